@@ -1,0 +1,104 @@
+//! The packed layout of a forward pass.
+
+use std::ops::Range;
+
+/// One sequence's share of a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The cache slot that holds the sequence's state.
+    pub slot: usize,
+    /// Position of the span's first token in its sequence: 0 for a prompt, the length so far for a decode step.
+    pub start: usize,
+    /// Tokens in this forward pass.
+    pub len: usize,
+    /// The row of the λ table that tempers this sequence (see [`HeadScale`](crate::HeadScale)).
+    pub row: usize,
+}
+
+/// The layout of a run of tokens `[n]`, packed end to end and never padded.
+///
+/// Prefill, teacher-forced scoring and decode are the same thing: spans of many tokens, or of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    spans: Vec<Span>,
+    tokens: usize,
+}
+
+impl Batch {
+    /// A batch of these spans, packed in this order.
+    ///
+    /// # Panics
+    /// If a span is empty or two spans share a cache slot: a sequence may appear once in a forward pass.
+    pub fn new(spans: Vec<Span>) -> Self {
+        assert!(spans.iter().all(|span| span.len > 0), "a span must hold at least one token");
+        let mut slots: Vec<_> = spans.iter().map(|span| span.slot).collect();
+        slots.sort_unstable();
+        assert!(slots.windows(2).all(|pair| pair[0] != pair[1]), "two spans of a batch share a cache slot");
+        let tokens = spans.iter().map(|span| span.len).sum();
+        Self { spans, tokens }
+    }
+
+    /// A batch of one whole sequence from its start, in slot 0, under row 0.
+    pub fn single(len: usize) -> Self {
+        Self::new(vec![Span { slot: 0, start: 0, len, row: 0 }])
+    }
+
+    /// How many tokens the batch holds in all.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The spans, in packed order.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Each span with the range of packed tokens it covers.
+    pub fn ranges(&self) -> impl Iterator<Item = (&Span, Range<usize>)> {
+        let mut end = 0;
+        self.spans.iter().map(move |span| {
+            let start = end;
+            end += span.len;
+            (span, start..end)
+        })
+    }
+
+    /// The position of every token in its own sequence, `[n]`.
+    pub fn positions(&self) -> Vec<u32> {
+        self.spans.iter().flat_map(|span| span.start as u32..(span.start + span.len) as u32).collect()
+    }
+
+    /// The λ-table row of every token, `[n]`.
+    pub fn rows(&self) -> Vec<u32> {
+        self.spans.iter().flat_map(|span| std::iter::repeat_n(span.row as u32, span.len)).collect()
+    }
+
+    /// The packed index of each span's last token, `[spans]`.
+    pub fn last_tokens(&self) -> Vec<u32> {
+        self.ranges().map(|(_, range)| range.end as u32 - 1).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_know_their_place() {
+        let batch = Batch::new(vec![
+            Span { slot: 3, start: 0, len: 3, row: 1 },
+            Span { slot: 0, start: 9, len: 1, row: 0 },
+        ]);
+        assert_eq!(batch.tokens(), 4);
+        assert_eq!(batch.positions(), [0, 1, 2, 9]);
+        assert_eq!(batch.rows(), [1, 1, 1, 0]);
+        assert_eq!(batch.last_tokens(), [2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "share a cache slot")]
+    fn a_sequence_appears_once() {
+        let span = Span { slot: 1, start: 0, len: 1, row: 0 };
+        let _ = Batch::new(vec![span, span]);
+    }
+}

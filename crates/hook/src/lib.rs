@@ -1,0 +1,36 @@
+//! The vocabulary of Headtemper: where a forward pass can be watched or changed, and by whom.
+//!
+//! * [`Site`] names a place in the forward pass, [`ModelSpec`] the geometry that decides which sites exist.
+//! * [`Tap`] is the only seam: a model's `forward` asks it at each site whether it wants the tensor.
+//! * [`HeadPlan`] says which heads get which λ; compiled against a [`ModelSpec`] it becomes [`HeadScale`], a tap.
+//! * [`HeadCapture`] and [`HiddenCapture`] are the taps that read.
+//!
+//! Who writes a hook of their own needs this crate alone:
+//!
+//! ```
+//! use candle_core::{Result, Tensor};
+//! use headtemper_hook::{OnSite, Site, Tap};
+//!
+//! let mut norms = Vec::new();
+//! let mut tap = OnSite(Site::ResidPost(3), |x: Tensor| {
+//!     norms.push(x.sqr()?.sum_all()?);
+//!     Ok(x)
+//! });
+//! assert!(tap.wants(Site::ResidPost(3)) && !tap.wants(Site::Z(3)));
+//! ```
+
+mod batch;
+mod capture;
+mod plan;
+mod scale;
+mod site;
+mod spec;
+mod tap;
+
+pub use batch::{Batch, Span};
+pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
+pub use plan::{HeadList, HeadPlan, PlanError};
+pub use scale::HeadScale;
+pub use site::Site;
+pub use spec::{HeadRef, Heads, ModelSpec};
+pub use tap::{OnSite, Tap, Tee};

@@ -1,0 +1,308 @@
+//! Which heads get which λ: data, parsed strictly, with no model in sight.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HeadRef, ModelSpec};
+
+/// Which heads get which λ for one row of a batch. 1 leaves a head untouched, 0 ablates it.
+///
+/// A head that is listed at λ = 1 is part of the plan: the hook fires for it, and changes nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadPlan(BTreeMap<HeadRef, f32>);
+
+/// What can be wrong with a plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The text is not a plan.
+    #[error("cannot read '{text}' as {expected}")]
+    Syntax {
+        /// The part that could not be read.
+        text: String,
+        /// What would have been allowed.
+        expected: String,
+    },
+    /// A head stands twice in one plan.
+    #[error("head {0} is listed twice in one plan")]
+    Twice(HeadRef),
+    /// λ is NaN or infinite.
+    #[error("lambda {lambda} of head {at} is not a finite number")]
+    NotFinite {
+        /// The head.
+        at: HeadRef,
+        /// Its λ.
+        lambda: f32,
+    },
+    /// A head without λ where one is needed.
+    #[error("head {0} has no lambda")]
+    NoLambda(HeadRef),
+    /// The model has no such layer.
+    #[error("layer {} of head {at} does not exist; layers are 0 to {}", at.layer, layers - 1)]
+    NoSuchLayer {
+        /// The head asked for.
+        at: HeadRef,
+        /// How many layers there are.
+        layers: usize,
+    },
+    /// The layer's mixer has no attention heads.
+    #[error("layer {} of head {at} has no attention heads; layers with heads are {}", at.layer, listed(valid))]
+    NoHeads {
+        /// The head asked for.
+        at: HeadRef,
+        /// The layers that have heads.
+        valid: Vec<usize>,
+    },
+    /// The layer has fewer heads.
+    #[error("head {at} does not exist; layer {} has heads 0 to {}", at.layer, heads - 1)]
+    NoSuchHead {
+        /// The head asked for.
+        at: HeadRef,
+        /// How many heads the layer has.
+        heads: usize,
+    },
+    /// A plan that names no head: it would run and look like a null result.
+    #[error("the plan names no head, so it would change nothing")]
+    Empty,
+    /// A planned edit that never happened.
+    #[error("the plan names {} but the hook never fired there, so the result would be a false null", listed(.0))]
+    NeverFired(Vec<HeadRef>),
+}
+
+impl PlanError {
+    /// Advice that goes with the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Syntax { .. } => Some(
+                "plans are written L7H6:0.5,L23H1:0.5 or as JSON {\"schema\":\"heads/v1\",\"heads\":\
+                 [{\"layer\":7,\"head\":6,\"lambda\":0.5}]}, {\"7\":[6],\"23\":[1]} or [[7,6],[23,1]]"
+                    .into(),
+            ),
+            Self::NoLambda(at) => Some(format!("write {at}:0.5, or give --lambda")),
+            Self::NoSuchLayer { .. } | Self::NoHeads { .. } | Self::NoSuchHead { .. } => {
+                Some("layers and heads count from 0; `temper inspect` shows what the model has".into())
+            }
+            Self::Empty => Some("list at least one head, or leave the plan out".into()),
+            Self::Twice(_) | Self::NotFinite { .. } | Self::NeverFired(_) => None,
+        }
+    }
+}
+
+fn listed<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Heads as a user lists them, each with a λ of its own or none: what becomes a [`HeadPlan`] or a sweep's head set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadList(pub Vec<(HeadRef, Option<f32>)>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadsV1 {
+    schema: String,
+    heads: Vec<HeadV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadV1 {
+    layer: usize,
+    head: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lambda: Option<f32>,
+}
+
+impl HeadList {
+    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`.
+    ///
+    /// # Errors
+    /// On anything else, on an unknown key, on a head listed twice, on a λ that is not finite, and on an empty list.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let text = text.trim();
+        let heads = match text.as_bytes().first() {
+            None => Vec::new(),
+            Some(b'{') if text.contains("\"schema\"") => Self::from_schema(text)?,
+            Some(b'{') => Self::from_map(text)?,
+            Some(b'[') => {
+                let pairs: Vec<(usize, usize)> =
+                    serde_json::from_str(text).map_err(|e| syntax(text, &format!("pairs [[layer,head],..] ({e})")))?;
+                pairs.into_iter().map(|(layer, head)| (HeadRef { layer, head }, None)).collect()
+            }
+            Some(_) => text.split(',').map(Self::entry).collect::<Result<_, _>>()?,
+        };
+        Self(heads).checked()
+    }
+
+    fn entry(text: &str) -> Result<(HeadRef, Option<f32>), PlanError> {
+        match text.split_once(':') {
+            None => Ok((text.parse()?, None)),
+            Some((at, lambda)) => {
+                let lambda = lambda.trim().parse().map_err(|_| syntax(text, "a head and its lambda, such as L7H6:0.5"))?;
+                Ok((at.parse()?, Some(lambda)))
+            }
+        }
+    }
+
+    fn from_schema(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
+        let doc: HeadsV1 =
+            serde_json::from_str(text).map_err(|e| syntax(text, &format!("a heads/v1 document ({e})")))?;
+        if doc.schema != "heads/v1" {
+            return Err(syntax(&doc.schema, "the schema name heads/v1"));
+        }
+        Ok(doc.heads.into_iter().map(|h| (HeadRef { layer: h.layer, head: h.head }, h.lambda)).collect())
+    }
+
+    fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
+        let map: BTreeMap<String, Vec<usize>> = serde_json::from_str(text)
+            .map_err(|e| syntax(text, &format!("a map {{\"layer\":[head,..],..}} or a heads/v1 document ({e})")))?;
+        let mut heads = Vec::new();
+        for (layer, of_layer) in map {
+            let layer = layer.trim().parse().map_err(|_| syntax(&layer, "a layer number"))?;
+            heads.extend(of_layer.into_iter().map(|head| (HeadRef { layer, head }, None)));
+        }
+        Ok(heads)
+    }
+
+    fn checked(mut self) -> Result<Self, PlanError> {
+        if self.0.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        self.0.sort_by_key(|&(at, _)| at);
+        for pair in self.0.windows(2) {
+            if pair[0].0 == pair[1].0 {
+                return Err(PlanError::Twice(pair[0].0));
+            }
+        }
+        match self.0.iter().find_map(|&(at, lambda)| Some((at, lambda.filter(|l| !l.is_finite())?))) {
+            Some((at, lambda)) => Err(PlanError::NotFinite { at, lambda }),
+            None => Ok(self),
+        }
+    }
+
+    /// The heads alone.
+    pub fn heads(&self) -> Vec<HeadRef> {
+        self.0.iter().map(|&(at, _)| at).collect()
+    }
+
+    /// The plan; a head without a λ of its own gets `default`.
+    ///
+    /// # Errors
+    /// If a head has no λ and there is no default.
+    pub fn plan(&self, default: Option<f32>) -> Result<HeadPlan, PlanError> {
+        let entries = self.0.iter().map(|&(at, lambda)| Ok((at, lambda.or(default).ok_or(PlanError::NoLambda(at))?)));
+        HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)
+    }
+}
+
+fn syntax(text: &str, expected: &str) -> PlanError {
+    let text = if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text.into() };
+    PlanError::Syntax { text, expected: expected.into() }
+}
+
+impl HeadPlan {
+    /// The plan that touches nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A plan of these heads.
+    ///
+    /// # Errors
+    /// If a head is listed twice or a λ is not finite.
+    pub fn new(entries: impl IntoIterator<Item = (HeadRef, f32)>) -> Result<Self, PlanError> {
+        let mut plan = BTreeMap::new();
+        for (at, lambda) in entries {
+            if !lambda.is_finite() {
+                return Err(PlanError::NotFinite { at, lambda });
+            }
+            if plan.insert(at, lambda).is_some() {
+                return Err(PlanError::Twice(at));
+            }
+        }
+        Ok(Self(plan))
+    }
+
+    /// All these heads at one λ.
+    ///
+    /// # Errors
+    /// If a head is listed twice or λ is not finite.
+    pub fn uniform(heads: &[HeadRef], lambda: f32) -> Result<Self, PlanError> {
+        Self::new(heads.iter().map(|&at| (at, lambda)))
+    }
+
+    /// The heads with their λ, by layer and head.
+    pub fn iter(&self) -> impl Iterator<Item = (HeadRef, f32)> + '_ {
+        self.0.iter().map(|(&at, &lambda)| (at, lambda))
+    }
+
+    /// Whether the plan names no head at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Refuses heads that the model does not have.
+    ///
+    /// # Errors
+    /// Names the layers or heads that exist.
+    pub fn check(&self, spec: &ModelSpec) -> Result<(), PlanError> {
+        self.0.keys().try_for_each(|&at| spec.check(at))
+    }
+}
+
+impl fmt::Display for HeadPlan {
+    /// Writes what [`HeadList::parse`] reads, e.g. `L7H6:0.5,L23H1:0.5`; `none` if it names no head.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (i, (at, lambda)) in self.iter().enumerate() {
+            write!(f, "{}{at}:{lambda}", if i > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<String, String> {
+        HeadList::parse(text).and_then(|list| list.plan(Some(0.5))).map(|p| p.to_string()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_spelling_is_the_same_plan() {
+        let expected = Ok("L7H6:0.5,L23H1:0.5".to_string());
+        for text in [
+            "L7H6:0.5,L23H1:0.5",
+            " l23h1 , L7H6 ",
+            r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6,"lambda":0.5},{"layer":23,"head":1}]}"#,
+            r#"{"7":[6],"23":[1]}"#,
+            "[[7,6],[23,1]]",
+        ] {
+            assert_eq!(plan(text), expected, "{text}");
+        }
+        assert_eq!(plan("L0H0:-0.5,L0H1:1.75,L1H0:0"), Ok("L0H0:-0.5,L0H1:1.75,L1H0:0".into()));
+    }
+
+    #[test]
+    fn what_is_not_a_plan_is_refused() {
+        for (text, part) in [
+            ("", "names no head"),
+            ("[]", "names no head"),
+            ("L7", "'L7'"),
+            ("L7H6:half", "L7H6:0.5"),
+            ("L7H6:nan", "not a finite"),
+            ("L7H6:inf", "not a finite"),
+            ("L7H6:0.5,L7H6:0.9", "listed twice"),
+            (r#"{"schema":"heads/v2","heads":[]}"#, "heads/v1"),
+            (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),
+            (r#"{"seven":[6]}"#, "layer number"),
+            ("[[1,2,3]]", "pairs"),
+        ] {
+            let message = plan(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        }
+        assert_eq!(HeadList::parse("L7H6").unwrap().plan(None), Err(PlanError::NoLambda(HeadRef { layer: 7, head: 6 })));
+    }
+}

@@ -1,0 +1,85 @@
+//! The only seam between a model and whoever watches or changes it.
+
+use candle_core::{Result, Tensor};
+
+use crate::{Batch, Site};
+
+/// Who watches or changes a forward pass.
+///
+/// A model calls [`Tap::visit`] once at every site; `()` is the tap that wants nothing. A tap makes no host copies
+/// during a forward and never changes a tensor in place: clones share storage, and another tap may hold one.
+pub trait Tap {
+    /// Called once before each forward pass.
+    ///
+    /// # Errors
+    /// What the tap reports stops the forward.
+    fn begin(&mut self, _batch: &Batch) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the tap wants the tensor at this site.
+    fn wants(&self, site: Site) -> bool;
+
+    /// Reads or replaces the tensor at a site it wants. The result has the shape of `x`.
+    ///
+    /// # Errors
+    /// What the tap reports stops the forward.
+    fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor>;
+
+    /// What a model calls: hands the tensor over if it is wanted.
+    ///
+    /// # Errors
+    /// Those of [`Tap::at`].
+    fn visit(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        if self.wants(site) { self.at(site, x) } else { Ok(x) }
+    }
+}
+
+/// No hooks.
+impl Tap for () {
+    fn wants(&self, _: Site) -> bool {
+        false
+    }
+    fn at(&mut self, _: Site, x: Tensor) -> Result<Tensor> {
+        Ok(x)
+    }
+}
+
+impl<T: Tap + ?Sized> Tap for &mut T {
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        (**self).begin(batch)
+    }
+    fn wants(&self, site: Site) -> bool {
+        (**self).wants(site)
+    }
+    fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        (**self).at(site, x)
+    }
+}
+
+/// Several taps, visited in order: each sees what the one before it left.
+pub struct Tee<'a>(pub Vec<&'a mut dyn Tap>);
+
+impl Tap for Tee<'_> {
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.0.iter_mut().try_for_each(|tap| tap.begin(batch))
+    }
+    fn wants(&self, site: Site) -> bool {
+        self.0.iter().any(|tap| tap.wants(site))
+    }
+    fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        self.0.iter_mut().try_fold(x, |x, tap| tap.visit(site, x))
+    }
+}
+
+/// A closure at one site.
+pub struct OnSite<F>(pub Site, pub F);
+
+impl<F: FnMut(Tensor) -> Result<Tensor>> Tap for OnSite<F> {
+    fn wants(&self, site: Site) -> bool {
+        site == self.0
+    }
+    fn at(&mut self, _: Site, x: Tensor) -> Result<Tensor> {
+        (self.1)(x)
+    }
+}

@@ -1,0 +1,35 @@
+//! The few operations where candle is slow or has none, each a candle custom op beside its oracle.
+//!
+//! Every operation here has a CPU path (SIMD, chosen at run time) and a `*_reference` in plain candle ops, which serves
+//! the devices that have no path of their own and is the oracle in the tests.
+//!
+//! **Batch invariance.** On the CPU every output element is accumulated in an order that depends on nothing but its own
+//! row: not on how many rows stand beside it, nor on the thread count. A sequence alone, in any batch, prefilled at
+//! once or decoded token by token gives the same bits, so what differs between two arms of a sweep is the intervention.
+//! The instruction set does change the order; [`Level::best`] is what this machine runs.
+
+mod activation;
+mod attention;
+mod dot;
+mod linear;
+mod simd;
+
+pub use activation::{silu_mul, silu_mul_reference};
+pub use attention::{AttentionSpan, attend, attend_reference};
+pub use linear::{linear, linear_reference};
+pub use simd::Level;
+
+/// A pointer that the threads of one operation share, each writing its own elements.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+// SAFETY: every use splits the output into elements that exactly one task writes and none reads.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The pointer; a method, so that closures capture the wrapper and not the bare field.
+    fn get(self) -> *mut T {
+        self.0
+    }
+}

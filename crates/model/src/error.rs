@@ -1,0 +1,145 @@
+//! What can be wrong with a checkpoint.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint cannot be used. Each names the object and what would have been right.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path is neither a directory nor a GGUF file.
+    #[error("{} is neither a model directory nor a .gguf file", path.display())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is not what its name says.
+    #[error("{} is not a valid {kind}: {why}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        kind: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file is shorter than its header says.
+    #[error("{} is truncated: {why}", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Where it ends and where it should.
+        why: String,
+    },
+    /// A key of the configuration is missing.
+    #[error("{} has no key '{key}'", path.display())]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A key of the configuration has a value we cannot honour.
+    #[error("{}: {key} is {found}, but only {allowed} is supported", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would have been allowed.
+        allowed: String,
+    },
+    /// The architecture is not one of ours.
+    #[error("{} is of architecture '{found}'; supported are {}", path.display(), super::config::ARCHITECTURES.join(", "))]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        found: String,
+    },
+    /// A directory without weights.
+    #[error("{} holds no model.safetensors and no model.safetensors.index.json", dir.display())]
+    NoWeights {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A shard named by the index is missing.
+    #[error("weight file {} is missing, though {} names it", file.display(), index.display())]
+    MissingShard {
+        /// The shard.
+        file: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
+    /// A tensor is missing.
+    #[error("{} has no tensor '{name}', which the architecture needs", path.display())]
+    MissingTensor {
+        /// The file or directory.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("tensor '{name}' has shape {found:?}, but the configuration asks for {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A tensor is stored in a type we do not read.
+    #[error("tensor '{name}' is stored as {found}; readable are {allowed}")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+        /// What would have been allowed.
+        allowed: &'static str,
+    },
+    /// Tensors that the architecture does not know.
+    #[error("{} holds tensors that the architecture does not know: {}", path.display(), names.join(", "))]
+    UnknownTensors {
+        /// The file or directory.
+        path: PathBuf,
+        /// Some of them.
+        names: Vec<String>,
+    },
+    /// What candle reports.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// Advice that goes with the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Truncated { .. } | Self::MissingShard { .. } => {
+                Some("the download is incomplete; fetch the file again".into())
+            }
+            Self::NotAModel { .. } | Self::NoWeights { .. } => Some(
+                "a model is a directory with config.json, safetensors and tokenizer.json, a .gguf file, or a hub id \
+                 such as HuggingFaceTB/SmolLM2-135M-Instruct"
+                    .into(),
+            ),
+            Self::Dtype { found, .. } if found.starts_with("ggml") => {
+                Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into())
+            }
+            Self::UnknownTensors { .. } => {
+                Some("the checkpoint is probably of another variant; `temper inspect` shows what it says it is".into())
+            }
+            Self::Shape { .. } => Some("config.json and the weights belong to different models".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Projections without bias, on weights as they are held.
+
+use candle_core::{Result, Tensor};
+
+use crate::{Loaded, Weights};
+
+/// `x Wᵀ`. The weight keeps the dtype it is held in; see `headtemper_kernels::linear` for the arithmetic.
+pub(crate) struct Linear(Tensor);
+
+impl Linear {
+    /// The projection `name`, from `inputs` to `outputs` features.
+    pub(crate) fn load(weights: &mut Weights, name: &str, outputs: usize, inputs: usize) -> Loaded<Self> {
+        Ok(Self(weights.matrix(name, outputs, inputs)?))
+    }
+
+    /// Several projections of the same input as one, their outputs side by side: the input is read once.
+    pub(crate) fn fused(
+        weights: &mut Weights,
+        parts: &[(String, usize)],
+        inputs: usize,
+    ) -> Loaded<Self> {
+        let parts = parts.iter().map(|(name, outputs)| weights.matrix(name, *outputs, inputs));
+        Ok(Self(Tensor::cat(&parts.collect::<Loaded<Vec<_>>>()?, 0)?))
+    }
+
+    /// A projection by a matrix that is there already, such as a tied embedding.
+    pub(crate) fn of(weight: Tensor) -> Self {
+        Self(weight)
+    }
+
+    /// `x` `[n, inputs]` to `[n, outputs]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        headtemper_kernels::linear(x, &self.0)
+    }
+}

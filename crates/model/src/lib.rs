@@ -1,0 +1,127 @@
+//! Architectures: packed token ids, a cache and a tap in; hidden states out.
+//!
+//! [`load`] reads a checkpoint (a directory in Hugging Face form, or a GGUF file) into a [`CausalLm`]. An architecture is
+//! one file in `models/`, written from the small parts in `layers/`; what a layer has in common with another model's is
+//! said again on purpose, so that each file reads from top to bottom.
+
+mod cache;
+mod config;
+mod error;
+mod layers;
+mod models;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Result, Tensor};
+use headtemper_hook::{Batch, ModelSpec, Tap};
+
+pub use cache::Cache;
+pub use config::{Config, LlamaConfig};
+pub use error::ModelError;
+pub use weights::{GgufFile, Weights};
+
+/// The result of reading a checkpoint.
+pub(crate) type Loaded<T> = std::result::Result<T, ModelError>;
+
+/// A decoder-only language model. All state of a sequence is in the [`Cache`], so the weights are shared by reference.
+pub trait CausalLm: Send + Sync {
+    /// The geometry: layers, heads, widths.
+    fn spec(&self) -> &ModelSpec;
+
+    /// The dtype the weights are held in. On the CPU activations are f32 whatever this is.
+    fn dtype(&self) -> DType;
+
+    /// Where the weights lie.
+    fn device(&self) -> &Device;
+
+    /// An empty cache for `slots` sequences of at most `capacity` tokens.
+    ///
+    /// # Errors
+    /// If the device has no room for it.
+    fn new_cache(&self, slots: usize, capacity: usize) -> Result<Cache>;
+
+    /// Reads packed tokens and returns what the final norm makes of them.
+    ///
+    /// # Shapes
+    /// `ids` u32 `[n]`, packed as `batch` says; result `[n, d_model]`, which is `hidden_states[-1]` of transformers.
+    ///
+    /// # Errors
+    /// If a span does not continue its cache slot, or a slot is full.
+    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// The language-model head, apart from [`CausalLm::forward`] so that attribution never pays for the vocabulary.
+    ///
+    /// # Shapes
+    /// `hidden` `[m, d_model]`, after the final norm; result `[m, vocab]` f32.
+    ///
+    /// # Errors
+    /// If the shape is another.
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+}
+
+/// A checkpoint on this disk.
+#[derive(Clone, Debug)]
+pub enum Checkpoint {
+    /// A directory with `config.json` and safetensors.
+    Directory(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
+}
+
+impl Checkpoint {
+    /// What lies at a path.
+    ///
+    /// # Errors
+    /// If nothing does, or neither a directory nor a `.gguf` file.
+    pub fn at(path: &Path) -> Loaded<Self> {
+        match std::fs::metadata(path) {
+            Err(source) => Err(ModelError::Read { path: path.into(), source }),
+            Ok(meta) if meta.is_dir() => Ok(Self::Directory(path.into())),
+            Ok(_) if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) => Ok(Self::Gguf(path.into())),
+            Ok(_) => Err(ModelError::NotAModel { path: path.into() }),
+        }
+    }
+
+    /// The files that hold the weights, in a fixed order.
+    ///
+    /// # Errors
+    /// If a file that the index names is missing.
+    pub fn weight_files(&self) -> Loaded<Vec<PathBuf>> {
+        match self {
+            Self::Directory(dir) => weights::shard_files(dir),
+            Self::Gguf(path) => Ok(vec![path.clone()]),
+        }
+    }
+
+    /// The configuration, whatever the spelling.
+    ///
+    /// # Errors
+    /// If it is missing, incomplete, or of an architecture we do not have.
+    pub fn config(&self) -> Loaded<Config> {
+        match self {
+            Self::Directory(dir) => Config::from_json_file(&dir.join("config.json")),
+            Self::Gguf(path) => Config::from_gguf(&GgufFile::open(path)?),
+        }
+    }
+}
+
+/// Loads a checkpoint.
+///
+/// `dtype` is what the weights are held in; `None` keeps what the file has (f32 for quantised GGUF files, whose values
+/// no half-width type holds). Every tensor the architecture needs must be there with the right shape, and every other
+/// tensor in the file is an error, unless it is known to be unused.
+///
+/// # Errors
+/// Names the file, the key or the tensor, and what would have been right.
+pub fn load(
+    checkpoint: &Checkpoint,
+    dtype: Option<DType>,
+    device: &Device,
+) -> std::result::Result<Box<dyn CausalLm>, ModelError> {
+    let config = checkpoint.config()?;
+    let mut weights = Weights::open(checkpoint, dtype, device)?;
+    match config {
+        Config::Llama(config) => Ok(Box::new(models::llama::Llama::load(&config, &mut weights)?)),
+    }
+}

@@ -1,0 +1,295 @@
+//! GGUF files: metadata, and tensors with the converter's transforms undone.
+
+use std::{
+    io::Cursor,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{GgmlDType, gguf_file},
+};
+use memmap2::Mmap;
+
+use super::{map, release};
+use crate::ModelError;
+
+const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K";
+
+/// A mapped GGUF file.
+pub struct GgufFile {
+    path: PathBuf,
+    map: Mmap,
+    content: gguf_file::Content,
+}
+
+impl GgufFile {
+    /// Opens a file and checks that every tensor lies inside it.
+    ///
+    /// # Errors
+    /// If it is not GGUF, cut short, or holds a tensor type that candle cannot read.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let map = map(path)?;
+        let content = gguf_file::Content::read(&mut Cursor::new(&map[..])).map_err(|e| wrong_header(path, &e))?;
+        let file = Self { path: path.into(), map, content };
+        for name in file.names() {
+            let (start, len) = file.range(&name);
+            if start + len > file.map.len() {
+                let why = format!("tensor '{name}' ends at byte {}, the file at {}", start + len, file.map.len());
+                return Err(ModelError::Truncated { path: path.into(), why });
+            }
+        }
+        Ok(file)
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn value(&self, key: &str) -> Result<&gguf_file::Value, ModelError> {
+        let missing = || ModelError::MissingKey { path: self.path.clone(), key: key.into() };
+        self.content.metadata.get(key).ok_or_else(missing)
+    }
+
+    fn wrong<E: std::fmt::Display>(&self, key: &str) -> impl Fn(E) -> ModelError {
+        let (path, key) = (self.path.clone(), key.to_string());
+        move |e| ModelError::Malformed { path: path.clone(), kind: "GGUF file", why: format!("key '{key}': {e}") }
+    }
+
+    /// A text of the metadata.
+    ///
+    /// # Errors
+    /// If the key is missing or no text.
+    pub fn text(&self, key: &str) -> Result<&str, ModelError> {
+        Ok(self.value(key)?.to_string().map_err(self.wrong(key))?)
+    }
+
+    /// A whole number of the metadata, of any width.
+    ///
+    /// # Errors
+    /// If the key is missing or no whole number.
+    pub fn size(&self, key: &str) -> Result<usize, ModelError> {
+        use gguf_file::Value as V;
+        match *self.value(key)? {
+            V::U8(v) => Ok(v as usize),
+            V::U16(v) => Ok(v as usize),
+            V::U32(v) => Ok(v as usize),
+            V::U64(v) => Ok(v as usize),
+            V::I8(v) if v >= 0 => Ok(v as usize),
+            V::I16(v) if v >= 0 => Ok(v as usize),
+            V::I32(v) if v >= 0 => Ok(v as usize),
+            V::I64(v) if v >= 0 => Ok(v as usize),
+            ref other => Err(self.wrong(key)(format!("{other:?} is not a whole number"))),
+        }
+    }
+
+    /// A number of the metadata.
+    ///
+    /// # Errors
+    /// If the key is missing or no number.
+    pub fn number(&self, key: &str) -> Result<f64, ModelError> {
+        match *self.value(key)? {
+            gguf_file::Value::F32(v) => Ok(f64::from(v)),
+            gguf_file::Value::F64(v) => Ok(v),
+            _ => Ok(self.size(key)? as f64),
+        }
+    }
+
+    /// A truth value of the metadata; `None` if the key is missing.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.content.metadata.get(key).and_then(|v| v.to_bool().ok())
+    }
+
+    /// A list of texts of the metadata.
+    ///
+    /// # Errors
+    /// If the key is missing or no list of texts.
+    pub fn texts(&self, key: &str) -> Result<Vec<String>, ModelError> {
+        let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
+        list.iter().map(|v| v.to_string().cloned().map_err(self.wrong(key))).collect()
+    }
+
+    /// A list of whole numbers of the metadata.
+    ///
+    /// # Errors
+    /// If the key is missing or no list of whole numbers.
+    pub fn numbers(&self, key: &str) -> Result<Vec<i64>, ModelError> {
+        let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
+        list.iter()
+            .map(|v| v.to_i64().or_else(|_| v.to_i32().map(i64::from)).or_else(|_| v.to_u32().map(i64::from)))
+            .map(|v| v.map_err(self.wrong(key)))
+            .collect()
+    }
+
+    /// Whether the file holds a tensor.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.content.tensor_infos.contains_key(tensor)
+    }
+
+    /// The first dimension of a tensor.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn rows(&self, tensor: &str) -> Result<usize, ModelError> {
+        let missing = || ModelError::MissingTensor { path: self.path.clone(), name: tensor.into() };
+        self.shape(tensor).and_then(|shape| shape.first().copied()).ok_or_else(missing)
+    }
+
+    /// How the weights are stored, from the most bytes: e.g. `Q4_1 74.6 MB, Q8_0 30.1 MB, F32 0.1 MB`.
+    pub fn storage(&self) -> String {
+        let mut bytes = std::collections::BTreeMap::<String, usize>::new();
+        for name in self.names() {
+            *bytes.entry(ggml_name(self.content.tensor_infos[&name].ggml_dtype)).or_default() += self.range(&name).1;
+        }
+        let mut kinds: Vec<_> = bytes.into_iter().collect();
+        kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let part = |(kind, bytes): (String, usize)| format!("{kind} {:.1} MB", bytes as f64 / 1e6);
+        kinds.into_iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.content.tensor_infos.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.content.tensor_infos.get(name).map(|info| info.shape.dims().to_vec())
+    }
+
+    /// What matrices are held in if nothing else is asked for: quantised values fit no half-width type.
+    pub(super) fn native_dtype(&self) -> DType {
+        match self.content.tensor_infos.get("token_embd.weight").map(|info| info.ggml_dtype) {
+            Some(GgmlDType::F16) => DType::F16,
+            Some(GgmlDType::BF16) => DType::BF16,
+            _ => DType::F32,
+        }
+    }
+
+    /// First byte and length of a tensor.
+    fn range(&self, name: &str) -> (usize, usize) {
+        let info = &self.content.tensor_infos[name];
+        let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
+        ((self.content.tensor_data_offset + info.offset) as usize, blocks * info.ggml_dtype.type_size())
+    }
+
+    /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
+    pub(super) fn stored_name(&self, name: &str) -> String {
+        let whole = match name {
+            "model.embed_tokens.weight" => Some("token_embd.weight"),
+            "model.norm.weight" => Some("output_norm.weight"),
+            "lm_head.weight" => Some("output.weight"),
+            _ => None,
+        };
+        let in_layer = || {
+            let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+            let part = match part.strip_suffix(".weight")? {
+                "input_layernorm" => "attn_norm",
+                "post_attention_layernorm" => "ffn_norm",
+                "self_attn.q_proj" => "attn_q",
+                "self_attn.k_proj" => "attn_k",
+                "self_attn.v_proj" => "attn_v",
+                "self_attn.o_proj" => "attn_output",
+                "mlp.gate_proj" => "ffn_gate",
+                "mlp.up_proj" => "ffn_up",
+                "mlp.down_proj" => "ffn_down",
+                _ => return None,
+            };
+            Some(format!("blk.{layer}.{part}.weight"))
+        };
+        whole.map(String::from).or_else(in_layer).unwrap_or_else(|| name.into())
+    }
+
+    /// Reads a tensor in Hugging Face's layout: dequantised in f32, q and k un-permuted, then cast to `held`.
+    pub(super) fn read(&self, name: &str, stored: &str, held: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let mut reader = Cursor::new(&self.map[..]);
+        let tensor = self.content.tensor(&mut reader, stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        let (start, len) = self.range(stored);
+        release(&self.map, start, len);
+        let heads = if name.ends_with("self_attn.q_proj.weight") {
+            Some("llama.attention.head_count")
+        } else if name.ends_with("self_attn.k_proj.weight") {
+            Some("llama.attention.head_count_kv")
+        } else {
+            None
+        };
+        let tensor = match heads {
+            Some(key) => unpermute(&tensor, self.size(key)?)?,
+            None => tensor,
+        };
+        let tensor = if tensor.rank() == 2 { tensor.to_dtype(held)? } else { tensor };
+        Ok(tensor.to_device(device)?)
+    }
+}
+
+/// Undoes llama.cpp's permutation of q and k rows: it interleaves the two halves of each head's rotary dimensions,
+/// transformers wants them side by side. Rows `[head, dim / 2, 2]` become `[head, 2, dim / 2]`.
+fn unpermute(w: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+    let (rows, columns) = w.dims2()?;
+    w.reshape((heads, rows / heads / 2, 2, columns))?.transpose(1, 2)?.contiguous()?.reshape((rows, columns))
+}
+
+/// A ggml type as llama.cpp spells it.
+fn ggml_name(dtype: GgmlDType) -> String {
+    let name = format!("{dtype:?}");
+    match name.strip_suffix('K') {
+        Some(stem) => format!("{stem}_K"),
+        None => name,
+    }
+}
+
+/// The types of ggml that candle does not read, by number, so that a file is refused by the name its user knows.
+fn unreadable_type(number: &str) -> String {
+    let name = match number {
+        "16" => "IQ2_XXS",
+        "17" => "IQ2_XS",
+        "18" => "IQ3_XXS",
+        "19" => "IQ1_S",
+        "20" => "IQ4_NL",
+        "21" => "IQ3_S",
+        "22" => "IQ2_S",
+        "23" => "IQ4_XS",
+        "29" => "IQ1_M",
+        "34" => "TQ1_0",
+        "35" => "TQ2_0",
+        "39" => "MXFP4",
+        _ => return format!("ggml type {number}"),
+    };
+    format!("ggml type {number} ({name})")
+}
+
+fn wrong_header(path: &Path, error: &candle_core::Error) -> ModelError {
+    let message = error.to_string();
+    let first = message.lines().next().unwrap_or_default().to_string();
+    if let Some((_, number)) = first.split_once("unknown dtype for tensor ") {
+        let found = unreadable_type(number.trim());
+        return ModelError::Dtype { name: path.display().to_string(), found, allowed: READABLE };
+    }
+    let path = path.into();
+    if first.contains("failed to fill whole buffer") || first.contains("remaining") {
+        return ModelError::Truncated { path, why: format!("its header is cut short ({first})") };
+    }
+    ModelError::Malformed { path, kind: "GGUF file", why: first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpermute_undoes_the_converters_permutation() -> candle_core::Result<()> {
+        // one head of four rotary dimensions: HF order 0 1 2 3 is stored as 0 2 1 3
+        let stored = Tensor::new(&[[0f32], [2.], [1.], [3.], [10.], [12.], [11.], [13.]], &Device::Cpu)?;
+        let rows = unpermute(&stored, 2)?.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(rows, [0., 1., 2., 3., 10., 11., 12., 13.]);
+        Ok(())
+    }
+
+    #[test]
+    fn types_that_candle_cannot_read_are_named() {
+        let error = candle_core::Error::Msg("unknown dtype for tensor 23".into());
+        let message = wrong_header(Path::new("m.gguf"), &error).to_string();
+        assert!(message.contains("ggml type 23 (IQ4_XS)") && message.contains("Q4_K"), "{message}");
+    }
+}

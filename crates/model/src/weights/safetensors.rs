@@ -1,0 +1,128 @@
+//! Safetensors: one file, or shards named by an index.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use super::{map, release};
+use crate::ModelError;
+
+const READABLE: &str = "F32, F16, BF16";
+
+/// The mapped shards of a checkpoint, and where each tensor lies.
+pub(super) struct Shards {
+    maps: Vec<Mmap>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    shard: usize,
+    start: usize,
+    end: usize,
+    shape: Vec<usize>,
+    dtype: Dtype,
+}
+
+/// The weight files of a directory, in a fixed order.
+pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        let single = dir.join("model.safetensors");
+        return if single.exists() { Ok(vec![single]) } else { Err(ModelError::NoWeights { dir: dir.into() }) };
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = fs::read_to_string(&index).map_err(|source| ModelError::Read { path: index.clone(), source })?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|e| ModelError::Malformed {
+        path: index.clone(),
+        kind: "safetensors index",
+        why: e.to_string(),
+    })?;
+    let files: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    files
+        .into_iter()
+        .map(|name| {
+            let file = dir.join(&name);
+            let inside = !name.contains("..") && !Path::new(&name).is_absolute();
+            if inside && file.exists() { Ok(file) } else { Err(ModelError::MissingShard { file, index: index.clone() }) }
+        })
+        .collect()
+}
+
+impl Shards {
+    pub(super) fn open(dir: &Path) -> Result<Self, ModelError> {
+        let mut shards = Self { maps: Vec::new(), tensors: BTreeMap::new() };
+        for path in shard_files(dir)? {
+            shards.add(&path)?;
+        }
+        Ok(shards)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), ModelError> {
+        let map = map(path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| wrong(path, &map, &e))?;
+        let data = header + 8; // an 8-byte length stands before the header
+        for (name, info) in metadata.tensors() {
+            let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
+            let entry =
+                Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
+            self.tensors.insert(name, entry);
+        }
+        self.maps.push(map);
+        Ok(())
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|entry| entry.shape.clone())
+    }
+
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        self.tensors.get(name).and_then(|entry| readable(entry.dtype))
+    }
+
+    pub(super) fn read(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
+        let entry = &self.tensors[name];
+        let dtype = readable(entry.dtype).ok_or_else(|| ModelError::Dtype {
+            name: name.into(),
+            found: format!("{:?}", entry.dtype),
+            allowed: READABLE,
+        })?;
+        let map = &self.maps[entry.shard];
+        let tensor = Tensor::from_raw_buffer(&map[entry.start..entry.end], dtype, &entry.shape, device)?;
+        release(map, entry.start, entry.end - entry.start);
+        Ok(tensor)
+    }
+}
+
+fn readable(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Says what is wrong with a file that does not parse: cut short, or not safetensors at all.
+fn wrong(path: &Path, map: &Mmap, error: &safetensors::SafeTensorError) -> ModelError {
+    use safetensors::SafeTensorError as E;
+    let path = path.into();
+    match error {
+        E::MetadataIncompleteBuffer | E::HeaderTooSmall | E::InvalidHeaderLength => {
+            ModelError::Truncated { path, why: format!("it has {} bytes, and its header promises more", map.len()) }
+        }
+        other => ModelError::Malformed { path, kind: "safetensors file", why: other.to_string() },
+    }
+}

@@ -1,0 +1,31 @@
+//! Statistics on slices of f64. Knows no tensor, no file and no model.
+//!
+//! Two conventions hold everywhere. Two groups are called a and b, and a difference is always a minus b; where both
+//! lie in one table, a slice of labels tells them apart (`true` = group a). And degenerate input never flatters:
+//! groups too small to have a variance give NaN, groups without any spread give an effect of 0 and a p of 1, and
+//! what cannot be compared counts against the finding.
+
+mod direction;
+mod effect;
+mod fdr;
+mod permute;
+mod random;
+mod summary;
+mod table;
+mod vector;
+mod welch;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod laws;
+
+pub use direction::{Direction, Projector, naive_direction};
+pub use effect::{cohen_d, hedges_g};
+pub use fdr::benjamini_hochberg;
+pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};
+pub use random::Random;
+pub use summary::{mean, quantile, sd, variance};
+pub use table::{Columns, cohen_d_columns};
+pub use vector::{cosine, dot, norm};
+pub use welch::{Welch, welch_t};

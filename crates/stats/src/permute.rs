@@ -1,0 +1,154 @@
+//! Permutation tests: shuffled labels, and p-values from what they yield.
+
+use std::cmp::Ordering;
+
+use crate::random::Random;
+
+/// A shuffle that misses the observed statistic by less than this share of it ties with it: the same split of the
+/// items, summed in another order, differs in its last bits and must count.
+const TIE: f64 = 1e-10;
+
+/// Random relabelings of `n_a + n_b` pooled items into groups of the same two sizes.
+///
+/// Counter-based: shuffle `k` is a function of the sizes, the seed and `k` alone, the same on every platform, so
+/// that shuffles can be spread over threads and a single one can be had again. Every split is equally likely, the
+/// observed one included, which is what the `1 +` of [`p_value`] allows for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shuffles {
+    n_a: usize,
+    n_b: usize,
+    seed: u64,
+}
+
+impl Shuffles {
+    /// The shuffles of `n_a` items of group a and `n_b` of group b under a seed.
+    pub fn new(n_a: usize, n_b: usize, seed: u64) -> Self {
+        Self { n_a, n_b, seed }
+    }
+
+    /// The shuffles of the sizes found in observed labels (`true` = group a).
+    pub fn of(labels: &[bool], seed: u64) -> Self {
+        let (n_a, n_b) = group_sizes(labels);
+        Self::new(n_a, n_b, seed)
+    }
+
+    /// Shuffle number `k`: one label per pooled item, exactly `n_a` of them true. Fisher-Yates on stream `k` of
+    /// [`Random`].
+    pub fn labels(&self, k: u64) -> Vec<bool> {
+        let mut labels: Vec<bool> = (0..self.n_a + self.n_b).map(|item| item < self.n_a).collect();
+        let mut random = Random::new(self.seed, k);
+        for last in (1..labels.len()).rev() {
+            labels.swap(last, random.below(last + 1));
+        }
+        labels
+    }
+
+    /// Shuffles 0, 1, 2 and so on without end: `.iter().take(1000)`.
+    pub fn iter(&self) -> impl Iterator<Item = Vec<bool>> + use<> {
+        let shuffles = *self;
+        (0..).map(move |k| shuffles.labels(k))
+    }
+}
+
+/// Which values count as at least as extreme as the observed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Those at least as far from 0, on either side.
+    TwoSided,
+    /// Those at least as large.
+    Greater,
+}
+
+/// Permutation p-value `(1 + #{null >= observed}) / (1 + B)` for `B` shuffled statistics (Phipson and Smyth 2010);
+/// never 0, and 1 for an empty null.
+///
+/// NaN if `observed` is. What cannot be compared counts against the finding: a NaN in the null is taken as
+/// extreme, an infinite observation gives 1, and a null value within 1e-10 (relative) below the observation ties.
+pub fn p_value(observed: f64, null: &[f64], tail: Tail) -> f64 {
+    if observed.is_nan() {
+        return f64::NAN;
+    }
+    let size = |x: f64| if tail == Tail::TwoSided { x.abs() } else { x };
+    let bar = size(observed) - TIE * observed.abs();
+    let extreme = null.iter().filter(|&&x| size(x).partial_cmp(&bar) != Some(Ordering::Less)).count();
+    (1 + extreme) as f64 / (1 + null.len()) as f64
+}
+
+/// Family-wise p-values from the distribution of the maximum statistic (Westfall and Young 1993, single step): the
+/// chance that the most extreme of all statistics would be as extreme as this one, had the labels no meaning.
+///
+/// `null_max` holds one [`max_abs`] per shuffle, taken over the same family as `observed`; the observed values are
+/// compared by absolute value. Degenerate input as in [`p_value`].
+pub fn max_p_values(observed: &[f64], null_max: &[f64]) -> Vec<f64> {
+    observed.iter().map(|&x| p_value(x, null_max, Tail::TwoSided)).collect()
+}
+
+/// The largest absolute value, NaN left out: a statistic that does not exist is not the largest. NaN if none exists,
+/// which [`p_value`] then takes as extreme.
+pub fn max_abs(statistics: &[f64]) -> f64 {
+    statistics.iter().fold(f64::NAN, |largest, x| largest.max(x.abs()))
+}
+
+/// How many labels are true and how many false.
+pub(crate) fn group_sizes(labels: &[bool]) -> (usize, usize) {
+    let n_a = labels.iter().filter(|&&label| label).count();
+    (n_a, labels.len() - n_a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_sizes_stay_and_shuffles_differ() {
+        let shuffles = Shuffles::new(5, 8, 42);
+        for (k, labels) in shuffles.iter().take(50).enumerate() {
+            assert_eq!(group_sizes(&labels), (5, 8));
+            assert_eq!(labels, shuffles.labels(k as u64), "the iterator counts from 0");
+        }
+        assert_ne!(shuffles.labels(0), shuffles.labels(1));
+        assert_ne!(shuffles.labels(0), Shuffles::new(5, 8, 43).labels(0));
+        assert!(Shuffles::new(0, 0, 1).labels(0).is_empty());
+    }
+
+    #[test]
+    fn every_split_is_equally_likely() {
+        // 4 items, 2 a group: 6 splits, 6000 shuffles; sd of a count 29.
+        let mut seen = [0u32; 16];
+        for labels in Shuffles::new(2, 2, 9).iter().take(6000) {
+            seen[labels.iter().fold(0, |code, &label| code * 2 + usize::from(label))] += 1;
+        }
+        let splits: Vec<u32> = seen.into_iter().filter(|&count| count > 0).collect();
+        assert_eq!(splits.len(), 6);
+        assert!(splits.iter().all(|count| (885..1115).contains(count)), "{splits:?}");
+    }
+
+    #[test]
+    fn p_counts_the_observed_itself() {
+        let null = [-3.0, -1.0, 0.5, 2.0];
+        assert_eq!(p_value(2.0, &null, Tail::Greater), 2.0 / 5.0);
+        assert_eq!(p_value(2.0, &null, Tail::TwoSided), 3.0 / 5.0);
+        assert_eq!(p_value(-2.0, &null, Tail::TwoSided), 3.0 / 5.0);
+        assert_eq!(p_value(-2.0, &null, Tail::Greater), 4.0 / 5.0);
+        assert_eq!(p_value(9.0, &null, Tail::Greater), 1.0 / 5.0);
+        assert_eq!(p_value(0.0, &null, Tail::TwoSided), 1.0);
+    }
+
+    #[test]
+    fn doubt_counts_against_the_finding() {
+        assert_eq!(p_value(2.0, &[], Tail::Greater), 1.0);
+        assert_eq!(p_value(2.0, &[f64::NAN, 1.0], Tail::Greater), 2.0 / 3.0);
+        assert_eq!(p_value(2.0, &[2.0 - 1e-13, 1.0], Tail::Greater), 2.0 / 3.0, "a tie but for rounding");
+        assert_eq!(p_value(f64::INFINITY, &[1.0, 1.0, 1.0], Tail::TwoSided), 1.0);
+        assert!(p_value(f64::NAN, &[1.0], Tail::TwoSided).is_nan());
+    }
+
+    #[test]
+    fn maxima_skip_what_does_not_exist() {
+        assert_eq!(max_abs(&[1.0, f64::NAN, -3.0]), 3.0);
+        assert!(max_abs(&[f64::NAN]).is_nan() && max_abs(&[]).is_nan());
+        let p = max_p_values(&[0.5, -2.5, f64::NAN], &[1.0, 2.0, 3.0]);
+        assert_eq!(p[..2], [1.0, 0.5]);
+        assert!(p[2].is_nan());
+    }
+}

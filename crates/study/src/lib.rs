@@ -1,0 +1,1 @@
+//! Experiments: items, cohorts, attribution, sweeps, reports and the files of a run.

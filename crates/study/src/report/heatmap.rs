@@ -1,0 +1,155 @@
+//! Heat maps of layers by heads, as inline SVG.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    attribution::{Attribution, Disposition, HeadEffect},
+    report::{
+        legend,
+        measure::Measure,
+        text::{count, put},
+        verdict::{stands_out, threshold},
+    },
+};
+
+/// Two maps of up to this many layers stand side by side; deeper models get the width of the page.
+const SIDE_BY_SIDE: usize = 48;
+const LEFT: f64 = 26.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 4.0;
+const AXIS: f64 = 36.0;
+
+/// Draws one number of every head, layers from left to right, heads from top to bottom, with its legend.
+pub(super) fn draw(attribution: &Attribution, disposition: &Disposition, measure: Measure) -> String {
+    let columns = &attribution.heads_per_layer;
+    let width = if columns.len() <= SIDE_BY_SIDE { 464.0 } else { 1010.0 };
+    let side = ((width / columns.len().max(1) as f64) * 2.0).floor().clamp(8.0, 40.0) / 2.0;
+    let rows = columns.iter().copied().max().unwrap_or(0);
+    let grid_height = rows as f64 * side;
+    let grid_width = columns.len() as f64 * side;
+    let width = if grid_width > 0.7 * width { grid_width } else { width };
+    let (full, height) = (LEFT + width + RIGHT, TOP + grid_height + AXIS + legend::HEIGHT);
+    let what = if measure == Measure::Magnitude { "Cohen's d" } else { "d_naive" };
+    let mut out = format!(
+        r#"<svg role="img" aria-label="Heat map of {what}, {} by {}" viewBox="0 0 {full:.1} {height:.1}"
+        width="{full:.0}" height="{height:.0}">"#,
+        count(columns.len(), "layer"),
+        count(rows, "head")
+    );
+    put!(out, r#"<g transform="translate({LEFT} {TOP})">"#);
+    cells(&mut out, columns, disposition, measure, side);
+    axes(&mut out, columns.len(), rows, side);
+    out.push_str("</g>");
+    out += &legend::draw(disposition, measure, LEFT, TOP + grid_height + AXIS, width);
+    out.push_str("</svg>");
+    out
+}
+
+/// Heads that the geometry has no place for: they stand in the table, and the caption says that they are not drawn.
+pub(super) fn outside(attribution: &Attribution, disposition: &Disposition) -> usize {
+    let drawn =
+        |effect: &&HeadEffect| attribution.heads_per_layer.get(effect.layer).is_some_and(|&heads| effect.head < heads);
+    disposition.heads.len() - disposition.heads.iter().filter(drawn).count()
+}
+
+fn cells(out: &mut String, columns: &[usize], disposition: &Disposition, measure: Measure, side: f64) {
+    let (_, limit) = measure.range(disposition);
+    let threshold = threshold(disposition).filter(|_| measure == Measure::Magnitude);
+    let effects: BTreeMap<_, _> =
+        disposition.heads.iter().map(|effect| ((effect.layer, effect.head), effect)).collect();
+    let rows = columns.iter().copied().max().unwrap_or(0);
+    let mut outlines = String::new();
+    for (layer, &heads) in columns.iter().enumerate() {
+        let x = layer as f64 * side;
+        if heads == 0 {
+            let middle = x + side / 2.0;
+            put!(out, r#"<path class="none" d="M{middle:.1} 0V{:.1}">"#, rows as f64 * side);
+            put!(out, "<title>layer {layer}: no heads</title></path>");
+        }
+        for head in 0..heads {
+            let y = head as f64 * side;
+            let effect = effects.get(&(layer, head));
+            let painted = effect.and_then(|effect| Some((measure.paint(measure.of(effect), limit)?, effect)));
+            let Some(((class, opacity), effect)) = painted else {
+                undefined(out, (layer, head), side, effect.map(|effect| measure.tip(effect)));
+                continue;
+            };
+            put!(
+                out,
+                r#"<rect class="cell {class}" fill-opacity="{opacity:.2}" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"><title>{}</title></rect>"#,
+                measure.tip(effect)
+            );
+            if stands_out(effect, threshold) {
+                put!(outlines, r#"<rect class="outline" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"/>"#);
+            }
+        }
+    }
+    *out += &outlines;
+}
+
+/// A cell without a number: no colour, struck through.
+fn undefined(out: &mut String, (layer, head): (usize, usize), side: f64, tip: Option<String>) {
+    let (x, y) = (layer as f64 * side, head as f64 * side);
+    let tip = tip.unwrap_or_else(|| format!("L{layer}H{head}: not measured"));
+    put!(out, r#"<g class="undefined"><rect class="cell" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"/>"#);
+    let stroke = side - 4.0;
+    put!(out, r#"<path d="M{:.1} {:.1}l{stroke} -{stroke}"/><title>{tip}</title></g>"#, x + 2.0, y + side - 2.0);
+}
+
+fn axes(out: &mut String, layers: usize, rows: usize, side: f64) {
+    let bottom = rows as f64 * side;
+    for layer in (0..layers).step_by(label_step(side, 21.0)) {
+        let x = (layer as f64 + 0.5) * side;
+        put!(out, r#"<text class="mid" x="{x:.1}" y="{:.1}">{layer}</text>"#, bottom + 13.0);
+    }
+    for head in (0..rows).step_by(label_step(side, 12.0)) {
+        let y = (head as f64 + 0.5) * side + 3.5;
+        put!(out, r#"<text class="end" x="-6" y="{y:.1}">{head}</text>"#);
+    }
+    put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text>"#, bottom + 27.0);
+}
+
+/// Every how many cells a label fits that needs `room` pixels.
+fn label_step(side: f64, room: f64) -> usize {
+    [1, 2, 4, 5, 8].into_iter().find(|&step| step as f64 * side >= room).unwrap_or(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn ragged_layers_have_their_own_number_of_cells() {
+        let attribution = fixture::attribution(&[3, 0, 1, 2]);
+        let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
+        assert_eq!(map.matches(r#"class="cell"#).count(), 6);
+        assert!(map.contains("layer 1: no heads"));
+    }
+
+    #[test]
+    fn what_is_undefined_or_missing_has_no_colour() {
+        let mut attribution = fixture::attribution(&[3]);
+        let heads = &mut attribution.dispositions[0].heads;
+        heads[0].cohen_d = f64::NAN;
+        heads.truncate(2);
+        let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
+        assert_eq!(map.matches(r#"<g class="undefined">"#).count(), 2);
+        assert!(map.contains("L0H2: not measured") && map.contains("L0H0: d –"));
+        assert!(!map.contains("NaN"));
+    }
+
+    #[test]
+    fn a_model_without_heads_is_an_empty_map() {
+        let attribution = fixture::attribution(&[]);
+        let map = draw(&attribution, &attribution.dispositions[0], Measure::Naive);
+        assert!(!map.contains("NaN") && !map.contains("inf"), "{map}");
+    }
+
+    #[test]
+    fn heads_beyond_the_geometry_are_counted() {
+        let mut attribution = fixture::attribution(&[2]);
+        attribution.dispositions[0].heads[1].head = 9;
+        assert_eq!(outside(&attribution, &attribution.dispositions[0]), 1);
+    }
+}

@@ -1,0 +1,278 @@
+//! The report as one HTML file: no script, font, image or link from elsewhere.
+
+use crate::{
+    attribution::Attribution,
+    outcome::SweepTable,
+    report::{
+        disposition, glossary, sweep,
+        text::{count, escape, put},
+        verdict,
+    },
+};
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("sort.js");
+
+/// Everything that the page shows.
+pub struct Page<'a> {
+    /// What the page is about, such as `Confident-wrong against confident-right`.
+    pub title: &'a str,
+    /// What was run, by name: model, hash of the weights, dtype, device, items, command, version, seed, date.
+    pub facts: &'a [(String, String)],
+    /// How many items each cohort has, those that are not compared included.
+    pub counts: &'a [(String, usize)],
+    /// What a reader must know before any number.
+    pub warnings: &'a [String],
+    /// The heads of every disposition.
+    pub attribution: &'a Attribution,
+    /// The outcomes of a sweep, if one was run.
+    pub sweep: Option<&'a SweepTable>,
+    /// A few items with the responses of each arm.
+    pub examples: &'a [Example],
+}
+
+/// One item, and what the model answered in each arm.
+pub struct Example {
+    /// The item's id.
+    pub id: String,
+    /// The item's prompt.
+    pub prompt: String,
+    /// The arm's label and its response; the first is the one the others are compared with.
+    pub responses: Vec<(String, String)>,
+}
+
+/// The whole page.
+///
+/// All text is escaped, whatever the model wrote, and the page forbids the browser to load anything. It reads the
+/// same without its script, which only sorts tables.
+pub fn render(page: &Page<'_>) -> String {
+    let title = escape(page.title);
+    let mut out = format!(
+        r#"<!DOCTYPE html>
+        <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy"
+        content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+        <style>{STYLE}</style></head><body><main><header><p class="eyebrow">{}</p><h1>{title}</h1>"#,
+        subtitle(page.attribution)
+    );
+    out += &verdicts(page.attribution);
+    out += &cohorts(page);
+    out += &warning_list(page.warnings);
+    out.push_str("</header>");
+    for index in 0..page.attribution.dispositions.len() {
+        out += &disposition::draw(page.attribution, index);
+    }
+    out += &page.sweep.map_or_else(String::new, sweep::draw);
+    out += &examples(page.examples);
+    out += &glossary::draw(page.facts);
+    put!(out, "</main><script>{SCRIPT}</script></body></html>\n");
+    out
+}
+
+/// Warnings as a list, each said plainly; nothing if there are none.
+pub(super) fn warning_list(warnings: &[String]) -> String {
+    let mut out = String::new();
+    if !warnings.is_empty() {
+        let title = if warnings.len() == 1 { "Warning" } else { "Warnings" };
+        put!(out, r#"<div class="caution"><b>{title}</b><ul>"#);
+        for warning in warnings {
+            put!(out, "<li>{}</li>", escape(warning));
+        }
+        out.push_str("</ul></div>");
+    }
+    out
+}
+
+fn subtitle(attribution: &Attribution) -> String {
+    let columns = &attribution.heads_per_layer;
+    let with_heads = columns.iter().filter(|&&heads| heads > 0).count();
+    let layers = count(columns.len(), "layer");
+    let layers =
+        if with_heads == columns.len() { layers } else { format!("{layers}, {with_heads} of them with heads") };
+    let heads = count(columns.iter().sum(), "head");
+    format!("{} · {layers} · {heads}", escape(&attribution.model))
+}
+
+/// The sentence that the numbers support, for each disposition, with its rule beside it.
+fn verdicts(attribution: &Attribution) -> String {
+    let several = attribution.dispositions.len() > 1;
+    let (mut out, mut said) = (String::new(), String::new());
+    for (index, disposition) in attribution.dispositions.iter().enumerate() {
+        // Dispositions of one run share their rule; it is written once.
+        let rule = escape(&verdict::rule(disposition));
+        let note = if rule == said { String::new() } else { format!(r#"<p class="note">{rule}</p>"#) };
+        said = rule;
+        let name = if several {
+            format!(r##"<a href="#disposition-{index}">{}</a> "##, escape(&disposition.name))
+        } else {
+            String::new()
+        };
+        put!(out, r#"<div class="verdict"><p>{name}{}</p>{note}</div>"#, escape(&verdict::sentence(disposition)));
+    }
+    if attribution.dispositions.is_empty() {
+        out.push_str(r#"<div class="verdict"><p>No verdict: no cohorts were compared.</p></div>"#);
+    }
+    out
+}
+
+fn cohorts(page: &Page<'_>) -> String {
+    if page.counts.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(r#"<dl class="line">"#);
+    for (name, n) in page.counts {
+        let compared = page.attribution.dispositions.iter().any(|one| one.a == *name || one.b == *name);
+        let (class, note) = if compared { ("", "") } else { (r#" class="muted""#, ", not compared") };
+        put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
+    }
+    out.push_str("</dl>");
+    out
+}
+
+fn examples(examples: &[Example]) -> String {
+    if examples.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(r#"<section id="examples"><h2>Examples</h2>"#);
+    for example in examples {
+        put!(
+            out,
+            r#"<article><p class="eyebrow">{}</p><div class="prompt" dir="auto">{}</div><div class="responses">"#,
+            escape(&example.id),
+            escape(&example.prompt)
+        );
+        let first = example.responses.first();
+        for (index, (arm, text)) in example.responses.iter().enumerate() {
+            put!(out, r#"<div><p class="arm">{}</p>"#, escape(arm));
+            match first {
+                Some((label, same)) if index > 0 && same == text => {
+                    put!(out, r#"<p class="muted">the same, word for word, as {}</p>"#, escape(label));
+                }
+                _ if text.trim().is_empty() => out.push_str(r#"<p class="muted">an empty response</p>"#),
+                _ => put!(out, r#"<div class="response" dir="auto">{}</div>"#, escape(text)),
+            }
+            out.push_str("</div>");
+        }
+        out.push_str("</div></article>");
+    }
+    out.push_str("</section>");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        attribution::{Attribution, Disposition},
+        report::fixture,
+    };
+
+    /// Renders a page around an attribution, with hostile text wherever there is any.
+    fn page(attribution: &Attribution, sweep: Option<&SweepTable>) -> String {
+        let hostile = "</script><script>alert(1)</script><img src=x onerror='a'>&\"".to_owned();
+        let example = Example {
+            id: hostile.clone(),
+            prompt: hostile.clone(),
+            responses: vec![
+                (hostile.clone(), hostile.clone()),
+                ("λ=0".to_owned(), hostile.clone()),
+                ("empty".to_owned(), " ".to_owned()),
+            ],
+        };
+        render(&Page {
+            title: &hostile,
+            facts: &[("command".to_owned(), hostile.clone())],
+            counts: &[("cw".to_owned(), 78), ("hr".to_owned(), 2)],
+            warnings: std::slice::from_ref(&hostile),
+            attribution,
+            sweep,
+            examples: &[example],
+        })
+    }
+
+    /// Every element that is opened is closed, in order.
+    fn assert_balanced(html: &str) {
+        let mut open: Vec<&str> = Vec::new();
+        for tag in html.split('<').skip(1) {
+            let end = tag.find('>').expect("every tag ends");
+            let name = tag.split(|c: char| c.is_whitespace() || c == '>' || c == '/').find(|part| !part.is_empty());
+            let name = name.expect("every tag has a name");
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name), "closes something else: <{tag}");
+            } else if !tag[..end].ends_with('/') && !matches!(name, "meta" | "!DOCTYPE") {
+                open.push(name);
+            }
+        }
+        assert!(open.is_empty(), "left open: {open:?}");
+    }
+
+    fn assert_sound(html: &str) {
+        let html = &html.replace(SCRIPT, "");
+        assert_balanced(html);
+        assert!(!html.contains("NaN") && !html.contains(">inf"), "a bare float");
+        assert!(html.matches("<script").count() == 1 && !html.contains("<img"), "unescaped text");
+        assert!(!html.contains(" src=x onerror=&#39;a&#39;>") && !html.contains("url("), "a resource");
+        let links = html.match_indices("href=").all(|(at, _)| html[at..].starts_with("href=\"#"));
+        assert!(links && !html.contains("://") && !html.contains("<link") && !html.contains("@import"));
+    }
+
+    #[test]
+    fn a_whole_page_is_well_formed_and_escaped() {
+        let sweep = fixture::sweep();
+        let html = page(&fixture::attribution(&[3, 3, 3]), Some(&sweep));
+        assert_sound(&html);
+        assert!(html.contains("the same, word for word, as") && html.contains("an empty response"));
+        assert!(html.contains("hr, not compared") && !html.contains("cw, not compared"));
+        assert!(html.contains("No head stands out") && html.contains("id=\"sweep\""));
+    }
+
+    #[test]
+    fn no_sweep_no_section() {
+        let html = page(&fixture::attribution(&[2]), None);
+        assert_sound(&html);
+        assert!(!html.contains("id=\"sweep\""));
+    }
+
+    #[test]
+    fn ragged_layers_and_several_dispositions() {
+        let mut attribution = fixture::attribution(&[0, 3, 1, 0, 8]);
+        attribution.dispositions.push(Disposition { name: "<x>".to_owned(), ..fixture::disposition(&[0, 3, 1]) });
+        attribution.dispositions.push(Disposition { heads: Vec::new(), ..fixture::disposition(&[]) });
+        let html = page(&attribution, None);
+        assert_sound(&html);
+        assert!(html.contains("5 layers, 3 of them with heads") && html.contains("href=\"#disposition-1\""));
+    }
+
+    #[test]
+    fn no_number_at_all_does_no_harm() {
+        for hole in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308, 0.0] {
+            let mut attribution = fixture::attribution(&[2, 1]);
+            let one = &mut attribution.dispositions[0];
+            for effect in &mut one.heads {
+                (effect.mean_a, effect.mean_b, effect.delta, effect.cohen_d) = (hole, hole, hole, hole);
+                (effect.p, effect.q, effect.p_max, effect.d_naive) = (hole, hole, hole, hole);
+                (effect.p_directional, effect.cos_means, effect.relative_norm) = (hole, hole, hole);
+            }
+            (one.shuffled.mean_abs_d, one.shuffled.max_abs_d_mean, one.shuffled.max_abs_d_q95) = (hole, hole, hole);
+            (one.shuffled.mean_d_naive, one.shuffled.max_d_naive_mean) = (hole, hole);
+            (one.shuffled.max_d_naive_q95, one.length.mean_a, one.length.cohen_d) = (hole, hole, hole);
+            let mut sweep = fixture::sweep();
+            for arm in &mut sweep.arms {
+                (arm.lambda, arm.accuracy, arm.assertion_rate, arm.mean_tokens) = (hole, hole, hole, hole);
+                (arm.assertion_asymmetry, arm.truncated, arm.changed) = (Some(hole), hole, hole);
+            }
+            assert_sound(&page(&attribution, Some(&sweep)));
+        }
+    }
+
+    #[test]
+    fn without_shuffles_there_is_no_level() {
+        let mut attribution = fixture::attribution(&[2]);
+        attribution.dispositions[0].shuffled.shuffles = 0;
+        let html = page(&attribution, None);
+        assert_sound(&html);
+        assert!(html.contains("No verdict: labels were not shuffled") && !html.contains("class=\"level"));
+        assert!(html.contains("no level to compare with"));
+    }
+}

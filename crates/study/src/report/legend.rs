@@ -1,0 +1,103 @@
+//! The colour legend of a heat map: the scale, above it how many heads lie where, and the shuffled-label levels.
+
+use crate::{
+    attribution::Disposition,
+    report::{
+        axis::Axis,
+        measure::{Level, Measure},
+        text::{fixed, put},
+    },
+};
+
+/// How high a legend is.
+pub(super) const HEIGHT: f64 = 116.0;
+
+const ROW: f64 = 14.0;
+const HISTOGRAM_TOP: f64 = 3.0 * ROW + 4.0;
+const HISTOGRAM_HEIGHT: f64 = 34.0;
+const BAR_TOP: f64 = HISTOGRAM_TOP + HISTOGRAM_HEIGHT + 1.0;
+const BAR_HEIGHT: f64 = 8.0;
+const BINS: usize = 60;
+
+/// Draws the legend with its top left corner at `left`, `top`.
+pub(super) fn draw(disposition: &Disposition, measure: Measure, left: f64, top: f64, width: f64) -> String {
+    let (low, high) = measure.range(disposition);
+    let axis = Axis::new(low, high, 0.0, width);
+    let mut out = format!(r#"<g transform="translate({left:.1} {top:.1})">"#);
+    histogram(&mut out, disposition, measure, &axis, width);
+    bar(&mut out, measure, high, &axis, width);
+    marks(&mut out, &measure.levels(disposition), measure, &axis, width);
+    out.push_str("</g>");
+    out
+}
+
+/// How many heads fall into each sixtieth of the scale.
+fn histogram(out: &mut String, disposition: &Disposition, measure: Measure, axis: &Axis, width: f64) {
+    let mut bins = [0usize; BINS];
+    for value in disposition.heads.iter().map(|effect| measure.of(effect)).filter(|value| value.is_finite()) {
+        bins[((axis.at(value) / width * BINS as f64) as usize).min(BINS - 1)] += 1;
+    }
+    let fullest = bins.iter().copied().max().unwrap_or(0).max(1);
+    let step = width / BINS as f64;
+    for (bin, &n) in bins.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let height = (n as f64 / fullest as f64 * HISTOGRAM_HEIGHT).max(1.5);
+        let (x, y) = (bin as f64 * step, HISTOGRAM_TOP + HISTOGRAM_HEIGHT - height);
+        put!(
+            out,
+            r#"<rect class="bin" x="{:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}"/>"#,
+            x + 0.5,
+            step - 1.0
+        );
+    }
+}
+
+/// The colours, in steps fine enough to read as continuous, and round numbers below them.
+fn bar(out: &mut String, measure: Measure, limit: f64, axis: &Axis, width: f64) {
+    let step = width / BINS as f64;
+    for bin in 0..BINS {
+        let (low, high) = if measure == Measure::Magnitude { (-limit, limit) } else { (0.0, limit) };
+        let value = low + (bin as f64 + 0.5) / BINS as f64 * (high - low);
+        if let Some((class, opacity)) = measure.paint(value, limit) {
+            put!(
+                out,
+                r#"<rect class="{class}" fill-opacity="{opacity:.2}" x="{:.1}" y="{BAR_TOP}" width="{step:.1}" height="{BAR_HEIGHT}"/>"#,
+                bin as f64 * step
+            );
+        }
+    }
+    put!(out, r#"<rect class="frame" x="0" y="{BAR_TOP}" width="{width:.1}" height="{BAR_HEIGHT}"/>"#);
+    let (ticks, decimals) = axis.ticks(8);
+    for tick in ticks {
+        let (x, y) = (axis.at(tick), BAR_TOP + BAR_HEIGHT);
+        put!(out, r#"<path class="tick" d="M{x:.1} {y}v4"/>"#);
+        put!(out, r#"<text class="mid" x="{x:.1}" y="{:.1}">{}</text>"#, y + 16.0, fixed(tick, decimals));
+    }
+}
+
+/// Lines at the shuffled-label levels, on both sides of a diverging scale, each with a text in a row of its own.
+///
+/// Texts stand on the side where there is room; then the line that is furthest from them reaches highest, so that
+/// no text is crossed by a line.
+fn marks(out: &mut String, levels: &[Level], measure: Measure, axis: &Axis, width: f64) {
+    let Some(last) = levels.last() else {
+        put!(
+            out,
+            r#"<text class="note" x="0" y="{:.1}">labels were not shuffled: no level to compare with</text>"#,
+            2.0 * ROW
+        );
+        return;
+    };
+    let leftwards = axis.at(last.value) > 0.62 * width;
+    for (rank, level) in levels.iter().enumerate() {
+        let row = if leftwards { levels.len() - 1 - rank } else { rank };
+        let (x, y) = (axis.at(level.value), row as f64 * ROW + 2.0);
+        let class = if rank + 1 == levels.len() { "level" } else { "level minor" };
+        let bottom = BAR_TOP + BAR_HEIGHT;
+        put!(out, r#"<path class="{class}" d="M{x:.1} {y:.1}V{bottom}"/>"#);
+        if measure == Measure::Magnitude {
+            put!(out, r#"<path class="{class}" d="M{:.1} {HISTOGRAM_TOP}V{bottom}"/>"#, axis.at(-level.value));
+        }
+        let (x, anchor) = if leftwards { (x - 4.0, "end") } else { (x + 4.0, "start") };
+        put!(out, r#"<text class="halo" text-anchor="{anchor}" x="{x:.1}" y="{:.1}">{}</text>"#, y + 8.5, level.label);
+    }
+}

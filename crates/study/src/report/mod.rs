@@ -1,0 +1,23 @@
+//! The report of a run: one HTML file that opens offline, prints, and carries the null of every number it ranks by.
+//!
+//! Each file draws one part of the page; [`html`] puts them together. Every function here returns markup whose
+//! text is already escaped (`text::escape`), and takes any float: what is not a number is an en dash, never a colour.
+
+mod axis;
+mod collinearity;
+mod disposition;
+mod glossary;
+mod heatmap;
+pub mod html;
+mod legend;
+mod measure;
+mod sweep;
+mod sweep_chart;
+mod table;
+mod text;
+mod verdict;
+
+#[cfg(test)]
+mod fixture;
+
+pub use html::{Example, Page, render};

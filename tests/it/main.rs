@@ -1,0 +1,3 @@
+//! One integration binary: goldens, laws, sites, the command line, layering.
+
+mod golden;
