@@ -60,14 +60,16 @@ pub(crate) unsafe fn dots<S: Simd, W: Element, const R: usize, const M: usize>(
         let whole = k - k % S::LANES;
         let mut i = 0;
         while i < whole {
-            let mut xs = [S::splat(0.0); M];
-            for c in 0..M {
-                xs[c] = S::load(x[c].add(i));
-            }
+            let mut ws = [S::splat(0.0); R];
             for r in 0..R {
-                let ws = W::load::<S>(w.add(r * stride + i));
-                for c in 0..M {
-                    acc[r][c] = S::fma(ws, xs[c], acc[r][c]);
+                ws[r] = W::load::<S>(w.add(r * stride + i));
+                // Rows are short, so the hardware prefetcher starts anew at each: name the next tile's rows to it.
+                S::prefetch(w.wrapping_add((r + R) * stride + i));
+            }
+            for c in 0..M {
+                let xs = S::load(x[c].add(i));
+                for r in 0..R {
+                    acc[r][c] = S::fma(ws[r], xs, acc[r][c]);
                 }
             }
             i += S::LANES;

@@ -158,7 +158,7 @@ unsafe fn block_generic<S: Simd, W: Element>(
             }
         }
         while c < m {
-            rows!(c, 6, 1);
+            rows!(c, 4, 1);
         }
     }
 }

@@ -12,7 +12,7 @@ pub enum Level {
     Portable,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 F.
+    /// AVX-512 F, VL, BW and DQ: every server and desktop chip that has AVX-512.
     Avx512,
 }
 
@@ -24,7 +24,11 @@ impl Level {
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
                 levels.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f") {
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                {
                     levels.push(Self::Avx512);
                 }
             }
@@ -76,6 +80,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn round(x: Self::F) -> Self::F;
     /// `2^n` for whole `n` in -126..=127.
     unsafe fn exp2_whole(n: Self::F) -> Self::F;
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    unsafe fn prefetch<T>(_p: *const T) {}
 }
 
 /// `e^x` to about one unit in the last place, 0 below -87.3; `x` must not exceed 88.
@@ -266,6 +273,10 @@ mod x86 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
             }
         }
+        #[inline(always)]
+        unsafe fn prefetch<T>(p: *const T) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
     }
 
     /// Sixteen lanes of AVX-512.
@@ -338,6 +349,10 @@ mod x86 {
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
             }
         }
+        #[inline(always)]
+        unsafe fn prefetch<T>(p: *const T) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
     }
 }
 #[cfg(target_arch = "x86_64")]
@@ -357,7 +372,7 @@ macro_rules! dispatch {
                 unsafe { $generic::<crate::simd::Avx2, $($w)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512$(<$w: $bound>)?($($arg: $ty),*) {
                 // SAFETY: the caller's contract, passed on.
