@@ -1,1 +1,45 @@
-fn main() {}
+//! `temper`: which attention heads carry a behaviour, and is it real?
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but a check did not hold; 2 could not
+//! run, or was stopped.
+
+mod args;
+mod commands;
+mod fail;
+mod model;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+/// How a command ended that could run.
+pub(crate) enum Done {
+    /// All is well.
+    Well,
+    /// A check did not hold.
+    CheckFailed,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Capture(args) => commands::capture::run(&args),
+        Command::Attribute(args) => commands::attribute::run(&args),
+        Command::Sweep(args) => commands::sweep::run(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+    };
+    match result {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::CheckFailed) => ExitCode::from(1),
+        Err(error) => {
+            fail::report(&error);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,1 +1,34 @@
 //! Text in, text or captures out.
+//!
+//! An [`Engine`] is a loaded model with its tokenizer, chat template and stop tokens. It [generates](Engine::generate)
+//! continuations, many rows at once, each under its own head plan, and it [captures](Engine::capture) what a forward
+//! pass over given texts leaves in the heads and in the residual stream.
+
+mod capture;
+mod chat;
+mod engine;
+mod error;
+mod generate;
+pub mod hub;
+mod identity;
+mod prompt;
+mod sample;
+mod stop;
+mod tokenizer;
+
+pub use capture::{CaptureRequest, CaptureRow, Captured, HeadsWanted};
+pub use chat::{ChatTemplate, Message};
+pub use engine::{Engine, ModelChoice};
+pub use error::EngineError;
+pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};
+pub use identity::{Identity, sha256_file};
+pub use prompt::{Encoded, Input};
+pub use sample::Sampling;
+pub use stop::StopSet;
+pub use tokenizer::TextTokenizer;
+
+/// How many tokens each planned head of each plan was applied to.
+pub type Fired = Vec<std::collections::BTreeMap<headtemper_hook::HeadRef, u64>>;
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, EngineError>;

@@ -1,0 +1,339 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use headtemper_engine::Sampling;
+
+/// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
+#[derive(Parser)]
+#[command(name = "temper", version, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// What has this model: layers, heads, widths, sites, stop tokens
+    Inspect(Inspect),
+    /// Generate text, under a head plan or not
+    Generate(Generate),
+    /// Dump h_last, layers, heads and logits of a data set to .npz
+    Capture(Capture),
+    /// Rank heads between two cohorts, with a report
+    Attribute(Attribute),
+    /// Generate for every prompt, λ and head set
+    Sweep(Sweep),
+    /// All of an experiment from one TOML file; goes on where it stopped
+    Run(Run),
+    /// Measure prefill and decode speed of a model on this machine
+    Bench(Bench),
+}
+
+/// Which model, and how it is run.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ModelArgs {
+    /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
+    #[arg(long)]
+    pub(crate) model: String,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// How a model is run.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct HowArgs {
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// What weights are held in; auto keeps what the file has (f32 for quantised files)
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    pub(crate) dtype: Dtype,
+    /// Threads; all cores by default
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// What weights are held in.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+/// Which items, and how they are read.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ItemArgs {
+    /// JSONL: id, prompt (or messages, or input_ids), optional response, label, scores, gold
+    #[arg(long)]
+    pub(crate) items: PathBuf,
+    /// Feed prompts as they stand, without the chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Only the first so many items
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// How tokens are chosen.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct SamplingArgs {
+    /// 0 is greedy
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub(crate) top_k: usize,
+    /// Keep the smallest set of tokens that reaches this probability
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f32,
+    /// Keep tokens with at least this share of the largest probability
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub(crate) min_p: f32,
+    /// Above 1 makes tokens of prompt and answer less likely
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    pub(crate) repetition_penalty: f32,
+    /// Above 0 makes tokens of the answer less likely, once each
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub(crate) presence_penalty: f32,
+    /// Seed of the sampling noise
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingArgs {
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Which heads get which λ.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct PlanArgs {
+    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz, or top:5@attribution.json
+    #[arg(long)]
+    pub(crate) plan: Option<String>,
+    /// λ of heads that have none of their own
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lambda: Option<f32>,
+}
+
+/// `temper inspect`
+#[derive(ClapArgs)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper generate`
+#[derive(ClapArgs)]
+pub(crate) struct Generate {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The prompt; `-` reads it from stdin
+    #[arg(required_unless_present = "items", conflicts_with = "items")]
+    pub(crate) prompt: Option<String>,
+    /// A system message before the prompt
+    #[arg(long, conflicts_with_all = ["raw", "items"])]
+    pub(crate) system: Option<String>,
+    /// Many prompts: one JSON line of result an item, in the order they finish
+    #[arg(long)]
+    pub(crate) items: Option<PathBuf>,
+    /// Feed the prompt as it stands, without the chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// The most tokens of the answer
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// Rows that are decoded together
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) max_rows: usize,
+    /// One JSON object on stdout instead of the text as it comes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is kept of each head.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Heads {
+    None,
+    Norm,
+    Vector,
+}
+
+/// `temper capture`
+#[derive(ClapArgs)]
+pub(crate) struct Capture {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// The .npz file to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Residual stream of these layers: all, none, or 0,4,8..12
+    #[arg(long, default_value = "none")]
+    pub(crate) layers: String,
+    /// What is kept of each head: its mean norm over the last tokens, and the mean vector
+    #[arg(long, value_enum, default_value_t = Heads::Norm)]
+    pub(crate) heads: Heads,
+    /// Heads are averaged over so many of the last response tokens
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) last_n: usize,
+    /// Logits of the last token
+    #[arg(long)]
+    pub(crate) logits: bool,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// A summary as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper attribute`
+#[derive(ClapArgs)]
+pub(crate) struct Attribute {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Label of the first cohort; d > 0 means louder in it
+    #[arg(long)]
+    pub(crate) a: String,
+    /// Label of the second cohort
+    #[arg(long)]
+    pub(crate) b: String,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Name of the disposition
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Heads are averaged over so many of the last response tokens
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) last_n: usize,
+    /// How often labels are shuffled for the null
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) shuffles: usize,
+    /// Seed of the shuffles
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The attribution as JSON on stdout instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper sweep`
+#[derive(ClapArgs)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; repeat for several sets
+    #[arg(long, required = true)]
+    pub(crate) heads: Vec<String>,
+    /// Each listed head alone, instead of a set together
+    #[arg(long)]
+    pub(crate) each: bool,
+    /// λ values; one listed twice is a control
+    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    pub(crate) lambda: Vec<f32>,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// The most tokens of an answer
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Several seeds instead of one: a generation each
+    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
+    pub(crate) seeds: Vec<u64>,
+    /// A lexicon of hedges, one phrase a line, to judge how assertive answers are
+    #[arg(long)]
+    pub(crate) hedges: Option<PathBuf>,
+    /// Rows that are decoded together
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) max_rows: usize,
+    /// The outcomes as JSON on stdout instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper run`
+#[derive(ClapArgs)]
+pub(crate) struct Run {
+    /// The experiment
+    pub(crate) file: PathBuf,
+    /// Another model than the file names: a path or a hub id
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    /// Another device than the file names
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Another dtype than the file names
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<Dtype>,
+    /// Threads; all cores by default
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Only the first so many items
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// The directory to write; runs/<name> by default
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// The report as JSON on stdout instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper bench`
+#[derive(ClapArgs)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Prompt tokens that are read at once
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) prompt_tokens: usize,
+    /// Decode steps
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) new_tokens: usize,
+    /// Rows that are decoded together
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
+    pub(crate) rows: Vec<usize>,
+    /// How often prefill is measured
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) repeat: usize,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,134 @@
+//! `temper generate`: a look at what a model says, under a plan or not.
+
+use std::{io::Read, time::Instant};
+
+use anyhow::Result;
+use headtemper_engine::{Engine, EngineError, Event, FinishReason, GenerateOptions, Input, Message, Request};
+use headtemper_hook::HeadPlan;
+use headtemper_study::{Item, read_items};
+use serde_json::{Value, json};
+
+use crate::{Done, args::Generate, model, ui};
+
+pub(crate) fn run(args: &Generate) -> Result<Done> {
+    let engine = model::open(&args.model)?;
+    let plans = model::plans_of(&args.plan, &engine)?;
+    let items = match &args.items {
+        Some(path) => read_items(path, args.raw)?,
+        None => vec![single(args)?],
+    };
+    anyhow::ensure!(
+        plans.len() == 1 || plans.len() == items.len(),
+        "the λ table has {} rows, but must have 1 or as many as there are items ({})",
+        plans.len(),
+        items.len()
+    );
+    let requests = requests(&engine, &items, plans.len(), args)?;
+    let settings = GenerateOptions {
+        max_rows: args.max_rows,
+        stop: Some(ui::stop_on_interrupt()),
+        ..GenerateOptions::default()
+    };
+    let streamed = args.items.is_none() && !args.json;
+    let start = Instant::now();
+    let (mut written, mut tokens, mut reason) = (0, 0, FinishReason::Stop);
+    engine.generate(&requests, &plans, &settings, |event| {
+        let failed = |e: std::io::Error| EngineError::Receiver(Box::new(e));
+        match event {
+            Event::Token { ids, .. } if streamed => {
+                let text = engine.tokenizer().decode(ids)?;
+                // A character whose bytes are not all there yet shows as U+FFFD: wait for the rest.
+                if !text.ends_with('\u{FFFD}') && text.is_char_boundary(written) {
+                    ui::put(&text[written..]).map_err(failed)?;
+                    written = text.len();
+                }
+            }
+            Event::Token { .. } => {}
+            Event::Done { row, result } => {
+                (tokens, reason) = (tokens + result.ids.len(), result.finish_reason);
+                let text = engine.tokenizer().decode(&result.ids)?;
+                if streamed {
+                    ui::put(&format!("{}\n", &text[written.min(text.len())..])).map_err(failed)?;
+                } else {
+                    let plan = &plans[requests[row].plan];
+                    let line = line(&items[row], &text, result, plan, args, requests[row].ids.len());
+                    ui::put(&format!("{line}\n")).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let ended = match (streamed, reason) {
+        (true, FinishReason::Length) => ", cut off at the limit of tokens",
+        _ => "",
+    };
+    ui::say(&format!("{tokens} tokens in {seconds:.2} s, {:.1} a second{ended}", tokens as f64 / seconds));
+    Ok(Done::Well)
+}
+
+fn single(args: &Generate) -> Result<Item> {
+    let mut prompt = args.prompt.clone().unwrap_or_default();
+    if prompt == "-" {
+        prompt.clear();
+        std::io::stdin().read_to_string(&mut prompt)?;
+    }
+    anyhow::ensure!(!prompt.is_empty(), "the prompt is empty");
+    let input = match (&args.system, args.raw) {
+        (Some(system), _) => Input::Messages(vec![
+            Message { role: "system".into(), content: system.clone() },
+            Message::user(prompt),
+        ]),
+        (None, true) => Input::Raw(prompt),
+        (None, false) => Input::Prompt(prompt),
+    };
+    Ok(Item {
+        id: "prompt".into(),
+        input,
+        response: None,
+        prompt_len: None,
+        label: None,
+        scores: Default::default(),
+        gold: Vec::new(),
+        other: Default::default(),
+    })
+}
+
+fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> Result<Vec<Request>> {
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| {
+            let encoded = engine.encode(&format!("item '{}'", item.id), &item.input, None)?;
+            Ok(Request {
+                ids: encoded.ids,
+                plan: if plans == 1 { 0 } else { index },
+                sampling: args.sampling.sampling(),
+                noise: index as u64,
+                max_new_tokens: args.max_new_tokens,
+            })
+        })
+        .collect()
+}
+
+fn line(
+    item: &Item,
+    text: &str,
+    result: &headtemper_engine::Generated,
+    plan: &HeadPlan,
+    args: &Generate,
+    prompt_tokens: usize,
+) -> Value {
+    json!({
+        "id": item.id,
+        "prompt": item.prompt_text(),
+        "response": text,
+        "finish_reason": result.finish_reason,
+        "n_tokens": result.ids.len(),
+        "prompt_tokens": prompt_tokens,
+        "sum_logprob": result.sum_logprob,
+        "response_ids": result.ids,
+        "plan": plan.to_string(),
+        "seed": args.sampling.seed,
+    })
+}

@@ -1,0 +1,9 @@
+//! One file a verb: from arguments to a study, and what it prints.
+
+pub(crate) mod attribute;
+pub(crate) mod bench;
+pub(crate) mod capture;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod run;
+pub(crate) mod sweep;

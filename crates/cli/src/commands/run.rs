@@ -1,0 +1,65 @@
+//! `temper run`: a whole experiment from one file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use headtemper_study::{Experiment, run as run_experiment};
+
+use crate::{
+    Done,
+    args::{Dtype, HowArgs, Run},
+    model, ui,
+};
+
+pub(crate) fn run(args: &Run) -> Result<Done> {
+    let experiment = resolve(args)?;
+    let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&experiment.name));
+    let model = &experiment.model;
+    let named = model.id.clone().or_else(|| model.path.as_ref().map(|p| p.to_string_lossy().into_owned()));
+    let how = HowArgs { device: model.device.clone(), dtype: dtype(&model.dtype)?, threads: args.threads };
+    let engine = model::open_as(&named.unwrap_or_default(), model.revision.clone(), &how)?;
+    let stop = ui::stop_on_interrupt();
+    let outcome = run_experiment(&engine, &experiment, &dir, Some(stop), &mut ui::Bars::default())?;
+    ui::finish(&outcome, &dir, if args.json { Some("report.json") } else { None })
+}
+
+/// The experiment with what was typed in place of what the file says.
+fn resolve(args: &Run) -> Result<Experiment> {
+    let mut experiment = Experiment::read(&args.file)?;
+    if let Some(model) = &args.model {
+        let path = Path::new(model);
+        let local = path.exists() || model.ends_with(".gguf");
+        (experiment.model.path, experiment.model.id) =
+            if local { (Some(PathBuf::from(model)), None) } else { (None, Some(model.clone())) };
+        experiment.model.revision = None;
+    }
+    if let Some(revision) = &args.revision {
+        experiment.model.revision = Some(revision.clone());
+    }
+    if let Some(device) = &args.device {
+        experiment.model.device.clone_from(device);
+    }
+    if let Some(dtype) = args.dtype {
+        experiment.model.dtype = dtype_name(dtype).into();
+    }
+    if args.limit.is_some() {
+        experiment.items.limit = args.limit;
+    }
+    Ok(experiment)
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Auto => "auto",
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
+        Dtype::F16 => "f16",
+    }
+}
+
+fn dtype(name: &str) -> Result<Dtype> {
+    [Dtype::Auto, Dtype::F32, Dtype::Bf16, Dtype::F16]
+        .into_iter()
+        .find(|dtype| dtype_name(*dtype) == name)
+        .ok_or_else(|| anyhow::anyhow!("[model] dtype is '{name}', but must be auto, f32, bf16 or f16"))
+}

@@ -1,0 +1,202 @@
+//! Teacher-forced passes over given texts, keeping what a study needs of each and nothing more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Tensor};
+use headtemper_hook::{Batch, HeadCapture, HeadPlan, HiddenCapture, Site, Span, Tee};
+
+use crate::{Encoded, Engine, EngineError, Fired, Result};
+
+/// What to keep of each head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HeadsWanted {
+    /// Nothing.
+    None,
+    /// The mean L2 norm of z over the last tokens.
+    #[default]
+    Norm,
+    /// The mean norm, and the mean of z itself.
+    Vector,
+}
+
+/// What to keep of each item.
+#[derive(Clone, Debug)]
+pub struct CaptureRequest<'a> {
+    /// Layers whose residual stream is kept at the last token.
+    pub layers: Vec<usize>,
+    /// What is kept of every head of every layer.
+    pub heads: HeadsWanted,
+    /// Over how many of the last response tokens heads are averaged; fewer where the response is shorter.
+    pub last_n: usize,
+    /// Whether the last token's logits are kept.
+    pub logits: bool,
+    /// One plan an item, or one for all.
+    pub plans: Vec<HeadPlan>,
+    /// Tokens that are read at once.
+    pub batch_tokens: usize,
+    /// Set from outside, stops after the current batch.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Default for CaptureRequest<'_> {
+    fn default() -> Self {
+        Self {
+            layers: Vec::new(),
+            heads: HeadsWanted::Norm,
+            last_n: 32,
+            logits: false,
+            plans: vec![HeadPlan::none()],
+            batch_tokens: 2048,
+            stop: None,
+        }
+    }
+}
+
+/// What was kept of one item; all f32.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CaptureRow {
+    /// The final norm's output at the last token, `[d_model]`.
+    pub h_last: Vec<f32>,
+    /// The residual stream after each asked-for layer at the last token, `[d_model]` each.
+    pub h_layers: Vec<Vec<f32>>,
+    /// Mean norm of every head, in slot order.
+    pub head_norm: Vec<f32>,
+    /// Mean z of every layer's heads, `[head * head_dim]` each.
+    pub head_vectors: Vec<Vec<f32>>,
+    /// Logits of the last token, `[vocab]`.
+    pub logits: Vec<f32>,
+}
+
+/// A captured item.
+#[derive(Debug)]
+pub struct Captured<'a> {
+    /// Its index among the items.
+    pub item: usize,
+    /// The item itself.
+    pub encoded: &'a Encoded,
+    /// What was kept.
+    pub row: CaptureRow,
+}
+
+impl Engine {
+    /// Reads every item once and reports what was asked for, item by item in order. Returns how often each planned head
+    /// fired; one that never did is an error.
+    ///
+    /// # Errors
+    /// If a plan does not fit the model, `on_item` fails, or the run is stopped.
+    pub fn capture(
+        &self,
+        items: &[Encoded],
+        request: &CaptureRequest<'_>,
+        mut on_item: impl FnMut(Captured<'_>) -> Result<()>,
+    ) -> Result<Fired> {
+        self.check_capture(items, request)?;
+        let mut scale = self.scale(&request.plans)?;
+        let plan_of = |item: usize| if request.plans.len() == 1 { 0 } else { item };
+        let mut next = 0;
+        while next < items.len() {
+            if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(EngineError::Interrupted);
+            }
+            let count = fitting(&items[next..], request.batch_tokens);
+            let group = &items[next..next + count];
+            let rows = self.capture_batch(group, &|i| plan_of(next + i), request, &mut scale)?;
+            for (i, row) in rows.into_iter().enumerate() {
+                on_item(Captured { item: next + i, encoded: &group[i], row })?;
+            }
+            next += count;
+        }
+        if !items.is_empty() {
+            scale.check_fired()?;
+        }
+        Ok(scale.fired().to_vec())
+    }
+
+    fn check_capture(&self, items: &[Encoded], request: &CaptureRequest<'_>) -> Result<()> {
+        let layers = self.spec().layers.len();
+        if let Some(layer) = request.layers.iter().find(|&&layer| layer >= layers) {
+            let at = headtemper_hook::HeadRef { layer: *layer, head: 0 };
+            return Err(headtemper_hook::PlanError::NoSuchLayer { at, layers }.into());
+        }
+        if request.last_n == 0 {
+            return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
+        }
+        if request.plans.len() != 1 && request.plans.len() != items.len() {
+            return Err(EngineError::Setting {
+                name: "rows of the plan table",
+                found: request.plans.len().to_string(),
+                allowed: "1, or as many as there are items",
+            });
+        }
+        Ok(())
+    }
+
+    fn capture_batch(
+        &self,
+        group: &[Encoded],
+        plan_of: &dyn Fn(usize) -> usize,
+        request: &CaptureRequest<'_>,
+        scale: &mut headtemper_hook::HeadScale,
+    ) -> Result<Vec<CaptureRow>> {
+        let spans = group.iter().enumerate();
+        let spans = spans.map(|(i, item)| Span { slot: i, start: 0, len: item.ids.len(), row: plan_of(i) });
+        let batch = Batch::new(spans.collect());
+        let device = self.model.device();
+        let ids: Vec<u32> = group.iter().flat_map(|item| item.ids.iter().copied()).collect();
+        let ids = Tensor::from_vec(ids, batch.tokens(), device)?;
+        let last = Tensor::from_vec(batch.last_tokens(), group.len(), device)?;
+
+        let ranges = batch.ranges().zip(group).map(|((_, packed), item)| {
+            let last = item.last(request.last_n);
+            packed.start + last.start..packed.start + last.end
+        });
+        let mut heads = HeadCapture::new(ranges.collect(), request.heads == HeadsWanted::Vector);
+        let sites = request.layers.iter().map(|&layer| Site::ResidPost(layer)).chain([Site::FinalNorm]);
+        let mut hidden = HiddenCapture::new(last, sites.collect());
+        let capacity = group.iter().map(|item| item.ids.len()).max().unwrap_or(1);
+        let mut cache = self.model.new_cache(group.len(), capacity)?;
+        // The plan comes first: what is captured is what the output projection receives.
+        let mut taps = Tee(vec![scale, &mut hidden]);
+        if request.heads != HeadsWanted::None {
+            taps.0.push(&mut heads);
+        }
+        self.model.forward(&ids, &batch, &mut cache, &mut taps)?;
+
+        let mut rows = vec![CaptureRow::default(); group.len()];
+        let sites = hidden.into_sites();
+        let h_last = &sites[&Site::FinalNorm];
+        spread(h_last, &mut rows, |row, values| row.h_last = values)?;
+        for layer in &request.layers {
+            spread(&sites[&Site::ResidPost(*layer)], &mut rows, |row, values| row.h_layers.push(values))?;
+        }
+        for (_, layer) in heads.into_layers() {
+            spread(&layer.norms, &mut rows, |row, values| row.head_norm.extend(values))?;
+            if let Some(vectors) = layer.vectors {
+                spread(&vectors.flatten_from(1)?, &mut rows, |row, values| row.head_vectors.push(values))?;
+            }
+        }
+        if request.logits {
+            let h_last = if self.model.device().is_cpu() { h_last.clone() } else { h_last.to_dtype(self.model.dtype())? };
+            spread(&self.model.logits(&h_last)?, &mut rows, |row, values| row.logits = values)?;
+        }
+        Ok(rows)
+    }
+}
+
+/// How many of the next items fit one batch; at least one.
+fn fitting(items: &[Encoded], tokens: usize) -> usize {
+    let mut sum = 0;
+    let fits = items.iter().take_while(|item| {
+        sum += item.ids.len();
+        sum <= tokens
+    });
+    fits.count().max(1)
+}
+
+/// Hands each row of a `[item, ..]` tensor to its item.
+fn spread(x: &Tensor, rows: &mut [CaptureRow], mut give: impl FnMut(&mut CaptureRow, Vec<f32>)) -> Result<()> {
+    for (row, values) in rows.iter_mut().zip(x.to_dtype(DType::F32)?.to_vec2::<f32>()?) {
+        give(row, values);
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! What can go wrong between a text and a result.
+
+use std::path::PathBuf;
+
+use headtemper_hook::PlanError;
+use headtemper_model::ModelError;
+
+use crate::hub::HubError;
+
+/// Why a model cannot be opened, or a text not be read or continued.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The hub cannot be used.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A plan does not fit the model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The name is no path that exists and no hub id.
+    #[error("model '{0}' is neither a directory, nor a .gguf file, nor a hub id")]
+    NoSuchModel(String),
+    /// The tokenizer is missing or cannot be used.
+    #[error("tokenizer of {}: {why}", path.display())]
+    Tokenizer {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The model has no chat template.
+    #[error("{} has no chat template, and the input is a chat message", path.display())]
+    NoTemplate {
+        /// The model.
+        path: PathBuf,
+    },
+    /// The chat template cannot be read or rendered.
+    #[error("chat template of {}: {why}", path.display())]
+    Template {
+        /// The model.
+        path: PathBuf,
+        /// What minijinja says.
+        why: String,
+    },
+    /// An input is longer than the model's context.
+    #[error("{what} has {tokens} tokens, but the model's context is {context}")]
+    TooLong {
+        /// What is too long.
+        what: String,
+        /// Its tokens.
+        tokens: usize,
+        /// What fits.
+        context: usize,
+    },
+    /// An input holds nothing.
+    #[error("{0} has no tokens")]
+    Empty(String),
+    /// A token id beyond the vocabulary.
+    #[error("{what} holds token id {id}, but the vocabulary ends at {last}")]
+    TokenId {
+        /// Where it stands.
+        what: String,
+        /// The id.
+        id: u32,
+        /// The last valid one.
+        last: usize,
+    },
+    /// A setting without meaning.
+    #[error("{name} is {found}, but must be {allowed}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What would have been allowed.
+        allowed: &'static str,
+    },
+    /// The device cannot be used.
+    #[error("device '{asked}' cannot be used: {why}")]
+    Device {
+        /// What was asked for.
+        asked: String,
+        /// Why not.
+        why: String,
+    },
+    /// Logits that are not numbers: the weights or a plan broke the model.
+    #[error("{what} produced logits that are not numbers")]
+    NotANumber {
+        /// Which row.
+        what: String,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The receiver of results failed.
+    #[error(transparent)]
+    Receiver(Box<dyn std::error::Error + Send + Sync>),
+    /// What candle reports.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl EngineError {
+    /// Advice that goes with the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model(e) => e.hint(),
+            Self::Hub(e) => e.hint(),
+            Self::Plan(e) => e.hint(),
+            Self::NoSuchModel(_) => Some(
+                "give a directory with config.json, a .gguf file, or an id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+                    .into(),
+            ),
+            Self::NoTemplate { .. } => Some("give --raw to feed the prompt as it is".into()),
+            Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Generation: many rows at once, each under its own plan, a finished row's slot refilled at once.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use candle_core::Tensor;
+use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
+use headtemper_model::Cache;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{Engine, EngineError, Fired, Result, Sampling, sample::Noise};
+
+/// One continuation to generate.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The prompt.
+    pub ids: Vec<u32>,
+    /// Which plan tempers it: an index into the plans given to [`Engine::generate`].
+    pub plan: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Names the sampling noise; give an item the same number under every plan, so that arms share their draws.
+    pub noise: u64,
+    /// The most tokens to generate, the stop token not counted.
+    pub max_new_tokens: usize,
+}
+
+/// Why a generation ended. A truncated answer must never be read as a finished one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model wrote a stop token.
+    Stop,
+    /// It was cut off at the limit of tokens, or of the context.
+    Length,
+}
+
+/// A finished continuation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The tokens, without the stop token.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Sum over `ids` of the log-probability under the model as tempered, before penalties and temperature, in nats.
+    pub sum_logprob: f64,
+}
+
+/// What happens during a generation; rows are indices into the requests.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A row has one more token.
+    Token {
+        /// The row.
+        row: usize,
+        /// All its tokens so far.
+        ids: &'a [u32],
+    },
+    /// A row is done.
+    Done {
+        /// The row.
+        row: usize,
+        /// Its result.
+        result: &'a Generated,
+    },
+}
+
+/// How much is done at once.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions<'a> {
+    /// Rows that are decoded together.
+    pub max_rows: usize,
+    /// Prompt tokens that are read beside a decode step.
+    pub prefill_tokens: usize,
+    /// Set from outside, stops after the current step; finished rows were reported.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Default for GenerateOptions<'_> {
+    fn default() -> Self {
+        Self { max_rows: 32, prefill_tokens: 512, stop: None }
+    }
+}
+
+/// A row that is being generated.
+struct Running {
+    row: usize,
+    slot: usize,
+    /// Tokens that the cache holds.
+    seen: usize,
+    generated: Vec<u32>,
+    sum_logprob: f64,
+}
+
+impl Engine {
+    /// Generates a continuation of every request and reports each as it is done, in the order they finish.
+    ///
+    /// On the CPU the result of a row depends on nothing but its own request and plan: not on the other rows, on
+    /// `max_rows`, nor on the number of threads. Returns how often each planned head fired; if every plan was used, one
+    /// that never fired is an error.
+    ///
+    /// # Errors
+    /// If a plan does not fit the model, a request is empty or too long, `on_event` fails, or the run is stopped.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        plans: &[HeadPlan],
+        options: &GenerateOptions<'_>,
+        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Fired> {
+        let mut scale = self.scale(plans)?;
+        requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans.len()))?;
+        let context = self.spec().context;
+        let Some(capacity) = requests.iter().map(|r| (r.ids.len() + r.max_new_tokens).min(context)).max() else {
+            return Ok(Fired::new());
+        };
+        let slots = options.max_rows.clamp(1, requests.len());
+        let mut cache = self.model.new_cache(slots, capacity)?;
+        let mut free: Vec<usize> = (0..slots).rev().collect();
+        let mut queue: VecDeque<usize> = (0..requests.len()).collect();
+        let mut running: Vec<Running> = Vec::new();
+        while !queue.is_empty() || !running.is_empty() {
+            if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(EngineError::Interrupted);
+            }
+            admit(&mut queue, &mut free, &mut running, requests, options.prefill_tokens);
+            let chosen = self.step(&running, requests, &mut cache, &mut scale)?;
+            let mut still = Vec::with_capacity(running.len());
+            for (mut run, (token, logprob)) in running.drain(..).zip(chosen) {
+                let request = &requests[run.row];
+                run.seen += if run.seen == 0 { request.ids.len() } else { 1 };
+                let stopped = self.stop.contains(token);
+                if !stopped {
+                    run.generated.push(token);
+                    run.sum_logprob += logprob;
+                    on_event(Event::Token { row: run.row, ids: &run.generated })?;
+                }
+                if !stopped && run.generated.len() < request.max_new_tokens && run.seen < context {
+                    still.push(run);
+                    continue;
+                }
+                let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+                let result = Generated { ids: run.generated, finish_reason, sum_logprob: run.sum_logprob };
+                on_event(Event::Done { row: run.row, result: &result })?;
+                free.push(run.slot);
+            }
+            running = still;
+        }
+        let used: std::collections::BTreeSet<usize> = requests.iter().map(|r| r.plan).collect();
+        if used.len() == plans.len() {
+            scale.check_fired()?;
+        }
+        Ok(scale.fired().to_vec())
+    }
+
+    fn check(&self, row: usize, request: &Request, plans: usize) -> Result<()> {
+        let (tokens, context) = (request.ids.len(), self.spec().context);
+        let what = format!("the prompt of row {row}");
+        if tokens == 0 {
+            return Err(EngineError::Empty(what));
+        }
+        if tokens >= context {
+            return Err(EngineError::TooLong { what, tokens, context });
+        }
+        if request.max_new_tokens == 0 {
+            return Err(EngineError::Setting { name: "max_new_tokens", found: "0".into(), allowed: "at least 1" });
+        }
+        assert!(request.plan < plans, "row {row} asks for plan {} of {plans}", request.plan);
+        request.sampling.check()
+    }
+
+    /// One forward pass of all running rows: the next token of each, with its log-probability.
+    fn step(
+        &self,
+        running: &[Running],
+        requests: &[Request],
+        cache: &mut Cache,
+        scale: &mut HeadScale,
+    ) -> Result<Vec<(u32, f64)>> {
+        let mut ids: Vec<u32> = Vec::new();
+        let spans = running.iter().map(|run| {
+            let request = &requests[run.row];
+            let new = if run.seen == 0 { &request.ids[..] } else { &run.generated[run.generated.len() - 1..] };
+            ids.extend(new);
+            Span { slot: run.slot, start: run.seen, len: new.len(), row: request.plan }
+        });
+        let batch = Batch::new(spans.collect());
+        let device = self.model.device();
+        let ids = Tensor::new(&ids[..], device)?;
+        let hidden = self.model.forward(&ids, &batch, cache, scale)?;
+        let last = Tensor::from_vec(batch.last_tokens(), running.len(), device)?;
+        let logits = self.model.logits(&hidden.index_select(&last, 0)?)?; // [rows, vocab]
+        let mut logits = logits.to_vec2::<f32>()?;
+        running.par_iter().zip(&mut logits).map(|(run, logits)| choose(run, &requests[run.row], logits)).collect()
+    }
+}
+
+/// Gives free slots to waiting rows, as many as the budget of prompt tokens allows, and always one if nothing runs.
+fn admit(
+    queue: &mut VecDeque<usize>,
+    free: &mut Vec<usize>,
+    running: &mut Vec<Running>,
+    requests: &[Request],
+    mut budget: usize,
+) {
+    while let (Some(&row), false) = (queue.front(), free.is_empty()) {
+        let tokens = requests[row].ids.len();
+        if tokens > budget && !running.is_empty() {
+            return;
+        }
+        budget = budget.saturating_sub(tokens);
+        queue.pop_front();
+        let slot = free.pop().expect("checked above");
+        running.push(Running { row, slot, seen: 0, generated: Vec::new(), sum_logprob: 0.0 });
+    }
+}
+
+fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // In blocks of f32, summed in f64: the vocabulary is long.
+    let sum: f64 =
+        logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| (l - top).exp()).sum::<f32>())).sum();
+    if !sum.is_finite() || !top.is_finite() {
+        return Err(EngineError::NotANumber { what: format!("row {}", run.row) });
+    }
+    let log_sum = f64::from(top) + sum.ln();
+    let raw = if request.sampling.repetition_penalty == 1.0 && request.sampling.presence_penalty == 0.0 {
+        None
+    } else {
+        Some(logits.to_vec())
+    };
+    let noise = Noise { item: request.noise, step: run.generated.len() as u64 };
+    let token = request.sampling.next(logits, &request.ids, &run.generated, noise);
+    let logit = raw.as_deref().unwrap_or(logits)[token as usize];
+    Ok((token, f64::from(logit) - log_sum))
+}

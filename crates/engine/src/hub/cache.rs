@@ -1,0 +1,119 @@
+//! One repo's folder in the cache, in `huggingface_hub`'s layout, and what it holds when there is no hub to ask.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hf_hub::Repo;
+
+use super::disk::{io_error, is_whole, make_parent, remove, rename};
+use super::files::{WEIGHTS_INDEX, needed, shards};
+use super::names::is_name;
+use super::target::Target;
+use super::{HubError, Offline, Snapshot};
+
+pub(super) struct Folder {
+    pub(super) cache: PathBuf,
+    /// `models--owner--name`
+    name: String,
+}
+
+impl Folder {
+    pub(super) fn new(cache: &Path, id: &str) -> Self {
+        Self { cache: cache.to_owned(), name: Repo::model(id.to_owned()).folder_name() }
+    }
+
+    /// The same repo in hf-hub's own cache, on the same file system as the real one and invisible to its readers.
+    pub(super) fn staging(&self) -> Self {
+        Self { cache: self.dir().join(".staging"), name: self.name.clone() }
+    }
+
+    pub(super) fn dir(&self) -> PathBuf {
+        self.cache.join(&self.name)
+    }
+
+    pub(super) fn blob(&self, hash: &str) -> PathBuf {
+        self.dir().join("blobs").join(hash)
+    }
+
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.dir().join("snapshots").join(commit)
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.dir().join("refs").join(revision)
+    }
+
+    /// The commit that the revision was when last recorded, or itself is; none if its snapshot is not there.
+    fn commit(&self, revision: &str) -> Option<String> {
+        let recorded = fs::read_to_string(self.reference(revision));
+        let commit = recorded.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+        (is_name(&commit) && self.snapshot(&commit).is_dir()).then_some(commit)
+    }
+
+    /// Records which commit the revision is. Only offline runs need it: a cache that cannot be written is no failure.
+    pub(super) fn record(&self, revision: &str, commit: &str) {
+        let path = self.reference(revision);
+        if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
+            return;
+        }
+        // Renamed into place: a reader sees the old commit or the new one.
+        let aside = self.dir().join(format!(".ref-{}", std::process::id()));
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
+            fs::write(&aside, commit)?;
+            fs::rename(&aside, &path)
+        };
+        write().ok();
+    }
+
+    /// Waits for other processes that download this repo. Held until the file is dropped.
+    pub(super) fn lock(&self) -> Result<File, HubError> {
+        // Where huggingface_hub has its locks too. The file stays: removed, it would let two processes hold one each.
+        let path = self.cache.join(".locks").join(&self.name).join("headtemper.lock");
+        make_parent(&path)?;
+        let file = File::create(&path).map_err(io_error(&path))?;
+        file.lock().map_err(io_error(&path))?;
+        Ok(file)
+    }
+}
+
+/// Makes `path`, which is `name` in a snapshot, stand for the blob, replacing what was there.
+pub(super) fn link(blob: &Path, path: &Path, name: &str) -> Result<(), HubError> {
+    make_parent(path)?;
+    remove(path, fs::remove_file)?;
+    #[cfg(unix)]
+    {
+        let blobs = "../".repeat(1 + Path::new(name).components().count()) + "blobs";
+        let relative = Path::new(&blobs).join(blob.file_name().unwrap_or_default());
+        if std::os::unix::fs::symlink(relative, path).is_ok() {
+            return Ok(());
+        }
+    }
+    // Where links are not to be had (Windows, some network disks) the file itself moves, as with huggingface_hub.
+    rename(blob, path)
+}
+
+/// The snapshot in the cache, if it is complete.
+pub(super) fn cached(target: &Target, offline: Offline) -> Result<Snapshot, HubError> {
+    let id = target.id.to_owned();
+    let Some(commit) = target.folder.commit(target.revision) else {
+        let (revision, cache) = (target.revision.to_owned(), target.env.cache.clone());
+        return Err(HubError::NotCached { id, revision, cache, offline });
+    };
+    let dir = target.folder.snapshot(&commit);
+    let has = |name: &str| is_whole(&dir.join(name), None);
+
+    let mut names = needed(has);
+    if has(WEIGHTS_INDEX) {
+        names.extend(shards(&dir.join(WEIGHTS_INDEX))?);
+    }
+    if let Some(file) = names.iter().find(|name| !has(name)) {
+        return Err(HubError::NotComplete { id, commit, file: file.clone(), offline });
+    }
+    let note = match offline {
+        Offline::Asked => None,
+        Offline::Unreachable { .. } => Some(format!("{offline}; using commit {commit} of `{id}` from the cache")),
+    };
+    Ok(Snapshot { files: names.iter().map(|name| dir.join(name)).collect(), dir, commit, note })
+}

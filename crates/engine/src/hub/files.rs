@@ -1,0 +1,61 @@
+//! Which files of a repo make the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::HubError;
+use super::disk::io_error;
+use super::names::is_inside;
+
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+const OPTIONAL: [&str; 5] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+/// File name extensions that tell what a repo without usable weights has instead.
+const WEIGHT_EXTENSIONS: [&str; 6] = ["gguf", "bin", "safetensors", "pth", "pt", "onnx"];
+
+/// What a model needs of a repo that `has` these files: config, templates, tokenizer, and last the weights or the index
+/// that names their shards.
+pub(super) fn needed(has: impl Fn(&str) -> bool) -> Vec<String> {
+    let optional = OPTIONAL.into_iter().filter(|name| has(name));
+    let weights = if has(WEIGHTS_INDEX) { WEIGHTS_INDEX } else { WEIGHTS };
+    [CONFIG].into_iter().chain(optional).chain([TOKENIZER, weights]).map(str::to_owned).collect()
+}
+
+/// The shards that an index names, sorted.
+pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bad = |reason: String| HubError::BadIndex { path: index.to_owned(), reason };
+    let text = fs::read(index).map_err(io_error(index))?;
+    let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+    let shards: BTreeSet<String> = weight_map.into_values().collect();
+    if shards.is_empty() {
+        return Err(bad("it names no shard".to_owned()));
+    }
+    match shards.iter().find(|shard| !is_inside(shard)) {
+        Some(shard) => Err(bad(format!("the shard `{shard}` is not a path inside the repo"))),
+        None => Ok(shards.into_iter().collect()),
+    }
+}
+
+/// Whether it holds weights of some kind, ours or not.
+pub(super) fn is_weights(name: &str) -> bool {
+    WEIGHT_EXTENSIONS.contains(&extension(name))
+}
+
+pub(super) fn extension(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+}

@@ -1,0 +1,68 @@
+//! What exactly was run: the weights' hash, and where they came from.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use headtemper_model::ModelError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Everything about a model that decides its numbers. Written into every file we make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The name it was asked for by: a file name, a directory name, or a hub id.
+    pub model: String,
+    /// `model_type`.
+    pub architecture: String,
+    /// The commit, for a hub model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// SHA-256 over the weight files, in order.
+    pub weights_sha256: String,
+    /// SHA-256 of the chat template, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_sha256: Option<String>,
+    /// What the weights are held in.
+    pub dtype: String,
+    /// Where it runs.
+    pub device: String,
+    /// The version of this program.
+    pub version: String,
+}
+
+/// SHA-256 of one file, as hexadecimal digits.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256_file(path: &Path) -> Result<String, ModelError> {
+    sha256_files(std::slice::from_ref(&path.to_path_buf()))
+}
+
+/// SHA-256 of some files, one after the other.
+pub(crate) fn sha256_files(paths: &[PathBuf]) -> Result<String, ModelError> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    for path in paths {
+        let read = |source| ModelError::Read { path: path.clone(), source };
+        let mut file = File::open(path).map_err(read)?;
+        loop {
+            match file.read(&mut buffer).map_err(read)? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// SHA-256 of a text.
+pub(crate) fn sha256_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,58 @@
+//! Which tokens end a generation.
+
+use std::{collections::BTreeSet, path::Path};
+
+use headtemper_model::{Config, GgufFile};
+use serde_json::Value;
+
+use crate::{
+    Result, TextTokenizer,
+    chat::{json_file, token_text},
+};
+
+/// The tokens that end a generation: the union of what every file of the model says. One file alone is often wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopSet(BTreeSet<u32>);
+
+/// Ends of generation that llama.cpp adds by name, since a GGUF file stores one id only.
+const BY_NAME: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "</s>"];
+
+impl StopSet {
+    /// Of a model directory: `config.json`, `generation_config.json` and the tokenizer's `eos_token`.
+    ///
+    /// # Errors
+    /// If a file is malformed.
+    pub fn from_directory(dir: &Path, config: &Config, tokenizer: &TextTokenizer) -> Result<Self> {
+        let mut ids: BTreeSet<u32> = config.eos().iter().copied().collect();
+        match &json_file(dir, "generation_config.json")?["eos_token_id"] {
+            Value::Array(list) => ids.extend(list.iter().filter_map(Value::as_u64).map(|id| id as u32)),
+            value => ids.extend(value.as_u64().map(|id| id as u32)),
+        }
+        let eos = token_text(&json_file(dir, "tokenizer_config.json")?["eos_token"]);
+        ids.extend(eos.and_then(|token| tokenizer.id(&token)));
+        Ok(Self(ids))
+    }
+
+    /// Of a GGUF file: its one id, and the tokens known by name.
+    pub fn from_gguf(file: &GgufFile, config: &Config, tokenizer: &TextTokenizer) -> Self {
+        let mut ids: BTreeSet<u32> = config.eos().iter().copied().collect();
+        ids.extend(file.size("tokenizer.ggml.eot_token_id").ok().map(|id| id as u32));
+        ids.extend(BY_NAME.iter().filter_map(|name| tokenizer.id(name)));
+        Self(ids)
+    }
+
+    /// A set of these ids.
+    pub fn of(ids: impl IntoIterator<Item = u32>) -> Self {
+        Self(ids.into_iter().collect())
+    }
+
+    /// Whether a token ends the generation.
+    pub fn contains(&self, id: u32) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// The ids, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied()
+    }
+}

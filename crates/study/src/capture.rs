@@ -1,0 +1,184 @@
+//! From items to features: one teacher-forced pass over prompt and response.
+
+use std::sync::atomic::AtomicBool;
+
+use headtemper_engine::{CaptureRequest, Encoded, Engine, Fired, HeadsWanted, Input};
+use headtemper_hook::{HeadPlan, Site};
+
+use crate::{
+    Features, FeatureMeta, Item, Progress, Result,
+    error::back,
+    features::HeadVectors,
+};
+
+/// What to capture.
+pub struct CaptureOptions<'a> {
+    /// Layers whose residual stream is kept.
+    pub layers: Vec<usize>,
+    /// What is kept of the heads.
+    pub heads: HeadsWanted,
+    /// Over how many of the last response tokens heads are averaged.
+    pub last_n: usize,
+    /// Whether the last token's logits are kept.
+    pub logits: bool,
+    /// One plan for all items, or one an item.
+    pub plans: Vec<HeadPlan>,
+    /// Set from outside, stops after the current batch.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Default for CaptureOptions<'_> {
+    fn default() -> Self {
+        let engine = CaptureRequest::default();
+        Self {
+            layers: engine.layers,
+            heads: engine.heads,
+            last_n: engine.last_n,
+            logits: engine.logits,
+            plans: engine.plans,
+            stop: None,
+        }
+    }
+}
+
+/// Encodes items; a text that does not fit is named by its id.
+pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
+    items
+        .iter()
+        .map(|item| {
+            let what = format!("item '{}'", item.id);
+            let mut encoded = engine.encode(&what, &item.input, item.response.as_deref())?;
+            if let (Some(len), Input::Ids(_), None) = (item.prompt_len, &item.input, &item.response) {
+                encoded.prompt_len = len;
+            }
+            Ok(encoded)
+        })
+        .collect()
+}
+
+/// Captures every item.
+///
+/// # Errors
+/// If an item does not fit the model's context, a plan does not fit the model, or the run is stopped.
+pub fn capture(
+    engine: &Engine,
+    items: &[Item],
+    options: &CaptureOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Features, Fired)> {
+    let encoded = encode(engine, items)?;
+    capture_encoded(engine, items, &encoded, options, progress)
+}
+
+/// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
+pub(crate) fn capture_encoded(
+    engine: &Engine,
+    items: &[Item],
+    encoded: &[Encoded],
+    options: &CaptureOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Features, Fired)> {
+    let spec = engine.spec();
+    let mut features = empty(engine, items, encoded, options);
+    let request = CaptureRequest {
+        layers: options.layers.clone(),
+        heads: options.heads,
+        last_n: options.last_n,
+        logits: options.logits,
+        plans: options.plans.clone(),
+        stop: options.stop,
+        ..CaptureRequest::default()
+    };
+    progress.begin("capture", items.len(), 0);
+    let fired = engine.capture(encoded, &request, |captured| {
+        features.h_last.extend(captured.row.h_last);
+        captured.row.h_layers.iter().for_each(|h| features.h_layers.extend(h));
+        features.head_norm.extend(captured.row.head_norm);
+        features.logits.extend(captured.row.logits);
+        for (layer, values) in features.head_vectors.iter_mut().zip(captured.row.head_vectors) {
+            layer.values.extend(values);
+        }
+        progress.step();
+        Ok(())
+    });
+    let fired = fired.map_err(back)?;
+    progress.end();
+    debug_assert_eq!(features.h_last.len(), items.len() * spec.d_model);
+    Ok((features, fired))
+}
+
+fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &CaptureOptions<'_>) -> Features {
+    let spec = engine.spec();
+    let vectors = spec.layers.iter().enumerate().filter_map(|(layer, heads)| {
+        heads.map(|h| HeadVectors { layer, heads: h.count, dim: h.dim, values: Vec::new() })
+    });
+    Features {
+        ids: items.iter().map(|item| item.id.clone()).collect(),
+        labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
+        prompt_len: encoded.iter().map(|e| e.prompt_len).collect(),
+        total_len: encoded.iter().map(|e| e.ids.len()).collect(),
+        d_model: spec.d_model,
+        h_last: Vec::new(),
+        layers: options.layers.clone(),
+        h_layers: Vec::new(),
+        slots: if options.heads == HeadsWanted::None { Vec::new() } else { spec.slots() },
+        head_norm: Vec::new(),
+        head_vectors: if options.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
+        vocab: if options.logits { spec.vocab } else { 0 },
+        logits: Vec::new(),
+        meta: FeatureMeta {
+            schema: "features/v1".into(),
+            identity: engine.identity().clone(),
+            plan: options.plans.iter().map(ToString::to_string).collect(),
+            site: Site::FinalNorm.to_string(),
+            layer_site: "blocks.{layer}.hook_resid_post".into(),
+            last_n: options.last_n,
+        },
+    }
+}
+
+/// The layers a user asks for: `all`, `none`, or numbers and ranges such as `0,4,8..12`.
+///
+/// # Errors
+/// If the text is none of these, or a layer does not exist.
+pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
+    let wrong = |found: &str| crate::StudyError::Option {
+        what: "the list of layers".into(),
+        found: found.into(),
+        allowed: format!("all, none, or layers from 0 to {} such as 0,4,8..12", layers - 1),
+    };
+    let number = |text: &str| -> Result<usize> {
+        text.trim().parse().ok().filter(|&layer| layer < layers).ok_or_else(|| wrong(text))
+    };
+    let mut chosen = Vec::new();
+    match text {
+        "all" => chosen.extend(0..layers),
+        "none" => {}
+        _ => {
+            for part in text.split(',') {
+                match part.split_once("..") {
+                    None => chosen.push(number(part)?),
+                    Some((from, to)) => chosen.extend(number(from)?..=number(to)?),
+                }
+            }
+        }
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_listed_as_numbers_and_ranges() {
+        assert_eq!(parse_layers("all", 3).unwrap(), [0, 1, 2]);
+        assert_eq!(parse_layers("none", 3).unwrap(), Vec::<usize>::new());
+        assert_eq!(parse_layers("5,1..3,2", 8).unwrap(), [1, 2, 3, 5]);
+        for wrong in ["8", "x", "1..9", ""] {
+            assert!(parse_layers(wrong, 8).unwrap_err().to_string().contains("from 0 to 7"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Cohorts: named sets of items that are compared.
+
+use std::collections::BTreeMap;
+
+use crate::{Item, Result, StudyError};
+
+/// A named set of items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cohort {
+    /// The label that its members carry.
+    pub name: String,
+    /// Indices into the items, ascending.
+    pub rows: Vec<usize>,
+}
+
+/// How many items carry each label; those without one are counted under `unlabelled`.
+pub(crate) fn label_counts(labels: &[Option<String>]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for label in labels {
+        *counts.entry(label.clone().unwrap_or_else(|| "unlabelled".into())).or_default() += 1;
+    }
+    counts
+}
+
+/// The two cohorts of these labels.
+///
+/// # Errors
+/// If the labels are the same, or a cohort has fewer than `needed` members; names the labels that there are.
+pub fn cohorts_of(labels: &[Option<String>], a: &str, b: &str, needed: usize) -> Result<[Cohort; 2]> {
+    if a == b {
+        let allowed = "two different labels".into();
+        return Err(StudyError::Option { what: "cohorts a and b".into(), found: format!("both '{a}'"), allowed });
+    }
+    let pick = |name: &str| -> Result<Cohort> {
+        let rows: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].as_deref() == Some(name)).collect();
+        if rows.len() >= needed {
+            return Ok(Cohort { name: name.into(), rows });
+        }
+        let counts = label_counts(labels).into_iter().map(|(label, n)| format!("{label} {n}"));
+        let labels = counts.collect::<Vec<_>>().join(", ");
+        Err(StudyError::Cohort { name: name.into(), found: rows.len(), needed, labels })
+    };
+    Ok([pick(a)?, pick(b)?])
+}
+
+/// The labels of items.
+pub(crate) fn labels(items: &[Item]) -> Vec<Option<String>> {
+    items.iter().map(|item| item.label.clone()).collect()
+}

@@ -1,0 +1,230 @@
+//! One TOML file an experiment. Unknown keys are refused; paths are relative to the file.
+
+use std::path::{Path, PathBuf};
+
+use headtemper_engine::Sampling;
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, StudyError};
+
+/// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Its name; results go to `runs/<name>` unless told otherwise.
+    pub name: String,
+    /// What the report is titled.
+    pub title: Option<String>,
+    /// The model.
+    pub model: ModelConfig,
+    /// The data set.
+    pub items: ItemsConfig,
+    /// How answers are generated.
+    #[serde(default)]
+    pub generate: GenerateConfig,
+    /// How answers are judged; without it, items bring their own labels.
+    pub judge: Option<JudgeConfig>,
+    /// What is compared.
+    pub attribute: AttributeConfig,
+    /// What is swept; without it, the experiment ends with the attribution.
+    pub sweep: Option<SweepConfig>,
+}
+
+/// Which model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A directory or `.gguf` file.
+    pub path: Option<PathBuf>,
+    /// A hub id.
+    pub id: Option<String>,
+    /// A commit, branch or tag of the id.
+    pub revision: Option<String>,
+    /// `auto`, `f32`, `bf16` or `f16`.
+    #[serde(default = "auto")]
+    pub dtype: String,
+    /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
+    #[serde(default = "auto")]
+    pub device: String,
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+/// Which items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemsConfig {
+    /// A JSONL file.
+    pub path: PathBuf,
+    /// Only the first so many.
+    pub limit: Option<usize>,
+    /// Prompts are texts as they stand, and no chat messages.
+    #[serde(default)]
+    pub raw: bool,
+}
+
+/// How answers are generated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateConfig {
+    /// The most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Rows that are decoded together.
+    pub max_rows: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self { max_new_tokens: 64, max_rows: 32, sampling: Sampling::default() }
+    }
+}
+
+/// How answers are judged: by the items' accepted answers, and a lexicon of hedges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// The lexicon.
+    pub hedges: PathBuf,
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttributeConfig {
+    /// Name of the disposition.
+    pub disposition: String,
+    /// Label of the first cohort.
+    pub a: String,
+    /// Label of the second cohort.
+    pub b: String,
+    /// Heads are averaged over so many of the last response tokens.
+    #[serde(default = "last_n")]
+    pub last_n: usize,
+    /// How often labels are shuffled for the null.
+    #[serde(default = "shuffles")]
+    pub shuffles: usize,
+    /// Seed of the shuffles.
+    #[serde(default)]
+    pub seed: u64,
+    /// A cohort below this fails the run's check.
+    #[serde(default = "min_cohort")]
+    pub min_cohort: usize,
+}
+
+fn last_n() -> usize {
+    32
+}
+fn shuffles() -> usize {
+    1000
+}
+fn min_cohort() -> usize {
+    15
+}
+
+/// What is swept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepConfig {
+    /// `top:k` of the attribution, `all`, or a head list.
+    pub heads: String,
+    /// Each head alone, instead of all together.
+    #[serde(default)]
+    pub each: bool,
+    /// The λ of the arms; a λ listed twice is a control.
+    pub lambdas: Vec<f32>,
+}
+
+impl Experiment {
+    /// Reads an experiment; relative paths become relative to where the program runs.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has an unknown or missing key, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        let mut experiment: Self =
+            toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        experiment.items.path = base.join(&experiment.items.path);
+        if let Some(model) = &mut experiment.model.path {
+            *model = base.join(&*model);
+        }
+        if let Some(judge) = &mut experiment.judge {
+            judge.hedges = base.join(&judge.hedges);
+        }
+        experiment.check().map_err(|why| StudyError::content(path, why))?;
+        Ok(experiment)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.name.is_empty() || !self.name.chars().all(plain) || self.name.starts_with('.') {
+            return Err(format!("name '{}' must be letters, digits, - and _", self.name));
+        }
+        if self.model.path.is_some() == self.model.id.is_some() {
+            return Err("[model] needs either path or id".into());
+        }
+        if self.generate.max_new_tokens == 0 {
+            return Err("[generate] max_new_tokens must be at least 1".into());
+        }
+        if let Some(sweep) = &self.sweep {
+            if sweep.lambdas.is_empty() {
+                return Err("[sweep] lambdas must list at least one".into());
+            }
+            if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !lambda.is_finite()) {
+                return Err(format!("[sweep] lambda {lambda} is not a finite number"));
+            }
+        }
+        self.generate.sampling.check().map_err(|e| format!("[generate] {e}"))
+    }
+
+    /// The experiment as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("plain data has a TOML form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "t"
+model = { path = "m.gguf" }
+items = { path = "data/q.jsonl" }
+attribute = { disposition = "x", a = "cw", b = "cr" }
+sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
+"#;
+
+    fn read(text: &str) -> std::result::Result<Experiment, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.toml");
+        std::fs::write(&path, text).unwrap();
+        Experiment::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_file_is_read_and_written_back() {
+        let experiment = read(GOOD).unwrap();
+        assert!(experiment.items.path.ends_with("data/q.jsonl") && experiment.items.path.is_absolute());
+        assert_eq!(experiment.attribute.last_n, 32);
+        assert_eq!(read(&experiment.to_toml()), Ok(experiment));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (from, to, part) in [
+            ("a = \"cw\"", "a = \"cw\", lastn = 3", "unknown field `lastn`"),
+            ("name = \"t\"", "name = \"../t\"", "must be letters"),
+            ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a finite number"),
+            ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
+            (", b = \"cr\"", "", "missing field `b`"),
+        ] {
+            let message = read(&GOOD.replace(from, to)).unwrap_err();
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
+}

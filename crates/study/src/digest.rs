@@ -1,0 +1,18 @@
+//! Names for results: a hash of everything that determines them.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// The first 32 hexadecimal digits of SHA-256 over the value's JSON.
+///
+/// Values are structs and ordered maps only, so their JSON, and with it the digest, has one form.
+pub(crate) fn digest(value: &impl Serialize) -> String {
+    let json = serde_json::to_vec(value).expect("plain data has a JSON form");
+    Sha256::digest(&json).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A 64-bit number from a text, for streams of random numbers.
+pub(crate) fn number(text: &str) -> u64 {
+    let hash = Sha256::digest(text.as_bytes());
+    u64::from_le_bytes(hash[..8].try_into().expect("a hash has 32 bytes"))
+}

@@ -1,0 +1,140 @@
+//! What can go wrong in a study.
+
+use std::path::{Path, PathBuf};
+
+use headtemper_engine::EngineError;
+use headtemper_hook::PlanError;
+
+/// Why a study cannot be run, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A plan cannot be used.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Lines of an item file that cannot be used.
+    #[error("{} has lines that cannot be used:\n{}", path.display(), problems.join("\n"))]
+    Items {
+        /// The file.
+        path: PathBuf,
+        /// Line numbers and reasons.
+        problems: Vec<String>,
+    },
+    /// A file's content is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A cohort without enough members.
+    #[error("cohort '{name}' has {found} items, but {needed} are needed; labels in the data: {labels}")]
+    Cohort {
+        /// The cohort.
+        name: String,
+        /// Its items.
+        found: usize,
+        /// The least that makes sense.
+        needed: usize,
+        /// Every label with its count.
+        labels: String,
+    },
+    /// An option that does not fit the others.
+    #[error("{what} is {found}, but must be {allowed}")]
+    Option {
+        /// The option.
+        what: String,
+        /// Its value.
+        found: String,
+        /// What would have been allowed.
+        allowed: String,
+    },
+    /// The output directory holds something else.
+    #[error("{} belongs to another run: {why}", dir.display())]
+    OtherRun {
+        /// The directory.
+        dir: PathBuf,
+        /// What differs.
+        why: String,
+    },
+}
+
+impl StudyError {
+    /// Advice that goes with the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Engine(e) => e.hint(),
+            Self::Plan(e) => e.hint(),
+            Self::Items { .. } => Some(
+                "an item is {\"id\":\"a1\",\"prompt\":\"...\"} with optional response, label, scores and gold; messages \
+                 or input_ids may stand for prompt"
+                    .into(),
+            ),
+            Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
+            Self::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space and run the same command again; what is finished is kept".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the user asked to stop.
+    pub fn interrupted(&self) -> bool {
+        match self {
+            Self::Engine(EngineError::Interrupted) => true,
+            Self::Engine(EngineError::Receiver(inner)) => {
+                inner.downcast_ref::<Self>().is_some_and(Self::interrupted)
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Read { path, source }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Write { path, source }
+    }
+
+    pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
+        Self::Content { path: path.into(), why: why.to_string() }
+    }
+}
+
+/// Carries an error of ours through a callback of the engine.
+pub(crate) fn through(error: StudyError) -> EngineError {
+    EngineError::Receiver(Box::new(error))
+}
+
+/// Takes an error of ours out of the engine's again.
+pub(crate) fn back(error: EngineError) -> StudyError {
+    match error {
+        EngineError::Receiver(inner) => match inner.downcast::<StudyError>() {
+            Ok(ours) => *ours,
+            Err(other) => StudyError::Engine(EngineError::Receiver(other)),
+        },
+        other => StudyError::Engine(other),
+    }
+}

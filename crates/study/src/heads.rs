@@ -1,0 +1,108 @@
+//! Head lists and plans as a user gives them: in place, in a file, or the top of a report.
+
+use std::path::Path;
+
+use headtemper_hook::{HeadList, HeadPlan, HeadRef, ModelSpec, PlanError};
+
+use crate::{Result, StudyError, attribution::Attribution, files::read_json};
+
+/// What stands for a plan on the command line or in a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanSource<'a> {
+    /// A list in place, a `.json` or `.npz` file, or `top:k@attribution.json`.
+    pub text: &'a str,
+    /// λ of heads that have none of their own.
+    pub lambda: Option<f32>,
+}
+
+/// The plans that a source stands for: one for all items, or one an item (the rows of a λ table).
+///
+/// # Errors
+/// If it cannot be read, or names heads that the model does not have.
+pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
+    let path = Path::new(source.text);
+    let plans = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")) {
+        lambda_table(path, spec)?
+    } else {
+        vec![list(source.text, spec)?.plan(source.lambda)?]
+    };
+    plans.iter().try_for_each(|plan| plan.check(spec))?;
+    if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
+}
+
+/// A set of heads: a list in place, a `.json` file, `all`, or `top:k@attribution.json`.
+///
+/// # Errors
+/// If it cannot be read, or names heads that the model does not have.
+pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
+    let heads = list(text, spec)?.heads();
+    heads.iter().try_for_each(|&at| spec.check(at))?;
+    Ok(heads)
+}
+
+fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
+    if text == "all" {
+        return Ok(HeadList(spec.slots().into_iter().map(|at| (at, None)).collect()));
+    }
+    if let Some(rest) = text.strip_prefix("top:") {
+        let Some((count, path)) = rest.split_once('@') else {
+            return Err(wrong(text, "top:5@attribution.json"));
+        };
+        let count: usize = count.parse().map_err(|_| wrong(text, "top:5@attribution.json"))?;
+        let report: Attribution = read_json(Path::new(path))?;
+        let heads = top(&report, count).map_err(|why| StudyError::content(Path::new(path), why))?;
+        return Ok(HeadList(heads.into_iter().map(|at| (at, None)).collect()));
+    }
+    let path = Path::new(text);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        return Ok(HeadList::parse(&content)?);
+    }
+    Ok(HeadList::parse(text)?)
+}
+
+fn wrong(found: &str, allowed: &str) -> StudyError {
+    StudyError::Option { what: "the head list".into(), found: found.into(), allowed: format!("like {allowed}") }
+}
+
+/// The heads with the largest |d| of the first disposition.
+pub(crate) fn top(report: &Attribution, count: usize) -> std::result::Result<Vec<HeadRef>, String> {
+    let disposition = report.dispositions.first().ok_or("it ranks no heads")?;
+    let mut heads: Vec<_> = disposition.heads.iter().filter(|head| head.cohen_d.is_finite()).collect();
+    heads.sort_by(|a, b| b.cohen_d.abs().total_cmp(&a.cohen_d.abs()));
+    if count == 0 || count > heads.len() {
+        return Err(format!("it ranks {} heads, so top:{count} does not exist", heads.len()));
+    }
+    let mut chosen: Vec<_> = heads[..count].iter().map(|h| HeadRef { layer: h.layer, head: h.head }).collect();
+    chosen.sort();
+    Ok(chosen)
+}
+
+/// A λ table: npz with `lambda` f32 `[row, layer, head]`; a missing layer or head is 1, and so is NaN nowhere.
+fn lambda_table(path: &Path, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
+    if !path.exists() {
+        return Err(StudyError::read(path)(std::io::ErrorKind::NotFound.into()));
+    }
+    let read = || -> candle_core::Result<Option<Vec<Vec<Vec<f32>>>>> {
+        let arrays = candle_core::npy::NpzTensors::new(path)?;
+        arrays.get("lambda")?.map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec3::<f32>()).transpose()
+    };
+    let table = read().map_err(|e| StudyError::content(path, e))?;
+    let table = table.ok_or_else(|| StudyError::content(path, "has no array 'lambda' [row, layer, head]"))?;
+    table.iter().map(|row| plan_of(row, spec)).collect()
+}
+
+/// The plan of one row. A 1 where the model has no head is only padding of the table; anything else there is an error.
+fn plan_of(row: &[Vec<f32>], spec: &ModelSpec) -> Result<HeadPlan> {
+    let mut entries = Vec::new();
+    for (layer, heads) in row.iter().enumerate() {
+        for (head, &lambda) in heads.iter().enumerate() {
+            let at = HeadRef { layer, head };
+            if lambda != 1.0 {
+                spec.check(at)?;
+                entries.push((at, lambda));
+            }
+        }
+    }
+    Ok(HeadPlan::new(entries)?)
+}

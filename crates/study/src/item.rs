@@ -1,0 +1,235 @@
+//! Items: one JSON object a line, read strictly, every bad line reported with its number.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use headtemper_engine::{Input, Message};
+use serde_json::{Map, Value};
+
+use crate::{Result, StudyError};
+
+/// One item of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Unique in its file; the line number where the file gives none.
+    pub id: String,
+    /// What the model reads.
+    pub input: Input,
+    /// The answer, if there is one.
+    pub response: Option<String>,
+    /// With `input_ids`: how many of them are the prompt, if the file says so.
+    pub prompt_len: Option<usize>,
+    /// The cohort.
+    pub label: Option<String>,
+    /// Ratings by name.
+    pub scores: BTreeMap<String, f64>,
+    /// Accepted answers.
+    pub gold: Vec<String>,
+    /// Fields that travel along untouched.
+    pub other: Map<String, Value>,
+}
+
+impl Item {
+    /// The prompt as text, for people to read.
+    pub fn prompt_text(&self) -> String {
+        match &self.input {
+            Input::Prompt(text) | Input::Raw(text) => text.clone(),
+            Input::Messages(messages) => {
+                messages.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n")
+            }
+            Input::Ids(ids) => format!("{} token ids", ids.len()),
+        }
+    }
+
+    fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
+        let mut fields: Map<String, Value> = match serde_json::from_str(line) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(other) => return Err(format!("not a JSON object but {}", kind(&other))),
+            Err(e) => return Err(format!("not JSON ({e})")),
+        };
+        let id = match fields.remove("id") {
+            None | Some(Value::Null) => number.to_string(),
+            Some(Value::String(id)) if !id.is_empty() => id,
+            Some(Value::Number(id)) => id.to_string(),
+            Some(other) => return Err(format!("id is {}, not a text or number", kind(&other))),
+        };
+        let input = take_input(&mut fields, raw)?;
+        let prompt_len = match (fields.remove("prompt_len"), &input) {
+            (None | Some(Value::Null), _) => None,
+            (Some(value), Input::Ids(ids)) => match value.as_u64().map(|n| n as usize) {
+                Some(n) if n < ids.len() => Some(n),
+                _ => return Err(format!("prompt_len is {value}, but must be less than {} ids", ids.len())),
+            },
+            (Some(_), _) => return Err("prompt_len goes with input_ids only".into()),
+        };
+        let response = text(&mut fields, "response")?;
+        if response.as_ref().is_some_and(|response| response.trim().is_empty()) {
+            return Err("the response is empty".into());
+        }
+        let label = match fields.remove("label") {
+            Some(Value::Number(n)) => Some(n.to_string()),
+            Some(Value::Bool(b)) => Some(b.to_string()),
+            Some(value) => {
+                fields.insert("label".into(), value);
+                text(&mut fields, "label")?
+            }
+            None => None,
+        };
+        let parsed = |name: &str, e: serde_json::Error| format!("{name}: {e}");
+        let scores = match fields.remove("scores") {
+            None | Some(Value::Null) => BTreeMap::new(),
+            Some(value) => serde_json::from_value(value).map_err(|e| parsed("scores", e))?,
+        };
+        let gold = match fields.remove("gold") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(one)) => vec![one],
+            Some(value) => serde_json::from_value(value).map_err(|e| parsed("gold", e))?,
+        };
+        Ok(Self { id, input, response, prompt_len, label, scores, gold, other: fields })
+    }
+}
+
+fn take_input(fields: &mut Map<String, Value>, raw: bool) -> std::result::Result<Input, String> {
+    let given: Vec<&str> = ["prompt", "messages", "input_ids"]
+        .into_iter()
+        .filter(|key| fields.get(*key).is_some_and(|value| !value.is_null()))
+        .collect();
+    let [key] = given[..] else {
+        return Err(if given.is_empty() {
+            "no prompt (prompt, messages or input_ids)".into()
+        } else {
+            format!("{} exclude each other", given.join(" and "))
+        });
+    };
+    let value = fields.remove(key).expect("it was found above");
+    let wrong = |e: serde_json::Error| format!("{key}: {e}");
+    match key {
+        "prompt" => match text(&mut Map::from_iter([("prompt".to_string(), value)]), "prompt")? {
+            Some(text) if text.is_empty() => Err("the prompt is empty".into()),
+            Some(text) if raw => Ok(Input::Raw(text)),
+            Some(text) => Ok(Input::Prompt(text)),
+            None => Err("no prompt".into()),
+        },
+        "messages" => {
+            let messages: Vec<Message> = serde_json::from_value(value).map_err(wrong)?;
+            if messages.is_empty() { Err("messages is empty".into()) } else { Ok(Input::Messages(messages)) }
+        }
+        _ => {
+            let ids: Vec<u32> = serde_json::from_value(value).map_err(wrong)?;
+            if ids.is_empty() { Err("input_ids is empty".into()) } else { Ok(Input::Ids(ids)) }
+        }
+    }
+}
+
+fn text(fields: &mut Map<String, Value>, key: &str) -> std::result::Result<Option<String>, String> {
+    match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(format!("{key} is {}, not a text", kind(&other))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Problems that are listed before the rest is only counted.
+const LISTED: usize = 10;
+
+/// Reads a file of items. With `raw`, prompts are texts as they stand and no chat messages.
+///
+/// # Errors
+/// If the file cannot be read, holds no item, or has lines that cannot be used: each is named with its number.
+pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
+    let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+    let (mut items, mut ids, mut problems): (Vec<Item>, BTreeSet<String>, Vec<String>) = Default::default();
+    for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let number = index + 1;
+        match Item::parse(line, number, raw) {
+            Ok(item) if !ids.insert(item.id.clone()) => {
+                problems.push(format!("  line {number}: id '{}' stands there a second time", item.id));
+            }
+            Ok(item) => items.push(item),
+            Err(why) => problems.push(format!("  line {number}: {why}")),
+        }
+    }
+    if problems.len() > LISTED {
+        let more = problems.len() - LISTED;
+        problems.truncate(LISTED);
+        problems.push(format!("  and {more} more"));
+    }
+    match (problems.is_empty(), items.is_empty()) {
+        (false, _) => Err(StudyError::Items { path: path.into(), problems }),
+        (true, true) => Err(StudyError::content(path, "holds no items")),
+        (true, false) => Ok(items),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> std::result::Result<Vec<Item>, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        read_items(file.path(), false).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_form_of_an_item_is_read() {
+        let items = read(concat!(
+            r#"{"id":"a","prompt":"Hi","response":"Hello","label":"cw","scores":{"x":4},"gold":"Hello","topic":"t"}"#,
+            "\n\n",
+            r#"{"id":7,"messages":[{"role":"user","content":"Hi"}],"gold":["a","b"],"label":null}"#,
+            "\n",
+            r#"{"input_ids":[1,2,3],"prompt_len":2,"label":1}"#,
+        ))
+        .unwrap();
+        assert_eq!(items[0].input, Input::Prompt("Hi".into()));
+        assert_eq!((items[0].scores["x"], &items[0].gold[..]), (4.0, &["Hello".to_string()][..]));
+        assert_eq!(items[0].other["topic"], "t");
+        assert_eq!((items[1].id.as_str(), items[1].gold.len(), &items[1].label), ("7", 2, &None));
+        assert_eq!((items[2].id.as_str(), items[2].prompt_len, items[2].label.as_deref()), ("4", Some(2), Some("1")));
+    }
+
+    #[test]
+    fn every_bad_line_is_named() {
+        let message = read(concat!(
+            "not json\n",
+            "[1]\n",
+            r#"{"id":"a"}"#,
+            "\n",
+            r#"{"id":"b","prompt":"x","response":" "}"#,
+            "\n",
+            r#"{"id":"c","prompt":"x"}"#,
+            "\n",
+            r#"{"id":"c","prompt":"y"}"#,
+            "\n",
+            r#"{"id":"d","prompt":"x","input_ids":[1]}"#,
+            "\n",
+            r#"{"id":"e","prompt":3}"#,
+        ))
+        .unwrap_err();
+        for part in [
+            "line 1: not JSON",
+            "line 2: not a JSON object but a list",
+            "line 3: no prompt",
+            "line 4: the response is empty",
+            "line 6: id 'c' stands there a second time",
+            "line 7: prompt and input_ids exclude each other",
+            "line 8: prompt is a number, not a text",
+        ] {
+            assert!(message.contains(part), "{part} is not in:\n{message}");
+        }
+        assert!(read("\n").unwrap_err().contains("holds no items"));
+    }
+}

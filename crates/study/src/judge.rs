@@ -1,0 +1,83 @@
+//! Judging an answer without a judge: accepted answers decide what is right, a lexicon decides what is hedged.
+
+use std::path::Path;
+
+use crate::{Result, StudyError};
+
+/// What an answer is, by the two rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Some accepted answer occurs in it.
+    pub correct: bool,
+    /// Some phrase of the lexicon occurs in it.
+    pub hedged: bool,
+}
+
+impl Verdict {
+    /// The cohort: `cr`, `cw`, `hr` or `hw`, confident or hedged, right or wrong.
+    pub fn label(self) -> &'static str {
+        match (self.hedged, self.correct) {
+            (false, true) => "cr",
+            (false, false) => "cw",
+            (true, true) => "hr",
+            (true, false) => "hw",
+        }
+    }
+}
+
+/// A lexicon of hedges, one phrase a line, `#` for comments.
+pub struct Judge {
+    hedges: Vec<String>,
+}
+
+impl Judge {
+    /// Reads the lexicon.
+    ///
+    /// # Errors
+    /// If it cannot be read or holds no phrase.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        let judge = Self::new(text.lines());
+        if judge.hedges.is_empty() { Err(StudyError::content(path, "holds no phrase")) } else { Ok(judge) }
+    }
+
+    /// A judge with these phrases.
+    pub fn new<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let phrases = lines.filter(|line| !line.trim_start().starts_with('#')).map(normalised);
+        Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect() }
+    }
+
+    /// Judges an answer by its accepted answers.
+    pub fn judge(&self, answer: &str, gold: &[String]) -> Verdict {
+        let answer = normalised(answer);
+        let holds = |phrase: &str| !phrase.is_empty() && format!(" {answer} ").contains(&format!(" {phrase} "));
+        Verdict {
+            correct: gold.iter().any(|gold| holds(&normalised(gold))),
+            hedged: self.hedges.iter().any(|phrase| holds(phrase)),
+        }
+    }
+}
+
+/// Lower case, every run of characters that are neither letters nor digits one space.
+fn normalised(text: &str) -> String {
+    let lower = text.to_lowercase();
+    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_words_decide() {
+        let judge = Judge::new(["# comment", "", "I'm not sure", "probably"].into_iter());
+        let label = |answer: &str, gold: &str| judge.judge(answer, &[gold.into()]).label();
+        assert_eq!(label("The capital is PARIS.", "Paris"), "cr");
+        assert_eq!(label("The capital is Parisian", "Paris"), "cw");
+        assert_eq!(label("I\u{2019}m not sure, perhaps New-York", "New York"), "hr");
+        assert_eq!(label("Probably Rome", "Paris"), "hw");
+        assert_eq!(label("It has 1,440 minutes", "1,440"), "cr");
+        assert_eq!(label("", "Paris"), "cw");
+        assert!(!judge.judge("anything", &["?".into()]).correct, "a gold without letters matches nothing");
+    }
+}

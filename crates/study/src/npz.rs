@@ -1,0 +1,121 @@
+//! Writing `.npz`: what `numpy.load(allow_pickle=False)` opens, texts included, of any size.
+
+use std::{
+    io::{self, Seek, Write},
+    path::Path,
+};
+
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+use crate::{Result, files::write_whole};
+
+/// An array, row-major.
+pub enum Array {
+    /// 32-bit floats.
+    F32(Vec<usize>, Vec<f32>),
+    /// 64-bit floats.
+    F64(Vec<usize>, Vec<f64>),
+    /// 64-bit integers.
+    I64(Vec<usize>, Vec<i64>),
+    /// Texts, one dimension.
+    Text(Vec<String>),
+    /// A single text, no dimension.
+    Scalar(String),
+}
+
+impl Array {
+    /// A vector of counts.
+    pub fn counts(values: impl IntoIterator<Item = usize>) -> Self {
+        let values: Vec<i64> = values.into_iter().map(|v| v as i64).collect();
+        Self::I64(vec![values.len()], values)
+    }
+
+    /// A vector of 64-bit floats.
+    pub fn floats(values: impl IntoIterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.into_iter().collect();
+        Self::F64(vec![values.len()], values)
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::F32(shape, values) => {
+                header(out, "<f4", shape, values.len())?;
+                values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
+            }
+            Self::F64(shape, values) => {
+                header(out, "<f8", shape, values.len())?;
+                values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
+            }
+            Self::I64(shape, values) => {
+                header(out, "<i8", shape, values.len())?;
+                values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
+            }
+            Self::Text(texts) => write_texts(out, &[texts.len()], texts),
+            Self::Scalar(text) => write_texts(out, &[], std::slice::from_ref(text)),
+        }
+    }
+}
+
+/// The npy 1.0 header: magic, version, length, a Python literal padded to 64 bytes.
+fn header(out: &mut impl Write, dtype: &str, shape: &[usize], len: usize) -> io::Result<()> {
+    assert_eq!(shape.iter().product::<usize>(), len, "the shape holds the values");
+    let dims: String = shape.iter().map(|n| format!("{n}, ")).collect();
+    let dims = if shape.len() == 1 { dims.trim_end().to_string() } else { dims.trim_end_matches(", ").to_string() };
+    let mut text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (10 + text.len() + 1) % 64 != 0 {
+        text.push(' ');
+    }
+    text.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(text.len() as u16).to_le_bytes())?;
+    out.write_all(text.as_bytes())
+}
+
+/// Unicode arrays hold every text at the width of the longest, four bytes a character.
+fn write_texts(out: &mut impl Write, shape: &[usize], texts: &[String]) -> io::Result<()> {
+    let width = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(1);
+    header(out, &format!("<U{width}"), shape, texts.len())?;
+    for text in texts {
+        let mut left = width;
+        for c in text.chars() {
+            out.write_all(&u32::from(c).to_le_bytes())?;
+            left -= 1;
+        }
+        out.write_all(&vec![0; 4 * left])?;
+    }
+    Ok(())
+}
+
+/// Named arrays, in order.
+#[derive(Default)]
+pub struct Npz(Vec<(String, Array)>);
+
+impl Npz {
+    /// Adds an array.
+    pub fn add(&mut self, name: impl Into<String>, array: Array) -> &mut Self {
+        self.0.push((name.into(), array));
+        self
+    }
+
+    /// Writes the file; it appears whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write_whole(path, |file| self.write(file))
+    }
+
+    fn write(&self, file: &mut (impl Write + Seek)) -> io::Result<()> {
+        let mut zip = ZipWriter::new(file);
+        // Stored, not compressed: floats do not compress, and stored members can be mapped. zip64 for any size.
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        for (name, array) in &self.0 {
+            zip.start_file(format!("{name}.npy"), options)?;
+            let mut buffered = io::BufWriter::with_capacity(1 << 16, &mut zip);
+            array.write(&mut buffered)?;
+            buffered.flush()?;
+        }
+        zip.finish()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! `rows.jsonl`: generations, appended and flushed row by row, each named by what determines it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use headtemper_engine::FinishReason;
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, StudyError};
+
+/// One generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// Hash of everything that determines the row.
+    pub key: String,
+    /// The item.
+    pub id: String,
+    /// The arm, such as `base` or `top5@0.9`.
+    pub variant: String,
+    /// Seed of the sampling noise.
+    pub seed: u64,
+    /// The prompt, for people to read.
+    pub prompt: String,
+    /// What the model answered.
+    pub response: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of the response, the stop token not counted.
+    pub n_tokens: usize,
+    /// Sum of their log-probabilities in nats, under the model as tempered.
+    pub sum_logprob: f64,
+    /// The response's tokens: a text may be tokenised otherwise than it was generated.
+    pub response_ids: Vec<u32>,
+}
+
+/// The rows of a run: those that are there, and a file to append to.
+pub struct RowLog {
+    path: PathBuf,
+    file: File,
+    rows: BTreeMap<String, Row>,
+}
+
+impl RowLog {
+    /// Opens the log. A last line that was cut off when a run was killed is dropped.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or a line before the last is not a row.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(path).map_err(StudyError::write(path))?;
+        let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        let (mut rows, mut good) = (BTreeMap::new(), 0);
+        for (index, line) in text.split_inclusive('\n').enumerate() {
+            match serde_json::from_str::<Row>(line) {
+                Ok(row) if line.ends_with('\n') => {
+                    rows.insert(row.key.clone(), row);
+                    good += line.len();
+                }
+                _ if good + line.len() == text.len() && !line.ends_with('\n') => break,
+                Ok(_) => unreachable!("a line without an end is the last"),
+                Err(e) => return Err(StudyError::content(path, format!("line {}: {e}", index + 1))),
+            }
+        }
+        file.set_len(good as u64).map_err(StudyError::write(path))?;
+        file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
+        Ok(Self { path: path.into(), file, rows })
+    }
+
+    /// A row by its key.
+    pub fn get(&self, key: &str) -> Option<&Row> {
+        self.rows.get(key)
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none yet.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Appends a row: one write, so that a line is there whole or cut off at the end of the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&mut self, row: Row) -> Result<()> {
+        let line = serde_json::to_string(&row).expect("a row has a JSON form") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(StudyError::write(&self.path))?;
+        self.rows.insert(row.key.clone(), row);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(key: &str) -> Row {
+        Row {
+            key: key.into(),
+            id: "a".into(),
+            variant: "base".into(),
+            seed: 0,
+            prompt: "p".into(),
+            response: "r".into(),
+            finish_reason: FinishReason::Stop,
+            n_tokens: 1,
+            sum_logprob: -0.5,
+            response_ids: vec![3],
+        }
+    }
+
+    #[test]
+    fn a_killed_run_loses_the_cut_off_line_only() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("rows.jsonl");
+        let mut log = RowLog::open(&path).unwrap();
+        log.append(row("k1")).unwrap();
+        log.append(row("k2")).unwrap();
+        drop(log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 10]).unwrap();
+        let mut log = RowLog::open(&path).unwrap();
+        assert!(log.get("k1").is_some() && log.get("k2").is_none());
+        log.append(row("k2")).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        std::fs::write(&path, format!("nonsense\n{text}")).unwrap();
+        assert!(RowLog::open(&path).err().unwrap().to_string().contains("line 1"));
+    }
+}

@@ -1,0 +1,390 @@
+//! A whole experiment: answers, judgement, attribution, sweep, report. What is finished is not done twice.
+
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+
+use headtemper_engine::{Encoded, Engine, FinishReason, HeadsWanted};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    Arm, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Progress, Result, Row, RowLog, RunDir, StudyError,
+    SweepConfig, SweepOptions, arms, attribute,
+    attribution::Attribution,
+    capture::{capture_encoded, encode},
+    cohort::{label_counts, labels},
+    digest::digest,
+    files::{read_json, write_json, write_text},
+    head_set,
+    heads::top,
+    outcome::SweepTable,
+    read_items,
+    report::{self, Example, Page},
+    results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
+    sweep,
+    sweep::tables_of,
+    tables::{heads_markdown, sweep_markdown},
+};
+
+/// What a run ends with.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The result for a terminal: the ranking and the outcomes.
+    pub text: String,
+    /// What a reader must know.
+    pub warnings: Vec<String>,
+    /// Whether a check of the experiment did not hold.
+    pub check_failed: bool,
+}
+
+/// An experiment under way.
+struct Study<'a> {
+    engine: &'a Engine,
+    experiment: &'a Experiment,
+    run: RunDir,
+    key: String,
+    log: RowLog,
+    judge: Option<Judge>,
+    stop: Option<&'a AtomicBool>,
+    warnings: Vec<String>,
+    facts: Vec<(String, String)>,
+}
+
+/// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
+#[derive(Serialize)]
+struct Base<'a> {
+    identity: &'a headtemper_engine::Identity,
+    items: String,
+    limit: Option<usize>,
+    raw: bool,
+    generate: &'a crate::GenerateConfig,
+    hedges: Option<String>,
+}
+
+/// Runs an experiment in a directory, or what is left of it to do.
+///
+/// # Errors
+/// If a stage cannot be run, the directory belongs to another run, or the run is stopped: what is finished stays.
+pub fn run(
+    engine: &Engine,
+    experiment: &Experiment,
+    dir: &std::path::Path,
+    stop: Option<&AtomicBool>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
+    items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
+    let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
+    let content = |path: &std::path::Path| std::fs::read_to_string(path).map_err(StudyError::read(path));
+    let hedges = experiment.judge.as_ref().map(|judge| content(&judge.hedges)).transpose()?;
+    let key = digest(&Base {
+        identity: engine.identity(),
+        items: content(&experiment.items.path)?,
+        limit: experiment.items.limit,
+        raw: experiment.items.raw,
+        generate: &experiment.generate,
+        hedges,
+    });
+    encode(engine, &items)?; // every refusal comes before the first file
+    if let Some(config) = &experiment.sweep
+        && !config.heads.starts_with("top:")
+    {
+        head_set(&config.heads, engine.spec())?;
+    }
+    let mut run = RunDir::open(dir, "run", &key)?;
+    write_text(&run.file("config.toml"), &experiment.to_toml())?;
+    run.note("identity", engine.identity())?;
+    let log = RowLog::open(&run.file("rows.jsonl"))?;
+    let facts = Vec::new();
+    let mut study =
+        Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
+
+    let base = study.generate(&mut items, progress)?;
+    let attribution = study.attribute(&items, &base, progress)?;
+    let (tables, arm_rows) = study.sweep(&items, &attribution, progress)?;
+    study.report(&items, &attribution, tables.as_ref(), &arm_rows)
+}
+
+impl<'a> Study<'a> {
+    fn options(&self) -> SweepOptions<'a> {
+        let generate = &self.experiment.generate;
+        SweepOptions {
+            max_new_tokens: generate.max_new_tokens,
+            sampling: generate.sampling.clone(),
+            seeds: vec![generate.sampling.seed],
+            max_rows: generate.max_rows,
+            stop: self.stop,
+        }
+    }
+
+    /// Answers where items bring none, and their labels. Returns the generated rows by item id.
+    fn generate(&mut self, items: &mut Vec<Item>, progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
+        let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
+        let options = self.options();
+        let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
+        let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
+        for item in items.iter_mut() {
+            if let Some(row) = rows.get(&item.id) {
+                item.response = Some(row.response.clone());
+            }
+            if let (Some(judge), Some(response)) = (&self.judge, &item.response)
+                && !item.gold.is_empty()
+            {
+                item.label = Some(judge.judge(response, &item.gold).label().into());
+            }
+        }
+        let empty = |item: &Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
+        let silent = items.iter().filter(|item| empty(item)).count();
+        if silent > 0 {
+            self.warnings.push(format!("{silent} answers are empty and take no part in the attribution"));
+            items.retain(|item| !empty(item));
+        }
+        write_text(&self.run.file("judged.jsonl"), &judged(items))?;
+        Ok(rows)
+    }
+
+    /// Captures every answer and ranks the heads.
+    fn attribute(
+        &mut self,
+        items: &[Item],
+        base: &BTreeMap<String, Row>,
+        progress: &mut dyn Progress,
+    ) -> Result<Attribution> {
+        let config = &self.experiment.attribute;
+        let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
+        let key = digest(&(&self.key, config, rows));
+        let files: Vec<&str> = ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect();
+        if self.run.finished("attribute", &key, &files) {
+            return read_json(&self.run.file("attribution.json"));
+        }
+        let mut encoded = encode(self.engine, items)?;
+        let mut truncated = vec![false; items.len()];
+        for (i, item) in items.iter().enumerate() {
+            if let Some(row) = base.get(&item.id) {
+                // The very tokens that were generated, not what their text would be tokenised to.
+                let mut ids = encoded[i].ids[..encoded[i].prompt_len].to_vec();
+                ids.extend(&row.response_ids);
+                encoded[i] = Encoded { ids, prompt_len: encoded[i].prompt_len };
+                truncated[i] = row.finish_reason == FinishReason::Length;
+            }
+        }
+        let options = CaptureOptions {
+            layers: (0..self.engine.spec().layers.len()).collect(),
+            heads: HeadsWanted::Vector,
+            last_n: config.last_n,
+            stop: self.stop,
+            ..CaptureOptions::default()
+        };
+        let (features, _) = capture_encoded(self.engine, items, &encoded, &options, progress)?;
+        progress.begin("attribute", 1, 0);
+        let options = AttributeOptions {
+            name: &config.disposition,
+            a: &config.a,
+            b: &config.b,
+            shuffles: config.shuffles,
+            seed: config.seed,
+            truncated: Some(&truncated),
+        };
+        let disposition = attribute(&features, &options)?;
+        let attribution = attribution_of(disposition, &features, self.engine.spec());
+        write_attribution(&self.run, &attribution, &features)?;
+        features.save(&self.run.file("features.npz"))?;
+        progress.step();
+        progress.end();
+        self.run.finish("attribute", &key, json!({"items": items.len()}))?;
+        Ok(attribution)
+    }
+
+    /// Generates under every arm. Returns the outcomes and the rows, `[arm][item]`.
+    fn sweep(
+        &mut self,
+        items: &[Item],
+        attribution: &Attribution,
+        progress: &mut dyn Progress,
+    ) -> Result<(Option<Vec<SweepTable>>, Vec<(Arm, Vec<Row>)>)> {
+        let Some(config) = &self.experiment.sweep else { return Ok((None, Vec::new())) };
+        let heads = self.swept(config, attribution)?;
+        let sets = if config.each { heads.iter().map(|&at| vec![at]).collect() } else { vec![heads] };
+        let arms = arms(&sets, &config.lambdas)?;
+        let options = self.options();
+        let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
+        write_lambda(&self.run, &arms, self.engine.spec())?;
+        let tables = tables_of(items, &arms, &rows, self.judge.as_ref(), options.max_new_tokens);
+        write_json(&self.run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
+        let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
+        // A run that had nothing left to do fired nothing: what the run that did the work counted stays.
+        let fired = if fired > 0 { json!(fired) } else { self.run.notes("sweep")["fired_tokens"].clone() };
+        self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired_tokens": fired}))?;
+        Ok((Some(tables), arms.into_iter().zip(rows).collect()))
+    }
+
+    fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<headtemper_hook::HeadRef>> {
+        let wrong = |why: String| StudyError::Option {
+            what: "[sweep] heads".into(),
+            found: format!("'{}' ({why})", config.heads),
+            allowed: "top:k, all, or a head list such as L7H6,L23H1".into(),
+        };
+        match config.heads.strip_prefix("top:") {
+            Some(count) if !count.contains('@') => {
+                top(attribution, count.parse().map_err(|_| wrong("k is no number".into()))?).map_err(wrong)
+            }
+            _ => head_set(&config.heads, self.engine.spec()),
+        }
+    }
+
+    /// Writes the reports and says what the run found.
+    fn report(
+        mut self,
+        items: &[Item],
+        attribution: &Attribution,
+        tables: Option<&Vec<SweepTable>>,
+        arms: &[(Arm, Vec<Row>)],
+    ) -> Result<Outcome> {
+        let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
+        let mut check_failed = false;
+        let (least, compared) = (self.experiment.attribute.min_cohort, &attribution.dispositions[0]);
+        for (name, n) in [(&compared.a, compared.n_a), (&compared.b, compared.n_b)] {
+            if n < least {
+                check_failed = true;
+                self.warnings.push(format!("cohort {name} has {n} items, but the experiment asks for {least}"));
+            }
+        }
+        self.collect_facts(items, arms);
+        let sweep_table = tables.and_then(|tables| tables.first());
+        let title = self.experiment.title.clone();
+        let title = title.unwrap_or_else(|| format!("{} against {}", compared.a, compared.b));
+        let page = Page {
+            title: &title,
+            facts: &self.facts,
+            counts: &counts,
+            warnings: &self.warnings,
+            attribution,
+            sweep: sweep_table,
+            examples: &examples(items, arms),
+        };
+        write_text(&self.run.file("report.html"), &report::render(&page))?;
+        let counts_map: BTreeMap<_, _> = counts.iter().cloned().collect();
+        let document = json!({
+            "schema": "report/v1", "title": title, "facts": self.facts, "cohorts": counts_map,
+            "warnings": self.warnings, "attribution": attribution, "sweep": tables,
+        });
+        write_json(&self.run.file("report.json"), &document)?;
+        let text = markdown(&title, &counts, attribution, tables, &self.warnings);
+        write_text(&self.run.file("report.md"), &text)?;
+        let mut warnings = self.warnings;
+        warnings.extend(compared.warnings.iter().cloned());
+        Ok(Outcome { text, warnings, check_failed })
+    }
+
+    fn collect_facts(&mut self, items: &[Item], arms: &[(Arm, Vec<Row>)]) {
+        let (identity, spec) = (self.engine.identity(), self.engine.spec());
+        let generate = &self.experiment.generate;
+        let mut fact = |name: &str, value: String| self.facts.push((name.into(), value));
+        fact("experiment", self.experiment.name.clone());
+        fact("model", identity.model.clone());
+        fact("geometry", format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()));
+        fact("parameters", spec.parameters.to_string());
+        if let Some(revision) = &identity.revision {
+            fact("revision", revision.clone());
+        }
+        fact("weights (SHA-256)", identity.weights_sha256.clone());
+        fact("held in", format!("{} on {}", identity.dtype, identity.device));
+        fact("items", format!("{} of {}", items.len(), file_name(&self.experiment.items.path)));
+        let decoding = if generate.sampling.temperature == 0.0 {
+            "greedy".to_string()
+        } else {
+            format!("sampled at temperature {}, seed {}", generate.sampling.temperature, generate.sampling.seed)
+        };
+        fact("answers", format!("{decoding}, at most {} new tokens", generate.max_new_tokens));
+        if let Some(judge) = &self.experiment.judge {
+            fact("judged by", format!("accepted answers, and the hedges in {}", file_name(&judge.hedges)));
+        }
+        let attribute = &self.experiment.attribute;
+        fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
+        fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
+        if let Some((arm, _)) = arms.first() {
+            fact("tempered", arm.set.replace('+', " "));
+            let fired = &self.run.notes("sweep")["fired_tokens"];
+            fact("hooks fired", format!("{fired} head-tokens; every planned head of every arm fired"));
+        }
+        fact("version", format!("headtemper {}", identity.version));
+    }
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Items with their answers and labels, as `temper attribute` reads them.
+fn judged(items: &[Item]) -> String {
+    let mut out = String::new();
+    for item in items {
+        let mut line = json!({"id": item.id, "prompt": item.prompt_text(), "response": item.response});
+        if let headtemper_engine::Input::Messages(messages) = &item.input {
+            line["messages"] = json!(messages);
+            line.as_object_mut().expect("it is an object").remove("prompt");
+        }
+        if let headtemper_engine::Input::Ids(ids) = &item.input {
+            line["input_ids"] = json!(ids);
+            line.as_object_mut().expect("it is an object").remove("prompt");
+        }
+        if let Some(label) = &item.label {
+            line["label"] = json!(label);
+        }
+        if !item.gold.is_empty() {
+            line["gold"] = json!(item.gold);
+        }
+        if !item.scores.is_empty() {
+            line["scores"] = json!(item.scores);
+        }
+        for (key, value) in &item.other {
+            line[key] = value.clone();
+        }
+        out += &line.to_string();
+        out.push('\n');
+    }
+    out
+}
+
+/// Items shown in the report.
+const EXAMPLES: usize = 5;
+
+/// The first items whose answer some arm changed, then others.
+fn examples(items: &[Item], arms: &[(Arm, Vec<Row>)]) -> Vec<Example> {
+    let Some((_, reference)) = arms.first() else { return Vec::new() };
+    let changes = |i: usize| arms.iter().filter(|(_, rows)| rows[i].response != reference[i].response).count();
+    let mut order: Vec<usize> = (0..items.len().min(reference.len())).collect();
+    order.sort_by_key(|&i| (changes(i) == 0, i));
+    let label = |arm: &Arm| format!("λ = {}{}", arm.lambda, if arm.control { " (control)" } else { "" });
+    let example = |&i: &usize| Example {
+        id: items[i].id.clone(),
+        prompt: items[i].prompt_text(),
+        responses: arms.iter().map(|(arm, rows)| (label(arm), rows[i].response.clone())).collect(),
+    };
+    order.iter().take(EXAMPLES).map(example).collect()
+}
+
+fn markdown(
+    title: &str,
+    counts: &[(String, usize)],
+    attribution: &Attribution,
+    tables: Option<&Vec<SweepTable>>,
+    warnings: &[String],
+) -> String {
+    let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let mut out = format!("# {title}\n\nitems: {}\n\n", counts.join(", "));
+    for disposition in &attribution.dispositions {
+        out += &heads_markdown(disposition, 10);
+        for warning in &disposition.warnings {
+            out += &format!("warning: {warning}\n");
+        }
+        out.push('\n');
+    }
+    for table in tables.into_iter().flatten() {
+        out += &sweep_markdown(table);
+        out.push('\n');
+    }
+    for warning in warnings {
+        out += &format!("warning: {warning}\n");
+    }
+    out
+}

@@ -1,0 +1,249 @@
+//! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
+
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
+
+use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Identity, Request, Sampling};
+use headtemper_hook::{HeadPlan, HeadRef};
+use serde::Serialize;
+
+use crate::{
+    Item, Judge, Progress, Result, Row, RowLog, StudyError,
+    capture::encode,
+    digest::{digest, number},
+    error::{back, through},
+    outcome::{SweepTable, outcome},
+};
+
+/// One plan of a sweep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arm {
+    /// Its name in the rows.
+    pub variant: String,
+    /// The name of its head set.
+    pub set: String,
+    /// λ of the set.
+    pub lambda: f32,
+    /// Whether the same λ stands before it: what differs from the first is batching and rounding alone.
+    pub control: bool,
+    /// The plan.
+    pub plan: HeadPlan,
+}
+
+impl Arm {
+    /// The untouched model.
+    pub fn base() -> Self {
+        Self { variant: "base".into(), set: String::new(), lambda: 1.0, control: false, plan: HeadPlan::none() }
+    }
+}
+
+/// Heads of a set that are written out in its name; longer sets are numbered by their content.
+const NAMED_HEADS: usize = 8;
+
+/// The name of a head set.
+pub(crate) fn set_name(heads: &[HeadRef]) -> String {
+    if heads.len() <= NAMED_HEADS {
+        return heads.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+    }
+    let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    format!("{}heads-{}", heads.len(), &digest(&names)[..8])
+}
+
+/// Every λ of every set. A λ that is listed again becomes a control arm.
+///
+/// # Errors
+/// If λ is not finite, or nothing is listed.
+pub fn arms(sets: &[Vec<HeadRef>], lambdas: &[f32]) -> Result<Vec<Arm>> {
+    let mut arms: Vec<Arm> = Vec::new();
+    for heads in sets {
+        let set = set_name(heads);
+        for &lambda in lambdas {
+            let before = arms.iter().filter(|arm| arm.set == set && arm.lambda == lambda).count();
+            let again = if before == 0 { String::new() } else { format!("#{}", before + 1) };
+            arms.push(Arm {
+                variant: format!("{set}@{lambda}{again}"),
+                set: set.clone(),
+                lambda,
+                control: before > 0,
+                plan: HeadPlan::uniform(heads, lambda)?,
+            });
+        }
+    }
+    if arms.is_empty() {
+        let allowed = "at least one head set and one lambda".into();
+        return Err(StudyError::Option { what: "the sweep".into(), found: "empty".into(), allowed });
+    }
+    Ok(arms)
+}
+
+/// How to generate.
+pub struct SweepOptions<'a> {
+    /// The most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen; its seed is replaced by each of `seeds`.
+    pub sampling: Sampling,
+    /// One generation an item, arm and seed. Greedy decoding needs one.
+    pub seeds: Vec<u64>,
+    /// Rows that are decoded together.
+    pub max_rows: usize,
+    /// Set from outside, stops after the current step.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+/// Everything that determines a row.
+#[derive(Serialize)]
+struct Determinants<'a> {
+    identity: &'a Identity,
+    ids: &'a [u32],
+    plan: String,
+    sampling: &'a Sampling,
+    max_new_tokens: usize,
+    /// Two arms of the same plan are two measurements.
+    variant: &'a str,
+    item: &'a str,
+}
+
+/// A row that is wanted: where it belongs, and what makes it.
+struct Wanted {
+    arm: usize,
+    item: usize,
+    key: String,
+    request: Request,
+}
+
+/// Generates every missing row and returns all, `[arm][seed * items + item]`, with how many tokens each planned head
+/// was applied to in this call.
+///
+/// # Errors
+/// If a plan or prompt does not fit the model, the log cannot be written, or the run is stopped: finished rows stay.
+pub fn sweep(
+    engine: &Engine,
+    items: &[Item],
+    arms: &[Arm],
+    options: &SweepOptions<'_>,
+    log: &mut RowLog,
+    progress: &mut dyn Progress,
+) -> Result<(Vec<Vec<Row>>, u64)> {
+    let wanted = wanted(engine, items, arms, options)?;
+    let missing: Vec<&Wanted> = wanted.iter().filter(|w| log.get(&w.key).is_none()).collect();
+    progress.begin("generate", wanted.len(), wanted.len() - missing.len());
+    let fired = if missing.is_empty() { 0 } else { generate(engine, items, arms, &missing, options, log, progress)? };
+    progress.end();
+    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); arms.len()];
+    for w in &wanted {
+        rows[w.arm].push(log.get(&w.key).expect("every wanted row was there or was made").clone());
+    }
+    Ok((rows, fired))
+}
+
+fn wanted(engine: &Engine, items: &[Item], arms: &[Arm], options: &SweepOptions<'_>) -> Result<Vec<Wanted>> {
+    let prompts: Vec<Item> = items.iter().map(|item| Item { response: None, ..item.clone() }).collect();
+    let encoded = encode(engine, &prompts)?;
+    let mut wanted = Vec::with_capacity(arms.len() * items.len() * options.seeds.len());
+    for (arm_index, arm) in arms.iter().enumerate() {
+        for &seed in &options.seeds {
+            for (index, item) in items.iter().enumerate() {
+                let sampling = Sampling { seed, ..options.sampling.clone() };
+                let prompt = &encoded[index].ids[..encoded[index].prompt_len];
+                let determinants = Determinants {
+                    identity: engine.identity(),
+                    ids: prompt,
+                    plan: arm.plan.to_string(),
+                    sampling: &sampling,
+                    max_new_tokens: options.max_new_tokens,
+                    variant: &arm.variant,
+                    item: &item.id,
+                };
+                let key = digest(&determinants);
+                let request = Request {
+                    ids: prompt.to_vec(),
+                    plan: arm_index,
+                    sampling,
+                    noise: number(&item.id),
+                    max_new_tokens: options.max_new_tokens,
+                };
+                wanted.push(Wanted { arm: arm_index, item: index, key, request });
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn generate(
+    engine: &Engine,
+    items: &[Item],
+    arms: &[Arm],
+    missing: &[&Wanted],
+    options: &SweepOptions<'_>,
+    log: &mut RowLog,
+    progress: &mut dyn Progress,
+) -> Result<u64> {
+    // Only the plans that are still needed, so that each of them must fire.
+    let used: Vec<usize> = missing.iter().map(|w| w.arm).collect::<BTreeSet<_>>().into_iter().collect();
+    let plans: Vec<HeadPlan> = used.iter().map(|&arm| arms[arm].plan.clone()).collect();
+    let requests: Vec<Request> = missing
+        .iter()
+        .map(|w| Request { plan: used.binary_search(&w.arm).expect("it is used"), ..w.request.clone() })
+        .collect();
+    let settings = GenerateOptions { max_rows: options.max_rows, stop: options.stop, ..GenerateOptions::default() };
+    let fired = engine.generate(&requests, &plans, &settings, |event| {
+        let Event::Done { row, result } = event else { return Ok(()) };
+        let w = missing[row];
+        let item = &items[w.item];
+        let row = Row {
+            key: w.key.clone(),
+            id: item.id.clone(),
+            variant: arms[w.arm].variant.clone(),
+            seed: w.request.sampling.seed,
+            prompt: item.prompt_text(),
+            response: engine.tokenizer().decode(&result.ids)?,
+            finish_reason: result.finish_reason,
+            n_tokens: result.ids.len(),
+            sum_logprob: result.sum_logprob,
+            response_ids: result.ids.clone(),
+        };
+        log.append(row).map_err(through)?;
+        progress.step();
+        Ok::<(), EngineError>(())
+    });
+    Ok(fired.map_err(back)?.iter().flat_map(|row| row.values()).sum())
+}
+
+/// The outcomes of every head set, in the order of the arms.
+pub fn tables_of(
+    items: &[Item],
+    arms: &[Arm],
+    rows: &[Vec<Row>],
+    judge: Option<&Judge>,
+    max_new_tokens: usize,
+) -> Vec<SweepTable> {
+    let mut tables: Vec<SweepTable> = Vec::new();
+    for (index, arm) in arms.iter().enumerate() {
+        let set = arm.set.replace('+', " ");
+        if tables.last().is_none_or(|table| table.set != set) {
+            tables.push(SweepTable { set, max_new_tokens, arms: Vec::new() });
+        }
+        let reference = arms.iter().position(|other| other.set == arm.set && other.lambda == 1.0 && !other.control);
+        let seeds = rows[index].len() / items.len().max(1);
+        let repeated: Vec<&Item> = (0..seeds).flat_map(|_| items).collect();
+        let of = |arm: usize| rows[arm].iter().collect::<Vec<_>>();
+        let reference = reference.map(of);
+        let outcome =
+            outcome((&arm.variant, f64::from(arm.lambda), arm.control), &repeated, &of(index), reference.as_deref(), judge);
+        tables.last_mut().expect("one was pushed").arms.push(outcome);
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lambda_listed_again_is_a_control() {
+        let heads = vec![HeadRef { layer: 7, head: 6 }, HeadRef { layer: 20, head: 3 }];
+        let arms = arms(std::slice::from_ref(&heads), &[1.0, 1.0, 0.5]).unwrap();
+        let names: Vec<_> = arms.iter().map(|arm| (arm.variant.as_str(), arm.control)).collect();
+        assert_eq!(names, [("L7H6+L20H3@1", false), ("L7H6+L20H3@1#2", true), ("L7H6+L20H3@0.5", false)]);
+        assert!(super::arms(&[], &[1.0]).is_err() && super::arms(&[heads], &[f32::NAN]).is_err());
+    }
+}

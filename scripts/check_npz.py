@@ -1,0 +1,173 @@
+"""Checks that a features.npz keeps its contract: keys, shapes, types, finite numbers, and a meta that says what it is.
+
+    python scripts/check_npz.py runs/x/features.npz [--items items.jsonl]
+
+Prints one line; exits 1 and names what is wrong otherwise. Needs numpy only.
+"""
+
+import argparse
+import json
+import re
+import sys
+import zipfile
+
+import numpy
+
+META = ["model", "weights_sha256", "dtype", "device", "plan", "site", "version"]
+Z = re.compile(r"blocks\.(\d+)\.attn\.hook_z")
+
+
+class Wrong(Exception):
+    pass
+
+
+def demand(holds, message):
+    if not holds:
+        raise Wrong(message)
+
+
+def array(file, key, kind, rank):
+    """The array under `key`, whose type is one of f32, int, text and whose numbers are finite."""
+    demand(key in file, f"'{key}' is missing")
+    try:
+        x = file[key]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # objects, which need pickle; or a damaged file
+        raise Wrong(f"'{key}' cannot be read: {error}") from None
+    fits = {"f32": x.dtype == numpy.float32, "int": x.dtype.kind in "iu", "text": x.dtype.kind == "U"}[kind]
+    demand(fits, f"'{key}' is {x.dtype}, not {kind}")
+    demand(x.ndim == rank, f"'{key}' has shape {list(x.shape)}, not {rank} dimensions")
+    if kind == "f32" and not numpy.isfinite(x).all():
+        first = [int(i) for i in numpy.argwhere(~numpy.isfinite(x))[0]]
+        raise Wrong(f"'{key}' is {x[tuple(first)]} at {first}")
+    return x
+
+
+def rows(x, n, key):
+    demand(len(x) == n, f"'{key}' has {len(x)} rows, h_last has {n}")
+    return x
+
+
+def check_layers(file, n, d):
+    if "layers" not in file and "h_layers" not in file:
+        return 0
+    layers = array(file, "layers", "int", 1)
+    distinct = len(set(layers.tolist())) == len(layers) and (layers >= 0).all()
+    demand(distinct, f"'layers' is {layers.tolist()}: not distinct layers")
+    if len(layers) == 0 and "h_layers" not in file:
+        return 0
+    h_layers = rows(array(file, "h_layers", "f32", 3), n, "h_layers")
+    expected = (n, len(layers), d)
+    demand(h_layers.shape == expected, f"'h_layers' has shape {list(h_layers.shape)}, not {list(expected)}")
+    return len(layers)
+
+
+def check_heads(file, n):
+    norms = rows(array(file, "head_norm", "f32", 2), n, "head_norm")
+    demand((norms >= 0).all(), "'head_norm' has a negative norm")
+    slots = norms.shape[1]
+    layer, head = (array(file, key, "int", 1) for key in ("slot_layer", "slot_head"))
+    for key, x in [("slot_layer", layer), ("slot_head", head)]:
+        demand(len(x) == slots, f"'{key}' has {len(x)} entries, head_norm has {slots} columns")
+    pairs = list(zip(layer.tolist(), head.tolist()))
+    demand(all(a < b for a, b in zip(pairs, pairs[1:])), "slots are not in ascending (layer, head) order")
+    demand(not pairs or pairs[0] >= (0, 0), "a slot is negative")
+    return pairs
+
+
+def check_z(file, n, slots):
+    keys = [key for key in file if key.startswith("blocks.")]
+    for key in keys:
+        match = Z.fullmatch(key)
+        demand(match, f"'{key}' is not blocks.LAYER.attn.hook_z")
+        z = rows(array(file, key, "f32", 3), n, key)
+        heads = sum(layer == int(match[1]) for layer, _ in slots)
+        demand(z.shape[1] == heads, f"'{key}' has {z.shape[1]} heads, the slots of that layer are {heads}")
+    return len(keys)
+
+
+def check_lengths(file, n):
+    prompt, total, at = (rows(array(file, k, "int", 1), n, k) for k in ("prompt_len", "total_len", "token_index"))
+    for i, (p, t, a) in enumerate(zip(prompt.tolist(), total.tolist(), at.tolist())):
+        demand(0 <= p <= t, f"row {i}: prompt_len {p}, total_len {t}")
+        demand(0 <= a < t, f"row {i}: token_index {a} is not inside its {t} tokens")
+
+
+def check_meta(file):
+    demand("meta" in file, "'meta' is missing")
+    text = array(file, "meta", "text", file["meta"].ndim)
+    demand(text.size == 1, f"'meta' is {text.size} texts, not one")
+    try:
+        meta = json.loads(text.item())
+    except json.JSONDecodeError as error:
+        raise Wrong(f"'meta' is not JSON: {error}") from None
+    demand(isinstance(meta, dict), "'meta' is not a JSON object")
+    missing = [key for key in META if key not in meta]
+    demand(not missing, f"'meta' lacks {', '.join(missing)}")
+    digest = meta["weights_sha256"]
+    hexadecimal = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+    demand(hexadecimal, f"meta's weights_sha256 is {digest!r}, not 64 hexadecimal digits")
+    return meta
+
+
+def read_items(path):
+    """(id, label) of every item; an item without id is named by its line."""
+    items = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                item = json.loads(line)
+                label = item.get("label")
+                items.append((as_text(item.get("id"), str(number)), as_text(label, "")))
+    return items
+
+
+def as_text(value, default):
+    if value is None:
+        return default
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def check_items(ids, labels, items):
+    demand(len(ids) == len(items), f"{len(ids)} rows, but {len(items)} items")
+    for i, (found, expected) in enumerate(zip(zip(ids, labels), items)):
+        demand(found == expected, f"row {i} is id, label {found}, the item is {expected}")
+
+
+def check(path, items=None):
+    """Returns the summary line, or raises Wrong."""
+    try:
+        file = numpy.load(path, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise Wrong(f"numpy cannot open it: {error}") from None
+    demand(isinstance(file, numpy.lib.npyio.NpzFile), "it is no npz archive")
+    with file:
+        n, d = array(file, "h_last", "f32", 2).shape
+        layers = check_layers(file, n, d)
+        slots = check_heads(file, n)
+        z = check_z(file, n, slots)
+        logits = rows(array(file, "logits", "f32", 2), n, "logits").shape[1] if "logits" in file else 0
+        ids, labels = (rows(array(file, key, "text", 1), n, key).tolist() for key in ("id", "label"))
+        demand(len(set(ids)) == n, "an id stands there twice")
+        check_lengths(file, n)
+        meta = check_meta(file)
+    if items is not None:
+        check_items(ids, labels, read_items(items))
+    parts = [f"{n} items", f"d_model {d}", f"{layers} layers", f"{len(slots)} slots", f"{z} layers of z"]
+    parts += [f"vocabulary {logits}"] if logits else []
+    parts += [f"{len(set(labels))} labels", f"{meta['model']} {meta['dtype']} {meta['device']} {meta['site']}"]
+    return ", ".join(parts)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file")
+    parser.add_argument("--items", help="JSONL whose ids and labels the file must hold, in order")
+    args = parser.parse_args()
+    try:
+        print(f"{args.file}: {check(args.file, args.items)}")
+    except Wrong as wrong:
+        sys.exit(f"{args.file}: {wrong}")
+
+
+if __name__ == "__main__":
+    main()
