@@ -107,3 +107,23 @@ pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims(), "shapes differ");
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
+
+/// The program as built from this workspace, in the profile of the tests.
+pub fn temper() -> std::process::Command {
+    static PATH: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    let path = PATH.get_or_init(|| {
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "headtemper-cli"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the program does not build");
+        // target/<profile>/deps/it-<hash> -> target/<profile>/temper
+        let test = std::env::current_exe().expect("a running program has a path");
+        test.parent().and_then(|deps| deps.parent()).expect("tests lie in deps").join("temper")
+    });
+    let mut command = std::process::Command::new(path);
+    // One thread a process: the tests run side by side.
+    command.env("RAYON_NUM_THREADS", "1").env_remove("HEADTEMPER_SIMD");
+    command
+}
