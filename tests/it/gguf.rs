@@ -1,1 +1,108 @@
-//! To come.
+//! GGUF files: the same weights as safetensors give the same logits; every block type reads what it stores.
+
+use std::{fs::File, io::Cursor};
+
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{GgmlDType, QTensor, gguf_file},
+};
+use headtemper_engine::{Engine, Input, ModelChoice};
+use headtemper_model::{CausalLm, Checkpoint, load};
+use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
+
+/// What rounding the tiniest weights to f16 moves. Measured worst case: 3.8e-6 (2026-11-21).
+const F16: f32 = 2e-5;
+/// Against transformers on the weights as gguf-py dequantises them. Measured worst case: 7.6e-6 (2026-11-21).
+const BLOCKS: f32 = 1e-4;
+
+fn open(name: &str, file: &str) -> Box<dyn CausalLm> {
+    load(&Checkpoint::Gguf(golden_dir(name).join(file)), Some(DType::F32), &Device::Cpu).unwrap()
+}
+
+/// Written by the `gguf` package as llama.cpp's converter writes it, q and k permuted: bit for bit the directory's.
+#[test]
+fn gguf_and_safetensors_are_the_same_model() {
+    let directory = golden_model("llama");
+    let ids = Golden::read("llama").ids("seq2.input_ids");
+    let (_, expected) = read_through(&*directory, &ids, None);
+    for file in ["model.f32.gguf", "model.f16.gguf"] {
+        let gguf = open("llama", file);
+        assert_eq!(gguf.spec(), directory.spec());
+        let (_, logits) = read_through(&*gguf, &ids, None);
+        // The golden weights are bf16 values: f16 holds all but the tiniest of them exactly.
+        let tolerance = if file == "model.f32.gguf" { 0.0 } else { F16 };
+        let off = worst(&logits, &expected);
+        println!("{file}: {off:e} of {tolerance:e}");
+        assert!(off <= tolerance, "{file}: {off:e}");
+    }
+}
+
+/// Tokenizer, template and stop tokens from the metadata are those of the directory.
+#[test]
+fn the_metadata_rebuilds_the_text_side() {
+    let engine = |path: std::path::PathBuf| {
+        let model = path.to_string_lossy().into_owned();
+        Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
+    };
+    let (directory, gguf) = (engine(golden_dir("llama")), engine(golden_dir("llama").join("model.f32.gguf")));
+    for text in ["the quick brown fox", "  two  spaces\n", "é 你好 12 345", "<|im_start|>user"] {
+        let input = Input::Prompt(text.into());
+        assert_eq!(directory.encode("x", &input, Some(text)).unwrap(), gguf.encode("x", &input, Some(text)).unwrap());
+    }
+    let ids: Vec<u32> = gguf.stop().ids().collect();
+    assert!(directory.stop().ids().all(|id| ids.contains(&id)), "{ids:?}");
+}
+
+/// Block types as the `gguf` package quantises them, against transformers on the values it dequantises.
+#[test]
+fn block_types_are_what_gguf_py_dequantises() {
+    let golden = Golden::read("llama-blocks");
+    let ids = golden.ids("input_ids");
+    for kind in ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "bf16"] {
+        let (_, logits) = read_through(&*open("llama-blocks", &format!("model.{kind}.gguf")), &ids, None);
+        let off = worst(&logits.get(ids.len() - 1).unwrap(), golden.get(&format!("logits.{kind}")));
+        println!("{kind}: {off:e}, {:.0} % of the tolerance", 100.0 * off / BLOCKS);
+        assert!(off <= BLOCKS, "{kind}: {off:e}");
+    }
+}
+
+/// K-quants, which no other writer at hand makes: candle quantises them, and the file reads as what it stores.
+#[test]
+fn k_quants_are_read_as_stored() {
+    let path = golden_dir("llama-blocks").join("model.bf16.gguf");
+    let bytes = std::fs::read(&path).unwrap();
+    let content = gguf_file::Content::read(&mut Cursor::new(&bytes)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ids = Golden::read("llama-blocks").ids("input_ids");
+    let write = |name: &str, kind: Option<GgmlDType>, plain: bool| {
+        let mut tensors = Vec::new();
+        for name in content.tensor_infos.keys() {
+            let tensor = content.tensor(&mut Cursor::new(&bytes), name, &Device::Cpu).unwrap();
+            let tensor = tensor.dequantize(&Device::Cpu).unwrap();
+            // K-quants pack rows of 256 values: the output projection has them.
+            let quantised = match kind.filter(|_| tensor.dims().get(1).is_some_and(|n| n % 256 == 0)) {
+                Some(kind) => QTensor::quantize(&tensor, kind).unwrap(),
+                None => QTensor::quantize(&tensor, GgmlDType::F32).unwrap(),
+            };
+            let stored = if plain {
+                QTensor::quantize(&quantised.dequantize(&Device::Cpu).unwrap(), GgmlDType::F32).unwrap()
+            } else {
+                quantised
+            };
+            tensors.push((name.clone(), stored));
+        }
+        let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let file = dir.path().join(name);
+        gguf_file::write(&mut File::create(&file).unwrap(), &metadata, &tensors).unwrap();
+        let model = load(&Checkpoint::Gguf(file), Some(DType::F32), &Device::Cpu).unwrap();
+        read_through(&*model, &ids, None).1
+    };
+    let exact: Tensor = write("exact.gguf", None, true);
+    for kind in [GgmlDType::Q2K, GgmlDType::Q3K, GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K, GgmlDType::Q8K] {
+        let stored = write("stored.gguf", Some(kind), false);
+        let values = write("values.gguf", Some(kind), true);
+        assert_eq!(worst(&stored, &values), 0.0, "{kind:?}");
+        assert!(worst(&stored, &exact) > 0.0, "{kind:?} must round something");
+    }
+}

@@ -7,7 +7,7 @@ use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Tap, Tee};
 use headtemper_model::{CausalLm, Checkpoint, load};
 use serde_json::Value;
 
-/// A directory of the golden files that `scripts/make_golden.py` made with transformers.
+/// A directory of the golden files that `scripts/golden/` made with transformers.
 pub fn golden_dir(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
@@ -126,4 +126,18 @@ pub fn temper() -> std::process::Command {
     // One thread a process: the tests run side by side.
     command.env("RAYON_NUM_THREADS", "1").env_remove("HEADTEMPER_SIMD");
     command
+}
+
+/// Feeds a sequence through the model in pieces: the final hidden states of all its tokens, `[n, d]`.
+pub fn in_pieces(model: &dyn CausalLm, ids: &[u32], pieces: &[usize], tap: &mut dyn Tap) -> Tensor {
+    let mut cache = model.new_cache(1, ids.len()).unwrap();
+    let (mut start, mut out) = (0, Vec::new());
+    for &len in pieces {
+        let batch = Batch::new(vec![headtemper_hook::Span { slot: 0, start, len, row: 0 }]);
+        let part = Tensor::new(&ids[start..start + len], &Device::Cpu).unwrap();
+        out.push(model.forward(&part, &batch, &mut cache, tap).unwrap());
+        start += len;
+    }
+    assert_eq!(start, ids.len(), "the pieces make up the sequence");
+    Tensor::cat(&out, 0).unwrap()
 }

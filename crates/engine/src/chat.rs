@@ -29,6 +29,7 @@ impl Message {
 /// A model's own chat template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     hash: String,
     bos: String,
     eos: String,
@@ -81,9 +82,14 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment
-            .add_template_owned("chat", source)
+            .add_template_owned("chat", source.clone())
             .map_err(|e| EngineError::Template { path: path.into(), why: explain(&e) })?;
-        Ok(Self { environment, hash, bos, eos, path: path.into() })
+        Ok(Self { environment, source, hash, bos, eos, path: path.into() })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// SHA-256 of the template's text.

@@ -95,6 +95,16 @@ struct Running {
     sum_logprob: f64,
 }
 
+impl Running {
+    /// The tokens that the model reads next: what is left of the prompt, or the last one generated.
+    fn input<'a>(&'a self, request: &'a Request) -> &'a [u32] {
+        match self.generated.last() {
+            None => &request.ids[self.seen..],
+            Some(last) => std::slice::from_ref(last),
+        }
+    }
+}
+
 impl Engine {
     /// Generates a continuation of every request and reports each as it is done, in the order they finish.
     ///
@@ -118,7 +128,8 @@ impl Engine {
             return Ok(Fired::new());
         };
         let slots = options.max_rows.clamp(1, requests.len());
-        let mut cache = self.model.new_cache(slots, capacity)?;
+        let mut shared = SharedStarts::find(requests, plans.len(), slots);
+        let mut cache = self.model.new_cache(slots + shared.slots(), capacity)?;
         let mut free: Vec<usize> = (0..slots).rev().collect();
         let mut queue: VecDeque<usize> = (0..requests.len()).collect();
         let mut running: Vec<Running> = Vec::new();
@@ -126,12 +137,15 @@ impl Engine {
             if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted);
             }
-            admit(&mut queue, &mut free, &mut running, requests, options.prefill_tokens);
+            for mut run in admit(&mut queue, &mut free, running.is_empty(), requests, &shared, options.prefill_tokens) {
+                run.seen = self.take_start(&run, requests, &mut shared, &mut cache, &mut scale)?;
+                running.push(run);
+            }
             let chosen = self.step(&running, requests, &mut cache, &mut scale)?;
             let mut still = Vec::with_capacity(running.len());
             for (mut run, (token, logprob)) in running.drain(..).zip(chosen) {
                 let request = &requests[run.row];
-                run.seen += if run.seen == 0 { request.ids.len() } else { 1 };
+                run.seen += run.input(request).len();
                 let stopped = self.stop.contains(token);
                 if !stopped {
                     run.generated.push(token);
@@ -154,6 +168,27 @@ impl Engine {
             scale.check_fired()?;
         }
         Ok(scale.fired().to_vec())
+    }
+
+    /// Gives a new row the start that its plan's prompts share, reading it once for all of them.
+    fn take_start(
+        &self,
+        run: &Running,
+        requests: &[Request],
+        shared: &mut SharedStarts,
+        cache: &mut Cache,
+        scale: &mut HeadScale,
+    ) -> Result<usize> {
+        let request = &requests[run.row];
+        let Some(start) = &mut shared.0[request.plan] else { return Ok(0) };
+        if !start.read {
+            let batch = Batch::new(vec![Span { slot: start.slot, start: 0, len: start.len, row: request.plan }]);
+            let ids = Tensor::new(&request.ids[..start.len], self.model.device())?;
+            self.model.forward(&ids, &batch, cache, scale)?;
+            start.read = true;
+        }
+        cache.copy_start(start.slot, run.slot, start.len)?;
+        Ok(start.len)
     }
 
     fn check(&self, row: usize, request: &Request, plans: usize) -> Result<()> {
@@ -183,7 +218,7 @@ impl Engine {
         let mut ids: Vec<u32> = Vec::new();
         let spans = running.iter().map(|run| {
             let request = &requests[run.row];
-            let new = if run.seen == 0 { &request.ids[..] } else { &run.generated[run.generated.len() - 1..] };
+            let new = run.input(request);
             ids.extend(new);
             Span { slot: run.slot, start: run.seen, len: new.len(), row: request.plan }
         });
@@ -198,23 +233,73 @@ impl Engine {
     }
 }
 
-/// Gives free slots to waiting rows, as many as the budget of prompt tokens allows, and always one if nothing runs.
+/// Takes as many waiting rows as there are free slots and prompt tokens in the budget; one at least if nothing runs.
 fn admit(
     queue: &mut VecDeque<usize>,
     free: &mut Vec<usize>,
-    running: &mut Vec<Running>,
+    idle: bool,
     requests: &[Request],
+    shared: &SharedStarts,
     mut budget: usize,
-) {
+) -> Vec<Running> {
+    let mut admitted = Vec::new();
     while let (Some(&row), false) = (queue.front(), free.is_empty()) {
-        let tokens = requests[row].ids.len();
-        if tokens > budget && !running.is_empty() {
-            return;
+        let request = &requests[row];
+        let tokens = request.ids.len() - shared.0[request.plan].as_ref().map_or(0, |start| start.len);
+        if tokens > budget && !(idle && admitted.is_empty()) {
+            break;
         }
         budget = budget.saturating_sub(tokens);
         queue.pop_front();
         let slot = free.pop().expect("checked above");
-        running.push(Running { row, slot, seen: 0, generated: Vec::new(), sum_logprob: 0.0 });
+        admitted.push(Running { row, slot, seen: 0, generated: Vec::new(), sum_logprob: 0.0 });
+    }
+    admitted
+}
+
+/// What all prompts under one plan begin with, such as the template's system message: read once, then copied.
+struct SharedStarts(Vec<Option<SharedStart>>);
+
+struct SharedStart {
+    slot: usize,
+    len: usize,
+    /// Whether the cache holds it yet.
+    read: bool,
+}
+
+impl SharedStarts {
+    /// Below this a copy saves nothing.
+    const SHORTEST: usize = 8;
+    /// Plans that get a slot of their own; those beyond read every prompt whole.
+    const MOST: usize = 128;
+
+    /// Finds the common start of each plan's prompts. At least one token of every prompt stays its own.
+    fn find(requests: &[Request], plans: usize, first_slot: usize) -> Self {
+        let mut common: Vec<Option<(&[u32], usize)>> = vec![None; plans];
+        for request in requests {
+            let ids = &request.ids[..request.ids.len() - 1];
+            common[request.plan] = Some(match common[request.plan] {
+                None => (ids, 1),
+                Some((start, count)) => {
+                    let same = start.iter().zip(ids).take_while(|(a, b)| a == b).count();
+                    (&start[..same], count + 1)
+                }
+            });
+        }
+        let mut slot = first_slot;
+        let starts = common.into_iter().map(|common| {
+            let (start, count) = common?;
+            if count < 2 || start.len() < Self::SHORTEST || slot - first_slot >= Self::MOST {
+                return None;
+            }
+            slot += 1;
+            Some(SharedStart { slot: slot - 1, len: start.len(), read: false })
+        });
+        Self(starts.collect())
+    }
+
+    fn slots(&self) -> usize {
+        self.0.iter().flatten().count()
     }
 }
 

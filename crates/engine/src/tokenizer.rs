@@ -66,6 +66,16 @@ impl TextTokenizer {
             .map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
     }
 
+    /// The tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner
+            .to_string(false)
+            .map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
+    }
+
     /// The id of a token by its text.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

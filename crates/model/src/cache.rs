@@ -71,6 +71,26 @@ impl Cache {
         Ok(())
     }
 
+    /// Starts the sequence of slot `to` with the first `len` tokens of slot `from`, as if it had read them itself.
+    ///
+    /// # Errors
+    /// If a slot does not exist, or `from` holds fewer tokens.
+    pub fn copy_start(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
+        match (self.lengths.get(from), self.lengths.get(to)) {
+            (Some(&held), Some(_)) if held >= len && from != to => {}
+            _ => bail!("cannot copy {len} tokens from cache slot {from} to {to}: {:?} are held", self.lengths.get(from)),
+        }
+        for layer in self.layers.iter().flatten() {
+            for tensor in [&layer.keys, &layer.values] {
+                // Its own memory first: a tensor cannot be written from itself.
+                let start = tensor.narrow(0, from * self.capacity, len)?.copy()?;
+                tensor.slice_set(&start, 0, to * self.capacity)?;
+            }
+        }
+        self.lengths[to] = len;
+        Ok(())
+    }
+
     /// Where each span of a batch finds its keys.
     pub(crate) fn spans(&self, batch: &Batch) -> Vec<AttentionSpan> {
         batch

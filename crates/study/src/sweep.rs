@@ -227,8 +227,10 @@ pub fn tables_of(
         let repeated: Vec<&Item> = (0..seeds).flat_map(|_| items).collect();
         let of = |arm: usize| rows[arm].iter().collect::<Vec<_>>();
         let reference = reference.map(of);
-        let outcome =
-            outcome((&arm.variant, f64::from(arm.lambda), arm.control), &repeated, &of(index), reference.as_deref(), judge);
+        // 0.9 as it was written, not the f64 nearest to the f32 nearest to it
+        let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
+        let named = (arm.variant.as_str(), lambda, arm.control);
+        let outcome = outcome(named, &repeated, &of(index), reference.as_deref(), judge);
         tables.last_mut().expect("one was pushed").arms.push(outcome);
     }
     tables
