@@ -1,1 +1,792 @@
-//! To come.
+//! The program as a user runs it, on the tiny Llama: what it prints and writes, checked value by value.
+
+#![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use candle_core::{DType, Device, IndexOp, Tensor, npy::NpzTensors};
+use headtemper_tests::{Golden, golden_dir, temper, worst};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What a value may differ from transformers' (measured: 2e-5 on logits).
+const TOLERANCE: f32 = 1e-4;
+/// Layers of the tiny Llama.
+const LAYERS: usize = 4;
+/// Heads of each layer.
+const HEADS: usize = 6;
+/// Width of a head.
+const DIM: usize = 12;
+
+/// A directory to run the program in; `M` in a command is the tiny Llama.
+struct Lab(TempDir);
+
+impl Lab {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn write_lines(&self, name: &str, lines: impl IntoIterator<Item = Value>) {
+        let text: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        self.write(name, text);
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.read(name)).unwrap()
+    }
+
+    fn modified(&self, name: &str) -> SystemTime {
+        fs::metadata(self.path(name)).unwrap().modified().unwrap()
+    }
+
+    fn npz(&self, name: &str) -> NpzTensors {
+        NpzTensors::new(self.path(name)).unwrap()
+    }
+
+    /// The program with the words of a line.
+    fn command(&self, line: &str) -> Command {
+        let model = golden_dir("llama").to_string_lossy().into_owned();
+        let mut command = temper();
+        command.args(line.split_whitespace().map(|word| if word == "M" { &model } else { word }));
+        command.current_dir(self.0.path()).env("HF_HUB_OFFLINE", "1");
+        command
+    }
+
+    /// Runs a line that must end with this code; returns stdout and stderr.
+    fn ends(&self, code: i32, line: &str) -> (String, String) {
+        let output = self.command(line).output().unwrap();
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(code), "{line}\n{err}");
+        (out, err)
+    }
+
+    /// Runs a line that must succeed; returns stdout.
+    fn done(&self, line: &str) -> String {
+        self.ends(0, line).0
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// JSON lines by their `id`, of which none may stand there twice.
+fn by_id(text: &str) -> BTreeMap<String, Value> {
+    let lines = lines(text);
+    let count = lines.len();
+    let map: BTreeMap<_, _> = lines.into_iter().map(|line| (line["id"].as_str().unwrap().to_string(), line)).collect();
+    assert_eq!(map.len(), count, "an id stands there twice");
+    map
+}
+
+fn array(npz: &NpzTensors, name: &str) -> Tensor {
+    npz.get(name).unwrap().unwrap_or_else(|| panic!("the file has no array '{name}'"))
+}
+
+fn counts(npz: &NpzTensors, name: &str) -> Vec<i64> {
+    array(npz, name).to_vec1().unwrap()
+}
+
+fn same(what: &str, ours: &Tensor, theirs: &Tensor) {
+    let worst = worst(ours, theirs);
+    assert!(worst <= TOLERANCE, "{what}: off by {worst:e}");
+}
+
+/// The last row of a `[token, ..]` tensor.
+fn last(x: &Tensor) -> Tensor {
+    x.get(x.dim(0).unwrap() - 1).unwrap()
+}
+
+/// The first three golden sequences as items.
+fn golden_items(lab: &Lab, golden: &Golden) {
+    let item = |i: usize| json!({"id": format!("s{i}"), "input_ids": golden.ids(&format!("seq{i}.input_ids"))});
+    lab.write_lines("g.jsonl", (0..3).map(item));
+}
+
+/// Prompts, some of which are not ASCII.
+fn prompts(lab: &Lab, count: usize) {
+    let prompt = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qu'est-ce que {i} à {}?", i * i)});
+    lab.write_lines("q.jsonl", (0..count).map(prompt));
+}
+
+/// The geometry, the sites and the stop tokens, from a directory and from a GGUF file alike.
+#[test]
+fn inspect_says_what_the_model_has() {
+    let lab = Lab::new();
+    let facts: Value = serde_json::from_str(&lab.done("inspect --model M --json")).unwrap();
+    let layer = |i: usize| json!({"layer": i, "mixer": "attention", "heads": 6, "kv_heads": 2, "head_dim": 12});
+    assert_eq!(facts["layers"], json!((0..LAYERS).map(layer).collect::<Vec<_>>()));
+    let numbers = ["d_model", "vocab", "context", "slots", "parameters", "weight_bytes", "cache_bytes_per_token"];
+    // 320 x 72 embedding, tied; a layer has 2 norms, q and o 72 x 72, k and v 24 x 72, three 72 x 128; a final norm
+    let parameters = 320 * 72 + LAYERS * (2 * 72 + 2 * 72 * 72 + 2 * 24 * 72 + 3 * 72 * 128) + 72;
+    let cache = LAYERS * 2 * 24 * 4;
+    assert_eq!(
+        numbers.map(|name| facts[name].as_u64().unwrap() as usize),
+        [72, 320, 256, 24, parameters, 4 * parameters, cache]
+    );
+    assert_eq!(facts["stop_tokens"], json!([{"id": 5, "token": "<|im_end|>"}]));
+    assert_eq!(facts["chat_template"], true);
+    assert_eq!(facts["identity"]["architecture"], "llama");
+    assert_eq!(facts["identity"]["weights_sha256"].as_str().unwrap().len(), 64);
+
+    fs::copy(golden_dir("llama").join("model.f32.gguf"), lab.path("m.gguf")).unwrap();
+    let gguf: Value = serde_json::from_str(&lab.done("inspect --model m.gguf --json")).unwrap();
+    for name in ["layers", "d_model", "vocab", "context", "slots", "parameters", "sites", "stop_tokens"] {
+        assert_eq!(gguf[name], facts[name], "{name}");
+    }
+    let text = lab.done("inspect --model M");
+    assert!(
+        text.contains("4 layers of 6 heads x 12 wide, 2 key/value heads") && text.contains("L0H0 to L3H5"),
+        "{text}"
+    );
+}
+
+/// The same command says the same; a plan changes it, unless every λ is 1.
+#[test]
+fn generate_is_deterministic_and_follows_the_plan() {
+    let lab = Lab::new();
+    let generate = |rest: &str| -> Value {
+        let out = lab.done(&format!("generate --model M Hello --max-new-tokens 24 --json {rest}"));
+        assert_eq!(out.lines().count(), 1);
+        serde_json::from_str(&out).unwrap()
+    };
+    let plain = generate("");
+    assert_eq!(plain, generate(""));
+    let said = |line: &Value| (line["response_ids"].clone(), line["response"].clone(), line["sum_logprob"].clone());
+    let one = generate("--plan L0H1:1");
+    assert_eq!(said(&one), said(&plain), "λ = 1 changes nothing");
+    assert_eq!((&one["plan"], &plain["plan"]), (&json!("L0H1:1"), &json!("none")));
+    assert_ne!(said(&generate("--plan L0H1:0.5,L2H4:0")), said(&plain));
+    assert_eq!(generate("--plan L2H4,L0H1 --lambda 0.5"), generate("--plan {\"0\":[1],\"2\":[4]} --lambda 0.5"));
+    assert_eq!(plain["n_tokens"], plain["response_ids"].as_array().unwrap().len());
+    assert!(plain["sum_logprob"].as_f64().unwrap() < 0.0);
+
+    let sampled = |seed: u64| said(&generate(&format!("--temperature 1 --seed {seed}")));
+    assert_eq!(sampled(1), sampled(1));
+    assert_ne!(sampled(1), sampled(2));
+    assert_ne!(sampled(1), said(&plain));
+}
+
+/// What is streamed is the response that `--json` reports, characters of several tokens included.
+#[test]
+fn generate_streams_what_it_reports() {
+    let lab = Lab::new();
+    for seed in 0..8 {
+        let line = format!("generate --model M Hello --max-new-tokens 60 --temperature 1.5 --seed {seed}");
+        let (streamed, _) = lab.ends(0, &line);
+        let reported: Value = serde_json::from_str(&lab.done(&format!("{line} --json"))).unwrap();
+        assert_eq!(streamed, format!("{}\n", reported["response"].as_str().unwrap()), "seed {seed}");
+    }
+    let mut child = lab
+        .command("generate --model M - --max-new-tokens 8 --json")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Hello").unwrap();
+    let piped = texts(&child.wait_with_output().unwrap()).0;
+    assert_eq!(piped, lab.done("generate --model M Hello --max-new-tokens 8 --json"), "`-` reads stdin");
+    let chat = |rest: &str| lab.done(&format!("generate --model M Hello --max-new-tokens 8 --json {rest}"));
+    let tokens = |text: &str| lines(text)[0]["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&chat("--raw")) < tokens(&chat("")) && tokens(&chat("")) < tokens(&chat("--system Brief.")));
+}
+
+/// One line an item, the golden continuation for the golden ids, whatever runs beside it and on however many threads.
+#[test]
+fn generate_answers_every_item() {
+    let (lab, golden) = (Lab::new(), Golden::read("llama"));
+    golden_items(&lab, &golden);
+    let generate = "generate --model M --items g.jsonl --max-new-tokens 16";
+    let out = lab.done(generate);
+    let plan = golden.plan("half").to_string();
+    let tempered = lab.done(&format!("{generate} --plan {plan}"));
+    for (text, key) in [(&out, "greedy"), (&tempered, "half.greedy")] {
+        let answers = by_id(text);
+        assert_eq!(answers.keys().collect::<Vec<_>>(), ["s0", "s1", "s2"]);
+        for i in 0..3 {
+            let expected = golden.ids(&format!("seq{i}.{key}"));
+            // transformers went on after the stop token
+            let expected: Vec<u32> = expected.into_iter().take_while(|&id| id != 5).collect();
+            assert_eq!(answers[&format!("s{i}")]["response_ids"], json!(expected), "seq{i} {key}");
+            let reason = if expected.len() < 16 { "stop" } else { "length" };
+            assert_eq!(answers[&format!("s{i}")]["finish_reason"], reason);
+        }
+    }
+    prompts(&lab, 9);
+    let sorted = |rest: &str| by_id(&lab.done(&format!("generate --model M --items q.jsonl --temperature 1 {rest}")));
+    let together = sorted("--max-new-tokens 20");
+    assert_eq!(together.len(), 9);
+    assert_eq!(sorted("--max-new-tokens 20 --max-rows 1 --threads 2"), together);
+}
+
+/// Every array of a capture against transformers.
+#[test]
+fn capture_is_transformers() {
+    let (lab, golden) = (Lab::new(), Golden::read("llama"));
+    golden_items(&lab, &golden);
+    let summary = lab.done("capture --model M --items g.jsonl --out c.npz --layers all --heads vector --logits --json");
+    let expected = json!({"out": "c.npz", "items": 3, "d_model": 72, "layers": 4, "fired_tokens": 0});
+    assert_eq!(lines(&summary), [expected]);
+    let npz = lab.npz("c.npz");
+    let shape = |name: &str| array(&npz, name).dims().to_vec();
+    assert_eq!((shape("h_last"), shape("h_layers")), (vec![3, 72], vec![3, LAYERS, 72]));
+    assert_eq!((shape("head_norm"), shape("logits")), (vec![3, LAYERS * HEADS], vec![3, 320]));
+    for i in 0..3 {
+        let theirs = |name: &str| golden.get(&format!("seq{i}.{name}"));
+        let ours = |name: &str| array(&npz, name).get(i).unwrap();
+        let hidden = theirs("hidden_states");
+        same("h_last", &ours("h_last"), &last(&hidden.get(LAYERS).unwrap()));
+        same("logits", &ours("logits"), &last(theirs("logits")));
+        same("the last layer", &ours("h_layers").get(LAYERS - 1).unwrap(), theirs("last_layer_out"));
+        for layer in 0..LAYERS {
+            if layer + 1 < LAYERS {
+                same("h_layers", &ours("h_layers").get(layer).unwrap(), &last(&hidden.get(layer + 1).unwrap()));
+            }
+            let z = theirs(&format!("o_in.{layer}"));
+            let tokens = z.dim(0).unwrap();
+            let read = tokens.min(32);
+            let z = z.narrow(0, tokens - read, read).unwrap().reshape((read, HEADS, DIM)).unwrap();
+            let norms = z.sqr().unwrap().sum(2).unwrap().sqrt().unwrap().mean(0).unwrap();
+            same("head_norm", &ours("head_norm").narrow(0, layer * HEADS, HEADS).unwrap(), &norms);
+            let name = format!("blocks.{layer}.attn.hook_z");
+            assert_eq!(shape(&name), [3, HEADS, DIM]);
+            same(&name, &ours(&name), &z.mean(0).unwrap());
+        }
+    }
+    let slots = |of: fn(i64) -> i64| (0..24).map(of).collect::<Vec<i64>>();
+    assert_eq!((counts(&npz, "slot_layer"), counts(&npz, "slot_head")), (slots(|s| s / 6), slots(|s| s % 6)));
+    assert_eq!(counts(&npz, "layers"), [0, 1, 2, 3]);
+    assert_eq!((counts(&npz, "total_len"), counts(&npz, "token_index")), (vec![5, 17, 40], vec![4, 16, 39]));
+    let bytes = fs::read(lab.path("c.npz")).unwrap();
+    for part in ["s1", "\"schema\":\"features/v1\"", "\"site\":\"ln_final.hook_normalized\"", "\"plan\":[\"none\"]"] {
+        let utf32: Vec<u8> = part.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        assert!(bytes.windows(utf32.len()).any(|window| window == utf32), "the file does not say {part}");
+    }
+}
+
+/// Under a plan, from a GGUF file, and held in bf16 (which the golden weights fit), h_last is transformers' too.
+#[test]
+fn capture_is_transformers_under_a_plan_and_from_other_files() {
+    let (lab, golden) = (Lab::new(), Golden::read("llama"));
+    golden_items(&lab, &golden);
+    fs::copy(golden_dir("llama").join("model.f32.gguf"), lab.path("m.gguf")).unwrap();
+    let plan = golden.plan("half").to_string();
+    for (model, dtype) in [("M", "auto"), ("m.gguf", "auto"), ("M", "bf16")] {
+        let capture = format!("capture --model {model} --dtype {dtype} --items g.jsonl --json --out");
+        lab.done(&format!("{capture} plain.npz"));
+        let summary = lab.done(&format!("{capture} half.npz --plan {plan}"));
+        assert_eq!(lines(&summary)[0]["fired_tokens"], 3 * (5 + 17 + 40), "three heads at every token");
+        let (plain, half) = (array(&lab.npz("plain.npz"), "h_last"), array(&lab.npz("half.npz"), "h_last"));
+        for i in 0..3 {
+            let hidden = golden.get(&format!("seq{i}.hidden_states"));
+            same("h_last", &plain.get(i).unwrap(), &last(&hidden.get(LAYERS).unwrap()));
+            same("half h_last", &half.get(i).unwrap(), golden.get(&format!("seq{i}.half.h_last")));
+        }
+    }
+}
+
+/// A λ table gives every item its own plan; a row of ones leaves its item alone.
+#[test]
+fn a_lambda_table_works_item_by_item() {
+    let (lab, golden) = (Lab::new(), Golden::read("llama"));
+    golden_items(&lab, &golden);
+    let mut lambda = vec![1f32; 3 * LAYERS * HEADS];
+    for (row, set) in [(1, "half"), (2, "mixed")] {
+        for (at, value) in golden.plan(set).iter() {
+            lambda[(row * LAYERS + at.layer) * HEADS + at.head] = value;
+        }
+    }
+    let table = Tensor::from_vec(lambda, (3, LAYERS, HEADS), &Device::Cpu).unwrap();
+    Tensor::write_npz(&[("lambda", table)], lab.path("t.npz")).unwrap();
+    lab.done("capture --model M --items g.jsonl --plan t.npz --out c.npz");
+    let h_last = array(&lab.npz("c.npz"), "h_last");
+    same("row 0", &h_last.get(0).unwrap(), &last(&golden.get("seq0.hidden_states").get(LAYERS).unwrap()));
+    same("row 1", &h_last.get(1).unwrap(), golden.get("seq1.half.h_last"));
+    same("row 2", &h_last.get(2).unwrap(), golden.get("seq2.mixed.h_last"));
+
+    let answers = by_id(&lab.done("generate --model M --items g.jsonl --plan t.npz --max-new-tokens 16"));
+    for (id, key, plan) in [
+        ("s0", "seq0.greedy", "none".to_string()),
+        ("s1", "seq1.half.greedy", golden.plan("half").to_string()),
+        ("s2", "seq2.mixed.greedy", golden.plan("mixed").to_string()),
+    ] {
+        let expected: Vec<u32> = golden.ids(key).into_iter().take_while(|&id| id != 5).collect();
+        assert_eq!((&answers[id]["response_ids"], &answers[id]["plan"]), (&json!(expected), &json!(plan)), "{id}");
+    }
+}
+
+/// Thirteen answered items of two cohorts, and two of none.
+fn write_cohorts(lab: &Lab) {
+    let item = |i: usize| {
+        let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
+        let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
+        let mut item = json!({"id": format!("i{i}"), "prompt": format!("Is {} even?", 7 * i), "response": response});
+        if i < 13 {
+            item["label"] = if i.is_multiple_of(2) { "even" } else { "odd" }.into();
+        }
+        item
+    };
+    lab.write_lines("c.jsonl", (0..15).map(item));
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+
+/// Cohen's d by its definition, pooled over n - 1.
+fn cohen_d(a: &[f64], b: &[f64]) -> f64 {
+    let squares = |x: &[f64]| x.iter().map(|v| (v - mean(x)).powi(2)).sum::<f64>();
+    (mean(a) - mean(b)) / ((squares(a) + squares(b)) / (a.len() + b.len() - 2) as f64).sqrt()
+}
+
+fn near(what: &str, ours: &Value, expected: f64) {
+    let ours = ours.as_f64().unwrap_or_else(|| panic!("{what} is {ours}"));
+    assert!((ours - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{what}: {ours} is not {expected}");
+}
+
+/// Every number of a ranking that can be computed again from what `temper capture` writes of the same items.
+#[test]
+fn attribute_ranks_what_capture_reads() {
+    let lab = Lab::new();
+    write_cohorts(&lab);
+    lab.done("attribute --model M --items c.jsonl --a even --b odd --out out --name parity --last-n 8 --shuffles 200");
+    lab.done("capture --model M --items c.jsonl --out c.npz --heads vector --last-n 8");
+    let report = lab.json("out/attribution.json");
+    assert_eq!((&report["schema"], &report["last_n"]), (&json!("attribution/v1"), &json!(8)));
+    assert_eq!(report["heads_per_layer"], json!(vec![HEADS; LAYERS]));
+    let disposition = &report["dispositions"][0];
+    for (key, value) in [("name", json!("parity")), ("a", json!("even")), ("b", json!("odd"))] {
+        assert_eq!(disposition[key], value);
+    }
+    assert_eq!((&disposition["n_a"], &disposition["n_b"]), (&json!(7), &json!(6)));
+    let heads = disposition["heads"].as_array().unwrap();
+    assert_eq!(heads.len(), LAYERS * HEADS);
+    let npz = lab.npz("c.npz");
+    let norms = array(&npz, "head_norm").to_dtype(DType::F64).unwrap();
+    let cohort = |x: &[f64], odd: usize| (0..13).filter(|i| i % 2 == odd).map(|i| x[i]).collect::<Vec<f64>>();
+    for (slot, head) in heads.iter().enumerate() {
+        let (layer, index) = (slot / HEADS, slot % HEADS);
+        assert_eq!((&head["layer"], &head["head"], &head["kind"]), (&json!(layer), &json!(index), &json!("attn")));
+        let norm: Vec<f64> = norms.i((.., slot)).unwrap().to_vec1().unwrap();
+        let (a, b) = (cohort(&norm, 0), cohort(&norm, 1));
+        near("mean_a", &head["mean_a"], mean(&a));
+        near("mean_b", &head["mean_b"], mean(&b));
+        near("delta", &head["delta"], mean(&a) - mean(&b));
+        near("cohen_d", &head["cohen_d"], cohen_d(&a, &b));
+        directional(head, &array(&npz, &format!("blocks.{layer}.attn.hook_z")).i((.., index)).unwrap());
+        let p = |name: &str| head[name].as_f64().unwrap_or_else(|| panic!("{name} is {}", head[name]));
+        assert!((1.0 / 201.0..=1.0).contains(&p("p")) && (1.0 / 201.0..=1.0).contains(&p("p_directional")));
+        assert!(p("q") >= p("p") && p("q") <= 1.0 && p("p_max") >= p("p"), "{head}");
+    }
+    assert_eq!(disposition["shuffled"]["shuffles"], 200);
+    let of_file = lab.npz("out/attribution.npz");
+    let d: Vec<f64> = array(&of_file, "cohen_d").to_vec1().unwrap();
+    assert_eq!(json!(d), json!(heads.iter().map(|head| head["cohen_d"].clone()).collect::<Vec<_>>()));
+    assert_eq!(array(&of_file, "head_norm").dims(), [13, LAYERS * HEADS]);
+}
+
+/// The numbers of one head's mean vectors `[item, dim]`, by their definitions.
+fn directional(head: &Value, z: &Tensor) {
+    let z: Vec<Vec<f64>> = z.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+    let of = |odd: usize| -> Vec<f64> {
+        (0..DIM).map(|k| mean(&(0..13).filter(|i| i % 2 == odd).map(|i| z[i][k]).collect::<Vec<_>>())).collect()
+    };
+    let (a, b) = (of(0), of(1));
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let direction: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+    near("cos_means", &head["cos_means"], dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt());
+    near("direction_norm", &head["direction_norm"], dot(&direction, &direction).sqrt());
+    let along = |odd: usize| (0..13).filter(|i| i % 2 == odd).map(|i| dot(&z[i], &direction)).collect::<Vec<_>>();
+    near("d_naive", &head["d_naive"], cohen_d(&along(0), &along(1)));
+}
+
+/// The files of an attribution say the same, need nothing from outside, and are not made twice.
+#[test]
+fn attribute_writes_its_files_once() {
+    let lab = Lab::new();
+    write_cohorts(&lab);
+    let attribute = "attribute --model M --items c.jsonl --a even --b odd --out out --shuffles 50";
+    let table = lab.done(attribute);
+    let text = lab.read("out/attribution.json");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let heads = report["dispositions"][0]["heads"].as_array().unwrap();
+    let csv = lab.read("out/attribution.csv");
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 1 + heads.len());
+    for (row, head) in rows[1..].iter().zip(heads) {
+        for (column, cell) in rows[0].iter().zip(row) {
+            match &head[*column] {
+                Value::Number(number) => assert_eq!(cell.parse::<f64>().unwrap(), number.as_f64().unwrap(), "{column}"),
+                Value::String(text) => assert_eq!(cell, text),
+                Value::Null => assert_eq!((*column, *cell), ("disposition", "even against odd")),
+                other => panic!("{column} is {other}"),
+            }
+        }
+    }
+    let page = lab.read("out/report.html");
+    assert!(page.contains("even against odd") && !page.contains("://") && !page.contains("src="));
+
+    let mut ranked: Vec<&Value> = heads.iter().collect();
+    ranked.sort_by(|x, y| y["cohen_d"].as_f64().unwrap().abs().total_cmp(&x["cohen_d"].as_f64().unwrap().abs()));
+    let name = |head: &Value| format!("L{}H{}", head["layer"], head["head"]);
+    let shown: Vec<&str> = table.lines().filter(|line| line.starts_with("| L")).map(|line| line[2..7].trim()).collect();
+    assert_eq!(shown, ranked[..10].iter().map(|head| name(head)).collect::<Vec<_>>());
+    let (_, said) =
+        lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
+    assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
+
+    let before = ["out/attribution.json", "out/attribution.csv", "out/attribution.npz"].map(|name| lab.modified(name));
+    let (again, said) = lab.ends(0, attribute);
+    assert!(said.contains("nothing left to do"), "{said}");
+    assert_eq!((again, lab.read("out/attribution.json")), (table, text.clone()));
+    let after = ["out/attribution.json", "out/attribution.csv", "out/attribution.npz"].map(|name| lab.modified(name));
+    assert_eq!(after, before);
+    assert_eq!(lab.done(&format!("{attribute} --json")), text);
+    lab.done(&attribute.replace("--out out", "--out other"));
+    assert_eq!(lab.read("other/attribution.json"), text, "the same in another directory");
+}
+
+/// Rows as (id, variant, seed, response): what a set of them must be, in whatever order they were made.
+fn row_set(lab: &Lab, name: &str) -> BTreeSet<(String, String, u64, String)> {
+    let rows = lines(&lab.read(name));
+    let count = rows.len();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_string();
+    let key =
+        |row: Value| (text(&row, "id"), text(&row, "variant"), row["seed"].as_u64().unwrap(), text(&row, "response"));
+    let set: BTreeSet<_> = rows.into_iter().map(key).collect();
+    assert_eq!(set.len(), count, "{name} holds a row twice");
+    set
+}
+
+const SWEEP: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12 --out out";
+
+/// A row for every item and arm; the control arm is the λ = 1 arm, which is the untouched model.
+#[test]
+fn sweep_writes_a_row_for_every_item_and_arm() {
+    let lab = Lab::new();
+    prompts(&lab, 7);
+    let out = lab.done(&format!("{SWEEP} --lambda 1,1,0.5 --json"));
+    let rows = lines(&lab.read("out/rows.jsonl"));
+    assert_eq!(rows.len(), 3 * 7);
+    let untouched = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 12"));
+    let tempered = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 12 --plan L0H1:0.5,L2H4:0.5"));
+    let mut arms: BTreeMap<&str, usize> = BTreeMap::new();
+    let shared = ["id", "seed", "prompt", "response", "finish_reason", "n_tokens", "sum_logprob", "response_ids"];
+    for row in &rows {
+        let variant = row["variant"].as_str().unwrap();
+        *arms.entry(variant).or_default() += 1;
+        let expected = if variant == "L0H1+L2H4@0.5" { &tempered } else { &untouched };
+        let expected = &expected[row["id"].as_str().unwrap()];
+        for key in shared {
+            assert_eq!(row[key], expected[key], "{variant} {key}");
+        }
+        assert_eq!(row["key"].as_str().unwrap().len(), 32);
+        assert_eq!(row.as_object().unwrap().len(), shared.len() + 2, "a row has no other fields");
+    }
+    let names = ["L0H1+L2H4@1", "L0H1+L2H4@1#2", "L0H1+L2H4@0.5"];
+    assert_eq!(arms, names.map(|name| (name, 7)).into());
+
+    let document = lab.json("out/sweep.json");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), document);
+    let table = &document["tables"][0];
+    assert_eq!((&document["schema"], &table["set"]), (&json!("sweep/v1"), &json!("L0H1 L2H4")));
+    let differ = tempered.iter().filter(|(id, line)| line["response_ids"] != untouched[*id]["response_ids"]).count();
+    assert!(differ > 0);
+    for (arm, (name, changed)) in table["arms"].as_array().unwrap().iter().zip(names.into_iter().zip([0, 0, differ])) {
+        assert_eq!((&arm["variant"], &arm["n"]), (&json!(name), &json!(7)));
+        assert_eq!(
+            (arm["control"] == true, arm["changed"].as_f64().unwrap()),
+            (name.ends_with("#2"), changed as f64 / 7.0)
+        );
+    }
+    let lambda = array(&lab.npz("out/lambda.npz"), "lambda");
+    assert_eq!(lambda.dims(), [3, LAYERS, HEADS]);
+    let lambda: Vec<f32> = lambda.flatten_all().unwrap().to_vec1().unwrap();
+    let half = 2 * LAYERS * HEADS;
+    let expected = |at: usize| if at == half + 1 || at == half + 2 * HEADS + 4 { 0.5 } else { 1.0 };
+    assert_eq!(lambda, (0..3 * LAYERS * HEADS).map(expected).collect::<Vec<f32>>());
+}
+
+/// A λ that joins a sweep adds its rows and touches none; what is there already is not made again.
+#[test]
+fn sweep_does_only_what_is_missing() {
+    let lab = Lab::new();
+    prompts(&lab, 5);
+    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
+    let first = lab.read("out/rows.jsonl");
+    lab.done(&format!("{SWEEP} --lambda 1,0.5,0"));
+    let second = lab.read("out/rows.jsonl");
+    assert!(second.starts_with(&first) && second.lines().count() == 15);
+    let (_, said) = lab.ends(0, &format!("{SWEEP} --lambda 0,0.5"));
+    assert!(said.contains("nothing left to do") && lab.read("out/rows.jsonl") == second, "{said}");
+    lab.done(&format!("{SWEEP} --lambda 1 --heads L3H5"));
+    assert!(lab.read("out/rows.jsonl").starts_with(&second));
+    let each = lab.done("sweep --model M --items q.jsonl --heads L0H1,L2H4 --each --lambda 0 --seeds 3,4 --temperature 1 --max-new-tokens 4 --out each --json");
+    let each: Value = serde_json::from_str(&each).unwrap();
+    let sets: Vec<&Value> = each["tables"].as_array().unwrap().iter().map(|table| &table["set"]).collect();
+    assert_eq!(sets, ["L0H1", "L2H4"]);
+    let rows = row_set(&lab, "each/rows.jsonl");
+    assert_eq!(rows.len(), 2 * 2 * 5);
+    assert_eq!(rows.iter().map(|row| row.2).collect::<BTreeSet<_>>(), [3, 4].into());
+}
+
+/// Cuts `rows.jsonl` at a byte, as a killed run leaves it, and runs the sweep again.
+fn heals(at: impl FnOnce(&str) -> usize) {
+    let lab = Lab::new();
+    prompts(&lab, 5);
+    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
+    let (text, rows) = (lab.read("out/rows.jsonl"), row_set(&lab, "out/rows.jsonl"));
+    let cut = at(&text);
+    lab.write("out/rows.jsonl", &text.as_bytes()[..cut]);
+    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
+    assert_eq!(row_set(&lab, "out/rows.jsonl"), rows);
+    let kept = text[..text.floor_char_boundary(cut)].rfind('\n').map_or(0, |at| at + 1);
+    assert!(lab.read("out/rows.jsonl").starts_with(&text[..kept]), "whole lines stay");
+}
+
+/// A row that was cut off when a run was killed is made again, and no other.
+#[test]
+fn a_row_cut_off_is_made_again() {
+    let last_line = |text: &str| text.trim_end().rfind('\n').unwrap() + 1;
+    heals(|text| text.floor_char_boundary(last_line(text).midpoint(text.len())));
+    heals(|text| text.len() - 1); // the line is whole, its end is not
+    heals(|_| 0);
+}
+
+/// The cut may fall inside a character.
+#[test]
+fn a_row_cut_off_inside_a_character_is_made_again() {
+    heals(|text| text.rfind('à').unwrap() + 1);
+}
+
+/// The files of a run directory.
+const RUN_FILES: [&str; 13] = [
+    "config.toml",
+    "manifest.json",
+    "rows.jsonl",
+    "judged.jsonl",
+    "features.npz",
+    "lambda.npz",
+    "attribution.json",
+    "attribution.csv",
+    "attribution.npz",
+    "sweep.json",
+    "report.html",
+    "report.json",
+    "report.md",
+];
+
+/// Writes an experiment over `count` questions, half of those whose answer holds a word having it as accepted answer.
+/// Returns the answers of the untouched model, and how many are right.
+fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<String, Value>, usize) {
+    prompts(lab, count);
+    let answers = by_id(&lab.done(&format!("generate --model M --items q.jsonl --max-new-tokens {new_tokens}")));
+    let word = |text: &str| text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).map(String::from);
+    let mut right = 0;
+    let items: Vec<Value> = lines(&lab.read("q.jsonl"))
+        .into_iter()
+        .enumerate()
+        .map(|(i, mut item)| {
+            let word = word(answers[item["id"].as_str().unwrap()]["response"].as_str().unwrap());
+            item["gold"] = match word.filter(|_| i.is_multiple_of(2)) {
+                Some(word) => json!(["nothing of the kind", word]),
+                None => json!("nothing of the kind"),
+            };
+            right += usize::from(item["gold"].is_array());
+            item
+        })
+        .collect();
+    lab.write_lines("q.jsonl", items);
+    lab.write("hedges.txt", "# none of them occurs\nperhaps\nI am not sure\n");
+    lab.write(
+        "x.toml",
+        format!(
+            "name = \"t\"\n[model]\npath = {:?}\n[items]\npath = \"q.jsonl\"\n[generate]\nmax_new_tokens = {new_tokens}\n\
+             max_rows = 2\n[judge]\nhedges = \"hedges.txt\"\n[attribute]\ndisposition = \"parity\"\na = \"cw\"\nb = \"cr\"\n\
+             shuffles = 20\nmin_cohort = 2\n[sweep]\nheads = \"top:2\"\nlambdas = [1, 1, 0.5]\n",
+            golden_dir("llama")
+        ),
+    );
+    (answers, right)
+}
+
+/// A whole experiment: every file is there, and each says what the stage before it found.
+#[test]
+fn run_does_a_whole_experiment() {
+    let lab = Lab::new();
+    let (answers, right) = write_experiment(&lab, 24, 12);
+    assert!(right >= 2 && right <= 22, "{right} right answers make no two cohorts");
+    let out = lab.done("run x.toml --out out");
+    let mut there: Vec<String> =
+        fs::read_dir(lab.path("out")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    there.sort();
+    let mut expected = RUN_FILES;
+    expected.sort_unstable();
+    assert_eq!(there, expected, "all files and no other");
+
+    let judged = by_id(&lab.read("out/judged.jsonl"));
+    let questions = by_id(&lab.read("q.jsonl"));
+    for (id, item) in &judged {
+        assert_eq!(item["response"], answers[id]["response"], "{id}");
+        assert_eq!(item["label"], if questions[id]["gold"].is_array() { "cr" } else { "cw" }, "{id}");
+    }
+    assert_eq!(judged.len(), 24);
+    let report = lab.json("out/report.json");
+    assert_eq!(report["cohorts"], json!({"cr": right, "cw": 24 - right}));
+    let attribution = lab.json("out/attribution.json");
+    assert_eq!(report["attribution"], attribution);
+    let disposition = &attribution["dispositions"][0];
+    assert_eq!((&disposition["n_a"], &disposition["n_b"]), (&json!(24 - right), &json!(right)));
+    assert_eq!(report["sweep"], lab.json("out/sweep.json")["tables"]);
+    let arms = report["sweep"][0]["arms"].as_array().unwrap();
+    assert_eq!(arms[0]["accuracy"], right as f64 / 24.0);
+    assert_eq!((&arms[1]["accuracy"], &arms[1]["changed"]), (&arms[0]["accuracy"], &json!(0.0)));
+    let variants = row_set(&lab, "out/rows.jsonl").into_iter().fold(BTreeMap::new(), |mut counts, row| {
+        *counts.entry(row.1).or_insert(0) += 1;
+        counts
+    });
+    assert_eq!((variants["base"], variants.len(), variants.values().sum::<usize>()), (24, 4, 4 * 24));
+
+    let npz = lab.npz("out/features.npz");
+    assert_eq!(array(&npz, "h_layers").dims(), [24, LAYERS, 72]);
+    let lengths: Vec<i64> =
+        counts(&npz, "total_len").iter().zip(counts(&npz, "prompt_len")).map(|(t, p)| t - p).collect();
+    let generated: Vec<i64> = (0..24).map(|i| answers[&format!("q{i}")]["n_tokens"].as_i64().unwrap()).collect();
+    assert_eq!(lengths, generated, "the very tokens that were generated");
+    assert_eq!(array(&lab.npz("out/lambda.npz"), "lambda").dims(), [3, LAYERS, HEADS]);
+    let page = lab.read("out/report.html");
+    assert!(page.contains("parity") && !page.contains("://") && !page.contains("src="));
+    assert_eq!(lab.read("out/report.md").trim_end(), out.trim_end());
+    assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
+}
+
+/// A run that is complete does nothing again; another attribution may follow in it, and its check may fail.
+#[test]
+fn run_goes_on_where_it_stopped() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    let first = lab.done("run x.toml --out out");
+    let contents = |lab: &Lab| RUN_FILES.map(|name| fs::read(lab.path("out").join(name)).unwrap());
+    let (before, features) = (contents(&lab), lab.modified("out/features.npz"));
+    let (second, said) = lab.ends(0, "run x.toml --out out");
+    assert!(said.contains("nothing left to do"), "{said}");
+    assert_eq!((second, lab.modified("out/features.npz")), (first, features));
+    for ((name, before), after) in RUN_FILES.iter().zip(before).zip(contents(&lab)) {
+        assert!(before == after, "{name} has changed");
+    }
+    fs::remove_file(lab.path("out/attribution.npz")).unwrap();
+    lab.done("run x.toml --out out");
+    assert!(lab.path("out/attribution.npz").exists(), "a file that is gone is made again");
+
+    let rows = lab.read("out/rows.jsonl");
+    lab.write("x.toml", lab.read("x.toml").replace("min_cohort = 2", "min_cohort = 100"));
+    let (out, _) = lab.ends(1, "run x.toml --out out");
+    assert!(out.contains("the experiment asks for 100"), "{out}");
+    lab.write("x.toml", lab.read("x.toml").replace("0.5]", "0.5, 0]"));
+    lab.ends(1, "run x.toml --out out");
+    assert!(lab.read("out/rows.jsonl").starts_with(&rows) && lab.read("out/rows.jsonl").lines().count() == 5 * 24);
+    let (out, _) = lab.ends(1, "run x.toml --out out --json");
+    assert_eq!(out, lab.read("out/report.json"));
+}
+
+/// A second run with nothing to add leaves `rows.jsonl` as it is, its time of change included.
+#[test]
+fn rows_that_are_complete_are_not_touched() {
+    let lab = Lab::new();
+    prompts(&lab, 2);
+    lab.done(&format!("{SWEEP} --lambda 1"));
+    let before = lab.modified("out/rows.jsonl");
+    lab.done(&format!("{SWEEP} --lambda 1"));
+    assert_eq!(lab.modified("out/rows.jsonl"), before);
+}
+
+/// `config.toml` is the experiment as it was resolved: it can be run from where it lies.
+#[test]
+fn a_resolved_experiment_can_be_run_again() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out out");
+    let (_, said) = lab.ends(0, "run out/config.toml --out out");
+    assert!(said.contains("nothing left to do"), "{said}");
+}
+
+/// Starts a line, interrupts it once rows are there, and checks that it ends as it should, with work left to do.
+fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
+    let mut child = lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !fs::read(lab.path(rows)).is_ok_and(|bytes| bytes.contains(&b'\n')) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let (out, said) = texts(&output);
+    assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{said}");
+    assert!(said.contains("what is finished stays"), "{said}");
+    let done = lab.read(rows).lines().count();
+    assert!(done > 0 && done < all, "{done} of {all} rows were done");
+}
+
+/// An interrupted sweep and an interrupted run keep their rows, and end as if they had not been interrupted.
+#[test]
+fn what_was_interrupted_goes_on() {
+    let lab = Lab::new();
+    write_experiment(&lab, 40, 150);
+    let sweep =
+        "sweep --model M --items q.jsonl --heads L0H1,L2H4 --lambda 1,1,0.5 --max-rows 2 --max-new-tokens 150 --out";
+    for (line, all) in [(sweep, 3 * 40), ("run x.toml --out", 4 * 40)] {
+        let name = &line[..3];
+        let (stopped, straight) = (format!("{name}-stopped"), format!("{name}-straight"));
+        let rows = format!("{stopped}/rows.jsonl");
+        interrupted(&lab, &format!("{line} {stopped}"), &rows, all);
+        let kept = lab.read(&rows);
+        let resumed = lab.done(&format!("{line} {stopped}"));
+        assert!(lab.read(&rows).starts_with(&kept));
+        assert_eq!(lab.done(&format!("{line} {straight}")), resumed);
+        let set = row_set(&lab, &rows);
+        assert_eq!(set.len(), all);
+        assert_eq!(set, row_set(&lab, &format!("{straight}/rows.jsonl")));
+    }
+    for name in ["attribution.json", "attribution.npz", "features.npz", "lambda.npz", "sweep.json", "report.md"] {
+        let of = |dir: &str| fs::read(lab.path(dir).join(name)).unwrap();
+        assert!(of("run-stopped") == of("run-straight"), "{name} differs");
+    }
+}
+
+/// Speed is measured for what was asked.
+#[test]
+fn bench_measures() {
+    let lab = Lab::new();
+    let out = lab.done("bench --model M --prompt-tokens 8 --new-tokens 3 --rows 1,2 --repeat 2 --plan L0H1:0.5 --json");
+    let result: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&result["model"], &result["plan"]), (&json!("llama"), &json!("L0H1:0.5")));
+    assert_eq!(result["prefill"]["tokens_per_s"].as_array().unwrap().len(), 2);
+    let rows: Vec<_> = result["decode"].as_array().unwrap().iter().map(|d| d["rows"].as_u64().unwrap()).collect();
+    assert_eq!(rows, [1, 2]);
+    assert!(result["decode"].as_array().unwrap().iter().all(|d| d["step_ms"].as_array().unwrap().len() == 3));
+}

@@ -63,6 +63,8 @@ pub struct ItemsConfig {
     /// Prompts are texts as they stand, and no chat messages.
     #[serde(default)]
     pub raw: bool,
+    /// A system message before every prompt, in place of the template's own.
+    pub system: Option<String>,
 }
 
 /// How answers are generated.
@@ -177,6 +179,9 @@ impl Experiment {
             if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !lambda.is_finite()) {
                 return Err(format!("[sweep] lambda {lambda} is not a finite number"));
             }
+        }
+        if self.items.raw && self.items.system.is_some() {
+            return Err("[items] a system message needs the chat template, which raw leaves out".into());
         }
         self.generate.sampling.check().map_err(|e| format!("[generate] {e}"))
     }

@@ -32,13 +32,19 @@ pub struct Item {
 }
 
 impl Item {
-    /// The prompt as text, for people to read.
+    /// Puts a system message before a plain prompt; conversations and token ids are left as they are.
+    pub(crate) fn with_system(&mut self, system: &str) {
+        if let Input::Prompt(text) = &self.input {
+            let system = Message { role: "system".into(), content: system.into() };
+            self.input = Input::Messages(vec![system, Message::user(text)]);
+        }
+    }
+
+    /// The prompt as text, for people to read: of a conversation, its last message.
     pub fn prompt_text(&self) -> String {
         match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
-            Input::Messages(messages) => {
-                messages.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n")
-            }
+            Input::Messages(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
             Input::Ids(ids) => format!("{} token ids", ids.len()),
         }
     }

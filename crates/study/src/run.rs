@@ -56,6 +56,7 @@ struct Base<'a> {
     items: String,
     limit: Option<usize>,
     raw: bool,
+    system: Option<&'a str>,
     generate: &'a crate::GenerateConfig,
     hedges: Option<String>,
 }
@@ -73,6 +74,9 @@ pub fn run(
 ) -> Result<Outcome> {
     let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
     items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
+    if let Some(system) = &experiment.items.system {
+        items.iter_mut().for_each(|item| item.with_system(system));
+    }
     let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
     let content = |path: &std::path::Path| std::fs::read_to_string(path).map_err(StudyError::read(path));
     let hedges = experiment.judge.as_ref().map(|judge| content(&judge.hedges)).transpose()?;
@@ -81,6 +85,7 @@ pub fn run(
         items: content(&experiment.items.path)?,
         limit: experiment.items.limit,
         raw: experiment.items.raw,
+        system: experiment.items.system.as_deref(),
         generate: &experiment.generate,
         hedges,
     });
@@ -289,6 +294,9 @@ impl<'a> Study<'a> {
         fact("weights (SHA-256)", identity.weights_sha256.clone());
         fact("held in", format!("{} on {}", identity.dtype, identity.device));
         fact("items", format!("{} of {}", items.len(), file_name(&self.experiment.items.path)));
+        if let Some(system) = &self.experiment.items.system {
+            fact("system message", system.clone());
+        }
         let decoding = if generate.sampling.temperature == 0.0 {
             "greedy".to_string()
         } else {
