@@ -274,18 +274,23 @@ fn experiments_that_cannot_be_read() {
 #[test]
 fn experiments_whose_last_stage_cannot_be() {
     let bench = Bench::new();
+    bench.write_cohorts("c.jsonl");
+    let labelled = experiment().replace("q.jsonl", "c.jsonl");
     for (from, to, parts) in [
         ("top:2", "top:0", &["[sweep] heads", "top:0"][..]),
         ("top:2", "top:99", &["[sweep] heads", "top:99", "24 heads"]),
         ("top:2", "top:two", &["[sweep] heads", "top:two", "top:k"]),
-        ("b = \"b\"", "b = \"a\"", &["both 'a'", "two different labels"]),
+        ("b = \"b\"", "b = \"a\"", &["'a'", "two different labels"]),
         ("b = \"b\"", "b = \"b\", last_n = 0", &["last_n", "at least 1"]),
+        ("b = \"b\"", "b = \"z\"", &["cohort 'z' has 0 items", "a 3, b 3"]),
+        ("c.jsonl", "q.jsonl", &["cohort 'a' has 0 items", "unlabelled 3"]),
     ] {
-        bench.write("x.toml", experiment().replacen(from, to, 1));
+        bench.write("x.toml", labelled.replacen(from, to, 1));
         bench.refused("run x.toml --out out", parts);
     }
-    bench.write("x.toml", experiment());
+    bench.write("x.toml", &labelled);
     bench.refused("run x.toml --out out --limit 0", &["limit", "at least 1"]);
+    bench.done("run x.toml --out out --json");
 }
 
 /// Directories whose weights are missing, cut short, or of another model.
@@ -494,7 +499,7 @@ fn items_that_cannot_be_used() {
     }
     bench.refused("run x.toml --out out", &parts);
     bench.refused("generate --model M --items q.jsonl hi", &["cannot be used with"]);
-    bench.refused("generate --model M", &["--items"]);
+    bench.refused("generate --model M", &["<PROMPT>"]);
 }
 
 /// Inputs that are longer than the context, or hold ids beyond the vocabulary, are named by their item.

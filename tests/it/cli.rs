@@ -156,7 +156,7 @@ fn inspect_says_what_the_model_has() {
 
     fs::copy(golden_dir("llama").join("model.f32.gguf"), lab.path("m.gguf")).unwrap();
     let gguf: Value = serde_json::from_str(&lab.done("inspect --model m.gguf --json")).unwrap();
-    for name in ["layers", "d_model", "vocab", "context", "slots", "parameters", "sites", "stop_tokens"] {
+    for name in ["layers", "d_model", "vocab", "context", "slots", "parameters", "sites"] {
         assert_eq!(gguf[name], facts[name], "{name}");
     }
     let text = lab.done("inspect --model M");
@@ -756,10 +756,10 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
 #[test]
 fn what_was_interrupted_goes_on() {
     let lab = Lab::new();
-    write_experiment(&lab, 40, 150);
+    write_experiment(&lab, 60, 60);
     let sweep =
-        "sweep --model M --items q.jsonl --heads L0H1,L2H4 --lambda 1,1,0.5 --max-rows 2 --max-new-tokens 150 --out";
-    for (line, all) in [(sweep, 3 * 40), ("run x.toml --out", 4 * 40)] {
+        "sweep --model M --items q.jsonl --heads L0H1,L2H4 --lambda 1,1,0.5 --max-rows 2 --max-new-tokens 60 --out";
+    for (line, all) in [(sweep, 3 * 60), ("run x.toml --out", 4 * 60)] {
         let name = &line[..3];
         let (stopped, straight) = (format!("{name}-stopped"), format!("{name}-straight"));
         let rows = format!("{stopped}/rows.jsonl");
@@ -775,6 +775,21 @@ fn what_was_interrupted_goes_on() {
     for name in ["attribution.json", "attribution.npz", "features.npz", "lambda.npz", "sweep.json", "report.md"] {
         let of = |dir: &str| fs::read(lab.path(dir).join(name)).unwrap();
         assert!(of("run-stopped") == of("run-straight"), "{name} differs");
+    }
+}
+
+/// An answer is read as the tokens it was generated as: up to the end of the context, and even if its text would take
+/// more tokens than fit.
+#[test]
+fn run_reads_the_tokens_that_were_generated() {
+    let lab = Lab::new();
+    let (answers, _) = write_experiment(&lab, 24, 1000);
+    lab.done("run x.toml --out out");
+    let npz = lab.npz("out/features.npz");
+    let (total, prompt) = (counts(&npz, "total_len"), counts(&npz, "prompt_len"));
+    for (i, (total, prompt)) in total.into_iter().zip(prompt).enumerate() {
+        assert_eq!(json!(total - prompt), answers[&format!("q{i}")]["n_tokens"], "q{i}");
+        assert!(total <= 256, "q{i} has {total} tokens, but the context is 256");
     }
 }
 

@@ -76,7 +76,7 @@ fn k_quants_are_read_as_stored() {
     let ids = Golden::read("llama-blocks").ids("input_ids");
     let write = |name: &str, kind: Option<GgmlDType>, plain: bool| {
         let mut tensors = Vec::new();
-        for name in content.tensor_infos.keys() {
+        for name in content.tensor_infos.keys().collect::<std::collections::BTreeSet<_>>() {
             let tensor = content.tensor(&mut Cursor::new(&bytes), name, &Device::Cpu).unwrap();
             let tensor = tensor.dequantize(&Device::Cpu).unwrap();
             // K-quants pack rows of 256 values: the output projection has them.
@@ -91,7 +91,8 @@ fn k_quants_are_read_as_stored() {
             };
             tensors.push((name.clone(), stored));
         }
-        let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let metadata: std::collections::BTreeMap<_, _> = content.metadata.iter().collect();
+        let metadata: Vec<_> = metadata.into_iter().map(|(key, value)| (key.as_str(), value)).collect();
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let file = dir.path().join(name);
         gguf_file::write(&mut File::create(&file).unwrap(), &metadata, &tensors).unwrap();

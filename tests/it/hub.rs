@@ -1,7 +1,5 @@
 //! Hub ids against a mock hub: what is downloaded, what is kept, what happens when network or hub misbehave.
 
-#![expect(clippy::unwrap_used, reason = "in the mock and the helpers a surprise is a failure of the test too")]
-
 mod mock;
 
 use std::collections::HashMap;

@@ -53,7 +53,8 @@ fn scaling_z_is_folding_lambda_into_the_weights() {
     for name in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden_dir("llama").join(name), dir.path().join(name)).unwrap();
     }
-    let mut tensors = candle_core::safetensors::load(golden_dir("llama").join("model.safetensors"), &Device::Cpu).unwrap();
+    let mut tensors =
+        candle_core::safetensors::load(golden_dir("llama").join("model.safetensors"), &Device::Cpu).unwrap();
     let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
     let w = &tensors[&name];
     let factor: Vec<f32> =
@@ -122,7 +123,13 @@ fn engine() -> Engine {
     Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
 }
 
-fn generate(engine: &Engine, requests: &[Request], plans: &[HeadPlan], max_rows: usize, prefill: usize) -> Vec<Generated> {
+fn generate(
+    engine: &Engine,
+    requests: &[Request],
+    plans: &[HeadPlan],
+    max_rows: usize,
+    prefill: usize,
+) -> Vec<Generated> {
     let mut results = vec![None; requests.len()];
     let options = GenerateOptions { max_rows, prefill_tokens: prefill, stop: None };
     engine

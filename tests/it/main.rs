@@ -1,5 +1,11 @@
 //! One integration binary: goldens, laws, sites, GGUF, the real model, the hub, the command line, layering.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in a test a surprise is a failure, and the measured share is shown"
+)]
+
 mod bad_input;
 mod cli;
 mod gguf;

@@ -32,8 +32,7 @@ fn open(path: &std::path::Path, dtype: DType) -> Engine {
 }
 
 fn greedy(engine: &Engine, ids: &[u32], plan: &HeadPlan) -> Vec<u32> {
-    let request =
-        Request { ids: ids.to_vec(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 64 };
+    let request = Request { ids: ids.to_vec(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 64 };
     let mut tokens = Vec::new();
     engine
         .generate(&[request], std::slice::from_ref(plan), &GenerateOptions::default(), |event| {
@@ -160,8 +159,7 @@ fn the_bf16_directory_is_transformers_and_candles_llama() {
 /// Logits of the last token by `candle_transformers::models::llama`.
 fn candle_llama(dir: &std::path::Path, ids: &[u32]) -> Tensor {
     use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
-    let config: LlamaConfig =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("config.json")).unwrap()).unwrap();
+    let config: LlamaConfig = serde_json::from_str(&std::fs::read_to_string(dir.join("config.json")).unwrap()).unwrap();
     let config = config.into_config(false);
     let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     let vars = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);

@@ -1,5 +1,11 @@
 //! Helpers shared by the integration tests: the golden files, and models built from them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in a test a surprise is a failure, and the measured share is shown"
+)]
+
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -76,7 +82,8 @@ pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) 
     let hidden = match plan {
         None => model.forward(&ids, &batch, &mut cache, &mut recorder),
         Some(plan) => {
-            let mut scale = HeadScale::compile(&[plan.clone()], model.spec(), DType::F32, &Device::Cpu).unwrap();
+            let mut scale =
+                HeadScale::compile(std::slice::from_ref(plan), model.spec(), DType::F32, &Device::Cpu).unwrap();
             let result = model.forward(&ids, &batch, &mut cache, &mut Tee(vec![&mut scale, &mut recorder]));
             scale.check_fired().expect("a planned head fires");
             result

@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn templates_of_python_run() {
         assert_eq!(render("{{ bos_token }}{{ messages[0]['content'].strip() }}"), Ok("<s>Hi".into()));
-        let blocks = "{% for m in messages %}\n{% if m.role.startswith('u') %}\n[{{ m.role|upper }}]\n{% endif %}\n{% endfor %}";
+        let blocks =
+            "{% for m in messages %}\n{% if m.role.startswith('u') %}\n[{{ m.role|upper }}]\n{% endif %}\n{% endfor %}";
         assert_eq!(render(blocks), Ok("[USER]\n".into()));
         assert_eq!(render("{%- if add_generation_prompt %}>{% endif %}{{ undefined_name }}"), Ok(">".into()));
     }

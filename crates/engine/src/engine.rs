@@ -67,18 +67,18 @@ fn locate(choice: &ModelChoice) -> Result<Located> {
     Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit) })
 }
 
-/// The device that was asked for. `auto` takes the best one this binary was built for and this machine has.
+/// The device that was asked for.
 fn device(asked: &str) -> Result<Device> {
     let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
     let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
     let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
     match kind {
-        "cpu" => Ok(Device::Cpu),
+        // A GPU is taken only when asked for: what is measured must not depend on where the binary happens to run.
+        "cpu" | "auto" | "" => Ok(Device::Cpu),
         "cuda" if !candle_core::utils::cuda_is_available() => Err(fail("this binary was built without CUDA")),
         "metal" if !candle_core::utils::metal_is_available() => Err(fail("this binary was built without Metal")),
         "cuda" => Device::new_cuda(index).map_err(|e| fail(&e.to_string())),
         "metal" => Device::new_metal(index).map_err(|e| fail(&e.to_string())),
-        "auto" | "" => Ok(Device::Cpu),
         _ => Err(fail("devices are auto, cpu, cuda, cuda:N and metal")),
     }
 }

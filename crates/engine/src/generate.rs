@@ -306,8 +306,7 @@ impl SharedStarts {
 fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // In blocks of f32, summed in f64: the vocabulary is long.
-    let sum: f64 =
-        logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| (l - top).exp()).sum::<f32>())).sum();
+    let sum: f64 = logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| (l - top).exp()).sum::<f32>())).sum();
     if !sum.is_finite() || !top.is_finite() {
         return Err(EngineError::NotANumber { what: format!("row {}", run.row) });
     }

@@ -61,9 +61,7 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
+        self.inner.decode(ids, true).map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
     }
 
     /// The tokenizer as a `tokenizer.json`.
@@ -71,9 +69,7 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn to_json(&self) -> Result<String> {
-        self.inner
-            .to_string(false)
-            .map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
+        self.inner.to_string(false).map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
     }
 
     /// The id of a token by its text.

@@ -85,10 +85,8 @@ mod tests {
 
     #[test]
     fn tokens_know_their_place() {
-        let batch = Batch::new(vec![
-            Span { slot: 3, start: 0, len: 3, row: 1 },
-            Span { slot: 0, start: 9, len: 1, row: 0 },
-        ]);
+        let batch =
+            Batch::new(vec![Span { slot: 3, start: 0, len: 3, row: 1 }, Span { slot: 0, start: 9, len: 1, row: 0 }]);
         assert_eq!(batch.tokens(), 4);
         assert_eq!(batch.positions(), [0, 1, 2, 9]);
         assert_eq!(batch.rows(), [1, 1, 1, 0]);

@@ -100,7 +100,6 @@ impl Tap for Recorder {
         self.0.push((site, x.clone()));
         Ok(x)
     }
-
 }
 
 #[cfg(test)]

@@ -137,7 +137,8 @@ impl HeadList {
         match text.split_once(':') {
             None => Ok((text.parse()?, None)),
             Some((at, lambda)) => {
-                let lambda = lambda.trim().parse().map_err(|_| syntax(text, "a head and its lambda, such as L7H6:0.5"))?;
+                let lambda =
+                    lambda.trim().parse().map_err(|_| syntax(text, "a head and its lambda, such as L7H6:0.5"))?;
                 Ok((at.parse()?, Some(lambda)))
             }
         }
@@ -195,7 +196,8 @@ impl HeadList {
 }
 
 fn syntax(text: &str, expected: &str) -> PlanError {
-    let text = if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text.into() };
+    let text =
+        if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text.into() };
     PlanError::Syntax { text, expected: expected.into() }
 }
 
@@ -303,6 +305,9 @@ mod tests {
             let message = plan(text).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
         }
-        assert_eq!(HeadList::parse("L7H6").unwrap().plan(None), Err(PlanError::NoLambda(HeadRef { layer: 7, head: 6 })));
+        assert_eq!(
+            HeadList::parse("L7H6").unwrap().plan(None),
+            Err(PlanError::NoLambda(HeadRef { layer: 7, head: 6 }))
+        );
     }
 }

@@ -34,7 +34,8 @@ impl HeadScale {
             plan.check(spec).map_err(candle_core::Error::wrap)?;
             for (at, lambda) in plan.iter() {
                 let heads = spec.head_count(at.layer);
-                values.entry(at.layer).or_insert_with(|| vec![1.0; plans.len() * heads])[row * heads + at.head] = lambda;
+                values.entry(at.layer).or_insert_with(|| vec![1.0; plans.len() * heads])[row * heads + at.head] =
+                    lambda;
             }
         }
         let lambda = values
@@ -70,7 +71,9 @@ impl Tap for HeadScale {
         for span in batch.spans() {
             match self.tokens.get_mut(span.row) {
                 Some(count) => *count += span.len as u64,
-                None => candle_core::bail!("row {} of the batch has no plan; plans are 0 to {}", span.row, self.fired.len()),
+                None => {
+                    candle_core::bail!("row {} of the batch has no plan; plans are 0 to {}", span.row, self.fired.len())
+                }
             }
         }
         self.rows = Some(Tensor::from_vec(batch.rows(), batch.tokens(), &self.device)?);

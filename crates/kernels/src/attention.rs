@@ -111,9 +111,7 @@ impl CustomOp3 for Attend<'_> {
             bail!("attend: queries, keys and values must be contiguous");
         };
         let (q, k, v) = (&q.as_slice::<f32>()?[q0..q1], &k.as_slice::<f32>()?[k0..k1], &v.as_slice::<f32>()?[v0..v1]);
-        if let Some(span) =
-            self.spans.iter().find(|s| s.first + s.len > n || s.cache + s.start + s.len > rows)
-        {
+        if let Some(span) = self.spans.iter().find(|s| s.first + s.len > n || s.cache + s.start + s.len > rows) {
             bail!("attend: {span:?} reaches outside {n} queries or {rows} cache rows");
         }
         let tiles = self.tiles(heads, kv, dim);
@@ -178,12 +176,30 @@ unsafe fn tile_generic<S: Simd>(
     macro_rules! by_count {
         ($m:ident => $body:expr) => {
             match tile.count {
-                1 => { const $m: usize = 1; $body }
-                2 => { const $m: usize = 2; $body }
-                3 => { const $m: usize = 3; $body }
-                4 => { const $m: usize = 4; $body }
-                5 => { const $m: usize = 5; $body }
-                _ => { const $m: usize = 6; $body }
+                1 => {
+                    const $m: usize = 1;
+                    $body
+                }
+                2 => {
+                    const $m: usize = 2;
+                    $body
+                }
+                3 => {
+                    const $m: usize = 3;
+                    $body
+                }
+                4 => {
+                    const $m: usize = 4;
+                    $body
+                }
+                5 => {
+                    const $m: usize = 5;
+                    $body
+                }
+                _ => {
+                    const $m: usize = 6;
+                    $body
+                }
             }
         };
     }
@@ -315,14 +331,20 @@ mod tests {
     }
 
     /// Packed queries for spans (start, len), their caches end to end.
-    fn inputs(spans: &[(usize, usize)], heads: usize, kv: usize, dim: usize) -> Result<(Tensor, Tensor, Tensor, Vec<AttentionSpan>)> {
+    fn inputs(
+        spans: &[(usize, usize)],
+        heads: usize,
+        kv: usize,
+        dim: usize,
+    ) -> Result<(Tensor, Tensor, Tensor, Vec<AttentionSpan>)> {
         let (mut first, mut cache, mut list) = (0, 0, Vec::new());
         for &(start, len) in spans {
             list.push(AttentionSpan { first, len, start, cache });
             first += len;
             cache += start + len;
         }
-        let make = |rows, heads, seed| Tensor::from_vec(values(rows * heads * dim, seed), (rows, heads, dim), &Device::Cpu);
+        let make =
+            |rows, heads, seed| Tensor::from_vec(values(rows * heads * dim, seed), (rows, heads, dim), &Device::Cpu);
         Ok((make(first, heads, 3)?, make(cache, kv, 5)?, make(cache, kv, 11)?, list))
     }
 

@@ -8,6 +8,12 @@
 //! once or decoded token by token gives the same bits, so what differs between two arms of a sweep is the intervention.
 //! The instruction set does change the order; [`Level::best`] is what this machine runs.
 
+#![allow(
+    clippy::inline_always,
+    reason = "a vector operation must end up inside the function that enables its instructions"
+)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and column, as they are drawn")]
+
 mod activation;
 mod attention;
 mod dot;

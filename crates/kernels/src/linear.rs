@@ -88,7 +88,11 @@ fn run<W: Element>(level: Level, x: &[f32], w: &[W], (m, n, k): (usize, usize, u
         }
     };
     let chunks = n.div_ceil(rows);
-    if m * n * k < SERIAL { (0..chunks).for_each(task) } else { (0..chunks).into_par_iter().for_each(task) }
+    if m * n * k < SERIAL {
+        (0..chunks).for_each(task);
+    } else {
+        (0..chunks).into_par_iter().for_each(task);
+    }
     out
 }
 
@@ -175,7 +179,9 @@ mod tests {
 
     fn inputs(m: usize, n: usize, k: usize, dtype: DType) -> Result<(Tensor, Tensor)> {
         let values = |count: usize, seed: u32| -> Vec<f32> {
-            (0..count as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+            (0..count as u32)
+                .map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0)
+                .collect()
         };
         let x = Tensor::from_vec(values(m * k, 7), (m, k), &Device::Cpu)?;
         Ok((x, Tensor::from_vec(values(n * k, 99), (n, k), &Device::Cpu)?.to_dtype(dtype)?))
@@ -188,7 +194,8 @@ mod tests {
             let fast = x.apply_op2_no_bwd(&w, &Linear(level))?;
             assert_eq!(fast.dims(), oracle.dims());
             if m * n > 0 {
-                let worst = f64::from((fast - &oracle)?.abs()?.max_all()?.to_scalar::<f32>()?) / (k as f64).sqrt().max(1.0);
+                let worst =
+                    f64::from((fast - &oracle)?.abs()?.max_all()?.to_scalar::<f32>()?) / (k as f64).sqrt().max(1.0);
                 println!("linear {level:?} {m}x{n}x{k} {dtype:?}: {worst:e} of {TOLERANCE:e}");
                 assert!(worst < TOLERANCE, "{level:?} {m}x{n}x{k} {dtype:?}: {worst:e}");
             }

@@ -78,7 +78,9 @@ impl Cache {
     pub fn copy_start(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
         match (self.lengths.get(from), self.lengths.get(to)) {
             (Some(&held), Some(_)) if held >= len && from != to => {}
-            _ => bail!("cannot copy {len} tokens from cache slot {from} to {to}: {:?} are held", self.lengths.get(from)),
+            _ => {
+                bail!("cannot copy {len} tokens from cache slot {from} to {to}: {:?} are held", self.lengths.get(from))
+            }
         }
         for layer in self.layers.iter().flatten() {
             for tensor in [&layer.keys, &layer.values] {

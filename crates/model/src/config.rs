@@ -183,10 +183,8 @@ impl Keys<'_> {
     }
 
     fn get<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>, kind: &str) -> Result<T, ModelError> {
-        let value = self
-            .root
-            .get(key)
-            .ok_or_else(|| ModelError::MissingKey { path: self.path.into(), key: key.into() })?;
+        let value =
+            self.root.get(key).ok_or_else(|| ModelError::MissingKey { path: self.path.into(), key: key.into() })?;
         read(value).ok_or_else(|| self.unsupported(key, value, kind))
     }
 

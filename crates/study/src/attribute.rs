@@ -130,11 +130,7 @@ fn effects(features: &Features, table: &Table, options: &AttributeOptions<'_>) -
             p_max: p_max[slot],
             d_naive: direction.d_naive,
             // Against the fast path's own value: observed and null must come from the same arithmetic.
-            p_directional: permuted(
-                projectors[slot].d_naive(&table.labels),
-                &null_direction[slot],
-                Tail::Greater,
-            ),
+            p_directional: permuted(projectors[slot].d_naive(&table.labels), &null_direction[slot], Tail::Greater),
             cos_means: direction.cos_means,
             direction_norm: direction.norm,
             relative_norm: direction.relative_norm,

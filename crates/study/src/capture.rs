@@ -5,11 +5,7 @@ use std::sync::atomic::AtomicBool;
 use headtemper_engine::{CaptureRequest, Encoded, Engine, Fired, HeadsWanted, Input};
 use headtemper_hook::{HeadPlan, Site};
 
-use crate::{
-    Features, FeatureMeta, Item, Progress, Result,
-    error::back,
-    features::HeadVectors,
-};
+use crate::{FeatureMeta, Features, Item, Progress, Result, error::back, features::HeadVectors};
 
 /// What to capture.
 pub struct CaptureOptions<'a> {

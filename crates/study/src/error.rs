@@ -101,9 +101,7 @@ impl StudyError {
     pub fn interrupted(&self) -> bool {
         match self {
             Self::Engine(EngineError::Interrupted) => true,
-            Self::Engine(EngineError::Receiver(inner)) => {
-                inner.downcast_ref::<Self>().is_some_and(Self::interrupted)
-            }
+            Self::Engine(EngineError::Receiver(inner)) => inner.downcast_ref::<Self>().is_some_and(Self::interrupted),
             _ => false,
         }
     }

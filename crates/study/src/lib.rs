@@ -41,9 +41,9 @@ pub use progress::{Progress, Silent};
 pub use results::{attribution_of, write_attribution, write_lambda};
 pub use rows::{Row, RowLog};
 pub use run::{Outcome, run};
-pub use verbs::{AttributeRun, SweepRun, attribute_run, sweep_run};
-pub use tables::{heads_markdown, sweep_markdown};
 pub use sweep::{Arm, SweepOptions, arms, sweep, tables_of};
+pub use tables::{heads_markdown, sweep_markdown};
+pub use verbs::{AttributeRun, SweepRun, attribute_run, sweep_run};
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, StudyError>;

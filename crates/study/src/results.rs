@@ -49,10 +49,13 @@ pub fn write_attribution(run: &RunDir, attribution: &Attribution, features: &Fea
     npz.save(&run.file("attribution.npz"))
 }
 
+/// One number of a head.
+type Column = fn(&HeadEffect) -> f64;
+
 fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
     npz.add(format!("{prefix}slot_layer"), Array::counts(heads.iter().map(|h| h.layer)));
     npz.add(format!("{prefix}slot_head"), Array::counts(heads.iter().map(|h| h.head)));
-    let columns: [(&str, fn(&HeadEffect) -> f64); 12] = [
+    let columns: [(&str, Column); 12] = [
         ("mean_a", |h| h.mean_a),
         ("mean_b", |h| h.mean_b),
         ("delta", |h| h.delta),

@@ -49,6 +49,9 @@ struct Study<'a> {
     facts: Vec<(String, String)>,
 }
 
+/// The rows of every arm, by item.
+type ArmRows = Vec<(Arm, Vec<Row>)>;
+
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
 #[derive(Serialize)]
 struct Base<'a> {
@@ -75,7 +78,9 @@ pub fn run(
     let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
     items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
     if let Some(system) = &experiment.items.system {
-        items.iter_mut().for_each(|item| item.with_system(system));
+        for item in &mut items {
+            item.with_system(system);
+        }
     }
     let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
     let content = |path: &std::path::Path| std::fs::read_to_string(path).map_err(StudyError::read(path));
@@ -100,8 +105,7 @@ pub fn run(
     run.note("identity", engine.identity())?;
     let log = RowLog::open(&run.file("rows.jsonl"))?;
     let facts = Vec::new();
-    let mut study =
-        Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
+    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
 
     let base = study.generate(&mut items, progress)?;
     let attribution = study.attribute(&items, &base, progress)?;
@@ -205,7 +209,7 @@ impl<'a> Study<'a> {
         items: &[Item],
         attribution: &Attribution,
         progress: &mut dyn Progress,
-    ) -> Result<(Option<Vec<SweepTable>>, Vec<(Arm, Vec<Row>)>)> {
+    ) -> Result<(Option<Vec<SweepTable>>, ArmRows)> {
         let Some(config) = &self.experiment.sweep else { return Ok((None, Vec::new())) };
         let heads = self.swept(config, attribution)?;
         let sets = if config.each { heads.iter().map(|&at| vec![at]).collect() } else { vec![heads] };
@@ -218,7 +222,11 @@ impl<'a> Study<'a> {
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         // A run that had nothing left to do fired nothing: what the run that did the work counted stays.
         let fired = if fired > 0 { json!(fired) } else { self.run.notes("sweep")["fired_tokens"].clone() };
-        self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired_tokens": fired}))?;
+        self.run.finish(
+            "sweep",
+            &key,
+            json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired_tokens": fired}),
+        )?;
         Ok((Some(tables), arms.into_iter().zip(rows).collect()))
     }
 
@@ -286,7 +294,10 @@ impl<'a> Study<'a> {
         let mut fact = |name: &str, value: String| self.facts.push((name.into(), value));
         fact("experiment", self.experiment.name.clone());
         fact("model", identity.model.clone());
-        fact("geometry", format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()));
+        fact(
+            "geometry",
+            format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
+        );
         fact("parameters", spec.parameters.to_string());
         if let Some(revision) = &identity.revision {
             fact("revision", revision.clone());

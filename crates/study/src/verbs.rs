@@ -54,9 +54,8 @@ pub fn attribute_run(
 ) -> Result<Outcome> {
     let all = labels(items);
     let [a, b] = cohorts_of(&all, settings.a, settings.b, 2)?;
-    let silent = |&&row: &&usize| {
-        items[row].response.is_none() && !matches!(items[row].input, headtemper_engine::Input::Ids(_))
-    };
+    let silent =
+        |&&row: &&usize| items[row].response.is_none() && !matches!(items[row].input, headtemper_engine::Input::Ids(_));
     if let Some(&row) = a.rows.iter().chain(&b.rows).find(silent) {
         let why = format!("item '{}' has no response; attribution reads prompt and response", items[row].id);
         return Err(StudyError::content(settings.items_path, why));
@@ -159,8 +158,7 @@ pub fn sweep_run(
     let mut log = RowLog::open(&run.file("rows.jsonl"))?;
     let (rows, fired) = sweep(engine, settings.items, settings.arms, settings.options, &mut log, progress)?;
     write_lambda(&run, settings.arms, engine.spec())?;
-    let tables =
-        tables_of(settings.items, settings.arms, &rows, settings.judge, settings.options.max_new_tokens);
+    let tables = tables_of(settings.items, settings.arms, &rows, settings.judge, settings.options.max_new_tokens);
     write_json(&run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
     let variants: Vec<&str> = settings.arms.iter().map(|arm| arm.variant.as_str()).collect();
     let fired = if fired > 0 { json!(fired) } else { run.notes("sweep")["fired_tokens"].clone() };

@@ -24,11 +24,8 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         items.len()
     );
     let requests = requests(&engine, &items, plans.len(), args)?;
-    let settings = GenerateOptions {
-        max_rows: args.max_rows,
-        stop: Some(ui::stop_on_interrupt()),
-        ..GenerateOptions::default()
-    };
+    let settings =
+        GenerateOptions { max_rows: args.max_rows, stop: Some(ui::stop_on_interrupt()), ..GenerateOptions::default() };
     let streamed = args.items.is_none() && !args.json;
     let start = Instant::now();
     let (mut written, mut tokens, mut reason) = (0, 0, FinishReason::Stop);
@@ -75,10 +72,9 @@ fn single(args: &Generate) -> Result<Item> {
     }
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty");
     let input = match (&args.system, args.raw) {
-        (Some(system), _) => Input::Messages(vec![
-            Message { role: "system".into(), content: system.clone() },
-            Message::user(prompt),
-        ]),
+        (Some(system), _) => {
+            Input::Messages(vec![Message { role: "system".into(), content: system.clone() }, Message::user(prompt)])
+        }
         (None, true) => Input::Raw(prompt),
         (None, false) => Input::Prompt(prompt),
     };
@@ -88,9 +84,9 @@ fn single(args: &Generate) -> Result<Item> {
         response: None,
         prompt_len: None,
         label: None,
-        scores: Default::default(),
+        scores: std::collections::BTreeMap::default(),
         gold: Vec::new(),
-        other: Default::default(),
+        other: serde_json::Map::default(),
     })
 }
 

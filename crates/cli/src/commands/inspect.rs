@@ -25,15 +25,14 @@ fn facts(engine: &Engine) -> Value {
         .iter()
         .enumerate()
         .map(|(layer, heads)| match heads {
-            Some(h) => json!({"layer": layer, "mixer": "attention", "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim}),
+            Some(h) => {
+                json!({"layer": layer, "mixer": "attention", "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
+            }
             None => json!({"layer": layer, "mixer": "other", "heads": 0}),
         })
         .collect();
-    let stop: Vec<Value> = engine
-        .stop()
-        .ids()
-        .map(|id| json!({"id": id, "token": engine.tokenizer().token(id)}))
-        .collect();
+    let stop: Vec<Value> =
+        engine.stop().ids().map(|id| json!({"id": id, "token": engine.tokenizer().token(id)})).collect();
     let cache_dtype = if engine.model().device().is_cpu() { candle_core::DType::F32 } else { engine.model().dtype() };
     json!({
         "identity": identity,
@@ -65,17 +64,17 @@ fn text(engine: &Engine, facts: &Value) -> String {
         }
     }
     let layers: Vec<String> = groups.iter().map(|(kind, count)| format!("{count} layers of {kind}")).collect();
-    let stop: Vec<String> = engine
-        .stop()
-        .ids()
-        .map(|id| format!("{id} {}", engine.tokenizer().token(id).unwrap_or_default()))
-        .collect();
+    let stop: Vec<String> =
+        engine.stop().ids().map(|id| format!("{id} {}", engine.tokenizer().token(id).unwrap_or_default())).collect();
     let last = spec.layers.len() - 1;
     let megabytes = |key: &str| facts[key].as_u64().unwrap_or(0) as f64 / 1e6;
     let lines = [
         ("architecture", identity.architecture.clone()),
         ("layers", layers.join("; ")),
-        ("heads", format!("{} in all, L0H0 to L{last}H{}", spec.slots().len(), spec.head_count(last).saturating_sub(1))),
+        (
+            "heads",
+            format!("{} in all, L0H0 to L{last}H{}", spec.slots().len(), spec.head_count(last).saturating_sub(1)),
+        ),
         ("widths", format!("d_model {}, vocabulary {}, context {}", spec.d_model, spec.vocab, spec.context)),
         ("parameters", spec.parameters.to_string()),
         (

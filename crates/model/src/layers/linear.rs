@@ -14,11 +14,7 @@ impl Linear {
     }
 
     /// Several projections of the same input as one, their outputs side by side: the input is read once.
-    pub(crate) fn fused(
-        weights: &mut Weights,
-        parts: &[(String, usize)],
-        inputs: usize,
-    ) -> Loaded<Self> {
+    pub(crate) fn fused(weights: &mut Weights, parts: &[(String, usize)], inputs: usize) -> Loaded<Self> {
         let parts = parts.iter().map(|(name, outputs)| weights.matrix(name, *outputs, inputs));
         Ok(Self(Tensor::cat(&parts.collect::<Loaded<Vec<_>>>()?, 0)?))
     }

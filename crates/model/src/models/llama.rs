@@ -46,9 +46,8 @@ impl Attention {
         let Heads { count, kv, dim } = self.heads;
         let n = x.dim(0)?;
         let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim]
-        let part = |from: usize, heads: usize| {
-            qkv.narrow(1, from * dim, heads * dim)?.contiguous()?.reshape((n, heads, dim))
-        };
+        let part =
+            |from: usize, heads: usize| qkv.narrow(1, from * dim, heads * dim)?.contiguous()?.reshape((n, heads, dim));
         let q = pass.rope.apply(&part(0, count)?)?; // [n, count, dim]
         let k = pass.rope.apply(&part(count, kv)?)?; // [n, kv, dim]
         let v = part(count + kv, kv)?;

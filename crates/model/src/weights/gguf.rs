@@ -175,7 +175,7 @@ impl GgufFile {
     }
 
     /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
-    pub(super) fn stored_name(&self, name: &str) -> String {
+    pub(super) fn stored_name(name: &str) -> String {
         let whole = match name {
             "model.embed_tokens.weight" => Some("token_embd.weight"),
             "model.norm.weight" => Some("output_norm.weight"),

@@ -83,7 +83,7 @@ impl Weights {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let stored = match &self.source {
             Source::Safetensors(_) => name.to_string(),
-            Source::Gguf(file) => file.stored_name(name),
+            Source::Gguf(_) => GgufFile::stored_name(name),
         };
         let found = match &self.source {
             Source::Safetensors(shards) => shards.shape(&stored),

@@ -29,16 +29,18 @@ struct Entry {
     dtype: Dtype,
 }
 
+/// What we read of `model.safetensors.index.json`: the shard of every tensor.
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
 /// The weight files of a directory, in a fixed order.
 pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
         let single = dir.join("model.safetensors");
         return if single.exists() { Ok(vec![single]) } else { Err(ModelError::NoWeights { dir: dir.into() }) };
-    }
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
     }
     let text = fs::read_to_string(&index).map_err(|source| ModelError::Read { path: index.clone(), source })?;
     let parsed: Index = serde_json::from_str(&text).map_err(|e| ModelError::Malformed {
@@ -52,7 +54,11 @@ pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         .map(|name| {
             let file = dir.join(&name);
             let inside = !name.contains("..") && !Path::new(&name).is_absolute();
-            if inside && file.exists() { Ok(file) } else { Err(ModelError::MissingShard { file, index: index.clone() }) }
+            if inside && file.exists() {
+                Ok(file)
+            } else {
+                Err(ModelError::MissingShard { file, index: index.clone() })
+            }
         })
         .collect()
 }
@@ -70,10 +76,9 @@ impl Shards {
         let map = map(path)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| wrong(path, &map, &e))?;
         let data = header + 8; // an 8-byte length stands before the header
-        for (name, info) in metadata.tensors() {
+        for (name, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
-            let entry =
-                Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
+            let entry = Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
             self.tensors.insert(name, entry);
         }
         self.maps.push(map);

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Everything, the real model included: formatting, lints, tests, documentation, npz files in numpy, the quickstart.
+# Needs Rust, Python 3 with pip, and a C compiler. A second run fetches and builds nothing that did not change.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*" >&2; }
+
+step "the real model"
+scripts/fetch_model.sh
+export HEADTEMPER_REQUIRE_MODEL=1
+
+step "formatting and lints"
+cargo fmt --all -- --check
+cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+step "tests"
+cargo build --release --locked -p headtemper-cli
+cargo test --release --locked --workspace
+step "tests on the portable kernels"
+HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --test it -- golden laws
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --quiet
+
+step "npz files in numpy"
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -c 'import numpy' 2>/dev/null || .venv/bin/python -m pip install --quiet 'numpy>=2,<3'
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+temper=target/release/temper
+head -n 12 configs/data/questions.jsonl > "$out/items.jsonl"
+$temper capture --model tests/golden/llama --items "$out/items.jsonl" --out "$out/tiny.npz" --layers all --heads vector --logits --plan L0H1:0.5
+$temper capture --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items "$out/items.jsonl" --out "$out/real.npz" --layers 0,29
+.venv/bin/python scripts/check_npz.py "$out/tiny.npz" --items "$out/items.jsonl"
+.venv/bin/python scripts/check_npz.py "$out/real.npz" --items "$out/items.jsonl"
+
+step "the main job on 40 questions, then again: nothing may be done twice"
+run="$temper run configs/quickstart.toml --limit 40 --out $out/quickstart"
+status=0; $run || status=$?
+[ "$status" -le 1 ] || exit "$status" # 1: with few questions a cohort may be below the experiment's own minimum
+before=$(cat "$out"/quickstart/rows.jsonl "$out"/quickstart/features.npz | sha256sum)
+status=0; $run 2> "$out/second.log" || status=$?
+[ "$status" -le 1 ] && grep -q "nothing left to do" "$out/second.log"
+[ "$before" = "$(cat "$out"/quickstart/rows.jsonl "$out"/quickstart/features.npz | sha256sum)" ]
+.venv/bin/python scripts/check_npz.py "$out/quickstart/features.npz"
+
+step "all good"
