@@ -12,7 +12,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use headtemper_tests::{golden_dir, temper};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// What a model directory consists of.
@@ -25,7 +25,8 @@ const MODEL: [&str; 6] = [
     "model.safetensors",
 ];
 
-/// A directory to run the program in. It holds `q.jsonl` with three prompts; `M` in a command is the tiny Llama.
+/// A directory to run the program in. It holds `q.jsonl` with three prompts and `c.jsonl` with six answered items, three
+/// of cohort `a` and three of `b`; `M` in a command is the tiny Llama.
 struct Bench(TempDir);
 
 impl Bench {
@@ -35,6 +36,11 @@ impl Bench {
             "q.jsonl",
             "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"b\",\"prompt\":\"y\"}\n{\"id\":\"c\",\"prompt\":\"z\"}\n",
         );
+        let item = |i: usize| {
+            let (label, word) = if i.is_multiple_of(2) { ("a", "yes") } else { ("b", "no") };
+            json!({"id": i, "prompt": format!("Is {i} even?"), "response": format!("{word} {i}"), "label": label})
+        };
+        bench.write("c.jsonl", (0..6).map(|i| format!("{}\n", item(i))).collect::<String>());
         bench
     }
 
@@ -44,17 +50,6 @@ impl Bench {
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
-    }
-
-    /// Six answered items, three of cohort `a` and three of `b`.
-    fn write_cohorts(&self, name: &str) {
-        let line = |i: usize| {
-            let (label, word) = if i.is_multiple_of(2) { ("a", "yes") } else { ("b", "no") };
-            format!(
-                "{{\"id\":\"{i}\",\"prompt\":\"Is {i} even?\",\"response\":\"{word} {i}\",\"label\":\"{label}\"}}\n"
-            )
-        };
-        self.write(name, (0..6).map(line).collect::<String>());
     }
 
     /// A copy of the tiny Llama, to be spoilt.
@@ -222,8 +217,8 @@ fn lambda_tables_that_fit_nothing() {
 /// An experiment as `temper run` reads it; the model path goes in.
 fn experiment() -> String {
     format!(
-        "name = \"t\"\nmodel = {{ path = {:?} }}\nitems = {{ path = \"q.jsonl\" }}\n\
-         generate = {{ max_new_tokens = 4 }}\nattribute = {{ disposition = \"x\", a = \"a\", b = \"b\" }}\n\
+        "name = \"t\"\nmodel = {{ path = {:?} }}\nitems = {{ path = \"c.jsonl\" }}\n\
+         generate = {{ max_new_tokens = 4 }}\nattribute = {{ disposition = \"x\", a = \"a\", b = \"b\", min_cohort = 2 }}\n\
          sweep = {{ heads = \"top:2\", lambdas = [1, 0.5] }}\n",
         golden_dir("llama")
     )
@@ -237,7 +232,7 @@ fn experiments_that_cannot_be_read() {
     for (from, to, parts) in [
         ("name = \"t\"", "name = \"t\"\nseeed = 1", &["x.toml", "unknown field `seeed`"][..]),
         ("a = \"a\"", "a = \"a\", lastn = 3", &["x.toml", "unknown field `lastn`", "`last_n`"]),
-        (", b = \"b\"", "", &["x.toml", "missing field `b`"]),
+        ("b = \"b\", ", "", &["x.toml", "missing field `b`"]),
         ("name = \"t\"", "", &["missing field `name`"]),
         ("name = \"t\"", "name = \"../t\"", &["name '../t'", "letters"]),
         ("name = \"t\"", "name = t", &["x.toml"]),
@@ -255,7 +250,7 @@ fn experiments_that_cannot_be_read() {
         ("model = { path", "model = { id = \"a/b\", path", &["[model] needs either path or id"]),
         (" }\nitems", ", dtype = \"f64\" }\nitems", &["[model] dtype is 'f64'", "auto, f32, bf16 or f16"]),
         (" }\nitems", ", device = \"tpu\" }\nitems", &["device 'tpu'", "cpu"]),
-        ("q.jsonl", "gone.jsonl", &["cannot read ", "gone.jsonl"]),
+        ("c.jsonl", "gone.jsonl", &["cannot read ", "gone.jsonl"]),
         ("sweep =", "judge = { hedges = \"gone.txt\" }\nsweep =", &["cannot read ", "gone.txt"]),
         ("sweep =", "judge = { hedges = \"empty.txt\" }\nsweep =", &["empty.txt", "holds no phrase"]),
     ] {
@@ -274,8 +269,6 @@ fn experiments_that_cannot_be_read() {
 #[test]
 fn experiments_whose_last_stage_cannot_be() {
     let bench = Bench::new();
-    bench.write_cohorts("c.jsonl");
-    let labelled = experiment().replace("q.jsonl", "c.jsonl");
     for (from, to, parts) in [
         ("top:2", "top:0", &["[sweep] heads", "top:0"][..]),
         ("top:2", "top:99", &["[sweep] heads", "top:99", "24 heads"]),
@@ -285,10 +278,10 @@ fn experiments_whose_last_stage_cannot_be() {
         ("b = \"b\"", "b = \"z\"", &["cohort 'z' has 0 items", "a 3, b 3"]),
         ("c.jsonl", "q.jsonl", &["cohort 'a' has 0 items", "unlabelled 3"]),
     ] {
-        bench.write("x.toml", labelled.replacen(from, to, 1));
+        bench.write("x.toml", experiment().replacen(from, to, 1));
         bench.refused("run x.toml --out out", parts);
     }
-    bench.write("x.toml", &labelled);
+    bench.write("x.toml", experiment());
     bench.refused("run x.toml --out out --limit 0", &["limit", "at least 1"]);
     bench.done("run x.toml --out out --json");
 }
@@ -482,7 +475,7 @@ fn items_that_cannot_be_used() {
         "line 11: prompt_len is 2",
         "hint: an item is {\"id\":",
     ];
-    let x = experiment().replace("q.jsonl", "bad.jsonl");
+    let x = experiment().replace("c.jsonl", "bad.jsonl");
     bench.write("x.toml", x);
     bench.write("empty.jsonl", "\n \n");
     bench.write("latin.jsonl", b"{\"id\":\"a\",\"prompt\":\"caf\xe9\"}\n");
@@ -521,7 +514,7 @@ fn inputs_that_do_not_fit() {
         bench.refused(&format!("generate --model M --items {file}"), parts);
         bench.refused(&format!("capture --model M --items {file} --out out.npz"), parts);
         bench.refused(&format!("sweep --model M --items {file} --out out --heads L0H0 --lambda 1"), parts);
-        bench.write("x.toml", experiment().replace("q.jsonl", file));
+        bench.write("x.toml", experiment().replace("c.jsonl", file));
         bench.refused("run x.toml --out out", parts);
     }
     let parts = ["item 'bad' has ", "context is 256"];
@@ -536,7 +529,7 @@ fn prompts_that_leave_no_room() {
     let parts = ["item 'full'", "256"];
     bench.refused("generate --model M --items full.jsonl", &parts);
     bench.refused("sweep --model M --items full.jsonl --out out --heads L0H0 --lambda 1", &parts);
-    bench.write("x.toml", experiment().replace("q.jsonl", "full.jsonl"));
+    bench.write("x.toml", experiment().replace("c.jsonl", "full.jsonl"));
     bench.refused("run x.toml --out out", &parts);
     bench.done("capture --model M --items full.jsonl --out out.npz"); // it can be read
 }
@@ -545,7 +538,6 @@ fn prompts_that_leave_no_room() {
 #[test]
 fn directories_that_belong_to_others() {
     let bench = Bench::new();
-    bench.write_cohorts("c.jsonl");
     let attribute = "attribute --model M --items c.jsonl --out out --shuffles 10";
     bench.done(&format!("{attribute} --a a --b b"));
     let other = ["out belongs to another run", "the model, the items or the settings", "choose another --out"];
@@ -581,7 +573,6 @@ fn directories_that_belong_to_others() {
 #[test]
 fn cohorts_that_are_not_there() {
     let bench = Bench::new();
-    bench.write_cohorts("c.jsonl");
     let attribute = "attribute --model M --out out --items";
     let counts = ["cohort 'z' has 0 items, but 2 are needed", "labels in the data: a 3, b 3"];
     bench.refused(&format!("{attribute} c.jsonl --a a --b z"), &counts);
@@ -637,10 +628,16 @@ fn negative_numbers_are_numbers() {
 #[test]
 fn a_refused_number_leaves_no_directory() {
     let bench = Bench::new();
-    bench.write_cohorts("c.jsonl");
     let parts = ["is 0", "at least 1"];
     bench.refused("attribute --model M --items c.jsonl --a a --b b --out out --last-n 0", &parts);
     bench.refused("sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --out out --max-new-tokens 0", &parts);
+}
+
+/// As many tokens as a number can name may be asked for: the context ends the answer.
+#[test]
+fn a_limit_may_be_as_large_as_it_likes() {
+    let bench = Bench::new();
+    bench.done("generate --model M hi --max-new-tokens 18446744073709551615");
 }
 
 /// A range that runs backwards names no layer; it is not an empty list.

@@ -205,6 +205,7 @@ fn generate_streams_what_it_reports() {
     let mut child = lab
         .command("generate --model M - --max-new-tokens 8 --json")
         .stdin(Stdio::piped())
+        .stderr(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -25,6 +25,10 @@ pub(crate) enum Done {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(why) = headtemper_model::Level::chosen() {
+        fail::report(&anyhow::anyhow!(why));
+        return ExitCode::from(2);
+    }
     let result = match args.command {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Generate(args) => commands::generate::run(&args),

@@ -46,6 +46,9 @@ pub(crate) fn open_as(model: &str, revision: Option<String>, how: &HowArgs) -> R
         progress: true,
     };
     let engine = Engine::open(&choice)?;
+    if let Some(note) = engine.note() {
+        ui::say(&format!("note: {note}"));
+    }
     let (identity, spec) = (engine.identity(), engine.spec());
     ui::say(&format!(
         "model      {}  {}, {} layers, {} heads  {} on {}",

@@ -9,7 +9,7 @@ use headtemper_model::{CausalLm, Checkpoint, Config, GgufFile};
 use crate::{
     ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
     hub::{self, HubOptions},
-    identity::sha256_files,
+    identity::{sha256_files, sha256_settings},
     prompt,
 };
 
@@ -36,6 +36,7 @@ pub struct Engine {
     template: Option<ChatTemplate>,
     identity: Identity,
     path: PathBuf,
+    note: Option<String>,
 }
 
 /// Where a model lies, once found.
@@ -43,6 +44,7 @@ struct Located {
     checkpoint: Checkpoint,
     path: PathBuf,
     revision: Option<String>,
+    note: Option<String>,
 }
 
 fn locate(choice: &ModelChoice) -> Result<Located> {
@@ -59,12 +61,12 @@ fn locate(choice: &ModelChoice) -> Result<Located> {
                 allowed: "left out for a local path; it chooses among the commits of a hub id",
             });
         }
-        return Ok(Located { checkpoint: Checkpoint::at(path)?, path: path.into(), revision: None });
+        return Ok(Located { checkpoint: Checkpoint::at(path)?, path: path.into(), revision: None, note: None });
     }
     let options = HubOptions { revision: choice.revision.as_deref(), progress: choice.progress };
     let snapshot = hub::fetch(&choice.model, &options)?;
     let checkpoint = Checkpoint::Directory(snapshot.dir.clone());
-    Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit) })
+    Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit), note: snapshot.note })
 }
 
 /// The device that was asked for.
@@ -90,7 +92,7 @@ impl Engine {
     /// If it cannot be found, fetched, read, or is not of a supported architecture.
     pub fn open(choice: &ModelChoice) -> Result<Self> {
         let device = device(&choice.device)?;
-        let Located { checkpoint, path, revision } = locate(choice)?;
+        let Located { checkpoint, path, revision, note } = locate(choice)?;
         let config = checkpoint.config()?;
         let (tokenizer, template, stop) = text_parts(&checkpoint, &config)?;
         let model = headtemper_model::load(&checkpoint, choice.dtype, &device)?;
@@ -100,12 +102,16 @@ impl Engine {
             architecture: model.spec().architecture.clone(),
             revision,
             weights_sha256: sha256_files(&checkpoint.weight_files()?)?,
+            settings_sha256: match &checkpoint {
+                Checkpoint::Directory(dir) => Some(sha256_settings(dir)?),
+                Checkpoint::Gguf(_) => None,
+            },
             template_sha256: template.as_ref().map(|t| t.hash().to_string()),
             dtype: model.dtype().as_str().into(),
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        Ok(Self { model, stop, tokenizer, template, identity, path })
+        Ok(Self { model, stop, tokenizer, template, identity, path, note })
     }
 
     /// The geometry.
@@ -116,6 +122,11 @@ impl Engine {
     /// What exactly this is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What a user should know about how the model was found, such as that the hub could not be reached.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// The model itself.

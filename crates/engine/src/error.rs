@@ -85,8 +85,8 @@ pub enum EngineError {
         /// Why not.
         why: String,
     },
-    /// Logits that are not numbers: the weights or a plan broke the model.
-    #[error("{what} produced logits that are not numbers")]
+    /// Activations that are not numbers: the weights or a plan broke the model.
+    #[error("{what} gave activations that are not numbers; the weights or the plan overflow")]
     NotANumber {
         /// Which row.
         what: String,

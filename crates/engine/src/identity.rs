@@ -22,6 +22,10 @@ pub struct Identity {
     pub revision: Option<String>,
     /// SHA-256 over the weight files, in order.
     pub weights_sha256: String,
+    /// SHA-256 over the settings beside the weights, names and contents: configuration, tokenizer, template. A GGUF file
+    /// holds its own, and its hash covers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_sha256: Option<String>,
     /// SHA-256 of the chat template, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_sha256: Option<String>,
@@ -53,6 +57,31 @@ pub(crate) fn sha256_files(paths: &[PathBuf]) -> Result<String, ModelError> {
                 0 => break,
                 n => hasher.update(&buffer[..n]),
             }
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// The files of a model directory, beside its weights, that decide what it says.
+const SETTINGS: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// SHA-256 over the names and contents of those that are there.
+pub(crate) fn sha256_settings(dir: &Path) -> Result<String, ModelError> {
+    let mut hasher = Sha256::new();
+    for name in SETTINGS {
+        let path = dir.join(name);
+        if path.exists() {
+            let content = std::fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
+            hasher.update(format!("{name} {}\n", content.len()));
+            hasher.update(&content);
         }
     }
     Ok(hex(&hasher.finalize()))

@@ -59,7 +59,12 @@ impl Sampling {
         rule((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "from 0 to 1")?;
         let r = self.repetition_penalty;
         rule(r.is_finite() && r > 0.0, "repetition_penalty", r, "above 0 (1 is off)")?;
-        rule(self.presence_penalty.is_finite(), "presence_penalty", self.presence_penalty, "a finite number")
+        rule(self.presence_penalty.is_finite(), "presence_penalty", self.presence_penalty, "a finite number")?;
+        // Greedy decoding takes the largest: a cut would be accepted and do nothing.
+        let greedy = t == 0.0;
+        rule(!greedy || self.top_k == 0, "top_k", self.top_k as f32, "0 where the temperature is 0 (greedy)")?;
+        rule(!greedy || self.top_p == 1.0, "top_p", self.top_p, "1 where the temperature is 0 (greedy)")?;
+        rule(!greedy || self.min_p == 0.0, "min_p", self.min_p, "0 where the temperature is 0 (greedy)")
     }
 
     /// The next token. `noise` names the draw: item and step, so that it depends on neither batch nor λ.
@@ -199,6 +204,7 @@ mod tests {
             Sampling { temperature: -1.0, ..Sampling::default() },
             Sampling { temperature: f32::NAN, ..Sampling::default() },
             Sampling { top_p: 0.0, ..Sampling::default() },
+            Sampling { top_k: 5, ..Sampling::default() },
             Sampling { min_p: 1.5, ..Sampling::default() },
             Sampling { repetition_penalty: 0.0, ..Sampling::default() },
         ] {

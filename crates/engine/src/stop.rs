@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use headtemper_model::{Config, GgufFile};
-use serde_json::Value;
+use headtemper_model::{Config, GgufFile, token_ids};
 
 use crate::{
-    Result, TextTokenizer,
+    EngineError, Result, TextTokenizer,
     chat::{json_file, token_text},
 };
 
@@ -24,10 +23,12 @@ impl StopSet {
     /// If a file is malformed.
     pub fn from_directory(dir: &Path, config: &Config, tokenizer: &TextTokenizer) -> Result<Self> {
         let mut ids: BTreeSet<u32> = config.eos().iter().copied().collect();
-        match &json_file(dir, "generation_config.json")?["eos_token_id"] {
-            Value::Array(list) => ids.extend(list.iter().filter_map(Value::as_u64).map(|id| id as u32)),
-            value => ids.extend(value.as_u64().map(|id| id as u32)),
-        }
+        let generation = json_file(dir, "generation_config.json")?;
+        let ends = token_ids(generation.get("eos_token_id")).ok_or_else(|| EngineError::Tokenizer {
+            path: dir.into(),
+            why: format!("generation_config.json: eos_token_id is {}, not a token id or a list", generation["eos_token_id"]),
+        })?;
+        ids.extend(ends);
         let eos = token_text(&json_file(dir, "tokenizer_config.json")?["eos_token"]);
         ids.extend(eos.and_then(|token| tokenizer.id(&token)));
         Ok(Self(ids))

@@ -25,7 +25,10 @@ impl TextTokenizer {
         if !file.exists() {
             return Err(fail("tokenizer.json is missing".into()));
         }
-        let inner = Tokenizer::from_file(&file).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
+        let mut inner = Tokenizer::from_file(&file).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
+        // Some files carry the settings of a training run; a text is neither cut nor padded here.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         Ok(Self { inner, path: dir.into() })
     }
 
@@ -101,6 +104,26 @@ fn pre_tokenizer(pre: &str) -> Option<Value> {
     }
 }
 
+/// What puts the BOS before a text, where the file asks for it.
+fn post_processor(file: &GgufFile, tokens: &[String]) -> Result<Value> {
+    if file.flag("tokenizer.ggml.add_bos_token") != Some(true) {
+        return Ok(Value::Null);
+    }
+    let id = file.size("tokenizer.ggml.bos_token_id")?;
+    let token = tokens.get(id).ok_or_else(|| EngineError::Tokenizer {
+        path: file.path().into(),
+        why: format!("its BOS id is {id}, but it has {} tokens", tokens.len()),
+    })?;
+    let bos = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
+    Ok(json!({
+        "type": "TemplateProcessing",
+        "single": [bos, text("A", 0)],
+        "pair": [bos, text("A", 0), text("B", 1)],
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
+    }))
+}
+
 /// The `tokenizer.json` that the metadata of a GGUF file amounts to.
 fn document(file: &GgufFile) -> Result<Value> {
     let fail = |why: String| EngineError::Tokenizer { path: file.path().into(), why };
@@ -145,7 +168,7 @@ fn document(file: &GgufFile) -> Result<Value> {
         "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
+        "post_processor": post_processor(file, &tokens)?,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,

@@ -72,7 +72,7 @@ impl Tap for HeadScale {
             match self.tokens.get_mut(span.row) {
                 Some(count) => *count += span.len as u64,
                 None => {
-                    candle_core::bail!("row {} of the batch has no plan; plans are 0 to {}", span.row, self.fired.len())
+                    candle_core::bail!("row {} of the batch has no plan; there are {}", span.row, self.fired.len())
                 }
             }
         }

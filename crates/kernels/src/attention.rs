@@ -102,7 +102,7 @@ impl CustomOp3 for Attend<'_> {
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let ((n, heads, dim), (rows, kv, kdim)) = (lq.shape().dims3()?, lk.shape().dims3()?);
-        if kdim != dim || lk.shape() != lv.shape() || heads % kv != 0 {
+        if kdim != dim || lk.shape() != lv.shape() || kv == 0 || heads % kv != 0 {
             bail!("attend: queries {:?}, keys {:?} and values {:?} do not fit", lq.shape(), lk.shape(), lv.shape());
         }
         let (Some((q0, q1)), Some((k0, k1)), Some((v0, v1))) =
@@ -111,14 +111,23 @@ impl CustomOp3 for Attend<'_> {
             bail!("attend: queries, keys and values must be contiguous");
         };
         let (q, k, v) = (&q.as_slice::<f32>()?[q0..q1], &k.as_slice::<f32>()?[k0..k1], &v.as_slice::<f32>()?[v0..v1]);
-        if let Some(span) = self.spans.iter().find(|s| s.first + s.len > n || s.cache + s.start + s.len > rows) {
-            bail!("attend: {span:?} reaches outside {n} queries or {rows} cache rows");
+        let mut end = 0;
+        for span in self.spans {
+            let (queries, keys) = (span.first.checked_add(span.len), span.cache.checked_add(span.start));
+            let keys = keys.and_then(|keys| keys.checked_add(span.len));
+            let inside = queries.is_some_and(|queries| queries <= n) && keys.is_some_and(|keys| keys <= rows);
+            // In order, so that no two spans write the same output.
+            if !inside || span.first < end {
+                bail!("attend: {span:?} reaches outside {n} queries or {rows} cache rows, or into the span before it");
+            }
+            end = span.first + span.len;
         }
         let tiles = self.tiles(heads, kv, dim);
         let mut out = vec![0f32; n * heads * dim];
         let shared = Shared(out.as_mut_ptr());
         tiles.par_iter().with_min_len(4).for_each_init(Vec::new, |scores, tile| {
-            // SAFETY: the spans were checked to lie inside `q` and the cache; each tile writes its own head vectors.
+            // SAFETY: the spans were checked to lie inside `q` and the cache and apart from each other, so that each
+            // tile writes head vectors of its own.
             unsafe { attend_tile(self.level, tile, q.as_ptr(), k.as_ptr(), v.as_ptr(), shared.get(), scores) }
         });
         Ok((CpuStorage::F32(out), lq.shape().clone()))

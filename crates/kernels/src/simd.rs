@@ -38,20 +38,27 @@ impl Level {
 
     /// The fastest level of this machine, or a slower one named in `HEADTEMPER_SIMD` (`portable`, `avx2`, `avx512`).
     ///
+    /// # Errors
+    /// If the variable names no level that this machine has.
+    pub fn chosen() -> Result<Self, String> {
+        let levels = Self::available();
+        match std::env::var("HEADTEMPER_SIMD") {
+            Err(_) => Ok(levels[levels.len() - 1]),
+            Ok(name) => levels
+                .iter()
+                .copied()
+                .find(|level| format!("{level:?}").eq_ignore_ascii_case(&name))
+                .ok_or_else(|| format!("HEADTEMPER_SIMD is '{name}', but this machine has {levels:?}")),
+        }
+    }
+
+    /// [`Level::chosen`], asked once.
+    ///
     /// # Panics
-    /// If the variable names no level that this machine has: a setting that silently does nothing would be worse.
+    /// On its error: a setting that silently does nothing would be worse. Programs ask [`Level::chosen`] first.
     pub fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let levels = Self::available();
-            match std::env::var("HEADTEMPER_SIMD") {
-                Err(_) => levels[levels.len() - 1],
-                Ok(name) => *levels
-                    .iter()
-                    .find(|level| format!("{level:?}").eq_ignore_ascii_case(&name))
-                    .unwrap_or_else(|| panic!("HEADTEMPER_SIMD is '{name}'; this machine has {levels:?}")),
-            }
-        })
+        *BEST.get_or_init(|| Self::chosen().unwrap_or_else(|why| panic!("{why}")))
     }
 }
 

@@ -56,7 +56,7 @@ impl Cache {
     pub(crate) fn begin(&mut self, batch: &Batch) -> Result<()> {
         for span in batch.spans() {
             let Some(&length) = self.lengths.get(span.slot) else {
-                bail!("cache slot {} does not exist; slots are 0 to {}", span.slot, self.lengths.len());
+                bail!("cache slot {} does not exist; there are {}", span.slot, self.lengths.len());
             };
             if span.start != 0 && span.start != length {
                 bail!("cache slot {} holds {length} tokens, but the batch continues at {}", span.slot, span.start);

@@ -108,7 +108,7 @@ impl LlamaConfig {
             rms_norm_eps: keys.number("rms_norm_eps")?,
             rope_theta: keys.rope_theta()?,
             tied: keys.flag("tie_word_embeddings")?,
-            eos: token_ids(keys.root.get("eos_token_id")),
+            eos: keys.token_ids("eos_token_id")?,
         }
         .checked(keys.path)
     }
@@ -162,12 +162,13 @@ impl LlamaConfig {
     }
 }
 
-/// `eos_token_id` is a number, a list, or absent.
-fn token_ids(value: Option<&Value>) -> Vec<u32> {
+/// Token ids of a configuration: a number, a list, null or absent; `None` if it is anything else.
+pub fn token_ids(value: Option<&Value>) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
-        Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect(),
-        Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
-        None => Vec::new(),
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+        Some(value) => Some(vec![id(value)?]),
     }
 }
 
@@ -199,6 +200,11 @@ impl Keys<'_> {
 
     fn number(&self, key: &str) -> Result<f64, ModelError> {
         self.get(key, Value::as_f64, "a number")
+    }
+
+    fn token_ids(&self, key: &str) -> Result<Vec<u32>, ModelError> {
+        let value = self.root.get(key);
+        token_ids(value).ok_or_else(|| self.unsupported(key, value.unwrap_or(&Value::Null), "a token id or a list of them"))
     }
 
     fn flag(&self, key: &str) -> Result<bool, ModelError> {

@@ -17,7 +17,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, ModelSpec, Tap};
 
 pub use cache::Cache;
-pub use config::{Config, LlamaConfig};
+pub use config::{Config, LlamaConfig, token_ids};
+pub use headtemper_kernels::Level;
 pub use error::ModelError;
 pub use weights::{GgufFile, Weights};
 

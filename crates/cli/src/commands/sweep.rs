@@ -20,6 +20,9 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         }
     }
     let arms = arms(&sets, &args.lambda)?;
+    if !args.lambda.contains(&1.0) {
+        ui::say("note: without lambda 1 nothing tells what changed; --lambda 1,1,... also shows the noise floor");
+    }
     let options = SweepOptions {
         max_new_tokens: args.max_new_tokens,
         sampling: args.sampling.sampling(),

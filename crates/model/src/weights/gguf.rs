@@ -34,8 +34,9 @@ impl GgufFile {
         let file = Self { path: path.into(), map, content };
         for name in file.names() {
             let (start, len) = file.range(&name);
-            if start + len > file.map.len() {
-                let why = format!("tensor '{name}' ends at byte {}, the file at {}", start + len, file.map.len());
+            let end = start.saturating_add(len);
+            if end > file.map.len() {
+                let why = format!("tensor '{name}' ends at byte {end}, the file at {}", file.map.len());
                 return Err(ModelError::Truncated { path: path.into(), why });
             }
         }
@@ -136,18 +137,6 @@ impl GgufFile {
         self.shape(tensor).and_then(|shape| shape.first().copied()).ok_or_else(missing)
     }
 
-    /// How the weights are stored, from the most bytes: e.g. `Q4_1 74.6 MB, Q8_0 30.1 MB, F32 0.1 MB`.
-    pub fn storage(&self) -> String {
-        let mut bytes = std::collections::BTreeMap::<String, usize>::new();
-        for name in self.names() {
-            *bytes.entry(ggml_name(self.content.tensor_infos[&name].ggml_dtype)).or_default() += self.range(&name).1;
-        }
-        let mut kinds: Vec<_> = bytes.into_iter().collect();
-        kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        let part = |(kind, bytes): (String, usize)| format!("{kind} {:.1} MB", bytes as f64 / 1e6);
-        kinds.into_iter().map(part).collect::<Vec<_>>().join(", ")
-    }
-
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.content.tensor_infos.keys().cloned().collect();
         names.sort();
@@ -171,7 +160,8 @@ impl GgufFile {
     fn range(&self, name: &str) -> (usize, usize) {
         let info = &self.content.tensor_infos[name];
         let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
-        ((self.content.tensor_data_offset + info.offset) as usize, blocks * info.ggml_dtype.type_size())
+        let start = self.content.tensor_data_offset.saturating_add(info.offset) as usize;
+        (start, blocks.saturating_mul(info.ggml_dtype.type_size()))
     }
 
     /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
@@ -228,15 +218,6 @@ impl GgufFile {
 fn unpermute(w: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
     let (rows, columns) = w.dims2()?;
     w.reshape((heads, rows / heads / 2, 2, columns))?.transpose(1, 2)?.contiguous()?.reshape((rows, columns))
-}
-
-/// A ggml type as llama.cpp spells it.
-fn ggml_name(dtype: GgmlDType) -> String {
-    let name = format!("{dtype:?}");
-    match name.strip_suffix('K') {
-        Some(stem) => format!("{stem}_K"),
-        None => name,
-    }
 }
 
 /// The types of ggml that candle does not read, by number, so that a file is refused by the name its user knows.

@@ -130,7 +130,7 @@ impl Weights {
 fn release(map: &memmap2::Mmap, start: usize, len: usize) {
     #[cfg(unix)]
     {
-        // SAFETY: the map is private and read-only, so dropped pages are read from the file again when touched.
+        // SAFETY: the map is read-only and backed by the file, so dropped pages are read from it again when touched.
         let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
     }
     #[cfg(not(unix))]
