@@ -124,7 +124,8 @@ impl Engine {
         let mut scale = self.scale(plans)?;
         requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans.len()))?;
         let context = self.spec().context;
-        let Some(capacity) = requests.iter().map(|r| r.ids.len().saturating_add(r.max_new_tokens).min(context)).max() else {
+        let Some(capacity) = requests.iter().map(|r| r.ids.len().saturating_add(r.max_new_tokens).min(context)).max()
+        else {
             return Ok(Fired::new());
         };
         let slots = options.max_rows.clamp(1, requests.len());

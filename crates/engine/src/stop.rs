@@ -26,7 +26,10 @@ impl StopSet {
         let generation = json_file(dir, "generation_config.json")?;
         let ends = token_ids(generation.get("eos_token_id")).ok_or_else(|| EngineError::Tokenizer {
             path: dir.into(),
-            why: format!("generation_config.json: eos_token_id is {}, not a token id or a list", generation["eos_token_id"]),
+            why: format!(
+                "generation_config.json: eos_token_id is {}, not a token id or a list",
+                generation["eos_token_id"]
+            ),
         })?;
         ids.extend(ends);
         let eos = token_text(&json_file(dir, "tokenizer_config.json")?["eos_token"]);

@@ -204,7 +204,8 @@ impl Keys<'_> {
 
     fn token_ids(&self, key: &str) -> Result<Vec<u32>, ModelError> {
         let value = self.root.get(key);
-        token_ids(value).ok_or_else(|| self.unsupported(key, value.unwrap_or(&Value::Null), "a token id or a list of them"))
+        token_ids(value)
+            .ok_or_else(|| self.unsupported(key, value.unwrap_or(&Value::Null), "a token id or a list of them"))
     }
 
     fn flag(&self, key: &str) -> Result<bool, ModelError> {

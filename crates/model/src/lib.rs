@@ -18,8 +18,8 @@ use headtemper_hook::{Batch, ModelSpec, Tap};
 
 pub use cache::Cache;
 pub use config::{Config, LlamaConfig, token_ids};
-pub use headtemper_kernels::Level;
 pub use error::ModelError;
+pub use headtemper_kernels::Level;
 pub use weights::{GgufFile, Weights};
 
 /// The result of reading a checkpoint.

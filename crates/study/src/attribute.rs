@@ -176,7 +176,7 @@ fn head_vectors(features: &Features, table: &Table, slot: usize) -> (Vec<f64>, u
 fn length_check(features: &Features, table: &Table, truncated: Option<&[bool]>) -> LengthCheck {
     let lengths = |in_a: bool| -> Vec<f64> {
         let members = table.rows.iter().zip(&table.labels).filter(|&(_, &l)| l == in_a);
-        members.map(|(&row, _)| (features.total_len[row] - features.prompt_len[row]) as f64).collect()
+        members.map(|(&row, _)| features.span_len(row) as f64).collect()
     };
     let cut = |in_a: bool| {
         let members = table.rows.iter().zip(&table.labels).filter(|&(_, &l)| l == in_a);
@@ -212,8 +212,7 @@ fn warnings(disposition: &Disposition, features: &Features, table: &Table) -> Ve
             disposition.n_a, disposition.a, disposition.n_b, disposition.b
         ));
     }
-    let response = |&&row: &&usize| features.total_len[row] - features.prompt_len[row];
-    let short = table.rows.iter().filter(|row| response(row) < features.meta.last_n).count();
+    let short = table.rows.iter().filter(|&&row| features.span_len(row) < features.meta.last_n).count();
     if short > 0 {
         warnings.push(format!(
             "{short} of {} responses have fewer than {} tokens; their heads are averaged over what there is",

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use headtemper_engine::{CaptureRequest, Encoded, Engine, Fired, HeadsWanted, Input};
+use headtemper_engine::{CaptureRequest, Encoded, Engine, EngineError, Fired, HeadsWanted, Input};
 use headtemper_hook::{HeadPlan, Site};
 
 use crate::{FeatureMeta, Features, Item, Progress, Result, error::back, features::HeadVectors};
@@ -50,6 +50,25 @@ pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
             Ok(encoded)
         })
         .collect()
+}
+
+/// The token ids of each item's prompt, for something to be generated after it.
+///
+/// # Errors
+/// If a prompt leaves no room for an answer in the model's context: the item is named.
+pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
+    let context = engine.spec().context;
+    let bare: Vec<Item> = items.iter().map(|item| Item { response: None, ..item.clone() }).collect();
+    let encoded = encode(engine, &bare)?;
+    let prompts = encoded.into_iter().zip(items).map(|(encoded, item)| {
+        let ids = encoded.ids[..encoded.prompt_len].to_vec();
+        if ids.len() < context {
+            return Ok(ids);
+        }
+        let what = format!("the prompt of item '{}', which leaves no room for an answer,", item.id);
+        Err(EngineError::TooLong { what, tokens: ids.len(), context }.into())
+    });
+    prompts.collect()
 }
 
 /// Captures every item.
@@ -154,7 +173,10 @@ pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
             for part in text.split(',') {
                 match part.split_once("..") {
                     None => chosen.push(number(part)?),
-                    Some((from, to)) => chosen.extend(number(from)?..=number(to)?),
+                    Some((from, to)) => match (number(from)?, number(to)?) {
+                        (from, to) if from <= to => chosen.extend(from..=to),
+                        _ => return Err(wrong(part)),
+                    },
                 }
             }
         }
@@ -173,7 +195,7 @@ mod tests {
         assert_eq!(parse_layers("all", 3).unwrap(), [0, 1, 2]);
         assert_eq!(parse_layers("none", 3).unwrap(), Vec::<usize>::new());
         assert_eq!(parse_layers("5,1..3,2", 8).unwrap(), [1, 2, 3, 5]);
-        for wrong in ["8", "x", "1..9", ""] {
+        for wrong in ["8", "x", "1..9", "3..1", ""] {
             assert!(parse_layers(wrong, 8).unwrap_err().to_string().contains("from 0 to 7"), "{wrong}");
         }
     }

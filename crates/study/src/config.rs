@@ -150,40 +150,59 @@ impl Experiment {
         let mut experiment: Self =
             toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
         let base = path.parent().unwrap_or(Path::new("."));
-        experiment.items.path = base.join(&experiment.items.path);
-        if let Some(model) = &mut experiment.model.path {
-            *model = base.join(&*model);
-        }
-        if let Some(judge) = &mut experiment.judge {
-            judge.hedges = base.join(&judge.hedges);
-        }
-        experiment.check().map_err(|why| StudyError::content(path, why))?;
+        // Absolute, so that the file means the same wherever it is written again.
+        let resolve = |relative: &mut PathBuf| -> Result<()> {
+            *relative = std::path::absolute(base.join(&*relative)).map_err(StudyError::read(relative))?;
+            Ok(())
+        };
+        resolve(&mut experiment.items.path)?;
+        experiment.model.path.as_mut().map(resolve).transpose()?;
+        experiment.judge.as_mut().map(|judge| resolve(&mut judge.hedges)).transpose()?;
+        experiment.check()?;
         Ok(experiment)
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    /// Refuses an experiment that contradicts itself.
+    ///
+    /// # Errors
+    /// Says what would have been allowed.
+    pub fn check(&self) -> Result<()> {
+        self.contradiction().map_or(Ok(()), |why| Err(StudyError::Experiment { name: self.name.clone(), why }))
+    }
+
+    fn contradiction(&self) -> Option<String> {
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.is_empty() || !self.name.chars().all(plain) || self.name.starts_with('.') {
-            return Err(format!("name '{}' must be letters, digits, - and _", self.name));
+            return Some(format!("name '{}' must be letters, digits, - and _", self.name));
         }
         if self.model.path.is_some() == self.model.id.is_some() {
-            return Err("[model] needs either path or id".into());
+            return Some("[model] needs either path or id".into());
         }
         if self.generate.max_new_tokens == 0 {
-            return Err("[generate] max_new_tokens must be at least 1".into());
+            return Some("[generate] max_new_tokens must be at least 1".into());
         }
         if let Some(sweep) = &self.sweep {
             if sweep.lambdas.is_empty() {
-                return Err("[sweep] lambdas must list at least one".into());
+                return Some("[sweep] lambdas must list at least one".into());
             }
             if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !lambda.is_finite()) {
-                return Err(format!("[sweep] lambda {lambda} is not a finite number"));
+                return Some(format!("[sweep] lambda {lambda} is not a finite number"));
             }
         }
         if self.items.raw && self.items.system.is_some() {
-            return Err("[items] a system message needs the chat template, which raw leaves out".into());
+            return Some("[items] a system message needs the chat template, which raw leaves out".into());
         }
-        self.generate.sampling.check().map_err(|e| format!("[generate] {e}"))
+        let attribute = &self.attribute;
+        if attribute.last_n == 0 {
+            return Some("[attribute] last_n must be at least 1".into());
+        }
+        if attribute.a == attribute.b {
+            return Some(format!("[attribute] a and b are both '{}'", attribute.a));
+        }
+        if self.items.limit == Some(0) {
+            return Some("[items] limit must be at least 1".into());
+        }
+        self.generate.sampling.check().err().map(|e| format!("[generate] {e}"))
     }
 
     /// The experiment as TOML.

@@ -11,8 +11,8 @@ pub(crate) fn digest(value: &impl Serialize) -> String {
     Sha256::digest(&json).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A 64-bit number from a text, for streams of random numbers.
-pub(crate) fn number(text: &str) -> u64 {
+/// The stream of random numbers that belongs to an item, by its id: the same in every arm and every subset.
+pub fn noise_of(text: &str) -> u64 {
     let hash = Sha256::digest(text.as_bytes());
     u64::from_le_bytes(hash[..8].try_into().expect("a hash has 32 bytes"))
 }

@@ -58,6 +58,14 @@ pub enum StudyError {
         /// Every label with its count.
         labels: String,
     },
+    /// An experiment that contradicts itself.
+    #[error("experiment '{name}': {why}")]
+    Experiment {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// An option that does not fit the others.
     #[error("{what} is {found}, but must be {allowed}")]
     Option {

@@ -73,6 +73,14 @@ pub struct HeadVectors {
 }
 
 impl Features {
+    /// How many tokens of an item its heads may be averaged over: the response's, or all where there is none.
+    pub(crate) fn span_len(&self, row: usize) -> usize {
+        match self.total_len[row] - self.prompt_len[row] {
+            0 => self.total_len[row],
+            response => response,
+        }
+    }
+
     /// Writes the file; it appears whole.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Files that appear whole, and directories that belong to one run.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -72,9 +73,13 @@ impl RunDir {
             }
             return Ok(Self { dir: dir.into(), manifest });
         }
-        let mut entries = fs::read_dir(dir).map_err(StudyError::read(dir))?;
-        if let Some(Ok(entry)) = entries.next() {
-            let why = format!("it holds {} and no {MANIFEST}", entry.file_name().to_string_lossy());
+        for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
+            let name = entry.map_err(StudyError::read(dir))?.file_name().to_string_lossy().into_owned();
+            // What a run leaves that was killed while it wrote its first file.
+            if name.starts_with('.') && name.ends_with(".part") {
+                continue;
+            }
+            let why = format!("it holds {name} and no {MANIFEST}");
             return Err(StudyError::OtherRun { dir: dir.into(), why });
         }
         let manifest = json!({"schema": "run/v1", "command": command, "key": key, "stages": {}});
@@ -87,11 +92,6 @@ impl RunDir {
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
-    }
-
-    /// The directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Whether a stage was finished from the same inputs, and all its files are there.
@@ -112,6 +112,16 @@ impl RunDir {
     /// What was noted about a finished stage.
     pub fn notes(&self, stage: &str) -> &Value {
         &self.manifest["stages"][stage]
+    }
+
+    /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and this one.
+    pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut fired: BTreeMap<String, u64> =
+            serde_json::from_value(self.manifest["stages"][stage]["fired"].clone()).unwrap_or_default();
+        for (arm, tokens) in now {
+            *fired.entry(arm.clone()).or_default() += tokens;
+        }
+        fired
     }
 
     /// Notes a fact about the whole run.

@@ -22,9 +22,16 @@ pub struct PlanSource<'a> {
 pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
     let path = Path::new(source.text);
     let plans = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")) {
+        if source.lambda.is_some() {
+            return Err(useless(source.lambda, "the λ table has its own"));
+        }
         lambda_table(path, spec)?
     } else {
-        vec![list(source.text, spec)?.plan(source.lambda)?]
+        let list = list(source.text, spec)?;
+        if source.lambda.is_some() && list.0.iter().all(|(_, lambda)| lambda.is_some()) {
+            return Err(useless(source.lambda, "every head of the plan brings its own"));
+        }
+        vec![list.plan(source.lambda)?]
     };
     plans.iter().try_for_each(|plan| plan.check(spec))?;
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
@@ -35,7 +42,11 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
 /// # Errors
 /// If it cannot be read, or names heads that the model does not have.
 pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
-    let heads = list(text, spec)?.heads();
+    let list = list(text, spec)?;
+    if let Some((at, Some(lambda))) = list.0.iter().find(|(_, lambda)| lambda.is_some()) {
+        return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+    }
+    let heads = list.heads();
     heads.iter().try_for_each(|&at| spec.check(at))?;
     Ok(heads)
 }
@@ -61,6 +72,11 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
     Ok(HeadList::parse(text)?)
 }
 
+fn useless(lambda: Option<f32>, why: &str) -> StudyError {
+    let found = lambda.map(|l| l.to_string()).unwrap_or_default();
+    StudyError::Option { what: "--lambda".into(), found, allowed: format!("left out: {why}") }
+}
+
 fn wrong(found: &str, allowed: &str) -> StudyError {
     StudyError::Option { what: "the head list".into(), found: found.into(), allowed: format!("like {allowed}") }
 }
@@ -80,11 +96,22 @@ pub(crate) fn top(report: &Attribution, count: usize) -> std::result::Result<Vec
 
 /// A λ table: npz with `lambda` f32 `[row, layer, head]`; a missing layer or head is 1, and so is NaN nowhere.
 fn lambda_table(path: &Path, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
-    if !path.exists() {
-        return Err(StudyError::read(path)(std::io::ErrorKind::NotFound.into()));
-    }
+    let size = std::fs::metadata(path).map_err(StudyError::read(path))?.len();
+    let layers = spec.layers.len();
+    let heads = (0..layers).map(|layer| spec.head_count(layer)).max().unwrap_or(0);
     let read = || -> candle_core::Result<Option<Vec<Vec<Vec<f32>>>>> {
         let arrays = candle_core::npy::NpzTensors::new(path)?;
+        // Before anything is allocated: a shape is only a claim.
+        if arrays.names().iter().any(|name| *name == "lambda") {
+            let (shape, _) = arrays.get_shape_and_dtype("lambda")?;
+            let (rows, l, h) = shape.dims3()?;
+            let bytes = rows.checked_mul(l).and_then(|n| n.checked_mul(h)).and_then(|n| n.checked_mul(4));
+            if l > layers || h > heads || bytes.is_none_or(|bytes| bytes as u64 > size.saturating_mul(2)) {
+                candle_core::bail!(
+                    "lambda is {shape:?}, but must be [row, layer, head] of at most {layers} and {heads}"
+                );
+            }
+        }
         arrays.get("lambda")?.map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec3::<f32>()).transpose()
     };
     let table = read().map_err(|e| StudyError::content(path, e))?;

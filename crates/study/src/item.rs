@@ -32,12 +32,26 @@ pub struct Item {
 }
 
 impl Item {
-    /// Puts a system message before a plain prompt; conversations and token ids are left as they are.
-    pub(crate) fn with_system(&mut self, system: &str) {
-        if let Input::Prompt(text) = &self.input {
-            let system = Message { role: "system".into(), content: system.into() };
-            self.input = Input::Messages(vec![system, Message::user(text)]);
-        }
+    /// Puts a system message before a plain prompt.
+    ///
+    /// # Errors
+    /// If the item is a conversation or token ids, where it would do nothing.
+    pub(crate) fn with_system(&mut self, system: &str) -> Result<()> {
+        let Input::Prompt(text) = &self.input else {
+            return Err(StudyError::Option {
+                what: format!("the input of item '{}'", self.id),
+                found: "messages or input_ids".into(),
+                allowed: "a prompt, since [items] system stands before it".into(),
+            });
+        };
+        let system = Message { role: "system".into(), content: system.into() };
+        self.input = Input::Messages(vec![system, Message::user(text)]);
+        Ok(())
+    }
+
+    /// How many of these ids are the prompt.
+    pub(crate) fn prompt_ids<'a>(&self, ids: &'a [u32]) -> &'a [u32] {
+        &ids[..self.prompt_len.unwrap_or(ids.len())]
     }
 
     /// The prompt as text, for people to read: of a conversation, its last message.
@@ -73,6 +87,9 @@ impl Item {
         let response = text(&mut fields, "response")?;
         if response.as_ref().is_some_and(|response| response.trim().is_empty()) {
             return Err("the response is empty".into());
+        }
+        if prompt_len.is_some() && response.is_some() {
+            return Err("prompt_len says where input_ids become the response, so there can be no other response".into());
         }
         let label = match fields.remove("label") {
             Some(Value::Number(n)) => Some(n.to_string()),
@@ -118,6 +135,7 @@ fn take_input(fields: &mut Map<String, Value>, raw: bool) -> std::result::Result
             Some(text) => Ok(Input::Prompt(text)),
             None => Err("no prompt".into()),
         },
+        "messages" if raw => Err("messages need the chat template, which --raw leaves out".into()),
         "messages" => {
             let messages: Vec<Message> = serde_json::from_value(value).map_err(wrong)?;
             if messages.is_empty() { Err("messages is empty".into()) } else { Ok(Input::Messages(messages)) }

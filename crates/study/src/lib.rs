@@ -27,9 +27,10 @@ mod tables;
 mod verbs;
 
 pub use attribute::{AttributeOptions, attribute};
-pub use capture::{CaptureOptions, capture, parse_layers};
+pub use capture::{CaptureOptions, capture, parse_layers, prompts};
 pub use cohort::{Cohort, cohorts_of};
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
+pub use digest::noise_of;
 pub use error::StudyError;
 pub use features::{FeatureMeta, Features};
 pub use files::RunDir;
@@ -41,7 +42,7 @@ pub use progress::{Progress, Silent};
 pub use results::{attribution_of, write_attribution, write_lambda};
 pub use rows::{Row, RowLog};
 pub use run::{Outcome, run};
-pub use sweep::{Arm, SweepOptions, arms, sweep, tables_of};
+pub use sweep::{Arm, FiredByArm, SweepOptions, arms, sweep, tables_of};
 pub use tables::{heads_markdown, sweep_markdown};
 pub use verbs::{AttributeRun, SweepRun, attribute_run, sweep_run};
 

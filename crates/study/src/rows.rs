@@ -54,15 +54,16 @@ impl RowLog {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(path).map_err(StudyError::write(path))?;
-        let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        // Bytes, not text: a line may be cut off inside a character.
+        let text = std::fs::read(path).map_err(StudyError::read(path))?;
         let (mut rows, mut good) = (BTreeMap::new(), 0);
-        for (index, line) in text.split_inclusive('\n').enumerate() {
-            match serde_json::from_str::<Row>(line) {
-                Ok(row) if line.ends_with('\n') => {
+        for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            match serde_json::from_slice::<Row>(line) {
+                Ok(row) if line.ends_with(b"\n") => {
                     rows.insert(row.key.clone(), row);
                     good += line.len();
                 }
-                _ if good + line.len() == text.len() && !line.ends_with('\n') => break,
+                _ if good + line.len() == text.len() && !line.ends_with(b"\n") => break,
                 Ok(_) => unreachable!("a line without an end is the last"),
                 Err(e) => return Err(StudyError::content(path, format!("line {}: {e}", index + 1))),
             }
@@ -110,7 +111,7 @@ mod tests {
             variant: "base".into(),
             seed: 0,
             prompt: "p".into(),
-            response: "r".into(),
+            response: "réponse 你好".into(),
             finish_reason: FinishReason::Stop,
             n_tokens: 1,
             sum_logprob: -0.5,
@@ -127,9 +128,13 @@ mod tests {
         log.append(row("k2")).unwrap();
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, &text[..text.len() - 10]).unwrap();
+        let inside_a_character = text.rfind('好').unwrap() + 1;
+        for cut in [inside_a_character, text.len() - 1, text.len() - 10] {
+            std::fs::write(&path, &text.as_bytes()[..cut]).unwrap();
+            let log = RowLog::open(&path).unwrap();
+            assert!(log.get("k1").is_some() && log.get("k2").is_none());
+        }
         let mut log = RowLog::open(&path).unwrap();
-        assert!(log.get("k1").is_some() && log.get("k2").is_none());
         log.append(row("k2")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         std::fs::write(&path, format!("nonsense\n{text}")).unwrap();

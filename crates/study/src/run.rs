@@ -10,7 +10,7 @@ use crate::{
     Arm, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Progress, Result, Row, RowLog, RunDir, StudyError,
     SweepConfig, SweepOptions, arms, attribute,
     attribution::Attribution,
-    capture::{capture_encoded, encode},
+    capture::{capture_encoded, encode, prompts},
     cohort::{label_counts, labels},
     digest::digest,
     files::{read_json, write_json, write_text},
@@ -75,11 +75,12 @@ pub fn run(
     stop: Option<&AtomicBool>,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
+    experiment.check()?;
     let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
     items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
     if let Some(system) = &experiment.items.system {
         for item in &mut items {
-            item.with_system(system);
+            item.with_system(system)?;
         }
     }
     let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
@@ -94,11 +95,17 @@ pub fn run(
         generate: &experiment.generate,
         hedges,
     });
-    encode(engine, &items)?; // every refusal comes before the first file
-    if let Some(config) = &experiment.sweep
-        && !config.heads.starts_with("top:")
-    {
-        head_set(&config.heads, engine.spec())?;
+    // Every refusal comes before the first file.
+    encode(engine, &items)?;
+    prompts(engine, &items)?;
+    if let Some(config) = &experiment.sweep {
+        match top_of(config)? {
+            Some(count) if (1..=engine.spec().slots().len()).contains(&count) => {}
+            Some(_) => {
+                return Err(no_such_heads(config, &format!("the model has {} heads", engine.spec().slots().len())));
+            }
+            None => drop(head_set(&config.heads, engine.spec())?),
+        }
     }
     let mut run = RunDir::open(dir, "run", &key)?;
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
@@ -165,11 +172,16 @@ impl<'a> Study<'a> {
         if self.run.finished("attribute", &key, &files) {
             return read_json(&self.run.file("attribution.json"));
         }
-        let mut encoded = encode(self.engine, items)?;
+        // An answer generated here is known by its tokens: only its prompt is encoded.
+        let bare = |item: &Item| match base.get(&item.id) {
+            Some(_) => Item { response: None, ..item.clone() },
+            None => item.clone(),
+        };
+        let mut encoded = encode(self.engine, &items.iter().map(bare).collect::<Vec<_>>())?;
         let mut truncated = vec![false; items.len()];
         for (i, item) in items.iter().enumerate() {
             if let Some(row) = base.get(&item.id) {
-                // The very tokens that were generated, not what their text would be tokenised to.
+                // The very tokens, not what their text would be tokenised to.
                 let mut ids = encoded[i].ids[..encoded[i].prompt_len].to_vec();
                 ids.extend(&row.response_ids);
                 encoded[i] = Encoded { ids, prompt_len: encoded[i].prompt_len };
@@ -220,27 +232,15 @@ impl<'a> Study<'a> {
         let tables = tables_of(items, &arms, &rows, self.judge.as_ref(), options.max_new_tokens);
         write_json(&self.run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
-        // A run that had nothing left to do fired nothing: what the run that did the work counted stays.
-        let fired = if fired > 0 { json!(fired) } else { self.run.notes("sweep")["fired_tokens"].clone() };
-        self.run.finish(
-            "sweep",
-            &key,
-            json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired_tokens": fired}),
-        )?;
+        let fired = self.run.fired("sweep", &fired);
+        self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
         Ok((Some(tables), arms.into_iter().zip(rows).collect()))
     }
 
     fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<headtemper_hook::HeadRef>> {
-        let wrong = |why: String| StudyError::Option {
-            what: "[sweep] heads".into(),
-            found: format!("'{}' ({why})", config.heads),
-            allowed: "top:k, all, or a head list such as L7H6,L23H1".into(),
-        };
-        match config.heads.strip_prefix("top:") {
-            Some(count) if !count.contains('@') => {
-                top(attribution, count.parse().map_err(|_| wrong("k is no number".into()))?).map_err(wrong)
-            }
-            _ => head_set(&config.heads, self.engine.spec()),
+        match top_of(config)? {
+            Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
+            None => head_set(&config.heads, self.engine.spec()),
         }
     }
 
@@ -262,7 +262,6 @@ impl<'a> Study<'a> {
             }
         }
         self.collect_facts(items, arms);
-        let sweep_table = tables.and_then(|tables| tables.first());
         let title = self.experiment.title.clone();
         let title = title.unwrap_or_else(|| format!("{} against {}", compared.a, compared.b));
         let page = Page {
@@ -271,7 +270,7 @@ impl<'a> Study<'a> {
             counts: &counts,
             warnings: &self.warnings,
             attribution,
-            sweep: sweep_table,
+            sweep: tables.map_or(&[], Vec::as_slice),
             examples: &examples(items, arms),
         };
         write_text(&self.run.file("report.html"), &report::render(&page))?;
@@ -322,10 +321,28 @@ impl<'a> Study<'a> {
         fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
         if let Some((arm, _)) = arms.first() {
             fact("tempered", arm.set.replace('+', " "));
-            let fired = &self.run.notes("sweep")["fired_tokens"];
+            let fired: u64 = self.run.fired("sweep", &BTreeMap::new()).values().sum();
             fact("hooks fired", format!("{fired} head-tokens; every planned head of every arm fired"));
         }
         fact("version", format!("headtemper {}", identity.version));
+    }
+}
+
+/// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
+fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
+    match config.heads.strip_prefix("top:") {
+        Some(count) if !count.contains('@') => {
+            count.parse().map(Some).map_err(|_| no_such_heads(config, "k is no number"))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
+    StudyError::Option {
+        what: "[sweep] heads".into(),
+        found: format!("'{}' ({why})", config.heads),
+        allowed: "top:k, all, or a head list such as L7H6,L23H1".into(),
     }
 }
 
@@ -343,7 +360,7 @@ fn judged(items: &[Item]) -> String {
             line.as_object_mut().expect("it is an object").remove("prompt");
         }
         if let headtemper_engine::Input::Ids(ids) = &item.input {
-            line["input_ids"] = json!(ids);
+            line["input_ids"] = json!(item.prompt_ids(ids));
             line.as_object_mut().expect("it is an object").remove("prompt");
         }
         if let Some(label) = &item.label {

@@ -1,6 +1,9 @@
 //! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::AtomicBool,
+};
 
 use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Identity, Request, Sampling};
 use headtemper_hook::{HeadPlan, HeadRef};
@@ -8,8 +11,8 @@ use serde::Serialize;
 
 use crate::{
     Item, Judge, Progress, Result, Row, RowLog, StudyError,
-    capture::encode,
-    digest::{digest, number},
+    capture::prompts,
+    digest::{digest, noise_of},
     error::{back, through},
     outcome::{SweepTable, outcome},
 };
@@ -75,6 +78,9 @@ pub fn arms(sets: &[Vec<HeadRef>], lambdas: &[f32]) -> Result<Vec<Arm>> {
     Ok(arms)
 }
 
+/// How many head-tokens the hooks of each arm fired on.
+pub type FiredByArm = BTreeMap<String, u64>;
+
 /// How to generate.
 pub struct SweepOptions<'a> {
     /// The most tokens of an answer.
@@ -87,6 +93,34 @@ pub struct SweepOptions<'a> {
     pub max_rows: usize,
     /// Set from outside, stops after the current step.
     pub stop: Option<&'a AtomicBool>,
+}
+
+impl SweepOptions<'_> {
+    /// Refuses settings without meaning.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub fn check(&self) -> Result<()> {
+        self.sampling.check()?;
+        let wrong = |what: &str, found: String, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
+        };
+        if self.max_new_tokens == 0 {
+            return wrong("max_new_tokens", "0".into(), "at least 1");
+        }
+        let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
+        if distinct.len() != self.seeds.len() || distinct.is_empty() {
+            return wrong("the list of seeds", format!("{:?}", self.seeds), "different numbers, at least one");
+        }
+        if self.sampling.temperature == 0.0 && self.seeds.len() > 1 {
+            return wrong(
+                "the list of seeds",
+                format!("{:?}", self.seeds),
+                "one, since greedy answers do not depend on it",
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Everything that determines a row.
@@ -122,11 +156,16 @@ pub fn sweep(
     options: &SweepOptions<'_>,
     log: &mut RowLog,
     progress: &mut dyn Progress,
-) -> Result<(Vec<Vec<Row>>, u64)> {
+) -> Result<(Vec<Vec<Row>>, FiredByArm)> {
+    options.check()?;
     let wanted = wanted(engine, items, arms, options)?;
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| log.get(&w.key).is_none()).collect();
     progress.begin("generate", wanted.len(), wanted.len() - missing.len());
-    let fired = if missing.is_empty() { 0 } else { generate(engine, items, arms, &missing, options, log, progress)? };
+    let fired = if missing.is_empty() {
+        FiredByArm::new()
+    } else {
+        generate(engine, items, arms, &missing, options, log, progress)?
+    };
     progress.end();
     let mut rows: Vec<Vec<Row>> = vec![Vec::new(); arms.len()];
     for w in &wanted {
@@ -136,17 +175,16 @@ pub fn sweep(
 }
 
 fn wanted(engine: &Engine, items: &[Item], arms: &[Arm], options: &SweepOptions<'_>) -> Result<Vec<Wanted>> {
-    let prompts: Vec<Item> = items.iter().map(|item| Item { response: None, ..item.clone() }).collect();
-    let encoded = encode(engine, &prompts)?;
+    let prompts = prompts(engine, items)?;
     let mut wanted = Vec::with_capacity(arms.len() * items.len() * options.seeds.len());
     for (arm_index, arm) in arms.iter().enumerate() {
         for &seed in &options.seeds {
             for (index, item) in items.iter().enumerate() {
                 let sampling = Sampling { seed, ..options.sampling.clone() };
-                let prompt = &encoded[index].ids[..encoded[index].prompt_len];
+                let prompt = &prompts[index];
                 let determinants = Determinants {
                     identity: engine.identity(),
-                    ids: prompt,
+                    ids: prompt.as_slice(),
                     plan: arm.plan.to_string(),
                     sampling: &sampling,
                     max_new_tokens: options.max_new_tokens,
@@ -155,10 +193,10 @@ fn wanted(engine: &Engine, items: &[Item], arms: &[Arm], options: &SweepOptions<
                 };
                 let key = digest(&determinants);
                 let request = Request {
-                    ids: prompt.to_vec(),
+                    ids: prompt.clone(),
                     plan: arm_index,
                     sampling,
-                    noise: number(&item.id),
+                    noise: noise_of(&item.id),
                     max_new_tokens: options.max_new_tokens,
                 };
                 wanted.push(Wanted { arm: arm_index, item: index, key, request });
@@ -176,7 +214,7 @@ fn generate(
     options: &SweepOptions<'_>,
     log: &mut RowLog,
     progress: &mut dyn Progress,
-) -> Result<u64> {
+) -> Result<FiredByArm> {
     // Only the plans that are still needed, so that each of them must fire.
     let used: Vec<usize> = missing.iter().map(|w| w.arm).collect::<BTreeSet<_>>().into_iter().collect();
     let plans: Vec<HeadPlan> = used.iter().map(|&arm| arms[arm].plan.clone()).collect();
@@ -205,7 +243,8 @@ fn generate(
         progress.step();
         Ok::<(), EngineError>(())
     });
-    Ok(fired.map_err(back)?.iter().flat_map(|row| row.values()).sum())
+    let named = used.iter().zip(fired.map_err(back)?);
+    Ok(named.map(|(&arm, heads)| (arms[arm].variant.clone(), heads.values().sum())).collect())
 }
 
 /// The outcomes of every head set, in the order of the arms.

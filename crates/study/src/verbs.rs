@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     Arm, AttributeOptions, CaptureOptions, Item, Judge, Outcome, Progress, Result, RowLog, RunDir, StudyError,
     SweepOptions, attribute, capture,
-    capture::encode,
+    capture::{encode, prompts},
     cohort::{cohorts_of, label_counts, labels},
     digest::digest,
     files::{read_json, write_json, write_text},
@@ -63,10 +63,15 @@ pub fn attribute_run(
     // Items of other cohorts take no part; reading them would cost and tell nothing.
     let members: Vec<Item> =
         (0..items.len()).filter(|i| a.rows.contains(i) || b.rows.contains(i)).map(|i| items[i].clone()).collect();
-    encode(engine, &members)?; // every refusal comes before the first file
-    let content = std::fs::read_to_string(settings.items_path).map_err(StudyError::read(settings.items_path))?;
     let AttributeRun { name, a, b, last_n, shuffles, seed, .. } = *settings;
-    let key = digest(&(engine.identity(), content, items.len(), name, a, b, (last_n, shuffles, seed)));
+    if last_n == 0 {
+        let (what, found, allowed) = ("last_n".into(), "0".into(), "at least 1".into());
+        return Err(StudyError::Option { what, found, allowed });
+    }
+    // Every refusal comes before the first file.
+    let texts: Vec<_> = encode(engine, &members)?.into_iter().map(|e| (e.ids, e.prompt_len)).collect();
+    let named: Vec<_> = members.iter().map(|item| (&item.id, &item.label)).collect();
+    let key = digest(&(engine.identity(), texts, named, name, a, b, (last_n, shuffles, seed)));
     let mut run = RunDir::open(dir, "attribute", &key)?;
     let files: Vec<&str> = ["report.html"].into_iter().chain(ATTRIBUTION_FILES).collect();
     let attribution = if run.finished("attribute", &key, &files) {
@@ -100,7 +105,7 @@ pub fn attribute_run(
         counts: &counts,
         warnings: &[],
         attribution: &attribution,
-        sweep: None,
+        sweep: &[],
         examples: &[],
     };
     write_text(&run.file("report.html"), &report::render(&page))?;
@@ -115,8 +120,6 @@ pub fn attribute_run(
 pub struct SweepRun<'a> {
     /// The prompts.
     pub items: &'a [Item],
-    /// Where they came from.
-    pub items_path: &'a Path,
     /// The plans.
     pub arms: &'a [Arm],
     /// How to generate.
@@ -129,7 +132,7 @@ pub struct SweepRun<'a> {
 #[derive(Serialize)]
 struct Shared<'a> {
     identity: &'a headtemper_engine::Identity,
-    items: String,
+    prompts: Vec<(&'a str, Vec<u32>)>,
     sampling: headtemper_engine::Sampling,
     max_new_tokens: usize,
 }
@@ -144,12 +147,12 @@ pub fn sweep_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Vec<SweepTable>> {
-    encode(engine, settings.items)?; // every refusal comes before the first file
-    settings.options.sampling.check()?;
-    let path = settings.items_path;
+    // Every refusal comes before the first file.
+    settings.options.check()?;
+    let prompts = prompts(engine, settings.items)?;
     let key = digest(&Shared {
         identity: engine.identity(),
-        items: std::fs::read_to_string(path).map_err(StudyError::read(path))?,
+        prompts: settings.items.iter().map(|item| item.id.as_str()).zip(prompts).collect(),
         sampling: headtemper_engine::Sampling { seed: 0, ..settings.options.sampling.clone() },
         max_new_tokens: settings.options.max_new_tokens,
     });
@@ -161,8 +164,7 @@ pub fn sweep_run(
     let tables = tables_of(settings.items, settings.arms, &rows, settings.judge, settings.options.max_new_tokens);
     write_json(&run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
     let variants: Vec<&str> = settings.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    let fired = if fired > 0 { json!(fired) } else { run.notes("sweep")["fired_tokens"].clone() };
-    let notes = json!({"rows": log.len(), "variants": variants, "fired_tokens": fired});
+    let notes = json!({"rows": log.len(), "variants": variants, "fired": run.fired("sweep", &fired)});
     run.finish("sweep", &digest(&variants), notes)?;
     Ok(tables)
 }

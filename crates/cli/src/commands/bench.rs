@@ -15,15 +15,17 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let engine = model::open(&args.model)?;
     let load_s = start.elapsed().as_secs_f64();
     let plans = model::plans_of(&args.plan, &engine)?;
-    let mut scale = HeadScale::compile(&plans[..1], engine.spec(), candle_core::DType::F32, engine.model().device())?;
+    anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a bench runs under one", plans.len());
+    let mut scale = HeadScale::compile(&plans, engine.spec(), candle_core::DType::F32, engine.model().device())?;
     let context = engine.spec().context;
     anyhow::ensure!(
-        args.prompt_tokens > 0 && args.new_tokens > 0 && args.prompt_tokens + args.new_tokens <= context,
+        args.prompt_tokens > 0 && args.new_tokens > 0 && args.prompt_tokens.saturating_add(args.new_tokens) <= context,
         "--prompt-tokens and --new-tokens must each be at least 1 and together at most {context}"
     );
     anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
     let prefill = prefill(&engine, args, &mut scale)?;
     let decode = args.rows.iter().map(|&rows| decode(&engine, args, rows, &mut scale)).collect::<Result<Vec<_>>>()?;
+    scale.check_fired()?;
     let model = engine.model();
     let result = json!({
         "model": engine.identity().model,

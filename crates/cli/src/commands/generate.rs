@@ -5,7 +5,7 @@ use std::{io::Read, time::Instant};
 use anyhow::Result;
 use headtemper_engine::{Engine, EngineError, Event, FinishReason, GenerateOptions, Input, Message, Request};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Item, read_items};
+use headtemper_study::{Item, noise_of, prompts, read_items};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Generate, model, ui};
@@ -91,20 +91,18 @@ fn single(args: &Generate) -> Result<Item> {
 }
 
 fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> Result<Vec<Request>> {
-    items
-        .iter()
+    let prompts = prompts(engine, items)?;
+    Ok(prompts
+        .into_iter()
         .enumerate()
-        .map(|(index, item)| {
-            let encoded = engine.encode(&format!("item '{}'", item.id), &item.input, None)?;
-            Ok(Request {
-                ids: encoded.ids,
-                plan: if plans == 1 { 0 } else { index },
-                sampling: args.sampling.sampling(),
-                noise: index as u64,
-                max_new_tokens: args.max_new_tokens,
-            })
+        .map(|(index, ids)| Request {
+            ids,
+            plan: if plans == 1 { 0 } else { index },
+            sampling: args.sampling.sampling(),
+            noise: noise_of(&items[index].id),
+            max_new_tokens: args.max_new_tokens,
         })
-        .collect()
+        .collect())
 }
 
 fn line(

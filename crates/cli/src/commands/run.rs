@@ -1,6 +1,6 @@
 //! `temper run`: a whole experiment from one file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use headtemper_study::{Experiment, run as run_experiment};
@@ -30,7 +30,7 @@ fn resolve(args: &Run) -> Result<Experiment> {
         let path = Path::new(model);
         let local = path.exists() || model.ends_with(".gguf");
         (experiment.model.path, experiment.model.id) =
-            if local { (Some(PathBuf::from(model)), None) } else { (None, Some(model.clone())) };
+            if local { (Some(std::path::absolute(model)?), None) } else { (None, Some(model.clone())) };
         experiment.model.revision = None;
     }
     if let Some(revision) = &args.revision {

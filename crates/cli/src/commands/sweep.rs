@@ -30,13 +30,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         max_rows: args.max_rows,
         stop: Some(ui::stop_on_interrupt()),
     };
-    let run = SweepRun {
-        items: &items,
-        items_path: &args.items.items,
-        arms: &arms,
-        options: &options,
-        judge: judge.as_ref(),
-    };
+    let run = SweepRun { items: &items, arms: &arms, options: &options, judge: judge.as_ref() };
     let tables = sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())?;
     if args.json {
         let document = json!({"schema": "sweep/v1", "tables": tables});

@@ -25,8 +25,8 @@ pub struct Page<'a> {
     pub warnings: &'a [String],
     /// The heads of every disposition.
     pub attribution: &'a Attribution,
-    /// The outcomes of a sweep, if one was run.
-    pub sweep: Option<&'a SweepTable>,
+    /// The outcomes of a sweep, a table each head set; none if none was run.
+    pub sweep: &'a [SweepTable],
     /// A few items with the responses of each arm.
     pub examples: &'a [Example],
 }
@@ -63,7 +63,9 @@ pub fn render(page: &Page<'_>) -> String {
     for index in 0..page.attribution.dispositions.len() {
         out += &disposition::draw(page.attribution, index);
     }
-    out += &page.sweep.map_or_else(String::new, sweep::draw);
+    for table in page.sweep {
+        out += &sweep::draw(table);
+    }
     out += &examples(page.examples);
     out += &glossary::draw(page.facts);
     put!(out, "</main><script>{SCRIPT}</script></body></html>\n");
@@ -186,7 +188,7 @@ mod tests {
             counts: &[("cw".to_owned(), 78), ("hr".to_owned(), 2)],
             warnings: std::slice::from_ref(&hostile),
             attribution,
-            sweep,
+            sweep: sweep.map_or(&[], std::slice::from_ref),
             examples: &[example],
         })
     }
