@@ -40,7 +40,7 @@ impl Bench {
             let (label, word) = if i.is_multiple_of(2) { ("a", "yes") } else { ("b", "no") };
             json!({"id": i, "prompt": format!("Is {i} even?"), "response": format!("{word} {i}"), "label": label})
         };
-        bench.write("c.jsonl", (0..6).map(|i| format!("{}\n", item(i))).collect::<String>());
+        bench.write("c.jsonl", (0..6).map(|i| item(i).to_string() + "\n").collect::<String>());
         bench
     }
 
@@ -182,7 +182,9 @@ fn lambda_tables_that_fit_nothing() {
     let bench = Bench::new();
     let table = |name: &str, array: &str, shape: (usize, usize, usize), set: &[(usize, f32)]| {
         let mut lambda = vec![1f32; shape.0 * shape.1 * shape.2];
-        set.iter().for_each(|&(at, value)| lambda[at] = value);
+        for &(at, value) in set {
+            lambda[at] = value;
+        }
         let tensor = Tensor::from_vec(lambda, shape, &Device::Cpu).unwrap();
         Tensor::write_npz(&[(array, tensor)], bench.path(name)).unwrap();
     };
@@ -196,8 +198,8 @@ fn lambda_tables_that_fit_nothing() {
     let flat = Tensor::new(&[0.5f32, 1.0], &Device::Cpu).unwrap();
     Tensor::write_npz(&[("lambda", flat)], bench.path("flat.npz")).unwrap();
     for (name, parts) in [
-        ("heads.npz", &["head L0H6 does not exist", "heads 0 to 5"][..]),
-        ("layers.npz", &["layer 4 of head L4H0 does not exist", "layers are 0 to 3"]),
+        ("heads.npz", &["heads.npz: lambda is [1, 4, 7]", "[row, layer, head] of at most 4 and 6"][..]),
+        ("layers.npz", &["layers.npz: lambda is [1, 5, 6]", "of at most 4 and 6"]),
         ("two.npz", &["2", "must ", "1", "as many as there are items"]),
         ("ones.npz", &["the plan names no head"]),
         ("nan.npz", &["lambda NaN of head L0H1"]),
@@ -209,18 +211,18 @@ fn lambda_tables_that_fit_nothing() {
         bench.refused(&format!("generate --model M --items q.jsonl --plan {name}"), parts);
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {name}"), parts);
     }
-    // A table that is wider than the model, with nothing but ones there, is padding.
-    table("wide.npz", "lambda", (3, 4, 7), &[(1, 0.5)]);
-    bench.done("generate --model M --items q.jsonl --max-new-tokens 1 --plan wide.npz");
+    // What a smaller table does not name is 1.
+    table("small.npz", "lambda", (3, 1, 2), &[(1, 0.5)]);
+    bench.done("generate --model M --items q.jsonl --max-new-tokens 1 --plan small.npz");
 }
 
 /// An experiment as `temper run` reads it; the model path goes in.
 fn experiment() -> String {
     format!(
-        "name = \"t\"\nmodel = {{ path = {:?} }}\nitems = {{ path = \"c.jsonl\" }}\n\
+        "name = \"t\"\nmodel = {{ path = \"{}\" }}\nitems = {{ path = \"c.jsonl\" }}\n\
          generate = {{ max_new_tokens = 4 }}\nattribute = {{ disposition = \"x\", a = \"a\", b = \"b\", min_cohort = 2 }}\n\
          sweep = {{ heads = \"top:2\", lambdas = [1, 0.5] }}\n",
-        golden_dir("llama")
+        golden_dir("llama").display()
     )
 }
 
@@ -654,7 +656,7 @@ fn what_overflows_is_no_result() {
     let bench = Bench::new();
     let parts = ["not numbers"];
     bench.refused("generate --model M hi --plan L0H1:3e38", &parts);
-    bench.refused("capture --model M --items q.jsonl --out out.npz --plan L0H1:3e38", &["item 'a'", "not numbers"]);
+    bench.refused("capture --model M --items q.jsonl --out out.npz --plan L0H1:3e38", &["item", "not numbers"]);
 }
 
 /// Models, devices and revisions that are not there.

@@ -43,7 +43,7 @@ impl Lab {
     }
 
     fn write_lines(&self, name: &str, lines: impl IntoIterator<Item = Value>) {
-        let text: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        let text: String = lines.into_iter().map(|line| line.to_string() + "\n").collect();
         self.write(name, text);
     }
 
@@ -627,10 +627,10 @@ fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<Str
     lab.write(
         "x.toml",
         format!(
-            "name = \"t\"\n[model]\npath = {:?}\n[items]\npath = \"q.jsonl\"\n[generate]\nmax_new_tokens = {new_tokens}\n\
+            "name = \"t\"\n[model]\npath = \"{}\"\n[items]\npath = \"q.jsonl\"\n[generate]\nmax_new_tokens = {new_tokens}\n\
              max_rows = 2\n[judge]\nhedges = \"hedges.txt\"\n[attribute]\ndisposition = \"parity\"\na = \"cw\"\nb = \"cr\"\n\
              shuffles = 20\nmin_cohort = 2\n[sweep]\nheads = \"top:2\"\nlambdas = [1, 1, 0.5]\n",
-            golden_dir("llama")
+            golden_dir("llama").display()
         ),
     );
     (answers, right)
@@ -641,7 +641,7 @@ fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<Str
 fn run_does_a_whole_experiment() {
     let lab = Lab::new();
     let (answers, right) = write_experiment(&lab, 24, 12);
-    assert!(right >= 2 && right <= 22, "{right} right answers make no two cohorts");
+    assert!((2..=22).contains(&right), "{right} right answers make no two cohorts");
     let out = lab.done("run x.toml --out out");
     let mut there: Vec<String> =
         fs::read_dir(lab.path("out")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -86,22 +86,22 @@ pub(crate) struct ItemArgs {
 #[derive(ClapArgs, Clone)]
 pub(crate) struct SamplingArgs {
     /// 0 is greedy
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Keep the k most likely tokens; 0 keeps all
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub(crate) top_k: usize,
     /// Keep the smallest set of tokens that reaches this probability
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: f32,
     /// Keep tokens with at least this share of the largest probability
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: f32,
     /// Above 1 makes tokens of prompt and answer less likely
-    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    #[arg(long, default_value_t = 1.0, value_name = "R", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: f32,
     /// Above 0 makes tokens of the answer less likely, once each
-    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    #[arg(long, default_value_t = 0.0, value_name = "R", allow_negative_numbers = true)]
     pub(crate) presence_penalty: f32,
     /// Seed of the sampling noise
     #[arg(long, default_value_t = 0)]

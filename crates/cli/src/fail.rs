@@ -15,10 +15,10 @@ pub(crate) fn report(error: &anyhow::Error) {
         );
         return;
     }
-    let mut text = format!("error: {error}");
-    let mut said = error.to_string();
+    let mut said = plain(&error.to_string());
+    let mut text = format!("error: {said}");
     for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+        let cause = plain(&cause.to_string());
         // Some messages quote their cause already.
         if !said.contains(&cause) {
             text += &format!(": {cause}");
@@ -29,6 +29,11 @@ pub(crate) fn report(error: &anyhow::Error) {
     if let Some(hint) = hint(error) {
         ui::say(&format!("hint: {hint}"));
     }
+}
+
+/// A message without the stack that candle writes into it where backtraces are asked for.
+fn plain(message: &str) -> String {
+    message.split("\n   0: ").next().unwrap_or_default().trim_end().into()
 }
 
 fn interrupted(error: &anyhow::Error) -> bool {

@@ -153,7 +153,7 @@ impl Engine {
                     run.sum_logprob += logprob;
                     on_event(Event::Token { row: run.row, ids: &run.generated })?;
                 }
-                if !stopped && run.generated.len() < request.max_new_tokens && run.seen < context {
+                if !stopped && run.generated.len() < request.max_new_tokens && run.seen + 1 < context {
                     still.push(run);
                     continue;
                 }

@@ -106,6 +106,9 @@ pub(crate) fn capture_encoded(
     };
     progress.begin("capture", items.len(), 0);
     let fired = engine.capture(encoded, &request, |captured| {
+        if !captured.row.h_last.iter().chain(&captured.row.head_norm).all(|x| x.is_finite()) {
+            return Err(EngineError::NotANumber { what: format!("item '{}'", items[captured.item].id) });
+        }
         features.h_last.extend(captured.row.h_last);
         captured.row.h_layers.iter().for_each(|h| features.h_layers.extend(h));
         features.head_norm.extend(captured.row.head_norm);

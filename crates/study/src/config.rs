@@ -197,7 +197,7 @@ impl Experiment {
             return Some("[attribute] last_n must be at least 1".into());
         }
         if attribute.a == attribute.b {
-            return Some(format!("[attribute] a and b are both '{}'", attribute.a));
+            return Some(format!("[attribute] a and b are both '{}', but must be two different labels", attribute.a));
         }
         if self.items.limit == Some(0) {
             return Some("[items] limit must be at least 1".into());

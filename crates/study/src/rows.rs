@@ -68,7 +68,9 @@ impl RowLog {
                 Err(e) => return Err(StudyError::content(path, format!("line {}: {e}", index + 1))),
             }
         }
-        file.set_len(good as u64).map_err(StudyError::write(path))?;
+        if good < text.len() {
+            file.set_len(good as u64).map_err(StudyError::write(path))?;
+        }
         file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
         Ok(Self { path: path.into(), file, rows })
     }

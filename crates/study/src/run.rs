@@ -11,7 +11,7 @@ use crate::{
     SweepConfig, SweepOptions, arms, attribute,
     attribution::Attribution,
     capture::{capture_encoded, encode, prompts},
-    cohort::{label_counts, labels},
+    cohort::{cohorts_of, label_counts, labels},
     digest::digest,
     files::{read_json, write_json, write_text},
     head_set,
@@ -96,6 +96,9 @@ pub fn run(
         hedges,
     });
     // Every refusal comes before the first file.
+    if judge.is_none() {
+        cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
+    }
     encode(engine, &items)?;
     prompts(engine, &items)?;
     if let Some(config) = &experiment.sweep {

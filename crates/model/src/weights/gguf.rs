@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use super::{map, release};
 use crate::ModelError;
 
-const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K";
+const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
 
 /// A mapped GGUF file.
 pub struct GgufFile {
@@ -34,6 +34,11 @@ impl GgufFile {
         let file = Self { path: path.into(), map, content };
         for name in file.names() {
             let (start, len) = file.range(&name);
+            let kind = file.content.tensor_infos[&name].ggml_dtype;
+            if matches!(kind, GgmlDType::Q8_1 | GgmlDType::Q8K) {
+                // ggml's types of intermediate products: candle has them, but reads no tensor of them.
+                return Err(ModelError::Dtype { name, found: format!("ggml type {kind:?}"), allowed: READABLE });
+            }
             let end = start.saturating_add(len);
             if end > file.map.len() {
                 let why = format!("tensor '{name}' ends at byte {end}, the file at {}", file.map.len());

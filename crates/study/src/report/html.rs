@@ -226,14 +226,14 @@ mod tests {
         assert_sound(&html);
         assert!(html.contains("the same, word for word, as") && html.contains("an empty response"));
         assert!(html.contains("hr, not compared") && !html.contains("cw, not compared"));
-        assert!(html.contains("No head stands out") && html.contains("id=\"sweep\""));
+        assert!(html.contains("No head stands out") && html.contains("class=\"sweep\""));
     }
 
     #[test]
     fn no_sweep_no_section() {
         let html = page(&fixture::attribution(&[2]), None);
         assert_sound(&html);
-        assert!(!html.contains("id=\"sweep\""));
+        assert!(!html.contains("class=\"sweep\""));
     }
 
     #[test]

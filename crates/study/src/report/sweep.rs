@@ -11,7 +11,7 @@ use crate::{
 /// Table, chart and the sentence on the control arm.
 pub(super) fn draw(sweep: &SweepTable) -> String {
     let mut out = format!(
-        r#"<section><h2>What tempering the heads does</h2>
+        r#"<section class="sweep"><h2>What tempering the heads does</h2>
         <p class="lead">Tempered together: <span class="heads">{}</span>. At most {} new tokens.</p>"#,
         escape(&sweep.set),
         sweep.max_new_tokens
