@@ -198,8 +198,8 @@ fn lambda_tables_that_fit_nothing() {
     let flat = Tensor::new(&[0.5f32, 1.0], &Device::Cpu).unwrap();
     Tensor::write_npz(&[("lambda", flat)], bench.path("flat.npz")).unwrap();
     for (name, parts) in [
-        ("heads.npz", &["heads.npz: lambda is [1, 4, 7]", "[row, layer, head] of at most 4 and 6"][..]),
-        ("layers.npz", &["layers.npz: lambda is [1, 5, 6]", "of at most 4 and 6"]),
+        ("heads.npz", &["head L0H6 does not exist", "layer 0 has heads 0 to 5"][..]),
+        ("layers.npz", &["layer 4 of head L4H0 does not exist", "layers are 0 to 3"]),
         ("two.npz", &["2", "must ", "1", "as many as there are items"]),
         ("ones.npz", &["the plan names no head"]),
         ("nan.npz", &["lambda NaN of head L0H1"]),

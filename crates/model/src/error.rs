@@ -107,6 +107,16 @@ pub enum ModelError {
         /// What would have been allowed.
         allowed: &'static str,
     },
+    /// A GGUF file holds a tensor type that candle cannot read.
+    #[error("{} holds tensors of {found}; readable are {allowed}", path.display())]
+    Ggml {
+        /// The file.
+        path: PathBuf,
+        /// The type.
+        found: String,
+        /// What would have been allowed.
+        allowed: &'static str,
+    },
     /// Tensors that the architecture does not know.
     #[error("{} holds tensors that the architecture does not know: {}", path.display(), names.join(", "))]
     UnknownTensors {
@@ -132,9 +142,7 @@ impl ModelError {
                  such as HuggingFaceTB/SmolLM2-135M-Instruct"
                     .into(),
             ),
-            Self::Dtype { found, .. } if found.starts_with("ggml") => {
-                Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into())
-            }
+            Self::Ggml { .. } => Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into()),
             Self::UnknownTensors { .. } => {
                 Some("the checkpoint is probably of another variant; `temper inspect` shows what it says it is".into())
             }

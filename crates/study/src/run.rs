@@ -96,11 +96,12 @@ pub fn run(
         hedges,
     });
     // Every refusal comes before the first file.
+    encode(engine, &items)?;
+    prompts(engine, &items)?;
+    // Labels are the items' own then, and known before anything is generated.
     if judge.is_none() {
         cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
     }
-    encode(engine, &items)?;
-    prompts(engine, &items)?;
     if let Some(config) = &experiment.sweep {
         match top_of(config)? {
             Some(count) if (1..=engine.spec().slots().len()).contains(&count) => {}

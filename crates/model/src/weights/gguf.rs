@@ -250,7 +250,7 @@ fn wrong_header(path: &Path, error: &candle_core::Error) -> ModelError {
     let first = message.lines().next().unwrap_or_default().to_string();
     if let Some((_, number)) = first.split_once("unknown dtype for tensor ") {
         let found = unreadable_type(number.trim());
-        return ModelError::Dtype { name: path.display().to_string(), found, allowed: READABLE };
+        return ModelError::Ggml { path: path.into(), found, allowed: READABLE };
     }
     let path = path.into();
     if first.contains("failed to fill whole buffer") || first.contains("remaining") {
