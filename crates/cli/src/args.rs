@@ -306,7 +306,7 @@ pub(crate) struct Run {
     /// Only the first so many items
     #[arg(long)]
     pub(crate) limit: Option<usize>,
-    /// The directory to write; runs/<name> by default
+    /// The directory to write; runs/NAME by default
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// The report as JSON on stdout instead of tables
