@@ -109,11 +109,6 @@ impl RunDir {
         self.save()
     }
 
-    /// What was noted about a finished stage.
-    pub fn notes(&self, stage: &str) -> &Value {
-        &self.manifest["stages"][stage]
-    }
-
     /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and this one.
     pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let mut fired: BTreeMap<String, u64> =
