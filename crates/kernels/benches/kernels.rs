@@ -36,10 +36,10 @@ fn attention(c: &mut Criterion) {
         let (q, k, v) =
             (random(&[len, 9, 64], DType::F32), random(&[256, 3, 64], DType::F32), random(&[256, 3, 64], DType::F32));
         group.bench_function(BenchmarkId::new("ours", name), |b| {
-            b.iter(|| attend(&q, &k, &v, &span, 0.125).expect("shapes fit"));
+            b.iter(|| attend(&q, &k, &v, &span, 0.125, None).expect("shapes fit"));
         });
         group.bench_function(BenchmarkId::new("candle", name), |b| {
-            b.iter(|| attend_reference(&q, &k, &v, &span, 0.125).expect("shapes fit"));
+            b.iter(|| attend_reference(&q, &k, &v, &span, 0.125, None).expect("shapes fit"));
         });
     }
     group.finish();

@@ -60,7 +60,7 @@ dispatch! {
 
 #[inline(always)]
 unsafe fn row_generic<S: Simd>(half: usize, x: *const f32, out: *mut f32) {
-    // SAFETY: whole vectors below `half`, then padded copies of the rest.
+    // SAFETY: whole vectors below `half`, then part of one.
     unsafe {
         let whole = half - half % S::LANES;
         let mut i = 0;
@@ -70,12 +70,9 @@ unsafe fn row_generic<S: Simd>(half: usize, x: *const f32, out: *mut f32) {
         }
         let rest = half - whole;
         if rest > 0 {
-            let (mut gate, mut up) = ([0f32; 16], [0f32; 16]);
-            x.add(whole).copy_to_nonoverlapping(gate.as_mut_ptr(), rest);
-            x.add(half + whole).copy_to_nonoverlapping(up.as_mut_ptr(), rest);
-            let y = gated::<S>(S::load(gate.as_ptr()), S::load(up.as_ptr()));
-            S::store(gate.as_mut_ptr(), y);
-            gate.as_ptr().copy_to_nonoverlapping(out.add(whole), rest);
+            let gate = simd::load_part::<S>(x.add(whole), rest);
+            let up = simd::load_part::<S>(x.add(half + whole), rest);
+            simd::store_part::<S>(out.add(whole), gated::<S>(gate, up), rest);
         }
     }
 }

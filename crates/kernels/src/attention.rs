@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::{
     Level, Shared,
     dot::dots,
-    simd::{self, Simd, dispatch},
+    simd::{self, MAX_LANES, Simd, dispatch},
 };
 
 /// One sequence's share of the packed queries, and where its keys lie.
@@ -28,22 +28,40 @@ pub struct AttentionSpan {
 /// `q` `[n, head, dim]` f32, packed; `k` and `v` `[cache rows, kv, dim]` f32, already holding the new tokens; result
 /// `[n, head, dim]`. Query head `h` reads key/value head `h / (heads / kv)`.
 ///
+/// With a `window` (transformers `sliding_window`) the query at position `p` sees the last `window` keys, its own
+/// included: `p - window < j <= p`. The work is then proportional to the window, not to the length.
+///
 /// # Errors
-/// If the shapes do not fit each other or a span reaches outside the cache.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[AttentionSpan], scale: f32) -> Result<Tensor> {
+/// If the shapes do not fit each other, a span reaches outside the cache or the window is 0.
+pub fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    spans: &[AttentionSpan],
+    scale: f32,
+    window: Option<usize>,
+) -> Result<Tensor> {
     if q.device().is_cpu() {
-        let op = Attend { spans, scale, level: Level::best() };
+        let op = Attend { spans, scale, window, level: Level::best() };
         q.contiguous()?.apply_op3_no_bwd(k, v, &op)
     } else {
-        attend_reference(q, k, v, spans, scale)
+        attend_reference(q, k, v, spans, scale, window)
     }
 }
 
 /// The oracle of [`attend`] in plain candle ops: whole score matrices, sequence by sequence.
 ///
 /// # Errors
-/// If the shapes do not fit each other or a span reaches outside the cache.
-pub fn attend_reference(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[AttentionSpan], scale: f32) -> Result<Tensor> {
+/// If the shapes do not fit each other, a span reaches outside the cache or the window is 0.
+pub fn attend_reference(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    spans: &[AttentionSpan],
+    scale: f32,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let window = width_of(window)?;
     let (heads, kv) = (q.dim(1)?, k.dim(1)?);
     let group = (0..heads as u32).map(|h| h / (heads / kv) as u32).collect::<Vec<_>>();
     let group = Tensor::from_vec(group, heads, q.device())?;
@@ -53,8 +71,9 @@ pub fn attend_reference(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[AttentionSp
         let take = |cache: &Tensor| cache.narrow(0, span.cache, keys)?.index_select(&group, 1)?.transpose(0, 1); // [h, keys, d]
         let q = q.narrow(0, span.first, span.len)?.transpose(0, 1)?.contiguous()?; // [h, len, d]
         let scores = (q.matmul(&take(k)?.t()?.contiguous()?)? * f64::from(scale))?.to_dtype(DType::F32)?; // [h, len, keys]
-        let mask: Vec<f32> = (0..span.len)
-            .flat_map(|i| (0..keys).map(move |j| if j <= span.start + i { 0.0 } else { f32::NEG_INFINITY }))
+        let sees = |p: usize, j: usize| j <= p && p - j < window;
+        let mask: Vec<f32> = (span.start..keys)
+            .flat_map(|p| (0..keys).map(move |j| if sees(p, j) { 0.0 } else { f32::NEG_INFINITY }))
             .collect();
         let scores = scores.broadcast_add(&Tensor::from_vec(mask, (1, span.len, keys), q.device())?)?;
         let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
@@ -64,22 +83,42 @@ pub fn attend_reference(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[AttentionSp
     Tensor::cat(&out, 0)
 }
 
+/// The window as a number of keys that no sequence reaches where there is none.
+fn width_of(window: Option<usize>) -> Result<usize> {
+    if window == Some(0) {
+        bail!("attend: a window of 0 keys hides even the query's own");
+    }
+    Ok(window.unwrap_or(usize::MAX))
+}
+
 struct Attend<'a> {
     spans: &'a [AttentionSpan],
     scale: f32,
+    window: Option<usize>,
     level: Level,
 }
 
 /// Queries of one key/value head that are worked on together.
 const TILE: usize = 6;
 
+/// One query: where its head vector is, and which keys of its tile it sees.
+#[derive(Clone, Copy)]
+struct Query {
+    /// Offset of the head vector in q and out, in elements.
+    at: usize,
+    /// The first key it sees, counted from the tile's first.
+    from: usize,
+    /// One past the last.
+    to: usize,
+}
+
 /// Where one tile of queries finds its data; offsets in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
-    /// The queries: (offset of the head vector in q and out, keys it sees).
-    queries: [(usize, usize); TILE],
+    /// The queries, in order of position.
+    queries: [Query; TILE],
     count: usize,
-    /// Offset of the first key of this key/value head in the cache.
+    /// Offset of the tile's first key in the cache: that of position 0, or with a window one a little before it.
     keys: usize,
     /// Elements between one position's key and the next.
     stride: usize,
@@ -122,7 +161,7 @@ impl CustomOp3 for Attend<'_> {
             }
             end = span.first + span.len;
         }
-        let tiles = self.tiles(heads, kv, dim);
+        let tiles = self.tiles(width_of(self.window)?, heads, kv, dim);
         let mut out = vec![0f32; n * heads * dim];
         let shared = Shared(out.as_mut_ptr());
         tiles.par_iter().with_min_len(4).for_each_init(Vec::new, |scores, tile| {
@@ -135,22 +174,27 @@ impl CustomOp3 for Attend<'_> {
 }
 
 impl Attend<'_> {
-    fn tiles(&self, heads: usize, kv: usize, dim: usize) -> Vec<Tile> {
+    fn tiles(&self, window: usize, heads: usize, kv: usize, dim: usize) -> Vec<Tile> {
         let group = heads / kv;
         let mut tiles = Vec::new();
         for span in self.spans {
             for head in 0..kv {
                 // The queries of a key/value head: every token's heads of the group, by position.
-                let query = |i: usize| {
+                let query = |i: usize, base: usize| {
                     let (token, h) = (i / group, head * group + i % group);
-                    (((span.first + token) * heads + h) * dim, span.start + token + 1)
+                    let to = span.start + token + 1;
+                    let at = ((span.first + token) * heads + h) * dim;
+                    Query { at, from: to.saturating_sub(window) - base, to: to - base }
                 };
                 for from in (0..span.len * group).step_by(TILE) {
                     let count = TILE.min(span.len * group - from);
+                    // Whole vectors of every level from position 0 on: where a tile starts depends on its neighbours,
+                    // but a position is always in the same lane of the softmax's sum, and hidden keys add exact zeros.
+                    let base = query(from, 0).from / MAX_LANES * MAX_LANES;
                     tiles.push(Tile {
-                        queries: std::array::from_fn(|i| query(from + i.min(count - 1))),
+                        queries: std::array::from_fn(|i| query(from + i.min(count - 1), base)),
                         count,
-                        keys: (span.cache * kv + head) * dim,
+                        keys: ((span.cache + base) * kv + head) * dim,
                         stride: kv * dim,
                         dim,
                         scale: self.scale,
@@ -178,7 +222,7 @@ unsafe fn tile_generic<S: Simd>(
     out: *mut f32,
     scores: &mut Vec<f32>,
 ) {
-    let seen = tile.queries[tile.count - 1].1; // the last query of a tile sees most
+    let seen = tile.queries[tile.count - 1].to; // the last query of a tile sees most
     let width = seen.next_multiple_of(S::LANES);
     scores.resize(tile.count * width, 0.0);
     /// Runs `$body` with the tile's number of queries as a constant.
@@ -216,7 +260,7 @@ unsafe fn tile_generic<S: Simd>(
     unsafe {
         by_count!(M => score::<S, M>(tile, q, k.add(tile.keys), scores.as_mut_ptr(), seen, width));
         for i in 0..tile.count {
-            softmax::<S>(scores.as_mut_ptr().add(i * width), tile.queries[i].1, width);
+            softmax::<S>(scores.as_mut_ptr().add(i * width), tile.queries[i], width);
         }
         by_count!(M => mix::<S, M>(tile, scores.as_ptr(), v.add(tile.keys), out, seen, width));
     }
@@ -234,7 +278,7 @@ unsafe fn score<S: Simd, const M: usize>(
 ) {
     // SAFETY: the caller's contract, passed on.
     unsafe {
-        let queries: [*const f32; M] = std::array::from_fn(|i| q.add(tile.queries[i].0));
+        let queries: [*const f32; M] = std::array::from_fn(|i| q.add(tile.queries[i].at));
         let mut j = 0;
         while j + 4 <= seen {
             let d = dots::<S, f32, 4, M>(tile.dim, k.add(j * tile.stride), tile.stride, queries);
@@ -255,12 +299,13 @@ unsafe fn score<S: Simd, const M: usize>(
     }
 }
 
-/// Softmax over the first `seen` of a row of `width` scores; what lies beyond becomes 0.
+/// Softmax over the keys that `query` sees, of a row of `width` scores; the others become 0.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(row: *mut f32, seen: usize, width: usize) {
+unsafe fn softmax<S: Simd>(row: *mut f32, query: Query, width: usize) {
+    let Query { from, to, .. } = query;
     // SAFETY: `row` holds `width` values, a whole number of vectors.
     unsafe {
-        for j in seen..width {
+        for j in (0..from).chain(to..width) {
             *row.add(j) = f32::NEG_INFINITY;
         }
         let mut top = S::splat(f32::NEG_INFINITY);
@@ -272,8 +317,8 @@ unsafe fn softmax<S: Simd>(row: *mut f32, seen: usize, width: usize) {
         for j in (0..width).step_by(S::LANES) {
             let e = simd::exp::<S>(S::add(S::load(row.add(j)), top));
             S::store(row.add(j), e);
-            if j + S::LANES > seen {
-                for i in seen.max(j)..j + S::LANES {
+            if j < from || j + S::LANES > to {
+                for i in (j..j + S::LANES).filter(|i| !(from..to).contains(i)) {
                     *row.add(i) = 0.0;
                 }
             }
@@ -309,7 +354,7 @@ unsafe fn mix<S: Simd, const M: usize>(
                 }
             }
             for i in 0..M {
-                S::store(out.add(tile.queries[i].0 + c), acc[i]);
+                S::store(out.add(tile.queries[i].at + c), acc[i]);
             }
             c += S::LANES;
         }
@@ -319,7 +364,7 @@ unsafe fn mix<S: Simd, const M: usize>(
                 for j in 0..seen {
                     acc += *weights.add(i * width + j) * *v.add(j * tile.stride + c);
                 }
-                *out.add(tile.queries[i].0 + c) = acc;
+                *out.add(tile.queries[i].at + c) = acc;
             }
             c += 1;
         }
@@ -357,34 +402,94 @@ mod tests {
         Ok((make(first, heads, 3)?, make(cache, kv, 5)?, make(cache, kv, 11)?, list))
     }
 
+    fn at(
+        level: Level,
+        (q, k, v): (&Tensor, &Tensor, &Tensor),
+        spans: &[AttentionSpan],
+        window: Option<usize>,
+    ) -> Result<Tensor> {
+        q.apply_op3_no_bwd(k, v, &Attend { spans, scale: 0.3, window, level })
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> Result<f32> {
+        (a - b)?.abs()?.max_all()?.to_scalar()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_level_is_the_oracle(
             spans in prop::collection::vec((0usize..40, 1usize..20), 1..4), kv in 1usize..3, group in 1usize..4, dim in 1usize..40,
+            window in prop::option::of(1usize..50),
         ) {
             let (q, k, v, list) = inputs(&spans, kv * group, kv, dim).unwrap();
-            let oracle = attend_reference(&q, &k, &v, &list, 0.3).unwrap();
+            let oracle = attend_reference(&q, &k, &v, &list, 0.3, window).unwrap();
             for level in Level::available() {
-                let fast = q.apply_op3_no_bwd(&k, &v, &Attend { spans: &list, scale: 0.3, level }).unwrap();
-                let worst = (fast - &oracle).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let worst = worst(&at(level, (&q, &k, &v), &list, window).unwrap(), &oracle).unwrap();
                 println!("attend {level:?}: {worst:e} of {TOLERANCE:e}");
-                prop_assert!(worst < TOLERANCE, "{level:?} {spans:?} kv {kv} group {group} dim {dim}: {worst:e}");
+                prop_assert!(worst < TOLERANCE, "{level:?} {spans:?} kv {kv} group {group} dim {dim} window {window:?}: {worst:e}");
             }
         }
     }
 
     #[test]
-    fn prefill_and_decode_are_the_same_bits() -> Result<()> {
-        let (q, k, v, list) = inputs(&[(0, 23)], 6, 2, 20)?;
-        for level in Level::available() {
-            let all = q.apply_op3_no_bwd(&k, &v, &Attend { spans: &list, scale: 0.2, level })?;
-            for i in 0..23 {
-                let one = [AttentionSpan { first: 0, len: 1, start: i, cache: 0 }];
-                let step = q.narrow(0, i, 1)?.contiguous()?;
-                let step = step.apply_op3_no_bwd(&k, &v, &Attend { spans: &one, scale: 0.2, level })?;
-                assert_eq!(step.to_vec3::<f32>()?, all.narrow(0, i, 1)?.to_vec3::<f32>()?, "{level:?} token {i}");
+    fn wide_heads_in_large_groups_are_the_oracle() -> Result<()> {
+        for dim in [256, 512] {
+            for window in [None, Some(16), Some(21)] {
+                let (q, k, v, list) = inputs(&[(70, 1), (0, 40), (30, 5)], 8, 1, dim)?;
+                // Scores of order 1, as a model's scale makes them.
+                let q = (q / f64::from(dim as u32).sqrt())?;
+                let oracle = attend_reference(&q, &k, &v, &list, 0.3, window)?;
+                for level in Level::available() {
+                    let worst = worst(&at(level, (&q, &k, &v), &list, window)?, &oracle)?;
+                    println!("attend {level:?} dim {dim}: {worst:e} of {TOLERANCE:e}");
+                    assert!(worst < TOLERANCE, "{level:?} dim {dim} window {window:?}: {worst:e}");
+                }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_sequence_is_the_same_bits_however_it_is_cut() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(0, 61), (7, 9)], 8, 2, 20)?;
+        for window in [None, Some(1), Some(5), Some(16), Some(23)] {
+            for level in Level::available() {
+                let all = at(level, (&q, &k, &v), &list, window)?;
+                for len in [1, 3, 17] {
+                    for start in (0..61).step_by(len) {
+                        let len = len.min(61 - start);
+                        let piece = [AttentionSpan { first: 0, len, start, cache: 0 }];
+                        let alone = at(level, (&q.narrow(0, start, len)?, &k, &v), &piece, window)?;
+                        let same = all.narrow(0, start, len)?.to_vec3::<f32>()?;
+                        assert_eq!(alone.to_vec3::<f32>()?, same, "{level:?} window {window:?} {piece:?}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_window_over_everything_is_full_attention_bit_for_bit() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(3, 40)], 4, 2, 20)?;
+        for level in Level::available() {
+            let full = at(level, (&q, &k, &v), &list, None)?.to_vec3::<f32>()?;
+            assert_eq!(at(level, (&q, &k, &v), &list, Some(43))?.to_vec3::<f32>()?, full, "{level:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn keys_long_out_of_the_window_are_not_read() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(100, 9)], 4, 2, 20)?;
+        // Position 100 sees 93..=100 of a window of 8, and the tile starts at 80 for every level.
+        let gone = Tensor::full(f32::NAN, (80, 2, 20), &Device::Cpu)?;
+        let spoil = |t: &Tensor| Tensor::cat(&[&gone, &t.narrow(0, 80, 29)?], 0);
+        let (k_spoiled, v_spoiled) = (spoil(&k)?, spoil(&v)?);
+        for level in Level::available() {
+            let whole = at(level, (&q, &k, &v), &list, Some(8))?.to_vec3::<f32>()?;
+            assert_eq!(at(level, (&q, &k_spoiled, &v_spoiled), &list, Some(8))?.to_vec3::<f32>()?, whole, "{level:?}");
         }
         Ok(())
     }
@@ -393,7 +498,16 @@ mod tests {
     fn a_span_outside_the_cache_is_refused() -> Result<()> {
         let (q, k, v, mut list) = inputs(&[(0, 4)], 2, 1, 8)?;
         list[0].start = 1;
-        assert!(attend(&q, &k, &v, &list, 1.0).unwrap_err().to_string().contains("outside"));
+        assert!(attend(&q, &k, &v, &list, 1.0, None).unwrap_err().to_string().contains("outside"));
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_window_is_refused() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(0, 4)], 2, 1, 8)?;
+        for refused in [attend(&q, &k, &v, &list, 1.0, Some(0)), attend_reference(&q, &k, &v, &list, 1.0, Some(0))] {
+            assert!(refused.unwrap_err().to_string().contains("window of 0"));
+        }
         Ok(())
     }
 }

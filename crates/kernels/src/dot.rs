@@ -1,6 +1,6 @@
 //! Dot products of R weight rows with M activation rows, kept in registers: what linear layers and attention share.
 
-use crate::simd::Simd;
+use crate::simd::{self, MAX_LANES, Simd};
 
 /// What a weight may be stored as. Widening to f32 is exact, so the arithmetic is that of f32 on the stored values.
 pub(crate) trait Element: Copy + Send + Sync {
@@ -36,9 +36,6 @@ impl Element for half::f16 {
         unsafe { S::load_f16(p.cast()) }
     }
 }
-
-/// The longest vector of any level.
-const MAX_LANES: usize = 16;
 
 /// `out[r][c] = w_r · x_c` over `k` elements: row `r` of the weight starts at `w + r * stride`.
 ///
@@ -78,9 +75,7 @@ pub(crate) unsafe fn dots<S: Simd, W: Element, const R: usize, const M: usize>(
             let rest = k - whole;
             let mut xs = [S::splat(0.0); M];
             for c in 0..M {
-                let mut padded = [0f32; MAX_LANES];
-                x[c].add(whole).copy_to_nonoverlapping(padded.as_mut_ptr(), rest);
-                xs[c] = S::load(padded.as_ptr());
+                xs[c] = simd::load_part::<S>(x[c].add(whole), rest);
             }
             for r in 0..R {
                 let mut padded = [W::ZERO; MAX_LANES];

@@ -62,6 +62,9 @@ impl Level {
     }
 }
 
+/// The longest vector of any level.
+pub(crate) const MAX_LANES: usize = 16;
+
 /// A vector of [`Simd::LANES`] f32.
 pub(crate) trait Simd: Copy {
     /// Lanes of a vector.
@@ -90,6 +93,28 @@ pub(crate) trait Simd: Copy {
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     unsafe fn prefetch<T>(_p: *const T) {}
+}
+
+/// The `count` values at `p`, fewer than a vector, and zeros.
+#[inline(always)]
+pub(crate) unsafe fn load_part<S: Simd>(p: *const f32, count: usize) -> S::F {
+    let mut padded = [0f32; MAX_LANES];
+    // SAFETY: the caller has `count` readable values at `p`.
+    unsafe {
+        p.copy_to_nonoverlapping(padded.as_mut_ptr(), count);
+        S::load(padded.as_ptr())
+    }
+}
+
+/// Stores the first `count` lanes of `x`.
+#[inline(always)]
+pub(crate) unsafe fn store_part<S: Simd>(p: *mut f32, x: S::F, count: usize) {
+    let mut padded = [0f32; MAX_LANES];
+    // SAFETY: the caller has `count` writable values at `p`, no more than a vector.
+    unsafe {
+        S::store(padded.as_mut_ptr(), x);
+        padded.as_ptr().copy_to_nonoverlapping(p, count);
+    }
 }
 
 /// `e^x` to about one unit in the last place, 0 below -87.3; `x` must not exceed 88.
