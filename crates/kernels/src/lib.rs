@@ -20,7 +20,7 @@ mod dot;
 mod linear;
 mod simd;
 
-pub use activation::{silu_mul, silu_mul_reference};
+pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use linear::{linear, linear_reference};
 pub use simd::Level;
