@@ -16,14 +16,18 @@
 
 mod activation;
 mod attention;
+mod conv;
 mod dot;
 mod linear;
 mod simd;
+mod state;
 
 pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
+pub use conv::{causal_conv, causal_conv_reference};
 pub use linear::{linear, linear_reference};
 pub use simd::Level;
+pub use state::StateSpan;
 
 /// A pointer that the threads of one operation share, each writing its own elements.
 #[derive(Clone, Copy)]

@@ -1,0 +1,92 @@
+//! What the operations with a carried state share: which slot a sequence continues, and the writing in place.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, StorageRef, Tensor, bail};
+
+/// One sequence's share of the packed tokens, and the slot of the state that it continues.
+#[derive(Clone, Copy, Debug)]
+pub struct StateSpan {
+    /// The first packed token of the sequence.
+    pub first: usize,
+    /// Its tokens in this call; a span of none leaves its slot alone.
+    pub len: usize,
+    /// The position of the first of them. At 0 the state starts from zero, whatever the slot holds.
+    pub start: usize,
+    /// The slot of the state that holds what the earlier tokens left, and receives what these leave.
+    pub slot: usize,
+}
+
+/// Refuses spans outside `n` tokens or `slots` slots, and two that would write the same token or slot.
+pub(crate) fn check_spans(name: &str, spans: &[StateSpan], n: usize, slots: usize) -> Result<()> {
+    let (mut end, mut taken) = (0, vec![false; slots]);
+    for span in spans {
+        let last = span.first.checked_add(span.len).filter(|&last| last <= n && span.slot < slots);
+        let Some(last) = last.filter(|_| span.first >= end) else {
+            bail!("{name}: {span:?} reaches outside {n} tokens or {slots} slots, or into the span before it");
+        };
+        if std::mem::replace(&mut taken[span.slot], true) {
+            bail!("{name}: slot {} is continued by two spans", span.slot);
+        }
+        end = last;
+    }
+    Ok(())
+}
+
+/// Refuses a state that the operation could not change in place.
+pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
+    if !state.is_contiguous() {
+        bail!("{name}: the state is changed in place and must be contiguous, {:?} is not", state.layout());
+    }
+    Ok(())
+}
+
+/// Runs `work` on the values of the state, which it changes in place, and of the inputs; all f32 and contiguous.
+pub(crate) fn update<const N: usize>(
+    name: &'static str,
+    state: &Tensor,
+    inputs: [&Tensor; N],
+    work: impl FnOnce(&mut [f32], [&[f32]; N]),
+) -> Result<()> {
+    check_state(name, state)?;
+    let guards = inputs.map(Tensor::storage_and_layout);
+    // Writing waits for every reader: an input within the state's own storage would wait for itself.
+    let own = std::ptr::from_ref::<Storage>(&state.storage_and_layout().0);
+    if guards.iter().any(|(storage, _)| std::ptr::eq::<Storage>(&raw const **storage, own)) {
+        bail!("{name}: an input shares the storage of the state, which is changed in place");
+    }
+    let mut slices = [[].as_slice(); N];
+    for (slice, guard) in slices.iter_mut().zip(&guards) {
+        *slice = values(name, guard)?;
+    }
+    state.inplace_op1(&Update { name, work: Cell::new(Some(|state: &mut [f32]| work(state, slices))) })
+}
+
+/// The values of an input.
+fn values<'a>(name: &str, (storage, layout): &'a (StorageRef<'_>, &Layout)) -> Result<&'a [f32]> {
+    match (&**storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("{name}: inputs must be contiguous f32 on the device of the state"),
+    }
+}
+
+/// `work` as candle wants it: an operation by shared reference, though it is called once.
+struct Update<F> {
+    name: &'static str,
+    work: Cell<Option<F>>,
+}
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, state: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(state), Some((start, end))) = (state, layout.contiguous_offsets()) else {
+            bail!("{}: the state must be contiguous f32", self.name);
+        };
+        let work = self.work.take().expect("candle runs an operation once");
+        work(&mut state[start..end]);
+        Ok(())
+    }
+}
