@@ -1,7 +1,7 @@
 """What the golden generators share: weights, hooks, goldens, tokenizer.
 
-A generator (make_*.py) builds a tiny seeded model of one architecture, saves it as `save_pretrained` does, and records
-what transformers computes for it. Nothing needs the network or a GPU. All weights are rounded to values that bfloat16
+A generator (make_*.py) builds tiny seeded models of one architecture, saves them as `save_pretrained` does or as the
+hub's files are laid out, and records what transformers computes for them. Nothing needs the network or a GPU. All weights are rounded to values that bfloat16
 holds before anything is computed, so an F32 and a BF16 file of a model hold the same numbers, and one set of goldens,
 always computed in float32 with eager attention, serves both.
 
@@ -38,16 +38,18 @@ Layout of golden.json:
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import os
 import pathlib
+from collections.abc import Callable
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 GREEDY = 16  # greedy tokens recorded
 ATTRIBUTED = 1  # the sequence on which heads are attributed
@@ -63,8 +65,16 @@ def randn(p, generator):
     return torch.randn(p.shape, generator=generator)
 
 
+def uniform(p, generator, low, high):
+    return low + (high - low) * torch.rand(p.shape, generator=generator)
+
+
+def no_rules(name, p, generator):
+    return None
+
+
 @torch.no_grad()
-def randomize(model, seed, rules=lambda name, p, generator: None):
+def randomize(model, seed, rules=no_rules):
     """Overwrites every parameter, tensor by tensor in the order of their names, from one seeded generator.
 
     `rules` returns the new values, or None for: 1 + 0.2 N(0, 1) for vectors, 0.5 N(0, 1) for embeddings,
@@ -86,6 +96,14 @@ def randomize(model, seed, rules=lambda name, p, generator: None):
             else:
                 new = z / math.sqrt(p[0].numel())
         p.copy_(new.to(torch.bfloat16).to(torch.float32))
+
+
+def prepare(model_class, config, seed, rules=no_rules):
+    """A model in float32 with eager attention and seeded weights."""
+    config._attn_implementation = "eager"
+    model = model_class(config).float().eval()
+    randomize(model, seed, rules)
+    return model
 
 
 # ---------------------------------------------------------------- hooks
@@ -259,6 +277,12 @@ def noise(model, sequences, sets, variants=()):
 # ---------------------------------------------------------------- goldens
 
 
+def uniform_sets(heads, one=()):
+    """The sets that scale all of some heads alike; `one` are further heads at lambda 1."""
+    values = {"half": (heads, 0.5), "zero": (heads, 0.0), "one": ([*heads, *one], 1.0)}
+    return {name: [(*at, factor) for at in where] for name, (where, factor) in values.items()}
+
+
 def changes_something(heads):
     return any(factor != 1.0 for _, _, factor in heads)
 
@@ -349,6 +373,48 @@ def write_goldens(model, out, sequences, final_only, sets, seed, variants=()):
     return checks
 
 
+# ---------------------------------------------------------------- files of a checkpoint
+
+
+def save_weights(path, tensors):
+    """A safetensors file with the header that save_pretrained writes."""
+    save_file({name: x.contiguous() for name, x in tensors.items()}, path, metadata={"format": "pt"})
+    os.chmod(path, 0o644)
+
+
+def rewrite_weights(out, dtype_of, extra=None):
+    """Gives the saved weights other types (by name), and adds tensors."""
+    path = out / "model.safetensors"
+    tensors = load_file(path) | (extra or {})
+    save_weights(path, {name: x.to(dtype_of(name)) for name, x in tensors.items()})
+
+
+def shard_weights(out, files):
+    """Replaces model.safetensors by `files` (name -> tensors) and an index."""
+    (out / "model.safetensors").unlink()
+    for name, tensors in files.items():
+        save_weights(out / name, tensors)
+    total = sum(x.numel() * x.element_size() for tensors in files.values() for x in tensors.values())
+    where = {name: file for file, tensors in files.items() for name in tensors}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def dump_config(path, config):
+    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+@torch.no_grad()
+def check_reload(out, model, ids, *classes):
+    """What from_pretrained makes of the directory has the logits of `model`, bit for bit."""
+    expected = model(input_ids=ids[None], use_cache=False).logits
+    for cls in classes or [transformers.AutoModelForCausalLM]:
+        settings = {"dtype": torch.float32, "attn_implementation": "eager"}
+        loaded, info = cls.from_pretrained(out, **settings, output_loading_info=True)
+        assert not info["missing_keys"], info
+        assert torch.equal(loaded(input_ids=ids[None], use_cache=False).logits, expected), (out, cls)
+
+
 # ---------------------------------------------------------------- tokenizer
 
 CORPUS = (
@@ -409,28 +475,67 @@ def seed_quality(model, sequences, sets, variants, most_noise, least_gap):
     return worst, gap, distinct
 
 
-def main(doc, build, *, seed, vocab, lengths, sequence_seed, final_only, sets, variants=(), most_noise=1e-4):
-    """The command line of a generator: `build(seed)` makes the model, `sets` are lists of (layer, head, lambda)."""
+@dataclasses.dataclass
+class Golden:
+    """One directory: a model, its sequences, and its sets of (layer, head, lambda)."""
+
+    build: Callable  # of a seed
+    seed: int  # by --find-seed
+    lengths: list
+    sequence_seed: int
+    final_only: set
+    sets: dict
+    suffix: str = ""  # of the directory, after --out
+    vocab: int = 320
+    ids_below: int = 320  # sequences keep away from special tokens at the end of the vocabulary
+    variants: tuple = ()
+    most_noise: float = 1e-4
+    finish: Callable | None = None  # of (model, directory, sequences, seed): other files, and checks of them
+
+    def sequences(self):
+        return random_sequences(self.ids_below, self.lengths, self.sequence_seed)
+
+    def find_seed(self):
+        sequences = self.sequences()
+        for candidate in range(1, 400):
+            model = self.build(candidate)
+            quality = seed_quality(model, sequences, self.sets, self.variants, self.most_noise, least_gap=0.012)
+            if quality:
+                return "seed {}: noise {:.1e}, smallest lead {:.4f}, {} distinct tokens".format(candidate, *quality)
+        return "no seed found"
+
+    def write(self, out, seed):
+        out.mkdir(parents=True, exist_ok=True)
+        sequences, model = self.sequences(), self.build(seed)
+        model.save_pretrained(out)
+        write_tokenizer(out, self.vocab)
+        if self.finish:
+            self.finish(model, out, sequences, seed)
+        checks = write_goldens(model, out, sequences, self.final_only, self.sets, seed, self.variants)
+        for file in out.iterdir():
+            file.chmod(0o644)
+        values = (checks[k] for k in ("float32_noise_logits", "min_greedy_gap", "min_distinct_greedy"))
+        print(f"{out}:", "noise {:.1e}, smallest lead {:.4f}, {} distinct tokens".format(*values), flush=True)
+
+
+def main(doc, *goldens):
+    """The command line of a generator."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write the model and its goldens here")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write the models and their goldens here")
+    parser.add_argument("--seed", type=int, help="of the weights, in place of the chosen ones")
     parser.add_argument("--find-seed", action="store_true", help="print the first seed fit for strict tests")
+    if len(goldens) > 1:
+        suffixes = [golden.suffix for golden in goldens]
+        parser.add_argument("--only", choices=suffixes, help="this model alone, by the end of its directory's name")
     args = parser.parse_args()
     if args.find_seed == bool(args.out):
         parser.error("give either --out DIR or --find-seed")
-    sequences = random_sequences(vocab, lengths, sequence_seed)
-    if args.find_seed:
-        for candidate in range(1, 400):
-            quality = seed_quality(build(candidate), sequences, sets, variants, most_noise, least_gap=0.012)
-            if quality:
-                print("seed {}: noise {:.1e}, smallest lead {:.4f}, {} distinct tokens".format(candidate, *quality))
-                return
-        raise SystemExit("no seed found")
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = build(seed)
-    model.save_pretrained(args.out)
-    write_tokenizer(args.out, vocab)
-    checks = write_goldens(model, args.out, sequences, final_only, sets, seed, variants)
-    for file in args.out.iterdir():
-        file.chmod(0o644)
-    noise_, gap, distinct = (checks[k] for k in ("float32_noise_logits", "min_greedy_gap", "min_distinct_greedy"))
-    print(f"{args.out}: noise {noise_:.1e}, smallest lead {gap:.4f}, {distinct} distinct tokens")
+    only = getattr(args, "only", None)
+    for golden in goldens:
+        if only is not None and golden.suffix != only:
+            continue
+        if args.find_seed:
+            print(f"'{golden.suffix}'", golden.find_seed(), flush=True)
+        else:
+            out = args.out.with_name(args.out.name + golden.suffix)
+            golden.write(out, golden.seed if args.seed is None else args.seed)

@@ -6,7 +6,6 @@
 import common
 from transformers import LlamaConfig, LlamaForCausalLM
 
-SEED = 71  # by --find-seed
 HEADS = [(0, 1), (2, 4), (3, 0)]
 
 
@@ -38,25 +37,17 @@ def build(seed):
         eos_token_id=5,
         pad_token_id=5,
     )
-    config._attn_implementation = "eager"
-    model = LlamaForCausalLM(config).float().eval()
-    common.randomize(model, seed, rules)
-    return model
+    return common.prepare(LlamaForCausalLM, config, seed, rules)
 
+
+GOLDEN = common.Golden(
+    build,
+    seed=71,
+    lengths=[5, 17, 40, 70],
+    sequence_seed=100,
+    final_only={3},
+    sets=common.uniform_sets(HEADS) | {"mixed": [(0, 0, 0.25), (1, 5, 1.75), (1, 2, 0.0), (3, 3, -0.5)]},
+)
 
 if __name__ == "__main__":
-    common.main(
-        __doc__,
-        build,
-        seed=SEED,
-        vocab=320,
-        lengths=[5, 17, 40, 70],
-        sequence_seed=100,
-        final_only={3},
-        sets={
-            "half": [(layer, head, 0.5) for layer, head in HEADS],
-            "zero": [(layer, head, 0.0) for layer, head in HEADS],
-            "one": [(layer, head, 1.0) for layer, head in HEADS],
-            "mixed": [(0, 0, 0.25), (1, 5, 1.75), (1, 2, 0.0), (3, 3, -0.5)],
-        },
-    )
+    common.main(__doc__, GOLDEN)

@@ -47,10 +47,7 @@ def build():
         eos_token_id=5,
         pad_token_id=5,
     )
-    config._attn_implementation = "eager"
-    model = LlamaForCausalLM(config).float().eval()
-    common.randomize(model, SEED, rules)
-    return model
+    return common.prepare(LlamaForCausalLM, config, SEED, rules)
 
 
 @torch.no_grad()
