@@ -1,9 +1,10 @@
-//! Each kernel beside its oracle in plain candle ops, on the shapes of SmolLM2-135M.
+//! Each kernel beside its oracle in plain candle ops, on the shapes of SmolLM2-135M, Gemma 4 E2B and Qwen3.5.
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, attend, attend_reference, linear, linear_reference, silu_mul, silu_mul_reference,
+    AttentionSpan, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference, delta_rule,
+    delta_rule_reference, gelu_mul, gelu_mul_reference, linear, linear_reference, silu_mul, silu_mul_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -51,7 +52,69 @@ fn activation(c: &mut Criterion) {
     group.bench_function("ours", |b| b.iter(|| silu_mul(&x).expect("shapes fit")));
     group.bench_function("candle", |b| b.iter(|| silu_mul_reference(&x).expect("shapes fit")));
     group.finish();
+    let mut group = c.benchmark_group("gelu_mul");
+    let x = random(&[64, 2 * 12288], DType::F32);
+    group.bench_function("ours", |b| b.iter(|| gelu_mul(&x).expect("shapes fit")));
+    group.bench_function("candle", |b| b.iter(|| gelu_mul_reference(&x).expect("shapes fit")));
+    group.finish();
 }
 
-criterion_group!(benches, linears, attention, activation);
+fn sliding(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attend_window_512");
+    for (name, start, len) in [("prefill_1024", 0, 1024), ("decode_at_1024", 1023, 1)] {
+        let span = [AttentionSpan { first: 0, len, start, cache: 0 }];
+        let q = random(&[len, 8, 256], DType::F32);
+        let (k, v) = (random(&[1024, 1, 256], DType::F32), random(&[1024, 1, 256], DType::F32));
+        for (what, window) in [("ours", Some(512)), ("ours_full", None)] {
+            group.bench_function(BenchmarkId::new(what, name), |b| {
+                b.iter(|| attend(&q, &k, &v, &span, 0.0625, window).expect("shapes fit"));
+            });
+        }
+        group.bench_function(BenchmarkId::new("candle", name), |b| {
+            b.iter(|| attend_reference(&q, &k, &v, &span, 0.0625, Some(512)).expect("shapes fit"));
+        });
+    }
+    group.finish();
+}
+
+/// `slots` sequences of `len` tokens each, which go on from their states.
+fn spans(slots: usize, len: usize) -> Vec<StateSpan> {
+    (0..slots).map(|slot| StateSpan { first: slot * len, len, start: 8, slot }).collect()
+}
+
+fn convolution(c: &mut Criterion) {
+    let mut group = c.benchmark_group("causal_conv");
+    for (name, slots, len) in [("prefill_256", 1, 256), ("decode_16", 16, 1)] {
+        let (x, weight) = (random(&[slots * len, 6144], DType::F32), random(&[6144, 4], DType::F32));
+        let (state, spans) = (random(&[slots, 3, 6144], DType::F32), spans(slots, len));
+        group.bench_function(BenchmarkId::new("ours", name), |b| {
+            b.iter(|| causal_conv(&x, &weight, &state, &spans).expect("shapes fit"));
+        });
+        group.bench_function(BenchmarkId::new("candle", name), |b| {
+            b.iter(|| causal_conv_reference(&x, &weight, &state, &spans).expect("shapes fit"));
+        });
+    }
+    group.finish();
+}
+
+fn delta(c: &mut Criterion) {
+    let mut group = c.benchmark_group("delta_rule");
+    for (name, slots, len) in [("prefill_256", 1, 256), ("decode_1", 1, 1), ("decode_16", 16, 1)] {
+        let n = slots * len;
+        let heads = |scale: f64| (random(&[n, 16, 128], DType::F32) * scale).expect("shapes fit");
+        let (q, k, v) = (heads(0.01), heads(0.15), heads(1.0)); // keys of length about 1
+        let g = random(&[n, 16], DType::F32).affine(0.5, -0.5).expect("shapes fit");
+        let beta = random(&[n, 16], DType::F32).affine(0.5, 0.5).expect("shapes fit");
+        let (state, spans) = (random(&[slots, 16, 128, 128], DType::F32), spans(slots, len));
+        group.bench_function(BenchmarkId::new("ours", name), |b| {
+            b.iter(|| delta_rule(&q, &k, &v, &g, &beta, &state, &spans).expect("shapes fit"));
+        });
+        group.bench_function(BenchmarkId::new("candle_chunked", name), |b| {
+            b.iter(|| delta_rule_reference(&q, &k, &v, &g, &beta, &state, &spans).expect("shapes fit"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, linears, attention, sliding, activation, convolution, delta);
 criterion_main!(benches);

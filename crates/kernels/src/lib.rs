@@ -17,6 +17,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod delta;
 mod dot;
 mod linear;
 mod simd;
@@ -25,6 +26,7 @@ mod state;
 pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use conv::{causal_conv, causal_conv_reference};
+pub use delta::{delta_rule, delta_rule_reference};
 pub use linear::{linear, linear_reference};
 pub use simd::Level;
 pub use state::StateSpan;
