@@ -453,7 +453,7 @@ def write_tokenizer(out, vocab):
 # ---------------------------------------------------------------- command line
 
 
-def seed_quality(model, sequences, sets, variants, most_noise, least_gap):
+def seed_quality(model, sequences, sets, variants, most_noise, least_lead):
     """(noise, smallest greedy lead, fewest distinct tokens), or None for a model on which tests could not be strict.
 
     Tiny random models now and then normalise a vector that is nearly zero, which blows rounding up a thousandfold, or
@@ -470,7 +470,7 @@ def seed_quality(model, sequences, sets, variants, most_noise, least_gap):
             gap = min(gap, lead)
             if not heads:
                 distinct = min(distinct, len(set(tokens.tolist())))
-            if gap < least_gap or distinct < 4:
+            if gap < least_lead or distinct < 4:
                 return None
     return worst, gap, distinct
 
@@ -490,6 +490,7 @@ class Golden:
     ids_below: int = 320  # sequences keep away from special tokens at the end of the vocabulary
     variants: tuple = ()
     most_noise: float = 1e-4
+    least_lead: float = 0.012
     finish: Callable | None = None  # of (model, directory, sequences, seed): other files, and checks of them
 
     def sequences(self):
@@ -499,7 +500,7 @@ class Golden:
         sequences = self.sequences()
         for candidate in range(1, 400):
             model = self.build(candidate)
-            quality = seed_quality(model, sequences, self.sets, self.variants, self.most_noise, least_gap=0.012)
+            quality = seed_quality(model, sequences, self.sets, self.variants, self.most_noise, self.least_lead)
             if quality:
                 return "seed {}: noise {:.1e}, smallest lead {:.4f}, {} distinct tokens".format(candidate, *quality)
         return "no seed found"
