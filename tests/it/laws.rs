@@ -15,7 +15,7 @@ fn ids(seq: usize) -> Vec<u32> {
 }
 
 fn plan(entries: &[(usize, usize, f32)]) -> HeadPlan {
-    HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (HeadRef { layer, head }, lambda))).unwrap()
+    HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (HeadRef::query(layer, head), lambda))).unwrap()
 }
 
 fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> HeadScale {
@@ -48,7 +48,7 @@ fn no_tap_is_lambda_one() {
 fn scaling_z_is_folding_lambda_into_the_weights() {
     let (layer, head, lambda) = (2, 4, 0.3);
     let model = golden_model("llama");
-    let dim = model.spec().layers[layer].unwrap().dim;
+    let dim = model.spec().layers[layer].heads.dim;
     let dir = tempfile::tempdir().unwrap();
     for name in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden_dir("llama").join(name), dir.path().join(name)).unwrap();

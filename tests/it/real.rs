@@ -103,7 +103,7 @@ fn as_directory(path: &std::path::Path, engine: &Engine, dir: &std::path::Path) 
     let mut tensors = std::collections::HashMap::new();
     let (d, mlp) = (spec.d_model, 1536);
     let mut keep = |name: String, rows: usize, columns: usize| {
-        let tensor = if columns == 0 { weights.vector(&name, rows) } else { weights.matrix(&name, rows, columns) };
+        let tensor = if columns == 0 { weights.vector(&name, rows, 1.0) } else { weights.matrix(&name, rows, columns) };
         tensors.insert(name, tensor.unwrap().to_dtype(DType::BF16).unwrap());
     };
     keep("model.embed_tokens.weight".into(), spec.vocab, d);

@@ -1,35 +1,55 @@
 //! Every site fires once a forward, in order, with the shape that the geometry says, in prefill and in decode.
 
-use headtemper_hook::{HeadPlan, HeadScale, Site};
-use headtemper_tests::{golden_model, in_pieces};
+use headtemper_hook::{HeadKind, HeadPlan, HeadScale, Recorder, Site};
+use headtemper_tests::{FAMILIES, golden_model, in_pieces};
 
 #[test]
 fn every_site_fires_once_in_order() {
-    let model = golden_model("llama");
-    let spec = model.spec().clone();
-    let pieces = [7, 1, 1];
-    let mut recorder = headtemper_hook::Recorder::default();
-    in_pieces(&*model, &[9; 9], &pieces, &mut recorder);
-    let mut expected = Vec::new();
-    for n in pieces {
-        for (layer, heads) in spec.layers.iter().enumerate() {
-            let heads = heads.expect("every layer of a Llama has heads");
-            expected.push((Site::Z(layer), vec![n, heads.count, heads.dim]));
-            expected.push((Site::ResidPost(layer), vec![n, spec.d_model]));
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let spec = model.spec().clone();
+        let pieces = [7, 1, 1];
+        let mut recorder = Recorder::default();
+        in_pieces(&*model, &[9; 9], &pieces, &mut recorder);
+        let mut expected = Vec::new();
+        for n in pieces {
+            for (layer, l) in spec.layers.iter().enumerate() {
+                let heads = match l.kind() {
+                    HeadKind::Query => Site::Z(layer),
+                    HeadKind::Value => Site::LinearZ(layer),
+                };
+                expected.push((heads, vec![n, l.heads.count, l.heads.dim]));
+                expected.push((Site::ResidPost(layer), vec![n, spec.d_model]));
+            }
+            expected.push((Site::FinalNorm, vec![n, spec.d_model]));
         }
-        expected.push((Site::FinalNorm, vec![n, spec.d_model]));
+        let fired: Vec<_> = recorder.0.iter().map(|(site, x)| (*site, x.dims().to_vec())).collect();
+        assert_eq!(fired, expected, "{family}");
+        let once: Vec<Site> = fired[..spec.sites().len()].iter().map(|(site, _)| *site).collect();
+        assert_eq!(once, spec.sites(), "{family}");
     }
-    let fired: Vec<_> = recorder.0.iter().map(|(site, x)| (*site, x.dims().to_vec())).collect();
-    assert_eq!(fired, expected);
 }
 
-/// A planned head fires on every token of every forward, decode steps included.
+/// A planned head fires on every token of every forward, decode steps included; and it changes what comes out.
 #[test]
-fn plans_count_what_they_touch() {
-    let model = golden_model("llama");
-    let plan = HeadPlan::uniform(&model.spec().slots(), 0.5).unwrap();
-    let mut tap =
-        HeadScale::compile(&[plan], model.spec(), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-    in_pieces(&*model, &[9; 9], &[7, 1, 1], &mut tap);
-    assert!(tap.fired()[0].values().all(|&tokens| tokens == 9), "{:?}", tap.fired());
+fn every_head_of_every_family_fires_and_does_something() {
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let plan = HeadPlan::uniform(&model.spec().slots(), 0.5).unwrap();
+        let scale = |plan: &HeadPlan| {
+            let plans = std::slice::from_ref(plan);
+            HeadScale::compile(plans, model.spec(), candle_core::DType::F32, model.device()).unwrap()
+        };
+        let mut tap = scale(&plan);
+        in_pieces(&*model, &[9; 9], &[7, 1, 1], &mut tap);
+        assert!(tap.fired()[0].values().all(|&tokens| tokens == 9), "{family}: {:?}", tap.fired());
+        let ids: Vec<u32> = (20..31).collect();
+        let base = in_pieces(&*model, &ids, &[8, 1, 1, 1], &mut ()).to_vec2::<f32>().unwrap();
+        for at in model.spec().slots() {
+            let mut tap = scale(&HeadPlan::uniform(&[at], -1.0).unwrap());
+            let tempered = in_pieces(&*model, &ids, &[8, 1, 1, 1], &mut tap).to_vec2::<f32>().unwrap();
+            // In the prompt and at every step of decoding.
+            assert!(base.iter().zip(&tempered).all(|(base, tempered)| base != tempered), "{family} {at}");
+        }
+    }
 }

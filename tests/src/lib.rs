@@ -18,6 +18,9 @@ pub fn golden_dir(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
+/// One tiny model of each architecture.
+pub const FAMILIES: [&str; 4] = ["llama", "qwen3", "qwen3_5", "gemma4"];
+
 /// What transformers computed for one model.
 pub struct Golden {
     /// Tensors by name; the layout is described in `scripts/golden/common.py`.
@@ -47,11 +50,19 @@ impl Golden {
         ids.into_iter().map(|id| id as u32).collect()
     }
 
+    /// The tempering sets of which results are stored.
+    pub fn sets(&self) -> Vec<String> {
+        let stored = |set: &&String| self.tensors.contains_key(&format!("seq0.{set}.logits"));
+        self.meta["sets"].as_object().expect("sets").keys().filter(stored).cloned().collect()
+    }
+
     /// A plan of the golden file: `sets[name]` is a list of `[layer, head, lambda]`.
     pub fn plan(&self, set: &str) -> HeadPlan {
         let list = self.meta["sets"][set].as_array().unwrap_or_else(|| panic!("no set '{set}'"));
         let entry = |e: &Value| {
-            let at = HeadRef { layer: e[0].as_u64().unwrap() as usize, head: e[1].as_u64().unwrap() as usize };
+            let (layer, head) = (e[0].as_u64().unwrap() as usize, e[1].as_u64().unwrap() as usize);
+            let linear = self.meta["layers"][layer]["proj"] == "out_proj";
+            let at = if linear { HeadRef::value(layer, head) } else { HeadRef::query(layer, head) };
             (at, e[2].as_f64().unwrap_or_else(|| set_lambda(set)) as f32)
         };
         HeadPlan::new(list.iter().map(entry)).expect("golden plans are valid")

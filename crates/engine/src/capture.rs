@@ -115,7 +115,7 @@ impl Engine {
     fn check_capture(&self, items: &[Encoded], request: &CaptureRequest<'_>) -> Result<()> {
         let layers = self.spec().layers.len();
         if let Some(layer) = request.layers.iter().find(|&&layer| layer >= layers) {
-            let at = headtemper_hook::HeadRef { layer: *layer, head: 0 };
+            let at = headtemper_hook::HeadRef::query(*layer, 0);
             return Err(headtemper_hook::PlanError::NoSuchLayer { at, layers }.into());
         }
         if request.last_n == 0 {

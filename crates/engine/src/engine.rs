@@ -104,7 +104,7 @@ impl Engine {
             weights_sha256: sha256_files(&checkpoint.weight_files()?)?,
             settings_sha256: match &checkpoint {
                 Checkpoint::Directory(dir) => Some(sha256_settings(dir)?),
-                Checkpoint::Gguf(_) => None,
+                Checkpoint::Gguf(_) | Checkpoint::Random { .. } => None,
             },
             template_sha256: template.as_ref().map(|t| t.hash().to_string()),
             dtype: model.dtype().as_str().into(),
@@ -181,6 +181,10 @@ fn text_parts(checkpoint: &Checkpoint, config: &Config) -> Result<(TextTokenizer
             let tokenizer = TextTokenizer::from_directory(dir)?;
             let stop = StopSet::from_directory(dir, config, &tokenizer)?;
             Ok((tokenizer, ChatTemplate::from_directory(dir)?, stop))
+        }
+        Checkpoint::Random { config: path, .. } => {
+            let tokenizer = TextTokenizer::from_directory(path)?;
+            Ok((tokenizer, None, StopSet::of([])))
         }
         Checkpoint::Gguf(path) => {
             let file = GgufFile::open(path)?;

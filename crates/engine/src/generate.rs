@@ -188,7 +188,7 @@ impl Engine {
             self.model.forward(&ids, &batch, cache, scale)?;
             start.read = true;
         }
-        cache.copy_start(start.slot, run.slot, start.len)?;
+        cache.copy_slot(start.slot, run.slot)?;
         Ok(start.len)
     }
 

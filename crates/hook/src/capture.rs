@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{Site, Tap};
 
-/// Reduces every layer's z over a range of tokens of each sequence, at once and on the device.
+/// Reduces every layer's z, a delta net's included, over a range of tokens of each sequence, at once and on the device.
 ///
 /// Per sequence, layer and head: the mean over the range of the L2 norm of z, and if asked the mean of z itself.
 /// z is what the output projection receives, so a tempered head shows its tempered norm.
@@ -38,11 +38,11 @@ impl HeadCapture {
 
 impl Tap for HeadCapture {
     fn wants(&self, site: Site) -> bool {
-        matches!(site, Site::Z(_))
+        site.head_layer().is_some()
     }
 
     fn at(&mut self, site: Site, z: Tensor) -> Result<Tensor> {
-        let Site::Z(layer) = site else { return Ok(z) };
+        let Some(layer) = site.head_layer() else { return Ok(z) };
         let (mut norms, mut vectors) = (Vec::new(), Vec::new());
         for range in &self.ranges {
             let part = z.narrow(0, range.start, range.len())?.to_dtype(DType::F32)?; // [n, head, dim]

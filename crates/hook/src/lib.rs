@@ -32,5 +32,5 @@ pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
 pub use plan::{HeadList, HeadPlan, PlanError};
 pub use scale::HeadScale;
 pub use site::Site;
-pub use spec::{HeadRef, Heads, ModelSpec};
+pub use spec::{HeadKind, HeadRef, Heads, LayerSpec, Mixer, ModelSpec};
 pub use tap::{OnSite, Tap, Tee};

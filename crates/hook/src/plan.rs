@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::{HeadRef, ModelSpec};
+use crate::{HeadKind, HeadRef, ModelSpec};
 
 /// Which heads get which λ for one row of a batch. 1 leaves a head untouched, 0 ablates it.
 ///
@@ -45,16 +45,24 @@ pub enum PlanError {
         /// How many layers there are.
         layers: usize,
     },
-    /// The layer's mixer has no attention heads.
-    #[error("layer {} of head {at} has no attention heads; layers with heads are {}", at.layer, listed(valid))]
-    NoHeads {
+    /// The layer's heads are of another kind: value heads of a delta net, or query heads of attention.
+    #[error(
+        "head {at} does not exist; the heads of layer {} are {} to {last}, and layers with {} heads are {}",
+        at.layer, HeadRef { head: 0, ..*last }, at.kind.letter(), listed(valid)
+    )]
+    OtherKind {
         /// The head asked for.
         at: HeadRef,
-        /// The layers that have heads.
+        /// The last head of the layer.
+        last: HeadRef,
+        /// The layers that have heads of the kind asked for.
         valid: Vec<usize>,
     },
     /// The layer has fewer heads.
-    #[error("head {at} does not exist; layer {} has heads 0 to {}", at.layer, heads - 1)]
+    #[error(
+        "head {at} does not exist; layer {} has {} to {}",
+        at.layer, HeadRef { head: 0, ..*at }, HeadRef { head: heads - 1, ..*at }
+    )]
     NoSuchHead {
         /// The head asked for.
         at: HeadRef,
@@ -79,7 +87,7 @@ impl PlanError {
                     .into(),
             ),
             Self::NoLambda(at) => Some(format!("write {at}:0.5, or give --lambda")),
-            Self::NoSuchLayer { .. } | Self::NoHeads { .. } | Self::NoSuchHead { .. } => {
+            Self::NoSuchLayer { .. } | Self::OtherKind { .. } | Self::NoSuchHead { .. } => {
                 Some("layers and heads count from 0; `temper inspect` shows what the model has".into())
             }
             Self::Empty => Some("list at least one head, or leave the plan out".into()),
@@ -89,6 +97,9 @@ impl PlanError {
 }
 
 fn listed<T: fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".into();
+    }
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -96,19 +107,21 @@ fn listed<T: fmt::Display>(items: &[T]) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadList(pub Vec<(HeadRef, Option<f32>)>);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeadsV1 {
     schema: String,
     heads: Vec<HeadV1>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeadV1 {
     layer: usize,
     head: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    kind: HeadKind,
+    #[serde(default)]
     lambda: Option<f32>,
 }
 
@@ -126,7 +139,7 @@ impl HeadList {
             Some(b'[') => {
                 let pairs: Vec<(usize, usize)> =
                     serde_json::from_str(text).map_err(|e| syntax(text, &format!("pairs [[layer,head],..] ({e})")))?;
-                pairs.into_iter().map(|(layer, head)| (HeadRef { layer, head }, None)).collect()
+                pairs.into_iter().map(|(layer, head)| (HeadRef::query(layer, head), None)).collect()
             }
             Some(_) => text.split(',').map(Self::entry).collect::<Result<_, _>>()?,
         };
@@ -150,7 +163,8 @@ impl HeadList {
         if doc.schema != "heads/v1" {
             return Err(syntax(&doc.schema, "the schema name heads/v1"));
         }
-        Ok(doc.heads.into_iter().map(|h| (HeadRef { layer: h.layer, head: h.head }, h.lambda)).collect())
+        let entry = |h: HeadV1| (HeadRef { layer: h.layer, head: h.head, kind: h.kind }, h.lambda);
+        Ok(doc.heads.into_iter().map(entry).collect())
     }
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
@@ -159,7 +173,7 @@ impl HeadList {
         let mut heads = Vec::new();
         for (layer, of_layer) in map {
             let layer = layer.trim().parse().map_err(|_| syntax(&layer, "a layer number"))?;
-            heads.extend(of_layer.into_iter().map(|head| (HeadRef { layer, head }, None)));
+            heads.extend(of_layer.into_iter().map(|head| (HeadRef::query(layer, head), None)));
         }
         Ok(heads)
     }
@@ -284,6 +298,12 @@ mod tests {
         ] {
             assert_eq!(plan(text), expected, "{text}");
         }
+        let mixed = Ok("L2V3:0.5,L7H6:0.5".to_string());
+        assert_eq!(plan("L7H6,l2v3"), mixed);
+        assert_eq!(
+            plan(r#"{"schema":"heads/v1","heads":[{"layer":2,"head":3,"kind":"value"},{"layer":7,"head":6}]}"#),
+            mixed
+        );
         assert_eq!(plan("L0H0:-0.5,L0H1:1.75,L1H0:0"), Ok("L0H0:-0.5,L0H1:1.75,L1H0:0".into()));
     }
 
@@ -305,9 +325,6 @@ mod tests {
             let message = plan(text).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
         }
-        assert_eq!(
-            HeadList::parse("L7H6").unwrap().plan(None),
-            Err(PlanError::NoLambda(HeadRef { layer: 7, head: 6 }))
-        );
+        assert_eq!(HeadList::parse("L7H6").unwrap().plan(None), Err(PlanError::NoLambda(HeadRef::query(7, 6))));
     }
 }

@@ -11,8 +11,8 @@ use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Site, Tap};
 /// Counts how many tokens every planned head was applied to, so that a plan which fired nowhere can be told from a
 /// null result: see [`HeadScale::check_fired`].
 pub struct HeadScale {
-    /// Per touched layer: λ `[row, head, 1]`, 1 where a row does not touch a head.
-    lambda: BTreeMap<usize, Tensor>,
+    /// Per touched site: λ `[row, head, 1]`, 1 where a row does not touch a head.
+    lambda: BTreeMap<Site, Tensor>,
     /// Per row and planned head: tokens it was applied to.
     fired: Vec<BTreeMap<HeadRef, u64>>,
     /// Of the current forward: the λ row of every token, `[n]`.
@@ -29,20 +29,20 @@ impl HeadScale {
     /// # Errors
     /// If a plan names a layer or head that the model does not have.
     pub fn compile(plans: &[HeadPlan], spec: &ModelSpec, dtype: DType, device: &Device) -> Result<Self> {
-        let mut values: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+        let mut values: BTreeMap<Site, Vec<f32>> = BTreeMap::new();
         for (row, plan) in plans.iter().enumerate() {
             plan.check(spec).map_err(candle_core::Error::wrap)?;
             for (at, lambda) in plan.iter() {
                 let heads = spec.head_count(at.layer);
-                values.entry(at.layer).or_insert_with(|| vec![1.0; plans.len() * heads])[row * heads + at.head] =
-                    lambda;
+                let table = values.entry(spec.head_site(at.layer)).or_insert_with(|| vec![1.0; plans.len() * heads]);
+                table[row * heads + at.head] = lambda;
             }
         }
         let lambda = values
             .into_iter()
-            .map(|(layer, v)| {
-                let shape = (plans.len(), spec.head_count(layer), 1);
-                Ok((layer, Tensor::from_vec(v, shape, device)?.to_dtype(dtype)?))
+            .map(|(site, v)| {
+                let shape = (plans.len(), v.len() / plans.len(), 1);
+                Ok((site, Tensor::from_vec(v, shape, device)?.to_dtype(dtype)?))
             })
             .collect::<Result<_>>()?;
         let fired = plans.iter().map(|plan| plan.iter().map(|(at, _)| (at, 0)).collect()).collect();
@@ -81,12 +81,11 @@ impl Tap for HeadScale {
     }
 
     fn wants(&self, site: Site) -> bool {
-        matches!(site, Site::Z(layer) if self.lambda.contains_key(&layer))
+        self.lambda.contains_key(&site)
     }
 
     fn at(&mut self, site: Site, z: Tensor) -> Result<Tensor> {
-        let Site::Z(layer) = site else { return Ok(z) };
-        let (Some(lambda), Some(rows)) = (self.lambda.get(&layer), &self.rows) else {
+        let (Some(lambda), Some(rows), Some(layer)) = (self.lambda.get(&site), &self.rows, site.head_layer()) else {
             candle_core::bail!("a plan was visited at {site} before a forward began");
         };
         for (fired, &tokens) in self.fired.iter_mut().zip(&self.tokens) {
@@ -130,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn value_heads_of_a_delta_net_are_scaled_at_their_own_site() -> Result<()> {
+        let mut tap = scale(&[plan("L1V2:0.5")])?;
+        tap.begin(&Batch::single(1))?;
+        assert!(tap.wants(Site::LinearZ(1)) && !tap.wants(Site::Z(1)));
+        let z = tap.visit(Site::LinearZ(1), Tensor::ones((1, 4, 6), DType::F32, &Device::Cpu)?)?;
+        assert_eq!(z.sum(2)?.to_vec2::<f32>()?, [[6., 6., 3., 6.]]);
+        tap.check_fired().map_err(candle_core::Error::wrap)
+    }
+
+    #[test]
     fn a_plan_that_never_fired_is_an_error() -> Result<()> {
         let mut tap = scale(&[plan("L0H1:0.5,L2H1:0.5")])?;
         tap.begin(&Batch::single(1))?;
@@ -141,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_plan_for_another_model_is_refused_before_anything_runs() {
-        let message = scale(&[plan("L1H0:0.5")]).err().expect("layer 1 has no heads").to_string();
-        assert!(message.contains("layers with heads are 0, 2"), "{message}");
+        let message = scale(&[plan("L1H0:0.5")]).err().expect("layer 1 is a delta net").to_string();
+        assert!(message.contains("the heads of layer 1 are L1V0 to L1V3"), "{message}");
     }
 }

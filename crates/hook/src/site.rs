@@ -9,17 +9,30 @@ use std::{fmt, str::FromStr};
 pub enum Site {
     /// The input of the layer's output projection, per head, after any output gate: `[token, head, head_dim]`.
     Z(usize),
+    /// The same of a gated delta net: its value heads after the gated norm, `[token, value head, value_dim]`.
+    LinearZ(usize),
     /// The residual stream after the layer: `[token, d_model]`.
     ResidPost(usize),
     /// The output of the final norm, which the language-model head reads: `[token, d_model]`.
     FinalNorm,
 }
 
+impl Site {
+    /// The layer whose heads are seen here, if heads are: [`Site::Z`] and [`Site::LinearZ`].
+    pub fn head_layer(self) -> Option<usize> {
+        match self {
+            Self::Z(layer) | Self::LinearZ(layer) => Some(layer),
+            Self::ResidPost(_) | Self::FinalNorm => None,
+        }
+    }
+}
+
 impl fmt::Display for Site {
-    /// Writes the TransformerLens name, e.g. `blocks.7.attn.hook_z`.
+    /// Writes the TransformerLens name, e.g. `blocks.7.attn.hook_z`; a delta net's is `blocks.2.linear_attn.hook_z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Z(layer) => write!(f, "blocks.{layer}.attn.hook_z"),
+            Self::LinearZ(layer) => write!(f, "blocks.{layer}.linear_attn.hook_z"),
             Self::ResidPost(layer) => write!(f, "blocks.{layer}.hook_resid_post"),
             Self::FinalNorm => f.write_str("ln_final.hook_normalized"),
         }
@@ -36,6 +49,7 @@ impl FromStr for Site {
             let layer = layer.parse().ok()?;
             match hook {
                 "attn.hook_z" => Some(Self::Z(layer)),
+                "linear_attn.hook_z" => Some(Self::LinearZ(layer)),
                 "hook_resid_post" => Some(Self::ResidPost(layer)),
                 _ => None,
             }
@@ -46,8 +60,8 @@ impl FromStr for Site {
         }
         .ok_or_else(|| {
             format!(
-                "unknown site '{name}'; sites are blocks.L.attn.hook_z, blocks.L.hook_resid_post, \
-                 ln_final.hook_normalized"
+                "unknown site '{name}'; sites are blocks.L.attn.hook_z, blocks.L.linear_attn.hook_z, \
+                 blocks.L.hook_resid_post, ln_final.hook_normalized"
             )
         })
     }
@@ -59,7 +73,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_others_are_refused() {
-        for site in [Site::Z(7), Site::ResidPost(0), Site::FinalNorm] {
+        for site in [Site::Z(7), Site::LinearZ(2), Site::ResidPost(0), Site::FinalNorm] {
             assert_eq!(site.to_string().parse::<Site>(), Ok(site));
         }
         for wrong in ["blocks.7.hook_z", "blocks.x.attn.hook_z", "hook_resid_post", ""] {

@@ -1,23 +1,52 @@
 //! All state of the sequences that are being read, in slots which they take and give back.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use headtemper_hook::{Batch, Heads, ModelSpec};
-use headtemper_kernels::AttentionSpan;
+use headtemper_hook::{Batch, LayerSpec, Mixer, ModelSpec};
+use headtemper_kernels::{AttentionSpan, StateSpan};
 
-/// Keys and values of every layer, `slots` sequences of at most `capacity` tokens.
+/// The state of every layer, for `slots` sequences of at most `capacity` tokens: keys and values of attention, the
+/// recurrent and the convolution state of delta nets.
 ///
 /// A slot is reused by starting a sequence at position 0 in it. Memory is reserved at once and, on the CPU, taken from
 /// the system only as it is written.
 pub struct Cache {
-    layers: Vec<Option<KeyValue>>,
+    layers: Vec<LayerState>,
     lengths: Vec<usize>,
     capacity: usize,
 }
 
-/// The keys and values of one layer: `[slots * capacity, kv, dim]` each, keys already rotated.
-struct KeyValue {
-    keys: Tensor,
-    values: Tensor,
+/// What one layer keeps.
+enum LayerState {
+    /// `[slots * capacity, kv, dim]` each, keys already rotated.
+    KeysValues { keys: Tensor, values: Tensor },
+    /// It reads the keys and values of an earlier layer.
+    KeysOf(usize),
+    /// `conv` `[slots, kernel - 1, channels]`, what the convolution still sees; `state` `[slots, value head, key_dim,
+    /// value_dim]` f32.
+    Delta { conv: Tensor, state: Tensor },
+}
+
+/// Channels of a delta net's convolution: queries, keys and values side by side.
+fn channels(layer: &LayerSpec, key_dim: usize) -> usize {
+    2 * layer.heads.kv * key_dim + layer.heads.width()
+}
+
+impl LayerState {
+    fn new(layer: &LayerSpec, slots: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let heads = layer.heads;
+        match (layer.keys_of, layer.mixer) {
+            (Some(other), _) => Ok(Self::KeysOf(other)),
+            (None, Mixer::Full | Mixer::Sliding { .. }) => {
+                let shape = (slots * capacity, heads.kv, heads.dim);
+                let zeros = || Tensor::zeros(shape, dtype, device);
+                Ok(Self::KeysValues { keys: zeros()?, values: zeros()? })
+            }
+            (None, Mixer::Delta { key_dim, kernel }) => Ok(Self::Delta {
+                conv: Tensor::zeros((slots, kernel - 1, channels(layer, key_dim)), dtype, device)?,
+                state: Tensor::zeros((slots, heads.count, key_dim, heads.dim), DType::F32, device)?,
+            }),
+        }
+    }
 }
 
 impl Cache {
@@ -26,17 +55,26 @@ impl Cache {
     /// # Errors
     /// If the device has no room for it.
     pub fn new(spec: &ModelSpec, slots: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let make = |heads: &Heads| -> Result<KeyValue> {
-            let shape = (slots * capacity, heads.kv, heads.dim);
-            Ok(KeyValue { keys: Tensor::zeros(shape, dtype, device)?, values: Tensor::zeros(shape, dtype, device)? })
-        };
-        let layers = spec.layers.iter().map(|heads| heads.as_ref().map(make).transpose()).collect::<Result<_>>()?;
-        Ok(Self { layers, lengths: vec![0; slots], capacity })
+        let layers = spec.layers.iter().map(|layer| LayerState::new(layer, slots, capacity, dtype, device));
+        Ok(Self { layers: layers.collect::<Result<_>>()?, lengths: vec![0; slots], capacity })
     }
 
     /// Bytes that one token takes in all layers.
     pub fn bytes_per_token(spec: &ModelSpec, dtype: DType) -> usize {
-        spec.layers.iter().flatten().map(|heads| 2 * heads.kv * heads.dim * dtype.size_in_bytes()).sum()
+        let own = |layer: &&LayerSpec| layer.keys_of.is_none() && !matches!(layer.mixer, Mixer::Delta { .. });
+        spec.layers.iter().filter(own).map(|layer| 2 * layer.heads.kv_width() * dtype.size_in_bytes()).sum()
+    }
+
+    /// Bytes that one sequence takes in all layers, however long it is: the state of delta nets.
+    pub fn bytes_per_sequence(spec: &ModelSpec, dtype: DType) -> usize {
+        let bytes = |layer: &LayerSpec| match layer.mixer {
+            Mixer::Full | Mixer::Sliding { .. } => 0,
+            Mixer::Delta { key_dim, kernel } => {
+                (kernel - 1) * channels(layer, key_dim) * dtype.size_in_bytes()
+                    + layer.heads.width() * key_dim * DType::F32.size_in_bytes()
+            }
+        };
+        spec.layers.iter().map(bytes).sum()
     }
 
     /// The longest sequence a slot can hold.
@@ -71,22 +109,25 @@ impl Cache {
         Ok(())
     }
 
-    /// Starts the sequence of slot `to` with the first `len` tokens of slot `from`, as if it had read them itself.
+    /// Starts the sequence of slot `to` with all that slot `from` has read, as if it had read it itself. A start
+    /// cannot be cut short: the state of a delta net does not run backwards.
     ///
     /// # Errors
-    /// If a slot does not exist, or `from` holds fewer tokens.
-    pub fn copy_start(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
-        match (self.lengths.get(from), self.lengths.get(to)) {
-            (Some(&held), Some(_)) if held >= len && from != to => {}
-            _ => {
-                bail!("cannot copy {len} tokens from cache slot {from} to {to}: {:?} are held", self.lengths.get(from))
-            }
-        }
-        for layer in self.layers.iter().flatten() {
-            for tensor in [&layer.keys, &layer.values] {
+    /// If a slot does not exist, or both are the same.
+    pub fn copy_slot(&mut self, from: usize, to: usize) -> Result<()> {
+        let (Some(&len), Some(_), true) = (self.lengths.get(from), self.lengths.get(to), from != to) else {
+            bail!("cannot copy cache slot {from} to {to}; there are {}", self.lengths.len());
+        };
+        for layer in &self.layers {
+            let (tensors, rows, len) = match layer {
+                LayerState::KeysOf(_) => continue,
+                LayerState::KeysValues { keys, values } => ([keys, values], self.capacity, len),
+                LayerState::Delta { conv, state } => ([conv, state], 1, 1),
+            };
+            for tensor in tensors {
                 // Its own memory first: a tensor cannot be written from itself.
-                let start = tensor.narrow(0, from * self.capacity, len)?.copy()?;
-                tensor.slice_set(&start, 0, to * self.capacity)?;
+                let start = tensor.narrow(0, from * rows, len)?.copy()?;
+                tensor.slice_set(&start, 0, to * rows)?;
             }
         }
         self.lengths[to] = len;
@@ -106,20 +147,47 @@ impl Cache {
             .collect()
     }
 
-    /// Stores the new keys and values of a layer, `[n, kv, dim]`, and returns all of them.
+    /// Where each span of a batch finds its recurrent state.
+    pub(crate) fn state_spans(batch: &Batch) -> Vec<StateSpan> {
+        batch
+            .ranges()
+            .map(|(span, range)| StateSpan { first: range.start, len: span.len, start: span.start, slot: span.slot })
+            .collect()
+    }
+
+    /// Stores the new keys and values of a layer, `[n, kv, dim]`, behind those of each span.
     pub(crate) fn append(
         &mut self,
         layer: usize,
         keys: &Tensor,
         values: &Tensor,
         spans: &[AttentionSpan],
-    ) -> Result<(&Tensor, &Tensor)> {
-        let Some(Some(cache)) = self.layers.get(layer) else { bail!("layer {layer} keeps no keys and values") };
+    ) -> Result<()> {
+        let Some(LayerState::KeysValues { keys: all_keys, values: all_values }) = self.layers.get(layer) else {
+            bail!("layer {layer} keeps no keys and values of its own");
+        };
         for span in spans {
             let at = span.cache + span.start;
-            cache.keys.slice_set(&keys.narrow(0, span.first, span.len)?, 0, at)?;
-            cache.values.slice_set(&values.narrow(0, span.first, span.len)?, 0, at)?;
+            all_keys.slice_set(&keys.narrow(0, span.first, span.len)?, 0, at)?;
+            all_values.slice_set(&values.narrow(0, span.first, span.len)?, 0, at)?;
         }
-        Ok((&cache.keys, &cache.values))
+        Ok(())
+    }
+
+    /// The keys and values that a layer attends to, `[slots * capacity, kv, dim]`: its own, or those it shares.
+    pub(crate) fn keys_values(&self, layer: usize) -> Result<(&Tensor, &Tensor)> {
+        match self.layers.get(layer) {
+            Some(LayerState::KeysValues { keys, values }) => Ok((keys, values)),
+            Some(LayerState::KeysOf(other)) => self.keys_values(*other),
+            _ => bail!("layer {layer} attends to no keys"),
+        }
+    }
+
+    /// The convolution and the recurrent state of a delta net, both changed in place by its kernels.
+    pub(crate) fn delta(&mut self, layer: usize) -> Result<(&Tensor, &Tensor)> {
+        match self.layers.get(layer) {
+            Some(LayerState::Delta { conv, state }) => Ok((conv, state)),
+            _ => bail!("layer {layer} is no delta net"),
+        }
     }
 }

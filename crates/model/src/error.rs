@@ -58,12 +58,14 @@ pub enum ModelError {
         allowed: String,
     },
     /// The architecture is not one of ours.
-    #[error("{} is of architecture '{found}'; supported are {}", path.display(), super::config::ARCHITECTURES.join(", "))]
+    #[error("{} is of architecture '{found}'; supported are {supported}", path.display())]
     Architecture {
         /// The file.
         path: PathBuf,
         /// What it names.
         found: String,
+        /// What it may name.
+        supported: &'static str,
     },
     /// A directory without weights.
     #[error("{} holds no model.safetensors and no model.safetensors.index.json", dir.display())]

@@ -17,30 +17,49 @@ use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, ModelSpec, Tap};
 
 pub use cache::Cache;
-pub use config::{Config, LlamaConfig, token_ids};
+pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
 pub use headtemper_kernels::Level;
-pub use weights::{GgufFile, Weights};
+#[doc(hidden)]
+pub use layers::Shell;
+pub use weights::{GgufFile, StoredTensor, Weights, stored_tensors};
 
 /// The result of reading a checkpoint.
-pub(crate) type Loaded<T> = std::result::Result<T, ModelError>;
+pub type Loaded<T> = std::result::Result<T, ModelError>;
 
 /// A decoder-only language model. All state of a sequence is in the [`Cache`], so the weights are shared by reference.
 pub trait CausalLm: Send + Sync {
+    /// What the decoder has around its layers.
+    #[doc(hidden)]
+    fn shell(&self) -> &Shell;
+
     /// The geometry: layers, heads, widths.
-    fn spec(&self) -> &ModelSpec;
+    fn spec(&self) -> &ModelSpec {
+        &self.shell().spec
+    }
 
     /// The dtype the weights are held in. On the CPU activations are f32 whatever this is.
-    fn dtype(&self) -> DType;
+    fn dtype(&self) -> DType {
+        self.shell().dtype()
+    }
+
+    /// The dtype of activations and of the cache.
+    fn activations(&self) -> DType {
+        self.shell().activations()
+    }
 
     /// Where the weights lie.
-    fn device(&self) -> &Device;
+    fn device(&self) -> &Device {
+        self.shell().device()
+    }
 
     /// An empty cache for `slots` sequences of at most `capacity` tokens.
     ///
     /// # Errors
     /// If the device has no room for it.
-    fn new_cache(&self, slots: usize, capacity: usize) -> Result<Cache>;
+    fn new_cache(&self, slots: usize, capacity: usize) -> Result<Cache> {
+        Cache::new(self.spec(), slots, capacity, self.activations(), self.device())
+    }
 
     /// Reads packed tokens and returns what the final norm makes of them.
     ///
@@ -58,7 +77,9 @@ pub trait CausalLm: Send + Sync {
     ///
     /// # Errors
     /// If the shape is another.
-    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.shell().logits(hidden)
+    }
 }
 
 /// A checkpoint on this disk.
@@ -68,6 +89,13 @@ pub enum Checkpoint {
     Directory(PathBuf),
     /// A GGUF file.
     Gguf(PathBuf),
+    /// A `config.json` alone, with weights from a seeded generator: a model of real size for benchmarks and tests.
+    Random {
+        /// The file, or the directory that it lies in.
+        config: PathBuf,
+        /// Seed of the weights.
+        seed: u64,
+    },
 }
 
 impl Checkpoint {
@@ -84,7 +112,14 @@ impl Checkpoint {
         }
     }
 
-    /// The files that hold the weights, in a fixed order.
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(path) | Self::Gguf(path) | Self::Random { config: path, .. } => path,
+        }
+    }
+
+    /// The files that hold the weights, in a fixed order; none where they are random.
     ///
     /// # Errors
     /// If a file that the index names is missing.
@@ -92,6 +127,7 @@ impl Checkpoint {
         match self {
             Self::Directory(dir) => weights::shard_files(dir),
             Self::Gguf(path) => Ok(vec![path.clone()]),
+            Self::Random { .. } => Ok(Vec::new()),
         }
     }
 
@@ -102,8 +138,18 @@ impl Checkpoint {
     pub fn config(&self) -> Loaded<Config> {
         match self {
             Self::Directory(dir) => Config::from_json_file(&dir.join("config.json")),
+            Self::Random { config, .. } if config.is_dir() => Config::from_json_file(&config.join("config.json")),
+            Self::Random { config, .. } => Config::from_json_file(config),
             Self::Gguf(path) => Config::from_gguf(&GgufFile::open(path)?),
         }
+    }
+
+    /// The geometry, from the configuration alone: no weight is read, and none need exist.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::config`].
+    pub fn spec(&self) -> Loaded<ModelSpec> {
+        Ok(build(&self.config()?, &mut Weights::shapes(self))?.spec().clone())
     }
 }
 
@@ -115,14 +161,15 @@ impl Checkpoint {
 ///
 /// # Errors
 /// Names the file, the key or the tensor, and what would have been right.
-pub fn load(
-    checkpoint: &Checkpoint,
-    dtype: Option<DType>,
-    device: &Device,
-) -> std::result::Result<Box<dyn CausalLm>, ModelError> {
-    let config = checkpoint.config()?;
-    let mut weights = Weights::open(checkpoint, dtype, device)?;
-    match config {
-        Config::Llama(config) => Ok(Box::new(models::llama::Llama::load(&config, &mut weights)?)),
-    }
+pub fn load(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    build(&checkpoint.config()?, &mut Weights::open(checkpoint, dtype, device)?)
+}
+
+fn build(config: &Config, weights: &mut Weights) -> Loaded<Box<dyn CausalLm>> {
+    Ok(match config {
+        Config::Llama(config) => Box::new(models::llama::Llama::load(config, weights)?),
+        Config::Qwen3(config) => Box::new(models::qwen3::Qwen3::load(config, weights)?),
+        Config::Qwen35(config) => Box::new(models::qwen3_5::Qwen35::load(config, weights)?),
+        Config::Gemma4(config) => Box::new(models::gemma4::Gemma4::load(config, weights)?),
+    })
 }

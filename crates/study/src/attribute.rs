@@ -9,7 +9,7 @@ use headtemper_stats::{
 
 use crate::{
     Features, Result, StudyError,
-    attribution::{Disposition, HeadEffect, LengthCheck, ShuffledLabels},
+    attribution::{Disposition, HeadEffect, LengthCheck, ShuffledLabels, kind_name},
     cohort::cohorts_of,
 };
 
@@ -119,7 +119,7 @@ fn effects(features: &Features, table: &Table, options: &AttributeOptions<'_>) -
         let direction = naive_direction(&vectors[slot].0, vectors[slot].1, &table.labels);
         HeadEffect {
             layer: at.layer,
-            kind: "attn".into(),
+            kind: kind_name(at.kind).into(),
             head: at.head,
             mean_a,
             mean_b,
@@ -165,7 +165,11 @@ fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
 /// The compared items' mean z of one head, row-major, and its width.
 fn head_vectors(features: &Features, table: &Table, slot: usize) -> (Vec<f64>, usize) {
     let at = features.slots[slot];
-    let layer = features.head_vectors.iter().find(|v| v.layer == at.layer).expect("every slot's layer was captured");
+    let layer = features
+        .head_vectors
+        .iter()
+        .find(|v| v.site.head_layer() == Some(at.layer))
+        .expect("every slot's layer was captured");
     let values = table.rows.iter().flat_map(|&row| {
         let start = (row * layer.heads + at.head) * layer.dim;
         layer.values[start..start + layer.dim].iter().map(|&x| f64::from(x))

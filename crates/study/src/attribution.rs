@@ -1,5 +1,6 @@
 //! What an attribution says: the numbers of `attribution.json`, schema `attribution/v1`.
 
+use headtemper_hook::{HeadKind, HeadRef};
 use serde::{Deserialize, Serialize};
 
 /// The heads of a model, ranked between two cohorts, for one or more dispositions.
@@ -45,9 +46,9 @@ pub struct Disposition {
 pub struct HeadEffect {
     /// Decoder layer.
     pub layer: usize,
-    /// `attn`.
+    /// `attn` for a query head, `linear` for a value head of a delta net.
     pub kind: String,
-    /// Query head.
+    /// Head in its layer.
     pub head: usize,
     /// Mean over a of the item's mean z norm.
     pub mean_a: f64,
@@ -81,6 +82,22 @@ pub struct HeadEffect {
     /// `direction_norm` over the mean length of the two mean z.
     #[serde(deserialize_with = "crate::tables::number")]
     pub relative_norm: f64,
+}
+
+impl HeadEffect {
+    /// Which head it is.
+    pub fn at(&self) -> HeadRef {
+        let kind = if self.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
+        HeadRef { layer: self.layer, head: self.head, kind }
+    }
+}
+
+/// How an attribution names the kind of a head.
+pub(crate) fn kind_name(kind: HeadKind) -> &'static str {
+    match kind {
+        HeadKind::Query => "attn",
+        HeadKind::Value => "linear",
+    }
 }
 
 /// What shuffled labels give, over all heads.

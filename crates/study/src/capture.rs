@@ -127,8 +127,9 @@ pub(crate) fn capture_encoded(
 
 fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &CaptureOptions<'_>) -> Features {
     let spec = engine.spec();
-    let vectors = spec.layers.iter().enumerate().filter_map(|(layer, heads)| {
-        heads.map(|h| HeadVectors { layer, heads: h.count, dim: h.dim, values: Vec::new() })
+    let vectors = spec.layers.iter().enumerate().map(|(layer, l)| {
+        let site = spec.head_site(layer);
+        HeadVectors { site, heads: l.heads.count, dim: l.heads.dim, values: Vec::new() }
     });
     Features {
         ids: items.iter().map(|item| item.id.clone()).collect(),

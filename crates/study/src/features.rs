@@ -62,8 +62,8 @@ pub struct Features {
 /// The mean z of one layer's heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadVectors {
-    /// The layer.
-    pub layer: usize,
+    /// Where they are seen.
+    pub site: Site,
     /// Its heads.
     pub heads: usize,
     /// Their width.
@@ -98,10 +98,10 @@ impl Features {
             npz.add("head_norm", Array::F32(vec![n, self.slots.len()], self.head_norm));
             npz.add("slot_layer", Array::counts(self.slots.iter().map(|at| at.layer)));
             npz.add("slot_head", Array::counts(self.slots.iter().map(|at| at.head)));
+            npz.add("slot_name", Array::Text(self.slots.iter().map(ToString::to_string).collect()));
         }
         for layer in self.head_vectors {
-            let name = Site::Z(layer.layer).to_string();
-            npz.add(name, Array::F32(vec![n, layer.heads, layer.dim], layer.values));
+            npz.add(layer.site.to_string(), Array::F32(vec![n, layer.heads, layer.dim], layer.values));
         }
         if self.vocab > 0 {
             npz.add("logits", Array::F32(vec![n, self.vocab], self.logits));

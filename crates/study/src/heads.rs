@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use headtemper_hook::{HeadList, HeadPlan, HeadRef, ModelSpec, PlanError};
+use headtemper_hook::{HeadKind, HeadList, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError};
 
 use crate::{Result, StudyError, attribution::Attribution, files::read_json};
 
@@ -89,7 +89,7 @@ pub(crate) fn top(report: &Attribution, count: usize) -> std::result::Result<Vec
     if count == 0 || count > heads.len() {
         return Err(format!("it ranks {} heads, so top:{count} does not exist", heads.len()));
     }
-    let mut chosen: Vec<_> = heads[..count].iter().map(|h| HeadRef { layer: h.layer, head: h.head }).collect();
+    let mut chosen: Vec<_> = heads[..count].iter().map(|h| h.at()).collect();
     chosen.sort();
     Ok(chosen)
 }
@@ -126,7 +126,8 @@ fn plan_of(row: &[Vec<f32>], spec: &ModelSpec) -> Result<HeadPlan> {
     let mut entries = Vec::new();
     for (layer, heads) in row.iter().enumerate() {
         for (head, &lambda) in heads.iter().enumerate() {
-            let at = HeadRef { layer, head };
+            let kind = spec.layers.get(layer).map_or(HeadKind::Query, LayerSpec::kind);
+            let at = HeadRef { layer, head, kind };
             if lambda != 1.0 {
                 spec.check(at)?;
                 entries.push((at, lambda));

@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_lambda_listed_again_is_a_control() {
-        let heads = vec![HeadRef { layer: 7, head: 6 }, HeadRef { layer: 20, head: 3 }];
+        let heads = vec![HeadRef::query(7, 6), HeadRef::query(20, 3)];
         let arms = arms(std::slice::from_ref(&heads), &[1.0, 1.0, 0.5]).unwrap();
         let names: Vec<_> = arms.iter().map(|arm| (arm.variant.as_str(), arm.control)).collect();
         assert_eq!(names, [("L7H6+L20H3@1", false), ("L7H6+L20H3@1#2", true), ("L7H6+L20H3@0.5", false)]);

@@ -90,7 +90,7 @@ pub fn heads_markdown(disposition: &Disposition, count: usize) -> String {
     for h in ranked(disposition).into_iter().take(count) {
         out += &format!(
             "| {:<5} | {:>8} | {:>8} | {:>6} | {:>5} | {:>8} | {:>6} |\n",
-            format!("L{}H{}", h.layer, h.head),
+            h.at().to_string(),
             short(h.mean_a),
             short(h.mean_b),
             short(h.cohen_d),

@@ -15,8 +15,7 @@ impl Linear {
 
     /// Several projections of the same input as one, their outputs side by side: the input is read once.
     pub(crate) fn fused(weights: &mut Weights, parts: &[(String, usize)], inputs: usize) -> Loaded<Self> {
-        let parts = parts.iter().map(|(name, outputs)| weights.matrix(name, *outputs, inputs));
-        Ok(Self(Tensor::cat(&parts.collect::<Loaded<Vec<_>>>()?, 0)?))
+        Ok(Self(weights.stacked(parts, inputs)?))
     }
 
     /// A projection by a matrix that is there already, such as a tied embedding.
@@ -28,4 +27,9 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         headtemper_kernels::linear(x, &self.0)
     }
+}
+
+/// The features `from..from + heads * dim` of a fused projection's output, as `[n, heads, dim]`.
+pub(crate) fn heads_of(x: &Tensor, from: usize, heads: usize, dim: usize) -> Result<Tensor> {
+    x.narrow(1, from, heads * dim)?.contiguous()?.reshape((x.dim(0)?, heads, dim))
 }

@@ -3,7 +3,10 @@
 mod linear;
 mod norm;
 mod rope;
+mod shell;
 
-pub(crate) use linear::Linear;
-pub(crate) use norm::RmsNorm;
-pub(crate) use rope::Rope;
+pub(crate) use linear::{Linear, heads_of};
+pub(crate) use norm::{RmsNorm, l2_norm};
+pub(crate) use rope::{Angles, Rope};
+pub(crate) use shell::Outline;
+pub use shell::Shell;

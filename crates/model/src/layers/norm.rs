@@ -1,10 +1,10 @@
-//! Root-mean-square norms.
+//! Norms.
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use crate::{Loaded, Weights};
 
-/// `w * x / sqrt(mean(x²) + eps)`, normalised in f32 and cast before the weight (transformers `LlamaRMSNorm`).
+/// `w * x / sqrt(mean(x²) + eps)` (transformers `LlamaRMSNorm`, `Qwen3RMSNorm`, `Gemma4RMSNorm`).
 pub(crate) struct RmsNorm {
     weight: Tensor,
     eps: f32,
@@ -13,11 +13,47 @@ pub(crate) struct RmsNorm {
 impl RmsNorm {
     /// The norm `name` over `width` features.
     pub(crate) fn load(weights: &mut Weights, name: &str, width: usize, eps: f64) -> Loaded<Self> {
-        Ok(Self { weight: weights.vector(name, width)?, eps: eps as f32 })
+        Ok(Self { weight: weights.vector(name, width, 1.0)?, eps: eps as f32 })
     }
 
-    /// `x` `[n, width]`, normalised over the last dimension.
+    /// The norm `name`, whose file holds the distance from 1 (transformers `Qwen3_5RMSNorm`). 1 is added in f32.
+    pub(crate) fn load_from_one(weights: &mut Weights, name: &str, width: usize, eps: f64) -> Loaded<Self> {
+        let weight = (weights.vector_f32(name, width, 0.0)? + 1.0)?.to_dtype(weights.activations())?;
+        Ok(Self { weight, eps: eps as f32 })
+    }
+
+    /// A norm without weight (Gemma 4's `v_norm`).
+    pub(crate) fn plain(weights: &Weights, width: usize, eps: f64) -> Loaded<Self> {
+        let weight = Tensor::ones(width, weights.activations(), weights.device())?;
+        Ok(Self { weight, eps: eps as f32 })
+    }
+
+    /// `x` `[.., width]`, normalised over the last dimension.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+/// `x / sqrt(sum(x²) + 1e-6)` over the last dimension (transformers `l2norm` of Qwen3.5, from flash-linear-attention):
+/// epsilon is added under the root, which is not `x / max(|x|, eps)`.
+pub(crate) fn l2_norm(x: &Tensor) -> Result<Tensor> {
+    x.broadcast_div(&(x.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// No golden file tells the two forms apart: at ordinary sizes they agree to rounding.
+    #[test]
+    fn l2_norm_has_its_epsilon_under_the_root() -> Result<()> {
+        let x = Tensor::new(&[[3e-4f32, 4e-4], [0., 0.], [3., 4.]], &Device::Cpu)?;
+        let y = l2_norm(&x)?.to_vec2::<f32>()?;
+        // |x|² = 2.5e-7, so the root is sqrt(1.25e-6): the other form would give 0.6 and 0.8.
+        assert!((y[0][0] - 0.268_328).abs() < 1e-5 && (y[0][1] - 0.357_771).abs() < 1e-5, "{y:?}");
+        assert_eq!(y[1], [0., 0.]);
+        assert!((y[2][0] - 0.6).abs() < 1e-6);
+        Ok(())
     }
 }

@@ -1,32 +1,78 @@
 //! Rotary position embeddings.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
-/// Cosines and sines of every position: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
-/// (transformers `LlamaRotaryEmbedding`, `rotate_half`).
+/// Frequencies of a rotary embedding: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
+/// (transformers `rotate_half`).
 pub(crate) struct Rope {
+    frequencies: Tensor,
+    dtype: DType,
+}
+
+/// The angles of the packed tokens' positions, shared by all layers of a forward pass.
+pub(crate) struct Angles {
     cos: Tensor,
     sin: Tensor,
 }
 
 impl Rope {
-    /// The table for `context` positions, `[context, dim / 2]`; angles in f32, as transformers computes them.
-    pub(crate) fn new(theta: f64, dim: usize, context: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let frequencies: Vec<f32> =
-            (0..dim).step_by(2).map(|i| (1.0 / theta.powf(i as f64 / dim as f64)) as f32).collect();
-        let frequencies = Tensor::from_vec(frequencies, (1, dim / 2), device)?;
-        let positions = Tensor::arange(0, context as u32, device)?.to_dtype(DType::F32)?.reshape((context, 1))?;
-        let angles = positions.matmul(&frequencies)?;
-        Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)? })
+    /// All `dim` dimensions turn, `theta^(-2i / dim)` (transformers `LlamaRotaryEmbedding`).
+    pub(crate) fn new(theta: f64, dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+        Self::proportional(theta, dim, dim / 2, dtype, device)
     }
 
-    /// The rows of the packed tokens' positions, shared by all layers of a forward pass.
-    pub(crate) fn at(&self, positions: &Tensor) -> Result<Self> {
-        Ok(Self { cos: self.cos.index_select(positions, 0)?, sin: self.sin.index_select(positions, 0)? })
+    /// Of the `dim / 2` frequencies the first `turning` are those of [`Rope::new`], the others 0 (transformers
+    /// `_compute_proportional_rope_parameters`).
+    pub(crate) fn proportional(theta: f64, dim: usize, turning: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let frequency = |i: usize| if i < turning { 1.0 / theta.powf((2 * i) as f64 / dim as f64) } else { 0.0 };
+        let frequencies: Vec<f32> = (0..dim / 2).map(|i| frequency(i) as f32).collect();
+        Ok(Self { frequencies: Tensor::from_vec(frequencies, (1, dim / 2), device)?, dtype })
     }
 
-    /// Turns `x` `[n, head, dim]`, whose row `i` stands at the `i`-th chosen position.
-    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?.contiguous()?, &self.cos, &self.sin)?.squeeze(0)
+    /// The angles at `positions` `[n]` u32; computed in f32, as transformers does.
+    pub(crate) fn at(&self, positions: &Tensor) -> Result<Angles> {
+        let angles = positions.to_dtype(DType::F32)?.unsqueeze(1)?.matmul(&self.frequencies)?; // [n, dim / 2]
+        Ok(Angles { cos: angles.cos()?.to_dtype(self.dtype)?, sin: angles.sin()?.to_dtype(self.dtype)? })
+    }
+}
+
+impl Angles {
+    /// Turns the first dimensions of `x` `[n, head, dim]`, as many as there are angles for; the others pass through.
+    pub(crate) fn turn(&self, x: &Tensor) -> Result<Tensor> {
+        let (dim, rotary) = (x.dim(D::Minus1)?, 2 * self.cos.dim(1)?);
+        let turned = x.narrow(D::Minus1, 0, rotary)?.unsqueeze(0)?.contiguous()?;
+        let turned = candle_nn::rotary_emb::rope_thd(&turned, &self.cos, &self.sin)?.squeeze(0)?;
+        if rotary == dim {
+            return Ok(turned);
+        }
+        Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turned(rope: &Rope, dim: usize) -> Result<Vec<f32>> {
+        let x = Tensor::arange(1f32, dim as f32 + 1.0, &Device::Cpu)?.reshape((1, 1, dim))?;
+        rope.at(&Tensor::new(&[5u32], &Device::Cpu)?)?.turn(&x)?.flatten_all()?.to_vec1()
+    }
+
+    #[test]
+    fn partial_embeddings_turn_the_first_dimensions_only() -> Result<()> {
+        let y = turned(&Rope::new(1e4, 4, DType::F32, &Device::Cpu)?, 8)?;
+        assert_eq!(y[4..], [5., 6., 7., 8.]);
+        // dimension 0 turns with 2, by 5 radians
+        assert!((y[0] - (5f32.cos() - 3. * 5f32.sin())).abs() < 1e-5, "{y:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn proportional_embeddings_turn_pairs_across_the_whole_head() -> Result<()> {
+        let y = turned(&Rope::proportional(1e6, 8, 1, DType::F32, &Device::Cpu)?, 8)?;
+        // dimension 0 turns with 4; the other frequencies are 0
+        assert!((y[0] - (5f32.cos() - 5. * 5f32.sin())).abs() < 1e-5, "{y:?}");
+        assert_eq!((&y[1..4], &y[5..]), (&[2., 3., 4.][..], &[6., 7., 8.][..]));
+        Ok(())
     }
 }

@@ -1,3 +1,6 @@
 //! One file an architecture; the same parts in the same order: attention, MLP, layer, model.
 
+pub(crate) mod gemma4;
 pub(crate) mod llama;
+pub(crate) mod qwen3;
+pub(crate) mod qwen3_5;

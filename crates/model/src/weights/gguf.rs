@@ -3,6 +3,7 @@
 use std::{
     io::Cursor,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::{
@@ -11,7 +12,7 @@ use candle_core::{
 };
 use memmap2::Mmap;
 
-use super::{map, release};
+use super::{Table, gguf_names, map, release};
 use crate::ModelError;
 
 const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
@@ -19,7 +20,7 @@ const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K
 /// A mapped GGUF file.
 pub struct GgufFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     content: gguf_file::Content,
 }
 
@@ -31,7 +32,7 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let map = map(path)?;
         let content = gguf_file::Content::read(&mut Cursor::new(&map[..])).map_err(|e| wrong_header(path, &e))?;
-        let file = Self { path: path.into(), map, content };
+        let file = Self { path: path.into(), map: Arc::new(map), content };
         for name in file.names() {
             let (start, len) = file.range(&name);
             let kind = file.content.tensor_infos[&name].ggml_dtype;
@@ -128,6 +129,45 @@ impl GgufFile {
             .collect()
     }
 
+    /// A list of truth values of the metadata.
+    ///
+    /// # Errors
+    /// If the key is missing or no list of truth values.
+    pub fn flags(&self, key: &str) -> Result<Vec<bool>, ModelError> {
+        let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
+        list.iter().map(|v| v.to_bool().map_err(self.wrong(key))).collect()
+    }
+
+    /// Whole numbers of the metadata, one for each of `count` layers; a single one stands for all.
+    ///
+    /// # Errors
+    /// If the key is missing, or lists another number of them.
+    pub fn sizes(&self, key: &str, count: usize) -> Result<Vec<usize>, ModelError> {
+        if let Ok(size) = self.size(key) {
+            return Ok(vec![size; count]);
+        }
+        let sizes: Option<Vec<usize>> = self.numbers(key)?.iter().map(|&n| usize::try_from(n).ok()).collect();
+        sizes
+            .filter(|sizes| sizes.len() == count)
+            .ok_or_else(|| self.wrong(key)(format!("needs {count} whole numbers, one a layer")))
+    }
+
+    /// Refuses a text of the metadata that is there and is not the one we can honour.
+    ///
+    /// # Errors
+    /// Names the key and both texts.
+    pub fn only_text(&self, key: &str, allowed: &str) -> Result<(), ModelError> {
+        match self.text(key) {
+            Ok(found) if found != allowed => Err(ModelError::Unsupported {
+                path: self.path.clone(),
+                key: key.into(),
+                found: found.into(),
+                allowed: allowed.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the file holds a tensor.
     pub fn has(&self, tensor: &str) -> bool {
         self.content.tensor_infos.contains_key(tensor)
@@ -139,7 +179,7 @@ impl GgufFile {
     /// If it is missing.
     pub fn rows(&self, tensor: &str) -> Result<usize, ModelError> {
         let missing = || ModelError::MissingTensor { path: self.path.clone(), name: tensor.into() };
-        self.shape(tensor).and_then(|shape| shape.first().copied()).ok_or_else(missing)
+        self.stored_shape(tensor).and_then(|shape| shape.first().copied()).ok_or_else(missing)
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -148,8 +188,15 @@ impl GgufFile {
         names
     }
 
-    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.content.tensor_infos.get(name).map(|info| info.shape.dims().to_vec())
+    /// The shape a tensor has in Hugging Face's layout.
+    pub(super) fn shape(&self, name: &str, stored: &str) -> Option<Vec<usize>> {
+        let shape = self.stored_shape(stored)?;
+        // The converter drops the middle dimension of a depthwise convolution.
+        Some(if name.ends_with("conv1d.weight") && shape.len() == 2 { vec![shape[0], 1, shape[1]] } else { shape })
+    }
+
+    fn stored_shape(&self, stored: &str) -> Option<Vec<usize>> {
+        self.content.tensor_infos.get(stored).map(|info| info.shape.dims().to_vec())
     }
 
     /// What matrices are held in if nothing else is asked for: quantised values fit no half-width type.
@@ -169,53 +216,118 @@ impl GgufFile {
         (start, blocks.saturating_mul(info.ggml_dtype.type_size()))
     }
 
-    /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
-    pub(super) fn stored_name(name: &str) -> String {
-        let whole = match name {
-            "model.embed_tokens.weight" => Some("token_embd.weight"),
-            "model.norm.weight" => Some("output_norm.weight"),
-            "lm_head.weight" => Some("output.weight"),
-            _ => None,
-        };
-        let in_layer = || {
-            let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-            let part = match part.strip_suffix(".weight")? {
-                "input_layernorm" => "attn_norm",
-                "post_attention_layernorm" => "ffn_norm",
-                "self_attn.q_proj" => "attn_q",
-                "self_attn.k_proj" => "attn_k",
-                "self_attn.v_proj" => "attn_v",
-                "self_attn.o_proj" => "attn_output",
-                "mlp.gate_proj" => "ffn_gate",
-                "mlp.up_proj" => "ffn_up",
-                "mlp.down_proj" => "ffn_down",
-                _ => return None,
-            };
-            Some(format!("blk.{layer}.{part}.weight"))
-        };
-        whole.map(String::from).or_else(in_layer).unwrap_or_else(|| name.into())
+    /// The architecture, whose names and transforms the tensors have.
+    fn architecture(&self) -> &str {
+        self.text("general.architecture").map_or("", |name| name)
     }
 
-    /// Reads a tensor in Hugging Face's layout: dequantised in f32, q and k un-permuted, then cast to `held`.
-    pub(super) fn read(&self, name: &str, stored: &str, held: DType, device: &Device) -> Result<Tensor, ModelError> {
+    /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
+    pub(super) fn stored_name(&self, name: &str) -> String {
+        gguf_names::stored(self.architecture(), name)
+    }
+
+    /// The Hugging Face name of a tensor of the file; the name itself if it has none.
+    pub(super) fn text_name(&self, stored: &str) -> String {
+        gguf_names::of_text(self.architecture(), stored)
+    }
+
+    /// Whether a tensor is no weight of the decoder: rotary divisors, which the configuration has read, and the blocks
+    /// after the last layer, which predict a token further.
+    pub(super) fn is_extra(&self, stored: &str) -> bool {
+        let architecture = self.architecture();
+        let blocks = self.size(&format!("{architecture}.block_count")).unwrap_or(usize::MAX);
+        let extra = self.size(&format!("{architecture}.nextn_predict_layers")).unwrap_or(0);
+        let block = stored.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+        stored == "rope_freqs.weight" || block.is_some_and(|block| block >= blocks.saturating_sub(extra))
+    }
+
+    /// A matrix that stays where it is.
+    pub(super) fn table(&self, stored: &str, rows: usize, columns: usize) -> Table {
+        let (map, start) = (Arc::clone(&self.map), self.range(stored).0);
+        match self.content.tensor_infos[stored].ggml_dtype {
+            GgmlDType::F32 => Table::values(map, start, DType::F32, rows, columns),
+            GgmlDType::F16 => Table::values(map, start, DType::F16, rows, columns),
+            GgmlDType::BF16 => Table::values(map, start, DType::BF16, rows, columns),
+            kind => Table::blocks(map, start, kind, rows, columns),
+        }
+    }
+
+    /// The values of a tensor, f32.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn values(&self, tensor: &str) -> Result<Vec<f32>, ModelError> {
+        if !self.has(tensor) {
+            return Err(ModelError::MissingTensor { path: self.path.clone(), name: tensor.into() });
+        }
+        Ok(self.dequantized(tensor)?.flatten_all()?.to_vec1()?)
+    }
+
+    fn dequantized(&self, stored: &str) -> Result<Tensor, ModelError> {
         let mut reader = Cursor::new(&self.map[..]);
         let tensor = self.content.tensor(&mut reader, stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
         let (start, len) = self.range(stored);
         release(&self.map, start, len);
-        let heads = if name.ends_with("self_attn.q_proj.weight") {
-            Some("llama.attention.head_count")
-        } else if name.ends_with("self_attn.k_proj.weight") {
-            Some("llama.attention.head_count_kv")
-        } else {
-            None
-        };
-        let tensor = match heads {
-            Some(key) => unpermute(&tensor, self.size(key)?)?,
-            None => tensor,
-        };
+        Ok(tensor)
+    }
+
+    /// Reads a tensor in Hugging Face's layout: dequantised in f32, the converter's transform undone, then cast to
+    /// `held`.
+    pub(super) fn read(&self, name: &str, stored: &str, held: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let tensor = undo(self, name, self.dequantized(stored)?)?;
         let tensor = if tensor.rank() == 2 { tensor.to_dtype(held)? } else { tensor };
         Ok(tensor.to_device(device)?)
     }
+}
+
+/// Undoes what llama.cpp's converter does to a tensor (`conversion/{llama,qwen,gemma}.py`).
+fn undo(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, ModelError> {
+    match file.architecture() {
+        "llama" if name.ends_with("self_attn.q_proj.weight") => {
+            Ok(unpermute(&w, file.size("llama.attention.head_count")?)?)
+        }
+        "llama" if name.ends_with("self_attn.k_proj.weight") => {
+            Ok(unpermute(&w, file.size("llama.attention.head_count_kv")?)?)
+        }
+        "qwen35" => undo_qwen35(file, name, w),
+        _ => Ok(w),
+    }
+}
+
+/// Qwen3.5: norms hold `1 + w`, `ssm_a` is `-exp(A_log)`, and where value heads outnumber key heads, value head `j` of
+/// the file pairs with key head `j % keys` (tiled), of transformers with `j / (values / keys)` (grouped).
+fn undo_qwen35(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, ModelError> {
+    let (keys, values) = (file.size("qwen35.ssm.group_count")?, file.size("qwen35.ssm.time_step_rank")?);
+    let value_width = file.size("qwen35.ssm.inner_size")?;
+    let (dim, key_width) = (value_width / values, keys * file.size("qwen35.ssm.state_size")?);
+    let part = name.rsplit_once("linear_attn.").map_or(name, |(_, part)| part);
+    let grouped = |w: &Tensor, from: usize, dim: usize| grouped_rows(w, from, keys, values, dim);
+    Ok(match part {
+        "norm.weight" => w, // the gated norm: plain
+        _ if name.ends_with("norm.weight") => (w - 1.0)?,
+        "A_log" => grouped(&w.neg()?.log()?, 0, 1)?,
+        "dt_bias" | "in_proj_a.weight" | "in_proj_b.weight" => grouped(&w, 0, 1)?,
+        "in_proj_z.weight" => grouped(&w, 0, dim)?,
+        "in_proj_qkv.weight" => grouped(&w, 2 * key_width, dim)?,
+        "conv1d.weight" => grouped(&w, 2 * key_width, dim)?.unsqueeze(1)?,
+        "out_proj.weight" => grouped(&w.t()?.contiguous()?, 0, dim)?.t()?.contiguous()?,
+        _ => w,
+    })
+}
+
+/// Rows from `from` on, `dim` a value head, from tiled to grouped order: `[values / keys, keys, dim]` becomes
+/// `[keys, values / keys, dim]`.
+fn grouped_rows(w: &Tensor, from: usize, keys: usize, values: usize, dim: usize) -> candle_core::Result<Tensor> {
+    if keys == values {
+        return Ok(w.clone());
+    }
+    let rest: usize = w.dims()[1..].iter().product();
+    let head = w.narrow(0, 0, from)?;
+    let tail = w.narrow(0, from, values * dim)?.contiguous()?.reshape((values / keys, keys, dim * rest))?;
+    let tail = tail.transpose(0, 1)?.contiguous()?;
+    let mut shape = w.dims().to_vec();
+    shape[0] = values * dim;
+    Tensor::cat(&[head, tail.reshape(shape)?], 0)
 }
 
 /// Undoes llama.cpp's permutation of q and k rows: it interleaves the two halves of each head's rotary dimensions,

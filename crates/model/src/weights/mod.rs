@@ -1,16 +1,38 @@
-//! Weights by their Hugging Face names, whatever file they come from. Every tensor is accounted for.
+//! Weights by their Hugging Face names, whatever they come from. Every tensor of a file is accounted for.
 
 mod gguf;
+mod gguf_names;
+mod random;
 mod safetensors;
+mod table;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
 pub use gguf::GgufFile;
+pub(crate) use random::Random;
 pub(crate) use safetensors::shard_files;
+pub use safetensors::{StoredTensor, stored_tensors};
+pub(crate) use table::Table;
 
 use crate::{Checkpoint, ModelError};
+
+/// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
+const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+/// Tensors of a multimodal checkpoint that no text goes through, and of the block that predicts a token further.
+const NOT_TEXT: [&str; 10] = [
+    "model.visual.",
+    "visual.",
+    "mtp.",
+    "model.vision_tower.",
+    "model.audio_tower.",
+    "model.embed_vision.",
+    "model.embed_audio.",
+    "vision_tower.",
+    "audio_tower.",
+    "multi_modal_projector.",
+];
 
 /// The weights of a checkpoint while a model is being built from them.
 ///
@@ -21,6 +43,7 @@ pub struct Weights {
     path: PathBuf,
     held: DType,
     device: Device,
+    prefix: &'static str,
     taken: BTreeSet<String>,
     parameters: usize,
 }
@@ -28,6 +51,10 @@ pub struct Weights {
 enum Source {
     Safetensors(safetensors::Shards),
     Gguf(GgufFile),
+    /// Drawn from a seeded generator.
+    Random(Random),
+    /// None: tensors have shapes and no memory, so that a configuration alone tells the geometry.
+    Shapes,
 }
 
 impl Weights {
@@ -36,20 +63,37 @@ impl Weights {
     /// # Errors
     /// If a file is missing, truncated or malformed.
     pub fn open(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> Result<Self, ModelError> {
-        let (source, path, native) = match checkpoint {
+        let mut prefix = PREFIXES[0];
+        let (source, native) = match checkpoint {
             Checkpoint::Directory(dir) => {
                 let shards = safetensors::Shards::open(dir)?;
-                let native = shards.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
-                (Source::Safetensors(shards), dir.clone(), native)
+                let embedding = |prefix: &&str| shards.dtype(&format!("{prefix}embed_tokens.weight"));
+                prefix = PREFIXES.into_iter().find(|p| embedding(p).is_some()).unwrap_or(prefix);
+                let native = embedding(&prefix).unwrap_or(DType::F32);
+                (Source::Safetensors(shards), native)
             }
             Checkpoint::Gguf(path) => {
                 let file = GgufFile::open(path)?;
                 let native = file.native_dtype();
-                (Source::Gguf(file), path.clone(), native)
+                (Source::Gguf(file), native)
             }
+            Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
         };
-        let held = dtype.unwrap_or(native);
-        Ok(Self { source, path, held, device: device.clone(), taken: BTreeSet::new(), parameters: 0 })
+        let (path, held) = (checkpoint.path().into(), dtype.unwrap_or(native));
+        Ok(Self { source, path, held, device: device.clone(), prefix, taken: BTreeSet::new(), parameters: 0 })
+    }
+
+    /// Weights without values.
+    pub(crate) fn shapes(checkpoint: &Checkpoint) -> Self {
+        Self {
+            source: Source::Shapes,
+            path: checkpoint.path().into(),
+            held: DType::F32,
+            device: Device::Cpu,
+            prefix: PREFIXES[0],
+            taken: BTreeSet::new(),
+            parameters: 0,
+        }
     }
 
     /// Where the tensors go.
@@ -67,27 +111,116 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
-        let tensor = self.take(name, &[rows, columns])?;
-        Ok(tensor.to_dtype(self.held)?)
+        match &self.source {
+            Source::Random(random) => {
+                self.parameters += rows * columns;
+                Ok(random.matrix(name, rows, columns, self.held, &self.device)?)
+            }
+            Source::Shapes => {
+                self.parameters += rows * columns;
+                Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?)
+            }
+            _ => Ok(self.take(name, &[rows, columns])?.to_dtype(self.held)?),
+        }
     }
 
-    /// A vector of `width` values, in the dtype of the activations.
+    /// Several matrices of the same width, one above the other.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    pub fn stacked(&mut self, parts: &[(String, usize)], columns: usize) -> Result<Tensor, ModelError> {
+        if let Source::Shapes = self.source {
+            return self.matrix("", parts.iter().map(|(_, rows)| rows).sum(), columns);
+        }
+        let parts = parts.iter().map(|(name, rows)| self.matrix(name, *rows, columns));
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+    }
+
+    /// A vector of `width` values, in the dtype of the activations. `typical` is what random weights have instead.
     ///
     /// # Errors
     /// If it is missing or has another shape.
-    pub fn vector(&mut self, name: &str, width: usize) -> Result<Tensor, ModelError> {
-        let tensor = self.take(name, &[width])?;
-        Ok(tensor.to_dtype(self.activations())?)
+    pub fn vector(&mut self, name: &str, width: usize, typical: f32) -> Result<Tensor, ModelError> {
+        let activations = self.activations();
+        Ok(self.vector_f32(name, width, typical)?.to_dtype(activations)?)
     }
 
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let stored = match &self.source {
-            Source::Safetensors(_) => name.to_string(),
-            Source::Gguf(_) => GgufFile::stored_name(name),
+    /// A vector that takes part in f32 arithmetic whatever the activations are.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub fn vector_f32(&mut self, name: &str, width: usize, typical: f32) -> Result<Tensor, ModelError> {
+        match &self.source {
+            Source::Random(random) => {
+                self.parameters += width;
+                Ok(random.vector(name, width, typical, &self.device)?)
+            }
+            Source::Shapes => {
+                self.parameters += width;
+                Ok(Tensor::full(typical, width, &self.device)?)
+            }
+            _ => Ok(self.take(name, &[width])?.to_dtype(DType::F32)?),
+        }
+    }
+
+    /// The taps of a depthwise convolution, stored `[channels, 1, kernel]`, as `[channels, kernel]` f32.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub fn taps(&mut self, name: &str, channels: usize, kernel: usize) -> Result<Tensor, ModelError> {
+        let tensor = match &self.source {
+            Source::Random(_) | Source::Shapes => self.matrix(name, channels, kernel)?,
+            _ => self.take(name, &[channels, 1, kernel])?,
         };
-        let found = match &self.source {
-            Source::Safetensors(shards) => shards.shape(&stored),
-            Source::Gguf(file) => file.shape(&stored),
+        Ok(tensor.reshape((channels, kernel))?.to_dtype(DType::F32)?)
+    }
+
+    /// A single number.
+    ///
+    /// # Errors
+    /// If it is missing or no single number.
+    pub fn scalar(&mut self, name: &str, typical: f32) -> Result<f64, ModelError> {
+        Ok(f64::from(self.vector_f32(name, 1, typical)?.to_vec1::<f32>()?[0]))
+    }
+
+    /// A table `[rows, columns]` that stays where it is stored; rows are gathered from it.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
+        let table = match &self.source {
+            Source::Random(random) => Table::random(random.clone(), name, rows, columns),
+            Source::Shapes => Table::random(Random::new(0), name, rows, columns),
+            _ => {
+                let stored = self.expect(name, &[rows, columns])?;
+                match &self.source {
+                    Source::Safetensors(shards) => shards.table(&stored, rows, columns)?,
+                    Source::Gguf(file) => file.table(&stored, rows, columns),
+                    _ => unreachable!("matched above"),
+                }
+            }
+        };
+        self.parameters += rows * columns;
+        Ok(table)
+    }
+
+    /// The name of a tensor in the file, once it is known to be there in this shape.
+    fn expect(&mut self, name: &str, shape: &[usize]) -> Result<String, ModelError> {
+        let (stored, found) = match &self.source {
+            Source::Safetensors(shards) => {
+                let stored = match name.strip_prefix(PREFIXES[0]) {
+                    Some(rest) => format!("{}{rest}", self.prefix),
+                    None => name.to_string(),
+                };
+                let found = shards.shape(&stored);
+                (stored, found)
+            }
+            Source::Gguf(file) => {
+                let stored = file.stored_name(name);
+                let found = file.shape(name, &stored);
+                (stored, found)
+            }
+            Source::Random(_) | Source::Shapes => (name.to_string(), Some(shape.to_vec())),
         };
         let Some(found) = found else {
             return Err(ModelError::MissingTensor { path: self.path.clone(), name: stored });
@@ -95,30 +228,48 @@ impl Weights {
         if found != shape {
             return Err(ModelError::Shape { name: stored, found, expected: shape.to_vec() });
         }
+        self.taken.insert(stored.clone());
+        Ok(stored)
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let stored = self.expect(name, shape)?;
         let tensor = match &self.source {
             Source::Safetensors(shards) => shards.read(&stored, &self.device)?,
             Source::Gguf(file) => file.read(name, &stored, self.held, &self.device)?,
+            Source::Random(_) | Source::Shapes => unreachable!("made, not taken"),
         };
         self.parameters += shape.iter().product::<usize>();
-        self.taken.insert(stored);
         Ok(tensor)
     }
 
     /// Ends loading: whatever is left must be known to be unused. Returns how many parameters were taken.
     ///
+    /// `unused` is asked with names as the text decoder has them, under `model.`.
+    ///
     /// # Errors
     /// Names tensors that nobody asked for: the checkpoint is then of a variant we would get wrong.
     pub fn finish(&mut self, unused: impl Fn(&str) -> bool) -> Result<usize, ModelError> {
-        let all = match &self.source {
-            Source::Safetensors(shards) => shards.names(),
-            Source::Gguf(file) => file.names(),
+        let left: Vec<String> = match &self.source {
+            Source::Safetensors(shards) => {
+                let text_name = |name: &str| match name.strip_prefix(self.prefix) {
+                    Some(rest) => format!("{}{rest}", PREFIXES[0]),
+                    None => name.to_string(),
+                };
+                let known = |name: &str| NOT_TEXT.iter().any(|p| name.starts_with(p)) || unused(&text_name(name));
+                shards.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
+            }
+            Source::Gguf(file) => {
+                let known = |name: &str| file.is_extra(name) || unused(&file.text_name(name));
+                file.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
+            }
+            Source::Random(_) | Source::Shapes => Vec::new(),
         };
-        let mut names: Vec<String> = all.into_iter().filter(|n| !self.taken.contains(n) && !unused(n)).collect();
-        if names.is_empty() {
+        if left.is_empty() {
             return Ok(self.parameters);
         }
-        let more = names.len().saturating_sub(5);
-        names.truncate(5);
+        let more = left.len().saturating_sub(5);
+        let mut names: Vec<String> = left.into_iter().take(5).collect();
         if more > 0 {
             names.push(format!("and {more} more"));
         }

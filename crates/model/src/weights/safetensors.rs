@@ -4,20 +4,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{map, release};
+use super::{Table, map, release};
 use crate::ModelError;
 
 const READABLE: &str = "F32, F16, BF16";
 
 /// The mapped shards of a checkpoint, and where each tensor lies.
 pub(super) struct Shards {
-    maps: Vec<Mmap>,
+    maps: Vec<Arc<Mmap>>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -63,6 +64,35 @@ pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         .collect()
 }
 
+/// A tensor as a safetensors file stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Where its values begin in the file, in bytes, and where they end.
+    pub bytes: std::ops::Range<usize>,
+    /// What its values are stored as; `None` for a type we do not compute with.
+    pub dtype: Option<DType>,
+}
+
+/// The tensors of one safetensors file, by name.
+///
+/// # Errors
+/// If it cannot be read or is no safetensors file.
+pub fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>, ModelError> {
+    let mut shards = Shards { maps: Vec::new(), tensors: BTreeMap::new() };
+    shards.add(path)?;
+    let stored = |(name, entry): (String, Entry)| StoredTensor {
+        name,
+        shape: entry.shape,
+        bytes: entry.start..entry.end,
+        dtype: readable(entry.dtype),
+    };
+    Ok(shards.tensors.into_iter().map(stored).collect())
+}
+
 impl Shards {
     pub(super) fn open(dir: &Path) -> Result<Self, ModelError> {
         let mut shards = Self { maps: Vec::new(), tensors: BTreeMap::new() };
@@ -81,7 +111,7 @@ impl Shards {
             let entry = Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
             self.tensors.insert(name, entry);
         }
-        self.maps.push(map);
+        self.maps.push(Arc::new(map));
         Ok(())
     }
 
@@ -97,13 +127,25 @@ impl Shards {
         self.tensors.get(name).and_then(|entry| readable(entry.dtype))
     }
 
+    /// A tensor that stays where it is.
+    pub(super) fn table(&self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
+        let entry = &self.tensors[name];
+        let dtype = self.readable(name)?;
+        Ok(Table::values(Arc::clone(&self.maps[entry.shard]), entry.start, dtype, rows, columns))
+    }
+
+    fn readable(&self, name: &str) -> Result<DType, ModelError> {
+        let found = self.tensors[name].dtype;
+        readable(found).ok_or_else(|| ModelError::Dtype {
+            name: name.into(),
+            found: format!("{found:?}"),
+            allowed: READABLE,
+        })
+    }
+
     pub(super) fn read(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
         let entry = &self.tensors[name];
-        let dtype = readable(entry.dtype).ok_or_else(|| ModelError::Dtype {
-            name: name.into(),
-            found: format!("{:?}", entry.dtype),
-            allowed: READABLE,
-        })?;
+        let dtype = self.readable(name)?;
         let map = &self.maps[entry.shard];
         let tensor = Tensor::from_raw_buffer(&map[entry.start..entry.end], dtype, &entry.shape, device)?;
         release(map, entry.start, entry.end - entry.start);

@@ -4,7 +4,7 @@ use crate::{
     attribution::{Disposition, HeadEffect},
     report::{
         axis::{Axis, extent},
-        text::{escape, fixed, head_name, p_value, put},
+        text::{escape, fixed, p_value, put},
     },
 };
 
@@ -50,7 +50,7 @@ fn scatter(disposition: &Disposition, points: &[&HeadEffect]) -> String {
             r#"<circle class="{class}" cx="{:.1}" cy="{:.1}" r="2.6"><title>{}: cos {}, d_naive {}, p directional {}</title></circle>"#,
             x.at(effect.cos_means),
             y.at(effect.d_naive),
-            head_name(effect),
+            effect.at(),
             fixed(effect.cos_means, 4),
             fixed(effect.d_naive, 2),
             p_value(effect.p_directional)
@@ -144,7 +144,7 @@ fn story(disposition: &Disposition) -> String {
     let Some(largest) = defined.iter().max_by(|x, y| x.d_naive.total_cmp(&y.d_naive)) else {
         return "Here no head has a defined d_naive.".to_owned();
     };
-    let (name, size) = (head_name(largest), fixed(largest.d_naive, 2));
+    let (name, size) = (largest.at(), fixed(largest.d_naive, 2));
     if shuffled.shuffles == 0 || !shuffled.max_d_naive_q95.is_finite() {
         return format!("Here the largest d_naive is {size} ({name}), with no shuffled labels to compare it with.");
     }

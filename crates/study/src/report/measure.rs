@@ -4,7 +4,7 @@ use crate::{
     attribution::{Disposition, HeadEffect},
     report::{
         axis::round_up,
-        text::{fixed, head_name, p_value, signed},
+        text::{fixed, p_value, signed},
     },
 };
 
@@ -75,7 +75,7 @@ impl Measure {
 
     /// What hovering a cell shows (nothing in it needs escaping beyond what it does).
     pub(super) fn tip(self, effect: &HeadEffect) -> String {
-        let name = head_name(effect);
+        let name = effect.at();
         match self {
             Self::Magnitude => format!(
                 "{name}: d {}, p {}, q {}, p(max) {}",

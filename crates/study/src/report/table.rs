@@ -5,7 +5,7 @@ use crate::{
     report::{
         axis::Axis,
         measure::Measure,
-        text::{column_decimals, escape, fixed, head_name, p_value, put, signed},
+        text::{column_decimals, escape, fixed, p_value, put, signed},
         verdict::{ranked, stands_out, threshold},
     },
 };
@@ -37,7 +37,7 @@ fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String
     let threshold = threshold(disposition);
     for effect in heads {
         let class = if stands_out(effect, threshold) { r#" class="out""# } else { "" };
-        put!(out, r#"<tr{class}><th scope="row">{}</th>"#, head_name(effect));
+        put!(out, r#"<tr{class}><th scope="row">{}</th>"#, effect.at());
         let cells = [
             fixed(effect.mean_a, means),
             fixed(effect.mean_b, means),

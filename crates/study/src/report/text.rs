@@ -9,8 +9,6 @@ macro_rules! put {
 }
 pub(super) use put;
 
-use crate::attribution::HeadEffect;
-
 /// What stands where a number is undefined.
 pub(super) const UNDEFINED: &str = "–";
 
@@ -78,12 +76,6 @@ pub(super) fn count(n: usize, one: &str) -> String {
 pub(super) fn column_decimals(values: impl Iterator<Item = f64>) -> usize {
     let largest = values.filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()));
     if largest == 0.0 { 3 } else { (3.0 - largest.log10().floor()).clamp(0.0, 7.0) as usize }
-}
-
-/// `L7H6`; a value head of a delta-net layer is `L2V3`.
-pub(super) fn head_name(effect: &HeadEffect) -> String {
-    let letter = if effect.kind.starts_with("linear") { 'V' } else { 'H' };
-    format!("L{}{letter}{}", effect.layer, effect.head)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::{
     attribution::{Disposition, HeadEffect},
-    report::text::{count, fixed, head_name, put, signed},
+    report::text::{count, fixed, put, signed},
 };
 
 /// Beyond this |d| of the response lengths, length alone may explain what a head shows.
@@ -40,7 +40,7 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
     let Some(largest) = heads.first().filter(|_| defined > 0) else {
         return "No verdict: no head has a defined d.".to_owned();
     };
-    let (name, size) = (head_name(largest), largest.cohen_d.abs());
+    let (name, size) = (largest.at(), largest.cohen_d.abs());
     let Some(threshold) = threshold(disposition) else {
         let size = fixed(size, 2);
         let of = count(defined, "head");
@@ -95,7 +95,7 @@ fn named(heads: &[&&HeadEffect], decimals: usize) -> String {
     let mut parts: Vec<_> = heads
         .iter()
         .take(NAMED)
-        .map(|effect| format!("{} (d\u{a0}{})", head_name(effect), signed(effect.cohen_d, decimals)))
+        .map(|effect| format!("{} (d\u{a0}{})", effect.at(), signed(effect.cohen_d, decimals)))
         .collect();
     if heads.len() > NAMED {
         parts.push(format!("and {} more", heads.len() - NAMED));

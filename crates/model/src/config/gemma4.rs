@@ -1,0 +1,221 @@
+//! `model_type` gemma4 and gemma4_text.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Keys, check_heads, check_sizes, gguf_eos, malformed};
+use crate::{GgufFile, ModelError};
+
+/// Sizes and constants of a dense Gemma 4 decoder (transformers `Gemma4TextConfig`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gemma4Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Query heads of every layer.
+    pub heads: usize,
+    /// The decoder layers.
+    pub layers: Vec<Gemma4Layer>,
+    /// Tokens that a sliding layer sees.
+    pub window: usize,
+    /// Layers from here on use the keys and values of an earlier one.
+    pub first_shared: usize,
+    /// Whether full layers use the raw keys as values and have no value projection (the larger models).
+    pub k_eq_v: bool,
+    /// Width of each layer's own input embedding and its rows; `None` where there is none (the larger models).
+    pub per_layer_input: Option<(usize, usize)>,
+    /// Logits are `cap * tanh(logit / cap)`.
+    pub softcap: Option<f64>,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// The longest sequence, in tokens.
+    pub context: usize,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies of sliding layers.
+    pub sliding_theta: f64,
+    /// Base of the rotary frequencies of full layers.
+    pub full_theta: f64,
+    /// Share of a full layer's frequencies that are not 0.
+    pub full_rotary_factor: f64,
+    /// Whether the head is the embedding.
+    pub tied: bool,
+    /// Tokens that end a text, as far as this file says.
+    pub eos: Vec<u32>,
+}
+
+/// One layer of a Gemma 4 decoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gemma4Layer {
+    /// Whether it sees a window only.
+    pub sliding: bool,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+}
+
+impl Gemma4Config {
+    pub(super) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+        keys.only("hidden_activation", "gelu_pytorch_tanh")?;
+        keys.only_if_there("attention_bias", false)?;
+        keys.only("enable_moe_block", false)?;
+        if keys.has("use_bidirectional_attention") {
+            keys.only("use_bidirectional_attention", "vision")?; // which text does not notice
+        }
+        let rope = keys.nested("rope_parameters")?;
+        let (sliding, full) = (rope.nested("sliding_attention")?, rope.nested("full_attention")?);
+        sliding.rope_type("default")?;
+        full.rope_type("proportional")?;
+        let width = keys.size("hidden_size_per_layer_input")?;
+        let per_layer_input = if width > 0 { Some((width, keys.size("vocab_size_per_layer_input")?)) } else { None };
+        let layers = Self::layers(keys)?;
+        Self {
+            hidden_size: keys.size("hidden_size")?,
+            heads: keys.size("num_attention_heads")?,
+            first_shared: layers.len().saturating_sub(keys.size("num_kv_shared_layers")?),
+            layers,
+            window: keys.size("sliding_window")?,
+            k_eq_v: keys.flag("attention_k_eq_v")?,
+            per_layer_input,
+            softcap: if keys.has("final_logit_softcapping") {
+                Some(keys.number("final_logit_softcapping")?)
+            } else {
+                None
+            },
+            vocab_size: keys.size("vocab_size")?,
+            context: keys.size("max_position_embeddings")?,
+            rms_norm_eps: keys.number("rms_norm_eps")?,
+            sliding_theta: sliding.number("rope_theta")?,
+            full_theta: full.number("rope_theta")?,
+            full_rotary_factor: full.number("partial_rotary_factor")?,
+            tied: keys.tied()?,
+            eos: keys.eos()?,
+        }
+        .checked(keys.path())
+    }
+
+    /// The sizes of every layer. Hub files say `global_head_dim` for all full layers; files that transformers saves
+    /// say `per_layer_config` for each.
+    fn layers(keys: &Keys<'_>) -> Result<Vec<Gemma4Layer>, ModelError> {
+        let count = keys.size("num_hidden_layers")?;
+        let first_shared = count.saturating_sub(keys.size("num_kv_shared_layers")?);
+        let (head_dim, kv_heads) = (keys.size("head_dim")?, keys.size("num_key_value_heads")?);
+        let narrow = keys.size("intermediate_size")?;
+        let wide = keys.flag("use_double_wide_mlp")?;
+        let own = if keys.has("per_layer_config") { Some(keys.nested("per_layer_config")?) } else { None };
+        let kinds = keys.texts("layer_types")?;
+        if kinds.len() != count {
+            return Err(malformed(keys.path(), format!("{} layer_types for {count} layers", kinds.len())));
+        }
+        let layer = |(index, kind): (usize, &str)| {
+            let sliding = match kind {
+                "sliding_attention" => true,
+                "full_attention" => false,
+                _ => {
+                    let allowed = "sliding_attention or full_attention";
+                    return Err(keys.unsupported("layer_types", &Value::from(kind), allowed));
+                }
+            };
+            let (mut head_dim, mut kv_heads) = (head_dim, kv_heads);
+            match &own {
+                Some(own) if own.has(&index.to_string()) => {
+                    let own = own.nested(&index.to_string())?;
+                    head_dim = if own.has("head_dim") { own.size("head_dim")? } else { head_dim };
+                    kv_heads = if own.has("num_key_value_heads") { own.size("num_key_value_heads")? } else { kv_heads };
+                }
+                None if !sliding => {
+                    head_dim = keys.size("global_head_dim")?;
+                    let global = "num_global_key_value_heads";
+                    kv_heads = if keys.has(global) { keys.size(global)? } else { kv_heads };
+                }
+                _ => {}
+            }
+            let intermediate_size = if wide && index >= first_shared { 2 * narrow } else { narrow };
+            Ok(Gemma4Layer { sliding, head_dim, kv_heads, intermediate_size })
+        };
+        kinds.into_iter().enumerate().map(layer).collect()
+    }
+
+    pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
+        let count = file.size("gemma4.block_count")?;
+        let sliding = file.flags("gemma4.attention.sliding_window_pattern")?;
+        let widths = file.sizes("gemma4.feed_forward_length", count)?;
+        let kv_heads = file.sizes("gemma4.attention.head_count_kv", count)?;
+        if sliding.len() != count {
+            return Err(malformed(file.path(), format!("{} window flags for {count} layers", sliding.len())));
+        }
+        let (full_dim, sliding_dim) =
+            (file.size("gemma4.attention.key_length")?, file.size("gemma4.attention.key_length_swa")?);
+        let layers: Vec<Gemma4Layer> = (0..count)
+            .map(|i| Gemma4Layer {
+                sliding: sliding[i],
+                head_dim: if sliding[i] { sliding_dim } else { full_dim },
+                kv_heads: kv_heads[i],
+                intermediate_size: widths[i],
+            })
+            .collect();
+        // The frequencies that do not turn are divided by something huge.
+        let divisors = file.values("rope_freqs.weight")?;
+        let turning = divisors.iter().filter(|&&divisor| divisor == 1.0).count();
+        let width = file.size("gemma4.embedding_length_per_layer_input")?;
+        let full = layers.iter().position(|layer| !layer.sliding).unwrap_or(0);
+        Self {
+            hidden_size: file.size("gemma4.embedding_length")?,
+            heads: file.size("gemma4.attention.head_count")?,
+            first_shared: count.saturating_sub(file.size("gemma4.attention.shared_kv_layers")?),
+            layers,
+            window: file.size("gemma4.attention.sliding_window")?,
+            k_eq_v: !file.has(&format!("blk.{full}.attn_v.weight")),
+            per_layer_input: if width > 0 { Some((width, file.rows("per_layer_token_embd.weight")?)) } else { None },
+            softcap: file.number("gemma4.final_logit_softcapping").ok(),
+            vocab_size: file.rows("token_embd.weight")?,
+            context: file.size("gemma4.context_length")?,
+            rms_norm_eps: file.number("gemma4.attention.layer_norm_rms_epsilon")?,
+            sliding_theta: file.number("gemma4.rope.freq_base_swa")?,
+            full_theta: file.number("gemma4.rope.freq_base")?,
+            full_rotary_factor: turning as f64 / divisors.len().max(1) as f64,
+            tied: !file.has("output.weight"),
+            eos: gguf_eos(file),
+        }
+        .checked(file.path())
+    }
+
+    /// The layer whose keys and values a layer reads, if not its own: the last of its kind before the shared ones.
+    pub fn keys_of(&self, layer: usize) -> Option<usize> {
+        let kind = self.layers[layer].sliding;
+        let own = (0..self.first_shared.min(layer + 1)).rev().find(|&l| self.layers[l].sliding == kind)?;
+        (layer >= self.first_shared).then_some(own)
+    }
+
+    fn checked(self, path: &Path) -> Result<Self, ModelError> {
+        check_sizes(
+            path,
+            &[
+                ("hidden_size", self.hidden_size),
+                ("num_attention_heads", self.heads),
+                ("num_hidden_layers", self.layers.len()),
+                ("sliding_window", self.window),
+                ("vocab_size", self.vocab_size),
+            ],
+        )?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let sizes = [
+                ("head_dim", layer.head_dim),
+                ("num_key_value_heads", layer.kv_heads),
+                ("intermediate_size", layer.intermediate_size),
+            ];
+            check_sizes(path, &sizes)?;
+            check_heads(path, self.heads, layer.kv_heads, layer.head_dim)?;
+            if index >= self.first_shared {
+                let shared = self.keys_of(index).map(|own| self.layers[own]);
+                if !shared.is_some_and(|own| (own.head_dim, own.kv_heads) == (layer.head_dim, layer.kv_heads)) {
+                    return Err(malformed(path, format!("layer {index} has no earlier layer to share keys with")));
+                }
+            }
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,156 @@
+//! Keys of a `config.json`, each of them required when asked for.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::ModelError;
+
+/// An object of a `config.json`, with its place in the file for messages.
+pub(super) struct Keys<'a> {
+    path: &'a Path,
+    prefix: String,
+    object: &'a Map<String, Value>,
+    /// The object around a `text_config`, which may hold what that leaves out.
+    outer: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn of(path: &'a Path, root: &'a Map<String, Value>) -> Self {
+        Self { path, prefix: String::new(), object: root, outer: None }
+    }
+
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The `text_config` of a multimodal checkpoint.
+    pub(super) fn text_config(&self) -> Result<Self, ModelError> {
+        Ok(Self { outer: Some(self.object), ..self.nested("text_config")? })
+    }
+
+    /// An object inside this one.
+    pub(super) fn nested(&self, key: &str) -> Result<Self, ModelError> {
+        let value = self.value(key)?;
+        let object = value.as_object().ok_or_else(|| self.unsupported(key, value, "an object"))?;
+        Ok(Self { path: self.path, prefix: format!("{}{key}.", self.prefix), object, outer: None })
+    }
+
+    fn value(&self, key: &str) -> Result<&'a Value, ModelError> {
+        self.object
+            .get(key)
+            .ok_or_else(|| ModelError::MissingKey { path: self.path.into(), key: format!("{}{key}", self.prefix) })
+    }
+
+    /// Whether a key is there and not null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(|v| !v.is_null())
+    }
+
+    fn get<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>, kind: &str) -> Result<T, ModelError> {
+        let value = self.value(key)?;
+        read(value).ok_or_else(|| self.unsupported(key, value, kind))
+    }
+
+    pub(super) fn unsupported(&self, key: &str, found: &Value, allowed: &str) -> ModelError {
+        let key = format!("{}{key}", self.prefix);
+        ModelError::Unsupported { path: self.path.into(), key, found: found.to_string(), allowed: allowed.into() }
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<usize, ModelError> {
+        self.get(key, |v| Some(v.as_u64()? as usize), "a whole number")
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<f64, ModelError> {
+        self.get(key, Value::as_f64, "a number")
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<bool, ModelError> {
+        self.get(key, Value::as_bool, "true or false")
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<&'a str, ModelError> {
+        let value = self.value(key)?;
+        value.as_str().ok_or_else(|| self.unsupported(key, value, "text"))
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&'a str>, ModelError> {
+        let value = self.value(key)?;
+        let texts = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+        texts.ok_or_else(|| self.unsupported(key, value, "a list of texts"))
+    }
+
+    /// The one value we can honour; the key must be there.
+    pub(super) fn only(&self, key: &str, allowed: impl Into<Value>) -> Result<(), ModelError> {
+        let allowed = allowed.into();
+        self.get(key, |v| (*v == allowed).then_some(()), &allowed.to_string())
+    }
+
+    /// The one value we can honour, where the key is there at all.
+    pub(super) fn only_if_there(&self, key: &str, allowed: impl Into<Value>) -> Result<(), ModelError> {
+        if self.has(key) { self.only(key, allowed) } else { Ok(()) }
+    }
+
+    /// Whether the head is the embedding; a wrapper may say so outside.
+    pub(super) fn tied(&self) -> Result<bool, ModelError> {
+        match self.outer.and_then(|outer| outer.get("tie_word_embeddings")).and_then(Value::as_bool) {
+            Some(tied) if !self.has("tie_word_embeddings") => Ok(tied),
+            _ => self.flag("tie_word_embeddings"),
+        }
+    }
+
+    /// The tokens that end a text, of this object and of the one around it.
+    pub(super) fn eos(&self) -> Result<Vec<u32>, ModelError> {
+        let mut all = Vec::new();
+        for object in [Some(self.object), self.outer].into_iter().flatten() {
+            let value = object.get("eos_token_id");
+            let ids = token_ids(value).ok_or_else(|| {
+                self.unsupported("eos_token_id", value.unwrap_or(&Value::Null), "a token id or a list of them")
+            })?;
+            all.extend(ids);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// The object that says how positions turn: `rope_parameters` in files of transformers 5, else this one, whose
+    /// `rope_scaling` must then be none.
+    pub(super) fn rope(&self) -> Result<Self, ModelError> {
+        if self.has("rope_parameters") {
+            return self.nested("rope_parameters");
+        }
+        if self.has("rope_scaling") {
+            let kind = &self.object["rope_scaling"];
+            let name = kind.get("rope_type").or_else(|| kind.get("type")).and_then(Value::as_str);
+            if name != Some("default") {
+                return Err(self.unsupported("rope_scaling", kind, "null"));
+            }
+        }
+        Ok(Self { path: self.path, prefix: self.prefix.clone(), object: self.object, outer: None })
+    }
+
+    /// Base of the rotary frequencies, where they are not scaled.
+    pub(super) fn rope_theta(&self) -> Result<f64, ModelError> {
+        let rope = self.rope()?;
+        if self.has("rope_parameters") {
+            rope.rope_type("default")?;
+        }
+        rope.number("rope_theta")
+    }
+
+    /// Refuses another `rope_type`, which may be spelled `type`.
+    pub(super) fn rope_type(&self, allowed: &str) -> Result<(), ModelError> {
+        self.only(if self.has("rope_type") { "rope_type" } else { "type" }, allowed)
+    }
+}
+
+/// Token ids of a configuration: a number, a list, null or absent; `None` if it is anything else.
+pub fn token_ids(value: Option<&Value>) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+        Some(value) => Some(vec![id(value)?]),
+    }
+}

@@ -1,0 +1,126 @@
+//! Configurations: `config.json` in its old and new spelling, and the metadata of GGUF files; one file an architecture.
+//!
+//! A missing key is an error, never a default: the defaults of transformers are wrong for these checkpoints.
+
+mod gemma4;
+mod keys;
+mod llama;
+mod qwen3;
+mod qwen3_5;
+
+use std::{fs, path::Path};
+
+use serde_json::{Map, Value};
+
+pub use gemma4::{Gemma4Config, Gemma4Layer};
+use keys::Keys;
+pub use keys::token_ids;
+pub use llama::LlamaConfig;
+pub use qwen3::Qwen3Config;
+pub use qwen3_5::Qwen35Config;
+
+use crate::{GgufFile, ModelError};
+
+/// What `model_type` of a `config.json` may be. The text decoder of a multimodal checkpoint is read from it.
+const MODEL_TYPES: &str = "llama, qwen3, qwen3_5, qwen3_5_text, gemma4, gemma4_text";
+/// What `general.architecture` of a GGUF file may be.
+const GGUF_ARCHITECTURES: &str = "llama, qwen3, qwen35, gemma4";
+
+/// The configuration of a text decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Config {
+    /// `LlamaForCausalLM`: SmolLM2 135M, 360M, 1.7B.
+    Llama(LlamaConfig),
+    /// `Qwen3ForCausalLM`: Qwen3 0.6B, 1.7B, 4B, 8B.
+    Qwen3(Qwen3Config),
+    /// `Qwen3_5ForCausalLM`, also inside `Qwen3_5ForConditionalGeneration`: Qwen3.5 0.8B, 2B, 4B, 9B.
+    Qwen35(Qwen35Config),
+    /// `Gemma4ForCausalLM`, also inside `Gemma4ForConditionalGeneration`: Gemma 4 E2B, E4B.
+    Gemma4(Gemma4Config),
+}
+
+impl Config {
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// If it cannot be read, lacks a key, or names an architecture we do not have.
+    pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
+        let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+        let root: Map<String, Value> = serde_json::from_str(&text).map_err(|e| ModelError::Malformed {
+            path: path.into(),
+            kind: "config.json",
+            why: e.to_string(),
+        })?;
+        Self::from_keys(&Keys::of(path, &root))
+    }
+
+    fn from_keys(root: &Keys<'_>) -> Result<Self, ModelError> {
+        match root.text("model_type")? {
+            "llama" => Ok(Self::Llama(LlamaConfig::from_keys(root)?)),
+            "qwen3" => Ok(Self::Qwen3(Qwen3Config::from_keys(root)?)),
+            "qwen3_5" => Ok(Self::Qwen35(Qwen35Config::from_keys(&root.text_config()?)?)),
+            "qwen3_5_text" => Ok(Self::Qwen35(Qwen35Config::from_keys(root)?)),
+            "gemma4" => Ok(Self::Gemma4(Gemma4Config::from_keys(&root.text_config()?)?)),
+            "gemma4_text" => Ok(Self::Gemma4(Gemma4Config::from_keys(root)?)),
+            other => {
+                Err(ModelError::Architecture { path: root.path().into(), found: other.into(), supported: MODEL_TYPES })
+            }
+        }
+    }
+
+    /// Reads the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// If it lacks a key or names an architecture we do not have.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
+        match file.text("general.architecture")? {
+            "llama" => Ok(Self::Llama(LlamaConfig::from_gguf(file)?)),
+            "qwen3" => Ok(Self::Qwen3(Qwen3Config::from_gguf(file)?)),
+            "qwen35" => Ok(Self::Qwen35(Qwen35Config::from_gguf(file)?)),
+            "gemma4" => Ok(Self::Gemma4(Gemma4Config::from_gguf(file)?)),
+            other => Err(ModelError::Architecture {
+                path: file.path().into(),
+                found: other.into(),
+                supported: GGUF_ARCHITECTURES,
+            }),
+        }
+    }
+
+    /// Tokens that end a text, as far as the configuration says.
+    pub fn eos(&self) -> &[u32] {
+        match self {
+            Self::Llama(config) => &config.eos,
+            Self::Qwen3(config) => &config.eos,
+            Self::Qwen35(config) => &config.eos,
+            Self::Gemma4(config) => &config.eos,
+        }
+    }
+}
+
+/// Refuses sizes that no checkpoint can have: each must be above 0.
+fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<(), ModelError> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => Err(malformed(path, format!("{name} is 0"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a number of heads that the key heads do not divide, and an odd rotary width.
+fn check_heads(path: &Path, heads: usize, kv_heads: usize, rotary: usize) -> Result<(), ModelError> {
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(malformed(path, format!("{heads} heads cannot share {kv_heads} key/value heads")));
+    }
+    if !rotary.is_multiple_of(2) {
+        return Err(malformed(path, format!("rotary embeddings need an even width, not {rotary}")));
+    }
+    Ok(())
+}
+
+fn malformed(path: &Path, why: String) -> ModelError {
+    ModelError::Malformed { path: path.into(), kind: "configuration", why }
+}
+
+/// The one end-of-text token that a GGUF file stores.
+fn gguf_eos(file: &GgufFile) -> Vec<u32> {
+    file.size("tokenizer.ggml.eos_token_id").map(|id| id as u32).into_iter().collect()
+}

@@ -1,0 +1,92 @@
+//! What every decoder has around its layers: the embedding, the final norm and the head.
+
+use candle_core::{DType, Device, Result, Tensor};
+use headtemper_hook::{Batch, LayerSpec, ModelSpec, Site, Tap};
+
+use super::{Linear, RmsNorm};
+use crate::{Cache, Loaded, Weights};
+
+/// What a configuration says of a decoder as a whole.
+pub(crate) struct Outline {
+    pub(crate) architecture: &'static str,
+    pub(crate) layers: Vec<LayerSpec>,
+    pub(crate) hidden_size: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) context: usize,
+    pub(crate) tied: bool,
+}
+
+/// The embedding, the final norm and the head, with the geometry of all between them.
+pub struct Shell {
+    pub(crate) spec: ModelSpec,
+    embedding: Tensor,
+    norm: RmsNorm,
+    head: Linear,
+    activations: DType,
+}
+
+impl Shell {
+    /// Reads what is left after the layers, and ends loading: every tensor must be taken, or `unused`.
+    pub(crate) fn load(
+        outline: Outline,
+        norm: RmsNorm,
+        weights: &mut Weights,
+        unused: impl Fn(&str) -> bool,
+    ) -> Loaded<Self> {
+        let Outline { architecture, layers, hidden_size, vocab_size, context, tied } = outline;
+        let embedding = weights.matrix("model.embed_tokens.weight", vocab_size, hidden_size)?;
+        let head = if tied {
+            Linear::of(embedding.clone())
+        } else {
+            Linear::load(weights, "lm_head.weight", vocab_size, hidden_size)?
+        };
+        // A tied checkpoint may carry a copy of its head, an old one the rotary frequencies.
+        let unused =
+            |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq") || unused(name);
+        let spec = ModelSpec {
+            architecture: architecture.into(),
+            layers,
+            d_model: hidden_size,
+            vocab: vocab_size,
+            context,
+            parameters: weights.finish(unused)?,
+        };
+        Ok(Self { spec, embedding, norm, head, activations: weights.activations() })
+    }
+
+    /// The dtype of the weights.
+    pub(crate) fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+
+    /// The dtype of activations and cache.
+    pub(crate) fn activations(&self) -> DType {
+        self.activations
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// Begins a forward pass: room in the cache, the tap told, and the positions of the packed tokens, u32 `[n]`.
+    pub(crate) fn begin(&self, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+        cache.begin(batch)?;
+        tap.begin(batch)?;
+        Tensor::from_vec(batch.positions(), batch.tokens(), self.device())
+    }
+
+    /// Token ids u32 `[n]` to `[n, hidden]`.
+    pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        self.embedding.index_select(ids, 0)?.to_dtype(self.activations)
+    }
+
+    /// The final norm and its site.
+    pub(crate) fn finish(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        tap.visit(Site::FinalNorm, self.norm.forward(x)?)
+    }
+
+    /// `hidden` `[m, hidden]` to logits `[m, vocab]` f32.
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.forward(hidden)?.to_dtype(DType::F32)
+    }
+}

@@ -1,0 +1,318 @@
+//! Gemma 4 dense: E2B and E4B, and the text model of the larger ones (transformers `modeling_gemma4.py`).
+//!
+//! Sliding and full attention with head sizes and rotary frequencies of their own; scores are not scaled, queries, keys
+//! and values are normalised. The last layers read the keys of an earlier layer of their kind and have an MLP of twice
+//! the width. Every block's output is normalised before it joins the residual stream, a third block adds an embedding
+//! of the token that each layer has of its own, and the stream is scaled at the end of each layer.
+
+use candle_core::{DType, Result, Tensor};
+use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
+use headtemper_kernels::{AttentionSpan, attend, gelu_mul};
+
+use crate::{
+    Cache, CausalLm, Gemma4Config, Loaded, Weights,
+    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of},
+    weights::Table,
+};
+
+/// What every layer of one forward pass needs beside the residual stream.
+struct Pass<'a> {
+    spans: Vec<AttentionSpan>,
+    sliding: Angles,
+    full: Angles,
+    cache: &'a mut Cache,
+    tap: &'a mut dyn Tap,
+}
+
+/// The projections of keys and values, where a layer makes its own.
+struct KeysValues {
+    k_norm: RmsNorm,
+    v_norm: RmsNorm,
+    /// Whether the raw keys serve as values.
+    k_eq_v: bool,
+}
+
+struct Attention {
+    layer: usize,
+    heads: Heads,
+    window: Option<usize>,
+    /// queries | keys | values, as far as the layer has them
+    qkv: Linear,
+    q_norm: RmsNorm,
+    own: Option<KeysValues>,
+    o_proj: Linear,
+}
+
+impl Attention {
+    fn load(config: &Gemma4Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let kind = config.layers[layer];
+        let heads = Heads { count: config.heads, kv: kind.kv_heads, dim: kind.head_dim };
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
+        let (has_own, k_eq_v) = (config.keys_of(layer).is_none(), config.k_eq_v && !kind.sliding);
+        let mut parts = vec![(name("q_proj"), heads.width())];
+        if has_own {
+            parts.push((name("k_proj"), heads.kv_width()));
+        }
+        if has_own && !k_eq_v {
+            parts.push((name("v_proj"), heads.kv_width()));
+        }
+        let eps = config.rms_norm_eps;
+        let own = if has_own {
+            let k_norm = RmsNorm::load(weights, &name("k_norm"), heads.dim, eps)?;
+            Some(KeysValues { k_norm, v_norm: RmsNorm::plain(weights, heads.dim, eps)?, k_eq_v })
+        } else {
+            None
+        };
+        Ok(Self {
+            layer,
+            heads,
+            window: kind.sliding.then_some(config.window),
+            qkv: Linear::fused(weights, &parts, config.hidden_size)?,
+            q_norm: RmsNorm::load(weights, &name("q_norm"), heads.dim, eps)?,
+            own,
+            o_proj: Linear::load(weights, &name("o_proj"), config.hidden_size, heads.width())?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let Heads { count, kv, dim } = self.heads;
+        let angles = if self.window.is_some() { &pass.sliding } else { &pass.full };
+        let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim], or fewer
+        let q = angles.turn(&self.q_norm.forward(&heads_of(&qkv, 0, count, dim)?)?)?; // [n, count, dim]
+        if let Some(own) = &self.own {
+            let raw = heads_of(&qkv, count * dim, kv, dim)?; // [n, kv, dim]
+            let k = angles.turn(&own.k_norm.forward(&raw)?)?;
+            let v = if own.k_eq_v { raw } else { heads_of(&qkv, (count + kv) * dim, kv, dim)? };
+            pass.cache.append(self.layer, &k, &own.v_norm.forward(&v)?, &pass.spans)?;
+        }
+        let (keys, values) = pass.cache.keys_values(self.layer)?;
+        let z = attend(&q, keys, values, &pass.spans, 1.0, self.window)?; // [n, count, dim]
+        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        self.o_proj.forward(&z.flatten_from(1)?)
+    }
+}
+
+struct Mlp {
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl Mlp {
+    fn load(config: &Gemma4Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
+        let (width, hidden) = (config.layers[layer].intermediate_size, config.hidden_size);
+        Ok(Self {
+            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
+            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&gelu_mul(&self.gate_up.forward(x)?)?)
+    }
+}
+
+/// Adds what a layer's own embedding says of each token, as far as the residual stream asks for it.
+struct PerLayerInput {
+    gate: Linear,
+    projection: Linear,
+    post_norm: RmsNorm,
+}
+
+impl PerLayerInput {
+    fn load(config: &Gemma4Config, layer: usize, width: usize, weights: &mut Weights) -> Loaded<Self> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        let hidden = config.hidden_size;
+        Ok(Self {
+            gate: Linear::load(weights, &name("per_layer_input_gate"), width, hidden)?,
+            projection: Linear::load(weights, &name("per_layer_projection"), hidden, width)?,
+            post_norm: RmsNorm::load(weights, &name("post_per_layer_input_norm"), hidden, config.rms_norm_eps)?,
+        })
+    }
+
+    /// `x` `[n, hidden]`, not normalised; `input` `[n, width]`, this layer's own.
+    fn forward(&self, x: &Tensor, input: &Tensor) -> Result<Tensor> {
+        let gated = gelu_mul(&Tensor::cat(&[&self.gate.forward(x)?, input], 1)?)?; // [n, width]
+        self.post_norm.forward(&self.projection.forward(&gated)?)
+    }
+}
+
+struct Layer {
+    index: usize,
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_attention_norm: RmsNorm,
+    pre_feedforward_norm: RmsNorm,
+    mlp: Mlp,
+    post_feedforward_norm: RmsNorm,
+    per_layer_input: Option<PerLayerInput>,
+    scalar: f64,
+}
+
+impl Layer {
+    fn load(config: &Gemma4Config, index: usize, weights: &mut Weights) -> Loaded<Self> {
+        let mut norm = |part: &str| {
+            let name = format!("model.layers.{index}.{part}.weight");
+            RmsNorm::load(weights, &name, config.hidden_size, config.rms_norm_eps)
+        };
+        Ok(Self {
+            index,
+            input_norm: norm("input_layernorm")?,
+            post_attention_norm: norm("post_attention_layernorm")?,
+            pre_feedforward_norm: norm("pre_feedforward_layernorm")?,
+            post_feedforward_norm: norm("post_feedforward_layernorm")?,
+            attention: Attention::load(config, index, weights)?,
+            mlp: Mlp::load(config, index, weights)?,
+            per_layer_input: match config.per_layer_input {
+                Some((width, _)) => Some(PerLayerInput::load(config, index, width, weights)?),
+                None => None,
+            },
+            scalar: weights.scalar(&format!("model.layers.{index}.layer_scalar"), 1.0)?,
+        })
+    }
+
+    fn spec(&self, config: &Gemma4Config) -> LayerSpec {
+        let mixer = match self.attention.window {
+            Some(window) => Mixer::Sliding { window },
+            None => Mixer::Full,
+        };
+        LayerSpec { mixer, heads: self.attention.heads, keys_of: config.keys_of(self.index) }
+    }
+
+    /// `input` `[n, width]` is this layer's own embedding of the tokens.
+    fn forward(&self, x: &Tensor, input: Option<&Tensor>, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let mixed = self.attention.forward(&self.input_norm.forward(x)?, pass)?;
+        let x = (x + self.post_attention_norm.forward(&mixed)?)?;
+        let wide = self.mlp.forward(&self.pre_feedforward_norm.forward(&x)?)?;
+        let mut x = (x + self.post_feedforward_norm.forward(&wide)?)?;
+        if let (Some(own), Some(input)) = (&self.per_layer_input, input) {
+            x = (&x + own.forward(&x, input)?)?;
+        }
+        pass.tap.visit(Site::ResidPost(self.index), (x * self.scalar)?)
+    }
+}
+
+/// Every layer's own embeddings of the tokens (transformers `project_per_layer_inputs`).
+struct PerLayerEmbedding {
+    table: Table,
+    projection: Linear,
+    norm: RmsNorm,
+    width: usize,
+    layers: usize,
+    hidden_size: usize,
+}
+
+impl PerLayerEmbedding {
+    fn load(config: &Gemma4Config, (width, rows): (usize, usize), weights: &mut Weights) -> Loaded<Self> {
+        let (layers, hidden_size) = (config.layers.len(), config.hidden_size);
+        let projection = "model.per_layer_model_projection.weight";
+        Ok(Self {
+            table: weights.table("model.embed_tokens_per_layer.weight", rows, layers * width)?,
+            projection: Linear::load(weights, projection, layers * width, hidden_size)?,
+            norm: RmsNorm::load(weights, "model.per_layer_projection_norm.weight", width, config.rms_norm_eps)?,
+            width,
+            layers,
+            hidden_size,
+        })
+    }
+
+    /// From the ids and the scaled embeddings `x` `[n, hidden]`: one `[n, width]` a layer.
+    fn forward(&self, ids: &Tensor, x: &Tensor) -> Result<Vec<Tensor>> {
+        let shape = (x.dim(0)?, self.layers, self.width);
+        let token = self.table.gather(&ids.to_vec1::<u32>()?)?.to_device(x.device())?.to_dtype(x.dtype())?;
+        let token = (token.reshape(shape)? * (self.width as f64).sqrt())?;
+        let context = (self.projection.forward(x)? * (1.0 / (self.hidden_size as f64).sqrt()))?;
+        let context = self.norm.forward(&context.reshape(shape)?)?;
+        let all = ((context + token)? * std::f64::consts::FRAC_1_SQRT_2)?; // [n, layers, width]
+        (0..self.layers).map(|layer| all.narrow(1, layer, 1)?.squeeze(1)?.contiguous()).collect()
+    }
+}
+
+/// A Gemma 4 decoder.
+pub(crate) struct Gemma4 {
+    shell: Shell,
+    /// What embeddings are multiplied by: √hidden, as the dtype of activations holds it.
+    scale: f64,
+    per_layer: Option<PerLayerEmbedding>,
+    sliding: Rope,
+    full: Rope,
+    layers: Vec<Layer>,
+    softcap: Option<f64>,
+}
+
+impl Gemma4 {
+    /// Reads the weights; `weights` must hold nothing else but what no text goes through.
+    pub(crate) fn load(config: &Gemma4Config, weights: &mut Weights) -> Loaded<Self> {
+        let layers = (0..config.layers.len()).map(|i| Layer::load(config, i, weights)).collect::<Loaded<Vec<_>>>()?;
+        let per_layer = match config.per_layer_input {
+            Some(sizes) => Some(PerLayerEmbedding::load(config, sizes, weights)?),
+            None => None,
+        };
+        let norm = RmsNorm::load(weights, "model.norm.weight", config.hidden_size, config.rms_norm_eps)?;
+        let outline = Outline {
+            architecture: "gemma4",
+            layers: layers.iter().map(|layer| layer.spec(config)).collect(),
+            hidden_size: config.hidden_size,
+            vocab_size: config.vocab_size,
+            context: config.context,
+            tied: config.tied,
+        };
+        // Checkpoints hold the projections that layers with shared keys would have, and nobody uses them.
+        let shared = |name: &str| {
+            let rest = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once(".self_attn."));
+            rest.is_some_and(|(layer, part)| {
+                layer.parse::<usize>().is_ok_and(|layer| layer >= config.first_shared)
+                    && ["k_proj.weight", "v_proj.weight", "k_norm.weight"].contains(&part)
+            })
+        };
+        let shell = Shell::load(outline, norm, weights, shared)?;
+        let (dtype, device) = (shell.activations(), shell.device().clone());
+        let dim_of = |sliding: bool| config.layers.iter().find(|l| l.sliding == sliding).map_or(2, |l| l.head_dim);
+        let full_dim = dim_of(false);
+        let turning = (config.full_rotary_factor * full_dim as f64 / 2.0) as usize;
+        Ok(Self {
+            scale: rounded((config.hidden_size as f64).sqrt(), dtype),
+            per_layer,
+            sliding: Rope::new(config.sliding_theta, dim_of(true), dtype, &device)?,
+            full: Rope::proportional(config.full_theta, full_dim, turning, dtype, &device)?,
+            layers,
+            softcap: config.softcap,
+            shell,
+        })
+    }
+}
+
+/// A number as a dtype holds it.
+fn rounded(x: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => half::bf16::from_f64(x).to_f64(),
+        DType::F16 => half::f16::from_f64(x).to_f64(),
+        _ => f64::from(x as f32),
+    }
+}
+
+impl CausalLm for Gemma4 {
+    fn shell(&self) -> &Shell {
+        &self.shell
+    }
+
+    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, cache, tap)?;
+        let (sliding, full) = (self.sliding.at(&positions)?, self.full.at(&positions)?);
+        let mut pass = Pass { spans: cache.spans(batch), sliding, full, cache, tap };
+        let mut x = (self.shell.embed(ids)? * self.scale)?; // [n, hidden]
+        let inputs = self.per_layer.as_ref().map(|own| own.forward(ids, &x)).transpose()?;
+        for layer in &self.layers {
+            x = layer.forward(&x, inputs.as_ref().map(|inputs| &inputs[layer.index]), &mut pass)?;
+        }
+        self.shell.finish(&x, pass.tap)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = self.shell.logits(hidden)?;
+        match self.softcap {
+            Some(cap) => (logits / cap)?.tanh()? * cap,
+            None => Ok(logits),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Qwen3 dense: 0.6B, 1.7B, 4B and 8B (transformers `modeling_qwen3.py`).
+//!
+//! As Llama, but every head of queries and keys is normalised before it turns.
+
+use candle_core::{Result, Tensor};
+use headtemper_hook::{Batch, Heads, LayerSpec, Site, Tap};
+use headtemper_kernels::{AttentionSpan, attend, silu_mul};
+
+use crate::{
+    Cache, CausalLm, Loaded, Qwen3Config, Weights,
+    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of},
+};
+
+/// What every layer of one forward pass needs beside the residual stream.
+struct Pass<'a> {
+    spans: Vec<AttentionSpan>,
+    angles: Angles,
+    cache: &'a mut Cache,
+    tap: &'a mut dyn Tap,
+}
+
+struct Attention {
+    layer: usize,
+    heads: Heads,
+    qkv: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    o_proj: Linear,
+    scale: f32,
+}
+
+impl Attention {
+    fn load(config: &Qwen3Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let heads = Heads { count: config.heads, kv: config.kv_heads, dim: config.head_dim };
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
+        let (q, kv) = (heads.width(), heads.kv_width());
+        let parts = [(name("q_proj"), q), (name("k_proj"), kv), (name("v_proj"), kv)];
+        Ok(Self {
+            layer,
+            heads,
+            qkv: Linear::fused(weights, &parts, config.hidden_size)?,
+            q_norm: RmsNorm::load(weights, &name("q_norm"), heads.dim, config.rms_norm_eps)?,
+            k_norm: RmsNorm::load(weights, &name("k_norm"), heads.dim, config.rms_norm_eps)?,
+            o_proj: Linear::load(weights, &name("o_proj"), config.hidden_size, q)?,
+            scale: 1.0 / (heads.dim as f32).sqrt(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let Heads { count, kv, dim } = self.heads;
+        let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim]
+        let q = self.q_norm.forward(&heads_of(&qkv, 0, count, dim)?)?; // [n, count, dim]
+        let k = self.k_norm.forward(&heads_of(&qkv, count * dim, kv, dim)?)?; // [n, kv, dim]
+        let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
+        let v = heads_of(&qkv, (count + kv) * dim, kv, dim)?;
+        pass.cache.append(self.layer, &k, &v, &pass.spans)?;
+        let (keys, values) = pass.cache.keys_values(self.layer)?;
+        let z = attend(&q, keys, values, &pass.spans, self.scale, None)?; // [n, count, dim]
+        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        self.o_proj.forward(&z.flatten_from(1)?)
+    }
+}
+
+struct Mlp {
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl Mlp {
+    fn load(config: &Qwen3Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
+        let (width, hidden) = (config.intermediate_size, config.hidden_size);
+        Ok(Self {
+            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
+            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&silu_mul(&self.gate_up.forward(x)?)?)
+    }
+}
+
+struct Layer {
+    index: usize,
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_attention_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Layer {
+    fn load(config: &Qwen3Config, index: usize, weights: &mut Weights) -> Loaded<Self> {
+        let mut norm = |part: &str| {
+            let name = format!("model.layers.{index}.{part}.weight");
+            RmsNorm::load(weights, &name, config.hidden_size, config.rms_norm_eps)
+        };
+        Ok(Self {
+            index,
+            input_norm: norm("input_layernorm")?,
+            post_attention_norm: norm("post_attention_layernorm")?,
+            attention: Attention::load(config, index, weights)?,
+            mlp: Mlp::load(config, index, weights)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, pass)?)?;
+        let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
+        pass.tap.visit(Site::ResidPost(self.index), x)
+    }
+}
+
+/// A Qwen3 decoder.
+pub(crate) struct Qwen3 {
+    shell: Shell,
+    rope: Rope,
+    layers: Vec<Layer>,
+}
+
+impl Qwen3 {
+    /// Reads the weights; `weights` must hold nothing else.
+    pub(crate) fn load(config: &Qwen3Config, weights: &mut Weights) -> Loaded<Self> {
+        let layers = (0..config.layers).map(|i| Layer::load(config, i, weights)).collect::<Loaded<Vec<_>>>()?;
+        let norm = RmsNorm::load(weights, "model.norm.weight", config.hidden_size, config.rms_norm_eps)?;
+        let outline = Outline {
+            architecture: "qwen3",
+            layers: layers.iter().map(|layer| LayerSpec::full(layer.attention.heads)).collect(),
+            hidden_size: config.hidden_size,
+            vocab_size: config.vocab_size,
+            context: config.context,
+            tied: config.tied,
+        };
+        let shell = Shell::load(outline, norm, weights, |_| false)?;
+        let rope = Rope::new(config.rope_theta, config.head_dim, shell.activations(), shell.device())?;
+        Ok(Self { shell, rope, layers })
+    }
+}
+
+impl CausalLm for Qwen3 {
+    fn shell(&self) -> &Shell {
+        &self.shell
+    }
+
+    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, cache, tap)?;
+        let mut pass = Pass { spans: cache.spans(batch), angles: self.rope.at(&positions)?, cache, tap };
+        let mut x = self.shell.embed(ids)?; // [n, hidden]
+        for layer in &self.layers {
+            x = layer.forward(&x, &mut pass)?;
+        }
+        self.shell.finish(&x, pass.tap)
+    }
+}

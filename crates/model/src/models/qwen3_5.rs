@@ -1,0 +1,259 @@
+//! Qwen3.5 dense: 0.8B, 2B, 4B and 9B (transformers `modeling_qwen3_5.py`).
+//!
+//! Three gated delta nets, then one gated full attention, and so on. Norms hold their distance from 1, but for the one
+//! inside a delta net. A quarter of each attention head turns with the position; its output passes a sigmoid gate.
+//! Text only: the three rows of multimodal positions are equal for text, and ordinary positions are left.
+
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::ops::sigmoid;
+use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
+use headtemper_kernels::{AttentionSpan, StateSpan, attend, causal_conv, delta_rule, silu_mul};
+
+use crate::{
+    Cache, CausalLm, Loaded, Qwen35Config, Weights,
+    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of, l2_norm},
+};
+
+/// What every layer of one forward pass needs beside the residual stream.
+struct Pass<'a> {
+    spans: Vec<AttentionSpan>,
+    states: Vec<StateSpan>,
+    angles: Angles,
+    cache: &'a mut Cache,
+    tap: &'a mut dyn Tap,
+}
+
+/// Gated full attention (transformers `Qwen3_5Attention`).
+struct Attention {
+    layer: usize,
+    heads: Heads,
+    qkv: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    o_proj: Linear,
+    scale: f32,
+}
+
+impl Attention {
+    fn load(config: &Qwen35Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let heads = Heads { count: config.heads, kv: config.kv_heads, dim: config.head_dim };
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
+        let (q, kv) = (heads.width(), heads.kv_width());
+        let parts = [(name("q_proj"), 2 * q), (name("k_proj"), kv), (name("v_proj"), kv)];
+        Ok(Self {
+            layer,
+            heads,
+            qkv: Linear::fused(weights, &parts, config.hidden_size)?,
+            q_norm: RmsNorm::load_from_one(weights, &name("q_norm"), heads.dim, config.rms_norm_eps)?,
+            k_norm: RmsNorm::load_from_one(weights, &name("k_norm"), heads.dim, config.rms_norm_eps)?,
+            o_proj: Linear::load(weights, &name("o_proj"), config.hidden_size, q)?,
+            scale: 1.0 / (heads.dim as f32).sqrt(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let Heads { count, kv, dim } = self.heads;
+        let qkv = self.qkv.forward(x)?; // [n, (2 count + 2 kv) * dim]
+        let q_gate = heads_of(&qkv, 0, count, 2 * dim)?; // queries and gates lie side by side in every head
+        let q = self.q_norm.forward(&q_gate.narrow(D::Minus1, 0, dim)?.contiguous()?)?; // [n, count, dim]
+        let gate = sigmoid(&q_gate.narrow(D::Minus1, dim, dim)?.contiguous()?)?; // [n, count, dim]
+        let k = self.k_norm.forward(&heads_of(&qkv, 2 * count * dim, kv, dim)?)?; // [n, kv, dim]
+        let v = heads_of(&qkv, (2 * count + kv) * dim, kv, dim)?;
+        let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
+        pass.cache.append(self.layer, &k, &v, &pass.spans)?;
+        let (keys, values) = pass.cache.keys_values(self.layer)?;
+        let z = (attend(&q, keys, values, &pass.spans, self.scale, None)? * gate)?; // [n, count, dim]
+        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        self.o_proj.forward(&z.flatten_from(1)?)
+    }
+}
+
+/// A gated delta net (transformers `Qwen3_5GatedDeltaNet`; arXiv 2412.06464).
+struct DeltaNet {
+    layer: usize,
+    /// Value heads, key heads, width of a value head.
+    heads: Heads,
+    key_dim: usize,
+    /// queries | keys | values | gate z | b | a
+    in_proj: Linear,
+    conv: Tensor,
+    /// `-exp(A_log)`, `[count]` f32.
+    decay: Tensor,
+    dt_bias: Tensor,
+    norm: RmsNorm,
+    out_proj: Linear,
+}
+
+impl DeltaNet {
+    fn load(config: &Qwen35Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let heads = Heads { count: config.value_heads, kv: config.key_heads, dim: config.value_dim };
+        let key_dim = config.key_dim;
+        let name = |part: &str| format!("model.layers.{layer}.linear_attn.{part}");
+        let channels = 2 * heads.kv * key_dim + heads.width();
+        let parts = [
+            (name("in_proj_qkv.weight"), channels),
+            (name("in_proj_z.weight"), heads.width()),
+            (name("in_proj_b.weight"), heads.count),
+            (name("in_proj_a.weight"), heads.count),
+        ];
+        Ok(Self {
+            layer,
+            heads,
+            key_dim,
+            in_proj: Linear::fused(weights, &parts, config.hidden_size)?,
+            conv: weights.taps(&name("conv1d.weight"), channels, config.kernel)?,
+            decay: weights.vector_f32(&name("A_log"), heads.count, 0.0)?.exp()?.neg()?,
+            dt_bias: weights.vector_f32(&name("dt_bias"), heads.count, 1.0)?,
+            norm: RmsNorm::load(weights, &name("norm.weight"), heads.dim, config.rms_norm_eps)?,
+            out_proj: Linear::load(weights, &name("out_proj.weight"), config.hidden_size, heads.width())?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let Heads { count, kv, dim } = self.heads;
+        let (key_width, width) = (kv * self.key_dim, self.heads.width());
+        let channels = 2 * key_width + width;
+        let all = self.in_proj.forward(x)?;
+        let z = heads_of(&all, channels, count, dim)?; // [n, count, dim]
+        let part = |from: usize| all.narrow(1, from, count)?.to_dtype(DType::F32);
+        let beta = sigmoid(&part(channels + width)?.contiguous()?)?; // [n, count]
+        let step = softplus(&part(channels + width + count)?.broadcast_add(&self.dt_bias)?)?;
+        let g = step.broadcast_mul(&self.decay)?; // [n, count], the logarithm of the decay, at most 0
+
+        let (conv, state) = pass.cache.delta(self.layer)?;
+        let qkv = all.narrow(1, 0, channels)?.contiguous()?;
+        let qkv = causal_conv(&qkv, &self.conv, conv, &pass.states)?; // [n, channels]
+        let q = l2_norm(&heads_of(&qkv, 0, kv, self.key_dim)?)?; // [n, kv, key_dim]
+        let q = (q * (1.0 / (self.key_dim as f64).sqrt()))?;
+        let k = l2_norm(&heads_of(&qkv, key_width, kv, self.key_dim)?)?;
+        let v = heads_of(&qkv, 2 * key_width, count, dim)?;
+        let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
+
+        let z = (self.norm.forward(&o.to_dtype(z.dtype())?)? * z.silu()?)?;
+        let z = pass.tap.visit(Site::LinearZ(self.layer), z)?;
+        self.out_proj.forward(&z.flatten_from(1)?)
+    }
+}
+
+/// `ln(1 + e^x)`, without overflow.
+fn softplus(x: &Tensor) -> Result<Tensor> {
+    x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
+}
+
+struct Mlp {
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl Mlp {
+    fn load(config: &Qwen35Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
+        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
+        let (width, hidden) = (config.intermediate_size, config.hidden_size);
+        Ok(Self {
+            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
+            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&silu_mul(&self.gate_up.forward(x)?)?)
+    }
+}
+
+/// What mixes the tokens of a layer.
+enum Mix {
+    Attention(Attention),
+    DeltaNet(DeltaNet),
+}
+
+struct Layer {
+    index: usize,
+    input_norm: RmsNorm,
+    mix: Mix,
+    post_attention_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Layer {
+    fn load(config: &Qwen35Config, index: usize, weights: &mut Weights) -> Loaded<Self> {
+        let mut norm = |part: &str| {
+            let name = format!("model.layers.{index}.{part}.weight");
+            RmsNorm::load_from_one(weights, &name, config.hidden_size, config.rms_norm_eps)
+        };
+        Ok(Self {
+            index,
+            input_norm: norm("input_layernorm")?,
+            post_attention_norm: norm("post_attention_layernorm")?,
+            mix: if config.full[index] {
+                Mix::Attention(Attention::load(config, index, weights)?)
+            } else {
+                Mix::DeltaNet(DeltaNet::load(config, index, weights)?)
+            },
+            mlp: Mlp::load(config, index, weights)?,
+        })
+    }
+
+    fn spec(&self, config: &Qwen35Config) -> LayerSpec {
+        match &self.mix {
+            Mix::Attention(attention) => LayerSpec::full(attention.heads),
+            Mix::DeltaNet(net) => {
+                let mixer = Mixer::Delta { key_dim: net.key_dim, kernel: config.kernel };
+                LayerSpec { mixer, heads: net.heads, keys_of: None }
+            }
+        }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let normed = self.input_norm.forward(x)?;
+        let mixed = match &self.mix {
+            Mix::Attention(attention) => attention.forward(&normed, pass)?,
+            Mix::DeltaNet(net) => net.forward(&normed, pass)?,
+        };
+        let x = (x + mixed)?;
+        let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
+        pass.tap.visit(Site::ResidPost(self.index), x)
+    }
+}
+
+/// A Qwen3.5 decoder.
+pub(crate) struct Qwen35 {
+    shell: Shell,
+    rope: Rope,
+    layers: Vec<Layer>,
+}
+
+impl Qwen35 {
+    /// Reads the weights; `weights` must hold nothing else but what no text goes through.
+    pub(crate) fn load(config: &Qwen35Config, weights: &mut Weights) -> Loaded<Self> {
+        let layers = (0..config.full.len()).map(|i| Layer::load(config, i, weights)).collect::<Loaded<Vec<_>>>()?;
+        let norm = RmsNorm::load_from_one(weights, "model.norm.weight", config.hidden_size, config.rms_norm_eps)?;
+        let outline = Outline {
+            architecture: "qwen3_5",
+            layers: layers.iter().map(|layer| layer.spec(config)).collect(),
+            hidden_size: config.hidden_size,
+            vocab_size: config.vocab_size,
+            context: config.context,
+            tied: config.tied,
+        };
+        let shell = Shell::load(outline, norm, weights, |_| false)?;
+        let rope = Rope::new(config.rope_theta, config.rotary_dim, shell.activations(), shell.device())?;
+        Ok(Self { shell, rope, layers })
+    }
+}
+
+impl CausalLm for Qwen35 {
+    fn shell(&self) -> &Shell {
+        &self.shell
+    }
+
+    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, cache, tap)?;
+        let (spans, states) = (cache.spans(batch), Cache::state_spans(batch));
+        let mut pass = Pass { spans, states, angles: self.rope.at(&positions)?, cache, tap };
+        let mut x = self.shell.embed(ids)?; // [n, hidden]
+        for layer in &self.layers {
+            x = layer.forward(&x, &mut pass)?;
+        }
+        self.shell.finish(&x, pass.tap)
+    }
+}

@@ -1,0 +1,101 @@
+//! Weights drawn from a seeded generator: a model of real size without its checkpoint.
+
+use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
+
+/// A generator of weights. Every value is a function of the seed, the tensor's name and its place, so that neither the
+/// order of loading nor the number of threads matters, and a table need not exist for its rows to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Random {
+    seed: u64,
+}
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// Uniform values with variance `1 / columns`: what goes in comes out at the same size.
+    pub(crate) fn matrix(
+        self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
+        let value = |i: usize| bound * uniform(key, i as u64);
+        let shape = (rows, columns);
+        let tensor = match dtype {
+            DType::BF16 => Tensor::from_vec(fill(rows * columns, |i| half::bf16::from_f32(value(i))), shape, device),
+            DType::F16 => Tensor::from_vec(fill(rows * columns, |i| half::f16::from_f32(value(i))), shape, device),
+            _ => Tensor::from_vec(fill(rows * columns, value), shape, device),
+        };
+        tensor?.to_dtype(dtype)
+    }
+
+    /// Values spread a tenth around `typical`.
+    pub(crate) fn vector(self, name: &str, width: usize, typical: f32, device: &Device) -> Result<Tensor> {
+        let key = self.key(name);
+        Tensor::from_vec(fill(width, |i| typical + 0.1 * uniform(key, i as u64)), width, device)
+    }
+
+    /// Rows of a matrix as [`Random::matrix`] would make it, f32.
+    pub(crate) fn rows(self, name: &str, rows: &[u32], columns: usize) -> Vec<f32> {
+        let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
+        let row = |&row: &u32| (0..columns).map(move |c| bound * uniform(key, row as u64 * columns as u64 + c as u64));
+        rows.iter().flat_map(row).collect()
+    }
+
+    /// FNV-1a of the name, mixed with the seed.
+    fn key(self, name: &str) -> u64 {
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        mix(hash ^ mix(self.seed))
+    }
+}
+
+/// A value in `[-1, 1)`.
+fn uniform(key: u64, index: u64) -> f32 {
+    (mix(key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 40) as f32 / 8_388_608.0 - 1.0
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn fill<T: Send>(count: usize, value: impl Fn(usize) -> T + Send + Sync) -> Vec<T> {
+    (0..count).into_par_iter().with_min_len(4096).map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_the_variance_they_should_and_depend_on_seed_and_name() -> Result<()> {
+        let draw = |seed, name| {
+            Random::new(seed).matrix(name, 200, 64, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()
+        };
+        let values = draw(1, "a")?;
+        let mean: f32 = values.iter().sum::<f32>() / values.len() as f32;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+        assert!(mean.abs() < 0.005 && (variance * 64.0 - 1.0).abs() < 0.05, "{mean} {variance}");
+        assert_eq!(values, draw(1, "a")?);
+        assert!(values != draw(2, "a")? && values != draw(1, "b")?);
+        Ok(())
+    }
+
+    #[test]
+    fn rows_are_those_of_the_matrix() -> Result<()> {
+        let random = Random::new(7);
+        let whole = random.matrix("t", 9, 5, DType::F32, &Device::Cpu)?.to_vec2::<f32>()?;
+        assert_eq!(random.rows("t", &[8, 0], 5), [&whole[8][..], &whole[0][..]].concat());
+        Ok(())
+    }
+}
