@@ -192,6 +192,19 @@ impl ModelSpec {
         }
     }
 
+    /// The weight of a layer's output projection, whose input columns are its heads side by side, by the name that
+    /// transformers gives it in a text model.
+    ///
+    /// # Panics
+    /// If the layer does not exist.
+    pub fn output_projection(&self, layer: usize) -> String {
+        let part = match self.layers[layer].kind() {
+            HeadKind::Query => "self_attn.o_proj",
+            HeadKind::Value => "linear_attn.out_proj",
+        };
+        format!("model.layers.{layer}.{part}.weight")
+    }
+
     /// Every site in the order of a forward pass.
     pub fn sites(&self) -> Vec<Site> {
         let layers = (0..self.layers.len()).flat_map(|layer| [self.head_site(layer), Site::ResidPost(layer)]);

@@ -127,6 +127,9 @@ pub enum ModelError {
         /// Some of them.
         names: Vec<String>,
     },
+    /// A plan that the model cannot follow.
+    #[error(transparent)]
+    Plan(#[from] headtemper_hook::PlanError),
     /// What candle reports.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -149,6 +152,7 @@ impl ModelError {
                 Some("the checkpoint is probably of another variant; `temper inspect` shows what it says it is".into())
             }
             Self::Shape { .. } => Some("config.json and the weights belong to different models".into()),
+            Self::Plan(plan) => plan.hint(),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
-use headtemper_hook::{Batch, ModelSpec, Tap};
+use headtemper_hook::{Batch, HeadPlan, ModelSpec, Tap};
 
 pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
@@ -163,6 +163,19 @@ impl Checkpoint {
 /// Names the file, the key or the tensor, and what would have been right.
 pub fn load(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> Loaded<Box<dyn CausalLm>> {
     build(&checkpoint.config()?, &mut Weights::open(checkpoint, dtype, device)?)
+}
+
+/// Loads a checkpoint with a plan written into the columns of its output projections: what a hook under that plan
+/// must agree with. In f32; a half-width weight times λ would be rounded.
+///
+/// # Errors
+/// As [`load`], or if the plan names heads that the model does not have.
+pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    let spec = checkpoint.spec()?;
+    plan.check(&spec)?;
+    let mut weights = Weights::open(checkpoint, Some(DType::F32), device)?;
+    weights.fold(plan, &spec);
+    build(&checkpoint.config()?, &mut weights)
 }
 
 fn build(config: &Config, weights: &mut Weights) -> Loaded<Box<dyn CausalLm>> {

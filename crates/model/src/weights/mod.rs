@@ -6,9 +6,13 @@ mod random;
 mod safetensors;
 mod table;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use candle_core::{DType, Device, Tensor};
+use headtemper_hook::{HeadPlan, ModelSpec};
 
 pub use gguf::GgufFile;
 pub(crate) use random::Random;
@@ -46,6 +50,8 @@ pub struct Weights {
     prefix: &'static str,
     taken: BTreeSet<String>,
     parameters: usize,
+    /// Factors of the columns of matrices, by name.
+    folded: BTreeMap<String, Vec<f32>>,
 }
 
 enum Source {
@@ -80,7 +86,7 @@ impl Weights {
             Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
         };
         let (path, held) = (checkpoint.path().into(), dtype.unwrap_or(native));
-        Ok(Self { source, path, held, device: device.clone(), prefix, taken: BTreeSet::new(), parameters: 0 })
+        Ok(Self { source, path, held, device: device.clone(), prefix, taken: BTreeSet::new(), parameters: 0, folded: BTreeMap::new() })
     }
 
     /// Weights without values.
@@ -93,7 +99,13 @@ impl Weights {
             prefix: PREFIXES[0],
             taken: BTreeSet::new(),
             parameters: 0,
+            folded: BTreeMap::new(),
         }
+    }
+
+    /// Writes a plan into the columns of the output projections as they are read.
+    pub(crate) fn fold(&mut self, plan: &HeadPlan, spec: &ModelSpec) {
+        self.folded = column_factors(plan, spec);
     }
 
     /// Where the tensors go.
@@ -111,6 +123,13 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
+        let matrix = self.plain_matrix(name, rows, columns)?;
+        let Some(factors) = self.folded.get(name) else { return Ok(matrix) };
+        let factors = Tensor::new(&factors[..], &self.device)?;
+        Ok(matrix.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(self.held)?)
+    }
+
+    fn plain_matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
         match &self.source {
             Source::Random(random) => {
                 self.parameters += rows * columns;
@@ -275,6 +294,17 @@ impl Weights {
         }
         Err(ModelError::UnknownTensors { path: self.path.clone(), names })
     }
+}
+
+/// λ of every column of the output projections that a plan touches, by the name of the weight.
+pub(crate) fn column_factors(plan: &HeadPlan, spec: &ModelSpec) -> BTreeMap<String, Vec<f32>> {
+    let mut factors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    for (at, lambda) in plan.iter() {
+        let heads = spec.layers[at.layer].heads;
+        let columns = factors.entry(spec.output_projection(at.layer)).or_insert_with(|| vec![1.0; heads.width()]);
+        columns[at.head * heads.dim..][..heads.dim].fill(lambda);
+    }
+    factors
 }
 
 /// Gives a range of a mapped file back to the system after it was copied. Only an optimisation: a failure is no error.
