@@ -105,6 +105,7 @@ fn llama() {
 #[test]
 fn qwen3() {
     parity("qwen3", QWEN3);
+    parity("qwen3_tied", QWEN3);
 }
 
 #[test]
@@ -116,6 +117,7 @@ fn qwen3_5() {
 fn gemma4() {
     parity("gemma4", GEMMA4);
     parity("gemma4_keqv", GEMMA4);
+    parity("gemma4_wide", GEMMA4);
 }
 
 /// Multimodal checkpoints hold the same numbers under other names, in bf16, beside tensors no text goes through.

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use headtemper_engine::{Engine, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling};
 use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Span, Tap, Tee};
-use headtemper_model::{CausalLm, Checkpoint, load};
-use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, worst};
+use headtemper_model::{Cache, CausalLm, Checkpoint, load_folded};
+use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, in_pieces, read_through, worst};
 
 /// Scaling z against scaling the columns of W_o, relative to the largest logit: the products round differently.
 /// Measured worst case: 2.3e-7 (2026-11-21).
@@ -18,6 +18,12 @@ fn plan(entries: &[(usize, usize, f32)]) -> HeadPlan {
     HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (HeadRef::query(layer, head), lambda))).unwrap()
 }
 
+/// A plan of (layer, head, λ), the heads of each layer being of its own kind.
+fn plan_for(model: &dyn CausalLm, entries: &[(usize, usize, f32)]) -> HeadPlan {
+    let at = |layer, head| model.spec().heads_of(layer).nth(head).expect("every tiny model has four heads a layer");
+    HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (at(layer, head), lambda))).unwrap()
+}
+
 fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> HeadScale {
     HeadScale::compile(plans, model.spec(), DType::F32, &Device::Cpu).unwrap()
 }
@@ -29,92 +35,112 @@ fn bits(x: &Tensor) -> Vec<u32> {
 /// No tap = an empty tap = an observing tap = λ 1 on every head, bit for bit, in prefill and in decode.
 #[test]
 fn no_tap_is_lambda_one() {
-    let model = golden_model("llama");
-    let everywhere = HeadPlan::uniform(&model.spec().slots(), 1.0).unwrap();
-    let ids = ids(2);
-    let pieces = [ids.len() - 3, 1, 1, 1];
-    let bare = in_pieces(&*model, &ids, &pieces, &mut ());
-    let mut one = scale(&*model, &[everywhere]);
-    let mut watching = Recorder::default();
-    let taps: [&mut dyn Tap; 3] = [&mut Tee(Vec::new()), &mut watching, &mut one];
-    for tap in taps {
-        assert_eq!(bits(&in_pieces(&*model, &ids, &pieces, tap)), bits(&bare));
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let everywhere = HeadPlan::uniform(&model.spec().slots(), 1.0).unwrap();
+        let ids = ids(2);
+        let pieces = [ids.len() - 3, 1, 1, 1];
+        let bare = in_pieces(&*model, &ids, &pieces, &mut ());
+        let mut one = scale(&*model, &[everywhere]);
+        let mut watching = Recorder::default();
+        let taps: [&mut dyn Tap; 3] = [&mut Tee(Vec::new()), &mut watching, &mut one];
+        for tap in taps {
+            assert_eq!(bits(&in_pieces(&*model, &ids, &pieces, tap)), bits(&bare), "{family}");
+        }
+        one.check_fired().unwrap();
     }
-    one.check_fired().unwrap();
 }
 
 /// Scaling a head's z is scaling its columns of W_o, and does something.
 #[test]
 fn scaling_z_is_folding_lambda_into_the_weights() {
-    let (layer, head, lambda) = (2, 4, 0.3);
-    let model = golden_model("llama");
-    let dim = model.spec().layers[layer].heads.dim;
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["config.json", "tokenizer.json"] {
-        std::fs::copy(golden_dir("llama").join(name), dir.path().join(name)).unwrap();
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let plan = plan_for(&*model, &[(2, 3, 0.3), (1, 0, -1.0), (3, 2, 0.0)]);
+        let checkpoint = Checkpoint::Directory(golden_dir(family));
+        let folded = load_folded(&checkpoint, &plan, &Device::Cpu).unwrap();
+        let ids = ids(2);
+        let (_, hooked) = read_through(&*model, &ids, Some(&plan));
+        let (_, weights) = read_through(&*folded, &ids, None);
+        let (_, base) = read_through(&*model, &ids, None);
+        let size: f32 = base.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+        let off = worst(&hooked, &weights) / size;
+        println!("{family} folded: {off:e} of {FOLDED:e}");
+        assert!(off <= FOLDED, "{family}: {off:e}");
+        assert!(worst(&hooked, &base) / size > 1000.0 * FOLDED, "{family}: the edit must be far from nothing");
     }
-    let mut tensors =
-        candle_core::safetensors::load(golden_dir("llama").join("model.safetensors"), &Device::Cpu).unwrap();
-    let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
-    let w = &tensors[&name];
-    let factor: Vec<f32> =
-        (0..w.dim(1).unwrap()).map(|column| if column / dim == head { lambda } else { 1.0 }).collect();
-    let folded = w.broadcast_mul(&Tensor::new(factor, &Device::Cpu).unwrap()).unwrap();
-    tensors.insert(name, folded);
-    candle_core::safetensors::save(&tensors, dir.path().join("model.safetensors")).unwrap();
-    let folded = load(&Checkpoint::Directory(dir.path().into()), None, &Device::Cpu).unwrap();
-
-    let ids = ids(2);
-    let (_, hooked) = read_through(&*model, &ids, Some(&plan(&[(layer, head, lambda)])));
-    let (_, weights) = read_through(&*folded, &ids, None);
-    let (_, base) = read_through(&*model, &ids, None);
-    let size: f32 = base.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
-    let off = worst(&hooked, &weights) / size;
-    println!("folded: {off:e} of {FOLDED:e}");
-    assert!(off <= FOLDED, "{off:e}");
-    assert!(worst(&hooked, &base) / size > 1000.0 * FOLDED, "the edit must be far from nothing");
 }
 
 /// A row in any batch, at any place, beside any others, under its own plan, is the row alone: bit for bit.
 #[test]
 fn the_lambda_grid_as_rows_is_separate_runs() {
-    let model = golden_model("llama");
-    let plans = [plan(&[]), plan(&[(0, 1, 0.5)]), plan(&[(3, 3, -0.5), (1, 2, 0.0)]), plan(&[(0, 1, 1.0)])];
-    let sequences = [ids(1), ids(0), ids(2), ids(1)];
-    let alone: Vec<Vec<u32>> = sequences
-        .iter()
-        .zip(&plans)
-        .map(|(ids, plan)| {
-            let mut tap = scale(&*model, std::slice::from_ref(plan));
-            bits(&in_pieces(&*model, ids, &[ids.len()], &mut tap))
-        })
-        .collect();
-    for order in [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]] {
-        let spans = order.iter().enumerate();
-        let spans = spans.map(|(slot, &i)| Span { slot, start: 0, len: sequences[i].len(), row: i }).collect();
-        let batch = Batch::new(spans);
-        let packed: Vec<u32> = order.iter().flat_map(|&i| sequences[i].clone()).collect();
-        let mut cache = model.new_cache(4, 64).unwrap();
-        let mut tap = scale(&*model, &plans);
-        let packed = Tensor::new(packed, &Device::Cpu).unwrap();
-        let hidden = model.forward(&packed, &batch, &mut cache, &mut tap).unwrap();
-        for ((_, range), &i) in batch.ranges().zip(&order) {
-            let row = hidden.narrow(0, range.start, range.len()).unwrap();
-            assert_eq!(bits(&row), alone[i], "sequence {i} in order {order:?}");
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let plans = [&[][..], &[(0, 1, 0.5)], &[(3, 3, -0.5), (1, 2, 0.0)], &[(0, 1, 1.0)]];
+        let plans = plans.map(|entries| plan_for(&*model, entries));
+        let sequences = [ids(1), ids(0), ids(2), ids(1)];
+        let alone: Vec<Vec<u32>> = sequences
+            .iter()
+            .zip(&plans)
+            .map(|(ids, plan)| {
+                let mut tap = scale(&*model, std::slice::from_ref(plan));
+                bits(&in_pieces(&*model, ids, &[ids.len()], &mut tap))
+            })
+            .collect();
+        for order in [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]] {
+            let spans = order.iter().enumerate();
+            let spans = spans.map(|(slot, &i)| Span { slot, start: 0, len: sequences[i].len(), row: i }).collect();
+            let batch = Batch::new(spans);
+            let packed: Vec<u32> = order.iter().flat_map(|&i| sequences[i].clone()).collect();
+            let mut cache = model.new_cache(4, 64).unwrap();
+            let mut tap = scale(&*model, &plans);
+            let packed = Tensor::new(packed, &Device::Cpu).unwrap();
+            let hidden = model.forward(&packed, &batch, &mut cache, &mut tap).unwrap();
+            for ((_, range), &i) in batch.ranges().zip(&order) {
+                let row = hidden.narrow(0, range.start, range.len()).unwrap();
+                assert_eq!(bits(&row), alone[i], "{family}: sequence {i} in order {order:?}");
+            }
         }
     }
 }
 
-/// Prefill and decode with the cache are one full forward, under a plan: bit for bit.
+/// Prefill and decode with the cache are one full forward, under a plan: bit for bit. The pieces cross sliding windows,
+/// the reach of convolutions and the borders of chunks.
 #[test]
 fn decode_with_the_cache_is_one_forward() {
-    let model = golden_model("llama");
-    let ids = ids(2);
-    let plans = [plan(&[(0, 0, 0.25), (1, 5, 1.75), (2, 1, 0.0)])];
-    let whole = in_pieces(&*model, &ids, &[ids.len()], &mut scale(&*model, &plans));
-    for pieces in [vec![1; ids.len()], vec![17, 1, 1, ids.len() - 19], vec![ids.len() - 1, 1]] {
-        let parts = in_pieces(&*model, &ids, &pieces, &mut scale(&*model, &plans));
-        assert_eq!(bits(&parts), bits(&whole), "in pieces {pieces:?}");
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let ids: Vec<u32> = [ids(2), ids(3), ids(1)].concat();
+        let plans = [plan_for(&*model, &[(0, 0, 0.25), (1, 3, 1.75), (2, 1, 0.0)])];
+        let whole = in_pieces(&*model, &ids, &[ids.len()], &mut scale(&*model, &plans));
+        let n = ids.len();
+        for pieces in
+            [vec![1; n], vec![2, 1, 3, 1, n - 7], vec![17, 1, 1, n - 19], vec![n - 1, 1], vec![65, 60, n - 125]]
+        {
+            let parts = in_pieces(&*model, &ids, &pieces, &mut scale(&*model, &plans));
+            assert_eq!(bits(&parts), bits(&whole), "{family} in pieces {pieces:?}");
+        }
+    }
+}
+
+/// A slot that another sequence has used starts anew, and a copied start continues as the sequence itself would.
+#[test]
+fn slots_are_taken_again_and_copied() {
+    for family in FAMILIES {
+        let model = golden_model(family);
+        let ids = ids(2);
+        let whole = in_pieces(&*model, &ids, &[ids.len()], &mut ());
+        let mut cache = model.new_cache(2, ids.len()).unwrap();
+        let read = |cache: &mut Cache, slot: usize, start: usize, ids: &[u32]| {
+            let batch = Batch::new(vec![Span { slot, start, len: ids.len(), row: 0 }]);
+            model.forward(&Tensor::new(ids, &Device::Cpu).unwrap(), &batch, cache, &mut ()).unwrap()
+        };
+        read(&mut cache, 0, 0, &[7; 30]);
+        assert_eq!(bits(&read(&mut cache, 0, 0, &ids)), bits(&whole), "{family}: a slot taken again");
+        read(&mut cache, 0, 0, &ids[..11]);
+        cache.copy_slot(0, 1).unwrap();
+        let rest = whole.narrow(0, 11, ids.len() - 11).unwrap();
+        assert_eq!(bits(&read(&mut cache, 1, 11, &ids[11..])), bits(&rest), "{family}: a copied start");
     }
 }
 

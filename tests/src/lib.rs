@@ -32,10 +32,16 @@ pub struct Golden {
 impl Golden {
     /// Reads `golden.safetensors` and `golden.json` of a golden directory.
     pub fn read(name: &str) -> Self {
+        Self::read_file(name, "golden")
+    }
+
+    /// Reads another pair of files of a golden directory.
+    pub fn read_file(name: &str, stem: &str) -> Self {
         let dir = golden_dir(name);
-        let tensors = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu)
+        let tensors = candle_core::safetensors::load(dir.join(format!("{stem}.safetensors")), &Device::Cpu)
             .expect("the golden file is in the repository");
-        let text = std::fs::read_to_string(dir.join("golden.json")).expect("the golden file is in the repository");
+        let text =
+            std::fs::read_to_string(dir.join(format!("{stem}.json"))).expect("the golden file is in the repository");
         Self { tensors, meta: serde_json::from_str(&text).expect("golden.json is JSON") }
     }
 

@@ -144,12 +144,28 @@ impl Checkpoint {
         }
     }
 
-    /// The geometry, from the configuration alone: no weight is read, and none need exist.
+    /// The geometry. No weight is read, but every one is accounted for: names and shapes must be right.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn spec(&self) -> Loaded<ModelSpec> {
+        Ok(build(&self.config()?, &mut Weights::accounted(self)?)?.spec().clone())
+    }
+
+    /// The geometry that the configuration alone promises; no weight need exist.
     ///
     /// # Errors
     /// As [`Checkpoint::config`].
-    pub fn spec(&self) -> Loaded<ModelSpec> {
-        Ok(build(&self.config()?, &mut Weights::shapes(self))?.spec().clone())
+    pub fn promised_spec(&self) -> Loaded<ModelSpec> {
+        Ok(build(&self.config()?, &mut Weights::imagined(self))?.spec().clone())
+    }
+
+    /// What the weights are held in if nothing else is asked for.
+    ///
+    /// # Errors
+    /// If a weight file is missing or malformed.
+    pub fn native_dtype(&self) -> Loaded<DType> {
+        Ok(Weights::open(self, None, &Device::Cpu)?.held())
     }
 }
 

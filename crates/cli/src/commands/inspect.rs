@@ -24,11 +24,9 @@ fn facts(engine: &Engine) -> Value {
         .layers
         .iter()
         .enumerate()
-        .map(|(layer, heads)| match heads {
-            Some(h) => {
-                json!({"layer": layer, "mixer": "attention", "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
-            }
-            None => json!({"layer": layer, "mixer": "other", "heads": 0}),
+        .map(|(layer, l)| {
+            let h = l.heads;
+            json!({"layer": layer, "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
         })
         .collect();
     let stop: Vec<Value> =
@@ -53,11 +51,9 @@ fn facts(engine: &Engine) -> Value {
 fn text(engine: &Engine, facts: &Value) -> String {
     let (spec, identity) = (engine.spec(), engine.identity());
     let mut groups: Vec<(String, usize)> = Vec::new();
-    for heads in &spec.layers {
-        let kind = match heads {
-            Some(h) => format!("{} heads x {} wide, {} key/value heads", h.count, h.dim, h.kv),
-            None => "no attention heads".into(),
-        };
+    for layer in &spec.layers {
+        let h = layer.heads;
+        let kind = format!("{} heads x {} wide, {} key/value heads", h.count, h.dim, h.kv);
         match groups.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,
             None => groups.push((kind, 1)),

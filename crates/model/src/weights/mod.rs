@@ -52,6 +52,8 @@ pub struct Weights {
     parameters: usize,
     /// Factors of the columns of matrices, by name.
     folded: BTreeMap<String, Vec<f32>>,
+    /// Whether tensors are only accounted for: they have shapes, and no memory.
+    dry: bool,
 }
 
 enum Source {
@@ -59,8 +61,8 @@ enum Source {
     Gguf(GgufFile),
     /// Drawn from a seeded generator.
     Random(Random),
-    /// None: tensors have shapes and no memory, so that a configuration alone tells the geometry.
-    Shapes,
+    /// None: a configuration alone tells the geometry.
+    None,
 }
 
 impl Weights {
@@ -85,22 +87,36 @@ impl Weights {
             }
             Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
         };
-        let (path, held) = (checkpoint.path().into(), dtype.unwrap_or(native));
-        Ok(Self { source, path, held, device: device.clone(), prefix, taken: BTreeSet::new(), parameters: 0, folded: BTreeMap::new() })
+        Ok(Self { prefix, ..Self::of(source, checkpoint, dtype.unwrap_or(native), device) })
     }
 
-    /// Weights without values.
-    pub(crate) fn shapes(checkpoint: &Checkpoint) -> Self {
+    fn of(source: Source, checkpoint: &Checkpoint, held: DType, device: &Device) -> Self {
         Self {
-            source: Source::Shapes,
+            source,
             path: checkpoint.path().into(),
-            held: DType::F32,
-            device: Device::Cpu,
+            held,
+            device: device.clone(),
             prefix: PREFIXES[0],
             taken: BTreeSet::new(),
             parameters: 0,
             folded: BTreeMap::new(),
+            dry: false,
         }
+    }
+
+    /// The weights of a checkpoint, accounted for and not read.
+    pub(crate) fn accounted(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        Ok(Self { dry: true, ..Self::open(checkpoint, None, &Device::Cpu)? })
+    }
+
+    /// Weights that need not exist.
+    pub(crate) fn imagined(checkpoint: &Checkpoint) -> Self {
+        Self { dry: true, ..Self::of(Source::None, checkpoint, DType::F32, &Device::Cpu) }
+    }
+
+    /// What matrices are held in.
+    pub fn held(&self) -> DType {
+        self.held
     }
 
     /// Writes a plan into the columns of the output projections as they are read.
@@ -130,16 +146,11 @@ impl Weights {
     }
 
     fn plain_matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
+        self.expect(name, &[rows, columns])?;
         match &self.source {
-            Source::Random(random) => {
-                self.parameters += rows * columns;
-                Ok(random.matrix(name, rows, columns, self.held, &self.device)?)
-            }
-            Source::Shapes => {
-                self.parameters += rows * columns;
-                Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?)
-            }
-            _ => Ok(self.take(name, &[rows, columns])?.to_dtype(self.held)?),
+            _ if self.dry => Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?),
+            Source::Random(random) => Ok(random.matrix(name, rows, columns, self.held, &self.device)?),
+            _ => Ok(self.read(name)?.to_dtype(self.held)?),
         }
     }
 
@@ -148,11 +159,13 @@ impl Weights {
     /// # Errors
     /// If one is missing or has another shape.
     pub fn stacked(&mut self, parts: &[(String, usize)], columns: usize) -> Result<Tensor, ModelError> {
-        if let Source::Shapes = self.source {
-            return self.matrix("", parts.iter().map(|(_, rows)| rows).sum(), columns);
-        }
+        let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
         let parts = parts.iter().map(|(name, rows)| self.matrix(name, *rows, columns));
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        if self.dry {
+            return Ok(parts[0].narrow(0, 0, 1)?.broadcast_as((rows, columns))?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// A vector of `width` values, in the dtype of the activations. `typical` is what random weights have instead.
@@ -169,16 +182,11 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn vector_f32(&mut self, name: &str, width: usize, typical: f32) -> Result<Tensor, ModelError> {
+        self.expect(name, &[width])?;
         match &self.source {
-            Source::Random(random) => {
-                self.parameters += width;
-                Ok(random.vector(name, width, typical, &self.device)?)
-            }
-            Source::Shapes => {
-                self.parameters += width;
-                Ok(Tensor::full(typical, width, &self.device)?)
-            }
-            _ => Ok(self.take(name, &[width])?.to_dtype(DType::F32)?),
+            _ if self.dry => Ok(Tensor::full(typical, width, &self.device)?),
+            Source::Random(random) => Ok(random.vector(name, width, typical, &self.device)?),
+            _ => Ok(self.read(name)?.to_dtype(DType::F32)?),
         }
     }
 
@@ -187,9 +195,11 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn taps(&mut self, name: &str, channels: usize, kernel: usize) -> Result<Tensor, ModelError> {
+        self.expect(name, &[channels, 1, kernel])?;
         let tensor = match &self.source {
-            Source::Random(_) | Source::Shapes => self.matrix(name, channels, kernel)?,
-            _ => self.take(name, &[channels, 1, kernel])?,
+            _ if self.dry => Tensor::zeros((channels, kernel), DType::F32, &self.device)?,
+            Source::Random(random) => random.matrix(name, channels, kernel, DType::F32, &self.device)?,
+            _ => self.read(name)?,
         };
         Ok(tensor.reshape((channels, kernel))?.to_dtype(DType::F32)?)
     }
@@ -207,39 +217,31 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
-        let table = match &self.source {
-            Source::Random(random) => Table::random(random.clone(), name, rows, columns),
-            Source::Shapes => Table::random(Random::new(0), name, rows, columns),
-            _ => {
-                let stored = self.expect(name, &[rows, columns])?;
-                match &self.source {
-                    Source::Safetensors(shards) => shards.table(&stored, rows, columns)?,
-                    Source::Gguf(file) => file.table(&stored, rows, columns),
-                    _ => unreachable!("matched above"),
-                }
-            }
-        };
-        self.parameters += rows * columns;
-        Ok(table)
+        self.expect(name, &[rows, columns])?;
+        match &self.source {
+            Source::Safetensors(shards) => shards.table(&self.stored_name(name), rows, columns),
+            Source::Gguf(file) => Ok(file.table(&file.stored_name(name), rows, columns)),
+            Source::Random(random) => Ok(Table::random(*random, name, rows, columns)),
+            Source::None => Ok(Table::random(Random::new(0), name, rows, columns)),
+        }
     }
 
-    /// The name of a tensor in the file, once it is known to be there in this shape.
-    fn expect(&mut self, name: &str, shape: &[usize]) -> Result<String, ModelError> {
-        let (stored, found) = match &self.source {
-            Source::Safetensors(shards) => {
-                let stored = match name.strip_prefix(PREFIXES[0]) {
-                    Some(rest) => format!("{}{rest}", self.prefix),
-                    None => name.to_string(),
-                };
-                let found = shards.shape(&stored);
-                (stored, found)
-            }
-            Source::Gguf(file) => {
-                let stored = file.stored_name(name);
-                let found = file.shape(name, &stored);
-                (stored, found)
-            }
-            Source::Random(_) | Source::Shapes => (name.to_string(), Some(shape.to_vec())),
+    /// The name that a tensor has in the file.
+    fn stored_name(&self, name: &str) -> String {
+        match (&self.source, name.strip_prefix(PREFIXES[0])) {
+            (Source::Safetensors(_), Some(rest)) => format!("{}{rest}", self.prefix),
+            (Source::Gguf(file), _) => file.stored_name(name),
+            _ => name.to_string(),
+        }
+    }
+
+    /// Accounts for a tensor: it must be there, in this shape.
+    fn expect(&mut self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        let stored = self.stored_name(name);
+        let found = match &self.source {
+            Source::Safetensors(shards) => shards.shape(&stored),
+            Source::Gguf(file) => file.shape(name, &stored),
+            Source::Random(_) | Source::None => Some(shape.to_vec()),
         };
         let Some(found) = found else {
             return Err(ModelError::MissingTensor { path: self.path.clone(), name: stored });
@@ -247,19 +249,19 @@ impl Weights {
         if found != shape {
             return Err(ModelError::Shape { name: stored, found, expected: shape.to_vec() });
         }
-        self.taken.insert(stored.clone());
-        Ok(stored)
+        self.taken.insert(stored);
+        self.parameters += shape.iter().product::<usize>();
+        Ok(())
     }
 
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let stored = self.expect(name, shape)?;
-        let tensor = match &self.source {
-            Source::Safetensors(shards) => shards.read(&stored, &self.device)?,
-            Source::Gguf(file) => file.read(name, &stored, self.held, &self.device)?,
-            Source::Random(_) | Source::Shapes => unreachable!("made, not taken"),
-        };
-        self.parameters += shape.iter().product::<usize>();
-        Ok(tensor)
+    /// The values of a tensor that is accounted for.
+    fn read(&self, name: &str) -> Result<Tensor, ModelError> {
+        let stored = self.stored_name(name);
+        match &self.source {
+            Source::Safetensors(shards) => shards.read(&stored, &self.device),
+            Source::Gguf(file) => file.read(name, &stored, self.held, &self.device),
+            Source::Random(_) | Source::None => unreachable!("made, not read"),
+        }
     }
 
     /// Ends loading: whatever is left must be known to be unused. Returns how many parameters were taken.
@@ -282,7 +284,7 @@ impl Weights {
                 let known = |name: &str| file.is_extra(name) || unused(&file.text_name(name));
                 file.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
             }
-            Source::Random(_) | Source::Shapes => Vec::new(),
+            Source::Random(_) | Source::None => Vec::new(),
         };
         if left.is_empty() {
             return Ok(self.parameters);
