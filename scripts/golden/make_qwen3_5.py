@@ -223,7 +223,7 @@ EVEN_LINEAR = [(0, 1), (3, 2), (4, 0)]
 EVEN = common.Golden(
     build_even,
     suffix="_even",
-    seed=1,
+    seed=44,
     lengths=[1, 17, 3, 4, 63, 64, 65, 130],  # the convolution reads 4 tokens, a chunk holds 64
     sequence_seed=106,
     final_only={0, 2, 3, 4, 5, 6, 7},
