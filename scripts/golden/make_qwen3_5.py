@@ -197,6 +197,7 @@ def as_on_the_hub(model, out, sequences, seed):
     path = out / "config.json"
     config = json.loads(path.read_text())
     del config["layer_types"]
+    del config["partial_rotary_factor"]  # saved with its default; that of rope_parameters holds
     common.dump_config(path, config | {"full_attention_interval": 3})
     tensors = load_file(out / "model.safetensors")
     common.shard_weights(out, {"model.safetensors-00001-of-00001.safetensors": tensors})
