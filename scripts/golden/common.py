@@ -1,9 +1,9 @@
 """What the golden generators share: weights, hooks, goldens, tokenizer.
 
 A generator (make_*.py) builds tiny seeded models of one architecture, saves them as `save_pretrained` does or as the
-hub's files are laid out, and records what transformers computes for them. Nothing needs the network or a GPU. All weights are rounded to values that bfloat16
-holds before anything is computed, so an F32 and a BF16 file of a model hold the same numbers, and one set of goldens,
-always computed in float32 with eager attention, serves both.
+hub lays them out, and records what transformers computes for them. Nothing needs the network or a GPU. All weights are
+rounded to values that bfloat16 holds before anything is computed, so an F32 and a BF16 file of a model hold the same
+numbers, and one set of goldens, always computed in float32 with eager attention, serves both.
 
 Layout of golden.safetensors (i = sequence, T = its length, L = layers, H = hidden size, V = vocabulary, D_l = width of
 the output projection's input in layer l). Where golden.json says `final_only` for a sequence, only its last position is

@@ -3,9 +3,9 @@
     python scripts/golden/make_gguf.py --model tests/golden/llama --types f32,f16
 
 writes model.f32.gguf and model.f16.gguf into the directory (or into --out: wrappers have goldens elsewhere). Models are
-Llama, Qwen3, Qwen3.5 and Gemma 4; vision towers, MTP tensors and block_count's share of those are left out, the unused
-keys and values of Gemma are not. Matrices get the type, vectors and convolutions stay F32. In the block types, rows that
-are not whole numbers of blocks become F16, and per_layer_model_proj stays BF16.
+Llama, Qwen3, Qwen3.5 and Gemma 4. Vision and audio towers and MTP tensors are left out (block_count does not count the
+latter), the unused keys and values of Gemma are not. Matrices get the type, vectors and convolutions stay F32. In the
+block types, rows that are not whole numbers of blocks become F16, and per_layer_model_proj stays BF16.
 
 Files of f32, f16 and bf16 hold the numbers of the directory, so its goldens are theirs. Those of block types have other
 numbers, and one more pair of files, gguf.safetensors: `input_ids` I64 [T] (sequence 1 of the goldens) and, per type,
@@ -23,7 +23,6 @@ from importlib.metadata import version
 import common
 import numpy as np
 import torch
-import transformers
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, MODEL_ARCH, QuantError, SpecialVocab
 from gguf import TokenType, dequantize, get_tensor_name_map, quantize
 from safetensors.torch import load_file
@@ -31,7 +30,8 @@ from transformers import AutoModelForCausalLM
 
 QUANTIZATION_VERSION = 2  # ggml.h, GGML_QNT_VERSION
 ARCHITECTURES = {"llama": "llama", "qwen3": "qwen3", "qwen3_5_text": "qwen35", "gemma4_text": "gemma4"}
-NOT_TEXT = ("mtp.", "model.visual.", "model.vision_tower.", "model.audio_tower.", "model.embed_vision.", "model.embed_audio.")
+OTHER_PARTS = ("visual", "vision_tower", "audio_tower", "embed_vision", "embed_audio")
+NOT_TEXT = ("mtp.", *(f"model.{part}." for part in OTHER_PARTS))
 UNROTATED = 1e30  # divides the frequencies of pairs that RoPE leaves alone
 
 

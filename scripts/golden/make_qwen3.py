@@ -111,7 +111,8 @@ TIED = common.Golden(
     lengths=[5, 17, 40, 70],
     sequence_seed=105,
     final_only={2, 3},
-    sets=common.uniform_sets([(0, 5), (1, 2), (2, 0)]) | {"mixed": [(0, 1, 0.25), (1, 4, 1.75), (1, 0, 0.0), (2, 3, -0.5)]},
+    sets=common.uniform_sets([(0, 5), (1, 2), (2, 0)])
+    | {"mixed": [(0, 1, 0.25), (1, 4, 1.75), (1, 0, 0.0), (2, 3, -0.5)]},
     finish=as_on_the_hub,
 )
 

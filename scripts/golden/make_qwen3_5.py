@@ -197,6 +197,7 @@ def as_on_the_hub(model, out, sequences, seed):
     path = out / "config.json"
     config = json.loads(path.read_text())
     del config["layer_types"]
+    del config["partial_rotary_factor"]  # saved with its default; that of rope_parameters holds
     common.dump_config(path, config | {"full_attention_interval": 3})
     tensors = load_file(out / "model.safetensors")
     common.shard_weights(out, {"model.safetensors-00001-of-00001.safetensors": tensors})
@@ -223,7 +224,7 @@ EVEN_LINEAR = [(0, 1), (3, 2), (4, 0)]
 EVEN = common.Golden(
     build_even,
     suffix="_even",
-    seed=1,
+    seed=44,
     lengths=[1, 17, 3, 4, 63, 64, 65, 130],  # the convolution reads 4 tokens, a chunk holds 64
     sequence_seed=106,
     final_only={0, 2, 3, 4, 5, 6, 7},
