@@ -12,9 +12,9 @@ use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
 
 /// What rounding the tiniest weights to f16 moves. Measured worst case: 3.8e-6 (2026-11-21).
 const F16: f32 = 2e-5;
-/// What undoing the converter's arithmetic rounds: 1 + w, -exp(A_log). Measured worst case: TODO (2026-11-21).
-const UNDONE: f32 = 1e-3;
-/// Against transformers on the weights as gguf-py dequantises them. Measured worst case: 7.6e-6 (2026-11-21).
+/// What undoing the converter's arithmetic rounds: 1 + w, -exp(A_log). Measured worst case: 3.7e-5 (2026-11-21).
+const UNDONE: f32 = 5e-4;
+/// Against transformers on the weights as gguf-py dequantises them. Measured worst case: 1.7e-5 (2026-11-21).
 const BLOCKS: f32 = 1e-4;
 
 fn open(name: &str, file: &str) -> Box<dyn CausalLm> {

@@ -14,4 +14,5 @@ mod hub;
 mod laws;
 mod layering;
 mod real;
+mod shapes;
 mod sites;
