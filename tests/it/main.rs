@@ -1,4 +1,4 @@
-//! One integration binary: goldens, laws, sites, GGUF, the real model, the hub, the command line, layering.
+//! One integration binary: goldens, laws, sites, GGUF, text, the real model, the hub, the command line, layering.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,3 +15,4 @@ mod laws;
 mod layering;
 mod real;
 mod sites;
+mod text;
