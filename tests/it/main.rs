@@ -1,4 +1,4 @@
-//! One integration binary: goldens, laws, sites, GGUF, the real model, the hub, the command line, layering.
+//! One integration binary: goldens, laws, sites, GGUF, text, the real model, the hub, the command line, layering.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,3 +16,4 @@ mod layering;
 mod real;
 mod shapes;
 mod sites;
+mod text;

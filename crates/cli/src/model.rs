@@ -43,6 +43,7 @@ pub(crate) fn open_as(model: &str, revision: Option<String>, how: &HowArgs) -> R
         revision,
         dtype: how.dtype.held(),
         device: how.device.clone(),
+        thinking: None,
         progress: true,
     };
     let engine = Engine::open(&choice)?;

@@ -24,6 +24,8 @@ pub struct ModelChoice {
     pub dtype: Option<DType>,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
+    /// Whether the model thinks before it answers a chat; `None` leaves that to its chat template.
+    pub thinking: Option<bool>,
     /// Whether a download may show its progress on stderr.
     pub progress: bool,
 }
@@ -95,6 +97,17 @@ impl Engine {
         let Located { checkpoint, path, revision, note } = locate(choice)?;
         let config = checkpoint.config()?;
         let (tokenizer, template, stop) = text_parts(&checkpoint, &config)?;
+        match &template {
+            Some(template) => template.check_thinking(choice.thinking)?,
+            None if choice.thinking == Some(true) => {
+                return Err(EngineError::Setting {
+                    name: "thinking",
+                    found: "on".into(),
+                    allowed: "left out for a model without a chat template",
+                });
+            }
+            None => {}
+        }
         let model = headtemper_model::load(&checkpoint, choice.dtype, &device)?;
         let local_name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let identity = Identity {
@@ -107,6 +120,7 @@ impl Engine {
                 Checkpoint::Gguf(_) | Checkpoint::Random { .. } => None,
             },
             template_sha256: template.as_ref().map(|t| t.hash().to_string()),
+            thinking: choice.thinking,
             dtype: model.dtype().as_str().into(),
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
@@ -154,7 +168,14 @@ impl Engine {
     /// # Errors
     /// If it is empty, longer than the context, or holds ids beyond the vocabulary.
     pub fn encode(&self, what: &str, input: &Input, response: Option<&str>) -> Result<Encoded> {
-        let encoded = prompt::encode(&self.tokenizer, self.template.as_ref(), input, response, &self.path)?;
+        let encoded = prompt::encode(
+            &self.tokenizer,
+            self.template.as_ref(),
+            self.identity.thinking,
+            input,
+            response,
+            &self.path,
+        )?;
         let (tokens, context, vocab) = (encoded.ids.len(), self.spec().context, self.spec().vocab);
         if tokens == 0 {
             return Err(EngineError::Empty(what.into()));
@@ -179,7 +200,7 @@ fn text_parts(checkpoint: &Checkpoint, config: &Config) -> Result<(TextTokenizer
     match checkpoint {
         Checkpoint::Directory(dir) => {
             let tokenizer = TextTokenizer::from_directory(dir)?;
-            let stop = StopSet::from_directory(dir, config, &tokenizer)?;
+            let stop = StopSet::from_directory(dir, config.eos(), &tokenizer)?;
             Ok((tokenizer, ChatTemplate::from_directory(dir)?, stop))
         }
         Checkpoint::Random { config: path, .. } => {
@@ -189,7 +210,7 @@ fn text_parts(checkpoint: &Checkpoint, config: &Config) -> Result<(TextTokenizer
         Checkpoint::Gguf(path) => {
             let file = GgufFile::open(path)?;
             let tokenizer = TextTokenizer::from_gguf(&file)?;
-            let stop = StopSet::from_gguf(&file, config, &tokenizer);
+            let stop = StopSet::from_gguf(&file, config.eos(), &tokenizer);
             Ok((tokenizer, ChatTemplate::from_gguf(&file)?, stop))
         }
     }

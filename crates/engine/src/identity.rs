@@ -29,6 +29,9 @@ pub struct Identity {
     /// SHA-256 of the chat template, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_sha256: Option<String>,
+    /// Whether the model was told to think before it answers, or not to; absent where its template decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<bool>,
     /// What the weights are held in.
     pub dtype: String,
     /// Where it runs.

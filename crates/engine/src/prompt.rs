@@ -40,16 +40,18 @@ impl Encoded {
 }
 
 /// Encodes an input and its response. The two are tokenised apart: this is what a model sees that generated the
-/// response itself, and no token straddles the border.
+/// response itself, and no token straddles the border. A rendered chat is encoded without the special tokens that the
+/// tokenizer itself adds: its template has written them.
 pub(crate) fn encode(
     tokenizer: &TextTokenizer,
     template: Option<&ChatTemplate>,
+    thinking: Option<bool>,
     input: &Input,
     response: Option<&str>,
     path: &std::path::Path,
 ) -> Result<Encoded> {
     let render = |messages: &[Message]| match template {
-        Some(template) => tokenizer.encode(&template.render(messages)?, false),
+        Some(template) => tokenizer.encode(&template.render(messages, thinking)?, false),
         None => Err(EngineError::NoTemplate { path: path.into() }),
     };
     let mut ids = match input {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use headtemper_model::{Config, GgufFile, token_ids};
+use headtemper_model::{GgufFile, token_ids};
 
 use crate::{
     EngineError, Result, TextTokenizer,
@@ -14,15 +14,18 @@ use crate::{
 pub struct StopSet(BTreeSet<u32>);
 
 /// Ends of generation that llama.cpp adds by name, since a GGUF file stores one id only.
-const BY_NAME: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "</s>"];
+const BY_NAME: [&str; 7] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<turn|>", "<eos>", "</s>"];
+/// Gemma 4 ends here where it has called a tool. Elsewhere the token would be any text's.
+const GEMMA4: &str = "<|tool_response>";
 
 impl StopSet {
-    /// Of a model directory: `config.json`, `generation_config.json` and the tokenizer's `eos_token`.
+    /// Of a model directory: the ends that `config.json` gives, those of `generation_config.json`, and the tokenizer's
+    /// `eos_token`.
     ///
     /// # Errors
     /// If a file is malformed.
-    pub fn from_directory(dir: &Path, config: &Config, tokenizer: &TextTokenizer) -> Result<Self> {
-        let mut ids: BTreeSet<u32> = config.eos().iter().copied().collect();
+    pub fn from_directory(dir: &Path, config: &[u32], tokenizer: &TextTokenizer) -> Result<Self> {
+        let mut ids: BTreeSet<u32> = config.iter().copied().collect();
         let generation = json_file(dir, "generation_config.json")?;
         let ends = token_ids(generation.get("eos_token_id")).ok_or_else(|| EngineError::Tokenizer {
             path: dir.into(),
@@ -37,11 +40,14 @@ impl StopSet {
         Ok(Self(ids))
     }
 
-    /// Of a GGUF file: its one id, and the tokens known by name.
-    pub fn from_gguf(file: &GgufFile, config: &Config, tokenizer: &TextTokenizer) -> Self {
-        let mut ids: BTreeSet<u32> = config.eos().iter().copied().collect();
+    /// Of a GGUF file: its one id, as `config` gives it, and the tokens known by name.
+    pub fn from_gguf(file: &GgufFile, config: &[u32], tokenizer: &TextTokenizer) -> Self {
+        let mut ids: BTreeSet<u32> = config.iter().copied().collect();
         ids.extend(file.size("tokenizer.ggml.eot_token_id").ok().map(|id| id as u32));
         ids.extend(BY_NAME.iter().filter_map(|name| tokenizer.id(name)));
+        if file.text("tokenizer.ggml.model").is_ok_and(|model| model == "gemma4") {
+            ids.extend(tokenizer.id(GEMMA4));
+        }
         Self(ids)
     }
 

@@ -1,0 +1,248 @@
+//! Chat templates, rendered as transformers renders them. A template that fails is an error, never a fallback.
+
+mod json;
+mod python;
+
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+};
+
+use headtemper_model::GgufFile;
+use minijinja::{Environment, value::Serde};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{EngineError, Result, identity::sha256_text};
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A user's turn.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self { role: "user".into(), content: content.into() }
+    }
+}
+
+/// A model's own chat template.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    hash: String,
+    special: Special,
+    path: PathBuf,
+}
+
+/// The special tokens that a template may name, such as `bos_token`. What a model does not have is undefined.
+type Special = BTreeMap<&'static str, String>;
+
+/// Keys of `tokenizer_config.json`, which are the names in a template, and their ids in a GGUF file.
+const SPECIAL: [(&str, &str); 7] = [
+    ("bos_token", "tokenizer.ggml.bos_token_id"),
+    ("eos_token", "tokenizer.ggml.eos_token_id"),
+    ("unk_token", "tokenizer.ggml.unknown_token_id"),
+    ("sep_token", "tokenizer.ggml.seperator_token_id"),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+    ("cls_token", "tokenizer.ggml.cls_token_id"),
+    ("mask_token", "tokenizer.ggml.mask_token_id"),
+];
+
+/// The name by which templates ask whether the model is to think before it answers.
+const SWITCH: &str = "enable_thinking";
+
+impl ChatTemplate {
+    /// The template of a model directory: `chat_template.jinja`, else the key of `tokenizer_config.json`, else
+    /// `chat_template.json`; `None` if there is none.
+    ///
+    /// # Errors
+    /// If a file is malformed or the template does not parse.
+    pub fn from_directory(dir: &Path) -> Result<Option<Self>> {
+        let config = json_file(dir, "tokenizer_config.json")?;
+        let jinja = dir.join("chat_template.jinja");
+        let source = if jinja.exists() {
+            let text = std::fs::read_to_string(&jinja)
+                .map_err(|e| EngineError::Template { path: dir.into(), why: e.to_string() })?;
+            Some(text)
+        } else {
+            match template_text(&config["chat_template"]) {
+                Some(text) => Some(text),
+                None => template_text(&json_file(dir, "chat_template.json")?["chat_template"]),
+            }
+        };
+        let special = SPECIAL.iter().filter_map(|&(name, _)| Some((name, token_text(&config[name])?))).collect();
+        source.map(|text| Self::new(text, special, dir)).transpose()
+    }
+
+    /// The template in a GGUF file's metadata; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the template does not parse.
+    pub fn from_gguf(file: &GgufFile) -> Result<Option<Self>> {
+        let Ok(source) = file.text("tokenizer.chat_template") else { return Ok(None) };
+        let tokens = file.texts("tokenizer.ggml.tokens")?;
+        let token = |key: &str| file.size(key).ok().and_then(|id| tokens.get(id).cloned());
+        let special = SPECIAL.iter().filter_map(|&(name, key)| Some((name, token(key)?))).collect();
+        Self::new(source.into(), special, file.path()).map(Some)
+    }
+
+    fn new(source: String, special: Special, path: &Path) -> Result<Self> {
+        let hash = sha256_text(&source);
+        let mut environment = python::environment();
+        environment
+            .add_template_owned("chat", python::without_generation(&source).into_owned())
+            .map_err(|e| EngineError::Template { path: path.into(), why: explain(&e) })?;
+        Ok(Self { environment, source, hash, special, path: path.into() })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// SHA-256 of the template's text.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Whether the template lets one choose that the model thinks before it answers.
+    pub fn has_thinking_switch(&self) -> bool {
+        self.source.contains(SWITCH)
+    }
+
+    /// Refuses a wish for thinking that the template cannot express.
+    ///
+    /// # Errors
+    /// If thinking is wanted and there is no switch for it. Without one, thinking is off as it is.
+    pub fn check_thinking(&self, thinking: Option<bool>) -> Result<()> {
+        if thinking != Some(true) || self.has_thinking_switch() {
+            return Ok(());
+        }
+        let why = format!("it has no thinking switch ('{SWITCH}'), so thinking must be off or left to the template");
+        Err(EngineError::Template { path: self.path.clone(), why })
+    }
+
+    /// The prompt of a conversation, ending where the assistant's answer begins. With `thinking`, the template is told
+    /// whether the model thinks first; without, its own default holds, which differs even between sizes of one model.
+    ///
+    /// # Errors
+    /// If the template refuses the conversation, uses what minijinja does not have, or has no switch for the thinking
+    /// that is wanted.
+    pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
+        self.check_thinking(thinking)?;
+        let wrong = |why: String| EngineError::Template { path: self.path.clone(), why };
+        if messages.is_empty() {
+            return Err(wrong("it is given no message, but must be given at least one".into()));
+        }
+        let fail = |e: minijinja::Error| wrong(explain(&e));
+        let template = self.environment.get_template("chat").map_err(fail)?;
+        let mut values: BTreeMap<&str, minijinja::Value> =
+            self.special.iter().map(|(&name, token)| (name, token.into())).collect();
+        values.insert("messages", Serde(messages).into());
+        values.insert("add_generation_prompt", true.into());
+        // Defined as none, as transformers passes them.
+        values.insert("tools", ().into());
+        values.insert("documents", ().into());
+        values.extend(thinking.map(|on| (SWITCH, on.into())));
+        // A template reversing a list that is empty makes minijinja 3.0.5 panic: another way for a template to fail.
+        std::panic::catch_unwind(AssertUnwindSafe(|| template.render(values)))
+            .map_err(|_| wrong("minijinja panicked".into()))?
+            .map_err(fail)
+    }
+}
+
+/// A template stands as text, or in a list of named ones of which `default` is ours.
+fn template_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) => {
+            list.iter().find(|entry| entry["name"] == "default")?["template"].as_str().map(String::from)
+        }
+        _ => None,
+    }
+}
+
+/// A special token stands as text, or as an object with its content.
+pub(crate) fn token_text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(String::from)
+}
+
+/// A JSON file of a directory; `null` if it is absent.
+pub(crate) fn json_file(dir: &Path, name: &str) -> Result<Value> {
+    let path = dir.join(name);
+    if !path.exists() {
+        return Ok(Value::Null);
+    }
+    let fail = |why: String| EngineError::Tokenizer { path: dir.into(), why: format!("{name}: {why}") };
+    let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
+}
+
+fn explain(error: &minijinja::Error) -> String {
+    let at = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+    format!("{}{at}", error.detail().map_or_else(|| error.to_string(), String::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> std::result::Result<String, String> {
+        think(source, None)
+    }
+
+    fn think(source: &str, thinking: Option<bool>) -> std::result::Result<String, String> {
+        ChatTemplate::new(source.into(), Special::from([("bos_token", "<s>".into())]), Path::new("m"))
+            .and_then(|t| t.render(&[Message::user(" Hi ")], thinking))
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn templates_of_python_run() {
+        assert_eq!(render("{{ bos_token }}{{ messages[0]['content'].strip() }}"), Ok("<s>Hi".into()));
+        let blocks =
+            "{% for m in messages %}\n{% if m.role.startswith('u') %}\n[{{ m.role|upper }}]\n{% endif %}\n{% endfor %}";
+        assert_eq!(render(blocks), Ok("[USER]\n".into()));
+        assert_eq!(render("{%- if add_generation_prompt %}>{% endif %}{{ undefined_name }}"), Ok(">".into()));
+    }
+
+    #[test]
+    fn a_template_that_fails_is_an_error() {
+        let message = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
+        assert!(message.contains("roles must alternate"), "{message}");
+        assert!(render("{{ messages[0].content.no_such_method() }}").is_err());
+        assert!(render("{% for m in messages[1:][::-1] %}x{% endfor %}").unwrap_err().contains("panicked"));
+        assert!(render("{% if %}").unwrap_err().contains("chat template of m"));
+    }
+
+    #[test]
+    fn thinking_is_said_only_where_it_is_chosen() {
+        let source = "{{ enable_thinking is defined }} {{ enable_thinking | default('unset') }}";
+        assert_eq!(think(source, None), Ok("False unset".into()));
+        assert_eq!(think(source, Some(true)), Ok("True True".into()));
+        assert_eq!(think(source, Some(false)), Ok("True False".into()));
+    }
+
+    #[test]
+    fn a_template_without_a_switch_cannot_be_made_to_think() {
+        assert_eq!(think("x", Some(false)), Ok("x".into()));
+        let message = think("x", Some(true)).unwrap_err();
+        assert!(message.contains("chat template of m") && message.contains("no thinking switch"), "{message}");
+    }
+
+    #[test]
+    fn what_a_model_lacks_is_as_in_transformers() {
+        assert_eq!(
+            render("{{ tools is none }} {{ documents is none }} {{ eos_token is defined }}"),
+            Ok("True True False".into())
+        );
+    }
+}

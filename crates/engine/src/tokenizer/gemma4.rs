@@ -1,0 +1,23 @@
+//! Gemma 4 (`tokenizer.ggml.model` is `gemma4`): a BPE over characters, spaces written as `▁`, bytes as a last resort.
+
+use tokenizers::{
+    decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence},
+    normalizers::Replace,
+};
+
+use super::gguf::Pipeline;
+
+/// As in `tokenization_gemma.py` of transformers. Its pre-tokenizer splits at spaces, of which its normalizer leaves none,
+/// so a whole text is one word here. llama.cpp splits it at runs of newlines too: the same, unless a merge joins a newline
+/// with something else.
+pub(super) fn pipeline() -> Pipeline {
+    let replace = |from, to| Replace::new(from, to).expect("a text is a valid pattern");
+    Pipeline {
+        normalizer: Some(replace(" ", "▁").into()),
+        pre_tokenizer: None,
+        decoder: Sequence::new(vec![replace("▁", " ").into(), ByteFallback::new().into(), Fuse::new().into()]).into(),
+        byte_fallback: true,
+        // A file names one end of text; where that is `<turn|>`, its converter takes this for a normal token.
+        special: &["<eos>"],
+    }
+}

@@ -1,0 +1,141 @@
+//! A tokenizer from the metadata of a GGUF file. Which steps surround the BPE model is the business of each family.
+
+use headtemper_model::GgufFile;
+use serde_json::json;
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    models::bpe::{BPE, Merges, Vocab},
+};
+
+use super::{byte_level, gemma4};
+use crate::{EngineError, Result};
+
+/// Kinds of a token (`tokenizer.ggml.token_type`) that are matched as a whole in a text. The others are normal (1),
+/// unused (5) and byte (6) ones.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// What surrounds the merging of pieces.
+pub(super) struct Pipeline {
+    /// What happens to the text first.
+    pub(super) normalizer: Option<NormalizerWrapper>,
+    /// How it falls into words; no merge crosses their borders.
+    pub(super) pre_tokenizer: Option<PreTokenizerWrapper>,
+    /// From pieces back to text.
+    pub(super) decoder: DecoderWrapper,
+    /// Whether a character without a token becomes the tokens of its bytes, `<0xE2>`, else the unknown one. Byte-level
+    /// vocabularies have a token for every byte.
+    pub(super) byte_fallback: bool,
+    /// Tokens that are special whatever kind the file says they are.
+    pub(super) special: &'static [&'static str],
+}
+
+/// The tokenizer that the metadata describes.
+pub(super) fn rebuild(file: &GgufFile) -> Result<Tokenizer> {
+    // What is wrong with the metadata is said of the tokenizer, as with a directory.
+    read(file).map_err(|e| match e {
+        EngineError::Model(e) => wrong(file, e.to_string()),
+        other => other,
+    })
+}
+
+fn wrong(file: &GgufFile, why: impl Into<String>) -> EngineError {
+    EngineError::Tokenizer { path: file.path().into(), why: why.into() }
+}
+
+fn read(file: &GgufFile) -> Result<Tokenizer> {
+    let pipeline = pipeline(file)?;
+    let tokens = file.texts("tokenizer.ggml.tokens")?;
+    let fail = |e: tokenizers::Error| wrong(file, e.to_string());
+    let mut tokenizer = Tokenizer::new(model(file, &tokens, pipeline.byte_fallback)?);
+    tokenizer.with_normalizer(pipeline.normalizer).map_err(fail)?;
+    tokenizer.with_pre_tokenizer(pipeline.pre_tokenizer);
+    tokenizer.with_decoder(Some(pipeline.decoder));
+    tokenizer.with_post_processor(bos(file, &tokens)?);
+    tokenizer.add_tokens(added(file, &tokens, pipeline.special)?).map_err(fail)?;
+    Ok(tokenizer)
+}
+
+fn pipeline(file: &GgufFile) -> Result<Pipeline> {
+    match file.text("tokenizer.ggml.model")? {
+        "gpt2" => {
+            let pre = file.text("tokenizer.ggml.pre")?;
+            byte_level::pipeline(pre).ok_or_else(|| {
+                wrong(file, format!("tokenizer.ggml.pre is '{pre}', but only {} are supported", byte_level::SUPPORTED))
+            })
+        }
+        // Its `tokenizer.ggml.pre` says nothing more.
+        "gemma4" => Ok(gemma4::pipeline()),
+        model => Err(wrong(
+            file,
+            format!(
+                "tokenizer.ggml.model is '{model}', but only 'gpt2' (byte-level BPE) and 'gemma4' (BPE) are supported"
+            ),
+        )),
+    }
+}
+
+/// The token that a key of the metadata names by its id.
+fn named<'a>(file: &GgufFile, tokens: &'a [String], key: &str) -> Result<(usize, &'a str)> {
+    let id = file.size(key)?;
+    match tokens.get(id) {
+        Some(token) => Ok((id, token)),
+        None => Err(wrong(file, format!("{key} is {id}, but it has {} tokens", tokens.len()))),
+    }
+}
+
+fn model(file: &GgufFile, tokens: &[String], byte_fallback: bool) -> Result<BPE> {
+    let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
+    let texts = file.texts("tokenizer.ggml.merges")?;
+    let merges: Merges = texts.iter().map(|text| merge(file, &vocab, text)).collect::<Result<_>>()?;
+    let mut builder = BPE::builder().vocab_and_merges(vocab, merges);
+    if byte_fallback {
+        let (_, unknown) = named(file, tokens, "tokenizer.ggml.unknown_token_id")?;
+        builder = builder.byte_fallback(true).fuse_unk(true).unk_token(unknown.into());
+    }
+    builder.build().map_err(|e| wrong(file, e.to_string()))
+}
+
+/// A merge is "left right"; the left part may itself begin with a space.
+fn merge(file: &GgufFile, vocab: &Vocab, text: &str) -> Result<(String, String)> {
+    let Some((at, _)) = text.char_indices().skip(1).find(|&(_, c)| c == ' ') else {
+        return Err(wrong(file, format!("merge '{text}' has no two parts")));
+    };
+    let (left, right) = (&text[..at], &text[at + 1..]);
+    // The builder asks for the same, but not before it writes the whole into a buffer of the longest token's length.
+    match [left.into(), right.into(), format!("{left}{right}")].iter().find(|part| !vocab.contains_key(*part)) {
+        Some(part) => Err(wrong(file, format!("merge '{text}' is of '{part}', which is no token"))),
+        None => Ok((left.into(), right.into())),
+    }
+}
+
+/// The tokens that are matched as a whole, before anything else happens to a text.
+fn added(file: &GgufFile, tokens: &[String], special: &[&str]) -> Result<Vec<AddedToken>> {
+    let kinds = file.numbers("tokenizer.ggml.token_type")?;
+    if kinds.len() != tokens.len() {
+        return Err(wrong(file, format!("{} tokens have {} types", tokens.len(), kinds.len())));
+    }
+    let added = tokens.iter().zip(&kinds).filter_map(|(token, &kind)| {
+        let special = matches!(kind, UNKNOWN | CONTROL) || special.contains(&token.as_str());
+        (special || kind == USER_DEFINED).then(|| AddedToken::from(token.clone(), special).normalized(false))
+    });
+    Ok(added.collect())
+}
+
+/// What puts the BOS before a text, where the file asks for it: some files name a BOS and want none, some name none.
+fn bos(file: &GgufFile, tokens: &[String]) -> Result<Option<PostProcessorWrapper>> {
+    if file.flag("tokenizer.ggml.add_bos_token") != Some(true) {
+        return Ok(None);
+    }
+    let (id, token) = named(file, tokens, "tokenizer.ggml.bos_token_id")?;
+    let bos = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [bos, text("A", 0)],
+        "pair": [bos, text("A", 0), text("B", 1)],
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
+    });
+    serde_json::from_value(template).map(Some).map_err(|e| wrong(file, e.to_string()))
+}
