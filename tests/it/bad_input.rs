@@ -130,7 +130,7 @@ fn plans_that_mean_nothing() {
     bench.write("none.json", r#"{"schema":"heads/v1","heads":[]}"#);
     let cases: [(&str, &[&str]); 14] = [
         ("L9H0:0.5", &["layer 9 of head L9H0 does not exist", "layers are 0 to 3", "temper inspect"]),
-        ("L2H6:0.5", &["head L2H6 does not exist", "layer 2 has heads 0 to 5"]),
+        ("L2H6:0.5", &["head L2H6 does not exist", "layer 2 has L2H0 to L2H5"]),
         ("L0H1:nan", &["lambda NaN of head L0H1 is not a finite number"]),
         ("L0H1:inf", &["lambda inf of head L0H1 is not a finite number"]),
         ("L0H1:0.5,L0H1:0.9", &["head L0H1 is listed twice"]),
@@ -160,7 +160,7 @@ fn sweeps_over_what_is_not_there() {
     let sweep = "sweep --model M --items q.jsonl --out out";
     for (rest, parts) in [
         ("--heads L9H0 --lambda 0.5", &["layer 9", "layers are 0 to 3"][..]),
-        ("--heads L0H0,L0H6 --lambda 0.5", &["head L0H6 does not exist", "heads 0 to 5"]),
+        ("--heads L0H0,L0H6 --lambda 0.5", &["head L0H6 does not exist", "L0H0 to L0H5"]),
         ("--heads L0H0,L0H0 --lambda 0.5", &["head L0H0 is listed twice"]),
         ("--heads [] --lambda 0.5", &["names no head"]),
         ("--heads L0H0 --lambda 1,nan", &["lambda NaN of head L0H0 is not a finite number"]),
@@ -198,7 +198,7 @@ fn lambda_tables_that_fit_nothing() {
     let flat = Tensor::new(&[0.5f32, 1.0], &Device::Cpu).unwrap();
     Tensor::write_npz(&[("lambda", flat)], bench.path("flat.npz")).unwrap();
     for (name, parts) in [
-        ("heads.npz", &["head L0H6 does not exist", "layer 0 has heads 0 to 5"][..]),
+        ("heads.npz", &["head L0H6 does not exist", "layer 0 has L0H0 to L0H5"][..]),
         ("layers.npz", &["layer 4 of head L4H0 does not exist", "layers are 0 to 3"]),
         ("two.npz", &["2", "must ", "1", "as many as there are items"]),
         ("ones.npz", &["the plan names no head"]),
@@ -298,7 +298,8 @@ fn weights_that_do_not_belong() {
     let inspect = "inspect --model m";
 
     fs::remove_file(&file).unwrap();
-    bench.refused(inspect, &["m holds no model.safetensors and no model.safetensors.index.json"]);
+    bench.refused("bench --model m", &["m holds no model.safetensors and no model.safetensors.index.json"]);
+    bench.done(inspect); // which says what the configuration promises
     for (bytes, parts) in [
         (&whole[..whole.len() - 1000], &["model.safetensors is truncated", "fetch the file again"][..]),
         (&whole[..100], &["model.safetensors is truncated", "100 bytes"]),
@@ -402,7 +403,7 @@ fn configurations_that_are_not_ours() {
     }
     refused(
         &|c| drop(c["rope_parameters"].as_object_mut().unwrap().remove("rope_theta")),
-        &["config.json has no key 'rope_theta'"],
+        &["config.json has no key 'rope_parameters.rope_theta'"],
     );
     refused(&remove("rope_parameters"), &["config.json has no key 'rope_theta'"]);
     refused(&|c| c["rope_parameters"]["rope_type"] = "yarn".into(), &["rope_type is \"yarn\"", "only \"default\""]);
@@ -669,9 +670,9 @@ fn models_that_are_not_there() {
     }
     fs::create_dir(bench.path("empty")).unwrap();
     bench.refused("inspect --model empty", &["cannot read empty/config.json"]);
-    bench.refused("inspect --model q.jsonl", &["q.jsonl is neither a model directory nor a .gguf file"]);
+    bench.refused("inspect q.jsonl", &["q.jsonl is neither a model directory nor a .gguf file"]);
     bench.refused("inspect --model M --revision main", &["revision is main", "left out for a local path"]);
-    bench.refused("inspect", &["--model"]);
+    bench.refused("inspect", &["<MODEL>"]);
     bench.refused("inspect --model M --device tpu", &["device 'tpu'", "auto, cpu, cuda, cuda:N and metal"]);
     bench.refused("inspect --model M --device cuda:x", &["device 'cuda:x'", "not a number"]);
     if !candle_core::utils::cuda_is_available() {

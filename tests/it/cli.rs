@@ -139,7 +139,10 @@ fn prompts(lab: &Lab, count: usize) {
 fn inspect_says_what_the_model_has() {
     let lab = Lab::new();
     let facts: Value = serde_json::from_str(&lab.done("inspect --model M --json")).unwrap();
-    let layer = |i: usize| json!({"layer": i, "mixer": "attention", "heads": 6, "kv_heads": 2, "head_dim": 12});
+    let layer = |i: usize| {
+        json!({"layer": i, "mixer": "full", "heads": 6, "kv_heads": 2, "head_dim": 12, "first_head": format!("L{i}H0"),
+               "last_head": format!("L{i}H5"), "site": format!("blocks.{i}.attn.hook_z")})
+    };
     assert_eq!(facts["layers"], json!((0..LAYERS).map(layer).collect::<Vec<_>>()));
     let numbers = ["d_model", "vocab", "context", "slots", "parameters", "weight_bytes", "cache_bytes_per_token"];
     // 320 x 72 embedding, tied; a layer has 2 norms, q and o 72 x 72, k and v 24 x 72, three 72 x 128; a final norm
@@ -151,8 +154,8 @@ fn inspect_says_what_the_model_has() {
     );
     assert_eq!(facts["stop_tokens"], json!([{"id": 5, "token": "<|im_end|>"}]));
     assert_eq!(facts["chat_template"], true);
-    assert_eq!(facts["identity"]["architecture"], "llama");
-    assert_eq!(facts["identity"]["weights_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(facts["architecture"], "llama");
+    assert_eq!(facts["weights_sha256"].as_str().unwrap().len(), 64);
 
     fs::copy(golden_dir("llama").join("model.f32.gguf"), lab.path("m.gguf")).unwrap();
     let gguf: Value = serde_json::from_str(&lab.done("inspect --model m.gguf --json")).unwrap();
@@ -161,9 +164,62 @@ fn inspect_says_what_the_model_has() {
     }
     let text = lab.done("inspect --model M");
     assert!(
-        text.contains("4 layers of 6 heads x 12 wide, 2 key/value heads") && text.contains("L0H0 to L3H5"),
+        text.contains("4: full attention, 6 heads x 12, 2 key/value heads (layers 0-3)")
+            && text.contains("24 in all, L0H0 to L3H5"),
         "{text}"
     );
+}
+
+/// Layers by kind, delta-net heads and shared keys; from a configuration alone, too.
+#[test]
+fn inspect_tells_layers_by_kind() {
+    let lab = Lab::new();
+    let inspect = |model: &str| -> Value {
+        let named = golden_dir(model).to_string_lossy().into_owned();
+        serde_json::from_str(&lab.done(&format!("inspect {named} --json"))).unwrap()
+    };
+    let hybrid = inspect("qwen3_5_wrapper");
+    assert_eq!(
+        hybrid["layers"][2],
+        json!({"layer": 2, "mixer": "delta", "heads": 4, "kv_heads": 2, "head_dim": 24, "first_head": "L2V0",
+               "last_head": "L2V3", "site": "blocks.2.linear_attn.hook_z", "key_dim": 16, "kernel": 4})
+    );
+    assert_eq!((&hybrid["slots"], &hybrid["layers"][3]["last_head"]), (&json!(32), &json!("L3H3")));
+    // 6 delta nets: 4 heads of 16 x 24 in f32, and 3 rows of 160 channels
+    assert_eq!(hybrid["cache_bytes_per_sequence"], 6 * (4 * 16 * 24 * 4 + 3 * 160 * 4));
+    let shared = inspect("gemma4");
+    assert_eq!(
+        shared["layers"][5],
+        json!({"layer": 5, "mixer": "sliding", "heads": 4, "kv_heads": 1, "head_dim": 16, "first_head": "L5H0",
+               "last_head": "L5H3", "site": "blocks.5.attn.hook_z", "window": 8, "keys_of": 3})
+    );
+    assert_eq!(shared["mapped_bytes"], 320 * 64 * 4);
+
+    fs::copy(golden_dir("gemma4").join("config.json"), lab.path("config.json")).unwrap();
+    let promised: Value = serde_json::from_str(&lab.done("inspect config.json --json")).unwrap();
+    for name in ["layers", "parameters", "sites", "slots", "cache_bytes_per_token"] {
+        assert_eq!(promised[name], shared[name], "{name}");
+    }
+    assert_eq!((&promised["weights_sha256"], &promised["stop_tokens"]), (&Value::Null, &Value::Null));
+    assert!(lab.done("inspect config.json").contains("none here: this is what the configuration promises"));
+}
+
+/// A configuration alone runs on random weights: the same for the same seed, and numbers stand for its texts.
+#[test]
+fn random_weights_run_without_a_checkpoint() {
+    let lab = Lab::new();
+    fs::copy(golden_dir("qwen3_5").join("config.json"), lab.path("tiny.json")).unwrap();
+    let generate = |seed: u64, plan: &str| {
+        lab.done(&format!("generate --model tiny.json --random {seed} --raw 17 --max-new-tokens 6 {plan}"))
+    };
+    let text = generate(1, "");
+    assert_eq!(text.split_whitespace().map(|id| id.parse::<u32>().unwrap()).filter(|&id| id < 320).count(), 6);
+    assert_eq!((generate(1, ""), generate(1, "--plan L0V0:1")), (text.clone(), text.clone()));
+    assert_ne!(generate(2, ""), text);
+    let facts: Value =
+        serde_json::from_str(&lab.done("bench --model tiny.json --random 1 --prompt-tokens 8 --new-tokens 4 --json"))
+            .unwrap();
+    assert_eq!(facts["model"], "tiny");
 }
 
 /// The same command says the same; a plan changes it, unless every λ is 1.

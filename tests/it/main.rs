@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod cli;
+mod export;
 mod gguf;
 mod golden;
 mod hub;

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Sweep(Sweep),
     /// All of an experiment from one TOML file; goes on where it stopped
     Run(Run),
+    /// Write λ into the weights, as an ordinary checkpoint for other engines
+    Export(Export),
     /// Measure prefill and decode speed of a model on this machine
     Bench(Bench),
 }
@@ -45,6 +47,30 @@ pub(crate) struct ModelArgs {
     pub(crate) how: HowArgs,
 }
 
+/// Which model, where a command is about the model itself.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct NamedModelArgs {
+    /// As --model
+    #[arg(value_name = "MODEL", required_unless_present = "model", conflicts_with = "model")]
+    named: Option<String>,
+    /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
+    #[arg(long)]
+    model: Option<String>,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    revision: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+impl NamedModelArgs {
+    /// The same as other commands have it.
+    pub(crate) fn plain(&self) -> ModelArgs {
+        let model = self.named.clone().or_else(|| self.model.clone()).unwrap_or_default();
+        ModelArgs { model, revision: self.revision.clone(), how: self.how.clone() }
+    }
+}
+
 /// How a model is run.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct HowArgs {
@@ -57,6 +83,19 @@ pub(crate) struct HowArgs {
     /// Threads; all cores by default
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    #[arg(long, value_enum)]
+    pub(crate) thinking: Option<Switch>,
+    /// Random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
+    #[arg(long, value_name = "SEED")]
+    pub(crate) random: Option<u64>,
+}
+
+/// On or off.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 /// What weights are held in.
@@ -137,7 +176,7 @@ pub(crate) struct PlanArgs {
 #[derive(ClapArgs)]
 pub(crate) struct Inspect {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: NamedModelArgs,
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -171,6 +210,21 @@ pub(crate) struct Generate {
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) max_rows: usize,
     /// One JSON object on stdout instead of the text as it comes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper export`
+#[derive(ClapArgs)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) model: NamedModelArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// What was written as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use candle_core::DType;
 use headtemper_engine::{Engine, ModelChoice};
-use headtemper_hook::HeadPlan;
+use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_study::{Item, PlanSource, plans, read_items};
 
 use crate::{
-    args::{Dtype, HowArgs, ItemArgs, ModelArgs, PlanArgs},
+    args::{Dtype, ItemArgs, ModelArgs, PlanArgs, Switch},
     ui,
 };
 
@@ -30,30 +30,40 @@ pub(crate) fn use_threads(threads: Option<usize>) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set the number of threads")
 }
 
-/// Opens a model and says on stderr what it is: a wrong geometry is the likeliest wrong result.
-pub(crate) fn open(args: &ModelArgs) -> Result<Engine> {
-    open_as(&args.model, args.revision.clone(), &args.how)
+impl ModelArgs {
+    /// What was typed, as the engine asks for it.
+    pub(crate) fn choice(&self) -> ModelChoice {
+        ModelChoice {
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            dtype: self.how.dtype.held(),
+            device: self.how.device.clone(),
+            thinking: self.how.thinking.map(|switch| switch == Switch::On),
+            random: self.how.random,
+            progress: true,
+        }
+    }
 }
 
-/// Opens a model by name.
-pub(crate) fn open_as(model: &str, revision: Option<String>, how: &HowArgs) -> Result<Engine> {
-    use_threads(how.threads)?;
-    let choice = ModelChoice {
-        model: model.into(),
-        revision,
-        dtype: how.dtype.held(),
-        device: how.device.clone(),
-        thinking: None,
-        progress: true,
-    };
-    let engine = Engine::open(&choice)?;
+/// Opens a model and says on stderr what it is: a wrong geometry is the likeliest wrong result.
+pub(crate) fn open(args: &ModelArgs) -> Result<Engine> {
+    open_choice(&args.choice(), args.how.threads)
+}
+
+/// Opens a model that was chosen elsewhere than on the command line.
+pub(crate) fn open_choice(choice: &ModelChoice, threads: Option<usize>) -> Result<Engine> {
+    use_threads(threads)?;
+    let engine = Engine::open(choice)?;
     if let Some(note) = engine.note() {
         ui::say(&format!("note: {note}"));
     }
     let (identity, spec) = (engine.identity(), engine.spec());
     ui::say(&format!(
         "model      {}  {}, {} layers, {} heads  {} on {}",
-        identity.model,
+        match identity.random {
+            Some(seed) => format!("{}, random weights of seed {seed}", identity.model),
+            None => identity.model.clone(),
+        },
         identity.architecture,
         spec.layers.len(),
         spec.slots().len(),
@@ -72,12 +82,12 @@ pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
 }
 
 /// The plans that were asked for: the empty one if none was.
-pub(crate) fn plans_of(args: &PlanArgs, engine: &Engine) -> Result<Vec<HeadPlan>> {
+pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
     match &args.plan {
         None if args.lambda.is_some() => anyhow::bail!("--lambda needs --plan, which names the heads it is for"),
         None => Ok(vec![HeadPlan::none()]),
         Some(text) => {
-            let plans = plans(&PlanSource { text, lambda: args.lambda }, engine.spec())?;
+            let plans = plans(&PlanSource { text, lambda: args.lambda }, spec)?;
             match &plans[..] {
                 [one] => ui::say(&format!("plan       {one}")),
                 many => ui::say(&format!("plan       {} rows of {text}", many.len())),

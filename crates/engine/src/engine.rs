@@ -1,16 +1,14 @@
 //! A loaded model with all that turns text into tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Device};
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
-use headtemper_model::{CausalLm, Checkpoint, Config, GgufFile};
+use headtemper_model::{CausalLm, Checkpoint};
 
 use crate::{
-    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
-    hub::{self, HubOptions},
-    identity::{sha256_files, sha256_settings},
-    prompt,
+    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, identity::sha256_settings,
+    locate::locate, prompt, texts::Texts,
 };
 
 /// Which model to open, and how.
@@ -26,6 +24,8 @@ pub struct ModelChoice {
     pub device: String,
     /// Whether the model thinks before it answers a chat; `None` leaves that to its chat template.
     pub thinking: Option<bool>,
+    /// Seed of random weights; the model is then a `config.json`, or a directory with one.
+    pub random: Option<u64>,
     /// Whether a download may show its progress on stderr.
     pub progress: bool,
 }
@@ -41,38 +41,8 @@ pub struct Engine {
     note: Option<String>,
 }
 
-/// Where a model lies, once found.
-struct Located {
-    checkpoint: Checkpoint,
-    path: PathBuf,
-    revision: Option<String>,
-    note: Option<String>,
-}
-
-fn locate(choice: &ModelChoice) -> Result<Located> {
-    let path = Path::new(&choice.model);
-    let looks_local = choice.model.starts_with(['.', '/', '~']) || choice.model.ends_with(".gguf");
-    if path.exists() || looks_local || choice.model.matches('/').count() != 1 {
-        if !path.exists() {
-            return Err(EngineError::NoSuchModel(choice.model.clone()));
-        }
-        if let Some(revision) = &choice.revision {
-            return Err(EngineError::Setting {
-                name: "revision",
-                found: revision.clone(),
-                allowed: "left out for a local path; it chooses among the commits of a hub id",
-            });
-        }
-        return Ok(Located { checkpoint: Checkpoint::at(path)?, path: path.into(), revision: None, note: None });
-    }
-    let options = HubOptions { revision: choice.revision.as_deref(), progress: choice.progress };
-    let snapshot = hub::fetch(&choice.model, &options)?;
-    let checkpoint = Checkpoint::Directory(snapshot.dir.clone());
-    Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit), note: snapshot.note })
-}
-
 /// The device that was asked for.
-fn device(asked: &str) -> Result<Device> {
+pub(crate) fn device(asked: &str) -> Result<Device> {
     let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
     let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
     let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
@@ -94,28 +64,24 @@ impl Engine {
     /// If it cannot be found, fetched, read, or is not of a supported architecture.
     pub fn open(choice: &ModelChoice) -> Result<Self> {
         let device = device(&choice.device)?;
-        let Located { checkpoint, path, revision, note } = locate(choice)?;
-        let config = checkpoint.config()?;
-        let (tokenizer, template, stop) = text_parts(&checkpoint, &config)?;
-        match &template {
-            Some(template) => template.check_thinking(choice.thinking)?,
-            None if choice.thinking == Some(true) => {
-                return Err(EngineError::Setting {
-                    name: "thinking",
-                    found: "on".into(),
-                    allowed: "left out for a model without a chat template",
-                });
-            }
-            None => {}
-        }
-        let model = headtemper_model::load(&checkpoint, choice.dtype, &device)?;
-        let local_name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let located = locate(choice)?;
+        let config = located.checkpoint.config()?;
+        let Texts { tokenizer, template, stop } = Texts::of(&located.checkpoint, &config)?;
+        check_thinking(template.as_ref(), choice.thinking)?;
+        // The hash is made beside the model: both read the file once, and the second finds it in memory.
+        let (model, weights_sha256) = std::thread::scope(|scope| {
+            let hash = scope.spawn(|| located.weights_sha256());
+            let model = headtemper_model::load(&located.checkpoint, choice.dtype, &device);
+            (model, hash.join().expect("hashing does not panic"))
+        });
+        let (model, weights_sha256) = (model?, weights_sha256?);
         let identity = Identity {
-            model: if revision.is_some() { choice.model.clone() } else { local_name.unwrap_or(choice.model.clone()) },
+            model: located.name(choice),
             architecture: model.spec().architecture.clone(),
-            revision,
-            weights_sha256: sha256_files(&checkpoint.weight_files()?)?,
-            settings_sha256: match &checkpoint {
+            revision: located.revision.clone(),
+            random: choice.random,
+            weights_sha256,
+            settings_sha256: match &located.checkpoint {
                 Checkpoint::Directory(dir) => Some(sha256_settings(dir)?),
                 Checkpoint::Gguf(_) | Checkpoint::Random { .. } => None,
             },
@@ -125,7 +91,7 @@ impl Engine {
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        Ok(Self { model, stop, tokenizer, template, identity, path, note })
+        Ok(Self { model, stop, tokenizer, template, identity, path: located.path, note: located.note })
     }
 
     /// The geometry.
@@ -196,22 +162,15 @@ impl Engine {
     }
 }
 
-fn text_parts(checkpoint: &Checkpoint, config: &Config) -> Result<(TextTokenizer, Option<ChatTemplate>, StopSet)> {
-    match checkpoint {
-        Checkpoint::Directory(dir) => {
-            let tokenizer = TextTokenizer::from_directory(dir)?;
-            let stop = StopSet::from_directory(dir, config.eos(), &tokenizer)?;
-            Ok((tokenizer, ChatTemplate::from_directory(dir)?, stop))
-        }
-        Checkpoint::Random { config: path, .. } => {
-            let tokenizer = TextTokenizer::from_directory(path)?;
-            Ok((tokenizer, None, StopSet::of([])))
-        }
-        Checkpoint::Gguf(path) => {
-            let file = GgufFile::open(path)?;
-            let tokenizer = TextTokenizer::from_gguf(&file)?;
-            let stop = StopSet::from_gguf(&file, config.eos(), &tokenizer);
-            Ok((tokenizer, ChatTemplate::from_gguf(&file)?, stop))
-        }
+/// Refuses to think where nothing would make the model do so.
+fn check_thinking(template: Option<&ChatTemplate>, thinking: Option<bool>) -> Result<()> {
+    match template {
+        Some(template) => template.check_thinking(thinking),
+        None if thinking == Some(true) => Err(EngineError::Setting {
+            name: "thinking",
+            found: "on".into(),
+            allowed: "left out for a model without a chat template",
+        }),
+        None => Ok(()),
     }
 }

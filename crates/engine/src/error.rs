@@ -22,6 +22,17 @@ pub enum EngineError {
     /// The name is no path that exists and no hub id.
     #[error("model '{0}' is neither a directory, nor a .gguf file, nor a hub id")]
     NoSuchModel(String),
+    /// Random weights need a configuration on this disk.
+    #[error("'{0}' is no config.json and no directory with one, but random weights are made from that")]
+    NoSuchConfig(String),
+    /// A checkpoint cannot be written.
+    #[error("cannot export {}: {why}", path.display())]
+    Export {
+        /// The model, or the directory to write.
+        path: PathBuf,
+        /// What stands against it.
+        why: String,
+    },
     /// The tokenizer is missing or cannot be used.
     #[error("tokenizer of {}: {why}", path.display())]
     Tokenizer {

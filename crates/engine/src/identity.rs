@@ -20,6 +20,9 @@ pub struct Identity {
     /// The commit, for a hub model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// Seed of random weights, where there is no checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random: Option<u64>,
     /// SHA-256 over the weight files, in order.
     pub weights_sha256: String,
     /// SHA-256 over the settings beside the weights, names and contents: configuration, tokenizer, template. A GGUF file

@@ -167,6 +167,8 @@ pub struct ModelSpec {
     pub context: usize,
     /// Parameters of the text decoder, a tied head counted once.
     pub parameters: usize,
+    /// Those of them in tables that stay mapped on the host, of which a token needs a row.
+    pub mapped_parameters: usize,
 }
 
 impl ModelSpec {
@@ -274,6 +276,7 @@ pub(crate) mod tests {
             vocab: 10,
             context: 16,
             parameters: 0,
+            mapped_parameters: 0,
         }
     }
 

@@ -7,6 +7,7 @@
 mod cache;
 mod config;
 mod error;
+mod export;
 mod layers;
 mod models;
 mod weights;
@@ -19,6 +20,7 @@ use headtemper_hook::{Batch, HeadPlan, ModelSpec, Tap};
 pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
+pub use export::{Folded, fold_file, folded_names};
 pub use headtemper_kernels::Level;
 #[doc(hidden)]
 pub use layers::Shell;

@@ -46,6 +46,9 @@ pub struct ModelConfig {
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     #[serde(default = "auto")]
     pub device: String,
+    /// Whether the model thinks before it answers; its chat template decides if this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<bool>,
 }
 
 fn auto() -> String {

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let start = Instant::now();
     let engine = model::open(&args.model)?;
     let load_s = start.elapsed().as_secs_f64();
-    let plans = model::plans_of(&args.plan, &engine)?;
+    let plans = model::plans_of(&args.plan, engine.spec())?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a bench runs under one", plans.len());
     let mut scale = HeadScale::compile(&plans, engine.spec(), candle_core::DType::F32, engine.model().device())?;
     let context = engine.spec().context;
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let prefill = prefill(&engine, args, &mut scale)?;
     let decode = args.rows.iter().map(|&rows| decode(&engine, args, rows, &mut scale)).collect::<Result<Vec<_>>>()?;
     scale.check_fired()?;
-    let model = engine.model();
+    let (model, spec) = (engine.model(), engine.spec());
+    let held = spec.parameters - spec.mapped_parameters;
     let result = json!({
         "model": engine.identity().model,
         "dtype": engine.identity().dtype,
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
         "decode": decode,
         "peak_rss_mb": peak_rss_mb(),
-        "weights_mb": (engine.spec().parameters * model.dtype().size_in_bytes()) as f64 / 1e6,
+        "weights_mb": (held * model.dtype().size_in_bytes()) as f64 / 1e6,
     });
     if args.json {
         ui::put(&format!("{result}\n"))?;

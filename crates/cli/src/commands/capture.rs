@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         },
         last_n: args.last_n,
         logits: args.logits,
-        plans: model::plans_of(&args.plan, &engine)?,
+        plans: model::plans_of(&args.plan, engine.spec())?,
         stop: Some(ui::stop_on_interrupt()),
     };
     let (features, fired) = capture(&engine, &items, &options, &mut ui::Bars::default())?;

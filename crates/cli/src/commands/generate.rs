@@ -12,7 +12,7 @@ use crate::{Done, args::Generate, model, ui};
 
 pub(crate) fn run(args: &Generate) -> Result<Done> {
     let engine = model::open(&args.model)?;
-    let plans = model::plans_of(&args.plan, &engine)?;
+    let plans = model::plans_of(&args.plan, engine.spec())?;
     let items = match &args.items {
         Some(path) => read_items(path, args.raw)?,
         None => vec![single(args)?],

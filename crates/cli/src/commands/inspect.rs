@@ -1,97 +1,214 @@
 //! `temper inspect`: what a model has, before anybody asks it for something it has not.
 
 use anyhow::Result;
-use headtemper_engine::Engine;
+use candle_core::DType;
+use headtemper_engine::Inspection;
+use headtemper_hook::{LayerSpec, Mixer, ModelSpec};
 use headtemper_model::Cache;
 use serde_json::{Value, json};
 
-use crate::{Done, args::Inspect, model, ui};
+use crate::{Done, args::Inspect, ui};
 
 pub(crate) fn run(args: &Inspect) -> Result<Done> {
-    let engine = model::open(&args.model)?;
-    let facts = facts(&engine);
+    let found = Inspection::of(&args.model.plain().choice())?;
+    if let Some(note) = &found.note {
+        ui::say(&format!("note: {note}"));
+    }
+    // What has no weights here is bf16 on the hub.
+    let held = found.dtype.unwrap_or(DType::BF16);
+    let memory = Memory::of(&found.spec, held, if found.on_cpu { DType::F32 } else { held });
     if args.json {
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(&facts)?))?;
+        ui::put(&format!("{:#}\n", facts(&found, &memory)))?;
     } else {
-        ui::put(&text(&engine, &facts))?;
+        ui::put(&text(&found, &memory))?;
     }
     Ok(Done::Well)
 }
 
-fn facts(engine: &Engine) -> Value {
-    let (spec, identity) = (engine.spec(), engine.identity());
-    let layers: Vec<Value> = spec
-        .layers
-        .iter()
-        .enumerate()
-        .map(|(layer, l)| {
-            let h = l.heads;
-            json!({"layer": layer, "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
-        })
-        .collect();
-    let stop: Vec<Value> =
-        engine.stop().ids().map(|id| json!({"id": id, "token": engine.tokenizer().token(id)})).collect();
-    let cache_dtype = if engine.model().device().is_cpu() { candle_core::DType::F32 } else { engine.model().dtype() };
+/// What a model takes, in bytes.
+struct Memory {
+    held: DType,
+    weights: usize,
+    /// Beside them, on the host, only as far as rows are read.
+    mapped: usize,
+    cache: DType,
+    token: usize,
+    sequence: usize,
+}
+
+impl Memory {
+    fn of(spec: &ModelSpec, held: DType, cache: DType) -> Self {
+        Self {
+            held,
+            weights: (spec.parameters - spec.mapped_parameters) * held.size_in_bytes(),
+            mapped: spec.mapped_parameters * held.size_in_bytes(),
+            cache,
+            token: Cache::bytes_per_token(spec, cache),
+            sequence: Cache::bytes_per_sequence(spec, cache),
+        }
+    }
+}
+
+fn facts(found: &Inspection, memory: &Memory) -> Value {
+    let spec = &found.spec;
+    let layers: Vec<Value> = spec.layers.iter().enumerate().map(|(layer, l)| layer_facts(spec, layer, l)).collect();
+    let stop = found
+        .stop
+        .as_ref()
+        .map(|stop| -> Vec<Value> { stop.iter().map(|(id, token)| json!({"id": id, "token": token})).collect() });
     json!({
-        "identity": identity,
+        "model": found.model,
+        "revision": found.revision,
+        "architecture": spec.architecture,
+        "weights_sha256": found.weights_sha256,
         "d_model": spec.d_model,
         "vocab": spec.vocab,
         "context": spec.context,
         "parameters": spec.parameters,
-        "weight_bytes": spec.parameters * engine.model().dtype().size_in_bytes(),
-        "cache_bytes_per_token": Cache::bytes_per_token(spec, cache_dtype),
+        "dtype": memory.held.as_str(),
+        "weight_bytes": memory.weights,
+        "mapped_bytes": memory.mapped,
+        "cache_dtype": memory.cache.as_str(),
+        "cache_bytes_per_token": memory.token,
+        "cache_bytes_per_sequence": memory.sequence,
         "slots": spec.slots().len(),
         "layers": layers,
-        "sites": ["blocks.{layer}.attn.hook_z", "blocks.{layer}.hook_resid_post", "ln_final.hook_normalized"],
-        "chat_template": engine.template().is_some(),
+        "sites": spec.sites().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "chat_template": found.template,
+        "thinking_switch": found.thinking_switch,
         "stop_tokens": stop,
     })
 }
 
-fn text(engine: &Engine, facts: &Value) -> String {
-    let (spec, identity) = (engine.spec(), engine.identity());
-    let mut groups: Vec<(String, usize)> = Vec::new();
-    for layer in &spec.layers {
-        let h = layer.heads;
-        let kind = format!("{} heads x {} wide, {} key/value heads", h.count, h.dim, h.kv);
-        match groups.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, count)) => *count += 1,
-            None => groups.push((kind, 1)),
+fn layer_facts(spec: &ModelSpec, layer: usize, l: &LayerSpec) -> Value {
+    let heads: Vec<String> = spec.heads_of(layer).map(|at| at.to_string()).collect();
+    let mut facts = json!({
+        "layer": layer,
+        "mixer": match l.mixer {
+            Mixer::Full => "full",
+            Mixer::Sliding { .. } => "sliding",
+            Mixer::Delta { .. } => "delta",
+        },
+        "heads": l.heads.count,
+        "kv_heads": l.heads.kv,
+        "head_dim": l.heads.dim,
+        "first_head": heads.first(),
+        "last_head": heads.last(),
+        "site": spec.head_site(layer).to_string(),
+    });
+    match l.mixer {
+        Mixer::Full => {}
+        Mixer::Sliding { window } => facts["window"] = json!(window),
+        Mixer::Delta { key_dim, kernel } => {
+            facts["key_dim"] = json!(key_dim);
+            facts["kernel"] = json!(kernel);
         }
     }
-    let layers: Vec<String> = groups.iter().map(|(kind, count)| format!("{count} layers of {kind}")).collect();
-    let stop: Vec<String> =
-        engine.stop().ids().map(|id| format!("{id} {}", engine.tokenizer().token(id).unwrap_or_default())).collect();
-    let last = spec.layers.len() - 1;
-    let megabytes = |key: &str| facts[key].as_u64().unwrap_or(0) as f64 / 1e6;
-    let lines = [
-        ("architecture", identity.architecture.clone()),
-        ("layers", layers.join("; ")),
-        (
-            "heads",
-            format!("{} in all, L0H0 to L{last}H{}", spec.slots().len(), spec.head_count(last).saturating_sub(1)),
+    if let Some(other) = l.keys_of {
+        facts["keys_of"] = json!(other);
+    }
+    facts
+}
+
+/// One kind of layer in words.
+fn kind(l: &LayerSpec) -> String {
+    let heads = l.heads;
+    let text = match l.mixer {
+        Mixer::Full => format!("full attention, {} heads x {}, {} key/value heads", heads.count, heads.dim, heads.kv),
+        Mixer::Sliding { window } => format!(
+            "attention over {window} tokens, {} heads x {}, {} key/value heads",
+            heads.count, heads.dim, heads.kv
         ),
+        Mixer::Delta { key_dim, .. } => {
+            format!("gated delta net, {} value heads x {}, {} key heads x {key_dim}", heads.count, heads.dim, heads.kv)
+        }
+    };
+    match l.keys_of {
+        Some(other) => format!("{text}, keys of layer {other}"),
+        None => text,
+    }
+}
+
+/// Numbers as ranges: `0-3, 5-8`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &n in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => parts.push((n, n)),
+        }
+    }
+    let part = |&(first, last): &(usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn text(found: &Inspection, memory: &Memory) -> String {
+    let spec = &found.spec;
+    let mut kinds: Vec<(String, Vec<usize>)> = Vec::new();
+    for (layer, l) in spec.layers.iter().enumerate() {
+        let kind = kind(l);
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, layers)) => layers.push(layer),
+            None => kinds.push((kind, vec![layer])),
+        }
+    }
+    let slots = spec.slots();
+    let mut lines = vec![("architecture", spec.architecture.clone()), ("layers", spec.layers.len().to_string())];
+    lines.extend(
+        kinds.iter().map(|(kind, layers)| ("", format!("{:>3}: {kind} (layers {})", layers.len(), ranges(layers)))),
+    );
+    let sites = [
+        (slots.iter().any(|at| at.kind.letter() == 'H'), "blocks.L.attn.hook_z [token, head, head_dim]"),
+        (slots.iter().any(|at| at.kind.letter() == 'V'), "blocks.L.linear_attn.hook_z [token, value head, value_dim]"),
+        (true, "blocks.L.hook_resid_post, ln_final.hook_normalized [token, d_model]"),
+    ];
+    let mapped = if memory.mapped > 0 { format!(", {} more stay mapped", bytes(memory.mapped)) } else { String::new() };
+    let state = if memory.sequence > 0 { format!(" and {} a sequence", bytes(memory.sequence)) } else { String::new() };
+    lines.extend([
+        ("heads", format!("{} in all, {} to {}", slots.len(), slots[0], slots[slots.len() - 1])),
+        ("sites", sites.iter().filter(|(has, _)| *has).map(|(_, site)| *site).collect::<Vec<_>>().join("; ")),
         ("widths", format!("d_model {}, vocabulary {}, context {}", spec.d_model, spec.vocab, spec.context)),
         ("parameters", spec.parameters.to_string()),
         (
             "memory",
             format!(
-                "{:.0} MB of weights in {}, {:.1} KB of cache a token",
-                megabytes("weight_bytes"),
-                identity.dtype,
-                megabytes("cache_bytes_per_token") * 1e3
+                "{} of weights in {}{mapped}; {} of cache a token{state}, in {}",
+                bytes(memory.weights),
+                memory.held.as_str(),
+                bytes(memory.token),
+                memory.cache.as_str()
             ),
         ),
-        ("weights", format!("sha256 {}", identity.weights_sha256)),
         (
-            "sites",
-            format!(
-                "blocks.0..{last}.attn.hook_z [token, head, head_dim]; blocks.0..{last}.hook_resid_post, \
-                 ln_final.hook_normalized [token, d_model]"
-            ),
+            "weights",
+            match &found.weights_sha256 {
+                Some(hash) => format!("sha256 {hash}"),
+                None => "none here: this is what the configuration promises; --random SEED runs it".into(),
+            },
         ),
-        ("chat", if engine.template().is_some() { "has a template".into() } else { "no template: use --raw".into() }),
-        ("stops at", stop.join(", ")),
-    ];
+        (
+            "chat",
+            match (found.template, found.thinking_switch) {
+                (true, true) => "has a template, with --thinking on or off".into(),
+                (true, false) => "has a template".into(),
+                (false, _) => "no template: use --raw".into(),
+            },
+        ),
+    ]);
+    if let Some(stop) = &found.stop {
+        let stop: Vec<String> =
+            stop.iter().map(|(id, token)| format!("{id} {}", token.as_deref().unwrap_or_default())).collect();
+        lines.push(("stops at", if stop.is_empty() { "nothing but the limit".into() } else { stop.join(", ") }));
+    }
     lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+}
+
+fn bytes(count: usize) -> String {
+    match count as f64 {
+        large if large >= 1e9 => format!("{:.2} GB", large / 1e9),
+        middle if middle >= 1e6 => format!("{:.1} MB", middle / 1e6),
+        small => format!("{:.1} KB", small / 1e3),
+    }
 }

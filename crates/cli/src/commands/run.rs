@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
+use headtemper_engine::ModelChoice;
 use headtemper_study::{Experiment, run as run_experiment};
 
 use crate::{
     Done,
-    args::{Dtype, HowArgs, Run},
+    args::{Dtype, Run},
     model, ui,
 };
 
@@ -16,8 +17,16 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&experiment.name));
     let model = &experiment.model;
     let named = model.id.clone().or_else(|| model.path.as_ref().map(|p| p.to_string_lossy().into_owned()));
-    let how = HowArgs { device: model.device.clone(), dtype: dtype(&model.dtype)?, threads: args.threads };
-    let engine = model::open_as(&named.unwrap_or_default(), model.revision.clone(), &how)?;
+    let choice = ModelChoice {
+        model: named.unwrap_or_default(),
+        revision: model.revision.clone(),
+        dtype: dtype(&model.dtype)?.held(),
+        device: model.device.clone(),
+        thinking: model.thinking,
+        random: None,
+        progress: true,
+    };
+    let engine = model::open_choice(&choice, args.threads)?;
     let stop = ui::stop_on_interrupt();
     let outcome = run_experiment(&engine, &experiment, &dir, Some(stop), &mut ui::Bars::default())?;
     ui::finish(&outcome, &dir, if args.json { Some("report.json") } else { None })

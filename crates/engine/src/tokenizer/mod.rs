@@ -13,7 +13,8 @@ use crate::{EngineError, Result};
 
 /// A tokenizer that says exactly when special tokens are added.
 pub struct TextTokenizer {
-    inner: Tokenizer,
+    /// Where there is none, tokens are written as numbers.
+    inner: Option<Tokenizer>,
     path: PathBuf,
 }
 
@@ -32,7 +33,7 @@ impl TextTokenizer {
         // Some files carry the settings of a training run; a text is neither cut nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
-        Ok(Self { inner, path: dir.into() })
+        Ok(Self { inner: Some(inner), path: dir.into() })
     }
 
     /// Rebuilds the tokenizer from a GGUF file's own metadata.
@@ -41,7 +42,16 @@ impl TextTokenizer {
     /// If the metadata is missing, or describes a kind of tokenizer we do not rebuild.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let inner = gguf::rebuild(file)?;
-        Ok(Self { inner, path: file.path().into() })
+        Ok(Self { inner: Some(inner), path: file.path().into() })
+    }
+
+    /// What serves a configuration that has no tokenizer: a text is token ids with spaces between them.
+    pub(crate) fn numbers(path: &Path) -> Self {
+        Self { inner: None, path: path.into() }
+    }
+
+    fn fail(&self, why: impl std::fmt::Display) -> EngineError {
+        EngineError::Tokenizer { path: self.path.clone(), why: why.to_string() }
     }
 
     /// Token ids of a text. With `special`, what the tokenizer itself adds, such as a BOS: never for rendered chats,
@@ -50,11 +60,10 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, special)
-            .map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.inner {
+            Some(inner) => Ok(inner.encode_fast(text, special).map_err(|e| self.fail(e))?.get_ids().to_vec()),
+            None => text.split_whitespace().map(|id| id.parse().map_err(|_| self.fail(no_number(id)))).collect(),
+        }
     }
 
     /// The text of tokens, special ones left out.
@@ -62,24 +71,32 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
+        match &self.inner {
+            Some(inner) => inner.decode(ids, true).map_err(|e| self.fail(e)),
+            None => Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        }
     }
 
     /// The tokenizer as a `tokenizer.json`.
     ///
     /// # Errors
-    /// If the tokenizer fails.
+    /// If there is none, or it fails.
     pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(false).map_err(|e| EngineError::Tokenizer { path: self.path.clone(), why: e.to_string() })
+        let inner = self.inner.as_ref().ok_or_else(|| self.fail("it has none"))?;
+        inner.to_string(false).map_err(|e| self.fail(e))
     }
 
     /// The id of a token by its text.
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.inner.as_ref()?.token_to_id(token)
     }
 
     /// The text of a token, as it stands in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner.as_ref()?.id_to_token(id)
     }
+}
+
+fn no_number(text: &str) -> String {
+    format!("a configuration alone has none, and reads token ids such as '17 4 99', not '{text}'")
 }

@@ -105,10 +105,10 @@ fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<(), ModelError> {
     }
 }
 
-/// Refuses a number of heads that the key heads do not divide, and an odd rotary width.
+/// Refuses a number of query heads that the key heads do not divide, and an odd rotary width.
 fn check_heads(path: &Path, heads: usize, kv_heads: usize, rotary: usize) -> Result<(), ModelError> {
     if !heads.is_multiple_of(kv_heads) {
-        return Err(malformed(path, format!("{heads} heads cannot share {kv_heads} key/value heads")));
+        return Err(malformed(path, format!("{heads} query heads cannot share {kv_heads} key/value heads")));
     }
     if !rotary.is_multiple_of(2) {
         return Err(malformed(path, format!("rotary embeddings need an even width, not {rotary}")));

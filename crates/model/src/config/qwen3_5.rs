@@ -154,7 +154,10 @@ impl Qwen35Config {
             return Err(malformed(path, why));
         }
         check_heads(path, self.heads, self.kv_heads, self.rotary_dim)?;
-        check_heads(path, self.value_heads, self.key_heads, self.rotary_dim)?;
+        if !self.value_heads.is_multiple_of(self.key_heads) {
+            let why = format!("{} value heads cannot share {} key heads", self.value_heads, self.key_heads);
+            return Err(malformed(path, why));
+        }
         Ok(self)
     }
 }

@@ -50,6 +50,7 @@ impl Shell {
             vocab: vocab_size,
             context,
             parameters: weights.finish(unused)?,
+            mapped_parameters: weights.mapped(),
         };
         Ok(Self { spec, embedding, norm, head, activations: weights.activations() })
     }

@@ -50,6 +50,7 @@ pub struct Weights {
     prefix: &'static str,
     taken: BTreeSet<String>,
     parameters: usize,
+    mapped: usize,
     /// Factors of the columns of matrices, by name.
     folded: BTreeMap<String, Vec<f32>>,
     /// Whether tensors are only accounted for: they have shapes, and no memory.
@@ -99,6 +100,7 @@ impl Weights {
             prefix: PREFIXES[0],
             taken: BTreeSet::new(),
             parameters: 0,
+            mapped: 0,
             folded: BTreeMap::new(),
             dry: false,
         }
@@ -218,12 +220,18 @@ impl Weights {
     /// If it is missing or has another shape.
     pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
         self.expect(name, &[rows, columns])?;
+        self.mapped += rows * columns;
         match &self.source {
             Source::Safetensors(shards) => shards.table(&self.stored_name(name), rows, columns),
             Source::Gguf(file) => Ok(file.table(&file.stored_name(name), rows, columns)),
             Source::Random(random) => Ok(Table::random(*random, name, rows, columns)),
             Source::None => Ok(Table::random(Random::new(0), name, rows, columns)),
         }
+    }
+
+    /// How many parameters lie in tables.
+    pub(crate) fn mapped(&self) -> usize {
+        self.mapped
     }
 
     /// The name that a tensor has in the file.
@@ -248,6 +256,9 @@ impl Weights {
         };
         if found != shape {
             return Err(ModelError::Shape { name: stored, found, expected: shape.to_vec() });
+        }
+        if let Source::Safetensors(shards) = &self.source {
+            shards.readable(&stored)?;
         }
         self.taken.insert(stored);
         self.parameters += shape.iter().product::<usize>();
@@ -296,6 +307,12 @@ impl Weights {
         }
         Err(ModelError::UnknownTensors { path: self.path.clone(), names })
     }
+}
+
+/// The name that a text model has for a tensor of a safetensors file, wrapped or not.
+pub(crate) fn text_name(stored: &str) -> String {
+    let rest = PREFIXES.into_iter().rev().find_map(|prefix| stored.strip_prefix(prefix));
+    rest.map_or_else(|| stored.to_string(), |rest| format!("{}{rest}", PREFIXES[0]))
 }
 
 /// λ of every column of the output projections that a plan touches, by the name of the weight.

@@ -134,7 +134,8 @@ impl Shards {
         Ok(Table::values(Arc::clone(&self.maps[entry.shard]), entry.start, dtype, rows, columns))
     }
 
-    fn readable(&self, name: &str) -> Result<DType, ModelError> {
+    /// Refuses a tensor of a type we do not read.
+    pub(super) fn readable(&self, name: &str) -> Result<DType, ModelError> {
         let found = self.tensors[name].dtype;
         readable(found).ok_or_else(|| ModelError::Dtype {
             name: name.into(),

@@ -1,0 +1,33 @@
+//! `temper export`: λ written into the weights.
+
+use anyhow::Result;
+use headtemper_engine::export;
+use serde_json::json;
+
+use crate::{Done, args::Export, model, ui};
+
+pub(crate) fn run(args: &Export) -> Result<Done> {
+    let choice = args.model.plain().choice();
+    anyhow::ensure!(args.plan.plan.is_some(), "--plan is missing: without it, the export would be a copy");
+    let spec = export::spec_of(&choice)?;
+    let plans = model::plans_of(&args.plan, &spec)?;
+    anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a checkpoint has one plan", plans.len());
+    let written = export::export(&choice, &plans[0], &args.out)?;
+    if args.json {
+        let facts = json!({
+            "plan": plans[0].to_string(),
+            "changed": written.changed,
+            "rounding": written.rounding,
+            "files": written.files,
+        });
+        ui::put(&format!("{facts:#}\n"))?;
+    } else {
+        let mut text = format!("{} tensors changed, {} files written\n", written.changed.len(), written.files.len());
+        if written.rounding > 1e-6 {
+            text += &format!("weights are stored in half width: λ is off by up to {:.2} %\n", 100.0 * written.rounding);
+        }
+        ui::put(&text)?;
+    }
+    ui::say(&format!("checkpoint {}", args.out.display()));
+    Ok(Done::Well)
+}

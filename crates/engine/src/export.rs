@@ -1,0 +1,151 @@
+//! A checkpoint with a plan written into its weights, for engines that know no hooks.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use headtemper_hook::{HeadPlan, ModelSpec};
+use headtemper_model::{Checkpoint, ModelError, fold_file, folded_names};
+use serde_json::json;
+
+use crate::{EngineError, ModelChoice, Result, locate::locate};
+
+/// What an export wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exported {
+    /// The tensors that λ was written into, by their names in the files.
+    pub changed: Vec<String>,
+    /// The largest relative error of a changed weight, from rounding to the type it is stored in.
+    pub rounding: f64,
+    /// The files, by name.
+    pub files: Vec<String>,
+}
+
+/// The record of an export, beside the weights.
+const RECORD: &str = "headtemper.json";
+/// Weights in other forms, which would still be those of the untempered model.
+const OTHER_WEIGHTS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "onnx", "msgpack"];
+
+/// The geometry of a model that is to be exported; no weight is read.
+///
+/// # Errors
+/// If it cannot be found, or is no directory in Hugging Face form.
+pub fn spec_of(choice: &ModelChoice) -> Result<ModelSpec> {
+    let located = locate(choice)?;
+    directory(&located.checkpoint)?;
+    Ok(located.checkpoint.spec()?)
+}
+
+fn directory(checkpoint: &Checkpoint) -> Result<&Path> {
+    match checkpoint {
+        Checkpoint::Directory(dir) => Ok(dir),
+        Checkpoint::Gguf(path) | Checkpoint::Random { config: path, .. } => Err(EngineError::Export {
+            path: path.clone(),
+            why: "only a directory with safetensors can be exported".into(),
+        }),
+    }
+}
+
+/// Writes a copy of a model directory in which every planned head's columns of the output projection are times its λ.
+/// The directory appears whole.
+///
+/// # Errors
+/// If the model is no directory in Hugging Face form, the plan does not fit it, or `out` exists and is not empty.
+pub fn export(choice: &ModelChoice, plan: &HeadPlan, out: &Path) -> Result<Exported> {
+    let located = locate(choice)?;
+    let dir = directory(&located.checkpoint)?;
+    let spec = located.checkpoint.spec()?;
+    plan.check(&spec)?;
+    if plan.is_empty() {
+        return Err(headtemper_hook::PlanError::Empty.into());
+    }
+    let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
+    if taken {
+        return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
+    }
+    let aside = aside(out)?;
+    let result = write(located.name(choice), dir, plan, &spec, &located.checkpoint, &aside);
+    match result {
+        Ok(exported) => {
+            let _ = fs::remove_dir(out); // an empty one
+            fs::rename(&aside, out).map_err(cannot(out))?;
+            Ok(exported)
+        }
+        Err(error) => {
+            let _ = fs::remove_dir_all(&aside);
+            Err(error)
+        }
+    }
+}
+
+/// A fresh directory beside `out`, in the same file system.
+fn aside(out: &Path) -> Result<PathBuf> {
+    let out = std::path::absolute(out).map_err(cannot(out))?;
+    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let aside = out.with_file_name(format!(".{name}.{}", std::process::id()));
+    fs::create_dir(&aside).map_err(cannot(&aside))?;
+    Ok(aside)
+}
+
+fn cannot(path: &Path) -> impl Fn(std::io::Error) -> EngineError {
+    let path = path.to_path_buf();
+    move |e| EngineError::Export { path: path.clone(), why: e.to_string() }
+}
+
+fn write(
+    model: String,
+    dir: &Path,
+    plan: &HeadPlan,
+    spec: &ModelSpec,
+    checkpoint: &Checkpoint,
+    to: &Path,
+) -> Result<Exported> {
+    let mut exported = Exported { changed: Vec::new(), rounding: 0.0, files: Vec::new() };
+    let shards = checkpoint.weight_files()?;
+    for shard in &shards {
+        let name = shard.strip_prefix(dir).unwrap_or(shard);
+        let target = to.join(name);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(cannot(parent))?;
+        }
+        let folded = fold_file(shard, &target, plan, spec)?;
+        exported.rounding = exported.rounding.max(folded.rounding);
+        exported.changed.extend(folded.changed);
+        exported.files.push(name.to_string_lossy().into_owned());
+    }
+    let expected = folded_names(plan, spec);
+    if exported.changed.len() != expected.len() {
+        let name = format!("{} of the output projections {}", expected.len(), expected.join(", "));
+        return Err(ModelError::MissingTensor { path: dir.into(), name }.into());
+    }
+    for name in settings(dir)? {
+        fs::copy(dir.join(&name), to.join(&name)).map_err(cannot(&to.join(&name)))?;
+        exported.files.push(name);
+    }
+    let record = json!({
+        "schema": "export/v1",
+        "model": model,
+        "plan": plan.to_string(),
+        "changed": exported.changed,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    fs::write(to.join(RECORD), format!("{record:#}\n")).map_err(cannot(to))?;
+    exported.files.push(RECORD.into());
+    Ok(exported)
+}
+
+/// The files of a model directory that are no weights: configuration, tokenizer, template, licence, the index.
+fn settings(dir: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(cannot(dir))? {
+        let name = entry.map_err(cannot(dir))?.file_name().to_string_lossy().into_owned();
+        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+        let plain = dir.join(&name).is_file() && !name.starts_with('.') && name != RECORD;
+        if plain && !OTHER_WEIGHTS.contains(&&*extension) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,73 @@
+//! What a model is, without loading it.
+
+use candle_core::DType;
+use headtemper_hook::ModelSpec;
+use headtemper_model::{Checkpoint, ModelError};
+
+use crate::{EngineError, ModelChoice, Result, engine::device, locate::locate, texts::Texts};
+
+/// A model as its files describe it.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The name it was asked for by.
+    pub model: String,
+    /// The commit, for a hub model.
+    pub revision: Option<String>,
+    /// The geometry: of the weights, every tensor accounted for, or of the configuration alone.
+    pub spec: ModelSpec,
+    /// What the weights are held in; `None` where there are none.
+    pub dtype: Option<DType>,
+    /// Whether it would run on the CPU, where activations and cache are f32.
+    pub on_cpu: bool,
+    /// SHA-256 over the weight files.
+    pub weights_sha256: Option<String>,
+    /// The tokens that end a generation, with their texts; `None` where there is no tokenizer.
+    pub stop: Option<Vec<(u32, Option<String>)>>,
+    /// Whether there is a chat template.
+    pub template: bool,
+    /// Whether the chat template can be told to think.
+    pub thinking_switch: bool,
+    /// What a user should know about how the model was found.
+    pub note: Option<String>,
+}
+
+impl Inspection {
+    /// Looks at a model: a directory with or without weights, a `.gguf` file, a hub id, or a `config.json` alone.
+    ///
+    /// # Errors
+    /// If it cannot be found or is malformed, or if its tensors are not those of its configuration.
+    pub fn of(choice: &ModelChoice) -> Result<Self> {
+        let on_cpu = device(&choice.device)?.is_cpu();
+        let lone = std::path::Path::new(&choice.model);
+        let lone = lone.is_file() && lone.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+        let random = choice.random.or(lone.then_some(0));
+        let located = locate(&ModelChoice { random, ..choice.clone() })?;
+        let checkpoint = &located.checkpoint;
+        let weights = match checkpoint.weight_files() {
+            Ok(files) => !files.is_empty(),
+            Err(ModelError::NoWeights { .. }) => false,
+            Err(other) => return Err(other.into()),
+        };
+        let dtype =
+            if weights { Some(choice.dtype.map_or_else(|| checkpoint.native_dtype(), Ok)?) } else { choice.dtype };
+        let texts = match Texts::of(checkpoint, &checkpoint.config()?) {
+            Ok(texts) if !matches!(checkpoint, Checkpoint::Random { .. }) => Some(texts),
+            Err(EngineError::Tokenizer { .. }) if !weights => None,
+            Ok(_) => None,
+            Err(other) => return Err(other),
+        };
+        let template = texts.as_ref().and_then(|texts| texts.template.as_ref());
+        Ok(Self {
+            model: located.name(choice),
+            spec: if weights { checkpoint.spec()? } else { checkpoint.promised_spec()? },
+            dtype,
+            on_cpu,
+            weights_sha256: if weights { Some(located.weights_sha256()?) } else { None },
+            template: template.is_some(),
+            thinking_switch: template.is_some_and(crate::ChatTemplate::has_thinking_switch),
+            stop: texts.as_ref().map(|t| t.stop.ids().map(|id| (id, t.tokenizer.token(id))).collect()),
+            revision: located.revision,
+            note: located.note,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! What turns text into tokens and ends a generation, whatever the model's files are.
+
+use headtemper_model::{Checkpoint, Config, GgufFile};
+
+use crate::{ChatTemplate, Result, StopSet, TextTokenizer};
+
+/// The text side of a model.
+pub(crate) struct Texts {
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) stop: StopSet,
+}
+
+impl Texts {
+    /// Reads it from a checkpoint. A configuration with random weights has none: its texts are numbers, and it stops
+    /// only where the answer is long enough.
+    pub(crate) fn of(checkpoint: &Checkpoint, config: &Config) -> Result<Self> {
+        match checkpoint {
+            Checkpoint::Directory(dir) => {
+                let tokenizer = TextTokenizer::from_directory(dir)?;
+                let stop = StopSet::from_directory(dir, config.eos(), &tokenizer)?;
+                Ok(Self { tokenizer, template: ChatTemplate::from_directory(dir)?, stop })
+            }
+            Checkpoint::Gguf(path) => {
+                let file = GgufFile::open(path)?;
+                let tokenizer = TextTokenizer::from_gguf(&file)?;
+                let stop = StopSet::from_gguf(&file, config.eos(), &tokenizer);
+                Ok(Self { tokenizer, template: ChatTemplate::from_gguf(&file)?, stop })
+            }
+            Checkpoint::Random { config: path, .. } => {
+                Ok(Self { tokenizer: TextTokenizer::numbers(path), template: None, stop: StopSet::of([]) })
+            }
+        }
+    }
+}
