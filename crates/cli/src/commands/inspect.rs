@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::Engine;
+use headtemper_hook::Mixer;
 use headtemper_model::Cache;
 use serde_json::{Value, json};
 
@@ -24,16 +25,13 @@ fn facts(engine: &Engine) -> Value {
         .layers
         .iter()
         .enumerate()
-        .map(|(layer, heads)| match heads {
-            Some(h) => {
-                json!({"layer": layer, "mixer": "attention", "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
-            }
-            None => json!({"layer": layer, "mixer": "other", "heads": 0}),
+        .map(|(layer, l)| {
+            let (mixer, h) = (mixer(l.mixer), l.heads);
+            json!({"layer": layer, "mixer": mixer, "heads": h.count, "kv_heads": h.kv, "head_dim": h.dim})
         })
         .collect();
     let stop: Vec<Value> =
         engine.stop().ids().map(|id| json!({"id": id, "token": engine.tokenizer().token(id)})).collect();
-    let cache_dtype = if engine.model().device().is_cpu() { candle_core::DType::F32 } else { engine.model().dtype() };
     json!({
         "identity": identity,
         "d_model": spec.d_model,
@@ -41,7 +39,7 @@ fn facts(engine: &Engine) -> Value {
         "context": spec.context,
         "parameters": spec.parameters,
         "weight_bytes": spec.parameters * engine.model().dtype().size_in_bytes(),
-        "cache_bytes_per_token": Cache::bytes_per_token(spec, cache_dtype),
+        "cache_bytes_per_token": Cache::bytes_per_token(spec, engine.model().activations()),
         "slots": spec.slots().len(),
         "layers": layers,
         "sites": ["blocks.{layer}.attn.hook_z", "blocks.{layer}.hook_resid_post", "ln_final.hook_normalized"],
@@ -50,13 +48,26 @@ fn facts(engine: &Engine) -> Value {
     })
 }
 
+/// How a layer mixes tokens, in one word.
+fn mixer(mixer: Mixer) -> &'static str {
+    match mixer {
+        Mixer::Full => "attention",
+        Mixer::Sliding { .. } => "sliding",
+        Mixer::Delta { .. } => "delta",
+    }
+}
+
 fn text(engine: &Engine, facts: &Value) -> String {
     let (spec, identity) = (engine.spec(), engine.identity());
     let mut groups: Vec<(String, usize)> = Vec::new();
-    for heads in &spec.layers {
-        let kind = match heads {
-            Some(h) => format!("{} heads x {} wide, {} key/value heads", h.count, h.dim, h.kv),
-            None => "no attention heads".into(),
+    for layer in &spec.layers {
+        let h = layer.heads;
+        let kind = match layer.mixer {
+            Mixer::Full => format!("{} heads x {} wide, {} key/value heads", h.count, h.dim, h.kv),
+            Mixer::Sliding { window } => {
+                format!("{} heads x {} wide, {} key/value heads, over {window} tokens", h.count, h.dim, h.kv)
+            }
+            Mixer::Delta { .. } => format!("{} value heads x {} wide, {} key heads", h.count, h.dim, h.kv),
         };
         match groups.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,
