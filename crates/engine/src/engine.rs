@@ -35,6 +35,7 @@ pub struct Engine {
     tokenizer: TextTokenizer,
     template: Option<ChatTemplate>,
     identity: Identity,
+    checkpoint: Checkpoint,
     path: PathBuf,
     note: Option<String>,
 }
@@ -111,7 +112,7 @@ impl Engine {
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        Ok(Self { model, stop, tokenizer, template, identity, path, note })
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
     }
 
     /// The geometry.
@@ -122,6 +123,11 @@ impl Engine {
     /// What exactly this is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What the model was loaded from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
     /// What a user should know about how the model was found, such as that the hub could not be reached.

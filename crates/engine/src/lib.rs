@@ -15,6 +15,7 @@ mod prompt;
 mod sample;
 mod stop;
 mod tokenizer;
+pub mod verify;
 
 pub use capture::{CaptureRequest, CaptureRow, Captured, HeadsWanted};
 pub use chat::{ChatTemplate, Message};

@@ -86,7 +86,30 @@ impl Weights {
             Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
         };
         let (path, held) = (checkpoint.path().into(), dtype.unwrap_or(native));
-        Ok(Self { source, path, held, device: device.clone(), prefix, taken: BTreeSet::new(), parameters: 0, folded: BTreeMap::new() })
+        Ok(Self {
+            source,
+            path,
+            held,
+            device: device.clone(),
+            prefix,
+            taken: BTreeSet::new(),
+            parameters: 0,
+            folded: BTreeMap::new(),
+        })
+    }
+
+    /// Weights in f32 from a seeded generator.
+    pub(crate) fn random(seed: u64, device: &Device) -> Self {
+        Self {
+            source: Source::Random(Random::new(seed)),
+            path: "random weights".into(),
+            held: DType::F32,
+            device: device.clone(),
+            prefix: PREFIXES[0],
+            taken: BTreeSet::new(),
+            parameters: 0,
+            folded: BTreeMap::new(),
+        }
     }
 
     /// Weights without values.
