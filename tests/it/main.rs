@@ -15,3 +15,4 @@ mod laws;
 mod layering;
 mod real;
 mod sites;
+mod verify;

@@ -8,7 +8,7 @@ use super::{
     Check,
     feed::{in_pieces, length, read_through, tokens},
     laws::exact_plan,
-    relative,
+    relative, short,
 };
 use crate::Engine;
 
@@ -53,7 +53,7 @@ impl Hooked {
             let hidden = in_pieces(folded, &self.ids, &[self.ids.len()], &mut ())?;
             let weights = folded.logits(&hidden)?.to_device(&Device::Cpu)?;
             let (off, moved) = (relative(&self.tempered, &weights)?, relative(&self.tempered, &self.base)?);
-            let note = format!("a head a layer; the plan moves logits by {moved:.1e} of the largest");
+            let note = format!("a head a layer; the plan moves logits by {} of the largest", short(moved));
             // A plan that moves nothing is as bad as one that moves the wrong thing.
             Ok(if moved >= MOVED { (off, note) } else { (f64::INFINITY, format!("{note}: a silent hook")) })
         };

@@ -78,6 +78,11 @@ fn rounding(model: &dyn CausalLm) -> f64 {
     }
 }
 
+/// A share as a reader likes it: 0.31, or 2.1e-4.
+fn short(x: f64) -> String {
+    if (0.01..1000.0).contains(&x) { format!("{x:.2}") } else { format!("{x:.1e}") }
+}
+
 fn values(x: &Tensor) -> Result<Vec<f32>> {
     x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }

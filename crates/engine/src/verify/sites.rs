@@ -9,7 +9,7 @@ use headtemper_model::CausalLm;
 use super::{
     Check, Found, difference,
     feed::{in_pieces, in_rows, is_small, length, scale, tokens},
-    relative,
+    relative, short,
 };
 
 /// Rows that try heads together.
@@ -107,7 +107,7 @@ fn effects_found(model: &dyn CausalLm) -> Result<Found> {
     let (least, name) = weakest;
     let mut note = format!("{} of {} heads alone, and all at once; ", tried.len(), spec.slots().len());
     match &idle[..] {
-        [] => write!(note, "the weakest, {name}, moves a token by {least:.1e}"),
+        [] => write!(note, "the weakest, {name}, moves a token by {}", short(least)),
         [one] => write!(note, "{one} leaves a token as it was"),
         [first, rest @ ..] => write!(note, "{first} and {} more leave a token as it was", rest.len()),
     }
