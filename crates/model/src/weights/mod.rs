@@ -231,7 +231,7 @@ impl Weights {
     /// If it is missing or has another shape.
     pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
         let table = match &self.source {
-            Source::Random(random) => Table::random(random.clone(), name, rows, columns),
+            Source::Random(random) => Table::random(*random, name, rows, columns),
             Source::Shapes => Table::random(Random::new(0), name, rows, columns),
             _ => {
                 let stored = self.expect(name, &[rows, columns])?;
