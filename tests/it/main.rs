@@ -18,3 +18,4 @@ mod real;
 mod shapes;
 mod sites;
 mod text;
+mod verify;

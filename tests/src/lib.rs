@@ -1,17 +1,13 @@
 //! Helpers shared by the integration tests: the golden files, and models built from them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "in a test a surprise is a failure, and the measured share is shown"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
-use std::{collections::HashMap, path::PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Tap, Tee};
+use headtemper_engine::verify;
+use headtemper_hook::{HeadPlan, Recorder, Tap};
 use headtemper_model::{CausalLm, Checkpoint, load};
-use serde_json::Value;
 
 /// A directory of the golden files that `scripts/golden/` made with transformers.
 pub fn golden_dir(name: &str) -> PathBuf {
@@ -21,12 +17,15 @@ pub fn golden_dir(name: &str) -> PathBuf {
 /// One tiny model of each architecture.
 pub const FAMILIES: [&str; 4] = ["llama", "qwen3", "qwen3_5", "gemma4"];
 
-/// What transformers computed for one model.
-pub struct Golden {
-    /// Tensors by name; the layout is described in `scripts/golden/common.py`.
-    pub tensors: HashMap<String, Tensor>,
-    /// Sequences, plans, versions.
-    pub meta: Value,
+/// The golden file of a directory in this repository; what it lacks is a failure of the test.
+pub struct Golden(verify::Golden);
+
+impl std::ops::Deref for Golden {
+    type Target = verify::Golden;
+
+    fn deref(&self) -> &verify::Golden {
+        &self.0
+    }
 }
 
 impl Golden {
@@ -37,51 +36,22 @@ impl Golden {
 
     /// Reads another pair of files of a golden directory.
     pub fn read_file(name: &str, stem: &str) -> Self {
-        let dir = golden_dir(name);
-        let tensors = candle_core::safetensors::load(dir.join(format!("{stem}.safetensors")), &Device::Cpu)
-            .expect("the golden file is in the repository");
-        let text =
-            std::fs::read_to_string(dir.join(format!("{stem}.json"))).expect("the golden file is in the repository");
-        Self { tensors, meta: serde_json::from_str(&text).expect("golden.json is JSON") }
+        Self(verify::Golden::read(&golden_dir(name).join(format!("{stem}.safetensors"))).unwrap())
     }
 
     /// A tensor by name.
     pub fn get(&self, name: &str) -> &Tensor {
-        self.tensors.get(name).unwrap_or_else(|| panic!("the golden file has no tensor '{name}'"))
+        self.0.get(name).unwrap()
     }
 
     /// A tensor of token ids.
     pub fn ids(&self, name: &str) -> Vec<u32> {
-        let ids = self.get(name).to_vec1::<i64>().expect("ids are i64");
-        ids.into_iter().map(|id| id as u32).collect()
+        self.0.ids(name).unwrap()
     }
 
-    /// The tempering sets of which results are stored.
-    pub fn sets(&self) -> Vec<String> {
-        let stored = |set: &&String| self.tensors.contains_key(&format!("seq0.{set}.logits"));
-        self.meta["sets"].as_object().expect("sets").keys().filter(stored).cloned().collect()
-    }
-
-    /// A plan of the golden file: `sets[name]` is a list of `[layer, head, lambda]`.
+    /// A plan of the golden file.
     pub fn plan(&self, set: &str) -> HeadPlan {
-        let list = self.meta["sets"][set].as_array().unwrap_or_else(|| panic!("no set '{set}'"));
-        let entry = |e: &Value| {
-            let (layer, head) = (e[0].as_u64().unwrap() as usize, e[1].as_u64().unwrap() as usize);
-            let linear = self.meta["layers"][layer]["proj"] == "out_proj";
-            let at = if linear { HeadRef::value(layer, head) } else { HeadRef::query(layer, head) };
-            (at, e[2].as_f64().unwrap_or_else(|| set_lambda(set)) as f32)
-        };
-        HeadPlan::new(list.iter().map(entry)).expect("golden plans are valid")
-    }
-}
-
-/// The λ of a set, where the file gives only layer and head.
-fn set_lambda(set: &str) -> f64 {
-    match set {
-        "half" => 0.5,
-        "zero" => 0.0,
-        "one" => 1.0,
-        other => panic!("set '{other}' has no lambda of its own"),
+        self.0.plan(set).unwrap()
     }
 }
 
@@ -92,38 +62,7 @@ pub fn golden_model(name: &str) -> Box<dyn CausalLm> {
 
 /// A whole sequence through the model at once: what every site saw, and the logits of all positions.
 pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) -> (Recorder, Tensor) {
-    let mut recorder = Recorder::default();
-    let batch = Batch::single(ids.len());
-    let mut cache = model.new_cache(1, ids.len()).unwrap();
-    let ids = Tensor::new(ids, &Device::Cpu).unwrap();
-    let hidden = match plan {
-        None => model.forward(&ids, &batch, &mut cache, &mut recorder),
-        Some(plan) => {
-            let mut scale =
-                HeadScale::compile(std::slice::from_ref(plan), model.spec(), DType::F32, &Device::Cpu).unwrap();
-            let result = model.forward(&ids, &batch, &mut cache, &mut Tee(vec![&mut scale, &mut recorder]));
-            scale.check_fired().expect("a planned head fires");
-            result
-        }
-    };
-    let logits = model.logits(&hidden.unwrap()).unwrap();
-    (recorder, logits)
-}
-
-/// Greedy tokens with the cache, `n` of them, whatever they are.
-pub fn greedy(model: &dyn CausalLm, ids: &[u32], n: usize, tap: &mut dyn Tap) -> Vec<u32> {
-    let mut cache = model.new_cache(1, ids.len() + n).unwrap();
-    let (mut out, mut input, mut start) = (Vec::new(), ids.to_vec(), 0);
-    while out.len() < n {
-        let batch = Batch::new(vec![headtemper_hook::Span { slot: 0, start, len: input.len(), row: 0 }]);
-        let hidden = model.forward(&Tensor::new(&input[..], &Device::Cpu).unwrap(), &batch, &mut cache, tap).unwrap();
-        let last = hidden.narrow(0, input.len() - 1, 1).unwrap();
-        let next = model.logits(&last).unwrap().argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];
-        start += input.len();
-        input = vec![next];
-        out.push(next);
-    }
-    out
+    verify::read_through(model, ids, plan).unwrap()
 }
 
 /// Largest absolute difference of two tensors of one shape.
@@ -160,14 +99,6 @@ pub fn temper() -> std::process::Command {
 
 /// Feeds a sequence through the model in pieces: the final hidden states of all its tokens, `[n, d]`.
 pub fn in_pieces(model: &dyn CausalLm, ids: &[u32], pieces: &[usize], tap: &mut dyn Tap) -> Tensor {
-    let mut cache = model.new_cache(1, ids.len()).unwrap();
-    let (mut start, mut out) = (0, Vec::new());
-    for &len in pieces {
-        let batch = Batch::new(vec![headtemper_hook::Span { slot: 0, start, len, row: 0 }]);
-        let part = Tensor::new(&ids[start..start + len], &Device::Cpu).unwrap();
-        out.push(model.forward(&part, &batch, &mut cache, tap).unwrap());
-        start += len;
-    }
-    assert_eq!(start, ids.len(), "the pieces make up the sequence");
-    Tensor::cat(&out, 0).unwrap()
+    assert_eq!(pieces.iter().sum::<usize>(), ids.len(), "the pieces make up the sequence");
+    verify::in_pieces(model, ids, pieces, tap).unwrap()
 }

@@ -32,6 +32,10 @@ pub(crate) enum Command {
     Export(Export),
     /// Measure prefill and decode speed of a model on this machine
     Bench(Bench),
+    /// Prove that a model computes what it should on this machine: hooks, batches, cache, parity
+    Verify(Verify),
+    /// What this machine and this build have, and whether tiny models compute what they should on it
+    Doctor(Doctor),
 }
 
 /// Which model, and how it is run.
@@ -387,6 +391,30 @@ pub(crate) struct Bench {
     pub(crate) repeat: usize,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper verify`
+#[derive(ClapArgs)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) model: NamedModelArgs,
+    /// What transformers computed for this model: golden.safetensors, with golden.json beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) golden: Option<PathBuf>,
+    /// Skip the law that reads the weights once more, with a plan folded into them
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// One JSON object on stdout instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper doctor`
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,8 +7,11 @@ use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
 use headtemper_model::{CausalLm, Checkpoint};
 
 use crate::{
-    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, identity::sha256_settings,
-    locate::locate, prompt, texts::Texts,
+    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
+    identity::sha256_settings,
+    locate::{Located, locate},
+    prompt,
+    texts::Texts,
 };
 
 /// Which model to open, and how.
@@ -37,6 +40,7 @@ pub struct Engine {
     tokenizer: TextTokenizer,
     template: Option<ChatTemplate>,
     identity: Identity,
+    checkpoint: Checkpoint,
     path: PathBuf,
     note: Option<String>,
 }
@@ -91,7 +95,8 @@ impl Engine {
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        Ok(Self { model, stop, tokenizer, template, identity, path: located.path, note: located.note })
+        let Located { checkpoint, path, note, .. } = located;
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
     }
 
     /// The geometry.
@@ -102,6 +107,11 @@ impl Engine {
     /// What exactly this is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What the model was loaded from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
     /// What a user should know about how the model was found, such as that the hub could not be reached.

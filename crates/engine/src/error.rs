@@ -88,6 +88,14 @@ pub enum EngineError {
         /// What would have been allowed.
         allowed: &'static str,
     },
+    /// A golden file cannot be read, or lacks something.
+    #[error("golden file {}: {why}", path.display())]
+    Golden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The device cannot be used.
     #[error("device '{asked}' cannot be used: {why}")]
     Device {
@@ -125,6 +133,10 @@ impl EngineError {
                     .into(),
             ),
             Self::NoTemplate { .. } => Some("give --raw to feed the prompt as it is".into()),
+            Self::Golden { .. } => Some(
+                "a golden file is golden.safetensors with golden.json beside it; scripts/golden/common.py describes both"
+                    .into(),
+            ),
             Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
             _ => None,
         }

@@ -19,6 +19,7 @@ mod sample;
 mod stop;
 mod texts;
 mod tokenizer;
+pub mod verify;
 
 pub use capture::{CaptureRequest, CaptureRow, Captured, HeadsWanted};
 pub use chat::{ChatTemplate, Message};

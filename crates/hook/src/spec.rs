@@ -87,6 +87,7 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
     fn is_query(&self) -> bool {
         *self == Self::Query
     }

@@ -196,6 +196,14 @@ pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) ->
     build(&checkpoint.config()?, &mut weights)
 }
 
+/// A model of a configuration with f32 weights from a seeded generator; nothing is read from the disk.
+///
+/// # Errors
+/// If the device has no room for it.
+pub fn random(config: &Config, seed: u64, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    build(config, &mut Weights::random(seed, device))
+}
+
 fn build(config: &Config, weights: &mut Weights) -> Loaded<Box<dyn CausalLm>> {
     Ok(match config {
         Config::Llama(config) => Box::new(models::llama::Llama::load(config, weights)?),

@@ -3,8 +3,10 @@
 pub(crate) mod attribute;
 pub(crate) mod bench;
 pub(crate) mod capture;
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod run;
 pub(crate) mod sweep;
+pub(crate) mod verify;

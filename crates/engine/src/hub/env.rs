@@ -14,7 +14,7 @@ pub(super) const HUB: &str = "https://huggingface.co";
 pub struct HubEnv {
     /// The cache: the directory with the `models--owner--name` folders.
     pub cache: PathBuf,
-    /// The hub's address if it is not `https://huggingface.co`.
+    /// The hub's address if it is not `https://huggingface.co`; see [`HubEnv::endpoint`].
     pub endpoint: Option<String>,
     /// Access token for private and gated models.
     pub token: Option<String>,
@@ -57,7 +57,8 @@ impl HubEnv {
         })
     }
 
-    pub(super) fn endpoint(&self) -> &str {
+    /// The address of the hub that is asked.
+    pub fn endpoint(&self) -> &str {
         self.endpoint.as_deref().unwrap_or(HUB).trim_end_matches('/')
     }
 }

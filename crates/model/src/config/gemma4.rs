@@ -211,7 +211,7 @@ impl Gemma4Config {
             check_heads(path, self.heads, layer.kv_heads, layer.head_dim)?;
             if index >= self.first_shared {
                 let shared = self.keys_of(index).map(|own| self.layers[own]);
-                if !shared.is_some_and(|own| (own.head_dim, own.kv_heads) == (layer.head_dim, layer.kv_heads)) {
+                if shared.is_none_or(|own| (own.head_dim, own.kv_heads) != (layer.head_dim, layer.kv_heads)) {
                     return Err(malformed(path, format!("layer {index} has no earlier layer to share keys with")));
                 }
             }

@@ -46,7 +46,15 @@ impl Config {
     /// If it cannot be read, lacks a key, or names an architecture we do not have.
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
         let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
-        let root: Map<String, Value> = serde_json::from_str(&text).map_err(|e| ModelError::Malformed {
+        Self::from_json(&text, path)
+    }
+
+    /// Reads the text of a `config.json`; `path` names it in errors.
+    ///
+    /// # Errors
+    /// If it is no JSON object, lacks a key, or names an architecture we do not have.
+    pub fn from_json(text: &str, path: &Path) -> Result<Self, ModelError> {
+        let root: Map<String, Value> = serde_json::from_str(text).map_err(|e| ModelError::Malformed {
             path: path.into(),
             kind: "config.json",
             why: e.to_string(),

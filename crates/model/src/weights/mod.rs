@@ -88,13 +88,18 @@ impl Weights {
             }
             Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
         };
-        Ok(Self { prefix, ..Self::of(source, checkpoint, dtype.unwrap_or(native), device) })
+        Ok(Self { prefix, ..Self::of(source, checkpoint.path().into(), dtype.unwrap_or(native), device) })
     }
 
-    fn of(source: Source, checkpoint: &Checkpoint, held: DType, device: &Device) -> Self {
+    /// Weights in f32 from a seeded generator.
+    pub(crate) fn random(seed: u64, device: &Device) -> Self {
+        Self::of(Source::Random(Random::new(seed)), "random weights".into(), DType::F32, device)
+    }
+
+    fn of(source: Source, path: PathBuf, held: DType, device: &Device) -> Self {
         Self {
             source,
-            path: checkpoint.path().into(),
+            path,
             held,
             device: device.clone(),
             prefix: PREFIXES[0],
@@ -113,7 +118,7 @@ impl Weights {
 
     /// Weights that need not exist.
     pub(crate) fn imagined(checkpoint: &Checkpoint) -> Self {
-        Self { dry: true, ..Self::of(Source::None, checkpoint, DType::F32, &Device::Cpu) }
+        Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), DType::F32, &Device::Cpu) }
     }
 
     /// What matrices are held in.

@@ -1,0 +1,325 @@
+//! Parity with transformers: what it computed for a model, read from a golden file, against what we compute.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef, ModelSpec, Recorder, Site};
+use headtemper_model::CausalLm;
+use serde_json::Value;
+
+use super::{
+    Check, difference,
+    feed::{greedy, read_through, scale},
+};
+use crate::{EngineError, Result};
+
+/// Llama against transformers 5.17, f32: absolute, on every logit, hidden state and z. Transformers' own spread (eager,
+/// SDPA, f64 weights) is 1.9e-5 on logits.
+const LLAMA: f64 = 1e-4;
+/// Qwen3; transformers' own spread is 1.7e-5.
+const QWEN3: f64 = 1e-4;
+/// Qwen3.5; transformers' own spread, the recurrence beside its chunks included, is 3.9e-4.
+const QWEN35: f64 = 2e-3;
+/// Gemma 4; transformers' own spread is 2.3e-4.
+const GEMMA4: f64 = 1e-3;
+/// f32 on another device than the CPU.
+const DEVICE: f64 = 5e-3;
+
+/// What a model may differ from transformers.
+pub fn tolerance(spec: &ModelSpec) -> f64 {
+    match spec.architecture.as_str() {
+        "qwen3" => QWEN3,
+        "qwen3_5" => QWEN35,
+        "gemma4" => GEMMA4,
+        _ => LLAMA,
+    }
+}
+
+/// What transformers computed for one model; `scripts/golden/common.py` describes the layout.
+pub struct Golden {
+    /// Tensors by name.
+    pub tensors: HashMap<String, Tensor>,
+    /// Sequences, plans, versions.
+    pub meta: Value,
+    path: PathBuf,
+}
+
+impl Golden {
+    /// Reads a `.safetensors` file and the `.json` file of the same name beside it.
+    ///
+    /// # Errors
+    /// If either is missing or malformed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let fail = |path: &Path, why: String| EngineError::Golden { path: path.into(), why };
+        let bytes = std::fs::read(path).map_err(|e| fail(path, e.to_string()))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|e| fail(path, format!("not a safetensors file: {e}")))?;
+        let json = path.with_extension("json");
+        let text = std::fs::read_to_string(&json).map_err(|e| fail(&json, e.to_string()))?;
+        let meta = serde_json::from_str(&text).map_err(|e| fail(&json, format!("not JSON: {e}")))?;
+        Ok(Self { tensors, meta, path: path.into() })
+    }
+
+    fn lacks(&self, what: &str) -> EngineError {
+        EngineError::Golden { path: self.path.clone(), why: format!("it has no {what}") }
+    }
+
+    /// A tensor by name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).ok_or_else(|| self.lacks(&format!("tensor '{name}'")))
+    }
+
+    /// A tensor of token ids.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn ids(&self, name: &str) -> Result<Vec<u32>> {
+        Ok(self.get(name)?.to_vec1::<i64>()?.into_iter().map(|id| id as u32).collect())
+    }
+
+    /// Of every sequence, whether its last position alone is stored.
+    fn sequences(&self) -> Result<Vec<bool>> {
+        let list = self.meta["sequences"].as_array().filter(|list| !list.is_empty());
+        let list = list.ok_or_else(|| self.lacks("list 'sequences' in its .json"))?;
+        let final_only = |s: &Value| s["final_only"].as_bool().ok_or_else(|| self.lacks("'final_only' of a sequence"));
+        list.iter().map(final_only).collect()
+    }
+
+    /// The tempering sets of which results are stored.
+    pub fn sets(&self) -> Vec<String> {
+        let stored = |set: &&String| self.tensors.contains_key(&format!("seq0.{set}.logits"));
+        self.meta["sets"].as_object().into_iter().flat_map(serde_json::Map::keys).filter(stored).cloned().collect()
+    }
+
+    /// A plan: `sets[name]` is a list of `[layer, head, lambda]`, without λ where the set's name says it.
+    ///
+    /// # Errors
+    /// If there is no such set, or it is no plan.
+    pub fn plan(&self, set: &str) -> Result<HeadPlan> {
+        let lacks = || self.lacks(&format!("set '{set}' of [layer, head, lambda] in its .json"));
+        let entry = |e: &Value| {
+            let (layer, head) = (e[0].as_u64()? as usize, e[1].as_u64()? as usize);
+            let linear = self.meta["layers"][layer]["proj"] == "out_proj";
+            let kind = if linear { HeadKind::Value } else { HeadKind::Query };
+            Some((HeadRef { layer, head, kind }, e[2].as_f64().or_else(|| set_lambda(set))? as f32))
+        };
+        let list = self.meta["sets"][set].as_array().ok_or_else(lacks)?;
+        let entries: Option<Vec<_>> = list.iter().map(entry).collect();
+        Ok(HeadPlan::new(entries.ok_or_else(lacks)?)?)
+    }
+
+    /// Compares a model with all that is stored: logits, the residual stream after every layer, every z, the final norm,
+    /// every tempering set, and greedy tokens. A check a quantity, with the worst of all sequences and layers.
+    ///
+    /// # Errors
+    /// If the file lacks something, or the model's activations are not f32, as the file's are.
+    pub fn checks(&self, model: &dyn CausalLm) -> Result<Vec<Check>> {
+        if model.activations() != DType::F32 {
+            let found = model.activations().as_str().into();
+            return Err(EngineError::Setting {
+                name: "dtype",
+                found,
+                allowed: "f32 to be compared with a golden file",
+            });
+        }
+        let geometry = self.geometry(model.spec())?;
+        if geometry.failed() {
+            return Ok(vec![geometry]);
+        }
+        let mut parity = Parity::default();
+        for (i, final_only) in self.sequences()?.into_iter().enumerate() {
+            self.compare_sequence(model, i, final_only, &mut parity)?;
+            for set in self.sets() {
+                self.compare_set(model, i, &set, &mut parity)?;
+            }
+        }
+        let family = tolerance(model.spec());
+        let allowed = if model.device().is_cpu() { family } else { family.max(DEVICE) };
+        Ok(std::iter::once(geometry).chain(parity.checks(allowed)).collect())
+    }
+
+    /// Whether the file is of a model of this geometry; the rest would be noise.
+    fn geometry(&self, spec: &ModelSpec) -> Result<Check> {
+        let layers = self.meta["layers"].as_array().ok_or_else(|| self.lacks("list 'layers' in its .json"))?;
+        let theirs = |layer: usize| -> String {
+            layers.get(layer).map_or("nothing".into(), |l| {
+                format!("{} heads x {} into {}", l["heads"], l["head_dim"], l["proj"].as_str().unwrap_or_default())
+            })
+        };
+        let ours = |layer: usize| -> String {
+            spec.layers.get(layer).map_or("nothing".into(), |l| {
+                let proj = if l.kind() == HeadKind::Value { "out_proj" } else { "o_proj" };
+                format!("{} heads x {} into {proj}", l.heads.count, l.heads.dim)
+            })
+        };
+        let places = layers.len().max(spec.layers.len());
+        let wrong: Vec<usize> = (0..places).filter(|&layer| ours(layer) != theirs(layer)).collect();
+        let hidden = self.get("seq0.last_layer_out")?.dims1()?;
+        let vocab = self.get("seq0.logits")?.dims().last().copied().unwrap_or(0);
+        let (widths, measured) = ((spec.d_model, spec.vocab) == (hidden, vocab), wrong.len());
+        let (measured, note) = match wrong.first() {
+            None if widths => (0, format!("{} layers", layers.len())),
+            None => (1, format!("d_model {}, vocabulary {}; the file has {hidden}, {vocab}", spec.d_model, spec.vocab)),
+            Some(&at) => (measured, format!("layer {at} has {}, in the file {}", ours(at), theirs(at))),
+        };
+        Ok(Check::of("golden geometry", 0.0, Ok((measured as f64, note))))
+    }
+
+    fn compare_sequence(&self, model: &dyn CausalLm, i: usize, final_only: bool, parity: &mut Parity) -> Result<()> {
+        let ids = self.ids(&format!("seq{i}.input_ids"))?;
+        let last = |x: &Tensor| x.get(x.dim(0)? - 1);
+        let pick = |x: &Tensor| if final_only { last(x) } else { Ok(x.clone()) };
+        let (record, logits) = read_through(model, &ids, None)?;
+        parity.compare(Quantity::Logits, &format!("seq{i}"), &pick(&logits)?, self.get(&format!("seq{i}.logits"))?)?;
+        let hidden = self.get(&format!("seq{i}.hidden_states"))?;
+        let layers = model.spec().layers.len();
+        for site in model.spec().sites() {
+            let at = format!("seq{i} {site}");
+            let Some(x) = seen(&record, site) else {
+                parity.never(Quantity::of(site), &at);
+                continue;
+            };
+            match site {
+                Site::Z(layer) | Site::LinearZ(layer) => {
+                    let theirs = self.get(&format!("seq{i}.o_in.{layer}"))?;
+                    parity.compare(Quantity::of(site), &at, &pick(&x.flatten_from(1)?)?, theirs)?;
+                }
+                Site::ResidPost(layer) if layer + 1 < layers => {
+                    parity.compare(Quantity::Residual, &at, &pick(x)?, &hidden.get(layer + 1)?)?;
+                }
+                Site::ResidPost(_) => {
+                    let theirs = self.get(&format!("seq{i}.last_layer_out"))?;
+                    parity.compare(Quantity::Residual, &at, &last(x)?, theirs)?;
+                }
+                Site::FinalNorm => parity.compare(Quantity::Norm, &at, &pick(x)?, &hidden.get(layers)?)?,
+            }
+        }
+        let theirs = self.ids(&format!("seq{i}.greedy"))?;
+        parity.tokens(&format!("seq{i}"), &greedy(model, &ids, theirs.len(), &mut ())?, &theirs);
+        Ok(())
+    }
+
+    fn compare_set(&self, model: &dyn CausalLm, i: usize, set: &str, parity: &mut Parity) -> Result<()> {
+        let (ids, plan) = (self.ids(&format!("seq{i}.input_ids"))?, self.plan(set)?);
+        let at = format!("seq{i} {set}");
+        let last = |x: &Tensor| x.get(ids.len() - 1);
+        let (record, logits) = read_through(model, &ids, Some(&plan))?;
+        let theirs = self.get(&format!("seq{i}.{set}.logits"))?;
+        let ours = if theirs.rank() == 1 { last(&logits)? } else { logits };
+        parity.compare(Quantity::Tempered, &at, &ours, theirs)?;
+        match seen(&record, Site::FinalNorm) {
+            Some(x) => {
+                parity.compare(Quantity::TemperedNorm, &at, &last(x)?, self.get(&format!("seq{i}.{set}.h_last"))?)?;
+            }
+            None => parity.never(Quantity::TemperedNorm, &at),
+        }
+        let theirs = self.ids(&format!("seq{i}.{set}.greedy"))?;
+        let mut tap = scale(model, &[plan])?;
+        parity.tokens(&at, &greedy(model, &ids, theirs.len(), &mut tap)?, &theirs);
+        Ok(())
+    }
+}
+
+/// The λ of a set, where the file gives only layer and head.
+fn set_lambda(set: &str) -> Option<f64> {
+    match set {
+        "half" => Some(0.5),
+        "zero" => Some(0.0),
+        "one" => Some(1.0),
+        _ => None,
+    }
+}
+
+/// What a site saw, if it fired once.
+fn seen(record: &Recorder, site: Site) -> Option<&Tensor> {
+    let mut seen = record.0.iter().filter(|(at, _)| *at == site).map(|(_, x)| x);
+    seen.next().filter(|_| seen.next().is_none())
+}
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Quantity {
+    Logits,
+    Residual,
+    Z,
+    LinearZ,
+    Norm,
+    Tempered,
+    TemperedNorm,
+    Greedy,
+}
+
+impl Quantity {
+    fn of(site: Site) -> Self {
+        match site {
+            Site::Z(_) => Self::Z,
+            Site::LinearZ(_) => Self::LinearZ,
+            Site::ResidPost(_) => Self::Residual,
+            Site::FinalNorm => Self::Norm,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Logits => "golden logits",
+            Self::Residual => "golden residual stream",
+            Self::Z => "golden z",
+            Self::LinearZ => "golden delta-net z",
+            Self::Norm => "golden final norm",
+            Self::Tempered => "golden tempered logits",
+            Self::TemperedNorm => "golden tempered h_last",
+            Self::Greedy => "golden greedy tokens",
+        }
+    }
+}
+
+/// The worst of each quantity, where it was found, and how many were compared.
+#[derive(Default)]
+struct Parity(std::collections::BTreeMap<Quantity, (f64, String, usize)>);
+
+impl Parity {
+    fn note(&mut self, what: Quantity, off: f64, at: String) {
+        let (worst, place, compared) = self.0.entry(what).or_default();
+        *compared += 1;
+        if off > *worst || place.is_empty() {
+            (*worst, *place) = (off, at);
+        }
+    }
+
+    fn compare(&mut self, what: Quantity, at: &str, ours: &Tensor, theirs: &Tensor) -> Result<()> {
+        let off = difference(&ours.to_device(&Device::Cpu)?, theirs)?;
+        let shapes = format!("{at}: shape {:?}, in the file {:?}", ours.dims(), theirs.dims());
+        self.note(what, off, if ours.dims() == theirs.dims() { at.into() } else { shapes });
+        Ok(())
+    }
+
+    /// A site that did not fire once.
+    fn never(&mut self, what: Quantity, at: &str) {
+        self.note(what, f64::INFINITY, format!("{at} did not fire once"));
+    }
+
+    /// Greedy tokens: any other one is wrong, and what follows it says nothing more.
+    fn tokens(&mut self, at: &str, ours: &[u32], theirs: &[u32]) {
+        let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+        let place = if same == theirs.len() { at.into() } else { format!("{at}: another from token {same} on") };
+        self.note(Quantity::Greedy, (theirs.len() - same) as f64, place);
+    }
+
+    fn checks(self, allowed: f64) -> impl Iterator<Item = Check> {
+        self.0.into_iter().map(move |(what, (worst, at, compared))| {
+            let greedy = what == Quantity::Greedy;
+            let note = if worst == 0.0 {
+                format!("{compared} compared")
+            } else {
+                format!("{compared} compared, worst at {at}")
+            };
+            Check::of(what.name(), if greedy { 0.0 } else { allowed }, Ok((worst, note)))
+        })
+    }
+}

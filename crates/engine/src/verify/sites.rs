@@ -1,0 +1,116 @@
+//! The laws of hooks: sites fire, plans are counted, every head does something.
+
+use std::fmt::Write as _;
+
+use candle_core::Result;
+use headtemper_hook::{HeadPlan, HeadRef, ModelSpec, Recorder, Site};
+use headtemper_model::CausalLm;
+
+use super::{
+    Check, Found, difference,
+    feed::{in_pieces, in_rows, is_small, length, scale, tokens},
+    relative, short,
+};
+
+/// Rows that try heads together.
+const ROWS: usize = 32;
+
+/// A prefill and two decode steps.
+fn pieces(spec: &ModelSpec) -> [usize; 3] {
+    [length(spec) - 2, 1, 1]
+}
+
+/// Every site fires once a forward, in order, with the shape that the geometry says: in prefill and in decode.
+pub fn sites(model: &dyn CausalLm) -> Check {
+    Check::of("sites fire once, in order", 0.0, sites_found(model))
+}
+
+fn sites_found(model: &dyn CausalLm) -> Result<Found> {
+    let spec = model.spec();
+    let (pieces, mut recorder) = (pieces(spec), Recorder::default());
+    in_pieces(model, &tokens(spec, length(spec), 9), &pieces, &mut recorder)?;
+    let shape = |site: Site, n: usize| match site.head_layer() {
+        Some(layer) => vec![n, spec.layers[layer].heads.count, spec.layers[layer].heads.dim],
+        None => vec![n, spec.d_model],
+    };
+    let of_forward = |n: usize| spec.sites().into_iter().map(move |site| (site, shape(site, n)));
+    let expected: Vec<_> = pieces.into_iter().flat_map(of_forward).collect();
+    let fired: Vec<_> = recorder.0.iter().map(|(site, x)| (*site, x.dims().to_vec())).collect();
+    let places = expected.len().max(fired.len());
+    let wrong: Vec<usize> = (0..places).filter(|&i| expected.get(i) != fired.get(i)).collect();
+    let told =
+        |at: Option<&(Site, Vec<usize>)>| at.map_or("nothing".into(), |(site, shape)| format!("{site} {shape:?}"));
+    let note = match wrong.first() {
+        None => format!("{} sites in each of {} forwards", spec.sites().len(), pieces.len()),
+        Some(&i) => format!("{} where {} should be", told(fired.get(i)), told(expected.get(i))),
+    };
+    Ok((wrong.len() as f64, note))
+}
+
+/// Every planned head fires on every token it is fed, decode steps included.
+pub fn fired(model: &dyn CausalLm) -> Check {
+    Check::of("planned heads fire on every token", 0.0, fired_found(model))
+}
+
+fn fired_found(model: &dyn CausalLm) -> Result<Found> {
+    let spec = model.spec();
+    let n = length(spec);
+    let mut tap = scale(model, &[HeadPlan::uniform(&spec.slots(), 0.5).map_err(candle_core::Error::wrap)?])?;
+    in_pieces(model, &tokens(spec, n, 10), &pieces(spec), &mut tap)?;
+    let wrong: Vec<_> = tap.fired()[0].iter().filter(|&(_, &count)| count != n as u64).collect();
+    let note = match wrong.first() {
+        None => format!("{} heads on {n} tokens", spec.slots().len()),
+        Some((at, count)) => format!("{at} fired on {count} of {n} tokens"),
+    };
+    Ok((wrong.len() as f64, note))
+}
+
+/// Every head, scaled alone by -1, changes the final hidden state of every token, read or decoded. Of a large model the
+/// first and the last head of every layer are tried; and all heads at once.
+pub fn effects(model: &dyn CausalLm) -> Check {
+    Check::of("every head changes every token", 0.0, effects_found(model))
+}
+
+fn effects_found(model: &dyn CausalLm) -> Result<Found> {
+    let spec = model.spec();
+    let ids = tokens(spec, 4.min(spec.context), 11);
+    let ends = |layer| {
+        let mut heads: Vec<HeadRef> = spec.heads_of(layer).collect();
+        heads.drain(1..heads.len().max(2) - 1);
+        heads
+    };
+    let tried =
+        if is_small(spec) { spec.slots() } else { (0..spec.layers.len()).flat_map(ends).collect::<Vec<HeadRef>>() };
+    let alone = tried.iter().map(|&at| (at.to_string(), vec![at]));
+    let all: Vec<_> = alone.chain([("all heads".to_string(), spec.slots())]).collect();
+    let (mut idle, mut weakest) = (Vec::new(), (f64::INFINITY, String::new()));
+    for group in all.chunks(ROWS) {
+        let plans = group.iter().map(|(_, heads)| HeadPlan::uniform(heads, -1.0));
+        let plans = std::iter::once(Ok(HeadPlan::none())).chain(plans).collect::<std::result::Result<Vec<_>, _>>();
+        let plans = plans.map_err(candle_core::Error::wrap)?;
+        let rows: Vec<_> = (0..plans.len()).map(|row| (row, &ids[..])).collect();
+        let hidden = in_rows(model, &rows, 1, &mut scale(model, &plans)?)?;
+        for (tempered, (name, _)) in hidden[1..].iter().zip(group) {
+            let mut least = f64::INFINITY;
+            for token in 0..ids.len() {
+                let (ours, base) = (tempered.get(token)?, hidden[0].get(token)?);
+                least = least.min(if difference(&ours, &base)? > 0.0 { relative(&ours, &base)? } else { 0.0 });
+            }
+            if least == 0.0 {
+                idle.push(name.clone());
+            }
+            if least < weakest.0 {
+                weakest = (least, name.clone());
+            }
+        }
+    }
+    let (least, name) = weakest;
+    let mut note = format!("{} of {} heads alone, and all at once; ", tried.len(), spec.slots().len());
+    match &idle[..] {
+        [] => write!(note, "the weakest, {name}, moves a token by {}", short(least)),
+        [one] => write!(note, "{one} leaves a token as it was"),
+        [first, rest @ ..] => write!(note, "{first} and {} more leave a token as it was", rest.len()),
+    }
+    .expect("a string takes all");
+    Ok((idle.len() as f64, note))
+}
