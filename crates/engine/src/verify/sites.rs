@@ -71,16 +71,16 @@ pub fn effects(model: &dyn CausalLm) -> Check {
     Check::of("every head changes every token", 0.0, effects_found(model))
 }
 
+/// The heads that are tried alone.
+fn tried(spec: &ModelSpec) -> Vec<HeadRef> {
+    let at_an_end = |at: &HeadRef| at.head == 0 || at.head + 1 == spec.head_count(at.layer);
+    spec.slots().into_iter().filter(|at| is_small(spec) || at_an_end(at)).collect()
+}
+
 fn effects_found(model: &dyn CausalLm) -> Result<Found> {
     let spec = model.spec();
     let ids = tokens(spec, 4.min(spec.context), 11);
-    let ends = |layer| {
-        let mut heads: Vec<HeadRef> = spec.heads_of(layer).collect();
-        heads.drain(1..heads.len().max(2) - 1);
-        heads
-    };
-    let tried =
-        if is_small(spec) { spec.slots() } else { (0..spec.layers.len()).flat_map(ends).collect::<Vec<HeadRef>>() };
+    let tried = tried(spec);
     let alone = tried.iter().map(|&at| (at.to_string(), vec![at]));
     let all: Vec<_> = alone.chain([("all heads".to_string(), spec.slots())]).collect();
     let (mut idle, mut weakest) = (Vec::new(), (f64::INFINITY, String::new()));
@@ -113,4 +113,22 @@ fn effects_found(model: &dyn CausalLm) -> Result<Found> {
     }
     .expect("a string takes all");
     Ok((idle.len() as f64, note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::{FAMILIES, tiny};
+
+    #[test]
+    fn of_a_large_model_the_ends_of_every_layer_are_tried() -> crate::Result<()> {
+        let mut spec = tiny(FAMILIES[2].1, &candle_core::Device::Cpu)?.spec().clone();
+        assert_eq!(tried(&spec), spec.slots());
+        spec.parameters = 2_000_000_000;
+        let names: Vec<_> = tried(&spec).iter().map(ToString::to_string).collect();
+        assert_eq!(names[..4], ["L0V0", "L0V3", "L1V0", "L1V3"]);
+        assert_eq!(names[14..], ["L7H0", "L7H3"]);
+        assert_eq!(length(&spec), 20);
+        Ok(())
+    }
 }
