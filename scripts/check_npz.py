@@ -14,7 +14,7 @@ import zipfile
 import numpy
 
 META = ["model", "weights_sha256", "dtype", "device", "plan", "site", "version"]
-Z = re.compile(r"blocks\.(\d+)\.attn\.hook_z")
+Z = re.compile(r"blocks\.(\d+)\.(?:linear_)?attn\.hook_z")
 
 
 class Wrong(Exception):
@@ -78,7 +78,7 @@ def check_z(file, n, slots):
     keys = [key for key in file if key.startswith("blocks.")]
     for key in keys:
         match = Z.fullmatch(key)
-        demand(match, f"'{key}' is not blocks.LAYER.attn.hook_z")
+        demand(match, f"'{key}' is not blocks.LAYER.attn.hook_z nor blocks.LAYER.linear_attn.hook_z")
         z = rows(array(file, key, "f32", 3), n, key)
         heads = sum(layer == int(match[1]) for layer, _ in slots)
         demand(z.shape[1] == heads, f"'{key}' has {z.shape[1]} heads, the slots of that layer are {heads}")

@@ -31,9 +31,15 @@ trap 'rm -rf "$out"' EXIT
 temper=target/release/temper
 head -n 12 configs/data/questions.jsonl > "$out/items.jsonl"
 $temper capture --model tests/golden/llama --items "$out/items.jsonl" --out "$out/tiny.npz" --layers all --heads vector --logits --plan L0H1:0.5
+$temper capture --model tests/golden/qwen3_5 --items "$out/items.jsonl" --out "$out/hybrid.npz" --layers 3 --heads vector --plan L0V1:0.5
 $temper capture --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items "$out/items.jsonl" --out "$out/real.npz" --layers 0,29
 .venv/bin/python scripts/check_npz.py "$out/tiny.npz" --items "$out/items.jsonl"
+.venv/bin/python scripts/check_npz.py "$out/hybrid.npz" --items "$out/items.jsonl"
 .venv/bin/python scripts/check_npz.py "$out/real.npz" --items "$out/items.jsonl"
+
+step "what this machine has, and whether it computes what it should"
+$temper doctor
+$temper verify models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 step "the main job on 40 questions, then again: nothing may be done twice"
 run="$temper run configs/quickstart.toml --limit 40 --out $out/quickstart"

@@ -9,6 +9,7 @@
 mod bad_input;
 mod cli;
 mod export;
+mod families;
 mod gguf;
 mod golden;
 mod hub;

@@ -80,11 +80,7 @@ impl Gemma4Config {
             window: keys.size("sliding_window")?,
             k_eq_v: keys.flag("attention_k_eq_v")?,
             per_layer_input,
-            softcap: if keys.has("final_logit_softcapping") {
-                Some(keys.number("final_logit_softcapping")?)
-            } else {
-                None
-            },
+            softcap: keys.number_or_null("final_logit_softcapping")?,
             vocab_size: keys.size("vocab_size")?,
             context: keys.size("max_position_embeddings")?,
             rms_norm_eps: keys.number("rms_norm_eps")?,

@@ -65,6 +65,11 @@ impl<'a> Keys<'a> {
         self.get(key, Value::as_f64, "a number")
     }
 
+    /// A number, or null where there is none; the key must be there.
+    pub(super) fn number_or_null(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        if self.value(key)?.is_null() { Ok(None) } else { Ok(Some(self.number(key)?)) }
+    }
+
     pub(super) fn flag(&self, key: &str) -> Result<bool, ModelError> {
         self.get(key, Value::as_bool, "true or false")
     }

@@ -1,0 +1,217 @@
+//! The program on Qwen3.5 and Gemma 4: captures, plans and sweeps over heads of every kind; and what makes each family
+//! what it is, probed.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use candle_core::{Device, Tensor, npy::NpzTensors};
+use headtemper_hook::Site;
+use headtemper_model::{Checkpoint, load};
+use headtemper_tests::{Golden, golden_dir, golden_model, read_through, temper, worst};
+use serde_json::{Value, json};
+
+/// Averages of z and its norms beside transformers'. Measured worst case: 1.6e-5 (2026-11-21).
+const MEANS: f32 = 1e-4;
+
+fn done(lab: &Path, line: &str) -> String {
+    let output = temper().args(line.split_whitespace()).current_dir(lab).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{line}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(lab: &Path, line: &str) -> String {
+    let output = temper().args(line.split_whitespace()).current_dir(lab).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+    stderr
+}
+
+fn items(lab: &Path, golden: &Golden) {
+    let item = |i: usize| {
+        let label = if i == 0 { "a" } else { "b" };
+        json!({"id": format!("s{i}"), "label": label, "input_ids": golden.ids(&format!("seq{i}.input_ids"))})
+            .to_string()
+    };
+    fs::write(lab.join("items.jsonl"), (0..3).map(item).collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+/// Every head's mean z and mean norm, in the arrays that its kind of layer has, are transformers'.
+#[test]
+fn captures_hold_the_heads_of_every_kind() {
+    for name in ["qwen3_5", "gemma4"] {
+        let (golden, model, lab) = (Golden::read(name), golden_model(name), tempfile::tempdir().unwrap());
+        items(lab.path(), &golden);
+        let dir = golden_dir(name).display().to_string();
+        done(lab.path(), &format!("capture --model {dir} --items items.jsonl --out c.npz --layers all --heads vector"));
+        let npz = NpzTensors::new(lab.path().join("c.npz")).unwrap();
+        let array = |name: &str| npz.get(name).unwrap().unwrap_or_else(|| panic!("no array '{name}'"));
+        let spec = model.spec();
+        for i in 0..3 {
+            for (layer, l) in spec.layers.iter().enumerate() {
+                let z = golden.get(&format!("seq{i}.o_in.{layer}"));
+                let (tokens, heads) = (z.dim(0).unwrap(), l.heads);
+                let read = tokens.min(32);
+                let z = z.narrow(0, tokens - read, read).unwrap().reshape((read, heads.count, heads.dim)).unwrap();
+                let site = spec.head_site(layer).to_string();
+                let off = worst(&array(&site).get(i).unwrap(), &z.mean(0).unwrap());
+                let norms = z.sqr().unwrap().sum(2).unwrap().sqrt().unwrap().mean(0).unwrap();
+                let slots = spec.layer_slots(layer);
+                let ours = array("head_norm").get(i).unwrap().narrow(0, slots.start, slots.len()).unwrap();
+                let off = off.max(worst(&ours, &norms));
+                println!("{name} seq{i} {site}: {off:e} of {MEANS:e}");
+                assert!(off <= MEANS, "{name} seq{i} {site}: {off:e}");
+            }
+        }
+    }
+}
+
+/// Value heads are written `V`, in plans, λ tables, attributions and sweeps; the wrong letter is refused.
+#[test]
+fn value_heads_are_named_in_every_verb() {
+    let (golden, lab) = (Golden::read("qwen3_5"), tempfile::tempdir().unwrap());
+    let (lab, model) = (lab.path(), golden_dir("qwen3_5").display().to_string());
+    items(lab, &golden);
+    let generate = |plan: &str| -> BTreeMap<String, Value> {
+        let out = done(lab, &format!("generate --model {model} --items items.jsonl --max-new-tokens 16 --plan {plan}"));
+        let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
+        out.lines().map(line).map(|row| (row["id"].as_str().unwrap().to_string(), row)).collect()
+    };
+    let plan = golden.plan("lin_half");
+    assert_eq!(plan.iter().filter(|(at, _)| at.to_string().contains('V')).count(), 2, "{plan}");
+    for i in 0..3 {
+        let expected = golden.ids(&format!("seq{i}.lin_half.greedy")).into_iter().take_while(|&id| id != 5);
+        assert_eq!(
+            generate(&plan.to_string())[&format!("s{i}")]["response_ids"],
+            json!(expected.collect::<Vec<u32>>()),
+            "s{i}"
+        );
+    }
+    // The same as a λ table, whose layers say themselves which heads they have.
+    let mut lambda = vec![1f32; 3 * 8 * 4];
+    for row in 0..3 {
+        for (at, value) in plan.iter() {
+            lambda[(row * 8 + at.layer) * 4 + at.head] = value;
+        }
+    }
+    let table = Tensor::from_vec(lambda, (3, 8, 4), &Device::Cpu).unwrap();
+    Tensor::write_npz(&[("lambda", table)], lab.join("t.npz")).unwrap();
+    assert_eq!(generate("t.npz")["s1"]["response_ids"], generate(&plan.to_string())["s1"]["response_ids"]);
+
+    let wrong = refused(lab, &format!("generate --model {model} --items items.jsonl --plan L0H0:0.5"));
+    assert!(wrong.contains("the heads of layer 0 are L0V0 to L0V3, and layers with H heads are 3, 7"), "{wrong}");
+
+    let sweep = format!("sweep --model {model} --items items.jsonl --heads all --each --lambda 1,0 --max-new-tokens 2");
+    done(lab, &format!("{sweep} --out sweep"));
+    let rows = fs::read_to_string(lab.join("sweep/rows.jsonl")).unwrap();
+    assert!(rows.contains("L2V3") && rows.contains("L7H0"), "every head of every kind has its arm");
+}
+
+/// Gemma 4: a sliding layer sees as many tokens as its window has, the token itself included.
+#[test]
+fn a_window_of_eight_is_eight_tokens() {
+    let model = golden_model("gemma4");
+    let ids: Vec<u32> = (20..40).collect();
+    let z_of = |ids: &[u32]| {
+        let (record, _) = read_through(&*model, ids, None);
+        record.0.iter().find(|(site, _)| *site == Site::Z(0)).unwrap().1.get(19).unwrap()
+    };
+    let base = z_of(&ids);
+    for (position, seen) in [(10, false), (11, false), (12, true), (18, true)] {
+        let mut other = ids.clone();
+        other[position] = 77;
+        assert_eq!(worst(&z_of(&other), &base) > 0.0, seen, "query 19 and key {position} under a window of 8");
+    }
+}
+
+/// Gemma 4: layers that share keys have none of their own, and follow those of the last layer of their kind before them.
+#[test]
+fn shared_keys_are_those_of_their_kind() {
+    let lab = tempfile::tempdir().unwrap();
+    let dir = golden_dir("gemma4_wrapper");
+    fs::copy(dir.join("config.json"), lab.path().join("config.json")).unwrap();
+    let whole = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let ids = Golden::read("gemma4").ids("seq1.input_ids");
+    // What each layer's heads see when a layer's keys are zeroed.
+    let changed = |layer: usize| -> Vec<usize> {
+        let z_of = |zeroed: bool| -> BTreeMap<Site, Tensor> {
+            let mut tensors = whole.clone();
+            if zeroed {
+                let name = format!("model.language_model.layers.{layer}.self_attn.k_proj.weight");
+                let zeros = tensors[&name].zeros_like().unwrap();
+                tensors.insert(name, zeros);
+            }
+            candle_core::safetensors::save(&tensors, lab.path().join("model.safetensors")).unwrap();
+            let checkpoint = Checkpoint::Directory(lab.path().into());
+            let model = load(&checkpoint, Some(candle_core::DType::F32), &Device::Cpu).unwrap();
+            read_through(&*model, &ids, None).0.0.into_iter().collect()
+        };
+        let (base, zeroed) = (z_of(false), z_of(true));
+        (0..8).filter(|&l| worst(&base[&Site::Z(l)], &zeroed[&Site::Z(l)]) > 0.0).collect()
+    };
+    // Layers 5 and 6 slide and read layer 3's keys, layer 7 is full and reads layer 4's.
+    assert_eq!(changed(6), [0usize; 0], "a layer that shares has keys of its own in the file, and nobody reads them");
+    assert_eq!(changed(3), [3, 4, 5, 6, 7]);
+    assert_eq!(changed(4), [4, 5, 6, 7], "through the residual stream, too");
+}
+
+/// What another variant of a family would need is refused by name.
+#[test]
+fn variants_that_are_not_ours_are_refused() {
+    let lab = tempfile::tempdir().unwrap();
+    // A key of the configuration, by its path, and what it says instead; nothing takes it out.
+    let refusal = |family: &str, path: &str, value: &Option<Value>| -> String {
+        let text = fs::read_to_string(golden_dir(family).join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        let parent = config.pointer_mut(parent).unwrap();
+        match (value, parent) {
+            (Some(value), Value::Array(list)) => list[key.parse::<usize>().unwrap()] = value.clone(),
+            (Some(value), parent) => parent[key] = value.clone(),
+            (None, parent) => drop(parent.as_object_mut().unwrap().remove(key)),
+        }
+        fs::write(lab.path().join("config.json"), config.to_string()).unwrap();
+        refused(lab.path(), "inspect config.json")
+    };
+    let set = |value: Value| Some(value);
+    for (family, path, value, parts) in [
+        ("qwen3", "/model_type", set(json!("qwen3_moe")), ["'qwen3_moe'", "supported are llama, qwen3"]),
+        ("qwen3_5_wrapper", "/model_type", set(json!("qwen3_5_moe")), ["'qwen3_5_moe'", "qwen3_5"]),
+        ("qwen3_5_wrapper", "/model_type", set(json!("qwen3_5_vision")), ["'qwen3_5_vision'", "supported are"]),
+        ("gemma4", "/enable_moe_block", set(json!(true)), ["enable_moe_block is true", "only false"]),
+        ("gemma4_wrapper", "/text_config", set(Value::Null), ["text_config is null", "an object"]),
+        ("qwen3", "/use_sliding_window", set(json!(true)), ["use_sliding_window is true", "only false"]),
+        ("qwen3", "/layer_types/2", set(json!("sliding_attention")), ["\"sliding_attention\"", "full_attention"]),
+        ("qwen3_5", "/layer_types/0", set(json!("mamba")), ["\"mamba\"", "full_attention or linear_attention"]),
+        ("gemma4", "/layer_types/0", set(json!("chunked")), ["\"chunked\"", "sliding_attention or full_attention"]),
+        ("qwen3_5", "/layer_types", set(json!(["full_attention"])), ["1 layer_types for 8 layers", "config.json"]),
+        ("qwen3_5", "/linear_num_value_heads", set(json!(3)), ["3 value heads cannot share", "2 key heads"]),
+        ("gemma4", "/num_kv_shared_layers", set(json!(7)), ["layer 2 has no earlier layer", "to share keys with"]),
+        (
+            "gemma4_wrapper",
+            "/text_config/final_logit_softcapping",
+            None,
+            ["no key", "text_config.final_logit_softcapping"],
+        ),
+        (
+            "gemma4",
+            "/rope_parameters/full_attention/rope_type",
+            set(json!("yarn")),
+            ["rope_parameters.full_attention.rope_type is \"yarn\"", "only \"proportional\""],
+        ),
+    ] {
+        let message = refusal(family, path, &value);
+        for part in parts {
+            assert!(message.contains(part), "{family} {path}: '{part}' is not in {message}");
+        }
+    }
+    // Weights of a vision tower alone
+    let tower: std::collections::HashMap<String, Tensor> =
+        candle_core::safetensors::load(golden_dir("gemma4_wrapper").join("model.safetensors"), &Device::Cpu).unwrap();
+    let tower = tower.into_iter().filter(|(name, _)| name.contains("vision_tower")).collect();
+    candle_core::safetensors::save(&tower, lab.path().join("model.safetensors")).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(golden_dir("gemma4_wrapper").join(name), lab.path().join(name)).unwrap();
+    }
+    let message = refused(lab.path(), "inspect .");
+    assert!(message.contains("has no tensor 'model.layers.0."), "{message}");
+}
