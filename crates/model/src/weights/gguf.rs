@@ -271,12 +271,9 @@ impl GgufFile {
         Ok(tensor)
     }
 
-    /// Reads a tensor in Hugging Face's layout: dequantised in f32, the converter's transform undone, then cast to
-    /// `held`.
-    pub(super) fn read(&self, name: &str, stored: &str, held: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let tensor = undo(self, name, self.dequantized(stored)?)?;
-        let tensor = if tensor.rank() == 2 { tensor.to_dtype(held)? } else { tensor };
-        Ok(tensor.to_device(device)?)
+    /// Reads a tensor in Hugging Face's layout: dequantised in f32, the converter's transform undone.
+    pub(super) fn read(&self, name: &str, stored: &str) -> Result<Tensor, ModelError> {
+        undo(self, name, self.dequantized(stored)?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Weights by their Hugging Face names, whatever they come from. Every tensor of a file is accounted for.
 
+mod buffer;
 mod gguf;
 mod gguf_names;
 mod random;
@@ -14,6 +15,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use headtemper_hook::{HeadPlan, ModelSpec};
 
+use buffer::Buffer;
 pub use gguf::GgufFile;
 pub(crate) use random::Random;
 pub(crate) use safetensors::shard_files;
@@ -146,19 +148,7 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
-        let matrix = self.plain_matrix(name, rows, columns)?;
-        let Some(factors) = self.folded.get(name) else { return Ok(matrix) };
-        let factors = Tensor::new(&factors[..], &self.device)?;
-        Ok(matrix.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(self.held)?)
-    }
-
-    fn plain_matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
-        self.expect(name, &[rows, columns])?;
-        match &self.source {
-            _ if self.dry => Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?),
-            Source::Random(random) => Ok(random.matrix(name, rows, columns, self.held, &self.device)?),
-            _ => Ok(self.read(name)?.to_dtype(self.held)?),
-        }
+        self.stacked(&[(name.to_string(), rows)], columns)
     }
 
     /// Several matrices of the same width, one above the other.
@@ -167,12 +157,41 @@ impl Weights {
     /// If one is missing or has another shape.
     pub fn stacked(&mut self, parts: &[(String, usize)], columns: usize) -> Result<Tensor, ModelError> {
         let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
-        let parts = parts.iter().map(|(name, rows)| self.matrix(name, *rows, columns));
-        let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        if self.dry {
-            return Ok(parts[0].narrow(0, 0, 1)?.broadcast_as((rows, columns))?);
+        for (name, rows) in parts {
+            self.expect(name, &[*rows, columns])?;
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        if self.dry {
+            return Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?);
+        }
+        let mut buffer = Buffer::new(self.held, rows * columns)?;
+        for (name, rows) in parts {
+            self.append(&mut buffer, name, *rows, columns)?;
+        }
+        let matrix = buffer.into_tensor((rows, columns), &self.device)?;
+        match parts {
+            [(name, _)] if self.folded.contains_key(name) => {
+                let factors = Tensor::new(&self.folded[name][..], &self.device)?;
+                Ok(matrix.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(self.held)?)
+            }
+            _ => Ok(matrix),
+        }
+    }
+
+    fn append(&self, buffer: &mut Buffer, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
+        let stored = self.stored_name(name);
+        match &self.source {
+            Source::Safetensors(shards) => shards.append(&stored, buffer),
+            Source::Gguf(file) => {
+                let values = file.read(name, &stored)?.flatten_all()?.to_vec1::<f32>()?;
+                buffer.append(values.len(), |i| values[i]);
+                Ok(())
+            }
+            Source::Random(random) => {
+                random.append(name, rows, columns, buffer);
+                Ok(())
+            }
+            Source::None => unreachable!("imagined, not read"),
+        }
     }
 
     /// A vector of `width` values, in the dtype of the activations. `typical` is what random weights have instead.
@@ -205,7 +224,7 @@ impl Weights {
         self.expect(name, &[channels, 1, kernel])?;
         let tensor = match &self.source {
             _ if self.dry => Tensor::zeros((channels, kernel), DType::F32, &self.device)?,
-            Source::Random(random) => random.matrix(name, channels, kernel, DType::F32, &self.device)?,
+            Source::Random(random) => random.matrix(name, channels, kernel, &self.device)?,
             _ => self.read(name)?,
         };
         Ok(tensor.reshape((channels, kernel))?.to_dtype(DType::F32)?)
@@ -275,7 +294,7 @@ impl Weights {
         let stored = self.stored_name(name);
         match &self.source {
             Source::Safetensors(shards) => shards.read(&stored, &self.device),
-            Source::Gguf(file) => file.read(name, &stored, self.held, &self.device),
+            Source::Gguf(file) => Ok(file.read(name, &stored)?.to_device(&self.device)?),
             Source::Random(_) | Source::None => unreachable!("made, not read"),
         }
     }

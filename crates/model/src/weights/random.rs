@@ -1,7 +1,8 @@
 //! Weights drawn from a seeded generator: a model of real size without its checkpoint.
 
 use candle_core::{DType, Device, Result, Tensor};
-use rayon::prelude::*;
+
+use super::Buffer;
 
 /// A generator of weights. Every value is a function of the seed, the tensor's name and its place, so that neither the
 /// order of loading nor the number of threads matters, and a table need not exist for its rows to be read.
@@ -16,29 +17,23 @@ impl Random {
     }
 
     /// Uniform values with variance `1 / columns`: what goes in comes out at the same size.
-    pub(crate) fn matrix(
-        self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor> {
+    pub(super) fn append(self, name: &str, rows: usize, columns: usize, buffer: &mut Buffer) {
         let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
-        let value = |i: usize| bound * uniform(key, i as u64);
-        let shape = (rows, columns);
-        let tensor = match dtype {
-            DType::BF16 => Tensor::from_vec(fill(rows * columns, |i| half::bf16::from_f32(value(i))), shape, device),
-            DType::F16 => Tensor::from_vec(fill(rows * columns, |i| half::f16::from_f32(value(i))), shape, device),
-            _ => Tensor::from_vec(fill(rows * columns, value), shape, device),
-        };
-        tensor?.to_dtype(dtype)
+        buffer.append(rows * columns, |i| bound * uniform(key, i as u64));
+    }
+
+    /// The same as a tensor of its own, f32.
+    pub(super) fn matrix(self, name: &str, rows: usize, columns: usize, device: &Device) -> Result<Tensor> {
+        let mut buffer = Buffer::new(DType::F32, rows * columns)?;
+        self.append(name, rows, columns, &mut buffer);
+        buffer.into_tensor((rows, columns), device)
     }
 
     /// Values spread a tenth around `typical`.
     pub(crate) fn vector(self, name: &str, width: usize, typical: f32, device: &Device) -> Result<Tensor> {
         let key = self.key(name);
-        Tensor::from_vec(fill(width, |i| typical + 0.1 * uniform(key, i as u64)), width, device)
+        let values: Vec<f32> = (0..width).map(|i| typical + 0.1 * uniform(key, i as u64)).collect();
+        Tensor::from_vec(values, width, device)
     }
 
     /// Rows of a matrix as [`Random::matrix`] would make it, f32.
@@ -69,19 +64,13 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-fn fill<T: Send>(count: usize, value: impl Fn(usize) -> T + Send + Sync) -> Vec<T> {
-    (0..count).into_par_iter().with_min_len(4096).map(value).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn values_have_the_variance_they_should_and_depend_on_seed_and_name() -> Result<()> {
-        let draw = |seed, name| {
-            Random::new(seed).matrix(name, 200, 64, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()
-        };
+        let draw = |seed, name| Random::new(seed).matrix(name, 200, 64, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
         let values = draw(1, "a")?;
         let mean: f32 = values.iter().sum::<f32>() / values.len() as f32;
         let variance = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
@@ -94,7 +83,7 @@ mod tests {
     #[test]
     fn rows_are_those_of_the_matrix() -> Result<()> {
         let random = Random::new(7);
-        let whole = random.matrix("t", 9, 5, DType::F32, &Device::Cpu)?.to_vec2::<f32>()?;
+        let whole = random.matrix("t", 9, 5, &Device::Cpu)?.to_vec2::<f32>()?;
         assert_eq!(random.rows("t", &[8, 0], 5), [&whole[8][..], &whole[0][..]].concat());
         Ok(())
     }

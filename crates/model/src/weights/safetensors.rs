@@ -11,9 +11,11 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Table, map, release};
+use super::{Buffer, Table, map, release};
 use crate::ModelError;
 
+/// Bytes that are copied at once; a whole number of values of every type.
+const PIECE: usize = 16 << 20;
 const READABLE: &str = "F32, F16, BF16";
 
 /// The mapped shards of a checkpoint, and where each tensor lies.
@@ -142,6 +144,22 @@ impl Shards {
             found: format!("{found:?}"),
             allowed: READABLE,
         })
+    }
+
+    /// Appends the values of a tensor to a matrix.
+    pub(super) fn append(&self, name: &str, buffer: &mut Buffer) -> Result<(), ModelError> {
+        let entry = &self.tensors[name];
+        let map = &self.maps[entry.shard];
+        let dtype = self.readable(name)?;
+        // Piece by piece, so that of what is mapped no more than a piece takes memory beside the copy.
+        let mut start = entry.start;
+        while start < entry.end {
+            let end = entry.end.min(start + PIECE);
+            buffer.append_stored(&map[start..end], dtype)?;
+            release(map, start, end - start);
+            start = end;
+        }
+        Ok(())
     }
 
     pub(super) fn read(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
