@@ -311,13 +311,13 @@ fn weights_that_do_not_belong() {
     }
 
     let index = dir.join("model.safetensors.index.json");
-    fs::write(&file, &whole).unwrap();
+    fs::remove_file(&file).unwrap();
     fs::write(&index, r#"{"weight_map":{"model.norm.weight":"part-2.safetensors"}}"#).unwrap();
     bench.refused(inspect, &["part-2.safetensors is missing", "model.safetensors.index.json names it"]);
     fs::write(&index, "{}").unwrap();
     bench.refused(inspect, &["model.safetensors.index.json is not a valid safetensors index", "weight_map"]);
-    fs::remove_file(&index).unwrap();
-    bench.done(inspect);
+    fs::write(&file, &whole).unwrap();
+    bench.done(inspect); // a single file goes before an index
 }
 
 /// Tensors that are missing, too many, of another shape or of another type.

@@ -192,6 +192,23 @@ fn variants_that_are_not_ours_are_refused() {
             None,
             ["no key", "text_config.final_logit_softcapping"],
         ),
+        ("llama", "/is_causal", set(json!(false)), ["is_causal is false", "only true"]),
+        ("llama", "/quantization_config", set(json!({"bits": 4})), ["quantization_config is", "only null"]),
+        ("qwen3", "/rope_scaling", set(json!({"rope_type": "yarn", "factor": 4})), ["rope_scaling is", "only null"]),
+        ("qwen3", "/rope_scaling", set(json!({"rope_type": "default"})), ["rope_scaling is", "only null"]),
+        (
+            "gemma4",
+            "/rope_parameters/full_attention/factor",
+            set(json!(8.0)),
+            ["full_attention.factor is 8.0", "only 1"],
+        ),
+        (
+            "qwen3_5",
+            "/rope_parameters/partial_rotary_factor",
+            set(json!(0.01)),
+            ["the rotary width is 0", "configuration"],
+        ),
+        ("llama", "/max_position_embeddings", set(json!(0)), ["max_position_embeddings is 0", "configuration"]),
         (
             "gemma4",
             "/rope_parameters/full_attention/rope_type",
@@ -214,4 +231,79 @@ fn variants_that_are_not_ours_are_refused() {
     }
     let message = refused(lab.path(), "inspect .");
     assert!(message.contains("has no tensor 'model.layers.0."), "{message}");
+}
+
+/// What checkpoints are found to be in the wild, each read as transformers reads it.
+#[test]
+fn checkpoints_are_read_as_transformers_reads_them() {
+    let device = Device::Cpu;
+    let lab = tempfile::tempdir().unwrap();
+    let (dir, file) = (lab.path(), lab.path().join("model.safetensors"));
+    let base = golden_dir("llama");
+    let whole = candle_core::safetensors::load(base.join("model.safetensors"), &device).unwrap();
+    let config: Value = serde_json::from_str(&fs::read_to_string(base.join("config.json")).unwrap()).unwrap();
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let open = || load(&Checkpoint::Directory(dir.into()), None, &device).unwrap();
+    let parameters = golden_model("llama").spec().parameters;
+    let ids = [9u32, 20, 31];
+
+    // A head that is stored although it is tied: a copy changes nothing, another one is the head.
+    let embedding = &whole["model.embed_tokens.weight"];
+    let mut tensors = whole.clone();
+    tensors.insert("lm_head.weight".into(), embedding.clone());
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    assert_eq!(open().spec().parameters, parameters);
+    tensors.insert("lm_head.weight".into(), (embedding * 2.0).unwrap());
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let model = open();
+    assert_eq!(model.spec().parameters, parameters + embedding.elem_count());
+    let (_, base_logits) = read_through(&*golden_model("llama"), &ids, None);
+    assert_eq!(worst(&read_through(&*model, &ids, None).1, &(base_logits * 2.0).unwrap()), 0.0);
+
+    // Matrices of several types are held in the one that holds them all.
+    for (kinds, held) in [
+        ([candle_core::DType::BF16, candle_core::DType::BF16], candle_core::DType::BF16),
+        ([candle_core::DType::BF16, candle_core::DType::F32], candle_core::DType::F32),
+    ] {
+        let cast = |(name, tensor): (&String, &Tensor)| {
+            let kind = kinds[usize::from(name.ends_with("o_proj.weight"))];
+            (name.clone(), tensor.to_dtype(kind).unwrap())
+        };
+        let tensors: std::collections::HashMap<String, Tensor> = whole.iter().map(cast).collect();
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        assert_eq!(open().dtype(), held);
+    }
+
+    // A single file goes before an index that names others.
+    fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map":{"a":"gone.safetensors"}}"#).unwrap();
+    assert_eq!(open().spec().parameters, parameters);
+}
+
+/// Gemma 4: sizes of single layers under keys that are padded with zeros, and a last layer that is full whatever it says.
+#[test]
+fn gemma_4_configurations_are_read_as_transformers_reads_them() {
+    let lab = tempfile::tempdir().unwrap();
+    let config = lab.path().join("config.json");
+    let text = fs::read_to_string(golden_dir("gemma4").join("config.json")).unwrap();
+    let spec = |edit: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        edit(&mut value);
+        fs::write(&config, value.to_string()).unwrap();
+        Checkpoint::Random { config: config.clone(), seed: 0 }.promised_spec().unwrap()
+    };
+    let plain = spec(&|_| ());
+    let padded = spec(&|c| {
+        c["per_layer_config"] = json!({"02": {"head_dim": 32}, "04": {"head_dim": 32}, "07": {"head_dim": 32}})
+    });
+    assert_eq!(padded, plain);
+    assert_eq!(spec(&|c| c["layer_types"][7] = "sliding_attention".into()), plain);
+    let hub = fs::read_to_string(golden_dir("gemma4_wrapper").join("config.json")).unwrap();
+    let hub_spec = |heads: Value| {
+        let mut value: Value = serde_json::from_str(&hub).unwrap();
+        value["text_config"]["num_global_key_value_heads"] = heads;
+        fs::write(&config, value.to_string()).unwrap();
+        Checkpoint::Random { config: config.clone(), seed: 0 }.promised_spec().unwrap()
+    };
+    // Key heads of global layers differ only where keys are values.
+    assert_eq!(hub_spec(json!(2)), hub_spec(Value::Null));
 }

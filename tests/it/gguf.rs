@@ -126,3 +126,81 @@ fn k_quants_are_read_as_stored() {
         assert!(worst(&stored, &exact) > 0.0, "{kind:?} must round something");
     }
 }
+
+/// A GGUF file with other metadata or more tensors.
+fn rewritten(
+    from: &std::path::Path,
+    to: &std::path::Path,
+    metadata: &[(&str, gguf_file::Value)],
+    more: &[(&str, Tensor, GgmlDType)],
+) {
+    let bytes = std::fs::read(from).unwrap();
+    let mut content = gguf_file::Content::read(&mut Cursor::new(&bytes)).unwrap();
+    content.metadata.extend(metadata.iter().map(|(key, value)| (key.to_string(), value.clone())));
+    let mut tensors: std::collections::BTreeMap<String, QTensor> = content
+        .tensor_infos
+        .keys()
+        .map(|name| (name.clone(), content.tensor(&mut Cursor::new(&bytes), name, &Device::Cpu).unwrap()))
+        .collect();
+    for (name, tensor, kind) in more {
+        tensors.insert(name.to_string(), QTensor::quantize(tensor, *kind).unwrap());
+    }
+    let metadata: std::collections::BTreeMap<_, _> = content.metadata.iter().collect();
+    let metadata: Vec<_> = metadata.into_iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut File::create(to).unwrap(), &metadata, &tensors).unwrap();
+}
+
+/// What changes the numbers and is not read is refused; a block that predicts a token further is passed over.
+#[test]
+fn nothing_in_a_file_is_ignored_that_counts() {
+    let lab = tempfile::tempdir().unwrap();
+    let (file, llama) = (lab.path().join("m.gguf"), golden_dir("llama").join("model.f32.gguf"));
+    let ones = Tensor::ones(6, DType::F32, &Device::Cpu).unwrap();
+    let error = |metadata: &[(&str, gguf_file::Value)], more: &[(&str, Tensor, GgmlDType)]| -> String {
+        rewritten(&llama, &file, metadata, more);
+        load(&Checkpoint::Gguf(file.clone()), None, &Device::Cpu).err().expect("must be refused").to_string()
+    };
+    // Llama 3 scales its positions by this tensor alone.
+    let message = error(&[], &[("rope_freqs.weight", ones.clone(), GgmlDType::F32)]);
+    assert!(message.contains("does not know: rope_freqs.weight"), "{message}");
+    let message = error(&[], &[("blk.9.attn_norm.weight", ones, GgmlDType::F32)]);
+    assert!(message.contains("does not know: blk.9.attn_norm.weight"), "{message}");
+    for (key, value) in [
+        ("llama.rope.scaling.type", gguf_file::Value::String("linear".into())),
+        ("llama.rope.scaling.factor", gguf_file::Value::F32(4.0)),
+        ("llama.attention.causal", gguf_file::Value::Bool(false)),
+        ("llama.logit_scale", gguf_file::Value::F32(0.5)),
+        ("llama.expert_count", gguf_file::Value::U32(8)),
+    ] {
+        let message = error(&[(key, value)], &[]);
+        assert!(message.contains(key) && message.contains("is supported"), "{message}");
+    }
+
+    let even = golden_dir("qwen3_5_even").join("model.bf16.gguf");
+    let one = gguf_file::Value::U32(1);
+    let blocks = gguf_file::Value::U32(6);
+    let projection = Tensor::ones((40, 80), DType::F32, &Device::Cpu).unwrap();
+    rewritten(
+        &even,
+        &file,
+        &[("qwen35.nextn_predict_layers", one), ("qwen35.block_count", blocks)],
+        &[("blk.5.nextn.eh_proj.weight", projection, GgmlDType::F32)],
+    );
+    let further = load(&Checkpoint::Gguf(file.clone()), Some(DType::F32), &Device::Cpu).unwrap();
+    assert_eq!(further.spec(), open("qwen3_5_even", "model.bf16.gguf").spec());
+}
+
+/// Matrices of several types are held in f32, which holds them all; of one half-width type, in that.
+#[test]
+fn mixed_types_are_not_rounded() {
+    let lab = tempfile::tempdir().unwrap();
+    let file = lab.path().join("m.gguf");
+    let dtype = |path: &std::path::Path| load(&Checkpoint::Gguf(path.into()), None, &Device::Cpu).unwrap().dtype();
+    assert_eq!(dtype(&golden_dir("qwen3").join("model.bf16.gguf")), DType::BF16);
+    assert_eq!(dtype(&golden_dir("llama").join("model.f16.gguf")), DType::F16);
+    let embedding = Tensor::ones((320, 128), DType::F32, &Device::Cpu).unwrap();
+    let blocks = golden_dir("llama-blocks").join("model.q8_0.gguf");
+    rewritten(&blocks, &file, &[], &[("token_embd.weight", embedding, GgmlDType::BF16)]);
+    assert_eq!(dtype(&file), DType::F32);
+}

@@ -28,7 +28,8 @@ const WEIGHT_EXTENSIONS: [&str; 6] = ["gguf", "bin", "safetensors", "pth", "pt",
 /// that names their shards.
 pub(super) fn needed(has: impl Fn(&str) -> bool) -> Vec<String> {
     let optional = OPTIONAL.into_iter().filter(|name| has(name));
-    let weights = if has(WEIGHTS_INDEX) { WEIGHTS_INDEX } else { WEIGHTS };
+    // A single file goes before an index, as in transformers.
+    let weights = if has(WEIGHTS) || !has(WEIGHTS_INDEX) { WEIGHTS } else { WEIGHTS_INDEX };
     [CONFIG].into_iter().chain(optional).chain([TOKENIZER, weights]).map(str::to_owned).collect()
 }
 

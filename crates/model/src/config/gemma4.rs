@@ -69,6 +69,9 @@ impl Gemma4Config {
         let (sliding, full) = (rope.nested("sliding_attention")?, rope.nested("full_attention")?);
         sliding.rope_type("default")?;
         full.rope_type("proportional")?;
+        if full.has("factor") && full.number("factor")? != 1.0 {
+            return Err(full.unsupported("factor", &Value::from(full.number("factor")?), "1"));
+        }
         let width = keys.size("hidden_size_per_layer_input")?;
         let per_layer_input = if width > 0 { Some((width, keys.size("vocab_size_per_layer_input")?)) } else { None };
         let layers = Self::layers(keys)?;
@@ -102,13 +105,14 @@ impl Gemma4Config {
         let narrow = keys.size("intermediate_size")?;
         let wide = keys.flag("use_double_wide_mlp")?;
         let own = if keys.has("per_layer_config") { Some(keys.nested("per_layer_config")?) } else { None };
+        let k_eq_v = keys.flag("attention_k_eq_v")?;
         let kinds = keys.texts("layer_types")?;
         if kinds.len() != count {
             return Err(malformed(keys.path(), format!("{} layer_types for {count} layers", kinds.len())));
         }
         let layer = |(index, kind): (usize, &str)| {
             let sliding = match kind {
-                "sliding_attention" => true,
+                "sliding_attention" => index + 1 < count, // transformers makes the last layer a full one, always
                 "full_attention" => false,
                 _ => {
                     let allowed = "sliding_attention or full_attention";
@@ -116,16 +120,18 @@ impl Gemma4Config {
                 }
             };
             let (mut head_dim, mut kv_heads) = (head_dim, kv_heads);
-            match &own {
-                Some(own) if own.has(&index.to_string()) => {
-                    let own = own.nested(&index.to_string())?;
+            // Keys are numbers, padded with zeros where there are more than ten.
+            let named = own.as_ref().and_then(|own| own.find(|key| key.parse() == Ok(index)).map(|key| (own, key)));
+            match (&own, named) {
+                (_, Some((own, key))) => {
+                    let own = own.nested(key)?;
                     head_dim = if own.has("head_dim") { own.size("head_dim")? } else { head_dim };
                     kv_heads = if own.has("num_key_value_heads") { own.size("num_key_value_heads")? } else { kv_heads };
                 }
-                None if !sliding => {
+                (None, None) if !sliding => {
                     head_dim = keys.size("global_head_dim")?;
                     let global = "num_global_key_value_heads";
-                    kv_heads = if keys.has(global) { keys.size(global)? } else { kv_heads };
+                    kv_heads = if k_eq_v && keys.has(global) { keys.size(global)? } else { kv_heads };
                 }
                 _ => {}
             }
@@ -155,7 +161,13 @@ impl Gemma4Config {
             .collect();
         // The frequencies that do not turn are divided by something huge.
         let divisors = file.values("rope_freqs.weight")?;
-        let turning = divisors.iter().filter(|&&divisor| divisor == 1.0).count();
+        let turning = divisors.iter().take_while(|&&divisor| divisor == 1.0).count();
+        if let Some(other) = divisors[turning..].iter().find(|&&divisor| divisor < 1e20) {
+            return Err(malformed(
+                file.path(),
+                format!("rope_freqs.weight divides by {other}, not by 1 or by something huge"),
+            ));
+        }
         let width = file.size("gemma4.embedding_length_per_layer_input")?;
         let full = layers.iter().position(|layer| !layer.sliding).unwrap_or(0);
         Self {
@@ -195,6 +207,7 @@ impl Gemma4Config {
                 ("num_hidden_layers", self.layers.len()),
                 ("sliding_window", self.window),
                 ("vocab_size", self.vocab_size),
+                ("max_position_embeddings", self.context),
             ],
         )?;
         for (index, layer) in self.layers.iter().enumerate() {

@@ -26,7 +26,18 @@ impl<'a> Keys<'a> {
 
     /// The `text_config` of a multimodal checkpoint.
     pub(super) fn text_config(&self) -> Result<Self, ModelError> {
-        Ok(Self { outer: Some(self.object), ..self.nested("text_config")? })
+        let text = Self { outer: Some(self.object), ..self.nested("text_config")? };
+        text.refuse_unread()?;
+        Ok(text)
+    }
+
+    /// Refuses keys of any architecture that change what a model computes and that we do not read.
+    pub(super) fn refuse_unread(&self) -> Result<(), ModelError> {
+        self.only_if_there("is_causal", true)?;
+        match self.object.get("quantization_config") {
+            None | Some(Value::Null) => Ok(()),
+            Some(other) => Err(self.unsupported("quantization_config", other, "null")),
+        }
     }
 
     /// An object inside this one.
@@ -40,6 +51,11 @@ impl<'a> Keys<'a> {
         self.object
             .get(key)
             .ok_or_else(|| ModelError::MissingKey { path: self.path.into(), key: format!("{}{key}", self.prefix) })
+    }
+
+    /// A key that answers a question.
+    pub(super) fn find(&self, is: impl Fn(&str) -> bool) -> Option<&'a str> {
+        self.object.keys().map(String::as_str).find(|key| is(key))
     }
 
     /// Whether a key is there and not null.
@@ -96,11 +112,11 @@ impl<'a> Keys<'a> {
         if self.has(key) { self.only(key, allowed) } else { Ok(()) }
     }
 
-    /// Whether the head is the embedding; a wrapper may say so outside.
+    /// Whether the head is the embedding; where a wrapper says so, it decides, as in transformers.
     pub(super) fn tied(&self) -> Result<bool, ModelError> {
         match self.outer.and_then(|outer| outer.get("tie_word_embeddings")).and_then(Value::as_bool) {
-            Some(tied) if !self.has("tie_word_embeddings") => Ok(tied),
-            _ => self.flag("tie_word_embeddings"),
+            Some(tied) => Ok(tied),
+            None => self.flag("tie_word_embeddings"),
         }
     }
 
@@ -122,15 +138,22 @@ impl<'a> Keys<'a> {
     /// The object that says how positions turn: `rope_parameters` in files of transformers 5, else this one, whose
     /// `rope_scaling` must then be none.
     pub(super) fn rope(&self) -> Result<Self, ModelError> {
+        if self.has("rope_scaling") {
+            // Beside `rope_parameters` it would win in transformers, and what it holds beside its type would count.
+            let scaling = &self.object["rope_scaling"];
+            let plain = scaling.as_object().is_some_and(|scaling| {
+                scaling.iter().all(|(key, value)| match &**key {
+                    "rope_type" | "type" => value == "default",
+                    "mrope_section" | "mrope_interleaved" => true, // of no consequence to text
+                    _ => false,
+                })
+            });
+            if !plain || self.has("rope_parameters") {
+                return Err(self.unsupported("rope_scaling", scaling, "null"));
+            }
+        }
         if self.has("rope_parameters") {
             return self.nested("rope_parameters");
-        }
-        if self.has("rope_scaling") {
-            let kind = &self.object["rope_scaling"];
-            let name = kind.get("rope_type").or_else(|| kind.get("type")).and_then(Value::as_str);
-            if name != Some("default") {
-                return Err(self.unsupported("rope_scaling", kind, "null"));
-            }
         }
         Ok(Self { path: self.path, prefix: self.prefix.clone(), object: self.object, outer: None })
     }
@@ -146,7 +169,8 @@ impl<'a> Keys<'a> {
 
     /// Refuses another `rope_type`, which may be spelled `type`.
     pub(super) fn rope_type(&self, allowed: &str) -> Result<(), ModelError> {
-        self.only(if self.has("rope_type") { "rope_type" } else { "type" }, allowed)
+        let old = self.has("type") && !self.has("rope_type");
+        self.only(if old { "type" } else { "rope_type" }, allowed)
     }
 }
 

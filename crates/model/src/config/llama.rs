@@ -71,11 +71,6 @@ impl LlamaConfig {
         {
             return unsupported("llama.rope.dimension_count", rotated.to_string(), head_dim.to_string());
         }
-        if let Ok(scaling) = file.text("llama.rope.scaling.type")
-            && scaling != "none"
-        {
-            return unsupported("llama.rope.scaling.type", scaling.into(), "none".into());
-        }
         Self {
             hidden_size,
             intermediate_size: file.size("llama.feed_forward_length")?,
@@ -105,6 +100,7 @@ impl LlamaConfig {
                 ("num_key_value_heads", self.kv_heads),
                 ("head_dim", self.head_dim),
                 ("vocab_size", self.vocab_size),
+                ("max_position_embeddings", self.context),
             ],
         )?;
         check_heads(path, self.heads, self.kv_heads, self.head_dim)?;

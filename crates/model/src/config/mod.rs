@@ -63,6 +63,7 @@ impl Config {
     }
 
     fn from_keys(root: &Keys<'_>) -> Result<Self, ModelError> {
+        root.refuse_unread()?;
         match root.text("model_type")? {
             "llama" => Ok(Self::Llama(LlamaConfig::from_keys(root)?)),
             "qwen3" => Ok(Self::Qwen3(Qwen3Config::from_keys(root)?)),
@@ -81,7 +82,9 @@ impl Config {
     /// # Errors
     /// If it lacks a key or names an architecture we do not have.
     pub fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
-        match file.text("general.architecture")? {
+        let architecture = file.text("general.architecture")?;
+        file.refuse_unread(architecture)?;
+        match architecture {
             "llama" => Ok(Self::Llama(LlamaConfig::from_gguf(file)?)),
             "qwen3" => Ok(Self::Qwen3(Qwen3Config::from_gguf(file)?)),
             "qwen35" => Ok(Self::Qwen35(Qwen35Config::from_gguf(file)?)),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Keys, check_heads, check_sizes, gguf_eos};
+use super::{Keys, check_heads, check_sizes, gguf_eos, malformed};
 use crate::{GgufFile, ModelError};
 
 /// Sizes and constants of a dense Qwen3 decoder (transformers `Qwen3Config`).
@@ -43,6 +43,12 @@ impl Qwen3Config {
         keys.only_if_there("use_sliding_window", false)?;
         if keys.has("layer_types") {
             let kinds = keys.texts("layer_types")?;
+            if kinds.len() != keys.size("num_hidden_layers")? {
+                return Err(malformed(
+                    keys.path(),
+                    format!("{} layer_types for another number of layers", kinds.len()),
+                ));
+            }
             if let Some(other) = kinds.iter().find(|kind| **kind != "full_attention") {
                 return Err(keys.unsupported("layer_types", &Value::from(*other), "full_attention"));
             }
@@ -65,14 +71,19 @@ impl Qwen3Config {
     }
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
-        file.only_text("qwen3.rope.scaling.type", "none")?;
+        let head_dim = file.size("qwen3.attention.key_length")?;
+        if let Ok(rotated) = file.size("qwen3.rope.dimension_count")
+            && rotated != head_dim
+        {
+            return Err(malformed(file.path(), format!("{rotated} of {head_dim} dimensions turn, but all must")));
+        }
         Self {
             hidden_size: file.size("qwen3.embedding_length")?,
             intermediate_size: file.size("qwen3.feed_forward_length")?,
             layers: file.size("qwen3.block_count")?,
             heads: file.size("qwen3.attention.head_count")?,
             kv_heads: file.size("qwen3.attention.head_count_kv")?,
-            head_dim: file.size("qwen3.attention.key_length")?,
+            head_dim,
             vocab_size: file.rows("token_embd.weight")?,
             context: file.size("qwen3.context_length")?,
             rms_norm_eps: file.number("qwen3.attention.layer_norm_rms_epsilon")?,
@@ -94,6 +105,7 @@ impl Qwen3Config {
                 ("num_key_value_heads", self.kv_heads),
                 ("head_dim", self.head_dim),
                 ("vocab_size", self.vocab_size),
+                ("max_position_embeddings", self.context),
             ],
         )?;
         check_heads(path, self.heads, self.kv_heads, self.head_dim)?;

@@ -103,7 +103,6 @@ impl Qwen35Config {
     }
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
-        file.only_text("qwen35.rope.scaling.type", "none")?;
         // Newer converters append the block that predicts a token further: it is no decoder layer.
         let extra = file.size("qwen35.nextn_predict_layers").unwrap_or(0);
         let layers = file.size("qwen35.block_count")?.saturating_sub(extra);
@@ -142,11 +141,13 @@ impl Qwen35Config {
                 ("num_attention_heads", self.heads),
                 ("num_key_value_heads", self.kv_heads),
                 ("head_dim", self.head_dim),
+                ("the rotary width", self.rotary_dim),
                 ("linear_num_key_heads", self.key_heads),
                 ("linear_key_head_dim", self.key_dim),
                 ("linear_num_value_heads", self.value_heads),
                 ("linear_value_head_dim", self.value_dim),
                 ("vocab_size", self.vocab_size),
+                ("max_position_embeddings", self.context),
             ],
         )?;
         if self.kernel < 2 || self.rotary_dim > self.head_dim {

@@ -24,8 +24,8 @@ impl Rope {
     /// Of the `dim / 2` frequencies the first `turning` are those of [`Rope::new`], the others 0 (transformers
     /// `_compute_proportional_rope_parameters`).
     pub(crate) fn proportional(theta: f64, dim: usize, turning: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let frequency = |i: usize| if i < turning { 1.0 / theta.powf((2 * i) as f64 / dim as f64) } else { 0.0 };
-        let frequencies: Vec<f32> = (0..dim / 2).map(|i| frequency(i) as f32).collect();
+        let frequency = |i: usize| if i < turning { frequency(theta, 2 * i, dim) } else { 0.0 };
+        let frequencies: Vec<f32> = (0..dim / 2).map(frequency).collect();
         Ok(Self { frequencies: Tensor::from_vec(frequencies, (1, dim / 2), device)?, dtype })
     }
 
@@ -34,6 +34,13 @@ impl Rope {
         let angles = positions.to_dtype(DType::F32)?.unsqueeze(1)?.matmul(&self.frequencies)?; // [n, dim / 2]
         Ok(Angles { cos: angles.cos()?.to_dtype(self.dtype)?, sin: angles.sin()?.to_dtype(self.dtype)? })
     }
+}
+
+/// `theta^(-i / dim)`, rounded to f32 where torch rounds: exponent, power and reciprocal. One unit in the last place of a
+/// frequency is 2e-3 radians at position 32,000.
+fn frequency(theta: f64, i: usize, dim: usize) -> f32 {
+    let exponent = i as f32 / dim as f32;
+    1.0 / (theta.powf(f64::from(exponent)) as f32)
 }
 
 impl Angles {
@@ -56,6 +63,21 @@ mod tests {
     fn turned(rope: &Rope, dim: usize) -> Result<Vec<f32>> {
         let x = Tensor::arange(1f32, dim as f32 + 1.0, &Device::Cpu)?.reshape((1, 1, dim))?;
         rope.at(&Tensor::new(&[5u32], &Device::Cpu)?)?.turn(&x)?.flatten_all()?.to_vec1()
+    }
+
+    /// Bits that torch 2.13 gives for `1.0 / theta ** (arange(0, dim, 2).float() / dim)`, at some of the indices.
+    #[test]
+    fn frequencies_are_rounded_where_torch_rounds() {
+        for (theta, dim, bits) in [
+            (1e4, 64, [0x3f3f_f911, 0x3e08_8d77, 0x3cc2_434f, 0x3ae9_1528, 0x390b_d472]),
+            (1e6, 128, [0x3f4e_4bad, 0x3e61_f835, 0x3d77_8513, 0x3c0d_e12d, 0x3aa2_a6f7]),
+            (1e7, 64, [0x3f1a_b32b, 0x3cf1_1177, 0x3abb_d3ed, 0x3781_2dab, 0x3431_af44]),
+            (1.3e5, 64, [0x3f31_2f9a, 0x3d9b_d4d3, 0x3c09_0cea, 0x399f_db9a, 0x373a_75ef]),
+            (1e5, 64, [0x3f32_a506, 0x3da5_0956, 0x3c18_7705, 0x39bf_74d7, 0x3770_6b6d]),
+        ] {
+            let ours = [1, 7, 13, 22, 31].map(|i| frequency(theta, 2 * i, dim).to_bits());
+            assert_eq!(ours, bits, "theta {theta}, width {dim}");
+        }
     }
 
     #[test]

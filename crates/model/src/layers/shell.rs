@@ -34,6 +34,8 @@ impl Shell {
         unused: impl Fn(&str) -> bool,
     ) -> Loaded<Self> {
         let Outline { architecture, layers, hidden_size, vocab_size, context, tied } = outline;
+        // Where a checkpoint stores a head that is not its embedding, that is its head, whatever the configuration says.
+        let tied = tied && !weights.head_of_its_own()?;
         let embedding = weights.matrix("model.embed_tokens.weight", vocab_size, hidden_size)?;
         let head = if tied {
             Linear::of(embedding.clone())

@@ -265,7 +265,12 @@ impl Gemma4 {
                     && ["k_proj.weight", "v_proj.weight", "k_norm.weight"].contains(&part)
             })
         };
-        let shell = Shell::load(outline, norm, weights, shared)?;
+        let towers = ["vision_tower.", "audio_tower.", "embed_vision.", "embed_audio."];
+        let unused = |name: &str| {
+            let part = name.strip_prefix("model.").unwrap_or(name);
+            shared(name) || towers.iter().any(|tower| part.starts_with(tower))
+        };
+        let shell = Shell::load(outline, norm, weights, unused)?;
         let (dtype, device) = (shell.activations(), shell.device().clone());
         let dim_of = |sliding: bool| config.layers.iter().find(|l| l.sliding == sliding).map_or(2, |l| l.head_dim);
         let full_dim = dim_of(false);

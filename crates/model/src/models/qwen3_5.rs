@@ -235,7 +235,9 @@ impl Qwen35 {
             context: config.context,
             tied: config.tied,
         };
-        let shell = Shell::load(outline, norm, weights, |_| false)?;
+        // The vision tower, and the block that predicts a token further.
+        let other = |name: &str| ["model.visual.", "visual.", "mtp."].iter().any(|part| name.starts_with(part));
+        let shell = Shell::load(outline, norm, weights, other)?;
         let rope = Rope::new(config.rope_theta, config.rotary_dim, shell.activations(), shell.device())?;
         Ok(Self { shell, rope, layers })
     }

@@ -152,20 +152,34 @@ impl GgufFile {
             .ok_or_else(|| self.wrong(key)(format!("needs {count} whole numbers, one a layer")))
     }
 
-    /// Refuses a text of the metadata that is there and is not the one we can honour.
+    /// Refuses keys of the metadata that change what a model computes and that we do not read.
     ///
     /// # Errors
-    /// Names the key and both texts.
-    pub fn only_text(&self, key: &str, allowed: &str) -> Result<(), ModelError> {
-        match self.text(key) {
-            Ok(found) if found != allowed => Err(ModelError::Unsupported {
-                path: self.path.clone(),
-                key: key.into(),
-                found: found.into(),
-                allowed: allowed.into(),
-            }),
-            _ => Ok(()),
+    /// Names the key, its value and the one that would be allowed.
+    pub(crate) fn refuse_unread(&self, architecture: &str) -> Result<(), ModelError> {
+        use gguf_file::Value as V;
+        for (key, allowed) in [
+            ("rope.scaling.type", "none"),
+            ("rope.scaling.factor", "1"),
+            ("attention.causal", "true"),
+            ("attention.scale", "nothing"),
+            ("logit_scale", "nothing"),
+            ("expert_count", "0"),
+        ] {
+            let key = format!("{architecture}.{key}");
+            let Some(value) = self.content.metadata.get(&key) else { continue };
+            let found = match value {
+                V::String(text) => text.clone(),
+                V::Bool(flag) => flag.to_string(),
+                V::F32(number) => number.to_string(),
+                _ => self.size(&key).map_or_else(|_| format!("{value:?}"), |size| size.to_string()),
+            };
+            if found != allowed {
+                let (path, allowed) = (self.path.clone(), allowed.into());
+                return Err(ModelError::Unsupported { path, key, found, allowed });
+            }
         }
+        Ok(())
     }
 
     /// Whether the file holds a tensor.
@@ -199,13 +213,15 @@ impl GgufFile {
         self.content.tensor_infos.get(stored).map(|info| info.shape.dims().to_vec())
     }
 
-    /// What matrices are held in if nothing else is asked for: quantised values fit no half-width type.
+    /// What matrices are held in if nothing else is asked for: their type if they share a half-width one. Quantised values
+    /// fit none.
     pub(super) fn native_dtype(&self) -> DType {
-        match self.content.tensor_infos.get("token_embd.weight").map(|info| info.ggml_dtype) {
-            Some(GgmlDType::F16) => DType::F16,
-            Some(GgmlDType::BF16) => DType::BF16,
+        let matrices = self.content.tensor_infos.values().filter(|info| info.shape.rank() == 2);
+        super::common_dtype(matrices.map(|info| match info.ggml_dtype {
+            GgmlDType::F16 => DType::F16,
+            GgmlDType::BF16 => DType::BF16,
             _ => DType::F32,
-        }
+        }))
     }
 
     /// First byte and length of a tensor.
@@ -231,14 +247,15 @@ impl GgufFile {
         gguf_names::of_text(self.architecture(), stored)
     }
 
-    /// Whether a tensor is no weight of the decoder: rotary divisors, which the configuration has read, and the blocks
-    /// after the last layer, which predict a token further.
+    /// Whether a tensor is no weight of the decoder: Gemma's rotary divisors, which the configuration has read, and the
+    /// last block where it predicts a token further. Divisors of other architectures scale positions, which we would miss.
     pub(super) fn is_extra(&self, stored: &str) -> bool {
         let architecture = self.architecture();
         let blocks = self.size(&format!("{architecture}.block_count")).unwrap_or(usize::MAX);
         let extra = self.size(&format!("{architecture}.nextn_predict_layers")).unwrap_or(0);
         let block = stored.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
-        stored == "rope_freqs.weight" || block.is_some_and(|block| block >= blocks.saturating_sub(extra))
+        let further = |block: usize| (blocks.saturating_sub(extra)..blocks).contains(&block);
+        (architecture == "gemma4" && stored == "rope_freqs.weight") || block.is_some_and(further)
     }
 
     /// A matrix that stays where it is.

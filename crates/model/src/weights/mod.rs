@@ -26,20 +26,6 @@ use crate::{Checkpoint, ModelError};
 
 /// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
 const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
-/// Tensors of a multimodal checkpoint that no text goes through, and of the block that predicts a token further.
-const NOT_TEXT: [&str; 10] = [
-    "model.visual.",
-    "visual.",
-    "mtp.",
-    "model.vision_tower.",
-    "model.audio_tower.",
-    "model.embed_vision.",
-    "model.embed_audio.",
-    "vision_tower.",
-    "audio_tower.",
-    "multi_modal_projector.",
-];
-
 /// The weights of a checkpoint while a model is being built from them.
 ///
 /// The file is mapped into memory; a tensor is copied out once, in the dtype it is held in, and its pages are given
@@ -78,9 +64,9 @@ impl Weights {
         let (source, native) = match checkpoint {
             Checkpoint::Directory(dir) => {
                 let shards = safetensors::Shards::open(dir)?;
-                let embedding = |prefix: &&str| shards.dtype(&format!("{prefix}embed_tokens.weight"));
-                prefix = PREFIXES.into_iter().find(|p| embedding(p).is_some()).unwrap_or(prefix);
-                let native = embedding(&prefix).unwrap_or(DType::F32);
+                let has = |prefix: &&str| shards.shape(&format!("{prefix}embed_tokens.weight")).is_some();
+                prefix = PREFIXES.into_iter().find(has).unwrap_or(prefix);
+                let native = shards.native_dtype(prefix);
                 (Source::Safetensors(shards), native)
             }
             Checkpoint::Gguf(path) => {
@@ -258,6 +244,19 @@ impl Weights {
         self.mapped
     }
 
+    /// Whether the head is stored, and is not the embedding: transformers then uses it, tied or not.
+    ///
+    /// # Errors
+    /// If one of the two is stored in a type we do not read.
+    pub(crate) fn head_of_its_own(&self) -> Result<bool, ModelError> {
+        match &self.source {
+            Source::Safetensors(shards) => {
+                shards.differ("lm_head.weight", &self.stored_name("model.embed_tokens.weight"))
+            }
+            Source::Gguf(_) | Source::Random(_) | Source::None => Ok(false),
+        }
+    }
+
     /// The name that a tensor has in the file.
     fn stored_name(&self, name: &str) -> String {
         match (&self.source, name.strip_prefix(PREFIXES[0])) {
@@ -312,7 +311,7 @@ impl Weights {
                     Some(rest) => format!("{}{rest}", PREFIXES[0]),
                     None => name.to_string(),
                 };
-                let known = |name: &str| NOT_TEXT.iter().any(|p| name.starts_with(p)) || unused(&text_name(name));
+                let known = |name: &str| unused(&text_name(name));
                 shards.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
             }
             Source::Gguf(file) => {
@@ -348,6 +347,12 @@ pub(crate) fn column_factors(plan: &HeadPlan, spec: &ModelSpec) -> BTreeMap<Stri
         columns[at.head * heads.dim..][..heads.dim].fill(lambda);
     }
     factors
+}
+
+/// The dtype of matrices that share one; f32, which holds all of them, where they do not.
+fn common_dtype(mut dtypes: impl Iterator<Item = DType>) -> DType {
+    let first = dtypes.next().unwrap_or(DType::F32);
+    if dtypes.all(|dtype| dtype == first) { first } else { DType::F32 }
 }
 
 /// Gives a range of a mapped file back to the system after it was copied. Only an optimisation: a failure is no error.

@@ -40,10 +40,14 @@ struct Index {
 
 /// The weight files of a directory, in a fixed order.
 pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    // As transformers does: a single file goes before an index.
+    let single = dir.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
-        let single = dir.join("model.safetensors");
-        return if single.exists() { Ok(vec![single]) } else { Err(ModelError::NoWeights { dir: dir.into() }) };
+        return Err(ModelError::NoWeights { dir: dir.into() });
     }
     let text = fs::read_to_string(&index).map_err(|source| ModelError::Read { path: index.clone(), source })?;
     let parsed: Index = serde_json::from_str(&text).map_err(|e| ModelError::Malformed {
@@ -125,8 +129,39 @@ impl Shards {
         self.tensors.get(name).map(|entry| entry.shape.clone())
     }
 
-    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
-        self.tensors.get(name).and_then(|entry| readable(entry.dtype))
+    /// What the decoder's matrices are stored as.
+    pub(super) fn native_dtype(&self, prefix: &str) -> DType {
+        let of_text = |name: &str| name.starts_with(prefix) || name == "lm_head.weight";
+        let matrices = self.tensors.iter().filter(|(name, entry)| of_text(name) && entry.shape.len() == 2);
+        super::common_dtype(matrices.filter_map(|(_, entry)| readable(entry.dtype)))
+    }
+
+    /// Whether a tensor is there and holds other values than another one.
+    pub(super) fn differ(&self, name: &str, other: &str) -> Result<bool, ModelError> {
+        let (Some(a), Some(b)) = (self.tensors.get(name), self.tensors.get(other)) else { return Ok(false) };
+        if a.shape != b.shape {
+            return Ok(true);
+        }
+        if a.dtype != b.dtype {
+            let wide = |name| -> Result<Tensor, ModelError> {
+                Ok(self.read(name, &Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?)
+            };
+            let same = wide(name)?.eq(&wide(other)?)?.min_all()?.to_scalar::<u8>()?;
+            return Ok(same == 0);
+        }
+        let (mut from, len) = (0, a.end - a.start);
+        while from < len {
+            let piece = PIECE.min(len - from);
+            let bytes = |entry: &Entry| &self.maps[entry.shard][entry.start + from..][..piece];
+            if bytes(a) != bytes(b) {
+                return Ok(true);
+            }
+            for entry in [a, b] {
+                release(&self.maps[entry.shard], entry.start + from, piece);
+            }
+            from += piece;
+        }
+        Ok(false)
     }
 
     /// A tensor that stays where it is.
