@@ -231,7 +231,7 @@ def noise(model, sequences, sets, base):
     if any(layer["type"] == "linear_attention" for layer in common.describe_layers(model)):
         ways["recurrent"] = recurrent
     if has_room(model):
-        ways["float64"] = precise
+        ways["float64" if model.dtype == torch.float32 else "float32"] = precise
     worst = dict.fromkeys(("logits", "residual", "z", "norm"), 0.0)
     for way, context in ways.items():
         with context(model):
