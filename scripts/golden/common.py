@@ -34,6 +34,8 @@ Layout of golden.json:
   checks     float32_noise_logits: largest difference between equally valid evaluations (a tolerance is a few times it);
              min_greedy_gap: smallest lead of a greedy token over the next; effect_{set}_logits: what tempering moved
   seed, versions
+
+make_checkpoint.py says what files of real checkpoints have beside that, or not.
 """
 
 import argparse

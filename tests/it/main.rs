@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod checkpoint;
 mod cli;
 mod export;
 mod families;

@@ -66,7 +66,7 @@ pub fn export(choice: &ModelChoice, plan: &HeadPlan, out: &Path) -> Result<Expor
         return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
     }
     let aside = aside(out)?;
-    let result = write(located.name(choice), dir, plan, &spec, &located.checkpoint, &aside);
+    let result = write(&located.name(choice), dir, plan, &spec, &located.checkpoint, &aside);
     match result {
         Ok(exported) => {
             let _ = fs::remove_dir(out); // an empty one
@@ -95,7 +95,7 @@ fn cannot(path: &Path) -> impl Fn(std::io::Error) -> EngineError {
 }
 
 fn write(
-    model: String,
+    model: &str,
     dir: &Path,
     plan: &HeadPlan,
     spec: &ModelSpec,

@@ -15,8 +15,13 @@ pub(crate) fn run(args: &Verify) -> Result<Done> {
     for law in verify::LAWS {
         table.add(law(engine.model()))?;
     }
-    for check in golden.iter().map(|golden| golden.checks(engine.model())).collect::<Result<Vec<_>, _>>()?.concat() {
-        table.add(check)?;
+    if let Some(golden) = &golden {
+        for check in golden.text_checks(&engine)? {
+            table.add(check)?;
+        }
+        for check in golden.checks(engine.model())? {
+            table.add(check)?;
+        }
     }
     table.add(if args.quick { verify::folded_skipped() } else { verify::folded(engine) })?;
     let failed = table.0.iter().filter(|check| check.failed()).count();

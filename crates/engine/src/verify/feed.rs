@@ -83,6 +83,12 @@ pub(super) fn in_rows(
 /// # Errors
 /// What the model reports, or if a planned head never fired.
 pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) -> Result<(Recorder, Tensor)> {
+    let (recorder, hidden) = recorded(model, ids, plan)?;
+    Ok((recorder, model.logits(&hidden)?))
+}
+
+/// The same with the final hidden states, `[n, d_model]`: logits of all positions may be a gigabyte.
+pub(super) fn recorded(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) -> Result<(Recorder, Tensor)> {
     let mut recorder = Recorder::default();
     let hidden = match plan {
         None => in_pieces(model, ids, &[ids.len()], &mut recorder)?,
@@ -93,7 +99,7 @@ pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) 
             hidden
         }
     };
-    Ok((recorder, model.logits(&hidden)?))
+    Ok((recorder, hidden))
 }
 
 /// The `n` most likely tokens that follow, one by one with the cache, whatever they are.

@@ -11,8 +11,9 @@ use headtemper_model::CausalLm;
 use serde_json::Value;
 
 use super::{
-    Check, difference,
-    feed::{greedy, read_through, scale},
+    Check,
+    feed::{greedy, recorded, scale},
+    parity::{Parity, Quantity, Tolerance},
 };
 use crate::{EngineError, Result};
 
@@ -40,7 +41,8 @@ pub fn tolerance(spec: &ModelSpec) -> f64 {
     }
 }
 
-/// What transformers computed for one model; `scripts/golden/common.py` describes the layout.
+/// What transformers computed for one model; `scripts/golden/common.py` describes the layout, and `make_checkpoint.py`
+/// beside it that of a real checkpoint.
 pub struct Golden {
     /// Tensors by name.
     pub tensors: HashMap<String, Tensor>,
@@ -66,7 +68,11 @@ impl Golden {
     }
 
     fn lacks(&self, what: &str) -> EngineError {
-        EngineError::Golden { path: self.path.clone(), why: format!("it has no {what}") }
+        self.wrong(format!("it has no {what}"))
+    }
+
+    pub(super) fn wrong(&self, why: String) -> EngineError {
+        EngineError::Golden { path: self.path.clone(), why }
     }
 
     /// A tensor by name.
@@ -142,8 +148,9 @@ impl Golden {
             }
         }
         let family = tolerance(model.spec());
-        let allowed = if model.device().is_cpu() { family } else { family.max(DEVICE) };
-        Ok(std::iter::once(geometry).chain(parity.checks(allowed)).collect())
+        let family = if model.device().is_cpu() { family } else { family.max(DEVICE) };
+        let checks = self.meta["checkpoint"].is_object().then(|| &self.meta["checks"]);
+        Ok([vec![geometry], parity.checks(&Tolerance { family, checks })].concat())
     }
 
     /// Whether the file is of a model of this geometry; the rest would be noise.
@@ -177,8 +184,9 @@ impl Golden {
         let ids = self.ids(&format!("seq{i}.input_ids"))?;
         let last = |x: &Tensor| x.get(x.dim(0)? - 1);
         let pick = |x: &Tensor| if final_only { last(x) } else { Ok(x.clone()) };
-        let (record, logits) = read_through(model, &ids, None)?;
-        parity.compare(Quantity::Logits, &format!("seq{i}"), &pick(&logits)?, self.get(&format!("seq{i}.logits"))?)?;
+        let (record, normed) = recorded(model, &ids, None)?;
+        let logits = if final_only { last_logits(model, &normed)? } else { model.logits(&normed)? };
+        parity.compare(Quantity::Logits, &format!("seq{i}"), &logits, self.get(&format!("seq{i}.logits"))?)?;
         let hidden = self.get(&format!("seq{i}.hidden_states"))?;
         let layers = model.spec().layers.len();
         for site in model.spec().sites() {
@@ -202,30 +210,49 @@ impl Golden {
                 Site::FinalNorm => parity.compare(Quantity::Norm, &at, &pick(x)?, &hidden.get(layers)?)?,
             }
         }
-        let theirs = self.ids(&format!("seq{i}.greedy"))?;
-        parity.tokens(&format!("seq{i}"), &greedy(model, &ids, theirs.len(), &mut ())?, &theirs);
+        let at = format!("seq{i}");
+        let (theirs, leads) = self.greedy(&at)?;
+        let ours = greedy(model, &ids, theirs.len(), &mut ())?;
+        parity.tokens(&at, false, &ours, &theirs, leads.as_deref());
         Ok(())
     }
 
     fn compare_set(&self, model: &dyn CausalLm, i: usize, set: &str, parity: &mut Parity) -> Result<()> {
         let (ids, plan) = (self.ids(&format!("seq{i}.input_ids"))?, self.plan(set)?);
         let at = format!("seq{i} {set}");
-        let last = |x: &Tensor| x.get(ids.len() - 1);
-        let (record, logits) = read_through(model, &ids, Some(&plan))?;
+        let (record, normed) = recorded(model, &ids, Some(&plan))?;
         let theirs = self.get(&format!("seq{i}.{set}.logits"))?;
-        let ours = if theirs.rank() == 1 { last(&logits)? } else { logits };
+        let ours = if theirs.rank() == 1 { last_logits(model, &normed)? } else { model.logits(&normed)? };
+        // Of a large vocabulary, some.
+        let ours = if self.meta["sampled_logits"] == true {
+            ours.index_select(&Tensor::new(self.ids("logit_ids")?, ours.device())?, 0)?
+        } else {
+            ours
+        };
         parity.compare(Quantity::Tempered, &at, &ours, theirs)?;
         match seen(&record, Site::FinalNorm) {
             Some(x) => {
-                parity.compare(Quantity::TemperedNorm, &at, &last(x)?, self.get(&format!("seq{i}.{set}.h_last"))?)?;
+                let theirs = self.get(&format!("seq{i}.{set}.h_last"))?;
+                parity.compare(Quantity::TemperedNorm, &at, &x.get(ids.len() - 1)?, theirs)?;
             }
             None => parity.never(Quantity::TemperedNorm, &at),
         }
-        let theirs = self.ids(&format!("seq{i}.{set}.greedy"))?;
+        let (theirs, leads) = self.greedy(&format!("seq{i}.{set}"))?;
         let mut tap = scale(model, &[plan])?;
-        parity.tokens(&at, &greedy(model, &ids, theirs.len(), &mut tap)?, &theirs);
+        parity.tokens(&at, true, &greedy(model, &ids, theirs.len(), &mut tap)?, &theirs, leads.as_deref());
         Ok(())
     }
+
+    /// A greedy continuation, and the lead of each of its tokens over the next if the file has it.
+    fn greedy(&self, run: &str) -> Result<(Vec<u32>, Option<Vec<f32>>)> {
+        let leads = self.tensors.get(&format!("{run}.greedy_lead")).map(Tensor::to_vec1).transpose()?;
+        Ok((self.ids(&format!("{run}.greedy"))?, leads))
+    }
+}
+
+/// The logits of the last of some final hidden states.
+fn last_logits(model: &dyn CausalLm, normed: &Tensor) -> candle_core::Result<Tensor> {
+    model.logits(&normed.narrow(0, normed.dim(0)? - 1, 1)?)?.get(0)
 }
 
 /// The λ of a set, where the file gives only layer and head.
@@ -242,86 +269,4 @@ fn set_lambda(set: &str) -> Option<f64> {
 fn seen(record: &Recorder, site: Site) -> Option<&Tensor> {
     let mut seen = record.0.iter().filter(|(at, _)| *at == site).map(|(_, x)| x);
     seen.next().filter(|_| seen.next().is_none())
-}
-
-/// What is compared.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Quantity {
-    Logits,
-    Residual,
-    Z,
-    LinearZ,
-    Norm,
-    Tempered,
-    TemperedNorm,
-    Greedy,
-}
-
-impl Quantity {
-    fn of(site: Site) -> Self {
-        match site {
-            Site::Z(_) => Self::Z,
-            Site::LinearZ(_) => Self::LinearZ,
-            Site::ResidPost(_) => Self::Residual,
-            Site::FinalNorm => Self::Norm,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Logits => "golden logits",
-            Self::Residual => "golden residual stream",
-            Self::Z => "golden z",
-            Self::LinearZ => "golden delta-net z",
-            Self::Norm => "golden final norm",
-            Self::Tempered => "golden tempered logits",
-            Self::TemperedNorm => "golden tempered h_last",
-            Self::Greedy => "golden greedy tokens",
-        }
-    }
-}
-
-/// The worst of each quantity, where it was found, and how many were compared.
-#[derive(Default)]
-struct Parity(std::collections::BTreeMap<Quantity, (f64, String, usize)>);
-
-impl Parity {
-    fn note(&mut self, what: Quantity, off: f64, at: String) {
-        let (worst, place, compared) = self.0.entry(what).or_default();
-        *compared += 1;
-        if off > *worst || place.is_empty() {
-            (*worst, *place) = (off, at);
-        }
-    }
-
-    fn compare(&mut self, what: Quantity, at: &str, ours: &Tensor, theirs: &Tensor) -> Result<()> {
-        let off = difference(&ours.to_device(&Device::Cpu)?, theirs)?;
-        let shapes = format!("{at}: shape {:?}, in the file {:?}", ours.dims(), theirs.dims());
-        self.note(what, off, if ours.dims() == theirs.dims() { at.into() } else { shapes });
-        Ok(())
-    }
-
-    /// A site that did not fire once.
-    fn never(&mut self, what: Quantity, at: &str) {
-        self.note(what, f64::INFINITY, format!("{at} did not fire once"));
-    }
-
-    /// Greedy tokens: any other one is wrong, and what follows it says nothing more.
-    fn tokens(&mut self, at: &str, ours: &[u32], theirs: &[u32]) {
-        let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
-        let place = if same == theirs.len() { at.into() } else { format!("{at}: another from token {same} on") };
-        self.note(Quantity::Greedy, (theirs.len() - same) as f64, place);
-    }
-
-    fn checks(self, allowed: f64) -> impl Iterator<Item = Check> {
-        self.0.into_iter().map(move |(what, (worst, at, compared))| {
-            let greedy = what == Quantity::Greedy;
-            let note = if worst == 0.0 {
-                format!("{compared} compared")
-            } else {
-                format!("{compared} compared, worst at {at}")
-            };
-            Check::of(what.name(), if greedy { 0.0 } else { allowed }, Ok((worst, note)))
-        })
-    }
 }

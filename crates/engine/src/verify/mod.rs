@@ -8,7 +8,9 @@ mod feed;
 mod folded;
 mod golden;
 mod laws;
+mod parity;
 mod sites;
+mod text;
 mod tiny;
 
 use candle_core::{DType, Result, Tensor};

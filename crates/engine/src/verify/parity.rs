@@ -1,0 +1,213 @@
+//! The worst of each quantity that a golden file holds, and what it may be.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Result, Tensor};
+use headtemper_hook::Site;
+
+use super::{Check, difference, short, values};
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Quantity {
+    Logits,
+    Residual,
+    Z,
+    LinearZ,
+    Norm,
+    Tempered,
+    TemperedNorm,
+    Greedy,
+}
+
+impl Quantity {
+    pub(super) fn of(site: Site) -> Self {
+        match site {
+            Site::Z(_) => Self::Z,
+            Site::LinearZ(_) => Self::LinearZ,
+            Site::ResidPost(_) => Self::Residual,
+            Site::FinalNorm => Self::Norm,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Logits => "golden logits",
+            Self::Residual => "golden residual stream",
+            Self::Z => "golden z",
+            Self::LinearZ => "golden delta-net z",
+            Self::Norm => "golden final norm",
+            Self::Tempered => "golden tempered logits",
+            Self::TemperedNorm => "golden tempered h_last",
+            Self::Greedy => "golden greedy tokens",
+        }
+    }
+
+    /// Where a golden file of a real checkpoint says how transformers differs from itself.
+    fn noise(self) -> &'static str {
+        match self {
+            Self::Logits | Self::Tempered | Self::Greedy => "float32_noise_logits",
+            Self::Residual => "float32_noise_residual",
+            Self::Z | Self::LinearZ => "float32_noise_z",
+            Self::Norm | Self::TemperedNorm => "float32_noise_norm",
+        }
+    }
+}
+
+/// What a quantity may be off.
+pub(super) struct Tolerance<'a> {
+    /// For every model of its family.
+    pub(super) family: f64,
+    /// Of a real checkpoint, the `checks` of its golden file.
+    pub(super) checks: Option<&'a serde_json::Value>,
+}
+
+impl Tolerance<'_> {
+    /// How many times its own noise transformers may be missed by: ours is of the same kind, in another order.
+    const TIMES: f64 = 4.0;
+    /// Noise above this share of a quantity's largest value allows nothing more: such a file could pass anything.
+    const SHARE: f64 = 3e-4;
+
+    /// For a quantity whose largest value is `size`, and why it is more than the family's.
+    fn of(&self, what: Quantity, size: f64) -> (f64, Option<String>) {
+        let noise = self.checks.and_then(|checks| checks[what.noise()].as_f64()).unwrap_or(0.0);
+        let allowed = (Self::TIMES * noise).min(Self::SHARE * size);
+        if allowed > self.family {
+            (allowed, Some(format!("transformers' own float32 noise here is {}", short(noise))))
+        } else {
+            (self.family, None)
+        }
+    }
+}
+
+/// The worst of each quantity, where it was found, and how many were compared.
+#[derive(Default)]
+pub(super) struct Parity {
+    found: BTreeMap<Quantity, Worst>,
+    continued: Vec<Continued>,
+}
+
+#[derive(Default)]
+struct Worst {
+    off: f64,
+    at: String,
+    compared: usize,
+    /// The largest value that the file holds.
+    size: f64,
+}
+
+/// A greedy continuation.
+struct Continued {
+    at: String,
+    tempered: bool,
+    same: usize,
+    tokens: usize,
+    /// By how much the token led with which ours parts.
+    lead: f64,
+}
+
+impl Parity {
+    fn note(&mut self, what: Quantity, off: f64, at: String) -> &mut Worst {
+        let worst = self.found.entry(what).or_default();
+        worst.compared += 1;
+        if off > worst.off || worst.at.is_empty() {
+            (worst.off, worst.at) = (off, at);
+        }
+        worst
+    }
+
+    pub(super) fn compare(&mut self, what: Quantity, at: &str, ours: &Tensor, theirs: &Tensor) -> Result<()> {
+        let off = difference(&ours.to_device(&Device::Cpu)?, theirs)?;
+        let shapes = format!("{at}: shape {:?}, in the file {:?}", ours.dims(), theirs.dims());
+        let worst = self.note(what, off, if ours.dims() == theirs.dims() { at.into() } else { shapes });
+        worst.size = values(theirs)?.into_iter().fold(worst.size, |size, x| size.max(f64::from(x.abs())));
+        Ok(())
+    }
+
+    /// A site that did not fire once.
+    pub(super) fn never(&mut self, what: Quantity, at: &str) {
+        self.note(what, f64::INFINITY, format!("{at} did not fire once"));
+    }
+
+    /// Greedy tokens, and by how much each led where the file says that. Any other token is wrong unless two were as
+    /// good as equal, and what follows it says nothing more.
+    pub(super) fn tokens(&mut self, at: &str, tempered: bool, ours: &[u32], theirs: &[u32], leads: Option<&[f32]>) {
+        let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+        let lead = leads.and_then(|leads| leads.get(same)).map_or(f64::INFINITY, |&lead| f64::from(lead));
+        self.continued.push(Continued { at: at.into(), tempered, same, tokens: theirs.len(), lead });
+    }
+
+    /// Notes the greedy tokens that are wrong; says how many were compared where that is not all of them.
+    fn judge_tokens(&mut self, tolerance: &Tolerance) -> Option<String> {
+        let runs = std::mem::take(&mut self.continued);
+        let (mut tied, mut same, mut all) = (0, 0, 0);
+        for run in runs {
+            let logits = if run.tempered { Quantity::Tempered } else { Quantity::Logits };
+            let size = self.found.get(&logits).map_or(0.0, |worst| worst.size);
+            (same, all) = (same + run.same, all + run.tokens);
+            // Each of the two may be off by what is allowed.
+            if run.same < run.tokens && run.lead <= 2.0 * tolerance.of(logits, size).0 {
+                tied += 1;
+                self.note(Quantity::Greedy, 0.0, run.at);
+            } else if run.same < run.tokens {
+                let place = format!("{}: another from token {} on", run.at, run.same);
+                self.note(Quantity::Greedy, (run.tokens - run.same) as f64, place);
+            } else {
+                self.note(Quantity::Greedy, 0.0, run.at);
+            }
+        }
+        (tied > 0).then(|| format!("{same} of {all} tokens, up to {tied} near ties"))
+    }
+
+    /// A check a quantity.
+    pub(super) fn checks(mut self, tolerance: &Tolerance) -> Vec<Check> {
+        let tokens = self.judge_tokens(tolerance);
+        let check = |(what, worst): (Quantity, Worst)| {
+            let (allowed, why) = match what {
+                Quantity::Greedy => (0.0, tokens.clone()),
+                _ => tolerance.of(what, worst.size),
+            };
+            let at = (worst.off > 0.0).then(|| format!("worst at {}", worst.at));
+            let parts = [Some(format!("{} compared", worst.compared)), at, why];
+            let note = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            Check::of(what.name(), allowed, Ok((worst.off, note)))
+        };
+        self.found.into_iter().map(check).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_allows_a_few_times_itself_and_a_small_share_at_most() {
+        let checks = serde_json::json!({"float32_noise_residual": 1e-3});
+        let of = |checks, what, size| Tolerance { family: 1e-3, checks }.of(what, size).0;
+        assert_eq!(of(None, Quantity::Residual, 1e6), 1e-3);
+        assert_eq!(of(Some(&checks), Quantity::Residual, 1e6), 4e-3);
+        assert_eq!(of(Some(&checks), Quantity::Residual, 10.0), 10.0 * 3e-4);
+        assert_eq!(of(Some(&checks), Quantity::Residual, 1.0), 1e-3);
+        assert_eq!(of(Some(&checks), Quantity::Logits, 1e6), 1e-3);
+    }
+
+    #[test]
+    fn a_tie_ends_what_is_compared_and_nothing_else_does() {
+        let tokens = |ours: &[u32], leads: Option<&[f32]>| {
+            let mut parity = Parity::default();
+            parity.tokens("a", false, ours, &[1, 2, 3], leads);
+            parity.tokens("b", true, &[4], &[4], None);
+            let check = parity.checks(&Tolerance { family: 0.1, checks: None }).remove(0);
+            (check.measured.unwrap(), check.note)
+        };
+        assert_eq!(tokens(&[1, 2, 3], None), (0.0, "2 compared".into()));
+        assert_eq!(tokens(&[1, 9, 3], None), (2.0, "2 compared, worst at a: another from token 1 on".into()));
+        assert_eq!(tokens(&[1, 9, 3], Some(&[0.1, 0.3, 0.1])).0, 2.0);
+        assert_eq!(
+            tokens(&[1, 9, 3], Some(&[9.0, 0.15, 9.0])),
+            (0.0, "2 compared, 2 of 4 tokens, up to 1 near ties".into())
+        );
+        // Tokens that are missing are no tie.
+        assert_eq!(tokens(&[1], Some(&[9.0, 9.0, 9.0])).0, 2.0);
+    }
+}
