@@ -293,7 +293,7 @@ fn gemma_4_configurations_are_read_as_transformers_reads_them() {
     };
     let plain = spec(&|_| ());
     let padded = spec(&|c| {
-        c["per_layer_config"] = json!({"02": {"head_dim": 32}, "04": {"head_dim": 32}, "07": {"head_dim": 32}})
+        c["per_layer_config"] = json!({"02": {"head_dim": 32}, "04": {"head_dim": 32}, "07": {"head_dim": 32}});
     });
     assert_eq!(padded, plain);
     assert_eq!(spec(&|c| c["layer_types"][7] = "sliding_attention".into()), plain);

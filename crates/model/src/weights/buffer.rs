@@ -25,37 +25,25 @@ impl Buffer {
         }
     }
 
-    /// Appends values as a file stores them.
+    /// Appends values as a file stores them. Those of the buffer's own type keep their bits.
     pub(super) fn append_stored(&mut self, bytes: &[u8], dtype: DType) -> Result<()> {
-        match dtype {
-            DType::F32 => self.append_bytes(bytes, |b: [u8; 4]| f32::from_le_bytes(b), None),
-            DType::BF16 => {
-                let bits = matches!(self, Self::Bf16(_));
-                self.append_bytes(bytes, |b: [u8; 2]| bf16::from_le_bytes(b).to_f32(), bits.then_some(()))
-            }
-            DType::F16 => {
-                let bits = matches!(self, Self::F16(_));
-                self.append_bytes(bytes, |b: [u8; 2]| f16::from_le_bytes(b).to_f32(), bits.then_some(()))
-            }
-            other => bail!("weights are stored as f32, bf16 or f16, not {other:?}"),
+        match (&mut *self, dtype) {
+            (Self::Bf16(values), DType::BF16) => values.par_extend(pieces(bytes).map(|&b| bf16::from_le_bytes(b))),
+            (Self::F16(values), DType::F16) => values.par_extend(pieces(bytes).map(|&b| f16::from_le_bytes(b))),
+            (_, DType::F32) => self.append_each(bytes, f32::from_le_bytes),
+            (_, DType::BF16) => self.append_each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            (_, DType::F16) => self.append_each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            (_, other) => bail!("weights are stored as f32, bf16 or f16, not {other:?}"),
         }
         Ok(())
     }
 
-    /// `same` says that the bits are those of the buffer's own type, so that none is lost on the way.
-    fn append_bytes<const N: usize>(&mut self, bytes: &[u8], value: fn([u8; N]) -> f32, same: Option<()>) {
-        let (chunks, _) = bytes.as_chunks::<N>();
-        let chunks = chunks.par_iter().with_min_len(CHUNK);
-        match (self, same) {
-            (Self::F32(values), _) => values.par_extend(chunks.map(|&b| value(b))),
-            (Self::Bf16(values), None) => values.par_extend(chunks.map(|&b| bf16::from_f32(value(b)))),
-            (Self::F16(values), None) => values.par_extend(chunks.map(|&b| f16::from_f32(value(b)))),
-            (Self::Bf16(values), Some(())) => {
-                values.par_extend(chunks.map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]]))));
-            }
-            (Self::F16(values), Some(())) => {
-                values.par_extend(chunks.map(|b| f16::from_bits(u16::from_le_bytes([b[0], b[1]]))));
-            }
+    fn append_each<const N: usize>(&mut self, bytes: &[u8], value: fn([u8; N]) -> f32) {
+        let stored = pieces::<N>(bytes);
+        match self {
+            Self::F32(values) => values.par_extend(stored.map(|&b| value(b))),
+            Self::Bf16(values) => values.par_extend(stored.map(|&b| bf16::from_f32(value(b)))),
+            Self::F16(values) => values.par_extend(stored.map(|&b| f16::from_f32(value(b)))),
         }
     }
 
@@ -77,6 +65,11 @@ impl Buffer {
             Self::F16(values) => Tensor::from_vec(values, shape, device),
         }
     }
+}
+
+/// The stored values, `N` bytes each, for several threads.
+fn pieces<const N: usize>(bytes: &[u8]) -> impl IndexedParallelIterator<Item = &[u8; N]> {
+    bytes.as_chunks::<N>().0.par_iter().with_min_len(CHUNK)
 }
 
 #[cfg(test)]
