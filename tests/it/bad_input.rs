@@ -673,6 +673,10 @@ fn models_that_are_not_there() {
     bench.refused("inspect q.jsonl", &["q.jsonl is neither a model directory nor a .gguf file"]);
     bench.refused("inspect --model M --revision main", &["revision is main", "left out for a local path"]);
     bench.refused("inspect", &["<MODEL>"]);
+    bench.refused("generate --model M hi --thinking on", &["it has no thinking switch", "off or left to the template"]);
+    bench.done("generate --model M hi --thinking off --max-new-tokens 1");
+    bench.refused("bench --model gone.json --random 1", &["'gone.json' is no config.json", "random weights"]);
+    bench.refused("bench --model M --random 1 --revision main", &["random weights are made from that"]);
     bench.refused("inspect --model M --device tpu", &["device 'tpu'", "auto, cpu, cuda, cuda:N and metal"]);
     bench.refused("inspect --model M --device cuda:x", &["device 'cuda:x'", "not a number"]);
     if !candle_core::utils::cuda_is_available() {

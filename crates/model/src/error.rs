@@ -144,7 +144,7 @@ impl ModelError {
             }
             Self::NotAModel { .. } | Self::NoWeights { .. } => Some(
                 "a model is a directory with config.json, safetensors and tokenizer.json, a .gguf file, or a hub id \
-                 such as HuggingFaceTB/SmolLM2-135M-Instruct"
+                 such as HuggingFaceTB/SmolLM2-135M-Instruct; a config.json alone runs with --random SEED"
                     .into(),
             ),
             Self::Ggml { .. } => Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into()),
