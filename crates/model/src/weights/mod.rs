@@ -26,6 +26,7 @@ use crate::{Checkpoint, ModelError};
 
 /// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
 const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+
 /// The weights of a checkpoint while a model is being built from them.
 ///
 /// The file is mapped into memory; a tensor is copied out once, in the dtype it is held in, and its pages are given

@@ -47,6 +47,11 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
     let undefined = disposition.heads.iter().any(|effect| !effect.cohen_d.is_finite());
     let struck = if undefined { " Struck through: no defined value." } else { "" };
     let lines = if attribution.heads_per_layer.contains(&0) { " Hairlines: layers without heads." } else { "" };
+    let nets = if heatmap::delta_nets(disposition).is_empty() {
+        ""
+    } else {
+        " Underlined: gated delta nets, whose value heads are written V."
+    };
     let shuffled = &disposition.shuffled;
     let (outlined, dashed, source) = if shuffled.shuffles == 0 {
         ("", "", "Labels were not shuffled.".to_owned())
@@ -58,7 +63,7 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
     format!(
         r#"<h3>Where the cohorts differ</h3>{missing}<div class="maps">
         <figure><figcaption><b>Magnitude: Cohen's d</b> of the norm of z. <span class="key pos"></span> louder in {a},
-        <span class="key neg"></span> louder in {b}.{outlined}{struck}{lines}</figcaption>{}</figure>
+        <span class="key neg"></span> louder in {b}.{outlined}{struck}{lines}{nets}</figcaption>{}</figure>
         <figure class="aside"><figcaption><b>Direction: d_naive, in-sample: not evidence by itself.</b>
         It is large on pure noise too, so it is grey here{dashed}.</figcaption>{}</figure></div>
         <p class="note">Above each colour scale: how many heads lie where. {source}</p>"#,

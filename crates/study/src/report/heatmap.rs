@@ -1,6 +1,8 @@
 //! Heat maps of layers by heads, as inline SVG.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use headtemper_hook::HeadKind;
 
 use crate::{
     attribution::{Attribution, Disposition, HeadEffect},
@@ -39,6 +41,14 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition, measure
     put!(out, r#"<g transform="translate({LEFT} {TOP})">"#);
     cells(&mut out, columns, disposition, measure, side);
     axes(&mut out, columns.len(), rows, side);
+    for layer in delta_nets(disposition) {
+        let (x, y) = (layer as f64 * side + 1.0, grid_height + 1.5);
+        put!(
+            out,
+            r#"<path class="delta" stroke="currentColor" stroke-width="1.5" d="M{x:.1} {y:.1}h{:.1}"/>"#,
+            side - 2.0
+        );
+    }
     out.push_str("</g>");
     out += &legend::draw(disposition, measure, LEFT, TOP + grid_height + AXIS, width);
     out.push_str("</svg>");
@@ -50,6 +60,12 @@ pub(super) fn outside(attribution: &Attribution, disposition: &Disposition) -> u
     let drawn =
         |effect: &&HeadEffect| attribution.heads_per_layer.get(effect.layer).is_some_and(|&heads| effect.head < heads);
     disposition.heads.len() - disposition.heads.iter().filter(drawn).count()
+}
+
+/// The layers whose heads are the value heads of a gated delta net.
+pub(super) fn delta_nets(disposition: &Disposition) -> BTreeSet<usize> {
+    let values = disposition.heads.iter().map(HeadEffect::at).filter(|at| at.kind == HeadKind::Value);
+    values.map(|at| at.layer).collect()
 }
 
 fn cells(out: &mut String, columns: &[usize], disposition: &Disposition, measure: Measure, side: f64) {
@@ -125,6 +141,17 @@ mod tests {
         let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
         assert_eq!(map.matches(r#"class="cell"#).count(), 6);
         assert!(map.contains("layer 1: no heads"));
+    }
+
+    #[test]
+    fn delta_nets_are_underlined() {
+        let mut attribution = fixture::attribution(&[2, 2, 2]);
+        for effect in attribution.dispositions[0].heads.iter_mut().filter(|effect| effect.layer != 1) {
+            effect.kind = "linear".into();
+        }
+        let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
+        assert_eq!(map.matches(r#"class="delta""#).count(), 2);
+        assert!(map.contains("L0V1") && map.contains("L1H0") && !map.contains("L2H0"));
     }
 
     #[test]
