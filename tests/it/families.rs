@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use candle_core::{Device, Tensor, npy::NpzTensors};
 use headtemper_hook::Site;
 use headtemper_model::{Checkpoint, load};
-use headtemper_tests::{Golden, golden_dir, golden_model, read_through, temper, worst};
+use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
 /// Averages of z and its norms beside transformers'. Measured worst case: 1.6e-5 (2026-11-21).
@@ -306,4 +306,35 @@ fn gemma_4_configurations_are_read_as_transformers_reads_them() {
     };
     // Key heads of global layers differ only where keys are values.
     assert_eq!(hub_spec(json!(2)), hub_spec(Value::Null));
+}
+
+/// Gemma 4 with the published window of 512: what is read in pieces that do not divide it is what is read at once, and a
+/// query sees 512 keys.
+#[test]
+fn pieces_cross_the_published_window() {
+    let lab = tempfile::tempdir().unwrap();
+    let config = lab.path().join("config.json");
+    let text = fs::read_to_string(golden_dir("gemma4").join("config.json")).unwrap();
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    value["sliding_window"] = json!(512);
+    value["max_position_embeddings"] = json!(1024);
+    fs::write(&config, value.to_string()).unwrap();
+    let model = load(&Checkpoint::Random { config, seed: 3 }, None, &Device::Cpu).unwrap();
+    let ids: Vec<u32> = (0..640u32).map(|i| i.wrapping_mul(7919) % 300).collect();
+    let bits = |x: &Tensor| -> Vec<u32> {
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    };
+    let whole = in_pieces(&*model, &ids, &[640], &mut ());
+    for pieces in [vec![333, 200, 104, 1, 1, 1], vec![511, 1, 1, 127], vec![100; 6].into_iter().chain([40]).collect()] {
+        assert_eq!(bits(&in_pieces(&*model, &ids, &pieces, &mut ())), bits(&whole), "in pieces {pieces:?}");
+    }
+    let z_of = |ids: &[u32]| {
+        let (record, _) = read_through(&*model, ids, None);
+        record.0.iter().find(|(site, _)| *site == Site::Z(0)).unwrap().1.get(599).unwrap()
+    };
+    for (position, seen) in [(87, false), (88, true)] {
+        let mut other = ids[..600].to_vec();
+        other[position] = 301;
+        assert_eq!(worst(&z_of(&other), &z_of(&ids[..600])) > 0.0, seen, "query 599 and key {position}");
+    }
 }
