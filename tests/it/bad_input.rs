@@ -674,6 +674,12 @@ fn models_that_are_not_there() {
     bench.refused("inspect --model M --revision main", &["revision is main", "left out for a local path"]);
     bench.refused("inspect", &["<MODEL>"]);
     bench.refused("generate --model M hi --thinking on", &["it has no thinking switch", "off or left to the template"]);
+    bench.refused("generate --model M hi --raw --thinking off", &["--raw", "cannot be used with"]);
+    for unused in
+        ["inspect M --thinking on", "bench --model M --thinking on", "export M --dtype f32 --plan L0H0:1 --out o"]
+    {
+        bench.refused(unused, &["unexpected argument"]);
+    }
     bench.done("generate --model M hi --thinking off --max-new-tokens 1");
     bench.refused("bench --model gone.json --random 1", &["'gone.json' is no config.json", "random weights"]);
     bench.refused("bench --model M --random 1 --revision main", &["random weights are made from that"]);

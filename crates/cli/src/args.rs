@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use headtemper_engine::Sampling;
+use headtemper_engine::{ModelChoice, Sampling};
 
 /// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
 #[derive(Parser)]
@@ -63,15 +63,19 @@ pub(crate) struct NamedModelArgs {
     /// Commit, branch or tag of a hub id
     #[arg(long)]
     revision: Option<String>,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
 impl NamedModelArgs {
-    /// The same as other commands have it.
-    pub(crate) fn plain(&self) -> ModelArgs {
+    /// The model, as the engine asks for it.
+    pub(crate) fn choice(&self) -> ModelChoice {
         let model = self.named.clone().or_else(|| self.model.clone()).unwrap_or_default();
-        ModelArgs { model, revision: self.revision.clone(), how: self.how.clone() }
+        ModelChoice { model, revision: self.revision.clone(), progress: true, ..ModelChoice::default() }
+    }
+
+    /// The model and how it is run, as other commands have it.
+    pub(crate) fn run(&self, how: &HowArgs) -> ModelArgs {
+        let ModelChoice { model, revision, .. } = self.choice();
+        ModelArgs { model, revision, how: how.clone() }
     }
 }
 
@@ -87,9 +91,6 @@ pub(crate) struct HowArgs {
     /// Threads; all cores by default
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Whether the model thinks before it answers a chat; its template decides if this is left out
-    #[arg(long, value_enum)]
-    pub(crate) thinking: Option<Switch>,
     /// Random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
     #[arg(long, value_name = "SEED")]
     pub(crate) random: Option<u64>,
@@ -120,6 +121,9 @@ pub(crate) struct ItemArgs {
     /// Feed prompts as they stand, without the chat template
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    #[arg(long, value_enum, conflicts_with = "raw")]
+    pub(crate) thinking: Option<Switch>,
     /// Only the first so many items
     #[arg(long)]
     pub(crate) limit: Option<usize>,
@@ -181,6 +185,12 @@ pub(crate) struct PlanArgs {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) model: NamedModelArgs,
+    /// Where it would run: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// What weights would be held in; auto is what the file has
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    pub(crate) dtype: Dtype,
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -203,6 +213,9 @@ pub(crate) struct Generate {
     /// Feed the prompt as it stands, without the chat template
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    #[arg(long, value_enum, conflicts_with = "raw")]
+    pub(crate) thinking: Option<Switch>,
     /// The most tokens of the answer
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) max_new_tokens: usize,
@@ -401,6 +414,8 @@ pub(crate) struct Bench {
 pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) model: NamedModelArgs,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
     /// What transformers computed for this model: golden.safetensors, with golden.json beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) golden: Option<PathBuf>,

@@ -32,13 +32,13 @@ pub(crate) fn use_threads(threads: Option<usize>) -> Result<()> {
 
 impl ModelArgs {
     /// What was typed, as the engine asks for it.
-    pub(crate) fn choice(&self) -> ModelChoice {
+    pub(crate) fn choice(&self, thinking: Option<Switch>) -> ModelChoice {
         ModelChoice {
             model: self.model.clone(),
             revision: self.revision.clone(),
             dtype: self.how.dtype.held(),
             device: self.how.device.clone(),
-            thinking: self.how.thinking.map(|switch| switch == Switch::On),
+            thinking: thinking.map(|switch| switch == Switch::On),
             random: self.how.random,
             progress: true,
         }
@@ -46,8 +46,8 @@ impl ModelArgs {
 }
 
 /// Opens a model and says on stderr what it is: a wrong geometry is the likeliest wrong result.
-pub(crate) fn open(args: &ModelArgs) -> Result<Engine> {
-    open_choice(&args.choice(), args.how.threads)
+pub(crate) fn open(args: &ModelArgs, thinking: Option<Switch>) -> Result<Engine> {
+    open_choice(&args.choice(thinking), args.how.threads)
 }
 
 /// Opens a model that was chosen elsewhere than on the command line.

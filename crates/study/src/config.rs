@@ -192,6 +192,9 @@ impl Experiment {
                 return Some(format!("[sweep] lambda {lambda} is not a finite number"));
             }
         }
+        if self.items.raw && self.model.thinking.is_some() {
+            return Some("[model] thinking needs the chat template, which raw leaves out".into());
+        }
         if self.items.raw && self.items.system.is_some() {
             return Some("[items] a system message needs the chat template, which raw leaves out".into());
         }

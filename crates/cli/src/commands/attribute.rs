@@ -7,7 +7,7 @@ use crate::{Done, args::Attribute, model, ui};
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
     let items = model::items(&args.items)?;
-    let engine = model::open(&args.model)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
     let name = args.name.clone().unwrap_or_else(|| format!("{} against {}", args.a, args.b));
     let settings = AttributeRun {
         items_path: &args.items.items,

@@ -12,7 +12,7 @@ use crate::{Done, args::Bench, model, ui};
 
 pub(crate) fn run(args: &Bench) -> Result<Done> {
     let start = Instant::now();
-    let engine = model::open(&args.model)?;
+    let engine = model::open(&args.model, None)?;
     let load_s = start.elapsed().as_secs_f64();
     let plans = model::plans_of(&args.plan, engine.spec())?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a bench runs under one", plans.len());

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         anyhow::ensure!(parent.is_dir(), "cannot write {}: {} is no directory", args.out.display(), parent.display());
     }
     anyhow::ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
-    let engine = model::open(&args.model)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
     let options = CaptureOptions {
         layers: parse_layers(&args.layers, engine.spec().layers.len())?,
         heads: match args.heads {

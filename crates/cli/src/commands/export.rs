@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{Done, args::Export, model, ui};
 
 pub(crate) fn run(args: &Export) -> Result<Done> {
-    let choice = args.model.plain().choice();
+    let choice = args.model.choice();
     anyhow::ensure!(args.plan.plan.is_some(), "--plan is missing: without it, the export would be a copy");
     let spec = export::spec_of(&choice)?;
     let plans = model::plans_of(&args.plan, &spec)?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{Done, args::Generate, model, ui};
 
 pub(crate) fn run(args: &Generate) -> Result<Done> {
-    let engine = model::open(&args.model)?;
+    let engine = model::open(&args.model, args.thinking)?;
     let plans = model::plans_of(&args.plan, engine.spec())?;
     let items = match &args.items {
         Some(path) => read_items(path, args.raw)?,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::DType;
-use headtemper_engine::Inspection;
+use headtemper_engine::{Inspection, ModelChoice};
 use headtemper_hook::{LayerSpec, Mixer, ModelSpec};
 use headtemper_model::Cache;
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::{Done, args::Inspect, ui};
 
 pub(crate) fn run(args: &Inspect) -> Result<Done> {
-    let found = Inspection::of(&args.model.plain().choice())?;
+    let found =
+        Inspection::of(&ModelChoice { dtype: args.dtype.held(), device: args.device.clone(), ..args.model.choice() })?;
     if let Some(note) = &found.note {
         ui::say(&format!("note: {note}"));
     }

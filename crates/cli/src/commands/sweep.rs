@@ -9,7 +9,7 @@ use crate::{Done, args::Sweep, model, ui};
 pub(crate) fn run(args: &Sweep) -> Result<Done> {
     let items = model::items(&args.items)?;
     let judge = args.hedges.as_deref().map(Judge::read).transpose()?;
-    let engine = model::open(&args.model)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
     let mut sets = Vec::new();
     for text in &args.heads {
         let heads = head_set(text, engine.spec())?;

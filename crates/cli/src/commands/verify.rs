@@ -9,7 +9,7 @@ use crate::{Done, args::Verify, model, ui};
 
 pub(crate) fn run(args: &Verify) -> Result<Done> {
     let golden = args.golden.as_deref().map(Golden::read).transpose()?;
-    let engine = model::open(&args.model.plain())?;
+    let engine = model::open(&args.model.run(&args.how), None)?;
     let identity = json!(engine.identity());
     let mut table = Table::new(!args.json);
     for law in verify::LAWS {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Keys, check_heads, check_sizes, gguf_eos};
+use super::{Keys, check_all_turn, check_heads, check_sizes, gguf_eos};
 use crate::{GgufFile, ModelError};
 
 /// Sizes and constants of a Llama decoder (transformers `LlamaConfig`).
@@ -63,14 +63,7 @@ impl LlamaConfig {
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let (heads, hidden_size) = (file.size("llama.attention.head_count")?, file.size("llama.embedding_length")?);
         let head_dim = file.size("llama.attention.key_length").unwrap_or(hidden_size / heads.max(1));
-        let unsupported = |key: &str, found: String, allowed: String| {
-            Err(ModelError::Unsupported { path: file.path().into(), key: key.into(), found, allowed })
-        };
-        if let Ok(rotated) = file.size("llama.rope.dimension_count")
-            && rotated != head_dim
-        {
-            return unsupported("llama.rope.dimension_count", rotated.to_string(), head_dim.to_string());
-        }
+        check_all_turn(file, "llama", head_dim)?;
         Self {
             hidden_size,
             intermediate_size: file.size("llama.feed_forward_length")?,

@@ -131,6 +131,20 @@ fn malformed(path: &Path, why: String) -> ModelError {
     ModelError::Malformed { path: path.into(), kind: "configuration", why }
 }
 
+/// Refuses a GGUF file of which only a part of each head turns.
+fn check_all_turn(file: &GgufFile, architecture: &str, head_dim: usize) -> Result<(), ModelError> {
+    let key = format!("{architecture}.rope.dimension_count");
+    match file.size(&key) {
+        Ok(turning) if turning != head_dim => Err(ModelError::Unsupported {
+            path: file.path().into(),
+            key,
+            found: turning.to_string(),
+            allowed: head_dim.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The one end-of-text token that a GGUF file stores.
 fn gguf_eos(file: &GgufFile) -> Vec<u32> {
     file.size("tokenizer.ggml.eos_token_id").map(|id| id as u32).into_iter().collect()

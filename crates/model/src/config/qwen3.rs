@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Keys, check_heads, check_sizes, gguf_eos, malformed};
+use super::{Keys, check_all_turn, check_heads, check_sizes, gguf_eos, malformed};
 use crate::{GgufFile, ModelError};
 
 /// Sizes and constants of a dense Qwen3 decoder (transformers `Qwen3Config`).
@@ -72,11 +72,7 @@ impl Qwen3Config {
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let head_dim = file.size("qwen3.attention.key_length")?;
-        if let Ok(rotated) = file.size("qwen3.rope.dimension_count")
-            && rotated != head_dim
-        {
-            return Err(malformed(file.path(), format!("{rotated} of {head_dim} dimensions turn, but all must")));
-        }
+        check_all_turn(file, "qwen3", head_dim)?;
         Self {
             hidden_size: file.size("qwen3.embedding_length")?,
             intermediate_size: file.size("qwen3.feed_forward_length")?,

@@ -1,11 +1,13 @@
 //! Mathematics that architectures share: small structs and functions, no block to configure.
 
 mod linear;
+mod mlp;
 mod norm;
 mod rope;
 mod shell;
 
 pub(crate) use linear::{Linear, heads_of};
+pub(crate) use mlp::Mlp;
 pub(crate) use norm::{RmsNorm, l2_norm};
 pub(crate) use rope::{Angles, Rope};
 pub(crate) use shell::Outline;

@@ -11,7 +11,7 @@ use headtemper_kernels::{AttentionSpan, attend, gelu_mul};
 
 use crate::{
     Cache, CausalLm, Gemma4Config, Loaded, Weights,
-    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of},
+    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
     weights::Table,
 };
 
@@ -92,26 +92,6 @@ impl Attention {
     }
 }
 
-struct Mlp {
-    gate_up: Linear,
-    down: Linear,
-}
-
-impl Mlp {
-    fn load(config: &Gemma4Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
-        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
-        let (width, hidden) = (config.layers[layer].intermediate_size, config.hidden_size);
-        Ok(Self {
-            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
-            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&gelu_mul(&self.gate_up.forward(x)?)?)
-    }
-}
-
 /// Adds what a layer's own embedding says of each token, as far as the residual stream asks for it.
 struct PerLayerInput {
     gate: Linear,
@@ -162,7 +142,7 @@ impl Layer {
             pre_feedforward_norm: norm("pre_feedforward_layernorm")?,
             post_feedforward_norm: norm("post_feedforward_layernorm")?,
             attention: Attention::load(config, index, weights)?,
-            mlp: Mlp::load(config, index, weights)?,
+            mlp: Mlp::load(weights, index, (config.hidden_size, config.layers[index].intermediate_size), gelu_mul)?,
             per_layer_input: match config.per_layer_input {
                 Some((width, _)) => Some(PerLayerInput::load(config, index, width, weights)?),
                 None => None,

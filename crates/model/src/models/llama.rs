@@ -8,7 +8,7 @@ use headtemper_kernels::{AttentionSpan, attend, silu_mul};
 
 use crate::{
     Cache, CausalLm, LlamaConfig, Loaded, Weights,
-    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of},
+    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -56,26 +56,6 @@ impl Attention {
     }
 }
 
-struct Mlp {
-    gate_up: Linear,
-    down: Linear,
-}
-
-impl Mlp {
-    fn load(config: &LlamaConfig, layer: usize, weights: &mut Weights) -> Loaded<Self> {
-        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
-        let (width, hidden) = (config.intermediate_size, config.hidden_size);
-        Ok(Self {
-            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
-            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&silu_mul(&self.gate_up.forward(x)?)?)
-    }
-}
-
 struct Layer {
     index: usize,
     input_norm: RmsNorm,
@@ -95,7 +75,7 @@ impl Layer {
             input_norm: norm("input_layernorm")?,
             post_attention_norm: norm("post_attention_layernorm")?,
             attention: Attention::load(config, index, weights)?,
-            mlp: Mlp::load(config, index, weights)?,
+            mlp: Mlp::load(weights, index, (config.hidden_size, config.intermediate_size), silu_mul)?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! One file an architecture; the same parts in the same order: attention, MLP, layer, model.
+//! One file an architecture; the same parts in the same order: attention or other mixers, layer, model.
 
 pub(crate) mod gemma4;
 pub(crate) mod llama;

@@ -11,7 +11,7 @@ use headtemper_kernels::{AttentionSpan, StateSpan, attend, causal_conv, delta_ru
 
 use crate::{
     Cache, CausalLm, Loaded, Qwen35Config, Weights,
-    layers::{Angles, Linear, Outline, RmsNorm, Rope, Shell, heads_of, l2_norm},
+    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of, l2_norm},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -140,26 +140,6 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
 }
 
-struct Mlp {
-    gate_up: Linear,
-    down: Linear,
-}
-
-impl Mlp {
-    fn load(config: &Qwen35Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
-        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
-        let (width, hidden) = (config.intermediate_size, config.hidden_size);
-        Ok(Self {
-            gate_up: Linear::fused(weights, &[(name("gate_proj"), width), (name("up_proj"), width)], hidden)?,
-            down: Linear::load(weights, &name("down_proj"), hidden, width)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&silu_mul(&self.gate_up.forward(x)?)?)
-    }
-}
-
 /// What mixes the tokens of a layer.
 enum Mix {
     Attention(Attention),
@@ -189,7 +169,7 @@ impl Layer {
             } else {
                 Mix::DeltaNet(DeltaNet::load(config, index, weights)?)
             },
-            mlp: Mlp::load(config, index, weights)?,
+            mlp: Mlp::load(weights, index, (config.hidden_size, config.intermediate_size), silu_mul)?,
         })
     }
 
