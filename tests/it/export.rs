@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use candle_core::Device;
-use headtemper_engine::{ModelChoice, export};
+use headtemper_engine::{ModelChoice, export::Original};
 use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_model::{Checkpoint, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, temper, worst};
@@ -18,8 +18,9 @@ fn plan(text: &str) -> HeadPlan {
     HeadList::parse(text).unwrap().plan(None).unwrap()
 }
 
-fn choice(dir: &Path) -> ModelChoice {
-    ModelChoice { model: dir.to_string_lossy().into_owned(), device: "cpu".into(), ..ModelChoice::default() }
+fn original(dir: &Path) -> Original {
+    let model = dir.to_string_lossy().into_owned();
+    Original::find(&ModelChoice { model, ..ModelChoice::default() }).unwrap()
 }
 
 /// The exported model alone gives what the hook gives: of every family, wrapped, sharded, tied, in f32 and bf16.
@@ -36,7 +37,7 @@ fn tempered_here_is_exported_there() {
     ] {
         let (plan, lab) = (plan(text), tempfile::tempdir().unwrap());
         let out = lab.path().join("out");
-        let exported = export::export(&choice(&golden_dir(name)), &plan, &out).unwrap();
+        let exported = original(&golden_dir(name)).export(&plan, &out).unwrap();
         assert_eq!(exported.changed.len(), text.split(',').count(), "{name}");
         assert_eq!(exported.rounding > 1e-6, tolerance == ROUNDED, "{name}: {}", exported.rounding);
 
@@ -72,7 +73,7 @@ fn tempered_here_is_exported_there() {
 fn lambda_one_exports_a_copy() {
     let lab = tempfile::tempdir().unwrap();
     let out = lab.path().join("out");
-    export::export(&choice(&golden_dir("gemma4_wrapper")), &plan("L0H1:1,L5H0:1"), &out).unwrap();
+    original(&golden_dir("gemma4_wrapper")).export(&plan("L0H1:1,L5H0:1"), &out).unwrap();
     let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert_eq!(bytes(&out), bytes(&golden_dir("gemma4_wrapper")));
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use headtemper_hook::{HeadPlan, ModelSpec};
+use headtemper_hook::{HeadPlan, ModelSpec, PlanError};
 use headtemper_model::{Checkpoint, ModelError, fold_file, folded_names};
 use serde_json::json;
 
@@ -28,55 +28,98 @@ const RECORD: &str = "headtemper.json";
 /// Weights in other forms, which would still be those of the untempered model.
 const OTHER_WEIGHTS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "onnx", "msgpack"];
 
-/// The geometry of a model that is to be exported; no weight is read.
-///
-/// # Errors
-/// If it cannot be found, or is no directory in Hugging Face form.
-pub fn spec_of(choice: &ModelChoice) -> Result<ModelSpec> {
-    let located = locate(choice)?;
-    directory(&located.checkpoint)?;
-    Ok(located.checkpoint.spec()?)
+/// A model directory that is to be exported.
+pub struct Original {
+    dir: PathBuf,
+    name: String,
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
 }
 
-fn directory(checkpoint: &Checkpoint) -> Result<&Path> {
-    match checkpoint {
-        Checkpoint::Directory(dir) => Ok(dir),
-        Checkpoint::Gguf(path) | Checkpoint::Random { config: path, .. } => Err(EngineError::Export {
-            path: path.clone(),
-            why: "only a directory with safetensors can be exported".into(),
-        }),
+impl Original {
+    /// Finds a model and accounts for its tensors; no weight is read.
+    ///
+    /// # Errors
+    /// If it cannot be found, is no directory in Hugging Face form, or its tensors are not those of its configuration.
+    pub fn find(choice: &ModelChoice) -> Result<Self> {
+        let located = locate(choice)?;
+        let name = located.name(choice);
+        match located.checkpoint {
+            Checkpoint::Directory(dir) => {
+                let checkpoint = Checkpoint::Directory(dir.clone());
+                Ok(Self { dir, name, spec: checkpoint.spec()?, checkpoint })
+            }
+            Checkpoint::Gguf(path) | Checkpoint::Random { config: path, .. } => {
+                Err(EngineError::Export { path, why: "only a directory with safetensors can be exported".into() })
+            }
+        }
     }
-}
 
-/// Writes a copy of a model directory in which every planned head's columns of the output projection are times its λ.
-/// The directory appears whole.
-///
-/// # Errors
-/// If the model is no directory in Hugging Face form, the plan does not fit it, or `out` exists and is not empty.
-pub fn export(choice: &ModelChoice, plan: &HeadPlan, out: &Path) -> Result<Exported> {
-    let located = locate(choice)?;
-    let dir = directory(&located.checkpoint)?;
-    let spec = located.checkpoint.spec()?;
-    plan.check(&spec)?;
-    if plan.is_empty() {
-        return Err(headtemper_hook::PlanError::Empty.into());
+    /// The geometry that a plan must fit.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
-    let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
-    if taken {
-        return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
-    }
-    let aside = aside(out)?;
-    let result = write(&located.name(choice), dir, plan, &spec, &located.checkpoint, &aside);
-    match result {
-        Ok(exported) => {
+
+    /// Writes a copy of the directory in which every planned head's columns of the output projection are times its λ.
+    /// The copy appears whole.
+    ///
+    /// # Errors
+    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
+    pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
+        plan.check(&self.spec)?;
+        if plan.is_empty() {
+            return Err(PlanError::Empty.into());
+        }
+        let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
+        if taken {
+            return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
+        }
+        let aside = aside(out)?;
+        let written = self.write(plan, &aside).and_then(|exported| {
             let _ = fs::remove_dir(out); // an empty one
             fs::rename(&aside, out).map_err(cannot(out))?;
             Ok(exported)
-        }
-        Err(error) => {
+        });
+        if written.is_err() {
             let _ = fs::remove_dir_all(&aside);
-            Err(error)
         }
+        written
+    }
+
+    fn write(&self, plan: &HeadPlan, to: &Path) -> Result<Exported> {
+        let dir = &self.dir;
+        let mut exported = Exported { changed: Vec::new(), rounding: 0.0, files: Vec::new() };
+        let shards = self.checkpoint.weight_files()?;
+        for shard in &shards {
+            let name = shard.strip_prefix(dir).unwrap_or(shard);
+            let target = to.join(name);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).map_err(cannot(parent))?;
+            }
+            let folded = fold_file(shard, &target, plan, &self.spec)?;
+            exported.rounding = exported.rounding.max(folded.rounding);
+            exported.changed.extend(folded.changed);
+            exported.files.push(name.to_string_lossy().into_owned());
+        }
+        let expected = folded_names(plan, &self.spec);
+        if exported.changed.len() != expected.len() {
+            let name = format!("{} of the output projections {}", expected.len(), expected.join(", "));
+            return Err(ModelError::MissingTensor { path: dir.clone(), name }.into());
+        }
+        for name in settings(dir)? {
+            fs::copy(dir.join(&name), to.join(&name)).map_err(cannot(&to.join(&name)))?;
+            exported.files.push(name);
+        }
+        let record = json!({
+            "schema": "export/v1",
+            "model": self.name,
+            "plan": plan.to_string(),
+            "changed": exported.changed,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        fs::write(to.join(RECORD), format!("{record:#}\n")).map_err(cannot(to))?;
+        exported.files.push(RECORD.into());
+        Ok(exported)
     }
 }
 
@@ -92,48 +135,6 @@ fn aside(out: &Path) -> Result<PathBuf> {
 fn cannot(path: &Path) -> impl Fn(std::io::Error) -> EngineError {
     let path = path.to_path_buf();
     move |e| EngineError::Export { path: path.clone(), why: e.to_string() }
-}
-
-fn write(
-    model: &str,
-    dir: &Path,
-    plan: &HeadPlan,
-    spec: &ModelSpec,
-    checkpoint: &Checkpoint,
-    to: &Path,
-) -> Result<Exported> {
-    let mut exported = Exported { changed: Vec::new(), rounding: 0.0, files: Vec::new() };
-    let shards = checkpoint.weight_files()?;
-    for shard in &shards {
-        let name = shard.strip_prefix(dir).unwrap_or(shard);
-        let target = to.join(name);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(cannot(parent))?;
-        }
-        let folded = fold_file(shard, &target, plan, spec)?;
-        exported.rounding = exported.rounding.max(folded.rounding);
-        exported.changed.extend(folded.changed);
-        exported.files.push(name.to_string_lossy().into_owned());
-    }
-    let expected = folded_names(plan, spec);
-    if exported.changed.len() != expected.len() {
-        let name = format!("{} of the output projections {}", expected.len(), expected.join(", "));
-        return Err(ModelError::MissingTensor { path: dir.into(), name }.into());
-    }
-    for name in settings(dir)? {
-        fs::copy(dir.join(&name), to.join(&name)).map_err(cannot(&to.join(&name)))?;
-        exported.files.push(name);
-    }
-    let record = json!({
-        "schema": "export/v1",
-        "model": model,
-        "plan": plan.to_string(),
-        "changed": exported.changed,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    fs::write(to.join(RECORD), format!("{record:#}\n")).map_err(cannot(to))?;
-    exported.files.push(RECORD.into());
-    Ok(exported)
 }
 
 /// The files of a model directory that are no weights: configuration, tokenizer, template, licence, the index.

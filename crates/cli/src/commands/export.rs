@@ -1,18 +1,17 @@
 //! `temper export`: λ written into the weights.
 
 use anyhow::Result;
-use headtemper_engine::export;
+use headtemper_engine::export::Original;
 use serde_json::json;
 
 use crate::{Done, args::Export, model, ui};
 
 pub(crate) fn run(args: &Export) -> Result<Done> {
-    let choice = args.model.choice();
     anyhow::ensure!(args.plan.plan.is_some(), "--plan is missing: without it, the export would be a copy");
-    let spec = export::spec_of(&choice)?;
-    let plans = model::plans_of(&args.plan, &spec)?;
+    let original = Original::find(&args.model.choice())?;
+    let plans = model::plans_of(&args.plan, original.spec())?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a checkpoint has one plan", plans.len());
-    let written = export::export(&choice, &plans[0], &args.out)?;
+    let written = original.export(&plans[0], &args.out)?;
     if args.json {
         let facts = json!({
             "plan": plans[0].to_string(),

@@ -7,9 +7,17 @@ use serde_json::json;
 
 use crate::{Done, args::Verify, model, ui};
 
+/// Tokens that the laws must be able to read: a prompt and three steps of decoding, in pieces.
+const SHORTEST: usize = 8;
+
 pub(crate) fn run(args: &Verify) -> Result<Done> {
     let golden = args.golden.as_deref().map(Golden::read).transpose()?;
     let engine = model::open(&args.model.run(&args.how), None)?;
+    let context = engine.spec().context;
+    anyhow::ensure!(
+        context >= SHORTEST,
+        "the model's context is {context} tokens, but the laws need at least {SHORTEST}"
+    );
     let identity = json!(engine.identity());
     let mut table = Table::new(!args.json);
     for law in verify::LAWS {
