@@ -40,7 +40,7 @@ pub use judge::{Judge, Verdict};
 pub use npz::{Array, Npz};
 pub use progress::{Progress, Silent};
 pub use results::{attribution_of, write_attribution, write_lambda};
-pub use rows::{Row, RowLog};
+pub use rows::{Keyed, Row, RowLog};
 pub use run::{Outcome, run};
 pub use sweep::{Arm, FiredByArm, SweepOptions, arms, sweep, tables_of};
 pub use tables::{heads_markdown, sweep_markdown};

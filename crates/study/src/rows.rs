@@ -8,9 +8,15 @@ use std::{
 };
 
 use headtemper_engine::FinishReason;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Result, StudyError};
+
+/// A line of a log, named by what determines it.
+pub trait Keyed {
+    /// Hash of everything that determines the row.
+    fn key(&self) -> &str;
+}
 
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,15 +44,22 @@ pub struct Row {
     pub response_ids: Vec<u32>,
 }
 
-/// The rows of a run: those that are there, and a file to append to.
-pub struct RowLog {
-    path: PathBuf,
-    file: File,
-    rows: BTreeMap<String, Row>,
+impl Keyed for Row {
+    fn key(&self) -> &str {
+        &self.key
+    }
 }
 
-impl RowLog {
-    /// Opens the log. A last line that was cut off when a run was killed is dropped.
+/// The rows of a run: those that are there, and a file to append to.
+pub struct RowLog<R = Row> {
+    path: PathBuf,
+    file: File,
+    rows: BTreeMap<String, R>,
+    dropped: usize,
+}
+
+impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
+    /// Opens the log. A last line that was cut off when a run was killed is dropped; [`RowLog::dropped`] tells.
     ///
     /// # Errors
     /// If the file cannot be opened, or a line before the last is not a row.
@@ -58,9 +71,9 @@ impl RowLog {
         let text = std::fs::read(path).map_err(StudyError::read(path))?;
         let (mut rows, mut good) = (BTreeMap::new(), 0);
         for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            match serde_json::from_slice::<Row>(line) {
+            match serde_json::from_slice::<R>(line) {
                 Ok(row) if line.ends_with(b"\n") => {
-                    rows.insert(row.key.clone(), row);
+                    rows.insert(row.key().into(), row);
                     good += line.len();
                 }
                 _ if good + line.len() == text.len() && !line.ends_with(b"\n") => break,
@@ -72,11 +85,16 @@ impl RowLog {
             file.set_len(good as u64).map_err(StudyError::write(path))?;
         }
         file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
-        Ok(Self { path: path.into(), file, rows })
+        Ok(Self { path: path.into(), file, rows, dropped: text.len() - good })
+    }
+
+    /// Bytes of a cut-off last line that were dropped on opening.
+    pub fn dropped(&self) -> usize {
+        self.dropped
     }
 
     /// A row by its key.
-    pub fn get(&self, key: &str) -> Option<&Row> {
+    pub fn get(&self, key: &str) -> Option<&R> {
         self.rows.get(key)
     }
 
@@ -94,10 +112,10 @@ impl RowLog {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn append(&mut self, row: Row) -> Result<()> {
+    pub fn append(&mut self, row: R) -> Result<()> {
         let line = serde_json::to_string(&row).expect("a row has a JSON form") + "\n";
         self.file.write_all(line.as_bytes()).map_err(StudyError::write(&self.path))?;
-        self.rows.insert(row.key.clone(), row);
+        self.rows.insert(row.key().into(), row);
         Ok(())
     }
 }
@@ -133,13 +151,14 @@ mod tests {
         let inside_a_character = text.rfind('好').unwrap() + 1;
         for cut in [inside_a_character, text.len() - 1, text.len() - 10] {
             std::fs::write(&path, &text.as_bytes()[..cut]).unwrap();
-            let log = RowLog::open(&path).unwrap();
+            let log = RowLog::<Row>::open(&path).unwrap();
             assert!(log.get("k1").is_some() && log.get("k2").is_none());
+            assert_eq!(log.dropped(), cut - text.find('\n').unwrap() - 1);
         }
         let mut log = RowLog::open(&path).unwrap();
         log.append(row("k2")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         std::fs::write(&path, format!("nonsense\n{text}")).unwrap();
-        assert!(RowLog::open(&path).err().unwrap().to_string().contains("line 1"));
+        assert!(RowLog::<Row>::open(&path).err().unwrap().to_string().contains("line 1"));
     }
 }
