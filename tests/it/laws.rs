@@ -1,6 +1,6 @@
 //! The laws of design: what must hold for every architecture, on the CPU mostly bit for bit.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use headtemper_engine::{Engine, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling};
 use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Span, Tap, Tee};
 use headtemper_model::{Cache, CausalLm, Checkpoint, load_folded};
@@ -25,7 +25,7 @@ fn plan_for(model: &dyn CausalLm, entries: &[(usize, usize, f32)]) -> HeadPlan {
 }
 
 fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> HeadScale {
-    HeadScale::compile(plans, model.spec(), DType::F32, &Device::Cpu).unwrap()
+    HeadScale::compile(plans, model.spec(), &Device::Cpu).unwrap()
 }
 
 fn bits(x: &Tensor) -> Vec<u32> {
@@ -89,7 +89,9 @@ fn the_lambda_grid_as_rows_is_separate_runs() {
             .collect();
         for order in [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]] {
             let spans = order.iter().enumerate();
-            let spans = spans.map(|(slot, &i)| Span { slot, start: 0, len: sequences[i].len(), row: i }).collect();
+            let spans = spans
+                .map(|(slot, &i)| Span { slot, start: 0, len: sequences[i].len(), row: i, prompt: Span::ALL_PROMPT })
+                .collect();
             let batch = Batch::new(spans);
             let packed: Vec<u32> = order.iter().flat_map(|&i| sequences[i].clone()).collect();
             let mut cache = model.new_cache(4, 64).unwrap();
@@ -132,7 +134,7 @@ fn slots_are_taken_again_and_copied() {
         let whole = in_pieces(&*model, &ids, &[ids.len()], &mut ());
         let mut cache = model.new_cache(2, ids.len()).unwrap();
         let read = |cache: &mut Cache, slot: usize, start: usize, ids: &[u32]| {
-            let batch = Batch::new(vec![Span { slot, start, len: ids.len(), row: 0 }]);
+            let batch = Batch::new(vec![Span { slot, start, len: ids.len(), row: 0, prompt: Span::ALL_PROMPT }]);
             model.forward(&Tensor::new(ids, &Device::Cpu).unwrap(), &batch, cache, &mut ()).unwrap()
         };
         read(&mut cache, 0, 0, &[7; 30]);

@@ -38,7 +38,7 @@ fn every_head_of_every_family_fires_and_does_something() {
         let plan = HeadPlan::uniform(&model.spec().slots(), 0.5).unwrap();
         let scale = |plan: &HeadPlan| {
             let plans = std::slice::from_ref(plan);
-            HeadScale::compile(plans, model.spec(), candle_core::DType::F32, model.device()).unwrap()
+            HeadScale::compile(plans, model.spec(), model.device()).unwrap()
         };
         let mut tap = scale(&plan);
         in_pieces(&*model, &[9; 9], &[7, 1, 1], &mut tap);

@@ -5,7 +5,7 @@ use std::process::Output;
 use candle_core::{Device, Result, Tensor};
 use headtemper_engine::verify::{self, Check, Hooked, LAWS};
 use headtemper_hook::{Batch, Site, Span, Tap};
-use headtemper_model::{Cache, CausalLm, Checkpoint, Shell, load_folded};
+use headtemper_model::{Branch, Cache, CausalLm, Checkpoint, Shell, load_folded};
 use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, temper};
 use serde_json::Value;
 
@@ -28,9 +28,9 @@ const FOLDED: &str = "hook = folded weights";
 enum Fault {
     /// None.
     Sound,
-    /// A layer does not visit its heads.
+    /// A layer neither asks for λ nor shows its heads.
     Deaf,
-    /// A layer shows its heads and goes on with what it had: the silent hook.
+    /// A layer asks for λ and does not apply it: the silent hook.
     Silent,
     /// The same, for one head of the layer.
     SilentHead,
@@ -38,9 +38,9 @@ enum Fault {
     SilentInDecode,
     /// A layer shows its heads in another order.
     WrongHead,
-    /// A layer visits its heads twice.
+    /// A layer asks for λ and shows its heads twice.
     Twice,
-    /// Hidden states move a little when a tap wants the heads of a layer.
+    /// Hidden states move a little when a tap reads or scales the heads of a layer.
     Shy,
     /// Hidden states move a little with the number of sequences.
     Crowded,
@@ -66,16 +66,24 @@ impl CausalLm for Spoilt {
         self.0.new_cache(slots, capacity + usize::from(self.1 == Fault::OffByOne))
     }
 
-    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+    fn output_projection(&self, layer: usize) -> &Tensor {
+        self.0.output_projection(layer)
+    }
+
+    fn run(
+        &self,
+        ids: &Tensor,
+        from: Option<&Branch<'_>>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        assert!(from.is_none(), "no law branches");
         let nudged = |x: Tensor, by: f64| x.affine(1.0 + by, 0.0);
         match self.1 {
             Fault::Crowded => {
                 let extra = batch.spans().len() - 1;
                 nudged(self.0.forward(ids, batch, cache, tap)?, 1e-6 * extra as f64)
-            }
-            Fault::Shy => {
-                let by = if tap.wants(self.2) { 1e-6 } else { 0.0 };
-                nudged(self.0.forward(ids, batch, cache, tap)?, by)
             }
             Fault::Swapped => {
                 let hidden = self.0.forward(ids, batch, cache, tap)?;
@@ -87,12 +95,14 @@ impl CausalLm for Spoilt {
                 hidden.index_select(&Tensor::new(order, hidden.device())?, 0)
             }
             Fault::OffByOne => self.off_by_one(ids, batch, cache, tap),
-            _ => self.0.forward(
-                ids,
-                batch,
-                cache,
-                &mut Between { tap, fault: self.1, site: self.2, decode: is_decode(batch) },
-            ),
+            _ => {
+                let wanted = tap.wants(self.2);
+                let decode = batch.spans().iter().all(|span| span.start > 0);
+                let mut between = Between { tap, fault: self.1, site: self.2, decode, scaled: false };
+                let hidden = self.0.forward(ids, batch, cache, &mut between)?;
+                let shy = self.1 == Fault::Shy && (wanted || between.scaled);
+                if shy { nudged(hidden, 1e-6) } else { Ok(hidden) }
+            }
         }
     }
 
@@ -111,10 +121,6 @@ impl CausalLm for Spoilt {
     }
 }
 
-fn is_decode(batch: &Batch) -> bool {
-    batch.spans().iter().all(|span| span.start > 0)
-}
-
 impl Spoilt {
     fn off_by_one(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
         let all = ids.to_vec1::<u32>()?;
@@ -130,7 +136,7 @@ impl Spoilt {
             }
         }
         let kept = Tensor::new(kept, ids.device())?;
-        let mut without = Without { tap, batch, kept: kept.clone() };
+        let mut without = Without { tap, batch, kept: kept.clone(), fed: fed.len() };
         let hidden = self.0.forward(&Tensor::new(fed, ids.device())?, &Batch::new(spans), cache, &mut without)?;
         hidden.index_select(&kept, 0)
     }
@@ -141,6 +147,7 @@ struct Without<'a> {
     tap: &'a mut dyn Tap,
     batch: &'a Batch,
     kept: Tensor,
+    fed: usize,
 }
 
 impl Tap for Without<'_> {
@@ -160,6 +167,11 @@ impl Tap for Without<'_> {
         };
         Tensor::stack(&(0..x.dim(0)? as u32).map(row).collect::<Result<Vec<_>>>()?, 0)
     }
+    fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
+        let Some(lambda) = self.tap.lambda(site)? else { return Ok(None) };
+        let all = Tensor::ones((self.fed, lambda.dim(1)?), lambda.dtype(), lambda.device())?;
+        Ok(Some(all.index_add(&self.kept, &(lambda - 1.0)?, 0)?))
+    }
 }
 
 /// Stands between a sound model and the tap.
@@ -168,6 +180,8 @@ struct Between<'a> {
     fault: Fault,
     site: Site,
     decode: bool,
+    /// Whether the tap scaled the heads there.
+    scaled: bool,
 }
 
 impl Tap for Between<'_> {
@@ -181,18 +195,7 @@ impl Tap for Between<'_> {
         if site != self.site {
             return self.tap.at(site, x);
         }
-        let turned = |x: &Tensor, by: usize| {
-            let heads = x.dim(1)?;
-            let order: Vec<u32> = (0..heads).map(|head| ((head + by) % heads) as u32).collect();
-            x.contiguous()?.index_select(&Tensor::new(order, x.device())?, 1)
-        };
         match self.fault {
-            Fault::Silent => self.tap.at(site, x.clone()).map(|_| x),
-            Fault::SilentInDecode if self.decode => self.tap.at(site, x.clone()).map(|_| x),
-            Fault::SilentHead => {
-                let seen = self.tap.at(site, x.clone())?;
-                Tensor::cat(&[x.narrow(1, 0, 1)?, seen.narrow(1, 1, seen.dim(1)? - 1)?], 1)
-            }
             Fault::WrongHead => {
                 let seen = self.tap.at(site, turned(&x, 1)?)?;
                 turned(&seen, x.dim(1)? - 1)
@@ -204,6 +207,34 @@ impl Tap for Between<'_> {
             _ => self.tap.at(site, x),
         }
     }
+    fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
+        if site == self.site && self.fault == Fault::Deaf {
+            return Ok(None);
+        }
+        let Some(lambda) = self.tap.lambda(site)? else { return Ok(None) };
+        if site != self.site {
+            return Ok(Some(lambda));
+        }
+        self.scaled = true;
+        Ok(match self.fault {
+            Fault::Silent => None,
+            Fault::SilentInDecode if self.decode => None,
+            Fault::SilentHead => {
+                let first = lambda.narrow(1, 0, 1)?.ones_like()?;
+                Some(Tensor::cat(&[first, lambda.narrow(1, 1, lambda.dim(1)? - 1)?], 1)?)
+            }
+            Fault::WrongHead => Some(turned(&lambda, lambda.dim(1)? - 1)?),
+            Fault::Twice => self.tap.lambda(site)?,
+            _ => Some(lambda),
+        })
+    }
+}
+
+/// The heads of `x` `[n, head, ..]`, `by` places further.
+fn turned(x: &Tensor, by: usize) -> Result<Tensor> {
+    let heads = x.dim(1)?;
+    let order: Vec<u32> = (0..heads).map(|head| ((head + by) % heads) as u32).collect();
+    x.contiguous()?.index_select(&Tensor::new(order, x.device())?, 1)
 }
 
 /// Every law on a spoilt model: the names of those that do not hold.

@@ -109,7 +109,7 @@ impl Engine {
         if !items.is_empty() {
             scale.check_fired()?;
         }
-        Ok(scale.fired().to_vec())
+        Ok(scale.fired())
     }
 
     fn check_capture(&self, items: &[Encoded], request: &CaptureRequest<'_>) -> Result<()> {
@@ -139,7 +139,13 @@ impl Engine {
         scale: &mut headtemper_hook::HeadScale,
     ) -> Result<Vec<CaptureRow>> {
         let spans = group.iter().enumerate();
-        let spans = spans.map(|(i, item)| Span { slot: i, start: 0, len: item.ids.len(), row: plan_of(i) });
+        let spans = spans.map(|(i, item)| Span {
+            slot: i,
+            start: 0,
+            len: item.ids.len(),
+            row: plan_of(i),
+            prompt: item.prompt_len,
+        });
         let batch = Batch::new(spans.collect());
         let device = self.model.device();
         let ids: Vec<u32> = group.iter().flat_map(|item| item.ids.iter().copied()).collect();

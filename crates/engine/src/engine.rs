@@ -168,7 +168,7 @@ impl Engine {
     /// Compiles one plan a row; refuses heads the model does not have.
     pub(crate) fn scale(&self, plans: &[HeadPlan]) -> Result<HeadScale> {
         plans.iter().try_for_each(|plan| plan.check(self.spec()))?;
-        Ok(HeadScale::compile(plans, self.spec(), DType::F32, self.model.device())?)
+        Ok(HeadScale::compile(plans, self.spec(), self.model.device())?)
     }
 }
 

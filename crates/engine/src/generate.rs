@@ -168,7 +168,7 @@ impl Engine {
         if used.len() == plans.len() {
             scale.check_fired()?;
         }
-        Ok(scale.fired().to_vec())
+        Ok(scale.fired())
     }
 
     /// Gives a new row the start that its plan's prompts share, reading it once for all of them.
@@ -183,7 +183,13 @@ impl Engine {
         let request = &requests[run.row];
         let Some(start) = &mut shared.0[request.plan] else { return Ok(0) };
         if !start.read {
-            let batch = Batch::new(vec![Span { slot: start.slot, start: 0, len: start.len, row: request.plan }]);
+            let batch = Batch::new(vec![Span {
+                slot: start.slot,
+                start: 0,
+                len: start.len,
+                row: request.plan,
+                prompt: Span::ALL_PROMPT,
+            }]);
             let ids = Tensor::new(&request.ids[..start.len], self.model.device())?;
             self.model.forward(&ids, &batch, cache, scale)?;
             start.read = true;
@@ -221,7 +227,7 @@ impl Engine {
             let request = &requests[run.row];
             let new = run.input(request);
             ids.extend(new);
-            Span { slot: run.slot, start: run.seen, len: new.len(), row: request.plan }
+            Span { slot: run.slot, start: run.seen, len: new.len(), row: request.plan, prompt: request.ids.len() }
         });
         let batch = Batch::new(spans.collect());
         let device = self.model.device();

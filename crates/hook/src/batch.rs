@@ -13,6 +13,19 @@ pub struct Span {
     pub len: usize,
     /// The row of the λ table that tempers this sequence (see [`HeadScale`](crate::HeadScale)).
     pub row: usize,
+    /// How many of the sequence's first tokens are its prompt; the others are its response (see
+    /// [`Positions`](crate::Positions)). [`Span::ALL_PROMPT`] where nobody asks.
+    pub prompt: usize,
+}
+
+impl Span {
+    /// A prompt without end.
+    pub const ALL_PROMPT: usize = usize::MAX;
+
+    /// The position of every token of the span in its sequence.
+    pub fn positions(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
 }
 
 /// The layout of a run of tokens `[n]`, packed end to end and never padded.
@@ -40,7 +53,7 @@ impl Batch {
 
     /// A batch of one whole sequence from its start, in slot 0, under row 0.
     pub fn single(len: usize) -> Self {
-        Self::new(vec![Span { slot: 0, start: 0, len, row: 0 }])
+        Self::new(vec![Span { slot: 0, start: 0, len, row: 0, prompt: Span::ALL_PROMPT }])
     }
 
     /// How many tokens the batch holds in all.
@@ -65,12 +78,7 @@ impl Batch {
 
     /// The position of every token in its own sequence, `[n]`.
     pub fn positions(&self) -> Vec<u32> {
-        self.spans.iter().flat_map(|span| span.start as u32..(span.start + span.len) as u32).collect()
-    }
-
-    /// The λ-table row of every token, `[n]`.
-    pub fn rows(&self) -> Vec<u32> {
-        self.spans.iter().flat_map(|span| std::iter::repeat_n(span.row as u32, span.len)).collect()
+        self.spans.iter().flat_map(|span| span.positions().map(|position| position as u32)).collect()
     }
 
     /// The packed index of each span's last token, `[spans]`.
@@ -85,18 +93,17 @@ mod tests {
 
     #[test]
     fn tokens_know_their_place() {
-        let batch =
-            Batch::new(vec![Span { slot: 3, start: 0, len: 3, row: 1 }, Span { slot: 0, start: 9, len: 1, row: 0 }]);
+        let span = |slot, start, len, row| Span { slot, start, len, row, prompt: 2 };
+        let batch = Batch::new(vec![span(3, 0, 3, 1), span(0, 9, 1, 0)]);
         assert_eq!(batch.tokens(), 4);
         assert_eq!(batch.positions(), [0, 1, 2, 9]);
-        assert_eq!(batch.rows(), [1, 1, 1, 0]);
         assert_eq!(batch.last_tokens(), [2, 3]);
     }
 
     #[test]
     #[should_panic(expected = "share a cache slot")]
     fn a_sequence_appears_once() {
-        let span = Span { slot: 1, start: 0, len: 1, row: 0 };
+        let span = Span { slot: 1, start: 0, len: 1, row: 0, prompt: 1 };
         let _ = Batch::new(vec![span, span]);
     }
 }

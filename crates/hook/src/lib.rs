@@ -22,6 +22,7 @@
 mod batch;
 mod capture;
 mod plan;
+mod positions;
 mod scale;
 mod site;
 mod spec;
@@ -30,6 +31,7 @@ mod tap;
 pub use batch::{Batch, Span};
 pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
 pub use plan::{HeadList, HeadPlan, PlanError};
+pub use positions::Positions;
 pub use scale::HeadScale;
 pub use site::Site;
 pub use spec::{HeadKind, HeadRef, Heads, LayerSpec, Mixer, ModelSpec};

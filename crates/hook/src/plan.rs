@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-use crate::{HeadKind, HeadRef, ModelSpec};
+use crate::{HeadKind, HeadRef, ModelSpec, Positions};
 
-/// Which heads get which λ for one row of a batch. 1 leaves a head untouched, 0 ablates it.
+/// Which heads get which λ for one row of a batch, and at which positions. 1 leaves a head untouched, 0 ablates it.
 ///
 /// A head that is listed at λ = 1 is part of the plan: the hook fires for it, and changes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct HeadPlan(BTreeMap<HeadRef, f32>);
+pub struct HeadPlan {
+    heads: BTreeMap<HeadRef, f32>,
+    positions: Positions,
+}
 
 /// What can be wrong with a plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -83,7 +86,8 @@ impl PlanError {
         match self {
             Self::Syntax { .. } => Some(
                 "plans are written L7H6:0.5,L23H1:0.5 or as JSON {\"schema\":\"heads/v1\",\"heads\":\
-                 [{\"layer\":7,\"head\":6,\"lambda\":0.5}]}, {\"7\":[6],\"23\":[1]} or [[7,6],[23,1]]"
+                 [{\"layer\":7,\"head\":6,\"lambda\":0.5}]}, {\"7\":[6],\"23\":[1]} or [[7,6],[23,1]]; positions follow as in \
+                 'L7H6:0.5 at response'"
                     .into(),
             ),
             Self::NoLambda(at) => Some(format!("write {at}:0.5, or give --lambda")),
@@ -105,13 +109,20 @@ fn listed<T: fmt::Display>(items: &[T]) -> String {
 
 /// Heads as a user lists them, each with a λ of its own or none: what becomes a [`HeadPlan`] or a sweep's head set.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeadList(pub Vec<(HeadRef, Option<f32>)>);
+pub struct HeadList {
+    /// The heads, by layer and head.
+    pub heads: Vec<(HeadRef, Option<f32>)>,
+    /// The positions that are touched, where the list says so.
+    pub positions: Option<Positions>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeadsV1 {
     schema: String,
     heads: Vec<HeadV1>,
+    #[serde(default)]
+    positions: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -126,24 +137,28 @@ struct HeadV1 {
 }
 
 impl HeadList {
-    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`.
+    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`. Positions
+    /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second.
     ///
     /// # Errors
     /// On anything else, on an unknown key, on a head listed twice, on a λ that is not finite, and on an empty list.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let text = text.trim();
-        let heads = match text.as_bytes().first() {
-            None => Vec::new(),
-            Some(b'{') if text.contains("\"schema\"") => Self::from_schema(text)?,
-            Some(b'{') => Self::from_map(text)?,
+        match text.as_bytes().first() {
+            None => Self::of(Vec::new()),
+            Some(b'{') if text.contains("\"schema\"") => Self::from_schema(text),
+            Some(b'{') => Self::of(Self::from_map(text)?),
             Some(b'[') => {
                 let pairs: Vec<(usize, usize)> =
                     serde_json::from_str(text).map_err(|e| syntax(text, &format!("pairs [[layer,head],..] ({e})")))?;
-                pairs.into_iter().map(|(layer, head)| (HeadRef::query(layer, head), None)).collect()
+                Self::of(pairs.into_iter().map(|(layer, head)| (HeadRef::query(layer, head), None)).collect())
             }
-            Some(_) => text.split(',').map(Self::entry).collect::<Result<_, _>>()?,
-        };
-        Self(heads).checked()
+            Some(_) => {
+                let (heads, positions) = text.split_once(" at ").map_or((text, None), |(h, p)| (h, Some(p)));
+                let heads = heads.split(',').map(Self::entry).collect::<Result<_, _>>()?;
+                Ok(Self { positions: positions.map(str::parse).transpose()?, ..Self::of(heads)? })
+            }
+        }
     }
 
     fn entry(text: &str) -> Result<(HeadRef, Option<f32>), PlanError> {
@@ -157,14 +172,15 @@ impl HeadList {
         }
     }
 
-    fn from_schema(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
+    fn from_schema(text: &str) -> Result<Self, PlanError> {
         let doc: HeadsV1 =
             serde_json::from_str(text).map_err(|e| syntax(text, &format!("a heads/v1 document ({e})")))?;
         if doc.schema != "heads/v1" {
             return Err(syntax(&doc.schema, "the schema name heads/v1"));
         }
         let entry = |h: HeadV1| (HeadRef { layer: h.layer, head: h.head, kind: h.kind }, h.lambda);
-        Ok(doc.heads.into_iter().map(entry).collect())
+        let positions = doc.positions.map(|text| text.parse()).transpose()?;
+        Ok(Self { positions, ..Self::of(doc.heads.into_iter().map(entry).collect())? })
     }
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
@@ -178,25 +194,29 @@ impl HeadList {
         Ok(heads)
     }
 
-    fn checked(mut self) -> Result<Self, PlanError> {
-        if self.0.is_empty() {
+    /// A list of these heads, sorted; of positions it says nothing.
+    ///
+    /// # Errors
+    /// On a head listed twice, on a λ that is not finite, and on an empty list.
+    pub fn of(mut heads: Vec<(HeadRef, Option<f32>)>) -> Result<Self, PlanError> {
+        if heads.is_empty() {
             return Err(PlanError::Empty);
         }
-        self.0.sort_by_key(|&(at, _)| at);
-        for pair in self.0.windows(2) {
+        heads.sort_by_key(|&(at, _)| at);
+        for pair in heads.windows(2) {
             if pair[0].0 == pair[1].0 {
                 return Err(PlanError::Twice(pair[0].0));
             }
         }
-        match self.0.iter().find_map(|&(at, lambda)| Some((at, lambda.filter(|l| !l.is_finite())?))) {
+        match heads.iter().find_map(|&(at, lambda)| Some((at, lambda.filter(|l| !l.is_finite())?))) {
             Some((at, lambda)) => Err(PlanError::NotFinite { at, lambda }),
-            None => Ok(self),
+            None => Ok(Self { heads, positions: None }),
         }
     }
 
     /// The heads alone.
     pub fn heads(&self) -> Vec<HeadRef> {
-        self.0.iter().map(|&(at, _)| at).collect()
+        self.heads.iter().map(|&(at, _)| at).collect()
     }
 
     /// The plan; a head without a λ of its own gets `default`.
@@ -204,8 +224,10 @@ impl HeadList {
     /// # Errors
     /// If a head has no λ and there is no default.
     pub fn plan(&self, default: Option<f32>) -> Result<HeadPlan, PlanError> {
-        let entries = self.0.iter().map(|&(at, lambda)| Ok((at, lambda.or(default).ok_or(PlanError::NoLambda(at))?)));
-        HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)
+        let entries =
+            self.heads.iter().map(|&(at, lambda)| Ok((at, lambda.or(default).ok_or(PlanError::NoLambda(at))?)));
+        let plan = HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)?;
+        Ok(plan.at(self.positions.unwrap_or_default()))
     }
 }
 
@@ -235,7 +257,18 @@ impl HeadPlan {
                 return Err(PlanError::Twice(at));
             }
         }
-        Ok(Self(plan))
+        Ok(Self { heads: plan, positions: Positions::All })
+    }
+
+    /// The plan at these positions only.
+    #[must_use]
+    pub fn at(self, positions: Positions) -> Self {
+        Self { positions, ..self }
+    }
+
+    /// The positions that it touches.
+    pub fn positions(&self) -> Positions {
+        self.positions
     }
 
     /// All these heads at one λ.
@@ -248,12 +281,12 @@ impl HeadPlan {
 
     /// The heads with their λ, by layer and head.
     pub fn iter(&self) -> impl Iterator<Item = (HeadRef, f32)> + '_ {
-        self.0.iter().map(|(&at, &lambda)| (at, lambda))
+        self.heads.iter().map(|(&at, &lambda)| (at, lambda))
     }
 
     /// Whether the plan names no head at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.heads.is_empty()
     }
 
     /// Refuses heads that the model does not have.
@@ -261,12 +294,13 @@ impl HeadPlan {
     /// # Errors
     /// Names the layers or heads that exist.
     pub fn check(&self, spec: &ModelSpec) -> Result<(), PlanError> {
-        self.0.keys().try_for_each(|&at| spec.check(at))
+        self.heads.keys().try_for_each(|&at| spec.check(at))
     }
 }
 
 impl fmt::Display for HeadPlan {
-    /// Writes what [`HeadList::parse`] reads, e.g. `L7H6:0.5,L23H1:0.5`; `none` if it names no head.
+    /// Writes what [`HeadList::parse`] reads, e.g. `L7H6:0.5,L23H1:0.5`; `none` if it names no head. Where it does not
+    /// touch every position, ` at ` and those: `L7H6:0.5 at response`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("none");
@@ -274,7 +308,7 @@ impl fmt::Display for HeadPlan {
         for (i, (at, lambda)) in self.iter().enumerate() {
             write!(f, "{}{at}:{lambda}", if i > 0 { "," } else { "" })?;
         }
-        Ok(())
+        if self.positions == Positions::All { Ok(()) } else { write!(f, " at {}", self.positions) }
     }
 }
 
@@ -305,6 +339,10 @@ mod tests {
             mixed
         );
         assert_eq!(plan("L0H0:-0.5,L0H1:1.75,L1H0:0"), Ok("L0H0:-0.5,L0H1:1.75,L1H0:0".into()));
+        let limited = "L7H6:0.5 at window:2..9";
+        assert_eq!(plan(limited), Ok(limited.into()));
+        let json = r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"response"}"#;
+        assert_eq!(plan(json), Ok("L7H6:0.5 at response".into()));
     }
 
     #[test]
@@ -321,6 +359,8 @@ mod tests {
             (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),
             (r#"{"seven":[6]}"#, "layer number"),
             ("[[1,2,3]]", "pairs"),
+            ("L7H6:0.5 at answer", "window:4..9"),
+            (r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"x"}"#, "window:4..9"),
         ] {
             let message = plan(text).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");

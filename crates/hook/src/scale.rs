@@ -2,25 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Site, Tap};
 
 /// Scales each planned head's z by its λ, each row of the batch by its own plan. Made from [`HeadPlan`]s.
 ///
-/// Counts how many tokens every planned head was applied to, so that a plan which fired nowhere can be told from a
-/// null result: see [`HeadScale::check_fired`].
+/// The mixer multiplies as it writes z, so a plan costs no pass over the heads. Counts how many tokens every planned
+/// head was applied to, so that a plan which fired nowhere can be told from a null result: see
+/// [`HeadScale::check_fired`].
 pub struct HeadScale {
-    /// Per touched site: λ `[row, head, 1]`, 1 where a row does not touch a head.
+    plans: Vec<HeadPlan>,
+    /// Per touched site: λ `[row + 1, head]` f32, 1 where a row does not touch a head; the last row touches none.
     lambda: BTreeMap<Site, Tensor>,
-    /// Per row and planned head: tokens it was applied to.
-    fired: Vec<BTreeMap<HeadRef, u64>>,
+    /// Per touched site and row: tokens at the plan's positions.
+    fired: BTreeMap<Site, Vec<u64>>,
     /// Of the current forward: the λ row of every token, `[n]`.
     rows: Option<Tensor>,
-    /// Of the current forward: tokens per row.
-    tokens: Vec<u64>,
+    /// Of the current forward: rows with tokens at their plans' positions, and how many.
+    tokens: Vec<(usize, u64)>,
     device: Device,
-    dtype: DType,
 }
 
 impl HeadScale {
@@ -28,30 +29,31 @@ impl HeadScale {
     ///
     /// # Errors
     /// If a plan names a layer or head that the model does not have.
-    pub fn compile(plans: &[HeadPlan], spec: &ModelSpec, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn compile(plans: &[HeadPlan], spec: &ModelSpec, device: &Device) -> Result<Self> {
         let mut values: BTreeMap<Site, Vec<f32>> = BTreeMap::new();
         for (row, plan) in plans.iter().enumerate() {
             plan.check(spec).map_err(candle_core::Error::wrap)?;
             for (at, lambda) in plan.iter() {
                 let heads = spec.head_count(at.layer);
-                let table = values.entry(spec.head_site(at.layer)).or_insert_with(|| vec![1.0; plans.len() * heads]);
+                let table = values.entry(at.site()).or_insert_with(|| vec![1.0; (plans.len() + 1) * heads]);
                 table[row * heads + at.head] = lambda;
             }
         }
+        let fired = values.keys().map(|&site| (site, vec![0; plans.len()])).collect();
         let lambda = values
             .into_iter()
             .map(|(site, v)| {
-                let shape = (plans.len(), v.len() / plans.len(), 1);
-                Ok((site, Tensor::from_vec(v, shape, device)?.to_dtype(dtype)?))
+                let shape = (plans.len() + 1, v.len() / (plans.len() + 1));
+                Ok((site, Tensor::from_vec(v, shape, device)?))
             })
             .collect::<Result<_>>()?;
-        let fired = plans.iter().map(|plan| plan.iter().map(|(at, _)| (at, 0)).collect()).collect();
-        Ok(Self { lambda, fired, rows: None, tokens: vec![0; plans.len()], device: device.clone(), dtype })
+        Ok(Self { plans: plans.to_vec(), lambda, fired, rows: None, tokens: Vec::new(), device: device.clone() })
     }
 
     /// How many tokens each planned head of each row was applied to.
-    pub fn fired(&self) -> &[BTreeMap<HeadRef, u64>] {
-        &self.fired
+    pub fn fired(&self) -> Vec<BTreeMap<HeadRef, u64>> {
+        let of = |row: usize, plan: &HeadPlan| plan.iter().map(|(at, _)| (at, self.fired[&at.site()][row])).collect();
+        self.plans.iter().enumerate().map(|(row, plan)| of(row, plan)).collect()
     }
 
     /// Refuses a run in which a planned head was never applied: its result would look like a null.
@@ -59,47 +61,58 @@ impl HeadScale {
     /// # Errors
     /// Names the heads that never fired.
     pub fn check_fired(&self) -> std::result::Result<(), PlanError> {
+        let fired = self.fired();
         let idle: std::collections::BTreeSet<_> =
-            self.fired.iter().flatten().filter(|&(_, &count)| count == 0).map(|(&at, _)| at).collect();
+            fired.iter().flatten().filter(|&(_, &count)| count == 0).map(|(&at, _)| at).collect();
         if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle.into_iter().collect())) }
     }
 }
 
 impl Tap for HeadScale {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        self.tokens.fill(0);
+        let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut rows: Vec<u32> = Vec::with_capacity(batch.tokens());
         for span in batch.spans() {
-            match self.tokens.get_mut(span.row) {
-                Some(count) => *count += span.len as u64,
-                None => {
-                    candle_core::bail!("row {} of the batch has no plan; there are {}", span.row, self.fired.len())
-                }
-            }
+            let Some(plan) = self.plans.get(span.row) else {
+                candle_core::bail!("row {} of the batch has no plan; there are {}", span.row, self.plans.len());
+            };
+            let untouched = self.plans.len();
+            let positions = plan.positions();
+            let row = |position| if positions.cover(position, span.prompt) { span.row } else { untouched };
+            rows.extend(span.positions().map(|position| row(position) as u32));
+            let covered = rows[rows.len() - span.len..].iter().filter(|&&row| row as usize != untouched).count();
+            *tokens.entry(span.row).or_default() += covered as u64;
         }
-        self.rows = Some(Tensor::from_vec(batch.rows(), batch.tokens(), &self.device)?);
+        self.tokens = tokens.into_iter().filter(|&(_, count)| count > 0).collect();
+        self.rows = Some(Tensor::from_vec(rows, batch.tokens(), &self.device)?);
         Ok(())
     }
 
-    fn wants(&self, site: Site) -> bool {
-        self.lambda.contains_key(&site)
+    fn wants(&self, _: Site) -> bool {
+        false
     }
 
-    fn at(&mut self, site: Site, z: Tensor) -> Result<Tensor> {
-        let (Some(lambda), Some(rows), Some(layer)) = (self.lambda.get(&site), &self.rows, site.head_layer()) else {
-            candle_core::bail!("a plan was visited at {site} before a forward began");
+    fn at(&mut self, _: Site, x: Tensor) -> Result<Tensor> {
+        Ok(x)
+    }
+
+    fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
+        let Some(lambda) = self.lambda.get(&site) else { return Ok(None) };
+        let Some(rows) = &self.rows else {
+            candle_core::bail!("a plan was asked at {site} before a forward began");
         };
-        for (fired, &tokens) in self.fired.iter_mut().zip(&self.tokens) {
-            for (_, count) in fired.iter_mut().filter(|(at, _)| at.layer == layer) {
-                *count += tokens;
-            }
+        let fired = self.fired.get_mut(&site).expect("every touched site is counted");
+        for &(row, tokens) in &self.tokens {
+            fired[row] += tokens;
         }
-        let lambda = lambda.index_select(rows, 0)?; // [n, head, 1]
-        if z.dtype() == self.dtype { z.broadcast_mul(&lambda) } else { z.broadcast_mul(&lambda.to_dtype(z.dtype())?) }
+        Ok(Some(lambda.index_select(rows, 0)?)) // [n, heads]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
     use crate::{Span, spec::tests::hybrid};
 
@@ -108,33 +121,55 @@ mod tests {
     }
 
     fn scale(plans: &[HeadPlan]) -> Result<HeadScale> {
-        HeadScale::compile(plans, &hybrid(), DType::F32, &Device::Cpu)
+        HeadScale::compile(plans, &hybrid(), &Device::Cpu)
+    }
+
+    fn span(slot: usize, len: usize, row: usize) -> Span {
+        Span { slot, start: 0, len, row, prompt: Span::ALL_PROMPT }
     }
 
     #[test]
     fn each_row_gets_its_own_lambda_and_only_planned_heads_move() -> Result<()> {
         let mut tap = scale(&[HeadPlan::none(), plan("L2H1:0.5"), plan("L2H0:0,L2H2:-2")])?;
-        let batch = Batch::new(vec![
-            Span { slot: 0, start: 0, len: 1, row: 1 },
-            Span { slot: 1, start: 0, len: 2, row: 2 },
-            Span { slot: 2, start: 0, len: 1, row: 0 },
-        ]);
-        tap.begin(&batch)?;
-        assert!(!tap.wants(Site::Z(0)) && tap.wants(Site::Z(2)) && !tap.wants(Site::ResidPost(2)));
-        let z = tap.visit(Site::Z(2), Tensor::ones((4, 3, 8), DType::F32, &Device::Cpu)?)?;
-        let first = z.narrow(2, 0, 1)?.flatten_all()?.to_vec1::<f32>()?;
-        assert_eq!(first, [1., 0.5, 1., 0., 1., -2., 0., 1., -2., 1., 1., 1.]);
+        tap.begin(&Batch::new(vec![span(0, 1, 1), span(1, 2, 2), span(2, 1, 0)]))?;
+        assert!(tap.lambda(Site::Z(0))?.is_none() && tap.lambda(Site::ResidPost(2))?.is_none());
+        let lambda = tap.lambda(Site::Z(2))?.expect("the plans touch layer 2");
+        assert_eq!(lambda.to_vec2::<f32>()?, [[1., 0.5, 1.], [0., 1., -2.], [0., 1., -2.], [1., 1., 1.]]);
         assert_eq!(tap.fired()[2].values().copied().collect::<Vec<_>>(), [2, 2]);
         tap.check_fired().map_err(candle_core::Error::wrap)
+    }
+
+    #[test]
+    fn a_plan_touches_and_counts_its_positions_only() -> Result<()> {
+        let at = |positions: &str| plan("L0H1:0.5").at(positions.parse().unwrap());
+        let mut tap = scale(&[at("prompt"), at("response"), at("window:5..8")])?;
+        let spans = (0..3).map(|row| Span { slot: row, start: 4, len: 3, row, prompt: 5 });
+        tap.begin(&Batch::new(spans.collect()))?; // positions 4, 5, 6 of each
+        let lambda = tap.lambda(Site::Z(0))?.expect("the plans touch layer 0").narrow(1, 1, 1)?;
+        let lambda = lambda.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(lambda, [0.5, 1., 1., 1., 0.5, 0.5, 1., 0.5, 0.5]);
+        let fired: Vec<u64> = tap.fired().iter().flat_map(|row| row.values().copied()).collect();
+        assert_eq!(fired, [1, 2, 2]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_plan_outside_its_positions_has_not_fired() -> Result<()> {
+        let mut tap = scale(&[plan("L0H1:0.5").at("response".parse().unwrap())])?;
+        tap.begin(&Batch::new(vec![span(0, 4, 0)]))?;
+        let lambda = tap.lambda(Site::Z(0))?.expect("the plan touches layer 0");
+        assert_eq!(lambda.sum_all()?.to_scalar::<f32>()?, 8.0);
+        assert!(tap.check_fired().unwrap_err().to_string().contains("L0H1"));
+        Ok(())
     }
 
     #[test]
     fn value_heads_of_a_delta_net_are_scaled_at_their_own_site() -> Result<()> {
         let mut tap = scale(&[plan("L1V2:0.5")])?;
         tap.begin(&Batch::single(1))?;
-        assert!(tap.wants(Site::LinearZ(1)) && !tap.wants(Site::Z(1)));
-        let z = tap.visit(Site::LinearZ(1), Tensor::ones((1, 4, 6), DType::F32, &Device::Cpu)?)?;
-        assert_eq!(z.sum(2)?.to_vec2::<f32>()?, [[6., 6., 3., 6.]]);
+        assert!(tap.lambda(Site::Z(1))?.is_none());
+        let lambda = tap.lambda(Site::LinearZ(1))?.expect("the plan touches layer 1");
+        assert_eq!(lambda.to_vec2::<f32>()?, [[1., 1., 0.5, 1.]]);
         tap.check_fired().map_err(candle_core::Error::wrap)
     }
 
@@ -142,9 +177,21 @@ mod tests {
     fn a_plan_that_never_fired_is_an_error() -> Result<()> {
         let mut tap = scale(&[plan("L0H1:0.5,L2H1:0.5")])?;
         tap.begin(&Batch::single(1))?;
-        tap.visit(Site::Z(0), Tensor::ones((1, 2, 4), DType::F32, &Device::Cpu)?)?;
+        tap.lambda(Site::Z(0))?;
         let message = tap.check_fired().unwrap_err().to_string();
         assert!(message.contains("L2H1") && !message.contains("L0H1"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_reads_sees_what_the_plan_left() -> Result<()> {
+        let (mut plan, mut seen) = (scale(&[plan("L0H1:0.5")])?, crate::Recorder::default());
+        let mut taps = crate::Tee(vec![&mut seen, &mut plan]);
+        let tap: &mut dyn Tap = &mut taps;
+        tap.begin(&Batch::single(1))?;
+        let ones = Tensor::ones((1, 2, 4), DType::F32, &Device::Cpu)?;
+        tap.heads(Site::Z(0), |lambda| ones.broadcast_mul(&lambda.expect("planned").unsqueeze(2)?))?;
+        assert_eq!(seen.0[0].1.sum(2)?.to_vec2::<f32>()?, [[4., 2.]]);
         Ok(())
     }
 

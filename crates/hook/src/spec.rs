@@ -99,6 +99,14 @@ impl HeadKind {
             Self::Value => 'V',
         }
     }
+
+    /// The site where a layer's heads of this kind are seen.
+    fn site(self, layer: usize) -> Site {
+        match self {
+            Self::Query => Site::Z(layer),
+            Self::Value => Site::LinearZ(layer),
+        }
+    }
 }
 
 /// One head: a decoder layer, counted over all layers from 0, and a head in it. Written `L7H6`, or `L2V3` for a value
@@ -123,6 +131,11 @@ impl HeadRef {
     /// The value head `head` of a delta-net layer.
     pub fn value(layer: usize, head: usize) -> Self {
         Self { layer, head, kind: HeadKind::Value }
+    }
+
+    /// The site where it is seen.
+    pub fn site(self) -> Site {
+        self.kind.site(self.layer)
     }
 }
 
@@ -189,10 +202,7 @@ impl ModelSpec {
     /// # Panics
     /// If the layer does not exist.
     pub fn head_site(&self, layer: usize) -> Site {
-        match self.layers[layer].kind() {
-            HeadKind::Query => Site::Z(layer),
-            HeadKind::Value => Site::LinearZ(layer),
-        }
+        self.layers[layer].kind().site(layer)
     }
 
     /// The weight of a layer's output projection, whose input columns are its heads side by side, by the name that

@@ -26,12 +26,33 @@ pub trait Tap {
     /// What the tap reports stops the forward.
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor>;
 
+    /// λ of every packed token and head at a site of heads, `[n, heads]` f32: what the mixer multiplies each head's z
+    /// with as it writes it. `None` scales nothing. Asked once a forward, before [`Tap::at`] sees the scaled z.
+    ///
+    /// # Errors
+    /// What the tap reports stops the forward.
+    fn lambda(&mut self, _site: Site) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// What a model calls: hands the tensor over if it is wanted.
     ///
     /// # Errors
     /// Those of [`Tap::at`].
     fn visit(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         if self.wants(site) { self.at(site, x) } else { Ok(x) }
+    }
+}
+
+impl dyn Tap + '_ {
+    /// What a mixer calls at its heads, and the only way to their site: `mix` makes z `[n, head, dim]`, scaled by λ
+    /// `[n, heads]` if there is one, and whoever reads sees what the output projection will.
+    ///
+    /// # Errors
+    /// Those of `mix`, [`Tap::lambda`] and [`Tap::at`].
+    pub fn heads(&mut self, site: Site, mix: impl FnOnce(Option<&Tensor>) -> Result<Tensor>) -> Result<Tensor> {
+        let lambda = self.lambda(site)?;
+        self.visit(site, mix(lambda.as_ref())?)
     }
 }
 
@@ -55,9 +76,12 @@ impl<T: Tap + ?Sized> Tap for &mut T {
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         (**self).at(site, x)
     }
+    fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
+        (**self).lambda(site)
+    }
 }
 
-/// Several taps, visited in order: each sees what the one before it left.
+/// Several taps, visited in order: each sees what the one before it left. Their λ come first, multiplied.
 pub struct Tee<'a>(pub Vec<&'a mut dyn Tap>);
 
 impl Tap for Tee<'_> {
@@ -69,6 +93,16 @@ impl Tap for Tee<'_> {
     }
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         self.0.iter_mut().try_fold(x, |x, tap| tap.visit(site, x))
+    }
+    fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
+        let mut all: Option<Tensor> = None;
+        for tap in &mut self.0 {
+            all = match (all, tap.lambda(site)?) {
+                (Some(a), Some(b)) => Some((a * b)?),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(all)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 ///
 /// # Shapes
 /// `x` `[m, k]` f32, `weight` `[n, k]` as the checkpoint has it (PyTorch's order); result `[m, n]` f32. On the CPU the
-/// stored weight is widened in registers, never in memory.
+/// stored weight is widened in registers, never in memory, and may be some columns of a wider one (`narrow(1, ..)`).
 ///
 /// # Errors
 /// If the shapes do not fit, or on a dtype that is none of these.
@@ -45,14 +45,16 @@ impl CustomOp2 for Linear {
         if k != wk {
             bail!("linear: activations have {k} features, the weight has {wk}");
         }
-        let (Some((x0, x1)), Some((w0, w1))) = (lx.contiguous_offsets(), lw.contiguous_offsets()) else {
-            bail!("linear: activations and weight must be contiguous");
+        let (Some((x0, x1)), &[stride, 1]) = (lx.contiguous_offsets(), lw.stride()) else {
+            bail!("linear: activations, and the rows of the weight, must be contiguous");
         };
         let x = &x.as_slice::<f32>()?[x0..x1];
+        let first = lw.start_offset();
+        let used = first..first + if n == 0 { 0 } else { (n - 1) * stride + k };
         let out = match w {
-            CpuStorage::F32(w) => run(self.0, x, &w[w0..w1], (m, n, k)),
-            CpuStorage::BF16(w) => run(self.0, x, &w[w0..w1], (m, n, k)),
-            CpuStorage::F16(w) => run(self.0, x, &w[w0..w1], (m, n, k)),
+            CpuStorage::F32(w) => run(self.0, x, &w[used], stride, (m, n, k)),
+            CpuStorage::BF16(w) => run(self.0, x, &w[used], stride, (m, n, k)),
+            CpuStorage::F16(w) => run(self.0, x, &w[used], stride, (m, n, k)),
             _ => bail!("linear: weights are f32, bf16 or f16, not {:?}", dtype_of(w)),
         };
         Ok((CpuStorage::F32(out), Shape::from((m, n))))
@@ -69,7 +71,8 @@ const TASK_BYTES: usize = 256 * 1024;
 /// Multiply-adds below which threads cost more than they bring.
 const SERIAL: usize = 64 * 1024;
 
-fn run<W: Element>(level: Level, x: &[f32], w: &[W], (m, n, k): (usize, usize, usize)) -> Vec<f32> {
+/// Row `r` of the weight begins at `w[r * stride]`.
+fn run<W: Element>(level: Level, x: &[f32], w: &[W], stride: usize, (m, n, k): (usize, usize, usize)) -> Vec<f32> {
     let mut out = vec![0f32; m * n];
     if m == 0 || n == 0 {
         return out;
@@ -82,9 +85,9 @@ fn run<W: Element>(level: Level, x: &[f32], w: &[W], (m, n, k): (usize, usize, u
         // SAFETY: the rows `first..last` of the weight lie inside `w`, `x` holds m * k values, and this task alone
         // writes the columns `first..last` of `out`.
         unsafe {
-            let w = w.as_ptr().add(first * k);
+            let w = w.as_ptr().add(first * stride);
             let out = shared.get().add(first);
-            block(level, (m, last - first, k), x.as_ptr(), w, out, n);
+            block(level, (m, last - first, k), x.as_ptr(), w, stride, out, n);
         }
     };
     let chunks = n.div_ceil(rows);
@@ -97,9 +100,9 @@ fn run<W: Element>(level: Level, x: &[f32], w: &[W], (m, n, k): (usize, usize, u
 }
 
 dispatch! {
-    /// `out[c * out_stride + r] = w_r · x_c` for all rows.
+    /// `out[c * out_stride + r] = w_r · x_c` for all rows; `w_r` begins at `w + r * stride`.
     unsafe fn block<W: Element>(
-        size: (usize, usize, usize), x: *const f32, w: *const W, out: *mut f32, out_stride: usize,
+        size: (usize, usize, usize), x: *const f32, w: *const W, stride: usize, out: *mut f32, out_stride: usize,
     ) = block_generic;
 }
 
@@ -109,6 +112,7 @@ unsafe fn block_generic<S: Simd, W: Element>(
     (m, n, k): (usize, usize, usize),
     x: *const f32,
     w: *const W,
+    stride: usize,
     out: *mut f32,
     out_stride: usize,
 ) {
@@ -118,7 +122,7 @@ unsafe fn block_generic<S: Simd, W: Element>(
             let mut r = 0;
             let xs = std::array::from_fn(|i| x.add(($c + i) * k));
             while r + $r <= n {
-                let d = dots::<S, W, $r, $m>(k, w.add(r * k), k, xs);
+                let d = dots::<S, W, $r, $m>(k, w.add(r * stride), stride, xs);
                 for i in 0..$r {
                     for j in 0..$m {
                         *out.add(($c + j) * out_stride + r + i) = d[i][j];
@@ -127,7 +131,7 @@ unsafe fn block_generic<S: Simd, W: Element>(
                 r += $r;
             }
             while r < n {
-                let d = dots::<S, W, 1, $m>(k, w.add(r * k), k, xs);
+                let d = dots::<S, W, 1, $m>(k, w.add(r * stride), stride, xs);
                 for j in 0..$m {
                     *out.add(($c + j) * out_stride + r) = d[0][j];
                 }
@@ -229,6 +233,20 @@ mod tests {
                 assert_eq!(&alone.to_vec2::<f32>()?[0], expected, "{level:?} row {row}");
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn some_columns_of_a_weight_serve_as_they_lie() -> Result<()> {
+        let (x, w) = inputs(7, 30, 24, DType::BF16)?;
+        let columns = w.narrow(1, 8, 16)?;
+        let x = x.narrow(1, 8, 16)?.contiguous()?;
+        for level in Level::available() {
+            let apart = x.apply_op2_no_bwd(&columns.contiguous()?, &Linear(level))?.to_vec2::<f32>()?;
+            assert_eq!(x.apply_op2_no_bwd(&columns, &Linear(level))?.to_vec2::<f32>()?, apart);
+        }
+        let message = linear(&x, &inputs(1, 16, 30, DType::F32)?.1.t()?).unwrap_err().to_string();
+        assert!(message.contains("must be contiguous"), "{message}");
         Ok(())
     }
 

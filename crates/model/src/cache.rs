@@ -1,8 +1,12 @@
 //! All state of the sequences that are being read, in slots which they take and give back.
 
+use std::collections::BTreeSet;
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use headtemper_hook::{Batch, LayerSpec, Mixer, ModelSpec};
 use headtemper_kernels::{AttentionSpan, StateSpan};
+
+use crate::Branch;
 
 /// The state of every layer, for `slots` sequences of at most `capacity` tokens: keys and values of attention, the
 /// recurrent and the convolution state of delta nets.
@@ -12,6 +16,8 @@ use headtemper_kernels::{AttentionSpan, StateSpan};
 pub struct Cache {
     layers: Vec<LayerState>,
     lengths: Vec<usize>,
+    /// Per slot: the layer that its sequence branched off at; nothing is held of it and of those below.
+    branched: Vec<Option<usize>>,
     capacity: usize,
 }
 
@@ -56,7 +62,8 @@ impl Cache {
     /// If the device has no room for it.
     pub fn new(spec: &ModelSpec, slots: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let layers = spec.layers.iter().map(|layer| LayerState::new(layer, slots, capacity, dtype, device));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, lengths: vec![0; slots], capacity })
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self { layers, lengths: vec![0; slots], branched: vec![None; slots], capacity })
     }
 
     /// Bytes that one token takes in all layers.
@@ -90,8 +97,10 @@ impl Cache {
     /// Makes room for a batch: called by a model at the start of its forward pass.
     ///
     /// # Errors
-    /// If a span continues another position than its slot has reached, or reaches beyond the capacity.
-    pub(crate) fn begin(&mut self, batch: &Batch) -> Result<()> {
+    /// If a span continues another position than its slot has reached, or another branch, or reaches beyond the
+    /// capacity.
+    pub(crate) fn begin(&mut self, batch: &Batch, from: Option<&Branch<'_>>) -> Result<()> {
+        let layer = from.map(|branch| branch.layer);
         for span in batch.spans() {
             let Some(&length) = self.lengths.get(span.slot) else {
                 bail!("cache slot {} does not exist; there are {}", span.slot, self.lengths.len());
@@ -99,12 +108,39 @@ impl Cache {
             if span.start != 0 && span.start != length {
                 bail!("cache slot {} holds {length} tokens, but the batch continues at {}", span.slot, span.start);
             }
+            if span.start != 0 && self.branched[span.slot] != layer {
+                bail!("cache slot {} holds a sequence that branched off at another layer", span.slot);
+            }
             if span.start + span.len > self.capacity {
                 bail!("a sequence of {} tokens exceeds the cache's {}", span.start + span.len, self.capacity);
             }
         }
         for span in batch.spans() {
             self.lengths[span.slot] = span.start + span.len;
+            self.branched[span.slot] = layer;
+        }
+        from.map_or(Ok(()), |branch| self.inherit(branch, batch))
+    }
+
+    /// Takes over the keys and values of layers at and below the branch that layers above it read.
+    fn inherit(&mut self, from: &Branch<'_>, batch: &Batch) -> Result<()> {
+        let spans = batch.spans();
+        if from.slots.len() != spans.len() {
+            bail!("a branch of {} spans names {} slots that they come from", spans.len(), from.slots.len());
+        }
+        let read = |state: &LayerState| match state {
+            LayerState::KeysOf(other) if *other <= from.layer => Some(*other),
+            _ => None,
+        };
+        let shared: BTreeSet<usize> = self.layers[from.layer + 1..].iter().filter_map(read).collect();
+        for layer in shared {
+            let (keys, values) = from.cache.keys_values(layer)?;
+            let (own_keys, own_values) = self.keys_values(layer)?;
+            for (span, &slot) in spans.iter().zip(from.slots) {
+                let (there, here) = (slot * from.cache.capacity + span.start, span.slot * self.capacity + span.start);
+                own_keys.slice_set(&keys.narrow(0, there, span.len)?, 0, here)?;
+                own_values.slice_set(&values.narrow(0, there, span.len)?, 0, here)?;
+            }
         }
         Ok(())
     }
@@ -130,7 +166,7 @@ impl Cache {
                 tensor.slice_set(&start, 0, to * rows)?;
             }
         }
-        self.lengths[to] = len;
+        (self.lengths[to], self.branched[to]) = (len, self.branched[from]);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
-use headtemper_hook::{Batch, HeadPlan, ModelSpec, Tap};
+use headtemper_hook::{Batch, HeadPlan, HeadRef, ModelSpec, Tap};
 
 pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
@@ -28,6 +28,22 @@ pub use weights::{GgufFile, StoredTensor, Weights, stored_tensors};
 
 /// The result of reading a checkpoint.
 pub type Loaded<T> = std::result::Result<T, ModelError>;
+
+/// Where a forward pass branches off an earlier one: all below the output projection of `layer` is as it was there, what
+/// the projection gives is another.
+#[derive(Clone, Copy)]
+pub struct Branch<'a> {
+    /// The layer whose output projection gives something else.
+    pub layer: usize,
+    /// The residual stream that the layer reads, `[n, d_model]`, as it was.
+    pub residual: &'a Tensor,
+    /// What the output projection gives now, `[n, d_model]`.
+    pub mixed: &'a Tensor,
+    /// The cache of the earlier pass, which has read the same tokens: later layers may read keys of earlier ones.
+    pub cache: &'a Cache,
+    /// For each span of the branch, the slot of the earlier pass that holds its sequence.
+    pub slots: &'a [usize],
+}
 
 /// A decoder-only language model. All state of a sequence is in the [`Cache`], so the weights are shared by reference.
 pub trait CausalLm: Send + Sync {
@@ -70,7 +86,68 @@ pub trait CausalLm: Send + Sync {
     ///
     /// # Errors
     /// If a span does not continue its cache slot, or a slot is full.
-    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor>;
+    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
+        self.run(ids, None, batch, cache, tap)
+    }
+
+    /// The rest of a forward pass from the output projection of a layer on. The layers above run as in
+    /// [`CausalLm::forward`]; sites at and below the branch do not fire, and a slot can be continued by a branch at the
+    /// same layer only.
+    ///
+    /// # Errors
+    /// As [`CausalLm::forward`], and if the layer does not exist.
+    fn branch(
+        &self,
+        ids: &Tensor,
+        from: &Branch<'_>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        let layers = self.spec().layers.len();
+        if from.layer >= layers {
+            candle_core::bail!("cannot branch at layer {}; layers are 0 to {}", from.layer, layers - 1);
+        }
+        self.run(ids, Some(from), batch, cache, tap)
+    }
+
+    /// A forward pass, from the embedding or from a branch on.
+    #[doc(hidden)]
+    fn run(
+        &self,
+        ids: &Tensor,
+        from: Option<&Branch<'_>>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor>;
+
+    /// The residual stream that the first layer reads: `ids` u32 `[n]` to `[n, d_model]`.
+    ///
+    /// # Errors
+    /// If an id is beyond the vocabulary.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        self.shell().embed(ids)
+    }
+
+    /// The weight of a layer's output projection, `[d_model, heads * dim]`: its input columns are the heads side by side.
+    ///
+    /// # Panics
+    /// If the layer does not exist.
+    fn output_projection(&self, layer: usize) -> &Tensor;
+
+    /// What a head adds to the output of its layer's output projection, which is the sum over the heads.
+    ///
+    /// # Shapes
+    /// `z` `[n, dim]`; result `[n, d_model]`.
+    ///
+    /// # Errors
+    /// If the model has no such head, or the shape is another.
+    fn head_output(&self, at: HeadRef, z: &Tensor) -> Result<Tensor> {
+        self.spec().check(at).map_err(candle_core::Error::wrap)?;
+        let dim = self.spec().layers[at.layer].heads.dim;
+        headtemper_kernels::linear(z, &self.output_projection(at.layer).narrow(1, at.head * dim, dim)?)
+    }
 
     /// The language-model head, apart from [`CausalLm::forward`] so that attribution never pays for the vocabulary.
     ///

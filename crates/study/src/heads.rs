@@ -28,7 +28,7 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
         lambda_table(path, spec)?
     } else {
         let list = list(source.text, spec)?;
-        if source.lambda.is_some() && list.0.iter().all(|(_, lambda)| lambda.is_some()) {
+        if source.lambda.is_some() && list.heads.iter().all(|(_, lambda)| lambda.is_some()) {
             return Err(useless(source.lambda, "every head of the plan brings its own"));
         }
         vec![list.plan(source.lambda)?]
@@ -43,7 +43,7 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
 /// If it cannot be read, or names heads that the model does not have.
 pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
     let list = list(text, spec)?;
-    if let Some((at, Some(lambda))) = list.0.iter().find(|(_, lambda)| lambda.is_some()) {
+    if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
         return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
     }
     let heads = list.heads();
@@ -53,7 +53,7 @@ pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
 
 fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
     if text == "all" {
-        return Ok(HeadList(spec.slots().into_iter().map(|at| (at, None)).collect()));
+        return Ok(HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect())?);
     }
     if let Some(rest) = text.strip_prefix("top:") {
         let Some((count, path)) = rest.split_once('@') else {
@@ -62,7 +62,7 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
         let count: usize = count.parse().map_err(|_| wrong(text, "top:5@attribution.json"))?;
         let report: Attribution = read_json(Path::new(path))?;
         let heads = top(&report, count).map_err(|why| StudyError::content(Path::new(path), why))?;
-        return Ok(HeadList(heads.into_iter().map(|at| (at, None)).collect()));
+        return Ok(HeadList::of(heads.into_iter().map(|at| (at, None)).collect())?);
     }
     let path = Path::new(text);
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let load_s = start.elapsed().as_secs_f64();
     let plans = model::plans_of(&args.plan, engine.spec())?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a bench runs under one", plans.len());
-    let mut scale = HeadScale::compile(&plans, engine.spec(), candle_core::DType::F32, engine.model().device())?;
+    let mut scale = HeadScale::compile(&plans, engine.spec(), engine.model().device())?;
     let context = engine.spec().context;
     anyhow::ensure!(
         args.prompt_tokens > 0 && args.new_tokens > 0 && args.prompt_tokens.saturating_add(args.new_tokens) <= context,
@@ -75,14 +75,15 @@ fn decode(engine: &Engine, args: &Bench, rows: usize, scale: &mut HeadScale) -> 
     let prompt = Tensor::new(ids(engine, args.prompt_tokens), model.device())?;
     let mut cache = model.new_cache(rows, args.prompt_tokens + args.new_tokens)?;
     for slot in 0..rows {
-        let batch = Batch::new(vec![Span { slot, start: 0, len: args.prompt_tokens, row: 0 }]);
+        let batch =
+            Batch::new(vec![Span { slot, start: 0, len: args.prompt_tokens, row: 0, prompt: args.prompt_tokens }]);
         model.forward(&prompt, &batch, &mut cache, scale)?;
     }
     let mut next: Vec<u32> = ids(engine, rows);
     let mut steps = Vec::with_capacity(args.new_tokens);
     for step in 0..args.new_tokens {
         let start = Instant::now();
-        let span = |slot| Span { slot, start: args.prompt_tokens + step, len: 1, row: 0 };
+        let span = |slot| Span { slot, start: args.prompt_tokens + step, len: 1, row: 0, prompt: args.prompt_tokens };
         let batch = Batch::new((0..rows).map(span).collect());
         let hidden = model.forward(&Tensor::new(&next[..], model.device())?, &batch, &mut cache, scale)?;
         next = model.logits(&hidden)?.argmax(1)?.to_vec1::<u32>()?;

@@ -1,6 +1,6 @@
 //! Ways to feed a model token ids: all at once, in pieces, many rows together, greedily.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use headtemper_hook::{Batch, HeadPlan, HeadScale, ModelSpec, Recorder, Span, Tap, Tee};
 use headtemper_model::CausalLm;
 use rand_chacha::{
@@ -30,7 +30,7 @@ pub fn tokens(spec: &ModelSpec, count: usize, seed: u64) -> Vec<u32> {
 
 /// Plans as a tap, a row each.
 pub(super) fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> Result<HeadScale> {
-    HeadScale::compile(plans, model.spec(), DType::F32, model.device())
+    HeadScale::compile(plans, model.spec(), model.device())
 }
 
 /// Feeds a sequence in pieces: the final hidden states of all its tokens, `[n, d_model]`.
@@ -41,7 +41,7 @@ pub fn in_pieces(model: &dyn CausalLm, ids: &[u32], pieces: &[usize], tap: &mut 
     let mut cache = model.new_cache(1, ids.len())?;
     let (mut start, mut out) = (0, Vec::new());
     for &len in pieces {
-        let batch = Batch::new(vec![Span { slot: 0, start, len, row: 0 }]);
+        let batch = Batch::new(vec![Span { slot: 0, start, len, row: 0, prompt: Span::ALL_PROMPT }]);
         let part = Tensor::new(&ids[start..start + len], model.device())?;
         out.push(model.forward(&part, &batch, &mut cache, tap)?);
         start += len;
@@ -66,8 +66,13 @@ pub(super) fn in_rows(
             _ => ids.len() - decoded + step - 1..ids.len() - decoded + step,
         };
         let rows = sequences.iter().enumerate().map(|(slot, &(row, ids))| (slot, row, ids, piece(ids)));
-        let span =
-            |(slot, row, _, at): (_, _, _, std::ops::Range<usize>)| Span { slot, start: at.start, len: at.len(), row };
+        let span = |(slot, row, _, at): (_, _, _, std::ops::Range<usize>)| Span {
+            slot,
+            start: at.start,
+            len: at.len(),
+            row,
+            prompt: Span::ALL_PROMPT,
+        };
         let batch = Batch::new(rows.clone().map(span).collect());
         let ids: Vec<u32> = rows.flat_map(|(_, _, ids, at)| ids[at].to_vec()).collect();
         let hidden = model.forward(&Tensor::new(ids, model.device())?, &batch, &mut cache, tap)?;
@@ -110,7 +115,7 @@ pub fn greedy(model: &dyn CausalLm, ids: &[u32], n: usize, tap: &mut dyn Tap) ->
     let mut cache = model.new_cache(1, ids.len() + n)?;
     let (mut out, mut input, mut start) = (Vec::new(), ids.to_vec(), 0);
     while out.len() < n {
-        let batch = Batch::new(vec![Span { slot: 0, start, len: input.len(), row: 0 }]);
+        let batch = Batch::new(vec![Span { slot: 0, start, len: input.len(), row: 0, prompt: Span::ALL_PROMPT }]);
         let hidden = model.forward(&Tensor::new(&input[..], model.device())?, &batch, &mut cache, tap)?;
         let next = model.logits(&hidden.narrow(0, input.len() - 1, 1)?)?.argmax(1)?.to_vec1::<u32>()?[0];
         start += input.len();

@@ -57,7 +57,8 @@ fn fired_found(model: &dyn CausalLm) -> Result<Found> {
     let n = length(spec);
     let mut tap = scale(model, &[HeadPlan::uniform(&spec.slots(), 0.5).map_err(candle_core::Error::wrap)?])?;
     in_pieces(model, &tokens(spec, n, 10), &pieces(spec), &mut tap)?;
-    let wrong: Vec<_> = tap.fired()[0].iter().filter(|&(_, &count)| count != n as u64).collect();
+    let fired = tap.fired();
+    let wrong: Vec<_> = fired[0].iter().filter(|&(_, &count)| count != n as u64).collect();
     let note = match wrong.first() {
         None => format!("{} heads on {n} tokens", spec.slots().len()),
         Some((at, count)) => format!("{at} fired on {count} of {n} tokens"),

@@ -23,6 +23,11 @@ impl Linear {
         Self(weight)
     }
 
+    /// The weight, `[outputs, inputs]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.0
+    }
+
     /// `x` `[n, inputs]` to `[n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         headtemper_kernels::linear(x, &self.0)

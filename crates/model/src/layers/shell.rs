@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, LayerSpec, ModelSpec, Site, Tap};
 
 use super::{Linear, RmsNorm};
-use crate::{Cache, Loaded, Weights};
+use crate::{Branch, Cache, Loaded, Weights};
 
 /// What a configuration says of a decoder as a whole.
 pub(crate) struct Outline {
@@ -72,8 +72,14 @@ impl Shell {
     }
 
     /// Begins a forward pass: room in the cache, the tap told, and the positions of the packed tokens, u32 `[n]`.
-    pub(crate) fn begin(&self, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
-        cache.begin(batch)?;
+    pub(crate) fn begin(
+        &self,
+        batch: &Batch,
+        from: Option<&Branch<'_>>,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        cache.begin(batch, from)?;
         tap.begin(batch)?;
         Tensor::from_vec(batch.positions(), batch.tokens(), self.device())
     }

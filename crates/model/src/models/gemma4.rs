@@ -10,7 +10,7 @@ use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{AttentionSpan, attend, gelu_mul};
 
 use crate::{
-    Cache, CausalLm, Gemma4Config, Loaded, Weights,
+    Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
     layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
     weights::Table,
 };
@@ -20,6 +20,8 @@ struct Pass<'a> {
     spans: Vec<AttentionSpan>,
     sliding: Angles,
     full: Angles,
+    /// Each layer's own embedding of the tokens, `[n, width]`; none where the model has none.
+    inputs: Vec<Tensor>,
     cache: &'a mut Cache,
     tap: &'a mut dyn Tap,
 }
@@ -86,8 +88,9 @@ impl Attention {
             pass.cache.append(self.layer, &k, &own.v_norm.forward(&v)?, &pass.spans)?;
         }
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = attend(&q, keys, values, &pass.spans, 1.0, self.window)?; // [n, count, dim]
-        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
+            attend(&q, keys, values, &pass.spans, 1.0, self.window, lambda) // [n, count, dim]
+        })?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }
 }
@@ -159,13 +162,17 @@ impl Layer {
         LayerSpec { mixer, heads: self.attention.heads, keys_of: config.keys_of(self.index) }
     }
 
-    /// `input` `[n, width]` is this layer's own embedding of the tokens.
-    fn forward(&self, x: &Tensor, input: Option<&Tensor>, pass: &mut Pass<'_>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let mixed = self.attention.forward(&self.input_norm.forward(x)?, pass)?;
-        let x = (x + self.post_attention_norm.forward(&mixed)?)?;
+        self.after(x, &mixed, pass)
+    }
+
+    /// What follows the mixing of tokens.
+    fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let x = (x + self.post_attention_norm.forward(mixed)?)?;
         let wide = self.mlp.forward(&self.pre_feedforward_norm.forward(&x)?)?;
         let mut x = (x + self.post_feedforward_norm.forward(&wide)?)?;
-        if let (Some(own), Some(input)) = (&self.per_layer_input, input) {
+        if let (Some(own), Some(input)) = (&self.per_layer_input, pass.inputs.get(self.index)) {
             x = (&x + own.forward(&x, input)?)?;
         }
         pass.tap.visit(Site::ResidPost(self.index), (x * self.scalar)?)
@@ -281,14 +288,33 @@ impl CausalLm for Gemma4 {
         &self.shell
     }
 
-    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
-        let positions = self.shell.begin(batch, cache, tap)?;
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        self.shell.embed(ids)? * self.scale
+    }
+
+    fn output_projection(&self, layer: usize) -> &Tensor {
+        self.layers[layer].attention.o_proj.weight()
+    }
+
+    fn run(
+        &self,
+        ids: &Tensor,
+        from: Option<&Branch<'_>>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, from, cache, tap)?;
         let (sliding, full) = (self.sliding.at(&positions)?, self.full.at(&positions)?);
-        let mut pass = Pass { spans: cache.spans(batch), sliding, full, cache, tap };
-        let mut x = (self.shell.embed(ids)? * self.scale)?; // [n, hidden]
-        let inputs = self.per_layer.as_ref().map(|own| own.forward(ids, &x)).transpose()?;
-        for layer in &self.layers {
-            x = layer.forward(&x, inputs.as_ref().map(|inputs| &inputs[layer.index]), &mut pass)?;
+        let embedded = self.embed(ids)?; // [n, hidden]
+        let inputs = self.per_layer.as_ref().map_or(Ok(Vec::new()), |own| own.forward(ids, &embedded))?;
+        let mut pass = Pass { spans: cache.spans(batch), sliding, full, inputs, cache, tap };
+        let (mut x, above) = match from {
+            None => (embedded, 0),
+            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, &mut pass)?, b.layer + 1),
+        };
+        for layer in &self.layers[above..] {
+            x = layer.forward(&x, &mut pass)?;
         }
         self.shell.finish(&x, pass.tap)
     }

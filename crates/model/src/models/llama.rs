@@ -7,7 +7,7 @@ use headtemper_hook::{Batch, Heads, LayerSpec, Site, Tap};
 use headtemper_kernels::{AttentionSpan, attend, silu_mul};
 
 use crate::{
-    Cache, CausalLm, LlamaConfig, Loaded, Weights,
+    Branch, Cache, CausalLm, LlamaConfig, Loaded, Weights,
     layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
 };
 
@@ -50,8 +50,9 @@ impl Attention {
         let v = heads_of(&qkv, (count + kv) * dim, kv, dim)?;
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = attend(&q, keys, values, &pass.spans, self.scale, None)?; // [n, count, dim]
-        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
+            attend(&q, keys, values, &pass.spans, self.scale, None, lambda) // [n, count, dim]
+        })?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }
 }
@@ -80,7 +81,13 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, pass)?)?;
+        let mixed = self.attention.forward(&self.input_norm.forward(x)?, pass)?;
+        self.after(x, &mixed, pass)
+    }
+
+    /// What follows the mixing of tokens.
+    fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let x = (x + mixed)?;
         let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
     }
@@ -117,11 +124,25 @@ impl CausalLm for Llama {
         &self.shell
     }
 
-    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
-        let positions = self.shell.begin(batch, cache, tap)?;
+    fn output_projection(&self, layer: usize) -> &Tensor {
+        self.layers[layer].attention.o_proj.weight()
+    }
+
+    fn run(
+        &self,
+        ids: &Tensor,
+        from: Option<&Branch<'_>>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, from, cache, tap)?;
         let mut pass = Pass { spans: cache.spans(batch), angles: self.rope.at(&positions)?, cache, tap };
-        let mut x = self.shell.embed(ids)?; // [n, hidden]
-        for layer in &self.layers {
+        let (mut x, above) = match from {
+            None => (self.embed(ids)?, 0), // [n, hidden]
+            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, &mut pass)?, b.layer + 1),
+        };
+        for layer in &self.layers[above..] {
             x = layer.forward(&x, &mut pass)?;
         }
         self.shell.finish(&x, pass.tap)

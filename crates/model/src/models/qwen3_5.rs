@@ -10,7 +10,7 @@ use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{AttentionSpan, StateSpan, attend, causal_conv, delta_rule, silu_mul};
 
 use crate::{
-    Cache, CausalLm, Loaded, Qwen35Config, Weights,
+    Branch, Cache, CausalLm, Loaded, Qwen35Config, Weights,
     layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of, l2_norm},
 };
 
@@ -62,8 +62,9 @@ impl Attention {
         let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = (attend(&q, keys, values, &pass.spans, self.scale, None)? * gate)?; // [n, count, dim]
-        let z = pass.tap.visit(Site::Z(self.layer), z)?;
+        let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
+            attend(&q, keys, values, &pass.spans, self.scale, None, lambda)? * gate // [n, count, dim]
+        })?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }
 }
@@ -129,8 +130,13 @@ impl DeltaNet {
         let v = heads_of(&qkv, 2 * key_width, count, dim)?;
         let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
 
-        let z = (self.norm.forward(&o.to_dtype(z.dtype())?)? * z.silu()?)?;
-        let z = pass.tap.visit(Site::LinearZ(self.layer), z)?;
+        let z = pass.tap.heads(Site::LinearZ(self.layer), |lambda| {
+            let z = (self.norm.forward(&o.to_dtype(z.dtype())?)? * z.silu()?)?;
+            match lambda {
+                Some(lambda) => z.broadcast_mul(&lambda.unsqueeze(2)?.to_dtype(z.dtype())?),
+                None => Ok(z),
+            }
+        })?;
         self.out_proj.forward(&z.flatten_from(1)?)
     }
 }
@@ -189,6 +195,11 @@ impl Layer {
             Mix::Attention(attention) => attention.forward(&normed, pass)?,
             Mix::DeltaNet(net) => net.forward(&normed, pass)?,
         };
+        self.after(x, &mixed, pass)
+    }
+
+    /// What follows the mixing of tokens.
+    fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let x = (x + mixed)?;
         let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
@@ -228,12 +239,29 @@ impl CausalLm for Qwen35 {
         &self.shell
     }
 
-    fn forward(&self, ids: &Tensor, batch: &Batch, cache: &mut Cache, tap: &mut dyn Tap) -> Result<Tensor> {
-        let positions = self.shell.begin(batch, cache, tap)?;
+    fn output_projection(&self, layer: usize) -> &Tensor {
+        match &self.layers[layer].mix {
+            Mix::Attention(attention) => attention.o_proj.weight(),
+            Mix::DeltaNet(net) => net.out_proj.weight(),
+        }
+    }
+
+    fn run(
+        &self,
+        ids: &Tensor,
+        from: Option<&Branch<'_>>,
+        batch: &Batch,
+        cache: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Result<Tensor> {
+        let positions = self.shell.begin(batch, from, cache, tap)?;
         let (spans, states) = (cache.spans(batch), Cache::state_spans(batch));
         let mut pass = Pass { spans, states, angles: self.rope.at(&positions)?, cache, tap };
-        let mut x = self.shell.embed(ids)?; // [n, hidden]
-        for layer in &self.layers {
+        let (mut x, above) = match from {
+            None => (self.embed(ids)?, 0), // [n, hidden]
+            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, &mut pass)?, b.layer + 1),
+        };
+        for layer in &self.layers[above..] {
             x = layer.forward(&x, &mut pass)?;
         }
         self.shell.finish(&x, pass.tap)

@@ -1,0 +1,94 @@
+//! Which tokens of a sequence a plan touches.
+
+use std::{fmt, str::FromStr};
+
+use crate::PlanError;
+
+/// Which tokens of a sequence a plan touches, by what the model reads: the token at position `p` is touched while it is
+/// read, and so can change what is written from `p + 1` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Positions {
+    /// Every token.
+    #[default]
+    All,
+    /// The prompt's tokens.
+    Prompt,
+    /// The response's tokens, from the first one that was written on.
+    Response,
+    /// Positions `first` to `last` of the sequence, counted from 0, both included.
+    Window {
+        /// The first position.
+        first: usize,
+        /// The last position.
+        last: usize,
+    },
+}
+
+impl Positions {
+    /// Whether the token at `position` of a sequence with `prompt` prompt tokens is touched.
+    pub fn cover(self, position: usize, prompt: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prompt => position < prompt,
+            Self::Response => position >= prompt,
+            Self::Window { first, last } => (first..=last).contains(&position),
+        }
+    }
+}
+
+impl fmt::Display for Positions {
+    /// Writes what [`FromStr`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Prompt => f.write_str("prompt"),
+            Self::Response => f.write_str("response"),
+            Self::Window { first, last } => write!(f, "window:{first}..{last}"),
+        }
+    }
+}
+
+impl FromStr for Positions {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let window = || {
+            let (first, last) = text.strip_prefix("window:")?.split_once("..")?;
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some(Self::Window { first, last })
+        };
+        match text.trim() {
+            "all" => Ok(Self::All),
+            "prompt" => Ok(Self::Prompt),
+            "response" => Ok(Self::Response),
+            _ => window().ok_or_else(|| PlanError::Syntax {
+                text: text.into(),
+                expected: "positions: all, prompt, response, or a window such as window:4..9 (both included)".into(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for text in ["all", "prompt", "response", "window:4..9", "window:0..0"] {
+            assert_eq!(text.parse::<Positions>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "window", "window:9..4", "window:4", "window:-1..2", "answer"] {
+            assert!(wrong.parse::<Positions>().unwrap_err().to_string().contains("window:4..9"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_window_includes_both_ends_and_the_response_starts_after_the_prompt() {
+        let covered = |positions: Positions| (0..6).filter(|&p| positions.cover(p, 3)).collect::<Vec<_>>();
+        assert_eq!(covered(Positions::All), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(covered(Positions::Prompt), [0, 1, 2]);
+        assert_eq!(covered(Positions::Response), [3, 4, 5]);
+        assert_eq!(covered(Positions::Window { first: 2, last: 3 }), [2, 3]);
+    }
+}
