@@ -37,10 +37,10 @@ fn attention(c: &mut Criterion) {
         let (q, k, v) =
             (random(&[len, 9, 64], DType::F32), random(&[256, 3, 64], DType::F32), random(&[256, 3, 64], DType::F32));
         group.bench_function(BenchmarkId::new("ours", name), |b| {
-            b.iter(|| attend(&q, &k, &v, &span, 0.125, None).expect("shapes fit"));
+            b.iter(|| attend(&q, &k, &v, &span, 0.125, None, None).expect("shapes fit"));
         });
         group.bench_function(BenchmarkId::new("candle", name), |b| {
-            b.iter(|| attend_reference(&q, &k, &v, &span, 0.125, None).expect("shapes fit"));
+            b.iter(|| attend_reference(&q, &k, &v, &span, 0.125, None, None).expect("shapes fit"));
         });
     }
     group.finish();
@@ -67,11 +67,11 @@ fn sliding(c: &mut Criterion) {
         let (k, v) = (random(&[1024, 1, 256], DType::F32), random(&[1024, 1, 256], DType::F32));
         for (what, window) in [("ours", Some(512)), ("ours_full", None)] {
             group.bench_function(BenchmarkId::new(what, name), |b| {
-                b.iter(|| attend(&q, &k, &v, &span, 0.0625, window).expect("shapes fit"));
+                b.iter(|| attend(&q, &k, &v, &span, 0.0625, window, None).expect("shapes fit"));
             });
         }
         group.bench_function(BenchmarkId::new("candle", name), |b| {
-            b.iter(|| attend_reference(&q, &k, &v, &span, 0.0625, Some(512)).expect("shapes fit"));
+            b.iter(|| attend_reference(&q, &k, &v, &span, 0.0625, Some(512), None).expect("shapes fit"));
         });
     }
     group.finish();

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::{
     Level, Shared,
     dot::dots,
+    lambda::{factors, scale as scaled},
     simd::{self, MAX_LANES, Simd, dispatch},
 };
 
@@ -31,6 +32,9 @@ pub struct AttentionSpan {
 /// With a `window` (transformers `sliding_window`) the query at position `p` sees the last `window` keys, its own
 /// included: `p - window < j <= p`. The work is then proportional to the window, not to the length.
 ///
+/// `lambda` `[n, head]` f32 is a factor on each token's and head's result. On the CPU it enters where the softmax is
+/// normalised and costs nothing: 1 gives the bits of `None`, and 0 zeros.
+///
 /// # Errors
 /// If the shapes do not fit each other, a span reaches outside the cache or the window is 0.
 pub fn attend(
@@ -40,12 +44,14 @@ pub fn attend(
     spans: &[AttentionSpan],
     scale: f32,
     window: Option<usize>,
+    lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
     if q.device().is_cpu() {
-        let op = Attend { spans, scale, window, level: Level::best() };
+        let lambda = factors("attend", lambda, q.dim(0)?, q.dim(1)?)?;
+        let op = Attend { spans, scale, window, lambda: lambda.as_deref(), level: Level::best() };
         q.contiguous()?.apply_op3_no_bwd(k, v, &op)
     } else {
-        attend_reference(q, k, v, spans, scale, window)
+        attend_reference(q, k, v, spans, scale, window, lambda)
     }
 }
 
@@ -60,6 +66,7 @@ pub fn attend_reference(
     spans: &[AttentionSpan],
     scale: f32,
     window: Option<usize>,
+    lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
     let window = width_of(window)?;
     let (heads, kv) = (q.dim(1)?, k.dim(1)?);
@@ -80,7 +87,7 @@ pub fn attend_reference(
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.to_dtype(v.dtype())?;
         out.push(weights.matmul(&take(v)?.contiguous()?)?.transpose(0, 1)?); // [len, h, d]
     }
-    Tensor::cat(&out, 0)
+    scaled("attend", Tensor::cat(&out, 0)?, lambda)
 }
 
 /// The window as a number of keys that no sequence reaches where there is none.
@@ -95,6 +102,8 @@ struct Attend<'a> {
     spans: &'a [AttentionSpan],
     scale: f32,
     window: Option<usize>,
+    /// `[n, heads]`, as the queries are packed.
+    lambda: Option<&'a [f32]>,
     level: Level,
 }
 
@@ -110,6 +119,8 @@ struct Query {
     from: usize,
     /// One past the last.
     to: usize,
+    /// The factor on its result.
+    lambda: f32,
 }
 
 /// Where one tile of queries finds its data; offsets in elements.
@@ -183,8 +194,9 @@ impl Attend<'_> {
                 let query = |i: usize, base: usize| {
                     let (token, h) = (i / group, head * group + i % group);
                     let to = span.start + token + 1;
-                    let at = ((span.first + token) * heads + h) * dim;
-                    Query { at, from: to.saturating_sub(window) - base, to: to - base }
+                    let row = (span.first + token) * heads + h;
+                    let lambda = self.lambda.map_or(1.0, |lambda| lambda[row]);
+                    Query { at: row * dim, from: to.saturating_sub(window) - base, to: to - base, lambda }
                 };
                 for from in (0..span.len * group).step_by(TILE) {
                     let count = TILE.min(span.len * group - from);
@@ -299,10 +311,10 @@ unsafe fn score<S: Simd, const M: usize>(
     }
 }
 
-/// Softmax over the keys that `query` sees, of a row of `width` scores; the others become 0.
+/// λ times the softmax over the keys that `query` sees, of a row of `width` scores; the others become 0.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(row: *mut f32, query: Query, width: usize) {
-    let Query { from, to, .. } = query;
+    let Query { from, to, lambda, .. } = query;
     // SAFETY: `row` holds `width` values, a whole number of vectors.
     unsafe {
         for j in (0..from).chain(to..width) {
@@ -324,7 +336,7 @@ unsafe fn softmax<S: Simd>(row: *mut f32, query: Query, width: usize) {
             }
             sum = S::add(sum, S::load(row.add(j)));
         }
-        let scale = S::splat(1.0 / S::sum(sum));
+        let scale = S::splat(lambda / S::sum(sum));
         for j in (0..width).step_by(S::LANES) {
             S::store(row.add(j), S::mul(S::load(row.add(j)), scale));
         }
@@ -408,7 +420,17 @@ mod tests {
         spans: &[AttentionSpan],
         window: Option<usize>,
     ) -> Result<Tensor> {
-        q.apply_op3_no_bwd(k, v, &Attend { spans, scale: 0.3, window, level })
+        q.apply_op3_no_bwd(k, v, &Attend { spans, scale: 0.3, window, lambda: None, level })
+    }
+
+    fn tempered(
+        level: Level,
+        (q, k, v): (&Tensor, &Tensor, &Tensor),
+        spans: &[AttentionSpan],
+        lambda: &[f32],
+    ) -> Result<Vec<f32>> {
+        let op = Attend { spans, scale: 0.3, window: Some(9), lambda: Some(lambda), level };
+        q.apply_op3_no_bwd(k, v, &op)?.flatten_all()?.to_vec1()
     }
 
     fn worst(a: &Tensor, b: &Tensor) -> Result<f32> {
@@ -423,7 +445,7 @@ mod tests {
             window in prop::option::of(1usize..50),
         ) {
             let (q, k, v, list) = inputs(&spans, kv * group, kv, dim).unwrap();
-            let oracle = attend_reference(&q, &k, &v, &list, 0.3, window).unwrap();
+            let oracle = attend_reference(&q, &k, &v, &list, 0.3, window, None).unwrap();
             for level in Level::available() {
                 let worst = worst(&at(level, (&q, &k, &v), &list, window).unwrap(), &oracle).unwrap();
                 println!("attend {level:?}: {worst:e} of {TOLERANCE:e}");
@@ -439,7 +461,7 @@ mod tests {
                 let (q, k, v, list) = inputs(&[(70, 1), (0, 40), (30, 5)], 8, 1, dim)?;
                 // Scores of order 1, as a model's scale makes them.
                 let q = (q / f64::from(dim as u32).sqrt())?;
-                let oracle = attend_reference(&q, &k, &v, &list, 0.3, window)?;
+                let oracle = attend_reference(&q, &k, &v, &list, 0.3, window, None)?;
                 for level in Level::available() {
                     let worst = worst(&at(level, (&q, &k, &v), &list, window)?, &oracle)?;
                     println!("attend {level:?} dim {dim}: {worst:e} of {TOLERANCE:e}");
@@ -481,6 +503,53 @@ mod tests {
     }
 
     #[test]
+    fn lambda_is_a_factor_on_every_token_and_head() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(12, 7), (0, 20), (3, 1)], 6, 2, 20)?;
+        let factors: Vec<f32> = (0..28 * 6).map(|i| [0.5, -1.25, 3.0, 0.9][i % 4] + (i / 4) as f32 / 64.0).collect();
+        let lambda = Tensor::from_slice(&factors, (28, 6), &Device::Cpu)?;
+        let oracle = attend_reference(&q, &k, &v, &list, 0.3, Some(9), Some(&lambda))?;
+        for level in Level::available() {
+            let z = Tensor::from_vec(tempered(level, (&q, &k, &v), &list, &factors)?, (28, 6, 20), &Device::Cpu)?;
+            let worst = worst(&z, &oracle)?;
+            println!("attend {level:?} lambda: {worst:e} of {TOLERANCE:e}");
+            assert!(worst < TOLERANCE, "{level:?}: {worst:e}");
+        }
+        let public = attend(&q, &k, &v, &list, 0.3, Some(9), Some(&lambda))?;
+        assert!(worst(&public, &oracle)? < TOLERANCE, "lambda does not reach the operation");
+        Ok(())
+    }
+
+    #[test]
+    fn lambda_1_is_none_bit_for_bit_and_0_is_zero() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(12, 7), (0, 20)], 6, 2, 21)?;
+        // Every third head is left alone, the others are silenced.
+        let some: Vec<f32> = (0..27 * 6).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
+        for level in Level::available() {
+            let plain = at(level, (&q, &k, &v), &list, Some(9))?.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(tempered(level, (&q, &k, &v), &list, &[1.0; 27 * 6])?, plain, "{level:?}");
+            let mixed = tempered(level, (&q, &k, &v), &list, &some)?;
+            for (head, (mixed, plain)) in mixed.chunks(21).zip(plain.chunks(21)).enumerate() {
+                let silent = [0.0; 21];
+                assert_eq!(mixed, if head % 3 == 0 { plain } else { &silent }, "{level:?} token and head {head}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_lambda_that_does_not_fit_is_refused() -> Result<()> {
+        let (q, k, v, list) = inputs(&[(0, 4)], 2, 1, 8)?;
+        let ones = |shape: (usize, usize), dtype| Tensor::ones(shape, dtype, &Device::Cpu);
+        for wrong in [ones((4, 1), DType::F32)?, ones((2, 4), DType::F32)?.t()?, ones((4, 2), DType::F64)?] {
+            for op in [attend, attend_reference] {
+                let error = op(&q, &k, &v, &list, 1.0, None, Some(&wrong)).unwrap_err().to_string();
+                assert!(error.contains("lambda must be contiguous f32 [4, 2]"), "{error}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn keys_long_out_of_the_window_are_not_read() -> Result<()> {
         let (q, k, v, list) = inputs(&[(100, 9)], 4, 2, 20)?;
         // Position 100 sees 93..=100 of a window of 8, and the tile starts at 80 for every level.
@@ -498,14 +567,16 @@ mod tests {
     fn a_span_outside_the_cache_is_refused() -> Result<()> {
         let (q, k, v, mut list) = inputs(&[(0, 4)], 2, 1, 8)?;
         list[0].start = 1;
-        assert!(attend(&q, &k, &v, &list, 1.0, None).unwrap_err().to_string().contains("outside"));
+        assert!(attend(&q, &k, &v, &list, 1.0, None, None).unwrap_err().to_string().contains("outside"));
         Ok(())
     }
 
     #[test]
     fn an_empty_window_is_refused() -> Result<()> {
         let (q, k, v, list) = inputs(&[(0, 4)], 2, 1, 8)?;
-        for refused in [attend(&q, &k, &v, &list, 1.0, Some(0)), attend_reference(&q, &k, &v, &list, 1.0, Some(0))] {
+        for refused in
+            [attend(&q, &k, &v, &list, 1.0, Some(0), None), attend_reference(&q, &k, &v, &list, 1.0, Some(0), None)]
+        {
             assert!(refused.unwrap_err().to_string().contains("window of 0"));
         }
         Ok(())

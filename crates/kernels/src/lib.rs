@@ -19,6 +19,7 @@ mod attention;
 mod conv;
 mod delta;
 mod dot;
+mod lambda;
 mod linear;
 mod simd;
 mod state;

@@ -86,7 +86,7 @@ impl Attention {
             pass.cache.append(self.layer, &k, &own.v_norm.forward(&v)?, &pass.spans)?;
         }
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = attend(&q, keys, values, &pass.spans, 1.0, self.window)?; // [n, count, dim]
+        let z = attend(&q, keys, values, &pass.spans, 1.0, self.window, None)?; // [n, count, dim]
         let z = pass.tap.visit(Site::Z(self.layer), z)?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }

@@ -50,7 +50,7 @@ impl Attention {
         let v = heads_of(&qkv, (count + kv) * dim, kv, dim)?;
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = attend(&q, keys, values, &pass.spans, self.scale, None)?; // [n, count, dim]
+        let z = attend(&q, keys, values, &pass.spans, self.scale, None, None)?; // [n, count, dim]
         let z = pass.tap.visit(Site::Z(self.layer), z)?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }

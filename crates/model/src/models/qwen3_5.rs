@@ -62,7 +62,7 @@ impl Attention {
         let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
-        let z = (attend(&q, keys, values, &pass.spans, self.scale, None)? * gate)?; // [n, count, dim]
+        let z = (attend(&q, keys, values, &pass.spans, self.scale, None, None)? * gate)?; // [n, count, dim]
         let z = pass.tap.visit(Site::Z(self.layer), z)?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }
