@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
     AttentionSpan, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference, delta_rule,
-    delta_rule_reference, gelu_mul, gelu_mul_reference, linear, linear_reference, silu_mul, silu_mul_reference,
+    delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, linear, linear_reference,
+    sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -36,9 +37,12 @@ fn attention(c: &mut Criterion) {
         let span = [AttentionSpan { first: 0, len, start, cache: 0 }];
         let (q, k, v) =
             (random(&[len, 9, 64], DType::F32), random(&[256, 3, 64], DType::F32), random(&[256, 3, 64], DType::F32));
-        group.bench_function(BenchmarkId::new("ours", name), |b| {
-            b.iter(|| attend(&q, &k, &v, &span, 0.125, None, None).expect("shapes fit"));
-        });
+        let lambda = random(&[len, 9], DType::F32);
+        for (what, lambda) in [("ours", None), ("ours_lambda", Some(&lambda))] {
+            group.bench_function(BenchmarkId::new(what, name), |b| {
+                b.iter(|| attend(&q, &k, &v, &span, 0.125, None, lambda).expect("shapes fit"));
+            });
+        }
         group.bench_function(BenchmarkId::new("candle", name), |b| {
             b.iter(|| attend_reference(&q, &k, &v, &span, 0.125, None, None).expect("shapes fit"));
         });
@@ -56,6 +60,27 @@ fn activation(c: &mut Criterion) {
     let x = random(&[64, 2 * 12288], DType::F32);
     group.bench_function("ours", |b| b.iter(|| gelu_mul(&x).expect("shapes fit")));
     group.bench_function("candle", |b| b.iter(|| gelu_mul_reference(&x).expect("shapes fit")));
+    group.finish();
+}
+
+/// The gates of Qwen3.5-0.8B as views into their fused projections.
+fn gates(c: &mut Criterion) {
+    let (x, fused) = (random(&[256, 8, 256], DType::F32), random(&[256, 10, 512], DType::F32));
+    let gate = fused.narrow(1, 0, 8).and_then(|t| t.narrow(2, 256, 256)).expect("within the projection");
+    let mut group = c.benchmark_group("sigmoid_gate");
+    group.bench_function("ours", |b| b.iter(|| sigmoid_gate(&x, &gate).expect("shapes fit")));
+    group.bench_function("candle", |b| b.iter(|| sigmoid_gate_reference(&x, &gate).expect("shapes fit")));
+    group.finish();
+    let (x, fused) = (random(&[256, 16, 128], DType::F32), random(&[256, 8224], DType::F32));
+    let gate = fused.narrow(1, 6144, 2048).expect("within the projection");
+    let (weight, lambda) = (random(&[128], DType::F32), random(&[256, 16], DType::F32));
+    let mut group = c.benchmark_group("gated_norm");
+    for (name, lambda) in [("ours", None), ("ours_lambda", Some(&lambda))] {
+        group.bench_function(name, |b| b.iter(|| gated_norm(&x, &gate, &weight, 1e-6, lambda).expect("shapes fit")));
+    }
+    group.bench_function("candle", |b| {
+        b.iter(|| gated_norm_reference(&x, &gate, &weight, 1e-6, None).expect("shapes fit"));
+    });
     group.finish();
 }
 
@@ -116,5 +141,5 @@ fn delta(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linears, attention, sliding, activation, convolution, delta);
+criterion_group!(benches, linears, attention, sliding, activation, gates, convolution, delta);
 criterion_main!(benches);

@@ -85,7 +85,7 @@ impl Gate for Gelu {
 
 /// `g / (1 + e^-x)`. Below -87 the exponent is held where e^-x is still finite: the result is a tiny -0 as in f32.
 #[inline(always)]
-unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
+pub(crate) unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
         let e = simd::exp::<S>(S::mul(S::max(x, S::splat(-87.0)), S::splat(-1.0)));

@@ -19,6 +19,7 @@ mod attention;
 mod conv;
 mod delta;
 mod dot;
+mod gate;
 mod lambda;
 mod linear;
 mod simd;
@@ -28,6 +29,7 @@ pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference}
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use conv::{causal_conv, causal_conv_reference};
 pub use delta::{delta_rule, delta_rule_reference};
+pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use linear::{linear, linear_reference};
 pub use simd::Level;
 pub use state::StateSpan;

@@ -7,7 +7,9 @@
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::sigmoid;
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, StateSpan, attend, causal_conv, delta_rule, silu_mul};
+use headtemper_kernels::{
+    AttentionSpan, StateSpan, attend, causal_conv, delta_rule, gated_norm, sigmoid_gate, silu_mul,
+};
 
 use crate::{
     Branch, Cache, CausalLm, Loaded, Qwen35Config, Weights,
@@ -54,16 +56,18 @@ impl Attention {
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let Heads { count, kv, dim } = self.heads;
         let qkv = self.qkv.forward(x)?; // [n, (2 count + 2 kv) * dim]
-        let q_gate = heads_of(&qkv, 0, count, 2 * dim)?; // queries and gates lie side by side in every head
+        // Queries and gates lie side by side in every head; the keys and values make pairs of heads of the same width.
+        let q_gate = qkv.reshape((x.dim(0)?, count + kv, 2 * dim))?.narrow(1, 0, count)?;
         let q = self.q_norm.forward(&q_gate.narrow(D::Minus1, 0, dim)?.contiguous()?)?; // [n, count, dim]
-        let gate = sigmoid(&q_gate.narrow(D::Minus1, dim, dim)?.contiguous()?)?; // [n, count, dim]
+        let gate = q_gate.narrow(D::Minus1, dim, dim)?; // [n, count, dim], a view
         let k = self.k_norm.forward(&heads_of(&qkv, 2 * count * dim, kv, dim)?)?; // [n, kv, dim]
         let v = heads_of(&qkv, (2 * count + kv) * dim, kv, dim)?;
         let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
-            attend(&q, keys, values, &pass.spans, self.scale, None, lambda)? * gate // [n, count, dim]
+            let z = attend(&q, keys, values, &pass.spans, self.scale, None, lambda)?;
+            sigmoid_gate(&z, &gate) // [n, count, dim]
         })?;
         self.o_proj.forward(&z.flatten_from(1)?)
     }
@@ -81,7 +85,9 @@ struct DeltaNet {
     /// `-exp(A_log)`, `[count]` f32.
     decay: Tensor,
     dt_bias: Tensor,
-    norm: RmsNorm,
+    /// The weight of the norm over each head, `[dim]` f32.
+    norm: Tensor,
+    eps: f32,
     out_proj: Linear,
 }
 
@@ -105,7 +111,8 @@ impl DeltaNet {
             conv: weights.taps(&name("conv1d.weight"), channels, config.kernel)?,
             decay: weights.vector_f32(&name("A_log"), heads.count, 0.0)?.exp()?.neg()?,
             dt_bias: weights.vector_f32(&name("dt_bias"), heads.count, 1.0)?,
-            norm: RmsNorm::load(weights, &name("norm.weight"), heads.dim, config.rms_norm_eps)?,
+            norm: weights.vector_f32(&name("norm.weight"), heads.dim, 1.0)?,
+            eps: config.rms_norm_eps as f32,
             out_proj: Linear::load(weights, &name("out_proj.weight"), config.hidden_size, heads.width())?,
         })
     }
@@ -115,7 +122,7 @@ impl DeltaNet {
         let (key_width, width) = (kv * self.key_dim, self.heads.width());
         let channels = 2 * key_width + width;
         let all = self.in_proj.forward(x)?;
-        let z = heads_of(&all, channels, count, dim)?; // [n, count, dim]
+        let gate = all.narrow(1, channels, width)?; // [n, count * dim], a view
         let part = |from: usize| all.narrow(1, from, count)?.to_dtype(DType::F32);
         let beta = sigmoid(&part(channels + width)?.contiguous()?)?; // [n, count]
         let step = softplus(&part(channels + width + count)?.broadcast_add(&self.dt_bias)?)?;
@@ -131,11 +138,7 @@ impl DeltaNet {
         let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
 
         let z = pass.tap.heads(Site::LinearZ(self.layer), |lambda| {
-            let z = (self.norm.forward(&o.to_dtype(z.dtype())?)? * z.silu()?)?;
-            match lambda {
-                Some(lambda) => z.broadcast_mul(&lambda.unsqueeze(2)?.to_dtype(z.dtype())?),
-                None => Ok(z),
-            }
+            gated_norm(&o, &gate, &self.norm, self.eps, lambda) // [n, count, dim]
         })?;
         self.out_proj.forward(&z.flatten_from(1)?)
     }
