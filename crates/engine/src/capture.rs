@@ -191,7 +191,7 @@ impl Engine {
 }
 
 /// How many of the next items fit one batch; at least one.
-fn fitting(items: &[Encoded], tokens: usize) -> usize {
+pub(crate) fn fitting(items: &[Encoded], tokens: usize) -> usize {
     let mut sum = 0;
     let fits = items.iter().take_while(|item| {
         sum += item.ids.len();

@@ -2,7 +2,8 @@
 //!
 //! An [`Engine`] is a loaded model with its tokenizer, chat template and stop tokens. It [generates](Engine::generate)
 //! continuations, many rows at once, each under its own head plan, and it [captures](Engine::capture) what a forward
-//! pass over given texts leaves in the heads and in the residual stream.
+//! pass over given texts leaves in the heads and in the residual stream; it [scores](Engine::score_plain) what tempering
+//! a head does to the probability of recorded responses.
 
 mod capture;
 mod chat;
@@ -16,6 +17,7 @@ mod inspect;
 mod locate;
 mod prompt;
 mod sample;
+mod score;
 mod stop;
 mod texts;
 mod tokenizer;
@@ -30,6 +32,7 @@ pub use identity::{Identity, sha256_file};
 pub use inspect::Inspection;
 pub use prompt::{Encoded, Input};
 pub use sample::Sampling;
+pub use score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest};
 pub use stop::StopSet;
 pub use tokenizer::TextTokenizer;
 

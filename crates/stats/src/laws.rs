@@ -18,7 +18,7 @@ pub(crate) fn normal_table(seed: u64, items: usize, sds: &[f64]) -> Vec<f64> {
 }
 
 /// Mean, share up to .05 and distance from the uniform distribution, each within four standard errors.
-fn assert_uniform(mut p: Vec<f64>) {
+pub(crate) fn assert_uniform(mut p: Vec<f64>) {
     let n = p.len() as f64;
     let share = p.iter().filter(|&&p| p <= 0.05).count() as f64 / n;
     assert!((mean(&p) - 0.5).abs() < 4.0 * (1.0 / 12.0 / n).sqrt(), "mean {}", mean(&p));

@@ -1,7 +1,8 @@
 //! Experiments: items and cohorts, captures and attribution, sweeps, reports, and the files of a run.
 //!
 //! A study is made of stages, each a function from files and an [`Engine`](headtemper_engine::Engine) to files:
-//! [`capture`], [`attribute`], [`sweep`]; [`run`] does all of an experiment from one TOML file, and skips what is done.
+//! [`capture`], [`attribute`], [`sweep`], [`score`]; [`run`] does all of an experiment from one TOML file, and skips what
+//! is done.
 
 mod attribute;
 pub mod attribution;
@@ -22,6 +23,7 @@ pub mod report;
 mod results;
 mod rows;
 mod run;
+pub mod score;
 mod sweep;
 mod tables;
 mod verbs;
@@ -42,6 +44,7 @@ pub use progress::{Progress, Silent};
 pub use results::{attribution_of, write_attribution, write_lambda};
 pub use rows::{Keyed, Row, RowLog};
 pub use run::{Outcome, run};
+pub use score::{ScoreRun, score_run};
 pub use sweep::{Arm, FiredByArm, SweepOptions, arms, sweep, tables_of};
 pub use tables::{heads_markdown, sweep_markdown};
 pub use verbs::{AttributeRun, SweepRun, attribute_run, sweep_run};

@@ -13,7 +13,7 @@ pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D
 }
 
 /// A number to three digits, an en dash if it is none.
-fn short(x: f64) -> String {
+pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn heads_csv(disposition: &Disposition) -> String {
     out
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 

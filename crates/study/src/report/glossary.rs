@@ -51,6 +51,11 @@ const GLOSSARY: [(&str, &str); 20] = [
 
 /// The last two sections of the page.
 pub(super) fn draw(facts: &[(String, String)]) -> String {
+    sections(facts, &GLOSSARY)
+}
+
+/// What was run, and what each word of a page means.
+pub(super) fn sections(facts: &[(String, String)], glossary: &[(&str, &str)]) -> String {
     let mut out = String::new();
     if !facts.is_empty() {
         out.push_str(r#"<section id="run"><h2>What was run</h2><dl class="facts">"#);
@@ -60,7 +65,7 @@ pub(super) fn draw(facts: &[(String, String)]) -> String {
         out.push_str("</dl></section>");
     }
     out.push_str(r#"<section id="columns"><h2>How the columns are computed</h2><dl class="glossary">"#);
-    for (name, meaning) in GLOSSARY {
+    for (name, meaning) in glossary {
         put!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(meaning));
     }
     out.push_str("</dl></section>");

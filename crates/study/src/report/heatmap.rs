@@ -7,7 +7,7 @@ use headtemper_hook::HeadKind;
 use crate::{
     attribution::{Attribution, Disposition, HeadEffect},
     report::{
-        legend,
+        legend::{self, Legend},
         measure::Measure,
         text::{count, put},
         verdict::{stands_out, threshold},
@@ -21,38 +21,115 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 4.0;
 const AXIS: f64 = 36.0;
 
-/// Draws one number of every head, layers from left to right, heads from top to bottom, with its legend.
+/// A heat map: one cell a head, layers from left to right, heads from top to bottom.
+pub(super) struct HeatMap<'a> {
+    /// What it shows, for those who cannot see it.
+    pub(super) what: &'a str,
+    /// How many heads each layer has.
+    pub(super) columns: &'a [usize],
+    /// Layers that are gated delta nets: underlined.
+    pub(super) delta_nets: &'a BTreeSet<usize>,
+    /// The colours.
+    pub(super) legend: &'a Legend,
+    /// The cell of a layer and head; none if it was not measured.
+    pub(super) cell: &'a dyn Fn(usize, usize) -> Option<Cell>,
+}
+
+/// One head of a heat map.
+pub(super) struct Cell {
+    /// Its number.
+    pub(super) value: f64,
+    /// What hovering it shows; escaped.
+    pub(super) tip: String,
+    /// Whether it exceeds its null.
+    pub(super) outlined: bool,
+}
+
+/// Draws one number of every head of a disposition, with its legend.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition, measure: Measure) -> String {
-    let columns = &attribution.heads_per_layer;
-    let width = if columns.len() <= SIDE_BY_SIDE { 464.0 } else { 1010.0 };
-    let side = ((width / columns.len().max(1) as f64) * 2.0).floor().clamp(8.0, 40.0) / 2.0;
-    let rows = columns.iter().copied().max().unwrap_or(0);
-    let grid_height = rows as f64 * side;
-    let grid_width = columns.len() as f64 * side;
-    let width = if grid_width > 0.7 * width { grid_width } else { width };
-    let (full, height) = (LEFT + width + RIGHT, TOP + grid_height + AXIS + legend::HEIGHT);
-    let what = if measure == Measure::Magnitude { "Cohen's d" } else { "d_naive" };
-    let mut out = format!(
-        r#"<svg role="img" aria-label="Heat map of {what}, {} by {}" viewBox="0 0 {full:.1} {height:.1}"
-        width="{full:.0}" height="{height:.0}">"#,
-        count(columns.len(), "layer"),
-        count(rows, "head")
-    );
-    put!(out, r#"<g transform="translate({LEFT} {TOP})">"#);
-    cells(&mut out, columns, disposition, measure, side);
-    axes(&mut out, columns.len(), rows, side);
-    for layer in delta_nets(disposition) {
-        let (x, y) = (layer as f64 * side + 1.0, grid_height + 1.5);
-        put!(
-            out,
-            r#"<path class="delta" stroke="currentColor" stroke-width="1.5" d="M{x:.1} {y:.1}h{:.1}"/>"#,
-            side - 2.0
+    let threshold = threshold(disposition).filter(|_| measure == Measure::Magnitude);
+    let effects: BTreeMap<_, _> =
+        disposition.heads.iter().map(|effect| ((effect.layer, effect.head), effect)).collect();
+    let cell = |layer: usize, head: usize| {
+        let effect = effects.get(&(layer, head))?;
+        let outlined = stands_out(effect, threshold);
+        Some(Cell { value: measure.of(effect), tip: measure.tip(effect), outlined })
+    };
+    let map = HeatMap {
+        what: if measure == Measure::Magnitude { "Cohen's d" } else { "d_naive" },
+        columns: &attribution.heads_per_layer,
+        delta_nets: &delta_nets(disposition),
+        legend: &measure.legend(disposition),
+        cell: &cell,
+    };
+    map.draw()
+}
+
+impl HeatMap<'_> {
+    /// The map and its legend, as SVG.
+    pub(super) fn draw(&self) -> String {
+        let columns = self.columns;
+        let width = if columns.len() <= SIDE_BY_SIDE { 464.0 } else { 1010.0 };
+        let side = ((width / columns.len().max(1) as f64) * 2.0).floor().clamp(8.0, 40.0) / 2.0;
+        let rows = columns.iter().copied().max().unwrap_or(0);
+        let grid_height = rows as f64 * side;
+        let grid_width = columns.len() as f64 * side;
+        let width = if grid_width > 0.7 * width { grid_width } else { width };
+        let (full, height) = (LEFT + width + RIGHT, TOP + grid_height + AXIS + legend::HEIGHT);
+        let mut out = format!(
+            r#"<svg role="img" aria-label="Heat map of {}, {} by {}" viewBox="0 0 {full:.1} {height:.1}"
+            width="{full:.0}" height="{height:.0}">"#,
+            self.what,
+            count(columns.len(), "layer"),
+            count(rows, "head")
         );
+        put!(out, r#"<g transform="translate({LEFT} {TOP})">"#);
+        self.cells(&mut out, side);
+        axes(&mut out, columns.len(), rows, side);
+        for &layer in self.delta_nets {
+            let (x, y) = (layer as f64 * side + 1.0, grid_height + 1.5);
+            put!(
+                out,
+                r#"<path class="delta" stroke="currentColor" stroke-width="1.5" d="M{x:.1} {y:.1}h{:.1}"/>"#,
+                side - 2.0
+            );
+        }
+        out.push_str("</g>");
+        out += &legend::draw(self.legend, LEFT, TOP + grid_height + AXIS, width);
+        out.push_str("</svg>");
+        out
     }
-    out.push_str("</g>");
-    out += &legend::draw(disposition, measure, LEFT, TOP + grid_height + AXIS, width);
-    out.push_str("</svg>");
-    out
+
+    fn cells(&self, out: &mut String, side: f64) {
+        let rows = self.columns.iter().copied().max().unwrap_or(0);
+        let mut outlines = String::new();
+        for (layer, &heads) in self.columns.iter().enumerate() {
+            let x = layer as f64 * side;
+            if heads == 0 {
+                let middle = x + side / 2.0;
+                put!(out, r#"<path class="none" d="M{middle:.1} 0V{:.1}">"#, rows as f64 * side);
+                put!(out, "<title>layer {layer}: no heads</title></path>");
+            }
+            for head in 0..heads {
+                let y = head as f64 * side;
+                let cell = (self.cell)(layer, head);
+                let painted = cell.as_ref().and_then(|cell| Some((self.legend.scale.paint(cell.value)?, cell)));
+                let Some(((class, opacity), cell)) = painted else {
+                    undefined(out, (layer, head), side, cell.map(|cell| cell.tip));
+                    continue;
+                };
+                put!(
+                    out,
+                    r#"<rect class="cell {class}" fill-opacity="{opacity:.2}" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"><title>{}</title></rect>"#,
+                    cell.tip
+                );
+                if cell.outlined {
+                    put!(outlines, r#"<rect class="outline" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"/>"#);
+                }
+            }
+        }
+        *out += &outlines;
+    }
 }
 
 /// Heads that the geometry has no place for: they stand in the table, and the caption says that they are not drawn.
@@ -66,41 +143,6 @@ pub(super) fn outside(attribution: &Attribution, disposition: &Disposition) -> u
 pub(super) fn delta_nets(disposition: &Disposition) -> BTreeSet<usize> {
     let values = disposition.heads.iter().map(HeadEffect::at).filter(|at| at.kind == HeadKind::Value);
     values.map(|at| at.layer).collect()
-}
-
-fn cells(out: &mut String, columns: &[usize], disposition: &Disposition, measure: Measure, side: f64) {
-    let (_, limit) = measure.range(disposition);
-    let threshold = threshold(disposition).filter(|_| measure == Measure::Magnitude);
-    let effects: BTreeMap<_, _> =
-        disposition.heads.iter().map(|effect| ((effect.layer, effect.head), effect)).collect();
-    let rows = columns.iter().copied().max().unwrap_or(0);
-    let mut outlines = String::new();
-    for (layer, &heads) in columns.iter().enumerate() {
-        let x = layer as f64 * side;
-        if heads == 0 {
-            let middle = x + side / 2.0;
-            put!(out, r#"<path class="none" d="M{middle:.1} 0V{:.1}">"#, rows as f64 * side);
-            put!(out, "<title>layer {layer}: no heads</title></path>");
-        }
-        for head in 0..heads {
-            let y = head as f64 * side;
-            let effect = effects.get(&(layer, head));
-            let painted = effect.and_then(|effect| Some((measure.paint(measure.of(effect), limit)?, effect)));
-            let Some(((class, opacity), effect)) = painted else {
-                undefined(out, (layer, head), side, effect.map(|effect| measure.tip(effect)));
-                continue;
-            };
-            put!(
-                out,
-                r#"<rect class="cell {class}" fill-opacity="{opacity:.2}" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"><title>{}</title></rect>"#,
-                measure.tip(effect)
-            );
-            if stands_out(effect, threshold) {
-                put!(outlines, r#"<rect class="outline" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"/>"#);
-            }
-        }
-    }
-    *out += &outlines;
 }
 
 /// A cell without a number: no colour, struck through.

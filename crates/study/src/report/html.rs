@@ -46,16 +46,7 @@ pub struct Example {
 /// All text is escaped, whatever the model wrote, and the page forbids the browser to load anything. It reads the
 /// same without its script, which only sorts tables.
 pub fn render(page: &Page<'_>) -> String {
-    let title = escape(page.title);
-    let mut out = format!(
-        r#"<!DOCTYPE html>
-        <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy"
-        content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-        <style>{STYLE}</style></head><body><main><header><p class="eyebrow">{}</p><h1>{title}</h1>"#,
-        subtitle(page.attribution)
-    );
+    let mut out = open(page.title, &subtitle(page.attribution));
     out += &verdicts(page.attribution);
     out += &cohorts(page);
     out += &warning_list(page.warnings);
@@ -68,8 +59,25 @@ pub fn render(page: &Page<'_>) -> String {
     }
     out += &examples(page.examples);
     out += &glossary::draw(page.facts);
-    put!(out, "</main><script>{SCRIPT}</script></body></html>\n");
-    out
+    out + &close()
+}
+
+/// Opens a page: the head, its title and, above it, what was examined (escaped). A `header` is left open.
+pub(super) fn open(title: &str, eyebrow: &str) -> String {
+    let title = escape(title);
+    format!(
+        r#"<!DOCTYPE html>
+        <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy"
+        content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+        <style>{STYLE}</style></head><body><main><header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>"#
+    )
+}
+
+/// Closes a page whose header is closed.
+pub(super) fn close() -> String {
+    format!("</main><script>{SCRIPT}</script></body></html>\n")
 }
 
 /// Warnings as a list, each said plainly; nothing if there are none.
@@ -87,13 +95,17 @@ pub(super) fn warning_list(warnings: &[String]) -> String {
 }
 
 fn subtitle(attribution: &Attribution) -> String {
-    let columns = &attribution.heads_per_layer;
+    geometry(&attribution.model, &attribution.heads_per_layer)
+}
+
+/// A model in a line: its name, layers and heads.
+pub(super) fn geometry(model: &str, columns: &[usize]) -> String {
     let with_heads = columns.iter().filter(|&&heads| heads > 0).count();
     let layers = count(columns.len(), "layer");
     let layers =
         if with_heads == columns.len() { layers } else { format!("{layers}, {with_heads} of them with heads") };
     let heads = count(columns.iter().sum(), "head");
-    format!("{} · {layers} · {heads}", escape(&attribution.model))
+    format!("{} · {layers} · {heads}", escape(model))
 }
 
 /// The sentence that the numbers support, for each disposition, with its rule beside it.

@@ -1,13 +1,30 @@
 //! The colour legend of a heat map: the scale, above it how many heads lie where, and the shuffled-label levels.
 
-use crate::{
-    attribution::Disposition,
-    report::{
-        axis::Axis,
-        measure::{Level, Measure},
-        text::{fixed, put},
-    },
+use crate::report::{
+    axis::Axis,
+    scale::Scale,
+    text::{fixed, put},
 };
+
+/// A colour scale, and what lies on it.
+pub(super) struct Legend {
+    /// The colours.
+    pub(super) scale: Scale,
+    /// The numbers of all heads.
+    pub(super) values: Vec<f64>,
+    /// What the same computation gives without signal, from the smallest to the largest.
+    pub(super) levels: Vec<Level>,
+    /// What stands there if no level does.
+    pub(super) unlevelled: &'static str,
+}
+
+/// What the same computation gives under shuffled labels: one mark on the legend.
+pub(super) struct Level {
+    /// Where the mark stands.
+    pub(super) value: f64,
+    /// What it says.
+    pub(super) label: String,
+}
 
 /// How high a legend is.
 pub(super) const HEIGHT: f64 = 116.0;
@@ -20,21 +37,21 @@ const BAR_HEIGHT: f64 = 8.0;
 const BINS: usize = 60;
 
 /// Draws the legend with its top left corner at `left`, `top`.
-pub(super) fn draw(disposition: &Disposition, measure: Measure, left: f64, top: f64, width: f64) -> String {
-    let (low, high) = measure.range(disposition);
+pub(super) fn draw(legend: &Legend, left: f64, top: f64, width: f64) -> String {
+    let (low, high) = legend.scale.range();
     let axis = Axis::new(low, high, 0.0, width);
     let mut out = format!(r#"<g transform="translate({left:.1} {top:.1})">"#);
-    histogram(&mut out, disposition, measure, &axis, width);
-    bar(&mut out, measure, high, &axis, width);
-    marks(&mut out, &measure.levels(disposition), measure, &axis, width);
+    histogram(&mut out, &legend.values, &axis, width);
+    bar(&mut out, &legend.scale, &axis, width);
+    marks(&mut out, legend, &axis, width);
     out.push_str("</g>");
     out
 }
 
 /// How many heads fall into each sixtieth of the scale.
-fn histogram(out: &mut String, disposition: &Disposition, measure: Measure, axis: &Axis, width: f64) {
+fn histogram(out: &mut String, values: &[f64], axis: &Axis, width: f64) {
     let mut bins = [0usize; BINS];
-    for value in disposition.heads.iter().map(|effect| measure.of(effect)).filter(|value| value.is_finite()) {
+    for &value in values.iter().filter(|value| value.is_finite()) {
         bins[((axis.at(value) / width * BINS as f64) as usize).min(BINS - 1)] += 1;
     }
     let fullest = bins.iter().copied().max().unwrap_or(0).max(1);
@@ -52,12 +69,12 @@ fn histogram(out: &mut String, disposition: &Disposition, measure: Measure, axis
 }
 
 /// The colours, in steps fine enough to read as continuous, and round numbers below them.
-fn bar(out: &mut String, measure: Measure, limit: f64, axis: &Axis, width: f64) {
+fn bar(out: &mut String, scale: &Scale, axis: &Axis, width: f64) {
     let step = width / BINS as f64;
+    let (low, high) = scale.range();
     for bin in 0..BINS {
-        let (low, high) = if measure == Measure::Magnitude { (-limit, limit) } else { (0.0, limit) };
         let value = low + (bin as f64 + 0.5) / BINS as f64 * (high - low);
-        if let Some((class, opacity)) = measure.paint(value, limit) {
+        if let Some((class, opacity)) = scale.paint(value) {
             put!(
                 out,
                 r#"<rect class="{class}" fill-opacity="{opacity:.2}" x="{:.1}" y="{BAR_TOP}" width="{step:.1}" height="{BAR_HEIGHT}"/>"#,
@@ -78,13 +95,10 @@ fn bar(out: &mut String, measure: Measure, limit: f64, axis: &Axis, width: f64) 
 ///
 /// Texts stand on the side where there is room; then the line that is furthest from them reaches highest, so that
 /// no text is crossed by a line.
-fn marks(out: &mut String, levels: &[Level], measure: Measure, axis: &Axis, width: f64) {
+fn marks(out: &mut String, legend: &Legend, axis: &Axis, width: f64) {
+    let levels = &legend.levels;
     let Some(last) = levels.last() else {
-        put!(
-            out,
-            r#"<text class="note" x="0" y="{:.1}">labels were not shuffled: no level to compare with</text>"#,
-            2.0 * ROW
-        );
+        put!(out, r#"<text class="note" x="0" y="{:.1}">{}</text>"#, 2.0 * ROW, legend.unlevelled);
         return;
     };
     let leftwards = axis.at(last.value) > 0.62 * width;
@@ -94,7 +108,7 @@ fn marks(out: &mut String, levels: &[Level], measure: Measure, axis: &Axis, widt
         let class = if rank + 1 == levels.len() { "level" } else { "level minor" };
         let bottom = BAR_TOP + BAR_HEIGHT;
         put!(out, r#"<path class="{class}" d="M{x:.1} {y:.1}V{bottom}"/>"#);
-        if measure == Measure::Magnitude {
+        if legend.scale.diverging() {
             put!(out, r#"<path class="{class}" d="M{:.1} {HISTOGRAM_TOP}V{bottom}"/>"#, axis.at(-level.value));
         }
         let (x, anchor) = if leftwards { (x - 4.0, "end") } else { (x + 4.0, "start") };

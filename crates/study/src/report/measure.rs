@@ -3,7 +3,8 @@
 use crate::{
     attribution::{Disposition, HeadEffect},
     report::{
-        axis::round_up,
+        legend::{Legend, Level},
+        scale::{Hue, Scale},
         text::{fixed, p_value, signed},
     },
 };
@@ -15,14 +16,6 @@ pub(super) enum Measure {
     Magnitude,
     /// The in-sample d of projections: never negative, and never evidence, so on a grey scale.
     Naive,
-}
-
-/// What the same computation gives under shuffled labels: one mark on the legend.
-pub(super) struct Level {
-    /// Where the mark stands.
-    pub(super) value: f64,
-    /// What it says.
-    pub(super) label: String,
 }
 
 impl Measure {
@@ -52,25 +45,22 @@ impl Measure {
         levels
     }
 
-    /// The ends of the colour scale: wide enough for every head and for every shuffled-label level.
-    pub(super) fn range(self, disposition: &Disposition) -> (f64, f64) {
-        let heads = disposition.heads.iter().map(|effect| self.of(effect).abs());
-        let levels = self.levels(disposition).into_iter().map(|level| level.value.abs());
-        let largest = heads.chain(levels).filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let limit = round_up(largest);
-        (if self == Self::Magnitude { -limit } else { 0.0 }, limit)
+    /// The colour scale: wide enough for every head and for every shuffled-label level.
+    pub(super) fn scale(self, disposition: &Disposition) -> Scale {
+        let heads = disposition.heads.iter().map(|effect| self.of(effect));
+        let levels = self.levels(disposition).into_iter().map(|level| level.value);
+        let hue = if self == Self::Magnitude { Hue::Diverging } else { Hue::Grey };
+        Scale::over(hue, heads.chain(levels))
     }
 
-    /// The class that gives a cell its hue, and how much of it: none at zero, all at the end of the scale.
-    pub(super) fn paint(self, value: f64, limit: f64) -> Option<(&'static str, f64)> {
-        let class = match self {
-            _ if !value.is_finite() => return None,
-            Self::Magnitude if value < 0.0 => "neg",
-            Self::Magnitude => "pos",
-            Self::Naive => "naive",
-        };
-        let size = if self == Self::Naive { value.max(0.0) } else { value.abs() };
-        Some((class, (size / limit).clamp(0.0, 1.0)))
+    /// The scale with what lies on it.
+    pub(super) fn legend(self, disposition: &Disposition) -> Legend {
+        Legend {
+            scale: self.scale(disposition),
+            values: disposition.heads.iter().map(|effect| self.of(effect)).collect(),
+            levels: self.levels(disposition),
+            unlevelled: "labels were not shuffled: no level to compare with",
+        }
     }
 
     /// What hovering a cell shows (nothing in it needs escaping beyond what it does).
@@ -100,21 +90,13 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn only_numbers_are_painted() {
-        assert_eq!(Measure::Magnitude.paint(-0.5, 1.0), Some(("neg", 0.5)));
-        assert_eq!(Measure::Naive.paint(-0.5, 1.0), Some(("naive", 0.0)));
-        assert_eq!(Measure::Magnitude.paint(f64::NAN, 1.0), None);
-        assert_eq!(Measure::Naive.paint(f64::INFINITY, 1.0), None);
-    }
-
-    #[test]
     fn the_scale_reaches_past_the_null() {
         let mut disposition = fixture::disposition(&[1]);
         disposition.heads[0].cohen_d = 0.1;
         disposition.shuffled.max_abs_d_q95 = 0.74;
-        assert_eq!(Measure::Magnitude.range(&disposition), (-0.8, 0.8));
+        assert_eq!(Measure::Magnitude.scale(&disposition).range(), (-0.8, 0.8));
         disposition.shuffled.shuffles = 0;
         assert!(Measure::Magnitude.levels(&disposition).is_empty());
-        assert_eq!(Measure::Magnitude.range(&disposition), (-0.1, 0.1));
+        assert_eq!(Measure::Magnitude.scale(&disposition).range(), (-0.1, 0.1));
     }
 }

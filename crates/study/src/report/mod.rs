@@ -11,6 +11,8 @@ mod heatmap;
 pub mod html;
 mod legend;
 mod measure;
+mod scale;
+pub(crate) mod score;
 mod sweep;
 mod sweep_chart;
 mod table;

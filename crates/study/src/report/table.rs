@@ -92,10 +92,11 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
 
 /// d as a bar from zero, between ticks at the shuffled-label level.
 fn bar(disposition: &Disposition, d: f64) -> String {
-    let (low, high) = Measure::Magnitude.range(disposition);
+    let scale = Measure::Magnitude.scale(disposition);
+    let (low, high) = scale.range();
     let axis = Axis::new(low, high, 1.0, 89.0);
     let mut out = String::from(r#"<svg aria-hidden="true" viewBox="0 0 90 12" width="90" height="12">"#);
-    if let Some((class, _)) = Measure::Magnitude.paint(d, high) {
+    if let Some((class, _)) = scale.paint(d) {
         let (from, to) = (axis.at(d.min(0.0)), axis.at(d.max(0.0)));
         put!(out, r#"<rect class="{class}" x="{from:.1}" y="3" width="{:.1}" height="6"/>"#, to - from);
     }

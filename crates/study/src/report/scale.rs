@@ -1,0 +1,75 @@
+//! From numbers to colours.
+
+use crate::report::axis::round_up;
+
+/// The colours of a scale.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Hue {
+    /// Two hues, for numbers of either sign.
+    Diverging,
+    /// One hue, for numbers that are never negative.
+    Sequential,
+    /// No hue, for numbers that are never negative and no evidence.
+    Grey,
+}
+
+/// A colour scale from 0, or from its negative, to a limit.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    hue: Hue,
+    limit: f64,
+    /// Whether colour grows with the square root, so that a few large numbers do not bleach all others.
+    root: bool,
+}
+
+impl Scale {
+    /// A linear scale that ends a little above the largest of these numbers; what is not finite is left out.
+    pub(super) fn over(hue: Hue, values: impl Iterator<Item = f64>) -> Self {
+        let largest = values.map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max);
+        Self { hue, limit: round_up(largest), root: false }
+    }
+
+    /// The same, with colour growing as the square root.
+    pub(super) fn rooted(hue: Hue, values: impl Iterator<Item = f64>) -> Self {
+        Self { root: true, ..Self::over(hue, values) }
+    }
+
+    /// Its ends.
+    pub(super) fn range(&self) -> (f64, f64) {
+        (if self.diverging() { -self.limit } else { 0.0 }, self.limit)
+    }
+
+    /// Whether it has two sides.
+    pub(super) fn diverging(&self) -> bool {
+        self.hue == Hue::Diverging
+    }
+
+    /// The class that gives a cell its hue, and how much of it: none at zero, all at the end of the scale.
+    pub(super) fn paint(&self, value: f64) -> Option<(&'static str, f64)> {
+        let class = match self.hue {
+            _ if !value.is_finite() => return None,
+            Hue::Diverging if value < 0.0 => "neg",
+            Hue::Diverging => "pos",
+            Hue::Sequential => "size",
+            Hue::Grey => "naive",
+        };
+        let size = if self.diverging() { value.abs() } else { value.max(0.0) };
+        let share = (size / self.limit).clamp(0.0, 1.0);
+        Some((class, if self.root { share.sqrt() } else { share }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_are_painted() {
+        let scale = |hue| Scale::over(hue, [1.0, -0.5, f64::INFINITY].into_iter());
+        assert_eq!(scale(Hue::Diverging).paint(-0.5), Some(("neg", 0.5)));
+        assert_eq!(scale(Hue::Grey).paint(-0.5), Some(("naive", 0.0)));
+        assert_eq!(scale(Hue::Diverging).paint(f64::NAN), None);
+        assert_eq!(scale(Hue::Sequential).paint(f64::INFINITY), None);
+        assert_eq!(Scale::rooted(Hue::Sequential, [-1.0].into_iter()).paint(0.25), Some(("size", 0.5)));
+    }
+}

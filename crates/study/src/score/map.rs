@@ -1,0 +1,304 @@
+//! The causal map: what tempering each head does to the responses, over items, each number beside its null.
+
+use headtemper_hook::{HeadKind, HeadRef};
+use headtemper_stats::{
+    Columns, Shuffles, SignFlips, Tail, cohen_d, max_abs, max_p_values, mean, mean_t_interval, p_value, quantile,
+    sign_flip_test,
+};
+use serde::Serialize;
+
+use crate::{Cohort, attribution::kind_name, score::Scores};
+
+/// The numbers of `score.json`, schema `score/v1`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ScoreMap {
+    /// `score/v1`.
+    pub schema: String,
+    /// The model's name.
+    pub model: String,
+    /// Items scored.
+    pub items: usize,
+    /// Scored tokens, over all items.
+    pub tokens: usize,
+    /// Mean log-probability of a token under the untempered model, over items, in nats.
+    pub base_logprob_per_token: f64,
+    /// The factors, in the order that they were asked for.
+    pub lambdas: Vec<f32>,
+    /// How many heads each layer of the model has, scored or not.
+    pub heads_per_layer: Vec<usize>,
+    /// Every scored head at every λ, by head and then by λ.
+    pub cells: Vec<CellEffect>,
+    /// What the p-values of the cells rest on.
+    pub flips: Flips,
+    /// Between two cohorts, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<Contrast>,
+    /// What a reader must know before any number.
+    pub warnings: Vec<String>,
+}
+
+/// One head at one λ, over items; every item counts once, however long it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellEffect {
+    /// Decoder layer.
+    pub layer: usize,
+    /// `attn` for a query head, `linear` for a value head of a delta net.
+    pub kind: String,
+    /// Head in its layer.
+    pub head: usize,
+    /// Its λ.
+    pub lambda: f32,
+    /// Mean over items of Δ log-probability a token, tempered minus untempered, in nats.
+    pub delta: f64,
+    /// Lower end of its 95 % t interval over items; none for fewer than two.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Mean over items of KL(untempered || tempered) a token, in nats.
+    pub kl: f64,
+    /// Mean over items of the share of tokens with the same likeliest token.
+    pub agreement: f64,
+    /// Two-sided sign-flip p of a mean Δ of 0, for this cell alone.
+    pub p: f64,
+    /// The same corrected for having looked at every head and λ.
+    pub p_max: f64,
+}
+
+impl CellEffect {
+    /// Which head it is.
+    pub fn at(&self) -> HeadRef {
+        head_of(self.layer, &self.kind, self.head)
+    }
+}
+
+/// The sign flips.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Flips {
+    /// How many.
+    pub count: usize,
+    /// Whether they are all there are.
+    pub exact: bool,
+    /// Seed, where they were drawn.
+    pub seed: u64,
+    /// The smallest p that they can give.
+    pub smallest_p: f64,
+}
+
+/// The heads between two cohorts. Differences are a minus b.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Contrast {
+    /// Label of the first cohort.
+    pub a: String,
+    /// Label of the second cohort.
+    pub b: String,
+    /// Items in a.
+    pub n_a: usize,
+    /// Items in b.
+    pub n_b: usize,
+    /// Mean scored tokens of a.
+    pub tokens_a: f64,
+    /// Mean scored tokens of b.
+    pub tokens_b: f64,
+    /// Cohen's d of the scored tokens.
+    pub tokens_d: f64,
+    /// How often the labels were shuffled.
+    pub shuffles: usize,
+    /// Seed of the shuffles.
+    pub seed: u64,
+    /// Under shuffled labels: the largest |d| of all cells, its mean over shuffles.
+    pub max_abs_d_mean: f64,
+    /// The same, its 95 % quantile.
+    pub max_abs_d_q95: f64,
+    /// Every scored head at every λ, as the cells of the map.
+    pub cells: Vec<CellContrast>,
+}
+
+/// One head at one λ between two cohorts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellContrast {
+    /// Decoder layer.
+    pub layer: usize,
+    /// `attn` or `linear`.
+    pub kind: String,
+    /// Head in its layer.
+    pub head: usize,
+    /// Its λ.
+    pub lambda: f32,
+    /// Mean Δ log-probability a token over a, in nats.
+    pub mean_a: f64,
+    /// The same over b.
+    pub mean_b: f64,
+    /// Cohen's d of Δ a token: d > 0 where tempering costs a less, or gains it more.
+    pub cohen_d: f64,
+    /// Permutation p of |d|, for this cell alone.
+    pub p: f64,
+    /// The same corrected for having looked at every head and λ.
+    pub p_max: f64,
+}
+
+impl CellContrast {
+    /// Which head it is.
+    pub fn at(&self) -> HeadRef {
+        head_of(self.layer, &self.kind, self.head)
+    }
+}
+
+fn head_of(layer: usize, kind: &str, head: usize) -> HeadRef {
+    let kind = if kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
+    HeadRef { layer, head, kind }
+}
+
+/// A family-wise p up to here is called: one map in twenty without any effect still names a head.
+pub const CALLED: f64 = 0.05;
+/// |d| of the scored tokens above which a contrast is confounded with length.
+const LENGTH_D: f64 = 0.5;
+/// Cohorts below this are called tiny.
+const TINY: usize = 15;
+/// Confidence of the intervals.
+const LEVEL: f64 = 0.95;
+
+/// How the nulls are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Nulls {
+    /// How many sign flips and how many shuffles; 0 leaves both out.
+    pub(crate) shuffles: usize,
+    /// Their seed.
+    pub(crate) seed: u64,
+}
+
+/// The map of what was scored.
+pub(crate) fn map(
+    scores: &Scores,
+    model: &str,
+    heads_per_layer: Vec<usize>,
+    cohorts: Option<&[Cohort; 2]>,
+    nulls: Nulls,
+) -> ScoreMap {
+    let n = scores.ids.len();
+    let flips = SignFlips::new(n, nulls.shuffles, nulls.seed);
+    let columns: Vec<Vec<f64>> =
+        (0..scores.heads.len() * scores.lambdas.len()).map(|cell| scores.per_token(&scores.delta, cell)).collect();
+    let items: Vec<usize> = (0..n).collect();
+    let test = sign_flip_test(&rows(&columns, &items), columns.len(), &flips);
+    let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| {
+        let (low, high) = mean_t_interval(&columns[cell], LEVEL);
+        CellEffect {
+            layer: at.layer,
+            kind: kind_name(at.kind).into(),
+            head: at.head,
+            lambda,
+            delta: mean(&columns[cell]),
+            low,
+            high,
+            kl: mean(&scores.per_token(&scores.kl, cell)),
+            agreement: mean(&scores.agreement(cell)),
+            p: test.p[cell],
+            p_max: test.p_max[cell],
+        }
+    });
+    let base: Vec<f64> = scores.base.iter().zip(&scores.tokens).map(|(sum, &tokens)| sum / tokens as f64).collect();
+    let mut map = ScoreMap {
+        schema: "score/v1".into(),
+        model: model.into(),
+        items: n,
+        tokens: scores.tokens.iter().sum(),
+        base_logprob_per_token: mean(&base),
+        lambdas: scores.lambdas.clone(),
+        heads_per_layer,
+        cells: cells.collect(),
+        flips: Flips {
+            count: flips.count(),
+            exact: flips.exact(),
+            seed: nulls.seed,
+            smallest_p: if flips.count() == 0 { f64::NAN } else { flips.smallest_p() },
+        },
+        contrast: cohorts.map(|cohorts| contrast(scores, &columns, cohorts, nulls)),
+        warnings: Vec::new(),
+    };
+    map.warnings = warnings(&map, nulls);
+    map
+}
+
+/// Columns as a row-major table of some items.
+fn rows(columns: &[Vec<f64>], items: &[usize]) -> Vec<f64> {
+    items.iter().flat_map(|&item| columns.iter().map(move |column| column[item])).collect()
+}
+
+fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: Nulls) -> Contrast {
+    let mut members: Vec<(usize, bool)> = a.rows.iter().map(|&row| (row, true)).collect();
+    members.extend(b.rows.iter().map(|&row| (row, false)));
+    members.sort_unstable();
+    let labels: Vec<bool> = members.iter().map(|&(_, in_a)| in_a).collect();
+    let items: Vec<usize> = members.iter().map(|&(item, _)| item).collect();
+    let table = Columns::new(&rows(columns, &items), columns.len());
+    let d = table.cohen_d(&labels);
+    let (mut null, mut largest) = (vec![Vec::new(); columns.len()], Vec::new());
+    for labels in Shuffles::of(&labels, nulls.seed).iter().take(nulls.shuffles) {
+        let d = table.cohen_d(&labels);
+        largest.push(max_abs(&d));
+        null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
+    }
+    let none = vec![f64::NAN; columns.len()];
+    let p_max = if largest.is_empty() { none } else { max_p_values(&d, &largest) };
+    let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
+    let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
+        layer: at.layer,
+        kind: kind_name(at.kind).into(),
+        head: at.head,
+        lambda,
+        mean_a: mean(&of(&|item| columns[cell][item], &a.rows)),
+        mean_b: mean(&of(&|item| columns[cell][item], &b.rows)),
+        cohen_d: d[cell],
+        p: if null[cell].is_empty() { f64::NAN } else { p_value(d[cell], &null[cell], Tail::TwoSided) },
+        p_max: p_max[cell],
+    });
+    let cells = cells.collect();
+    largest.sort_by(f64::total_cmp);
+    let (tokens_a, tokens_b) =
+        (of(&|item| scores.tokens[item] as f64, &a.rows), of(&|item| scores.tokens[item] as f64, &b.rows));
+    Contrast {
+        a: a.name.clone(),
+        b: b.name.clone(),
+        n_a: a.rows.len(),
+        n_b: b.rows.len(),
+        tokens_a: mean(&tokens_a),
+        tokens_b: mean(&tokens_b),
+        tokens_d: cohen_d(&tokens_a, &tokens_b),
+        shuffles: nulls.shuffles,
+        seed: nulls.seed,
+        max_abs_d_mean: mean(&largest),
+        max_abs_d_q95: quantile(&largest, 0.95),
+        cells,
+    }
+}
+
+fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let items = map.items;
+    // If all of them were enumerated.
+    let possible = 0.5f64.powi(items as i32 - 1);
+    if nulls.shuffles == 0 {
+        warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
+    } else if possible > CALLED {
+        warnings.push(format!(
+            "{items} items have so few sign flips that no p can be below {possible}: nothing can be called, whatever \
+             the effects; 6 items are the least"
+        ));
+    } else if map.flips.smallest_p > CALLED {
+        warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
+    }
+    let Some(contrast) = &map.contrast else { return warnings };
+    for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {
+        if n < TINY {
+            warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
+        }
+    }
+    if contrast.tokens_d.abs() > LENGTH_D {
+        warnings.push(format!(
+            "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens, d = {:.2}): Δ a token depends on \
+             how far into a response it is taken",
+            contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b, contrast.tokens_d
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,14 @@
+//! `temper score`, the causal map: Δ log-probability, KL and agreement of every head and λ on recorded responses.
+
+mod map;
+mod row;
+mod run;
+mod scores;
+mod table;
+
+pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};
+pub use row::ScoreRow;
+pub use run::{ScoreRun, score_run};
+pub use scores::Scores;
+pub use table::score_markdown;
+pub(crate) use table::{ranked, ranked_contrast};

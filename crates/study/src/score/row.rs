@@ -1,0 +1,69 @@
+//! `scores.jsonl`: one cell a line, named by what determines it.
+
+use headtemper_engine::{BaseScore, CellScore, Encoded, Identity};
+use headtemper_hook::HeadRef;
+use serde::{Deserialize, Serialize};
+
+use crate::{Keyed, digest::digest};
+
+/// One head at one λ on one item, beside the untempered model in the same pass over the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRow {
+    /// Hash of everything that determines the row.
+    pub key: String,
+    /// The item.
+    pub id: String,
+    /// The head, such as `L7H6`.
+    pub head: String,
+    /// Its λ.
+    pub lambda: f32,
+    /// Scored response tokens.
+    pub tokens: usize,
+    /// Sum of their log-probabilities under the untempered model, in nats.
+    pub base_logprob: f64,
+    /// The same under the tempered model.
+    pub sum_logprob: f64,
+    /// Sum over the tokens of KL(untempered || tempered), in nats.
+    pub kl: f64,
+    /// Tokens at which both have the same likeliest token.
+    pub agree: usize,
+}
+
+impl Keyed for ScoreRow {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl ScoreRow {
+    /// The row of a cell.
+    pub(crate) fn of(key: String, id: &str, (at, lambda): (HeadRef, f32), base: BaseScore, cell: CellScore) -> Self {
+        Self {
+            key,
+            id: id.into(),
+            head: at.to_string(),
+            lambda,
+            tokens: base.tokens,
+            base_logprob: base.sum_logprob,
+            sum_logprob: cell.sum_logprob,
+            kl: cell.kl,
+            agree: cell.agree,
+        }
+    }
+}
+
+/// The names of an item's rows. Its tokens are hashed once, not once a cell.
+pub(crate) struct ItemKey(String);
+
+impl ItemKey {
+    /// Of an item under a model, scored the plain way or not.
+    pub(crate) fn new(identity: &Identity, plain: bool, item: &Encoded) -> Self {
+        Self(digest(&("score/v1", identity, plain, &item.ids, item.prompt_len)))
+    }
+
+    /// The key of a cell.
+    pub(crate) fn cell(&self, at: HeadRef, lambda: f32) -> String {
+        digest(&(&self.0, at, lambda))
+    }
+}

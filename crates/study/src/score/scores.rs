@@ -1,0 +1,102 @@
+//! What was scored: the numbers of every head, λ and item.
+
+use headtemper_hook::HeadRef;
+
+use crate::{Array, Npz, Result, RunDir, files::write_text, tables::quoted};
+
+/// A table `[head, lambda, item]` of sums over each item's scored tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// The heads.
+    pub heads: Vec<HeadRef>,
+    /// The factors.
+    pub lambdas: Vec<f32>,
+    /// The items.
+    pub ids: Vec<String>,
+    /// Their labels, empty where there is none.
+    pub labels: Vec<String>,
+    /// Scored tokens of each item.
+    pub tokens: Vec<usize>,
+    /// Their summed log-probability under the untempered model, in nats.
+    pub base: Vec<f64>,
+    /// Tempered minus untempered log-probability, `[head, lambda, item]`, in nats.
+    pub delta: Vec<f64>,
+    /// KL(untempered || tempered), `[head, lambda, item]`, in nats.
+    pub kl: Vec<f64>,
+    /// Tokens at which both have the same likeliest token, `[head, lambda, item]`.
+    pub agree: Vec<usize>,
+}
+
+impl Scores {
+    /// Every head with every λ, in the order of the tables.
+    pub fn cells(&self) -> impl Iterator<Item = (HeadRef, f32)> + '_ {
+        self.heads.iter().flat_map(|&at| self.lambdas.iter().map(move |&lambda| (at, lambda)))
+    }
+
+    /// One row of a table, over the items, each divided by the item's tokens.
+    pub fn per_token(&self, table: &[f64], cell: usize) -> Vec<f64> {
+        let n = self.ids.len();
+        table[cell * n..(cell + 1) * n].iter().zip(&self.tokens).map(|(sum, &tokens)| sum / tokens as f64).collect()
+    }
+
+    /// The share of tokens of each item at which a cell's likeliest token is the untempered one's.
+    pub fn agreement(&self, cell: usize) -> Vec<f64> {
+        let n = self.ids.len();
+        let agree = &self.agree[cell * n..(cell + 1) * n];
+        agree.iter().zip(&self.tokens).map(|(&agree, &tokens)| agree as f64 / tokens as f64).collect()
+    }
+
+    /// Writes `scores.npz` and `scores.csv`; each appears whole.
+    pub(crate) fn save(&self, run: &RunDir, meta: &str) -> Result<()> {
+        write_text(&run.file("scores.csv"), &self.csv())?;
+        let shape = vec![self.heads.len(), self.lambdas.len(), self.ids.len()];
+        let cells = self.heads.len() * self.lambdas.len();
+        let sums = |table: &[f64]| Array::F32(shape.clone(), table.iter().map(|&x| x as f32).collect());
+        let rows = |row: &dyn Fn(usize) -> Vec<f64>| {
+            Array::F32(shape.clone(), (0..cells).flat_map(row).map(|x| x as f32).collect())
+        };
+        let mut npz = Npz::default();
+        npz.add("delta_logprob", sums(&self.delta));
+        npz.add("delta_logprob_per_token", rows(&|cell| self.per_token(&self.delta, cell)));
+        npz.add("kl", sums(&self.kl));
+        npz.add("kl_per_token", rows(&|cell| self.per_token(&self.kl, cell)));
+        npz.add("agreement", rows(&|cell| self.agreement(cell)));
+        npz.add("base_logprob", Array::F32(vec![self.ids.len()], self.base.iter().map(|&x| x as f32).collect()));
+        npz.add("tokens", Array::counts(self.tokens.iter().copied()));
+        npz.add("head_name", Array::Text(self.heads.iter().map(ToString::to_string).collect()));
+        npz.add("head_layer", Array::counts(self.heads.iter().map(|at| at.layer)));
+        npz.add("head_index", Array::counts(self.heads.iter().map(|at| at.head)));
+        npz.add("lambda", Array::F32(vec![self.lambdas.len()], self.lambdas.clone()));
+        npz.add("id", Array::Text(self.ids.clone()));
+        npz.add("label", Array::Text(self.labels.clone()));
+        npz.add("meta", Array::Scalar(meta.into()));
+        npz.save(&run.file("scores.npz"))
+    }
+
+    /// One line a head, λ and item, in full precision.
+    fn csv(&self) -> String {
+        let mut out = String::from(
+            "head,layer,index,lambda,id,label,tokens,base_logprob,delta_logprob,delta_logprob_per_token,kl,\
+             kl_per_token,agreement\n",
+        );
+        let n = self.ids.len();
+        for (cell, (at, lambda)) in self.cells().enumerate() {
+            for item in 0..n {
+                let (tokens, place) = (self.tokens[item] as f64, cell * n + item);
+                let (delta, kl) = (self.delta[place], self.kl[place]);
+                out += &format!(
+                    "{at},{},{},{lambda},{},{},{tokens},{},{delta},{},{kl},{},{}\n",
+                    at.layer,
+                    at.head,
+                    quoted(&self.ids[item]),
+                    quoted(&self.labels[item]),
+                    self.base[item],
+                    delta / tokens,
+                    kl / tokens,
+                    self.agree[place] as f64 / tokens,
+                );
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,96 @@
+//! The causal map as a table for a terminal.
+
+use crate::{
+    score::{CellContrast, CellEffect, Contrast, ScoreMap},
+    tables::short,
+};
+
+/// The cells of one λ by |mean Δ a token|, largest first.
+pub(crate) fn ranked(map: &ScoreMap, lambda: f32) -> Vec<&CellEffect> {
+    let mut cells: Vec<&CellEffect> = map.cells.iter().filter(|cell| cell.lambda == lambda).collect();
+    cells.sort_by(|x, y| y.delta.abs().total_cmp(&x.delta.abs()));
+    cells
+}
+
+/// The contrasts of one λ by |d|, largest first, undefined ones last.
+pub(crate) fn ranked_contrast(contrast: &Contrast, lambda: f32) -> Vec<&CellContrast> {
+    let size = |cell: &CellContrast| if cell.cohen_d.is_finite() { cell.cohen_d.abs() } else { -1.0 };
+    let mut cells: Vec<&CellContrast> = contrast.cells.iter().filter(|cell| cell.lambda == lambda).collect();
+    cells.sort_by(|x, y| size(y).total_cmp(&size(x)));
+    cells
+}
+
+/// The top of the map at every λ, and of the contrast if there is one, in Markdown that also reads well on a terminal.
+pub fn score_markdown(map: &ScoreMap, count: usize) -> String {
+    let mut out = format!(
+        "{} items, {} scored tokens, {:.3} nats a token untempered; Δ is tempered minus untempered, in nats a token\n",
+        map.items, map.tokens, map.base_logprob_per_token
+    );
+    for &lambda in &map.lambdas {
+        out += &format!("\nλ = {lambda}, the largest |mean Δ| of {}\n\n", heads(map));
+        out += "| head   |   mean Δ | 95 % interval        |       KL | agreement |     p | p max |\n";
+        out += "|--------|---------:|---------------------:|---------:|----------:|------:|------:|\n";
+        for cell in ranked(map, lambda).into_iter().take(count) {
+            out += &format!(
+                "| {:<6} | {:>8} | {:>20} | {:>8} | {:>9} | {:>5} | {:>5} |\n",
+                cell.at().to_string(),
+                nats(cell.delta),
+                format!("{} to {}", nats(cell.low), nats(cell.high)),
+                nats(cell.kl),
+                format!("{:.1} %", 100.0 * cell.agreement),
+                short(cell.p),
+                short(cell.p_max),
+            );
+        }
+    }
+    if map.flips.count > 0 {
+        out += &format!(
+            "\np: {} sign flips of the items' Δ; p max: of the largest over all heads and λ\n",
+            if map.flips.exact { format!("all {}", map.flips.count) } else { map.flips.count.to_string() }
+        );
+    }
+    map.contrast.iter().for_each(|contrast| out += &contrast_table(map, contrast, count));
+    out
+}
+
+fn contrast_table(map: &ScoreMap, contrast: &Contrast, count: usize) -> String {
+    let Contrast { a, b, n_a, n_b, .. } = contrast;
+    let mut out = format!("\na = {a} ({n_a} items), b = {b} ({n_b} items); d > 0: Δ a token is higher in a\n");
+    for &lambda in &map.lambdas {
+        out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map));
+        out += "| head   | mean Δ a | mean Δ b |      d |     p | p max |\n";
+        out += "|--------|---------:|---------:|-------:|------:|------:|\n";
+        for cell in ranked_contrast(contrast, lambda).into_iter().take(count) {
+            out += &format!(
+                "| {:<6} | {:>8} | {:>8} | {:>6} | {:>5} | {:>5} |\n",
+                cell.at().to_string(),
+                nats(cell.mean_a),
+                nats(cell.mean_b),
+                short(cell.cohen_d),
+                short(cell.p),
+                short(cell.p_max),
+            );
+        }
+    }
+    if contrast.shuffles > 0 {
+        out += &format!(
+            "\nshuffled labels ({} times): largest |d| of all heads and λ {} on average, {} at 95 %\n",
+            contrast.shuffles,
+            short(contrast.max_abs_d_mean),
+            short(contrast.max_abs_d_q95)
+        );
+    }
+    out
+}
+
+fn heads(map: &ScoreMap) -> String {
+    match map.cells.len() / map.lambdas.len().max(1) {
+        1 => "1 head".into(),
+        n => format!("{n} heads"),
+    }
+}
+
+/// A number of nats to four digits behind the point, an en dash if it is none.
+fn nats(x: f64) -> String {
+    if x.is_finite() { format!("{x:.4}") } else { "–".into() }
+}
