@@ -88,7 +88,8 @@ impl Engine {
         }
         let lengths = chosen.iter().map(|&item| items[item].ids.len());
         let capacity = lengths.clone().max().unwrap_or(1);
-        let spans = lengths.enumerate().map(|(slot, len)| Span { slot, start: 0, len, row: 0 });
+        let span = |(slot, len)| Span { slot, start: 0, len, row: 0, prompt: items[chosen[slot]].prompt_len };
+        let spans = lengths.enumerate().map(span);
         let batch = Batch::new(spans.collect());
         let ids: Vec<u32> = chosen.iter().flat_map(|&item| items[item].ids.iter().copied()).collect();
         let ids = Tensor::from_vec(ids, batch.tokens(), self.model.device())?;
