@@ -22,6 +22,7 @@ mod dot;
 mod gate;
 mod lambda;
 mod linear;
+mod score;
 mod simd;
 mod state;
 
@@ -31,6 +32,7 @@ pub use conv::{causal_conv, causal_conv_reference};
 pub use delta::{delta_rule, delta_rule_reference};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use linear::{linear, linear_reference};
+pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
 pub use simd::Level;
 pub use state::StateSpan;
 

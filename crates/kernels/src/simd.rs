@@ -118,10 +118,52 @@ pub(crate) unsafe fn store_part<S: Simd>(p: *mut f32, x: S::F, count: usize) {
 }
 
 /// `e^x` to about one unit in the last place, 0 below -87.3; `x` must not exceed 88.
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
+    unsafe {
+        let (two, r, p) = reduced::<S>(x);
+        S::mul(S::fma(S::mul(r, r), p, S::add(r, S::splat(1.0))), two)
+    }
+}
+
+/// `e^x - 1 - x`, never rounded away: near 0 it is `x^2 / 2` to the last digits. Above 88 the exponential stands still.
+#[inline(always)]
+pub(crate) unsafe fn exp_above_tangent<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
+    unsafe {
+        let (two, r, p) = reduced::<S>(min::<S>(x, 88.0));
+        // Near 0 `two` is 1 and `r` is x, so that all but the first term are exactly 0.
+        let line = S::add(S::fma(two, r, S::mul(x, S::splat(-1.0))), S::add(two, S::splat(-1.0)));
+        S::fma(two, S::mul(S::mul(r, r), p), line)
+    }
+}
+
+/// `tanh x` by `e^2x - 1`, which keeps its digits near 0.
+#[inline(always)]
+pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
+    unsafe {
+        // At 20 it is 1 in f32.
+        let x = S::max(min::<S>(x, 20.0), S::splat(-20.0));
+        let (two, r, p) = reduced::<S>(S::add(x, x));
+        let e = S::fma(two, S::fma(S::mul(r, r), p, r), S::add(two, S::splat(-1.0)));
+        S::div(e, S::add(e, S::splat(2.0)))
+    }
+}
+
+/// The smaller of each lane and `most`.
+#[inline(always)]
+pub(crate) unsafe fn min<S: Simd>(x: S::F, most: f32) -> S::F {
+    // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
+    unsafe { S::mul(S::max(S::mul(x, S::splat(-1.0)), S::splat(-most)), S::splat(-1.0)) }
+}
+
+/// `(t, r, p)` with `e^x = t (1 + r + r^2 p)`, where `t` is a power of two and `|r|` at most half of `ln 2`.
 ///
 /// Cody-Waite reduction and the degree-6 polynomial of Cephes' `expf`.
 #[inline(always)]
-pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+unsafe fn reduced<S: Simd>(x: S::F) -> (S::F, S::F, S::F) {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
         let x = S::max(x, S::splat(-87.3));
@@ -132,8 +174,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = S::fma(p, r, S::splat(c));
         }
-        let p = S::fma(S::mul(r, r), p, S::add(r, S::splat(1.0)));
-        S::mul(p, S::exp2_whole(n))
+        (S::exp2_whole(n), r, p)
     }
 }
 

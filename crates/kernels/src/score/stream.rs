@@ -1,0 +1,369 @@
+//! The CPU path: chunks of the vocabulary pass over all rows, and what is left of each is a few numbers a row.
+
+use candle_core::Result;
+use rayon::prelude::*;
+
+use super::{HeadScore, SAME_SUM, not_finite, not_theirs};
+use crate::{
+    Level,
+    dot::Element,
+    linear::block,
+    simd::{self, MAX_LANES, Simd, dispatch},
+};
+
+/// Rows to score, `width` features each.
+pub(super) struct Rows<'a> {
+    pub(super) level: Level,
+    pub(super) hidden: &'a [f32],
+    pub(super) width: usize,
+    pub(super) targets: &'a [u32],
+    pub(super) softcap: Option<f32>,
+    pub(super) base: Option<Base<'a>>,
+}
+
+/// As [`super::BaseRows`], its values at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) hidden: &'a [f32],
+    pub(super) log_sum_exp: &'a [f64],
+    pub(super) of: &'a [usize],
+}
+
+/// Bytes of the weight that a chunk has about: it stays in the second-level cache while the rows pass over it.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Columns of a chunk at most, so that f32 sums of a chunk are short.
+const COLUMNS: usize = 192;
+/// Whole tiles and vectors of every level.
+const STEP: usize = 48;
+/// Rows whose logits of a chunk are held at once: whole tiles of every level.
+const TILE_ROWS: usize = 48;
+/// Stretches of the vocabulary that are summed apart, for threads to share; more would cost memory.
+const STRETCHES: usize = 128;
+/// How far the two forms of `ln E[e^δ]` may differ by rounding, relative to `1 + |it|`. Measured worst case: see tests.
+const AGREE: f64 = 1e-5;
+
+/// What is known of one row after some of the vocabulary.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// The largest logit.
+    top: f32,
+    /// Its token, the first of equals.
+    at: u32,
+    /// `Σ e^{l - top}`, NaN if a logit was not finite.
+    sum: f64,
+    /// `Σ p_base (e^δ - 1 - δ)`
+    above: f64,
+    /// `Σ p_base δ`
+    line: f64,
+}
+
+impl Part {
+    const NONE: Self = Self { top: f32::NEG_INFINITY, at: 0, sum: 0.0, above: 0.0, line: 0.0 };
+
+    /// Takes in what `later` tokens gave.
+    fn join(&mut self, later: &Self) {
+        if later.top > self.top {
+            self.sum = self.sum * f64::from(self.top - later.top).exp() + later.sum;
+            (self.top, self.at) = (later.top, later.at);
+        } else {
+            self.sum += later.sum * f64::from(later.top - self.top).exp();
+        }
+        self.above += later.above;
+        self.line += later.line;
+    }
+}
+
+/// What one stretch of the vocabulary gave.
+struct Stretch {
+    /// Of every row.
+    parts: Vec<Part>,
+    /// `Σ p` of every base row.
+    masses: Vec<f64>,
+}
+
+/// Room for the logits of one chunk; `stride` columns a row.
+#[derive(Default)]
+struct Room {
+    logits: Vec<f32>,
+    base_logits: Vec<f32>,
+    base_p: Vec<f32>,
+}
+
+impl Rows<'_> {
+    /// Scores the rows under `weight`. All sums run in an order that `weight`'s shape alone determines.
+    pub(super) fn score<W: Element>(&self, weight: &[W]) -> Result<Vec<HeadScore>> {
+        let vocab = weight.len() / self.width;
+        let columns = (CHUNK_BYTES / (self.width * size_of::<W>())).clamp(STEP, COLUMNS) / STEP * STEP;
+        let stretch = vocab.div_ceil(columns).div_ceil(STRETCHES) * columns;
+        let anchors = self.anchors(weight);
+        let stretches: Vec<Stretch> = (0..vocab.div_ceil(stretch))
+            .into_par_iter()
+            .map_init(Room::default, |room, i| {
+                let mut out = Stretch {
+                    parts: vec![Part::NONE; self.targets.len()],
+                    masses: vec![0.0; self.base.map_or(0, |base| base.log_sum_exp.len())],
+                };
+                let last = vocab.min((i + 1) * stretch);
+                for first in (i * stretch..last).step_by(columns) {
+                    let chunk = first..last.min(first + columns);
+                    self.chunk(
+                        &weight[chunk.start * self.width..chunk.end * self.width],
+                        first,
+                        &anchors,
+                        room,
+                        &mut out,
+                    );
+                }
+                out
+            })
+            .collect();
+        let masses = self.masses(&stretches)?;
+        let finish = |row: usize| {
+            let mut whole = Part::NONE;
+            stretches.iter().for_each(|stretch| whole.join(&stretch.parts[row]));
+            self.finish(row, &whole, anchors[row], &masses)
+        };
+        (0..self.targets.len()).into_par_iter().map(finish).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// One chunk of the vocabulary, from token `first` on, for all rows.
+    fn chunk<W: Element>(&self, weight: &[W], first: usize, anchors: &[Anchor], room: &mut Room, out: &mut Stretch) {
+        let count = weight.len() / self.width;
+        let size = Columns { count, stride: count.next_multiple_of(MAX_LANES), cap: self.softcap.unwrap_or(0.0) };
+        let stride = size.stride;
+        if let Some(base) = self.base {
+            let b = base.log_sum_exp.len();
+            room.base_p.resize(b * stride, 0.0);
+            self.logits(base.hidden, weight, size, &mut room.base_logits);
+            let rows = room.base_logits.chunks_exact_mut(stride).zip(room.base_p.chunks_exact_mut(stride));
+            for (row, (logits, p)) in rows.enumerate() {
+                let sum = base.log_sum_exp[row] as f32;
+                // SAFETY: both hold `stride` values, whole vectors of every level.
+                unsafe { weigh(self.level, size, sum, logits.as_mut_ptr(), p.as_mut_ptr(), &mut out.masses[row]) }
+            }
+        }
+        for from in (0..self.targets.len()).step_by(TILE_ROWS) {
+            let to = self.targets.len().min(from + TILE_ROWS);
+            self.logits(&self.hidden[from * self.width..to * self.width], weight, size, &mut room.logits);
+            for (row, logits) in (from..to).zip(room.logits.chunks_exact_mut(stride)) {
+                let beside = self.base.map(|base| {
+                    let at = base.of[row] * stride;
+                    Beside {
+                        logits: room.base_logits[at..at + stride].as_ptr(),
+                        p: room.base_p[at..at + stride].as_ptr(),
+                        shift: anchors[row].shift,
+                    }
+                });
+                let mut part = Part::NONE;
+                // SAFETY: `logits` and what is beside hold `stride` values, whole vectors of every level.
+                unsafe { fold(self.level, size, logits.as_mut_ptr(), beside, &mut part) }
+                part.at += first as u32;
+                out.parts[row].join(&part);
+            }
+        }
+    }
+
+    /// Logits of the columns in `weight` for the rows in `hidden`, and nothing particular behind them.
+    fn logits<W: Element>(
+        &self,
+        hidden: &[f32],
+        weight: &[W],
+        Columns { count, stride, .. }: Columns,
+        out: &mut Vec<f32>,
+    ) {
+        let rows = hidden.len() / self.width;
+        out.resize(rows * stride, 0.0);
+        // SAFETY: `hidden` and `weight` hold whole rows of `width`, and `out` has `rows` of `stride >= count`.
+        unsafe {
+            let size = (rows, count, self.width);
+            block(self.level, size, hidden.as_ptr(), weight.as_ptr(), out.as_mut_ptr(), stride);
+        }
+    }
+}
+
+/// What is computed of each row beforehand.
+#[derive(Clone, Copy)]
+struct Anchor {
+    /// The logit of the target.
+    target: f32,
+    /// How far it lies above the base row's: near the mean of `l_row - l_base`, so that δ is small where the rows are alike.
+    shift: f32,
+}
+
+impl Rows<'_> {
+    fn anchors<W: Element>(&self, weight: &[W]) -> Vec<Anchor> {
+        let anchor = |row: usize| {
+            let token = self.targets[row] as usize;
+            let weight = &weight[token * self.width..(token + 1) * self.width];
+            let target = self.logit(&self.hidden[row * self.width..(row + 1) * self.width], weight);
+            let shift = self.base.map_or(0.0, |base| {
+                let of = base.of[row];
+                target - self.logit(&base.hidden[of * self.width..(of + 1) * self.width], weight)
+            });
+            Anchor { target, shift }
+        };
+        (0..self.targets.len()).into_par_iter().with_min_len(16).map(anchor).collect()
+    }
+
+    /// One logit, the same bits as in its chunk.
+    fn logit<W: Element>(&self, hidden: &[f32], weight: &[W]) -> f32 {
+        let (mut out, mut part) = (Vec::new(), Part::NONE);
+        let size = Columns { count: 1, stride: MAX_LANES, cap: self.softcap.unwrap_or(0.0) };
+        self.logits(hidden, weight, size, &mut out);
+        // SAFETY: `out` holds `stride` values.
+        unsafe { fold(self.level, size, out.as_mut_ptr(), None, &mut part) }
+        out[0]
+    }
+
+    /// What the probabilities of each base row add up to: 1, or the log-sum-exp is that of another row.
+    fn masses(&self, stretches: &[Stretch]) -> Result<Vec<f64>> {
+        let Some(base) = self.base else { return Ok(Vec::new()) };
+        let mass = |row: usize| {
+            let (mass, given) =
+                (stretches.iter().map(|stretch| stretch.masses[row]).sum::<f64>(), base.log_sum_exp[row]);
+            if mass.is_nan() && given.is_finite() {
+                return not_finite("base row", row);
+            }
+            if (mass - 1.0).abs() <= SAME_SUM { Ok(mass) } else { not_theirs(row, given) }
+        };
+        (0..base.log_sum_exp.len()).map(mass).collect()
+    }
+
+    fn finish(&self, row: usize, whole: &Part, anchor: Anchor, masses: &[f64]) -> Result<HeadScore> {
+        let log_sum_exp = f64::from(whole.top) + whole.sum.ln();
+        let kl = self.base.map_or(0.0, |base| {
+            let of = base.of[row];
+            let (above, line) = (whole.above / masses[of], whole.line / masses[of]);
+            let direct = log_sum_exp - base.log_sum_exp[of] - f64::from(anchor.shift);
+            let close = (above + line).ln_1p();
+            // NaN is not close either.
+            let alike = (close - direct).abs() <= AGREE * (1.0 + direct.abs());
+            (if alike { close } else { direct }) - line
+        });
+        if !log_sum_exp.is_finite() || !kl.is_finite() {
+            return not_finite("row", row);
+        }
+        let target_logprob = f64::from(anchor.target) - log_sum_exp;
+        // Only rounding is below 0.
+        Ok(HeadScore { log_sum_exp, target_logprob, argmax: whole.at, kl: kl.max(0.0) })
+    }
+}
+
+/// The columns of a chunk.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
+    count: usize,
+    /// Elements between rows: `count`, filled up to whole vectors of every level.
+    stride: usize,
+    /// The softcap, 0 for none.
+    cap: f32,
+}
+
+/// The base row that a row is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside {
+    logits: *const f32,
+    p: *const f32,
+    shift: f32,
+}
+
+dispatch! {
+    /// The logits of a base row: caps them, stores `p = e^{l - sum}` and adds it to `mass`. Behind them both become 0.
+    unsafe fn weigh(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mass: &mut f64) = weigh_generic;
+}
+
+#[inline(always)]
+unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mass: &mut f64) {
+    // SAFETY: `stride` values at both, whole vectors.
+    unsafe {
+        let spoilt = ready::<S>(size, logits, sum);
+        let (mut total, sum) = (S::splat(0.0), S::splat(-sum));
+        for j in (0..size.stride).step_by(S::LANES) {
+            // Above 0 only by rounding, unless the sum is another's.
+            let e = simd::exp::<S>(simd::min::<S>(S::add(S::load(logits.add(j)), sum), 80.0));
+            S::store(p.add(j), e);
+        }
+        for j in size.count..size.stride {
+            *logits.add(j) = 0.0;
+            *p.add(j) = 0.0;
+        }
+        for j in (0..size.stride).step_by(S::LANES) {
+            total = S::add(total, S::load(p.add(j)));
+        }
+        *mass += f64::from(S::sum(total) + spoilt);
+    }
+}
+
+dispatch! {
+    /// The logits of a row: caps them, and gives what they say; `at` counts from the chunk's first.
+    unsafe fn fold(size: Columns, logits: *mut f32, beside: Option<Beside>, part: &mut Part) = fold_generic;
+}
+
+#[inline(always)]
+unsafe fn fold_generic<S: Simd>(size: Columns, logits: *mut f32, beside: Option<Beside>, part: &mut Part) {
+    // SAFETY: `stride` values at each pointer, whole vectors.
+    unsafe {
+        let spoilt = ready::<S>(size, logits, f32::MIN);
+        let mut top = S::splat(f32::NEG_INFINITY);
+        for j in (0..size.stride).step_by(S::LANES) {
+            top = S::max(top, S::load(logits.add(j)));
+        }
+        part.top = S::largest(top);
+        part.at = first_of::<S>(logits, part.top, size.count);
+        let (mut sum, top) = (S::splat(0.0), S::splat(-part.top));
+        for j in (0..size.stride).step_by(S::LANES) {
+            sum = S::add(sum, simd::exp::<S>(S::add(S::load(logits.add(j)), top)));
+        }
+        part.sum = f64::from(S::sum(sum) + spoilt);
+        if let Some(Beside { logits: base, p, shift }) = beside {
+            let (mut above, mut line, shift) = (S::splat(0.0), S::splat(0.0), S::splat(-shift));
+            for j in (0..size.stride).step_by(S::LANES) {
+                let delta = S::fma(S::load(base.add(j)), S::splat(-1.0), S::load(logits.add(j)));
+                let (delta, p) = (S::add(delta, shift), S::load(p.add(j)));
+                line = S::fma(p, delta, line);
+                above = S::fma(p, simd::exp_above_tangent::<S>(delta), above);
+            }
+            (part.above, part.line) = (f64::from(S::sum(above)), f64::from(S::sum(line)));
+        }
+    }
+}
+
+/// Caps the logits and fills up behind them with `behind`; 0, or NaN if one was not finite (which a cap, the largest and
+/// an exponential could hide).
+#[inline(always)]
+unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32, behind: f32) -> f32 {
+    // SAFETY: the caller has `stride` values, whole vectors.
+    unsafe {
+        for j in size.count..size.stride {
+            *logits.add(j) = 0.0;
+        }
+        let (mut spoilt, zero) = (S::splat(0.0), S::splat(0.0));
+        for j in (0..size.stride).step_by(S::LANES) {
+            spoilt = S::fma(S::load(logits.add(j)), zero, spoilt);
+        }
+        if size.cap > 0.0 {
+            let (cap, inverse) = (S::splat(size.cap), S::splat(1.0 / size.cap));
+            for j in (0..size.stride).step_by(S::LANES) {
+                let capped = S::mul(cap, simd::tanh::<S>(S::mul(S::load(logits.add(j)), inverse)));
+                S::store(logits.add(j), capped);
+            }
+        }
+        for j in size.count..size.stride {
+            *logits.add(j) = behind;
+        }
+        S::sum(spoilt)
+    }
+}
+
+/// The first of `count` values that equals `top`.
+#[inline(always)]
+unsafe fn first_of<S: Simd>(values: *const f32, top: f32, count: usize) -> u32 {
+    // SAFETY: the caller has `count` values, and what fills them up to whole vectors.
+    unsafe {
+        let mut from = 0;
+        while from < count && !(0..S::LANES).fold(false, |found, i| found | (*values.add(from + i) == top)) {
+            from += S::LANES;
+        }
+        (from..count).find(|&i| *values.add(i) == top).unwrap_or(0) as u32
+    }
+}
