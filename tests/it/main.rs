@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod branched;
 mod checkpoint;
 mod cli;
 mod export;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use headtemper_engine::{ModelChoice, Sampling};
+use headtemper_hook::Positions;
 
 /// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
 #[derive(Parser)]
@@ -178,6 +179,9 @@ pub(crate) struct PlanArgs {
     /// λ of heads that have none of their own
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lambda: Option<f32>,
+    /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) positions: Option<Positions>,
 }
 
 /// `temper inspect`
@@ -402,6 +406,9 @@ pub(crate) struct Bench {
     /// How often prefill is measured
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) repeat: usize,
+    /// Decode under so many different plans of one head each, in turns: 0,16,256 compares them
+    #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "plan")]
+    pub(crate) plans: Vec<usize>,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// One JSON object on stdout

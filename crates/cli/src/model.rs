@@ -85,9 +85,10 @@ pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
 pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
     match &args.plan {
         None if args.lambda.is_some() => anyhow::bail!("--lambda needs --plan, which names the heads it is for"),
+        None if args.positions.is_some() => anyhow::bail!("--positions needs --plan, which it limits"),
         None => Ok(vec![HeadPlan::none()]),
         Some(text) => {
-            let plans = plans(&PlanSource { text, lambda: args.lambda }, spec)?;
+            let plans = plans(&PlanSource { text, lambda: args.lambda, positions: args.positions }, spec)?;
             match &plans[..] {
                 [one] => ui::say(&format!("plan       {one}")),
                 many => ui::say(&format!("plan       {} rows of {text}", many.len())),

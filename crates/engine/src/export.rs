@@ -67,6 +67,7 @@ impl Original {
     /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
     pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
         plan.check(&self.spec)?;
+        plan.check_foldable()?;
         if plan.is_empty() {
             return Err(PlanError::Empty.into());
         }

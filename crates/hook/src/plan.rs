@@ -75,6 +75,17 @@ pub enum PlanError {
     /// A plan that names no head: it would run and look like a null result.
     #[error("the plan names no head, so it would change nothing")]
     Empty,
+    /// A plan for some positions where all are meant.
+    #[error("the plan touches the positions '{0}' only, but weights act at every position")]
+    SomePositions(Positions),
+    /// Positions are given twice.
+    #[error("the plan has its positions, '{own}', and '{given}' is asked for")]
+    PositionsTwice {
+        /// The plan's.
+        own: Positions,
+        /// The others.
+        given: Positions,
+    },
     /// A planned edit that never happened.
     #[error("the plan names {} but the hook never fired there, so the result would be a false null", listed(.0))]
     NeverFired(Vec<HeadRef>),
@@ -94,6 +105,8 @@ impl PlanError {
             Self::NoSuchLayer { .. } | Self::OtherKind { .. } | Self::NoSuchHead { .. } => {
                 Some("layers and heads count from 0; `temper inspect` shows what the model has".into())
             }
+            Self::SomePositions(_) => Some("leave the positions out, or use the plan as a hook".into()),
+            Self::PositionsTwice { .. } => Some("leave one of the two out".into()),
             Self::Empty => Some("list at least one head, or leave the plan out".into()),
             Self::Twice(_) | Self::NotFinite { .. } | Self::NeverFired(_) => None,
         }
@@ -264,6 +277,26 @@ impl HeadPlan {
     #[must_use]
     pub fn at(self, positions: Positions) -> Self {
         Self { positions, ..self }
+    }
+
+    /// The plan at these positions only, where it does not name its own.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn limited(self, given: Option<Positions>) -> Result<Self, PlanError> {
+        match (self.positions, given) {
+            (_, None) => Ok(self),
+            (Positions::All, Some(given)) => Ok(self.at(given)),
+            (own, Some(given)) => Err(PlanError::PositionsTwice { own, given }),
+        }
+    }
+
+    /// Refuses a plan that weights cannot hold: they act at every position.
+    ///
+    /// # Errors
+    /// If the plan does not touch every position.
+    pub fn check_foldable(&self) -> Result<(), PlanError> {
+        if self.positions == Positions::All { Ok(()) } else { Err(PlanError::SomePositions(self.positions)) }
     }
 
     /// The positions that it touches.

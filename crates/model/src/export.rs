@@ -33,6 +33,7 @@ pub struct Folded {
 /// width than the model's.
 pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> Loaded<Folded> {
     plan.check(spec)?;
+    plan.check_foldable()?;
     let factors = column_factors(plan, spec);
     let io = |path: &Path| {
         let path = path.to_path_buf();

@@ -21,7 +21,7 @@ pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
-pub use headtemper_kernels::Level;
+pub use headtemper_kernels::{BaseRows, HeadScore, Level};
 #[doc(hidden)]
 pub use layers::Shell;
 pub use weights::{GgufFile, StoredTensor, Weights, stored_tensors};
@@ -136,6 +136,20 @@ pub trait CausalLm: Send + Sync {
     /// If the layer does not exist.
     fn output_projection(&self, layer: usize) -> &Tensor;
 
+    /// A layer's output projection, without what follows it (Gemma 4's norm).
+    ///
+    /// # Shapes
+    /// `z` `[n, heads * dim]`; result `[n, d_model]`.
+    ///
+    /// # Errors
+    /// If the shape is another.
+    ///
+    /// # Panics
+    /// If the layer does not exist.
+    fn project(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        headtemper_kernels::linear(z, self.output_projection(layer))
+    }
+
     /// What a head adds to the output of its layer's output projection, which is the sum over the heads.
     ///
     /// # Shapes
@@ -157,7 +171,27 @@ pub trait CausalLm: Send + Sync {
     /// # Errors
     /// If the shape is another.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.shell().logits(hidden)
+        let logits = self.shell().logits(hidden)?;
+        match self.softcap() {
+            Some(cap) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// Where logits level off, if they do: `cap * tanh(logit / cap)`.
+    fn softcap(&self) -> Option<f32> {
+        None
+    }
+
+    /// What the head says of each row, logits streamed: see [`score_head`](headtemper_kernels::score_head).
+    ///
+    /// # Shapes
+    /// `hidden` `[m, d_model]`, after the final norm; `targets` `m` tokens.
+    ///
+    /// # Errors
+    /// If shapes do not fit, or a logit is not finite.
+    fn score(&self, hidden: &Tensor, targets: &[u32], base: Option<BaseRows<'_>>) -> Result<Vec<HeadScore>> {
+        headtemper_kernels::score_head(hidden, self.shell().head(), targets, self.softcap(), base)
     }
 }
 
@@ -264,10 +298,11 @@ pub fn load(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> L
 /// must agree with. In f32; a half-width weight times λ would be rounded.
 ///
 /// # Errors
-/// As [`load`], or if the plan names heads that the model does not have.
+/// As [`load`], or if the plan names heads that the model does not have, or does not touch every position.
 pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) -> Loaded<Box<dyn CausalLm>> {
     let spec = checkpoint.spec()?;
     plan.check(&spec)?;
+    plan.check_foldable()?;
     let mut weights = Weights::open(checkpoint, Some(DType::F32), device)?;
     weights.fold(plan, &spec);
     build(&checkpoint.config()?, &mut weights)

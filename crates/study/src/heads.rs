@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use headtemper_hook::{HeadKind, HeadList, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError};
+use headtemper_hook::{HeadKind, HeadList, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError, Positions};
 
 use crate::{Result, StudyError, attribution::Attribution, files::read_json};
 
@@ -13,6 +13,8 @@ pub struct PlanSource<'a> {
     pub text: &'a str,
     /// λ of heads that have none of their own.
     pub lambda: Option<f32>,
+    /// The positions that are touched, where the plan does not say.
+    pub positions: Option<Positions>,
 }
 
 /// The plans that a source stands for: one for all items, or one an item (the rows of a λ table).
@@ -34,6 +36,8 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
         vec![list.plan(source.lambda)?]
     };
     plans.iter().try_for_each(|plan| plan.check(spec))?;
+    let plans =
+        plans.into_iter().map(|plan| plan.limited(source.positions)).collect::<std::result::Result<Vec<_>, _>>()?;
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
 }
 
@@ -45,6 +49,9 @@ pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
     let list = list(text, spec)?;
     if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
         return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+    }
+    if let Some(positions) = list.positions {
+        return Err(wrong(&format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm"));
     }
     let heads = list.heads();
     heads.iter().try_for_each(|&at| spec.check(at))?;

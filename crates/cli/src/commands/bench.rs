@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::Tensor;
 use headtemper_engine::Engine;
-use headtemper_hook::{Batch, HeadScale, Span};
+use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
+use headtemper_model::Cache;
 use serde_json::{Value, json};
 
 use crate::{Done, args::Bench, model, ui};
@@ -14,9 +15,9 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let start = Instant::now();
     let engine = model::open(&args.model, None)?;
     let load_s = start.elapsed().as_secs_f64();
-    let plans = model::plans_of(&args.plan, engine.spec())?;
-    anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a bench runs under one", plans.len());
-    let mut scale = HeadScale::compile(&plans, engine.spec(), engine.model().device())?;
+    let given = model::plans_of(&args.plan, engine.spec())?;
+    anyhow::ensure!(given.len() == 1, "the λ table has {} rows, but a bench runs under one", given.len());
+    let mut scale = HeadScale::compile(&given, engine.spec(), engine.model().device())?;
     let context = engine.spec().context;
     anyhow::ensure!(
         args.prompt_tokens > 0 && args.new_tokens > 0 && args.prompt_tokens.saturating_add(args.new_tokens) <= context,
@@ -24,18 +25,27 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     );
     anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
     let prefill = prefill(&engine, args, &mut scale)?;
-    let decode = args.rows.iter().map(|&rows| decode(&engine, args, rows, &mut scale)).collect::<Result<Vec<_>>>()?;
     scale.check_fired()?;
+    let mut decoded = Vec::new();
+    for &rows in &args.rows {
+        let sets = args.plans.iter().map(|&count| different(&engine, count, rows)).collect::<Result<Vec<_>>>()?;
+        decoded.extend(decode(
+            &engine,
+            args,
+            rows,
+            if sets.is_empty() { std::slice::from_ref(&given) } else { &sets },
+        )?);
+    }
     let (model, spec) = (engine.model(), engine.spec());
     let held = spec.parameters - spec.mapped_parameters;
     let result = json!({
         "model": engine.identity().model,
         "dtype": engine.identity().dtype,
         "threads": rayon::current_num_threads(),
-        "plan": plans[0].to_string(),
+        "plan": given[0].to_string(),
         "load_s": load_s,
         "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
-        "decode": decode,
+        "decode": decoded,
         "peak_rss_mb": peak_rss_mb(),
         "weights_mb": (held * model.dtype().size_in_bytes()) as f64 / 1e6,
     });
@@ -70,27 +80,66 @@ fn prefill(engine: &Engine, args: &Bench, scale: &mut HeadScale) -> Result<Vec<f
     Ok(rates)
 }
 
-fn decode(engine: &Engine, args: &Bench, rows: usize, scale: &mut HeadScale) -> Result<Value> {
+/// So many different plans of one head each, or the one that touches nothing.
+fn different(engine: &Engine, count: usize, rows: usize) -> Result<Vec<HeadPlan>> {
+    anyhow::ensure!(count <= rows, "--plans {count} is more than the {rows} rows that they are for");
+    if count == 0 {
+        return Ok(vec![HeadPlan::none()]);
+    }
+    let slots = engine.spec().slots();
+    // Heads of all layers in turn, and another λ each time round.
+    let plan = |i: usize| {
+        let at = slots[(i * (slots.len() / count).max(1)) % slots.len()];
+        Ok(HeadPlan::uniform(&[at], 1.0 - 0.001 * (i + 1) as f32)?)
+    };
+    (0..count).map(plan).collect()
+}
+
+/// Rows that are decoded together under one set of plans.
+struct Rows {
+    plans: usize,
+    scale: HeadScale,
+    cache: Cache,
+    next: Vec<u32>,
+    steps: Vec<f64>,
+}
+
+/// Decodes under every set of plans, step by step in turn: each step meets the same neighbours on the machine.
+fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
     let model = engine.model();
     let prompt = Tensor::new(ids(engine, args.prompt_tokens), model.device())?;
-    let mut cache = model.new_cache(rows, args.prompt_tokens + args.new_tokens)?;
-    for slot in 0..rows {
-        let batch =
-            Batch::new(vec![Span { slot, start: 0, len: args.prompt_tokens, row: 0, prompt: args.prompt_tokens }]);
-        model.forward(&prompt, &batch, &mut cache, scale)?;
+    let span =
+        |slot: usize, start, len, plans| Span { slot, start, len, row: slot % plans, prompt: args.prompt_tokens };
+    let mut arms = Vec::new();
+    for plans in sets {
+        let mut scale = HeadScale::compile(plans, engine.spec(), model.device())?;
+        let mut cache = model.new_cache(rows, args.prompt_tokens + args.new_tokens)?;
+        for slot in 0..rows {
+            let batch = Batch::new(vec![span(slot, 0, args.prompt_tokens, plans.len())]);
+            model.forward(&prompt, &batch, &mut cache, &mut scale)?;
+        }
+        arms.push(Rows { plans: plans.len(), scale, cache, next: ids(engine, rows), steps: Vec::new() });
     }
-    let mut next: Vec<u32> = ids(engine, rows);
-    let mut steps = Vec::with_capacity(args.new_tokens);
     for step in 0..args.new_tokens {
-        let start = Instant::now();
-        let span = |slot| Span { slot, start: args.prompt_tokens + step, len: 1, row: 0, prompt: args.prompt_tokens };
-        let batch = Batch::new((0..rows).map(span).collect());
-        let hidden = model.forward(&Tensor::new(&next[..], model.device())?, &batch, &mut cache, scale)?;
-        next = model.logits(&hidden)?.argmax(1)?.to_vec1::<u32>()?;
-        steps.push(start.elapsed().as_secs_f64() * 1e3);
+        for arm in &mut arms {
+            let start = Instant::now();
+            let batch = (0..rows).map(|slot| span(slot, args.prompt_tokens + step, 1, arm.plans));
+            let input = Tensor::new(&arm.next[..], model.device())?;
+            let hidden = model.forward(&input, &Batch::new(batch.collect()), &mut arm.cache, &mut arm.scale)?;
+            arm.next = model.logits(&hidden)?.argmax(1)?.to_vec1::<u32>()?;
+            arm.steps.push(start.elapsed().as_secs_f64() * 1e3);
+        }
     }
-    let rate = rows as f64 / median(&steps) * 1e3;
-    Ok(json!({"rows": rows, "step_ms": steps, "tokens_per_s": rate}))
+    let result = |(arm, plans): (&Rows, &Vec<HeadPlan>)| {
+        arm.scale.check_fired()?;
+        let named = plans.iter().filter(|plan| !plan.is_empty()).count();
+        let slower: Vec<f64> = arm.steps.iter().zip(&arms[0].steps).map(|(own, first)| own / first).collect();
+        Ok(json!({
+            "rows": rows, "plans": named, "step_ms": arm.steps, "tokens_per_s": rows as f64 / median(&arm.steps) * 1e3,
+            "step_to_first": median(&slower),
+        }))
+    };
+    arms.iter().zip(sets).map(result).collect()
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -117,9 +166,16 @@ fn text(result: &Value) -> String {
         result["prefill"]["tokens"],
         median(&rates)
     );
-    for decode in result["decode"].as_array().into_iter().flatten() {
+    let decoded = || result["decode"].as_array().into_iter().flatten();
+    let several = decoded().any(|decode| decode["step_to_first"] != 1.0);
+    for decode in decoded() {
         let rate = number(&decode["tokens_per_s"]);
-        out += &format!("decode    {:>3} rows: {rate:.1} tokens a second\n", decode["rows"].to_string());
+        out += &format!("decode    {:>3} rows: {rate:.1} tokens a second", decode["rows"].to_string());
+        if several {
+            let slower = number(&decode["step_to_first"]);
+            out += &format!(", {} plans, a step takes {slower:.3} of the first line's", decode["plans"]);
+        }
+        out.push('\n');
     }
     out
 }

@@ -2,8 +2,10 @@
 //!
 //! A *cell* is one head at one λ on one item. Per cell three sums over the item's scored tokens are reported: the
 //! log-probability of the tokens, KL(untempered || tempered) of the next-token distributions, and how often the two
-//! agree about the likeliest token. [`Engine::score_plain`] is the plain way, and the oracle of any faster one.
+//! agree about the likeliest token. [`Engine::score`] branches every cell off one untempered pass; [`Engine::score_plain`] is
+//! the plain way, and its oracle.
 
+mod branched;
 mod plain;
 
 use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};

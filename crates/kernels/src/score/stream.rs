@@ -176,7 +176,7 @@ impl Rows<'_> {
         // SAFETY: `hidden` and `weight` hold whole rows of `width`, and `out` has `rows` of `stride >= count`.
         unsafe {
             let size = (rows, count, self.width);
-            block(self.level, size, hidden.as_ptr(), weight.as_ptr(), out.as_mut_ptr(), stride);
+            block(self.level, size, hidden.as_ptr(), weight.as_ptr(), self.width, out.as_mut_ptr(), stride);
         }
     }
 }

@@ -67,6 +67,11 @@ impl Shell {
         self.activations
     }
 
+    /// The weight of the language-model head, `[vocab, hidden]`.
+    pub(crate) fn head(&self) -> &Tensor {
+        self.head.weight()
+    }
+
     pub(crate) fn device(&self) -> &Device {
         self.embedding.device()
     }

@@ -224,7 +224,7 @@ pub(crate) struct Gemma4 {
     sliding: Rope,
     full: Rope,
     layers: Vec<Layer>,
-    softcap: Option<f64>,
+    softcap: Option<f32>,
 }
 
 impl Gemma4 {
@@ -268,7 +268,7 @@ impl Gemma4 {
             sliding: Rope::new(config.sliding_theta, dim_of(true), dtype, &device)?,
             full: Rope::proportional(config.full_theta, full_dim, turning, dtype, &device)?,
             layers,
-            softcap: config.softcap,
+            softcap: config.softcap.map(|cap| cap as f32),
             shell,
         })
     }
@@ -319,11 +319,7 @@ impl CausalLm for Gemma4 {
         self.shell.finish(&x, pass.tap)
     }
 
-    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = self.shell.logits(hidden)?;
-        match self.softcap {
-            Some(cap) => (logits / cap)?.tanh()? * cap,
-            None => Ok(logits),
-        }
+    fn softcap(&self) -> Option<f32> {
+        self.softcap
     }
 }

@@ -1,0 +1,387 @@
+//! The fast way to score: every cell branches off one untempered pass at its head's layer.
+//!
+//! Tempering a head of layer `l` leaves everything below that layer's output projection as it was. So the untempered
+//! pass keeps the residual stream and z of each layer; a layer's heads share its attention and its output projection,
+//! whose output is linear in λ: `out(λ) = out + (λ - 1) W_h z_h`. Each cell then runs the layers above. What the items
+//! begin with alike, such as a system message, is read once for each head and λ. Logits are streamed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::atomic::Ordering,
+};
+
+use candle_core::Tensor;
+use headtemper_hook::{Batch, HeadRef, Site, Span, Tap};
+use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore};
+
+use crate::{
+    Encoded, Engine, EngineError, Result,
+    score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
+};
+
+/// What the untempered pass may keep, in bytes: items are taken in groups that stay below it.
+const KEPT: usize = 512 << 20;
+/// The shortest common start of items that is worth a pass of its own.
+const SHORTEST_START: usize = 8;
+
+impl Engine {
+    /// Scores every wanted cell, each branched off one untempered pass: the numbers of [`Engine::score_plain`], its
+    /// oracle, up to rounding (λ = 1 gives the untempered model's numbers bit for bit on the CPU here too).
+    ///
+    /// # Errors
+    /// As [`Engine::score_plain`].
+    pub fn score(
+        &self,
+        items: &[Encoded],
+        request: &ScoreRequest<'_>,
+        mut on: impl FnMut(ScoreEvent) -> Result<()>,
+    ) -> Result<HeadTokens> {
+        self.check_score(items, request)?;
+        let wanted: Vec<usize> = (0..items.len()).filter(|&item| request.wants(item)).collect();
+        let mut fired = HeadTokens::new();
+        let mut rest = &wanted[..];
+        while !rest.is_empty() {
+            let group = Group::first_of(self, items, rest, request);
+            rest = &rest[group.places.len()..];
+            group.score(&mut fired, &mut on)?;
+        }
+        Ok(fired)
+    }
+}
+
+/// Items that are scored together.
+struct Group<'a> {
+    engine: &'a Engine,
+    request: &'a ScoreRequest<'a>,
+    /// The items: index and tokens.
+    places: Vec<(usize, &'a Encoded)>,
+    /// Tokens that all of them begin with; 0 where that is not worth a pass.
+    start: usize,
+}
+
+/// One head at one λ, on the places where it is wanted.
+struct Variant {
+    head: usize,
+    lambda: usize,
+    places: Vec<usize>,
+}
+
+/// What the untempered pass leaves.
+struct Untempered {
+    cache: Cache,
+    kept: Kept,
+    /// Packed tokens of each place.
+    ranges: Vec<Range<usize>>,
+    /// Final hidden states that scored tokens are predicted from, `[scored, d_model]`, place after place.
+    hidden: Tensor,
+    /// Where each place's rows of them begin.
+    first: Vec<usize>,
+    scores: Vec<HeadScore>,
+    log_sum_exp: Vec<f64>,
+}
+
+/// A run of tokens of a place, read under a variant.
+struct Part {
+    place: usize,
+    tokens: Range<usize>,
+    head: usize,
+    lambda: usize,
+    slot: usize,
+}
+
+impl<'a> Group<'a> {
+    /// As many of the next items as may be read at once; one at least.
+    fn first_of(engine: &'a Engine, items: &'a [Encoded], wanted: &[usize], request: &'a ScoreRequest<'a>) -> Self {
+        let spec = engine.spec();
+        let layers: BTreeSet<usize> = request.heads.iter().map(|at| at.layer).collect();
+        let widths = layers.iter().map(|&layer| spec.d_model + spec.layers[layer].heads.width());
+        let most = request.batch_tokens.min(KEPT / (widths.sum::<usize>() * size_of::<f32>()));
+        let mut tokens = 0;
+        let fits = wanted.iter().take_while(|&&item| {
+            tokens += items[item].ids.len();
+            tokens <= most
+        });
+        let count = fits.count().max(1);
+        let places: Vec<_> = wanted[..count].iter().map(|&item| (item, &items[item])).collect();
+        let start = common_start(&places);
+        Self { engine, request, places, start }
+    }
+
+    fn score(&self, fired: &mut HeadTokens, on: &mut impl FnMut(ScoreEvent) -> Result<()>) -> Result<()> {
+        let base = self.untempered()?;
+        for (place, &(item, _)) in self.places.iter().enumerate() {
+            let scores = &base.scores[base.rows(place)];
+            let sum_logprob = scores.iter().map(|score| score.target_logprob).sum();
+            on(ScoreEvent::Base { item, score: BaseScore { tokens: scores.len(), sum_logprob } })?;
+        }
+        for (layer, variants) in self.variants() {
+            let site = self.engine.spec().head_site(layer);
+            let z = &base.kept.seen[&site]; // [n, head, dim]
+            let mixed = self.model().project(layer, &z.flatten_from(1)?)?; // [n, d_model]
+            for chunk in self.chunks(&variants) {
+                if self.request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                    return Err(EngineError::Interrupted);
+                }
+                self.score_chunk(layer, chunk, (z, &mixed), &base, on)?;
+                for variant in chunk {
+                    let tokens: usize = variant.places.iter().map(|&place| self.places[place].1.ids.len()).sum();
+                    *fired.entry(self.request.heads[variant.head]).or_default() += tokens as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn model(&self) -> &'a dyn CausalLm {
+        self.engine.model()
+    }
+
+    /// The wanted cells by layer, from the last on: branches above cost least and come first.
+    fn variants(&self) -> Vec<(usize, Vec<Variant>)> {
+        let mut layers: BTreeMap<usize, Vec<Variant>> = BTreeMap::new();
+        for (head, lambda) in self.request.cells() {
+            let wanted = |place: &usize| (self.request.wanted)(Cell { item: self.places[*place].0, head, lambda });
+            let places: Vec<usize> = (0..self.places.len()).filter(wanted).collect();
+            if !places.is_empty() {
+                layers.entry(self.request.heads[head].layer).or_default().push(Variant { head, lambda, places });
+            }
+        }
+        layers.into_iter().rev().collect()
+    }
+
+    /// Variants that are read at once: as many as the tokens allow, one at least.
+    fn chunks<'v>(&self, variants: &'v [Variant]) -> Vec<&'v [Variant]> {
+        let tokens = |variant: &Variant| {
+            let start = self.start_of(variant);
+            start + variant.places.iter().map(|&place| self.places[place].1.ids.len() - start).sum::<usize>()
+        };
+        let (mut chunks, mut first, mut sum) = (Vec::new(), 0, 0);
+        for (i, variant) in variants.iter().enumerate() {
+            if i > first && sum + tokens(variant) > self.request.batch_tokens {
+                chunks.push(&variants[first..i]);
+                (first, sum) = (i, 0);
+            }
+            sum += tokens(variant);
+        }
+        chunks.push(&variants[first..]);
+        chunks
+    }
+
+    /// The tokens that a variant reads once for all of its places.
+    fn start_of(&self, variant: &Variant) -> usize {
+        if variant.places.len() > 1 { self.start } else { 0 }
+    }
+
+    /// The ordinary pass over all places, in slots of the same numbers.
+    fn untempered(&self) -> Result<Untempered> {
+        let model = self.model();
+        let span = |(slot, &(_, item)): (usize, &(usize, &Encoded))| Span {
+            slot,
+            start: 0,
+            len: item.ids.len(),
+            row: 0,
+            prompt: item.prompt_len,
+        };
+        let batch = Batch::new(self.places.iter().enumerate().map(span).collect());
+        let ids: Vec<u32> = self.places.iter().flat_map(|(_, item)| item.ids.iter().copied()).collect();
+        let ids = Tensor::from_vec(ids, batch.tokens(), model.device())?;
+        let mut cache = model.new_cache(self.places.len(), self.capacity())?;
+        let layers: BTreeSet<usize> = self.request.heads.iter().map(|at| at.layer).collect();
+        let sites = layers.iter().flat_map(|&layer| {
+            let below = layer.checked_sub(1).map(Site::ResidPost);
+            below.into_iter().chain([model.spec().head_site(layer)])
+        });
+        let mut kept = Kept { sites: sites.collect(), seen: BTreeMap::new(), embedded: model.embed(&ids)? };
+        let hidden = model.forward(&ids, &batch, &mut cache, &mut kept)?;
+        let ranges: Vec<_> = batch.ranges().map(|(_, range)| range).collect();
+        let (mut rows, mut first, mut targets) = (Vec::<u32>::new(), Vec::new(), Vec::new());
+        for ((_, item), range) in self.places.iter().zip(&ranges) {
+            first.push(rows.len());
+            rows.extend(item.scored().map(|token| (range.start + token - 1) as u32));
+            targets.extend(&item.ids[item.scored()]);
+        }
+        let hidden = select(&hidden, rows)?;
+        let scores = model.score(&hidden, &targets, None)?;
+        let log_sum_exp = scores.iter().map(|score| score.log_sum_exp).collect();
+        Ok(Untempered { cache, kept, ranges, hidden, first, scores, log_sum_exp })
+    }
+
+    fn capacity(&self) -> usize {
+        self.places.iter().map(|(_, item)| item.ids.len()).max().unwrap_or(1)
+    }
+
+    /// Scores the variants of one layer that are read at once.
+    fn score_chunk(
+        &self,
+        layer: usize,
+        variants: &[Variant],
+        layer_outputs: (&Tensor, &Tensor),
+        base: &Untempered,
+        on: &mut impl FnMut(ScoreEvent) -> Result<()>,
+    ) -> Result<()> {
+        // Slots: one a cell, then one a variant for the start that its places share.
+        let cells: usize = variants.iter().map(|variant| variant.places.len()).sum();
+        let (mut starts, mut copies, mut rests, mut slot) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (index, variant) in variants.iter().enumerate() {
+            let Variant { head, lambda, ref places } = *variant;
+            let start = self.start_of(variant);
+            let part = |place, tokens, slot| Part { place, tokens, head, lambda, slot };
+            if start > 0 {
+                starts.push(part(places[0], 0..start, cells + index));
+            }
+            for &place in places {
+                if start > 0 {
+                    copies.push((cells + index, slot));
+                }
+                rests.push(part(place, start..self.places[place].1.ids.len(), slot));
+                slot += 1;
+            }
+        }
+        let mut cache = self.model().new_cache(cells + variants.len(), self.capacity())?;
+        let mut outputs = HeadOutputs { group: self, layer, of: layer_outputs, heads: BTreeMap::new() };
+        if !starts.is_empty() {
+            self.branch(&starts, &mut outputs, base, &mut cache)?;
+            copies.into_iter().try_for_each(|(from, to)| cache.copy_slot(from, to))?;
+        }
+        let hidden = self.branch(&rests, &mut outputs, base, &mut cache)?;
+        self.report(&rests, &hidden, base, on)
+    }
+
+    /// Reads parts of places, each under its head and λ, from the layer's output projection on.
+    fn branch(
+        &self,
+        parts: &[Part],
+        outputs: &mut HeadOutputs<'_, '_>,
+        base: &Untempered,
+        cache: &mut Cache,
+    ) -> Result<Tensor> {
+        let (model, layer) = (self.model(), outputs.layer);
+        let below = match layer.checked_sub(1) {
+            Some(below) => &base.kept.seen[&Site::ResidPost(below)],
+            None => &base.kept.embedded,
+        };
+        let (mut ids, mut residual, mut mixed) = (Vec::<u32>::new(), Vec::new(), Vec::new());
+        for part in parts {
+            let first = base.ranges[part.place].start;
+            let packed = first + part.tokens.start..first + part.tokens.end;
+            ids.extend(&self.places[part.place].1.ids[part.tokens.clone()]);
+            residual.push(below.narrow(0, packed.start, packed.len())?);
+            mixed.push(outputs.tempered(part.head, self.request.lambdas[part.lambda], packed)?);
+        }
+        let span = |part: &Part| {
+            let prompt = self.places[part.place].1.prompt_len;
+            Span { slot: part.slot, start: part.tokens.start, len: part.tokens.len(), row: 0, prompt }
+        };
+        let batch = Batch::new(parts.iter().map(span).collect());
+        let ids = Tensor::from_vec(ids, batch.tokens(), model.device())?;
+        let slots: Vec<usize> = parts.iter().map(|part| part.place).collect();
+        let (residual, mixed) = (Tensor::cat(&residual, 0)?, Tensor::cat(&mixed, 0)?);
+        let from = Branch { layer, residual: &residual, mixed: &mixed, cache: &base.cache, slots: &slots };
+        Ok(model.branch(&ids, &from, &batch, cache, &mut ())?)
+    }
+
+    /// Scores the hidden states of parts that end their places, `[n, d_model]`, and reports each cell.
+    fn report(
+        &self,
+        parts: &[Part],
+        hidden: &Tensor,
+        base: &Untempered,
+        on: &mut impl FnMut(ScoreEvent) -> Result<()>,
+    ) -> Result<()> {
+        let (mut rows, mut targets, mut of, mut offset) =
+            (Vec::<u32>::new(), Vec::<u32>::new(), Vec::<usize>::new(), 0);
+        for part in parts {
+            let item = self.places[part.place].1;
+            rows.extend(item.scored().map(|token| (offset + token - 1 - part.tokens.start) as u32));
+            targets.extend(&item.ids[item.scored()]);
+            of.extend(base.rows(part.place));
+            offset += part.tokens.len();
+        }
+        let compared = BaseRows { hidden: &base.hidden, log_sum_exp: &base.log_sum_exp, of: &of };
+        let scores = self.model().score(&select(hidden, rows)?, &targets, Some(compared))?;
+        let mut scores = scores.iter().zip(&of);
+        for part in parts {
+            let (item, encoded) = self.places[part.place];
+            let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0 };
+            for (score, &row) in scores.by_ref().take(encoded.scored().len()) {
+                sum.sum_logprob += score.target_logprob;
+                sum.kl += score.kl;
+                sum.agree += usize::from(score.argmax == base.scores[row].argmax);
+            }
+            let cell = Cell { item, head: part.head, lambda: part.lambda };
+            on(ScoreEvent::Cell { cell, score: sum })?;
+        }
+        Ok(())
+    }
+}
+
+impl Untempered {
+    /// The rows of `hidden` that belong to a place.
+    fn rows(&self, place: usize) -> Range<usize> {
+        self.first[place]..self.first.get(place + 1).copied().unwrap_or(self.scores.len())
+    }
+}
+
+/// What a layer's output projection gives, and what each head has in it.
+struct HeadOutputs<'g, 'a> {
+    group: &'g Group<'a>,
+    layer: usize,
+    /// z `[n, head, dim]`, and the projection of all heads `[n, d_model]`.
+    of: (&'g Tensor, &'g Tensor),
+    /// Each head's share of it, `[n, d_model]`, by index into the request's heads.
+    heads: BTreeMap<usize, Tensor>,
+}
+
+impl HeadOutputs<'_, '_> {
+    /// The projection of these packed tokens with one head at λ.
+    fn tempered(&mut self, head: usize, lambda: f32, packed: Range<usize>) -> Result<Tensor> {
+        let (z, mixed) = self.of;
+        let share = match self.heads.entry(head) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => {
+                let at: HeadRef = self.group.request.heads[head];
+                let z = z.narrow(1, at.head, 1)?.squeeze(1)?.contiguous()?;
+                new.insert(self.group.model().head_output(at, &z)?)
+            }
+        };
+        let part = |x: &Tensor| x.narrow(0, packed.start, packed.len());
+        Ok((part(mixed)? + (part(share)? * f64::from(lambda - 1.0))?)?)
+    }
+}
+
+/// Keeps what branches start from: z, and the residual stream below.
+struct Kept {
+    sites: BTreeSet<Site>,
+    seen: BTreeMap<Site, Tensor>,
+    /// What the first layer reads.
+    embedded: Tensor,
+}
+
+impl Tap for Kept {
+    fn wants(&self, site: Site) -> bool {
+        self.sites.contains(&site)
+    }
+
+    fn at(&mut self, site: Site, x: Tensor) -> candle_core::Result<Tensor> {
+        self.seen.insert(site, x.clone());
+        Ok(x)
+    }
+}
+
+/// Rows of a matrix.
+fn select(x: &Tensor, rows: Vec<u32>) -> candle_core::Result<Tensor> {
+    let count = rows.len();
+    x.index_select(&Tensor::from_vec(rows, count, x.device())?, 0)
+}
+
+/// How many tokens all items begin with, if it is worth reading them once. One before the first scored token stays each
+/// item's own: it is read in the pass whose hidden states are scored.
+fn common_start(places: &[(usize, &Encoded)]) -> usize {
+    let [(_, first), others @ ..] = places else { return 0 };
+    let own = |item: &Encoded| item.scored().start - 1;
+    let most = places.iter().map(|(_, item)| own(item)).min().unwrap_or(0);
+    let same = |item: &Encoded| first.ids[..most].iter().zip(&item.ids).take_while(|(a, b)| a == b).count();
+    let start = others.iter().map(|(_, item)| same(item)).min().unwrap_or(0);
+    if start < SHORTEST_START { 0 } else { start }
+}
