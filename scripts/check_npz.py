@@ -1,4 +1,5 @@
-"""Checks that a features.npz keeps its contract: keys, shapes, types, finite numbers, and a meta that says what it is.
+"""Checks that a features.npz or scores.npz keeps its contract: keys, shapes, types, finite numbers, and a meta that
+says what it is.
 
     python scripts/check_npz.py runs/x/features.npz [--items items.jsonl]
 
@@ -13,7 +14,8 @@ import zipfile
 
 import numpy
 
-META = ["model", "weights_sha256", "dtype", "device", "plan", "site", "version"]
+IDENTITY = ["model", "weights_sha256", "dtype", "device", "version"]
+META = IDENTITY + ["plan", "site"]
 Z = re.compile(r"blocks\.(\d+)\.(?:linear_)?attn\.hook_z")
 
 
@@ -92,7 +94,7 @@ def check_lengths(file, n):
         demand(0 <= a < t, f"row {i}: token_index {a} is not inside its {t} tokens")
 
 
-def check_meta(file):
+def check_meta(file, keys):
     demand("meta" in file, "'meta' is missing")
     text = array(file, "meta", "text", file["meta"].ndim)
     demand(text.size == 1, f"'meta' is {text.size} texts, not one")
@@ -101,7 +103,7 @@ def check_meta(file):
     except json.JSONDecodeError as error:
         raise Wrong(f"'meta' is not JSON: {error}") from None
     demand(isinstance(meta, dict), "'meta' is not a JSON object")
-    missing = [key for key in META if key not in meta]
+    missing = [key for key in keys if key not in meta]
     demand(not missing, f"'meta' lacks {', '.join(missing)}")
     digest = meta["weights_sha256"]
     hexadecimal = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
@@ -133,6 +135,37 @@ def check_items(ids, labels, items):
         demand(found == expected, f"row {i} is id, label {found}, the item is {expected}")
 
 
+def check_scores(file):
+    """A causal map: tables [head, lambda, item], sums and what they are a token. Returns ids, labels and summary."""
+    delta = array(file, "delta_logprob", "f32", 3)
+    heads, lambdas, n = delta.shape
+    table = {"delta_logprob": delta}
+    for key in ["delta_logprob_per_token", "kl", "kl_per_token", "agreement"]:
+        table[key] = array(file, key, "f32", 3)
+        demand(table[key].shape == delta.shape, f"'{key}' has shape {list(table[key].shape)}, not {list(delta.shape)}")
+    for key, kind, size in [("tokens", "int", n), ("base_logprob", "f32", n), ("lambda", "f32", lambdas)] + [
+        (key, kind, heads) for key, kind in [("head_name", "text"), ("head_layer", "int"), ("head_index", "int")]
+    ]:
+        table[key] = array(file, key, kind, 1)
+        demand(len(table[key]) == size, f"'{key}' has {len(table[key])} entries, not {size}")
+    demand((table["tokens"] > 0).all(), "an item has no scored token")
+    demand((table["kl"] >= 0).all(), "'kl' is negative")
+    demand(((table["agreement"] >= 0) & (table["agreement"] <= 1)).all(), "'agreement' is no share")
+    demand((table["base_logprob"] <= 0).all(), "'base_logprob' is positive")
+    for key in ["delta_logprob", "kl"]:
+        off = numpy.abs(table[key] / table["tokens"] - table[f"{key}_per_token"]).max()
+        demand(off <= 1e-6 * max(1.0, numpy.abs(table[key]).max()), f"'{key}_per_token' is off by {off}")
+    for i, (name, layer, index) in enumerate(zip(*(table[k].tolist() for k in ("head_name", "head_layer", "head_index")))):
+        demand(name in (f"L{layer}H{index}", f"L{layer}V{index}"), f"head {i} is {name}, not of layer {layer}, {index}")
+    untouched = table["lambda"] == 1.0
+    for key, value in [("delta_logprob", 0.0), ("kl", 0.0), ("agreement", 1.0)]:
+        demand((table[key][:, untouched] == value).all(), f"'{key}' is not {value} at lambda 1")
+    ids, labels = (rows(array(file, key, "text", 1), n, key).tolist() for key in ("id", "label"))
+    meta = check_meta(file, IDENTITY)
+    summary = f"{heads} heads, {lambdas} lambda, {n} items, {meta['model']} {meta['dtype']} {meta['device']}"
+    return ids, labels, summary
+
+
 def check(path, items=None):
     """Returns the summary line, or raises Wrong."""
     try:
@@ -141,6 +174,11 @@ def check(path, items=None):
         raise Wrong(f"numpy cannot open it: {error}") from None
     demand(isinstance(file, numpy.lib.npyio.NpzFile), "it is no npz archive")
     with file:
+        if "delta_logprob" in file:
+            ids, labels, summary = check_scores(file)
+            if items is not None:
+                check_items(ids, labels, read_items(items))
+            return summary
         n, d = array(file, "h_last", "f32", 2).shape
         layers = check_layers(file, n, d)
         slots = check_heads(file, n)
@@ -149,7 +187,7 @@ def check(path, items=None):
         ids, labels = (rows(array(file, key, "text", 1), n, key).tolist() for key in ("id", "label"))
         demand(len(set(ids)) == n, "an id stands there twice")
         check_lengths(file, n)
-        meta = check_meta(file)
+        meta = check_meta(file, META)
     if items is not None:
         check_items(ids, labels, read_items(items))
     parts = [f"{n} items", f"d_model {d}", f"{layers} layers", f"{len(slots)} slots", f"{z} layers of z"]

@@ -18,6 +18,7 @@ mod hub;
 mod laws;
 mod layering;
 mod real;
+mod score;
 mod shapes;
 mod sites;
 mod text;

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Attribute(Attribute),
     /// Generate for every prompt, λ and head set
     Sweep(Sweep),
+    /// The causal map: what tempering each head does to the probability of recorded responses, with a report
+    Score(Score),
     /// All of an experiment from one TOML file; goes on where it stopped
     Run(Run),
     /// Write λ into the weights, as an ordinary checkpoint for other engines
@@ -354,6 +356,45 @@ pub(crate) struct Sweep {
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) max_rows: usize,
     /// The outcomes as JSON on stdout instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper score`
+#[derive(ClapArgs)]
+pub(crate) struct Score {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
+    #[arg(long, default_value = "all")]
+    pub(crate) heads: String,
+    /// λ values
+    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    pub(crate) lambda: Vec<f32>,
+    /// The directory to write; a second run computes only what is missing in it
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Label of a first cohort to compare with a second; d > 0 means Δ is higher in it
+    #[arg(long, requires = "b")]
+    pub(crate) a: Option<String>,
+    /// Label of the second cohort
+    #[arg(long, requires = "a")]
+    pub(crate) b: Option<String>,
+    /// Recompute everything for every head and λ: slow, the oracle
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How often signs are flipped, and labels shuffled, for the nulls
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) shuffles: usize,
+    /// Seed of flips and shuffles
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Tokens that are read at once
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub(crate) batch_tokens: usize,
+    /// The map as JSON on stdout instead of tables
     #[arg(long)]
     pub(crate) json: bool,
 }

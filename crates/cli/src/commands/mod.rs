@@ -8,5 +8,6 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod run;
+pub(crate) mod score;
 pub(crate) mod sweep;
 pub(crate) mod verify;

@@ -175,7 +175,7 @@ fn examples(examples: &[Example]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         attribution::{Attribution, Disposition},
@@ -221,7 +221,8 @@ mod tests {
         assert!(open.is_empty(), "left open: {open:?}");
     }
 
-    fn assert_sound(html: &str) {
+    /// Well-formed, escaped, without bare floats, and nothing is loaded.
+    pub(in crate::report) fn assert_sound(html: &str) {
         let html = &html.replace(SCRIPT, "");
         assert_balanced(html);
         assert!(!html.contains("NaN") && !html.contains(">inf"), "a bare float");

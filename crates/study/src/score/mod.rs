@@ -7,6 +7,8 @@ mod scores;
 mod table;
 
 pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};
+#[cfg(test)]
+pub(crate) use map::{Nulls, map};
 pub use row::ScoreRow;
 pub use run::{ScoreRun, score_run};
 pub use scores::Scores;

@@ -111,3 +111,96 @@ fn cohorts(out: &mut String, map: &ScoreMap, contrast: &Contrast) {
     }
     out.push_str("</section>");
 }
+
+#[cfg(test)]
+mod tests {
+    use headtemper_hook::HeadRef;
+
+    use super::*;
+    use crate::{
+        Cohort,
+        report::html::tests::assert_sound,
+        score::{Nulls, map},
+    };
+
+    const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror='a'>&\"";
+
+    /// Made-up scores: head 0 loses much on every item, and the second cohort more; the others are next to nothing.
+    fn scores(items: usize, heads: &[HeadRef]) -> Scores {
+        let lambdas = vec![0.0, 0.5];
+        let cells = heads.len() * lambdas.len();
+        let noise = |i: usize| ((i * 7919) % 101) as f64 / 1000.0 - 0.05;
+        let delta = |cell: usize, item: usize| match cell / 2 {
+            0 => -8.0 - (item % 2) as f64 * 6.0 + noise(cell + item),
+            _ => noise(cell * 31 + item * 17),
+        };
+        let each = |f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+            (0..cells).flat_map(|cell| (0..items).map(move |item| (cell, item))).map(|(c, i)| f(c, i)).collect()
+        };
+        Scores {
+            heads: heads.to_vec(),
+            lambdas,
+            ids: (0..items).map(|i| format!("{HOSTILE}{i}")).collect(),
+            labels: (0..items).map(|i| if i % 2 == 0 { "<i>".to_owned() } else { HOSTILE.to_owned() }).collect(),
+            tokens: (0..items).map(|i| 10 + i).collect(),
+            base: vec![-20.0; items],
+            delta: each(&delta),
+            kl: each(&|cell, item| delta(cell, item).abs() / 2.0),
+            agree: vec![9; cells * items],
+        }
+    }
+
+    fn page(scores: &Scores, columns: &[usize], shuffles: usize, contrast: bool) -> String {
+        let rows = |rest: usize| (0..scores.ids.len()).filter(|i| i % 2 == rest).collect();
+        let cohorts = [("<i>", 0), (HOSTILE, 1)].map(|(name, rest)| Cohort { name: name.into(), rows: rows(rest) });
+        let nulls = Nulls { shuffles, seed: 3 };
+        let map = map(scores, HOSTILE, columns.to_vec(), contrast.then_some(&cohorts), nulls);
+        let facts = [("command".to_owned(), HOSTILE.to_owned())];
+        let counts = [("<i>".to_owned(), 5), (HOSTILE.to_owned(), 5)];
+        let html = render(&Page { map: &map, scores, counts: &counts, facts: &facts });
+        assert_sound(&html);
+        html
+    }
+
+    #[test]
+    fn a_head_that_matters_is_called_and_noise_is_not() {
+        let heads = [HeadRef::query(0, 0), HeadRef::query(0, 1), HeadRef::value(2, 0)];
+        let html = page(&scores(12, &heads), &[2, 0, 1], 500, true);
+        assert!(html.contains("1 of 3 heads moves the responses&#39; log-probability: L0H0"), "{html}");
+        assert!(html.contains("heads, counted at each λ, tell") && html.contains("most of all L0H0"));
+        assert!(html.contains("Underlined: gated delta nets") && html.contains("L2V0"));
+        assert_eq!(html.matches(r#"class="outline""#).count(), 2 + 2, "one head at two λ, in two maps");
+        assert_eq!(html.matches("<svg").count(), 2 * 3 + 2);
+    }
+
+    #[test]
+    fn without_an_effect_no_head_stands_out() {
+        let heads = [HeadRef::query(0, 1), HeadRef::query(0, 2)];
+        let mut scores = scores(12, &heads);
+        let noise = scores.delta[2 * 12..].to_vec();
+        scores.delta = [noise.clone(), noise].concat();
+        let html = page(&scores, &[3], 500, true);
+        assert!(html.contains("No head stands out") && html.contains("No head tells"), "{html}");
+        assert!(html.contains("Struck through: not scored") && !html.contains(r#"class="outline""#));
+    }
+
+    #[test]
+    fn too_little_to_tell_is_no_verdict() {
+        let heads = [HeadRef::query(0, 0)];
+        assert!(page(&scores(4, &heads), &[1], 500, false).contains("No verdict: with 4 items and all 7 sign flips"));
+        assert!(page(&scores(1, &heads), &[1], 500, false).contains("No verdict"));
+        let html = page(&scores(9, &heads), &[1], 0, true);
+        assert!(html.contains("No verdict: no sign was flipped") && html.contains("labels were not shuffled"));
+    }
+
+    #[test]
+    fn no_number_at_all_does_no_harm() {
+        let heads = [HeadRef::query(0, 0), HeadRef::query(0, 1)];
+        for hole in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, 0.0] {
+            let mut scores = scores(9, &heads);
+            scores.delta.fill(hole);
+            scores.kl.fill(hole);
+            page(&scores, &[2], 50, true);
+        }
+    }
+}
