@@ -160,8 +160,11 @@ impl Work<'_> {
         request: &ScoreRequest<'_>,
         on: impl FnMut(ScoreEvent) -> headtemper_engine::Result<()>,
     ) -> headtemper_engine::Result<HeadTokens> {
-        // Both ways are the plain one until there is a faster: `self.settings.plain` decides here, and nowhere else.
-        self.engine.score_plain(self.encoded, request, on)
+        if self.settings.plain {
+            self.engine.score_plain(self.encoded, request, on)
+        } else {
+            self.engine.score(self.encoded, request, on)
+        }
     }
 
     /// The rows as a table; Δ is taken within a row, so that both sides come from one run.
