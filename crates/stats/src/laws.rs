@@ -3,8 +3,8 @@
 //! Seeded, so that they never flicker; the bounds are four standard errors, so that another seed would pass as well.
 
 use crate::{
-    CONFIDENCE, Columns, Interval, Projector, Random, Shuffles, Tail, cohen_d, max_abs, max_p_values, mean, p_value,
-    paired_shares, paired_t, sign_flip,
+    CONFIDENCE, Columns, Interval, Projector, Random, Shuffles, SignFlips, Tail, cohen_d, max_abs, max_p_values, mean,
+    p_value, paired_shares, paired_t, sign_flip_test,
 };
 
 const SHUFFLES: usize = 199;
@@ -21,7 +21,7 @@ pub(crate) fn normal_table(seed: u64, items: usize, sds: &[f64]) -> Vec<f64> {
 }
 
 /// Mean, share up to .05 and distance from the uniform distribution, each within four standard errors.
-fn assert_uniform(mut p: Vec<f64>) {
+pub(crate) fn assert_uniform(mut p: Vec<f64>) {
     let n = p.len() as f64;
     let share = p.iter().filter(|&&p| p <= 0.05).count() as f64 / n;
     assert!((mean(&p) - 0.5).abs() < 4.0 * (1.0 / 12.0 / n).sqrt(), "mean {}", mean(&p));
@@ -154,12 +154,6 @@ fn intervals_of_means_hold_the_truth_as_often_as_they_say() {
     assert!((CONFIDENCE - 0.03..CONFIDENCE + 0.02).contains(&held), "{held}");
 }
 
-#[test]
-fn sign_flip_p_is_uniform_without_effect() {
-    let p = |set: u64| sign_flip(&normal_table(700 + set, 18, &[1.0]), 1, SHUFFLES, set).p[0];
-    assert_uniform((0..500).map(p).collect());
-}
-
 /// Twelve arms beside one reference, all of them right as often: the arms share the reference's errors, and few are
 /// wrong, so that a row is not as likely as its negative. It must not find more than it says.
 #[test]
@@ -174,7 +168,7 @@ fn the_family_of_arms_with_one_reference_finds_no_more_than_it_says() {
                 [(); 12].map(|()| hit() - reference)
             };
             let table: Vec<f64> = (0..items).flat_map(row).collect();
-            let p = sign_flip(&table, 12, SHUFFLES, set).p_max;
+            let p = sign_flip_test(&table, 12, &SignFlips::new(items, SHUFFLES, set)).p_max;
             usize::from(p.into_iter().fold(1.0, f64::min) <= 0.05)
         };
         let share = (0..sets).map(found).sum::<usize>() as f64 / sets as f64;
