@@ -13,6 +13,7 @@ mod legend;
 mod measure;
 mod sweep;
 mod sweep_chart;
+mod sweep_map;
 mod table;
 mod text;
 mod verdict;
