@@ -335,9 +335,15 @@ pub(crate) struct Sweep {
     /// Each listed head alone, instead of a set together
     #[arg(long)]
     pub(crate) each: bool,
-    /// λ values; one listed twice is a control
+    /// λ values. 1 is the untouched model and always there; listed twice it is a control as well
     #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
     pub(crate) lambda: Vec<f32>,
+    /// Random head sets of the same size beside each set, at every λ but 1
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) random_sets: usize,
+    /// Which random head sets
+    #[arg(long, default_value_t = 0, requires = "random_sets")]
+    pub(crate) random_seed: u64,
     /// The directory to write
     #[arg(long)]
     pub(crate) out: PathBuf,

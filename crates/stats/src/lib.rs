@@ -8,6 +8,7 @@
 mod direction;
 mod effect;
 mod fdr;
+mod paired;
 mod permute;
 mod random;
 mod signflip;
@@ -24,6 +25,7 @@ mod laws;
 pub use direction::{Direction, Projector, naive_direction};
 pub use effect::{cohen_d, hedges_g};
 pub use fdr::benjamini_hochberg;
+pub use paired::{CONFIDENCE, Interval, paired_shares, paired_t};
 pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};
 pub use random::Random;
 pub use signflip::{SignFlipTest, SignFlips, mean_t_interval, sign_flip_test};

@@ -37,7 +37,7 @@ pub fn welch_t(a: &[f64], b: &[f64]) -> Welch {
 
 /// P(|T| >= |t|) for Student's t with `df` degrees of freedom, as a regularised incomplete beta (Abramowitz and
 /// Stegun 26.5.27), from the side where its argument is small: near 1 the rounding of the argument would show.
-fn two_sided_p(t: f64, df: f64) -> f64 {
+pub(crate) fn two_sided_p(t: f64, df: f64) -> f64 {
     let square = t * t;
     if !square.is_finite() || df.is_nan() {
         return f64::NAN;

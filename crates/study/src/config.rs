@@ -139,8 +139,14 @@ pub struct SweepConfig {
     /// Each head alone, instead of all together.
     #[serde(default)]
     pub each: bool,
-    /// The λ of the arms; a λ listed twice is a control.
+    /// The λ of the arms. 1 is the untouched model and always there; listed twice it is a control as well.
     pub lambdas: Vec<f32>,
+    /// Random head sets of the same size beside each set.
+    #[serde(default)]
+    pub random_sets: usize,
+    /// Which ones.
+    #[serde(default)]
+    pub random_seed: u64,
 }
 
 impl Experiment {

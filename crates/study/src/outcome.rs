@@ -1,19 +1,60 @@
 //! What a sweep did to the answers, arm by arm.
 
+use headtemper_engine::FinishReason;
+use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{Item, Judge, Row};
-use headtemper_engine::FinishReason;
+use crate::{Item, Judge, Role, Row, tables::number};
+
+/// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
+/// or lose its hedge, and is as long as the limit.
+pub const UNEQUAL_TRUNCATION: f64 = 0.02;
+
+/// All that a sweep found: `sweep.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// `sweep/v1`.
+    pub schema: String,
+    /// The limit on new tokens.
+    pub max_new_tokens: usize,
+    /// How many items every arm answered, once a seed.
+    pub items: usize,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// What the p-values are made from.
+    pub flips: Flips,
+    /// What another seed alone moves in the reference; null for one seed.
+    pub seed_floor: Option<SeedFloor>,
+    /// One entry a head set, in the order asked for.
+    pub tables: Vec<SweepTable>,
+    /// The arms of the random head sets.
+    pub random: Vec<ArmOutcome>,
+}
+
+/// The sign flips behind the p-values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flips {
+    /// How many at most; fewer items that differ have fewer, and then all are tried.
+    pub at_most: usize,
+    /// Their seed.
+    pub seed: u64,
+    /// How many arms the family-wise p-values are corrected for.
+    pub family: usize,
+}
 
 /// The outcomes of a sweep over one set of heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepTable {
-    /// The heads, such as `L7H6 L20H3`.
+    /// The heads, such as `L7H6 L20H3`; long sets by number and content.
     pub set: String,
+    /// The heads.
+    pub heads: Vec<HeadRef>,
     /// The limit on new tokens.
     pub max_new_tokens: usize,
-    /// One entry an arm, in the order asked for.
+    /// The reference, the controls, and the set at every λ in the order asked for.
     pub arms: Vec<ArmOutcome>,
+    /// What random sets of the same size do at each λ; none if none were asked for.
+    pub bands: Vec<Band>,
 }
 
 /// The outcomes of one arm. Shares are of all its answers; what cannot be judged is null.
@@ -21,69 +62,261 @@ pub struct SweepTable {
 pub struct ArmOutcome {
     /// The arm's name.
     pub variant: String,
+    /// What it is for.
+    pub role: Role,
     /// λ of the tempered heads.
     pub lambda: f64,
-    /// Whether it is the second λ = 1.
-    pub control: bool,
     /// Answers.
     pub n: usize,
     /// Share of correct answers among the items that have accepted answers.
-    #[serde(deserialize_with = "crate::tables::number")]
+    #[serde(deserialize_with = "number")]
     pub accuracy: f64,
     /// Share of answers without a hedge.
-    #[serde(deserialize_with = "crate::tables::number")]
+    #[serde(deserialize_with = "number")]
     pub assertion_rate: f64,
     /// Assertion rate among wrong answers minus among right ones.
     pub assertion_asymmetry: Option<f64>,
     /// Mean length in tokens.
+    #[serde(deserialize_with = "number")]
     pub mean_tokens: f64,
+    /// Log-probability of a token in nats, under the model as tempered, averaged over all tokens.
+    #[serde(deserialize_with = "number")]
+    pub mean_logprob: f64,
     /// Share of answers that were cut off.
+    #[serde(deserialize_with = "number")]
     pub truncated: f64,
-    /// Share of answers that differ from those of the first λ = 1 arm.
-    #[serde(deserialize_with = "crate::tables::number")]
+    /// Share of answers that differ from the reference's.
+    #[serde(deserialize_with = "number")]
     pub changed: f64,
+    /// Why it is not compared with the reference, if it is not.
+    pub withheld: Option<String>,
+    /// What it differs by from the reference, item by item.
+    pub difference: PerOutcome<Option<Difference>>,
 }
 
-/// Judges the rows of one arm. `reference` are the first λ = 1 arm's rows, in the same order.
-pub(crate) fn outcome(
-    (variant, lambda, control): (&str, f64, bool),
-    items: &[&Item],
-    rows: &[&Row],
-    reference: Option<&[&Row]>,
-    judge: Option<&Judge>,
-) -> ArmOutcome {
-    let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
-    let n = rows.len();
-    let verdicts: Vec<_> = match judge {
-        None => Vec::new(),
-        Some(judge) => rows.iter().zip(items).map(|(row, item)| judge.judge(&row.response, &item.gold)).collect(),
-    };
-    let gold = Judge::new(std::iter::empty());
-    let graded: Vec<bool> = rows
-        .iter()
-        .zip(items)
-        .filter(|(_, item)| !item.gold.is_empty())
-        .map(|(row, item)| gold.judge(&row.response, &item.gold).correct)
-        .collect();
-    let asserted = |right: bool| {
-        let of: Vec<_> =
-            verdicts.iter().zip(items).filter(|(v, item)| !item.gold.is_empty() && v.correct == right).collect();
-        (!of.is_empty()).then(|| share(of.iter().filter(|(v, _)| !v.hedged).count(), of.len()))
-    };
-    let assertion_asymmetry = asserted(false).zip(asserted(true)).map(|(wrong, right)| wrong - right);
-    let changed = reference.map(|reference| {
-        rows.iter().zip(reference).filter(|(row, other)| row.response_ids != other.response_ids).count()
-    });
-    ArmOutcome {
-        variant: variant.into(),
-        lambda,
-        control,
-        n,
-        accuracy: share(graded.iter().filter(|&&right| right).count(), graded.len()),
-        assertion_rate: share(verdicts.iter().filter(|v| !v.hedged).count(), verdicts.len()),
-        assertion_asymmetry,
-        mean_tokens: rows.iter().map(|row| row.n_tokens as f64).sum::<f64>() / n.max(1) as f64,
-        truncated: share(rows.iter().filter(|row| row.finish_reason == FinishReason::Length).count(), n),
-        changed: changed.map_or(f64::NAN, |changed| share(changed, n)),
+/// A difference to the reference: the items are the units, the seeds of an item being averaged first.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Items that can be compared.
+    pub items: usize,
+    /// Those of them that differ.
+    pub differing: usize,
+    /// Mean difference.
+    pub mean: f64,
+    /// Lower end of its 95 % interval; null where there is none, since no item differs, or all by the same.
+    #[serde(deserialize_with = "number")]
+    pub low: f64,
+    /// Upper end of it.
+    #[serde(deserialize_with = "number")]
+    pub high: f64,
+    /// Sign-flip p, for this arm alone.
+    #[serde(deserialize_with = "number")]
+    pub p: f64,
+    /// The same corrected for every tempered arm of the sweep.
+    pub p_max: Option<f64>,
+    /// Share of the random sets at this λ, the set itself counted among them, that differ as much.
+    pub p_random: Option<f64>,
+}
+
+/// Something for each outcome that arms are compared by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerOutcome<T> {
+    /// For the share of correct answers.
+    pub accuracy: T,
+    /// For the share of answers without a hedge.
+    pub assertion_rate: T,
+    /// For the length in tokens.
+    pub mean_tokens: T,
+}
+
+/// An outcome that arms are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The share of correct answers.
+    Accuracy,
+    /// The share of answers without a hedge.
+    AssertionRate,
+    /// The length in tokens.
+    MeanTokens,
+}
+
+impl Compared {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accuracy, Self::AssertionRate, Self::MeanTokens];
+
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::AssertionRate => "assertion_rate",
+            Self::MeanTokens => "mean_tokens",
+        }
     }
+
+    /// Whether it is a share of answers, told in percent; otherwise a number of tokens.
+    pub fn is_share(self) -> bool {
+        self != Self::MeanTokens
+    }
+}
+
+impl<T> PerOutcome<T> {
+    /// One for each.
+    pub fn from_fn(mut of: impl FnMut(Compared) -> T) -> Self {
+        let [accuracy, assertion_rate, mean_tokens] = Compared::ALL.map(&mut of);
+        Self { accuracy, assertion_rate, mean_tokens }
+    }
+
+    /// The one of an outcome.
+    pub fn of(&self, which: Compared) -> &T {
+        match which {
+            Compared::Accuracy => &self.accuracy,
+            Compared::AssertionRate => &self.assertion_rate,
+            Compared::MeanTokens => &self.mean_tokens,
+        }
+    }
+
+    /// The one of an outcome, to be changed.
+    pub fn of_mut(&mut self, which: Compared) -> &mut T {
+        match which {
+            Compared::Accuracy => &mut self.accuracy,
+            Compared::AssertionRate => &mut self.assertion_rate,
+            Compared::MeanTokens => &mut self.mean_tokens,
+        }
+    }
+}
+
+/// What random head sets of one size do at one λ.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// λ of the random sets.
+    pub lambda: f64,
+    /// How many there are.
+    pub sets: usize,
+    /// How many of them can be compared.
+    pub compared: usize,
+    /// The lowest and the highest of their mean differences to the reference.
+    pub range: PerOutcome<Option<(f64, f64)>>,
+}
+
+/// What another seed alone moves: answers of the reference under one seed against those under another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeedFloor {
+    /// Pairs of seeds.
+    pub pairs: usize,
+    /// Share of answers that differ, averaged over the pairs.
+    pub changed: f64,
+    /// The largest |difference| of two seeds' means.
+    pub largest: PerOutcome<Option<f64>>,
+}
+
+impl Outcomes {
+    /// The arms of all sets, each once: the reference and the controls stand before the others.
+    pub fn arms(&self) -> impl Iterator<Item = (&SweepTable, &ArmOutcome)> {
+        let all = self.tables.iter().enumerate().flat_map(|(index, table)| {
+            table.arms.iter().filter(move |arm| index == 0 || arm.role == Role::Tempered).map(move |arm| (table, arm))
+        });
+        all.filter(|(_, arm)| arm.role != Role::Random)
+    }
+
+    /// The control, if there is one.
+    pub fn control(&self) -> Option<&ArmOutcome> {
+        self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Control)
+    }
+
+    /// What a reader must know before the numbers.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.control().is_none() {
+            warnings.push(
+                "there is no control arm, so what rounding and batching alone move is unknown; list lambda 1 twice"
+                    .to_string(),
+            );
+        }
+        let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);
+        if let Some(worst) = cut.reduce(|worst, arm| if arm.truncated > worst.truncated { arm } else { worst }) {
+            warnings.push(format!(
+                "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens; a cut-off answer can look wrong, or \
+                 lose its hedge",
+                100.0 * worst.truncated,
+                worst.variant,
+                self.max_new_tokens
+            ));
+        }
+        let withheld: Vec<_> = self.arms().map(|(_, arm)| arm).chain(&self.random).collect();
+        let withheld: Vec<_> = withheld.into_iter().filter_map(|arm| Some((arm, arm.withheld.as_ref()?))).collect();
+        if let Some((arm, why)) = withheld.first() {
+            let more = match withheld.len() - 1 {
+                0 => String::new(),
+                n => format!(", and {n} more"),
+            };
+            warnings.push(format!("not compared, unequal truncation: {} ({why}){more}", arm.variant));
+        }
+        warnings
+    }
+}
+
+/// The values that arms are compared by: one an item, averaged over the seeds; NaN where it cannot be judged.
+pub(crate) type Values = PerOutcome<Vec<f64>>;
+
+/// The numbers of one arm by itself, `[seed * items + item]`, and its values for the comparison. `reference` are the
+/// reference's rows, in the same order.
+pub(crate) fn outcome(
+    (variant, lambda, role): (&str, f64, Role),
+    items: &[Item],
+    rows: &[Row],
+    reference: Option<&[Row]>,
+    judge: Option<&Judge>,
+) -> (ArmOutcome, Values) {
+    let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
+    let gold = Judge::new(std::iter::empty());
+    let asked = || rows.iter().zip(items.iter().cycle());
+    let right: Vec<Option<bool>> = asked()
+        .map(|(row, item)| (!item.gold.is_empty()).then(|| gold.judge(&row.response, &item.gold).correct))
+        .collect();
+    let asserted: Vec<Option<bool>> =
+        asked().map(|(row, item)| judge.map(|judge| !judge.judge(&row.response, &item.gold).hedged)).collect();
+    let rate = |hits: &mut dyn Iterator<Item = bool>| {
+        let (mut of, mut held) = (0, 0);
+        hits.for_each(|hit| (of, held) = (of + 1, held + usize::from(hit)));
+        share(held, of)
+    };
+    let asserted_where = |wanted: bool| {
+        let hits = right.iter().zip(&asserted).filter(|&(&right, _)| right == Some(wanted));
+        let rate = rate(&mut hits.filter_map(|(_, &asserted)| asserted));
+        rate.is_finite().then_some(rate)
+    };
+    let tokens: usize = rows.iter().map(|row| row.n_tokens).sum();
+    let logprob: f64 = rows.iter().map(|row| row.sum_logprob).sum();
+    let changed = |reference: &[Row]| {
+        rows.iter().zip(reference).filter(|(row, other)| row.response_ids != other.response_ids).count()
+    };
+    let number = |hit: &Option<bool>| hit.map_or(f64::NAN, |hit| f64::from(u8::from(hit)));
+    let values = PerOutcome {
+        accuracy: by_item(right.iter().map(number), items.len()),
+        assertion_rate: by_item(asserted.iter().map(number), items.len()),
+        mean_tokens: by_item(rows.iter().map(|row| row.n_tokens as f64), items.len()),
+    };
+    let arm = ArmOutcome {
+        variant: variant.into(),
+        role,
+        lambda,
+        n: rows.len(),
+        accuracy: rate(&mut right.iter().flatten().copied()),
+        assertion_rate: rate(&mut asserted.iter().flatten().copied()),
+        assertion_asymmetry: asserted_where(false).zip(asserted_where(true)).map(|(wrong, right)| wrong - right),
+        mean_tokens: if rows.is_empty() { f64::NAN } else { tokens as f64 / rows.len() as f64 },
+        mean_logprob: if tokens == 0 { f64::NAN } else { logprob / tokens as f64 },
+        truncated: rate(&mut rows.iter().map(|row| row.finish_reason == FinishReason::Length)),
+        changed: reference.map_or(f64::NAN, |reference| share(changed(reference), rows.len())),
+        withheld: None,
+        difference: PerOutcome::default(),
+    };
+    (arm, values)
+}
+
+/// Means over the seeds of values in the order `[seed * items + item]`.
+fn by_item(values: impl Iterator<Item = f64>, items: usize) -> Vec<f64> {
+    let values: Vec<f64> = values.collect();
+    let seeds = values.len() as f64 / items.max(1) as f64;
+    (0..items.min(values.len())).map(|item| values.iter().skip(item).step_by(items).sum::<f64>() / seeds).collect()
 }

@@ -3,26 +3,29 @@
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 use headtemper_engine::{Encoded, Engine, FinishReason, HeadsWanted};
+use headtemper_hook::HeadRef;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Arm, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Progress, Result, Row, RowLog, RunDir, StudyError,
-    SweepConfig, SweepOptions, arms, attribute,
+    Arm, ArmsWanted, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Progress, Result, Row, RowLog, RunDir,
+    StudyError, SweepConfig, SweepOptions, arms, attribute,
     attribution::Attribution,
     capture::{capture_encoded, encode, prompts},
     cohort::{cohorts_of, label_counts, labels},
     digest::digest,
+    examples::examples,
     files::{read_json, write_json, write_text},
     head_set,
     heads::top,
-    outcome::SweepTable,
+    outcome::Outcomes,
     read_items,
-    report::{self, Example, Page},
+    report::{self, Page},
     results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
     sweep,
-    sweep::tables_of,
-    tables::{heads_markdown, sweep_markdown},
+    sweep_files::{Answered, fired, write_outcomes},
+    sweep_markdown,
+    tables::heads_markdown,
 };
 
 /// What a run ends with.
@@ -49,8 +52,8 @@ struct Study<'a> {
     facts: Vec<(String, String)>,
 }
 
-/// The rows of every arm, by item.
-type ArmRows = Vec<(Arm, Vec<Row>)>;
+/// What a sweep ends with: its outcomes, its arms, and their rows, `[arm][item]`.
+type Swept = (Outcomes, Vec<Arm>, Vec<Vec<Row>>);
 
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
 #[derive(Serialize)]
@@ -103,13 +106,14 @@ pub fn run(
         cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
     }
     if let Some(config) = &experiment.sweep {
-        match top_of(config)? {
-            Some(count) if (1..=engine.spec().slots().len()).contains(&count) => {}
-            Some(_) => {
-                return Err(no_such_heads(config, &format!("the model has {} heads", engine.spec().slots().len())));
-            }
-            None => drop(head_set(&config.heads, engine.spec())?),
-        }
+        let slots = engine.spec().slots();
+        let heads = match top_of(config)? {
+            // Which ones is not known yet, but how many.
+            Some(count) if (1..=slots.len()).contains(&count) => slots[..count].to_vec(),
+            Some(_) => return Err(no_such_heads(config, &format!("the model has {} heads", slots.len()))),
+            None => head_set(&config.heads, engine.spec())?,
+        };
+        arms_of(config, heads, &slots)?;
     }
     let mut run = RunDir::open(dir, "run", &key)?;
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
@@ -120,8 +124,8 @@ pub fn run(
 
     let base = study.generate(&mut items, progress)?;
     let attribution = study.attribute(&items, &base, progress)?;
-    let (tables, arm_rows) = study.sweep(&items, &attribution, progress)?;
-    study.report(&items, &attribution, tables.as_ref(), &arm_rows)
+    let swept = study.sweep(&items, &attribution, progress)?;
+    study.report(&items, &attribution, swept.as_ref())
 }
 
 impl<'a> Study<'a> {
@@ -219,29 +223,28 @@ impl<'a> Study<'a> {
         Ok(attribution)
     }
 
-    /// Generates under every arm. Returns the outcomes and the rows, `[arm][item]`.
+    /// Generates under every arm.
     fn sweep(
         &mut self,
         items: &[Item],
         attribution: &Attribution,
         progress: &mut dyn Progress,
-    ) -> Result<(Option<Vec<SweepTable>>, ArmRows)> {
-        let Some(config) = &self.experiment.sweep else { return Ok((None, Vec::new())) };
-        let heads = self.swept(config, attribution)?;
-        let sets = if config.each { heads.iter().map(|&at| vec![at]).collect() } else { vec![heads] };
-        let arms = arms(&sets, &config.lambdas)?;
+    ) -> Result<Option<Swept>> {
+        let Some(config) = &self.experiment.sweep else { return Ok(None) };
+        let arms = arms_of(config, self.swept(config, attribution)?, &self.engine.spec().slots())?;
         let options = self.options();
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, self.engine.spec())?;
-        let tables = tables_of(items, &arms, &rows, self.judge.as_ref(), options.max_new_tokens);
-        write_json(&self.run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
+        let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);
+        let answered = Answered { items, arms: &arms, rows: &rows, judge, max_new_tokens };
+        let outcomes = write_outcomes(&self.run, &answered)?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         let fired = self.run.fired("sweep", &fired);
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
-        Ok((Some(tables), arms.into_iter().zip(rows).collect()))
+        Ok(Some((outcomes, arms, rows)))
     }
 
-    fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<headtemper_hook::HeadRef>> {
+    fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<HeadRef>> {
         match top_of(config)? {
             Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
             None => head_set(&config.heads, self.engine.spec()),
@@ -249,13 +252,8 @@ impl<'a> Study<'a> {
     }
 
     /// Writes the reports and says what the run found.
-    fn report(
-        mut self,
-        items: &[Item],
-        attribution: &Attribution,
-        tables: Option<&Vec<SweepTable>>,
-        arms: &[(Arm, Vec<Row>)],
-    ) -> Result<Outcome> {
+    fn report(mut self, items: &[Item], attribution: &Attribution, swept: Option<&Swept>) -> Result<Outcome> {
+        let outcomes = swept.map(|(outcomes, ..)| outcomes);
         let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
         let mut check_failed = false;
         let (least, compared) = (self.experiment.attribute.min_cohort, &attribution.dispositions[0]);
@@ -265,7 +263,7 @@ impl<'a> Study<'a> {
                 self.warnings.push(format!("cohort {name} has {n} items, but the experiment asks for {least}"));
             }
         }
-        self.collect_facts(items, arms);
+        self.collect_facts(items, swept);
         let title = self.experiment.title.clone();
         let title = title.unwrap_or_else(|| format!("{} against {}", compared.a, compared.b));
         let page = Page {
@@ -273,25 +271,27 @@ impl<'a> Study<'a> {
             facts: &self.facts,
             counts: &counts,
             warnings: &self.warnings,
-            attribution,
-            sweep: tables.map_or(&[], Vec::as_slice),
-            examples: &examples(items, arms),
+            model: &attribution.model,
+            heads_per_layer: &attribution.heads_per_layer,
+            attribution: Some(attribution),
+            sweep: outcomes,
+            examples: &swept.map_or_else(Vec::new, |(_, arms, rows)| examples(items, arms, rows)),
         };
         write_text(&self.run.file("report.html"), &report::render(&page))?;
         let counts_map: BTreeMap<_, _> = counts.iter().cloned().collect();
         let document = json!({
             "schema": "report/v1", "title": title, "facts": self.facts, "cohorts": counts_map,
-            "warnings": self.warnings, "attribution": attribution, "sweep": tables,
+            "warnings": self.warnings, "attribution": attribution, "sweep": outcomes,
         });
         write_json(&self.run.file("report.json"), &document)?;
-        let text = markdown(&title, &counts, attribution, tables, &self.warnings);
+        let text = markdown(&title, &counts, attribution, outcomes, &self.warnings);
         write_text(&self.run.file("report.md"), &text)?;
         let mut warnings = self.warnings;
         warnings.extend(compared.warnings.iter().cloned());
         Ok(Outcome { text, warnings, check_failed })
     }
 
-    fn collect_facts(&mut self, items: &[Item], arms: &[(Arm, Vec<Row>)]) {
+    fn collect_facts(&mut self, items: &[Item], swept: Option<&Swept>) {
         let (identity, spec) = (self.engine.identity(), self.engine.spec());
         let generate = &self.experiment.generate;
         let mut fact = |name: &str, value: String| self.facts.push((name.into(), value));
@@ -323,10 +323,10 @@ impl<'a> Study<'a> {
         let attribute = &self.experiment.attribute;
         fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
         fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
-        if let Some((arm, _)) = arms.first() {
-            fact("tempered", arm.set.replace('+', " "));
-            let fired: u64 = self.run.fired("sweep", &BTreeMap::new()).values().sum();
-            fact("hooks fired", format!("{fired} head-tokens; every planned head of every arm fired"));
+        if let Some((outcomes, ..)) = swept {
+            let sets: Vec<&str> = outcomes.tables.iter().map(|table| table.set.as_str()).collect();
+            fact("tempered", if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") });
+            fact("hooks fired", fired(&self.run));
         }
         fact("version", format!("headtemper {}", identity.version));
     }
@@ -340,6 +340,13 @@ fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
         }
         _ => Ok(None),
     }
+}
+
+fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
+    let sets: Vec<Vec<HeadRef>> =
+        if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
+    let (random_sets, random_seed) = (config.random_sets, config.random_seed);
+    arms(&ArmsWanted { sets: &sets, lambdas: &config.lambdas, random_sets, random_seed }, slots)
 }
 
 fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
@@ -385,29 +392,11 @@ fn judged(items: &[Item]) -> String {
     out
 }
 
-/// Items shown in the report.
-const EXAMPLES: usize = 5;
-
-/// The first items whose answer some arm changed, then others.
-fn examples(items: &[Item], arms: &[(Arm, Vec<Row>)]) -> Vec<Example> {
-    let Some((_, reference)) = arms.first() else { return Vec::new() };
-    let changes = |i: usize| arms.iter().filter(|(_, rows)| rows[i].response != reference[i].response).count();
-    let mut order: Vec<usize> = (0..items.len().min(reference.len())).collect();
-    order.sort_by_key(|&i| (changes(i) == 0, i));
-    let label = |arm: &Arm| format!("λ = {}{}", arm.lambda, if arm.control { " (control)" } else { "" });
-    let example = |&i: &usize| Example {
-        id: items[i].id.clone(),
-        prompt: items[i].prompt_text(),
-        responses: arms.iter().map(|(arm, rows)| (label(arm), rows[i].response.clone())).collect(),
-    };
-    order.iter().take(EXAMPLES).map(example).collect()
-}
-
 fn markdown(
     title: &str,
     counts: &[(String, usize)],
     attribution: &Attribution,
-    tables: Option<&Vec<SweepTable>>,
+    outcomes: Option<&Outcomes>,
     warnings: &[String],
 ) -> String {
     let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
@@ -419,8 +408,8 @@ fn markdown(
         }
         out.push('\n');
     }
-    for table in tables.into_iter().flatten() {
-        out += &sweep_markdown(table);
+    if let Some(outcomes) = outcomes {
+        out += &sweep_markdown(outcomes);
         out.push('\n');
     }
     for warning in warnings {

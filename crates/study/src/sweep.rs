@@ -6,16 +6,29 @@ use std::{
 };
 
 use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Identity, Request, Sampling};
-use headtemper_hook::{HeadPlan, HeadRef};
-use serde::Serialize;
+use headtemper_hook::HeadPlan;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    Item, Judge, Progress, Result, Row, RowLog, StudyError,
+    Item, Progress, Result, Row, RowLog, StudyError,
     capture::prompts,
     digest::{digest, noise_of},
     error::{back, through},
-    outcome::{SweepTable, outcome},
 };
+
+/// What an arm of a sweep is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The untouched model, which all others are compared with.
+    Reference,
+    /// λ = 1 through every hook: what differs from the reference is rounding and batching alone.
+    Control,
+    /// A head set that was asked for.
+    Tempered,
+    /// Heads drawn at random: what any heads would have done.
+    Random,
+}
 
 /// One plan of a sweep.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +39,8 @@ pub struct Arm {
     pub set: String,
     /// λ of the set.
     pub lambda: f32,
-    /// Whether the same λ stands before it: what differs from the first is batching and rounding alone.
-    pub control: bool,
+    /// What it is for.
+    pub role: Role,
     /// The plan.
     pub plan: HeadPlan,
 }
@@ -35,47 +48,9 @@ pub struct Arm {
 impl Arm {
     /// The untouched model.
     pub fn base() -> Self {
-        Self { variant: "base".into(), set: String::new(), lambda: 1.0, control: false, plan: HeadPlan::none() }
+        let (variant, set) = ("base".into(), String::new());
+        Self { variant, set, lambda: 1.0, role: Role::Reference, plan: HeadPlan::none() }
     }
-}
-
-/// Heads of a set that are written out in its name; longer sets are numbered by their content.
-const NAMED_HEADS: usize = 8;
-
-/// The name of a head set.
-pub(crate) fn set_name(heads: &[HeadRef]) -> String {
-    if heads.len() <= NAMED_HEADS {
-        return heads.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-    }
-    let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
-    format!("{}heads-{}", heads.len(), &digest(&names)[..8])
-}
-
-/// Every λ of every set. A λ that is listed again becomes a control arm.
-///
-/// # Errors
-/// If λ is not finite, or nothing is listed.
-pub fn arms(sets: &[Vec<HeadRef>], lambdas: &[f32]) -> Result<Vec<Arm>> {
-    let mut arms: Vec<Arm> = Vec::new();
-    for heads in sets {
-        let set = set_name(heads);
-        for &lambda in lambdas {
-            let before = arms.iter().filter(|arm| arm.set == set && arm.lambda == lambda).count();
-            let again = if before == 0 { String::new() } else { format!("#{}", before + 1) };
-            arms.push(Arm {
-                variant: format!("{set}@{lambda}{again}"),
-                set: set.clone(),
-                lambda,
-                control: before > 0,
-                plan: HeadPlan::uniform(heads, lambda)?,
-            });
-        }
-    }
-    if arms.is_empty() {
-        let allowed = "at least one head set and one lambda".into();
-        return Err(StudyError::Option { what: "the sweep".into(), found: "empty".into(), allowed });
-    }
-    Ok(arms)
 }
 
 /// How many head-tokens the hooks of each arm fired on.
@@ -245,46 +220,4 @@ fn generate(
     });
     let named = used.iter().zip(fired.map_err(back)?);
     Ok(named.map(|(&arm, heads)| (arms[arm].variant.clone(), heads.values().sum())).collect())
-}
-
-/// The outcomes of every head set, in the order of the arms.
-pub fn tables_of(
-    items: &[Item],
-    arms: &[Arm],
-    rows: &[Vec<Row>],
-    judge: Option<&Judge>,
-    max_new_tokens: usize,
-) -> Vec<SweepTable> {
-    let mut tables: Vec<SweepTable> = Vec::new();
-    for (index, arm) in arms.iter().enumerate() {
-        let set = arm.set.replace('+', " ");
-        if tables.last().is_none_or(|table| table.set != set) {
-            tables.push(SweepTable { set, max_new_tokens, arms: Vec::new() });
-        }
-        let reference = arms.iter().position(|other| other.set == arm.set && other.lambda == 1.0 && !other.control);
-        let seeds = rows[index].len() / items.len().max(1);
-        let repeated: Vec<&Item> = (0..seeds).flat_map(|_| items).collect();
-        let of = |arm: usize| rows[arm].iter().collect::<Vec<_>>();
-        let reference = reference.map(of);
-        // 0.9 as it was written, not the f64 nearest to the f32 nearest to it
-        let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
-        let named = (arm.variant.as_str(), lambda, arm.control);
-        let outcome = outcome(named, &repeated, &of(index), reference.as_deref(), judge);
-        tables.last_mut().expect("one was pushed").arms.push(outcome);
-    }
-    tables
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lambda_listed_again_is_a_control() {
-        let heads = vec![HeadRef::query(7, 6), HeadRef::query(20, 3)];
-        let arms = arms(std::slice::from_ref(&heads), &[1.0, 1.0, 0.5]).unwrap();
-        let names: Vec<_> = arms.iter().map(|arm| (arm.variant.as_str(), arm.control)).collect();
-        assert_eq!(names, [("L7H6+L20H3@1", false), ("L7H6+L20H3@1#2", true), ("L7H6+L20H3@0.5", false)]);
-        assert!(super::arms(&[], &[1.0]).is_err() && super::arms(&[heads], &[f32::NAN]).is_err());
-    }
 }

@@ -2,10 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{
-    attribution::{Disposition, HeadEffect},
-    outcome::SweepTable,
-};
+use crate::attribution::{Disposition, HeadEffect};
 
 /// JSON has no NaN: what is not a number is written as null.
 pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
@@ -15,10 +12,6 @@ pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D
 /// A number to three digits, an en dash if it is none.
 pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }
-}
-
-fn percent(x: f64) -> String {
-    if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "–".into() }
 }
 
 const COLUMNS: [&str; 15] = [
@@ -110,26 +103,5 @@ pub fn heads_markdown(disposition: &Disposition, count: usize) -> String {
         );
     }
     out += "* in-sample, as the paper defines it: not evidence by itself\n";
-    out
-}
-
-/// The outcomes of a sweep, in Markdown that also reads well on a terminal.
-pub fn sweep_markdown(table: &SweepTable) -> String {
-    let mut out = format!("tempered together: {}; at most {} new tokens\n\n", table.set, table.max_new_tokens);
-    out += "| λ           |   n | accuracy | assertion rate | asymmetry | mean length | truncated | changed |\n";
-    out += "|-------------|----:|---------:|---------------:|----------:|------------:|----------:|--------:|\n";
-    for arm in &table.arms {
-        let name = if arm.control { format!("{} (control)", arm.lambda) } else { arm.lambda.to_string() };
-        out += &format!(
-            "| {name:<11} | {:>3} | {:>8} | {:>14} | {:>9} | {:>11} | {:>9} | {:>7} |\n",
-            arm.n,
-            percent(arm.accuracy),
-            percent(arm.assertion_rate),
-            arm.assertion_asymmetry.map_or("–".into(), |x| format!("{:+.1} %", 100.0 * x)),
-            format!("{:.1}", arm.mean_tokens),
-            percent(arm.truncated),
-            percent(arm.changed),
-        );
-    }
     out
 }

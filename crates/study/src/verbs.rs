@@ -12,12 +12,12 @@ use crate::{
     capture::{encode, prompts},
     cohort::{cohorts_of, label_counts, labels},
     digest::digest,
-    files::{read_json, write_json, write_text},
-    outcome::SweepTable,
+    files::{read_json, write_text},
+    outcome::Outcomes,
     report::{self, Page},
     results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
     sweep,
-    sweep::tables_of,
+    sweep_files::{Answered, write_outcomes, write_report},
     tables::heads_markdown,
 };
 
@@ -104,8 +104,10 @@ pub fn attribute_run(
         facts: &facts,
         counts: &counts,
         warnings: &[],
-        attribution: &attribution,
-        sweep: &[],
+        model: &attribution.model,
+        heads_per_layer: &attribution.heads_per_layer,
+        attribution: Some(&attribution),
+        sweep: None,
         examples: &[],
     };
     write_text(&run.file("report.html"), &report::render(&page))?;
@@ -146,7 +148,7 @@ pub fn sweep_run(
     settings: &SweepRun<'_>,
     dir: &Path,
     progress: &mut dyn Progress,
-) -> Result<Vec<SweepTable>> {
+) -> Result<Outcomes> {
     // Every refusal comes before the first file.
     settings.options.check()?;
     let prompts = prompts(engine, settings.items)?;
@@ -161,10 +163,14 @@ pub fn sweep_run(
     let mut log = RowLog::open(&run.file("rows.jsonl"))?;
     let (rows, fired) = sweep(engine, settings.items, settings.arms, settings.options, &mut log, progress)?;
     write_lambda(&run, settings.arms, engine.spec())?;
-    let tables = tables_of(settings.items, settings.arms, &rows, settings.judge, settings.options.max_new_tokens);
-    write_json(&run.file("sweep.json"), &json!({"schema": "sweep/v1", "tables": tables}))?;
+    let SweepRun { items, arms, options, judge } = *settings;
+    let answered = Answered { items, arms, rows: &rows, judge, max_new_tokens: options.max_new_tokens };
+    let outcomes = write_outcomes(&run, &answered)?;
     let variants: Vec<&str> = settings.arms.iter().map(|arm| arm.variant.as_str()).collect();
     let notes = json!({"rows": log.len(), "variants": variants, "fired": run.fired("sweep", &fired)});
     run.finish("sweep", &digest(&variants), notes)?;
-    Ok(tables)
+    let spec = engine.spec();
+    let heads_per_layer: Vec<usize> = (0..spec.layers.len()).map(|layer| spec.head_count(layer)).collect();
+    write_report(&run, (engine.identity(), &heads_per_layer), &options.sampling, &answered, &outcomes)?;
+    Ok(outcomes)
 }

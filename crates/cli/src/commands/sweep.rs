@@ -1,8 +1,7 @@
 //! `temper sweep`: generations for every prompt, λ and head set.
 
 use anyhow::Result;
-use headtemper_study::{Judge, SweepOptions, SweepRun, arms, head_set, sweep_markdown, sweep_run};
-use serde_json::json;
+use headtemper_study::{ArmsWanted, Judge, SweepOptions, SweepRun, arms, head_set, sweep_markdown, sweep_run};
 
 use crate::{Done, args::Sweep, model, ui};
 
@@ -19,10 +18,9 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
             sets.push(heads);
         }
     }
-    let arms = arms(&sets, &args.lambda)?;
-    if !args.lambda.contains(&1.0) {
-        ui::say("note: without lambda 1 nothing tells what changed; --lambda 1,1,... also shows the noise floor");
-    }
+    let (random_sets, random_seed) = (args.random_sets, args.random_seed);
+    let wanted = ArmsWanted { sets: &sets, lambdas: &args.lambda, random_sets, random_seed };
+    let arms = arms(&wanted, &engine.spec().slots())?;
     let options = SweepOptions {
         max_new_tokens: args.max_new_tokens,
         sampling: args.sampling.sampling(),
@@ -31,13 +29,13 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         stop: Some(ui::stop_on_interrupt()),
     };
     let run = SweepRun { items: &items, arms: &arms, options: &options, judge: judge.as_ref() };
-    let tables = sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())?;
+    let outcomes = sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())?;
     if args.json {
-        let document = json!({"schema": "sweep/v1", "tables": tables});
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+        ui::put(&format!("{}\n", serde_json::to_string_pretty(&outcomes)?))?;
+        outcomes.warnings().iter().for_each(|warning| ui::say(&format!("warning: {warning}")));
     } else {
-        ui::put(&tables.iter().map(sweep_markdown).collect::<Vec<_>>().join("\n"))?;
+        ui::put(&sweep_markdown(&outcomes))?;
     }
-    ui::say(&format!("wrote      {}", args.out.display()));
+    ui::say(&format!("report     {}", args.out.join("report.html").display()));
     Ok(Done::Well)
 }

@@ -3,7 +3,7 @@
 use crate::report::text::{escape, put};
 
 /// Each column of the report in one line.
-const GLOSSARY: [(&str, &str); 20] = [
+const GLOSSARY: [(&str, &str); 23] = [
     ("z", "what a head hands to its layer's output projection, per token, after any output gate."),
     (
         "mean a, mean b",
@@ -45,7 +45,17 @@ const GLOSSARY: [(&str, &str); 20] = [
     ),
     ("tokens", "mean length of the responses in tokens."),
     ("truncated", "share of responses cut off at the token limit."),
-    ("changed", "share of items whose response differs from the first λ = 1 arm."),
+    ("logp/token", "log-probability of a response token in nats under the model as tempered, averaged over all."),
+    ("changed", "share of responses that differ from the untouched model's."),
+    (
+        "control",
+        "λ = 1 through the hook of every head: what differs from the untouched model is rounding and batching.",
+    ),
+    (
+        "p(random)",
+        "share of the random head sets of the same size at the same λ, the set itself counted among them, that differ \
+        as much.",
+    ),
     ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong."),
 ];
 

@@ -1,8 +1,8 @@
 //! The report as one HTML file: no script, font, image or link from elsewhere.
 
 use crate::{
-    attribution::Attribution,
-    outcome::SweepTable,
+    attribution::{Attribution, Disposition},
+    outcome::Outcomes,
     report::{
         disposition, glossary, sweep,
         text::{count, escape, put},
@@ -23,10 +23,14 @@ pub struct Page<'a> {
     pub counts: &'a [(String, usize)],
     /// What a reader must know before any number.
     pub warnings: &'a [String],
-    /// The heads of every disposition.
-    pub attribution: &'a Attribution,
-    /// The outcomes of a sweep, a table each head set; none if none was run.
-    pub sweep: &'a [SweepTable],
+    /// The model's name.
+    pub model: &'a str,
+    /// How many heads each layer has.
+    pub heads_per_layer: &'a [usize],
+    /// The heads of every disposition; none if no cohorts were compared.
+    pub attribution: Option<&'a Attribution>,
+    /// The outcomes of a sweep; none if none was run.
+    pub sweep: Option<&'a Outcomes>,
     /// A few items with the responses of each arm.
     pub examples: &'a [Example],
 }
@@ -46,16 +50,19 @@ pub struct Example {
 /// All text is escaped, whatever the model wrote, and the page forbids the browser to load anything. It reads the
 /// same without its script, which only sorts tables.
 pub fn render(page: &Page<'_>) -> String {
-    let mut out = open(page.title, &subtitle(page.attribution));
-    out += &verdicts(page.attribution);
+    let mut out = open(page.title, &subtitle(page));
+    match (page.attribution, page.sweep) {
+        (None, Some(sweep)) => out += &sweep::verdicts(sweep),
+        (attribution, _) => out += &verdicts(attribution.map_or(&[], |attribution| &attribution.dispositions)),
+    }
     out += &cohorts(page);
     out += &warning_list(page.warnings);
     out.push_str("</header>");
-    for index in 0..page.attribution.dispositions.len() {
-        out += &disposition::draw(page.attribution, index);
+    if let Some(attribution) = page.attribution {
+        (0..attribution.dispositions.len()).for_each(|index| out += &disposition::draw(attribution, index));
     }
-    for table in page.sweep {
-        out += &sweep::draw(table);
+    if let Some(sweep) = page.sweep {
+        out += &sweep::draw(sweep, page.heads_per_layer);
     }
     out += &examples(page.examples);
     out += &glossary::draw(page.facts);
@@ -94,8 +101,8 @@ pub(super) fn warning_list(warnings: &[String]) -> String {
     out
 }
 
-fn subtitle(attribution: &Attribution) -> String {
-    geometry(&attribution.model, &attribution.heads_per_layer)
+fn subtitle(page: &Page<'_>) -> String {
+    geometry(page.model, page.heads_per_layer)
 }
 
 /// A model in a line: its name, layers and heads.
@@ -109,10 +116,10 @@ pub(super) fn geometry(model: &str, columns: &[usize]) -> String {
 }
 
 /// The sentence that the numbers support, for each disposition, with its rule beside it.
-fn verdicts(attribution: &Attribution) -> String {
-    let several = attribution.dispositions.len() > 1;
+fn verdicts(dispositions: &[Disposition]) -> String {
+    let several = dispositions.len() > 1;
     let (mut out, mut said) = (String::new(), String::new());
-    for (index, disposition) in attribution.dispositions.iter().enumerate() {
+    for (index, disposition) in dispositions.iter().enumerate() {
         // Dispositions of one run share their rule; it is written once.
         let rule = escape(&verdict::rule(disposition));
         let note = if rule == said { String::new() } else { format!(r#"<p class="note">{rule}</p>"#) };
@@ -124,7 +131,7 @@ fn verdicts(attribution: &Attribution) -> String {
         };
         put!(out, r#"<div class="verdict"><p>{name}{}</p>{note}</div>"#, escape(&verdict::sentence(disposition)));
     }
-    if attribution.dispositions.is_empty() {
+    if dispositions.is_empty() {
         out.push_str(r#"<div class="verdict"><p>No verdict: no cohorts were compared.</p></div>"#);
     }
     out
@@ -136,7 +143,8 @@ fn cohorts(page: &Page<'_>) -> String {
     }
     let mut out = String::from(r#"<dl class="line">"#);
     for (name, n) in page.counts {
-        let compared = page.attribution.dispositions.iter().any(|one| one.a == *name || one.b == *name);
+        let mut all = page.attribution.iter().flat_map(|attribution| &attribution.dispositions);
+        let compared = all.any(|one| one.a == *name || one.b == *name);
         let (class, note) = if compared { ("", "") } else { (r#" class="muted""#, ", not compared") };
         put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
     }
@@ -177,13 +185,10 @@ fn examples(examples: &[Example]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        attribution::{Attribution, Disposition},
-        report::fixture,
-    };
+    use crate::{outcome::Compared, report::fixture};
 
     /// Renders a page around an attribution, with hostile text wherever there is any.
-    fn page(attribution: &Attribution, sweep: Option<&SweepTable>) -> String {
+    fn page(attribution: &Attribution, sweep: Option<&Outcomes>) -> String {
         let hostile = "</script><script>alert(1)</script><img src=x onerror='a'>&\"".to_owned();
         let example = Example {
             id: hostile.clone(),
@@ -199,8 +204,10 @@ pub(super) mod tests {
             facts: &[("command".to_owned(), hostile.clone())],
             counts: &[("cw".to_owned(), 78), ("hr".to_owned(), 2)],
             warnings: std::slice::from_ref(&hostile),
-            attribution,
-            sweep: sweep.map_or(&[], std::slice::from_ref),
+            model: &hostile,
+            heads_per_layer: &attribution.heads_per_layer,
+            attribution: Some(attribution),
+            sweep,
             examples: &[example],
         })
     }
@@ -250,6 +257,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_sweep_alone_is_a_page() {
+        for sweep in [fixture::sweep(), fixture::single_heads(&[4, 0, 30])] {
+            let page = Page {
+                title: "a sweep",
+                facts: &[],
+                counts: &[("cw".to_owned(), 78)],
+                warnings: &[],
+                model: "tiny",
+                heads_per_layer: &[4, 0, 30],
+                attribution: None,
+                sweep: Some(&sweep),
+                examples: &[],
+            };
+            let html = render(&page);
+            assert_sound(&html);
+            assert!(html.contains("beyond chance") && !html.contains("No verdict"));
+        }
+    }
+
+    #[test]
     fn ragged_layers_and_several_dispositions() {
         let mut attribution = fixture::attribution(&[0, 3, 1, 0, 8]);
         attribution.dispositions.push(Disposition { name: "<x>".to_owned(), ..fixture::disposition(&[0, 3, 1]) });
@@ -273,10 +300,17 @@ pub(super) mod tests {
             (one.shuffled.mean_d_naive, one.shuffled.max_d_naive_mean) = (hole, hole);
             (one.shuffled.max_d_naive_q95, one.length.mean_a, one.length.cohen_d) = (hole, hole, hole);
             let mut sweep = fixture::sweep();
-            for arm in &mut sweep.arms {
+            for arm in &mut sweep.tables[0].arms {
                 (arm.lambda, arm.accuracy, arm.assertion_rate, arm.mean_tokens) = (hole, hole, hole, hole);
                 (arm.assertion_asymmetry, arm.truncated, arm.changed) = (Some(hole), hole, hole);
+                for which in Compared::ALL {
+                    if let Some(d) = arm.difference.of_mut(which) {
+                        (d.mean, d.low, d.high, d.p, d.p_max, d.p_random) =
+                            (hole, hole, hole, hole, Some(hole), Some(hole));
+                    }
+                }
             }
+            sweep.tables[0].bands[0].range.accuracy = Some((hole, hole));
             assert_sound(&page(&attribution, Some(&sweep)));
         }
     }

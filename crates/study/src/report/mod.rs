@@ -15,6 +15,7 @@ mod scale;
 pub(crate) mod score;
 mod sweep;
 mod sweep_chart;
+mod sweep_map;
 mod table;
 mod text;
 mod verdict;

@@ -1,43 +1,150 @@
 //! The sweep: what the answers become as the heads are tempered, beside what changes when nothing is.
 
 use crate::{
-    outcome::{ArmOutcome, SweepTable},
+    Role,
+    outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
     report::{
-        sweep_chart,
-        text::{UNDEFINED, escape, fixed, percent, put, signed},
+        html::warning_list,
+        sweep_chart::{self, names},
+        sweep_map,
+        text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
     },
+    sweep_tables::{RANKED_ABOVE, compared, in_units, ranked},
 };
 
-/// Table, chart and the sentence on the control arm.
-pub(super) fn draw(sweep: &SweepTable) -> String {
-    let mut out = format!(
-        r#"<section class="sweep"><h2>What tempering the heads does</h2>
-        <p class="lead">Tempered together: <span class="heads">{}</span>. At most {} new tokens.</p>"#,
-        escape(&sweep.set),
-        sweep.max_new_tokens
-    );
-    out += &table(sweep);
-    put!(
-        out,
-        r#"<div class="beside">{}<div class="prose"><p>{}</p>"#,
-        sweep_chart::draw(sweep),
-        control_sentence(sweep)
-    );
-    out += &truncation(sweep);
-    put!(out, r#"<p class="note">{}</p></div></div></section>"#, sweep_chart::KEY);
+/// A family-wise p up to this is told as a finding.
+const FOUND: f64 = 0.05;
+/// Arms of a ranking that stand outside the fold.
+const LISTED: usize = 20;
+
+/// All sections of a sweep: set by set, or ranked where there are many.
+pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize]) -> String {
+    let mut out = String::new();
+    if outcomes.tables.len() > RANKED_ABOVE {
+        out += r#"<section class="sweep"><h2>What tempering the heads does</h2>"#;
+        put!(out, r#"<p class="lead">{}; {}.</p>"#, count(outcomes.tables.len(), "head set"), asked(outcomes));
+        out += &warning_list(&outcomes.warnings());
+        out += &arms_table(outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered));
+        put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
+        for which in compared(outcomes) {
+            let (title, unit) = names(which);
+            put!(out, "<h3>{title}, difference in {unit}</h3><p>{}</p>", finding(outcomes, which));
+            out += &sweep_map::draw(outcomes, heads_per_layer, which);
+            out += &ranking(outcomes, which);
+        }
+        put!(out, r#"<p class="note">{}</p></section>"#, note(outcomes));
+        return out;
+    }
+    for table in &outcomes.tables {
+        out += &section(outcomes, table);
+    }
     out
 }
 
-fn table(sweep: &SweepTable) -> String {
-    let mut out = String::from(r#"<div class="wide"><table class="arms"><thead><tr><th scope="col">arm</th>"#);
-    let columns = ["λ", "n", "accuracy %", "assertion %", "asymmetry", "tokens", "truncated %", "changed %"];
-    for column in columns {
-        put!(out, r#"<th scope="col">{column}</th>"#);
+/// What the sweep found, in a sentence for each outcome.
+pub(super) fn verdicts(outcomes: &Outcomes) -> String {
+    let mut out = String::new();
+    for (index, which) in compared(outcomes).into_iter().enumerate() {
+        let note = if index == 0 { format!(r#"<p class="note">{}</p>"#, note(outcomes)) } else { String::new() };
+        put!(out, r#"<div class="verdict"><p>{}</p>{note}</div>"#, finding(outcomes, which));
     }
-    out.push_str("</tr></thead><tbody>");
-    for arm in &sweep.arms {
-        let (class, mark) = if arm.control { (r#" class="control""#, " <i>control</i>") } else { ("", "") };
-        put!(out, r#"<tr{class}><th scope="row">{}{mark}</th>"#, escape(&arm.variant));
+    out
+}
+
+fn section(outcomes: &Outcomes, table: &SweepTable) -> String {
+    let mut out = format!(
+        r#"<section class="sweep"><h2>What tempering the heads does</h2>
+        <p class="lead">Tempered together: <span class="heads">{}</span>. {}.</p>"#,
+        escape(&table.set),
+        asked(outcomes)
+    );
+    out += &warning_list(&outcomes.warnings());
+    out += &arms_table(table.arms.iter());
+    put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
+    let which = compared(outcomes);
+    if !which.is_empty() {
+        put!(out, "<h3>Differences to the untouched model</h3>");
+        which.iter().for_each(|&which| put!(out, "<p>{}</p>", finding(outcomes, which)));
+        out.push_str(r#"<div class="maps">"#);
+        which.iter().for_each(|&which| out += &sweep_chart::draw(table, which));
+        put!(out, r#"</div><p class="note">{}</p>"#, sweep_chart::KEY);
+        out += &differences(table, &which);
+        put!(out, r#"<p class="note">{}</p>"#, note(outcomes));
+    }
+    out + "</section>"
+}
+
+fn asked(outcomes: &Outcomes) -> String {
+    let seeds = if outcomes.seeds.len() > 1 { format!(" × {} seeds", outcomes.seeds.len()) } else { String::new() };
+    format!("{}{seeds}, at most {} new tokens", count(outcomes.items, "item"), outcomes.max_new_tokens)
+}
+
+/// What the p-values and intervals are.
+fn note(outcomes: &Outcomes) -> String {
+    format!(
+        "Differences are taken item by item{}. p: how often flipped signs of the differences give a mean as far from 0, \
+        at most {} flips, seed {}. p(max): how often they give one as large for its spread in any of {}. Intervals: \
+        Tango's score interval for shares, Student's otherwise.",
+        if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
+        outcomes.flips.at_most,
+        outcomes.flips.seed,
+        count(outcomes.flips.family, "arm")
+    )
+}
+
+/// The arms that differ beyond chance, or that none does.
+fn finding(outcomes: &Outcomes, which: Compared) -> String {
+    let (title, unit) = names(which);
+    let all = ranked(outcomes, which);
+    let found: Vec<_> = all.iter().filter(|(_, _, d)| d.p_max.is_some_and(|p| p <= FOUND)).collect();
+    let Some((_, arm, d)) = found.first().copied().or(all.first()) else {
+        return format!("<b>{title}</b>: no arm can be compared.");
+    };
+    let at = format!("{} {unit}, {}", signed(in_units(which, d.mean), 1), escape(&arm.variant));
+    let p = p_value(d.p_max.unwrap_or(f64::NAN));
+    if found.is_empty() {
+        let of = if all.len() == 1 {
+            "the only arm does not differ".into()
+        } else {
+            format!("none of {} arms differs", all.len())
+        };
+        return format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).");
+    }
+    let of = if all.len() == 1 {
+        "the only arm differs".into()
+    } else {
+        format!("{} of {} arms differ", found.len(), all.len())
+    };
+    let random = d.p_random.map_or_else(String::new, |p| {
+        let verdict =
+            if p <= FOUND { "Random sets do not reach that" } else { "Random sets of the same size do as much" };
+        format!(" {verdict} (p {}).", p_value(p))
+    });
+    format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).{random}")
+}
+
+fn head_row(columns: &[&str]) -> String {
+    let cells: String = columns.iter().map(|column| format!(r#"<th scope="col">{column}</th>"#)).collect();
+    format!("<thead><tr>{cells}</tr></thead><tbody>")
+}
+
+/// The numbers of each arm by itself.
+fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
+    let mut out = String::from(r#"<div class="wide"><table class="arms">"#);
+    out += &head_row(&[
+        "arm",
+        "λ",
+        "n",
+        "accuracy %",
+        "assertion %",
+        "asymmetry",
+        "tokens",
+        "logp/token",
+        "truncated %",
+        "changed %",
+    ]);
+    for arm in arms {
+        put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
         let asymmetry = arm.assertion_asymmetry.map_or_else(|| UNDEFINED.to_owned(), |value| signed(value * 100.0, 1));
         let cells = [
             lambda(arm.lambda),
@@ -46,15 +153,100 @@ fn table(sweep: &SweepTable) -> String {
             percent(arm.assertion_rate),
             asymmetry,
             fixed(arm.mean_tokens, 1),
+            fixed(arm.mean_logprob, 3),
             percent(arm.truncated),
             percent(arm.changed),
         ];
-        for cell in cells {
-            put!(out, "<td>{cell}</td>");
+        cells.iter().for_each(|cell| put!(out, "<td>{cell}</td>"));
+        out.push_str("</tr>");
+    }
+    out + "</tbody></table></div>"
+}
+
+fn class(arm: &ArmOutcome) -> &'static str {
+    if arm.role == Role::Control { r#" class="control""# } else { "" }
+}
+
+fn arm_name(arm: &ArmOutcome) -> String {
+    let mark = match arm.role {
+        Role::Reference => " <i>reference</i>",
+        Role::Control => " <i>control</i>",
+        Role::Tempered | Role::Random => "",
+    };
+    format!("{}{mark}", escape(&arm.variant))
+}
+
+/// The four cells of a difference; a difference that is withheld says so.
+fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>) -> String {
+    let told = |x: f64| signed(in_units(which, x), 1);
+    match d {
+        _ if arm.withheld.is_some() => r#"<td class="gap">not compared</td><td></td><td></td><td></td>"#.into(),
+        None => format!(r#"<td class="gap">{UNDEFINED}</td><td></td><td></td><td></td>"#),
+        Some(d) => format!(
+            r#"<td class="gap">{}</td><td>{}</td><td>{}</td><td>{}</td>"#,
+            told(d.mean),
+            if d.low.is_finite() { format!("{} to {}", told(d.low), told(d.high)) } else { UNDEFINED.into() },
+            d.p_max.map_or_else(|| UNDEFINED.into(), p_value),
+            d.p_random.map_or_else(|| UNDEFINED.into(), p_value),
+        ),
+    }
+}
+
+/// Every arm against the reference.
+fn differences(table: &SweepTable, which: &[Compared]) -> String {
+    let mut out = String::from(r#"<div class="wide"><table class="arms"><thead><tr class="span"><td></td>"#);
+    for &which in which {
+        let (title, unit) = names(which);
+        put!(out, r#"<th colspan="4" scope="colgroup" class="gap">{title}, {unit}</th>"#);
+    }
+    out.push_str(r#"</tr><tr><th scope="col">arm</th>"#);
+    for _ in which {
+        out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
+        out.push_str(r#"<th scope="col">p(max)</th><th scope="col">p(random)</th>"#);
+    }
+    out.push_str("</tr></thead><tbody>");
+    for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
+        put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
+        which.iter().for_each(|&which| out += &cells(which, arm, arm.difference.of(which).as_ref()));
+        out.push_str("</tr>");
+    }
+    for band in &table.bands {
+        put!(out, r#"<tr class="control"><th scope="row">{} random sets, λ = {}"#, band.compared, lambda(band.lambda));
+        if band.compared < band.sets {
+            put!(out, " ({} not compared)", band.sets - band.compared);
+        }
+        out.push_str("</th>");
+        for &which in which {
+            let told = |x: f64| signed(in_units(which, x), 1);
+            let range = band
+                .range
+                .of(which)
+                .map_or_else(|| UNDEFINED.to_owned(), |(low, high)| format!("{} to {}", told(low), told(high)));
+            put!(out, r#"<td class="gap"></td><td>{range}</td><td></td><td></td>"#);
         }
         out.push_str("</tr>");
     }
-    out.push_str("</tbody></table></div>");
+    out + "</tbody></table></div>"
+}
+
+/// The largest differences, and all of them behind a click.
+fn ranking(outcomes: &Outcomes, which: Compared) -> String {
+    let all = ranked(outcomes, which);
+    let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
+        let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
+        out += &head_row(&["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random)"]);
+        for (table, arm, d) in rows {
+            put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));
+            put!(out, "<td>{}</td><td>{}</td><td>{}</td>", lambda(arm.lambda), d.differing, p_value(d.p));
+            out += &cells(which, arm, Some(d));
+            out.push_str("</tr>");
+        }
+        out + "</tbody></table></div>"
+    };
+    let mut out = rows(&all[..all.len().min(LISTED)]);
+    if all.len() > LISTED {
+        put!(out, "<details><summary>All {} arms</summary>{}</details>", all.len(), rows(&all));
+    }
     out
 }
 
@@ -68,39 +260,40 @@ pub(super) fn lambda(value: f64) -> String {
     if value < 0.0 && digits != "0" { format!("−{digits}") } else { digits.to_owned() }
 }
 
-fn control_sentence(sweep: &SweepTable) -> String {
-    let is_control = |arm: &&ArmOutcome| arm.control && arm.lambda == 1.0;
-    let Some(control) = sweep.arms.iter().find(is_control) else {
+fn control_sentence(outcomes: &Outcomes) -> String {
+    let Some(control) = outcomes.control() else {
         return "<b>This sweep has no control arm</b> (λ = 1 again), so what rounding and batching alone move is \
             unknown."
             .to_owned();
     };
-    let mut out = "The control arm (λ = 1 again) shows what rounding and batching alone move".to_owned();
+    let mut out = "The control arm (λ = 1 through every hook) shows what rounding and batching alone move".to_owned();
     put!(out, ": here {} % of the responses", percent(control.changed));
-    if let Some(first) = sweep.arms.iter().find(|arm| !arm.control && arm.lambda == 1.0) {
-        put!(
-            out,
-            ", accuracy by {} and assertion rate by {} percentage points",
-            signed((control.accuracy - first.accuracy) * 100.0, 1),
-            signed((control.assertion_rate - first.assertion_rate) * 100.0, 1)
-        );
+    for which in Compared::ALL {
+        if let Some(d) = control.difference.of(which) {
+            let (title, unit) = names(which);
+            put!(out, ", {} by {} {unit}", title.to_lowercase(), signed(in_units(which, d.mean), 1));
+        }
     }
     out.push_str(". A change of that size at another λ is not an effect.");
     out
 }
 
-/// A cut-off answer can look wrong, or lose its hedge: say so wherever it happens.
-fn truncation(sweep: &SweepTable) -> String {
-    let worst = sweep.arms.iter().filter(|arm| arm.truncated > 0.0).max_by(|x, y| x.truncated.total_cmp(&y.truncated));
-    worst.map_or_else(String::new, |arm| {
-        format!(
-            r#"<p class="caution">Up to {} % of an arm's responses ({}) were cut off at {} tokens. A truncated answer
-            can look wrong, or lose its hedge.</p>"#,
-            percent(arm.truncated),
-            escape(&arm.variant),
-            sweep.max_new_tokens
-        )
-    })
+fn floor_sentence(outcomes: &Outcomes) -> String {
+    let Some(floor) = &outcomes.seed_floor else { return String::new() };
+    let mut out = format!(
+        "<p>Another seed alone changes {} % of the untouched model's responses, and between two seeds its means differ",
+        percent(floor.changed)
+    );
+    let gaps: Vec<String> = Compared::ALL
+        .into_iter()
+        .filter_map(|which| {
+            let (title, unit) = names(which);
+            let largest = in_units(which, (*floor.largest.of(which))?);
+            Some(format!(" by up to {} {unit} in {}", fixed(largest, 1), title.to_lowercase()))
+        })
+        .collect();
+    out += &gaps.join(",");
+    out + ".</p>"
 }
 
 #[cfg(test)]
@@ -108,35 +301,61 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
+    fn drawn(outcomes: &Outcomes) -> String {
+        draw(outcomes, &[4, 0, 5])
+    }
+
     #[test]
     fn the_control_arm_is_marked_and_explained() {
         let mut sweep = fixture::sweep();
-        sweep.arms[1].changed = 0.03;
-        let out = draw(&sweep);
-        assert!(out.contains("lambda=1 again <i>control</i>") && out.contains("here 3.0 % of the responses"));
-        sweep.arms.remove(1);
-        assert!(draw(&sweep).contains("no control arm"));
+        sweep.tables[0].arms[1].changed = 0.03;
+        let out = drawn(&sweep);
+        assert!(out.contains("all@1 <i>control</i>") && out.contains("here 3.0 % of the responses"));
+        sweep.tables[0].arms.remove(1);
+        assert!(drawn(&sweep).contains("no control arm"));
+    }
+
+    #[test]
+    fn what_is_found_is_said_and_what_random_sets_do_beside_it() {
+        let mut sweep = fixture::sweep();
+        let out = drawn(&sweep);
+        assert!(out.contains("<b>Accuracy</b>: 1 of 2 arms differ beyond chance; the largest difference is −12.0"));
+        assert!(out.contains("Random sets of the same size do as much (p 0.3000)"));
+        sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| {
+            d.p_max = d.p_max.map(|_| 0.2);
+        });
+        assert!(drawn(&sweep).contains("<b>Accuracy</b>: none of 2 arms differs beyond chance"));
     }
 
     #[test]
     fn undefined_numbers_and_names_are_safe() {
         let mut sweep = fixture::sweep();
-        sweep.set = "<script>".to_owned();
-        sweep.arms[2].assertion_asymmetry = None;
-        sweep.arms[2].accuracy = f64::NAN;
-        sweep.arms[2].lambda = f64::NAN;
-        let out = draw(&sweep);
+        sweep.tables[0].set = "<script>".to_owned();
+        let arm = &mut sweep.tables[0].arms[2];
+        (arm.assertion_asymmetry, arm.accuracy, arm.lambda) = (None, f64::NAN, f64::NAN);
+        let out = drawn(&sweep);
         assert!(!out.contains("<script>") && !out.contains("NaN"));
-        sweep.arms.clear();
-        assert!(!draw(&sweep).contains("NaN"));
+        sweep.tables[0].arms.clear();
+        assert!(!drawn(&sweep).contains("NaN"));
     }
 
     #[test]
-    fn truncation_is_said() {
+    fn unequal_truncation_is_said_and_not_compared() {
         let mut sweep = fixture::sweep();
-        assert!(!draw(&sweep).contains("cut off"));
-        sweep.arms[0].truncated = 0.125;
-        assert!(draw(&sweep).contains("Up to 12.5 % of an arm's responses (lambda=1) were cut off at 128 tokens"));
+        assert!(!drawn(&sweep).contains("cut off"));
+        let arm = &mut sweep.tables[0].arms[3];
+        (arm.truncated, arm.withheld) = (0.125, Some("12.5 % and 0.0 %".into()));
+        arm.difference = crate::outcome::PerOutcome::default();
+        let out = drawn(&sweep);
+        assert!(out.contains("up to 12.5 % of an arm&#39;s answers (L7H6+L20H3@0) were cut off at 128 tokens"));
+        assert!(out.contains("not compared, unequal truncation: L7H6+L20H3@0 (12.5 % and 0.0 %)"));
+        assert!(out.contains(r#"<td class="gap">not compared</td>"#));
+    }
+
+    #[test]
+    fn many_sets_are_ranked() {
+        let out = drawn(&fixture::single_heads(&[4, 0, 30]));
+        assert!(out.contains("34 head sets") && out.contains("All 33 arms"));
     }
 
     #[test]

@@ -1,67 +1,95 @@
-//! Accuracy and assertion rate against λ, as a small line chart.
+//! Differences to λ = 1 against λ, as small charts: one an outcome.
 
 use crate::{
-    outcome::{ArmOutcome, SweepTable},
+    Role,
+    outcome::{ArmOutcome, Compared, Difference, SweepTable},
     report::{
         axis::{Axis, extent},
         sweep::lambda,
-        text::{escape, percent, put},
+        text::{escape, p_value, put, signed},
     },
+    sweep_tables::in_units,
 };
 
-const WIDTH: f64 = 540.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = WIDTH - 84.0;
+const WIDTH: f64 = 344.0;
+const HEIGHT: f64 = 270.0;
+const LEFT: f64 = 40.0;
+const RIGHT: f64 = WIDTH - 8.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = HEIGHT - 42.0;
-/// How far beside its λ a control arm stands, so that it does not cover the arm that it repeats.
-const DODGE: f64 = 7.0;
+/// Half the width of the bar of random sets at each λ.
+const BAR: f64 = 7.0;
 
-/// How to read the chart.
-pub(super) const KEY: &str = "In the chart, hollow points are control arms, drawn a little aside, and whiskers are \
-    the 95\u{a0}% Wilson interval of each share by itself; all arms answer the same prompts, so a difference between \
-    two arms is known better than they suggest.";
+/// How to read the charts.
+pub(super) const KEY: &str = "Points are differences to the untouched model on the same prompts, item by item, and \
+    whiskers their 95\u{a0}% intervals, each by itself: p(max) is the one that is corrected for having looked at every \
+    arm. Grey: from the lowest to the highest of the random head sets of the same size. Dashed: the control.";
 
-/// One line of the chart.
-struct Series {
-    class: &'static str,
-    name: &'static str,
-    of: fn(&ArmOutcome) -> f64,
-}
-
-const SERIES: [Series; 2] = [
-    Series { class: "one", name: "accuracy", of: |arm| arm.accuracy },
-    Series { class: "two", name: "assertion", of: |arm| arm.assertion_rate },
-];
-
-/// The chart, or nothing when no arm has a finite λ.
-pub(super) fn draw(sweep: &SweepTable) -> String {
-    let lambdas = || sweep.arms.iter().map(|arm| arm.lambda).filter(|lambda| lambda.is_finite());
-    let Some((low, high)) = extent(lambdas()) else { return String::new() };
-    let x = Axis::new(high.max(1.0), low.min(0.0), LEFT + 8.0, RIGHT - 8.0);
-    let y = Axis::new(0.0, 1.0, BOTTOM, TOP);
+/// One outcome of one set against λ; nothing when no arm is compared by it.
+pub(super) fn draw(table: &SweepTable, which: Compared) -> String {
+    let points: Vec<(&ArmOutcome, &Difference)> = table
+        .arms
+        .iter()
+        .filter(|arm| arm.role == Role::Tempered && arm.lambda.is_finite())
+        .filter_map(|arm| Some((arm, arm.difference.of(which).as_ref().filter(|d| d.mean.is_finite())?)))
+        .collect();
+    let Some((low, high)) = extent(points.iter().map(|(arm, _)| arm.lambda)) else { return String::new() };
+    let x = Axis::new(high.max(1.0), low.min(0.0), LEFT + 12.0, RIGHT - 12.0);
+    let control = table.arms.iter().find(|arm| arm.role == Role::Control).and_then(|arm| *arm.difference.of(which));
+    let bands: Vec<_> = table.bands.iter().filter_map(|band| Some((band.lambda, (*band.range.of(which))?))).collect();
+    let drawn = points
+        .iter()
+        .flat_map(|(_, d)| [d.mean, d.low, d.high])
+        .chain(bands.iter().flat_map(|(_, (low, high))| [*low, *high]))
+        .chain(control.map(|d| d.mean))
+        .chain([0.0])
+        .map(|value| in_units(which, value));
+    let (low, high) = extent(drawn).unwrap_or((0.0, 0.0));
+    let pad = if high > low { 0.06 * (high - low) } else { 1.0 };
+    let y = Axis::new(low - pad, high + pad, BOTTOM, TOP);
+    let (title, unit) = names(which);
     let mut out = format!(
-        r#"<figure><svg role="img" aria-label="Accuracy and assertion rate against lambda"
-        viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">"#
+        r#"<figure><figcaption><b>{title}</b>, difference in {unit}</figcaption><svg role="img"
+        aria-label="{title} against lambda, difference to lambda 1" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}"
+        height="{HEIGHT}">"#
     );
-    frame(&mut out, &x, &y, lambdas().collect());
-    let mut ends = Vec::new();
-    for series in &SERIES {
-        ends.extend(line(&mut out, sweep, series, &x, &y).map(|end| (end, series)));
+    for &(at, (low, high)) in &bands {
+        let (left, top) = (x.at(at) - BAR, y.at(in_units(which, high)));
+        let height = (y.at(in_units(which, low)) - top).max(1.0);
+        let wide = 2.0 * BAR;
+        put!(out, r#"<rect class="band" x="{left:.1}" y="{top:.1}" width="{wide:.1}" height="{height:.1}"/>"#);
     }
-    labels(&mut out, ends);
+    frame(&mut out, &x, &y, points.iter().map(|(arm, _)| arm.lambda).collect());
+    if let Some(control) = control.filter(|control| control.mean.is_finite()) {
+        let at = y.at(in_units(which, control.mean));
+        put!(out, r#"<path class="level" d="M{LEFT} {at:.1}H{RIGHT}"><title>control</title></path>"#);
+    }
+    for (arm, d) in points {
+        point(&mut out, (which, arm, d), &x, &y);
+    }
     out.push_str("</svg></figure>");
     out
 }
 
+/// What an outcome is called, and in what it is told.
+pub(super) fn names(which: Compared) -> (&'static str, &'static str) {
+    match which {
+        Compared::Accuracy => ("Accuracy", "percentage points"),
+        Compared::AssertionRate => ("Assertion rate", "percentage points"),
+        Compared::MeanTokens => ("Length", "tokens"),
+    }
+}
+
 fn frame(out: &mut String, x: &Axis, y: &Axis, mut lambdas: Vec<f64>) {
-    put!(out, r#"<path class="tick" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>"#);
-    for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
+    let (ticks, decimals) = y.ticks(5);
+    for tick in ticks {
         let at = y.at(tick);
         put!(out, r#"<path class="grid" d="M{LEFT} {at:.1}H{RIGHT}"/>"#);
-        put!(out, r#"<text class="end" x="{:.1}" y="{:.1}">{}</text>"#, LEFT - 6.0, at + 3.5, tick * 100.0);
+        put!(out, r#"<text class="end" x="{:.1}" y="{:.1}">{}</text>"#, LEFT - 6.0, at + 3.5, signed(tick, decimals));
     }
+    let zero = y.at(0.0);
+    put!(out, r#"<path class="tick" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}M{LEFT} {zero:.1}H{RIGHT}"/>"#);
+    lambdas.push(1.0);
     lambdas.sort_by(|one, other| other.total_cmp(one));
     lambdas.dedup();
     let mut free = f64::NEG_INFINITY;
@@ -75,64 +103,28 @@ fn frame(out: &mut String, x: &Axis, y: &Axis, mut lambdas: Vec<f64>) {
             free = at + half + 3.0;
         }
     }
-    let foot = HEIGHT - 8.0;
-    put!(out, r#"<text class="axis" x="0" y="{foot:.1}">↑ %</text>"#);
-    put!(out, r#"<text class="axis end" x="{RIGHT}" y="{foot:.1}">λ, from untouched to ablated →</text>"#);
+    put!(out, r#"<text class="axis end" x="{RIGHT}" y="{:.1}">λ, from untouched to ablated →</text>"#, HEIGHT - 8.0);
 }
 
-/// Draws one series and says where its line ends.
-fn line(out: &mut String, sweep: &SweepTable, series: &Series, x: &Axis, y: &Axis) -> Option<f64> {
-    let mut arms: Vec<_> =
-        sweep.arms.iter().filter(|arm| arm.lambda.is_finite() && (series.of)(arm).is_finite()).collect();
-    arms.sort_by(|one, other| other.lambda.total_cmp(&one.lambda));
-    let joined: Vec<_> = arms.iter().filter(|arm| !arm.control).collect();
-    let path: Vec<_> =
-        joined.iter().map(|arm| format!("{:.1} {:.1}", x.at(arm.lambda), y.at((series.of)(arm)))).collect();
-    let class = series.class;
-    if path.len() > 1 {
-        put!(out, r#"<path class="line {class}" d="M{}"/>"#, path.join("L"));
+fn point(out: &mut String, (which, arm, d): (Compared, &ArmOutcome, &Difference), x: &Axis, y: &Axis) {
+    let told = |value: f64| in_units(which, value);
+    let left = x.at(arm.lambda);
+    if d.low.is_finite() && d.high.is_finite() {
+        let (low, high) = (y.at(told(d.low)), y.at(told(d.high)));
+        put!(out, r#"<path class="whisker one" d="M{left:.1} {low:.1}V{high:.1}"/>"#);
     }
-    for arm in &arms {
-        let value = (series.of)(arm);
-        let (at, dodge) = (y.at(value), if arm.control { DODGE } else { 0.0 });
-        let left = x.at(arm.lambda) + dodge;
-        if let Some((low, high)) = wilson(value, arm.n) {
-            put!(out, r#"<path class="whisker {class}" d="M{left:.1} {:.1}V{:.1}"/>"#, y.at(low), y.at(high));
-        }
-        let hollow = if arm.control { " hollow" } else { "" };
-        put!(
-            out,
-            r#"<circle class="dot {class}{hollow}" cx="{left:.1}" cy="{at:.1}" r="3.4"><title>{}: {} {} %</title></circle>"#,
-            escape(&arm.variant),
-            series.name,
-            percent(value)
-        );
-    }
-    joined.last().map(|arm| y.at((series.of)(arm)))
-}
-
-/// Names at the ends of the lines, pushed apart where they would touch.
-fn labels(out: &mut String, mut ends: Vec<(f64, &Series)>) {
-    ends.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let mut free = TOP;
-    for (at, series) in ends {
-        let at = at.max(free);
-        free = at + 14.0;
-        let class = series.class;
-        put!(out, r#"<text class="name {class}" x="{:.1}" y="{:.1}">{}</text>"#, RIGHT + 8.0, at + 3.5, series.name);
-    }
-}
-
-/// The 95 % Wilson score interval of a share of `n`.
-fn wilson(share: f64, n: usize) -> Option<(f64, f64)> {
-    if n == 0 || !(0.0..=1.0).contains(&share) {
-        return None;
-    }
-    let (z, n) = (1.959_963_985, n as f64);
-    let centre = share + z * z / (2.0 * n);
-    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z * z / n;
-    Some(((centre - half) / scale, (centre + half) / scale))
+    // Filled where it is more than having looked at every arm gives.
+    let hollow = if d.p_max.is_some_and(|p| p <= 0.05) { "" } else { " hollow" };
+    put!(
+        out,
+        r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, 95 % {} to {}, p(max) {}</title></circle>"#,
+        y.at(told(d.mean)),
+        escape(&arm.variant),
+        signed(told(d.mean), 1),
+        signed(told(d.low), 1),
+        signed(told(d.high), 1),
+        p_value(d.p_max.unwrap_or(f64::NAN))
+    );
 }
 
 #[cfg(test)]
@@ -141,29 +133,31 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn lambda_runs_from_untouched_to_ablated() {
-        let out = draw(&fixture::sweep());
-        let path = out.split(r#"class="line one" d="M"#).nth(1).expect("a line");
-        assert!(path.starts_with("52.0 "), "λ = 1 stands at the left: {path:.40}");
-        assert_eq!(out.matches("hollow").count(), 2);
-    }
-
-    #[test]
-    fn wilson_agrees_with_a_published_value() {
-        // Newcombe (1998), table I: 15 of 148, score method: 0.0624 to 0.1605.
-        let (low, high) = wilson(15.0 / 148.0, 148).expect("defined");
-        assert!((low - 0.0624).abs() < 5e-5 && (high - 0.1605).abs() < 5e-5, "{low} {high}");
-        assert_eq!(wilson(f64::NAN, 10), None);
-        assert_eq!(wilson(0.5, 0), None);
+    fn points_bands_and_the_control_are_drawn() {
+        let sweep = fixture::sweep();
+        let out = draw(&sweep.tables[0], Compared::Accuracy);
+        assert_eq!(out.matches("<circle").count(), 2, "λ = 1 is no point");
+        assert_eq!((out.matches(r#"class="band""#).count(), out.matches(r#"class="level""#).count()), (2, 1));
+        assert_eq!(out.matches("hollow").count(), 1, "filled where p(max) is small");
+        let second = out.rsplit("<circle").next().unwrap();
+        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p(max) 0.0100"), "{second}");
     }
 
     #[test]
     fn arms_without_numbers_leave_no_trace() {
-        let mut sweep = fixture::sweep();
-        sweep.arms.iter_mut().for_each(|arm| arm.accuracy = f64::NAN);
-        let out = draw(&sweep);
-        assert!(!out.contains("NaN") && !out.contains("dot one") && out.contains("dot two"));
-        sweep.arms.iter_mut().for_each(|arm| arm.lambda = f64::NAN);
-        assert!(draw(&sweep).is_empty());
+        let mut table = fixture::sweep().tables.remove(0);
+        for arm in &mut table.arms {
+            arm.difference.accuracy = None;
+        }
+        assert!(draw(&table, Compared::Accuracy).is_empty());
+        for arm in &mut table.arms {
+            if let Some(d) = &mut arm.difference.mean_tokens {
+                (d.low, d.high) = (f64::NAN, f64::NAN);
+            }
+        }
+        let out = draw(&table, Compared::MeanTokens);
+        assert!(out.contains("<circle") && !out.contains("NaN") && !out.contains("whisker"));
+        table.arms.iter_mut().for_each(|arm| arm.lambda = f64::NAN);
+        assert!(draw(&table, Compared::MeanTokens).is_empty());
     }
 }

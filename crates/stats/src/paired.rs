@@ -1,0 +1,119 @@
+//! Intervals for the mean of paired differences: one difference an item, the items being the units.
+
+use crate::effect::NO_SPREAD;
+use crate::summary::{mean, sd};
+use crate::welch::two_sided_p;
+
+/// The share of intervals that hold the true value.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// The standard normal quantile at 0.975, for [`CONFIDENCE`].
+const Z: f64 = 1.959_963_984_540_054;
+
+/// A mean with its 95 % interval, in the unit of the values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// Lower end of the interval; NaN where there is none.
+    pub low: f64,
+    /// Upper end of the interval; NaN where there is none.
+    pub high: f64,
+}
+
+/// Mean of the differences with Student's interval (`scipy.stats.ttest_1samp(..).confidence_interval()`).
+///
+/// The interval is NaN for fewer than two differences, and where all are the same (a spread below 1e-12 of the
+/// largest): a spread of 0 is what the sample happens to have, not what is known, and an interval without width would
+/// claim certainty.
+pub fn paired_t(differences: &[f64]) -> Interval {
+    let mean = mean(differences);
+    let spread = sd(differences);
+    let largest = differences.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    if differences.len() < 2 || spread.is_nan() || spread <= NO_SPREAD * largest {
+        return Interval { mean, low: f64::NAN, high: f64::NAN };
+    }
+    let n = differences.len() as f64;
+    let half = t_quantile(n - 1.0) * spread / n.sqrt();
+    Interval { mean, low: mean - half, high: mean + half }
+}
+
+/// Difference of two paired shares with Tango's score interval (Tango 1998, Statistics in Medicine 17, 891-908).
+///
+/// Of `n` items `gained` are a hit on the first side only and `lost` on the second only; the difference is
+/// `(gained - lost) / n`. Never without width: where no item differs it is `±z² / (n + z²)`. NaN for no items. Panics
+/// if more items differ than there are.
+pub fn paired_shares(gained: usize, lost: usize, n: usize) -> Interval {
+    assert!(gained + lost <= n, "more items differ than there are");
+    if n == 0 {
+        return Interval { mean: f64::NAN, low: f64::NAN, high: f64::NAN };
+    }
+    let mean = (gained as f64 - lost as f64) / n as f64;
+    // The interval of the swapped sides is the mirror image: one search does for both ends.
+    let high = |gained, lost, mean| bisect(mean, 1.0, |shift| score(gained, lost, n, shift) > -Z);
+    Interval { mean, low: -high(lost, gained, -mean), high: high(gained, lost, mean) }
+}
+
+/// The score statistic of a true difference `shift`, its variance that of the maximum likelihood under it. Falls as
+/// `shift` rises.
+fn score(gained: usize, lost: usize, n: usize, shift: f64) -> f64 {
+    let (gained, lost, n) = (gained as f64, lost as f64, n as f64);
+    let b = (2.0 * n - gained + lost) * shift - gained - lost;
+    let c = -lost * shift * (1.0 - shift);
+    // Share of items lost: the larger root of 2n x² + b x + c.
+    let share = ((b * b - 8.0 * n * c).max(0.0).sqrt() - b) / (4.0 * n);
+    let variance = n * (2.0 * share + shift * (1.0 - shift));
+    let distance = gained - lost - n * shift;
+    if variance <= 0.0 && distance == 0.0 { 0.0 } else { distance / variance.max(0.0).sqrt() }
+}
+
+/// Student's t beyond which on both sides 5 % lie, from its own p-value.
+fn t_quantile(df: f64) -> f64 {
+    // 12.7 for one degree of freedom, and less for more.
+    bisect(Z / 2.0, 16.0, |t| two_sided_p(t, df) > 1.0 - CONFIDENCE)
+}
+
+/// Where a condition that holds at `low` ceases to hold; `high` if it holds everywhere.
+fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
+    loop {
+        let middle = f64::midpoint(low, high);
+        if middle <= low || middle >= high {
+            return high;
+        }
+        if holds(middle) { low = middle } else { high = middle }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_differences_have_no_interval() {
+        for differences in [vec![], vec![1.0], vec![0.0; 9], vec![0.1; 9], vec![1.0, f64::NAN, 2.0]] {
+            let found = paired_t(&differences);
+            assert!(found.low.is_nan() && found.high.is_nan(), "{differences:?}");
+        }
+        assert_eq!(paired_t(&[0.0; 9]).mean, 0.0);
+    }
+
+    #[test]
+    fn no_item_that_differs_is_not_certainty() {
+        for n in [1, 5, 50, 2000] {
+            let found = paired_shares(0, 0, n);
+            let half = Z * Z / (n as f64 + Z * Z);
+            assert_eq!(found.mean, 0.0);
+            assert!((found.high - half).abs() < 1e-12 && (found.low + half).abs() < 1e-12, "{found:?} of {n}");
+        }
+        assert!(paired_shares(0, 0, 0).low.is_nan());
+    }
+
+    #[test]
+    fn shares_stay_shares_and_swap() {
+        for (gained, lost, n) in [(7, 0, 7), (0, 7, 7), (3, 1, 4), (1, 0, 200), (12, 2, 50)] {
+            let (one, other) = (paired_shares(gained, lost, n), paired_shares(lost, gained, n));
+            assert!(-1.0 <= one.low && one.low < one.mean.max(-0.999) && one.mean <= one.high && one.high <= 1.0);
+            assert_eq!((one.low, one.high), (-other.high, -other.low));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The arms of a sweep: the head sets at every λ, the reference and the controls that all of them share.
+
+use std::collections::BTreeSet;
+
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
+use headtemper_stats::Random;
+
+use crate::{
+    Result, StudyError,
+    digest::digest,
+    sweep::{Arm, Role},
+};
+
+/// What a sweep is made of.
+#[derive(Clone, Debug, Default)]
+pub struct ArmsWanted<'a> {
+    /// The head sets, each tempered together.
+    pub sets: &'a [Vec<HeadRef>],
+    /// λ of the sets. 1 stands for the reference and needs not be listed; listed again it becomes a control arm.
+    pub lambdas: &'a [f32],
+    /// How many random head sets of the size of each set there are.
+    pub random_sets: usize,
+    /// Which ones.
+    pub random_seed: u64,
+}
+
+/// Random head sets of one size that a sweep may have.
+const MOST_RANDOM_SETS: usize = 1000;
+
+/// The arms on a model of these heads, in this order: the reference `base`, which is the untouched model; for every λ = 1 after the first a
+/// control; every set at every other λ; random head sets at the same λ.
+///
+/// The reference and the controls belong to all sets. A control tempers every head of the model by 1: the hook fires
+/// everywhere and must change nothing, and whatever differs from the reference is rounding and batching.
+///
+/// Random sets have as many query and value heads as a set, and none that any set of the sweep names; those of one
+/// seed are the first of the same sequence however many there are.
+///
+/// # Errors
+/// If λ is not finite or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the heads that
+/// are left do not make so many random sets.
+pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
+    if wanted.sets.is_empty() || wanted.lambdas.is_empty() {
+        return Err(refused("the sweep", "empty", "at least one head set and one lambda"));
+    }
+    let names: Vec<String> = wanted.sets.iter().map(|heads| set_name(heads)).collect();
+    let mut seen = BTreeSet::new();
+    let is_new =
+        |heads: &Vec<HeadRef>, seen: &mut BTreeSet<_>| seen.insert(heads.iter().copied().collect::<BTreeSet<_>>());
+    if let Some(index) = wanted.sets.iter().position(|heads| !is_new(heads, &mut seen)) {
+        return Err(refused("the list of head sets", &format!("{} again", names[index]), "each set once"));
+    }
+    let mut arms = vec![Arm::base()];
+    let ones = wanted.lambdas.iter().filter(|&&lambda| lambda == 1.0).count();
+    for number in 1..ones {
+        let again = if number == 1 { String::new() } else { format!("#{number}") };
+        let plan = HeadPlan::uniform(slots, 1.0)?;
+        let (variant, set) = (format!("all@1{again}"), "all".into());
+        arms.push(Arm { variant, set, lambda: 1.0, role: Role::Control, plan });
+    }
+    let lambdas: Vec<f32> = wanted.lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
+    if let Some((_, lambda)) = lambdas.iter().enumerate().find(|&(index, lambda)| lambdas[..index].contains(lambda)) {
+        return Err(refused("the list of lambdas", &format!("{lambda} twice"), "each once; 1 twice is the control"));
+    }
+    let random = random_sets(wanted, slots, lambdas.is_empty())?;
+    let swept = names.iter().zip(wanted.sets).map(|(name, heads)| (Role::Tempered, name, heads));
+    for (role, name, heads) in swept.chain(random.iter().map(|(name, heads)| (Role::Random, name, heads))) {
+        for &lambda in &lambdas {
+            let (variant, set) = (format!("{name}@{lambda}"), name.clone());
+            arms.push(Arm { variant, set, lambda, role, plan: HeadPlan::uniform(heads, lambda)? });
+        }
+    }
+    Ok(arms)
+}
+
+fn refused(what: &str, found: &str, allowed: &str) -> StudyError {
+    StudyError::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
+}
+
+/// Heads of a set that are written out in its name; longer sets are numbered by their content.
+const NAMED_HEADS: usize = 8;
+
+/// The name of a head set.
+fn set_name(heads: &[HeadRef]) -> String {
+    let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    if names.len() <= NAMED_HEADS {
+        return names.join("+");
+    }
+    format!("{}heads-{}", names.len(), &digest(&names)[..8])
+}
+
+/// How many query heads and how many value heads a set has: what a random set has in common with it.
+pub(crate) fn composition(heads: impl Iterator<Item = HeadRef>) -> (usize, usize) {
+    heads.fold((0, 0), |(query, value), head| match head.kind {
+        HeadKind::Query => (query + 1, value),
+        HeadKind::Value => (query, value + 1),
+    })
+}
+
+/// The random sets of every composition, named by number, composition and content.
+fn random_sets(
+    wanted: &ArmsWanted<'_>,
+    slots: &[HeadRef],
+    only_reference: bool,
+) -> Result<Vec<(String, Vec<HeadRef>)>> {
+    let count = wanted.random_sets;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let what = "the number of random head sets";
+    if only_reference {
+        return Err(refused(what, &count.to_string(), "0 where every lambda is 1"));
+    }
+    if count > MOST_RANDOM_SETS {
+        return Err(refused(what, &count.to_string(), &format!("at most {MOST_RANDOM_SETS}")));
+    }
+    let swept: BTreeSet<HeadRef> = wanted.sets.iter().flatten().copied().collect();
+    let left: Vec<HeadRef> = slots.iter().copied().filter(|at| !swept.contains(at)).collect();
+    let (query, value): (Vec<_>, Vec<_>) = left.into_iter().partition(|at| at.kind == HeadKind::Query);
+    let mut sets = Vec::new();
+    for size in wanted.sets.iter().map(|heads| composition(heads.iter().copied())).collect::<BTreeSet<_>>() {
+        let possible = choices(query.len(), size.0) * choices(value.len(), size.1);
+        if possible < count as f64 {
+            let left = format!("{} query heads and {} value heads", query.len(), value.len());
+            let allowed = format!(
+                "at most {possible}: the sets have {} heads like {}, and no set of the sweep names {left}",
+                size.0 + size.1,
+                label(size)
+            );
+            return Err(refused(what, &count.to_string(), &allowed));
+        }
+        let mut seen = BTreeSet::new();
+        for stream in 0.. {
+            let mut random = Random::new(wanted.random_seed, stream);
+            let mut heads = draw(&mut random, query.clone(), size.0);
+            heads.extend(draw(&mut random, value.clone(), size.1));
+            heads.sort();
+            if !seen.insert(heads.clone()) {
+                continue;
+            }
+            let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
+            let name = format!("random{}-of-{}-{}", seen.len(), label(size), &digest(&names)[..8]);
+            sets.push((name, heads));
+            if seen.len() == count {
+                break;
+            }
+        }
+    }
+    Ok(sets)
+}
+
+/// `5H`, `4V` or `3H2V`.
+fn label((query, value): (usize, usize)) -> String {
+    let part = |n: usize, kind: HeadKind| if n == 0 { String::new() } else { format!("{n}{}", kind.letter()) };
+    part(query, HeadKind::Query) + &part(value, HeadKind::Value)
+}
+
+/// The first `size` heads of a shuffle.
+fn draw(random: &mut Random, mut heads: Vec<HeadRef>, size: usize) -> Vec<HeadRef> {
+    for place in 0..size {
+        let chosen = place + random.below(heads.len() - place);
+        heads.swap(place, chosen);
+    }
+    heads.truncate(size);
+    heads
+}
+
+/// In how many ways `k` of `n` can be chosen; exact where it is small.
+fn choices(n: usize, k: usize) -> f64 {
+    if k > n {
+        return 0.0;
+    }
+    // Of the two ways to count, the one that only grows, so that it may be cut off.
+    (0..k.min(n - k)).fold(1.0, |ways: f64, i| (ways * (n - i) as f64 / (i + 1) as f64).round().min(1e15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two layers of four query heads around one of four value heads.
+    fn slots() -> Vec<HeadRef> {
+        let layer = |layer| (0..4).map(move |head| HeadRef { layer, head, kind: HeadKind::Query });
+        layer(0).chain((0..4).map(|head| HeadRef::value(1, head))).chain(layer(2)).collect()
+    }
+
+    fn made(sets: &[Vec<HeadRef>], lambdas: &[f32], random_sets: usize) -> Result<Vec<Arm>> {
+        arms(&ArmsWanted { sets, lambdas, random_sets, random_seed: 7 }, &slots())
+    }
+
+    fn names(arms: &[Arm]) -> Vec<&str> {
+        arms.iter().map(|arm| arm.variant.as_str()).collect()
+    }
+
+    #[test]
+    fn reference_and_control_are_shared_by_all_sets() {
+        let sets = [vec![HeadRef::query(0, 1)], vec![HeadRef::value(1, 2), HeadRef::query(2, 3)]];
+        let all = made(&sets, &[1.0, 1.0, 0.5, 0.0, 1.0], 0).unwrap();
+        let wanted = ["base", "all@1", "all@1#2", "L0H1@0.5", "L0H1@0", "L1V2+L2H3@0.5", "L1V2+L2H3@0"];
+        assert_eq!(names(&all), wanted);
+        let roles: Vec<Role> = all.iter().map(|arm| arm.role).collect();
+        assert_eq!(roles[..4], [Role::Reference, Role::Control, Role::Control, Role::Tempered]);
+        assert!(all[0].plan.is_empty(), "the reference has no hook");
+        assert_eq!(all[1].plan, HeadPlan::uniform(&slots(), 1.0).unwrap(), "the control has it everywhere");
+        assert_eq!(names(&made(&sets[..1], &[0.5], 0).unwrap()), ["base", "L0H1@0.5"], "never without a reference");
+    }
+
+    #[test]
+    fn random_sets_are_alike_and_apart() {
+        let sets = [vec![HeadRef::query(0, 1), HeadRef::value(1, 0)], vec![HeadRef::query(2, 0)]];
+        let all = made(&sets, &[1.0, 0.5], 3).unwrap();
+        let random: Vec<&Arm> = all.iter().filter(|arm| arm.role == Role::Random).collect();
+        assert_eq!(random.len(), 2 * 3);
+        for arm in &random {
+            let heads: Vec<HeadRef> = arm.plan.iter().map(|(at, _)| at).collect();
+            assert!(!heads.iter().any(|at| sets.iter().flatten().any(|swept| swept == at)), "{}", arm.set);
+            let alike = if arm.set.contains("-of-1H1V-") { (1, 1) } else { (1, 0) };
+            assert_eq!(composition(heads.iter().copied()), alike, "{}", arm.set);
+        }
+        let distinct: BTreeSet<String> = random.iter().map(|arm| arm.plan.to_string()).collect();
+        assert_eq!(distinct.len(), 6);
+        let more = made(&sets, &[1.0, 0.5], 5).unwrap();
+        let kept = |arm: &&&Arm| more.iter().any(|other| other == **arm);
+        assert_eq!(random.iter().filter(kept).count(), 6, "more random sets leave the first as they are");
+        let other = ArmsWanted { sets: &sets, lambdas: &[0.5], random_sets: 3, random_seed: 8 };
+        assert_ne!(arms(&other, &slots()).unwrap()[3..], all[3..]);
+    }
+
+    #[test]
+    fn every_set_that_is_left_may_be_drawn() {
+        let all = made(&[vec![HeadRef::query(0, 1)]], &[0.5], 7).unwrap();
+        let drawn: BTreeSet<String> = all[2..].iter().map(|arm| arm.plan.to_string()).collect();
+        assert_eq!(drawn.len(), 7);
+    }
+
+    #[test]
+    fn what_cannot_be_swept_is_refused() {
+        let (one, two) = (HeadRef::query(0, 1), HeadRef::query(2, 0));
+        let all = vec![slots()];
+        for (sets, lambdas, random, parts) in [
+            (vec![], vec![0.5], 0, "at least one head set"),
+            (vec![vec![one]], vec![], 0, "at least one head set"),
+            (vec![vec![one]], vec![f32::NAN], 0, "not a finite number"),
+            (vec![vec![one]], vec![0.5, 1.0, 0.5], 0, "0.5 twice"),
+            (vec![vec![one, two], vec![two, one]], vec![0.5], 0, "L2H0+L0H1 again"),
+            (vec![vec![one]], vec![0.5], 8, "at most 7: the sets have 1 heads like 1H, and no set"),
+            (all, vec![0.5], 1, "at most 0"),
+            (vec![vec![one]], vec![1.0, 1.0], 2, "0 where every lambda is 1"),
+            (vec![vec![one, two]], vec![0.5], 1001, "at most 1000"),
+        ] {
+            let message = made(&sets, &lambdas, random).unwrap_err().to_string();
+            assert!(message.contains(parts), "{parts} is not in: {message}");
+        }
+    }
+
+    #[test]
+    fn choices_are_pascals() {
+        assert_eq!((choices(5, 2), choices(9, 9), choices(4, 0), choices(3, 4)), (10.0, 1.0, 1.0, 0.0));
+        assert!(choices(5000, 2500) == 1e15);
+    }
+}

@@ -1,0 +1,225 @@
+//! Arms of a sweep against its reference, item by item, and what that is worth.
+
+use headtemper_stats::{Interval, SignFlips, Tail, mean, p_value, paired_shares, paired_t, sign_flip_test};
+
+use crate::{
+    Arm, Item, Judge, Role, Row,
+    arms::composition,
+    outcome::{
+        ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable, UNEQUAL_TRUNCATION,
+        Values, outcome,
+    },
+};
+
+/// Sign flips of a test: the smallest p is 1 in 5000.
+const FLIPS: usize = 4999;
+/// Their seed.
+const SEED: u64 = 0;
+
+/// An arm with what it is compared by.
+struct Judged<'a> {
+    arm: &'a Arm,
+    outcome: ArmOutcome,
+    values: Values,
+}
+
+/// The outcomes of a sweep whose rows are `[arm][seed * items + item]`.
+pub fn outcomes_of(
+    items: &[Item],
+    arms: &[Arm],
+    rows: &[Vec<Row>],
+    judge: Option<&Judge>,
+    max_new_tokens: usize,
+) -> Outcomes {
+    let reference = arms.iter().position(|arm| arm.role == Role::Reference);
+    let mut judged: Vec<Judged<'_>> = arms
+        .iter()
+        .zip(rows)
+        .map(|(arm, of)| {
+            // 0.9 as it was written, not the f64 nearest to the f32 nearest to it
+            let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
+            let named = (arm.variant.as_str(), lambda, arm.role);
+            let (outcome, values) = outcome(named, items, of, reference.map(|at| rows[at].as_slice()), judge);
+            Judged { arm, outcome, values }
+        })
+        .collect();
+    let mut seed_floor = None;
+    if let Some(at) = reference {
+        withhold(&mut judged, at);
+        for which in Compared::ALL {
+            compare(&mut judged, at, which);
+        }
+        beside_random(&mut judged);
+        seed_floor = floor_of_seeds(items, &rows[at], judge);
+    }
+    let family = judged.iter().filter(|j| j.arm.role == Role::Tempered && j.outcome.withheld.is_none()).count();
+    let seeds = rows.first().map_or(&[][..], Vec::as_slice).iter().step_by(items.len().max(1)).map(|row| row.seed);
+    Outcomes {
+        schema: "sweep/v1".into(),
+        max_new_tokens,
+        items: items.len(),
+        seeds: seeds.collect(),
+        flips: Flips { at_most: FLIPS, seed: SEED, family },
+        seed_floor,
+        tables: tables(&judged, max_new_tokens),
+        random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
+    }
+}
+
+/// Marks the arms that were cut off more or less often than the reference.
+fn withhold(judged: &mut [Judged<'_>], reference: usize) {
+    let expected = judged[reference].outcome.truncated;
+    for Judged { outcome, .. } in judged {
+        // Two of a hundred are not more than two of a hundred for the rounding of shares.
+        if (outcome.truncated - expected).abs() > UNEQUAL_TRUNCATION + 1e-9 {
+            let (here, there) = (100.0 * outcome.truncated, 100.0 * expected);
+            let why = format!("{here:.1} % of its answers were cut off, of the reference's {there:.1} %");
+            outcome.withheld = Some(why);
+        }
+    }
+}
+
+/// The differences of one outcome, for every arm that can be compared.
+fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared) {
+    let base = judged[reference].values.of(which).clone();
+    let shared: Vec<usize> = (0..base.len()).filter(|&item| base[item].is_finite()).collect();
+    if shared.is_empty() {
+        return;
+    }
+    let differences =
+        |values: &Values| -> Vec<f64> { shared.iter().map(|&item| values.of(which)[item] - base[item]).collect() };
+    for family in [true, false] {
+        let member = |j: &Judged<'_>| {
+            let others = matches!(j.arm.role, Role::Control | Role::Random);
+            j.outcome.withheld.is_none() && if family { j.arm.role == Role::Tempered } else { others }
+        };
+        let members: Vec<usize> = (0..judged.len()).filter(|&index| member(&judged[index])).collect();
+        let columns: Vec<Vec<f64>> = members.iter().map(|&index| differences(&judged[index].values)).collect();
+        let (p, p_max) = tested(&columns);
+        for (place, (&index, d)) in members.iter().zip(&columns).enumerate() {
+            let values = judged[index].values.of(which);
+            let found = interval(which, d, shared.iter().map(|&item| (values[item], base[item])));
+            *judged[index].outcome.difference.of_mut(which) = Some(Difference {
+                items: d.len(),
+                differing: d.iter().filter(|&&d| d != 0.0).count(),
+                mean: found.mean,
+                low: found.low,
+                high: found.high,
+                p: p[place],
+                p_max: family.then_some(p_max[place]),
+                p_random: None,
+            });
+        }
+    }
+}
+
+/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted.
+fn interval(which: Compared, d: &[f64], pairs: impl Iterator<Item = (f64, f64)>) -> Interval {
+    let whole = |x: f64| x == 0.0 || x == 1.0;
+    if which.is_share() && pairs.into_iter().all(|(a, b)| whole(a) && whole(b)) {
+        let count = |sign: f64| d.iter().filter(|&&d| d == sign).count();
+        return paired_shares(count(1.0), count(-1.0), d.len());
+    }
+    paired_t(d)
+}
+
+/// Sign-flip p of every column, alone and for the largest of them.
+fn tested(columns: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
+    let items = columns.first().map_or(0, Vec::len);
+    // Items that differ nowhere are the same under either sign; without them, few have few patterns, and all are tried.
+    let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|d| d[item] != 0.0)).collect();
+    if differing.len() < 2 {
+        return (vec![1.0; columns.len()], vec![1.0; columns.len()]);
+    }
+    let table: Vec<f64> = differing.iter().flat_map(|&item| columns.iter().map(move |d| d[item])).collect();
+    let found = sign_flip_test(&table, columns.len(), &SignFlips::new(differing.len(), FLIPS, SEED));
+    (found.p, found.p_max)
+}
+
+/// Puts each tempered arm beside the random sets of its size at its λ.
+fn beside_random(judged: &mut [Judged<'_>]) {
+    for index in 0..judged.len() {
+        if judged[index].arm.role != Role::Tempered {
+            continue;
+        }
+        for which in Compared::ALL {
+            let means = random_means(judged, judged[index].arm, which);
+            if let Some(difference) = judged[index].outcome.difference.of_mut(which)
+                && !means.is_empty()
+            {
+                difference.p_random = Some(p_value(difference.mean, &means, Tail::TwoSided));
+            }
+        }
+    }
+}
+
+/// The random arms that are like an arm: as many heads of each kind, and the same λ.
+fn alike<'a>(judged: &'a [Judged<'_>], arm: &Arm) -> impl Iterator<Item = &'a Judged<'a>> {
+    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
+    let (wanted, lambda) = (kinds(arm), arm.lambda);
+    judged.iter().filter(move |j| j.arm.role == Role::Random && j.arm.lambda == lambda && kinds(j.arm) == wanted)
+}
+
+fn random_means(judged: &[Judged<'_>], arm: &Arm, which: Compared) -> Vec<f64> {
+    alike(judged, arm).filter_map(|j| j.outcome.difference.of(which).map(|difference| difference.mean)).collect()
+}
+
+fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
+    let shared: Vec<ArmOutcome> = judged
+        .iter()
+        .filter(|j| matches!(j.arm.role, Role::Reference | Role::Control))
+        .map(|j| j.outcome.clone())
+        .collect();
+    let mut tables: Vec<SweepTable> = Vec::new();
+    for j in judged.iter().filter(|j| j.arm.role == Role::Tempered) {
+        let set = j.arm.set.replace('+', " ");
+        if tables.last().is_none_or(|table| table.set != set) {
+            let heads = j.arm.plan.iter().map(|(at, _)| at).collect();
+            tables.push(SweepTable { set, heads, max_new_tokens, arms: shared.clone(), bands: Vec::new() });
+        }
+        let table = tables.last_mut().expect("one was pushed");
+        table.arms.push(j.outcome.clone());
+        let sets = alike(judged, j.arm).count();
+        if sets > 0 {
+            let range = |which| {
+                let mut means = random_means(judged, j.arm, which);
+                means.sort_by(f64::total_cmp);
+                Some((*means.first()?, *means.last()?))
+            };
+            let compared = alike(judged, j.arm).filter(|j| j.outcome.withheld.is_none()).count();
+            let lambda = j.outcome.lambda;
+            table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(range) });
+        }
+    }
+    if tables.is_empty() && !shared.is_empty() {
+        let (set, heads) = ("none".into(), Vec::new());
+        tables.push(SweepTable { set, heads, max_new_tokens, arms: shared, bands: Vec::new() });
+    }
+    tables
+}
+
+/// What another seed moves in the reference's rows, `[seed * items + item]`.
+fn floor_of_seeds(items: &[Item], rows: &[Row], judge: Option<&Judge>) -> Option<SeedFloor> {
+    let seeds: Vec<&[Row]> = rows.chunks(items.len().max(1)).collect();
+    let pairs: Vec<(usize, usize)> = (0..seeds.len()).flat_map(|one| (0..one).map(move |other| (one, other))).collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let named = ("", 1.0, Role::Reference);
+    let against =
+        |&(one, other): &(usize, usize)| outcome(named, items, seeds[one], Some(seeds[other]), judge).0.changed;
+    let values: Vec<Values> = seeds.iter().map(|rows| outcome(named, items, rows, None, judge).1).collect();
+    let largest = |which| {
+        let means: Vec<f64> = values
+            .iter()
+            .map(|values| mean(&values.of(which).iter().copied().filter(|x| x.is_finite()).collect::<Vec<_>>()))
+            .collect();
+        let gaps = pairs.iter().map(|&(one, other)| (means[one] - means[other]).abs());
+        gaps.filter(|gap| gap.is_finite()).max_by(f64::total_cmp)
+    };
+    Some(SeedFloor {
+        pairs: pairs.len(),
+        changed: mean(&pairs.iter().map(against).collect::<Vec<_>>()),
+        largest: PerOutcome::from_fn(largest),
+    })
+}

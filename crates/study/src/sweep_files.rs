@@ -1,0 +1,88 @@
+//! What a sweep leaves beside its rows: `sweep.json`, `sweep.csv` and, where it stands alone, `report.html`.
+
+use std::collections::BTreeMap;
+
+use headtemper_engine::{Identity, Sampling};
+
+use crate::{
+    Arm, Item, Judge, Result, Role, Row, RunDir,
+    compare::outcomes_of,
+    examples::examples,
+    files::{write_json, write_text},
+    outcome::Outcomes,
+    report::{self, Page},
+    sweep_tables::sweep_csv,
+};
+
+/// The rows of a sweep, and what they answer. Needs no model.
+pub(crate) struct Answered<'a> {
+    pub(crate) items: &'a [Item],
+    pub(crate) arms: &'a [Arm],
+    /// `[arm][seed * items + item]`
+    pub(crate) rows: &'a [Vec<Row>],
+    pub(crate) judge: Option<&'a Judge>,
+    pub(crate) max_new_tokens: usize,
+}
+
+/// Writes `sweep.json` and `sweep.csv`.
+pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>) -> Result<Outcomes> {
+    let Answered { items, arms, rows, judge, max_new_tokens } = *answered;
+    let outcomes = outcomes_of(items, arms, rows, judge, max_new_tokens);
+    write_json(&run.file("sweep.json"), &outcomes)?;
+    write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
+    Ok(outcomes)
+}
+
+/// Writes `report.html` of a sweep by itself.
+pub(crate) fn write_report(
+    run: &RunDir,
+    (identity, heads_per_layer): (&Identity, &[usize]),
+    sampling: &Sampling,
+    answered: &Answered<'_>,
+    outcomes: &Outcomes,
+) -> Result<()> {
+    let seeds: Vec<String> = outcomes.seeds.iter().map(ToString::to_string).collect();
+    let decoding = match sampling.temperature {
+        0.0 => "greedy".to_string(),
+        temperature => format!("sampled at temperature {temperature}, seed {}", seeds.join(", ")),
+    };
+    let judged = match answered.judge {
+        Some(_) => "accepted answers, where items have them, and a lexicon of hedges",
+        None => "accepted answers, where items have them",
+    };
+    let facts = [
+        ("model", identity.model.clone()),
+        ("weights (SHA-256)", identity.weights_sha256.clone()),
+        ("held in", format!("{} on {}", identity.dtype, identity.device)),
+        ("items", answered.items.len().to_string()),
+        ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
+        ("judged by", judged.into()),
+        ("hooks fired", fired(run)),
+        ("version", format!("headtemper {}", identity.version)),
+    ];
+    let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let sets = answered.arms.iter().filter(|arm| arm.role == Role::Tempered).map(|arm| arm.set.as_str());
+    let sets: Vec<&str> = sets.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let title = match sets[..] {
+        [one] => format!("A sweep over {}", one.replace('+', " ")),
+        _ => format!("A sweep over {} head sets", sets.len()),
+    };
+    let page = Page {
+        title: &title,
+        facts: &facts,
+        counts: &[],
+        warnings: &[],
+        model: &identity.model,
+        heads_per_layer,
+        attribution: None,
+        sweep: Some(outcomes),
+        examples: &examples(answered.items, answered.arms, answered.rows),
+    };
+    write_text(&run.file("report.html"), &report::render(&page))
+}
+
+/// How often the hooks fired, for the facts of a report.
+pub(crate) fn fired(run: &RunDir) -> String {
+    let fired: u64 = run.fired("sweep", &BTreeMap::new()).values().sum();
+    format!("{fired} head-tokens; every planned head of every arm fired")
+}

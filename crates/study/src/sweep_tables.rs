@@ -1,0 +1,253 @@
+//! The outcomes of a sweep for people and programs: on a terminal, as Markdown, as CSV.
+
+use crate::{
+    Role,
+    outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+    tables::{quoted, short},
+};
+
+/// With more head sets than this, their arms are ranked instead of being told set by set.
+pub(crate) const RANKED_ABOVE: usize = 3;
+
+/// Arms of a ranking.
+const RANKED: usize = 10;
+
+fn percent(x: f64) -> String {
+    if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "–".into() }
+}
+
+fn plain(x: f64, decimals: usize) -> String {
+    if x.is_finite() { format!("{x:.decimals$}") } else { "–".into() }
+}
+
+/// A difference as it is told: in percentage points, or in tokens.
+pub(crate) fn in_units(which: Compared, x: f64) -> f64 {
+    if which.is_share() { 100.0 * x } else { x }
+}
+
+/// `+1.5 [-0.6, +3.9]`.
+fn with_interval(which: Compared, d: &Difference) -> String {
+    let number = |x: f64| if x.is_finite() { format!("{:+.1}", in_units(which, x)) } else { "–".into() };
+    if d.low.is_finite() {
+        format!("{} [{}, {}]", number(d.mean), number(d.low), number(d.high))
+    } else {
+        // No interval: either nothing differs, or everything by the same.
+        let why = if d.differing == 0 { "no answer differs" } else { "no interval" };
+        format!("{} ({why})", number(d.mean))
+    }
+}
+
+/// The name of an outcome over a column.
+fn title(which: Compared) -> &'static str {
+    match which {
+        Compared::Accuracy => "accuracy, points",
+        Compared::AssertionRate => "assertion, points",
+        Compared::MeanTokens => "length, tokens",
+    }
+}
+
+/// The outcomes that some arm is compared by.
+pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared> {
+    let has = |which: &Compared| outcomes.arms().any(|(_, arm)| arm.difference.of(*which).is_some());
+    Compared::ALL.into_iter().filter(has).collect()
+}
+
+/// The outcomes of a sweep, in Markdown that also reads well on a terminal: shares and differences set by set, or for
+/// many sets a ranking of the differences.
+pub fn sweep_markdown(outcomes: &Outcomes) -> String {
+    let mut out = String::new();
+    if outcomes.tables.len() > RANKED_ABOVE {
+        let shared = outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered);
+        out += &format!("{} head sets; {}\n\n", outcomes.tables.len(), asked(outcomes));
+        out += &shares(shared);
+        for which in compared(outcomes) {
+            out += &ranking(outcomes, which);
+        }
+    } else {
+        for (index, table) in outcomes.tables.iter().enumerate() {
+            let gap = if index > 0 { "\n" } else { "" };
+            out += &format!("{gap}tempered together: {}; {}\n\n", table.set, asked(outcomes));
+            out += &shares(table.arms.iter());
+            out += &differences(outcomes, table);
+        }
+    }
+    out + &footnotes(outcomes)
+}
+
+fn asked(outcomes: &Outcomes) -> String {
+    let seeds = if outcomes.seeds.len() > 1 { format!(" x {} seeds", outcomes.seeds.len()) } else { String::new() };
+    format!("{} items{seeds}, at most {} new tokens", outcomes.items, outcomes.max_new_tokens)
+}
+
+fn name(arm: &ArmOutcome) -> String {
+    match arm.role {
+        Role::Reference => format!("{} (base)", arm.lambda),
+        Role::Control => format!("{} (control)", arm.lambda),
+        _ => arm.lambda.to_string(),
+    }
+}
+
+fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
+    let mut out =
+        "| λ           |    n | accuracy | assertion | asymmetry | length | logp/token | cut off | changed |\n\
+         |-------------|-----:|---------:|----------:|----------:|-------:|-----------:|--------:|--------:|\n"
+            .to_string();
+    for arm in arms {
+        out += &format!(
+            "| {:<11} | {:>4} | {:>8} | {:>9} | {:>9} | {:>6} | {:>10} | {:>7} | {:>7} |\n",
+            name(arm),
+            arm.n,
+            percent(arm.accuracy),
+            percent(arm.assertion_rate),
+            arm.assertion_asymmetry.map_or("–".into(), |x| format!("{:+.1} %", 100.0 * x)),
+            plain(arm.mean_tokens, 1),
+            plain(arm.mean_logprob, 3),
+            percent(arm.truncated),
+            percent(arm.changed),
+        );
+    }
+    out
+}
+
+fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
+    let which = compared(outcomes);
+    let rows: Vec<&ArmOutcome> = table.arms.iter().filter(|arm| arm.role != Role::Reference).collect();
+    if which.is_empty() || rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("\n| λ           |");
+    which.iter().for_each(|&which| out += &format!(" {:>24} | p max |", title(which)));
+    out += "\n|-------------|";
+    which.iter().for_each(|_| out += "-------------------------:|------:|");
+    out.push('\n');
+    for arm in rows {
+        out += &format!("| {:<11} |", name(arm));
+        for &which in &which {
+            let (text, p) = match arm.difference.of(which) {
+                _ if arm.withheld.is_some() => ("not compared".into(), "–".into()),
+                None => ("–".into(), "–".into()),
+                Some(d) => (with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))),
+            };
+            out += &format!(" {text:>24} | {p:>5} |");
+        }
+        out.push('\n');
+    }
+    for band in &table.bands {
+        out += &format!("| {:<11} |", format!("{}, random", band.lambda));
+        for &which in &which {
+            let some = if band.compared < band.sets { format!(" ({} of them)", band.compared) } else { String::new() };
+            let range = band.range.of(which).map_or("–".into(), |(low, high)| {
+                format!("{:+.1} to {:+.1}{some}", in_units(which, low), in_units(which, high))
+            });
+            out += &format!(" {range:>24} |       |");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The tempered arms by |difference|, the largest first; arms that are not compared are left out.
+pub(crate) fn ranked(outcomes: &Outcomes, which: Compared) -> Vec<(&SweepTable, &ArmOutcome, &Difference)> {
+    let tempered = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered);
+    let mut ranked: Vec<_> =
+        tempered.filter_map(|(table, arm)| Some((table, arm, arm.difference.of(which).as_ref()?))).collect();
+    ranked.sort_by(|a, b| b.2.mean.abs().total_cmp(&a.2.mean.abs()).then(a.2.p.total_cmp(&b.2.p)));
+    ranked
+}
+
+fn ranking(outcomes: &Outcomes, which: Compared) -> String {
+    let ranked = ranked(outcomes, which);
+    let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
+    if differing.is_empty() {
+        return format!("\n{}: no answer differs in any of {} arms\n", title(which), ranked.len());
+    }
+    let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
+    out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |\n", title(which));
+    out += "|------------------|-------|-------------------------:|--------------------:|------:|------:|\n";
+    for (table, arm, d) in differing.into_iter().take(RANKED) {
+        out += &format!(
+            "| {:<16} | {:<5} | {:>24} | {:>19} | {:>5} | {:>5} |\n",
+            table.set,
+            arm.lambda,
+            with_interval(which, d),
+            format!("{} of {}", d.differing, d.items),
+            short(d.p),
+            short(d.p_max.unwrap_or(f64::NAN)),
+        );
+    }
+    out
+}
+
+fn footnotes(outcomes: &Outcomes) -> String {
+    let mut out = String::new();
+    if !compared(outcomes).is_empty() {
+        out += &format!(
+            "\ndifferences are to λ = 1, item by item, with their 95 % interval; p max: how often flipped signs give one as \
+             large\nin any of {} arms, at their own spread\n",
+            outcomes.flips.family
+        );
+    }
+    if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
+        out += &format!("random: lowest and highest of {} random head sets of the same size\n", band.sets);
+    }
+    if let Some(floor) = &outcomes.seed_floor {
+        out += &format!("another seed alone changes {} of the untouched model's answers", percent(floor.changed));
+        for which in Compared::ALL {
+            if let Some(largest) = floor.largest.of(which) {
+                out += &format!("; {} up to {:.1}", title(which), in_units(which, *largest));
+            }
+        }
+        out.push('\n');
+    }
+    outcomes.warnings().into_iter().fold(out, |out, warning| out + "warning: " + &warning + "\n")
+}
+
+/// Every arm and outcome as CSV, one line each: full precision, empty where there is no number.
+pub(crate) fn sweep_csv(outcomes: &Outcomes) -> String {
+    let mut out =
+        "role,set,lambda,variant,outcome,n,value,items,differing,difference,low,high,p,p_max,p_random,withheld\n"
+            .to_string();
+    for (table, arm) in outcomes.arms() {
+        let set = if arm.role == Role::Tempered { table.set.as_str() } else { "" };
+        csv_of(&mut out, set, arm);
+    }
+    for arm in &outcomes.random {
+        csv_of(&mut out, arm.variant.split('@').next().unwrap_or_default(), arm);
+    }
+    out
+}
+
+fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
+    let cell = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
+    let role = match arm.role {
+        Role::Reference => "reference",
+        Role::Control => "control",
+        Role::Tempered => "tempered",
+        Role::Random => "random",
+    };
+    let values = [
+        ("accuracy", arm.accuracy, Some(Compared::Accuracy)),
+        ("assertion_rate", arm.assertion_rate, Some(Compared::AssertionRate)),
+        ("mean_tokens", arm.mean_tokens, Some(Compared::MeanTokens)),
+        ("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), None),
+        ("mean_logprob", arm.mean_logprob, None),
+        ("truncated", arm.truncated, None),
+        ("changed", arm.changed, None),
+    ];
+    for (name, value, which) in values {
+        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), name, &arm.n.to_string()];
+        *out += &format!("{},{},", head.join(","), cell(value));
+        match which.and_then(|which| arm.difference.of(which).as_ref()) {
+            None => *out += ",,,,,,,",
+            Some(d) => {
+                *out += &format!("{},{}", d.items, d.differing);
+                let or_none = |p: Option<f64>| p.unwrap_or(f64::NAN);
+                for x in [d.mean, d.low, d.high, d.p, or_none(d.p_max), or_none(d.p_random)] {
+                    *out += &format!(",{}", cell(x));
+                }
+            }
+        }
+        let withheld = if which.is_some() { arm.withheld.as_deref().unwrap_or_default() } else { "" };
+        *out += &format!(",{}\n", quoted(withheld));
+    }
+}
