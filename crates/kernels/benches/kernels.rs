@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference, delta_rule,
+    AttentionSpan, BaseRows, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference, delta_rule,
     delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, linear, linear_reference,
-    sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
+    score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -102,6 +102,42 @@ fn sliding(c: &mut Criterion) {
     group.finish();
 }
 
+/// The head of SmolLM2-135M: alone, with log-softmax in candle ops, and streamed; with one base row to 16 rows as well.
+fn head(c: &mut Criterion) {
+    let weight = random(&[49152, 576], DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        let weight = weight.to_dtype(dtype).expect("a weight's dtype");
+        let mut group = c.benchmark_group(format!("head_{}", dtype.as_str()));
+        group.sample_size(10);
+        for m in [1usize, 64, 512] {
+            let (hidden, targets) = (random(&[m, 576], DType::F32), vec![7; m]);
+            let base = hidden.narrow(0, 0, m.div_ceil(16)).expect("some of the rows");
+            let of: Vec<usize> = (0..m).map(|row| row / 16).collect();
+            let score = |hidden: &Tensor, base| {
+                score_head(hidden, &weight, &targets[..hidden.dims()[0]], None, base).expect("shapes fit")
+            };
+            let sums: Vec<f64> = score(&base, None).iter().map(|score| score.log_sum_exp).collect();
+            let rows = BaseRows { hidden: &base, log_sum_exp: &sums, of: &of };
+            group.bench_function(BenchmarkId::new("linear_alone", m), |b| {
+                b.iter(|| linear(&hidden, &weight).expect("shapes fit"));
+            });
+            group.bench_function(BenchmarkId::new("ours", m), |b| b.iter(|| score(&hidden, None)));
+            group.bench_function(BenchmarkId::new("ours_base", m), |b| b.iter(|| score(&hidden, Some(rows))));
+            let index = Tensor::new(targets.as_slice(), &Device::Cpu).and_then(|t| t.unsqueeze(1)).expect("m targets");
+            let candle = || -> candle_core::Result<_> {
+                let logits = linear(&hidden, &weight)?;
+                let logits = logits.broadcast_sub(&logits.max_keepdim(1)?)?;
+                let log_p = logits.broadcast_sub(&logits.exp()?.sum_keepdim(1)?.log()?)?;
+                Ok((log_p.gather(&index, 1)?, log_p.argmax(1)?))
+            };
+            group.bench_function(BenchmarkId::new("linear_and_candle", m), |b| {
+                b.iter(|| candle().expect("shapes fit"));
+            });
+        }
+        group.finish();
+    }
+}
+
 /// `slots` sequences of `len` tokens each, which go on from their states.
 fn spans(slots: usize, len: usize) -> Vec<StateSpan> {
     (0..slots).map(|slot| StateSpan { first: slot * len, len, start: 8, slot }).collect()
@@ -141,5 +177,5 @@ fn delta(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linears, attention, sliding, activation, gates, convolution, delta);
+criterion_group!(benches, linears, attention, sliding, activation, gates, convolution, delta, head);
 criterion_main!(benches);

@@ -34,18 +34,19 @@ pub struct BaseRows<'a> {
 
 /// Log-probabilities of `targets`, argmax and divergence from base rows, streamed over the vocabulary.
 ///
-/// The memory is that of a few hundred columns of logits. A row's numbers depend on the row, its base row and its target
-/// alone, bit for bit. On CUDA and Metal whole logits of a few rows at a time are made, with f64 sums (f32 on Metal).
+/// A thread holds some tens of rows of a few hundred logits, and as many of every base row. A row's numbers depend on the
+/// row, its base row and its target alone, bit for bit. On CUDA and Metal whole logits of a few rows at a time are made, as
+/// the oracle does, with f64 sums on CUDA and f32 sums on Metal: there a KL is good to about 1e-6, not to its last digits.
 ///
 /// # Shapes
 /// `hidden` `[m, d]`, final-norm output, f32 on the CPU; `weight` `[vocab, d]` f32, bf16 or f16; `targets` `m` tokens.
 /// `softcap` makes each logit `cap * tanh(l / cap)` (transformers `final_logit_softcapping`).
 ///
 /// # Divergence
-/// With `δ = l_row - l_base - c` for one `c` a row (that of its target), and means over the base distribution,
-/// `KL = ln(1 + E[e^δ - 1]) - E[δ]`, and `E[e^δ - 1] = E[e^δ - 1 - δ] + E[δ]`. The first mean has no negative term, so a KL
-/// of 1e-9 keeps its digits, where `E[l_base - l_row]` and the two log-sum-exps would cancel to their rounding, 1e-7.
-/// Where the two forms disagree by more than that, the row has mass where the base has none in f32, and the second counts.
+/// With `δ = l_row - l_base - c` for any `c`, and means over the base distribution, `KL = ln(1 + E[e^δ - 1]) - E[δ]` and
+/// `E[e^δ - 1] = E[e^δ - 1 - δ] + E[δ]`. The first mean has no negative term, so that a KL of 1e-9 keeps its digits, where
+/// `E[l_base - l_row]` and the two log-sum-exps would cancel to their rounding, 1e-7. If the two ways to `ln E[e^δ]`
+/// disagree by more than rounding, the row has mass where the base has none in f32, and the log-sum-exps count.
 ///
 /// # Errors
 /// If shapes, targets or indices do not fit, the softcap is not positive, a row (which is named) has a logit that is not
@@ -236,7 +237,7 @@ impl Plain {
         let (log_base, sums) = self.log_softmax(&base.hidden.index_select(&rows, 0)?, "base row", |row| used[row])?;
         for (&row, sum) in used.iter().zip(sums) {
             let given = base.log_sum_exp[row];
-            if !((given - sum).abs() <= SAME_SUM) {
+            if !(-SAME_SUM..=SAME_SUM).contains(&(given - sum)) {
                 return not_theirs(row, given);
             }
         }

@@ -39,7 +39,7 @@ const STEP: usize = 48;
 const TILE_ROWS: usize = 48;
 /// Stretches of the vocabulary that are summed apart, for threads to share; more would cost memory.
 const STRETCHES: usize = 128;
-/// How far the two forms of `ln E[e^δ]` may differ by rounding, relative to `1 + |it|`. Measured worst case: see tests.
+/// How far the two ways to `ln E[e^δ]` may lie apart by rounding, relative to `1 + |it|`.
 const AGREE: f64 = 1e-5;
 
 /// What is known of one row after some of the vocabulary.
@@ -51,14 +51,59 @@ pub(crate) struct Part {
     at: u32,
     /// `Σ e^{l - top}`, NaN if a logit was not finite.
     sum: f64,
-    /// `Σ p_base (e^δ - 1 - δ)`
-    above: f64,
-    /// `Σ p_base δ`
+    apart: Apart,
+}
+
+/// How far a row lies from its base row, over some of the vocabulary: sums with the base's probabilities p, where δ is
+/// `l_row - l_base - shift`.
+#[derive(Clone, Copy)]
+struct Apart {
+    /// `l_row - l_base` of the base's likeliest token, so that δ is small wherever the rows are alike.
+    shift: f64,
+    /// `Σ p`
+    mass: f64,
+    /// `Σ p δ`
     line: f64,
+    /// `Σ p (e^δ - 1 - δ)`
+    above: f64,
+}
+
+impl Apart {
+    const NONE: Self = Self { shift: 0.0, mass: 0.0, line: 0.0, above: 0.0 };
+
+    /// The same with another shift. What was summed in f32 counts no more than where it differs: a rounding of `line` is
+    /// multiplied by `e^x - 1`, one of `mass` by `e^x - 1 - x`.
+    fn shifted(self, shift: f64) -> Self {
+        let x = self.shift - shift;
+        let rise = x.exp_m1();
+        let above = (rise + 1.0) * self.above + rise * self.line + (rise - x) * self.mass;
+        Self { shift, mass: self.mass, line: self.line + x * self.mass, above }
+    }
+
+    /// Takes in what other tokens gave, with the shift of the heavier side; nothing at all has no shift of its own.
+    fn join(&mut self, other: Self) {
+        if self.mass == 0.0 {
+            *self = other;
+            return;
+        }
+        let shift = if other.mass > self.mass { other.shift } else { self.shift };
+        let (own, other) = (self.shifted(shift), other.shifted(shift));
+        let (mass, line, above) = (own.mass + other.mass, own.line + other.line, own.above + other.above);
+        *self = Self { shift, mass, line, above };
+    }
+
+    /// `KL(base || row)`, given how far the log-sum-exp of the row lies above the base's.
+    fn divergence(&self, rise: f64) -> f64 {
+        let (line, above) = (self.line / self.mass, self.above / self.mass);
+        let (close, direct) = ((above + line).ln_1p(), rise - self.shift);
+        // NaN, from sums that overflow, is not close either.
+        let alike = (close - direct).abs() <= AGREE * (1.0 + direct.abs());
+        (if alike { close } else { direct }) - line
+    }
 }
 
 impl Part {
-    const NONE: Self = Self { top: f32::NEG_INFINITY, at: 0, sum: 0.0, above: 0.0, line: 0.0 };
+    const NONE: Self = Self { top: f32::NEG_INFINITY, at: 0, sum: 0.0, apart: Apart::NONE };
 
     /// Takes in what `later` tokens gave.
     fn join(&mut self, later: &Self) {
@@ -68,8 +113,9 @@ impl Part {
         } else {
             self.sum += later.sum * f64::from(later.top - self.top).exp();
         }
-        self.above += later.above;
-        self.line += later.line;
+        if later.apart.mass > 0.0 {
+            self.apart.join(later.apart);
+        }
     }
 }
 
@@ -87,6 +133,7 @@ struct Room {
     logits: Vec<f32>,
     base_logits: Vec<f32>,
     base_p: Vec<f32>,
+    marks: Vec<Mark>,
 }
 
 impl Rows<'_> {
@@ -95,7 +142,6 @@ impl Rows<'_> {
         let vocab = weight.len() / self.width;
         let columns = (CHUNK_BYTES / (self.width * size_of::<W>())).clamp(STEP, COLUMNS) / STEP * STEP;
         let stretch = vocab.div_ceil(columns).div_ceil(STRETCHES) * columns;
-        let anchors = self.anchors(weight);
         let stretches: Vec<Stretch> = (0..vocab.div_ceil(stretch))
             .into_par_iter()
             .map_init(Room::default, |room, i| {
@@ -106,40 +152,38 @@ impl Rows<'_> {
                 let last = vocab.min((i + 1) * stretch);
                 for first in (i * stretch..last).step_by(columns) {
                     let chunk = first..last.min(first + columns);
-                    self.chunk(
-                        &weight[chunk.start * self.width..chunk.end * self.width],
-                        first,
-                        &anchors,
-                        room,
-                        &mut out,
-                    );
+                    self.chunk(&weight[chunk.start * self.width..chunk.end * self.width], first, room, &mut out);
                 }
                 out
             })
             .collect();
-        let masses = self.masses(&stretches)?;
+        self.check_masses(&stretches)?;
         let finish = |row: usize| {
             let mut whole = Part::NONE;
-            stretches.iter().for_each(|stretch| whole.join(&stretch.parts[row]));
-            self.finish(row, &whole, anchors[row], &masses)
+            for stretch in &stretches {
+                whole.join(&stretch.parts[row]);
+            }
+            self.finish(row, &whole, weight)
         };
         (0..self.targets.len()).into_par_iter().map(finish).collect::<Vec<_>>().into_iter().collect()
     }
 
     /// One chunk of the vocabulary, from token `first` on, for all rows.
-    fn chunk<W: Element>(&self, weight: &[W], first: usize, anchors: &[Anchor], room: &mut Room, out: &mut Stretch) {
+    fn chunk<W: Element>(&self, weight: &[W], first: usize, room: &mut Room, out: &mut Stretch) {
         let count = weight.len() / self.width;
         let size = Columns { count, stride: count.next_multiple_of(MAX_LANES), cap: self.softcap.unwrap_or(0.0) };
         let stride = size.stride;
         if let Some(base) = self.base {
             let b = base.log_sum_exp.len();
             room.base_p.resize(b * stride, 0.0);
+            room.marks.resize(b, Mark { mass: 0.0, peak: 0 });
             self.logits(base.hidden, weight, size, &mut room.base_logits);
             let rows = room.base_logits.chunks_exact_mut(stride).zip(room.base_p.chunks_exact_mut(stride));
-            for (row, (logits, p)) in rows.enumerate() {
+            for (row, ((logits, p), mark)) in rows.zip(&mut room.marks).enumerate() {
                 let sum = base.log_sum_exp[row] as f32;
                 // SAFETY: both hold `stride` values, whole vectors of every level.
-                unsafe { weigh(self.level, size, sum, logits.as_mut_ptr(), p.as_mut_ptr(), &mut out.masses[row]) }
+                unsafe { weigh(self.level, size, sum, logits.as_mut_ptr(), p.as_mut_ptr(), mark) }
+                out.masses[row] += f64::from(mark.mass);
             }
         }
         for from in (0..self.targets.len()).step_by(TILE_ROWS) {
@@ -151,7 +195,7 @@ impl Rows<'_> {
                     Beside {
                         logits: room.base_logits[at..at + stride].as_ptr(),
                         p: room.base_p[at..at + stride].as_ptr(),
-                        shift: anchors[row].shift,
+                        mark: room.marks[base.of[row]],
                     }
                 });
                 let mut part = Part::NONE;
@@ -181,30 +225,7 @@ impl Rows<'_> {
     }
 }
 
-/// What is computed of each row beforehand.
-#[derive(Clone, Copy)]
-struct Anchor {
-    /// The logit of the target.
-    target: f32,
-    /// How far it lies above the base row's: near the mean of `l_row - l_base`, so that δ is small where the rows are alike.
-    shift: f32,
-}
-
 impl Rows<'_> {
-    fn anchors<W: Element>(&self, weight: &[W]) -> Vec<Anchor> {
-        let anchor = |row: usize| {
-            let token = self.targets[row] as usize;
-            let weight = &weight[token * self.width..(token + 1) * self.width];
-            let target = self.logit(&self.hidden[row * self.width..(row + 1) * self.width], weight);
-            let shift = self.base.map_or(0.0, |base| {
-                let of = base.of[row];
-                target - self.logit(&base.hidden[of * self.width..(of + 1) * self.width], weight)
-            });
-            Anchor { target, shift }
-        };
-        (0..self.targets.len()).into_par_iter().with_min_len(16).map(anchor).collect()
-    }
-
     /// One logit, the same bits as in its chunk.
     fn logit<W: Element>(&self, hidden: &[f32], weight: &[W]) -> f32 {
         let (mut out, mut part) = (Vec::new(), Part::NONE);
@@ -215,37 +236,33 @@ impl Rows<'_> {
         out[0]
     }
 
-    /// What the probabilities of each base row add up to: 1, or the log-sum-exp is that of another row.
-    fn masses(&self, stretches: &[Stretch]) -> Result<Vec<f64>> {
-        let Some(base) = self.base else { return Ok(Vec::new()) };
-        let mass = |row: usize| {
-            let (mass, given) =
-                (stretches.iter().map(|stretch| stretch.masses[row]).sum::<f64>(), base.log_sum_exp[row]);
+    /// Refuses base rows whose probabilities do not add up to 1.
+    fn check_masses(&self, stretches: &[Stretch]) -> Result<()> {
+        let Some(base) = self.base else { return Ok(()) };
+        for (row, &given) in base.log_sum_exp.iter().enumerate() {
+            let mass: f64 = stretches.iter().map(|stretch| stretch.masses[row]).sum();
             if mass.is_nan() && given.is_finite() {
                 return not_finite("base row", row);
             }
-            if (mass - 1.0).abs() <= SAME_SUM { Ok(mass) } else { not_theirs(row, given) }
-        };
-        (0..base.log_sum_exp.len()).map(mass).collect()
+            if !(-SAME_SUM..=SAME_SUM).contains(&(mass - 1.0)) {
+                return not_theirs(row, given);
+            }
+        }
+        Ok(())
     }
 
-    fn finish(&self, row: usize, whole: &Part, anchor: Anchor, masses: &[f64]) -> Result<HeadScore> {
+    fn finish<W: Element>(&self, row: usize, whole: &Part, weight: &[W]) -> Result<HeadScore> {
         let log_sum_exp = f64::from(whole.top) + whole.sum.ln();
-        let kl = self.base.map_or(0.0, |base| {
-            let of = base.of[row];
-            let (above, line) = (whole.above / masses[of], whole.line / masses[of]);
-            let direct = log_sum_exp - base.log_sum_exp[of] - f64::from(anchor.shift);
-            let close = (above + line).ln_1p();
-            // NaN is not close either.
-            let alike = (close - direct).abs() <= AGREE * (1.0 + direct.abs());
-            (if alike { close } else { direct }) - line
-        });
+        let kl = self.base.map_or(0.0, |base| whole.apart.divergence(log_sum_exp - base.log_sum_exp[base.of[row]]));
         if !log_sum_exp.is_finite() || !kl.is_finite() {
             return not_finite("row", row);
         }
-        let target_logprob = f64::from(anchor.target) - log_sum_exp;
+        let target = self.targets[row] as usize;
+        let of_target = &weight[target * self.width..(target + 1) * self.width];
+        let target = self.logit(&self.hidden[row * self.width..(row + 1) * self.width], of_target);
         // Only rounding is below 0.
-        Ok(HeadScore { log_sum_exp, target_logprob, argmax: whole.at, kl: kl.max(0.0) })
+        let (target_logprob, kl) = (f64::from(target) - log_sum_exp, kl.max(0.0));
+        Ok(HeadScore { log_sum_exp, target_logprob, argmax: whole.at, kl })
     }
 }
 
@@ -264,19 +281,29 @@ pub(crate) struct Columns {
 pub(crate) struct Beside {
     logits: *const f32,
     p: *const f32,
-    shift: f32,
+    mark: Mark,
+}
+
+/// What a chunk holds of a base row.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    /// `Σ p`, NaN if a logit was not finite.
+    mass: f32,
+    /// Its likeliest token, counted from the chunk's first.
+    peak: u32,
 }
 
 dispatch! {
-    /// The logits of a base row: caps them, stores `p = e^{l - sum}` and adds it to `mass`. Behind them both become 0.
-    unsafe fn weigh(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mass: &mut f64) = weigh_generic;
+    /// The logits of a base row: caps them and stores `p = e^{l - sum}`. Behind them both become 0.
+    unsafe fn weigh(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mark: &mut Mark) = weigh_generic;
 }
 
 #[inline(always)]
-unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mass: &mut f64) {
+unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mark: &mut Mark) {
     // SAFETY: `stride` values at both, whole vectors.
     unsafe {
-        let spoilt = ready::<S>(size, logits, sum);
+        let spoilt = ready::<S>(size, logits);
+        mark.peak = first_of::<S>(logits, largest::<S>(size, logits), size.count);
         let (mut total, sum) = (S::splat(0.0), S::splat(-sum));
         for j in (0..size.stride).step_by(S::LANES) {
             // Above 0 only by rounding, unless the sum is another's.
@@ -290,7 +317,7 @@ unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *
         for j in (0..size.stride).step_by(S::LANES) {
             total = S::add(total, S::load(p.add(j)));
         }
-        *mass += f64::from(S::sum(total) + spoilt);
+        mark.mass = S::sum(total) + spoilt;
     }
 }
 
@@ -303,35 +330,46 @@ dispatch! {
 unsafe fn fold_generic<S: Simd>(size: Columns, logits: *mut f32, beside: Option<Beside>, part: &mut Part) {
     // SAFETY: `stride` values at each pointer, whole vectors.
     unsafe {
-        let spoilt = ready::<S>(size, logits, f32::MIN);
-        let mut top = S::splat(f32::NEG_INFINITY);
-        for j in (0..size.stride).step_by(S::LANES) {
-            top = S::max(top, S::load(logits.add(j)));
-        }
-        part.top = S::largest(top);
+        let spoilt = ready::<S>(size, logits);
+        part.top = largest::<S>(size, logits);
         part.at = first_of::<S>(logits, part.top, size.count);
         let (mut sum, top) = (S::splat(0.0), S::splat(-part.top));
         for j in (0..size.stride).step_by(S::LANES) {
             sum = S::add(sum, simd::exp::<S>(S::add(S::load(logits.add(j)), top)));
         }
         part.sum = f64::from(S::sum(sum) + spoilt);
-        if let Some(Beside { logits: base, p, shift }) = beside {
-            let (mut above, mut line, shift) = (S::splat(0.0), S::splat(0.0), S::splat(-shift));
+        if let Some(Beside { logits: base, p, mark }) = beside {
+            let shift = *logits.add(mark.peak as usize) - *base.add(mark.peak as usize);
+            let (mut above, mut line, back) = (S::splat(0.0), S::splat(0.0), S::splat(-shift));
             for j in (0..size.stride).step_by(S::LANES) {
                 let delta = S::fma(S::load(base.add(j)), S::splat(-1.0), S::load(logits.add(j)));
-                let (delta, p) = (S::add(delta, shift), S::load(p.add(j)));
+                let (delta, p) = (S::add(delta, back), S::load(p.add(j)));
                 line = S::fma(p, delta, line);
                 above = S::fma(p, simd::exp_above_tangent::<S>(delta), above);
             }
-            (part.above, part.line) = (f64::from(S::sum(above)), f64::from(S::sum(line)));
+            let [shift, mass, line, above] = [shift, mark.mass, S::sum(line), S::sum(above)].map(f64::from);
+            part.apart = Apart { shift, mass, line, above };
         }
     }
 }
 
-/// Caps the logits and fills up behind them with `behind`; 0, or NaN if one was not finite (which a cap, the largest and
-/// an exponential could hide).
+/// The largest of the logits and what fills them up.
 #[inline(always)]
-unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32, behind: f32) -> f32 {
+unsafe fn largest<S: Simd>(size: Columns, logits: *const f32) -> f32 {
+    // SAFETY: the caller has `stride` values, whole vectors.
+    unsafe {
+        let mut top = S::splat(f32::NEG_INFINITY);
+        for j in (0..size.stride).step_by(S::LANES) {
+            top = S::max(top, S::load(logits.add(j)));
+        }
+        S::largest(top)
+    }
+}
+
+/// Caps the logits and fills up behind them with the least number; 0, or NaN if a logit was not finite, which a cap, the
+/// largest and an exponential could hide.
+#[inline(always)]
+unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32) -> f32 {
     // SAFETY: the caller has `stride` values, whole vectors.
     unsafe {
         for j in size.count..size.stride {
@@ -349,7 +387,7 @@ unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32, behind: f32) -> f32 {
             }
         }
         for j in size.count..size.stride {
-            *logits.add(j) = behind;
+            *logits.add(j) = f32::MIN;
         }
         S::sum(spoilt)
     }

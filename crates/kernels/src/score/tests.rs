@@ -3,11 +3,11 @@ use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 
 /// Largest difference of the log-sum-exp and the target's log-probability to the oracle, relative to `1 + sqrt(d)`, the
-/// size of the logits.
+/// size of the logits. Measured worst case: 3.8e-6 (2026-11-21).
 const TOLERANCE: f64 = 1e-5;
 /// Largest difference of the KL to the oracle's, relative to `(1 + sqrt(d)) (sqrt(KL) + KL)`: this is how rounding of the
-/// logits moves it, and far below the rounding of the log-sum-exps.
-const KL_TOLERANCE: f64 = 1e-5;
+/// logits moves it, and far below the rounding of the log-sum-exps. Measured worst case: 9.0e-7 (2026-11-21).
+const KL_TOLERANCE: f64 = 5e-6;
 
 fn values(rows: usize, columns: usize, seed: u32) -> Result<Tensor> {
     let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
