@@ -17,7 +17,6 @@ GOALS = {("sweep", LOOP): 5, ("sweep", BATCH): 2, ("map", BATCHED): 4}
 FLAT = 0.03  # what tokens/s may lose with the number of plans
 
 
-
 def case(count):
     return f"{count or 'no'} plan{'s' * (count != 1)}".replace("no plans", "no plan")
 
