@@ -60,7 +60,7 @@ class Model:
     """A directory that both sides load, and token ids for it."""
 
     def __init__(self, args):
-        self.args, self.texts = args, None
+        self.args, self.texts, self.made = args, None, {}
         if args.model == "smollm2":
             self.dir = peers.convert_smollm2()
             lines = (ROOT / "configs/data/questions.jsonl").read_text().splitlines()
@@ -112,7 +112,12 @@ class Model:
         return [[dice.randrange(self.vocab // 100, self.vocab) for _ in range(length)] for length in lengths]
 
     def recorded(self, count):
-        """Prompts with responses of 32 tokens and more; greedy ones where the model was trained."""
+        """Prompts with responses of 32 tokens and more; greedy ones where the model was trained. The same every time."""
+        if count not in self.made:
+            self.made[count] = self.record(count)
+        return self.made[count]
+
+    def record(self, count):
         prompts, lengths = self.prompts(count), [32 + (6 * i) % 48 for i in range(count)]
         if self.texts:
             answers = self.ask({"task": "responses", "prompts": prompts, "lengths": lengths})["responses"]
@@ -321,8 +326,10 @@ def causal_map(args, model, dtype, job):
         return entry, read_scores(work / "out/scores.npz", plans, len(texts))
 
     def run_peer(name):
-        share = args.loop_cells / len(cells) if name == LOOP else args.peer_share
-        part = sample(cells, len(plans), min(1.0, share))
+        if name == LOOP:
+            part = sample(cells, len(plans), args.loop_cells // len(texts))
+        else:  # whole batches of whatever size the calibration finds
+            part = sample(cells, len(plans), -(-round(args.peer_share * len(plans)) // 64) * 64)
         task = {"task": "map", "variant": VARIANTS[name], "dtype": dtype, "items": texts, "plans": plans}
         run, found, whole = run_theirs(args, model.spec_file(task | {"cells": part}))
         work_s = found["base_s"] + found["cells_s"] * len(cells) / len(part)
@@ -354,10 +361,9 @@ def causal_map(args, model, dtype, job):
         job["notes"].append(f"{BATCHED}: {', '.join(map(str, batches))} rows at once, by calibration")
 
 
-def sample(cells, plans, share):
-    """A share of the cells, as large for every text, over all layers; always the same."""
-    count = max(1, round(share * plans))
-    chosen = set(random.Random(SEED).sample(range(plans), count))
+def sample(cells, plans, count):
+    """The cells of so many plans, drawn over all layers; always the same."""
+    chosen = set(random.Random(SEED).sample(range(plans), min(max(count, 1), plans)))
     return [(plan, item) for plan, item in cells if plan in chosen]
 
 

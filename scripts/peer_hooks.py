@@ -143,7 +143,7 @@ def best_batch(scorer, plans):
     costs = {}
     for rows in (rows for rows in BATCHES if rows <= len(plans)):
         times = []
-        for _ in range(2):
+        for _ in range(3):
             start = time.perf_counter()
             scorer.score(middle, plans[:rows])
             times.append(time.perf_counter() - start)
