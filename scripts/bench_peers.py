@@ -15,48 +15,21 @@ single step of --new-tokens after such a prompt, for each number of --rows at on
 """
 
 import argparse
-import contextlib
 import datetime
-import importlib.util
 import json
 import os
 import pathlib
-import platform
-import re
 import resource
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-
-
-def progress(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def require(*packages):
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        command = f"{shlex.quote(pathlib.Path(sys.executable).name)} -m pip install -r scripts/golden/requirements.txt"
-        sys.exit(f"bench_peers.py needs {', '.join(missing)}, which this Python does not have.\nhint: {command}")
+import peers
+from peers import DTYPES, ROOT, RSS_UNIT, numbers, parse_plan, progress, require, shown, spread, table
 
 
 # ---------------------------------------------------------------- transformers, in a process of its own
-
-
-def parse_plan(text):
-    """(layer, head, factor) of each entry of L0H4:0.5,L5H2:0.5."""
-    entries = []
-    for entry in filter(None, (text or "").split(",")):
-        match = re.fullmatch(r"\s*L(\d+)H(\d+):(-?[\d.]+)\s*", entry)
-        if not match:
-            sys.exit(f"--temper: '{entry}' is not of the form L0H4:0.5")
-        entries.append((int(match[1]), int(match[2]), float(match[3])))
-    return entries
 
 
 def temper(model, entries):
@@ -140,58 +113,15 @@ def run_transformers(args):
     print(json.dumps(result))
 
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-
-
 # ---------------------------------------------------------------- rounds
-
-
-def busy_seconds():
-    """CPU seconds that this machine has spent, or None where /proc does not say."""
-    with contextlib.suppress(OSError):
-        fields = [int(x) for x in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
-    return None
-
-
-def children_seconds():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def wait_for_quiet(limit_s):
-    """Waits until other processes use less than a tenth of a core: every barrier of OpenMP waits for a neighbour."""
-    end = time.monotonic() + limit_s
-    while (busy := busy_seconds()) is not None and time.monotonic() < end:
-        time.sleep(2)
-        if busy_seconds() - busy < 0.2:
-            return
 
 
 def measure(command, threads):
     """Runs one contender: what it prints, the load average before it, and the cores that others used meanwhile."""
-    load = os.getloadavg()[0]
-    busy, own, start = busy_seconds(), children_seconds(), time.monotonic()
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    if done.returncode != 0:
-        sys.exit(f"{shlex.join(map(str, command))}\nended with {done.returncode}:\n{done.stderr.strip()[-2000:]}")
-    try:
-        result = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        sys.exit(f"{shlex.join(map(str, command))}\nprinted no JSON object:\n{done.stdout.strip()[-2000:]}")
-    result["load_before"] = load
-    if busy is not None:
-        others = (busy_seconds() - busy) - (children_seconds() - own)
-        result["others_cores"] = max(0.0, others / (time.monotonic() - start))
-    return result
-
-
-def shown(path):
-    """A path as it is typed from the repository's root."""
-    with contextlib.suppress(ValueError):
-        return path.resolve().relative_to(ROOT)
-    return pathlib.Path(path.name)
+    found = peers.run(command, threads)
+    machine = found.machine()
+    del machine["peak_rss_mb"]  # it tells its own
+    return found.json() | machine
 
 
 def ours(args, model, dtype, plan):
@@ -225,7 +155,7 @@ def run_rounds(args):
             runs = {name: [] for name in contenders(args, dtype, plan)}
             for turn in range(1, args.rounds + 1):
                 for name, command in contenders(args, dtype, plan).items():
-                    wait_for_quiet(args.wait_quiet)
+                    peers.wait_for_quiet(args.wait_quiet)
                     result = measure(command, args.threads)
                     check_result(name, result, dtype, args)
                     runs[name].append(result)
@@ -266,19 +196,8 @@ def measurements(result):
     return found
 
 
-def table(lines):
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([text[0], rule, *text[1:]])
-
-
 def count_heads(plan):
     return len(parse_plan(plan))
-
-
-def spread(values, digits):
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
 def speed_table(configurations):
@@ -311,26 +230,16 @@ def memory_table(configurations):
     return table(lines)
 
 
-def cpu_model():
-    with contextlib.suppress(OSError):
-        match = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if match:
-            return match[1]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    return platform.processor() or platform.machine()
-
-
 def report(args, configurations):
     from importlib.metadata import version
 
-    command = shlex.join(["python", "scripts/bench_peers.py", *map(as_typed, sys.argv[1:])])
+    command = peers.typed(["python", "scripts/bench_peers.py", *sys.argv[1:]])
     single = ours(args, args.hf_dir, args.dtypes.split(",")[0], None)
     single[0], single[3] = str(shown(args.temper_bin)), str(shown(args.hf_dir))
     steps = f"{args.rounds} rounds in turns, {args.repeat} repeats each, {args.new_tokens} steps a repeat"
     return "\n".join(
         [
-            f"{datetime.date.today()}, {cpu_model()}, {os.cpu_count()} logical cores, {args.threads} threads; "
+            f"{datetime.date.today()}, {peers.cpu_model()}, {os.cpu_count()} logical cores, {args.threads} threads; "
             f"torch {version('torch')}, transformers {version('transformers')}; {steps}.",
             "",
             "```",
@@ -348,24 +257,13 @@ def report(args, configurations):
     )
 
 
-def as_typed(argument):
-    """An argument of the command line without this machine's directories."""
-    option, equals, value = argument.rpartition("=")
-    return option + equals + str(shown(pathlib.Path(value))) if value.startswith("/") else argument
-
-
 # ---------------------------------------------------------------- command line
-
-
-def numbers(text):
-    return [int(x) for x in text.split(",")]
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    gguf = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-    add("--model-gguf", type=pathlib.Path, metavar="FILE", help=f"default: {shown(gguf)}, where there is no --hf-dir")
+    add("--model-gguf", type=pathlib.Path, metavar="FILE", help=f"default: {shown(peers.GGUF)}, where there is no --hf-dir")
     add("--hf-dir", type=pathlib.Path, metavar="DIR", help="what both load; default: models/smollm2-135m, made from it")
     add("--temper-bin", type=pathlib.Path, default=ROOT / "target/release/temper", metavar="FILE")
     add("--dtypes", default="f32,bf16", help="comma-separated: f32, bf16, f16 (default: f32,bf16)")
@@ -390,7 +288,7 @@ def parse_arguments():
     if args.temper is not None and not parse_plan(args.temper):
         parser.error("--temper names no head")
     if args.model_gguf is None and args.hf_dir is None:
-        args.model_gguf = gguf
+        args.model_gguf = peers.GGUF
     return args
 
 
@@ -399,17 +297,9 @@ def prepare(args):
     if args.model_gguf and not args.model_gguf.exists():
         sys.exit(f"there is no {args.model_gguf}\nhint: --model-gguf FILE or --hf-dir DIR names a model")
     if args.hf_dir is None:
-        args.hf_dir = ROOT / "models/smollm2-135m"
-        if not (args.hf_dir / "model.safetensors").exists():
-            require("gguf", "safetensors", "tokenizers")
-            progress(f"converting {args.model_gguf.name} to {shown(args.hf_dir)}")
-            convert = [sys.executable, ROOT / "scripts/golden/convert_smollm2.py"]
-            convert += ["--gguf", args.model_gguf, "--out", args.hf_dir]
-            subprocess.run(convert, check=True, stdout=sys.stderr)
-    if not (args.hf_dir / "config.json").exists():
-        sys.exit(f"{args.hf_dir} is no model directory: it has no config.json")
-    if not os.access(args.temper_bin, os.X_OK):
-        sys.exit(f"there is no binary {args.temper_bin}\nhint: cargo build --release")
+        args.hf_dir = peers.convert_smollm2(args.model_gguf)
+    peers.check_model_dir(args.hf_dir)
+    peers.check_binary(args.temper_bin)
 
 
 def main():
