@@ -171,6 +171,15 @@ fn sweeps_over_what_is_not_there() {
         ("--heads top:5@ranking.json --lambda 0.5", &["ranking.json", "missing field"]),
         ("--heads top:five@ranking.json --lambda 0.5", &["top:five@ranking.json", "top:5@attribution.json"]),
         ("--heads top:5 --lambda 0.5", &["top:5@attribution.json"]),
+        ("--heads L0H0 --lambda 1,0.5,0.5", &["0.5 twice", "1 twice is the control"]),
+        ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["L1H1+L0H0 again", "each set once"]),
+        ("--heads L0H0 --lambda 0.5 --random-sets 24", &["random head sets is 24", "at most 23"]),
+        ("--heads all --each --lambda 0.5 --random-sets 1", &["random head sets is 1", "at most 0"]),
+        ("--heads L0H0 --lambda 1,1 --random-sets 2", &["random head sets is 2", "every lambda is 1"]),
+        ("--heads L0H0,L1H1 --lambda 0.5 --random-sets 5000", &["random head sets is 5000", "at most 1000"]),
+        ("--heads L0H0 --lambda 0.5 --random-sets -1", &["-1"]),
+        ("--heads L0H0 --lambda 0.5 --random-seed 3", &["--random-sets"]),
+        ("--heads L0H0 --lambda 0.5 --seeds 3,3 --temperature 1", &["list of seeds", "different numbers"]),
     ] {
         bench.refused(&format!("{sweep} {rest}"), parts);
     }
@@ -275,6 +284,8 @@ fn experiments_whose_last_stage_cannot_be() {
         ("top:2", "top:0", &["[sweep] heads", "top:0"][..]),
         ("top:2", "top:99", &["[sweep] heads", "top:99", "24 heads"]),
         ("top:2", "top:two", &["[sweep] heads", "top:two", "top:k"]),
+        ("[1, 0.5]", "[1, 0.5, 0.5]", &["0.5 twice"]),
+        ("[1, 0.5]", "[1, 0.5], random_sets = 300", &["random head sets is 300", "at most 231"]),
         ("b = \"b\"", "b = \"a\"", &["'a'", "two different labels"]),
         ("b = \"b\"", "b = \"b\", last_n = 0", &["last_n", "at least 1"]),
         ("b = \"b\"", "b = \"z\"", &["cohort 'z' has 0 items", "a 3, b 3"]),

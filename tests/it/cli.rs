@@ -565,7 +565,7 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
         assert_eq!(row["key"].as_str().unwrap().len(), 32);
         assert_eq!(row.as_object().unwrap().len(), shared.len() + 2, "a row has no other fields");
     }
-    let names = ["L0H1+L2H4@1", "L0H1+L2H4@1#2", "L0H1+L2H4@0.5"];
+    let names = ["base", "all@1", "L0H1+L2H4@0.5"];
     assert_eq!(arms, names.map(|name| (name, 7)).into());
 
     let document = lab.json("out/sweep.json");
@@ -576,17 +576,62 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
     assert!(differ > 0);
     for (arm, (name, changed)) in table["arms"].as_array().unwrap().iter().zip(names.into_iter().zip([0, 0, differ])) {
         assert_eq!((&arm["variant"], &arm["n"]), (&json!(name), &json!(7)));
-        assert_eq!(
-            (arm["control"] == true, arm["changed"].as_f64().unwrap()),
-            (name.ends_with("#2"), changed as f64 / 7.0)
-        );
+        assert_eq!(arm["changed"].as_f64().unwrap(), changed as f64 / 7.0);
     }
+    let roles: Vec<&Value> = table["arms"].as_array().unwrap().iter().map(|arm| &arm["role"]).collect();
+    assert_eq!(roles, ["reference", "control", "tempered"]);
+    // The control went through the hook of every head, and the reference through none.
+    let fired = &lab.json("out/manifest.json")["stages"]["sweep"]["fired"];
+    let (control, tempered) = (fired["all@1"].as_u64().unwrap(), fired["L0H1+L2H4@0.5"].as_u64().unwrap());
+    assert!(fired["base"] == 0 && tempered > 0 && control > tempered, "{fired}");
     let lambda = array(&lab.npz("out/lambda.npz"), "lambda");
     assert_eq!(lambda.dims(), [3, LAYERS, HEADS]);
     let lambda: Vec<f32> = lambda.flatten_all().unwrap().to_vec1().unwrap();
     let half = 2 * LAYERS * HEADS;
     let expected = |at: usize| if at == half + 1 || at == half + 2 * HEADS + 4 { 0.5 } else { 1.0 };
     assert_eq!(lambda, (0..3 * LAYERS * HEADS).map(expected).collect::<Vec<f32>>());
+}
+
+/// Random sets and a reference that all heads share; files for people and programs; what comes later touches no row.
+#[test]
+fn sweep_says_what_it_found() {
+    let lab = Lab::new();
+    prompts(&lab, 6);
+    lab.write("hedges.txt", "perhaps\n");
+    let line = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --hedges hedges.txt --max-new-tokens 8 --out out";
+    let out = lab.done(&format!("{line} --lambda 1,1,0.5 --random-sets 2"));
+    assert!(out.contains("| 1 (control) |") && out.contains("| 0.5, random |") && out.contains("p max"), "{out}");
+    assert!(out.lines().all(|line| line.starts_with("warning") || line.chars().count() <= 120), "{out}");
+    let document = lab.json("out/sweep.json");
+    let random = document["random"].as_array().unwrap();
+    assert!(random.len() == 2 && random.iter().all(|arm| arm["variant"].as_str().unwrap().contains("-of-2H-")));
+    let tempered = &document["tables"][0]["arms"][2];
+    let difference = &tempered["difference"]["assertion_rate"];
+    assert_eq!(
+        (&difference["items"], &difference["differing"], &difference["p_max"]),
+        (&json!(6), &json!(0), &json!(1.0))
+    );
+    let (low, high) = (difference["low"].as_f64().unwrap(), difference["high"].as_f64().unwrap());
+    assert!(low < -0.3 && high > 0.3, "six items that do not differ are no certainty: {low} to {high}");
+    assert_eq!((&tempered["difference"]["accuracy"], &document["flips"]["family"]), (&Value::Null, &json!(1)));
+    let csv = lab.read("out/sweep.csv");
+    assert_eq!(csv.lines().count(), 1 + (3 + 2) * 7, "a line an arm and outcome");
+    let columns = csv.lines().next().unwrap().split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+    let page = lab.read("out/report.html");
+    assert!(page.contains("Assertion rate") && !page.contains("://") && !page.contains("src="));
+
+    let rows = lab.read("out/rows.jsonl");
+    assert_eq!(rows.lines().count(), (3 + 2) * 6);
+    lab.done(&format!("{line} --lambda 1,1,0.5 --random-sets 4"));
+    assert!(lab.read("out/rows.jsonl").starts_with(&rows), "further random sets leave the first");
+    assert_eq!(lab.read("out/rows.jsonl").lines().count(), (3 + 4) * 6);
+
+    let each = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0 --max-new-tokens 8 --out each";
+    let out = lab.done(each);
+    assert!(out.contains("24 head sets") && out.contains("answers that differ"), "{out}");
+    assert_eq!(lab.read("each/rows.jsonl").lines().count(), (1 + 1 + 24) * 6, "one reference for all heads");
+    assert!(lab.read("each/report.html").contains("Heat map of Length by head"));
 }
 
 /// A λ that joins a sweep adds its rows and touches none; what is there already is not made again.
@@ -608,7 +653,7 @@ fn sweep_does_only_what_is_missing() {
     let sets: Vec<&Value> = each["tables"].as_array().unwrap().iter().map(|table| &table["set"]).collect();
     assert_eq!(sets, ["L0H1", "L2H4"]);
     let rows = row_set(&lab, "each/rows.jsonl");
-    assert_eq!(rows.len(), 2 * 2 * 5);
+    assert_eq!(rows.len(), (1 + 2) * 2 * 5, "one reference for both sets");
     assert_eq!(rows.iter().map(|row| row.2).collect::<BTreeSet<_>>(), [3, 4].into());
 }
 
@@ -642,7 +687,7 @@ fn a_row_cut_off_inside_a_character_is_made_again() {
 }
 
 /// The files of a run directory.
-const RUN_FILES: [&str; 13] = [
+const RUN_FILES: [&str; 14] = [
     "config.toml",
     "manifest.json",
     "rows.jsonl",
@@ -653,6 +698,7 @@ const RUN_FILES: [&str; 13] = [
     "attribution.csv",
     "attribution.npz",
     "sweep.json",
+    "sweep.csv",
     "report.html",
     "report.json",
     "report.md",
@@ -719,15 +765,15 @@ fn run_does_a_whole_experiment() {
     assert_eq!(report["attribution"], attribution);
     let disposition = &attribution["dispositions"][0];
     assert_eq!((&disposition["n_a"], &disposition["n_b"]), (&json!(24 - right), &json!(right)));
-    assert_eq!(report["sweep"], lab.json("out/sweep.json")["tables"]);
-    let arms = report["sweep"][0]["arms"].as_array().unwrap();
+    assert_eq!(report["sweep"], lab.json("out/sweep.json"));
+    let arms = report["sweep"]["tables"][0]["arms"].as_array().unwrap();
     assert_eq!(arms[0]["accuracy"], right as f64 / 24.0);
     assert_eq!((&arms[1]["accuracy"], &arms[1]["changed"]), (&arms[0]["accuracy"], &json!(0.0)));
     let variants = row_set(&lab, "out/rows.jsonl").into_iter().fold(BTreeMap::new(), |mut counts, row| {
         *counts.entry(row.1).or_insert(0) += 1;
         counts
     });
-    assert_eq!((variants["base"], variants.len(), variants.values().sum::<usize>()), (24, 4, 4 * 24));
+    assert_eq!((variants["base"], variants.len(), variants.values().sum::<usize>()), (24, 3, 3 * 24));
 
     let npz = lab.npz("out/features.npz");
     assert_eq!(array(&npz, "h_layers").dims(), [24, LAYERS, 72]);
@@ -766,7 +812,7 @@ fn run_goes_on_where_it_stopped() {
     assert!(out.contains("the experiment asks for 100"), "{out}");
     lab.write("x.toml", lab.read("x.toml").replace("0.5]", "0.5, 0]"));
     lab.ends(1, "run x.toml --out out");
-    assert!(lab.read("out/rows.jsonl").starts_with(&rows) && lab.read("out/rows.jsonl").lines().count() == 5 * 24);
+    assert!(lab.read("out/rows.jsonl").starts_with(&rows) && lab.read("out/rows.jsonl").lines().count() == 4 * 24);
     let (out, _) = lab.ends(1, "run x.toml --out out --json");
     assert_eq!(out, lab.read("out/report.json"));
 }
@@ -816,7 +862,7 @@ fn what_was_interrupted_goes_on() {
     write_experiment(&lab, 60, 60);
     let sweep =
         "sweep --model M --items q.jsonl --heads L0H1,L2H4 --lambda 1,1,0.5 --max-rows 2 --max-new-tokens 60 --out";
-    for (line, all) in [(sweep, 3 * 60), ("run x.toml --out", 4 * 60)] {
+    for (line, all) in [(sweep, 3 * 60), ("run x.toml --out", 3 * 60)] {
         let name = &line[..3];
         let (stopped, straight) = (format!("{name}-stopped"), format!("{name}-straight"));
         let rows = format!("{stopped}/rows.jsonl");

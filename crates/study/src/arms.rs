@@ -121,11 +121,12 @@ fn random_sets(
     for size in wanted.sets.iter().map(|heads| composition(heads.iter().copied())).collect::<BTreeSet<_>>() {
         let possible = choices(query.len(), size.0) * choices(value.len(), size.1);
         if possible < count as f64 {
-            let left = format!("{} query heads and {} value heads", query.len(), value.len());
             let allowed = format!(
-                "at most {possible}: the sets have {} heads like {}, and no set of the sweep names {left}",
-                size.0 + size.1,
-                label(size)
+                "at most {possible}: sets of {} are drawn from the {} query heads and {} value heads that no set of the \
+                 sweep names",
+                label(size),
+                query.len(),
+                value.len()
             );
             return Err(refused(what, &count.to_string(), &allowed));
         }
@@ -243,7 +244,7 @@ mod tests {
             (vec![vec![one]], vec![f32::NAN], 0, "not a finite number"),
             (vec![vec![one]], vec![0.5, 1.0, 0.5], 0, "0.5 twice"),
             (vec![vec![one, two], vec![two, one]], vec![0.5], 0, "L2H0+L0H1 again"),
-            (vec![vec![one]], vec![0.5], 8, "at most 7: the sets have 1 heads like 1H, and no set"),
+            (vec![vec![one]], vec![0.5], 8, "at most 7: sets of 1H are drawn from the 7 query heads"),
             (all, vec![0.5], 1, "at most 0"),
             (vec![vec![one]], vec![1.0, 1.0], 2, "0 where every lambda is 1"),
             (vec![vec![one, two]], vec![0.5], 1001, "at most 1000"),

@@ -116,9 +116,13 @@ fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
         return String::new();
     }
     let mut out = String::from("\n| λ           |");
-    which.iter().for_each(|&which| out += &format!(" {:>24} | p max |", title(which)));
+    for &which in &which {
+        out += &format!(" {:>24} | p max |", title(which));
+    }
     out += "\n|-------------|";
-    which.iter().for_each(|_| out += "-------------------------:|------:|");
+    for _ in &which {
+        out += "-------------------------:|------:|";
+    }
     out.push('\n');
     for arm in rows {
         out += &format!("| {:<11} |", name(arm));

@@ -62,7 +62,7 @@ pub fn render(page: &Page<'_>) -> String {
         (0..attribution.dispositions.len()).for_each(|index| out += &disposition::draw(attribution, index));
     }
     if let Some(sweep) = page.sweep {
-        out += &sweep::draw(sweep, page.heads_per_layer);
+        out += &sweep::draw(sweep, page.heads_per_layer, page.attribution.is_none());
     }
     out += &examples(page.examples);
     out += &glossary::draw(page.facts);

@@ -17,8 +17,10 @@ const FOUND: f64 = 0.05;
 /// Arms of a ranking that stand outside the fold.
 const LISTED: usize = 20;
 
-/// All sections of a sweep: set by set, or ranked where there are many.
-pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize]) -> String {
+/// All sections of a sweep: set by set, or ranked where there are many. Alone on its page, its findings stand at the
+/// top of it.
+pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) -> String {
+    let said = |which| if alone { String::new() } else { format!("<p>{}</p>", finding(outcomes, which)) };
     let mut out = String::new();
     if outcomes.tables.len() > RANKED_ABOVE {
         out += r#"<section class="sweep"><h2>What tempering the heads does</h2>"#;
@@ -28,7 +30,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize]) -> String {
         put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
         for which in compared(outcomes) {
             let (title, unit) = names(which);
-            put!(out, "<h3>{title}, difference in {unit}</h3><p>{}</p>", finding(outcomes, which));
+            put!(out, "<h3>{title}, difference in {unit}</h3>{}", said(which));
             out += &sweep_map::draw(outcomes, heads_per_layer, which);
             out += &ranking(outcomes, which);
         }
@@ -36,7 +38,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize]) -> String {
         return out;
     }
     for table in &outcomes.tables {
-        out += &section(outcomes, table);
+        out += &section(outcomes, table, &said);
     }
     out
 }
@@ -51,7 +53,7 @@ pub(super) fn verdicts(outcomes: &Outcomes) -> String {
     out
 }
 
-fn section(outcomes: &Outcomes, table: &SweepTable) -> String {
+fn section(outcomes: &Outcomes, table: &SweepTable, said: &dyn Fn(Compared) -> String) -> String {
     let mut out = format!(
         r#"<section class="sweep"><h2>What tempering the heads does</h2>
         <p class="lead">Tempered together: <span class="heads">{}</span>. {}.</p>"#,
@@ -64,9 +66,13 @@ fn section(outcomes: &Outcomes, table: &SweepTable) -> String {
     let which = compared(outcomes);
     if !which.is_empty() {
         put!(out, "<h3>Differences to the untouched model</h3>");
-        which.iter().for_each(|&which| put!(out, "<p>{}</p>", finding(outcomes, which)));
-        out.push_str(r#"<div class="maps">"#);
-        which.iter().for_each(|&which| out += &sweep_chart::draw(table, which));
+        for &which in &which {
+            out += &said(which);
+        }
+        out.push_str(r#"<div class="maps charts">"#);
+        for &which in &which {
+            out += &sweep_chart::draw(table, which);
+        }
         put!(out, r#"</div><p class="note">{}</p>"#, sweep_chart::KEY);
         out += &differences(table, &which);
         put!(out, r#"<p class="note">{}</p>"#, note(outcomes));
@@ -100,6 +106,9 @@ fn finding(outcomes: &Outcomes, which: Compared) -> String {
     let Some((_, arm, d)) = found.first().copied().or(all.first()) else {
         return format!("<b>{title}</b>: no arm can be compared.");
     };
+    if all.iter().all(|(.., d)| d.differing == 0) {
+        return format!("<b>{title}</b>: no answer differs in any arm.");
+    }
     let at = format!("{} {unit}, {}", signed(in_units(which, d.mean), 1), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
     if found.is_empty() {
@@ -157,7 +166,9 @@ fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
             percent(arm.truncated),
             percent(arm.changed),
         ];
-        cells.iter().for_each(|cell| put!(out, "<td>{cell}</td>"));
+        for cell in &cells {
+            put!(out, "<td>{cell}</td>");
+        }
         out.push_str("</tr>");
     }
     out + "</tbody></table></div>"
@@ -176,38 +187,44 @@ fn arm_name(arm: &ArmOutcome) -> String {
     format!("{}{mark}", escape(&arm.variant))
 }
 
-/// The four cells of a difference; a difference that is withheld says so.
-fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>) -> String {
+/// The cells of a difference, the last of them only where there are random sets; one that is withheld says so.
+fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
     let told = |x: f64| signed(in_units(which, x), 1);
-    match d {
-        _ if arm.withheld.is_some() => r#"<td class="gap">not compared</td><td></td><td></td><td></td>"#.into(),
-        None => format!(r#"<td class="gap">{UNDEFINED}</td><td></td><td></td><td></td>"#),
-        Some(d) => format!(
-            r#"<td class="gap">{}</td><td>{}</td><td>{}</td><td>{}</td>"#,
+    let [mean, interval, p_max, p_random] = match d {
+        _ if arm.withheld.is_some() => ["not compared".to_owned(), String::new(), String::new(), String::new()],
+        None => [UNDEFINED.to_owned(), String::new(), String::new(), String::new()],
+        Some(d) => [
             told(d.mean),
-            if d.low.is_finite() { format!("{} to {}", told(d.low), told(d.high)) } else { UNDEFINED.into() },
-            d.p_max.map_or_else(|| UNDEFINED.into(), p_value),
-            d.p_random.map_or_else(|| UNDEFINED.into(), p_value),
-        ),
-    }
+            if d.low.is_finite() { format!("{} to {}", told(d.low), told(d.high)) } else { UNDEFINED.to_owned() },
+            d.p_max.map_or_else(|| UNDEFINED.to_owned(), p_value),
+            d.p_random.map_or_else(|| UNDEFINED.to_owned(), p_value),
+        ],
+    };
+    let last = if random { format!("<td>{p_random}</td>") } else { String::new() };
+    format!(r#"<td class="gap">{mean}</td><td>{interval}</td><td>{p_max}</td>{last}"#)
 }
 
 /// Every arm against the reference.
 fn differences(table: &SweepTable, which: &[Compared]) -> String {
+    let random = !table.bands.is_empty();
     let mut out = String::from(r#"<div class="wide"><table class="arms"><thead><tr class="span"><td></td>"#);
     for &which in which {
-        let (title, unit) = names(which);
-        put!(out, r#"<th colspan="4" scope="colgroup" class="gap">{title}, {unit}</th>"#);
+        let ((title, unit), columns) = (names(which), 3 + usize::from(random));
+        put!(out, r#"<th colspan="{columns}" scope="colgroup" class="gap">{title}, {unit}</th>"#);
     }
     out.push_str(r#"</tr><tr><th scope="col">arm</th>"#);
     for _ in which {
         out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
-        out.push_str(r#"<th scope="col">p(max)</th><th scope="col">p(random)</th>"#);
+        out.push_str(r#"<th scope="col">p(max)</th>"#);
+        out.push_str(if random { r#"<th scope="col">p(random)</th>"# } else { "" });
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
-        put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
-        which.iter().for_each(|&which| out += &cells(which, arm, arm.difference.of(which).as_ref()));
+        let mark = if arm.role == Role::Control { " <i>control</i>" } else { "" };
+        put!(out, r#"<tr{}><th scope="row">λ = {}{mark}</th>"#, class(arm), lambda(arm.lambda));
+        for &which in which {
+            out += &cells(which, arm, arm.difference.of(which).as_ref(), random);
+        }
         out.push_str("</tr>");
     }
     for band in &table.bands {
@@ -232,13 +249,15 @@ fn differences(table: &SweepTable, which: &[Compared]) -> String {
 /// The largest differences, and all of them behind a click.
 fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     let all = ranked(outcomes, which);
+    let random = outcomes.tables.iter().any(|table| !table.bands.is_empty());
     let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
         let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
-        out += &head_row(&["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random)"]);
+        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random)"];
+        out += &head_row(&columns[..7 + usize::from(random)]);
         for (table, arm, d) in rows {
             put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));
             put!(out, "<td>{}</td><td>{}</td><td>{}</td>", lambda(arm.lambda), d.differing, p_value(d.p));
-            out += &cells(which, arm, Some(d));
+            out += &cells(which, arm, Some(d), random);
             out.push_str("</tr>");
         }
         out + "</tbody></table></div>"
@@ -302,7 +321,7 @@ mod tests {
     use crate::report::fixture;
 
     fn drawn(outcomes: &Outcomes) -> String {
-        draw(outcomes, &[4, 0, 5])
+        draw(outcomes, &[4, 0, 5], false)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     sweep_tables::in_units,
 };
 
-const WIDTH: f64 = 344.0;
+const WIDTH: f64 = 324.0;
 const HEIGHT: f64 = 270.0;
 const LEFT: f64 = 40.0;
 const RIGHT: f64 = WIDTH - 8.0;
