@@ -570,6 +570,40 @@ fn directories_that_belong_to_others() {
     other("--max-new-tokens 2 --raw", "items differ; the first that differs is 'a'");
     other("--max-new-tokens 2 --shard 1/2", "it holds the whole run, asked for is shard 1/2");
 
+    let hedged = || experiment().replace("c.jsonl", "h.jsonl") + "judge = { hedges = \"hedges.txt\" }\n";
+    let gold = |id: &str, prompt: &str| json!({"id": id, "prompt": prompt, "gold": "x"}).to_string() + "\n";
+    let answers = ["a", "b", "c"].map(|id| gold(id, id)).concat();
+    let other = |toml: &str, items: &str, hedges: &str, changes: &str| {
+        bench.write("h.toml", toml);
+        bench.write("h.jsonl", items);
+        bench.write("hedges.txt", hedges);
+        if changes.is_empty() {
+            // Every answer is wrong and none is hedged, so one cohort is empty: but the rows are there.
+            let output = bench.run("run h.toml --out run");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("cohort"), "{output:?}");
+        } else {
+            bench.refused("run h.toml --out run", &[&format!("error: run belongs to another run: {changes}\nhint")]);
+        }
+    };
+    other(&hedged(), &answers, "perhaps\n", "");
+    other(&hedged().replace("new_tokens = 4", "new_tokens = 5"), &answers, "perhaps\n", "max_new_tokens was 4, is 5");
+    let sampled = hedged().replace("new_tokens = 4", "new_tokens = 4, sampling = { temperature = 0.5 }");
+    other(&sampled, &answers, "perhaps\n", "sampling.temperature was 0.0, is 0.5");
+    other(&hedged(), &answers, "# only a comment\nperhaps\n", "");
+    other(&hedged(), &answers, "maybe\n", "hedges differ; the first that differs was 'perhaps', is 'maybe'");
+    other(
+        &hedged(),
+        &(answers.clone() + &gold("d", "d")),
+        "perhaps\n",
+        "items were 3, are 4; the first that differs was none, is 'd'",
+    );
+    other(
+        &hedged(),
+        &answers.replace(":\"b\",\"gold", ":\"B\",\"gold"),
+        "perhaps\n",
+        "items differ; the first that differs is 'b'",
+    );
+
     fs::create_dir(bench.path("mine")).unwrap();
     bench.write("mine/notes.txt", "precious");
     let foreign = ["mine belongs to another run", "it holds notes.txt and no manifest.json"];

@@ -82,9 +82,9 @@ impl<'a> Victim<'a> {
     fn wait(&self, child: &mut Child, dice: &mut Dice) {
         let all: u64 = self.rows.iter().map(|row| row.len() as u64 + 1).sum();
         let (from, micros) = (self.size(), self.whole.as_micros() as u64);
-        let (until, then) = match dice.below(4) {
-            0 => (0, dice.below(micros)),
-            1 => (all, dice.below(micros / 8)),
+        let (until, then) = match dice.below(8) {
+            0..=2 => (0, dice.below(micros / 3)),
+            3 => (all, dice.below(micros / 8)),
             _ => (from + 1 + dice.below((all / 8).max(1)), 0),
         };
         let mut lives = || child.try_wait().unwrap().is_none();
@@ -150,11 +150,11 @@ const SEED: u64 = 20_260_404;
 #[test]
 fn a_sweep_that_is_killed_200_times_ends_as_if_it_never_was() {
     let lab = Lab::new();
-    lab.write_lines("q.jsonl", (0..8).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Où est {i}?")})));
+    lab.write_lines("q.jsonl", (0..4).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Où est {i}?")})));
     let line = "sweep --model M --items q.jsonl --heads all --each --lambda 1,0 --max-new-tokens 4 --max-rows 8 \
                 --temperature 1";
     let victim = Victim::new(&lab, line, &["sweep.json", "lambda.npz", "plan.json"]);
-    assert_eq!(victim.rows.len(), 8 * 24 * 2);
+    assert_eq!(victim.rows.len(), 4 * 24 * 2);
     let hits = victim.hunt(200, &mut Dice(SEED));
     assert!(hits.before_a_row > 0 && hits.between_rows > 0 && hits.after_all_rows > 0, "{hits:?}");
 }

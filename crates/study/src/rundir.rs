@@ -158,11 +158,14 @@ impl Manifest {
     /// The manifest of a directory that continues this run, or none if the directory is fresh.
     fn existing(dir: &Path, command: &str, parts: &Parts, shard: Option<Shard>) -> Result<Option<Self>> {
         let other = |why: String| Err(StudyError::OtherRun { dir: dir.into(), why });
-        if !dir.join(MANIFEST).exists() {
-            return match foreign(dir)? {
-                Some(name) => other(format!("it holds {name} and no {MANIFEST}")),
-                None => Ok(None),
-            };
+        let there = || dir.join(MANIFEST).exists();
+        if !there() {
+            match foreign(dir)? {
+                None => return Ok(None),
+                // Another process may have made the directory its own between the two looks.
+                Some(_) if there() => {}
+                Some(name) => return other(format!("it holds {name} and no {MANIFEST}")),
+            }
         }
         let manifest = Self::read(dir)?;
         let made_by = manifest.text("command").unwrap_or("unknown");

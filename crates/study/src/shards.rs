@@ -20,6 +20,7 @@ use crate::{
 };
 
 const PLAN: &str = "plan.json";
+const SCHEMA: &str = "plan/v1";
 
 /// What a run consists of: `plan.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct Plan<P> {
 impl<P: Serialize + DeserializeOwned> Plan<P> {
     /// A plan of these rows.
     pub fn new(keys: Vec<String>, plan: P) -> Self {
-        Self { schema: "plan/v1".into(), keys, plan }
+        Self { schema: SCHEMA.into(), keys, plan }
     }
 
     /// Writes `plan.json`; the file appears whole.
@@ -122,6 +123,10 @@ impl Shards {
     pub fn join<P: Serialize + DeserializeOwned, R: Keyed + DeserializeOwned>(&self) -> Result<(Plan<P>, Vec<R>)> {
         let first = &self.dirs[0].1;
         let reference: Value = read_json(&first.join(PLAN))?;
+        if reference["schema"] != SCHEMA {
+            let why = format!("its schema is {}, but must be {SCHEMA}", reference["schema"]);
+            return Err(StudyError::content(&first.join(PLAN), why));
+        }
         let plan: Plan<P> =
             serde_json::from_value(reference.clone()).map_err(|e| StudyError::content(&first.join(PLAN), e))?;
         let (mut joined, mut lacking) = (Vec::new(), Vec::new());

@@ -75,7 +75,12 @@ impl SweepPlan {
         }
     }
 
-    fn items(&self) -> std::result::Result<Vec<Item>, String> {
+    /// The items; an error if they are none, or cannot have so many rows.
+    fn items(&self, rows: usize) -> std::result::Result<Vec<Item>, String> {
+        let planned = self.arms.len() * self.seeds.len() * self.items.len();
+        if planned != rows || rows == 0 {
+            return Err(format!("its arms, seeds and items make {planned} rows, but it lists {rows}"));
+        }
         let lines = self.items.iter().enumerate();
         lines.map(|(index, line)| Item::parse(&line.to_string(), index + 1, self.raw)).collect()
     }
@@ -122,7 +127,7 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
 pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
     let shards = Shards::open(shards)?;
     let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
-    let items = plan.plan.items().map_err(|why| StudyError::merge(format!("an item of their plan: {why}")))?;
+    let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     let (mut run, log, added) = shards.gather(out, &plan, rows, progress)?;
     let identity: Identity = serde_json::from_value(shards.noted("identity"))
         .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
