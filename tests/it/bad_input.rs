@@ -551,7 +551,10 @@ fn directories_that_belong_to_others() {
     other("--a a --b b --last-n 3", "last_n was 32, is 3");
     other("--a a --b b --seed 3", "seed was 0, is 3");
     other("--a a --b b --dtype bf16", "dtype was f32, is bf16");
-    other("--a a --b b --limit 5", "items were 6, are 5; the first that differs was '5', is none");
+    other(
+        "--a a --b b --limit 5",
+        "items were 6, are 5; the first that differs was '5', is none; labels were 6, are 5; the first that differs was '5', is none",
+    );
     let made_by = ["out belongs to another run", "made by `temper attribute`"];
     bench.refused("sweep --model M --items q.jsonl --out out --heads L0H0 --lambda 1", &made_by);
     bench.write("x.toml", experiment());
