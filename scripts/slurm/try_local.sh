@@ -83,6 +83,6 @@ until_true ended
 
 grep 'done before' "$dir/part.shards/1.log" # it went on where it was
 grep -h '^shard' "$dir"/part.shards/?.log
-for file in sweep.json lambda.npz plan.json; do cmp "$dir/whole/$file" "$dir/part/$file"; done
+for file in sweep.json sweep.csv lambda.npz plan.json; do cmp "$dir/whole/$file" "$dir/part/$file"; done
 cmp <(sort "$dir/whole/rows.jsonl") <(sort "$dir/part/rows.jsonl")
 echo "all the same: $(wc -l < "$dir/part/rows.jsonl") rows of 4 parts"

@@ -151,10 +151,10 @@ const SEED: u64 = 20_260_404;
 fn a_sweep_that_is_killed_200_times_ends_as_if_it_never_was() {
     let lab = Lab::new();
     lab.write_lines("q.jsonl", (0..4).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Où est {i}?")})));
-    let line = "sweep --model M --items q.jsonl --heads all --each --lambda 1,0 --max-new-tokens 4 --max-rows 8 \
+    let line = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0.5,0 --max-new-tokens 4 --max-rows 8 \
                 --temperature 1";
-    let victim = Victim::new(&lab, line, &["sweep.json", "lambda.npz", "plan.json"]);
-    assert_eq!(victim.rows.len(), 4 * 24 * 2);
+    let victim = Victim::new(&lab, line, &["sweep.json", "sweep.csv", "lambda.npz", "plan.json"]);
+    assert_eq!(victim.rows.len(), 4 * (2 + 2 * 24));
     let hits = victim.hunt(200, &mut Dice(SEED));
     assert!(hits.before_a_row > 0 && hits.between_rows > 0 && hits.after_all_rows > 0, "{hits:?}");
 }
@@ -176,7 +176,15 @@ fn a_run_that_is_killed_30_times_ends_as_if_it_never_was() {
             model.to_str().unwrap()
         ),
     );
-    let files = ["judged.jsonl", "features.npz", "attribution.json", "attribution.npz", "sweep.json", "lambda.npz"];
+    let files = [
+        "judged.jsonl",
+        "features.npz",
+        "attribution.json",
+        "attribution.npz",
+        "sweep.json",
+        "sweep.csv",
+        "lambda.npz",
+    ];
     let victim = Victim::new(&lab, "run x.toml", &files);
     victim.hunt(30, &mut Dice(SEED + 1));
 }
@@ -270,7 +278,7 @@ fn a_disk_that_fills_up_again_and_again() {
         assert_eq!(output.status.code(), Some(2), "{err}");
         assert!(err.contains("error: cannot write out/") && err.contains("hint: free some space"), "{err}");
         failed += 1;
-        assert!(limit < 2 * reference / 1024 + 64, "it never ends");
+        assert!(limit < 500, "it never ends");
     }
     assert!(failed > 1 && cut > 0, "{failed} failures, {cut} of them inside a row");
     let rows = |dir: &str| lab.read(&format!("{dir}/rows.jsonl")).lines().map(String::from).collect::<BTreeSet<_>>();

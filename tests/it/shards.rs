@@ -26,11 +26,14 @@ fn same(lab: &Lab, names: &[&str], a: &str, b: &str) {
     }
 }
 
-const RESULTS: [&str; 3] = ["sweep.json", "lambda.npz", "plan.json"];
+const RESULTS: [&str; 4] = ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"];
 
-/// 24 heads alone at three λ, of which a shard sees a few; sampled, with two seeds, judged.
+/// The reference, the control and 24 heads alone, of which a shard sees a few; sampled, with two seeds, judged.
 const SWEEP: &str = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0 --temperature 0.8 --seeds 3,4 \
                      --max-new-tokens 3 --hedges hedges.txt";
+
+/// Arms x seeds x items.
+const ROWS: usize = 26 * 2 * 5;
 
 #[test]
 fn the_shards_of_a_sweep_make_up_the_sweep() {
@@ -38,7 +41,7 @@ fn the_shards_of_a_sweep_make_up_the_sweep() {
     items(&lab, 5);
     lab.write("hedges.txt", "# hedges\nI'm not sure\nperhaps\n");
     let printed = lab.done(&format!("{SWEEP} --out whole --json"));
-    assert_eq!(rows(&lab, "whole").len(), 24 * 3 * 2 * 5);
+    assert_eq!(rows(&lab, "whole").len(), ROWS);
     for of in [1, 4, 7] {
         let mut joined = BTreeSet::new();
         let dirs: Vec<String> = (1..=of).map(|i| format!("{of}-{i}")).collect();
@@ -47,7 +50,7 @@ fn the_shards_of_a_sweep_make_up_the_sweep() {
             assert!(out.is_empty() && err.contains("temper merge"), "a shard has no outcomes: {out}{err}");
             assert!(!lab.path(dir).join("sweep.json").exists());
             let part = rows(&lab, dir);
-            assert!((720 / of..=720 / of + 1).contains(&part.len()));
+            assert!((ROWS / of..=ROWS / of + 1).contains(&part.len()));
             assert!(joined.is_disjoint(&part), "a row was made twice");
             joined.extend(part);
         }
@@ -67,7 +70,7 @@ fn the_shards_of_a_sweep_make_up_the_sweep() {
             let arms = manifest["stages"]["sweep"]["fired"].as_object().unwrap().clone();
             arms.into_iter().map(|(arm, tokens)| (arm, tokens.as_u64().unwrap() > 0)).collect::<Vec<_>>()
         };
-        assert_eq!((fired(&manifest).len(), fired(&manifest)), (72, fired(&whole)));
+        assert_eq!((fired(&manifest).len(), fired(&manifest)), (26, fired(&whole)));
         assert_eq!(lab.done(&merge), printed, "merged once more");
         assert_eq!(lab.json(&format!("{merged}/manifest.json")), manifest, "nothing has fired again");
     }
@@ -172,9 +175,11 @@ fn the_shards_of_a_capture_make_up_the_capture() {
         json!({"id": format!("à{i}"), "prompt": format!("p{i}"), "response": response, "label": "x".repeat(i % 3)})
     };
     lab.write_lines("i.jsonl", (0..7).map(item));
-    // A λ table with a row an item: the seven arms of a sweep.
+    // A λ table with a row an item: the reference and six arms of a sweep.
     lab.write_lines("q.jsonl", [json!({"id": "a", "prompt": "x"})]);
-    lab.done("sweep --model M --items q.jsonl --heads L0H1,L3H5 --lambda 0,0.1,0.2,0.3,0.4,0.5,0.6 --max-new-tokens 1 --out t");
+    lab.done(
+        "sweep --model M --items q.jsonl --heads L0H1,L3H5 --lambda 0,0.1,0.2,0.3,0.4,0.5 --max-new-tokens 1 --out t",
+    );
     for (name, plan) in [("none", ""), ("one", "--plan L1H2:0.5"), ("table", "--plan t/lambda.npz")] {
         let capture = format!("capture --model M --items i.jsonl --layers 0,3 --heads vector --logits {plan} --out");
         lab.done(&format!("{capture} {name}.npz"));
