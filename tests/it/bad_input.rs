@@ -554,12 +554,18 @@ fn directories_that_belong_to_others() {
     let bench = Bench::new();
     let attribute = "attribute --model M --items c.jsonl --out out --shuffles 10";
     bench.done(&format!("{attribute} --a a --b b"));
-    let other = ["out belongs to another run", "the model, the items or the settings", "choose another --out"];
-    bench.refused(&format!("{attribute} --a b --b a"), &other);
-    bench.refused(&format!("{attribute} --a a --b b --last-n 3"), &other);
-    bench.refused(&format!("{attribute} --a a --b b --seed 3"), &other);
-    bench.refused(&format!("{attribute} --a a --b b --dtype bf16"), &other);
-    bench.refused(&format!("{attribute} --a a --b b --limit 5"), &other);
+    let other = |options: &str, changes: &str| {
+        let why = format!("error: out belongs to another run: {changes}\nhint: choose another --out");
+        bench.refused(&format!("{attribute} {options}"), &[&why]);
+    };
+    other("--a b --b a", "name was a against b, is b against a; a was a, is b; b was b, is a");
+    other("--a a --b b --last-n 3", "last_n was 32, is 3");
+    other("--a a --b b --seed 3", "seed was 0, is 3");
+    other("--a a --b b --dtype bf16", "dtype was f32, is bf16");
+    other(
+        "--a a --b b --limit 5",
+        "items were 6, are 5; the first that differs was '5', is none; labels were 6, are 5; the first that differs was '5', is none",
+    );
     let made_by = ["out belongs to another run", "made by `temper attribute`"];
     bench.refused("sweep --model M --items q.jsonl --out out --heads L0H0 --lambda 1", &made_by);
     bench.write("x.toml", experiment());
@@ -568,9 +574,49 @@ fn directories_that_belong_to_others() {
 
     let sweep = "sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --out swept";
     bench.done(&format!("{sweep} --max-new-tokens 2"));
-    bench.refused(&format!("{sweep} --max-new-tokens 3"), &["swept belongs to another run"]);
-    bench.refused(&format!("{sweep} --max-new-tokens 2 --temperature 1"), &["swept belongs to another run"]);
-    bench.refused(&format!("{sweep} --max-new-tokens 2 --dtype bf16"), &["swept belongs to another run"]);
+    let other = |options: &str, changes: &str| {
+        let why = format!("error: swept belongs to another run: {changes}\nhint: choose another --out");
+        bench.refused(&format!("{sweep} {options}"), &[&why]);
+    };
+    other("--max-new-tokens 3", "max_new_tokens was 2, is 3");
+    other("--max-new-tokens 2 --temperature 1", "sampling.temperature was 0.0, is 1.0");
+    other("--max-new-tokens 3 --dtype bf16", "dtype was f32, is bf16; max_new_tokens was 2, is 3");
+    other("--max-new-tokens 2 --raw", "items differ; the first that differs is 'a'");
+    other("--max-new-tokens 2 --shard 1/2", "it holds the whole run, asked for is shard 1/2");
+
+    let hedged = || experiment().replace("c.jsonl", "h.jsonl") + "judge = { hedges = \"hedges.txt\" }\n";
+    let gold = |id: &str, prompt: &str| json!({"id": id, "prompt": prompt, "gold": "x"}).to_string() + "\n";
+    let answers = ["a", "b", "c"].map(|id| gold(id, id)).concat();
+    let other = |toml: &str, items: &str, hedges: &str, changes: &str| {
+        bench.write("h.toml", toml);
+        bench.write("h.jsonl", items);
+        bench.write("hedges.txt", hedges);
+        if changes.is_empty() {
+            // Every answer is wrong and none is hedged, so one cohort is empty: but the rows are there.
+            let output = bench.run("run h.toml --out run");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("cohort"), "{output:?}");
+        } else {
+            bench.refused("run h.toml --out run", &[&format!("error: run belongs to another run: {changes}\nhint")]);
+        }
+    };
+    other(&hedged(), &answers, "perhaps\n", "");
+    other(&hedged().replace("new_tokens = 4", "new_tokens = 5"), &answers, "perhaps\n", "max_new_tokens was 4, is 5");
+    let sampled = hedged().replace("new_tokens = 4", "new_tokens = 4, sampling = { temperature = 0.5 }");
+    other(&sampled, &answers, "perhaps\n", "sampling.temperature was 0.0, is 0.5");
+    other(&hedged(), &answers, "# only a comment\nperhaps\n", "");
+    other(&hedged(), &answers, "maybe\n", "hedges differ; the first that differs was 'perhaps', is 'maybe'");
+    other(
+        &hedged(),
+        &(answers.clone() + &gold("d", "d")),
+        "perhaps\n",
+        "items were 3, are 4; the first that differs was none, is 'd'",
+    );
+    other(
+        &hedged(),
+        &answers.replace(":\"b\",\"gold", ":\"B\",\"gold"),
+        "perhaps\n",
+        "items differ; the first that differs is 'b'",
+    );
 
     fs::create_dir(bench.path("mine")).unwrap();
     bench.write("mine/notes.txt", "precious");

@@ -27,31 +27,31 @@ const HEADS: usize = 6;
 const DIM: usize = 12;
 
 /// A directory to run the program in; `M` in a command is the tiny Llama.
-struct Lab(TempDir);
+pub(crate) struct Lab(TempDir);
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    fn write_lines(&self, name: &str, lines: impl IntoIterator<Item = Value>) {
+    pub(crate) fn write_lines(&self, name: &str, lines: impl IntoIterator<Item = Value>) {
         let text: String = lines.into_iter().map(|line| line.to_string() + "\n").collect();
         self.write(name, text);
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     /// The program with the words of a line.
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let model = golden_dir("llama").to_string_lossy().into_owned();
         let mut command = temper();
         command.args(line.split_whitespace().map(|word| if word == "M" { &model } else { word }));
@@ -73,7 +73,7 @@ impl Lab {
     }
 
     /// Runs a line that must end with this code; returns stdout and stderr.
-    fn ends(&self, code: i32, line: &str) -> (String, String) {
+    pub(crate) fn ends(&self, code: i32, line: &str) -> (String, String) {
         let output = self.command(line).output().unwrap();
         let (out, err) = texts(&output);
         assert_eq!(output.status.code(), Some(code), "{line}\n{err}");
@@ -81,7 +81,7 @@ impl Lab {
     }
 
     /// Runs a line that must succeed; returns stdout.
-    fn done(&self, line: &str) -> String {
+    pub(crate) fn done(&self, line: &str) -> String {
         self.ends(0, line).0
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use headtemper_engine::{ModelChoice, Sampling};
 use headtemper_hook::Positions;
+use headtemper_study::{Shard, StudyError};
 
 /// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
 #[derive(Parser)]
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Sweep(Sweep),
     /// The causal map: what tempering each head does to the probability of recorded responses, with a report
     Score(Score),
+    /// Join the shards of a sweep or a capture
+    Merge(Merge),
     /// All of an experiment from one TOML file; goes on where it stopped
     Run(Run),
     /// Write λ into the weights, as an ordinary checkpoint for other engines
@@ -172,6 +175,18 @@ impl SamplingArgs {
     }
 }
 
+/// Which part of the work is done here.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ShardArgs {
+    /// Only the i-th of n equal parts, such as 2/4, with an --out of its own; `temper merge` joins them
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub(crate) shard: Option<Shard>,
+}
+
+fn shard(text: &str) -> Result<Shard, StudyError> {
+    text.parse()
+}
+
 /// Which heads get which λ.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct PlanArgs {
@@ -284,6 +299,8 @@ pub(crate) struct Capture {
     pub(crate) logits: bool,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
     /// A summary as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -361,7 +378,22 @@ pub(crate) struct Sweep {
     /// Rows that are decoded together
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) max_rows: usize,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
     /// The outcomes as JSON on stdout instead of tables
+    #[arg(long, conflicts_with = "shard")]
+    pub(crate) json: bool,
+}
+
+/// `temper merge`
+#[derive(ClapArgs)]
+pub(crate) struct Merge {
+    /// The directory or .npz file to write
+    pub(crate) out: PathBuf,
+    /// What `--shard 1/n` to `n/n` wrote, in any order
+    #[arg(required = true, value_name = "SHARD")]
+    pub(crate) shards: Vec<PathBuf>,
+    /// The result as JSON on stdout: the outcomes of a sweep, or a summary of a capture
     #[arg(long)]
     pub(crate) json: bool,
 }

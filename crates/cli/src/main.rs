@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Attribute(args) => commands::attribute::run(&args),
         Command::Sweep(args) => commands::sweep::run(&args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Merge(args) => commands::merge::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Bench(args) => commands::bench::run(&args),

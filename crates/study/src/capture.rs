@@ -5,7 +5,12 @@ use std::sync::atomic::AtomicBool;
 use headtemper_engine::{CaptureRequest, Encoded, Engine, EngineError, Fired, HeadsWanted, Input};
 use headtemper_hook::{HeadPlan, Site};
 
-use crate::{FeatureMeta, Features, Item, Progress, Result, error::back, features::HeadVectors};
+use crate::{
+    FeatureMeta, Features, Item, Parts, Progress, Result, Shard,
+    digest::digest,
+    error::back,
+    features::{HeadVectors, ShardMeta},
+};
 
 /// What to capture.
 pub struct CaptureOptions<'a> {
@@ -52,6 +57,17 @@ pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
         .collect()
 }
 
+/// Every item's id, with a hash of its tokens.
+pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, String)> {
+    let named = items.iter().zip(encoded);
+    named.map(|(item, e)| (item.id.clone(), digest(&(&e.ids, e.prompt_len)))).collect()
+}
+
+/// Every item's id, with its label.
+pub(crate) fn named_labels(items: &[Item]) -> Vec<(&str, Option<&str>)> {
+    items.iter().map(|item| (item.id.as_str(), item.label.as_deref())).collect()
+}
+
 /// The token ids of each item's prompt, for something to be generated after it.
 ///
 /// # Errors
@@ -83,6 +99,40 @@ pub fn capture(
 ) -> Result<(Features, Fired)> {
     let encoded = encode(engine, items)?;
     capture_encoded(engine, items, &encoded, options, progress)
+}
+
+/// Captures one part of the items. What the file says of itself is the whole capture's, and which part it is.
+///
+/// # Errors
+/// As [`capture`]; and if a part would be empty.
+pub fn capture_shard(
+    engine: &Engine,
+    items: &[Item],
+    options: &CaptureOptions<'_>,
+    shard: Shard,
+    progress: &mut dyn Progress,
+) -> Result<(Features, Fired)> {
+    let encoded = encode(engine, items)?;
+    // Plans are checked against all items, then cut as these are.
+    if ![1, items.len()].contains(&options.plans.len()) {
+        let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items");
+        return Err(EngineError::Setting { name: "rows of the plan table", found, allowed }.into());
+    }
+    let plans = if options.plans.len() == 1 { &options.plans[..] } else { shard.part(&options.plans, "items")? };
+    let of_part = CaptureOptions { plans: plans.to_vec(), layers: options.layers.clone(), ..*options };
+    let part = shard.part(items, "items")?;
+    let (mut features, fired) = capture_encoded(engine, part, shard.part(&encoded, "items")?, &of_part, progress)?;
+    let parts = Parts::of(engine.identity())
+        .with("items", named_items(items, &encoded))
+        .with("labels", named_labels(items))
+        .with("plan", options.plans.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .with("layers", &options.layers)
+        .with("heads", format!("{:?}", options.heads).to_lowercase())
+        .with("last_n", options.last_n)
+        .with("logits", options.logits);
+    features.meta.plan = options.plans.iter().map(ToString::to_string).collect();
+    features.meta.shard = Some(ShardMeta { part: shard.to_string(), key: parts.key(), parts });
+    Ok((features, fired))
 }
 
 /// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
@@ -152,6 +202,7 @@ fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &Capture
             site: Site::FinalNorm.to_string(),
             layer_site: "blocks.{layer}.hook_resid_post".into(),
             last_n: options.last_n,
+            shard: None,
         },
     }
 }

@@ -84,6 +84,18 @@ pub enum StudyError {
         /// What differs.
         why: String,
     },
+    /// Another process works in the output directory.
+    #[error("{} is in use by another process", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Parts that do not make up a run.
+    #[error("these shards cannot be merged: {why}")]
+    Merge {
+        /// What is wrong with them.
+        why: String,
+    },
 }
 
 impl StudyError {
@@ -98,7 +110,8 @@ impl StudyError {
                     .into(),
             ),
             Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
-            Self::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Self::InUse { .. } => Some("wait until it ends, or choose another --out; every shard needs its own".into()),
+            Self::Write { source, .. } if no_room(source) => {
                 Some("free some space and run the same command again; what is finished is kept".into())
             }
             _ => None,
@@ -124,9 +137,19 @@ impl StudyError {
         move |source| Self::Write { path, source }
     }
 
+    pub(crate) fn merge(why: impl Into<String>) -> Self {
+        Self::Merge { why: why.into() }
+    }
+
     pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Content { path: path.into(), why: why.to_string() }
     }
+}
+
+/// Whether nothing more can be written: the disk, a quota or a limit on the size of files is reached.
+fn no_room(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// Carries an error of ours through a callback of the engine.

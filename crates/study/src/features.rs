@@ -6,7 +6,7 @@ use headtemper_engine::Identity;
 use headtemper_hook::{HeadRef, Site};
 use serde::{Deserialize, Serialize};
 
-use crate::{Array, Npz, Result};
+use crate::{Array, Npz, Parts, Result};
 
 /// What the numbers of a capture are: the `meta` of the file, a JSON text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,21 @@ pub struct FeatureMeta {
     pub layer_site: String,
     /// Heads are averaged over the last `last_n` tokens of the response, or of the whole text where there is none.
     pub last_n: usize,
+    /// Where the file holds a part of a capture: which, of what. All else here is the whole capture's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardMeta>,
+}
+
+/// A part of a capture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardMeta {
+    /// Which part, such as `2/4`.
+    pub part: String,
+    /// Hash of `parts`.
+    pub key: String,
+    /// What the whole capture was made from.
+    pub parts: Parts,
 }
 
 /// A captured data set.

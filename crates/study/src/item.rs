@@ -6,7 +6,7 @@ use std::{
 };
 
 use headtemper_engine::{Input, Message};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{Result, StudyError};
 
@@ -63,7 +63,33 @@ impl Item {
         }
     }
 
-    fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
+    /// The item as a line of its file. A prompt that stands as it is (`raw`) is read back as one only with `raw`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut line = json!({"id": self.id});
+        match &self.input {
+            Input::Prompt(text) | Input::Raw(text) => line["prompt"] = json!(text),
+            Input::Messages(messages) => line["messages"] = json!(messages),
+            Input::Ids(ids) => line["input_ids"] = json!(ids),
+        }
+        let optional = [
+            ("response", self.response.as_ref().map(|x| json!(x))),
+            ("prompt_len", self.prompt_len.map(|x| json!(x))),
+            ("label", self.label.as_ref().map(|x| json!(x))),
+            ("gold", (!self.gold.is_empty()).then(|| json!(self.gold))),
+            ("scores", (!self.scores.is_empty()).then(|| json!(self.scores))),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                line[name] = value;
+            }
+        }
+        for (name, value) in &self.other {
+            line[name] = value.clone();
+        }
+        line
+    }
+
+    pub(crate) fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
         let mut fields: Map<String, Value> = match serde_json::from_str(line) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => return Err(format!("not a JSON object but {}", kind(&other))),
@@ -221,6 +247,8 @@ mod tests {
         assert_eq!(items[0].input, Input::Prompt("Hi".into()));
         assert_eq!((items[0].scores["x"], &items[0].gold[..]), (4.0, &["Hello".to_string()][..]));
         assert_eq!(items[0].other["topic"], "t");
+        let lines: String = items.iter().map(|item| item.to_json().to_string() + "\n").collect();
+        assert_eq!(read(&lines), Ok(items.clone()));
         assert_eq!((items[1].id.as_str(), items[1].gold.len(), &items[1].label), ("7", 2, &None));
         assert_eq!((items[2].id.as_str(), items[2].prompt_len, items[2].label.as_deref()), ("4", Some(2), Some("1")));
     }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Result, StudyError};
 
 /// What an answer is, by the two rules.
@@ -26,6 +28,8 @@ impl Verdict {
 }
 
 /// A lexicon of hedges, one phrase a line, `#` for comments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Judge {
     hedges: Vec<String>,
 }

@@ -10,6 +10,7 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 use crate::{Result, files::write_whole};
 
 /// An array, row-major.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Array {
     /// 32-bit floats.
     F32(Vec<usize>, Vec<f32>),
@@ -87,8 +88,8 @@ fn write_texts(out: &mut impl Write, shape: &[usize], texts: &[String]) -> io::R
 }
 
 /// Named arrays, in order.
-#[derive(Default)]
-pub struct Npz(Vec<(String, Array)>);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Npz(pub(crate) Vec<(String, Array)>);
 
 impl Npz {
     /// Adds an array.

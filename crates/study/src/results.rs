@@ -9,6 +9,11 @@ use crate::{
     tables::heads_csv,
 };
 
+/// How many heads each layer has.
+pub(crate) fn heads_per_layer(spec: &ModelSpec) -> Vec<usize> {
+    (0..spec.layers.len()).map(|layer| spec.head_count(layer)).collect()
+}
+
 /// The files of [`write_attribution`].
 pub(crate) const ATTRIBUTION_FILES: [&str; 3] = ["attribution.json", "attribution.csv", "attribution.npz"];
 
@@ -18,7 +23,7 @@ pub fn attribution_of(disposition: Disposition, features: &Features, spec: &Mode
         schema: "attribution/v1".into(),
         model: features.meta.identity.model.clone(),
         last_n: features.meta.last_n,
-        heads_per_layer: (0..spec.layers.len()).map(|layer| spec.head_count(layer)).collect(),
+        heads_per_layer: heads_per_layer(spec),
         dispositions: vec![disposition],
     }
 }
@@ -78,9 +83,9 @@ fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_lambda(run: &RunDir, arms: &[Arm], spec: &ModelSpec) -> Result<()> {
-    let layers = spec.layers.len();
-    let heads = (0..layers).map(|layer| spec.head_count(layer)).max().unwrap_or(0);
+pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]) -> Result<()> {
+    let layers = heads_per_layer.len();
+    let heads = heads_per_layer.iter().copied().max().unwrap_or(0);
     let mut lambda = vec![1f32; arms.len() * layers * heads];
     let place = |arm: usize, plan: &HeadPlan, lambda: &mut Vec<f32>| {
         for (at, value) in plan.iter() {

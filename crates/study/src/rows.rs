@@ -14,6 +14,9 @@ use crate::{Result, StudyError};
 
 /// A line of a log, named by what determines it.
 pub trait Keyed {
+    /// The file of a run that holds such rows.
+    const FILE: &str;
+
     /// Hash of everything that determines the row.
     fn key(&self) -> &str;
 }
@@ -45,6 +48,8 @@ pub struct Row {
 }
 
 impl Keyed for Row {
+    const FILE: &str = "rows.jsonl";
+
     fn key(&self) -> &str {
         &self.key
     }
@@ -67,25 +72,12 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(path).map_err(StudyError::write(path))?;
-        // Bytes, not text: a line may be cut off inside a character.
-        let text = std::fs::read(path).map_err(StudyError::read(path))?;
-        let (mut rows, mut good) = (BTreeMap::new(), 0);
-        for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            match serde_json::from_slice::<R>(line) {
-                Ok(row) if line.ends_with(b"\n") => {
-                    rows.insert(row.key().into(), row);
-                    good += line.len();
-                }
-                _ if good + line.len() == text.len() && !line.ends_with(b"\n") => break,
-                Ok(_) => unreachable!("a line without an end is the last"),
-                Err(e) => return Err(StudyError::content(path, format!("line {}: {e}", index + 1))),
-            }
-        }
-        if good < text.len() {
-            file.set_len(good as u64).map_err(StudyError::write(path))?;
+        let Written { rows, whole, dropped } = read_rows(path)?;
+        if dropped > 0 {
+            file.set_len(whole as u64).map_err(StudyError::write(path))?;
         }
         file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
-        Ok(Self { path: path.into(), file, rows, dropped: text.len() - good })
+        Ok(Self { path: path.into(), file, rows, dropped })
     }
 
     /// Bytes of a cut-off last line that were dropped on opening.
@@ -118,6 +110,38 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         self.rows.insert(row.key().into(), row);
         Ok(())
     }
+}
+
+/// What a file of rows holds.
+pub(crate) struct Written<R> {
+    /// The rows by their keys.
+    pub(crate) rows: BTreeMap<String, R>,
+    /// Bytes of whole lines.
+    whole: usize,
+    /// Bytes of a last line that was cut off.
+    dropped: usize,
+}
+
+/// Reads rows, and changes nothing.
+///
+/// A last line is cut off if it has no end, as a killed process leaves it, or holds a NUL byte, as a power loss may:
+/// JSON has none.
+pub(crate) fn read_rows<R: Keyed + DeserializeOwned>(path: &Path) -> Result<Written<R>> {
+    // Bytes, not text: a line may be cut off inside a character.
+    let text = std::fs::read(path).map_err(StudyError::read(path))?;
+    let (mut rows, mut whole) = (BTreeMap::new(), 0);
+    for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if whole + line.len() == text.len() && (!line.ends_with(b"\n") || line.contains(&0)) {
+            break;
+        }
+        let row: R = serde_json::from_slice(line).map_err(|e| {
+            let why = format!("line {} is no row: {e}; without that line, the row is made again", index + 1);
+            StudyError::content(path, why)
+        })?;
+        rows.insert(row.key().into(), row);
+        whole += line.len();
+    }
+    Ok(Written { rows, whole, dropped: text.len() - whole })
 }
 
 #[cfg(test)]
@@ -158,7 +182,30 @@ mod tests {
         let mut log = RowLog::open(&path).unwrap();
         log.append(row("k2")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        std::fs::write(&path, format!("nonsense\n{text}")).unwrap();
-        assert!(RowLog::<Row>::open(&path).err().unwrap().to_string().contains("line 1"));
+        let first = text.find('\n').unwrap() + 1;
+        for (lost, what) in [("\0\0\0", "as after a power loss"), ("{\"key\":\0\0\"}\n", "lost in the middle")] {
+            std::fs::write(&path, format!("{}{lost}", &text[..first])).unwrap();
+            let log = RowLog::<Row>::open(&path).unwrap();
+            assert_eq!((log.len(), log.dropped()), (1, lost.len()), "{what}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text[..first], "{what}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_that_is_not_the_last_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("rows.jsonl");
+        let line = serde_json::to_string(&row("k1")).unwrap();
+        for (text, number) in [
+            (format!("nonsense\n{line}\n"), "line 1"),
+            (format!("{line}\n\0\0\n{line}\n"), "line 2"),
+            (format!("{line}\n{{}}\n"), "line 2"),
+            (format!("{line}\n\n{line}"), "line 2"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let error = RowLog::<Row>::open(&path).err().unwrap().to_string();
+            assert!(error.contains(number) && error.contains("rows.jsonl"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "a refused file stays as it is");
+        }
     }
 }

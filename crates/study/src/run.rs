@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
-use headtemper_engine::{Encoded, Engine, FinishReason, HeadsWanted};
+use headtemper_engine::{Encoded, Engine, FinishReason, HeadsWanted, Input};
 use headtemper_hook::HeadRef;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Progress, Result, Row, RowLog, RunDir,
-    StudyError, SweepConfig, SweepOptions, arms, attribute,
+    Arm, ArmsWanted, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Parts, Progress, Result, Row, RowLog,
+    RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
     attribution::Attribution,
     capture::{capture_encoded, encode, prompts},
     cohort::{cohorts_of, label_counts, labels},
@@ -21,7 +20,7 @@ use crate::{
     outcome::Outcomes,
     read_items,
     report::{self, Page},
-    results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
+    results::{ATTRIBUTION_FILES, attribution_of, heads_per_layer, write_attribution, write_lambda},
     sweep,
     sweep_files::{Answered, fired, write_outcomes},
     sweep_markdown,
@@ -56,15 +55,24 @@ struct Study<'a> {
 type Swept = (Outcomes, Vec<Arm>, Vec<Vec<Row>>);
 
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
-#[derive(Serialize)]
-struct Base<'a> {
-    identity: &'a headtemper_engine::Identity,
-    items: String,
-    limit: Option<usize>,
-    raw: bool,
-    system: Option<&'a str>,
-    generate: &'a crate::GenerateConfig,
-    hedges: Option<String>,
+fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Option<&Judge>) -> Result<Parts> {
+    let path = &experiment.items.path;
+    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+    // As they stand in the file, line by line.
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(&line))).collect();
+    let mut parts = Parts::of(engine.identity())
+        .with("items", named)
+        .with("raw", experiment.items.raw)
+        .with("sampling", &experiment.generate.sampling)
+        .with("max_new_tokens", experiment.generate.max_new_tokens);
+    if let Some(system) = &experiment.items.system {
+        parts = parts.with("system", system);
+    }
+    Ok(match judge {
+        Some(judge) => parts.with("hedges", judge),
+        None => parts,
+    })
 }
 
 /// Runs an experiment in a directory, or what is left of it to do.
@@ -87,17 +95,7 @@ pub fn run(
         }
     }
     let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
-    let content = |path: &std::path::Path| std::fs::read_to_string(path).map_err(StudyError::read(path));
-    let hedges = experiment.judge.as_ref().map(|judge| content(&judge.hedges)).transpose()?;
-    let key = digest(&Base {
-        identity: engine.identity(),
-        items: content(&experiment.items.path)?,
-        limit: experiment.items.limit,
-        raw: experiment.items.raw,
-        system: experiment.items.system.as_deref(),
-        generate: &experiment.generate,
-        hedges,
-    });
+    let parts = parts_of(engine, experiment, &items, judge.as_ref())?;
     // Every refusal comes before the first file.
     encode(engine, &items)?;
     prompts(engine, &items)?;
@@ -115,10 +113,11 @@ pub fn run(
         };
         arms_of(config, heads, &slots)?;
     }
-    let mut run = RunDir::open(dir, "run", &key)?;
+    let key = parts.key();
+    let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
-    let log = RowLog::open(&run.file("rows.jsonl"))?;
+    let log = run.rows(progress)?;
     let facts = Vec::new();
     let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
 
@@ -234,7 +233,7 @@ impl<'a> Study<'a> {
         let arms = arms_of(config, self.swept(config, attribution)?, &self.engine.spec().slots())?;
         let options = self.options();
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
-        write_lambda(&self.run, &arms, self.engine.spec())?;
+        write_lambda(&self.run, &arms, &heads_per_layer(self.engine.spec()))?;
         let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);
         let answered = Answered { items, arms: &arms, rows: &rows, judge, max_new_tokens };
         let outcomes = write_outcomes(&self.run, &answered)?;
@@ -365,27 +364,14 @@ fn file_name(path: &std::path::Path) -> String {
 fn judged(items: &[Item]) -> String {
     let mut out = String::new();
     for item in items {
-        let mut line = json!({"id": item.id, "prompt": item.prompt_text(), "response": item.response});
-        if let headtemper_engine::Input::Messages(messages) = &item.input {
-            line["messages"] = json!(messages);
-            line.as_object_mut().expect("it is an object").remove("prompt");
-        }
-        if let headtemper_engine::Input::Ids(ids) = &item.input {
-            line["input_ids"] = json!(item.prompt_ids(ids));
-            line.as_object_mut().expect("it is an object").remove("prompt");
-        }
-        if let Some(label) = &item.label {
-            line["label"] = json!(label);
-        }
-        if !item.gold.is_empty() {
-            line["gold"] = json!(item.gold);
-        }
-        if !item.scores.is_empty() {
-            line["scores"] = json!(item.scores);
-        }
-        for (key, value) in &item.other {
-            line[key] = value.clone();
-        }
+        // The response is a field of its own here, so ids are the prompt's alone.
+        let line = match &item.input {
+            Input::Ids(ids) => {
+                let input = Input::Ids(item.prompt_ids(ids).to_vec());
+                Item { input, prompt_len: None, ..item.clone() }.to_json()
+            }
+            _ => item.to_json(),
+        };
         out += &line.to_string();
         out.push('\n');
     }

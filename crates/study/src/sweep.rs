@@ -31,7 +31,8 @@ pub enum Role {
 }
 
 /// One plan of a sweep.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Arm {
     /// Its name in the rows.
     pub variant: String,
@@ -42,7 +43,25 @@ pub struct Arm {
     /// What it is for.
     pub role: Role,
     /// The plan.
+    #[serde(with = "plan_text")]
     pub plan: HeadPlan,
+}
+
+/// A plan in a file, as it is written: `L7H6:0.5,L23H1:0.5`, or `none`.
+mod plan_text {
+    use headtemper_hook::{HeadList, HeadPlan};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(plan: &HeadPlan, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(plan)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeadPlan, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "none" => Ok(HeadPlan::none()),
+            text => HeadList::parse(text).and_then(|list| list.plan(None)).map_err(D::Error::custom),
+        }
+    }
 }
 
 impl Arm {
@@ -112,10 +131,10 @@ struct Determinants<'a> {
 }
 
 /// A row that is wanted: where it belongs, and what makes it.
-struct Wanted {
+pub(crate) struct Wanted {
     arm: usize,
     item: usize,
-    key: String,
+    pub(crate) key: String,
     request: Request,
 }
 
@@ -133,7 +152,30 @@ pub fn sweep(
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Vec<Row>>, FiredByArm)> {
     options.check()?;
-    let wanted = wanted(engine, items, arms, options)?;
+    let wanted = wanted(engine, items, &prompts(engine, items)?, arms, options);
+    let fired = fill(engine, (items, arms), &wanted, options, log, progress)?;
+    let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
+    Ok((by_arm(log, &keys, arms.len()), fired))
+}
+
+/// The rows of each arm, `[arm][seed * items + item]`, from a log that has them all.
+pub(crate) fn by_arm(log: &RowLog, keys: &[impl AsRef<str>], arms: usize) -> Vec<Vec<Row>> {
+    let row = |key: &dyn AsRef<str>| log.get(key.as_ref()).expect("every wanted row is there").clone();
+    keys.chunks((keys.len() / arms).max(1)).map(|keys| keys.iter().map(|key| row(key)).collect()).collect()
+}
+
+/// Generates those of the wanted rows that the log lacks. Returns how many tokens each planned head was applied to.
+///
+/// # Errors
+/// As [`sweep`].
+pub(crate) fn fill(
+    engine: &Engine,
+    (items, arms): (&[Item], &[Arm]),
+    wanted: &[Wanted],
+    options: &SweepOptions<'_>,
+    log: &mut RowLog,
+    progress: &mut dyn Progress,
+) -> Result<FiredByArm> {
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| log.get(&w.key).is_none()).collect();
     progress.begin("generate", wanted.len(), wanted.len() - missing.len());
     let fired = if missing.is_empty() {
@@ -142,15 +184,17 @@ pub fn sweep(
         generate(engine, items, arms, &missing, options, log, progress)?
     };
     progress.end();
-    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); arms.len()];
-    for w in &wanted {
-        rows[w.arm].push(log.get(&w.key).expect("every wanted row was there or was made").clone());
-    }
-    Ok((rows, fired))
+    Ok(fired)
 }
 
-fn wanted(engine: &Engine, items: &[Item], arms: &[Arm], options: &SweepOptions<'_>) -> Result<Vec<Wanted>> {
-    let prompts = prompts(engine, items)?;
+/// Every row that is wanted, arm by arm, so that those next to each other share the start of their prompts.
+pub(crate) fn wanted(
+    engine: &Engine,
+    items: &[Item],
+    prompts: &[Vec<u32>],
+    arms: &[Arm],
+    options: &SweepOptions<'_>,
+) -> Vec<Wanted> {
     let mut wanted = Vec::with_capacity(arms.len() * items.len() * options.seeds.len());
     for (arm_index, arm) in arms.iter().enumerate() {
         for &seed in &options.seeds {
@@ -178,7 +222,7 @@ fn wanted(engine: &Engine, items: &[Item], arms: &[Arm], options: &SweepOptions<
             }
         }
     }
-    Ok(wanted)
+    wanted
 }
 
 fn generate(

@@ -1,23 +1,17 @@
-//! The verbs `attribute` and `sweep`: a stage alone, in a directory of its own.
+//! The verb `attribute`: the stage alone, in a directory of its own.
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
 use headtemper_engine::{Engine, HeadsWanted};
-use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Arm, AttributeOptions, CaptureOptions, Item, Judge, Outcome, Progress, Result, RowLog, RunDir, StudyError,
-    SweepOptions, attribute, capture,
-    capture::{encode, prompts},
+    AttributeOptions, CaptureOptions, Item, Outcome, Parts, Progress, Result, RunDir, StudyError, attribute, capture,
+    capture::{encode, named_items, named_labels},
     cohort::{cohorts_of, label_counts, labels},
-    digest::digest,
     files::{read_json, write_text},
-    outcome::Outcomes,
     report::{self, Page},
-    results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
-    sweep,
-    sweep_files::{Answered, write_outcomes, write_report},
+    results::{ATTRIBUTION_FILES, attribution_of, write_attribution},
     tables::heads_markdown,
 };
 
@@ -69,10 +63,18 @@ pub fn attribute_run(
         return Err(StudyError::Option { what, found, allowed });
     }
     // Every refusal comes before the first file.
-    let texts: Vec<_> = encode(engine, &members)?.into_iter().map(|e| (e.ids, e.prompt_len)).collect();
-    let named: Vec<_> = members.iter().map(|item| (&item.id, &item.label)).collect();
-    let key = digest(&(engine.identity(), texts, named, name, a, b, (last_n, shuffles, seed)));
-    let mut run = RunDir::open(dir, "attribute", &key)?;
+    let encoded = encode(engine, &members)?;
+    let parts = Parts::of(engine.identity())
+        .with("items", named_items(&members, &encoded))
+        .with("labels", named_labels(&members))
+        .with("name", name)
+        .with("a", a)
+        .with("b", b)
+        .with("last_n", last_n)
+        .with("shuffles", shuffles)
+        .with("seed", seed);
+    let key = parts.key();
+    let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let files: Vec<&str> = ["report.html"].into_iter().chain(ATTRIBUTION_FILES).collect();
     let attribution = if run.finished("attribute", &key, &files) {
         progress.note("attribute  nothing left to do");
@@ -116,61 +118,4 @@ pub fn attribute_run(
     let warnings = disposition.warnings.clone();
     let text = warnings.iter().fold(text, |text, warning| text + "warning: " + warning + "\n");
     Ok(Outcome { text, warnings, check_failed: false })
-}
-
-/// What `temper sweep` is asked for.
-pub struct SweepRun<'a> {
-    /// The prompts.
-    pub items: &'a [Item],
-    /// The plans.
-    pub arms: &'a [Arm],
-    /// How to generate.
-    pub options: &'a SweepOptions<'a>,
-    /// How answers are judged, if they are.
-    pub judge: Option<&'a Judge>,
-}
-
-/// What rows of one directory share: further λ and head sets may join them, another model or limit may not.
-#[derive(Serialize)]
-struct Shared<'a> {
-    identity: &'a headtemper_engine::Identity,
-    prompts: Vec<(&'a str, Vec<u32>)>,
-    sampling: headtemper_engine::Sampling,
-    max_new_tokens: usize,
-}
-
-/// Generates what is missing of a sweep, and writes its outcomes.
-///
-/// # Errors
-/// If a plan or prompt does not fit the model, the directory belongs to another run, or the run is stopped.
-pub fn sweep_run(
-    engine: &Engine,
-    settings: &SweepRun<'_>,
-    dir: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Outcomes> {
-    // Every refusal comes before the first file.
-    settings.options.check()?;
-    let prompts = prompts(engine, settings.items)?;
-    let key = digest(&Shared {
-        identity: engine.identity(),
-        prompts: settings.items.iter().map(|item| item.id.as_str()).zip(prompts).collect(),
-        sampling: headtemper_engine::Sampling { seed: 0, ..settings.options.sampling.clone() },
-        max_new_tokens: settings.options.max_new_tokens,
-    });
-    let mut run = RunDir::open(dir, "sweep", &key)?;
-    run.note("identity", engine.identity())?;
-    let mut log = RowLog::open(&run.file("rows.jsonl"))?;
-    let (rows, fired) = sweep(engine, settings.items, settings.arms, settings.options, &mut log, progress)?;
-    write_lambda(&run, settings.arms, engine.spec())?;
-    let SweepRun { items, arms, options, judge } = *settings;
-    let answered = Answered { items, arms, rows: &rows, judge, max_new_tokens: options.max_new_tokens };
-    let outcomes = write_outcomes(&run, &answered)?;
-    let variants: Vec<&str> = settings.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    let notes = json!({"rows": log.len(), "variants": variants, "fired": run.fired("sweep", &fired)});
-    run.finish("sweep", &digest(&variants), notes)?;
-    let spec = engine.spec();
-    let heads_per_layer: Vec<usize> = (0..spec.layers.len()).map(|layer| spec.head_count(layer)).collect();
-    write_report(&run, (engine.identity(), &heads_per_layer), &options.sampling, &answered, &outcomes)?;
-    Ok(outcomes)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::HeadsWanted;
-use headtemper_study::{CaptureOptions, capture, parse_layers};
+use headtemper_study::{CaptureOptions, capture, capture_shard, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -31,7 +31,11 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         plans: model::plans_of(&args.plan, engine.spec())?,
         stop: Some(ui::stop_on_interrupt()),
     };
-    let (features, fired) = capture(&engine, &items, &options, &mut ui::Bars::default())?;
+    let mut bars = ui::Bars::default();
+    let (features, fired) = match args.shard.shard {
+        Some(shard) => capture_shard(&engine, &items, &options, shard, &mut bars)?,
+        None => capture(&engine, &items, &options, &mut bars)?,
+    };
     let fired: u64 = fired.iter().flat_map(|row| row.values()).sum();
     let (n, d, layers) = (features.ids.len(), features.d_model, features.layers.len());
     features.save(&args.out)?;

@@ -1,7 +1,11 @@
 //! `temper sweep`: generations for every prompt, λ and head set.
 
+use std::path::Path;
+
 use anyhow::Result;
-use headtemper_study::{ArmsWanted, Judge, SweepOptions, SweepRun, arms, head_set, sweep_markdown, sweep_run};
+use headtemper_study::{
+    ArmsWanted, Judge, SweepOptions, SweepRun, Swept, arms, head_set, outcome::Outcomes, sweep_markdown, sweep_run,
+};
 
 use crate::{Done, args::Sweep, model, ui};
 
@@ -28,14 +32,30 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         max_rows: args.max_rows,
         stop: Some(ui::stop_on_interrupt()),
     };
-    let run = SweepRun { items: &items, arms: &arms, options: &options, judge: judge.as_ref() };
-    let outcomes = sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())?;
-    if args.json {
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(&outcomes)?))?;
+    let judge = judge.as_ref();
+    let run = SweepRun { items: &items, arms: &arms, options: &options, judge, shard: args.shard.shard };
+    match sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())? {
+        Swept::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
+        Swept::Part { rows, of } => {
+            let part = args.shard.shard.map(|shard| shard.to_string()).unwrap_or_default();
+            ui::say(&format!("shard      {part}, {rows} of {of} rows; `temper merge OUT SHARD...` joins the shards"));
+            ui::say(&format!("wrote      {}", args.out.display()));
+        }
+    }
+    Ok(Done::Well)
+}
+
+/// Ends a whole sweep: its outcomes on stdout, warnings and where the report lies on stderr.
+///
+/// # Errors
+/// If stdout is closed or full.
+pub(crate) fn put(outcomes: &Outcomes, dir: &Path, as_json: bool) -> Result<()> {
+    if as_json {
+        ui::put(&format!("{}\n", serde_json::to_string_pretty(outcomes)?))?;
         outcomes.warnings().iter().for_each(|warning| ui::say(&format!("warning: {warning}")));
     } else {
-        ui::put(&sweep_markdown(&outcomes))?;
+        ui::put(&sweep_markdown(outcomes))?;
     }
-    ui::say(&format!("report     {}", args.out.join("report.html").display()));
-    Ok(Done::Well)
+    ui::say(&format!("report     {}", dir.join("report.html").display()));
+    Ok(())
 }

@@ -31,6 +31,8 @@ pub struct ScoreRow {
 }
 
 impl Keyed for ScoreRow {
+    const FILE: &str = "scores.jsonl";
+
     fn key(&self) -> &str {
         &self.key
     }

@@ -7,8 +7,8 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Cohort, Item, Outcome, Progress, Result, RowLog, RunDir, StudyError,
-    capture::encode,
+    Cohort, Item, Outcome, Parts, Progress, Result, RowLog, RunDir, StudyError,
+    capture::{encode, named_items},
     cohort::{cohorts_of, label_counts, labels},
     digest::digest,
     error::{back, through},
@@ -64,11 +64,10 @@ pub fn score_run(
     engine.check_score(&encoded, &settings.request(&|_| true))?;
     let all = labels(items);
     let cohorts = settings.contrast.map(|(a, b)| cohorts_of(&all, a, b, 2)).transpose()?;
-    let texts: Vec<_> = items.iter().zip(&encoded).map(|(item, e)| (&item.id, &e.ids, e.prompt_len)).collect();
-    let key = digest(&(engine.identity(), settings.plain, texts));
-    let mut run = RunDir::open(dir, "score", &key)?;
+    let parts = Parts::of(engine.identity()).with("items", named_items(items, &encoded)).with("plain", settings.plain);
+    let mut run = RunDir::open(dir, "score", &parts, None, progress)?;
     run.note("identity", engine.identity())?;
-    let mut log = RowLog::open(&run.file("scores.jsonl"))?;
+    let mut log = run.rows(progress)?;
     let work = Work { engine, items, encoded: &encoded, settings };
     let (scores, fired) = work.scores(&mut log, progress)?;
     let map = work.map(&scores, cohorts.as_ref());
@@ -127,9 +126,6 @@ impl Work<'_> {
         let pairs = heads.iter().flat_map(|&at| lambdas.iter().map(move |&lambda| (at, lambda)));
         let keys: Vec<String> =
             pairs.flat_map(|(at, lambda)| item_keys.iter().map(move |item| item.cell(at, lambda))).collect();
-        if log.dropped() > 0 {
-            progress.note("note: the last line of scores.jsonl was cut off; its cell is computed again");
-        }
         let missing: Vec<bool> = keys.iter().map(|key| log.get(key).is_none()).collect();
         let done = missing.iter().filter(|&&missing| !missing).count();
         progress.begin("score", keys.len(), done);

@@ -1,0 +1,40 @@
+//! `temper merge`: the shards of a sweep or a capture, joined to what the whole would have written.
+
+use anyhow::{Result, ensure};
+use headtemper_study::{made_by, merge_features, merge_sweep};
+use serde_json::json;
+
+use crate::{Done, args::Merge, commands::sweep, ui};
+
+pub(crate) fn run(args: &Merge) -> Result<Done> {
+    let dirs = args.shards.iter().filter(|path| path.is_dir()).count();
+    ensure!(
+        dirs == 0 || dirs == args.shards.len(),
+        "these shards cannot be merged: some are directories and some are not, but must be all directories of a sweep, or \
+         all .npz files of a capture"
+    );
+    if dirs == 0 {
+        return captures(args);
+    }
+    match made_by(&args.shards[0])?.as_str() {
+        "sweep" => {
+            let outcomes = merge_sweep(&args.out, &args.shards, &mut ui::Bars::default())?;
+            sweep::put(&outcomes, &args.out, args.json)?;
+        }
+        other => anyhow::bail!(
+            "{} was made by `temper {other}`, but must be a shard of `temper sweep`",
+            args.shards[0].display()
+        ),
+    }
+    Ok(Done::Well)
+}
+
+fn captures(args: &Merge) -> Result<Done> {
+    ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
+    let items = merge_features(&args.out, &args.shards)?;
+    ui::say(&format!("wrote      {}: {items} items", args.out.display()));
+    if args.json {
+        ui::put(&format!("{}\n", json!({"out": args.out, "items": items})))?;
+    }
+    Ok(Done::Well)
+}

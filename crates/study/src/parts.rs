@@ -1,0 +1,150 @@
+//! What the results of a run depend on, by name: so that two runs can say in what they differ.
+
+use headtemper_engine::Identity;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::digest::digest;
+
+/// Everything that the results of one directory share, by name. Its hash is the run's key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Parts(Map<String, Value>);
+
+impl Parts {
+    /// The model, its weights, its settings and where it runs.
+    pub fn of(identity: &Identity) -> Self {
+        match plain(identity) {
+            Value::Object(fields) => Self(fields),
+            other => unreachable!("an identity is an object, not {other}"),
+        }
+    }
+
+    /// Adds a part; a list's entries are best pairs that begin with a name, such as an item's id.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0.insert(name.into(), plain(&value));
+        self
+    }
+
+    /// Hash of all parts.
+    pub fn key(&self) -> String {
+        digest(self)
+    }
+
+    /// What differs between an earlier run and this one, a line each; empty if nothing does.
+    pub fn changes(&self, was: &Self) -> Vec<String> {
+        let mut out = Vec::new();
+        compare_fields("", &was.0, &self.0, &mut out);
+        out
+    }
+}
+
+/// Through text: an f32 keeps the digits that it was written with.
+fn plain(value: &impl Serialize) -> Value {
+    let text = serde_json::to_string(value).expect("plain data has a JSON form");
+    serde_json::from_str(&text).expect("it was written just now")
+}
+
+/// What differs between two values, a line each.
+pub(crate) fn changes(name: &str, was: &Value, now: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    compare(name, was, now, &mut out);
+    out
+}
+
+fn compare_fields(prefix: &str, was: &Map<String, Value>, now: &Map<String, Value>, out: &mut Vec<String>) {
+    let added = now.keys().filter(|name| !was.contains_key(*name));
+    for name in was.keys().chain(added) {
+        let of = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
+        compare(&format!("{prefix}{name}"), &of(was), &of(now), out);
+    }
+}
+
+fn compare(name: &str, was: &Value, now: &Value, out: &mut Vec<String>) {
+    match (was, now) {
+        _ if was == now => {}
+        (Value::Object(was), Value::Object(now)) => compare_fields(&format!("{name}."), was, now, out),
+        (Value::Array(was), Value::Array(now)) if was.iter().chain(now).any(|x| !x.is_number()) => {
+            let at = was.iter().zip(now).take_while(|(a, b)| a == b).count();
+            let count = if was.len() == now.len() {
+                format!("{name} differ")
+            } else {
+                format!("{name} were {}, are {}", was.len(), now.len())
+            };
+            let entry = |list: &[Value]| list.get(at).map_or("none".into(), label);
+            out.push(match (entry(was), entry(now)) {
+                (was, now) if was == now => format!("{count}; the first that differs is {was}"),
+                (was, now) => format!("{count}; the first that differs was {was}, is {now}"),
+            });
+        }
+        _ => out.push(format!("{name} was {}, is {}", short(was), short(now))),
+    }
+}
+
+/// What an entry of a list is called: its first text.
+fn label(entry: &Value) -> String {
+    let text = match entry {
+        Value::Array(values) => values.iter().find_map(Value::as_str),
+        Value::Object(fields) => fields.values().find_map(Value::as_str),
+        other => other.as_str(),
+    };
+    text.map_or_else(|| short(entry), |text| format!("'{text}'"))
+}
+
+/// Characters of a value that are shown; of a hash the first suffice.
+const SHOWN: usize = 40;
+
+fn short(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "none".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let hash = text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let shown = if hash { 12 } else { SHOWN };
+    if text.chars().count() <= shown { text } else { text.chars().take(shown).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parts() -> Parts {
+        let Value::Object(fields) = json!({"weights_sha256": "ab".repeat(32), "dtype": "f32"}) else { unreachable!() };
+        let sampling = headtemper_engine::Sampling { temperature: 0.7, ..Default::default() };
+        Parts(fields).with("sampling", sampling).with("items", [("a", "1"), ("b", "2")]).with("seeds", [1, 2])
+    }
+
+    #[test]
+    fn every_part_that_differs_is_named() {
+        let was = parts();
+        let read: Parts = serde_json::from_str(&serde_json::to_string(&was).unwrap()).unwrap();
+        assert_eq!((read.changes(&was), read.key()), (vec![], was.key()));
+        let hotter = headtemper_engine::Sampling { temperature: 0.9, ..Default::default() };
+        let now = parts()
+            .with("weights_sha256", "cd".repeat(32))
+            .with("sampling", hotter)
+            .with("items", [("a", "1"), ("c", "2"), ("d", "3")])
+            .with("seeds", [1, 2, 3])
+            .with("thinking", true);
+        let named = now.changes(&was);
+        assert_eq!(
+            named,
+            [
+                "weights_sha256 was abababababab…, is cdcdcdcdcdcd…",
+                "sampling.temperature was 0.7, is 0.9",
+                "items were 2, are 3; the first that differs was 'b', is 'c'",
+                "seeds was [1,2], is [1,2,3]",
+                "thinking was none, is true",
+            ]
+        );
+        assert_ne!(now.key(), was.key());
+        assert_eq!(
+            parts().with("items", [("a", "1"), ("b", "x")]).changes(&was),
+            ["items differ; the first that differs is 'b'"]
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! Directories that belong to one run, and to one process at a time.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Keyed, Parts, Progress, Result, RowLog, Shard, StudyError,
+    files::{is_aside, read_json, write_json},
+};
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// Locked while a process works in the directory; it stays, empty, for the next.
+const LOCK: &str = ".lock";
+
+/// A directory that belongs to one run, and says so in `manifest.json`.
+pub struct RunDir {
+    dir: PathBuf,
+    manifest: Manifest,
+    _lock: Option<File>,
+}
+
+impl RunDir {
+    /// Takes a directory for the run that these parts determine, or for one shard of it: makes it, or continues the
+    /// same run in it. What a killed process left half-written there is removed.
+    ///
+    /// # Errors
+    /// If it belongs to another run, naming each part that differs; if another process works in it; or if it holds
+    /// files of something else.
+    pub fn open(
+        dir: &Path,
+        command: &str,
+        parts: &Parts,
+        shard: Option<Shard>,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(StudyError::write(dir))?;
+        // Before anything is written: a directory of another run stays as it is.
+        let existing = || Manifest::existing(dir, command, parts, shard);
+        existing()?;
+        let lock = lock(dir)?;
+        if lock.is_none() {
+            progress
+                .note(&format!("note: the file system of {} has no locks; run no second process in it", dir.display()));
+        }
+        remove_asides(dir)?;
+        // Once more: another process may have made the directory its own meanwhile.
+        let found = existing()?;
+        let (fresh, manifest) = (found.is_none(), found.unwrap_or_else(|| Manifest::new(command, parts, shard)));
+        let run = Self { dir: dir.into(), manifest, _lock: lock };
+        if fresh {
+            run.save()?;
+        }
+        Ok(run)
+    }
+
+    /// A file of the run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The rows of the run; says so if a last line was cut off, whose row is then made again.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or a line before the last is not a row.
+    pub fn rows<R: Keyed + Serialize + DeserializeOwned>(&self, progress: &mut dyn Progress) -> Result<RowLog<R>> {
+        let path = self.file(R::FILE);
+        let log = RowLog::open(&path)?;
+        if log.dropped() > 0 {
+            let (path, bytes) = (path.display(), log.dropped());
+            progress.note(&format!(
+                "note: the last line of {path} was cut off; its {bytes} bytes are dropped, and its row is made again"
+            ));
+        }
+        Ok(log)
+    }
+
+    /// Whether a stage was finished from the same inputs, and all its files are there.
+    pub fn finished(&self, stage: &str, key: &str, files: &[&str]) -> bool {
+        self.manifest.0["stages"][stage]["key"] == key && files.iter().all(|name| self.file(name).exists())
+    }
+
+    /// Notes that a stage was finished, with what is worth keeping about it.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub fn finish(&mut self, stage: &str, key: &str, mut notes: Value) -> Result<()> {
+        notes["key"] = key.into();
+        self.manifest.0["stages"][stage] = notes;
+        self.save()
+    }
+
+    /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and this one.
+    pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut fired = self.manifest.fired(stage);
+        for (arm, tokens) in now {
+            *fired.entry(arm.clone()).or_default() += tokens;
+        }
+        fired
+    }
+
+    /// Notes a fact about the whole run.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub fn note(&mut self, name: &str, value: impl Serialize) -> Result<()> {
+        let value = serde_json::to_value(value).expect("plain data has a JSON form");
+        self.manifest.0.insert(name.into(), value);
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        write_json(&self.file(MANIFEST), &self.manifest.0)
+    }
+}
+
+/// What `manifest.json` says.
+#[derive(Clone)]
+pub(crate) struct Manifest(pub(crate) Map<String, Value>);
+
+impl Manifest {
+    fn new(command: &str, parts: &Parts, shard: Option<Shard>) -> Self {
+        let manifest = json!({"schema": "run/v1", "command": command, "key": parts.key()});
+        let Value::Object(mut manifest) = manifest else { unreachable!("it was written as an object") };
+        if let Some(shard) = shard {
+            manifest.insert("shard".into(), shard.to_string().into());
+        }
+        manifest.insert("parts".into(), json!(parts));
+        manifest.insert("stages".into(), json!({}));
+        Self(manifest)
+    }
+
+    /// Reads the manifest of a directory.
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
+        Ok(Self(read_json(&dir.join(MANIFEST))?))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    /// What the run was made from, if it says so.
+    pub(crate) fn parts(&self) -> Option<Parts> {
+        serde_json::from_value(self.0.get("parts")?.clone()).ok()
+    }
+
+    pub(crate) fn fired(&self, stage: &str) -> BTreeMap<String, u64> {
+        let fired = self.0.get("stages").map(|stages| stages[stage]["fired"].clone());
+        fired.and_then(|fired| serde_json::from_value(fired).ok()).unwrap_or_default()
+    }
+
+    /// The manifest of a directory that continues this run, or none if the directory is fresh.
+    fn existing(dir: &Path, command: &str, parts: &Parts, shard: Option<Shard>) -> Result<Option<Self>> {
+        let other = |why: String| Err(StudyError::OtherRun { dir: dir.into(), why });
+        let there = || dir.join(MANIFEST).exists();
+        if !there() {
+            match foreign(dir)? {
+                None => return Ok(None),
+                // Another process may have made the directory its own between the two looks.
+                Some(_) if there() => {}
+                Some(name) => return other(format!("it holds {name} and no {MANIFEST}")),
+            }
+        }
+        let manifest = Self::read(dir)?;
+        let made_by = manifest.text("command").unwrap_or("unknown");
+        if made_by != command {
+            return other(format!("it was made by `temper {made_by}`"));
+        }
+        let mut changes = match manifest.parts() {
+            Some(was) => parts.changes(&was),
+            None if manifest.text("key") == Some(&parts.key()) => Vec::new(),
+            None => vec!["it was made by a version that did not note what it was made from".into()],
+        };
+        let (was, now) = (manifest.text("shard").map(String::from), shard.map(|shard| shard.to_string()));
+        if was != now {
+            let said = |shard: Option<String>| shard.map_or("the whole run".into(), |shard| format!("shard {shard}"));
+            changes.push(format!("it holds {}, asked for is {}", said(was), said(now)));
+        }
+        if changes.is_empty() { Ok(Some(manifest)) } else { other(changes.join("; ")) }
+    }
+}
+
+/// A file that no run leaves which was killed before its first file was written.
+fn foreign(dir: &Path) -> Result<Option<String>> {
+    for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
+        let name = entry.map_err(StudyError::read(dir))?.file_name().to_string_lossy().into_owned();
+        if name != LOCK && !is_aside(&name) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the directory for this process until the file is closed, however the process ends. `None` where the file
+/// system knows no locks.
+fn lock(dir: &Path) -> Result<Option<File>> {
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(&path).map_err(StudyError::write(&path))?;
+    taken(dir, file.try_lock()).map(|()| Some(file)).or_else(|e| unlocked(&path, e))
+}
+
+/// Waits for nobody: an error if a process works in the directory. For those who only read.
+pub(crate) fn lock_to_read(dir: &Path) -> Result<Option<File>> {
+    let path = dir.join(LOCK);
+    match File::open(&path) {
+        Ok(file) => taken(dir, file.try_lock_shared()).map(|()| Some(file)).or_else(|e| unlocked(&path, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StudyError::read(&path)(e)),
+    }
+}
+
+fn taken(dir: &Path, locked: std::result::Result<(), TryLockError>) -> Result<()> {
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StudyError::InUse { dir: dir.into() }),
+        Err(TryLockError::Error(e)) => Err(StudyError::write(&dir.join(LOCK))(e)),
+    }
+}
+
+fn unlocked(path: &Path, error: StudyError) -> Result<Option<File>> {
+    match error {
+        StudyError::Write { source, .. } if source.kind() == io::ErrorKind::Unsupported => Ok(None),
+        StudyError::Write { source, .. } => Err(StudyError::write(path)(source)),
+        other => Err(other),
+    }
+}
+
+/// Removes what killed processes were writing; the lock says that nobody is.
+fn remove_asides(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
+        let path = entry.map_err(StudyError::read(dir))?.path();
+        if path.file_name().is_some_and(|name| is_aside(&name.to_string_lossy())) {
+            fs::remove_file(&path).map_err(StudyError::write(&path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Row, Silent};
+
+    fn parts(n: usize) -> Parts {
+        Parts::default().with("n", n)
+    }
+
+    fn open(dir: &Path, command: &str, n: usize, shard: Option<&str>) -> std::result::Result<RunDir, String> {
+        let shard = shard.map(|shard| shard.parse().unwrap());
+        RunDir::open(dir, command, &parts(n), shard, &mut Silent).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_run() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("run");
+        let mut run = open(&dir, "sweep", 1, None).unwrap();
+        run.finish("rows", "s1", json!({"n": 3})).unwrap();
+        drop(run);
+        fs::write(dir.join(".sweep.json.17.part"), "half").unwrap();
+        let again = open(&dir, "sweep", 1, None).unwrap();
+        assert!(!dir.join(".sweep.json.17.part").exists());
+        assert!(again.finished("rows", "s1", &[MANIFEST]) && !again.finished("rows", "s2", &[]));
+        assert!(!again.finished("rows", "s1", &["gone.npz"]));
+        for (command, n, shard, why) in [
+            ("sweep", 2, None, "n was 1, is 2"),
+            ("capture", 1, None, "made by `temper sweep`"),
+            ("sweep", 1, Some("1/2"), "it holds the whole run, asked for is shard 1/2"),
+        ] {
+            let error = open(&dir, command, n, shard).err().unwrap();
+            assert!(error.contains("belongs to another run") && error.contains(why), "{error}");
+        }
+        fs::write(temp.path().join("x.txt"), "x").unwrap();
+        assert!(open(temp.path(), "sweep", 1, None).is_err(), "a directory with other files");
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_process() {
+        let temp = tempfile::tempdir().unwrap();
+        let run = open(temp.path(), "sweep", 1, Some("1/2")).unwrap();
+        let error = open(temp.path(), "sweep", 1, Some("1/2")).err().unwrap();
+        assert!(error.contains("in use by another process"), "{error}");
+        assert!(lock_to_read(temp.path()).is_err());
+        drop(run);
+        let reading = lock_to_read(temp.path()).unwrap();
+        assert!(reading.is_some() && open(temp.path(), "sweep", 1, Some("1/2")).is_err());
+        drop(reading);
+        assert!(open(temp.path(), "sweep", 1, Some("2/2")).err().unwrap().contains("it holds shard 1/2"));
+        open(temp.path(), "sweep", 1, Some("1/2")).unwrap();
+    }
+
+    #[test]
+    fn what_was_cut_off_is_said() {
+        struct Said(Vec<String>);
+        impl Progress for Said {
+            fn begin(&mut self, _: &str, _: usize, _: usize) {}
+            fn step(&mut self) {}
+            fn end(&mut self) {}
+            fn note(&mut self, text: &str) {
+                self.0.push(text.into());
+            }
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let run = open(temp.path(), "sweep", 1, None).unwrap();
+        fs::write(run.file(Row::FILE), "{\"key").unwrap();
+        let mut said = Said(Vec::new());
+        assert!(run.rows::<Row>(&mut said).unwrap().is_empty());
+        assert!(said.0[0].contains("rows.jsonl was cut off; its 5 bytes are dropped"), "{:?}", said.0);
+    }
+}

@@ -1,0 +1,227 @@
+//! Joining the shards of a run: directories whose rows make up what `plan.json` lists.
+//!
+//! A verb with rows of any type is sharded and merged by these pieces. Its run takes `shard.part(..)` of its wanted
+//! rows, opens its directory with [`RunDir::open`](crate::RunDir::open), writes a [`Plan`] with the keys of *all* rows
+//! of the run in order and whatever its results are made from, and fills `run.rows::<R>(..)`; unless it is a shard, it
+//! then makes its results from plan and rows alone. Its merge is [`Shards::open`], [`Shards::join`] into a directory of
+//! the whole run, and the same results.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    Keyed, Parts, Progress, Result, RowLog, RunDir, Shard, StudyError,
+    files::{read_json, write_text},
+    parts::changes,
+    rows::{Written, read_rows},
+    rundir::{Manifest, lock_to_read},
+};
+
+const PLAN: &str = "plan.json";
+const SCHEMA: &str = "plan/v1";
+
+/// What a run consists of: `plan.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan<P> {
+    /// `plan/v1`.
+    schema: String,
+    /// The keys of all rows of the whole run, in order, a shard's and the others'.
+    pub keys: Vec<String>,
+    /// What the results are made from, besides the rows.
+    pub plan: P,
+}
+
+impl<P: Serialize + DeserializeOwned> Plan<P> {
+    /// A plan of these rows.
+    pub fn new(keys: Vec<String>, plan: P) -> Self {
+        Self { schema: SCHEMA.into(), keys, plan }
+    }
+
+    /// Writes `plan.json`; the file appears whole.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, run: &RunDir) -> Result<()> {
+        let text = serde_json::to_string(self).expect("plain data has a JSON form");
+        write_text(&run.file(PLAN), &(text + "\n"))
+    }
+}
+
+/// The shards of one run, all of them, each once. They stay locked against runs while this is held.
+pub struct Shards {
+    dirs: Vec<(Shard, PathBuf)>,
+    manifests: Vec<Manifest>,
+    _locks: Vec<std::fs::File>,
+}
+
+/// The verb that made a directory.
+///
+/// # Errors
+/// If it is no directory of a run.
+pub fn made_by(dir: &Path) -> Result<String> {
+    let manifest = Manifest::read(dir)?;
+    Ok(manifest.text("command").unwrap_or("unknown").into())
+}
+
+impl Shards {
+    /// Opens the directories of a run's shards, in any order.
+    ///
+    /// # Errors
+    /// If one is in use or no shard, if they belong to different runs (naming what differs), if a shard stands there
+    /// twice, or if one is missing.
+    pub fn open(dirs: &[PathBuf]) -> Result<Self> {
+        let mut shards = Vec::new();
+        let mut locks = Vec::new();
+        for dir in dirs {
+            locks.extend(lock_to_read(dir)?);
+            let manifest = Manifest::read(dir)?;
+            let Some(shard) = manifest.text("shard") else {
+                return Err(StudyError::merge(format!("{} holds a whole run", dir.display())));
+            };
+            shards.push((shard.parse::<Shard>()?, dir.clone(), manifest));
+        }
+        let (_, first, reference) = &shards[0];
+        for (_, dir, manifest) in &shards[1..] {
+            same_run((first, reference), (dir, manifest))?;
+        }
+        all_once(&shards.iter().map(|(shard, dir, _)| (*shard, dir.as_path())).collect::<Vec<_>>())?;
+        shards.sort_by_key(|(shard, ..)| *shard);
+        let manifests = shards.iter().map(|(.., manifest)| manifest.clone()).collect();
+        let dirs = shards.into_iter().map(|(shard, dir, _)| (shard, dir)).collect();
+        Ok(Self { dirs, manifests, _locks: locks })
+    }
+
+    /// What the whole run was made from.
+    ///
+    /// # Errors
+    /// If the shards do not say it.
+    pub fn parts(&self) -> Result<Parts> {
+        let none = || StudyError::merge("their manifests do not say what they were made from");
+        self.manifests[0].parts().ok_or_else(none)
+    }
+
+    /// A fact about the whole run, as the first shard noted it.
+    pub fn noted(&self, name: &str) -> Value {
+        self.manifests[0].0.get(name).cloned().unwrap_or_default()
+    }
+
+    /// How often the hooks of each arm fired in all shards.
+    pub(crate) fn fired(&self, stage: &str) -> std::collections::BTreeMap<String, u64> {
+        let mut fired = std::collections::BTreeMap::new();
+        for (arm, tokens) in self.manifests.iter().flat_map(|manifest| manifest.fired(stage)) {
+            *fired.entry(arm).or_default() += tokens;
+        }
+        fired
+    }
+
+    /// The plan of the whole run, and all its rows in the plan's order.
+    ///
+    /// # Errors
+    /// If the shards were planned differently (naming what differs), or one lacks rows.
+    pub fn join<P: Serialize + DeserializeOwned, R: Keyed + DeserializeOwned>(&self) -> Result<(Plan<P>, Vec<R>)> {
+        let first = &self.dirs[0].1;
+        let reference: Value = read_json(&first.join(PLAN))?;
+        if reference["schema"] != SCHEMA {
+            let why = format!("its schema is {}, but must be {SCHEMA}", reference["schema"]);
+            return Err(StudyError::content(&first.join(PLAN), why));
+        }
+        let plan: Plan<P> =
+            serde_json::from_value(reference.clone()).map_err(|e| StudyError::content(&first.join(PLAN), e))?;
+        let (mut joined, mut lacking) = (Vec::new(), Vec::new());
+        for (shard, dir) in &self.dirs {
+            let planned: Value = read_json(&dir.join(PLAN))?;
+            // Keys follow from the rest: they would only say that something differs.
+            let differ = changes("plan", &reference["plan"], &planned["plan"]);
+            if !differ.is_empty() || planned["keys"] != reference["keys"] {
+                return Err(differ_in(first, dir, &differ));
+            }
+            let Written { mut rows, .. } = read_rows::<R>(&dir.join(R::FILE))?;
+            let keys = &plan.keys[shard.range(plan.keys.len())];
+            let there: Vec<R> = keys.iter().filter_map(|key| rows.remove(key)).collect();
+            if there.len() < keys.len() {
+                lacking.push(format!(
+                    "shard {shard} in {} lacks {} of its {} rows: run it again to the end",
+                    dir.display(),
+                    keys.len() - there.len(),
+                    keys.len()
+                ));
+            }
+            joined.extend(there);
+        }
+        if lacking.is_empty() { Ok((plan, joined)) } else { Err(StudyError::merge(lacking.join("; "))) }
+    }
+
+    /// Takes a directory for the whole run, and puts the joined rows into it: those that are not there yet,
+    /// which are counted.
+    ///
+    /// # Errors
+    /// If the directory belongs to something else, or cannot be written.
+    pub fn gather<P, R>(
+        &self,
+        out: &Path,
+        plan: &Plan<P>,
+        rows: Vec<R>,
+        progress: &mut dyn Progress,
+    ) -> Result<(RunDir, RowLog<R>, usize)>
+    where
+        P: Serialize + DeserializeOwned,
+        R: Keyed + Serialize + DeserializeOwned,
+    {
+        let command = self.manifests[0].text("command").unwrap_or("unknown");
+        let run = RunDir::open(out, command, &self.parts()?, None, progress)?;
+        plan.save(&run)?;
+        let mut log: RowLog<R> = run.rows(progress)?;
+        let before = log.len();
+        for row in rows {
+            if log.get(row.key()).is_none() {
+                log.append(row)?;
+            }
+        }
+        let added = log.len() - before;
+        Ok((run, log, added))
+    }
+}
+
+fn same_run((first, reference): (&Path, &Manifest), (dir, manifest): (&Path, &Manifest)) -> Result<()> {
+    let made_by = |manifest: &Manifest| manifest.text("command").unwrap_or("unknown").to_string();
+    if made_by(reference) != made_by(manifest) {
+        let why = [format!("one was made by `temper {}`, one by `temper {}`", made_by(reference), made_by(manifest))];
+        return Err(differ_in(first, dir, &why));
+    }
+    let differ = match (reference.parts(), manifest.parts()) {
+        (Some(was), Some(now)) => now.changes(&was),
+        _ => Vec::new(),
+    };
+    if !differ.is_empty() || reference.text("key") != manifest.text("key") {
+        return Err(differ_in(first, dir, &differ));
+    }
+    Ok(())
+}
+
+/// Two shards of different runs.
+pub(crate) fn differ_in(first: &Path, other: &Path, changes: &[String]) -> StudyError {
+    let why = if changes.is_empty() { "their keys differ".into() } else { changes.join("; ") };
+    StudyError::merge(format!("from {} to {}, {why}", first.display(), other.display()))
+}
+
+/// Refuses parts of different splits, parts that stand there twice, and parts that are missing.
+pub(crate) fn all_once(shards: &[(Shard, &Path)]) -> Result<()> {
+    let (first, path) = shards[0];
+    if let Some((other, at)) = shards.iter().find(|(shard, _)| shard.of() != first.of()) {
+        let why = format!("{} is shard {first}, {} is shard {other}", path.display(), at.display());
+        return Err(StudyError::merge(why));
+    }
+    for (index, (shard, at)) in shards.iter().enumerate() {
+        if let Some((_, before)) = shards[..index].iter().find(|(other, _)| other == shard) {
+            let why = format!("{} and {} are both shard {shard}", before.display(), at.display());
+            return Err(StudyError::merge(why));
+        }
+    }
+    let missing: Vec<String> = Shard::all(first.of())
+        .filter(|shard| shards.iter().all(|(other, _)| other != shard))
+        .map(|shard| shard.to_string())
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(StudyError::merge(format!("missing {}", missing.join(", ")))) }
+}

@@ -1,0 +1,163 @@
+//! The verb `sweep`: a directory with a plan, the rows, and the tables made from both; whole, in shards, or merged.
+
+use std::path::{Path, PathBuf};
+
+use headtemper_engine::{Encoded, Engine, Identity, Sampling};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    Arm, FiredByArm, Item, Judge, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Shards, StudyError,
+    SweepOptions,
+    capture::{named_items, prompts},
+    digest::digest,
+    outcome::Outcomes,
+    results::{heads_per_layer, write_lambda},
+    sweep::{by_arm, fill, wanted},
+    sweep_files::{Answered, write_outcomes, write_report},
+};
+
+/// What `temper sweep` is asked for.
+pub struct SweepRun<'a> {
+    /// The prompts.
+    pub items: &'a [Item],
+    /// The plans.
+    pub arms: &'a [Arm],
+    /// How to generate.
+    pub options: &'a SweepOptions<'a>,
+    /// How answers are judged, if they are.
+    pub judge: Option<&'a Judge>,
+    /// Which part of the rows is generated here; all, if none is named.
+    pub shard: Option<Shard>,
+}
+
+/// What a sweep ends with.
+#[derive(Debug)]
+pub enum Swept {
+    /// The outcomes of the whole.
+    Whole(Outcomes),
+    /// A shard, which has no outcomes: how many rows it has, and the whole.
+    Part {
+        /// Rows of the shard.
+        rows: usize,
+        /// Rows of the whole run.
+        of: usize,
+    },
+}
+
+/// What the tables of a sweep are made from, besides its rows: the `plan` of its `plan.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SweepPlan {
+    /// As in their file.
+    items: Vec<Value>,
+    /// Whether prompts were read without the chat template.
+    raw: bool,
+    arms: Vec<Arm>,
+    seeds: Vec<u64>,
+    sampling: Sampling,
+    max_new_tokens: usize,
+    hedges: Option<Judge>,
+    heads_per_layer: Vec<usize>,
+}
+
+impl SweepPlan {
+    fn new(engine: &Engine, settings: &SweepRun<'_>) -> Self {
+        Self {
+            items: settings.items.iter().map(Item::to_json).collect(),
+            raw: settings.items.iter().any(|item| matches!(item.input, headtemper_engine::Input::Raw(_))),
+            arms: settings.arms.to_vec(),
+            seeds: settings.options.seeds.clone(),
+            sampling: settings.options.sampling.clone(),
+            max_new_tokens: settings.options.max_new_tokens,
+            hedges: settings.judge.cloned(),
+            heads_per_layer: heads_per_layer(engine.spec()),
+        }
+    }
+
+    /// The items; an error if they are none, or cannot have so many rows.
+    fn items(&self, rows: usize) -> std::result::Result<Vec<Item>, String> {
+        let planned = self.arms.len() * self.seeds.len() * self.items.len();
+        if planned != rows || rows == 0 {
+            return Err(format!("its arms, seeds and items make {planned} rows, but it lists {rows}"));
+        }
+        let lines = self.items.iter().enumerate();
+        lines.map(|(index, line)| Item::parse(&line.to_string(), index + 1, self.raw)).collect()
+    }
+}
+
+/// What rows of one directory share: further λ and head sets may join them, another model or limit may not.
+fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> Parts {
+    let encoded: Vec<Encoded> = prompts.iter().map(|ids| Encoded { ids: ids.clone(), prompt_len: ids.len() }).collect();
+    Parts::of(engine.identity())
+        .with("items", named_items(settings.items, &encoded))
+        .with("sampling", Sampling { seed: 0, ..settings.options.sampling.clone() })
+        .with("max_new_tokens", settings.options.max_new_tokens)
+}
+
+/// Generates what is missing of a sweep or of its shard, and writes the outcomes of the whole.
+///
+/// # Errors
+/// If a plan or prompt does not fit the model, a shard would be empty, the directory belongs to another run or is in
+/// use, or the run is stopped.
+pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<Swept> {
+    // Every refusal comes before the first file.
+    let SweepRun { items, arms, options, shard, .. } = *settings;
+    options.check()?;
+    let prompts = prompts(engine, items)?;
+    let all = wanted(engine, items, &prompts, arms, options);
+    let part = shard.map_or(Ok(&all[..]), |shard| shard.part(&all, "rows"))?;
+    let mut run = RunDir::open(dir, "sweep", &parts_of(engine, settings, &prompts), shard, progress)?;
+    run.note("identity", engine.identity())?;
+    let plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
+    plan.save(&run)?;
+    let mut log = run.rows(progress)?;
+    let fired = fill(engine, (items, arms), part, options, &mut log, progress)?;
+    if shard.is_some() {
+        finish(&mut run, &plan.plan, part.len(), &fired)?;
+        return Ok(Swept::Part { rows: part.len(), of: all.len() });
+    }
+    Ok(Swept::Whole(outcomes(&mut run, engine.identity(), (&plan, items), &log, &fired)?))
+}
+
+/// Joins the shards of a sweep: the directory that the whole sweep would have left, but for the order of its rows.
+///
+/// # Errors
+/// If they do not make up one run, or the directory belongs to another.
+pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
+    let shards = Shards::open(shards)?;
+    let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
+    let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
+    let (mut run, log, added) = shards.gather(out, &plan, rows, progress)?;
+    let identity: Identity = serde_json::from_value(shards.noted("identity"))
+        .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
+    run.note("identity", &identity)?;
+    // Merged once more, nothing has fired again.
+    let fired = if added > 0 { shards.fired("sweep") } else { FiredByArm::new() };
+    outcomes(&mut run, &identity, (&plan, &items), &log, &fired)
+}
+
+/// Writes what a sweep leaves beside its rows.
+fn outcomes(
+    run: &mut RunDir,
+    identity: &Identity,
+    (plan, items): (&Plan<SweepPlan>, &[Item]),
+    log: &RowLog,
+    fired: &FiredByArm,
+) -> Result<Outcomes> {
+    let Plan { keys, plan, .. } = plan;
+    write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
+    let rows = by_arm(log, keys, plan.arms.len());
+    let (judge, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
+    let answered = Answered { items, arms: &plan.arms, rows: &rows, judge, max_new_tokens };
+    let outcomes = write_outcomes(run, &answered)?;
+    finish(run, plan, log.len(), fired)?;
+    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, &answered, &outcomes)?;
+    Ok(outcomes)
+}
+
+fn finish(run: &mut RunDir, plan: &SweepPlan, rows: usize, fired: &FiredByArm) -> Result<()> {
+    let variants: Vec<&str> = plan.arms.iter().map(|arm| arm.variant.as_str()).collect();
+    let notes = json!({"rows": rows, "variants": variants, "fired": run.fired("sweep", fired)});
+    run.finish("sweep", &digest(&variants), notes)
+}

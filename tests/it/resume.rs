@@ -1,0 +1,288 @@
+//! Runs that are killed, cut off, or run out of room go on where they were, and lose and double nothing.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::cli::Lab;
+
+/// SplitMix64: when to kill.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % n
+    }
+}
+
+/// A command that is killed again and again, and what it leaves if it is not.
+struct Victim<'a> {
+    lab: &'a Lab,
+    line: &'a str,
+    /// Files beside the rows that an uninterrupted run leaves the same.
+    files: &'a [&'a str],
+    /// How long an uninterrupted run takes.
+    whole: Duration,
+    rows: Vec<String>,
+}
+
+/// How many kills hit a live process, by what it had done since it was started.
+#[derive(Debug, Default)]
+struct Kills {
+    before_a_row: usize,
+    between_rows: usize,
+    after_all_rows: usize,
+}
+
+impl Kills {
+    fn all(&self) -> usize {
+        self.before_a_row + self.between_rows + self.after_all_rows
+    }
+}
+
+impl<'a> Victim<'a> {
+    /// Runs the line to its end in `reference`.
+    fn new(lab: &'a Lab, line: &'a str, files: &'a [&'a str]) -> Self {
+        lab.done(&format!("{line} --out warm")); // the program is built and read from disk
+        let start = Instant::now();
+        lab.done(&format!("{line} --out reference"));
+        let whole = start.elapsed();
+        let mut rows: Vec<String> = lab.read("reference/rows.jsonl").lines().map(String::from).collect();
+        rows.sort();
+        Self { lab, line, files, whole, rows }
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command: Command = self.lab.command(&format!("{} --out out", self.line));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The whole lines that were written.
+    fn written(&self) -> Vec<u8> {
+        let mut text = fs::read(self.lab.path("out/rows.jsonl")).unwrap_or_default();
+        text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1));
+        text
+    }
+
+    fn size(&self) -> u64 {
+        fs::metadata(self.lab.path("out/rows.jsonl")).map_or(0, |file| file.len())
+    }
+
+    /// Waits for a random moment: of the run, of what is still to be written, or of its last steps.
+    fn wait(&self, child: &mut Child, dice: &mut Dice) {
+        let all: u64 = self.rows.iter().map(|row| row.len() as u64 + 1).sum();
+        let (from, micros) = (self.size(), self.whole.as_micros() as u64);
+        let (until, then) = match dice.below(8) {
+            0..=2 => (0, dice.below(micros / 3)),
+            3 => (all, dice.below(micros / 8)),
+            _ => (from + 1 + dice.below((all / 8).max(1)), 0),
+        };
+        let mut lives = || child.try_wait().unwrap().is_none();
+        while self.size() < until.min(all) && lives() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(then) && lives() {
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Kills and resumes until `kills` have hit a live process, starting anew whenever a run came to its end.
+    fn hunt(&self, kills: usize, dice: &mut Dice) -> Kills {
+        let mut hits = Kills::default();
+        let mut ended = 0;
+        while hits.all() < kills || ended == 0 {
+            let before = self.written();
+            let mut child = self.spawn();
+            self.wait(&mut child, dice);
+            let alive = child.try_wait().unwrap().is_none();
+            child.kill().unwrap();
+            let status = child.wait().unwrap();
+            let after = self.written();
+            assert!(after.starts_with(&before), "a finished row was lost");
+            if alive && status.code().is_none() {
+                let rows = |text: &[u8]| text.iter().filter(|&&byte| byte == b'\n').count();
+                match rows(&after) {
+                    n if n == self.rows.len() => hits.after_all_rows += 1,
+                    n if n == rows(&before) => hits.before_a_row += 1,
+                    _ => hits.between_rows += 1,
+                }
+                continue;
+            }
+            assert!(status.code() == Some(0), "a resumed run failed: {status}");
+            self.same();
+            fs::remove_dir_all(self.lab.path("out")).unwrap();
+            ended += 1;
+        }
+        println!("{hits:?}; {ended} runs came to their end; {:?} uninterrupted", self.whole);
+        hits
+    }
+
+    /// What an uninterrupted run leaves, byte for byte but for the order of rows.
+    fn same(&self) {
+        let mut rows: Vec<String> = self.lab.read("out/rows.jsonl").lines().map(String::from).collect();
+        rows.sort();
+        assert!(rows == self.rows, "the rows are not those of an uninterrupted run");
+        for name in self.files {
+            let read = |dir: &str| fs::read(self.lab.path(dir).join(name)).unwrap();
+            assert!(read("out") == read("reference"), "{name} differs");
+        }
+        let names = |dir: &str| -> BTreeSet<_> {
+            fs::read_dir(self.lab.path(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(names("out"), names("reference"));
+    }
+}
+
+/// Seed of the moments.
+const SEED: u64 = 20_260_404;
+
+#[test]
+fn a_sweep_that_is_killed_200_times_ends_as_if_it_never_was() {
+    let lab = Lab::new();
+    lab.write_lines("q.jsonl", (0..4).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Où est {i}?")})));
+    let line = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0.5,0 --max-new-tokens 4 --max-rows 8 \
+                --temperature 1";
+    let victim = Victim::new(&lab, line, &["sweep.json", "sweep.csv", "lambda.npz", "plan.json"]);
+    assert_eq!(victim.rows.len(), 4 * (2 + 2 * 24));
+    let hits = victim.hunt(200, &mut Dice(SEED));
+    assert!(hits.before_a_row > 0 && hits.between_rows > 0 && hits.after_all_rows > 0, "{hits:?}");
+}
+
+#[test]
+fn a_run_that_is_killed_30_times_ends_as_if_it_never_was() {
+    let lab = Lab::new();
+    let item =
+        |i: usize| json!({"id": i, "prompt": format!("Is {i} even?"), "label": if i % 2 == 0 { "a" } else { "b" }});
+    lab.write_lines("q.jsonl", (0..20).map(item));
+    let model = headtemper_tests::golden_dir("llama");
+    lab.write(
+        "x.toml",
+        format!(
+            "name = \"x\"\nmodel = {{ path = {:?} }}\nitems = {{ path = \"q.jsonl\" }}\n\
+             generate = {{ max_new_tokens = 8, max_rows = 4 }}\n\
+             attribute = {{ disposition = \"even\", a = \"a\", b = \"b\", shuffles = 50, min_cohort = 2 }}\n\
+             sweep = {{ heads = \"top:3\", each = true, lambdas = [1, 1, 0.5, 0] }}\n",
+            model.to_str().unwrap()
+        ),
+    );
+    let files = [
+        "judged.jsonl",
+        "features.npz",
+        "attribution.json",
+        "attribution.npz",
+        "sweep.json",
+        "sweep.csv",
+        "lambda.npz",
+    ];
+    let victim = Victim::new(&lab, "run x.toml", &files);
+    victim.hunt(30, &mut Dice(SEED + 1));
+}
+
+fn sweep_of_three(lab: &Lab) -> &'static str {
+    lab.write_lines("q.jsonl", (0..3).map(|i| json!({"id": format!("q{i}"), "prompt": format!("p{i}")})));
+    "sweep --model M --items q.jsonl --heads L0H1 --lambda 1,0 --max-new-tokens 3 --out out"
+}
+
+/// A tail that was never written whole is dropped, and that is said; damage elsewhere is refused.
+#[test]
+fn a_damaged_end_of_the_rows_is_repaired_and_said() {
+    let lab = Lab::new();
+    let sweep = sweep_of_three(&lab);
+    lab.done(sweep);
+    let good = lab.read("out/rows.jsonl");
+    let last = good[..good.len() - 1].rfind('\n').unwrap() + 1;
+    let nuls = "\0".repeat(100);
+    for (tail, lost) in [(&good[last..good.len() - 1], good.len() - 1 - last), (&nuls[..], 100), ("x", 1)] {
+        lab.write("out/rows.jsonl", format!("{}{tail}", &good[..last]));
+        let (_, err) = lab.ends(0, sweep);
+        let said = format!("note: the last line of out/rows.jsonl was cut off; its {lost} bytes are dropped");
+        assert!(err.contains(&said) && err.contains("6 to do, 5 of them done before"), "{err}");
+        assert_eq!(lab.read("out/rows.jsonl"), good);
+    }
+    let (_, err) = lab.ends(0, sweep);
+    assert!(!err.contains("cut off"), "{err}");
+    for (text, number) in [(format!("{}\0\0\n{}", &good[..last], &good[last..]), 6), (format!("{{}}\n{good}"), 1)] {
+        lab.write("out/rows.jsonl", &text);
+        let (out, err) = lab.ends(2, sweep);
+        assert!(out.is_empty() && err.contains(&format!("out/rows.jsonl: line {number} is no row")), "{err}");
+        assert_eq!(lab.read("out/rows.jsonl"), text, "what is refused stays as it is");
+    }
+}
+
+/// Two processes never write into one directory.
+#[test]
+fn a_directory_in_use_is_refused() {
+    let lab = Lab::new();
+    let sweep = sweep_of_three(&lab);
+    lab.done(sweep);
+    let file = fs::OpenOptions::new().write(true).open(lab.path("out/.lock")).unwrap();
+    file.try_lock().unwrap();
+    let (out, err) = lab.ends(2, sweep);
+    assert!(out.is_empty() && err.contains("error: out is in use by another process\nhint: wait"), "{err}");
+    drop(file);
+    lab.done(sweep);
+
+    // Two at once in a fresh directory: one of them is refused, or finds the other's rows.
+    let racing = sweep.replace("--out out", "--out fresh");
+    let spawn = || lab.command(&racing).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let codes: Vec<Option<i32>> = [spawn(), spawn()].map(|mut child| child.wait().unwrap().code()).into();
+    assert!(codes.contains(&Some(0)) && codes.iter().all(|code| [Some(0), Some(2)].contains(code)), "{codes:?}");
+    let rows = |dir: &str| {
+        let mut rows: Vec<String> = lab.read(&format!("{dir}/rows.jsonl")).lines().map(String::from).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows("fresh"), rows("out"));
+}
+
+/// Every size at which the disk may be full: nothing whole is lost, and the same command goes on.
+#[test]
+#[cfg(unix)]
+fn a_disk_that_fills_up_again_and_again() {
+    let lab = Lab::new();
+    let sweep = sweep_of_three(&lab);
+    lab.done(sweep);
+    lab.done(&sweep.replace("--out out", "--out reference").replace("1,0 ", "1,0,0.5,0.6,0.7,0.8,0.9 "));
+    let reference = lab.read("reference/rows.jsonl").len();
+    let line = sweep.replace("1,0 ", "1,0,0.5,0.6,0.7,0.8,0.9 ");
+    let (mut failed, mut cut) = (0, 0);
+    let start = lab.read("out/rows.jsonl").len() / 1024;
+    // Files may not grow beyond so many KiB.
+    for limit in start.. {
+        let before = lab.read("out/rows.jsonl");
+        let whole = &before[..before.rfind('\n').unwrap() + 1];
+        let program = lab.command(&line);
+        let mut shell = Command::new("bash");
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script]).arg(program.get_program()).args(program.get_args());
+        shell.current_dir(lab.path(".")).env("RAYON_NUM_THREADS", "1");
+        let output = shell.output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        let after = fs::read_to_string(lab.path("out/rows.jsonl")).unwrap();
+        assert!(after.starts_with(whole), "a finished row was lost at {limit} KiB");
+        cut += usize::from(!after.ends_with('\n'));
+        if output.status.code() == Some(0) {
+            break;
+        }
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.contains("error: cannot write out/") && err.contains("hint: free some space"), "{err}");
+        failed += 1;
+        assert!(limit < 500, "it never ends");
+    }
+    assert!(failed > 1 && cut > 0, "{failed} failures, {cut} of them inside a row");
+    let rows = |dir: &str| lab.read(&format!("{dir}/rows.jsonl")).lines().map(String::from).collect::<BTreeSet<_>>();
+    assert_eq!(rows("out"), rows("reference"));
+    assert_eq!(lab.read("out/rows.jsonl").len(), reference, "none twice");
+    assert_eq!(lab.read("out/sweep.json"), lab.read("reference/sweep.json"));
+}
