@@ -11,7 +11,7 @@ use headtemper_model::Cache;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Engine, EngineError, Fired, Result, Sampling, sample::Noise};
+use crate::{Engine, EngineError, Fired, Noise, Result, Sampling, noise::largest, sample::sum_exp};
 
 /// One continuation to generate.
 #[derive(Clone, Debug)]
@@ -305,9 +305,8 @@ impl SharedStarts {
 }
 
 fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // In blocks of f32, summed in f64: the vocabulary is long.
-    let sum: f64 = logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| (l - top).exp()).sum::<f32>())).sum();
+    let top = largest(logits);
+    let sum = sum_exp(logits, top, 1.0);
     if !sum.is_finite() || !top.is_finite() {
         return Err(EngineError::NotANumber { what: format!("row {}", run.row) });
     }
