@@ -83,10 +83,12 @@ impl Sampling {
         if self.top_k > 0 && self.top_k < logits.len() || self.top_p < 1.0 {
             let mut kept = if self.top_k > 0 { most_likely(logits, self.top_k) } else { Vec::new() };
             if self.top_p < 1.0 {
-                kept = self.nucleus(kept, logits, top);
+                kept = self.nucleus(&kept, logits, top);
             }
             logits.fill(f32::NEG_INFINITY);
-            kept.into_iter().for_each(|(id, logit)| logits[id as usize] = logit);
+            for (id, logit) in kept {
+                logits[id as usize] = logit;
+            }
         }
         if self.min_p > 0.0 {
             let floor = f64::from(self.min_p).ln() * f64::from(self.temperature) + f64::from(top);
@@ -95,7 +97,7 @@ impl Sampling {
     }
 
     /// The smallest set of the likeliest tokens that reaches `top_p`: of `kept`, or of all if that is empty.
-    fn nucleus(&self, kept: Vec<(u32, f32)>, logits: &[f32], top: f32) -> Vec<(u32, f32)> {
+    fn nucleus(&self, kept: &[(u32, f32)], logits: &[f32], top: f32) -> Vec<(u32, f32)> {
         let scale = 1.0 / self.temperature;
         let mass = |logit: f32| f64::from(((logit - top) * scale).exp());
         let all = kept.is_empty();
@@ -107,7 +109,7 @@ impl Sampling {
             let mut likely: Vec<(u32, f32)> = if all {
                 (0u32..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect()
             } else {
-                kept.clone()
+                kept.to_vec()
             };
             likely.sort_unstable_by(likelier);
             let mut sum = 0.0;
@@ -148,6 +150,7 @@ impl Sampling {
 }
 
 /// The order of likelihood; of equals, the lower id comes first.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "sorting hands references")]
 fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }

@@ -21,7 +21,7 @@ use crate::{
     report::{self, Example, Page},
     results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
     sweep,
-    sweep::tables_of,
+    sweep::{check_memory, tables_of},
     tables::{heads_markdown, sweep_markdown},
 };
 
@@ -60,7 +60,7 @@ struct Base<'a> {
     limit: Option<usize>,
     raw: bool,
     system: Option<&'a str>,
-    generate: &'a crate::GenerateConfig,
+    generate: crate::GenerateConfig,
     hedges: Option<String>,
 }
 
@@ -92,12 +92,12 @@ pub fn run(
         limit: experiment.items.limit,
         raw: experiment.items.raw,
         system: experiment.items.system.as_deref(),
-        generate: &experiment.generate,
+        generate: experiment.generate.determinants(),
         hedges,
     });
     // Every refusal comes before the first file.
-    encode(engine, &items)?;
     prompts(engine, &items)?;
+    check_stages(engine, experiment, &items)?;
     // Labels are the items' own then, and known before anything is generated.
     if judge.is_none() {
         cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
@@ -124,22 +124,57 @@ pub fn run(
     study.report(&items, &attribution, tables.as_ref(), &arm_rows)
 }
 
-impl<'a> Study<'a> {
-    fn options(&self) -> SweepOptions<'a> {
-        let generate = &self.experiment.generate;
-        SweepOptions {
-            max_new_tokens: generate.max_new_tokens,
-            sampling: generate.sampling.clone(),
-            seeds: vec![generate.sampling.seed],
-            max_rows: generate.max_rows,
-            stop: self.stop,
+/// How an experiment generates.
+fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
+    let generate = &experiment.generate;
+    Ok(SweepOptions {
+        max_new_tokens: generate.max_new_tokens,
+        sampling: generate.sampling.clone(),
+        seeds: vec![generate.sampling.seed],
+        ends: headtemper_engine::StopRule::Model,
+        max_rows: generate.max_rows,
+        memory: generate.memory_bytes()?,
+        stop,
+    })
+}
+
+/// How an experiment captures.
+fn capture_options<'a>(
+    engine: &Engine,
+    experiment: &Experiment,
+    stop: Option<&'a AtomicBool>,
+) -> Result<CaptureOptions<'a>> {
+    Ok(CaptureOptions {
+        layers: (0..engine.spec().layers.len()).collect(),
+        heads: HeadsWanted::Vector,
+        last_n: experiment.attribute.last_n,
+        memory: experiment.generate.memory_bytes()?,
+        stop,
+        ..CaptureOptions::default()
+    })
+}
+
+/// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
+/// may become.
+fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
+    let options = sweep_options(experiment, None)?;
+    let mut encoded = encode(engine, items)?;
+    for (encoded, item) in encoded.iter_mut().zip(items) {
+        if item.response.is_none() {
+            let most = encoded.ids.len().saturating_add(options.max_new_tokens).min(engine.spec().context);
+            encoded.ids.resize(most, 0);
         }
     }
+    capture_options(engine, experiment, None)?.plan(engine, items, &encoded)?;
+    let generated = items.iter().filter(|item| experiment.sweep.is_some() || item.response.is_none());
+    check_memory(engine, &generated.cloned().collect::<Vec<_>>(), &options)
+}
 
+impl Study<'_> {
     /// Answers where items bring none, and their labels. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut Vec<Item>, progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
-        let options = self.options();
+        let options = sweep_options(self.experiment, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
@@ -192,13 +227,7 @@ impl<'a> Study<'a> {
                 truncated[i] = row.finish_reason == FinishReason::Length;
             }
         }
-        let options = CaptureOptions {
-            layers: (0..self.engine.spec().layers.len()).collect(),
-            heads: HeadsWanted::Vector,
-            last_n: config.last_n,
-            stop: self.stop,
-            ..CaptureOptions::default()
-        };
+        let options = capture_options(self.engine, self.experiment, self.stop)?;
         let (features, _) = capture_encoded(self.engine, items, &encoded, &options, progress)?;
         progress.begin("attribute", 1, 0);
         let options = AttributeOptions {
@@ -230,7 +259,7 @@ impl<'a> Study<'a> {
         let heads = self.swept(config, attribution)?;
         let sets = if config.each { heads.iter().map(|&at| vec![at]).collect() } else { vec![heads] };
         let arms = arms(&sets, &config.lambdas)?;
-        let options = self.options();
+        let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, self.engine.spec())?;
         let tables = tables_of(items, &arms, &rows, self.judge.as_ref(), options.max_new_tokens);

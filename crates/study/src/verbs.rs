@@ -17,7 +17,7 @@ use crate::{
     report::{self, Page},
     results::{ATTRIBUTION_FILES, attribution_of, write_attribution, write_lambda},
     sweep,
-    sweep::tables_of,
+    sweep::{check_memory, is_default, tables_of},
     tables::heads_markdown,
 };
 
@@ -135,6 +135,27 @@ struct Shared<'a> {
     prompts: Vec<(&'a str, Vec<u32>)>,
     sampling: headtemper_engine::Sampling,
     max_new_tokens: usize,
+    #[serde(skip_serializing_if = "is_default")]
+    ends: &'a headtemper_engine::StopRule,
+}
+
+impl SweepRun<'_> {
+    /// The name of all that the rows of one directory share.
+    ///
+    /// # Errors
+    /// If a setting has no meaning, or an item does not fit the model or the memory.
+    pub(crate) fn key(&self, engine: &Engine) -> Result<String> {
+        self.options.check()?;
+        let prompts = prompts(engine, self.items)?;
+        check_memory(engine, self.items, self.options)?;
+        Ok(digest(&Shared {
+            identity: engine.identity(),
+            prompts: self.items.iter().map(|item| item.id.as_str()).zip(prompts).collect(),
+            sampling: headtemper_engine::Sampling { seed: 0, ..self.options.sampling.clone() },
+            max_new_tokens: self.options.max_new_tokens,
+            ends: &self.options.ends,
+        }))
+    }
 }
 
 /// Generates what is missing of a sweep, and writes its outcomes.
@@ -148,14 +169,7 @@ pub fn sweep_run(
     progress: &mut dyn Progress,
 ) -> Result<Vec<SweepTable>> {
     // Every refusal comes before the first file.
-    settings.options.check()?;
-    let prompts = prompts(engine, settings.items)?;
-    let key = digest(&Shared {
-        identity: engine.identity(),
-        prompts: settings.items.iter().map(|item| item.id.as_str()).zip(prompts).collect(),
-        sampling: headtemper_engine::Sampling { seed: 0, ..settings.options.sampling.clone() },
-        max_new_tokens: settings.options.max_new_tokens,
-    });
+    let key = settings.key(engine)?;
     let mut run = RunDir::open(dir, "sweep", &key)?;
     run.note("identity", engine.identity())?;
     let mut log = RowLog::open(&run.file("rows.jsonl"))?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::HeadsWanted;
-use headtemper_study::{CaptureOptions, capture, parse_layers};
+use headtemper_study::{CaptureOptions, capture, dry_capture, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -29,8 +29,13 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         last_n: args.last_n,
         logits: args.logits,
         plans: model::plans_of(&args.plan, engine.spec())?,
+        max_rows: args.batch.asked_rows().unwrap_or(usize::MAX),
+        memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
+    if args.dry_run {
+        return ui::dry(&dry_capture(&engine, &items, &options)?, args.json);
+    }
     let (features, fired) = capture(&engine, &items, &options, &mut ui::Bars::default())?;
     let fired: u64 = fired.iter().flat_map(|row| row.values()).sum();
     let (n, d, layers) = (features.ids.len(), features.d_model, features.layers.len());

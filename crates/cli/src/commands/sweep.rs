@@ -1,7 +1,7 @@
 //! `temper sweep`: generations for every prompt, λ and head set.
 
 use anyhow::Result;
-use headtemper_study::{Judge, SweepOptions, SweepRun, arms, head_set, sweep_markdown, sweep_run};
+use headtemper_study::{Judge, SweepOptions, SweepRun, arms, dry_sweep, head_set, sweep_markdown, sweep_run};
 use serde_json::json;
 
 use crate::{Done, args::Sweep, model, ui};
@@ -27,10 +27,15 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         max_new_tokens: args.max_new_tokens,
         sampling: args.sampling.sampling(),
         seeds: if args.seeds.is_empty() { vec![args.sampling.seed] } else { args.seeds.clone() },
-        max_rows: args.max_rows,
+        ends: args.stop.rule(),
+        max_rows: args.batch.max_rows(),
+        memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
     let run = SweepRun { items: &items, arms: &arms, options: &options, judge: judge.as_ref() };
+    if args.dry_run {
+        return ui::dry(&dry_sweep(&engine, &run, &args.out)?, args.json);
+    }
     let tables = sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())?;
     if args.json {
         let document = json!({"schema": "sweep/v1", "tables": tables});
