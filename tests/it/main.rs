@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod batches;
 mod checkpoint;
 mod cli;
 mod export;
@@ -16,6 +17,7 @@ mod golden;
 mod hub;
 mod laws;
 mod layering;
+mod memory;
 mod real;
 mod shapes;
 mod sites;

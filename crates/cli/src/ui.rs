@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use headtemper_engine::{format_bytes, peak_memory};
 use headtemper_study::{DryRun, Progress, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -201,6 +202,13 @@ impl Progress for Bars {
             Some(bar) => bar.suspend(|| say(text)),
             None => say(text),
         }
+    }
+}
+
+/// Says how much memory was held in the end, beside what was planned.
+pub(crate) fn say_peak() {
+    if let Some(peak) = peak_memory() {
+        say(&format!("memory     {} at the peak", format_bytes(peak)));
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use headtemper_engine::{Engine, MemoryPlan, Request, Speed};
+use headtemper_engine::{Engine, MemoryPlan, Speed};
 use serde::Serialize;
 
 use crate::{
@@ -108,9 +108,9 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains(&w.key)).collect();
     let work = Work::of(engine, run.items, run.arms, &missing, run.options)?;
     engine.check_plans(&work.plans)?;
-    let tokens = |of: fn(&Request) -> usize| work.requests.iter().map(of).sum();
+    let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
     let counts = (wanted.len() - missing.len(), missing.len());
-    let tokens = (tokens(|r| r.ids.len()), tokens(|r| r.max_new_tokens));
+    let tokens = (prompt_tokens, work.most_new_tokens(engine));
     DryRun::estimate(engine, "sweep", counts, tokens, work.memory)
 }
 

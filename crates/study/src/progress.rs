@@ -27,32 +27,37 @@ impl Progress for Silent {
     fn note(&mut self, _: &str) {}
 }
 
-/// What rows of unknown length will come to: those that are done say how much of their limit rows use.
-#[derive(Default)]
+/// What rows of unknown length will come to. Those that end soon are done first, so the mean of those that are done
+/// would flatter: a row ends after a token as often as rows have ended in all tokens so far, of the running ones too.
 pub(crate) struct Lengths {
     most: usize,
+    unfinished: usize,
     finished: usize,
-    finished_most: usize,
+    tokens: usize,
 }
 
 impl Lengths {
-    /// Of rows that may have so many tokens together.
-    pub(crate) fn up_to(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    /// Of `rows` rows that may have `most` tokens together.
+    pub(crate) fn up_to(rows: usize, most: usize) -> Self {
+        Self { most, unfinished: rows, finished: 0, tokens: 0 }
     }
 
-    /// A row is done that could have had `most` tokens and has `tokens`.
-    pub(crate) fn done(&mut self, tokens: usize, most: usize) {
-        self.finished += tokens;
-        self.finished_most += most;
+    /// Some row has one more token.
+    pub(crate) fn token(&mut self) {
+        self.tokens += 1;
     }
 
-    /// The tokens of all rows, those that are done included.
+    /// A row is done.
+    pub(crate) fn done(&mut self) {
+        self.unfinished -= 1;
+        self.finished += 1;
+    }
+
+    /// The tokens of all rows, those that are there included.
     pub(crate) fn expected(&self) -> usize {
-        let left = self.most.saturating_sub(self.finished_most);
-        match self.finished_most {
+        match self.finished {
             0 => self.most,
-            most => self.finished + (left as f64 * self.finished as f64 / most as f64) as usize,
+            finished => self.most.min(self.tokens + self.unfinished * self.tokens / finished),
         }
     }
 }
@@ -62,14 +67,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finished_rows_say_what_the_others_will_come_to() {
-        let mut lengths = Lengths::up_to(400);
+    fn rows_that_are_done_say_what_the_others_will_come_to() {
+        let mut lengths = Lengths::up_to(4, 400);
         assert_eq!(lengths.expected(), 400);
-        lengths.done(25, 100);
+        (0..60).for_each(|_| lengths.token());
+        lengths.done();
+        assert_eq!(lengths.expected(), 60 + 3 * 60);
+        (0..40).for_each(|_| lengths.token());
+        lengths.done();
+        assert_eq!(lengths.expected(), 100 + 2 * 50);
+        lengths.done();
+        lengths.done();
         assert_eq!(lengths.expected(), 100);
-        lengths.done(75, 100);
-        assert_eq!(lengths.expected(), 200);
-        lengths.done(100, 200);
-        assert_eq!(lengths.expected(), 200);
     }
 }

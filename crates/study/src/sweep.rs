@@ -281,6 +281,12 @@ impl<'a> Work<'a> {
         Ok(Self { missing, used, requests, plans, memory })
     }
 
+    /// The most tokens that the missing rows can have.
+    pub(crate) fn most_new_tokens(&self, engine: &Engine) -> usize {
+        let room = |request: &Request| engine.spec().context - request.ids.len();
+        self.requests.iter().map(|request| request.max_new_tokens.min(room(request))).sum()
+    }
+
     fn generate(
         &self,
         engine: &Engine,
@@ -292,11 +298,13 @@ impl<'a> Work<'a> {
     ) -> Result<FiredByArm> {
         let Some(memory) = &self.memory else { return Ok(FiredByArm::new()) };
         let settings = GenerateOptions { max_rows: memory.rows, memory: memory.limit, ..options.generation() };
-        let mut lengths = Lengths::up_to(self.requests.iter().map(|request| request.max_new_tokens).sum());
+        let most = self.most_new_tokens(engine);
+        let mut lengths = Lengths::up_to(self.requests.len(), most);
         progress.expect(lengths.expected());
         let fired = engine.generate(&self.requests, &self.plans, &settings, |event| {
             let (row, result) = match event {
                 Event::Token { .. } => {
+                    lengths.token();
                     progress.tokens(1);
                     return Ok(());
                 }
@@ -317,7 +325,7 @@ impl<'a> Work<'a> {
                 response_ids: result.ids.clone(),
             };
             log.append(row).map_err(through)?;
-            lengths.done(result.ids.len(), w.request.max_new_tokens);
+            lengths.done();
             progress.expect(lengths.expected());
             progress.step();
             Ok::<(), EngineError>(())

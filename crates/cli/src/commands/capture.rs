@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let (n, d, layers) = (features.ids.len(), features.d_model, features.layers.len());
     features.save(&args.out)?;
     ui::say(&format!("wrote      {}: {n} items, h_last [{n}, {d}], {layers} layers", args.out.display()));
+    ui::say_peak();
     if fired > 0 {
         ui::say(&format!("plan       fired on {fired} head-tokens"));
     }

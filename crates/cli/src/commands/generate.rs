@@ -69,6 +69,7 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         _ => "",
     };
     ui::say(&format!("{tokens} tokens in {seconds:.2} s, {:.1} a second{ended}", tokens as f64 / seconds));
+    ui::say_peak();
     Ok(Done::Well)
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     } else {
         ui::put(&tables.iter().map(sweep_markdown).collect::<Vec<_>>().join("\n"))?;
     }
+    ui::say_peak();
     ui::say(&format!("wrote      {}", args.out.display()));
     Ok(Done::Well)
 }

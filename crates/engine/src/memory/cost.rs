@@ -5,8 +5,11 @@ use headtemper_model::{Cache, Config};
 
 use crate::{Engine, Result, memory::machine};
 
-/// The program itself, the tokenizer and its tables, and the stacks of threads.
+/// The program itself and the tokenizer's tables, where the system does not tell what they take.
 const PROGRAM: u64 = 64 << 20;
+
+/// What the program takes beside all that is counted here: stacks and buffers of threads, texts, rows that are done.
+const SPARE: u64 = 8 << 20;
 
 /// What the allocator keeps beside what is asked of it, as a share of the activations.
 const ALLOCATOR: f64 = 1.25;
@@ -49,7 +52,10 @@ impl Engine {
         let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
         let vocab = spec.vocab as u64;
         Ok(Cost {
-            held: (weights + PROGRAM).max(machine::held().filter(|_| cpu).unwrap_or(0)),
+            held: match machine::held() {
+                Some(held) if cpu => held.max(weights) + SPARE,
+                _ => weights + PROGRAM + SPARE,
+            },
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
             cache_widest: (widest.max().unwrap_or(0) * activations.size_in_bytes()) as u64,

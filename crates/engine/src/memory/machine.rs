@@ -18,6 +18,11 @@ pub(crate) fn held() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// The most memory in bytes that this process has held so far; `None` where the system does not tell.
+pub fn peak_memory() -> Option<u64> {
+    field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
 /// Whether zeroed memory is taken from the system only as it is written, however much is reserved.
 pub(crate) fn lazy() -> bool {
     let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
