@@ -32,7 +32,9 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
     };
     let name = |row: usize| format!("item '{}'", items[row].id);
     let memory = engine.plan_generation(&requests, plans.len(), &settings, &name)?;
-    ui::say(&format!("memory     {memory}"));
+    if args.items.is_some() {
+        ui::say(&format!("memory     {memory}"));
+    }
     (settings.max_rows, settings.memory) = (memory.rows, memory.limit);
     let streamed = args.items.is_none() && !args.json;
     let start = Instant::now();
@@ -69,7 +71,9 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         _ => "",
     };
     ui::say(&format!("{tokens} tokens in {seconds:.2} s, {:.1} a second{ended}", tokens as f64 / seconds));
-    ui::say_peak();
+    if args.items.is_some() {
+        ui::say_peak();
+    }
     Ok(Done::Well)
 }
 

@@ -49,7 +49,7 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [held, row, cache, activations] = [self.held, self.row, self.cache, self.activations].map(format_bytes);
         let rows = if self.rows == 1 { "1 row".into() } else { format!("{} rows at once", self.rows) };
-        write!(f, "weights {held}, cache at most {row} a row, {rows} {cache}, activations {activations}")?;
+        write!(f, "model {held}, cache at most {row} a row, {rows} {cache}, activations {activations}")?;
         if self.results > 0 {
             write!(f, ", results {}", format_bytes(self.results))?;
         }
