@@ -1,7 +1,7 @@
 //! The laws of design: what must hold for every architecture, on the CPU mostly bit for bit.
 
 use candle_core::{Device, Tensor};
-use headtemper_engine::{Engine, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling};
+use headtemper_engine::{Engine, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling, StopRule};
 use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Span, Tap, Tee};
 use headtemper_model::{Cache, CausalLm, Checkpoint, load_folded};
 use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, in_pieces, read_through, worst};
@@ -159,7 +159,7 @@ fn generate(
     prefill: usize,
 ) -> Vec<Generated> {
     let mut results = vec![None; requests.len()];
-    let options = GenerateOptions { max_rows, prefill_tokens: prefill, stop: None };
+    let options = GenerateOptions { max_rows, prefill_tokens: prefill, ..GenerateOptions::default() };
     engine
         .generate(requests, plans, &options, |event| {
             if let Event::Done { row, result } = event {
@@ -184,6 +184,7 @@ fn generation_does_not_depend_on_the_batch() {
             sampling: if i < 6 { Sampling::default() } else { hot.clone() },
             noise: i as u64 / 2,
             max_new_tokens: 5 + i,
+            stop: StopRule::Model,
         })
         .collect();
     let one_by_one = generate(&engine, &requests, &plans, 1, 1);
@@ -203,6 +204,7 @@ fn a_shared_start_changes_nothing() {
         sampling: Sampling::default(),
         noise: 0,
         max_new_tokens: 10,
+        stop: StopRule::Model,
     };
     let together = generate(&engine, &[request(0), request(3), request(9)], &plans, 3, 64);
     for (i, expected) in [0, 3, 9].into_iter().zip(&together) {
@@ -216,7 +218,14 @@ fn arms_share_their_random_numbers() {
     let engine = engine();
     let plans = [plan(&[]), HeadPlan::uniform(&engine.spec().slots(), 1.0).unwrap()];
     let sampling = Sampling { temperature: 1.2, seed: 11, ..Sampling::default() };
-    let request = |plan| Request { ids: ids(1), plan, sampling: sampling.clone(), noise: 5, max_new_tokens: 24 };
+    let request = |plan| Request {
+        ids: ids(1),
+        plan,
+        sampling: sampling.clone(),
+        noise: 5,
+        max_new_tokens: 24,
+        stop: StopRule::Model,
+    };
     let results = generate(&engine, &[request(0), request(1)], &plans, 2, 64);
     assert_eq!(results[0], results[1]);
     let other = Request { noise: 6, ..request(0) };
@@ -229,7 +238,14 @@ fn sum_logprob_is_the_teacher_forced_one() {
     let engine = engine();
     let plans = [plan(&[(1, 2, 0.0)])];
     let prompt = ids(1);
-    let request = Request { ids: prompt.clone(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 12 };
+    let request = Request {
+        ids: prompt.clone(),
+        plan: 0,
+        sampling: Sampling::default(),
+        noise: 0,
+        max_new_tokens: 12,
+        stop: StopRule::Model,
+    };
     let result = generate(&engine, &[request], &plans, 1, 64).remove(0);
     let all: Vec<u32> = prompt.iter().chain(&result.ids).copied().collect();
     let (_, logits) = read_through(engine.model(), &all, Some(&plans[0]));

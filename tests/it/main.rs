@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod batches;
 mod branched;
 mod checkpoint;
 mod cli;
@@ -17,6 +18,7 @@ mod golden;
 mod hub;
 mod laws;
 mod layering;
+mod memory;
 mod real;
 mod resume;
 mod score;

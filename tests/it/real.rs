@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use headtemper_engine::{Engine, Event, GenerateOptions, Input, ModelChoice, Request, Sampling};
+use headtemper_engine::{Engine, Event, GenerateOptions, Input, ModelChoice, Request, Sampling, StopRule};
 use headtemper_hook::{HeadPlan, Site};
 use headtemper_model::{Checkpoint, Weights};
 use headtemper_tests::{Golden, golden_dir, read_through, worst};
@@ -32,7 +32,14 @@ fn open(path: &std::path::Path, dtype: DType) -> Engine {
 }
 
 fn greedy(engine: &Engine, ids: &[u32], plan: &HeadPlan) -> Vec<u32> {
-    let request = Request { ids: ids.to_vec(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 64 };
+    let request = Request {
+        ids: ids.to_vec(),
+        plan: 0,
+        sampling: Sampling::default(),
+        noise: 0,
+        max_new_tokens: 64,
+        stop: StopRule::Model,
+    };
     let mut tokens = Vec::new();
     engine
         .generate(&[request], std::slice::from_ref(plan), &GenerateOptions::default(), |event| {

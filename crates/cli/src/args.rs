@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use headtemper_engine::{ModelChoice, Sampling};
+use headtemper_engine::{EngineError, GenerateOptions, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
 use headtemper_study::{Shard, StudyError};
 
@@ -187,6 +187,56 @@ fn shard(text: &str) -> Result<Shard, StudyError> {
     text.parse()
 }
 
+/// How much is done at once.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct BatchArgs {
+    /// The most rows at once; fewer where memory is short [default: 32 where texts are generated]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_rows: Option<u32>,
+    /// The most memory to take, the model's included, such as 8GiB; by default what the machine has available
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+}
+
+impl BatchArgs {
+    /// Rows that are decoded together at most.
+    pub(crate) fn max_rows(&self) -> usize {
+        self.asked_rows().unwrap_or(GenerateOptions::default().max_rows)
+    }
+
+    /// What was typed for the rows.
+    pub(crate) fn asked_rows(&self) -> Option<usize> {
+        self.max_rows.map(|rows| rows as usize)
+    }
+
+    /// What was typed for the memory.
+    pub(crate) fn asked_memory(&self) -> Option<&str> {
+        self.memory.as_deref()
+    }
+
+    /// The memory in bytes.
+    ///
+    /// # Errors
+    /// If what was typed is no amount of memory.
+    pub(crate) fn memory(&self) -> Result<Option<u64>, EngineError> {
+        self.asked_memory().map(parse_bytes).transpose()
+    }
+}
+
+/// Which tokens end a row.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct StopArgs {
+    /// Generate exactly as many tokens as --max-new-tokens says, through stop tokens: equal work for benchmarks
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+impl StopArgs {
+    pub(crate) fn rule(&self) -> StopRule {
+        if self.ignore_eos { StopRule::Never } else { StopRule::Model }
+    }
+}
+
 /// Which heads get which λ.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct PlanArgs {
@@ -244,9 +294,10 @@ pub(crate) struct Generate {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
-    /// Rows that are decoded together
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    pub(crate) max_rows: usize,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
     /// One JSON object on stdout instead of the text as it comes
     #[arg(long)]
     pub(crate) json: bool,
@@ -301,6 +352,11 @@ pub(crate) struct Capture {
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// A summary as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -375,11 +431,15 @@ pub(crate) struct Sweep {
     /// A lexicon of hedges, one phrase a line, to judge how assertive answers are
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
-    /// Rows that are decoded together
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    pub(crate) max_rows: usize,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// The outcomes as JSON on stdout instead of tables
     #[arg(long, conflicts_with = "shard")]
     pub(crate) json: bool,
@@ -463,6 +523,8 @@ pub(crate) struct Run {
     /// The directory to write; runs/NAME by default
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
     /// The report as JSON on stdout instead of tables
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,12 +1,14 @@
 //! What a user sees while a command runs: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
 use std::{
+    collections::VecDeque,
     io::{self, IsTerminal, Write},
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use headtemper_study::Progress;
+use headtemper_engine::{format_bytes, peak_memory};
+use headtemper_study::{DryRun, Progress, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Writes a line to stderr.
@@ -42,6 +44,13 @@ pub(crate) fn stop_on_interrupt() -> &'static AtomicBool {
     &STOP
 }
 
+/// How often a bar says anew how fast it is.
+const REFRESH: Duration = Duration::from_millis(250);
+/// Over how long the speed of the moment is taken.
+const WINDOW: Duration = Duration::from_secs(10);
+/// A plain line is due after this, however little was done.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Progress on stderr.
 #[derive(Default)]
 pub(crate) struct Bars {
@@ -50,22 +59,103 @@ pub(crate) struct Bars {
     total: usize,
     done: usize,
     skipped: usize,
-    said: usize,
-    start: Option<Instant>,
+    tokens: Tokens,
+    /// When the stage began, and when something was last said.
+    clock: Option<(Instant, Instant)>,
+    tenths: usize,
+}
+
+/// The tokens of a stage.
+#[derive(Default)]
+struct Tokens {
+    done: usize,
+    /// What they will come to; 0 where nobody knows.
+    expected: usize,
+    /// When there were how many, over the last [`WINDOW`].
+    recent: VecDeque<(Instant, usize)>,
+}
+
+impl Tokens {
+    /// Keeps a point of the window.
+    fn mark(&mut self, now: Instant) {
+        self.recent.push_back((now, self.done));
+        while self.recent.get(1).is_some_and(|&(then, _)| now - then >= WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Tokens a second over the window, if it is long enough to tell.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let &(then, done) = self.recent.front()?;
+        let seconds = (now - then).as_secs_f64();
+        (seconds > 0.5 && self.done > done).then(|| (self.done - done) as f64 / seconds)
+    }
+}
+
+impl Bars {
+    fn begun(&self) -> Option<Duration> {
+        self.clock.map(|(begun, _)| begun.elapsed())
+    }
+
+    /// Seconds that are left: by tokens where they are known, else by steps.
+    fn left(&self, now: Instant) -> Option<f64> {
+        let gone = self.begun()?.as_secs_f64();
+        if self.tokens.expected > 0 {
+            let rate = self.tokens.rate(now)?;
+            return Some(self.tokens.expected.saturating_sub(self.tokens.done) as f64 / rate);
+        }
+        let steps = self.done - self.skipped;
+        (steps > 0).then(|| gone * (self.total - self.done) as f64 / steps as f64)
+    }
+
+    /// `812 tokens/s, 3 min left`.
+    fn pace(&self, now: Instant) -> String {
+        let rate = self.tokens.rate(now).map(|rate| format!("{} tokens/s", speed(rate)));
+        let left = self.left(now).map(|left| format!("{} left", duration(left)));
+        rate.into_iter().chain(left).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Says where the stage stands, if it is time.
+    fn say_pace(&mut self, due: bool) {
+        let now = Instant::now();
+        let Some((begun, said)) = self.clock else { return };
+        let wait = if self.bar.is_some() { REFRESH } else { SILENCE };
+        let pause = self.tokens.recent.back().map_or(begun, |&(then, _)| then);
+        if now - pause >= REFRESH {
+            self.tokens.mark(now);
+        }
+        if !due && now - said < wait {
+            return;
+        }
+        self.clock = Some((begun, now));
+        let (pace, gone) = (self.pace(now), duration((now - begun).as_secs_f64()));
+        match &self.bar {
+            Some(bar) => bar.set_message(if pace.is_empty() { String::new() } else { format!(", {pace}") }),
+            None => {
+                let pace = if pace.is_empty() { pace } else { format!(", {pace}") };
+                say(&format!("{:<10} {}/{}  {gone} gone{pace}", self.stage, self.done, self.total));
+            }
+        }
+    }
+}
+
+/// A rate with as many digits as it deserves.
+fn speed(rate: f64) -> String {
+    if rate < 99.5 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 impl Progress for Bars {
     fn begin(&mut self, stage: &str, total: usize, done: usize) {
-        (self.stage, self.total, self.done, self.skipped, self.said) = (stage.into(), total, done, done, 0);
-        self.start = Some(Instant::now());
+        let now = Instant::now();
+        *self = Self { stage: stage.into(), total, done, skipped: done, clock: Some((now, now)), ..Self::default() };
+        self.tokens.mark(now);
         let again = if done > 0 { format!(", {done} of them done before") } else { String::new() };
         if io::stderr().is_terminal() && total > 1 {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix:<10} {bar:32} {pos}/{len}  {elapsed} gone, {eta} left");
+            let style = ProgressStyle::with_template("{prefix:<10} {bar:24} {pos}/{len}  {elapsed} gone{msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(stage.to_string());
             bar.set_position(done as u64);
-            bar.reset_eta();
             self.bar = Some(bar);
         } else if total > 1 {
             say(&format!("{stage:<10} {total} to do{again}"));
@@ -76,24 +166,35 @@ impl Progress for Bars {
         self.done += 1;
         if let Some(bar) = &self.bar {
             bar.inc(1);
-            return;
         }
         let tenths = 10 * self.done / self.total.max(1);
-        if tenths > self.said && tenths < 10 && self.total >= 50 {
-            self.said = tenths;
-            let gone = self.start.map_or(0.0, |start| start.elapsed().as_secs_f64());
-            let left = gone * (self.total - self.done) as f64 / (self.done - self.skipped).max(1) as f64;
-            say(&format!("{:<10} {}/{}  {gone:.0} s gone, {left:.0} s left", self.stage, self.done, self.total));
+        let due = self.bar.is_none() && tenths > self.tenths && tenths < 10 && self.total >= 50;
+        if due {
+            self.tenths = tenths;
         }
+        self.say_pace(due);
+    }
+
+    fn tokens(&mut self, count: usize) {
+        self.tokens.done += count;
+        self.say_pace(false);
+    }
+
+    fn expect(&mut self, tokens: usize) {
+        self.tokens.expected = tokens;
     }
 
     fn end(&mut self) {
-        let gone = self.start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+        let gone = self.begun().map_or(0.0, |gone| gone.as_secs_f64());
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let what = if self.done == self.skipped { "nothing left to do".into() } else { format!("{gone:.1} s") };
-        say(&format!("{:<10} {} done, {what}", self.stage, self.done));
+        let rate = match self.tokens.done {
+            0 => String::new(),
+            tokens => format!(", {tokens} tokens, {} a second", speed(tokens as f64 / gone)),
+        };
+        say(&format!("{:<10} {} done, {what}{rate}", self.stage, self.done));
     }
 
     fn note(&mut self, text: &str) {
@@ -102,6 +203,22 @@ impl Progress for Bars {
             None => say(text),
         }
     }
+}
+
+/// Says how much memory was held in the end, beside what was planned.
+pub(crate) fn say_peak() {
+    if let Some(peak) = peak_memory() {
+        say(&format!("memory     {} at the peak", format_bytes(peak)));
+    }
+}
+
+/// Ends a dry run: what there is to do, on stdout.
+///
+/// # Errors
+/// If stdout is closed.
+pub(crate) fn dry(run: &DryRun, json: bool) -> anyhow::Result<crate::Done> {
+    put(&if json { format!("{}\n", serde_json::to_string(run)?) } else { run.text() })?;
+    Ok(crate::Done::Well)
 }
 
 /// Ends a study: its tables or one of its files on stdout, warnings and where the report lies on stderr.

@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
-use headtemper_hook::{Batch, HeadCapture, HeadPlan, HiddenCapture, Site, Span, Tee};
+use headtemper_hook::{Batch, HeadCapture, HeadPlan, HiddenCapture, ModelSpec, Site, Span, Tee};
 
-use crate::{Encoded, Engine, EngineError, Fired, Result};
+use crate::{
+    Encoded, Engine, EngineError, Fired, MemoryPlan, Result,
+    memory::{Limit, Texts, plan_capture},
+};
 
 /// What to keep of each head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,8 +35,14 @@ pub struct CaptureRequest<'a> {
     pub logits: bool,
     /// One plan an item, or one for all.
     pub plans: Vec<HeadPlan>,
-    /// Tokens that are read at once.
+    /// The most tokens that are read at once, except in an item that is longer; fewer where memory is short.
     pub batch_tokens: usize,
+    /// The most items that are read at once.
+    pub max_rows: usize,
+    /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
+    pub memory: Option<u64>,
+    /// Whether all that is captured is kept until the end, and so takes memory.
+    pub kept: bool,
     /// Set from outside, stops after the current batch.
     pub stop: Option<&'a AtomicBool>,
 }
@@ -47,6 +56,9 @@ impl Default for CaptureRequest<'_> {
             logits: false,
             plans: vec![HeadPlan::none()],
             batch_tokens: 2048,
+            max_rows: usize::MAX,
+            memory: None,
+            kept: false,
             stop: None,
         }
     }
@@ -78,19 +90,57 @@ pub struct Captured<'a> {
     pub row: CaptureRow,
 }
 
+impl CaptureRequest<'_> {
+    /// Numbers that are taken from one item.
+    fn numbers(&self, spec: &ModelSpec) -> usize {
+        let slots = spec.slots().len();
+        let heads = match self.heads {
+            HeadsWanted::None => 0,
+            HeadsWanted::Norm => slots,
+            HeadsWanted::Vector => slots + spec.layers.iter().map(|layer| layer.heads.width()).sum::<usize>(),
+        };
+        let logits = if self.logits { spec.vocab } else { 0 };
+        spec.d_model * (1 + self.layers.len()) + heads + logits
+    }
+}
+
 impl Engine {
+    /// Plans the memory of a capture: how many tokens are read at once. `name` names an item by its index in errors.
+    ///
+    /// # Errors
+    /// If the request has no meaning for this model, an item does not fit the memory even alone, or what is kept
+    /// does not.
+    pub fn plan_capture(
+        &self,
+        items: &[Encoded],
+        request: &CaptureRequest<'_>,
+        name: &dyn Fn(usize) -> String,
+    ) -> Result<MemoryPlan> {
+        self.check_capture(items, request)?;
+        let tokens: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
+        let texts = Texts {
+            tokens: &tokens,
+            most: request.max_rows,
+            batch: request.batch_tokens,
+            numbers: request.numbers(self.spec()),
+            logits: request.logits,
+            kept: if request.kept { items.len() } else { 0 },
+        };
+        plan_capture(&self.cost()?, &texts, Limit::of(request.memory, self.model.device().is_cpu()), name)
+    }
+
     /// Reads every item once and reports what was asked for, item by item in order. Returns how often each planned head
     /// fired; one that never did is an error.
     ///
     /// # Errors
-    /// If a plan does not fit the model, `on_item` fails, or the run is stopped.
+    /// If a plan does not fit the model, an item does not fit the memory, `on_item` fails, or the run is stopped.
     pub fn capture(
         &self,
         items: &[Encoded],
         request: &CaptureRequest<'_>,
         mut on_item: impl FnMut(Captured<'_>) -> Result<()>,
     ) -> Result<Fired> {
-        self.check_capture(items, request)?;
+        let plan = self.plan_capture(items, request, &|item| format!("item {item}"))?;
         let mut scale = self.scale(&request.plans)?;
         let plan_of = |item: usize| if request.plans.len() == 1 { 0 } else { item };
         let mut next = 0;
@@ -98,7 +148,7 @@ impl Engine {
             if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted);
             }
-            let count = fitting(&items[next..], request.batch_tokens);
+            let count = fitting(&items[next..], &plan, request.max_rows, self.reserves_lazily());
             let group = &items[next..next + count];
             let rows = self.capture_batch(group, &|i| plan_of(next + i), request, &mut scale)?;
             for (i, row) in rows.into_iter().enumerate() {
@@ -117,6 +167,9 @@ impl Engine {
         if let Some(layer) = request.layers.iter().find(|&&layer| layer >= layers) {
             let at = headtemper_hook::HeadRef::query(*layer, 0);
             return Err(headtemper_hook::PlanError::NoSuchLayer { at, layers }.into());
+        }
+        if request.max_rows == 0 {
+            return Err(EngineError::Setting { name: "max_rows", found: "0".into(), allowed: "at least 1" });
         }
         if request.last_n == 0 {
             return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
@@ -190,12 +243,13 @@ impl Engine {
     }
 }
 
-/// How many of the next items fit one batch; at least one.
-pub(crate) fn fitting(items: &[Encoded], tokens: usize) -> usize {
-    let mut sum = 0;
-    let fits = items.iter().take_while(|item| {
-        sum += item.ids.len();
-        sum <= tokens
+/// How many of the next items fit one batch; at least one. Where what is reserved is taken, each counts as much as the
+/// longest.
+fn fitting(items: &[Encoded], plan: &MemoryPlan, most: usize, lazy: bool) -> usize {
+    let (mut sum, mut longest) = (0, 0);
+    let fits = items.iter().take(most).enumerate().take_while(|(before, item)| {
+        (sum, longest) = (sum + item.ids.len(), longest.max(item.ids.len()));
+        (if lazy { sum } else { (before + 1) * longest }) <= plan.step_tokens
     });
     fits.count().max(1)
 }

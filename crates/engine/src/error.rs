@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use headtemper_hook::PlanError;
 use headtemper_model::ModelError;
 
-use crate::hub::HubError;
+use crate::{hub::HubError, memory::format_bytes};
 
 /// Why a model cannot be opened, or a text not be read or continued.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,33 @@ pub enum EngineError {
         /// Why not.
         why: String,
     },
+    /// A row asks for a plan that was not given.
+    #[error("row {row} asks for plan {plan}, but {} given", given(*.plans))]
+    NoSuchPlan {
+        /// The row.
+        row: usize,
+        /// The plan it asks for.
+        plan: usize,
+        /// How many there are.
+        plans: usize,
+    },
+    /// Something takes more memory than there is, however little runs beside it.
+    #[error(
+        "{what} takes {} of memory, {} of it for the model, but may take {}",
+        format_bytes(*.needs),
+        format_bytes(*.held),
+        format_bytes(*.limit)
+    )]
+    Memory {
+        /// What takes it.
+        what: String,
+        /// Bytes it takes, alone.
+        needs: u64,
+        /// Bytes of them that the loaded model takes.
+        held: u64,
+        /// Bytes it may take.
+        limit: u64,
+    },
     /// Activations that are not numbers: the weights or a plan broke the model.
     #[error("{what} gave activations that are not numbers; the weights or the plan overflow")]
     NotANumber {
@@ -137,8 +164,17 @@ impl EngineError {
                 "a golden file is golden.safetensors with golden.json beside it; scripts/golden/common.py describes both"
                     .into(),
             ),
+            Self::Memory { .. } => Some(
+                "allow more with --memory if the machine has it, shorten or leave out what is long, or ask for fewer new \
+                 tokens"
+                    .into(),
+            ),
             Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
             _ => None,
         }
     }
+}
+
+fn given(plans: usize) -> String {
+    if plans == 0 { "none was".into() } else { format!("plans 0 to {} were", plans - 1) }
 }

@@ -15,9 +15,12 @@ pub mod hub;
 mod identity;
 mod inspect;
 mod locate;
+mod memory;
+mod noise;
 mod prompt;
 mod sample;
 mod score;
+mod speed;
 mod stop;
 mod texts;
 mod tokenizer;
@@ -30,10 +33,13 @@ pub use error::EngineError;
 pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};
 pub use identity::{Identity, sha256_file};
 pub use inspect::Inspection;
+pub use memory::{MemoryPlan, format_bytes, parse_bytes, peak_memory};
+pub use noise::Noise;
 pub use prompt::{Encoded, Input};
 pub use sample::Sampling;
 pub use score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest};
-pub use stop::StopSet;
+pub use speed::Speed;
+pub use stop::{StopRule, StopSet};
 pub use tokenizer::TextTokenizer;
 
 /// How many tokens each planned head of each plan was applied to.

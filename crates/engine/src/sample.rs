@@ -1,12 +1,11 @@
 //! From logits to a token.
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, Result};
+use crate::{
+    EngineError, Noise, Result,
+    noise::{draw, largest},
+};
 
 /// How the next token is chosen. The default is greedy.
 ///
@@ -67,37 +66,66 @@ impl Sampling {
         rule(!greedy || self.min_p == 0.0, "min_p", self.min_p, "0 where the temperature is 0 (greedy)")
     }
 
-    /// The next token. `noise` names the draw: item and step, so that it depends on neither batch nor λ.
-    pub(crate) fn next(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32], noise: Noise) -> u32 {
+    /// The next token. `noise` names the draw: item and step, so that it depends on neither batch nor λ. What is
+    /// left out by a cut is -∞ in `logits` afterwards, and what is penalised is penalised there.
+    pub fn next(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32], noise: Noise) -> u32 {
         self.penalise(logits, prompt, generated);
         if self.temperature == 0.0 {
             return argmax(logits);
         }
-        let mut kept: Vec<(u32, f32)> =
-            logits.iter().enumerate().map(|(id, &l)| (id as u32, l / self.temperature)).collect();
-        kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        if self.top_k > 0 {
-            kept.truncate(self.top_k);
+        self.cut(logits);
+        draw(logits, self.temperature, noise, self.seed)
+    }
+
+    /// Leaves the tokens that may be drawn, and puts the others to -∞.
+    fn cut(&self, logits: &mut [f32]) {
+        let top = largest(logits);
+        if self.top_k > 0 && self.top_k < logits.len() || self.top_p < 1.0 {
+            let mut kept = if self.top_k > 0 { most_likely(logits, self.top_k) } else { Vec::new() };
+            if self.top_p < 1.0 {
+                kept = self.nucleus(&kept, logits, top);
+            }
+            logits.fill(f32::NEG_INFINITY);
+            for (id, logit) in kept {
+                logits[id as usize] = logit;
+            }
         }
-        let top = kept[0].1;
-        let total: f64 = kept.iter().map(|&(_, l)| f64::from(l - top).exp()).sum();
-        let mut probabilities: Vec<f64> = kept.iter().map(|&(_, l)| f64::from(l - top).exp() / total).collect();
-        if self.top_p < 1.0 {
+        if self.min_p > 0.0 {
+            let floor = f64::from(self.min_p).ln() * f64::from(self.temperature) + f64::from(top);
+            logits.iter_mut().filter(|logit| f64::from(**logit) < floor).for_each(|logit| *logit = f32::NEG_INFINITY);
+        }
+    }
+
+    /// The smallest set of the likeliest tokens that reaches `top_p`: of `kept`, or of all if that is empty.
+    fn nucleus(&self, kept: &[(u32, f32)], logits: &[f32], top: f32) -> Vec<(u32, f32)> {
+        let scale = 1.0 / self.temperature;
+        let mass = |logit: f32| f64::from(((logit - top) * scale).exp());
+        let all = kept.is_empty();
+        let total: f64 = if all { sum_exp(logits, top, scale) } else { kept.iter().map(|&(_, l)| mass(l)).sum() };
+        let enough = f64::from(self.top_p) * total;
+        // Only the head of the distribution is sorted, as far down as it takes to hold enough.
+        for depth in [8.0, 16.0, f32::INFINITY] {
+            let floor = top - depth * self.temperature;
+            let mut likely: Vec<(u32, f32)> = if all {
+                (0u32..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect()
+            } else {
+                kept.to_vec()
+            };
+            likely.sort_unstable_by(likelier);
             let mut sum = 0.0;
-            let reached = probabilities.iter().position(|p| {
-                sum += p;
-                sum >= f64::from(self.top_p)
+            let reached = likely.iter().position(|&(_, logit)| {
+                sum += mass(logit);
+                sum >= enough
             });
-            probabilities.truncate(reached.map_or(probabilities.len(), |last| last + 1));
+            if let Some(last) = reached {
+                likely.truncate(last + 1);
+                return likely;
+            }
+            if !all || depth.is_infinite() {
+                return likely;
+            }
         }
-        let floor = f64::from(self.min_p) * probabilities[0];
-        probabilities.truncate(probabilities.iter().take_while(|&&p| p >= floor).count());
-        let mut left = noise.uniform(self.seed) * probabilities.iter().sum::<f64>();
-        let chosen = probabilities.iter().position(|p| {
-            left -= p;
-            left < 0.0
-        });
-        kept[chosen.unwrap_or(probabilities.len() - 1)].0
+        unreachable!("the last depth holds all")
     }
 
     fn penalise(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32]) {
@@ -121,34 +149,44 @@ impl Sampling {
     }
 }
 
-/// The address of one draw.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Noise {
-    /// Names the item, the same under every plan.
-    pub(crate) item: u64,
-    /// Tokens generated so far.
-    pub(crate) step: u64,
+/// The order of likelihood; of equals, the lower id comes first.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "sorting hands references")]
+fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-impl Noise {
-    /// A uniform number in `[0, 1)`: ChaCha8 keyed by the seed, in the item's stream, at the step's position.
-    fn uniform(self, seed: u64) -> f64 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(self.item);
-        rng.set_word_pos(u128::from(self.step) * 2);
-        (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+/// The `k` likeliest tokens with their logits, in no order.
+fn most_likely(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
+    let k = k.min(logits.len());
+    let (mut kept, mut floor) = (Vec::with_capacity(2 * k), f32::NEG_INFINITY);
+    for (id, &logit) in (0u32..).zip(logits) {
+        // What equals the floor comes after k that are as likely, and have lower ids.
+        if kept.len() >= k && logit <= floor {
+            continue;
+        }
+        kept.push((id, logit));
+        if kept.len() == 2 * k {
+            kept.select_nth_unstable_by(k - 1, likelier);
+            kept.truncate(k);
+            floor = kept[k - 1].1;
+        }
     }
+    if kept.len() > k {
+        kept.select_nth_unstable_by(k - 1, likelier);
+        kept.truncate(k);
+    }
+    kept
+}
+
+/// The sum of `exp((logit - top) * scale)`: in blocks of f32, summed in f64, since the vocabulary is long.
+pub(crate) fn sum_exp(logits: &[f32], top: f32, scale: f32) -> f64 {
+    logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| ((l - top) * scale).exp()).sum::<f32>())).sum()
 }
 
 /// The first of the largest.
 pub(crate) fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = id;
-        }
-    }
-    best as u32
+    let top = largest(logits);
+    logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32
 }
 
 #[cfg(test)]
@@ -157,34 +195,84 @@ mod tests {
 
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 0.0, -1.0];
 
-    fn shares(sampling: &Sampling) -> [f64; 5] {
-        let mut counts = [0.0; 5];
-        for step in 0..20_000 {
-            counts[sampling.next(&mut LOGITS.clone(), &[], &[], Noise { item: 9, step }) as usize] += 1.0 / 20_000.0;
+    const DRAWS: u64 = 20_000;
+
+    /// How often each token is drawn.
+    fn counts(sampling: &Sampling, logits: &[f32]) -> Vec<f64> {
+        let mut counts = vec![0.0; logits.len()];
+        for step in 0..DRAWS {
+            counts[sampling.next(&mut logits.to_vec(), &[], &[], Noise { item: 9, step }) as usize] += 1.0;
         }
         counts
     }
 
-    #[test]
-    fn draws_follow_the_softmax_and_each_cut_keeps_what_it_should() {
-        let hot = Sampling { temperature: 1.0, ..Sampling::default() };
-        let total: f64 = LOGITS.iter().map(|&l| f64::from(l).exp()).sum();
-        for (share, logit) in shares(&hot).iter().zip(LOGITS) {
-            let expected = f64::from(logit).exp() / total;
-            assert!((share - expected).abs() < 0.015, "{share} is not {expected}");
+    /// What transformers' order of temperature and cuts leaves, in f64 and by sorting everything.
+    fn expected(sampling: &Sampling, logits: &[f32]) -> Vec<f64> {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let weight = |id: usize| (f64::from(logits[id] - logits[order[0]]) / f64::from(sampling.temperature)).exp();
+        let mut kept = order.clone();
+        if sampling.top_k > 0 {
+            kept.truncate(sampling.top_k);
         }
-        let kept = |s: Sampling| shares(&s).map(|share| share > 0.0);
-        assert_eq!(kept(Sampling { top_k: 2, ..hot.clone() }), [false, true, true, false, false]);
-        assert_eq!(kept(Sampling { top_p: 0.6, ..hot.clone() }), [false, true, false, false, false]);
-        assert_eq!(kept(Sampling { top_p: 0.7, ..hot.clone() }), [false, true, true, false, false]);
-        assert_eq!(kept(Sampling { min_p: 0.1, ..hot }), [true, true, true, false, false]);
+        let total: f64 = kept.iter().map(|&id| weight(id)).sum();
+        let mut sum = 0.0;
+        kept.retain(|&id| {
+            let before = sum;
+            sum += weight(id) / total;
+            before < f64::from(sampling.top_p)
+        });
+        kept.retain(|&id| weight(id) >= f64::from(sampling.min_p));
+        let total: f64 = kept.iter().map(|&id| weight(id)).sum();
+        (0..logits.len()).map(|id| if kept.contains(&id) { weight(id) / total } else { 0.0 }).collect()
+    }
+
+    /// Pearson's statistic lies within what chance allows at its degrees of freedom, and what a cut leaves out is
+    /// never drawn.
+    #[test]
+    fn draws_follow_the_softmax_under_every_cut() {
+        let hot = Sampling { temperature: 1.0, ..Sampling::default() };
+        let wide: Vec<f32> = (0..150u32).map(|i| (i.wrapping_mul(7919) % 97) as f32 / 25.0).collect();
+        for sampling in [
+            hot.clone(),
+            Sampling { temperature: 0.6, ..hot.clone() },
+            Sampling { temperature: 1.7, ..hot.clone() },
+            Sampling { top_k: 2, ..hot.clone() },
+            Sampling { top_k: 40, temperature: 1.3, ..hot.clone() },
+            Sampling { top_p: 0.6, ..hot.clone() },
+            Sampling { top_p: 0.7, ..hot.clone() },
+            Sampling { top_p: 0.95, temperature: 2.0, ..hot.clone() },
+            Sampling { min_p: 0.1, ..hot.clone() },
+            Sampling { top_k: 30, top_p: 0.8, min_p: 0.2, temperature: 0.9, ..hot.clone() },
+        ] {
+            for logits in [&LOGITS[..], &wide] {
+                let (counts, expected) = (counts(&sampling, logits), expected(&sampling, logits));
+                let (mut statistic, mut cells) = (0.0, 0.0);
+                for (&count, &share) in counts.iter().zip(&expected) {
+                    if share == 0.0 {
+                        assert_eq!(count, 0.0, "{sampling:?} drew what it leaves out");
+                    } else {
+                        statistic += (count - share * DRAWS as f64).powi(2) / (share * DRAWS as f64);
+                        cells += 1.0;
+                    }
+                }
+                // The mean of chi-square plus five of its standard deviations.
+                let (freedom, most) = (cells - 1.0, cells - 1.0 + 5.0 * (2.0 * (cells - 1.0f64)).sqrt());
+                assert!(statistic <= most, "{sampling:?}: {statistic} at {freedom} degrees of freedom");
+            }
+        }
     }
 
     #[test]
-    fn a_draw_depends_on_its_address_alone() {
-        let at = |item, step, seed| Noise { item, step }.uniform(seed);
-        assert_eq!(at(1, 2, 3), at(1, 2, 3));
-        assert!(at(1, 2, 3) != at(2, 2, 3) && at(1, 2, 3) != at(1, 3, 3) && at(1, 2, 3) != at(1, 2, 4));
+    fn the_likeliest_are_kept_and_of_equals_the_lower_ids() {
+        let logits: Vec<f32> = (0..500u32).map(|i| (i.wrapping_mul(7919) % 23) as f32).collect();
+        let mut sorted: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+        sorted.sort_by(likelier);
+        for k in [1, 2, 7, 100, 249, 250, 251, 499, 500, 700] {
+            let mut kept = most_likely(&logits, k);
+            kept.sort_by(likelier);
+            assert_eq!(kept, sorted[..k.min(500)], "k = {k}");
+        }
     }
 
     #[test]

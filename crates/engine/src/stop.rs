@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use headtemper_model::{GgufFile, token_ids};
+use serde::Serialize;
 
 use crate::{
     EngineError, Result, TextTokenizer,
@@ -10,8 +11,33 @@ use crate::{
 };
 
 /// The tokens that end a generation: the union of what every file of the model says. One file alone is often wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StopSet(BTreeSet<u32>);
+
+/// Which tokens end a row, beside its limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopRule {
+    /// The model's own stop tokens.
+    #[default]
+    Model,
+    /// These as well.
+    Also(StopSet),
+    /// None: a row has exactly as many tokens as it may, for benchmarks of equal work. A stop token is then
+    /// a token like others.
+    Never,
+}
+
+impl StopRule {
+    /// Whether a token ends a row, in a model whose own stop tokens are these.
+    pub fn ends(&self, model: &StopSet, id: u32) -> bool {
+        match self {
+            Self::Model => model.contains(id),
+            Self::Also(others) => model.contains(id) || others.contains(id),
+            Self::Never => false,
+        }
+    }
+}
 
 /// Ends of generation that llama.cpp adds by name, since a GGUF file stores one id only.
 const BY_NAME: [&str; 7] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<turn|>", "<eos>", "</s>"];

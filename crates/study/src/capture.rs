@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use headtemper_engine::{CaptureRequest, Encoded, Engine, EngineError, Fired, HeadsWanted, Input};
+use headtemper_engine::{CaptureRequest, Encoded, Engine, EngineError, Fired, HeadsWanted, Input, MemoryPlan};
 use headtemper_hook::{HeadPlan, Site};
 
 use crate::{
@@ -24,8 +24,39 @@ pub struct CaptureOptions<'a> {
     pub logits: bool,
     /// One plan for all items, or one an item.
     pub plans: Vec<HeadPlan>,
+    /// The most items that are read at once.
+    pub max_rows: usize,
+    /// The most memory to take in bytes; what the machine has available if none is given.
+    pub memory: Option<u64>,
     /// Set from outside, stops after the current batch.
     pub stop: Option<&'a AtomicBool>,
+}
+
+impl CaptureOptions<'_> {
+    /// As the engine asks for it; what is captured is kept until it is written.
+    fn request(&self) -> CaptureRequest<'_> {
+        CaptureRequest {
+            layers: self.layers.clone(),
+            heads: self.heads,
+            last_n: self.last_n,
+            logits: self.logits,
+            plans: self.plans.clone(),
+            max_rows: self.max_rows,
+            memory: self.memory,
+            kept: true,
+            stop: self.stop,
+            ..CaptureRequest::default()
+        }
+    }
+
+    /// How many tokens are read at once, and the memory that takes.
+    ///
+    /// # Errors
+    /// If an item does not fit the memory: it is named.
+    pub(crate) fn plan(&self, engine: &Engine, items: &[Item], encoded: &[Encoded]) -> Result<MemoryPlan> {
+        let name = |item: usize| format!("item '{}'", items[item].id);
+        Ok(engine.plan_capture(encoded, &self.request(), &name)?)
+    }
 }
 
 impl Default for CaptureOptions<'_> {
@@ -37,6 +68,8 @@ impl Default for CaptureOptions<'_> {
             last_n: engine.last_n,
             logits: engine.logits,
             plans: engine.plans,
+            max_rows: engine.max_rows,
+            memory: engine.memory,
             stop: None,
         }
     }
@@ -145,16 +178,11 @@ pub(crate) fn capture_encoded(
 ) -> Result<(Features, Fired)> {
     let spec = engine.spec();
     let mut features = empty(engine, items, encoded, options);
-    let request = CaptureRequest {
-        layers: options.layers.clone(),
-        heads: options.heads,
-        last_n: options.last_n,
-        logits: options.logits,
-        plans: options.plans.clone(),
-        stop: options.stop,
-        ..CaptureRequest::default()
-    };
+    let memory = options.plan(engine, items, encoded)?;
+    progress.note(&format!("memory     {memory}"));
+    let request = CaptureRequest { batch_tokens: memory.step_tokens, memory: memory.limit, ..options.request() };
     progress.begin("capture", items.len(), 0);
+    progress.expect(encoded.iter().map(|e| e.ids.len()).sum());
     let fired = engine.capture(encoded, &request, |captured| {
         if !captured.row.h_last.iter().chain(&captured.row.head_norm).all(|x| x.is_finite()) {
             return Err(EngineError::NotANumber { what: format!("item '{}'", items[captured.item].id) });
@@ -166,6 +194,7 @@ pub(crate) fn capture_encoded(
         for (layer, values) in features.head_vectors.iter_mut().zip(captured.row.head_vectors) {
             layer.values.extend(values);
         }
+        progress.tokens(captured.encoded.ids.len());
         progress.step();
         Ok(())
     });
@@ -177,9 +206,12 @@ pub(crate) fn capture_encoded(
 
 fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &CaptureOptions<'_>) -> Features {
     let spec = engine.spec();
+    // Room for all at once: a vector that grows takes up to three times what it holds.
+    let n = items.len();
+    let room = |numbers: usize, wanted: bool| Vec::with_capacity(if wanted { n * numbers } else { 0 });
     let vectors = spec.layers.iter().enumerate().map(|(layer, l)| {
         let site = spec.head_site(layer);
-        HeadVectors { site, heads: l.heads.count, dim: l.heads.dim, values: Vec::new() }
+        HeadVectors { site, heads: l.heads.count, dim: l.heads.dim, values: room(l.heads.width(), true) }
     });
     Features {
         ids: items.iter().map(|item| item.id.clone()).collect(),
@@ -187,14 +219,14 @@ fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &Capture
         prompt_len: encoded.iter().map(|e| e.prompt_len).collect(),
         total_len: encoded.iter().map(|e| e.ids.len()).collect(),
         d_model: spec.d_model,
-        h_last: Vec::new(),
+        h_last: room(spec.d_model, true),
         layers: options.layers.clone(),
-        h_layers: Vec::new(),
+        h_layers: room(spec.d_model * options.layers.len(), true),
         slots: if options.heads == HeadsWanted::None { Vec::new() } else { spec.slots() },
-        head_norm: Vec::new(),
+        head_norm: room(spec.slots().len(), options.heads != HeadsWanted::None),
         head_vectors: if options.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
         vocab: if options.logits { spec.vocab } else { 0 },
-        logits: Vec::new(),
+        logits: room(spec.vocab, options.logits),
         meta: FeatureMeta {
             schema: "features/v1".into(),
             identity: engine.identity().clone(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_engine::Sampling;
+use headtemper_engine::{Sampling, parse_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, StudyError};
@@ -76,15 +76,28 @@ pub struct ItemsConfig {
 pub struct GenerateConfig {
     /// The most tokens of an answer.
     pub max_new_tokens: usize,
-    /// Rows that are decoded together.
+    /// The most rows that are decoded together; fewer where memory is short.
     pub max_rows: usize,
+    /// The most memory to take, such as `8GiB`; what the machine has available if this is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// How tokens are chosen.
     pub sampling: Sampling,
 }
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { max_new_tokens: 64, max_rows: 32, sampling: Sampling::default() }
+        Self { max_new_tokens: 64, max_rows: 32, memory: None, sampling: Sampling::default() }
+    }
+}
+
+impl GenerateConfig {
+    /// The most memory to take, in bytes.
+    ///
+    /// # Errors
+    /// If it is no amount of memory.
+    pub fn memory_bytes(&self) -> Result<Option<u64>> {
+        Ok(self.memory.as_deref().map(parse_bytes).transpose()?)
     }
 }
 
@@ -190,6 +203,12 @@ impl Experiment {
         if self.generate.max_new_tokens == 0 {
             return Some("[generate] max_new_tokens must be at least 1".into());
         }
+        if self.generate.max_rows == 0 {
+            return Some("[generate] max_rows must be at least 1".into());
+        }
+        if let Err(why) = self.generate.memory_bytes() {
+            return Some(format!("[generate] {why}"));
+        }
         if let Some(sweep) = &self.sweep {
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
@@ -258,6 +277,8 @@ sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
             ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a finite number"),
             ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
             (", b = \"cr\"", "", "missing field `b`"),
+            ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),
+            ("sweep = {", "generate = { max_rows = 0 }\nsweep = {", "max_rows must be at least 1"),
         ] {
             let message = read(&GOOD.replace(from, to)).unwrap_err();
             assert!(message.contains(part), "{part} is not in: {message}");

@@ -6,6 +6,11 @@ pub trait Progress {
     fn begin(&mut self, stage: &str, total: usize, done: usize);
     /// One more step is finished.
     fn step(&mut self);
+    /// So many more tokens are read, or written where texts are generated.
+    fn tokens(&mut self, _count: usize) {}
+    /// How many tokens the stage is expected to come to, those of [`Progress::tokens`] included; the time that is left
+    /// follows from them better than from steps of unequal size.
+    fn expect(&mut self, _tokens: usize) {}
     /// The stage is over.
     fn end(&mut self);
     /// Something the user should know.
@@ -20,4 +25,59 @@ impl Progress for Silent {
     fn step(&mut self) {}
     fn end(&mut self) {}
     fn note(&mut self, _: &str) {}
+}
+
+/// What rows of unknown length will come to. Those that end soon are done first, so the mean of those that are done
+/// would flatter: a row ends after a token as often as rows have ended in all tokens so far, of the running ones too.
+pub(crate) struct Lengths {
+    most: usize,
+    unfinished: usize,
+    finished: usize,
+    tokens: usize,
+}
+
+impl Lengths {
+    /// Of `rows` rows that may have `most` tokens together.
+    pub(crate) fn up_to(rows: usize, most: usize) -> Self {
+        Self { most, unfinished: rows, finished: 0, tokens: 0 }
+    }
+
+    /// Some row has one more token.
+    pub(crate) fn token(&mut self) {
+        self.tokens += 1;
+    }
+
+    /// A row is done.
+    pub(crate) fn done(&mut self) {
+        self.unfinished -= 1;
+        self.finished += 1;
+    }
+
+    /// The tokens of all rows, those that are there included.
+    pub(crate) fn expected(&self) -> usize {
+        match self.finished {
+            0 => self.most,
+            finished => self.most.min(self.tokens + self.unfinished * self.tokens / finished),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_done_say_what_the_others_will_come_to() {
+        let mut lengths = Lengths::up_to(4, 400);
+        assert_eq!(lengths.expected(), 400);
+        (0..60).for_each(|_| lengths.token());
+        lengths.done();
+        assert_eq!(lengths.expected(), 60 + 3 * 60);
+        (0..40).for_each(|_| lengths.token());
+        lengths.done();
+        assert_eq!(lengths.expected(), 100 + 2 * 50);
+        lengths.done();
+        lengths.done();
+        assert_eq!(lengths.expected(), 100);
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
     report::{self, Page},
     results::{ATTRIBUTION_FILES, attribution_of, heads_per_layer, write_attribution, write_lambda},
     sweep,
+    sweep::check_memory,
     sweep_files::{Answered, fired, write_outcomes},
     sweep_markdown,
     tables::heads_markdown,
@@ -97,8 +98,8 @@ pub fn run(
     let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
     let parts = parts_of(engine, experiment, &items, judge.as_ref())?;
     // Every refusal comes before the first file.
-    encode(engine, &items)?;
     prompts(engine, &items)?;
+    check_stages(engine, experiment, &items)?;
     // Labels are the items' own then, and known before anything is generated.
     if judge.is_none() {
         cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
@@ -127,22 +128,58 @@ pub fn run(
     study.report(&items, &attribution, swept.as_ref())
 }
 
-impl<'a> Study<'a> {
-    fn options(&self) -> SweepOptions<'a> {
-        let generate = &self.experiment.generate;
-        SweepOptions {
-            max_new_tokens: generate.max_new_tokens,
-            sampling: generate.sampling.clone(),
-            seeds: vec![generate.sampling.seed],
-            max_rows: generate.max_rows,
-            stop: self.stop,
+/// How an experiment generates.
+fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
+    let generate = &experiment.generate;
+    Ok(SweepOptions {
+        max_new_tokens: generate.max_new_tokens,
+        sampling: generate.sampling.clone(),
+        seeds: vec![generate.sampling.seed],
+        ends: headtemper_engine::StopRule::Model,
+        max_rows: generate.max_rows,
+        memory: generate.memory_bytes()?,
+        stop,
+    })
+}
+
+/// How an experiment captures.
+fn capture_options<'a>(
+    engine: &Engine,
+    experiment: &Experiment,
+    stop: Option<&'a AtomicBool>,
+) -> Result<CaptureOptions<'a>> {
+    Ok(CaptureOptions {
+        layers: (0..engine.spec().layers.len()).collect(),
+        heads: HeadsWanted::Vector,
+        last_n: experiment.attribute.last_n,
+        memory: experiment.generate.memory_bytes()?,
+        stop,
+        ..CaptureOptions::default()
+    })
+}
+
+/// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
+/// may become.
+fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
+    let options = sweep_options(experiment, None)?;
+    let mut encoded = encode(engine, items)?;
+    for (encoded, item) in encoded.iter_mut().zip(items) {
+        if item.response.is_none() {
+            let most = encoded.ids.len().saturating_add(options.max_new_tokens).min(engine.spec().context);
+            encoded.ids.resize(most, 0);
         }
     }
+    capture_options(engine, experiment, None)?.plan(engine, items, &encoded)?;
+    let generated = items.iter().filter(|item| experiment.sweep.is_some() || item.response.is_none());
+    let generated: Vec<Item> = generated.cloned().collect();
+    check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
+}
 
+impl Study<'_> {
     /// Answers where items bring none, and their labels. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut Vec<Item>, progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
-        let options = self.options();
+        let options = sweep_options(self.experiment, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
@@ -195,13 +232,7 @@ impl<'a> Study<'a> {
                 truncated[i] = row.finish_reason == FinishReason::Length;
             }
         }
-        let options = CaptureOptions {
-            layers: (0..self.engine.spec().layers.len()).collect(),
-            heads: HeadsWanted::Vector,
-            last_n: config.last_n,
-            stop: self.stop,
-            ..CaptureOptions::default()
-        };
+        let options = capture_options(self.engine, self.experiment, self.stop)?;
         let (features, _) = capture_encoded(self.engine, items, &encoded, &options, progress)?;
         progress.begin("attribute", 1, 0);
         let options = AttributeOptions {
@@ -231,7 +262,7 @@ impl<'a> Study<'a> {
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
         let arms = arms_of(config, self.swept(config, attribution)?, &self.engine.spec().slots())?;
-        let options = self.options();
+        let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, &heads_per_layer(self.engine.spec()))?;
         let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);

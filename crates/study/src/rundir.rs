@@ -60,6 +60,14 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Refuses what [`RunDir::open`] refuses, and writes nothing.
+    ///
+    /// # Errors
+    /// If the directory belongs to another run, or holds files of something else.
+    pub fn check(dir: &Path, command: &str, parts: &Parts, shard: Option<Shard>) -> Result<()> {
+        if dir.exists() { Manifest::existing(dir, command, parts, shard).map(|_| ()) } else { Ok(()) }
+    }
+
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)

@@ -5,7 +5,9 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Identity, Request, Sampling};
+use headtemper_engine::{
+    Engine, EngineError, Event, GenerateOptions, Identity, MemoryPlan, Request, Sampling, StopRule,
+};
 use headtemper_hook::HeadPlan;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,7 @@ use crate::{
     capture::prompts,
     digest::{digest, noise_of},
     error::{back, through},
+    progress::Lengths,
 };
 
 /// What an arm of a sweep is for.
@@ -76,6 +79,7 @@ impl Arm {
 pub type FiredByArm = BTreeMap<String, u64>;
 
 /// How to generate.
+#[derive(Clone)]
 pub struct SweepOptions<'a> {
     /// The most tokens of an answer.
     pub max_new_tokens: usize,
@@ -83,13 +87,23 @@ pub struct SweepOptions<'a> {
     pub sampling: Sampling,
     /// One generation an item, arm and seed. Greedy decoding needs one.
     pub seeds: Vec<u64>,
-    /// Rows that are decoded together.
+    /// Which tokens end an answer before that.
+    pub ends: StopRule,
+    /// The most rows that are decoded together; fewer where memory is short.
     pub max_rows: usize,
+    /// The most memory to take in bytes; what the machine has available if none is given.
+    pub memory: Option<u64>,
     /// Set from outside, stops after the current step.
     pub stop: Option<&'a AtomicBool>,
 }
 
 impl SweepOptions<'_> {
+    /// As the engine asks for it.
+    pub(crate) fn generation(&self) -> GenerateOptions<'_> {
+        let (max_rows, memory, stop) = (self.max_rows, self.memory, self.stop);
+        GenerateOptions { max_rows, memory, stop, ..GenerateOptions::default() }
+    }
+
     /// Refuses settings without meaning.
     ///
     /// # Errors
@@ -125,17 +139,30 @@ struct Determinants<'a> {
     plan: String,
     sampling: &'a Sampling,
     max_new_tokens: usize,
+    #[serde(skip_serializing_if = "is_default")]
+    ends: &'a StopRule,
+    /// How noise becomes a token; greedy answers need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw: Option<&'static str>,
     /// Two arms of the same plan are two measurements.
     variant: &'a str,
     item: &'a str,
 }
 
+/// The name of the way in which noise becomes a token (`headtemper_engine::Sampling::next`).
+const DRAW: &str = "gumbel";
+
+/// Whether rows end as they always did: their keys are then what they were.
+pub(crate) fn is_default(ends: &StopRule) -> bool {
+    *ends == StopRule::default()
+}
+
 /// A row that is wanted: where it belongs, and what makes it.
 pub(crate) struct Wanted {
-    arm: usize,
-    item: usize,
+    pub(crate) arm: usize,
+    pub(crate) item: usize,
     pub(crate) key: String,
-    request: Request,
+    pub(crate) request: Request,
 }
 
 /// Generates every missing row and returns all, `[arm][seed * items + item]`, with how many tokens each planned head
@@ -177,14 +204,28 @@ pub(crate) fn fill(
     progress: &mut dyn Progress,
 ) -> Result<FiredByArm> {
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| log.get(&w.key).is_none()).collect();
+    let work = Work::of(engine, items, arms, &missing, options)?;
+    if let Some(memory) = &work.memory {
+        progress.note(&format!("memory     {memory}"));
+    }
     progress.begin("generate", wanted.len(), wanted.len() - missing.len());
-    let fired = if missing.is_empty() {
-        FiredByArm::new()
-    } else {
-        generate(engine, items, arms, &missing, options, log, progress)?
-    };
+    let fired = work.generate(engine, items, arms, options, log, progress)?;
     progress.end();
     Ok(fired)
+}
+
+/// Refuses items that cannot be answered in the memory there is, before anything is written.
+pub(crate) fn check_memory(
+    engine: &Engine,
+    items: &[Item],
+    prompts: &[Vec<u32>],
+    options: &SweepOptions<'_>,
+) -> Result<()> {
+    let arms = [Arm::base()];
+    let one = SweepOptions { seeds: vec![options.sampling.seed], ..options.clone() };
+    let wanted = wanted(engine, items, prompts, &arms, &one);
+    Work::of(engine, items, &arms, &wanted.iter().collect::<Vec<_>>(), &one)?;
+    Ok(())
 }
 
 /// Every row that is wanted, arm by arm, so that those next to each other share the start of their prompts.
@@ -207,6 +248,8 @@ pub(crate) fn wanted(
                     plan: arm.plan.to_string(),
                     sampling: &sampling,
                     max_new_tokens: options.max_new_tokens,
+                    ends: &options.ends,
+                    draw: (sampling.temperature > 0.0).then_some(DRAW),
                     variant: &arm.variant,
                     item: &item.id,
                 };
@@ -217,6 +260,7 @@ pub(crate) fn wanted(
                     sampling,
                     noise: noise_of(&item.id),
                     max_new_tokens: options.max_new_tokens,
+                    stop: options.ends.clone(),
                 };
                 wanted.push(Wanted { arm: arm_index, item: index, key, request });
             }
@@ -225,43 +269,91 @@ pub(crate) fn wanted(
     wanted
 }
 
-fn generate(
-    engine: &Engine,
-    items: &[Item],
-    arms: &[Arm],
-    missing: &[&Wanted],
-    options: &SweepOptions<'_>,
-    log: &mut RowLog,
-    progress: &mut dyn Progress,
-) -> Result<FiredByArm> {
-    // Only the plans that are still needed, so that each of them must fire.
-    let used: Vec<usize> = missing.iter().map(|w| w.arm).collect::<BTreeSet<_>>().into_iter().collect();
-    let plans: Vec<HeadPlan> = used.iter().map(|&arm| arms[arm].plan.clone()).collect();
-    let requests: Vec<Request> = missing
-        .iter()
-        .map(|w| Request { plan: used.binary_search(&w.arm).expect("it is used"), ..w.request.clone() })
-        .collect();
-    let settings = GenerateOptions { max_rows: options.max_rows, stop: options.stop, ..GenerateOptions::default() };
-    let fired = engine.generate(&requests, &plans, &settings, |event| {
-        let Event::Done { row, result } = event else { return Ok(()) };
-        let w = missing[row];
-        let item = &items[w.item];
-        let row = Row {
-            key: w.key.clone(),
-            id: item.id.clone(),
-            variant: arms[w.arm].variant.clone(),
-            seed: w.request.sampling.seed,
-            prompt: item.prompt_text(),
-            response: engine.tokenizer().decode(&result.ids)?,
-            finish_reason: result.finish_reason,
-            n_tokens: result.ids.len(),
-            sum_logprob: result.sum_logprob,
-            response_ids: result.ids.clone(),
+/// The rows that are missing, and the memory they take.
+pub(crate) struct Work<'a> {
+    missing: &'a [&'a Wanted],
+    /// The arms that are still needed, so that the plan of each must fire.
+    used: Vec<usize>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) plans: Vec<HeadPlan>,
+    /// None if no row is missing.
+    pub(crate) memory: Option<MemoryPlan>,
+}
+
+impl<'a> Work<'a> {
+    /// # Errors
+    /// If an item does not fit the memory: it is named.
+    pub(crate) fn of(
+        engine: &Engine,
+        items: &[Item],
+        arms: &[Arm],
+        missing: &'a [&'a Wanted],
+        options: &SweepOptions<'_>,
+    ) -> Result<Self> {
+        let used: Vec<usize> = missing.iter().map(|w| w.arm).collect::<BTreeSet<_>>().into_iter().collect();
+        let plans: Vec<HeadPlan> = used.iter().map(|&arm| arms[arm].plan.clone()).collect();
+        let plan_of = |w: &Wanted| used.binary_search(&w.arm).expect("it is used");
+        let requests: Vec<Request> =
+            missing.iter().map(|w| Request { plan: plan_of(w), ..w.request.clone() }).collect();
+        let name = |row: usize| format!("item '{}'", items[missing[row].item].id);
+        let memory = if requests.is_empty() {
+            None
+        } else {
+            Some(engine.plan_generation(&requests, plans.len(), &options.generation(), &name)?)
         };
-        log.append(row).map_err(through)?;
-        progress.step();
-        Ok::<(), EngineError>(())
-    });
-    let named = used.iter().zip(fired.map_err(back)?);
-    Ok(named.map(|(&arm, heads)| (arms[arm].variant.clone(), heads.values().sum())).collect())
+        Ok(Self { missing, used, requests, plans, memory })
+    }
+
+    /// The most tokens that the missing rows can have.
+    pub(crate) fn most_new_tokens(&self, engine: &Engine) -> usize {
+        let room = |request: &Request| engine.spec().context - request.ids.len();
+        self.requests.iter().map(|request| request.max_new_tokens.min(room(request))).sum()
+    }
+
+    fn generate(
+        &self,
+        engine: &Engine,
+        items: &[Item],
+        arms: &[Arm],
+        options: &SweepOptions<'_>,
+        log: &mut RowLog,
+        progress: &mut dyn Progress,
+    ) -> Result<FiredByArm> {
+        let Some(memory) = &self.memory else { return Ok(FiredByArm::new()) };
+        let settings = GenerateOptions { max_rows: memory.rows, memory: memory.limit, ..options.generation() };
+        let most = self.most_new_tokens(engine);
+        let mut lengths = Lengths::up_to(self.requests.len(), most);
+        progress.expect(lengths.expected());
+        let fired = engine.generate(&self.requests, &self.plans, &settings, |event| {
+            let (row, result) = match event {
+                Event::Token { .. } => {
+                    lengths.token();
+                    progress.tokens(1);
+                    return Ok(());
+                }
+                Event::Done { row, result } => (row, result),
+            };
+            let w = self.missing[row];
+            let item = &items[w.item];
+            let row = Row {
+                key: w.key.clone(),
+                id: item.id.clone(),
+                variant: arms[w.arm].variant.clone(),
+                seed: w.request.sampling.seed,
+                prompt: item.prompt_text(),
+                response: engine.tokenizer().decode(&result.ids)?,
+                finish_reason: result.finish_reason,
+                n_tokens: result.ids.len(),
+                sum_logprob: result.sum_logprob,
+                response_ids: result.ids.clone(),
+            };
+            log.append(row).map_err(through)?;
+            lengths.done();
+            progress.expect(lengths.expected());
+            progress.step();
+            Ok::<(), EngineError>(())
+        });
+        let named = self.used.iter().zip(fired.map_err(back)?);
+        Ok(named.map(|(&arm, heads)| (arms[arm].variant.clone(), heads.values().sum())).collect())
+    }
 }

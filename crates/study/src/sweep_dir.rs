@@ -13,7 +13,7 @@ use crate::{
     digest::digest,
     outcome::Outcomes,
     results::{heads_per_layer, write_lambda},
-    sweep::{by_arm, fill, wanted},
+    sweep::{Wanted, by_arm, check_memory, fill, is_default, wanted},
     sweep_files::{Answered, write_outcomes, write_report},
 };
 
@@ -29,6 +29,28 @@ pub struct SweepRun<'a> {
     pub judge: Option<&'a Judge>,
     /// Which part of the rows is generated here; all, if none is named.
     pub shard: Option<Shard>,
+}
+
+impl SweepRun<'_> {
+    /// Every row of the whole sweep, and what rows of one directory share.
+    ///
+    /// # Errors
+    /// If a setting has no meaning, or an item does not fit the model or the memory.
+    pub(crate) fn rows(&self, engine: &Engine) -> Result<(Vec<Wanted>, Parts)> {
+        self.options.check()?;
+        let prompts = prompts(engine, self.items)?;
+        check_memory(engine, self.items, &prompts, self.options)?;
+        let all = wanted(engine, self.items, &prompts, self.arms, self.options);
+        Ok((all, parts_of(engine, self, &prompts)))
+    }
+
+    /// The rows that are generated here.
+    ///
+    /// # Errors
+    /// If a shard would be empty.
+    pub(crate) fn part<'w>(&self, all: &'w [Wanted]) -> Result<&'w [Wanted]> {
+        self.shard.map_or(Ok(all), |shard| shard.part(all, "rows"))
+    }
 }
 
 /// What a sweep ends with.
@@ -89,10 +111,11 @@ impl SweepPlan {
 /// What rows of one directory share: further λ and head sets may join them, another model or limit may not.
 fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> Parts {
     let encoded: Vec<Encoded> = prompts.iter().map(|ids| Encoded { ids: ids.clone(), prompt_len: ids.len() }).collect();
-    Parts::of(engine.identity())
+    let parts = Parts::of(engine.identity())
         .with("items", named_items(settings.items, &encoded))
         .with("sampling", Sampling { seed: 0, ..settings.options.sampling.clone() })
-        .with("max_new_tokens", settings.options.max_new_tokens)
+        .with("max_new_tokens", settings.options.max_new_tokens);
+    if is_default(&settings.options.ends) { parts } else { parts.with("ends", &settings.options.ends) }
 }
 
 /// Generates what is missing of a sweep or of its shard, and writes the outcomes of the whole.
@@ -103,11 +126,9 @@ fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> P
 pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<Swept> {
     // Every refusal comes before the first file.
     let SweepRun { items, arms, options, shard, .. } = *settings;
-    options.check()?;
-    let prompts = prompts(engine, items)?;
-    let all = wanted(engine, items, &prompts, arms, options);
-    let part = shard.map_or(Ok(&all[..]), |shard| shard.part(&all, "rows"))?;
-    let mut run = RunDir::open(dir, "sweep", &parts_of(engine, settings, &prompts), shard, progress)?;
+    let (all, parts) = settings.rows(engine)?;
+    let part = settings.part(&all)?;
+    let mut run = RunDir::open(dir, "sweep", &parts, shard, progress)?;
     run.note("identity", engine.identity())?;
     let plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
     plan.save(&run)?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::Tensor;
-use headtemper_engine::Engine;
+use headtemper_engine::{Engine, peak_memory};
 use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
 use headtemper_model::Cache;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         "load_s": load_s,
         "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
         "decode": decoded,
-        "peak_rss_mb": peak_rss_mb(),
+        "peak_rss_mb": peak_memory().map(|bytes| bytes as f64 / 1e6),
         "weights_mb": (held * model.dtype().size_in_bytes()) as f64 / 1e6,
     });
     if args.json {
@@ -146,13 +146,6 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
-}
-
-/// The most memory this process has held, in MB; null where the system does not tell.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1e3)
 }
 
 fn text(result: &Value) -> String {

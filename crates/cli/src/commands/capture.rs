@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::HeadsWanted;
-use headtemper_study::{CaptureOptions, capture, capture_shard, parse_layers};
+use headtemper_study::{CaptureOptions, capture, capture_shard, dry_capture, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -29,9 +29,14 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         last_n: args.last_n,
         logits: args.logits,
         plans: model::plans_of(&args.plan, engine.spec())?,
+        max_rows: args.batch.asked_rows().unwrap_or(usize::MAX),
+        memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
     let mut bars = ui::Bars::default();
+    if args.dry_run {
+        return ui::dry(&dry_capture(&engine, &items, &options, args.shard.shard)?, args.json);
+    }
     let (features, fired) = match args.shard.shard {
         Some(shard) => capture_shard(&engine, &items, &options, shard, &mut bars)?,
         None => capture(&engine, &items, &options, &mut bars)?,
@@ -40,6 +45,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let (n, d, layers) = (features.ids.len(), features.d_model, features.layers.len());
     features.save(&args.out)?;
     ui::say(&format!("wrote      {}: {n} items, h_last [{n}, {d}], {layers} layers", args.out.display()));
+    ui::say_peak();
     if fired > 0 {
         ui::say(&format!("plan       fired on {fired} head-tokens"));
     }

@@ -24,8 +24,18 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         items.len()
     );
     let requests = requests(&engine, &items, plans.len(), args)?;
-    let settings =
-        GenerateOptions { max_rows: args.max_rows, stop: Some(ui::stop_on_interrupt()), ..GenerateOptions::default() };
+    let mut settings = GenerateOptions {
+        max_rows: args.batch.max_rows(),
+        memory: args.batch.memory()?,
+        stop: Some(ui::stop_on_interrupt()),
+        ..GenerateOptions::default()
+    };
+    let name = |row: usize| format!("item '{}'", items[row].id);
+    let memory = engine.plan_generation(&requests, plans.len(), &settings, &name)?;
+    if args.items.is_some() {
+        ui::say(&format!("memory     {memory}"));
+    }
+    (settings.max_rows, settings.memory) = (memory.rows, memory.limit);
     let streamed = args.items.is_none() && !args.json;
     let start = Instant::now();
     let (mut written, mut tokens, mut reason) = (0, 0, FinishReason::Stop);
@@ -61,6 +71,9 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         _ => "",
     };
     ui::say(&format!("{tokens} tokens in {seconds:.2} s, {:.1} a second{ended}", tokens as f64 / seconds));
+    if args.items.is_some() {
+        ui::say_peak();
+    }
     Ok(Done::Well)
 }
 
@@ -101,6 +114,7 @@ fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> R
             sampling: args.sampling.sampling(),
             noise: noise_of(&items[index].id),
             max_new_tokens: args.max_new_tokens,
+            stop: args.stop.rule(),
         })
         .collect())
 }

@@ -51,6 +51,13 @@ fn resolve(args: &Run) -> Result<Experiment> {
     if let Some(dtype) = args.dtype {
         experiment.model.dtype = dtype_name(dtype).into();
     }
+    if let Some(rows) = args.batch.asked_rows() {
+        experiment.generate.max_rows = rows;
+    }
+    if let Some(memory) = args.batch.asked_memory() {
+        args.batch.memory()?;
+        experiment.generate.memory = Some(memory.into());
+    }
     if args.limit.is_some() {
         experiment.items.limit = args.limit;
     }

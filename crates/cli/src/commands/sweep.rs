@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_study::{
-    ArmsWanted, Judge, SweepOptions, SweepRun, Swept, arms, head_set, outcome::Outcomes, sweep_markdown, sweep_run,
+    ArmsWanted, Judge, SweepOptions, SweepRun, Swept, arms, dry_sweep, head_set, outcome::Outcomes, sweep_markdown,
+    sweep_run,
 };
 
 use crate::{Done, args::Sweep, model, ui};
@@ -29,11 +30,16 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         max_new_tokens: args.max_new_tokens,
         sampling: args.sampling.sampling(),
         seeds: if args.seeds.is_empty() { vec![args.sampling.seed] } else { args.seeds.clone() },
-        max_rows: args.max_rows,
+        ends: args.stop.rule(),
+        max_rows: args.batch.max_rows(),
+        memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
     let judge = judge.as_ref();
     let run = SweepRun { items: &items, arms: &arms, options: &options, judge, shard: args.shard.shard };
+    if args.dry_run {
+        return ui::dry(&dry_sweep(&engine, &run, &args.out)?, args.json);
+    }
     match sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())? {
         Swept::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
         Swept::Part { rows, of } => {
@@ -42,6 +48,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
             ui::say(&format!("wrote      {}", args.out.display()));
         }
     }
+    ui::say_peak();
     Ok(Done::Well)
 }
 

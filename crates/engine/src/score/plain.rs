@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use crate::{
     Encoded, Engine, EngineError, Result,
-    capture::fitting,
     score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
 };
 
@@ -155,6 +154,16 @@ impl Engine {
     fn logits_of(&self, hidden: &Tensor, rows: &Range<usize>) -> Result<Vec<Vec<f32>>> {
         Ok(self.model.logits(&hidden.narrow(0, rows.start, rows.len())?)?.to_vec2()?)
     }
+}
+
+/// How many of the next items may be read at once; at least one.
+fn fitting(items: &[Encoded], tokens: usize) -> usize {
+    let mut sum = 0;
+    let fits = items.iter().take_while(|item| {
+        sum += item.ids.len();
+        sum <= tokens
+    });
+    fits.count().max(1)
 }
 
 /// Says which item gave what is not a number, and under what.

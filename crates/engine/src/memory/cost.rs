@@ -1,0 +1,96 @@
+//! What a model's forward passes take.
+
+use headtemper_hook::{LayerSpec, Mixer};
+use headtemper_model::{Cache, Config};
+
+use crate::{Engine, Result, memory::machine};
+
+/// The program itself and the tokenizer's tables, where the system does not tell what they take.
+const PROGRAM: u64 = 64 << 20;
+
+/// What the program takes beside all that is counted here: stacks and buffers of threads, texts, rows that are done.
+const SPARE: u64 = 8 << 20;
+
+/// What the allocator keeps beside what is asked of it, as a share of the activations.
+const ALLOCATOR: f64 = 1.25;
+
+/// Bytes by what they grow with.
+#[derive(Clone, Debug)]
+pub(crate) struct Cost {
+    /// Of the loaded model and the program.
+    pub(crate) held: u64,
+    /// Of the cache, for a token.
+    pub(crate) cache_token: u64,
+    /// Of the cache, for a sequence of any length.
+    pub(crate) cache_sequence: u64,
+    /// Of the cache's largest tensor, for a token.
+    pub(crate) cache_widest: u64,
+    /// Of activations, for a token of a step.
+    pub(crate) token: u64,
+    /// Of logits and what is made of them, for a row.
+    pub(crate) logits: u64,
+    /// What the choice of a token takes on every thread.
+    pub(crate) choice: u64,
+    /// Whether a cache takes what is written in it, not what is reserved.
+    pub(crate) lazy: bool,
+}
+
+impl Engine {
+    /// Whether a cache takes memory as it is written, and not as it is reserved.
+    pub(crate) fn reserves_lazily(&self) -> bool {
+        self.model().device().is_cpu() && machine::lazy()
+    }
+
+    /// What the model takes. The widths of MLPs are read from its configuration.
+    ///
+    /// # Errors
+    /// If the configuration is no longer there.
+    pub(crate) fn cost(&self) -> Result<Cost> {
+        let (spec, model) = (self.spec(), self.model());
+        let (cpu, activations) = (model.device().is_cpu(), model.activations());
+        let weights = ((spec.parameters - spec.mapped_parameters) * model.dtype().size_in_bytes()) as u64;
+        let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
+        let vocab = spec.vocab as u64;
+        Ok(Cost {
+            held: match machine::held() {
+                Some(held) if cpu => held.max(weights) + SPARE,
+                _ => weights + PROGRAM + SPARE,
+            },
+            cache_token: Cache::bytes_per_token(spec, activations) as u64,
+            cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
+            cache_widest: (widest.max().unwrap_or(0) * activations.size_in_bytes()) as u64,
+            token: (4.0 * ALLOCATOR * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?) as f64) as u64,
+            // As the head gives them, and as rows on the host.
+            logits: 2 * 4 * vocab,
+            // A copy before penalties, and the list that a cut sorts.
+            choice: rayon::current_num_threads() as u64 * vocab * (4 + 8),
+            lazy: self.reserves_lazily(),
+        })
+    }
+}
+
+/// Numbers that one token takes at the worst place of a forward pass.
+///
+/// In an MLP gate and up, their product and the output are alive at once: three widths. In a mixer the fused
+/// projection, its parts as they are normalised and turned, z, its gate and its tempered copy: at most eight times z
+/// with six times the keys, and for a delta net three times its convolution's channels. Four residual streams
+/// stand beside either. Gemma 4 holds each layer's own embedding, and four like it while they are made.
+fn floats(layers: &[LayerSpec], d_model: usize, config: &Config) -> usize {
+    let (mlp, own) = match config {
+        Config::Llama(config) => (config.intermediate_size, 0),
+        Config::Qwen3(config) => (config.intermediate_size, 0),
+        Config::Qwen35(config) => (config.intermediate_size, 0),
+        Config::Gemma4(config) => {
+            let widest = config.layers.iter().map(|layer| layer.intermediate_size).max();
+            (widest.unwrap_or(0), config.per_layer_input.map_or(0, |(width, _)| width * config.layers.len()))
+        }
+    };
+    let mixer = layers.iter().map(|layer| match layer.mixer {
+        Mixer::Full | Mixer::Sliding { .. } => 8 * layer.heads.width() + 6 * layer.heads.kv_width(),
+        Mixer::Delta { key_dim, .. } => {
+            8 * layer.heads.width() + 3 * (2 * layer.heads.kv * key_dim + layer.heads.width())
+        }
+    });
+    let layer = mixer.max().unwrap_or(0).max(3 * mlp) + own;
+    layer.max(5 * own) + 4 * d_model
+}

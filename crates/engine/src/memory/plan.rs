@@ -1,0 +1,289 @@
+//! How many rows run at once, or how many tokens are read at once, within a limit of memory.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    EngineError, Result,
+    memory::{Cost, format_bytes, machine},
+};
+
+/// What a generation or a capture will hold at its peak, in bytes, and what it may.
+///
+/// An upper bound: the cache is counted as if the longest rows ran together, each to its last token. On the CPU
+/// a slot takes what is written in it, whatever it could hold, so one long row costs its own length once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryPlan {
+    /// Rows at once.
+    pub rows: usize,
+    /// Tokens that one forward pass reads at most.
+    pub step_tokens: usize,
+    /// The weights, and the program around them.
+    pub held: u64,
+    /// The cache of the longest row.
+    pub row: u64,
+    /// The cache of all rows at once, and of the starts they share.
+    pub cache: u64,
+    /// Activations and logits of one step.
+    pub activations: u64,
+    /// What is kept until the end: captured features.
+    pub results: u64,
+    /// All of these.
+    pub total: u64,
+    /// What may be taken; null where nothing was asked for and the system does not tell.
+    pub limit: Option<u64>,
+}
+
+impl MemoryPlan {
+    fn of(self) -> Self {
+        Self { total: self.held + self.cache + self.activations + self.results, ..self }
+    }
+
+    fn fits(&self) -> bool {
+        self.limit.is_none_or(|limit| self.total <= limit)
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [held, row, cache, activations] = [self.held, self.row, self.cache, self.activations].map(format_bytes);
+        let rows = if self.rows == 1 { "1 row".into() } else { format!("{} rows at once", self.rows) };
+        write!(f, "model {held}, cache at most {row} a row, {rows} {cache}, activations {activations}")?;
+        if self.results > 0 {
+            write!(f, ", results {}", format_bytes(self.results))?;
+        }
+        write!(f, "; in all {}", format_bytes(self.total))?;
+        match self.limit {
+            Some(limit) => write!(f, " of {}", format_bytes(limit)),
+            None => write!(f, ", no limit known"),
+        }
+    }
+}
+
+/// What may be taken in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<u64>);
+
+impl Limit {
+    /// What was asked for; else, on the CPU, what is held now and seven eighths of what is available beside.
+    pub(crate) fn of(asked: Option<u64>, cpu: bool) -> Self {
+        let room = || Some(machine::held()? + (machine::available()? as f64 * (1.0 - machine::RESERVE)) as u64);
+        Self(asked.or_else(|| if cpu { room() } else { None }))
+    }
+}
+
+/// The rows to plan for.
+pub(crate) struct Rows<'a> {
+    /// Tokens of every row, prompt and answer.
+    pub(crate) tokens: &'a [usize],
+    /// Tokens of every shared start that is held at once.
+    pub(crate) starts: &'a [usize],
+    /// The most rows at once.
+    pub(crate) most: usize,
+    /// Prompt tokens that are read in a step.
+    pub(crate) prefill: usize,
+}
+
+/// As many rows as fit, up to the most.
+///
+/// # Errors
+/// If not even the longest row fits alone: `name` names it by its index.
+pub(crate) fn plan_rows(
+    cost: &Cost,
+    rows: &Rows<'_>,
+    limit: Limit,
+    name: &dyn Fn(usize) -> String,
+) -> Result<MemoryPlan> {
+    let mut longest: Vec<usize> = rows.tokens.to_vec();
+    longest.sort_unstable_by(|a, b| b.cmp(a));
+    let capacity = longest.first().copied().unwrap_or(0);
+    let of = |tokens: usize| tokens as u64 * cost.cache_token + cost.cache_sequence;
+    let plan = |count: usize| {
+        // A slot is written as far as the longest row that was in it; no choice of slots sums to more than these.
+        let written: u64 = longest[..count].iter().chain(rows.starts).map(|&tokens| of(tokens)).sum();
+        let reserved = (count + rows.starts.len()) as u64;
+        let step_tokens = rows.prefill + count;
+        MemoryPlan {
+            rows: count,
+            step_tokens,
+            held: cost.held,
+            row: of(capacity),
+            cache: if cost.lazy { written } else { reserved * of(capacity) },
+            activations: step_tokens as u64 * cost.token + count as u64 * cost.logits + cost.choice,
+            results: 0,
+            total: 0,
+            limit: limit.0,
+        }
+        .of()
+    };
+    // Even where memory is taken as it is written, a system refuses to reserve more at once than it has.
+    let reservable = |count: usize| {
+        let tensor = (count + rows.starts.len()) as u64 * capacity as u64 * cost.cache_widest;
+        limit.0.is_none_or(|limit| tensor <= limit)
+    };
+    let most = rows.most.clamp(1, rows.tokens.len().max(1)).min(longest.len());
+    let (mut fits, mut beyond) = (0, most + 1);
+    while beyond - fits > 1 {
+        let count = usize::midpoint(fits, beyond);
+        if plan(count).fits() && reservable(count) { fits = count } else { beyond = count }
+    }
+    if fits > 0 || longest.is_empty() {
+        return Ok(plan(fits));
+    }
+    let row = rows.tokens.iter().position(|&tokens| tokens == capacity).unwrap_or(0);
+    let needs = plan(1);
+    Err(EngineError::Memory {
+        what: format!("{} with up to {capacity} tokens", name(row)),
+        needs: needs.total,
+        limit: limit.0.unwrap_or(0),
+        held: needs.held,
+    })
+}
+
+/// The texts to plan for.
+pub(crate) struct Texts<'a> {
+    /// Tokens of every text.
+    pub(crate) tokens: &'a [usize],
+    /// The most texts at once.
+    pub(crate) most: usize,
+    /// The most tokens at once, except in a text that is longer.
+    pub(crate) batch: usize,
+    /// Numbers that are taken from a text.
+    pub(crate) numbers: usize,
+    /// Whether its logits are.
+    pub(crate) logits: bool,
+    /// Texts whose numbers are kept until the end.
+    pub(crate) kept: usize,
+}
+
+/// As many tokens at once as fit, up to those asked for: `step_tokens` of the plan.
+///
+/// # Errors
+/// If not even the longest text fits alone, or what is kept does not.
+pub(crate) fn plan_capture(
+    cost: &Cost,
+    texts: &Texts<'_>,
+    limit: Limit,
+    name: &dyn Fn(usize) -> String,
+) -> Result<MemoryPlan> {
+    let longest = texts.tokens.iter().copied().max().unwrap_or(0);
+    let of = |tokens: usize| tokens as u64 * cost.cache_token + cost.cache_sequence;
+    let bytes = 4 * texts.numbers as u64;
+    let plan = |tokens: usize| {
+        let rows = at_once(texts.tokens, texts.most, tokens);
+        MemoryPlan {
+            rows,
+            step_tokens: tokens,
+            held: cost.held,
+            row: of(longest),
+            cache: tokens as u64 * cost.cache_token + rows as u64 * cost.cache_sequence,
+            activations: tokens as u64 * cost.token
+                + rows as u64 * (2 * bytes + if texts.logits { cost.logits } else { 0 }),
+            results: texts.kept as u64 * bytes,
+            total: 0,
+            limit: limit.0,
+        }
+        .of()
+    };
+    let least = plan(longest);
+    if !least.fits() {
+        let row = texts.tokens.iter().position(|&tokens| tokens == longest).unwrap_or(0);
+        let kept = least.results > least.total - least.results - least.held;
+        let what = if kept {
+            format!("what is kept of {} texts", texts.kept)
+        } else {
+            format!("{} with {longest} tokens", name(row))
+        };
+        let (needs, limit) = (least.total, limit.0.unwrap_or(0));
+        return Err(EngineError::Memory { what, needs, limit, held: least.held });
+    }
+    let (mut fits, mut beyond) = (longest, texts.batch.max(longest) + 1);
+    while beyond - fits > 1 {
+        let tokens = usize::midpoint(fits, beyond);
+        if plan(tokens).fits() { fits = tokens } else { beyond = tokens }
+    }
+    Ok(plan(fits))
+}
+
+/// The most texts that a run of so many tokens can hold.
+fn at_once(tokens: &[usize], most: usize, batch: usize) -> usize {
+    let mut shortest = tokens.to_vec();
+    shortest.sort_unstable();
+    let mut sum = 0;
+    let fit = shortest.iter().take_while(|&&tokens| {
+        sum += tokens;
+        sum <= batch
+    });
+    fit.count().max(1).min(most.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COST: Cost = Cost {
+        held: 1000,
+        cache_token: 10,
+        cache_sequence: 5,
+        cache_widest: 1,
+        token: 2,
+        logits: 20,
+        choice: 7,
+        lazy: true,
+    };
+
+    fn rows(tokens: &[usize]) -> Rows<'_> {
+        Rows { tokens, starts: &[], most: 8, prefill: 16 }
+    }
+
+    fn name(row: usize) -> String {
+        format!("item '{row}'")
+    }
+
+    #[test]
+    fn as_many_rows_as_fit() {
+        let tokens = [10, 20, 5, 10];
+        let plan = |limit| plan_rows(&COST, &rows(&tokens), Limit(limit), &name);
+        let all = plan(None).unwrap();
+        assert_eq!((all.rows, all.row, all.cache), (4, 205, 450 + 4 * 5));
+        assert_eq!(all.total, 1000 + 470 + (16 + 4) * 2 + 4 * 20 + 7);
+        assert_eq!(plan(Some(all.total)).unwrap().rows, 4);
+        let fewer = plan(Some(all.total - 1)).unwrap();
+        assert_eq!((fewer.rows, fewer.cache), (3, 400 + 3 * 5));
+        let one = plan(Some(1000 + 205 + 17 * 2 + 20 + 7)).unwrap();
+        assert_eq!(one.rows, 1);
+        let error = plan(Some(one.total - 1)).unwrap_err();
+        assert!(error.to_string().contains("item '1' with up to 20 tokens"), "{error}");
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn one_long_row_costs_its_length_once_where_memory_is_taken_as_it_is_written() {
+        let tokens = [10, 10, 10, 1000];
+        let lazy = plan_rows(&COST, &rows(&tokens), Limit(None), &name).unwrap();
+        assert_eq!(lazy.cache, 10 * 1030 + 4 * 5);
+        let eager = plan_rows(&Cost { lazy: false, ..COST }, &rows(&tokens), Limit(None), &name).unwrap();
+        assert_eq!(eager.cache, 4 * (10 * 1000 + 5));
+        let starts = Rows { starts: &[7, 3], ..rows(&tokens) };
+        let with = plan_rows(&COST, &starts, Limit(None), &name).unwrap();
+        assert_eq!(with.cache - lazy.cache, 10 * 10 + 2 * 5);
+    }
+
+    #[test]
+    fn captures_read_as_much_at_once_as_fits() {
+        let tokens = [100, 30, 50];
+        let texts = Texts { tokens: &tokens, most: 8, batch: 160, numbers: 3, logits: false, kept: 3 };
+        let plan = |limit| plan_capture(&COST, &texts, Limit(limit), &name);
+        let all = plan(None).unwrap();
+        assert_eq!((all.step_tokens, all.rows, all.results), (160, 2, 36));
+        assert_eq!(plan(Some(all.total - 1)).unwrap().step_tokens, 159);
+        let least = 1000 + 100 * 12 + 2 * (5 + 24) + 36;
+        assert_eq!(plan(Some(least)).unwrap().step_tokens, 100);
+        let error = plan(Some(least - 1)).unwrap_err().to_string();
+        assert!(error.contains("item '0' with 100 tokens"), "{error}");
+        let kept = Texts { kept: 1000, ..texts };
+        let error = plan_capture(&COST, &kept, Limit(Some(2000)), &name).unwrap_err().to_string();
+        assert!(error.contains("what is kept of 1000 texts"), "{error}");
+    }
+}

@@ -1,0 +1,156 @@
+//! What there is to do, before anything is done or written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use headtemper_engine::{Engine, MemoryPlan, Speed};
+use serde::Serialize;
+
+use crate::{
+    CaptureOptions, Item, Result, RunDir, Shard, StudyError, SweepRun,
+    capture::encode,
+    sweep::{Wanted, Work},
+};
+
+/// What a command would do. Times are upper bounds: a row counts as if it came to its limit of tokens.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryRun {
+    /// `dry-run/v1`.
+    pub schema: String,
+    /// The command.
+    pub command: String,
+    /// Rows that are there already.
+    pub rows_done: usize,
+    /// Rows that are missing.
+    pub rows_new: usize,
+    /// Tokens of the prompts or texts of the missing rows.
+    pub prompt_tokens: usize,
+    /// The most tokens that are generated for them.
+    pub new_tokens: usize,
+    /// The memory they take; null if no row is missing.
+    pub memory: Option<MemoryPlan>,
+    /// How fast the model is on this machine, as measured for a moment; null if no row is missing.
+    pub speed: Option<Speed>,
+    /// The most seconds they take at that speed.
+    pub seconds: f64,
+}
+
+impl DryRun {
+    /// An estimate from what is missing. `rows` and `tokens` count it; the model is run for a moment, at the rows and
+    /// positions of the plan.
+    ///
+    /// # Errors
+    /// If the model cannot be run.
+    pub fn estimate(
+        engine: &Engine,
+        command: &str,
+        (rows_done, rows_new): (usize, usize),
+        (prompt_tokens, new_tokens): (usize, usize),
+        memory: Option<MemoryPlan>,
+    ) -> Result<Self> {
+        let generates = new_tokens > 0;
+        let position = (prompt_tokens + new_tokens / 2).checked_div(rows_new).unwrap_or(0);
+        let speed = match &memory {
+            None => None,
+            Some(memory) => Some(engine.speed(if generates { memory.rows } else { 0 }, position)?),
+        };
+        let seconds = speed.as_ref().map_or(0.0, |speed| speed.seconds(prompt_tokens, new_tokens));
+        let (schema, command) = ("dry-run/v1".into(), command.into());
+        Ok(Self { schema, command, rows_done, rows_new, prompt_tokens, new_tokens, memory, speed, seconds })
+    }
+
+    /// For people to read.
+    pub fn text(&self) -> String {
+        let mut out = format!("rows       {} to do, {} done before\n", self.rows_new, self.rows_done);
+        out += &format!("tokens     {} to read", self.prompt_tokens);
+        if self.new_tokens > 0 {
+            out += &format!(", at most {} to write", self.new_tokens);
+        }
+        out.push('\n');
+        if let Some(memory) = &self.memory {
+            out += &format!("memory     {memory}\n");
+        }
+        if let Some(speed) = &self.speed {
+            out += &format!("speed      {speed}\n");
+        }
+        // Answers may end early; texts that are only read may not.
+        let bound = if self.new_tokens > 0 { "at most about" } else { "about" };
+        out + &format!("time       {bound} {}\n", duration(self.seconds))
+    }
+}
+
+/// A duration for people to read: `40 s`, `12 min`, `3.4 h`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// What a sweep, or its shard, would do in a directory, after all checks that it makes.
+///
+/// # Errors
+/// As [`sweep_run`](crate::sweep_run), before it generates.
+pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryRun> {
+    let (all, parts) = run.rows(engine)?;
+    let wanted = run.part(&all)?;
+    RunDir::check(dir, "sweep", &parts, run.shard)?;
+    let done = keys(&dir.join("rows.jsonl"))?;
+    let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains(&w.key)).collect();
+    let work = Work::of(engine, run.items, run.arms, &missing, run.options)?;
+    engine.check_plans(&work.plans)?;
+    let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
+    let counts = (wanted.len() - missing.len(), missing.len());
+    let tokens = (prompt_tokens, work.most_new_tokens(engine));
+    DryRun::estimate(engine, "sweep", counts, tokens, work.memory)
+}
+
+/// What a capture, or its shard, would do, after all checks that it makes.
+///
+/// # Errors
+/// As [`capture`](crate::capture()), before it reads.
+pub fn dry_capture(
+    engine: &Engine,
+    items: &[Item],
+    options: &CaptureOptions<'_>,
+    shard: Option<Shard>,
+) -> Result<DryRun> {
+    let encoded = encode(engine, items)?;
+    engine.check_plans(&options.plans)?;
+    let memory = options.plan(engine, items, &encoded)?;
+    let encoded = shard.map_or(Ok(&encoded[..]), |shard| shard.part(&encoded, "items"))?;
+    let tokens = encoded.iter().map(|e| e.ids.len()).sum();
+    DryRun::estimate(engine, "capture", (0, encoded.len()), (tokens, 0), Some(memory))
+}
+
+/// The keys of the rows that a log holds; none if there is no log. Lines that are cut off are passed over.
+fn keys(path: &Path) -> Result<BTreeSet<String>> {
+    let text = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        text => text.map_err(StudyError::read(path))?,
+    };
+    let lines = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let row = |line: &[u8]| serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(line).ok();
+    Ok(lines.filter_map(row).filter_map(|row| Some(row.get("key")?.as_str()?.to_string())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_up_to_the_line_that_is_cut_off() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"key\":\"a\",\"n\":1}\n{\"key\":\"b\"}\n{\"key\":\"c\"}").unwrap();
+        assert_eq!(keys(file.path()).unwrap().into_iter().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(keys(Path::new("no/such/log")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn durations_are_written_in_the_unit_that_fits() {
+        assert_eq!([4.2, 99.0, 120.0, 5400.0, 12_240.0].map(duration), ["4 s", "99 s", "2 min", "90 min", "3.4 h"]);
+    }
+}

@@ -1,0 +1,276 @@
+//! Laws of batched generation: any row in any batch, at any place, is the row alone, bit for bit.
+
+use headtemper_engine::{
+    Engine, EngineError, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling, StopRule, StopSet,
+};
+use headtemper_hook::HeadPlan;
+use headtemper_tests::{FAMILIES, golden_dir};
+
+fn engine(family: &str) -> Engine {
+    let model = golden_dir(family).to_string_lossy().into_owned();
+    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
+}
+
+/// A row before the model is known.
+#[derive(Clone, Debug)]
+struct Draft {
+    /// Tokens of its prompt that all drafts begin with.
+    shared: usize,
+    own: Vec<u32>,
+    plan: usize,
+    sampling: usize,
+    seed: u64,
+    noise: u64,
+    most: usize,
+    stop: usize,
+}
+
+/// A batch before the model is known.
+#[derive(Clone, Debug)]
+struct Drafts {
+    /// The drafts in the order of their arrival.
+    rows: Vec<Draft>,
+    /// Heads, as shares of all there are, with their λ.
+    plans: Vec<Vec<(f64, f32)>>,
+    max_rows: usize,
+    prefill: usize,
+    threads: usize,
+}
+
+/// Plans of a batch.
+const PLANS: usize = 3;
+/// Random batches for every family.
+const BATCHES: u64 = 32;
+
+/// Numbers that look like chance and are the same in every run (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    /// A number in `[0, 1)`.
+    fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn draft(&mut self) -> Draft {
+        let own = 1 + self.below(30);
+        Draft {
+            shared: self.below(3).min(1) * self.below(40),
+            own: (0..own).map(|_| self.below(1000) as u32).collect(),
+            plan: self.below(PLANS),
+            sampling: self.below(6),
+            seed: self.next() % 3,
+            noise: self.next() % 4,
+            most: 1 + self.below(14),
+            stop: self.below(3),
+        }
+    }
+
+    fn plan(&mut self) -> Vec<(f64, f32)> {
+        (0..self.below(5)).map(|_| (self.share(), (4.0 * self.share() - 2.0) as f32)).collect()
+    }
+
+    fn drafts(&mut self) -> Drafts {
+        let rows = 3 + self.below(9);
+        Drafts {
+            rows: (0..rows).map(|_| self.draft()).collect(),
+            plans: (0..PLANS).map(|_| self.plan()).collect(),
+            max_rows: 1 + self.below(8),
+            prefill: 1 + self.below(40),
+            threads: 1 + self.below(2),
+        }
+    }
+}
+
+fn sampling(kind: usize, seed: u64) -> Sampling {
+    let hot = Sampling { temperature: 1.0, seed, ..Sampling::default() };
+    match kind {
+        0 => Sampling { seed, ..Sampling::default() },
+        1 => hot,
+        2 => Sampling { temperature: 1.7, top_k: 20, ..hot },
+        3 => Sampling { temperature: 0.7, top_p: 0.9, ..hot },
+        4 => Sampling { min_p: 0.05, repetition_penalty: 1.3, ..hot },
+        _ => Sampling { top_k: 40, top_p: 0.95, presence_penalty: 0.5, ..hot },
+    }
+}
+
+fn request(draft: &Draft, engine: &Engine) -> Request {
+    let vocab = engine.spec().vocab as u32;
+    let start = (0..draft.shared as u32).map(|i| i.wrapping_mul(7919));
+    Request {
+        ids: start.chain(draft.own.iter().copied()).map(|id| id % vocab).collect(),
+        plan: draft.plan,
+        sampling: sampling(draft.sampling, draft.seed),
+        noise: draft.noise,
+        max_new_tokens: draft.most,
+        stop: match draft.stop {
+            0 => StopRule::Model,
+            1 => StopRule::Never,
+            _ => StopRule::Also(StopSet::of((0..vocab).step_by(5))),
+        },
+    }
+}
+
+fn plans(drafts: &Drafts, engine: &Engine) -> Vec<HeadPlan> {
+    let slots = engine.spec().slots();
+    let plan = |heads: &Vec<(f64, f32)>| {
+        let heads: std::collections::BTreeMap<_, _> =
+            heads.iter().map(|&(share, lambda)| (slots[(share * slots.len() as f64) as usize], lambda)).collect();
+        HeadPlan::new(heads).unwrap()
+    };
+    drafts.plans.iter().map(plan).collect()
+}
+
+fn generate(
+    engine: &Engine,
+    requests: &[Request],
+    plans: &[HeadPlan],
+    options: &GenerateOptions<'_>,
+) -> Vec<Generated> {
+    let mut results = vec![None; requests.len()];
+    let fired = engine.generate(requests, plans, options, |event| {
+        if let Event::Done { row, result } = event {
+            assert!(results[row].replace(result.clone()).is_none(), "row {row} was reported twice");
+        }
+        Ok(())
+    });
+    fired.unwrap();
+    results.into_iter().map(|result| result.expect("every row is reported")).collect()
+}
+
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+/// Random batches for every family: prompts that share a start and prompts that do not, plans of several heads, kinds of
+/// sampling, ends and limits, more rows than run at once, prompts in pieces, one thread and two.
+#[test]
+fn a_row_in_any_batch_is_the_row_alone() {
+    for family in FAMILIES {
+        let engine = engine(family);
+        for case in 0..BATCHES {
+            let drafts = Chance(case).drafts();
+            let plans = plans(&drafts, &engine);
+            let requests: Vec<Request> = drafts.rows.iter().map(|draft| request(draft, &engine)).collect();
+            let Drafts { max_rows, prefill: prefill_tokens, threads, .. } = drafts;
+            let options = GenerateOptions { max_rows, prefill_tokens, ..GenerateOptions::default() };
+            let together = on_threads(threads, || generate(&engine, &requests, &plans, &options));
+            for (row, (request, result)) in requests.iter().zip(&together).enumerate() {
+                let alone = Request { plan: 0, ..request.clone() };
+                let plan = std::slice::from_ref(&plans[request.plan]);
+                let alone = on_threads(1, || generate(&engine, &[alone], plan, &GenerateOptions::default()));
+                let of = |result: &Generated| (result.ids.clone(), result.finish_reason, result.sum_logprob.to_bits());
+                assert_eq!(of(&alone[0]), of(result), "{family}: row {row} of batch {case}, {drafts:?}");
+            }
+        }
+    }
+}
+
+/// Twenty rows through every number of slots, sampled, with ends in the middle: the same answers each time.
+#[test]
+fn sampled_answers_do_not_depend_on_the_number_of_rows() {
+    let engine = engine("qwen3_5");
+    let spec = engine.spec();
+    let plans = [HeadPlan::none(), HeadPlan::uniform(&spec.slots()[..3], 0.4).unwrap()];
+    let draft = |i: usize| Draft {
+        shared: if i.is_multiple_of(3) { 0 } else { 17 },
+        own: (0..1 + i as u32 * 3 % 23).map(|t| t * 31 + i as u32).collect(),
+        plan: i % 2,
+        sampling: 1 + i % 5,
+        seed: 5,
+        noise: i as u64 / 2,
+        most: 3 + i * 7 % 20,
+        stop: if i.is_multiple_of(4) { 2 } else { 1 },
+    };
+    let requests: Vec<Request> = (0..20).map(|i| request(&draft(i), &engine)).collect();
+    let with = |max_rows: usize, prefill_tokens: usize| {
+        generate(
+            &engine,
+            &requests,
+            &plans,
+            &GenerateOptions { max_rows, prefill_tokens, ..GenerateOptions::default() },
+        )
+    };
+    let one_by_one = with(1, 512);
+    let stopped = one_by_one.iter().filter(|r| r.finish_reason == headtemper_engine::FinishReason::Stop).count();
+    assert!(stopped > 0 && stopped < 20, "{stopped} of the rows end by a stop token");
+    for (max_rows, prefill) in [(2, 1), (3, 7), (4, 64), (7, 16), (8, 512), (16, 5), (20, 4096)] {
+        assert_eq!(with(max_rows, prefill), one_by_one, "{max_rows} rows, {prefill} prompt tokens a step");
+    }
+}
+
+/// A row that heeds no stop token has exactly as many tokens as it may, and is otherwise the same row up to its stop.
+#[test]
+fn a_row_without_stops_goes_on_where_it_would_have_ended() {
+    let engine = engine("llama");
+    let stops = StopRule::Also(StopSet::of((0..engine.spec().vocab as u32).step_by(3)));
+    let request = |stop: StopRule| Request {
+        ids: vec![9, 8, 7],
+        plan: 0,
+        sampling: sampling(1, 3),
+        noise: 1,
+        max_new_tokens: 40,
+        stop,
+    };
+    let plans = [HeadPlan::none()];
+    let results = generate(&engine, &[request(stops), request(StopRule::Never)], &plans, &GenerateOptions::default());
+    let [ended, whole] = &results[..] else { panic!("two rows") };
+    assert_eq!(whole.ids.len(), 40);
+    assert!(ended.ids.len() < 40 && whole.ids.starts_with(&ended.ids), "{ended:?} {whole:?}");
+    assert!(whole.ids[ended.ids.len()].is_multiple_of(3), "it goes on with the token that ended the other");
+}
+
+/// The memory decides how many rows run at once, and not what they say; what does not fit is refused by name.
+#[test]
+fn memory_decides_how_many_rows_run_at_once() {
+    let engine = engine("llama");
+    let plans = [HeadPlan::none()];
+    let row = |i: u32| Request {
+        ids: (0..40 + i).collect(),
+        plan: 0,
+        sampling: sampling(1, 0),
+        noise: u64::from(i),
+        max_new_tokens: 8,
+        stop: StopRule::Never,
+    };
+    let requests: Vec<Request> = (0..6).map(row).collect();
+    let name = |row: usize| format!("item 'q{row}'");
+    let ample = GenerateOptions { memory: Some(1 << 40), ..GenerateOptions::default() };
+    let plan = engine.plan_generation(&requests, 1, &ample, &name).unwrap();
+    assert_eq!((plan.rows, plan.step_tokens), (6, 512 + 6));
+    // Between two rows and all, whatever this process holds by now.
+    let tight = GenerateOptions { memory: Some(plan.total - plan.cache / 2), ..ample.clone() };
+    let fewer = engine.plan_generation(&requests, 1, &tight, &name).unwrap();
+    assert!(fewer.rows < 6 && fewer.total <= tight.memory.unwrap(), "{fewer:?}");
+    assert_eq!(generate(&engine, &requests, &plans, &tight), generate(&engine, &requests, &plans, &ample));
+    let error =
+        engine.plan_generation(&requests, 1, &GenerateOptions { memory: Some(1 << 20), ..ample }, &name).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Memory { what, .. } if what.starts_with("item 'q5' with up to 53")),
+        "{error}"
+    );
+}
+
+/// A plan that was not given is an error that names the row, and no panic.
+#[test]
+fn a_plan_that_is_not_there_is_refused() {
+    let engine = engine("llama");
+    let ids = vec![1, 2, 3];
+    let (sampling, stop) = (Sampling::default(), StopRule::Model);
+    let request = Request { ids, plan: 2, sampling, noise: 0, max_new_tokens: 4, stop };
+    let plans = [HeadPlan::none(), HeadPlan::none()];
+    let error = engine.generate(&[request], &plans, &GenerateOptions::default(), |_| Ok(())).unwrap_err();
+    assert_eq!(error.to_string(), "row 0 asks for plan 2, but plans 0 to 1 were given");
+}
