@@ -417,6 +417,9 @@ pub(crate) struct Sweep {
     /// Which random head sets
     #[arg(long, default_value_t = 0, requires = "random_sets")]
     pub(crate) random_seed: u64,
+    /// Tokens that are touched: all, prompt, response, or window:4..9 (positions from 0, both included)
+    #[arg(long, value_name = "WHERE", default_value_t = Positions::All)]
+    pub(crate) positions: Positions,
     /// The directory to write
     #[arg(long)]
     pub(crate) out: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef, Positions};
 use headtemper_stats::Random;
 
 use crate::{
@@ -22,6 +22,8 @@ pub struct ArmsWanted<'a> {
     pub random_sets: usize,
     /// Which ones.
     pub random_seed: u64,
+    /// The tokens that every set touches.
+    pub positions: Positions,
 }
 
 /// Random head sets of one size that a sweep may have.
@@ -54,8 +56,8 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     let ones = wanted.lambdas.iter().filter(|&&lambda| lambda == 1.0).count();
     for number in 1..ones {
         let again = if number == 1 { String::new() } else { format!("#{number}") };
-        let plan = HeadPlan::uniform(slots, 1.0)?;
-        let (variant, set) = (format!("all@1{again}"), "all".into());
+        let plan = HeadPlan::uniform(slots, 1.0)?.at(wanted.positions);
+        let (variant, set) = (format!("all@1{again}{}", suffix(wanted.positions)), "all".into());
         arms.push(Arm { variant, set, lambda: 1.0, role: Role::Control, plan });
     }
     let lambdas: Vec<f32> = wanted.lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
@@ -66,11 +68,16 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     let swept = names.iter().zip(wanted.sets).map(|(name, heads)| (Role::Tempered, name, heads));
     for (role, name, heads) in swept.chain(random.iter().map(|(name, heads)| (Role::Random, name, heads))) {
         for &lambda in &lambdas {
-            let (variant, set) = (format!("{name}@{lambda}"), name.clone());
-            arms.push(Arm { variant, set, lambda, role, plan: HeadPlan::uniform(heads, lambda)? });
+            let (variant, set) = (format!("{name}@{lambda}{}", suffix(wanted.positions)), name.clone());
+            arms.push(Arm { variant, set, lambda, role, plan: HeadPlan::uniform(heads, lambda)?.at(wanted.positions) });
         }
     }
     Ok(arms)
+}
+
+/// What stands behind the name of an arm that does not touch every token.
+fn suffix(positions: Positions) -> String {
+    if positions == Positions::All { String::new() } else { format!(" at {positions}") }
 }
 
 fn refused(what: &str, found: &str, allowed: &str) -> StudyError {
@@ -186,11 +193,26 @@ mod tests {
     }
 
     fn made(sets: &[Vec<HeadRef>], lambdas: &[f32], random_sets: usize) -> Result<Vec<Arm>> {
-        arms(&ArmsWanted { sets, lambdas, random_sets, random_seed: 7 }, &slots())
+        arms(&ArmsWanted { sets, lambdas, random_sets, random_seed: 7, positions: Positions::All }, &slots())
     }
 
     fn names(arms: &[Arm]) -> Vec<&str> {
         arms.iter().map(|arm| arm.variant.as_str()).collect()
+    }
+
+    #[test]
+    fn positions_limit_every_arm_but_the_reference() {
+        let sets = [vec![HeadRef::query(0, 1)]];
+        let positions = Positions::Response;
+        let wanted =
+            ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.5], random_sets: 1, positions, ..Default::default() };
+        let arms = arms(&wanted, &slots()).unwrap();
+        let limited = |arm: &Arm| arm.plan.positions() == positions && arm.variant.ends_with(" at response");
+        assert_eq!(arms.iter().map(limited).collect::<Vec<_>>(), [false, true, true, true]);
+        for arm in &arms {
+            let text = serde_json::to_string(arm).unwrap();
+            assert_eq!(serde_json::from_str::<Arm>(&text).unwrap(), *arm);
+        }
     }
 
     #[test]
@@ -223,7 +245,8 @@ mod tests {
         let more = made(&sets, &[1.0, 0.5], 5).unwrap();
         let kept = |arm: &&&Arm| more.iter().any(|other| other == **arm);
         assert_eq!(random.iter().filter(kept).count(), 6, "more random sets leave the first as they are");
-        let other = ArmsWanted { sets: &sets, lambdas: &[0.5], random_sets: 3, random_seed: 8 };
+        let other =
+            ArmsWanted { sets: &sets, lambdas: &[0.5], random_sets: 3, random_seed: 8, ..ArmsWanted::default() };
         assert_ne!(arms(&other, &slots()).unwrap()[3..], all[3..]);
     }
 

@@ -267,7 +267,7 @@ mod tests {
     fn made(random_sets: usize) -> Vec<Arm> {
         let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
         let sets = [vec![HeadRef::query(0, 0)], vec![HeadRef::query(0, 1)]];
-        let wanted = ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.5], random_sets, random_seed: 0 };
+        let wanted = ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.5], random_sets, ..ArmsWanted::default() };
         arms(&wanted, &slots).unwrap()
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use headtemper_engine::{Sampling, parse_bytes};
+use headtemper_hook::Positions;
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, StudyError};
@@ -160,6 +161,13 @@ pub struct SweepConfig {
     /// Which ones.
     #[serde(default)]
     pub random_seed: u64,
+    /// The tokens that are touched: `all`, `prompt`, `response`, or `window:4..9` (positions from 0, both included).
+    #[serde(default = "all")]
+    pub positions: String,
+}
+
+fn all() -> String {
+    Positions::All.to_string()
 }
 
 impl Experiment {
@@ -210,6 +218,9 @@ impl Experiment {
             return Some(format!("[generate] {why}"));
         }
         if let Some(sweep) = &self.sweep {
+            if let Err(e) = sweep.positions.parse::<Positions>() {
+                return Some(format!("[sweep] {e}"));
+            }
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }

@@ -376,7 +376,8 @@ fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Resu
     let sets: Vec<Vec<HeadRef>> =
         if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
     let (random_sets, random_seed) = (config.random_sets, config.random_seed);
-    arms(&ArmsWanted { sets: &sets, lambdas: &config.lambdas, random_sets, random_seed }, slots)
+    let positions = config.positions.parse()?;
+    arms(&ArmsWanted { sets: &sets, lambdas: &config.lambdas, random_sets, random_seed, positions }, slots)
 }
 
 fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {

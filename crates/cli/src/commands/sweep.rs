@@ -24,7 +24,8 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         }
     }
     let (random_sets, random_seed) = (args.random_sets, args.random_seed);
-    let wanted = ArmsWanted { sets: &sets, lambdas: &args.lambda, random_sets, random_seed };
+    let positions = args.positions;
+    let wanted = ArmsWanted { sets: &sets, lambdas: &args.lambda, random_sets, random_seed, positions };
     let arms = arms(&wanted, &engine.spec().slots())?;
     let options = SweepOptions {
         max_new_tokens: args.max_new_tokens,
