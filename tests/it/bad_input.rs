@@ -172,7 +172,7 @@ fn sweeps_over_what_is_not_there() {
         ("--heads top:five@ranking.json --lambda 0.5", &["top:five@ranking.json", "top:5@attribution.json"]),
         ("--heads top:5 --lambda 0.5", &["top:5@attribution.json"]),
         ("--heads L0H0 --lambda 1,0.5,0.5", &["0.5 twice", "1 twice is the control"]),
-        ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["L1H1+L0H0 again", "each set once"]),
+        ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["L0H0+L1H1 again", "each set once"]),
         ("--heads L0H0 --lambda 0.5 --random-sets 24", &["random head sets is 24", "at most 23"]),
         ("--heads all --each --lambda 0.5 --random-sets 1", &["random head sets is 1", "at most 0"]),
         ("--heads L0H0 --lambda 1,1 --random-sets 2", &["random head sets is 2", "every lambda is 1"]),

@@ -629,7 +629,7 @@ fn sweep_says_what_it_found() {
 
     let each = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0 --max-new-tokens 8 --out each";
     let out = lab.done(each);
-    assert!(out.contains("24 head sets") && out.contains("answers that differ"), "{out}");
+    assert!(out.contains("24 head sets; 6 items") && out.contains("in any of 24 arms"), "{out}");
     assert_eq!(lab.read("each/rows.jsonl").lines().count(), (1 + 1 + 24) * 6, "one reference for all heads");
     assert!(lab.read("each/report.html").contains("Heat map of Length by head"));
 }

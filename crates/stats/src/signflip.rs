@@ -225,7 +225,7 @@ mod tests {
             let off = ((high - low) / 2.0 / half - 1.0).abs();
             println!("{n} values: off by {off:e} of {TOLERANCE:e}");
             assert!(off < TOLERANCE, "{n} values: off by {off:e}");
-            assert!(((high + low) / 2.0 - mean(&values)).abs() < 1e-12);
+            assert!((f64::midpoint(high, low) - mean(&values)).abs() < 1e-12);
         }
         assert!(mean_t_interval(&[1.0], 0.95).0.is_nan());
         assert_eq!(mean_t_interval(&[2.0, 2.0, 2.0], 0.95), (2.0, 2.0));

@@ -32,7 +32,7 @@ fn with_interval(which: Compared, d: &Difference) -> String {
         format!("{} [{}, {}]", number(d.mean), number(d.low), number(d.high))
     } else {
         // No interval: either nothing differs, or everything by the same.
-        let why = if d.differing == 0 { "no answer differs" } else { "no interval" };
+        let why = if d.differing == 0 { "none differs" } else { "no interval" };
         format!("{} ({why})", number(d.mean))
     }
 }
@@ -163,7 +163,7 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     let ranked = ranked(outcomes, which);
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
     if differing.is_empty() {
-        return format!("\n{}: no answer differs in any of {} arms\n", title(which), ranked.len());
+        return format!("\n{}: the same, item by item, in all {} arms\n", title(which), ranked.len());
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
     out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |\n", title(which));

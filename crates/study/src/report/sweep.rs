@@ -107,7 +107,7 @@ fn finding(outcomes: &Outcomes, which: Compared) -> String {
         return format!("<b>{title}</b>: no arm can be compared.");
     };
     if all.iter().all(|(.., d)| d.differing == 0) {
-        return format!("<b>{title}</b>: no answer differs in any arm.");
+        return format!("<b>{title}</b>: the same, item by item, in every arm.");
     }
     let at = format!("{} {unit}, {}", signed(in_units(which, d.mean), 1), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
@@ -375,6 +375,18 @@ mod tests {
     fn many_sets_are_ranked() {
         let out = drawn(&fixture::single_heads(&[4, 0, 30]));
         assert!(out.contains("34 head sets") && out.contains("All 33 arms"));
+    }
+
+    #[test]
+    fn a_terminal_shows_the_same_in_lines_that_fit() {
+        let ranked = crate::sweep_markdown(&fixture::single_heads(&[4, 0, 30]));
+        assert_eq!(ranked.lines().filter(|line| line.contains("20 of 139")).count(), 10, "{ranked}");
+        assert!(ranked.contains("the largest of 33 differences") && !ranked.contains("| L0H1 "), "{ranked}");
+        let set = crate::sweep_markdown(&fixture::sweep());
+        assert!(set.contains("-12.0 [-15.0, -9.0] | 0.010 |") && set.contains("| 0, random"), "{set}");
+        for line in ranked.lines().chain(set.lines()).filter(|line| !line.starts_with("warning")) {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
     }
 
     #[test]
