@@ -28,7 +28,7 @@ pub use fdr::benjamini_hochberg;
 pub use paired::{CONFIDENCE, Interval, paired_shares, paired_t};
 pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};
 pub use random::Random;
-pub use signflip::{SignFlipTest, SignFlips, mean_t_interval, sign_flip_test};
+pub use signflip::{SignFlipTest, SignFlips, sign_flip_test};
 pub use summary::{mean, quantile, sd, variance};
 pub use table::{Columns, cohen_d_columns};
 pub use vector::{cosine, dot, norm};

@@ -1,6 +1,4 @@
-//! Is a mean different from zero? Sign flips of differences, and the t interval of a mean.
-
-use statrs::distribution::{ContinuousCDF, StudentsT};
+//! Is a mean different from zero? Sign flips of differences.
 
 use crate::{
     permute::{Tail, max_abs, p_value},
@@ -124,22 +122,6 @@ fn signed_sums(values: &[f64], columns: usize, negated: &[bool]) -> Vec<f64> {
     sums
 }
 
-/// Student's t interval of a mean: `mean ± t(n - 1) sd / √n` at a level such as 0.95 (Student 1908;
-/// `scipy.stats.t.interval`). Both ends are NaN for fewer than two values; a sample without spread is its own interval.
-pub fn mean_t_interval(values: &[f64], level: f64) -> (f64, f64) {
-    let n = values.len();
-    if n < 2 {
-        return (f64::NAN, f64::NAN);
-    }
-    let (mean, error) = (mean(values), sd(values) / (n as f64).sqrt());
-    if !error.is_finite() || error == 0.0 {
-        return (mean + error, mean + error);
-    }
-    let student = StudentsT::new(0.0, 1.0, (n - 1) as f64).expect("there is at least one degree of freedom");
-    let half = student.inverse_cdf(0.5 + level / 2.0) * error;
-    (mean - half, mean + half)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,28 +189,5 @@ mod tests {
             test.p_max.into_iter().fold(1.0, f64::min)
         };
         assert_uniform((0..400).map(smallest).collect());
-    }
-
-    #[test]
-    fn intervals_are_scipys() {
-        // scipy.stats.t.ppf(0.975, [1, 2, 9, 99])
-        let quantiles = [
-            (2, 12.706_204_736_174_694),
-            (3, 4.302_652_729_749_464),
-            (10, 2.262_157_162_798_204),
-            (100, 1.984_216_951_586_430_5),
-        ];
-        for (n, quantile) in quantiles {
-            let values: Vec<f64> = (0..n).map(f64::from).collect();
-            let (low, high) = mean_t_interval(&values, 0.95);
-            let half = quantile * sd(&values) / f64::from(n).sqrt();
-            let off = ((high - low) / 2.0 / half - 1.0).abs();
-            println!("{n} values: off by {off:e} of {TOLERANCE:e}");
-            assert!(off < TOLERANCE, "{n} values: off by {off:e}");
-            assert!((f64::midpoint(high, low) - mean(&values)).abs() < 1e-12);
-        }
-        assert!(mean_t_interval(&[1.0], 0.95).0.is_nan());
-        assert_eq!(mean_t_interval(&[2.0, 2.0, 2.0], 0.95), (2.0, 2.0));
-        assert!(mean_t_interval(&[2.0, f64::NAN], 0.95).1.is_nan());
     }
 }

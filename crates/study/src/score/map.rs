@@ -2,7 +2,7 @@
 
 use headtemper_hook::{HeadKind, HeadRef};
 use headtemper_stats::{
-    Columns, Shuffles, SignFlips, Tail, cohen_d, max_abs, max_p_values, mean, mean_t_interval, p_value, quantile,
+    Columns, Interval, Shuffles, SignFlips, Tail, cohen_d, max_abs, max_p_values, mean, p_value, paired_t, quantile,
     sign_flip_test,
 };
 use serde::Serialize;
@@ -154,8 +154,6 @@ pub const CALLED: f64 = 0.05;
 const LENGTH_D: f64 = 0.5;
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
-/// Confidence of the intervals.
-const LEVEL: f64 = 0.95;
 
 /// How the nulls are made.
 #[derive(Clone, Copy)]
@@ -181,7 +179,7 @@ pub(crate) fn map(
     let items: Vec<usize> = (0..n).collect();
     let test = sign_flip_test(&rows(&columns, &items), columns.len(), &flips);
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| {
-        let (low, high) = mean_t_interval(&columns[cell], LEVEL);
+        let Interval { low, high, .. } = paired_t(&columns[cell]);
         CellEffect {
             layer: at.layer,
             kind: kind_name(at.kind).into(),
