@@ -127,9 +127,6 @@ mod tests {
     use super::*;
     use crate::laws::{assert_uniform, normal_table};
 
-    /// Beside scipy's quantiles; measured: 3e-13 of the half width.
-    const TOLERANCE: f64 = 1e-9;
-
     #[test]
     fn few_items_are_enumerated() {
         let flips = SignFlips::new(4, 100, 0);
