@@ -3,7 +3,6 @@
 use crate::{
     permute::{Tail, max_abs, p_value},
     random::Random,
-    summary::{mean, sd},
 };
 
 /// Sign changes of `items` differences, each kept or negated with equal chance: the null under which a difference is as
