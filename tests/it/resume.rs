@@ -111,7 +111,7 @@ impl<'a> Victim<'a> {
             let after = self.written();
             assert!(after.starts_with(&before), "a finished row was lost");
             if alive && status.code().is_none() {
-                let rows = |text: &[u8]| text.iter().filter(|&&byte| byte == b'\n').count();
+                let rows = |text: &[u8]| text.split_inclusive(|&byte| byte == b'\n').count();
                 match rows(&after) {
                     n if n == self.rows.len() => hits.after_all_rows += 1,
                     n if n == rows(&before) => hits.before_a_row += 1,
@@ -162,8 +162,7 @@ fn a_sweep_that_is_killed_200_times_ends_as_if_it_never_was() {
 #[test]
 fn a_run_that_is_killed_30_times_ends_as_if_it_never_was() {
     let lab = Lab::new();
-    let item =
-        |i: usize| json!({"id": i, "prompt": format!("Is {i} even?"), "label": if i % 2 == 0 { "a" } else { "b" }});
+    let item = |i: usize| json!({"id": i, "prompt": format!("Is {i} even?"), "label": if i.is_multiple_of(2) { "a" } else { "b" }});
     lab.write_lines("q.jsonl", (0..20).map(item));
     let model = headtemper_tests::golden_dir("llama");
     lab.write(
@@ -261,7 +260,7 @@ fn a_disk_that_fills_up_again_and_again() {
     // Files may not grow beyond so many KiB.
     for limit in start.. {
         let before = lab.read("out/rows.jsonl");
-        let whole = &before[..before.rfind('\n').unwrap() + 1];
+        let whole = &before[..=before.rfind('\n').unwrap()];
         let program = lab.command(&line);
         let mut shell = Command::new("bash");
         let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
