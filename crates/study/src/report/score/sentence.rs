@@ -4,6 +4,7 @@ use crate::{
     report::{
         sweep::lambda as written,
         text::{count, fixed, put, signed},
+        verdict::LENGTH_D,
     },
     score::{CALLED, CellEffect, Contrast, ScoreMap},
 };
@@ -47,9 +48,9 @@ pub(super) fn finding(map: &ScoreMap) -> String {
         let (lambda, n) = (written(f64::from(lambda)), here.len());
         put!(text, "{space}At λ\u{a0}=\u{a0}{lambda}, {n} of {scored} heads {verb} the responses' log-probability");
         if n > 0 {
-            let named = here.iter().take(NAMED).map(|cell| format!("{} ({})", cell.at(), signed(cell.delta, 4)));
-            let beyond = if n > NAMED { ", …" } else { "" };
-            put!(text, ": {} nats a token{beyond}", named.collect::<Vec<_>>().join(", "));
+            let named = here.iter().take(NAMED).map(|cell| format!("{} by {}", cell.at(), signed(cell.delta, 4)));
+            let most = if n > NAMED { ", most of all" } else { ":" };
+            put!(text, "{most} {} nats a token", named.collect::<Vec<_>>().join(", "));
         }
         text.push('.');
     }
@@ -96,9 +97,14 @@ pub(super) fn contrast(contrast: &Contrast) -> String {
         );
     }
     let heads = if out == 1 { "head tells" } else { "heads, counted at each λ, tell" };
-    format!(
+    let mut text = format!(
         "{out} {heads} {a} from {b}, most of all {at} (d\u{a0}{d}); shuffled labels give |d| up to {level} (95\u{a0}%)."
-    )
+    );
+    if contrast.tokens_d.abs() > LENGTH_D {
+        let length = signed(contrast.tokens_d, 2);
+        put!(text, " The cohorts also differ in response length (d\u{a0}{length}), which alone can do this.");
+    }
+    text
 }
 
 /// The rule of the contrast.
