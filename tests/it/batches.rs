@@ -232,11 +232,10 @@ fn a_row_without_stops_goes_on_where_it_would_have_ended() {
     assert!(whole.ids[ended.ids.len()].is_multiple_of(3), "it goes on with the token that ended the other");
 }
 
-/// The memory decides how many rows run at once, and not what they say; what does not fit is refused by name.
+/// What does not fit the memory is refused by name. (How many rows fit is tested where the process is alone.)
 #[test]
-fn memory_decides_how_many_rows_run_at_once() {
+fn a_row_longer_than_the_memory_is_refused() {
     let engine = engine("llama");
-    let plans = [HeadPlan::none()];
     let row = |i: u32| Request {
         ids: (0..40 + i).collect(),
         plan: 0,
@@ -247,16 +246,13 @@ fn memory_decides_how_many_rows_run_at_once() {
     };
     let requests: Vec<Request> = (0..6).map(row).collect();
     let name = |row: usize| format!("item 'q{row}'");
-    let ample = GenerateOptions { memory: Some(1 << 40), ..GenerateOptions::default() };
-    let plan = engine.plan_generation(&requests, 1, &ample, &name).unwrap();
-    assert_eq!((plan.rows, plan.step_tokens), (6, 512 + 6));
-    // Between two rows and all, whatever this process holds by now.
-    let tight = GenerateOptions { memory: Some(plan.total - plan.cache / 2), ..ample.clone() };
-    let fewer = engine.plan_generation(&requests, 1, &tight, &name).unwrap();
-    assert!(fewer.rows < 6 && fewer.total <= tight.memory.unwrap(), "{fewer:?}");
-    assert_eq!(generate(&engine, &requests, &plans, &tight), generate(&engine, &requests, &plans, &ample));
-    let error =
-        engine.plan_generation(&requests, 1, &GenerateOptions { memory: Some(1 << 20), ..ample }, &name).unwrap_err();
+    let plan = |memory: u64| {
+        let options = GenerateOptions { memory: Some(memory), ..GenerateOptions::default() };
+        engine.plan_generation(&requests, 1, &options, &name)
+    };
+    let ample = plan(1 << 40).unwrap();
+    assert_eq!((ample.rows, ample.step_tokens), (6, (40..46).sum::<usize>() + 6));
+    let error = plan(1 << 20).unwrap_err();
     assert!(
         matches!(&error, EngineError::Memory { what, .. } if what.starts_with("item 'q5' with up to 53")),
         "{error}"

@@ -71,7 +71,7 @@ fn an_item_longer_than_the_memory_is_refused_by_name() {
     let item =
         ["item 'long' with", "of memory, ", " of it for the model, but may take 1.0 MiB", "hint: allow more with"];
     for line in [
-        "generate --model llama --items q.jsonl --memory 1MiB",
+        "generate --model llama --items q.jsonl --max-new-tokens 20 --memory 1MiB",
         &format!("{SWEEP} --lambda 0.5 --memory 1MiB"),
         &format!("{SWEEP} --lambda 0.5 --memory 1MiB --dry-run"),
         "capture --model qwen3_5 --items q.jsonl --out c.npz --memory 1MiB",
@@ -95,15 +95,42 @@ fn the_plan_bounds_what_is_held() {
         ] {
             let output = run(&dir, &line);
             let said = said(&output);
-            let amount = |before: &str, after: &str| {
-                let amount = said.split(before).nth(1).and_then(|rest| rest.split(after).next());
-                parse_bytes(amount.unwrap_or_else(|| panic!("{line}\n{said}"))).unwrap()
-            };
-            let (planned, held) = (amount("in all ", " of "), amount("\nmemory     ", " at the peak"));
+            let planned = said.split("in all ").nth(1).and_then(|rest| rest.split(" of ").next());
+            let peak = |line: &str| line.strip_suffix(" at the peak")?.strip_prefix("memory     ").map(String::from);
+            let held = said.lines().find_map(peak);
+            let bytes = |amount: Option<&str>| parse_bytes(amount.unwrap_or_else(|| panic!("{line}\n{said}"))).unwrap();
+            let (planned, held) = (bytes(planned), bytes(held.as_deref()));
             println!("{family}: {held} of {planned} bytes planned");
             assert!(held <= planned && 2 * held >= planned, "{line}: {held} of {planned}");
         }
     }
+}
+
+/// Less memory makes fewer rows run at once, and the same answers.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_decides_how_many_rows_run_at_once() {
+    let dir = lab();
+    let ids = |i: usize| (0..150 + i).map(|t| 8 + (t * i) % 40).collect::<Vec<_>>();
+    let items = (0..60).map(|i| json!({"id": i, "input_ids": ids(i)}).to_string() + "\n");
+    fs::write(dir.path().join("q.jsonl"), items.collect::<String>()).unwrap();
+    let sweep = "sweep --model llama --items q.jsonl --heads L0H1 --lambda 0.5 --max-new-tokens 8 --max-rows 60";
+    let dry = |rest: &str| -> Value {
+        serde_json::from_str(&done(&dir, &format!("{sweep} --out out --dry-run --json {rest}"))).unwrap()
+    };
+    let ample = dry("");
+    let number = |name: &str| ample["memory"][name].as_u64().unwrap();
+    let tight = format!("--memory {}B", number("total") - number("cache") / 2);
+    let rows = dry(&tight)["memory"]["rows"].as_u64().unwrap();
+    assert!(number("rows") == 60 && rows > 1 && rows < 60, "{rows} rows");
+    assert_eq!(done(&dir, &format!("{sweep} --out a --json")), done(&dir, &format!("{sweep} --out b --json {tight}")));
+    let rows = |out: &str| {
+        let text = fs::read_to_string(dir.path().join(out).join("rows.jsonl")).unwrap();
+        let mut rows: Vec<String> = text.lines().map(String::from).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows("a"), rows("b"));
 }
 
 /// A dry run counts what is missing, estimates, and writes nothing; it makes the checks that the run makes.

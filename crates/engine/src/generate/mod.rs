@@ -162,9 +162,11 @@ impl Engine {
         requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans))?;
         let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
         let (cost, limit) = (self.cost()?, Limit::of(options.memory, self.model.device().is_cpu()));
+        // No step reads more than all prompts together.
+        let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
         let plan = |starts: &SharedStarts| {
             let starts = starts.lengths();
-            let (most, prefill) = (options.max_rows, options.prefill_tokens.max(1));
+            let (most, prefill) = (options.max_rows, options.prefill_tokens.clamp(1, prompts.max(1)));
             plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill }, limit, name)
         };
         let starts = SharedStarts::find(requests, plans);

@@ -198,7 +198,8 @@ pub(crate) fn plan_capture(
         let (needs, limit) = (least.total, limit.0.unwrap_or(0));
         return Err(EngineError::Memory { what, needs, limit, held: least.held });
     }
-    let (mut fits, mut beyond) = (longest, texts.batch.max(longest) + 1);
+    let most = texts.batch.min(texts.tokens.iter().sum()).max(longest);
+    let (mut fits, mut beyond) = (longest, most + 1);
     while beyond - fits > 1 {
         let tokens = usize::midpoint(fits, beyond);
         if plan(tokens).fits() { fits = tokens } else { beyond = tokens }
