@@ -186,7 +186,7 @@ fn sampled_answers_do_not_depend_on_the_number_of_rows() {
     let plans = [HeadPlan::none(), HeadPlan::uniform(&spec.slots()[..3], 0.4).unwrap()];
     let draft = |i: usize| Draft {
         shared: if i.is_multiple_of(3) { 0 } else { 17 },
-        own: (0..1 + i as u32 * 3 % 23).map(|t| t * 31 + i as u32).collect(),
+        own: (0..=i as u32 * 3 % 23).map(|t| t * 31 + i as u32).collect(),
         plan: i % 2,
         sampling: 1 + i % 5,
         seed: 5,

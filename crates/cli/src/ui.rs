@@ -49,7 +49,7 @@ const REFRESH: Duration = Duration::from_millis(250);
 /// Over how long the speed of the moment is taken.
 const WINDOW: Duration = Duration::from_secs(10);
 /// A plain line is due after this, however little was done.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Progress on stderr.
 #[derive(Default)]
@@ -129,12 +129,11 @@ impl Bars {
         }
         self.clock = Some((begun, now));
         let (pace, gone) = (self.pace(now), duration((now - begun).as_secs_f64()));
-        match &self.bar {
-            Some(bar) => bar.set_message(if pace.is_empty() { String::new() } else { format!(", {pace}") }),
-            None => {
-                let pace = if pace.is_empty() { pace } else { format!(", {pace}") };
-                say(&format!("{:<10} {}/{}  {gone} gone{pace}", self.stage, self.done, self.total));
-            }
+        let pace = if pace.is_empty() { pace } else { format!(", {pace}") };
+        if let Some(bar) = &self.bar {
+            bar.set_message(pace);
+        } else {
+            say(&format!("{:<10} {}/{}  {gone} gone{pace}", self.stage, self.done, self.total));
         }
     }
 }
