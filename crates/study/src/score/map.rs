@@ -143,6 +143,14 @@ impl CellContrast {
     }
 }
 
+impl Contrast {
+    /// Whether the cohorts' responses differ in length by more than half a standard deviation, or have no spread and
+    /// differ at all: d is 0 there, since it has no unit.
+    pub fn lengths_differ(&self) -> bool {
+        self.tokens_d.abs() > LENGTH_D || (self.tokens_d == 0.0 && self.tokens_a != self.tokens_b)
+    }
+}
+
 fn head_of(layer: usize, kind: &str, head: usize) -> HeadRef {
     let kind = if kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
     HeadRef { layer, head, kind }
@@ -291,7 +299,7 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
         }
     }
-    if contrast.tokens_d.abs() > LENGTH_D {
+    if contrast.lengths_differ() {
         warnings.push(format!(
             "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens, d = {:.2}): Δ a token depends on \
              how far into a response it is taken",

@@ -4,7 +4,6 @@ use crate::{
     report::{
         sweep::lambda as written,
         text::{count, fixed, put, signed},
-        verdict::LENGTH_D,
     },
     score::{CALLED, CellEffect, Contrast, ScoreMap},
 };
@@ -100,9 +99,9 @@ pub(super) fn contrast(contrast: &Contrast) -> String {
     let mut text = format!(
         "{out} {heads} {a} from {b}, most of all {at} (d\u{a0}{d}); shuffled labels give |d| up to {level} (95\u{a0}%)."
     );
-    if contrast.tokens_d.abs() > LENGTH_D {
-        let length = signed(contrast.tokens_d, 2);
-        put!(text, " The cohorts also differ in response length (d\u{a0}{length}), which alone can do this.");
+    if contrast.lengths_differ() {
+        let (x, y) = (fixed(contrast.tokens_a, 1), fixed(contrast.tokens_b, 1));
+        put!(text, " The cohorts also differ in response length ({x} and {y} tokens), which alone can do this.");
     }
     text
 }
