@@ -297,7 +297,7 @@ fn the_files_hold_the_same_numbers() {
     for (h, head) in ["L0H1", "L2H5"].into_iter().enumerate() {
         for (l, lambda) in [1.0, 0.0].into_iter().enumerate() {
             let mut mean = 0.0;
-            for item in 0..8 {
+            for (item, &base) in base.iter().enumerate() {
                 let place = (h * 2 + l) * 8 + item;
                 let named = |row: &&Value| row["head"] == head && row["id"] == format!("q{item}");
                 let row = rows.iter().find(|row| named(row) && number(&row["lambda"]) == lambda).unwrap();
@@ -308,7 +308,7 @@ fn the_files_hold_the_same_numbers() {
                 assert_eq!(kl[place], number(&row["kl"]) as f32);
                 assert_eq!(kl_per_token[place], (number(&row["kl"]) / tokens) as f32);
                 assert_eq!(agreement[place], (number(&row["agree"]) / tokens) as f32);
-                assert_eq!(base[item], number(&row["base_logprob"]) as f32);
+                assert_eq!(base, number(&row["base_logprob"]) as f32);
                 assert_eq!(csv[place][..1], [head]);
                 assert_eq!(csv[place][8].parse::<f64>().unwrap(), expected);
                 assert_eq!(expected == 0.0, lambda == 1.0, "{row}");
