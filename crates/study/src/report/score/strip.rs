@@ -46,7 +46,9 @@ pub(super) fn draw(scores: &Scores, map: &ScoreMap, lambda: f32) -> String {
             let (from, to) = (axis.at(cell.low), axis.at(cell.high));
             put!(out, r#"<path class="line one" d="M{from:.1} {y:.1}H{to:.1}"/>"#);
         }
-        put!(out, r#"<path class="line one" d="M{:.1} {:.1}v12"/>"#, axis.at(cell.delta), y - 6.0);
+        if cell.delta.is_finite() {
+            put!(out, r#"<path class="line one" d="M{:.1} {:.1}v12"/>"#, axis.at(cell.delta), y - 6.0);
+        }
     }
     out.push_str("</svg>");
     put!(out, "<figcaption>{}</figcaption></figure>", caption(map, scores.ids.len()));
