@@ -748,7 +748,7 @@ fn run_does_a_whole_experiment() {
     let mut there: Vec<String> =
         fs::read_dir(lab.path("out")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     there.sort();
-    let mut expected = RUN_FILES;
+    let mut expected: Vec<&str> = RUN_FILES.into_iter().chain([".lock"]).collect();
     expected.sort_unstable();
     assert_eq!(there, expected, "all files and no other");
 

@@ -188,7 +188,8 @@ pub fn sweep(
 /// The rows of each arm, `[arm][seed * items + item]`, from a log that has them all.
 pub(crate) fn by_arm(log: &RowLog, keys: &[impl AsRef<str>], arms: usize) -> Vec<Vec<Row>> {
     let row = |key: &dyn AsRef<str>| log.get(key.as_ref()).expect("every wanted row is there").clone();
-    keys.chunks((keys.len() / arms).max(1)).map(|keys| keys.iter().map(|key| row(key)).collect()).collect()
+    let rows = keys.len() / arms; // none, if there are no items
+    (0..arms).map(|arm| keys[arm * rows..][..rows].iter().map(|key| row(key)).collect()).collect()
 }
 
 /// Generates those of the wanted rows that the log lacks. Returns how many tokens each planned head was applied to.
