@@ -59,8 +59,15 @@ fn branched_scores_are_those_of_a_pass_for_every_cell() {
         let heads = engine.spec().slots();
         for (shared, batch_tokens) in [(0, 60), (10, 200), (11, 10_000)] {
             let items = texts(&engine, shared);
-            let request =
-                ScoreRequest { heads: &heads, lambdas: &lambdas, wanted: &|_| true, batch_tokens, stop: None };
+            let request = ScoreRequest {
+                heads: &heads,
+                lambdas: &lambdas,
+                wanted: &|_| true,
+                batch_tokens,
+                memory: None,
+                kept: 0,
+                stop: None,
+            };
             let (plain_bases, plain) = scored(&engine, &items, &request, true);
             let (bases, cells) = scored(&engine, &items, &request, false);
             assert_eq!(cells.len(), heads.len() * lambdas.len() * items.len());
@@ -94,8 +101,15 @@ fn some_cells_alone_are_those_of_the_whole_map() {
         let engine = open(name);
         let items = texts(&engine, 11);
         let heads: Vec<HeadRef> = engine.spec().slots().into_iter().rev().step_by(2).collect();
-        let request =
-            |wanted| ScoreRequest { heads: &heads, lambdas: &[0.5, 0.0], wanted, batch_tokens: 150, stop: None };
+        let request = |wanted| ScoreRequest {
+            heads: &heads,
+            lambdas: &[0.5, 0.0],
+            wanted,
+            batch_tokens: 150,
+            memory: None,
+            kept: 0,
+            stop: None,
+        };
         let (_, all) = scored(&engine, &items, &request(&|_| true), false);
         let some = |cell: Cell| (cell.item * 5 + cell.head * 3 + cell.lambda) % 4 == 1;
         let (_, part) = scored(&engine, &items, &request(&some), false);

@@ -22,6 +22,7 @@ mod memory;
 mod real;
 mod resume;
 mod score;
+mod score_shards;
 mod shapes;
 mod shards;
 mod sites;

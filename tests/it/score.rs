@@ -75,7 +75,7 @@ fn score(engine: &Engine, items: &[Encoded], request: &ScoreRequest<'_>) -> Scor
 }
 
 fn all<'a>(heads: &'a [HeadRef], lambdas: &'a [f32], batch_tokens: usize) -> ScoreRequest<'a> {
-    ScoreRequest { heads, lambdas, wanted: &|_| true, batch_tokens, stop: None }
+    ScoreRequest { heads, lambdas, wanted: &|_| true, batch_tokens, memory: None, kept: 0, stop: None }
 }
 
 /// λ = 1 changes exactly nothing, λ = 0 something, and a cell is the same bits in any batch.

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Sweep(Sweep),
     /// The causal map: what tempering each head does to the probability of recorded responses, with a report
     Score(Score),
-    /// Join the shards of a sweep or a capture
+    /// Join the shards of a sweep, a causal map or a capture
     Merge(Merge),
     /// All of an experiment from one TOML file; goes on where it stopped
     Run(Run),
@@ -193,9 +193,26 @@ pub(crate) struct BatchArgs {
     /// The most rows at once; fewer where memory is short [default: 32 where texts are generated]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_rows: Option<u32>,
+    #[command(flatten)]
+    memory: MemoryArgs,
+}
+
+/// How much memory is taken.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct MemoryArgs {
     /// The most memory to take, the model's included, such as 8GiB; by default what the machine has available
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+}
+
+impl MemoryArgs {
+    /// The memory in bytes.
+    ///
+    /// # Errors
+    /// If what was typed is no amount of memory.
+    pub(crate) fn bytes(&self) -> Result<Option<u64>, EngineError> {
+        self.memory.as_deref().map(parse_bytes).transpose()
+    }
 }
 
 impl BatchArgs {
@@ -211,7 +228,7 @@ impl BatchArgs {
 
     /// What was typed for the memory.
     pub(crate) fn asked_memory(&self) -> Option<&str> {
-        self.memory.as_deref()
+        self.memory.memory.as_deref()
     }
 
     /// The memory in bytes.
@@ -219,7 +236,7 @@ impl BatchArgs {
     /// # Errors
     /// If what was typed is no amount of memory.
     pub(crate) fn memory(&self) -> Result<Option<u64>, EngineError> {
-        self.asked_memory().map(parse_bytes).transpose()
+        self.memory.bytes()
     }
 }
 
@@ -456,7 +473,7 @@ pub(crate) struct Merge {
     /// What `--shard 1/n` to `n/n` wrote, in any order
     #[arg(required = true, value_name = "SHARD")]
     pub(crate) shards: Vec<PathBuf>,
-    /// The result as JSON on stdout: the outcomes of a sweep, or a summary of a capture
+    /// The result as JSON on stdout: the outcomes of a sweep, the map of a scoring, or a summary of a capture
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -492,11 +509,18 @@ pub(crate) struct Score {
     /// Seed of flips and shuffles
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Tokens that are read at once
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    /// The most tokens that are read at once; fewer where memory is short
     #[arg(long, default_value_t = 2048, value_name = "N")]
     pub(crate) batch_tokens: usize,
-    /// The map as JSON on stdout instead of tables
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
     #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The map as JSON on stdout instead of tables
+    #[arg(long, conflicts_with = "shard")]
     pub(crate) json: bool,
 }
 

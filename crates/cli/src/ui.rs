@@ -8,7 +8,7 @@ use std::{
 };
 
 use headtemper_engine::{format_bytes, peak_memory};
-use headtemper_study::{DryRun, Progress, duration};
+use headtemper_study::{DryRun, Progress, Shard, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Writes a line to stderr.
@@ -60,6 +60,8 @@ pub(crate) struct Bars {
     done: usize,
     skipped: usize,
     tokens: Tokens,
+    /// The share of the work that is done, where it is told.
+    share: Option<f64>,
     /// When the stage began, and when something was last said.
     clock: Option<(Instant, Instant)>,
     tenths: usize,
@@ -97,9 +99,12 @@ impl Bars {
         self.clock.map(|(begun, _)| begun.elapsed())
     }
 
-    /// Seconds that are left: by tokens where they are known, else by steps.
+    /// Seconds that are left: by the work where its share is told, by tokens where they are known, else by steps.
     fn left(&self, now: Instant) -> Option<f64> {
         let gone = self.begun()?.as_secs_f64();
+        if let Some(share) = self.share {
+            return (share > 0.0).then(|| gone * (1.0 - share).max(0.0) / share);
+        }
         if self.tokens.expected > 0 {
             let rate = self.tokens.rate(now)?;
             return Some(self.tokens.expected.saturating_sub(self.tokens.done) as f64 / rate);
@@ -179,6 +184,10 @@ impl Progress for Bars {
         self.say_pace(false);
     }
 
+    fn share(&mut self, done: f64) {
+        self.share = Some(done);
+    }
+
     fn expect(&mut self, tokens: usize) {
         self.tokens.expected = tokens;
     }
@@ -209,6 +218,13 @@ pub(crate) fn say_peak() {
     if let Some(peak) = peak_memory() {
         say(&format!("memory     {} at the peak", format_bytes(peak)));
     }
+}
+
+/// Ends a shard: which part it is, and where it lies.
+pub(crate) fn say_part(shard: Option<Shard>, what: &str, dir: &std::path::Path) {
+    let part = shard.map(|shard| shard.to_string()).unwrap_or_default();
+    say(&format!("shard      {part}, {what}; `temper merge OUT SHARD...` joins the shards"));
+    say(&format!("wrote      {}", dir.display()));
 }
 
 /// Ends a dry run: what there is to do, on stdout.

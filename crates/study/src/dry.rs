@@ -9,12 +9,14 @@ use headtemper_engine::{Engine, MemoryPlan, Speed};
 use serde::Serialize;
 
 use crate::{
-    CaptureOptions, Item, Result, RunDir, Shard, StudyError, SweepRun,
+    CaptureOptions, Item, Keyed, Result, RunDir, ScoreRun, Shard, StudyError, SweepRun,
     capture::encode,
+    score::{self, ScoreRow},
     sweep::{Wanted, Work},
 };
 
-/// What a command would do. Times are upper bounds: a row counts as if it came to its limit of tokens.
+/// What a command would do. Times are upper bounds: a row counts as if it came to its limit of tokens, and a scored cell
+/// as if it shared no start with another. The rows of a scoring are its cells.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
     /// `dry-run/v1`.
@@ -25,7 +27,7 @@ pub struct DryRun {
     pub rows_done: usize,
     /// Rows that are missing.
     pub rows_new: usize,
-    /// Tokens of the prompts or texts of the missing rows.
+    /// Tokens of the prompts or texts of the missing rows; of a scoring, those of its untempered passes too.
     pub prompt_tokens: usize,
     /// The most tokens that are generated for them.
     pub new_tokens: usize,
@@ -63,8 +65,11 @@ impl DryRun {
 
     /// For people to read.
     pub fn text(&self) -> String {
-        let mut out = format!("rows       {} to do, {} done before\n", self.rows_new, self.rows_done);
-        out += &format!("tokens     {} to read", self.prompt_tokens);
+        let scores = self.command == "score";
+        let rows = if scores { "cells" } else { "rows" };
+        let mut out = format!("{rows:<10} {} to do, {} done before\n", self.rows_new, self.rows_done);
+        let bound = if scores { "at most " } else { "" };
+        out += &format!("tokens     {bound}{} to read", self.prompt_tokens);
         if self.new_tokens > 0 {
             out += &format!(", at most {} to write", self.new_tokens);
         }
@@ -75,8 +80,8 @@ impl DryRun {
         if let Some(speed) = &self.speed {
             out += &format!("speed      {speed}\n");
         }
-        // Answers may end early; texts that are only read may not.
-        let bound = if self.new_tokens > 0 { "at most about" } else { "about" };
+        // Answers may end early and cells may share their start; texts that are only read are read to the end.
+        let bound = if self.new_tokens > 0 || scores { "at most about" } else { "about" };
         out + &format!("time       {bound} {}\n", duration(self.seconds))
     }
 }
@@ -124,6 +129,24 @@ pub fn dry_capture(
     let encoded = shard.map_or(Ok(&encoded[..]), |shard| shard.part(&encoded, "items"))?;
     let tokens = encoded.iter().map(|e| e.ids.len()).sum();
     DryRun::estimate(engine, "capture", (0, encoded.len()), (tokens, 0), Some(memory))
+}
+
+/// What a scoring, or its shard, would do in a directory, after all checks that it makes. A cell takes the time of the
+/// layers from its head's on.
+///
+/// # Errors
+/// As [`score_run`](crate::score_run), before it scores.
+pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path) -> Result<DryRun> {
+    let work = score::Work::new(engine, items, run)?;
+    RunDir::check(dir, "score", &work.parts, run.shard)?;
+    let there = keys(&dir.join(ScoreRow::FILE))?;
+    let missing = work.missing(|key| there.contains(key));
+    let to_do = work.to_do(&missing)?;
+    let memory = if to_do.cells > 0 { Some(work.memory(&missing)?) } else { None };
+    let counts = (work.part.len() - to_do.cells, to_do.cells);
+    let dry = DryRun::estimate(engine, "score", counts, (to_do.tokens, 0), memory)?;
+    let seconds = dry.speed.as_ref().map_or(0.0, |speed| speed.seconds(to_do.cost.ceil() as usize, 0));
+    Ok(DryRun { seconds, ..dry })
 }
 
 /// The keys of the rows that a log holds; none if there is no log. Lines that are cut off are passed over.

@@ -11,6 +11,8 @@ pub trait Progress {
     /// How many tokens the stage is expected to come to, those of [`Progress::tokens`] included; the time that is left
     /// follows from them better than from steps of unequal size.
     fn expect(&mut self, _tokens: usize) {}
+    /// What share of the stage's work is done, from 0 to 1: told where neither steps nor tokens cost the same.
+    fn share(&mut self, _done: f64) {}
     /// The stage is over.
     fn end(&mut self);
     /// Something the user should know.

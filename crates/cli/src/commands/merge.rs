@@ -1,17 +1,22 @@
-//! `temper merge`: the shards of a sweep or a capture, joined to what the whole would have written.
+//! `temper merge`: the shards of a sweep, a causal map or a capture, joined to what the whole would have written.
 
 use anyhow::{Result, ensure};
-use headtemper_study::{made_by, merge_features, merge_sweep};
+use headtemper_study::{made_by, merge_features, merge_score, merge_sweep};
 use serde_json::json;
 
-use crate::{Done, args::Merge, commands::sweep, ui};
+use crate::{
+    Done,
+    args::Merge,
+    commands::{score, sweep},
+    ui,
+};
 
 pub(crate) fn run(args: &Merge) -> Result<Done> {
     let dirs = args.shards.iter().filter(|path| path.is_dir()).count();
     ensure!(
         dirs == 0 || dirs == args.shards.len(),
-        "these shards cannot be merged: some are directories and some are not, but must be all directories of a sweep, or \
-         all .npz files of a capture"
+        "these shards cannot be merged: some are directories and some are not, but must be all directories of a \
+         sweep or a scoring, or all .npz files of a capture"
     );
     if dirs == 0 {
         return captures(args);
@@ -21,8 +26,12 @@ pub(crate) fn run(args: &Merge) -> Result<Done> {
             let outcomes = merge_sweep(&args.out, &args.shards, &mut ui::Bars::default())?;
             sweep::put(&outcomes, &args.out, args.json)?;
         }
+        "score" => {
+            let outcome = merge_score(&args.out, &args.shards, &mut ui::Bars::default())?;
+            return score::put(&outcome, &args.out, args.json);
+        }
         other => anyhow::bail!(
-            "{} was made by `temper {other}`, but must be a shard of `temper sweep`",
+            "{} was made by `temper {other}`, but must be a shard of `temper sweep` or `temper score`",
             args.shards[0].display()
         ),
     }

@@ -1,7 +1,9 @@
 //! `temper score`: the causal map of recorded responses.
 
+use std::path::Path;
+
 use anyhow::Result;
-use headtemper_study::{ScoreRun, head_set, score_run};
+use headtemper_study::{Outcome, ScoreRun, Scored, dry_score, head_set, score_run};
 
 use crate::{Done, args::Score, model, ui};
 
@@ -19,8 +21,28 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
         shuffles: args.shuffles,
         seed: args.seed,
         batch_tokens: args.batch_tokens,
+        memory: args.memory.bytes()?,
+        shard: args.shard.shard,
         stop: Some(ui::stop_on_interrupt()),
     };
-    let outcome = score_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
-    ui::finish(&outcome, &args.out, if args.json { Some("score.json") } else { None })
+    if args.dry_run {
+        return ui::dry(&dry_score(&engine, &items, &settings, &args.out)?, args.json);
+    }
+    let done = match score_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())? {
+        Scored::Whole(outcome) => put(&outcome, &args.out, args.json)?,
+        Scored::Part { cells, of } => {
+            ui::say_part(args.shard.shard, &format!("{cells} of {of} cells"), &args.out);
+            Done::Well
+        }
+    };
+    ui::say_peak();
+    Ok(done)
+}
+
+/// Ends a whole map: it on stdout, warnings and where the report lies on stderr.
+///
+/// # Errors
+/// If stdout is closed or full.
+pub(crate) fn put(outcome: &Outcome, dir: &Path, as_json: bool) -> Result<Done> {
+    ui::finish(outcome, dir, if as_json { Some("score.json") } else { None })
 }

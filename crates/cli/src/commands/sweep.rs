@@ -44,9 +44,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     match sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())? {
         Swept::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
         Swept::Part { rows, of } => {
-            let part = args.shard.shard.map(|shard| shard.to_string()).unwrap_or_default();
-            ui::say(&format!("shard      {part}, {rows} of {of} rows; `temper merge OUT SHARD...` joins the shards"));
-            ui::say(&format!("wrote      {}", args.out.display()));
+            ui::say_part(args.shard.shard, &format!("{rows} of {of} rows"), &args.out);
         }
     }
     ui::say_peak();

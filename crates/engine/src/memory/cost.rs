@@ -12,7 +12,7 @@ const PROGRAM: u64 = 64 << 20;
 const SPARE: u64 = 8 << 20;
 
 /// What the allocator keeps beside what is asked of it, as a share of the activations.
-const ALLOCATOR: f64 = 1.25;
+pub(crate) const ALLOCATOR: f64 = 1.25;
 
 /// Bytes by what they grow with.
 #[derive(Clone, Debug)]

@@ -9,15 +9,15 @@ use crate::{
     memory::{Cost, format_bytes, machine},
 };
 
-/// What a generation or a capture will hold at its peak, in bytes, and what it may.
+/// What a generation, a capture or a scoring will hold at its peak, in bytes, and what it may.
 ///
 /// An upper bound: the cache is counted as if the longest rows ran together, each to its last token. On the CPU
 /// a slot takes what is written in it, whatever it could hold, so one long row costs its own length once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// Rows at once.
+    /// Rows at once; of a scoring, cells.
     pub rows: usize,
-    /// Tokens that one forward pass reads at most.
+    /// Tokens that one forward pass reads at most; of a scoring, except in an item that is longer.
     pub step_tokens: usize,
     /// The weights, and the program around them.
     pub held: u64,
@@ -25,9 +25,9 @@ pub struct MemoryPlan {
     pub row: u64,
     /// The cache of all rows at once, and of the starts they share.
     pub cache: u64,
-    /// Activations and logits of one step.
+    /// Activations and logits of one step; of a scoring, with what its cells branch off.
     pub activations: u64,
-    /// What is kept until the end: captured features.
+    /// What is kept until the end: captured features, scored cells.
     pub results: u64,
     /// All of these.
     pub total: u64,
@@ -36,11 +36,11 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    fn of(self) -> Self {
+    pub(crate) fn of(self) -> Self {
         Self { total: self.held + self.cache + self.activations + self.results, ..self }
     }
 
-    fn fits(&self) -> bool {
+    pub(crate) fn fits(&self) -> bool {
         self.limit.is_none_or(|limit| self.total <= limit)
     }
 }

@@ -37,7 +37,8 @@ impl Engine {
         request: &ScoreRequest<'_>,
         mut on: impl FnMut(ScoreEvent) -> Result<()>,
     ) -> Result<HeadTokens> {
-        self.check_score(items, request)?;
+        let memory = self.plan_score(items, request, false, &|item| format!("item {item}"))?;
+        let request = &ScoreRequest { batch_tokens: memory.step_tokens, ..*request };
         let wanted: Vec<usize> = (0..items.len()).filter(|&item| request.wants(item)).collect();
         let mut fired = HeadTokens::new();
         let mut rest = &wanted[..];
@@ -51,20 +52,20 @@ impl Engine {
 }
 
 /// Items that are scored together.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     engine: &'a Engine,
-    request: &'a ScoreRequest<'a>,
+    pub(super) request: &'a ScoreRequest<'a>,
     /// The items: index and tokens.
-    places: Vec<(usize, &'a Encoded)>,
+    pub(super) places: Vec<(usize, &'a Encoded)>,
     /// Tokens that all of them begin with; 0 where that is not worth a pass.
     start: usize,
 }
 
 /// One head at one λ, on the places where it is wanted.
-struct Variant {
-    head: usize,
+pub(super) struct Variant {
+    pub(super) head: usize,
     lambda: usize,
-    places: Vec<usize>,
+    pub(super) places: Vec<usize>,
 }
 
 /// What the untempered pass leaves.
@@ -92,7 +93,12 @@ struct Part {
 
 impl<'a> Group<'a> {
     /// As many of the next items as may be read at once; one at least.
-    fn first_of(engine: &'a Engine, items: &'a [Encoded], wanted: &[usize], request: &'a ScoreRequest<'a>) -> Self {
+    pub(super) fn first_of(
+        engine: &'a Engine,
+        items: &'a [Encoded],
+        wanted: &[usize],
+        request: &'a ScoreRequest<'a>,
+    ) -> Self {
         let spec = engine.spec();
         let layers: BTreeSet<usize> = request.heads.iter().map(|at| at.layer).collect();
         let widths = layers.iter().map(|&layer| spec.d_model + spec.layers[layer].heads.width());
@@ -138,7 +144,7 @@ impl<'a> Group<'a> {
     }
 
     /// The wanted cells by layer, from the last on: branches above cost least and come first.
-    fn variants(&self) -> Vec<(usize, Vec<Variant>)> {
+    pub(super) fn variants(&self) -> Vec<(usize, Vec<Variant>)> {
         let mut layers: BTreeMap<usize, Vec<Variant>> = BTreeMap::new();
         for (head, lambda) in self.request.cells() {
             let wanted = |place: &usize| (self.request.wanted)(Cell { item: self.places[*place].0, head, lambda });
@@ -151,7 +157,7 @@ impl<'a> Group<'a> {
     }
 
     /// Variants that are read at once: as many as the tokens allow, one at least.
-    fn chunks<'v>(&self, variants: &'v [Variant]) -> Vec<&'v [Variant]> {
+    pub(super) fn chunks<'v>(&self, variants: &'v [Variant]) -> Vec<&'v [Variant]> {
         let tokens = |variant: &Variant| {
             let start = self.start_of(variant);
             start + variant.places.iter().map(|&place| self.places[place].1.ids.len() - start).sum::<usize>()
@@ -169,7 +175,7 @@ impl<'a> Group<'a> {
     }
 
     /// The tokens that a variant reads once for all of its places.
-    fn start_of(&self, variant: &Variant) -> usize {
+    pub(super) fn start_of(&self, variant: &Variant) -> usize {
         if variant.places.len() > 1 { self.start } else { 0 }
     }
 
@@ -207,7 +213,7 @@ impl<'a> Group<'a> {
         Ok(Untempered { cache, kept, ranges, hidden, first, scores, log_sum_exp })
     }
 
-    fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.places.iter().map(|(_, item)| item.ids.len()).max().unwrap_or(1)
     }
 

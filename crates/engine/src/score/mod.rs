@@ -6,6 +6,8 @@
 //! the plain way, and its oracle.
 
 mod branched;
+mod cost;
+mod memory;
 mod plain;
 
 use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};
@@ -13,6 +15,7 @@ use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};
 use headtemper_hook::{HeadRef, PlanError};
 
 use crate::{Encoded, Engine, EngineError, Result};
+pub use cost::ScoreCost;
 
 /// Which cells to score, and how much at once.
 #[derive(Clone, Copy)]
@@ -23,8 +26,12 @@ pub struct ScoreRequest<'a> {
     pub lambdas: &'a [f32],
     /// Whether a cell is to be computed; what answers no costs nothing.
     pub wanted: &'a dyn Fn(Cell) -> bool,
-    /// Tokens that are read at once; an item that is longer is read alone.
+    /// The most tokens that are read at once; fewer where memory is short. An item that is longer is read alone.
     pub batch_tokens: usize,
+    /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
+    pub memory: Option<u64>,
+    /// Bytes that are kept until the end of what is reported.
+    pub kept: u64,
     /// Set from outside, stops after the current pass; what was reported is done.
     pub stop: Option<&'a AtomicBool>,
 }

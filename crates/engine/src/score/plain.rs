@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Logits that are held at once, of the untempered model and as many of the tempered one: 64 MiB each.
-const LOGITS: usize = 1 << 24;
+pub(super) const LOGITS: usize = 1 << 24;
 
 impl Engine {
     /// Scores every wanted cell the plain way: for each head and λ an ordinary forward pass under that plan over packed
@@ -21,14 +21,15 @@ impl Engine {
     /// On the CPU λ = 1 gives the untempered model's numbers bit for bit. Every head must have fired.
     ///
     /// # Errors
-    /// As [`Engine::check_score`]; if a logit is not a number, `on` fails, or the run is stopped.
+    /// As [`Engine::plan_score`]; if a logit is not a number, `on` fails, or the run is stopped.
     pub fn score_plain(
         &self,
         items: &[Encoded],
         request: &ScoreRequest<'_>,
         mut on: impl FnMut(ScoreEvent) -> Result<()>,
     ) -> Result<HeadTokens> {
-        self.check_score(items, request)?;
+        let memory = self.plan_score(items, request, true, &|item| format!("item {item}"))?;
+        let request = &ScoreRequest { batch_tokens: memory.step_tokens, ..*request };
         let mut fired = HeadTokens::new();
         let mut next = 0;
         while next < items.len() {
@@ -157,7 +158,7 @@ impl Engine {
 }
 
 /// How many of the next items may be read at once; at least one.
-fn fitting(items: &[Encoded], tokens: usize) -> usize {
+pub(super) fn fitting(items: &[Encoded], tokens: usize) -> usize {
     let mut sum = 0;
     let fits = items.iter().take_while(|item| {
         sum += item.ids.len();

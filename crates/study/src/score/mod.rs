@@ -1,16 +1,20 @@
 //! `temper score`, the causal map: Δ log-probability, KL and agreement of every head and λ on recorded responses.
 
 mod map;
+mod plan;
+mod results;
 mod row;
 mod run;
 mod scores;
 mod table;
+mod work;
 
 pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};
 #[cfg(test)]
 pub(crate) use map::{Nulls, map};
 pub use row::ScoreRow;
-pub use run::{ScoreRun, score_run};
+pub use run::{ScoreRun, Scored, merge_score, score_run};
 pub use scores::Scores;
 pub use table::score_markdown;
 pub(crate) use table::{ranked, ranked_contrast};
+pub(crate) use work::Work;

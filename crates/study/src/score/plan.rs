@@ -1,0 +1,103 @@
+//! What a causal map is made from besides its rows: the `plan` of its `plan.json`.
+
+use headtemper_engine::Encoded;
+use headtemper_hook::{HeadRef, ModelSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Cohort, Item, Result,
+    cohort::{cohorts_of, labels},
+    results::heads_per_layer,
+    score::{ScoreRow, ScoreRun, Scores},
+};
+
+/// A whole map; its rows are listed by item, then by head, then by λ, so that a part of them needs few items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorePlan {
+    /// The name of the items' file.
+    pub(crate) file: String,
+    pub(crate) ids: Vec<String>,
+    pub(crate) labels: Vec<Option<String>>,
+    /// Items whose first token has no prompt before it.
+    pub(crate) unprompted: usize,
+    #[serde(with = "head_names")]
+    pub(crate) heads: Vec<HeadRef>,
+    pub(crate) lambdas: Vec<f32>,
+    pub(crate) contrast: Option<[String; 2]>,
+    pub(crate) plain: bool,
+    pub(crate) shuffles: usize,
+    pub(crate) seed: u64,
+    pub(crate) heads_per_layer: Vec<usize>,
+}
+
+/// Heads as they are written: the letter says of which kind they are.
+mod head_names {
+    use headtemper_hook::HeadRef;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(heads: &[HeadRef], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(heads.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeadRef>, D::Error> {
+        let names = Vec::<String>::deserialize(from)?;
+        names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+impl ScorePlan {
+    pub(crate) fn new(spec: &ModelSpec, items: &[Item], encoded: &[Encoded], settings: &ScoreRun<'_>) -> Self {
+        Self {
+            file: settings.items_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            ids: items.iter().map(|item| item.id.clone()).collect(),
+            labels: labels(items),
+            unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
+            heads: settings.heads.to_vec(),
+            lambdas: settings.lambdas.to_vec(),
+            contrast: settings.contrast.map(|(a, b)| [a.into(), b.into()]),
+            plain: settings.plain,
+            shuffles: settings.shuffles,
+            seed: settings.seed,
+            heads_per_layer: heads_per_layer(spec),
+        }
+    }
+
+    /// Refuses a plan that cannot have so many rows.
+    pub(crate) fn check(&self, rows: usize) -> std::result::Result<(), String> {
+        let planned = self.ids.len() * self.heads.len() * self.lambdas.len();
+        if planned != rows || rows == 0 {
+            return Err(format!("its items, heads and lambdas make {planned} rows, but it lists {rows}"));
+        }
+        if self.labels.len() != self.ids.len() {
+            return Err(format!("it has {} items, but {} labels", self.ids.len(), self.labels.len()));
+        }
+        Ok(())
+    }
+
+    /// The cohorts that are compared, if any are.
+    ///
+    /// # Errors
+    /// If one has fewer than two members.
+    pub(crate) fn cohorts(&self) -> Result<Option<[Cohort; 2]>> {
+        self.contrast.as_ref().map(|[a, b]| cohorts_of(&self.labels, a, b, 2)).transpose()
+    }
+
+    /// The rows, in the plan's order, as a table. Δ is taken within a row, so that both sides come from one run.
+    pub(crate) fn table(&self, rows: &[&ScoreRow]) -> Scores {
+        let (items, cells) = (self.ids.len(), self.heads.len() * self.lambdas.len());
+        let first = || rows.iter().step_by(cells);
+        let by_cell = || (0..cells).flat_map(|cell| (0..items).map(move |item| rows[item * cells + cell]));
+        Scores {
+            heads: self.heads.clone(),
+            lambdas: self.lambdas.clone(),
+            ids: self.ids.clone(),
+            labels: self.labels.iter().map(|label| label.clone().unwrap_or_default()).collect(),
+            tokens: first().map(|row| row.tokens).collect(),
+            base: first().map(|row| row.base_logprob).collect(),
+            delta: by_cell().map(|row| row.sum_logprob - row.base_logprob).collect(),
+            kl: by_cell().map(|row| row.kl).collect(),
+            agree: by_cell().map(|row| row.agree).collect(),
+        }
+    }
+}

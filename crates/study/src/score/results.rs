@@ -1,0 +1,91 @@
+//! What a causal map leaves beside its rows, made from its plan and its rows alone.
+
+use headtemper_engine::Identity;
+use serde_json::json;
+
+use crate::{
+    FiredByArm, Outcome, Plan, Result, RowLog, RunDir,
+    cohort::label_counts,
+    digest::digest,
+    files::{write_json, write_text},
+    report::score,
+    score::{
+        ScoreMap, ScoreRow, Scores,
+        map::{Nulls, map},
+        plan::ScorePlan,
+        score_markdown,
+    },
+};
+
+/// The rows of a terminal's table.
+const LISTED: usize = 10;
+
+/// Writes `scores.npz`, `scores.csv`, `score.json` and `report.html`.
+pub(crate) fn write_results(
+    run: &mut RunDir,
+    identity: &Identity,
+    Plan { keys, plan, .. }: &Plan<ScorePlan>,
+    log: &RowLog<ScoreRow>,
+    fired: &FiredByArm,
+) -> Result<Outcome> {
+    let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
+    let scores = plan.table(&rows);
+    let map = map_of(&scores, identity, plan)?;
+    scores.save(run, &meta(identity, plan))?;
+    write_json(&run.file("score.json"), &map)?;
+    let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();
+    let page = score::Page { map: &map, scores: &scores, counts: &counts, facts: &facts(identity, plan) };
+    write_text(&run.file("report.html"), &score::render(&page))?;
+    finish(run, plan, log.len(), fired)?;
+    let warnings = map.warnings.clone();
+    let text = warnings.iter().fold(score_markdown(&map, LISTED), |text, warning| text + "warning: " + warning + "\n");
+    Ok(Outcome { text, warnings, check_failed: false })
+}
+
+/// Notes that the rows are there.
+pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &FiredByArm) -> Result<()> {
+    let notes = json!({"rows": rows, "lambdas": plan.lambdas, "fired": run.fired("score", fired)});
+    run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), notes)
+}
+
+fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan) -> Result<ScoreMap> {
+    let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
+    let mut map = map(scores, &identity.model, plan.heads_per_layer.clone(), plan.cohorts()?.as_ref(), nulls);
+    if plan.unprompted > 0 {
+        map.warnings.push(format!(
+            "{} of {} items have no prompt: their first token has nothing to be predicted from and is not scored",
+            plan.unprompted,
+            plan.ids.len()
+        ));
+    }
+    Ok(map)
+}
+
+fn meta(identity: &Identity, plan: &ScorePlan) -> String {
+    let meta = json!({
+        "schema": "scores/v1",
+        "sign": "delta_logprob is tempered minus untempered, in nats; kl is KL(untempered || tempered)",
+        "plain": plan.plain,
+    });
+    let mut meta = meta.as_object().cloned().expect("it was written as an object");
+    let identity = serde_json::to_value(identity).expect("plain data has a JSON form");
+    meta.extend(identity.as_object().cloned().unwrap_or_default());
+    serde_json::to_string(&meta).expect("plain data has a JSON form")
+}
+
+fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
+    let lambdas: Vec<String> = plan.lambdas.iter().map(ToString::to_string).collect();
+    let way = if plan.plain { "plain: a forward pass for every head and λ" } else { "shared: as --plain, but faster" };
+    let facts = [
+        ("model", identity.model.clone()),
+        ("weights (SHA-256)", identity.weights_sha256.clone()),
+        ("held in", format!("{} on {}", identity.dtype, identity.device)),
+        ("items", format!("{} of {}", plan.ids.len(), plan.file)),
+        ("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len())),
+        ("λ", lambdas.join(", ")),
+        ("computed", way.into()),
+        ("signs flipped, labels shuffled", format!("{} times at most, seed {}", plan.shuffles, plan.seed)),
+        ("version", format!("headtemper {}", identity.version)),
+    ];
+    facts.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
