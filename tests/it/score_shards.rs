@@ -197,13 +197,13 @@ fn short_memory_makes_small_batches() {
         let between = u64::midpoint(number(&one, "total"), number(&all, "total"));
         let less = memory(&format!("--memory {between}B"));
         assert!((2..2048).contains(&number(&less, "step_tokens")) && number(&less, "total") <= between, "{less}");
-        let run = score.replace(" --dry-run --json", "");
-        lab.done(&format!("{run}-all{plain}").replace(&format!("{plain}-all"), "-all"));
-        lab.done(&format!("{run} --memory {between}B").replace("--out s", "--out less"));
-        let read = |name: &str| fs::read(lab.path(name)).unwrap();
-        assert!(read("less/scores.npz") == read("s-all/scores.npz"), "the same numbers");
-        fs::remove_dir_all(lab.path("less")).unwrap();
-        fs::remove_dir_all(lab.path("s-all")).unwrap();
+        let npz = |out: &str, rest: &str| {
+            let out = format!("{out}{}", plain.trim());
+            let line = score.replace("--dry-run --json", "").replace("--out s", &format!("--out {out}"));
+            lab.done(&format!("{line} {rest}"));
+            fs::read(lab.path(&out).join("scores.npz")).unwrap()
+        };
+        assert!(npz("less", &format!("--memory {between}B")) == npz("all", ""), "the same numbers");
     }
 }
 
@@ -224,13 +224,13 @@ fn the_plan_bounds_what_a_map_holds() {
             let output = lab.command(&line).args(["--model", &model]).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(0), "{line}\n{said}");
-            let amount = |before: &str, after: &str| {
-                let amount = said.split(before).nth(1).and_then(|rest| rest.split(after).next());
-                parse_bytes(amount.unwrap_or_else(|| panic!("{line}\n{said}"))).unwrap()
-            };
-            let (planned, held) = (amount("in all ", " of "), amount("\nmemory     ", " at the peak"));
+            let planned = said.split("in all ").nth(1).and_then(|rest| rest.split(" of ").next());
+            let peak = |line: &str| line.strip_suffix(" at the peak")?.strip_prefix("memory     ").map(String::from);
+            let held = said.lines().find_map(peak);
+            let bytes = |amount: Option<&str>| parse_bytes(amount.unwrap_or_else(|| panic!("{line}\n{said}"))).unwrap();
+            let (planned, held) = (bytes(planned), bytes(held.as_deref()));
             println!("{family}{plain}: {held} of {planned} bytes planned");
-            assert!(held <= planned && 3 * held >= planned, "{line}: {held} of {planned}");
+            assert!(held <= planned && 2 * held >= planned, "{line}: {held} of {planned}");
         }
     }
 }
