@@ -50,7 +50,7 @@ pub struct CellEffect {
     pub lambda: f32,
     /// Mean over items of Δ log-probability a token, tempered minus untempered, in nats.
     pub delta: f64,
-    /// Lower end of its 95 % t interval over items; none for fewer than two.
+    /// Lower end of its 95 % t interval over items; none for fewer than two, or for equal ones.
     pub low: f64,
     /// Upper end.
     pub high: f64,
