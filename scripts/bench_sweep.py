@@ -229,16 +229,20 @@ def sweep(args, model, dtype, job, sets, lambdas, count):
     command = ours(args, "sweep", model, dtype, "--items", items, "--lambda", ",".join(f"{x:g}" for x in lambdas))
     for heads in sets:
         command += ["--heads", ",".join(name_of(*at) for at in heads)]
-    command += ["--max-new-tokens", args.new_tokens, "--max-rows", len(arms) * len(prompts), "--out", out]
+    # The untouched model is the reference of every sweep: λ = 1 of all sets, asked for or not.
+    rows = (len(sets) * sum(x != 1 for x in lambdas) + 1) * len(prompts)
+    command += ["--max-new-tokens", args.new_tokens, "--max-rows", rows, "--out", out]
     command += exact_length(args, "sweep", job)
     lengths = spread(list(map(len, prompts)), 0)
     job["work"] = f"{len(prompts)} prompts of {lengths} tokens x {len(arms)} plans x {args.new_tokens} new tokens"
     job["command"] = peers.typed(command)
+    if rows > len(arms) * len(prompts):
+        job["notes"].append(f"{OURS} generates {len(prompts)} rows of the untouched model too, which are not counted")
 
     def run_ours():
         shutil.rmtree(out, ignore_errors=True)  # rows that are there would not be made again
         run = peers.run(command, args.threads)
-        answers, log_probs = read_answers(out / "rows.jsonl", arms, len(prompts))
+        answers, log_probs = read_answers(out / "rows.jsonl", arms, len(prompts), rows)
         job["log_probs"] = log_probs
         return record(run, work_of(args, model, dtype, job, run), sum(map(len, answers))), answers
 
@@ -270,15 +274,15 @@ def unmoved(values, count):
     return sum(len(set(values[i::count])) == 1 for i in range(count))
 
 
-def read_answers(path, arms, count):
+def read_answers(path, arms, count, expected):
     """Token ids of our answers and their log-probabilities, in the order of the peers': by arm, then by prompt."""
     rows = {}
     for row in map(json.loads, path.read_text().splitlines()):
         heads, _, factor = row["variant"].rpartition("@")
-        rows[heads, float(factor), row["id"]] = row["response_ids"], row["sum_logprob"]
-    wanted = [("+".join(name_of(*at) for at in heads), factor) for heads, factor in arms]
-    if len(rows) != len(arms) * count:
-        sys.exit(f"{shown(path)} has {len(rows)} rows, not {len(arms) * count}")
+        rows[heads, float(factor) if heads else 1.0, row["id"]] = row["response_ids"], row["sum_logprob"]
+    wanted = [("+".join(name_of(*at) for at in heads) if factor != 1 else "", factor) for heads, factor in arms]
+    if len(rows) != expected:
+        sys.exit(f"{shown(path)} has {len(rows)} rows, not {expected}")
     found = [rows[heads, factor, str(i)] for heads, factor in wanted for i in range(count)]
     return [ids for ids, _ in found], [log_prob for _, log_prob in found]
 
