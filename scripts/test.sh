@@ -51,4 +51,11 @@ status=0; $run 2> "$out/second.log" || status=$?
 [ "$before" = "$(cat "$out"/quickstart/rows.jsonl "$out"/quickstart/features.npz | sha256sum)" ]
 .venv/bin/python scripts/check_npz.py "$out/quickstart/features.npz"
 
+step "two heads on two of its answers, in two parts, merged"
+score="$temper score --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items $out/quickstart/judged.jsonl --limit 2 --heads L2H5,L15H7 --lambda 1,0"
+$score --out "$out/part1" --shard 1/2
+$score --out "$out/part2" --shard 2/2
+$temper merge "$out/score" "$out/part1" "$out/part2"
+.venv/bin/python scripts/check_npz.py "$out/score/scores.npz"
+
 step "all good"
