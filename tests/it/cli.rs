@@ -55,6 +55,22 @@ impl Lab {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
+    /// The lines of a log of rows, of which none may stand there twice.
+    pub(crate) fn rows(&self, name: &str) -> BTreeSet<String> {
+        let text = self.read(name);
+        let rows: BTreeSet<String> = text.lines().map(String::from).collect();
+        assert_eq!(rows.len(), text.lines().count(), "{name}: a row stands there twice");
+        rows
+    }
+
+    /// Files of both directories are the same, byte for byte.
+    pub(crate) fn same(&self, names: &[&str], a: &str, b: &str) {
+        for name in names {
+            let read = |dir: &str| fs::read(self.path(dir).join(name)).unwrap();
+            assert!(read(a) == read(b), "{a}/{name} and {b}/{name} differ");
+        }
+    }
+
     fn modified(&self, name: &str) -> SystemTime {
         fs::metadata(self.path(name)).unwrap().modified().unwrap()
     }

@@ -133,10 +133,7 @@ impl<'a> Victim<'a> {
         let mut rows: Vec<String> = self.lab.read("out/rows.jsonl").lines().map(String::from).collect();
         rows.sort();
         assert!(rows == self.rows, "the rows are not those of an uninterrupted run");
-        for name in self.files {
-            let read = |dir: &str| fs::read(self.lab.path(dir).join(name)).unwrap();
-            assert!(read("out") == read("reference"), "{name} differs");
-        }
+        self.lab.same(self.files, "out", "reference");
         let names = |dir: &str| -> BTreeSet<_> {
             fs::read_dir(self.lab.path(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
         };

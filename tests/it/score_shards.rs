@@ -26,10 +26,7 @@ const CELLS: usize = 7 * 3 * 3;
 const RESULTS: [&str; 5] = ["scores.npz", "scores.csv", "score.json", "report.html", "plan.json"];
 
 fn rows(lab: &Lab, dir: &str) -> BTreeSet<String> {
-    let text = lab.read(&format!("{dir}/scores.jsonl"));
-    let rows: BTreeSet<String> = text.lines().map(String::from).collect();
-    assert_eq!(rows.len(), text.lines().count(), "{dir}: a row stands there twice");
-    rows
+    lab.rows(&format!("{dir}/scores.jsonl"))
 }
 
 fn ids(rows: &BTreeSet<String>) -> usize {
@@ -60,10 +57,7 @@ fn the_shards_of_a_map_make_up_the_map() {
         let shards: Vec<&str> = dirs.iter().rev().map(String::as_str).collect();
         let merge = format!("merge m{of} {} --json", shards.join(" "));
         assert_eq!(lab.done(&merge), printed);
-        for name in RESULTS {
-            let read = |dir: &str| fs::read(lab.path(dir).join(name)).unwrap();
-            assert!(read("whole") == read(&format!("m{of}")), "{name} of {of} shards differs");
-        }
+        lab.same(&RESULTS, "whole", &format!("m{of}"));
         let manifest = lab.json(&format!("m{of}/manifest.json"));
         let whole = lab.json("whole/manifest.json");
         for name in ["command", "key", "parts", "identity", "stages"] {

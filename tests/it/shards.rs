@@ -12,18 +12,7 @@ fn items(lab: &Lab, count: usize) {
 }
 
 fn rows(lab: &Lab, dir: &str) -> BTreeSet<String> {
-    let text = lab.read(&format!("{dir}/rows.jsonl"));
-    let rows: BTreeSet<String> = text.lines().map(String::from).collect();
-    assert_eq!(rows.len(), text.lines().count(), "{dir}: a row stands there twice");
-    rows
-}
-
-/// Files of both directories that must be the same, byte for byte.
-fn same(lab: &Lab, names: &[&str], a: &str, b: &str) {
-    for name in names {
-        let read = |dir: &str| fs::read(lab.path(dir).join(name)).unwrap();
-        assert!(read(a) == read(b), "{a}/{name} and {b}/{name} differ");
-    }
+    lab.rows(&format!("{dir}/rows.jsonl"))
 }
 
 const RESULTS: [&str; 4] = ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"];
@@ -60,7 +49,7 @@ fn the_shards_of_a_sweep_make_up_the_sweep() {
         let merge = format!("merge {merged} {} --json", shards.join(" "));
         assert_eq!(lab.done(&merge), printed);
         assert_eq!(rows(&lab, &merged), joined);
-        same(&lab, &RESULTS, "whole", &merged);
+        lab.same(&RESULTS, "whole", &merged);
         let manifest = lab.json(&format!("{merged}/manifest.json"));
         let whole = lab.json("whole/manifest.json");
         for name in ["command", "key", "parts", "identity"] {
@@ -93,7 +82,7 @@ fn a_merged_sweep_goes_on_as_any_other() {
     lab.done(&format!("{sweep} --lambda 1,0.5,0 --out whole"));
     assert!(lab.read("m/rows.jsonl").starts_with(&before));
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
-    same(&lab, &RESULTS, "whole", "m");
+    lab.same(&RESULTS, "whole", "m");
 }
 
 #[test]
@@ -144,7 +133,7 @@ fn what_does_not_make_up_a_sweep_is_not_merged() {
     assert_eq!(lab.read("s2/rows.jsonl"), text[..text.len() - 5], "a merge changes no shard");
     sweep("--lambda 1,0.5 --out s2 --shard 2/3");
     lab.done("merge m s1 s2 s3");
-    same(&lab, &RESULTS, "whole", "m");
+    lab.same(&RESULTS, "whole", "m");
 }
 
 /// A shard is named as test runners do, and none is empty.
@@ -183,9 +172,18 @@ fn the_shards_of_a_capture_make_up_the_capture() {
     for (name, plan) in [("none", ""), ("one", "--plan L1H2:0.5"), ("table", "--plan t/lambda.npz")] {
         let capture = format!("capture --model M --items i.jsonl --layers 0,3 --heads vector --logits {plan} --out");
         lab.done(&format!("{capture} {name}.npz"));
+        let dry = |shard: &str| -> Value {
+            serde_json::from_str(&lab.done(&format!("{capture} dry.npz --dry-run --json {shard}"))).unwrap()
+        };
+        let planned = |dry: Value| (dry["rows_new"].as_u64().unwrap(), dry["memory"]["results"].as_u64().unwrap());
+        let (items, results) = planned(dry(""));
+        let mut parts = (0, 0);
         for i in 1..=3 {
             lab.done(&format!("{capture} {name}-{i}.npz --shard {i}/3"));
+            let part = planned(dry(&format!("--shard {i}/3")));
+            parts = (parts.0 + part.0, parts.1 + part.1);
         }
+        assert_eq!((parts, lab.path("dry.npz").exists()), ((items, results), false), "a part is planned as a part");
         let merge = format!("merge {name}-m.npz {name}-2.npz {name}-3.npz {name}-1.npz --json");
         assert_eq!(lab.done(&merge), format!("{}\n", json!({"out": format!("{name}-m.npz"), "items": 7})));
         let read = |name: &str| fs::read(lab.path(name)).unwrap();

@@ -134,6 +134,26 @@ pub fn capture(
     capture_encoded(engine, items, &encoded, options, progress)
 }
 
+/// The items of a shard, as they are and as tokens, and what is captured of them.
+///
+/// # Errors
+/// If the plans are neither one for all items nor one for each, or the part would be empty.
+pub(crate) fn part_of<'a>(
+    items: &'a [Item],
+    encoded: &'a [Encoded],
+    options: &CaptureOptions<'a>,
+    shard: Shard,
+) -> Result<(&'a [Item], &'a [Encoded], CaptureOptions<'a>)> {
+    // Plans are checked against all items, then cut as these are.
+    if ![1, items.len()].contains(&options.plans.len()) {
+        let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items");
+        return Err(EngineError::Setting { name: "rows of the plan table", found, allowed }.into());
+    }
+    let plans = if options.plans.len() == 1 { &options.plans[..] } else { shard.part(&options.plans, "items")? };
+    let of_part = CaptureOptions { plans: plans.to_vec(), layers: options.layers.clone(), ..*options };
+    Ok((shard.part(items, "items")?, shard.part(encoded, "items")?, of_part))
+}
+
 /// Captures one part of the items. What the file says of itself is the whole capture's, and which part it is.
 ///
 /// # Errors
@@ -146,15 +166,8 @@ pub fn capture_shard(
     progress: &mut dyn Progress,
 ) -> Result<(Features, Fired)> {
     let encoded = encode(engine, items)?;
-    // Plans are checked against all items, then cut as these are.
-    if ![1, items.len()].contains(&options.plans.len()) {
-        let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items");
-        return Err(EngineError::Setting { name: "rows of the plan table", found, allowed }.into());
-    }
-    let plans = if options.plans.len() == 1 { &options.plans[..] } else { shard.part(&options.plans, "items")? };
-    let of_part = CaptureOptions { plans: plans.to_vec(), layers: options.layers.clone(), ..*options };
-    let part = shard.part(items, "items")?;
-    let (mut features, fired) = capture_encoded(engine, part, shard.part(&encoded, "items")?, &of_part, progress)?;
+    let (part, encoded_part, of_part) = part_of(items, &encoded, options, shard)?;
+    let (mut features, fired) = capture_encoded(engine, part, encoded_part, &of_part, progress)?;
     let parts = Parts::of(engine.identity())
         .with("items", named_items(items, &encoded))
         .with("labels", named_labels(items))

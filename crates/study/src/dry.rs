@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     CaptureOptions, Item, Keyed, Result, RunDir, ScoreRun, Shard, StudyError, SweepRun,
-    capture::encode,
+    capture::{encode, part_of},
     score::{self, ScoreRow},
     sweep::{Wanted, Work},
 };
@@ -125,8 +125,14 @@ pub fn dry_capture(
 ) -> Result<DryRun> {
     let encoded = encode(engine, items)?;
     engine.check_plans(&options.plans)?;
-    let memory = options.plan(engine, items, &encoded)?;
-    let encoded = shard.map_or(Ok(&encoded[..]), |shard| shard.part(&encoded, "items"))?;
+    // As the capture itself plans: the memory of a part is that of its own items.
+    let (encoded, memory) = match shard {
+        None => (&encoded[..], options.plan(engine, items, &encoded)?),
+        Some(shard) => {
+            let (items, encoded, options) = part_of(items, &encoded, options, shard)?;
+            (encoded, options.plan(engine, items, encoded)?)
+        }
+    };
     let tokens = encoded.iter().map(|e| e.ids.len()).sum();
     DryRun::estimate(engine, "capture", (0, encoded.len()), (tokens, 0), Some(memory))
 }
