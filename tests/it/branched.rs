@@ -15,7 +15,8 @@ const MODELS: [&str; 7] = ["llama", "qwen3", "qwen3_tied", "qwen3_5", "gemma4", 
 
 fn open(name: &str) -> Engine {
     let model = golden_dir(name).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, dtype: Some(candle_core::DType::F32), ..ModelChoice::default() }).unwrap()
+    Engine::open(&ModelChoice { model, precision: Some(headtemper_model::Held::F32).into(), ..ModelChoice::default() })
+        .unwrap()
 }
 
 /// Texts of different lengths that begin with the same `shared` tokens.

@@ -44,7 +44,7 @@ fn tempered_here_is_exported_there() {
         let golden = name.strip_suffix("_wrapper").unwrap_or(name);
         let ids = Golden::read(golden).ids("seq1.input_ids");
         let model = golden_model(name);
-        let there = load(&Checkpoint::Directory(out.clone()), Some(candle_core::DType::F32), &Device::Cpu).unwrap();
+        let there = load(&Checkpoint::Directory(out.clone()), Some(headtemper_model::Held::F32), &Device::Cpu).unwrap();
         let (_, hooked) = read_through(&*model, &ids, Some(&plan));
         let (_, weights) = read_through(&*there, &ids, None);
         let (_, base) = read_through(&*model, &ids, None);

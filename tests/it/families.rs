@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{Device, Tensor, npy::NpzTensors};
 use headtemper_hook::Site;
-use headtemper_model::{Checkpoint, load};
+use headtemper_model::{Checkpoint, Held, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
@@ -142,7 +142,7 @@ fn shared_keys_are_those_of_their_kind() {
             }
             candle_core::safetensors::save(&tensors, lab.path().join("model.safetensors")).unwrap();
             let checkpoint = Checkpoint::Directory(lab.path().into());
-            let model = load(&checkpoint, Some(candle_core::DType::F32), &Device::Cpu).unwrap();
+            let model = load(&checkpoint, Some(Held::F32), &Device::Cpu).unwrap();
             read_through(&*model, &ids, None).0.0.into_iter().collect()
         };
         let (base, zeroed) = (z_of(false), z_of(true));
@@ -262,8 +262,8 @@ fn checkpoints_are_read_as_transformers_reads_them() {
 
     // Matrices of several types are held in the one that holds them all.
     for (kinds, held) in [
-        ([candle_core::DType::BF16, candle_core::DType::BF16], candle_core::DType::BF16),
-        ([candle_core::DType::BF16, candle_core::DType::F32], candle_core::DType::F32),
+        ([candle_core::DType::BF16, candle_core::DType::BF16], Held::Bf16),
+        ([candle_core::DType::BF16, candle_core::DType::F32], Held::F32),
     ] {
         let cast = |(name, tensor): (&String, &Tensor)| {
             let kind = kinds[usize::from(name.ends_with("o_proj.weight"))];
@@ -271,7 +271,7 @@ fn checkpoints_are_read_as_transformers_reads_them() {
         };
         let tensors: std::collections::HashMap<String, Tensor> = whole.iter().map(cast).collect();
         candle_core::safetensors::save(&tensors, &file).unwrap();
-        assert_eq!(open().dtype(), held);
+        assert_eq!(open().held(), held);
     }
 
     // A single file goes before an index that names others.

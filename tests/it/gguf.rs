@@ -7,7 +7,7 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file},
 };
 use headtemper_engine::{Engine, Input, ModelChoice};
-use headtemper_model::{CausalLm, Checkpoint, load};
+use headtemper_model::{CausalLm, Checkpoint, Held, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
 
 /// What rounding the tiniest weights to f16 moves. Measured worst case: 3.8e-6 (2026-11-21).
@@ -18,7 +18,7 @@ const UNDONE: f32 = 5e-4;
 const BLOCKS: f32 = 1e-4;
 
 fn open(name: &str, file: &str) -> Box<dyn CausalLm> {
-    load(&Checkpoint::Gguf(golden_dir(name).join(file)), Some(DType::F32), &Device::Cpu).unwrap()
+    load(&Checkpoint::Gguf(golden_dir(name).join(file)), Some(Held::F32), &Device::Cpu).unwrap()
 }
 
 /// Written by the `gguf` package as llama.cpp's converter writes them, with its transforms: the directory's model, bit
@@ -115,7 +115,7 @@ fn k_quants_are_read_as_stored() {
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let file = dir.path().join(name);
         gguf_file::write(&mut File::create(&file).unwrap(), &metadata, &tensors).unwrap();
-        let model = load(&Checkpoint::Gguf(file), Some(DType::F32), &Device::Cpu).unwrap();
+        let model = load(&Checkpoint::Gguf(file), Some(Held::F32), &Device::Cpu).unwrap();
         read_through(&*model, &ids, None).1
     };
     let exact: Tensor = write("exact.gguf", None, true);
@@ -187,7 +187,7 @@ fn nothing_in_a_file_is_ignored_that_counts() {
         &[("qwen35.nextn_predict_layers", one), ("qwen35.block_count", blocks)],
         &[("blk.5.nextn.eh_proj.weight", projection, GgmlDType::F32)],
     );
-    let further = load(&Checkpoint::Gguf(file.clone()), Some(DType::F32), &Device::Cpu).unwrap();
+    let further = load(&Checkpoint::Gguf(file.clone()), Some(Held::F32), &Device::Cpu).unwrap();
     assert_eq!(further.spec(), open("qwen3_5_even", "model.bf16.gguf").spec());
 }
 
@@ -196,11 +196,11 @@ fn nothing_in_a_file_is_ignored_that_counts() {
 fn mixed_types_are_not_rounded() {
     let lab = tempfile::tempdir().unwrap();
     let file = lab.path().join("m.gguf");
-    let dtype = |path: &std::path::Path| load(&Checkpoint::Gguf(path.into()), None, &Device::Cpu).unwrap().dtype();
-    assert_eq!(dtype(&golden_dir("qwen3").join("model.bf16.gguf")), DType::BF16);
-    assert_eq!(dtype(&golden_dir("llama").join("model.f16.gguf")), DType::F16);
+    let held = |path: &std::path::Path| load(&Checkpoint::Gguf(path.into()), None, &Device::Cpu).unwrap().held();
+    assert_eq!(held(&golden_dir("qwen3").join("model.bf16.gguf")), Held::Bf16);
+    assert_eq!(held(&golden_dir("llama").join("model.f16.gguf")), Held::F16);
     let embedding = Tensor::ones((320, 128), DType::F32, &Device::Cpu).unwrap();
     let blocks = golden_dir("llama-blocks").join("model.q8_0.gguf");
     rewritten(&blocks, &file, &[], &[("token_embd.weight", embedding, GgmlDType::BF16)]);
-    assert_eq!(dtype(&file), DType::F32);
+    assert_eq!(held(&file), Held::F32);
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use headtemper_engine::{Engine, Event, GenerateOptions, Input, ModelChoice, Request, Sampling, StopRule};
 use headtemper_hook::{HeadPlan, Site};
-use headtemper_model::{Checkpoint, Weights};
+use headtemper_model::{Checkpoint, Held, Weights};
 use headtemper_tests::{Golden, golden_dir, read_through, worst};
 
 /// Hidden states and logits of 30 layers in f32, against transformers on the same weights. Its own spread between
@@ -26,9 +26,9 @@ fn gguf_path() -> Option<PathBuf> {
     None
 }
 
-fn open(path: &std::path::Path, dtype: DType) -> Engine {
+fn open(path: &std::path::Path, held: Held) -> Engine {
     let model = path.to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, dtype: Some(dtype), device: "cpu".into(), ..ModelChoice::default() }).unwrap()
+    Engine::open(&ModelChoice { model, precision: Some(held).into(), ..ModelChoice::default() }).unwrap()
 }
 
 fn greedy(engine: &Engine, ids: &[u32], plan: &HeadPlan) -> Vec<u32> {
@@ -100,18 +100,21 @@ fn parity(engine: &Engine, golden: &Golden, weights: &str) {
 #[test]
 fn the_gguf_is_transformers() {
     let Some(path) = gguf_path() else { return };
-    parity(&open(&path, DType::F32), &Golden::read("smollm2-135m"), "gguf");
+    parity(&open(&path, Held::F32), &Golden::read("smollm2-135m"), "gguf");
 }
 
 /// Writes the GGUF's weights as a directory in Hugging Face form, rounded to bf16: what the hub ships.
 fn as_directory(path: &std::path::Path, engine: &Engine, dir: &std::path::Path) {
     let spec = engine.spec();
-    let mut weights = Weights::open(&Checkpoint::Gguf(path.into()), Some(DType::F32), &Device::Cpu).unwrap();
+    let mut weights = Weights::open(&Checkpoint::Gguf(path.into()), Some(Held::F32), &Device::Cpu).unwrap();
     let mut tensors = std::collections::HashMap::new();
     let (d, mlp) = (spec.d_model, 1536);
     let mut keep = |name: String, rows: usize, columns: usize| {
-        let tensor = if columns == 0 { weights.vector(&name, rows, 1.0) } else { weights.matrix(&name, rows, columns) };
-        tensors.insert(name, tensor.unwrap().to_dtype(DType::BF16).unwrap());
+        let tensor = match columns {
+            0 => weights.vector(&name, rows, 1.0).unwrap(),
+            _ => weights.matrix(&name, rows, columns).unwrap().to_tensor().unwrap(),
+        };
+        tensors.insert(name, tensor.to_dtype(DType::BF16).unwrap());
     };
     keep("model.embed_tokens.weight".into(), spec.vocab, d);
     keep("model.norm.weight".into(), d, 0);
@@ -150,9 +153,9 @@ fn as_directory(path: &std::path::Path, engine: &Engine, dir: &std::path::Path) 
 fn the_bf16_directory_is_transformers_and_candles_llama() {
     let Some(path) = gguf_path() else { return };
     let dir = tempfile::tempdir().unwrap();
-    as_directory(&path, &open(&path, DType::F32), dir.path());
+    as_directory(&path, &open(&path, Held::F32), dir.path());
     let golden = Golden::read("smollm2-135m");
-    let (held, widened) = (open(dir.path(), DType::BF16), open(dir.path(), DType::F32));
+    let (held, widened) = (open(dir.path(), Held::Bf16), open(dir.path(), Held::F32));
     parity(&held, &golden, "bf16");
     let ids: Vec<u32> = serde_json::from_value(golden.meta["prompts"][1]["ids"].clone()).unwrap();
     let (_, from_bf16) = read_through(held.model(), &ids, None);
@@ -180,7 +183,7 @@ fn candle_llama(dir: &std::path::Path, ids: &[u32]) -> Tensor {
 #[test]
 fn the_tokenizer_is_the_hubs() {
     let Some(path) = gguf_path() else { return };
-    let engine = open(&path, DType::F32);
+    let engine = open(&path, Held::F32);
     let vectors: [(&str, &[u32]); 6] = [
         ("The capital of France is", &[504, 3575, 282, 4649, 314]),
         ("Hello, we can use", &[19556, 28, 392, 416, 722]),

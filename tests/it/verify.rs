@@ -5,7 +5,7 @@ use std::process::Output;
 use candle_core::{Device, Result, Tensor};
 use headtemper_engine::verify::{self, Check, Hooked, LAWS};
 use headtemper_hook::{Batch, Site, Span, Tap};
-use headtemper_model::{Branch, Cache, CausalLm, Checkpoint, Shell, load_folded};
+use headtemper_model::{Branch, Cache, CausalLm, Checkpoint, Matrix, Shell, load_folded};
 use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, temper};
 use serde_json::Value;
 
@@ -66,7 +66,7 @@ impl CausalLm for Spoilt {
         self.0.new_cache(slots, capacity + usize::from(self.1 == Fault::OffByOne))
     }
 
-    fn output_projection(&self, layer: usize) -> &Tensor {
+    fn output_projection(&self, layer: usize) -> &Matrix {
         self.0.output_projection(layer)
     }
 

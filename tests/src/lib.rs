@@ -4,10 +4,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use headtemper_engine::verify;
 use headtemper_hook::{HeadPlan, Recorder, Tap};
-use headtemper_model::{CausalLm, Checkpoint, load};
+use headtemper_model::{CausalLm, Checkpoint, Held, load};
 
 /// A directory of the golden files that `scripts/golden/` made with transformers.
 pub fn golden_dir(name: &str) -> PathBuf {
@@ -57,7 +57,7 @@ impl Golden {
 
 /// Loads a golden directory's model in f32.
 pub fn golden_model(name: &str) -> Box<dyn CausalLm> {
-    load(&Checkpoint::Directory(golden_dir(name)), Some(DType::F32), &Device::Cpu).expect("the golden model loads")
+    load(&Checkpoint::Directory(golden_dir(name)), Some(Held::F32), &Device::Cpu).expect("the golden model loads")
 }
 
 /// A whole sequence through the model at once: what every site saw, and the logits of all positions.

@@ -13,6 +13,9 @@ use headtemper_study::{Shard, StudyError};
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Threads of everything that is computed; the physical cores by default
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<usize>,
 }
 
 /// The verbs.
@@ -94,9 +97,10 @@ pub(crate) struct HowArgs {
     /// What weights are held in; auto keeps what the file has (f32 for quantised files)
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
-    /// Threads; all cores by default
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
+    /// What linear layers multiply: f32, exact on the weights as they are held, or activations rounded to bf16, which is
+    /// faster on CPUs with AVX512-BF16 and less exact (weights in bf16 only)
+    #[arg(long, value_enum, default_value_t = ProductsOf::F32)]
+    pub(crate) products: ProductsOf,
     /// Random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
     #[arg(long, value_name = "SEED")]
     pub(crate) random: Option<u64>,
@@ -116,6 +120,13 @@ pub(crate) enum Dtype {
     F32,
     Bf16,
     F16,
+}
+
+/// What linear layers multiply.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum ProductsOf {
+    F32,
+    Bf16,
 }
 
 /// Which items, and how they are read.
@@ -541,9 +552,9 @@ pub(crate) struct Run {
     /// Another dtype than the file names
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Dtype>,
-    /// Threads; all cores by default
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
+    /// Other products of linear layers than the file names
+    #[arg(long, value_enum)]
+    pub(crate) products: Option<ProductsOf>,
     /// Only the first so many items
     #[arg(long)]
     pub(crate) limit: Option<usize>,

@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod fail;
 mod model;
+mod threads;
 mod ui;
 
 use std::process::ExitCode;
@@ -29,7 +30,19 @@ fn main() -> ExitCode {
         fail::report(&anyhow::anyhow!(why));
         return ExitCode::from(2);
     }
-    let result = match args.command {
+    let result = threads::within(args.threads, || run(args.command)).and_then(|done| done);
+    match result {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::CheckFailed) => ExitCode::from(1),
+        Err(error) => {
+            fail::report(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Done> {
+    match command {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Capture(args) => commands::capture::run(&args),
@@ -42,13 +55,5 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
-    };
-    match result {
-        Ok(Done::Well) => ExitCode::SUCCESS,
-        Ok(Done::CheckFailed) => ExitCode::from(1),
-        Err(error) => {
-            fail::report(&error);
-            ExitCode::from(2)
-        }
     }
 }

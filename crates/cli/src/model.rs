@@ -1,33 +1,36 @@
 //! From arguments to a loaded model, its plans and its items.
 
-use anyhow::{Context, Result};
-use candle_core::DType;
+use anyhow::Result;
 use headtemper_engine::{Engine, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
+use headtemper_model::{Held, Precision, Products};
 use headtemper_study::{Item, PlanSource, plans, read_items};
 
 use crate::{
-    args::{Dtype, ItemArgs, ModelArgs, PlanArgs, Switch},
+    args::{Dtype, ItemArgs, ModelArgs, PlanArgs, ProductsOf, Switch},
     ui,
 };
 
 impl Dtype {
-    /// The dtype to hold weights in; `None` keeps the file's.
-    pub(crate) fn held(self) -> Option<DType> {
+    /// What to hold weights in; `None` keeps the file's type.
+    pub(crate) fn held(self) -> Option<Held> {
         match self {
             Self::Auto => None,
-            Self::F32 => Some(DType::F32),
-            Self::Bf16 => Some(DType::BF16),
-            Self::F16 => Some(DType::F16),
+            Self::F32 => Some(Held::F32),
+            Self::Bf16 => Some(Held::Bf16),
+            Self::F16 => Some(Held::F16),
         }
     }
 }
 
-/// Sets the number of threads of everything that follows.
-pub(crate) fn use_threads(threads: Option<usize>) -> Result<()> {
-    let Some(threads) = threads else { return Ok(()) };
-    anyhow::ensure!(threads > 0, "--threads is 0, but must be at least 1");
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set the number of threads")
+impl ProductsOf {
+    /// As the engine has it.
+    pub(crate) fn products(self) -> Products {
+        match self {
+            Self::F32 => Products::F32,
+            Self::Bf16 => Products::Bf16,
+        }
+    }
 }
 
 impl ModelArgs {
@@ -36,7 +39,7 @@ impl ModelArgs {
         ModelChoice {
             model: self.model.clone(),
             revision: self.revision.clone(),
-            dtype: self.how.dtype.held(),
+            precision: Precision { held: self.how.dtype.held(), products: self.how.products.products() },
             device: self.how.device.clone(),
             thinking: thinking.map(|switch| switch == Switch::On),
             random: self.how.random,
@@ -47,19 +50,18 @@ impl ModelArgs {
 
 /// Opens a model and says on stderr what it is: a wrong geometry is the likeliest wrong result.
 pub(crate) fn open(args: &ModelArgs, thinking: Option<Switch>) -> Result<Engine> {
-    open_choice(&args.choice(thinking), args.how.threads)
+    open_choice(&args.choice(thinking))
 }
 
 /// Opens a model that was chosen elsewhere than on the command line.
-pub(crate) fn open_choice(choice: &ModelChoice, threads: Option<usize>) -> Result<Engine> {
-    use_threads(threads)?;
+pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
     let engine = Engine::open(choice)?;
     if let Some(note) = engine.note() {
         ui::say(&format!("note: {note}"));
     }
     let (identity, spec) = (engine.identity(), engine.spec());
     ui::say(&format!(
-        "model      {}  {}, {} layers, {} heads  {} on {}",
+        "model      {}  {}, {} layers, {} heads  {}",
         match identity.random {
             Some(seed) => format!("{}, random weights of seed {seed}", identity.model),
             None => identity.model.clone(),
@@ -67,8 +69,7 @@ pub(crate) fn open_choice(choice: &ModelChoice, threads: Option<usize>) -> Resul
         identity.architecture,
         spec.layers.len(),
         spec.slots().len(),
-        identity.dtype,
-        identity.device
+        identity.held_in()
     ));
     Ok(engine)
 }

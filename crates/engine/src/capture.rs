@@ -235,8 +235,11 @@ impl Engine {
             }
         }
         if request.logits {
-            let h_last =
-                if self.model.device().is_cpu() { h_last.clone() } else { h_last.to_dtype(self.model.dtype())? };
+            let h_last = if self.model.device().is_cpu() {
+                h_last.clone()
+            } else {
+                h_last.to_dtype(self.model.held().dtype())?
+            };
             spread(&self.model.logits(&h_last)?, &mut rows, |row, values| row.logits = values)?;
         }
         Ok(rows)

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
-use headtemper_model::{CausalLm, Checkpoint};
+use headtemper_model::{CausalLm, Checkpoint, Precision, Products};
 
 use crate::{
     ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
@@ -21,8 +21,8 @@ pub struct ModelChoice {
     pub model: String,
     /// A branch, tag or commit of a hub id.
     pub revision: Option<String>,
-    /// What the weights are held in; `None` keeps what the file has.
-    pub dtype: Option<DType>,
+    /// How the weights are held, and what linear layers multiply.
+    pub precision: Precision,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
     /// Whether the model thinks before it answers a chat; `None` leaves that to its chat template.
@@ -75,7 +75,7 @@ impl Engine {
         // The hash is made beside the model: both read the file once, and the second finds it in memory.
         let (model, weights_sha256) = std::thread::scope(|scope| {
             let hash = scope.spawn(|| located.weights_sha256());
-            let model = headtemper_model::load(&located.checkpoint, choice.dtype, &device);
+            let model = headtemper_model::load(&located.checkpoint, choice.precision, &device);
             (model, hash.join().expect("hashing does not panic"))
         });
         let (model, weights_sha256) = (model?, weights_sha256?);
@@ -91,7 +91,11 @@ impl Engine {
             },
             template_sha256: template.as_ref().map(|t| t.hash().to_string()),
             thinking: choice.thinking,
-            dtype: model.dtype().as_str().into(),
+            dtype: model.held().to_string(),
+            products: match choice.precision.products {
+                Products::F32 => None,
+                rounded @ Products::Bf16 => Some(rounded.to_string()),
+            },
             device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
             version: env!("CARGO_PKG_VERSION").into(),
         };

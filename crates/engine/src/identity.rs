@@ -37,10 +37,21 @@ pub struct Identity {
     pub thinking: Option<bool>,
     /// What the weights are held in.
     pub dtype: String,
+    /// What linear layers multiply, where that is not f32: `bf16` for activations rounded to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<String>,
     /// Where it runs.
     pub device: String,
     /// The version of this program.
     pub version: String,
+}
+
+impl Identity {
+    /// What the weights are held in, where, and what is rounded beside it.
+    pub fn held_in(&self) -> String {
+        let rounded = self.products.as_ref().map_or_else(String::new, |to| format!(", activations rounded to {to}"));
+        format!("{} on {}{rounded}", self.dtype, self.device)
+    }
 }
 
 /// SHA-256 of one file, as hexadecimal digits.

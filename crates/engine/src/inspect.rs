@@ -1,8 +1,7 @@
 //! What a model is, without loading it.
 
-use candle_core::DType;
 use headtemper_hook::ModelSpec;
-use headtemper_model::{Checkpoint, ModelError};
+use headtemper_model::{Checkpoint, Held, ModelError};
 
 use crate::{EngineError, ModelChoice, Result, engine::device, locate::locate, texts::Texts};
 
@@ -16,7 +15,7 @@ pub struct Inspection {
     /// The geometry: of the weights, every tensor accounted for, or of the configuration alone.
     pub spec: ModelSpec,
     /// What the weights are held in; `None` where there are none.
-    pub dtype: Option<DType>,
+    pub dtype: Option<Held>,
     /// Whether it would run on the CPU, where activations and cache are f32.
     pub on_cpu: bool,
     /// SHA-256 over the weight files.
@@ -48,8 +47,10 @@ impl Inspection {
             Err(ModelError::NoWeights { .. }) => false,
             Err(other) => return Err(other.into()),
         };
-        let dtype =
-            if weights { Some(choice.dtype.map_or_else(|| checkpoint.native_dtype(), Ok)?) } else { choice.dtype };
+        let dtype = match choice.precision.held {
+            None if weights => Some(checkpoint.native()?),
+            asked => asked,
+        };
         let texts = match Texts::of(checkpoint, &checkpoint.config()?) {
             Ok(texts) if !matches!(checkpoint, Checkpoint::Random { .. }) => Some(texts),
             Err(EngineError::Tokenizer { .. }) if !weights => None,

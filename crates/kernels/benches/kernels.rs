@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference, delta_rule,
-    delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, linear, linear_reference,
-    score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
+    AttentionSpan, BaseRows, Matrix, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference,
+    delta_rule, delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, linear,
+    linear_reference, score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -19,7 +19,7 @@ fn linears(c: &mut Criterion) {
             group.throughput(Throughput::Elements((2 * m * n * k) as u64)); // floating-point operations
             let x = random(&[m, k], DType::F32);
             for dtype in [DType::F32, DType::BF16] {
-                let w = random(&[n, k], dtype);
+                let w = Matrix::of(&random(&[n, k], dtype)).expect("it fits");
                 let id = BenchmarkId::new(format!("ours_{}", dtype.as_str()), m);
                 group.bench_function(id, |b| b.iter(|| linear(&x, &w).expect("shapes fit")));
             }
@@ -106,7 +106,7 @@ fn sliding(c: &mut Criterion) {
 fn head(c: &mut Criterion) {
     let weight = random(&[49152, 576], DType::F32);
     for dtype in [DType::F32, DType::BF16] {
-        let weight = weight.to_dtype(dtype).expect("a weight's dtype");
+        let weight = weight.to_dtype(dtype).and_then(|weight| Matrix::of(&weight)).expect("a weight's dtype");
         let mut group = c.benchmark_group(format!("head_{}", dtype.as_str()));
         group.sample_size(10);
         for m in [1usize, 64, 512] {

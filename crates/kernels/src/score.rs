@@ -6,7 +6,7 @@ mod tests;
 
 use candle_core::{CpuStorage, D, DType, Device, Layout, Result, Storage, StorageRef, Tensor, bail};
 
-use crate::{Level, linear_reference};
+use crate::{Matrix, linear_reference, matrix::Panels};
 
 /// What the language-model head says of one row. Logarithms are natural.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub struct BaseRows<'a> {
 /// the oracle does, with f64 sums on CUDA and f32 sums on Metal: there a KL is good to about 1e-6, not to its last digits.
 ///
 /// # Shapes
-/// `hidden` `[m, d]`, final-norm output, f32 on the CPU; `weight` `[vocab, d]` f32, bf16 or f16; `targets` `m` tokens.
+/// `hidden` `[m, d]`, final-norm output, f32 on the CPU; `weight` `[vocab, d]`; `targets` `m` tokens.
 /// `softcap` makes each logit `cap * tanh(l / cap)` (transformers `final_logit_softcapping`).
 ///
 /// # Divergence
@@ -53,16 +53,16 @@ pub struct BaseRows<'a> {
 /// finite, or `log_sum_exp` is not that of the base rows.
 pub fn score_head(
     hidden: &Tensor,
-    weight: &Tensor,
+    weight: &Matrix,
     targets: &[u32],
     softcap: Option<f32>,
     base: Option<BaseRows<'_>>,
 ) -> Result<Vec<HeadScore>> {
-    if hidden.device().is_cpu() {
-        on_cpu(Level::best(), hidden, weight, targets, softcap, base)
+    if let Some(panels) = weight.panels() {
+        on_cpu(hidden, panels, targets, softcap, base)
     } else {
         let sums = if hidden.device().is_metal() { DType::F32 } else { DType::F64 };
-        plain(hidden, weight, targets, softcap, base, sums)
+        plain(hidden, &weight.to_tensor()?, targets, softcap, base, sums)
     }
 }
 
@@ -83,14 +83,14 @@ pub fn score_head_reference(
 /// Refuses arguments that do not fit each other.
 fn check(
     hidden: &Tensor,
-    weight: &Tensor,
+    (vocab, width): (usize, usize),
     targets: &[u32],
     softcap: Option<f32>,
     base: Option<BaseRows<'_>>,
 ) -> Result<()> {
-    let ((m, d), (vocab, width)) = (hidden.dims2()?, weight.dims2()?);
+    let (m, d) = hidden.dims2()?;
     if d != width || d == 0 || vocab == 0 || u32::try_from(vocab).is_err() {
-        bail!("score_head: hidden states {:?} and weight {:?} do not fit", hidden.shape(), weight.shape());
+        bail!("score_head: hidden states {:?} and a weight [{vocab}, {width}] do not fit", hidden.shape());
     }
     if targets.len() != m {
         bail!("score_head: {m} rows need as many targets, not {}", targets.len());
@@ -129,14 +129,13 @@ fn not_theirs<T>(row: usize, given: f64) -> Result<T> {
 }
 
 fn on_cpu(
-    level: Level,
     hidden: &Tensor,
-    weight: &Tensor,
+    weight: &Panels,
     targets: &[u32],
     softcap: Option<f32>,
     base: Option<BaseRows<'_>>,
 ) -> Result<Vec<HeadScore>> {
-    check(hidden, weight, targets, softcap, base)?;
+    check(hidden, (weight.rows(), weight.features()), targets, softcap, base)?;
     let hidden = hidden.contiguous()?;
     let of_base = base.map(|base| base.hidden.contiguous()).transpose()?;
     let (hidden, of_base) = (hidden.storage_and_layout(), of_base.as_ref().map(Tensor::storage_and_layout));
@@ -146,14 +145,7 @@ fn on_cpu(
         }
         _ => None,
     };
-    let rows = stream::Rows { level, hidden: f32s(&hidden)?, width: weight.dim(1)?, targets, softcap, base };
-    let (weight, layout) = weight.storage_and_layout();
-    match (&*weight, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(w)), Some((start, end))) => rows.score(&w[start..end]),
-        (Storage::Cpu(CpuStorage::BF16(w)), Some((start, end))) => rows.score(&w[start..end]),
-        (Storage::Cpu(CpuStorage::F16(w)), Some((start, end))) => rows.score(&w[start..end]),
-        _ => bail!("score_head: the weight must be contiguous f32, bf16 or f16 on the device of the hidden states"),
-    }
+    stream::Rows { weight, hidden: f32s(&hidden)?, targets, softcap, base }.score()
 }
 
 /// The values of contiguous hidden states.
@@ -175,7 +167,7 @@ fn plain(
     base: Option<BaseRows<'_>>,
     sums: DType,
 ) -> Result<Vec<HeadScore>> {
-    check(hidden, weight, targets, softcap, base)?;
+    check(hidden, weight.dims2()?, targets, softcap, base)?;
     let head = Plain { weight: weight.to_dtype(DType::F32)?, softcap, sums };
     let mut scores = Vec::with_capacity(targets.len());
     for targets in targets.chunks((PLAIN_LOGITS / weight.dim(0)?).max(1)) {

@@ -65,18 +65,31 @@ impl Level {
 /// The longest vector of any level.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// The lanes of a level's vectors.
+pub(crate) fn lanes_of(level: Level) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Avx512::LANES,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Avx2::LANES,
+        _ => Portable::LANES,
+    }
+}
+
 /// A vector of [`Simd::LANES`] f32.
 pub(crate) trait Simd: Copy {
     /// Lanes of a vector.
     const LANES: usize;
-    /// Rows of the weight and of the activations in one register tile, sized to the register file.
-    const TILE: (usize, usize);
+    /// Vectors that the register file holds.
+    const REGISTERS: usize;
     /// The vector.
     type F: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// Of `LANES` pairs of bf16 the first or the second of each, as f32.
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;
     unsafe fn store(p: *mut f32, x: Self::F);
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
@@ -189,7 +202,7 @@ fn lanes(f: impl Fn(usize) -> f32) -> [f32; 8] {
 
 impl Simd for Portable {
     const LANES: usize = 8;
-    const TILE: (usize, usize) = (2, 2);
+    const REGISTERS: usize = 8; // sixteen of half the width
     type F = [f32; 8];
 
     #[inline(always)]
@@ -206,6 +219,12 @@ impl Simd for Portable {
         // SAFETY: the caller has 8 readable values at `p`.
         let raw = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
         lanes(|i| f32::from_bits(u32::from(raw[i]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F {
+        // SAFETY: the caller has 8 readable pairs at `p`.
+        let raw = unsafe { p.cast::<[[u16; 2]; 8]>().read_unaligned() };
+        lanes(|i| f32::from_bits(u32::from(raw[i][usize::from(ODD)]) << 16))
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::F {
@@ -277,7 +296,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx2 {
         const LANES: usize = 8;
-        const TILE: (usize, usize) = (3, 4);
+        const REGISTERS: usize = 16;
         type F = __m256;
 
         #[inline(always)]
@@ -291,6 +310,17 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> __m256 {
             unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())))) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> __m256 {
+            unsafe {
+                let pairs = _mm256_loadu_si256(p.cast());
+                _mm256_castsi256_ps(if ODD {
+                    _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))
+                } else {
+                    _mm256_slli_epi32::<16>(pairs)
+                })
+            }
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m256 {
@@ -361,7 +391,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx512 {
         const LANES: usize = 16;
-        const TILE: (usize, usize) = (4, 6);
+        const REGISTERS: usize = 32;
         type F = __m512;
 
         #[inline(always)]
@@ -375,6 +405,17 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> __m512 {
             unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> __m512 {
+            unsafe {
+                let pairs = _mm512_loadu_si512(p.cast());
+                _mm512_castsi512_ps(if ODD {
+                    _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+                } else {
+                    _mm512_slli_epi32::<16>(pairs)
+                })
+            }
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m512 {

@@ -109,6 +109,14 @@ pub enum ModelError {
         /// What would have been allowed.
         allowed: &'static str,
     },
+    /// Products of bf16 where there are none.
+    #[error("products are rounded to bf16 where weights are held in bf16 on the CPU, not in {held} on {device}")]
+    Products {
+        /// What the weights are held in.
+        held: String,
+        /// Where.
+        device: &'static str,
+    },
     /// A GGUF file holds a tensor type that candle cannot read.
     #[error("{} holds tensors of {found}; readable are {allowed}", path.display())]
     Ggml {
@@ -147,6 +155,7 @@ impl ModelError {
                  such as HuggingFaceTB/SmolLM2-135M-Instruct; a config.json alone runs with --random SEED"
                     .into(),
             ),
+            Self::Products { .. } => Some("--dtype bf16 holds weights in bf16".into()),
             Self::Ggml { .. } => Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into()),
             Self::UnknownTensors { .. } => {
                 Some("the checkpoint is probably of another variant; `temper inspect` shows what it says it is".into())

@@ -21,7 +21,7 @@ pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
-pub use headtemper_kernels::{BaseRows, HeadScore, Level};
+pub use headtemper_kernels::{BaseRows, HeadScore, Held, Level, Matrix, Products};
 #[doc(hidden)]
 pub use layers::Shell;
 pub use weights::{GgufFile, StoredTensor, Weights, stored_tensors};
@@ -56,9 +56,9 @@ pub trait CausalLm: Send + Sync {
         &self.shell().spec
     }
 
-    /// The dtype the weights are held in. On the CPU activations are f32 whatever this is.
-    fn dtype(&self) -> DType {
-        self.shell().dtype()
+    /// What the weights are held in. On the CPU activations are f32 whatever this is.
+    fn held(&self) -> Held {
+        self.shell().held()
     }
 
     /// The dtype of activations and of the cache.
@@ -134,7 +134,7 @@ pub trait CausalLm: Send + Sync {
     ///
     /// # Panics
     /// If the layer does not exist.
-    fn output_projection(&self, layer: usize) -> &Tensor;
+    fn output_projection(&self, layer: usize) -> &Matrix;
 
     /// A layer's output projection, without what follows it (Gemma 4's norm).
     ///
@@ -160,7 +160,8 @@ pub trait CausalLm: Send + Sync {
     fn head_output(&self, at: HeadRef, z: &Tensor) -> Result<Tensor> {
         self.spec().check(at).map_err(candle_core::Error::wrap)?;
         let dim = self.spec().layers[at.layer].heads.dim;
-        headtemper_kernels::linear(z, &self.output_projection(at.layer).narrow(1, at.head * dim, dim)?)
+        let columns = at.head * dim..(at.head + 1) * dim;
+        headtemper_kernels::linear_columns(z, self.output_projection(at.layer), columns)
     }
 
     /// The language-model head, apart from [`CausalLm::forward`] so that attribution never pays for the vocabulary.
@@ -277,21 +278,40 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a weight file is missing or malformed.
-    pub fn native_dtype(&self) -> Loaded<DType> {
+    pub fn native(&self) -> Loaded<Held> {
         Ok(Weights::open(self, None, &Device::Cpu)?.held())
+    }
+}
+
+/// How weights are held, and what linear layers multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Precision {
+    /// What the weights are held in; `None` keeps what the file has.
+    pub held: Option<Held>,
+    /// What linear layers multiply. The language-model head multiplies f32 always: logits are not rounded.
+    pub products: Products,
+}
+
+impl From<Option<Held>> for Precision {
+    /// Exact products.
+    fn from(held: Option<Held>) -> Self {
+        Self { held, products: Products::F32 }
     }
 }
 
 /// Loads a checkpoint.
 ///
-/// `dtype` is what the weights are held in; `None` keeps what the file has (f32 for quantised GGUF files, whose values
+/// `precision.held` is what the weights are held in; `None` keeps what the file has (f32 for quantised GGUF files, whose values
 /// no half-width type holds). Every tensor the architecture needs must be there with the right shape, and every other
 /// tensor in the file is an error, unless it is known to be unused.
 ///
 /// # Errors
 /// Names the file, the key or the tensor, and what would have been right.
-pub fn load(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> Loaded<Box<dyn CausalLm>> {
-    build(&checkpoint.config()?, &mut Weights::open(checkpoint, dtype, device)?)
+pub fn load(checkpoint: &Checkpoint, precision: impl Into<Precision>, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    let Precision { held, products } = precision.into();
+    let mut weights = Weights::open(checkpoint, held, device)?;
+    weights.multiply_as(products)?;
+    build(&checkpoint.config()?, &mut weights)
 }
 
 /// Loads a checkpoint with a plan written into the columns of its output projections: what a hook under that plan
@@ -303,7 +323,7 @@ pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) ->
     let spec = checkpoint.spec()?;
     plan.check(&spec)?;
     plan.check_foldable()?;
-    let mut weights = Weights::open(checkpoint, Some(DType::F32), device)?;
+    let mut weights = Weights::open(checkpoint, Some(Held::F32), device)?;
     weights.fold(plan, &spec);
     build(&checkpoint.config()?, &mut weights)
 }

@@ -44,6 +44,9 @@ pub struct ModelConfig {
     /// `auto`, `f32`, `bf16` or `f16`.
     #[serde(default = "auto")]
     pub dtype: String,
+    /// `f32`, or `bf16` for activations rounded to bf16 in linear layers.
+    #[serde(default = "exact", skip_serializing_if = "is_exact")]
+    pub products: String,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     #[serde(default = "auto")]
     pub device: String,
@@ -54,6 +57,14 @@ pub struct ModelConfig {
 
 fn auto() -> String {
     "auto".into()
+}
+
+fn exact() -> String {
+    "f32".into()
+}
+
+fn is_exact(products: &str) -> bool {
+    products == "f32"
 }
 
 /// Which items.

@@ -336,7 +336,7 @@ impl Study<'_> {
             fact("revision", revision.clone());
         }
         fact("weights (SHA-256)", identity.weights_sha256.clone());
-        fact("held in", format!("{} on {}", identity.dtype, identity.device));
+        fact("held in", identity.held_in());
         fact("items", format!("{} of {}", items.len(), file_name(&self.experiment.items.path)));
         if let Some(system) = &self.experiment.items.system {
             fact("system message", system.clone());

@@ -53,7 +53,7 @@ pub(crate) fn write_report(
     let facts = [
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", format!("{} on {}", identity.dtype, identity.device)),
+        ("held in", identity.held_in()),
         ("items", answered.items.len().to_string()),
         ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
         ("judged by", judged.into()),

@@ -94,7 +94,7 @@ pub fn attribute_run(
     let facts = [
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", format!("{} on {}", identity.dtype, identity.device)),
+        ("held in", identity.held_in()),
         ("items", format!("{} of {}", items.len(), settings.items_path.display())),
         ("heads averaged over", format!("the last {last_n} response tokens")),
         ("labels shuffled", format!("{shuffles} times, seed {seed}")),

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
         "decode": decoded,
         "peak_rss_mb": peak_memory().map(|bytes| bytes as f64 / 1e6),
-        "weights_mb": (held * model.dtype().size_in_bytes()) as f64 / 1e6,
+        "weights_mb": model.held().bytes(held) as f64 / 1e6,
     });
     if args.json {
         ui::put(&format!("{result}\n"))?;

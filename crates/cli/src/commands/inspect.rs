@@ -4,20 +4,23 @@ use anyhow::Result;
 use candle_core::DType;
 use headtemper_engine::{Inspection, ModelChoice};
 use headtemper_hook::{LayerSpec, Mixer, ModelSpec};
-use headtemper_model::Cache;
+use headtemper_model::{Cache, Held};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Inspect, ui};
 
 pub(crate) fn run(args: &Inspect) -> Result<Done> {
-    let found =
-        Inspection::of(&ModelChoice { dtype: args.dtype.held(), device: args.device.clone(), ..args.model.choice() })?;
+    let found = Inspection::of(&ModelChoice {
+        precision: args.dtype.held().into(),
+        device: args.device.clone(),
+        ..args.model.choice()
+    })?;
     if let Some(note) = &found.note {
         ui::say(&format!("note: {note}"));
     }
     // What has no weights here is bf16 on the hub.
-    let held = found.dtype.unwrap_or(DType::BF16);
-    let memory = Memory::of(&found.spec, held, if found.on_cpu { DType::F32 } else { held });
+    let held = found.dtype.unwrap_or(Held::Bf16);
+    let memory = Memory::of(&found.spec, held, if found.on_cpu { DType::F32 } else { held.dtype() });
     if args.json {
         ui::put(&format!("{:#}\n", facts(&found, &memory)))?;
     } else {
@@ -28,7 +31,7 @@ pub(crate) fn run(args: &Inspect) -> Result<Done> {
 
 /// What a model takes, in bytes.
 struct Memory {
-    held: DType,
+    held: Held,
     weights: usize,
     /// Beside them, on the host, only as far as rows are read.
     mapped: usize,
@@ -38,11 +41,11 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(spec: &ModelSpec, held: DType, cache: DType) -> Self {
+    fn of(spec: &ModelSpec, held: Held, cache: DType) -> Self {
         Self {
             held,
-            weights: (spec.parameters - spec.mapped_parameters) * held.size_in_bytes(),
-            mapped: spec.mapped_parameters * held.size_in_bytes(),
+            weights: held.bytes(spec.parameters - spec.mapped_parameters),
+            mapped: held.bytes(spec.mapped_parameters),
             cache,
             token: Cache::bytes_per_token(spec, cache),
             sequence: Cache::bytes_per_sequence(spec, cache),
@@ -66,7 +69,7 @@ fn facts(found: &Inspection, memory: &Memory) -> Value {
         "vocab": spec.vocab,
         "context": spec.context,
         "parameters": spec.parameters,
-        "dtype": memory.held.as_str(),
+        "dtype": memory.held.to_string(),
         "weight_bytes": memory.weights,
         "mapped_bytes": memory.mapped,
         "cache_dtype": memory.cache.as_str(),
@@ -177,7 +180,7 @@ fn text(found: &Inspection, memory: &Memory) -> String {
             format!(
                 "{} of weights in {}{mapped}; {} of cache a token{state}, in {}",
                 bytes(memory.weights),
-                memory.held.as_str(),
+                memory.held,
                 bytes(memory.token),
                 memory.cache.as_str()
             ),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_engine::ModelChoice;
+use headtemper_model::{Precision, Products};
 use headtemper_study::{Experiment, run as run_experiment};
 
 use crate::{
@@ -20,13 +21,13 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
     let choice = ModelChoice {
         model: named.unwrap_or_default(),
         revision: model.revision.clone(),
-        dtype: dtype(&model.dtype)?.held(),
+        precision: Precision { held: dtype(&model.dtype)?.held(), products: products(&model.products)? },
         device: model.device.clone(),
         thinking: model.thinking,
         random: None,
         progress: true,
     };
-    let engine = model::open_choice(&choice, args.threads)?;
+    let engine = model::open_choice(&choice)?;
     let stop = ui::stop_on_interrupt();
     let outcome = run_experiment(&engine, &experiment, &dir, Some(stop), &mut ui::Bars::default())?;
     ui::finish(&outcome, &dir, if args.json { Some("report.json") } else { None })
@@ -50,6 +51,9 @@ fn resolve(args: &Run) -> Result<Experiment> {
     }
     if let Some(dtype) = args.dtype {
         experiment.model.dtype = dtype_name(dtype).into();
+    }
+    if let Some(products) = args.products {
+        experiment.model.products = products.products().to_string();
     }
     if let Some(rows) = args.batch.asked_rows() {
         experiment.generate.max_rows = rows;
@@ -78,4 +82,11 @@ fn dtype(name: &str) -> Result<Dtype> {
         .into_iter()
         .find(|dtype| dtype_name(*dtype) == name)
         .ok_or_else(|| anyhow::anyhow!("[model] dtype is '{name}', but must be auto, f32, bf16 or f16"))
+}
+
+fn products(name: &str) -> Result<Products> {
+    [Products::F32, Products::Bf16]
+        .into_iter()
+        .find(|products| products.to_string() == name)
+        .ok_or_else(|| anyhow::anyhow!("[model] products is '{name}', but must be f32 or bf16"))
 }

@@ -1,8 +1,8 @@
 //! Scaling a head's z = scaling its columns of the output projection.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use headtemper_hook::HeadPlan;
-use headtemper_model::{CausalLm, load, load_folded};
+use headtemper_model::{CausalLm, Held, load, load_folded};
 
 use super::{
     Check,
@@ -65,13 +65,13 @@ impl Hooked {
 pub fn folded(engine: Engine) -> Check {
     let (checkpoint, device) = (engine.checkpoint().clone(), engine.model().device().clone());
     let found = || -> crate::Result<Check> {
-        let hooked = if engine.model().dtype() == DType::F32 {
+        let hooked = if engine.model().held() == Held::F32 {
             let hooked = Hooked::read(engine.model())?;
             drop(engine);
             hooked
         } else {
             drop(engine);
-            Hooked::read(&*load(&checkpoint, Some(DType::F32), &device)?)?
+            Hooked::read(&*load(&checkpoint, Some(Held::F32), &device)?)?
         };
         Ok(hooked.compare(&*load_folded(&checkpoint, hooked.plan(), &device)?))
     };

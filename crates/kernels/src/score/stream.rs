@@ -1,21 +1,21 @@
 //! The CPU path: chunks of the vocabulary pass over all rows, and what is left of each is a few numbers a row.
 
+use std::ops::Range;
+
 use candle_core::Result;
 use rayon::prelude::*;
 
 use super::{HeadScore, SAME_SUM, not_finite, not_theirs};
 use crate::{
-    Level,
-    dot::Element,
-    linear::block,
-    simd::{self, MAX_LANES, Simd, dispatch},
+    linear::{Job, multiply},
+    matrix::Panels,
+    simd::{self, Simd, dispatch},
 };
 
-/// Rows to score, `width` features each.
+/// Rows to score under a weight.
 pub(super) struct Rows<'a> {
-    pub(super) level: Level,
+    pub(super) weight: &'a Panels,
     pub(super) hidden: &'a [f32],
-    pub(super) width: usize,
     pub(super) targets: &'a [u32],
     pub(super) softcap: Option<f32>,
     pub(super) base: Option<Base<'a>>,
@@ -33,8 +33,6 @@ pub(super) struct Base<'a> {
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Columns of a chunk at most, so that f32 sums of a chunk are short.
 const COLUMNS: usize = 192;
-/// Whole tiles and vectors of every level.
-const STEP: usize = 48;
 /// Rows whose logits of a chunk are held at once: whole tiles of every level.
 const TILE_ROWS: usize = 48;
 /// Stretches of the vocabulary that are summed apart, for threads to share; more would cost memory.
@@ -137,22 +135,21 @@ struct Room {
 }
 
 impl Rows<'_> {
-    /// Scores the rows under `weight`. All sums run in an order that `weight`'s shape alone determines.
-    pub(super) fn score<W: Element>(&self, weight: &[W]) -> Result<Vec<HeadScore>> {
-        let vocab = weight.len() / self.width;
-        let columns = (CHUNK_BYTES / (self.width * size_of::<W>())).clamp(STEP, COLUMNS) / STEP * STEP;
-        let stretch = vocab.div_ceil(columns).div_ceil(STRETCHES) * columns;
-        let stretches: Vec<Stretch> = (0..vocab.div_ceil(stretch))
+    /// Scores the rows. All sums run in an order that the weight's shape alone determines.
+    pub(super) fn score(&self) -> Result<Vec<HeadScore>> {
+        let panels = self.weight.count();
+        let chunk = (CHUNK_BYTES / self.weight.panel_bytes()).clamp(1, COLUMNS / self.weight.width());
+        let stretch = panels.div_ceil(chunk).div_ceil(STRETCHES) * chunk;
+        let stretches: Vec<Stretch> = (0..panels.div_ceil(stretch))
             .into_par_iter()
             .map_init(Room::default, |room, i| {
                 let mut out = Stretch {
                     parts: vec![Part::NONE; self.targets.len()],
                     masses: vec![0.0; self.base.map_or(0, |base| base.log_sum_exp.len())],
                 };
-                let last = vocab.min((i + 1) * stretch);
-                for first in (i * stretch..last).step_by(columns) {
-                    let chunk = first..last.min(first + columns);
-                    self.chunk(&weight[chunk.start * self.width..chunk.end * self.width], first, room, &mut out);
+                let last = panels.min((i + 1) * stretch);
+                for first in (i * stretch..last).step_by(chunk) {
+                    self.chunk(first..last.min(first + chunk), room, &mut out);
                 }
                 out
             })
@@ -163,32 +160,45 @@ impl Rows<'_> {
             for stretch in &stretches {
                 whole.join(&stretch.parts[row]);
             }
-            self.finish(row, &whole, weight)
+            self.finish(row, &whole)
         };
         (0..self.targets.len()).into_par_iter().map(finish).collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// One chunk of the vocabulary, from token `first` on, for all rows.
-    fn chunk<W: Element>(&self, weight: &[W], first: usize, room: &mut Room, out: &mut Stretch) {
-        let count = weight.len() / self.width;
-        let size = Columns { count, stride: count.next_multiple_of(MAX_LANES), cap: self.softcap.unwrap_or(0.0) };
+    /// The tokens of some panels; their logits take whole vectors of every level.
+    fn columns(&self, panels: &Range<usize>) -> Columns {
+        let (width, vocab) = (self.weight.width(), self.weight.rows());
+        let count = vocab.min(panels.end * width) - panels.start * width;
+        Columns { count, stride: panels.len() * width, cap: self.softcap.unwrap_or(0.0) }
+    }
+
+    /// The features `[width]` of rows.
+    fn rows<'a>(&self, hidden: &'a [f32], rows: Range<usize>) -> &'a [f32] {
+        let width = self.weight.features();
+        &hidden[rows.start * width..rows.end * width]
+    }
+
+    /// One chunk of the vocabulary, for all rows.
+    fn chunk(&self, panels: Range<usize>, room: &mut Room, out: &mut Stretch) {
+        let (level, first) = (self.weight.level(), panels.start * self.weight.width());
+        let size = self.columns(&panels);
         let stride = size.stride;
         if let Some(base) = self.base {
             let b = base.log_sum_exp.len();
             room.base_p.resize(b * stride, 0.0);
             room.marks.resize(b, Mark { mass: 0.0, peak: 0 });
-            self.logits(base.hidden, weight, size, &mut room.base_logits);
+            self.logits(base.hidden, &panels, size, &mut room.base_logits);
             let rows = room.base_logits.chunks_exact_mut(stride).zip(room.base_p.chunks_exact_mut(stride));
             for (row, ((logits, p), mark)) in rows.zip(&mut room.marks).enumerate() {
                 let sum = base.log_sum_exp[row] as f32;
                 // SAFETY: both hold `stride` values, whole vectors of every level.
-                unsafe { weigh(self.level, size, sum, logits.as_mut_ptr(), p.as_mut_ptr(), mark) }
+                unsafe { weigh(level, size, sum, logits.as_mut_ptr(), p.as_mut_ptr(), mark) }
                 out.masses[row] += f64::from(mark.mass);
             }
         }
         for from in (0..self.targets.len()).step_by(TILE_ROWS) {
             let to = self.targets.len().min(from + TILE_ROWS);
-            self.logits(&self.hidden[from * self.width..to * self.width], weight, size, &mut room.logits);
+            self.logits(self.rows(self.hidden, from..to), &panels, size, &mut room.logits);
             for (row, logits) in (from..to).zip(room.logits.chunks_exact_mut(stride)) {
                 let beside = self.base.map(|base| {
                     let at = base.of[row] * stride;
@@ -200,40 +210,47 @@ impl Rows<'_> {
                 });
                 let mut part = Part::NONE;
                 // SAFETY: `logits` and what is beside hold `stride` values, whole vectors of every level.
-                unsafe { fold(self.level, size, logits.as_mut_ptr(), beside, &mut part) }
+                unsafe { fold(level, size, logits.as_mut_ptr(), beside, &mut part) }
                 part.at += first as u32;
                 out.parts[row].join(&part);
             }
         }
     }
 
-    /// Logits of the columns in `weight` for the rows in `hidden`, and nothing particular behind them.
-    fn logits<W: Element>(
+    /// Logits of the tokens of some panels for the rows in `hidden`, and nothing particular behind them.
+    fn logits(
         &self,
         hidden: &[f32],
-        weight: &[W],
+        panels: &Range<usize>,
         Columns { count, stride, .. }: Columns,
         out: &mut Vec<f32>,
     ) {
-        let rows = hidden.len() / self.width;
+        let (features, size) = (self.weight.features(), self.weight.panel_bytes());
+        let rows = hidden.len() / features;
         out.resize(rows * stride, 0.0);
-        // SAFETY: `hidden` and `weight` hold whole rows of `width`, and `out` has `rows` of `stride >= count`.
-        unsafe {
-            let size = (rows, count, self.width);
-            block(self.level, size, hidden.as_ptr(), weight.as_ptr(), self.width, out.as_mut_ptr(), stride);
-        }
+        let job = Job {
+            rows,
+            features: (0, features),
+            x: (hidden.as_ptr(), features),
+            panels: (self.weight.bytes()[panels.start * size..].as_ptr(), panels.len(), size),
+            out: (out.as_mut_ptr(), stride, count),
+            add: std::ptr::null(),
+        };
+        // SAFETY: `hidden` holds whole rows, the panels exist, and `out` has `rows` of `stride >= count`.
+        unsafe { multiply(self.weight, &job) };
     }
 }
 
 impl Rows<'_> {
-    /// One logit, the same bits as in its chunk.
-    fn logit<W: Element>(&self, hidden: &[f32], weight: &[W]) -> f32 {
-        let (mut out, mut part) = (Vec::new(), Part::NONE);
-        let size = Columns { count: 1, stride: MAX_LANES, cap: self.softcap.unwrap_or(0.0) };
-        self.logits(hidden, weight, size, &mut out);
+    /// The logit of a token, the same bits as in its chunk.
+    fn logit(&self, hidden: &[f32], token: usize) -> f32 {
+        let panel = token / self.weight.width();
+        let (panels, mut out, mut part) = (panel..panel + 1, Vec::new(), Part::NONE);
+        let size = self.columns(&panels);
+        self.logits(hidden, &panels, size, &mut out);
         // SAFETY: `out` holds `stride` values.
-        unsafe { fold(self.level, size, out.as_mut_ptr(), None, &mut part) }
-        out[0]
+        unsafe { fold(self.weight.level(), size, out.as_mut_ptr(), None, &mut part) }
+        out[token % self.weight.width()]
     }
 
     /// Refuses base rows whose probabilities do not add up to 1.
@@ -251,15 +268,13 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn finish<W: Element>(&self, row: usize, whole: &Part, weight: &[W]) -> Result<HeadScore> {
+    fn finish(&self, row: usize, whole: &Part) -> Result<HeadScore> {
         let log_sum_exp = f64::from(whole.top) + whole.sum.ln();
         let kl = self.base.map_or(0.0, |base| whole.apart.divergence(log_sum_exp - base.log_sum_exp[base.of[row]]));
         if !log_sum_exp.is_finite() || !kl.is_finite() {
             return not_finite("row", row);
         }
-        let target = self.targets[row] as usize;
-        let of_target = &weight[target * self.width..(target + 1) * self.width];
-        let target = self.logit(&self.hidden[row * self.width..(row + 1) * self.width], of_target);
+        let target = self.logit(self.rows(self.hidden, row..row + 1), self.targets[row] as usize);
         // Only rounding is below 0.
         let (target_logprob, kl) = (f64::from(target) - log_sum_exp, kl.max(0.0));
         Ok(HeadScore { log_sum_exp, target_logprob, argmax: whole.at, kl })

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Level;
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 
@@ -13,6 +14,30 @@ fn values(rows: usize, columns: usize, seed: u32) -> Result<Tensor> {
     let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
     let values: Vec<f32> = (0..(rows * columns) as u32).map(value).collect();
     Tensor::from_vec(values, (rows, columns), &Device::Cpu)
+}
+
+/// [`score_head`] by the kernels of a level.
+fn at_level(
+    level: Level,
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    softcap: Option<f32>,
+    base: Option<BaseRows<'_>>,
+) -> Result<Vec<HeadScore>> {
+    let weight = Matrix::at(level, weight)?;
+    on_cpu(hidden, weight.panels().expect("on the CPU"), targets, softcap, base)
+}
+
+/// [`score_head`] on a tensor.
+fn on_tensor(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    softcap: Option<f32>,
+    base: Option<BaseRows<'_>>,
+) -> Result<Vec<HeadScore>> {
+    score_head(hidden, &Matrix::of(weight)?, targets, softcap, base)
 }
 
 /// `b` base rows and `m` rows, each `spread` away from one of them.
@@ -40,14 +65,14 @@ impl Case {
     /// Log-sum-exps of the base rows.
     fn sums(&self, level: Level) -> Result<Vec<f64>> {
         let targets = vec![0; self.base.dim(0)?];
-        let scores = on_cpu(level, &self.base, &self.weight, &targets, self.softcap, None)?;
+        let scores = at_level(level, &self.base, &self.weight, &targets, self.softcap, None)?;
         Ok(scores.iter().map(|score| score.log_sum_exp).collect())
     }
 
     fn at(&self, level: Level, with_base: bool) -> Result<Vec<HeadScore>> {
         let sums = self.sums(level)?;
         let base = with_base.then_some(BaseRows { hidden: &self.base, log_sum_exp: &sums, of: &self.of });
-        on_cpu(level, &self.hidden, &self.weight, &self.targets, self.softcap, base)
+        at_level(level, &self.hidden, &self.weight, &self.targets, self.softcap, base)
     }
 
     /// The oracle on f32 or f64 copies of everything.
@@ -134,7 +159,7 @@ fn a_row_by_hand() -> Result<()> {
     let weight = Tensor::new(&[[0f32, 1.0], [2f32.ln(), 1.0], [5f32.ln(), 1.0]], &Device::Cpu)?;
     let (hidden, base) = (Tensor::new(&[[1f32, 0.0]], &Device::Cpu)?, Tensor::new(&[[0f32, 0.5]], &Device::Cpu)?);
     let base = BaseRows { hidden: &base, log_sum_exp: &[0.5 + 3f64.ln()], of: &[0] };
-    for op in [score_head, score_head_reference] {
+    for op in [on_tensor as Op, score_head_reference] {
         let HeadScore { log_sum_exp, target_logprob, argmax, kl } = op(&hidden, &weight, &[1], None, Some(base))?[0];
         let expected = [8f64.ln(), 0.25f64.ln(), (512f64 / 270.0).ln() / 3.0];
         for (got, expected) in [log_sum_exp, target_logprob, kl].into_iter().zip(expected) {
@@ -187,7 +212,7 @@ fn mass_where_the_base_has_none_counts() -> Result<()> {
     for level in Level::available() {
         for target in [0, 1] {
             let base = BaseRows { hidden: &base, log_sum_exp: &[0.0], of: &[0] };
-            let score = on_cpu(level, &hidden, &weight, &[target], None, Some(base))?[0];
+            let score = at_level(level, &hidden, &weight, &[target], None, Some(base))?[0];
             assert!((score.kl - 50.0).abs() < 1e-4, "{level:?}: {score:?}");
         }
     }
@@ -218,10 +243,10 @@ fn a_row_is_the_same_bits_in_any_batch_and_on_any_threads() -> Result<()> {
         for row in 0..53 {
             let (hidden, base) = (case.hidden.narrow(0, row, 1)?, case.base.narrow(0, case.of[row], 1)?);
             let base = BaseRows { hidden: &base, log_sum_exp: &sums[case.of[row]..][..1], of: &[0] };
-            let alone = on_cpu(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, Some(base))?;
+            let alone = at_level(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, Some(base))?;
             assert_eq!(alone, all[row..][..1], "{level:?} row {row}");
             // What it is compared with changes nothing else.
-            let plain = on_cpu(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, None)?[0];
+            let plain = at_level(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, None)?[0];
             assert_eq!(plain, HeadScore { kl: 0.0, ..alone[0] }, "{level:?} row {row}");
         }
     }
@@ -236,7 +261,7 @@ fn the_first_of_equal_logits_is_the_argmax() -> Result<()> {
     let hidden = Tensor::new(&[[3f32], [-3.0], [0.0]], &Device::Cpu)?;
     let mut all = vec![score_head_reference(&hidden, &weight, &[0; 3], None, None)?];
     for level in Level::available() {
-        all.push(on_cpu(level, &hidden, &weight, &[0; 3], None, None)?);
+        all.push(at_level(level, &hidden, &weight, &[0; 3], None, None)?);
     }
     for scores in all {
         assert_eq!(scores.iter().map(|score| score.argmax).collect::<Vec<_>>(), [100, 0, 0]);
@@ -247,7 +272,7 @@ fn the_first_of_equal_logits_is_the_argmax() -> Result<()> {
 type Op = fn(&Tensor, &Tensor, &[u32], Option<f32>, Option<BaseRows<'_>>) -> Result<Vec<HeadScore>>;
 
 fn refused(hidden: &Tensor, weight: &Tensor, targets: &[u32], cap: Option<f32>, base: Option<BaseRows<'_>>, why: &str) {
-    for op in [score_head as Op, score_head_reference] {
+    for op in [on_tensor as Op, score_head_reference] {
         let error = op(hidden, weight, targets, cap, base).unwrap_err().to_string();
         assert!(error.contains(why), "'{error}' does not say '{why}'");
     }
@@ -262,7 +287,7 @@ fn what_is_not_finite_is_refused_by_name() -> Result<()> {
         Tensor::cat(&[&rows.narrow(0, 0, 2)?, &spoilt, &rows.narrow(0, 3, rows.dim(0)? - 3)?], 0)
     };
     let sums: Vec<f64> =
-        score_head(&good, &weight, &[0; 4], None, None)?.iter().map(|score| score.log_sum_exp).collect();
+        on_tensor(&good, &weight, &[0; 4], None, None)?.iter().map(|score| score.log_sum_exp).collect();
     // The last is finite, its logits are not.
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
         let spoilt = with(&good, value)?;
@@ -284,7 +309,7 @@ fn what_is_not_finite_is_refused_by_name() -> Result<()> {
 fn what_does_not_fit_is_refused() -> Result<()> {
     let (hidden, weight) = (values(2, 8, 1)?, values(30, 8, 2)?);
     let sums: Vec<f64> =
-        score_head(&hidden, &weight, &[0; 2], None, None)?.iter().map(|score| score.log_sum_exp).collect();
+        on_tensor(&hidden, &weight, &[0; 2], None, None)?.iter().map(|score| score.log_sum_exp).collect();
     refused(&hidden, &values(30, 7, 2)?, &[0; 2], None, None, "do not fit");
     refused(&hidden, &weight, &[0; 3], None, None, "2 rows need as many targets, not 3");
     refused(&hidden, &weight, &[29, 30], None, None, "the target 30 of row 1 is not among the 30 tokens");
@@ -308,6 +333,6 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     // Sums of other weights, or without the softcap, are not theirs either.
     refused(&hidden, &weight, &[0; 2], Some(0.5), Some(base), "is not the log-sum-exp of base row");
     let wide = values(30, 8, 2)?.to_dtype(DType::F64)?;
-    assert!(score_head(&hidden, &wide, &[0; 2], None, None).unwrap_err().to_string().contains("f32, bf16 or f16"));
+    assert!(on_tensor(&hidden, &wide, &[0; 2], None, None).unwrap_err().to_string().contains("f32, bf16 or f16"));
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Projections without bias, on weights as they are held.
 
 use candle_core::{Result, Tensor};
+use headtemper_kernels::Matrix;
 
 use crate::{Loaded, Weights};
 
-/// `x Wᵀ`. The weight keeps the dtype it is held in; see `headtemper_kernels::linear` for the arithmetic.
-pub(crate) struct Linear(Tensor);
+/// `x Wᵀ`, on a weight as it is held; see `headtemper_kernels::linear` for the arithmetic.
+pub(crate) struct Linear(Matrix);
 
 impl Linear {
     /// The projection `name`, from `inputs` to `outputs` features.
@@ -19,18 +20,23 @@ impl Linear {
     }
 
     /// A projection by a matrix that is there already, such as a tied embedding.
-    pub(crate) fn of(weight: Tensor) -> Self {
+    pub(crate) fn of(weight: Matrix) -> Self {
         Self(weight)
     }
 
     /// The weight, `[outputs, inputs]`.
-    pub(crate) fn weight(&self) -> &Tensor {
+    pub(crate) fn weight(&self) -> &Matrix {
         &self.0
     }
 
     /// `x` `[n, inputs]` to `[n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         headtemper_kernels::linear(x, &self.0)
+    }
+
+    /// `y + x Wᵀ`: a projection that joins the residual stream.
+    pub(crate) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        headtemper_kernels::linear_add(x, &self.0, y)
     }
 }
 

@@ -33,4 +33,9 @@ impl Mlp {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.down.forward(&(self.activation)(&self.gate_up.forward(x)?)?)
     }
+
+    /// `y` and what [`Mlp::forward`] gives, summed as it is made.
+    pub(crate) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        self.down.forward_add(&(self.activation)(&self.gate_up.forward(x)?)?, y)
+    }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, LayerSpec, ModelSpec, Site, Tap};
+use headtemper_kernels::{Held, Matrix};
 
 use super::{Linear, RmsNorm};
 use crate::{Branch, Cache, Loaded, Weights};
@@ -19,7 +20,7 @@ pub(crate) struct Outline {
 /// The embedding, the final norm and the head, with the geometry of all between them.
 pub struct Shell {
     pub(crate) spec: ModelSpec,
-    embedding: Tensor,
+    embedding: Matrix,
     norm: RmsNorm,
     head: Linear,
     activations: DType,
@@ -36,11 +37,11 @@ impl Shell {
         let Outline { architecture, layers, hidden_size, vocab_size, context, tied } = outline;
         // Where a checkpoint stores a head that is not its embedding, that is its head, whatever the configuration says.
         let tied = tied && !weights.head_of_its_own()?;
-        let embedding = weights.matrix("model.embed_tokens.weight", vocab_size, hidden_size)?;
+        let embedding = weights.vocabulary("model.embed_tokens.weight", vocab_size, hidden_size)?;
         let head = if tied {
             Linear::of(embedding.clone())
         } else {
-            Linear::load(weights, "lm_head.weight", vocab_size, hidden_size)?
+            Linear::of(weights.vocabulary("lm_head.weight", vocab_size, hidden_size)?)
         };
         // A tied checkpoint may carry a copy of its head, an old one the rotary frequencies.
         let unused =
@@ -57,9 +58,9 @@ impl Shell {
         Ok(Self { spec, embedding, norm, head, activations: weights.activations() })
     }
 
-    /// The dtype of the weights.
-    pub(crate) fn dtype(&self) -> DType {
-        self.embedding.dtype()
+    /// What the weights are held in.
+    pub(crate) fn held(&self) -> Held {
+        self.embedding.held()
     }
 
     /// The dtype of activations and cache.
@@ -68,7 +69,7 @@ impl Shell {
     }
 
     /// The weight of the language-model head, `[vocab, hidden]`.
-    pub(crate) fn head(&self) -> &Tensor {
+    pub(crate) fn head(&self) -> &Matrix {
         self.head.weight()
     }
 
@@ -91,7 +92,7 @@ impl Shell {
 
     /// Token ids u32 `[n]` to `[n, hidden]`.
     pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        self.embedding.index_select(ids, 0)?.to_dtype(self.activations)
+        self.embedding.gather(ids)?.to_dtype(self.activations)
     }
 
     /// The final norm and its site.

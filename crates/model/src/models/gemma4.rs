@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, attend, gelu_mul};
+use headtemper_kernels::{AttentionSpan, Matrix, attend, gelu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
@@ -292,7 +292,7 @@ impl CausalLm for Gemma4 {
         self.shell.embed(ids)? * self.scale
     }
 
-    fn output_projection(&self, layer: usize) -> &Tensor {
+    fn output_projection(&self, layer: usize) -> &Matrix {
         self.layers[layer].attention.o_proj.weight()
     }
 

@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Site, Tap};
-use headtemper_kernels::{AttentionSpan, attend, silu_mul};
+use headtemper_kernels::{AttentionSpan, Matrix, attend, silu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, LlamaConfig, Loaded, Weights,
@@ -88,7 +88,7 @@ impl Layer {
     /// What follows the mixing of tokens.
     fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let x = (x + mixed)?;
-        let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
+        let x = self.mlp.forward_add(&self.post_attention_norm.forward(&x)?, &x)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
     }
 }
@@ -124,7 +124,7 @@ impl CausalLm for Llama {
         &self.shell
     }
 
-    fn output_projection(&self, layer: usize) -> &Tensor {
+    fn output_projection(&self, layer: usize) -> &Matrix {
         self.layers[layer].attention.o_proj.weight()
     }
 

@@ -8,7 +8,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::sigmoid;
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{
-    AttentionSpan, StateSpan, attend, causal_conv, delta_rule, gated_norm, sigmoid_gate, silu_mul,
+    AttentionSpan, Matrix, StateSpan, attend, causal_conv, delta_rule, gated_norm, sigmoid_gate, silu_mul,
 };
 
 use crate::{
@@ -204,7 +204,7 @@ impl Layer {
     /// What follows the mixing of tokens.
     fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let x = (x + mixed)?;
-        let x = (&x + self.mlp.forward(&self.post_attention_norm.forward(&x)?)?)?;
+        let x = self.mlp.forward_add(&self.post_attention_norm.forward(&x)?, &x)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
     }
 }
@@ -242,7 +242,7 @@ impl CausalLm for Qwen35 {
         &self.shell
     }
 
-    fn output_projection(&self, layer: usize) -> &Tensor {
+    fn output_projection(&self, layer: usize) -> &Matrix {
         match &self.layers[layer].mix {
             Mix::Attention(attention) => attention.o_proj.weight(),
             Mix::DeltaNet(net) => net.out_proj.weight(),

@@ -10,6 +10,7 @@ use candle_core::{
     DType, Device, Tensor,
     quantized::{GgmlDType, gguf_file},
 };
+use headtemper_kernels::Held;
 use memmap2::Mmap;
 
 use super::{Table, gguf_names, map, release};
@@ -215,12 +216,12 @@ impl GgufFile {
 
     /// What matrices are held in if nothing else is asked for: their type if they share a half-width one. Quantised values
     /// fit none.
-    pub(super) fn native_dtype(&self) -> DType {
+    pub(super) fn native(&self) -> Held {
         let matrices = self.content.tensor_infos.values().filter(|info| info.shape.rank() == 2);
-        super::common_dtype(matrices.map(|info| match info.ggml_dtype {
-            GgmlDType::F16 => DType::F16,
-            GgmlDType::BF16 => DType::BF16,
-            _ => DType::F32,
+        super::common(matrices.map(|info| match info.ggml_dtype {
+            GgmlDType::F16 => Held::F16,
+            GgmlDType::BF16 => Held::Bf16,
+            _ => Held::F32,
         }))
     }
 

@@ -1,6 +1,5 @@
 //! Weights by their Hugging Face names, whatever they come from. Every tensor of a file is accounted for.
 
-mod buffer;
 mod gguf;
 mod gguf_names;
 mod random;
@@ -14,8 +13,8 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use headtemper_hook::{HeadPlan, ModelSpec};
+use headtemper_kernels::{Held, Matrix, MatrixBuilder, Products};
 
-use buffer::Buffer;
 pub use gguf::GgufFile;
 pub(crate) use random::Random;
 pub(crate) use safetensors::shard_files;
@@ -34,7 +33,8 @@ const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.
 pub struct Weights {
     source: Source,
     path: PathBuf,
-    held: DType,
+    held: Held,
+    products: Products,
     device: Device,
     prefix: &'static str,
     taken: BTreeSet<String>,
@@ -56,40 +56,41 @@ enum Source {
 }
 
 impl Weights {
-    /// Opens a checkpoint. `dtype` is what matrices are held in; `None` keeps what the file has.
+    /// Opens a checkpoint. `held` is what matrices are held in; `None` keeps what the file has.
     ///
     /// # Errors
     /// If a file is missing, truncated or malformed.
-    pub fn open(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(checkpoint: &Checkpoint, held: Option<Held>, device: &Device) -> Result<Self, ModelError> {
         let mut prefix = PREFIXES[0];
         let (source, native) = match checkpoint {
             Checkpoint::Directory(dir) => {
                 let shards = safetensors::Shards::open(dir)?;
                 let has = |prefix: &&str| shards.shape(&format!("{prefix}embed_tokens.weight")).is_some();
                 prefix = PREFIXES.into_iter().find(has).unwrap_or(prefix);
-                let native = shards.native_dtype(prefix);
+                let native = shards.native(prefix);
                 (Source::Safetensors(shards), native)
             }
             Checkpoint::Gguf(path) => {
                 let file = GgufFile::open(path)?;
-                let native = file.native_dtype();
+                let native = file.native();
                 (Source::Gguf(file), native)
             }
-            Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), DType::F32),
+            Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), Held::F32),
         };
-        Ok(Self { prefix, ..Self::of(source, checkpoint.path().into(), dtype.unwrap_or(native), device) })
+        Ok(Self { prefix, ..Self::of(source, checkpoint.path().into(), held.unwrap_or(native), device) })
     }
 
     /// Weights in f32 from a seeded generator.
     pub(crate) fn random(seed: u64, device: &Device) -> Self {
-        Self::of(Source::Random(Random::new(seed)), "random weights".into(), DType::F32, device)
+        Self::of(Source::Random(Random::new(seed)), "random weights".into(), Held::F32, device)
     }
 
-    fn of(source: Source, path: PathBuf, held: DType, device: &Device) -> Self {
+    fn of(source: Source, path: PathBuf, held: Held, device: &Device) -> Self {
         Self {
             source,
             path,
             held,
+            products: Products::F32,
             device: device.clone(),
             prefix: PREFIXES[0],
             taken: BTreeSet::new(),
@@ -107,17 +108,27 @@ impl Weights {
 
     /// Weights that need not exist.
     pub(crate) fn imagined(checkpoint: &Checkpoint) -> Self {
-        Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), DType::F32, &Device::Cpu) }
+        Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), Held::F32, &Device::Cpu) }
     }
 
     /// What matrices are held in.
-    pub fn held(&self) -> DType {
+    pub fn held(&self) -> Held {
         self.held
     }
 
     /// Writes a plan into the columns of the output projections as they are read.
     pub(crate) fn fold(&mut self, plan: &HeadPlan, spec: &ModelSpec) {
         self.folded = column_factors(plan, spec);
+    }
+
+    /// What linear layers multiply, but for the head.
+    pub(crate) fn multiply_as(&mut self, products: Products) -> Result<(), ModelError> {
+        if products == Products::Bf16 && (self.held != Held::Bf16 || !self.device.is_cpu()) {
+            let device = if self.device.is_cpu() { "the CPU" } else { "another device" };
+            return Err(ModelError::Products { held: self.held.to_string(), device });
+        }
+        self.products = products;
+        Ok(())
     }
 
     /// Where the tensors go.
@@ -127,58 +138,82 @@ impl Weights {
 
     /// The dtype of activations, norms and the cache: f32 on the CPU, elsewhere that of the weights.
     pub fn activations(&self) -> DType {
-        if self.device.is_cpu() { DType::F32 } else { self.held }
+        if self.device.is_cpu() { DType::F32 } else { self.held.dtype() }
     }
 
-    /// A matrix `[rows, columns]`, held in the dtype of the weights.
+    /// A matrix `[rows, columns]`, held as the weights are.
     ///
     /// # Errors
     /// If it is missing or has another shape.
-    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Tensor, ModelError> {
+    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, ModelError> {
         self.stacked(&[(name.to_string(), rows)], columns)
+    }
+
+    /// The matrix of an embedding or a head, which multiplies f32 whatever other linear layers do.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub(crate) fn vocabulary(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, ModelError> {
+        self.gathered(&[(name.to_string(), rows)], columns, Products::F32)
     }
 
     /// Several matrices of the same width, one above the other.
     ///
     /// # Errors
     /// If one is missing or has another shape.
-    pub fn stacked(&mut self, parts: &[(String, usize)], columns: usize) -> Result<Tensor, ModelError> {
+    pub fn stacked(&mut self, parts: &[(String, usize)], columns: usize) -> Result<Matrix, ModelError> {
+        self.gathered(parts, columns, self.products)
+    }
+
+    fn gathered(
+        &mut self,
+        parts: &[(String, usize)],
+        columns: usize,
+        products: Products,
+    ) -> Result<Matrix, ModelError> {
         let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
         for (name, rows) in parts {
             self.expect(name, &[*rows, columns])?;
         }
         if self.dry {
-            return Ok(Tensor::zeros((1, 1), self.held, &self.device)?.broadcast_as((rows, columns))?);
+            return Ok(Matrix::imagined(self.held, rows, columns, &self.device));
         }
-        let mut buffer = Buffer::new(self.held, rows * columns)?;
+        let matrix = MatrixBuilder::new(self.held, rows, columns, &self.device)?;
+        let mut matrix = matrix.with_products(products);
         for (name, rows) in parts {
-            self.append(&mut buffer, name, *rows, columns)?;
+            self.append(&mut matrix, name, *rows, columns)?;
         }
-        let matrix = buffer.into_tensor((rows, columns), &self.device)?;
-        match parts {
-            [(name, _)] if self.folded.contains_key(name) => {
-                let factors = Tensor::new(&self.folded[name][..], &self.device)?;
-                Ok(matrix.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(self.held)?)
-            }
-            _ => Ok(matrix),
-        }
+        Ok(matrix.finish()?)
     }
 
-    fn append(&self, buffer: &mut Buffer, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
+    /// Appends the rows of a tensor to a matrix, times λ where a plan is written into them.
+    fn append(&self, to: &mut MatrixBuilder, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
+        let factors = self.folded.get(name);
+        let fold = |row: &mut [f32]| {
+            for (value, factor) in row.iter_mut().zip(factors.into_iter().flatten()) {
+                *value *= factor;
+            }
+        };
         let stored = self.stored_name(name);
         match &self.source {
-            Source::Safetensors(shards) => shards.append(&stored, buffer),
+            Source::Safetensors(shards) => shards.append(&stored, columns, to, fold)?,
             Source::Gguf(file) => {
                 let values = file.read(name, &stored)?.flatten_all()?.to_vec1::<f32>()?;
-                buffer.append(values.len(), |i| values[i]);
-                Ok(())
+                to.fill(rows, |r, out| {
+                    out.copy_from_slice(&values[r * columns..][..columns]);
+                    fold(out);
+                })?;
             }
             Source::Random(random) => {
-                random.append(name, rows, columns, buffer);
-                Ok(())
+                let draw = random.rows(name, columns);
+                to.fill(rows, |r, out| {
+                    draw(r, out);
+                    fold(out);
+                })?;
             }
             Source::None => unreachable!("imagined, not read"),
         }
+        Ok(())
     }
 
     /// A vector of `width` values, in the dtype of the activations. `typical` is what random weights have instead.
@@ -350,10 +385,10 @@ pub(crate) fn column_factors(plan: &HeadPlan, spec: &ModelSpec) -> BTreeMap<Stri
     factors
 }
 
-/// The dtype of matrices that share one; f32, which holds all of them, where they do not.
-fn common_dtype(mut dtypes: impl Iterator<Item = DType>) -> DType {
-    let first = dtypes.next().unwrap_or(DType::F32);
-    if dtypes.all(|dtype| dtype == first) { first } else { DType::F32 }
+/// What matrices share; f32, which holds all of them, where they do not.
+fn common(mut all: impl Iterator<Item = Held>) -> Held {
+    let first = all.next().unwrap_or(Held::F32);
+    if all.all(|held| held == first) { first } else { Held::F32 }
 }
 
 /// Gives a range of a mapped file back to the system after it was copied. Only an optimisation: a failure is no error.

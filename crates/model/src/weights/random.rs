@@ -1,8 +1,6 @@
 //! Weights drawn from a seeded generator: a model of real size without its checkpoint.
 
-use candle_core::{DType, Device, Result, Tensor};
-
-use super::Buffer;
+use candle_core::{Device, Result, Tensor};
 
 /// A generator of weights. Every value is a function of the seed, the tensor's name and its place, so that neither the
 /// order of loading nor the number of threads matters, and a table need not exist for its rows to be read.
@@ -16,17 +14,30 @@ impl Random {
         Self { seed }
     }
 
-    /// Uniform values with variance `1 / columns`: what goes in comes out at the same size.
-    pub(super) fn append(self, name: &str, rows: usize, columns: usize, buffer: &mut Buffer) {
+    /// Writes the rows of a matrix: uniform values with variance `1 / columns`, so that what goes in comes out at the same
+    /// size.
+    pub(super) fn rows(self, name: &str, columns: usize) -> impl Fn(usize, &mut [f32]) {
         let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
-        buffer.append(rows * columns, |i| bound * uniform(key, i as u64));
+        move |row, out| {
+            for (value, i) in out.iter_mut().zip((row * columns) as u64..) {
+                *value = bound * uniform(key, i);
+            }
+        }
     }
 
-    /// The same as a tensor of its own, f32.
+    /// Some rows of a matrix.
+    pub(crate) fn gather(self, name: &str, rows: &[u32], columns: usize) -> Vec<f32> {
+        let (draw, mut out) = (self.rows(name, columns), vec![0f32; rows.len() * columns]);
+        for (out, &row) in out.chunks_exact_mut(columns).zip(rows) {
+            draw(row as usize, out);
+        }
+        out
+    }
+
+    /// A small matrix as a tensor of its own, f32.
     pub(super) fn matrix(self, name: &str, rows: usize, columns: usize, device: &Device) -> Result<Tensor> {
-        let mut buffer = Buffer::new(DType::F32, rows * columns)?;
-        self.append(name, rows, columns, &mut buffer);
-        buffer.into_tensor((rows, columns), device)
+        let all: Vec<u32> = (0..rows as u32).collect();
+        Tensor::from_vec(self.gather(name, &all, columns), (rows, columns), device)
     }
 
     /// Values spread a tenth around `typical`.
@@ -34,13 +45,6 @@ impl Random {
         let key = self.key(name);
         let values: Vec<f32> = (0..width).map(|i| typical + 0.1 * uniform(key, i as u64)).collect();
         Tensor::from_vec(values, width, device)
-    }
-
-    /// Rows of a matrix as [`Random::matrix`] would make it, f32.
-    pub(crate) fn rows(self, name: &str, rows: &[u32], columns: usize) -> Vec<f32> {
-        let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
-        let row = |&row: &u32| (0..columns).map(move |c| bound * uniform(key, row as u64 * columns as u64 + c as u64));
-        rows.iter().flat_map(row).collect()
     }
 
     /// FNV-1a of the name, mixed with the seed.
@@ -84,7 +88,7 @@ mod tests {
     fn rows_are_those_of_the_matrix() -> Result<()> {
         let random = Random::new(7);
         let whole = random.matrix("t", 9, 5, &Device::Cpu)?.to_vec2::<f32>()?;
-        assert_eq!(random.rows("t", &[8, 0], 5), [&whole[8][..], &whole[0][..]].concat());
+        assert_eq!(random.gather("t", &[8, 0], 5), [&whole[8][..], &whole[0][..]].concat());
         Ok(())
     }
 }

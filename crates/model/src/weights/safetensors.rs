@@ -8,13 +8,15 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use headtemper_kernels::{Held, MatrixBuilder};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Buffer, Table, map, release};
+use super::{Table, map, release};
 use crate::ModelError;
 
-/// Bytes that are copied at once; a whole number of values of every type.
+/// Bytes that are copied at once, about.
 const PIECE: usize = 16 << 20;
 const READABLE: &str = "F32, F16, BF16";
 
@@ -130,10 +132,10 @@ impl Shards {
     }
 
     /// What the decoder's matrices are stored as.
-    pub(super) fn native_dtype(&self, prefix: &str) -> DType {
+    pub(super) fn native(&self, prefix: &str) -> Held {
         let of_text = |name: &str| name.starts_with(prefix) || name == "lm_head.weight";
         let matrices = self.tensors.iter().filter(|(name, entry)| of_text(name) && entry.shape.len() == 2);
-        super::common_dtype(matrices.filter_map(|(_, entry)| readable(entry.dtype)))
+        super::common(matrices.filter_map(|(_, entry)| Held::of(readable(entry.dtype)?)))
     }
 
     /// Whether a tensor is there and holds other values than another one.
@@ -181,16 +183,28 @@ impl Shards {
         })
     }
 
-    /// Appends the values of a tensor to a matrix.
-    pub(super) fn append(&self, name: &str, buffer: &mut Buffer) -> Result<(), ModelError> {
+    /// Appends the rows of a tensor to a matrix, each as `change` leaves it.
+    pub(super) fn append(
+        &self,
+        name: &str,
+        columns: usize,
+        to: &mut MatrixBuilder,
+        change: impl Fn(&mut [f32]) + Sync,
+    ) -> Result<(), ModelError> {
         let entry = &self.tensors[name];
         let map = &self.maps[entry.shard];
         let dtype = self.readable(name)?;
+        let row_bytes = columns * dtype.size_in_bytes();
         // Piece by piece, so that of what is mapped no more than a piece takes memory beside the copy.
+        let piece = (PIECE / row_bytes.max(1)).max(1) * row_bytes;
         let mut start = entry.start;
         while start < entry.end {
-            let end = entry.end.min(start + PIECE);
-            buffer.append_stored(&map[start..end], dtype)?;
+            let end = entry.end.min(start + piece);
+            let bytes = &map[start..end];
+            to.fill(bytes.len() / row_bytes, |r, out| {
+                widen(dtype, &bytes[r * row_bytes..][..row_bytes], out);
+                change(out);
+            })?;
             release(map, start, end - start);
             start = end;
         }
@@ -204,6 +218,21 @@ impl Shards {
         let tensor = Tensor::from_raw_buffer(&map[entry.start..entry.end], dtype, &entry.shape, device)?;
         release(map, entry.start, entry.end - entry.start);
         Ok(tensor)
+    }
+}
+
+/// Stored values as f32.
+fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        DType::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        _ => each(bytes, out, f32::from_le_bytes),
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *out = value(bytes);
     }
 }
 

@@ -62,7 +62,7 @@ impl Table {
                 QTensor::new(storage, shape)?.dequantize(&Device::Cpu)
             }
             Source::Random { random, name } => {
-                Tensor::from_vec(random.rows(name, ids, self.columns), shape, &Device::Cpu)
+                Tensor::from_vec(random.gather(name, ids, self.columns), shape, &Device::Cpu)
             }
         }
     }

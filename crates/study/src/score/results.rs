@@ -79,7 +79,7 @@ fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
     let facts = [
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", format!("{} on {}", identity.dtype, identity.device)),
+        ("held in", identity.held_in()),
         ("items", format!("{} of {}", plan.ids.len(), plan.file)),
         ("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len())),
         ("λ", lambdas.join(", ")),

@@ -1,0 +1,275 @@
+//! Weights as the kernels want them: held in the type of the file, in panels on the CPU.
+
+pub(crate) mod form;
+mod panels;
+
+use std::{fmt, sync::Arc};
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use rayon::prelude::*;
+
+pub(crate) use panels::Panels;
+
+use crate::Level;
+
+/// What the values of a weight are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// 32-bit floats.
+    F32,
+    /// IEEE half floats.
+    F16,
+    /// The upper half of a 32-bit float.
+    Bf16,
+}
+
+impl Held {
+    /// The plain type, if it is one that weights are held in.
+    pub fn of(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Self::F32),
+            DType::F16 => Some(Self::F16),
+            DType::BF16 => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+
+    /// Bytes that so many values take.
+    pub fn bytes(self, count: usize) -> usize {
+        count * self.dtype().size_in_bytes()
+    }
+
+    /// The type of a tensor of such values.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.dtype().as_str())
+    }
+}
+
+/// What a linear layer multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// f32 activations with the stored values: the arithmetic is that of f32.
+    #[default]
+    F32,
+    /// Activations rounded to bf16 with the stored values, summed in f32: what AVX512-BF16 is fast at, and less exact.
+    Bf16,
+}
+
+impl fmt::Display for Products {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// A weight `[rows, columns]`, from `columns` features to `rows` (PyTorch's order). Clones share their values.
+#[derive(Clone)]
+pub struct Matrix {
+    rows: usize,
+    columns: usize,
+    held: Held,
+    device: Device,
+    values: Values,
+}
+
+#[derive(Clone)]
+enum Values {
+    /// On the CPU.
+    Panels(Arc<Panels>),
+    /// `[rows, columns]`, on other devices.
+    Tensor(Tensor),
+    /// Of a weight that is only accounted for.
+    None,
+}
+
+impl Matrix {
+    /// The values of a tensor `[rows, columns]` in f32, f16 or bf16, held as they are.
+    ///
+    /// # Errors
+    /// If it is no such tensor, or there is no memory for it.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        Self::at(Level::best(), tensor)
+    }
+
+    /// The same for the kernels of a level.
+    pub(crate) fn at(level: Level, tensor: &Tensor) -> Result<Self> {
+        let (rows, columns) = tensor.dims2()?;
+        let Some(held) = Held::of(tensor.dtype()) else {
+            bail!("weights are held in f32, bf16 or f16, not {:?}", tensor.dtype());
+        };
+        let mut matrix = MatrixBuilder::at(level, held, rows, columns, tensor.device())?;
+        if tensor.device().is_cpu() {
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            matrix.fill(rows, |r, out| out.copy_from_slice(&values[r * columns..][..columns]))?;
+            matrix.finish()
+        } else {
+            Ok(Self { rows, columns, held, device: tensor.device().clone(), values: Values::Tensor(tensor.clone()) })
+        }
+    }
+
+    /// A weight that has a shape and no values.
+    pub fn imagined(held: Held, rows: usize, columns: usize, device: &Device) -> Self {
+        Self { rows, columns, held, device: device.clone(), values: Values::None }
+    }
+
+    /// Features that come out.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Features that go in.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// What the values are held in.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Where the values lie.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The panels, on the CPU.
+    pub(crate) fn panels(&self) -> Option<&Panels> {
+        match &self.values {
+            Values::Panels(panels) => Some(panels),
+            _ => None,
+        }
+    }
+
+    /// The values `[rows, columns]` in the type that they are held in: a copy, but for devices other than the CPU.
+    ///
+    /// # Errors
+    /// If there is no memory for it, or the weight is only accounted for.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        match &self.values {
+            Values::Panels(_) => {
+                let all: Vec<u32> = (0..self.rows as u32).collect();
+                self.gathered(&all)?.to_dtype(self.held.dtype())
+            }
+            Values::Tensor(tensor) => Ok(tensor.clone()),
+            Values::None => bail!("a weight that is only accounted for has no values"),
+        }
+    }
+
+    /// The rows `ids` as an embedding has them: u32 `[n]` to `[n, columns]`, f32 on the CPU and as held elsewhere.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn gather(&self, ids: &Tensor) -> Result<Tensor> {
+        match &self.values {
+            Values::Panels(_) => self.gathered(&ids.to_vec1::<u32>()?),
+            Values::Tensor(tensor) => tensor.index_select(ids, 0),
+            Values::None => bail!("a weight that is only accounted for has no values"),
+        }
+    }
+
+    fn gathered(&self, ids: &[u32]) -> Result<Tensor> {
+        let Some(panels) = self.panels() else { bail!("only panels are gathered from") };
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.rows) {
+            bail!("there is no row {id} in a matrix of {}", self.rows);
+        }
+        let mut out = vec![0f32; ids.len() * self.columns];
+        let rows = out.par_chunks_mut(self.columns.max(1)).with_min_len(8).zip(ids);
+        rows.for_each(|(out, &id)| panels.row(id as usize, out));
+        Tensor::from_vec(out, (ids.len(), self.columns), &self.device)
+    }
+}
+
+/// A weight while it is put together, row by row and never copied again.
+pub struct MatrixBuilder {
+    matrix: Matrix,
+    room: Room,
+    filled: usize,
+}
+
+enum Room {
+    Panels(Panels),
+    Rows(Vec<f32>),
+}
+
+impl MatrixBuilder {
+    /// Room for a weight.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn new(held: Held, rows: usize, columns: usize, device: &Device) -> Result<Self> {
+        Self::at(Level::best(), held, rows, columns, device)
+    }
+
+    /// The same for the kernels of a level.
+    pub(crate) fn at(level: Level, held: Held, rows: usize, columns: usize, device: &Device) -> Result<Self> {
+        let room = if device.is_cpu() {
+            Room::Panels(Panels::new(level, held, rows, columns)?)
+        } else {
+            Room::Rows(Vec::with_capacity(rows * columns))
+        };
+        Ok(Self { matrix: Matrix::imagined(held, rows, columns, device), room, filled: 0 })
+    }
+
+    /// Has linear layers multiply these with it, where that makes a difference: on the CPU.
+    #[must_use]
+    pub fn with_products(mut self, products: Products) -> Self {
+        if let Room::Panels(panels) = &mut self.room {
+            panels.multiply_as(products);
+        }
+        self
+    }
+
+    /// Fills the next `count` rows: `row` is given the number of each, from 0 on in every call, and writes its values,
+    /// which are rounded to the type that the weight is held in.
+    ///
+    /// # Errors
+    /// If there are no more rows.
+    pub fn fill(&mut self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
+        let (from, to) = (self.filled, self.filled + count);
+        if to > self.matrix.rows {
+            bail!("a weight of {} rows has no room for {to}", self.matrix.rows);
+        }
+        match &mut self.room {
+            Room::Panels(panels) => panels.fill(from, to, |r, out| row(r - from, out)),
+            Room::Rows(values) => {
+                let columns = self.matrix.columns;
+                values.resize(to * columns, 0.0);
+                let new = values[from * columns..].par_chunks_mut(columns.max(1)).enumerate();
+                new.for_each(|(r, out)| row(r, out));
+            }
+        }
+        self.filled = to;
+        Ok(())
+    }
+
+    /// The weight.
+    ///
+    /// # Errors
+    /// If rows are missing, or the device has no room for it.
+    pub fn finish(self) -> Result<Matrix> {
+        let Self { matrix, room, filled } = self;
+        if filled != matrix.rows {
+            bail!("a weight of {} rows was filled with {filled}", matrix.rows);
+        }
+        let values = match room {
+            Room::Panels(panels) => Values::Panels(Arc::new(panels)),
+            Room::Rows(values) => {
+                let values = Tensor::from_vec(values, (matrix.rows, matrix.columns), &Device::Cpu)?;
+                Values::Tensor(values.to_dtype(matrix.held.dtype())?.to_device(&matrix.device)?)
+            }
+        };
+        Ok(Matrix { values, ..matrix })
+    }
+}

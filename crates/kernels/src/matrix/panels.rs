@@ -1,0 +1,162 @@
+//! The layout of a weight on the CPU: panels of some rows each, in the order in which the kernels read them.
+
+use candle_core::{Result, bail};
+use half::{bf16, f16};
+use memmap2::MmapMut;
+use rayon::prelude::*;
+
+use super::{
+    Held, Products,
+    form::{Bf16, F16, F32, Form, WIDE},
+};
+use crate::{Level, simd};
+
+/// A weight in panels. The rows of a panel lie side by side, feature by feature, so that one activation times one vector
+/// of the panel goes into as many outputs: every output is summed in the order of its features, however many rows of
+/// activations there are, and no sum across a vector is ever needed. What is missing of the last panel is zeros.
+pub(crate) struct Panels {
+    /// Whose vectors the panels are made of.
+    level: Level,
+    held: Held,
+    products: Products,
+    rows: usize,
+    features: usize,
+    bytes: Option<MmapMut>,
+}
+
+impl Panels {
+    /// Room for a weight of `rows` and `features`, all zeros.
+    pub(super) fn new(level: Level, held: Held, rows: usize, features: usize) -> Result<Self> {
+        let mut panels = Self { level, held, products: Products::F32, rows, features, bytes: None };
+        let bytes = panels.panel_bytes() * panels.count();
+        if bytes > 0 {
+            let map = MmapMut::map_anon(bytes);
+            let Ok(map) = map else { bail!("no memory for a weight of {bytes} bytes") };
+            // Only faster: a failure is no error.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            panels.bytes = Some(map);
+        }
+        Ok(panels)
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        self.held
+    }
+
+    pub(crate) fn products(&self) -> Products {
+        self.products
+    }
+
+    pub(super) fn multiply_as(&mut self, products: Products) {
+        self.products = products;
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Rows of a panel.
+    pub(crate) fn width(&self) -> usize {
+        WIDE * simd::lanes_of(self.level)
+    }
+
+    /// How many panels there are.
+    pub(crate) fn count(&self) -> usize {
+        self.rows.div_ceil(self.width())
+    }
+
+    /// Bytes of a panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        let (features, width) = (self.features.next_multiple_of(2), self.width());
+        match self.held {
+            Held::F32 => F32::bytes(features, width),
+            Held::F16 => F16::bytes(features, width),
+            Held::Bf16 => Bf16::bytes(features, width),
+        }
+    }
+
+    /// All panels.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
+    }
+
+    /// Fills rows `from..to`, each with what `row` writes; rounds to what is held.
+    pub(super) fn fill(&mut self, from: usize, to: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
+        let (width, features, held) = (self.width(), self.features, self.held);
+        let size = self.panel_bytes().max(1);
+        let Some(bytes) = &mut self.bytes else { return };
+        let (first, last) = (from / width, to.div_ceil(width));
+        let panels = bytes[first * size..last * size].par_chunks_mut(size).enumerate();
+        panels.for_each_init(
+            || vec![0f32; features],
+            |values, (panel, bytes)| {
+                let start = (first + panel) * width;
+                for r in from.max(start)..to.min(start + width) {
+                    row(r, values);
+                    encode(held, bytes, width, r - start, values);
+                }
+            },
+        );
+    }
+
+    /// Row `r`, widened.
+    pub(super) fn row(&self, r: usize, out: &mut [f32]) {
+        let (width, size) = (self.width(), self.panel_bytes());
+        let panel = &self.bytes()[r / width * size..][..size];
+        let column = r % width;
+        match self.held {
+            Held::F32 => {
+                let (values, _) = panel.as_chunks::<4>();
+                let column = values.iter().skip(column).step_by(width);
+                out.iter_mut().zip(column).for_each(|(out, &b)| *out = f32::from_ne_bytes(b));
+            }
+            Held::F16 => {
+                let (values, _) = panel.as_chunks::<2>();
+                let column = values.iter().skip(column).step_by(width);
+                out.iter_mut().zip(column).for_each(|(out, &b)| *out = f16::from_ne_bytes(b).to_f32());
+            }
+            Held::Bf16 => {
+                let (values, _) = panel.as_chunks::<2>();
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = bf16::from_ne_bytes(values[pair_place(k, width, column)]).to_f32();
+                }
+            }
+        }
+    }
+}
+
+/// Where feature `k` of a column lies in a panel of pairs.
+fn pair_place(k: usize, width: usize, column: usize) -> usize {
+    (k / 2 * width + column) * 2 + k % 2
+}
+
+/// Writes one column of a panel.
+fn encode(held: Held, panel: &mut [u8], width: usize, column: usize, values: &[f32]) {
+    match held {
+        Held::F32 => {
+            let (places, _) = panel.as_chunks_mut::<4>();
+            let column = places.iter_mut().skip(column).step_by(width);
+            column.zip(values).for_each(|(place, v)| *place = v.to_ne_bytes());
+        }
+        Held::F16 => {
+            let (places, _) = panel.as_chunks_mut::<2>();
+            let column = places.iter_mut().skip(column).step_by(width);
+            column.zip(values).for_each(|(place, &v)| *place = f16::from_f32(v).to_ne_bytes());
+        }
+        Held::Bf16 => {
+            let (places, _) = panel.as_chunks_mut::<2>();
+            for (k, &v) in values.iter().enumerate() {
+                places[pair_place(k, width, column)] = bf16::from_f32(v).to_ne_bytes();
+            }
+        }
+    }
+}
