@@ -5,8 +5,8 @@
     python scripts/bench_peers.py --quick
 
 Every run is a process of its own; contenders take turns, every second round in reverse. A figure is the median over the
-rounds, a ratio the median of the rounds' ratios with the smallest and largest behind it. All read the same token ids; ours
-and transformers load one directory, llama.cpp GGUF files of the same weights, which are made where they are missing. The
+rounds, a ratio the median of the rounds' ratios with the smallest and largest behind it. All read the same token ids;
+ours and transformers load one directory, llama.cpp GGUF files of the same weights, made where they are missing. The
 machine's own limits are measured in the same turns. Prints Markdown for docs/benchmarks.md, progress on stderr; --out
 FILE keeps every measurement as JSON. Exits 1 where a check fails: that all computed the same.
 
@@ -38,8 +38,8 @@ from peers import DTYPES, ROOT, parse_plan, progress, shown
 
 JOBS = ["decode1", "decode16", "prefill", "capture", "sweep", "map"]
 ENGINES = ["ours", "transformers", "llama.cpp"]
-# Our variants: the dtype of the peers that each is compared with, and its arguments. One that the binary does not know is
-# left out.
+# Our variants: the dtype of the peers that each is compared with, and its arguments. One that the binary does not know
+# is left out.
 OURS = {
     "f32": ("f32", ["--dtype", "f32"]),
     "bf16": ("bf16", ["--dtype", "bf16"]),
@@ -83,8 +83,8 @@ class Bench:
         return [i * STRIDE % self.heads.vocab for i in range(count)]
 
     def plans(self, job):
-        """[[layer, head, λ], ..] of each row. For sixteen rows the heads of `temper bench --plans 16`; another λ costs the
-        same and shows in the answers."""
+        """[[layer, head, λ], ..] of each row. For sixteen rows the heads of `temper bench --plans 16`; another λ costs
+        the same and shows in the answers."""
         if job != "decode16":
             return [parse_plan(self.args.temper)]
         slots = self.heads.all()
@@ -312,7 +312,7 @@ def check(bench, job):
 
 
 def our_answers(bench, job):
-    """What `temper generate` answers in f32 to the prompt of the job under its plans; `temper bench` tells no tokens."""
+    """What `temper generate` answers in f32 to the job's prompt under its plans; `temper bench` tells no tokens."""
     import numpy
 
     args, plans = bench.args, bench.plans(job["job"])

@@ -2,8 +2,8 @@
 
     python scripts/peer_limits.py THREADS
 
-Prints one JSON object: GB/s of summing an array of 512 MiB (which no cache holds), and GFLOP/s of 2048 x 2048 matrices in
-f32 and in bf16. The best of several: a limit is what the machine can do, not what it did beside its neighbours.
+Prints one JSON object: GB/s of summing an array of 512 MiB (which no cache holds), and GFLOP/s of 2048 x 2048
+matrices in f32 and in bf16. The best of several: a limit is what can be done, not what was done beside neighbours.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""llama.cpp as a contender of bench_peers.py, through llama-cpp-python's low-level calls, one task in a process of its own.
+"""llama.cpp as a contender of bench_peers.py, through llama-cpp-python's low-level calls, one task a process.
 
     python scripts/peer_llama_cpp.py SPEC.json
 
@@ -87,18 +87,20 @@ def decode(spec, context):
 
 def probe(spec, context):
     """Whether this llama.cpp runs the file, and what it is."""
+    context.forward(spec["prompt"], 0, [0] * len(spec["prompt"]))
+    system = context.lib.llama_print_system_info().decode().strip().rstrip("|").strip()
+    return {"version": f"llama-cpp-python {context.lib.__version__}{commit(context.lib)}", "system": system}
+
+
+def commit(lib):
+    """The commit of llama.cpp that the package was built from, which a library beside it tells."""
     import ctypes
 
-    from llama_cpp import __version__
-
-    context.forward(spec["prompt"], 0, [0] * len(spec["prompt"]))
-    base = ctypes.CDLL(None)  # ggml's own version, where the loaded libraries show it
-    built = ""
-    if hasattr(base, "ggml_version"):
-        base.ggml_version.restype = base.ggml_commit.restype = ctypes.c_char_p
-        built = f", ggml {base.ggml_version().decode()} ({base.ggml_commit().decode()})"
-    system = context.lib.llama_print_system_info().decode().strip().rstrip("|").strip()
-    return {"version": f"llama-cpp-python {__version__}{built}", "system": system}
+    for path in sorted((pathlib.Path(lib.__file__).parent / "lib").glob("*ggml-base.*")):
+        tell = ctypes.CDLL(str(path)).ggml_commit
+        tell.restype = ctypes.c_char_p
+        return f", llama.cpp {tell().decode()}"
+    return ""
 
 
 TASKS = {"prefill": prefill, "decode1": decode, "decode16": decode, "probe": probe}

@@ -26,7 +26,8 @@ def directory(name):
     else:
         path = ROOT / name  # stays itself where it is absolute
     if not (path / "config.json").exists():
-        sys.exit(f"{name} is no model directory: it has no config.json\nhint: smollm2, {', '.join(RANDOM)}, or a directory")
+        hint = f"smollm2, {', '.join(RANDOM)}, or a directory"
+        sys.exit(f"{name} is no model directory: it has no config.json\nhint: {hint}")
     return path
 
 

@@ -19,6 +19,7 @@ GOALS = {
 }
 QWEN35_DECODE = 5  # of decode1 against transformers on Qwen3.5, whatever the dtype
 SHARE = 0.7  # of the machine's read bandwidth, in decode1 in bf16
+QUIET = 0.2  # cores that others may use without a word
 
 
 def parts(who):
@@ -33,7 +34,7 @@ def place(who):
 
 
 def goal_of(job, who, peer):
-    """The least ratio that is aimed at, or None. generate() is what the goals speak of; a bare loop is told beside it."""
+    """The least ratio that is aimed at, or None. The goals speak of generate(); a bare loop is told beside it."""
     (_, dtype), (engine, _) = parts(who), parts(peer)
     if "bare loop" in peer:
         return None
@@ -52,15 +53,16 @@ def shown_number(value, digits):
 
 
 def share_of_bandwidth(job, entries):
-    """Bytes of weights x tokens/s over what the machine reads, round by round: one row reads all weights a token."""
-    reads = [found["read_gb_s"] for found in job["limits"]]
-    return [entry["weights_mb"] * entry["speed"] / 1000 / reads[entry["round"] - 1] for entry in entries]
+    """Bytes of weights x tokens/s, since one row reads all weights a token, over the most that the machine read in any
+    round: a neighbour beside one measurement of the limit would flatter."""
+    most = max(found["read_gb_s"] for found in job["limits"])
+    return [entry["weights_mb"] * entry["speed"] / 1000 / most for entry in entries]
 
 
 def speed_table(job):
-    lines = [["contender", "tokens/s", "of rounds", "load, s", "peak memory, MB", "load average", "others' cores"]]
     capture, decode1 = job["job"] == "capture", job["job"] == "decode1"
-    lines[0][3:4] = ["whole, s", "work, s"] if capture else ["load, s"]
+    lines = [["contender", "tokens/s", "of rounds", *(["whole, s", "work, s"] if capture else ["load, s"])]]
+    lines[0] += ["peak memory, MB", "load average", "others' cores"]
     lines[0] += ["weights, MB", "of the read limit"] if decode1 else []
     for who, entries in job["runs"].items():
         speeds = [entry["speed"] for entry in entries]
@@ -86,7 +88,8 @@ def ratio_table(job):
     """Ours against each peer of its dtype; empty where there is none."""
     measured = {"tokens/s": lambda entry: entry["speed"]}
     if job["job"] == "capture":
-        measured = {"whole command": lambda entry: 1 / entry["whole_s"], "work alone": lambda entry: 1 / entry["work_s"]}
+        seconds = {"whole command": "whole_s", "work alone": "work_s"}
+        measured = {what: lambda entry, key=key: 1 / entry[key] for what, key in seconds.items()}
     lines = [["ours", "against", "what", "ratio", "goal"]]
     for who, entries in job["runs"].items():
         if parts(who)[0] != "ours":
@@ -112,10 +115,20 @@ def verdict(value, goal):
     return "met" if value >= goal else "fell short"
 
 
+def disturbed(job):
+    """A word of warning where neighbours were at work."""
+    most = max((entry.get("others_cores", 0) for entries in job["runs"].values() for entry in entries), default=0)
+    if most < QUIET:
+        return []
+    told = f"others used up to {most:.2f} cores: whoever waits for all threads at barriers, as OpenMP does, is slowed most"
+    return [f"{told}; measure again on a quiet machine"]
+
+
 def limits_text(job):
     """What the machine gave at most during the job."""
+    units = {"read_gb_s": "GB/s read", "matmul_f32_gflop_s": "GFLOP/s in f32", "matmul_bf16_gflop_s": "in bf16"}
     told = []
-    for key, unit in {"read_gb_s": "GB/s read", "matmul_f32_gflop_s": "GFLOP/s in f32", "matmul_bf16_gflop_s": "in bf16"}.items():
+    for key, unit in units.items():
         values = [found[key] for found in job["limits"]]
         told.append(f"{statistics.median(values):.0f} {unit} ({spread(values, 0)})")
     return f"The machine's limits in the same turns: {', '.join(told)}."
@@ -132,7 +145,7 @@ def job_text(job):
         lines += [ratios, ""]
     marks = {True: "holds", False: "**FAILS**", None: "told"}
     lines += [f"* {marks[c['holds']]}: {c['what']}" for c in job["checks"]]
-    lines += [f"* note: {note}" for note in job["notes"]]
+    lines += [f"* note: {note}" for note in job["notes"] + disturbed(job)]
     return "\n".join(lines).rstrip()
 
 

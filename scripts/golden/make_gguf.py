@@ -190,8 +190,8 @@ def add_gemma4_config(writer, config):
 
 
 def add_tokenizer(writer, source, size):
-    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json, and rows of the
-    embedding that have no token are named as the converter does."""
+    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json. Rows of the
+    embedding that have no token are named as the converter names them."""
     document = json.loads((source / "tokenizer.json").read_text())
     vocab = document["model"]["vocab"]
     special = {token["content"] for token in document["added_tokens"] if token["special"]}
