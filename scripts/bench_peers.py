@@ -1,260 +1,372 @@
-"""Compares this engine with transformers: same machine, same weights, same type, same threads, taking turns.
+"""Compares this engine with transformers and llama.cpp: same machine, threads, weights and work, taking turns.
 
     cargo build --release
-    python scripts/bench_peers.py --threads 2 --rounds 3 --temper L0H4:0.5,L5H2:0.5,L12H7:0.5,L20H0:0.5,L28H8:0.5
+    python scripts/bench_peers.py --threads 2 --rounds 3 --models smollm2,qwen3,qwen3.5 --out peers.json
+    python scripts/bench_peers.py --quick
 
-Every round runs `temper bench` and then transformers (SDPA attention, DynamicCache, generate()), each in a process of
-its own, so that both meet the same neighbours. Both load one Hugging Face directory; --model-gguf is converted to it
-first, and for --gguf-dtypes the engine runs from the GGUF file itself too. A figure is the median over all rounds, a
-ratio the median of the rounds' ratios, with the smallest and the largest behind it. Prints Markdown for
-docs/benchmarks.md, progress on stderr; --out FILE keeps every single measurement as JSON.
+Every run is a process of its own; contenders take turns, every second round in reverse. A figure is the median over the
+rounds, a ratio the median of the rounds' ratios with the smallest and largest behind it. All read the same token ids;
+ours and transformers load one directory, llama.cpp GGUF files of the same weights, made where they are missing. The
+machine's own limits are measured in the same turns. Prints Markdown for docs/benchmarks.md, progress on stderr; --out
+FILE keeps every measurement as JSON. Exits 1 where a check fails: that all computed the same.
 
-Prefill: one forward pass of --prompt-tokens tokens of one row that gives the last token's logits. Decode: the median
-single step of --new-tokens after such a prompt, for each number of --rows at once; tokens/s are rows / step. With
---temper everything is measured a second time under that plan (a scale on the columns of the output projection's input).
+  decode1   greedy steps of one row after --prompt-tokens tokens, the median step
+  decode16  the same of 16 rows under 16 different plans; transformers by pre-hooks with a λ a row, llama.cpp without
+  prefill   one pass of --prefill-tokens tokens that gives the last token's logits
+  capture   h_last and a norm a head over the last 32 response tokens of --texts texts; transformers by pre-hooks
+  sweep, map  those of bench_sweep.py, which this starts; --sweep-args has more for it
+
+llama.cpp needs `pip install -r scripts/golden/requirements-llama-cpp.txt`, or is left out by --peers.
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import resource
 import shlex
 import statistics
+import subprocess
 import sys
-import time
+import types
 
+import bench_sweep
+import peer_models
+import peer_report
 import peers
-from peers import DTYPES, ROOT, RSS_UNIT, numbers, parse_plan, progress, require, shown, spread, table
+from peer_llama_cpp import UNABLE
+from peers import DTYPES, ROOT, parse_plan, progress, shown
+
+JOBS = ["decode1", "decode16", "prefill", "capture", "sweep", "map"]
+ENGINES = ["ours", "transformers", "llama.cpp"]
+# Our variants: the dtype of the peers that each is compared with, and its arguments. One that the binary does not know
+# is left out.
+OURS = {
+    "f32": ("f32", ["--dtype", "f32"]),
+    "bf16": ("bf16", ["--dtype", "bf16"]),
+    "bf16, products bf16": ("bf16", ["--dtype", "bf16", "--products", "bf16"]),
+    "q8_0": ("q8_0", ["--weights", "q8_0"]),
+}
+CAPTURE_TOLERANCE = 1e-3  # of the largest value, f32, ours against theirs: SmolLM2's residual stream differs by 2e-5
+LAST_N = 32
+STRIDE = 7919  # `temper bench` reads the tokens i * 7919 modulo the vocabulary
+# What bench_sweep.py measures of each model: minutes, not hours.
+SWEEP_ARGS = {
+    "smollm2": "--prompts 20 --new-tokens 32 --texts 2 --peer-share 0.08 --loop-cells 24 --skip plain",
+    "": "--prompts 4 --new-tokens 16 --texts 1 --map-heads 32 --peer-share 0.5 --loop-cells 8 --skip plain",
+}
+QUICK = {
+    "models": "smollm2",
+    "rounds": 1,
+    "repeat": 1,
+    "prompt_tokens": 16,
+    "new_tokens": 4,
+    "prefill_tokens": 32,
+    "texts": 4,
+    "sweep_args": "--prompts 2 --lambdas 1,0 --new-tokens 4 --texts 1 --map-heads 2 --loop-cells 2 --skip plain",
+}
 
 
-# ---------------------------------------------------------------- transformers, in a process of its own
+# ---------------------------------------------------------------- what is measured
 
 
-def temper(model, entries):
-    """Scales z where the output projection reads it."""
-    layers, heads = model.model.layers, model.config.num_attention_heads
-    for layer, head, factor in entries:
-        if layer >= len(layers) or head >= heads:
-            sys.exit(f"--temper: the model has no L{layer}H{head}")
-    for layer in {layer for layer, _, _ in entries}:
-        module = layers[layer].self_attn.o_proj
-        dim = module.in_features // heads
-        scale = module.weight.new_ones(module.in_features)
-        for _, head, factor in filter(lambda entry: entry[0] == layer, entries):
-            scale[head * dim : (head + 1) * dim] = factor
-        module.register_forward_pre_hook(lambda _, args, scale=scale: (args[0] * scale,))
+class Bench:
+    """One model, and what all its contenders read."""
+
+    def __init__(self, args, name):
+        self.args, self.name, self.dir = args, name, peer_models.directory(name)
+        self.heads = peer_models.Heads(self.dir)
+        self.work = ROOT / "runs/bench_peers" / self.dir.name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.left_out, self.llama, self.items = [], {}, None
+
+    def prompt(self, count):
+        return [i * STRIDE % self.heads.vocab for i in range(count)]
+
+    def plans(self, job):
+        """[[layer, head, λ], ..] of each row. For sixteen rows the heads of `temper bench --plans 16`; another λ costs
+        the same and shows in the answers."""
+        if job != "decode16":
+            return [parse_plan(self.args.temper)]
+        slots = self.heads.all()
+        chosen = [slots[i * max(1, len(slots) // 16) % len(slots)] for i in range(16)]
+        return [[(*at, i / 16)] for i, at in enumerate(chosen)]
+
+    def spec(self, job, engine, dtype, **rest):
+        """The task of a contender, as a file."""
+        args = self.args
+        prompt = self.prompt(args.prefill_tokens if job == "prefill" else args.prompt_tokens)
+        new_tokens = 0 if job in ["prefill", "probe"] else args.new_tokens
+        task = {"task": job, "threads": args.threads, "dtype": dtype, "hf_dir": str(self.dir), "prompt": prompt}
+        task |= {"plans": self.plans(job), "rows": rows_of(job), "new_tokens": new_tokens, "repeat": args.repeat}
+        path = self.work / f"{job}-{engine}-{dtype}.json"
+        path.write_text(json.dumps(task | rest))
+        return path
+
+    def texts(self):
+        """Recorded prompts and responses, and their file for ours."""
+        if self.items is None:
+            asks = types.SimpleNamespace(model=self.name, threads=self.args.threads)
+            self.items = bench_sweep.Model(asks).recorded(self.args.texts)
+            bench_sweep.write_items(self.work / "items.jsonl", self.items)
+        return self.items
 
 
-def run_transformers(args):
-    """What `temper bench --json` measures, and prints it in the same form."""
-    import torch
-    from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
-
-    torch.set_num_threads(args.threads)
-
-    class Stamps(StoppingCriteria):
-        """Never stops; notes the time of every token."""
-
-        def __init__(self):
-            self.times = []
-
-        def __call__(self, input_ids, scores, **_):
-            self.times.append(time.perf_counter())
-            return torch.zeros(input_ids.shape[0], dtype=torch.bool)
-
-    start = time.perf_counter()
-    dtype = getattr(torch, DTYPES[args.dtypes])
-    model = AutoModelForCausalLM.from_pretrained(args.hf_dir, dtype=dtype, attn_implementation="sdpa").eval()
-    load_s = time.perf_counter() - start
-    temper(model, parse_plan(args.temper))
-    model.generation_config.eos_token_id = None
-    vocab = model.config.vocab_size
-
-    def prompt(rows):
-        random = torch.Generator().manual_seed(0)
-        return torch.randint(vocab // 100, vocab, (rows, args.prompt_tokens), generator=random)
-
-    prefill, decode = [], []
-    with torch.inference_mode():
-        ids = prompt(1)
-        model(input_ids=ids, use_cache=True, logits_to_keep=1)  # warms up
-        for _ in range(args.repeat):
-            start = time.perf_counter()
-            model(input_ids=ids, use_cache=True, logits_to_keep=1)
-            prefill.append(args.prompt_tokens / (time.perf_counter() - start))
-    for rows in args.rows:
-        ids, steps = prompt(rows), []
-        for _ in range(args.repeat):
-            stamps = Stamps()
-            model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=args.new_tokens + 1,  # the first comes from the prefill
-                do_sample=False,
-                pad_token_id=0,
-                stopping_criteria=StoppingCriteriaList([stamps]),
-            )
-            steps += [1000 * (b - a) for a, b in zip(stamps.times, stamps.times[1:])]
-        assert len(steps) == args.repeat * args.new_tokens
-        decode.append({"rows": rows, "step_ms": steps, "tokens_per_s": 1000 * rows / statistics.median(steps)})
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    result = {
-        "model": args.hf_dir.name,
-        "dtype": args.dtypes,
-        "threads": torch.get_num_threads(),
-        "load_s": load_s,
-        "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
-        "decode": decode,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6,
-        "weights_mb": weights / 1e6,
-    }
-    print(json.dumps(result))
+def rows_of(job):
+    return 16 if job == "decode16" else 1
 
 
-# ---------------------------------------------------------------- rounds
+def steps_entry(found, steps, rows):
+    speeds = [1000 * rows / ms for ms in steps]
+    return {"speeds": speeds, "load_s": found["load_s"], "weights_mb": found["weights_mb"]}
 
 
-def measure(command, threads):
-    """Runs one contender: what it prints, the load average before it, and the cores that others used meanwhile."""
-    found = peers.run(command, threads)
-    machine = found.machine()
-    del machine["peak_rss_mb"]  # it tells its own
-    return found.json() | machine
+def check_threads(command, found, args):
+    if found["threads"] != args.threads:
+        sys.exit(f"{peers.typed(command)}\nran on {found['threads']} threads, not {args.threads}")
 
 
-def ours(args, model, dtype, plan):
-    command = [args.temper_bin, "bench", "--model", model, "--dtype", dtype, "--threads", args.threads]
-    command += ["--prompt-tokens", args.prompt_tokens, "--new-tokens", args.new_tokens]
-    command += ["--rows", ",".join(map(str, args.rows)), "--repeat", args.repeat, "--json"]
-    return [str(part) for part in command + (["--plan", plan] if plan else [])]
+# ---------------------------------------------------------------- contenders: name of each measurement -> its entry
 
 
-def theirs(args, dtype, plan):
-    command = [sys.executable, __file__, "--only-transformers", "--hf-dir", args.hf_dir, "--dtypes", dtype]
-    command += ["--threads", args.threads, "--prompt-tokens", args.prompt_tokens, "--new-tokens", args.new_tokens]
-    command += ["--rows", ",".join(map(str, args.rows)), "--repeat", args.repeat]
-    return [str(part) for part in command + (["--temper", plan] if plan else [])]
+def temper(bench, verb, extra, *rest):
+    return [bench.args.temper_bin, verb, "--model", bench.dir, "--threads", bench.args.threads, *extra, *rest]
 
 
-def contenders(args, dtype, plan):
-    """Name -> command, in the order of their turns."""
-    found = {"temper": ours(args, args.hf_dir, dtype, plan)}
-    if args.model_gguf and dtype in args.gguf_dtypes:
-        found["temper, GGUF"] = ours(args, args.model_gguf, dtype, plan)
-    found["transformers"] = theirs(args, dtype, plan)
+def ours(bench, job, name):
+    args, (_, extra) = bench.args, OURS[name]
+    if job["job"] == "capture":
+        return ours_capture(bench, job, name)
+    prefill = job["job"] == "prefill"
+    sizes = ["--prompt-tokens", args.prefill_tokens if prefill else args.prompt_tokens]
+    sizes += ["--new-tokens", 1 if prefill else args.new_tokens, "--rows", rows_of(job["job"])]
+    plan = ["--plans", 16] if job["job"] == "decode16" else ["--plan", args.temper] if args.temper else []
+    command = temper(bench, "bench", extra, *sizes, "--repeat", args.repeat if prefill else 1, *plan, "--json")
+    job.setdefault("command", peers.typed(command))
+    run = peers.run(command, args.threads)
+    found = run.json()
+    check_threads(command, found, args)
+    if prefill:
+        assert found["prefill"]["tokens"] == args.prefill_tokens
+        entry = steps_entry(found, [], 1) | {"speeds": found["prefill"]["tokens_per_s"]}
+    else:
+        [decoded] = found["decode"]
+        told = decoded["rows"], decoded.get("plans", 0), len(decoded["step_ms"])
+        wanted = rows_of(job["job"]), 16 if job["job"] == "decode16" else bool(args.temper), args.new_tokens
+        if told != wanted:
+            sys.exit(f"{peers.typed(command)}\nmeasured (rows, plans, steps) {told}, not {wanted}")
+        entry = steps_entry(found, decoded["step_ms"], decoded["rows"])
+    return {f"ours {name}": entry | run.machine()}
+
+
+def ours_capture(bench, job, name):
+    bench.texts()
+    out = bench.work / f"capture-ours-{name.replace(', ', '-').replace(' ', '-')}.npz"
+    items = ["--items", bench.work / "items.jsonl", "--heads", "norm", "--last-n", LAST_N]
+    command = temper(bench, "capture", OURS[name][1], *items, "--out", out)
+    job.setdefault("command", peers.typed(command))
+    run = peers.run(command, bench.args.threads)
+    begin = next((at for at, line in run.lines if " to do" in line), None)
+    if begin is None:
+        sys.exit(f"{peers.typed(command)}\ntold no stage, so its work cannot be told from its load")
+    job["features"][f"ours {name}"] = str(out)
+    return {f"ours {name}": capture_entry(bench, run, run.wall_s, run.wall_s - begin)}
+
+
+def capture_entry(bench, run, whole_s, work_s):
+    tokens = sum(len(item["input_ids"]) for item in bench.texts())
+    times = {"whole_s": whole_s, "work_s": work_s, "load_s": whole_s - work_s, "speeds": [tokens / work_s]}
+    return times | run.machine()
+
+
+def transformers(bench, job, dtype):
+    rest = {}
+    variants = ["batched", "loop"] if job["job"] == "capture" else [None]
+    found = {}
+    for variant in variants:
+        if variant:
+            out = bench.work / f"capture-transformers-{dtype}-{variant}.npz"
+            rest = {"items": bench.texts(), "variant": variant, "last_n": LAST_N, "out": str(out)}
+        spec = bench.spec(job["job"], "transformers", dtype, **rest)
+        command = [sys.executable, ROOT / "scripts/peer_transformers.py", spec]
+        run = peers.run(command, bench.args.threads)
+        told = run.json()
+        check_threads(command, told, bench.args)
+        found |= transformers_entries(bench, job, dtype, variant, run, told, rest)
     return found
 
 
-def run_rounds(args):
-    """[{dtype, plan, runs: name -> [result a round]}] of every dtype, untouched and tempered."""
-    configurations = []
-    for dtype in args.dtypes.split(","):
-        for plan in [None, args.temper] if args.temper else [None]:
-            runs = {name: [] for name in contenders(args, dtype, plan)}
-            for turn in range(1, args.rounds + 1):
-                for name, command in contenders(args, dtype, plan).items():
-                    peers.wait_for_quiet(args.wait_quiet)
-                    result = measure(command, args.threads)
-                    check_result(name, result, dtype, args)
-                    runs[name].append(result)
-                    decode = ", ".join(f"{d['tokens_per_s']:.1f} ({d['rows']})" for d in result["decode"])
-                    tempered = ", tempered" if plan else ""
-                    progress(
-                        f"{dtype}{tempered} round {turn}/{args.rounds} {name}: prefill "
-                        f"{statistics.median(result['prefill']['tokens_per_s']):.0f}, decode {decode} tokens/s; "
-                        f"load {result['load_before']:.2f}"
-                    )
-            configurations.append({"dtype": dtype, "plan": plan, "runs": runs})
-    return configurations
+def transformers_entries(bench, job, dtype, variant, run, told, rest):
+    if variant:
+        name = f"transformers {dtype}, {'hooks on batches' if variant == 'batched' else 'hooks one by one'}"
+        job["features"][name] = rest["out"]
+        entry = capture_entry(bench, run, run.wall_s - told["untimed_s"], told["work_s"])
+        return {name: entry | {"weights_mb": told["weights_mb"], "batch": told["rows"]}}
+    job["answers"][f"transformers {dtype}"] = told["answers"]
+    if job["job"] == "prefill":
+        return {f"transformers {dtype}": steps_entry(told, [], 1) | {"speeds": told["tokens_per_s"]} | run.machine()}
+    entries = {way: steps_entry(told, steps, rows_of(job["job"])) for way, steps in told["step_ms"].items()}
+    return {f"transformers {dtype}, {way}": entry | run.machine() for way, entry in entries.items()}
 
 
-def check_result(name, result, dtype, args):
-    """That both measured the same thing: a bench that quietly ran something else would be a false result."""
-    rows = [entry["rows"] for entry in result["decode"]]
-    measured = {
-        "dtype": (result["dtype"].lower(), dtype),
-        "threads": (result["threads"], args.threads),
-        "prompt tokens": (result["prefill"]["tokens"], args.prompt_tokens),
-        "rows": (rows, args.rows),
-    }
-    for what, (found, asked) in measured.items():
-        if found != asked:
-            sys.exit(f"{name} measured with {what} {found}, not {asked}")
+def llama_cpp(bench, job, kind):
+    spec = bench.spec(job["job"], "llama.cpp", kind, gguf=str(bench.llama[kind]))
+    command = [sys.executable, ROOT / "scripts/peer_llama_cpp.py", spec]
+    run = peers.run(command, bench.args.threads)
+    told = run.json()
+    check_threads(command, told, bench.args)
+    job["answers"][f"llama.cpp {kind}"] = told["answers"]
+    entry = steps_entry(told, told.get("step_ms", []), rows_of(job["job"]))
+    if job["job"] == "prefill":
+        entry["speeds"] = told["tokens_per_s"]
+    return {f"llama.cpp {kind}": entry | run.machine()}
 
 
-# ---------------------------------------------------------------- tables
+def limits(bench, job):
+    """The machine's own, in the same turns."""
+    found = peers.run([sys.executable, ROOT / "scripts/peer_limits.py", bench.args.threads], bench.args.threads).json()
+    job["limits"].append(found)
+    progress(", ".join(f"{key} {value:.1f}" for key, value in found.items()))
 
 
-def measurements(result):
-    """What is measured -> single measurements in tokens/s, of one run."""
-    found = {f"prefill, {result['prefill']['tokens']} tokens": result["prefill"]["tokens_per_s"]}
-    for entry in result["decode"]:
-        rows = entry["rows"]
-        found[f"decode, {rows} row{'s' if rows > 1 else ''}"] = [1000 * rows / ms for ms in entry["step_ms"]]
+def find_llama(bench, about):
+    """Makes the GGUF files, and asks this llama.cpp for each whether it runs it."""
+    for kind in bench.args.llama_types:
+        gguf = peer_models.gguf(bench.dir, kind)
+        spec = bench.spec("probe", "llama.cpp", kind, gguf=str(gguf))
+        run = peers.run([sys.executable, ROOT / "scripts/peer_llama_cpp.py", spec], bench.args.threads, (0, UNABLE))
+        if run.status == 0:
+            bench.llama[kind] = gguf
+            found = run.json()
+            about["llama.cpp"] = {key: found[key] for key in ["version", "system"]}
+        else:
+            reasons = [line for _, line in run.lines if "error" in line.lower()] or [run.lines[-1][1]]
+            bench.left_out.append(f"llama.cpp {kind} on {bench.dir.name}: {reasons[0].strip()}")
+
+
+def contenders(bench, job):
+    """Functions in the order of their turns; each runs a process and gives entries by name."""
+    args, found = bench.args, []
+    if "ours" in args.peers:
+        found += [lambda name=name: ours(bench, job, name) for name in args.variants]
+    if "transformers" in args.peers:
+        found += [lambda dtype=dtype: transformers(bench, job, dtype) for dtype in args.dtypes]
+    if bench.llama and job["job"] == "capture":
+        job["notes"].append("llama.cpp is left out: it has no hooks at heads")
+    else:
+        found += [lambda kind=kind: llama_cpp(bench, job, kind) for kind in bench.llama]
     return found
 
 
-def count_heads(plan):
-    return len(parse_plan(plan))
+# ---------------------------------------------------------------- rounds and checks
 
 
-def speed_table(configurations):
-    lines = [["dtype", "heads tempered", "what", "contender", "tokens/s", "ratio to theirs", "load", "others' cores"]]
-    for c in configurations:
-        rounds = {name: [measurements(result) for result in results] for name, results in c["runs"].items()}
-        for what in rounds["transformers"][0]:
-            for name, runs in rounds.items():
-                speed = statistics.median([x for run in runs for x in run[what]])
-                ratio = "1"
-                if name != "transformers":
-                    pairs = zip(runs, rounds["transformers"])
-                    ratios = [statistics.median(a[what]) / statistics.median(b[what]) for a, b in pairs]
-                    ratio = f"**{statistics.median(ratios):.2f}** ({spread(ratios, 2)})"
-                results = c["runs"][name]
-                others = [r["others_cores"] for r in results if "others_cores" in r]
-                cells = [c["dtype"], str(count_heads(c["plan"])), what, name, f"{speed:.1f}", ratio]
-                cells += [spread([r["load_before"] for r in results], 1), spread(others, 2) if others else "unknown"]
-                lines.append(cells)
-    return table(lines)
+def run_job(bench, name):
+    args = bench.args
+    job = {"job": name, "model": bench.dir.name, "runs": {}, "limits": [], "checks": [], "notes": []}
+    job |= {"answers": {}, "features": {}, "work": work_of(bench, name)}
+    if args.temper and name in ["decode1", "prefill"]:
+        job["notes"].append(f"ours and transformers under {args.temper}, llama.cpp untouched")
+    turns = contenders(bench, job)
+    for turn in range(1, args.rounds + 1):
+        limits(bench, job)
+        for contender in turns if turn % 2 else reversed(turns):
+            peers.wait_for_quiet(args.wait_quiet)
+            for who, entry in contender().items():
+                entry["speed"] = statistics.median(entry["speeds"])
+                job["runs"].setdefault(who, []).append(entry | {"round": turn})
+                progress(
+                    f"{bench.dir.name} {name} round {turn}/{args.rounds} {who}: {entry['speed']:.1f} tokens/s, "
+                    f"load {entry['load_before']:.2f}"
+                )
+    job["runs"] = dict(sorted(job["runs"].items(), key=lambda item: peer_report.place(item[0])))
+    check(bench, job)
+    return job
 
 
-def memory_table(configurations):
-    lines = [["dtype", "contender", "load, s", "weights, MB", "peak memory, MB"]]
-    for c in (c for c in configurations if not c["plan"]):
-        for name, results in c["runs"].items():
-            digits = {"load_s": 2, "weights_mb": 0, "peak_rss_mb": 0}
-            cells = [f"{statistics.median([r[key] for r in results]):.{n}f}" for key, n in digits.items()]
-            lines.append([c["dtype"], name, *cells])
-    return table(lines)
+def work_of(bench, name):
+    args = bench.args
+    if name == "capture":
+        texts = bench.texts()
+        lengths = peers.spread([len(text["input_ids"]) for text in texts], 0)
+        return f"{len(texts)} texts of {lengths} tokens, {sum(len(t['input_ids']) for t in texts)} in all"
+    if name == "prefill":
+        return f"{args.prefill_tokens} tokens, {args.repeat} times a round after one to warm up"
+    plans = " under 16 plans" if name == "decode16" else ""
+    return f"{args.new_tokens} steps of {rows_of(name)} row(s){plans} after {args.prompt_tokens} tokens"
 
 
-def report(args, configurations):
-    from importlib.metadata import version
+def check(bench, job):
+    """That contenders computed the same. Types that round otherwise are told only."""
+    if job["job"] == "capture":
+        return check_features(job)
+    if "ours" not in bench.args.peers or job["job"] == "prefill" or "f32" not in bench.args.variants:
+        return None
+    mine = our_answers(bench, job)
+    for who, answers in job["answers"].items():
+        if job["job"] == "decode1" or who.startswith("transformers"):
+            exact = who == "transformers f32"
+            bench_sweep.compare_answers(job, f"ours f32 and {who}", mine, answers, exact)
+    if job["job"] == "decode16":
+        job["notes"].append(f"{len(set(map(tuple, mine)))} different answers among our 16 plans")
+    return None
 
-    command = peers.typed(["python", "scripts/bench_peers.py", *sys.argv[1:]])
-    single = ours(args, args.hf_dir, args.dtypes.split(",")[0], None)
-    single[0], single[3] = str(shown(args.temper_bin)), str(shown(args.hf_dir))
-    steps = f"{args.rounds} rounds in turns, {args.repeat} repeats each, {args.new_tokens} steps a repeat"
-    return "\n".join(
-        [
-            f"{datetime.date.today()}, {peers.cpu_model()}, {os.cpu_count()} logical cores, {args.threads} threads; "
-            f"torch {version('torch')}, transformers {version('transformers')}; {steps}.",
-            "",
-            "```",
-            command,
-            "```",
-            "",
-            f"Ours, once a round: `{shlex.join(single)}`",
-            "",
-            speed_table(configurations),
-            "",
-            "Load is the machine's load average before each run, others' cores what other processes used during it.",
-            "",
-            memory_table(configurations),
-        ]
-    )
+
+def our_answers(bench, job):
+    """What `temper generate` answers in f32 to the job's prompt under its plans; `temper bench` tells no tokens."""
+    import numpy
+
+    args, plans = bench.args, bench.plans(job["job"])
+    prompt = bench.prompt(args.prompt_tokens)
+    items = bench_sweep.write_items(bench.work / "prompt.jsonl", [{"input_ids": prompt}] * len(plans))
+    factors = numpy.ones((len(plans), bench.heads.layers, max(bench.heads.counts)), numpy.float32)
+    for row, plan in enumerate(plans):
+        for layer, head, factor in plan:
+            factors[row, layer, head] = factor
+    numpy.savez(bench.work / "lambda.npz", **{"lambda": factors})
+    rest = ["--items", items, "--max-rows", len(plans), "--max-new-tokens", args.new_tokens + 1, "--ignore-eos"]
+    rest += ["--plan", bench.work / "lambda.npz"] if any(plans) else []
+    run = peers.run(temper(bench, "generate", OURS["f32"][1], *rest), args.threads)
+    rows = {int(row["id"]): row["response_ids"] for row in map(json.loads, run.stdout.splitlines())}
+    return [rows[i] for i in range(len(plans))]
+
+
+def check_features(job):
+    import numpy
+
+    base = job["features"].get("ours f32")
+    for who, path in job["features"].items():
+        if base and who.startswith("transformers"):
+            with numpy.load(base) as some, numpy.load(path) as others:
+                pairs = {key: (some[key], others[key]) for key in ["h_last", "head_norm"]}
+            worst = {key: float(abs(a - b).max() / abs(b).max()) for key, (a, b) in pairs.items()}
+            exact = "f32" in who
+            told = ", ".join(f"{key} {value:.1e}" for key, value in worst.items())
+            limit = f"(at most {CAPTURE_TOLERANCE})" if exact else "(told only)"
+            what = f"ours f32 and {who}: worst difference as a share of the largest value {told} {limit}"
+            bench_sweep.check(job, what, max(worst.values()) <= CAPTURE_TOLERANCE if exact else None)
+
+
+# ---------------------------------------------------------------- sweep and map
+
+
+def run_sweeps(bench, jobs):
+    """The tables of bench_sweep.py for each of our variants that transformers has a dtype for."""
+    args, found = bench.args, []
+    more = args.sweep_args if args.sweep_args is not None else SWEEP_ARGS.get(bench.name, SWEEP_ARGS[""])
+    for name in [name for name in args.sweep_variants if name in args.variants]:
+        dtype, extra = OURS[name]
+        out = bench.work / "sweep.json"
+        command = [sys.executable, ROOT / "scripts/bench_sweep.py", "--jobs", ",".join(jobs), "--model", bench.name]
+        command += ["--dtypes", dtype, "--threads", args.threads, "--rounds", args.rounds, "--out", out]
+        command += ["--temper-bin", args.temper_bin, "--wait-quiet", args.wait_quiet, *shlex.split(more)]
+        command += [f"--temper-args={shlex.join(extra[2:])}"] if extra[2:] else []
+        command = [str(part) for part in command]
+        out.unlink(missing_ok=True)
+        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+        if status not in (0, 1) or not out.exists():
+            sys.exit(f"{peers.typed(command)}\nended with {status}")
+        found += [job | {"variant": name} for job in json.loads(out.read_text())["jobs"]]
+    return found
 
 
 # ---------------------------------------------------------------- command line
@@ -263,55 +375,93 @@ def report(args, configurations):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model-gguf", type=pathlib.Path, metavar="FILE", help=f"default: {shown(peers.GGUF)}, where there is no --hf-dir")
-    add("--hf-dir", type=pathlib.Path, metavar="DIR", help="what both load; default: models/smollm2-135m, made from it")
+    add("--models", default="smollm2", help="smollm2, qwen3, qwen3.5 (random weights), or directories; comma-separated")
+    add("--jobs", default=",".join(JOBS), help=f"default: {','.join(JOBS)}")
+    add("--peers", default=",".join(ENGINES), help=f"default: {','.join(ENGINES)}")
     add("--temper-bin", type=pathlib.Path, default=ROOT / "target/release/temper", metavar="FILE")
-    add("--dtypes", default="f32,bf16", help="comma-separated: f32, bf16, f16 (default: f32,bf16)")
-    add("--gguf-dtypes", default="f32", help="dtypes for which ours is run from the GGUF too (default: f32)")
+    add("--variants", default=";".join(OURS), help=f"of ours, separated by semicolons (default: {'; '.join(OURS)})")
+    add("--dtypes", default="f32,bf16", help="of transformers (default: f32,bf16)")
+    add("--llama-types", default="f32,bf16,q8_0", help="of llama.cpp's files (default: f32,bf16,q8_0)")
     add("--threads", type=int, default=os.cpu_count())
     add("--rounds", type=int, default=3)
-    add("--repeat", type=int, default=3, help="measurements within a round (default: 3)")
-    add("--prompt-tokens", type=int, default=256)
-    add("--new-tokens", type=int, default=64)
-    add("--rows", type=numbers, default=[1, 16], help="rows decoded at once (default: 1,16)")
-    add("--temper", metavar="PLAN", help="measure again with these heads tempered, e.g. L0H4:0.5,L5H2:0.5")
+    add("--repeat", type=int, default=3, help="prefills within a round (default: 3)")
+    add("--prompt-tokens", type=int, default=256, help="before decoding (default: 256)")
+    add("--new-tokens", type=int, default=32, help="decode steps (default: 32)")
+    add("--prefill-tokens", type=int, default=512, help="of prefill (default: 512)")
+    add("--texts", type=int, default=100, help="of capture (default: 100)")
+    add("--temper", metavar="PLAN", help="decode1 and prefill under a plan, e.g. L0H4:0.5,L5H2:0.5")
+    add("--sweep-variants", default="f32;bf16", help="of ours in sweep and map (default: f32;bf16)")
+    add("--sweep-args", metavar="ARGS", help="sizes for bench_sweep.py in one string, instead of each model's own")
     add("--wait-quiet", type=float, default=0, metavar="SECONDS", help="before each run, wait for idle cores this long")
+    add("--quick", action="store_true", help="tiny sizes, to see that all of it works")
     add("--out", type=pathlib.Path, metavar="FILE", help="keep every measurement as JSON")
-    add("--only-transformers", action="store_true", help=argparse.SUPPRESS)
+    if "--quick" in sys.argv[1:]:
+        parser.set_defaults(**QUICK)
     args = parser.parse_args()
-    args.gguf_dtypes = [x for x in args.gguf_dtypes.split(",") if x]
-    for dtype in args.dtypes.split(",") + args.gguf_dtypes:
-        if dtype not in DTYPES:
-            parser.error(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
-    if args.rounds < 1 or args.repeat < 1:
-        parser.error("--rounds and --repeat are at least 1")
+    transformers_runs = [name for name, (dtype, _) in OURS.items() if dtype in DTYPES]
+    known = {"jobs": (",", JOBS), "peers": (",", ENGINES), "variants": (";", list(OURS)), "dtypes": (",", list(DTYPES))}
+    known |= {"llama_types": (",", ["f32", "f16", "bf16", "q8_0"]), "sweep_variants": (";", transformers_runs)}
+    for option, (separator, allowed) in known.items():
+        given = [name.strip() for name in getattr(args, option).split(separator) if name.strip()]
+        setattr(args, option, given)
+        for name in given:
+            if name not in allowed:
+                parser.error(f"--{option.replace('_', '-')} has '{name}', which is none of: {'; '.join(allowed)}")
+    if min(args.rounds, args.repeat, args.new_tokens, args.prompt_tokens, args.prefill_tokens, args.texts) < 1:
+        parser.error("rounds, repeats, tokens and texts are at least 1")
     if args.temper is not None and not parse_plan(args.temper):
         parser.error("--temper names no head")
-    if args.model_gguf is None and args.hf_dir is None:
-        args.model_gguf = peers.GGUF
     return args
 
 
 def prepare(args):
-    """Makes sure that the models and the binary are there before hours are spent."""
-    if args.model_gguf and not args.model_gguf.exists():
-        sys.exit(f"there is no {args.model_gguf}\nhint: --model-gguf FILE or --hf-dir DIR names a model")
-    if args.hf_dir is None:
-        args.hf_dir = peers.convert_smollm2(args.model_gguf)
-    peers.check_model_dir(args.hf_dir)
-    peers.check_binary(args.temper_bin)
+    """Sees to packages and binary before hours are spent; what of our variants this binary lacks."""
+    peers.require("torch", "transformers", "numpy", "safetensors")
+    if "llama.cpp" in args.peers:
+        peers.require("llama_cpp", file="scripts/golden/requirements-llama-cpp.txt")
+        peers.require("gguf")
+    left_out = []
+    if "ours" in args.peers:
+        peers.check_binary(args.temper_bin)
+        told = subprocess.run([args.temper_bin, "bench", "--help"], capture_output=True, text=True, check=True).stdout
+        for name in list(args.variants):
+            option = shlex.join(OURS[name][1][-2:])
+            if not all(part in told for part in OURS[name][1]):
+                args.variants.remove(name)
+                left_out.append(f"ours {name}: this binary's `temper bench` has no {option}")
+    return left_out
 
 
 def main():
     args = parse_arguments()
-    require("torch", "transformers")
-    if args.only_transformers:
-        return run_transformers(args)
-    prepare(args)
-    configurations = run_rounds(args)
+    left_out = prepare(args)
+    about, jobs = peer_report.head(args), []
+    about |= {"left_out": left_out}
+    for name in args.models.split(","):
+        bench = Bench(args, name)
+        if "llama.cpp" in args.peers:
+            find_llama(bench, about)
+        left_out += bench.left_out
+        for line in left_out:
+            progress(f"left out: {line}")
+        for job in [job for job in args.jobs if job not in ["sweep", "map"]]:
+            jobs.append(run_job(bench, job))
+            keep(args, about, jobs)
+        sweeps = [job for job in args.jobs if job in ["sweep", "map"]]
+        if sweeps and {"ours", "transformers"} <= set(args.peers):
+            jobs += run_sweeps(bench, sweeps)
+            keep(args, about, jobs)
+    print(peer_report.report(about, jobs))
+    if any(c["holds"] is False for job in jobs for c in job["checks"]):
+        progress("a check failed")
+        sys.exit(1)
+
+
+def keep(args, about, jobs):
+    """After every job: hours are not lost to a later one."""
     if args.out:
-        args.out.write_text(json.dumps(configurations, indent=1) + "\n")
-    print(report(args, configurations))
+        args.out.write_text(json.dumps(about | {"jobs": jobs}, indent=1) + "\n")
+        progress(f"kept {shown(args.out)}")
 
 
 if __name__ == "__main__":

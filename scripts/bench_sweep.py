@@ -24,11 +24,13 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 
 import bench_report
+import peer_models
 import peers
 from bench_report import BATCH, BATCHED, LOOP, OURS, PLAIN, ROWS, case
 from peers import DTYPES, ROOT, numbers, progress, shown, spread
@@ -62,23 +64,12 @@ class Model:
 
     def __init__(self, args):
         self.args, self.texts, self.made = args, None, {}
+        self.dir = peer_models.directory(args.model)
         if args.model == "smollm2":
-            self.dir = peers.convert_smollm2()
             lines = (ROOT / "configs/data/questions.jsonl").read_text().splitlines()
             self.texts = [json.loads(line)["prompt"] for line in lines]
-        elif args.model == "qwen3":
-            self.dir = ROOT / "models/qwen3-0.6b-random"
-            if not (self.dir / "config.json").exists():
-                progress(f"making {shown(self.dir)} of random weights")
-                config, tokenizer = "configs/models/qwen3-0.6b.json", "tests/golden/qwen3/tokenizer.json"
-                make = {"task": "make", "config": str(ROOT / config), "tokenizer": tokenizer, "seed": SEED}
-                self.ask(make | {"out": str(self.dir)})
-        else:
-            self.dir = pathlib.Path(args.model)
-        peers.check_model_dir(self.dir)
-        config = json.loads((self.dir / "config.json").read_text())
-        self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
-        self.vocab = config["vocab_size"]
+        self.heads = peer_models.Heads(self.dir)
+        self.layers, self.vocab = self.heads.layers, self.heads.vocab
 
     def work_dir(self, job):
         path = ROOT / "runs/bench_sweep" / f"{self.dir.name}-{job}"
@@ -95,13 +86,7 @@ class Model:
 
     def ask(self, spec):
         """Runs a task that is no measurement."""
-        if spec["task"] == "make":
-            path = ROOT / "runs/bench_sweep/make.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(spec))
-        else:
-            path = self.spec_file(spec)
-        return peers.run(theirs(path), self.args.threads).json()
+        return peers.run(theirs(self.spec_file(spec)), self.args.threads).json()
 
     def prompts(self, count):
         """Prompts of different lengths: questions where the model was trained, random tokens where it was not."""
@@ -130,14 +115,7 @@ class Model:
     def head_set(self, index):
         """Five heads over the depth of the model; another set for each index."""
         layers = sorted({round(i * (self.layers - 1) / 4) for i in range(5)})
-        return [(layer, (3 * layer + 4 + index) % self.heads) for layer in layers]
-
-    def all_heads(self):
-        return [(layer, head) for layer in range(self.layers) for head in range(self.heads)]
-
-
-def name_of(layer, head):
-    return f"L{layer}H{head}"
+        return [(layer, (3 * layer + 4 + index) % self.heads.counts[layer]) for layer in layers]
 
 
 def write_items(path, items):
@@ -153,7 +131,8 @@ def theirs(spec):
 
 
 def ours(args, verb, model, dtype, *rest):
-    return [args.temper_bin, verb, "--model", model.dir, "--dtype", dtype, "--threads", args.threads, *rest]
+    command = [args.temper_bin, verb, "--model", model.dir, "--dtype", dtype, "--threads", args.threads]
+    return [*command, *shlex.split(args.temper_args), *rest]
 
 
 def has(args, verb, option=None):
@@ -228,7 +207,7 @@ def sweep(args, model, dtype, job, sets, lambdas, count):
     items, out = write_items(work / "items.jsonl", [{"input_ids": ids} for ids in prompts]), work / "out"
     command = ours(args, "sweep", model, dtype, "--items", items, "--lambda", ",".join(f"{x:g}" for x in lambdas))
     for heads in sets:
-        command += ["--heads", ",".join(name_of(*at) for at in heads)]
+        command += ["--heads", ",".join(model.heads.name(*at) for at in heads)]
     # The untouched model is the reference of every sweep: λ = 1 of all sets, asked for or not.
     rows = (len(sets) * sum(x != 1 for x in lambdas) + 1) * len(prompts)
     command += ["--max-new-tokens", args.new_tokens, "--max-rows", rows, "--out", out]
@@ -242,7 +221,7 @@ def sweep(args, model, dtype, job, sets, lambdas, count):
     def run_ours():
         shutil.rmtree(out, ignore_errors=True)  # rows that are there would not be made again
         run = peers.run(command, args.threads)
-        answers, log_probs = read_answers(out / "rows.jsonl", arms, len(prompts), rows)
+        answers, log_probs = read_answers(out / "rows.jsonl", model, arms, len(prompts), rows)
         job["log_probs"] = log_probs
         return record(run, work_of(args, model, dtype, job, run), sum(map(len, answers))), answers
 
@@ -274,13 +253,14 @@ def unmoved(values, count):
     return sum(len(set(values[i::count])) == 1 for i in range(count))
 
 
-def read_answers(path, arms, count, expected):
+def read_answers(path, model, arms, count, expected):
     """Token ids of our answers and their log-probabilities, in the order of the peers': by arm, then by prompt."""
     rows = {}
     for row in map(json.loads, path.read_text().splitlines()):
         heads, _, factor = row["variant"].rpartition("@")
         rows[heads, float(factor) if heads else 1.0, row["id"]] = row["response_ids"], row["sum_logprob"]
-    wanted = [("+".join(name_of(*at) for at in heads) if factor != 1 else "", factor) for heads, factor in arms]
+    names = [("+".join(model.heads.name(*at) for at in heads), factor) for heads, factor in arms]
+    wanted = [(heads if factor != 1 else "", factor) for heads, factor in names]
     if len(rows) != expected:
         sys.exit(f"{shown(path)} has {len(rows)} rows, not {expected}")
     found = [rows[heads, factor, str(i)] for heads, factor in wanted for i in range(count)]
@@ -306,7 +286,7 @@ def compare_answers(job, who, some, others, demanded):
 def causal_map(args, model, dtype, job):
     if not has(args, "score"):
         sys.exit("this binary has no `temper score`\nhint: leave map out of --jobs")
-    heads, work = model.all_heads(), model.work_dir("map")
+    heads, work = model.heads.all(), model.work_dir("map")
     if args.map_heads:
         heads = heads[:: max(1, len(heads) // args.map_heads)][: args.map_heads]
     texts, lambdas = model.recorded(args.texts), args.map_lambdas
@@ -318,7 +298,7 @@ def causal_map(args, model, dtype, job):
     job["work"] = f"{len(heads)} heads x {len(lambdas)} λ on {len(texts)} texts of {lengths} tokens"
 
     def command(*options):
-        listed = ",".join(name_of(*at) for at in heads) if args.map_heads else "all"
+        listed = ",".join(model.heads.name(*at) for at in heads) if args.map_heads else "all"
         wanted = ["--items", items, "--heads", listed, "--lambda", ",".join(f"{x:g}" for x in lambdas)]
         return ours(args, "score", model, dtype, *wanted, "--out", work / "out", *options)
 
@@ -328,7 +308,7 @@ def causal_map(args, model, dtype, job):
         if run.status == 1:
             job["notes"].append(f"`temper score` ended with 1: {run.lines[-1][1]}")
         entry = record(run, work_of(args, model, dtype, job, run), tokens)
-        return entry, read_scores(work / "out/scores.npz", plans, len(texts))
+        return entry, read_scores(work / "out/scores.npz", model, plans, len(texts))
 
     def run_peer(name):
         if name == LOOP:
@@ -372,7 +352,7 @@ def sample(cells, plans, count):
     return [(plan, item) for plan, item in cells if plan in chosen]
 
 
-def read_scores(path, plans, texts):
+def read_scores(path, model, plans, texts):
     """(plan, text) -> Δ log-prob, KL, agreement, of `temper score`."""
     import numpy
 
@@ -383,7 +363,7 @@ def read_scores(path, plans, texts):
     found = {}
     for index, [(layer, head, factor)] in enumerate(plans):
         nearest = min(range(len(factors)), key=lambda i: abs(factors[i] - factor))
-        at = names.index(name_of(layer, head)), nearest
+        at = names.index(model.heads.name(layer, head)), nearest
         for item in range(texts):
             found[index, item] = [float(x[at][ids.index(str(item))]) for x in arrays]
     return found
@@ -446,10 +426,10 @@ def write_table(path, model, rows, count):
 
     dice, plans = random.Random(SEED + count), {}
     while len(plans) < count:
-        heads = tuple(sorted(dice.sample(model.all_heads(), 5)))
+        heads = tuple(sorted(dice.sample(model.heads.all(), 5)))
         plans[heads, dice.choice([0.0, 0.25, 0.5, 0.75])] = None
     plans = list(plans)
-    factors = numpy.ones((rows if count > 1 else 1, model.layers, model.heads), numpy.float32)
+    factors = numpy.ones((rows if count > 1 else 1, model.layers, max(model.heads.counts)), numpy.float32)
     for row in range(len(factors)):
         heads, factor = plans[row % count]
         for layer, head in heads:
@@ -470,8 +450,9 @@ def parse_arguments():
     add = parser.add_argument
     jobs = "sweep,sweep16,map,plans"
     add("--jobs", default=jobs, help=f"comma-separated (default: {jobs})")
-    add("--model", default="smollm2", help="smollm2, qwen3 (0.6B, random weights), or a directory (default: smollm2)")
+    add("--model", default="smollm2", help="smollm2, qwen3 or qwen3.5 (0.6B, 0.8B, random weights), or a directory")
     add("--temper-bin", type=pathlib.Path, default=ROOT / "target/release/temper", metavar="FILE")
+    add("--temper-args", default="", metavar="ARGS", help="more arguments of every command of ours, in one string")
     add("--dtypes", default="f32", help="comma-separated: f32, bf16, f16 (default: f32)")
     add("--threads", type=int, default=os.cpu_count())
     add("--rounds", type=int, default=3)

@@ -31,8 +31,12 @@ def load(spec):
     return model
 
 
-def width_of_head(model):
-    return model.model.layers[0].self_attn.o_proj.in_features // model.config.num_attention_heads
+def projection(model, layer):
+    """The output projection of a layer, and the width of the heads that it reads."""
+    module, config = model.model.layers[layer], model.config
+    if hasattr(module, "linear_attn"):  # a gated delta net, whose value heads these are
+        return module.linear_attn.out_proj, module.linear_attn.out_proj.in_features // config.linear_num_value_heads
+    return module.self_attn.o_proj, module.self_attn.o_proj.in_features // config.num_attention_heads
 
 
 @contextlib.contextmanager
@@ -40,9 +44,9 @@ def tempered(model, plans):
     """Scales z where the output projection reads it. plans: [[layer, head, factor], ..] of each row of the batch; one
     alone is for all rows. A layer that no plan touches has no hook. Fails if a hook was not called."""
     layers = sorted({layer for plan in plans for layer, _, factor in plan if factor != 1})
-    dim, handles, calls = width_of_head(model), [], dict.fromkeys(layers, 0)
+    handles, calls = [], dict.fromkeys(layers, 0)
     for layer in layers:
-        module = model.model.layers[layer].self_attn.o_proj
+        module, dim = projection(model, layer)
         scale = module.weight.new_ones(len(plans), 1, module.in_features)
         for row, plan in enumerate(plans):
             for _, head, factor in filter(lambda entry: entry[0] == layer, plan):
@@ -188,7 +192,8 @@ def make_model(spec):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     out = pathlib.Path(spec["out"])
-    config = AutoConfig.from_pretrained(spec["config"])
+    torch.manual_seed(spec["seed"])  # what is no matrix keeps transformers' own start
+    config = AutoConfig.from_pretrained(spec["config"]).get_text_config()
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(spec["seed"])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the comparisons with transformers share: models, runs of a contender, the machine, tables. Not run by itself."""
+"""What the comparisons with other engines share: runs of a contender, the machine, tables. Not run by itself."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,6 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-GGUF = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2 = ROOT / "models/smollm2-135m"
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
 
 
@@ -25,10 +23,10 @@ def progress(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def require(*packages):
+def require(*packages, file="scripts/golden/requirements.txt"):
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        command = f"{shlex.quote(pathlib.Path(sys.executable).name)} -m pip install -r scripts/golden/requirements.txt"
+        command = f"{shlex.quote(pathlib.Path(sys.executable).name)} -m pip install -r {file}"
         script = pathlib.Path(sys.argv[0]).name
         sys.exit(f"{script} needs {', '.join(missing)}, which this Python does not have.\nhint: {command}")
 
@@ -41,31 +39,14 @@ def parse_plan(text):
     """(layer, head, factor) of each entry of L0H4:0.5,L5H2:0.5."""
     entries = []
     for entry in filter(None, (text or "").split(",")):
-        match = re.fullmatch(r"\s*L(\d+)H(\d+):(-?[\d.]+)\s*", entry)
+        match = re.fullmatch(r"\s*L(\d+)[HV](\d+):(-?[\d.]+)\s*", entry)
         if not match:
             sys.exit(f"'{entry}' is not of the form L0H4:0.5")
         entries.append((int(match[1]), int(match[2]), float(match[3])))
     return entries
 
 
-# ---------------------------------------------------------------- models and the binary
-
-
-def convert_smollm2(gguf=GGUF):
-    """SmolLM2 as a Hugging Face directory, made from its GGUF file where it is not there."""
-    if not (SMOLLM2 / "model.safetensors").exists():
-        if not gguf.exists():
-            sys.exit(f"there is no {shown(gguf)}\nhint: scripts/fetch_model.sh")
-        require("gguf", "safetensors", "tokenizers")
-        progress(f"converting {gguf.name} to {shown(SMOLLM2)}")
-        convert = [sys.executable, ROOT / "scripts/golden/convert_smollm2.py"]
-        subprocess.run([*convert, "--gguf", gguf, "--out", SMOLLM2], check=True, stdout=sys.stderr)
-    return SMOLLM2
-
-
-def check_model_dir(path):
-    if not (path / "config.json").exists():
-        sys.exit(f"{path} is no model directory: it has no config.json")
+# ---------------------------------------------------------------- the binary
 
 
 def check_binary(path):

@@ -40,7 +40,12 @@ UNROTATED = 1e30  # divides the frequencies of pairs that RoPE leaves alone
 
 def read_config(source):
     config = json.loads((source / "config.json").read_text())
-    return config.get("text_config", config)
+    config = config.get("text_config", config)
+    if "rope_parameters" not in config:  # the older spelling
+        assert not config.get("rope_scaling")
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    return config
 
 
 def read_weights(source):
@@ -184,8 +189,9 @@ def add_gemma4_config(writer, config):
     writer.add_rope_dimension_count_swa(config["head_dim"])
 
 
-def add_tokenizer(writer, source):
-    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json."""
+def add_tokenizer(writer, source, size):
+    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json. Rows of the
+    embedding that have no token are named as the converter names them."""
     document = json.loads((source / "tokenizer.json").read_text())
     vocab = document["model"]["vocab"]
     special = {token["content"] for token in document["added_tokens"] if token["special"]}
@@ -193,8 +199,10 @@ def add_tokenizer(writer, source):
     assert [vocab[token] for token in tokens] == list(range(len(tokens)))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
+    types = [TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens]
+    unused = [f"[PAD{i}]" for i in range(len(tokens), size)]
+    writer.add_token_list(tokens + unused)
+    writer.add_token_types(types + [TokenType.UNUSED] * len(unused))
     # merges, ids of special tokens, chat template
     SpecialVocab(source, load_merges=True, n_vocab=len(tokens)).add_to_gguf(writer, quiet=True)
     writer.add_add_bos_token(False)
@@ -230,7 +238,7 @@ def write(source, path, kind):
     writer.add_name(f"tiny {arch}")
     add_config(writer, arch, config)
     writer.add_file_type(file_type(kind))
-    add_tokenizer(writer, source)
+    add_tokenizer(writer, source, config["vocab_size"])
     writer.add_quantization_version(QUANTIZATION_VERSION)
     for _, name, w in gguf_tensors(source, arch, config):
         data, qtype = encode(name, w, kind)
@@ -364,6 +372,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="default: the model's directory")
     parser.add_argument("--types", default="f32,f16", help="comma-separated: f32, f16, bf16, q8_0, q4_0, ...")
     parser.add_argument("--check", action="store_true", help="read the files back")
+    parser.add_argument("--no-goldens", action="store_true", help="the files alone, of a model of any size")
     args = parser.parse_args()
     out = args.out or args.model
     out.mkdir(parents=True, exist_ok=True)
@@ -375,7 +384,8 @@ def main():
         print(f"{path}: {path.stat().st_size} bytes")
         if args.check:
             check(args.model, out, kind)
-    if blocks := [kind for kind in kinds if is_block_type(kind)]:
+    blocks = [kind for kind in kinds if is_block_type(kind)]
+    if blocks and not args.no_goldens:
         write_goldens(args.model, out, blocks)
 
 
