@@ -8,6 +8,7 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+pub(crate) use rounded::multiplies_bf16;
 pub(crate) use tile::Job;
 
 use crate::{
@@ -140,7 +141,9 @@ fn run(panels: &Panels, features: Range<usize>, x: &[f32], m: usize, add: Option
     let (n, k) = (panels.rows(), features.len());
     let x = match panels.products() {
         Products::F32 => Activations::Exact(x),
-        Products::Bf16 if rounded::in_hardware(panels) && features.start.is_multiple_of(2) => {
+        Products::Bf16
+            if panels.held() == Held::Bf16 && multiplies_bf16(panels.level()) && features.start.is_multiple_of(2) =>
+        {
             Activations::Pairs(rounded::pairs(x, k))
         }
         Products::Bf16 => Activations::Rounded(rounded::rounded(x)),

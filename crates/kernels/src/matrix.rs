@@ -65,6 +65,14 @@ pub enum Products {
     Bf16,
 }
 
+impl Products {
+    /// Whether the kernels that this machine runs multiply bf16 in one instruction; elsewhere activations are rounded first
+    /// and multiplied as f32, which costs time and wins none.
+    pub fn bf16_in_hardware() -> bool {
+        crate::linear::multiplies_bf16(Level::best())
+    }
+}
+
 impl fmt::Display for Products {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

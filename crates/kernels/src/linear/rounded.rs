@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Job;
-use crate::{Held, Level, matrix::Panels};
+use crate::Level;
 
 /// Values below which threads cost more than they bring.
 const CHUNK: usize = 1 << 14;
@@ -38,13 +38,16 @@ fn bits(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { nearest }
 }
 
-/// Whether this machine multiplies pairs of bf16, and the panels hold them.
-pub(super) fn in_hardware(panels: &Panels) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let there = panels.level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    let there = false;
-    there && panels.held() == Held::Bf16
+/// Whether kernels of a level multiply pairs of bf16 on this machine.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn multiplies_bf16(level: Level) -> bool {
+    level == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
+}
+
+/// See above: there is no such machine.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn multiplies_bf16(_: Level) -> bool {
+    false
 }
 
 /// Does a job whose activations are pairs: `job.x` counts elements of two features, and features begin at an even one.
@@ -53,7 +56,7 @@ pub(super) fn in_hardware(panels: &Panels) -> bool {
 /// pair before it adds them to the sum, and takes subnormal numbers as 0.
 ///
 /// # Safety
-/// As for exact products, and [`in_hardware`] must hold.
+/// As for exact products, on panels of bf16, and [`multiplies_bf16`] must hold.
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn multiply(job: &Job<u32>) {
     // SAFETY: the caller's contract, passed on.
