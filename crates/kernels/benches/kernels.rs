@@ -3,9 +3,11 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, Matrix, StateSpan, attend, attend_reference, causal_conv, causal_conv_reference,
-    delta_rule, delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, linear,
-    linear_reference, score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference,
+    AttentionSpan, BaseRows, HeadSteps, Matrix, StateSpan, add_rms_norm, add_rms_norm_reference, attend,
+    attend_reference, causal_conv, causal_conv_reference, delta_gates, delta_gates_reference, delta_rule,
+    delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, heads_into,
+    heads_into_reference, linear, linear_reference, rms_norm, rms_norm_reference, score_head, sigmoid_gate,
+    sigmoid_gate_reference, silu_mul, silu_mul_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -61,6 +63,50 @@ fn activation(c: &mut Criterion) {
     group.bench_function("ours", |b| b.iter(|| gelu_mul(&x).expect("shapes fit")));
     group.bench_function("candle", |b| b.iter(|| gelu_mul_reference(&x).expect("shapes fit")));
     group.finish();
+}
+
+/// The norms of SmolLM2-135M, and the keys of Qwen3-0.6B on their way from the projection into the cache.
+fn norms_and_heads(c: &mut Criterion) {
+    for n in [1usize, 16, 256] {
+        let (x, y, weight) = (random(&[n, 576], DType::F32), random(&[n, 576], DType::F32), random(&[576], DType::F32));
+        let mut group = c.benchmark_group("rms_norm");
+        group.bench_function(BenchmarkId::new("ours", n), |b| b.iter(|| rms_norm(&x, &weight, 1e-5).expect("fits")));
+        group.bench_function(BenchmarkId::new("candle", n), |b| {
+            b.iter(|| rms_norm_reference(&x, &weight, 1e-5).expect("fits"));
+        });
+        group.finish();
+        let mut group = c.benchmark_group("add_rms_norm");
+        group.bench_function(BenchmarkId::new("ours", n), |b| {
+            b.iter(|| add_rms_norm(&x, &y, &weight, 1e-5).expect("fits"));
+        });
+        group.bench_function(BenchmarkId::new("candle", n), |b| {
+            b.iter(|| add_rms_norm_reference(&x, &y, &weight, 1e-5).expect("fits"));
+        });
+        group.finish();
+        let (fused, cache) = (random(&[n, 4096], DType::F32), random(&[n, 8, 128], DType::F32));
+        let keys = fused.narrow(1, 2048, 1024).expect("within the projection");
+        let (weight, angle) = (random(&[128], DType::F32), random(&[n, 64], DType::F32));
+        let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&angle, &angle)) };
+        let span = [AttentionSpan { first: 0, len: n, start: 0, cache: 0 }];
+        let mut group = c.benchmark_group("heads_into");
+        group.bench_function(BenchmarkId::new("ours", n), |b| {
+            b.iter(|| heads_into(&keys, (8, 128), steps, &cache, &span).expect("fits"));
+        });
+        group.bench_function(BenchmarkId::new("candle", n), |b| {
+            b.iter(|| heads_into_reference(&keys, (8, 128), steps, &cache, &span).expect("fits"));
+        });
+        group.finish();
+        let (b_a, decay) = (random(&[n, 32], DType::F32), random(&[16], DType::F32));
+        let [b_part, a_part] = [0, 16].map(|from| b_a.narrow(1, from, 16).expect("within the projection"));
+        let mut group = c.benchmark_group("delta_gates");
+        group.bench_function(BenchmarkId::new("ours", n), |b| {
+            b.iter(|| delta_gates(&b_part, &a_part, &decay, &decay).expect("fits"));
+        });
+        group.bench_function(BenchmarkId::new("candle", n), |b| {
+            b.iter(|| delta_gates_reference(&b_part, &a_part, &decay, &decay).expect("fits"));
+        });
+        group.finish();
+    }
 }
 
 /// The gates of Qwen3.5-0.8B as views into their fused projections.
@@ -177,5 +223,5 @@ fn delta(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linears, attention, sliding, activation, gates, convolution, delta, head);
+criterion_group!(benches, linears, attention, sliding, activation, norms_and_heads, gates, convolution, delta, head);
 criterion_main!(benches);

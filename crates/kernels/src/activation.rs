@@ -1,10 +1,10 @@
 //! The gated activations of the MLPs, without intermediate copies.
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::{
     Level,
+    room::{Room, for_rows},
     simd::{self, Simd, dispatch},
 };
 
@@ -93,6 +93,9 @@ pub(crate) unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
     }
 }
 
+/// Operations on each value, for the sharing of work between threads.
+const COST: usize = 16;
+
 struct GateMul<G>(Level, G);
 
 impl<G: Gate> CustomOp1 for GateMul<G> {
@@ -107,15 +110,15 @@ impl<G: Gate> CustomOp1 for GateMul<G> {
             bail!("{}: needs a contiguous tensor with an even last dimension, not {shape:?}", G::NAME);
         };
         let half = width / 2;
-        let mut out = vec![0f32; n * half];
-        if half > 0 {
-            let rows = x.as_slice::<f32>()?[start..end].par_chunks(width).zip(out.par_chunks_mut(half));
-            rows.with_min_len(8).for_each(|(x, out)| {
-                // SAFETY: `x` holds 2 * half values and `out` holds half.
-                unsafe { row::<G>(self.0, half, x.as_ptr(), out.as_mut_ptr()) }
-            });
-        }
-        Ok((CpuStorage::F32(out), Shape::from((n, half))))
+        let x = &x.as_slice::<f32>()?[start..end];
+        let mut out = Room::new(n * half);
+        let to = out.start();
+        for_rows(n, COST * half, |i| {
+            // SAFETY: row `i` of `x` holds 2 * half values, and its place in the result half.
+            unsafe { row::<G>(self.0, half, x[i * width..].as_ptr(), to.get().add(i * half)) }
+        });
+        // SAFETY: every row was written.
+        Ok((CpuStorage::F32(unsafe { out.filled() }), Shape::from((n, half))))
     }
 }
 

@@ -4,9 +4,10 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor
 use rayon::prelude::*;
 
 use crate::{
-    Level, Shared,
+    Level,
     dot::dots,
     lambda::{factors, scale as scaled},
+    room::{Room, share},
     simd::{self, MAX_LANES, Simd, dispatch},
 };
 
@@ -27,7 +28,7 @@ pub struct AttentionSpan {
 ///
 /// # Shapes
 /// `q` `[n, head, dim]` f32, packed; `k` and `v` `[cache rows, kv, dim]` f32, already holding the new tokens; result
-/// `[n, head, dim]`. Query head `h` reads key/value head `h / (heads / kv)`.
+/// `[n, head, dim]`, 0 at tokens of no span. Query head `h` reads key/value head `h / (heads / kv)`.
 ///
 /// With a `window` (transformers `sliding_window`) the query at position `p` sees the last `window` keys, its own
 /// included: `p - window < j <= p`. The work is then proportional to the window, not to the length.
@@ -137,6 +138,13 @@ pub(crate) struct Tile {
     scale: f32,
 }
 
+impl Tile {
+    /// Multiply-adds.
+    fn cost(&self) -> usize {
+        2 * self.count * self.queries[self.count - 1].to * self.dim
+    }
+}
+
 impl CustomOp3 for Attend<'_> {
     fn name(&self) -> &'static str {
         "attend"
@@ -173,14 +181,22 @@ impl CustomOp3 for Attend<'_> {
             end = span.first + span.len;
         }
         let tiles = self.tiles(width_of(self.window)?, heads, kv, dim);
-        let mut out = vec![0f32; n * heads * dim];
-        let shared = Shared(out.as_mut_ptr());
-        tiles.par_iter().with_min_len(4).for_each_init(Vec::new, |scores, tile| {
+        let mut out = Room::new(n * heads * dim);
+        let to = out.start();
+        let cost = tiles.iter().map(Tile::cost).sum::<usize>() / tiles.len().max(1);
+        tiles.par_iter().with_min_len(share(cost)).for_each_init(Vec::new, |scores, tile| {
             // SAFETY: the spans were checked to lie inside `q` and the cache and apart from each other, so that each
             // tile writes head vectors of its own.
-            unsafe { attend_tile(self.level, tile, q.as_ptr(), k.as_ptr(), v.as_ptr(), shared.get(), scores) }
+            unsafe { attend_tile(self.level, tile, q.as_ptr(), k.as_ptr(), v.as_ptr(), to.get(), scores) }
         });
-        Ok((CpuStorage::F32(out), lq.shape().clone()))
+        let mut end = 0;
+        for (first, last) in self.spans.iter().map(|span| (span.first, span.first + span.len)).chain([(n, n)]) {
+            // SAFETY: the tokens between two spans lie inside the result, and no tile has written them.
+            unsafe { to.get().add(end * heads * dim).write_bytes(0, (first - end) * heads * dim) }
+            end = last;
+        }
+        // SAFETY: every token is of a span or of none.
+        Ok((CpuStorage::F32(unsafe { out.filled() }), lq.shape().clone()))
     }
 }
 
@@ -355,19 +371,13 @@ unsafe fn mix<S: Simd, const M: usize>(
 ) {
     // SAFETY: whole vectors below `dim`, then single values; keys below `seen`.
     unsafe {
-        let whole = tile.dim - tile.dim % S::LANES;
         let mut c = 0;
-        while c < whole {
-            let mut acc = [S::splat(0.0); M];
-            for j in 0..seen {
-                let value = S::load(v.add(j * tile.stride + c));
-                for i in 0..M {
-                    acc[i] = S::fma(S::splat(*weights.add(i * width + j)), value, acc[i]);
-                }
-            }
-            for i in 0..M {
-                S::store(out.add(tile.queries[i].at + c), acc[i]);
-            }
+        while c + WIDE * S::LANES <= tile.dim {
+            mix_columns::<S, M, WIDE>(tile, weights, v.add(c), out.add(c), seen, width);
+            c += WIDE * S::LANES;
+        }
+        while c + S::LANES <= tile.dim {
+            mix_columns::<S, M, 1>(tile, weights, v.add(c), out.add(c), seen, width);
             c += S::LANES;
         }
         while c < tile.dim {
@@ -379,6 +389,43 @@ unsafe fn mix<S: Simd, const M: usize>(
                 *out.add(tile.queries[i].at + c) = acc;
             }
             c += 1;
+        }
+    }
+}
+
+/// Vectors of a value that are mixed together: a weight is spread once for all of them.
+const WIDE: usize = 2;
+
+/// [`mix`] on the columns of `N` vectors. Each element has one running sum, whatever M and N are.
+#[inline(always)]
+unsafe fn mix_columns<S: Simd, const M: usize, const N: usize>(
+    tile: &Tile,
+    weights: *const f32,
+    v: *const f32,
+    out: *mut f32,
+    seen: usize,
+    width: usize,
+) {
+    // SAFETY: the caller's contract: `N` vectors at every value and every query's result.
+    unsafe {
+        let mut acc = [[S::splat(0.0); N]; M];
+        for j in 0..seen {
+            let row = v.add(j * tile.stride);
+            let mut value = [S::splat(0.0); N];
+            for c in 0..N {
+                value[c] = S::load(row.add(c * S::LANES));
+            }
+            for i in 0..M {
+                let weight = S::splat(*weights.add(i * width + j));
+                for c in 0..N {
+                    acc[i][c] = S::fma(weight, value[c], acc[i][c]);
+                }
+            }
+        }
+        for i in 0..M {
+            for c in 0..N {
+                S::store(out.add(tile.queries[i].at + c * S::LANES), acc[i][c]);
+            }
         }
     }
 }

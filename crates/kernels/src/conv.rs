@@ -1,13 +1,14 @@
 //! The short causal convolution before a linear-attention layer, with carried state.
 
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::{
     Level, Shared, StateSpan,
     activation::{Gate, Silu},
+    place::{Place, stored, values},
+    room::{Room, for_rows},
     simd::{self, MAX_LANES, Simd, dispatch},
-    state::{check_spans, check_state, update},
+    state::{check_spans, check_state, idle, update},
 };
 
 /// Depthwise causal convolution and SiLU of packed sequences (transformers `Qwen3_5GatedDeltaNet`, `conv1d`).
@@ -15,7 +16,7 @@ use crate::{
 /// `out[t] = silu(Σ_i weight[:, i] x[t - (kernel - 1) + i])`: the last tap meets the current token.
 ///
 /// # Shapes
-/// `x` `[n, channels]` f32, packed; `weight` `[channels, kernel]` f32, kernel at least 2; `state`
+/// `x` `[n, channels]` f32, packed, where some columns of a fused projection are read where they are; `weight` `[channels, kernel]` f32, kernel at least 2; `state`
 /// `[slots, kernel - 1, channels]` f32, the inputs of the last tokens of each slot, oldest first; result
 /// `[n, channels]`, 0 at tokens of no span.
 ///
@@ -38,7 +39,7 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSp
 /// As [`causal_conv`].
 pub fn causal_conv_reference(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
     let Size { channels, kernel, .. } = Size::of(x, weight, state, spans)?;
-    let out = x.zeros_like()?;
+    let out = x.contiguous()?.zeros_like()?;
     for span in spans.iter().filter(|span| span.len > 0) {
         let history = state.get(span.slot)?; // [kernel - 1, channels]
         let history = if span.start == 0 { history.zeros_like()? } else { history };
@@ -60,6 +61,8 @@ pub(crate) struct Size {
     n: usize,
     channels: usize,
     kernel: usize,
+    /// Elements between one token's input and the next.
+    stride: usize,
 }
 
 impl Size {
@@ -71,24 +74,40 @@ impl Size {
         }
         check_state("causal_conv", state)?;
         check_spans("causal_conv", spans, n, slots)?;
-        Ok(Self { n, channels, kernel })
+        Ok(Self { n, channels, kernel, stride: x.stride()[0] })
     }
 }
 
+const NAME: &str = "causal_conv";
+/// Operations on each value, for the sharing of work between threads.
+const COST: usize = 16;
 /// Channels of one task: its weights and the rows of a few tokens stay in the first-level cache.
 const BLOCK: usize = 256;
 
 fn causal_conv_at(level: Level, x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
     let size @ Size { n, channels, .. } = Size::of(x, weight, state, spans)?;
-    let mut out = vec![0f32; n * channels];
-    update("causal_conv", state, [&x.contiguous()?, &weight.contiguous()?], |state, [x, weight]| {
-        let (state, out) = (Shared(state.as_mut_ptr()), Shared(out.as_mut_ptr()));
-        (0..channels.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+    let start = Place::of(NAME, x.layout(), (n, 1, channels))?.at(0, 1);
+    let weight = weight.contiguous()?;
+    let guards = (x.storage_and_layout(), weight.storage_and_layout());
+    let (input, taps) = (stored(NAME, &guards.0)?, values(NAME, &guards.1)?);
+    let input = input.get(start..).unwrap_or_default(); // of no token there is nothing
+    let mut out = Room::new(n * channels);
+    let to = out.start();
+    update(NAME, state, &[x, &weight], |state| {
+        let state = Shared(state.as_mut_ptr());
+        let tokens = spans.iter().map(|span| span.len).sum::<usize>();
+        for_rows(channels.div_ceil(BLOCK), COST * tokens * BLOCK, |block| {
+            let (input, taps) = (input.as_ptr(), taps.as_ptr());
             // SAFETY: the shapes and spans were checked to fit, and each task has channels of its own.
-            unsafe { convolve(level, size, block * BLOCK, spans, x.as_ptr(), weight.as_ptr(), state.get(), out.get()) }
+            unsafe { convolve(level, size, block * BLOCK, spans, input, taps, state.get(), to.get()) }
         });
     })?;
-    Tensor::from_vec(out, (n, channels), x.device())
+    for token in idle(spans, n) {
+        // SAFETY: the token's row of the result, which no span has written.
+        unsafe { to.get().add(token * channels).write_bytes(0, channels) }
+    }
+    // SAFETY: every token is of a span or idle.
+    Tensor::from_vec(unsafe { out.filled() }, (n, channels), x.device())
 }
 
 dispatch! {
@@ -109,10 +128,10 @@ unsafe fn convolve_generic<S: Simd>(
     state: *mut f32,
     out: *mut f32,
 ) {
-    let Size { channels, kernel, .. } = size;
+    let Size { channels, kernel, stride, .. } = size;
     let count = BLOCK.min(channels - from);
     let held = kernel - 1;
-    // SAFETY: rows of `channels` values, of which this task reads and writes those from `from` on, `count` of them.
+    // SAFETY: rows of `channels` values, those of x `stride` apart, of which this task reads and writes those from `from` on, `count` of them.
     unsafe {
         // A tap's weights side by side: [kernel, BLOCK].
         let mut taps = vec![0f32; kernel * BLOCK];
@@ -129,10 +148,9 @@ unsafe fn convolve_generic<S: Simd>(
                     state.add(row * channels).write_bytes(0, count);
                 }
             }
-            let x = x.add(span.first * channels + from);
+            let x = x.add(span.first * stride + from);
             // The row of a token, counted from the oldest that the state holds.
-            let row =
-                |i: usize| if i < held { state.add(i * channels) } else { x.add((i - held) * channels).cast_mut() };
+            let row = |i: usize| if i < held { state.add(i * channels) } else { x.add((i - held) * stride).cast_mut() };
             for token in 0..span.len {
                 for tap in 0..kernel {
                     rows[tap] = row(token + tap).cast_const();
@@ -216,9 +234,10 @@ mod tests {
             let state = || values(&[spans.len() + 2, kernel - 1, channels], 3).unwrap();
             let expected = state();
             let oracle = causal_conv_reference(&x, &weight, &expected, &list).unwrap();
-            for level in Level::available() {
+            let columns = Tensor::cat(&[&values(&[n, 3], 9).unwrap(), &x, &x], 1).unwrap().narrow(1, 3, channels).unwrap();
+            for (level, x) in Level::available().into_iter().flat_map(|level| [(level, &x), (level, &columns)]) {
                 let carried = state();
-                let fast = causal_conv_at(level, &x, &weight, &carried, &list).unwrap();
+                let fast = causal_conv_at(level, x, &weight, &carried, &list).unwrap();
                 let off = (fast - &oracle).unwrap().abs().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 let worst = off.into_iter().fold(0.0, f32::max);
                 println!("causal_conv {level:?}: {worst:e} of {TOLERANCE:e}");

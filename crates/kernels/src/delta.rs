@@ -5,8 +5,10 @@ use rayon::prelude::*;
 
 use crate::{
     Level, Shared, StateSpan,
+    place::{Place, stored, values},
+    room::{Room, share},
     simd::{self, Simd, dispatch},
-    state::{check_spans, check_state, update},
+    state::{check_spans, check_state, idle, update},
 };
 
 /// The gated delta rule on packed sequences (Gated DeltaNet, arXiv 2412.06464; transformers
@@ -15,7 +17,8 @@ use crate::{
 /// Token by token, for each head: `S <- e^g S`, `u = beta (v - Sᵀ k)`, `S <- S + k uᵀ`, and the result is `Sᵀ q`.
 ///
 /// # Shapes
-/// `q` and `k` `[n, key_heads, dk]`, normalised and `q` scaled; `v` `[n, value_heads, dv]`; `g` (the logarithm of the
+/// `q` and `k` `[n, key_heads, dk]`, normalised and `q` scaled; `v` `[n, value_heads, dv]`, or `[n, value_heads * dv]`, where
+/// some columns of a wider row are read where they are; `g` (the logarithm of the
 /// decay, at most 0) and `beta` `[n, value_heads]`; `state` `[slots, value_heads, dk, dv]`; all f32, the tokens packed.
 /// Result `[n, value_heads, dv]`, 0 at tokens of no span. Value head `j` reads key head `j / (value_heads / key_heads)`.
 ///
@@ -56,6 +59,7 @@ pub fn delta_rule_reference(
     let size = Size::of([q, k, v, g, beta], state, spans)?;
     let group = (0..size.value_heads as u32).map(|j| j / size.group() as u32).collect::<Vec<_>>();
     let group = Tensor::from_vec(group, size.value_heads, q.device())?;
+    let v = v.contiguous()?.reshape((size.n, size.value_heads, size.dv))?;
     let out = v.zeros_like()?;
     for span in spans.iter().filter(|span| span.len > 0) {
         let mut s = state.get(span.slot)?; // [h, dk, dv]
@@ -66,7 +70,7 @@ pub fn delta_rule_reference(
             let (first, len) = (span.first + from, CHUNK.min(span.len - from));
             let take = |t: &Tensor| t.narrow(0, first, len)?.transpose(0, 1)?.contiguous(); // [heads, l, ..]
             let (q, k) = (take(q)?.index_select(&group, 0)?, take(k)?.index_select(&group, 0)?);
-            let (z, next) = chunk(&q, &k, &take(v)?, &take(g)?.unsqueeze(2)?, &take(beta)?.unsqueeze(2)?, &s)?;
+            let (z, next) = chunk(&q, &k, &take(&v)?, &take(g)?.unsqueeze(2)?, &take(beta)?.unsqueeze(2)?, &s)?;
             out.slice_set(&z.transpose(0, 1)?.contiguous()?, 0, first)?;
             s = next;
         }
@@ -118,14 +122,16 @@ pub(crate) struct Size {
     value_heads: usize,
     dk: usize,
     dv: usize,
+    /// Where the values lie.
+    values: Place,
 }
 
 impl Size {
     fn of([q, k, v, g, beta]: [&Tensor; 5], state: &Tensor, spans: &[StateSpan]) -> Result<Self> {
-        let ((n, key_heads, dk), (_, value_heads, dv)) = (q.dims3()?, v.dims3()?);
-        let slots = state.dim(0)?;
+        let ((n, key_heads, dk), (slots, value_heads, _, dv)) = (q.dims3()?, state.dims4()?);
         let fit = k.dims() == q.dims()
             && v.dim(0)? == n
+            && v.elem_count() == n * value_heads * dv
             && g.dims() == [n, value_heads]
             && beta.dims() == g.dims()
             && state.dims() == [slots, value_heads, dk, dv]
@@ -135,9 +141,10 @@ impl Size {
             let [q, k, v, g, beta, state] = [q, k, v, g, beta, state].map(Tensor::shape);
             bail!("delta_rule: q {q:?}, k {k:?}, v {v:?}, g {g:?}, beta {beta:?} and state {state:?} do not fit");
         }
-        check_state("delta_rule", state)?;
-        check_spans("delta_rule", spans, n, slots)?;
-        Ok(Self { n, key_heads, value_heads, dk, dv })
+        check_state(NAME, state)?;
+        check_spans(NAME, spans, n, slots)?;
+        let values = Place::of(NAME, v.layout(), (n, value_heads, dv))?;
+        Ok(Self { n, key_heads, value_heads, dk, dv, values })
     }
 
     /// Value heads that read one key head.
@@ -146,6 +153,7 @@ impl Size {
     }
 }
 
+const NAME: &str = "delta_rule";
 /// Columns of the state in one task: with 128 rows they fill a first-level cache of 32 KiB.
 const BLOCK: usize = 64;
 /// Vectors of columns that are worked on together.
@@ -169,17 +177,30 @@ fn recurrent(level: Level, inputs: [&Tensor; 5], state: &Tensor, spans: &[StateS
             tasks.extend((0..dv).step_by(BLOCK).map(|from| Task { span, head, from }));
         }
     }
-    let mut out = vec![0f32; n * value_heads * dv];
-    let [q, k, v, g, beta] = inputs.map(Tensor::contiguous);
-    update("delta_rule", state, [&q?, &k?, &v?, &g?, &beta?], |state, inputs| {
-        let (state, out) = (Shared(state.as_mut_ptr()), Shared(out.as_mut_ptr()));
-        tasks.par_iter().for_each_init(Vec::new, |columns, &task| {
+    let [q, k, v, g, beta] = inputs;
+    let [q, k, g, beta] = [q, k, g, beta].map(Tensor::contiguous);
+    let inputs = [&q?, &k?, v, &g?, &beta?];
+    let guards = inputs.map(Tensor::storage_and_layout);
+    let [q, k, _, g, beta] = guards.each_ref().map(|guard| values(NAME, guard));
+    let slices = [q?, k?, stored(NAME, &guards[2])?, g?, beta?];
+    let mut out = Room::new(n * value_heads * dv);
+    let to = out.start();
+    let tokens = spans.iter().map(|span| span.len).sum::<usize>();
+    let share = share(3 * tokens * value_heads * size.dk * dv / tasks.len().max(1));
+    update(NAME, state, &inputs, |state| {
+        let state = Shared(state.as_mut_ptr());
+        tasks.par_iter().with_min_len(share).for_each_init(Vec::new, |columns, &task| {
             // SAFETY: the shapes and spans were checked to fit, no two spans share tokens or a slot, and the tasks of
             // a span have columns of their own.
-            unsafe { walk(level, size, task, inputs.map(<[f32]>::as_ptr), state.get(), out.get(), columns) }
+            unsafe { walk(level, size, task, slices.map(<[f32]>::as_ptr), state.get(), to.get(), columns) }
         });
     })?;
-    Tensor::from_vec(out, (n, value_heads, dv), inputs[0].device())
+    for token in idle(spans, n) {
+        // SAFETY: the token's row of the result, which no span has written.
+        unsafe { to.get().add(token * value_heads * dv).write_bytes(0, value_heads * dv) }
+    }
+    // SAFETY: every token is of a span or idle.
+    Tensor::from_vec(unsafe { out.filled() }, (n, value_heads, dv), state.device())
 }
 
 dispatch! {
@@ -257,7 +278,8 @@ unsafe fn strip<S: Simd, const N: usize>(
             let (q, k) = (q.add(key), k.add(key));
             let gate = token * value_heads + head;
             let (decay, beta) = ((*g.add(gate)).exp(), *beta.add(gate));
-            let value = gate * dv + from;
+            let value = v.add(size.values.head(token, head) + from);
+            let out = out.add(gate * dv + from);
 
             let mut sums = [[S::splat(0.0); N]; 2];
             for i in (0..dk - dk % 2).step_by(2) {
@@ -269,7 +291,7 @@ unsafe fn strip<S: Simd, const N: usize>(
             }
             let mut u = [S::splat(0.0); N];
             for c in 0..N {
-                let at = v.add(value + c * S::LANES);
+                let at = value.add(c * S::LANES);
                 let v = if width < S::LANES { simd::load_part::<S>(at, width) } else { S::load(at) };
                 let seen = S::add(sums[0][c], sums[1][c]);
                 u[c] = S::mul(S::splat(beta), S::fma(S::splat(-decay), seen, v));
@@ -286,7 +308,7 @@ unsafe fn strip<S: Simd, const N: usize>(
                 }
             }
             for c in 0..N {
-                let at = out.add(value + c * S::LANES);
+                let at = out.add(c * S::LANES);
                 if width < S::LANES { simd::store_part::<S>(at, z[c], width) } else { S::store(at, z[c]) }
             }
         }

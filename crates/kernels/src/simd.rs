@@ -130,6 +130,20 @@ pub(crate) unsafe fn store_part<S: Simd>(p: *mut f32, x: S::F, count: usize) {
     }
 }
 
+/// `count` values, a vector or part of one.
+#[inline(always)]
+pub(crate) unsafe fn load_some<S: Simd>(p: *const f32, count: usize) -> S::F {
+    // SAFETY: the caller has `count` readable values at `p`.
+    unsafe { if count == S::LANES { S::load(p) } else { load_part::<S>(p, count) } }
+}
+
+/// Stores the first `count` lanes, all or part of them.
+#[inline(always)]
+pub(crate) unsafe fn store_some<S: Simd>(p: *mut f32, x: S::F, count: usize) {
+    // SAFETY: the caller has `count` writable values at `p`.
+    unsafe { if count == S::LANES { S::store(p, x) } else { store_part::<S>(p, x, count) } }
+}
+
 /// `e^x` to about one unit in the last place, 0 below -87.3; `x` must not exceed 88.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, StorageRef, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 /// One sequence's share of the packed tokens, and the slot of the state that it continues.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,13 @@ pub(crate) fn check_spans(name: &str, spans: &[StateSpan], n: usize, slots: usiz
     Ok(())
 }
 
+/// The tokens that belong to no span; the spans must be checked.
+pub(crate) fn idle(spans: &[StateSpan], n: usize) -> impl Iterator<Item = usize> {
+    let mut end = 0;
+    let gaps = spans.iter().map(|span| (span.first, span.first + span.len)).chain([(n, n)]);
+    gaps.flat_map(move |(first, last)| std::mem::replace(&mut end, last)..first)
+}
+
 /// Refuses a state that the operation could not change in place.
 pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
     if !state.is_contiguous() {
@@ -41,33 +48,20 @@ pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Runs `work` on the values of the state, which it changes in place, and of the inputs; all f32 and contiguous.
-pub(crate) fn update<const N: usize>(
+/// Runs `work` on the values of the state, f32 and contiguous, which it changes in place. It may read `inputs` meanwhile.
+pub(crate) fn update(
     name: &'static str,
     state: &Tensor,
-    inputs: [&Tensor; N],
-    work: impl FnOnce(&mut [f32], [&[f32]; N]),
+    inputs: &[&Tensor],
+    work: impl FnOnce(&mut [f32]),
 ) -> Result<()> {
     check_state(name, state)?;
-    let guards = inputs.map(Tensor::storage_and_layout);
     // Writing waits for every reader: an input within the state's own storage would wait for itself.
-    let own = std::ptr::from_ref::<Storage>(&state.storage_and_layout().0);
-    if guards.iter().any(|(storage, _)| std::ptr::eq::<Storage>(&raw const **storage, own)) {
+    let place = |t: &Tensor| std::ptr::from_ref::<Storage>(&t.storage_and_layout().0);
+    if inputs.iter().any(|input| std::ptr::eq(place(input), place(state))) {
         bail!("{name}: an input shares the storage of the state, which is changed in place");
     }
-    let mut slices = [[].as_slice(); N];
-    for (slice, guard) in slices.iter_mut().zip(&guards) {
-        *slice = values(name, guard)?;
-    }
-    state.inplace_op1(&Update { name, work: Cell::new(Some(|state: &mut [f32]| work(state, slices))) })
-}
-
-/// The values of an input.
-fn values<'a>(name: &str, (storage, layout): &'a (StorageRef<'_>, &Layout)) -> Result<&'a [f32]> {
-    match (&**storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("{name}: inputs must be contiguous f32 on the device of the state"),
-    }
+    state.inplace_op1(&Update { name, work: Cell::new(Some(work)) })
 }
 
 /// `work` as candle wants it: an operation by shared reference, though it is called once.

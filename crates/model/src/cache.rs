@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use headtemper_hook::{Batch, LayerSpec, Mixer, ModelSpec};
 use headtemper_kernels::{AttentionSpan, StateSpan};
 
-use crate::Branch;
+use crate::{Branch, layers::HeadView};
 
 /// The state of every layer, for `slots` sequences of at most `capacity` tokens: keys and values of attention, the
 /// recurrent and the convolution state of delta nets.
@@ -195,19 +195,15 @@ impl Cache {
     pub(crate) fn append(
         &mut self,
         layer: usize,
-        keys: &Tensor,
-        values: &Tensor,
+        keys: &HeadView<'_>,
+        values: &HeadView<'_>,
         spans: &[AttentionSpan],
     ) -> Result<()> {
         let Some(LayerState::KeysValues { keys: all_keys, values: all_values }) = self.layers.get(layer) else {
             bail!("layer {layer} keeps no keys and values of its own");
         };
-        for span in spans {
-            let at = span.cache + span.start;
-            all_keys.slice_set(&keys.narrow(0, span.first, span.len)?, 0, at)?;
-            all_values.slice_set(&values.narrow(0, span.first, span.len)?, 0, at)?;
-        }
-        Ok(())
+        keys.write(all_keys, spans)?;
+        values.write(all_values, spans)
     }
 
     /// The keys and values that a layer attends to, `[slots * capacity, kv, dim]`: its own, or those it shares.

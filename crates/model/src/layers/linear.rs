@@ -39,8 +39,3 @@ impl Linear {
         headtemper_kernels::linear_add(x, &self.0, y)
     }
 }
-
-/// The features `from..from + heads * dim` of a fused projection's output, as `[n, heads, dim]`.
-pub(crate) fn heads_of(x: &Tensor, from: usize, heads: usize, dim: usize) -> Result<Tensor> {
-    x.narrow(1, from, heads * dim)?.contiguous()?.reshape((x.dim(0)?, heads, dim))
-}

@@ -1,14 +1,16 @@
 //! Mathematics that architectures share: small structs and functions, no block to configure.
 
+mod heads;
 mod linear;
 mod mlp;
 mod norm;
 mod rope;
 mod shell;
 
-pub(crate) use linear::{Linear, heads_of};
+pub(crate) use heads::{HeadView, heads_of};
+pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
-pub(crate) use norm::{RmsNorm, l2_norm};
+pub(crate) use norm::RmsNorm;
 pub(crate) use rope::{Angles, Rope};
 pub(crate) use shell::Outline;
 pub use shell::Shell;

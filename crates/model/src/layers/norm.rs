@@ -1,6 +1,7 @@
 //! Norms.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
+use headtemper_kernels::{add_rms_norm, rms_norm};
 
 use crate::{Loaded, Weights};
 
@@ -28,16 +29,27 @@ impl RmsNorm {
         Ok(Self { weight, eps: eps as f32 })
     }
 
+    /// `scale * x / sqrt(sum(x²) + 1e-6)` (transformers `l2norm` of Qwen3.5, from flash-linear-attention): the sum is
+    /// `width` times the mean. Epsilon is added under the root, which is not `x / max(|x|, eps)`.
+    pub(crate) fn l2(weights: &Weights, width: usize, scale: f64) -> Loaded<Self> {
+        let weight = (Tensor::ones(width, weights.activations(), weights.device())? * (scale / (width as f64).sqrt()))?;
+        Ok(Self { weight, eps: (1e-6 / width as f64) as f32 })
+    }
+
     /// `x` `[.., width]`, normalised over the last dimension.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::rms_norm(x, &self.weight, self.eps)
+        rms_norm(x, &self.weight, self.eps)
     }
-}
 
-/// `x / sqrt(sum(x²) + 1e-6)` over the last dimension (transformers `l2norm` of Qwen3.5, from flash-linear-attention):
-/// epsilon is added under the root, which is not `x / max(|x|, eps)`.
-pub(crate) fn l2_norm(x: &Tensor) -> Result<Tensor> {
-    x.broadcast_div(&(x.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?)
+    /// The residual stream `x` with `y` added, and the norm of that: `(x + y, norm(x + y))`.
+    pub(crate) fn forward_sum(&self, x: &Tensor, y: &Tensor) -> Result<(Tensor, Tensor)> {
+        add_rms_norm(x, y, &self.weight, self.eps)
+    }
+
+    /// The weight and epsilon.
+    pub(crate) fn parts(&self) -> (&Tensor, f32) {
+        (&self.weight, self.eps)
+    }
 }
 
 #[cfg(test)]
@@ -49,7 +61,8 @@ mod tests {
     #[test]
     fn l2_norm_has_its_epsilon_under_the_root() -> Result<()> {
         let x = Tensor::new(&[[3e-4f32, 4e-4], [0., 0.], [3., 4.]], &Device::Cpu)?;
-        let y = l2_norm(&x)?.to_vec2::<f32>()?;
+        let norm = RmsNorm::l2(&Weights::random(1, &Device::Cpu), 2, 1.0).expect("no weight is read");
+        let y = norm.forward(&x)?.to_vec2::<f32>()?;
         // |x|² = 2.5e-7, so the root is sqrt(1.25e-6): the other form would give 0.6 and 0.8.
         assert!((y[0][0] - 0.268_328).abs() < 1e-5 && (y[0][1] - 0.357_771).abs() < 1e-5, "{y:?}");
         assert_eq!(y[1], [0., 0.]);

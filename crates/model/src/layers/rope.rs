@@ -1,6 +1,6 @@
 //! Rotary position embeddings.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Frequencies of a rotary embedding: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
 /// (transformers `rotate_half`).
@@ -44,25 +44,21 @@ fn frequency(theta: f64, i: usize, dim: usize) -> f32 {
 }
 
 impl Angles {
-    /// Turns the first dimensions of `x` `[n, head, dim]`, as many as there are angles for; the others pass through.
-    pub(crate) fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let (dim, rotary) = (x.dim(D::Minus1)?, 2 * self.cos.dim(1)?);
-        let turned = x.narrow(D::Minus1, 0, rotary)?.unsqueeze(0)?.contiguous()?;
-        let turned = candle_nn::rotary_emb::rope_thd(&turned, &self.cos, &self.sin)?.squeeze(0)?;
-        if rotary == dim {
-            return Ok(turned);
-        }
-        Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
+    /// Cosines and sines, `[n, dim / 2]` each. The first `dim` dimensions of a head turn, the others pass through.
+    pub(crate) fn parts(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::HeadView;
 
     fn turned(rope: &Rope, dim: usize) -> Result<Vec<f32>> {
         let x = Tensor::arange(1f32, dim as f32 + 1.0, &Device::Cpu)?.reshape((1, 1, dim))?;
-        rope.at(&Tensor::new(&[5u32], &Device::Cpu)?)?.turn(&x)?.flatten_all()?.to_vec1()
+        let angles = rope.at(&Tensor::new(&[5u32], &Device::Cpu)?)?;
+        HeadView::of(x)?.turned(&angles).tensor()?.flatten_all()?.to_vec1()
     }
 
     /// Bits that torch 2.13 gives for `1.0 / theta ** (arange(0, dim, 2).float() / dim)`, at some of the indices.

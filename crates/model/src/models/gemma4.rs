@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, Matrix, attend, gelu_mul};
+use headtemper_kernels::{AttentionSpan, Matrix, add, attend, gelu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
@@ -80,12 +80,12 @@ impl Attention {
         let Heads { count, kv, dim } = self.heads;
         let angles = if self.window.is_some() { &pass.sliding } else { &pass.full };
         let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim], or fewer
-        let q = angles.turn(&self.q_norm.forward(&heads_of(&qkv, 0, count, dim)?)?)?; // [n, count, dim]
+        let q = heads_of(&qkv, 0, count, dim)?.normed(&self.q_norm).turned(angles).tensor()?; // [n, count, dim]
         if let Some(own) = &self.own {
-            let raw = heads_of(&qkv, count * dim, kv, dim)?; // [n, kv, dim]
-            let k = angles.turn(&own.k_norm.forward(&raw)?)?;
-            let v = if own.k_eq_v { raw } else { heads_of(&qkv, (count + kv) * dim, kv, dim)? };
-            pass.cache.append(self.layer, &k, &own.v_norm.forward(&v)?, &pass.spans)?;
+            let (keys, values) = (count * dim, if own.k_eq_v { count * dim } else { (count + kv) * dim });
+            let k = heads_of(&qkv, keys, kv, dim)?.normed(&own.k_norm).turned(angles); // [n, kv, dim]
+            let v = heads_of(&qkv, values, kv, dim)?.normed(&own.v_norm);
+            pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         }
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
@@ -169,11 +169,10 @@ impl Layer {
 
     /// What follows the mixing of tokens.
     fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = (x + self.post_attention_norm.forward(mixed)?)?;
-        let wide = self.mlp.forward(&self.pre_feedforward_norm.forward(&x)?)?;
-        let mut x = (x + self.post_feedforward_norm.forward(&wide)?)?;
+        let (x, normed) = self.pre_feedforward_norm.forward_sum(x, &self.post_attention_norm.forward(mixed)?)?;
+        let mut x = add(&x, &self.post_feedforward_norm.forward(&self.mlp.forward(&normed)?)?)?;
         if let (Some(own), Some(input)) = (&self.per_layer_input, pass.inputs.get(self.index)) {
-            x = (&x + own.forward(&x, input)?)?;
+            x = add(&x, &own.forward(&x, input)?)?;
         }
         pass.tap.visit(Site::ResidPost(self.index), (x * self.scalar)?)
     }

@@ -45,8 +45,8 @@ impl Attention {
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let Heads { count, kv, dim } = self.heads;
         let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim]
-        let q = pass.angles.turn(&heads_of(&qkv, 0, count, dim)?)?; // [n, count, dim]
-        let k = pass.angles.turn(&heads_of(&qkv, count * dim, kv, dim)?)?; // [n, kv, dim]
+        let q = heads_of(&qkv, 0, count, dim)?.turned(&pass.angles).tensor()?; // [n, count, dim]
+        let k = heads_of(&qkv, count * dim, kv, dim)?.turned(&pass.angles); // [n, kv, dim]
         let v = heads_of(&qkv, (count + kv) * dim, kv, dim)?;
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
@@ -87,8 +87,8 @@ impl Layer {
 
     /// What follows the mixing of tokens.
     fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = (x + mixed)?;
-        let x = self.mlp.forward_add(&self.post_attention_norm.forward(&x)?, &x)?;
+        let (x, normed) = self.post_attention_norm.forward_sum(x, mixed)?;
+        let x = self.mlp.forward_add(&normed, &x)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
     }
 }

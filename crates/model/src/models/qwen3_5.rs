@@ -4,16 +4,15 @@
 //! inside a delta net. A quarter of each attention head turns with the position; its output passes a sigmoid gate.
 //! Text only: the three rows of multimodal positions are equal for text, and ordinary positions are left.
 
-use candle_core::{D, DType, Result, Tensor};
-use candle_nn::ops::sigmoid;
+use candle_core::{D, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{
-    AttentionSpan, Matrix, StateSpan, attend, causal_conv, delta_rule, gated_norm, sigmoid_gate, silu_mul,
+    AttentionSpan, Matrix, StateSpan, attend, causal_conv, delta_gates, delta_rule, gated_norm, sigmoid_gate, silu_mul,
 };
 
 use crate::{
     Branch, Cache, CausalLm, Loaded, Qwen35Config, Weights,
-    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of, l2_norm},
+    layers::{Angles, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -58,11 +57,10 @@ impl Attention {
         let qkv = self.qkv.forward(x)?; // [n, (2 count + 2 kv) * dim]
         // Queries and gates lie side by side in every head; the keys and values make pairs of heads of the same width.
         let q_gate = qkv.reshape((x.dim(0)?, count + kv, 2 * dim))?.narrow(1, 0, count)?;
-        let q = self.q_norm.forward(&q_gate.narrow(D::Minus1, 0, dim)?.contiguous()?)?; // [n, count, dim]
-        let gate = q_gate.narrow(D::Minus1, dim, dim)?; // [n, count, dim], a view
-        let k = self.k_norm.forward(&heads_of(&qkv, 2 * count * dim, kv, dim)?)?; // [n, kv, dim]
+        let (q, gate) = (q_gate.narrow(D::Minus1, 0, dim)?, q_gate.narrow(D::Minus1, dim, dim)?); // views
+        let q = HeadView::of(q)?.normed(&self.q_norm).turned(&pass.angles).tensor()?; // [n, count, dim]
+        let k = heads_of(&qkv, 2 * count * dim, kv, dim)?.normed(&self.k_norm).turned(&pass.angles); // [n, kv, dim]
         let v = heads_of(&qkv, (2 * count + kv) * dim, kv, dim)?;
-        let (q, k) = (pass.angles.turn(&q)?, pass.angles.turn(&k)?);
         pass.cache.append(self.layer, &k, &v, &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
@@ -85,6 +83,10 @@ struct DeltaNet {
     /// `-exp(A_log)`, `[count]` f32.
     decay: Tensor,
     dt_bias: Tensor,
+    /// To unit length, and by 1 / √key_dim.
+    q_norm: RmsNorm,
+    /// To unit length.
+    k_norm: RmsNorm,
     /// The weight of the norm over each head, `[dim]` f32.
     norm: Tensor,
     eps: f32,
@@ -111,6 +113,8 @@ impl DeltaNet {
             conv: weights.taps(&name("conv1d.weight"), channels, config.kernel)?,
             decay: weights.vector_f32(&name("A_log"), heads.count, 0.0)?.exp()?.neg()?,
             dt_bias: weights.vector_f32(&name("dt_bias"), heads.count, 1.0)?,
+            q_norm: RmsNorm::l2(weights, key_dim, 1.0 / (key_dim as f64).sqrt())?,
+            k_norm: RmsNorm::l2(weights, key_dim, 1.0)?,
             norm: weights.vector_f32(&name("norm.weight"), heads.dim, 1.0)?,
             eps: config.rms_norm_eps as f32,
             out_proj: Linear::load(weights, &name("out_proj.weight"), config.hidden_size, heads.width())?,
@@ -118,23 +122,20 @@ impl DeltaNet {
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let Heads { count, kv, dim } = self.heads;
+        let Heads { count, kv, .. } = self.heads;
         let (key_width, width) = (kv * self.key_dim, self.heads.width());
         let channels = 2 * key_width + width;
         let all = self.in_proj.forward(x)?;
-        let gate = all.narrow(1, channels, width)?; // [n, count * dim], a view
-        let part = |from: usize| all.narrow(1, from, count)?.to_dtype(DType::F32);
-        let beta = sigmoid(&part(channels + width)?.contiguous()?)?; // [n, count]
-        let step = softplus(&part(channels + width + count)?.broadcast_add(&self.dt_bias)?)?;
-        let g = step.broadcast_mul(&self.decay)?; // [n, count], the logarithm of the decay, at most 0
+        let part = |from: usize, features: usize| all.narrow(1, from, features); // views
+        let (qkv, gate) = (part(0, channels)?, part(channels, width)?);
+        let (b, a) = (part(channels + width, count)?, part(channels + width + count, count)?);
+        let (beta, g) = delta_gates(&b, &a, &self.decay, &self.dt_bias)?; // [n, count]
 
         let (conv, state) = pass.cache.delta(self.layer)?;
-        let qkv = all.narrow(1, 0, channels)?.contiguous()?;
         let qkv = causal_conv(&qkv, &self.conv, conv, &pass.states)?; // [n, channels]
-        let q = l2_norm(&heads_of(&qkv, 0, kv, self.key_dim)?)?; // [n, kv, key_dim]
-        let q = (q * (1.0 / (self.key_dim as f64).sqrt()))?;
-        let k = l2_norm(&heads_of(&qkv, key_width, kv, self.key_dim)?)?;
-        let v = heads_of(&qkv, 2 * key_width, count, dim)?;
+        let q = heads_of(&qkv, 0, kv, self.key_dim)?.normed(&self.q_norm).tensor()?; // [n, kv, key_dim]
+        let k = heads_of(&qkv, key_width, kv, self.key_dim)?.normed(&self.k_norm).tensor()?;
+        let v = qkv.narrow(1, 2 * key_width, width)?;
         let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
 
         let z = pass.tap.heads(Site::LinearZ(self.layer), |lambda| {
@@ -142,11 +143,6 @@ impl DeltaNet {
         })?;
         self.out_proj.forward(&z.flatten_from(1)?)
     }
-}
-
-/// `ln(1 + e^x)`, without overflow.
-fn softplus(x: &Tensor) -> Result<Tensor> {
-    x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
 }
 
 /// What mixes the tokens of a layer.
@@ -203,8 +199,8 @@ impl Layer {
 
     /// What follows the mixing of tokens.
     fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = (x + mixed)?;
-        let x = self.mlp.forward_add(&self.post_attention_norm.forward(&x)?, &x)?;
+        let (x, normed) = self.post_attention_norm.forward_sum(x, mixed)?;
+        let x = self.mlp.forward_add(&normed, &x)?;
         pass.tap.visit(Site::ResidPost(self.index), x)
     }
 }
