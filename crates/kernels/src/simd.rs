@@ -138,7 +138,7 @@ pub(crate) unsafe fn store_part<S: Simd>(p: *mut f32, x: S::F, count: usize) {
     }
 }
 
-/// `e^x` to about one unit in the last place, 0 below -87.3; `x` must not exceed 88.
+/// `e^x` to about one unit in the last place, below -87.3 what it is there, 1.2e-38; `x` must not exceed 88.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -233,3 +233,6 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests;
