@@ -3,12 +3,16 @@
 //! The functions of [`Simd`] are `#[inline(always)]` and end up inside a function that enables the instruction set, see
 //! [`dispatch`]; called from anywhere else they would be correct only on a machine that has it, hence `unsafe`.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -18,6 +22,8 @@ pub(crate) use x86::{Avx2, Avx512};
 pub enum Level {
     /// Plain Rust that the compiler vectorises for the target's baseline (SSE2, NEON).
     Portable,
+    /// NEON, on aarch64.
+    Neon,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, VL, BW and DQ: every server and desktop chip that has AVX-512.
@@ -28,6 +34,10 @@ impl Level {
     /// The levels this machine has, slowest first.
     pub fn available() -> Vec<Self> {
         let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            levels.push(Self::Neon);
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
@@ -44,7 +54,7 @@ impl Level {
         levels
     }
 
-    /// The fastest level of this machine, or a slower one named in `HEADTEMPER_SIMD` (`portable`, `avx2`, `avx512`).
+    /// The fastest level of this machine, or a slower one named in `HEADTEMPER_SIMD` (`portable`, `neon`, `avx2`, `avx512`).
     ///
     /// # Errors
     /// If the variable names no level that this machine has.
@@ -76,6 +86,8 @@ pub(crate) const MAX_LANES: usize = 16;
 /// The lanes of a level's vectors.
 pub(crate) fn lanes_of(level: Level) -> usize {
     match level {
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => Neon::LANES,
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => Avx512::LANES,
         #[cfg(target_arch = "x86_64")]
@@ -103,6 +115,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger of each two; of NaN and a number one or the other, as the instruction has it.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
@@ -205,6 +218,13 @@ macro_rules! dispatch {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
         pub(crate) unsafe fn $name$(<$w: $bound>)?(level: crate::Level, $($arg: $ty),*) {
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn neon$(<$w: $bound>)?($($arg: $ty),*) {
+                // SAFETY: the caller's contract, passed on.
+                unsafe { $generic::<crate::simd::Neon, $($w)?>($($arg),*) }
+            }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
@@ -222,6 +242,8 @@ macro_rules! dispatch {
             // SAFETY: the caller's contract, passed on; a level is only ever taken from `Level::available`.
             unsafe {
                 match level {
+                    #[cfg(target_arch = "aarch64")]
+                    crate::Level::Neon => neon$(::<$w>)?($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     crate::Level::Avx512 => avx512$(::<$w>)?($($arg),*),
                     #[cfg(target_arch = "x86_64")]
