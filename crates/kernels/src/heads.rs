@@ -223,16 +223,9 @@ unsafe fn one_head_generic<S: Simd>(head: Head, out: *mut f32) {
     // SAFETY: the caller's contract: `dim` values at `x`, at the weight and at `out`, `half` at `cos` and `sin`.
     unsafe {
         let factor = S::splat(if weight.is_some() { over_rms::<S>(dim, x, eps) } else { 1.0 });
-        let normed = |i: usize, count: usize| {
-            let value = simd::load_some::<S>(x.add(i), count);
-            match weight {
-                Some(weight) => S::mul(S::mul(value, factor), simd::load_some::<S>(weight.add(i), count)),
-                None => value,
-            }
-        };
         for i in (0..half).step_by(S::LANES) {
             let count = S::LANES.min(half - i);
-            let (a, b) = (normed(i, count), normed(half + i, count));
+            let (a, b) = (normed::<S>(head, factor, i, count), normed::<S>(head, factor, half + i, count));
             let (cos, sin) = (simd::load_some::<S>(cos.add(i), count), simd::load_some::<S>(sin.add(i), count));
             let back = S::mul(b, S::mul(sin, S::splat(-1.0)));
             simd::store_some::<S>(out.add(i), S::fma(a, cos, back), count);
@@ -240,7 +233,21 @@ unsafe fn one_head_generic<S: Simd>(head: Head, out: *mut f32) {
         }
         for i in (2 * half..dim).step_by(S::LANES) {
             let count = S::LANES.min(dim - i);
-            simd::store_some::<S>(out.add(i), normed(i, count), count);
+            simd::store_some::<S>(out.add(i), normed::<S>(head, factor, i, count), count);
+        }
+    }
+}
+
+/// `count` values of a head from `i` on, times `factor` and the weight where there is one. A function, for a closure would
+/// be compiled without the instruction set.
+#[inline(always)]
+unsafe fn normed<S: Simd>(head: Head, factor: S::F, i: usize, count: usize) -> S::F {
+    // SAFETY: the caller's contract: `count` values from `i` on lie below `dim`.
+    unsafe {
+        let value = simd::load_some::<S>(head.x.add(i), count);
+        match head.weight {
+            Some(weight) => S::mul(S::mul(value, factor), simd::load_some::<S>(weight.add(i), count)),
+            None => value,
         }
     }
 }
