@@ -36,6 +36,8 @@ fn bits(x: f32) -> u32 {
     if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
 }
 
+type Scalar = fn(f32, f32, f32) -> f32;
+
 dispatch! {
     /// What one instruction does is what the scalar does.
     unsafe fn check_arithmetic(level: Level, values: &[f32]) = arithmetic_generic;
@@ -51,7 +53,7 @@ unsafe fn arithmetic_generic<S: Simd>(level: Level, values: &[f32]) {
         // SAFETY: each has a vector of values.
         unsafe {
             let (a, b, c) = (S::load(x.as_ptr()), S::load(y.as_ptr()), S::load(z.as_ptr()));
-            let each: [(&str, S::F, fn(f32, f32, f32) -> f32); 6] = [
+            let each: [(&str, S::F, Scalar); 6] = [
                 ("load", a, |x, _, _| x),
                 ("splat", S::splat(x[0]), |x, _, _| x),
                 ("add", S::add(a, b), |x, y, _| x + y),
