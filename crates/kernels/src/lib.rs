@@ -33,7 +33,7 @@ pub use conv::{causal_conv, causal_conv_reference};
 pub use delta::{delta_rule, delta_rule_reference};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference};
-pub use matrix::{Held, Matrix, MatrixBuilder, Products};
+pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
 pub use simd::Level;
 pub use state::StateSpan;

@@ -91,6 +91,28 @@ pub(crate) trait Simd: Copy {
     /// Of `LANES` pairs of bf16 the first or the second of each, as f32.
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::F {
+        // SAFETY: the caller has `LANES` readable values at `p`, no more than the longest vector.
+        unsafe {
+            Self::load(
+                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { f32::from(*p.add(i)) } else { 0.0 })
+                    .as_ptr(),
+            )
+        }
+    }
+    /// Of `LANES` bytes the low or the high four bits of each, 0 to 15.
+    #[inline(always)]
+    unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> Self::F {
+        let nibble = |byte: u8| f32::from(if HIGH { byte >> 4 } else { byte & 15 });
+        // SAFETY: as above.
+        unsafe {
+            Self::load(
+                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { nibble(*p.add(i)) } else { 0.0 })
+                    .as_ptr(),
+            )
+        }
+    }
     unsafe fn store(p: *mut f32, x: Self::F);
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -327,6 +349,21 @@ mod x86 {
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
         #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> __m256 {
+            unsafe {
+                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+                _mm256_cvtepi32_ps(if HIGH {
+                    _mm256_srli_epi32::<4>(bytes)
+                } else {
+                    _mm256_and_si256(bytes, _mm256_set1_epi32(15))
+                })
+            }
+        }
+        #[inline(always)]
         unsafe fn store(p: *mut f32, x: __m256) {
             unsafe { _mm256_storeu_ps(p, x) }
         }
@@ -420,6 +457,21 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> __m512 {
+            unsafe {
+                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+                _mm512_cvtepi32_ps(if HIGH {
+                    _mm512_srli_epi32::<4>(bytes)
+                } else {
+                    _mm512_and_si512(bytes, _mm512_set1_epi32(15))
+                })
+            }
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, x: __m512) {
