@@ -193,7 +193,8 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
     out
 }
 
-/// Rows of activations from which on panels of blocks are widened once and not for every strip of rows.
+/// Rows of activations from which on panels of blocks are widened once and not for every strip of rows. Measured on Zen 4: for
+/// 24 rows both cost the same in q8_0, for 256 this saves a fifth of the time; in f16 and bf16 it never saves any.
 const MANY: usize = 24;
 
 /// Whether panels are widened in memory for so many rows of activations.
@@ -233,7 +234,7 @@ unsafe fn multiply_widened(panels: &Panels, job: &Job) {
     let (from, to) = job.features;
     let (out, stride, columns) = job.out;
     let wide = widened_bytes(panels);
-    let most = (TASK_BYTES / wide.max(1)).max(2);
+    let most = (TASK_BYTES / wide.max(1)).max(1);
     ROOM.with_borrow_mut(|room| {
         room.resize(room.len().max(most.min(count) * wide / 4), 0.0);
         for panel in (0..count).step_by(most) {

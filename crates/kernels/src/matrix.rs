@@ -279,6 +279,11 @@ impl MatrixBuilder {
         Ok(Self { matrix: Matrix::imagined(held, rows, columns, device), room, filled: 0 })
     }
 
+    /// What the values are held in.
+    pub fn held(&self) -> Held {
+        self.matrix.held
+    }
+
     /// Has linear layers multiply these with it, where that makes a difference: on the CPU.
     #[must_use]
     pub fn with_products(mut self, products: Products) -> Self {

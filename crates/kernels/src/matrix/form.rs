@@ -133,28 +133,33 @@ impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Form for Quan
         unsafe {
             let whole = panel.add(index / PARTS * Self::LAYOUT.bytes() * width);
             let own = whole.add((2 * HALVES + index % PARTS * Self::LAYOUT.part_bytes()) * width);
-            let shared = |half: usize, v: usize| {
-                let of_all = S::load_f16(whole.cast::<u16>().add(half * width + v * S::LANES));
-                if PARTS == 1 {
-                    return of_all;
+            let (mut scale, mut offset) = ([S::splat(0.0); WIDE], [S::splat(0.0); WIDE]);
+            for v in 0..WIDE {
+                scale[v] = S::load_f16(whole.cast::<u16>().add(v * S::LANES));
+                if PARTS > 1 {
+                    scale[v] = S::mul(scale[v], S::load_i8(own.cast::<i8>().add(v * S::LANES)));
                 }
-                let product = S::mul(of_all, S::load_i8(own.cast::<i8>().add(half * width + v * S::LANES)));
-                if half == 0 { product } else { S::mul(product, S::splat(-1.0)) }
-            };
-            Part {
-                scale: std::array::from_fn(|v| shared(0, v)),
-                offset: std::array::from_fn(|v| if HALVES == 2 { shared(1, v) } else { S::splat(0.0) }),
-                values: own.add(Self::LAYOUT.own() * width).wrapping_sub(index * Self::BLOCK / Self::PACKED * width),
+                if HALVES == 2 {
+                    offset[v] = S::load_f16(whole.cast::<u16>().add(width + v * S::LANES));
+                    if PARTS > 1 {
+                        let product = S::mul(offset[v], S::load_i8(own.cast::<i8>().add(width + v * S::LANES)));
+                        offset[v] = S::mul(product, S::splat(-1.0));
+                    }
+                }
             }
+            let first = index * Self::BLOCK / Self::PACKED * width;
+            Part { scale, offset, values: own.add(Self::LAYOUT.own() * width).wrapping_sub(first) }
         }
     }
 
+    // Loops and no closures: what is in a closure is not always inlined, and is then compiled without the instruction set.
     #[inline(always)]
     unsafe fn feature<S: Simd, const ODD: bool>(_: *const u8, pair: usize, part: Part<S>) -> [S::F; WIDE] {
         let width = WIDE * S::LANES;
         // SAFETY: the caller has a pair of features of this part, each `WIDE` vectors.
         unsafe {
-            std::array::from_fn(|v| {
+            let mut out = [S::splat(0.0); WIDE];
+            for v in 0..WIDE {
                 let value = if NIBBLES {
                     let value = S::load_nibbles::<ODD>(part.values.wrapping_add(pair * width + v * S::LANES));
                     if HALVES == 1 { S::add(value, S::splat(-f32::from(Self::LAYOUT.centre()))) } else { value }
@@ -163,8 +168,13 @@ impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Form for Quan
                     S::load_i8(part.values.cast::<i8>().wrapping_add(feature * width + v * S::LANES))
                 };
                 // Not by `fma` with an offset of 0, which would lose the sign of a zero.
-                if HALVES == 1 { S::mul(value, part.scale[v]) } else { S::fma(value, part.scale[v], part.offset[v]) }
-            })
+                out[v] = if HALVES == 1 {
+                    S::mul(value, part.scale[v])
+                } else {
+                    S::fma(value, part.scale[v], part.offset[v])
+                };
+            }
+            out
         }
     }
 }
