@@ -271,7 +271,7 @@ fn checkpoints_are_read_as_transformers_reads_them() {
         };
         let tensors: std::collections::HashMap<String, Tensor> = whole.iter().map(cast).collect();
         candle_core::safetensors::save(&tensors, &file).unwrap();
-        assert_eq!(open().held(), held);
+        assert!(open().holding().is_all(held));
     }
 
     // A single file goes before an index that names others.

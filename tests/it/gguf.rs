@@ -7,7 +7,7 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file},
 };
 use headtemper_engine::{Engine, Input, ModelChoice};
-use headtemper_model::{CausalLm, Checkpoint, Held, load};
+use headtemper_model::{CausalLm, Checkpoint, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
 
 /// What rounding the tiniest weights to f16 moves. Measured worst case: 3.8e-6 (2026-11-21).
@@ -124,11 +124,21 @@ fn k_quants_are_read_as_stored() {
         let values = write("values.gguf", Some(kind), true);
         assert_eq!(worst(&stored, &values), 0.0, "{kind:?}");
         assert!(worst(&stored, &exact) > 0.0, "{kind:?} must round something");
+        let kept = load(&Checkpoint::Gguf(dir.path().join("stored.gguf")), HoldAs::Stored, &Device::Cpu);
+        match kept {
+            Ok(kept) => assert_eq!(worst(&read_through(&*kept, &ids, None).1, &values), 0.0, "{kind:?}, kept"),
+            Err(error) => {
+                let name = format!("{kind:?}").to_lowercase().replace('k', "_k");
+                assert!(matches!(kind, GgmlDType::Q2K | GgmlDType::Q3K), "{kind:?}: {error}");
+                assert!(error.to_string().contains(&format!("is stored as {name}, which weights are not held in")));
+                assert!(error.hint().unwrap().contains("without --weights"), "{error}");
+            }
+        }
     }
 }
 
 /// A GGUF file with other metadata or more tensors.
-fn rewritten(
+pub(crate) fn rewritten(
     from: &std::path::Path,
     to: &std::path::Path,
     metadata: &[(&str, gguf_file::Value)],
@@ -159,7 +169,7 @@ fn nothing_in_a_file_is_ignored_that_counts() {
     let ones = Tensor::ones(6, DType::F32, &Device::Cpu).unwrap();
     let error = |metadata: &[(&str, gguf_file::Value)], more: &[(&str, Tensor, GgmlDType)]| -> String {
         rewritten(&llama, &file, metadata, more);
-        load(&Checkpoint::Gguf(file.clone()), None, &Device::Cpu).err().expect("must be refused").to_string()
+        load(&Checkpoint::Gguf(file.clone()), HoldAs::Native, &Device::Cpu).err().expect("must be refused").to_string()
     };
     // Llama 3 scales its positions by this tensor alone.
     let message = error(&[], &[("rope_freqs.weight", ones.clone(), GgmlDType::F32)]);
@@ -196,11 +206,13 @@ fn nothing_in_a_file_is_ignored_that_counts() {
 fn mixed_types_are_not_rounded() {
     let lab = tempfile::tempdir().unwrap();
     let file = lab.path().join("m.gguf");
-    let held = |path: &std::path::Path| load(&Checkpoint::Gguf(path.into()), None, &Device::Cpu).unwrap().held();
-    assert_eq!(held(&golden_dir("qwen3").join("model.bf16.gguf")), Held::Bf16);
-    assert_eq!(held(&golden_dir("llama").join("model.f16.gguf")), Held::F16);
+    let held = |path: &std::path::Path| {
+        load(&Checkpoint::Gguf(path.into()), HoldAs::Native, &Device::Cpu).unwrap().holding().to_string()
+    };
+    assert_eq!(held(&golden_dir("qwen3").join("model.bf16.gguf")), "bf16");
+    assert_eq!(held(&golden_dir("llama").join("model.f16.gguf")), "f16");
     let embedding = Tensor::ones((320, 128), DType::F32, &Device::Cpu).unwrap();
     let blocks = golden_dir("llama-blocks").join("model.q8_0.gguf");
     rewritten(&blocks, &file, &[], &[("token_embd.weight", embedding, GgmlDType::BF16)]);
-    assert_eq!(held(&file), Held::F32);
+    assert_eq!(held(&file), "f32");
 }

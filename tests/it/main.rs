@@ -19,6 +19,7 @@ mod hub;
 mod laws;
 mod layering;
 mod memory;
+mod quantised;
 mod real;
 mod resume;
 mod score;

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use headtemper_engine::{Engine, Event, GenerateOptions, Input, ModelChoice, Request, Sampling, StopRule};
 use headtemper_hook::{HeadPlan, Site};
-use headtemper_model::{Checkpoint, Held, Weights};
+use headtemper_model::{Blocks, Checkpoint, Held, HoldAs, Weights};
 use headtemper_tests::{Golden, golden_dir, read_through, worst};
+
+use crate::quantised::logits;
 
 /// Hidden states and logits of 30 layers in f32, against transformers on the same weights. Its own spread between
 /// eager and SDPA attention is 7e-5 on logits. Measured worst case: 1.8e-4 on a residual stream, 4.2e-5 on logits (2026-11-21).
@@ -101,6 +103,28 @@ fn parity(engine: &Engine, golden: &Golden, weights: &str) {
 fn the_gguf_is_transformers() {
     let Some(path) = gguf_path() else { return };
     parity(&open(&path, Held::F32), &Golden::read("smollm2-135m"), "gguf");
+}
+
+/// The blocks as they are stored: the bits and the tokens of the weights widened to f32.
+#[test]
+fn the_gguf_kept_as_it_is_computes_what_it_does_in_f32() {
+    let Some(path) = gguf_path() else { return };
+    let golden = Golden::read("smollm2-135m");
+    let model = path.to_string_lossy().into_owned();
+    let choice = ModelChoice { model, precision: HoldAs::Stored.into(), ..ModelChoice::default() };
+    let (kept, wide) = (Engine::open(&choice).unwrap(), open(&path, Held::F32));
+    assert_eq!(kept.identity().dtype, "stored (q4_1, q8_0)");
+    assert!(logits(kept.model()) == logits(wide.model()));
+    for prompt in golden.meta["prompts"].as_array().unwrap() {
+        let ids: Vec<u32> = serde_json::from_value(prompt["ids"].clone()).unwrap();
+        let tokens = |engine| greedy(engine, &ids, &HeadPlan::none());
+        assert_eq!(tokens(&kept), tokens(&wide));
+    }
+    // 576 features are 18 blocks of 32, and no whole number of 256.
+    let of = |blocks| ModelChoice { precision: Held::Blocks(blocks).into(), ..choice.clone() };
+    assert_eq!(Engine::open(&of(Blocks::Q8_0)).unwrap().identity().dtype, "q8_0");
+    let error = Engine::open(&of(Blocks::Q4K)).err().expect("must be refused").to_string();
+    assert!(error.contains("rows of 576 features, which are no whole blocks of q4_k: a block holds 256"), "{error}");
 }
 
 /// Writes the GGUF's weights as a directory in Hugging Face form, rounded to bf16: what the hub ships.

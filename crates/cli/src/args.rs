@@ -94,8 +94,9 @@ pub(crate) struct HowArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// What weights are held in; auto keeps what the file has (f32 for quantised files)
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    /// What weights are held in; auto keeps what the file has (f32 for quantised files), stored keeps the blocks of a GGUF
+    /// file; q8_0 and the like round the weights once. Activations are never rounded
+    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
     /// What linear layers multiply: f32, exact on the weights as they are held, or activations rounded to bf16, which is
     /// faster on CPUs with AVX512-BF16 and less exact (weights in bf16 only)
@@ -120,6 +121,23 @@ pub(crate) enum Dtype {
     F32,
     Bf16,
     F16,
+    Stored,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q5_1")]
+    Q5_1,
+    #[value(name = "q4_k")]
+    Q4K,
+    #[value(name = "q5_k")]
+    Q5K,
+    #[value(name = "q6_k")]
+    Q6K,
 }
 
 /// What linear layers multiply.
@@ -288,7 +306,7 @@ pub(crate) struct Inspect {
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// What weights would be held in; auto is what the file has
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
     /// One JSON object on stdout
     #[arg(long)]
@@ -550,7 +568,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) device: Option<String>,
     /// Another dtype than the file names
-    #[arg(long, value_enum)]
+    #[arg(long, visible_alias = "weights", value_enum)]
     pub(crate) dtype: Option<Dtype>,
     /// Other products of linear layers than the file names
     #[arg(long, value_enum)]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use headtemper_engine::{Engine, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
-use headtemper_model::{Held, Precision, Products};
+use headtemper_model::{Blocks, Held, HoldAs, Precision, Products};
 use headtemper_study::{Item, PlanSource, plans, read_items};
 
 use crate::{
@@ -12,13 +12,23 @@ use crate::{
 };
 
 impl Dtype {
-    /// What to hold weights in; `None` keeps the file's type.
-    pub(crate) fn held(self) -> Option<Held> {
+    /// What to hold weights in.
+    pub(crate) fn hold(self) -> HoldAs {
+        let blocks = |blocks| HoldAs::All(Held::Blocks(blocks));
         match self {
-            Self::Auto => None,
-            Self::F32 => Some(Held::F32),
-            Self::Bf16 => Some(Held::Bf16),
-            Self::F16 => Some(Held::F16),
+            Self::Auto => HoldAs::Native,
+            Self::F32 => HoldAs::All(Held::F32),
+            Self::Bf16 => HoldAs::All(Held::Bf16),
+            Self::F16 => HoldAs::All(Held::F16),
+            Self::Stored => HoldAs::Stored,
+            Self::Q8_0 => blocks(Blocks::Q8_0),
+            Self::Q4_0 => blocks(Blocks::Q4_0),
+            Self::Q4_1 => blocks(Blocks::Q4_1),
+            Self::Q5_0 => blocks(Blocks::Q5_0),
+            Self::Q5_1 => blocks(Blocks::Q5_1),
+            Self::Q4K => blocks(Blocks::Q4K),
+            Self::Q5K => blocks(Blocks::Q5K),
+            Self::Q6K => blocks(Blocks::Q6K),
         }
     }
 }
@@ -39,7 +49,7 @@ impl ModelArgs {
         ModelChoice {
             model: self.model.clone(),
             revision: self.revision.clone(),
-            precision: Precision { held: self.how.dtype.held(), products: self.how.products.products() },
+            precision: Precision { hold: self.how.dtype.hold(), products: self.how.products.products() },
             device: self.how.device.clone(),
             thinking: thinking.map(|switch| switch == Switch::On),
             random: self.how.random,

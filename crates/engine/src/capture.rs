@@ -238,7 +238,7 @@ impl Engine {
             let h_last = if self.model.device().is_cpu() {
                 h_last.clone()
             } else {
-                h_last.to_dtype(self.model.held().dtype())?
+                h_last.to_dtype(self.model.activations())?
             };
             spread(&self.model.logits(&h_last)?, &mut rows, |row, values| row.logits = values)?;
         }

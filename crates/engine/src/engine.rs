@@ -91,7 +91,7 @@ impl Engine {
             },
             template_sha256: template.as_ref().map(|t| t.hash().to_string()),
             thinking: choice.thinking,
-            dtype: model.held().to_string(),
+            dtype: model.holding().to_string(),
             products: match choice.precision.products {
                 Products::F32 => None,
                 rounded @ Products::Bf16 => Some(rounded.to_string()),

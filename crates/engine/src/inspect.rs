@@ -1,7 +1,8 @@
 //! What a model is, without loading it.
 
+use candle_core::DType;
 use headtemper_hook::ModelSpec;
-use headtemper_model::{Checkpoint, Held, ModelError};
+use headtemper_model::{Checkpoint, Holding, ModelError};
 
 use crate::{EngineError, ModelChoice, Result, engine::device, locate::locate, texts::Texts};
 
@@ -14,10 +15,10 @@ pub struct Inspection {
     pub revision: Option<String>,
     /// The geometry: of the weights, every tensor accounted for, or of the configuration alone.
     pub spec: ModelSpec,
-    /// What the weights are held in; `None` where there are none.
-    pub dtype: Option<Held>,
-    /// Whether it would run on the CPU, where activations and cache are f32.
-    pub on_cpu: bool,
+    /// What the weights are held in; where there are none, what those on the hub would be, which are bf16.
+    pub holding: Holding,
+    /// The dtype of activations and cache: f32 on the CPU.
+    pub activations: DType,
     /// SHA-256 over the weight files.
     pub weights_sha256: Option<String>,
     /// The tokens that end a generation, with their texts; `None` where there is no tokenizer.
@@ -36,7 +37,7 @@ impl Inspection {
     /// # Errors
     /// If it cannot be found or is malformed, or if its tensors are not those of its configuration.
     pub fn of(choice: &ModelChoice) -> Result<Self> {
-        let on_cpu = device(&choice.device)?.is_cpu();
+        let device = device(&choice.device)?;
         let lone = std::path::Path::new(&choice.model);
         let lone = lone.is_file() && lone.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
         let random = choice.random.or(lone.then_some(0));
@@ -47,10 +48,9 @@ impl Inspection {
             Err(ModelError::NoWeights { .. }) => false,
             Err(other) => return Err(other.into()),
         };
-        let dtype = match choice.precision.held {
-            None if weights => Some(checkpoint.native()?),
-            asked => asked,
-        };
+        let hold = choice.precision.hold;
+        let (spec, holding, activations) =
+            if weights { checkpoint.accounted(hold, &device)? } else { checkpoint.promised(hold, &device)? };
         let texts = match Texts::of(checkpoint, &checkpoint.config()?) {
             Ok(texts) if !matches!(checkpoint, Checkpoint::Random { .. }) => Some(texts),
             Err(EngineError::Tokenizer { .. }) if !weights => None,
@@ -60,9 +60,9 @@ impl Inspection {
         let template = texts.as_ref().and_then(|texts| texts.template.as_ref());
         Ok(Self {
             model: located.name(choice),
-            spec: if weights { checkpoint.spec()? } else { checkpoint.promised_spec()? },
-            dtype,
-            on_cpu,
+            spec,
+            holding,
+            activations,
             weights_sha256: if weights { Some(located.weights_sha256()?) } else { None },
             template: template.is_some(),
             thinking_switch: template.is_some_and(crate::ChatTemplate::has_thinking_switch),

@@ -40,7 +40,7 @@ pub use delta::{delta_rule, delta_rule_reference};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use heads::{HeadSteps, heads, heads_into, heads_into_reference, heads_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference};
-pub use matrix::{Held, Matrix, MatrixBuilder, Products};
+pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};
 pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
 pub use simd::Level;

@@ -1,19 +1,25 @@
 //! Weights as the kernels want them: held in the type of the file, in panels on the CPU.
 
+mod blocks;
 pub(crate) mod form;
 mod panels;
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
+pub use blocks::Blocks;
 pub(crate) use panels::Panels;
 
 use crate::Level;
 
 /// What the values of a weight are held in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Blocks of ggml are widened to f32 in registers, or a few panels at a time, bit for bit as candle's dequantiser does:
+/// a linear layer gives the same bits as on the dequantised weight in f32. Activations stay f32, unlike in candle's own
+/// quantised products and llama.cpp's, which round them to 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     /// 32-bit floats.
     F32,
@@ -21,6 +27,8 @@ pub enum Held {
     F16,
     /// The upper half of a 32-bit float.
     Bf16,
+    /// Blocks of ggml, on the CPU alone.
+    Blocks(Blocks),
 }
 
 impl Held {
@@ -36,13 +44,19 @@ impl Held {
 
     /// Bytes that so many values take.
     pub fn bytes(self, count: usize) -> usize {
-        count * self.dtype().size_in_bytes()
+        match self {
+            Self::Blocks(blocks) => {
+                let layout = blocks.layout();
+                (count * layout.bytes()).div_ceil(layout.features())
+            }
+            _ => count * self.dtype().size_in_bytes(),
+        }
     }
 
-    /// The type of a tensor of such values.
+    /// The type of a tensor of such values: f32 for blocks, which no tensor holds.
     pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Blocks(_) => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
         }
@@ -51,7 +65,10 @@ impl Held {
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.dtype().as_str())
+        match self {
+            Self::Blocks(blocks) => blocks.fmt(f),
+            _ => f.write_str(self.dtype().as_str()),
+        }
     }
 }
 
@@ -94,8 +111,8 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum Values {
-    /// On the CPU.
-    Panels(Arc<Panels>),
+    /// On the CPU, one above the other; several where they are held in different types.
+    Panels(Vec<Arc<Panels>>),
     /// `[rows, columns]`, on other devices.
     Tensor(Tensor),
     /// Of a weight that is only accounted for.
@@ -142,7 +159,7 @@ impl Matrix {
         self.columns
     }
 
-    /// What the values are held in.
+    /// What the values are held in; of parts that differ, the first.
     pub fn held(&self) -> Held {
         self.held
     }
@@ -152,23 +169,52 @@ impl Matrix {
         &self.device
     }
 
-    /// The panels, on the CPU.
-    pub(crate) fn panels(&self) -> Option<&Panels> {
+    /// The panels, on the CPU: of all rows, or one above the other.
+    pub(crate) fn panels(&self) -> Option<&[Arc<Panels>]> {
         match &self.values {
             Values::Panels(panels) => Some(panels),
             _ => None,
         }
     }
 
-    /// The values `[rows, columns]` in the type that they are held in: a copy, but for devices other than the CPU.
+    /// Matrices of the same width one above the other, each held as it is.
+    ///
+    /// # Errors
+    /// If their widths or devices differ, or there is none.
+    pub fn stacked(parts: Vec<Self>) -> Result<Self> {
+        let Some(first) = parts.first() else { bail!("no matrices to stack") };
+        if let [only] = &parts[..] {
+            return Ok(only.clone());
+        }
+        let (columns, held, device) = (first.columns, first.held, first.device.clone());
+        if let Some(other) = parts.iter().find(|part| part.columns != columns) {
+            bail!("matrices of {columns} and {} columns do not stack", other.columns);
+        }
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let (mut panels, mut tensors) = (Vec::new(), Vec::new());
+        for part in &parts {
+            match &part.values {
+                Values::Panels(own) => panels.extend(own.iter().cloned()),
+                Values::Tensor(tensor) => tensors.push(tensor.to_dtype(held.dtype())?),
+                Values::None => return Ok(Self::imagined(held, rows, columns, &device)),
+            }
+        }
+        let values =
+            if tensors.is_empty() { Values::Panels(panels) } else { Values::Tensor(Tensor::cat(&tensors, 0)?) };
+        Ok(Self { rows, columns, held, device, values })
+    }
+
+    /// The values `[rows, columns]` in the type that they are held in, blocks and parts that differ in f32: a copy, but for
+    /// devices other than the CPU.
     ///
     /// # Errors
     /// If there is no memory for it, or the weight is only accounted for.
     pub fn to_tensor(&self) -> Result<Tensor> {
         match &self.values {
-            Values::Panels(_) => {
+            Values::Panels(parts) => {
                 let all: Vec<u32> = (0..self.rows as u32).collect();
-                self.gathered(&all)?.to_dtype(self.held.dtype())
+                let same = parts.iter().all(|part| part.held() == self.held);
+                self.gathered(&all)?.to_dtype(if same { self.held.dtype() } else { DType::F32 })
             }
             Values::Tensor(tensor) => Ok(tensor.clone()),
             Values::None => bail!("a weight that is only accounted for has no values"),
@@ -194,7 +240,15 @@ impl Matrix {
         }
         let mut out = vec![0f32; ids.len() * self.columns];
         let rows = out.par_chunks_mut(self.columns.max(1)).with_min_len(8).zip(ids);
-        rows.for_each(|(out, &id)| panels.row(id as usize, out));
+        rows.for_each(|(out, &id)| {
+            let mut r = id as usize;
+            for panels in panels {
+                if r < panels.rows() {
+                    return panels.row(r, out);
+                }
+                r -= panels.rows();
+            }
+        });
         Tensor::from_vec(out, (ids.len(), self.columns), &self.device)
     }
 }
@@ -222,12 +276,20 @@ impl MatrixBuilder {
 
     /// The same for the kernels of a level.
     pub(crate) fn at(level: Level, held: Held, rows: usize, columns: usize, device: &Device) -> Result<Self> {
+        if matches!(held, Held::Blocks(_)) && !device.is_cpu() {
+            bail!("weights are held in {held} on the CPU alone");
+        }
         let room = if device.is_cpu() {
             Room::Panels(Panels::new(level, held, rows, columns)?)
         } else {
             Room::Rows(Vec::with_capacity(rows * columns))
         };
         Ok(Self { matrix: Matrix::imagined(held, rows, columns, device), room, filled: 0 })
+    }
+
+    /// What the values are held in.
+    pub fn held(&self) -> Held {
+        self.matrix.held
     }
 
     /// Has linear layers multiply these with it, where that makes a difference: on the CPU.
@@ -245,10 +307,7 @@ impl MatrixBuilder {
     /// # Errors
     /// If there are no more rows.
     pub fn fill(&mut self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
-        let (from, to) = (self.filled, self.filled + count);
-        if to > self.matrix.rows {
-            bail!("a weight of {} rows has no room for {to}", self.matrix.rows);
-        }
+        let (from, to) = self.next(count)?;
         match &mut self.room {
             Room::Panels(panels) => panels.fill(from, to, |r, out| row(r - from, out)),
             Room::Rows(values) => {
@@ -262,6 +321,38 @@ impl MatrixBuilder {
         Ok(())
     }
 
+    /// Fills the next `count` rows of a weight that is held in blocks with blocks as a file stores them, which `row` gives
+    /// by the number of each, from 0 on in every call: nothing is rounded.
+    ///
+    /// # Errors
+    /// If there are no more rows, or the weight is not held in blocks.
+    ///
+    /// # Panics
+    /// If a row has another length.
+    pub fn fill_blocks<'a>(&mut self, count: usize, row: impl Fn(usize) -> Cow<'a, [u8]> + Sync) -> Result<()> {
+        let (from, to) = self.next(count)?;
+        let (Room::Panels(panels), Held::Blocks(blocks)) = (&mut self.room, self.matrix.held) else {
+            bail!("a weight that is held in {} takes no blocks", self.matrix.held);
+        };
+        let bytes = blocks.stored_bytes(self.matrix.columns);
+        panels.fill_blocks(blocks, from, to, |r| {
+            let row = row(r - from);
+            assert_eq!(row.len(), bytes, "a row of {blocks}");
+            row
+        });
+        self.filled = to;
+        Ok(())
+    }
+
+    /// The next rows, from one to before another.
+    fn next(&self, count: usize) -> Result<(usize, usize)> {
+        let (from, to) = (self.filled, self.filled + count);
+        if to > self.matrix.rows {
+            bail!("a weight of {} rows has no room for {to}", self.matrix.rows);
+        }
+        Ok((from, to))
+    }
+
     /// The weight.
     ///
     /// # Errors
@@ -272,7 +363,7 @@ impl MatrixBuilder {
             bail!("a weight of {} rows was filled with {filled}", matrix.rows);
         }
         let values = match room {
-            Room::Panels(panels) => Values::Panels(Arc::new(panels)),
+            Room::Panels(panels) => Values::Panels(vec![Arc::new(panels)]),
             Room::Rows(values) => {
                 let values = Tensor::from_vec(values, (matrix.rows, matrix.columns), &Device::Cpu)?;
                 Values::Tensor(values.to_dtype(matrix.held.dtype())?.to_device(&matrix.device)?)
@@ -281,3 +372,6 @@ impl MatrixBuilder {
         Ok(Matrix { values, ..matrix })
     }
 }
+
+#[cfg(test)]
+mod tests;

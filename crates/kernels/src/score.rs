@@ -58,7 +58,7 @@ pub fn score_head(
     softcap: Option<f32>,
     base: Option<BaseRows<'_>>,
 ) -> Result<Vec<HeadScore>> {
-    if let Some(panels) = weight.panels() {
+    if let Some([panels]) = weight.panels() {
         on_cpu(hidden, panels, targets, softcap, base)
     } else {
         let sums = if hidden.device().is_metal() { DType::F32 } else { DType::F64 };

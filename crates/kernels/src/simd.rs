@@ -111,6 +111,28 @@ pub(crate) trait Simd: Copy {
     /// Of `LANES` pairs of bf16 the first or the second of each, as f32.
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::F {
+        // SAFETY: the caller has `LANES` readable values at `p`, no more than the longest vector.
+        unsafe {
+            Self::load(
+                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { f32::from(*p.add(i)) } else { 0.0 })
+                    .as_ptr(),
+            )
+        }
+    }
+    /// Of `LANES` bytes the low or the high four bits of each, 0 to 15.
+    #[inline(always)]
+    unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> Self::F {
+        let nibble = |byte: u8| f32::from(if HIGH { byte >> 4 } else { byte & 15 });
+        // SAFETY: as above.
+        unsafe {
+            Self::load(
+                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { nibble(*p.add(i)) } else { 0.0 })
+                    .as_ptr(),
+            )
+        }
+    }
     unsafe fn store(p: *mut f32, x: Self::F);
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;

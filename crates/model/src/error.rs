@@ -109,6 +109,50 @@ pub enum ModelError {
         /// What would have been allowed.
         allowed: &'static str,
     },
+    /// Rows that blocks do not fit.
+    #[error(
+        "tensor '{name}' has rows of {columns} features, which are no whole blocks of {held}: a block holds {block}"
+    )]
+    Blocks {
+        /// The tensor.
+        name: String,
+        /// The block type.
+        held: String,
+        /// Features of a row.
+        columns: usize,
+        /// Features of a block.
+        block: usize,
+    },
+    /// A tensor of a type that weights are not held in.
+    #[error(
+        "tensor '{name}' is stored as {found}, which weights are not held in; held are f32, bf16, f16, q8_0, q4_0, q4_1, \
+         q5_0, q5_1, q4_k, q5_k and q6_k"
+    )]
+    NotHeld {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// Columns that are stored in another order, in blocks that would have to be taken apart.
+    #[error(
+        "tensor '{name}' has its columns in an order of llama.cpp's, and blocks of {block} do not move whole: it \
+             cannot be kept in {held}"
+    )]
+    BlockOrder {
+        /// The tensor.
+        name: String,
+        /// The block type.
+        held: String,
+        /// Features of a block.
+        block: usize,
+    },
+    /// Blocks on a device that has no kernels for them.
+    #[error("weights are held in {held} on the CPU alone")]
+    BlocksDevice {
+        /// The block type.
+        held: String,
+    },
     /// Products of bf16 where there are none.
     #[error("products are rounded to bf16 where weights are held in bf16 on the CPU, not in {held} on {device}")]
     Products {
@@ -156,6 +200,14 @@ impl ModelError {
                     .into(),
             ),
             Self::Products { .. } => Some("--dtype bf16 holds weights in bf16".into()),
+            Self::Blocks { columns, block, .. } if columns.is_multiple_of(32) && *block > 32 => {
+                Some("--weights q8_0 and the other types of 32 features a block hold such rows".into())
+            }
+            Self::Blocks { .. } => Some("--weights f32, bf16 and f16 hold rows of any length".into()),
+            Self::NotHeld { .. } | Self::BlockOrder { .. } => {
+                Some("without --weights the values are widened once and held in f32, exactly".into())
+            }
+            Self::BlocksDevice { .. } => Some("--weights f32, bf16 and f16 run on every device".into()),
             Self::Ggml { .. } => Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into()),
             Self::UnknownTensors { .. } => {
                 Some("the checkpoint is probably of another variant; `temper inspect` shows what it says it is".into())

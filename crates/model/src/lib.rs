@@ -21,10 +21,10 @@ pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
-pub use headtemper_kernels::{BaseRows, HeadScore, Held, Level, Matrix, Products};
+pub use headtemper_kernels::{BaseRows, Blocks, HeadScore, Held, Level, Matrix, Products};
 #[doc(hidden)]
 pub use layers::Shell;
-pub use weights::{GgufFile, StoredTensor, Weights, stored_tensors};
+pub use weights::{GgufFile, HoldAs, Holding, StoredTensor, Weights, stored_tensors};
 
 /// The result of reading a checkpoint.
 pub type Loaded<T> = std::result::Result<T, ModelError>;
@@ -57,8 +57,8 @@ pub trait CausalLm: Send + Sync {
     }
 
     /// What the weights are held in. On the CPU activations are f32 whatever this is.
-    fn held(&self) -> Held {
-        self.shell().held()
+    fn holding(&self) -> &Holding {
+        self.shell().holding()
     }
 
     /// The dtype of activations and of the cache.
@@ -263,7 +263,17 @@ impl Checkpoint {
     /// # Errors
     /// As [`load`].
     pub fn spec(&self) -> Loaded<ModelSpec> {
-        Ok(build(&self.config()?, &mut Weights::accounted(self)?)?.spec().clone())
+        Ok(self.accounted(HoldAs::Native, &Device::Cpu)?.0)
+    }
+
+    /// The geometry, what the weights would be held in, and the dtype of activations. No weight is read, but every one is
+    /// accounted for.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn accounted(&self, hold: HoldAs, device: &Device) -> Loaded<(ModelSpec, Holding, DType)> {
+        let model = build(&self.config()?, &mut Weights::accounted(self, hold, device)?)?;
+        Ok((model.spec().clone(), model.holding().clone(), model.activations()))
     }
 
     /// The geometry that the configuration alone promises; no weight need exist.
@@ -271,45 +281,46 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::config`].
     pub fn promised_spec(&self) -> Loaded<ModelSpec> {
-        Ok(build(&self.config()?, &mut Weights::imagined(self))?.spec().clone())
+        Ok(self.promised(HoldAs::Native, &Device::Cpu)?.0)
     }
 
-    /// What the weights are held in if nothing else is asked for.
+    /// The same, what weights would be held in (in a file they would be bf16, as on the hub), and the dtype of activations.
     ///
     /// # Errors
-    /// If a weight file is missing or malformed.
-    pub fn native(&self) -> Loaded<Held> {
-        Ok(Weights::open(self, None, &Device::Cpu)?.held())
+    /// As [`Checkpoint::config`], and if weights of this shape cannot be held so.
+    pub fn promised(&self, hold: HoldAs, device: &Device) -> Loaded<(ModelSpec, Holding, DType)> {
+        let model = build(&self.config()?, &mut Weights::imagined(self, hold, device))?;
+        Ok((model.spec().clone(), model.holding().clone(), model.activations()))
     }
 }
 
 /// How weights are held, and what linear layers multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Precision {
-    /// What the weights are held in; `None` keeps what the file has.
-    pub held: Option<Held>,
+    /// What the weights are held in.
+    pub hold: HoldAs,
     /// What linear layers multiply. The language-model head multiplies f32 always: logits are not rounded.
     pub products: Products,
 }
 
-impl From<Option<Held>> for Precision {
+impl<T: Into<HoldAs>> From<T> for Precision {
     /// Exact products.
-    fn from(held: Option<Held>) -> Self {
-        Self { held, products: Products::F32 }
+    fn from(hold: T) -> Self {
+        Self { hold: hold.into(), products: Products::F32 }
     }
 }
 
 /// Loads a checkpoint.
 ///
-/// `precision.held` is what the weights are held in; `None` keeps what the file has (f32 for quantised GGUF files, whose values
-/// no half-width type holds). Every tensor the architecture needs must be there with the right shape, and every other
+/// `precision.hold` is what the weights are held in: if nothing is asked for what the file has, f32 for quantised GGUF files,
+/// whose values no half-width type holds. Every tensor the architecture needs must be there with the right shape, and every other
 /// tensor in the file is an error, unless it is known to be unused.
 ///
 /// # Errors
 /// Names the file, the key or the tensor, and what would have been right.
 pub fn load(checkpoint: &Checkpoint, precision: impl Into<Precision>, device: &Device) -> Loaded<Box<dyn CausalLm>> {
-    let Precision { held, products } = precision.into();
-    let mut weights = Weights::open(checkpoint, held, device)?;
+    let Precision { hold, products } = precision.into();
+    let mut weights = Weights::open(checkpoint, hold, device)?;
     weights.multiply_as(products)?;
     build(&checkpoint.config()?, &mut weights)
 }

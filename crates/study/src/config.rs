@@ -41,7 +41,7 @@ pub struct ModelConfig {
     pub id: Option<String>,
     /// A commit, branch or tag of the id.
     pub revision: Option<String>,
-    /// `auto`, `f32`, `bf16` or `f16`.
+    /// `auto`, `f32`, `bf16` or `f16`; `stored` for the types of the file, or a block type of ggml such as `q8_0`.
     #[serde(default = "auto")]
     pub dtype: String,
     /// `f32`, or `bf16` for activations rounded to bf16 in linear layers.

@@ -36,8 +36,6 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
             if sets.is_empty() { std::slice::from_ref(&given) } else { &sets },
         )?);
     }
-    let (model, spec) = (engine.model(), engine.spec());
-    let held = spec.parameters - spec.mapped_parameters;
     let result = json!({
         "model": engine.identity().model,
         "dtype": engine.identity().dtype,
@@ -47,7 +45,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         "prefill": {"tokens": args.prompt_tokens, "tokens_per_s": prefill},
         "decode": decoded,
         "peak_rss_mb": peak_memory().map(|bytes| bytes as f64 / 1e6),
-        "weights_mb": model.held().bytes(held) as f64 / 1e6,
+        "weights_mb": engine.model().holding().bytes() as f64 / 1e6,
     });
     if args.json {
         ui::put(&format!("{result}\n"))?;

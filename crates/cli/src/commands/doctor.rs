@@ -6,7 +6,7 @@ use headtemper_engine::{
     hub::HubEnv,
     verify::{self, Check},
 };
-use headtemper_model::{Level, Products};
+use headtemper_model::{Blocks, Level, Products};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Doctor, commands::verify::line, ui};
@@ -108,7 +108,12 @@ fn facts() -> Value {
         },
         "threads": rayon::current_num_threads(),
         "memory_available_mb": memory_available_mb(),
-        "dtypes": {"held": ["f32", "bf16", "f16"], "computed_on_cpu": "f32", "computed_elsewhere": "as held"},
+        "dtypes": {
+            "held": ["f32", "bf16", "f16"],
+            "held_on_cpu": Blocks::ALL.map(|blocks| blocks.to_string()),
+            "computed_on_cpu": "f32",
+            "computed_elsewhere": "as held",
+        },
         "products_bf16": if Products::bf16_in_hardware() { "in hardware" } else { "emulated" },
         "hub": hub,
     })
@@ -182,7 +187,13 @@ fn text(facts: &Value) -> String {
         ("products", format!("f32; of bf16 {} (--products bf16)", word(&facts["products_bf16"]))),
         ("threads", facts["threads"].to_string()),
         ("memory", memory.map_or("unknown".into(), |mb| format!("{mb} MB available"))),
-        ("dtypes", "weights held in f32, bf16 or f16; computed in f32 on the CPU, elsewhere as held".into()),
+        (
+            "dtypes",
+            format!(
+                "weights held in f32, bf16 or f16, on the CPU also in {}; computed in f32 on the CPU, elsewhere as held",
+                listed(&facts["dtypes"]["held_on_cpu"])
+            ),
+        ),
         ("hub", hub_line),
         ("cache", word(&hub["cache"])),
     ];

@@ -4,23 +4,21 @@ use anyhow::Result;
 use candle_core::DType;
 use headtemper_engine::{Inspection, ModelChoice};
 use headtemper_hook::{LayerSpec, Mixer, ModelSpec};
-use headtemper_model::{Cache, Held};
+use headtemper_model::Cache;
 use serde_json::{Value, json};
 
 use crate::{Done, args::Inspect, ui};
 
 pub(crate) fn run(args: &Inspect) -> Result<Done> {
     let found = Inspection::of(&ModelChoice {
-        precision: args.dtype.held().into(),
+        precision: args.dtype.hold().into(),
         device: args.device.clone(),
         ..args.model.choice()
     })?;
     if let Some(note) = &found.note {
         ui::say(&format!("note: {note}"));
     }
-    // What has no weights here is bf16 on the hub.
-    let held = found.dtype.unwrap_or(Held::Bf16);
-    let memory = Memory::of(&found.spec, held, if found.on_cpu { DType::F32 } else { held.dtype() });
+    let memory = Memory::of(&found);
     if args.json {
         ui::put(&format!("{:#}\n", facts(&found, &memory)))?;
     } else {
@@ -31,7 +29,7 @@ pub(crate) fn run(args: &Inspect) -> Result<Done> {
 
 /// What a model takes, in bytes.
 struct Memory {
-    held: Held,
+    held: String,
     weights: usize,
     /// Beside them, on the host, only as far as rows are read.
     mapped: usize,
@@ -41,11 +39,12 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(spec: &ModelSpec, held: Held, cache: DType) -> Self {
+    fn of(found: &Inspection) -> Self {
+        let (spec, cache) = (&found.spec, found.activations);
         Self {
-            held,
-            weights: held.bytes(spec.parameters - spec.mapped_parameters),
-            mapped: held.bytes(spec.mapped_parameters),
+            held: found.holding.to_string(),
+            weights: found.holding.bytes(),
+            mapped: found.holding.mapped_bytes(),
             cache,
             token: Cache::bytes_per_token(spec, cache),
             sequence: Cache::bytes_per_sequence(spec, cache),
@@ -69,7 +68,7 @@ fn facts(found: &Inspection, memory: &Memory) -> Value {
         "vocab": spec.vocab,
         "context": spec.context,
         "parameters": spec.parameters,
-        "dtype": memory.held.to_string(),
+        "dtype": memory.held,
         "weight_bytes": memory.weights,
         "mapped_bytes": memory.mapped,
         "cache_dtype": memory.cache.as_str(),

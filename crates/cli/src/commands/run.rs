@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use headtemper_engine::ModelChoice;
 use headtemper_model::{Precision, Products};
 use headtemper_study::{Experiment, run as run_experiment};
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
     let choice = ModelChoice {
         model: named.unwrap_or_default(),
         revision: model.revision.clone(),
-        precision: Precision { held: dtype(&model.dtype)?.held(), products: products(&model.products)? },
+        precision: Precision { hold: dtype(&model.dtype)?.hold(), products: products(&model.products)? },
         device: model.device.clone(),
         thinking: model.thinking,
         random: None,
@@ -50,7 +51,7 @@ fn resolve(args: &Run) -> Result<Experiment> {
         experiment.model.device.clone_from(device);
     }
     if let Some(dtype) = args.dtype {
-        experiment.model.dtype = dtype_name(dtype).into();
+        experiment.model.dtype = dtype_name(dtype);
     }
     if let Some(products) = args.products {
         experiment.model.products = products.products().to_string();
@@ -68,20 +69,16 @@ fn resolve(args: &Run) -> Result<Experiment> {
     Ok(experiment)
 }
 
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::Auto => "auto",
-        Dtype::F32 => "f32",
-        Dtype::Bf16 => "bf16",
-        Dtype::F16 => "f16",
-    }
+fn dtype_name(dtype: Dtype) -> String {
+    dtype.to_possible_value().expect("none is hidden").get_name().into()
 }
 
 fn dtype(name: &str) -> Result<Dtype> {
-    [Dtype::Auto, Dtype::F32, Dtype::Bf16, Dtype::F16]
-        .into_iter()
-        .find(|dtype| dtype_name(*dtype) == name)
-        .ok_or_else(|| anyhow::anyhow!("[model] dtype is '{name}', but must be auto, f32, bf16 or f16"))
+    let all = Dtype::value_variants();
+    all.iter().copied().find(|dtype| dtype_name(*dtype) == name).ok_or_else(|| {
+        let allowed = all.iter().map(|dtype| dtype_name(*dtype)).collect::<Vec<_>>().join(", ");
+        anyhow::anyhow!("[model] dtype is '{name}', but must be one of {allowed}")
+    })
 }
 
 fn products(name: &str) -> Result<Products> {

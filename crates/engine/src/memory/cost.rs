@@ -48,7 +48,7 @@ impl Engine {
     pub(crate) fn cost(&self) -> Result<Cost> {
         let (spec, model) = (self.spec(), self.model());
         let (cpu, activations) = (model.device().is_cpu(), model.activations());
-        let weights = model.held().bytes(spec.parameters - spec.mapped_parameters) as u64;
+        let weights = model.holding().bytes() as u64;
         let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
         let vocab = spec.vocab as u64;
         Ok(Cost {

@@ -65,7 +65,7 @@ impl Hooked {
 pub fn folded(engine: Engine) -> Check {
     let (checkpoint, device) = (engine.checkpoint().clone(), engine.model().device().clone());
     let found = || -> crate::Result<Check> {
-        let hooked = if engine.model().held() == Held::F32 {
+        let hooked = if engine.model().holding().is_all(Held::F32) {
             let hooked = Hooked::read(engine.model())?;
             drop(engine);
             hooked

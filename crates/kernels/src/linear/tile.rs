@@ -138,7 +138,11 @@ unsafe fn run<S: Simd, W: Form, const M: usize, const P: usize>(
     /// Adds one feature.
     macro_rules! feature {
         ($odd:literal, $pair:expr, $blocks:expr) => {
-            let values: [[S::F; WIDE]; P] = std::array::from_fn(|p| W::feature::<S, $odd>(w[p], $pair, $blocks[p]));
+            // Loops and no closures, which are not always inlined.
+            let mut values = [[zero; WIDE]; P];
+            for p in 0..P {
+                values[p] = W::feature::<S, $odd>(w[p], $pair, $blocks[p]);
+            }
             for r in 0..M {
                 let x = S::splat(*x[r].wrapping_add(2 * $pair + usize::from($odd)));
                 for p in 0..P {
@@ -155,7 +159,10 @@ unsafe fn run<S: Simd, W: Form, const M: usize, const P: usize>(
         while at < end {
             let block = at / W::BLOCK;
             let stop = end.min(block.saturating_add(1).saturating_mul(W::BLOCK));
-            let blocks: [W::Block<S>; P] = std::array::from_fn(|p| W::block::<S>(w[p], block));
+            let mut blocks = [W::block::<S>(w[0], block); P];
+            for p in 1..P {
+                blocks[p] = W::block::<S>(w[p], block);
+            }
             if at % 2 == 1 {
                 feature!(true, at / 2, blocks);
                 at += 1;

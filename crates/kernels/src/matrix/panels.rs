@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::{
     Held, Products,
-    form::{Bf16, F16, F32, Form, WIDE},
+    blocks::{Block, Blocks},
+    form::{Form, WIDE, with_form},
 };
 use crate::{Level, simd};
 
@@ -27,6 +28,11 @@ pub(crate) struct Panels {
 impl Panels {
     /// Room for a weight of `rows` and `features`, all zeros.
     pub(super) fn new(level: Level, held: Held, rows: usize, features: usize) -> Result<Self> {
+        if let Held::Blocks(blocks) = held
+            && !features.is_multiple_of(blocks.features())
+        {
+            bail!("{blocks} holds rows of whole blocks of {}, not of {features} features", blocks.features());
+        }
         let mut panels = Self { level, held, products: Products::F32, rows, features, bytes: None };
         let bytes = panels.panel_bytes() * panels.count();
         if bytes > 0 {
@@ -77,11 +83,7 @@ impl Panels {
     /// Bytes of a panel.
     pub(crate) fn panel_bytes(&self) -> usize {
         let (features, width) = (self.features.next_multiple_of(2), self.width());
-        match self.held {
-            Held::F32 => F32::bytes(features, width),
-            Held::F16 => F16::bytes(features, width),
-            Held::Bf16 => Bf16::bytes(features, width),
-        }
+        with_form!(self.held, W => W::bytes(features, width))
     }
 
     /// All panels.
@@ -92,20 +94,45 @@ impl Panels {
     /// Fills rows `from..to`, each with what `row` writes; rounds to what is held.
     pub(super) fn fill(&mut self, from: usize, to: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
         let (width, features, held) = (self.width(), self.features, self.held);
-        let size = self.panel_bytes().max(1);
+        self.fill_columns(
+            (from, to),
+            || vec![0f32; features],
+            |values, r, panel| {
+                row(r, values);
+                encode(held, panel, width, r % width, values);
+            },
+        );
+    }
+
+    /// Fills rows `from..to` with blocks as a file stores them, which `row` gives: nothing is rounded.
+    pub(super) fn fill_blocks<'a>(
+        &mut self,
+        blocks: Blocks,
+        from: usize,
+        to: usize,
+        row: impl Fn(usize) -> std::borrow::Cow<'a, [u8]> + Sync,
+    ) {
+        let width = self.width();
+        self.fill_columns((from, to), || (), |(), r, panel| encode_blocks(blocks, panel, width, r % width, &row(r)));
+    }
+
+    /// Has `fill` write rows `from..to`, each into its panel, beside some scratch.
+    fn fill_columns<T>(
+        &mut self,
+        (from, to): (usize, usize),
+        scratch: impl Fn() -> T + Sync + Send,
+        fill: impl Fn(&mut T, usize, &mut [u8]) + Sync,
+    ) {
+        let (width, size) = (self.width(), self.panel_bytes().max(1));
         let Some(bytes) = &mut self.bytes else { return };
         let (first, last) = (from / width, to.div_ceil(width));
         let panels = bytes[first * size..last * size].par_chunks_mut(size).enumerate();
-        panels.for_each_init(
-            || vec![0f32; features],
-            |values, (panel, bytes)| {
-                let start = (first + panel) * width;
-                for r in from.max(start)..to.min(start + width) {
-                    row(r, values);
-                    encode(held, bytes, width, r - start, values);
-                }
-            },
-        );
+        panels.for_each_init(scratch, |scratch, (panel, bytes)| {
+            let start = (first + panel) * width;
+            for r in from.max(start)..to.min(start + width) {
+                fill(scratch, r, bytes);
+            }
+        });
     }
 
     /// Row `r`, widened.
@@ -128,6 +155,14 @@ impl Panels {
                 let (values, _) = panel.as_chunks::<2>();
                 for (k, out) in out.iter_mut().enumerate() {
                     *out = bf16::from_ne_bytes(values[pair_place(k, width, column)]).to_f32();
+                }
+            }
+            Held::Blocks(blocks) => {
+                let (layout, mut block) = (blocks.layout(), Block::EMPTY);
+                let stored = panel.chunks_exact(layout.bytes() * width);
+                for (stored, out) in stored.zip(out.chunks_exact_mut(layout.features())) {
+                    layout.take(stored, width, column, &mut block);
+                    block.widen(layout, out);
                 }
             }
         }
@@ -158,5 +193,16 @@ fn encode(held: Held, panel: &mut [u8], width: usize, column: usize, values: &[f
                 places[pair_place(k, width, column)] = bf16::from_f32(v).to_ne_bytes();
             }
         }
+        Held::Blocks(blocks) => encode_blocks(blocks, panel, width, column, &blocks.quantise(values)),
+    }
+}
+
+/// Writes one column of a panel, from blocks as a file stores them.
+fn encode_blocks(blocks: Blocks, panel: &mut [u8], width: usize, column: usize, stored: &[u8]) {
+    let (layout, mut block) = (blocks.layout(), Block::EMPTY);
+    let places = panel.chunks_exact_mut(layout.bytes() * width);
+    for (place, stored) in places.zip(stored.chunks_exact(blocks.ggml().type_size())) {
+        blocks.unpack(stored, &mut block);
+        layout.put(&block, place, width, column);
     }
 }

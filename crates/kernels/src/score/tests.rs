@@ -26,7 +26,7 @@ fn at_level(
     base: Option<BaseRows<'_>>,
 ) -> Result<Vec<HeadScore>> {
     let weight = Matrix::at(level, weight)?;
-    on_cpu(hidden, weight.panels().expect("on the CPU"), targets, softcap, base)
+    on_cpu(hidden, &weight.panels().expect("on the CPU")[0], targets, softcap, base)
 }
 
 /// [`score_head`] on a tensor.

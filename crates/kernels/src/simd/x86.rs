@@ -44,6 +44,21 @@ impl Simd for Avx2 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> __m256 {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            _mm256_cvtepi32_ps(if HIGH {
+                _mm256_srli_epi32::<4>(bytes)
+            } else {
+                _mm256_and_si256(bytes, _mm256_set1_epi32(15))
+            })
+        }
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, x: __m256) {
         unsafe { _mm256_storeu_ps(p, x) }
     }
@@ -137,6 +152,21 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> __m512 {
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            _mm512_cvtepi32_ps(if HIGH {
+                _mm512_srli_epi32::<4>(bytes)
+            } else {
+                _mm512_and_si512(bytes, _mm512_set1_epi32(15))
+            })
+        }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, x: __m512) {

@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, LayerSpec, ModelSpec, Site, Tap};
-use headtemper_kernels::{Held, Matrix};
+use headtemper_kernels::Matrix;
 
 use super::{Linear, RmsNorm};
-use crate::{Branch, Cache, Loaded, Weights};
+use crate::{Branch, Cache, Holding, Loaded, Weights};
 
 /// What a configuration says of a decoder as a whole.
 pub(crate) struct Outline {
@@ -24,6 +24,7 @@ pub struct Shell {
     norm: RmsNorm,
     head: Linear,
     activations: DType,
+    holding: Holding,
 }
 
 impl Shell {
@@ -55,12 +56,13 @@ impl Shell {
             parameters: weights.finish(unused)?,
             mapped_parameters: weights.mapped(),
         };
-        Ok(Self { spec, embedding, norm, head, activations: weights.activations() })
+        let (activations, holding) = (weights.activations(), weights.holding().clone());
+        Ok(Self { spec, embedding, norm, head, activations, holding })
     }
 
     /// What the weights are held in.
-    pub(crate) fn held(&self) -> Held {
-        self.embedding.held()
+    pub(crate) fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     /// The dtype of activations and cache.

@@ -1,19 +1,25 @@
 //! GGUF files: metadata, and tensors with the converter's transforms undone.
 
 use std::{
+    borrow::Cow,
     io::Cursor,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use candle_core::{
-    DType, Device, Tensor,
+    CpuStorage, DType, Device, Tensor,
     quantized::{GgmlDType, gguf_file},
 };
-use headtemper_kernels::Held;
+use headtemper_kernels::{Blocks, Held, MatrixBuilder};
 use memmap2::Mmap;
 
-use super::{Table, gguf_names, map, release};
+use super::{
+    Table, gguf_names,
+    gguf_order::{Order, undo},
+    map, release,
+    safetensors::widen,
+};
 use crate::ModelError;
 
 const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
@@ -225,6 +231,19 @@ impl GgufFile {
         }))
     }
 
+    /// What a matrix is held in if it is kept as it is.
+    pub(super) fn stored_type(&self, stored: &str) -> Result<Held, ModelError> {
+        let kind = self.content.tensor_infos[stored].ggml_dtype;
+        let held = match kind {
+            GgmlDType::F32 => Some(Held::F32),
+            GgmlDType::F16 => Some(Held::F16),
+            GgmlDType::BF16 => Some(Held::Bf16),
+            _ => Blocks::of(kind).map(Held::Blocks),
+        };
+        let found = || format!("{kind:?}").to_lowercase().replace('k', "_k");
+        held.ok_or_else(|| ModelError::NotHeld { name: stored.into(), found: found() })
+    }
+
     /// First byte and length of a tensor.
     fn range(&self, name: &str) -> (usize, usize) {
         let info = &self.content.tensor_infos[name];
@@ -234,7 +253,7 @@ impl GgufFile {
     }
 
     /// The architecture, whose names and transforms the tensors have.
-    fn architecture(&self) -> &str {
+    pub(super) fn architecture(&self) -> &str {
         self.text("general.architecture").map_or("", |name| name)
     }
 
@@ -282,74 +301,78 @@ impl GgufFile {
     }
 
     fn dequantized(&self, stored: &str) -> Result<Tensor, ModelError> {
-        let mut reader = Cursor::new(&self.map[..]);
-        let tensor = self.content.tensor(&mut reader, stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        let info = &self.content.tensor_infos[stored];
         let (start, len) = self.range(stored);
+        let mut values = vec![0f32; info.shape.elem_count().next_multiple_of(info.ggml_dtype.block_size())];
+        decode(info.ggml_dtype, &self.map[start..start + len], &mut values);
+        values.truncate(info.shape.elem_count());
         release(&self.map, start, len);
-        Ok(tensor)
+        Ok(Tensor::from_vec(values, info.shape.dims(), &Device::Cpu)?)
     }
 
-    /// Reads a tensor in Hugging Face's layout: dequantised in f32, the converter's transform undone.
+    /// Reads a vector, or the taps of a convolution, in Hugging Face's layout: f32, the converter's transform undone.
     pub(super) fn read(&self, name: &str, stored: &str) -> Result<Tensor, ModelError> {
         undo(self, name, self.dequantized(stored)?)
     }
-}
 
-/// Undoes what llama.cpp's converter does to a tensor (`conversion/{llama,qwen,gemma}.py`).
-fn undo(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, ModelError> {
-    match file.architecture() {
-        "llama" if name.ends_with("self_attn.q_proj.weight") => {
-            Ok(unpermute(&w, file.size("llama.attention.head_count")?)?)
+    /// Appends the rows of a tensor to a matrix, each as `change` leaves it. Where the matrix is held in the blocks of the
+    /// file they are kept as they are, and nothing is changed.
+    pub(super) fn append(
+        &self,
+        (name, stored): (&str, &str),
+        (rows, columns): (usize, usize),
+        to: &mut MatrixBuilder,
+        change: impl Fn(&mut [f32]) + Sync,
+    ) -> Result<(), ModelError> {
+        let kind = self.content.tensor_infos[stored].ggml_dtype;
+        let (block, size) = (kind.block_size(), kind.type_size());
+        if !columns.is_multiple_of(block) {
+            let why = format!("tensor '{stored}' has rows of {columns} values, but blocks of {block}");
+            return Err(ModelError::Malformed { path: self.path.clone(), kind: "GGUF file", why });
         }
-        "llama" if name.ends_with("self_attn.k_proj.weight") => {
-            Ok(unpermute(&w, file.size("llama.attention.head_count_kv")?)?)
+        let (start, len) = self.range(stored);
+        let (bytes, row_bytes) = (&self.map[start..start + len], columns / block * size);
+        let order = Order::of(self, name, rows, columns)?;
+        let row = |r: usize| &bytes[order.row(r) * row_bytes..][..row_bytes];
+        if Blocks::of(kind).is_some_and(|blocks| to.held() == Held::Blocks(blocks)) {
+            let places = order.blocks(block);
+            if places.is_none() && order.columns().is_some() {
+                return Err(ModelError::BlockOrder { name: stored.into(), held: to.held().to_string(), block });
+            }
+            to.fill_blocks(rows, |r| match &places {
+                None => Cow::Borrowed(row(r)),
+                Some(places) => {
+                    Cow::Owned(places.iter().flat_map(|&at| &row(r)[at * size..][..size]).copied().collect())
+                }
+            })?;
+        } else {
+            to.fill(rows, |r, out| {
+                decode(kind, row(r), out);
+                if let Some(columns) = order.columns() {
+                    let stored = out.to_vec();
+                    out.iter_mut().zip(columns).for_each(|(out, &column)| *out = stored[column]);
+                }
+                change(out);
+            })?;
         }
-        "qwen35" => undo_qwen35(file, name, w),
-        _ => Ok(w),
+        release(&self.map, start, len);
+        Ok(())
     }
 }
 
-/// Qwen3.5: norms hold `1 + w`, `ssm_a` is `-exp(A_log)`, and where value heads outnumber key heads, value head `j` of
-/// the file pairs with key head `j % keys` (tiled), of transformers with `j / (values / keys)` (grouped).
-fn undo_qwen35(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, ModelError> {
-    let (keys, values) = (file.size("qwen35.ssm.group_count")?, file.size("qwen35.ssm.time_step_rank")?);
-    let value_width = file.size("qwen35.ssm.inner_size")?;
-    let (dim, key_width) = (value_width / values, keys * file.size("qwen35.ssm.state_size")?);
-    let part = name.rsplit_once("linear_attn.").map_or(name, |(_, part)| part);
-    let grouped = |w: &Tensor, from: usize, dim: usize| grouped_rows(w, from, keys, values, dim);
-    Ok(match part {
-        "norm.weight" => w, // the gated norm: plain
-        _ if name.ends_with("norm.weight") => (w - 1.0)?,
-        "A_log" => grouped(&w.neg()?.log()?, 0, 1)?,
-        "dt_bias" | "in_proj_a.weight" | "in_proj_b.weight" => grouped(&w, 0, 1)?,
-        "in_proj_z.weight" => grouped(&w, 0, dim)?,
-        "in_proj_qkv.weight" => grouped(&w, 2 * key_width, dim)?,
-        "conv1d.weight" => grouped(&w, 2 * key_width, dim)?.unsqueeze(1)?,
-        "out_proj.weight" => grouped(&w.t()?.contiguous()?, 0, dim)?.t()?.contiguous()?,
-        _ => w,
-    })
-}
-
-/// Rows from `from` on, `dim` a value head, from tiled to grouped order: `[values / keys, keys, dim]` becomes
-/// `[keys, values / keys, dim]`.
-fn grouped_rows(w: &Tensor, from: usize, keys: usize, values: usize, dim: usize) -> candle_core::Result<Tensor> {
-    if keys == values {
-        return Ok(w.clone());
+/// Whole blocks of any type that candle reads, as f32.
+fn decode(kind: GgmlDType, bytes: &[u8], out: &mut [f32]) {
+    match (kind, Blocks::of(kind)) {
+        (GgmlDType::F32, _) => widen(DType::F32, bytes, out),
+        (GgmlDType::F16, _) => widen(DType::F16, bytes, out),
+        (GgmlDType::BF16, _) => widen(DType::BF16, bytes, out),
+        (_, Some(blocks)) => blocks.widen(bytes, out),
+        // Q2_K and Q3_K; candle wants blocks aligned, which a copy is.
+        (_, None) => match kind.from_data(Cow::Owned(bytes.to_vec())).dequantize(out.len()) {
+            Ok(CpuStorage::F32(values)) => out.copy_from_slice(&values),
+            _ => unreachable!("blocks are dequantised to f32"),
+        },
     }
-    let rest: usize = w.dims()[1..].iter().product();
-    let head = w.narrow(0, 0, from)?;
-    let tail = w.narrow(0, from, values * dim)?.contiguous()?.reshape((values / keys, keys, dim * rest))?;
-    let tail = tail.transpose(0, 1)?.contiguous()?;
-    let mut shape = w.dims().to_vec();
-    shape[0] = values * dim;
-    Tensor::cat(&[head, tail.reshape(shape)?], 0)
-}
-
-/// Undoes llama.cpp's permutation of q and k rows: it interleaves the two halves of each head's rotary dimensions,
-/// transformers wants them side by side. Rows `[head, dim / 2, 2]` become `[head, 2, dim / 2]`.
-fn unpermute(w: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
-    let (rows, columns) = w.dims2()?;
-    w.reshape((heads, rows / heads / 2, 2, columns))?.transpose(1, 2)?.contiguous()?.reshape((rows, columns))
 }
 
 /// The types of ggml that candle does not read, by number, so that a file is refused by the name its user knows.
@@ -389,15 +412,6 @@ fn wrong_header(path: &Path, error: &candle_core::Error) -> ModelError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn unpermute_undoes_the_converters_permutation() -> candle_core::Result<()> {
-        // one head of four rotary dimensions: HF order 0 1 2 3 is stored as 0 2 1 3
-        let stored = Tensor::new(&[[0f32], [2.], [1.], [3.], [10.], [12.], [11.], [13.]], &Device::Cpu)?;
-        let rows = unpermute(&stored, 2)?.flatten_all()?.to_vec1::<f32>()?;
-        assert_eq!(rows, [0., 1., 2., 3., 10., 11., 12., 13.]);
-        Ok(())
-    }
 
     #[test]
     fn types_that_candle_cannot_read_are_named() {

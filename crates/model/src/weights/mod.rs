@@ -2,6 +2,8 @@
 
 mod gguf;
 mod gguf_names;
+mod gguf_order;
+mod holding;
 mod random;
 mod safetensors;
 mod table;
@@ -16,6 +18,7 @@ use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_kernels::{Held, Matrix, MatrixBuilder, Products};
 
 pub use gguf::GgufFile;
+pub use holding::{HoldAs, Holding};
 pub(crate) use random::Random;
 pub(crate) use safetensors::shard_files;
 pub use safetensors::{StoredTensor, stored_tensors};
@@ -33,7 +36,10 @@ const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.
 pub struct Weights {
     source: Source,
     path: PathBuf,
-    held: Held,
+    hold: HoldAs,
+    /// What the matrices of the file share.
+    native: Held,
+    holding: Holding,
     products: Products,
     device: Device,
     prefix: &'static str,
@@ -56,11 +62,11 @@ enum Source {
 }
 
 impl Weights {
-    /// Opens a checkpoint. `held` is what matrices are held in; `None` keeps what the file has.
+    /// Opens a checkpoint. `hold` is what matrices are held in.
     ///
     /// # Errors
     /// If a file is missing, truncated or malformed.
-    pub fn open(checkpoint: &Checkpoint, held: Option<Held>, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(checkpoint: &Checkpoint, hold: impl Into<HoldAs>, device: &Device) -> Result<Self, ModelError> {
         let mut prefix = PREFIXES[0];
         let (source, native) = match checkpoint {
             Checkpoint::Directory(dir) => {
@@ -77,19 +83,22 @@ impl Weights {
             }
             Checkpoint::Random { seed, .. } => (Source::Random(Random::new(*seed)), Held::F32),
         };
-        Ok(Self { prefix, ..Self::of(source, checkpoint.path().into(), held.unwrap_or(native), device) })
+        Ok(Self { prefix, ..Self::of(source, checkpoint.path().into(), (hold.into(), native), device) })
     }
 
     /// Weights in f32 from a seeded generator.
     pub(crate) fn random(seed: u64, device: &Device) -> Self {
-        Self::of(Source::Random(Random::new(seed)), "random weights".into(), Held::F32, device)
+        let hold = (HoldAs::Native, Held::F32);
+        Self::of(Source::Random(Random::new(seed)), "random weights".into(), hold, device)
     }
 
-    fn of(source: Source, path: PathBuf, held: Held, device: &Device) -> Self {
+    fn of(source: Source, path: PathBuf, (hold, native): (HoldAs, Held), device: &Device) -> Self {
         Self {
             source,
             path,
-            held,
+            hold,
+            native,
+            holding: Holding::new(hold),
             products: Products::F32,
             device: device.clone(),
             prefix: PREFIXES[0],
@@ -102,18 +111,45 @@ impl Weights {
     }
 
     /// The weights of a checkpoint, accounted for and not read.
-    pub(crate) fn accounted(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        Ok(Self { dry: true, ..Self::open(checkpoint, None, &Device::Cpu)? })
+    pub(crate) fn accounted(checkpoint: &Checkpoint, hold: HoldAs, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self { dry: true, ..Self::open(checkpoint, hold, device)? })
     }
 
-    /// Weights that need not exist.
-    pub(crate) fn imagined(checkpoint: &Checkpoint) -> Self {
-        Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), Held::F32, &Device::Cpu) }
+    /// Weights that need not exist; as a file they would be bf16, which is what the hub has.
+    pub(crate) fn imagined(checkpoint: &Checkpoint, hold: HoldAs, device: &Device) -> Self {
+        Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), (hold, Held::Bf16), device) }
     }
 
-    /// What matrices are held in.
-    pub fn held(&self) -> Held {
-        self.held
+    /// What has been held in what so far.
+    pub(crate) fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// What matrices are held in, but for those that are kept as they are.
+    fn held(&self) -> Held {
+        match self.hold {
+            HoldAs::All(held) => held,
+            HoldAs::Native | HoldAs::Stored => self.native,
+        }
+    }
+
+    /// What a matrix is held in.
+    fn held_of(&self, name: &str, columns: usize) -> Result<Held, ModelError> {
+        let stored = self.stored_name(name);
+        let held = match (self.hold, &self.source) {
+            (HoldAs::Stored, Source::Gguf(file)) => file.stored_type(&stored)?,
+            (HoldAs::Stored, Source::Safetensors(shards)) => Held::of(shards.readable(&stored)?).unwrap_or(self.native),
+            _ => self.held(),
+        };
+        let Held::Blocks(blocks) = held else { return Ok(held) };
+        if !self.device.is_cpu() {
+            return Err(ModelError::BlocksDevice { held: held.to_string() });
+        }
+        let block = blocks.features();
+        if !columns.is_multiple_of(block) {
+            return Err(ModelError::Blocks { name: stored, held: held.to_string(), columns, block });
+        }
+        Ok(held)
     }
 
     /// Writes a plan into the columns of the output projections as they are read.
@@ -123,9 +159,13 @@ impl Weights {
 
     /// What linear layers multiply, but for the head.
     pub(crate) fn multiply_as(&mut self, products: Products) -> Result<(), ModelError> {
-        if products == Products::Bf16 && (self.held != Held::Bf16 || !self.device.is_cpu()) {
+        if products == Products::Bf16 && (self.held() != Held::Bf16 || !self.device.is_cpu()) {
             let device = if self.device.is_cpu() { "the CPU" } else { "another device" };
-            return Err(ModelError::Products { held: self.held.to_string(), device });
+            let held = match self.hold {
+                HoldAs::Stored => "what the file stores".into(),
+                _ => self.held().to_string(),
+            };
+            return Err(ModelError::Products { held, device });
         }
         self.products = products;
         Ok(())
@@ -138,7 +178,7 @@ impl Weights {
 
     /// The dtype of activations, norms and the cache: f32 on the CPU, elsewhere that of the weights.
     pub fn activations(&self) -> DType {
-        if self.device.is_cpu() { DType::F32 } else { self.held.dtype() }
+        if self.device.is_cpu() { DType::F32 } else { self.held().dtype() }
     }
 
     /// A matrix `[rows, columns]`, held as the weights are.
@@ -171,19 +211,29 @@ impl Weights {
         columns: usize,
         products: Products,
     ) -> Result<Matrix, ModelError> {
-        let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
+        let mut typed = Vec::new();
         for (name, rows) in parts {
             self.expect(name, &[*rows, columns])?;
+            let held = self.held_of(name, columns)?;
+            self.holding.add_matrix(held, rows * columns);
+            typed.push((name, *rows, held));
         }
-        if self.dry {
-            return Ok(Matrix::imagined(self.held, rows, columns, &self.device));
+        // Parts that the file stores in different types lie one above the other, each as it is.
+        let mut matrices = Vec::new();
+        for alike in typed.chunk_by(|(.., a), (.., b)| a == b) {
+            let (held, rows) = (alike[0].2, alike.iter().map(|(_, rows, _)| rows).sum());
+            if self.dry {
+                matrices.push(Matrix::imagined(held, rows, columns, &self.device));
+                continue;
+            }
+            let matrix = MatrixBuilder::new(held, rows, columns, &self.device)?;
+            let mut matrix = matrix.with_products(products);
+            for (name, rows, _) in alike {
+                self.append(&mut matrix, name, *rows, columns)?;
+            }
+            matrices.push(matrix.finish()?);
         }
-        let matrix = MatrixBuilder::new(self.held, rows, columns, &self.device)?;
-        let mut matrix = matrix.with_products(products);
-        for (name, rows) in parts {
-            self.append(&mut matrix, name, *rows, columns)?;
-        }
-        Ok(matrix.finish()?)
+        Ok(Matrix::stacked(matrices)?)
     }
 
     /// Appends the rows of a tensor to a matrix, times λ where a plan is written into them.
@@ -197,13 +247,7 @@ impl Weights {
         let stored = self.stored_name(name);
         match &self.source {
             Source::Safetensors(shards) => shards.append(&stored, columns, to, fold)?,
-            Source::Gguf(file) => {
-                let values = file.read(name, &stored)?.flatten_all()?.to_vec1::<f32>()?;
-                to.fill(rows, |r, out| {
-                    out.copy_from_slice(&values[r * columns..][..columns]);
-                    fold(out);
-                })?;
-            }
+            Source::Gguf(file) => file.append((name, &stored), (rows, columns), to, fold)?,
             Source::Random(random) => {
                 let draw = random.rows(name, columns);
                 to.fill(rows, |r, out| {
@@ -231,6 +275,7 @@ impl Weights {
     /// If it is missing or has another shape.
     pub fn vector_f32(&mut self, name: &str, width: usize, typical: f32) -> Result<Tensor, ModelError> {
         self.expect(name, &[width])?;
+        self.holding.add_vector(width);
         match &self.source {
             _ if self.dry => Ok(Tensor::full(typical, width, &self.device)?),
             Source::Random(random) => Ok(random.vector(name, width, typical, &self.device)?),
@@ -244,6 +289,7 @@ impl Weights {
     /// If it is missing or has another shape.
     pub fn taps(&mut self, name: &str, channels: usize, kernel: usize) -> Result<Tensor, ModelError> {
         self.expect(name, &[channels, 1, kernel])?;
+        self.holding.add_vector(channels * kernel);
         let tensor = match &self.source {
             _ if self.dry => Tensor::zeros((channels, kernel), DType::F32, &self.device)?,
             Source::Random(random) => random.matrix(name, channels, kernel, &self.device)?,
@@ -267,12 +313,17 @@ impl Weights {
     pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
         self.expect(name, &[rows, columns])?;
         self.mapped += rows * columns;
-        match &self.source {
-            Source::Safetensors(shards) => shards.table(&self.stored_name(name), rows, columns),
-            Source::Gguf(file) => Ok(file.table(&file.stored_name(name), rows, columns)),
-            Source::Random(random) => Ok(Table::random(*random, name, rows, columns)),
-            Source::None => Ok(Table::random(Random::new(0), name, rows, columns)),
-        }
+        let table = match &self.source {
+            Source::Safetensors(shards) => shards.table(&self.stored_name(name), rows, columns)?,
+            Source::Gguf(file) => file.table(&file.stored_name(name), rows, columns),
+            Source::Random(random) => Table::random(*random, name, rows, columns),
+            Source::None => Table::random(Random::new(0), name, rows, columns),
+        };
+        self.holding.add_mapped(match &self.source {
+            Source::None => self.held().bytes(rows * columns),
+            _ => table.mapped_bytes(),
+        });
+        Ok(table)
     }
 
     /// How many parameters lie in tables.

@@ -222,7 +222,7 @@ impl Shards {
 }
 
 /// Stored values as f32.
-fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+pub(super) fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
         DType::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),

@@ -39,6 +39,16 @@ impl Table {
         Self { rows, columns, source: Source::Random { random, name: name.into() } }
     }
 
+    /// Bytes that it takes in its file.
+    pub(super) fn mapped_bytes(&self) -> usize {
+        let values = self.rows * self.columns;
+        match &self.source {
+            Source::Values { dtype, .. } => values * dtype.size_in_bytes(),
+            Source::Blocks { kind, .. } => values / kind.block_size() * kind.type_size(),
+            Source::Random { .. } => 0,
+        }
+    }
+
     /// The rows `ids`, `[ids, columns]` f32 on the CPU.
     ///
     /// # Errors
