@@ -12,11 +12,12 @@ pub(crate) use rounded::multiplies_bf16;
 pub(crate) use tile::Job;
 
 use crate::{
-    Held, Matrix, Products, Shared,
+    Held, Matrix, Products,
     matrix::{
         Panels,
         form::{F32, Form, widen, with_form},
     },
+    room::Room,
 };
 
 /// `x Wᵀ` in f32 on a weight as it is held.
@@ -150,8 +151,8 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
         }
         Products::Bf16 => Activations::Rounded(rounded::rounded(x)),
     };
-    let mut out: Vec<f32> = Vec::with_capacity(m * n);
-    let shared = Shared(out.as_mut_ptr());
+    let mut out = Room::new(m * n);
+    let to = out.start();
     let rows = (ROW_BYTES / (k * 4).max(1)).clamp(48, 6144) / 12 * 12;
     let mut column = 0;
     for panels in parts {
@@ -171,7 +172,7 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
                 x: (std::ptr::null::<f32>(), 0),
                 panels: (panels.bytes()[panel * size..].as_ptr(), count, size),
                 // SAFETY: inside the room for `m * n` outputs, of which this task alone writes these.
-                out: (unsafe { shared.get().add(at) }, n, panels.rows() - panel * panels.width()),
+                out: (unsafe { to.get().add(at) }, n, panels.rows() - panel * panels.width()),
                 add: add.map_or(std::ptr::null(), |add| add[at..].as_ptr()),
             };
             // SAFETY: the panels and rows lie inside the slices, and outputs and what is added are `[m, n]`.
@@ -191,8 +192,7 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
         column += panels.rows();
     }
     // SAFETY: every output was written.
-    unsafe { out.set_len(m * n) };
-    out
+    unsafe { out.filled() }
 }
 
 /// Rows of activations from which on panels of blocks are widened once and not for every strip of rows. Measured on Zen 4: for

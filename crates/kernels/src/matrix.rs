@@ -181,9 +181,9 @@ impl Matrix {
     ///
     /// # Errors
     /// If their widths or devices differ, or there is none.
-    pub fn stacked(parts: Vec<Self>) -> Result<Self> {
+    pub fn stacked(parts: &[Self]) -> Result<Self> {
         let Some(first) = parts.first() else { bail!("no matrices to stack") };
-        if let [only] = &parts[..] {
+        if let [only] = parts {
             return Ok(only.clone());
         }
         let (columns, held, device) = (first.columns, first.held, first.device.clone());
@@ -192,7 +192,7 @@ impl Matrix {
         }
         let rows = parts.iter().map(|part| part.rows).sum();
         let (mut panels, mut tensors) = (Vec::new(), Vec::new());
-        for part in &parts {
+        for part in parts {
             match &part.values {
                 Values::Panels(own) => panels.extend(own.iter().cloned()),
                 Values::Tensor(tensor) => tensors.push(tensor.to_dtype(held.dtype())?),

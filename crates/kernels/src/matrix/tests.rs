@@ -155,7 +155,7 @@ fn parts_of_several_types_are_the_parts() {
     let (k, rows) = (256, [70, 1, 45, 33]);
     let kinds = [Blocks::Q4K, Blocks::Q6K, Blocks::Q8_0, Blocks::Q4_1];
     let part = |i: usize| held_in(Level::best(), kinds[i], (rows[i], k), &stored(kinds[i], rows[i], k, i as u32));
-    let whole = Matrix::stacked((0..4).map(part).collect()).unwrap();
+    let whole = Matrix::stacked(&(0..4).map(part).collect::<Vec<_>>()).unwrap();
     assert_eq!((whole.rows(), whole.columns()), (149, k));
     for m in [1, 5, 30, 300] {
         let (x, y) = (activations(m, k), activations(m, 149));

@@ -129,11 +129,15 @@ impl GgufFile {
     /// # Errors
     /// If the key is missing or no list of whole numbers.
     pub fn numbers(&self, key: &str) -> Result<Vec<i64>, ModelError> {
-        let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
-        list.iter()
-            .map(|v| v.to_i64().or_else(|_| v.to_i32().map(i64::from)).or_else(|_| v.to_u32().map(i64::from)))
-            .map(|v| v.map_err(self.wrong(key)))
-            .collect()
+        use gguf_file::Value as V;
+        // Not by trying candle's conversions in turn: a failed one costs, and a vocabulary has a type for every token.
+        let number = |v: &V| match *v {
+            V::I64(v) => Ok(v),
+            V::I32(v) => Ok(i64::from(v)),
+            V::U32(v) => Ok(i64::from(v)),
+            ref other => Err(self.wrong(key)(format!("{other:?} is not a whole number"))),
+        };
+        self.value(key)?.to_vec().map_err(self.wrong(key))?.iter().map(number).collect()
     }
 
     /// A list of truth values of the metadata.

@@ -233,7 +233,7 @@ impl Weights {
             }
             matrices.push(matrix.finish()?);
         }
-        Ok(Matrix::stacked(matrices)?)
+        Ok(Matrix::stacked(&matrices)?)
     }
 
     /// Appends the rows of a tensor to a matrix, times λ where a plan is written into them.
