@@ -113,24 +113,25 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_f16(p: *const u16) -> Self::F;
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Self::F {
-        // SAFETY: the caller has `LANES` readable values at `p`, no more than the longest vector.
+        let mut out = [0f32; MAX_LANES];
+        // SAFETY: the caller has `LANES` readable values at `p`, no more than the longest vector has.
         unsafe {
-            Self::load(
-                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { f32::from(*p.add(i)) } else { 0.0 })
-                    .as_ptr(),
-            )
+            for i in 0..Self::LANES {
+                out[i] = f32::from(*p.add(i));
+            }
+            Self::load(out.as_ptr())
         }
     }
     /// Of `LANES` bytes the low or the high four bits of each, 0 to 15.
     #[inline(always)]
     unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> Self::F {
-        let nibble = |byte: u8| f32::from(if HIGH { byte >> 4 } else { byte & 15 });
+        let mut out = [0f32; MAX_LANES];
         // SAFETY: as above.
         unsafe {
-            Self::load(
-                std::array::from_fn::<f32, MAX_LANES, _>(|i| if i < Self::LANES { nibble(*p.add(i)) } else { 0.0 })
-                    .as_ptr(),
-            )
+            for i in 0..Self::LANES {
+                out[i] = f32::from(if HIGH { *p.add(i) >> 4 } else { *p.add(i) & 15 });
+            }
+            Self::load(out.as_ptr())
         }
     }
     unsafe fn store(p: *mut f32, x: Self::F);
