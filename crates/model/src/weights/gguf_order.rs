@@ -18,7 +18,7 @@ impl Order {
     /// The order of a matrix of `rows` and `columns`, by its Hugging Face name.
     pub(super) fn of(file: &GgufFile, name: &str, rows: usize, columns: usize) -> Result<Self, ModelError> {
         let of_rows = |rows| Self { rows: Some(rows), columns: None };
-        match file.architecture() {
+        let order = match file.architecture() {
             "llama" if name.ends_with("self_attn.q_proj.weight") => {
                 of_rows(halves(rows, file.size("llama.attention.head_count")?))
             }
@@ -39,8 +39,8 @@ impl Order {
                 }
             }
             _ => Self::default(),
-        }
-        .checked(file, name, rows, columns)
+        };
+        order.checked(file, name, rows, columns)
     }
 
     /// Refuses an order that is not one of all rows or columns.
