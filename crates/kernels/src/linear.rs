@@ -101,7 +101,8 @@ impl Linear<'_> {
 
 fn slice<'a>(what: &str, values: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("linear: {what} must be contiguous") };
-    Ok(&values.as_slice::<f32>()?[start..end])
+    // A part of nothing begins behind its end.
+    Ok(if start == end { &[] } else { &values.as_slice::<f32>()?[start..end] })
 }
 
 impl CustomOp1 for Linear<'_> {
