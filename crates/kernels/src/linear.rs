@@ -127,6 +127,8 @@ impl CustomOp2 for Linear<'_> {
 
 /// Bytes of panels that a task walks: they stay in the second-level cache while every strip of activations passes over them.
 const TASK_BYTES: usize = 256 * 1024;
+/// Rows of activations that pass over panels together, at most.
+const STRIP: usize = 6;
 /// Bytes of activations that pass over a task's panels: they stay in the third-level cache.
 const ROW_BYTES: usize = 4 << 20;
 /// Multiply-adds below which threads cost more than they bring.
@@ -159,8 +161,9 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
     for panels in parts {
         // Tasks that threads share: small enough to be in balance, large enough for the caches.
         let size = if widens(panels, m.min(rows)) { widened_bytes(panels) } else { panels.panel_bytes() };
-        let most = (TASK_BYTES / size.max(1)).max(1);
-        let fair = panels.count().div_ceil(4 * rayon::current_num_threads()).next_multiple_of(4);
+        // A single strip reads its panels once: there the caches do not matter, and several panels are several streams.
+        let most = if m <= STRIP { usize::MAX } else { (TASK_BYTES / size.max(1)).max(1) };
+        let fair = panels.count().div_ceil(4 * rayon::current_num_threads());
         let per_task = most.min(fair).max(1);
         let (chunks, tasks) = (m.div_ceil(rows), panels.count().div_ceil(per_task));
         let task = |i: usize| {

@@ -85,6 +85,15 @@ unsafe fn strip<S: Simd, W: Form, const M: usize, const P: usize>(job: &Job, row
             tile::<S, W, M, P>(job, row, panel);
             panel += P;
         }
+        // What is left at once as well: several panels are several streams from memory.
+        if P > 3 && count - panel == 3 {
+            tile::<S, W, M, 3>(job, row, panel);
+            panel += 3;
+        }
+        if P > 2 && count - panel == 2 {
+            tile::<S, W, M, 2>(job, row, panel);
+            panel += 2;
+        }
         while panel < count {
             tile::<S, W, M, 1>(job, row, panel);
             panel += 1;
