@@ -16,10 +16,6 @@ use clap::Parser;
 
 use crate::args::{Args, Command};
 
-/// Activations of a pass are freed and asked for again, layer by layer.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How a command ended that could run.
 pub(crate) enum Done {
     /// All is well.
