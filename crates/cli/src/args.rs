@@ -95,7 +95,7 @@ pub(crate) struct HowArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// What weights are held in; auto keeps what the file has (f32 for quantised files), stored keeps the blocks of a GGUF
-    /// file; q8_0 and the like round the weights once. Activations are never rounded
+    /// file; q8_0 and the like round the weights once, and no activations
     #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
     /// What linear layers multiply: f32, exact on the weights as they are held, or activations rounded to bf16, which is
