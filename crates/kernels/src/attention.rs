@@ -309,7 +309,7 @@ unsafe fn score<S: Simd, const M: usize>(
         let queries: [*const f32; M] = std::array::from_fn(|i| q.add(tile.queries[i].at));
         let mut j = 0;
         while j + 4 <= seen {
-            let d = dots::<S, f32, 4, M>(tile.dim, k.add(j * tile.stride), tile.stride, queries);
+            let d = dots::<S, 4, M>(tile.dim, k.add(j * tile.stride), tile.stride, queries);
             for i in 0..M {
                 for r in 0..4 {
                     *scores.add(i * width + j + r) = d[r][i] * tile.scale;
@@ -318,7 +318,7 @@ unsafe fn score<S: Simd, const M: usize>(
             j += 4;
         }
         while j < seen {
-            let d = dots::<S, f32, 1, M>(tile.dim, k.add(j * tile.stride), tile.stride, queries);
+            let d = dots::<S, 1, M>(tile.dim, k.add(j * tile.stride), tile.stride, queries);
             for i in 0..M {
                 *scores.add(i * width + j) = d[0][i] * tile.scale;
             }

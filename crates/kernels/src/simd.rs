@@ -107,7 +107,6 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
-    unsafe fn load_bf16(p: *const u16) -> Self::F;
     /// Of `LANES` pairs of bf16 the first or the second of each, as f32.
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;

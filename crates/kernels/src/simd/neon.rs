@@ -25,10 +25,6 @@ impl Simd for Neon {
         unsafe { vld1q_f32(p) }
     }
     #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> float32x4_t {
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
-    }
-    #[inline(always)]
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> float32x4_t {
         unsafe {
             let pairs = vreinterpretq_u32_u16(vld1q_u16(p));

@@ -26,12 +26,6 @@ impl Simd for Portable {
         unsafe { p.cast::<[f32; 8]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> Self::F {
-        // SAFETY: the caller has 8 readable values at `p`.
-        let raw = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
-        lanes(|i| f32::from_bits(u32::from(raw[i]) << 16))
-    }
-    #[inline(always)]
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F {
         // SAFETY: the caller has 8 readable pairs at `p`.
         let raw = unsafe { p.cast::<[[u16; 2]; 8]>().read_unaligned() };

@@ -25,10 +25,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_loadu_ps(p) }
     }
     #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> __m256 {
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())))) }
-    }
-    #[inline(always)]
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> __m256 {
         unsafe {
             let pairs = _mm256_loadu_si256(p.cast());
@@ -133,10 +129,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> __m512 {
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> __m512 {
