@@ -88,8 +88,8 @@ impl Blocks {
         }
     }
 
-    /// The nearest blocks to a row, whose length must be whole blocks, as a file stores them: by candle's quantisers, which
-    /// are those of ggml.
+    /// The nearest blocks to a row, whose length must be whole blocks, as a file stores them: by candle's quantisers,
+    /// which follow ggml's; their search for K-quants may differ from llama.cpp's of today.
     pub fn quantise(self, row: &[f32]) -> Vec<u8> {
         match self {
             Self::Q8_0 => quantise::<ggml::BlockQ8_0>(row),
