@@ -73,6 +73,8 @@ pub struct CaptureRow {
     pub h_layers: Vec<Vec<f32>>,
     /// Mean norm of every head, in slot order.
     pub head_norm: Vec<f32>,
+    /// Norm of every head at the last token alone, in slot order.
+    pub head_norm_final: Vec<f32>,
     /// Mean z of every layer's heads, `[head * head_dim]` each.
     pub head_vectors: Vec<Vec<f32>>,
     /// Logits of the last token, `[vocab]`.
@@ -96,8 +98,8 @@ impl CaptureRequest<'_> {
         let slots = spec.slots().len();
         let heads = match self.heads {
             HeadsWanted::None => 0,
-            HeadsWanted::Norm => slots,
-            HeadsWanted::Vector => slots + spec.layers.iter().map(|layer| layer.heads.width()).sum::<usize>(),
+            HeadsWanted::Norm => 2 * slots,
+            HeadsWanted::Vector => 2 * slots + spec.layers.iter().map(|layer| layer.heads.width()).sum::<usize>(),
         };
         let logits = if self.logits { spec.vocab } else { 0 };
         spec.d_model * (1 + self.layers.len()) + heads + logits
@@ -230,6 +232,7 @@ impl Engine {
         }
         for (_, layer) in heads.into_layers() {
             spread(&layer.norms, &mut rows, |row, values| row.head_norm.extend(values))?;
+            spread(&layer.last_norms, &mut rows, |row, values| row.head_norm_final.extend(values))?;
             if let Some(vectors) = layer.vectors {
                 spread(&vectors.flatten_from(1)?, &mut rows, |row, values| row.head_vectors.push(values))?;
             }

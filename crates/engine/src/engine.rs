@@ -8,7 +8,7 @@ use headtemper_model::{CausalLm, Checkpoint, Precision, Products};
 
 use crate::{
     ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
-    identity::sha256_settings,
+    identity::{sha256_settings, sha256_text},
     locate::{Located, locate},
     prompt,
     texts::Texts,
@@ -143,19 +143,58 @@ impl Engine {
         &self.stop
     }
 
+    /// The same model with random weights, in f32: its geometry, tokenizer and template without what was learnt, for
+    /// controls.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
+        let config = self.checkpoint.config()?;
+        let Texts { tokenizer, template, stop } = Texts::of(&self.checkpoint, &config)?;
+        let model = headtemper_model::load_random(&config, seed, Products::F32, self.model.device())?;
+        let identity = Identity {
+            random: Some(seed),
+            weights_sha256: sha256_text(&format!("random {seed} like {}", self.identity.weights_sha256)),
+            dtype: model.holding().to_string(),
+            products: None,
+            ..self.identity.clone()
+        };
+        let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
+    }
+
     /// Encodes an input and its response; `what` names it in errors.
     ///
     /// # Errors
     /// If it is empty, longer than the context, or holds ids beyond the vocabulary.
     pub fn encode(&self, what: &str, input: &Input, response: Option<&str>) -> Result<Encoded> {
-        let encoded = prompt::encode(
-            &self.tokenizer,
-            self.template.as_ref(),
-            self.identity.thinking,
-            input,
-            response,
-            &self.path,
-        )?;
+        let encoded = prompt::encode(&self.written(), input, response)?;
+        self.checked(what, encoded)
+    }
+
+    /// Encodes an input and its response as one text, cut at `most` tokens: what the scripts of arXiv 2604.11867 do. The
+    /// special tokens that the tokenizer itself adds stand before it, also where the chat template has written them; the
+    /// prompt is taken to be as long as it is alone, so the border may lie a token off, and a response may be cut away
+    /// whole. Use [`Engine::encode`] for anything else.
+    ///
+    /// # Errors
+    /// As [`Engine::encode`], and if the input is token ids, which have no text.
+    pub fn encode_joined(&self, what: &str, input: &Input, response: &str, most: usize) -> Result<Encoded> {
+        let encoded = prompt::encode_joined(&self.written(), input, response, most)?;
+        self.checked(what, encoded)
+    }
+
+    fn written(&self) -> prompt::Written<'_> {
+        prompt::Written {
+            tokenizer: &self.tokenizer,
+            template: self.template.as_ref(),
+            thinking: self.identity.thinking,
+            path: &self.path,
+        }
+    }
+
+    /// Refuses what the model cannot read.
+    fn checked(&self, what: &str, encoded: Encoded) -> Result<Encoded> {
         let (tokens, context, vocab) = (encoded.ids.len(), self.spec().context, self.spec().vocab);
         if tokens == 0 {
             return Err(EngineError::Empty(what.into()));

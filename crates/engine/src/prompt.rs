@@ -39,24 +39,52 @@ impl Encoded {
     }
 }
 
+/// How a model's texts are written.
+pub(crate) struct Written<'a> {
+    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) template: Option<&'a ChatTemplate>,
+    pub(crate) thinking: Option<bool>,
+    pub(crate) path: &'a std::path::Path,
+}
+
+impl Written<'_> {
+    fn render(&self, messages: &[Message]) -> Result<String> {
+        match self.template {
+            Some(template) => template.render(messages, self.thinking),
+            None => Err(EngineError::NoTemplate { path: self.path.into() }),
+        }
+    }
+}
+
+/// Encodes an input and its response as one text, cut at `most` tokens, special tokens added whoever wrote the text.
+pub(crate) fn encode_joined(written: &Written<'_>, input: &Input, response: &str, most: usize) -> Result<Encoded> {
+    let prompt = match input {
+        Input::Prompt(text) => written.render(&[Message::user(text)])?,
+        Input::Messages(messages) => written.render(messages)?,
+        Input::Raw(text) => text.clone(),
+        Input::Ids(_) => {
+            let (name, found) = ("an input that is tokenised with its response", "input_ids".into());
+            return Err(EngineError::Setting { name, found, allowed: "a prompt or messages" });
+        }
+    };
+    let encode = |text: &str| -> Result<Vec<u32>> {
+        let mut ids = written.tokenizer.encode(text, true)?;
+        ids.truncate(most);
+        Ok(ids)
+    };
+    let ids = encode(&(prompt.clone() + response))?;
+    let prompt_len = encode(&prompt)?.len().min(ids.len());
+    Ok(Encoded { ids, prompt_len })
+}
+
 /// Encodes an input and its response. The two are tokenised apart: this is what a model sees that generated the
 /// response itself, and no token straddles the border. A rendered chat is encoded without the special tokens that the
 /// tokenizer itself adds: its template has written them.
-pub(crate) fn encode(
-    tokenizer: &TextTokenizer,
-    template: Option<&ChatTemplate>,
-    thinking: Option<bool>,
-    input: &Input,
-    response: Option<&str>,
-    path: &std::path::Path,
-) -> Result<Encoded> {
-    let render = |messages: &[Message]| match template {
-        Some(template) => tokenizer.encode(&template.render(messages, thinking)?, false),
-        None => Err(EngineError::NoTemplate { path: path.into() }),
-    };
+pub(crate) fn encode(written: &Written<'_>, input: &Input, response: Option<&str>) -> Result<Encoded> {
+    let tokenizer = written.tokenizer;
     let mut ids = match input {
-        Input::Prompt(text) => render(&[Message::user(text)])?,
-        Input::Messages(messages) => render(messages)?,
+        Input::Prompt(text) => tokenizer.encode(&written.render(&[Message::user(text)])?, false)?,
+        Input::Messages(messages) => tokenizer.encode(&written.render(messages)?, false)?,
         Input::Raw(text) => tokenizer.encode(text, true)?,
         Input::Ids(ids) => ids.clone(),
     };

@@ -8,7 +8,8 @@ use crate::{Site, Tap};
 
 /// Reduces every layer's z, a delta net's included, over a range of tokens of each sequence, at once and on the device.
 ///
-/// Per sequence, layer and head: the mean over the range of the L2 norm of z, and if asked the mean of z itself.
+/// Per sequence, layer and head: the mean over the range of the L2 norm of z, its norm at the range's last token, and if
+/// asked the mean of z itself.
 /// z is what the output projection receives, so a tempered head shows its tempered norm.
 pub struct HeadCapture {
     ranges: Vec<Range<usize>>,
@@ -20,6 +21,8 @@ pub struct HeadCapture {
 pub struct HeadRows {
     /// Mean L2 norm of z: `[sequence, head]`, f32.
     pub norms: Tensor,
+    /// L2 norm of z at the last token of the range: `[sequence, head]`, f32.
+    pub last_norms: Tensor,
     /// Mean z: `[sequence, head, head_dim]`, f32, if vectors were asked for.
     pub vectors: Option<Tensor>,
 }
@@ -43,16 +46,19 @@ impl Tap for HeadCapture {
 
     fn at(&mut self, site: Site, z: Tensor) -> Result<Tensor> {
         let Some(layer) = site.head_layer() else { return Ok(z) };
-        let (mut norms, mut vectors) = (Vec::new(), Vec::new());
+        let (mut norms, mut last_norms, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
         for range in &self.ranges {
             let part = z.narrow(0, range.start, range.len())?.to_dtype(DType::F32)?; // [n, head, dim]
-            norms.push(part.sqr()?.sum(2)?.sqrt()?.mean(0)?); // [head]
+            let of_tokens = part.sqr()?.sum(2)?.sqrt()?; // [n, head]
+            last_norms.push(of_tokens.get(range.len() - 1)?); // [head]
+            norms.push(of_tokens.mean(0)?); // [head]
             if self.vectors {
                 vectors.push(part.mean(0)?); // [head, dim]
             }
         }
         let vectors = if self.vectors { Some(Tensor::stack(&vectors, 0)?) } else { None };
-        self.layers.insert(layer, HeadRows { norms: Tensor::stack(&norms, 0)?, vectors });
+        let (norms, last_norms) = (Tensor::stack(&norms, 0)?, Tensor::stack(&last_norms, 0)?);
+        self.layers.insert(layer, HeadRows { norms, last_norms, vectors });
         Ok(z)
     }
 }
@@ -115,6 +121,7 @@ mod tests {
         tap.visit(Site::Z(4), z)?;
         let layers = tap.into_layers();
         assert_eq!(layers[&4].norms.to_vec2::<f32>()?, [[7.5], [13.]]);
+        assert_eq!(layers[&4].last_norms.to_vec2::<f32>()?, [[10.], [13.]]);
         let vectors = layers[&4].vectors.as_ref().expect("asked for");
         assert_eq!(vectors.flatten_all()?.to_vec1::<f32>()?, [4.5, 6., 5., 12.]);
         Ok(())

@@ -325,6 +325,16 @@ pub fn load(checkpoint: &Checkpoint, precision: impl Into<Precision>, device: &D
     build(&checkpoint.config()?, &mut weights)
 }
 
+/// A model of this configuration with weights from a seeded generator, in f32: the geometry without what was learnt.
+///
+/// # Errors
+/// If the device has no room for it.
+pub fn load_random(config: &Config, seed: u64, products: Products, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    let mut weights = Weights::random(seed, device);
+    weights.multiply_as(products)?;
+    build(config, &mut weights)
+}
+
 /// Loads a checkpoint with a plan written into the columns of its output projections: what a hook under that plan
 /// must agree with. In f32; a half-width weight times λ would be rounded.
 ///

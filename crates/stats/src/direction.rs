@@ -1,9 +1,10 @@
-//! The direction between two cohorts of vectors, and how far it flatters.
+//! The direction between two cohorts of vectors, how far it flatters, and what it is worth on items it has not seen.
 
 use crate::effect::{NO_SPREAD, pooled_sd};
-use crate::permute::group_sizes;
+use crate::folds::Folds;
+use crate::stability::Halves;
 use crate::summary::{mean, squared_deviations};
-use crate::table::{centre, sum_group_a, sum_rows};
+use crate::table::sum_rows;
 use crate::vector::{cosine, dot, norm};
 
 /// The difference of two cohort means, `v = mean_a - mean_b`, in four numbers. Made by [`naive_direction`].
@@ -16,7 +17,8 @@ pub struct Direction {
     /// `√((1/n_a + 1/n_b) · k)` where k is the effective number of dimensions, `(Σλ)² / Σλ²` of the eigenvalues of
     /// the covariance, and more where a few dimensions lead. For 64 and 18 items of 256 dimensions that is 4.1
     /// on white noise, and 1.5 where the variances fall as 1/rank (k = 23). It means something only beside its
-    /// own value under shuffled labels: see [`Projector::d_naive`] and [`p_value`](crate::p_value).
+    /// own value under shuffled labels: see [`Separation::naive`](crate::Separation::naive) and
+    /// [`p_value`](crate::p_value).
     pub d_naive: f64,
     /// Cosine of the two cohort means. Near 1 wherever the vectors have a large common mean, signal or none.
     pub cos_means: f64,
@@ -34,13 +36,9 @@ pub struct Direction {
 /// Panics if `dim` is 0 or there is not one label per item.
 pub fn naive_direction(vectors: &[f64], dim: usize, labels: &[bool]) -> Direction {
     assert_eq!(vectors.len(), labels.len() * dim, "one label per item");
-    let (n_a, n_b) = group_sizes(labels);
-    let cohort_mean = |which: bool, n: usize| {
-        let sums = sum_rows(vectors, dim, |item| labels[item] == which);
-        sums.into_iter().map(|sum| sum / n as f64).collect::<Vec<_>>()
-    };
-    let (mean_a, mean_b) = (cohort_mean(true, n_a), cohort_mean(false, n_b));
-    let v: Vec<f64> = mean_a.iter().zip(&mean_b).map(|(a, b)| a - b).collect();
+    let mean_a = mean_of(vectors, dim, |item| labels[item]);
+    let mean_b = mean_of(vectors, dim, |item| !labels[item]);
+    let v = difference(&mean_a, &mean_b);
     let projections: Vec<f64> = vectors.chunks_exact(dim).map(|x| dot(x, &v)).collect();
     Direction {
         d_naive: d_of_projections(&projections, labels, longest(vectors, dim)),
@@ -50,59 +48,116 @@ pub fn naive_direction(vectors: &[f64], dim: usize, labels: &[bool]) -> Directio
     }
 }
 
-/// Vectors made ready for the naive d of many labelings, which is what its null distribution takes.
+/// Cosine of the two cohort means after the grand mean is taken off, each from another half of the items: with the grand
+/// mean of the same items it is -1 whatever they are, and diagnoses nothing. Averaged over the splits and over which half
+/// is whose: -1 where the cohorts lie apart, about 0 without signal.
 ///
-/// The vectors are centred on their grand mean, so that v is a multiple of the sum of one group, the smaller one. With
-/// few items it is never formed: its products with the items are sums of rows of the Gram matrix, `[items, items]`,
-/// and a labeling costs `items x smaller group` additions whatever the dimension. With more than two items a dimension
-/// the vectors themselves are the smaller table.
-#[derive(Clone, Debug)]
-pub struct Projector {
-    /// Inner products of the centred vectors `[items, items]`, or the centred vectors `[items, dim]`.
-    table: Vec<f64>,
-    width: usize,
-    is_gram: bool,
-    items: usize,
-    longest: f64,
+/// The grand mean of a half counts both groups alike, so that this is minus the cosine of the directions
+/// `mean_a - mean_b` of the two halves. `order[place]` is the item at each place. NaN where a half has none of a group.
+pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Halves) -> f64 {
+    let of_split = |split: usize| {
+        let [first, second] = halves.of(split, order).map(|[a, b]| {
+            let mean = |items: &[usize]| mean_of(vectors, dim, |item| items.contains(&item));
+            difference(&mean(&a), &mean(&b))
+        });
+        -cosine(&first, &second)
+    };
+    mean(&(0..halves.splits()).map(of_split).collect::<Vec<_>>())
 }
 
-impl Projector {
-    /// Takes row-major vectors `[items, dim]`. Panics if `vectors` is not a whole number of rows, or `dim` is 0.
-    pub fn new(vectors: &[f64], dim: usize) -> Self {
-        let (centred, _) = centre(vectors, dim);
-        let (items, longest) = (vectors.len() / dim, longest(vectors, dim));
-        if items > 2 * dim {
-            return Self { table: centred, width: dim, is_gram: false, items, longest };
+/// Cross-fitted d: Cohen's d of held-out items along the direction of all others. Centred on 0 without signal; the means
+/// of two cohorts that are `Δ` apart in k dimensions of unit spread give about `Δ² / √(Δ² + (k - 1) (1/n_a + 1/n_b))`,
+/// with the items that define the direction, and less than Δ, since the direction is not known better.
+///
+/// Cross-fits the direction between two groups of row-major vectors `[items, dim]`: for every fold, `v = mean_a - mean_b`
+/// of the other folds, the fold's items projected on v over its length, and the difference of their two means; both
+/// means are of one fold, so that no item meets a direction that it helped to make, and no offset between folds counts
+/// as a difference. `d` is the mean of these differences, each weighted by `n_a n_b / (n_a + n_b)` of its fold, over the
+/// sd within folds and groups (`items - 2 folds` degrees of freedom), averaged over the repeats.
+///
+/// `order[place]` is the item that stands at each place of `folds`. This is the definition; the fast way is
+/// [`Projector`](crate::Projector). NaN if a group has fewer than two items or no fold two of either; 0 without spread.
+/// Panics if `order` does not have one item a place.
+pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -> f64 {
+    let (n_a, n_b) = folds.sizes();
+    assert_eq!((vectors.len(), order.len()), ((n_a + n_b) * dim, n_a + n_b), "one item a place");
+    if n_a < 2 || n_b < 2 {
+        return f64::NAN;
+    }
+    let longest = longest(vectors, dim);
+    let mut d = Vec::new();
+    for repeat in 0..folds.repeats() {
+        let fold_of = folds.fold_of(repeat);
+        // By item: its fold, and whether it is of group a.
+        let mut of = vec![(0, false); order.len()];
+        order.iter().enumerate().for_each(|(place, &item)| of[item] = (fold_of[place], place < n_a));
+        let mut found = Pooled::default();
+        for fold in 0..folds.count() as u16 {
+            let mean_of_others = |in_a: bool| mean_of(vectors, dim, |item| of[item].0 != fold && of[item].1 == in_a);
+            let v = difference(&mean_of_others(true), &mean_of_others(false));
+            let size = norm(&v);
+            let along = |in_a: bool| -> Vec<f64> {
+                let items = vectors.chunks_exact(dim).zip(&of).filter(|(_, of)| **of == (fold, in_a));
+                items.map(|(x, _)| if size > NO_SPREAD * longest { dot(x, &v) / size } else { 0.0 }).collect()
+            };
+            found.add(&along(true), &along(false));
         }
-        Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest }
+        d.push(found.d(longest));
+    }
+    mean(&d)
+}
+
+/// Differences and spreads of folds, put together.
+#[derive(Default)]
+pub(crate) struct Pooled {
+    weight: f64,
+    difference: f64,
+    within: f64,
+    freedom: usize,
+}
+
+impl Pooled {
+    /// Adds the projections of one fold's items.
+    pub(crate) fn add(&mut self, a: &[f64], b: &[f64]) {
+        if !a.is_empty() && !b.is_empty() {
+            let weight = (a.len() * b.len()) as f64 / (a.len() + b.len()) as f64;
+            self.weight += weight;
+            self.difference += weight * (mean(a) - mean(b));
+        }
+        for group in [a, b].into_iter().filter(|group| !group.is_empty()) {
+            self.within += squared_deviations(group);
+            self.freedom += group.len() - 1;
+        }
     }
 
-    /// [`Direction::d_naive`] under these labels, one per item (`true` = group a); for the observed labels as for
-    /// shuffled ones. **In-sample: only the comparison of the two is evidence.** Degenerate input as in
-    /// [`naive_direction`].
-    pub fn d_naive(&self, labels: &[bool]) -> f64 {
-        assert_eq!(labels.len(), self.items, "one label per item");
-        let (n_a, n_b) = group_sizes(labels);
-        if n_a < 2 || n_b < 2 {
+    /// Cohen's d of all folds; `longest` is the length of the longest vector.
+    pub(crate) fn d(&self, longest: f64) -> f64 {
+        if self.freedom == 0 {
             return f64::NAN;
         }
-        // v = (1/n_a + 1/n_b) Σ_a x: the sum over b is minus that over a.
-        let per_sum = 1.0 / n_a as f64 + 1.0 / n_b as f64;
-        let mut sums = sum_group_a(&self.table, self.width, labels);
-        for sum in &mut sums {
-            *sum *= per_sum;
-        }
-        if self.is_gram {
-            return d_of_projections(&sums, labels, self.longest);
-        }
-        let projections: Vec<f64> = self.table.chunks_exact(self.width).map(|x| dot(x, &sums)).collect();
-        d_of_projections(&projections, labels, self.longest)
+        let sd = (self.within / self.freedom as f64).sqrt();
+        if sd <= NO_SPREAD * longest { 0.0 } else { self.difference / self.weight / sd }
     }
+}
+
+/// The vectors less their part along the mean of all of them: what of them is no mere matter of size. Knows no labels.
+/// Unchanged where that mean has no length.
+pub fn across_the_mean(vectors: &[f64], dim: usize) -> Vec<f64> {
+    let mean = mean_of(vectors, dim, |_| true);
+    let square = dot(&mean, &mean);
+    let mut across = vectors.to_vec();
+    if square > 0.0 {
+        for x in across.chunks_exact_mut(dim) {
+            let share = dot(x, &mean) / square;
+            x.iter_mut().zip(&mean).for_each(|(x, m)| *x -= share * m);
+        }
+    }
+    across
 }
 
 /// Cohen's d of projections on v itself, not on its unit vector: they are v's length too long, and the difference of
 /// their means is its square. `longest` is the length of the longest vector, before any centring.
-fn d_of_projections(projections: &[f64], labels: &[bool], longest: f64) -> f64 {
+pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], longest: f64) -> f64 {
     let group = |which: bool| -> Vec<f64> {
         projections.iter().zip(labels).filter(|&(_, &label)| label == which).map(|(&x, _)| x).collect()
     };
@@ -116,47 +171,23 @@ fn d_of_projections(projections: &[f64], labels: &[bool], longest: f64) -> f64 {
 }
 
 /// Length of the longest row, NaN if any is: then nothing is known.
-fn longest(vectors: &[f64], dim: usize) -> f64 {
+pub(crate) fn longest(vectors: &[f64], dim: usize) -> f64 {
     vectors.chunks_exact(dim).map(norm).fold(0.0, |longest, x| if x <= longest { longest } else { x })
 }
 
-/// Inner products of all pairs of rows.
-fn gram(rows: &[f64], dim: usize) -> Vec<f64> {
-    let items = rows.len() / dim;
-    let mut products = vec![0.0; items * items];
-    for (i, x) in rows.chunks_exact(dim).enumerate() {
-        for (j, y) in rows.chunks_exact(dim).enumerate().take(i + 1) {
-            let product = dot(x, y);
-            products[i * items + j] = product;
-            products[j * items + i] = product;
-        }
-    }
-    products
+fn mean_of(vectors: &[f64], dim: usize, chosen: impl Fn(usize) -> bool) -> Vec<f64> {
+    let n = (0..vectors.len() / dim).filter(|&item| chosen(item)).count() as f64;
+    sum_rows(vectors, dim, chosen).into_iter().map(|sum| sum / n).collect()
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::laws::normal_table;
-    use crate::permute::Shuffles;
-
-    #[test]
-    fn projector_agrees_with_the_direct_way() {
-        // Few items (Gram) and many (rows), either group the smaller, and a common mean a thousand times the spread.
-        for (n_a, n_b, dim) in [(9, 5, 40), (5, 9, 40), (30, 41, 12), (41, 30, 12), (2, 2, 1), (2, 3, 1)] {
-            let mut vectors = normal_table(6, n_a + n_b, &vec![1.0; dim]);
-            for (i, x) in vectors.iter_mut().enumerate() {
-                *x += ((i % dim) as f64).sin() * 1000.0;
-            }
-            let projector = Projector::new(&vectors, dim);
-            assert_eq!(projector.is_gram, n_a + n_b <= 2 * dim);
-            for labels in Shuffles::new(n_a, n_b, 2).iter().take(20) {
-                let want = naive_direction(&vectors, dim, &labels).d_naive;
-                let got = projector.d_naive(&labels);
-                assert!((got - want).abs() <= 1e-9 * want.abs(), "{got} for {want}, {n_a} + {n_b} items of {dim}");
-            }
-        }
-    }
 
     #[test]
     fn degenerate_vectors_do_not_flatter() {
@@ -169,7 +200,7 @@ mod tests {
             (0..5).flat_map(|i| [1e5 + f64::from(u8::from(labels[i])) + (i % 2) as f64 * 1.5e-11, 0.1, 0.3]).collect();
         for vectors in [&same, &apart, &rounding, &vec![0.0; 15]] {
             assert_eq!(naive_direction(vectors, 3, &labels).d_naive, 0.0);
-            assert_eq!(Projector::new(vectors, 3).d_naive(&labels), 0.0);
+            assert_eq!(held_out_d(vectors, 3, &[0, 1, 2, 3, 4], &Folds::new(3, 2, 5, 3, 0)), 0.0);
         }
         let zero = naive_direction(&[0.0; 15], 3, &labels);
         assert!(zero.cos_means.is_nan() && zero.relative_norm.is_nan());
@@ -181,11 +212,21 @@ mod tests {
         let alone = [true, false, false, false];
         assert!(naive_direction(&vectors, 3, &alone).d_naive.is_nan());
         assert!(naive_direction(&vectors, 3, &alone).norm.is_finite());
-        assert!(Projector::new(&vectors, 3).d_naive(&alone).is_nan());
-        assert!(naive_direction(&vectors, 3, &[false; 4]).norm.is_nan());
-        vectors[5] = f64::NAN;
-        let even = [true, true, false, false];
-        assert!(naive_direction(&vectors, 3, &even).d_naive.is_nan());
-        assert!(Projector::new(&vectors, 3).d_naive(&even).is_nan());
+        assert!(held_out_d(&vectors, 3, &[0, 1, 2, 3], &Folds::new(1, 3, 5, 2, 0)).is_nan());
+        // Two and two in two folds: one of each in every cell, and nothing to tell a spread from.
+        assert!(held_out_d(&vectors, 3, &[0, 1, 2, 3], &Folds::new(2, 2, 5, 2, 0)).is_nan());
+        vectors[4] = f64::NAN;
+        assert!(naive_direction(&vectors, 3, &[true, true, false, false]).d_naive.is_nan());
+    }
+
+    #[test]
+    fn across_the_mean_nothing_of_it_is_left() {
+        let mut vectors = normal_table(8, 12, &[1.0; 5]);
+        vectors.iter_mut().step_by(5).for_each(|x| *x += 9.0);
+        let across = across_the_mean(&vectors, 5);
+        let mean = mean_of(&vectors, 5, |_| true);
+        assert!(across.chunks_exact(5).all(|x| dot(x, &mean).abs() < 1e-12));
+        assert!(mean_of(&across, 5, |_| true).iter().all(|x| x.abs() < 1e-12));
+        assert_eq!(across_the_mean(&[1.0, -1.0], 1), [1.0, -1.0], "a mean of no length");
     }
 }

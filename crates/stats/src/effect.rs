@@ -20,17 +20,20 @@ pub fn cohen_d(a: &[f64], b: &[f64]) -> f64 {
     standardised(mean(a), mean(b), pooled_sd(within, a.len(), b.len()))
 }
 
-/// Hedges' g: [`cohen_d`] times the exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))`,
-/// `m = n_a + n_b - 2` (Hedges 1981), not the approximation `1 - 3 / (4m - 1)`.
-///
-/// Unbiased for the population effect of normal groups with one variance. Degenerate input as in [`cohen_d`].
+/// Hedges' g: [`cohen_d`] times [`hedges_correction`]. Unbiased for the population effect of normal groups with one
+/// variance. Degenerate input as in [`cohen_d`].
 pub fn hedges_g(a: &[f64], b: &[f64]) -> f64 {
-    if a.len() < 2 || b.len() < 2 {
+    cohen_d(a, b) * hedges_correction(a.len(), b.len())
+}
+
+/// The exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))`, `m = n_a + n_b - 2` (Hedges 1981), not the
+/// approximation `1 - 3 / (4m - 1)`. NaN if either group has fewer than two values.
+pub fn hedges_correction(n_a: usize, n_b: usize) -> f64 {
+    if n_a < 2 || n_b < 2 {
         return f64::NAN;
     }
-    let half = (a.len() + b.len() - 2) as f64 / 2.0;
-    let correction = (ln_gamma(half) - ln_gamma(half - 0.5)).exp() / half.sqrt();
-    cohen_d(a, b) * correction
+    let half = (n_a + n_b - 2) as f64 / 2.0;
+    (ln_gamma(half) - ln_gamma(half - 0.5)).exp() / half.sqrt()
 }
 
 /// Pooled sd of two groups from the sum of squared deviations within them.

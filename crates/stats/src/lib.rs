@@ -5,13 +5,19 @@
 //! groups too small to have a variance give NaN, groups without any spread give an effect of 0 and a p of 1, and
 //! what cannot be compared counts against the finding.
 
+mod adjust;
+mod bootstrap;
 mod direction;
 mod effect;
 mod fdr;
+mod folds;
 mod paired;
 mod permute;
+mod projector;
 mod random;
+mod rank;
 mod signflip;
+mod stability;
 mod summary;
 mod table;
 mod vector;
@@ -22,13 +28,19 @@ mod fixtures;
 #[cfg(test)]
 mod laws;
 
-pub use direction::{Direction, Projector, naive_direction};
-pub use effect::{cohen_d, hedges_g};
+pub use adjust::residuals;
+pub use bootstrap::{Range, bootstrap_d, resample};
+pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, naive_direction};
+pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;
+pub use folds::Folds;
 pub use paired::{CONFIDENCE, Interval, paired_shares, paired_t};
 pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};
+pub use projector::{Projector, Separation};
 pub use random::Random;
+pub use rank::{pearson, ranks, spearman};
 pub use signflip::{SignFlipTest, SignFlips, sign_flip_test};
+pub use stability::{Halves, split_half};
 pub use summary::{mean, quantile, sd, variance};
 pub use table::{Columns, cohen_d_columns};
 pub use vector::{cosine, dot, norm};

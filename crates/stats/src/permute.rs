@@ -35,12 +35,23 @@ impl Shuffles {
     /// Shuffle number `k`: one label per pooled item, exactly `n_a` of them true. Fisher-Yates on stream `k` of
     /// [`Random`].
     pub fn labels(&self, k: u64) -> Vec<bool> {
-        let mut labels: Vec<bool> = (0..self.n_a + self.n_b).map(|item| item < self.n_a).collect();
-        let mut random = Random::new(self.seed, k);
-        for last in (1..labels.len()).rev() {
-            labels.swap(last, random.below(last + 1));
-        }
+        let mut labels = vec![false; self.n_a + self.n_b];
+        self.order(k)[..self.n_a].iter().for_each(|&item| labels[item] = true);
         labels
+    }
+
+    /// Shuffle number `k` as the item that stands at each place, the first `n_a` of which are group a's: the same
+    /// relabeling as [`Shuffles::labels`], for what is bound to places, such as [`Folds`](crate::Folds).
+    pub fn order(&self, k: u64) -> Vec<usize> {
+        let places = self.n_a + self.n_b;
+        let mut random = Random::new(self.seed, k);
+        let mut place_of: Vec<usize> = (0..places).collect();
+        for last in (1..places).rev() {
+            place_of.swap(last, random.below(last + 1));
+        }
+        let mut order = vec![0; places];
+        place_of.into_iter().enumerate().for_each(|(item, place)| order[place] = item);
+        order
     }
 
     /// Shuffles 0, 1, 2 and so on without end: `.iter().take(1000)`.
@@ -105,6 +116,10 @@ mod tests {
         for (k, labels) in shuffles.iter().take(50).enumerate() {
             assert_eq!(group_sizes(&labels), (5, 8));
             assert_eq!(labels, shuffles.labels(k as u64), "the iterator counts from 0");
+            let mut order = shuffles.order(k as u64);
+            assert!(order.iter().enumerate().all(|(place, &item)| labels[item] == (place < 5)));
+            order.sort_unstable();
+            assert_eq!(order, (0..13).collect::<Vec<_>>());
         }
         assert_ne!(shuffles.labels(0), shuffles.labels(1));
         assert_ne!(shuffles.labels(0), Shuffles::new(5, 8, 43).labels(0));

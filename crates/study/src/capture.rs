@@ -203,6 +203,7 @@ pub(crate) fn capture_encoded(
         features.h_last.extend(captured.row.h_last);
         captured.row.h_layers.iter().for_each(|h| features.h_layers.extend(h));
         features.head_norm.extend(captured.row.head_norm);
+        features.head_norm_final.extend(captured.row.head_norm_final);
         features.logits.extend(captured.row.logits);
         for (layer, values) in features.head_vectors.iter_mut().zip(captured.row.head_vectors) {
             layer.values.extend(values);
@@ -237,6 +238,7 @@ fn empty(engine: &Engine, items: &[Item], encoded: &[Encoded], options: &Capture
         h_layers: room(spec.d_model * options.layers.len(), true),
         slots: if options.heads == HeadsWanted::None { Vec::new() } else { spec.slots() },
         head_norm: room(spec.slots().len(), options.heads != HeadsWanted::None),
+        head_norm_final: room(spec.slots().len(), options.heads != HeadsWanted::None),
         head_vectors: if options.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
         vocab: if options.logits { spec.vocab } else { 0 },
         logits: room(spec.vocab, options.logits),

@@ -38,7 +38,8 @@ pub fn cohorts_of(labels: &[Option<String>], a: &str, b: &str, needed: usize) ->
         }
         let counts = label_counts(labels).into_iter().map(|(label, n)| format!("{label} {n}"));
         let labels = counts.collect::<Vec<_>>().join(", ");
-        Err(StudyError::Cohort { name: name.into(), found: rows.len(), needed, labels })
+        let condition = crate::Predicate::label(name).to_string();
+        Err(StudyError::Cohort { name: name.into(), condition, found: rows.len(), needed, labels })
     };
     Ok([pick(a)?, pick(b)?])
 }

@@ -6,7 +6,7 @@ use headtemper_engine::{Sampling, parse_bytes};
 use headtemper_hook::Positions;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, StudyError};
+use crate::{AttributeOptions, HeadChoice, Result, StudyError};
 
 /// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,9 +140,63 @@ pub struct AttributeConfig {
     /// Seed of the shuffles.
     #[serde(default)]
     pub seed: u64,
+    /// Folds of the cross-fit.
+    #[serde(default = "folds")]
+    pub folds: usize,
+    /// How often the items are dealt into folds.
+    #[serde(default = "repeats")]
+    pub repeats: usize,
+    /// Resamples of the bootstrap intervals.
+    #[serde(default = "resamples")]
+    pub resamples: usize,
+    /// Which heads are ranked: `all`, `attn` or `linear`.
+    #[serde(default = "all_heads")]
+    pub heads: String,
+    /// What is taken out of norms and vectors first: `none` or `length`.
+    #[serde(default = "nothing")]
+    pub adjust: String,
     /// A cohort below this fails the run's check.
     #[serde(default = "min_cohort")]
     pub min_cohort: usize,
+}
+
+impl AttributeConfig {
+    /// How heads are compared.
+    ///
+    /// # Errors
+    /// If a word is not known, or a number has no meaning.
+    pub fn options(&self) -> Result<AttributeOptions> {
+        let unknown = |what: &str, found: &str, allowed: &str| {
+            Err(StudyError::Option {
+                what: format!("[attribute] {what}"),
+                found: found.into(),
+                allowed: allowed.into(),
+            })
+        };
+        let heads = match self.heads.as_str() {
+            "all" => HeadChoice::All,
+            "attn" => HeadChoice::Attn,
+            "linear" => HeadChoice::Linear,
+            other => return unknown("heads", other, "all, attn or linear"),
+        };
+        let adjust_length = match self.adjust.as_str() {
+            "none" => false,
+            "length" => true,
+            other => return unknown("adjust", other, "none or length"),
+        };
+        let options = AttributeOptions {
+            heads,
+            adjust_length,
+            compat_dd: false,
+            shuffles: self.shuffles,
+            folds: self.folds,
+            repeats: self.repeats,
+            resamples: self.resamples,
+            seed: self.seed,
+        };
+        options.check()?;
+        Ok(options)
+    }
 }
 
 fn last_n() -> usize {
@@ -150,6 +204,21 @@ fn last_n() -> usize {
 }
 fn shuffles() -> usize {
     1000
+}
+fn folds() -> usize {
+    AttributeOptions::default().folds
+}
+fn repeats() -> usize {
+    AttributeOptions::default().repeats
+}
+fn resamples() -> usize {
+    AttributeOptions::default().resamples
+}
+fn all_heads() -> String {
+    "all".into()
+}
+fn nothing() -> String {
+    "none".into()
 }
 fn min_cohort() -> usize {
     15
@@ -251,6 +320,9 @@ impl Experiment {
         }
         if attribute.a == attribute.b {
             return Some(format!("[attribute] a and b are both '{}', but must be two different labels", attribute.a));
+        }
+        if let Err(e) = attribute.options() {
+            return Some(e.to_string());
         }
         if self.items.limit == Some(0) {
             return Some("[items] limit must be at least 1".into());

@@ -47,10 +47,12 @@ pub enum StudyError {
         why: String,
     },
     /// A cohort without enough members.
-    #[error("cohort '{name}' has {found} items, but {needed} are needed; labels in the data: {labels}")]
+    #[error("cohort '{name}' ({condition}) has {found} items, but {needed} are needed; labels in the data: {labels}")]
     Cohort {
         /// The cohort.
         name: String,
+        /// Which items it has.
+        condition: String,
         /// Its items.
         found: usize,
         /// The least that makes sense.

@@ -64,6 +64,8 @@ pub struct Features {
     pub slots: Vec<HeadRef>,
     /// Mean norm of z, `[n, slot]`.
     pub head_norm: Vec<f32>,
+    /// Norm of z at the last token alone, `[n, slot]`.
+    pub head_norm_final: Vec<f32>,
     /// By layer: heads, head_dim and the mean z, `[n, head, head_dim]`.
     pub head_vectors: Vec<HeadVectors>,
     /// Vocabulary, if logits were captured.
@@ -111,6 +113,7 @@ impl Features {
         }
         if !self.slots.is_empty() {
             npz.add("head_norm", Array::F32(vec![n, self.slots.len()], self.head_norm));
+            npz.add("head_norm_final", Array::F32(vec![n, self.slots.len()], self.head_norm_final));
             npz.add("slot_layer", Array::counts(self.slots.iter().map(|at| at.layer)));
             npz.add("slot_head", Array::counts(self.slots.iter().map(|at| at.head)));
             npz.add("slot_name", Array::Text(self.slots.iter().map(ToString::to_string).collect()));

@@ -49,6 +49,37 @@ impl Item {
         Ok(())
     }
 
+    /// The names by which a condition may ask for its fields.
+    pub(crate) fn field_names(&self) -> Vec<String> {
+        let always = ["id", "prompt"].map(String::from).into_iter();
+        let label = self.label.iter().map(|_| "label".into());
+        let response = self.response.iter().map(|_| "response".into());
+        let scores = self.scores.keys().map(|name| format!("scores.{name}"));
+        let mut names: Vec<String> = always.chain(label).chain(response).chain(scores).collect();
+        self.other.iter().for_each(|(name, value)| add_fields(name, value, &mut names));
+        names
+    }
+
+    /// Whether the response was cut off, where the item says so: `finish_reason` (`length` or `stop`) or `truncated`.
+    pub(crate) fn truncated(&self) -> Option<bool> {
+        match (self.other.get("finish_reason"), self.other.get("truncated")) {
+            (Some(Value::String(reason)), _) => Some(reason == "length"),
+            (_, Some(Value::Bool(truncated))) => Some(*truncated),
+            _ => None,
+        }
+    }
+
+    /// The prompt by which items are told apart: its letters and digits, whatever stands between them.
+    pub(crate) fn prompt_key(&self) -> String {
+        let text = match &self.input {
+            Input::Prompt(text) | Input::Raw(text) => text.clone(),
+            Input::Messages(messages) => messages.iter().map(|m| format!("{} {}\n", m.role, m.content)).collect(),
+            Input::Ids(ids) => return format!("{:?}", self.prompt_ids(ids)),
+        };
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+    }
+
     /// How many of these ids are the prompt.
     pub(crate) fn prompt_ids<'a>(&self, ids: &'a [u32]) -> &'a [u32] {
         &ids[..self.prompt_len.unwrap_or(ids.len())]
@@ -137,6 +168,17 @@ impl Item {
             Some(value) => serde_json::from_value(value).map_err(|e| parsed("gold", e))?,
         };
         Ok(Self { id, input, response, prompt_len, label, scores, gold, other: fields })
+    }
+}
+
+/// A field of an object, or the fields inside it.
+fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            fields.iter().for_each(|(inner, value)| add_fields(&format!("{name}.{inner}"), value, names))
+        }
+        _ => names.push(name.into()),
     }
 }
 
@@ -251,6 +293,27 @@ mod tests {
         assert_eq!(read(&lines), Ok(items.clone()));
         assert_eq!((items[1].id.as_str(), items[1].gold.len(), &items[1].label), ("7", 2, &None));
         assert_eq!((items[2].id.as_str(), items[2].prompt_len, items[2].label.as_deref()), ("4", Some(2), Some("1")));
+    }
+
+    #[test]
+    fn items_tell_what_conditions_and_confounds_ask_for() {
+        let items = read(concat!(
+            r#"{"prompt":"Why,  THOUGH?","response":"x","scores":{"a":1},"m":{"n":{"o":2}},"finish_reason":"length"}"#,
+            "\n",
+            r#"{"prompt":"why though","truncated":false,"gone":null}"#,
+            "\n",
+            r#"{"messages":[{"role":"user","content":"why though"}]}"#,
+        ))
+        .unwrap();
+        let mut names = items[0].field_names();
+        names.sort();
+        assert_eq!(names, ["finish_reason", "id", "m.n.o", "prompt", "response", "scores.a"]);
+        assert_eq!(items[1].field_names(), ["id", "prompt", "truncated"]);
+        let truncated: Vec<_> = items.iter().map(Item::truncated).collect();
+        assert_eq!(truncated, [Some(true), Some(false), None]);
+        assert_eq!(items[0].prompt_key(), "why though");
+        assert_eq!(items[1].prompt_key(), items[0].prompt_key());
+        assert_eq!(items[2].prompt_key(), "user why though");
     }
 
     #[test]

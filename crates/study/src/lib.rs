@@ -4,14 +4,18 @@
 //! [`capture`], [`attribute`], [`sweep`], [`score`]; [`run`] does all of an experiment from one TOML file, and skips what
 //! is done.
 
+mod across;
 mod arms;
 mod attribute;
+mod attribute_run;
 pub mod attribution;
 mod capture;
 mod cohort;
 mod compare;
 mod config;
+mod dd;
 mod digest;
+mod dispositions;
 mod dry;
 mod error;
 mod examples;
@@ -25,6 +29,7 @@ mod npz;
 mod npz_read;
 pub mod outcome;
 mod parts;
+mod predicate;
 mod progress;
 pub mod report;
 mod results;
@@ -39,15 +44,16 @@ mod sweep_dir;
 mod sweep_files;
 mod sweep_tables;
 mod tables;
-mod verbs;
 
 pub use arms::{ArmsWanted, arms};
-pub use attribute::{AttributeOptions, attribute};
+pub use attribute::{AttributeOptions, HeadChoice, ItemFacts, attribute};
+pub use attribute_run::{AttributeRun, attribute_run};
 pub use capture::{CaptureOptions, capture, capture_shard, parse_layers, prompts};
 pub use cohort::{Cohort, cohorts_of};
 pub use compare::outcomes_of;
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
 pub use digest::noise_of;
+pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
 pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
 pub use error::StudyError;
 pub use features::{FeatureMeta, Features, ShardMeta};
@@ -57,8 +63,9 @@ pub use item::{Item, read_items};
 pub use judge::{Judge, Verdict};
 pub use npz::{Array, Npz};
 pub use parts::Parts;
+pub use predicate::Predicate;
 pub use progress::{Progress, Silent};
-pub use results::{attribution_of, write_attribution, write_lambda};
+pub use results::{write_attribution, write_lambda};
 pub use rows::{Keyed, Row, RowLog};
 pub use run::{Outcome, run};
 pub use rundir::RunDir;
@@ -68,8 +75,7 @@ pub use shards::{Plan, Shards, made_by};
 pub use sweep::{Arm, FiredByArm, Role, SweepOptions, sweep};
 pub use sweep_dir::{SweepRun, Swept, merge_sweep, sweep_run};
 pub use sweep_tables::sweep_markdown;
-pub use tables::heads_markdown;
-pub use verbs::{AttributeRun, attribute_run};
+pub use tables::attribution_markdown;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, StudyError>;

@@ -1,12 +1,13 @@
 //! The files that an attribution and a sweep leave beside the report.
 
-use headtemper_hook::{HeadPlan, ModelSpec};
+use headtemper_hook::{HeadKind, HeadPlan, ModelSpec};
+use serde_json::json;
 
 use crate::{
     Arm, Array, Features, Npz, Result, RunDir,
-    attribution::{Attribution, Disposition, HeadEffect},
+    attribution::{Attribution, HeadEffect},
     files::{write_json, write_text},
-    tables::heads_csv,
+    tables::{COLUMNS, heads_csv, ranked},
 };
 
 /// How many heads each layer has.
@@ -16,17 +17,6 @@ pub(crate) fn heads_per_layer(spec: &ModelSpec) -> Vec<usize> {
 
 /// The files of [`write_attribution`].
 pub(crate) const ATTRIBUTION_FILES: [&str; 3] = ["attribution.json", "attribution.csv", "attribution.npz"];
-
-/// One disposition as `attribution/v1`.
-pub fn attribution_of(disposition: Disposition, features: &Features, spec: &ModelSpec) -> Attribution {
-    Attribution {
-        schema: "attribution/v1".into(),
-        model: features.meta.identity.model.clone(),
-        last_n: features.meta.last_n,
-        heads_per_layer: heads_per_layer(spec),
-        dispositions: vec![disposition],
-    }
-}
 
 /// Writes `attribution.json`, `.csv` and `.npz`: the numbers of every head, and the norms they were computed from.
 ///
@@ -47,36 +37,61 @@ pub fn write_attribution(run: &RunDir, attribution: &Attribution, features: &Fea
         add_heads(&mut npz, &prefix, &disposition.heads);
         npz.add(format!("{prefix}name"), Array::Scalar(disposition.name.clone()));
     }
-    npz.add("head_norm", Array::F32(vec![features.ids.len(), features.slots.len()], features.head_norm.clone()));
+    let shape = || vec![features.ids.len(), features.slots.len()];
+    npz.add("head_norm", Array::F32(shape(), features.head_norm.clone()));
+    npz.add("head_norm_final", Array::F32(shape(), features.head_norm_final.clone()));
     npz.add("id", Array::Text(features.ids.clone()));
     npz.add("label", Array::Text(features.labels.clone()));
     npz.add("meta", Array::Scalar(serde_json::to_string(&features.meta).expect("plain data has a JSON form")));
     npz.save(&run.file("attribution.npz"))
 }
 
-/// One number of a head.
-type Column = fn(&HeadEffect) -> f64;
-
 fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
     npz.add(format!("{prefix}slot_layer"), Array::counts(heads.iter().map(|h| h.layer)));
     npz.add(format!("{prefix}slot_head"), Array::counts(heads.iter().map(|h| h.head)));
-    let columns: [(&str, Column); 12] = [
-        ("mean_a", |h| h.mean_a),
-        ("mean_b", |h| h.mean_b),
-        ("delta", |h| h.delta),
-        ("cohen_d", |h| h.cohen_d),
-        ("p", |h| h.p),
-        ("q", |h| h.q),
-        ("p_max", |h| h.p_max),
-        ("d_naive", |h| h.d_naive),
-        ("p_directional", |h| h.p_directional),
-        ("cos_means", |h| h.cos_means),
-        ("direction_norm", |h| h.direction_norm),
-        ("relative_norm", |h| h.relative_norm),
-    ];
-    for (name, of) in columns {
+    npz.add(format!("{prefix}slot_name"), Array::Text(heads.iter().map(|h| h.at().to_string()).collect()));
+    npz.add(format!("{prefix}verdict"), Array::Text(heads.iter().map(|h| h.verdict.to_string()).collect()));
+    for (name, of) in COLUMNS {
         npz.add(format!("{prefix}{name}"), Array::floats(heads.iter().map(of)));
     }
+}
+
+/// Writes the heads at the top of each disposition as lists that every command reads: `heads.json`, and with a λ
+/// `lambda.npz` `[1, layer, head]`; with the disposition's name between where there are several.
+///
+/// # Errors
+/// If a file cannot be written, or there are not so many heads.
+pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize, lambda: Option<f32>) -> Result<()> {
+    let several = attribution.dispositions.len() > 1;
+    for disposition in &attribution.dispositions {
+        let slug: String = disposition.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        let name = |stem: &str, extension: &str| {
+            if several { format!("{stem}-{slug}.{extension}") } else { format!("{stem}.{extension}") }
+        };
+        let heads: Vec<&HeadEffect> = ranked(disposition, &attribution.method.compat).into_iter().take(count).collect();
+        let entry = |head: &&HeadEffect| {
+            let mut entry = json!({"layer": head.layer, "head": head.head});
+            if head.at().kind == HeadKind::Value {
+                entry["kind"] = json!("value");
+            }
+            if let Some(lambda) = lambda {
+                entry["lambda"] = json!(lambda);
+            }
+            entry
+        };
+        let list = json!({"schema": "heads/v1", "heads": heads.iter().map(entry).collect::<Vec<_>>()});
+        write_json(&run.file(&name("heads", "json")), &list)?;
+        if let Some(lambda) = lambda {
+            let per_layer = &attribution.heads_per_layer;
+            let most = per_layer.iter().copied().max().unwrap_or(0);
+            let mut table = vec![1f32; per_layer.len() * most];
+            heads.iter().for_each(|head| table[head.layer * most + head.head] = lambda);
+            let mut npz = Npz::default();
+            npz.add("lambda", Array::F32(vec![1, per_layer.len(), most], table));
+            npz.save(&run.file(&name("lambda", "npz")))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `lambda.npz`: λ of every head in every arm, `[arm, layer, head]`; 1 where the arm or the model has none.

@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
-use headtemper_engine::{Encoded, Engine, FinishReason, HeadsWanted, Input};
+use headtemper_engine::{Encoded, Engine, HeadsWanted, Input};
 use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, AttributeOptions, CaptureOptions, Experiment, Item, Judge, Parts, Progress, Result, Row, RowLog,
-    RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
-    attribution::Attribution,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
+    RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
+    attribution::{Across, Attribution},
     capture::{capture_encoded, encode, prompts},
-    cohort::{cohorts_of, label_counts, labels},
+    cohort::{label_counts, labels},
     digest::digest,
+    dispositions::LEAST,
     examples::examples,
     files::{read_json, write_json, write_text},
     head_set,
@@ -20,12 +21,12 @@ use crate::{
     outcome::Outcomes,
     read_items,
     report::{self, Page},
-    results::{ATTRIBUTION_FILES, attribution_of, heads_per_layer, write_attribution, write_lambda},
+    results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
     sweep,
     sweep::check_memory,
     sweep_files::{Answered, fired, write_outcomes},
     sweep_markdown,
-    tables::heads_markdown,
+    tables::attribution_markdown,
 };
 
 /// What a run ends with.
@@ -102,7 +103,7 @@ pub fn run(
     check_stages(engine, experiment, &items)?;
     // Labels are the items' own then, and known before anything is generated.
     if judge.is_none() {
-        cohorts_of(&labels(&items), &experiment.attribute.a, &experiment.attribute.b, 2)?;
+        disposition_of(experiment)?.cohorts(&items, LEAST)?;
     }
     if let Some(config) = &experiment.sweep {
         let slots = engine.spec().slots();
@@ -185,6 +186,7 @@ impl Study<'_> {
         for item in items.iter_mut() {
             if let Some(row) = rows.get(&item.id) {
                 item.response = Some(row.response.clone());
+                item.other.insert("finish_reason".into(), json!(row.finish_reason));
             }
             if let (Some(judge), Some(response)) = (&self.judge, &item.response)
                 && !item.gold.is_empty()
@@ -222,29 +224,32 @@ impl Study<'_> {
             None => item.clone(),
         };
         let mut encoded = encode(self.engine, &items.iter().map(bare).collect::<Vec<_>>())?;
-        let mut truncated = vec![false; items.len()];
         for (i, item) in items.iter().enumerate() {
             if let Some(row) = base.get(&item.id) {
                 // The very tokens, not what their text would be tokenised to.
                 let mut ids = encoded[i].ids[..encoded[i].prompt_len].to_vec();
                 ids.extend(&row.response_ids);
                 encoded[i] = Encoded { ids, prompt_len: encoded[i].prompt_len };
-                truncated[i] = row.finish_reason == FinishReason::Length;
             }
         }
         let options = capture_options(self.engine, self.experiment, self.stop)?;
         let (features, _) = capture_encoded(self.engine, items, &encoded, &options, progress)?;
         progress.begin("attribute", 1, 0);
-        let options = AttributeOptions {
-            name: &config.disposition,
-            a: &config.a,
-            b: &config.b,
-            shuffles: config.shuffles,
-            seed: config.seed,
-            truncated: Some(&truncated),
+        let spec = disposition_of(self.experiment)?;
+        let (cohorts, options) = (spec.cohorts(items, LEAST)?, config.options()?);
+        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+        let attribution = Attribution {
+            schema: "attribution/v1".into(),
+            model: features.meta.identity.model.clone(),
+            weights_sha256: features.meta.identity.weights_sha256.clone(),
+            last_n: features.meta.last_n,
+            heads_per_layer: heads_per_layer(self.engine.spec()),
+            method: options.method(),
+            dispositions: vec![attribute(&features, &spec, &cohorts, &facts, &options)?],
+            skipped: Vec::new(),
+            controls: Vec::new(),
+            across: Across::default(),
         };
-        let disposition = attribute(&features, &options)?;
-        let attribution = attribution_of(disposition, &features, self.engine.spec());
         write_attribution(&self.run, &attribution, &features)?;
         features.save(&self.run.file("features.npz"))?;
         progress.step();
@@ -353,6 +358,7 @@ impl Study<'_> {
         let attribute = &self.experiment.attribute;
         fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
         fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
+        fact("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats));
         if let Some((outcomes, ..)) = swept {
             let sets: Vec<&str> = outcomes.tables.iter().map(|table| table.set.as_str()).collect();
             fact("tempered", if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") });
@@ -360,6 +366,12 @@ impl Study<'_> {
         }
         fact("version", format!("headtemper {}", identity.version));
     }
+}
+
+/// The disposition of an experiment.
+fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec> {
+    let config = &experiment.attribute;
+    DispositionSpec::of_labels(&config.disposition, &config.a, &config.b)
 }
 
 /// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
@@ -419,13 +431,8 @@ fn markdown(
 ) -> String {
     let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let mut out = format!("# {title}\n\nitems: {}\n\n", counts.join(", "));
-    for disposition in &attribution.dispositions {
-        out += &heads_markdown(disposition, 10);
-        for warning in &disposition.warnings {
-            out += &format!("warning: {warning}\n");
-        }
-        out.push('\n');
-    }
+    out += &attribution_markdown(attribution, 10);
+    out.push('\n');
     if let Some(outcomes) = outcomes {
         out += &sweep_markdown(outcomes);
         out.push('\n');

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::attribution::{Disposition, HeadEffect};
+use crate::attribution::{Across, Attribution, Disposition, HeadEffect, Summary};
 
 /// JSON has no NaN: what is not a number is written as null.
 pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
@@ -14,45 +14,59 @@ pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }
 }
 
-const COLUMNS: [&str; 15] = [
-    "layer",
-    "kind",
-    "head",
-    "mean_a",
-    "mean_b",
-    "delta",
-    "cohen_d",
-    "p",
-    "q",
-    "p_max",
-    "d_naive",
-    "p_directional",
-    "cos_means",
-    "direction_norm",
-    "relative_norm",
+/// One number of a head.
+type Column = fn(&HeadEffect) -> f64;
+
+/// The numbers of a head, by their names in CSV and npz.
+pub(crate) const COLUMNS: [(&str, Column); 37] = [
+    ("mean_a", |h| h.magnitude.mean_a),
+    ("mean_b", |h| h.magnitude.mean_b),
+    ("delta", |h| h.magnitude.delta),
+    ("cohen_d", |h| h.magnitude.cohen_d),
+    ("d_low", |h| h.d_low),
+    ("d_high", |h| h.d_high),
+    ("hedges_g", |h| h.hedges_g),
+    ("g_low", |h| h.g_low),
+    ("g_high", |h| h.g_high),
+    ("p", |h| h.magnitude.p),
+    ("q", |h| h.magnitude.q),
+    ("p_max", |h| h.magnitude.p_max),
+    ("welch_t", |h| h.welch_t),
+    ("welch_df", |h| h.welch_df),
+    ("welch_p", |h| h.welch_p),
+    ("r_length", |h| h.r_length),
+    ("d_length_adjusted", |h| h.d_length_adjusted),
+    ("final_mean_a", |h| h.final_token.mean_a),
+    ("final_mean_b", |h| h.final_token.mean_b),
+    ("final_delta", |h| h.final_token.delta),
+    ("final_cohen_d", |h| h.final_token.cohen_d),
+    ("final_p", |h| h.final_token.p),
+    ("final_q", |h| h.final_token.q),
+    ("final_p_max", |h| h.final_token.p_max),
+    ("d_naive", |h| h.d_naive),
+    ("p_naive", |h| h.p_naive),
+    ("d_crossfit", |h| h.d_crossfit),
+    ("p_directional", |h| h.p_directional),
+    ("q_directional", |h| h.q_directional),
+    ("p_max_directional", |h| h.p_max_directional),
+    ("d_across", |h| h.d_across),
+    ("p_across", |h| h.p_across),
+    ("p_max_across", |h| h.p_max_across),
+    ("cos_means", |h| h.cos_means),
+    ("cos_centered", |h| h.cos_centered),
+    ("direction_norm", |h| h.direction_norm),
+    ("relative_norm", |h| h.relative_norm),
 ];
 
 /// Every head as CSV, in slot order; full precision, empty where there is no number.
 pub(crate) fn heads_csv(disposition: &Disposition) -> String {
-    let mut out = format!("disposition,{}\n", COLUMNS.join(","));
+    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let mut out = format!("disposition,layer,kind,head,verdict,{}\n", names.join(","));
     let cell = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
     for h in &disposition.heads {
-        let numbers = [
-            h.mean_a,
-            h.mean_b,
-            h.delta,
-            h.cohen_d,
-            h.p,
-            h.q,
-            h.p_max,
-            h.d_naive,
-            h.p_directional,
-            h.cos_means,
-            h.direction_norm,
-            h.relative_norm,
-        ];
-        let cells = numbers.map(cell).join(",");
-        out += &format!("{},{},{},{},{cells}\n", quoted(&disposition.name), h.layer, h.kind, h.head);
+        let cells: Vec<String> = COLUMNS.iter().map(|(_, of)| cell(of(h))).collect();
+        let name = quoted(&disposition.name);
+        out += &format!("{name},{},{},{},{},{}\n", h.layer, h.kind, h.head, h.verdict, cells.join(","));
     }
     out
 }
@@ -61,47 +75,142 @@ pub(crate) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
-/// The heads by |d|, largest first.
-pub(crate) fn ranked(disposition: &Disposition) -> Vec<&HeadEffect> {
+/// The heads by |d|, largest first; by signed d where the scripts' arithmetic was asked for.
+pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a HeadEffect> {
+    if compat == "dd" {
+        return crate::dd::ranked(disposition);
+    }
     let mut heads: Vec<&HeadEffect> = disposition.heads.iter().collect();
-    heads.sort_by(|a, b| {
-        let size = |h: &HeadEffect| if h.cohen_d.is_finite() { h.cohen_d.abs() } else { -1.0 };
-        size(b).total_cmp(&size(a))
-    });
+    let size = |h: &HeadEffect| if h.magnitude.cohen_d.is_finite() { h.magnitude.cohen_d.abs() } else { -1.0 };
+    heads.sort_by(|a, b| size(b).total_cmp(&size(a)));
     heads
 }
 
-/// The top of a ranking, with what shuffled labels give, in Markdown that also reads well on a terminal.
-pub fn heads_markdown(disposition: &Disposition, count: usize) -> String {
+/// An attribution in Markdown that also reads well on a terminal: `count` heads of each disposition, what shuffled labels
+/// and controls give, and what the dispositions have in common.
+pub fn attribution_markdown(attribution: &Attribution, count: usize) -> String {
+    let mut out = String::new();
+    for disposition in &attribution.dispositions {
+        out += &heads_markdown(disposition, &attribution.method.compat, count);
+        out.push('\n');
+    }
+    for skipped in &attribution.skipped {
+        out += &format!("not attributed: {} ({})\n", skipped.name, skipped.why);
+    }
+    out += &controls_markdown(attribution);
+    out + &across_markdown(&attribution.across)
+}
+
+/// The top of a ranking, with what shuffled labels give.
+fn heads_markdown(disposition: &Disposition, compat: &str, count: usize) -> String {
     let s = &disposition.shuffled;
     let mut out = format!(
-        "{}: a = {} ({} items), b = {} ({} items); d > 0: louder in a\n\n",
+        "{}: a = {} ({} items), b = {} ({} items); d > 0: louder in a\n",
         disposition.name, disposition.a, disposition.n_a, disposition.b, disposition.n_b
     );
-    out += "| head  |   mean a |   mean b |      d | p max | d naive* | cos    |\n";
-    out += "|-------|---------:|---------:|-------:|------:|---------:|-------:|\n";
-    for h in ranked(disposition).into_iter().take(count) {
+    if !disposition.means.is_empty() {
+        out += &format!("{}\n", disposition.means);
+    }
+    out += &format!("\n{}\n\n", disposition.sentence);
+    out += "| head   |   mean a |   mean b |      d |     95 % interval | p max | d naive* | d held out | p max | verdict           |\n";
+    out += "|--------|---------:|---------:|-------:|------------------:|------:|---------:|-----------:|------:|-------------------|\n";
+    for h in ranked(disposition, compat).into_iter().take(count) {
         out += &format!(
-            "| {:<5} | {:>8} | {:>8} | {:>6} | {:>5} | {:>8} | {:>6} |\n",
+            "| {:<6} | {:>8} | {:>8} | {:>6} | {:>17} | {:>5} | {:>8} | {:>10} | {:>5} | {:<17} |\n",
             h.at().to_string(),
-            short(h.mean_a),
-            short(h.mean_b),
-            short(h.cohen_d),
-            short(h.p_max),
+            short(h.magnitude.mean_a),
+            short(h.magnitude.mean_b),
+            short(h.magnitude.cohen_d),
+            format!("{} to {}", short(h.d_low), short(h.d_high)),
+            short(h.magnitude.p_max),
             short(h.d_naive),
-            short(h.cos_means),
+            short(h.d_crossfit),
+            short(h.p_max_directional),
+            h.verdict.words(),
         );
     }
     if s.shuffles > 0 {
         out += &format!(
-            "\nshuffled labels ({} times): largest |d| {} on average, {} at 95 %; d naive {} on average, largest {} at 95 %\n",
+            "\nshuffled labels ({} times): largest |d| {} on average, {} at 95 %; d naive {} on average; d held out {} on \
+             average, largest {} at 95 %\n",
             s.shuffles,
             short(s.max_abs_d_mean),
             short(s.max_abs_d_q95),
             short(s.mean_d_naive),
-            short(s.max_d_naive_q95),
+            short(s.mean_d_crossfit),
+            short(s.max_d_crossfit_q95),
         );
+        let of = |r: &crate::attribution::Reliability| {
+            format!("{} (shuffled labels {}, p {})", short(r.rho), short(r.null_mean), short(r.p))
+        };
+        let stability = &disposition.stability;
+        let (magnitude, direction) = (of(&stability.magnitude), of(&stability.directional));
+        out += &format!("two halves of the items rank heads alike: by d {magnitude}; by d held out {direction}\n");
     }
     out += "* in-sample, as the paper defines it: not evidence by itself\n";
+    disposition.warnings.iter().fold(out, |out, warning| out + "warning: " + warning + "\n")
+}
+
+/// Results beside the same computation where there is nothing to find.
+fn controls_markdown(attribution: &Attribution) -> String {
+    if attribution.controls.is_empty() {
+        return String::new();
+    }
+    let mut out =
+        String::from("\n| disposition and control | largest d | p max | largest d held out | p max | verdicts |\n");
+    out += "|-------------------------|----------:|------:|-------------------:|------:|----------|\n";
+    let mut row = |name: String, s: &Summary| {
+        let verdicts: Vec<String> = s.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
+        let (d, p) = (short(s.largest_d), short(s.least_p_max));
+        let (held_out, p_held_out) = (short(s.largest_d_crossfit), short(s.least_p_max_directional));
+        let verdicts = verdicts.join(", ");
+        out += &format!("| {name:<23} | {d:>9} | {p:>5} | {held_out:>18} | {p_held_out:>5} | {verdicts} |\n");
+    };
+    for (index, disposition) in attribution.dispositions.iter().enumerate() {
+        row(disposition.name.clone(), &disposition.summary);
+        for control in &attribution.controls {
+            if let Some(controlled) = control.dispositions.get(index) {
+                row(format!("- {}", control.name), &controlled.summary);
+            }
+        }
+    }
+    out
+}
+
+/// What the dispositions, and other models, have in common.
+fn across_markdown(across: &Across) -> String {
+    let mut out = String::new();
+    if !across.pairs.is_empty() {
+        out += &format!(
+            "\n| dispositions | rank correlation of d | of d held out | of labels | in both tops of {} | by chance |\n",
+            across.top
+        );
+        out += "|---|---:|---:|---:|---:|---:|\n";
+    }
+    for pair in &across.pairs {
+        out += &format!(
+            "| {} and {} | {} | {} | {} | {} | {:.1} |\n",
+            pair.first,
+            pair.second,
+            short(pair.rho_d),
+            short(pair.rho_crossfit),
+            short(pair.label_correlation),
+            pair.shared_top,
+            pair.expected_top
+        );
+    }
+    for beside in &across.beside {
+        out += &match &beside.incomparable {
+            Some(why) => format!("beside {}: {} cannot be compared: {why}\n", beside.model, beside.name),
+            None => format!(
+                "beside {}: {} ranks {} heads alike, rank correlation of d {}, of d held out {}\n",
+                beside.model,
+                beside.name,
+                beside.heads,
+                short(beside.rho_d),
+                short(beside.rho_crossfit)
+            ),
+        };
+    }
     out
 }

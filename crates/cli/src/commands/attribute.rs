@@ -1,24 +1,62 @@
-//! `temper attribute`: heads ranked between two cohorts, with a report.
+//! `temper attribute`: heads ranked between the cohorts of one or many dispositions, with a report.
 
 use anyhow::Result;
-use headtemper_study::{AttributeRun, attribute_run};
+use headtemper_study::{
+    AttributeOptions, AttributeRun, DispositionSpec, HeadChoice, attribute_run, named, read_dispositions,
+};
 
-use crate::{Done, args::Attribute, model, ui};
+use crate::{
+    Done,
+    args::{Attribute, ControlOf, HeadsOf},
+    model, ui,
+};
+
+/// Last response tokens that a head is averaged over: the scripts' number, and the default.
+const LAST_N: usize = 32;
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
     let items = model::items(&args.items)?;
+    let specs = specs(args)?;
     let engine = model::open(&args.model, args.items.thinking)?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{} against {}", args.a, args.b));
+    let compat_dd = args.compat.is_some();
     let settings = AttributeRun {
         items_path: &args.items.items,
-        name: &name,
-        a: &args.a,
-        b: &args.b,
-        last_n: args.last_n,
-        shuffles: args.shuffles,
-        seed: args.seed,
+        specs,
+        pass_over: args.dispositions.is_some() && args.only.is_empty(),
+        last_n: args.last_n.unwrap_or(LAST_N),
+        options: AttributeOptions {
+            heads: match args.heads {
+                // The scripts know attention alone.
+                HeadsOf::All if compat_dd => HeadChoice::Attn,
+                HeadsOf::All => HeadChoice::All,
+                HeadsOf::Attn => HeadChoice::Attn,
+                HeadsOf::Linear => HeadChoice::Linear,
+            },
+            adjust_length: args.adjust.is_some(),
+            compat_dd,
+            shuffles: args.shuffles,
+            folds: args.folds,
+            repeats: args.repeats,
+            resamples: args.resamples,
+            seed: args.seed,
+        },
+        shuffled_control: args.control.contains(&ControlOf::Shuffled),
+        random_control: args.control.contains(&ControlOf::Random).then_some(args.seed),
+        beside: args.beside.clone(),
+        top: args.top,
+        lambda: args.lambda,
         stop: Some(ui::stop_on_interrupt()),
     };
     let outcome = attribute_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     ui::finish(&outcome, &args.out, if args.json { Some("attribution.json") } else { None })
+}
+
+/// What is compared: a file's dispositions, or two labels.
+fn specs(args: &Attribute) -> Result<Vec<DispositionSpec>> {
+    if let Some(path) = &args.dispositions {
+        return Ok(named(read_dispositions(path)?, &args.only)?);
+    }
+    let (a, b) = (args.a.as_deref().unwrap_or_default(), args.b.as_deref().unwrap_or_default());
+    let name = args.name.clone().unwrap_or_else(|| format!("{a} against {b}"));
+    Ok(vec![DispositionSpec::of_labels(&name, a, b)?])
 }

@@ -44,7 +44,7 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
             count(n, "head")
         ),
     };
-    let undefined = disposition.heads.iter().any(|effect| !effect.cohen_d.is_finite());
+    let undefined = disposition.heads.iter().any(|effect| !effect.magnitude.cohen_d.is_finite());
     let struck = if undefined { " Struck through: no defined value." } else { "" };
     let lines = if attribution.heads_per_layer.contains(&0) { " Hairlines: layers without heads." } else { "" };
     let nets = if heatmap::delta_nets(disposition).is_empty() {

@@ -1,41 +1,69 @@
 //! Small, made-up results for the tests of the page.
 
 use crate::{
-    Role,
-    attribution::{Attribution, Disposition, HeadEffect, LengthCheck, ShuffledLabels},
+    AttributeOptions, Role,
+    attribute::summary,
+    attribution::{
+        Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, PromptCheck, Reliability, ShuffledLabels,
+        Stability, Verdict,
+    },
     outcome::{ArmOutcome, Band, Difference, Flips, Outcomes, PerOutcome, SweepTable},
 };
 
 pub(super) fn head(layer: usize, head: usize) -> HeadEffect {
     let d = 0.1 * (layer as f64 - head as f64);
+    let magnitude = Magnitude { mean_a: 3.0 + d, mean_b: 3.0, delta: d, cohen_d: d, p: 0.4, q: 0.9, p_max: 1.0 };
     HeadEffect {
         layer,
-        kind: "attention".to_owned(),
+        kind: "attn".to_owned(),
         head,
-        mean_a: 3.0 + d,
-        mean_b: 3.0,
-        delta: d,
-        cohen_d: d,
-        p: 0.4,
-        q: 0.9,
-        p_max: 1.0,
+        magnitude,
+        hedges_g: 0.99 * d,
+        d_low: d - 0.3,
+        d_high: d + 0.3,
+        g_low: d - 0.29,
+        g_high: d + 0.29,
+        welch_t: 5.0 * d,
+        welch_df: 120.0,
+        welch_p: 0.4,
+        r_length: 0.1,
+        d_length_adjusted: 0.9 * d,
+        final_token: magnitude,
         d_naive: 0.9,
+        p_naive: 0.5,
+        d_crossfit: 0.05,
         p_directional: 0.5,
+        q_directional: 0.9,
+        p_max_directional: 1.0,
+        d_across: 0.04,
+        p_across: 0.5,
+        p_max_across: 1.0,
         cos_means: 0.996,
+        cos_centered: 0.02,
         direction_norm: 0.2,
         relative_norm: 0.05,
+        verdict: Verdict::VarianceArtefact,
+        dd: None,
     }
 }
 
 pub(super) fn disposition(heads_per_layer: &[usize]) -> Disposition {
     let heads = heads_per_layer.iter().enumerate();
+    let heads: Vec<_> = heads.flat_map(|(layer, &n)| (0..n).map(move |index| head(layer, index))).collect();
+    let reliability = Reliability { rho: 0.1, null_mean: 0.0, null_q95: 0.4, p: 0.3, shuffles: 200 };
     Disposition {
         name: "overconfidence".to_owned(),
+        means: "sure of what is wrong".to_owned(),
+        source: "made up".to_owned(),
         a: "cw".to_owned(),
         b: "cr".to_owned(),
+        a_where: "label == \"cw\"".to_owned(),
+        b_where: "label == \"cr\"".to_owned(),
         n_a: 78,
         n_b: 61,
-        heads: heads.flat_map(|(layer, &n)| (0..n).map(move |index| head(layer, index))).collect(),
+        sentence: "No evidence for any of them.".to_owned(),
+        summary: summary(&heads),
+        heads,
         shuffled: ShuffledLabels {
             shuffles: 200,
             seed: 7,
@@ -45,8 +73,32 @@ pub(super) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             mean_d_naive: 0.92,
             max_d_naive_mean: 1.3,
             max_d_naive_q95: 1.5,
+            mean_d_crossfit: 0.0,
+            d_crossfit_q05: -0.3,
+            d_crossfit_q95: 0.31,
+            max_d_crossfit_mean: 0.5,
+            max_d_crossfit_q95: 0.64,
         },
-        length: LengthCheck { mean_a: 40.0, mean_b: 42.0, cohen_d: -0.1, truncated_a: 0, truncated_b: 1 },
+        stability: Stability { splits: 10, magnitude: reliability, directional: reliability },
+        length: LengthCheck {
+            mean_a: 40.0,
+            mean_b: 42.0,
+            cohen_d: -0.1,
+            p: 0.6,
+            truncation_known: true,
+            truncated_a: 0,
+            truncated_b: 1,
+            only_by_length: 0,
+        },
+        prompts: PromptCheck {
+            distinct_a: 78,
+            distinct_b: 61,
+            shared: 0,
+            repeated: 0,
+            mean_tokens_a: 30.0,
+            mean_tokens_b: 31.0,
+            cohen_d: -0.1,
+        },
         warnings: Vec::new(),
     }
 }
@@ -55,9 +107,14 @@ pub(super) fn attribution(heads_per_layer: &[usize]) -> Attribution {
     Attribution {
         schema: "attribution/v1".to_owned(),
         model: "tiny".to_owned(),
+        weights_sha256: "ab".repeat(32),
         last_n: 32,
         heads_per_layer: heads_per_layer.to_vec(),
+        method: AttributeOptions { shuffles: 200, seed: 7, ..AttributeOptions::default() }.method(),
         dispositions: vec![disposition(heads_per_layer)],
+        skipped: Vec::new(),
+        controls: Vec::new(),
+        across: Across::default(),
     }
 }
 

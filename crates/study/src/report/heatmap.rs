@@ -200,7 +200,7 @@ mod tests {
     fn what_is_undefined_or_missing_has_no_colour() {
         let mut attribution = fixture::attribution(&[3]);
         let heads = &mut attribution.dispositions[0].heads;
-        heads[0].cohen_d = f64::NAN;
+        heads[0].magnitude.cohen_d = f64::NAN;
         heads.truncate(2);
         let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
         assert_eq!(map.matches(r#"<g class="undefined">"#).count(), 2);

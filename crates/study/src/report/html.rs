@@ -292,8 +292,10 @@ pub(super) mod tests {
             let mut attribution = fixture::attribution(&[2, 1]);
             let one = &mut attribution.dispositions[0];
             for effect in &mut one.heads {
-                (effect.mean_a, effect.mean_b, effect.delta, effect.cohen_d) = (hole, hole, hole, hole);
-                (effect.p, effect.q, effect.p_max, effect.d_naive) = (hole, hole, hole, hole);
+                (effect.magnitude.mean_a, effect.magnitude.mean_b, effect.magnitude.delta, effect.magnitude.cohen_d) =
+                    (hole, hole, hole, hole);
+                (effect.magnitude.p, effect.magnitude.q, effect.magnitude.p_max, effect.d_naive) =
+                    (hole, hole, hole, hole);
                 (effect.p_directional, effect.cos_means, effect.relative_norm) = (hole, hole, hole);
             }
             (one.shuffled.mean_abs_d, one.shuffled.max_abs_d_mean, one.shuffled.max_abs_d_q95) = (hole, hole, hole);

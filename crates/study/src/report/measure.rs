@@ -22,7 +22,7 @@ impl Measure {
     /// The number of one head.
     pub(super) fn of(self, effect: &HeadEffect) -> f64 {
         match self {
-            Self::Magnitude => effect.cohen_d,
+            Self::Magnitude => effect.magnitude.cohen_d,
             Self::Naive => effect.d_naive,
         }
     }
@@ -69,10 +69,10 @@ impl Measure {
         match self {
             Self::Magnitude => format!(
                 "{name}: d {}, p {}, q {}, p(max) {}",
-                signed(effect.cohen_d, 2),
-                p_value(effect.p),
-                p_value(effect.q),
-                p_value(effect.p_max)
+                signed(effect.magnitude.cohen_d, 2),
+                p_value(effect.magnitude.p),
+                p_value(effect.magnitude.q),
+                p_value(effect.magnitude.p_max)
             ),
             Self::Naive => format!(
                 "{name}: d_naive {} (in-sample), p directional {}, cos {}",
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_scale_reaches_past_the_null() {
         let mut disposition = fixture::disposition(&[1]);
-        disposition.heads[0].cohen_d = 0.1;
+        disposition.heads[0].magnitude.cohen_d = 0.1;
         disposition.shuffled.max_abs_d_q95 = 0.74;
         assert_eq!(Measure::Magnitude.scale(&disposition).range(), (-0.8, 0.8));
         disposition.shuffled.shuffles = 0;

@@ -31,29 +31,29 @@ fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String
     head_row(&mut out, disposition, bars);
     out.push_str("<tbody>");
     let all = &disposition.heads;
-    let means = column_decimals(all.iter().flat_map(|effect| [effect.mean_a, effect.mean_b]));
-    let deltas = column_decimals(all.iter().map(|effect| effect.delta)).min(means + 1);
+    let means = column_decimals(all.iter().flat_map(|effect| [effect.magnitude.mean_a, effect.magnitude.mean_b]));
+    let deltas = column_decimals(all.iter().map(|effect| effect.magnitude.delta)).min(means + 1);
     let relative = column_decimals(all.iter().map(|effect| effect.relative_norm)).min(4);
     let threshold = threshold(disposition);
     for effect in heads {
         let class = if stands_out(effect, threshold) { r#" class="out""# } else { "" };
         put!(out, r#"<tr{class}><th scope="row">{}</th>"#, effect.at());
         let cells = [
-            fixed(effect.mean_a, means),
-            fixed(effect.mean_b, means),
-            signed(effect.delta, deltas),
-            signed(effect.cohen_d, 2),
+            fixed(effect.magnitude.mean_a, means),
+            fixed(effect.magnitude.mean_b, means),
+            signed(effect.magnitude.delta, deltas),
+            signed(effect.magnitude.cohen_d, 2),
         ];
         for cell in cells {
             put!(out, "<td>{cell}</td>");
         }
         if bars {
-            put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, effect.cohen_d));
+            put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, effect.magnitude.cohen_d));
         }
         let cells = [
-            p_value(effect.p),
-            p_value(effect.q),
-            p_value(effect.p_max),
+            p_value(effect.magnitude.p),
+            p_value(effect.magnitude.q),
+            p_value(effect.magnitude.p_max),
             fixed(effect.d_naive, 2),
             p_value(effect.p_directional),
             fixed(effect.cos_means, 4),
@@ -125,7 +125,7 @@ mod tests {
     fn cohort_names_are_escaped_and_nan_is_a_dash() {
         let mut disposition = fixture::disposition(&[1]);
         disposition.a = "<i>".to_owned();
-        disposition.heads[0].cohen_d = f64::NAN;
+        disposition.heads[0].magnitude.cohen_d = f64::NAN;
         disposition.heads[0].relative_norm = f64::NAN;
         let out = draw(&disposition);
         assert!(out.contains("mean &lt;i&gt;") && !out.contains("<i>"));

@@ -22,12 +22,14 @@ pub(super) fn threshold(disposition: &Disposition) -> Option<f64> {
 
 /// Whether a head's |d| exceeds what shuffled labels give.
 pub(super) fn stands_out(effect: &HeadEffect, threshold: Option<f64>) -> bool {
-    threshold.is_some_and(|threshold| effect.cohen_d.is_finite() && effect.cohen_d.abs() > threshold)
+    threshold
+        .is_some_and(|threshold| effect.magnitude.cohen_d.is_finite() && effect.magnitude.cohen_d.abs() > threshold)
 }
 
 /// All heads by |d|, the largest first, undefined ones last.
 pub(super) fn ranked(heads: &[HeadEffect]) -> Vec<&HeadEffect> {
-    let size = |effect: &HeadEffect| if effect.cohen_d.is_finite() { effect.cohen_d.abs() } else { -1.0 };
+    let size =
+        |effect: &HeadEffect| if effect.magnitude.cohen_d.is_finite() { effect.magnitude.cohen_d.abs() } else { -1.0 };
     let mut heads: Vec<_> = heads.iter().collect();
     heads.sort_by(|x, y| size(y).total_cmp(&size(x)).then((x.layer, x.head).cmp(&(y.layer, y.head))));
     heads
@@ -36,11 +38,11 @@ pub(super) fn ranked(heads: &[HeadEffect]) -> Vec<&HeadEffect> {
 /// What the magnitudes say about one disposition, in one or two sentences of plain text.
 pub(super) fn sentence(disposition: &Disposition) -> String {
     let heads = ranked(&disposition.heads);
-    let defined = heads.iter().filter(|effect| effect.cohen_d.is_finite()).count();
+    let defined = heads.iter().filter(|effect| effect.magnitude.cohen_d.is_finite()).count();
     let Some(largest) = heads.first().filter(|_| defined > 0) else {
         return "No verdict: no head has a defined d.".to_owned();
     };
-    let (name, size) = (largest.at(), largest.cohen_d.abs());
+    let (name, size) = (largest.at(), largest.magnitude.cohen_d.abs());
     let Some(threshold) = threshold(disposition) else {
         let size = fixed(size, 2);
         let of = count(defined, "head");
@@ -95,7 +97,7 @@ fn named(heads: &[&&HeadEffect], decimals: usize) -> String {
     let mut parts: Vec<_> = heads
         .iter()
         .take(NAMED)
-        .map(|effect| format!("{} (d\u{a0}{})", effect.at(), signed(effect.cohen_d, decimals)))
+        .map(|effect| format!("{} (d\u{a0}{})", effect.at(), signed(effect.magnitude.cohen_d, decimals)))
         .collect();
     if heads.len() > NAMED {
         parts.push(format!("and {} more", heads.len() - NAMED));
@@ -113,7 +115,7 @@ mod tests {
         let mut disposition = fixture::disposition(&[2, 2]);
         disposition.shuffled.max_abs_d_q95 = 0.9;
         for (effect, d) in disposition.heads.iter_mut().zip([0.1, -0.6, f64::NAN, 0.2]) {
-            effect.cohen_d = d;
+            effect.magnitude.cohen_d = d;
         }
         assert_eq!(
             sentence(&disposition),
@@ -121,8 +123,8 @@ mod tests {
             (95\u{a0}%). \
              (Left out: 1 head without a defined d.)"
         );
-        disposition.heads[0].cohen_d = -0.903;
-        disposition.heads[2].cohen_d = f64::INFINITY;
+        disposition.heads[0].magnitude.cohen_d = -0.903;
+        disposition.heads[2].magnitude.cohen_d = f64::INFINITY;
         disposition.length.cohen_d = -0.8;
         let text = sentence(&disposition);
         assert!(

@@ -1,0 +1,115 @@
+//! What another sample of the same items would have given.
+
+use crate::effect::{pooled_sd, standardised};
+use crate::paired::CONFIDENCE;
+use crate::permute::group_sizes;
+use crate::random::Random;
+use crate::summary::quantile;
+
+/// Streams of the resamples begin here, so that a seed's resamples have nothing to do with its shuffles.
+const STREAM: u64 = 0xb007_0000_0000;
+
+/// A 95 % interval, NaN where there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// How often each item is drawn in resample `k`: as many of each group as it has, with replacement. A function of the
+/// labels, the seed and `k` alone.
+pub fn resample(labels: &[bool], seed: u64, k: u64) -> Vec<u32> {
+    let mut random = Random::new(seed, STREAM + k);
+    let mut drawn = vec![0; labels.len()];
+    for group in [true, false] {
+        let members: Vec<usize> = (0..labels.len()).filter(|&item| labels[item] == group).collect();
+        for _ in 0..members.len() {
+            drawn[members[random.below(members.len())]] += 1;
+        }
+    }
+    drawn
+}
+
+/// Percentile bootstrap intervals (Efron 1979) of Cohen's d of every column of a row-major table `[items, columns]`,
+/// one label per row (`true` = group a): the middle 95 % of d over `count` resamples within the groups.
+///
+/// In few items they are somewhat too narrow: of 20 and 20 normal values they hold the true d in 94 % of samples, of 8 and
+/// 8 in 90 % (`laws.rs`). NaN for a column whose d is, and for no resamples.
+pub fn bootstrap_d(values: &[f64], columns: usize, labels: &[bool], count: usize, seed: u64) -> Vec<Range> {
+    assert_eq!(values.len(), labels.len() * columns, "one label per row");
+    let (n_a, n_b) = group_sizes(labels);
+    let mut d: Vec<Vec<f64>> = vec![Vec::with_capacity(count); columns];
+    if n_a >= 2 && n_b >= 2 {
+        for k in 0..count as u64 {
+            let drawn = resample(labels, seed, k);
+            let all = resampled_d(values, columns, labels, &drawn, (n_a, n_b));
+            d.iter_mut().zip(all).for_each(|(column, d)| column.push(d));
+        }
+    }
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    let range = |mut d: Vec<f64>| {
+        if d.iter().any(|d| d.is_nan()) {
+            return Range { low: f64::NAN, high: f64::NAN };
+        }
+        d.sort_by(f64::total_cmp);
+        Range { low: quantile(&d, tail), high: quantile(&d, 1.0 - tail) }
+    };
+    d.into_iter().map(range).collect()
+}
+
+/// Cohen's d of every column of a resample, each row counted as often as it was drawn; in two passes.
+fn resampled_d(values: &[f64], columns: usize, labels: &[bool], drawn: &[u32], (n_a, n_b): (usize, usize)) -> Vec<f64> {
+    let rows = || values.chunks_exact(columns).zip(labels.iter().zip(drawn)).filter(|(_, (_, drawn))| **drawn > 0);
+    let (mut mean_a, mut mean_b) = (vec![0.0; columns], vec![0.0; columns]);
+    for (row, (&in_a, &times)) in rows() {
+        let (mean, n) = if in_a { (&mut mean_a, n_a) } else { (&mut mean_b, n_b) };
+        let weight = f64::from(times) / n as f64;
+        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += weight * x);
+    }
+    let mut within = vec![0.0; columns];
+    for (row, (&in_a, &times)) in rows() {
+        let mean = if in_a { &mean_a } else { &mean_b };
+        for (sum, (x, mean)) in within.iter_mut().zip(row.iter().zip(mean)) {
+            *sum += f64::from(times) * (x - mean) * (x - mean);
+        }
+    }
+    let d = |(within, (a, b))| standardised(a, b, pooled_sd(within, n_a, n_b));
+    within.into_iter().zip(mean_a.into_iter().zip(mean_b)).map(d).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cohen_d;
+    use crate::laws::normal_table;
+
+    #[test]
+    fn a_resample_is_what_its_counts_say() {
+        let labels: Vec<bool> = (0..17).map(|item| item % 3 == 0).collect();
+        let values = normal_table(9, 17, &[1.0, 5.0]);
+        let drawn = resample(&labels, 4, 7);
+        let of = |column: usize, group: bool| -> Vec<f64> {
+            let all = (0..17).filter(|&item| labels[item] == group);
+            all.flat_map(|item| std::iter::repeat_n(values[item * 2 + column], drawn[item] as usize)).collect()
+        };
+        assert_eq!((of(0, true).len(), of(0, false).len()), (6, 11));
+        for (column, d) in resampled_d(&values, 2, &labels, &drawn, (6, 11)).into_iter().enumerate() {
+            let want = cohen_d(&of(column, true), &of(column, false));
+            assert!((d - want).abs() <= 1e-12, "{d} for {want}");
+        }
+        assert_eq!(drawn, resample(&labels, 4, 7));
+        assert_ne!(drawn, resample(&labels, 4, 8));
+    }
+
+    #[test]
+    fn degenerate_columns_have_no_interval_or_none_of_width() {
+        let labels = [true, true, false, false];
+        let found = bootstrap_d(&[1.0, f64::NAN, 1.0, 2.0, 1.0, 3.0, 1.0, 4.0], 2, &labels, 50, 0);
+        assert_eq!(found[0], Range { low: 0.0, high: 0.0 });
+        assert!(found[1].low.is_nan() && found[1].high.is_nan());
+        assert!(bootstrap_d(&[1.0, 2.0, 3.0], 1, &[true, false, false], 50, 0)[0].low.is_nan());
+        assert!(bootstrap_d(&[1.0, 2.0, 3.0, 5.0], 1, &labels, 0, 0)[0].low.is_nan());
+    }
+}

@@ -1,0 +1,97 @@
+//! Stratified folds: every item is measured by what the others, and they alone, have defined.
+
+use crate::random::Random;
+
+/// Streams of the folds begin here, so that a seed's folds have nothing to do with its shuffles.
+const STREAM: u64 = 0xf01d_0000_0000;
+
+/// Repeated stratified folds over *places*: the first `n_a` places are group a's, the others group b's.
+///
+/// Which item stands at which place is another matter ([`Shuffles::order`](crate::Shuffles::order)): shuffled labels are
+/// items that changed places, and meet the same folds, so that observed and null come from one procedure. Each group is
+/// dealt out evenly, in an order that is a function of the sizes, the seed and the number of the repeat alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folds {
+    n_a: usize,
+    n_b: usize,
+    count: usize,
+    /// The fold of each place, a row a repeat.
+    fold_of: Vec<Vec<u16>>,
+}
+
+impl Folds {
+    /// `repeats` times `count` folds; fewer folds where the smaller group would have less than two items in one, but at
+    /// least two.
+    pub fn new(n_a: usize, n_b: usize, count: usize, repeats: usize, seed: u64) -> Self {
+        let count = count.min(n_a.min(n_b) / 2).max(2);
+        let fold_of = (0..repeats as u64).map(|repeat| deal(n_a, n_b, count, seed, repeat)).collect();
+        Self { n_a, n_b, count, fold_of }
+    }
+
+    /// Items of group a and of group b.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.n_a, self.n_b)
+    }
+
+    /// How many folds there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How often the items are dealt out anew.
+    pub fn repeats(&self) -> usize {
+        self.fold_of.len()
+    }
+
+    /// The fold of each place in one repeat, below [`Folds::count`].
+    pub fn fold_of(&self, repeat: usize) -> &[u16] {
+        &self.fold_of[repeat]
+    }
+}
+
+/// Deals both groups out; b goes on where a ended, so that the folds are of equal size to within one item.
+fn deal(n_a: usize, n_b: usize, count: usize, seed: u64, repeat: u64) -> Vec<u16> {
+    let mut random = Random::new(seed, STREAM + repeat);
+    let mut fold_of = vec![0; n_a + n_b];
+    let mut dealt = 0;
+    for group in [0..n_a, n_a..n_a + n_b] {
+        let mut places: Vec<usize> = group.collect();
+        for last in (1..places.len()).rev() {
+            places.swap(last, random.below(last + 1));
+        }
+        for place in places {
+            fold_of[place] = (dealt % count) as u16;
+            dealt += 1;
+        }
+    }
+    fold_of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_groups_are_dealt_evenly_and_never_the_same_way() {
+        let folds = Folds::new(64, 18, 5, 10, 3);
+        assert_eq!((folds.count(), folds.repeats(), folds.sizes()), (5, 10, (64, 18)));
+        for repeat in 0..10 {
+            let of = folds.fold_of(repeat);
+            for fold in 0..5 {
+                let in_fold = |places: &[u16]| places.iter().filter(|&&f| f == fold).count();
+                assert!((12..=13).contains(&in_fold(&of[..64])) && (3..=4).contains(&in_fold(&of[64..])));
+                assert!((16..=17).contains(&in_fold(of)));
+            }
+        }
+        assert_ne!(folds.fold_of(0), folds.fold_of(1));
+        assert_eq!(folds, Folds::new(64, 18, 5, 10, 3));
+        assert_ne!(folds, Folds::new(64, 18, 5, 10, 4));
+    }
+
+    #[test]
+    fn small_groups_have_fewer_folds() {
+        for ((n_a, n_b), count) in [((64, 9), 4), ((4, 30), 2), ((2, 2), 2), ((3, 3), 2), ((10, 10), 5)] {
+            assert_eq!(Folds::new(n_a, n_b, 5, 1, 0).count(), count);
+        }
+    }
+}

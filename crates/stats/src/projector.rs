@@ -1,0 +1,261 @@
+//! The fast way to the naive and the cross-fitted d of many labelings.
+
+use crate::direction::{Pooled, longest};
+use crate::effect::NO_SPREAD;
+use crate::folds::Folds;
+use crate::table::centre;
+use crate::vector::dot;
+
+/// Vectors made ready for the directional statistics of many labelings, which is what their null distribution takes.
+///
+/// The vectors are centred on their grand mean, and never projected on a direction themselves: with few items all that is
+/// needed are sums of rows of the Gram matrix `[items, items]` over the items of each fold and group, so that a labeling
+/// costs `items²` additions a repeat, whatever the dimension. With more than two items a dimension the vectors themselves
+/// are the smaller table. [`naive_direction`](crate::naive_direction) and
+/// [`held_out_d`](crate::held_out_d) define what comes out.
+#[derive(Clone, Debug)]
+pub struct Projector {
+    /// Inner products of the centred vectors `[items, items]`, or the centred vectors `[items, dim]`.
+    table: Vec<f64>,
+    width: usize,
+    is_gram: bool,
+    items: usize,
+    longest: f64,
+}
+
+/// How far apart two groups lie along the direction of their means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Separation {
+    /// On the very items that defined the direction ([`Direction::d_naive`](crate::Direction::d_naive)): only the
+    /// comparison with shuffled labels is evidence.
+    pub naive: f64,
+    /// On held-out items ([`held_out_d`](crate::held_out_d)).
+    pub crossfit: f64,
+}
+
+impl Projector {
+    /// Takes row-major vectors `[items, dim]`. Panics if `vectors` is not a whole number of rows, or `dim` is 0.
+    pub fn new(vectors: &[f64], dim: usize) -> Self {
+        let (centred, _) = centre(vectors, dim);
+        let (items, longest) = (vectors.len() / dim, longest(vectors, dim));
+        if items > 2 * dim {
+            return Self { table: centred, width: dim, is_gram: false, items, longest };
+        }
+        Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest }
+    }
+
+    /// The same vectors, of these items only.
+    #[must_use]
+    pub fn of(&self, items: &[usize]) -> Self {
+        let row = |&item: &usize| &self.table[item * self.width..(item + 1) * self.width];
+        let (table, width) = if self.is_gram {
+            (items.iter().flat_map(|item| items.iter().map(|&other| row(item)[other])).collect(), items.len())
+        } else {
+            (items.iter().flat_map(|item| row(item).iter().copied()).collect(), self.width)
+        };
+        Self { table, width, items: items.len(), ..*self }
+    }
+
+    /// Both d where `order[place]` is the item at each place of `folds`. Degenerate input as in
+    /// [`held_out_d`](crate::held_out_d). Panics if `order` does not have one item a place.
+    pub fn separation(&self, order: &[usize], folds: &Folds) -> Separation {
+        let (n_a, n_b) = folds.sizes();
+        assert_eq!((self.items, order.len()), (n_a + n_b, n_a + n_b), "one item a place");
+        if n_a < 2 || n_b < 2 {
+            return Separation { naive: f64::NAN, crossfit: f64::NAN };
+        }
+        let mut naive = f64::NAN;
+        let mut crossfit = 0.0;
+        let mut sums = Sums::new(folds.count(), self.width);
+        for repeat in 0..folds.repeats() {
+            let fold_of = folds.fold_of(repeat);
+            sums.fill(self, order, fold_of, n_a);
+            if repeat == 0 {
+                naive = self.naive(&sums, order, (n_a, n_b));
+            }
+            crossfit += self.crossfit(&sums, order, fold_of, folds.count());
+        }
+        Separation { naive, crossfit: crossfit / folds.repeats() as f64 }
+    }
+
+    /// d along v of all items.
+    fn naive(&self, sums: &Sums, order: &[usize], (n_a, n_b): (usize, usize)) -> f64 {
+        // The vectors are centred, so v = (1/n_a + 1/n_b) Σ_a x.
+        let per_sum = 1.0 / n_a as f64 + 1.0 / n_b as f64;
+        let v: Vec<f64> = sums.total[0].iter().map(|sum| sum * per_sum).collect();
+        let along: Vec<f64> = order.iter().map(|&item| self.project(item, &v)).collect();
+        let labels: Vec<bool> = (0..order.len()).map(|place| place < n_a).collect();
+        crate::direction::d_of_projections(&along, &labels, self.longest)
+    }
+
+    /// d of held-out items in one repeat.
+    fn crossfit(&self, sums: &Sums, order: &[usize], fold_of: &[u16], count: usize) -> f64 {
+        let n_a = sums.items.iter().map(|items| items[0]).sum::<usize>();
+        let n_b = order.len() - n_a;
+        let mut found = Pooled::default();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let mut v = vec![0.0; self.width];
+        for fold in 0..count {
+            let rest = [(n_a - sums.items[fold][0]) as f64, (n_b - sums.items[fold][1]) as f64];
+            let held_out = [sums.of(fold, 0), sums.of(fold, 1)];
+            for (at, v) in v.iter_mut().enumerate() {
+                *v = (sums.total[0][at] - held_out[0][at]) / rest[0] - (sums.total[1][at] - held_out[1][at]) / rest[1];
+            }
+            // Of the Gram matrix, v holds its products with the items; those with the others make its square.
+            let square = if self.is_gram {
+                let mean = |places: std::ops::Range<usize>, rest: f64| {
+                    let of_others = places.filter(|&place| usize::from(fold_of[place]) != fold);
+                    of_others.map(|place| v[order[place]]).sum::<f64>() / rest
+                };
+                mean(0..n_a, rest[0]) - mean(n_a..order.len(), rest[1])
+            } else {
+                dot(&v, &v)
+            };
+            let size = square.max(0.0).sqrt();
+            let scale = if size > NO_SPREAD * self.longest { 1.0 / size } else { 0.0 };
+            a.clear();
+            b.clear();
+            for (place, &item) in order.iter().enumerate().filter(|&(place, _)| usize::from(fold_of[place]) == fold) {
+                let along = self.project(item, &v) * scale;
+                if place < n_a { a.push(along) } else { b.push(along) }
+            }
+            found.add(&a, &b);
+        }
+        found.d(self.longest)
+    }
+
+    /// The product of an item with v.
+    fn project(&self, item: usize, v: &[f64]) -> f64 {
+        if self.is_gram { v[item] } else { dot(&self.table[item * self.width..(item + 1) * self.width], v) }
+    }
+}
+
+/// Sums of rows of a [`Projector`]'s table, over the items of each fold and group.
+struct Sums {
+    /// `[fold, group, width]`
+    rows: Vec<f64>,
+    /// Over all folds, by group.
+    total: [Vec<f64>; 2],
+    /// How many items there are in each fold of each group.
+    items: Vec<[usize; 2]>,
+    width: usize,
+}
+
+impl Sums {
+    fn new(count: usize, width: usize) -> Self {
+        let total = [vec![0.0; width], vec![0.0; width]];
+        Self { rows: vec![0.0; 2 * count * width], total, items: vec![[0, 0]; count], width }
+    }
+
+    fn fill(&mut self, of: &Projector, order: &[usize], fold_of: &[u16], n_a: usize) {
+        let width = self.width;
+        self.rows.fill(0.0);
+        self.items.fill([0, 0]);
+        for (place, &item) in order.iter().enumerate() {
+            let (fold, group) = (usize::from(fold_of[place]), usize::from(place >= n_a));
+            let cell = 2 * fold + group;
+            let sums = &mut self.rows[cell * width..(cell + 1) * width];
+            let row = &of.table[item * width..(item + 1) * width];
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            self.items[fold][group] += 1;
+        }
+        for (group, total) in self.total.iter_mut().enumerate() {
+            total.fill(0.0);
+            for fold in 0..self.items.len() {
+                let cell = 2 * fold + group;
+                let sums = &self.rows[cell * width..(cell + 1) * width];
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+            }
+        }
+    }
+
+    fn of(&self, fold: usize, group: usize) -> &[f64] {
+        let cell = 2 * fold + group;
+        &self.rows[cell * self.width..(cell + 1) * self.width]
+    }
+}
+
+/// Inner products of all pairs of rows.
+fn gram(rows: &[f64], dim: usize) -> Vec<f64> {
+    let items = rows.len() / dim;
+    let mut products = vec![0.0; items * items];
+    for (i, x) in rows.chunks_exact(dim).enumerate() {
+        for (j, y) in rows.chunks_exact(dim).enumerate().take(i + 1) {
+            let product = dot(x, y);
+            products[i * items + j] = product;
+            products[j * items + i] = product;
+        }
+    }
+    products
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::laws::normal_table;
+    use crate::permute::Shuffles;
+    use crate::{held_out_d, naive_direction};
+
+    /// Few items (Gram) and many (rows), either group the smaller, and a common mean a thousand times the spread.
+    const SIZES: [(usize, usize, usize); 6] =
+        [(9, 5, 40), (5, 9, 40), (30, 41, 12), (41, 30, 12), (3, 2, 1), (3, 3, 2)];
+
+    fn vectors(seed: u64, items: usize, dim: usize) -> Vec<f64> {
+        let mut vectors = normal_table(seed, items, &vec![1.0; dim]);
+        for (i, x) in vectors.iter_mut().enumerate() {
+            *x += ((i % dim) as f64).sin() * 1000.0;
+        }
+        vectors
+    }
+
+    fn assert_near(got: f64, want: f64, what: &str) {
+        let same = got.is_nan() && want.is_nan();
+        assert!(same || (got - want).abs() <= 1e-8 * want.abs().max(1.0), "{what}: {got} for {want}");
+    }
+
+    #[test]
+    fn projector_agrees_with_the_direct_way() {
+        for (n_a, n_b, dim) in SIZES {
+            let vectors = vectors(6, n_a + n_b, dim);
+            let projector = Projector::new(&vectors, dim);
+            assert_eq!(projector.is_gram, n_a + n_b <= 2 * dim);
+            let folds = Folds::new(n_a, n_b, 5, 3, 11);
+            let shuffles = Shuffles::new(n_a, n_b, 2);
+            for k in 0..20 {
+                let what = format!("{n_a} + {n_b} items of {dim}, shuffle {k}");
+                let found = projector.separation(&shuffles.order(k), &folds);
+                assert_near(found.naive, naive_direction(&vectors, dim, &shuffles.labels(k)).d_naive, &what);
+                assert_near(found.crossfit, held_out_d(&vectors, dim, &shuffles.order(k), &folds), &what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_items_is_as_good_as_a_projector_of_them() {
+        for (n_a, n_b, dim) in [(9, 8, 40), (30, 41, 12)] {
+            let vectors = vectors(5, n_a + n_b, dim);
+            let part: Vec<usize> = (0..n_a + n_b).filter(|item| item % 3 != 1).collect();
+            let of_part: Vec<f64> =
+                part.iter().flat_map(|&item| vectors[item * dim..(item + 1) * dim].to_vec()).collect();
+            let (in_a, in_b) = (part.iter().filter(|&&i| i < n_a).count(), part.iter().filter(|&&i| i >= n_a).count());
+            let (folds, order) = (Folds::new(in_a, in_b, 5, 2, 1), (0..part.len()).collect::<Vec<_>>());
+            let found = Projector::new(&vectors, dim).of(&part).separation(&order, &folds);
+            assert_near(found.crossfit, held_out_d(&of_part, dim, &order, &folds), "a part");
+        }
+    }
+
+    #[test]
+    fn degenerate_vectors_do_not_flatter() {
+        let order = [0, 1, 2, 3, 4];
+        let folds = Folds::new(3, 2, 5, 2, 0);
+        for vectors in [[0.1, 0.7, 0.3].repeat(5), vec![0.0; 15]] {
+            let found = Projector::new(&vectors, 3).separation(&order, &folds);
+            assert_eq!((found.naive, found.crossfit), (0.0, 0.0));
+        }
+        let mut vectors = normal_table(7, 5, &[1.0; 3]);
+        assert!(Projector::new(&vectors[..6], 3).separation(&[0, 1], &Folds::new(1, 1, 5, 2, 0)).crossfit.is_nan());
+        vectors[4] = f64::NAN;
+        let found = Projector::new(&vectors, 3).separation(&order, &folds);
+        assert!(found.naive.is_nan() && found.crossfit.is_nan());
+    }
+}

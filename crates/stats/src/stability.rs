@@ -1,0 +1,76 @@
+//! Whether a ranking would come out again: two halves of the items, ranked apart.
+
+use crate::folds::Folds;
+use crate::rank::spearman;
+use crate::summary::mean;
+
+/// Random halves of two groups: each half has half of either group.
+#[derive(Clone, Debug)]
+pub struct Halves(Folds);
+
+impl Halves {
+    /// `splits` ways to halve `n_a` and `n_b` items.
+    pub fn new(n_a: usize, n_b: usize, splits: usize, seed: u64) -> Self {
+        Self(Folds::new(n_a, n_b, 2, splits, seed ^ 0x5711))
+    }
+
+    /// How many ways there are.
+    pub fn splits(&self) -> usize {
+        self.0.repeats()
+    }
+
+    /// The items of both halves of one split, by group, where `order[place]` is the item at each place.
+    pub fn of(&self, split: usize, order: &[usize]) -> [[Vec<usize>; 2]; 2] {
+        let (n_a, _) = self.0.sizes();
+        let mut halves = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+        for (place, (&item, &half)) in order.iter().zip(self.0.fold_of(split)).enumerate() {
+            halves[usize::from(half)][usize::from(place >= n_a)].push(item);
+        }
+        halves
+    }
+}
+
+/// Split-half reliability: Spearman's correlation of the statistics that `rank` gives for the two halves, averaged over
+/// the splits. `rank` is given the items of a half, group a's and group b's, and returns one number a head.
+///
+/// By itself it proves nothing: a statistic that depends on more than the labels (d_naive, on how many dimensions a head
+/// uses) ranks the halves of pure noise alike. Compare it with the same under shuffled labels.
+pub fn split_half(halves: &Halves, order: &[usize], rank: impl Fn(&[usize], &[usize]) -> Vec<f64>) -> f64 {
+    let of_split = |split: usize| {
+        let [first, second] = halves.of(split, order).map(|[a, b]| rank(&a, &b));
+        spearman(&first, &second)
+    };
+    mean(&(0..halves.splits()).map(of_split).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_share_nothing_and_leave_nothing_out() {
+        let halves = Halves::new(7, 10, 3, 1);
+        let order: Vec<usize> = (0..17).rev().collect();
+        for split in 0..halves.splits() {
+            let [first, second] = halves.of(split, &order);
+            assert!((3..=4).contains(&first[0].len()) && first[1].len() == 5 && second[1].len() == 5);
+            assert!(first[0].iter().chain(&second[0]).all(|&item| item >= 10), "a's places hold the last items");
+            let mut all: Vec<usize> = first.into_iter().chain(second).flatten().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..17).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_ranking_that_is_the_same_in_both_halves_is_stable() {
+        let halves = Halves::new(6, 6, 4, 0);
+        let order: Vec<usize> = (0..12).collect();
+        assert_eq!(split_half(&halves, &order, |_, _| vec![0.1, 3.0, 2.0]), 1.0);
+        assert!(split_half(&halves, &order, |_, _| vec![1.0; 3]).is_nan());
+        let sum = |a: &[usize], _: &[usize]| {
+            let odd = a.iter().sum::<usize>() as f64;
+            vec![odd, -odd]
+        };
+        assert!(split_half(&halves, &order, sum).abs() <= 1.0);
+    }
+}

@@ -1,0 +1,147 @@
+//! What else two cohorts differ in: length, truncation, prompts, their size.
+
+use std::collections::BTreeMap;
+
+use headtemper_stats::{Columns, Tail, cohen_d, mean, pearson};
+
+use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of};
+use crate::{
+    Item,
+    attribution::{Disposition, HeadEffect, LengthCheck, PromptCheck, ShuffledLabels},
+};
+
+/// Cohorts below this are called tiny.
+const TINY: usize = 15;
+/// |d| of the response length above which a ranking is confounded with length.
+pub(crate) const LENGTH_D: f64 = 0.5;
+/// Truncation rates further apart than this confound a comparison.
+pub(crate) const TRUNCATION_GAP: f64 = 0.1;
+/// A share of repeated prompts above this makes items anything but independent.
+const REPEATED: f64 = 0.1;
+
+/// What is known of a captured item beside its features.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemFacts {
+    /// The prompt by which items are told apart.
+    pub prompt: String,
+    /// Whether the response was cut off; none where nobody knows.
+    pub truncated: Option<bool>,
+}
+
+impl ItemFacts {
+    /// What an item says of itself.
+    pub fn of(item: &Item) -> Self {
+        Self { prompt: item.prompt_key(), truncated: item.truncated() }
+    }
+}
+
+/// Correlation of one head's norm with the length of the response.
+pub(super) fn r_length(norms: &[f64], columns: usize, column: usize, table: &Table<'_>) -> f64 {
+    let of_head: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
+    pearson(&of_head, &table.length[0])
+}
+
+/// The cohorts' response lengths, and which heads stand out by them alone.
+pub(super) fn length(
+    table: &Table<'_>,
+    facts: &[ItemFacts],
+    options: &AttributeOptions,
+    heads: &[HeadEffect],
+    shuffled: &ShuffledLabels,
+) -> LengthCheck {
+    let (a, b) = table.length[0].split_at(table.n_a);
+    let columns = Columns::new(&table.length[0], 1);
+    let shuffles = shuffles_of(table, options);
+    let null: Vec<f64> = (0..options.shuffles as u64).map(|k| columns.cohen_d(&shuffles.labels(k))[0]).collect();
+    let d = cohen_d(a, b);
+    let cut: Vec<Option<bool>> = table.rows.iter().map(|&row| facts.get(row).and_then(|f| f.truncated)).collect();
+    let count = |cut: &[Option<bool>]| cut.iter().filter(|&&cut| cut == Some(true)).count();
+    let only_by_length = heads
+        .iter()
+        .filter(|head| head.magnitude.p_max <= LEVEL && head.d_length_adjusted.abs() <= shuffled.max_abs_d_q95)
+        .count();
+    LengthCheck {
+        mean_a: mean(a),
+        mean_b: mean(b),
+        cohen_d: d,
+        p: permuted(d, &null, Tail::TwoSided),
+        truncation_known: cut.iter().all(Option::is_some),
+        truncated_a: count(&cut[..table.n_a]),
+        truncated_b: count(&cut[table.n_a..]),
+        only_by_length,
+    }
+}
+
+/// The cohorts' prompts.
+pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts]) -> PromptCheck {
+    let mut seen: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for (place, &row) in table.rows.iter().enumerate() {
+        if let Some(facts) = facts.get(row) {
+            seen.entry(&facts.prompt).or_default()[usize::from(place >= table.n_a)] += 1;
+        }
+    }
+    let of = |which: &dyn Fn(&[usize; 2]) -> bool| seen.values().filter(|counts| which(counts)).count();
+    let tokens: Vec<f64> = table.rows.iter().map(|&row| table.features.prompt_len[row] as f64).collect();
+    let (a, b) = tokens.split_at(table.n_a);
+    PromptCheck {
+        distinct_a: of(&|counts| counts[0] > 0),
+        distinct_b: of(&|counts| counts[1] > 0),
+        shared: of(&|counts| counts[0] > 0 && counts[1] > 0),
+        repeated: seen.values().map(|counts| counts[0] + counts[1]).filter(|&n| n > 1).sum(),
+        mean_tokens_a: mean(a),
+        mean_tokens_b: mean(b),
+        cohen_d: cohen_d(a, b),
+    }
+}
+
+/// What a reader must know before any number.
+pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (a, b) = (&disposition.a, &disposition.b);
+    let (n_a, n_b) = (disposition.n_a, disposition.n_b);
+    for (name, n) in [(a, n_a), (b, n_b)] {
+        if n < TINY {
+            warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
+        }
+    }
+    let length = &disposition.length;
+    if length.cohen_d.abs() > LENGTH_D {
+        warnings.push(format!(
+            "responses in {a} and {b} differ in length (d = {:.2}): a head that tracks length ranks high; compare with \
+             --adjust length",
+            length.cohen_d
+        ));
+    }
+    let (cut_a, cut_b) = (length.truncated_a, length.truncated_b);
+    if cut_a + cut_b > 0 {
+        let rate = |cut: usize, n: usize| cut as f64 / n as f64;
+        let unequal = (rate(cut_a, n_a) - rate(cut_b, n_b)).abs() > TRUNCATION_GAP;
+        let so = if unequal { ": their last tokens are not comparable" } else { "" };
+        warnings.push(format!(
+            "{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}"
+        ));
+    }
+    let prompts = &disposition.prompts;
+    if prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
+        warnings.push(format!(
+            "{} of {} items share their prompt with another: they are not independent, and every p is too small",
+            prompts.repeated,
+            table.rows.len()
+        ));
+    }
+    if prompts.cohen_d.abs() > LENGTH_D {
+        warnings.push(format!(
+            "prompts in {a} and {b} differ in length (d = {:.2}): the cohorts may be other questions, not other answers",
+            prompts.cohen_d
+        ));
+    }
+    let last_n = table.features.meta.last_n;
+    let short = table.length[0].iter().filter(|&&tokens| tokens < last_n as f64).count();
+    if short > 0 {
+        warnings.push(format!(
+            "{short} of {} responses have fewer than {last_n} tokens; their heads are averaged over what there is",
+            table.rows.len()
+        ));
+    }
+    warnings
+}

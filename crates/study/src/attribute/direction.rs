@@ -1,0 +1,131 @@
+//! Elsewhere in one cohort: the vectors of each head between the two, in-sample and on held-out items.
+
+use headtemper_stats::{
+    Direction, Folds, Halves, Projector, Shuffles, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
+    held_out_d, naive_direction, p_value,
+};
+use rayon::prelude::*;
+
+use super::{
+    AttributeOptions, Table, shuffles_of,
+    stability::{self, HalvesOfHead},
+};
+
+/// The vectors of all heads between the cohorts, and what shuffled labels give.
+pub(super) struct Directions {
+    /// In the order of the table's slots.
+    pub(super) heads: Vec<HeadDirection>,
+    /// What shuffled labels give, a head each.
+    pub(super) nulls: Vec<Null>,
+    /// The largest d_naive of each shuffle.
+    pub(super) largest_naive: Vec<f64>,
+    /// The largest d_crossfit of each shuffle.
+    pub(super) largest: Vec<f64>,
+    /// d_crossfit in halves of the items, a head each.
+    pub(super) halves: Vec<HalvesOfHead>,
+}
+
+/// One head's vectors between the cohorts.
+pub(super) struct HeadDirection {
+    pub(super) naive: Direction,
+    pub(super) p_naive: f64,
+    pub(super) d_crossfit: f64,
+    pub(super) cos_centred: f64,
+    /// Permutation p, q and family-wise p of the cross-fitted d.
+    pub(super) p: f64,
+    pub(super) q: f64,
+    pub(super) p_max: f64,
+    /// Cross-fitted d across the mean, with its p and family-wise p.
+    pub(super) d_across: f64,
+    pub(super) p_across: f64,
+    pub(super) p_max_across: f64,
+}
+
+/// What shuffled labels give for one head.
+pub(super) struct Null {
+    pub(super) naive: Vec<f64>,
+    pub(super) crossfit: Vec<f64>,
+    across: Vec<f64>,
+}
+
+/// A permutation p, or none without shuffles: a p of 1 would claim that the null was looked at.
+pub(super) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
+    if null.is_empty() { f64::NAN } else { p_value(observed, null, tail) }
+}
+
+/// The largest of every shuffle over all heads; NaN where no head has any.
+fn largest<'a>(nulls: &'a [Null], of: impl Fn(&'a Null) -> &'a [f64], shuffles: usize) -> Vec<f64> {
+    (0..shuffles).map(|k| nulls.iter().map(|null| of(null)[k]).fold(f64::NAN, f64::max)).collect()
+}
+
+impl Directions {
+    /// Compares the vectors of every slot of `table`, slots in parallel; the numbers depend on no thread.
+    pub(super) fn of(table: &Table<'_>, folds: &Folds, options: &AttributeOptions) -> Self {
+        let shuffles = shuffles_of(table, options);
+        let halves = stability::halves(table, options);
+        let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table
+            .slots
+            .par_iter()
+            .map(|&slot| {
+                let (vectors, dim) = table.vectors(slot);
+                let vectors = if options.adjust_length { table.without_length(&vectors, dim) } else { vectors };
+                head(&vectors, dim, table, folds, (&shuffles, options.shuffles), &halves)
+            })
+            .collect();
+        let mut heads = Vec::new();
+        let (mut nulls, mut of_halves) = (Vec::new(), Vec::new());
+        for (head, null, halves) in all {
+            heads.push(head);
+            nulls.push(null);
+            of_halves.push(halves);
+        }
+        let q = benjamini_hochberg(&heads.iter().map(|head| head.p).collect::<Vec<_>>());
+        let largest_of = largest(&nulls, |null| &null.crossfit, options.shuffles);
+        let largest_across = largest(&nulls, |null| &null.across, options.shuffles);
+        for (head, q) in heads.iter_mut().zip(q) {
+            head.q = q;
+            head.p_max = permuted(head.d_crossfit, &largest_of, Tail::Greater);
+            head.p_max_across = permuted(head.d_across, &largest_across, Tail::Greater);
+        }
+        let largest_naive = largest(&nulls, |null| &null.naive, options.shuffles);
+        Self { heads, nulls, largest_naive, largest: largest_of, halves: of_halves }
+    }
+}
+
+/// One head: the observed numbers and their null, from the same arithmetic.
+fn head(
+    vectors: &[f64],
+    dim: usize,
+    table: &Table<'_>,
+    folds: &Folds,
+    (shuffles, count): (&Shuffles, usize),
+    halves: &Halves,
+) -> (HeadDirection, Null, HalvesOfHead) {
+    let order = table.order();
+    let whole = Projector::new(vectors, dim);
+    let across = Projector::new(&across_the_mean(vectors, dim), dim);
+    let observed = whole.separation(&order, folds);
+    let observed_across = across.separation(&order, folds).crossfit;
+    let mut null = Null { naive: Vec::new(), crossfit: Vec::new(), across: Vec::new() };
+    for k in 0..count as u64 {
+        let order = shuffles.order(k);
+        let found = whole.separation(&order, folds);
+        null.naive.push(found.naive);
+        null.crossfit.push(found.crossfit);
+        null.across.push(across.separation(&order, folds).crossfit);
+    }
+    let direction = HeadDirection {
+        naive: naive_direction(vectors, dim, &table.labels()),
+        p_naive: permuted(observed.naive, &null.naive, Tail::Greater),
+        d_crossfit: held_out_d(vectors, dim, &order, folds),
+        cos_centred: centred_cosine(vectors, dim, &order, halves),
+        p: permuted(observed.crossfit, &null.crossfit, Tail::Greater),
+        q: f64::NAN,
+        p_max: f64::NAN,
+        d_across: observed_across,
+        p_across: permuted(observed_across, &null.across, Tail::Greater),
+        p_max_across: f64::NAN,
+    };
+    let of_halves = stability::of_head(&whole, halves, &order, shuffles, count);
+    (direction, null, of_halves)
+}

@@ -1,0 +1,53 @@
+//! Louder in one cohort: one norm of each head and item between the two.
+
+use headtemper_stats::{Columns, Tail, benjamini_hochberg, max_abs, max_p_values, mean};
+use rayon::prelude::*;
+
+use super::{AttributeOptions, Table, shuffles_of};
+use crate::attribution::Magnitude;
+
+/// The norms of all heads between the cohorts, and what shuffled labels give.
+pub(super) struct Magnitudes {
+    /// In the order of the table's slots.
+    pub(super) heads: Vec<Magnitude>,
+    /// d of every head, a row a shuffle.
+    pub(super) null: Vec<Vec<f64>>,
+    /// The largest |d| of each shuffle.
+    pub(super) largest: Vec<f64>,
+}
+
+/// Cohen's d of every column under the table's own labels.
+pub(super) fn cohen_d(values: &[f64], table: &Table<'_>) -> Vec<f64> {
+    Columns::new(values, table.slots.len()).cohen_d(&table.labels())
+}
+
+impl Magnitudes {
+    /// Compares a table of norms, a row an item of `table` and a column a slot.
+    pub(super) fn of(values: &[f64], table: &Table<'_>, options: &AttributeOptions) -> Self {
+        let slots = table.slots.len();
+        let columns = Columns::new(values, slots);
+        let d = columns.cohen_d(&table.labels());
+        let shuffles = shuffles_of(table, options);
+        let null: Vec<Vec<f64>> =
+            (0..options.shuffles as u64).into_par_iter().map(|k| columns.cohen_d(&shuffles.labels(k))).collect();
+        let largest: Vec<f64> = null.iter().map(|d| max_abs(d)).collect();
+        let p: Vec<f64> = (0..slots)
+            .into_par_iter()
+            .map(|slot| {
+                let of_slot: Vec<f64> = null.iter().map(|d| d[slot]).collect();
+                super::direction::permuted(d[slot], &of_slot, Tail::TwoSided)
+            })
+            .collect();
+        let q = benjamini_hochberg(&p);
+        let p_max = if largest.is_empty() { vec![f64::NAN; slots] } else { max_p_values(&d, &largest) };
+        let heads = (0..slots).map(|slot| {
+            let of = |places: std::ops::Range<usize>| {
+                mean(&places.map(|place| values[place * slots + slot]).collect::<Vec<_>>())
+            };
+            let (mean_a, mean_b) = (of(0..table.n_a), of(table.n_a..table.rows.len()));
+            let (cohen_d, delta) = (d[slot], mean_a - mean_b);
+            Magnitude { mean_a, mean_b, delta, cohen_d, p: p[slot], q: q[slot], p_max: p_max[slot] }
+        });
+        Self { heads: heads.collect(), null, largest }
+    }
+}

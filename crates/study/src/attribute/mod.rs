@@ -1,0 +1,333 @@
+//! From features to a ranking of heads between two cohorts, by magnitude and by direction, every number beside what
+//! shuffled labels give for it.
+//!
+//! [`magnitude`] compares norms, [`direction`] the vectors, [`confounds`] what else the cohorts differ in, and [`verdict`]
+//! says which story all that supports.
+
+mod confounds;
+mod direction;
+mod magnitude;
+mod stability;
+mod verdict;
+
+use headtemper_hook::HeadKind;
+use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, quantile, residuals, welch_t};
+
+use crate::{
+    DispositionSpec, Features, Result, StudyError,
+    attribution::{Disposition, HeadEffect, Method, ShuffledLabels, kind_name},
+    dispositions::Cohorts,
+};
+use direction::Directions;
+use magnitude::Magnitudes;
+
+pub use confounds::ItemFacts;
+pub(crate) use verdict::{rule, summary};
+
+/// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.
+pub(crate) const LEVEL: f64 = 0.05;
+/// An in-sample d from here on would be called large (Cohen 1988).
+pub(crate) const LARGE: f64 = 0.8;
+
+/// Which heads are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// All.
+    #[default]
+    All,
+    /// Query heads of attention.
+    Attn,
+    /// Value heads of delta nets.
+    Linear,
+}
+
+impl HeadChoice {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Attn => "attn",
+            Self::Linear => "linear",
+        }
+    }
+
+    fn has(self, kind: HeadKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Attn => kind == HeadKind::Query,
+            Self::Linear => kind == HeadKind::Value,
+        }
+    }
+}
+
+/// How heads are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttributeOptions {
+    /// Which heads are ranked.
+    pub heads: HeadChoice,
+    /// Whether length is taken out of norms and vectors before anything is compared.
+    pub adjust_length: bool,
+    /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
+    pub compat_dd: bool,
+    /// How often labels are shuffled for the null; 0 leaves it out.
+    pub shuffles: usize,
+    /// Folds of the cross-fit.
+    pub folds: usize,
+    /// How often the items are dealt into folds.
+    pub repeats: usize,
+    /// Resamples of the bootstrap intervals; 0 leaves them out.
+    pub resamples: usize,
+    /// Seed of shuffles, folds and resamples.
+    pub seed: u64,
+}
+
+impl Default for AttributeOptions {
+    fn default() -> Self {
+        Self {
+            heads: HeadChoice::All,
+            adjust_length: false,
+            compat_dd: false,
+            shuffles: 1000,
+            folds: 5,
+            repeats: 10,
+            resamples: 1000,
+            seed: 0,
+        }
+    }
+}
+
+impl AttributeOptions {
+    /// Refuses what has no meaning.
+    ///
+    /// # Errors
+    /// Says what would have been allowed.
+    pub fn check(&self) -> Result<()> {
+        let refused = |what: &str, found: usize, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found: found.to_string(), allowed: allowed.into() })
+        };
+        match (self.folds, self.repeats) {
+            (0 | 1, _) => refused("folds", self.folds, "at least 2"),
+            (_, 0) => refused("repeats", 0, "at least 1"),
+            (folds, _) if folds > usize::from(u16::MAX) => refused("folds", folds, "at most 65535"),
+            _ => Ok(()),
+        }
+    }
+
+    /// As the file says it.
+    pub fn method(&self) -> Method {
+        Method {
+            heads: self.heads.name().into(),
+            adjust: if self.adjust_length { "length" } else { "none" }.into(),
+            compat: if self.compat_dd { "dd" } else { "none" }.into(),
+            shuffles: self.shuffles,
+            folds: self.folds,
+            repeats: self.repeats,
+            resamples: self.resamples,
+            seed: self.seed,
+        }
+    }
+}
+
+/// The items of two cohorts in one table, a's first: what shuffles and folds call places.
+struct Table<'a> {
+    features: &'a Features,
+    /// Rows of the features.
+    rows: Vec<usize>,
+    n_a: usize,
+    /// Slots of the features that are ranked.
+    slots: Vec<usize>,
+    /// Response tokens of each item, and their logarithm: what is taken out where length is adjusted for.
+    length: [Vec<f64>; 2],
+}
+
+impl<'a> Table<'a> {
+    fn new(features: &'a Features, cohorts: &Cohorts, heads: HeadChoice) -> Self {
+        let rows: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
+        let slots = (0..features.slots.len()).filter(|&slot| heads.has(features.slots[slot].kind)).collect();
+        let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
+        let logarithm = length.iter().map(|x| x.ln()).collect();
+        Self { features, n_a: cohorts.a.len(), rows, slots, length: [length, logarithm] }
+    }
+
+    fn n_b(&self) -> usize {
+        self.rows.len() - self.n_a
+    }
+
+    fn labels(&self) -> Vec<bool> {
+        (0..self.rows.len()).map(|place| place < self.n_a).collect()
+    }
+
+    /// The items as they are.
+    fn order(&self) -> Vec<usize> {
+        (0..self.rows.len()).collect()
+    }
+
+    /// One number of every slot, a row an item.
+    fn columns(&self, of: &[f32]) -> Vec<f64> {
+        let width = self.features.slots.len();
+        self.rows.iter().flat_map(|&row| self.slots.iter().map(move |slot| f64::from(of[row * width + slot]))).collect()
+    }
+
+    /// The mean z of one slot, a row an item, and its width.
+    fn vectors(&self, slot: usize) -> (Vec<f64>, usize) {
+        let at = self.features.slots[slot];
+        let layer = self.features.head_vectors.iter().find(|v| v.site.head_layer() == Some(at.layer));
+        let layer = layer.expect("every slot's layer was captured");
+        let values = self.rows.iter().flat_map(|&row| {
+            let start = (row * layer.heads + at.head) * layer.dim;
+            layer.values[start..start + layer.dim].iter().map(|&x| f64::from(x))
+        });
+        (values.collect(), layer.dim)
+    }
+
+    /// A table without what length explains of it.
+    fn without_length(&self, values: &[f64], columns: usize) -> Vec<f64> {
+        residuals(values, columns, &self.length)
+    }
+}
+
+/// Ranks the heads of captured features between two cohorts of their rows.
+///
+/// # Errors
+/// If the features hold no head vectors, none of the heads that were asked for, or a cohort is too small.
+pub fn attribute(
+    features: &Features,
+    spec: &DispositionSpec,
+    cohorts: &Cohorts,
+    facts: &[ItemFacts],
+    options: &AttributeOptions,
+) -> Result<Disposition> {
+    options.check()?;
+    if features.head_vectors.is_empty() {
+        return Err(StudyError::Option {
+            what: "what was captured of the heads".into(),
+            found: "not their vectors".into(),
+            allowed: "vectors".into(),
+        });
+    }
+    let table = Table::new(features, cohorts, options.heads);
+    if table.slots.is_empty() {
+        return Err(StudyError::Option {
+            what: "--heads".into(),
+            found: options.heads.name().into(),
+            allowed: "heads that this model has; `temper inspect` lists them".into(),
+        });
+    }
+    let folds = Folds::new(table.n_a, table.n_b(), options.folds, options.repeats, options.seed);
+    let raw = table.columns(&features.head_norm);
+    let columns = table.slots.len();
+    let adjusted = table.without_length(&raw, columns);
+    let norms = if options.adjust_length { &adjusted } else { &raw };
+    let magnitudes = Magnitudes::of(norms, &table, options);
+    let finals = table.columns(&features.head_norm_final);
+    let finals = if options.adjust_length { table.without_length(&finals, columns) } else { finals };
+    let final_token = Magnitudes::of(&finals, &table, options);
+    let directions = Directions::of(&table, &folds, options);
+    let d_adjusted = magnitude::cohen_d(&adjusted, &table);
+
+    let intervals = bootstrap_d(norms, columns, &table.labels(), options.resamples, options.seed);
+    let j = hedges_correction(table.n_a, table.n_b());
+    let heads = (0..columns).map(|column| {
+        let at = features.slots[table.slots[column]];
+        let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
+        let welch = welch_t(&values[..table.n_a], &values[table.n_a..]);
+        let magnitude = magnitudes.heads[column];
+        let direction = &directions.heads[column];
+        let Range { low, high } = intervals[column];
+        let mut effect = HeadEffect {
+            layer: at.layer,
+            kind: kind_name(at.kind).into(),
+            head: at.head,
+            magnitude,
+            hedges_g: magnitude.cohen_d * j,
+            d_low: low,
+            d_high: high,
+            g_low: low * j,
+            g_high: high * j,
+            welch_t: welch.t,
+            welch_df: welch.df,
+            welch_p: welch.p,
+            r_length: confounds::r_length(&raw, columns, column, &table),
+            d_length_adjusted: d_adjusted[column],
+            final_token: final_token.heads[column],
+            d_naive: direction.naive.d_naive,
+            p_naive: direction.p_naive,
+            d_crossfit: direction.d_crossfit,
+            p_directional: direction.p,
+            q_directional: direction.q,
+            p_max_directional: direction.p_max,
+            d_across: direction.d_across,
+            p_across: direction.p_across,
+            p_max_across: direction.p_max_across,
+            cos_means: direction.naive.cos_means,
+            cos_centered: direction.cos_centred,
+            direction_norm: direction.naive.norm,
+            relative_norm: direction.naive.relative_norm,
+            verdict: crate::attribution::Verdict::Untested,
+            dd: None,
+        };
+        if options.compat_dd {
+            crate::dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
+        }
+        effect.verdict = verdict::of(&effect, options.shuffles);
+        effect
+    });
+    let heads: Vec<HeadEffect> = heads.collect();
+    let shuffled = shuffled(&magnitudes, &directions, options);
+    let length = confounds::length(&table, facts, options, &heads, &shuffled);
+    let mut disposition = Disposition {
+        name: spec.name.clone(),
+        means: spec.means.clone(),
+        source: spec.source.clone(),
+        a: spec.a.name.clone(),
+        b: spec.b.name.clone(),
+        a_where: spec.a.holds.to_string(),
+        b_where: spec.b.holds.to_string(),
+        n_a: table.n_a,
+        n_b: table.n_b(),
+        sentence: String::new(),
+        summary: summary(&heads),
+        heads,
+        shuffled,
+        stability: stability::of(norms, &directions, &table, options),
+        length,
+        prompts: confounds::prompts(&table, facts),
+        warnings: Vec::new(),
+    };
+    disposition.warnings = confounds::warnings(&disposition, &table);
+    disposition.sentence = verdict::sentence(&disposition);
+    Ok(disposition)
+}
+
+/// The shuffles of a table's labels.
+fn shuffles_of(table: &Table<'_>, options: &AttributeOptions) -> Shuffles {
+    Shuffles::new(table.n_a, table.n_b(), options.seed)
+}
+
+/// What shuffled labels gave, over all heads.
+fn shuffled(magnitudes: &Magnitudes, directions: &Directions, options: &AttributeOptions) -> ShuffledLabels {
+    let mean = |values: &[f64]| headtemper_stats::mean(values);
+    let at = |values: &[f64], level: f64| {
+        let mut sorted: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
+        sorted.sort_by(f64::total_cmp);
+        quantile(&sorted, level)
+    };
+    let naive: Vec<f64> = directions.nulls.iter().flat_map(|null| null.naive.iter().copied()).collect();
+    let crossfit: Vec<f64> = directions.nulls.iter().flat_map(|null| null.crossfit.iter().copied()).collect();
+    let abs_d: Vec<f64> = magnitudes.null.iter().flatten().map(|d| d.abs()).collect();
+    ShuffledLabels {
+        shuffles: options.shuffles,
+        seed: options.seed,
+        mean_abs_d: mean(&abs_d),
+        max_abs_d_mean: mean(&magnitudes.largest),
+        max_abs_d_q95: at(&magnitudes.largest, 1.0 - LEVEL),
+        mean_d_naive: mean(&naive),
+        max_d_naive_mean: mean(&directions.largest_naive),
+        max_d_naive_q95: at(&directions.largest_naive, 1.0 - LEVEL),
+        mean_d_crossfit: mean(&crossfit),
+        d_crossfit_q05: at(&crossfit, LEVEL),
+        d_crossfit_q95: at(&crossfit, 1.0 - LEVEL),
+        max_d_crossfit_mean: mean(&directions.largest),
+        max_d_crossfit_q95: at(&directions.largest, 1.0 - LEVEL),
+    }
+}

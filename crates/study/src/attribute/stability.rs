@@ -1,0 +1,89 @@
+//! Whether a ranking comes out again in other items: split halves, beside the same under shuffled labels.
+
+use headtemper_stats::{Columns, Folds, Halves, Projector, Shuffles, Tail, mean, quantile, spearman, split_half};
+use rayon::prelude::*;
+
+use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, shuffles_of};
+use crate::attribution::{Reliability, Stability};
+
+/// How many ways the items are halved.
+const SPLITS: usize = 10;
+/// Under how many shuffles that is done at most: its p need not be finer.
+const SHUFFLES: usize = 200;
+/// How often a half is dealt into folds.
+const REPEATS: usize = 2;
+/// Folds within a half.
+const FOLDS: usize = 5;
+
+/// d_crossfit of one head in halves of the items: observed first, then a shuffle each; `[split][half]` within.
+pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
+
+/// The ways to halve a table.
+pub(super) fn halves(table: &Table<'_>, options: &AttributeOptions) -> Halves {
+    Halves::new(table.n_a, table.n_b(), SPLITS, options.seed)
+}
+
+/// One head in all halves.
+pub(super) fn of_head(
+    projector: &Projector,
+    halves: &Halves,
+    order: &[usize],
+    shuffles: &Shuffles,
+    count: usize,
+) -> HalvesOfHead {
+    let of = |order: &[usize]| -> Vec<[f64; 2]> {
+        let of_half = |[a, b]: [Vec<usize>; 2]| {
+            let folds = Folds::new(a.len(), b.len(), FOLDS, REPEATS, 0);
+            let items = [a, b].concat();
+            let places: Vec<usize> = (0..items.len()).collect();
+            projector.of(&items).separation(&places, &folds).crossfit
+        };
+        (0..halves.splits()).map(|split| halves.of(split, order).map(of_half)).collect()
+    };
+    let shuffled = (0..count.min(SHUFFLES) as u64).map(|k| of(&shuffles.order(k)));
+    std::iter::once(of(order)).chain(shuffled).collect()
+}
+
+/// Both rankings: of the signed d of the norms, and of d_crossfit.
+pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, options: &AttributeOptions) -> Stability {
+    let halves = halves(table, options);
+    let count = options.shuffles.min(SHUFFLES);
+    let shuffles = shuffles_of(table, options);
+    let columns = table.slots.len();
+    let rank = |a: &[usize], b: &[usize]| {
+        let items = a.iter().chain(b).flat_map(|&place| norms[place * columns..(place + 1) * columns].iter().copied());
+        let labels: Vec<bool> = (0..a.len() + b.len()).map(|place| place < a.len()).collect();
+        Columns::new(&items.collect::<Vec<_>>(), columns).cohen_d(&labels)
+    };
+    let magnitude: Vec<f64> = (0..=count)
+        .into_par_iter()
+        .map(|at| {
+            let order = if at == 0 { table.order() } else { shuffles.order(at as u64 - 1) };
+            split_half(&halves, &order, rank)
+        })
+        .collect();
+    let of_heads = |at: usize, split: usize, half: usize| -> Vec<f64> {
+        directions.halves.iter().map(|head| head[at][split][half]).collect()
+    };
+    let directional: Vec<f64> = (0..=count)
+        .map(|at| {
+            let rho = (0..halves.splits()).map(|split| spearman(&of_heads(at, split, 0), &of_heads(at, split, 1)));
+            mean(&rho.collect::<Vec<_>>())
+        })
+        .collect();
+    Stability { splits: SPLITS, magnitude: reliability(&magnitude), directional: reliability(&directional) }
+}
+
+/// The observed correlation and those under shuffled labels, which follow it.
+fn reliability(all: &[f64]) -> Reliability {
+    let (rho, null) = (all[0], &all[1..]);
+    let mut sorted: Vec<f64> = null.iter().copied().filter(|x| !x.is_nan()).collect();
+    sorted.sort_by(f64::total_cmp);
+    Reliability {
+        rho,
+        null_mean: mean(&sorted),
+        null_q95: quantile(&sorted, 1.0 - LEVEL),
+        p: permuted(rho, null, Tail::Greater),
+        shuffles: null.len(),
+    }
+}

@@ -1,0 +1,140 @@
+//! Which story the numbers support: of each head, and of a disposition in one sentence.
+
+use super::{LARGE, LEVEL};
+use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
+
+/// As many heads as a sentence can name.
+const NAMED: usize = 5;
+
+/// The rule by which a head has its verdict, as it stands in reports.
+pub(crate) fn rule() -> String {
+    let level = 100.0 * LEVEL;
+    format!(
+        "Two questions are asked of every head, each at a family-wise level of {level} % (against the largest value of \
+         all heads under shuffled labels): is its z louder in one cohort (|d| of the norms), and does its z lie \
+         elsewhere on held-out items (cross-fitted d)? Separable: it lies elsewhere, and either it is not louder or the \
+         part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and nothing else. Variance \
+         artefact: neither, though in-sample it would be called a large effect (d_naive from {LARGE}). No evidence: \
+         neither, and not even that. Without any signal one disposition in ten has a head that a question names."
+    )
+}
+
+/// The verdict of one head.
+pub(super) fn of(head: &HeadEffect, shuffles: usize) -> Verdict {
+    let (louder, elsewhere) = (head.magnitude.p_max, head.p_max_directional);
+    // With fewer shuffles no p can be as small as the level.
+    if louder.is_nan() || elsewhere.is_nan() || 1.0 / (shuffles as f64 + 1.0) > LEVEL {
+        return Verdict::Untested;
+    }
+    if elsewhere <= LEVEL && (louder > LEVEL || head.p_max_across <= LEVEL) {
+        Verdict::Separable
+    } else if louder <= LEVEL {
+        Verdict::MagnitudeOnly
+    } else if head.d_naive >= LARGE {
+        Verdict::VarianceArtefact
+    } else {
+        Verdict::NoEvidence
+    }
+}
+
+/// The heads in a few numbers.
+pub(crate) fn summary(heads: &[HeadEffect]) -> Summary {
+    let most = |of: &dyn Fn(&HeadEffect) -> f64| {
+        heads.iter().filter(|head| of(head).is_finite()).max_by(|x, y| of(x).total_cmp(&of(y)))
+    };
+    let least = |of: &dyn Fn(&HeadEffect) -> f64| heads.iter().map(of).fold(f64::NAN, f64::min);
+    let loudest = most(&|head| head.magnitude.cohen_d.abs());
+    let clearest = most(&|head| head.d_crossfit);
+    let count = |verdict: Verdict| (verdict, heads.iter().filter(|head| head.verdict == verdict).count());
+    Summary {
+        heads: heads.len(),
+        loudest: loudest.map(|head| head.at().to_string()),
+        largest_d: loudest.map_or(f64::NAN, |head| head.magnitude.cohen_d),
+        least_p_max: least(&|head| head.magnitude.p_max),
+        largest_d_naive: most(&|head| head.d_naive).map_or(f64::NAN, |head| head.d_naive),
+        clearest: clearest.map(|head| head.at().to_string()),
+        largest_d_crossfit: clearest.map_or(f64::NAN, |head| head.d_crossfit),
+        least_p_max_directional: least(&|head| head.p_max_directional),
+        verdicts: Verdict::ALL.into_iter().map(count).filter(|&(_, n)| n > 0).collect(),
+    }
+}
+
+/// What the numbers say of a disposition, for somebody who reads nothing else.
+pub(super) fn sentence(disposition: &Disposition) -> String {
+    let heads = &disposition.heads;
+    let (summary, shuffled) = (&disposition.summary, &disposition.shuffled);
+    let with = |verdict: Verdict| heads.iter().filter(move |head| head.verdict == verdict);
+    let (separable, louder) = (with(Verdict::Separable).count(), with(Verdict::MagnitudeOnly).count());
+    let artefacts = with(Verdict::VarianceArtefact).count();
+    let untested = with(Verdict::Untested).count();
+    let of = |n: usize| if n == 1 { "1 head".to_string() } else { format!("{n} heads") };
+    if untested == heads.len() {
+        return format!(
+            "No verdict: labels were shuffled {} times, too few to tell any of {} from chance.",
+            shuffled.shuffles,
+            of(heads.len())
+        );
+    }
+    let mut text = if separable + louder == 0 {
+        let loudest = summary.loudest.as_deref().unwrap_or("none");
+        let clearest = summary.clearest.as_deref().unwrap_or("none");
+        format!(
+            "No evidence for any of {}: the loudest ({loudest}, d {}) and the one that lies furthest apart on held-out \
+             items ({clearest}, d {}) are within what shuffled labels give (|d| {} and {} at 95 %).",
+            of(heads.len()),
+            signed(summary.largest_d),
+            signed(summary.largest_d_crossfit),
+            plain(shuffled.max_abs_d_q95),
+            plain(shuffled.max_d_crossfit_q95)
+        )
+    } else {
+        let mut parts = Vec::new();
+        if separable > 0 {
+            let d = |head: &HeadEffect| head.d_crossfit;
+            let named = named(with(Verdict::Separable).collect(), d);
+            let verb = if separable == 1 { "separates" } else { "separate" };
+            parts.push(format!("{} {verb} the cohorts on held-out items: {named}", of(separable)));
+        }
+        if louder > 0 {
+            let named = named(with(Verdict::MagnitudeOnly).collect(), |head| head.magnitude.cohen_d);
+            let verb = if louder == 1 { "differs" } else { "differ" };
+            parts.push(format!("{} {verb} in magnitude only: {named}", of(louder)));
+        }
+        format!("Of {}, {}.", of(heads.len()), parts.join("; "))
+    };
+    if artefacts > 0 {
+        let verb = if artefacts == 1 { "looks" } else { "look" };
+        text += &format!(
+            " {} {verb} separated in-sample (d_naive from {LARGE}), which held-out items do not show: shuffled labels give \
+             {} on average.",
+            of(artefacts),
+            plain(shuffled.mean_d_naive)
+        );
+    }
+    if separable + louder > 0 && disposition.length.cohen_d.abs() > super::confounds::LENGTH_D {
+        text += &format!(
+            " But the cohorts differ in response length too (d {}), which alone can do this.",
+            signed(disposition.length.cohen_d)
+        );
+    }
+    text
+}
+
+/// The first few heads by the size of a number.
+fn named(mut heads: Vec<&HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> String {
+    heads.sort_by(|x, y| d(y).abs().total_cmp(&d(x).abs()));
+    let mut names: Vec<String> =
+        heads.iter().take(NAMED).map(|head| format!("{} (d {})", head.at(), signed(d(head)))).collect();
+    if heads.len() > NAMED {
+        names.push(format!("and {} more", heads.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+fn plain(x: f64) -> String {
+    if x.is_finite() { format!("{x:.2}") } else { "–".into() }
+}
+
+fn signed(x: f64) -> String {
+    if x.is_finite() { format!("{x:+.2}").replace('-', "−") } else { "–".into() }
+}

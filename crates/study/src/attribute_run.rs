@@ -1,0 +1,373 @@
+//! The verb `attribute`: one pass over the texts, any number of dispositions, in a directory of its own.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use headtemper_engine::{Encoded, Engine, HeadsWanted};
+use headtemper_stats::Shuffles;
+use serde_json::json;
+
+use crate::{
+    AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Outcome, Parts, Progress,
+    Result, RunDir, StudyError,
+    across::across,
+    attribute,
+    attribution::{Attribution, Control, Controlled, Disposition, Skipped},
+    capture::{capture_encoded, encode, named_items},
+    cohort::{label_counts, labels},
+    dd,
+    dispositions::LEAST,
+    files::{read_json, write_json, write_text},
+    report::{self, Page},
+    results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_heads},
+    tables::attribution_markdown,
+};
+
+/// Streams of the shuffled control begin here: it must not be a shuffle of the null.
+const CONTROL_SEED: u64 = 0xc0_7201;
+
+/// What `temper attribute` is asked for.
+pub struct AttributeRun<'a> {
+    /// Where the items came from.
+    pub items_path: &'a Path,
+    /// What is compared.
+    pub specs: Vec<DispositionSpec>,
+    /// Whether a disposition that the items cannot fill is passed over, and not an error.
+    pub pass_over: bool,
+    /// Heads are averaged over so many of the last response tokens.
+    pub last_n: usize,
+    /// How heads are compared.
+    pub options: AttributeOptions,
+    /// The same with labels that were shuffled once.
+    pub shuffled_control: bool,
+    /// The same with random weights of this seed in place of the model's.
+    pub random_control: Option<u64>,
+    /// Attributions of other models to be set beside this one.
+    pub beside: Vec<PathBuf>,
+    /// How many heads of each disposition the head lists hold.
+    pub top: usize,
+    /// λ of the head lists.
+    pub lambda: Option<f32>,
+    /// Set from outside, stops after the current batch.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+/// The items that have a place in any cohort, as tokens, and the cohorts over them.
+struct Chosen {
+    items: Vec<Item>,
+    encoded: Vec<Encoded>,
+    specs: Vec<DispositionSpec>,
+    cohorts: Vec<Cohorts>,
+    skipped: Vec<Skipped>,
+    /// Items that were dropped because the scripts drop them.
+    dropped: usize,
+}
+
+/// Captures items that bring their responses, ranks the heads of every disposition and writes the report.
+///
+/// # Errors
+/// If an item has no response, a cohort is too small, or the directory belongs to another run.
+pub fn attribute_run(
+    engine: &Engine,
+    items: &[Item],
+    settings: &AttributeRun<'_>,
+    dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    settings.check()?;
+    let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
+    // Every refusal comes before the first file.
+    let chosen = settings.choose(engine, items)?;
+    let parts = settings.parts(engine, &chosen, &others);
+    let key = parts.key();
+    let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
+    let files: Vec<&str> = ["report.html", "report.json", "report.md"].into_iter().chain(ATTRIBUTION_FILES).collect();
+    let attribution = if run.finished("attribute", &key, &files) {
+        progress.note("attribute  nothing left to do");
+        read_json(&run.file("attribution.json"))?
+    } else {
+        let (attribution, features) = settings.compute(engine, &chosen, &others, progress)?;
+        write_attribution(&run, &attribution, &features)?;
+        if settings.options.compat_dd {
+            dd::write(&run, &attribution)?;
+        }
+        write_heads(&run, &attribution, settings.top, settings.lambda)?;
+        run.note("identity", engine.identity())?;
+        attribution
+    };
+    let warnings = settings.warnings(&chosen, &attribution);
+    write_report(&run, engine, items, settings, &attribution, &warnings)?;
+    run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
+    let text = warnings
+        .iter()
+        .fold(attribution_markdown(&attribution, 10), |text, warning| text + "warning: " + warning + "\n");
+    let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
+    Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
+}
+
+impl AttributeRun<'_> {
+    fn check(&self) -> Result<()> {
+        self.options.check()?;
+        let refused = |what: &str, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found: "0".into(), allowed: allowed.into() })
+        };
+        match (self.last_n, self.top) {
+            (0, _) => refused("last_n", "at least 1"),
+            (_, 0) => refused("top", "at least 1"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The cohorts, and the items in them as tokens.
+    fn choose(&self, engine: &Engine, items: &[Item]) -> Result<Chosen> {
+        let (specs, cohorts, skipped) = self.fill(self.specs.clone(), items)?;
+        let members: BTreeSet<usize> = cohorts.iter().flat_map(|c| c.a.iter().chain(&c.b)).copied().collect();
+        // Items of no cohort take no part; reading them would cost and tell nothing.
+        let chosen: Vec<Item> = members.iter().map(|&row| items[row].clone()).collect();
+        let silent = |item: &&Item| item.response.is_none() && !matches!(item.input, headtemper_engine::Input::Ids(_));
+        if let Some(item) = chosen.iter().find(silent) {
+            let why = format!("item '{}' has no response; attribution reads prompt and response", item.id);
+            return Err(StudyError::content(self.items_path, why));
+        }
+        let encoded = if self.options.compat_dd { encode_joined(engine, &chosen)? } else { encode(engine, &chosen)? };
+        let enough = |e: &Encoded| !self.options.compat_dd || e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
+        let (items, encoded): (Vec<Item>, Vec<Encoded>) =
+            chosen.into_iter().zip(encoded).filter(|(_, encoded)| enough(encoded)).unzip();
+        let dropped = members.len() - items.len();
+        let (specs, cohorts, late) = self.fill(specs, &items)?;
+        let skipped = skipped.into_iter().chain(late).collect();
+        Ok(Chosen { items, encoded, specs, cohorts, skipped, dropped })
+    }
+
+    /// The dispositions whose cohorts the items fill, and why the others are passed over.
+    fn fill(
+        &self,
+        specs: Vec<DispositionSpec>,
+        items: &[Item],
+    ) -> Result<(Vec<DispositionSpec>, Vec<Cohorts>, Vec<Skipped>)> {
+        let (mut filled, mut cohorts, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for spec in specs {
+            match spec.cohorts(items, LEAST) {
+                Ok(found) => {
+                    cohorts.push(found);
+                    filled.push(spec);
+                }
+                Err(why) if self.pass_over => skipped.push(Skipped { name: spec.name, why: why.to_string() }),
+                Err(why) => return Err(why),
+            }
+        }
+        match skipped.first() {
+            Some(first) if filled.is_empty() => Err(StudyError::Option {
+                what: "every disposition".into(),
+                found: format!("without cohorts in these items, the first, {}, since {}", first.name, first.why),
+                allowed: "among those that the items have scores or labels for".into(),
+            }),
+            _ => Ok((filled, cohorts, skipped)),
+        }
+    }
+
+    fn parts(&self, engine: &Engine, chosen: &Chosen, others: &[Attribution]) -> Parts {
+        let compared: Vec<_> = chosen
+            .specs
+            .iter()
+            .zip(&chosen.cohorts)
+            .map(|(spec, cohorts)| {
+                let ids = |rows: &[usize]| rows.iter().map(|&row| chosen.items[row].id.clone()).collect::<Vec<_>>();
+                let texts = [&spec.means, &spec.source, &spec.a.name, &spec.b.name];
+                (
+                    &spec.name,
+                    texts,
+                    spec.a.holds.to_string(),
+                    spec.b.holds.to_string(),
+                    ids(&cohorts.a),
+                    ids(&cohorts.b),
+                )
+            })
+            .collect();
+        let facts: Vec<_> =
+            chosen.items.iter().map(|item| (&item.id, item.truncated())).filter(|(_, cut)| cut.is_some()).collect();
+        Parts::of(engine.identity())
+            .with("items", named_items(&chosen.items, &chosen.encoded))
+            .with("dispositions", compared)
+            .with("truncated", facts)
+            .with("last_n", self.last_n)
+            .with("method", self.options.method())
+            .with("controls", (self.shuffled_control, self.random_control))
+            .with("beside", others.iter().map(|other| (&other.model, &other.weights_sha256)).collect::<Vec<_>>())
+            .with("top", (self.top, self.lambda))
+    }
+
+    fn compute(
+        &self,
+        engine: &Engine,
+        chosen: &Chosen,
+        others: &[Attribution],
+        progress: &mut dyn Progress,
+    ) -> Result<(Attribution, Features)> {
+        let features = self.capture(engine, chosen, progress)?;
+        let facts: Vec<ItemFacts> = chosen.items.iter().map(ItemFacts::of).collect();
+        let each = |features: &Features, cohorts: &[Cohorts], stage: &str, progress: &mut dyn Progress| {
+            progress.begin(stage, chosen.specs.len(), 0);
+            let mut all = Vec::new();
+            for (spec, cohorts) in chosen.specs.iter().zip(cohorts) {
+                all.push(attribute(features, spec, cohorts, &facts, &self.options)?);
+                progress.step();
+            }
+            progress.end();
+            Ok::<_, StudyError>(all)
+        };
+        let mut dispositions = each(&features, &chosen.cohorts, "attribute", progress)?;
+        if self.options.compat_dd {
+            dispositions.iter_mut().for_each(dd::name);
+        }
+        let mut controls = Vec::new();
+        if self.shuffled_control {
+            let cohorts: Vec<Cohorts> = chosen.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
+            let found = each(&features, &cohorts, "shuffled", progress)?;
+            let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
+            controls.push(control("shuffled labels", how, &found));
+        }
+        if let Some(seed) = self.random_control {
+            let random = engine.with_random_weights(seed)?;
+            let found = each(&self.capture(&random, chosen, progress)?, &chosen.cohorts, "random", progress)?;
+            let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
+            controls.push(control("random weights", how, &found));
+        }
+        let across = across(&dispositions, &chosen.cohorts, others);
+        let attribution = Attribution {
+            schema: "attribution/v1".into(),
+            model: features.meta.identity.model.clone(),
+            weights_sha256: features.meta.identity.weights_sha256.clone(),
+            last_n: features.meta.last_n,
+            heads_per_layer: heads_per_layer(engine.spec()),
+            method: self.options.method(),
+            dispositions,
+            skipped: chosen.skipped.clone(),
+            controls,
+            across,
+        };
+        Ok((attribution, features))
+    }
+
+    fn capture(&self, engine: &Engine, chosen: &Chosen, progress: &mut dyn Progress) -> Result<Features> {
+        let options =
+            CaptureOptions { heads: HeadsWanted::Vector, last_n: self.last_n, stop: self.stop, ..Default::default() };
+        Ok(capture_encoded(engine, &chosen.items, &chosen.encoded, &options, progress)?.0)
+    }
+
+    /// What a reader must know of the run as a whole.
+    fn warnings(&self, chosen: &Chosen, attribution: &Attribution) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if chosen.dropped > 0 {
+            warnings.push(format!(
+                "{} items with fewer than {} response tokens were dropped, as --compat dd does",
+                chosen.dropped,
+                dd::LEAST_RESPONSE
+            ));
+        }
+        if !attribution.skipped.is_empty() {
+            let names: Vec<&str> = attribution.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
+            warnings.push(format!("not attributed on these items: {}", names.join(", ")));
+        }
+        let asked = attribution.dispositions.len();
+        if asked > 1 {
+            warnings.push(format!(
+                "{asked} dispositions were asked two questions each at {:.0} %: without any signal {:.1} of the {} would \
+                 find a head by chance",
+                100.0 * attribute::LEVEL,
+                2.0 * asked as f64 * attribute::LEVEL,
+                2 * asked
+            ));
+        }
+        warnings
+    }
+}
+
+/// Items as the scripts tokenise them.
+fn encode_joined(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
+    let encode = |item: &Item| {
+        let response = item.response.as_deref().unwrap_or_default();
+        Ok(engine.encode_joined(&format!("item '{}'", item.id), &item.input, response, dd::MAX_TOKENS)?)
+    };
+    items.iter().map(encode).collect()
+}
+
+/// Cohorts of the same sizes, of the same items, at random.
+fn shuffled(cohorts: &Cohorts, seed: u64) -> Cohorts {
+    let all: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
+    let labels = Shuffles::new(cohorts.a.len(), cohorts.b.len(), seed ^ CONTROL_SEED).labels(0);
+    let of = |which: bool| {
+        let mut rows: Vec<usize> =
+            all.iter().zip(&labels).filter(|&(_, &label)| label == which).map(|(&row, _)| row).collect();
+        rows.sort_unstable();
+        rows
+    };
+    Cohorts { a: of(true), b: of(false) }
+}
+
+fn control(name: &str, how: String, found: &[Disposition]) -> Control {
+    let controlled = |found: &Disposition| Controlled { name: found.name.clone(), summary: found.summary.clone() };
+    Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
+}
+
+/// Writes `report.html`, `report.json` and `report.md`.
+fn write_report(
+    run: &RunDir,
+    engine: &Engine,
+    items: &[Item],
+    settings: &AttributeRun<'_>,
+    attribution: &Attribution,
+    warnings: &[String],
+) -> Result<()> {
+    let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
+    let (identity, options) = (engine.identity(), &settings.options);
+    let method = &attribution.method;
+    let mut facts = vec![
+        ("model", identity.model.clone()),
+        ("weights (SHA-256)", identity.weights_sha256.clone()),
+        ("held in", identity.held_in()),
+        ("items", format!("{} of {}", items.len(), settings.items_path.display())),
+        ("heads", format!("{}, averaged over the last {} response tokens", method.heads, attribution.last_n)),
+        ("labels shuffled", format!("{} times, seed {}", options.shuffles, options.seed)),
+        ("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats)),
+        ("intervals", format!("bootstrap, {} resamples within the cohorts", options.resamples)),
+    ];
+    if options.adjust_length {
+        facts.push(("adjusted for", "the length of the response and its logarithm".into()));
+    }
+    if options.compat_dd {
+        facts.push(("arithmetic", "that of the scripts of arXiv 2604.11867 (--compat dd)".into()));
+    }
+    facts.extend(attribution.controls.iter().map(|control| ("control", format!("{}: {}", control.name, control.how))));
+    facts.push(("version", format!("headtemper {}", identity.version)));
+    let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let title = match &attribution.dispositions[..] {
+        [one] => one.name.clone(),
+        several => format!("{} dispositions", several.len()),
+    };
+    let page = Page {
+        title: &title,
+        facts: &facts,
+        counts: &counts,
+        warnings,
+        model: &attribution.model,
+        heads_per_layer: &attribution.heads_per_layer,
+        attribution: Some(attribution),
+        sweep: None,
+        examples: &[],
+    };
+    write_text(&run.file("report.html"), &report::render(&page))?;
+    let document = json!({
+        "schema": "report/v1", "title": title, "facts": facts, "warnings": warnings, "rule": attribute::rule(),
+        "attribution": attribution,
+    });
+    write_json(&run.file("report.json"), &document)?;
+    let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
+    let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let body = attribution_markdown(attribution, 10);
+    let rule = attribute::rule();
+    write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{warnings}\n{rule}\n\n{facts}"))
+}

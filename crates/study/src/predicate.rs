@@ -1,0 +1,368 @@
+//! Which items a cohort has: `label == "cw"`, `scores.self_verification >= 4`, `!correct && verbal == "assert"`.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::{Item, Result, StudyError};
+
+/// A condition on the fields of an item.
+///
+/// `==`, `!=`, `<`, `<=`, `>`, `>=` between a field and a text, number, `true`, `false`; a field by itself is asked whether
+/// it is true; `!`, `&&`, `||` and parentheses, binding in this order. A field is `id`, `label`, `prompt`, `response`,
+/// `scores.NAME`, or any other field of the item, with dots into objects.
+///
+/// An item that lacks a field is neither in nor out: `!correct` does not hold of an item that nobody judged. The logic is
+/// Kleene's: `unknown || true` is true, `unknown && true` unknown, and only what is true is in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicate {
+    text: String,
+    root: Node,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Node {
+    Any(Vec<Node>),
+    All(Vec<Node>),
+    Not(Box<Node>),
+    True(String),
+    Compare(String, Op, Value),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl fmt::Display for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Predicate {
+    /// Reads a condition.
+    ///
+    /// # Errors
+    /// Says at which character it cannot be read, and what would be allowed there.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut parser = Parser { text, at: 0 };
+        let wrong = |why: String| StudyError::Option {
+            what: "a cohort's condition".into(),
+            found: format!("'{text}' ({why})"),
+            allowed: "like label == \"cw\", scores.self_verification >= 4, or !correct && verbal == \"assert\"".into(),
+        };
+        let root = parser.any().map_err(&wrong)?;
+        match parser.rest() {
+            "" => Ok(Self { text: text.trim().into(), root }),
+            rest => Err(wrong(format!("'{}' where && or || or the end was expected", first_word(rest)))),
+        }
+    }
+
+    /// The condition that a label is this one.
+    pub fn label(name: &str) -> Self {
+        let value = Value::String(name.into());
+        Self { text: format!("label == {value}"), root: Node::Compare("label".into(), Op::Equal, value) }
+    }
+
+    /// The fields that it asks for.
+    pub fn fields(&self) -> Vec<&str> {
+        let mut fields = Vec::new();
+        self.root.fields(&mut fields);
+        fields
+    }
+
+    /// Whether the item is in.
+    ///
+    /// # Errors
+    /// If a field is compared with what it cannot be compared with, such as a text with 4: the item and field are named.
+    pub fn holds(&self, item: &Item) -> Result<bool> {
+        self.root.holds(item).map(|known| known == Some(true)).map_err(|why| StudyError::Option {
+            what: format!("a field of item '{}' in the condition '{self}'", item.id),
+            found: why,
+            allowed: "of the kind that it is compared with".into(),
+        })
+    }
+}
+
+impl Node {
+    fn fields<'a>(&'a self, out: &mut Vec<&'a str>) {
+        match self {
+            Self::Any(nodes) | Self::All(nodes) => nodes.iter().for_each(|node| node.fields(out)),
+            Self::Not(node) => node.fields(out),
+            Self::True(field) | Self::Compare(field, ..) if !out.contains(&field.as_str()) => out.push(field),
+            Self::True(_) | Self::Compare(..) => {}
+        }
+    }
+
+    /// Whether it holds; none where a field that it depends on is missing.
+    fn holds(&self, item: &Item) -> std::result::Result<Option<bool>, String> {
+        let several = |nodes: &[Self], decides: bool| {
+            let mut known = Some(!decides);
+            for node in nodes {
+                match node.holds(item)? {
+                    Some(held) if held == decides => return Ok(Some(decides)),
+                    Some(_) => {}
+                    None => known = None,
+                }
+            }
+            Ok(known)
+        };
+        match self {
+            Self::Any(nodes) => several(nodes, true),
+            Self::All(nodes) => several(nodes, false),
+            Self::Not(node) => Ok(node.holds(item)?.map(|held| !held)),
+            Self::True(field) => match value_of(item, field) {
+                None => Ok(None),
+                Some(Value::Bool(held)) => Ok(Some(held)),
+                Some(other) => Err(format!("{field} = {other}, which is neither true nor false")),
+            },
+            Self::Compare(field, op, wanted) => {
+                let Some(found) = value_of(item, field) else { return Ok(None) };
+                compare(&found, *op, wanted)
+                    .map(Some)
+                    .ok_or_else(|| format!("{field} = {found}, compared with {wanted}"))
+            }
+        }
+    }
+}
+
+/// A field of an item; none if it has none, or null there.
+fn value_of(item: &Item, field: &str) -> Option<Value> {
+    let found = match field {
+        "id" => Some(Value::String(item.id.clone())),
+        "label" => item.label.clone().map(Value::String),
+        "response" => item.response.clone().map(Value::String),
+        "prompt" => Some(Value::String(item.prompt_text())),
+        _ => match field.strip_prefix("scores.") {
+            Some(name) => item.scores.get(name).map(|&score| Value::from(score)),
+            None => {
+                let mut parts = field.split('.');
+                let first = item.other.get(parts.next()?)?;
+                parts.try_fold(first, |value, part| value.get(part)).cloned()
+            }
+        },
+    };
+    found.filter(|value| !value.is_null())
+}
+
+/// Whether the comparison holds; none if the two are of different kinds, or have no order.
+fn compare(found: &Value, op: Op, wanted: &Value) -> Option<bool> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let order = match (found, wanted) {
+        (Value::Number(x), Value::Number(y)) => x.as_f64()?.partial_cmp(&y.as_f64()?)?,
+        // A label is a text even where the file has a number there.
+        (Value::String(x), Value::Number(y)) => x.parse::<f64>().ok()?.partial_cmp(&y.as_f64()?)?,
+        (Value::String(x), Value::String(y)) if matches!(op, Op::Equal | Op::Unequal) => x.cmp(y),
+        (Value::Bool(x), Value::Bool(y)) if matches!(op, Op::Equal | Op::Unequal) => x.cmp(y),
+        (Value::String(x), Value::Bool(y)) if matches!(op, Op::Equal | Op::Unequal) => x.parse::<bool>().ok()?.cmp(y),
+        _ => return None,
+    };
+    Some(match op {
+        Op::Equal => order == Equal,
+        Op::Unequal => order != Equal,
+        Op::Less => order == Less,
+        Op::LessOrEqual => order != Greater,
+        Op::Greater => order == Greater,
+        Op::GreaterOrEqual => order != Less,
+    })
+}
+
+/// Reads conditions from left to right.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+type Parsed<T> = std::result::Result<T, String>;
+
+impl<'a> Parser<'a> {
+    fn rest(&mut self) -> &'a str {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+        &self.text[self.at..]
+    }
+
+    fn take(&mut self, token: &str) -> bool {
+        let found = self.rest().starts_with(token);
+        self.at += if found { token.len() } else { 0 };
+        found
+    }
+
+    fn any(&mut self) -> Parsed<Node> {
+        let mut nodes = vec![self.all()?];
+        while self.take("||") {
+            nodes.push(self.all()?);
+        }
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::Any(nodes) })
+    }
+
+    fn all(&mut self) -> Parsed<Node> {
+        let mut nodes = vec![self.one()?];
+        while self.take("&&") {
+            nodes.push(self.one()?);
+        }
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::All(nodes) })
+    }
+
+    fn one(&mut self) -> Parsed<Node> {
+        if self.take("!") {
+            return Ok(Node::Not(Box::new(self.one()?)));
+        }
+        if self.take("(") {
+            let node = self.any()?;
+            return if self.take(")") { Ok(node) } else { Err("a parenthesis is not closed".into()) };
+        }
+        let field = self.field()?;
+        // The longer ones first: <= begins with <.
+        let ops = [
+            ("==", Op::Equal),
+            ("!=", Op::Unequal),
+            ("<=", Op::LessOrEqual),
+            (">=", Op::GreaterOrEqual),
+            ("<", Op::Less),
+            (">", Op::Greater),
+        ];
+        match ops.into_iter().find(|(token, _)| self.take(token)) {
+            Some((_, op)) => Ok(Node::Compare(field, op, self.value(op)?)),
+            None => Ok(Node::True(field)),
+        }
+    }
+
+    fn field(&mut self) -> Parsed<String> {
+        let rest = self.rest();
+        let of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let len = rest.find(|c: char| !of_name(c)).unwrap_or(rest.len());
+        let name = &rest[..len];
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+            let found = if rest.is_empty() { "the end".into() } else { format!("'{}'", first_word(rest)) };
+            return Err(format!("{found} where a field's name was expected"));
+        }
+        self.at += len;
+        Ok(name.into())
+    }
+
+    fn value(&mut self, op: Op) -> Parsed<Value> {
+        let rest = self.rest();
+        if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+            let inner = &rest[1..];
+            let end = inner.find(quote).ok_or("a text is not closed")?;
+            self.at += end + 2;
+            return match op {
+                Op::Equal | Op::Unequal => Ok(Value::String(inner[..end].into())),
+                _ => Err("texts have no order; == and != go with them".into()),
+            };
+        }
+        let len = rest.find(|c: char| c.is_whitespace() || matches!(c, '&' | '|' | ')')).unwrap_or(rest.len());
+        let word = &rest[..len];
+        let value = match word {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            _ => {
+                let number = word.parse::<f64>().ok().filter(|x| x.is_finite());
+                number
+                    .map(Value::from)
+                    .ok_or_else(|| format!("'{word}' where a number, true, false or a text in quotes was expected"))?
+            }
+        };
+        if value.is_boolean() && !matches!(op, Op::Equal | Op::Unequal) {
+            return Err("true and false have no order; == and != go with them".into());
+        }
+        self.at += len;
+        Ok(value)
+    }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(line: &str) -> Item {
+        Item::parse(line, 1, false).unwrap()
+    }
+
+    fn judged() -> Item {
+        item(
+            r#"{"id":"a","prompt":"why","response":"so","label":"cw","scores":{"self_verification":4,"b":1.5},
+            "correct":false,"verbal":"assert","meta":{"level":2},"gone":null}"#,
+        )
+    }
+
+    fn holds(text: &str) -> bool {
+        Predicate::parse(text).unwrap().holds(&judged()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_compared_as_they_stand() {
+        for text in [
+            "label == \"cw\"",
+            "label != 'cr'",
+            "scores.self_verification >= 4",
+            "scores.b < 2 && scores.b > 1",
+            "!correct && verbal == \"assert\"",
+            "correct == false",
+            "!(correct || verbal != 'assert')",
+            "meta.level == 2",
+            "id == \"a\" && prompt == \"why\" && response == \"so\"",
+            "correct || label == \"cw\" && scores.b<=1.5",
+        ] {
+            assert!(holds(text), "{text}");
+        }
+        for text in ["label == \"cr\"", "scores.self_verification > 4", "correct", "correct && correct || correct"] {
+            assert!(!holds(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_judged_is_neither_in_nor_out() {
+        for text in ["unjudged", "!unjudged", "scores.c >= 4", "!(scores.c >= 4)", "!gone", "unjudged && !correct"] {
+            assert!(!holds(text), "{text}");
+        }
+        assert!(holds("unjudged || !correct") && holds("!(unjudged && correct)"));
+        assert_eq!(Predicate::parse("a.b > 1 && !c || a.b < 0").unwrap().fields(), ["a.b", "c"]);
+    }
+
+    #[test]
+    fn numbers_as_labels_are_numbers() {
+        let item = item(r#"{"prompt":"x","label":3}"#);
+        assert!(Predicate::parse("label >= 2").unwrap().holds(&item).unwrap());
+        assert!(Predicate::parse("label == \"3\"").unwrap().holds(&item).unwrap());
+        assert!(Predicate::label("3").holds(&item).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_or_read_says_why() {
+        for (text, part) in [
+            ("verbal >= 4", "verbal = \"assert\", compared with 4"),
+            ("verbal", "neither true nor false"),
+            ("correct == \"no\"", "correct = false, compared with \"no\""),
+        ] {
+            let error = Predicate::parse(text).unwrap().holds(&judged()).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("item 'a'"), "{error}");
+        }
+        for (text, part) in [
+            ("", "the end where a field's name was expected"),
+            ("label = \"cw\"", "'=' where && or ||"),
+            ("label == cw", "'cw' where a number, true, false or a text in quotes"),
+            ("label == \"cw", "a text is not closed"),
+            ("(label == \"cw\"", "a parenthesis is not closed"),
+            ("label == \"cw\" && ", "the end where a field's name"),
+            ("label < \"cw\"", "texts have no order"),
+            ("correct > true", "have no order"),
+            ("4 <= scores.b", "'4' where a field's name"),
+            ("label == \"a\" label", "'label' where && or ||"),
+        ] {
+            let error = Predicate::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("like label =="), "{text}: {error}");
+        }
+    }
+}
