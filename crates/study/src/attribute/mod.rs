@@ -8,6 +8,8 @@ mod confounds;
 mod direction;
 mod magnitude;
 mod stability;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use headtemper_hook::HeadKind;
