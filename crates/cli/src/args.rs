@@ -475,7 +475,7 @@ pub(crate) struct Attribute {
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub(crate) folds: usize,
     /// How often the items are dealt into folds
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N")]
     pub(crate) repeats: usize,
     /// Resamples of the bootstrap intervals; 0 leaves them out
     #[arg(long, default_value_t = 1000, value_name = "N")]

@@ -17,6 +17,8 @@ pub struct Folds {
     count: usize,
     /// The fold of each place, a row a repeat.
     fold_of: Vec<Vec<u16>>,
+    /// The places of each fold of each group, `[repeat][2 * fold + group]`.
+    places: Vec<Vec<Vec<usize>>>,
 }
 
 impl Folds {
@@ -24,8 +26,16 @@ impl Folds {
     /// least two.
     pub fn new(n_a: usize, n_b: usize, count: usize, repeats: usize, seed: u64) -> Self {
         let count = count.min(n_a.min(n_b) / 2).max(2);
-        let fold_of = (0..repeats as u64).map(|repeat| deal(n_a, n_b, count, seed, repeat)).collect();
-        Self { n_a, n_b, count, fold_of }
+        let fold_of: Vec<Vec<u16>> = (0..repeats as u64).map(|repeat| deal(n_a, n_b, count, seed, repeat)).collect();
+        let cells = |fold_of: &Vec<u16>| {
+            let mut cells = vec![Vec::new(); 2 * count];
+            for (place, &fold) in fold_of.iter().enumerate() {
+                cells[2 * usize::from(fold) + usize::from(place >= n_a)].push(place);
+            }
+            cells
+        };
+        let places = fold_of.iter().map(cells).collect();
+        Self { n_a, n_b, count, fold_of, places }
     }
 
     /// Items of group a and of group b.
@@ -41,6 +51,11 @@ impl Folds {
     /// How often the items are dealt out anew.
     pub fn repeats(&self) -> usize {
         self.fold_of.len()
+    }
+
+    /// The places of every fold in one repeat: group a's of fold f at `2 f`, group b's at `2 f + 1`.
+    pub fn cells(&self, repeat: usize) -> &[Vec<usize>] {
+        &self.places[repeat]
     }
 
     /// The fold of each place in one repeat, below [`Folds::count`].

@@ -1,6 +1,6 @@
 //! The fast way to the naive and the cross-fitted d of many labelings.
 
-use crate::direction::{Pooled, longest};
+use crate::direction::{Pooled, d_of_projections, longest};
 use crate::effect::NO_SPREAD;
 use crate::folds::Folds;
 use crate::table::centre;
@@ -47,11 +47,11 @@ impl Projector {
     /// The same vectors, of these items only.
     #[must_use]
     pub fn of(&self, items: &[usize]) -> Self {
-        let row = |&item: &usize| &self.table[item * self.width..(item + 1) * self.width];
         let (table, width) = if self.is_gram {
-            (items.iter().flat_map(|item| items.iter().map(|&other| row(item)[other])).collect(), items.len())
+            let products = items.iter().flat_map(|&item| items.iter().map(move |&other| self.row(item)[other]));
+            (products.collect(), items.len())
         } else {
-            (items.iter().flat_map(|item| row(item).iter().copied()).collect(), self.width)
+            (items.iter().flat_map(|&item| self.row(item).iter().copied()).collect(), self.width)
         };
         Self { table, width, items: items.len(), ..*self }
     }
@@ -68,12 +68,11 @@ impl Projector {
         let mut crossfit = 0.0;
         let mut sums = Sums::new(folds.count(), self.width);
         for repeat in 0..folds.repeats() {
-            let fold_of = folds.fold_of(repeat);
-            sums.fill(self, order, fold_of, n_a);
+            sums.fill(self, order, folds.cells(repeat));
             if repeat == 0 {
                 naive = self.naive(&sums, order, (n_a, n_b));
             }
-            crossfit += self.crossfit(&sums, order, fold_of, folds.count());
+            crossfit += self.crossfit(&mut sums, (n_a, n_b));
         }
         Separation { naive, crossfit: crossfit / folds.repeats() as f64 }
     }
@@ -85,93 +84,138 @@ impl Projector {
         let v: Vec<f64> = sums.total[0].iter().map(|sum| sum * per_sum).collect();
         let along: Vec<f64> = order.iter().map(|&item| self.project(item, &v)).collect();
         let labels: Vec<bool> = (0..order.len()).map(|place| place < n_a).collect();
-        crate::direction::d_of_projections(&along, &labels, self.longest)
+        d_of_projections(&along, &labels, self.longest)
     }
 
     /// d of held-out items in one repeat.
-    fn crossfit(&self, sums: &Sums, order: &[usize], fold_of: &[u16], count: usize) -> f64 {
-        let n_a = sums.items.iter().map(|items| items[0]).sum::<usize>();
-        let n_b = order.len() - n_a;
+    fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize)) -> f64 {
         let mut found = Pooled::default();
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        let mut v = vec![0.0; self.width];
-        for fold in 0..count {
-            let rest = [(n_a - sums.items[fold][0]) as f64, (n_b - sums.items[fold][1]) as f64];
-            let held_out = [sums.of(fold, 0), sums.of(fold, 1)];
-            for (at, v) in v.iter_mut().enumerate() {
-                *v = (sums.total[0][at] - held_out[0][at]) / rest[0] - (sums.total[1][at] - held_out[1][at]) / rest[1];
+        if self.is_gram {
+            sums.multiply();
+        }
+        let (mut along, mut v) = ([Vec::new(), Vec::new()], Vec::new());
+        for fold in 0..sums.items.len() / 2 {
+            let [of_a, of_b] = [2 * fold, 2 * fold + 1];
+            let per_a = 1.0 / (n_a - sums.items[of_a].len()) as f64;
+            let per_b = 1.0 / (n_b - sums.items[of_b].len()) as f64;
+            if !self.is_gram {
+                let rest = |group: usize| sums.total[group].iter().zip(sums.row(2 * fold + group));
+                v.clear();
+                v.extend(rest(0).zip(rest(1)).map(|((a, x), (b, y))| (a - x) * per_a - (b - y) * per_b));
             }
-            // Of the Gram matrix, v holds its products with the items; those with the others make its square.
-            let square = if self.is_gram {
-                let mean = |places: std::ops::Range<usize>, rest: f64| {
-                    let of_others = places.filter(|&place| usize::from(fold_of[place]) != fold);
-                    of_others.map(|place| v[order[place]]).sum::<f64>() / rest
-                };
-                mean(0..n_a, rest[0]) - mean(n_a..order.len(), rest[1])
-            } else {
-                dot(&v, &v)
-            };
+            let square = if self.is_gram { sums.square(fold, per_a, per_b) } else { dot(&v, &v) };
             let size = square.max(0.0).sqrt();
             let scale = if size > NO_SPREAD * self.longest { 1.0 / size } else { 0.0 };
-            a.clear();
-            b.clear();
-            for (place, &item) in order.iter().enumerate().filter(|&(place, _)| usize::from(fold_of[place]) == fold) {
-                let along = self.project(item, &v) * scale;
-                if place < n_a { a.push(along) } else { b.push(along) }
+            for (along, cell) in along.iter_mut().zip([of_a, of_b]) {
+                along.clear();
+                along.extend(sums.items[cell].iter().map(|&item| {
+                    // The product with v: of the Gram matrix, it is in the sums already.
+                    let product = if self.is_gram {
+                        (sums.total[0][item] - sums.row(of_a)[item]) * per_a
+                            - (sums.total[1][item] - sums.row(of_b)[item]) * per_b
+                    } else {
+                        self.project(item, &v)
+                    };
+                    product * scale
+                }));
             }
-            found.add(&a, &b);
+            found.add(&along[0], &along[1]);
         }
         found.d(self.longest)
     }
 
     /// The product of an item with v.
     fn project(&self, item: usize, v: &[f64]) -> f64 {
-        if self.is_gram { v[item] } else { dot(&self.table[item * self.width..(item + 1) * self.width], v) }
+        if self.is_gram { v[item] } else { dot(self.row(item), v) }
+    }
+
+    fn row(&self, item: usize) -> &[f64] {
+        &self.table[item * self.width..(item + 1) * self.width]
     }
 }
 
-/// Sums of rows of a [`Projector`]'s table, over the items of each fold and group.
+/// Sums of rows of a [`Projector`]'s table over cells: the items of one fold and group, a's of fold f at `2 f`, b's at
+/// `2 f + 1`.
 struct Sums {
-    /// `[fold, group, width]`
+    /// `[cell, width]`
     rows: Vec<f64>,
+    width: usize,
     /// Over all folds, by group.
     total: [Vec<f64>; 2],
-    /// How many items there are in each fold of each group.
-    items: Vec<[usize; 2]>,
-    width: usize,
+    /// The items of each cell.
+    items: Vec<Vec<usize>>,
+    /// Of a Gram matrix: the products of the sums of any two cells, `[cell, cell]`.
+    products: Vec<f64>,
 }
 
 impl Sums {
     fn new(count: usize, width: usize) -> Self {
-        let total = [vec![0.0; width], vec![0.0; width]];
-        Self { rows: vec![0.0; 2 * count * width], total, items: vec![[0, 0]; count], width }
+        let (cells, total) = (2 * count, [vec![0.0; width], vec![0.0; width]]);
+        let items = vec![Vec::new(); cells];
+        Self { rows: vec![0.0; cells * width], width, total, items, products: vec![0.0; cells * cells] }
     }
 
-    fn fill(&mut self, of: &Projector, order: &[usize], fold_of: &[u16], n_a: usize) {
-        let width = self.width;
+    /// Sums anew, four rows at a time: what is read counts, not what is added.
+    fn fill(&mut self, of: &Projector, order: &[usize], cells: &[Vec<usize>]) {
         self.rows.fill(0.0);
-        self.items.fill([0, 0]);
-        for (place, &item) in order.iter().enumerate() {
-            let (fold, group) = (usize::from(fold_of[place]), usize::from(place >= n_a));
-            let cell = 2 * fold + group;
-            let sums = &mut self.rows[cell * width..(cell + 1) * width];
-            let row = &of.table[item * width..(item + 1) * width];
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-            self.items[fold][group] += 1;
+        self.total.iter_mut().for_each(|total| total.fill(0.0));
+        for (cell, places) in cells.iter().enumerate() {
+            let items = &mut self.items[cell];
+            items.clear();
+            items.extend(places.iter().map(|&place| order[place]));
+            let sums = &mut self.rows[cell * self.width..(cell + 1) * self.width];
+            let (fours, rest) = items.as_chunks::<4>();
+            let (twos, rest) = rest.as_chunks::<2>();
+            for four in fours {
+                let [a, b, c, d] = four.map(|item| &of.row(item)[..sums.len()]);
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum += (a[at] + b[at]) + (c[at] + d[at]);
+                }
+            }
+            for two in twos {
+                let [a, b] = two.map(|item| &of.row(item)[..sums.len()]);
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum += a[at] + b[at];
+                }
+            }
+            for &item in rest {
+                sums.iter_mut().zip(of.row(item)).for_each(|(sum, x)| *sum += x);
+            }
+            self.total[cell % 2].iter_mut().zip(&*sums).for_each(|(total, sum)| *total += sum);
         }
-        for (group, total) in self.total.iter_mut().enumerate() {
-            total.fill(0.0);
-            for fold in 0..self.items.len() {
-                let cell = 2 * fold + group;
-                let sums = &self.rows[cell * width..(cell + 1) * width];
-                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+
+    fn row(&self, cell: usize) -> &[f64] {
+        &self.rows[cell * self.width..(cell + 1) * self.width]
+    }
+
+    /// The products of any two cells, of rows that are products with the items.
+    fn multiply(&mut self) {
+        let cells = self.items.len();
+        for cell in 0..cells {
+            for other in 0..=cell {
+                let row = &self.rows[cell * self.width..(cell + 1) * self.width];
+                let product = self.items[other].iter().map(|&item| row[item]).sum();
+                self.products[cell * cells + other] = product;
+                self.products[other * cells + cell] = product;
             }
         }
     }
 
-    fn of(&self, fold: usize, group: usize) -> &[f64] {
-        let cell = 2 * fold + group;
-        &self.rows[cell * self.width..(cell + 1) * self.width]
+    /// The square of v of all folds but one.
+    fn square(&self, fold: usize, per_a: f64, per_b: f64) -> f64 {
+        let cells = self.items.len();
+        let weight = |cell: usize| match (cell / 2 == fold, cell % 2) {
+            (true, _) => 0.0,
+            (false, 0) => per_a,
+            (false, _) => -per_b,
+        };
+        (0..cells)
+            .map(|cell| {
+                let row = &self.products[cell * cells..(cell + 1) * cells];
+                weight(cell) * row.iter().enumerate().map(|(other, x)| weight(other) * x).sum::<f64>()
+            })
+            .sum()
     }
 }
 

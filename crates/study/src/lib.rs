@@ -56,7 +56,7 @@ pub use digest::noise_of;
 pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
 pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
 pub use error::StudyError;
-pub use features::{FeatureMeta, Features, ShardMeta};
+pub use features::{FeatureMeta, Features, HeadVectors, ShardMeta};
 pub use features_join::merge_features;
 pub use heads::{PlanSource, head_set, plans};
 pub use item::{Item, read_items};

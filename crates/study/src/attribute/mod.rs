@@ -91,7 +91,7 @@ impl Default for AttributeOptions {
             compat_dd: false,
             shuffles: 1000,
             folds: 5,
-            repeats: 10,
+            repeats: 5,
             resamples: 1000,
             seed: 0,
         }

@@ -9,7 +9,7 @@ use crate::attribution::{Reliability, Stability};
 /// How many ways the items are halved.
 const SPLITS: usize = 10;
 /// Under how many shuffles that is done at most: its p need not be finer.
-const SHUFFLES: usize = 200;
+const SHUFFLES: usize = 100;
 /// How often a half is dealt into folds.
 const REPEATS: usize = 2;
 /// Folds within a half.
@@ -31,14 +31,19 @@ pub(super) fn of_head(
     shuffles: &Shuffles,
     count: usize,
 ) -> HalvesOfHead {
+    // The halves of every split are of the same sizes.
+    let folds = halves.of(0, order).map(|[a, b]| Folds::new(a.len(), b.len(), FOLDS, REPEATS, 0));
     let of = |order: &[usize]| -> Vec<[f64; 2]> {
-        let of_half = |[a, b]: [Vec<usize>; 2]| {
-            let folds = Folds::new(a.len(), b.len(), FOLDS, REPEATS, 0);
+        let of_half = |[a, b]: [Vec<usize>; 2], folds: &Folds| {
             let items = [a, b].concat();
             let places: Vec<usize> = (0..items.len()).collect();
-            projector.of(&items).separation(&places, &folds).crossfit
+            projector.of(&items).separation(&places, folds).crossfit
         };
-        (0..halves.splits()).map(|split| halves.of(split, order).map(of_half)).collect()
+        let of_split = |split: usize| {
+            let [first, second] = halves.of(split, order);
+            [of_half(first, &folds[0]), of_half(second, &folds[1])]
+        };
+        (0..halves.splits()).map(of_split).collect()
     };
     let shuffled = (0..count.min(SHUFFLES) as u64).map(|k| of(&shuffles.order(k)));
     std::iter::once(of(order)).chain(shuffled).collect()
