@@ -559,13 +559,14 @@ fn directories_that_belong_to_others() {
         let why = format!("error: out belongs to another run: {changes}\nhint: choose another --out");
         bench.refused(&format!("{attribute} {options}"), &[&why]);
     };
-    other("--a b --b a", "name was a against b, is b against a; a was a, is b; b was b, is a");
+    other("--a b --b a", "dispositions differ; the first that differs was 'a against b', is 'b against a'");
     other("--a a --b b --last-n 3", "last_n was 32, is 3");
-    other("--a a --b b --seed 3", "seed was 0, is 3");
+    other("--a a --b b --seed 3", "method.seed was 0, is 3");
     other("--a a --b b --dtype bf16", "dtype was f32, is bf16");
     other(
         "--a a --b b --limit 5",
-        "items were 6, are 5; the first that differs was '5', is none; labels were 6, are 5; the first that differs was '5', is none",
+        "items were 6, are 5; the first that differs was '5', is none; dispositions differ; the first that differs is 'a \
+         against b'",
     );
     let made_by = ["out belongs to another run", "made by `temper attribute`"];
     bench.refused("sweep --model M --items q.jsonl --out out --heads L0H0 --lambda 1", &made_by);

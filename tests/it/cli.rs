@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use candle_core::{DType, Device, IndexOp, Tensor, npy::NpzTensors};
+use candle_core::{Device, Tensor, npy::NpzTensors};
 use headtemper_tests::{Golden, golden_dir, temper, worst};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,11 +20,11 @@ use tempfile::TempDir;
 /// What a value may differ from transformers' (measured: 2e-5 on logits).
 const TOLERANCE: f32 = 1e-4;
 /// Layers of the tiny Llama.
-const LAYERS: usize = 4;
+pub(crate) const LAYERS: usize = 4;
 /// Heads of each layer.
-const HEADS: usize = 6;
+pub(crate) const HEADS: usize = 6;
 /// Width of a head.
-const DIM: usize = 12;
+pub(crate) const DIM: usize = 12;
 
 /// A directory to run the program in; `M` in a command is the tiny Llama.
 pub(crate) struct Lab(TempDir);
@@ -71,11 +71,11 @@ impl Lab {
         }
     }
 
-    fn modified(&self, name: &str) -> SystemTime {
+    pub(crate) fn modified(&self, name: &str) -> SystemTime {
         fs::metadata(self.path(name)).unwrap().modified().unwrap()
     }
 
-    fn npz(&self, name: &str) -> NpzTensors {
+    pub(crate) fn npz(&self, name: &str) -> NpzTensors {
         NpzTensors::new(self.path(name)).unwrap()
     }
 
@@ -120,7 +120,7 @@ fn by_id(text: &str) -> BTreeMap<String, Value> {
     map
 }
 
-fn array(npz: &NpzTensors, name: &str) -> Tensor {
+pub(crate) fn array(npz: &NpzTensors, name: &str) -> Tensor {
     npz.get(name).unwrap().unwrap_or_else(|| panic!("the file has no array '{name}'"))
 }
 
@@ -411,137 +411,6 @@ fn a_lambda_table_works_item_by_item() {
         let expected: Vec<u32> = golden.ids(key).into_iter().take_while(|&id| id != 5).collect();
         assert_eq!((&answers[id]["response_ids"], &answers[id]["plan"]), (&json!(expected), &json!(plan)), "{id}");
     }
-}
-
-/// Thirteen answered items of two cohorts, and two of none.
-fn write_cohorts(lab: &Lab) {
-    let item = |i: usize| {
-        let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
-        let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
-        let mut item = json!({"id": format!("i{i}"), "prompt": format!("Is {} even?", 7 * i), "response": response});
-        if i < 13 {
-            item["label"] = if i.is_multiple_of(2) { "even" } else { "odd" }.into();
-        }
-        item
-    };
-    lab.write_lines("c.jsonl", (0..15).map(item));
-}
-
-fn mean(x: &[f64]) -> f64 {
-    x.iter().sum::<f64>() / x.len() as f64
-}
-
-/// Cohen's d by its definition, pooled over n - 1.
-fn cohen_d(a: &[f64], b: &[f64]) -> f64 {
-    let squares = |x: &[f64]| x.iter().map(|v| (v - mean(x)).powi(2)).sum::<f64>();
-    (mean(a) - mean(b)) / ((squares(a) + squares(b)) / (a.len() + b.len() - 2) as f64).sqrt()
-}
-
-fn near(what: &str, ours: &Value, expected: f64) {
-    let ours = ours.as_f64().unwrap_or_else(|| panic!("{what} is {ours}"));
-    assert!((ours - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{what}: {ours} is not {expected}");
-}
-
-/// Every number of a ranking that can be computed again from what `temper capture` writes of the same items.
-#[test]
-fn attribute_ranks_what_capture_reads() {
-    let lab = Lab::new();
-    write_cohorts(&lab);
-    lab.done("attribute --model M --items c.jsonl --a even --b odd --out out --name parity --last-n 8 --shuffles 200");
-    lab.done("capture --model M --items c.jsonl --out c.npz --heads vector --last-n 8");
-    let report = lab.json("out/attribution.json");
-    assert_eq!((&report["schema"], &report["last_n"]), (&json!("attribution/v1"), &json!(8)));
-    assert_eq!(report["heads_per_layer"], json!(vec![HEADS; LAYERS]));
-    let disposition = &report["dispositions"][0];
-    for (key, value) in [("name", json!("parity")), ("a", json!("even")), ("b", json!("odd"))] {
-        assert_eq!(disposition[key], value);
-    }
-    assert_eq!((&disposition["n_a"], &disposition["n_b"]), (&json!(7), &json!(6)));
-    let heads = disposition["heads"].as_array().unwrap();
-    assert_eq!(heads.len(), LAYERS * HEADS);
-    let npz = lab.npz("c.npz");
-    let norms = array(&npz, "head_norm").to_dtype(DType::F64).unwrap();
-    let cohort = |x: &[f64], odd: usize| (0..13).filter(|i| i % 2 == odd).map(|i| x[i]).collect::<Vec<f64>>();
-    for (slot, head) in heads.iter().enumerate() {
-        let (layer, index) = (slot / HEADS, slot % HEADS);
-        assert_eq!((&head["layer"], &head["head"], &head["kind"]), (&json!(layer), &json!(index), &json!("attn")));
-        let norm: Vec<f64> = norms.i((.., slot)).unwrap().to_vec1().unwrap();
-        let (a, b) = (cohort(&norm, 0), cohort(&norm, 1));
-        near("mean_a", &head["mean_a"], mean(&a));
-        near("mean_b", &head["mean_b"], mean(&b));
-        near("delta", &head["delta"], mean(&a) - mean(&b));
-        near("cohen_d", &head["cohen_d"], cohen_d(&a, &b));
-        directional(head, &array(&npz, &format!("blocks.{layer}.attn.hook_z")).i((.., index)).unwrap());
-        let p = |name: &str| head[name].as_f64().unwrap_or_else(|| panic!("{name} is {}", head[name]));
-        assert!((1.0 / 201.0..=1.0).contains(&p("p")) && (1.0 / 201.0..=1.0).contains(&p("p_directional")));
-        assert!(p("q") >= p("p") && p("q") <= 1.0 && p("p_max") >= p("p"), "{head}");
-    }
-    assert_eq!(disposition["shuffled"]["shuffles"], 200);
-    let of_file = lab.npz("out/attribution.npz");
-    let d: Vec<f64> = array(&of_file, "cohen_d").to_vec1().unwrap();
-    assert_eq!(json!(d), json!(heads.iter().map(|head| head["cohen_d"].clone()).collect::<Vec<_>>()));
-    assert_eq!(array(&of_file, "head_norm").dims(), [13, LAYERS * HEADS]);
-}
-
-/// The numbers of one head's mean vectors `[item, dim]`, by their definitions.
-fn directional(head: &Value, z: &Tensor) {
-    let z: Vec<Vec<f64>> = z.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
-    let of = |odd: usize| -> Vec<f64> {
-        (0..DIM).map(|k| mean(&(0..13).filter(|i| i % 2 == odd).map(|i| z[i][k]).collect::<Vec<_>>())).collect()
-    };
-    let (a, b) = (of(0), of(1));
-    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    let direction: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
-    near("cos_means", &head["cos_means"], dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt());
-    near("direction_norm", &head["direction_norm"], dot(&direction, &direction).sqrt());
-    let along = |odd: usize| (0..13).filter(|i| i % 2 == odd).map(|i| dot(&z[i], &direction)).collect::<Vec<_>>();
-    near("d_naive", &head["d_naive"], cohen_d(&along(0), &along(1)));
-}
-
-/// The files of an attribution say the same, need nothing from outside, and are not made twice.
-#[test]
-fn attribute_writes_its_files_once() {
-    let lab = Lab::new();
-    write_cohorts(&lab);
-    let attribute = "attribute --model M --items c.jsonl --a even --b odd --out out --shuffles 50";
-    let table = lab.done(attribute);
-    let text = lab.read("out/attribution.json");
-    let report: Value = serde_json::from_str(&text).unwrap();
-    let heads = report["dispositions"][0]["heads"].as_array().unwrap();
-    let csv = lab.read("out/attribution.csv");
-    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows.len(), 1 + heads.len());
-    for (row, head) in rows[1..].iter().zip(heads) {
-        for (column, cell) in rows[0].iter().zip(row) {
-            match &head[*column] {
-                Value::Number(number) => assert_eq!(cell.parse::<f64>().unwrap(), number.as_f64().unwrap(), "{column}"),
-                Value::String(text) => assert_eq!(cell, text),
-                Value::Null => assert_eq!((*column, *cell), ("disposition", "even against odd")),
-                other => panic!("{column} is {other}"),
-            }
-        }
-    }
-    let page = lab.read("out/report.html");
-    assert!(page.contains("even against odd") && !page.contains("://") && !page.contains("src="));
-
-    let mut ranked: Vec<&Value> = heads.iter().collect();
-    ranked.sort_by(|x, y| y["cohen_d"].as_f64().unwrap().abs().total_cmp(&x["cohen_d"].as_f64().unwrap().abs()));
-    let name = |head: &Value| format!("L{}H{}", head["layer"], head["head"]);
-    let shown: Vec<&str> = table.lines().filter(|line| line.starts_with("| L")).map(|line| line[2..7].trim()).collect();
-    assert_eq!(shown, ranked[..10].iter().map(|head| name(head)).collect::<Vec<_>>());
-    let (_, said) =
-        lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
-    assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
-
-    let before = ["out/attribution.json", "out/attribution.csv", "out/attribution.npz"].map(|name| lab.modified(name));
-    let (again, said) = lab.ends(0, attribute);
-    assert!(said.contains("nothing left to do"), "{said}");
-    assert_eq!((again, lab.read("out/attribution.json")), (table, text.clone()));
-    let after = ["out/attribution.json", "out/attribution.csv", "out/attribution.npz"].map(|name| lab.modified(name));
-    assert_eq!(after, before);
-    assert_eq!(lab.done(&format!("{attribute} --json")), text);
-    lab.done(&attribute.replace("--out out", "--out other"));
-    assert_eq!(lab.read("other/attribution.json"), text, "the same in another directory");
 }
 
 /// Rows as (id, variant, seed, response): what a set of them must be, in whatever order they were made.

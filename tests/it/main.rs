@@ -6,6 +6,7 @@
     reason = "in a test a surprise is a failure, and the measured share is shown"
 )]
 
+mod attribute;
 mod bad_input;
 mod batches;
 mod branched;

@@ -16,7 +16,7 @@ use crate::quantised::logits;
 /// eager and SDPA attention is 7e-5 on logits. Measured worst case: 1.8e-4 on a residual stream, 4.2e-5 on logits (2026-11-21).
 const REAL: f32 = 1e-3;
 
-fn gguf_path() -> Option<PathBuf> {
+pub(crate) fn gguf_path() -> Option<PathBuf> {
     let root = golden_dir("..").join("..");
     let path = std::env::var_os("HEADTEMPER_MODEL")
         .map_or_else(|| root.join("models/SmolLM2-135M-Instruct.Q4_1.gguf"), PathBuf::from);

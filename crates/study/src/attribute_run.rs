@@ -77,7 +77,7 @@ pub fn attribute_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    settings.check()?;
+    settings.check(engine)?;
     let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
     // Every refusal comes before the first file.
     let chosen = settings.choose(engine, items)?;
@@ -109,8 +109,9 @@ pub fn attribute_run(
 }
 
 impl AttributeRun<'_> {
-    fn check(&self) -> Result<()> {
+    fn check(&self, engine: &Engine) -> Result<()> {
         self.options.check()?;
+        self.options.heads.check(engine.spec())?;
         let refused = |what: &str, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found: "0".into(), allowed: allowed.into() })
         };

@@ -102,15 +102,18 @@ pub struct Disposition {
 
 /// What the numbers say of one head. The rule is [`Verdict::RULE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The cohorts' z lie apart on items that did not define the direction, and not only in their length.
     Separable,
     /// The cohorts' z differ in length, and in nothing else that held-out items show.
+    #[serde(rename = "magnitude only")]
     MagnitudeOnly,
     /// In-sample the cohorts look far apart along their own direction; on held-out items nothing of it is left.
+    #[serde(rename = "variance artefact")]
     VarianceArtefact,
     /// Neither.
+    #[serde(rename = "no evidence")]
     NoEvidence,
     /// Labels were not shuffled, or a number does not exist: nothing is known.
     Untested,

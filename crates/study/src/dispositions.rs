@@ -216,7 +216,11 @@ mod tests {
         for (a, b, part) in [
             ("scores.dept >= 4", "scores.depth <= 1", "no item has scores.dept, but must be on fields that items have"),
             ("scores.depth >= 4", "correct", "item '5' of disposition 'deep' is in both cohorts, high and low"),
-            ("label == \"x\"", "correct", "cohort 'high' (label == \"x\") has 0 items, but 2 are needed"),
+            (
+                "label == \"x\"",
+                "correct",
+                "cohort 'high' has 0 items, but 2 are needed; its condition is label == \"x\"",
+            ),
         ] {
             let error = spec(a, b).cohorts(&items(), LEAST).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

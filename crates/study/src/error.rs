@@ -47,7 +47,10 @@ pub enum StudyError {
         why: String,
     },
     /// A cohort without enough members.
-    #[error("cohort '{name}' ({condition}) has {found} items, but {needed} are needed; labels in the data: {labels}")]
+    #[error(
+        "cohort '{name}' has {found} items, but {needed} are needed; its condition is {condition}; labels in the data: \
+         {labels}"
+    )]
     Cohort {
         /// The cohort.
         name: String,

@@ -12,7 +12,7 @@ mod stability;
 mod tests;
 mod verdict;
 
-use headtemper_hook::HeadKind;
+use headtemper_hook::{HeadKind, ModelSpec};
 use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, quantile, residuals, welch_t};
 
 use crate::{
@@ -50,6 +50,22 @@ impl HeadChoice {
             Self::All => "all",
             Self::Attn => "attn",
             Self::Linear => "linear",
+        }
+    }
+
+    /// Refuses a choice that leaves no head of a model.
+    ///
+    /// # Errors
+    /// Says so.
+    pub fn check(self, spec: &ModelSpec) -> Result<()> {
+        if spec.slots().iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
+    }
+
+    fn none_left(self) -> StudyError {
+        StudyError::Option {
+            what: "--heads".into(),
+            found: self.name().into(),
+            allowed: "heads that this model has; `temper inspect` lists them".into(),
         }
     }
 
@@ -209,11 +225,7 @@ pub fn attribute(
     }
     let table = Table::new(features, cohorts, options.heads);
     if table.slots.is_empty() {
-        return Err(StudyError::Option {
-            what: "--heads".into(),
-            found: options.heads.name().into(),
-            allowed: "heads that this model has; `temper inspect` lists them".into(),
-        });
+        return Err(options.heads.none_left());
     }
     let folds = Folds::new(table.n_a, table.n_b(), options.folds, options.repeats, options.seed);
     let raw = table.columns(&features.head_norm);

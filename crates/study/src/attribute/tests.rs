@@ -35,9 +35,8 @@ impl Normal {
 /// dimensions with one head of nothing. `longer` tokens more in a.
 fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
     let mut normal = Normal(Random::new(seed, 77));
-    let lengths: Vec<usize> = (0..2 * n)
-        .map(|item| 40 + (12.0 * normal.0.uniform()) as usize + if item < n { longer } else { 0 })
-        .collect();
+    let lengths: Vec<usize> =
+        (0..2 * n).map(|item| 40 + (12.0 * normal.0.uniform()) as usize + if item < n { longer } else { 0 }).collect();
     let mut wide = Vec::new();
     let mut narrow = Vec::new();
     for (item, &length) in lengths.iter().enumerate() {
@@ -232,7 +231,11 @@ fn only_the_heads_that_were_asked_for_are_ranked() {
     features.slots[1] = HeadRef { kind: HeadKind::Value, ..features.slots[1] };
     features.head_vectors[1].site = Site::LinearZ(1);
     let ranked = |heads: HeadChoice| {
-        compare(&features, 10, &AttributeOptions { heads, ..quick(0) }).heads.iter().map(HeadEffect::at).collect::<Vec<_>>()
+        compare(&features, 10, &AttributeOptions { heads, ..quick(0) })
+            .heads
+            .iter()
+            .map(HeadEffect::at)
+            .collect::<Vec<_>>()
     };
     assert_eq!(ranked(HeadChoice::All), features.slots);
     assert_eq!(ranked(HeadChoice::Attn), features.slots[..1]);
@@ -249,7 +252,8 @@ fn only_the_heads_that_were_asked_for_are_ranked() {
 
 #[test]
 fn stable_rankings_come_out_again() {
-    let stories = [Story::Louder, Story::Nothing, Story::Nothing, Story::FollowsLength, Story::Elsewhere, Story::Nothing];
+    let stories =
+        [Story::Louder, Story::Nothing, Story::Nothing, Story::FollowsLength, Story::Elsewhere, Story::Nothing];
     let (mut observed, mut null) = (Vec::new(), Vec::new());
     for set in 0..6 {
         let found = compare(&planted(&stories, 40, 10, 400 + set), 40, &quick(set));
