@@ -25,7 +25,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --
 
 step "npz files in numpy"
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -c 'import numpy' 2>/dev/null || .venv/bin/python -m pip install --quiet 'numpy>=2,<3'
+.venv/bin/python -c 'import numpy, jsonschema' 2>/dev/null || .venv/bin/python -m pip install --quiet 'numpy>=2,<3' 'jsonschema>=4,<5'
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 temper=target/release/temper
@@ -50,6 +50,12 @@ status=0; $run 2> "$out/second.log" || status=$?
 [ "$status" -le 1 ] && grep -q "nothing left to do" "$out/second.log"
 [ "$before" = "$(cat "$out"/quickstart/rows.jsonl "$out"/quickstart/features.npz | sha256sum)" ]
 .venv/bin/python scripts/check_npz.py "$out/quickstart/features.npz"
+
+step "its answers again under the paper's dispositions, with controls, and as the paper's scripts compute it"
+attribute="$temper attribute --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items $out/quickstart/judged.jsonl --shuffles 100"
+$attribute --dispositions configs/dispositions.toml --control shuffled,random --out "$out/dispositions" > "$out/dispositions.md"
+$attribute --a cw --b cr --compat dd --out "$out/dd" > "$out/dd.md"
+.venv/bin/python scripts/check_schema.py "$out"/{quickstart,dispositions,dd}/attribution.json
 
 step "two heads on two of its answers, in two parts, merged"
 score="$temper score --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items $out/quickstart/judged.jsonl --limit 2 --heads L2H5,L15H7 --lambda 1,0"
