@@ -332,6 +332,28 @@ fn compat_dd_is_what_the_scripts_compute_on_the_real_model() {
     assert_eq!(place(&directional[0]), place(&golden["directional"][0]));
 }
 
+/// Value heads of delta nets are ranked beside attention's, marked as such; the scripts could not see them.
+#[test]
+fn delta_net_heads_are_ranked_too() {
+    let lab = Lab::new();
+    write_cohorts(&lab);
+    let hybrid = golden_dir("qwen3_5").display().to_string();
+    let run = |out: &str, options: &str| {
+        let shape = "--items c.jsonl --a even --b odd --shuffles 20 --repeats 1 --resamples 0";
+        lab.done(&format!("attribute --model {hybrid} {shape} --out {out} {options}"));
+        let report = lab.json(&format!("{out}/attribution.json"));
+        let heads = report["dispositions"][0]["heads"].as_array().unwrap().clone();
+        heads.iter().map(|head| head["kind"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let all = run("all", "");
+    let (attn, linear) = (run("attn", "--heads attn"), run("linear", "--heads linear --top 2 --lambda 0"));
+    assert!(attn.iter().all(|kind| kind == "attn") && linear.iter().all(|kind| kind == "linear"));
+    assert!(!attn.is_empty() && !linear.is_empty() && all.len() == attn.len() + linear.len());
+    assert_eq!(run("dd", "--compat dd"), attn);
+    let (_, said) = lab.ends(0, &format!("generate --model {hybrid} Hi --max-new-tokens 1 --plan linear/heads.json"));
+    assert_eq!(said.matches('V').count(), 2, "{said}");
+}
+
 /// Wrong dispositions and options are refused before anything is written.
 #[test]
 fn what_cannot_be_attributed_is_refused() {

@@ -6,6 +6,7 @@
 //! what cannot be compared counts against the finding.
 
 mod adjust;
+mod association;
 mod bootstrap;
 mod direction;
 mod effect;
@@ -29,6 +30,7 @@ mod fixtures;
 mod laws;
 
 pub use adjust::residuals;
+pub use association::cramers_v;
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, naive_direction};
 pub use effect::{cohen_d, hedges_correction, hedges_g};

@@ -50,8 +50,9 @@ fn attributions(criterion: &mut Criterion) {
         let features = features(items, layers, heads, dim);
         let spec = DispositionSpec::of_labels("noise", "a", "b").expect("two labels");
         let cohorts = Cohorts { a: (0..items / 2).collect(), b: (items / 2..items).collect() };
-        let facts: Vec<ItemFacts> =
-            (0..items).map(|item| ItemFacts { prompt: item.to_string(), truncated: None }).collect();
+        let facts: Vec<ItemFacts> = (0..items)
+            .map(|item| ItemFacts { prompt: item.to_string(), truncated: None, fields: Default::default() })
+            .collect();
         let options = AttributeOptions::default();
         let run = || attribute(&features, &spec, &cohorts, &facts, &options).expect("noise can be attributed");
         group.bench_function(format!("{items} items x {} heads x {dim}", layers * heads), |bencher| {

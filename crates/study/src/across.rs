@@ -100,3 +100,58 @@ fn beside(one: &Disposition, other: &Attribution) -> Beside {
     let (heads, rho_crossfit) = rho(one, twin, |head| head.d_crossfit);
     Beside { heads, rho_d, rho_crossfit, ..found }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn disposition(name: &str, d: impl Fn(usize) -> f64) -> Disposition {
+        let mut disposition = fixture::disposition(&[6; 5]);
+        disposition.name = name.into();
+        for (index, head) in disposition.heads.iter_mut().enumerate() {
+            (head.magnitude.cohen_d, head.d_crossfit) = (d(index), -d(index));
+        }
+        disposition
+    }
+
+    fn cohorts(a: std::ops::Range<usize>, b: std::ops::Range<usize>) -> Cohorts {
+        Cohorts { a: a.collect(), b: b.collect() }
+    }
+
+    #[test]
+    fn the_same_ranking_is_found_again_and_its_opposite_too() {
+        let all = [
+            disposition("up", |i| i as f64),
+            disposition("up again", |i| (i * i) as f64),
+            disposition("down", |i| -(i as f64)),
+        ];
+        let split = [cohorts(0..10, 10..20), cohorts(0..10, 10..20), cohorts(10..20, 0..10)];
+        let found = across(&all, &split, &[]);
+        assert_eq!((found.pairs.len(), found.recurring.len()), (3, TOP));
+        assert!(found.recurring.iter().all(|head| head.dispositions.len() == 3), "the same ten by size");
+        let [same, opposite, _] = &found.pairs[..] else { panic!("three pairs") };
+        assert_eq!((same.rho_d, same.rho_crossfit, same.label_correlation), (1.0, 1.0, 1.0));
+        assert_eq!((opposite.rho_d, opposite.label_correlation), (-1.0, -1.0));
+        assert_eq!((same.shared_items, same.shared_top), (20, TOP));
+        assert!((same.expected_top - 100.0 / 30.0).abs() < 1e-12);
+        let apart = across(&all[..2], &[cohorts(0..5, 5..9), cohorts(20..25, 25..30)], &[]);
+        assert_eq!(apart.pairs[0].shared_items, 0);
+        assert!(apart.pairs[0].label_correlation.is_nan());
+    }
+
+    #[test]
+    fn other_models_are_compared_head_by_head_or_not_at_all() {
+        let mut twin = fixture::attribution(&[6; 5]);
+        twin.model = "twin".into();
+        twin.dispositions = vec![disposition("up", |i| 2.0 * i as f64)];
+        let mut small = twin.clone();
+        small.dispositions[0].heads.truncate(12);
+        let mine = [disposition("up", |i| i as f64), disposition("other", |i| i as f64)];
+        let split = [cohorts(0..2, 2..4), cohorts(0..2, 2..4)];
+        let found = across(&mine, &split, &[twin, small]).beside;
+        assert_eq!((found[0].heads, found[0].rho_d), (30, 1.0));
+        assert_eq!(found[1].incomparable.as_deref(), Some("it has no disposition of this name"));
+        assert_eq!(found[2].incomparable.as_deref(), Some("it has other heads: 12 ranked there, 30 here"));
+    }
+}

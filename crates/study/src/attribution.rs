@@ -96,6 +96,9 @@ pub struct Disposition {
     pub length: LengthCheck,
     /// Whether the cohorts differ in their prompts already.
     pub prompts: PromptCheck,
+    /// Other fields of the items that go with the cohorts, the closest first.
+    #[serde(default)]
+    pub fields: Vec<FieldCheck>,
     /// What a reader must know before any number.
     pub warnings: Vec<String>,
 }
@@ -432,6 +435,21 @@ pub struct PromptCheck {
     /// Cohen's d of the prompts' lengths.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
+}
+
+/// A field of the items that goes with the cohorts: what heads follow may be it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FieldCheck {
+    /// The field.
+    pub field: String,
+    /// How many different values it has.
+    pub values: usize,
+    /// Cramér's V with the cohorts: 0 not at all, 1 it tells the cohort.
+    #[serde(deserialize_with = "number")]
+    pub cramers_v: f64,
+    /// Permutation p of it (greater).
+    #[serde(deserialize_with = "number")]
+    pub p: f64,
 }
 
 /// A disposition that could not be attributed.

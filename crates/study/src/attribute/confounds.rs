@@ -1,13 +1,13 @@
 //! What else two cohorts differ in: length, truncation, prompts, their size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_stats::{Columns, Tail, cohen_d, mean, pearson};
+use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
 use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of};
 use crate::{
-    Item,
-    attribution::{Disposition, HeadEffect, LengthCheck, PromptCheck, ShuffledLabels},
+    DispositionSpec, Item, Predicate,
+    attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, PromptCheck, ShuffledLabels},
 };
 
 /// Cohorts below this are called tiny.
@@ -18,6 +18,10 @@ pub(crate) const LENGTH_D: f64 = 0.5;
 pub(crate) const TRUNCATION_GAP: f64 = 0.1;
 /// A share of repeated prompts above this makes items anything but independent.
 const REPEATED: f64 = 0.1;
+/// A field with fewer items a value names items, and no kinds of them.
+const PER_VALUE: usize = 5;
+/// Fields that tell of the answer's end, which is looked at by itself.
+const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
 /// What is known of a captured item beside its features.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +30,16 @@ pub struct ItemFacts {
     pub prompt: String,
     /// Whether the response was cut off; none where nobody knows.
     pub truncated: Option<bool>,
+    /// Its other fields that are a text, a number or a truth value.
+    pub fields: BTreeMap<String, String>,
 }
 
 impl ItemFacts {
     /// What an item says of itself.
     pub fn of(item: &Item) -> Self {
-        Self { prompt: item.prompt_key(), truncated: item.truncated() }
+        let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
+        let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
+        Self { prompt: item.prompt_key(), truncated: item.truncated(), fields }
     }
 }
 
@@ -94,6 +102,41 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts]) -> PromptCheck {
     }
 }
 
+/// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them.
+pub(super) fn fields(
+    table: &Table<'_>,
+    facts: &[ItemFacts],
+    spec: &DispositionSpec,
+    options: &AttributeOptions,
+) -> Vec<FieldCheck> {
+    let chose = [&spec.a.holds, &spec.b.holds].map(Predicate::fields).concat();
+    let of_place = |place: usize| facts.get(table.rows[place]).map(|facts| &facts.fields);
+    let names: BTreeSet<&String> = (0..table.rows.len()).filter_map(of_place).flat_map(BTreeMap::keys).collect();
+    let shuffles = shuffles_of(table, options);
+    let check = |name: &&String| -> Option<FieldCheck> {
+        let own = |field: &&str| *field == name.as_str() || field.starts_with(&format!("{name}."));
+        if OUTCOMES.contains(&name.as_str()) || chose.iter().any(own) {
+            return None;
+        }
+        // An item without the field is a category of its own.
+        let values: Vec<Option<&String>> = (0..table.rows.len()).map(|place| of_place(place)?.get(*name)).collect();
+        let distinct: BTreeSet<&Option<&String>> = values.iter().collect();
+        if distinct.len() < 2 || distinct.len() > table.rows.len() / PER_VALUE {
+            return None;
+        }
+        let number: BTreeMap<&Option<&String>, usize> = distinct.into_iter().zip(0..).collect();
+        let categories: Vec<usize> = values.iter().map(|value| number[value]).collect();
+        let v = cramers_v(&categories, &table.labels());
+        let null: Vec<f64> =
+            (0..options.shuffles as u64).map(|k| cramers_v(&categories, &shuffles.labels(k))).collect();
+        let p = permuted(v, &null, Tail::Greater);
+        Some(FieldCheck { field: (*name).clone(), values: number.len(), cramers_v: v, p })
+    };
+    let mut found: Vec<FieldCheck> = names.iter().filter_map(check).filter(|check| check.p <= LEVEL).collect();
+    found.sort_by(|x, y| y.cramers_v.total_cmp(&x.cramers_v));
+    found
+}
+
 /// What a reader must know before any number.
 pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -133,6 +176,13 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
         warnings.push(format!(
             "prompts in {a} and {b} differ in length (d = {:.2}): the cohorts may be other questions, not other answers",
             prompts.cohen_d
+        ));
+    }
+    for field in &disposition.fields {
+        warnings.push(format!(
+            "the field '{}' goes with the cohorts (Cramér's V {:.2}, p {:.3}): a head that follows it looks like one that \
+             follows the disposition",
+            field.field, field.cramers_v, field.p
         ));
     }
     let last_n = table.features.meta.last_n;

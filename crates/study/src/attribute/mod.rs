@@ -306,6 +306,7 @@ pub fn attribute(
         stability: stability::of(norms, &directions, &table, options),
         length,
         prompts: confounds::prompts(&table, facts),
+        fields: confounds::fields(&table, facts, spec, options),
         warnings: Vec::new(),
     };
     disposition.warnings = confounds::warnings(&disposition, &table);

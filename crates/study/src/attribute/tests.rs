@@ -1,5 +1,7 @@
 //! Planted stories, and what must hold where there is none.
 
+use std::collections::BTreeMap;
+
 use headtemper_hook::{HeadRef, Site};
 use headtemper_stats::{Random, mean};
 
@@ -91,7 +93,8 @@ fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
 }
 
 fn facts(items: usize) -> Vec<ItemFacts> {
-    (0..items).map(|item| ItemFacts { prompt: item.to_string(), truncated: Some(false) }).collect()
+    let fact = |item: usize| ItemFacts { prompt: item.to_string(), truncated: Some(false), fields: BTreeMap::new() };
+    (0..items).map(fact).collect()
 }
 
 fn compare(features: &Features, n: usize, options: &AttributeOptions) -> Disposition {
@@ -157,7 +160,7 @@ fn a_planted_length_confound_is_flagged_and_taken_out() {
     assert_eq!(found.length.only_by_length, 1);
     assert!(found.length.cohen_d > 1.0 && found.length.p <= 0.01);
     assert!(found.warnings.iter().any(|warning| warning.contains("differ in length")), "{:?}", found.warnings);
-    assert!(found.sentence.contains("differ in response length too"), "{}", found.sentence);
+    assert!(found.sentence.contains("differ in response length (d +2"), "{}", found.sentence);
     let adjusted = compare(&features, 40, &AttributeOptions { adjust_length: true, ..quick(3) });
     assert!(adjusted.heads[0].magnitude.p_max > LEVEL, "{:?}", adjusted.heads[0]);
     assert_eq!(adjusted.heads[0].magnitude.cohen_d, head.d_length_adjusted);
@@ -181,6 +184,26 @@ fn prompts_and_truncation_are_told() {
     assert!(text.contains("9 of 40 items share their prompt") && text.contains("their last tokens are not comparable"));
     facts[3].truncated = None;
     assert!(!attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap().length.truncation_known);
+}
+
+#[test]
+fn fields_that_go_with_the_cohorts_are_told() {
+    let features = planted(&[Story::Elsewhere], 20, 0, 4);
+    let mut facts = facts(40);
+    for (item, facts) in facts.iter_mut().enumerate() {
+        let topic = if (item < 20) == (item % 5 > 0) { "sums" } else { "capitals" };
+        let fields = [("topic", topic.to_string()), ("parity", (item % 2).to_string()), ("id", item.to_string())];
+        facts.fields = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    }
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
+    let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
+    // A field of its own value for every item tells nothing, and one that is spread evenly neither.
+    let names: Vec<&str> = found.fields.iter().map(|field| field.field.as_str()).collect();
+    assert_eq!(names, ["topic"]);
+    assert!((found.fields[0].cramers_v - 0.6).abs() < 1e-12 && found.fields[0].values == 2);
+    assert!(found.warnings.iter().any(|warning| warning.contains("the field 'topic' goes with the cohorts")));
+    assert!(found.sentence.contains("differ in topic (V 0.60) too"), "{}", found.sentence);
 }
 
 #[test]
@@ -210,6 +233,25 @@ fn too_little_data_is_no_verdict_and_no_shuffles_no_p() {
     // Nineteen shuffles can just reach the level, eighteen cannot.
     let few = |shuffles: usize| compare(&features, 20, &AttributeOptions { shuffles, ..quick(0) }).heads[0].verdict;
     assert_eq!((few(19), few(18)), (Verdict::Separable, Verdict::Untested));
+}
+
+#[test]
+fn what_is_not_a_number_spoils_its_own_head_only() {
+    let mut features = planted(&[Story::Nothing, Story::Elsewhere], 20, 0, 11);
+    let sound = compare(&features, 20, &quick(1));
+    features.head_norm[3] = f32::NAN; // head 0 of item 1
+    features.head_vectors[0].values[2 * 64 + 5] = f32::NAN; // head 0 of item 1
+    let found = compare(&features, 20, &quick(1));
+    let head = &found.heads[0];
+    assert!(
+        head.magnitude.cohen_d.is_nan() && head.d_crossfit.is_nan() && head.d_naive.is_nan() && head.d_low.is_nan()
+    );
+    assert_eq!(head.verdict, Verdict::Untested);
+    for (found, sound) in found.heads.iter().zip(&sound.heads).skip(1) {
+        assert_eq!((found.d_crossfit, found.magnitude.cohen_d), (sound.d_crossfit, sound.magnitude.cohen_d));
+        assert!(found.p_max_directional <= sound.p_max_directional, "one rival less");
+    }
+    assert_eq!(found.heads[1].verdict, Verdict::Separable);
 }
 
 #[test]

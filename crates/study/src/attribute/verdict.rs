@@ -111,13 +111,28 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
             plain(shuffled.mean_d_naive)
         );
     }
-    if separable + louder > 0 && disposition.length.cohen_d.abs() > super::confounds::LENGTH_D {
-        text += &format!(
-            " But the cohorts differ in response length too (d {}), which alone can do this.",
-            signed(disposition.length.cohen_d)
-        );
+    if separable + louder > 0 {
+        text += &but(disposition);
     }
     text
+}
+
+/// What else would explain a finding; nothing if nothing is known that would.
+fn but(disposition: &Disposition) -> String {
+    let far = |d: f64| d.abs() > super::confounds::LENGTH_D;
+    let mut other = Vec::new();
+    if far(disposition.length.cohen_d) {
+        other.push(format!("response length (d {})", signed(disposition.length.cohen_d)));
+    }
+    if far(disposition.prompts.cohen_d) {
+        other.push(format!("prompt length (d {})", signed(disposition.prompts.cohen_d)));
+    }
+    let fields = disposition.fields.iter();
+    other.extend(fields.map(|field| format!("{} (V {})", field.field, plain(field.cramers_v))));
+    match &other[..] {
+        [] => String::new(),
+        several => format!(" But the cohorts differ in {} too, which alone can do this.", several.join(", ")),
+    }
 }
 
 /// The first few heads by the size of a number.

@@ -47,7 +47,7 @@ pub(super) fn head(layer: usize, head: usize) -> HeadEffect {
     }
 }
 
-pub(super) fn disposition(heads_per_layer: &[usize]) -> Disposition {
+pub(crate) fn disposition(heads_per_layer: &[usize]) -> Disposition {
     let heads = heads_per_layer.iter().enumerate();
     let heads: Vec<_> = heads.flat_map(|(layer, &n)| (0..n).map(move |index| head(layer, index))).collect();
     let reliability = Reliability { rho: 0.1, null_mean: 0.0, null_q95: 0.4, p: 0.3, shuffles: 200 };
@@ -99,11 +99,12 @@ pub(super) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             mean_tokens_b: 31.0,
             cohen_d: -0.1,
         },
+        fields: Vec::new(),
         warnings: Vec::new(),
     }
 }
 
-pub(super) fn attribution(heads_per_layer: &[usize]) -> Attribution {
+pub(crate) fn attribution(heads_per_layer: &[usize]) -> Attribution {
     Attribution {
         schema: "attribution/v1".to_owned(),
         model: "tiny".to_owned(),

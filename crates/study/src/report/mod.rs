@@ -21,6 +21,6 @@ mod text;
 mod verdict;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 pub use html::{Example, Page, render};
