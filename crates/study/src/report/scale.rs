@@ -9,8 +9,10 @@ pub(super) enum Hue {
     Diverging,
     /// One hue, for numbers that are never negative.
     Sequential,
-    /// No hue, for numbers that are never negative and no evidence.
-    Grey,
+    /// One hue for what is above zero and none for what is below, where that is as good as nothing.
+    HeldOut,
+    /// No hue, for numbers that are never negative.
+    Ink,
 }
 
 /// A colour scale from 0, or from its negative, to a limit.
@@ -41,7 +43,7 @@ impl Scale {
 
     /// Whether it has two sides.
     pub(super) fn diverging(&self) -> bool {
-        self.hue == Hue::Diverging
+        matches!(self.hue, Hue::Diverging | Hue::HeldOut)
     }
 
     /// The class that gives a cell its hue, and how much of it: none at zero, all at the end of the scale.
@@ -50,8 +52,9 @@ impl Scale {
             _ if !value.is_finite() => return None,
             Hue::Diverging if value < 0.0 => "neg",
             Hue::Diverging => "pos",
-            Hue::Sequential => "size",
-            Hue::Grey => "naive",
+            Hue::HeldOut if value < 0.0 => "naive",
+            Hue::HeldOut | Hue::Sequential => "size",
+            Hue::Ink => "sure",
         };
         let size = if self.diverging() { value.abs() } else { value.max(0.0) };
         let share = (size / self.limit).clamp(0.0, 1.0);
@@ -67,7 +70,9 @@ mod tests {
     fn only_numbers_are_painted() {
         let scale = |hue| Scale::over(hue, [1.0, -0.5, f64::INFINITY].into_iter());
         assert_eq!(scale(Hue::Diverging).paint(-0.5), Some(("neg", 0.5)));
-        assert_eq!(scale(Hue::Grey).paint(-0.5), Some(("naive", 0.0)));
+        assert_eq!(scale(Hue::Ink).paint(-0.5), Some(("sure", 0.0)));
+        assert_eq!(scale(Hue::HeldOut).paint(-0.5), Some(("naive", 0.5)));
+        assert_eq!(scale(Hue::HeldOut).paint(0.5), Some(("size", 0.5)));
         assert_eq!(scale(Hue::Diverging).paint(f64::NAN), None);
         assert_eq!(scale(Hue::Sequential).paint(f64::INFINITY), None);
         assert_eq!(Scale::rooted(Hue::Sequential, [-1.0].into_iter()).paint(0.25), Some(("size", 0.5)));
