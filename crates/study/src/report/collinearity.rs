@@ -5,7 +5,7 @@ use crate::{
     attribution::{Disposition, Verdict},
     report::{
         scatter,
-        text::{count, escape, fixed, put, signed},
+        text::{escape, fixed, put, signed},
         verdict::{self, Question, stands_out},
     },
 };
@@ -71,13 +71,16 @@ fn story(disposition: &Disposition) -> String {
     let large = heads.iter().filter(|head| head.d_naive >= LARGE).count();
     let left = heads.iter().filter(|head| stands_out(head, Question::Direction)).count();
     let artefacts = heads.iter().filter(|head| head.verdict == Verdict::VarianceArtefact).count();
-    let averages = format!("Over all heads it averages {mean} here, and {noise} when the labels are shuffled");
-    let called = format!("in-sample, {} would be called a large effect (d naive from {LARGE})", count(large, "head"));
+    let averages = format!("d naive averages {mean} over all heads, and {noise} when the labels are shuffled.");
+    let called = match large {
+        1 => format!("1 head would be called a large effect (d naive from {LARGE})"),
+        n => format!("{n} heads would be called large effects (d naive from {LARGE})"),
+    };
     match (left, large) {
-        (0, 0) => format!("Not even in-sample is there a large effect (d naive from {LARGE}). {averages}."),
-        (0, _) => format!("A variance artefact: {called}, and no held-out items show any of them. {averages}."),
+        (0, 0) => format!("Not even in-sample is there a large effect (d naive from {LARGE}): {averages}"),
+        (0, _) => format!("A variance artefact: in-sample, {called}; held-out items show nothing of it: {averages}"),
         _ => format!(
-            "{} on held-out items; {called}, of which {artefacts} {} nothing there. {averages}.",
+            "{} on held-out items. In-sample, {called}; {artefacts} of them {} nothing there: {averages}",
             if left == 1 { "1 head lies apart".to_owned() } else { format!("{left} heads lie apart") },
             if artefacts == 1 { "shows" } else { "show" }
         ),
@@ -108,7 +111,7 @@ mod tests {
         disposition.heads[1].p_max_directional = 0.01;
         disposition.heads[1].verdict = Verdict::Separable;
         let text = story(&disposition);
-        assert!(text.starts_with("1 head lies apart on held-out items") && text.contains("of which 2 show"), "{text}");
+        assert!(text.starts_with("1 head lies apart on held-out items") && text.contains("2 of them show nothing"), "{text}");
         disposition.heads.iter_mut().for_each(|head| (head.d_naive, head.p_max_directional) = (0.3, 1.0));
         assert!(story(&disposition).starts_with("Not even in-sample"));
         disposition.shuffled.shuffles = 0;

@@ -75,13 +75,15 @@ fn lengths(disposition: &Disposition) -> String {
         .unzip();
     let follows = if r.len() > 2 { pearson(&r, &d) } else { f64::NAN };
     let mut out = match length.only_by_length {
-        0 => "No head stands out by length alone".to_owned(),
+        0 => "No head stands out by length alone.".to_owned(),
+        1 => r#"<b class="warn">1 head stands out by length alone</b>: its d falls within the level of shuffled labels once \
+            length is taken out of the norms."#
+            .to_owned(),
         n => format!(
-            r#"<b class="warn">{} by length alone</b>"#,
-            if n == 1 { "1 head stands out".to_owned() } else { format!("{n} heads stand out") }
+            r#"<b class="warn">{n} heads stand out by length alone</b>: their d falls within the level of shuffled labels \
+            once length is taken out of the norms."#
         ),
     };
-    put!(out, ": its d would fall within the shuffled level once length is taken out of the norms.");
     if follows.is_finite() {
         put!(out, " Over all heads, d goes with r, a head's correlation with length, at {}: ", signed(follows, 2));
         out.push_str(match follows.abs() {

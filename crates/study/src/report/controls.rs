@@ -5,7 +5,7 @@ use crate::{
     attribution::{Attribution, Summary, Verdict},
     report::{
         text::{escape, fixed, p_value, put, signed},
-        verdict::{self, mark},
+        verdict::{self, marked},
     },
 };
 
@@ -31,7 +31,7 @@ fn table(attribution: &Attribution) -> String {
     out += &head_row("", true);
     for (index, disposition) in attribution.dispositions.iter().enumerate() {
         out.push_str("<tbody>");
-        out += &row(&link(index, &disposition.name), r#" class="own""#, &disposition.summary, true);
+        out += &row(&link(index, &disposition.name), "", &disposition.summary, true);
         for control in &attribution.controls {
             // By name: a control may have passed a disposition over.
             if let Some(found) = control.dispositions.iter().find(|found| found.name == disposition.name) {
@@ -59,7 +59,7 @@ pub(super) fn head_row(between: &str, naive: bool) -> String {
     for (index, verdict) in Verdict::ALL.into_iter().take(4).enumerate() {
         let gap = if index == 0 { " gap" } else { "" };
         let words = verdict.words().replace(' ', "<br/>");
-        put!(out, r#"<th scope="col" class="tally{gap}">{}<br/>{words}</th>"#, mark(verdict));
+        put!(out, r#"<th scope="col" class="tally {}{gap}">{words}</th>"#, marked(verdict));
     }
     out + "</tr></thead>"
 }

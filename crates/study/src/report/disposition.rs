@@ -6,7 +6,7 @@ use crate::{
         collinearity, confounds, heatmap,
         html::warning_list,
         measure::Measure,
-        question, stability, table,
+        overview, question, stability, table,
         text::{count, escape, put},
         verdict,
     },
@@ -15,14 +15,17 @@ use crate::{
 /// All sections of the disposition at `index`.
 pub(super) fn draw(attribution: &Attribution, index: usize) -> String {
     let Some(disposition) = attribution.dispositions.get(index) else { return String::new() };
-    let mut out = format!(r#"<section id="disposition-{index}"><h2>{}"#, escape(&disposition.name));
-    if attribution.dispositions.len() > 1 {
-        out.push_str(r##" <a class="up" href="#top">overview ↑</a>"##);
+    let several = attribution.dispositions.len() > 1;
+    let mut out = format!(r#"<section id="disposition-{index}"><h2>"#);
+    if several {
+        put!(out, r##"{} <a class="up" href="#top">overview ↑</a>"##, escape(&disposition.name));
+    } else {
+        out.push_str("What was compared");
     }
-    put!(out, "</h2>{}", question::draw(disposition));
+    put!(out, "</h2>{}", question::draw(disposition, !several));
     // A single one has its sentence at the top of the page.
-    if attribution.dispositions.len() > 1 {
-        put!(out, r#"<p class="said">{}</p>"#, escape(&disposition.sentence));
+    if several {
+        put!(out, r#"<p class="said">{}</p>"#, escape(&overview::unbroken(&disposition.sentence)));
         out += &verdict::counts(&disposition.summary.verdicts);
     }
     out += &warning_list(&disposition.warnings);

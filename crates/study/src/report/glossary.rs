@@ -2,8 +2,8 @@
 
 use crate::report::text::{escape, put};
 
-/// Each column of the report in one line.
-const GLOSSARY: [(&str, &str); 32] = [
+/// The columns of an attribution, each in one line.
+const ATTRIBUTION: [(&str, &str); 21] = [
     ("z", "what a head hands to its layer's output projection, per token, after any output gate."),
     (
         "mean a, mean b",
@@ -66,6 +66,10 @@ const GLOSSARY: [(&str, &str); 32] = [
         "by chance",
         "how many heads the tops of two dispositions would share if heads were drawn blindly.",
     ),
+];
+
+/// Those of a sweep.
+const SWEEP: [(&str, &str); 10] = [
     ("λ", "factor on the z of the tempered heads: 1 untouched, 0 ablated."),
     ("accuracy", "share of answers that are right."),
     ("assertion", "assertion rate: share of answers without a hedge."),
@@ -87,12 +91,23 @@ const GLOSSARY: [(&str, &str); 32] = [
         "share of the random head sets of the same size at the same λ, the set itself counted among them, that differ \
         as much.",
     ),
-    ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong."),
 ];
 
-/// The last two sections of the page.
-pub(super) fn draw(facts: &[(String, String)]) -> String {
-    sections(facts, &GLOSSARY)
+/// Those of either.
+const COHORTS: (&str, &str) = ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong.");
+
+
+/// The last two sections of the page: only the columns that it has.
+pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -> String {
+    let mut glossary = Vec::new();
+    if attribution {
+        glossary.extend(ATTRIBUTION);
+    }
+    if sweep {
+        glossary.extend(SWEEP);
+    }
+    glossary.push(COHORTS);
+    sections(facts, &glossary)
 }
 
 /// What was run, and what each word of a page means.

@@ -39,7 +39,7 @@ pub(super) struct HeatMap<'a> {
 pub(super) struct Cell {
     /// Its number.
     pub(super) value: f64,
-    /// What hovering it shows; escaped.
+    /// What hovering it shows; escaped, and empty where another map shows it.
     pub(super) tip: String,
     /// Whether it exceeds its null.
     pub(super) outlined: bool,
@@ -120,15 +120,17 @@ impl HeatMap<'_> {
                 // A path says the same as a rect in half the bytes, and there are thousands.
                 put!(
                     out,
-                    r#"<path class="cell {class}" fill-opacity="{opacity:.2}" d="M{x} {y}h{side}v{side}H{x}z"><title>{}</title></path>"#,
-                    cell.tip
+                    r#"<path class="cell {class}" fill-opacity="{opacity:.2}" d="M{x} {y}h{side}v{side}H{x}z""#
                 );
+                out.push_str(&if cell.tip.is_empty() { "/>".into() } else { format!("><title>{}</title></path>", cell.tip) });
                 if cell.outlined {
-                    put!(outlines, r#"<rect class="outline" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}"/>"#);
+                    put!(outlines, "M{x} {y}h{side}v{side}H{x}z");
                 }
             }
         }
-        *out += &outlines;
+        if !outlines.is_empty() {
+            put!(out, r#"<path class="outline" d="{outlines}"/>"#);
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub fn render(page: &Page<'_>) -> String {
         out += &sweep::draw(sweep, page.heads_per_layer, page.attribution.is_none());
     }
     out += &examples(page.examples);
-    out += &glossary::draw(page.facts);
+    out += &glossary::draw(page.facts, page.attribution.is_some(), page.sweep.is_some());
     out + &close()
 }
 
@@ -123,10 +123,16 @@ fn cohorts(page: &Page<'_>) -> String {
         return String::new();
     }
     let mut out = String::from(r#"<dl class="line">"#);
+    let compared = |name: &str| {
+        page.attribution
+            .iter()
+            .flat_map(|attribution| &attribution.dispositions)
+            .any(|one| one.a == name || one.b == name)
+    };
+    // Cohorts by scores have other names than labels: no label is left out then.
+    let by_label = page.counts.iter().any(|(name, _)| compared(name));
     for (name, n) in page.counts {
-        let mut all = page.attribution.iter().flat_map(|attribution| &attribution.dispositions);
-        let compared = all.any(|one| one.a == *name || one.b == *name);
-        let (class, note) = if compared { ("", "") } else { (r#" class="muted""#, ", not compared") };
+        let (class, note) = if compared(name) || !by_label { ("", "") } else { (r#" class="muted""#, ", not compared") };
         put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
     }
     out.push_str("</dl>");

@@ -14,6 +14,9 @@ use crate::{
 /// A q below this is drawn as this: p has no such digits, and a map no such shades.
 const LEAST_Q: f64 = 1e-6;
 
+/// Where a scale ends at more than so many times its null, colour grows as the square root.
+const BLEACHED: f64 = 4.0;
+
 /// A number per head that a heat map shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Measure {
@@ -79,27 +82,35 @@ impl Measure {
         levels
     }
 
+    /// Where nine in ten single heads lie under shuffled labels.
+    fn band(self, disposition: &Disposition) -> Option<(f64, f64)> {
+        let shuffled = &disposition.shuffled;
+        let band = (shuffled.d_crossfit_q05, shuffled.d_crossfit_q95);
+        (self == Self::HeldOut && shuffled.shuffles > 0).then_some(band)
+    }
+
     /// The colour scale: wide enough for every head and for every level.
     pub(super) fn scale(self, disposition: &Disposition) -> Scale {
         let heads = disposition.heads.iter().map(|effect| self.of(effect));
         let levels = self.levels(disposition).into_iter().map(|level| level.value);
+        let band = self.band(disposition).into_iter().flat_map(|(low, high)| [low, high]);
         let hue = match self {
             Self::Magnitude => Hue::Diverging,
             Self::HeldOut => Hue::HeldOut,
             Self::MagnitudeQ | Self::HeldOutQ => Hue::Ink,
         };
-        Scale::over(hue, heads.chain(levels))
+        let scale = Scale::over(hue, heads.chain(levels).chain(band));
+        let null = self.levels(disposition).last().map_or(f64::INFINITY, |level| level.value);
+        if scale.range().1 > BLEACHED * null { scale.rooted_too() } else { scale }
     }
 
     /// The scale with what lies on it.
     pub(super) fn legend(self, disposition: &Disposition) -> Legend {
-        let shuffled = &disposition.shuffled;
-        let band = (shuffled.d_crossfit_q05, shuffled.d_crossfit_q95);
         Legend {
             scale: self.scale(disposition),
             values: disposition.heads.iter().map(|effect| self.of(effect)).collect(),
             levels: self.levels(disposition),
-            band: (self == Self::HeldOut && shuffled.shuffles > 0).then_some(band),
+            band: self.band(disposition),
             unlevelled: "labels were not shuffled: no level to compare with",
         }
     }
@@ -110,14 +121,14 @@ impl Measure {
         match self {
             Self::Magnitude => {
                 let (d, p_max) = (signed(effect.magnitude.cohen_d, 2), p_value(effect.magnitude.p_max));
-                format!("{name}: d {d} [{}, {}], p max {p_max}", signed(effect.d_low, 2), signed(effect.d_high, 2))
+                format!("{name}: d {d}, q {}, p max {p_max}", p_value(effect.magnitude.q))
             }
             Self::HeldOut => {
                 let (d, p_max) = (signed(effect.d_crossfit, 2), p_value(effect.p_max_directional));
-                format!("{name}: held out {d}, p max {p_max}")
+                format!("{name}: held out {d}, q {}, p max {p_max}", p_value(effect.q_directional))
             }
-            Self::MagnitudeQ => format!("{name}: q {}", p_value(effect.magnitude.q)),
-            Self::HeldOutQ => format!("{name}: q {}", p_value(effect.q_directional)),
+            // The maps of d show it, and this is one of thousands.
+            Self::MagnitudeQ | Self::HeldOutQ => String::new(),
         }
     }
 }
@@ -138,7 +149,8 @@ mod tests {
         disposition.heads[0].magnitude.cohen_d = 0.1;
         disposition.shuffled.max_abs_d_q95 = 0.74;
         assert_eq!(Measure::Magnitude.scale(&disposition).range(), (-0.8, 0.8));
-        assert_eq!(Measure::HeldOut.scale(&disposition).range(), (-0.8, 0.8));
+        let (low, high) = Measure::HeldOut.scale(&disposition).range();
+        assert!((low + 0.3).abs() < 1e-9 && high == 0.8, "{low} {high}");
         assert_eq!(Measure::HeldOut.legend(&disposition).band, Some((-0.3, 0.31)));
         disposition.shuffled.shuffles = 0;
         assert!(Measure::Magnitude.levels(&disposition).is_empty());

@@ -15,20 +15,25 @@ pub(super) fn draw(attribution: Option<&Attribution>) -> String {
     let Some(attribution) = attribution.filter(|attribution| !attribution.dispositions.is_empty()) else {
         return r#"<div class="verdict"><p>No verdict: no cohorts were compared.</p></div>"#.to_owned();
     };
-    let rule = escape(&attribute::rule());
+    let rule = escape(&unbroken(&attribute::rule()));
     match &attribution.dispositions[..] {
         [one] => format!(
-            r#"<div class="verdict"><p>{}</p><p class="note">{rule}</p></div>{}"#,
-            escape(&one.sentence),
+            r#"<div class="verdict over"><p>{}</p><p class="note">{rule}</p></div>{}"#,
+            escape(&unbroken(&one.sentence)),
             verdict::counts(&one.summary.verdicts)
         ),
         several => format!(
-            r#"<div class="verdict"><p>{}</p><p class="note">{rule}</p></div>{}<p class="note">{}</p>"#,
+            r#"<div class="verdict over"><p>{}</p><p class="note">{rule}</p></div>{}<p class="note">{}</p>"#,
             headline(several),
             table(several),
             tried::sentence(attribution)
         ),
     }
+}
+
+/// No line ends between a number and its per cent, or between d and its number.
+pub(super) fn unbroken(text: &str) -> String {
+    text.replace(" %", "\u{a0}%").replace("(d ", "(d\u{a0}")
 }
 
 /// How many dispositions have a head of which kind.

@@ -5,11 +5,15 @@ use crate::{
     report::text::{escape, put},
 };
 
-/// The disposition in words, and a line for each cohort.
-pub(super) fn draw(disposition: &Disposition) -> String {
+/// The disposition in words, after its name where no heading has it, and a line for each cohort.
+pub(super) fn draw(disposition: &Disposition, named: bool) -> String {
     let mut out = String::new();
-    if !disposition.means.is_empty() {
-        put!(out, r#"<p class="lead">{}</p>"#, escape(&sentence(&disposition.means)));
+    let means = if disposition.means.is_empty() { String::new() } else { escape(&sentence(&disposition.means)) };
+    match (named, means.is_empty()) {
+        (true, true) => put!(out, "<p><b>{}</b></p>", escape(&disposition.name)),
+        (true, false) => put!(out, "<p><b>{}</b>. <span class=\"lead\">{means}</span></p>", escape(&disposition.name)),
+        (false, true) => {}
+        (false, false) => put!(out, r#"<p class="lead">{means}</p>"#),
     }
     out.push_str(r#"<dl class="question">"#);
     let cohorts = [
@@ -49,13 +53,14 @@ mod tests {
     #[test]
     fn what_nobody_said_is_left_out() {
         let mut disposition = fixture::disposition(&[1]);
-        let out = draw(&disposition);
+        let out = draw(&disposition, true);
+        assert!(out.contains("<b>overconfidence</b>. <"));
         assert!(out.contains("Sure of what is wrong.") && out.contains("Source: Made up."));
         assert!(out.contains("<code>label == &quot;cw&quot;</code></dd><dd>78</dd>"), "{out}");
         disposition.means.clear();
         disposition.source.clear();
         disposition.a_where.clear();
-        let out = draw(&disposition);
+        let out = draw(&disposition, false);
         assert!(!out.contains("lead") && !out.contains("Source") && out.matches("<code>").count() == 1);
     }
 

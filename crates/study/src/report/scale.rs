@@ -1,6 +1,6 @@
 //! From numbers to colours.
 
-use crate::report::axis::round_up;
+use crate::report::axis::{extent, round_up};
 
 /// The colours of a scale.
 #[derive(Clone, Copy, PartialEq)]
@@ -19,6 +19,7 @@ pub(super) enum Hue {
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
     hue: Hue,
+    low: f64,
     limit: f64,
     /// Whether colour grows with the square root, so that a few large numbers do not bleach all others.
     root: bool,
@@ -27,18 +28,30 @@ pub(super) struct Scale {
 impl Scale {
     /// A linear scale that ends a little above the largest of these numbers; what is not finite is left out.
     pub(super) fn over(hue: Hue, values: impl Iterator<Item = f64>) -> Self {
-        let largest = values.map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max);
-        Self { hue, limit: round_up(largest), root: false }
+        let (low, high) = extent(values).unwrap_or((0.0, 0.0));
+        let limit = round_up(high.abs().max(low.abs()));
+        let low = match hue {
+            Hue::Diverging => -limit,
+            // Only as far down as there is something: below zero is nothing to look for.
+            Hue::HeldOut if low < 0.0 => -round_up(-low),
+            Hue::HeldOut | Hue::Sequential | Hue::Ink => 0.0,
+        };
+        Self { hue, low, limit, root: false }
     }
 
     /// The same, with colour growing as the square root.
     pub(super) fn rooted(hue: Hue, values: impl Iterator<Item = f64>) -> Self {
-        Self { root: true, ..Self::over(hue, values) }
+        Self::over(hue, values).rooted_too()
+    }
+
+    /// This scale, with colour growing as the square root.
+    pub(super) fn rooted_too(self) -> Self {
+        Self { root: true, ..self }
     }
 
     /// Its ends.
     pub(super) fn range(&self) -> (f64, f64) {
-        (if self.diverging() { -self.limit } else { 0.0 }, self.limit)
+        (self.low, self.limit)
     }
 
     /// Whether it has two sides.

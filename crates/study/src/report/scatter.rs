@@ -9,10 +9,11 @@ use crate::{
     },
 };
 
-const WIDTH: f64 = 520.0;
+const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 40.0;
-const RIGHT: f64 = WIDTH - 8.0;
+/// What is right of here is for the names of levels, where no mark can lie.
+const RIGHT: f64 = WIDTH - 98.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = HEIGHT - 44.0;
 /// As many heads as are named beside their mark.
@@ -97,7 +98,7 @@ impl Null {
         }
     }
 
-    /// Lines and their names: those of d_naive above the plot, those of held-out d inside it at the left.
+    /// Lines and their names: those of d_naive above the plot, those of held-out d in the margin.
     fn lines(&self, out: &mut String, x: &Axis, y: &Axis) {
         let mut across = |value: Option<f64>, class: &str, label: &str, row: f64| {
             let Some(value) = value else { return };
@@ -109,18 +110,27 @@ impl Null {
         };
         across(self.naive_mean, "level minor", "shuffled labels, mean", 12.0);
         across(self.naive_largest, "level", "largest of all, 95\u{a0}%", 27.0);
+        let (mut below, text) = (TOP, RIGHT + 8.0);
         if let Some(value) = self.largest {
             let at = y.at(value);
-            put!(out, r#"<path class="level" d="M{LEFT} {at:.1}H{RIGHT}"/><text class="halo" x="{:.1}" "#, LEFT + 5.0);
-            put!(out, r#"y="{:.1}">shuffled labels, largest of all, 95 %: {}</text>"#, at - 5.0, fixed(value, 2));
+            put!(out, r#"<path class="level" d="M{LEFT} {at:.1}H{RIGHT}"/>"#);
+            below = at.max(TOP + 9.0);
+            margin(out, text, below, ["largest of all,", &format!("95 %: {}", fixed(value, 2))]);
+            below += 34.0;
         }
         if let Some((low, high)) = self.band {
-            let at = y.at(low) + 13.0;
-            let at = if at > BOTTOM - 4.0 { y.at(low) - 5.0 } else { at };
-            put!(out, r#"<text class="halo" x="{:.1}" y="{at:.1}">nine in ten of single "#, LEFT + 5.0);
-            put!(out, "heads: {} to {}</text>", signed(low, 2), signed(high, 2));
+            let at = f64::midpoint(y.at(low), y.at(high)).max(below);
+            margin(out, text, at, ["single heads,", "nine in ten:"]);
+            put!(out, r#"<text class="axis" x="{text:.1}" y="{:.1}">{} to {}</text>"#, at + 27.0, signed(low, 2), signed(high, 2));
         }
     }
+}
+
+/// Two lines of text beside a level.
+fn margin(out: &mut String, x: f64, y: f64, lines: [&str; 2]) {
+    let [first, second] = lines;
+    put!(out, r#"<text class="axis" x="{x:.1}" y="{:.1}">{first}</text>"#, y - 1.0);
+    put!(out, r#"<text class="axis" x="{x:.1}" y="{:.1}">{second}</text>"#, y + 13.0);
 }
 
 /// The names of the heads that lie highest among those that stand out, where there is room for them.

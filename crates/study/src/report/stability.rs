@@ -59,7 +59,8 @@ fn chart(rows: &[(&str, &Reliability); 2]) -> String {
             let at = x.at(row.rho);
             let hollow = if found(row) { "" } else { " hollow" };
             put!(out, r#"<circle class="dot one{hollow}" cx="{at:.1}" cy="{y:.1}" r="4"/>"#);
-            let (text, anchor) = if at > RIGHT - 110.0 { (at - 9.0, "end") } else { (at + 9.0, "start") };
+            let edge = if row.null_q95.is_finite() { at.max(x.at(row.null_q95)) } else { at };
+            let (text, anchor) = if edge > RIGHT - 110.0 { (at - 9.0, "end") } else { (edge + 9.0, "start") };
             put!(out, r#"<text class="halo" text-anchor="{anchor}" x="{text:.1}" y="{:.1}">"#, y + 4.0);
             put!(out, "{}, p {}</text>", signed(row.rho, 2), p_value(row.p));
         }

@@ -5,7 +5,7 @@ use crate::{
     report::{
         axis::{Axis, extent},
         text::{column_decimals, escape, fixed, p_value, put, signed},
-        verdict::{Question, mark, stands_out},
+        verdict::{Question, marked, stands_out},
     },
     tables,
 };
@@ -58,7 +58,7 @@ impl Decimals {
 }
 
 fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String {
-    let mut out = String::from(r#"<div class="wide"><table class="sort heads-table">"#);
+    let mut out = String::from(r#"<div class="wide full"><table class="sort heads-table">"#);
     head_row(&mut out, disposition, bars);
     out.push_str("<tbody>");
     let decimals = Decimals::of(&disposition.heads);
@@ -75,7 +75,8 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     let bold = |question| if stands_out(head, question) { r#" class="out""# } else { "" };
     let (loud, elsewhere) = (bold(Question::Magnitude), bold(Question::Direction));
     let magnitude = &head.magnitude;
-    put!(out, r#"<tr><th scope="row">{}{}</th>"#, mark(head.verdict), head.at());
+    // What the cells of a column have in common is said once, in the style sheet: there are thousands.
+    put!(out, r#"<tr><th scope="row" class="{}">{}</th>"#, marked(head.verdict), head.at());
     let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
     put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
     put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high));
@@ -84,13 +85,13 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     }
     put!(out, "<td>{}</td><td>{}</td>", p_value(magnitude.p), p_value(magnitude.q));
     put!(out, "<td{loud}>{}</td><td>{}</td>", p_value(magnitude.p_max), signed(head.final_token.cohen_d, 2));
-    put!(out, r#"<td class="gap muted">{}</td><td{elsewhere}>{}</td>"#, fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
+    put!(out, "<td>{}</td><td{elsewhere}>{}</td>", fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
     put!(out, "<td>{}</td><td>{}</td>", p_value(head.p_directional), p_value(head.q_directional));
     put!(out, "<td{elsewhere}>{}</td>", p_value(head.p_max_directional));
-    put!(out, r#"<td class="muted">{}</td><td>{}</td>"#, fixed(head.cos_means, 4), signed(head.cos_centered, 2));
-    put!(out, r#"<td class="gap">{}</td><td>{}</td>"#, signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
+    put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
+    put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
     let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
-    put!(out, r#"<td class="gap word" data-v="{rank}">{}</td></tr>"#, head.verdict);
+    put!(out, r#"<td data-v="{rank}">{}</td></tr>"#, head.verdict);
 }
 
 fn interval(low: f64, high: f64) -> String {
@@ -117,10 +118,10 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
     }
     out.push_str(
         r#"<th scope="col">p</th><th scope="col">q</th><th scope="col">p max</th><th scope="col" data-size>d final</th>
-        <th scope="col" class="gap">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
+        <th scope="col">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
         <th scope="col">q</th><th scope="col">p max</th><th scope="col">cos</th><th scope="col">centred</th>
-        <th scope="col" class="gap" data-size>r</th><th scope="col" data-size>d adjusted</th>
-        <th scope="col" class="gap word">verdict</th></tr></thead>"#,
+        <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th>
+        <th scope="col">verdict</th></tr></thead>"#,
     );
 }
 
@@ -174,7 +175,7 @@ mod tests {
         assert!(drawn(fixture::disposition(&[5; 4])).matches("<details").next().is_none());
         let quiet = disposition.heads.iter_mut().find(|head| head.magnitude.cohen_d == 0.0).expect("one is 0");
         quiet.d_crossfit = 2.0;
-        let name = format!("</svg>{}</th>", quiet.at());
+        let name = format!(">{}</th>", quiet.at());
         let out = drawn(disposition);
         let (first, all) = out.split_once("<details").expect("a fold");
         assert!(all.contains("All 30 heads") && all.matches("<tr>").count() == 30 + 1);

@@ -35,9 +35,6 @@ pub(super) fn draw(attribution: &Attribution) -> String {
             other => escape(other),
         },
     );
-    fact("labels shuffled", format!("{}, seed {}", count(method.shuffles, "time"), method.seed));
-    fact("held-out items", format!("{}, dealt {}", count(method.folds, "fold"), count(method.repeats, "time")));
-    fact("intervals", format!("bootstrap, {}", count(method.resamples, "resample")));
     for skipped in &attribution.skipped {
         put!(out, "<dt>not attributed</dt><dd><b>{}</b>: {}</dd>", escape(&skipped.name), escape(&skipped.why));
     }

@@ -47,20 +47,22 @@ pub(super) fn outline(verdict: Verdict, x: f64, y: f64) -> String {
     }
 }
 
-/// A mark in running text; whoever cannot see it reads the words beside it.
-pub(super) fn mark(verdict: Verdict) -> String {
-    format!(
-        r#"<svg class="mark" aria-hidden="true" viewBox="0 0 11 11" width="11" height="11"><path class="{}" d="{}"/></svg>"#,
-        class(verdict),
-        outline(verdict, 5.5, 5.5)
-    )
+/// The class that sets the mark before a text; whoever cannot see it reads the words.
+pub(super) fn marked(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Separable => "m-separable",
+        Verdict::MagnitudeOnly => "m-magnitude",
+        Verdict::VarianceArtefact => "m-artefact",
+        Verdict::NoEvidence => "m-none",
+        Verdict::Untested => "m-untested",
+    }
 }
 
 /// How many heads have each verdict, from the strongest, as a line of marks.
 pub(super) fn counts(verdicts: &[(Verdict, usize)]) -> String {
     let mut out = String::from(r#"<ul class="counts">"#);
     for (verdict, n) in verdicts.iter().filter(|(_, n)| *n > 0) {
-        put!(out, r#"<li>{}<b>{n}</b> {verdict}</li>"#, mark(*verdict));
+        put!(out, r#"<li class="{}"><b>{n}</b> {verdict}</li>"#, marked(*verdict));
     }
     out + "</ul>"
 }
@@ -105,7 +107,7 @@ mod tests {
     fn verdicts_are_counted() {
         let verdicts = [(Verdict::Separable, 2), (Verdict::NoEvidence, 7)];
         assert_eq!(words(&verdicts), "2 separable, 7 no evidence");
-        assert_eq!(counts(&verdicts).matches("<li>").count(), 2);
+        assert_eq!(counts(&verdicts).matches("<li ").count(), 2);
         assert_eq!((of(&verdicts, Verdict::NoEvidence), of(&verdicts, Verdict::Untested)), (7, 0));
     }
 }
