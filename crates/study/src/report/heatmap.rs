@@ -166,7 +166,7 @@ fn axes(out: &mut String, layers: usize, rows: usize, side: f64) {
         let y = (head as f64 + 0.5) * side + 3.5;
         put!(out, r#"<text class="end" x="-6" y="{y:.1}">{head}</text>"#);
     }
-    put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text>"#, bottom + 27.0);
+    put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text>"#, bottom + 28.5);
 }
 
 /// Every how many cells a label fits that needs `room` pixels.

@@ -13,7 +13,7 @@ const WIDTH: f64 = 460.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = WIDTH - 12.0;
 const ROW: f64 = 30.0;
-const HEIGHT: f64 = 2.0 * ROW + 44.0;
+const HEIGHT: f64 = 2.0 * ROW + 48.0;
 
 /// A line for each ranking, and a sentence.
 pub(super) fn draw(disposition: &Disposition) -> String {
@@ -38,14 +38,14 @@ fn chart(rows: &[(&str, &Reliability); 2]) -> String {
     let drawn = drawn.filter(|value| value.abs() <= 1.0).chain([0.0, 1.0]);
     let (low, high) = extent(drawn).unwrap_or((0.0, 1.0));
     let x = Axis::new(low.min(-0.1), high, LEFT, RIGHT);
-    let bottom = 14.0 + 2.0 * ROW;
+    let bottom = 18.0 + 2.0 * ROW;
     let mut out = format!(
         r#"<svg role="img" aria-label="Split-half rank correlations: {}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}"
         height="{HEIGHT}">"#,
         rows.map(|(name, row)| format!("{name} {}", signed(row.rho, 2))).join(", ")
     );
     for (index, (name, row)) in rows.iter().enumerate() {
-        let y = 14.0 + (index as f64 + 0.5) * ROW;
+        let y = 18.0 + (index as f64 + 0.5) * ROW;
         put!(out, r#"<text class="axis" x="0" y="{:.1}">{}</text>"#, y + 4.0, escape(name));
         if row.null_q95.is_finite() && row.null_mean.is_finite() {
             let (from, to) = (x.at(row.null_mean), x.at(row.null_q95));
@@ -72,7 +72,7 @@ fn chart(rows: &[(&str, &Reliability); 2]) -> String {
         put!(out, r#"<path class="tick" d="M{at:.1} {bottom}v4"/>"#);
         put!(out, r#"<text class="mid" x="{at:.1}" y="{}">{}</text>"#, bottom + 16.0, fixed(tick, decimals));
     }
-    put!(out, r#"<text x="{LEFT}" y="9">grey: shuffled labels, from the mean to 95 %</text>"#);
+    put!(out, r#"<text x="{LEFT}" y="12">grey: shuffled labels, from the mean to 95 %</text>"#);
     out + "</svg>"
 }
 
