@@ -66,7 +66,8 @@ fn recurring(across: &Across) -> String {
     if across.recurring.is_empty() {
         return format!("<p>No head stands at the top ({} loudest) of two dispositions.</p>", across.top);
     }
-    let mut out = format!("<h3>Heads at the top of several</h3><p class=\"note\">Among the {} loudest.</p>", across.top);
+    let mut out =
+        format!("<h3>Heads at the top of several</h3><p class=\"note\">Among the {} loudest.</p>", across.top);
     out.push_str(r#"<dl class="facts">"#);
     for one in across.recurring.iter().take(RECURRING) {
         put!(out, "<dt>{}</dt><dd>{}</dd>", escape(&one.head), escape(&one.dispositions.join(", ")));
@@ -91,16 +92,15 @@ fn beside(across: &Across) -> String {
     for one in &across.beside {
         let (name, model) = (escape(&one.name), escape(&one.model));
         put!(out, r#"<tr><th scope="row">{name}</th><td class="word">{model}</td>"#);
-        match &one.incomparable {
-            Some(why) => put!(out, r#"<td colspan="3" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
-            None => put!(
-                out,
+        out += &match &one.incomparable {
+            Some(why) => format!(r#"<td colspan="3" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
+            None => format!(
                 "<td>{}</td><td>{}</td><td>{}</td></tr>",
                 one.heads,
                 signed(one.rho_d, 2),
                 signed(one.rho_crossfit, 2)
             ),
-        }
+        };
     }
     out + "</tbody></table></div>"
 }
@@ -135,7 +135,11 @@ mod tests {
         attribution.across.beside = vec![beside(None), beside(Some("9 heads & 3".into()))];
         let out = draw(&attribution);
         assert_eq!(out.matches("<tr><th scope=\"row\">").count(), 3 + 2);
-        assert!(out.contains("and 2 more") && out.contains("a, &lt;b&gt;") && out.contains("not comparable: 9 heads &amp; 3"));
+        assert!(
+            out.contains("and 2 more")
+                && out.contains("a, &lt;b&gt;")
+                && out.contains("not comparable: 9 heads &amp; 3")
+        );
         attribution.across.recurring.clear();
         assert!(draw(&attribution).contains("No head stands at the top"));
     }

@@ -111,7 +111,10 @@ mod tests {
         disposition.heads[1].p_max_directional = 0.01;
         disposition.heads[1].verdict = Verdict::Separable;
         let text = story(&disposition);
-        assert!(text.starts_with("1 head lies apart on held-out items") && text.contains("2 of them show nothing"), "{text}");
+        assert!(
+            text.starts_with("1 head lies apart on held-out items") && text.contains("2 of them show nothing"),
+            "{text}"
+        );
         disposition.heads.iter_mut().for_each(|head| (head.d_naive, head.p_max_directional) = (0.3, 1.0));
         assert!(story(&disposition).starts_with("Not even in-sample"));
         disposition.shuffled.shuffles = 0;

@@ -16,7 +16,10 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Stri
     out += &table(disposition);
     put!(out, "<p>{}</p><p>{}</p></div>", lengths(disposition), prompts(disposition));
     if let Some(drawn) = dumbbell::draw(attribution, disposition) {
-        put!(out, "<figure><figcaption><b>The loudest heads, with and without length.</b></figcaption>{drawn}</figure>");
+        put!(
+            out,
+            "<figure><figcaption><b>The loudest heads, with and without length.</b></figcaption>{drawn}</figure>"
+        );
     }
     out + "</div>"
 }
@@ -33,14 +36,12 @@ fn table(disposition: &Disposition) -> String {
         ("items", [disposition.n_a.to_string(), disposition.n_b.to_string(), none(), none()]),
         (
             "response tokens, mean",
-            [
-                fixed(length.mean_a, 1),
-                fixed(length.mean_b, 1),
-                signed(length.cohen_d, 2),
-                p_value(length.p),
-            ],
+            [fixed(length.mean_a, 1), fixed(length.mean_b, 1), signed(length.cohen_d, 2), p_value(length.p)],
         ),
-        ("cut off", [cut(length.truncated_a, disposition.n_a), cut(length.truncated_b, disposition.n_b), none(), none()]),
+        (
+            "cut off",
+            [cut(length.truncated_a, disposition.n_a), cut(length.truncated_b, disposition.n_b), none(), none()],
+        ),
         (
             "prompt tokens, mean",
             [fixed(prompts.mean_tokens_a, 1), fixed(prompts.mean_tokens_b, 1), signed(prompts.cohen_d, 2), none()],
@@ -55,7 +56,9 @@ fn table(disposition: &Disposition) -> String {
     );
     for (name, cells) in rows {
         put!(out, r#"<tr><th scope="row">{name}</th>"#);
-        cells.iter().for_each(|cell| put!(out, "<td>{cell}</td>"));
+        for cell in &cells {
+            put!(out, "<td>{cell}</td>");
+        }
         out.push_str("</tr>");
     }
     out + "</tbody></table></div>"
@@ -132,7 +135,9 @@ mod tests {
             head.magnitude.cohen_d = -0.2 * index as f64;
         }
         let text = lengths(&disposition);
-        assert!(text.contains("2 heads stand out by length alone") && text.contains("at −1.00: the ranking is largely"));
+        assert!(
+            text.contains("2 heads stand out by length alone") && text.contains("at −1.00: the ranking is largely")
+        );
         disposition.length.cohen_d = f64::NAN;
         assert!(lengths(&disposition).contains("could not be checked"));
     }

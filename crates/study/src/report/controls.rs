@@ -37,12 +37,14 @@ pub(super) fn caution(attribution: &Attribution) -> String {
         [Verdict::Separable, Verdict::MagnitudeOnly].iter().any(|&which| verdict::of(&summary.verdicts, which) > 0)
     };
     let untrained = attribution.controls.iter().filter(|control| control.name == RANDOM);
-    let found: Vec<&Controlled> = untrained.flat_map(|control| &control.dispositions).filter(|x| finds(&x.summary)).collect();
+    let found: Vec<&Controlled> =
+        untrained.flat_map(|control| &control.dispositions).filter(|x| finds(&x.summary)).collect();
     if found.is_empty() {
         return String::new();
     }
     let heads = |one: &Controlled| {
-        let n = [Verdict::Separable, Verdict::MagnitudeOnly].iter().map(|&which| verdict::of(&one.summary.verdicts, which));
+        let n =
+            [Verdict::Separable, Verdict::MagnitudeOnly].iter().map(|&which| verdict::of(&one.summary.verdicts, which));
         format!("{} ({})", escape(&one.name), count(n.sum(), "head"))
     };
     let names: Vec<String> = found.into_iter().map(heads).collect();
@@ -125,10 +127,7 @@ pub(super) fn cells(summary: &Summary, naive: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        attribution::Control,
-        report::fixture,
-    };
+    use crate::{attribution::Control, report::fixture};
 
     #[test]
     fn a_control_stands_under_its_disposition() {
@@ -143,19 +142,25 @@ mod tests {
                 dispositions: vec![Controlled { name, summary: summary.clone() }],
             },
             // Nothing has this disposition.
-            Control { name: "other".into(), how: String::new(), dispositions: vec![Controlled { name: "?".into(), summary }] },
+            Control {
+                name: "other".into(),
+                how: String::new(),
+                dispositions: vec![Controlled { name: "?".into(), summary }],
+            },
         ];
         let out = draw(&attribution);
         assert_eq!(out.matches(r#"class="control""#).count(), 1, "matched by name");
-        assert!(out.contains("random &lt;weights&gt;") && out.contains(r#"<td class="out">0.0100"#) && !out.contains("NaN"));
+        assert!(
+            out.contains("random &lt;weights&gt;") && out.contains(r#"<td class="out">0.0100"#) && !out.contains("NaN")
+        );
     }
 
     #[test]
     fn findings_of_random_weights_are_said_at_the_top() {
         let mut attribution = fixture::attribution(&[3]);
-        let mut controlled =
-            Controlled { name: "<x>".into(), summary: attribution.dispositions[0].summary.clone() };
-        let control = |one: &Controlled| Control { name: RANDOM.into(), how: String::new(), dispositions: vec![one.clone()] };
+        let mut controlled = Controlled { name: "<x>".into(), summary: attribution.dispositions[0].summary.clone() };
+        let control =
+            |one: &Controlled| Control { name: RANDOM.into(), how: String::new(), dispositions: vec![one.clone()] };
         attribution.controls = vec![control(&controlled)];
         assert!(caution(&attribution).is_empty(), "variance artefacts are no finding");
         controlled.summary.verdicts = vec![(Verdict::Separable, 4), (Verdict::MagnitudeOnly, 1)];

@@ -1,13 +1,14 @@
 //! The sections of one disposition: what is asked, where the heads differ, and what else could explain it.
 
 use crate::{
+    attribute::LEVEL,
     attribution::{Attribution, Disposition},
     report::{
         collinearity, confounds, heatmap,
         html::warning_list,
         measure::Measure,
         overview, question, stability, table,
-        text::{count, escape, put},
+        text::{count, escape, p_value, put},
         verdict,
     },
 };
@@ -78,6 +79,7 @@ fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
             heads. Outlined: heads that stand out by it, p max at most 0.05.",
             shuffled.seed
         );
+        out += &coarse(disposition);
     }
     if disposition.heads.iter().any(|head| !head.magnitude.cohen_d.is_finite() || !head.d_crossfit.is_finite()) {
         out.push_str(" Struck through: no defined value.");
@@ -89,6 +91,21 @@ fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
         out.push_str(" Underlined: gated delta nets, whose value heads are written V.");
     }
     out
+}
+
+/// What so few shuffles cannot show: a q is bound by the smallest p there can be.
+fn coarse(disposition: &Disposition) -> String {
+    let (heads, shuffles) = (disposition.heads.len() as f64, disposition.shuffled.shuffles);
+    let least = 1.0 / (shuffles as f64 + 1.0);
+    let needed = (heads * least / LEVEL).ceil();
+    if needed <= 1.0 {
+        return String::new();
+    }
+    format!(
+        " With {} no p is below {}, so that no q falls to {LEVEL} unless at least {needed} of {heads} heads get there.",
+        count(shuffles, "shuffle"),
+        p_value(least)
+    )
 }
 
 fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
@@ -130,6 +147,17 @@ mod tests {
         }
         assert!(!out.contains("class=\"said\""), "its sentence is at the top of the page");
         assert!(draw(&fixture::attribution(&[3]), 1).is_empty());
+    }
+
+    #[test]
+    fn what_few_shuffles_cannot_show_is_said() {
+        let mut disposition = fixture::disposition(&[9; 30]);
+        disposition.shuffled.shuffles = 100;
+        assert!(
+            coarse(&disposition).contains("no p is below 0.0099, so that no q falls to 0.05 unless at least 54 of 270")
+        );
+        disposition.shuffled.shuffles = 9999;
+        assert!(coarse(&disposition).is_empty());
     }
 
     #[test]

@@ -66,7 +66,12 @@ fn frame(out: &mut String, x: &Axis, level: Option<f64>, bottom: f64) {
     put!(out, r#"<path class="grid" d="M{:.1} {TOP}V{bottom}"/>"#, x.at(0.0));
     if let Some(level) = level {
         let (low, high) = (x.at(-level), x.at(level));
-        put!(out, r#"<path class="level" d="M{low:.1} {:.1}V{bottom}M{high:.1} {:.1}V{bottom}"/>"#, TOP - 6.0, TOP - 6.0);
+        put!(
+            out,
+            r#"<path class="level" d="M{low:.1} {:.1}V{bottom}M{high:.1} {:.1}V{bottom}"/>"#,
+            TOP - 6.0,
+            TOP - 6.0
+        );
         put!(out, r#"<text class="mid halo" x="{:.1}" y="{:.1}">shuffled labels, largest"#, x.at(0.0), TOP - 23.0);
         put!(out, r#" of all, 95 %: ±{}</text>"#, fixed(level, 2));
     }

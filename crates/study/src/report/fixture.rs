@@ -4,8 +4,8 @@ use crate::{
     AttributeOptions, Role,
     attribute::summary,
     attribution::{
-        Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability, ShuffledLabels,
-        Stability, Verdict,
+        Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
+        ShuffledLabels, Stability, Verdict,
     },
     outcome::{ArmOutcome, Band, Difference, Flips, Outcomes, PerOutcome, SweepTable},
 };

@@ -62,10 +62,7 @@ const ATTRIBUTION: [(&str, &str); 21] = [
         "phi of the cohorts of two dispositions over the items that both have: what their rankings share by \
         construction.",
     ),
-    (
-        "by chance",
-        "how many heads the tops of two dispositions would share if heads were drawn blindly.",
-    ),
+    ("by chance", "how many heads the tops of two dispositions would share if heads were drawn blindly."),
 ];
 
 /// Those of a sweep.
@@ -95,7 +92,6 @@ const SWEEP: [(&str, &str); 10] = [
 
 /// Those of either.
 const COHORTS: (&str, &str) = ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong.");
-
 
 /// The last two sections of the page: only the columns that it has.
 pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -> String {

@@ -102,6 +102,8 @@ impl HeatMap<'_> {
     fn cells(&self, out: &mut String, side: f64) {
         let rows = self.columns.iter().copied().max().unwrap_or(0);
         let mut outlines = String::new();
+        // Cells that say nothing of themselves are one path for each colour.
+        let mut silent: BTreeMap<String, String> = BTreeMap::new();
         for (layer, &heads) in self.columns.iter().enumerate() {
             let x = layer as f64 * side;
             if heads == 0 {
@@ -118,15 +120,20 @@ impl HeatMap<'_> {
                     continue;
                 };
                 // A path says the same as a rect in half the bytes, and there are thousands.
-                put!(
-                    out,
-                    r#"<path class="cell {class}" fill-opacity="{opacity:.2}" d="M{x} {y}h{side}v{side}H{x}z""#
-                );
-                out.push_str(&if cell.tip.is_empty() { "/>".into() } else { format!("><title>{}</title></path>", cell.tip) });
+                let square = format!("M{x} {y}h{side}v{side}H{x}z");
+                let paint = format!(r#"{class}" fill-opacity="{opacity:.2}""#);
+                if cell.tip.is_empty() {
+                    *silent.entry(paint).or_default() += &square;
+                } else {
+                    put!(out, r#"<path class="cell {paint} d="{square}"><title>{}</title></path>"#, cell.tip);
+                }
                 if cell.outlined {
-                    put!(outlines, "M{x} {y}h{side}v{side}H{x}z");
+                    outlines += &square;
                 }
             }
+        }
+        for (paint, squares) in silent {
+            put!(out, r#"<path class="cell {paint} pointer-events="none" d="{squares}"/>"#);
         }
         if !outlines.is_empty() {
             put!(out, r#"<path class="outline" d="{outlines}"/>"#);

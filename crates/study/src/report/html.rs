@@ -132,7 +132,8 @@ fn cohorts(page: &Page<'_>) -> String {
     // Cohorts by scores have other names than labels: no label is left out then.
     let by_label = page.counts.iter().any(|(name, _)| compared(name));
     for (name, n) in page.counts {
-        let (class, note) = if compared(name) || !by_label { ("", "") } else { (r#" class="muted""#, ", not compared") };
+        let (class, note) =
+            if compared(name) || !by_label { ("", "") } else { (r#" class="muted""#, ", not compared") };
         put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
     }
     out.push_str("</dl>");

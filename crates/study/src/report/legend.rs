@@ -49,7 +49,10 @@ pub(super) fn draw(legend: &Legend, left: f64, top: f64, width: f64) -> String {
     let mut out = format!(r#"<g transform="translate({left:.1} {top:.1})">"#);
     if let Some((low, high)) = legend.band.filter(|(low, high)| low.is_finite() && high.is_finite()) {
         let (x, wide) = (axis.at(low), (axis.at(high) - axis.at(low)).max(1.0));
-        put!(out, r#"<rect class="band" x="{x:.1}" y="{HISTOGRAM_TOP}" width="{wide:.1}" height="{HISTOGRAM_HEIGHT}"/>"#);
+        put!(
+            out,
+            r#"<rect class="band" x="{x:.1}" y="{HISTOGRAM_TOP}" width="{wide:.1}" height="{HISTOGRAM_HEIGHT}"/>"#
+        );
     }
     histogram(&mut out, &legend.values, &axis, width);
     bar(&mut out, &legend.scale, &axis, width);

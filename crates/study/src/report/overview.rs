@@ -42,10 +42,8 @@ pub(super) fn unbroken(text: &str) -> String {
 fn headline(dispositions: &[Disposition]) -> String {
     let has = |one: &&Disposition, which| verdict::of(&one.summary.verdicts, which) > 0;
     let separable = dispositions.iter().filter(|one| has(one, Verdict::Separable)).count();
-    let louder = dispositions
-        .iter()
-        .filter(|one| !has(one, Verdict::Separable) && has(one, Verdict::MagnitudeOnly))
-        .count();
+    let louder =
+        dispositions.iter().filter(|one| !has(one, Verdict::Separable) && has(one, Verdict::MagnitudeOnly)).count();
     let untested = dispositions.iter().filter(|one| one.summary.verdicts.iter().all(|(v, _)| *v == Verdict::Untested));
     let (all, untested) = (dispositions.len(), untested.count());
     if untested == all {

@@ -37,7 +37,12 @@ pub(super) fn draw(attribution: &Attribution) -> String {
         let y = TOP + (row as f64 + 0.5) * SIDE + 4.0;
         let shown: String = name.chars().take(24).collect();
         put!(out, r#"<text class="axis end" x="{:.1}" y="{y:.1}">{}</text>"#, left - 8.0, escape(&shown));
-        put!(out, r#"<text class="mid small" x="{:.1}" y="{:.1}">"#, left + (row as f64 + 0.5) * SIDE, TOP + size + 15.0);
+        put!(
+            out,
+            r#"<text class="mid small" x="{:.1}" y="{:.1}">"#,
+            left + (row as f64 + 0.5) * SIDE,
+            TOP + size + 15.0
+        );
         put!(out, "{}</text>", escape(&shorter(name)));
         for column in (0..names.len()).filter(|&column| column != row) {
             let at = (left + column as f64 * SIDE, TOP + row as f64 * SIDE);

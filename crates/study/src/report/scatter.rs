@@ -121,7 +121,13 @@ impl Null {
         if let Some((low, high)) = self.band {
             let at = f64::midpoint(y.at(low), y.at(high)).max(below);
             margin(out, text, at, ["single heads,", "nine in ten:"]);
-            put!(out, r#"<text class="axis" x="{text:.1}" y="{:.1}">{} to {}</text>"#, at + 27.0, signed(low, 2), signed(high, 2));
+            put!(
+                out,
+                r#"<text class="axis" x="{text:.1}" y="{:.1}">{} to {}</text>"#,
+                at + 27.0,
+                signed(low, 2),
+                signed(high, 2)
+            );
         }
     }
 }
@@ -149,7 +155,12 @@ fn names(out: &mut String, points: &[&HeadEffect], x: &Axis, y: &Axis) {
         }
         taken.push(at);
         let (text, anchor) = if at.0 > RIGHT - 50.0 { (at.0 - 7.0, "end") } else { (at.0 + 7.0, "start") };
-        put!(out, r#"<text class="halo" text-anchor="{anchor}" x="{text:.1}" y="{:.1}">{}</text>"#, at.1 + 4.0, head.at());
+        put!(
+            out,
+            r#"<text class="halo" text-anchor="{anchor}" x="{text:.1}" y="{:.1}">{}</text>"#,
+            at.1 + 4.0,
+            head.at()
+        );
     }
 }
 

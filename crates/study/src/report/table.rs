@@ -106,11 +106,14 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
     let (a, b) = (escape(&disposition.a), escape(&disposition.b));
     put!(
         out,
-        r#"<thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
+        r#"<colgroup><col/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
+        <col class="unprinted"/><col span="6"/></colgroup>
+        <thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
         <th colspan="7" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
         <th colspan="2" scope="colgroup" class="gap">length</th><th class="gap"></th></tr>
         <tr><th scope="col">head</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
         <th scope="col" data-size>Δ</th><th scope="col" data-size>d</th><th scope="col">95 %</th>"#,
+        if bars { r#"<col class="unprinted"/>"# } else { "" },
         9 + usize::from(bars)
     );
     if bars {
@@ -150,7 +153,12 @@ fn bar(disposition: &Disposition, head: &HeadEffect, axis: &Axis) -> String {
     if d.is_finite() {
         let class = if d < 0.0 { "neg" } else { "pos" };
         if head.d_low.is_finite() && head.d_high.is_finite() {
-            put!(out, r#"<path class="whisker s-{class}" d="M{:.1} 7H{:.1}"/>"#, axis.at(head.d_low), axis.at(head.d_high));
+            put!(
+                out,
+                r#"<path class="whisker s-{class}" d="M{:.1} 7H{:.1}"/>"#,
+                axis.at(head.d_low),
+                axis.at(head.d_high)
+            );
         }
         put!(out, r#"<circle class="{class}" cx="{:.1}" cy="7" r="3"/>"#, axis.at(d));
     }
