@@ -79,11 +79,11 @@ fn lengths(disposition: &Disposition) -> String {
     let follows = if r.len() > 2 { pearson(&r, &d) } else { f64::NAN };
     let mut out = match length.only_by_length {
         0 => "No head stands out by length alone.".to_owned(),
-        1 => r#"<b class="warn">1 head stands out by length alone</b>: its d falls within the level of shuffled labels once \
+        1 => r#"<b class="warn">1 head stands out by length alone</b>: its d falls within the level of shuffled labels once
             length is taken out of the norms."#
             .to_owned(),
         n => format!(
-            r#"<b class="warn">{n} heads stand out by length alone</b>: their d falls within the level of shuffled labels \
+            r#"<b class="warn">{n} heads stand out by length alone</b>: their d falls within the level of shuffled labels
             once length is taken out of the norms."#
         ),
     };

@@ -150,11 +150,17 @@ fn names(out: &mut String, points: &[&HeadEffect], x: &Axis, y: &Axis) {
     for head in heads {
         let at = (x.at(head.d_naive), y.at(head.d_crossfit));
         let near = |other: &(f64, f64)| (other.0 - at.0).abs() < 48.0 && (other.1 - at.1).abs() < 14.0;
-        if taken.len() == NAMED || taken.iter().any(near) {
+        let leftwards = at.0 > RIGHT - 50.0;
+        let ends = if leftwards { (at.0 - 44.0, at.0 - 6.0) } else { (at.0 + 6.0, at.0 + 44.0) };
+        let hides = |other: &&HeadEffect| {
+            let (x, y) = (x.at(other.d_naive), y.at(other.d_crossfit));
+            (ends.0..=ends.1).contains(&x) && (y - at.1).abs() < 7.0
+        };
+        if taken.len() == NAMED || taken.iter().any(near) || points.iter().any(hides) {
             continue;
         }
         taken.push(at);
-        let (text, anchor) = if at.0 > RIGHT - 50.0 { (at.0 - 7.0, "end") } else { (at.0 + 7.0, "start") };
+        let (text, anchor) = if leftwards { (at.0 - 7.0, "end") } else { (at.0 + 7.0, "start") };
         put!(
             out,
             r#"<text class="halo" text-anchor="{anchor}" x="{text:.1}" y="{:.1}">{}</text>"#,
