@@ -14,11 +14,13 @@ const RECURRING: usize = 20;
 /// The section; nothing for one disposition of one model.
 pub(super) fn draw(attribution: &Attribution) -> String {
     let across = &attribution.across;
-    if across.pairs.is_empty() && across.beside.is_empty() && across.recurring.is_empty() {
+    if across.pairs.is_empty() && across.beside.is_empty() {
         return String::new();
     }
-    let mut out = String::from(r#"<section id="across"><h2>Across dispositions</h2>"#);
-    if !across.pairs.is_empty() {
+    let alone = across.pairs.is_empty();
+    let title = if alone { "Beside other models" } else { "Across dispositions" };
+    let mut out = format!(r#"<section id="across"><h2>{title}</h2>"#);
+    if !alone {
         out.push_str(
             "<p>Two dispositions rank heads alike when they find the same, or when they split the items alike. Read the \
             agreement of their rankings against the agreement of their labels: what follows the labels is nothing new.</p>",
@@ -27,6 +29,9 @@ pub(super) fn draw(attribution: &Attribution) -> String {
         out += &rank_matrix::draw(attribution);
         put!(out, r#"<div class="prose">{}</div></div>"#, recurring(across));
         out += &pairs(across);
+    }
+    if !alone && !across.beside.is_empty() {
+        out.push_str("<h3>Beside other models</h3>");
     }
     out += &beside(across);
     out + "</section>"
@@ -85,7 +90,7 @@ fn beside(across: &Across) -> String {
         return String::new();
     }
     let mut out = String::from(
-        r#"<h3>Beside other models</h3><div class="wide"><table class="small"><thead><tr><th scope="col">disposition</th>
+        r#"<div class="wide"><table class="small"><thead><tr><th scope="col">disposition</th>
         <th scope="col" class="word">model</th><th scope="col">heads</th><th scope="col">rank correlation of d</th>
         <th scope="col">of d held out</th></tr></thead><tbody>"#,
     );
@@ -140,6 +145,11 @@ mod tests {
                 && out.contains("a, &lt;b&gt;")
                 && out.contains("not comparable: 9 heads &amp; 3")
         );
+        assert!(out.contains("<h2>Across") && out.contains("<h3>Beside other models</h3>"));
+        let mut one = fixture::attribution(&[3]);
+        one.across.beside = vec![beside(None)];
+        let one = draw(&one);
+        assert!(one.contains("<h2>Beside other models</h2>") && !one.contains("<h3>"));
         attribution.across.recurring.clear();
         assert!(draw(&attribution).contains("No head stands at the top"));
     }

@@ -50,10 +50,10 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
     let draw = |measure| heatmap::draw(attribution, disposition, measure);
     format!(
         r#"<h3>Where the cohorts differ</h3>{missing}<div class="maps">
-        <figure><figcaption><b>Magnitude: d of the norm of z.</b> <span class="key pos"></span> louder in {a},
-        <span class="key neg"></span> louder in {b}.</figcaption>{}</figure>
-        <figure><figcaption><b>Direction: d on held-out items.</b> <span class="key size"></span> on their own
-        cohort's side, <span class="key naive"></span> on the other, which is nothing.</figcaption>{}</figure>
+        <figure><figcaption><b>Magnitude: d of the norm of z.</b> <span class="key pos"></span>&nbsp;louder in {a},
+        <span class="key neg"></span>&nbsp;louder in {b}.</figcaption>{}</figure>
+        <figure><figcaption><b>Direction: d on held-out items.</b> <span class="key size"></span>&nbsp;on their own
+        cohort's side, <span class="key naive"></span>&nbsp;on the other, which is nothing.</figcaption>{}</figure>
         <figure><figcaption><b>How sure of the magnitude:</b> −log₁₀ of q, the false discovery rate.</figcaption>{}</figure>
         <figure><figcaption><b>How sure of the direction:</b> the same for d on held-out items.</figcaption>{}</figure>
         </div><p class="note">{}</p>"#,

@@ -13,7 +13,7 @@ const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 40.0;
 /// What is right of here is for the names of levels, where no mark can lie.
-const RIGHT: f64 = WIDTH - 98.0;
+const RIGHT: f64 = WIDTH - 106.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = HEIGHT - 44.0;
 /// As many heads as are named beside their mark.
