@@ -3,7 +3,7 @@
 use crate::report::text::{escape, put};
 
 /// The columns of an attribution, each in one line.
-const ATTRIBUTION: [(&str, &str); 21] = [
+const ATTRIBUTION: [(&str, &str); 22] = [
     ("z", "what a head hands to its layer's output projection, per token, after any output gate."),
     (
         "mean a, mean b",
@@ -38,6 +38,11 @@ const ATTRIBUTION: [(&str, &str); 21] = [
         "d held out",
         "d of held-out items along v of all others, cross-fitted over folds and averaged over deals: about 0 without \
         signal, below 0 where held-out items fall on the other side.",
+    ),
+    (
+        "across",
+        "p max of d held out for the part of z across its mean: whether z lies elsewhere, and is not only longer. It \
+        decides between separable and magnitude only where a head is louder as well.",
     ),
     ("cos", "cosine of μ_a and μ_b, the cohorts' mean z vectors: near 1 for noise and signal alike."),
     (

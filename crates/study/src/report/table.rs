@@ -15,7 +15,7 @@ pub(super) const LISTED: usize = 20;
 /// How many it lists by d on held-out items, where those are others.
 pub(super) const CLEAREST: usize = 5;
 
-const BAR: f64 = 120.0;
+const BAR: f64 = 100.0;
 
 /// Both tables of one disposition.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
@@ -87,7 +87,7 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     put!(out, "<td{loud}>{}</td><td>{}</td>", p_value(magnitude.p_max), signed(head.final_token.cohen_d, 2));
     put!(out, "<td>{}</td><td{elsewhere}>{}</td>", fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
     put!(out, "<td>{}</td><td>{}</td>", p_value(head.p_directional), p_value(head.q_directional));
-    put!(out, "<td{elsewhere}>{}</td>", p_value(head.p_max_directional));
+    put!(out, "<td{elsewhere}>{}</td><td>{}</td>", p_value(head.p_max_directional), p_value(head.p_max_across));
     put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
     put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
     let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
@@ -107,9 +107,9 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
     put!(
         out,
         r#"<colgroup><col/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
-        <col class="unprinted"/><col span="6"/></colgroup>
+        <col class="unprinted"/><col span="7"/></colgroup>
         <thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
-        <th colspan="7" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
+        <th colspan="8" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
         <th colspan="2" scope="colgroup" class="gap">length</th><th class="gap"></th></tr>
         <tr><th scope="col">head</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
         <th scope="col" data-size>Δ</th><th scope="col" data-size>d</th><th scope="col">95 %</th>"#,
@@ -122,7 +122,7 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
     out.push_str(
         r#"<th scope="col">p</th><th scope="col">q</th><th scope="col">p max</th><th scope="col" data-size>d final</th>
         <th scope="col">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
-        <th scope="col">q</th><th scope="col">p max</th><th scope="col">cos</th><th scope="col">centred</th>
+        <th scope="col">q</th><th scope="col">p max</th><th scope="col">across</th><th scope="col">cos</th><th scope="col">centred</th>
         <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th>
         <th scope="col">verdict</th></tr></thead>"#,
     );
