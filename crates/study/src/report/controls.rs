@@ -107,7 +107,7 @@ pub(super) fn cells(summary: &Summary, naive: bool) -> String {
     let mut out = String::new();
     for verdict in TALLIED {
         let n = verdict::of(&summary.verdicts, verdict);
-        put!(out, r#"<td{}>{n}</td>"#, if n == 0 { r#" class="muted""# } else { "" });
+        put!(out, "<td{}>{n}</td>", if n == 0 { r#" class="muted""# } else { "" });
     }
     let questions = [
         (summary.largest_d, &summary.loudest, summary.least_p_max),

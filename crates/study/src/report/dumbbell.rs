@@ -73,7 +73,7 @@ fn frame(out: &mut String, x: &Axis, level: Option<f64>, bottom: f64) {
             TOP - 6.0
         );
         put!(out, r#"<text class="mid halo" x="{:.1}" y="{:.1}">shuffled labels, largest"#, x.at(0.0), TOP - 23.0);
-        put!(out, r#" of all, 95 %: ±{}</text>"#, fixed(level, 2));
+        put!(out, " of all, 95 %: ±{}</text>", fixed(level, 2));
     }
     put!(out, r#"<path class="tick" d="M{LEFT} {bottom}H{RIGHT}"/>"#);
     let (ticks, decimals) = x.ticks(6);

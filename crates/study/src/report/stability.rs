@@ -23,8 +23,8 @@ pub(super) fn draw(disposition: &Disposition) -> String {
         return r#"<p class="muted">The items could not be halved and ranked twice.</p>"#.to_owned();
     }
     let mut out = format!(
-        r#"<p>{} The heads were ranked in one random half of the items and again in the other, {}; a point is the mean
-        rank correlation between the two.</p>"#,
+        "<p>{} The heads were ranked in one random half of the items and again in the other, {}; a point is the mean
+        rank correlation between the two.</p>",
         sentence(disposition),
         count(stability.splits, "time")
     );

@@ -29,7 +29,7 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Stri
     let mut out = String::new();
     out += &table(disposition, &first, true);
     if heads.len() > first.len() {
-        put!(out, r#"<details><summary>All {} heads</summary>"#, heads.len());
+        put!(out, "<details><summary>All {} heads</summary>", heads.len());
         out += &table(disposition, &heads, false);
         out.push_str("</details>");
     }
