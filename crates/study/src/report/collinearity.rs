@@ -1,169 +1,96 @@
-//! The collinearity panel: the cosine of the cohorts' means against the in-sample d, and what neither can tell.
+//! The collinearity panel: what is fitted to the items against what other items show of it, and what no cosine can tell.
 
 use crate::{
-    attribution::{Disposition, HeadEffect},
+    attribute::LARGE,
+    attribution::{Disposition, Verdict},
     report::{
-        axis::{Axis, extent},
-        text::{escape, fixed, p_value, put},
+        scatter,
+        text::{escape, fixed, put, signed},
+        verdict::{self, Question, stands_out},
     },
 };
-
-const WIDTH: f64 = 540.0;
-const HEIGHT: f64 = 330.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = WIDTH - 100.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = HEIGHT - 40.0;
 
 /// Scatter plot and text.
 pub(super) fn draw(disposition: &Disposition) -> String {
     let mut out = String::from(r#"<div class="beside"><figure>"#);
-    let points: Vec<_> =
-        disposition.heads.iter().filter(|effect| effect.cos_means.is_finite() && effect.d_naive.is_finite()).collect();
-    if points.is_empty() {
-        out.push_str(r#"<p class="muted">No head has both a cosine and a d_naive.</p>"#);
-    } else {
-        out += &scatter(disposition, &points);
+    match scatter::draw(disposition) {
+        Some(drawn) => put!(out, "{}{drawn}", verdict::counts(&disposition.summary.verdicts)),
+        None => out.push_str(r#"<p class="muted">No head has both a d_naive and a d on held-out items.</p>"#),
     }
     put!(out, r#"</figure><div class="prose">{}</div></div>"#, prose(disposition));
     out
 }
 
-fn scatter(disposition: &Disposition, points: &[&HeadEffect]) -> String {
-    let mut out = format!(
-        r#"<svg role="img" aria-label="Scatter plot of d_naive against the cosine of the cohorts' means"
-        viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">"#
-    );
-    let levels = levels(disposition);
-    let (x_low, x_high) = extent(points.iter().map(|effect| effect.cos_means)).unwrap_or((0.0, 1.0));
-    let d_naive = points.iter().map(|effect| effect.d_naive).chain(levels.iter().map(|level| level.0));
-    let (y_low, y_high) = extent(d_naive).unwrap_or((0.0, 1.0));
-    let margin = (x_high - x_low) * 0.03;
-    let x = Axis::new(x_low - margin, x_high + margin, LEFT + 6.0, RIGHT);
-    let y = Axis::new(y_low.min(0.0), y_high * 1.06, BOTTOM, TOP);
-    frame(&mut out, &x, &y);
-    let level = levels.last().map_or(f64::INFINITY, |level| level.0);
-    for effect in points {
-        let class = if effect.d_naive > level { "point over" } else { "point" };
-        put!(
-            out,
-            r#"<circle class="{class}" cx="{:.1}" cy="{:.1}" r="2.6"><title>{}: cos {}, d_naive {}, p directional {}</title></circle>"#,
-            x.at(effect.cos_means),
-            y.at(effect.d_naive),
-            effect.at(),
-            fixed(effect.cos_means, 4),
-            fixed(effect.d_naive, 2),
-            p_value(effect.p_directional)
-        );
-    }
-    marks(&mut out, &levels, &y);
-    out.push_str("</svg>");
-    out
-}
-
-/// Lines at the levels, named in the margin, where no point can lie; the names are kept from touching.
-fn marks(out: &mut String, levels: &[(f64, &str)], y: &Axis) {
-    let mut free = f64::INFINITY;
-    for (rank, (value, label)) in levels.iter().enumerate() {
-        let class = if rank + 1 == levels.len() { "level" } else { "level minor" };
-        let (x, at) = (RIGHT + 6.0, y.at(*value));
-        let text = (at - 1.0).min(free).max(TOP + 4.0);
-        free = text - 32.0;
-        put!(out, r#"<path class="{class}" d="M{LEFT} {at:.1}H{RIGHT}"/>"#);
-        put!(out, r#"<text class="axis" x="{x:.1}" y="{text:.1}">{label} {}</text>"#, fixed(*value, 2));
-        put!(out, r#"<text x="{x:.1}" y="{:.1}">shuffled labels</text>"#, text + 12.0);
-    }
-}
-
-/// The shuffled-label levels of d_naive: its mean, and the 95 % quantile of its largest value.
-fn levels(disposition: &Disposition) -> Vec<(f64, &'static str)> {
-    let shuffled = &disposition.shuffled;
-    [(shuffled.mean_d_naive, "mean"), (shuffled.max_d_naive_q95, "largest, 95\u{a0}%")]
-        .into_iter()
-        .filter(|(value, _)| shuffled.shuffles > 0 && value.is_finite())
-        .collect()
-}
-
-fn frame(out: &mut String, x: &Axis, y: &Axis) {
-    put!(out, r#"<path class="tick" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>"#);
-    let (ticks, decimals) = x.ticks(7);
-    for tick in ticks {
-        put!(out, r#"<path class="tick" d="M{:.1} {BOTTOM}v4"/>"#, x.at(tick));
-        put!(
-            out,
-            r#"<text class="mid" x="{:.1}" y="{:.1}">{}</text>"#,
-            x.at(tick),
-            BOTTOM + 16.0,
-            fixed(tick, decimals)
-        );
-    }
-    let (ticks, decimals) = y.ticks(6);
-    for tick in ticks {
-        put!(out, r#"<path class="tick" d="M{LEFT} {:.1}h-4"/>"#, y.at(tick));
-        let (at, text) = (y.at(tick) + 3.5, fixed(tick, decimals));
-        put!(out, r#"<text class="end" x="{:.1}" y="{at:.1}">{text}</text>"#, LEFT - 7.0);
-    }
-    put!(out, r#"<text class="axis end" x="{RIGHT}" y="{:.1}">cosine of the cohorts' means →</text>"#, HEIGHT - 6.0);
-    put!(out, r#"<text class="axis" x="0" y="{:.1}">↑ d_naive</text>"#, HEIGHT - 6.0);
-}
-
 fn prose(disposition: &Disposition) -> String {
-    let mut out = String::new();
-    let mut cosines: Vec<_> =
-        disposition.heads.iter().map(|effect| effect.cos_means).filter(|cosine| cosine.is_finite()).collect();
-    cosines.sort_by(f64::total_cmp);
-    if let (Some(low), Some(high)) = (cosines.first(), cosines.last()) {
-        put!(
-            out,
-            r#"<dl class="line"><div><dt>smallest cosine</dt><dd>{}</dd></div><div><dt>median</dt><dd>{}</dd></div>
-            <div><dt>largest</dt><dd>{}</dd></div></dl>"#,
-            fixed(*low, 4),
-            fixed(median(&cosines), 4),
-            fixed(*high, 4)
-        );
-    }
+    let (a, b) = (escape(&disposition.a), escape(&disposition.b));
+    let mut out = format!(r#"<p class="story">{}</p>"#, story(disposition));
     put!(
         out,
-        "<p>Each point is a head: how parallel the mean z of {} and of {} are, against how far apart the items lie \
-        along the difference of those same means. A cosine near 1 diagnoses nothing by itself. It is about 0.996 for \
-        pure noise, and about 0.996 for perfectly separable cohorts too, as soon as both share a large common mean, \
-        which real heads do. Nor is a large d_naive evidence: the direction was fitted to the very items it is then \
-        measured on, so noise alone lifts every point far above zero. Only the distance to the shuffled-label level, \
-        and the permutation p beside it, say anything.</p>",
-        escape(&disposition.a),
-        escape(&disposition.b)
+        "<p>To the right, d naive: how far apart the items lie along the line between the means of {a} and {b}. That \
+        line was fitted to the very items it is measured on, so noise alone puts every head far to the right. Upwards, \
+        d held out: the same along a line fitted to other items. Noise stays in the grey band, wherever it lies to the \
+        right.</p>"
     );
-    put!(out, r#"<p class="story">{}</p>"#, story(disposition));
+    let cosines = sorted(disposition, |head| head.cos_means);
+    let centred = sorted(disposition, |head| head.cos_centered);
+    out.push_str(r#"<table class="small"><thead><tr><th scope="col">over heads</th><th scope="col">lowest</th>"#);
+    out.push_str(r#"<th scope="col">median</th><th scope="col">highest</th></tr></thead><tbody>"#);
+    out += &spread("cosine of the means", &cosines, |x| fixed(x, 4));
+    out += &spread("centred cosine", &centred, |x| signed(x, 2));
+    out.push_str("</tbody></table>");
+    out.push_str(
+        "<p>A cosine near 1 between the two means diagnoses nothing. It is about 0.996 for pure noise, and about 0.996 \
+        for perfectly separable cohorts too, as soon as both share a large common mean, which real heads do. The \
+        centred cosine takes that common mean off, and each cohort's mean from a different half of the items: −1 where \
+        the cohorts lie apart, about 0 where there is only noise.</p>",
+    );
     out
 }
 
-/// Which story the numbers support, in one sentence.
+/// One row of a table: the ends and the middle of some numbers.
+fn spread(name: &str, sorted: &[f64], told: impl Fn(f64) -> String) -> String {
+    let middle = if sorted.is_empty() { f64::NAN } else { median(sorted) };
+    let ends = [sorted.first(), sorted.last()].map(|end| told(end.copied().unwrap_or(f64::NAN)));
+    let [low, high] = ends;
+    format!(r#"<tr><th scope="row">{name}</th><td>{low}</td><td>{}</td><td>{high}</td></tr>"#, told(middle))
+}
+
+/// Which story the numbers support.
 fn story(disposition: &Disposition) -> String {
     let shuffled = &disposition.shuffled;
-    let defined: Vec<_> = disposition.heads.iter().filter(|effect| effect.d_naive.is_finite()).collect();
-    let Some(largest) = defined.iter().max_by(|x, y| x.d_naive.total_cmp(&y.d_naive)) else {
-        return "Here no head has a defined d_naive.".to_owned();
+    let heads: Vec<_> = disposition.heads.iter().filter(|head| head.d_naive.is_finite()).collect();
+    let Some(largest) = heads.iter().max_by(|x, y| x.d_naive.total_cmp(&y.d_naive)) else {
+        return "Here no head has a defined d naive.".to_owned();
     };
     let (name, size) = (largest.at(), fixed(largest.d_naive, 2));
-    if shuffled.shuffles == 0 || !shuffled.max_d_naive_q95.is_finite() {
-        return format!("Here the largest d_naive is {size} ({name}), with no shuffled labels to compare it with.");
+    if shuffled.shuffles == 0 || !shuffled.mean_d_naive.is_finite() {
+        return format!("Here the largest d naive is {size} ({name}), with no shuffled labels to compare it with.");
     }
-    let mean = fixed(defined.iter().map(|effect| effect.d_naive).sum::<f64>() / defined.len() as f64, 2);
-    let (level, noise) = (fixed(shuffled.max_d_naive_q95, 2), fixed(shuffled.mean_d_naive, 2));
-    let over = defined.iter().filter(|effect| effect.d_naive > shuffled.max_d_naive_q95).count();
-    if over == 0 {
-        format!(
-            "Here the numbers support noise: d_naive averages {mean} where shuffled labels give {noise}, and its \
-            largest value, {size} ({name}), stays within the {level} that shuffled labels reach (95\u{a0}%)."
-        )
-    } else {
-        let heads = if over == 1 { "1 head lies".to_owned() } else { format!("{over} heads lie") };
-        format!(
-            "Here {heads} above what shuffled labels reach ({level} at 95\u{a0}%), up to {size} ({name}), and d_naive \
-            averages {mean} against {noise}: the cohorts differ in direction there, whatever the cosine says. The \
-            size of d_naive remains inflated."
-        )
+    let mean = fixed(heads.iter().map(|head| head.d_naive).sum::<f64>() / heads.len() as f64, 2);
+    let noise = fixed(shuffled.mean_d_naive, 2);
+    let large = heads.iter().filter(|head| head.d_naive >= LARGE).count();
+    let left = heads.iter().filter(|head| stands_out(head, Question::Direction)).count();
+    let artefacts = heads.iter().filter(|head| head.verdict == Verdict::VarianceArtefact).count();
+    let averages = format!("d naive averages {mean} over all heads, and {noise} when the labels are shuffled.");
+    let called = match large {
+        1 => format!("1 head would be called a large effect (d naive from {LARGE})"),
+        n => format!("{n} heads would be called large effects (d naive from {LARGE})"),
+    };
+    match (left, large) {
+        (0, 0) => format!("Not even in-sample is there a large effect (d naive from {LARGE}): {averages}"),
+        (0, _) => format!("A variance artefact: in-sample, {called}; held-out items show nothing of it: {averages}"),
+        _ => format!(
+            "{} on held-out items. In-sample, {called}; {artefacts} of them {} nothing there: {averages}",
+            if left == 1 { "1 head lies apart".to_owned() } else { format!("{left} heads lie apart") },
+            if artefacts == 1 { "shows" } else { "show" }
+        ),
     }
+}
+
+fn sorted(disposition: &Disposition, of: impl Fn(&crate::attribution::HeadEffect) -> f64) -> Vec<f64> {
+    let mut values: Vec<f64> = disposition.heads.iter().map(of).filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 fn median(sorted: &[f64]) -> f64 {
@@ -177,27 +104,31 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn the_story_follows_the_shuffled_level() {
+    fn the_story_follows_the_held_out_items() {
         let mut disposition = fixture::disposition(&[3]);
-        assert!(story(&disposition).contains("support noise"));
-        disposition.heads[1].d_naive = 2.0;
-        assert!(story(&disposition).starts_with("Here 1 head lies above"));
+        let text = story(&disposition);
+        assert!(text.starts_with("A variance artefact: in-sample, 3 heads would be called"), "{text}");
+        disposition.heads[1].p_max_directional = 0.01;
+        disposition.heads[1].verdict = Verdict::Separable;
+        let text = story(&disposition);
+        assert!(
+            text.starts_with("1 head lies apart on held-out items") && text.contains("2 of them show nothing"),
+            "{text}"
+        );
+        disposition.heads.iter_mut().for_each(|head| (head.d_naive, head.p_max_directional) = (0.3, 1.0));
+        assert!(story(&disposition).starts_with("Not even in-sample"));
         disposition.shuffled.shuffles = 0;
         assert!(story(&disposition).contains("no shuffled labels"));
-        assert!(levels(&disposition).is_empty());
     }
 
     #[test]
-    fn undefined_points_are_left_out() {
+    fn undefined_numbers_are_dashes() {
         let mut disposition = fixture::disposition(&[3]);
-        disposition.heads[0].cos_means = f64::NAN;
-        let out = draw(&disposition);
-        assert_eq!(out.matches("<circle").count(), 2);
-        for effect in &mut disposition.heads {
-            effect.d_naive = f64::NAN;
+        for head in &mut disposition.heads {
+            (head.d_naive, head.cos_means, head.cos_centered) = (f64::NAN, f64::NAN, f64::INFINITY);
         }
         let out = draw(&disposition);
-        assert!(out.contains("No head has both") && !out.contains("NaN"));
+        assert!(out.contains("No head has both") && out.contains("<td>–</td>") && !out.contains("NaN"));
     }
 
     #[test]

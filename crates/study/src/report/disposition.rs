@@ -1,38 +1,41 @@
-//! The sections of one disposition: heat maps, ranked heads, collinearity, response length.
+//! The sections of one disposition: what is asked, where the heads differ, and what else could explain it.
 
 use crate::{
+    attribute::LEVEL,
     attribution::{Attribution, Disposition},
     report::{
-        collinearity, heatmap,
+        collinearity, confounds, heatmap,
         html::warning_list,
         measure::Measure,
-        table,
-        text::{count, escape, fixed, percent, put, signed},
-        verdict::LENGTH_D,
+        overview, question, stability, table,
+        text::{count, escape, p_value, put},
+        verdict,
     },
 };
-
-/// Truncation rates further apart than this confound a comparison.
-const TRUNCATION_GAP: f64 = 0.1;
 
 /// All sections of the disposition at `index`.
 pub(super) fn draw(attribution: &Attribution, index: usize) -> String {
     let Some(disposition) = attribution.dispositions.get(index) else { return String::new() };
-    let (a, b) = (escape(&disposition.a), escape(&disposition.b));
-    let mut out = format!(
-        r#"<section id="disposition-{index}"><h2>{}</h2>
-        <p class="lead">a = {a} ({} items), b = {b} ({} items). d &gt; 0: louder in {a}.</p>"#,
-        escape(&disposition.name),
-        disposition.n_a,
-        disposition.n_b
-    );
+    let several = attribution.dispositions.len() > 1;
+    let mut out = format!(r#"<section id="disposition-{index}"><h2>"#);
+    if several {
+        put!(out, r##"{} <a class="up" href="#top">overview ↑</a>"##, escape(&disposition.name));
+    } else {
+        out.push_str("What was compared");
+    }
+    put!(out, "</h2>{}", question::draw(disposition, !several));
+    // A single one has its sentence at the top of the page.
+    if several {
+        put!(out, r#"<p class="said">{}</p>"#, escape(&overview::unbroken(&disposition.sentence)));
+        out += &verdict::counts(&disposition.summary.verdicts);
+    }
     out += &warning_list(&disposition.warnings);
     out += &heat_maps(attribution, disposition);
     out += &ranking(attribution, disposition);
-    put!(out, "<h3>Collinearity</h3>{}", collinearity::draw(disposition));
-    out += &length_check(disposition);
-    out.push_str("</section>");
-    out
+    put!(out, "<h3>Fitted to the items, and on held-out items</h3>{}", collinearity::draw(disposition));
+    put!(out, "<h3>Length and prompts</h3>{}", confounds::draw(attribution, disposition));
+    put!(out, "<h3>Does the ranking come out again?</h3>{}", stability::draw(disposition));
+    out + "</section>"
 }
 
 fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
@@ -44,91 +47,90 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
             count(n, "head")
         ),
     };
-    let undefined = disposition.heads.iter().any(|effect| !effect.magnitude.cohen_d.is_finite());
-    let struck = if undefined { " Struck through: no defined value." } else { "" };
-    let lines = if attribution.heads_per_layer.contains(&0) { " Hairlines: layers without heads." } else { "" };
-    let nets = if heatmap::delta_nets(disposition).is_empty() {
-        ""
-    } else {
-        " Underlined: gated delta nets, whose value heads are written V."
-    };
-    let shuffled = &disposition.shuffled;
-    let (outlined, dashed, source) = if shuffled.shuffles == 0 {
-        ("", "", "Labels were not shuffled.".to_owned())
-    } else {
-        let shuffles = count(shuffled.shuffles, "shuffle");
-        let source = format!("Dashed: what {shuffles} of the labels (seed {}) give.", shuffled.seed);
-        (" Outlined: |d| above the 95\u{a0}% level.", "; read it against the dashed levels", source)
-    };
+    let draw = |measure| heatmap::draw(attribution, disposition, measure);
     format!(
         r#"<h3>Where the cohorts differ</h3>{missing}<div class="maps">
-        <figure><figcaption><b>Magnitude: Cohen's d</b> of the norm of z. <span class="key pos"></span> louder in {a},
-        <span class="key neg"></span> louder in {b}.{outlined}{struck}{lines}{nets}</figcaption>{}</figure>
-        <figure class="aside"><figcaption><b>Direction: d_naive, in-sample: not evidence by itself.</b>
-        It is large on pure noise too, so it is grey here{dashed}.</figcaption>{}</figure></div>
-        <p class="note">Above each colour scale: how many heads lie where. {source}</p>"#,
-        heatmap::draw(attribution, disposition, Measure::Magnitude),
-        heatmap::draw(attribution, disposition, Measure::Naive)
+        <figure><figcaption><b>Magnitude: d of the norm of z.</b> <span class="key pos"></span>&nbsp;louder in {a},
+        <span class="key neg"></span>&nbsp;louder in {b}.</figcaption>{}</figure>
+        <figure><figcaption><b>Direction: d on held-out items.</b> <span class="key size"></span>&nbsp;on their own
+        cohort's side, <span class="key naive"></span>&nbsp;on the other, which is nothing.</figcaption>{}</figure>
+        <figure><figcaption><b>How sure of the magnitude:</b> −log₁₀ of q, the false discovery rate.</figcaption>{}</figure>
+        <figure><figcaption><b>How sure of the direction:</b> the same for d on held-out items.</figcaption>{}</figure>
+        </div><p class="note">{}</p>"#,
+        draw(Measure::Magnitude),
+        draw(Measure::HeldOut),
+        draw(Measure::MagnitudeQ),
+        draw(Measure::HeldOutQ),
+        marks(attribution, disposition)
+    )
+}
+
+/// What the marks of the maps mean, where they occur.
+fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
+    let shuffled = &disposition.shuffled;
+    let mut out = String::from("Above each colour scale: how many heads lie where.");
+    if shuffled.shuffles == 0 {
+        out.push_str(" Labels were not shuffled.");
+    } else {
+        let shuffles = count(shuffled.shuffles, "shuffle");
+        put!(
+            out,
+            " Dashed, and the grey band: what {shuffles} of the labels (seed {}) give; “largest” is the largest of all \
+            heads. Outlined: heads that stand out by it, p max at most 0.05.",
+            shuffled.seed
+        );
+        out += &coarse(disposition);
+    }
+    if disposition.heads.iter().any(|head| !head.magnitude.cohen_d.is_finite() || !head.d_crossfit.is_finite()) {
+        out.push_str(" Struck through: no defined value.");
+    }
+    if attribution.heads_per_layer.contains(&0) {
+        out.push_str(" Hairlines: layers without heads.");
+    }
+    if !heatmap::delta_nets(disposition).is_empty() {
+        out.push_str(" Underlined: gated delta nets, whose value heads are written V.");
+    }
+    out
+}
+
+/// What so few shuffles cannot show: a q is bound by the smallest p there can be.
+fn coarse(disposition: &Disposition) -> String {
+    let (heads, shuffles) = (disposition.heads.len() as f64, disposition.shuffled.shuffles);
+    let least = 1.0 / (shuffles as f64 + 1.0);
+    let needed = (heads * least / LEVEL).ceil();
+    if needed <= 1.0 {
+        return String::new();
+    }
+    format!(
+        " With {} no p is below {}, so that no q falls to {LEVEL} unless at least {needed} of {heads} heads get there.",
+        count(shuffles, "shuffle"),
+        p_value(least)
     )
 }
 
 fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
-    let listed = disposition.heads.len().min(table::LISTED);
-    let ticks = if disposition.shuffled.shuffles == 0 {
+    let all = disposition.heads.len();
+    let by = if attribution.method.compat == "dd" { "d" } else { "|d|" };
+    let listed = if all > table::LISTED {
+        format!(
+            "The {} heads with the largest {by} of {all}, and the {} with the largest d on held-out items.",
+            table::LISTED,
+            table::CLEAREST
+        )
+    } else {
+        format!("All {}.", count(all, "head"))
+    };
+    let dashed = if disposition.shuffled.shuffles == 0 {
         ""
     } else {
-        "; their ticks stand at the 95\u{a0}% level of the largest |d| under shuffled labels, and heads beyond it are \
-        bold"
+        " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max at most 0.05."
     };
     format!(
-        r#"<h3>Heads by |d|</h3><p class="note">The {} with the largest |d|, of {}. z is taken over the last {} of each
-        response. Bars run from zero{ticks}. The columns are explained at the end.</p>{}"#,
-        count(listed, "head"),
-        disposition.heads.len(),
+        r#"<h3>Heads by {by}</h3><p class="note">{listed} z is taken over the last {} of each response.{dashed} A click on
+        a column's name sorts by it; every column is explained at the end.</p>{}"#,
         count(attribution.last_n, "token"),
-        table::draw(disposition)
+        table::draw(attribution, disposition)
     )
-}
-
-fn length_check(disposition: &Disposition) -> String {
-    let length = &disposition.length;
-    let rate = |truncated: usize, n: usize| truncated as f64 / n as f64;
-    let (rate_a, rate_b) = (rate(length.truncated_a, disposition.n_a), rate(length.truncated_b, disposition.n_b));
-    let row = |name: &str, n: usize, mean: f64, truncated: usize, rate: f64| {
-        format!(
-            r#"<tr><th scope="row">{}</th><td>{n}</td><td>{}</td><td>{truncated}</td><td>{}</td></tr>"#,
-            escape(name),
-            fixed(mean, 1),
-            percent(rate)
-        )
-    };
-    let mut out = format!(
-        r#"<h3>Response length</h3><div class="wide"><table class="small"><thead><tr>
-        <th scope="col">cohort</th><th scope="col">items</th><th scope="col">mean tokens</th>
-        <th scope="col">truncated</th><th scope="col">truncated %</th></tr></thead>
-        <tbody>{}{}</tbody></table></div>"#,
-        row(&disposition.a, disposition.n_a, length.mean_a, length.truncated_a, rate_a),
-        row(&disposition.b, disposition.n_b, length.mean_b, length.truncated_b, rate_b)
-    );
-    let d = signed(length.cohen_d, 2);
-    if length.cohen_d.abs() > LENGTH_D {
-        put!(
-            out,
-            r#"<p class="caution"><b>Confounded with length.</b> The cohorts' responses differ in length by d = {d},
-            more than {LENGTH_D}: a head that follows length would look like one that follows the disposition.</p>"#
-        );
-    } else if length.cohen_d.is_finite() {
-        put!(out, "<p>The lengths differ by d = {d}, within the ±{LENGTH_D} that this report lets pass.</p>");
-    } else {
-        out.push_str("<p>The d of the lengths is undefined: length could not be checked.</p>");
-    }
-    if (rate_a - rate_b).abs() > TRUNCATION_GAP {
-        out.push_str(
-            r#"<p class="caution"><b>Confounded with truncation.</b> One cohort's responses were cut off far
-            more often than the other's, so their last tokens are not comparable.</p>"#,
-        );
-    }
-    out
 }
 
 #[cfg(test)]
@@ -137,14 +139,31 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn a_difference_in_length_is_said() {
-        let mut attribution = fixture::attribution(&[2]);
-        assert!(!draw(&attribution, 0).contains("Confounded"));
-        attribution.dispositions[0].length.cohen_d = -0.51;
-        attribution.dispositions[0].length.truncated_a = 40;
-        let out = draw(&attribution, 0);
-        assert!(out.contains("Confounded with length") && out.contains("d = −0.51"));
-        assert!(out.contains("Confounded with truncation"));
+    fn every_part_is_there() {
+        let out = draw(&fixture::attribution(&[3, 0]), 0);
+        assert_eq!(out.matches("aria-label=\"Heat map of").count(), 4);
+        for part in ["Scatter plot", "before and after length", "Split-half rank", "Hairlines", "class=\"question\""] {
+            assert!(out.contains(part), "{part}");
+        }
+        assert!(!out.contains("class=\"said\""), "its sentence is at the top of the page");
+        assert!(draw(&fixture::attribution(&[3]), 1).is_empty());
+    }
+
+    #[test]
+    fn what_few_shuffles_cannot_show_is_said() {
+        let mut disposition = fixture::disposition(&[9; 30]);
+        disposition.shuffled.shuffles = 100;
+        assert!(
+            coarse(&disposition).contains("no p is below 0.0099, so that no q falls to 0.05 unless at least 54 of 270")
+        );
+        disposition.shuffled.shuffles = 9999;
+        assert!(coarse(&disposition).is_empty());
+    }
+
+    #[test]
+    fn one_of_several_has_its_sentence_and_a_way_back() {
+        let out = draw(&fixture::several(&[3], 2), 1);
+        assert!(out.contains("class=\"said\"") && out.contains("href=\"#top\""));
     }
 
     #[test]
@@ -154,6 +173,5 @@ mod tests {
         (disposition.n_a, disposition.length.truncated_a, disposition.length.cohen_d) = (0, 0, f64::NAN);
         let out = draw(&attribution, 0);
         assert!(!out.contains("NaN") && out.contains("could not be checked"));
-        assert!(draw(&attribution, 1).is_empty());
     }
 }

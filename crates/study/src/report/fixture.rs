@@ -4,8 +4,8 @@ use crate::{
     AttributeOptions, Role,
     attribute::summary,
     attribution::{
-        Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, PromptCheck, Reliability, ShuffledLabels,
-        Stability, Verdict,
+        Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
+        ShuffledLabels, Stability, Verdict,
     },
     outcome::{ArmOutcome, Band, Difference, Flips, Outcomes, PerOutcome, SweepTable},
 };
@@ -117,6 +117,27 @@ pub(crate) fn attribution(heads_per_layer: &[usize]) -> Attribution {
         controls: Vec::new(),
         across: Across::default(),
     }
+}
+
+/// Several dispositions, and what they have in common.
+pub(super) fn several(heads_per_layer: &[usize], n: usize) -> Attribution {
+    let mut attribution = attribution(heads_per_layer);
+    let name = |index: usize| format!("disposition {index}");
+    let one = |index| Disposition { name: name(index), ..disposition(heads_per_layer) };
+    attribution.dispositions = (0..n).map(one).collect();
+    let pair = |first: usize, second: usize| Pair {
+        first: name(first),
+        second: name(second),
+        rho_d: 0.4,
+        rho_crossfit: -0.1,
+        shared_items: 60,
+        label_correlation: 0.2,
+        shared_top: 3,
+        expected_top: 0.4,
+    };
+    let pairs = (0..n).flat_map(|first| (first + 1..n).map(move |second| pair(first, second)));
+    attribution.across = Across { top: 10, pairs: pairs.collect(), ..Across::default() };
+    attribution
 }
 
 fn difference(mean: f64, p_max: Option<f64>) -> Difference {

@@ -2,8 +2,8 @@
 
 use crate::report::text::{escape, put};
 
-/// Each column of the report in one line.
-const GLOSSARY: [(&str, &str); 23] = [
+/// The columns of an attribution, each in one line.
+const ATTRIBUTION: [(&str, &str); 22] = [
     ("z", "what a head hands to its layer's output projection, per token, after any output gate."),
     (
         "mean a, mean b",
@@ -11,30 +11,67 @@ const GLOSSARY: [(&str, &str); 23] = [
     ),
     ("Δ", "mean a minus mean b."),
     ("d", "Cohen's d: Δ over the pooled standard deviation (n − 1). d > 0: louder in a."),
-    ("p", "permutation p of |d|: how often shuffled cohort labels give as much, for this head alone."),
+    ("95 %", "percentile bootstrap interval of d, items resampled within their cohorts; of this head alone."),
+    (
+        "shuffled labels",
+        "the same computation after the cohort labels were dealt out at random, many times: what no signal at all \
+        looks like.",
+    ),
+    ("p", "permutation p: how often shuffled labels give as large a |d| (or d held out), for this head alone."),
     (
         "q",
         "p after Benjamini-Hochberg over all heads: the false discovery rate if this head and those with smaller p \
         are called.",
     ),
     (
-        "p(max)",
-        "how often the largest |d| of all heads under shuffled labels reaches this head's |d|: corrected for having \
-        looked at every head.",
+        "p max",
+        "how often the largest of all heads under shuffled labels reaches this head: corrected for having looked at \
+        every head. Verdicts are made of it.",
     ),
+    ("d final", "d of the norm of z at the last token of the response alone."),
     (
-        "d_naive",
+        "d naive",
         "d of the items' mean z projected on v = μ_a − μ_b, measured on the items that defined v. In-sample: large on \
-        noise.",
+        noise, and no evidence.",
     ),
-    ("p(dir)", "permutation p of d_naive, with v defined anew for every shuffle: what makes d_naive readable."),
-    ("cos", "cosine of μ_a and μ_b, the cohorts' mean z vectors."),
-    ("rel. norm", "length of v relative to the length of the mean z."),
     (
-        "shuffled labels",
-        "the same computation after the cohort labels were dealt out at random, many times: what no signal at all \
-        looks like.",
+        "d held out",
+        "d of held-out items along v of all others, cross-fitted over folds and averaged over deals: about 0 without \
+        signal, below 0 where held-out items fall on the other side.",
     ),
+    (
+        "across",
+        "p max of d held out for the part of z across its mean: whether z lies elsewhere, and is not only longer. It \
+        decides between separable and magnitude only where a head is louder as well.",
+    ),
+    ("cos", "cosine of μ_a and μ_b, the cohorts' mean z vectors: near 1 for noise and signal alike."),
+    (
+        "centred",
+        "centred cosine: of μ_a and μ_b less the grand mean, the two from different halves of the items. −1 where the \
+        cohorts lie apart, about 0 without signal.",
+    ),
+    ("r", "Pearson's correlation of the norm of z with the length of the response, over items."),
+    ("d adjusted", "d after the length of the response and its logarithm were taken out of the norms."),
+    (
+        "verdict",
+        "separable, magnitude only, variance artefact or no evidence, by the rule at the top of the page; untested \
+        without enough shuffles.",
+    ),
+    (
+        "comes out again",
+        "Spearman's correlation over heads between two random halves of the items, averaged over splits.",
+    ),
+    ("random weights", "a model of the same geometry that was never trained, on the same items."),
+    (
+        "labels, correlation",
+        "phi of the cohorts of two dispositions over the items that both have: what their rankings share by \
+        construction.",
+    ),
+    ("by chance", "how many heads the tops of two dispositions would share if heads were drawn blindly."),
+];
+
+/// Those of a sweep.
+const SWEEP: [(&str, &str); 10] = [
     ("λ", "factor on the z of the tempered heads: 1 untouched, 0 ablated."),
     ("accuracy", "share of answers that are right."),
     ("assertion", "assertion rate: share of answers without a hedge."),
@@ -56,12 +93,22 @@ const GLOSSARY: [(&str, &str); 23] = [
         "share of the random head sets of the same size at the same λ, the set itself counted among them, that differ \
         as much.",
     ),
-    ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong."),
 ];
 
-/// The last two sections of the page.
-pub(super) fn draw(facts: &[(String, String)]) -> String {
-    sections(facts, &GLOSSARY)
+/// Those of either.
+const COHORTS: (&str, &str) = ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong.");
+
+/// The last two sections of the page: only the columns that it has.
+pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -> String {
+    let mut glossary = Vec::new();
+    if attribution {
+        glossary.extend(ATTRIBUTION);
+    }
+    if sweep {
+        glossary.extend(SWEEP);
+    }
+    glossary.push(COHORTS);
+    sections(facts, &glossary)
 }
 
 /// What was run, and what each word of a page means.

@@ -1,12 +1,12 @@
 //! The report as one HTML file: no script, font, image or link from elsewhere.
 
 use crate::{
-    attribution::{Attribution, Disposition},
+    attribution::Attribution,
     outcome::Outcomes,
     report::{
-        disposition, glossary, sweep,
+        across, controls, disposition, glossary, overview, sweep,
         text::{count, escape, put},
-        verdict,
+        tried,
     },
 };
 
@@ -53,19 +53,22 @@ pub fn render(page: &Page<'_>) -> String {
     let mut out = open(page.title, &subtitle(page));
     match (page.attribution, page.sweep) {
         (None, Some(sweep)) => out += &sweep::verdicts(sweep),
-        (attribution, _) => out += &verdicts(attribution.map_or(&[], |attribution| &attribution.dispositions)),
+        (attribution, _) => out += &overview::draw(attribution),
     }
     out += &cohorts(page);
     out += &warning_list(page.warnings);
     out.push_str("</header>");
     if let Some(attribution) = page.attribution {
         (0..attribution.dispositions.len()).for_each(|index| out += &disposition::draw(attribution, index));
+        out += &across::draw(attribution);
+        out += &controls::draw(attribution);
+        out += &tried::draw(attribution);
     }
     if let Some(sweep) = page.sweep {
         out += &sweep::draw(sweep, page.heads_per_layer, page.attribution.is_none());
     }
     out += &examples(page.examples);
-    out += &glossary::draw(page.facts);
+    out += &glossary::draw(page.facts, page.attribution.is_some(), page.sweep.is_some());
     out + &close()
 }
 
@@ -78,7 +81,7 @@ pub(super) fn open(title: &str, eyebrow: &str) -> String {
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy"
         content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-        <style>{STYLE}</style></head><body><main><header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>"#
+        <style>{STYLE}</style></head><body><main><header id="top"><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>"#
     )
 }
 
@@ -115,37 +118,22 @@ pub(super) fn geometry(model: &str, columns: &[usize]) -> String {
     format!("{} · {layers} · {heads}", escape(model))
 }
 
-/// The sentence that the numbers support, for each disposition, with its rule beside it.
-fn verdicts(dispositions: &[Disposition]) -> String {
-    let several = dispositions.len() > 1;
-    let (mut out, mut said) = (String::new(), String::new());
-    for (index, disposition) in dispositions.iter().enumerate() {
-        // Dispositions of one run share their rule; it is written once.
-        let rule = escape(&verdict::rule(disposition));
-        let note = if rule == said { String::new() } else { format!(r#"<p class="note">{rule}</p>"#) };
-        said = rule;
-        let name = if several {
-            format!(r##"<a href="#disposition-{index}">{}</a> "##, escape(&disposition.name))
-        } else {
-            String::new()
-        };
-        put!(out, r#"<div class="verdict"><p>{name}{}</p>{note}</div>"#, escape(&verdict::sentence(disposition)));
-    }
-    if dispositions.is_empty() {
-        out.push_str(r#"<div class="verdict"><p>No verdict: no cohorts were compared.</p></div>"#);
-    }
-    out
-}
-
 fn cohorts(page: &Page<'_>) -> String {
     if page.counts.is_empty() {
         return String::new();
     }
     let mut out = String::from(r#"<dl class="line">"#);
+    let compared = |name: &str| {
+        page.attribution
+            .iter()
+            .flat_map(|attribution| &attribution.dispositions)
+            .any(|one| one.a == name || one.b == name)
+    };
+    // Cohorts by scores have other names than labels: no label is left out then.
+    let by_label = page.counts.iter().any(|(name, _)| compared(name));
     for (name, n) in page.counts {
-        let mut all = page.attribution.iter().flat_map(|attribution| &attribution.dispositions);
-        let compared = all.any(|one| one.a == *name || one.b == *name);
-        let (class, note) = if compared { ("", "") } else { (r#" class="muted""#, ", not compared") };
+        let (class, note) =
+            if compared(name) || !by_label { ("", "") } else { (r#" class="muted""#, ", not compared") };
         put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
     }
     out.push_str("</dl>");
@@ -185,7 +173,11 @@ fn examples(examples: &[Example]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{outcome::Compared, report::fixture};
+    use crate::{
+        attribution::{Control, Controlled, Disposition, Reliability},
+        outcome::Compared,
+        report::fixture,
+    };
 
     /// Renders a page around an attribution, with hostile text wherever there is any.
     fn page(attribution: &Attribution, sweep: Option<&Outcomes>) -> String {
@@ -246,7 +238,7 @@ pub(super) mod tests {
         assert_sound(&html);
         assert!(html.contains("the same, word for word, as") && html.contains("an empty response"));
         assert!(html.contains("hr, not compared") && !html.contains("cw, not compared"));
-        assert!(html.contains("No head stands out") && html.contains("class=\"sweep\""));
+        assert!(html.contains("No evidence for any of them.") && html.contains("class=\"sweep\""));
     }
 
     #[test]
@@ -289,18 +281,17 @@ pub(super) mod tests {
     #[test]
     fn no_number_at_all_does_no_harm() {
         for hole in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308, 0.0] {
-            let mut attribution = fixture::attribution(&[2, 1]);
-            let one = &mut attribution.dispositions[0];
-            for effect in &mut one.heads {
-                (effect.magnitude.mean_a, effect.magnitude.mean_b, effect.magnitude.delta, effect.magnitude.cohen_d) =
-                    (hole, hole, hole, hole);
-                (effect.magnitude.p, effect.magnitude.q, effect.magnitude.p_max, effect.d_naive) =
-                    (hole, hole, hole, hole);
-                (effect.p_directional, effect.cos_means, effect.relative_norm) = (hole, hole, hole);
+            let mut attribution = fixture::several(&[2, 1], 3);
+            for one in &mut attribution.dispositions {
+                fill(one, hole);
             }
-            (one.shuffled.mean_abs_d, one.shuffled.max_abs_d_mean, one.shuffled.max_abs_d_q95) = (hole, hole, hole);
-            (one.shuffled.mean_d_naive, one.shuffled.max_d_naive_mean) = (hole, hole);
-            (one.shuffled.max_d_naive_q95, one.length.mean_a, one.length.cohen_d) = (hole, hole, hole);
+            let one = &attribution.dispositions[0];
+            let controlled = Controlled { name: one.name.clone(), summary: one.summary.clone() };
+            let control = Control { name: "x".to_owned(), how: "y".to_owned(), dispositions: vec![controlled] };
+            attribution.controls.push(control);
+            for pair in &mut attribution.across.pairs {
+                (pair.rho_d, pair.rho_crossfit, pair.label_correlation, pair.expected_top) = (hole, hole, hole, hole);
+            }
             let mut sweep = fixture::sweep();
             for arm in &mut sweep.tables[0].arms {
                 (arm.lambda, arm.accuracy, arm.assertion_rate, arm.mean_tokens) = (hole, hole, hole, hole);
@@ -317,13 +308,40 @@ pub(super) mod tests {
         }
     }
 
+    /// Puts a number wherever a disposition has one.
+    fn fill(one: &mut Disposition, hole: f64) {
+        for head in &mut one.heads {
+            for magnitude in [&mut head.magnitude, &mut head.final_token] {
+                (magnitude.mean_a, magnitude.mean_b, magnitude.delta, magnitude.cohen_d) = (hole, hole, hole, hole);
+                (magnitude.p, magnitude.q, magnitude.p_max) = (hole, hole, hole);
+            }
+            (head.d_low, head.d_high, head.r_length, head.d_length_adjusted) = (hole, hole, hole, hole);
+            (head.d_naive, head.p_naive, head.d_crossfit, head.p_directional) = (hole, hole, hole, hole);
+            (head.q_directional, head.p_max_directional, head.relative_norm) = (hole, hole, hole);
+            (head.d_across, head.p_across, head.p_max_across) = (hole, hole, hole);
+            (head.cos_means, head.cos_centered, head.direction_norm) = (hole, hole, hole);
+        }
+        let summary = &mut one.summary;
+        (summary.largest_d, summary.least_p_max, summary.largest_d_naive) = (hole, hole, hole);
+        (summary.largest_d_crossfit, summary.least_p_max_directional) = (hole, hole);
+        let null = &mut one.shuffled;
+        (null.mean_abs_d, null.max_abs_d_mean, null.max_abs_d_q95) = (hole, hole, hole);
+        (null.mean_d_naive, null.max_d_naive_mean, null.max_d_naive_q95) = (hole, hole, hole);
+        (null.mean_d_crossfit, null.d_crossfit_q05, null.d_crossfit_q95) = (hole, hole, hole);
+        (null.max_d_crossfit_mean, null.max_d_crossfit_q95) = (hole, hole);
+        let row = Reliability { rho: hole, null_mean: hole, null_q95: hole, p: hole, shuffles: 9 };
+        (one.stability.magnitude, one.stability.directional) = (row, row);
+        (one.length.mean_a, one.length.mean_b, one.length.cohen_d, one.length.p) = (hole, hole, hole, hole);
+        (one.prompts.mean_tokens_a, one.prompts.mean_tokens_b, one.prompts.cohen_d) = (hole, hole, hole);
+    }
+
     #[test]
     fn without_shuffles_there_is_no_level() {
         let mut attribution = fixture::attribution(&[2]);
         attribution.dispositions[0].shuffled.shuffles = 0;
         let html = page(&attribution, None);
         assert_sound(&html);
-        assert!(html.contains("No verdict: labels were not shuffled") && !html.contains("class=\"level"));
+        assert!(html.contains("Labels were not shuffled.") && !html.contains("class=\"level"));
         assert!(html.contains("no level to compare with"));
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Legend {
     pub(super) values: Vec<f64>,
     /// What the same computation gives without signal, from the smallest to the largest.
     pub(super) levels: Vec<Level>,
+    /// Where nine in ten heads lie without signal, where that is a range and not a level.
+    pub(super) band: Option<(f64, f64)>,
     /// What stands there if no level does.
     pub(super) unlevelled: &'static str,
 }
@@ -24,13 +26,17 @@ pub(super) struct Level {
     pub(super) value: f64,
     /// What it says.
     pub(super) label: String,
+    /// Whether it stands on the other side of zero as well.
+    pub(super) mirrored: bool,
 }
 
 /// How high a legend is.
-pub(super) const HEIGHT: f64 = 116.0;
+pub(super) const HEIGHT: f64 = ROWS as f64 * ROW + 74.0;
 
-const ROW: f64 = 14.0;
-const HISTOGRAM_TOP: f64 = 3.0 * ROW + 4.0;
+const ROW: f64 = 15.0;
+/// As many levels as have a row above the histogram.
+const ROWS: usize = 3;
+const HISTOGRAM_TOP: f64 = ROWS as f64 * ROW + 4.0;
 const HISTOGRAM_HEIGHT: f64 = 34.0;
 const BAR_TOP: f64 = HISTOGRAM_TOP + HISTOGRAM_HEIGHT + 1.0;
 const BAR_HEIGHT: f64 = 8.0;
@@ -41,6 +47,13 @@ pub(super) fn draw(legend: &Legend, left: f64, top: f64, width: f64) -> String {
     let (low, high) = legend.scale.range();
     let axis = Axis::new(low, high, 0.0, width);
     let mut out = format!(r#"<g transform="translate({left:.1} {top:.1})">"#);
+    if let Some((low, high)) = legend.band.filter(|(low, high)| low.is_finite() && high.is_finite()) {
+        let (x, wide) = (axis.at(low), (axis.at(high) - axis.at(low)).max(1.0));
+        put!(
+            out,
+            r#"<rect class="band" x="{x:.1}" y="{HISTOGRAM_TOP}" width="{wide:.1}" height="{HISTOGRAM_HEIGHT}"/>"#
+        );
+    }
     histogram(&mut out, &legend.values, &axis, width);
     bar(&mut out, &legend.scale, &axis, width);
     marks(&mut out, legend, &axis, width);
@@ -104,11 +117,13 @@ fn marks(out: &mut String, legend: &Legend, axis: &Axis, width: f64) {
     let leftwards = axis.at(last.value) > 0.62 * width;
     for (rank, level) in levels.iter().enumerate() {
         let row = if leftwards { levels.len() - 1 - rank } else { rank };
+        // The last row is the one next to the histogram, however many there are.
+        let row = row + ROWS.saturating_sub(levels.len());
         let (x, y) = (axis.at(level.value), row as f64 * ROW + 2.0);
         let class = if rank + 1 == levels.len() { "level" } else { "level minor" };
         let bottom = BAR_TOP + BAR_HEIGHT;
         put!(out, r#"<path class="{class}" d="M{x:.1} {y:.1}V{bottom}"/>"#);
-        if legend.scale.diverging() {
+        if level.mirrored {
             put!(out, r#"<path class="{class}" d="M{:.1} {HISTOGRAM_TOP}V{bottom}"/>"#, axis.at(-level.value));
         }
         let (x, anchor) = if leftwards { (x - 4.0, "end") } else { (x + 4.0, "start") };

@@ -3,21 +3,31 @@
 //! Each file draws one part of the page; [`html`] puts them together. Every function here returns markup whose
 //! text is already escaped (`text::escape`), and takes any float: what is not a number is an en dash, never a colour.
 
+mod across;
 mod axis;
 mod collinearity;
+mod confounds;
+mod controls;
 mod disposition;
+mod dumbbell;
 mod glossary;
 mod heatmap;
 pub mod html;
 mod legend;
 mod measure;
+mod overview;
+mod question;
+mod rank_matrix;
 mod scale;
+mod scatter;
 pub(crate) mod score;
+mod stability;
 mod sweep;
 mod sweep_chart;
 mod sweep_map;
 mod table;
 mod text;
+mod tried;
 mod verdict;
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 // Sorts a table by the column whose head is clicked: largest first, then smallest first; what is undefined stays last.
 for (const table of document.querySelectorAll("table.sort")) {
   const value = (cell, size) => {
+    if (cell.dataset.v) return +cell.dataset.v;
     const head = /^L(\d+)[HV](\d+)$/.exec(cell.textContent);
     if (head) return -(head[1] * 1e5 + +head[2]);
     const number = parseFloat(cell.textContent.replace("−", "-").replace(/[<+]/, "").replace("∞", "Infinity"));
     return size ? Math.abs(number) : number;
   };
-  for (const head of table.tHead.rows[1].querySelectorAll("th")) {
+  for (const head of table.tHead.rows[table.tHead.rows.length - 1].querySelectorAll("th")) {
     const sort = () => {
       const down = head.getAttribute("aria-sort") !== "descending";
       for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");

@@ -1,24 +1,34 @@
-//! The ranked table of heads: the first twenty, and all of them behind a click.
+//! The ranked table of heads: the first twenty with the clearest on held-out items, and all of them behind a click.
 
 use crate::{
-    attribution::{Disposition, HeadEffect},
+    attribution::{Attribution, Disposition, HeadEffect, Verdict},
     report::{
-        axis::Axis,
-        measure::Measure,
+        axis::{Axis, extent},
         text::{column_decimals, escape, fixed, p_value, put, signed},
-        verdict::{ranked, stands_out, threshold},
+        verdict::{Question, marked, stands_out},
     },
+    tables,
 };
 
-/// How many heads the first table lists.
+/// How many heads the first table lists by |d|.
 pub(super) const LISTED: usize = 20;
+/// How many it lists by d on held-out items, where those are others.
+pub(super) const CLEAREST: usize = 5;
+
+const BAR: f64 = 100.0;
 
 /// Both tables of one disposition.
-pub(super) fn draw(disposition: &Disposition) -> String {
-    let heads = ranked(&disposition.heads);
+pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
+    let heads = tables::ranked(disposition, &attribution.method.compat);
+    let mut first: Vec<&HeadEffect> = heads.iter().take(LISTED).copied().collect();
+    for clear in clearest(disposition) {
+        if !first.iter().any(|head| head.at() == clear.at()) {
+            first.push(clear);
+        }
+    }
     let mut out = String::new();
-    out += &table(disposition, &heads[..heads.len().min(LISTED)], true);
-    if heads.len() > LISTED {
+    out += &table(disposition, &first, true);
+    if heads.len() > first.len() {
         put!(out, "<details><summary>All {} heads</summary>", heads.len());
         out += &table(disposition, &heads, false);
         out.push_str("</details>");
@@ -26,83 +36,131 @@ pub(super) fn draw(disposition: &Disposition) -> String {
     out
 }
 
+/// The heads that lie furthest apart on held-out items.
+fn clearest(disposition: &Disposition) -> Vec<&HeadEffect> {
+    let mut heads: Vec<&HeadEffect> = disposition.heads.iter().filter(|head| head.d_crossfit.is_finite()).collect();
+    heads.sort_by(|x, y| y.d_crossfit.total_cmp(&x.d_crossfit));
+    heads.truncate(CLEAREST);
+    heads
+}
+
+/// How many decimals the columns without a natural unit have.
+struct Decimals {
+    means: usize,
+    deltas: usize,
+}
+
+impl Decimals {
+    fn of(heads: &[HeadEffect]) -> Self {
+        let means = column_decimals(heads.iter().flat_map(|head| [head.magnitude.mean_a, head.magnitude.mean_b]));
+        Self { means, deltas: column_decimals(heads.iter().map(|head| head.magnitude.delta)).min(means + 1) }
+    }
+}
+
 fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String {
-    let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
+    let mut out = String::from(r#"<div class="wide full"><table class="sort heads-table">"#);
     head_row(&mut out, disposition, bars);
     out.push_str("<tbody>");
-    let all = &disposition.heads;
-    let means = column_decimals(all.iter().flat_map(|effect| [effect.magnitude.mean_a, effect.magnitude.mean_b]));
-    let deltas = column_decimals(all.iter().map(|effect| effect.magnitude.delta)).min(means + 1);
-    let relative = column_decimals(all.iter().map(|effect| effect.relative_norm)).min(4);
-    let threshold = threshold(disposition);
-    for effect in heads {
-        let class = if stands_out(effect, threshold) { r#" class="out""# } else { "" };
-        put!(out, r#"<tr{class}><th scope="row">{}</th>"#, effect.at());
-        let cells = [
-            fixed(effect.magnitude.mean_a, means),
-            fixed(effect.magnitude.mean_b, means),
-            signed(effect.magnitude.delta, deltas),
-            signed(effect.magnitude.cohen_d, 2),
-        ];
-        for cell in cells {
-            put!(out, "<td>{cell}</td>");
-        }
-        if bars {
-            put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, effect.magnitude.cohen_d));
-        }
-        let cells = [
-            p_value(effect.magnitude.p),
-            p_value(effect.magnitude.q),
-            p_value(effect.magnitude.p_max),
-            fixed(effect.d_naive, 2),
-            p_value(effect.p_directional),
-            fixed(effect.cos_means, 4),
-            fixed(effect.relative_norm, relative),
-        ];
-        for (column, cell) in cells.iter().enumerate() {
-            let class = if column == 3 { r#" class="gap muted""# } else { "" };
-            put!(out, "<td{class}>{cell}</td>");
-        }
-        out.push_str("</tr>");
+    let decimals = Decimals::of(&disposition.heads);
+    let axis = bars.then(|| bar_axis(disposition, heads));
+    for head in heads {
+        row(&mut out, disposition, head, &decimals, axis.as_ref());
     }
     out.push_str("</tbody></table></div>");
     out
 }
 
+/// One head; what stands out in a question is bold there.
+fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals: &Decimals, bars: Option<&Axis>) {
+    let bold = |question| if stands_out(head, question) { r#" class="out""# } else { "" };
+    let (loud, elsewhere) = (bold(Question::Magnitude), bold(Question::Direction));
+    let magnitude = &head.magnitude;
+    // What the cells of a column have in common is said once, in the style sheet: there are thousands.
+    put!(out, r#"<tr><th scope="row" class="{}">{}</th>"#, marked(head.verdict), head.at());
+    let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
+    put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
+    put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high));
+    if let Some(axis) = bars {
+        put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, head, axis));
+    }
+    put!(out, "<td>{}</td><td>{}</td>", p_value(magnitude.p), p_value(magnitude.q));
+    put!(out, "<td{loud}>{}</td><td>{}</td>", p_value(magnitude.p_max), signed(head.final_token.cohen_d, 2));
+    put!(out, "<td>{}</td><td{elsewhere}>{}</td>", fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
+    put!(out, "<td>{}</td><td>{}</td>", p_value(head.p_directional), p_value(head.q_directional));
+    put!(out, "<td{elsewhere}>{}</td><td>{}</td>", p_value(head.p_max_directional), p_value(head.p_max_across));
+    put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
+    put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
+    let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
+    put!(out, r#"<td data-v="{rank}">{}</td></tr>"#, head.verdict);
+}
+
+fn interval(low: f64, high: f64) -> String {
+    if low.is_finite() && high.is_finite() {
+        format!("{} to {}", signed(low, 2), signed(high, 2))
+    } else {
+        fixed(f64::NAN, 2)
+    }
+}
+
 fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
-    let bar = usize::from(bars);
+    let (a, b) = (escape(&disposition.a), escape(&disposition.b));
     put!(
         out,
-        r#"<thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude</th>
-        <th colspan="4" scope="colgroup" class="gap">direction</th></tr><tr><th scope="col">head</th>"#,
-        7 + bar
+        r#"<colgroup><col/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
+        <col class="unprinted"/><col span="7"/></colgroup>
+        <thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
+        <th colspan="8" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
+        <th colspan="2" scope="colgroup" class="gap">length</th><th class="gap"></th></tr>
+        <tr><th scope="col">head</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
+        <th scope="col" data-size>Δ</th><th scope="col" data-size>d</th><th scope="col">95 %</th>"#,
+        if bars { r#"<col class="unprinted"/>"# } else { "" },
+        9 + usize::from(bars)
     );
-    put!(out, r#"<th scope="col">mean {}</th>"#, escape(&disposition.a));
-    put!(out, r#"<th scope="col">mean {}</th>"#, escape(&disposition.b));
-    out.push_str(r#"<th scope="col" data-size>Δ</th><th scope="col" data-size>d</th>"#);
     if bars {
         out.push_str(r#"<td class="bar"></td>"#);
     }
-    for name in ["p", "q", "p(max)"] {
-        put!(out, r#"<th scope="col">{name}</th>"#);
-    }
-    out.push_str(r#"<th scope="col" class="gap">d_naive</th><th scope="col">p(dir)</th>"#);
-    out.push_str(r#"<th scope="col">cos</th><th scope="col">rel. norm</th></tr></thead>"#);
+    out.push_str(
+        r#"<th scope="col">p</th><th scope="col">q</th><th scope="col">p max</th><th scope="col" data-size>d final</th>
+        <th scope="col">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
+        <th scope="col">q</th><th scope="col">p max</th><th scope="col">across</th><th scope="col">cos</th><th scope="col">centred</th>
+        <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th>
+        <th scope="col">verdict</th></tr></thead>"#,
+    );
 }
 
-/// d as a bar from zero, between ticks at the shuffled-label level.
-fn bar(disposition: &Disposition, d: f64) -> String {
-    let scale = Measure::Magnitude.scale(disposition);
-    let (low, high) = scale.range();
-    let axis = Axis::new(low, high, 1.0, 89.0);
-    let mut out = String::from(r#"<svg aria-hidden="true" viewBox="0 0 90 12" width="90" height="12">"#);
-    if let Some((class, _)) = scale.paint(d) {
-        let (from, to) = (axis.at(d.min(0.0)), axis.at(d.max(0.0)));
-        put!(out, r#"<rect class="{class}" x="{from:.1}" y="3" width="{:.1}" height="6"/>"#, to - from);
+/// Wide enough for every interval that is drawn, and for the level.
+fn bar_axis(disposition: &Disposition, heads: &[&HeadEffect]) -> Axis {
+    let drawn = heads.iter().flat_map(|head| [head.magnitude.cohen_d, head.d_low, head.d_high]);
+    let level = level(disposition).unwrap_or(0.0);
+    let (low, high) = extent(drawn.chain([0.0, level, -level])).unwrap_or((-1.0, 1.0));
+    Axis::new(low, high, 4.0, BAR - 4.0)
+}
+
+/// The |d| that the largest of all heads reaches in one shuffle of twenty.
+fn level(disposition: &Disposition) -> Option<f64> {
+    let shuffled = &disposition.shuffled;
+    (shuffled.shuffles > 0 && shuffled.max_abs_d_q95.is_finite()).then_some(shuffled.max_abs_d_q95)
+}
+
+/// d with its interval, between lines at the shuffled-label level.
+fn bar(disposition: &Disposition, head: &HeadEffect, axis: &Axis) -> String {
+    let d = head.magnitude.cohen_d;
+    let mut out = format!(r#"<svg aria-hidden="true" viewBox="0 0 {BAR} 14" width="{BAR}" height="14">"#);
+    put!(out, r#"<path class="grid" d="M{:.1} 0v14"/>"#, axis.at(0.0));
+    if let Some(level) = level(disposition) {
+        put!(out, r#"<path class="level minor" d="M{:.1} 0v14M{:.1} 0v14"/>"#, axis.at(-level), axis.at(level));
     }
-    put!(out, r#"<path class="tick" d="M{:.1} 1v10"/>"#, axis.at(0.0));
-    if let Some(level) = threshold(disposition) {
-        put!(out, r#"<path class="level" d="M{:.1} 0v12M{:.1} 0v12"/>"#, axis.at(-level), axis.at(level));
+    if d.is_finite() {
+        let class = if d < 0.0 { "neg" } else { "pos" };
+        if head.d_low.is_finite() && head.d_high.is_finite() {
+            put!(
+                out,
+                r#"<path class="whisker s-{class}" d="M{:.1} 7H{:.1}"/>"#,
+                axis.at(head.d_low),
+                axis.at(head.d_high)
+            );
+        }
+        put!(out, r#"<circle class="{class}" cx="{:.1}" cy="7" r="3"/>"#, axis.at(d));
     }
     out.push_str("</svg>");
     out
@@ -113,12 +171,42 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
+    fn drawn(disposition: Disposition) -> String {
+        let mut attribution = fixture::attribution(&[]);
+        attribution.dispositions = vec![disposition];
+        draw(&attribution, &attribution.dispositions[0])
+    }
+
     #[test]
-    fn the_first_twenty_and_then_all() {
-        let out = draw(&fixture::disposition(&[5; 5]));
-        assert_eq!(out.matches("<tr").count(), (20 + 2) + (25 + 2));
-        assert!(out.contains("All 25 heads"));
-        assert!(!draw(&fixture::disposition(&[5; 4])).contains("<details"));
+    fn the_first_twenty_the_clearest_and_then_all() {
+        let mut disposition = fixture::disposition(&[5; 6]);
+        assert!(drawn(fixture::disposition(&[5; 4])).matches("<details").next().is_none());
+        let quiet = disposition.heads.iter_mut().find(|head| head.magnitude.cohen_d == 0.0).expect("one is 0");
+        quiet.d_crossfit = 2.0;
+        let name = format!(">{}</th>", quiet.at());
+        let out = drawn(disposition);
+        let (first, all) = out.split_once("<details").expect("a fold");
+        assert!(all.contains("All 30 heads") && all.matches("<tr>").count() == 30 + 1);
+        let rows = first.matches("<tr>").count() - 1;
+        assert!((LISTED + 1..=LISTED + CLEAREST).contains(&rows), "{rows}");
+        assert!(first.contains(&name), "the clearest head is not among the loudest");
+    }
+
+    #[test]
+    fn the_same_number_of_cells_in_every_row() {
+        let out = drawn(fixture::disposition(&[5; 6]));
+        for table in out.split("<table").skip(1) {
+            let cells = |row: &str| row.matches("<td").count() + row.matches("<th ").count();
+            let rows: Vec<usize> = table.split("<tr>").skip(1).map(cells).collect();
+            assert!(rows.iter().all(|&cells| cells == rows[0]), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_out_is_bold_where_it_does() {
+        let mut disposition = fixture::disposition(&[2]);
+        disposition.heads[0].p_max_directional = 0.01;
+        assert_eq!(drawn(disposition).matches(r#"class="out""#).count(), 2);
     }
 
     #[test]
@@ -126,8 +214,8 @@ mod tests {
         let mut disposition = fixture::disposition(&[1]);
         disposition.a = "<i>".to_owned();
         disposition.heads[0].magnitude.cohen_d = f64::NAN;
-        disposition.heads[0].relative_norm = f64::NAN;
-        let out = draw(&disposition);
+        disposition.heads[0].d_low = f64::NAN;
+        let out = drawn(disposition);
         assert!(out.contains("mean &lt;i&gt;") && !out.contains("<i>"));
         assert!(out.contains("<td>–</td>") && !out.contains("NaN"));
     }

@@ -23,6 +23,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         scale: Scale::rooted(Hue::Diverging, map.cells.iter().map(|cell| cell.delta)),
         values: cells.values().map(|cell| cell.delta).collect(),
         levels: Vec::new(),
+        band: None,
         unlevelled: if map.flips.count == 0 {
             "no sign was flipped: nothing to compare with"
         } else {
@@ -33,6 +34,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         scale: Scale::rooted(Hue::Sequential, map.cells.iter().map(|cell| cell.kl)),
         values: cells.values().map(|cell| cell.kl).collect(),
         levels: Vec::new(),
+        band: None,
         unlevelled: "never below 0, and above it for any change: not tested",
     };
     let draw = |what, legend: &Legend, value: fn(&CellEffect) -> f64, outline: bool| {
@@ -92,13 +94,14 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
     let levels = [(contrast.max_abs_d_mean, "mean"), (contrast.max_abs_d_q95, "95\u{a0}%")];
     let levels = levels.into_iter().filter(|(value, _)| contrast.shuffles > 0 && value.is_finite());
     let levels: Vec<Level> = levels
-        .map(|(value, name)| Level { value, label: format!("largest |d|, {name} {}", fixed(value, 2)) })
+        .map(|(value, name)| Level { value, label: format!("largest |d|, {name} {}", fixed(value, 2)), mirrored: true })
         .collect();
     let all = contrast.cells.iter().map(|cell| cell.cohen_d);
     let legend = Legend {
         scale: Scale::over(Hue::Diverging, all.chain(levels.iter().map(|level| level.value))),
         values: cells.values().map(|cell| cell.cohen_d).collect(),
         levels,
+        band: None,
         unlevelled: "labels were not shuffled: no level to compare with",
     };
     let cell = |layer: usize, head: usize| {

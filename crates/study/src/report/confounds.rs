@@ -1,0 +1,165 @@
+//! What else the cohorts differ in: the length of responses, truncation, prompts.
+
+use headtemper_stats::pearson;
+
+use crate::{
+    attribution::{Attribution, Disposition},
+    report::{
+        dumbbell,
+        text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
+    },
+};
+
+/// The table of both cohorts, what it means for the heads, and the loudest heads with length taken out.
+pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
+    let mut out = String::from(r#"<div class="beside"><div class="prose">"#);
+    out += &table(disposition);
+    put!(out, "<p>{}</p><p>{}</p></div>", lengths(disposition), prompts(disposition));
+    if let Some(drawn) = dumbbell::draw(attribution, disposition) {
+        put!(
+            out,
+            "<figure><figcaption><b>The loudest heads, with and without length.</b></figcaption>{drawn}</figure>"
+        );
+    }
+    out + "</div>"
+}
+
+/// Both cohorts, and how far apart they are.
+fn table(disposition: &Disposition) -> String {
+    let (length, prompts) = (&disposition.length, &disposition.prompts);
+    let cut = |truncated: usize, n: usize| {
+        let share = percent(truncated as f64 / n as f64);
+        if length.truncation_known { format!("{truncated} ({share} %)") } else { "not known".to_owned() }
+    };
+    let none = String::new;
+    let rows = [
+        ("items", [disposition.n_a.to_string(), disposition.n_b.to_string(), none(), none()]),
+        (
+            "response tokens, mean",
+            [fixed(length.mean_a, 1), fixed(length.mean_b, 1), signed(length.cohen_d, 2), p_value(length.p)],
+        ),
+        (
+            "cut off",
+            [cut(length.truncated_a, disposition.n_a), cut(length.truncated_b, disposition.n_b), none(), none()],
+        ),
+        (
+            "prompt tokens, mean",
+            [fixed(prompts.mean_tokens_a, 1), fixed(prompts.mean_tokens_b, 1), signed(prompts.cohen_d, 2), none()],
+        ),
+        ("different prompts", [prompts.distinct_a.to_string(), prompts.distinct_b.to_string(), none(), none()]),
+    ];
+    let mut out = format!(
+        r#"<div class="wide"><table class="small"><thead><tr><th></th><th scope="col">{}</th><th scope="col">{}</th>
+        <th scope="col">d</th><th scope="col">p</th></tr></thead><tbody>"#,
+        escape(&disposition.a),
+        escape(&disposition.b)
+    );
+    for (name, cells) in rows {
+        put!(out, r#"<tr><th scope="row">{name}</th>"#);
+        for cell in &cells {
+            put!(out, "<td>{cell}</td>");
+        }
+        out.push_str("</tr>");
+    }
+    out + "</tbody></table></div>"
+}
+
+/// Whether the heads say more than the length.
+fn lengths(disposition: &Disposition) -> String {
+    let length = &disposition.length;
+    if !length.cohen_d.is_finite() {
+        return "The d of the response lengths is undefined: length could not be checked.".to_owned();
+    }
+    let (r, d): (Vec<f64>, Vec<f64>) = disposition
+        .heads
+        .iter()
+        .map(|head| (head.r_length, head.magnitude.cohen_d))
+        .filter(|(r, d)| r.is_finite() && d.is_finite() && r.abs() <= 1.0 && d.abs() < 1e9)
+        .unzip();
+    let follows = if r.len() > 2 { pearson(&r, &d) } else { f64::NAN };
+    let mut out = match length.only_by_length {
+        0 => "No head stands out by length alone.".to_owned(),
+        1 => r#"<b class="warn">1 head stands out by length alone</b>: its d falls within the level of shuffled labels once
+            length is taken out of the norms."#
+            .to_owned(),
+        n => format!(
+            r#"<b class="warn">{n} heads stand out by length alone</b>: their d falls within the level of shuffled labels
+            once length is taken out of the norms."#
+        ),
+    };
+    if follows.is_finite() {
+        put!(out, " Over all heads, d goes with r, a head's correlation with length, at {}: ", signed(follows, 2));
+        out.push_str(match follows.abs() {
+            x if x > 0.7 => "the ranking is largely one of how heads follow length.",
+            x if x > 0.4 => "part of the ranking is one of how heads follow length.",
+            _ => "the ranking is another one than that of length.",
+        });
+    }
+    out
+}
+
+/// Whether the cohorts were asked the same.
+fn prompts(disposition: &Disposition) -> String {
+    let prompts = &disposition.prompts;
+    if prompts.distinct_a + prompts.distinct_b == 0 {
+        return format!("Prompts: {UNDEFINED}");
+    }
+    let shared = match prompts.shared {
+        0 => "No prompt stands in both cohorts: they answer different questions.".to_owned(),
+        1 => "1 prompt stands in both cohorts.".to_owned(),
+        n => format!("{n} prompts stand in both cohorts."),
+    };
+    let repeated = match prompts.repeated {
+        0 => " None is repeated.".to_owned(),
+        n => format!(" {} a prompt with another, and are not independent.", verb(n)),
+    };
+    shared + &repeated
+}
+
+fn verb(n: usize) -> String {
+    if n == 1 { "1 item shares".to_owned() } else { format!("{} share", count(n, "item")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_ranking_by_length_is_said() {
+        let mut disposition = fixture::disposition(&[9]);
+        assert!(lengths(&disposition).starts_with("No head stands out by length alone"));
+        disposition.length.only_by_length = 2;
+        for (index, head) in disposition.heads.iter_mut().enumerate() {
+            head.r_length = 0.1 * index as f64;
+            head.magnitude.cohen_d = -0.2 * index as f64;
+        }
+        let text = lengths(&disposition);
+        assert!(
+            text.contains("2 heads stand out by length alone") && text.contains("at −1.00: the ranking is largely")
+        );
+        disposition.length.cohen_d = f64::NAN;
+        assert!(lengths(&disposition).contains("could not be checked"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_a_number() {
+        let mut disposition = fixture::disposition(&[2]);
+        disposition.length.truncation_known = false;
+        assert_eq!(table(&disposition).matches("not known").count(), 2);
+        (disposition.n_a, disposition.length.truncation_known, disposition.length.p) = (0, true, f64::NAN);
+        let out = table(&disposition);
+        assert!(!out.contains("NaN") && out.contains("0 (– %)"));
+    }
+
+    #[test]
+    fn prompts_are_counted_in_words() {
+        let mut disposition = fixture::disposition(&[2]);
+        assert!(prompts(&disposition).ends_with("None is repeated."));
+        (disposition.prompts.shared, disposition.prompts.repeated) = (3, 6);
+        assert_eq!(
+            prompts(&disposition),
+            "3 prompts stand in both cohorts. 6 items share a prompt with another, and are not independent."
+        );
+    }
+}

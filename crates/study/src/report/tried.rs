@@ -1,0 +1,89 @@
+//! How much was asked of these data, and how much of it chance would answer.
+
+use crate::{
+    attribute::LEVEL,
+    attribution::Attribution,
+    report::text::{count, escape, fixed, put},
+};
+
+/// The section that says it.
+pub(super) fn draw(attribution: &Attribution) -> String {
+    let method = &attribution.method;
+    let mut out = format!(r#"<section id="tried"><h2>What was tried</h2><p>{}</p>"#, sentence(attribution));
+    out.push_str(r#"<dl class="facts">"#);
+    let mut fact = |name: &str, value: String| put!(out, "<dt>{name}</dt><dd>{value}</dd>");
+    let heads = match method.heads.as_str() {
+        "all" => "all of them, attention and delta nets alike".to_owned(),
+        "attn" => "query heads of attention only".to_owned(),
+        "linear" => "value heads of delta nets only".to_owned(),
+        other => escape(other),
+    };
+    fact("heads ranked", heads);
+    fact(
+        "taken out before",
+        match method.adjust.as_str() {
+            "none" => "nothing".to_owned(),
+            "length" => "the length of the response and its logarithm".to_owned(),
+            other => escape(other),
+        },
+    );
+    fact(
+        "arithmetic",
+        match method.compat.as_str() {
+            "none" => "as described below".to_owned(),
+            "dd" => "that of the scripts of arXiv 2604.11867: heads ranked by signed d".to_owned(),
+            other => escape(other),
+        },
+    );
+    for skipped in &attribution.skipped {
+        put!(out, "<dt>not attributed</dt><dd><b>{}</b>: {}</dd>", escape(&skipped.name), escape(&skipped.why));
+    }
+    out + "</dl></section>"
+}
+
+/// How many heads chance alone would name.
+pub(super) fn sentence(attribution: &Attribution) -> String {
+    let dispositions = attribution.dispositions.len();
+    let heads = attribution.dispositions.iter().map(|one| one.heads.len()).max().unwrap_or(0);
+    let expected = 2.0 * dispositions as f64 * LEVEL;
+    let asked = format!(
+        "{} × 2 questions × {}: {} numbers were looked at",
+        count(dispositions, "disposition"),
+        count(heads, "head"),
+        attribution.dispositions.iter().map(|one| 2 * one.heads.len()).sum::<usize>()
+    );
+    if attribution.method.shuffles == 0 {
+        return format!("{asked}, and none beside shuffled labels.");
+    }
+    format!(
+        "{asked}. The p max of a question is corrected for all its heads, not for the questions: without any signal, \
+        {} of {} would still name a head.",
+        fixed(expected, 1),
+        count(2 * dispositions, "question")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{attribution::Skipped, report::fixture};
+
+    #[test]
+    fn chance_is_said_in_numbers() {
+        let mut attribution = fixture::attribution(&[3, 3]);
+        let text = sentence(&attribution);
+        assert!(text.starts_with("1 disposition × 2 questions × 6 heads: 12 numbers"), "{text}");
+        assert!(text.contains("0.1 of 2 questions"), "{text}");
+        attribution.method.shuffles = 0;
+        assert!(sentence(&attribution).ends_with("none beside shuffled labels."));
+    }
+
+    #[test]
+    fn what_was_passed_over_is_named() {
+        let mut attribution = fixture::attribution(&[3]);
+        attribution.skipped.push(Skipped { name: "<eager>".into(), why: "2 & 3 items".into() });
+        attribution.method.compat = "dd".into();
+        let out = draw(&attribution);
+        assert!(out.contains("<b>&lt;eager&gt;</b>: 2 &amp; 3 items") && out.contains("ranked by signed d"));
+    }
+}
