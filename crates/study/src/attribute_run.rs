@@ -15,7 +15,7 @@ use crate::{
     Result, RunDir, StudyError,
     across::across,
     attribute,
-    attribution::{Attribution, Control, Controlled, Disposition, Skipped},
+    attribution::{Attribution, Control, Controlled, Disposition, Skipped, Verdict},
     capture::{capture_encoded, encode, named_items},
     cohort::{label_counts, labels},
     dd,
@@ -229,13 +229,13 @@ impl AttributeRun<'_> {
             let cohorts: Vec<Cohorts> = chosen.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
             let found = each(&features, &cohorts, "shuffled", progress)?;
             let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
-            controls.push(control("shuffled labels", how, &found));
+            controls.push(control(Control::SHUFFLED, how, &found));
         }
         if let Some(seed) = self.random_control {
             let random = engine.with_random_weights(seed)?;
             let found = each(&self.capture(&random, chosen, progress)?, &chosen.cohorts, "random", progress)?;
             let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
-            controls.push(control("random weights", how, &found));
+            controls.push(control(Control::RANDOM, how, &found));
         }
         let across = across(&dispositions, &chosen.cohorts, others);
         let attribution = Attribution {
@@ -272,6 +272,19 @@ impl AttributeRun<'_> {
         if !attribution.skipped.is_empty() {
             let names: Vec<&str> = attribution.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
             warnings.push(format!("not attributed on these items: {}", names.join(", ")));
+        }
+        let untrained = attribution.controls.iter().filter(|control| control.name == Control::RANDOM);
+        for one in untrained.flat_map(|control| &control.dispositions) {
+            let found = one.summary.verdicts.iter();
+            let found = found.filter(|(verdict, _)| matches!(verdict, Verdict::Separable | Verdict::MagnitudeOnly));
+            let named: usize = found.map(|(_, n)| n).sum();
+            if named > 0 {
+                warnings.push(format!(
+                    "{}: random weights name {named} of {} heads too; that much is a difference between the texts, and \
+                     nothing that the model has learnt",
+                    one.name, one.summary.heads
+                ));
+            }
         }
         let asked = attribution.dispositions.len();
         if asked > 1 {

@@ -435,6 +435,9 @@ pub struct PromptCheck {
     /// Cohen's d of the prompts' lengths.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
+    /// Permutation p of |cohen_d|.
+    #[serde(deserialize_with = "number")]
+    pub p: f64,
 }
 
 /// A field of the items that goes with the cohorts: what heads follow may be it.
@@ -464,12 +467,19 @@ pub struct Skipped {
 /// The same computation where there is nothing to find.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Control {
-    /// `shuffled labels` or `random weights`.
+    /// [`Control::SHUFFLED`] or [`Control::RANDOM`].
     pub name: String,
     /// How it was made, in words.
     pub how: String,
     /// What it gave for each disposition, in their order.
     pub dispositions: Vec<Controlled>,
+}
+
+impl Control {
+    /// The name of the control whose labels were shuffled.
+    pub const SHUFFLED: &'static str = "shuffled labels";
+    /// The name of the control whose model has learnt nothing: what it finds lies in the texts.
+    pub const RANDOM: &'static str = "random weights";
 }
 
 /// What a control gave for one disposition.

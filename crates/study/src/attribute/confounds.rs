@@ -13,9 +13,9 @@ use crate::{
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
 /// |d| of the response length above which a ranking is confounded with length.
-pub(crate) const LENGTH_D: f64 = 0.5;
+pub(super) const LENGTH_D: f64 = 0.5;
 /// Truncation rates further apart than this confound a comparison.
-pub(crate) const TRUNCATION_GAP: f64 = 0.1;
+const TRUNCATION_GAP: f64 = 0.1;
 /// A share of repeated prompts above this makes items anything but independent.
 const REPEATED: f64 = 0.1;
 /// A field with fewer items a value names items, and no kinds of them.
@@ -58,10 +58,6 @@ pub(super) fn length(
     shuffled: &ShuffledLabels,
 ) -> LengthCheck {
     let (a, b) = table.length[0].split_at(table.n_a);
-    let columns = Columns::new(&table.length[0], 1);
-    let shuffles = shuffles_of(table, options);
-    let null: Vec<f64> = (0..options.shuffles as u64).map(|k| columns.cohen_d(&shuffles.labels(k))[0]).collect();
-    let d = cohen_d(a, b);
     let cut: Vec<Option<bool>> = table.rows.iter().map(|&row| facts.get(row).and_then(|f| f.truncated)).collect();
     let count = |cut: &[Option<bool>]| cut.iter().filter(|&&cut| cut == Some(true)).count();
     let only_by_length = heads
@@ -71,8 +67,8 @@ pub(super) fn length(
     LengthCheck {
         mean_a: mean(a),
         mean_b: mean(b),
-        cohen_d: d,
-        p: permuted(d, &null, Tail::TwoSided),
+        cohen_d: cohen_d(a, b),
+        p: p_of_lengths(&table.length[0], table, options),
         truncation_known: cut.iter().all(Option::is_some),
         truncated_a: count(&cut[..table.n_a]),
         truncated_b: count(&cut[table.n_a..]),
@@ -80,8 +76,16 @@ pub(super) fn length(
     }
 }
 
+/// Permutation p of the d of some lengths.
+fn p_of_lengths(lengths: &[f64], table: &Table<'_>, options: &AttributeOptions) -> f64 {
+    let columns = Columns::new(lengths, 1);
+    let shuffles = shuffles_of(table, options);
+    let null: Vec<f64> = (0..options.shuffles as u64).map(|k| columns.cohen_d(&shuffles.labels(k))[0]).collect();
+    permuted(columns.cohen_d(&table.labels())[0], &null, Tail::TwoSided)
+}
+
 /// The cohorts' prompts.
-pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts]) -> PromptCheck {
+pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &AttributeOptions) -> PromptCheck {
     let mut seen: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
     for (place, &row) in table.rows.iter().enumerate() {
         if let Some(facts) = facts.get(row) {
@@ -99,6 +103,7 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts]) -> PromptCheck {
         mean_tokens_a: mean(a),
         mean_tokens_b: mean(b),
         cohen_d: cohen_d(a, b),
+        p: p_of_lengths(&tokens, table, options),
     }
 }
 

@@ -305,7 +305,7 @@ pub fn attribute(
         shuffled,
         stability: stability::of(norms, &directions, &table, options),
         length,
-        prompts: confounds::prompts(&table, facts),
+        prompts: confounds::prompts(&table, facts, options),
         fields: confounds::fields(&table, facts, spec, options),
         warnings: Vec::new(),
     };

@@ -3,7 +3,7 @@
 use headtemper_stats::pearson;
 
 use crate::{
-    attribution::{Attribution, Disposition},
+    attribution::{Attribution, Disposition, FieldCheck},
     report::{
         dumbbell,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
     let mut out = String::from(r#"<div class="beside"><div class="prose">"#);
     out += &table(disposition);
-    put!(out, "<p>{}</p><p>{}</p></div>", lengths(disposition), prompts(disposition));
+    put!(out, "<p>{}</p><p>{} {}</p></div>", lengths(disposition), prompts(disposition), fields(disposition));
     if let Some(drawn) = dumbbell::draw(attribution, disposition) {
         put!(
             out,
@@ -44,7 +44,12 @@ fn table(disposition: &Disposition) -> String {
         ),
         (
             "prompt tokens, mean",
-            [fixed(prompts.mean_tokens_a, 1), fixed(prompts.mean_tokens_b, 1), signed(prompts.cohen_d, 2), none()],
+            [
+                fixed(prompts.mean_tokens_a, 1),
+                fixed(prompts.mean_tokens_b, 1),
+                signed(prompts.cohen_d, 2),
+                p_value(prompts.p),
+            ],
         ),
         ("different prompts", [prompts.distinct_a.to_string(), prompts.distinct_b.to_string(), none(), none()]),
     ];
@@ -116,6 +121,20 @@ fn prompts(disposition: &Disposition) -> String {
     shared + &repeated
 }
 
+/// Which other fields of the items go with the cohorts.
+fn fields(disposition: &Disposition) -> String {
+    if disposition.fields.is_empty() {
+        return "No other field of the items goes with the cohorts.".to_owned();
+    }
+    let one = |field: &FieldCheck| {
+        let (v, p) = (fixed(field.cramers_v, 2), p_value(field.p));
+        format!("{} (Cramér's V {v}, p {p})", escape(&field.field))
+    };
+    let names: Vec<String> = disposition.fields.iter().map(one).collect();
+    let verb = if names.len() == 1 { "goes" } else { "go" };
+    format!(r#"<b class="warn">{} {verb} with the cohorts</b>: what separates them may be that."#, names.join(", "))
+}
+
 fn verb(n: usize) -> String {
     if n == 1 { "1 item shares".to_owned() } else { format!("{} share", count(n, "item")) }
 }
@@ -150,6 +169,16 @@ mod tests {
         (disposition.n_a, disposition.length.truncation_known, disposition.length.p) = (0, true, f64::NAN);
         let out = table(&disposition);
         assert!(!out.contains("NaN") && out.contains("0 (– %)"));
+    }
+
+    #[test]
+    fn fields_that_go_with_the_cohorts_are_named() {
+        let mut disposition = fixture::disposition(&[2]);
+        assert!(fields(&disposition).starts_with("No other field"));
+        let field = |name: &str, v| FieldCheck { field: name.into(), values: 3, cramers_v: v, p: 0.001 };
+        disposition.fields = vec![field("<topic>", 0.5), field("level", f64::NAN)];
+        let text = fields(&disposition);
+        assert!(text.contains("&lt;topic&gt; (Cramér's V 0.50, p 0.0010), level (Cramér's V –"), "{text}");
     }
 
     #[test]

@@ -2,15 +2,12 @@
 
 use crate::{
     attribute::LEVEL,
-    attribution::{Attribution, Controlled, Summary, Verdict},
+    attribution::{Attribution, Control, Controlled, Summary, Verdict},
     report::{
         text::{count, escape, fixed, p_value, put, signed},
         verdict::{self, marked},
     },
 };
-
-/// The control whose findings are in the texts.
-const RANDOM: &str = "random weights";
 
 /// One table over all dispositions; nothing if no control was run.
 pub(super) fn draw(attribution: &Attribution) -> String {
@@ -36,7 +33,7 @@ pub(super) fn caution(attribution: &Attribution) -> String {
     let finds = |summary: &Summary| {
         [Verdict::Separable, Verdict::MagnitudeOnly].iter().any(|&which| verdict::of(&summary.verdicts, which) > 0)
     };
-    let untrained = attribution.controls.iter().filter(|control| control.name == RANDOM);
+    let untrained = attribution.controls.iter().filter(|control| control.name == Control::RANDOM);
     let found: Vec<&Controlled> =
         untrained.flat_map(|control| &control.dispositions).filter(|x| finds(&x.summary)).collect();
     if found.is_empty() {
@@ -127,7 +124,7 @@ pub(super) fn cells(summary: &Summary, naive: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{attribution::Control, report::fixture};
+    use crate::report::fixture;
 
     #[test]
     fn a_control_stands_under_its_disposition() {
@@ -159,8 +156,11 @@ mod tests {
     fn findings_of_random_weights_are_said_at_the_top() {
         let mut attribution = fixture::attribution(&[3]);
         let mut controlled = Controlled { name: "<x>".into(), summary: attribution.dispositions[0].summary.clone() };
-        let control =
-            |one: &Controlled| Control { name: RANDOM.into(), how: String::new(), dispositions: vec![one.clone()] };
+        let control = |one: &Controlled| Control {
+            name: Control::RANDOM.into(),
+            how: String::new(),
+            dispositions: vec![one.clone()],
+        };
         attribution.controls = vec![control(&controlled)];
         assert!(caution(&attribution).is_empty(), "variance artefacts are no finding");
         controlled.summary.verdicts = vec![(Verdict::Separable, 4), (Verdict::MagnitudeOnly, 1)];

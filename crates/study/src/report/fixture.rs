@@ -98,6 +98,7 @@ pub(crate) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             mean_tokens_a: 30.0,
             mean_tokens_b: 31.0,
             cohen_d: -0.1,
+            p: 0.6,
         },
         fields: Vec::new(),
         warnings: Vec::new(),
