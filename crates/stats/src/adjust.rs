@@ -30,7 +30,9 @@ pub fn residuals(values: &[f64], columns: usize, covariates: &[Vec<f64>]) -> Vec
         }
         let left = dot(&axis, &axis).sqrt();
         if left > DEPENDENT * size || left.is_nan() {
-            axis.iter_mut().for_each(|x| *x /= left);
+            for x in &mut axis {
+                *x /= left;
+            }
             axes.push(axis);
         }
     }

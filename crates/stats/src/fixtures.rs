@@ -69,7 +69,8 @@ struct Directions {
 struct Power {
     d: f64,
     n: usize,
-    power: f64,
+    #[serde(rename = "power")]
+    found: f64,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +150,7 @@ struct Shuffle {
 
 /// Power of the two-sided t-test at .05: statsmodels' numbers, by d and items a group.
 pub(crate) fn power() -> Vec<(f64, usize, f64)> {
-    fixtures().power.into_iter().map(|case| (case.d, case.n, case.power)).collect()
+    fixtures().power.into_iter().map(|case| (case.d, case.n, case.found)).collect()
 }
 
 fn fixtures() -> Fixtures {

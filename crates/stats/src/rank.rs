@@ -8,7 +8,7 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
     let mut first = 0;
     while first < order.len() {
         let tied = order[first..].iter().take_while(|&&i| values[i] == values[order[first]]).count();
-        let rank = first as f64 + (tied as f64 + 1.0) / 2.0;
+        let rank = first as f64 + f64::midpoint(tied as f64, 1.0);
         order[first..first + tied].iter().for_each(|&i| ranks[i] = rank);
         first += tied;
     }

@@ -18,7 +18,9 @@ pub(crate) fn across(dispositions: &[Disposition], cohorts: &[Cohorts], others: 
     let tops: Vec<Vec<HeadRef>> = dispositions.iter().map(top).collect();
     let mut places: BTreeMap<HeadRef, Vec<String>> = BTreeMap::new();
     for (disposition, top) in dispositions.iter().zip(&tops) {
-        top.iter().for_each(|&at| places.entry(at).or_default().push(disposition.name.clone()));
+        for &at in top {
+            places.entry(at).or_default().push(disposition.name.clone());
+        }
     }
     let mut recurring: Vec<Recurring> = places
         .into_iter()

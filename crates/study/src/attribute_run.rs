@@ -98,7 +98,7 @@ pub fn attribute_run(
         run.note("identity", engine.identity())?;
         attribution
     };
-    let warnings = settings.warnings(&chosen, &attribution);
+    let warnings = AttributeRun::warnings(&chosen, &attribution);
     write_report(&run, engine, items, settings, &attribution, &warnings)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
     let text = warnings
@@ -260,7 +260,7 @@ impl AttributeRun<'_> {
     }
 
     /// What a reader must know of the run as a whole.
-    fn warnings(&self, chosen: &Chosen, attribution: &Attribution) -> Vec<String> {
+    fn warnings(chosen: &Chosen, attribution: &Attribution) -> Vec<String> {
         let mut warnings = Vec::new();
         if chosen.dropped > 0 {
             warnings.push(format!(

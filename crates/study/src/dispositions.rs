@@ -187,7 +187,11 @@ mod tests {
     fn items() -> Vec<Item> {
         let line = |i: usize| {
             let label = ["cw", "cr", "hr"][i % 3];
-            format!(r#"{{"prompt":"p{i}","label":"{label}","scores":{{"depth":{}}},"correct":{}}}"#, i % 6, i % 2 == 0)
+            format!(
+                r#"{{"prompt":"p{i}","label":"{label}","scores":{{"depth":{}}},"correct":{}}}"#,
+                i % 6,
+                i.is_multiple_of(2)
+            )
         };
         (0..12).map(|i| Item::parse(&line(i), i + 1, false).unwrap()).collect()
     }

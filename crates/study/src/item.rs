@@ -176,7 +176,7 @@ fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Null => {}
         Value::Object(fields) => {
-            fields.iter().for_each(|(inner, value)| add_fields(&format!("{name}.{inner}"), value, names))
+            fields.iter().for_each(|(inner, value)| add_fields(&format!("{name}.{inner}"), value, names));
         }
         _ => names.push(name.into()),
     }

@@ -139,14 +139,15 @@ fn value_of(item: &Item, field: &str) -> Option<Value> {
         "label" => item.label.clone().map(Value::String),
         "response" => item.response.clone().map(Value::String),
         "prompt" => Some(Value::String(item.prompt_text())),
-        _ => match field.strip_prefix("scores.") {
-            Some(name) => item.scores.get(name).map(|&score| Value::from(score)),
-            None => {
+        _ => {
+            if let Some(name) = field.strip_prefix("scores.") {
+                item.scores.get(name).map(|&score| Value::from(score))
+            } else {
                 let mut parts = field.split('.');
                 let first = item.other.get(parts.next()?)?;
                 parts.try_fold(first, |value, part| value.get(part)).cloned()
             }
-        },
+        }
     };
     found.filter(|value| !value.is_null())
 }

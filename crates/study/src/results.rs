@@ -85,7 +85,9 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize,
             let per_layer = &attribution.heads_per_layer;
             let most = per_layer.iter().copied().max().unwrap_or(0);
             let mut table = vec![1f32; per_layer.len() * most];
-            heads.iter().for_each(|head| table[head.layer * most + head.head] = lambda);
+            for head in &heads {
+                table[head.layer * most + head.head] = lambda;
+            }
             let mut npz = Npz::default();
             npz.add("lambda", Array::F32(vec![1, per_layer.len(), most], table));
             npz.save(&run.file(&name("lambda", "npz")))?;

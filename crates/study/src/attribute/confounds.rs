@@ -125,11 +125,11 @@ pub(super) fn fields(
         }
         // An item without the field is a category of its own.
         let values: Vec<Option<&String>> = (0..table.rows.len()).map(|place| of_place(place)?.get(*name)).collect();
-        let distinct: BTreeSet<&Option<&String>> = values.iter().collect();
+        let distinct: BTreeSet<Option<&String>> = values.iter().copied().collect();
         if distinct.len() < 2 || distinct.len() > table.rows.len() / PER_VALUE {
             return None;
         }
-        let number: BTreeMap<&Option<&String>, usize> = distinct.into_iter().zip(0..).collect();
+        let number: BTreeMap<Option<&String>, usize> = distinct.into_iter().zip(0..).collect();
         let categories: Vec<usize> = values.iter().map(|value| number[value]).collect();
         let v = cramers_v(&categories, &table.labels());
         let null: Vec<f64> =
