@@ -7,27 +7,22 @@ use std::{
 };
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted};
-use headtemper_stats::Shuffles;
 use serde_json::json;
 
 use crate::{
-    AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Outcome, Parts, Progress,
-    Result, RunDir, StudyError,
-    across::across,
-    attribute,
-    attribution::{Attribution, Control, Controlled, Disposition, Skipped, Verdict},
-    capture::{capture_encoded, encode, named_items},
+    AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, Outcome, Parts, Progress, Result,
+    RunDir, StudyError, attribute,
+    attribute_items::{AttributeItems, found_untrained},
+    attribution::{Attribution, Skipped},
+    capture::{encode, named_items},
     cohort::{label_counts, labels},
     dd,
     dispositions::LEAST,
     files::{read_json, write_json, write_text},
     report::{self, Page},
-    results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_heads},
+    results::{ATTRIBUTION_FILES, write_attribution, write_heads},
     tables::attribution_markdown,
 };
-
-/// Streams of the shuffled control begin here: it must not be a shuffle of the null.
-const CONTROL_SEED: u64 = 0xc0_7201;
 
 /// What `temper attribute` is asked for.
 pub struct AttributeRun<'a> {
@@ -41,10 +36,8 @@ pub struct AttributeRun<'a> {
     pub last_n: usize,
     /// How heads are compared.
     pub options: AttributeOptions,
-    /// The same with labels that were shuffled once.
-    pub shuffled_control: bool,
-    /// The same with random weights of this seed in place of the model's.
-    pub random_control: Option<u64>,
+    /// The same where there is nothing to find.
+    pub controls: Controls,
     /// Attributions of other models to be set beside this one.
     pub beside: Vec<PathBuf>,
     /// How many heads of each disposition the head lists hold.
@@ -89,7 +82,23 @@ pub fn attribute_run(
         progress.note("attribute  nothing left to do");
         read_json(&run.file("attribution.json"))?
     } else {
-        let (attribution, features) = settings.compute(engine, &chosen, &others, progress)?;
+        let work = AttributeItems {
+            engine,
+            items: &chosen.items,
+            encoded: &chosen.encoded,
+            specs: &chosen.specs,
+            cohorts: &chosen.cohorts,
+            capture: CaptureOptions {
+                heads: HeadsWanted::Vector,
+                last_n: settings.last_n,
+                stop: settings.stop,
+                ..Default::default()
+            },
+            options: settings.options,
+            controls: settings.controls,
+        };
+        let (mut attribution, features) = work.attribute(&others, progress)?;
+        attribution.skipped.clone_from(&chosen.skipped);
         write_attribution(&run, &attribution, &features)?;
         if settings.options.compat_dd {
             dd::write(&run, &attribution)?;
@@ -101,6 +110,8 @@ pub fn attribute_run(
     let warnings = AttributeRun::warnings(&chosen, &attribution);
     write_report(&run, engine, items, settings, &attribution, &warnings)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
+    // The page says it in words of its own.
+    let warnings: Vec<String> = found_untrained(&attribution).into_iter().chain(warnings).collect();
     let text = warnings
         .iter()
         .fold(attribution_markdown(&attribution, 10), |text, warning| text + "warning: " + warning + "\n");
@@ -196,67 +207,9 @@ impl AttributeRun<'_> {
             .with("truncated", facts)
             .with("last_n", self.last_n)
             .with("method", self.options.method())
-            .with("controls", (self.shuffled_control, self.random_control))
+            .with("controls", (self.controls.shuffled, self.controls.random))
             .with("beside", others.iter().map(|other| (&other.model, &other.weights_sha256)).collect::<Vec<_>>())
             .with("top", (self.top, self.lambda))
-    }
-
-    fn compute(
-        &self,
-        engine: &Engine,
-        chosen: &Chosen,
-        others: &[Attribution],
-        progress: &mut dyn Progress,
-    ) -> Result<(Attribution, Features)> {
-        let features = self.capture(engine, chosen, progress)?;
-        let facts: Vec<ItemFacts> = chosen.items.iter().map(ItemFacts::of).collect();
-        let each = |features: &Features, cohorts: &[Cohorts], stage: &str, progress: &mut dyn Progress| {
-            progress.begin(stage, chosen.specs.len(), 0);
-            let mut all = Vec::new();
-            for (spec, cohorts) in chosen.specs.iter().zip(cohorts) {
-                all.push(attribute(features, spec, cohorts, &facts, &self.options)?);
-                progress.step();
-            }
-            progress.end();
-            Ok::<_, StudyError>(all)
-        };
-        let mut dispositions = each(&features, &chosen.cohorts, "attribute", progress)?;
-        if self.options.compat_dd {
-            dispositions.iter_mut().for_each(dd::name);
-        }
-        let mut controls = Vec::new();
-        if self.shuffled_control {
-            let cohorts: Vec<Cohorts> = chosen.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
-            let found = each(&features, &cohorts, "shuffled", progress)?;
-            let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
-            controls.push(control(Control::SHUFFLED, how, &found));
-        }
-        if let Some(seed) = self.random_control {
-            let random = engine.with_random_weights(seed)?;
-            let found = each(&self.capture(&random, chosen, progress)?, &chosen.cohorts, "random", progress)?;
-            let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
-            controls.push(control(Control::RANDOM, how, &found));
-        }
-        let across = across(&dispositions, &chosen.cohorts, others);
-        let attribution = Attribution {
-            schema: "attribution/v1".into(),
-            model: features.meta.identity.model.clone(),
-            weights_sha256: features.meta.identity.weights_sha256.clone(),
-            last_n: features.meta.last_n,
-            heads_per_layer: heads_per_layer(engine.spec()),
-            method: self.options.method(),
-            dispositions,
-            skipped: chosen.skipped.clone(),
-            controls,
-            across,
-        };
-        Ok((attribution, features))
-    }
-
-    fn capture(&self, engine: &Engine, chosen: &Chosen, progress: &mut dyn Progress) -> Result<Features> {
-        let options =
-            CaptureOptions { heads: HeadsWanted::Vector, last_n: self.last_n, stop: self.stop, ..Default::default() };
-        Ok(capture_encoded(engine, &chosen.items, &chosen.encoded, &options, progress)?.0)
     }
 
     /// What a reader must know of the run as a whole.
@@ -272,19 +225,6 @@ impl AttributeRun<'_> {
         if !attribution.skipped.is_empty() {
             let names: Vec<&str> = attribution.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
             warnings.push(format!("not attributed on these items: {}", names.join(", ")));
-        }
-        let untrained = attribution.controls.iter().filter(|control| control.name == Control::RANDOM);
-        for one in untrained.flat_map(|control| &control.dispositions) {
-            let found = one.summary.verdicts.iter();
-            let found = found.filter(|(verdict, _)| matches!(verdict, Verdict::Separable | Verdict::MagnitudeOnly));
-            let named: usize = found.map(|(_, n)| n).sum();
-            if named > 0 {
-                warnings.push(format!(
-                    "{}: random weights name {named} of {} heads too; that much is a difference between the texts, and \
-                     nothing that the model has learnt",
-                    one.name, one.summary.heads
-                ));
-            }
         }
         let asked = attribution.dispositions.len();
         if asked > 1 {
@@ -307,24 +247,6 @@ fn encode_joined(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
         Ok(engine.encode_joined(&format!("item '{}'", item.id), &item.input, response, dd::MAX_TOKENS)?)
     };
     items.iter().map(encode).collect()
-}
-
-/// Cohorts of the same sizes, of the same items, at random.
-fn shuffled(cohorts: &Cohorts, seed: u64) -> Cohorts {
-    let all: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
-    let labels = Shuffles::new(cohorts.a.len(), cohorts.b.len(), seed ^ CONTROL_SEED).labels(0);
-    let of = |which: bool| {
-        let mut rows: Vec<usize> =
-            all.iter().zip(&labels).filter(|&(_, &label)| label == which).map(|(&row, _)| row).collect();
-        rows.sort_unstable();
-        rows
-    };
-    Cohorts { a: of(true), b: of(false) }
-}
-
-fn control(name: &str, how: String, found: &[Disposition]) -> Control {
-    let controlled = |found: &Disposition| Controlled { name: found.name.clone(), summary: found.summary.clone() };
-    Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
 }
 
 /// Writes `report.html`, `report.json` and `report.md`.
@@ -382,6 +304,8 @@ fn write_report(
     let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     let body = attribution_markdown(attribution, 10);
+    let warnings =
+        found_untrained(attribution).into_iter().map(|w| format!("warning: {w}\n")).collect::<String>() + &warnings;
     let rule = attribute::rule();
     write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{warnings}\n{rule}\n\n{facts}"))
 }

@@ -6,7 +6,7 @@ use headtemper_engine::{Sampling, parse_bytes};
 use headtemper_hook::Positions;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttributeOptions, HeadChoice, Result, StudyError};
+use crate::{AttributeOptions, Controls, HeadChoice, Result, StudyError};
 
 /// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,12 +155,34 @@ pub struct AttributeConfig {
     /// What is taken out of norms and vectors first: `none` or `length`.
     #[serde(default = "nothing")]
     pub adjust: String,
+    /// The same where there is nothing to find: `shuffled` labels, `random` weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub control: Vec<String>,
     /// A cohort below this fails the run's check.
     #[serde(default = "min_cohort")]
     pub min_cohort: usize,
 }
 
 impl AttributeConfig {
+    /// The same where there is nothing to find; random weights are of the seed of the shuffles.
+    ///
+    /// # Errors
+    /// If a control is not known.
+    pub fn controls(&self) -> Result<Controls> {
+        let mut controls = Controls::default();
+        for name in &self.control {
+            match name.as_str() {
+                "shuffled" => controls.shuffled = true,
+                "random" => controls.random = Some(self.seed),
+                other => {
+                    let (what, allowed) = ("[attribute] control".into(), "shuffled or random".into());
+                    return Err(StudyError::Option { what, found: format!("'{other}'"), allowed });
+                }
+            }
+        }
+        Ok(controls)
+    }
+
     /// How heads are compared.
     ///
     /// # Errors
@@ -321,7 +343,7 @@ impl Experiment {
         if attribute.a == attribute.b {
             return Some(format!("[attribute] a and b are both '{}', but must be two different labels", attribute.a));
         }
-        if let Err(e) = attribute.options() {
+        if let Some(e) = attribute.options().err().or(attribute.controls().err()) {
             return Some(e.to_string());
         }
         if self.items.limit == Some(0) {
@@ -369,6 +391,8 @@ sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
             ("a = \"cw\"", "a = \"cw\", lastn = 3", "unknown field `lastn`"),
             ("name = \"t\"", "name = \"../t\"", "must be letters"),
             ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a finite number"),
+            ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "control is 'none', but must be shuffled or random"),
+            ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "adjust is x, but must be none or length"),
             ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
             (", b = \"cr\"", "", "missing field `b`"),
             ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),

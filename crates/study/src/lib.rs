@@ -7,6 +7,7 @@
 mod across;
 mod arms;
 mod attribute;
+mod attribute_items;
 mod attribute_run;
 pub mod attribution;
 mod capture;
@@ -47,6 +48,7 @@ mod tables;
 
 pub use arms::{ArmsWanted, arms};
 pub use attribute::{AttributeOptions, HeadChoice, ItemFacts, attribute};
+pub use attribute_items::Controls;
 pub use attribute_run::{AttributeRun, attribute_run};
 pub use capture::{CaptureOptions, capture, capture_shard, parse_layers, prompts};
 pub use cohort::{Cohort, cohorts_of};

@@ -7,10 +7,11 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
-    RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
-    attribution::{Across, Attribution},
-    capture::{capture_encoded, encode, prompts},
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, Judge, Parts, Progress, Result, Row, RowLog,
+    RunDir, StudyError, SweepConfig, SweepOptions, arms,
+    attribute_items::{AttributeItems, found_untrained},
+    attribution::Attribution,
+    capture::{encode, prompts},
     cohort::{label_counts, labels},
     digest::digest,
     dispositions::LEAST,
@@ -233,27 +234,21 @@ impl Study<'_> {
             }
         }
         let options = capture_options(self.engine, self.experiment, self.stop)?;
-        let (features, _) = capture_encoded(self.engine, items, &encoded, &options, progress)?;
-        progress.begin("attribute", 1, 0);
         let spec = disposition_of(self.experiment)?;
-        let (cohorts, options) = (spec.cohorts(items, LEAST)?, config.options()?);
-        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
-        let attribution = Attribution {
-            schema: "attribution/v1".into(),
-            model: features.meta.identity.model.clone(),
-            weights_sha256: features.meta.identity.weights_sha256.clone(),
-            last_n: features.meta.last_n,
-            heads_per_layer: heads_per_layer(self.engine.spec()),
-            method: options.method(),
-            dispositions: vec![attribute(&features, &spec, &cohorts, &facts, &options)?],
-            skipped: Vec::new(),
-            controls: Vec::new(),
-            across: Across::default(),
+        let cohorts = spec.cohorts(items, LEAST)?;
+        let work = AttributeItems {
+            engine: self.engine,
+            items,
+            encoded: &encoded,
+            specs: std::slice::from_ref(&spec),
+            cohorts: std::slice::from_ref(&cohorts),
+            capture: options,
+            options: config.options()?,
+            controls: config.controls()?,
         };
+        let (attribution, features) = work.attribute(&[], progress)?;
         write_attribution(&self.run, &attribution, &features)?;
         features.save(&self.run.file("features.npz"))?;
-        progress.step();
-        progress.end();
         self.run.finish("attribute", &key, json!({"items": items.len()}))?;
         Ok(attribution)
     }
@@ -323,6 +318,7 @@ impl Study<'_> {
         write_text(&self.run.file("report.md"), &text)?;
         let mut warnings = self.warnings;
         warnings.extend(compared.warnings.iter().cloned());
+        warnings.extend(found_untrained(attribution));
         Ok(Outcome { text, warnings, check_failed })
     }
 
@@ -432,6 +428,7 @@ fn markdown(
     let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let mut out = format!("# {title}\n\nitems: {}\n\n", counts.join(", "));
     out += &attribution_markdown(attribution, 10);
+    out.extend(found_untrained(attribution).iter().map(|found| format!("warning: {found}\n")));
     out.push('\n');
     if let Some(outcomes) = outcomes {
         out += &sweep_markdown(outcomes);

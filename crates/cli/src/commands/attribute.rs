@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_study::{
-    AttributeOptions, AttributeRun, DispositionSpec, HeadChoice, attribute_run, named, read_dispositions,
+    AttributeOptions, AttributeRun, Controls, DispositionSpec, HeadChoice, attribute_run, named, read_dispositions,
 };
 
 use crate::{
@@ -40,8 +40,10 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
             resamples: args.resamples,
             seed: args.seed,
         },
-        shuffled_control: args.control.contains(&ControlOf::Shuffled),
-        random_control: args.control.contains(&ControlOf::Random).then_some(args.seed),
+        controls: Controls {
+            shuffled: args.control.contains(&ControlOf::Shuffled),
+            random: args.control.contains(&ControlOf::Random).then_some(args.seed),
+        },
         beside: args.beside.clone(),
         top: args.top,
         lambda: args.lambda,

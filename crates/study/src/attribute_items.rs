@@ -1,0 +1,140 @@
+//! From items as tokens to an attribution with its controls: what `temper attribute` and `temper run` share.
+
+use headtemper_engine::{Encoded, Engine};
+use headtemper_stats::Shuffles;
+
+use crate::{
+    AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
+    across::across,
+    attribute,
+    attribution::{Attribution, Control, Controlled, Disposition, Verdict},
+    capture::capture_encoded,
+    results::heads_per_layer,
+};
+
+/// Streams of the shuffled control begin here: it must not be a shuffle of the null.
+const CONTROL_SEED: u64 = 0xc0_7201;
+
+/// The same computation where there is nothing to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// With labels that were shuffled once.
+    pub shuffled: bool,
+    /// With random weights of this seed in place of the model's.
+    pub random: Option<u64>,
+}
+
+/// Items, what is compared of them, and how.
+pub(crate) struct AttributeItems<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) items: &'a [Item],
+    pub(crate) encoded: &'a [Encoded],
+    pub(crate) specs: &'a [DispositionSpec],
+    /// The cohorts of each, over `items`.
+    pub(crate) cohorts: &'a [Cohorts],
+    pub(crate) capture: CaptureOptions<'a>,
+    pub(crate) options: AttributeOptions,
+    pub(crate) controls: Controls,
+}
+
+impl AttributeItems<'_> {
+    /// Captures, ranks, does the same for the controls, and compares the dispositions with each other and with `others`.
+    pub(crate) fn attribute(
+        &self,
+        others: &[Attribution],
+        progress: &mut dyn Progress,
+    ) -> Result<(Attribution, Features)> {
+        let (features, _) = capture_encoded(self.engine, self.items, self.encoded, &self.capture, progress)?;
+        let mut dispositions = self.each(&features, self.cohorts, "attribute", progress)?;
+        if self.options.compat_dd {
+            dispositions.iter_mut().for_each(crate::dd::name);
+        }
+        let controls = self.controls(&features, progress)?;
+        let across = across(&dispositions, self.cohorts, others);
+        let attribution = Attribution {
+            schema: "attribution/v1".into(),
+            model: features.meta.identity.model.clone(),
+            weights_sha256: features.meta.identity.weights_sha256.clone(),
+            last_n: features.meta.last_n,
+            heads_per_layer: heads_per_layer(self.engine.spec()),
+            method: self.options.method(),
+            dispositions,
+            skipped: Vec::new(),
+            controls,
+            across,
+        };
+        Ok((attribution, features))
+    }
+
+    fn each(
+        &self,
+        features: &Features,
+        cohorts: &[Cohorts],
+        stage: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Disposition>> {
+        let facts: Vec<ItemFacts> = self.items.iter().map(ItemFacts::of).collect();
+        progress.begin(stage, self.specs.len(), 0);
+        let mut all = Vec::new();
+        for (spec, cohorts) in self.specs.iter().zip(cohorts) {
+            all.push(attribute(features, spec, cohorts, &facts, &self.options)?);
+            progress.step();
+        }
+        progress.end();
+        Ok(all)
+    }
+
+    fn controls(&self, features: &Features, progress: &mut dyn Progress) -> Result<Vec<Control>> {
+        let mut controls = Vec::new();
+        if self.controls.shuffled {
+            let cohorts: Vec<Cohorts> = self.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
+            let found = self.each(features, &cohorts, "shuffled", progress)?;
+            let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
+            controls.push(control(Control::SHUFFLED, how, &found));
+        }
+        if let Some(seed) = self.controls.random {
+            let random = self.engine.with_random_weights(seed)?;
+            let capture = CaptureOptions { layers: Vec::new(), plans: self.capture.plans.clone(), ..self.capture };
+            let (features, _) = capture_encoded(&random, self.items, self.encoded, &capture, progress)?;
+            let found = self.each(&features, self.cohorts, "random", progress)?;
+            let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
+            controls.push(control(Control::RANDOM, how, &found));
+        }
+        Ok(controls)
+    }
+}
+
+/// Cohorts of the same sizes, of the same items, at random.
+fn shuffled(cohorts: &Cohorts, seed: u64) -> Cohorts {
+    let all: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
+    let labels = Shuffles::new(cohorts.a.len(), cohorts.b.len(), seed ^ CONTROL_SEED).labels(0);
+    let of = |which: bool| {
+        let mut rows: Vec<usize> =
+            all.iter().zip(&labels).filter(|&(_, &label)| label == which).map(|(&row, _)| row).collect();
+        rows.sort_unstable();
+        rows
+    };
+    Cohorts { a: of(true), b: of(false) }
+}
+
+fn control(name: &str, how: String, found: &[Disposition]) -> Control {
+    let controlled = |found: &Disposition| Controlled { name: found.name.clone(), summary: found.summary.clone() };
+    Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
+}
+
+/// What a model that has learnt nothing finds in the same texts, a sentence a disposition.
+pub(crate) fn found_untrained(attribution: &Attribution) -> Vec<String> {
+    let untrained = attribution.controls.iter().filter(|control| control.name == Control::RANDOM);
+    let found = untrained.flat_map(|control| &control.dispositions).filter_map(|one| {
+        let named = |verdict: &Verdict| matches!(verdict, Verdict::Separable | Verdict::MagnitudeOnly);
+        let named: usize = one.summary.verdicts.iter().filter(|(verdict, _)| named(verdict)).map(|(_, n)| n).sum();
+        (named > 0).then(|| {
+            format!(
+                "{}: random weights name {named} of {} heads too; that much is a difference between the texts, and nothing \
+                 that the model has learnt",
+                one.name, one.summary.heads
+            )
+        })
+    });
+    found.collect()
+}
