@@ -50,6 +50,7 @@ impl AttributeItems<'_> {
             dispositions.iter_mut().for_each(crate::dd::name);
         }
         let controls = self.controls(&features, progress)?;
+        say_untrained(&mut dispositions, &controls);
         let across = across(&dispositions, self.cohorts, others);
         let attribution = Attribution {
             schema: "attribution/v1".into(),
@@ -122,19 +123,20 @@ fn control(name: &str, how: String, found: &[Disposition]) -> Control {
     Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
 }
 
-/// What a model that has learnt nothing finds in the same texts, a sentence a disposition.
-pub(crate) fn found_untrained(attribution: &Attribution) -> Vec<String> {
-    let untrained = attribution.controls.iter().filter(|control| control.name == Control::RANDOM);
-    let found = untrained.flat_map(|control| &control.dispositions).filter_map(|one| {
+/// What a model that has learnt nothing finds in the same texts belongs to the sentence that says what was found.
+fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
+    let Some(untrained) = controls.iter().find(|control| control.name == Control::RANDOM) else { return };
+    for (disposition, found) in dispositions.iter_mut().zip(&untrained.dispositions) {
         let named = |verdict: &Verdict| matches!(verdict, Verdict::Separable | Verdict::MagnitudeOnly);
-        let named: usize = one.summary.verdicts.iter().filter(|(verdict, _)| named(verdict)).map(|(_, n)| n).sum();
-        (named > 0).then(|| {
-            format!(
-                "{}: random weights name {named} of {} heads too; that much is a difference between the texts, and nothing \
-                 that the model has learnt",
-                one.name, one.summary.heads
-            )
-        })
-    });
-    found.collect()
+        let count = |verdicts: &[(Verdict, usize)]| -> usize {
+            verdicts.iter().filter(|(verdict, _)| named(verdict)).map(|(_, n)| n).sum()
+        };
+        let (here, there) = (count(&disposition.summary.verdicts), count(&found.summary.verdicts));
+        if there > 0 {
+            disposition.sentence += &format!(
+                " The same texts read by a model of random weights name {there} heads (here {here}): that much is a \
+                 difference between the texts, and nothing that the model has learnt."
+            );
+        }
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, Outcome, Parts, Progress, Result,
     RunDir, StudyError, attribute,
-    attribute_items::{AttributeItems, found_untrained},
+    attribute_items::AttributeItems,
     attribution::{Attribution, Skipped},
     capture::{encode, named_items},
     cohort::{label_counts, labels},
@@ -110,8 +110,6 @@ pub fn attribute_run(
     let warnings = AttributeRun::warnings(&chosen, &attribution);
     write_report(&run, engine, items, settings, &attribution, &warnings)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
-    // The page says it in words of its own.
-    let warnings: Vec<String> = found_untrained(&attribution).into_iter().chain(warnings).collect();
     let text = warnings
         .iter()
         .fold(attribution_markdown(&attribution, 10), |text, warning| text + "warning: " + warning + "\n");
@@ -249,6 +247,12 @@ fn encode_joined(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
     items.iter().map(encode).collect()
 }
 
+/// The warnings that the page does not say in other words.
+fn dropped(attribution: &Attribution, warnings: &[String]) -> Vec<String> {
+    let compat = attribution.method.compat != "none";
+    warnings.iter().filter(|warning| compat && warning.contains("were dropped")).cloned().collect()
+}
+
 /// Writes `report.html`, `report.json` and `report.md`.
 fn write_report(
     run: &RunDir,
@@ -287,8 +291,9 @@ fn write_report(
     let page = Page {
         title: &title,
         facts: &facts,
-        counts: &counts,
-        warnings,
+        counts: if attribution.dispositions.len() == 1 { &counts } else { &[] },
+        // What was passed over, and how much chance there is, has a section of its own on the page.
+        warnings: &dropped(attribution, warnings),
         model: &attribution.model,
         heads_per_layer: &attribution.heads_per_layer,
         attribution: Some(attribution),
@@ -304,8 +309,6 @@ fn write_report(
     let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     let body = attribution_markdown(attribution, 10);
-    let warnings =
-        found_untrained(attribution).into_iter().map(|w| format!("warning: {w}\n")).collect::<String>() + &warnings;
     let rule = attribute::rule();
     write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{warnings}\n{rule}\n\n{facts}"))
 }

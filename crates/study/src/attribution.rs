@@ -5,7 +5,7 @@ use std::fmt;
 use headtemper_hook::{HeadKind, HeadRef};
 use serde::{Deserialize, Serialize};
 
-use crate::tables::number;
+use crate::{attribute::LEVEL, tables::number};
 
 /// The heads of a model, ranked between two cohorts, for one or more dispositions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ pub struct Disposition {
     pub warnings: Vec<String>,
 }
 
-/// What the numbers say of one head. The rule is [`Verdict::RULE`].
+/// What the numbers say of one head; `attribute::rule` has the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -213,6 +213,9 @@ pub struct HeadEffect {
     /// Permutation p of `d_across` (greater), this head alone.
     #[serde(deserialize_with = "number")]
     pub p_across: f64,
+    /// Benjamini-Hochberg q of `p_across` over all heads.
+    #[serde(deserialize_with = "number")]
+    pub q_across: f64,
     /// Permutation p against the largest `d_across` of all heads.
     #[serde(deserialize_with = "number")]
     pub p_max_across: f64,
@@ -278,7 +281,29 @@ pub struct DdNames {
     pub cos_cohort_means: f64,
 }
 
+/// Whether an answer is beyond shuffled labels: beside the largest of all heads, or by the rate of false discoveries.
+fn beyond(p_max: f64, q: f64) -> bool {
+    p_max <= LEVEL || q <= LEVEL
+}
+
+impl Magnitude {
+    /// Whether the head is louder in one cohort, by the rule of the verdicts.
+    pub fn is_louder(&self) -> bool {
+        beyond(self.p_max, self.q)
+    }
+}
+
 impl HeadEffect {
+    /// Whether its z lies elsewhere on held-out items, by the rule of the verdicts.
+    pub fn lies_elsewhere(&self) -> bool {
+        beyond(self.p_max_directional, self.q_directional)
+    }
+
+    /// Whether that holds of what of z lies across its mean, and so of more than its length.
+    pub fn lies_across(&self) -> bool {
+        beyond(self.p_max_across, self.q_across)
+    }
+
     /// Which head it is.
     pub fn at(&self) -> HeadRef {
         let kind = if self.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, Judge, Parts, Progress, Result, Row, RowLog,
     RunDir, StudyError, SweepConfig, SweepOptions, arms,
-    attribute_items::{AttributeItems, found_untrained},
+    attribute_items::AttributeItems,
     attribution::Attribution,
     capture::{encode, prompts},
     cohort::{label_counts, labels},
@@ -318,7 +318,6 @@ impl Study<'_> {
         write_text(&self.run.file("report.md"), &text)?;
         let mut warnings = self.warnings;
         warnings.extend(compared.warnings.iter().cloned());
-        warnings.extend(found_untrained(attribution));
         Ok(Outcome { text, warnings, check_failed })
     }
 
@@ -428,7 +427,6 @@ fn markdown(
     let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let mut out = format!("# {title}\n\nitems: {}\n\n", counts.join(", "));
     out += &attribution_markdown(attribution, 10);
-    out.extend(found_untrained(attribution).iter().map(|found| format!("warning: {found}\n")));
     out.push('\n');
     if let Some(outcomes) = outcomes {
         out += &sweep_markdown(outcomes);

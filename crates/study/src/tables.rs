@@ -18,7 +18,7 @@ pub(crate) fn short(x: f64) -> String {
 type Column = fn(&HeadEffect) -> f64;
 
 /// The numbers of a head, by their names in CSV and npz.
-pub(crate) const COLUMNS: [(&str, Column); 37] = [
+pub(crate) const COLUMNS: [(&str, Column); 38] = [
     ("mean_a", |h| h.magnitude.mean_a),
     ("mean_b", |h| h.magnitude.mean_b),
     ("delta", |h| h.magnitude.delta),
@@ -51,6 +51,7 @@ pub(crate) const COLUMNS: [(&str, Column); 37] = [
     ("p_max_directional", |h| h.p_max_directional),
     ("d_across", |h| h.d_across),
     ("p_across", |h| h.p_across),
+    ("q_across", |h| h.q_across),
     ("p_max_across", |h| h.p_max_across),
     ("cos_means", |h| h.cos_means),
     ("cos_centered", |h| h.cos_centered),

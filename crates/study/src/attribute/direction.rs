@@ -38,6 +38,7 @@ pub(super) struct HeadDirection {
     /// Cross-fitted d across the mean, with its p and family-wise p.
     pub(super) d_across: f64,
     pub(super) p_across: f64,
+    pub(super) q_across: f64,
     pub(super) p_max_across: f64,
 }
 
@@ -80,10 +81,11 @@ impl Directions {
             of_halves.push(halves);
         }
         let q = benjamini_hochberg(&heads.iter().map(|head| head.p).collect::<Vec<_>>());
+        let q_across = benjamini_hochberg(&heads.iter().map(|head| head.p_across).collect::<Vec<_>>());
         let largest_of = largest(&nulls, |null| &null.crossfit, options.shuffles);
         let largest_across = largest(&nulls, |null| &null.across, options.shuffles);
-        for (head, q) in heads.iter_mut().zip(q) {
-            head.q = q;
+        for (head, (q, q_across)) in heads.iter_mut().zip(q.into_iter().zip(q_across)) {
+            (head.q, head.q_across) = (q, q_across);
             head.p_max = permuted(head.d_crossfit, &largest_of, Tail::Greater);
             head.p_max_across = permuted(head.d_across, &largest_across, Tail::Greater);
         }
@@ -124,6 +126,7 @@ fn head(
         p_max: f64::NAN,
         d_across: observed_across,
         p_across: permuted(observed_across, &null.across, Tail::Greater),
+        q_across: f64::NAN,
         p_max_across: f64::NAN,
     };
     let of_halves = stability::of_head(&whole, halves, &order, shuffles, count);

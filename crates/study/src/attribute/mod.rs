@@ -272,6 +272,7 @@ pub fn attribute(
             p_max_directional: direction.p_max,
             d_across: direction.d_across,
             p_across: direction.p_across,
+            q_across: direction.q_across,
             p_max_across: direction.p_max_across,
             cos_means: direction.naive.cos_means,
             cos_centered: direction.cos_centred,

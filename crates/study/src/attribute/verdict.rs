@@ -10,12 +10,13 @@ const NAMED: usize = 5;
 pub(crate) fn rule() -> String {
     let level = 100.0 * LEVEL;
     format!(
-        "Two questions are asked of every head, each at a family-wise level of {level} % (against the largest value of \
-         all heads under shuffled labels): is its z louder in one cohort (|d| of the norms), and does its z lie \
-         elsewhere on held-out items (cross-fitted d)? Separable: it lies elsewhere, and either it is not louder or the \
-         part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and nothing else. Variance \
-         artefact: neither, though in-sample it would be called a large effect (d_naive from {LARGE}). No evidence: \
-         neither, and not even that. Without any signal one disposition in ten has a head that a question names."
+        "Two questions are asked of every head: is its z louder in one cohort (|d| of the norms), and does its z lie \
+         elsewhere on held-out items (cross-fitted d)? Yes is an answer that shuffled labels give in {level} % of cases at \
+         most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and either \
+         it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and \
+         nothing else. Variance artefact: neither, though in-sample it would be called a large effect (d_naive from \
+         {LARGE}). No evidence: neither, and not even that. Without any signal about one disposition in ten has a head \
+         that a question names."
     )
 }
 
@@ -26,9 +27,9 @@ pub(super) fn of(head: &HeadEffect, shuffles: usize) -> Verdict {
     if louder.is_nan() || elsewhere.is_nan() || 1.0 / (shuffles as f64 + 1.0) > LEVEL {
         return Verdict::Untested;
     }
-    if elsewhere <= LEVEL && (louder > LEVEL || head.p_max_across <= LEVEL) {
+    if head.lies_elsewhere() && (!head.magnitude.is_louder() || head.lies_across()) {
         Verdict::Separable
-    } else if louder <= LEVEL {
+    } else if head.magnitude.is_louder() {
         Verdict::MagnitudeOnly
     } else if head.d_naive >= LARGE {
         Verdict::VarianceArtefact
@@ -80,7 +81,7 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
         let clearest = summary.clearest.as_deref().unwrap_or("none");
         format!(
             "No evidence for any of {}: the loudest ({loudest}, d {}) and the one that lies furthest apart on held-out \
-             items ({clearest}, d {}) are within what shuffled labels give (|d| {} and {} at 95 %).",
+             items ({clearest}, d {}) are within what shuffled labels give the largest (|d| {} and {} at 95 %).",
             of(heads.len()),
             signed(summary.largest_d),
             signed(summary.largest_d_crossfit),
@@ -105,7 +106,7 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
     if artefacts > 0 {
         let verb = if artefacts == 1 { "looks" } else { "look" };
         text += &format!(
-            " {} {verb} separated in-sample (d_naive from {LARGE}), which held-out items do not show: shuffled labels give \
+            " {} {verb} separated in-sample (d_naive from {LARGE}) without evidence on held-out items: shuffled labels give \
              {} on average.",
             of(artefacts),
             plain(shuffled.mean_d_naive)

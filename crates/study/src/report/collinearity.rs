@@ -11,26 +11,29 @@ use crate::{
 };
 
 /// Scatter plot and text.
-pub(super) fn draw(disposition: &Disposition) -> String {
+pub(super) fn draw(disposition: &Disposition, explained: bool) -> String {
     let mut out = String::from(r#"<div class="beside"><figure>"#);
     match scatter::draw(disposition) {
         Some(drawn) => put!(out, "{}{drawn}", verdict::counts(&disposition.summary.verdicts)),
         None => out.push_str(r#"<p class="muted">No head has both a d_naive and a d on held-out items.</p>"#),
     }
-    put!(out, r#"</figure><div class="prose">{}</div></div>"#, prose(disposition));
+    put!(out, r#"</figure><div class="prose">{}</div></div>"#, prose(disposition, explained));
     out
 }
 
-fn prose(disposition: &Disposition) -> String {
+/// What the panel shows; what it means is explained once a page.
+fn prose(disposition: &Disposition, explained: bool) -> String {
     let (a, b) = (escape(&disposition.a), escape(&disposition.b));
     let mut out = format!(r#"<p class="story">{}</p>"#, story(disposition));
-    put!(
-        out,
-        "<p>To the right, d naive: how far apart the items lie along the line between the means of {a} and {b}. That \
+    if !explained {
+        put!(
+            out,
+            "<p>To the right, d naive: how far apart the items lie along the line between the means of {a} and {b}. That \
         line was fitted to the very items it is measured on, so noise alone puts every head far to the right. Upwards, \
         d held out: the same along a line fitted to other items. Noise stays in the grey band, wherever it lies to the \
         right.</p>"
-    );
+        );
+    }
     let cosines = sorted(disposition, |head| head.cos_means);
     let centred = sorted(disposition, |head| head.cos_centered);
     out.push_str(r#"<table class="small"><thead><tr><th scope="col">over heads</th><th scope="col">lowest</th>"#);
@@ -38,12 +41,14 @@ fn prose(disposition: &Disposition) -> String {
     out += &spread("cosine of the means", &cosines, |x| fixed(x, 4));
     out += &spread("centred cosine", &centred, |x| signed(x, 2));
     out.push_str("</tbody></table>");
-    out.push_str(
-        "<p>A cosine near 1 between the two means diagnoses nothing. It is about 0.996 for pure noise, and about 0.996 \
+    if !explained {
+        out.push_str(
+            "<p>A cosine near 1 between the two means diagnoses nothing. It is about 0.996 for pure noise, and about 0.996 \
         for perfectly separable cohorts too, as soon as both share a large common mean, which real heads do. The \
         centred cosine takes that common mean off, and each cohort's mean from a different half of the items: −1 where \
         the cohorts lie apart, about 0 where there is only noise.</p>",
-    );
+        );
+    }
     out
 }
 
@@ -78,11 +83,13 @@ fn story(disposition: &Disposition) -> String {
     };
     match (left, large) {
         (0, 0) => format!("Not even in-sample is there a large effect (d naive from {LARGE}): {averages}"),
-        (0, _) => format!("A variance artefact: in-sample, {called}; held-out items show nothing of it: {averages}"),
+        (0, _) => {
+            format!("A variance artefact: in-sample, {called}; held-out items give no evidence of it: {averages}")
+        }
         _ => format!(
-            "{} on held-out items. In-sample, {called}; {artefacts} of them {} nothing there: {averages}",
+            "{} on held-out items. In-sample, {called}; {artefacts} of them {} no evidence there: {averages}",
             if left == 1 { "1 head lies apart".to_owned() } else { format!("{left} heads lie apart") },
-            if artefacts == 1 { "shows" } else { "show" }
+            if artefacts == 1 { "has" } else { "have" }
         ),
     }
 }
@@ -112,7 +119,8 @@ mod tests {
         disposition.heads[1].verdict = Verdict::Separable;
         let text = story(&disposition);
         assert!(
-            text.starts_with("1 head lies apart on held-out items") && text.contains("2 of them show nothing"),
+            text.starts_with("1 head lies apart on held-out items")
+                && text.contains("2 of them have no evidence there"),
             "{text}"
         );
         disposition.heads.iter_mut().for_each(|head| (head.d_naive, head.p_max_directional) = (0.3, 1.0));
@@ -127,7 +135,8 @@ mod tests {
         for head in &mut disposition.heads {
             (head.d_naive, head.cos_means, head.cos_centered) = (f64::NAN, f64::NAN, f64::INFINITY);
         }
-        let out = draw(&disposition);
+        let out = draw(&disposition, false);
+        assert!(draw(&disposition, true).len() < out.len(), "explained before");
         assert!(out.contains("No head has both") && out.contains("<td>–</td>") && !out.contains("NaN"));
     }
 

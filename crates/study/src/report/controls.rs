@@ -46,8 +46,8 @@ pub(super) fn caution(attribution: &Attribution) -> String {
     };
     let names: Vec<String> = found.into_iter().map(heads).collect();
     format!(
-        r##"<p class="caution"><b>Random weights find something too</b>, for {}. That much is a difference between the
-        texts, which <a href="#controls">any network shows</a>.</p>"##,
+        r##"<p class="caution"><b>Random weights find heads</b>, for {}. That much is a difference between the texts, which
+        <a href="#controls">an untrained network shows</a>.</p>"##,
         names.join(", ")
     )
 }

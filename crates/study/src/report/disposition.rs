@@ -32,7 +32,7 @@ pub(super) fn draw(attribution: &Attribution, index: usize) -> String {
     out += &warning_list(&disposition.warnings);
     out += &heat_maps(attribution, disposition);
     out += &ranking(attribution, disposition);
-    put!(out, "<h3>Fitted to the items, and on held-out items</h3>{}", collinearity::draw(disposition));
+    put!(out, "<h3>Fitted to the items, and on held-out items</h3>{}", collinearity::draw(disposition, index > 0));
     put!(out, "<h3>Length and prompts</h3>{}", confounds::draw(attribution, disposition));
     put!(out, "<h3>Does the ranking come out again?</h3>{}", stability::draw(disposition));
     out + "</section>"

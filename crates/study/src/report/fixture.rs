@@ -37,6 +37,7 @@ pub(super) fn head(layer: usize, head: usize) -> HeadEffect {
         p_max_directional: 1.0,
         d_across: 0.04,
         p_across: 0.5,
+        q_across: 0.9,
         p_max_across: 1.0,
         cos_means: 0.996,
         cos_centered: 0.02,

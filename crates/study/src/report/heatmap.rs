@@ -51,7 +51,8 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition, measure
         disposition.heads.iter().map(|effect| ((effect.layer, effect.head), effect)).collect();
     let cell = |layer: usize, head: usize| {
         let effect = effects.get(&(layer, head))?;
-        let outlined = stands_out(effect, measure.question());
+        // On a scale of q itself an outline would say the same once more, in ink on ink.
+        let outlined = measure.is_size() && stands_out(effect, measure.question());
         Some(Cell { value: measure.of(effect), tip: measure.tip(effect), outlined })
     };
     let map = HeatMap {

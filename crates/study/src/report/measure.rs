@@ -41,6 +41,11 @@ impl Measure {
         }
     }
 
+    /// Whether it is a size and not a certainty.
+    pub(super) fn is_size(self) -> bool {
+        matches!(self, Self::Magnitude | Self::HeldOut)
+    }
+
     /// The question that it answers.
     pub(super) fn question(self) -> Question {
         match self {

@@ -18,10 +18,9 @@ pub(super) fn draw(attribution: Option<&Attribution>) -> String {
     let rule = escape(&unbroken(&attribute::rule()));
     match &attribution.dispositions[..] {
         [one] => format!(
-            r#"<div class="verdict over"><p>{}</p><p class="note">{rule}</p></div>{}{}"#,
+            r#"<div class="verdict over"><p>{}</p><p class="note">{rule}</p></div>{}"#,
             escape(&unbroken(&one.sentence)),
-            verdict::counts(&one.summary.verdicts),
-            controls::caution(attribution)
+            verdict::counts(&one.summary.verdicts)
         ),
         several => format!(
             r#"<div class="verdict over"><p>{}</p><p class="note">{rule}</p></div>{}{}<p class="note">{}</p>"#,

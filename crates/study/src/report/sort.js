@@ -3,7 +3,7 @@
 for (const table of document.querySelectorAll("table.sort")) {
   const value = (cell, size) => {
     if (cell.dataset.v) return +cell.dataset.v;
-    const head = /^L(\d+)[HV](\d+)$/.exec(cell.textContent);
+    const head = /^L(\d+)[HV](\d+)/.exec(cell.textContent);
     if (head) return -(head[1] * 1e5 + +head[2]);
     const number = parseFloat(cell.textContent.replace("−", "-").replace(/[<+]/, "").replace("∞", "Infinity"));
     return size ? Math.abs(number) : number;

@@ -76,7 +76,9 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     let (loud, elsewhere) = (bold(Question::Magnitude), bold(Question::Direction));
     let magnitude = &head.magnitude;
     // What the cells of a column have in common is said once, in the style sheet: there are thousands.
-    put!(out, r#"<tr><th scope="row" class="{}">{}</th>"#, marked(head.verdict), head.at());
+    // The verdict is the last of many columns: where there is room it stands by the name as well.
+    let (mark, at, verdict) = (marked(head.verdict), head.at(), head.verdict);
+    put!(out, r#"<tr><th scope="row" class="{mark}">{at}<span class="kept"> {verdict}</span></th>"#);
     let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
     put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
     put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high));
@@ -183,7 +185,7 @@ mod tests {
         assert!(drawn(fixture::disposition(&[5; 4])).matches("<details").next().is_none());
         let quiet = disposition.heads.iter_mut().find(|head| head.magnitude.cohen_d == 0.0).expect("one is 0");
         quiet.d_crossfit = 2.0;
-        let name = format!(">{}</th>", quiet.at());
+        let name = format!(">{}<span", quiet.at());
         let out = drawn(disposition);
         let (first, all) = out.split_once("<details").expect("a fold");
         assert!(all.contains("All 30 heads") && all.matches("<tr>").count() == 30 + 1);

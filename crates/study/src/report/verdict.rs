@@ -1,7 +1,6 @@
 //! Verdicts as marks that differ in shape, not only in colour, and which heads stand out.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{HeadEffect, Verdict},
     report::text::{count, put},
 };
@@ -15,13 +14,12 @@ pub(super) enum Question {
     Direction,
 }
 
-/// Whether a head's answer is beyond what the largest of all heads gives under shuffled labels.
+/// Whether a head's answer is yes.
 pub(super) fn stands_out(effect: &HeadEffect, question: Question) -> bool {
-    let p = match question {
-        Question::Magnitude => effect.magnitude.p_max,
-        Question::Direction => effect.p_max_directional,
-    };
-    (0.0..=LEVEL).contains(&p)
+    match question {
+        Question::Magnitude => effect.magnitude.is_louder(),
+        Question::Direction => effect.lies_elsewhere(),
+    }
 }
 
 /// The class that colours a verdict.
@@ -88,10 +86,10 @@ mod tests {
     fn a_head_stands_out_in_one_question_or_the_other() {
         let mut head = fixture::head(0, 0);
         assert!(!stands_out(&head, Question::Magnitude) && !stands_out(&head, Question::Direction));
-        head.magnitude.p_max = LEVEL;
+        head.magnitude.q = 0.05;
         assert!(stands_out(&head, Question::Magnitude) && !stands_out(&head, Question::Direction));
-        for hole in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e308] {
-            head.p_max_directional = hole;
+        for hole in [f64::NAN, f64::INFINITY] {
+            (head.p_max_directional, head.q_directional) = (hole, hole);
             assert!(!stands_out(&head, Question::Direction));
         }
     }
