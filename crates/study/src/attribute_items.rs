@@ -134,9 +134,44 @@ fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
         let (here, there) = (count(&disposition.summary.verdicts), count(&found.summary.verdicts));
         if there > 0 {
             disposition.sentence += &format!(
-                " The same texts read by a model of random weights name {there} heads (here {here}): that much is a \
+                " Reading the same texts, a model of random weights names {there} heads (here {here}): that much is a \
                  difference between the texts, and nothing that the model has learnt."
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn what_random_weights_name_is_in_the_sentence() {
+        let mut found = fixture::disposition(&[4]);
+        found.summary.verdicts = vec![(Verdict::Separable, 2), (Verdict::MagnitudeOnly, 1), (Verdict::NoEvidence, 1)];
+        let nothing = fixture::disposition(&[4]);
+        let mut all = [nothing.clone(), nothing.clone()];
+        let how = String::new;
+        say_untrained(&mut all, &[control(Control::SHUFFLED, how(), &[found.clone(), found.clone()])]);
+        assert_eq!(all[0].sentence, nothing.sentence, "shuffled labels find by chance");
+        say_untrained(&mut all, &[control(Control::RANDOM, how(), &[nothing.clone(), found])]);
+        assert_eq!(all[0].sentence, nothing.sentence);
+        assert!(all[1].sentence.contains("a model of random weights names 3 heads (here 0)"), "{}", all[1].sentence);
+    }
+
+    #[test]
+    fn shuffled_cohorts_keep_their_sizes_and_items() {
+        let cohorts = Cohorts { a: vec![1, 4, 6], b: vec![0, 2, 9, 11] };
+        let other = shuffled(&cohorts, 0);
+        assert_eq!((other.a.len(), other.b.len()), (3, 4));
+        let sorted = |c: &Cohorts| {
+            let mut all = [c.a.clone(), c.b.clone()].concat();
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(sorted(&other), sorted(&cohorts));
+        assert_ne!(other, cohorts);
+        assert_eq!(other, shuffled(&cohorts, 0));
     }
 }

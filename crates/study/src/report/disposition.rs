@@ -76,7 +76,7 @@ fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
         put!(
             out,
             " Dashed, and the grey band: what {shuffles} of the labels (seed {}) give; “largest” is the largest of all \
-            heads. Outlined: heads that stand out by it, p max at most 0.05.",
+            heads. Outlined: heads that stand out by it, p max or q at most 0.05.",
             shuffled.seed
         );
         out += &coarse(disposition);
@@ -123,7 +123,7 @@ fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
     let dashed = if disposition.shuffled.shuffles == 0 {
         ""
     } else {
-        " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max at most 0.05."
+        " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max or q at most 0.05."
     };
     format!(
         r#"<h3>Heads by {by}</h3><p class="note">{listed} z is taken over the last {} of each response.{dashed} A click on

@@ -1,6 +1,7 @@
 //! The ranked table of heads: the first twenty with the clearest on held-out items, and all of them behind a click.
 
 use crate::{
+    attribute::LEVEL,
     attribution::{Attribution, Disposition, HeadEffect, Verdict},
     report::{
         axis::{Axis, extent},
@@ -70,10 +71,11 @@ fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String
     out
 }
 
-/// One head; what stands out in a question is bold there.
+/// One head; what stands out in a question is bold there, and the p or q that makes it so.
 fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals: &Decimals, bars: Option<&Axis>) {
-    let bold = |question| if stands_out(head, question) { r#" class="out""# } else { "" };
-    let (loud, elsewhere) = (bold(Question::Magnitude), bold(Question::Direction));
+    let bold = |yes: bool| if yes { r#" class="out""# } else { "" };
+    let (loud, elsewhere) = (bold(stands_out(head, Question::Magnitude)), bold(stands_out(head, Question::Direction)));
+    let small = |p: f64| bold(p <= LEVEL);
     let magnitude = &head.magnitude;
     // What the cells of a column have in common is said once, in the style sheet: there are thousands.
     // The verdict is the last of many columns: where there is room it stands by the name as well.
@@ -85,11 +87,14 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     if let Some(axis) = bars {
         put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, head, axis));
     }
-    put!(out, "<td>{}</td><td>{}</td>", p_value(magnitude.p), p_value(magnitude.q));
-    put!(out, "<td{loud}>{}</td><td>{}</td>", p_value(magnitude.p_max), signed(head.final_token.cohen_d, 2));
+    put!(out, "<td>{}</td><td{}>{}</td>", p_value(magnitude.p), small(magnitude.q), p_value(magnitude.q));
+    put!(out, "<td{}>{}</td>", small(magnitude.p_max), p_value(magnitude.p_max));
+    put!(out, "<td>{}</td>", signed(head.final_token.cohen_d, 2));
     put!(out, "<td>{}</td><td{elsewhere}>{}</td>", fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
-    put!(out, "<td>{}</td><td>{}</td>", p_value(head.p_directional), p_value(head.q_directional));
-    put!(out, "<td{elsewhere}>{}</td><td>{}</td>", p_value(head.p_max_directional), p_value(head.p_max_across));
+    put!(out, "<td>{}</td>", p_value(head.p_directional));
+    put!(out, "<td{}>{}</td>", small(head.q_directional), p_value(head.q_directional));
+    put!(out, "<td{}>{}</td>", small(head.p_max_directional), p_value(head.p_max_directional));
+    put!(out, "<td>{}</td>", p_value(head.p_max_across));
     put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
     put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
     let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
