@@ -163,6 +163,7 @@ fn capture_options<'a>(
 /// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
 /// may become.
 fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
+    experiment.attribute.options()?.heads.check(engine.spec())?;
     let options = sweep_options(experiment, None)?;
     let mut encoded = encode(engine, items)?;
     for (encoded, item) in encoded.iter_mut().zip(items) {

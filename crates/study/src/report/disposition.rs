@@ -123,11 +123,12 @@ fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
     let dashed = if disposition.shuffled.shuffles == 0 {
         ""
     } else {
-        " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max or q at most 0.05."
+        " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max or q at most \
+         0.05."
     };
     format!(
-        r#"<h3>Heads by {by}</h3><p class="note">{listed} z is taken over the last {} of each response.{dashed} A click on
-        a column's name sorts by it; every column is explained at the end.</p>{}"#,
+        r#"<h3>Heads by {by}</h3><p class="note">{listed} z is taken over the last {} of each response.{dashed}
+        <span class="screen">A click on a column's name sorts by it.</span> Every column is explained at the end.</p>{}"#,
         count(attribution.last_n, "token"),
         table::draw(attribution, disposition)
     )
