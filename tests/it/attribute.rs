@@ -368,6 +368,7 @@ fn what_cannot_be_attributed_is_refused() {
         ("--a cw", &["--b"]),
         ("", &["--a"]),
         ("--a cw --b cr --heads linear", &["--heads is linear", "heads that this model has"]),
+        ("--a cw --b cr --within topic", &["--within is 'topic', which no item has", "correct, finish_reason"]),
         ("--a cw --b cr --folds 1", &["folds is 1", "at least 2"]),
         ("--a cw --b cr --repeats 0", &["repeats is 0", "at least 1"]),
         ("--a cw --b cr --top 0", &["top is 0", "at least 1"]),

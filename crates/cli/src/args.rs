@@ -486,6 +486,10 @@ pub(crate) struct Attribute {
     /// Take this out of norms and vectors before anything is compared
     #[arg(long, value_enum)]
     pub(crate) adjust: Option<Adjust>,
+    /// A field of the items, such as topic: what goes with its values is taken out of norms and vectors, and labels are
+    /// shuffled among items of one value only
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) within: Option<String>,
     /// dd: texts, d and ranking as in the scripts of arXiv 2604.11867, and their two files beside ours
     #[arg(long, value_enum)]
     pub(crate) compat: Option<Compat>,

@@ -13,17 +13,29 @@ const TIE: f64 = 1e-10;
 /// Counter-based: shuffle `k` is a function of the sizes, the seed and `k` alone, the same on every platform, so
 /// that shuffles can be spread over threads and a single one can be had again. Every split is equally likely, the
 /// observed one included, which is what the `1 +` of [`p_value`] allows for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Shuffles {
     n_a: usize,
     n_b: usize,
     seed: u64,
+    /// Places whose items may change with each other; one set of all if there is none.
+    strata: Vec<Vec<usize>>,
 }
 
 impl Shuffles {
     /// The shuffles of `n_a` items of group a and `n_b` of group b under a seed.
     pub fn new(n_a: usize, n_b: usize, seed: u64) -> Self {
-        Self { n_a, n_b, seed }
+        Self { n_a, n_b, seed, strata: Vec::new() }
+    }
+
+    /// The same where items change places only with items of their own stratum, so that every stratum keeps its share of
+    /// both groups: what goes with the strata goes with shuffled labels too. `stratum` is that of the item at each place.
+    /// Panics if there is not one a place.
+    pub fn within(n_a: usize, n_b: usize, seed: u64, stratum: &[usize]) -> Self {
+        assert_eq!(stratum.len(), n_a + n_b, "one stratum a place");
+        let mut strata = vec![Vec::new(); stratum.iter().max().map_or(0, |most| most + 1)];
+        stratum.iter().enumerate().for_each(|(place, &of)| strata[of].push(place));
+        Self { n_a, n_b, seed, strata }
     }
 
     /// The shuffles of the sizes found in observed labels (`true` = group a).
@@ -43,20 +55,22 @@ impl Shuffles {
     /// Shuffle number `k` as the item that stands at each place, the first `n_a` of which are group a's: the same
     /// relabeling as [`Shuffles::labels`], for what is bound to places, such as [`Folds`](crate::Folds).
     pub fn order(&self, k: u64) -> Vec<usize> {
-        let places = self.n_a + self.n_b;
         let mut random = Random::new(self.seed, k);
-        let mut place_of: Vec<usize> = (0..places).collect();
-        for last in (1..places).rev() {
-            place_of.swap(last, random.below(last + 1));
+        let mut order: Vec<usize> = (0..self.n_a + self.n_b).collect();
+        let all = [order.clone()];
+        for places in if self.strata.is_empty() { &all } else { &self.strata[..] } {
+            let mut place_of = places.clone();
+            for last in (1..place_of.len()).rev() {
+                place_of.swap(last, random.below(last + 1));
+            }
+            places.iter().zip(place_of).for_each(|(&item, place)| order[place] = item);
         }
-        let mut order = vec![0; places];
-        place_of.into_iter().enumerate().for_each(|(item, place)| order[place] = item);
         order
     }
 
     /// Shuffles 0, 1, 2 and so on without end: `.iter().take(1000)`.
     pub fn iter(&self) -> impl Iterator<Item = Vec<bool>> + use<> {
-        let shuffles = *self;
+        let shuffles = self.clone();
         (0..).map(move |k| shuffles.labels(k))
     }
 }
@@ -124,6 +138,27 @@ mod tests {
         assert_ne!(shuffles.labels(0), shuffles.labels(1));
         assert_ne!(shuffles.labels(0), Shuffles::new(5, 8, 43).labels(0));
         assert!(Shuffles::new(0, 0, 1).labels(0).is_empty());
+    }
+
+    #[test]
+    fn strata_keep_their_share_of_both_groups() {
+        let stratum: Vec<usize> = (0..20).map(|place| [0, 1, 1, 2][place % 4]).collect();
+        let shuffles = Shuffles::within(8, 12, 3, &stratum);
+        let share = |labels: &[bool]| {
+            let mut share = [0; 3];
+            labels.iter().zip(&stratum).filter(|(label, _)| **label).for_each(|(_, &of)| share[of] += 1);
+            share
+        };
+        let observed: Vec<bool> = (0..20).map(|place| place < 8).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for k in 0..50 {
+            let labels = shuffles.labels(k);
+            assert_eq!((group_sizes(&labels), share(&labels)), ((8, 12), share(&observed)));
+            seen.insert(labels);
+        }
+        assert!(seen.len() > 45);
+        let one = Shuffles::within(8, 12, 3, &[0; 20]);
+        assert_eq!(one.order(7), Shuffles::new(8, 12, 3).order(7), "one stratum is none");
     }
 
     #[test]

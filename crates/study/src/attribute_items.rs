@@ -134,8 +134,8 @@ fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
         let (here, there) = (count(&disposition.summary.verdicts), count(&found.summary.verdicts));
         if there > 0 {
             disposition.sentence += &format!(
-                " Reading the same texts, a model of random weights names {there} heads (here {here}): that much is a \
-                 difference between the texts, and nothing that the model has learnt."
+                " Reading the same texts, a model of random weights names {there} heads (here {here}): differences between \
+                 the texts alone do this, whatever a model has learnt."
             );
         }
     }

@@ -10,8 +10,8 @@ use headtemper_engine::{Encoded, Engine, HeadsWanted};
 use serde_json::json;
 
 use crate::{
-    AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, Outcome, Parts, Progress, Result,
-    RunDir, StudyError, attribute,
+    AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress,
+    Result, RunDir, StudyError, attribute,
     attribute_items::AttributeItems,
     attribution::{Attribution, Skipped},
     capture::{encode, named_items},
@@ -94,7 +94,7 @@ pub fn attribute_run(
                 stop: settings.stop,
                 ..Default::default()
             },
-            options: settings.options,
+            options: settings.options.clone(),
             controls: settings.controls,
         };
         let (mut attribution, features) = work.attribute(&others, progress)?;
@@ -149,6 +149,8 @@ impl AttributeRun<'_> {
         let dropped = members.len() - items.len();
         let (specs, cohorts, late) = self.fill(specs, &items)?;
         let skipped = skipped.into_iter().chain(late).collect();
+        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+        cohorts.iter().try_for_each(|cohorts| self.options.check_within(Some(cohorts), &facts))?;
         Ok(Chosen { items, encoded, specs, cohorts, skipped, dropped })
     }
 
@@ -275,6 +277,9 @@ fn write_report(
         ("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats)),
         ("intervals", format!("bootstrap, {} resamples within the cohorts", options.resamples)),
     ];
+    if let Some(field) = &options.within {
+        facts.push(("within", format!("values of {field}: taken out, and labels shuffled among items of one value")));
+    }
     if options.adjust_length {
         facts.push(("adjusted for", "the length of the response and its logarithm".into()));
     }

@@ -43,6 +43,9 @@ pub struct Method {
     pub heads: String,
     /// What was taken out of norms and vectors before anything was compared: `none` or `length`.
     pub adjust: String,
+    /// The field of the items that was taken out and within whose values labels were shuffled, if any.
+    #[serde(default)]
+    pub within: Option<String>,
     /// `none`, or `dd` for the arithmetic of the scripts of arXiv 2604.11867.
     pub compat: String,
     /// How often labels were shuffled; 0 leaves every p out.
@@ -438,7 +441,7 @@ pub struct LengthCheck {
     pub truncated_a: usize,
     /// Truncated responses in b, where known.
     pub truncated_b: usize,
-    /// Heads whose |cohen_d| exceeds its shuffled level only until length is taken out.
+    /// Heads that are louder only until length is taken out of the norms.
     pub only_by_length: usize,
 }
 

@@ -155,6 +155,9 @@ pub struct AttributeConfig {
     /// What is taken out of norms and vectors first: `none` or `length`.
     #[serde(default = "nothing")]
     pub adjust: String,
+    /// A field of the items: what goes with its values is taken out, and labels are shuffled among items of one value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// The same where there is nothing to find: `shuffled` labels, `random` weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub control: Vec<String>,
@@ -209,6 +212,7 @@ impl AttributeConfig {
         let options = AttributeOptions {
             heads,
             adjust_length,
+            within: self.within.clone(),
             compat_dd: false,
             shuffles: self.shuffles,
             folds: self.folds,

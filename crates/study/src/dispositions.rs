@@ -121,7 +121,7 @@ impl DispositionSpec {
             let fields = known.into_iter().collect::<Vec<_>>().join(", ");
             return StudyError::Option {
                 what: format!("the condition of cohort '{}' of '{}'", cohort.name, self.name),
-                found: format!("'{}', but no item has {field}", cohort.holds),
+                found: format!("'{}' (no item has {field})", cohort.holds),
                 allowed: format!("on fields that items have: {fields}"),
             };
         }
@@ -218,7 +218,11 @@ mod tests {
     #[test]
     fn what_makes_no_cohorts_says_why() {
         for (a, b, part) in [
-            ("scores.dept >= 4", "scores.depth <= 1", "no item has scores.dept, but must be on fields that items have"),
+            (
+                "scores.dept >= 4",
+                "scores.depth <= 1",
+                "(no item has scores.dept), but must be on fields that items have",
+            ),
             ("scores.depth >= 4", "correct", "item '5' of disposition 'deep' is in both cohorts, high and low"),
             (
                 "label == \"x\"",

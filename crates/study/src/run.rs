@@ -7,8 +7,8 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, Judge, Parts, Progress, Result, Row, RowLog,
-    RunDir, StudyError, SweepConfig, SweepOptions, arms,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
+    RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms,
     attribute_items::AttributeItems,
     attribution::Attribution,
     capture::{encode, prompts},
@@ -163,7 +163,9 @@ fn capture_options<'a>(
 /// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
 /// may become.
 fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
-    experiment.attribute.options()?.heads.check(engine.spec())?;
+    let attribute = experiment.attribute.options()?;
+    attribute.heads.check(engine.spec())?;
+    attribute.check_within(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
     let options = sweep_options(experiment, None)?;
     let mut encoded = encode(engine, items)?;
     for (encoded, item) in encoded.iter_mut().zip(items) {

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
                 HeadsOf::Linear => HeadChoice::Linear,
             },
             adjust_length: args.adjust.is_some(),
+            within: args.within.clone(),
             compat_dd,
             shuffles: args.shuffles,
             folds: args.folds,

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
-use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of};
+use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of, strata};
 use crate::{
     DispositionSpec, Item, Predicate,
-    attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, PromptCheck, ShuffledLabels},
+    attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
 };
 
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
 /// |d| of the response length above which a ranking is confounded with length.
-pub(super) const LENGTH_D: f64 = 0.5;
+const LENGTH_D: f64 = 0.5;
 /// Truncation rates further apart than this confound a comparison.
 const TRUNCATION_GAP: f64 = 0.1;
+/// A smaller d is one too, where shuffled labels do not give it and it is not nothing.
+const LITTLE_D: f64 = 0.2;
 /// A share of repeated prompts above this makes items anything but independent.
 const REPEATED: f64 = 0.1;
 /// A field with fewer items a value names items, and no kinds of them.
@@ -55,14 +57,15 @@ pub(super) fn length(
     facts: &[ItemFacts],
     options: &AttributeOptions,
     heads: &[HeadEffect],
-    shuffled: &ShuffledLabels,
+    without_length: &[Magnitude],
 ) -> LengthCheck {
     let (a, b) = table.length[0].split_at(table.n_a);
     let cut: Vec<Option<bool>> = table.rows.iter().map(|&row| facts.get(row).and_then(|f| f.truncated)).collect();
     let count = |cut: &[Option<bool>]| cut.iter().filter(|&&cut| cut == Some(true)).count();
     let only_by_length = heads
         .iter()
-        .filter(|head| head.magnitude.p_max <= LEVEL && head.d_length_adjusted.abs() <= shuffled.max_abs_d_q95)
+        .zip(without_length)
+        .filter(|(head, without)| head.magnitude.is_louder() && !without.is_louder())
         .count();
     LengthCheck {
         mean_a: mean(a),
@@ -120,7 +123,8 @@ pub(super) fn fields(
     let shuffles = shuffles_of(table, options);
     let check = |name: &&String| -> Option<FieldCheck> {
         let own = |field: &&str| *field == name.as_str() || field.starts_with(&format!("{name}."));
-        if OUTCOMES.contains(&name.as_str()) || chose.iter().any(own) {
+        let within = options.within.as_ref() == Some(*name);
+        if within || OUTCOMES.contains(&name.as_str()) || chose.iter().any(own) {
             return None;
         }
         // An item without the field is a category of its own.
@@ -142,6 +146,11 @@ pub(super) fn fields(
     found
 }
 
+/// Whether the cohorts differ so far in some length that heads may follow it.
+pub(super) fn confounds(d: f64, p: f64) -> bool {
+    d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
+}
+
 /// What a reader must know before any number.
 pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -153,7 +162,7 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
         }
     }
     let length = &disposition.length;
-    if length.cohen_d.abs() > LENGTH_D {
+    if confounds(length.cohen_d, length.p) {
         warnings.push(format!(
             "responses in {a} and {b} differ in length (d = {:.2}): a head that tracks length ranks high; compare with \
              --adjust length",
@@ -177,7 +186,7 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
             table.rows.len()
         ));
     }
-    if prompts.cohen_d.abs() > LENGTH_D {
+    if confounds(prompts.cohen_d, prompts.p) {
         warnings.push(format!(
             "prompts in {a} and {b} differ in length (d = {:.2}): the cohorts may be other questions, not other answers",
             prompts.cohen_d
@@ -189,6 +198,15 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
              follows the disposition",
             field.field, field.cramers_v, field.p
         ));
+    }
+    if let Some(strata) = &table.strata {
+        let (mixed, all) = (strata::mixed(strata, table.n_a), strata.len());
+        if mixed < all {
+            warnings.push(format!(
+                "{} of {all} items share their stratum with no item of the other cohort, and tell nothing",
+                all - mixed
+            ));
+        }
     }
     let last_n = table.features.meta.last_n;
     let short = table.length[0].iter().filter(|&&tokens| tokens < last_n as f64).count();

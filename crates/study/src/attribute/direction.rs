@@ -69,7 +69,7 @@ impl Directions {
             .par_iter()
             .map(|&slot| {
                 let (vectors, dim) = table.vectors(slot);
-                let vectors = if options.adjust_length { table.without_length(&vectors, dim) } else { vectors };
+                let vectors = table.adjusted(&vectors, dim);
                 head(&vectors, dim, table, folds, (&shuffles, options.shuffles), &halves)
             })
             .collect();

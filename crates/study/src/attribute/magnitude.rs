@@ -16,11 +16,6 @@ pub(super) struct Magnitudes {
     pub(super) largest: Vec<f64>,
 }
 
-/// Cohen's d of every column under the table's own labels.
-pub(super) fn cohen_d(values: &[f64], table: &Table<'_>) -> Vec<f64> {
-    Columns::new(values, table.slots.len()).cohen_d(&table.labels())
-}
-
 impl Magnitudes {
     /// Compares a table of norms, a row an item of `table` and a column a slot.
     pub(super) fn of(values: &[f64], table: &Table<'_>, options: &AttributeOptions) -> Self {

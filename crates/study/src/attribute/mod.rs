@@ -8,6 +8,7 @@ mod confounds;
 mod direction;
 mod magnitude;
 mod stability;
+mod strata;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -79,12 +80,15 @@ impl HeadChoice {
 }
 
 /// How heads are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributeOptions {
     /// Which heads are ranked.
     pub heads: HeadChoice,
     /// Whether length is taken out of norms and vectors before anything is compared.
     pub adjust_length: bool,
+    /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
+    /// value only.
+    pub within: Option<String>,
     /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
     pub compat_dd: bool,
     /// How often labels are shuffled for the null; 0 leaves it out.
@@ -104,6 +108,7 @@ impl Default for AttributeOptions {
         Self {
             heads: HeadChoice::All,
             adjust_length: false,
+            within: None,
             compat_dd: false,
             shuffles: 1000,
             folds: 5,
@@ -131,11 +136,26 @@ impl AttributeOptions {
         }
     }
 
+    /// Refuses a field that these items lack, or that no two of different cohorts share.
+    ///
+    /// # Errors
+    /// Names the fields that they have.
+    pub(crate) fn check_within(&self, cohorts: Option<&Cohorts>, facts: &[ItemFacts]) -> Result<()> {
+        match (&self.within, cohorts) {
+            (None, _) => Ok(()),
+            (Some(field), None) => strata::check(field, facts),
+            (Some(field), Some(Cohorts { a, b })) => {
+                strata::of(field, &[&a[..], &b[..]].concat(), a.len(), facts).map(|_| ())
+            }
+        }
+    }
+
     /// As the file says it.
     pub fn method(&self) -> Method {
         Method {
             heads: self.heads.name().into(),
             adjust: if self.adjust_length { "length" } else { "none" }.into(),
+            within: self.within.clone(),
             compat: if self.compat_dd { "dd" } else { "none" }.into(),
             shuffles: self.shuffles,
             folds: self.folds,
@@ -156,15 +176,21 @@ struct Table<'a> {
     slots: Vec<usize>,
     /// Response tokens of each item, and their logarithm: what is taken out where length is adjusted for.
     length: [Vec<f64>; 2],
+    /// The stratum of each item, where labels are shuffled within strata.
+    strata: Option<Vec<usize>>,
+    adjust_length: bool,
 }
 
 impl<'a> Table<'a> {
-    fn new(features: &'a Features, cohorts: &Cohorts, heads: HeadChoice) -> Self {
+    fn new(features: &'a Features, cohorts: &Cohorts, facts: &[ItemFacts], options: &AttributeOptions) -> Result<Self> {
         let rows: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
-        let slots = (0..features.slots.len()).filter(|&slot| heads.has(features.slots[slot].kind)).collect();
+        let slots = (0..features.slots.len()).filter(|&slot| options.heads.has(features.slots[slot].kind)).collect();
+        let strata =
+            options.within.as_ref().map(|field| strata::of(field, &rows, cohorts.a.len(), facts)).transpose()?;
         let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
         let logarithm = length.iter().map(|x| x.ln()).collect();
-        Self { features, n_a: cohorts.a.len(), rows, slots, length: [length, logarithm] }
+        let length = [length, logarithm];
+        Ok(Self { features, n_a: cohorts.a.len(), rows, slots, length, strata, adjust_length: options.adjust_length })
     }
 
     fn n_b(&self) -> usize {
@@ -198,9 +224,16 @@ impl<'a> Table<'a> {
         (values.collect(), layer.dim)
     }
 
-    /// A table without what length explains of it.
-    fn without_length(&self, values: &[f64], columns: usize) -> Vec<f64> {
-        residuals(values, columns, &self.length)
+    /// A table without what its strata explain of it, and its length where that is asked for.
+    fn without(&self, length: bool, values: &[f64], columns: usize) -> Vec<f64> {
+        let strata = self.strata.iter().flat_map(|strata| strata::indicators(strata));
+        let length = self.length.iter().filter(|_| length).cloned();
+        residuals(values, columns, &length.chain(strata).collect::<Vec<_>>())
+    }
+
+    /// A table without what was asked to be taken out.
+    fn adjusted(&self, values: &[f64], columns: usize) -> Vec<f64> {
+        self.without(self.adjust_length, values, columns)
     }
 }
 
@@ -223,21 +256,19 @@ pub fn attribute(
             allowed: "vectors".into(),
         });
     }
-    let table = Table::new(features, cohorts, options.heads);
+    let table = Table::new(features, cohorts, facts, options)?;
     if table.slots.is_empty() {
         return Err(options.heads.none_left());
     }
     let folds = Folds::new(table.n_a, table.n_b(), options.folds, options.repeats, options.seed);
     let raw = table.columns(&features.head_norm);
     let columns = table.slots.len();
-    let adjusted = table.without_length(&raw, columns);
-    let norms = if options.adjust_length { &adjusted } else { &raw };
+    let norms = &table.adjusted(&raw, columns);
     let magnitudes = Magnitudes::of(norms, &table, options);
     let finals = table.columns(&features.head_norm_final);
-    let finals = if options.adjust_length { table.without_length(&finals, columns) } else { finals };
-    let final_token = Magnitudes::of(&finals, &table, options);
+    let final_token = Magnitudes::of(&table.adjusted(&finals, columns), &table, options);
     let directions = Directions::of(&table, &folds, options);
-    let d_adjusted = magnitude::cohen_d(&adjusted, &table);
+    let without_length = Magnitudes::of(&table.without(true, &raw, columns), &table, options);
 
     let intervals = bootstrap_d(norms, columns, &table.labels(), options.resamples, options.seed);
     let j = hedges_correction(table.n_a, table.n_b());
@@ -262,7 +293,7 @@ pub fn attribute(
             welch_df: welch.df,
             welch_p: welch.p,
             r_length: confounds::r_length(&raw, columns, column, &table),
-            d_length_adjusted: d_adjusted[column],
+            d_length_adjusted: without_length.heads[column].cohen_d,
             final_token: final_token.heads[column],
             d_naive: direction.naive.d_naive,
             p_naive: direction.p_naive,
@@ -289,7 +320,7 @@ pub fn attribute(
     });
     let heads: Vec<HeadEffect> = heads.collect();
     let shuffled = shuffled(&magnitudes, &directions, options);
-    let length = confounds::length(&table, facts, options, &heads, &shuffled);
+    let length = confounds::length(&table, facts, options, &heads, &without_length.heads);
     let mut disposition = Disposition {
         name: spec.name.clone(),
         means: spec.means.clone(),
@@ -317,7 +348,10 @@ pub fn attribute(
 
 /// The shuffles of a table's labels.
 fn shuffles_of(table: &Table<'_>, options: &AttributeOptions) -> Shuffles {
-    Shuffles::new(table.n_a, table.n_b(), options.seed)
+    match &table.strata {
+        Some(strata) => Shuffles::within(table.n_a, table.n_b(), options.seed, strata),
+        None => Shuffles::new(table.n_a, table.n_b(), options.seed),
+    }
 }
 
 /// What shuffled labels gave, over all heads.

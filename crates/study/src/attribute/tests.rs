@@ -206,6 +206,55 @@ fn fields_that_go_with_the_cohorts_are_told() {
     assert!(found.sentence.contains("differ in topic (V 0.60) too"), "{}", found.sentence);
 }
 
+/// Items whose z follows a topic that goes with the cohorts, and nothing else.
+fn by_topic(seed: u64) -> (Features, Vec<ItemFacts>) {
+    let mut features = planted(&[Story::Nothing, Story::Nothing], 30, 0, seed);
+    let mut facts = facts(60);
+    for (item, facts) in facts.iter_mut().enumerate() {
+        let sums = (item < 30) == (item % 4 > 0);
+        facts.fields = BTreeMap::from([("topic".to_string(), if sums { "sums" } else { "capitals" }.to_string())]);
+        if sums {
+            features.head_vectors[0].values[item * 2 * 64 + 7] += 5.0;
+        }
+    }
+    (features, facts)
+}
+
+#[test]
+fn within_a_topic_what_followed_the_topic_is_gone() {
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..30).collect(), b: (30..60).collect() };
+    let found = |set: u64, within: Option<&str>| {
+        let (features, facts) = by_topic(set);
+        let options = AttributeOptions { within: within.map(String::from), ..quick(set) };
+        attribute(&features, &spec, &cohorts, &facts, &options).map(|found| found.heads[0].clone())
+    };
+    let sets = 40;
+    let named = |within: Option<&str>| {
+        (0..sets).filter(|&set| found(set, within).unwrap().verdict == Verdict::Separable).count()
+    };
+    let (without, within) = (named(None), named(Some("topic")));
+    println!("separable: {without} without, {within} within, of {sets}");
+    assert!(without > 35 && within < 7, "{without}, {within}");
+    let error = found(0, Some("level")).unwrap_err().to_string();
+    assert!(error.contains("'level', which no item has, but must be a field that items have: topic"), "{error}");
+}
+
+#[test]
+fn strata_that_cannot_tell_are_refused_or_told() {
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..30).collect(), b: (30..60).collect() };
+    let (features, mut facts) = by_topic(1);
+    let options = AttributeOptions { within: Some("topic".into()), ..quick(1) };
+    (0..60).for_each(|item| facts[item].fields = BTreeMap::from([("topic".into(), (item < 30).to_string())]));
+    let error = attribute(&features, &spec, &cohorts, &facts, &options).unwrap_err().to_string();
+    assert!(error.contains("which no two items of different cohorts share"), "{error}");
+    (0..5).for_each(|item| facts[item].fields = BTreeMap::from([("topic".into(), "false".into())]));
+    let found = attribute(&features, &spec, &cohorts, &facts, &options).unwrap();
+    assert!(found.warnings.iter().any(|warning| warning.starts_with("25 of 60 items share their stratum with no")));
+    assert!(found.fields.is_empty(), "the field itself is taken out");
+}
+
 #[test]
 fn threads_change_no_number() {
     let features = planted(&[Story::Elsewhere, Story::Nothing, Story::Louder], 15, 0, 6);

@@ -1,6 +1,6 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
-use super::{LARGE, LEVEL};
+use super::{LARGE, LEVEL, confounds::confounds};
 use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
 
 /// As many heads as a sentence can name.
@@ -14,7 +14,7 @@ pub(crate) fn rule() -> String {
          elsewhere on held-out items (cross-fitted d)? Yes is an answer that shuffled labels give in {level} % of cases at \
          most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and either \
          it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and \
-         nothing else. Variance artefact: neither, though in-sample it would be called a large effect (d_naive from \
+         across its mean there is nothing. Variance artefact: neither, though in-sample it would be called a large effect (d_naive from \
          {LARGE}). No evidence: neither, and not even that. Without any signal about one disposition in ten has a head \
          that a question names."
     )
@@ -92,12 +92,12 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
         let mut parts = Vec::new();
         if separable > 0 {
             let d = |head: &HeadEffect| head.d_crossfit;
-            let named = named(with(Verdict::Separable).collect(), d);
+            let named = named(with(Verdict::Separable).collect(), "held-out d", d);
             let verb = if separable == 1 { "separates" } else { "separate" };
             parts.push(format!("{} {verb} the cohorts on held-out items: {named}", of(separable)));
         }
         if louder > 0 {
-            let named = named(with(Verdict::MagnitudeOnly).collect(), |head| head.magnitude.cohen_d);
+            let named = named(with(Verdict::MagnitudeOnly).collect(), "d", |head| head.magnitude.cohen_d);
             let verb = if louder == 1 { "differs" } else { "differ" };
             parts.push(format!("{} {verb} in magnitude only: {named}", of(louder)));
         }
@@ -120,12 +120,11 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
 
 /// What else would explain a finding; nothing if nothing is known that would.
 fn but(disposition: &Disposition) -> String {
-    let far = |d: f64| d.abs() > super::confounds::LENGTH_D;
     let mut other = Vec::new();
-    if far(disposition.length.cohen_d) {
+    if confounds(disposition.length.cohen_d, disposition.length.p) {
         other.push(format!("response length (d {})", signed(disposition.length.cohen_d)));
     }
-    if far(disposition.prompts.cohen_d) {
+    if confounds(disposition.prompts.cohen_d, disposition.prompts.p) {
         other.push(format!("prompt length (d {})", signed(disposition.prompts.cohen_d)));
     }
     let fields = disposition.fields.iter();
@@ -137,10 +136,10 @@ fn but(disposition: &Disposition) -> String {
 }
 
 /// The first few heads by the size of a number.
-fn named(mut heads: Vec<&HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> String {
+fn named(mut heads: Vec<&HeadEffect>, what: &str, d: impl Fn(&HeadEffect) -> f64) -> String {
     heads.sort_by(|x, y| d(y).abs().total_cmp(&d(x).abs()));
     let mut names: Vec<String> =
-        heads.iter().take(NAMED).map(|head| format!("{} (d {})", head.at(), signed(d(head)))).collect();
+        heads.iter().take(NAMED).map(|head| format!("{} ({what} {})", head.at(), signed(d(head)))).collect();
     if heads.len() > NAMED {
         names.push(format!("and {} more", heads.len() - NAMED));
     }

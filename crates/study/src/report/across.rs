@@ -71,8 +71,10 @@ fn recurring(across: &Across) -> String {
     if across.recurring.is_empty() {
         return format!("<p>No head stands at the top ({} loudest) of two dispositions.</p>", across.top);
     }
-    let mut out =
-        format!("<h3>Heads at the top of several</h3><p class=\"note\">Among the {} loudest.</p>", across.top);
+    let mut out = format!(
+        "<h3>Heads at the top of several</h3><p class=\"note\">Among the {} loudest, whatever their verdict.</p>",
+        across.top
+    );
     out.push_str(r#"<dl class="facts">"#);
     for one in across.recurring.iter().take(RECURRING) {
         put!(out, "<dt>{}</dt><dd>{}</dd>", escape(&one.head), escape(&one.dispositions.join(", ")));

@@ -30,8 +30,8 @@ fn prose(disposition: &Disposition, explained: bool) -> String {
             out,
             "<p>To the right, d naive: how far apart the items lie along the line between the means of {a} and {b}. That \
         line was fitted to the very items it is measured on, so noise alone puts every head far to the right. Upwards, \
-        d held out: the same along a line fitted to other items. Noise stays in the grey band, wherever it lies to the \
-        right.</p>"
+        d held out: the same along a line fitted to other items. Nine in ten heads of noise lie in the grey band, \
+        wherever they lie to the right.</p>"
         );
     }
     let cosines = sorted(disposition, |head| head.cos_means);
@@ -43,8 +43,8 @@ fn prose(disposition: &Disposition, explained: bool) -> String {
     out.push_str("</tbody></table>");
     if !explained {
         out.push_str(
-            "<p>A cosine near 1 between the two means diagnoses nothing. It is about 0.996 for pure noise, and about 0.996 \
-        for perfectly separable cohorts too, as soon as both share a large common mean, which real heads do. The \
+            "<p>A cosine near 1 between the two means diagnoses nothing: pure noise has it, and perfectly separable cohorts \
+        have it too, as soon as both share a large common mean, which real heads do. The \
         centred cosine takes that common mean off, and each cohort's mean from a different half of the items: −1 where \
         the cohorts lie apart, about 0 where there is only noise.</p>",
         );

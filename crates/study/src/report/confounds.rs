@@ -83,13 +83,14 @@ fn lengths(disposition: &Disposition) -> String {
         .unzip();
     let follows = if r.len() > 2 { pearson(&r, &d) } else { f64::NAN };
     let mut out = match length.only_by_length {
-        0 => "Every head that stands out still does once length is taken out of the norms.".to_owned(),
-        1 => r#"<b class="warn">1 head stands out no more once length is taken out of the norms</b>: its d falls within the
-            level of shuffled labels. <code>--adjust length</code> takes it out of directions too."#
+        0 if !disposition.heads.iter().any(|head| head.magnitude.is_louder()) => "No head is louder.".to_owned(),
+        0 => "Every head that is louder still is once length is taken out of the norms.".to_owned(),
+        1 => r#"<b class="warn">1 head is louder no more once length is taken out of the norms</b>.
+            <code>--adjust length</code> takes it out of directions too."#
             .to_owned(),
         n => format!(
-            r#"<b class="warn">{n} heads stand out no more once length is taken out of the norms</b>: their d falls within
-            the level of shuffled labels. <code>--adjust length</code> takes it out of directions too."#
+            r#"<b class="warn">{n} heads are louder no more once length is taken out of the norms</b>.
+            <code>--adjust length</code> takes it out of directions too."#
         ),
     };
     if follows.is_finite() {
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn a_ranking_by_length_is_said() {
         let mut disposition = fixture::disposition(&[9]);
-        assert!(lengths(&disposition).starts_with("Every head that stands out still does"));
+        assert!(lengths(&disposition).starts_with("No head is louder"));
         disposition.length.only_by_length = 2;
         for (index, head) in disposition.heads.iter_mut().enumerate() {
             head.r_length = 0.1 * index as f64;
@@ -155,7 +156,8 @@ mod tests {
         }
         let text = lengths(&disposition);
         assert!(
-            text.contains("2 heads stand out no more once length") && text.contains("at −1.00: the ranking is largely")
+            text.contains("2 heads are louder no more once length")
+                && text.contains("at −1.00: the ranking is largely")
         );
         disposition.length.cohen_d = f64::NAN;
         assert!(lengths(&disposition).contains("could not be checked"));

@@ -26,7 +26,7 @@ const ATTRIBUTION: [(&str, &str); 22] = [
     (
         "p max",
         "how often the largest of all heads under shuffled labels reaches this head: corrected for having looked at \
-        every head. Verdicts are made of it.",
+        every head. A head has an answer where this or q is at most 0.05.",
     ),
     ("d final", "d of the norm of z at the last token of the response alone."),
     (
@@ -41,8 +41,8 @@ const ATTRIBUTION: [(&str, &str); 22] = [
     ),
     (
         "across",
-        "p max of d held out for the part of z across its mean: whether z lies elsewhere, and is not only longer. It \
-        decides between separable and magnitude only where a head is louder as well.",
+        "the smaller of p max and q of d held out, for the part of z across its mean: whether z lies elsewhere, and is \
+        not only longer. It decides between separable and magnitude only where a head is louder as well.",
     ),
     ("cos", "cosine of μ_a and μ_b, the cohorts' mean z vectors: near 1 for noise and signal alike."),
     (

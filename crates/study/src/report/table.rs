@@ -94,7 +94,7 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     put!(out, "<td>{}</td>", p_value(head.p_directional));
     put!(out, "<td{}>{}</td>", small(head.q_directional), p_value(head.q_directional));
     put!(out, "<td{}>{}</td>", small(head.p_max_directional), p_value(head.p_max_directional));
-    put!(out, "<td>{}</td>", p_value(head.p_max_across));
+    put!(out, "<td>{}</td>", p_value(head.p_max_across.min(head.q_across)));
     put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
     put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
     let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);

@@ -13,6 +13,9 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     out.push_str(r#"<dl class="facts">"#);
     let mut fact = |name: &str, value: String| put!(out, "<dt>{name}</dt><dd>{value}</dd>");
     let heads = match method.heads.as_str() {
+        "all" if attribution.dispositions.iter().flat_map(|one| &one.heads).all(|head| head.kind == "attn") => {
+            "all of them".to_owned()
+        }
         "all" => "all of them, attention and delta nets alike".to_owned(),
         "attn" => "query heads of attention only".to_owned(),
         "linear" => "value heads of delta nets only".to_owned(),
@@ -27,6 +30,10 @@ pub(super) fn draw(attribution: &Attribution) -> String {
             other => escape(other),
         },
     );
+    if let Some(field) = &method.within {
+        let field = escape(field);
+        fact("within", format!("{field}: its values taken out, labels shuffled among items of one value"));
+    }
     fact(
         "arithmetic",
         match method.compat.as_str() {
