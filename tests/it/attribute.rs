@@ -258,6 +258,14 @@ fn a_disposition_of_ones_own_with_controls() {
     let beside = &lab.json("beside/attribution.json")["across"]["beside"][0];
     assert!(beside["incomparable"].as_str().unwrap().contains("7 ranked there, 24 here"), "{beside}");
 
+    // What confounds are read from belongs to a run, though no token and no cohort is another.
+    lab.write(
+        "r2.jsonl",
+        lab.read("r.jsonl").replacen("\"finish_reason\":\"stop\"", "\"finish_reason\":\"length\"", 1),
+    );
+    let (_, why) = lab.ends(2, &attribute.replace("r.jsonl", "r2.jsonl"));
+    assert!(why.contains("items differ; the first that differs is 'i3'"), "{why}");
+
     // Length taken out is another run, and says so.
     let (_, why) = lab.ends(2, &format!("{attribute} --adjust length"));
     assert!(why.contains("method.adjust was none, is length"), "{why}");
@@ -373,6 +381,10 @@ fn what_cannot_be_attributed_is_refused() {
         ("--a cw --b cr --repeats 0", &["repeats is 0", "at least 1"]),
         ("--a cw --b cr --top 0", &["top is 0", "at least 1"]),
         ("--a cw --b cr --compat dd --last-n 5", &["cannot be used with"]),
+        ("--a cw --b cr --compat dd --adjust length", &["--adjust is length", "left out with --compat dd"]),
+        ("--a cw --b cr --compat dd --within label", &["--within is label", "left out with --compat dd"]),
+        ("--a cw --b cr --compat dd --heads all", &["--heads is all", "attn, or left out, with --compat dd"]),
+        ("--a cw --b cr --lambda nan", &["--lambda is NaN", "a finite number"]),
         ("--a cw --b cr --beside r.jsonl", &["r.jsonl"]),
     ] {
         let (_, why) = lab.ends(2, &format!("{attribute} {change}"));

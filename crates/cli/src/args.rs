@@ -462,9 +462,10 @@ pub(crate) struct Attribute {
     /// Name of the disposition
     #[arg(long, conflicts_with = "dispositions")]
     pub(crate) name: Option<String>,
-    /// Which heads are ranked: query heads of attention, value heads of delta nets, or all
-    #[arg(long, value_enum, default_value_t = HeadsOf::All)]
-    pub(crate) heads: HeadsOf,
+    /// Which heads are ranked: query heads of attention, value heads of delta nets, or all [default: all; attn with
+    /// --compat dd]
+    #[arg(long, value_enum)]
+    pub(crate) heads: Option<HeadsOf>,
     /// Heads are averaged over so many of the last response tokens [default: 32]
     #[arg(long, value_name = "N", conflicts_with = "compat")]
     pub(crate) last_n: Option<usize>,

@@ -17,6 +17,7 @@ use crate::{
     capture::{encode, named_items},
     cohort::{label_counts, labels},
     dd,
+    digest::digest,
     dispositions::LEAST,
     files::{read_json, write_json, write_text},
     report::{self, Page},
@@ -107,12 +108,11 @@ pub fn attribute_run(
         run.note("identity", engine.identity())?;
         attribution
     };
-    let warnings = AttributeRun::warnings(&chosen, &attribution);
-    write_report(&run, engine, items, settings, &attribution, &warnings)?;
+    let dropped = chosen.said_dropped();
+    write_report(&run, engine, items, settings, &attribution, &dropped)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
-    let text = warnings
-        .iter()
-        .fold(attribution_markdown(&attribution, 10), |text, warning| text + "warning: " + warning + "\n");
+    let warnings: Vec<String> = dropped.into_iter().chain(of_chance(&attribution)).collect();
+    let text = warned(attribution_markdown(&attribution, 10), &warnings);
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
     Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
 }
@@ -124,9 +124,13 @@ impl AttributeRun<'_> {
         let refused = |what: &str, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found: "0".into(), allowed: allowed.into() })
         };
-        match (self.last_n, self.top) {
-            (0, _) => refused("last_n", "at least 1"),
-            (_, 0) => refused("top", "at least 1"),
+        match (self.last_n, self.top, self.lambda) {
+            (0, ..) => refused("last_n", "at least 1"),
+            (_, 0, _) => refused("top", "at least 1"),
+            (_, _, Some(lambda)) if !lambda.is_finite() => {
+                let (what, allowed) = ("--lambda".into(), "a finite number".into());
+                Err(StudyError::Option { what, found: lambda.to_string(), allowed })
+            }
             _ => Ok(()),
         }
     }
@@ -199,45 +203,55 @@ impl AttributeRun<'_> {
                 )
             })
             .collect();
-        let facts: Vec<_> =
-            chosen.items.iter().map(|item| (&item.id, item.truncated())).filter(|(_, cut)| cut.is_some()).collect();
+        // Confounds and strata are read from the other fields.
+        let items: Vec<_> = named_items(&chosen.items, &chosen.encoded)
+            .into_iter()
+            .zip(&chosen.items)
+            .map(|((id, tokens), item)| (id, digest(&(tokens, ItemFacts::of(item).fields))))
+            .collect();
         Parts::of(engine.identity())
-            .with("items", named_items(&chosen.items, &chosen.encoded))
+            .with("items", items)
             .with("dispositions", compared)
-            .with("truncated", facts)
             .with("last_n", self.last_n)
             .with("method", self.options.method())
             .with("controls", (self.controls.shuffled, self.controls.random))
-            .with("beside", others.iter().map(|other| (&other.model, &other.weights_sha256)).collect::<Vec<_>>())
+            .with("beside", others.iter().map(|other| (&other.model, digest(other))).collect::<Vec<_>>())
             .with("top", (self.top, self.lambda))
     }
+}
 
-    /// What a reader must know of the run as a whole.
-    fn warnings(chosen: &Chosen, attribution: &Attribution) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if chosen.dropped > 0 {
-            warnings.push(format!(
-                "{} items with fewer than {} response tokens were dropped, as --compat dd does",
-                chosen.dropped,
-                dd::LEAST_RESPONSE
-            ));
-        }
-        if !attribution.skipped.is_empty() {
-            let names: Vec<&str> = attribution.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
-            warnings.push(format!("not attributed on these items: {}", names.join(", ")));
-        }
-        let asked = attribution.dispositions.len();
-        if asked > 1 {
-            warnings.push(format!(
-                "{asked} dispositions were asked two questions each at {:.0} %: without any signal {:.1} of the {} would \
-                 find a head by chance",
-                100.0 * attribute::LEVEL,
-                2.0 * asked as f64 * attribute::LEVEL,
-                2 * asked
-            ));
-        }
-        warnings
+impl Chosen {
+    /// What a reader must know of the items that take no part.
+    fn said_dropped(&self) -> Vec<String> {
+        let (dropped, least) = (self.dropped, dd::LEAST_RESPONSE);
+        let said = format!("{dropped} items with fewer than {least} response tokens were dropped, as --compat dd does");
+        if dropped > 0 { vec![said] } else { Vec::new() }
     }
+}
+
+/// What was passed over, and how much chance there is: the page has a section of its own for it.
+fn of_chance(attribution: &Attribution) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !attribution.skipped.is_empty() {
+        let names: Vec<&str> = attribution.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
+        warnings.push(format!("not attributed on these items: {}", names.join(", ")));
+    }
+    let asked = attribution.dispositions.len();
+    if asked > 1 {
+        warnings.push(format!(
+            "{asked} dispositions were asked two questions each at {:.0} %: without any signal {:.1} of the {} would find \
+             a head by chance",
+            100.0 * attribute::LEVEL,
+            2.0 * asked as f64 * attribute::LEVEL,
+            2 * asked
+        ));
+    }
+    warnings
+}
+
+/// A text with its warnings behind it.
+fn warned(text: String, warnings: &[String]) -> String {
+    warnings.iter().fold(text, |text, warning| text + "warning: " + warning + "\n")
 }
 
 /// Items as the scripts tokenise them.
@@ -249,12 +263,6 @@ fn encode_joined(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
     items.iter().map(encode).collect()
 }
 
-/// The warnings that the page does not say in other words.
-fn dropped(attribution: &Attribution, warnings: &[String]) -> Vec<String> {
-    let compat = attribution.method.compat != "none";
-    warnings.iter().filter(|warning| compat && warning.contains("were dropped")).cloned().collect()
-}
-
 /// Writes `report.html`, `report.json` and `report.md`.
 fn write_report(
     run: &RunDir,
@@ -262,7 +270,7 @@ fn write_report(
     items: &[Item],
     settings: &AttributeRun<'_>,
     attribution: &Attribution,
-    warnings: &[String],
+    dropped: &[String],
 ) -> Result<()> {
     let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
     let (identity, options) = (engine.identity(), &settings.options);
@@ -297,8 +305,7 @@ fn write_report(
         title: &title,
         facts: &facts,
         counts: if attribution.dispositions.len() == 1 { &counts } else { &[] },
-        // What was passed over, and how much chance there is, has a section of its own on the page.
-        warnings: &dropped(attribution, warnings),
+        warnings: dropped,
         model: &attribution.model,
         heads_per_layer: &attribution.heads_per_layer,
         attribution: Some(attribution),
@@ -306,14 +313,13 @@ fn write_report(
         examples: &[],
     };
     write_text(&run.file("report.html"), &report::render(&page))?;
+    let warnings: Vec<String> = dropped.iter().cloned().chain(of_chance(attribution)).collect();
     let document = json!({
         "schema": "report/v1", "title": title, "facts": facts, "warnings": warnings, "rule": attribute::rule(),
         "attribution": attribution,
     });
     write_json(&run.file("report.json"), &document)?;
     let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
-    let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-    let body = attribution_markdown(attribution, 10);
-    let rule = attribute::rule();
-    write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{warnings}\n{rule}\n\n{facts}"))
+    let (body, rule) = (warned(attribution_markdown(attribution, 10), &warnings), attribute::rule());
+    write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{rule}\n\n{facts}"))
 }

@@ -443,6 +443,12 @@ pub struct LengthCheck {
     pub truncated_b: usize,
     /// Heads that are louder only until length is taken out of the norms.
     pub only_by_length: usize,
+    /// Pearson's correlation over heads of `cohen_d` with `r_length`: whether the ranking is one of how heads follow length.
+    #[serde(deserialize_with = "number")]
+    pub ranking_r: f64,
+    /// Permutation p of |ranking_r|: heads vary together, so that chance alone makes it large.
+    #[serde(deserialize_with = "number")]
+    pub ranking_p: f64,
 }
 
 /// The cohorts' prompts.

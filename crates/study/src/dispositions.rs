@@ -145,7 +145,12 @@ pub fn read_dispositions(path: &Path) -> Result<Vec<DispositionSpec>> {
     let mut specs = Vec::new();
     for entry in file.disposition {
         let wrong = |why: String| StudyError::content(path, format!("disposition '{}': {why}", entry.name));
-        if entry.name.trim().is_empty() || !names.insert(entry.name.clone()) {
+        // Files are named by it.
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        if entry.name.is_empty() || !entry.name.chars().all(plain) {
+            return Err(wrong("its name must be letters, digits, - and _".into()));
+        }
+        if !names.insert(entry.name.to_lowercase()) {
             return Err(wrong("its name must be one of its own".into()));
         }
         if entry.a.name == entry.b.name {
@@ -177,6 +182,10 @@ pub fn named(specs: Vec<DispositionSpec>, names: &[String]) -> Result<Vec<Dispos
             allowed: format!("among {}", all()),
         })
     };
+    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        let (what, allowed) = ("--only".into(), "a list of different names".into());
+        return Err(StudyError::Option { what, found: format!("'{}' twice", twice.1), allowed });
+    }
     names.iter().map(pick).collect()
 }
 
@@ -251,11 +260,14 @@ mod tests {
         let specs = read(&twice).unwrap();
         assert_eq!(named(specs.clone(), &["y".into()]).unwrap()[0].name, "y");
         assert!(named(specs.clone(), &["z".into()]).unwrap_err().to_string().contains("among x, y"));
+        assert!(named(specs.clone(), &["y".into(), "y".into()]).unwrap_err().to_string().contains("'y' twice"));
         assert_eq!(named(specs, &[]).unwrap().len(), 2);
         for (text, part) in [
             (GOOD.replace("\"!correct\"", "\"! correct =\""), "disposition 'x': a cohort's condition"),
             (GOOD.replace("\"q\"", "\"p\""), "both cohorts are called 'p'"),
             (format!("{GOOD}{GOOD}"), "its name must be one of its own"),
+            (format!("{GOOD}{}", GOOD.replace("\"x\"", "\"X\"")), "its name must be one of its own"),
+            (GOOD.replace("\"x\"", "\"../x\""), "letters, digits, - and _"),
             (GOOD.replace("where = \"correct\"", "when = \"correct\""), "unknown field `when`"),
             ("disposition = []".into(), "holds no disposition"),
         ] {

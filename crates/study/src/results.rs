@@ -56,17 +56,17 @@ fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
     }
 }
 
-/// Writes the heads at the top of each disposition as lists that every command reads: `heads.json`, and with a λ
+/// Writes the `count` heads at the top of each disposition, all where there are fewer, as lists that every command reads: `heads.json`, and with a λ
 /// `lambda.npz` `[1, layer, head]`; with the disposition's name between where there are several.
 ///
 /// # Errors
-/// If a file cannot be written, or there are not so many heads.
+/// If a file cannot be written.
 pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize, lambda: Option<f32>) -> Result<()> {
     let several = attribution.dispositions.len() > 1;
     for disposition in &attribution.dispositions {
-        let slug: String = disposition.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        // Where there are several they come from a file, which has plain names only.
         let name = |stem: &str, extension: &str| {
-            if several { format!("{stem}-{slug}.{extension}") } else { format!("{stem}.{extension}") }
+            if several { format!("{stem}-{}.{extension}", disposition.name) } else { format!("{stem}.{extension}") }
         };
         let heads: Vec<&HeadEffect> = ranked(disposition, &attribution.method.compat).into_iter().take(count).collect();
         let entry = |head: &&HeadEffect| {

@@ -27,10 +27,10 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         options: AttributeOptions {
             heads: match args.heads {
                 // The scripts know attention alone.
-                HeadsOf::All if compat_dd => HeadChoice::Attn,
-                HeadsOf::All => HeadChoice::All,
-                HeadsOf::Attn => HeadChoice::Attn,
-                HeadsOf::Linear => HeadChoice::Linear,
+                None if compat_dd => HeadChoice::Attn,
+                None | Some(HeadsOf::All) => HeadChoice::All,
+                Some(HeadsOf::Attn) => HeadChoice::Attn,
+                Some(HeadsOf::Linear) => HeadChoice::Linear,
             },
             adjust_length: args.adjust.is_some(),
             within: args.within.clone(),

@@ -57,9 +57,13 @@ pub(super) fn length(
     facts: &[ItemFacts],
     options: &AttributeOptions,
     heads: &[HeadEffect],
+    null_d: &[Vec<f64>],
     without_length: &[Magnitude],
 ) -> LengthCheck {
     let (a, b) = table.length[0].split_at(table.n_a);
+    let r: Vec<f64> = heads.iter().map(|head| head.r_length).collect();
+    let ranking_r = pearson(&r, &heads.iter().map(|head| head.magnitude.cohen_d).collect::<Vec<_>>());
+    let null: Vec<f64> = null_d.iter().map(|d| pearson(&r, d)).collect();
     let cut: Vec<Option<bool>> = table.rows.iter().map(|&row| facts.get(row).and_then(|f| f.truncated)).collect();
     let count = |cut: &[Option<bool>]| cut.iter().filter(|&&cut| cut == Some(true)).count();
     let only_by_length = heads
@@ -76,6 +80,8 @@ pub(super) fn length(
         truncated_a: count(&cut[..table.n_a]),
         truncated_b: count(&cut[table.n_a..]),
         only_by_length,
+        ranking_r,
+        ranking_p: permuted(ranking_r, &null, Tail::TwoSided),
     }
 }
 

@@ -125,13 +125,25 @@ impl AttributeOptions {
     /// # Errors
     /// Says what would have been allowed.
     pub fn check(&self) -> Result<()> {
-        let refused = |what: &str, found: usize, allowed: &str| {
+        let refused = |what: &str, found: &dyn ToString, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found: found.to_string(), allowed: allowed.into() })
         };
+        if self.compat_dd {
+            // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
+            if let Some(field) = &self.within {
+                return refused("--within", field, "left out with --compat dd");
+            }
+            if self.adjust_length {
+                return refused("--adjust", &"length", "left out with --compat dd");
+            }
+            if self.heads != HeadChoice::Attn {
+                return refused("--heads", &self.heads.name(), "attn, or left out, with --compat dd");
+            }
+        }
         match (self.folds, self.repeats) {
-            (0 | 1, _) => refused("folds", self.folds, "at least 2"),
-            (_, 0) => refused("repeats", 0, "at least 1"),
-            (folds, _) if folds > usize::from(u16::MAX) => refused("folds", folds, "at most 65535"),
+            (0 | 1, _) => refused("folds", &self.folds, "at least 2"),
+            (_, 0) => refused("repeats", &0, "at least 1"),
+            (folds, _) if folds > usize::from(u16::MAX) => refused("folds", &folds, "at most 65535"),
             _ => Ok(()),
         }
     }
@@ -320,7 +332,7 @@ pub fn attribute(
     });
     let heads: Vec<HeadEffect> = heads.collect();
     let shuffled = shuffled(&magnitudes, &directions, options);
-    let length = confounds::length(&table, facts, options, &heads, &without_length.heads);
+    let length = confounds::length(&table, facts, options, &heads, &magnitudes.null, &without_length.heads);
     let mut disposition = Disposition {
         name: spec.name.clone(),
         means: spec.means.clone(),

@@ -158,6 +158,7 @@ fn a_planted_length_confound_is_flagged_and_taken_out() {
     assert!(head.magnitude.p_max <= LEVEL && head.r_length > 0.5, "{head:?}");
     assert!(head.d_length_adjusted.abs() < 0.5, "{}", head.d_length_adjusted);
     assert_eq!(found.length.only_by_length, 1);
+    assert!(found.length.ranking_r > 0.9 && found.length.ranking_p > 0.0, "{:?}", found.length);
     assert!(found.length.cohen_d > 1.0 && found.length.p <= 0.01);
     assert!(found.warnings.iter().any(|warning| warning.contains("differ in length")), "{:?}", found.warnings);
     assert!(found.sentence.contains("differ in response length (d +2"), "{}", found.sentence);

@@ -1,8 +1,7 @@
 //! What else the cohorts differ in: the length of responses, truncation, prompts.
 
-use headtemper_stats::pearson;
-
 use crate::{
+    attribute::LEVEL,
     attribution::{Attribution, Disposition, FieldCheck},
     report::{
         dumbbell,
@@ -75,13 +74,6 @@ fn lengths(disposition: &Disposition) -> String {
     if !length.cohen_d.is_finite() {
         return "The d of the response lengths is undefined: length could not be checked.".to_owned();
     }
-    let (r, d): (Vec<f64>, Vec<f64>) = disposition
-        .heads
-        .iter()
-        .map(|head| (head.r_length, head.magnitude.cohen_d))
-        .filter(|(r, d)| r.is_finite() && d.is_finite() && r.abs() <= 1.0 && d.abs() < 1e9)
-        .unzip();
-    let follows = if r.len() > 2 { pearson(&r, &d) } else { f64::NAN };
     let mut out = match length.only_by_length {
         0 if !disposition.heads.iter().any(|head| head.magnitude.is_louder()) => "No head is louder.".to_owned(),
         0 => "Every head that is louder still is once length is taken out of the norms.".to_owned(),
@@ -93,12 +85,13 @@ fn lengths(disposition: &Disposition) -> String {
             <code>--adjust length</code> takes it out of directions too."#
         ),
     };
-    if follows.is_finite() {
-        put!(out, " Over all heads, d goes with r, a head's correlation with length, at {}: ", signed(follows, 2));
-        out.push_str(match follows.abs() {
+    if length.ranking_r.is_finite() && length.ranking_p.is_finite() {
+        let (r, p) = (signed(length.ranking_r, 2), p_value(length.ranking_p));
+        put!(out, " Over all heads, d goes with r, a head's correlation with length, at {r} (p {p}): ");
+        out.push_str(match length.ranking_r.abs() {
+            _ if length.ranking_p > LEVEL => "no more than under shuffled labels.",
             x if x > 0.7 => "the ranking is largely one of how heads follow length.",
-            x if x > 0.4 => "part of the ranking is one of how heads follow length.",
-            _ => "the ranking is another one than that of length.",
+            _ => "part of the ranking is one of how heads follow length.",
         });
     }
     out
@@ -150,14 +143,13 @@ mod tests {
         let mut disposition = fixture::disposition(&[9]);
         assert!(lengths(&disposition).starts_with("No head is louder"));
         disposition.length.only_by_length = 2;
-        for (index, head) in disposition.heads.iter_mut().enumerate() {
-            head.r_length = 0.1 * index as f64;
-            head.magnitude.cohen_d = -0.2 * index as f64;
-        }
+        (disposition.length.ranking_r, disposition.length.ranking_p) = (-1.0, 0.3);
+        assert!(lengths(&disposition).contains("at −1.00 (p 0.3000): no more than under shuffled labels"));
+        disposition.length.ranking_p = 0.01;
         let text = lengths(&disposition);
         assert!(
             text.contains("2 heads are louder no more once length")
-                && text.contains("at −1.00: the ranking is largely")
+                && text.contains("at −1.00 (p 0.0100): the ranking is largely")
         );
         disposition.length.cohen_d = f64::NAN;
         assert!(lengths(&disposition).contains("could not be checked"));

@@ -90,6 +90,8 @@ pub(crate) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             truncated_a: 0,
             truncated_b: 1,
             only_by_length: 0,
+            ranking_r: 0.2,
+            ranking_p: 0.5,
         },
         prompts: PromptCheck {
             distinct_a: 78,
