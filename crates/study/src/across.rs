@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use headtemper_hook::HeadRef;
-use headtemper_stats::{pearson, spearman};
+use headtemper_stats::{Tail, pearson, spearman};
 
 use crate::{
+    attribute::{Nulls, permuted},
     attribution::{Across, Attribution, Beside, Disposition, HeadEffect, Pair, Recurring},
     dispositions::Cohorts,
 };
@@ -14,7 +15,12 @@ use crate::{
 const TOP: usize = 10;
 
 /// Compares every two dispositions; `cohorts` are theirs, over the same items.
-pub(crate) fn across(dispositions: &[Disposition], cohorts: &[Cohorts], others: &[Attribution]) -> Across {
+pub(crate) fn across(
+    dispositions: &[Disposition],
+    nulls: &[Nulls],
+    cohorts: &[Cohorts],
+    others: &[Attribution],
+) -> Across {
     let tops: Vec<Vec<HeadRef>> = dispositions.iter().map(top).collect();
     let mut places: BTreeMap<HeadRef, Vec<String>> = BTreeMap::new();
     for (disposition, top) in dispositions.iter().zip(&tops) {
@@ -34,11 +40,14 @@ pub(crate) fn across(dispositions: &[Disposition], cohorts: &[Cohorts], others: 
             let (x, y) = (&dispositions[first], &dispositions[second]);
             let shared = tops[first].iter().filter(|at| tops[second].contains(at)).count();
             let (shared_items, label_correlation) = labels(&cohorts[first], &cohorts[second]);
+            let agreement = Agreement::of(x, y, &nulls[first]);
             pairs.push(Pair {
                 first: x.name.clone(),
                 second: y.name.clone(),
-                rho_d: rho(x, y, |head| head.magnitude.cohen_d).1,
-                rho_crossfit: rho(x, y, |head| head.d_crossfit).1,
+                rho_d: agreement.rho_d,
+                p_rho_d: agreement.p_rho_d,
+                rho_crossfit: agreement.rho_crossfit,
+                p_rho_crossfit: agreement.p_rho_crossfit,
                 shared_items,
                 label_correlation,
                 shared_top: shared,
@@ -46,7 +55,8 @@ pub(crate) fn across(dispositions: &[Disposition], cohorts: &[Cohorts], others: 
             });
         }
     }
-    let beside = others.iter().flat_map(|other| dispositions.iter().map(|one| beside(one, other))).collect();
+    let mine = || dispositions.iter().zip(nulls);
+    let beside = others.iter().flat_map(|other| mine().map(move |(one, nulls)| beside(one, nulls, other))).collect();
     Across { top: TOP, recurring, pairs, beside }
 }
 
@@ -58,12 +68,36 @@ fn top(disposition: &Disposition) -> Vec<HeadRef> {
     heads.into_iter().take(TOP).map(HeadEffect::at).collect()
 }
 
-/// How many heads two rankings share, and Spearman's correlation of a number over them.
-fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64) -> (usize, f64) {
+/// How far two rankings agree over the heads that they share, and how often the first does under shuffled labels.
+struct Agreement {
+    heads: usize,
+    rho_d: f64,
+    p_rho_d: f64,
+    rho_crossfit: f64,
+    p_rho_crossfit: f64,
+}
+
+impl Agreement {
+    /// `nulls` are those of `x`.
+    fn of(x: &Disposition, y: &Disposition, nulls: &Nulls) -> Self {
+        let (heads, rho_d, p_rho_d) = rho(x, y, |head| head.magnitude.cohen_d, &nulls.d);
+        let (_, rho_crossfit, p_rho_crossfit) = rho(x, y, |head| head.d_crossfit, &nulls.crossfit);
+        Self { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit }
+    }
+}
+
+/// How many heads two rankings share, Spearman's correlation of a number over them, and its p: `null` are the numbers of
+/// `x` under shuffled labels.
+fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64, null: &[Vec<f64>]) -> (usize, f64, f64) {
     let of_y: BTreeMap<HeadRef, f64> = y.heads.iter().map(|head| (head.at(), of(head))).collect();
-    let pairs = x.heads.iter().filter_map(|head| Some((of(head), *of_y.get(&head.at())?)));
-    let (a, b): (Vec<f64>, Vec<f64>) = pairs.unzip();
-    (a.len(), spearman(&a, &b))
+    let shared: Vec<(usize, f64)> =
+        x.heads.iter().enumerate().filter_map(|(at, head)| Some((at, *of_y.get(&head.at())?))).collect();
+    let theirs: Vec<f64> = shared.iter().map(|&(_, d)| d).collect();
+    let with =
+        |mine: &dyn Fn(usize) -> f64| spearman(&shared.iter().map(|&(at, _)| mine(at)).collect::<Vec<_>>(), &theirs);
+    let observed = with(&|at| of(&x.heads[at]));
+    let null: Vec<f64> = null.iter().map(|d| with(&|at| d[at])).collect();
+    (shared.len(), observed, permuted(observed, &null, Tail::TwoSided))
 }
 
 /// How many items have a place in both, and how far they have the same one.
@@ -79,13 +113,15 @@ fn labels(x: &Cohorts, y: &Cohorts) -> (usize, f64) {
 }
 
 /// A disposition beside the one of the same name in another model's attribution.
-fn beside(one: &Disposition, other: &Attribution) -> Beside {
+fn beside(one: &Disposition, nulls: &Nulls, other: &Attribution) -> Beside {
     let mut found = Beside {
         model: other.model.clone(),
         name: one.name.clone(),
         heads: 0,
         rho_d: f64::NAN,
+        p_rho_d: f64::NAN,
         rho_crossfit: f64::NAN,
+        p_rho_crossfit: f64::NAN,
         incomparable: None,
     };
     let Some(twin) = other.dispositions.iter().find(|twin| twin.name == one.name) else {
@@ -93,14 +129,13 @@ fn beside(one: &Disposition, other: &Attribution) -> Beside {
         return found;
     };
     let (mine, theirs) = (one.heads.len(), twin.heads.len());
-    let (shared, rho_d) = rho(one, twin, |head| head.magnitude.cohen_d);
-    if shared != mine || shared != theirs {
+    let Agreement { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit } = Agreement::of(one, twin, nulls);
+    if heads != mine || heads != theirs {
         // A head's number means nothing in another geometry.
         found.incomparable = Some(format!("it has other heads: {theirs} ranked there, {mine} here"));
         return found;
     }
-    let (heads, rho_crossfit) = rho(one, twin, |head| head.d_crossfit);
-    Beside { heads, rho_d, rho_crossfit, ..found }
+    Beside { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit, ..found }
 }
 
 #[cfg(test)]
@@ -117,6 +152,13 @@ mod tests {
         disposition
     }
 
+    /// Shuffles of nothing in particular: every head's number is another one in each.
+    fn nulls(count: usize) -> Vec<Nulls> {
+        let row = |k: usize| (0..30).map(|head| ((head * 7 + k * 11) % 30) as f64).collect::<Vec<f64>>();
+        let rows = || (0..99).map(row).collect::<Vec<_>>();
+        (0..count).map(|_| Nulls { d: rows(), crossfit: rows() }).collect()
+    }
+
     fn cohorts(a: std::ops::Range<usize>, b: std::ops::Range<usize>) -> Cohorts {
         Cohorts { a: a.collect(), b: b.collect() }
     }
@@ -129,15 +171,18 @@ mod tests {
             disposition("down", |i| -(i as f64)),
         ];
         let split = [cohorts(0..10, 10..20), cohorts(0..10, 10..20), cohorts(10..20, 0..10)];
-        let found = across(&all, &split, &[]);
+        let found = across(&all, &nulls(3), &split, &[]);
         assert_eq!((found.pairs.len(), found.recurring.len()), (3, TOP));
         assert!(found.recurring.iter().all(|head| head.dispositions.len() == 3), "the same ten by size");
         let [same, opposite, _] = &found.pairs[..] else { panic!("three pairs") };
         assert_eq!((same.rho_d, same.rho_crossfit, same.label_correlation), (1.0, 1.0, 1.0));
         assert_eq!((opposite.rho_d, opposite.label_correlation), (-1.0, -1.0));
         assert_eq!((same.shared_items, same.shared_top), (20, TOP));
+        assert_eq!((same.p_rho_d, opposite.p_rho_d), (0.01, 0.01), "either way, no shuffle agrees as far");
+        let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
+        assert!(across(&all, &without, &split, &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
         assert!((same.expected_top - 100.0 / 30.0).abs() < 1e-12);
-        let apart = across(&all[..2], &[cohorts(0..5, 5..9), cohorts(20..25, 25..30)], &[]);
+        let apart = across(&all[..2], &nulls(2), &[cohorts(0..5, 5..9), cohorts(20..25, 25..30)], &[]);
         assert_eq!(apart.pairs[0].shared_items, 0);
         assert!(apart.pairs[0].label_correlation.is_nan());
     }
@@ -151,8 +196,8 @@ mod tests {
         small.dispositions[0].heads.truncate(12);
         let mine = [disposition("up", |i| i as f64), disposition("other", |i| i as f64)];
         let split = [cohorts(0..2, 2..4), cohorts(0..2, 2..4)];
-        let found = across(&mine, &split, &[twin, small]).beside;
-        assert_eq!((found[0].heads, found[0].rho_d), (30, 1.0));
+        let found = across(&mine, &nulls(2), &split, &[twin, small]).beside;
+        assert_eq!((found[0].heads, found[0].rho_d, found[0].p_rho_d), (30, 1.0, 0.01));
         assert_eq!(found[1].incomparable.as_deref(), Some("it has no disposition of this name"));
         assert_eq!(found[2].incomparable.as_deref(), Some("it has other heads: 12 ranked there, 30 here"));
     }

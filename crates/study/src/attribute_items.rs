@@ -6,7 +6,7 @@ use headtemper_stats::Shuffles;
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
     across::across,
-    attribute,
+    attribute::{Nulls, attribute_with_nulls},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
     results::heads_per_layer,
@@ -45,13 +45,14 @@ impl AttributeItems<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(Attribution, Features)> {
         let (features, _) = capture_encoded(self.engine, self.items, self.encoded, &self.capture, progress)?;
-        let mut dispositions = self.each(&features, self.cohorts, "attribute", progress)?;
+        let (mut dispositions, nulls): (Vec<_>, Vec<_>) =
+            self.each(&features, self.cohorts, "attribute", progress)?.into_iter().unzip();
         if self.options.compat_dd {
             dispositions.iter_mut().for_each(crate::dd::name);
         }
         let controls = self.controls(&features, progress)?;
         say_untrained(&mut dispositions, &controls);
-        let across = across(&dispositions, self.cohorts, others);
+        let across = across(&dispositions, &nulls, self.cohorts, others);
         let attribution = Attribution {
             schema: "attribution/v1".into(),
             model: features.meta.identity.model.clone(),
@@ -73,12 +74,12 @@ impl AttributeItems<'_> {
         cohorts: &[Cohorts],
         stage: &str,
         progress: &mut dyn Progress,
-    ) -> Result<Vec<Disposition>> {
+    ) -> Result<Vec<(Disposition, Nulls)>> {
         let facts: Vec<ItemFacts> = self.items.iter().map(ItemFacts::of).collect();
         progress.begin(stage, self.specs.len(), 0);
         let mut all = Vec::new();
         for (spec, cohorts) in self.specs.iter().zip(cohorts) {
-            all.push(attribute(features, spec, cohorts, &facts, &self.options)?);
+            all.push(attribute_with_nulls(features, spec, cohorts, &facts, &self.options)?);
             progress.step();
         }
         progress.end();
@@ -118,8 +119,9 @@ fn shuffled(cohorts: &Cohorts, seed: u64) -> Cohorts {
     Cohorts { a: of(true), b: of(false) }
 }
 
-fn control(name: &str, how: String, found: &[Disposition]) -> Control {
-    let controlled = |found: &Disposition| Controlled { name: found.name.clone(), summary: found.summary.clone() };
+fn control(name: &str, how: String, found: &[(Disposition, Nulls)]) -> Control {
+    let controlled =
+        |(found, _): &(Disposition, Nulls)| Controlled { name: found.name.clone(), summary: found.summary.clone() };
     Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
 }
 
@@ -152,10 +154,13 @@ mod tests {
         found.summary.verdicts = vec![(Verdict::Separable, 2), (Verdict::MagnitudeOnly, 1), (Verdict::NoEvidence, 1)];
         let nothing = fixture::disposition(&[4]);
         let mut all = [nothing.clone(), nothing.clone()];
-        let how = String::new;
-        say_untrained(&mut all, &[control(Control::SHUFFLED, how(), &[found.clone(), found.clone()])]);
+        let with = |name: &str, found: [&Disposition; 2]| {
+            let none = || Nulls { d: Vec::new(), crossfit: Vec::new() };
+            control(name, String::new(), &found.map(|found| (found.clone(), none())))
+        };
+        say_untrained(&mut all, &[with(Control::SHUFFLED, [&found, &found])]);
         assert_eq!(all[0].sentence, nothing.sentence, "shuffled labels find by chance");
-        say_untrained(&mut all, &[control(Control::RANDOM, how(), &[nothing.clone(), found])]);
+        say_untrained(&mut all, &[with(Control::RANDOM, [&nothing, &found])]);
         assert_eq!(all[0].sentence, nothing.sentence);
         assert!(all[1].sentence.contains("a model of random weights names 3 heads (here 0)"), "{}", all[1].sentence);
     }

@@ -557,9 +557,15 @@ pub struct Pair {
     /// Spearman's correlation of their cohen_d over heads.
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
+    /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
+    #[serde(deserialize_with = "number")]
+    pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
     #[serde(deserialize_with = "number")]
     pub rho_crossfit: f64,
+    /// Permutation p of |rho_crossfit|, likewise.
+    #[serde(deserialize_with = "number")]
+    pub p_rho_crossfit: f64,
     /// Items that have a place in both.
     pub shared_items: usize,
     /// Correlation (phi) of their labels on those items: rankings of the same split agree by construction.
@@ -584,9 +590,15 @@ pub struct Beside {
     /// Spearman's correlation of their cohen_d over heads.
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
+    /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
+    #[serde(deserialize_with = "number")]
+    pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
     #[serde(deserialize_with = "number")]
     pub rho_crossfit: f64,
+    /// Permutation p of |rho_crossfit|, likewise.
+    #[serde(deserialize_with = "number")]
+    pub p_rho_crossfit: f64,
     /// Why the two cannot be compared, if they cannot.
     pub incomparable: Option<String>,
 }

@@ -183,18 +183,20 @@ fn across_markdown(across: &Across) -> String {
     let mut out = String::new();
     if !across.pairs.is_empty() {
         out += &format!(
-            "\n| dispositions | rank correlation of d | of d held out | of labels | in both tops of {} | by chance |\n",
+            "\n| dispositions | rank correlation of d | p | of d held out | p | of labels | in both tops of {} | by chance |\n",
             across.top
         );
-        out += "|---|---:|---:|---:|---:|---:|\n";
+        out += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
     }
     for pair in &across.pairs {
         out += &format!(
-            "| {} and {} | {} | {} | {} | {} | {:.1} |\n",
+            "| {} and {} | {} | {} | {} | {} | {} | {} | {:.1} |\n",
             pair.first,
             pair.second,
             short(pair.rho_d),
+            short(pair.p_rho_d),
             short(pair.rho_crossfit),
+            short(pair.p_rho_crossfit),
             short(pair.label_correlation),
             pair.shared_top,
             pair.expected_top
@@ -204,12 +206,14 @@ fn across_markdown(across: &Across) -> String {
         out += &match &beside.incomparable {
             Some(why) => format!("beside {}: {} cannot be compared: {why}\n", beside.model, beside.name),
             None => format!(
-                "beside {}: {} ranks {} heads alike, rank correlation of d {}, of d held out {}\n",
+                "beside {}: {} ranks {} heads, rank correlation of d {} (p {}), of d held out {} (p {})\n",
                 beside.model,
                 beside.name,
                 beside.heads,
                 short(beside.rho_d),
-                short(beside.rho_crossfit)
+                short(beside.p_rho_d),
+                short(beside.rho_crossfit),
+                short(beside.p_rho_crossfit)
             ),
         };
     }

@@ -50,7 +50,7 @@ pub(super) struct Null {
 }
 
 /// A permutation p, or none without shuffles: a p of 1 would claim that the null was looked at.
-pub(super) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
+pub(crate) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
     if null.is_empty() { f64::NAN } else { p_value(observed, null, tail) }
 }
 

@@ -25,6 +25,7 @@ use direction::Directions;
 use magnitude::Magnitudes;
 
 pub use confounds::ItemFacts;
+pub(crate) use direction::permuted;
 pub(crate) use verdict::{rule, summary};
 
 /// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.
@@ -249,6 +250,14 @@ impl<'a> Table<'a> {
     }
 }
 
+/// What shuffled labels give of every head, `[shuffle][head]`: what a ranking is compared with.
+pub(crate) struct Nulls {
+    /// Of cohen_d.
+    pub(crate) d: Vec<Vec<f64>>,
+    /// Of d_crossfit.
+    pub(crate) crossfit: Vec<Vec<f64>>,
+}
+
 /// Ranks the heads of captured features between two cohorts of their rows.
 ///
 /// # Errors
@@ -260,6 +269,17 @@ pub fn attribute(
     facts: &[ItemFacts],
     options: &AttributeOptions,
 ) -> Result<Disposition> {
+    attribute_with_nulls(features, spec, cohorts, facts, options).map(|(disposition, _)| disposition)
+}
+
+/// The same, with what it was compared with.
+pub(crate) fn attribute_with_nulls(
+    features: &Features,
+    spec: &DispositionSpec,
+    cohorts: &Cohorts,
+    facts: &[ItemFacts],
+    options: &AttributeOptions,
+) -> Result<(Disposition, Nulls)> {
     options.check()?;
     if features.head_vectors.is_empty() {
         return Err(StudyError::Option {
@@ -355,7 +375,9 @@ pub fn attribute(
     };
     disposition.warnings = confounds::warnings(&disposition, &table);
     disposition.sentence = verdict::sentence(&disposition);
-    Ok(disposition)
+    let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
+    let crossfit = (0..options.shuffles).map(of_shuffle).collect();
+    Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
 }
 
 /// The shuffles of a table's labels.

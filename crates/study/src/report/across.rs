@@ -4,7 +4,7 @@ use crate::{
     attribution::{Across, Attribution},
     report::{
         rank_matrix,
-        text::{escape, fixed, put, signed},
+        text::{escape, fixed, p_value, put, signed},
     },
 };
 
@@ -23,7 +23,8 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     if !alone {
         out.push_str(
             "<p>Two dispositions rank heads alike when they find the same, or when they split the items alike. Read the \
-            agreement of their rankings against the agreement of their labels: what follows the labels is nothing new.</p>",
+            agreement of their rankings against the agreement of their labels: what follows the labels is nothing new. p: how \
+            often they agree as far when the labels of one are shuffled.</p>",
         );
         out += r#"<div class="beside">"#;
         out += &rank_matrix::draw(attribution);
@@ -40,11 +41,11 @@ pub(super) fn draw(attribution: &Attribution) -> String {
 fn pairs(across: &Across) -> String {
     let mut out = format!(
         r#"<div class="wide"><table class="sort pairs"><thead><tr class="span"><td></td><td></td>
-        <th colspan="2" scope="colgroup" class="gap">rank correlation</th>
+        <th colspan="4" scope="colgroup" class="gap">rank correlation</th>
         <th colspan="2" scope="colgroup" class="gap">labels</th>
         <th colspan="2" scope="colgroup" class="gap">in both tops of {}</th></tr>
         <tr><th scope="col">one</th><th scope="col" class="word">other</th><th scope="col" class="gap">of d</th>
-        <th scope="col">of d held out</th><th scope="col" class="gap">correlation</th><th scope="col">items in both</th>
+        <th scope="col">p</th><th scope="col">of d held out</th><th scope="col">p</th><th scope="col" class="gap">correlation</th><th scope="col">items in both</th>
         <th scope="col" class="gap">heads</th><th scope="col">by chance</th></tr></thead><tbody>"#,
         across.top
     );
@@ -52,11 +53,13 @@ fn pairs(across: &Across) -> String {
         put!(
             out,
             r#"<tr><th scope="row">{}</th><td class="word">{}</td><td class="gap">{}</td><td>{}</td>
-            <td class="gap">{}</td><td>{}</td><td class="gap">{}</td><td>{}</td></tr>"#,
+            <td>{}</td><td>{}</td><td class="gap">{}</td><td>{}</td><td class="gap">{}</td><td>{}</td></tr>"#,
             escape(&pair.first),
             escape(&pair.second),
             signed(pair.rho_d, 2),
+            p_value(pair.p_rho_d),
             signed(pair.rho_crossfit, 2),
+            p_value(pair.p_rho_crossfit),
             signed(pair.label_correlation, 2),
             pair.shared_items,
             pair.shared_top,
@@ -94,18 +97,20 @@ fn beside(across: &Across) -> String {
     let mut out = String::from(
         r#"<div class="wide"><table class="small"><thead><tr><th scope="col">disposition</th>
         <th scope="col" class="word">model</th><th scope="col">heads</th><th scope="col">rank correlation of d</th>
-        <th scope="col">of d held out</th></tr></thead><tbody>"#,
+        <th scope="col">p</th><th scope="col">of d held out</th><th scope="col">p</th></tr></thead><tbody>"#,
     );
     for one in &across.beside {
         let (name, model) = (escape(&one.name), escape(&one.model));
         put!(out, r#"<tr><th scope="row">{name}</th><td class="word">{model}</td>"#);
         out += &match &one.incomparable {
-            Some(why) => format!(r#"<td colspan="3" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
+            Some(why) => format!(r#"<td colspan="5" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
             None => format!(
-                "<td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 one.heads,
                 signed(one.rho_d, 2),
-                signed(one.rho_crossfit, 2)
+                p_value(one.p_rho_d),
+                signed(one.rho_crossfit, 2),
+                p_value(one.p_rho_crossfit)
             ),
         };
     }
@@ -136,7 +141,9 @@ mod tests {
             name: "x".into(),
             heads: 3,
             rho_d: f64::NAN,
+            p_rho_d: f64::NAN,
             rho_crossfit: 0.5,
+            p_rho_crossfit: 0.2,
             incomparable,
         };
         attribution.across.beside = vec![beside(None), beside(Some("9 heads & 3".into()))];
