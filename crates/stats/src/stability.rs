@@ -67,10 +67,8 @@ mod tests {
         let order: Vec<usize> = (0..12).collect();
         assert_eq!(split_half(&halves, &order, |_, _| vec![0.1, 3.0, 2.0]), 1.0);
         assert!(split_half(&halves, &order, |_, _| vec![1.0; 3]).is_nan());
-        let sum = |a: &[usize], _: &[usize]| {
-            let odd = a.iter().sum::<usize>() as f64;
-            vec![odd, -odd]
-        };
-        assert!(split_half(&halves, &order, sum).abs() <= 1.0);
+        // Whichever half has item 0 ranks one way, and the other half the other way.
+        let turned = |a: &[usize], _: &[usize]| if a.contains(&0) { vec![1.0, 2.0, 3.0] } else { vec![3.0, 2.0, 1.0] };
+        assert_eq!(split_half(&halves, &order, turned), -1.0);
     }
 }

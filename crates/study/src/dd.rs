@@ -6,6 +6,7 @@
 //! response tokens are dropped; heads are ranked by signed d; a pooled sd under 1e-8 gives a d of 0; lengths have 1e-8
 //! added. What differs still: they take norms in bf16 where their model is, and means in f32.
 
+use headtemper_stats::{dot, mean, norm, variance};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -23,27 +24,25 @@ const GUARD: f64 = 1e-8;
 /// Puts a head's numbers as the scripts compute them: `norms` of its items, a's `n_a` first, and its vectors.
 pub(crate) fn recompute(head: &mut HeadEffect, norms: &[f64], (vectors, dim): &(Vec<f64>, usize), n_a: usize) {
     head.magnitude.cohen_d = guarded_d(&norms[..n_a], &norms[n_a..]);
-    let mean = |rows: &[f64]| -> Vec<f64> {
+    let mean_of = |rows: &[f64]| -> Vec<f64> {
         let n = (rows.len() / dim) as f64;
         (0..*dim).map(|k| rows.iter().skip(k).step_by(*dim).sum::<f64>() / n).collect()
     };
     let (a, b) = vectors.split_at(n_a * dim);
-    let (mean_a, mean_b) = (mean(a), mean(b));
-    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let (mean_a, mean_b) = (mean_of(a), mean_of(b));
     let v: Vec<f64> = mean_a.iter().zip(&mean_b).map(|(a, b)| a - b).collect();
-    let size = dot(&v, &v).sqrt() + GUARD;
+    let size = norm(&v) + GUARD;
     let along = |rows: &[f64]| rows.chunks_exact(*dim).map(|x| dot(x, &v) / size).collect::<Vec<_>>();
     head.d_naive = guarded_d(&along(a), &along(b));
     head.direction_norm = size;
-    let lengths = (dot(&mean_a, &mean_a).sqrt() + GUARD) * (dot(&mean_b, &mean_b).sqrt() + GUARD);
-    head.cos_means = dot(&mean_a, &mean_b) / lengths;
+    head.cos_means = dot(&mean_a, &mean_b) / ((norm(&mean_a) + GUARD) * (norm(&mean_b) + GUARD));
 }
 
 /// Cohen's d, 0 where the pooled sd is under their guard.
 fn guarded_d(a: &[f64], b: &[f64]) -> f64 {
-    let mean = headtemper_stats::mean;
-    let squares = |x: &[f64]| x.iter().map(|v| (v - mean(x)).powi(2)).sum::<f64>();
-    let sd = ((squares(a) + squares(b)) / (a.len() + b.len()).saturating_sub(2).max(1) as f64).sqrt();
+    let freedom = |x: &[f64]| x.len().saturating_sub(1) as f64;
+    let within = freedom(a) * variance(a) + freedom(b) * variance(b);
+    let sd = (within / (freedom(a) + freedom(b))).sqrt();
     if sd > GUARD { (mean(a) - mean(b)) / sd } else { 0.0 }
 }
 

@@ -12,8 +12,8 @@ use crate::{
 
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
-/// |d| of the response length above which a ranking is confounded with length.
-const LENGTH_D: f64 = 0.5;
+/// |d| of a length above which a comparison is confounded with it.
+pub(crate) const LENGTH_D: f64 = 0.5;
 /// Truncation rates further apart than this confound a comparison.
 const TRUNCATION_GAP: f64 = 0.1;
 /// A smaller d is one too, where shuffled labels do not give it and it is not nothing.

@@ -14,7 +14,7 @@ mod tests;
 mod verdict;
 
 use headtemper_hook::{HeadKind, ModelSpec};
-use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, quantile, residuals, welch_t};
+use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, mean, quantile, residuals, welch_t};
 
 use crate::{
     DispositionSpec, Features, Result, StudyError,
@@ -25,6 +25,7 @@ use direction::Directions;
 use magnitude::Magnitudes;
 
 pub use confounds::ItemFacts;
+pub(crate) use confounds::LENGTH_D;
 pub(crate) use direction::permuted;
 pub(crate) use verdict::{rule, summary};
 
@@ -388,14 +389,15 @@ fn shuffles_of(table: &Table<'_>, options: &AttributeOptions) -> Shuffles {
     }
 }
 
+/// A quantile of what is a number.
+fn level(values: &[f64], at: f64) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, at)
+}
+
 /// What shuffled labels gave, over all heads.
 fn shuffled(magnitudes: &Magnitudes, directions: &Directions, options: &AttributeOptions) -> ShuffledLabels {
-    let mean = |values: &[f64]| headtemper_stats::mean(values);
-    let at = |values: &[f64], level: f64| {
-        let mut sorted: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
-        sorted.sort_by(f64::total_cmp);
-        quantile(&sorted, level)
-    };
     let naive: Vec<f64> = directions.nulls.iter().flat_map(|null| null.naive.iter().copied()).collect();
     let crossfit: Vec<f64> = directions.nulls.iter().flat_map(|null| null.crossfit.iter().copied()).collect();
     let abs_d: Vec<f64> = magnitudes.null.iter().flatten().map(|d| d.abs()).collect();
@@ -404,14 +406,14 @@ fn shuffled(magnitudes: &Magnitudes, directions: &Directions, options: &Attribut
         seed: options.seed,
         mean_abs_d: mean(&abs_d),
         max_abs_d_mean: mean(&magnitudes.largest),
-        max_abs_d_q95: at(&magnitudes.largest, 1.0 - LEVEL),
+        max_abs_d_q95: level(&magnitudes.largest, 1.0 - LEVEL),
         mean_d_naive: mean(&naive),
         max_d_naive_mean: mean(&directions.largest_naive),
-        max_d_naive_q95: at(&directions.largest_naive, 1.0 - LEVEL),
+        max_d_naive_q95: level(&directions.largest_naive, 1.0 - LEVEL),
         mean_d_crossfit: mean(&crossfit),
-        d_crossfit_q05: at(&crossfit, LEVEL),
-        d_crossfit_q95: at(&crossfit, 1.0 - LEVEL),
+        d_crossfit_q05: level(&crossfit, LEVEL),
+        d_crossfit_q95: level(&crossfit, 1.0 - LEVEL),
         max_d_crossfit_mean: mean(&directions.largest),
-        max_d_crossfit_q95: at(&directions.largest, 1.0 - LEVEL),
+        max_d_crossfit_q95: level(&directions.largest, 1.0 - LEVEL),
     }
 }

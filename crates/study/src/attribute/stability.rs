@@ -1,9 +1,9 @@
 //! Whether a ranking comes out again in other items: split halves, beside the same under shuffled labels.
 
-use headtemper_stats::{Columns, Folds, Halves, Projector, Shuffles, Tail, mean, quantile, spearman, split_half};
+use headtemper_stats::{Columns, Folds, Halves, Projector, Shuffles, Tail, mean, spearman, split_half};
 use rayon::prelude::*;
 
-use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, shuffles_of};
+use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, level, shuffles_of};
 use crate::attribution::{Reliability, Stability};
 
 /// How many ways the items are halved.
@@ -82,12 +82,11 @@ pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, opti
 /// The observed correlation and those under shuffled labels, which follow it.
 fn reliability(all: &[f64]) -> Reliability {
     let (rho, null) = (all[0], &all[1..]);
-    let mut sorted: Vec<f64> = null.iter().copied().filter(|x| !x.is_nan()).collect();
-    sorted.sort_by(f64::total_cmp);
+    let known: Vec<f64> = null.iter().copied().filter(|x| !x.is_nan()).collect();
     Reliability {
         rho,
-        null_mean: mean(&sorted),
-        null_q95: quantile(&sorted, 1.0 - LEVEL),
+        null_mean: mean(&known),
+        null_q95: level(&known, 1.0 - LEVEL),
         p: permuted(rho, null, Tail::Greater),
         shuffles: null.len(),
     }

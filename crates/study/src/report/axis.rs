@@ -1,5 +1,7 @@
 //! Linear axes for the drawings: from values to pixels, and round tick values.
 
+use crate::report::text::put;
+
 /// A linear map from the values `low..high` to the pixels `start..end` (either may run downwards).
 pub(super) struct Axis {
     low: f64,
@@ -24,6 +26,18 @@ impl Axis {
         let value = value.clamp(self.low.min(self.high), self.low.max(self.high));
         let share = (value - self.low) / (self.high - self.low);
         self.start + share * (self.end - self.start)
+    }
+
+    /// The axis as a line at `y` with six round values or so below it, each told by `told` to so many decimals.
+    pub(super) fn below(&self, (left, right): (f64, f64), y: f64, told: impl Fn(f64, usize) -> String) -> String {
+        let mut out = format!(r#"<path class="tick" d="M{left} {y}H{right}"/>"#);
+        let (ticks, decimals) = self.ticks(6);
+        for tick in ticks {
+            let at = self.at(tick);
+            put!(out, r#"<path class="tick" d="M{at:.1} {y}v4"/>"#);
+            put!(out, r#"<text class="mid" x="{at:.1}" y="{}">{}</text>"#, y + 16.0, told(tick, decimals));
+        }
+        out
     }
 
     /// About `wanted` round values inside the range, and the decimals that tell them apart.

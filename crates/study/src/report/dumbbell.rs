@@ -75,13 +75,7 @@ fn frame(out: &mut String, x: &Axis, level: Option<f64>, bottom: f64) {
         put!(out, r#"<text class="mid halo" x="{:.1}" y="{:.1}">shuffled labels, largest"#, x.at(0.0), TOP - 23.0);
         put!(out, " of all, 95 %: ±{}</text>", fixed(level, 2));
     }
-    put!(out, r#"<path class="tick" d="M{LEFT} {bottom}H{RIGHT}"/>"#);
-    let (ticks, decimals) = x.ticks(6);
-    for tick in ticks {
-        let at = x.at(tick);
-        put!(out, r#"<path class="tick" d="M{at:.1} {bottom}v4"/>"#);
-        put!(out, r#"<text class="mid" x="{at:.1}" y="{}">{}</text>"#, bottom + 16.0, signed(tick, decimals));
-    }
+    *out += &x.below((LEFT, RIGHT), bottom, signed);
     put!(out, r#"<text class="axis end" x="{RIGHT}" y="{}">d: ● as it is, ○ length taken out →</text>"#, bottom + 34.0);
 }
 

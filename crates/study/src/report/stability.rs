@@ -65,13 +65,7 @@ fn chart(rows: &[(&str, &Reliability); 2]) -> String {
             put!(out, "{}, p {}</text>", signed(row.rho, 2), p_value(row.p));
         }
     }
-    put!(out, r#"<path class="tick" d="M{LEFT} {bottom}H{RIGHT}"/>"#);
-    let (ticks, decimals) = x.ticks(6);
-    for tick in ticks {
-        let at = x.at(tick);
-        put!(out, r#"<path class="tick" d="M{at:.1} {bottom}v4"/>"#);
-        put!(out, r#"<text class="mid" x="{at:.1}" y="{}">{}</text>"#, bottom + 16.0, fixed(tick, decimals));
-    }
+    out += &x.below((LEFT, RIGHT), bottom, fixed);
     put!(out, r#"<text x="{LEFT}" y="12">grey: shuffled labels, from the mean to 95 %</text>"#);
     out + "</svg>"
 }

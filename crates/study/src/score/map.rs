@@ -7,7 +7,7 @@ use headtemper_stats::{
 };
 use serde::Serialize;
 
-use crate::{Cohort, attribution::kind_name, score::Scores};
+use crate::{Cohort, attribute::LENGTH_D, attribution::kind_name, score::Scores};
 
 /// The numbers of `score.json`, schema `score/v1`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -158,8 +158,6 @@ fn head_of(layer: usize, kind: &str, head: usize) -> HeadRef {
 
 /// A family-wise p up to here is called: one map in twenty without any effect still names a head.
 pub const CALLED: f64 = 0.05;
-/// |d| of the scored tokens above which a contrast is confounded with length.
-const LENGTH_D: f64 = 0.5;
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
 
