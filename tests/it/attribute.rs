@@ -8,7 +8,7 @@ use headtemper_tests::golden_dir;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{DIM, HEADS, LAYERS, Lab, array},
+    lab::{DIM, HEADS, LAYERS, Lab, array},
     real::gguf_path,
 };
 

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::cli::Lab;
+use crate::lab::Lab;
 
 /// SplitMix64: when to kill.
 struct Dice(u64);

@@ -6,7 +6,7 @@ use headtemper_engine::parse_bytes;
 use headtemper_tests::{FAMILIES, golden_dir};
 use serde_json::{Value, json};
 
-use crate::cli::Lab;
+use crate::lab::Lab;
 
 /// `c.jsonl`: seven answered items of two labels, some with a start that they share.
 fn lab() -> Lab {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::cli::Lab;
+use crate::lab::Lab;
 
 fn items(lab: &Lab, count: usize) {
     let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qui est {i} à {}?", i * i), "gold": ["a"]});

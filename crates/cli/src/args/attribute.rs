@@ -1,0 +1,111 @@
+//! What `temper attribute` takes.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::{ItemArgs, ModelArgs};
+
+/// Which heads are ranked.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum HeadsOf {
+    All,
+    Attn,
+    Linear,
+}
+
+/// What is taken out.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Adjust {
+    /// The length of the response and its logarithm
+    Length,
+}
+
+/// Whose arithmetic.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Compat {
+    Dd,
+}
+
+/// Where there is nothing to find.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum ControlOf {
+    Shuffled,
+    Random,
+}
+
+/// `temper attribute`
+#[derive(ClapArgs)]
+pub(crate) struct Attribute {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Label of the first cohort; d > 0 means louder in it
+    #[arg(long, requires = "b", required_unless_present = "dispositions", conflicts_with = "dispositions")]
+    pub(crate) a: Option<String>,
+    /// Label of the second cohort
+    #[arg(long, requires = "a", conflicts_with = "dispositions")]
+    pub(crate) b: Option<String>,
+    /// Dispositions and the conditions of their cohorts, such as configs/dispositions.toml: all from one pass over the
+    /// texts; those that the items cannot fill are passed over and named
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dispositions: Option<PathBuf>,
+    /// Only these of the file's dispositions, such as humble,persistent; one that cannot be filled is then an error
+    #[arg(long, value_delimiter = ',', requires = "dispositions", value_name = "NAMES")]
+    pub(crate) only: Vec<String>,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Name of the disposition
+    #[arg(long, conflicts_with = "dispositions")]
+    pub(crate) name: Option<String>,
+    /// Which heads are ranked: query heads of attention, value heads of delta nets, or all [default: all; attn with
+    /// --compat dd]
+    #[arg(long, value_enum)]
+    pub(crate) heads: Option<HeadsOf>,
+    /// Heads are averaged over so many of the last response tokens [default: 32]
+    #[arg(long, value_name = "N", conflicts_with = "compat")]
+    pub(crate) last_n: Option<usize>,
+    /// How often labels are shuffled for the null
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) shuffles: usize,
+    /// Folds of the cross-fitted d; fewer where a cohort is small
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) folds: usize,
+    /// How often the items are dealt into folds
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) repeats: usize,
+    /// Resamples of the bootstrap intervals; 0 leaves them out
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) resamples: usize,
+    /// Seed of shuffles, folds and resamples
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Take this out of norms and vectors before anything is compared
+    #[arg(long, value_enum)]
+    pub(crate) adjust: Option<Adjust>,
+    /// A field of the items, such as topic: what goes with its values is taken out of norms and vectors, and labels are
+    /// shuffled among items of one value only
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) within: Option<String>,
+    /// dd: texts, d and ranking as in the scripts of arXiv 2604.11867, and their two files beside ours
+    #[arg(long, value_enum)]
+    pub(crate) compat: Option<Compat>,
+    /// The same once more where there is nothing to find: labels shuffled, or a model of the same geometry with random
+    /// weights in f32, or both
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    pub(crate) control: Vec<ControlOf>,
+    /// attribution.json of other models, whose rankings are set beside this one
+    #[arg(long, value_delimiter = ',', value_name = "FILES")]
+    pub(crate) beside: Vec<PathBuf>,
+    /// How many heads the head list heads.json holds
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub(crate) top: usize,
+    /// λ of the head list, which is then written as a λ table too
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lambda: Option<f32>,
+    /// The attribution as JSON on stdout instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}

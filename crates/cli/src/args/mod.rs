@@ -1,0 +1,54 @@
+//! What can be typed.
+
+mod attribute;
+mod shared;
+mod verbs;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
+pub(crate) use shared::{
+    BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
+    ShardArgs, StopArgs, Switch,
+};
+pub(crate) use verbs::{Bench, Capture, Doctor, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify};
+
+/// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
+#[derive(Parser)]
+#[command(name = "temper", version, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Threads of everything that is computed; the physical cores by default
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// What has this model: layers, heads, widths, sites, stop tokens
+    Inspect(Inspect),
+    /// Generate text, under a head plan or not
+    Generate(Generate),
+    /// Dump h_last, layers, heads and logits of a data set to .npz
+    Capture(Capture),
+    /// Rank heads between two cohorts, with a report
+    Attribute(Attribute),
+    /// Generate for every prompt, λ and head set
+    Sweep(Sweep),
+    /// The causal map: what tempering each head does to the probability of recorded responses, with a report
+    Score(Score),
+    /// Join the shards of a sweep, a causal map or a capture
+    Merge(Merge),
+    /// All of an experiment from one TOML file; goes on where it stopped
+    Run(Run),
+    /// Write λ into the weights, as an ordinary checkpoint for other engines
+    Export(Export),
+    /// Measure prefill and decode speed of a model on this machine
+    Bench(Bench),
+    /// Prove that a model computes what it should on this machine: hooks, batches, cache, parity
+    Verify(Verify),
+    /// What this machine and this build have, and whether tiny models compute what they should on it
+    Doctor(Doctor),
+}

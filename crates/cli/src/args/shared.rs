@@ -1,0 +1,258 @@
+//! What several verbs take: a model and how it is run, items, sampling, shards, batches, plans.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use headtemper_engine::{EngineError, GenerateOptions, ModelChoice, Sampling, StopRule, parse_bytes};
+use headtemper_hook::Positions;
+use headtemper_study::{Shard, StudyError};
+
+/// Which model, and how it is run.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ModelArgs {
+    /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
+    #[arg(long)]
+    pub(crate) model: String,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// Which model, where a command is about the model itself.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct NamedModelArgs {
+    /// As --model
+    #[arg(value_name = "MODEL", required_unless_present = "model", conflicts_with = "model")]
+    named: Option<String>,
+    /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
+    #[arg(long)]
+    model: Option<String>,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    revision: Option<String>,
+}
+
+impl NamedModelArgs {
+    /// The model, as the engine asks for it.
+    pub(crate) fn choice(&self) -> ModelChoice {
+        let model = self.named.clone().or_else(|| self.model.clone()).unwrap_or_default();
+        ModelChoice { model, revision: self.revision.clone(), progress: true, ..ModelChoice::default() }
+    }
+
+    /// The model and how it is run, as other commands have it.
+    pub(crate) fn run(&self, how: &HowArgs) -> ModelArgs {
+        let ModelChoice { model, revision, .. } = self.choice();
+        ModelArgs { model, revision, how: how.clone() }
+    }
+}
+
+/// How a model is run.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct HowArgs {
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// What weights are held in; auto keeps what the file has (f32 for quantised files), stored keeps the blocks of a GGUF
+    /// file; q8_0 and the like round the weights once, and no activations
+    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
+    pub(crate) dtype: Dtype,
+    /// What linear layers multiply: f32, exact on the weights as they are held, or activations rounded to bf16, which is
+    /// faster on CPUs with AVX512-BF16 and less exact (weights in bf16 only)
+    #[arg(long, value_enum, default_value_t = ProductsOf::F32)]
+    pub(crate) products: ProductsOf,
+    /// Random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
+    #[arg(long, value_name = "SEED")]
+    pub(crate) random: Option<u64>,
+}
+
+/// On or off.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+/// What weights are held in.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+    Stored,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q5_1")]
+    Q5_1,
+    #[value(name = "q4_k")]
+    Q4K,
+    #[value(name = "q5_k")]
+    Q5K,
+    #[value(name = "q6_k")]
+    Q6K,
+}
+
+/// What linear layers multiply.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum ProductsOf {
+    F32,
+    Bf16,
+}
+
+/// Which items, and how they are read.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ItemArgs {
+    /// JSONL: id, prompt (or messages, or input_ids), optional response, label, scores, gold
+    #[arg(long)]
+    pub(crate) items: PathBuf,
+    /// Feed prompts as they stand, without the chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    #[arg(long, value_enum, conflicts_with = "raw")]
+    pub(crate) thinking: Option<Switch>,
+    /// Only the first so many items
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// How tokens are chosen.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct SamplingArgs {
+    /// 0 is greedy
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
+    pub(crate) temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub(crate) top_k: usize,
+    /// Keep the smallest set of tokens that reaches this probability
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) top_p: f32,
+    /// Keep tokens with at least this share of the largest probability
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) min_p: f32,
+    /// Above 1 makes tokens of prompt and answer less likely
+    #[arg(long, default_value_t = 1.0, value_name = "R", allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: f32,
+    /// Above 0 makes tokens of the answer less likely, once each
+    #[arg(long, default_value_t = 0.0, value_name = "R", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: f32,
+    /// Seed of the sampling noise
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingArgs {
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Which part of the work is done here.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ShardArgs {
+    /// Only the i-th of n equal parts, such as 2/4, with an --out of its own; `temper merge` joins them
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub(crate) shard: Option<Shard>,
+}
+
+fn shard(text: &str) -> Result<Shard, StudyError> {
+    text.parse()
+}
+
+/// How much is done at once.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct BatchArgs {
+    /// The most rows at once; fewer where memory is short [default: 32 where texts are generated]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_rows: Option<u32>,
+    #[command(flatten)]
+    memory: MemoryArgs,
+}
+
+/// How much memory is taken.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct MemoryArgs {
+    /// The most memory to take, the model's included, such as 8GiB; by default what the machine has available
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+}
+
+impl MemoryArgs {
+    /// The memory in bytes.
+    ///
+    /// # Errors
+    /// If what was typed is no amount of memory.
+    pub(crate) fn bytes(&self) -> Result<Option<u64>, EngineError> {
+        self.memory.as_deref().map(parse_bytes).transpose()
+    }
+}
+
+impl BatchArgs {
+    /// Rows that are decoded together at most.
+    pub(crate) fn max_rows(&self) -> usize {
+        self.asked_rows().unwrap_or(GenerateOptions::default().max_rows)
+    }
+
+    /// What was typed for the rows.
+    pub(crate) fn asked_rows(&self) -> Option<usize> {
+        self.max_rows.map(|rows| rows as usize)
+    }
+
+    /// What was typed for the memory.
+    pub(crate) fn asked_memory(&self) -> Option<&str> {
+        self.memory.memory.as_deref()
+    }
+
+    /// The memory in bytes.
+    ///
+    /// # Errors
+    /// If what was typed is no amount of memory.
+    pub(crate) fn memory(&self) -> Result<Option<u64>, EngineError> {
+        self.memory.bytes()
+    }
+}
+
+/// Which tokens end a row.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct StopArgs {
+    /// Generate exactly as many tokens as --max-new-tokens says, through stop tokens: equal work for benchmarks
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+impl StopArgs {
+    pub(crate) fn rule(&self) -> StopRule {
+        if self.ignore_eos { StopRule::Never } else { StopRule::Model }
+    }
+}
+
+/// Which heads get which λ.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct PlanArgs {
+    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz, or top:5@attribution.json
+    #[arg(long)]
+    pub(crate) plan: Option<String>,
+    /// λ of heads that have none of their own
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lambda: Option<f32>,
+    /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) positions: Option<Positions>,
+}

@@ -1,0 +1,320 @@
+//! What each verb takes, but for `attribute`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use headtemper_hook::Positions;
+
+use super::{
+    BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
+    ShardArgs, StopArgs, Switch,
+};
+
+/// `temper inspect`
+#[derive(ClapArgs)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) model: NamedModelArgs,
+    /// Where it would run: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// What weights would be held in; auto is what the file has
+    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
+    pub(crate) dtype: Dtype,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper generate`
+#[derive(ClapArgs)]
+pub(crate) struct Generate {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The prompt; `-` reads it from stdin
+    #[arg(required_unless_present = "items", conflicts_with = "items")]
+    pub(crate) prompt: Option<String>,
+    /// A system message before the prompt
+    #[arg(long, conflicts_with_all = ["raw", "items"])]
+    pub(crate) system: Option<String>,
+    /// Many prompts: one JSON line of result an item, in the order they finish
+    #[arg(long)]
+    pub(crate) items: Option<PathBuf>,
+    /// Feed the prompt as it stands, without the chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    #[arg(long, value_enum, conflicts_with = "raw")]
+    pub(crate) thinking: Option<Switch>,
+    /// The most tokens of the answer
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+    /// One JSON object on stdout instead of the text as it comes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper export`
+#[derive(ClapArgs)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) model: NamedModelArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// What was written as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is kept of each head.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Heads {
+    None,
+    Norm,
+    Vector,
+}
+
+/// `temper capture`
+#[derive(ClapArgs)]
+pub(crate) struct Capture {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// The .npz file to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Residual stream of these layers: all, none, or 0,4,8..12
+    #[arg(long, default_value = "none")]
+    pub(crate) layers: String,
+    /// What is kept of each head: its mean norm over the last tokens, and the mean vector
+    #[arg(long, value_enum, default_value_t = Heads::Norm)]
+    pub(crate) heads: Heads,
+    /// Heads are averaged over so many of the last response tokens
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) last_n: usize,
+    /// Logits of the last token
+    #[arg(long)]
+    pub(crate) logits: bool,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A summary as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper sweep`
+#[derive(ClapArgs)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; repeat for several sets
+    #[arg(long, required = true)]
+    pub(crate) heads: Vec<String>,
+    /// Each listed head alone, instead of a set together
+    #[arg(long)]
+    pub(crate) each: bool,
+    /// λ values. 1 is the untouched model and always there; listed twice it is a control as well
+    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    pub(crate) lambda: Vec<f32>,
+    /// Random head sets of the same size beside each set, at every λ but 1
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) random_sets: usize,
+    /// Which random head sets
+    #[arg(long, default_value_t = 0, requires = "random_sets")]
+    pub(crate) random_seed: u64,
+    /// Tokens that are touched: all, prompt, response, or window:4..9 (positions from 0, both included)
+    #[arg(long, value_name = "WHERE", default_value_t = Positions::All)]
+    pub(crate) positions: Positions,
+    /// The directory to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// The most tokens of an answer
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Several seeds instead of one: a generation each
+    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
+    pub(crate) seeds: Vec<u64>,
+    /// A lexicon of hedges, one phrase a line, to judge how assertive answers are
+    #[arg(long)]
+    pub(crate) hedges: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The outcomes as JSON on stdout instead of tables
+    #[arg(long, conflicts_with = "shard")]
+    pub(crate) json: bool,
+}
+
+/// `temper merge`
+#[derive(ClapArgs)]
+pub(crate) struct Merge {
+    /// The directory or .npz file to write
+    pub(crate) out: PathBuf,
+    /// What `--shard 1/n` to `n/n` wrote, in any order
+    #[arg(required = true, value_name = "SHARD")]
+    pub(crate) shards: Vec<PathBuf>,
+    /// The result as JSON on stdout: the outcomes of a sweep, the map of a scoring, or a summary of a capture
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper score`
+#[derive(ClapArgs)]
+pub(crate) struct Score {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) items: ItemArgs,
+    /// Heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
+    #[arg(long, default_value = "all")]
+    pub(crate) heads: String,
+    /// λ values
+    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    pub(crate) lambda: Vec<f32>,
+    /// The directory to write; a second run computes only what is missing in it
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Label of a first cohort to compare with a second; d > 0 means Δ is higher in it
+    #[arg(long, requires = "b")]
+    pub(crate) a: Option<String>,
+    /// Label of the second cohort
+    #[arg(long, requires = "a")]
+    pub(crate) b: Option<String>,
+    /// Recompute everything for every head and λ: slow, the oracle
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How often signs are flipped, and labels shuffled, for the nulls
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) shuffles: usize,
+    /// Seed of flips and shuffles
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    /// The most tokens that are read at once; fewer where memory is short
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub(crate) batch_tokens: usize,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The map as JSON on stdout instead of tables
+    #[arg(long, conflicts_with = "shard")]
+    pub(crate) json: bool,
+}
+
+/// `temper run`
+#[derive(ClapArgs)]
+pub(crate) struct Run {
+    /// The experiment
+    pub(crate) file: PathBuf,
+    /// Another model than the file names: a path or a hub id
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    /// Another device than the file names
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Another dtype than the file names
+    #[arg(long, visible_alias = "weights", value_enum)]
+    pub(crate) dtype: Option<Dtype>,
+    /// Other products of linear layers than the file names
+    #[arg(long, value_enum)]
+    pub(crate) products: Option<ProductsOf>,
+    /// Only the first so many items
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// The directory to write; runs/NAME by default
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    /// The report as JSON on stdout instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper bench`
+#[derive(ClapArgs)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Prompt tokens that are read at once
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) prompt_tokens: usize,
+    /// Decode steps
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) new_tokens: usize,
+    /// Rows that are decoded together
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
+    pub(crate) rows: Vec<usize>,
+    /// How often prefill is measured
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Decode under so many different plans of one head each, in turns: 0,16,256 compares them
+    #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "plan")]
+    pub(crate) plans: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper verify`
+#[derive(ClapArgs)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) model: NamedModelArgs,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+    /// What transformers computed for this model: golden.safetensors, with golden.json beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) golden: Option<PathBuf>,
+    /// Skip the law that reads the weights once more, with a plan folded into them
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// One JSON object on stdout instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper doctor`
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,122 @@
+//! What an attribution says: the numbers of `attribution.json`, schema `attribution/v1`.
+
+mod across;
+mod checks;
+mod head;
+
+use serde::{Deserialize, Serialize};
+
+pub use across::{Across, Beside, Pair, Recurring};
+pub use checks::{
+    Control, Controlled, FieldCheck, LengthCheck, PromptCheck, Reliability, ShuffledLabels, Stability, Summary,
+};
+pub(crate) use head::kind_name;
+pub use head::{DdNames, HeadEffect, Magnitude, Verdict};
+
+/// The heads of a model, ranked between two cohorts, for one or more dispositions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attribution {
+    /// `attribution/v1`.
+    pub schema: String,
+    /// The model's name.
+    pub model: String,
+    /// SHA-256 of its weights.
+    #[serde(default)]
+    pub weights_sha256: String,
+    /// Over how many of the last response tokens a head was averaged.
+    pub last_n: usize,
+    /// How many heads each layer has.
+    pub heads_per_layer: Vec<usize>,
+    /// How everything was computed.
+    pub method: Method,
+    /// One entry a disposition.
+    pub dispositions: Vec<Disposition>,
+    /// Dispositions that were asked for and could not be attributed on these items.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+    /// The same computation where there is nothing to find.
+    #[serde(default)]
+    pub controls: Vec<Control>,
+    /// How alike the rankings of the dispositions are, and those of other models.
+    #[serde(default)]
+    pub across: Across,
+}
+
+/// How the numbers were computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Method {
+    /// Which heads were ranked: `all`, `attn` or `linear`.
+    pub heads: String,
+    /// What was taken out of norms and vectors before anything was compared: `none` or `length`.
+    pub adjust: String,
+    /// The field of the items that was taken out and within whose values labels were shuffled, if any.
+    #[serde(default)]
+    pub within: Option<String>,
+    /// `none`, or `dd` for the arithmetic of the scripts of arXiv 2604.11867.
+    pub compat: String,
+    /// How often labels were shuffled; 0 leaves every p out.
+    pub shuffles: usize,
+    /// Folds of the cross-fit; fewer where a cohort is small.
+    pub folds: usize,
+    /// How often the items were dealt into folds.
+    pub repeats: usize,
+    /// Resamples of the bootstrap intervals.
+    pub resamples: usize,
+    /// Seed of shuffles, folds and resamples.
+    pub seed: u64,
+}
+
+/// The heads between two cohorts. Differences are a minus b: d > 0 means louder in a.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Disposition {
+    /// Its name.
+    pub name: String,
+    /// What it means, in a sentence; empty if nobody said.
+    #[serde(default)]
+    pub means: String,
+    /// Where its cohorts and thresholds come from; empty if nobody said.
+    #[serde(default)]
+    pub source: String,
+    /// Name of the first cohort.
+    pub a: String,
+    /// Name of the second cohort.
+    pub b: String,
+    /// Which items the first cohort has.
+    #[serde(default)]
+    pub a_where: String,
+    /// Which items the second cohort has.
+    #[serde(default)]
+    pub b_where: String,
+    /// Items in a.
+    pub n_a: usize,
+    /// Items in b.
+    pub n_b: usize,
+    /// What the numbers say, in one plain sentence.
+    pub sentence: String,
+    /// The numbers in a row: what stands beside the controls.
+    pub summary: Summary,
+    /// Every head, in slot order.
+    pub heads: Vec<HeadEffect>,
+    /// What the same computation gives when the labels are shuffled.
+    pub shuffled: ShuffledLabels,
+    /// Whether the ranking comes out again in another half of the items.
+    pub stability: Stability,
+    /// Whether the cohorts differ in length already.
+    pub length: LengthCheck,
+    /// Whether the cohorts differ in their prompts already.
+    pub prompts: PromptCheck,
+    /// Other fields of the items that go with the cohorts, the closest first.
+    #[serde(default)]
+    pub fields: Vec<FieldCheck>,
+    /// What a reader must know before any number.
+    pub warnings: Vec<String>,
+}
+
+/// A disposition that could not be attributed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub why: String,
+}
