@@ -7,11 +7,16 @@
 
 mod adjust;
 mod association;
+mod asymmetry;
+mod auc;
 mod bootstrap;
+mod calibration;
+mod crossval;
 mod direction;
 mod effect;
 mod fdr;
 mod folds;
+mod logistic;
 mod paired;
 mod permute;
 mod projector;
@@ -19,6 +24,7 @@ mod random;
 mod rank;
 mod signflip;
 mod stability;
+mod stratified;
 mod summary;
 mod table;
 mod vector;
@@ -28,14 +34,21 @@ mod welch;
 mod fixtures;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod probe_fixtures;
 
 pub use adjust::residuals;
 pub use association::cramers_v;
+pub use asymmetry::{Asymmetry, GatePoint, asymmetry, gate_curve};
+pub use auc::{Delong, auc, bootstrap_auc, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
+pub use calibration::{Bin, Calibration, calibration};
+pub use crossval::CrossValidation;
 pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, naive_direction};
 pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;
 pub use folds::Folds;
+pub use logistic::{ClassWeight, DualFit, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid};
 pub use paired::{CONFIDENCE, Interval, paired_shares, paired_t};
 pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};
 pub use projector::{Projector, Separation};
@@ -43,6 +56,7 @@ pub use random::Random;
 pub use rank::{pearson, ranks, spearman};
 pub use signflip::{SignFlipTest, SignFlips, sign_flip_test};
 pub use stability::{Halves, split_half};
+pub use stratified::stratified_folds;
 pub use summary::{mean, quantile, sd, variance};
 pub use table::{Columns, cohen_d_columns};
 pub use vector::{cosine, dot, norm};

@@ -1,0 +1,163 @@
+//! A classifier on items that it was not fitted on, fold by fold, under any labels.
+
+use rayon::prelude::*;
+
+use crate::{
+    logistic::{ClassWeight, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid},
+    random::Random,
+};
+
+/// Streams of shuffled labels begin here, so that a seed's shuffles have nothing to do with its other draws.
+const STREAM: u64 = 0xc405_0000_0000;
+
+/// Features, dealt out in folds, ready to be fitted under many labels: scaler and regression see a fold's training items
+/// alone. Where there are fewer items than features, their products are taken once for all labels.
+pub struct CrossValidation<'a> {
+    x: &'a [f64],
+    features: usize,
+    fold_of: Vec<usize>,
+    folds: Vec<Fold>,
+}
+
+struct Fold {
+    train: Vec<usize>,
+    test: Vec<usize>,
+    scaler: Scaler,
+    kernel: Option<Kernel>,
+}
+
+impl<'a> CrossValidation<'a> {
+    /// Row-major `x` `[items, features]`, each row in a fold. Panics unless there is one fold a row, and no fold holds all.
+    ///
+    /// # Errors
+    /// If a number is not finite.
+    pub fn new(x: &'a [f64], features: usize, fold_of: &[usize]) -> Result<Self, FitError> {
+        assert_eq!(x.len(), fold_of.len() * features, "one fold a row");
+        check_finite(x, features)?;
+        let count = fold_of.iter().max().map_or(0, |last| last + 1);
+        let fold = |fold: usize| {
+            let (test, train): (Vec<usize>, Vec<usize>) = (0..fold_of.len()).partition(|&item| fold_of[item] == fold);
+            let scaler = Scaler::of(x, features, &train);
+            let kernel = (train.len() < features).then(|| {
+                let others = scaler.apply(x, features, &test);
+                Kernel::new(&scaler.apply(x, features, &train), features, &others)
+            });
+            Fold { train, test, scaler, kernel }
+        };
+        Ok(Self { x, features, fold_of: fold_of.to_vec(), folds: (0..count).map(fold).collect() })
+    }
+
+    /// The probability of the true class that each item has of the fit of the other folds.
+    ///
+    /// # Errors
+    /// If a fold's training items are of one class, or there is no fit.
+    pub fn probabilities(&self, labels: &[bool], weight: ClassWeight, c: f64) -> Result<Vec<f64>, FitError> {
+        let mut out = vec![f64::NAN; labels.len()];
+        for fold in &self.folds {
+            let of_train: Vec<bool> = fold.train.iter().map(|&item| labels[item]).collect();
+            let weights = weight.of(&of_train);
+            let target = Target { labels: &of_train, weights: &weights, c };
+            let log_odds = match &fold.kernel {
+                Some(kernel) => kernel.log_odds(&kernel.fit(target)?),
+                None => {
+                    let rows = |items: &[usize]| fold.scaler.apply(self.x, self.features, items);
+                    let fit = Logistic::fit(&rows(&fold.train), self.features, target)?;
+                    rows(&fold.test).chunks_exact(self.features).map(|row| fit.log_odds(row)).collect()
+                }
+            };
+            fold.test.iter().zip(log_odds).for_each(|(&item, f)| out[item] = sigmoid(f));
+        }
+        Ok(out)
+    }
+
+    /// A statistic of the probabilities of `count` shuffled labelings. Labels change places within their folds: whoever
+    /// deals a class out over folds at random makes all these labelings equally likely if labels mean nothing, every
+    /// training set keeps its share of both classes, and what was made ready serves them all.
+    ///
+    /// # Errors
+    /// As [`CrossValidation::probabilities`].
+    pub fn shuffled<T: Send>(
+        &self,
+        labels: &[bool],
+        count: usize,
+        seed: u64,
+        statistic: impl Fn(&Self, &[bool]) -> Result<T, FitError> + Sync,
+    ) -> Result<Vec<T>, FitError> {
+        let ks: Vec<u64> = (0..count as u64).collect();
+        ks.into_par_iter().map(|k| statistic(self, &self.shuffle(labels, seed, k))).collect()
+    }
+
+    fn shuffle(&self, labels: &[bool], seed: u64, k: u64) -> Vec<bool> {
+        let mut random = Random::new(seed, STREAM + k);
+        let mut out = labels.to_vec();
+        for fold in 0..self.folds.len() {
+            let places: Vec<usize> = (0..labels.len()).filter(|&item| self.fold_of[item] == fold).collect();
+            for last in (1..places.len()).rev() {
+                out.swap(places[last], places[random.below(last + 1)]);
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Tail, auc,
+        laws::{assert_uniform, normal_table},
+        p_value, stratified_folds,
+    };
+
+    #[test]
+    fn held_out_items_have_no_say() {
+        let (items, features) = (24, 40);
+        let mut x = normal_table(8, items, &vec![1.0; features]);
+        let labels: Vec<bool> = (0..items).map(|i| i % 2 == 0).collect();
+        let folds = stratified_folds(&labels, 4, Some(0)).unwrap();
+        let before = CrossValidation::new(&x, features, &folds).unwrap();
+        let before = before.probabilities(&labels, ClassWeight::None, 1.0).unwrap();
+        // Another row in fold 0 changes its own probability and those of all other folds, not of its fold-mates.
+        let changed = (0..items).find(|&item| folds[item] == 0).unwrap();
+        x[changed * features] += 5.0;
+        let after = CrossValidation::new(&x, features, &folds).unwrap();
+        let after = after.probabilities(&labels, ClassWeight::None, 1.0).unwrap();
+        for item in 0..items {
+            let same = before[item] == after[item];
+            assert_eq!(same, folds[item] == 0 && item != changed, "item {item}");
+        }
+    }
+
+    #[test]
+    fn both_ways_give_the_same_probabilities() {
+        let (items, features) = (50, 45);
+        let x = normal_table(9, items, &vec![1.0; features]);
+        let labels: Vec<bool> = x.chunks_exact(features).map(|row| row[0] > 0.0).collect();
+        let folds = stratified_folds(&labels, 5, Some(1)).unwrap();
+        let mut ready = CrossValidation::new(&x, features, &folds).unwrap();
+        let by_items = ready.probabilities(&labels, ClassWeight::Balanced, 0.3).unwrap();
+        assert!(ready.folds.iter().all(|fold| fold.kernel.is_some()), "40 items of 45 features");
+        ready.folds.iter_mut().for_each(|fold| fold.kernel = None);
+        let plain = ready.probabilities(&labels, ClassWeight::Balanced, 0.3).unwrap();
+        let differ = by_items.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(differ < 1e-9, "{differ:e}");
+    }
+
+    /// Without signal the p of a cross-validated AUC is uniform, though the AUC itself lies below one half on average.
+    #[test]
+    fn p_of_the_auc_is_uniform_without_signal() {
+        let (items, features) = (30, 40);
+        let p = |set: u64| {
+            let x = normal_table(70_000 + set, items, &vec![1.0; features]);
+            let labels: Vec<bool> = (0..items).map(|i| i < 12).collect();
+            let folds = stratified_folds(&labels, 5, Some(set as u32)).unwrap();
+            let ready = CrossValidation::new(&x, features, &folds).unwrap();
+            let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
+                ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
+            };
+            let null = ready.shuffled(&labels, 99, set, of).unwrap();
+            p_value(of(&ready, &labels).unwrap(), &null, Tail::Greater)
+        };
+        assert_uniform((0..300).map(p).collect());
+    }
+}

@@ -1,0 +1,74 @@
+//! Symmetric positive definite systems.
+
+use crate::vector::dot;
+
+/// The lower triangle L of `A = L Lᵀ`, row-major `[n, n]`.
+pub(super) struct Cholesky {
+    lower: Vec<f64>,
+    n: usize,
+}
+
+impl Cholesky {
+    /// Factors a symmetric matrix, of which the lower triangle is read. None if it is not positive definite.
+    pub(super) fn new(mut matrix: Vec<f64>, n: usize) -> Option<Self> {
+        for i in 0..n {
+            let (above, from_i) = matrix.split_at_mut(i * n);
+            let row = &mut from_i[..n];
+            for j in 0..i {
+                let other = &above[j * n..=j * n + j];
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            }
+            let square = row[i] - dot(&row[..i], &row[..i]);
+            if square.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater) {
+                return None;
+            }
+            row[i] = square.sqrt();
+        }
+        Some(Self { lower: matrix, n })
+    }
+
+    /// Solves `A x = b` in place.
+    pub(super) fn solve(&self, b: &mut [f64]) {
+        let row = |i: usize| &self.lower[i * self.n..=i * self.n + i];
+        for i in 0..self.n {
+            let row = row(i);
+            b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
+        }
+        for i in (0..self.n).rev() {
+            let row = row(i);
+            b[i] /= row[i];
+            let x = b[i];
+            b[..i].iter_mut().zip(row).for_each(|(b, l)| *b -= l * x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::laws::normal_table;
+
+    #[test]
+    fn what_was_multiplied_is_solved_for() {
+        let n = 21;
+        let root = normal_table(1, n, &vec![1.0; n]);
+        let mut a = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..n {
+                a[i * n + j] = dot(&root[i * n..(i + 1) * n], &root[j * n..(j + 1) * n]) + f64::from(u8::from(i == j));
+            }
+        }
+        let x: Vec<f64> = (0..n).map(|i| i as f64 - 4.0).collect();
+        let mut b: Vec<f64> = a.chunks_exact(n).map(|row| dot(row, &x)).collect();
+        Cholesky::new(a, n).unwrap().solve(&mut b);
+        assert!(b.iter().zip(&x).all(|(found, x)| (found - x).abs() < 1e-9), "{b:?}");
+    }
+
+    #[test]
+    fn what_is_not_positive_definite_has_no_factor() {
+        for matrix in [vec![0.0], vec![-1.0], vec![f64::NAN], vec![1.0, 2.0, 2.0, 1.0]] {
+            let n = if matrix.len() == 4 { 2 } else { 1 };
+            assert!(Cholesky::new(matrix, n).is_none());
+        }
+    }
+}
