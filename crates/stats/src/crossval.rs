@@ -57,13 +57,12 @@ impl<'a> CrossValidation<'a> {
             let of_train: Vec<bool> = fold.train.iter().map(|&item| labels[item]).collect();
             let weights = weight.of(&of_train);
             let target = Target { labels: &of_train, weights: &weights, c };
-            let log_odds = match &fold.kernel {
-                Some(kernel) => kernel.log_odds(&kernel.fit(target)?),
-                None => {
-                    let rows = |items: &[usize]| fold.scaler.apply(self.x, self.features, items);
-                    let fit = Logistic::fit(&rows(&fold.train), self.features, target)?;
-                    rows(&fold.test).chunks_exact(self.features).map(|row| fit.log_odds(row)).collect()
-                }
+            let log_odds = if let Some(kernel) = &fold.kernel {
+                kernel.log_odds(&kernel.fit(target)?)
+            } else {
+                let rows = |items: &[usize]| fold.scaler.apply(self.x, self.features, items);
+                let fit = Logistic::fit(&rows(&fold.train), self.features, target)?;
+                rows(&fold.test).chunks_exact(self.features).map(|row| fit.log_odds(row)).collect()
             };
             fold.test.iter().zip(log_odds).for_each(|(&item, f)| out[item] = sigmoid(f));
         }

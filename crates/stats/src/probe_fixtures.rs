@@ -16,7 +16,7 @@ const EXACT: f64 = 1e-12;
 struct Fixtures {
     fits: Vec<Fit>,
     cross_validated: Vec<CrossValidated>,
-    folds: Vec<Folds>,
+    folds: Vec<Dealt>,
     curves: Vec<Curve>,
 }
 
@@ -48,7 +48,7 @@ struct CrossValidated {
 }
 
 #[derive(Deserialize)]
-struct Folds {
+struct Dealt {
     labels: Vec<bool>,
     folds: usize,
     seed: Option<u32>,

@@ -1,7 +1,9 @@
-//! Reading `.npz` back: what [`Npz::save`] and `numpy.savez` write. What is not understood is refused, never guessed.
+//! Reading `.npz`: what [`Npz::save`], `numpy.savez` and `numpy.savez_compressed` write. What is not understood is refused,
+//! never guessed.
 
 use std::{fs::File, io::Read, path::Path};
 
+use half::f16;
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::{Array, Npz, Result, StudyError};
@@ -10,27 +12,38 @@ impl Npz {
     /// Reads every array of a file.
     ///
     /// # Errors
-    /// If it cannot be read, or an array is compressed, in Fortran order, or neither f32, f64, i64 nor text, all
-    /// little-endian; texts have one dimension or none.
+    /// If it cannot be read, or an array is of another type than little-endian floats (f2, f4, f8), integers, truth values
+    /// and texts. Texts have one dimension or none.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(StudyError::read(path))?;
-        let archive = |e: zip::result::ZipError| StudyError::content(path, format!("no npz archive: {e}"));
-        let mut zip = ZipArchive::new(file).map_err(archive)?;
+        let mut archive = Archive::open(path)?;
         let mut npz = Self::default();
-        for index in 0..zip.len() {
-            let mut member = zip.by_index(index).map_err(archive)?;
-            let name = member.name().map_err(archive)?.into_owned();
-            let wrong = |why: String| StudyError::content(path, format!("array '{name}': {why}"));
-            if member.compression() != CompressionMethod::Stored {
-                return Err(wrong("is compressed; numpy.savez writes it plain".into()));
-            }
-            let key = name.strip_suffix(".npy").ok_or_else(|| wrong("is no .npy".into()))?.to_string();
-            let mut bytes = Vec::new();
-            // The checksum is verified at the member's end.
-            member.read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
-            npz.add(key, array(&bytes).map_err(wrong)?);
+        for index in 0..archive.zip.len() {
+            let (key, array) = archive.array(index)?;
+            npz.add(key, array);
         }
         Ok(npz)
+    }
+
+    /// Reads one array of a file, whatever the others are.
+    ///
+    /// # Errors
+    /// If there is none of this name, saying which there are; else as [`Npz::read`].
+    pub fn read_array(path: &Path, name: &str) -> Result<Array> {
+        let mut archive = Archive::open(path)?;
+        let names = archive.names();
+        let Some(index) = names.iter().position(|there| there == name) else {
+            let why = format!("has no array '{name}'; it has {}", names.join(", "));
+            return Err(StudyError::content(path, why));
+        };
+        archive.array(index).map(|(_, array)| array)
+    }
+
+    /// The names of the arrays of a file, in order.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn names_in(path: &Path) -> Result<Vec<String>> {
+        Archive::open(path).map(|archive| archive.names())
     }
 
     /// An array by its name.
@@ -41,6 +54,44 @@ impl Npz {
     /// The names of all arrays, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// An open file.
+struct Archive<'a> {
+    path: &'a Path,
+    zip: ZipArchive<File>,
+}
+
+impl<'a> Archive<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let file = File::open(path).map_err(StudyError::read(path))?;
+        let zip = ZipArchive::new(file).map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))?;
+        Ok(Self { path, zip })
+    }
+
+    /// The names of the arrays.
+    fn names(&self) -> Vec<String> {
+        // A name that is no text keeps its place, and is nobody's.
+        let names = self.zip.file_names().map(std::result::Result::unwrap_or_default);
+        names.map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_string()).collect()
+    }
+
+    /// The array at this place, and its name.
+    fn array(&mut self, index: usize) -> Result<(String, Array)> {
+        let path = self.path;
+        let archive = |e: zip::result::ZipError| StudyError::content(path, format!("no npz archive: {e}"));
+        let mut member = self.zip.by_index(index).map_err(archive)?;
+        let name = member.name().map_err(archive)?.into_owned();
+        let wrong = |why: String| StudyError::content(path, format!("array '{name}': {why}"));
+        if ![CompressionMethod::Stored, CompressionMethod::Deflated].contains(&member.compression()) {
+            return Err(wrong(format!("is compressed by {}; numpy stores or deflates", member.compression())));
+        }
+        let key = name.strip_suffix(".npy").ok_or_else(|| wrong("is no .npy".into()))?.to_string();
+        let mut bytes = Vec::with_capacity(member.size().min(1 << 40) as usize);
+        // The checksum is verified at the member's end.
+        member.read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
+        Ok((key, array(&bytes).map_err(wrong)?))
     }
 }
 
@@ -57,42 +108,95 @@ fn array(bytes: &[u8]) -> std::result::Result<Array, String> {
     };
     let header = bytes.get(start..start + len).ok_or_else(cut)?;
     let header = std::str::from_utf8(header).map_err(|e| e.to_string())?;
-    let Header { dtype, shape } = Header::parse(header)?;
+    let Header { dtype, shape, fortran } = Header::parse(header)?;
     let data = &bytes[start + len..];
     let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).ok_or("has an absurd shape")?;
-    let width = match dtype.as_str() {
-        "<f4" => 4,
-        "<f8" | "<i8" => 8,
-        text => {
-            let characters = text.strip_prefix("<U").and_then(|n| n.parse::<usize>().ok());
-            let Some(characters) = characters.filter(|_| shape.len() <= 1) else {
-                let dims = shape.len();
-                return Err(format!("is {dtype} of {dims} dimensions; known are <f4, <f8, <i8, and <U of at most one"));
-            };
-            characters.checked_mul(4).ok_or("has an absurd width")?
-        }
-    };
+    let width = width(&dtype, shape.len())?;
     if count.checked_mul(width) != Some(data.len()) {
         return Err(format!("holds {} bytes, but its shape {shape:?} of {dtype} takes others", data.len()));
     }
+    // The order of fewer than two dimensions means nothing.
+    let fortran = fortran && shape.len() > 1;
     Ok(match dtype.as_str() {
-        "<f4" => Array::F32(shape, numbers(data, f32::from_le_bytes)),
-        "<f8" => Array::F64(shape, numbers(data, f64::from_le_bytes)),
-        "<i8" => Array::I64(shape, numbers(data, i64::from_le_bytes)),
-        _ => {
-            let texts = (0..count).map(|i| text(&data[i * width..(i + 1) * width]));
+        "<f2" => Array::F32(shape.clone(), row_major(fortran, &shape, numbers(data, |b| f16::from_le_bytes(b).into()))),
+        "<f4" => Array::F32(shape.clone(), row_major(fortran, &shape, numbers(data, f32::from_le_bytes))),
+        "<f8" => Array::F64(shape.clone(), row_major(fortran, &shape, numbers(data, f64::from_le_bytes))),
+        _ if dtype.contains(['U', 'S']) => {
+            let texts = (0..count).map(|i| text(&data[i * width..(i + 1) * width], dtype.starts_with("<U")));
             let mut texts = texts.collect::<std::result::Result<Vec<_>, _>>()?;
             if shape.is_empty() { Array::Scalar(texts.remove(0)) } else { Array::Text(texts) }
         }
+        _ => Array::I64(shape.clone(), row_major(fortran, &shape, integers(&dtype, data)?)),
     })
+}
+
+/// Bytes of one value.
+fn width(dtype: &str, dimensions: usize) -> std::result::Result<usize, String> {
+    let length = |prefix: &str| dtype.strip_prefix(prefix).and_then(|n| n.parse::<usize>().ok());
+    match dtype {
+        "|b1" | "|i1" | "|u1" => Ok(1),
+        "<f2" | "<i2" | "<u2" => Ok(2),
+        "<f4" | "<i4" | "<u4" => Ok(4),
+        "<f8" | "<i8" | "<u8" => Ok(8),
+        "|O" => Err("holds Python objects, which are a pickle; save numbers, or texts as numpy.array(list, dtype=str)".into()),
+        _ => match (length("<U"), length("|S")) {
+            (Some(n), _) if dimensions <= 1 => n.checked_mul(4).ok_or("has an absurd width".into()),
+            (_, Some(n)) if dimensions <= 1 => Ok(n),
+            _ => Err(format!(
+                "is {dtype} of {dimensions} dimensions; known are little-endian floats and integers, truth values, and \
+                 texts of at most one dimension"
+            )),
+        },
+    }
+}
+
+fn integers(dtype: &str, data: &[u8]) -> std::result::Result<Vec<i64>, String> {
+    Ok(match dtype {
+        "|b1" | "|u1" => numbers(data, |b| u8::from_le_bytes(b).into()),
+        "|i1" => numbers(data, |b| i8::from_le_bytes(b).into()),
+        "<i2" => numbers(data, |b| i16::from_le_bytes(b).into()),
+        "<u2" => numbers(data, |b| u16::from_le_bytes(b).into()),
+        "<i4" => numbers(data, |b| i32::from_le_bytes(b).into()),
+        "<u4" => numbers(data, |b| u32::from_le_bytes(b).into()),
+        "<i8" => numbers(data, i64::from_le_bytes),
+        _ => {
+            let large = |value: u64| i64::try_from(value).map_err(|_| format!("holds {value}, which no i64 does"));
+            numbers(data, u64::from_le_bytes).into_iter().map(large).collect::<std::result::Result<_, _>>()?
+        }
+    })
+}
+
+/// Values in row-major order, from that of Fortran.
+fn row_major<T: Copy>(fortran: bool, shape: &[usize], values: Vec<T>) -> Vec<T> {
+    if !fortran {
+        return values;
+    }
+    let mut at = vec![0; shape.len()];
+    let strides: Vec<usize> = (0..shape.len()).map(|axis| shape[..axis].iter().product()).collect();
+    let next = |_| {
+        let value = values[at.iter().zip(&strides).map(|(i, stride)| i * stride).sum::<usize>()];
+        for axis in (0..shape.len()).rev() {
+            at[axis] += 1;
+            if at[axis] < shape[axis] {
+                break;
+            }
+            at[axis] = 0;
+        }
+        value
+    };
+    (0..values.len()).map(next).collect()
 }
 
 fn numbers<const N: usize, T>(data: &[u8], of: impl Fn([u8; N]) -> T) -> Vec<T> {
     data.chunks_exact(N).map(|bytes| of(bytes.try_into().expect("a chunk of N bytes"))).collect()
 }
 
-/// A text of four bytes a character, padded with NUL.
-fn text(data: &[u8]) -> std::result::Result<String, String> {
+/// A text of four bytes a character, or of UTF-8, padded with NUL.
+fn text(data: &[u8], wide: bool) -> std::result::Result<String, String> {
+    if !wide {
+        let len = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        return String::from_utf8(data[..len].to_vec()).map_err(|e| e.to_string());
+    }
     let codes = numbers(data, u32::from_le_bytes);
     let len = codes.iter().rposition(|&code| code != 0).map_or(0, |last| last + 1);
     codes[..len].iter().map(|&code| char::from_u32(code).ok_or(format!("{code:#x} is no character"))).collect()
@@ -101,6 +205,7 @@ fn text(data: &[u8]) -> std::result::Result<String, String> {
 struct Header {
     dtype: String,
     shape: Vec<usize>,
+    fortran: bool,
 }
 
 impl Header {
@@ -118,10 +223,9 @@ impl Header {
         let dims = value("shape").and_then(|rest| between("(", rest, ')')).ok_or_else(wrong)?;
         let dims = dims.split(',').map(str::trim).filter(|dim| !dim.is_empty());
         let shape = dims.map(|dim| dim.parse().map_err(|_| wrong())).collect::<std::result::Result<Vec<usize>, _>>()?;
-        // The order of fewer than two dimensions means nothing.
         match value("fortran_order").ok_or_else(wrong)? {
-            rest if rest.starts_with("False") || shape.len() < 2 => Ok(Self { dtype, shape }),
-            rest if rest.starts_with("True") => Err("is in Fortran order".into()),
+            rest if rest.starts_with("False") => Ok(Self { dtype, shape, fortran: false }),
+            rest if rest.starts_with("True") => Ok(Self { dtype, shape, fortran: true }),
             _ => Err(wrong()),
         }
     }
@@ -161,15 +265,40 @@ mod tests {
         assert_eq!(Npz::read(&fixture("numpy.npz")).unwrap(), sample());
     }
 
+    /// The other ways in which numpy lays out the same numbers.
+    #[test]
+    fn other_layouts_are_read() {
+        let read = |name: &str| Npz::read(&fixture(&format!("{name}.npz"))).unwrap().0.remove(0).1;
+        let x = Array::F32(vec![2, 3], (0..6u8).map(f32::from).collect());
+        assert_eq!((read("compressed"), read("fortran")), (x.clone(), x));
+        assert_eq!(read("f2"), Array::F32(vec![3], vec![0.0, 1.0, 2.0]));
+        assert_eq!(read("bool"), Array::I64(vec![2, 3], vec![0, 0, 1, 1, 1, 1]));
+        let small = Npz::read(&fixture("small.npz")).unwrap();
+        let names: Vec<&str> = small.names().collect();
+        assert_eq!(names, ["i1", "u1", "i2", "u2", "i4", "u4", "u8", "bytes", "deep"]);
+        for (name, array) in &small.0[..7] {
+            let (low, high) = (if name.starts_with('i') { -3 } else { 3 }, 100);
+            assert_eq!(array, &Array::I64(vec![2], vec![low, high]), "{name}");
+        }
+        assert_eq!(small.get("bytes"), Some(&Array::Text(vec!["a".into(), "é".into()])));
+        assert_eq!(small.get("deep"), Some(&Array::F64(vec![2, 3, 2], (0..12u8).map(f64::from).collect())));
+    }
+
+    #[test]
+    fn one_array_is_read_whatever_the_others_are() {
+        let path = fixture("mixed.npz");
+        assert!(Npz::read(&path).is_err());
+        assert_eq!(Npz::read_array(&path, "x").unwrap(), Array::F64(vec![2], vec![1.0, 2.0]));
+        assert_eq!(Npz::names_in(&path).unwrap(), ["prompts", "x"]);
+        let error = Npz::read_array(&path, "h_last").unwrap_err().to_string();
+        assert!(error.contains("has no array 'h_last'; it has prompts, x"), "{error}");
+    }
+
     #[test]
     fn what_is_not_understood_is_refused() {
         for (name, part) in [
-            ("compressed", "is compressed"),
-            ("fortran", "array 'x.npy': is in Fortran order"),
-            ("f2", "array 'x.npy': is <f2 of 1 dimensions"),
             ("big_endian", "is >f4"),
-            ("object", "is |O"),
-            ("bool", "is |b1"),
+            ("object", "array 'x.npy': holds Python objects"),
             ("texts_2d", "is <U1 of 2 dimensions"),
         ] {
             let error = Npz::read(&fixture(&format!("{name}.npz"))).unwrap_err().to_string();
