@@ -49,6 +49,7 @@ fn run(command: Command) -> anyhow::Result<Done> {
         Command::Attribute(args) => commands::attribute::run(&args),
         Command::Sweep(args) => commands::sweep::run(&args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Probe(args) => commands::probe::run(&args.command),
         Command::Merge(args) => commands::merge::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Export(args) => commands::export::run(&args),

@@ -95,6 +95,14 @@ pub enum StudyError {
         /// The directory.
         dir: PathBuf,
     },
+    /// There is no probe.
+    #[error("no probe can be fitted on {what}: {source}")]
+    Fit {
+        /// The features or labels.
+        what: String,
+        /// Why.
+        source: headtemper_stats::FitError,
+    },
     /// Parts that do not make up a run.
     #[error("these shards cannot be merged: {why}")]
     Merge {
@@ -115,6 +123,9 @@ impl StudyError {
                     .into(),
             ),
             Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
+            Self::Fit { source: headtemper_stats::FitError::OneClass { .. }, .. } => {
+                Some("choose a rule that splits the items, such as FILE:coverage>=0.5".into())
+            }
             Self::InUse { .. } => Some("wait until it ends, or choose another --out; every shard needs its own".into()),
             Self::Write { source, .. } if no_room(source) => {
                 Some("free some space and run the same command again; what is finished is kept".into())
@@ -140,6 +151,10 @@ impl StudyError {
     pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Write { path, source }
+    }
+
+    pub(crate) fn fit(what: impl Into<String>, source: headtemper_stats::FitError) -> Self {
+        Self::Fit { what: what.into(), source }
     }
 
     pub(crate) fn merge(why: impl Into<String>) -> Self {

@@ -31,6 +31,7 @@ mod npz_read;
 pub mod outcome;
 mod parts;
 mod predicate;
+pub mod probe;
 mod progress;
 pub mod report;
 mod results;

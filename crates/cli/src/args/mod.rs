@@ -1,12 +1,14 @@
 //! What can be typed.
 
 mod attribute;
+mod probe;
 mod shared;
 mod verbs;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
+pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
 pub(crate) use shared::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
     ShardArgs, StopArgs, Switch,
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     Sweep(Sweep),
     /// The causal map: what tempering each head does to the probability of recorded responses, with a report
     Score(Score),
+    /// Linear probes on features of any .npz: fit, evaluate, count
+    Probe(Probe),
     /// Join the shards of a sweep, a causal map or a capture
     Merge(Merge),
     /// All of an experiment from one TOML file; goes on where it stopped

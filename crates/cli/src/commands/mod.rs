@@ -8,6 +8,7 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod merge;
+pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod sweep;

@@ -1,0 +1,130 @@
+//! What `temper probe` takes.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use headtemper_study::{
+    StudyError,
+    probe::{ASSERT_CORRECT, FeatureSource, LabelSource},
+};
+
+/// `temper probe`
+#[derive(ClapArgs)]
+pub(crate) struct Probe {
+    #[command(subcommand)]
+    pub(crate) command: ProbeCommand,
+}
+
+/// What is done with a probe.
+#[derive(Subcommand)]
+pub(crate) enum ProbeCommand {
+    /// Fit a linear probe, cross-validated, and save it
+    Fit(ProbeFit),
+    /// What a saved probe is worth on other items
+    Eval(ProbeEval),
+    /// The 2 x 2 table of right or wrong, asserted or hedged, of labelled items, and its asymmetry
+    Table(ProbeTable),
+}
+
+/// How items are weighted.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Weighting {
+    None,
+    Balanced,
+}
+
+/// Features and labels of the same items.
+#[derive(ClapArgs)]
+pub(crate) struct SetArgs {
+    /// FILE.npz:KEY, an array [items, features]; of [items, k, features] FILE.npz:KEY[2] or the mean FILE.npz:KEY[-4:];
+    /// h_last where no key is named
+    #[arg(long, value_name = "SOURCE", value_parser = features)]
+    pub(crate) features: FeatureSource,
+    /// FILE:COLUMN, of an .npz, a .json object holding an array (dots lead into objects), or a .jsonl; then a rule such as
+    /// >=0.5 or ==cw, unless values are 0 and 1
+    #[arg(long, value_name = "SOURCE", value_parser = labels)]
+    pub(crate) labels: LabelSource,
+}
+
+/// How probabilities are measured.
+#[derive(ClapArgs)]
+pub(crate) struct MeasureArgs {
+    /// The least p(assert | correct) of the best threshold
+    #[arg(long, default_value_t = ASSERT_CORRECT, value_name = "SHARE")]
+    pub(crate) assert_correct: f64,
+    /// Resamples of the bootstrap intervals; 0 leaves them out
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) resamples: usize,
+}
+
+/// `temper probe fit`
+#[derive(ClapArgs)]
+pub(crate) struct ProbeFit {
+    #[command(flatten)]
+    pub(crate) set: SetArgs,
+    /// Inverse strengths of the penalty, scikit-learn's C: a fit each
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0], value_name = "C")]
+    pub(crate) c: Vec<f64>,
+    /// Folds of the cross-validation; fewer where the smaller class has fewer items
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) cv: usize,
+    /// Seed of the folds (scikit-learn's random_state), and of shuffles and resamples
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u32,
+    /// Deal items into folds as they stand
+    #[arg(long)]
+    pub(crate) no_shuffle: bool,
+    /// Weight items alike, or so that both classes weigh alike
+    #[arg(long, value_enum, default_value_t = Weighting::None)]
+    pub(crate) class_weight: Weighting,
+    /// How often labels are shuffled for the null of the cross-validated AUC
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) shuffles: usize,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// The directory to write: probe.safetensors, fit.json, predictions.npz
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// fit.json on stdout instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper probe eval`
+#[derive(ClapArgs)]
+pub(crate) struct ProbeEval {
+    /// The directory that `temper probe fit` wrote, or its probe.safetensors
+    pub(crate) probe: PathBuf,
+    #[command(flatten)]
+    pub(crate) set: SetArgs,
+    /// Seed of the resamples
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+    /// A directory to write: eval.json, predictions.npz
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// eval.json on stdout instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `temper probe table`
+#[derive(ClapArgs)]
+pub(crate) struct ProbeTable {
+    /// JSONL with labels cr, cw, hr, hw, such as judged.jsonl
+    #[arg(long)]
+    pub(crate) items: PathBuf,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn features(text: &str) -> Result<FeatureSource, StudyError> {
+    text.parse()
+}
+
+fn labels(text: &str) -> Result<LabelSource, StudyError> {
+    text.parse()
+}

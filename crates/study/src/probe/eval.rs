@@ -1,0 +1,98 @@
+//! A probe on other items than it was fitted on.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Gate, MeasureOptions, Measured, Origin, Probe, ProbeSet};
+use crate::Result;
+
+/// What a probe is worth on a set of items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// `probe-eval/v1`.
+    pub schema: String,
+    /// The items.
+    pub set: Origin,
+    /// How many of them have the very features of an item that the probe was fitted on.
+    pub seen_in_training: usize,
+    /// One entry a C, in the probe's order.
+    pub results: Vec<EvalResult>,
+    /// The place of the C that was chosen in training.
+    pub chosen: usize,
+    /// What a reader must know before any number.
+    pub warnings: Vec<String>,
+}
+
+/// What one fit is worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// scikit-learn's C.
+    pub c: f64,
+    /// Its probabilities; `best` is the threshold that these very items would have chosen.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// The gate at the threshold that the training items chose; null if none kept the floor there.
+    pub train_chosen: Option<Gate>,
+    /// AUC of the cross-validation.
+    pub cv_auc: f64,
+}
+
+/// Evaluates all fits of a probe.
+///
+/// # Errors
+/// If the features are others than the probe's.
+pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Result<(Evaluation, Vec<Vec<f64>>)> {
+    let source = set.origin.features.to_string();
+    let (mut results, mut all) = (Vec::new(), Vec::new());
+    for (at, fitted) in probe.meta.results.iter().enumerate() {
+        let p = probe.probabilities(at, &set.x, set.features, &source)?;
+        results.push(EvalResult {
+            c: fitted.c,
+            measured: Measured::of(&p, &set.labels, options),
+            train_chosen: fitted.cv.best_thr.map(|thr| Gate::at(thr, &p, &set.labels)),
+            cv_auc: fitted.cv.auc,
+        });
+        all.push(p);
+    }
+    let known: BTreeSet<u64> = probe.row_hashes.iter().copied().collect();
+    let seen = set.row_hashes().iter().filter(|row| known.contains(row)).count();
+    let warnings = warnings(probe, set, seen);
+    let schema = "probe-eval/v1".into();
+    let evaluation =
+        Evaluation { schema, set: set.origin.clone(), seen_in_training: seen, results, chosen: probe.meta.chosen, warnings };
+    Ok((evaluation, all))
+}
+
+fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (n, smaller) = (set.labels.len(), set.smaller_class());
+    if seen > 0 {
+        warnings.push(format!("{seen} of {n} items are among those that the probe was fitted on: this is no test"));
+    }
+    if smaller == 0 {
+        warnings.push(format!("all {n} items are of one class: nothing can be ranked"));
+    } else if smaller < 10 {
+        warnings.push(format!("the smaller class has {smaller} of {n} items: too few for an AUC to mean much"));
+    }
+    if set.origin.unlabelled > 0 {
+        warnings.push(format!("{} items without a label were left out", set.origin.unlabelled));
+    }
+    let made = |origin: &Origin| {
+        let meta = origin.meta.clone()?;
+        Some((meta.identity.model.clone(), meta.identity.weights_sha256.clone(), meta.site))
+    };
+    if let (Some(train), Some(now)) = (made(&probe.meta.train), made(&set.origin))
+        && train != now
+    {
+        warnings.push(format!(
+            "the probe was fitted on {} at {}, these features are of {} at {}{}",
+            train.0,
+            train.2,
+            now.0,
+            now.2,
+            if train.0 == now.0 && train.2 == now.2 { ", of other weights" } else { "" }
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,125 @@
+//! `probe.safetensors`: a probe, and everything that says what it is.
+//!
+//! Tensors, f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`; and `rows` u64 `[n]`, names of the rows that
+//! it was fitted on. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
+//! The metadata holds `probe`, [`ProbeMeta`] as JSON.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use headtemper_stats::{Logistic, Scaler, sigmoid};
+use safetensors::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
+
+use super::{Probe, ProbeMeta, set::hex};
+use crate::{Result, StudyError, files::write_whole};
+
+/// The file's name in a directory.
+pub const PROBE_FILE: &str = "probe.safetensors";
+const META: &str = "probe";
+
+struct Numbers(Dtype, Vec<usize>, Vec<u8>);
+
+impl View for Numbers {
+    fn dtype(&self) -> Dtype {
+        self.0
+    }
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.2)
+    }
+    fn data_len(&self) -> usize {
+        self.2.len()
+    }
+}
+
+impl Probe {
+    /// Writes the file, which appears whole, and says its SHA-256: the same probe has the same.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<String> {
+        let (d, count) = (self.scaler.mean.len(), self.fits.len());
+        let floats = |shape: Vec<usize>, values: &mut dyn Iterator<Item = f64>| {
+            Numbers(Dtype::F64, shape, values.flat_map(f64::to_le_bytes).collect())
+        };
+        let rows = self.row_hashes.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let tensors = [
+            ("mean", floats(vec![d], &mut self.scaler.mean.iter().copied())),
+            ("scale", floats(vec![d], &mut self.scaler.scale.iter().copied())),
+            ("coef", floats(vec![count, d], &mut self.fits.iter().flat_map(|fit| fit.coef.iter().copied()))),
+            ("intercept", floats(vec![count], &mut self.fits.iter().map(|fit| fit.intercept))),
+            ("c", floats(vec![count], &mut self.meta.results.iter().map(|result| result.c))),
+            ("rows", Numbers(Dtype::U64, vec![self.row_hashes.len()], rows)),
+        ];
+        let meta = serde_json::to_string(&self.meta).expect("plain data has a JSON form");
+        let metadata = HashMap::from([(META.to_string(), meta)]);
+        let bytes = safetensors::serialize(tensors, Some(metadata)).expect("the shapes hold the values");
+        write_whole(path, |file| file.write_all(&bytes))?;
+        Ok(hex(&Sha256::digest(&bytes)))
+    }
+
+    /// Reads the file, or that of a directory.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no probe of ours.
+    pub fn read(path: &Path) -> Result<(Self, PathBuf)> {
+        let path = if path.is_dir() { path.join(PROBE_FILE) } else { path.to_path_buf() };
+        let bytes = fs::read(&path).map_err(StudyError::read(&path))?;
+        let wrong = |why: String| StudyError::content(&path, format!("is no probe: {why}"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let text = header.metadata().as_ref().and_then(|fields| fields.get(META));
+        let text = text.ok_or_else(|| wrong("its metadata has no 'probe'".into()))?;
+        let meta: ProbeMeta = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        if meta.schema != "probe/v1" {
+            return Err(wrong(format!("its schema is {}, but must be probe/v1", meta.schema)));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let raw = |name: &str, dtype: Dtype| {
+            let tensor = tensors.tensor(name).map_err(|e| wrong(e.to_string()))?;
+            if tensor.dtype() != dtype {
+                return Err(wrong(format!("'{name}' is {:?}, but must be {dtype:?}", tensor.dtype())));
+            }
+            let eight = |chunk: &[u8]| <[u8; 8]>::try_from(chunk).expect("a chunk of eight bytes");
+            Ok(tensor.data().chunks_exact(8).map(eight).collect::<Vec<_>>())
+        };
+        let floats = |name: &str| -> Result<Vec<f64>> {
+            Ok(raw(name, Dtype::F64)?.into_iter().map(f64::from_le_bytes).collect())
+        };
+        let (mean, scale, coef) = (floats("mean")?, floats("scale")?, floats("coef")?);
+        let (intercept, d) = (floats("intercept")?, mean.len());
+        let fits = meta.results.len();
+        if d == 0 || scale.len() != d || coef.len() != fits * d || intercept.len() != fits || meta.chosen >= fits {
+            return Err(wrong("its shapes do not fit each other".into()));
+        }
+        let of = |((coef, &intercept), steps): ((&[f64], &f64), usize)| Logistic { coef: coef.into(), intercept, steps };
+        let steps = meta.results.iter().map(|result| result.steps);
+        let fits = coef.chunks_exact(d).zip(&intercept).zip(steps).map(of).collect();
+        let row_hashes = raw("rows", Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect();
+        Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, meta }, path))
+    }
+
+    /// Probabilities of the positive class under the fit at this place.
+    ///
+    /// # Errors
+    /// If there are other than as many features as it was fitted on.
+    pub fn probabilities(&self, fit: usize, x: &[f64], features: usize, source: &str) -> Result<Vec<f64>> {
+        if features != self.scaler.mean.len() {
+            return Err(StudyError::Option {
+                what: format!("the number of features in {source}"),
+                found: features.to_string(),
+                allowed: format!("{}, as the probe was fitted on {}", self.scaler.mean.len(), self.meta.train.features),
+            });
+        }
+        let rows: Vec<usize> = (0..x.len() / features).collect();
+        let scaled = self.scaler.apply(x, features, &rows);
+        Ok(scaled.chunks_exact(features).map(|row| sigmoid(self.fits[fit].log_odds(row))).collect())
+    }
+}

@@ -1,0 +1,210 @@
+//! Fitting a probe: cross-validated first, then on all items.
+
+use headtemper_stats::{
+    ClassWeight, CrossValidation, FitError, Logistic, Scaler, Tail, Target, auc, p_value, stratified_folds,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{MeasureOptions, Measured, Origin, ProbeSet};
+use crate::{Result, StudyError, tables::number};
+
+/// How a probe is fitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitOptions {
+    /// Inverse strengths of the penalty, scikit-learn's C: a fit each.
+    pub c: Vec<f64>,
+    /// How items are weighted.
+    pub class_weight: ClassWeight,
+    /// Folds of the cross-validation, fewer where the smaller class has fewer items.
+    pub folds: usize,
+    /// Seed of the folds, as scikit-learn's `random_state`; none deals items out as they stand.
+    pub shuffle: Option<u32>,
+    /// How often labels are shuffled for the null of the cross-validated AUC; 0 leaves it out.
+    pub shuffles: usize,
+    /// How probabilities are measured, with the seed of shuffles and resamples.
+    pub measure: MeasureOptions,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        let class_weight = ClassWeight::None;
+        let measure = MeasureOptions::default();
+        Self { c: vec![1.0], class_weight, folds: 5, shuffle: Some(0), shuffles: 0, measure }
+    }
+}
+
+/// Probes of one set of items, one a C: what `probe.safetensors` holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// What is taken off each feature, and what it is divided by.
+    pub scaler: Scaler,
+    /// One fit a C, in the order asked for.
+    pub fits: Vec<Logistic>,
+    /// Names of the rows that it was fitted on, so that it knows them again.
+    pub row_hashes: Vec<u64>,
+    /// What it is.
+    pub meta: ProbeMeta,
+}
+
+/// What a probe is: the metadata of its file, a JSON text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeMeta {
+    /// `probe/v1`.
+    pub schema: String,
+    /// The version that fitted it.
+    pub version: String,
+    /// What it was fitted on: features, labels with their rule, hashes, model, site and pooling.
+    pub train: Origin,
+    /// How items were weighted: `none` or `balanced`.
+    pub class_weight: String,
+    /// Folds of the cross-validation.
+    pub folds: usize,
+    /// Seed of the folds; none dealt items out as they stood.
+    pub shuffle: Option<u32>,
+    /// One entry a C.
+    pub results: Vec<FitResult>,
+    /// The place of the C with the largest cross-validated AUC, the stronger penalty of equals.
+    pub chosen: usize,
+    /// How that AUC compares with shuffled labels; none if none were shuffled.
+    pub null: Option<Null>,
+}
+
+/// A fit, and what its like are worth on items that they were not fitted on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitResult {
+    /// scikit-learn's C.
+    pub c: f64,
+    /// Out-of-fold probabilities, all items together.
+    #[serde(flatten)]
+    pub cv: Measured,
+    /// AUC of each fold alone.
+    pub fold_auc: Vec<f64>,
+    /// Mean of these.
+    #[serde(deserialize_with = "number")]
+    pub fold_auc_mean: f64,
+    /// Newton steps of the fit on all items.
+    pub steps: usize,
+}
+
+/// The largest cross-validated AUC over all C, beside what shuffled labels give.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Null {
+    /// How often labels were shuffled, within folds.
+    pub shuffles: usize,
+    /// Mean of the largest AUC under shuffled labels.
+    pub mean: f64,
+    /// 95 % of them lie below.
+    pub q95: f64,
+    /// Share of shuffles that reach the observed one.
+    pub p: f64,
+}
+
+/// A fitted probe, and the probabilities by which it was cross-validated.
+pub struct Fitted {
+    /// The probe.
+    pub probe: Probe,
+    /// Out-of-fold probabilities `[C][item]`.
+    pub out_of_fold: Vec<Vec<f64>>,
+    /// The fold of each item.
+    pub fold_of: Vec<usize>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl FitOptions {
+    fn check(&self) -> Result<()> {
+        let wrong = |what: &str, found: String, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
+        };
+        if self.c.is_empty() || self.c.iter().any(|c| !(c.is_finite() && *c > 0.0)) {
+            return wrong("C", format!("{:?}", self.c), "one or more numbers above 0, such as 1.0,0.1");
+        }
+        if self.folds < 2 {
+            return wrong("the number of folds", self.folds.to_string(), "2 or more");
+        }
+        if !(0.0..=1.0).contains(&self.measure.assert_correct) {
+            return wrong("the floor of p(assert | correct)", self.measure.assert_correct.to_string(), "from 0 to 1");
+        }
+        Ok(())
+    }
+}
+
+/// Fits and cross-validates.
+///
+/// # Errors
+/// If an option has no meaning, a class has less than two items, or a fit does not converge.
+pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
+    options.check()?;
+    let source = &set.origin.labels;
+    let wrong = |why: FitError| StudyError::fit(source.to_string(), why);
+    let mut notes = Vec::new();
+    let (n, smaller) = (set.labels.len(), set.smaller_class());
+    if smaller == 0 {
+        return Err(wrong(FitError::OneClass { items: n, class: set.labels[0] }));
+    }
+    let folds = options.folds.min(smaller);
+    if folds < options.folds && folds >= 2 {
+        notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds));
+    }
+    let fold_of = stratified_folds(&set.labels, folds, options.shuffle).ok_or_else(|| StudyError::Option {
+        what: format!("the smaller class of {source}"),
+        found: format!("{smaller} of {n} items"),
+        allowed: "2 or more, to be cross-validated".into(),
+    })?;
+    let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
+    let by_c = |labels: &[bool]| {
+        let of = |&c: &f64| ready.probabilities(labels, options.class_weight, c);
+        options.c.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()
+    };
+    let out_of_fold = by_c(&set.labels).map_err(wrong)?;
+    let best = |all: &[Vec<f64>], labels: &[bool]| all.iter().map(|p| auc(p, labels)).fold(f64::NAN, f64::max);
+    let null = if options.shuffles == 0 {
+        None
+    } else {
+        let of = |_: &CrossValidation<'_>, labels: &[bool]| by_c(labels).map(|all| best(&all, labels));
+        let null = ready.shuffled(&set.labels, options.shuffles, options.measure.seed, of).map_err(wrong)?;
+        Some(Null::of(best(&out_of_fold, &set.labels), null))
+    };
+    let rows: Vec<usize> = (0..n).collect();
+    let scaler = Scaler::of(&set.x, set.features, &rows);
+    let scaled = scaler.apply(&set.x, set.features, &rows);
+    let weights = options.class_weight.of(&set.labels);
+    let one = |&c: &f64| Logistic::fit(&scaled, set.features, Target { labels: &set.labels, weights: &weights, c });
+    let fits = options.c.iter().map(one).collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
+    let result = |((&c, p), fit): ((&f64, &Vec<f64>), &Logistic)| {
+        let fold_auc: Vec<f64> = (0..folds).map(|fold| of_fold(fold, &fold_of, p, &set.labels)).collect();
+        let cv = Measured::of(p, &set.labels, options.measure);
+        FitResult { c, cv, fold_auc_mean: headtemper_stats::mean(&fold_auc), fold_auc, steps: fit.steps }
+    };
+    let results: Vec<FitResult> = options.c.iter().zip(&out_of_fold).zip(&fits).map(result).collect();
+    let better = |a: &FitResult, b: &FitResult| a.cv.auc.total_cmp(&b.cv.auc).then(b.c.total_cmp(&a.c));
+    let chosen = (0..results.len()).max_by(|&a, &b| better(&results[a], &results[b])).expect("there is a C");
+    let meta = ProbeMeta {
+        schema: "probe/v1".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        train: set.origin.clone(),
+        class_weight: if options.class_weight == ClassWeight::None { "none" } else { "balanced" }.into(),
+        folds,
+        shuffle: options.shuffle,
+        results,
+        chosen,
+        null,
+    };
+    Ok(Fitted { probe: Probe { scaler, fits, row_hashes: set.row_hashes(), meta }, out_of_fold, fold_of, notes })
+}
+
+fn of_fold(fold: usize, fold_of: &[usize], p: &[f64], labels: &[bool]) -> f64 {
+    let inside = (0..p.len()).filter(|&item| fold_of[item] == fold);
+    let (p, labels): (Vec<f64>, Vec<bool>) = inside.map(|item| (p[item], labels[item])).unzip();
+    auc(&p, &labels)
+}
+
+impl Null {
+    /// What shuffled labels gave.
+    pub(crate) fn of(observed: f64, mut null: Vec<f64>) -> Self {
+        let p = p_value(observed, &null, Tail::Greater);
+        null.sort_by(f64::total_cmp);
+        let (mean, q95) = (headtemper_stats::mean(&null), headtemper_stats::quantile(&null, 0.95));
+        Self { shuffles: null.len(), mean, q95, p }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a probe's probabilities are worth on labelled items.
+
+use headtemper_stats::{
+    Asymmetry, Bin, GatePoint, asymmetry, auc, bootstrap_auc, calibration, delong,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::tables::number;
+
+/// The least p(assert | correct) at which a threshold counts as useful: the paper's.
+pub const ASSERT_CORRECT: f64 = 0.70;
+
+/// The worth of probabilities. What cannot be measured is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Items.
+    pub items: usize,
+    /// Those of them that are positive.
+    pub positives: usize,
+    /// Area under the ROC curve.
+    #[serde(deserialize_with = "number")]
+    pub auc: f64,
+    /// DeLong's 95 % interval of it.
+    pub auc_delong: Ends,
+    /// Its bootstrap interval, over resamples within the classes; null for none.
+    pub auc_bootstrap: Ends,
+    /// Share of items on the right side of one half.
+    #[serde(deserialize_with = "number")]
+    pub accuracy: f64,
+    /// Mean squared error.
+    #[serde(deserialize_with = "number")]
+    pub brier: f64,
+    /// Mean negative log-likelihood in nats.
+    #[serde(deserialize_with = "number")]
+    pub log_loss: f64,
+    /// Expected calibration error over ten bins.
+    #[serde(deserialize_with = "number")]
+    pub ece: f64,
+    /// The ten bins.
+    pub calibration: Vec<CalibrationBin>,
+    /// The least assertion asymmetry p(assert | wrong) - p(assert | correct) of the 91 thresholds 0.05 to 0.95 that keep
+    /// p(assert | correct) at `assert_correct` or above; null if none does. Its threshold was chosen on these items.
+    pub best_asym: Option<f64>,
+    /// That threshold.
+    pub best_thr: Option<f64>,
+    /// The gate there.
+    pub best: Option<Gate>,
+    /// The threshold of least asymmetry, whatever it does to right answers.
+    pub lowest: Gate,
+    /// The gate at one half.
+    pub half: Gate,
+    /// The floor of p(assert | correct) for `best`.
+    pub assert_correct: f64,
+}
+
+/// The two ends of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ends {
+    /// Lower end.
+    #[serde(deserialize_with = "number")]
+    pub low: f64,
+    /// Upper end.
+    #[serde(deserialize_with = "number")]
+    pub high: f64,
+}
+
+/// The gate "assert where p is at least the threshold", at one threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The threshold.
+    pub thr: f64,
+    /// Assertion asymmetry.
+    #[serde(deserialize_with = "number")]
+    pub asym: f64,
+    /// p(assert | correct).
+    #[serde(deserialize_with = "number")]
+    pub p_assert_correct: f64,
+    /// p(assert | wrong).
+    #[serde(deserialize_with = "number")]
+    pub p_assert_wrong: f64,
+}
+
+/// Items between two probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationBin {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Items.
+    pub items: usize,
+    /// Their mean probability.
+    #[serde(deserialize_with = "number")]
+    pub probability: f64,
+    /// Share of them that is positive.
+    #[serde(deserialize_with = "number")]
+    pub share: f64,
+}
+
+/// How probabilities are measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MeasureOptions {
+    /// The floor of p(assert | correct).
+    pub assert_correct: f64,
+    /// Resamples of the bootstrap; 0 leaves it out.
+    pub resamples: usize,
+    /// Their seed.
+    pub seed: u64,
+}
+
+impl Default for MeasureOptions {
+    fn default() -> Self {
+        Self { assert_correct: ASSERT_CORRECT, resamples: 1000, seed: 0 }
+    }
+}
+
+impl Gate {
+    /// The gate at a threshold.
+    pub fn at(threshold: f64, p: &[f64], labels: &[bool]) -> Self {
+        GatePoint::at(threshold, p, labels).into()
+    }
+}
+
+impl From<GatePoint> for Gate {
+    fn from(point: GatePoint) -> Self {
+        Self {
+            thr: point.threshold,
+            asym: point.asymmetry(),
+            p_assert_correct: point.assert_correct,
+            p_assert_wrong: point.assert_wrong,
+        }
+    }
+}
+
+impl From<Bin> for CalibrationBin {
+    fn from(bin: Bin) -> Self {
+        Self { low: bin.low, high: bin.high, items: bin.items, probability: bin.probability, share: bin.share }
+    }
+}
+
+impl Measured {
+    /// Measures probabilities of the positive class.
+    pub fn of(p: &[f64], labels: &[bool], options: MeasureOptions) -> Self {
+        let scored = calibration(p, labels);
+        let Asymmetry { best, lowest, half } = asymmetry(p, labels, options.assert_correct);
+        let (by_theory, by_resamples) = (delong(p, labels), bootstrap_auc(p, labels, options.resamples, options.seed));
+        Self {
+            items: p.len(),
+            positives: labels.iter().filter(|&&label| label).count(),
+            auc: auc(p, labels),
+            auc_delong: Ends { low: by_theory.range.low, high: by_theory.range.high },
+            auc_bootstrap: Ends { low: by_resamples.low, high: by_resamples.high },
+            accuracy: scored.accuracy,
+            brier: scored.brier,
+            log_loss: scored.log_loss,
+            ece: scored.ece,
+            calibration: scored.bins.into_iter().map(CalibrationBin::from).collect(),
+            best_asym: best.map(|point| point.asymmetry()),
+            best_thr: best.map(|point| point.threshold),
+            best: best.map(Gate::from),
+            lowest: lowest.into(),
+            half: half.into(),
+            assert_correct: options.assert_correct,
+        }
+    }
+}

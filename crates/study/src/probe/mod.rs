@@ -1,0 +1,26 @@
+//! Linear probes: features and labels from files, fitted with scikit-learn's objective, measured with their nulls.
+
+mod cross_table;
+mod eval;
+mod file;
+mod fit;
+mod measure;
+mod read;
+mod set;
+mod source;
+mod text;
+mod write;
+
+pub use cross_table::CrossTable;
+pub use eval::{EvalResult, Evaluation, evaluate};
+pub use file::PROBE_FILE;
+pub use headtemper_stats::ClassWeight;
+pub use fit::{FitOptions, FitResult, Fitted, Null, Probe, ProbeMeta, fit};
+pub use measure::{ASSERT_CORRECT, CalibrationBin, Ends, Gate, MeasureOptions, Measured};
+pub(crate) use read::{Cell, column};
+pub use set::{Origin, ProbeSet};
+pub(crate) use set::hex;
+pub use source::{ColumnSource, FeatureSource, LabelSource, Op, Operand, Places, Rule};
+pub(crate) use text::signed;
+pub use text::{eval_markdown, fit_markdown};
+pub use write::{write_eval, write_fit};

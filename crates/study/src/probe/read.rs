@@ -1,0 +1,231 @@
+//! Reading features and columns from the files of others and our own.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ColumnSource, FeatureSource, LabelSource};
+use crate::{Array, FeatureMeta, Npz, Result, StudyError, files::read_json};
+
+/// Features as they were read.
+pub(crate) struct Table {
+    /// Row-major `[n, d]`.
+    pub(crate) values: Vec<f64>,
+    pub(crate) features: usize,
+    /// The items, where the file names them.
+    pub(crate) ids: Option<Vec<String>>,
+    /// What the file says of itself, where it is a capture.
+    pub(crate) meta: Option<FeatureMeta>,
+    /// The layers that were averaged, where the file names them.
+    pub(crate) layers: Vec<usize>,
+}
+
+/// A value of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cell {
+    Number(f64),
+    Text(String),
+    /// Null, not there, or not a number.
+    Missing,
+}
+
+/// A column as it was read.
+pub(crate) struct Column {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) ids: Option<Vec<String>>,
+}
+
+/// Reads features.
+///
+/// # Errors
+/// If the file or array is not there, or the array is no table of floats.
+pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
+    let path = &source.path;
+    let wrong = |why: String| StudyError::content(path, format!("array '{}' {why}", source.key));
+    let (shape, values) = match Npz::read_array(path, &source.key)? {
+        Array::F32(shape, values) => (shape, values.into_iter().map(f64::from).collect::<Vec<_>>()),
+        Array::F64(shape, values) => (shape, values),
+        Array::I64(shape, values) => (shape, values.into_iter().map(|x| x as f64).collect()),
+        Array::Text(_) | Array::Scalar(_) => return Err(wrong("holds texts, but features are numbers".into())),
+    };
+    let (values, features, averaged) = match (&shape[..], source.places) {
+        ([_, d], None) => (values, *d, None),
+        ([_, k, d], Some(places)) => {
+            let range = places
+                .of(*k)
+                .ok_or_else(|| wrong(format!("has {k} places on its middle axis, which {places} does not fit")))?;
+            (average(&values, (*k, *d), range.clone()), *d, Some(range))
+        }
+        ([_, _, _], None) => {
+            return Err(wrong(format!("is {shape:?}: say which place of the middle axis, such as {}[-1]", source.key)));
+        }
+        (_, Some(places)) => return Err(wrong(format!("is {shape:?}, which has no middle axis for {places}"))),
+        _ => return Err(wrong(format!("is {shape:?}, but features are [items, features]"))),
+    };
+    if values.is_empty() {
+        return Err(wrong(format!("is {shape:?}: it holds nothing")));
+    }
+    let names = Npz::names_in(path)?;
+    let has = |name: &str| names.iter().any(|there| there == name);
+    let ids = if has("id") { Some(ids_of(path)?) } else { None };
+    let meta = match if has("meta") { Npz::read_array(path, "meta").ok() } else { None } {
+        Some(Array::Scalar(text)) => serde_json::from_str(&text).ok(),
+        _ => None,
+    };
+    let layers = match (averaged, source.key.as_str()) {
+        (Some(range), "h_layers") => match Npz::read_array(path, "layers")? {
+            Array::I64(_, layers) => layers.get(range).into_iter().flatten().map(|&layer| layer as usize).collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    Ok(Table { values, features, ids, meta, layers })
+}
+
+/// The mean over these places of the middle axis.
+fn average(values: &[f64], (k, d): (usize, usize), range: std::ops::Range<usize>) -> Vec<f64> {
+    let mut out = Vec::with_capacity(values.len() / k);
+    for item in values.chunks_exact(k * d) {
+        let places = &item[range.start * d..range.end * d];
+        out.extend((0..d).map(|j| places.iter().skip(j).step_by(d).sum::<f64>() / range.len() as f64));
+    }
+    out
+}
+
+fn ids_of(path: &Path) -> Result<Vec<String>> {
+    Ok(match Npz::read_array(path, "id")? {
+        Array::Text(ids) => ids,
+        Array::I64(_, ids) => ids.iter().map(ToString::to_string).collect(),
+        _ => return Err(StudyError::content(path, "array 'id' holds neither texts nor integers")),
+    })
+}
+
+/// Reads a column.
+///
+/// # Errors
+/// If the file or column is not there, or holds something else than numbers, truth values and texts.
+pub(crate) fn column(source: &ColumnSource) -> Result<Column> {
+    match source.path.extension().and_then(|ending| ending.to_str()) {
+        Some("npz") => npz_column(source),
+        Some("json") => json_column(source),
+        _ => jsonl_column(source),
+    }
+}
+
+fn npz_column(source: &ColumnSource) -> Result<Column> {
+    let path = &source.path;
+    let number = |x: f64| if x.is_nan() { Cell::Missing } else { Cell::Number(x) };
+    let (shape, cells): (_, Vec<Cell>) = match Npz::read_array(path, &source.key)? {
+        Array::F32(shape, values) => (shape, values.into_iter().map(|x| number(x.into())).collect()),
+        Array::F64(shape, values) => (shape, values.into_iter().map(number).collect()),
+        Array::I64(shape, values) => (shape, values.into_iter().map(|x| number(x as f64)).collect()),
+        // Our own files have an empty text where an item has no label.
+        Array::Text(texts) => (vec![texts.len()], texts.into_iter().map(text_cell).collect()),
+        Array::Scalar(_) => (Vec::new(), Vec::new()),
+    };
+    if shape.len() != 1 {
+        let why = format!("array '{}' is {shape:?}, but a column is [items]", source.key);
+        return Err(StudyError::content(path, why));
+    }
+    let ids = if Npz::names_in(path)?.iter().any(|name| name == "id") { Some(ids_of(path)?) } else { None };
+    Ok(Column { cells, ids })
+}
+
+fn text_cell(text: String) -> Cell {
+    if text.is_empty() { Cell::Missing } else { Cell::Text(text) }
+}
+
+fn json_column(source: &ColumnSource) -> Result<Column> {
+    let root: Value = read_json(&source.path)?;
+    let mut at = &root;
+    let mut rest = source.key.split('.');
+    // Down to the array; what is left of the key leads into each of its objects.
+    while !at.is_array() {
+        let Some(name) = rest.next() else { break };
+        let names = || at.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default();
+        at = at.get(name).ok_or_else(|| {
+            StudyError::content(&source.path, format!("has no '{name}' of '{}'; it has {}", source.key, names()))
+        })?;
+    }
+    let Some(values) = at.as_array() else {
+        return Err(StudyError::content(&source.path, format!("'{}' is no array", source.key)));
+    };
+    let field: Vec<&str> = rest.collect();
+    objects(source, &field.join("."), values.iter().enumerate().map(|(i, value)| (format!("[{i}]"), value)))
+}
+
+fn jsonl_column(source: &ColumnSource) -> Result<Column> {
+    let content = std::fs::read_to_string(&source.path).map_err(StudyError::read(&source.path))?;
+    let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(index, line): (usize, &str)| {
+        let wrong = |e| StudyError::content(&source.path, format!("line {}: not JSON ({e})", index + 1));
+        serde_json::from_str(line).map(|value: Value| (format!("line {}", index + 1), value)).map_err(wrong)
+    };
+    let values = lines.map(parse).collect::<Result<Vec<_>>>()?;
+    objects(source, &source.key, values.iter().map(|(at, value)| (at.clone(), value)))
+}
+
+/// A field of each value, or the values themselves where no field is named.
+fn objects<'a>(source: &ColumnSource, field: &str, values: impl Iterator<Item = (String, &'a Value)>) -> Result<Column> {
+    let path = &source.path;
+    let (mut cells, mut ids, mut known) = (Vec::new(), Vec::new(), false);
+    for (at, value) in values {
+        let mut found = value;
+        for name in field.split('.').filter(|name| !name.is_empty()) {
+            found = found.get(name).unwrap_or(&Value::Null);
+        }
+        known |= !found.is_null();
+        cells.push(match found {
+            Value::Null => Cell::Missing,
+            Value::Bool(truth) => Cell::Number(f64::from(*truth)),
+            Value::Number(number) => Cell::Number(number.as_f64().unwrap_or(f64::NAN)),
+            Value::String(text) => text_cell(text.clone()),
+            Value::Array(_) | Value::Object(_) => {
+                let what = if field.is_empty() { "a value" } else { field };
+                let why = format!("{at}: {what} is neither a number, a truth value nor a text");
+                return Err(StudyError::content(path, why));
+            }
+        });
+        match value.get("id") {
+            Some(Value::String(id)) => ids.push(id.clone()),
+            Some(Value::Number(id)) => ids.push(id.to_string()),
+            _ => {}
+        }
+    }
+    if !known {
+        let fields = "no item has it";
+        return Err(StudyError::content(path, format!("has no column '{}': {fields}", source.key)));
+    }
+    // An item without an id could only be matched by its place.
+    let ids = (ids.len() == cells.len()).then_some(ids);
+    Ok(Column { cells, ids })
+}
+
+/// Which items are positive; none for those without a value.
+///
+/// # Errors
+/// If a value cannot be compared, or, without a rule, is no label.
+pub(crate) fn labels(source: &LabelSource, column: &Column) -> Result<Vec<Option<bool>>> {
+    let of = |(at, cell): (usize, &Cell)| {
+        let held = match (cell, &source.rule) {
+            (Cell::Missing, _) => return Ok(None),
+            (Cell::Number(value), Some(rule)) => rule.holds_of_number(*value),
+            (Cell::Text(value), Some(rule)) => rule.holds_of_text(value),
+            (Cell::Number(value), None) if *value == 0.0 || *value == 1.0 => Some(*value == 1.0),
+            (_, None) => None,
+        };
+        held.map(Some).ok_or_else(|| StudyError::Option {
+            what: format!("value {at} of {}", source.column),
+            found: match cell {
+                Cell::Number(value) => value.to_string(),
+                Cell::Text(value) => format!("'{value}'"),
+                Cell::Missing => "missing".into(),
+            },
+            allowed: match &source.rule {
+                Some(rule) => format!("of the kind that {rule} compares it with"),
+                None => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+            },
+        })
+    };
+    column.cells.iter().enumerate().map(of).collect()
+}

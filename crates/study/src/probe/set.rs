@@ -1,0 +1,156 @@
+//! Features and labels of the same items, row by row.
+
+use std::collections::BTreeMap;
+
+use headtemper_stats::check_finite;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    FeatureSource, LabelSource,
+    read::{self, Column, Table},
+};
+use crate::{FeatureMeta, Result, StudyError};
+
+/// Items with features and a label.
+#[derive(Clone, Debug)]
+pub struct ProbeSet {
+    /// Row-major features `[n, d]`.
+    pub x: Vec<f64>,
+    /// How many features there are.
+    pub features: usize,
+    /// The label of each row.
+    pub labels: Vec<bool>,
+    /// The items by name; their place in the file where it names none.
+    pub ids: Vec<String>,
+    /// The place of each row in the file of features.
+    pub rows: Vec<usize>,
+    /// Where all this came from.
+    pub origin: Origin,
+}
+
+/// Where a set came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The source of the features.
+    pub features: FeatureSource,
+    /// The source of the labels.
+    pub labels: LabelSource,
+    /// Items that were used.
+    pub items: usize,
+    /// Those of them that are positive.
+    pub positives: usize,
+    /// Items that were left out, since they have no label.
+    pub unlabelled: usize,
+    /// How features and labels found each other: `id` or `place`.
+    pub matched_by: String,
+    /// SHA-256 of the used features, in f64.
+    pub features_sha256: String,
+    /// SHA-256 of the used labels with their ids.
+    pub labels_sha256: String,
+    /// The layers that were averaged, where the file names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<usize>,
+    /// What the file of features says of itself, where it is a capture: model, revision, weights, site, pooling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<FeatureMeta>,
+}
+
+impl ProbeSet {
+    /// Reads and matches both: by id where both files have them, else by place.
+    ///
+    /// # Errors
+    /// If a file cannot be used, lengths differ where there are no ids, an id stands there twice or has no features, a number is
+    /// not finite, or no item has a label.
+    pub fn read(features: &FeatureSource, labels: &LabelSource) -> Result<Self> {
+        let table = read::features(features)?;
+        Self::of(features, table, labels)
+    }
+
+    fn of(source: &FeatureSource, table: Table, labels: &LabelSource) -> Result<Self> {
+        let column = read::column(&labels.column)?;
+        let known = read::labels(labels, &column)?;
+        let n = table.values.len() / table.features;
+        let (of_row, matched_by) = match (&table.ids, &column.ids) {
+            (Some(ids), Some(of_labels)) => (by_id(labels, ids, &column, of_labels)?, "id"),
+            _ if known.len() == n => ((0..n).map(Some).collect(), "place"),
+            _ => {
+                return Err(StudyError::Option {
+                    what: format!("the number of values in {}", labels.column),
+                    found: known.len().to_string(),
+                    allowed: format!("{n}, one for each row of {source}, unless both files name their items by id"),
+                });
+            }
+        };
+        let rows: Vec<(usize, bool)> =
+            (0..n).filter_map(|row| of_row[row].and_then(|at| known[at]).map(|label| (row, label))).collect();
+        if rows.is_empty() {
+            return Err(StudyError::content(&labels.column.path, format!("no item of {source} has a label")));
+        }
+        let (rows, labels_of): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
+        let mut x = Vec::with_capacity(rows.len() * table.features);
+        rows.iter().for_each(|&row| x.extend(&table.values[row * table.features..(row + 1) * table.features]));
+        let ids: Vec<String> = match &table.ids {
+            Some(ids) => rows.iter().map(|&row| ids[row].clone()).collect(),
+            None => rows.iter().map(ToString::to_string).collect(),
+        };
+        check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), why))?;
+        let origin = Origin {
+            features: source.clone(),
+            labels: labels.clone(),
+            items: rows.len(),
+            positives: labels_of.iter().filter(|&&label| label).count(),
+            unlabelled: n - rows.len(),
+            matched_by: matched_by.into(),
+            features_sha256: hex(&hash_numbers(&x)),
+            labels_sha256: crate::digest::digest(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
+            layers: table.layers,
+            meta: table.meta,
+        };
+        Ok(Self { x, features: table.features, labels: labels_of, ids, rows, origin })
+    }
+
+    /// Items and those of them that are positive.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.labels.len(), self.origin.positives)
+    }
+
+    /// How many items the smaller class has.
+    pub fn smaller_class(&self) -> usize {
+        self.origin.positives.min(self.labels.len() - self.origin.positives)
+    }
+
+    /// A name of each row's features: rows that are equal have the same.
+    pub(crate) fn row_hashes(&self) -> Vec<u64> {
+        let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
+        self.x.chunks_exact(self.features).map(of).collect()
+    }
+}
+
+/// The place of each row's label.
+fn by_id(labels: &LabelSource, ids: &[String], column: &Column, of_labels: &[String]) -> Result<Vec<Option<usize>>> {
+    let path = &labels.column.path;
+    let mut places = BTreeMap::new();
+    for (place, id) in of_labels.iter().enumerate().take(column.cells.len()) {
+        if places.insert(id.as_str(), place).is_some() {
+            return Err(StudyError::content(path, format!("id '{id}' stands there a second time")));
+        }
+    }
+    let found: Vec<Option<usize>> = ids.iter().map(|id| places.get(id.as_str()).copied()).collect();
+    if found.iter().all(Option::is_none) {
+        let why = format!("names none of the items that have features, such as '{}'", ids[0]);
+        return Err(StudyError::content(path, why));
+    }
+    Ok(found)
+}
+
+fn hash_numbers(values: &[f64]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    // -0 and 0 are the same number.
+    values.iter().for_each(|x| hash.update((x + 0.0).to_le_bytes()));
+    hash.finalize().into()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,78 @@
+//! Probes in tables for people.
+
+use super::{EvalResult, Evaluation, Gate, Measured, ProbeMeta};
+use crate::tables::short;
+
+const HEAD: &str = "| C | AUC | 95 % (DeLong) | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
+                    |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+
+/// What was fitted, a row a C.
+pub fn fit_markdown(meta: &ProbeMeta) -> String {
+    let train = &meta.train;
+    let mut out = format!(
+        "{} items, {} positive, {} folds{}; out-of-fold probabilities:\n\n{HEAD}",
+        train.items,
+        train.positives,
+        meta.folds,
+        meta.shuffle.map_or(" as they stand".into(), |seed| format!(" (seed {seed})")),
+    );
+    meta.results.iter().for_each(|result| out += &row(result.c, &result.cv));
+    if let Some(null) = &meta.null {
+        out += &format!(
+            "\nunder {} shuffled labelings the largest AUC over all C is {} on average, below {} in 95 %; p {}\n",
+            null.shuffles,
+            short(null.mean),
+            short(null.q95),
+            short(null.p)
+        );
+    }
+    out += "\nthe thresholds of this table were chosen on the items that they are measured on\n";
+    out
+}
+
+/// What it is worth, a row a C.
+pub fn eval_markdown(evaluation: &Evaluation) -> String {
+    let set = &evaluation.set;
+    let mut out = format!("{} items, {} positive:\n\n{HEAD}", set.items, set.positives);
+    evaluation.results.iter().for_each(|result| out += &row(result.c, &result.measured));
+    out += "\nat the threshold that the training items chose:\n\n\
+            | C | threshold | p(assert correct) | p(assert wrong) | asym | AUC in training |\n|---:|---:|---:|---:|---:|---:|\n";
+    evaluation.results.iter().for_each(|result| out += &chosen(result));
+    out
+}
+
+fn row(c: f64, of: &Measured) -> String {
+    let best = of.best.map_or(("–".into(), "–".into()), |gate: Gate| (signed(gate.asym), format!("{:.2}", gate.thr)));
+    format!(
+        "| {c} | {} | {} to {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
+        short(of.auc),
+        short(of.auc_delong.low),
+        short(of.auc_delong.high),
+        short(of.accuracy),
+        short(of.brier),
+        short(of.ece),
+        best.0,
+        best.1,
+        signed(of.lowest.asym),
+        of.lowest.thr,
+        signed(of.half.asym),
+    )
+}
+
+fn chosen(result: &EvalResult) -> String {
+    let Some(gate) = result.train_chosen else { return format!("| {} | – | – | – | – | {} |\n", result.c, short(result.cv_auc)) };
+    format!(
+        "| {} | {:.2} | {} | {} | {} | {} |\n",
+        result.c,
+        gate.thr,
+        short(gate.p_assert_correct),
+        short(gate.p_assert_wrong),
+        signed(gate.asym),
+        short(result.cv_auc)
+    )
+}
+
+/// With its sign, an en dash if it is no number.
+pub(crate) fn signed(x: f64) -> String {
+    if x.is_finite() { format!("{x:+.3}") } else { "–".into() }
+}

@@ -1,0 +1,75 @@
+//! The files of a fitted and of an evaluated probe.
+
+use std::path::Path;
+
+use super::{Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet};
+use crate::{Array, Npz, Parts, Progress, Result, RunDir, files::write_json};
+
+/// Writes `probe.safetensors`, `fit.json` and `predictions.npz` (`p` `[C, n]` out of fold, `c`, `id`, `label`, `fold`), and
+/// says the SHA-256 of the first.
+///
+/// # Errors
+/// If the directory belongs to another fit, naming what differs, or cannot be written.
+pub fn write_fit(
+    dir: &Path,
+    fitted: &Fitted,
+    set: &ProbeSet,
+    options: &FitOptions,
+    progress: &mut dyn Progress,
+) -> Result<String> {
+    let meta = &fitted.probe.meta;
+    let parts = of_set(set)
+        .with("c", &options.c)
+        .with("class_weight", &meta.class_weight)
+        .with("folds", meta.folds)
+        .with("shuffle", meta.shuffle)
+        .with("shuffles", options.shuffles)
+        .with("measure", of_measure(options.measure));
+    let mut run = RunDir::open(dir, "probe fit", &parts, None, progress)?;
+    let hash = fitted.probe.save(&run.file(PROBE_FILE))?;
+    write_json(&run.file("fit.json"), meta)?;
+    let mut npz = predictions(&fitted.out_of_fold, &fitted.probe, set);
+    npz.add("fold", Array::counts(fitted.fold_of.iter().copied()));
+    npz.save(&run.file("predictions.npz"))?;
+    run.note("probe_sha256", &hash)?;
+    Ok(hash)
+}
+
+/// Writes `eval.json` and `predictions.npz` (`p` `[C, n]`, `c`, `id`, `label`).
+///
+/// # Errors
+/// If the directory belongs to another evaluation, naming what differs, or cannot be written.
+pub fn write_eval(
+    dir: &Path,
+    (evaluation, probabilities): (&Evaluation, &[Vec<f64>]),
+    (probe, set): (&Probe, &ProbeSet),
+    options: MeasureOptions,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let probe_key = crate::digest::digest(&(&probe.meta, &probe.row_hashes));
+    let parts = of_set(set).with("probe", probe_key).with("measure", of_measure(options));
+    let run = RunDir::open(dir, "probe eval", &parts, None, progress)?;
+    write_json(&run.file("eval.json"), evaluation)?;
+    predictions(probabilities, probe, set).save(&run.file("predictions.npz"))
+}
+
+fn of_set(set: &ProbeSet) -> Parts {
+    Parts::default()
+        .with("features", &set.origin.features)
+        .with("labels", &set.origin.labels)
+        .with("features_sha256", &set.origin.features_sha256)
+        .with("labels_sha256", &set.origin.labels_sha256)
+}
+
+fn of_measure(options: MeasureOptions) -> (f64, usize, u64) {
+    (options.assert_correct, options.resamples, options.seed)
+}
+
+fn predictions(p: &[Vec<f64>], probe: &Probe, set: &ProbeSet) -> Npz {
+    let mut npz = Npz::default();
+    npz.add("p", Array::F64(vec![p.len(), set.labels.len()], p.concat()));
+    npz.add("c", Array::floats(probe.meta.results.iter().map(|result| result.c)));
+    npz.add("id", Array::Text(set.ids.clone()));
+    npz.add("label", Array::counts(set.labels.iter().map(|&label| usize::from(label))));
+    npz
+}
