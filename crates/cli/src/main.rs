@@ -1,7 +1,7 @@
 //! `temper`: which attention heads carry a behaviour, and is it real?
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but a check did not hold; 2 could not
-//! run, or was stopped.
+//! run, or was stopped; of `falsify`, 3 a gate failed, 4 the items cannot tell.
 
 mod args;
 mod commands;
@@ -22,6 +22,10 @@ pub(crate) enum Done {
     Well,
     /// A check did not hold.
     CheckFailed,
+    /// A gate of a falsification failed.
+    GateFailed,
+    /// The items of a falsification cannot tell.
+    Inconclusive,
 }
 
 fn main() -> ExitCode {
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::CheckFailed) => ExitCode::from(1),
+        Ok(Done::GateFailed) => ExitCode::from(3),
+        Ok(Done::Inconclusive) => ExitCode::from(4),
         Err(error) => {
             fail::report(&error);
             ExitCode::from(2)
@@ -50,6 +56,7 @@ fn run(command: Command) -> anyhow::Result<Done> {
         Command::Sweep(args) => commands::sweep::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Probe(args) => commands::probe::run(&args.command),
+        Command::Falsify(args) => commands::falsify::run(&args),
         Command::Merge(args) => commands::merge::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Export(args) => commands::export::run(&args),

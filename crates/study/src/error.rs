@@ -103,6 +103,18 @@ pub enum StudyError {
         /// Why.
         source: headtemper_stats::FitError,
     },
+    /// Items that are called fresh and are not.
+    #[error("{count} items of {fresh} have {what}: {examples}")]
+    Overlap {
+        /// The fresh items.
+        fresh: String,
+        /// How many overlap.
+        count: usize,
+        /// In what.
+        what: String,
+        /// Some of them.
+        examples: String,
+    },
     /// Parts that do not make up a run.
     #[error("these shards cannot be merged: {why}")]
     Merge {
@@ -125,6 +137,9 @@ impl StudyError {
             Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
             Self::Fit { source: headtemper_stats::FitError::OneClass { .. }, .. } => {
                 Some("choose a rule that splits the items, such as FILE:coverage>=0.5".into())
+            }
+            Self::Overlap { .. } => {
+                Some("what a probe has seen tests nothing: leave these items out of the fresh set, or out of training".into())
             }
             Self::InUse { .. } => Some("wait until it ends, or choose another --out; every shard needs its own".into()),
             Self::Write { source, .. } if no_room(source) => {

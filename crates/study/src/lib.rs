@@ -20,6 +20,7 @@ mod dispositions;
 mod dry;
 mod error;
 mod examples;
+pub mod falsify;
 mod features;
 mod features_join;
 mod files;

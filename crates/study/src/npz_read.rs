@@ -138,7 +138,10 @@ fn width(dtype: &str, dimensions: usize) -> std::result::Result<usize, String> {
         "<f2" | "<i2" | "<u2" => Ok(2),
         "<f4" | "<i4" | "<u4" => Ok(4),
         "<f8" | "<i8" | "<u8" => Ok(8),
-        "|O" => Err("holds Python objects, which are a pickle; save numbers, or texts as numpy.array(list, dtype=str)".into()),
+        "|O" => {
+            Err("holds Python objects, which are a pickle; save numbers, or texts as numpy.array(list, dtype=str)"
+                .into())
+        }
         _ => match (length("<U"), length("|S")) {
             (Some(n), _) if dimensions <= 1 => n.checked_mul(4).ok_or("has an absurd width".into()),
             (_, Some(n)) if dimensions <= 1 => Ok(n),

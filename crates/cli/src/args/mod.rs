@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod attribute;
+mod falsify;
 mod probe;
 mod shared;
 mod verbs;
@@ -8,6 +9,7 @@ mod verbs;
 use clap::{Parser, Subcommand};
 
 pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
+pub(crate) use falsify::Falsify;
 pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
 pub(crate) use shared::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Score(Score),
     /// Linear probes on features of any .npz: fit, evaluate, count
     Probe(Probe),
+    /// A probe through gates declared beforehand: cross-validation, fresh items, every score, pooled layers, another model
+    Falsify(Falsify),
     /// Join the shards of a sweep, a causal map or a capture
     Merge(Merge),
     /// All of an experiment from one TOML file; goes on where it stopped

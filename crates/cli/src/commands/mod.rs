@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod capture;
 pub(crate) mod doctor;
 pub(crate) mod export;
+pub(crate) mod falsify;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod merge;

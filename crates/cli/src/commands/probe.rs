@@ -3,8 +3,8 @@
 use anyhow::Result;
 use headtemper_study::{
     probe::{
-        ClassWeight, CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, write_eval,
-        write_fit,
+        ClassWeight, CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit,
+        fit_markdown, write_eval, write_fit,
     },
     read_items,
 };
@@ -82,7 +82,8 @@ fn measure(args: &MeasureArgs, seed: u64) -> MeasureOptions {
 fn say_set(set: &ProbeSet) {
     let origin = &set.origin;
     let (n, positives) = set.sizes();
-    let left_out = if origin.unlabelled > 0 { format!(", {} without a label", origin.unlabelled) } else { String::new() };
+    let left_out =
+        if origin.unlabelled > 0 { format!(", {} without a label", origin.unlabelled) } else { String::new() };
     ui::say(&format!(
         "items      {n} of {} features, {positives} positive by {}{left_out}; matched by {}",
         set.features, origin.labels, origin.matched_by

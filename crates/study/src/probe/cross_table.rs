@@ -31,7 +31,9 @@ impl CrossTable {
             return Err(StudyError::Option {
                 what: "the label of every item".into(),
                 found: "none of cr, cw, hr, hw".into(),
-                allowed: "cr, cw, hr or hw: confident or hedged, right or wrong, as `temper run` and `temper judge` write".into(),
+                allowed:
+                    "cr, cw, hr or hw: confident or hedged, right or wrong, as `temper run` and `temper judge` write"
+                        .into(),
             });
         }
         Ok(table)

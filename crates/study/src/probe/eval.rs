@@ -59,8 +59,14 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
     let seen = set.row_hashes().iter().filter(|row| known.contains(row)).count();
     let warnings = warnings(probe, set, seen);
     let schema = "probe-eval/v1".into();
-    let evaluation =
-        Evaluation { schema, set: set.origin.clone(), seen_in_training: seen, results, chosen: probe.meta.chosen, warnings };
+    let evaluation = Evaluation {
+        schema,
+        set: set.origin.clone(),
+        seen_in_training: seen,
+        results,
+        chosen: probe.meta.chosen,
+        warnings,
+    };
     Ok((evaluation, all))
 }
 

@@ -99,7 +99,8 @@ impl Probe {
         if d == 0 || scale.len() != d || coef.len() != fits * d || intercept.len() != fits || meta.chosen >= fits {
             return Err(wrong("its shapes do not fit each other".into()));
         }
-        let of = |((coef, &intercept), steps): ((&[f64], &f64), usize)| Logistic { coef: coef.into(), intercept, steps };
+        let of =
+            |((coef, &intercept), steps): ((&[f64], &f64), usize)| Logistic { coef: coef.into(), intercept, steps };
         let steps = meta.results.iter().map(|result| result.steps);
         let fits = coef.chunks_exact(d).zip(&intercept).zip(steps).map(of).collect();
         let row_hashes = raw("rows", Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect();

@@ -1,8 +1,6 @@
 //! What a probe's probabilities are worth on labelled items.
 
-use headtemper_stats::{
-    Asymmetry, Bin, GatePoint, asymmetry, auc, bootstrap_auc, calibration, delong,
-};
+use headtemper_stats::{Asymmetry, Bin, GatePoint, asymmetry, auc, bootstrap_auc, calibration, delong};
 use serde::{Deserialize, Serialize};
 
 use crate::tables::number;

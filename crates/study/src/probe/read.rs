@@ -166,7 +166,11 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
 }
 
 /// A field of each value, or the values themselves where no field is named.
-fn objects<'a>(source: &ColumnSource, field: &str, values: impl Iterator<Item = (String, &'a Value)>) -> Result<Column> {
+fn objects<'a>(
+    source: &ColumnSource,
+    field: &str,
+    values: impl Iterator<Item = (String, &'a Value)>,
+) -> Result<Column> {
     let path = &source.path;
     let (mut cells, mut ids, mut known) = (Vec::new(), Vec::new(), false);
     for (at, value) in values {

@@ -42,7 +42,8 @@ pub fn eval_markdown(evaluation: &Evaluation) -> String {
 }
 
 fn row(c: f64, of: &Measured) -> String {
-    let best = of.best.map_or(("–".into(), "–".into()), |gate: Gate| (signed(gate.asym), format!("{:.2}", gate.thr)));
+    let best =
+        of.best.map_or(("–".into(), "–".into()), |gate: Gate| (signed(gate.asym), format!("{:.2}", gate.thr)));
     format!(
         "| {c} | {} | {} to {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
         short(of.auc),
@@ -60,7 +61,9 @@ fn row(c: f64, of: &Measured) -> String {
 }
 
 fn chosen(result: &EvalResult) -> String {
-    let Some(gate) = result.train_chosen else { return format!("| {} | – | – | – | – | {} |\n", result.c, short(result.cv_auc)) };
+    let Some(gate) = result.train_chosen else {
+        return format!("| {} | – | – | – | – | {} |\n", result.c, short(result.cv_auc));
+    };
     format!(
         "| {} | {:.2} | {} | {} | {} | {} |\n",
         result.c,

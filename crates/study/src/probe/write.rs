@@ -28,7 +28,7 @@ pub fn write_fit(
     let mut run = RunDir::open(dir, "probe fit", &parts, None, progress)?;
     let hash = fitted.probe.save(&run.file(PROBE_FILE))?;
     write_json(&run.file("fit.json"), meta)?;
-    let mut npz = predictions(&fitted.out_of_fold, &fitted.probe, set);
+    let mut npz = prediction_npz(&fitted.out_of_fold, &fitted.probe, set);
     npz.add("fold", Array::counts(fitted.fold_of.iter().copied()));
     npz.save(&run.file("predictions.npz"))?;
     run.note("probe_sha256", &hash)?;
@@ -50,7 +50,7 @@ pub fn write_eval(
     let parts = of_set(set).with("probe", probe_key).with("measure", of_measure(options));
     let run = RunDir::open(dir, "probe eval", &parts, None, progress)?;
     write_json(&run.file("eval.json"), evaluation)?;
-    predictions(probabilities, probe, set).save(&run.file("predictions.npz"))
+    prediction_npz(probabilities, probe, set).save(&run.file("predictions.npz"))
 }
 
 fn of_set(set: &ProbeSet) -> Parts {
@@ -65,7 +65,7 @@ fn of_measure(options: MeasureOptions) -> (f64, usize, u64) {
     (options.assert_correct, options.resamples, options.seed)
 }
 
-fn predictions(p: &[Vec<f64>], probe: &Probe, set: &ProbeSet) -> Npz {
+pub(crate) fn prediction_npz(p: &[Vec<f64>], probe: &Probe, set: &ProbeSet) -> Npz {
     let mut npz = Npz::default();
     npz.add("p", Array::F64(vec![p.len(), set.labels.len()], p.concat()));
     npz.add("c", Array::floats(probe.meta.results.iter().map(|result| result.c)));

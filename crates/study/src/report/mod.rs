@@ -10,6 +10,7 @@ mod confounds;
 mod controls;
 mod disposition;
 mod dumbbell;
+mod falsify;
 mod glossary;
 mod heatmap;
 pub mod html;
@@ -33,4 +34,5 @@ mod verdict;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+pub(crate) use falsify::falsify;
 pub use html::{Example, Page, render};

@@ -1,0 +1,22 @@
+//! `temper falsify`: a probe through gates that were declared beforehand.
+
+use std::path::Path;
+
+use anyhow::Result;
+use headtemper_study::falsify::{GateFile, Outcome, falsify, markdown};
+
+use crate::{Done, args::Falsify, ui};
+
+pub(crate) fn run(args: &Falsify) -> Result<Done> {
+    let file = GateFile::read(&args.file)?;
+    let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.name));
+    let found = falsify(&file, &dir, &mut ui::Bars::default())?;
+    found.warnings.iter().filter(|_| args.json).for_each(|warning| ui::say(&format!("warning: {warning}")));
+    ui::put(&if args.json { serde_json::to_string_pretty(&found)? + "\n" } else { markdown(&found) })?;
+    ui::say(&format!("report     {}", dir.join("report.html").display()));
+    Ok(match found.verdict {
+        Outcome::Passed => Done::Well,
+        Outcome::Failed => Done::GateFailed,
+        Outcome::Inconclusive | Outcome::NotRun => Done::Inconclusive,
+    })
+}

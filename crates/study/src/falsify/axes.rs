@@ -1,0 +1,118 @@
+//! Step 3: the same probe for each score of the items, and whether the scores are more than one.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use headtemper_stats::pearson;
+
+use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig};
+use crate::{
+    Npz, Result, StudyError,
+    probe::{ColumnSource, Ends, FeatureSource, FitOptions, LabelSource, ProbeSet, Rule, evaluate, fit},
+    read_items,
+};
+
+/// An axis as it was declared: its name, and its column in both files.
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    train: LabelSource,
+    fresh: LabelSource,
+}
+
+/// What the axes found, with the out-of-fold predictions by the place of each row in the file of features.
+type Found = (Axis, BTreeMap<usize, f64>);
+
+/// The axes that a gate file declares. Reads what columns there are, and no fresh value.
+///
+/// # Errors
+/// If a file or rule cannot be used, or no score is found.
+pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declared>> {
+    let path = |own: &Option<PathBuf>, items: &Option<PathBuf>, features: &FeatureSource| {
+        own.clone().or_else(|| items.clone()).unwrap_or_else(|| features.path.clone())
+    };
+    let train = path(&axes.train, &file.train.items, &file.train.features);
+    let fresh = path(&axes.fresh, &file.fresh.items, &file.fresh.features);
+    let texts = match &axes.every {
+        None => axes.columns.clone(),
+        Some(rule) => {
+            let rule = Rule::parse(rule)?;
+            score_columns(&train)?.into_iter().map(|name| format!("{name}{rule}")).collect()
+        }
+    };
+    let source = |path: &PathBuf, text: &str| -> Result<LabelSource> {
+        let LabelSource { column, rule } = format!("axes.jsonl:{text}").parse()?;
+        Ok(LabelSource { column: ColumnSource { path: path.clone(), ..column }, rule })
+    };
+    texts
+        .iter()
+        .map(|text| Ok(Declared { name: text.clone(), train: source(&train, text)?, fresh: source(&fresh, text)? }))
+        .collect()
+}
+
+/// Every `scores.*` of a file.
+fn score_columns(path: &PathBuf) -> Result<Vec<String>> {
+    let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "npz") {
+        Npz::names_in(path)?.into_iter().filter(|name| name.starts_with("scores.")).collect()
+    } else {
+        let items = read_items(path, false)?;
+        let names: std::collections::BTreeSet<&String> = items.iter().flat_map(|item| item.scores.keys()).collect();
+        names.into_iter().map(|name| format!("scores.{name}")).collect()
+    };
+    if names.is_empty() {
+        Err(StudyError::content(path, "has no scores, so [axes] has nothing to sweep"))
+    } else {
+        Ok(names)
+    }
+}
+
+/// Fits every axis on the training items and asks it for the fresh ones.
+///
+/// # Errors
+/// If a column cannot be used or a fit does not converge.
+pub(crate) fn run(file: &GateFile, axes: &AxesConfig, declared: &[Declared]) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
+    let found = declared.iter().map(|axis| one(file, axes, axis)).collect::<Result<Vec<Found>>>()?;
+    let mut pairs = Vec::new();
+    for (i, (a, of_a)) in found.iter().enumerate() {
+        for (b, of_b) in &found[i + 1..] {
+            let both: Vec<(f64, f64)> = of_a.iter().filter_map(|(row, x)| of_b.get(row).map(|y| (*x, *y))).collect();
+            let (x, y): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+            let r = pearson(&x, &y);
+            let flagged = r.abs() >= axes.correlation;
+            pairs.push(AxisPair { a: a.name.clone(), b: b.name.clone(), items: both.len(), r, flagged });
+        }
+    }
+    Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
+}
+
+fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared) -> Result<Found> {
+    let train = ProbeSet::read(&file.train.features, &declared.train)?;
+    let fresh = ProbeSet::read(&file.fresh.features, &declared.fresh)?;
+    let mut axis = Axis {
+        name: declared.name.clone(),
+        train: train.sizes(),
+        fresh: fresh.sizes(),
+        cv_auc: f64::NAN,
+        fresh_auc: f64::NAN,
+        fresh_range: Ends { low: f64::NAN, high: f64::NAN },
+        outcome: Outcome::Inconclusive,
+    };
+    // Too few of a class to be dealt out over folds: nothing to say.
+    if train.smaller_class() < 2 {
+        return Ok((axis, BTreeMap::new()));
+    }
+    let options = FitOptions { shuffles: 0, ..file.fit_options() };
+    let fitted = fit(&train, &options)?;
+    let chosen = fitted.probe.meta.chosen;
+    let (evaluation, _) = evaluate(&fitted.probe, &fresh, options.measure)?;
+    let on_fresh = &evaluation.results[chosen].measured;
+    axis.cv_auc = fitted.probe.meta.results[chosen].cv.auc;
+    (axis.fresh_auc, axis.fresh_range) = (on_fresh.auc, on_fresh.auc_delong);
+    axis.outcome = if train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
+        Outcome::Inconclusive
+    } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {
+        Outcome::Passed
+    } else {
+        Outcome::Failed
+    };
+    let predictions = train.rows.iter().copied().zip(fitted.out_of_fold[chosen].iter().copied()).collect();
+    Ok((axis, predictions))
+}

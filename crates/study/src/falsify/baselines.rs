@@ -1,0 +1,221 @@
+//! Probes on what is no hidden state: what they reach needs no model to explain it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headtemper_stats::{Logistic, Random, Scaler, Target, auc, delong_difference, sigmoid};
+
+use super::{Baseline, GateFile};
+use crate::{
+    Array, Item, Npz, Result, StudyError,
+    probe::{Ends, FitOptions, Probe, ProbeSet, fit},
+};
+
+/// Words that a bag holds at most, the most frequent of the training texts.
+const WORDS: usize = 4096;
+/// Training texts that a word must occur in.
+const IN_TEXTS: usize = 2;
+/// Fits on shuffled training labels.
+const SHUFFLED_FITS: u64 = 20;
+/// Streams of the random features begin here.
+const STREAM: u64 = 0xfea7_0000_0000;
+
+/// A set with the texts of its rows.
+pub(crate) struct Texts<'a> {
+    pub(crate) set: &'a ProbeSet,
+    /// The items of the rows, where a file of items was given.
+    pub(crate) items: Option<Vec<&'a Item>>,
+}
+
+impl<'a> Texts<'a> {
+    /// Finds each row's item: by id where the features name their items, else by place.
+    ///
+    /// # Errors
+    /// If a row has no item.
+    pub(crate) fn of(set: &'a ProbeSet, items: Option<&'a [Item]>) -> Result<Self> {
+        let Some(items) = items else { return Ok(Self { set, items: None }) };
+        let by_id: BTreeMap<&str, &Item> = items.iter().map(|item| (item.id.as_str(), item)).collect();
+        let of_row = |at: usize| {
+            let (id, place) = (&set.ids[at], set.rows[at]);
+            let named = set.origin.matched_by == "id" || *id != place.to_string();
+            let found = if named { by_id.get(id.as_str()).copied() } else { items.get(place) };
+            found.ok_or_else(|| StudyError::Option {
+                what: format!("the items beside {}", set.origin.features),
+                found: format!("{} without '{id}'", items.len()),
+                allowed: "the items that the features were captured from, by id or in the same order".into(),
+            })
+        };
+        Ok(Self { set, items: Some((0..set.labels.len()).map(of_row).collect::<Result<Vec<_>>>()?) })
+    }
+}
+
+/// A table of features, and what they are.
+struct Features {
+    name: &'static str,
+    what: String,
+    train: Vec<f64>,
+    fresh: Vec<f64>,
+    count: usize,
+}
+
+/// Runs every baseline that the files allow, each fitted as the probe is, and says why others are not run.
+///
+/// # Errors
+/// If a file cannot be read or a fit does not converge.
+pub(crate) fn run(
+    file: &GateFile,
+    (train, fresh): (&Texts<'_>, &Texts<'_>),
+    p: &[f64],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Baseline>> {
+    let mut all = Vec::new();
+    if file.controls.random_features {
+        all.push(random(train.set, fresh.set, file.probe.seed.into()));
+    }
+    if file.controls.length {
+        match (lengths(train)?, lengths(fresh)?) {
+            (Some((train, what)), Some((fresh, _))) => {
+                all.push(Features { name: "length", what, count: LENGTHS, train, fresh });
+            }
+            _ => notes.push("no length baseline: neither [train] and [fresh] items nor captures' token counts".into()),
+        }
+    }
+    if file.controls.bag_of_words {
+        match (&train.items, &fresh.items) {
+            (Some(of_train), Some(of_fresh)) => all.extend(bag_of_words(of_train, of_fresh)),
+            _ => notes.push("no bag-of-words baseline: [train] items and [fresh] items are not both given".into()),
+        }
+    }
+    let options = FitOptions { shuffles: 0, ..file.fit_options() };
+    all.into_iter().map(|features| baseline(features, (train.set, fresh.set), &options, p)).collect()
+}
+
+fn baseline(
+    features: Features,
+    (train, fresh): (&ProbeSet, &ProbeSet),
+    options: &FitOptions,
+    p: &[f64],
+) -> Result<Baseline> {
+    let set = ProbeSet { x: features.train, features: features.count, ..train.clone() };
+    let fitted = fit(&set, options)?;
+    let meta = &fitted.probe.meta;
+    let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, features.name)?;
+    let gain = delong_difference(p, &of_fresh, &fresh.labels);
+    Ok(Baseline {
+        name: features.name.into(),
+        what: features.what,
+        cv_auc: meta.results[meta.chosen].cv.auc,
+        fresh_auc: auc(&of_fresh, &fresh.labels),
+        gain: gain.value,
+        gain_range: Ends { low: gain.range.low, high: gain.range.high },
+        to_beat: true,
+    })
+}
+
+/// The probe itself, fitted on shuffled training labels and asked for the fresh ones: the mean over some fits.
+///
+/// # Errors
+/// If a fit does not converge.
+pub(crate) fn shuffled_labels(
+    probe: &Probe,
+    train: &ProbeSet,
+    fresh: &ProbeSet,
+    options: &FitOptions,
+) -> Result<Baseline> {
+    let c = probe.meta.results[probe.meta.chosen].c;
+    let rows = |n: usize| (0..n).collect::<Vec<usize>>();
+    let (items, d) = (train.labels.len(), train.features);
+    let scaler = Scaler::of(&train.x, d, &rows(items));
+    let (x, of_fresh) = (scaler.apply(&train.x, d, &rows(items)), scaler.apply(&fresh.x, d, &rows(fresh.labels.len())));
+    let shuffles = headtemper_stats::Shuffles::of(&train.labels, options.measure.seed);
+    let one = |k: u64| -> Result<f64> {
+        let labels = shuffles.labels(k);
+        let weights = options.class_weight.of(&labels);
+        let fit = Logistic::fit(&x, d, Target { labels: &labels, weights: &weights, c })
+            .map_err(|why| StudyError::fit("shuffled labels", why))?;
+        let p: Vec<f64> = of_fresh.chunks_exact(d).map(|row| sigmoid(fit.log_odds(row))).collect();
+        Ok(auc(&p, &fresh.labels))
+    };
+    let found = (0..SHUFFLED_FITS).map(one).collect::<Result<Vec<f64>>>()?;
+    let nan = Ends { low: f64::NAN, high: f64::NAN };
+    Ok(Baseline {
+        name: "shuffled labels".into(),
+        what: format!("the same features, {SHUFFLED_FITS} fits on training labels dealt out at random"),
+        cv_auc: probe.meta.null.as_ref().map_or(f64::NAN, |null| null.mean),
+        fresh_auc: headtemper_stats::mean(&found),
+        gain: f64::NAN,
+        gain_range: nan,
+        to_beat: false,
+    })
+}
+
+/// Normal numbers of the same shape.
+fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
+    let d = train.features;
+    let draw = |stream: u64, n: usize| -> Vec<f64> {
+        let mut random = Random::new(seed, STREAM + stream);
+        // Box and Muller (1958); 1 - u is never 0.
+        let mut normal = || {
+            let radius = (-2.0 * (1.0 - random.uniform()).ln()).sqrt();
+            radius * (std::f64::consts::TAU * random.uniform()).cos()
+        };
+        (0..n).map(|_| normal()).collect()
+    };
+    let (of_train, of_fresh) = (draw(0, train.labels.len() * d), draw(1, fresh.labels.len() * d));
+    let what = format!("{d} normal random numbers an item");
+    Features { name: "random features", what, train: of_train, fresh: of_fresh, count: d }
+}
+
+/// Features of a length: of the prompt and of the response.
+const LENGTHS: usize = 2;
+
+/// The logarithms of prompt and response length: in tokens where a capture has them, else in words.
+fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
+    let path = &texts.set.origin.features.path;
+    let names = Npz::names_in(path)?;
+    if ["prompt_len", "total_len"].iter().all(|name| names.iter().any(|there| there == name)) {
+        let counts = |name: &str| match Npz::read_array(path, name)? {
+            Array::I64(_, counts) => Ok(counts),
+            _ => Err(StudyError::content(path, format!("array '{name}' holds no integers"))),
+        };
+        let (prompt, total) = (counts("prompt_len")?, counts("total_len")?);
+        let of = |&row: &usize| [(prompt[row] as f64).ln_1p(), ((total[row] - prompt[row]) as f64).ln_1p()];
+        return Ok(Some((texts.set.rows.iter().flat_map(of).collect(), "log tokens of prompt and response".into())));
+    }
+    let Some(items) = &texts.items else { return Ok(None) };
+    let words = |text: &str| (text.split_whitespace().count() as f64).ln_1p();
+    let of = |item: &&Item| [words(&item.prompt_text()), words(item.response.as_deref().unwrap_or_default())];
+    Ok(Some((items.iter().flat_map(of).collect(), "log words of prompt and response".into())))
+}
+
+/// How often each word occurs in prompt and response, the words being those of the training texts.
+fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
+    let bags = |items: &[&Item]| items.iter().map(|item| bag(item)).collect::<Vec<_>>();
+    let (of_train, of_fresh) = (bags(train), bags(fresh));
+    let mut in_texts: BTreeMap<&str, usize> = BTreeMap::new();
+    of_train.iter().flat_map(BTreeMap::keys).for_each(|word| *in_texts.entry(word).or_default() += 1);
+    let mut words: Vec<(&str, usize)> = in_texts.into_iter().filter(|(_, texts)| *texts >= IN_TEXTS).collect();
+    words.sort_by_key(|&(word, texts)| (std::cmp::Reverse(texts), word));
+    words.truncate(WORDS);
+    let words: BTreeSet<&str> = words.into_iter().map(|(word, _)| word).collect();
+    if words.is_empty() {
+        return None;
+    }
+    let table = |bags: &[BTreeMap<String, usize>]| {
+        let count = |bag: &BTreeMap<String, usize>, word: &str| (*bag.get(word).unwrap_or(&0) as f64).ln_1p();
+        bags.iter().flat_map(|bag| words.iter().map(move |word| count(bag, word))).collect::<Vec<f64>>()
+    };
+    let what = format!("log counts of {} words of prompt and response", words.len());
+    Some(Features { name: "bag of words", what, train: table(&of_train), fresh: table(&of_fresh), count: words.len() })
+}
+
+/// The words of an item, those of the prompt told apart from those of the response.
+fn bag(item: &Item) -> BTreeMap<String, usize> {
+    let mut bag = BTreeMap::new();
+    for (side, text) in [("prompt", item.prompt_text()), ("response", item.response.clone().unwrap_or_default())] {
+        let lower = text.to_lowercase();
+        for word in lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+            *bag.entry(format!("{side} {word}")).or_default() += 1;
+        }
+    }
+    bag
+}

@@ -1,0 +1,398 @@
+//! `gate.toml`: what is tested, and what would count as passing, declared before anything is seen.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result, StudyError,
+    digest::digest,
+    probe::{ASSERT_CORRECT, ClassWeight, FeatureSource, FitOptions, LabelSource, MeasureOptions},
+};
+
+/// A falsification: what `temper falsify` reads. Unknown keys are refused; paths are relative to the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateFile {
+    /// Its name; results go to `runs/<name>` unless told otherwise.
+    pub name: String,
+    /// What the report is titled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The items that the probe is fitted on.
+    pub train: SetConfig,
+    /// The items that nobody looked at.
+    pub fresh: SetConfig,
+    /// How the probe is fitted.
+    #[serde(default)]
+    pub probe: ProbeConfig,
+    /// What would count as passing.
+    #[serde(default)]
+    pub gates: Gates,
+    /// Step 3: the same for each score of the items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axes: Option<AxesConfig>,
+    /// Step 4: features pooled over the last layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooled: Option<PooledConfig>,
+    /// Step 5: another model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationConfig>,
+    /// What is run where there is nothing to find.
+    #[serde(default)]
+    pub controls: ControlsConfig,
+}
+
+/// A set of items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetConfig {
+    /// Where the features lie, such as `train.npz:h_last`.
+    pub features: FeatureSource,
+    /// Where the labels lie, with their rule, such as `train.jsonl:coverage>=0.5`. True is what the gate asserts on.
+    pub labels: LabelSource,
+    /// The items themselves as JSONL, in the same order or with the ids of the features: prompts are then compared between the
+    /// sets, and the texts' lengths and words are baselines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<PathBuf>,
+}
+
+/// How the probe is fitted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeConfig {
+    /// scikit-learn's C, one or several: the best in cross-validation is taken.
+    pub c: Vec<f64>,
+    /// Folds of the cross-validation.
+    pub cv: usize,
+    /// Seed of folds, shuffles and resamples.
+    pub seed: u32,
+    /// `none` or `balanced`.
+    pub class_weight: Weighting,
+}
+
+/// How items are weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// All alike.
+    #[default]
+    None,
+    /// Both classes alike.
+    Balanced,
+}
+
+/// What would count as passing. The defaults are those of arXiv 2604.11867, but for `alpha`, `min_class` and
+/// `beat_baselines`, which it had not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gates {
+    /// Step 1: the least cross-validated AUC.
+    pub cv_auc: f64,
+    /// Step 1: the most assertion asymmetry, at the best threshold that keeps `assert_correct`.
+    pub cv_asymmetry: f64,
+    /// Step 2: the least AUC on fresh items.
+    pub fresh_auc: f64,
+    /// Step 2: the most assertion asymmetry on fresh items, at the threshold that the training items chose.
+    pub fresh_asymmetry: f64,
+    /// The least p(assert | correct): of thresholds that may be chosen, and of the chosen one on fresh items.
+    pub assert_correct: f64,
+    /// The largest p against shuffled labels, of both AUCs: the rate at which data without signal may pass each.
+    pub alpha: f64,
+    /// Items that the smaller class must have in each set; with fewer, a step is inconclusive.
+    pub min_class: usize,
+    /// Whether the probe must rank fresh items better than every baseline that was run.
+    pub beat_baselines: bool,
+    /// Which steps decide; the others are reported.
+    pub decide: Vec<StepName>,
+}
+
+/// The steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepName {
+    /// 1: cross-validation within the training items.
+    Cv,
+    /// 2: fresh items.
+    Fresh,
+    /// 3: every score.
+    Axes,
+    /// 4: the last layers pooled.
+    Pooled,
+    /// 5: another model.
+    Replication,
+}
+
+/// Step 3: which scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AxesConfig {
+    /// Columns with their rules, such as `scores.humble>=4`.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// A rule such as `>=4` for every `scores.*` column of the training file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<String>,
+    /// The file that has them for the training items; `[train] items`, or the file of features, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// The same for the fresh items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<PathBuf>,
+    /// The least cross-validated AUC of an axis.
+    #[serde(default = "axis_cv_auc")]
+    pub cv_auc: f64,
+    /// The least AUC of an axis on fresh items.
+    #[serde(default = "axis_fresh_auc")]
+    pub fresh_auc: f64,
+    /// The correlation of two axes' out-of-fold predictions at which they count as one.
+    #[serde(default = "axis_correlation")]
+    pub correlation: f64,
+}
+
+/// Step 4: pooled features of the same items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PooledConfig {
+    /// Such as `train.npz:h_layers[-4:]`.
+    pub train: FeatureSource,
+    /// Such as `fresh.npz:h_layers[-4:]`.
+    pub fresh: FeatureSource,
+}
+
+/// Step 5: another model's features, of the same items or of its own answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicationConfig {
+    /// The model's name.
+    pub model: String,
+    /// Its features of the training items.
+    pub train: FeatureSource,
+    /// Its features of the fresh items.
+    pub fresh: FeatureSource,
+    /// Labels of its own training answers; those of `[train]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_labels: Option<LabelSource>,
+    /// Labels of its own fresh answers; those of `[fresh]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_labels: Option<LabelSource>,
+}
+
+/// What is run where there is nothing to find.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlsConfig {
+    /// How often labels are shuffled.
+    pub shuffles: usize,
+    /// Resamples of the bootstrap intervals.
+    pub resamples: usize,
+    /// Whether a probe is fitted on random numbers of the same shape.
+    pub random_features: bool,
+    /// Whether a probe is fitted on the lengths of the texts.
+    pub length: bool,
+    /// Whether a probe is fitted on the words of the texts.
+    pub bag_of_words: bool,
+}
+
+fn axis_cv_auc() -> f64 {
+    0.65
+}
+
+fn axis_fresh_auc() -> f64 {
+    0.60
+}
+
+fn axis_correlation() -> f64 {
+    0.8
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self { c: vec![1.0, 0.1], cv: 5, seed: 0, class_weight: Weighting::None }
+    }
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            cv_auc: 0.65,
+            cv_asymmetry: -0.20,
+            fresh_auc: 0.63,
+            fresh_asymmetry: -0.15,
+            assert_correct: ASSERT_CORRECT,
+            alpha: 0.05,
+            min_class: 10,
+            beat_baselines: true,
+            decide: vec![StepName::Cv, StepName::Fresh],
+        }
+    }
+}
+
+impl Default for ControlsConfig {
+    fn default() -> Self {
+        Self { shuffles: 1000, resamples: 1000, random_features: true, length: true, bag_of_words: true }
+    }
+}
+
+impl GateFile {
+    /// Reads a gate file; its paths then lead from where the process is.
+    ///
+    /// # Errors
+    /// If it cannot be read, has a key that is not known, or asks for what has no meaning.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        let file: Self = toml::from_str(&text).map_err(|e| StudyError::content(path, e))?;
+        file.check()?;
+        Ok(file.within(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    fn within(self, dir: &Path) -> Self {
+        let set = |set: SetConfig| SetConfig {
+            features: set.features.within(dir),
+            labels: set.labels.within(dir),
+            items: set.items.map(|path| dir.join(path)),
+        };
+        let file = |path: Option<PathBuf>| path.map(|path| dir.join(path));
+        Self {
+            train: set(self.train),
+            fresh: set(self.fresh),
+            axes: self.axes.map(|axes| AxesConfig { train: file(axes.train), fresh: file(axes.fresh), ..axes }),
+            pooled: self.pooled.map(|of| PooledConfig { train: of.train.within(dir), fresh: of.fresh.within(dir) }),
+            replication: self.replication.map(|of| ReplicationConfig {
+                model: of.model,
+                train: of.train.within(dir),
+                fresh: of.fresh.within(dir),
+                train_labels: of.train_labels.map(|labels| labels.within(dir)),
+                fresh_labels: of.fresh_labels.map(|labels| labels.within(dir)),
+            }),
+            ..self
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |why: String| Err(StudyError::Experiment { name: self.name.clone(), why });
+        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            return wrong("its name is a directory's, so it must be without / and no leading dot".into());
+        }
+        let gates = &self.gates;
+        for (name, value) in [
+            ("cv_auc", gates.cv_auc),
+            ("fresh_auc", gates.fresh_auc),
+            ("assert_correct", gates.assert_correct),
+            ("alpha", gates.alpha),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return wrong(format!("gates.{name} is {value}, but must be from 0 to 1"));
+            }
+        }
+        for (name, value) in [("cv_asymmetry", gates.cv_asymmetry), ("fresh_asymmetry", gates.fresh_asymmetry)] {
+            if !(-1.0..=1.0).contains(&value) {
+                return wrong(format!("gates.{name} is {value}, but must be from -1 to 1"));
+            }
+        }
+        let shuffles = self.controls.shuffles;
+        if gates.alpha < 1.0 && (1 + shuffles) as f64 * gates.alpha < 1.0 {
+            return wrong(format!("{shuffles} shuffles give no p of {} or less: shuffle more often", gates.alpha));
+        }
+        for (step, given) in [
+            (StepName::Axes, self.axes.is_some()),
+            (StepName::Pooled, self.pooled.is_some()),
+            (StepName::Replication, self.replication.is_some()),
+        ] {
+            if gates.decide.contains(&step) && !given {
+                return wrong(format!("gates.decide names {step}, but there is no [{step}]"));
+            }
+        }
+        match &self.axes {
+            Some(axes) if axes.columns.is_empty() == axes.every.is_none() => {
+                wrong("[axes] takes columns, or a rule for every score: one of them".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A hash of everything that was declared beforehand: gates, steps, probe and controls.
+    pub fn gates_sha256(&self) -> String {
+        digest(&(&self.gates, &self.probe, &self.controls, &self.axes, &self.pooled, &self.replication))
+    }
+
+    /// How probes are fitted.
+    pub(crate) fn fit_options(&self) -> FitOptions {
+        FitOptions {
+            c: self.probe.c.clone(),
+            class_weight: match self.probe.class_weight {
+                Weighting::None => ClassWeight::None,
+                Weighting::Balanced => ClassWeight::Balanced,
+            },
+            folds: self.probe.cv,
+            shuffle: Some(self.probe.seed),
+            shuffles: self.controls.shuffles,
+            measure: self.measure(),
+        }
+    }
+
+    /// How probabilities are measured.
+    pub(crate) fn measure(&self) -> MeasureOptions {
+        MeasureOptions {
+            assert_correct: self.gates.assert_correct,
+            resamples: self.controls.resamples,
+            seed: self.probe.seed.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for StepName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cv => "cv",
+            Self::Fresh => "fresh",
+            Self::Axes => "axes",
+            Self::Pooled => "pooled",
+            Self::Replication => "replication",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: &str = "name = 'x'\n[train]\nfeatures = 'a.npz:X'\nlabels = 'a.npz:coverage>=0.5'\n\
+                         [fresh]\nfeatures = 'b.npz:X'\nlabels = 'b.json:labels'\n";
+
+    fn read(text: &str) -> std::result::Result<GateFile, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.toml");
+        std::fs::write(&path, text).unwrap();
+        GateFile::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_short_file_has_the_gates_of_the_paper() {
+        let file = read(SHORT).unwrap();
+        assert_eq!((file.gates.cv_auc, file.gates.cv_asymmetry), (0.65, -0.20));
+        assert_eq!((file.gates.fresh_auc, file.gates.fresh_asymmetry, file.gates.assert_correct), (0.63, -0.15, 0.70));
+        assert!(file.train.features.path.is_absolute(), "relative to the file");
+        let same = read(&format!("{SHORT}[gates]\nfresh_auc = 0.63\n")).unwrap();
+        assert_eq!(same.gates_sha256(), file.gates_sha256());
+        let looser = read(&format!("{SHORT}[gates]\nfresh_auc = 0.6\n")).unwrap();
+        assert_ne!(looser.gates_sha256(), file.gates_sha256());
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for (more, part) in [
+            ("[gates]\nfresh_acu = 0.6\n", "unknown field `fresh_acu`"),
+            ("[gates]\ncv_auc = 65\n", "gates.cv_auc is 65"),
+            ("[gates]\ndecide = ['axes']\n", "there is no [axes]"),
+            ("[axes]\n", "columns, or a rule"),
+            ("[controls]\nshuffles = 10\n", "10 shuffles give no p of 0.05"),
+            ("[probe]\nclass_weight = 'heavy'\n", "unknown variant `heavy`"),
+        ] {
+            let error = read(&format!("{SHORT}{more}")).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(read(&SHORT.replace("'x'", "'../x'")).unwrap_err().contains("must be without /"));
+        assert!(read(&SHORT.replace("b.json:labels", "b.txt")).unwrap_err().contains("FILE.json:KEY"));
+    }
+}

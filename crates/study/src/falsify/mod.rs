@@ -1,0 +1,25 @@
+//! The five steps that a probe must survive: cross-validation, fresh items, every score, pooled layers, another model.
+//!
+//! Gates are declared in a file and hashed; the probe is frozen, and its hash written, before a fresh label is read; items
+//! that overlap are refused; and sets that are too small to tell are said to be so. The protocol of arXiv 2604.11867, section
+//! 8, with the nulls and baselines that it lacked.
+
+mod axes;
+mod baselines;
+mod config;
+mod overlap;
+mod result;
+mod run;
+mod steps;
+mod text;
+
+pub use config::{
+    AxesConfig, ControlsConfig, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig, StepName,
+    Weighting,
+};
+pub use result::{
+    Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Outcome, Overlap, Plane, Step, Transfer,
+};
+pub use run::falsify;
+pub(crate) use steps::word;
+pub use text::markdown;

@@ -1,0 +1,136 @@
+//! Whether items that are called fresh have been seen before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::Overlap;
+use crate::{Array, Item, Npz, Result, StudyError, digest::digest, probe::ProbeSet};
+
+/// Share of word triples above which two prompts are nearly the same.
+const NEAR: f64 = 0.8;
+/// Words in a triple.
+const TRIPLE: usize = 3;
+/// Examples that an error names.
+const NAMED: usize = 3;
+
+/// A set's prompts, as far as they are known: their hashes, and their texts.
+#[derive(Default)]
+pub(crate) struct Prompts {
+    hashes: Option<Vec<String>>,
+    texts: Option<Vec<String>>,
+}
+
+impl Prompts {
+    /// From the items, or from the hashes that a capture keeps.
+    pub(crate) fn of(features: &Path, items: Option<&[Item]>) -> Result<Self> {
+        if let Some(items) = items {
+            let texts: Vec<String> = items.iter().map(Item::prompt_key).collect();
+            return Ok(Self { hashes: Some(texts.iter().map(|text| digest(text)).collect()), texts: Some(texts) });
+        }
+        if !Npz::names_in(features)?.iter().any(|name| name == "prompt_hash") {
+            return Ok(Self::default());
+        }
+        match Npz::read_array(features, "prompt_hash")? {
+            Array::Text(hashes) => Ok(Self { hashes: Some(hashes), texts: None }),
+            _ => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
+        }
+    }
+}
+
+/// Compares the sets in every way that their files allow.
+///
+/// # Errors
+/// If a fresh item is, or nearly is, a training item: some are named.
+pub(crate) fn compare(train: (&ProbeSet, &Prompts), fresh: (&ProbeSet, &Prompts)) -> Result<Overlap> {
+    let known: BTreeSet<u64> = train.0.row_hashes().into_iter().collect();
+    let seen = fresh.0.row_hashes().into_iter().enumerate().filter(|(_, row)| known.contains(row));
+    let seen: Vec<String> = seen.map(|(row, _)| format!("'{}'", fresh.0.ids[row])).collect();
+    refuse(fresh.0, &seen, "the very features of a training item")?;
+    let by_prompt = match (&train.1.hashes, &fresh.1.hashes) {
+        (Some(train), Some(fresh_hashes)) => {
+            let known: BTreeSet<&String> = train.iter().collect();
+            let seen = fresh_hashes.iter().enumerate().filter(|(_, hash)| known.contains(hash));
+            let seen: Vec<String> = seen.map(|(at, _)| name(fresh.1, at)).collect();
+            refuse(fresh.0, &seen, "the prompt of a training item")?;
+            true
+        }
+        _ => false,
+    };
+    let by_text = match (&train.1.texts, &fresh.1.texts) {
+        (Some(train), Some(texts)) => {
+            let pairs = near(train, texts);
+            let seen: Vec<String> =
+                pairs.iter().map(|&(old, new)| format!("'{}' (beside '{}')", texts[new], train[old])).collect();
+            refuse(fresh.0, &seen, "nearly the prompt of a training item")?;
+            true
+        }
+        _ => false,
+    };
+    Ok(Overlap { by_features: true, by_prompt, by_text })
+}
+
+fn name(prompts: &Prompts, at: usize) -> String {
+    prompts.texts.as_ref().map_or_else(|| format!("row {at}"), |texts| format!("'{}'", texts[at]))
+}
+
+fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let more = if seen.len() > NAMED { ", …" } else { "" };
+    Err(StudyError::Overlap {
+        fresh: fresh.origin.features.to_string(),
+        count: seen.len(),
+        what: what.into(),
+        examples: seen[..seen.len().min(NAMED)].join(", ") + more,
+    })
+}
+
+/// Pairs (training, fresh) of texts that share most of their word triples; texts of fewer words than two triples are only
+/// compared whole, elsewhere.
+fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
+    let triples = |text: &String| -> BTreeSet<String> {
+        let words: Vec<&str> = text.split(' ').collect();
+        if words.len() < 2 * TRIPLE { BTreeSet::new() } else { words.windows(TRIPLE).map(|w| w.join(" ")).collect() }
+    };
+    let of_train: Vec<BTreeSet<String>> = train.iter().map(triples).collect();
+    let mut holders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (item, triples) in of_train.iter().enumerate() {
+        triples.iter().for_each(|triple| holders.entry(triple).or_default().push(item));
+    }
+    let mut pairs = Vec::new();
+    for (new, triples) in fresh.iter().map(triples).enumerate() {
+        let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
+        for triple in &triples {
+            for &old in holders.get(triple.as_str()).into_iter().flatten() {
+                *shared.entry(old).or_default() += 1;
+            }
+        }
+        let is_near =
+            |&(old, both): &(usize, usize)| both as f64 >= NEAR * (triples.len() + of_train[old].len() - both) as f64;
+        pairs.extend(shared.into_iter().filter(is_near).map(|(old, _)| (old, new)));
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_differ_in_a_word_are_near_and_short_ones_are_not() {
+        let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let train = texts(&[
+            "please explain to me in simple words why the sky looks so very blue on a clear summer day in june",
+            "what is the capital of france",
+        ]);
+        let fresh = texts(&[
+            "please explain to me in simple words why the sky looks so very blue on a clear summer day in july",
+            "what is the capital of japan",
+            "please explain in a few words how bread is made at home without an oven and without any yeast",
+        ]);
+        assert_eq!(near(&train, &fresh), [(0, 0)]);
+    }
+}

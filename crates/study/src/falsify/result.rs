@@ -1,0 +1,243 @@
+//! What a falsification found: `falsify.json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Gates, StepName};
+use crate::{
+    probe::{Ends, EvalResult, FitResult, Gate, Null, Origin},
+    tables::number,
+};
+
+/// All that was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Falsification {
+    /// `falsify/v1`.
+    pub schema: String,
+    /// The gate file's name.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// What it comes to.
+    pub verdict: Outcome,
+    /// The same in a sentence.
+    pub sentence: String,
+    /// What is said of how it failed.
+    pub failure_modes: Vec<FailureMode>,
+    /// What was declared beforehand.
+    pub gates: Gates,
+    /// The hash of what was declared.
+    pub gates_sha256: String,
+    /// What was fixed before a fresh label was read.
+    pub frozen: Frozen,
+    /// The training items.
+    pub train: Origin,
+    /// The fresh items.
+    pub fresh: Origin,
+    /// How the two sets were kept apart.
+    pub overlap: Overlap,
+    /// The five steps, those that were not run included.
+    pub steps: Vec<Step>,
+    /// Step 1, one entry a C.
+    pub cv: Vec<FitResult>,
+    /// Its largest AUC beside shuffled labels.
+    pub cv_null: Option<Null>,
+    /// Step 2, one entry a C.
+    pub transfer: Vec<EvalResult>,
+    /// The chosen C's AUC on fresh items beside shuffled fresh labels.
+    pub fresh_null: Option<Null>,
+    /// Step 3.
+    pub axes: Vec<Axis>,
+    /// How alike the out-of-fold predictions of each pair of axes are.
+    pub axis_pairs: Vec<AxisPair>,
+    /// Step 4.
+    pub pooled: Option<Transfer>,
+    /// Step 5.
+    pub replication: Option<Transfer>,
+    /// Probes on what is no hidden state, and the probe on labels that mean nothing.
+    pub baselines: Vec<Baseline>,
+    /// The fresh items in the plane of their two widest directions.
+    pub plane: Plane,
+    /// What a reader must know before any number.
+    pub warnings: Vec<String>,
+}
+
+/// How a step, or all of it, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every check held.
+    Passed,
+    /// A check did not hold.
+    Failed,
+    /// The items cannot tell.
+    Inconclusive,
+    /// It was not asked for.
+    NotRun,
+}
+
+/// How a probe failed on fresh items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureMode {
+    /// `single output distribution` or `capability cliff`.
+    pub name: String,
+    /// What shows it.
+    pub why: String,
+}
+
+/// What was fixed before a fresh label was read: `frozen.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// SHA-256 of `probe.safetensors`.
+    pub probe_sha256: String,
+    /// The hash of what was declared.
+    pub gates_sha256: String,
+    /// The C that cross-validation chose.
+    pub c: f64,
+    /// The threshold that the training items chose; null if none kept the floor.
+    pub threshold: Option<f64>,
+}
+
+/// How the fresh items were compared with the training items. Any overlap is refused, so nothing else is counted here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overlap {
+    /// Compared by the features of each item.
+    pub by_features: bool,
+    /// Compared by a hash of the normalised prompt.
+    pub by_prompt: bool,
+    /// Compared for prompts that share most of their word triples.
+    pub by_text: bool,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which.
+    pub name: StepName,
+    /// What it asks.
+    pub question: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether the verdict depends on it.
+    pub decides: bool,
+    /// What was checked.
+    pub checks: Vec<Check>,
+    /// In words.
+    pub note: String,
+}
+
+/// A number beside its gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was measured.
+    pub what: String,
+    /// The number; null if there is none.
+    #[serde(deserialize_with = "number")]
+    pub value: f64,
+    /// The gate.
+    pub needed: f64,
+    /// Whether the number must be at least the gate, or at most.
+    pub at_least: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A probe of one score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Axis {
+    /// The column and its rule.
+    pub name: String,
+    /// Training items, and those of them that are positive.
+    pub train: (usize, usize),
+    /// Fresh items, and those of them that are positive.
+    pub fresh: (usize, usize),
+    /// Cross-validated AUC; null if it cannot be had.
+    #[serde(deserialize_with = "number")]
+    pub cv_auc: f64,
+    /// AUC on fresh items.
+    #[serde(deserialize_with = "number")]
+    pub fresh_auc: f64,
+    /// DeLong's interval of it.
+    pub fresh_range: Ends,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Two axes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AxisPair {
+    /// One.
+    pub a: String,
+    /// The other.
+    pub b: String,
+    /// Items with both.
+    pub items: usize,
+    /// Pearson's correlation of their out-of-fold predictions.
+    #[serde(deserialize_with = "number")]
+    pub r: f64,
+    /// Whether they count as one.
+    pub flagged: bool,
+}
+
+/// A probe on other features, from training to fresh items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// The features, or the model.
+    pub name: String,
+    /// Where they came from.
+    pub train: Origin,
+    /// The same for the fresh items.
+    pub fresh: Origin,
+    /// The C that cross-validation chose.
+    pub c: f64,
+    /// Cross-validated AUC.
+    #[serde(deserialize_with = "number")]
+    pub cv_auc: f64,
+    /// Its p against shuffled labels.
+    pub cv_p: Option<f64>,
+    /// Least cross-validated asymmetry that keeps the floor.
+    pub cv_asym: Option<f64>,
+    /// AUC on fresh items.
+    #[serde(deserialize_with = "number")]
+    pub fresh_auc: f64,
+    /// DeLong's interval of it.
+    pub fresh_range: Ends,
+    /// The gate on fresh items, at the threshold that the training items chose.
+    pub gate: Option<Gate>,
+    /// The gate at the threshold that the fresh items would have chosen.
+    pub oracle: Option<Gate>,
+    /// What is said of how it failed.
+    pub failure_modes: Vec<FailureMode>,
+}
+
+/// A probe on what is no hidden state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// `shuffled labels`, `random features`, `length`, `bag of words`.
+    pub name: String,
+    /// What it reads.
+    pub what: String,
+    /// Cross-validated AUC; null where it is not a fit of its own.
+    #[serde(deserialize_with = "number")]
+    pub cv_auc: f64,
+    /// AUC on fresh items.
+    #[serde(deserialize_with = "number")]
+    pub fresh_auc: f64,
+    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves.
+    #[serde(deserialize_with = "number")]
+    pub gain: f64,
+    /// That interval.
+    pub gain_range: Ends,
+    /// Whether the probe must do better.
+    pub to_beat: bool,
+}
+
+/// Items in a plane.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Plane {
+    /// Where each lies.
+    pub points: Vec<(f64, f64)>,
+    /// Its label.
+    pub labels: Vec<bool>,
+    /// Share of the variance along each direction.
+    pub share: Vec<f64>,
+}

@@ -1,0 +1,253 @@
+//! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
+
+use std::path::{Path, PathBuf};
+
+use headtemper_stats::{Shuffles, auc, principal_components};
+
+use super::{
+    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes,
+    baselines::{self, Texts},
+    overlap::{self, Prompts},
+    steps::{self, Seen},
+};
+use crate::{
+    Item, Parts, Progress, Result, RunDir, StudyError,
+    files::{read_json, write_json, write_text},
+    probe::{
+        EvalResult, FeatureSource, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
+        prediction_npz,
+    },
+    read_items, report,
+};
+
+const FROZEN: &str = "frozen.json";
+/// The question of each step that may be left out.
+const POOLED: &str = "do the last layers together carry it?";
+const REPLICATION: &str = "does another model show it?";
+const AXES: &str = "does any score carry over, and are they more than one?";
+
+/// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
+/// `probe.safetensors` and `predictions.npz`.
+///
+/// # Errors
+/// If a file cannot be used, the sets overlap, a fit does not converge, or the directory belongs to something else: other
+/// gates, other training items, or a probe that was frozen before.
+pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Result<Falsification> {
+    let gates_sha256 = file.gates_sha256();
+    progress.note(&format!("gates      {gates_sha256}"));
+    let declared = match &file.axes {
+        Some(config) => axes::declared(file, config)?,
+        None => Vec::new(),
+    };
+    let train = ProbeSet::read(&file.train.features, &file.train.labels)?;
+    let options = file.fit_options();
+    let mut run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
+    progress.begin("fit", 1, 0);
+    let fitted = fit(&train, &options)?;
+    fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
+    let probe = fitted.probe;
+    let frozen = freeze(&run, &probe, &gates_sha256, progress)?;
+    progress.step();
+    progress.end();
+
+    let fresh = ProbeSet::read(&file.fresh.features, &file.fresh.labels)?;
+    let items = |path: &Option<PathBuf>| path.as_deref().map(|path| read_items(path, false)).transpose();
+    let (train_items, fresh_items) = (items(&file.train.items)?, items(&file.fresh.items)?);
+    let prompts = |set: &FeatureSource, items: &Option<Vec<Item>>| Prompts::of(&set.path, items.as_deref());
+    let overlap = overlap::compare(
+        (&train, &prompts(&file.train.features, &train_items)?),
+        (&fresh, &prompts(&file.fresh.features, &fresh_items)?),
+    )?;
+    progress.begin("controls", 1, 0);
+    let mut warnings = Vec::new();
+    let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
+    warnings.extend(evaluation.warnings.iter().cloned());
+    let p = &predictions[probe.meta.chosen];
+    let texts = (Texts::of(&train, train_items.as_deref())?, Texts::of(&fresh, fresh_items.as_deref())?);
+    let mut all_baselines = Vec::new();
+    // A fresh set of one class ranks nothing, and nothing against it.
+    if fresh.smaller_class() > 0 {
+        all_baselines.push(baselines::shuffled_labels(&probe, &train, &fresh, &options)?);
+        all_baselines.extend(baselines::run(file, (&texts.0, &texts.1), p, &mut warnings)?);
+    }
+    let fresh_null = null_of(p, &fresh.labels, &options);
+    progress.step();
+    progress.end();
+
+    let gates = &file.gates;
+    let chosen = &probe.meta.results[probe.meta.chosen];
+    let of_cv = Seen {
+        auc: chosen.cv.auc,
+        p: probe.meta.null.as_ref().map(|null| null.p),
+        gate: chosen.cv.best,
+        smaller: train.smaller_class(),
+    };
+    let result = &evaluation.results[probe.meta.chosen];
+    let of_fresh = Seen {
+        auc: result.measured.auc,
+        p: fresh_null.as_ref().map(|null| null.p),
+        gate: result.train_chosen,
+        smaller: fresh.smaller_class(),
+    };
+    let question = "does it rank fresh items, and gate them, with nothing chosen on them?";
+    let fresh_step = steps::transfer(gates, StepName::Fresh, question, &of_fresh, &all_baselines);
+    let failure_modes = if fresh_step.outcome == Outcome::Passed {
+        Vec::new()
+    } else {
+        steps::failure_modes(&train.origin, &fresh.origin, result.measured.auc, result.measured.auc_delong)
+    };
+    let mut all_steps = vec![steps::cv(gates, &of_cv), fresh_step];
+    let (found_axes, axis_pairs) = match &file.axes {
+        Some(config) => {
+            let (found, pairs) = axes::run(file, config, &declared)?;
+            all_steps.push(steps::axes(gates, config, &found, &pairs));
+            (found, pairs)
+        }
+        None => {
+            all_steps.push(steps::not_run(gates, StepName::Axes, AXES, "axes"));
+            (Vec::new(), Vec::new())
+        }
+    };
+    let pooled = file.pooled.as_ref().map(|of| {
+        let sets = ((&of.train, &file.train.labels), (&of.fresh, &file.fresh.labels));
+        other(of.train.to_string(), sets, &options)
+    });
+    let replication = file.replication.as_ref().map(|of| {
+        let train_labels = of.train_labels.as_ref().unwrap_or(&file.train.labels);
+        let fresh_labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
+        other(of.model.clone(), ((&of.train, train_labels), (&of.fresh, fresh_labels)), &options)
+    });
+    let (pooled, replication) = (pooled.transpose()?, replication.transpose()?);
+    all_steps.push(of_other(file, StepName::Pooled, POOLED, pooled.as_ref()));
+    all_steps.push(of_other(file, StepName::Replication, REPLICATION, replication.as_ref()));
+    let (verdict, sentence) = steps::verdict(file, &all_steps, &failure_modes);
+    if !overlap.by_prompt {
+        warnings.push("prompts were not compared between the sets: give [train] items and [fresh] items".into());
+    }
+    let found = Falsification {
+        schema: "falsify/v1".into(),
+        name: file.name.clone(),
+        title: file.title.clone().unwrap_or_else(|| file.name.clone()),
+        verdict,
+        sentence,
+        failure_modes,
+        gates: gates.clone(),
+        gates_sha256,
+        frozen,
+        train: train.origin.clone(),
+        fresh: fresh.origin.clone(),
+        overlap,
+        steps: all_steps,
+        cv: probe.meta.results.clone(),
+        cv_null: probe.meta.null.clone(),
+        transfer: evaluation.results.clone(),
+        fresh_null,
+        axes: found_axes,
+        axis_pairs,
+        pooled: pooled.map(|(transfer, _)| transfer),
+        replication: replication.map(|(transfer, _)| transfer),
+        baselines: all_baselines,
+        plane: plane(&probe, &fresh),
+        warnings,
+    };
+    write_json(&run.file("falsify.json"), &found)?;
+    prediction_npz(&predictions, &probe, &fresh).save(&run.file("predictions.npz"))?;
+    write_text(&run.file("report.md"), &super::markdown(&found))?;
+    write_text(&run.file("report.html"), &report::falsify(&found))?;
+    run.note("fresh_labels_sha256", &found.fresh.labels_sha256)?;
+    Ok(found)
+}
+
+/// What the directory belongs to: everything that is fixed before a fresh label is read.
+fn parts(file: &GateFile, train: &ProbeSet) -> Parts {
+    Parts::default()
+        .with("gates", &file.gates)
+        .with("probe", &file.probe)
+        .with("controls", &file.controls)
+        .with("axes", &file.axes)
+        .with("pooled", &file.pooled)
+        .with("replication", &file.replication)
+        .with("fresh", &file.fresh)
+        .with("train_features_sha256", &train.origin.features_sha256)
+        .with("train_labels_sha256", &train.origin.labels_sha256)
+}
+
+/// Writes the probe, and then what is fixed from here on. A directory that was frozen before must agree.
+fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Progress) -> Result<Frozen> {
+    let path = run.file(FROZEN);
+    let before: Option<Frozen> = if path.exists() { Some(read_json(&path)?) } else { None };
+    let chosen = &probe.meta.results[probe.meta.chosen];
+    let frozen = Frozen {
+        probe_sha256: probe.save(&run.file(PROBE_FILE))?,
+        gates_sha256: gates_sha256.into(),
+        c: chosen.c,
+        threshold: chosen.cv.best_thr,
+    };
+    if let Some(before) = before.filter(|before| *before != frozen) {
+        let why = format!("was frozen with the probe {}, which is now {}", before.probe_sha256, frozen.probe_sha256);
+        return Err(StudyError::content(&path, why));
+    }
+    write_json(&path, &frozen)?;
+    let threshold = frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}"));
+    progress.note(&format!("frozen     probe {}, C {}, threshold {threshold}", frozen.probe_sha256, frozen.c));
+    Ok(frozen)
+}
+
+/// The AUC of probabilities beside shuffled labels of the same items; none for no shuffles or one class.
+fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Option<Null> {
+    let observed = auc(p, labels);
+    if options.shuffles == 0 || observed.is_nan() {
+        return None;
+    }
+    let shuffles = Shuffles::of(labels, options.measure.seed);
+    Some(Null::of(observed, shuffles.iter().take(options.shuffles).map(|labels| auc(p, &labels)).collect()))
+}
+
+/// Steps 4 and 5: the same on other features.
+fn other(
+    name: String,
+    (train, fresh): ((&FeatureSource, &LabelSource), (&FeatureSource, &LabelSource)),
+    options: &FitOptions,
+) -> Result<(Transfer, Option<Null>)> {
+    let (train, fresh) = (ProbeSet::read(train.0, train.1)?, ProbeSet::read(fresh.0, fresh.1)?);
+    overlap::compare((&train, &Prompts::default()), (&fresh, &Prompts::default()))?;
+    let probe = fit(&train, options)?.probe;
+    let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
+    let chosen = probe.meta.chosen;
+    let null = null_of(&predictions[chosen], &fresh.labels, options);
+    let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
+    let transfer = Transfer {
+        name,
+        c: cv.c,
+        cv_auc: cv.cv.auc,
+        cv_p: probe.meta.null.as_ref().map(|null| null.p),
+        cv_asym: cv.cv.best_asym,
+        fresh_auc: measured.auc,
+        fresh_range: measured.auc_delong,
+        gate: *train_chosen,
+        oracle: measured.best,
+        failure_modes: steps::failure_modes(&train.origin, &fresh.origin, measured.auc, measured.auc_delong),
+        train: train.origin,
+        fresh: fresh.origin,
+    };
+    Ok((transfer, null))
+}
+
+fn of_other(file: &GateFile, name: StepName, question: &str, found: Option<&(Transfer, Option<Null>)>) -> Step {
+    let none: &[Baseline] = &[];
+    match found {
+        Some((transfer, null)) => {
+            steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), none)
+        }
+        None => steps::not_run(&file.gates, name, question, &name.to_string()),
+    }
+}
+
+/// The fresh items, scaled as the probe sees them, in their widest plane.
+fn plane(probe: &Probe, fresh: &ProbeSet) -> Plane {
+    let rows: Vec<usize> = (0..fresh.labels.len()).collect();
+    let scaled = probe.scaler.apply(&fresh.x, fresh.features, &rows);
+    let found = principal_components(&scaled, fresh.features, 2);
+    let points = found.scores.chunks_exact(found.share.len().max(1)).map(|s| (s[0], s.get(1).copied().unwrap_or(0.0)));
+    Plane { points: points.collect(), labels: fresh.labels.clone(), share: found.share }
+}

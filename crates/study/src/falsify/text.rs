@@ -1,0 +1,81 @@
+//! A falsification in tables for people.
+
+use super::{Baseline, Check, Falsification, Outcome, Step, steps::word};
+use crate::{probe::signed, tables::short};
+
+/// All of it as Markdown: `report.md`, and what `temper falsify` prints.
+pub fn markdown(found: &Falsification) -> String {
+    let mut out = format!("# {}\n\n**{}**: {}\n", found.title, word(found.verdict), found.sentence);
+    let (train, fresh) = (&found.train, &found.fresh);
+    out += &format!(
+        "\n{} training items ({} positive), {} fresh items ({} positive), C {}, threshold {}\n",
+        train.items,
+        train.positives,
+        fresh.items,
+        fresh.positives,
+        found.frozen.c,
+        found.frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}")),
+    );
+    for (index, step) in found.steps.iter().enumerate() {
+        out += &self::step(index + 1, step);
+    }
+    if let Some(result) = found.transfer.iter().find(|result| result.c == found.frozen.c) {
+        let oracle = result.measured.best;
+        out += &format!(
+            "\nThe threshold that the fresh items would have chosen (an oracle's, decides nothing): {}\n",
+            oracle.map_or("none keeps p(assert | correct)".into(), |gate| format!(
+                "{:.2}, asymmetry {}",
+                gate.thr,
+                signed(gate.asym)
+            ))
+        );
+    }
+    if !found.axis_pairs.is_empty() {
+        out += "\n| axes | r of out-of-fold predictions | |\n|---|---:|---|\n";
+        for pair in &found.axis_pairs {
+            let flag = if pair.flagged { "predict as one" } else { "" };
+            out += &format!("| {}, {} | {} | {flag} |\n", pair.a, pair.b, signed(pair.r));
+        }
+    }
+    if !found.baselines.is_empty() {
+        out += "\n| baseline | reads | cross-validated AUC | fresh AUC | the probe's gain |\n|---|---|---:|---:|---|\n";
+        found.baselines.iter().for_each(|baseline| out += &self::baseline(baseline));
+    }
+    for warning in &found.warnings {
+        out += &format!("\nwarning: {warning}\n");
+    }
+    out
+}
+
+fn step(number: usize, step: &Step) -> String {
+    let decides = if step.decides || step.outcome == Outcome::NotRun { "" } else { " (reported, decides nothing)" };
+    let mut out =
+        format!("\n## {number} {}: {}{decides}\n\n{} {}\n", step.name, word(step.outcome), step.question, step.note);
+    if !step.checks.is_empty() {
+        out += "\n| check | found | needed | |\n|---|---:|---:|---|\n";
+        step.checks.iter().for_each(|check| out += &self::check(check));
+    }
+    out
+}
+
+fn check(check: &Check) -> String {
+    let sign = if check.at_least { "≥" } else { "≤" };
+    let sign = if check.what.starts_with("AUC above") { ">" } else { sign };
+    let (value, needed) = if check.what.starts_with("items") {
+        (format!("{}", check.value), format!("{}", check.needed))
+    } else {
+        (short(check.value), short(check.needed))
+    };
+    format!("| {} | {value} | {sign} {needed} | {} |\n", check.what, word(check.outcome))
+}
+
+fn baseline(baseline: &Baseline) -> String {
+    let gain = if baseline.gain.is_finite() {
+        let range = baseline.gain_range;
+        format!("{} ({} to {})", signed(baseline.gain), signed(range.low), signed(range.high))
+    } else {
+        "–".into()
+    };
+    let (cv, fresh) = (short(baseline.cv_auc), short(baseline.fresh_auc));
+    format!("| {} | {} | {cv} | {fresh} | {gain} |\n", baseline.name, baseline.what)
+}
