@@ -13,6 +13,9 @@ mod run;
 mod steps;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{
     AxesConfig, ControlsConfig, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig, StepName,
     Weighting,

@@ -194,7 +194,7 @@ fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Pr
 }
 
 /// The AUC of probabilities beside shuffled labels of the same items; none for no shuffles or one class.
-fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Option<Null> {
+pub(super) fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Option<Null> {
     let observed = auc(p, labels);
     if options.shuffles == 0 || observed.is_nan() {
         return None;

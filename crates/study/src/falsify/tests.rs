@@ -1,0 +1,110 @@
+//! What the gates let through: data without signal, with it, with signal that only the training items have, and too few
+//! items. Seeded, so that they never flicker; bounds are four standard errors.
+
+use headtemper_stats::Random;
+
+use super::{
+    Gates, Outcome, StepName,
+    steps::{self, Seen},
+};
+use crate::probe::{FitOptions, MeasureOptions, Origin, ProbeSet, evaluate, fit};
+
+const FEATURES: usize = 60;
+/// The fewest shuffles whose p can be 0.05.
+const SHUFFLES: usize = 19;
+
+/// Items of noise, the positive ones shifted along one direction.
+fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
+    let mut random = Random::new(seed, 0x7e57);
+    // Irwin and Hall: nearly normal, and enough here.
+    let mut normal = || (0..12).map(|_| random.uniform()).sum::<f64>() - 6.0;
+    let labels: Vec<bool> = (0..items).map(|item| item < positives).collect();
+    let mut x: Vec<f64> = (0..items * FEATURES).map(|_| normal()).collect();
+    for (row, &label) in x.chunks_exact_mut(FEATURES).zip(&labels) {
+        if label {
+            row[..4].iter_mut().for_each(|x| *x += shift / 2.0);
+        }
+    }
+    let origin = Origin {
+        features: "noise.npz:X".parse().unwrap(),
+        labels: "noise.npz:y".parse().unwrap(),
+        items,
+        positives,
+        unlabelled: 0,
+        matched_by: "place".into(),
+        features_sha256: String::new(),
+        labels_sha256: String::new(),
+        layers: Vec::new(),
+        meta: None,
+    };
+    let rows: Vec<usize> = (0..items).collect();
+    ProbeSet { x, features: FEATURES, labels, ids: rows.iter().map(ToString::to_string).collect(), rows, origin }
+}
+
+/// How the first two steps end.
+fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome) {
+    let measure = MeasureOptions { resamples: 0, seed, ..MeasureOptions::default() };
+    let options = FitOptions { shuffles: SHUFFLES, shuffle: Some(seed as u32), measure, ..FitOptions::default() };
+    let probe = fit(train, &options).unwrap().probe;
+    let (evaluation, p) = evaluate(&probe, fresh, measure).unwrap();
+    let (cv, result) = (&probe.meta.results[0].cv, &evaluation.results[0]);
+    let null = super::run::null_of(&p[0], &fresh.labels, &options);
+    let gates = Gates::default();
+    let of_cv = Seen {
+        auc: cv.auc,
+        p: probe.meta.null.as_ref().map(|null| null.p),
+        gate: cv.best,
+        smaller: train.smaller_class(),
+    };
+    let of_fresh = Seen {
+        auc: result.measured.auc,
+        p: null.map(|null| null.p),
+        gate: result.train_chosen,
+        smaller: fresh.smaller_class(),
+    };
+    let fresh = steps::transfer(&gates, StepName::Fresh, "", &of_fresh, &[]);
+    (steps::cv(&gates, &of_cv).outcome, fresh.outcome)
+}
+
+#[test]
+fn without_signal_no_gate_passes_beyond_the_declared_rate() {
+    const TRIES: u64 = 1000;
+    let (mut cv, mut fresh, mut both) = (0, 0, 0);
+    for seed in 0..TRIES {
+        let found = outcomes(&set(2 * seed, 50, 25, 0.0), &set(2 * seed + 1, 60, 25, 0.0), seed);
+        cv += u64::from(found.0 == Outcome::Passed);
+        fresh += u64::from(found.1 == Outcome::Passed);
+        both += u64::from(found == (Outcome::Passed, Outcome::Passed));
+    }
+    println!("of {TRIES} probes of noise {cv} pass step 1, {fresh} step 2, {both} both");
+    let alpha = Gates::default().alpha;
+    let most = (TRIES as f64 * alpha + 4.0 * (TRIES as f64 * alpha * (1.0 - alpha)).sqrt()) as u64;
+    assert!(cv <= most && fresh <= most, "{cv} and {fresh} of {TRIES}, at most {most}");
+    // Both at once is the product of the two rates.
+    assert!(both <= 10, "{both} of {TRIES}");
+}
+
+#[test]
+fn a_signal_that_is_there_passes() {
+    let passed = |seed: u64| outcomes(&set(5000 + 2 * seed, 100, 50, 3.0), &set(5001 + 2 * seed, 120, 50, 3.0), seed);
+    let found: Vec<_> = (0..40).map(passed).collect();
+    let both = found.iter().filter(|found| **found == (Outcome::Passed, Outcome::Passed)).count();
+    println!("{both} of 40 planted signals pass");
+    assert!(both >= 36, "{both} of 40: {found:?}");
+}
+
+#[test]
+fn a_signal_of_the_training_items_alone_fails_at_step_two() {
+    for seed in 0..40 {
+        let found = outcomes(&set(9000 + 2 * seed, 100, 50, 3.0), &set(9001 + 2 * seed, 120, 50, 0.0), seed);
+        assert_eq!(found, (Outcome::Passed, Outcome::Failed), "seed {seed}");
+    }
+}
+
+#[test]
+fn nine_positives_of_193_tell_nothing() {
+    for (seed, shift) in (0..20).zip([0.0, 3.0].into_iter().cycle()) {
+        let found = outcomes(&set(12_000 + 2 * seed, 100, 56, 3.0), &set(12_001 + 2 * seed, 193, 9, shift), seed);
+        assert_eq!(found, (Outcome::Passed, Outcome::Inconclusive), "seed {seed}");
+    }
+}
