@@ -115,6 +115,16 @@ pub enum StudyError {
         /// Some of them.
         examples: String,
     },
+    /// A judge's server cannot be used, or is gone.
+    #[error("{address} {why}")]
+    Endpoint {
+        /// Its address, which holds no credentials.
+        address: String,
+        /// The status it answered with, if that is the reason.
+        status: Option<u16>,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Parts that do not make up a run.
     #[error("these shards cannot be merged: {why}")]
     Merge {
@@ -142,6 +152,20 @@ impl StudyError {
                 Some("what a probe has seen tests nothing: leave these items out of the fresh set, or out of training".into())
             }
             Self::InUse { .. } => Some("wait until it ends, or choose another --out; every shard needs its own".into()),
+            Self::Endpoint { status, .. } => Some(
+                match status {
+                    Some(401 | 403) => "set the key in the environment: OPENAI_API_KEY, or the variable that --key-env names",
+                    Some(404 | 405) => {
+                        "check --endpoint, which mostly ends in /v1 (/chat/completions is put behind it), and --judge-model"
+                    }
+                    Some(300..=399) => "give the address that it points to as --endpoint; nothing is sent after a redirect",
+                    Some(_) => "check --judge-model and --max-tokens; the server says what it does not take",
+                    None => {
+                        "check that the server is up and --endpoint is right; answers are kept, and the same command goes on"
+                    }
+                }
+                .into(),
+            ),
             Self::Write { source, .. } if no_room(source) => {
                 Some("free some space and run the same command again; what is finished is kept".into())
             }

@@ -90,6 +90,11 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         self.rows.get(key)
     }
 
+    /// All rows by their keys.
+    pub(crate) fn rows(&self) -> &BTreeMap<String, R> {
+        &self.rows
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -1,0 +1,167 @@
+//! `answers.jsonl`: what the judge said, as it said it, named by what it was asked.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    client::Asked,
+    completion::Reply,
+    prompts::Kind,
+    reading::{self, Missing},
+};
+use crate::{Keyed, Progress, Result, RowLog, StudyError, digest::digest};
+
+/// One reply of the judge: verbatim, so that it can be read again, by people too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// Hash of what determines it: the model's name, the temperature, the most tokens and the messages.
+    pub key: String,
+    /// What kind of question it answers: `coverage`, `accepted`, `delivery`, `rubric` or `score`.
+    pub kind: String,
+    /// What the judge said; empty if it said nothing.
+    pub reply: String,
+    /// Whether the server says that the judge refused.
+    pub refused: bool,
+    /// Whether the reply was cut off at the most tokens.
+    pub cut_off: bool,
+    /// Who was asked: the address of the server.
+    pub endpoint: String,
+    /// The model that the server says it is.
+    pub served: Option<String>,
+    /// Tokens that the server counted in the question.
+    pub prompt_tokens: u64,
+    /// Tokens that it counted in the reply.
+    pub completion_tokens: u64,
+}
+
+impl Keyed for Answer {
+    const FILE: &str = "answers.jsonl";
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(key: &str, kind: Kind, endpoint: &str, reply: Reply) -> Self {
+        Self {
+            key: key.into(),
+            kind: kind.name().into(),
+            reply: reply.text,
+            refused: reply.refused,
+            cut_off: reply.cut_off,
+            endpoint: endpoint.into(),
+            served: reply.served,
+            prompt_tokens: reply.prompt_tokens,
+            completion_tokens: reply.completion_tokens,
+        }
+    }
+
+    /// What it says, read by `read`.
+    pub(crate) fn verdict<T>(
+        &self,
+        read: impl Fn(&str) -> std::result::Result<T, Missing>,
+    ) -> std::result::Result<T, Missing> {
+        if self.refused { Err(Missing::Refused) } else { read(&self.reply) }
+    }
+
+    /// Whether it has no verdict of its kind, and why.
+    pub(crate) fn missing(&self, kind: Kind) -> Option<Missing> {
+        match kind {
+            Kind::Coverage | Kind::Accepted => self.verdict(|text| reading::word(text, YES_NO)).err(),
+            Kind::Delivery => self.verdict(|text| reading::word(text, ASSERT_HEDGE)).err(),
+            Kind::Rubric => self.verdict(reading::rubric).err(),
+            Kind::Score => self.verdict(reading::level).err(),
+        }
+    }
+}
+
+/// The verdicts on a claim.
+pub(crate) const YES_NO: [&str; 2] = ["yes", "no"];
+/// The verdicts on delivery.
+pub(crate) const ASSERT_HEDGE: [&str; 2] = ["assert", "hedge"];
+
+/// The key of a question. The endpoint has no part in it: a server may move, and what it said stays said; who said it is
+/// noted in each answer.
+pub(crate) fn key(asked: Asked<'_>, text: &str) -> String {
+    digest(&json!({
+        "what": "chat/v1",
+        "model": asked.model,
+        "temperature": 0,
+        "max_tokens": asked.max_tokens,
+        "messages": [{"role": "user", "content": text}],
+    }))
+}
+
+/// Opens a cache that runs share, and takes it for this process as long as the file beside it lives.
+pub(crate) fn open(path: &Path, progress: &mut dyn Progress) -> Result<(RowLog<Answer>, Option<File>)> {
+    let lock = lock(path)?;
+    let log = RowLog::open(path)?;
+    if log.dropped() > 0 {
+        progress.note(&format!(
+            "note: the last line of {} was cut off; its {} bytes are dropped, and its question is asked again",
+            path.display(),
+            log.dropped()
+        ));
+    }
+    Ok((log, lock))
+}
+
+/// Two processes that append at once would write over each other.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.lock"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&beside);
+    let file = file.map_err(StudyError::write(&beside))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(StudyError::InUse { dir: path.into() }),
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+        Err(TryLockError::Error(e)) => Err(StudyError::write(&beside)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+
+    #[test]
+    fn a_key_is_made_of_all_that_is_asked() {
+        let of = |model, max_tokens, text| key(Asked { model, max_tokens }, text);
+        let one = of("m", 8, "text");
+        assert_eq!(one, of("m", 8, "text"));
+        assert!([of("n", 8, "text"), of("m", 9, "text"), of("m", 8, "texts")].iter().all(|other| *other != one));
+    }
+
+    #[test]
+    fn a_shared_cache_belongs_to_one_process_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("shared.jsonl");
+        let (mut log, lock) = open(&path, &mut Silent).unwrap();
+        log.append(Answer::new("k", Kind::Score, "http://x", Reply::default())).unwrap();
+        let error = open(&path, &mut Silent).err().unwrap();
+        assert!(error.to_string().contains("shared.jsonl is in use"), "{error}");
+        drop(lock);
+        assert_eq!(open(&path, &mut Silent).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_read_by_its_kind() {
+        let answer = |text: &str, refused| {
+            let reply = Reply { text: text.into(), refused, ..Reply::default() };
+            Answer::new("k", Kind::Coverage, "http://x", reply)
+        };
+        assert_eq!(answer("YES", false).missing(Kind::Coverage), None);
+        assert_eq!(answer("YES", true).missing(Kind::Coverage), Some(Missing::Refused));
+        assert_eq!(answer("YES", false).missing(Kind::Delivery), Some(Missing::Unparsable));
+        assert_eq!(answer("3", false).missing(Kind::Score), None);
+        assert_eq!(answer("3", false).missing(Kind::Rubric), Some(Missing::Unparsable));
+    }
+}

@@ -1,0 +1,234 @@
+//! Which questions the items raise: each once, however many items raise it.
+
+use std::collections::BTreeMap;
+
+use headtemper_engine::Input;
+use serde_json::Value;
+
+use super::{
+    Answer, Axis, JudgePrompts,
+    cache::key,
+    client::Asked,
+    prompts::{Kind, Slot},
+    reading,
+};
+use crate::{Item, Result, StudyError};
+
+/// One question to the judge.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) key: String,
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
+}
+
+/// The questions that one item raises, by their keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Raised {
+    /// On its claims, or one on its accepted answers: which of the two, and the keys.
+    pub(crate) coverage: Option<(Kind, Vec<String>)>,
+    pub(crate) delivery: Option<String>,
+    /// One an axis.
+    pub(crate) rubrics: Vec<String>,
+    /// One an axis: none as long as its rubric is missing.
+    pub(crate) scores: Vec<Option<String>>,
+}
+
+/// All questions.
+pub(crate) struct Questions<'a> {
+    items: &'a [Item],
+    prompts: &'a JudgePrompts,
+    asked: Asked<'a>,
+    /// Each once, in the order in which items raise them.
+    pub(crate) list: Vec<Question>,
+    known: BTreeMap<String, usize>,
+    /// One an item.
+    pub(crate) raised: Vec<Raised>,
+}
+
+impl<'a> Questions<'a> {
+    /// Those that need no answer to another.
+    ///
+    /// # Errors
+    /// If an item has no response, no text, or claims that are no texts; or if coverage is asked for and no item has
+    /// claims or accepted answers.
+    pub(crate) fn new(items: &'a [Item], prompts: &'a JudgePrompts, asked: Asked<'a>) -> Result<Self> {
+        check(items)?;
+        let mut questions =
+            Self { items, prompts, asked, list: Vec::new(), known: BTreeMap::new(), raised: Vec::new() };
+        for item in items {
+            let raised = questions.raise(item)?;
+            questions.raised.push(raised);
+        }
+        if prompts.asks(Kind::Coverage) && questions.raised.iter().all(|raised| raised.coverage.is_none()) {
+            return Err(wrong("coverage of these items", "asked for, but none has claims or gold", NEEDS_CLAIMS));
+        }
+        Ok(questions)
+    }
+
+    fn raise(&mut self, item: &Item) -> Result<Raised> {
+        let (prompt, response) = (conversation(&item.input), item.response.as_deref().unwrap_or_default());
+        let base = [(Slot::Prompt, prompt.as_str()), (Slot::Response, response)];
+        let mut raised = Raised::default();
+        if self.prompts.asks(Kind::Coverage) {
+            let claims = claims(item)?;
+            if !claims.is_empty() {
+                let ask = |claim: &String| self.add(Kind::Coverage, &[base[0], base[1], (Slot::Claim, claim)]);
+                raised.coverage = Some((Kind::Coverage, claims.iter().map(ask).collect()));
+            } else if !item.gold.is_empty() {
+                // One question, not one each: accepted answers are alternatives, of which an answer needs one.
+                let answers = item.gold.join("\n");
+                let key = self.add(Kind::Accepted, &[base[0], base[1], (Slot::Answers, &answers)]);
+                raised.coverage = Some((Kind::Accepted, vec![key]));
+            }
+        }
+        if self.prompts.asks(Kind::Delivery) {
+            raised.delivery = Some(self.add(Kind::Delivery, &base));
+        }
+        for axis in self.prompts.axes() {
+            raised.rubrics.push(self.add(Kind::Rubric, &[base[0], (Slot::Axis, &said(axis))]));
+        }
+        raised.scores = vec![None; raised.rubrics.len()];
+        Ok(raised)
+    }
+
+    /// Those whose rubric is answered by now; says how many they are.
+    pub(crate) fn add_scores(&mut self, answers: &BTreeMap<String, Answer>) -> usize {
+        let before = self.list.len();
+        for (index, item) in self.items.iter().enumerate() {
+            let (prompt, response) = (conversation(&item.input), item.response.as_deref().unwrap_or_default());
+            for (at, axis) in self.prompts.axes().iter().enumerate() {
+                let answer = answers.get(&self.raised[index].rubrics[at]);
+                let Some(Ok(rubric)) = answer.map(|answer| answer.verdict(reading::rubric)) else { continue };
+                let (axis, response) = (said(axis), (Slot::Response, response));
+                let values = [(Slot::Prompt, &*prompt), response, (Slot::Axis, &axis), (Slot::Rubric, &rubric)];
+                let key = self.add(Kind::Score, &values);
+                self.raised[index].scores[at] = Some(key);
+            }
+        }
+        self.list.len() - before
+    }
+
+    fn add(&mut self, kind: Kind, values: &[(Slot, &str)]) -> String {
+        let text = self.prompts.fill(kind, values);
+        let key = key(self.asked, &text);
+        if !self.known.contains_key(&key) {
+            self.known.insert(key.clone(), self.list.len());
+            self.list.push(Question { key: key.clone(), kind, text });
+        }
+        key
+    }
+
+    /// The items that the questions are about.
+    pub(crate) fn items(&self) -> &'a [Item] {
+        self.items
+    }
+
+    /// The axes that are rated.
+    pub(crate) fn axes(&self) -> &'a [Axis] {
+        self.prompts.axes()
+    }
+}
+
+const NEEDS_CLAIMS: &str = "of items that have `claims` (a list of texts) or `gold` (accepted answers)";
+/// Items that are named in an error.
+const NAMED: usize = 5;
+
+fn check(items: &[Item]) -> Result<()> {
+    let named = |wrong: &dyn Fn(&Item) -> bool| -> Option<String> {
+        let ids: Vec<&str> = items.iter().filter(|item| wrong(item)).map(|item| item.id.as_str()).collect();
+        let more = if ids.len() > NAMED { format!(" and {} more", ids.len() - NAMED) } else { String::new() };
+        let shown = ids.iter().take(NAMED).map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+        (!ids.is_empty()).then(|| format!("{shown}{more}"))
+    };
+    if let Some(ids) = named(&|item| matches!(item.input, Input::Ids(_))) {
+        return Err(wrong(&format!("the input of {ids}"), "token ids", "text: a prompt or messages"));
+    }
+    match named(&|item| item.response.is_none()) {
+        Some(ids) => Err(wrong(&format!("the response of {ids}"), "missing", "there: it is what is judged")),
+        None => Ok(()),
+    }
+}
+
+/// The item's claims; none if it has no such field.
+fn claims(item: &Item) -> Result<Vec<String>> {
+    let Some(value) = item.other.get("claims").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
+    let text = |claim: &Value| claim.as_str().filter(|text| !text.trim().is_empty()).map(String::from);
+    let texts: Option<Vec<String>> = value.as_array().and_then(|claims| claims.iter().map(text).collect());
+    texts.ok_or_else(|| wrong(&format!("`claims` of item '{}'", item.id), &value.to_string(), "a list of texts"))
+}
+
+fn wrong(what: &str, found: &str, allowed: &str) -> StudyError {
+    StudyError::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
+}
+
+/// A prompt as it stands; of a conversation all of it, each message under the name of who spoke.
+fn conversation(input: &Input) -> String {
+    match input {
+        Input::Prompt(text) | Input::Raw(text) => text.clone(),
+        Input::Messages(messages) => match &messages[..] {
+            [one] if one.role == "user" => one.content.clone(),
+            many => many.iter().map(|m| format!("[{}]\n{}", m.role, m.content)).collect::<Vec<_>>().join("\n\n"),
+        },
+        Input::Ids(_) => unreachable!("items of token ids are refused"),
+    }
+}
+
+/// An axis as the judge reads it.
+fn said(axis: &Axis) -> String {
+    format!("{}: {}", axis.name.replace(['_', '-'], " "), axis.means.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::JudgeTask, *};
+
+    fn items(lines: &[&str]) -> Vec<Item> {
+        lines.iter().enumerate().map(|(at, line)| Item::parse(line, at + 1, false).unwrap()).collect()
+    }
+
+    const ASKED: Asked<'static> = Asked { model: "m", max_tokens: 64 };
+
+    #[test]
+    fn what_items_share_is_asked_once() {
+        let items = items(&[
+            r#"{"prompt":"Capital?","response":"Paris","gold":["Paris","paris"]}"#,
+            r#"{"prompt":"Capital?","response":"Lyon","claims":["It is Paris.","It is in France."],"gold":"x"}"#,
+            r#"{"messages":[{"role":"user","content":"Capital?"}],"response":"Paris"}"#,
+            r#"{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Capital?"}],"response":"?"}"#,
+        ]);
+        let tasks = [JudgeTask::Coverage, JudgeTask::Delivery, JudgeTask::Rubric];
+        let prompts = JudgePrompts::read(None, &tasks, &["curious".into(), "eager".into()]).unwrap();
+        let questions = Questions::new(&items, &prompts, ASKED).unwrap();
+        let kinds = |kind: Kind| questions.list.iter().filter(|question| question.kind == kind).count();
+        // One for all accepted answers; one a claim. Items 1 and 3 are the same to whom delivery is asked; a rubric
+        // belongs to the prompt, whatever was answered.
+        assert_eq!(Kind::ALL.map(kinds), [2, 1, 3, 4, 0]);
+        assert_eq!(questions.raised[0].delivery, questions.raised[2].delivery);
+        assert!(questions.raised[2].coverage.is_none());
+        let rubric = questions.list.iter().find(|question| question.kind == Kind::Rubric).unwrap();
+        assert!(rubric.text.contains("Capital?") && !rubric.text.contains("Paris"), "{}", rubric.text);
+        let told = &questions.list.last().unwrap().text;
+        assert!(told.contains("[system]\nBe brief.\n\n[user]\nCapital?\nEND PROMPT"), "{told}");
+    }
+
+    #[test]
+    fn items_that_cannot_be_judged_are_named() {
+        let error = |tasks: &[JudgeTask], lines: &[&str]| {
+            let prompts = JudgePrompts::read(None, tasks, &[]).unwrap();
+            Questions::new(&items(lines), &prompts, ASKED).err().unwrap().to_string()
+        };
+        let (delivery, coverage) = ([JudgeTask::Delivery], [JudgeTask::Coverage]);
+        let text = error(&delivery, &[r#"{"id":"a","prompt":"x"}"#, r#"{"id":"b","prompt":"x","response":"y"}"#]);
+        assert!(text.contains("the response of 'a' is missing"), "{text}");
+        let text = error(&delivery, &[r#"{"id":"a","input_ids":[1,2],"response":"y"}"#]);
+        assert!(text.contains("the input of 'a' is token ids"), "{text}");
+        let text = error(&coverage, &[r#"{"id":"a","prompt":"x","response":"y"}"#]);
+        assert!(text.contains("none has claims or gold"), "{text}");
+        for claims in ["[1]", "\"one\"", "[\" \"]", "{}"] {
+            let line = format!(r#"{{"id":"a","prompt":"x","response":"y","claims":{claims}}}"#);
+            let text = error(&coverage, &[&line]);
+            assert!(text.contains("`claims` of item 'a'") && text.contains("a list of texts"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! From a reply to a verdict. What is not plainly one of the verdicts that were asked for is none.
+
+/// Why there is no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Missing {
+    /// The judge refused.
+    Refused,
+    /// It said something else than was asked for, or nothing.
+    Unparsable,
+    /// The question got no reply.
+    Failed,
+    /// The question was not asked: the budget was spent, or the rubric it needs is missing.
+    Unasked,
+}
+
+/// Words that may stand before a verdict, with a colon between.
+const LEADS: [&str; 6] = ["answer", "verdict", "score", "rating", "level", "reply"];
+
+/// How a reply begins that refuses. It only decides how a reply without verdict is counted.
+const REFUSALS: [&str; 14] = [
+    "i'm sorry",
+    "i am sorry",
+    "sorry",
+    "i apologi",
+    "i can't",
+    "i cannot",
+    "i can not",
+    "i won't",
+    "i will not",
+    "i'm unable",
+    "i am unable",
+    "i'm not able",
+    "i must decline",
+    "as an ai",
+];
+
+/// The one of two words that a reply says, as an index.
+pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
+    let lines = lines(reply)?;
+    let (said, rest) = first_word(lines.first().ok_or(Missing::Unparsable)?);
+    let is = |text: &str, which: &str| bare(text).eq_ignore_ascii_case(which);
+    let Some(index) = allowed.iter().position(|word| said.eq_ignore_ascii_case(word)) else {
+        return Err(no_verdict(reply));
+    };
+    if refuses(bare(rest)) {
+        // "No, I cannot help with that" is no NO.
+        return Err(Missing::Refused);
+    }
+    let other = allowed[1 - index];
+    let contradicted =
+        is(rest, other) || lines[1..].iter().any(|line| is(first_word(line).0, other) && is(line, other));
+    if !ends_there(rest) || contradicted { Err(Missing::Unparsable) } else { Ok(index) }
+}
+
+/// The level from 1 to 5 that a reply says.
+pub(crate) fn level(reply: &str) -> Result<u8, Missing> {
+    let lines = lines(reply)?;
+    let (said, rest) = first_word(lines.first().ok_or(Missing::Unparsable)?);
+    let level = match said {
+        "1" | "2" | "3" | "4" | "5" => said.as_bytes()[0] - b'0',
+        _ => return Err(no_verdict(reply)),
+    };
+    let rest = ["/5", "/ 5", " / 5", " out of 5", " of 5"].iter().find_map(|of| rest.strip_prefix(of)).unwrap_or(rest);
+    let another = |line: &str| matches!(bare(line), "1" | "2" | "3" | "4" | "5") && bare(line) != said;
+    if !ends_there(rest) || rest.contains(|c: char| c.is_ascii_digit()) || lines[1..].iter().any(|line| another(line)) {
+        return Err(Missing::Unparsable);
+    }
+    Ok(level)
+}
+
+/// The five levels that a reply describes, as the text that it is; each must begin a line.
+pub(crate) fn rubric(reply: &str) -> Result<String, Missing> {
+    let lines = lines(reply)?;
+    let describes = |line: &str, level: &str| {
+        let (said, rest) = first_word(line);
+        said == level && rest.contains(char::is_alphabetic)
+    };
+    if ["1", "2", "3", "4", "5"].iter().all(|level| lines.iter().any(|line| describes(line, level))) {
+        Ok(lines.join("\n"))
+    } else {
+        Err(no_verdict(reply))
+    }
+}
+
+/// How a reply without a verdict is counted.
+fn no_verdict(reply: &str) -> Missing {
+    if lines(reply).is_ok_and(|lines| lines.first().is_some_and(|line| refuses(bare(line)))) {
+        Missing::Refused
+    } else {
+        Missing::Unparsable
+    }
+}
+
+fn refuses(text: &str) -> bool {
+    let text = text.to_lowercase().replace('\u{2019}', "'");
+    REFUSALS.iter().any(|refusal| text.starts_with(refusal))
+}
+
+/// The lines that say something, without what a model thought aloud before them.
+fn lines(reply: &str) -> Result<Vec<&str>, Missing> {
+    let said = match reply.rsplit_once("</think>") {
+        Some((_, said)) => said,
+        // It was still thinking when it was cut off.
+        None if reply.trim_start().starts_with("<think>") => return Err(Missing::Unparsable),
+        None => reply,
+    };
+    Ok(said.lines().map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect())
+}
+
+/// The first word of a line behind marks and a lead such as `Answer:`, and what follows it.
+fn first_word(line: &str) -> (&str, &str) {
+    let (first, rest) = split_word(line);
+    let marks = &rest[..rest.len() - rest.trim_start_matches(|c: char| !c.is_alphanumeric()).len()];
+    let leads = LEADS.iter().any(|lead| first.eq_ignore_ascii_case(lead));
+    if leads && (marks.contains([':', '=']) || first.eq_ignore_ascii_case("level")) {
+        split_word(rest)
+    } else {
+        (first, rest)
+    }
+}
+
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches(|c: char| !c.is_alphanumeric());
+    text.split_at(text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len()))
+}
+
+/// Whether what follows a word leaves it a verdict: nothing, or marks that end it. "No doubt", "no-one" and "yes/no" do not.
+fn ends_there(rest: &str) -> bool {
+    let mut marks = rest.chars();
+    match marks.next() {
+        None => true,
+        Some('-' | '/' | '\'' | '\u{2019}' | '.') if marks.next().is_some_and(char::is_alphanumeric) => false,
+        Some(_) => !rest.trim_start().starts_with(char::is_alphanumeric),
+    }
+}
+
+/// A text without what stands around its letters and digits.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_two_words() {
+        use Missing::{Refused, Unparsable};
+        for (reply, verdict) in [
+            ("YES", Ok(0)),
+            ("Yes.", Ok(0)),
+            ("**NO**", Ok(1)),
+            ("no", Ok(1)),
+            (" \n> `yes`\n", Ok(0)),
+            ("Answer: NO", Ok(1)),
+            ("**Verdict:** Yes", Ok(0)),
+            ("{\"answer\": \"no\"}", Ok(1)),
+            ("YES\n\nThe answer names no other city.", Ok(0)),
+            ("No, the answer says Lyon. Yes would need Paris.", Ok(1)),
+            ("<think>No? Yes!\nNO</think>\n\nYES", Ok(0)),
+            ("", Err(Unparsable)),
+            (" \n", Err(Unparsable)),
+            ("...", Err(Unparsable)),
+            ("Maybe", Err(Unparsable)),
+            ("YES or NO", Err(Unparsable)),
+            ("YES/NO", Err(Unparsable)),
+            ("YES, NO", Err(Unparsable)),
+            ("Yes\nNo", Err(Unparsable)),
+            ("No doubt it does", Err(Unparsable)),
+            ("No-one says that", Err(Unparsable)),
+            ("Yesterday", Err(Unparsable)),
+            ("The answer is YES", Err(Unparsable)),
+            ("<think>YES, since", Err(Unparsable)),
+            ("I\u{2019}m sorry, but I can't judge that.", Err(Refused)),
+            ("As an AI, I do not judge.", Err(Refused)),
+            ("No, I cannot help with that.", Err(Refused)),
+        ] {
+            assert_eq!(word(reply, ["yes", "no"]), verdict, "{reply}");
+        }
+        assert_eq!(word("Hedge.", ["assert", "hedge"]), Ok(1));
+        assert_eq!(word("asserted", ["assert", "hedge"]), Err(Unparsable));
+    }
+
+    #[test]
+    fn one_of_five_levels() {
+        use Missing::{Refused, Unparsable};
+        for (reply, verdict) in [
+            ("4", Ok(4)),
+            ("**5**", Ok(5)),
+            ("Score: 3/5", Ok(3)),
+            ("Level 2", Ok(2)),
+            ("1 out of 5.", Ok(1)),
+            ("2\nIt asks nothing back.", Ok(2)),
+            ("{\"score\": 4}", Ok(4)),
+            ("0", Err(Unparsable)),
+            ("6", Err(Unparsable)),
+            ("45", Err(Unparsable)),
+            ("4.5", Err(Unparsable)),
+            ("3-4", Err(Unparsable)),
+            ("3 - 4", Err(Unparsable)),
+            ("3 or 4", Err(Unparsable)),
+            ("3, perhaps 4", Err(Unparsable)),
+            ("3\n4", Err(Unparsable)),
+            ("four", Err(Unparsable)),
+            ("-", Err(Unparsable)),
+            ("I cannot rate this.", Err(Refused)),
+        ] {
+            assert_eq!(level(reply), verdict, "{reply}");
+        }
+    }
+
+    #[test]
+    fn five_described_levels() {
+        let five = "Here it is:\n1: a\n**2**: b\n- 3. c\nLevel 4: d\n5) e";
+        assert!(rubric(five).unwrap().starts_with("Here it is:\n1: a"));
+        for (reply, why) in [
+            ("1: a\n2: b\n3: c\n4: d", Missing::Unparsable),
+            ("1: a\n2: b\n3: c\n4: d\n5:", Missing::Unparsable),
+            ("I can't do that.", Missing::Refused),
+        ] {
+            assert_eq!(rubric(reply), Err(why), "{reply}");
+        }
+    }
+}

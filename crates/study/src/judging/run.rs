@@ -1,0 +1,268 @@
+//! A whole judging: questions, replies, labels, and the files of its directory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::atomic::AtomicBool,
+};
+
+use serde::Serialize;
+
+use super::{
+    Answer, ApiKey, Endpoint, JudgePrompts, JudgeReport, Patience, cache,
+    client::{Asked, Client},
+    labels::{Found, Verdicts},
+    pool::{Done, Pool},
+    prompts::Kind,
+    questions::{Question, Questions},
+    report::{Counted, fields},
+};
+use crate::{
+    Item, Keyed, Parts, Progress, Result, RowLog, RunDir,
+    digest::digest,
+    files::{write_json, write_text},
+    rows::read_rows,
+};
+
+const JUDGED: &str = "judged.jsonl";
+const REPORT: &str = "judge.json";
+
+/// What is judged, by whom, and how.
+#[derive(Clone, Copy)]
+pub struct JudgeRun<'a> {
+    /// The items; each needs a response.
+    pub items: &'a [Item],
+    /// The server.
+    pub endpoint: &'a Endpoint,
+    /// Its key.
+    pub key: &'a ApiKey,
+    /// The model, as the server calls it.
+    pub model: &'a str,
+    /// The most tokens of a reply.
+    pub max_tokens: u32,
+    /// What is asked, and along which axes.
+    pub prompts: &'a JudgePrompts,
+    /// Where the prompts come from, for the report: none for those that are built in.
+    pub prompts_dir: Option<&'a Path>,
+    /// How the server is asked.
+    pub patience: Patience,
+    /// A cache that several runs share, instead of the directory's own.
+    pub cache: Option<&'a Path>,
+    /// Set to stop: what is answered by then is kept.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl<'a> JudgeRun<'a> {
+    fn asked(&self) -> Asked<'a> {
+        Asked { model: self.model, max_tokens: self.max_tokens }
+    }
+
+    /// What the answers in a directory have in common. Items, tasks and axes may grow: an answer belongs to its question,
+    /// and the labels are made from the answers anew each time. So may the server's address, which answers note.
+    fn parts(&self) -> Parts {
+        Parts::default().with("judge_model", self.model).with("max_tokens", self.max_tokens)
+    }
+}
+
+/// What a judging would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryJudge {
+    /// `dry-judge/v1`.
+    pub schema: String,
+    /// `judge`.
+    pub command: String,
+    /// How many items there are.
+    pub items: usize,
+    /// Questions by kind: all, and those that are answered already. Scores whose rubric is missing count as not answered.
+    pub questions: BTreeMap<String, DryCounts>,
+    /// Questions that would be asked, each by one request if none fails.
+    pub requests: usize,
+    /// Characters of those that are known by now.
+    pub characters: usize,
+}
+
+/// Questions of one kind.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct DryCounts {
+    /// All of them.
+    pub all: usize,
+    /// Those that are answered already.
+    pub answered: usize,
+}
+
+impl DryJudge {
+    /// For people to read.
+    pub fn text(&self) -> String {
+        let mut out = format!("items      {}\n", self.items);
+        for (kind, counts) in &self.questions {
+            out +=
+                &format!("{kind:<10} {} to ask, {} answered before\n", counts.all - counts.answered, counts.answered);
+        }
+        out + &format!("requests   {}, with {} characters known by now\n", self.requests, self.characters)
+    }
+}
+
+/// What [`judge_run`] would ask, after all checks that it makes before it asks; no server is asked, nothing is written.
+///
+/// # Errors
+/// As [`judge_run`], before it asks.
+pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
+    let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
+    RunDir::check(dir, "judge", &run.parts(), None)?;
+    let own = dir.join(Answer::FILE);
+    let path = run.cache.unwrap_or(&own);
+    let answers = if path.exists() { read_rows::<Answer>(path)?.rows } else { BTreeMap::new() };
+    questions.add_scores(&answers);
+    let mut counts: BTreeMap<String, DryCounts> = BTreeMap::new();
+    let mut characters = 0;
+    for question in &questions.list {
+        let counts = counts.entry(question.kind.name().into()).or_default();
+        counts.all += 1;
+        if answers.contains_key(&question.key) {
+            counts.answered += 1;
+        } else {
+            characters += question.text.chars().count();
+        }
+    }
+    let later = questions.raised.iter().flat_map(|raised| &raised.scores).filter(|key| key.is_none()).count();
+    if later > 0 {
+        counts.entry(Kind::Score.name().into()).or_default().all += later;
+    }
+    let requests = counts.values().map(|counts| counts.all - counts.answered).sum();
+    let (schema, command) = ("dry-judge/v1".into(), "judge".into());
+    Ok(DryJudge { schema, command, items: run.items.len(), questions: counts, requests, characters })
+}
+
+/// Asks a judge what the items leave open, and writes `judged.jsonl`, `judge.json` and, unless runs share one, the cache
+/// `answers.jsonl` into a directory. What is answered already is not asked again.
+///
+/// # Errors
+/// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot
+/// be used or is gone, or the user stopped. Replies that came until then are kept.
+pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeReport> {
+    let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
+    let shared = run.cache.map(|path| cache::open(path, progress)).transpose()?;
+    let files = RunDir::open(dir, "judge", &run.parts(), None, progress)?;
+    let (mut log, _lock) = match shared {
+        Some(shared) => shared,
+        None => (files.rows(progress)?, None),
+    };
+    let client = Client::new(run.endpoint, run.key, run.asked(), run.patience.timeout);
+    let pool = Pool::new(&client, run.endpoint, run.patience, run.stop);
+    let mut done = Done::default();
+
+    let cached = ask(&pool, "questions", &questions.list, &mut log, &mut done, progress)?;
+    let (first, scores) = (questions.list.len(), questions.add_scores(log.rows()));
+    let cached_scores =
+        if scores > 0 { ask(&pool, "scores", &questions.list[first..], &mut log, &mut done, progress)? } else { 0 };
+    let cached = cached + cached_scores;
+    if let (0, 0, Some(why)) = (cached, done.answered, done.failed.values().next()) {
+        return Err(pool.error(None, format!("{why}; not one question got a reply")));
+    }
+
+    let verdicts = Verdicts { answers: log.rows(), failed: &done.failed };
+    let covers = run.prompts.asks(Kind::Coverage);
+    let found: Vec<Found> = questions.raised.iter().map(|raised| Found::new(raised, verdicts, covers)).collect();
+    let judged = questions.items().iter().zip(&found).map(|(item, found)| found.put(item, questions.axes()).to_json());
+    write_text(&files.file(JUDGED), &judged.map(|item| item.to_string() + "\n").collect::<String>())?;
+    let report = report(run, &questions, verdicts, &found, &done, cached);
+    write_json(&files.file(REPORT), &report)?;
+    Ok(report)
+}
+
+/// Asks those of the questions that are not answered yet; says how many are.
+fn ask(
+    pool: &Pool<'_>,
+    stage: &str,
+    questions: &[Question],
+    log: &mut RowLog<Answer>,
+    done: &mut Done,
+    progress: &mut dyn Progress,
+) -> Result<usize> {
+    let open: Vec<&Question> = questions.iter().filter(|question| log.get(&question.key).is_none()).collect();
+    let cached = questions.len() - open.len();
+    progress.begin(stage, questions.len(), cached);
+    let result = pool.ask(&open, log, done, progress);
+    progress.end();
+    result.map(|()| cached)
+}
+
+fn report(
+    run: &JudgeRun<'_>,
+    questions: &Questions<'_>,
+    verdicts: Verdicts<'_>,
+    found: &[Found],
+    done: &Done,
+    cached: usize,
+) -> JudgeReport {
+    let Counted { questions: kinds, tokens, answered_by } = Counted::new(questions, verdicts);
+    let (fields, labels) = fields(found, questions.axes());
+    let mut failures: BTreeMap<String, usize> = BTreeMap::new();
+    done.failed.values().for_each(|why| *failures.entry(why.clone()).or_default() += 1);
+    let mut report = JudgeReport {
+        schema: "judge/v1".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        endpoint: run.endpoint.address().into(),
+        model: run.model.into(),
+        temperature: 0.0,
+        max_tokens: run.max_tokens,
+        prompts: run.prompts_dir.map_or("built in".into(), |dir| dir.display().to_string()),
+        prompts_sha256: run.prompts.hashes().clone(),
+        items: run.items.len(),
+        items_key: digest(&run.items.iter().map(Item::to_json).collect::<Vec<_>>()),
+        questions: kinds,
+        fields,
+        labels,
+        requests: done.requests,
+        answered_now: done.answered,
+        cached,
+        tokens_now: done.tokens,
+        tokens,
+        answered_by,
+        failures,
+        complete: found.iter().all(|found| found.missing() == 0),
+        warnings: Vec::new(),
+    };
+    report.warnings = warnings(run, &report, done, found);
+    report
+}
+
+fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Found]) -> Vec<String> {
+    let mut out = Vec::new();
+    let sum = |of: fn(&super::Counts) -> usize| report.questions.values().map(of).sum::<usize>();
+    let spent = |limit: Option<u64>, used: u64| limit.filter(|limit| used >= *limit);
+    let unasked = sum(|counts| counts.unasked);
+    let again = "the same command asks those alone";
+    if let Some(budget) = spent(run.patience.budget, done.requests).filter(|_| unasked > 0) {
+        out.push(format!("the budget of {budget} requests is spent; {unasked} questions are not asked; {again}"));
+    } else if let Some(budget) = spent(run.patience.token_budget, done.tokens).filter(|_| unasked > 0) {
+        out.push(format!("the budget of {budget} tokens is spent; {unasked} questions are not asked; {again}"));
+    }
+    for (why, count) in &report.failures {
+        out.push(format!("{count} questions got no reply, since {} {why}; {again}", report.endpoint));
+    }
+    let (refused, unparsable, cut_off) = (sum(|c| c.refused), sum(|c| c.unparsable), sum(|c| c.cut_off));
+    if refused + unparsable > 0 {
+        out.push(format!(
+            "{refused} questions were refused and {unparsable} answered with something else than was asked for; they stay \
+             missing, and are not asked again"
+        ));
+    }
+    if cut_off > 0 {
+        out.push(format!("{cut_off} of these were cut off at {} tokens; --max-tokens allows more", run.max_tokens));
+    }
+    let served: BTreeSet<_> = report.answered_by.iter().map(|source| (&source.endpoint, &source.served)).collect();
+    if served.len() > 1 {
+        let name = |(endpoint, served): (&String, &Option<String>)| {
+            served.as_ref().map_or_else(|| endpoint.clone(), |served| format!("{served} at {endpoint}"))
+        };
+        let names = served.into_iter().map(name).collect::<Vec<_>>().join(", ");
+        out.push(format!("replies come from more than one server or model: {names}"));
+    }
+    let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());
+    match replaced.count() {
+        0 => {}
+        count => out.push(format!("{count} items had a label, which the judge's replaces")),
+    }
+    out
+}
