@@ -53,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<Done> {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Capture(args) => commands::capture::run(&args),
         Command::Attribute(args) => commands::attribute::run(&args),
+        Command::Judge(args) => commands::judge::run(&args),
         Command::Sweep(args) => commands::sweep::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Probe(args) => commands::probe::run(&args.command),

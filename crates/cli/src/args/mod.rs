@@ -3,6 +3,7 @@
 mod attribute;
 mod falsify;
 mod probe;
+mod judge;
 mod shared;
 mod verbs;
 
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
 pub(crate) use falsify::Falsify;
 pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
+pub(crate) use judge::Judge;
 pub(crate) use shared::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
     ShardArgs, StopArgs, Switch,
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     Capture(Capture),
     /// Rank heads between two cohorts, with a report
     Attribute(Attribute),
+    /// Label answers by a judge behind an OpenAI-compatible endpoint: coverage, delivery, rubric axes
+    Judge(Judge),
     /// Generate for every prompt, λ and head set
     Sweep(Sweep),
     /// The causal map: what tempering each head does to the probability of recorded responses, with a report

@@ -8,6 +8,7 @@ pub(crate) mod export;
 pub(crate) mod falsify;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod judge;
 pub(crate) mod merge;
 pub(crate) mod probe;
 pub(crate) mod run;
