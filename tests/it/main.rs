@@ -17,6 +17,7 @@ mod families;
 mod gguf;
 mod golden;
 mod hub;
+mod judge;
 mod lab;
 mod laws;
 mod layering;
