@@ -2,8 +2,8 @@
 
 mod attribute;
 mod falsify;
-mod probe;
 mod judge;
+mod probe;
 mod shared;
 mod verbs;
 
@@ -11,8 +11,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
 pub(crate) use falsify::Falsify;
-pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
 pub(crate) use judge::Judge;
+pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
 pub(crate) use shared::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
     ShardArgs, StopArgs, Switch,
