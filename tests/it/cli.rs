@@ -249,6 +249,9 @@ fn capture_is_transformers_under_a_plan_and_from_other_files() {
     fs::copy(golden_dir("llama").join("model.f32.gguf"), lab.path("m.gguf")).unwrap();
     let plan = golden.plan("half").to_string();
     for (model, dtype) in [("M", "auto"), ("m.gguf", "auto"), ("M", "bf16")] {
+        for name in ["plain.npz", "half.npz"] {
+            let _ = fs::remove_file(lab.path(name)); // a file of another model is not overwritten
+        }
         let capture = format!("capture --model {model} --dtype {dtype} --items g.jsonl --json --out");
         lab.done(&format!("{capture} plain.npz"));
         let summary = lab.done(&format!("{capture} half.npz --plan {plan}"));

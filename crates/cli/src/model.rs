@@ -4,7 +4,7 @@ use anyhow::Result;
 use headtemper_engine::{Engine, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_model::{Blocks, Held, HoldAs, Precision, Products};
-use headtemper_study::{Item, PlanSource, plans, read_items};
+use headtemper_study::{Item, ItemFile, PlanSource, plans, read_items};
 
 use crate::{
     args::{Dtype, ItemArgs, ModelArgs, PlanArgs, ProductsOf, Switch},
@@ -88,6 +88,13 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
 pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
     let mut items = read_items(&args.items, args.raw)?;
     items.truncate(args.limit.unwrap_or(usize::MAX));
+    anyhow::ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
+    Ok(items)
+}
+
+/// Looks through a file of items without holding them.
+pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
+    let items = ItemFile::open(&args.items, args.raw, args.limit.unwrap_or(usize::MAX))?;
     anyhow::ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
     Ok(items)
 }

@@ -1,40 +1,28 @@
 //! Teacher-forced passes over given texts, keeping what a study needs of each and nothing more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use candle_core::{DType, Tensor};
-use headtemper_hook::{Batch, HeadCapture, HeadPlan, HiddenCapture, ModelSpec, Site, Span, Tee};
+use candle_core::Tensor;
+use headtemper_hook::{Batch, HeadPlan, HiddenCapture, Span, Tap, Tee};
 
 use crate::{
-    Encoded, Engine, EngineError, Fired, MemoryPlan, Result,
+    CaptureRow, Encoded, Engine, EngineError, Fired, Keep, MemoryPlan, Pool, Result,
+    keep::spread,
     memory::{Limit, Texts, plan_capture},
 };
 
-/// What to keep of each head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum HeadsWanted {
-    /// Nothing.
-    None,
-    /// The mean L2 norm of z over the last tokens.
-    #[default]
-    Norm,
-    /// The mean norm, and the mean of z itself.
-    Vector,
-}
-
-/// What to keep of each item.
+/// What to capture, and how much at once.
 #[derive(Clone, Debug)]
 pub struct CaptureRequest<'a> {
-    /// Layers whose residual stream is kept at the last token.
-    pub layers: Vec<usize>,
-    /// What is kept of every head of every layer.
-    pub heads: HeadsWanted,
-    /// Over how many of the last response tokens heads are averaged; fewer where the response is shorter.
-    pub last_n: usize,
-    /// Whether the last token's logits are kept.
-    pub logits: bool,
+    /// What is kept of each item.
+    pub keep: Keep,
     /// One plan an item, or one for all.
     pub plans: Vec<HeadPlan>,
+    /// Whether the items are a part of a larger capture: who puts the parts together checks that every planned head fired.
+    pub partial: bool,
     /// The most tokens that are read at once, except in an item that is longer; fewer where memory is short.
     pub batch_tokens: usize,
     /// The most items that are read at once.
@@ -50,11 +38,9 @@ pub struct CaptureRequest<'a> {
 impl Default for CaptureRequest<'_> {
     fn default() -> Self {
         Self {
-            layers: Vec::new(),
-            heads: HeadsWanted::Norm,
-            last_n: 32,
-            logits: false,
+            keep: Keep::default(),
             plans: vec![HeadPlan::none()],
+            partial: false,
             batch_tokens: 2048,
             max_rows: usize::MAX,
             memory: None,
@@ -62,23 +48,6 @@ impl Default for CaptureRequest<'_> {
             stop: None,
         }
     }
-}
-
-/// What was kept of one item; all f32.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CaptureRow {
-    /// The final norm's output at the last token, `[d_model]`.
-    pub h_last: Vec<f32>,
-    /// The residual stream after each asked-for layer at the last token, `[d_model]` each.
-    pub h_layers: Vec<Vec<f32>>,
-    /// Mean norm of every head, in slot order.
-    pub head_norm: Vec<f32>,
-    /// Norm of every head at the last token alone, in slot order.
-    pub head_norm_final: Vec<f32>,
-    /// Mean z of every layer's heads, `[head * head_dim]` each.
-    pub head_vectors: Vec<Vec<f32>>,
-    /// Logits of the last token, `[vocab]`.
-    pub logits: Vec<f32>,
 }
 
 /// A captured item.
@@ -90,20 +59,6 @@ pub struct Captured<'a> {
     pub encoded: &'a Encoded,
     /// What was kept.
     pub row: CaptureRow,
-}
-
-impl CaptureRequest<'_> {
-    /// Numbers that are taken from one item.
-    fn numbers(&self, spec: &ModelSpec) -> usize {
-        let slots = spec.slots().len();
-        let heads = match self.heads {
-            HeadsWanted::None => 0,
-            HeadsWanted::Norm => 2 * slots,
-            HeadsWanted::Vector => 2 * slots + spec.layers.iter().map(|layer| layer.heads.width()).sum::<usize>(),
-        };
-        let logits = if self.logits { spec.vocab } else { 0 };
-        spec.d_model * (1 + self.layers.len()) + heads + logits
-    }
 }
 
 impl Engine {
@@ -118,21 +73,22 @@ impl Engine {
         request: &CaptureRequest<'_>,
         name: &dyn Fn(usize) -> String,
     ) -> Result<MemoryPlan> {
-        self.check_capture(items, request)?;
+        self.check_capture(items, request, name)?;
         let tokens: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
         let texts = Texts {
             tokens: &tokens,
             most: request.max_rows,
             batch: request.batch_tokens,
-            numbers: request.numbers(self.spec()),
-            logits: request.logits,
+            numbers: request.keep.numbers(self.spec()),
+            read: request.keep.read(self.spec()),
+            logits: request.keep.logits,
             kept: if request.kept { items.len() } else { 0 },
         };
         plan_capture(&self.cost()?, &texts, Limit::of(request.memory, self.model.device().is_cpu()), name)
     }
 
     /// Reads every item once and reports what was asked for, item by item in order. Returns how often each planned head
-    /// fired; one that never did is an error.
+    /// fired; one that never did is an error, unless the items are a part.
     ///
     /// # Errors
     /// If a plan does not fit the model, an item does not fit the memory, `on_item` fails, or the run is stopped.
@@ -158,23 +114,21 @@ impl Engine {
             }
             next += count;
         }
-        if !items.is_empty() {
+        if !items.is_empty() && !request.partial {
             scale.check_fired()?;
         }
         Ok(scale.fired())
     }
 
-    fn check_capture(&self, items: &[Encoded], request: &CaptureRequest<'_>) -> Result<()> {
-        let layers = self.spec().layers.len();
-        if let Some(layer) = request.layers.iter().find(|&&layer| layer >= layers) {
-            let at = headtemper_hook::HeadRef::query(*layer, 0);
-            return Err(headtemper_hook::PlanError::NoSuchLayer { at, layers }.into());
-        }
+    fn check_capture(
+        &self,
+        items: &[Encoded],
+        request: &CaptureRequest<'_>,
+        name: &dyn Fn(usize) -> String,
+    ) -> Result<()> {
+        request.keep.check(self.spec())?;
         if request.max_rows == 0 {
             return Err(EngineError::Setting { name: "max_rows", found: "0".into(), allowed: "at least 1" });
-        }
-        if request.last_n == 0 {
-            return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
         }
         if request.plans.len() != 1 && request.plans.len() != items.len() {
             return Err(EngineError::Setting {
@@ -183,7 +137,10 @@ impl Engine {
                 allowed: "1, or as many as there are items",
             });
         }
-        Ok(())
+        match items.iter().position(|item| request.keep.pool.of(item).is_none()) {
+            Some(item) => Err(EngineError::NoResponse(name(item))),
+            None => Ok(()),
+        }
     }
 
     fn capture_batch(
@@ -202,50 +159,39 @@ impl Engine {
             prompt: item.prompt_len,
         });
         let batch = Batch::new(spans.collect());
-        let device = self.model.device();
+        let (spec, device, keep) = (self.spec(), self.model.device(), &request.keep);
         let ids: Vec<u32> = group.iter().flat_map(|item| item.ids.iter().copied()).collect();
         let ids = Tensor::from_vec(ids, batch.tokens(), device)?;
-        let last = Tensor::from_vec(batch.last_tokens(), group.len(), device)?;
 
-        let ranges = batch.ranges().zip(group).map(|((_, packed), item)| {
-            let last = item.last(request.last_n);
-            packed.start + last.start..packed.start + last.end
-        });
-        let mut heads = HeadCapture::new(ranges.collect(), request.heads == HeadsWanted::Vector);
-        let sites = request.layers.iter().map(|&layer| Site::ResidPost(layer)).chain([Site::FinalNorm]);
-        let mut hidden = HiddenCapture::new(last, sites.collect());
+        let packed = |of: &dyn Fn(&Encoded) -> Range<usize>| -> Vec<Range<usize>> {
+            let ranges = batch.ranges().zip(group).map(|((_, packed), item)| {
+                let own = of(item);
+                packed.start + own.start..packed.start + own.end
+            });
+            ranges.collect()
+        };
+        let last = Tensor::new(batch.last_tokens(), device)?;
+        let hidden = match keep.pool {
+            Pool::Last => HiddenCapture::new(last.clone(), keep.sites(spec)),
+            pool => {
+                let ranges = packed(&|item| pool.of(item).expect("checked when it was planned"));
+                HiddenCapture::means(ranges, keep.sites(spec))
+            }
+        };
+        let mut reader = keep.reader(hidden, packed(&|item| item.last(keep.last_n)));
         let capacity = group.iter().map(|item| item.ids.len()).max().unwrap_or(1);
         let mut cache = self.model.new_cache(group.len(), capacity)?;
         // The plan comes first: what is captured is what the output projection receives.
-        let mut taps = Tee(vec![scale, &mut hidden]);
-        if request.heads != HeadsWanted::None {
-            taps.0.push(&mut heads);
-        }
-        self.model.forward(&ids, &batch, &mut cache, &mut taps)?;
+        let mut taps: Vec<&mut dyn Tap> = vec![scale];
+        taps.extend(reader.taps());
+        let hidden = self.model.forward(&ids, &batch, &mut cache, &mut Tee(taps))?;
 
-        let mut rows = vec![CaptureRow::default(); group.len()];
-        let sites = hidden.into_sites();
-        let h_last = &sites[&Site::FinalNorm];
-        spread(h_last, &mut rows, |row, values| row.h_last = values)?;
-        for layer in &request.layers {
-            spread(&sites[&Site::ResidPost(*layer)], &mut rows, |row, values| row.h_layers.push(values))?;
+        let mut seen = reader.seen(group.len())?;
+        if keep.logits {
+            let logits = self.model.logits(&hidden.index_select(&last, 0)?)?;
+            spread(&logits, &mut seen, |seen, values| seen.logits = values)?;
         }
-        for (_, layer) in heads.into_layers() {
-            spread(&layer.norms, &mut rows, |row, values| row.head_norm.extend(values))?;
-            spread(&layer.last_norms, &mut rows, |row, values| row.head_norm_final.extend(values))?;
-            if let Some(vectors) = layer.vectors {
-                spread(&vectors.flatten_from(1)?, &mut rows, |row, values| row.head_vectors.push(values))?;
-            }
-        }
-        if request.logits {
-            let h_last = if self.model.device().is_cpu() {
-                h_last.clone()
-            } else {
-                h_last.to_dtype(self.model.activations())?
-            };
-            spread(&self.model.logits(&h_last)?, &mut rows, |row, values| row.logits = values)?;
-        }
-        Ok(rows)
+        Ok(seen.into_iter().map(|seen| keep.row(spec, seen)).collect())
     }
 }
 
@@ -258,12 +204,4 @@ fn fitting(items: &[Encoded], plan: &MemoryPlan, most: usize, lazy: bool) -> usi
         (if lazy { sum } else { (before + 1) * longest }) <= plan.step_tokens
     });
     fits.count().max(1)
-}
-
-/// Hands each row of a `[item, ..]` tensor to its item.
-fn spread(x: &Tensor, rows: &mut [CaptureRow], mut give: impl FnMut(&mut CaptureRow, Vec<f32>)) -> Result<()> {
-    for (row, values) in rows.iter_mut().zip(x.to_dtype(DType::F32)?.to_vec2::<f32>()?) {
-        give(row, values);
-    }
-    Ok(())
 }

@@ -68,6 +68,9 @@ pub enum EngineError {
     /// An input holds nothing.
     #[error("{0} has no tokens")]
     Empty(String),
+    /// A text without a response, where the response is what counts.
+    #[error("{0} has no response, over which pool 'response' would average")]
+    NoResponse(String),
     /// A token id beyond the vocabulary.
     #[error("{what} holds token id {id}, but the vocabulary ends at {last}")]
     TokenId {
@@ -159,6 +162,7 @@ impl EngineError {
                 "give a directory with config.json, a .gguf file, or an id such as HuggingFaceTB/SmolLM2-135M-Instruct"
                     .into(),
             ),
+            Self::NoResponse(_) => Some("give it a response, leave it out, or pool over last or last:N".into()),
             Self::NoTemplate { .. } => Some("give --raw to feed the prompt as it is".into()),
             Self::Golden { .. } => Some(
                 "a golden file is golden.safetensors with golden.json beside it; scripts/golden/common.py describes both"

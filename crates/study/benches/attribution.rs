@@ -33,12 +33,14 @@ fn features(items: usize, layers: usize, heads: usize, dim: usize) -> Features {
         h_last: vec![0.0; items],
         layers: Vec::new(),
         h_layers: Vec::new(),
+        h_mean: Vec::new(),
         slots: (0..layers).flat_map(|layer| (0..heads).map(move |head| HeadRef::query(layer, head))).collect(),
         head_norm: draw(items * slots),
         head_norm_final: draw(items * slots),
         head_vectors,
         vocab: 0,
         logits: Vec::new(),
+        columns: headtemper_study::Columns::default(),
         meta,
     }
 }

@@ -8,7 +8,22 @@ use sha2::{Digest, Sha256};
 /// Values are structs and ordered maps only, so their JSON, and with it the digest, has one form.
 pub(crate) fn digest(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain data has a JSON form");
-    Sha256::digest(&json).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(&json))
+}
+
+/// The first 32 hexadecimal digits of a text's SHA-256.
+pub(crate) fn digest_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// The first 128 bits of a text's SHA-256: no two texts that anybody has share them.
+pub(crate) fn digest_bits(text: &str) -> u128 {
+    let hash = Sha256::digest(text.as_bytes());
+    u128::from_le_bytes(hash[..16].try_into().expect("a hash has 32 bytes"))
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The stream of random numbers that belongs to an item, by its id: the same in every arm and every subset.

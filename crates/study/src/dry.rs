@@ -9,8 +9,8 @@ use headtemper_engine::{Engine, MemoryPlan, Speed};
 use serde::Serialize;
 
 use crate::{
-    CaptureOptions, Item, Keyed, Result, RunDir, ScoreRun, Shard, StudyError, SweepRun,
-    capture::{encode, part_of},
+    CaptureJob, Item, Keyed, Progress, Result, RunDir, ScoreRun, StudyError, SweepRun,
+    capture::{Prepared, ToDo},
     score::{self, ScoreRow},
     sweep::{Wanted, Work},
 };
@@ -116,25 +116,12 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
 /// What a capture, or its shard, would do, after all checks that it makes.
 ///
 /// # Errors
-/// As [`capture`](crate::capture()), before it reads.
-pub fn dry_capture(
-    engine: &Engine,
-    items: &[Item],
-    options: &CaptureOptions<'_>,
-    shard: Option<Shard>,
-) -> Result<DryRun> {
-    let encoded = encode(engine, items)?;
-    engine.check_plans(&options.plans)?;
-    // As the capture itself plans: the memory of a part is that of its own items.
-    let (encoded, memory) = match shard {
-        None => (&encoded[..], options.plan(engine, items, &encoded)?),
-        Some(shard) => {
-            let (items, encoded, options) = part_of(items, &encoded, options, shard)?;
-            (encoded, options.plan(engine, items, encoded)?)
-        }
-    };
-    let tokens = encoded.iter().map(|e| e.ids.len()).sum();
-    DryRun::estimate(engine, "capture", (0, encoded.len()), (tokens, 0), Some(memory))
+/// As [`capture_file`](crate::capture_file), before it writes.
+pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<DryRun> {
+    let prepared = Prepared::new(engine, job, progress)?;
+    let ToDo { done, tokens, new_tokens, memory } = prepared.to_do()?;
+    let counts = (done, prepared.items() - done);
+    DryRun::estimate(engine, "capture", counts, (tokens, new_tokens), memory)
 }
 
 /// What a scoring, or its shard, would do in a directory, after all checks that it makes. A cell takes the time of the

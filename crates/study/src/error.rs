@@ -144,6 +144,7 @@ impl StudyError {
                  or input_ids may stand for prompt"
                     .into(),
             ),
+            Self::OtherRun { dir, .. } if dir.is_file() => Some("choose another --out, or remove the file".into()),
             Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
             Self::Fit { source: headtemper_stats::FitError::OneClass { .. }, .. } => {
                 Some("choose a rule that splits the items, such as FILE:coverage>=0.5".into())

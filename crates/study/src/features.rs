@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use headtemper_engine::Identity;
+use headtemper_engine::{CaptureRow, Identity, Sampling, StopRule};
 use headtemper_hook::{HeadRef, Site};
 use serde::{Deserialize, Serialize};
 
-use crate::{Array, Npz, Parts, Result};
+use crate::{Array, Npz, Parts, Result, capture::GeneratedVsForced, columns::Columns};
 
 /// What the numbers of a capture are: the `meta` of the file, a JSON text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,21 +24,80 @@ pub struct FeatureMeta {
     pub layer_site: String,
     /// Heads are averaged over the last `last_n` tokens of the response, or of the whole text where there is none.
     pub last_n: usize,
-    /// Where the file holds a part of a capture: which, of what. All else here is the whole capture's.
+    /// Over which tokens `h_last`, `h_layers` and `h_mean` are averaged: `last`, `last:N` or `response`.
+    #[serde(default = "last")]
+    pub pool: String,
+    /// `h_mean` is the mean of the residual stream after so many last layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard: Option<ShardMeta>,
+    pub mean_layers: Option<usize>,
+    /// How the responses were written, where the model wrote them itself as it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<GeneratedMeta>,
+    /// What reading prompt and response again gives for such responses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated_vs_forced: Option<GeneratedVsForced>,
+    /// Hash of `parts`; of what `temper capture` wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What the whole capture was made from, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+    /// Which part of a capture the file holds, such as `2/4`, where it is one. All else here is the whole capture's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
+    /// Where the file is a piece of one that is still being made: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub piece: Option<PieceMeta>,
 }
 
-/// A part of a capture.
+impl FeatureMeta {
+    /// With what was measured on the items of another part as well.
+    pub(crate) fn measured_with(self, other: &Self) -> Self {
+        let generated_vs_forced = match (&self.generated_vs_forced, &other.generated_vs_forced) {
+            (Some(a), Some(b)) => Some(a.and(b)),
+            (a, b) => a.clone().or_else(|| b.clone()),
+        };
+        Self { generated_vs_forced, ..self }
+    }
+}
+
+fn last() -> String {
+    headtemper_engine::Pool::Last.to_string()
+}
+
+/// How responses were generated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShardMeta {
-    /// Which part, such as `2/4`.
-    pub part: String,
-    /// Hash of `parts`.
-    pub key: String,
-    /// What the whole capture was made from.
-    pub parts: Parts,
+pub struct GeneratedMeta {
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// How tokens were chosen.
+    pub sampling: Sampling,
+    /// Whether the model's stop tokens ended a response: `model`, or `never`.
+    pub stop: String,
+}
+
+impl GeneratedMeta {
+    /// The name of a rule.
+    pub(crate) fn stop_name(rule: &StopRule) -> String {
+        match rule {
+            StopRule::Model => "model".into(),
+            StopRule::Also(_) => "model and others".into(),
+            StopRule::Never => "never".into(),
+        }
+    }
+}
+
+/// A piece of a file that is still being made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PieceMeta {
+    /// Its first item, by its place in the item file.
+    pub from: usize,
+    /// The item behind its last.
+    pub to: usize,
+    /// How many tokens each planned head was applied to, where all items share one plan.
+    pub fired: std::collections::BTreeMap<String, u64>,
+    /// And all of them together.
+    pub fired_tokens: u64,
 }
 
 /// A captured data set.
@@ -54,12 +113,14 @@ pub struct Features {
     pub total_len: Vec<usize>,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// The final norm's output at the last token, `[n, d]`.
+    /// The final norm's output at the last token, or averaged over the tokens that `meta.pool` names, `[n, d]`.
     pub h_last: Vec<f32>,
     /// The layers of `h_layers`.
     pub layers: Vec<usize>,
-    /// The residual stream after each of them at the last token, `[n, k, d]`.
+    /// The residual stream after each of them at the same tokens, `[n, k, d]`.
     pub h_layers: Vec<f32>,
+    /// The mean residual stream of the last layers at the same tokens, `[n, d]`; empty if it was not asked for.
+    pub h_mean: Vec<f32>,
     /// The heads, in slot order; empty if none were captured.
     pub slots: Vec<HeadRef>,
     /// Mean norm of z, `[n, slot]`.
@@ -72,6 +133,8 @@ pub struct Features {
     pub vocab: usize,
     /// Logits of the last token, `[n, vocab]`.
     pub logits: Vec<f32>,
+    /// What else the items bring.
+    pub columns: Columns,
     /// What all this is.
     pub meta: FeatureMeta,
 }
@@ -98,6 +161,23 @@ impl Features {
         }
     }
 
+    /// Puts what was kept of one item in its row; all arrays have their length already.
+    pub(crate) fn put(&mut self, item: usize, row: &CaptureRow) {
+        fn put(values: &mut [f32], item: usize, row: &[f32]) {
+            values[item * row.len()..][..row.len()].copy_from_slice(row);
+        }
+        put(&mut self.h_last, item, &row.h_last);
+        let k = self.layers.len();
+        row.h_layers.iter().enumerate().for_each(|(i, h)| put(&mut self.h_layers, item * k + i, h));
+        put(&mut self.h_mean, item, &row.h_mean);
+        put(&mut self.head_norm, item, &row.head_norm);
+        put(&mut self.head_norm_final, item, &row.head_norm_final);
+        put(&mut self.logits, item, &row.logits);
+        for (layer, values) in self.head_vectors.iter_mut().zip(&row.head_vectors) {
+            put(&mut layer.values, item, values);
+        }
+    }
+
     /// Writes the file; it appears whole.
     ///
     /// # Errors
@@ -110,6 +190,9 @@ impl Features {
         npz.add("layers", Array::counts(self.layers.iter().copied()));
         if !self.layers.is_empty() {
             npz.add("h_layers", Array::F32(vec![n, self.layers.len(), self.d_model], self.h_layers));
+        }
+        if !self.h_mean.is_empty() {
+            npz.add("h_mean", Array::F32(vec![n, self.d_model], self.h_mean));
         }
         if !self.slots.is_empty() {
             npz.add("head_norm", Array::F32(vec![n, self.slots.len()], self.head_norm));
@@ -129,6 +212,7 @@ impl Features {
         npz.add("token_index", Array::counts(self.total_len.iter().map(|len| len - 1)));
         npz.add("prompt_len", Array::counts(self.prompt_len));
         npz.add("total_len", Array::counts(self.total_len));
+        self.columns.add_to(&mut npz);
         npz.add("meta", Array::Scalar(meta));
         npz.save(path)
     }

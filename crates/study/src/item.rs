@@ -1,9 +1,6 @@
 //! Items: one JSON object a line, read strictly, every bad line reported with its number.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::BTreeMap;
 
 use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
@@ -234,41 +231,10 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Problems that are listed before the rest is only counted.
-const LISTED: usize = 10;
-
-/// Reads a file of items. With `raw`, prompts are texts as they stand and no chat messages.
-///
-/// # Errors
-/// If the file cannot be read, holds no item, or has lines that cannot be used: each is named with its number.
-pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
-    let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    let (mut items, mut ids, mut problems): (Vec<Item>, BTreeSet<String>, Vec<String>) = Default::default();
-    for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let number = index + 1;
-        match Item::parse(line, number, raw) {
-            Ok(item) if !ids.insert(item.id.clone()) => {
-                problems.push(format!("  line {number}: id '{}' stands there a second time", item.id));
-            }
-            Ok(item) => items.push(item),
-            Err(why) => problems.push(format!("  line {number}: {why}")),
-        }
-    }
-    if problems.len() > LISTED {
-        let more = problems.len() - LISTED;
-        problems.truncate(LISTED);
-        problems.push(format!("  and {more} more"));
-    }
-    match (problems.is_empty(), items.is_empty()) {
-        (false, _) => Err(StudyError::Items { path: path.into(), problems }),
-        (true, true) => Err(StudyError::content(path, "holds no items")),
-        (true, false) => Ok(items),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read_items;
 
     fn read(content: &str) -> std::result::Result<Vec<Item>, String> {
         let file = tempfile::NamedTempFile::new().unwrap();

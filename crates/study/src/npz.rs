@@ -37,7 +37,7 @@ impl Array {
         Self::F64(vec![values.len()], values)
     }
 
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::F32(shape, values) => {
                 header(out, "<f4", shape, values.len())?;
@@ -57,8 +57,14 @@ impl Array {
     }
 }
 
+/// How members are written: stored, not compressed, for floats do not compress, and stored members can be mapped. zip64
+/// for any size.
+pub(crate) fn member_options() -> SimpleFileOptions {
+    SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true)
+}
+
 /// The npy 1.0 header: magic, version, length, a Python literal padded to 64 bytes.
-fn header(out: &mut impl Write, dtype: &str, shape: &[usize], len: usize) -> io::Result<()> {
+pub(crate) fn header(out: &mut impl Write, dtype: &str, shape: &[usize], len: usize) -> io::Result<()> {
     assert_eq!(shape.iter().product::<usize>(), len, "the shape holds the values");
     let dims: String = shape.iter().map(|n| format!("{n}, ")).collect();
     let dims = if shape.len() == 1 { dims.trim_end().to_string() } else { dims.trim_end_matches(", ").to_string() };
@@ -108,10 +114,8 @@ impl Npz {
 
     fn write(&self, file: &mut (impl Write + Seek)) -> io::Result<()> {
         let mut zip = ZipWriter::new(file);
-        // Stored, not compressed: floats do not compress, and stored members can be mapped. zip64 for any size.
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
         for (name, array) in &self.0 {
-            zip.start_file(format!("{name}.npy"), options)?;
+            zip.start_file(format!("{name}.npy"), member_options())?;
             let mut buffered = io::BufWriter::with_capacity(1 << 16, &mut zip);
             array.write(&mut buffered)?;
             buffered.flush()?;

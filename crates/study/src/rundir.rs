@@ -73,6 +73,23 @@ impl RunDir {
         self.dir.join(name)
     }
 
+    /// Removes the directory with these files of the run; whatever else lies in it stays, and the directory then too.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub(crate) fn discard(self, files: &[PathBuf]) -> Result<()> {
+        let own = [self.file(MANIFEST), self.file(LOCK)];
+        for path in files.iter().chain(&own) {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StudyError::write(path)(e)),
+                _ => {}
+            }
+        }
+        remove_asides(&self.dir)?;
+        let _ = fs::remove_dir(&self.dir); // somebody else's files keep it
+        Ok(())
+    }
+
     /// The rows of the run; says so if a last line was cut off, whose row is then made again.
     ///
     /// # Errors

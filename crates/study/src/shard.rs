@@ -33,11 +33,19 @@ impl Shard {
     /// # Errors
     /// If there are fewer things than parts: some parts would be empty.
     pub fn part<'a, T>(self, all: &'a [T], what: &str) -> Result<&'a [T]> {
-        if all.len() < self.of {
-            let allowed = format!("of at most {} parts: there are so many {what}", all.len());
+        Ok(&all[self.range_of(all.len(), what)?])
+    }
+
+    /// Where the things that belong to this part stand among `len` of them.
+    ///
+    /// # Errors
+    /// As [`Shard::part`].
+    pub fn range_of(self, len: usize, what: &str) -> Result<Range<usize>> {
+        if len < self.of {
+            let allowed = format!("of at most {len} parts: there are so many {what}");
             return Err(StudyError::Option { what: "--shard".into(), found: self.to_string(), allowed });
         }
-        Ok(&all[self.range(all.len())])
+        Ok(self.range(len))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use headtemper_engine::{EngineError, Pool, Sampling, StopRule};
 use headtemper_hook::Positions;
+use headtemper_study::Answering;
 
 use super::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
@@ -95,9 +97,15 @@ pub(crate) struct Capture {
     /// The .npz file to write
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// Residual stream of these layers: all, none, or 0,4,8..12
+    /// Residual stream of these layers: all, none, or 0,4,8..12,last:2
     #[arg(long, default_value = "none")]
     pub(crate) layers: String,
+    /// The mean residual stream of the last K layers as well
+    #[arg(long, value_name = "K")]
+    pub(crate) mean_layers: Option<usize>,
+    /// Hidden states of the last token, or averaged: last, last:N or response
+    #[arg(long, default_value_t = Pool::Last, value_name = "WHERE", value_parser = pool)]
+    pub(crate) pool: Pool,
     /// What is kept of each head: its mean norm over the last tokens, and the mean vector
     #[arg(long, value_enum, default_value_t = Heads::Norm)]
     pub(crate) heads: Heads,
@@ -108,9 +116,14 @@ pub(crate) struct Capture {
     #[arg(long)]
     pub(crate) logits: bool,
     #[command(flatten)]
+    pub(crate) answers: AnswerArgs,
+    #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
+    /// Items that are written at once; a run that is stopped goes on behind the last such part [default: at most 1024]
+    #[arg(long, value_name = "N")]
+    pub(crate) part_items: Option<usize>,
     #[command(flatten)]
     pub(crate) batch: BatchArgs,
     /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
@@ -119,6 +132,48 @@ pub(crate) struct Capture {
     /// A summary as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whether and how `temper capture` lets the model answer.
+#[derive(ClapArgs)]
+pub(crate) struct AnswerArgs {
+    /// The model answers each item itself, and is read as it writes
+    #[arg(long)]
+    pub(crate) generate: bool,
+    /// The most tokens of an answer, with --generate [default: 256]
+    #[arg(long, requires = "generate", value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+}
+
+impl AnswerArgs {
+    /// The most tokens of an answer where nobody asks for another number.
+    const MAX_NEW_TOKENS: usize = 256;
+
+    /// How the model answers, if it is to.
+    ///
+    /// # Errors
+    /// If settings are given that would do nothing.
+    pub(crate) fn answering(&self) -> anyhow::Result<Option<Answering>> {
+        let (sampling, stop) = (self.sampling.sampling(), self.stop.rule());
+        if self.generate {
+            let max_new_tokens = self.max_new_tokens.unwrap_or(Self::MAX_NEW_TOKENS);
+            return Ok(Some(Answering { max_new_tokens, sampling, stop }));
+        }
+        anyhow::ensure!(
+            sampling == Sampling::default() && stop == StopRule::Model,
+            "--temperature, --top-k, --top-p, --min-p, --repetition-penalty, --presence-penalty, --seed and --ignore-eos \
+             say how answers are written: they need --generate"
+        );
+        Ok(None)
+    }
+}
+
+fn pool(text: &str) -> Result<Pool, EngineError> {
+    text.parse()
 }
 
 /// `temper sweep`

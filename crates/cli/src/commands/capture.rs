@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::HeadsWanted;
-use headtemper_study::{CaptureOptions, capture, capture_shard, dry_capture, parse_layers};
+use headtemper_study::{CaptureJob, CaptureOptions, capture_file, dry_capture, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Capture) -> Result<Done> {
-    let items = model::items(&args.items)?;
+    let items = model::item_file(&args.items)?;
+    let answering = args.answers.answering()?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(parent) = parent {
         anyhow::ensure!(parent.is_dir(), "cannot write {}: {} is no directory", args.out.display(), parent.display());
@@ -21,6 +22,8 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let engine = model::open(&args.model, args.items.thinking)?;
     let options = CaptureOptions {
         layers: parse_layers(&args.layers, engine.spec().layers.len())?,
+        mean_layers: args.mean_layers,
+        pool: args.pool,
         heads: match args.heads {
             Heads::None => HeadsWanted::None,
             Heads::Norm => HeadsWanted::Norm,
@@ -29,28 +32,36 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         last_n: args.last_n,
         logits: args.logits,
         plans: model::plans_of(&args.plan, engine.spec())?,
-        max_rows: args.batch.asked_rows().unwrap_or(usize::MAX),
+        max_rows: if answering.is_some() {
+            args.batch.max_rows()
+        } else {
+            args.batch.asked_rows().unwrap_or(usize::MAX)
+        },
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
+    let (shard, part_items) = (args.shard.shard, args.part_items);
+    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &args.out };
     let mut bars = ui::Bars::default();
     if args.dry_run {
-        return ui::dry(&dry_capture(&engine, &items, &options, args.shard.shard)?, args.json);
+        return ui::dry(&dry_capture(&engine, &job, &mut bars)?, args.json);
     }
-    let (features, fired) = match args.shard.shard {
-        Some(shard) => capture_shard(&engine, &items, &options, shard, &mut bars)?,
-        None => capture(&engine, &items, &options, &mut bars)?,
-    };
-    let fired: u64 = fired.iter().flat_map(|row| row.values()).sum();
-    let (n, d, layers) = (features.ids.len(), features.d_model, features.layers.len());
-    features.save(&args.out)?;
-    ui::say(&format!("wrote      {}: {n} items, h_last [{n}, {d}], {layers} layers", args.out.display()));
+    let done = capture_file(&engine, &job, &mut bars)?;
+    let (n, d, layers, fired) = (done.items, done.d_model, done.layers, done.fired_tokens);
+    let wrote = if fired.is_some() { "wrote" } else { "there" };
+    ui::say(&format!("{wrote:<10} {}: {n} items, h_last [{n}, {d}], {layers} layers", args.out.display()));
+    if let Some(measured) = &done.generated_vs_forced {
+        ui::say(&format!("generated  {}", measured.text()));
+    }
     ui::say_peak();
-    if fired > 0 {
+    if let Some(fired) = fired.filter(|&fired| fired > 0) {
         ui::say(&format!("plan       fired on {fired} head-tokens"));
     }
     if args.json {
-        let summary = json!({"out": args.out, "items": n, "d_model": d, "layers": layers, "fired_tokens": fired});
+        let mut summary = json!({"out": args.out, "items": n, "d_model": d, "layers": layers, "fired_tokens": fired});
+        if let Some(measured) = &done.generated_vs_forced {
+            summary["generated_vs_forced"] = json!(measured);
+        }
         ui::put(&format!("{summary}\n"))?;
     }
     Ok(Done::Well)

@@ -1,6 +1,8 @@
 //! Generation: many rows at once, each under its own plan, a finished row's slot refilled at once.
 
+mod reading;
 mod starts;
+mod step;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,15 +12,14 @@ use std::{
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
 use headtemper_model::Cache;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Engine, EngineError, Fired, MemoryPlan, Noise, Result, Sampling, StopRule,
+    CaptureRow, Engine, EngineError, Fired, Keep, MemoryPlan, Result, Sampling, StopRule,
+    keep::Seen,
     memory::{Limit, Rows, plan_rows},
-    noise::largest,
-    sample::sum_exp,
 };
+use reading::Reading;
 use starts::SharedStarts;
 
 /// One continuation to generate.
@@ -57,6 +58,8 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Sum over `ids` of the log-probability under the model as tempered, before penalties and temperature, in nats.
     pub sum_logprob: f64,
+    /// What was read of prompt and `ids` while they were written, if [`GenerateOptions::keep`] asks for it.
+    pub kept: Option<CaptureRow>,
 }
 
 /// What happens during a generation; rows are indices into the requests.
@@ -87,13 +90,19 @@ pub struct GenerateOptions<'a> {
     pub memory: Option<u64>,
     /// Prompt tokens that are read beside a decode step. Longer prompts are read in pieces.
     pub prefill_tokens: usize,
+    /// What is read of each row from the passes that write it, at the last tokens of its answer: what a capture of
+    /// prompt and answer would keep. A row that is cut off is fed its last token once more for that; an empty answer is
+    /// read at the last token of its prompt alone.
+    pub keep: Option<Keep>,
+    /// Whether the requests are a part of a larger run: who puts the parts together checks that every planned head fired.
+    pub partial: bool,
     /// Set from outside, stops after the current step; finished rows were reported.
     pub stop: Option<&'a AtomicBool>,
 }
 
 impl Default for GenerateOptions<'_> {
     fn default() -> Self {
-        Self { max_rows: 32, memory: None, prefill_tokens: 512, stop: None }
+        Self { max_rows: 32, memory: None, prefill_tokens: 512, keep: None, partial: false, stop: None }
     }
 }
 
@@ -105,6 +114,9 @@ struct Running {
     seen: usize,
     generated: Vec<u32>,
     sum_logprob: f64,
+    reading: Option<Reading>,
+    /// Why it ends, where that is known and its last token is still to be read.
+    ending: Option<FinishReason>,
 }
 
 impl Running {
@@ -113,6 +125,13 @@ impl Running {
         match self.generated.last() {
             None => &request.ids[self.seen..],
             Some(last) => std::slice::from_ref(last),
+        }
+    }
+
+    /// Notes what the pass has shown at its newest token.
+    fn see(&mut self, seen: Option<Seen>) {
+        if let (Some(reading), Some(seen)) = (&mut self.reading, seen) {
+            reading.see(seen, !self.generated.is_empty());
         }
     }
 }
@@ -159,15 +178,22 @@ impl Engine {
         if options.max_rows == 0 {
             return Err(EngineError::Setting { name: "max_rows", found: "0".into(), allowed: "at least 1" });
         }
+        if let Some(keep) = &options.keep {
+            keep.check(self.spec())?;
+        }
         requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans))?;
         let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
         let (cost, limit) = (self.cost()?, Limit::of(options.memory, self.model.device().is_cpu()));
         // No step reads more than all prompts together.
         let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
+        let bytes = |numbers: usize| (numbers as u64).saturating_mul(4);
+        let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
+            (bytes(keep.rolling(self.spec())), bytes(keep.numbers(self.spec()) * requests.len()))
+        });
         let plan = |starts: &SharedStarts| {
             let starts = starts.lengths();
             let (most, prefill) = (options.max_rows, options.prefill_tokens.clamp(1, prompts.max(1)));
-            plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill }, limit, name)
+            plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill, beside, kept }, limit, name)
         };
         let starts = SharedStarts::find(requests, plans);
         let without = plan(&SharedStarts::none(plans))?;
@@ -187,7 +213,7 @@ impl Engine {
     ///
     /// On the CPU the result of a row depends on nothing but its own request and plan: not on the other rows, on
     /// `max_rows` or memory, nor on the number of threads. Returns how often each planned head fired; if every plan was
-    /// used, one that never fired is an error.
+    /// used and the requests are not a part, one that never fired is an error.
     ///
     /// # Errors
     /// If a plan does not fit the model, a request is empty or too long for the context or the memory, `on_event`
@@ -220,24 +246,33 @@ impl Engine {
             if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted);
             }
-            self.admit(&mut work, plan.rows, &mut running, &mut state)?;
+            self.admit(&mut work, plan.rows, options.keep.as_ref(), &mut running, &mut state)?;
             let pieces = work.pieces(&running);
-            let chosen = self.step(&running, &pieces, requests, &mut state)?;
+            let chosen = self.step(&mut running, &pieces, requests, options.keep.as_ref(), &mut state)?;
             for ((run, piece), chosen) in running.iter_mut().zip(pieces).zip(chosen) {
                 run.seen += piece;
                 let Some((token, logprob)) = chosen else { continue };
-                if let Some(finish_reason) = self.take(run, &requests[run.row], token, logprob, &mut on_event)? {
-                    let ids = std::mem::take(&mut run.generated);
-                    let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob };
-                    on_event(Event::Done { row: run.row, result: &result })?;
-                    work.free.push(run.slot);
-                    run.slot = DONE;
+                let ended = match run.ending {
+                    None => self.take(run, &requests[run.row], token, logprob, &mut on_event)?,
+                    read => read,
+                };
+                let Some(finish_reason) = ended else { continue };
+                if run.reading.is_some() && run.ending.is_none() && finish_reason == FinishReason::Length {
+                    run.ending = ended; // its last token was chosen and not read yet
+                    continue;
                 }
+                let ids = std::mem::take(&mut run.generated);
+                let kept = run.reading.take().zip(options.keep.as_ref());
+                let kept = kept.map(|(reading, keep)| reading.finish(keep, self.spec()));
+                let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob, kept };
+                on_event(Event::Done { row: run.row, result: &result })?;
+                work.free.push(run.slot);
+                run.slot = DONE;
             }
             running.retain(|run| run.slot != DONE);
         }
         let used: BTreeSet<usize> = requests.iter().map(|r| r.plan).collect();
-        if used.len() == plans.len() {
+        if used.len() == plans.len() && !options.partial {
             state.scale.check_fired()?;
         }
         Ok(state.scale.fired())
@@ -281,7 +316,14 @@ impl Engine {
     }
 
     /// Takes as many waiting rows as there are free slots and prompt tokens to read in this step.
-    fn admit(&self, work: &mut Work<'_>, rows: usize, running: &mut Vec<Running>, state: &mut State) -> Result<()> {
+    fn admit(
+        &self,
+        work: &mut Work<'_>,
+        rows: usize,
+        keep: Option<&Keep>,
+        running: &mut Vec<Running>,
+        state: &mut State,
+    ) -> Result<()> {
         let waiting =
             |run: &Running| if run.generated.is_empty() { run.unread(&work.requests[run.row]).len() } else { 0 };
         let mut budget = work.prefill.saturating_sub(running.iter().map(waiting).sum());
@@ -290,7 +332,8 @@ impl Engine {
             work.free.pop();
             let seen = self.take_start(row, slot, rows, work, state)?;
             budget = budget.saturating_sub(work.requests[row].ids.len() - seen);
-            running.push(Running { row, slot, seen, generated: Vec::new(), sum_logprob: 0.0 });
+            let reading = keep.map(Reading::new);
+            running.push(Running { row, slot, seen, generated: Vec::new(), sum_logprob: 0.0, reading, ending: None });
         }
         Ok(())
     }
@@ -321,50 +364,6 @@ impl Engine {
         state.cache.copy_slot(from, slot)?;
         Ok(start.len)
     }
-
-    /// One forward pass over the next tokens of the running rows, so many of each: the next token of every row whose
-    /// prompt is read, with its log-probability.
-    fn step(
-        &self,
-        running: &[Running],
-        pieces: &[usize],
-        requests: &[Request],
-        state: &mut State,
-    ) -> Result<Vec<Option<(u32, f64)>>> {
-        let (mut ids, mut spans, mut ready) = (Vec::<u32>::new(), Vec::new(), Vec::new());
-        for (run, &len) in running.iter().zip(pieces).filter(|&(_, &len)| len > 0) {
-            let request = &requests[run.row];
-            let unread = run.unread(request);
-            ids.extend(&unread[..len]);
-            spans.push(Span { slot: run.slot, start: run.seen, len, row: request.plan, prompt: request.ids.len() });
-            if len == unread.len() {
-                ready.push(ids.len() as u32 - 1);
-            }
-        }
-        let device = self.model.device();
-        let hidden = self.model.forward(
-            &Tensor::new(&ids[..], device)?,
-            &Batch::new(spans),
-            &mut state.cache,
-            &mut state.scale,
-        )?;
-        if ready.is_empty() {
-            return Ok(vec![None; running.len()]);
-        }
-        let last = Tensor::new(&ready[..], device)?;
-        let logits = self.model.logits(&hidden.index_select(&last, 0)?)?; // [rows, vocab]
-        let mut logits = logits.to_vec2::<f32>()?.into_iter();
-        let is_ready = |(run, &len): (&Running, &usize)| len > 0 && len == run.unread(&requests[run.row]).len();
-        let rows: Vec<(&Running, Option<Vec<f32>>)> = running
-            .iter()
-            .zip(pieces)
-            .map(|(run, len)| (run, if is_ready((run, len)) { logits.next() } else { None }))
-            .collect();
-        let choose = |(run, logits): (&Running, Option<Vec<f32>>)| {
-            logits.map(|mut logits| choose(run, &requests[run.row], &mut logits)).transpose()
-        };
-        rows.into_par_iter().map(choose).collect()
-    }
 }
 
 /// The slot of a row that has ended.
@@ -385,22 +384,4 @@ impl Work<'_> {
         };
         running.iter().map(piece).collect()
     }
-}
-
-fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
-    let top = largest(logits);
-    let sum = sum_exp(logits, top, 1.0);
-    if !sum.is_finite() || !top.is_finite() {
-        return Err(EngineError::NotANumber { what: format!("row {}", run.row) });
-    }
-    let log_sum = f64::from(top) + sum.ln();
-    let raw = if request.sampling.repetition_penalty == 1.0 && request.sampling.presence_penalty == 0.0 {
-        None
-    } else {
-        Some(logits.to_vec())
-    };
-    let noise = Noise { item: request.noise, step: run.generated.len() as u64 };
-    let token = request.sampling.next(logits, &request.ids, &run.generated, noise);
-    let logit = raw.as_deref().unwrap_or(logits)[token as usize];
-    Ok((token, f64::from(logit) - log_sum))
 }

@@ -83,6 +83,10 @@ pub(crate) struct Rows<'a> {
     pub(crate) most: usize,
     /// Prompt tokens that are read in a step.
     pub(crate) prefill: usize,
+    /// Bytes that stand by for a row beside its cache: what is read of it while it is written.
+    pub(crate) beside: u64,
+    /// Bytes that are kept of all rows until the end.
+    pub(crate) kept: u64,
 }
 
 /// As many rows as fit, up to the most.
@@ -110,8 +114,8 @@ pub(crate) fn plan_rows(
             held: cost.held,
             row: of(capacity),
             cache: if cost.lazy { written } else { reserved * of(capacity) },
-            activations: step_tokens as u64 * cost.token + count as u64 * cost.logits + cost.choice,
-            results: 0,
+            activations: step_tokens as u64 * cost.token + count as u64 * (cost.logits + rows.beside) + cost.choice,
+            results: rows.kept,
             total: 0,
             limit: limit.0,
         }
@@ -149,8 +153,10 @@ pub(crate) struct Texts<'a> {
     pub(crate) most: usize,
     /// The most tokens at once, except in a text that is longer.
     pub(crate) batch: usize,
-    /// Numbers that are taken from a text.
+    /// Numbers that are kept of a text.
     pub(crate) numbers: usize,
+    /// Numbers that a pass hands over for a text.
+    pub(crate) read: usize,
     /// Whether its logits are.
     pub(crate) logits: bool,
     /// Texts whose numbers are kept until the end.
@@ -179,7 +185,7 @@ pub(crate) fn plan_capture(
             row: of(longest),
             cache: tokens as u64 * cost.cache_token + rows as u64 * cost.cache_sequence,
             activations: tokens as u64 * cost.token
-                + rows as u64 * (2 * bytes + if texts.logits { cost.logits } else { 0 }),
+                + rows as u64 * (2 * 4 * texts.read as u64 + if texts.logits { cost.logits } else { 0 }),
             results: texts.kept as u64 * bytes,
             total: 0,
             limit: limit.0,
@@ -235,7 +241,7 @@ mod tests {
     };
 
     fn rows(tokens: &[usize]) -> Rows<'_> {
-        Rows { tokens, starts: &[], most: 8, prefill: 16 }
+        Rows { tokens, starts: &[], most: 8, prefill: 16, beside: 0, kept: 0 }
     }
 
     fn name(row: usize) -> String {
@@ -274,7 +280,7 @@ mod tests {
     #[test]
     fn captures_read_as_much_at_once_as_fits() {
         let tokens = [100, 30, 50];
-        let texts = Texts { tokens: &tokens, most: 8, batch: 160, numbers: 3, logits: false, kept: 3 };
+        let texts = Texts { tokens: &tokens, most: 8, batch: 160, numbers: 3, read: 3, logits: false, kept: 3 };
         let plan = |limit| plan_capture(&COST, &texts, Limit(limit), &name);
         let all = plan(None).unwrap();
         assert_eq!((all.step_tokens, all.rows, all.results), (160, 2, 36));

@@ -79,6 +79,7 @@ fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
         h_last: vec![0.0; items],
         layers: Vec::new(),
         h_layers: Vec::new(),
+        h_mean: Vec::new(),
         slots: (0..heads).map(|head| HeadRef::query(0, head)).chain([HeadRef::query(1, 0)]).collect(),
         head_norm: norms.clone(),
         head_norm_final: norms,
@@ -88,6 +89,7 @@ fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
         ],
         vocab: 0,
         logits: Vec::new(),
+        columns: crate::Columns::default(),
         meta: serde_json::from_value(meta).unwrap(),
     }
 }

@@ -1,0 +1,379 @@
+//! What is kept of a text, whether it is read at once or while it is written: hidden states and heads, pooled over its
+//! last tokens.
+
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
+
+use candle_core::{DType, Tensor};
+use headtemper_hook::{HeadCapture, HeadPlan, HeadRef, HiddenCapture, ModelSpec, PlanError, Site, Tap};
+
+use crate::{Encoded, EngineError, Result};
+
+/// What to keep of each head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HeadsWanted {
+    /// Nothing.
+    None,
+    /// The mean L2 norm of z over the last tokens.
+    #[default]
+    Norm,
+    /// The mean norm, and the mean of z itself.
+    Vector,
+}
+
+/// Over which tokens hidden states are averaged: written `last`, `last:N` or `response`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pool {
+    /// The last token alone.
+    #[default]
+    Last,
+    /// The last so many tokens of the response, fewer where it is shorter; of the whole text where there is none.
+    LastN(usize),
+    /// The whole response.
+    Response,
+}
+
+impl Pool {
+    /// The tokens of a text; `None` for [`Pool::Response`] of a text without a response.
+    pub fn of(self, text: &Encoded) -> Option<Range<usize>> {
+        match self {
+            Self::Last => Some(text.last(1)),
+            Self::LastN(n) => Some(text.last(n)),
+            Self::Response => (text.prompt_len < text.ids.len()).then(|| text.span()),
+        }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last => f.write_str("last"),
+            Self::LastN(n) => write!(f, "last:{n}"),
+            Self::Response => f.write_str("response"),
+        }
+    }
+}
+
+impl FromStr for Pool {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |n: &str| n.parse().ok().filter(|&n: &usize| n > 0 && !text.contains('+'));
+        match text {
+            "last" => Ok(Self::Last),
+            "response" => Ok(Self::Response),
+            _ => match text.strip_prefix("last:").and_then(number) {
+                Some(1) => Ok(Self::Last),
+                Some(n) => Ok(Self::LastN(n)),
+                None => Err(EngineError::Setting {
+                    name: "pool",
+                    found: format!("'{text}'"),
+                    allowed: "last, last:N with N at least 1, or response",
+                }),
+            },
+        }
+    }
+}
+
+/// What to keep of each text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Layers whose residual stream is kept.
+    pub layers: Vec<usize>,
+    /// The mean residual stream of the last so many layers, if any.
+    pub mean_layers: Option<usize>,
+    /// Over which tokens the final norm's output and the residual stream are averaged.
+    pub pool: Pool,
+    /// What is kept of every head of every layer.
+    pub heads: HeadsWanted,
+    /// Over how many of the last response tokens heads are averaged; fewer where the response is shorter.
+    pub last_n: usize,
+    /// Whether the last token's logits are kept.
+    pub logits: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            layers: Vec::new(),
+            mean_layers: None,
+            pool: Pool::Last,
+            heads: HeadsWanted::Norm,
+            last_n: 32,
+            logits: false,
+        }
+    }
+}
+
+/// What was kept of one text; all f32.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CaptureRow {
+    /// The final norm's output, `[d_model]`.
+    pub h_last: Vec<f32>,
+    /// The residual stream after each asked-for layer, `[d_model]` each.
+    pub h_layers: Vec<Vec<f32>>,
+    /// The mean residual stream of the last layers, `[d_model]`; empty if it was not asked for.
+    pub h_mean: Vec<f32>,
+    /// Mean norm of every head, in slot order.
+    pub head_norm: Vec<f32>,
+    /// Norm of every head at the last token alone, in slot order.
+    pub head_norm_final: Vec<f32>,
+    /// Mean z of every layer's heads, `[head * head_dim]` each.
+    pub head_vectors: Vec<Vec<f32>>,
+    /// Logits of the last token, `[vocab]`.
+    pub logits: Vec<f32>,
+}
+
+impl CaptureRow {
+    /// Whether all that was kept are numbers.
+    pub fn is_finite(&self) -> bool {
+        let states = self.h_layers.iter().chain([&self.h_last, &self.h_mean, &self.head_norm]);
+        states.flatten().all(|x| x.is_finite())
+    }
+}
+
+impl Keep {
+    /// Refuses what has no meaning for a model.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
+        let layers = spec.layers.len();
+        if let Some(layer) = self.layers.iter().find(|&&layer| layer >= layers) {
+            return Err(PlanError::NoSuchLayer { at: HeadRef::query(*layer, 0), layers }.into());
+        }
+        if let Some(k) = self.mean_layers.filter(|&k| k == 0 || k > layers) {
+            let (found, allowed) = (k.to_string(), "from 1 to the number of layers");
+            return Err(EngineError::Setting { name: "mean_layers", found, allowed });
+        }
+        if self.last_n == 0 {
+            return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
+        }
+        Ok(())
+    }
+
+    /// Numbers that are kept of one text.
+    pub fn numbers(&self, spec: &ModelSpec) -> usize {
+        let slots = spec.slots().len();
+        let heads = match self.heads {
+            HeadsWanted::None => 0,
+            HeadsWanted::Norm => 2 * slots,
+            HeadsWanted::Vector => 2 * slots + width(spec),
+        };
+        let logits = if self.logits { spec.vocab } else { 0 };
+        spec.d_model * (1 + self.layers.len() + usize::from(self.mean_layers.is_some())) + heads + logits
+    }
+
+    /// Numbers that a pass hands over for one text: the layers of a mean each, unlike [`Keep::numbers`].
+    pub(crate) fn read(&self, spec: &ModelSpec) -> usize {
+        let kept = 1 + self.layers.len() + usize::from(self.mean_layers.is_some());
+        self.numbers(spec) - spec.d_model * kept + spec.d_model * (1 + self.residual(spec).len())
+    }
+
+    /// Numbers that stand by for one text while it is written, token by token.
+    pub(crate) fn rolling(&self, spec: &ModelSpec) -> usize {
+        let hidden = spec.d_model * (1 + self.residual(spec).len());
+        let newest = self.read(spec);
+        let pooled = match self.pool {
+            Pool::Last | Pool::Response => hidden,
+            Pool::LastN(n) => n.saturating_mul(hidden),
+        };
+        let heads = match self.heads {
+            HeadsWanted::None => 0,
+            HeadsWanted::Norm => spec.slots().len(),
+            HeadsWanted::Vector => spec.slots().len() + width(spec),
+        };
+        newest.saturating_add(pooled).saturating_add(self.last_n.saturating_mul(heads))
+    }
+
+    /// The layers whose residual stream is read, ascending.
+    fn residual(&self, spec: &ModelSpec) -> Vec<usize> {
+        let layers = spec.layers.len();
+        let mut read = self.layers.clone();
+        read.extend(self.mean_layers.into_iter().flat_map(|k| layers - k.min(layers)..layers));
+        read.sort_unstable();
+        read.dedup();
+        read
+    }
+
+    /// Where hidden states are read, in the order of [`Seen::hidden`].
+    pub(crate) fn sites(&self, spec: &ModelSpec) -> Vec<Site> {
+        self.residual(spec).into_iter().map(Site::ResidPost).chain([Site::FinalNorm]).collect()
+    }
+
+    /// The taps of a pass: what reads the hidden states, and if heads are kept, what reads those over ranges of packed
+    /// tokens, one a text.
+    pub(crate) fn reader(&self, hidden: HiddenCapture, heads: Vec<Range<usize>>) -> Reader {
+        let wanted = self.heads != HeadsWanted::None;
+        Reader { hidden, heads: wanted.then(|| HeadCapture::new(heads, self.heads == HeadsWanted::Vector)) }
+    }
+
+    /// Puts what was read of a text in its places.
+    pub(crate) fn row(&self, spec: &ModelSpec, seen: Seen) -> CaptureRow {
+        let (d, layers) = (spec.d_model, self.residual(spec));
+        let of = |layer: &usize| {
+            let at = layers.binary_search(layer).expect("every layer that is kept is read");
+            &seen.hidden[at * d..(at + 1) * d]
+        };
+        let h_mean = self.mean_layers.map_or_else(Vec::new, |k| {
+            let last = &layers[layers.len() - k..];
+            Mean::over(last.iter().map(of)).value()
+        });
+        let slots = if seen.heads.is_empty() { 0 } else { spec.slots().len() };
+        let (norms, mut vectors) = seen.heads.split_at(slots);
+        let mut head_vectors = Vec::new();
+        if !vectors.is_empty() {
+            for layer in &spec.layers {
+                let (own, others) = vectors.split_at(layer.heads.width());
+                head_vectors.push(own.to_vec());
+                vectors = others;
+            }
+        }
+        CaptureRow {
+            h_last: seen.hidden[layers.len() * d..].to_vec(),
+            h_layers: self.layers.iter().map(|layer| of(layer).to_vec()).collect(),
+            h_mean,
+            head_norm: norms.to_vec(),
+            head_norm_final: seen.last_norms,
+            head_vectors,
+            logits: seen.logits,
+        }
+    }
+}
+
+/// Numbers of z, all layers together.
+fn width(spec: &ModelSpec) -> usize {
+    spec.layers.iter().map(|layer| layer.heads.width()).sum()
+}
+
+/// The taps of one forward pass, of what a [`Keep`] asks for.
+pub(crate) struct Reader {
+    hidden: HiddenCapture,
+    heads: Option<HeadCapture>,
+}
+
+/// What a pass has shown of one text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// The residual stream of the layers that are read, ascending, and the final norm's output: `[layers + 1, d_model]`.
+    pub(crate) hidden: Vec<f32>,
+    /// Norms in slot order, and behind them z of every layer's heads if it is kept.
+    pub(crate) heads: Vec<f32>,
+    /// Norms at the last token.
+    pub(crate) last_norms: Vec<f32>,
+    /// Logits of the last token.
+    pub(crate) logits: Vec<f32>,
+}
+
+impl Reader {
+    /// As the taps of a forward pass.
+    pub(crate) fn taps(&mut self) -> impl Iterator<Item = &mut dyn Tap> {
+        let heads = self.heads.as_mut().map(|heads| heads as &mut dyn Tap);
+        std::iter::once(&mut self.hidden as &mut dyn Tap).chain(heads)
+    }
+
+    /// What the pass has shown of each of `texts` texts, all but their logits.
+    pub(crate) fn seen(self, texts: usize) -> Result<Vec<Seen>> {
+        let mut seen = vec![Seen::default(); texts];
+        // Sites are ordered as they are declared: the layers, then the final norm.
+        for x in self.hidden.into_sites().values() {
+            spread(x, &mut seen, |seen, values| seen.hidden.extend(values))?;
+        }
+        let layers = self.heads.map(HeadCapture::into_layers).unwrap_or_default();
+        for layer in layers.values() {
+            spread(&layer.norms, &mut seen, |seen, values| seen.heads.extend(values))?;
+            spread(&layer.last_norms, &mut seen, |seen, values| seen.last_norms.extend(values))?;
+        }
+        for vectors in layers.values().filter_map(|layer| layer.vectors.as_ref()) {
+            spread(&vectors.flatten_from(1)?, &mut seen, |seen, values| seen.heads.extend(values))?;
+        }
+        Ok(seen)
+    }
+}
+
+/// Hands each row of a `[text, ..]` tensor to its text.
+pub(crate) fn spread(x: &Tensor, texts: &mut [Seen], mut give: impl FnMut(&mut Seen, Vec<f32>)) -> Result<()> {
+    for (text, values) in texts.iter_mut().zip(x.to_dtype(DType::F32)?.to_vec2::<f32>()?) {
+        give(text, values);
+    }
+    Ok(())
+}
+
+/// A mean as candle's is made, so that both have the same bits: summed in order from 0, and multiplied by one over the
+/// number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mean {
+    sum: Vec<f32>,
+    count: usize,
+}
+
+impl Mean {
+    pub(crate) fn over<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Self {
+        let mut mean = Self::default();
+        for row in rows {
+            mean.add(row);
+        }
+        mean
+    }
+
+    pub(crate) fn add(&mut self, values: &[f32]) {
+        self.sum.resize(values.len(), 0.0);
+        self.sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+        self.count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn value(self) -> Vec<f32> {
+        let scale = (1.0 / self.count as f64) as f32;
+        self.sum.into_iter().map(|sum| sum * scale).collect()
+    }
+}
+
+/// Refuses a run in which a planned head was never applied, from the counts of its parts: its result would look like a
+/// null.
+///
+/// # Errors
+/// Names the heads that never fired.
+pub fn check_fired(plan: &HeadPlan, fired: &BTreeMap<HeadRef, u64>) -> Result<()> {
+    let fired = |at: &HeadRef| fired.get(at).is_some_and(|&count| count > 0);
+    let idle: Vec<HeadRef> = plan.iter().map(|(at, _)| at).filter(|at| !fired(at)).collect();
+    if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_written_and_read() {
+        for (text, pool) in [("last", Pool::Last), ("last:4", Pool::LastN(4)), ("response", Pool::Response)] {
+            assert_eq!((text.parse::<Pool>().unwrap(), pool.to_string()), (pool, text.to_string()));
+        }
+        assert_eq!("last:1".parse::<Pool>().unwrap(), Pool::Last);
+        for wrong in ["", "first", "last:", "last:0", "last:-1", "last:+2", "last:x", "Last", "response:3"] {
+            let error = wrong.parse::<Pool>().unwrap_err().to_string();
+            assert_eq!(error, format!("pool is '{wrong}', but must be last, last:N with N at least 1, or response"));
+        }
+    }
+
+    #[test]
+    fn pools_cover_the_response_or_say_that_there_is_none() {
+        let with = Encoded { ids: vec![0; 10], prompt_len: 7 };
+        let of =
+            |text: &Encoded| [Pool::Last, Pool::LastN(2), Pool::LastN(9), Pool::Response].map(|pool| pool.of(text));
+        assert_eq!(of(&with), [Some(9..10), Some(8..10), Some(7..10), Some(7..10)]);
+        let without = Encoded { ids: vec![0; 10], prompt_len: 10 };
+        assert_eq!(of(&without), [Some(9..10), Some(8..10), Some(1..10), None]);
+    }
+
+    #[test]
+    fn a_mean_is_candles() {
+        let rows = [[0.1f32, -0.0, 3e7], [0.7, 0.0, 1.25], [1e-9, -0.0, -3e7]];
+        let mean = Mean::over(rows.iter().map(|row| &row[..]));
+        let theirs = Tensor::new(&rows, &candle_core::Device::Cpu).unwrap().mean(0).unwrap().to_vec1::<f32>().unwrap();
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(mean.value()), bits(theirs));
+    }
+}

@@ -1,0 +1,241 @@
+//! Captures of data sets of any size: made in pieces, each written whole, and joined at the end.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use headtemper_engine::{CaptureRequest, Engine, Fired, MemoryPlan, check_fired};
+
+use super::{
+    Answering, CaptureOptions, GeneratedVsForced, empty,
+    generated::{READ_AGAIN, write_texts},
+    pieces::{self, Pieces},
+    prepared::{COMMAND, PART_ITEMS, Prepared, begun, held},
+    read_texts,
+};
+use crate::{
+    FeatureMeta, ItemFile, Progress, Result, RunDir, Shard, StudyError,
+    features::PieceMeta,
+    features_join::{join, read_meta},
+    npz_join::texts,
+    progress::Lengths,
+};
+
+/// What is captured, and where it goes.
+pub struct CaptureJob<'a> {
+    /// The items.
+    pub items: &'a ItemFile,
+    /// What is kept of each, and how much at once.
+    pub options: &'a CaptureOptions<'a>,
+    /// Where the model answers the items itself: how. What it is read from are then the passes that write the answers.
+    pub answering: Option<Answering>,
+    /// Only a part of the items, if any.
+    pub shard: Option<Shard>,
+    /// Items of a piece; chosen so that a piece takes little memory if none is given.
+    pub part_items: Option<usize>,
+    /// The `.npz` to write.
+    pub out: &'a Path,
+}
+
+/// A capture that is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Captured {
+    /// Items in the file.
+    pub items: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Layers of `h_layers`.
+    pub layers: usize,
+    /// How many tokens planned heads were applied to, times heads; `None` where the file was there already.
+    pub fired_tokens: Option<u64>,
+    /// Of responses that the model wrote: what reading them again gives.
+    pub generated_vs_forced: Option<GeneratedVsForced>,
+}
+
+/// Captures the items of a file, or of its shard, piece by piece: what is held in memory does not grow with their number.
+///
+/// Pieces lie in `OUT.npz.parts` until all are there, and are then joined to `OUT.npz`. A capture that was stopped or
+/// killed goes on with the first piece that is missing. Where the file is there already, made from the same, nothing is
+/// done.
+///
+/// # Errors
+/// If an item or a plan does not fit the model, or memory is short: before anything is written. If the file or the
+/// directory of pieces belongs to another capture, naming what differs. If a planned head never fired, activations are
+/// not numbers, files cannot be written, or the run is stopped.
+pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<Captured> {
+    let prepared = Prepared::new(engine, job, progress)?;
+    let dir = pieces::dir_of(job.out);
+    let done = |fired_tokens, generated_vs_forced| {
+        let (d_model, layers) = (engine.spec().d_model, job.options.layers.len());
+        Captured { items: prepared.range.len(), d_model, layers, fired_tokens, generated_vs_forced }
+    };
+    if let Some(meta) = prepared.existing()? {
+        progress.begin(COMMAND, prepared.items(), prepared.items());
+        progress.end();
+        if dir.exists() {
+            // A run that was killed between its last two steps.
+            let run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
+            run.discard(&prepared.begun_pieces(begun(&dir)?).files(&dir))?;
+        }
+        return Ok(done(None, meta.generated_vs_forced));
+    }
+    RunDir::check(&dir, COMMAND, &prepared.parts, job.shard)?;
+    let missing = prepared.begun_pieces(begun(&dir)?).missing(&dir);
+    // Every refusal comes before the first file.
+    let memory = prepared.plan_longest(&missing)?;
+    let mut run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
+    let pieces = begin(&mut run, &dir, &prepared, progress)?;
+    let files = pieces.files(&dir);
+    match fill(&prepared, &pieces, &dir, memory.as_ref(), progress) {
+        Ok(()) => {}
+        Err(e) => {
+            let kept: usize = pieces.iter().filter(|piece| pieces::file(&dir, piece).exists()).map(|p| p.len()).sum();
+            if kept == 0 {
+                let _ = run.discard(&files); // the first error is the one to report
+            } else {
+                let (of, dir) = (prepared.items(), dir.display());
+                progress.note(&format!("note: {kept} of {of} items are kept in {dir}; the same command goes on"));
+            }
+            return Err(e);
+        }
+    }
+    let (meta, fired) = match prepared.check(&pieces, &files) {
+        Err(e @ StudyError::Engine(_)) => {
+            let _ = run.discard(&files); // a planned head never fired: nothing here can become a result
+            return Err(e);
+        }
+        checked => checked?,
+    };
+    let whole = run.file("whole.npz");
+    let joined = join(&whole, &files, &meta)?;
+    if joined != prepared.items() {
+        return Err(StudyError::content(&whole, format!("holds {joined} of {} items", prepared.items())));
+    }
+    std::fs::rename(&whole, job.out).map_err(StudyError::write(job.out))?;
+    run.discard(&files)?;
+    Ok(done(Some(fired), meta.generated_vs_forced))
+}
+
+/// How the items of a directory are cut: as it was begun, or as it is asked for now.
+fn begin(run: &mut RunDir, dir: &Path, prepared: &Prepared<'_>, progress: &mut dyn Progress) -> Result<Pieces> {
+    let begun = begun(dir)?;
+    let pieces = prepared.begun_pieces(begun);
+    match (begun, prepared.job.part_items) {
+        (None, _) => run.note(PART_ITEMS, pieces.size())?,
+        (Some(size), Some(asked)) if size != asked => {
+            progress.note(&format!("note: it goes on in parts of {size} items, as it was begun"));
+        }
+        _ => {}
+    }
+    Ok(pieces)
+}
+
+/// Makes every piece that is missing.
+fn fill(
+    prepared: &Prepared<'_>,
+    pieces: &Pieces,
+    dir: &Path,
+    memory: Option<&MemoryPlan>,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let missing = pieces.missing(dir);
+    let left: usize = missing.iter().map(ExactSizeIterator::len).sum();
+    if let Some(memory) = memory {
+        progress.note(&format!("memory     {memory}"));
+    }
+    progress.begin(COMMAND, prepared.items(), prepared.items() - left);
+    let to_do = |of: &dyn Fn(Range<usize>) -> usize| missing.iter().map(|piece| of(piece.clone())).sum::<usize>();
+    let mut lengths = Lengths::up_to(0, 0);
+    match &prepared.job.answering {
+        None => progress.expect(to_do(&|piece| prepared.survey.tokens(piece))),
+        Some(answering) => {
+            let context = prepared.engine.spec().context;
+            let most = to_do(&|piece| prepared.survey.room(piece, answering.max_new_tokens, context));
+            lengths = Lengths::up_to(left, most);
+            progress.expect(lengths.expected());
+        }
+    }
+    if let Some(memory) = memory {
+        for piece in &missing {
+            prepared.make(piece, &pieces::file(dir, piece), memory, &mut lengths, progress)?;
+        }
+    }
+    progress.end();
+    Ok(())
+}
+
+impl Prepared<'_> {
+    /// Reads the items of one piece, or lets the model answer them, and writes its file.
+    fn make(
+        &self,
+        piece: &Range<usize>,
+        path: &Path,
+        first: &MemoryPlan,
+        lengths: &mut Lengths,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let (items, encoded) = self.survey.read(self.engine, self.job, piece.clone())?;
+        let options = self.options(piece.clone());
+        // What the allocator keeps of earlier pieces is used again, and not taken twice.
+        let kept = held(self.engine, &options)?.held.saturating_sub(self.start.held);
+        let memory = first.limit.map(|limit| limit + kept);
+        let mut features = empty(self.engine, &items, &encoded, &options, self.job.items.columns());
+        let (fired, measured) = match &self.job.answering {
+            None => {
+                let partial = options.plans.len() == 1;
+                let request = CaptureRequest { batch_tokens: first.step_tokens, memory, partial, ..options.request() };
+                (read_texts(self.engine, &items, &encoded, &request, &mut features, progress)?, None)
+            }
+            Some(answering) => {
+                let again = READ_AGAIN.saturating_sub(piece.start).min(items.len());
+                let settings = self.settings(memory, first.rows.max(1));
+                let (texts, how) = ((&items[..], &encoded[..]), (answering, &options));
+                let told = (lengths, progress);
+                let (fired, measured) = write_texts(self.engine, texts, how, &settings, again, &mut features, told)?;
+                (fired, Some(measured))
+            }
+        };
+        features.meta.plan = Vec::new(); // the whole's, which the joined file says
+        features.meta.generated_vs_forced = measured;
+        features.meta.piece = Some(PieceMeta {
+            from: piece.start,
+            to: piece.end,
+            fired: if options.plans.len() == 1 { by_name(&fired) } else { BTreeMap::new() },
+            fired_tokens: fired.iter().flat_map(BTreeMap::values).sum(),
+        });
+        features.save(path)
+    }
+
+    /// What the whole says of itself, after a check that each piece holds its items; and how often planned heads fired in
+    /// all of them.
+    fn check(&self, pieces: &Pieces, files: &[PathBuf]) -> Result<(FeatureMeta, u64)> {
+        let (mut whole, mut fired, mut tokens): (Option<FeatureMeta>, BTreeMap<String, u64>, u64) = Default::default();
+        for (piece, path) in pieces.iter().zip(files) {
+            let meta = read_meta(path)?;
+            let own = meta.piece.clone().filter(|own| (own.from, own.to) == (piece.start, piece.end));
+            let (Some(own), true) = (own, self.survey.are_ids(piece.clone(), &texts(path, "id")?)) else {
+                let why = "holds other items than its name says; remove it, and run the same command again";
+                return Err(StudyError::content(path, why));
+            };
+            for (at, count) in own.fired {
+                *fired.entry(at).or_default() += count;
+            }
+            tokens += own.fired_tokens;
+            whole = Some(match whole {
+                None => self.meta(meta),
+                Some(whole) => whole.measured_with(&meta),
+            });
+        }
+        if let [plan] = &self.job.options.plans[..] {
+            let fired = plan.iter().filter_map(|(at, _)| Some((at, *fired.get(&at.to_string())?))).collect();
+            check_fired(plan, &fired)?;
+        }
+        Ok((whole.expect("a capture has a piece at least"), tokens))
+    }
+}
+
+fn by_name(fired: &Fired) -> BTreeMap<String, u64> {
+    fired.iter().flatten().map(|(at, &count)| (at.to_string(), count)).collect()
+}

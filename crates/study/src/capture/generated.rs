@@ -1,0 +1,237 @@
+//! Captures of responses that the model writes as it is read, and what reading them again gives.
+
+use headtemper_engine::{
+    CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Event, FinishReason, Fired, GenerateOptions, HeadsWanted,
+    Input, Keep, Pool, Request, Sampling, StopRule,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{CaptureOptions, check_finite};
+use crate::{
+    Features, Item, Progress, Result, columns::Answers, digest::noise_of, error::back, features::GeneratedMeta,
+    progress::Lengths,
+};
+
+/// How the model answers before it is read.
+#[derive(Clone, Debug)]
+pub struct Answering {
+    /// The most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Which tokens end an answer before that.
+    pub stop: StopRule,
+}
+
+impl Answering {
+    /// As the file says it.
+    pub(super) fn meta(&self) -> GeneratedMeta {
+        let (max_new_tokens, sampling) = (self.max_new_tokens, self.sampling.clone());
+        GeneratedMeta { max_new_tokens, sampling, stop: GeneratedMeta::stop_name(&self.stop) }
+    }
+
+    /// As the engine asks for it, a row an item.
+    pub(super) fn requests(&self, items: &[Item], prompts: &[Encoded], plans: usize) -> Vec<Request> {
+        let request = |(index, (item, prompt)): (usize, (&Item, &Encoded))| Request {
+            ids: prompt.ids.clone(),
+            plan: if plans == 1 { 0 } else { index },
+            sampling: self.sampling.clone(),
+            noise: noise_of(&item.id),
+            max_new_tokens: self.max_new_tokens,
+            stop: self.stop.clone(),
+        };
+        items.iter().zip(prompts).enumerate().map(request).collect()
+    }
+}
+
+/// Items of a capture, from its first, that are read again from their prompt and response.
+pub(super) const READ_AGAIN: usize = 32;
+
+/// How far hidden states that were read while a response was written are from those that reading prompt and response at
+/// once gives: the first items of a capture are read both ways. All of `h_last`, `h_layers` and `h_mean` counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratedVsForced {
+    /// The very tokens read at once.
+    #[serde(flatten)]
+    pub ids: Difference,
+    /// The text of the response, tokenised again, as whoever stored texts has to.
+    pub from_text: Difference,
+    /// Responses whose text is tokenised otherwise than it was written.
+    pub retokenised_differs: usize,
+    /// Of so many responses.
+    pub retokenised_of: usize,
+    /// Empty responses: read at the last token of their prompt, where the model chose to stop.
+    pub empty: usize,
+}
+
+/// A difference of hidden states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Items that were compared.
+    pub items: usize,
+    /// The largest difference of two numbers.
+    pub worst_abs: f64,
+    /// The smallest cosine of two vectors.
+    pub smallest_cosine: f64,
+}
+
+impl Default for Difference {
+    fn default() -> Self {
+        Self { items: 0, worst_abs: 0.0, smallest_cosine: 1.0 }
+    }
+}
+
+impl Difference {
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            items: self.items + other.items,
+            worst_abs: self.worst_abs.max(other.worst_abs),
+            smallest_cosine: self.smallest_cosine.min(other.smallest_cosine),
+        }
+    }
+
+    /// Of one item read both ways.
+    fn of(a: &CaptureRow, b: &CaptureRow) -> Self {
+        let states = |row: &CaptureRow| -> Vec<Vec<f32>> {
+            let single = [&row.h_last, &row.h_mean].into_iter().filter(|h| !h.is_empty());
+            row.h_layers.iter().chain(single).cloned().collect()
+        };
+        let pairs = states(a).into_iter().zip(states(b));
+        let one = Self { items: 1, ..Self::default() };
+        pairs.fold(one, |all, (a, b)| {
+            let abs = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+            // Equal vectors have cosine 1, whatever rounding makes of it.
+            let smallest_cosine = if a == b { 1.0 } else { cosine(&a, &b) };
+            all.and(&Self { items: 0, worst_abs: abs, smallest_cosine })
+        })
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
+
+impl GeneratedVsForced {
+    /// Of the items of two pieces together.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        Self {
+            ids: self.ids.and(&other.ids),
+            from_text: self.from_text.and(&other.from_text),
+            retokenised_differs: self.retokenised_differs + other.retokenised_differs,
+            retokenised_of: self.retokenised_of + other.retokenised_of,
+            empty: self.empty + other.empty,
+        }
+    }
+
+    /// For people to read.
+    pub fn text(&self) -> String {
+        let of = |d: &Difference| {
+            format!("at most {:.1e} off, cosine at least {:.7} ({} items)", d.worst_abs, d.smallest_cosine, d.items)
+        };
+        let mut out = format!("read again {}; from its text {}", of(&self.ids), of(&self.from_text));
+        out += &format!(
+            "; {} of {} responses are tokenised otherwise than written",
+            self.retokenised_differs, self.retokenised_of
+        );
+        if self.empty > 0 {
+            out += &format!("; {} are empty and read at the last token of their prompt", self.empty);
+        }
+        out
+    }
+}
+
+/// Answers items and puts what is kept of each in its row. The first `again` of them are read both ways.
+pub(super) fn write_texts(
+    engine: &Engine,
+    (items, prompts): (&[Item], &[Encoded]),
+    (answering, options): (&Answering, &CaptureOptions<'_>),
+    settings: &GenerateOptions<'_>,
+    again: usize,
+    features: &mut Features,
+    (lengths, progress): (&mut Lengths, &mut dyn Progress),
+) -> Result<(Fired, GeneratedVsForced)> {
+    let requests = answering.requests(items, prompts, options.plans.len());
+    let mut measured = GeneratedVsForced::default();
+    let mut answers =
+        Answers { texts: vec![String::new(); items.len()], reasons: vec![FinishReason::Stop; items.len()] };
+    let mut first: Vec<Option<Written>> = (0..again).map(|_| None).collect();
+    let fired = engine.generate(&requests, &options.plans, settings, |event| {
+        let Event::Done { row, result } = event else {
+            lengths.token();
+            progress.tokens(1);
+            return Ok(());
+        };
+        let kept = result.kept.as_ref().expect("it was asked for");
+        check_finite(&items[row], kept)?;
+        features.put(row, kept);
+        features.total_len[row] = prompts[row].ids.len() + result.ids.len();
+        let text = engine.tokenizer().decode(&result.ids)?;
+        measured.retokenised_of += 1;
+        measured.retokenised_differs += usize::from(engine.tokenizer().encode(&text, false)? != result.ids);
+        measured.empty += usize::from(result.ids.is_empty());
+        if let Some(place) = first.get_mut(row) {
+            *place = Some(Written { ids: result.ids.clone(), text: text.clone(), kept: kept.clone() });
+        }
+        (answers.texts[row], answers.reasons[row]) = (text, result.finish_reason);
+        lengths.done();
+        progress.expect(lengths.expected());
+        progress.step();
+        Ok::<(), EngineError>(())
+    });
+    let fired = fired.map_err(back)?;
+    features.columns.answers = Some(answers);
+    let first: Vec<Written> = first.into_iter().flatten().collect();
+    (measured.ids, measured.from_text) = read_again(engine, items, prompts, options, settings, &first)?;
+    Ok((fired, measured))
+}
+
+/// An answer, and what was read while it was written.
+struct Written {
+    ids: Vec<u32>,
+    text: String,
+    kept: CaptureRow,
+}
+
+/// Reads prompts and answers at once, by their tokens and by their texts, and compares.
+fn read_again(
+    engine: &Engine,
+    items: &[Item],
+    prompts: &[Encoded],
+    options: &CaptureOptions<'_>,
+    settings: &GenerateOptions<'_>,
+    written: &[Written],
+) -> Result<(Difference, Difference)> {
+    // An empty answer has no tokens to average over, so reading it again averages over others.
+    let compared = |i: &usize| options.pool == Pool::Last || !written[*i].ids.is_empty();
+    let rows: Vec<usize> = (0..written.len()).filter(compared).collect();
+    let keep = Keep { heads: HeadsWanted::None, logits: false, ..options.keep() };
+    let read = |rows: &[usize], texts: &[Encoded]| -> Result<Difference> {
+        let plans = if options.plans.len() == 1 {
+            options.plans.clone()
+        } else {
+            rows.iter().map(|&i| options.plans[i].clone()).collect()
+        };
+        let (keep, memory) = (keep.clone(), settings.memory);
+        let request = CaptureRequest { keep, plans, memory, partial: true, ..CaptureRequest::default() };
+        let mut difference = Difference::default();
+        engine.capture(texts, &request, |captured| {
+            difference = difference.and(&Difference::of(&captured.row, &written[rows[captured.item]].kept));
+            Ok(())
+        })?;
+        Ok(difference)
+    };
+    let by_ids = |&i: &usize| Encoded {
+        ids: [&prompts[i].ids[..], &written[i].ids].concat(),
+        prompt_len: prompts[i].prompt_len,
+    };
+    let ids = read(&rows, &rows.iter().map(by_ids).collect::<Vec<_>>())?;
+    // A text that is tokenised to more than the context holds, or to nothing, cannot be read at all.
+    let by_text = |&i: &usize| {
+        let what = format!("item '{}'", items[i].id);
+        let text = engine.encode(&what, &Input::Ids(prompts[i].ids.clone()), Some(&written[i].text)).ok()?;
+        options.pool.of(&text).map(|_| (i, text))
+    };
+    let (rows, texts): (Vec<usize>, Vec<Encoded>) = rows.iter().filter_map(by_text).unzip();
+    Ok((ids, read(&rows, &texts)?))
+}

@@ -1,0 +1,255 @@
+//! From items to features: one teacher-forced pass over prompt and response, or the passes that write the response.
+
+mod file;
+mod generated;
+mod layers;
+mod pieces;
+mod prepared;
+mod survey;
+
+use std::sync::atomic::AtomicBool;
+
+use headtemper_engine::{
+    CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Fired, HeadsWanted, Input, Keep, MemoryPlan, Pool,
+};
+use headtemper_hook::{HeadPlan, Site};
+
+use crate::{
+    FeatureMeta, Features, Item, Progress, Result,
+    columns::{ColumnNames, Columns},
+    digest::digest,
+    error::back,
+    features::HeadVectors,
+};
+
+pub use file::{CaptureJob, Captured, capture_file};
+pub use generated::{Answering, Difference, GeneratedVsForced};
+pub use layers::parse_layers;
+pub(crate) use prepared::{Prepared, ToDo};
+
+/// What to capture.
+pub struct CaptureOptions<'a> {
+    /// Layers whose residual stream is kept.
+    pub layers: Vec<usize>,
+    /// `h_mean` is the mean over the residual stream of so many last layers; it is left out if there is none.
+    pub mean_layers: Option<usize>,
+    /// Over which tokens hidden states are averaged.
+    pub pool: Pool,
+    /// What is kept of the heads.
+    pub heads: HeadsWanted,
+    /// Over how many of the last response tokens heads are averaged.
+    pub last_n: usize,
+    /// Whether the last token's logits are kept.
+    pub logits: bool,
+    /// One plan for all items, or one an item.
+    pub plans: Vec<HeadPlan>,
+    /// The most items that are read at once.
+    pub max_rows: usize,
+    /// The most memory to take in bytes; what the machine has available if none is given.
+    pub memory: Option<u64>,
+    /// Set from outside, stops after the current batch.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl CaptureOptions<'_> {
+    /// What is kept of each text.
+    pub(crate) fn keep(&self) -> Keep {
+        let (layers, mean_layers, pool) = (self.layers.clone(), self.mean_layers, self.pool);
+        Keep { layers, mean_layers, pool, heads: self.heads, last_n: self.last_n, logits: self.logits }
+    }
+
+    /// As the engine asks for it; what is captured is kept until it is written.
+    pub(crate) fn request(&self) -> CaptureRequest<'_> {
+        CaptureRequest {
+            keep: self.keep(),
+            plans: self.plans.clone(),
+            max_rows: self.max_rows,
+            memory: self.memory,
+            kept: true,
+            stop: self.stop,
+            ..CaptureRequest::default()
+        }
+    }
+
+    /// The plans as they are written.
+    pub(crate) fn plan_names(&self) -> Vec<String> {
+        self.plans.iter().map(ToString::to_string).collect()
+    }
+
+    /// How many tokens are read at once, and the memory that takes.
+    ///
+    /// # Errors
+    /// If an item does not fit the memory: it is named.
+    pub(crate) fn plan(&self, engine: &Engine, items: &[Item], encoded: &[Encoded]) -> Result<MemoryPlan> {
+        let name = |item: usize| format!("item '{}'", items[item].id);
+        Ok(engine.plan_capture(encoded, &self.request(), &name)?)
+    }
+}
+
+impl Default for CaptureOptions<'_> {
+    fn default() -> Self {
+        let engine = CaptureRequest::default();
+        Self {
+            layers: engine.keep.layers,
+            mean_layers: engine.keep.mean_layers,
+            pool: engine.keep.pool,
+            heads: engine.keep.heads,
+            last_n: engine.keep.last_n,
+            logits: engine.keep.logits,
+            plans: engine.plans,
+            max_rows: engine.max_rows,
+            memory: engine.memory,
+            stop: None,
+        }
+    }
+}
+
+/// Encodes items; a text that does not fit is named by its id.
+pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
+    items.iter().map(|item| encode_one(engine, item, item.response.as_deref())).collect()
+}
+
+/// Encodes an item with this response.
+fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -> Result<Encoded> {
+    let mut encoded = engine.encode(&format!("item '{}'", item.id), &item.input, response)?;
+    if let (Some(len), Input::Ids(_), None) = (item.prompt_len, &item.input, response) {
+        encoded.prompt_len = len;
+    }
+    Ok(encoded)
+}
+
+/// Every item's id, with a hash of its tokens.
+pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, String)> {
+    let named = items.iter().zip(encoded);
+    named.map(|(item, e)| (item.id.clone(), digest(&(&e.ids, e.prompt_len)))).collect()
+}
+
+/// The token ids of each item's prompt, for something to be generated after it.
+///
+/// # Errors
+/// If a prompt leaves no room for an answer in the model's context: the item is named.
+pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
+    items.iter().map(|item| prompt(engine, item)).collect()
+}
+
+/// The token ids of an item's prompt, whatever response it has.
+fn prompt(engine: &Engine, item: &Item) -> Result<Vec<u32>> {
+    let context = engine.spec().context;
+    let Encoded { mut ids, prompt_len } = encode_one(engine, item, None)?;
+    ids.truncate(prompt_len);
+    if ids.len() < context {
+        return Ok(ids);
+    }
+    let what = format!("the prompt of item '{}', which leaves no room for an answer,", item.id);
+    Err(EngineError::TooLong { what, tokens: ids.len(), context }.into())
+}
+
+/// Captures every item.
+///
+/// # Errors
+/// If an item does not fit the model's context, a plan does not fit the model, or the run is stopped.
+pub fn capture(
+    engine: &Engine,
+    items: &[Item],
+    options: &CaptureOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Features, Fired)> {
+    let encoded = encode(engine, items)?;
+    capture_encoded(engine, items, &encoded, options, progress)
+}
+
+/// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
+pub(crate) fn capture_encoded(
+    engine: &Engine,
+    items: &[Item],
+    encoded: &[Encoded],
+    options: &CaptureOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Features, Fired)> {
+    let memory = options.plan(engine, items, encoded)?;
+    progress.note(&format!("memory     {memory}"));
+    progress.begin("capture", items.len(), 0);
+    progress.expect(encoded.iter().map(|e| e.ids.len()).sum());
+    let mut features = empty(engine, items, encoded, options, &ColumnNames::of(items));
+    let request = CaptureRequest { batch_tokens: memory.step_tokens, memory: memory.limit, ..options.request() };
+    let fired = read_texts(engine, items, encoded, &request, &mut features, progress)?;
+    progress.end();
+    Ok((features, fired))
+}
+
+/// Reads every text once and puts what is kept in its row.
+fn read_texts(
+    engine: &Engine,
+    items: &[Item],
+    encoded: &[Encoded],
+    request: &CaptureRequest<'_>,
+    features: &mut Features,
+    progress: &mut dyn Progress,
+) -> Result<Fired> {
+    let fired = engine.capture(encoded, request, |captured| {
+        check_finite(&items[captured.item], &captured.row)?;
+        features.put(captured.item, &captured.row);
+        progress.tokens(captured.encoded.ids.len());
+        progress.step();
+        Ok(())
+    });
+    fired.map_err(back)
+}
+
+/// Refuses activations that are not numbers.
+fn check_finite(item: &Item, row: &CaptureRow) -> std::result::Result<(), EngineError> {
+    if row.is_finite() { Ok(()) } else { Err(EngineError::NotANumber { what: format!("item '{}'", item.id) }) }
+}
+
+/// The features of items whose rows are still to be filled.
+fn empty(
+    engine: &Engine,
+    items: &[Item],
+    encoded: &[Encoded],
+    options: &CaptureOptions<'_>,
+    columns: &[String],
+) -> Features {
+    let spec = engine.spec();
+    // Room for all at once: a vector that grows takes up to three times what it holds.
+    let n = items.len();
+    let room = |numbers: usize, wanted: bool| vec![0.0; if wanted { n * numbers } else { 0 }];
+    let vectors = spec.layers.iter().enumerate().map(|(layer, l)| {
+        let site = spec.head_site(layer);
+        HeadVectors { site, heads: l.heads.count, dim: l.heads.dim, values: room(l.heads.width(), true) }
+    });
+    let heads = options.heads != HeadsWanted::None;
+    Features {
+        ids: items.iter().map(|item| item.id.clone()).collect(),
+        labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
+        prompt_len: encoded.iter().map(|e| e.prompt_len).collect(),
+        total_len: encoded.iter().map(|e| e.ids.len()).collect(),
+        d_model: spec.d_model,
+        h_last: room(spec.d_model, true),
+        layers: options.layers.clone(),
+        h_layers: room(spec.d_model * options.layers.len(), true),
+        h_mean: room(spec.d_model, options.mean_layers.is_some()),
+        slots: if heads { spec.slots() } else { Vec::new() },
+        head_norm: room(spec.slots().len(), heads),
+        head_norm_final: room(spec.slots().len(), heads),
+        head_vectors: if options.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
+        vocab: if options.logits { spec.vocab } else { 0 },
+        logits: room(spec.vocab, options.logits),
+        columns: Columns::of(items, columns),
+        meta: FeatureMeta {
+            schema: "features/v1".into(),
+            identity: engine.identity().clone(),
+            plan: options.plan_names(),
+            site: Site::FinalNorm.to_string(),
+            layer_site: "blocks.{layer}.hook_resid_post".into(),
+            last_n: options.last_n,
+            pool: options.pool.to_string(),
+            mean_layers: options.mean_layers,
+            generated: None,
+            generated_vs_forced: None,
+            key: None,
+            parts: None,
+            shard: None,
+            piece: None,
+        },
+    }
+}

@@ -1,0 +1,259 @@
+//! A capture before anything is written: every item looked at, memory planned, and what is there already compared.
+
+use std::{ops::Range, path::Path};
+
+use headtemper_engine::{CaptureRequest, Engine, GenerateOptions, MemoryPlan};
+use headtemper_hook::HeadPlan;
+
+use super::{
+    Answering, CaptureJob, CaptureOptions,
+    pieces::{self, Pieces},
+    survey::{Blocks, Survey},
+};
+use crate::{
+    FeatureMeta, Parts, Progress, Result, RunDir, StudyError,
+    features_join::read_meta,
+    rundir::{MANIFEST, Manifest},
+};
+
+/// A capture whose items were looked at, and that nothing speaks against.
+pub(crate) struct Prepared<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) job: &'a CaptureJob<'a>,
+    pub(super) survey: Survey,
+    /// What it is made from.
+    pub(super) parts: Parts,
+    /// The items of this shard.
+    pub(super) range: Range<usize>,
+    /// What the model took before anything ran, and what may be taken.
+    pub(super) start: MemoryPlan,
+}
+
+impl<'a> Prepared<'a> {
+    /// Looks at every item, and plans.
+    ///
+    /// # Errors
+    /// If an option has no meaning for the model, an item does not fit it or the memory, or a shard would be empty.
+    pub(crate) fn new(engine: &'a Engine, job: &'a CaptureJob<'a>, progress: &mut dyn Progress) -> Result<Self> {
+        let options = job.options;
+        engine.check_plans(&options.plans)?;
+        held(engine, options)?; // refuses settings without meaning
+        if let Some(answering) = &job.answering {
+            answering.sampling.check()?;
+        }
+        let refused = |what: &str, allowed: &str| {
+            let (what, found, allowed) = (what.into(), "0".into(), allowed.into());
+            Err(StudyError::Option { what, found, allowed })
+        };
+        if job.part_items == Some(0) {
+            return refused("--part-items", "at least 1");
+        }
+        if job.answering.as_ref().is_some_and(|answering| answering.max_new_tokens == 0) {
+            return refused("max_new_tokens", "at least 1");
+        }
+        let n = job.items.len();
+        if ![1, n].contains(&options.plans.len()) {
+            let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items".into());
+            return Err(StudyError::Option { what: "rows of the plan table".into(), found, allowed });
+        }
+        let range = match job.shard {
+            Some(shard) => shard.range_of(n, "items")?,
+            None => 0..n,
+        };
+        let survey = Survey::of(engine, job, progress)?;
+        let parts = parts_of(engine, job, &survey);
+        let mut prepared = Self { engine, job, survey, parts, range, start: held(engine, options)? };
+        prepared.start.limit = options.memory.or(prepared.start.limit);
+        // The longest item must fit even alone.
+        let longest = prepared.survey.longest(prepared.range.clone());
+        prepared.plan(longest..longest + 1)?;
+        if job.answering.is_some() && prepared.survey.responses > 0 {
+            let responses = prepared.survey.responses;
+            progress.note(&format!("note: {responses} items bring a response, which is not read: the model answers"));
+        }
+        Ok(prepared)
+    }
+
+    /// How many items are captured: all, or those of the shard.
+    pub(crate) fn items(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The plans of some items: one for all, or theirs.
+    fn plans(&self, piece: Range<usize>) -> Vec<HeadPlan> {
+        let plans = &self.job.options.plans;
+        if plans.len() == 1 { plans.clone() } else { plans[piece].to_vec() }
+    }
+
+    /// The options for some items.
+    pub(super) fn options(&self, piece: Range<usize>) -> CaptureOptions<'a> {
+        let options = self.job.options;
+        CaptureOptions { plans: self.plans(piece), layers: options.layers.clone(), ..*options }
+    }
+
+    /// As the engine is asked to write answers.
+    pub(super) fn settings(&self, memory: Option<u64>, max_rows: usize) -> GenerateOptions<'a> {
+        let options = self.job.options;
+        let (keep, partial, stop) = (Some(options.keep()), options.plans.len() == 1, options.stop);
+        GenerateOptions { max_rows, memory, keep, partial, stop, ..GenerateOptions::default() }
+    }
+
+    /// The memory that some items take.
+    ///
+    /// # Errors
+    /// If one does not fit: it is named.
+    fn plan(&self, piece: Range<usize>) -> Result<MemoryPlan> {
+        let (items, encoded) = self.survey.read(self.engine, self.job, piece.clone())?;
+        let options = self.options(piece);
+        let Some(answering) = &self.job.answering else { return options.plan(self.engine, &items, &encoded) };
+        let name = |item: usize| format!("item '{}'", items[item].id);
+        let requests = answering.requests(&items, &encoded, options.plans.len());
+        let settings = self.settings(options.memory, options.max_rows.min(items.len()));
+        Ok(self.engine.plan_generation(&requests, options.plans.len(), &settings, &name)?)
+    }
+
+    /// How the items are cut, where nothing was begun yet.
+    fn pieces(&self) -> Pieces {
+        let bytes = 4 * self.job.options.keep().numbers(self.engine.spec()) as u64;
+        let room = self.start.limit.map(|limit| limit.saturating_sub(self.start.held));
+        Pieces::new(self.range.clone(), self.job.part_items, bytes, room)
+    }
+
+    /// The memory of the piece with the longest of these items: the others take about as much.
+    pub(super) fn plan_longest(&self, missing: &[Range<usize>]) -> Result<Option<MemoryPlan>> {
+        let length = |piece: &&Range<usize>| self.survey.tokens(longest_of(&self.survey, piece));
+        missing.iter().max_by_key(length).map(|piece| self.plan(piece.clone())).transpose()
+    }
+
+    /// What the file says of itself, but for what is measured.
+    pub(super) fn meta(&self, meta: FeatureMeta) -> FeatureMeta {
+        FeatureMeta {
+            plan: self.job.options.plan_names(),
+            generated: self.job.answering.as_ref().map(Answering::meta),
+            key: Some(self.parts.key()),
+            parts: Some(self.parts.clone()),
+            shard: self.job.shard.map(|shard| shard.to_string()),
+            piece: None,
+            ..meta
+        }
+    }
+
+    /// The file, if it is there already and holds just this.
+    ///
+    /// # Errors
+    /// If it holds something else, naming what differs.
+    pub(super) fn existing(&self) -> Result<Option<FeatureMeta>> {
+        let out = self.job.out;
+        if !out.exists() {
+            return Ok(None);
+        }
+        let other = |why: String| Err(StudyError::OtherRun { dir: out.into(), why });
+        let meta = match read_meta(out) {
+            Err(StudyError::Content { .. }) => return other("it was not made by `temper capture`".into()),
+            meta => meta?,
+        };
+        let mut changes = match &meta.parts {
+            Some(was) => self.parts.changes(was),
+            None => vec!["it does not say what it was made from".into()],
+        };
+        let shard = self.job.shard.map(|shard| shard.to_string());
+        if meta.shard != shard {
+            let said = |shard: &Option<String>| shard.as_ref().map_or("the whole".into(), |s| format!("shard {s}"));
+            changes.push(format!("it holds {}, asked for is {}", said(&meta.shard), said(&shard)));
+        }
+        if changes.is_empty() { Ok(Some(meta)) } else { other(changes.join("; ")) }
+    }
+
+    /// What there is to do: pieces that are missing, and items that are done.
+    ///
+    /// # Errors
+    /// If the file or the directory of its pieces belongs to another capture.
+    pub(crate) fn to_do(&self) -> Result<ToDo> {
+        if self.existing()?.is_some() {
+            return Ok(ToDo { done: self.range.len(), tokens: 0, new_tokens: 0, memory: None });
+        }
+        let dir = pieces::dir_of(self.job.out);
+        RunDir::check(&dir, COMMAND, &self.parts, self.job.shard)?;
+        let missing = self.begun_pieces(begun(&dir)?).missing(&dir);
+        let sum = |of: &dyn Fn(Range<usize>) -> usize| missing.iter().map(|piece| of(piece.clone())).sum::<usize>();
+        let new_tokens = self.job.answering.as_ref().map_or(0, |answering| {
+            let context = self.engine.spec().context;
+            sum(&|piece| self.survey.room(piece, answering.max_new_tokens, context))
+        });
+        Ok(ToDo {
+            done: self.range.len() - sum(&|piece| piece.len()),
+            tokens: sum(&|piece| self.survey.tokens(piece)),
+            new_tokens,
+            memory: self.plan_longest(&missing)?,
+        })
+    }
+
+    /// How the items are cut: as they were when the capture was begun.
+    pub(super) fn begun_pieces(&self, begun: Option<usize>) -> Pieces {
+        match begun {
+            Some(size) => Pieces::new(self.range.clone(), Some(size.max(1)), 0, None),
+            None => self.pieces(),
+        }
+    }
+}
+
+pub(super) const COMMAND: &str = "capture";
+pub(super) const PART_ITEMS: &str = "part_items";
+
+/// What a capture still has to do.
+pub(crate) struct ToDo {
+    /// Items that are done.
+    pub(crate) done: usize,
+    /// Tokens of the others.
+    pub(crate) tokens: usize,
+    /// The most tokens that are written after them.
+    pub(crate) new_tokens: usize,
+    /// The memory that takes, if there is something to do.
+    pub(crate) memory: Option<MemoryPlan>,
+}
+
+fn longest_of(survey: &Survey, piece: &Range<usize>) -> Range<usize> {
+    let longest = survey.longest(piece.clone());
+    longest..longest + 1
+}
+
+/// What the model holds now; settings without meaning are refused.
+pub(super) fn held(engine: &Engine, options: &CaptureOptions<'_>) -> Result<MemoryPlan> {
+    let request = CaptureRequest { plans: vec![HeadPlan::none()], memory: None, ..options.request() };
+    Ok(engine.plan_capture(&[], &request, &|_| String::new())?)
+}
+
+/// Items of a piece in a directory that was begun.
+pub(super) fn begun(dir: &Path) -> Result<Option<usize>> {
+    if !dir.join(MANIFEST).exists() {
+        return Ok(None);
+    }
+    let manifest = Manifest::read(dir)?;
+    Ok(manifest.0.get(PART_ITEMS).and_then(serde_json::Value::as_u64).map(|size| size as usize))
+}
+
+/// What the numbers of a capture are made from.
+fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
+    let options = job.options;
+    let parts = Parts::of(engine.identity());
+    // Of many items their number says more than the blocks that they are named in.
+    let parts = if job.items.len() > survey.items.len() { parts.with("item_count", job.items.len()) } else { parts };
+    let parts = parts
+        .with("items", &survey.items)
+        .with("labels", &survey.labels)
+        .with("columns", job.items.columns())
+        .with("plan", Blocks::list(&options.plan_names(), |_, name| name.clone()))
+        .with("layers", &options.layers)
+        .with("heads", format!("{:?}", options.heads).to_lowercase())
+        .with("last_n", options.last_n)
+        .with("logits", options.logits)
+        .with("pool", options.pool.to_string());
+    let parts = match options.mean_layers {
+        Some(k) => parts.with("mean_layers", k),
+        None => parts,
+    };
+    match &job.answering {
+        Some(answering) => parts.with("generated", answering.meta()),
+        None => parts,
+    }
+}

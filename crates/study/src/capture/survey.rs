@@ -1,0 +1,219 @@
+//! A look at every item of a file before anything is computed: whether each fits, how long it is, and a hash of them all.
+
+use std::ops::Range;
+
+use headtemper_engine::{Encoded, Engine, EngineError};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{CaptureJob, encode_one, prompt};
+use crate::{
+    Item, Progress, Result,
+    columns::Columns,
+    digest::{digest, digest_bits},
+};
+
+/// Items that are held and looked at together.
+const AT_ONCE: usize = 1024;
+
+/// Entries of a list that says what a capture was made from. Up to as many items are named one by one, more in blocks.
+const ENTRIES: usize = 64;
+
+/// Items from which on the look takes long enough to be shown.
+const LONG: usize = 10_000;
+
+/// What is remembered of an item.
+struct Fact {
+    /// Tokens that are read of it: its prompt and response, or its prompt where it is to be answered.
+    tokens: u32,
+    /// A hash of its id.
+    id: u64,
+    /// A hash of all that is used of it.
+    content: u64,
+}
+
+/// What is known of the items of a file.
+pub(super) struct Survey {
+    facts: Vec<Fact>,
+    /// Names and hashes of what is read, item by item or in blocks.
+    pub(super) items: Vec<(String, String)>,
+    /// Of what else goes into the file.
+    pub(super) labels: Vec<(String, String)>,
+    /// Items that bring a response.
+    pub(super) responses: usize,
+}
+
+/// What is read of an item: prompt and response, or its prompt where it is to be answered.
+pub(super) fn text_of(engine: &Engine, job: &CaptureJob<'_>, item: &Item) -> Result<Encoded> {
+    if job.answering.is_some() {
+        let ids = prompt(engine, item)?;
+        return Ok(Encoded { prompt_len: ids.len(), ids });
+    }
+    let encoded = encode_one(engine, item, item.response.as_deref())?;
+    match job.options.pool.of(&encoded) {
+        Some(_) => Ok(encoded),
+        None => Err(EngineError::NoResponse(format!("item '{}'", item.id)).into()),
+    }
+}
+
+/// What is read of some items, side by side; of several that cannot be read the first is named.
+fn texts_of(engine: &Engine, job: &CaptureJob<'_>, items: &[Item]) -> Result<Vec<Encoded>> {
+    let texts: Vec<Result<Encoded>> = items.par_iter().map(|item| text_of(engine, job, item)).collect();
+    texts.into_iter().collect()
+}
+
+/// Hashes of what is read of an item, and of what else goes into the file.
+fn hashes(job: &CaptureJob<'_>, item: &Item, text: &Encoded) -> (String, String) {
+    let columns = Columns::of(std::slice::from_ref(item), job.items.columns());
+    (digest(&(&text.ids, text.prompt_len)), digest(&(&item.label, columns.prompt_hash, columns.numbers)))
+}
+
+impl Survey {
+    /// Looks at every item.
+    ///
+    /// # Errors
+    /// If an item cannot be read by the model, or has no response where one is needed: it is named.
+    pub(super) fn of(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<Self> {
+        let n = job.items.len();
+        let mut survey = Self { facts: Vec::with_capacity(n), items: Vec::new(), labels: Vec::new(), responses: 0 };
+        let (mut items, mut labels) = (Blocks::of(n), Blocks::of(n));
+        let shown = n >= LONG;
+        if shown {
+            progress.begin("items", n, 0);
+        }
+        for from in (0..n).step_by(AT_ONCE) {
+            let piece = job.items.read(from..n.min(from + AT_ONCE))?;
+            let texts = texts_of(engine, job, &piece)?;
+            for (item, text) in piece.iter().zip(&texts) {
+                let (of_text, of_labels) = hashes(job, item, text);
+                survey.facts.push(Fact::of(item, text, &of_text, &of_labels));
+                survey.responses += usize::from(item.response.is_some());
+                items.add(&item.id, of_text);
+                labels.add(&item.id, of_labels);
+                if shown {
+                    progress.step();
+                }
+            }
+        }
+        if shown {
+            progress.end();
+        }
+        (survey.items, survey.labels) = (items.finish(), labels.finish());
+        Ok(survey)
+    }
+
+    /// Reads some items again, and refuses them if they are no longer those that were looked at.
+    pub(super) fn read(
+        &self,
+        engine: &Engine,
+        job: &CaptureJob<'_>,
+        range: Range<usize>,
+    ) -> Result<(Vec<Item>, Vec<Encoded>)> {
+        let items = job.items.read(range.clone())?;
+        let texts = texts_of(engine, job, &items)?;
+        for (index, (item, text)) in range.zip(items.iter().zip(&texts)) {
+            let (of_text, of_labels) = hashes(job, item, text);
+            if Fact::of(item, text, &of_text, &of_labels).content != self.facts[index].content {
+                return Err(job.items.changed(job.items.line(index)));
+            }
+        }
+        Ok((items, texts))
+    }
+
+    /// Tokens of some items together.
+    pub(super) fn tokens(&self, range: Range<usize>) -> usize {
+        self.facts[range].iter().map(|fact| fact.tokens as usize).sum()
+    }
+
+    /// The most tokens that may be written after the prompts of some items.
+    pub(super) fn room(&self, range: Range<usize>, most: usize, context: usize) -> usize {
+        self.facts[range].iter().map(|fact| most.min(context - fact.tokens as usize)).sum()
+    }
+
+    /// The first of the longest of some items.
+    pub(super) fn longest(&self, range: Range<usize>) -> usize {
+        let longer = |best: usize, i: usize| if self.facts[i].tokens > self.facts[best].tokens { i } else { best };
+        range.clone().fold(range.start, longer)
+    }
+
+    /// Whether these are the ids of some items.
+    pub(super) fn are_ids(&self, range: Range<usize>, ids: &[String]) -> bool {
+        let facts = &self.facts[range];
+        facts.len() == ids.len() && facts.iter().zip(ids).all(|(fact, id)| fact.id == digest_bits(id) as u64)
+    }
+}
+
+impl Fact {
+    fn of(item: &Item, text: &Encoded, of_text: &str, of_labels: &str) -> Self {
+        let content = digest_bits(&format!("{} {of_text} {of_labels}", item.id)) as u64;
+        Self { tokens: text.ids.len() as u32, id: digest_bits(&item.id) as u64, content }
+    }
+}
+
+/// A list of names and hashes that stays short: one entry an item, or one a block of items.
+pub(super) struct Blocks {
+    size: usize,
+    done: Vec<(String, String)>,
+    first: String,
+    last: String,
+    hashes: Vec<String>,
+}
+
+impl Blocks {
+    fn of(n: usize) -> Self {
+        let size = n.div_ceil(ENTRIES).max(1);
+        Self { size, done: Vec::new(), first: String::new(), last: String::new(), hashes: Vec::new() }
+    }
+
+    /// The list of things that are all there.
+    pub(super) fn list<T: Serialize>(things: &[T], name: impl Fn(usize, &T) -> String) -> Vec<(String, String)> {
+        let mut blocks = Self::of(things.len());
+        things.iter().enumerate().for_each(|(index, thing)| blocks.add(&name(index, thing), digest(thing)));
+        blocks.finish()
+    }
+
+    fn add(&mut self, name: &str, hash: String) {
+        if self.hashes.is_empty() {
+            self.first = name.into();
+        }
+        self.last = name.into();
+        self.hashes.push(hash);
+        if self.hashes.len() == self.size {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let entry = match &self.hashes[..] {
+            [] => return,
+            [one] => (self.first.clone(), one.clone()),
+            many => (format!("{} to {}", self.first, self.last), digest(&many)),
+        };
+        self.done.push(entry);
+        self.hashes.clear();
+    }
+
+    fn finish(mut self) -> Vec<(String, String)> {
+        self.close();
+        self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_things_are_named_one_by_one_and_many_in_blocks() {
+        let list = |n: usize| Blocks::list(&(0..n).collect::<Vec<_>>(), |i, _| format!("q{i}"));
+        assert_eq!((list(3).len(), list(3)[1].0.as_str(), list(0).len()), (3, "q1", 0));
+        assert_eq!((list(64).len(), list(65).len()), (64, 33));
+        assert_eq!((list(65)[0].0.as_str(), list(65)[32].0.as_str()), ("q0 to q1", "q64"));
+        let mut other: Vec<usize> = (0..1000).collect();
+        other[500] = 7;
+        let other = Blocks::list(&other, |i, _| format!("q{i}"));
+        let differ: Vec<String> =
+            list(1000).into_iter().zip(other).filter(|(a, b)| a != b).map(|((name, _), _)| name).collect();
+        assert_eq!(differ, ["q496 to q511"]);
+    }
+}

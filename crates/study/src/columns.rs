@@ -1,0 +1,161 @@
+//! What items bring beside their texts, as columns of a capture: scores and numbers, a hash of the prompt, answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headtemper_engine::FinishReason;
+use serde_json::Value;
+
+use crate::{Array, Item, Npz, digest::digest_text};
+
+const SCORES: &str = "scores.";
+const FIELDS: &str = "fields.";
+
+/// Columns of a capture, a row an item.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Columns {
+    /// The first 32 hexadecimal digits of SHA-256 over each prompt, in lower case and without what stands between its
+    /// words: equal where two data sets share a prompt.
+    pub prompt_hash: Vec<String>,
+    /// `scores.NAME` and `fields.NAME`, with NaN where an item has none.
+    pub numbers: Vec<(String, Vec<f64>)>,
+    /// What the model answered, where it wrote the responses itself.
+    pub answers: Option<Answers>,
+}
+
+/// Generated responses.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// Their texts.
+    pub texts: Vec<String>,
+    /// Why each ended.
+    pub reasons: Vec<FinishReason>,
+}
+
+impl Columns {
+    /// The columns of items, answers left out.
+    pub(crate) fn of(items: &[Item], names: &[String]) -> Self {
+        let column = |name: &String| (name.clone(), items.iter().map(|item| number(item, name)).collect());
+        Self {
+            prompt_hash: items.iter().map(prompt_hash).collect(),
+            numbers: names.iter().map(column).collect(),
+            answers: None,
+        }
+    }
+
+    /// Adds them to a file.
+    pub(crate) fn add_to(self, npz: &mut Npz) {
+        if !self.prompt_hash.is_empty() {
+            npz.add("prompt_hash", Array::Text(self.prompt_hash));
+        }
+        for (name, values) in self.numbers {
+            npz.add(name, Array::floats(values));
+        }
+        if let Some(Answers { texts, reasons }) = self.answers {
+            let reason = |reason: FinishReason| match reason {
+                FinishReason::Stop => "stop".into(),
+                FinishReason::Length => "length".into(),
+            };
+            npz.add("response", Array::Text(texts));
+            npz.add("finish_reason", Array::Text(reasons.into_iter().map(reason).collect()));
+        }
+    }
+}
+
+/// The hash by which a prompt is recognised, however it is spaced and capitalised.
+fn prompt_hash(item: &Item) -> String {
+    digest_text(&item.prompt_key())
+}
+
+/// An item's number in a column; NaN if it has none.
+pub(crate) fn number(item: &Item, name: &str) -> f64 {
+    let score = name.strip_prefix(SCORES).and_then(|name| item.scores.get(name).copied());
+    let field = || match item.other.get(name.strip_prefix(FIELDS)?)? {
+        Value::Bool(value) => Some(f64::from(*value)),
+        Value::Number(value) => value.as_f64(),
+        _ => None,
+    };
+    score.or_else(field).unwrap_or(f64::NAN)
+}
+
+/// Finds the columns of items, one item after the other.
+#[derive(Default)]
+pub(crate) struct ColumnNames {
+    scores: BTreeSet<String>,
+    /// Other fields, and whether they held nothing but numbers and truth values so far.
+    fields: BTreeMap<String, bool>,
+}
+
+impl ColumnNames {
+    pub(crate) fn of(items: &[Item]) -> Vec<String> {
+        let mut names = Self::default();
+        for item in items {
+            names.see(item);
+        }
+        names.names()
+    }
+
+    pub(crate) fn see(&mut self, item: &Item) {
+        for name in item.scores.keys() {
+            if !self.scores.contains(name) {
+                self.scores.insert(name.clone());
+            }
+        }
+        for (name, value) in item.other.iter().filter(|(_, value)| !value.is_null()) {
+            let is_number = value.is_number() || value.is_boolean();
+            match self.fields.get_mut(name) {
+                Some(numbers) => *numbers &= is_number,
+                None => {
+                    self.fields.insert(name.clone(), is_number);
+                }
+            }
+        }
+    }
+
+    /// How many columns there are, of all kinds of fields.
+    pub(crate) fn count(&self) -> usize {
+        self.scores.len() + self.fields.len()
+    }
+
+    /// Scores and fields in order of their names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let scores = self.scores.iter().map(|name| format!("{SCORES}{name}"));
+        let fields = self.fields.iter().filter(|&(_, &numbers)| numbers).map(|(name, _)| format!("{FIELDS}{name}"));
+        scores.chain(fields).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(lines: &[&str]) -> Vec<Item> {
+        lines.iter().enumerate().map(|(i, line)| Item::parse(line, i + 1, false).unwrap()).collect()
+    }
+
+    #[test]
+    fn numbers_and_truth_values_become_columns() {
+        let items = items(&[
+            r#"{"prompt":"a","scores":{"hedging":2,"x":0.5},"correct":true,"coverage":0.25,"topic":"t","mixed":1}"#,
+            r#"{"prompt":"b","scores":{"hedging":3},"correct":null,"mixed":"one","only":7,"gone":null}"#,
+            r#"{"prompt":"A! ","correct":false,"topic":null,"deep":{"n":1}}"#,
+        ]);
+        let names = ColumnNames::of(&items);
+        assert_eq!(names, ["scores.hedging", "scores.x", "fields.correct", "fields.coverage", "fields.only"]);
+        let columns = Columns::of(&items, &names);
+        let bits = |values: [f64; 3]| values.map(f64::to_bits).to_vec();
+        let expected = [
+            bits([2.0, 3.0, f64::NAN]),
+            bits([0.5, f64::NAN, f64::NAN]),
+            bits([1.0, f64::NAN, 0.0]),
+            bits([0.25, f64::NAN, f64::NAN]),
+            bits([f64::NAN, 7.0, f64::NAN]),
+        ];
+        let found: Vec<Vec<u64>> =
+            columns.numbers.iter().map(|(_, values)| values.iter().map(|x| x.to_bits()).collect()).collect();
+        assert_eq!(found, expected);
+        // printf a | sha256sum
+        assert_eq!(columns.prompt_hash[0], "ca978112ca1bbdcafac231b39a23dc4d");
+        assert_eq!(columns.prompt_hash[2], columns.prompt_hash[0], "spelling does not matter");
+        assert_ne!(columns.prompt_hash[1], columns.prompt_hash[0]);
+    }
+}

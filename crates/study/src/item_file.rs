@@ -1,0 +1,241 @@
+//! Item files of any size: read once to check every line, then piece by piece.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use crate::{Item, Result, StudyError, columns::ColumnNames, digest::digest_bits};
+
+/// Problems that are listed before the rest is only counted.
+const LISTED: usize = 10;
+
+/// Columns that a file of features may have: beyond this, names are data.
+const MOST_COLUMNS: usize = 1024;
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Its first byte.
+    offset: u64,
+    /// Its number, from 1.
+    line: usize,
+}
+
+/// Reads lines one after the other, strictly; every bad line is named with its number.
+///
+/// # Errors
+/// If the lines cannot be read, cannot be used, or hold no item; or what `on_item` reports.
+fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place, Item)) -> Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 18, reader);
+    let (mut text, mut ids, mut problems, mut more) = (String::new(), HashSet::new(), Vec::new(), 0);
+    let mut place = Place { offset: 0, line: 0 };
+    loop {
+        text.clear();
+        let read = reader.read_line(&mut text).map_err(StudyError::read(path))?;
+        if read == 0 {
+            break;
+        }
+        place.line += 1;
+        if !text.trim().is_empty() {
+            let why = match Item::parse(text.trim_end(), place.line, raw) {
+                // Of a million ids their hashes take what a few thousand texts do.
+                Ok(item) if !ids.insert(digest_bits(&item.id)) => {
+                    Some(format!("id '{}' stands there a second time", item.id))
+                }
+                Ok(item) => {
+                    on_item(place, item);
+                    None
+                }
+                Err(why) => Some(why),
+            };
+            match why {
+                Some(why) if problems.len() < LISTED => problems.push(format!("  line {}: {why}", place.line)),
+                Some(_) => more += 1,
+                None => {}
+            }
+        }
+        place.offset += read as u64;
+    }
+    if more > 0 {
+        problems.push(format!("  and {more} more"));
+    }
+    match (problems.is_empty(), ids.is_empty()) {
+        (false, _) => Err(StudyError::Items { path: path.into(), problems }),
+        (true, true) => Err(StudyError::content(path, "holds no items")),
+        (true, false) => Ok(()),
+    }
+}
+
+/// Reads a file of items. With `raw`, prompts are texts as they stand and no chat messages.
+///
+/// # Errors
+/// If the file cannot be read, holds no item, or has lines that cannot be used: each is named with its number.
+pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
+    let file = File::open(path).map_err(StudyError::read(path))?;
+    let mut items = Vec::new();
+    scan(file, path, raw, |_, item| items.push(item))?;
+    Ok(items)
+}
+
+/// A file of items that are not all held in memory: every line was read and checked, and is read again when it is needed.
+#[derive(Debug)]
+pub struct ItemFile {
+    path: PathBuf,
+    raw: bool,
+    places: Vec<Place>,
+    columns: Vec<String>,
+    /// What was read where a file can be read only once, such as a pipe.
+    held: Option<Vec<u8>>,
+}
+
+impl ItemFile {
+    /// Reads and checks every line; of those of the first `limit` items the places are kept.
+    ///
+    /// # Errors
+    /// As [`read_items`]; and if the items bring more score names and fields than a file can sensibly have as columns.
+    pub fn open(path: &Path, raw: bool, limit: usize) -> Result<Self> {
+        let mut file = File::open(path).map_err(StudyError::read(path))?;
+        let regular = file.metadata().map_err(StudyError::read(path))?.is_file();
+        let held = if regular {
+            None
+        } else {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(StudyError::read(path))?;
+            Some(bytes)
+        };
+        let (mut places, mut names) = (Vec::new(), ColumnNames::default());
+        let mut on_item = |place: Place, item: Item| {
+            if places.len() < limit {
+                places.push(place);
+                if names.count() <= MOST_COLUMNS {
+                    names.see(&item);
+                }
+            }
+        };
+        match &held {
+            None => scan(file, path, raw, &mut on_item)?,
+            Some(bytes) => scan(Cursor::new(bytes), path, raw, &mut on_item)?,
+        }
+        if names.count() > MOST_COLUMNS {
+            let why = format!("its items have more than {MOST_COLUMNS} different score names and fields");
+            return Err(StudyError::content(path, why));
+        }
+        Ok(Self { path: path.into(), raw, places, columns: names.names(), held })
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none, as with a limit of 0.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The columns that its items bring.
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Reads some of the items.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has changed meanwhile so that its lines are no items.
+    ///
+    /// # Panics
+    /// If there are fewer items.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<Item>> {
+        match &self.held {
+            Some(bytes) => self.read_from(Cursor::new(bytes), range),
+            None => self.read_from(File::open(&self.path).map_err(StudyError::read(&self.path))?, range),
+        }
+    }
+
+    fn read_from(&self, mut file: impl Read + Seek, range: Range<usize>) -> Result<Vec<Item>> {
+        let places = &self.places[range];
+        let Some(first) = places.first() else { return Ok(Vec::new()) };
+        file.seek(SeekFrom::Start(first.offset)).map_err(StudyError::read(&self.path))?;
+        let mut reader = BufReader::with_capacity(1 << 18, file);
+        let (mut at, mut text, mut items) = (*first, String::new(), Vec::with_capacity(places.len()));
+        for place in places {
+            // Between two items there may be empty lines.
+            loop {
+                text.clear();
+                let read = reader.read_line(&mut text).map_err(StudyError::read(&self.path))?;
+                let here = at.line == place.line;
+                at = Place { offset: at.offset + read as u64, line: at.line + 1 };
+                if here {
+                    break;
+                }
+                if read == 0 || at.line > place.line {
+                    return Err(self.changed(place.line));
+                }
+            }
+            items.push(Item::parse(text.trim_end(), place.line, self.raw).map_err(|_| self.changed(place.line))?);
+        }
+        Ok(items)
+    }
+
+    /// The file is no longer what it was when it was checked.
+    pub(crate) fn changed(&self, line: usize) -> StudyError {
+        StudyError::content(&self.path, format!("line {line} changed while the items were read"))
+    }
+
+    /// The line of an item.
+    pub(crate) fn line(&self, item: usize) -> usize {
+        self.places[item].line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = concat!(
+        "{\"id\":\"a\",\"prompt\":\"é\"}\n",
+        "\n  \n",
+        "{\"prompt\":\"你好\",\"scores\":{\"x\":1}}\r\n",
+        "{\"id\":\"c\",\"prompt\":\"z\",\"n\":3}",
+    );
+
+    #[test]
+    fn pieces_of_a_file_are_what_reading_it_whole_gives() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), LINES).unwrap();
+        let whole = read_items(file.path(), true).unwrap();
+        let pieces = ItemFile::open(file.path(), true, usize::MAX).unwrap();
+        assert_eq!((pieces.len(), whole.len(), pieces.columns()), (3, 3, &["scores.x".into(), "fields.n".into()][..]));
+        for from in 0..=3 {
+            for to in from..=3 {
+                assert_eq!(pieces.read(from..to).unwrap(), whole[from..to]);
+            }
+        }
+        assert_eq!(pieces.read(1..2).unwrap()[0].id, "4", "an item without an id is named by its line");
+        let few = ItemFile::open(file.path(), true, 2).unwrap();
+        assert_eq!((few.len(), few.columns()), (2, &["scores.x".into()][..]));
+        std::fs::write(file.path(), "{}\n").unwrap();
+        let error = pieces.read(0..1).unwrap_err().to_string();
+        assert!(error.contains("line 1 changed while the items were read"), "{error}");
+        assert!(pieces.read(2..3).is_err());
+    }
+
+    #[test]
+    fn names_that_are_data_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines: String = (0..2000).map(|i| format!("{{\"prompt\":\"x\",\"n{i}\":1}}\n")).collect();
+        std::fs::write(file.path(), lines).unwrap();
+        let error = ItemFile::open(file.path(), false, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("more than 1024 different score names and fields"), "{error}");
+        assert!(ItemFile::open(file.path(), false, 1000).is_ok());
+    }
+}

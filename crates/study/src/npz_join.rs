@@ -1,0 +1,375 @@
+//! Putting npz files one behind the other: read and written a buffer at a time, whatever their size.
+//!
+//! The files are those of [`Npz::save`](crate::Npz::save): what is not written as it writes is refused.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use zip::{CompressionMethod, ZipArchive, ZipWriter, read::ZipFile};
+
+use crate::{
+    Array, Result, StudyError,
+    files::write_whole,
+    npz::{header, member_options},
+};
+
+/// Bytes that are copied at once.
+const BUFFER: usize = 1 << 18;
+
+type Archive = ZipArchive<BufReader<File>>;
+
+/// An array of a file, by its header.
+#[derive(Clone, Debug, PartialEq)]
+struct Member {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    /// Bytes of its values.
+    bytes: u64,
+}
+
+impl Member {
+    /// Characters of a text's cell.
+    fn text_width(&self) -> Option<usize> {
+        self.dtype.strip_prefix("<U")?.parse().ok()
+    }
+
+    /// Bytes of one value.
+    fn width(&self) -> Option<usize> {
+        match self.dtype.as_str() {
+            "<f4" => Some(4),
+            "<f8" | "<i8" => Some(8),
+            _ => self.text_width()?.checked_mul(4),
+        }
+    }
+
+    /// Whether the rows of another array can stand behind its own.
+    fn continues(&self, next: &Self) -> bool {
+        let same = self.dtype == next.dtype || (self.text_width().is_some() && next.text_width().is_some());
+        same && self.shape.len() == next.shape.len() && !self.shape.is_empty() && self.shape[1..] == next.shape[1..]
+    }
+}
+
+fn wrong(path: &Path, name: &str, why: impl std::fmt::Display) -> StudyError {
+    StudyError::content(path, format!("array '{name}': {why}"))
+}
+
+fn open(path: &Path) -> Result<Archive> {
+    let file = File::open(path).map_err(StudyError::read(path))?;
+    ZipArchive::new(BufReader::with_capacity(BUFFER, file))
+        .map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))
+}
+
+/// The arrays of a file, in order.
+fn members(path: &Path) -> Result<Vec<Member>> {
+    let mut zip = open(path)?;
+    (0..zip.len())
+        .map(|index| {
+            let mut file =
+                zip.by_index(index).map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))?;
+            let name = file.name().map_err(|e| StudyError::content(path, e))?.into_owned();
+            let name = name.strip_suffix(".npy").unwrap_or(&name).to_string();
+            read_header(&mut file, &name).map_err(|why| wrong(path, &name, why))
+        })
+        .collect()
+}
+
+/// Reads the header of an array; what follows in the reader are its values.
+fn read_header<R: Read>(file: &mut ZipFile<'_, R>, name: &str) -> std::result::Result<Member, String> {
+    if file.compression() != CompressionMethod::Stored {
+        return Err("is compressed, which temper never writes".into());
+    }
+    let mut start = [0; 10];
+    file.read_exact(&mut start).map_err(|e| e.to_string())?;
+    if &start[..8] != b"\x93NUMPY\x01\x00" {
+        return Err("does not begin as temper writes it".into());
+    }
+    let mut text = vec![0; usize::from(u16::from_le_bytes([start[8], start[9]]))];
+    file.read_exact(&mut text).map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let unknown = || format!("has the header {}", text.trim());
+    let between = |open: &str, close: char| Some(text.split_once(open)?.1.split_once(close)?.0.to_string());
+    let dtype = between("'descr': '", '\'').ok_or_else(unknown)?;
+    let dims = between("'shape': (", ')').ok_or_else(unknown)?;
+    let dims = dims.split(',').map(str::trim).filter(|dim| !dim.is_empty());
+    let shape = dims.map(str::parse).collect::<std::result::Result<Vec<usize>, _>>().map_err(|_| unknown())?;
+    if !text.contains("'fortran_order': False") {
+        return Err(unknown());
+    }
+    let bytes = file.size().saturating_sub((start.len() + text.len()) as u64);
+    let member = Member { name: name.into(), dtype, shape, bytes };
+    let count = member.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    let expected = count.zip(member.width()).and_then(|(count, width)| count.checked_mul(width));
+    if expected.is_none_or(|expected| expected as u64 != bytes) {
+        return Err(format!("holds {bytes} bytes, but its shape {:?} of {} takes others", member.shape, member.dtype));
+    }
+    Ok(member)
+}
+
+/// Hands an array's values to `take`, whose reader must be read to its end, where the checksum is verified.
+fn with_values<T>(
+    path: &Path,
+    name: &str,
+    take: impl FnOnce(&Member, &mut dyn Read) -> std::result::Result<T, String>,
+) -> Result<T> {
+    let mut zip = open(path)?;
+    let mut file = zip.by_name(&format!("{name}.npy")).map_err(|e| wrong(path, name, e))?;
+    let member = read_header(&mut file, name).map_err(|why| wrong(path, name, why))?;
+    let value = take(&member, &mut file).map_err(|why| wrong(path, name, why))?;
+    // At the end the checksum is compared.
+    match file.read(&mut [0]) {
+        Ok(0) => Ok(value),
+        Ok(_) => Err(wrong(path, name, "is longer than its shape")),
+        Err(e) => Err(wrong(path, name, e)),
+    }
+}
+
+/// The texts of an array; of one without dimension, the one text.
+///
+/// # Errors
+/// If the file cannot be read, or has no such texts.
+pub(crate) fn texts(path: &Path, name: &str) -> Result<Vec<String>> {
+    with_values(path, name, |member, reader| {
+        let width = member.text_width().ok_or_else(|| format!("is {}, but must be texts", member.dtype))?;
+        let mut cell = vec![0; 4 * width];
+        (0..member.shape.iter().product())
+            .map(|_| {
+                reader.read_exact(&mut cell).map_err(|e| e.to_string())?;
+                let codes = cell.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+                let text: Option<String> = codes.map(char::from_u32).collect();
+                Ok(text.ok_or("holds what is no character")?.trim_end_matches('\0').to_string())
+            })
+            .collect()
+    })
+}
+
+/// The one text of an array without dimension; none if the file has no such array.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn scalar(path: &Path, name: &str) -> Result<Option<String>> {
+    let mut zip = open(path)?;
+    let Ok(mut file) = zip.by_name(&format!("{name}.npy")) else { return Ok(None) };
+    match read_header(&mut file, name) {
+        Ok(member) if member.shape.is_empty() && member.text_width().is_some() => {}
+        _ => return Ok(None),
+    }
+    Ok(texts(path, name)?.pop())
+}
+
+/// Joins files whose arrays continue each other row by row, but for those named in `shared`, which must be equal in all,
+/// and `replaced`, a text that takes the place of each file's own. Returns how many rows there are.
+///
+/// # Errors
+/// If a file cannot be read, is damaged, or does not continue the first; or `out` cannot be written.
+pub(crate) fn join(out: &Path, files: &[PathBuf], shared: &[&str], replaced: (&str, &str)) -> Result<usize> {
+    let all = files.iter().map(|path| members(path)).collect::<Result<Vec<_>>>()?;
+    for (path, members) in files.iter().zip(&all).skip(1) {
+        if !members.iter().map(|m| &m.name).eq(all[0].iter().map(|m| &m.name)) {
+            return Err(StudyError::content(path, "holds other arrays than the first shard"));
+        }
+    }
+    let mut rows = None;
+    for (index, first) in all[0].iter().enumerate() {
+        if first.name == replaced.0 || shared.contains(&first.name.as_str()) {
+            continue;
+        }
+        let column: Vec<&Member> = all.iter().map(|members| &members[index]).collect();
+        for (path, member) in files.iter().zip(&column) {
+            if !first.continues(member) {
+                return Err(wrong(path, &first.name, "has another type or shape than the first shard's"));
+            }
+        }
+        let count: Vec<usize> = column.iter().map(|member| member.shape[0]).collect();
+        if *rows.get_or_insert_with(|| count.clone()) != count {
+            return Err(wrong(&files[0], &first.name, "has not as many rows as the arrays before it"));
+        }
+    }
+    // Errors of reading pass by `write_whole`, which would call them errors of writing.
+    let mut reading = None;
+    let written = write_whole(out, |file| {
+        let mut zip = ZipWriter::new(file);
+        for (index, first) in all[0].iter().enumerate() {
+            zip.start_file(format!("{}.npy", first.name), member_options())?;
+            let mut to = BufWriter::with_capacity(BUFFER, &mut zip);
+            let column: Vec<&Member> = all.iter().map(|members| &members[index]).collect();
+            let result = if first.name == replaced.0 {
+                Array::Scalar(replaced.1.into()).write(&mut to).map_err(Failed::Writing)
+            } else if shared.contains(&first.name.as_str()) {
+                copy_shared(&mut to, files, first)
+            } else {
+                copy_rows(&mut to, files, &column)
+            };
+            result.map_err(|failed| match failed {
+                Failed::Writing(e) => e,
+                Failed::Reading(e) => {
+                    reading = Some(e);
+                    io::Error::other("a file that is joined cannot be read")
+                }
+            })?;
+            to.flush()?;
+        }
+        zip.finish()?;
+        Ok(())
+    });
+    match reading {
+        Some(e) => Err(e),
+        None => written.map(|()| rows.unwrap_or_default().iter().sum()),
+    }
+}
+
+enum Failed {
+    Reading(StudyError),
+    Writing(io::Error),
+}
+
+/// Writes an array that all files share.
+fn copy_shared(to: &mut impl Write, files: &[PathBuf], first: &Member) -> std::result::Result<(), Failed> {
+    let bytes = |path: &Path| {
+        with_values(path, &first.name, |member, reader| {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            Ok((member.clone(), bytes))
+        })
+    };
+    let (_, reference) = bytes(&files[0]).map_err(Failed::Reading)?;
+    for path in &files[1..] {
+        let (member, own) = bytes(path).map_err(Failed::Reading)?;
+        if (&member, &own) != (first, &reference) {
+            return Err(Failed::Reading(wrong(path, &first.name, "differs from the first shard's")));
+        }
+    }
+    let count = first.shape.iter().product();
+    header(to, &first.dtype, &first.shape, count).map_err(Failed::Writing)?;
+    to.write_all(&reference).map_err(Failed::Writing)
+}
+
+/// Writes the rows of all files; texts at the width of the longest.
+fn copy_rows(to: &mut impl Write, files: &[PathBuf], column: &[&Member]) -> std::result::Result<(), Failed> {
+    let first = column[0];
+    let rows: usize = column.iter().map(|member| member.shape[0]).sum();
+    let shape: Vec<usize> = [rows].into_iter().chain(first.shape[1..].iter().copied()).collect();
+    let widest = column.iter().filter_map(|member| member.text_width()).max();
+    let dtype = widest.map_or_else(|| first.dtype.clone(), |width| format!("<U{width}"));
+    header(to, &dtype, &shape, shape.iter().product()).map_err(Failed::Writing)?;
+    for (path, member) in files.iter().zip(column) {
+        let mut failed = None;
+        let copied = with_values(path, &member.name, |own, reader| {
+            // Cells that are narrower than the widest are copied one by one, and filled up.
+            let padding = match (widest, own.text_width()) {
+                (Some(widest), Some(width)) => 4 * (widest - width),
+                _ => 0,
+            };
+            let chunk = if padding == 0 { BUFFER } else { own.width().unwrap_or(BUFFER) };
+            let (mut buffer, zeros, mut left) = (vec![0; chunk], vec![0; padding], own.bytes);
+            while left > 0 {
+                let part = &mut buffer[..(chunk as u64).min(left) as usize];
+                reader.read_exact(part).map_err(|e| e.to_string())?;
+                left -= part.len() as u64;
+                if let Err(e) = to.write_all(part).and_then(|()| to.write_all(&zeros)) {
+                    failed = Some(e);
+                    return Err("cannot be copied".into());
+                }
+            }
+            Ok(())
+        });
+        match (failed, copied) {
+            (Some(e), _) => return Err(Failed::Writing(e)),
+            (None, Err(e)) => return Err(Failed::Reading(e)),
+            (None, Ok(())) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Npz;
+
+    fn npz(from: usize, to: usize) -> Npz {
+        let mut npz = Npz::default();
+        let count = to - from;
+        npz.add("x", Array::F32(vec![count, 2], (2 * from..2 * to).map(|x| x as f32).collect()));
+        npz.add("shared", Array::counts([3, 4]));
+        npz.add("id", Array::Text((from..to).map(|i| "é".repeat(i) + "x").collect()));
+        npz.add("n", Array::counts(from..to));
+        npz.add("y", Array::floats((from..to).map(|i| i as f64 / 3.0)));
+        npz.add("meta", Array::Scalar(format!("{from}")));
+        npz
+    }
+
+    fn joined(files: &[Npz]) -> std::result::Result<Vec<u8>, String> {
+        let temp = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..files.len()).map(|i| temp.path().join(format!("{i}.npz"))).collect();
+        files.iter().zip(&paths).for_each(|(npz, path)| npz.save(path).unwrap());
+        let out = temp.path().join("out.npz");
+        match join(&out, &paths, &["shared"], ("meta", "all")) {
+            Ok(rows) => {
+                assert_eq!(texts(&out, "id").unwrap().len(), rows);
+                Ok(std::fs::read(&out).unwrap())
+            }
+            Err(e) => {
+                assert!(!out.exists(), "half of a file was left");
+                Err(e.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn joined_files_are_the_file_of_all_rows() {
+        let mut whole = npz(0, 7);
+        whole.0.last_mut().unwrap().1 = Array::Scalar("all".into());
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("whole.npz");
+        whole.save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for edges in [vec![0, 7], vec![0, 3, 7], vec![0, 1, 2, 6, 7]] {
+            let files: Vec<Npz> = edges.windows(2).map(|edge| npz(edge[0], edge[1])).collect();
+            assert!(joined(&files).unwrap() == bytes, "{edges:?}");
+        }
+        assert_eq!(texts(&path, "id").unwrap()[..2], ["x", "éx"]);
+        assert_eq!(texts(&path, "meta").unwrap(), ["all"]);
+        assert!(texts(&path, "n").unwrap_err().to_string().contains("array 'n': is <i8, but must be texts"));
+        assert!(texts(&path, "gone").unwrap_err().to_string().contains("gone"));
+    }
+
+    #[test]
+    fn what_does_not_continue_is_refused() {
+        let change = |name: &str, array: Array| {
+            let mut other = npz(2, 4);
+            other.0.iter_mut().find(|(key, _)| key == name).unwrap().1 = array;
+            joined(&[npz(0, 2), other]).unwrap_err()
+        };
+        let shape = "has another type or shape than the first shard's";
+        assert!(change("x", Array::F32(vec![2, 1], vec![0.0; 2])).contains(&format!("array 'x': {shape}")));
+        assert!(change("n", Array::floats([1.0, 2.0])).contains(shape));
+        assert!(change("id", Array::counts([1, 2])).contains(shape));
+        assert!(change("n", Array::counts([1])).contains("array 'n': has not as many rows"));
+        assert!(change("shared", Array::counts([3, 5])).contains("array 'shared': differs from the first shard's"));
+        let mut more = npz(2, 4);
+        more.add("z", Array::counts([1, 2]));
+        assert!(joined(&[npz(0, 2), more]).unwrap_err().contains("holds other arrays than the first shard"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let (a, b, out) = (temp.path().join("a.npz"), temp.path().join("b.npz"), temp.path().join("out.npz"));
+        npz(0, 2).save(&a).unwrap();
+        npz(2, 4).save(&b).unwrap();
+        let good = std::fs::read(&b).unwrap();
+        let mut flipped = good.clone();
+        let at = good.windows(4).position(|bytes| bytes == 5f32.to_le_bytes()).unwrap();
+        flipped[at] ^= 1;
+        for bad in [&flipped[..], &good[..good.len() / 2], b""] {
+            std::fs::write(&b, bad).unwrap();
+            let error = join(&out, &[a.clone(), b.clone()], &["shared"], ("meta", "all")).unwrap_err().to_string();
+            assert!(error.contains("b.npz") && !error.contains("cannot write"), "{error}");
+            assert!(!out.exists());
+        }
+    }
+}
