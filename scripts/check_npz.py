@@ -29,15 +29,18 @@ def demand(holds, message):
 
 
 def array(file, key, kind, rank):
-    """The array under `key`, whose type is one of f32, int, text and whose numbers are finite."""
+    """The array under `key`, whose type is one of f32, f64, int, text; f32 numbers are finite, f64 may be missing (NaN)."""
     demand(key in file, f"'{key}' is missing")
     try:
         x = file[key]
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # objects, which need pickle; or a damaged file
         raise Wrong(f"'{key}' cannot be read: {error}") from None
-    fits = {"f32": x.dtype == numpy.float32, "int": x.dtype.kind in "iu", "text": x.dtype.kind == "U"}[kind]
+    kinds = {"f32": x.dtype == numpy.float32, "f64": x.dtype == numpy.float64}
+    fits = {**kinds, "int": x.dtype.kind in "iu", "text": x.dtype.kind == "U"}[kind]
     demand(fits, f"'{key}' is {x.dtype}, not {kind}")
     demand(x.ndim == rank, f"'{key}' has shape {list(x.shape)}, not {rank} dimensions")
+    if kind == "f64":
+        demand(not numpy.isinf(x).any(), f"'{key}' holds an infinity")
     if kind == "f32" and not numpy.isfinite(x).all():
         first = [int(i) for i in numpy.argwhere(~numpy.isfinite(x))[0]]
         raise Wrong(f"'{key}' is {x[tuple(first)]} at {first}")
@@ -63,7 +66,45 @@ def check_layers(file, n, d):
     return len(layers)
 
 
+def check_mean(file, n, d, meta):
+    """h_mean is there if meta says over how many layers; of one layer it is that layer's own state."""
+    k = meta.get("mean_layers")
+    demand((k is not None) == ("h_mean" in file), f"meta's mean_layers is {k}, but h_mean is {'h_mean' in file}")
+    if k is None:
+        return
+    h_mean = rows(array(file, "h_mean", "f32", 2), n, "h_mean")
+    demand(h_mean.shape == (n, d), f"'h_mean' has shape {list(h_mean.shape)}, not {[n, d]}")
+    layers = file["layers"].tolist() if "layers" in file else []
+    if len(layers) >= k and layers[-k:] == list(range(layers[-1] - k + 1, layers[-1] + 1)):
+        off = numpy.abs(file["h_layers"][:, -k:].mean(1) - h_mean).max()
+        largest = max(1.0, float(numpy.abs(h_mean).max()))
+        demand(off <= 1e-5 * largest, f"'h_mean' is off the mean of the last {k} of 'h_layers' by {off}")
+
+
+def check_columns(file, n, meta):
+    """What items bring, and what was generated. Returns how many columns of numbers there are."""
+    pool = meta.get("pool", "last")
+    demand(re.fullmatch(r"last|last:[1-9][0-9]*|response", pool), f"meta's pool is {pool!r}")
+    if "prompt_hash" in file:
+        hashes = rows(array(file, "prompt_hash", "text", 1), n, "prompt_hash")
+        bad = [h for h in hashes.tolist() if not re.fullmatch("[0-9a-f]{32}", h)]
+        demand(not bad, f"'prompt_hash' holds {bad[:1]}, not 32 hexadecimal digits")
+    numbers = [key for key in file if key.startswith(("scores.", "fields."))]
+    for key in numbers:
+        rows(array(file, key, "f64", 1), n, key)
+    demand(("generated" in meta) == ("response" in file), "'response' and meta's generated do not go together")
+    if "response" in file:
+        rows(array(file, "response", "text", 1), n, "response")
+        reasons = rows(array(file, "finish_reason", "text", 1), n, "finish_reason")
+        demand(set(reasons.tolist()) <= {"stop", "length"}, f"'finish_reason' holds {sorted(set(reasons.tolist()))}")
+        measured = meta.get("generated_vs_forced") or {}
+        demand("worst_abs" in measured, "meta's generated_vs_forced does not say worst_abs")
+    return len(numbers)
+
+
 def check_heads(file, n):
+    if "head_norm" not in file and "slot_layer" not in file:
+        return []
     norms = rows(array(file, "head_norm", "f32", 2), n, "head_norm")
     demand((norms >= 0).all(), "'head_norm' has a negative norm")
     slots = norms.shape[1]
@@ -188,10 +229,14 @@ def check(path, items=None):
         demand(len(set(ids)) == n, "an id stands there twice")
         check_lengths(file, n)
         meta = check_meta(file, META)
+        demand("piece" not in meta, "it is a part of a capture that was not finished")
+        check_mean(file, n, d, meta)
+        columns = check_columns(file, n, meta)
     if items is not None:
         check_items(ids, labels, read_items(items))
     parts = [f"{n} items", f"d_model {d}", f"{layers} layers", f"{len(slots)} slots", f"{z} layers of z"]
     parts += [f"vocabulary {logits}"] if logits else []
+    parts += [f"{columns} columns of numbers"] if columns else []
     parts += [f"{len(set(labels))} labels", f"{meta['model']} {meta['dtype']} {meta['device']} {meta['site']}"]
     return ", ".join(parts)
 

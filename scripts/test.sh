@@ -33,6 +33,10 @@ head -n 12 configs/data/questions.jsonl > "$out/items.jsonl"
 $temper capture --model tests/golden/llama --items "$out/items.jsonl" --out "$out/tiny.npz" --layers all --heads vector --logits --plan L0H1:0.5
 $temper capture --model tests/golden/qwen3_5 --items "$out/items.jsonl" --out "$out/hybrid.npz" --layers 3 --heads vector --plan L0V1:0.5
 $temper capture --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items "$out/items.jsonl" --out "$out/real.npz" --layers 0,29
+$temper capture --model tests/golden/llama --items "$out/items.jsonl" --out "$out/pooled.npz" --layers last:2 --mean-layers 2 --pool last:4 --part-items 5
+$temper capture --model tests/golden/llama --items "$out/items.jsonl" --out "$out/written.npz" --heads none --pool response --generate --max-new-tokens 8 --part-items 5
+.venv/bin/python scripts/check_npz.py "$out/pooled.npz" --items "$out/items.jsonl"
+.venv/bin/python scripts/check_npz.py "$out/written.npz" --items "$out/items.jsonl"
 .venv/bin/python scripts/check_npz.py "$out/tiny.npz" --items "$out/items.jsonl"
 .venv/bin/python scripts/check_npz.py "$out/hybrid.npz" --items "$out/items.jsonl"
 .venv/bin/python scripts/check_npz.py "$out/real.npz" --items "$out/items.jsonl"

@@ -10,6 +10,7 @@ mod attribute;
 mod bad_input;
 mod batches;
 mod branched;
+mod captures;
 mod checkpoint;
 mod cli;
 mod export;

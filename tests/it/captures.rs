@@ -1,0 +1,662 @@
+//! `temper capture` as a job over a data set: pools, means of layers, pieces, stops, and states read while the model writes.
+
+use std::{
+    fs,
+    ops::Range,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use candle_core::Tensor;
+use headtemper_engine::{
+    CaptureRequest, CaptureRow, Encoded, Engine, Event, FinishReason, GenerateOptions, Generated, HeadsWanted, Keep,
+    ModelChoice, Pool, Request, Sampling, StopRule,
+};
+use headtemper_hook::{HeadPlan, Site};
+use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, capture_file};
+use headtemper_tests::{FAMILIES, golden_dir, read_through};
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, lines};
+
+/// The law of a pass in pieces (measured: 0 on the CPU, for every family, pool and array).
+const SAME: f32 = 1e-5;
+
+/// What a mean in f32 may differ from one in f64, as a share of the largest (measured: 2.6e-7).
+const MEAN: f64 = 1e-6;
+
+fn open(family: &str) -> Engine {
+    let model = golden_dir(family).to_string_lossy().into_owned();
+    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
+}
+
+fn keep(pool: &str, layers: usize) -> Keep {
+    Keep {
+        layers: (0..layers).collect(),
+        mean_layers: Some(3),
+        pool: pool.parse().unwrap(),
+        heads: HeadsWanted::Vector,
+        last_n: 3,
+        logits: true,
+    }
+}
+
+fn text(len: usize, prompt_len: usize) -> Encoded {
+    Encoded { ids: (0..len).map(|i| 8 + (i * i * 7 + len) as u32 % 300).collect(), prompt_len }
+}
+
+fn captured(engine: &Engine, texts: &[Encoded], keep: &Keep, plans: &[HeadPlan]) -> Vec<CaptureRow> {
+    let request = CaptureRequest { keep: keep.clone(), plans: plans.to_vec(), ..CaptureRequest::default() };
+    let mut rows = Vec::new();
+    engine
+        .capture(texts, &request, |captured| {
+            rows.push(captured.row);
+            Ok(())
+        })
+        .unwrap();
+    rows
+}
+
+/// Every kind of state and mean, against the mean in f64 of every token's state as a plain pass shows them.
+#[test]
+fn pooled_states_are_means_of_the_tokens_they_name() {
+    let mut worst = 0f64;
+    for family in FAMILIES {
+        let engine = open(family);
+        let layers = engine.spec().layers.len();
+        let texts = [text(9, 4), text(21, 20), text(6, 6), text(30, 11)];
+        for (pool, tokens) in [("last", [8..9, 20..21, 5..6, 29..30]), ("last:4", [5..9, 20..21, 2..6, 26..30])] {
+            let rows = captured(&engine, &texts, &keep(pool, layers), &[HeadPlan::none()]);
+            for ((row, text), tokens) in rows.iter().zip(&texts).zip(tokens) {
+                worst = worst.max(check_row(&engine, row, text, tokens, &format!("{family} {pool}")));
+            }
+        }
+        let texts = [text(9, 4), text(21, 20), text(30, 11)];
+        let rows = captured(&engine, &texts, &keep("response", layers), &[HeadPlan::none()]);
+        for ((row, text), tokens) in rows.iter().zip(&texts).zip([4..9, 20..21, 11..30]) {
+            worst = worst.max(check_row(&engine, row, text, tokens, &format!("{family} response")));
+        }
+        let last = captured(&engine, &texts, &keep("last", layers), &[HeadPlan::none()]);
+        assert_ne!(last[0].h_last, rows[0].h_last, "{family}: a pool that does nothing");
+        assert_eq!(last[1].h_last, rows[1].h_last, "{family}: a response of one token is its last token");
+        assert_eq!(last[0].logits, rows[0].logits, "{family}: logits are the last token's");
+        assert_eq!(last[0].head_norm, rows[0].head_norm, "{family}: heads have their own tokens");
+        let alone: Vec<CaptureRow> = texts
+            .iter()
+            .map(|text| {
+                captured(&engine, std::slice::from_ref(text), &keep("response", layers), &[HeadPlan::none()]).remove(0)
+            })
+            .collect();
+        assert_eq!(alone, rows, "{family}: a row depends on its neighbours");
+    }
+    println!("worst share of the largest state: {worst:e}");
+}
+
+fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<usize>, what: &str) -> f64 {
+    let (recorder, _) = read_through(engine.model(), &text.ids, None);
+    let state = |wanted: Site| -> Vec<f64> {
+        let (_, x) = recorder.0.iter().find(|(site, _)| *site == wanted).unwrap();
+        let x = x.narrow(0, tokens.start, tokens.len()).unwrap().to_vec2::<f32>().unwrap();
+        (0..x[0].len()).map(|i| x.iter().map(|row| f64::from(row[i])).sum::<f64>() / x.len() as f64).collect()
+    };
+    let layers = row.h_layers.len();
+    let mut expected: Vec<(String, Vec<f64>, &[f32])> =
+        (0..layers).map(|l| (format!("layer {l}"), state(Site::ResidPost(l)), &row.h_layers[l][..])).collect();
+    let mean = |i: usize| (layers - 3..layers).map(|l| expected[l].1[i]).sum::<f64>() / 3.0;
+    let mean: Vec<f64> = (0..row.h_mean.len()).map(mean).collect();
+    expected.push(("h_mean".into(), mean, &row.h_mean));
+    expected.push(("h_last".into(), state(Site::FinalNorm), &row.h_last));
+    let mut worst = 0f64;
+    for (name, theirs, ours) in expected {
+        assert_eq!(theirs.len(), ours.len());
+        let largest = theirs.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+        let off = theirs.iter().zip(ours).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(off <= MEAN * largest, "{what} {name} of {tokens:?}: off by {off:e} of {largest}");
+        worst = worst.max(off / largest);
+    }
+    worst
+}
+
+/// What is read while a row is written is what a pass over prompt and answer reads: for answers that end, are cut off, or
+/// are empty, alone and among others, whatever their prompts share.
+#[test]
+fn states_are_read_while_they_are_written() {
+    let mut worst = 0f32;
+    for family in FAMILIES {
+        let engine = open(family);
+        let layers = engine.spec().layers.len();
+        let plans = [HeadPlan::none(), "L3H0:0.5".parse::<Plan>().unwrap().0];
+        let shared = text(12, 12).ids;
+        let requests: Vec<Request> = (0..10)
+            .map(|i| Request {
+                ids: shared.iter().copied().chain(text(2 + i % 5, 0).ids).collect(),
+                plan: i % 2,
+                sampling: Sampling { temperature: if i < 4 { 0.0 } else { 1.5 }, ..Sampling::default() },
+                noise: i as u64,
+                max_new_tokens: 1 + 3 * i,
+                stop: StopRule::Model,
+            })
+            .collect();
+        for pool in ["last", "last:4", "response"] {
+            let keep = keep(pool, layers);
+            let written = written(&engine, &requests, &plans, Some(&keep), 4);
+            let plain = generated(&engine, &requests, &plans, None, 4);
+            let alone = generated(&engine, &requests, &plans, Some(&keep), 1);
+            assert!(plain.iter().all(|result| result.kept.is_none()));
+            for (i, result) in written.iter().enumerate() {
+                assert_eq!(result, &alone[i], "{family} {pool}: row {i} depends on its neighbours");
+                let of = |result: &Generated| (result.ids.clone(), result.finish_reason, result.sum_logprob.to_bits());
+                assert_eq!(of(result), of(&plain[i]), "{family} {pool}: to read row {i} changed it");
+                let whole =
+                    Encoded { ids: [&requests[i].ids[..], &result.ids].concat(), prompt_len: requests[i].ids.len() };
+                let plan = &plans[requests[i].plan..=requests[i].plan];
+                let forced = captured(&engine, std::slice::from_ref(&whole), &keep, plan).remove(0);
+                worst =
+                    worst.max(difference(result.kept.as_ref().unwrap(), &forced, &format!("{family} {pool} row {i}")));
+            }
+        }
+    }
+    println!("worst difference {worst:e}");
+    assert!(worst <= SAME, "off by {worst:e}");
+}
+
+/// A plan in a test.
+struct Plan(HeadPlan);
+
+impl std::str::FromStr for Plan {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let list = headtemper_hook::HeadList::parse(text).map_err(|e| e.to_string())?;
+        list.plan(None).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+/// With both kinds of ends among them.
+fn written(
+    engine: &Engine,
+    requests: &[Request],
+    plans: &[HeadPlan],
+    keep: Option<&Keep>,
+    max_rows: usize,
+) -> Vec<Generated> {
+    let results = generated(engine, requests, plans, keep, max_rows);
+    assert!(results.iter().any(|result| result.finish_reason == FinishReason::Length));
+    results
+}
+
+fn generated(
+    engine: &Engine,
+    requests: &[Request],
+    plans: &[HeadPlan],
+    keep: Option<&Keep>,
+    max_rows: usize,
+) -> Vec<Generated> {
+    let mut results = vec![None; requests.len()];
+    let options = GenerateOptions { max_rows, keep: keep.cloned(), ..GenerateOptions::default() };
+    engine
+        .generate(requests, plans, &options, |event| {
+            if let Event::Done { row, result } = event {
+                results[row] = Some(result.clone());
+            }
+            Ok(())
+        })
+        .unwrap();
+    results.into_iter().map(Option::unwrap).collect()
+}
+
+/// The largest difference of any number of two rows.
+fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
+    let all = |row: &CaptureRow| -> Vec<Vec<f32>> {
+        let single = [&row.h_last, &row.h_mean, &row.head_norm, &row.head_norm_final, &row.logits];
+        row.h_layers.iter().chain(&row.head_vectors).chain(single).cloned().collect()
+    };
+    let (a, b) = (all(a), all(b));
+    assert_eq!(a.iter().map(Vec::len).collect::<Vec<_>>(), b.iter().map(Vec::len).collect::<Vec<_>>(), "{what}");
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// An answer that ends before it begins is read at the last token of its prompt.
+#[test]
+fn an_empty_answer_is_read_at_the_end_of_its_prompt() {
+    let engine = open("llama");
+    let prompt = text(10, 10);
+    let first = generated(&engine, &[request(&prompt, StopRule::Never)], &[HeadPlan::none()], None, 1)[0].ids[0];
+    let stop = StopRule::Also(headtemper_engine::StopSet::of([first]));
+    let forced = captured(&engine, std::slice::from_ref(&prompt), &keep("last", 4), &[HeadPlan::none()]).remove(0);
+    for pool in ["last", "last:4", "response"] {
+        let keep = keep(pool, 4);
+        let empty =
+            generated(&engine, &[request(&prompt, stop.clone())], &[HeadPlan::none()], Some(&keep), 1).remove(0);
+        assert_eq!((empty.ids.len(), empty.finish_reason), (0, FinishReason::Stop));
+        let kept = empty.kept.unwrap();
+        assert_eq!(
+            (&kept.h_last, &kept.h_mean, &kept.logits),
+            (&forced.h_last, &forced.h_mean, &forced.logits),
+            "{pool}"
+        );
+        assert_eq!(kept.head_norm, kept.head_norm_final);
+    }
+}
+
+fn request(prompt: &Encoded, stop: StopRule) -> Request {
+    Request { ids: prompt.ids.clone(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 3, stop }
+}
+
+fn items(lab: &Lab, count: usize) {
+    let item = |i: usize| {
+        let mut item = json!({"id": format!("q{i}"), "prompt": format!("Qui est {i}?"), "response": "né 你 ".repeat(i % 4 + 1),
+            "label": "x".repeat(i % 3), "correct": i % 2 == 0});
+        if i % 3 > 0 {
+            item["scores"] = json!({"hedging": i as f64 / 4.0});
+        }
+        item
+    };
+    lab.write_lines("i.jsonl", (0..count).map(item));
+}
+
+const CAPTURE: &str =
+    "capture --model M --items i.jsonl --layers 1,last --mean-layers 2 --pool last:3 --heads vector --logits";
+const ANSWERS: &str = "capture --model M --items i.jsonl --layers last:2 --pool response --generate --max-new-tokens 9 \
+                       --temperature 1.3 --seed 4";
+
+fn bytes(lab: &Lab, name: &str) -> Vec<u8> {
+    fs::read(lab.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn names(lab: &Lab) -> Vec<String> {
+    let entries = fs::read_dir(lab.path(".")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// One file, however it is cut: in parts of any size, in shards of such parts, read or written.
+#[test]
+fn a_file_does_not_depend_on_how_it_is_cut() {
+    let lab = Lab::new();
+    items(&lab, 11);
+    for (name, line) in [("c", CAPTURE), ("g", ANSWERS)] {
+        lab.done(&format!("{line} --out {name}.npz"));
+        let whole = bytes(&lab, &format!("{name}.npz"));
+        for size in [1, 4, 11, 1000] {
+            lab.done(&format!("{line} --out {name}-{size}.npz --part-items {size}"));
+            assert!(bytes(&lab, &format!("{name}-{size}.npz")) == whole, "{name} in parts of {size}");
+        }
+        for i in 1..=3 {
+            lab.done(&format!("{line} --out {name}-s{i}.npz --shard {i}/3 --part-items 2"));
+        }
+        lab.done(&format!("merge {name}-m.npz {name}-s3.npz {name}-s1.npz {name}-s2.npz"));
+        assert!(bytes(&lab, &format!("{name}-m.npz")) == whole, "{name} in shards");
+    }
+    assert!(names(&lab).iter().all(|name| name.ends_with(".npz") || name == "i.jsonl"), "{:?}", names(&lab));
+}
+
+/// The numbers that items bring are in the file, with NaN where one has none; and the states are those of the engine.
+#[test]
+fn labels_scores_and_fields_go_into_the_file() {
+    let lab = Lab::new();
+    items(&lab, 5);
+    lab.done(&format!("{CAPTURE} --out c.npz --part-items 2"));
+    let npz = Npz::read(&lab.path("c.npz")).unwrap();
+    let names: Vec<&str> = npz.names().collect();
+    assert_eq!(names[..4], ["h_last", "layers", "h_layers", "h_mean"]);
+    assert_eq!(names[names.len() - 4..], ["prompt_hash", "scores.hedging", "fields.correct", "meta"]);
+    let floats = |name: &str| match npz.get(name) {
+        Some(Array::F64(shape, values)) if shape[..] == [5] => values.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+        other => panic!("{name}: {other:?}"),
+    };
+    let bits = |values: [f64; 5]| values.map(f64::to_bits).to_vec();
+    assert_eq!(floats("scores.hedging"), bits([f64::NAN, 0.25, 0.5, f64::NAN, 1.0]));
+    assert_eq!(floats("fields.correct"), bits([1.0, 0.0, 1.0, 0.0, 1.0]));
+    let texts = |name: &str| match npz.get(name) {
+        Some(Array::Text(texts)) => texts.clone(),
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(texts("label"), ["", "x", "xx", "", "x"]);
+    // printf 'qui est 0' | sha256sum
+    assert_eq!(texts("prompt_hash")[0], "9ce422f3a8dd5e7096cd9dbf8efd860a");
+    let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
+    let meta: Value = serde_json::from_str(meta).unwrap();
+    assert_eq!((&meta["pool"], &meta["mean_layers"]), (&json!("last:3"), &json!(2)));
+    assert_eq!((meta["key"].as_str().unwrap().len(), &meta["parts"]["pool"]), (32, &json!("last:3")));
+    assert!(meta.get("piece").is_none() && meta.get("shard").is_none());
+
+    let engine = open("llama");
+    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap().read(0..5).unwrap();
+    let encode = |item: &headtemper_study::Item| engine.encode("x", &item.input, item.response.as_deref()).unwrap();
+    let encoded: Vec<Encoded> = items.iter().map(encode).collect();
+    let wanted = Keep { layers: vec![1, 3], mean_layers: Some(2), pool: Pool::LastN(3), ..keep("last", 0) };
+    let rows = captured(&engine, &encoded, &Keep { last_n: 32, ..wanted }, &[HeadPlan::none()]);
+    let f32s = |name: &str| match npz.get(name) {
+        Some(Array::F32(_, values)) => values.clone(),
+        other => panic!("{name}: {other:?}"),
+    };
+    let all = |of: &dyn Fn(&CaptureRow) -> Vec<f32>| rows.iter().flat_map(of).collect::<Vec<f32>>();
+    assert_eq!(f32s("h_last"), all(&|row| row.h_last.clone()));
+    assert_eq!(f32s("h_layers"), all(&|row| row.h_layers.concat()));
+    assert_eq!(f32s("h_mean"), all(&|row| row.h_mean.clone()));
+    assert_eq!(f32s("head_norm"), all(&|row| row.head_norm.clone()));
+    assert_eq!(f32s("logits"), all(&|row| row.logits.clone()));
+    assert_eq!(f32s("blocks.2.attn.hook_z"), all(&|row| row.head_vectors[2].clone()));
+}
+
+/// A file of generated answers holds what `temper generate` writes, and the states of those very tokens; the file says what
+/// reading them again gives.
+#[test]
+fn answers_are_captured_as_they_are_written() {
+    let lab = Lab::new();
+    items(&lab, 40);
+    let (out, err) = lab.ends(0, &format!("{ANSWERS} --out g.npz --json --max-rows 5 --part-items 16"));
+    assert!(err.contains("note: 40 items bring a response, which is not read"), "{err}");
+    let said = err.lines().find(|line| line.starts_with("generated  read again")).unwrap_or_else(|| panic!("{err}"));
+    let summary = &lines(&out)[0];
+    assert_eq!((&summary["items"], &summary["layers"]), (&json!(40), &json!(2)));
+    let npz = Npz::read(&lab.path("g.npz")).unwrap();
+    let text = |name: &str| match npz.get(name) {
+        Some(Array::Text(texts)) => texts.clone(),
+        other => panic!("{name}: {other:?}"),
+    };
+    let answers = crate::lab::by_id(
+        &lab.done("generate --model M --items i.jsonl --max-new-tokens 9 --temperature 1.3 --seed 4 --json"),
+    );
+    let Some(Array::I64(_, lengths)) = npz.get("total_len") else { panic!("no total_len") };
+    let mut differ = 0;
+    let engine = open("llama");
+    for (i, id) in text("id").iter().enumerate() {
+        let answer = &answers[id];
+        assert_eq!(
+            (&json!(text("response")[i]), &json!(text("finish_reason")[i])),
+            (&answer["response"], &answer["finish_reason"])
+        );
+        let (tokens, prompt) = (answer["n_tokens"].as_i64().unwrap(), answer["prompt_tokens"].as_i64().unwrap());
+        assert_eq!(lengths[i], tokens + prompt);
+        let ids: Vec<u32> = serde_json::from_value(answer["response_ids"].clone()).unwrap();
+        differ += usize::from(engine.tokenizer().encode(&text("response")[i], false).unwrap() != ids);
+    }
+    assert!(differ > 0 && differ < 40, "{differ} answers are tokenised otherwise: the test shows nothing");
+    let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
+    let meta: Value = serde_json::from_str(meta).unwrap();
+    let measured = &meta["generated_vs_forced"];
+    assert_eq!(measured, &summary["generated_vs_forced"]);
+    println!("{measured}\n{said}");
+    assert_eq!((&measured["items"], &measured["retokenised_of"]), (&json!(32), &json!(40)));
+    assert_eq!(measured["retokenised_differs"], differ);
+    assert!(measured["worst_abs"].as_f64().unwrap() <= f64::from(SAME), "{measured}");
+    assert!(measured["smallest_cosine"].as_f64().unwrap() > 1.0 - 1e-6, "{measured}");
+    assert!(measured["from_text"]["worst_abs"].as_f64().unwrap() > 0.1, "other tokens, the same states? {measured}");
+    assert_eq!(meta["generated"]["sampling"]["temperature"], 1.3);
+
+    // The same tokens read at once, from a file of items.
+    let line = |id: &String| {
+        let ids: Vec<u32> = serde_json::from_value(answers[id]["response_ids"].clone()).unwrap();
+        let prompt =
+            engine.encode("x", &headtemper_engine::Input::Prompt(format!("Qui est {}?", &id[1..])), None).unwrap();
+        let prompt_len = prompt.ids.len();
+        let input_ids = [prompt.ids, ids].concat();
+        json!({"id": id, "input_ids": input_ids, "prompt_len": prompt_len})
+    };
+    lab.write_lines("again.jsonl", text("id").iter().map(line));
+    lab.done("capture --model M --items again.jsonl --layers last:2 --pool response --out again.npz");
+    let again = Npz::read(&lab.path("again.npz")).unwrap();
+    for name in ["h_last", "h_layers", "head_norm", "head_norm_final", "total_len", "prompt_len", "token_index"] {
+        assert_eq!(npz.get(name), again.get(name), "{name}");
+    }
+}
+
+/// Says how far it is, and stops after so many steps.
+struct StopAfter<'a>(usize, &'a AtomicBool);
+
+impl Progress for StopAfter<'_> {
+    fn begin(&mut self, _: &str, _: usize, _: usize) {}
+    fn step(&mut self) {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+    fn end(&mut self) {}
+    fn note(&mut self, _: &str) {}
+}
+
+/// A capture that is stopped keeps the parts that were finished, goes on, and leaves what it would have left.
+#[test]
+fn a_capture_that_was_stopped_goes_on() {
+    let lab = Lab::new();
+    items(&lab, 9);
+    let line = "capture --model M --items i.jsonl --part-items 2";
+    lab.done(&format!("{line} --out whole.npz"));
+    let engine = open("llama");
+    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
+    let out = lab.path("c.npz");
+    let parts = lab.path("c.npz.parts");
+    let stopped = |steps: usize, max_rows: usize| {
+        let stop = AtomicBool::new(false);
+        let options = CaptureOptions { stop: Some(&stop), max_rows, ..CaptureOptions::default() };
+        let job = CaptureJob {
+            items: &items,
+            options: &options,
+            answering: None,
+            shard: None,
+            part_items: Some(2),
+            out: &out,
+        };
+        let error = capture_file(&engine, &job, &mut StopAfter(steps, &stop)).unwrap_err();
+        assert!(error.interrupted(), "{error}");
+        let files =
+            fs::read_dir(&parts).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        files.filter(|name| name.starts_with("items-")).count()
+    };
+    assert_eq!((stopped(1, 1), parts.exists()), (0, false), "a stop in the first part leaves nothing");
+    // The stop is seen before the next batch: in the third part.
+    assert_eq!(stopped(5, 1), 2);
+    assert!(!out.exists());
+    let dry: Value = serde_json::from_str(&lab.done(&format!("{line} --out c.npz --dry-run --json"))).unwrap();
+    assert_eq!((&dry["rows_done"], &dry["rows_new"]), (&json!(4), &json!(5)));
+
+    // Another capture is refused, and nothing is touched.
+    let (_, err) = lab.ends(2, &format!("{line} --out c.npz --pool last:2"));
+    assert!(
+        err.contains("c.npz.parts belongs to another run: pool was last, is last:2\nhint: choose another --out"),
+        "{err}"
+    );
+    let (_, err) = lab.ends(2, &format!("{line} --out c.npz --limit 8"));
+    assert!(err.contains("items were 9, are 8; the first that differs was 'q8', is none"), "{err}");
+    let (_, err) = lab.ends(2, &format!("{line} --out c.npz --shard 1/2"));
+    assert!(err.contains("it holds the whole run, asked for is shard 1/2"), "{err}");
+
+    let (_, err) = lab.ends(0, &line.replace("--part-items 2", "--part-items 3 --out c.npz"));
+    assert!(err.contains("note: it goes on in parts of 2 items, as it was begun"), "{err}");
+    assert!(err.contains("9 to do, 4 of them done before"), "{err}");
+    assert!(!parts.exists() && bytes(&lab, "c.npz") == bytes(&lab, "whole.npz"));
+
+    // Done is done; what another capture would overwrite is refused.
+    let before = lab.modified("c.npz");
+    let (out, err) = lab.ends(0, &format!("{line} --out c.npz --json"));
+    assert!(err.contains("9 done, nothing left to do") && err.contains("there      c.npz: 9 items"), "{err}");
+    assert_eq!(lines(&out)[0]["fired_tokens"], Value::Null);
+    assert_eq!(lab.modified("c.npz"), before);
+    for (rest, why) in [
+        ("--layers 0", "layers was [], is [0]"),
+        ("--plan L0H1:0.5", "plan differ; the first that differs was 'none', is 'L0H1:0.5'"),
+        ("--shard 1/2", "it holds the whole, asked for is shard 1/2"),
+    ] {
+        let (_, err) = lab.ends(2, &format!("{line} --out c.npz {rest}"));
+        assert!(err.contains(&format!("c.npz belongs to another run: {why}")), "{err}");
+        assert!(err.contains("hint: choose another --out, or remove the file"), "{err}");
+    }
+    lab.write("other.npz", "something else");
+    let (_, err) = lab.ends(2, &format!("{line} --out other.npz"));
+    assert!(err.contains("other.npz belongs to another run: it was not made by `temper capture`"), "{err}");
+    assert_eq!((lab.read("other.npz").as_str(), lab.modified("c.npz")), ("something else", before));
+}
+
+/// Killed at any moment, between parts, in one, while they are joined: it goes on, and the file is the same.
+#[test]
+fn a_capture_that_is_killed_goes_on() {
+    let lab = Lab::new();
+    items(&lab, 24);
+    let line = format!("{CAPTURE} --part-items 1 --out");
+    lab.done(&format!("{line} warm.npz")); // the program is built and read from disk
+    let start = Instant::now();
+    lab.done(&format!("{line} whole.npz"));
+    let whole = start.elapsed();
+    let parts = || {
+        let dir = fs::read_dir(lab.path("c.npz.parts")).into_iter().flatten();
+        dir.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("items-")).count()
+    };
+    let (mut kills, mut between, mut kept) = (0, 0, 0);
+    while !lab.path("c.npz").exists() {
+        let mut command = lab.command(&format!("{line} c.npz"));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A moment that walks through the run; later, when little is left, one after few more parts.
+        let (start, wait) = (Instant::now(), whole.mul_f64(0.1 * f64::from(1 + kills % 9)));
+        while child.try_wait().unwrap().is_none() && start.elapsed() < wait && parts() < kept + 3 {
+            thread::sleep(Duration::from_micros(200));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let now = parts();
+        assert!(lab.path("c.npz").exists() || now >= kept, "a finished part was lost");
+        between += usize::from(now > kept && now < 24);
+        (kills, kept) = (kills + 1, now);
+        assert!(kills < 200, "it never ends");
+    }
+    assert!(kills > 3 && between > 2, "{kills} kills, {between} of them between two parts");
+    println!("{kills} kills, {between} of them between two parts");
+    lab.done(&format!("{line} c.npz"));
+    assert!(bytes(&lab, "c.npz") == bytes(&lab, "whole.npz"));
+    assert!(!lab.path("c.npz.parts").exists());
+}
+
+/// A part that is gone is made again; one that is damaged, or holds other items, is named.
+#[test]
+fn parts_are_checked_before_they_are_joined() {
+    let lab = Lab::new();
+    items(&lab, 6);
+    let line = "capture --model M --items i.jsonl --part-items 2 --out c.npz";
+    lab.done(line);
+    let whole = bytes(&lab, "c.npz");
+    let stop_before_the_end = || {
+        // The parts of a run that could not be joined: its file cannot take its place.
+        let _ = fs::remove_file(lab.path("c.npz"));
+        let engine = open("llama");
+        let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
+        let stop = AtomicBool::new(false);
+        let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
+        let out = lab.path("c.npz");
+        let job = CaptureJob {
+            items: &items,
+            options: &options,
+            answering: None,
+            shard: None,
+            part_items: Some(2),
+            out: &out,
+        };
+        capture_file(&engine, &job, &mut StopAfter(5, &stop)).unwrap_err();
+    };
+    let part =
+        |i: usize| -> PathBuf { lab.path("c.npz.parts").join(format!("items-{:09}-{:09}.npz", 2 * i, 2 * i + 2)) };
+    stop_before_the_end();
+    fs::remove_file(part(0)).unwrap();
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("6 to do, 2 of them done before"), "{err}");
+    assert!(bytes(&lab, "c.npz") == whole);
+
+    stop_before_the_end();
+    let good = fs::read(part(1)).unwrap();
+    fs::copy(part(0), part(1)).unwrap();
+    let (_, err) = lab.ends(2, line);
+    assert!(err.contains("items-000000002-000000004.npz: holds other items than its name says; remove it"), "{err}");
+    let mut damaged = good.clone();
+    damaged[200] ^= 1; // among the values of h_last
+    fs::write(part(1), damaged).unwrap();
+    let (_, err) = lab.ends(2, line);
+    assert!(err.contains("items-000000002-000000004.npz: array 'h_last': Invalid checksum"), "{err}");
+    assert!(!lab.path("c.npz").exists());
+    fs::write(part(1), good).unwrap();
+    lab.done(line);
+    assert!(bytes(&lab, "c.npz") == whole);
+}
+
+/// Whether a planned head fired is asked of the whole, not of a part: its items may have nothing at the plan's positions.
+#[test]
+fn a_plan_fires_in_the_whole() {
+    let lab = Lab::new();
+    let item = |i: usize| match i {
+        0..=3 => json!({"id": i, "prompt": "x"}),
+        _ => json!({"id": i, "prompt": "x", "response": "y"}),
+    };
+    lab.write_lines("i.jsonl", (0..6).map(item));
+    let line = "capture --model M --items i.jsonl --plan L0H1:0.5 --positions response --part-items 2";
+    let (out, _) = lab.ends(0, &format!("{line} --out c.npz --json"));
+    let fired = lines(&out)[0]["fired_tokens"].as_u64().unwrap();
+    let (out, _) = lab.ends(0, &format!("{line} --out w.npz --json").replace("--part-items 2", ""));
+    assert!(fired > 0 && fired == lines(&out)[0]["fired_tokens"].as_u64().unwrap());
+    let (_, err) = lab.ends(2, &format!("{line} --out none.npz --limit 4"));
+    assert!(err.contains("the plan names L0H1 but the hook never fired there"), "{err}");
+    assert!(!lab.path("none.npz").exists() && !lab.path("none.npz.parts").exists());
+}
+
+/// What a capture holds does not grow with its items: 30 times as many, whose states alone are 42 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_capture_of_many_items_holds_few() {
+    let lab = Lab::new();
+    let peak = |count: usize| {
+        let item = |i: usize| json!({"id": format!("q{i}"), "input_ids": [6 + i % 300, 7, 8], "scores": {"x": i}});
+        lab.write_lines("i.jsonl", (0..count).map(item));
+        let line = "capture --model M --items i.jsonl --layers all --logits --part-items 250 --out";
+        let (_, err) = lab.ends(0, &format!("{line} {count}.npz"));
+        let peak = err.lines().rev().find_map(|line| line.strip_suffix(" at the peak")?.strip_prefix("memory     "));
+        headtemper_engine::parse_bytes(peak.unwrap_or_else(|| panic!("{err}"))).unwrap()
+    };
+    let (few, many) = (peak(500), peak(15_000));
+    println!("500 items {few} bytes, 15,000 items {many} bytes");
+    // A place of 40 bytes an item and a hash of its id, and what the allocator rounds up (measured: less than 0.1 MiB beside what loading the model took).
+    assert!(many < few + (12 << 20), "{many} for 15,000 items, {few} for 500");
+    let npz = lab.npz("15000.npz");
+    let h_last: Tensor = npz.get("h_last").unwrap().unwrap();
+    assert_eq!(h_last.dims(), [15_000, 72]);
+    // Shards are joined as parts are.
+    for i in 1..=2 {
+        lab.done(&format!("capture --model M --items i.jsonl --layers all --logits --out s{i}.npz --shard {i}/2"));
+    }
+    lab.done("merge m.npz s1.npz s2.npz");
+    assert!(bytes(&lab, "m.npz") == bytes(&lab, "15000.npz"));
+}
+
+/// What cannot be captured is refused before anything is written.
+#[test]
+fn captures_that_mean_nothing_are_refused() {
+    let lab = Lab::new();
+    lab.write_lines("i.jsonl", [json!({"id": "a", "prompt": "x", "response": "y"}), json!({"id": "b", "prompt": "x"})]);
+    let capture = "capture --model M --items i.jsonl --out c.npz";
+    for (rest, parts) in [
+        ("--pool first", &["pool is 'first', but must be last, last:N with N at least 1, or response"][..]),
+        ("--pool last:0", &["pool is 'last:0'"]),
+        ("--pool response", &["item 'b' has no response, over which pool 'response' would average", "hint: give it"]),
+        ("--mean-layers 0", &["mean_layers is 0, but must be from 1 to the number of layers"]),
+        ("--mean-layers 5", &["mean_layers is 5"]),
+        ("--layers last:5", &["the list of layers is last:5", "last:2"]),
+        ("--part-items 0", &["--part-items is 0, but must be at least 1"]),
+        ("--max-new-tokens 4", &["--generate"]),
+        ("--temperature 1", &["they need --generate"]),
+        ("--ignore-eos", &["they need --generate"]),
+        ("--generate --max-new-tokens 0", &["max_new_tokens is 0, but must be at least 1"]),
+        ("--generate --temperature=-1", &["temperature is -1"]),
+        ("--generate --last-n 0", &["last_n is 0"]),
+    ] {
+        let (out, err) = lab.ends(2, &format!("{capture} {rest}"));
+        assert!(out.is_empty() && parts.iter().all(|part| err.contains(part)), "{rest}\n{err}");
+        assert_eq!(names(&lab), ["i.jsonl"], "{rest}");
+    }
+    lab.write_lines("full.jsonl", [json!({"id": "full", "input_ids": vec![6; 256]})]);
+    let (_, err) = lab.ends(2, "capture --model M --items full.jsonl --out c.npz --generate");
+    assert!(err.contains("the prompt of item 'full', which leaves no room for an answer,"), "{err}");
+    assert!(!lab.path("c.npz").exists());
+    lab.done("capture --model M --items full.jsonl --out c.npz");
+}
