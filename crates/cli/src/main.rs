@@ -57,6 +57,7 @@ fn run(command: Command) -> anyhow::Result<Done> {
         Command::Sweep(args) => commands::sweep::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Probe(args) => commands::probe::run(&args.command),
+        Command::Gate(args) => commands::gate::run(&args),
         Command::Falsify(args) => commands::falsify::run(&args),
         Command::Merge(args) => commands::merge::run(&args),
         Command::Run(args) => commands::run::run(&args),

@@ -46,6 +46,7 @@ mod rundir;
 pub mod score;
 mod shard;
 mod shards;
+pub mod sidecar;
 mod sweep;
 mod sweep_dir;
 mod sweep_files;

@@ -2,6 +2,7 @@
 
 mod attribute;
 mod falsify;
+mod gate;
 mod judge;
 mod probe;
 mod shared;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
 pub(crate) use falsify::Falsify;
+pub(crate) use gate::Gate;
 pub(crate) use judge::Judge;
 pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting};
 pub(crate) use shared::{
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Probe(Probe),
     /// A probe through gates declared beforehand: cross-validation, fresh items, every score, pooled layers, another model
     Falsify(Falsify),
+    /// Generate, read each finished answer with a frozen probe, and put a hedge before those that it doubts
+    Gate(Gate),
     /// Join the shards of a sweep, a causal map or a capture
     Merge(Merge),
     /// All of an experiment from one TOML file; goes on where it stopped

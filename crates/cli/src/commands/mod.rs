@@ -6,6 +6,7 @@ pub(crate) mod capture;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod falsify;
+pub(crate) mod gate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod judge;

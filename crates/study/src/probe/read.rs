@@ -69,9 +69,11 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     let has = |name: &str| names.iter().any(|there| there == name);
     let ids = if has("id") { Some(ids_of(path)?) } else { None };
     let meta = match if has("meta") { Npz::read_array(path, "meta").ok() } else { None } {
-        Some(Array::Scalar(text)) => serde_json::from_str(&text).ok(),
+        Some(Array::Scalar(text)) => serde_json::from_str::<FeatureMeta>(&text).ok(),
         _ => None,
     };
+    // What it says of single items is not what it is.
+    let meta = meta.map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
     let layers = match (averaged, source.key.as_str()) {
         (Some(range), "h_layers") => match Npz::read_array(path, "layers")? {
             Array::I64(_, layers) => layers.get(range).into_iter().flatten().map(|&layer| layer as usize).collect(),

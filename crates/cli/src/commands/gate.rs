@@ -1,0 +1,43 @@
+//! `temper gate`: a frozen probe reads finished answers and hedges those that it doubts.
+
+use anyhow::Result;
+use headtemper_engine::{StopRule, sha256_file};
+use headtemper_study::{
+    Judge, SweepOptions,
+    probe::Probe,
+    sidecar::{Sidecar, sidecar, sidecar_markdown},
+};
+
+use crate::{Done, args::Gate, model, ui};
+
+pub(crate) fn run(args: &Gate) -> Result<Done> {
+    let (probe, path) = Probe::read(&args.probe)?;
+    let hedges = args.hedges.as_deref().map(Judge::read).transpose()?;
+    let items = model::items(&args.items)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
+    let stop = Some(ui::stop_on_interrupt());
+    let sampling = args.sampling.sampling();
+    let settings = Sidecar {
+        probe: (&probe, sha256_file(&path)?),
+        c: args.c,
+        threshold: args.threshold,
+        site: args.site.as_deref(),
+        prefix: &args.prefix,
+        hedges: hedges.as_ref(),
+        generate: SweepOptions {
+            max_new_tokens: args.max_new_tokens,
+            seeds: vec![sampling.seed],
+            sampling,
+            ends: StopRule::Model,
+            max_rows: args.batch.max_rows(),
+            memory: args.batch.memory()?,
+            stop,
+        },
+        stop,
+    };
+    let found = sidecar(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
+    found.warnings.iter().filter(|_| args.json).for_each(|warning| ui::say(&format!("warning: {warning}")));
+    ui::put(&if args.json { serde_json::to_string_pretty(&found)? + "\n" } else { sidecar_markdown(&found) })?;
+    ui::say(&format!("wrote      {}", args.out.display()));
+    Ok(Done::Well)
+}

@@ -1,0 +1,79 @@
+//! What a probe reads of a model: the array of a capture that it was fitted on.
+
+use headtemper_engine::Engine;
+
+use crate::{Features, Result, StudyError, parse_layers, probe::Origin};
+
+/// Where in the forward pass a probe's features come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ProbeSite {
+    /// The final norm's output.
+    FinalNorm,
+    /// The mean of the residual stream after these layers.
+    Layers(Vec<usize>),
+}
+
+impl ProbeSite {
+    /// What was asked for, or what the probe's training file says of itself.
+    ///
+    /// # Errors
+    /// If neither says, or a layer does not exist.
+    pub(crate) fn of(asked: Option<&str>, train: &Origin, engine: &Engine) -> Result<Self> {
+        let layers = engine.spec().layers.len();
+        match asked {
+            Some("final_norm") => return Ok(Self::FinalNorm),
+            Some(text) => return parse_layers(text, layers).map(Self::Layers).and_then(Self::not_empty),
+            None => {}
+        }
+        let unknown = || StudyError::Option {
+            what: "the site that the probe reads".into(),
+            found: format!("not said by {}", train.features),
+            allowed: "given with --site: final_norm, or layers such as 26..29, whose mean is taken".into(),
+        };
+        let meta = train.meta.as_ref().ok_or_else(unknown)?;
+        match train.features.key.as_str() {
+            "h_last" => Ok(Self::FinalNorm),
+            "h_layers" if !train.layers.is_empty() => Ok(Self::Layers(train.layers.clone())),
+            "h_mean" => {
+                let count = meta.mean_layers.filter(|&count| (1..=layers).contains(&count)).ok_or_else(unknown)?;
+                Ok(Self::Layers((layers - count..layers).collect()))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn not_empty(self) -> Result<Self> {
+        match &self {
+            Self::Layers(layers) if layers.is_empty() => Err(StudyError::Option {
+                what: "--site".into(),
+                found: "no layer".into(),
+                allowed: "final_norm, or layers such as 26..29".into(),
+            }),
+            _ => Ok(self),
+        }
+    }
+
+    /// The layers that must be captured.
+    pub(crate) fn layers(&self) -> Vec<usize> {
+        match self {
+            Self::FinalNorm => Vec::new(),
+            Self::Layers(layers) => layers.clone(),
+        }
+    }
+
+    /// The features of every captured item, `[n, d]`.
+    pub(crate) fn features(&self, of: &Features) -> Vec<f64> {
+        match self {
+            Self::FinalNorm => of.h_last.iter().map(|&x| f64::from(x)).collect(),
+            Self::Layers(layers) => {
+                let (d, k) = (of.d_model, layers.len());
+                let mean = |item: &[f32]| {
+                    (0..d)
+                        .map(|j| item.iter().skip(j).step_by(d).map(|&x| f64::from(x)).sum::<f64>() / k as f64)
+                        .collect::<Vec<_>>()
+                };
+                of.h_layers.chunks_exact(k * d).flat_map(mean).collect()
+            }
+        }
+    }
+}
