@@ -23,6 +23,7 @@ mod lab;
 mod laws;
 mod layering;
 mod memory;
+mod probe;
 mod quantised;
 mod real;
 mod resume;

@@ -62,7 +62,7 @@ impl Columns {
 }
 
 /// The hash by which a prompt is recognised, however it is spaced and capitalised.
-fn prompt_hash(item: &Item) -> String {
+pub(crate) fn prompt_hash(item: &Item) -> String {
     digest_text(&item.prompt_key())
 }
 

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use headtemper_stats::pearson;
 
-use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig};
+use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, view::View};
 use crate::{
     Npz, Result, StudyError,
-    probe::{ColumnSource, Ends, FeatureSource, FitOptions, LabelSource, ProbeSet, Rule, evaluate, fit},
+    probe::{ColumnSource, Ends, FeatureSource, FitOptions, LabelSource, Rule, evaluate, fit},
     read_items,
 };
 
@@ -68,8 +68,13 @@ fn score_columns(path: &PathBuf) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// If a column cannot be used or a fit does not converge.
-pub(crate) fn run(file: &GateFile, axes: &AxesConfig, declared: &[Declared]) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let found = declared.iter().map(|axis| one(file, axes, axis)).collect::<Result<Vec<Found>>>()?;
+pub(crate) fn run(
+    file: &GateFile,
+    axes: &AxesConfig,
+    declared: &[Declared],
+    views: (&View, &View),
+) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
+    let found = declared.iter().map(|axis| one(file, axes, axis, views)).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
         for (b, of_b) in &found[i + 1..] {
@@ -83,9 +88,9 @@ pub(crate) fn run(file: &GateFile, axes: &AxesConfig, declared: &[Declared]) -> 
     Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
 }
 
-fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared) -> Result<Found> {
-    let train = ProbeSet::read(&file.train.features, &declared.train)?;
-    let fresh = ProbeSet::read(&file.fresh.features, &declared.fresh)?;
+fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared, (train, fresh): (&View, &View)) -> Result<Found> {
+    let train = train.set(&file.train.features, &declared.train)?;
+    let fresh = fresh.set(&file.fresh.features, &declared.fresh)?;
     let mut axis = Axis {
         name: declared.name.clone(),
         train: train.sizes(),

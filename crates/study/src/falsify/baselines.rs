@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Logistic, Random, Scaler, Target, auc, delong_difference, sigmoid};
 
-use super::{Baseline, GateFile};
+use super::{Baseline, GateFile, view::Texts};
 use crate::{
     Array, Item, Npz, Result, StudyError,
     probe::{Ends, FitOptions, Probe, ProbeSet, fit},
@@ -18,35 +18,6 @@ const IN_TEXTS: usize = 2;
 const SHUFFLED_FITS: u64 = 20;
 /// Streams of the random features begin here.
 const STREAM: u64 = 0xfea7_0000_0000;
-
-/// A set with the texts of its rows.
-pub(crate) struct Texts<'a> {
-    pub(crate) set: &'a ProbeSet,
-    /// The items of the rows, where a file of items was given.
-    pub(crate) items: Option<Vec<&'a Item>>,
-}
-
-impl<'a> Texts<'a> {
-    /// Finds each row's item: by id where the features name their items, else by place.
-    ///
-    /// # Errors
-    /// If a row has no item.
-    pub(crate) fn of(set: &'a ProbeSet, items: Option<&'a [Item]>) -> Result<Self> {
-        let Some(items) = items else { return Ok(Self { set, items: None }) };
-        let by_id: BTreeMap<&str, &Item> = items.iter().map(|item| (item.id.as_str(), item)).collect();
-        let of_row = |at: usize| {
-            let (id, place) = (&set.ids[at], set.rows[at]);
-            let named = set.origin.matched_by == "id" || *id != place.to_string();
-            let found = if named { by_id.get(id.as_str()).copied() } else { items.get(place) };
-            found.ok_or_else(|| StudyError::Option {
-                what: format!("the items beside {}", set.origin.features),
-                found: format!("{} without '{id}'", items.len()),
-                allowed: "the items that the features were captured from, by id or in the same order".into(),
-            })
-        };
-        Ok(Self { set, items: Some((0..set.labels.len()).map(of_row).collect::<Result<Vec<_>>>()?) })
-    }
-}
 
 /// A table of features, and what they are.
 struct Features {

@@ -55,6 +55,9 @@ pub struct SetConfig {
     /// sets, and the texts' lengths and words are baselines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<PathBuf>,
+    /// Which of the items belong to the set, such as `topic == "capitals"`: a condition as dispositions have them.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
 }
 
 /// How the probe is fitted.
@@ -95,7 +98,8 @@ pub struct Gates {
     pub fresh_auc: f64,
     /// Step 2: the most assertion asymmetry on fresh items, at the threshold that the training items chose.
     pub fresh_asymmetry: f64,
-    /// The least p(assert | correct): of thresholds that may be chosen, and of the chosen one on fresh items.
+    /// The least p(assert | correct): of thresholds that may be chosen, and, to within a standard error, of the chosen one on
+    /// fresh items.
     pub assert_correct: f64,
     /// The largest p against shuffled labels, of both AUCs: the rate at which data without signal may pass each.
     pub alpha: f64,
@@ -251,6 +255,7 @@ impl GateFile {
             features: set.features.within(dir),
             labels: set.labels.within(dir),
             items: set.items.map(|path| dir.join(path)),
+            condition: set.condition,
         };
         let file = |path: Option<PathBuf>| path.map(|path| dir.join(path));
         Self {
@@ -288,6 +293,11 @@ impl GateFile {
         for (name, value) in [("cv_asymmetry", gates.cv_asymmetry), ("fresh_asymmetry", gates.fresh_asymmetry)] {
             if !(-1.0..=1.0).contains(&value) {
                 return wrong(format!("gates.{name} is {value}, but must be from -1 to 1"));
+            }
+        }
+        for (name, set) in [("train", &self.train), ("fresh", &self.fresh)] {
+            if set.condition.is_some() && set.items.is_none() {
+                return wrong(format!("{name}.where asks for fields of items, but there is no {name}.items"));
             }
         }
         let shuffles = self.controls.shuffles;

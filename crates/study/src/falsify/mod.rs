@@ -12,6 +12,7 @@ mod result;
 mod run;
 mod steps;
 mod text;
+mod view;
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,9 @@
 //! Whether items that are called fresh have been seen before.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Overlap;
-use crate::{Array, Item, Npz, Result, StudyError, digest::digest, probe::ProbeSet};
+use super::{Overlap, view::Texts};
+use crate::{Array, Npz, Result, StudyError, columns::prompt_hash, probe::ProbeSet};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
@@ -24,16 +21,24 @@ pub(crate) struct Prompts {
 
 impl Prompts {
     /// From the items, or from the hashes that a capture keeps.
-    pub(crate) fn of(features: &Path, items: Option<&[Item]>) -> Result<Self> {
-        if let Some(items) = items {
-            let texts: Vec<String> = items.iter().map(Item::prompt_key).collect();
-            return Ok(Self { hashes: Some(texts.iter().map(|text| digest(text)).collect()), texts: Some(texts) });
+    ///
+    /// # Errors
+    /// If the features' file cannot be read.
+    pub(crate) fn of(of: &Texts<'_>) -> Result<Self> {
+        if let Some(items) = &of.items {
+            let hashes = items.iter().map(|item| prompt_hash(item)).collect();
+            let texts = items.iter().map(|item| item.prompt_key()).collect();
+            return Ok(Self { hashes: Some(hashes), texts: Some(texts) });
         }
+        let features = &of.set.origin.features.path;
         if !Npz::names_in(features)?.iter().any(|name| name == "prompt_hash") {
             return Ok(Self::default());
         }
         match Npz::read_array(features, "prompt_hash")? {
-            Array::Text(hashes) => Ok(Self { hashes: Some(hashes), texts: None }),
+            Array::Text(hashes) => {
+                let of_rows = of.set.rows.iter().filter_map(|&row| hashes.get(row).cloned());
+                Ok(Self { hashes: Some(of_rows.collect()), texts: None })
+            }
             _ => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
         }
     }

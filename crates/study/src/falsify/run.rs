@@ -1,23 +1,20 @@
 //! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use headtemper_stats::{Shuffles, auc, principal_components};
 
 use super::{
-    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes,
-    baselines::{self, Texts},
+    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes, baselines,
     overlap::{self, Prompts},
     steps::{self, Seen},
+    view::View,
 };
 use crate::{
-    Item, Parts, Progress, Result, RunDir, StudyError,
+    Parts, Progress, Result, RunDir, StudyError,
     files::{read_json, write_json, write_text},
-    probe::{
-        EvalResult, FeatureSource, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
-        prediction_npz,
-    },
-    read_items, report,
+    probe::{EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
+    report,
 };
 
 const FROZEN: &str = "frozen.json";
@@ -39,7 +36,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         Some(config) => axes::declared(file, config)?,
         None => Vec::new(),
     };
-    let train = ProbeSet::read(&file.train.features, &file.train.labels)?;
+    let (train_view, fresh_view) = (View::of(&file.train)?, View::of(&file.fresh)?);
+    let train = train_view.set(&file.train.features, &file.train.labels)?;
     let options = file.fit_options();
     let mut run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
     progress.begin("fit", 1, 0);
@@ -50,20 +48,14 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     progress.step();
     progress.end();
 
-    let fresh = ProbeSet::read(&file.fresh.features, &file.fresh.labels)?;
-    let items = |path: &Option<PathBuf>| path.as_deref().map(|path| read_items(path, false)).transpose();
-    let (train_items, fresh_items) = (items(&file.train.items)?, items(&file.fresh.items)?);
-    let prompts = |set: &FeatureSource, items: &Option<Vec<Item>>| Prompts::of(&set.path, items.as_deref());
-    let overlap = overlap::compare(
-        (&train, &prompts(&file.train.features, &train_items)?),
-        (&fresh, &prompts(&file.fresh.features, &fresh_items)?),
-    )?;
+    let fresh = fresh_view.set(&file.fresh.features, &file.fresh.labels)?;
+    let texts = (train_view.texts(&train)?, fresh_view.texts(&fresh)?);
+    let overlap = overlap::compare((&train, &Prompts::of(&texts.0)?), (&fresh, &Prompts::of(&texts.1)?))?;
     progress.begin("controls", 1, 0);
     let mut warnings = Vec::new();
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     warnings.extend(evaluation.warnings.iter().cloned());
     let p = &predictions[probe.meta.chosen];
-    let texts = (Texts::of(&train, train_items.as_deref())?, Texts::of(&fresh, fresh_items.as_deref())?);
     let mut all_baselines = Vec::new();
     // A fresh set of one class ranks nothing, and nothing against it.
     if fresh.smaller_class() > 0 {
@@ -81,6 +73,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         p: probe.meta.null.as_ref().map(|null| null.p),
         gate: chosen.cv.best,
         smaller: train.smaller_class(),
+        correct: train.origin.positives,
     };
     let result = &evaluation.results[probe.meta.chosen];
     let of_fresh = Seen {
@@ -88,6 +81,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         p: fresh_null.as_ref().map(|null| null.p),
         gate: result.train_chosen,
         smaller: fresh.smaller_class(),
+        correct: fresh.origin.positives,
     };
     let question = "does it rank fresh items, and gate them, with nothing chosen on them?";
     let fresh_step = steps::transfer(gates, StepName::Fresh, question, &of_fresh, &all_baselines);
@@ -99,7 +93,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let mut all_steps = vec![steps::cv(gates, &of_cv), fresh_step];
     let (found_axes, axis_pairs) = match &file.axes {
         Some(config) => {
-            let (found, pairs) = axes::run(file, config, &declared)?;
+            let (found, pairs) = axes::run(file, config, &declared, (&train_view, &fresh_view))?;
             all_steps.push(steps::axes(gates, config, &found, &pairs));
             (found, pairs)
         }
@@ -109,17 +103,19 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         }
     };
     let pooled = file.pooled.as_ref().map(|of| {
-        let sets = ((&of.train, &file.train.labels), (&of.fresh, &file.fresh.labels));
-        other(of.train.to_string(), sets, &options)
+        let train = train_view.set(&of.train, &file.train.labels)?;
+        other(of.train.to_string(), (train, fresh_view.set(&of.fresh, &file.fresh.labels)?), &options)
     });
     let replication = file.replication.as_ref().map(|of| {
         let train_labels = of.train_labels.as_ref().unwrap_or(&file.train.labels);
         let fresh_labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
-        other(of.model.clone(), ((&of.train, train_labels), (&of.fresh, fresh_labels)), &options)
+        let train = train_view.set(&of.train, train_labels)?;
+        other(of.model.clone(), (train, fresh_view.set(&of.fresh, fresh_labels)?), &options)
     });
     let (pooled, replication) = (pooled.transpose()?, replication.transpose()?);
-    all_steps.push(of_other(file, StepName::Pooled, POOLED, pooled.as_ref()));
-    all_steps.push(of_other(file, StepName::Replication, REPLICATION, replication.as_ref()));
+    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_ref(), (&fresh, &all_baselines)));
+    let replicated = (StepName::Replication, REPLICATION);
+    all_steps.push(of_other(file, replicated, replication.as_ref(), (&fresh, &all_baselines)));
     let (verdict, sentence) = steps::verdict(file, &all_steps, &failure_modes);
     if !overlap.by_prompt {
         warnings.push("prompts were not compared between the sets: give [train] items and [fresh] items".into());
@@ -204,12 +200,7 @@ pub(super) fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Optio
 }
 
 /// Steps 4 and 5: the same on other features.
-fn other(
-    name: String,
-    (train, fresh): ((&FeatureSource, &LabelSource), (&FeatureSource, &LabelSource)),
-    options: &FitOptions,
-) -> Result<(Transfer, Option<Null>)> {
-    let (train, fresh) = (ProbeSet::read(train.0, train.1)?, ProbeSet::read(fresh.0, fresh.1)?);
+fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOptions) -> Result<(Transfer, Option<Null>)> {
     overlap::compare((&train, &Prompts::default()), (&fresh, &Prompts::default()))?;
     let probe = fit(&train, options)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
@@ -233,14 +224,20 @@ fn other(
     Ok((transfer, null))
 }
 
-fn of_other(file: &GateFile, name: StepName, question: &str, found: Option<&(Transfer, Option<Null>)>) -> Step {
-    let none: &[Baseline] = &[];
-    match found {
-        Some((transfer, null)) => {
-            steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), none)
-        }
-        None => steps::not_run(&file.gates, name, question, &name.to_string()),
-    }
+/// A step on other features; beside the baselines where it is about the same answers.
+fn of_other(
+    file: &GateFile,
+    (name, question): (StepName, &str),
+    found: Option<&(Transfer, Option<Null>)>,
+    (fresh, baselines): (&ProbeSet, &[Baseline]),
+) -> Step {
+    let Some((transfer, null)) = found else {
+        return steps::not_run(&file.gates, name, question, &name.to_string());
+    };
+    let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
+    let beside = |of: &Baseline| Baseline { gain: transfer.fresh_auc - of.fresh_auc, ..of.clone() };
+    let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
+    steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines)
 }
 
 /// The fresh items, scaled as the probe sees them, in their widest plane.

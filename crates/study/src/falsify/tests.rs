@@ -38,7 +38,15 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
         meta: None,
     };
     let rows: Vec<usize> = (0..items).collect();
-    ProbeSet { x, features: FEATURES, labels, ids: rows.iter().map(ToString::to_string).collect(), rows, origin }
+    ProbeSet {
+        x,
+        features: FEATURES,
+        labels,
+        named: false,
+        ids: rows.iter().map(ToString::to_string).collect(),
+        rows,
+        origin,
+    }
 }
 
 /// How the first two steps end.
@@ -55,12 +63,14 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
         p: probe.meta.null.as_ref().map(|null| null.p),
         gate: cv.best,
         smaller: train.smaller_class(),
+        correct: train.origin.positives,
     };
     let of_fresh = Seen {
         auc: result.measured.auc,
         p: null.map(|null| null.p),
         gate: result.train_chosen,
         smaller: fresh.smaller_class(),
+        correct: fresh.origin.positives,
     };
     let fresh = steps::transfer(&gates, StepName::Fresh, "", &of_fresh, &[]);
     (steps::cv(&gates, &of_cv).outcome, fresh.outcome)

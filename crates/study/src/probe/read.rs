@@ -75,7 +75,7 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     // What it says of single items is not what it is.
     let meta = meta.map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
     let layers = match (averaged, source.key.as_str()) {
-        (Some(range), "h_layers") => match Npz::read_array(path, "layers")? {
+        (Some(range), "h_layers") if has("layers") => match Npz::read_array(path, "layers")? {
             Array::I64(_, layers) => layers.get(range).into_iter().flatten().map(|&layer| layer as usize).collect(),
             _ => Vec::new(),
         },
@@ -207,31 +207,29 @@ fn objects<'a>(
     Ok(Column { cells, ids })
 }
 
-/// Which items are positive; none for those without a value.
+/// Whether the item at this place is positive; none if it has no value.
 ///
 /// # Errors
-/// If a value cannot be compared, or, without a rule, is no label.
-pub(crate) fn labels(source: &LabelSource, column: &Column) -> Result<Vec<Option<bool>>> {
-    let of = |(at, cell): (usize, &Cell)| {
-        let held = match (cell, &source.rule) {
-            (Cell::Missing, _) => return Ok(None),
-            (Cell::Number(value), Some(rule)) => rule.holds_of_number(*value),
-            (Cell::Text(value), Some(rule)) => rule.holds_of_text(value),
-            (Cell::Number(value), None) if *value == 0.0 || *value == 1.0 => Some(*value == 1.0),
-            (_, None) => None,
-        };
-        held.map(Some).ok_or_else(|| StudyError::Option {
-            what: format!("value {at} of {}", source.column),
-            found: match cell {
-                Cell::Number(value) => value.to_string(),
-                Cell::Text(value) => format!("'{value}'"),
-                Cell::Missing => "missing".into(),
-            },
-            allowed: match &source.rule {
-                Some(rule) => format!("of the kind that {rule} compares it with"),
-                None => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
-            },
-        })
+/// If the value cannot be compared, or, without a rule, is no label.
+pub(crate) fn label(source: &LabelSource, column: &Column, at: usize) -> Result<Option<bool>> {
+    let cell = &column.cells[at];
+    let held = match (cell, &source.rule) {
+        (Cell::Missing, _) => return Ok(None),
+        (Cell::Number(value), Some(rule)) => rule.holds_of_number(*value),
+        (Cell::Text(value), Some(rule)) => rule.holds_of_text(value),
+        (Cell::Number(value), None) if *value == 0.0 || *value == 1.0 => Some(*value == 1.0),
+        (_, None) => None,
     };
-    column.cells.iter().enumerate().map(of).collect()
+    held.map(Some).ok_or_else(|| StudyError::Option {
+        what: format!("value {at} of {}", source.column),
+        found: match cell {
+            Cell::Number(value) => value.to_string(),
+            Cell::Text(value) => format!("'{value}'"),
+            Cell::Missing => "missing".into(),
+        },
+        allowed: match &source.rule {
+            Some(rule) => format!("of the kind that {rule} compares it with"),
+            None => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+        },
+    })
 }

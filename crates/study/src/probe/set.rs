@@ -23,11 +23,16 @@ pub struct ProbeSet {
     pub labels: Vec<bool>,
     /// The items by name; their place in the file where it names none.
     pub ids: Vec<String>,
+    /// Whether the file names its items.
+    pub named: bool,
     /// The place of each row in the file of features.
     pub rows: Vec<usize>,
     /// Where all this came from.
     pub origin: Origin,
 }
+
+/// Whether a row belongs to a set, by its place and its id.
+type Keep<'a> = &'a dyn Fn(usize, Option<&str>) -> Result<bool>;
 
 /// Where a set came from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,27 +68,40 @@ impl ProbeSet {
     /// If a file cannot be used, lengths differ where there are no ids, an id stands there twice or has no features, a number is
     /// not finite, or no item has a label.
     pub fn read(features: &FeatureSource, labels: &LabelSource) -> Result<Self> {
-        let table = read::features(features)?;
-        Self::of(features, table, labels)
+        Self::read_some(features, labels, &|_, _| Ok(true))
     }
 
-    fn of(source: &FeatureSource, table: Table, labels: &LabelSource) -> Result<Self> {
-        let column = read::column(&labels.column)?;
-        let known = read::labels(labels, &column)?;
+    /// The same of those rows alone that are asked for by their place and, where the file names its items, id.
+    ///
+    /// # Errors
+    /// As [`ProbeSet::read`], or what `keep` reports.
+    pub(crate) fn read_some(features: &FeatureSource, labels: &LabelSource, keep: Keep<'_>) -> Result<Self> {
+        let table = read::features(features)?;
         let n = table.values.len() / table.features;
+        let id = |row: usize| table.ids.as_ref().map(|ids| ids[row].as_str());
+        let kept = (0..n).map(|row| keep(row, id(row))).collect::<Result<Vec<bool>>>()?;
+        Self::of(features, table, labels, &kept)
+    }
+
+    fn of(source: &FeatureSource, table: Table, labels: &LabelSource, kept: &[bool]) -> Result<Self> {
+        let column = read::column(&labels.column)?;
+        let n = kept.len();
         let (of_row, matched_by) = match (&table.ids, &column.ids) {
             (Some(ids), Some(of_labels)) => (by_id(labels, ids, &column, of_labels)?, "id"),
-            _ if known.len() == n => ((0..n).map(Some).collect(), "place"),
+            _ if column.cells.len() == n => ((0..n).map(Some).collect(), "place"),
             _ => {
                 return Err(StudyError::Option {
                     what: format!("the number of values in {}", labels.column),
-                    found: known.len().to_string(),
+                    found: column.cells.len().to_string(),
                     allowed: format!("{n}, one for each row of {source}, unless both files name their items by id"),
                 });
             }
         };
-        let rows: Vec<(usize, bool)> =
-            (0..n).filter_map(|row| of_row[row].and_then(|at| known[at]).map(|label| (row, label))).collect();
+        let mut rows: Vec<(usize, bool)> = Vec::new();
+        for (row, at) in of_row.iter().enumerate().filter(|(row, _)| kept[*row]) {
+            let label = at.map_or(Ok(None), |at| read::label(labels, &column, at))?;
+            rows.extend(label.map(|label| (row, label)));
+        }
         if rows.is_empty() {
             return Err(StudyError::content(&labels.column.path, format!("no item of {source} has a label")));
         }
@@ -100,14 +118,15 @@ impl ProbeSet {
             labels: labels.clone(),
             items: rows.len(),
             positives: labels_of.iter().filter(|&&label| label).count(),
-            unlabelled: n - rows.len(),
+            unlabelled: kept.iter().filter(|&&kept| kept).count() - rows.len(),
             matched_by: matched_by.into(),
             features_sha256: hex(&hash_numbers(&x)),
             labels_sha256: crate::digest::digest(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
             layers: table.layers,
             meta: table.meta,
         };
-        Ok(Self { x, features: table.features, labels: labels_of, ids, rows, origin })
+        let named = table.ids.is_some();
+        Ok(Self { x, features: table.features, labels: labels_of, ids, named, rows, origin })
     }
 
     /// Items and those of them that are positive.

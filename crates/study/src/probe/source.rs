@@ -93,7 +93,7 @@ pub enum Op {
 pub enum Operand {
     /// A number; true and false are 1 and 0.
     Number(f64),
-    /// A text, for `==` and `!=`.
+    /// A text, for `==` and `!=`; or several, `cr|hr`.
     Text(String),
 }
 
@@ -228,7 +228,7 @@ impl Rule {
     /// Whether a text is positive.
     pub(crate) fn holds_of_text(&self, value: &str) -> Option<bool> {
         let Operand::Text(with) = &self.with else { return None };
-        Some((value == with) == (self.op == Op::Equal))
+        Some(with.split('|').any(|one| value == one.trim()) == (self.op == Op::Equal))
     }
 }
 
@@ -368,6 +368,8 @@ mod tests {
         let text = source("j.jsonl:label == cw").unwrap().rule.unwrap();
         assert_eq!((text.holds_of_text("cw"), text.holds_of_text("cr")), (Some(true), Some(false)));
         assert_eq!(text.holds_of_number(1.0), None);
+        let right = source("j.jsonl:label==cr|hr").unwrap().rule.unwrap();
+        assert_eq!((right.holds_of_text("hr"), right.holds_of_text("cw")), (Some(true), Some(false)));
         let truth = source("j.jsonl:correct==true").unwrap().rule.unwrap();
         assert_eq!(truth.holds_of_number(1.0), Some(true));
         for text in ["j.jsonl:label>=cw", "j.jsonl:label==", "j.jsonl", "j.csv:x"] {

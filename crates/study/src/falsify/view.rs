@@ -1,0 +1,80 @@
+//! A set of the gate file, with the items that it was captured from where the file names them.
+
+use std::collections::BTreeMap;
+
+use super::SetConfig;
+use crate::{
+    Item, Predicate, Result, StudyError,
+    probe::{FeatureSource, LabelSource, ProbeSet},
+    read_items,
+};
+
+/// The items beside a set's features, and which of them belong to it.
+pub(crate) struct View {
+    items: Option<Vec<Item>>,
+    condition: Option<Predicate>,
+}
+
+impl View {
+    /// Reads the items, if there are any.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(crate) fn of(config: &SetConfig) -> Result<Self> {
+        let items = config.items.as_deref().map(|path| read_items(path, false)).transpose()?;
+        Ok(Self { items, condition: config.condition.as_deref().map(Predicate::parse).transpose()? })
+    }
+
+    /// Features and labels of the items that belong to the set; labels of others are not looked at.
+    ///
+    /// # Errors
+    /// As [`ProbeSet::read`]; and if a row has no item, or the condition cannot be asked of it.
+    pub(crate) fn set(&self, features: &FeatureSource, labels: &LabelSource) -> Result<ProbeSet> {
+        let (Some(items), Some(condition)) = (&self.items, &self.condition) else {
+            return ProbeSet::read(features, labels);
+        };
+        let by_id = by_id(items);
+        let keep = |row: usize, id: Option<&str>| condition.holds(find(items, &by_id, features, row, id)?);
+        ProbeSet::read_some(features, labels, &keep)
+    }
+
+    /// A set with the items of its rows.
+    ///
+    /// # Errors
+    /// If a row has none.
+    pub(crate) fn texts<'a>(&'a self, set: &'a ProbeSet) -> Result<Texts<'a>> {
+        let Some(items) = &self.items else { return Ok(Texts { set, items: None }) };
+        let by_id = by_id(items);
+        let of = |at: usize| {
+            let id = set.named.then(|| set.ids[at].as_str());
+            find(items, &by_id, &set.origin.features, set.rows[at], id)
+        };
+        Ok(Texts { set, items: Some((0..set.labels.len()).map(of).collect::<Result<Vec<_>>>()?) })
+    }
+}
+
+/// A set with the items of its rows, where a file of items was given.
+pub(crate) struct Texts<'a> {
+    pub(crate) set: &'a ProbeSet,
+    pub(crate) items: Option<Vec<&'a Item>>,
+}
+
+fn by_id(items: &[Item]) -> BTreeMap<&str, &Item> {
+    items.iter().map(|item| (item.id.as_str(), item)).collect()
+}
+
+/// The item of a row: by id where the features name their items, else by place.
+fn find<'a>(
+    items: &'a [Item],
+    by_id: &BTreeMap<&str, &'a Item>,
+    features: &FeatureSource,
+    row: usize,
+    id: Option<&str>,
+) -> Result<&'a Item> {
+    let found = id.map_or_else(|| items.get(row), |id| by_id.get(id).copied());
+    found.ok_or_else(|| StudyError::Option {
+        what: format!("the items beside {features}"),
+        found: format!("{} without {}", items.len(), id.map_or_else(|| format!("row {row}"), |id| format!("'{id}'"))),
+        allowed: "the items that the features were captured from, by id or in the same order".into(),
+    })
+}
