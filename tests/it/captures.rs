@@ -249,8 +249,8 @@ fn request(prompt: &Encoded, stop: StopRule) -> Request {
 fn items(lab: &Lab, count: usize) {
     let item = |i: usize| {
         let mut item = json!({"id": format!("q{i}"), "prompt": format!("Qui est {i}?"), "response": "né 你 ".repeat(i % 4 + 1),
-            "label": "x".repeat(i % 3), "correct": i % 2 == 0});
-        if i % 3 > 0 {
+            "label": "x".repeat(i % 3), "correct": i.is_multiple_of(2)});
+        if !i.is_multiple_of(3) {
             item["scores"] = json!({"hedging": i as f64 / 4.0});
         }
         item

@@ -42,6 +42,7 @@ fn captures(args: &Merge) -> Result<Done> {
     ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
     let items = merge_features(&args.out, &args.shards)?;
     ui::say(&format!("wrote      {}: {items} items", args.out.display()));
+    ui::say_peak();
     if args.json {
         ui::put(&format!("{}\n", json!({"out": args.out, "items": items})))?;
     }

@@ -127,7 +127,8 @@ impl GeneratedVsForced {
     /// For people to read.
     pub fn text(&self) -> String {
         let of = |d: &Difference| {
-            format!("at most {:.1e} off, cosine at least {:.7} ({} items)", d.worst_abs, d.smallest_cosine, d.items)
+            let off = if d.worst_abs == 0.0 { "0".into() } else { format!("{:.1e}", d.worst_abs) };
+            format!("at most {off} off, cosine at least {:.7} ({} items)", d.smallest_cosine, d.items)
         };
         let mut out = format!("read again {}; from its text {}", of(&self.ids), of(&self.from_text));
         out += &format!(
@@ -202,36 +203,40 @@ fn read_again(
     settings: &GenerateOptions<'_>,
     written: &[Written],
 ) -> Result<(Difference, Difference)> {
-    // An empty answer has no tokens to average over, so reading it again averages over others.
-    let compared = |i: &usize| options.pool == Pool::Last || !written[*i].ids.is_empty();
-    let rows: Vec<usize> = (0..written.len()).filter(compared).collect();
     let keep = Keep { heads: HeadsWanted::None, logits: false, ..options.keep() };
-    let read = |rows: &[usize], texts: &[Encoded]| -> Result<Difference> {
-        let plans = if options.plans.len() == 1 {
-            options.plans.clone()
-        } else {
-            rows.iter().map(|&i| options.plans[i].clone()).collect()
-        };
+    let read = |texts: &[(usize, Encoded)]| -> Result<Vec<Difference>> {
+        let plan = |&(i, _): &(usize, Encoded)| options.plans[i].clone();
+        let plans = if options.plans.len() == 1 { options.plans.clone() } else { texts.iter().map(plan).collect() };
         let (keep, memory) = (keep.clone(), settings.memory);
         let request = CaptureRequest { keep, plans, memory, partial: true, ..CaptureRequest::default() };
-        let mut difference = Difference::default();
-        engine.capture(texts, &request, |captured| {
-            difference = difference.and(&Difference::of(&captured.row, &written[rows[captured.item]].kept));
+        let encoded: Vec<Encoded> = texts.iter().map(|(_, text)| text.clone()).collect();
+        let mut differences = Vec::new();
+        engine.capture(&encoded, &request, |captured| {
+            differences.push(Difference::of(&captured.row, &written[texts[captured.item].0].kept));
             Ok(())
         })?;
-        Ok(difference)
+        Ok(differences)
     };
-    let by_ids = |&i: &usize| Encoded {
-        ids: [&prompts[i].ids[..], &written[i].ids].concat(),
-        prompt_len: prompts[i].prompt_len,
+    // An empty answer has no tokens to average over, so reading it again averages over others.
+    let compared = |i: &usize| options.pool == Pool::Last || !written[*i].ids.is_empty();
+    let by_ids = |i: usize| {
+        let ids = [&prompts[i].ids[..], &written[i].ids].concat();
+        (i, Encoded { ids, prompt_len: prompts[i].prompt_len })
     };
-    let ids = read(&rows, &rows.iter().map(by_ids).collect::<Vec<_>>())?;
-    // A text that is tokenised to more than the context holds, or to nothing, cannot be read at all.
-    let by_text = |&i: &usize| {
-        let what = format!("item '{}'", items[i].id);
-        let text = engine.encode(&what, &Input::Ids(prompts[i].ids.clone()), Some(&written[i].text)).ok()?;
-        options.pool.of(&text).map(|_| (i, text))
-    };
-    let (rows, texts): (Vec<usize>, Vec<Encoded>) = rows.iter().filter_map(by_text).unzip();
-    Ok((ids, read(&rows, &texts)?))
+    let by_ids: Vec<_> = (0..written.len()).filter(compared).map(by_ids).collect();
+    let of_ids = read(&by_ids)?;
+    // A text that gives the same tokens was read; one that gives more than the context holds, or none, cannot be.
+    let (mut of_texts, mut others) = (Difference::default(), Vec::new());
+    for ((i, text), difference) in by_ids.iter().zip(&of_ids) {
+        let what = format!("item '{}'", items[*i].id);
+        let again = engine.encode(&what, &Input::Ids(prompts[*i].ids.clone()), Some(&written[*i].text));
+        match again {
+            Ok(again) if again == *text => of_texts = of_texts.and(difference),
+            Ok(again) if options.pool.of(&again).is_some() => others.push((*i, again)),
+            _ => {}
+        }
+    }
+    let all = |differences: &[Difference]| differences.iter().fold(Difference::default(), |all, one| all.and(one));
+    let of_others = read(&others)?;
+    Ok((all(&of_ids), of_texts.and(&all(&of_others))))
 }
