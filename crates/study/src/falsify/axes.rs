@@ -1,6 +1,9 @@
 //! Step 3: the same probe for each score of the items, and whether the scores are more than one.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use headtemper_stats::pearson;
 
@@ -38,9 +41,9 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
             score_columns(&train)?.into_iter().map(|name| format!("{name}{rule}")).collect()
         }
     };
-    let source = |path: &PathBuf, text: &str| -> Result<LabelSource> {
+    let source = |path: &Path, text: &str| -> Result<LabelSource> {
         let LabelSource { column, rule } = format!("axes.jsonl:{text}").parse()?;
-        Ok(LabelSource { column: ColumnSource { path: path.clone(), ..column }, rule })
+        Ok(LabelSource { column: ColumnSource { path: path.into(), ..column }, rule })
     };
     texts
         .iter()
@@ -49,7 +52,7 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
 }
 
 /// Every `scores.*` of a file.
-fn score_columns(path: &PathBuf) -> Result<Vec<String>> {
+fn score_columns(path: &Path) -> Result<Vec<String>> {
     let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "npz") {
         Npz::names_in(path)?.into_iter().filter(|name| name.starts_with("scores.")).collect()
     } else {

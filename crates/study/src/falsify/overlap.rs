@@ -103,7 +103,9 @@ fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
     let of_train: Vec<BTreeSet<String>> = train.iter().map(triples).collect();
     let mut holders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (item, triples) in of_train.iter().enumerate() {
-        triples.iter().for_each(|triple| holders.entry(triple).or_default().push(item));
+        for triple in triples {
+            holders.entry(triple).or_default().push(item);
+        }
     }
     let mut pairs = Vec::new();
     for (new, triples) in fresh.iter().map(triples).enumerate() {

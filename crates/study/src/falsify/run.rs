@@ -91,16 +91,13 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         steps::failure_modes(&train.origin, &fresh.origin, result.measured.auc, result.measured.auc_delong)
     };
     let mut all_steps = vec![steps::cv(gates, &of_cv), fresh_step];
-    let (found_axes, axis_pairs) = match &file.axes {
-        Some(config) => {
-            let (found, pairs) = axes::run(file, config, &declared, (&train_view, &fresh_view))?;
-            all_steps.push(steps::axes(gates, config, &found, &pairs));
-            (found, pairs)
-        }
-        None => {
-            all_steps.push(steps::not_run(gates, StepName::Axes, AXES, "axes"));
-            (Vec::new(), Vec::new())
-        }
+    let (found_axes, axis_pairs) = if let Some(config) = &file.axes {
+        let (found, pairs) = axes::run(file, config, &declared, (&train_view, &fresh_view))?;
+        all_steps.push(steps::axes(gates, config, &found, &pairs));
+        (found, pairs)
+    } else {
+        all_steps.push(steps::not_run(gates, StepName::Axes, AXES, "axes"));
+        (Vec::new(), Vec::new())
     };
     let pooled = file.pooled.as_ref().map(|of| {
         let train = train_view.set(&of.train, &file.train.labels)?;

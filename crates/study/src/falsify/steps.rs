@@ -39,8 +39,9 @@ impl Check {
 }
 
 /// What several outcomes come to: too few items can tell nothing, whatever they say; else a failure is one.
-pub(crate) fn all(outcomes: impl Iterator<Item = Outcome> + Clone) -> Outcome {
-    let any = |outcome: Outcome| outcomes.clone().any(|one| one == outcome);
+pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
+    let outcomes: Vec<Outcome> = outcomes.collect();
+    let any = |outcome: Outcome| outcomes.contains(&outcome);
     if any(Outcome::Failed) {
         Outcome::Failed
     } else if any(Outcome::Inconclusive) {

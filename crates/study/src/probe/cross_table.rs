@@ -26,7 +26,9 @@ impl CrossTable {
     /// If no item has such a label.
     pub fn of_items(items: &[Item]) -> Result<Self> {
         let mut table = Self::default();
-        items.iter().for_each(|item| table.count(item.label.as_deref()));
+        for item in items {
+            table.count(item.label.as_deref());
+        }
         if table.missing == items.len() {
             return Err(StudyError::Option {
                 what: "the label of every item".into(),

@@ -107,7 +107,9 @@ impl ProbeSet {
         }
         let (rows, labels_of): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
         let mut x = Vec::with_capacity(rows.len() * table.features);
-        rows.iter().for_each(|&row| x.extend(&table.values[row * table.features..(row + 1) * table.features]));
+        for &row in &rows {
+            x.extend(&table.values[row * table.features..(row + 1) * table.features]);
+        }
         let ids: Vec<String> = match &table.ids {
             Some(ids) => rows.iter().map(|&row| ids[row].clone()).collect(),
             None => rows.iter().map(ToString::to_string).collect(),
@@ -166,7 +168,9 @@ fn by_id(labels: &LabelSource, ids: &[String], column: &Column, of_labels: &[Str
 fn hash_numbers(values: &[f64]) -> [u8; 32] {
     let mut hash = Sha256::new();
     // -0 and 0 are the same number.
-    values.iter().for_each(|x| hash.update((x + 0.0).to_le_bytes()));
+    for x in values {
+        hash.update((x + 0.0).to_le_bytes());
+    }
     hash.finalize().into()
 }
 

@@ -92,7 +92,7 @@ pub fn sidecar(
     };
     let (features, _) = capture_encoded(engine, &items, &encoded, &options, progress)?;
     let p = probe.probabilities(fit, &site.features(&features), engine.spec().d_model, &source)?;
-    let mut found = gate(&items, &p, settings, threshold)?;
+    let mut found = gate(&items, &p, settings, threshold);
     found.1.probe_sha256.clone_from(probe_sha256);
     (found.1.c, found.1.threshold_from) = (result.c, threshold_from.into());
     if silent > 0 {
@@ -142,7 +142,7 @@ fn answered(engine: &Engine, items: &[Item], rows: &[Row]) -> Result<(Vec<Item>,
 }
 
 /// Every answer with and without the gate, and how they stand.
-fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> Result<(Vec<GatedRow>, GateResult)> {
+fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> (Vec<GatedRow>, GateResult) {
     let (mut rows, mut tables) = (Vec::new(), [CrossTable::default(); 2]);
     let (mut known_p, mut known, mut prefixed_all) = (Vec::new(), Vec::new(), 0);
     for (item, &p) in items.iter().zip(p) {
@@ -193,7 +193,7 @@ fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> Re
         gated: Standing::of(tables[1]),
         warnings,
     };
-    Ok((rows, result))
+    (rows, result)
 }
 
 /// Whether an answer is right, where that is known, and whether it hedges: by accepted answers and the lexicon, else by what the
