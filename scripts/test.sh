@@ -68,4 +68,27 @@ $score --out "$out/part2" --shard 2/2
 $temper merge "$out/score" "$out/part1" "$out/part2"
 .venv/bin/python scripts/check_npz.py "$out/score/scores.npz"
 
+step "its answers through the gates of a probe: whatever the verdict, it must be one"
+$temper capture --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items "$out/quickstart/judged.jsonl" --layers last:4 --heads none --out "$out/answers.npz"
+.venv/bin/python scripts/check_npz.py "$out/answers.npz"
+cat > "$out/gate.toml" <<'TOML'
+name = "answers"
+[train]
+features = "answers.npz:h_last"
+labels = "answers.npz:label==cr|hr"
+items = "quickstart/judged.jsonl"
+where = 'topic == "capitals"'
+[fresh]
+features = "answers.npz:h_last"
+labels = "answers.npz:label==cr|hr"
+items = "quickstart/judged.jsonl"
+where = 'topic != "capitals"'
+[pooled]
+train = "answers.npz:h_layers[-4:]"
+fresh = "answers.npz:h_layers[-4:]"
+TOML
+status=0; $temper falsify "$out/gate.toml" --out "$out/falsify" || status=$?
+[ "$status" -eq 0 ] || [ "$status" -eq 3 ] || [ "$status" -eq 4 ]
+$temper gate --model models/SmolLM2-135M-Instruct.Q4_1.gguf --items "$out/quickstart/judged.jsonl" --probe "$out/falsify" --threshold 0.5 --hedges configs/data/hedges.txt --out "$out/gated"
+
 step "all good"

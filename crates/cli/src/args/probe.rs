@@ -77,9 +77,9 @@ pub(crate) struct ProbeFit {
     /// Weight items alike, or so that both classes weigh alike
     #[arg(long, value_enum, default_value_t = Weighting::None)]
     pub(crate) class_weight: Weighting,
-    /// How often labels are shuffled for the null of the cross-validated AUC
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    pub(crate) shuffles: usize,
+    /// How often labels are shuffled for the null of the cross-validated AUC [default: 1000, fewer where that takes long]
+    #[arg(long, value_name = "N")]
+    pub(crate) shuffles: Option<usize>,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
     /// The directory to write: probe.safetensors, fit.json, predictions.npz

@@ -4,7 +4,7 @@ use anyhow::Result;
 use headtemper_study::{
     probe::{
         ClassWeight, CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit,
-        fit_markdown, write_eval, write_fit,
+        fit_markdown, usual_shuffles, write_eval, write_fit,
     },
     read_items,
 };

@@ -107,7 +107,7 @@ fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared, (train, fresh): 
     if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
-    let options = FitOptions { shuffles: 0, ..file.fit_options() };
+    let options = FitOptions { shuffles: 0, ..file.fit_options(&train) };
     let fitted = fit(&train, &options)?;
     let chosen = fitted.probe.meta.chosen;
     let (evaluation, _) = evaluate(&fitted.probe, &fresh, options.measure)?;

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result, StudyError,
     digest::digest,
-    probe::{ASSERT_CORRECT, ClassWeight, FeatureSource, FitOptions, LabelSource, MeasureOptions},
+    probe::{
+        ASSERT_CORRECT, ClassWeight, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet,
+        usual_shuffles,
+    },
 };
 
 /// A falsification: what `temper falsify` reads. Unknown keys are refused; paths are relative to the file.
@@ -186,8 +189,9 @@ pub struct ReplicationConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlsConfig {
-    /// How often labels are shuffled.
-    pub shuffles: usize,
+    /// How often labels are shuffled; 1,000 if left out, fewer where a labeling takes long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shuffles: Option<usize>,
     /// Resamples of the bootstrap intervals.
     pub resamples: usize,
     /// Whether a probe is fitted on random numbers of the same shape.
@@ -234,7 +238,7 @@ impl Default for Gates {
 
 impl Default for ControlsConfig {
     fn default() -> Self {
-        Self { shuffles: 1000, resamples: 1000, random_features: true, length: true, bag_of_words: true }
+        Self { shuffles: None, resamples: 1000, random_features: true, length: true, bag_of_words: true }
     }
 }
 
@@ -300,7 +304,7 @@ impl GateFile {
                 return wrong(format!("{name}.where asks for fields of items, but there is no {name}.items"));
             }
         }
-        let shuffles = self.controls.shuffles;
+        let shuffles = self.controls.shuffles.unwrap_or(LEAST_SHUFFLES);
         if gates.alpha < 1.0 && (1 + shuffles) as f64 * gates.alpha < 1.0 {
             return wrong(format!("{shuffles} shuffles give no p of {} or less: shuffle more often", gates.alpha));
         }
@@ -327,7 +331,7 @@ impl GateFile {
     }
 
     /// How probes are fitted.
-    pub(crate) fn fit_options(&self) -> FitOptions {
+    pub(crate) fn fit_options(&self, train: &ProbeSet) -> FitOptions {
         FitOptions {
             c: self.probe.c.clone(),
             class_weight: match self.probe.class_weight {
@@ -336,7 +340,10 @@ impl GateFile {
             },
             folds: self.probe.cv,
             shuffle: Some(self.probe.seed),
-            shuffles: self.controls.shuffles,
+            shuffles: self
+                .controls
+                .shuffles
+                .unwrap_or_else(|| usual_shuffles(train, self.probe.cv, self.probe.c.len())),
             measure: self.measure(),
         }
     }

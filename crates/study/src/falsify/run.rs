@@ -36,9 +36,9 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         Some(config) => axes::declared(file, config)?,
         None => Vec::new(),
     };
-    let (train_view, fresh_view) = (View::of(&file.train)?, View::of(&file.fresh)?);
+    let train_view = View::of(&file.train)?;
     let train = train_view.set(&file.train.features, &file.train.labels)?;
-    let options = file.fit_options();
+    let options = file.fit_options(&train);
     let mut run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
     progress.begin("fit", 1, 0);
     let fitted = fit(&train, &options)?;
@@ -48,6 +48,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     progress.step();
     progress.end();
 
+    let fresh_view = View::of(&file.fresh)?;
     let fresh = fresh_view.set(&file.fresh.features, &file.fresh.labels)?;
     let texts = (train_view.texts(&train)?, fresh_view.texts(&fresh)?);
     let overlap = overlap::compare((&train, &Prompts::of(&texts.0)?), (&fresh, &Prompts::of(&texts.1)?))?;

@@ -111,6 +111,25 @@ pub struct Fitted {
     pub notes: Vec<String>,
 }
 
+/// How often labels are shuffled where nobody says, and where that would take long.
+const USUAL_SHUFFLES: usize = 1000;
+/// The fewest, which tell a p of 0.01.
+pub const LEAST_SHUFFLES: usize = 99;
+/// Products that a usual null may take: some minutes on a few cores.
+const WORK: f64 = 2e13;
+/// Newton steps of a fit, about.
+const STEPS: f64 = 6.0;
+
+/// How often labels are shuffled where nobody says: 1,000 times, or fewer, but at least 99, where there are so many items and
+/// features that it would take more than some minutes.
+pub fn usual_shuffles(set: &ProbeSet, folds: usize, fits: usize) -> usize {
+    let (n, d) = (set.labels.len() as f64, set.features as f64);
+    // Over items their products serve all labelings; over features each fit takes products of all of them.
+    let one = if n < d { n * n * n } else { n * d * d };
+    let labeling = one * STEPS * (folds * fits) as f64;
+    USUAL_SHUFFLES.min((WORK / labeling) as usize).max(LEAST_SHUFFLES)
+}
+
 impl FitOptions {
     fn check(&self) -> Result<()> {
         let wrong = |what: &str, found: String, allowed: &str| {

@@ -14,7 +14,7 @@ mod write;
 pub use cross_table::CrossTable;
 pub use eval::{EvalResult, Evaluation, evaluate};
 pub use file::PROBE_FILE;
-pub use fit::{FitOptions, FitResult, Fitted, Null, Probe, ProbeMeta, fit};
+pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, fit, usual_shuffles};
 pub use headtemper_stats::ClassWeight;
 pub use measure::{ASSERT_CORRECT, CalibrationBin, Ends, Gate, MeasureOptions, Measured};
 pub use set::{Origin, ProbeSet};
