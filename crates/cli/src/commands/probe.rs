@@ -32,7 +32,7 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
         class_weight: if args.class_weight == Weighting::Balanced { ClassWeight::Balanced } else { ClassWeight::None },
         folds: args.cv,
         shuffle: (!args.no_shuffle).then_some(args.seed),
-        shuffles: args.shuffles,
+        shuffles: args.shuffles.unwrap_or_else(|| usual_shuffles(&set, args.cv, args.c.len())),
         measure: measure(&args.measure, args.seed.into()),
     };
     let fitted = fit(&set, &options)?;
