@@ -1,0 +1,313 @@
+//! How far the AUC falls from training to fresh items, beside what falls nowhere since there is nothing to find.
+
+use crate::{
+    falsify::{FailureMode, Falsification, Transfer},
+    probe::{Ends, Null},
+    report::{
+        falsify::{
+            capital,
+            chart::{CHANCE, Chart, LEFT, Level, RIGHT, name},
+            chosen_cv, chosen_fresh,
+            words::meaning,
+        },
+        text::{count, escape, fixed, p_value, put},
+    },
+};
+
+const ROW: f64 = 46.0;
+/// The first row says what its marks are.
+const LABELLED: f64 = 24.0;
+/// Before the baselines.
+const GAP: f64 = 26.0;
+/// Within a row, from the cross-validated AUC down to the fresh one.
+const FALL: f64 = 18.0;
+
+/// One row of the chart.
+struct Row {
+    name: String,
+    cv: f64,
+    cv_null: Option<Null>,
+    fresh: f64,
+    range: Ends,
+    fresh_null: Option<Null>,
+    baseline: bool,
+}
+
+/// The section.
+pub(super) fn draw(found: &Falsification) -> String {
+    let rows = rows(found);
+    let mut out = String::from(r#"<section id="collapse"><h2>From training to fresh items</h2><div class="beside">"#);
+    if rows.iter().any(|row| row.cv.is_finite() || row.fresh.is_finite()) {
+        put!(
+            out,
+            r#"<figure class="chart">{}<figcaption>{}</figcaption></figure>"#,
+            chart(found, &rows),
+            caption(&rows)
+        );
+    }
+    put!(out, r#"<div class="prose"><p class="story">{}</p>"#, escape(&story(found)));
+    for sentence in nulls(found) {
+        put!(out, "<p>{}</p>", escape(&sentence));
+    }
+    modes(&mut out, None, &found.failure_modes);
+    let others = [("pooled layers", &found.pooled), ("another model", &found.replication)];
+    for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other.as_ref()?))) {
+        modes(&mut out, Some(name), &other.failure_modes);
+    }
+    out + "</div></div></section>"
+}
+
+fn rows(found: &Falsification) -> Vec<Row> {
+    let nan = Ends { low: f64::NAN, high: f64::NAN };
+    let (cv, fresh) = (chosen_cv(found), chosen_fresh(found));
+    let mut rows = vec![Row {
+        name: "this probe".into(),
+        cv: cv.map_or(f64::NAN, |result| result.cv.auc),
+        cv_null: found.cv_null.clone(),
+        fresh: fresh.map_or(f64::NAN, |result| result.measured.auc),
+        range: fresh.map_or(nan, |result| result.measured.auc_delong),
+        fresh_null: found.fresh_null.clone(),
+        baseline: false,
+    }];
+    let of_transfer = |name: &str, of: &Transfer| Row {
+        name: name.into(),
+        cv: of.cv_auc,
+        cv_null: None,
+        fresh: of.fresh_auc,
+        range: of.fresh_range,
+        fresh_null: None,
+        baseline: false,
+    };
+    rows.extend(found.pooled.iter().map(|of| of_transfer("pooled layers", of)));
+    rows.extend(found.replication.iter().map(|of| of_transfer(&of.name, of)));
+    rows.extend(found.baselines.iter().map(|of| Row {
+        name: of.name.clone(),
+        cv: of.cv_auc,
+        cv_null: None,
+        fresh: of.fresh_auc,
+        range: nan,
+        fresh_null: None,
+        baseline: true,
+    }));
+    rows
+}
+
+fn chart(found: &Falsification, rows: &[Row]) -> String {
+    let gates = &found.gates;
+    let levels = vec![
+        Level { value: CHANCE, name: "chance", gate: false },
+        Level { value: gates.fresh_auc, name: "gate on fresh items", gate: true },
+        Level { value: gates.cv_auc, name: "gate in training", gate: true },
+    ];
+    let of_null = |null: &Option<Null>| null.iter().flat_map(|null| [null.mean, null.q95]).collect::<Vec<f64>>();
+    let values = rows.iter().flat_map(|row| {
+        let mut values = vec![row.cv, row.fresh, row.range.low, row.range.high];
+        values.extend(of_null(&row.cv_null));
+        values.extend(of_null(&row.fresh_null));
+        values
+    });
+    let baselines = rows.iter().any(|row| row.baseline);
+    let height = 2.0 * LABELLED + rows.len() as f64 * ROW - 10.0 + if baselines { GAP } else { 0.0 };
+    let chart = Chart::new(values, levels, height);
+    let (mut out, mut y, mut below) = (String::new(), chart.top + LABELLED, false);
+    for (index, row) in rows.iter().enumerate() {
+        if row.baseline && !below {
+            below = true;
+            put!(out, r#"<path class="grid" d="M0 {:.1}H{RIGHT}"/>"#, y - 2.0);
+            put!(out, r#"<text class="end" x="{:.1}" y="{:.1}">baselines</text>"#, LEFT - 12.0, y + 14.0);
+            y += GAP;
+        }
+        draw_row(&mut out, row, (&chart, found.gates.fresh_auc), y);
+        if index == 0 {
+            labels(&mut out, row, &chart, y);
+            y += LABELLED;
+        }
+        y += ROW;
+    }
+    chart.around("AUC in cross-validation and on fresh items, of the probe and its baselines", &out)
+}
+
+/// The cross-validated AUC above, the fresh one below, and the line between them.
+fn draw_row(out: &mut String, row: &Row, (chart, gate): (&Chart, f64), top: f64) {
+    let (x, above, below) = (&chart.x, top + 8.0, top + 8.0 + FALL);
+    name(out, &row.name, above + 4.0);
+    let numbers = format!("{} → {}", fixed(row.cv, 3), fixed(row.fresh, 3));
+    put!(out, r#"<text class="end" x="{:.1}" y="{:.1}">{numbers}</text>"#, LEFT - 12.0, below + 3.0);
+    band(out, row.cv_null.as_ref(), chart, above);
+    band(out, row.fresh_null.as_ref(), chart, below);
+    let class = if row.baseline { "rest" } else { "own" };
+    if row.cv.is_finite() && row.fresh.is_finite() {
+        let class = if row.fresh < gate && !row.baseline { "lost" } else { class };
+        put!(
+            out,
+            r#"<path class="fall {class}" d="M{:.1} {above:.1}L{:.1} {below:.1}"/>"#,
+            x.at(row.cv),
+            x.at(row.fresh)
+        );
+    }
+    if row.range.low.is_finite() && row.range.high.is_finite() {
+        let (low, high) = (x.at(row.range.low), x.at(row.range.high));
+        put!(
+            out,
+            r#"<path class="interval {class}" d="M{low:.1} {below:.1}H{high:.1}m0 -4v8M{low:.1} {:.1}v8"/>"#,
+            below - 4.0
+        );
+    }
+    let mut dot = |value: f64, y: f64, hollow: &str, what: &str| {
+        if value.is_finite() {
+            put!(out, r#"<circle class="dot {class}{hollow}" cx="{:.1}" cy="{y:.1}" r="4.2">"#, x.at(value));
+            put!(out, "<title>{}: {what} AUC {}</title></circle>", escape(&row.name), fixed(value, 3));
+        }
+    };
+    dot(row.cv, above, " hollow", "cross-validated");
+    dot(row.fresh, below, "", "fresh");
+}
+
+/// From the mean of shuffled labels to what 95 % of them stay below.
+fn band(out: &mut String, null: Option<&Null>, chart: &Chart, y: f64) {
+    let Some(null) = null.filter(|null| null.mean.is_finite() && null.q95.is_finite()) else { return };
+    let (from, to) = (chart.x.at(null.mean), chart.x.at(null.q95));
+    let (left, wide) = (from.min(to), (to - from).abs().max(1.0));
+    put!(out, r#"<rect class="band" x="{left:.1}" y="{:.1}" width="{wide:.1}" height="12"/>"#, y - 6.0);
+}
+
+/// What the marks of the first row are.
+fn labels(out: &mut String, row: &Row, chart: &Chart, top: f64) {
+    let mut label = |value: f64, y: f64, text: &str| {
+        if !value.is_finite() {
+            return;
+        }
+        let at = chart.x.at(value);
+        let (anchor, x) = match at {
+            at if at > RIGHT - 60.0 => ("end", (at + 24.0).min(RIGHT)),
+            at if at < LEFT + 60.0 => ("start", (at - 24.0).max(LEFT)),
+            at => ("middle", at),
+        };
+        put!(out, r#"<text class="halo" text-anchor="{anchor}" x="{x:.1}" y="{y:.1}">{text}</text>"#);
+    };
+    label(row.cv, top - 5.0, "○ cross-validated");
+    let interval = row.range.low.is_finite() && row.range.high.is_finite();
+    let fresh = if interval { "● fresh, 95\u{a0}% interval" } else { "● fresh" };
+    label(row.fresh, top + 8.0 + FALL + 19.0, fresh);
+}
+
+fn caption(rows: &[Row]) -> String {
+    let mut out = "○ cross-validated AUC, ● AUC on fresh items; the line between them is the fall.".to_owned();
+    if rows.iter().any(|row| row.cv_null.is_some() || row.fresh_null.is_some()) {
+        out.push_str(" Grey: shuffled labels, from their mean to what 95\u{a0}% of them stay below.");
+    }
+    out
+}
+
+/// What happened to the AUC.
+fn story(found: &Falsification) -> String {
+    let cv = chosen_cv(found).map_or(f64::NAN, |result| result.cv.auc);
+    let fresh = chosen_fresh(found).map_or(f64::NAN, |result| result.measured.auc);
+    let gates = &found.gates;
+    let smaller = found.fresh.positives.min(found.fresh.items.saturating_sub(found.fresh.positives));
+    let (told_cv, told_fresh) = (fixed(cv, 3), fixed(fresh, 3));
+    if smaller == 0 {
+        return format!("All {} fresh items are of one class: there is nothing to rank.", found.fresh.items);
+    }
+    if !cv.is_finite() || !fresh.is_finite() {
+        return format!("The AUC is {told_cv} in training and {told_fresh} on fresh items: one of them cannot be had.");
+    }
+    let few = if smaller < gates.min_class {
+        format!(" But the smaller class of the fresh set has {}: too few to tell.", count(smaller, "item"))
+    } else {
+        String::new()
+    };
+    if cv < gates.cv_auc {
+        return format!("It does not rank its own training items: AUC {told_cv}, and {told_fresh} on fresh ones.{few}");
+    }
+    if fresh >= gates.fresh_auc {
+        return format!("The AUC carries over: {told_cv} in training, {told_fresh} on fresh items.{few}");
+    }
+    let left = (fresh - CHANCE) / (cv - CHANCE);
+    let left = if left < 0.005 { "nothing".to_owned() } else { format!("{}\u{a0}%", fixed(100.0 * left, 0)) };
+    let rest = if cv > CHANCE { format!(" Of what lay above chance, {left} is left.") } else { String::new() };
+    format!("The AUC falls from {told_cv} in training to {told_fresh} on fresh items.{rest}{few}")
+}
+
+/// Both AUCs beside what shuffled labels give.
+fn nulls(found: &Falsification) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut say = |what: &str, null: Option<&Null>| match null {
+        Some(null) => out.push(format!(
+            "{what}, {} shuffles of the labels give {} on average and stay below {} in 95\u{a0}%: p\u{a0}{}.",
+            null.shuffles,
+            fixed(null.mean, 3),
+            fixed(null.q95, 3),
+            p_value(null.p).replace("&lt;", "<")
+        )),
+        None => out.push(format!("{what}: no labels were shuffled, so there is no level to compare with.")),
+    };
+    if found.cv_null.is_none() && found.fresh_null.is_none() {
+        return vec!["No labels were shuffled, so there is no level to compare with.".to_owned()];
+    }
+    say("In training", found.cv_null.as_ref());
+    // Of one class there is no AUC, and no order that shuffles could break.
+    if (1..found.fresh.items).contains(&found.fresh.positives) {
+        say("On fresh items", found.fresh_null.as_ref());
+    }
+    out.extend(chosen_fresh(found).and_then(|result| interval(result.measured.auc_delong)));
+    out
+}
+
+/// How far the fresh AUC is known.
+fn interval(range: Ends) -> Option<String> {
+    if !(range.low.is_finite() && range.high.is_finite()) {
+        return None;
+    }
+    // Where every pair is in order, ranks do not vary, and theory has no interval to offer.
+    if range.low == range.high {
+        let why = "no pair is out of order, or every pair is";
+        return Some(format!("The interval of the fresh AUC has no width, since {why}: that is not certainty."));
+    }
+    let (low, high) = (fixed(range.low, 3), fixed(range.high, 3));
+    let chance = if (range.low..=range.high).contains(&CHANCE) { ": chance is among them" } else { "" };
+    Some(format!("The fresh AUC may be anything from {low} to {high} (95\u{a0}%, DeLong){chance}."))
+}
+
+/// How a probe failed, and what that means.
+fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
+    for mode in modes {
+        let of = of.map_or(String::new(), |of| format!(", {of}"));
+        put!(out, "<p><b>{}</b>{of}: {}.", capital(&mode.name), escape(&mode.why));
+        // Explained once: what is said of other features is the same.
+        if let (Some(meaning), true) = (meaning(&mode.name), of.is_empty()) {
+            put!(out, " {meaning}");
+        }
+        out.push_str("</p>");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::falsify::fixture;
+
+    #[test]
+    fn a_row_for_each_probe_and_a_line_for_each_fall() {
+        let found = fixture::whole(0);
+        let out = draw(&found);
+        assert_eq!(out.matches(r#"class="fall lost""#).count(), 3, "the probe, pooled, replication");
+        assert_eq!(out.matches(r#"class="fall rest""#).count(), found.baselines.len());
+        assert_eq!((out.matches(r#"class="band""#).count(), out.matches(r#"class="level""#).count()), (2, 2));
+        assert!(out.contains("gate on fresh items 0.63") && out.contains("chance 0.50"));
+    }
+
+    #[test]
+    fn the_story_follows_the_gates() {
+        let mut found = fixture::whole(0);
+        assert!(story(&found).starts_with("The AUC falls from 0.906 in training to 0.516 on fresh items. Of what lay"));
+        found.transfer[0].measured.auc = 0.8;
+        assert!(story(&found).starts_with("The AUC carries over"));
+        found.fresh.positives = 9;
+        assert!(story(&found).ends_with("too few to tell."));
+        found.cv[0].cv.auc = 0.55;
+        assert!(story(&found).starts_with("It does not rank its own"));
+        found.fresh.positives = 0;
+        assert!(story(&found).contains("of one class"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The five steps: what each asks, what it found beside what was needed, and whether it decides.
+
+use crate::{
+    falsify::{Check, Falsification, Outcome, Step},
+    report::{
+        falsify::{capital, marked},
+        text::{escape, fixed, p_value, put, signed},
+    },
+};
+
+/// More checks than these are behind a click: those of many axes, which have a section of their own.
+const FOLDED: usize = 16;
+
+/// The section.
+pub(super) fn draw(found: &Falsification) -> String {
+    let mut out = String::from(
+        r#"<section id="steps"><h2>The five steps</h2><p class="lead">Each number beside the gate that was declared for
+        it. A step passes if all of its checks do; where a class has too few items, none of them can tell.</p>
+        <div class="steps">"#,
+    );
+    for (index, step) in found.steps.iter().enumerate() {
+        self::step(&mut out, index + 1, step);
+    }
+    out + "</div></section>"
+}
+
+fn step(out: &mut String, number: usize, step: &Step) {
+    put!(
+        out,
+        r#"<article id="step-{number}"><h3>{number} {} {}{}</h3><p>{}</p>"#,
+        step.name,
+        marked(step.outcome),
+        match (step.decides, step.outcome) {
+            (true, _) => r#"<span class="decides">decides</span>"#,
+            (false, Outcome::NotRun) => "",
+            _ => r#"<span class="decides">reported, decides nothing</span>"#,
+        },
+        capital(&step.question)
+    );
+    match step.checks.len() {
+        0 => {}
+        n if n > FOLDED => put!(out, "<details><summary>{n} checks</summary>{}</details>", table(&step.checks)),
+        _ => out.push_str(&table(&step.checks)),
+    }
+    put!(out, r#"<p class="note">{}</p></article>"#, capital(&step.note));
+}
+
+fn table(checks: &[Check]) -> String {
+    let rows: String = checks.iter().map(row).collect();
+    format!(
+        r#"<table class="small checks"><thead><tr><th scope="col">check</th><th scope="col">found</th>
+        <th scope="col">needed</th><th scope="col" class="word">outcome</th></tr></thead><tbody>{rows}</tbody></table>"#
+    )
+}
+
+fn row(check: &Check) -> String {
+    let kind = Kind::of(&check.what);
+    let sign = match (kind, check.at_least) {
+        (Kind::Above, _) => "&gt;",
+        (_, true) => "≥",
+        (_, false) => "≤",
+    };
+    format!(
+        r#"<tr><th scope="row">{}</th><td>{}</td><td class="muted">{sign} {}</td><td class="word">{}</td></tr>"#,
+        escape(&check.what),
+        told(kind, check.value, check.needed),
+        needed(kind, check.needed),
+        marked(check.outcome)
+    )
+}
+
+/// What a number counts, as far as its decimals ask for it.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Items,
+    Asymmetry,
+    P,
+    Above,
+    Share,
+}
+
+impl Kind {
+    /// By what is checked: results carry no units.
+    fn of(what: &str) -> Self {
+        match what {
+            _ if what.starts_with("items") => Self::Items,
+            _ if what.starts_with("asymmetry") => Self::Asymmetry,
+            _ if what.starts_with("p against") => Self::P,
+            _ if what.starts_with("AUC above") => Self::Above,
+            _ => Self::Share,
+        }
+    }
+}
+
+/// A number in as many decimals as tell it from its gate: 0.6297 has not reached 0.63.
+fn told(kind: Kind, value: f64, gate: f64) -> String {
+    let decimals = (3..7).find(|&decimals| {
+        let unit = 10f64.powi(decimals);
+        let rounded = (value * unit).round() / unit;
+        !value.is_finite() || rounded.partial_cmp(&gate) == value.partial_cmp(&gate)
+    });
+    let decimals = decimals.unwrap_or(6) as usize;
+    match kind {
+        Kind::Items => fixed(value, 0),
+        Kind::P => p_value(value),
+        Kind::Asymmetry | Kind::Above => signed(value, decimals),
+        Kind::Share => fixed(value, decimals),
+    }
+}
+
+/// A gate as it was declared.
+fn needed(kind: Kind, gate: f64) -> String {
+    match kind {
+        Kind::Items | Kind::Above => fixed(gate, 0),
+        // As many decimals as it has, two at least.
+        _ => {
+            let decimals = (2..6).find(|&d| (gate * 10f64.powi(d)).fract().abs() < 1e-9).unwrap_or(6);
+            fixed(gate, decimals as usize)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::falsify::fixture;
+
+    #[test]
+    fn a_number_is_told_from_its_gate() {
+        assert_eq!(told(Kind::Share, 0.516, 0.63), "0.516");
+        assert_eq!(told(Kind::Share, 0.629_96, 0.63), "0.62996");
+        assert_eq!(told(Kind::Share, 0.63, 0.63), "0.630");
+        assert_eq!(told(Kind::Items, 55.0, 10.0), "55");
+        assert_eq!(told(Kind::Share, f64::NAN, 0.63), "–");
+        assert_eq!((needed(Kind::Share, 0.65), needed(Kind::Asymmetry, -0.2)), ("0.65".into(), "−0.20".into()));
+        assert_eq!(needed(Kind::Share, 0.625), "0.625");
+    }
+
+    #[test]
+    fn a_step_says_whether_it_decides() {
+        let out = draw(&fixture::whole(2));
+        assert_eq!(out.matches(">decides<").count(), 2);
+        assert_eq!(out.matches("<article").count(), 5);
+        assert!(out.contains("&gt; 0</td>"), "a baseline must be beaten");
+    }
+}
