@@ -26,6 +26,12 @@ fn hex(hash: &[u8]) -> String {
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// All 64 hexadecimal digits of SHA-256 over the value's JSON, for people to compare.
+pub(crate) fn sha256_json(value: &impl Serialize) -> String {
+    let json = serde_json::to_vec(value).expect("plain data has a JSON form");
+    Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The stream of random numbers that belongs to an item, by its id: the same in every arm and every subset.
 pub fn noise_of(text: &str) -> u64 {
     let hash = Sha256::digest(text.as_bytes());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result, StudyError,
-    digest::digest,
+    digest::sha256_json,
     probe::{
         ASSERT_CORRECT, ClassWeight, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet,
         usual_shuffles,
@@ -327,7 +327,7 @@ impl GateFile {
 
     /// A hash of everything that was declared beforehand: gates, steps, probe and controls.
     pub fn gates_sha256(&self) -> String {
-        digest(&(&self.gates, &self.probe, &self.controls, &self.axes, &self.pooled, &self.replication))
+        sha256_json(&(&self.gates, &self.probe, &self.controls, &self.axes, &self.pooled, &self.replication))
     }
 
     /// How probes are fitted.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gates, StepName};
+use super::{GateFile, StepName};
 use crate::{
     probe::{Ends, EvalResult, FitResult, Gate, Null, Origin},
     tables::number,
@@ -23,9 +23,9 @@ pub struct Falsification {
     pub sentence: String,
     /// What is said of how it failed.
     pub failure_modes: Vec<FailureMode>,
-    /// What was declared beforehand.
-    pub gates: Gates,
-    /// The hash of what was declared.
+    /// What was declared beforehand: the gate file.
+    pub declared: GateFile,
+    /// SHA-256 of its gates, steps, probe and controls.
     pub gates_sha256: String,
     /// What was fixed before a fresh label was read.
     pub frozen: Frozen,
@@ -89,7 +89,7 @@ pub struct FailureMode {
 pub struct Frozen {
     /// SHA-256 of `probe.safetensors`.
     pub probe_sha256: String,
-    /// The hash of what was declared.
+    /// SHA-256 of what was declared.
     pub gates_sha256: String,
     /// The C that cross-validation chose.
     pub c: f64,
@@ -205,7 +205,7 @@ pub struct Transfer {
     pub gate: Option<Gate>,
     /// The gate at the threshold that the fresh items would have chosen.
     pub oracle: Option<Gate>,
-    /// What is said of how it failed.
+    /// What is said of how it failed, if its step did not pass.
     pub failure_modes: Vec<FailureMode>,
 }
 

@@ -21,7 +21,7 @@ const FROZEN: &str = "frozen.json";
 /// The question of each step that may be left out.
 const POOLED: &str = "do the last layers together carry it?";
 const REPLICATION: &str = "does another model show it?";
-const AXES: &str = "does any score carry over, and are they more than one?";
+const AXES: &str = "does every score carry over, and are they more than one?";
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
 /// `probe.safetensors` and `predictions.npz`.
@@ -110,11 +110,11 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         let train = train_view.set(&of.train, train_labels)?;
         other(of.model.clone(), (train, fresh_view.set(&of.fresh, fresh_labels)?), &options)
     });
-    let (pooled, replication) = (pooled.transpose()?, replication.transpose()?);
-    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_ref(), (&fresh, &all_baselines)));
+    let (mut pooled, mut replication) = (pooled.transpose()?, replication.transpose()?);
+    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_mut(), (&fresh, &all_baselines)));
     let replicated = (StepName::Replication, REPLICATION);
-    all_steps.push(of_other(file, replicated, replication.as_ref(), (&fresh, &all_baselines)));
-    let (verdict, sentence) = steps::verdict(file, &all_steps, &failure_modes);
+    all_steps.push(of_other(file, replicated, replication.as_mut(), (&fresh, &all_baselines)));
+    let (verdict, sentence) = steps::verdict(&all_steps, &failure_modes);
     if !overlap.by_prompt {
         warnings.push("prompts were not compared between the sets: give [train] items and [fresh] items".into());
     }
@@ -125,7 +125,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         verdict,
         sentence,
         failure_modes,
-        gates: gates.clone(),
+        declared: file.clone(),
         gates_sha256,
         frozen,
         train: train.origin.clone(),
@@ -215,7 +215,7 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
         fresh_range: measured.auc_delong,
         gate: *train_chosen,
         oracle: measured.best,
-        failure_modes: steps::failure_modes(&train.origin, &fresh.origin, measured.auc, measured.auc_delong),
+        failure_modes: Vec::new(),
         train: train.origin,
         fresh: fresh.origin,
     };
@@ -226,16 +226,22 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
 fn of_other(
     file: &GateFile,
     (name, question): (StepName, &str),
-    found: Option<&(Transfer, Option<Null>)>,
+    found: Option<&mut (Transfer, Option<Null>)>,
     (fresh, baselines): (&ProbeSet, &[Baseline]),
 ) -> Step {
-    let Some((transfer, null)) = found else {
+    let Some(found) = found else {
         return steps::not_run(&file.gates, name, question, &name.to_string());
     };
+    let (transfer, null) = found;
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
     let beside = |of: &Baseline| Baseline { gain: transfer.fresh_auc - of.fresh_auc, ..of.clone() };
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
-    steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines)
+    let step = steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines);
+    if step.outcome != Outcome::Passed {
+        let (auc, range) = (transfer.fresh_auc, transfer.fresh_range);
+        transfer.failure_modes = steps::failure_modes(&transfer.train, &transfer.fresh, auc, range);
+    }
+    step
 }
 
 /// The fresh items, scaled as the probe sees them, in their widest plane.

@@ -1,8 +1,6 @@
 //! Numbers beside their gates, and what they come to.
 
-use super::{
-    Axis, AxisPair, Check, FailureMode, GateFile, Gates, Outcome, Step, StepName, Transfer, config::AxesConfig,
-};
+use super::{Axis, AxisPair, Check, FailureMode, Gates, Outcome, Step, StepName, Transfer, config::AxesConfig};
 use crate::probe::{Ends, Gate, Null, Origin};
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
@@ -38,7 +36,7 @@ impl Check {
     }
 }
 
-/// What several outcomes come to: too few items can tell nothing, whatever they say; else a failure is one.
+/// What several outcomes come to: one failure is a failure, and else what cannot be told cannot be told.
 pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
     let outcomes: Vec<Outcome> = outcomes.collect();
     let any = |outcome: Outcome| outcomes.contains(&outcome);
@@ -55,6 +53,9 @@ pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
 
 /// A step from its checks. Where a class has too few items the rest decides nothing.
 fn step(gates: &Gates, name: StepName, question: &str, checks: Vec<Check>, few: bool, note: String) -> Step {
+    // Too few items can tell nothing, whatever their numbers say.
+    let checks: Vec<Check> =
+        checks.into_iter().map(|check| if few { check.or_inconclusive() } else { check }).collect();
     let outcome = if few { Outcome::Inconclusive } else { all(checks.iter().map(|check| check.outcome)) };
     Step { name, question: question.into(), outcome, decides: gates.decide.contains(&name), checks, note }
 }
@@ -73,12 +74,12 @@ fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) 
 
 /// Step 1.
 pub(crate) fn cv(gates: &Gates, seen: &Seen) -> Step {
-    let at = "best threshold that keeps p(assert | correct)";
+    let at = "best threshold that keeps p(assert given correct)";
     let checks = checks(seen, gates, gates.cv_auc, gates.cv_asymmetry, at);
     let few = seen.smaller < gates.min_class;
     let note = match seen.gate {
         Some(gate) => format!("threshold {:.2}, chosen on these items: the asymmetry flatters", gate.thr),
-        None => format!("no threshold keeps p(assert | correct) at {}", gates.assert_correct),
+        None => format!("no threshold keeps p(assert given correct) at {}", gates.assert_correct),
     };
     step(gates, StepName::Cv, "does it rank training items that it was not fitted on?", checks, few, note)
 }
@@ -118,7 +119,7 @@ pub(crate) fn transfer(
 /// that misses it by less than a standard error has kept it, by less than two cannot tell.
 fn floor(kept: f64, needed: f64, correct: usize) -> Check {
     let error = (needed * (1.0 - needed) / correct.max(1) as f64).sqrt();
-    let mut check = Check::at_least("p(assert | correct) there, to within a standard error", kept, needed);
+    let mut check = Check::at_least("p(assert given correct) there, to within a standard error", kept, needed);
     if check.outcome == Outcome::Failed && kept > needed - error {
         check.outcome = Outcome::Passed;
     } else if check.outcome == Outcome::Failed && kept > needed - 2.0 * error {
@@ -139,14 +140,15 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, axes: &[Axis], pairs: &[A
         }
     }
     for pair in pairs.iter().filter(|pair| pair.flagged) {
-        let mut check = Check::at_most(&format!("|r| of {} and {}", pair.a, pair.b), pair.r.abs(), config.correlation);
+        let mut check =
+            Check::at_most(&format!("size of r of {} and {}", pair.a, pair.b), pair.r.abs(), config.correlation);
         check.outcome = Outcome::Failed;
         checks.push(check);
     }
     let passed = axes.iter().filter(|axis| axis.outcome == Outcome::Passed).count();
     let flagged = pairs.iter().filter(|pair| pair.flagged).count();
     let note = format!("{passed} of {} axes pass; {flagged} of {} pairs predict as one", axes.len(), pairs.len());
-    step(gates, StepName::Axes, "does any score carry over, and are they more than one?", checks, false, note)
+    step(gates, StepName::Axes, "does every score carry over, and are they more than one?", checks, false, note)
 }
 
 /// A step that was not asked for.
@@ -163,9 +165,9 @@ pub(crate) fn failure_modes(train: &Origin, fresh: &Origin, auc: f64, range: End
         let why = format!("{before:.3} of the training items are positive, but {after:.3} of the fresh ones");
         return vec![FailureMode { name: "capability cliff".into(), why }];
     }
-    if range.low <= 0.5 {
+    if range.low <= 0.5 && range.high >= 0.5 {
         let why = format!(
-            "right and wrong fresh answers have the same probabilities: AUC {auc:.3}, {:.3} to {:.3}",
+            "the probabilities of right and wrong fresh answers cannot be told apart: AUC {auc:.3}, {:.3} to {:.3}",
             range.low, range.high
         );
         return vec![FailureMode { name: "single output distribution".into(), why }];
@@ -174,7 +176,7 @@ pub(crate) fn failure_modes(train: &Origin, fresh: &Origin, auc: f64, range: End
 }
 
 /// The verdict, and the same in a sentence.
-pub(crate) fn verdict(file: &GateFile, steps: &[Step], modes: &[FailureMode]) -> (Outcome, String) {
+pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode]) -> (Outcome, String) {
     let deciding = || steps.iter().filter(|step| step.decides);
     let verdict = all(deciding().map(|step| step.outcome));
     let names = |outcome: Outcome| {
@@ -191,13 +193,12 @@ pub(crate) fn verdict(file: &GateFile, steps: &[Step], modes: &[FailureMode]) ->
         .map(|step| format!(" {} (reported, not deciding): {}.", capital(&step.name.to_string()), word(step.outcome)))
         .collect();
     let sentence = match verdict {
-        Outcome::Passed => format!("{} passed every gate that was declared to decide.{}", file.name, reported.concat()),
+        Outcome::Passed => format!("The probe passed every gate that was declared to decide.{}", reported.concat()),
         Outcome::Failed => {
-            format!("{} failed at {}.{of_mode}{}", file.name, names(Outcome::Failed), reported.concat())
+            format!("The probe failed at {}.{of_mode}{}", names(Outcome::Failed), reported.concat())
         }
         _ => format!(
-            "{} is inconclusive at {}: these items cannot tell.{of_mode}{}",
-            file.name,
+            "The probe is inconclusive at {}: these items cannot tell.{of_mode}{}",
             names(Outcome::Inconclusive),
             reported.concat()
         ),

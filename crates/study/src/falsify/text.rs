@@ -23,7 +23,7 @@ pub fn markdown(found: &Falsification) -> String {
         let oracle = result.measured.best;
         out += &format!(
             "\nThe threshold that the fresh items would have chosen (an oracle's, decides nothing): {}\n",
-            oracle.map_or("none keeps p(assert | correct)".into(), |gate| format!(
+            oracle.map_or("none keeps p(assert given correct)".into(), |gate| format!(
                 "{:.2}, asymmetry {}",
                 gate.thr,
                 signed(gate.asym)
@@ -34,7 +34,7 @@ pub fn markdown(found: &Falsification) -> String {
         out += "\n| axes | r of out-of-fold predictions | |\n|---|---:|---|\n";
         for pair in &found.axis_pairs {
             let flag = if pair.flagged { "predict as one" } else { "" };
-            out += &format!("| {}, {} | {} | {flag} |\n", pair.a, pair.b, signed(pair.r));
+            out += &format!("| {}, {} | {} | {flag} |\n", cell(&pair.a), cell(&pair.b), signed(pair.r));
         }
     }
     if !found.baselines.is_empty() {
@@ -66,7 +66,7 @@ fn check(check: &Check) -> String {
     } else {
         (short(check.value), short(check.needed))
     };
-    format!("| {} | {value} | {sign} {needed} | {} |\n", check.what, word(check.outcome))
+    format!("| {} | {value} | {sign} {needed} | {} |\n", cell(&check.what), word(check.outcome))
 }
 
 fn baseline(baseline: &Baseline) -> String {
@@ -78,4 +78,9 @@ fn baseline(baseline: &Baseline) -> String {
     };
     let (cv, fresh) = (short(baseline.cv_auc), short(baseline.fresh_auc));
     format!("| {} | {} | {cv} | {fresh} | {gain} |\n", baseline.name, baseline.what)
+}
+
+/// A text as a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }

@@ -123,7 +123,7 @@ impl ProbeSet {
             unlabelled: kept.iter().filter(|&&kept| kept).count() - rows.len(),
             matched_by: matched_by.into(),
             features_sha256: hex(&hash_numbers(&x)),
-            labels_sha256: crate::digest::digest(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
+            labels_sha256: crate::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
             layers: table.layers,
             meta: table.meta,
         };

@@ -1,7 +1,7 @@
 //! The same probe for each score: a pair of bars an axis, and which axes are one.
 
 use crate::{
-    falsify::{Axis, AxisPair, Check, Falsification, Outcome, StepName},
+    falsify::{AxesConfig, Axis, AxisPair, Falsification, Outcome},
     report::{
         falsify::{
             chart::{CHANCE, Chart, LEFT, Level, name},
@@ -61,15 +61,13 @@ pub(super) fn short(name: &str) -> &str {
     name.strip_prefix("scores.").filter(|rest| !rest.is_empty()).unwrap_or(name)
 }
 
-/// The gates of an axis, which only the checks carry.
+/// The gates of an axis.
 fn gates(found: &Falsification) -> Vec<Level> {
-    let checks = || found.steps.iter().filter(|step| step.name == StepName::Axes).flat_map(|step| &step.checks);
-    let needed = |ending: &str| checks().find(|check: &&Check| check.what.ends_with(ending)).map(|check| check.needed);
-    let gate = |ending, name| Some(Level { value: needed(ending)?, name, gate: true });
-    [gate("fresh AUC", "gate on fresh items"), gate("cross-validated AUC", "gate in training")]
-        .into_iter()
-        .flatten()
-        .collect()
+    let of = |axes: &AxesConfig| {
+        let gates = [(axes.fresh_auc, "gate on fresh items"), (axes.cv_auc, "gate in training")];
+        Vec::from(gates.map(|(value, name)| Level { value, name, gate: true }))
+    };
+    found.declared.axes.as_ref().map(of).unwrap_or_default()
 }
 
 fn chart(found: &Falsification) -> String {

@@ -48,7 +48,7 @@ fn story(found: &Falsification) -> String {
     if !close.is_empty() {
         put!(out, " Ahead of {}, it may be by chance: the interval of its gain holds 0.", names(&close));
     }
-    let required = if found.gates.beat_baselines { "" } else { " The gates do not ask for it." };
+    let required = if found.declared.gates.beat_baselines { "" } else { " The gates do not ask for it." };
     out + required
 }
 

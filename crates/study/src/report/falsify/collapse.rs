@@ -93,7 +93,7 @@ fn rows(found: &Falsification) -> Vec<Row> {
 }
 
 fn chart(found: &Falsification, rows: &[Row]) -> String {
-    let gates = &found.gates;
+    let gates = &found.declared.gates;
     let levels = vec![
         Level { value: CHANCE, name: "chance", gate: false },
         Level { value: gates.fresh_auc, name: "gate on fresh items", gate: true },
@@ -117,7 +117,7 @@ fn chart(found: &Falsification, rows: &[Row]) -> String {
             put!(out, r#"<text class="end" x="{:.1}" y="{:.1}">baselines</text>"#, LEFT - 12.0, y + 14.0);
             y += GAP;
         }
-        draw_row(&mut out, row, (&chart, found.gates.fresh_auc), y);
+        draw_row(&mut out, row, (&chart, found.declared.gates.fresh_auc), y);
         if index == 0 {
             labels(&mut out, row, &chart, y);
             y += LABELLED;
@@ -203,7 +203,7 @@ fn caption(rows: &[Row]) -> String {
 fn story(found: &Falsification) -> String {
     let cv = chosen_cv(found).map_or(f64::NAN, |result| result.cv.auc);
     let fresh = chosen_fresh(found).map_or(f64::NAN, |result| result.measured.auc);
-    let gates = &found.gates;
+    let gates = &found.declared.gates;
     let smaller = found.fresh.positives.min(found.fresh.items.saturating_sub(found.fresh.positives));
     let (told_cv, told_fresh) = (fixed(cv, 3), fixed(fresh, 3));
     if smaller == 0 {

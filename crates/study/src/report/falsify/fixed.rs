@@ -1,7 +1,7 @@
 //! What was fixed beforehand, and where everything came from.
 
 use crate::{
-    falsify::{Falsification, Gates, Overlap},
+    falsify::{Falsification, Gates, Overlap, ProbeConfig, Weighting},
     probe::Origin,
     report::{
         falsify::axes::interval,
@@ -25,7 +25,7 @@ pub(super) fn draw(found: &Falsification) -> String {
 }
 
 fn facts(found: &Falsification) -> Vec<(&'static str, String)> {
-    let (gates, frozen) = (&found.gates, &found.frozen);
+    let (gates, frozen) = (&found.declared.gates, &found.frozen);
     let threshold = frozen.threshold.map_or("none keeps p(assert | correct)".to_owned(), |at| fixed(at, 2));
     let shuffles = |null: &Option<crate::probe::Null>| null.as_ref().map_or(0, |null| null.shuffles);
     let decide: Vec<String> = gates.decide.iter().map(ToString::to_string).collect();
@@ -44,9 +44,18 @@ fn facts(found: &Falsification) -> Vec<(&'static str, String)> {
             "shuffles of labels",
             format!("{} in training, {} on fresh items", shuffles(&found.cv_null), shuffles(&found.fresh_null)),
         ),
+        ("cross-validation", folds(&found.declared.probe)),
         ("items in both sets", overlap(&found.overlap)),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ]
+}
+
+fn folds(probe: &ProbeConfig) -> String {
+    let weight = match probe.class_weight {
+        Weighting::None => "all items weigh alike",
+        Weighting::Balanced => "both classes weigh alike",
+    };
+    format!("{} folds, seed {}; {weight}", probe.cv, probe.seed)
 }
 
 fn of_step(auc: f64, asymmetry: f64) -> String {

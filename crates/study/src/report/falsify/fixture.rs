@@ -3,7 +3,7 @@
 use crate::{
     FeatureMeta,
     falsify::{
-        Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Gates, Outcome, Overlap, Plane, Step,
+        Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, GateFile, Outcome, Overlap, Plane, Step,
         StepName, Transfer,
     },
     probe::{ColumnSource, Ends, EvalResult, FitResult, Gate, LabelSource, MeasureOptions, Measured, Null, Origin},
@@ -148,6 +148,14 @@ fn baselines() -> Vec<Baseline> {
     names.iter().enumerate().map(one).collect()
 }
 
+/// A gate file, as short as it may be, with hostile names.
+fn declared() -> GateFile {
+    let text = "name = 'x'\n[train]\nfeatures = 'a.npz:X'\nlabels = 'a.npz:y'\n\
+                [fresh]\nfeatures = 'b.npz:X'\nlabels = 'b.npz:y'\n[axes]\ncolumns = ['scores.a>=4']\n";
+    let file: GateFile = toml::from_str(text).unwrap();
+    GateFile { name: HOSTILE.into(), title: Some(HOSTILE.into()), ..file }
+}
+
 /// A falsification with so many axes, and everything else.
 pub(super) fn whole(axes: usize) -> Falsification {
     let axes_found: Vec<Axis> = (0..axes).map(axis).collect();
@@ -161,7 +169,7 @@ pub(super) fn whole(axes: usize) -> Falsification {
         verdict: Outcome::Failed,
         sentence: format!("{HOSTILE} failed at fresh."),
         failure_modes: vec![FailureMode { name: "single output distribution".into(), why: HOSTILE.into() }],
-        gates: Gates::default(),
+        declared: declared(),
         gates_sha256: "cd".repeat(32),
         frozen: Frozen { probe_sha256: HOSTILE.into(), gates_sha256: "cd".repeat(32), c: 1.0, threshold: Some(0.49) },
         train: origin(100, 56),
@@ -224,6 +232,6 @@ pub(super) fn fill(found: &mut Falsification, hole: f64) {
     found.plane.points.iter_mut().skip(3).step_by(2).for_each(|point| point.0 = hole);
     found.plane.share.fill(hole);
     found.frozen.threshold = Some(hole);
-    let gates = &mut found.gates;
+    let gates = &mut found.declared.gates;
     (gates.cv_auc, gates.fresh_auc, gates.assert_correct, gates.alpha) = (hole, hole, hole, hole);
 }

@@ -35,7 +35,7 @@ pub(super) fn draw(found: &Falsification) -> String {
 /// What the frozen gate did to fresh items.
 fn story(found: &Falsification) -> String {
     let Some(result) = chosen_fresh(found) else { return "No fit was evaluated.".to_owned() };
-    let gates = &found.gates;
+    let gates = &found.declared.gates;
     let floor = 100.0 * gates.assert_correct;
     let floor = fixed(floor, usize::from((floor - floor.round()).abs() > 1e-9));
     let Some(gate) = result.train_chosen else {
@@ -66,7 +66,7 @@ fn table(out: &mut String, found: &Falsification) {
     let mut group = |name: &str, rows: &[Row]| {
         put!(out, r#"<tbody><tr><th scope="rowgroup" class="heads" colspan="7">{}</th></tr>"#, escape(name));
         for row in rows {
-            out.push_str(&self::row(row, &axis, found.gates.assert_correct));
+            out.push_str(&self::row(row, &axis, found.declared.gates.assert_correct));
         }
         out.push_str("</tbody>");
     };
@@ -111,7 +111,7 @@ fn table(out: &mut String, found: &Falsification) {
         r#"<p class="note">● correct, ○ wrong; dashed: the floor of p(assert | correct), {}. Shares are of {} correct
         and {} wrong fresh answers. In bold: the frozen gate, which is
         checked. An oracle's threshold was chosen on the very items that it is measured on: it decides nothing.</p>"#,
-        fixed(found.gates.assert_correct, 2),
+        fixed(found.declared.gates.assert_correct, 2),
         found.fresh.positives,
         found.fresh.items.saturating_sub(found.fresh.positives)
     );
