@@ -14,6 +14,7 @@ use crate::{
     Array, Result, StudyError,
     files::write_whole,
     npz::{header, member_options},
+    npz_read::Header,
 };
 
 /// Bytes that are copied at once.
@@ -90,14 +91,9 @@ fn read_header<R: Read>(file: &mut ZipFile<'_, R>, name: &str) -> std::result::R
     let mut text = vec![0; usize::from(u16::from_le_bytes([start[8], start[9]]))];
     file.read_exact(&mut text).map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&text).into_owned();
-    let unknown = || format!("has the header {}", text.trim());
-    let between = |open: &str, close: char| Some(text.split_once(open)?.1.split_once(close)?.0.to_string());
-    let dtype = between("'descr': '", '\'').ok_or_else(unknown)?;
-    let dims = between("'shape': (", ')').ok_or_else(unknown)?;
-    let dims = dims.split(',').map(str::trim).filter(|dim| !dim.is_empty());
-    let shape = dims.map(str::parse).collect::<std::result::Result<Vec<usize>, _>>().map_err(|_| unknown())?;
-    if !text.contains("'fortran_order': False") {
-        return Err(unknown());
+    let Header { dtype, shape, fortran } = Header::parse(&text)?;
+    if fortran {
+        return Err("is in Fortran order, which temper never writes".into());
     }
     let bytes = file.size().saturating_sub((start.len() + text.len()) as u64);
     let member = Member { name: name.into(), dtype, shape, bytes };

@@ -205,15 +205,16 @@ fn text(data: &[u8], wide: bool) -> std::result::Result<String, String> {
     codes[..len].iter().map(|&code| char::from_u32(code).ok_or(format!("{code:#x} is no character"))).collect()
 }
 
-struct Header {
-    dtype: String,
-    shape: Vec<usize>,
-    fortran: bool,
+/// What the header of a `.npy` says.
+pub(crate) struct Header {
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) fortran: bool,
 }
 
 impl Header {
     /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
-    fn parse(text: &str) -> std::result::Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
         let wrong = || format!("has the header {}", text.trim());
         let value = |key: &str| {
             let (_, rest) = text.split_once(&format!("'{key}':"))?;
