@@ -326,6 +326,7 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     assert_eq!((found["auc"].as_f64(), found["prefixed"].as_u64()), (Some(1.0), Some(4)), "{out}");
     assert_eq!((&found["plain"]["asymmetry"], &found["gated"]["asymmetry"]), (&json!(0.0), &json!(-1.0)));
     assert_eq!(found["plain"]["coverage"], found["gated"]["coverage"]);
+    assert!(found["seen_in_training"] == 12 && out.contains("fitted on 12 of these 12 answers"), "{out}");
     for pair in rows.chunks_exact(2) {
         let (plain, gated) = (pair[0]["response"].as_str().unwrap(), pair[1]["response"].as_str().unwrap());
         let prefix = if pair[1]["prefixed"] == true { "I'm not sure, but " } else { "" };

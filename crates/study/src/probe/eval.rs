@@ -1,7 +1,5 @@
 //! A probe on other items than it was fitted on.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Gate, MeasureOptions, Measured, Origin, Probe, ProbeSet};
@@ -55,8 +53,7 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
         });
         all.push(p);
     }
-    let known: BTreeSet<u64> = probe.row_hashes.iter().copied().collect();
-    let seen = set.row_hashes().iter().filter(|row| known.contains(row)).count();
+    let seen = probe.seen(&set.x, set.features);
     let warnings = warnings(probe, set, seen);
     let schema = "probe-eval/v1".into();
     let evaluation = Evaluation {

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -16,7 +16,10 @@ use headtemper_stats::{Logistic, Scaler, sigmoid};
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
-use super::{Probe, ProbeMeta, set::hex};
+use super::{
+    Probe, ProbeMeta,
+    set::{hex, row_hashes},
+};
 use crate::{Result, StudyError, files::write_whole};
 
 /// The file's name in a directory.
@@ -105,6 +108,12 @@ impl Probe {
         let fits = coef.chunks_exact(d).zip(&intercept).zip(steps).map(of).collect();
         let row_hashes = raw("rows", Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect();
         Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, meta }, path))
+    }
+
+    /// How many of these rows it was fitted on.
+    pub(crate) fn seen(&self, x: &[f64], features: usize) -> usize {
+        let known: BTreeSet<u64> = self.row_hashes.iter().copied().collect();
+        row_hashes(x, features).iter().filter(|row| known.contains(row)).count()
     }
 
     /// Probabilities of the positive class under the fit at this place.

@@ -143,8 +143,7 @@ impl ProbeSet {
 
     /// A name of each row's features: rows that are equal have the same.
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
-        let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
-        self.x.chunks_exact(self.features).map(of).collect()
+        row_hashes(&self.x, self.features)
     }
 }
 
@@ -163,6 +162,12 @@ fn by_id(labels: &LabelSource, ids: &[String], column: &Column, of_labels: &[Str
         return Err(StudyError::content(path, why));
     }
     Ok(found)
+}
+
+/// A name of each row of row-major features: rows that are equal have the same.
+pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
+    let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
+    x.chunks_exact(features).map(of).collect()
 }
 
 fn hash_numbers(values: &[f64]) -> [u8; 32] {

@@ -91,10 +91,20 @@ pub fn sidecar(
         ..CaptureOptions::default()
     };
     let (features, _) = capture_encoded(engine, &items, &encoded, &options, progress)?;
-    let p = probe.probabilities(fit, &site.features(&features), engine.spec().d_model, &source)?;
+    let x = site.features(&features);
+    let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
+    let seen = probe.seen(&x, engine.spec().d_model);
     let mut found = gate(&items, &p, settings, threshold);
     found.1.probe_sha256.clone_from(probe_sha256);
     (found.1.c, found.1.threshold_from) = (result.c, threshold_from.into());
+    found.1.seen_in_training = seen;
+    if seen > 0 {
+        let of = items.len();
+        found
+            .1
+            .warnings
+            .push(format!("the probe was fitted on {seen} of these {of} answers: what it does to them is no test"));
+    }
     if silent > 0 {
         found.1.warnings.push(format!("{silent} answers are empty and take no part"));
     }
@@ -188,6 +198,7 @@ fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> (V
         prefix: settings.prefix.into(),
         items: items.len(),
         prefixed: prefixed_all,
+        seen_in_training: 0,
         auc: auc(&known_p, &known),
         plain: Standing::of(tables[0]),
         gated: Standing::of(tables[1]),
