@@ -4,7 +4,7 @@ use headtemper_stats::Random;
 use headtemper_study::{Array, Npz};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, array, lines, prompts};
+use crate::lab::{Lab, array, by_id, lines, prompts};
 
 /// Features of a made-up data set.
 const D: usize = 24;
@@ -137,7 +137,7 @@ fn bad_input_is_named() {
         ("--features train.npz:X --labels train.npz:coverage", "must be 0, 1, true or false"),
         ("--features train.npz:X --labels train.npz:coverage==high", "value 0 of train.npz:coverage is 0.5"),
         ("--features train.npz:X --labels train.npz:coverage>=0.9", "all 80 items are of one class (false)"),
-        ("--features train.npz:X --labels train.npz:coverage>=0.5 --c 0", "numbers above 0"),
+        ("--features train.npz:X --labels train.npz:coverage>=0.5 --c 0", "numbers above 0 and up to 1e6"),
         ("--features train.npz:X --labels train.npz:coverage>=0.5 --cv 1", "must be 2 or more"),
     ] {
         let (_, err) = lab.ends(2, &format!("probe fit {line} --out x"));
@@ -145,7 +145,7 @@ fn bad_input_is_named() {
         assert!(!lab.path("x").exists(), "{line} left something");
     }
     let (_, err) = lab.ends(2, &format!("{FIT} --no-shuffle --out probe"));
-    assert!(err.contains("belongs to another run: shuffle was 0, is none"), "{err}");
+    assert!(err.contains("belongs to another run: shuffled_folds was true, is false"), "{err}");
     let (_, err) = lab.ends(2, "probe eval train.npz --features fresh.npz:X --labels fresh.json:labels");
     assert!(err.contains("is no probe"), "{err}");
     let mut npz = Npz::default();
@@ -295,7 +295,7 @@ fn the_later_steps_report_or_decide() {
         found["axis_pairs"].as_array().unwrap().iter().filter(|pair| pair["flagged"] == true).collect();
     assert_eq!(flagged.len(), 1, "{flagged:?}");
     assert!((flagged[0]["r"].as_f64().unwrap() - 1.0).abs() < 1e-9);
-    assert!(found["sentence"].as_str().unwrap().contains("Replication (reported, not deciding): failed"));
+    assert!(found["sentence"].as_str().unwrap().contains("Step replication (reported, not deciding): failed"));
     lab.write("gate.toml", format!("{gate}{later}[gates]\ndecide = ['cv', 'fresh', 'replication']\n"));
     let (out, _) = lab.ends(3, "falsify gate.toml --out decided");
     assert!(out.contains("failed at replication"), "{out}");
@@ -306,17 +306,20 @@ fn the_later_steps_report_or_decide() {
 fn a_sidecar_hedges_what_the_probe_doubts() {
     let lab = Lab::new();
     prompts(&lab, 12);
-    lab.done("generate --model M --items q.jsonl --max-new-tokens 6 --json");
+    let answers = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 6 --json"));
     lab.done(
         "capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers last:2 --heads none --out f.npz",
     );
     let labels: Vec<u8> = (0..12).map(|i| u8::from(i % 3 != 0)).collect();
     lab.write("l.json", json!({"y": labels}).to_string());
     lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
-    let items = (0..12).map(|i| {
-        json!({"id": format!("q{i}"), "prompt": format!("Qu'est-ce que {i} à {}?", i * i), "coverage": f64::from(labels[i])})
-    });
-    lab.write_lines("items.jsonl", items);
+    // What is right is what the model says; what an item says of an answer that is not there yet does not count.
+    let item = |i: usize| {
+        let id = format!("q{i}");
+        let gold = if labels[i] == 1 { answers[&id]["response"].clone() } else { json!("nobody says this") };
+        json!({"id": id, "prompt": format!("Qu'est-ce que {i} à {}?", i * i), "gold": gold, "coverage": 0.0})
+    };
+    lab.write_lines("items.jsonl", (0..12).map(item));
     let run = "gate --model M --items items.jsonl --probe p --threshold 0.5 --max-new-tokens 6 --out g";
     let (out, _) = lab.ends(0, run);
     let found = lab.json("g/gate.json");
@@ -348,4 +351,81 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     lab.done("gate --model M --items items.jsonl --probe layers --threshold 0.5 --max-new-tokens 6 --out g2");
     let (_, err) = lab.ends(2, "gate --model M --items items.jsonl --probe p --c 3 --out g3");
     assert!(err.contains("C is 3, but must be one that the probe was fitted with: 1"), "{err}");
+}
+
+/// What a review found: each of these once passed, or fell over.
+#[test]
+fn what_would_mislead_is_refused_or_cannot_be_told() {
+    let lab = fitted(1.2, 1.2);
+    lab.write("gate.toml", GATE);
+    lab.done("falsify gate.toml --out run");
+    // A frozen probe is tested once.
+    write(&lab, "fresh", data(4, 90, 45, 1.2));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("was tested on other fresh items before"), "{err}");
+    // Several answers to one prompt are not several items.
+    let item = |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} {}", i / 2)});
+    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    lab.write_lines("fresh.jsonl", (0..90).map(|i| item("new", i)));
+    let with_items = |train: &str| {
+        GATE.replace("\n[fresh]", &format!("\nitems = '{train}'\n[fresh]"))
+            .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]")
+    };
+    lab.write("gate.toml", with_items("train.jsonl"));
+    let (out, _) = lab.ends(4, "falsify gate.toml --out repeated");
+    assert!(
+        out.contains("items that share their prompt with another | 80.000 | ≤ 0.000 | inconclusive")
+            || out.contains("| 80 | ≤ 0 | inconclusive"),
+        "{out}"
+    );
+    // Items that are fewer or more than the rows they stand beside.
+    lab.write_lines("long.jsonl", (0..81).map(|i| item("old", 2 * i)));
+    lab.write("gate.toml", with_items("long.jsonl"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out long");
+    assert!(err.contains("is 81, but must be 80"), "{err}");
+    assert!(!lab.path("long").exists(), "refused before anything is fitted");
+    // Arrays whose lengths contradict each other.
+    let mut npz = Npz::default();
+    npz.add("X", Array::F32(vec![3, 2], vec![1.0; 6]));
+    npz.add("id", Array::Text(vec!["a".into(), "b".into()]));
+    npz.add("y", Array::counts([0, 1, 0]));
+    npz.save(&lab.path("ids.npz")).unwrap();
+    let (_, err) = lab.ends(2, "probe fit --features ids.npz:X --labels ids.npz:y --out x");
+    assert!(err.contains("has 3 rows, but array 'id' 2"), "{err}");
+    let mut npz = Npz::default();
+    npz.add("X", Array::F32(vec![3, 2, 0], Vec::new()));
+    npz.save(&lab.path("empty.npz")).unwrap();
+    assert!(lab.ends(2, "probe fit --features empty.npz:X[0] --labels ids.npz:y --out x").1.contains("holds nothing"));
+}
+
+/// Captures say what they are: features of another site are no fresh ones, and a merge overwrites nothing.
+#[test]
+fn captures_of_something_else_are_refused() {
+    let lab = Lab::new();
+    prompts(&lab, 24);
+    let capture = |more: &str| lab.done(&format!("capture --model M --items q.jsonl --heads none {more}"));
+    capture("--out a.npz --mean-layers 2 --limit 12");
+    capture("--out b.npz --pool last:3 --shard 2/2");
+    let labels: Vec<u8> = (0..12).map(|i| i % 2).collect();
+    lab.write("l.json", json!({"y": labels}).to_string());
+    let gate = |fresh: &str| {
+        format!(
+            "name = 'x'\n[train]\nfeatures = 'a.npz:h_mean'\nlabels = 'l.json:y'\n[fresh]\nfeatures = '{fresh}'\n\
+             labels = 'l.json:y'\n[controls]\nshuffles = 19\nresamples = 0\n"
+        )
+    };
+    lab.write("gate.toml", gate("b.npz:h_last"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out x");
+    assert!(
+        err.contains("h_mean of the last 2 layers, pooled over last;") && err.contains("h_last, pooled over last:3"),
+        "{err}"
+    );
+    lab.done("probe fit --features a.npz:h_mean --labels l.json:y --cv 3 --shuffles 0 --out p");
+    let (_, err) = lab.ends(0, "probe eval p --features b.npz:h_last --labels l.json:y");
+    assert!(err.contains("warning: the probe was fitted on something else"), "{err}");
+    capture("--out c.npz --pool last:3 --shard 1/2");
+    let (_, err) = lab.ends(2, "merge a.npz c.npz b.npz");
+    assert!(err.contains("is there and holds something else"), "{err}");
+    lab.done("merge whole.npz c.npz b.npz");
+    lab.done("merge whole.npz c.npz b.npz");
 }

@@ -47,6 +47,17 @@ pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
     }
     all_once(&files.iter().map(|(shard, path, _)| (*shard, *path)).collect::<Vec<_>>())?;
     files.sort_by_key(|(shard, ..)| *shard);
+    if out.exists() {
+        let there = read_meta(out)?;
+        if there.key.is_none() || there.key != files[0].2.key || there.shard.is_some() {
+            let differ = match (&there.parts, &files[0].2.parts) {
+                (Some(was), Some(now)) => now.changes(was).join("; "),
+                _ => "it does not say what it was made from".into(),
+            };
+            let why = if differ.is_empty() { "it is a part of it".into() } else { differ };
+            return Err(StudyError::content(out, format!("is there and holds something else: {why}")));
+        }
+    }
     let paths: Vec<PathBuf> = files.iter().map(|(_, path, _)| path.to_path_buf()).collect();
     let meta = files[1..].iter().fold(files[0].2.clone(), |whole, (.., meta)| whole.measured_with(meta));
     join(out, &paths, &meta)

@@ -66,15 +66,27 @@ impl Item {
         }
     }
 
-    /// The prompt by which items are told apart: its letters and digits, whatever stands between them.
+    /// The prompt by which items are told apart: its letters, digits and signs of arithmetic, whatever stands between them. Of
+    /// a conversation it is what the user says: a system message before the same question makes no other question.
     pub(crate) fn prompt_key(&self) -> String {
         let text = match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
-            Input::Messages(messages) => messages.iter().map(|m| format!("{} {}\n", m.role, m.content)).collect(),
+            Input::Messages(messages) => asked(messages),
             Input::Ids(ids) => return format!("{:?}", self.prompt_ids(ids)),
         };
-        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+        let mut key = String::new();
+        for (at, c) in text.char_indices() {
+            // `3 + 7` is another question than `3 * 7`; a hyphen is minus where a digit follows.
+            let minus =
+                matches!(c, '-' | '−') && text[at..].chars().skip(1).find(|c| *c != ' ').is_some_and(char::is_numeric);
+            match c {
+                c if c.is_alphanumeric() => key.extend(c.to_lowercase()),
+                '+' | '*' | '/' | '×' | '÷' | '^' | '=' | '<' | '>' | '%' => key.extend([' ', c, ' ']),
+                _ if minus => key.push_str(" - "),
+                _ => key.push(' '),
+            }
+        }
+        key.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// How many of these ids are the prompt.
@@ -166,6 +178,14 @@ impl Item {
         };
         Ok(Self { id, input, response, prompt_len, label, scores, gold, other: fields })
     }
+}
+
+/// What the user says in a conversation; all of it if the user says nothing.
+fn asked(messages: &[Message]) -> String {
+    let all = || messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>();
+    let of_user: Vec<&str> =
+        messages.iter().filter(|message| message.role == "user").map(|message| message.content.as_str()).collect();
+    if of_user.is_empty() { all() } else { of_user }.join("\n")
 }
 
 /// A field of an object, or the fields inside it.
@@ -279,7 +299,10 @@ mod tests {
         assert_eq!(truncated, [Some(true), Some(false), None]);
         assert_eq!(items[0].prompt_key(), "why though");
         assert_eq!(items[1].prompt_key(), items[0].prompt_key());
-        assert_eq!(items[2].prompt_key(), "user why though");
+        assert_eq!(items[2].prompt_key(), "why though");
+        let key = |prompt: &str| Item::parse(&json!({"prompt": prompt}).to_string(), 1, false).unwrap().prompt_key();
+        assert_eq!((key("What is 3+7?"), key("what is 3 - 7")), ("what is 3 + 7".into(), "what is 3 - 7".into()));
+        assert_eq!(key("New-York, 100%"), "new york 100 %");
     }
 
     #[test]

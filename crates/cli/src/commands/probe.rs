@@ -88,4 +88,9 @@ fn say_set(set: &ProbeSet) {
         "items      {n} of {} features, {positives} positive by {}{left_out}; matched by {}",
         set.features, origin.labels, origin.matched_by
     ));
+    if set.named && origin.matched_by == "place" {
+        ui::say(
+            "warning: the features name their items and the labels do not: whether they belong together is not known",
+        );
+    }
 }

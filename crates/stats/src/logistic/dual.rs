@@ -1,6 +1,6 @@
 //! The fit over items, where they are fewer than the features: all that is needed of the features are products of items.
 
-use super::{Cholesky, FitError, Logistic, STEPS, Target, line_search, matrix::times_transposed};
+use super::{Cholesky, FitError, Logistic, PATIENCE, STEPS, Target, line_search, matrix::times_transposed};
 use crate::vector::dot;
 
 /// Products of items with each other, and of further items with these: made once, fitted under any labels.
@@ -73,12 +73,15 @@ impl Kernel {
         assert_eq!((self.gram.len(), target.weights.len()), (n * n, n), "one label and weight an item");
         target.check()?;
         let mut at = State { a: vec![0.0; n], b: 0.0, ka: vec![0.0; n] };
-        let mut left = f64::INFINITY;
+        let (mut left, mut least, mut stalled) = (f64::INFINITY, f64::INFINITY, 0);
+        let longest = (0..n).map(|i| self.gram[i * n + i]).fold(0.0, f64::max).sqrt();
         for steps in 0..STEPS {
             let log_odds = at.log_odds();
             let (pulls, stiffness) = target.pulls(&log_odds);
             left = self.gradient(&at, &pulls);
-            if left <= target.enough() {
+            stalled = if left < least / 2.0 { 0 } else { stalled + 1 };
+            least = least.min(left);
+            if left <= target.enough() || (stalled >= PATIENCE && left <= target.rounding(longest)) {
                 return Ok(DualFit { weights: at.a, intercept: at.b, steps });
             }
             let value = target.loss(&log_odds) + dot(&at.a, &at.ka) / 2.0;
@@ -138,6 +141,8 @@ impl Kernel {
         match line_search(value, slope, objective) {
             Some(share) => {
                 *at = moved(share);
+                // Afresh, so that rounding does not add up over the steps.
+                at.ka = self.times(&at.a);
                 true
             }
             None => false,

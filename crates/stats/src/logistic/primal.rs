@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Cholesky, FitError, Logistic, STEPS, Target, line_search, matrix::transposed_times};
+use super::{Cholesky, FitError, Logistic, PATIENCE, STEPS, Target, line_search, matrix::transposed_times};
 use crate::vector::dot;
 
 /// Products that a Hessian may take to be made anew for every step; where it takes more, the first serves all steps.
@@ -23,12 +23,15 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
     let mut at = vec![0.0; features + 1];
     let mut log_odds = vec![0.0; target.labels.len()];
     let mut factor = None;
-    let mut left = f64::INFINITY;
+    let (mut left, mut least, mut stalled) = (f64::INFINITY, f64::INFINITY, 0);
+    let largest = x.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
     for steps in 0..STEPS {
         let (pulls, stiffness) = target.pulls(&log_odds);
         let gradient = problem.gradient(&at, &pulls);
         left = gradient.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        if left <= target.enough() {
+        stalled = if left < least / 2.0 { 0 } else { stalled + 1 };
+        least = least.min(left);
+        if left <= target.enough() || (stalled >= PATIENCE && left <= target.rounding(largest)) {
             let intercept = at.pop().expect("the intercept is the last");
             return Ok(Logistic { coef: at, intercept, steps });
         }

@@ -7,10 +7,10 @@ use std::{
 
 use headtemper_stats::pearson;
 
-use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, view::View};
+use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of, view::View};
 use crate::{
     Npz, Result, StudyError,
-    probe::{ColumnSource, Ends, FeatureSource, FitOptions, LabelSource, Rule, evaluate, fit},
+    probe::{ColumnSource, Ends, FeatureSource, LabelSource, Rule, evaluate, fit},
     read_items,
 };
 
@@ -77,7 +77,8 @@ pub(crate) fn run(
     declared: &[Declared],
     views: (&View, &View),
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let found = declared.iter().map(|axis| one(file, axes, axis, views)).collect::<Result<Vec<Found>>>()?;
+    let found =
+        declared.iter().map(|axis| one(file, axes, (axis, declared.len()), views)).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
         for (b, of_b) in &found[i + 1..] {
@@ -91,7 +92,13 @@ pub(crate) fn run(
     Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
 }
 
-fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared, (train, fresh): (&View, &View)) -> Result<Found> {
+/// One axis of so many.
+fn one(
+    file: &GateFile,
+    axes: &AxesConfig,
+    (declared, count): (&Declared, usize),
+    (train, fresh): (&View, &View),
+) -> Result<Found> {
     let train = train.set(&file.train.features, &declared.train)?;
     let fresh = fresh.set(&file.fresh.features, &declared.fresh)?;
     let mut axis = Axis {
@@ -101,23 +108,28 @@ fn one(file: &GateFile, axes: &AxesConfig, declared: &Declared, (train, fresh): 
         cv_auc: f64::NAN,
         fresh_auc: f64::NAN,
         fresh_range: Ends { low: f64::NAN, high: f64::NAN },
+        p: None,
         outcome: Outcome::Inconclusive,
     };
     // Too few of a class to be dealt out over folds: nothing to say.
     if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
-    let options = FitOptions { shuffles: 0, ..file.fit_options(&train) };
+    let options = file.fit_options(&train);
     let fitted = fit(&train, &options)?;
     let chosen = fitted.probe.meta.chosen;
-    let (evaluation, _) = evaluate(&fitted.probe, &fresh, options.measure)?;
+    let (evaluation, p) = evaluate(&fitted.probe, &fresh, options.measure)?;
     let on_fresh = &evaluation.results[chosen].measured;
     axis.cv_auc = fitted.probe.meta.results[chosen].cv.auc;
     (axis.fresh_auc, axis.fresh_range) = (on_fresh.auc, on_fresh.auc_delong);
+    let nulls = (fitted.probe.meta.null.as_ref(), null_of(&p[chosen], &fresh.labels, &options));
+    axis.p = nulls.0.zip(nulls.1.as_ref()).map(|(cv, fresh)| (cv.p, fresh.p));
+    // Of many axes one passes by chance: each answers for all (Bonferroni).
+    let sure = axis.p.is_none_or(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
     axis.outcome = if train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
         Outcome::Inconclusive
     } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {
-        Outcome::Passed
+        if sure { Outcome::Passed } else { Outcome::Inconclusive }
     } else {
         Outcome::Failed
     };

@@ -10,6 +10,8 @@ use crate::{
     probe::{Ends, FitOptions, Probe, ProbeSet, fit},
 };
 
+/// The baseline that reads nothing.
+const RANDOM: &str = "random features";
 /// Words that a bag holds at most, the most frequent of the training texts.
 const WORDS: usize = 4096;
 /// Training texts that a word must occur in.
@@ -37,14 +39,14 @@ pub(crate) fn run(
     (train, fresh): (&Texts<'_>, &Texts<'_>),
     p: &[f64],
     notes: &mut Vec<String>,
-) -> Result<Vec<Baseline>> {
+) -> Result<Vec<Ran>> {
     let mut all = Vec::new();
     if file.controls.random_features {
         all.push(random(train.set, fresh.set, file.probe.seed.into()));
     }
     if file.controls.length {
         match (lengths(train)?, lengths(fresh)?) {
-            (Some((train, what)), Some((fresh, _))) => {
+            (Some((train, what)), Some((fresh, same))) if what == same => {
                 all.push(Features { name: "length", what, count: LENGTHS, train, fresh });
             }
             _ => notes.push("no length baseline: neither [train] and [fresh] items nor captures' token counts".into()),
@@ -60,18 +62,21 @@ pub(crate) fn run(
     all.into_iter().map(|features| baseline(features, (train.set, fresh.set), &options, p)).collect()
 }
 
+/// A baseline and its probabilities of the fresh items.
+pub(crate) type Ran = (Baseline, Vec<f64>);
+
 fn baseline(
     features: Features,
     (train, fresh): (&ProbeSet, &ProbeSet),
     options: &FitOptions,
     p: &[f64],
-) -> Result<Baseline> {
+) -> Result<Ran> {
     let set = ProbeSet { x: features.train, features: features.count, ..train.clone() };
     let fitted = fit(&set, options)?;
     let meta = &fitted.probe.meta;
     let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, features.name)?;
     let gain = delong_difference(p, &of_fresh, &fresh.labels);
-    Ok(Baseline {
+    let found = Baseline {
         name: features.name.into(),
         what: features.what,
         cv_auc: meta.results[meta.chosen].cv.auc,
@@ -79,7 +84,9 @@ fn baseline(
         gain: gain.value,
         gain_range: Ends { low: gain.range.low, high: gain.range.high },
         to_beat: true,
-    })
+        rival: features.name != RANDOM,
+    };
+    Ok((found, of_fresh))
 }
 
 /// The probe itself, fitted on shuffled training labels and asked for the fresh ones: the mean over some fits.
@@ -116,6 +123,7 @@ pub(crate) fn shuffled_labels(
         gain: f64::NAN,
         gain_range: nan,
         to_beat: false,
+        rival: false,
     })
 }
 
@@ -133,7 +141,7 @@ fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
     };
     let (of_train, of_fresh) = (draw(0, train.labels.len() * d), draw(1, fresh.labels.len() * d));
     let what = format!("{d} normal random numbers an item");
-    Features { name: "random features", what, train: of_train, fresh: of_fresh, count: d }
+    Features { name: RANDOM, what, train: of_train, fresh: of_fresh, count: d }
 }
 
 /// Features of a length: of the prompt and of the response.
@@ -149,6 +157,10 @@ fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
             _ => Err(StudyError::content(path, format!("array '{name}' holds no integers"))),
         };
         let (prompt, total) = (counts("prompt_len")?, counts("total_len")?);
+        if [prompt.len(), total.len()] != [texts.set.total; 2] {
+            let why = format!("arrays 'prompt_len' and 'total_len' must have {} rows", texts.set.total);
+            return Err(StudyError::content(path, why));
+        }
         let of = |&row: &usize| [(prompt[row] as f64).ln_1p(), ((total[row] - prompt[row]) as f64).ln_1p()];
         return Ok(Some((texts.set.rows.iter().flat_map(of).collect(), "log tokens of prompt and response".into())));
     }

@@ -44,6 +44,9 @@ pub struct GateFile {
     /// What is run where there is nothing to find.
     #[serde(default)]
     pub controls: ControlsConfig,
+    /// SHA-256 of all this, defaults included and paths as they are written: what was declared.
+    #[serde(skip)]
+    pub sha256: String,
 }
 
 /// A set of items.
@@ -251,7 +254,9 @@ impl GateFile {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
         let file: Self = toml::from_str(&text).map_err(|e| StudyError::content(path, e))?;
         file.check()?;
-        Ok(file.within(path.parent().unwrap_or(Path::new(""))))
+        // Of the paths as they are written: the same wherever it is run from.
+        let sha256 = sha256_json(&file);
+        Ok(Self { sha256, ..file.within(path.parent().unwrap_or(Path::new(""))) })
     }
 
     fn within(self, dir: &Path) -> Self {
@@ -304,6 +309,20 @@ impl GateFile {
                 return wrong(format!("{name}.where asks for fields of items, but there is no {name}.items"));
             }
         }
+        if gates.decide.is_empty() {
+            return wrong("gates.decide names no step, so there would be no verdict".into());
+        }
+        if let Some(axes) = &self.axes {
+            let of = [("cv_auc", axes.cv_auc), ("fresh_auc", axes.fresh_auc), ("correlation", axes.correlation)];
+            for (name, value) in of {
+                if !(0.0..=1.0).contains(&value) {
+                    return wrong(format!("axes.{name} is {value}, but must be from 0 to 1"));
+                }
+            }
+        }
+        for set in [&self.train, &self.fresh] {
+            set.condition.as_deref().map(crate::Predicate::parse).transpose()?;
+        }
         let shuffles = self.controls.shuffles.unwrap_or(LEAST_SHUFFLES);
         if gates.alpha < 1.0 && (1 + shuffles) as f64 * gates.alpha < 1.0 {
             return wrong(format!("{shuffles} shuffles give no p of {} or less: shuffle more often", gates.alpha));
@@ -323,11 +342,6 @@ impl GateFile {
             }
             _ => Ok(()),
         }
-    }
-
-    /// A hash of everything that was declared beforehand: gates, steps, probe and controls.
-    pub fn gates_sha256(&self) -> String {
-        sha256_json(&(&self.gates, &self.probe, &self.controls, &self.axes, &self.pooled, &self.replication))
     }
 
     /// How probes are fitted.
@@ -391,9 +405,11 @@ mod tests {
         assert_eq!((file.gates.fresh_auc, file.gates.fresh_asymmetry, file.gates.assert_correct), (0.63, -0.15, 0.70));
         assert!(file.train.features.path.is_absolute(), "relative to the file");
         let same = read(&format!("{SHORT}[gates]\nfresh_auc = 0.63\n")).unwrap();
-        assert_eq!(same.gates_sha256(), file.gates_sha256());
+        assert_eq!(same.sha256, file.sha256, "also from another directory");
         let looser = read(&format!("{SHORT}[gates]\nfresh_auc = 0.6\n")).unwrap();
-        assert_ne!(looser.gates_sha256(), file.gates_sha256());
+        assert_ne!(looser.sha256, file.sha256);
+        let other_cut = read(&SHORT.replace(">=0.5", ">=0.9")).unwrap();
+        assert_ne!(other_cut.sha256, file.sha256, "another label is another test");
     }
 
     #[test]
@@ -402,6 +418,8 @@ mod tests {
             ("[gates]\nfresh_acu = 0.6\n", "unknown field `fresh_acu`"),
             ("[gates]\ncv_auc = 65\n", "gates.cv_auc is 65"),
             ("[gates]\ndecide = ['axes']\n", "there is no [axes]"),
+            ("[gates]\ndecide = []\n", "no verdict"),
+            ("[axes]\nevery = '>=4'\ncorrelation = 80\n", "axes.correlation is 80"),
             ("[axes]\n", "columns, or a rule"),
             ("[controls]\nshuffles = 10\n", "10 shuffles give no p of 0.05"),
             ("[probe]\nclass_weight = 'heavy'\n", "unknown variant `heavy`"),

@@ -9,6 +9,8 @@ use crate::{Array, Npz, Result, StudyError, columns::prompt_hash, probe::ProbeSe
 const NEAR: f64 = 0.8;
 /// Words in a triple.
 const TRIPLE: usize = 3;
+/// Characters of a text without spaces that is long enough to be compared by triples of them.
+const UNSPACED: usize = 12;
 /// Examples that an error names.
 const NAMED: usize = 3;
 
@@ -20,6 +22,14 @@ pub(crate) struct Prompts {
 }
 
 impl Prompts {
+    /// How many items share their prompt with another of the same set, as far as prompts are known.
+    pub(crate) fn shared(&self) -> usize {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let hashes = self.hashes.iter().flatten();
+        hashes.for_each(|hash| *counts.entry(hash).or_default() += 1);
+        counts.values().filter(|&&count| count > 1).sum()
+    }
+
     /// From the items, or from the hashes that a capture keeps.
     ///
     /// # Errors
@@ -35,9 +45,13 @@ impl Prompts {
             return Ok(Self::default());
         }
         match Npz::read_array(features, "prompt_hash")? {
-            Array::Text(hashes) => {
-                let of_rows = of.set.rows.iter().filter_map(|&row| hashes.get(row).cloned());
+            Array::Text(hashes) if hashes.len() == of.set.total => {
+                let of_rows = of.set.rows.iter().map(|&row| hashes[row].clone());
                 Ok(Self { hashes: Some(of_rows.collect()), texts: None })
+            }
+            Array::Text(hashes) => {
+                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), of.set.total);
+                Err(StudyError::content(features, why))
             }
             _ => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
         }
@@ -98,6 +112,11 @@ fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
 fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
     let triples = |text: &String| -> BTreeSet<String> {
         let words: Vec<&str> = text.split(' ').collect();
+        let chars: Vec<char> = text.chars().collect();
+        // Scripts without spaces have no words to speak of, but characters that say as much.
+        if words.len() == 1 && chars.len() >= UNSPACED {
+            return chars.windows(TRIPLE).map(|w| w.iter().collect()).collect();
+        }
         if words.len() < 2 * TRIPLE { BTreeSet::new() } else { words.windows(TRIPLE).map(|w| w.join(" ")).collect() }
     };
     let of_train: Vec<BTreeSet<String>> = train.iter().map(triples).collect();
@@ -139,5 +158,7 @@ mod tests {
             "please explain in a few words how bread is made at home without an oven and without any yeast",
         ]);
         assert_eq!(near(&train, &fresh), [(0, 0)]);
+        let chinese = |last: &str| texts(&[&format!("请用简单的语言解释一下为什么天空在晴朗的夏天是{last}")]);
+        assert_eq!(near(&chinese("蓝色"), &chinese("蓝的")), [(0, 0)]);
     }
 }

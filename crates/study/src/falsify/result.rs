@@ -158,6 +158,8 @@ pub struct Axis {
     pub fresh_auc: f64,
     /// DeLong's interval of it.
     pub fresh_range: Ends,
+    /// p of both AUCs against shuffled labels, each for this axis alone: it must reach `alpha` over the number of axes.
+    pub p: Option<(f64, f64)>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -187,6 +189,8 @@ pub struct Transfer {
     pub train: Origin,
     /// The same for the fresh items.
     pub fresh: Origin,
+    /// Training or fresh items that share their prompt, or all their features, with another of their set.
+    pub shared: usize,
     /// The C that cross-validation chose.
     pub c: f64,
     /// Cross-validated AUC.
@@ -229,6 +233,8 @@ pub struct Baseline {
     pub gain_range: Ends,
     /// Whether the probe must do better.
     pub to_beat: bool,
+    /// Whether it reads the texts: then a gain that may be chance is not shown.
+    pub rival: bool,
 }
 
 /// Items in a plane.

@@ -1,23 +1,26 @@
 //! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
 
-use std::path::Path;
+use std::{collections::BTreeMap, io::Write, path::Path};
 
-use headtemper_stats::{Shuffles, auc, principal_components};
+use headtemper_stats::{Shuffles, auc, delong_difference, principal_components};
+use serde_json::Value;
 
 use super::{
-    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes, baselines,
+    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes,
+    baselines::{self, Ran},
     overlap::{self, Prompts},
     steps::{self, Seen},
-    view::View,
+    view::{Texts, View},
 };
 use crate::{
     Parts, Progress, Result, RunDir, StudyError,
-    files::{read_json, write_json, write_text},
-    probe::{EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
+    files::{read_json, write_json, write_text, write_whole},
+    probe::{Ends, EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
     report,
 };
 
 const FROZEN: &str = "frozen.json";
+const FOUND: &str = "falsify.json";
 /// The question of each step that may be left out.
 const POOLED: &str = "do the last layers together carry it?";
 const REPLICATION: &str = "does another model show it?";
@@ -30,7 +33,7 @@ const AXES: &str = "does every score carry over, and are they more than one?";
 /// If a file cannot be used, the sets overlap, a fit does not converge, or the directory belongs to something else: other
 /// gates, other training items, or a probe that was frozen before.
 pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Result<Falsification> {
-    let gates_sha256 = file.gates_sha256();
+    let gates_sha256 = file.sha256.clone();
     progress.note(&format!("gates      {gates_sha256}"));
     let declared = match &file.axes {
         Some(config) => axes::declared(file, config)?,
@@ -38,8 +41,10 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     };
     let train_view = View::of(&file.train)?;
     let train = train_view.set(&file.train.features, &file.train.labels)?;
+    let train_texts = train_view.texts(&train)?;
+    let train_prompts = Prompts::of(&train_texts)?;
     let options = file.fit_options(&train);
-    let mut run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
+    let run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
     progress.begin("fit", 1, 0);
     let fitted = fit(&train, &options)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
@@ -50,19 +55,27 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
 
     let fresh_view = View::of(&file.fresh)?;
     let fresh = fresh_view.set(&file.fresh.features, &file.fresh.labels)?;
-    let texts = (train_view.texts(&train)?, fresh_view.texts(&fresh)?);
-    let overlap = overlap::compare((&train, &Prompts::of(&texts.0)?), (&fresh, &Prompts::of(&texts.1)?))?;
+    let fresh_texts = fresh_view.texts(&fresh)?;
+    let fresh_prompts = Prompts::of(&fresh_texts)?;
+    let overlap = overlap::compare((&train, &train_prompts), (&fresh, &fresh_prompts))?;
+    same_site(&train, &fresh)?;
+    tested_once(&run, &fresh)?;
     progress.begin("controls", 1, 0);
     let mut warnings = Vec::new();
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     warnings.extend(evaluation.warnings.iter().cloned());
+    if train.origin.unlabelled > 0 {
+        warnings.push(format!("{} training items without a label were left out", train.origin.unlabelled));
+    }
     let p = &predictions[probe.meta.chosen];
-    let mut all_baselines = Vec::new();
+    let mut ran = Vec::new();
     // A fresh set of one class ranks nothing, and nothing against it.
     if fresh.smaller_class() > 0 {
-        all_baselines.push(baselines::shuffled_labels(&probe, &train, &fresh, &options)?);
-        all_baselines.extend(baselines::run(file, (&texts.0, &texts.1), p, &mut warnings)?);
+        let shuffled = baselines::shuffled_labels(&probe, &train, &fresh, &options)?;
+        ran.push((shuffled, vec![f64::NAN; fresh.labels.len()]));
+        ran.extend(baselines::run(file, (&train_texts, &fresh_texts), p, &mut warnings)?);
     }
+    let all_baselines: Vec<Baseline> = ran.iter().map(|(baseline, _)| baseline.clone()).collect();
     let fresh_null = null_of(p, &fresh.labels, &options);
     progress.step();
     progress.end();
@@ -75,6 +88,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         gate: chosen.cv.best,
         smaller: train.smaller_class(),
         correct: train.origin.positives,
+        shared: shared(&train, &train_prompts),
     };
     let result = &evaluation.results[probe.meta.chosen];
     let of_fresh = Seen {
@@ -83,6 +97,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         gate: result.train_chosen,
         smaller: fresh.smaller_class(),
         correct: fresh.origin.positives,
+        shared: shared(&fresh, &fresh_prompts),
     };
     let question = "does it rank fresh items, and gate them, with nothing chosen on them?";
     let fresh_step = steps::transfer(gates, StepName::Fresh, question, &of_fresh, &all_baselines);
@@ -104,17 +119,24 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         let train = train_view.set(&of.train, &file.train.labels)?;
         other(of.train.to_string(), (train, fresh_view.set(&of.fresh, &file.fresh.labels)?), &options)
     });
+    let main = &train;
     let replication = file.replication.as_ref().map(|of| {
         let train_labels = of.train_labels.as_ref().unwrap_or(&file.train.labels);
         let fresh_labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
         let train = train_view.set(&of.train, train_labels)?;
+        if train.origin.same_weights(&main.origin) == Some(true) {
+            return Err(StudyError::Experiment {
+                name: file.name.clone(),
+                why: format!("[replication] '{}' has the weights of [train]: it is no other model", of.model),
+            });
+        }
         other(of.model.clone(), (train, fresh_view.set(&of.fresh, fresh_labels)?), &options)
     });
     let (mut pooled, mut replication) = (pooled.transpose()?, replication.transpose()?);
-    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_mut(), (&fresh, &all_baselines)));
+    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_mut(), (&fresh, &ran)));
     let replicated = (StepName::Replication, REPLICATION);
-    all_steps.push(of_other(file, replicated, replication.as_mut(), (&fresh, &all_baselines)));
-    let (verdict, sentence) = steps::verdict(&all_steps, &failure_modes);
+    all_steps.push(of_other(file, replicated, replication.as_mut(), (&fresh, &ran)));
+    let (verdict, sentence) = steps::verdict(&all_steps, &failure_modes, &not_compared(file, &all_baselines));
     if !overlap.by_prompt {
         warnings.push("prompts were not compared between the sets: give [train] items and [fresh] items".into());
     }
@@ -138,17 +160,16 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         fresh_null,
         axes: found_axes,
         axis_pairs,
-        pooled: pooled.map(|(transfer, _)| transfer),
-        replication: replication.map(|(transfer, _)| transfer),
+        pooled: pooled.map(|found| found.transfer),
+        replication: replication.map(|found| found.transfer),
         baselines: all_baselines,
         plane: plane(&probe, &fresh),
         warnings,
     };
-    write_json(&run.file("falsify.json"), &found)?;
+    write_json(&run.file(FOUND), &found)?;
     prediction_npz(&predictions, &probe, &fresh).save(&run.file("predictions.npz"))?;
     write_text(&run.file("report.md"), &super::markdown(&found))?;
     write_text(&run.file("report.html"), &report::falsify(&found))?;
-    run.note("fresh_labels_sha256", &found.fresh.labels_sha256)?;
     Ok(found)
 }
 
@@ -169,18 +190,15 @@ fn parts(file: &GateFile, train: &ProbeSet) -> Parts {
 /// Writes the probe, and then what is fixed from here on. A directory that was frozen before must agree.
 fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Progress) -> Result<Frozen> {
     let path = run.file(FROZEN);
+    let (bytes, probe_sha256) = probe.bytes();
     let before: Option<Frozen> = if path.exists() { Some(read_json(&path)?) } else { None };
     let chosen = &probe.meta.results[probe.meta.chosen];
-    let frozen = Frozen {
-        probe_sha256: probe.save(&run.file(PROBE_FILE))?,
-        gates_sha256: gates_sha256.into(),
-        c: chosen.c,
-        threshold: chosen.cv.best_thr,
-    };
+    let frozen = Frozen { probe_sha256, gates_sha256: gates_sha256.into(), c: chosen.c, threshold: chosen.cv.best_thr };
     if let Some(before) = before.filter(|before| *before != frozen) {
         let why = format!("was frozen with the probe {}, which is now {}", before.probe_sha256, frozen.probe_sha256);
         return Err(StudyError::content(&path, why));
     }
+    write_whole(&run.file(PROBE_FILE), |file| file.write_all(&bytes))?;
     write_json(&path, &frozen)?;
     let threshold = frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}"));
     progress.note(&format!("frozen     probe {}, C {}, threshold {threshold}", frozen.probe_sha256, frozen.c));
@@ -197,9 +215,58 @@ pub(super) fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Optio
     Some(Null::of(observed, shuffles.iter().take(options.shuffles).map(|labels| auc(p, &labels)).collect()))
 }
 
+/// Refuses fresh features that are another thing than those of the training items.
+fn same_site(train: &ProbeSet, fresh: &ProbeSet) -> Result<()> {
+    match train.origin.other_site(&fresh.origin) {
+        None => Ok(()),
+        Some(why) => Err(StudyError::content(&fresh.origin.features.path, format!("holds something else: {why}"))),
+    }
+}
+
+/// A frozen probe is tested once: other fresh items under the same gates would be another try.
+fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
+    let path = run.file(FOUND);
+    if !path.exists() {
+        return Ok(());
+    }
+    let before: Value = read_json(&path)?;
+    let same = |name: &str, now: &str| before["fresh"][name] == now;
+    if same("features_sha256", &fresh.origin.features_sha256) && same("labels_sha256", &fresh.origin.labels_sha256) {
+        return Ok(());
+    }
+    let why = "this probe was tested on other fresh items before; a second test needs an --out of its own";
+    Err(StudyError::content(&path, why))
+}
+
+/// Items that share their prompt, or all their features, with another of the set.
+fn shared(set: &ProbeSet, prompts: &Prompts) -> usize {
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for row in set.row_hashes() {
+        *counts.entry(row).or_default() += 1;
+    }
+    prompts.shared().max(counts.into_values().filter(|&count| count > 1).sum())
+}
+
+/// Baselines that read texts and were asked for, but had none.
+fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
+    let asked = [(file.controls.length, "length"), (file.controls.bag_of_words, "bag of words")];
+    let missing = |name: &&str| !ran.iter().any(|baseline| baseline.name == **name);
+    asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).filter(missing).collect()
+}
+
+/// A probe on other features, its p on fresh items, and its probabilities of them.
+struct Other {
+    transfer: Transfer,
+    null: Option<Null>,
+    p: Vec<f64>,
+}
+
 /// Steps 4 and 5: the same on other features.
-fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOptions) -> Result<(Transfer, Option<Null>)> {
-    overlap::compare((&train, &Prompts::default()), (&fresh, &Prompts::default()))?;
+fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOptions) -> Result<Other> {
+    let texts = |set| Prompts::of(&Texts { set, items: None });
+    let prompts = (texts(&train)?, texts(&fresh)?);
+    overlap::compare((&train, &prompts.0), (&fresh, &prompts.1))?;
+    same_site(&train, &fresh)?;
     let probe = fit(&train, options)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     let chosen = probe.meta.chosen;
@@ -207,6 +274,7 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
     let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
     let transfer = Transfer {
         name,
+        shared: shared(&train, &prompts.0).max(shared(&fresh, &prompts.1)),
         c: cv.c,
         cv_auc: cv.cv.auc,
         cv_p: probe.meta.null.as_ref().map(|null| null.p),
@@ -219,29 +287,37 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
         train: train.origin,
         fresh: fresh.origin,
     };
-    Ok((transfer, null))
+    Ok(Other { transfer, null, p: predictions.into_iter().nth(chosen).expect("a fit has predictions") })
 }
 
 /// A step on other features; beside the baselines where it is about the same answers.
 fn of_other(
     file: &GateFile,
     (name, question): (StepName, &str),
-    found: Option<&mut (Transfer, Option<Null>)>,
-    (fresh, baselines): (&ProbeSet, &[Baseline]),
+    found: Option<&mut Other>,
+    (fresh, baselines): (&ProbeSet, &[Ran]),
 ) -> Step {
     let Some(found) = found else {
         return steps::not_run(&file.gates, name, question, &name.to_string());
     };
-    let (transfer, null) = found;
+    let Other { transfer, null, p } = found;
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
-    let beside = |of: &Baseline| Baseline { gain: transfer.fresh_auc - of.fresh_auc, ..of.clone() };
+    let beside = |(of, others): &Ran| {
+        let gain = delong_difference(p, others, &fresh.labels);
+        let gain_range = Ends { low: gain.range.low, high: gain.range.high };
+        Baseline { gain: gain.value, gain_range, ..of.clone() }
+    };
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
     let step = steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines);
     if step.outcome != Outcome::Passed {
         let (auc, range) = (transfer.fresh_auc, transfer.fresh_range);
         transfer.failure_modes = steps::failure_modes(&transfer.train, &transfer.fresh, auc, range);
     }
-    step
+    if same {
+        step
+    } else {
+        Step { note: format!("{}; no baselines, since these are other answers than step 2's", step.note), ..step }
+    }
 }
 
 /// The fresh items, scaled as the probe sees them, in their widest plane.

@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) smaller: usize,
     /// Positive items.
     pub(crate) correct: usize,
+    /// Items that share their prompt, or all their features, with another.
+    pub(crate) shared: usize,
 }
 
 impl Check {
@@ -65,6 +67,11 @@ fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) 
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
     let size = Check::at_least("items of the smaller class", seen.smaller as f64, gates.min_class as f64);
     let mut checks = vec![size.or_inconclusive(), Check::at_least("AUC", seen.auc, auc)];
+    // Several answers to one prompt are not several items: folds, shuffles and intervals would all count them as such.
+    if seen.shared > 0 {
+        let shared = Check::at_most("items that share their prompt with another", seen.shared as f64, 0.0);
+        checks.push(shared.or_inconclusive());
+    }
     // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
     let p = seen.p.map(|p| Check::at_most("p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
@@ -96,12 +103,7 @@ pub(crate) fn transfer(
     let kept = seen.gate.map_or(f64::NAN, |gate| gate.p_assert_correct);
     checks.push(floor(kept, gates.assert_correct, seen.correct));
     for baseline in baselines.iter().filter(|baseline| baseline.to_beat && gates.beat_baselines) {
-        // NaN where either has no AUC: then the AUC's own check has failed.
-        let mut check = Check::at_least(&format!("AUC above {}", baseline.name), baseline.gain, 0.0);
-        if check.value == 0.0 {
-            check.outcome = Outcome::Failed;
-        }
-        checks.push(check);
+        checks.push(beats(baseline));
     }
     let few = seen.smaller < gates.min_class;
     let note = if few {
@@ -113,6 +115,19 @@ pub(crate) fn transfer(
         }
     };
     step(gates, name, question, checks, few, note)
+}
+
+/// Whether the probe ranks better than a baseline. Texts are a rival: a gain that may be chance is not shown. Random numbers are
+/// none, and shuffled labels ask the same of the probe already.
+fn beats(baseline: &super::Baseline) -> Check {
+    // NaN where either has no AUC: then the AUC's own check has failed.
+    let mut check = Check::at_least(&format!("AUC above {}", baseline.name), baseline.gain, 0.0);
+    if check.value == 0.0 {
+        check.outcome = Outcome::Failed;
+    } else if check.outcome == Outcome::Passed && baseline.rival && baseline.gain_range.low <= 0.0 {
+        check.outcome = Outcome::Inconclusive;
+    }
+    check
 }
 
 /// Whether right answers still stand. The threshold was chosen on other items to keep the floor, often barely: a share of these
@@ -135,8 +150,9 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, axes: &[Axis], pairs: &[A
         let needed = [("cross-validated", axis.cv_auc, config.cv_auc), ("fresh", axis.fresh_auc, config.fresh_auc)];
         for (what, value, needed) in needed {
             let check = Check::at_least(&format!("{}, {what} AUC", axis.name), value, needed);
-            let few = axis.outcome == Outcome::Inconclusive;
-            checks.push(if few { Check { outcome: Outcome::Inconclusive, ..check } } else { check });
+            // An axis over its gates that shuffled labels reach too, or one of too few items, cannot be told.
+            let open = axis.outcome == Outcome::Inconclusive;
+            checks.push(if open { Check { outcome: Outcome::Inconclusive, ..check } } else { check });
         }
     }
     for pair in pairs.iter().filter(|pair| pair.flagged) {
@@ -176,24 +192,32 @@ pub(crate) fn failure_modes(train: &Origin, fresh: &Origin, auc: f64, range: End
 }
 
 /// The verdict, and the same in a sentence.
-pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode]) -> (Outcome, String) {
+pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -> (Outcome, String) {
     let deciding = || steps.iter().filter(|step| step.decides);
     let verdict = all(deciding().map(|step| step.outcome));
     let names = |outcome: Outcome| {
-        deciding()
-            .filter(|step| step.outcome == outcome)
-            .map(|step| step.name.to_string())
-            .collect::<Vec<_>>()
-            .join(" and ")
+        let of = deciding().filter(|step| step.outcome == outcome).map(|step| {
+            let missed: Vec<&str> =
+                step.checks.iter().filter(|check| check.outcome == outcome).map(|check| check.what.as_str()).collect();
+            format!("{} ({})", step.name, missed.join("; "))
+        });
+        of.collect::<Vec<_>>().join(", ")
+    };
+    let unbeaten = if not_run.is_empty() {
+        String::new()
+    } else {
+        format!(" Not compared with {}: no texts.", not_run.join(" and "))
     };
     let of_mode = modes.iter().map(|mode| format!(" {}: {}.", capital(&mode.name), mode.why)).collect::<String>();
     let reported: Vec<String> = steps
         .iter()
         .filter(|step| !step.decides && matches!(step.outcome, Outcome::Failed | Outcome::Inconclusive))
-        .map(|step| format!(" {} (reported, not deciding): {}.", capital(&step.name.to_string()), word(step.outcome)))
+        .map(|step| format!(" Step {} (reported, not deciding): {}.", step.name, word(step.outcome)))
         .collect();
     let sentence = match verdict {
-        Outcome::Passed => format!("The probe passed every gate that was declared to decide.{}", reported.concat()),
+        Outcome::Passed => {
+            format!("The probe passed every gate that was declared to decide.{unbeaten}{}", reported.concat())
+        }
         Outcome::Failed => {
             format!("The probe failed at {}.{of_mode}{}", names(Outcome::Failed), reported.concat())
         }
@@ -228,8 +252,14 @@ pub(crate) fn seen(transfer: &Transfer, p: Option<&Null>) -> Seen {
         auc: transfer.fresh_auc,
         p: p.map(|null| null.p),
         gate: transfer.gate,
-        smaller: origin.positives.min(origin.items - origin.positives),
+        // A probe of three positives tells nothing, however many fresh items it is asked about.
+        smaller: [&transfer.train, origin]
+            .map(|o| o.positives.min(o.items - o.positives))
+            .into_iter()
+            .min()
+            .unwrap_or(0),
         correct: origin.positives,
+        shared: transfer.shared,
     }
 }
 
@@ -239,11 +269,16 @@ mod tests {
 
     fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
         let gate = Gate { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
-        Seen { auc, p: Some(0.001), gate: Some(gate), smaller, correct: smaller }
+        Seen { auc, p: Some(0.001), gate: Some(gate), smaller, correct: smaller, shared: 0 }
     }
 
     fn outcome(seen: &Seen) -> Outcome {
         transfer(&Gates::default(), StepName::Fresh, "", seen, &[]).outcome
+    }
+
+    #[test]
+    fn answers_to_one_prompt_are_not_several_items() {
+        assert_eq!(outcome(&Seen { shared: 12, ..seen_of(0.9, -0.6, 0.9, 60) }), Outcome::Inconclusive);
     }
 
     #[test]
@@ -281,12 +316,19 @@ mod tests {
             gain,
             gain_range: Ends { low: gain, high: gain },
             to_beat,
+            rival: true,
         };
         let of = |gain: f64, to_beat: bool, gates: &Gates| {
             transfer(gates, StepName::Fresh, "", &seen_of(0.8, -0.4, 0.8, 40), &[baseline(gain, to_beat)]).outcome
         };
         let gates = Gates::default();
         assert_eq!(of(0.1, true, &gates), Outcome::Passed);
+        let chance = super::super::Baseline { gain_range: Ends { low: -0.1, high: 0.3 }, ..baseline(0.1, true) };
+        let beside = |of: super::super::Baseline| {
+            transfer(&gates, StepName::Fresh, "", &seen_of(0.8, -0.4, 0.8, 40), &[of]).outcome
+        };
+        assert_eq!(beside(chance.clone()), Outcome::Inconclusive, "a gain that may be chance");
+        assert_eq!(beside(super::super::Baseline { rival: false, ..chance }), Outcome::Passed);
         assert_eq!(of(0.0, true, &gates), Outcome::Failed);
         assert_eq!(of(-0.1, true, &gates), Outcome::Failed);
         assert_eq!(of(-0.1, false, &gates), Outcome::Passed);

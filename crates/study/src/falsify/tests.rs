@@ -43,6 +43,7 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
         features: FEATURES,
         labels,
         named: false,
+        total: items,
         ids: rows.iter().map(ToString::to_string).collect(),
         rows,
         origin,
@@ -64,6 +65,7 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
         gate: cv.best,
         smaller: train.smaller_class(),
         correct: train.origin.positives,
+        shared: 0,
     };
     let of_fresh = Seen {
         auc: result.measured.auc,
@@ -71,6 +73,7 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
         gate: result.train_chosen,
         smaller: fresh.smaller_class(),
         correct: fresh.origin.positives,
+        shared: 0,
     };
     let fresh = steps::transfer(&gates, StepName::Fresh, "", &of_fresh, &[]);
     (steps::cv(&gates, &of_cv).outcome, fresh.outcome)

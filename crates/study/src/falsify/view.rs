@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::SetConfig;
 use crate::{
-    Item, Predicate, Result, StudyError,
+    Array, Item, Npz, Predicate, Result, StudyError,
+    columns::prompt_hash,
     probe::{FeatureSource, LabelSource, ProbeSet},
     read_items,
 };
@@ -44,12 +45,21 @@ impl View {
     /// If a row has none.
     pub(crate) fn texts<'a>(&'a self, set: &'a ProbeSet) -> Result<Texts<'a>> {
         let Some(items) = &self.items else { return Ok(Texts { set, items: None }) };
+        if !set.named && items.len() != set.total {
+            return Err(StudyError::Option {
+                what: format!("the number of items beside {}", set.origin.features),
+                found: items.len().to_string(),
+                allowed: format!("{}, one for each row, since the features do not name theirs", set.total),
+            });
+        }
         let by_id = by_id(items);
         let of = |at: usize| {
             let id = set.named.then(|| set.ids[at].as_str());
             find(items, &by_id, &set.origin.features, set.rows[at], id)
         };
-        Ok(Texts { set, items: Some((0..set.labels.len()).map(of).collect::<Result<Vec<_>>>()?) })
+        let items = (0..set.labels.len()).map(of).collect::<Result<Vec<&Item>>>()?;
+        check_prompts(set, &items)?;
+        Ok(Texts { set, items: Some(items) })
     }
 }
 
@@ -57,6 +67,23 @@ impl View {
 pub(crate) struct Texts<'a> {
     pub(crate) set: &'a ProbeSet,
     pub(crate) items: Option<Vec<&'a Item>>,
+}
+
+/// Where a capture kept the hash of each prompt, the items must be those that it read.
+fn check_prompts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
+    let path = &set.origin.features.path;
+    if !Npz::names_in(path)?.iter().any(|name| name == "prompt_hash") {
+        return Ok(());
+    }
+    let Array::Text(hashes) = Npz::read_array(path, "prompt_hash")? else { return Ok(()) };
+    let differs = |(row, item): &(&usize, &&Item)| hashes.get(**row).is_some_and(|hash| *hash != prompt_hash(item));
+    match set.rows.iter().zip(items).find(differs) {
+        None => Ok(()),
+        Some((row, item)) => {
+            let why = format!("row {row} was captured from another prompt than that of item '{}'", item.id);
+            Err(StudyError::content(path, why))
+        }
+    }
 }
 
 fn by_id(items: &[Item]) -> BTreeMap<&str, &Item> {

@@ -81,21 +81,14 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     if set.origin.unlabelled > 0 {
         warnings.push(format!("{} items without a label were left out", set.origin.unlabelled));
     }
-    let made = |origin: &Origin| {
-        let meta = origin.meta.clone()?;
-        Some((meta.identity.model.clone(), meta.identity.weights_sha256.clone(), meta.site))
-    };
-    if let (Some(train), Some(now)) = (made(&probe.meta.train), made(&set.origin))
-        && train != now
-    {
-        warnings.push(format!(
-            "the probe was fitted on {} at {}, these features are of {} at {}{}",
-            train.0,
-            train.2,
-            now.0,
-            now.2,
-            if train.0 == now.0 && train.2 == now.2 { ", of other weights" } else { "" }
-        ));
+    if let Some(other) = probe.meta.train.other_site(&set.origin) {
+        warnings.push(format!("the probe was fitted on something else: {other}"));
+    }
+    if probe.meta.train.same_weights(&set.origin) == Some(false) {
+        warnings.push("these features are of another model than the probe was fitted on".into());
+    }
+    if set.named && set.origin.matched_by == "place" {
+        warnings.push("labels were matched by place, though the features name their items: the labels do not".into());
     }
     warnings
 }

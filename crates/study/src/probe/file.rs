@@ -49,6 +49,13 @@ impl Probe {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, path: &Path) -> Result<String> {
+        let (bytes, sha256) = self.bytes();
+        write_whole(path, |file| file.write_all(&bytes))?;
+        Ok(sha256)
+    }
+
+    /// What the file holds, and its SHA-256.
+    pub(crate) fn bytes(&self) -> (Vec<u8>, String) {
         let (d, count) = (self.scaler.mean.len(), self.fits.len());
         let floats = |shape: Vec<usize>, values: &mut dyn Iterator<Item = f64>| {
             Numbers(Dtype::F64, shape, values.flat_map(f64::to_le_bytes).collect())
@@ -65,8 +72,8 @@ impl Probe {
         let meta = serde_json::to_string(&self.meta).expect("plain data has a JSON form");
         let metadata = HashMap::from([(META.to_string(), meta)]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).expect("the shapes hold the values");
-        write_whole(path, |file| file.write_all(&bytes))?;
-        Ok(hex(&Sha256::digest(&bytes)))
+        let sha256 = hex(&Sha256::digest(&bytes));
+        (bytes, sha256)
     }
 
     /// Reads the file, or that of a directory.

@@ -59,8 +59,10 @@ pub struct ProbeMeta {
     pub class_weight: String,
     /// Folds of the cross-validation.
     pub folds: usize,
-    /// Seed of the folds; none dealt items out as they stood.
-    pub shuffle: Option<u32>,
+    /// Whether items were shuffled before they were dealt into folds.
+    pub shuffled_folds: bool,
+    /// Seed of folds, shuffles and resamples.
+    pub seed: u64,
     /// One entry a C.
     pub results: Vec<FitResult>,
     /// The place of the C with the largest cross-validated AUC, the stronger penalty of equals.
@@ -135,8 +137,8 @@ impl FitOptions {
         let wrong = |what: &str, found: String, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
         };
-        if self.c.is_empty() || self.c.iter().any(|c| !(c.is_finite() && *c > 0.0)) {
-            return wrong("C", format!("{:?}", self.c), "one or more numbers above 0, such as 1.0,0.1");
+        if self.c.is_empty() || self.c.iter().any(|c| !(*c > 0.0 && *c <= 1e6)) {
+            return wrong("C", format!("{:?}", self.c), "one or more numbers above 0 and up to 1e6, such as 1.0,0.1");
         }
         if self.folds < 2 {
             return wrong("the number of folds", self.folds.to_string(), "2 or more");
@@ -204,7 +206,8 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         train: set.origin.clone(),
         class_weight: if options.class_weight == ClassWeight::None { "none" } else { "balanced" }.into(),
         folds,
-        shuffle: options.shuffle,
+        shuffled_folds: options.shuffle.is_some(),
+        seed: options.measure.seed,
         results,
         chosen,
         null,

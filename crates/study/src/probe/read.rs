@@ -48,6 +48,9 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         Array::I64(shape, values) => (shape, values.into_iter().map(|x| x as f64).collect()),
         Array::Text(_) | Array::Scalar(_) => return Err(wrong("holds texts, but features are numbers".into())),
     };
+    if values.is_empty() {
+        return Err(wrong(format!("is {shape:?}: it holds nothing")));
+    }
     let (values, features, averaged) = match (&shape[..], source.places) {
         ([_, d], None) => (values, *d, None),
         ([_, k, d], Some(places)) => {
@@ -62,12 +65,12 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         (_, Some(places)) => return Err(wrong(format!("is {shape:?}, which has no middle axis for {places}"))),
         _ => return Err(wrong(format!("is {shape:?}, but features are [items, features]"))),
     };
-    if values.is_empty() {
-        return Err(wrong(format!("is {shape:?}: it holds nothing")));
-    }
     let names = Npz::names_in(path)?;
     let has = |name: &str| names.iter().any(|there| there == name);
     let ids = if has("id") { Some(ids_of(path)?) } else { None };
+    if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != values.len() / features) {
+        return Err(wrong(format!("has {} rows, but array 'id' {}", values.len() / features, ids.len())));
+    }
     let meta = match if has("meta") { Npz::read_array(path, "meta").ok() } else { None } {
         Some(Array::Scalar(text)) => serde_json::from_str::<FeatureMeta>(&text).ok(),
         _ => None,

@@ -27,6 +27,8 @@ pub struct ProbeSet {
     pub named: bool,
     /// The place of each row in the file of features.
     pub rows: Vec<usize>,
+    /// How many rows the file has.
+    pub total: usize,
     /// Where all this came from.
     pub origin: Origin,
 }
@@ -128,7 +130,7 @@ impl ProbeSet {
             meta: table.meta,
         };
         let named = table.ids.is_some();
-        Ok(Self { x, features: table.features, labels: labels_of, ids, named, rows, origin })
+        Ok(Self { x, features: table.features, labels: labels_of, ids, named, rows, total: n, origin })
     }
 
     /// Items and those of them that are positive.
@@ -144,6 +146,31 @@ impl ProbeSet {
     /// A name of each row's features: rows that are equal have the same.
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
         row_hashes(&self.x, self.features)
+    }
+}
+
+impl Origin {
+    /// In what these features are another thing than those, as far as both files say what they are: what a probe was fitted on
+    /// means nothing at another site, layer or pool. None if they are the same or do not say.
+    pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
+        let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
+        let of = |origin: &Self, meta: &FeatureMeta| {
+            let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
+            let layers = match (layers.is_empty(), meta.mean_layers, origin.features.key.as_str()) {
+                (false, ..) => format!(" of layers {}", layers.join(", ")),
+                (true, Some(last), "h_mean") => format!(" of the last {last} layers"),
+                _ => String::new(),
+            };
+            format!("{}{layers}, pooled over {}", origin.features.key, meta.pool)
+        };
+        let (here, there) = (of(self, a), of(other, b));
+        (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
+    }
+
+    /// Whether both were captured with the same weights; none if a file does not say.
+    pub(crate) fn same_weights(&self, other: &Self) -> Option<bool> {
+        let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
+        Some(sha256(self)? == sha256(other)?)
     }
 }
 

@@ -14,7 +14,7 @@ pub fn fit_markdown(meta: &ProbeMeta) -> String {
         train.items,
         train.positives,
         meta.folds,
-        meta.shuffle.map_or(" as they stand".into(), |seed| format!(" (seed {seed})")),
+        if meta.shuffled_folds { format!(" (seed {})", meta.seed) } else { " as they stand".into() },
     );
     meta.results.iter().for_each(|result| out += &row(result.c, &result.cv));
     if let Some(null) = &meta.null {
@@ -26,7 +26,8 @@ pub fn fit_markdown(meta: &ProbeMeta) -> String {
             short(null.p)
         );
     }
-    out += "\nthe thresholds of this table were chosen on the items that they are measured on\n";
+    out += "\nasymmetry is p(assert given wrong) - p(assert given correct): the lower, the better\n";
+    out += "the thresholds of this table were chosen on the items that they are measured on\n";
     out
 }
 

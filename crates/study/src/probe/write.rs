@@ -22,7 +22,8 @@ pub fn write_fit(
         .with("c", &options.c)
         .with("class_weight", &meta.class_weight)
         .with("folds", meta.folds)
-        .with("shuffle", meta.shuffle)
+        .with("shuffled_folds", meta.shuffled_folds)
+        .with("seed", meta.seed)
         .with("shuffles", options.shuffles)
         .with("measure", of_measure(options.measure));
     let mut run = RunDir::open(dir, "probe fit", &parts, None, progress)?;

@@ -1,6 +1,6 @@
 //! Generates, reads the finished answers, and gates them.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Pool};
 use headtemper_stats::auc;
@@ -94,7 +94,8 @@ pub fn sidecar(
     let x = site.features(&features);
     let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
     let seen = probe.seen(&x, engine.spec().d_model);
-    let mut found = gate(&items, &p, settings, threshold);
+    let generated: BTreeSet<String> = unanswered.iter().map(|item| item.id.clone()).collect();
+    let mut found = gate((&items, &generated), &p, settings, threshold);
     found.1.probe_sha256.clone_from(probe_sha256);
     (found.1.c, found.1.threshold_from) = (result.c, threshold_from.into());
     found.1.seen_in_training = seen;
@@ -152,12 +153,17 @@ fn answered(engine: &Engine, items: &[Item], rows: &[Row]) -> Result<(Vec<Item>,
 }
 
 /// Every answer with and without the gate, and how they stand.
-fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> (Vec<GatedRow>, GateResult) {
+fn gate(
+    (items, generated): (&[Item], &BTreeSet<String>),
+    p: &[f64],
+    settings: &Sidecar<'_>,
+    threshold: f64,
+) -> (Vec<GatedRow>, GateResult) {
     let (mut rows, mut tables) = (Vec::new(), [CrossTable::default(); 2]);
     let (mut known_p, mut known, mut prefixed_all) = (Vec::new(), Vec::new(), 0);
     for (item, &p) in items.iter().zip(p) {
         let response = item.response.clone().unwrap_or_default();
-        let (correct, hedged) = judged(item, &response, settings.hedges);
+        let (correct, hedged) = judged(item, &response, generated.contains(&item.id), settings.hedges);
         if let Some(correct) = correct {
             known_p.push(p);
             known.push(correct);
@@ -208,18 +214,20 @@ fn gate(items: &[Item], p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> (V
 }
 
 /// Whether an answer is right, where that is known, and whether it hedges: by accepted answers and the lexicon, else by what the
-/// item says of itself (`correct`, `coverage` of at least one half, or its label).
-fn judged(item: &Item, response: &str, lexicon: Option<&Judge>) -> (Option<bool>, bool) {
+/// item says of itself (`correct`, `coverage` of at least one half, or its label); of an answer that was written just now it
+/// can have said nothing.
+fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>) -> (Option<bool>, bool) {
     let by_lexicon = lexicon.map(|judge| judge.judge(response, &item.gold));
     let label = item.label.as_deref();
     let of_label =
         |first: &str| label.filter(|label| ["cr", "cw", "hr", "hw"].contains(label)).map(|l| l.starts_with(first));
-    let hedged = by_lexicon.map_or_else(|| of_label("h").unwrap_or(false), |verdict| verdict.hedged);
+    let hedged = by_lexicon.map_or_else(|| !generated && of_label("h").unwrap_or(false), |verdict| verdict.hedged);
     let said = item.other.get("correct").and_then(serde_json::Value::as_bool);
     let covered = item.other.get("coverage").and_then(serde_json::Value::as_f64).map(|share| share >= 0.5);
     let by_gold = (!item.gold.is_empty()).then(|| Judge::new(std::iter::empty()).judge(response, &item.gold).correct);
     let right = label.filter(|label| ["cr", "cw", "hr", "hw"].contains(label)).map(|label| label.ends_with('r'));
-    (by_gold.or(said).or(covered).or(right), hedged)
+    let said = if generated { None } else { said.or(covered).or(right) };
+    (by_gold.or(said), hedged)
 }
 
 fn other_model(probe: &Probe, engine: &Engine) -> Option<String> {

@@ -218,7 +218,13 @@ fn story(found: &Falsification) -> String {
         String::new()
     };
     if cv < gates.cv_auc {
-        return format!("It does not rank its own training items: AUC {told_cv}, and {told_fresh} on fresh ones.{few}");
+        let by_chance = found.cv_null.as_ref().is_none_or(|null| null.p > gates.alpha);
+        let own = if by_chance {
+            "It does not rank its own training items beyond chance"
+        } else {
+            "It ranks its own training items, but below the gate"
+        };
+        return format!("{own}: AUC {told_cv}, and {told_fresh} on fresh ones.{few}");
     }
     let rest = match (fresh - CHANCE) / (cv - CHANCE) {
         _ if cv <= CHANCE => String::new(),
@@ -315,7 +321,7 @@ mod tests {
         found.fresh.positives = 9;
         assert!(story(&found).ends_with("too few to tell."));
         found.cv[0].cv.auc = 0.55;
-        assert!(story(&found).starts_with("It does not rank its own"));
+        assert!(story(&found).starts_with("It ranks its own training items, but below the gate"));
         found.fresh.positives = 0;
         assert!(story(&found).contains("of one class"));
     }

@@ -1,7 +1,7 @@
 //! What was fixed beforehand, and where everything came from.
 
 use crate::{
-    falsify::{Falsification, Gates, Overlap, ProbeConfig, Weighting},
+    falsify::{Falsification, Gates, Overlap, ProbeConfig, SetConfig, Weighting},
     probe::Origin,
     report::{
         falsify::axes::interval,
@@ -131,6 +131,12 @@ fn each_c(out: &mut String, found: &Falsification) {
 /// Where training and fresh items came from, each fact of both.
 pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
     let mut facts = vec![("name".to_owned(), found.name.clone())];
+    let (train, fresh) = (&found.declared.train, &found.declared.fresh);
+    let path = |of: &SetConfig| of.items.as_ref().map(|path| path.display().to_string());
+    let sets = [("items", path(train), path(fresh)), ("where", train.condition.clone(), fresh.condition.clone())];
+    for (name, train, fresh) in sets {
+        facts.extend(both(train, fresh).map(|value| (name.to_owned(), value)));
+    }
     let all = [("", &found.train, &found.fresh)]
         .into_iter()
         .chain(found.pooled.iter().map(|of| ("pooled: ", &of.train, &of.fresh)))
@@ -164,10 +170,11 @@ fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
     let unlabelled =
         if origin.unlabelled > 0 { format!(", {} left out without a label", origin.unlabelled) } else { String::new() };
     vec![
-        ("items", Some(format!("{}, {} of them positive{unlabelled}", origin.items, origin.positives))),
+        ("used", Some(format!("{} items, {} of them positive{unlabelled}", origin.items, origin.positives))),
         ("features", Some(origin.features.to_string())),
         ("labels", Some(origin.labels.to_string())),
         ("matched by", Some(origin.matched_by.clone())),
+        ("pooled over", meta.map(|meta| meta.pool.clone())),
         ("layers averaged", (!layers.is_empty()).then(|| layers.join(", "))),
         ("model", identity.map(|of| of.model.clone())),
         ("revision", identity.and_then(|of| of.revision.clone())),
@@ -203,6 +210,7 @@ mod tests {
         let origins = origins(&found);
         let of = |name: &str| origins.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap();
         assert_eq!((of("matched by").as_str(), of("revision").as_str()), ("id", "training  r100\nfresh  r193"));
-        assert!(of("items").contains("training  100, 56 of them positive, 1 left out without a label\nfresh  193, 55"));
+        let used = "training  100 items, 56 of them positive, 1 left out without a label\nfresh  193 items, 55";
+        assert!(of("used").contains(used));
     }
 }

@@ -94,6 +94,7 @@ fn steps(axes: usize) -> Vec<Step> {
 fn axis(index: usize) -> Axis {
     let fresh_auc = 0.45 + 0.05 * (index % 5) as f64;
     Axis {
+        p: Some((0.01, 0.2)),
         name: format!("scores.{HOSTILE}{index}>=4"),
         train: (100, 40),
         fresh: (193, 50),
@@ -119,6 +120,7 @@ fn pairs(axes: &[Axis]) -> Vec<AxisPair> {
 
 fn transfer(name: &str) -> Transfer {
     Transfer {
+        shared: 0,
         name: name.into(),
         train: origin(100, 56),
         fresh: origin(193, 55),
@@ -137,6 +139,7 @@ fn transfer(name: &str) -> Transfer {
 fn baselines() -> Vec<Baseline> {
     let names = ["shuffled labels", HOSTILE, "length", "bag of words"];
     let one = |(at, name): (usize, &&str)| Baseline {
+        rival: at > 1,
         name: (*name).into(),
         what: HOSTILE.into(),
         cv_auc: 0.5 + 0.05 * at as f64,
