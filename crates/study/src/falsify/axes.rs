@@ -10,7 +10,7 @@ use headtemper_stats::pearson;
 use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of, view::View};
 use crate::{
     Npz, Result, StudyError,
-    probe::{ColumnSource, Ends, FeatureSource, LabelSource, Rule, evaluate, fit},
+    probe::{ColumnSource, Ends, FeatureSource, LabelSource, Rule, column, evaluate, fit},
     read_items,
 };
 
@@ -45,10 +45,12 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
         let LabelSource { column, rule } = format!("axes.jsonl:{text}").parse()?;
         Ok(LabelSource { column: ColumnSource { path: path.into(), ..column }, rule })
     };
-    texts
-        .iter()
-        .map(|text| Ok(Declared { name: text.clone(), train: source(&train, text)?, fresh: source(&fresh, text)? }))
-        .collect()
+    let one = |text: &String| {
+        let declared = Declared { name: text.clone(), train: source(&train, text)?, fresh: source(&fresh, text)? };
+        // A column that is not there is said before anything is fitted.
+        column(&declared.train.column).map(|_| declared)
+    };
+    texts.iter().map(one).collect()
 }
 
 /// Every `scores.*` of a file.

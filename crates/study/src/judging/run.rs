@@ -227,6 +227,29 @@ fn report(
     report
 }
 
+/// Verdicts from which on it is no accident that all are alike.
+const MANY: usize = 10;
+
+/// A judge that always says the same tells nothing apart, whatever it says.
+fn all_alike(report: &JudgeReport, found: &[Found]) -> Vec<String> {
+    let mut out = Vec::new();
+    if let [(label, count)] = report.labels.iter().collect::<Vec<_>>()[..]
+        && *count >= MANY
+    {
+        out.push(format!(
+            "all {count} labels are {label}: either these answers are all alike, or the judge tells nothing apart"
+        ));
+    }
+    let axes = found.iter().map(|found| found.scores.len()).max().unwrap_or(0);
+    for axis in 0..axes {
+        let levels: Vec<u8> = found.iter().filter_map(|found| found.scores.get(axis)?.as_ref().ok().copied()).collect();
+        if levels.len() >= MANY && levels.iter().all(|level| *level == levels[0]) {
+            out.push(format!("all {} scores of axis {} are {}", levels.len(), axis + 1, levels[0]));
+        }
+    }
+    out
+}
+
 fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Found]) -> Vec<String> {
     let mut out = Vec::new();
     let sum = |of: fn(&super::Counts) -> usize| report.questions.values().map(of).sum::<usize>();
@@ -259,6 +282,7 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
         let names = served.into_iter().map(name).collect::<Vec<_>>().join(", ");
         out.push(format!("replies come from more than one server or model: {names}"));
     }
+    out.extend(all_alike(report, found));
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());
     match replaced.count() {
         0 => {}

@@ -17,6 +17,7 @@ pub use file::PROBE_FILE;
 pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, fit, usual_shuffles};
 pub use headtemper_stats::ClassWeight;
 pub use measure::{ASSERT_CORRECT, CalibrationBin, Ends, Gate, MeasureOptions, Measured};
+pub(crate) use read::column;
 pub use set::{Origin, ProbeSet};
 pub use source::{ColumnSource, FeatureSource, LabelSource, Op, Operand, Places, Rule};
 pub(crate) use text::signed;

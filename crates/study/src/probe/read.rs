@@ -54,9 +54,8 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     let (values, features, averaged) = match (&shape[..], source.places) {
         ([_, d], None) => (values, *d, None),
         ([_, k, d], Some(places)) => {
-            let range = places
-                .of(*k)
-                .ok_or_else(|| wrong(format!("has {k} places on its middle axis, which {places} does not fit")))?;
+            let fits = format!("has the places 0 to {} on its middle axis, which {places} does not fit", k - 1);
+            let range = places.of(*k).ok_or_else(|| wrong(fits))?;
             (average(&values, (*k, *d), range.clone()), *d, Some(range))
         }
         ([_, _, _], None) => {
@@ -178,7 +177,11 @@ fn objects<'a>(
 ) -> Result<Column> {
     let path = &source.path;
     let (mut cells, mut ids, mut known) = (Vec::new(), Vec::new(), false);
+    let mut fields: Vec<String> = Vec::new();
     for (at, value) in values {
+        if cells.is_empty() {
+            fields_of("", value, &mut fields);
+        }
         let mut found = value;
         for name in field.split('.').filter(|name| !name.is_empty()) {
             found = found.get(name).unwrap_or(&Value::Null);
@@ -202,12 +205,22 @@ fn objects<'a>(
         }
     }
     if !known {
-        let fields = "no item has it";
-        return Err(StudyError::content(path, format!("has no column '{}': {fields}", source.key)));
+        let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
+        return Err(StudyError::content(path, why));
     }
     // An item without an id could only be matched by its place.
     let ids = (ids.len() == cells.len()).then_some(ids);
     Ok(Column { cells, ids })
+}
+
+/// The fields of an object, with dots into the objects inside.
+fn fields_of(prefix: &str, value: &Value, out: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(_) => fields_of(&format!("{prefix}{name}."), value, out),
+            _ => out.push(format!("{prefix}{name}")),
+        }
+    }
 }
 
 /// Whether the item at this place is positive; none if it has no value.

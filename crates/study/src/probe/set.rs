@@ -82,6 +82,10 @@ impl ProbeSet {
         let n = table.values.len() / table.features;
         let id = |row: usize| table.ids.as_ref().map(|ids| ids[row].as_str());
         let kept = (0..n).map(|row| keep(row, id(row))).collect::<Result<Vec<bool>>>()?;
+        if !kept.contains(&true) {
+            let (what, allowed) = (format!("the condition on the items of {features}"), "true of some of them".into());
+            return Err(StudyError::Option { what, found: format!("true of none of {n}"), allowed });
+        }
         Self::of(features, table, labels, &kept)
     }
 

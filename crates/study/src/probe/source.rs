@@ -169,6 +169,13 @@ impl FromStr for LabelSource {
     type Err = StudyError;
 
     fn from_str(text: &str) -> Result<Self, StudyError> {
+        if text.contains("=>") || text.contains("=<") {
+            return Err(StudyError::Option {
+                what: "the rule of labels".into(),
+                found: format!("'{text}'"),
+                allowed: "written >= or <=".into(),
+            });
+        }
         let Some((at, sign, op)) = OPS.iter().filter_map(|&(sign, op)| Some((text.find(sign)?, sign, op))).min_by_key(
             // Of two that begin at the same place, the longer.
             |(at, sign, _)| (*at, std::cmp::Reverse(sign.len())),
@@ -372,7 +379,7 @@ mod tests {
         assert_eq!((right.holds_of_text("hr"), right.holds_of_text("cw")), (Some(true), Some(false)));
         let truth = source("j.jsonl:correct==true").unwrap().rule.unwrap();
         assert_eq!(truth.holds_of_number(1.0), Some(true));
-        for text in ["j.jsonl:label>=cw", "j.jsonl:label==", "j.jsonl", "j.csv:x"] {
+        for text in ["j.jsonl:label=>4", "j.jsonl:label>=cw", "j.jsonl:label==", "j.jsonl", "j.csv:x"] {
             assert!(source(text).is_err(), "{text}");
         }
         for (text, value, holds) in [("<2", 1.0, true), (">2", 2.0, false), ("<=2", 2.0, true), ("!=2", 2.0, false)] {
