@@ -6,7 +6,7 @@ use headtemper_engine::{Sampling, parse_bytes};
 use headtemper_hook::Positions;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttributeOptions, Controls, HeadChoice, Result, StudyError};
+use crate::{AttributeOptions, Controls, GoldRule, HeadChoice, Result, StudyError};
 
 /// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +119,9 @@ impl GenerateConfig {
 pub struct JudgeConfig {
     /// The lexicon.
     pub hedges: PathBuf,
+    /// What makes an answer right: `contains` an accepted answer, or `exact`.
+    #[serde(default)]
+    pub gold: GoldRule,
 }
 
 /// What is compared.

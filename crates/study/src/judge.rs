@@ -27,11 +27,24 @@ impl Verdict {
     }
 }
 
-/// A lexicon of hedges, one phrase a line, `#` for comments.
+/// What makes an answer right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoldRule {
+    /// It holds an accepted answer, in whole words.
+    #[default]
+    Contains,
+    /// It is an accepted answer and nothing else, but for capitals and punctuation.
+    Exact,
+}
+
+/// A lexicon of hedges, one phrase a line, `#` for comments; and what makes an answer right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Judge {
     hedges: Vec<String>,
+    #[serde(skip)]
+    gold: GoldRule,
 }
 
 impl Judge {
@@ -48,7 +61,13 @@ impl Judge {
     /// A judge with these phrases.
     pub fn new<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let phrases = lines.filter(|line| !line.trim_start().starts_with('#')).map(normalised);
-        Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect() }
+        Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect(), gold: GoldRule::Contains }
+    }
+
+    /// The same with another rule for what is right.
+    #[must_use]
+    pub fn with_gold(self, gold: GoldRule) -> Self {
+        Self { gold, ..self }
     }
 
     /// Judges an answer by its accepted answers.
@@ -56,7 +75,10 @@ impl Judge {
         let answer = normalised(answer);
         let holds = |phrase: &str| !phrase.is_empty() && format!(" {answer} ").contains(&format!(" {phrase} "));
         Verdict {
-            correct: gold.iter().any(|gold| holds(&normalised(gold))),
+            correct: gold.iter().map(|gold| normalised(gold)).any(|gold| match self.gold {
+                GoldRule::Contains => holds(&gold),
+                GoldRule::Exact => !gold.is_empty() && answer == gold,
+            }),
             hedged: self.hedges.iter().any(|phrase| holds(phrase)),
         }
     }
@@ -83,5 +105,8 @@ mod tests {
         assert_eq!(label("It has 1,440 minutes", "1,440"), "cr");
         assert_eq!(label("", "Paris"), "cw");
         assert!(!judge.judge("anything", &["?".into()]).correct, "a gold without letters matches nothing");
+        let exact = judge.with_gold(GoldRule::Exact);
+        let right = |answer: &str, gold: &str| exact.judge(answer, &[gold.into()]).correct;
+        assert!(right("Paris.", "paris") && !right("It is Paris.", "Paris") && !right("!", "?"));
     }
 }

@@ -74,7 +74,7 @@ pub use features_join::merge_features;
 pub use heads::{PlanSource, head_set, plans};
 pub use item::Item;
 pub use item_file::{ItemFile, read_items};
-pub use judge::{Judge, Verdict};
+pub use judge::{GoldRule, Judge, Verdict};
 pub use judging::{ApiKey, Endpoint, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run};
 pub use npz::{Array, Npz};
 pub use parts::Parts;

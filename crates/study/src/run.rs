@@ -7,8 +7,8 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
-    RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, GoldRule, Item, ItemFacts, Judge, JudgeConfig, Parts,
+    Progress, Result, Row, RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms,
     attribute_items::AttributeItems,
     attribution::Attribution,
     capture::{encode, prompts},
@@ -73,7 +73,10 @@ fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Opt
         parts = parts.with("system", system);
     }
     Ok(match judge {
-        Some(judge) => parts.with("hedges", judge),
+        Some(judge) => match experiment.judge.as_ref().map(|config| config.gold) {
+            Some(GoldRule::Exact) => parts.with("hedges", judge).with("gold", "exact"),
+            _ => parts.with("hedges", judge),
+        },
         None => parts,
     })
 }
@@ -97,7 +100,8 @@ pub fn run(
             item.with_system(system)?;
         }
     }
-    let judge = experiment.judge.as_ref().map(|judge| Judge::read(&judge.hedges)).transpose()?;
+    let read = |judge: &JudgeConfig| Judge::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
+    let judge = experiment.judge.as_ref().map(read).transpose()?;
     let parts = parts_of(engine, experiment, &items, judge.as_ref())?;
     // Every refusal comes before the first file.
     prompts(engine, &items)?;
@@ -351,7 +355,8 @@ impl Study<'_> {
         };
         fact("answers", format!("{decoding}, at most {} new tokens", generate.max_new_tokens));
         if let Some(judge) = &self.experiment.judge {
-            fact("judged by", format!("accepted answers, and the hedges in {}", file_name(&judge.hedges)));
+            let gold = if judge.gold == GoldRule::Exact { "exactly accepted answers" } else { "accepted answers" };
+            fact("judged by", format!("{gold}, and the hedges in {}", file_name(&judge.hedges)));
         }
         let attribute = &self.experiment.attribute;
         fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
