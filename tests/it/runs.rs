@@ -338,7 +338,7 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     let output = child.wait_with_output().unwrap();
     let (out, said) = texts(&output);
     assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{said}");
-    assert!(said.contains("what is finished stays"), "{said}");
+    assert!(said.contains("what is finished is kept"), "{said}");
     let done = lab.read(rows).lines().count();
     assert!(done > 0 && done < all, "{done} of {all} rows were done");
 }
