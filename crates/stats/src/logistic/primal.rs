@@ -11,7 +11,7 @@ const CHEAP: usize = 1 << 28;
 const BLOCK: usize = 256;
 /// How exactly a step is solved for, as a share of the gradient.
 const STEP_PRECISION: f64 = 1e-4;
-/// Conjugate gradients of one step. Measured with the first Hessian at n 10,000 x d 1,536: up to 25.
+/// Conjugate gradients of one step at most.
 const CONJUGATE: usize = 500;
 
 /// Newton's method (Hessians by their products where they are large: conjugate gradients, with the Cholesky factor of
