@@ -33,12 +33,14 @@ pub(crate) enum Weighting {
     Balanced,
 }
 
+/// No doc comment, in which places of an axis would read as links.
+const FEATURES: &str = "FILE.npz:KEY, an array [items, features]; of [items, k, features] FILE.npz:KEY[2] or the mean \
+                        FILE.npz:KEY[-4:]; h_last where no key is named";
+
 /// Features and labels of the same items.
 #[derive(ClapArgs)]
 pub(crate) struct SetArgs {
-    /// FILE.npz:KEY, an array [items, features]; of [items, k, features] FILE.npz:KEY[2] or the mean FILE.npz:KEY[-4:];
-    /// h_last where no key is named
-    #[arg(long, value_name = "SOURCE", value_parser = features)]
+    #[arg(long, value_name = "SOURCE", value_parser = features, help = FEATURES)]
     pub(crate) features: FeatureSource,
     /// FILE:COLUMN, of an .npz, a .json object holding an array (dots lead into objects), or a .jsonl; then a rule such as
     /// >=0.5 or ==cw, unless values are 0 and 1
