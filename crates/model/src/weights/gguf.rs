@@ -17,7 +17,7 @@ use memmap2::Mmap;
 use super::{
     Table, gguf_names,
     gguf_order::{Order, undo},
-    map, release,
+    mapped::{map, release},
     safetensors::widen,
 };
 use crate::ModelError;

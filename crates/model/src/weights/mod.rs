@@ -1,9 +1,11 @@
-//! Weights by their Hugging Face names, whatever they come from. Every tensor of a file is accounted for.
+//! Weights by their Hugging Face names, whatever they come from.
 
+mod account;
 mod gguf;
 mod gguf_names;
 mod gguf_order;
 mod holding;
+mod mapped;
 mod random;
 mod safetensors;
 mod table;
@@ -17,6 +19,8 @@ use candle_core::{DType, Device, Tensor};
 use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_kernels::{Held, Matrix, MatrixBuilder, Products};
 
+use account::PREFIXES;
+pub(crate) use account::text_name;
 pub use gguf::GgufFile;
 pub use holding::{HoldAs, Holding};
 pub(crate) use random::Random;
@@ -25,9 +29,6 @@ pub use safetensors::{StoredTensor, stored_tensors};
 pub(crate) use table::Table;
 
 use crate::{Checkpoint, ModelError};
-
-/// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
-const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
 
 /// The weights of a checkpoint while a model is being built from them.
 ///
@@ -344,37 +345,6 @@ impl Weights {
         }
     }
 
-    /// The name that a tensor has in the file.
-    fn stored_name(&self, name: &str) -> String {
-        match (&self.source, name.strip_prefix(PREFIXES[0])) {
-            (Source::Safetensors(_), Some(rest)) => format!("{}{rest}", self.prefix),
-            (Source::Gguf(file), _) => file.stored_name(name),
-            _ => name.to_string(),
-        }
-    }
-
-    /// Accounts for a tensor: it must be there, in this shape.
-    fn expect(&mut self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
-        let stored = self.stored_name(name);
-        let found = match &self.source {
-            Source::Safetensors(shards) => shards.shape(&stored),
-            Source::Gguf(file) => file.shape(name, &stored),
-            Source::Random(_) | Source::None => Some(shape.to_vec()),
-        };
-        let Some(found) = found else {
-            return Err(ModelError::MissingTensor { path: self.path.clone(), name: stored });
-        };
-        if found != shape {
-            return Err(ModelError::Shape { name: stored, found, expected: shape.to_vec() });
-        }
-        if let Source::Safetensors(shards) = &self.source {
-            shards.readable(&stored)?;
-        }
-        self.taken.insert(stored);
-        self.parameters += shape.iter().product::<usize>();
-        Ok(())
-    }
-
     /// The values of a tensor that is accounted for.
     fn read(&self, name: &str) -> Result<Tensor, ModelError> {
         let stored = self.stored_name(name);
@@ -384,45 +354,6 @@ impl Weights {
             Source::Random(_) | Source::None => unreachable!("made, not read"),
         }
     }
-
-    /// Ends loading: whatever is left must be known to be unused. Returns how many parameters were taken.
-    ///
-    /// `unused` is asked with names as the text decoder has them, under `model.`.
-    ///
-    /// # Errors
-    /// Names tensors that nobody asked for: the checkpoint is then of a variant we would get wrong.
-    pub fn finish(&mut self, unused: impl Fn(&str) -> bool) -> Result<usize, ModelError> {
-        let left: Vec<String> = match &self.source {
-            Source::Safetensors(shards) => {
-                let text_name = |name: &str| match name.strip_prefix(self.prefix) {
-                    Some(rest) => format!("{}{rest}", PREFIXES[0]),
-                    None => name.to_string(),
-                };
-                let known = |name: &str| unused(&text_name(name));
-                shards.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
-            }
-            Source::Gguf(file) => {
-                let known = |name: &str| file.is_extra(name) || unused(&file.text_name(name));
-                file.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
-            }
-            Source::Random(_) | Source::None => Vec::new(),
-        };
-        if left.is_empty() {
-            return Ok(self.parameters);
-        }
-        let more = left.len().saturating_sub(5);
-        let mut names: Vec<String> = left.into_iter().take(5).collect();
-        if more > 0 {
-            names.push(format!("and {more} more"));
-        }
-        Err(ModelError::UnknownTensors { path: self.path.clone(), names })
-    }
-}
-
-/// The name that a text model has for a tensor of a safetensors file, wrapped or not.
-pub(crate) fn text_name(stored: &str) -> String {
-    let rest = PREFIXES.into_iter().rev().find_map(|prefix| stored.strip_prefix(prefix));
-    rest.map_or_else(|| stored.to_string(), |rest| format!("{}{rest}", PREFIXES[0]))
 }
 
 /// λ of every column of the output projections that a plan touches, by the name of the weight.
@@ -440,23 +371,4 @@ pub(crate) fn column_factors(plan: &HeadPlan, spec: &ModelSpec) -> BTreeMap<Stri
 fn common(mut all: impl Iterator<Item = Held>) -> Held {
     let first = all.next().unwrap_or(Held::F32);
     if all.all(|held| held == first) { first } else { Held::F32 }
-}
-
-/// Gives a range of a mapped file back to the system after it was copied. Only an optimisation: a failure is no error.
-fn release(map: &memmap2::Mmap, start: usize, len: usize) {
-    #[cfg(unix)]
-    {
-        // SAFETY: the map is read-only and backed by the file, so dropped pages are read from it again when touched.
-        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
-    }
-    #[cfg(not(unix))]
-    let _ = (map, start, len);
-}
-
-/// Maps a file into memory.
-fn map(path: &std::path::Path) -> Result<memmap2::Mmap, ModelError> {
-    let read = |source| ModelError::Read { path: path.into(), source };
-    let file = std::fs::File::open(path).map_err(read)?;
-    // SAFETY: as for every memory-mapped model, the file must not be changed while it is loaded.
-    unsafe { memmap2::Mmap::map(&file) }.map_err(read)
 }

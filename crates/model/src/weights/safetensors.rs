@@ -13,7 +13,10 @@ use headtemper_kernels::{Held, MatrixBuilder};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Table, map, release};
+use super::{
+    Table,
+    mapped::{map, release},
+};
 use crate::ModelError;
 
 /// Bytes that are copied at once, about.

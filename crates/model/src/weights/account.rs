@@ -1,0 +1,79 @@
+//! Accounting: what is asked for must be there in this shape, and what is left over must be known to be unused.
+
+use super::{Source, Weights};
+use crate::ModelError;
+
+/// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
+pub(super) const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+
+impl Weights {
+    /// The name that a tensor has in the file.
+    pub(super) fn stored_name(&self, name: &str) -> String {
+        match (&self.source, name.strip_prefix(PREFIXES[0])) {
+            (Source::Safetensors(_), Some(rest)) => format!("{}{rest}", self.prefix),
+            (Source::Gguf(file), _) => file.stored_name(name),
+            _ => name.to_string(),
+        }
+    }
+
+    /// Accounts for a tensor: it must be there, in this shape.
+    pub(super) fn expect(&mut self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        let stored = self.stored_name(name);
+        let found = match &self.source {
+            Source::Safetensors(shards) => shards.shape(&stored),
+            Source::Gguf(file) => file.shape(name, &stored),
+            Source::Random(_) | Source::None => Some(shape.to_vec()),
+        };
+        let Some(found) = found else {
+            return Err(ModelError::MissingTensor { path: self.path.clone(), name: stored });
+        };
+        if found != shape {
+            return Err(ModelError::Shape { name: stored, found, expected: shape.to_vec() });
+        }
+        if let Source::Safetensors(shards) = &self.source {
+            shards.readable(&stored)?;
+        }
+        self.taken.insert(stored);
+        self.parameters += shape.iter().product::<usize>();
+        Ok(())
+    }
+
+    /// Ends loading: whatever is left must be known to be unused. Returns how many parameters were taken.
+    ///
+    /// `unused` is asked with names as the text decoder has them, under `model.`.
+    ///
+    /// # Errors
+    /// Names tensors that nobody asked for: the checkpoint is then of a variant we would get wrong.
+    pub fn finish(&mut self, unused: impl Fn(&str) -> bool) -> Result<usize, ModelError> {
+        let left: Vec<String> = match &self.source {
+            Source::Safetensors(shards) => {
+                let text_name = |name: &str| match name.strip_prefix(self.prefix) {
+                    Some(rest) => format!("{}{rest}", PREFIXES[0]),
+                    None => name.to_string(),
+                };
+                let known = |name: &str| unused(&text_name(name));
+                shards.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
+            }
+            Source::Gguf(file) => {
+                let known = |name: &str| file.is_extra(name) || unused(&file.text_name(name));
+                file.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
+            }
+            Source::Random(_) | Source::None => Vec::new(),
+        };
+        if left.is_empty() {
+            return Ok(self.parameters);
+        }
+        let more = left.len().saturating_sub(5);
+        let mut names: Vec<String> = left.into_iter().take(5).collect();
+        if more > 0 {
+            names.push(format!("and {more} more"));
+        }
+        Err(ModelError::UnknownTensors { path: self.path.clone(), names })
+    }
+}
+
+/// The name that a text model has for a tensor of a safetensors file, wrapped or not.
+pub(crate) fn text_name(stored: &str) -> String {
+    let rest = PREFIXES.into_iter().rev().find_map(|prefix| stored.strip_prefix(prefix));
+    rest.map_or_else(|| stored.to_string(), |rest| format!("{}{rest}", PREFIXES[0]))
+}
