@@ -1,8 +1,7 @@
-//! `temper capture` as a job over a data set: pools, means of layers, pieces, stops, and states read while the model writes.
+//! `temper capture` as a job over a data set: pieces, stops and kills, what goes into the file, and answers on the way.
 
 use std::{
     fs,
-    ops::Range,
     path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
@@ -11,240 +10,15 @@ use std::{
 };
 
 use candle_core::Tensor;
-use headtemper_engine::{
-    CaptureRequest, CaptureRow, Encoded, Engine, Event, FinishReason, GenerateOptions, Generated, HeadsWanted, Keep,
-    ModelChoice, Pool, Request, Sampling, StopRule,
-};
-use headtemper_hook::{HeadPlan, Site};
+use headtemper_engine::{CaptureRow, Encoded, Keep, Pool};
+use headtemper_hook::HeadPlan;
 use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, capture_file};
-use headtemper_tests::{FAMILIES, golden_dir, read_through};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, lines};
-
-/// The law of a pass in pieces (measured: 0 on the CPU, for every family, pool and array).
-const SAME: f32 = 1e-5;
-
-/// What a mean in f32 may differ from one in f64, as a share of the largest (measured: 2.6e-7).
-const MEAN: f64 = 1e-6;
-
-fn open(family: &str) -> Engine {
-    let model = golden_dir(family).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
-}
-
-fn keep(pool: &str, layers: usize) -> Keep {
-    Keep {
-        layers: (0..layers).collect(),
-        mean_layers: Some(3),
-        pool: pool.parse().unwrap(),
-        heads: HeadsWanted::Vector,
-        last_n: 3,
-        logits: true,
-    }
-}
-
-fn text(len: usize, prompt_len: usize) -> Encoded {
-    Encoded { ids: (0..len).map(|i| 8 + (i * i * 7 + len) as u32 % 300).collect(), prompt_len }
-}
-
-fn captured(engine: &Engine, texts: &[Encoded], keep: &Keep, plans: &[HeadPlan]) -> Vec<CaptureRow> {
-    let request = CaptureRequest { keep: keep.clone(), plans: plans.to_vec(), ..CaptureRequest::default() };
-    let mut rows = Vec::new();
-    engine
-        .capture(texts, &request, |captured| {
-            rows.push(captured.row);
-            Ok(())
-        })
-        .unwrap();
-    rows
-}
-
-/// Every kind of state and mean, against the mean in f64 of every token's state as a plain pass shows them.
-#[test]
-fn pooled_states_are_means_of_the_tokens_they_name() {
-    let mut worst = 0f64;
-    for family in FAMILIES {
-        let engine = open(family);
-        let layers = engine.spec().layers.len();
-        let texts = [text(9, 4), text(21, 20), text(6, 6), text(30, 11)];
-        for (pool, tokens) in [("last", [8..9, 20..21, 5..6, 29..30]), ("last:4", [5..9, 20..21, 2..6, 26..30])] {
-            let rows = captured(&engine, &texts, &keep(pool, layers), &[HeadPlan::none()]);
-            for ((row, text), tokens) in rows.iter().zip(&texts).zip(tokens) {
-                worst = worst.max(check_row(&engine, row, text, tokens, &format!("{family} {pool}")));
-            }
-        }
-        let texts = [text(9, 4), text(21, 20), text(30, 11)];
-        let rows = captured(&engine, &texts, &keep("response", layers), &[HeadPlan::none()]);
-        for ((row, text), tokens) in rows.iter().zip(&texts).zip([4..9, 20..21, 11..30]) {
-            worst = worst.max(check_row(&engine, row, text, tokens, &format!("{family} response")));
-        }
-        let last = captured(&engine, &texts, &keep("last", layers), &[HeadPlan::none()]);
-        assert_ne!(last[0].h_last, rows[0].h_last, "{family}: a pool that does nothing");
-        assert_eq!(last[1].h_last, rows[1].h_last, "{family}: a response of one token is its last token");
-        assert_eq!(last[0].logits, rows[0].logits, "{family}: logits are the last token's");
-        assert_eq!(last[0].head_norm, rows[0].head_norm, "{family}: heads have their own tokens");
-        let alone: Vec<CaptureRow> = texts
-            .iter()
-            .map(|text| {
-                captured(&engine, std::slice::from_ref(text), &keep("response", layers), &[HeadPlan::none()]).remove(0)
-            })
-            .collect();
-        assert_eq!(alone, rows, "{family}: a row depends on its neighbours");
-    }
-    println!("worst share of the largest state: {worst:e}");
-}
-
-fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<usize>, what: &str) -> f64 {
-    let (recorder, _) = read_through(engine.model(), &text.ids, None);
-    let state = |wanted: Site| -> Vec<f64> {
-        let (_, x) = recorder.0.iter().find(|(site, _)| *site == wanted).unwrap();
-        let x = x.narrow(0, tokens.start, tokens.len()).unwrap().to_vec2::<f32>().unwrap();
-        (0..x[0].len()).map(|i| x.iter().map(|row| f64::from(row[i])).sum::<f64>() / x.len() as f64).collect()
-    };
-    let layers = row.h_layers.len();
-    let mut expected: Vec<(String, Vec<f64>, &[f32])> =
-        (0..layers).map(|l| (format!("layer {l}"), state(Site::ResidPost(l)), &row.h_layers[l][..])).collect();
-    let mean = |i: usize| (layers - 3..layers).map(|l| expected[l].1[i]).sum::<f64>() / 3.0;
-    let mean: Vec<f64> = (0..row.h_mean.len()).map(mean).collect();
-    expected.push(("h_mean".into(), mean, &row.h_mean));
-    expected.push(("h_last".into(), state(Site::FinalNorm), &row.h_last));
-    let mut worst = 0f64;
-    for (name, theirs, ours) in expected {
-        assert_eq!(theirs.len(), ours.len());
-        let largest = theirs.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
-        let off = theirs.iter().zip(ours).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
-        assert!(off <= MEAN * largest, "{what} {name} of {tokens:?}: off by {off:e} of {largest}");
-        worst = worst.max(off / largest);
-    }
-    worst
-}
-
-/// What is read while a row is written is what a pass over prompt and answer reads: for answers that end, are cut off, or
-/// are empty, alone and among others, whatever their prompts share.
-#[test]
-fn states_are_read_while_they_are_written() {
-    let mut worst = 0f32;
-    for family in FAMILIES {
-        let engine = open(family);
-        let layers = engine.spec().layers.len();
-        let plans = [HeadPlan::none(), "L3H0:0.5".parse::<Plan>().unwrap().0];
-        let shared = text(12, 12).ids;
-        let requests: Vec<Request> = (0..10)
-            .map(|i| Request {
-                ids: shared.iter().copied().chain(text(2 + i % 5, 0).ids).collect(),
-                plan: i % 2,
-                sampling: Sampling { temperature: if i < 4 { 0.0 } else { 1.5 }, ..Sampling::default() },
-                noise: i as u64,
-                max_new_tokens: 1 + 3 * i,
-                stop: StopRule::Model,
-            })
-            .collect();
-        for pool in ["last", "last:4", "response"] {
-            let keep = keep(pool, layers);
-            let written = written(&engine, &requests, &plans, Some(&keep), 4);
-            let plain = generated(&engine, &requests, &plans, None, 4);
-            let alone = generated(&engine, &requests, &plans, Some(&keep), 1);
-            assert!(plain.iter().all(|result| result.kept.is_none()));
-            for (i, result) in written.iter().enumerate() {
-                assert_eq!(result, &alone[i], "{family} {pool}: row {i} depends on its neighbours");
-                let of = |result: &Generated| (result.ids.clone(), result.finish_reason, result.sum_logprob.to_bits());
-                assert_eq!(of(result), of(&plain[i]), "{family} {pool}: to read row {i} changed it");
-                let whole =
-                    Encoded { ids: [&requests[i].ids[..], &result.ids].concat(), prompt_len: requests[i].ids.len() };
-                let plan = &plans[requests[i].plan..=requests[i].plan];
-                let forced = captured(&engine, std::slice::from_ref(&whole), &keep, plan).remove(0);
-                worst =
-                    worst.max(difference(result.kept.as_ref().unwrap(), &forced, &format!("{family} {pool} row {i}")));
-            }
-        }
-    }
-    println!("worst difference {worst:e}");
-    assert!(worst <= SAME, "off by {worst:e}");
-}
-
-/// A plan in a test.
-struct Plan(HeadPlan);
-
-impl std::str::FromStr for Plan {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let list = headtemper_hook::HeadList::parse(text).map_err(|e| e.to_string())?;
-        list.plan(None).map(Self).map_err(|e| e.to_string())
-    }
-}
-
-/// With both kinds of ends among them.
-fn written(
-    engine: &Engine,
-    requests: &[Request],
-    plans: &[HeadPlan],
-    keep: Option<&Keep>,
-    max_rows: usize,
-) -> Vec<Generated> {
-    let results = generated(engine, requests, plans, keep, max_rows);
-    assert!(results.iter().any(|result| result.finish_reason == FinishReason::Length));
-    results
-}
-
-fn generated(
-    engine: &Engine,
-    requests: &[Request],
-    plans: &[HeadPlan],
-    keep: Option<&Keep>,
-    max_rows: usize,
-) -> Vec<Generated> {
-    let mut results = vec![None; requests.len()];
-    let options = GenerateOptions { max_rows, keep: keep.cloned(), ..GenerateOptions::default() };
-    engine
-        .generate(requests, plans, &options, |event| {
-            if let Event::Done { row, result } = event {
-                results[row] = Some(result.clone());
-            }
-            Ok(())
-        })
-        .unwrap();
-    results.into_iter().map(Option::unwrap).collect()
-}
-
-/// The largest difference of any number of two rows.
-fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
-    let all = |row: &CaptureRow| -> Vec<Vec<f32>> {
-        let single = [&row.h_last, &row.h_mean, &row.head_norm, &row.head_norm_final, &row.logits];
-        row.h_layers.iter().chain(&row.head_vectors).chain(single).cloned().collect()
-    };
-    let (a, b) = (all(a), all(b));
-    assert_eq!(a.iter().map(Vec::len).collect::<Vec<_>>(), b.iter().map(Vec::len).collect::<Vec<_>>(), "{what}");
-    let pairs = a.iter().flatten().zip(b.iter().flatten());
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// An answer that ends before it begins is read at the last token of its prompt.
-#[test]
-fn an_empty_answer_is_read_at_the_end_of_its_prompt() {
-    let engine = open("llama");
-    let prompt = text(10, 10);
-    let first = generated(&engine, &[request(&prompt, StopRule::Never)], &[HeadPlan::none()], None, 1)[0].ids[0];
-    let stop = StopRule::Also(headtemper_engine::StopSet::of([first]));
-    let forced = captured(&engine, std::slice::from_ref(&prompt), &keep("last", 4), &[HeadPlan::none()]).remove(0);
-    for pool in ["last", "last:4", "response"] {
-        let keep = keep(pool, 4);
-        let empty =
-            generated(&engine, &[request(&prompt, stop.clone())], &[HeadPlan::none()], Some(&keep), 1).remove(0);
-        assert_eq!((empty.ids.len(), empty.finish_reason), (0, FinishReason::Stop));
-        let kept = empty.kept.unwrap();
-        assert_eq!(
-            (&kept.h_last, &kept.h_mean, &kept.logits),
-            (&forced.h_last, &forced.h_mean, &forced.logits),
-            "{pool}"
-        );
-        assert_eq!(kept.head_norm, kept.head_norm_final);
-    }
-}
-
-fn request(prompt: &Encoded, stop: StopRule) -> Request {
-    Request { ids: prompt.ids.clone(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 3, stop }
-}
+use crate::{
+    lab::{Lab, lines},
+    states::{SAME, captured, keep, open},
+};
 
 fn items(lab: &Lab, count: usize) {
     let item = |i: usize| {
@@ -260,6 +34,7 @@ fn items(lab: &Lab, count: usize) {
 
 const CAPTURE: &str =
     "capture --model M --items i.jsonl --layers 1,last --mean-layers 2 --pool last:3 --heads vector --logits";
+
 const ANSWERS: &str = "capture --model M --items i.jsonl --layers last:2 --pool response --generate --max-new-tokens 9 \
                        --temperature 1.3 --seed 4";
 

@@ -33,5 +33,6 @@ mod score_shards;
 mod shapes;
 mod shards;
 mod sites;
+mod states;
 mod text;
 mod verify;
