@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 /// Values are structs and ordered maps only, so their JSON, and with it the digest, has one form.
 pub(crate) fn digest(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain data has a JSON form");
-    hex(&Sha256::digest(&json))
+    hex(&Sha256::digest(&json)[..16])
 }
 
 /// The first 32 hexadecimal digits of a text's SHA-256.
 pub(crate) fn digest_text(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
+    hex(&Sha256::digest(text.as_bytes())[..16])
 }
 
 /// The first 128 bits of a text's SHA-256: no two texts that anybody has share them.
@@ -22,14 +22,15 @@ pub(crate) fn digest_bits(text: &str) -> u128 {
     u128::from_le_bytes(hash[..16].try_into().expect("a hash has 32 bytes"))
 }
 
-fn hex(hash: &[u8]) -> String {
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+/// Two hexadecimal digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All 64 hexadecimal digits of SHA-256 over the value's JSON, for people to compare.
 pub(crate) fn sha256_json(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain data has a JSON form");
-    Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(&json))
 }
 
 /// The stream of random numbers that belongs to an item, by its id: the same in every arm and every subset.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    FeatureMeta, Result, Shard, StudyError, npz_join,
+    Array, FeatureMeta, Npz, Result, Shard, StudyError, npz_join,
     shards::{all_once, differ_in},
 };
 
@@ -17,7 +17,7 @@ const META: &str = "meta";
 /// If the file cannot be read, or is none of a capture.
 pub(crate) fn read_meta(path: &Path) -> Result<FeatureMeta> {
     let none = || StudyError::content(path, "has no text 'meta', so `temper capture` did not write it");
-    let text = npz_join::scalar(path, META)?.ok_or_else(none)?;
+    let Some(Array::Scalar(text)) = Npz::find_array(path, META)? else { return Err(none()) };
     serde_json::from_str(&text).map_err(|e| StudyError::content(path, e))
 }
 

@@ -123,39 +123,6 @@ fn with_values<T>(
     }
 }
 
-/// The texts of an array; of one without dimension, the one text.
-///
-/// # Errors
-/// If the file cannot be read, or has no such texts.
-pub(crate) fn texts(path: &Path, name: &str) -> Result<Vec<String>> {
-    with_values(path, name, |member, reader| {
-        let width = member.text_width().ok_or_else(|| format!("is {}, but must be texts", member.dtype))?;
-        let mut cell = vec![0; 4 * width];
-        (0..member.shape.iter().product())
-            .map(|_| {
-                reader.read_exact(&mut cell).map_err(|e| e.to_string())?;
-                let codes = cell.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-                let text: Option<String> = codes.map(char::from_u32).collect();
-                Ok(text.ok_or("holds what is no character")?.trim_end_matches('\0').to_string())
-            })
-            .collect()
-    })
-}
-
-/// The one text of an array without dimension; none if the file has no such array.
-///
-/// # Errors
-/// If the file cannot be read.
-pub(crate) fn scalar(path: &Path, name: &str) -> Result<Option<String>> {
-    let mut zip = open(path)?;
-    let Ok(mut file) = zip.by_name(&format!("{name}.npy")) else { return Ok(None) };
-    match read_header(&mut file, name) {
-        Ok(member) if member.shape.is_empty() && member.text_width().is_some() => {}
-        _ => return Ok(None),
-    }
-    Ok(texts(path, name)?.pop())
-}
-
 /// Joins files whose arrays continue each other row by row, but for those named in `shared`, which must be equal in all,
 /// and `replaced`, a text that takes the place of each file's own. Returns how many rows there are.
 ///
@@ -305,7 +272,8 @@ mod tests {
         let out = temp.path().join("out.npz");
         match join(&out, &paths, &["shared"], ("meta", "all")) {
             Ok(rows) => {
-                assert_eq!(texts(&out, "id").unwrap().len(), rows);
+                let Array::Text(ids) = Npz::read_array(&out, "id").unwrap() else { panic!("no texts") };
+                assert_eq!(ids.len(), rows);
                 Ok(std::fs::read(&out).unwrap())
             }
             Err(e) => {
@@ -327,10 +295,9 @@ mod tests {
             let files: Vec<Npz> = edges.windows(2).map(|edge| npz(edge[0], edge[1])).collect();
             assert!(joined(&files).unwrap() == bytes, "{edges:?}");
         }
-        assert_eq!(texts(&path, "id").unwrap()[..2], ["x", "éx"]);
-        assert_eq!(texts(&path, "meta").unwrap(), ["all"]);
-        assert!(texts(&path, "n").unwrap_err().to_string().contains("array 'n': is <i8, but must be texts"));
-        assert!(texts(&path, "gone").unwrap_err().to_string().contains("gone"));
+        let Array::Text(ids) = Npz::read_array(&path, "id").unwrap() else { panic!("no texts") };
+        assert_eq!(ids[..2], ["x", "éx"]);
+        assert_eq!(Npz::read_array(&path, "meta").unwrap(), Array::Scalar("all".into()));
     }
 
     #[test]

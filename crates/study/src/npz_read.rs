@@ -30,20 +30,26 @@ impl Npz {
     /// If there is none of this name, saying which there are; else as [`Npz::read`].
     pub fn read_array(path: &Path, name: &str) -> Result<Array> {
         let mut archive = Archive::open(path)?;
-        let names = archive.names();
-        let Some(index) = names.iter().position(|there| there == name) else {
-            let why = format!("has no array '{name}'; it has {}", names.join(", "));
-            return Err(StudyError::content(path, why));
-        };
-        archive.array(index).map(|(_, array)| array)
+        archive.find(name)?.ok_or_else(|| {
+            let why = format!("has no array '{name}'; it has {}", archive.names().join(", "));
+            StudyError::content(path, why)
+        })
     }
 
     /// The names of the arrays of a file, in order.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn names_in(path: &Path) -> Result<Vec<String>> {
+    pub(crate) fn names_in(path: &Path) -> Result<Vec<String>> {
         Archive::open(path).map(|archive| archive.names())
+    }
+
+    /// As [`Npz::read_array`]; none if there is none of this name.
+    ///
+    /// # Errors
+    /// As [`Npz::read`].
+    pub(crate) fn find_array(path: &Path, name: &str) -> Result<Option<Array>> {
+        Archive::open(path)?.find(name)
     }
 
     /// An array by its name.
@@ -75,6 +81,12 @@ impl<'a> Archive<'a> {
         // A name that is no text keeps its place, and is nobody's.
         let names = self.zip.file_names().map(std::result::Result::unwrap_or_default);
         names.map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_string()).collect()
+    }
+
+    /// The array of this name, if there is one.
+    fn find(&mut self, name: &str) -> Result<Option<Array>> {
+        let index = self.names().iter().position(|there| there == name);
+        index.map(|index| self.array(index).map(|(_, array)| array)).transpose()
     }
 
     /// The array at this place, and its name.
@@ -293,7 +305,7 @@ mod tests {
         let path = fixture("mixed.npz");
         assert!(Npz::read(&path).is_err());
         assert_eq!(Npz::read_array(&path, "x").unwrap(), Array::F64(vec![2], vec![1.0, 2.0]));
-        assert_eq!(Npz::names_in(&path).unwrap(), ["prompts", "x"]);
+        assert_eq!(Npz::find_array(&path, "h_last").unwrap(), None);
         let error = Npz::read_array(&path, "h_last").unwrap_err().to_string();
         assert!(error.contains("has no array 'h_last'; it has prompts, x"), "{error}");
     }

@@ -16,10 +16,9 @@ use super::{
     read_texts,
 };
 use crate::{
-    FeatureMeta, ItemFile, Progress, Result, RunDir, Shard, StudyError,
+    Array, FeatureMeta, ItemFile, Npz, Progress, Result, RunDir, Shard, StudyError,
     features::PieceMeta,
     features_join::{join, read_meta},
-    npz_join::texts,
     progress::Lengths,
 };
 
@@ -215,7 +214,11 @@ impl Prepared<'_> {
         for (piece, path) in pieces.iter().zip(files) {
             let meta = read_meta(path)?;
             let own = meta.piece.clone().filter(|own| (own.from, own.to) == (piece.start, piece.end));
-            let (Some(own), true) = (own, self.survey.are_ids(piece.clone(), &texts(path, "id")?)) else {
+            let its_own = match Npz::read_array(path, "id")? {
+                Array::Text(ids) => self.survey.are_ids(piece.clone(), &ids),
+                _ => false,
+            };
+            let Some(own) = own.filter(|_| its_own) else {
                 let why = "holds other items than its name says; remove it, and run the same command again";
                 return Err(StudyError::content(path, why));
             };

@@ -150,13 +150,12 @@ const LENGTHS: usize = 2;
 /// The logarithms of prompt and response length: in tokens where a capture has them, else in words.
 fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     let path = &texts.set.origin.features.path;
-    let names = Npz::names_in(path)?;
-    if ["prompt_len", "total_len"].iter().all(|name| names.iter().any(|there| there == name)) {
-        let counts = |name: &str| match Npz::read_array(path, name)? {
-            Array::I64(_, counts) => Ok(counts),
-            _ => Err(StudyError::content(path, format!("array '{name}' holds no integers"))),
-        };
-        let (prompt, total) = (counts("prompt_len")?, counts("total_len")?);
+    let counts = |name: &str| match Npz::find_array(path, name)? {
+        None => Ok(None),
+        Some(Array::I64(_, counts)) => Ok(Some(counts)),
+        Some(_) => Err(StudyError::content(path, format!("array '{name}' holds no integers"))),
+    };
+    if let (Some(prompt), Some(total)) = (counts("prompt_len")?, counts("total_len")?) {
         if [prompt.len(), total.len()] != [texts.set.total; 2] {
             let why = format!("arrays 'prompt_len' and 'total_len' must have {} rows", texts.set.total);
             return Err(StudyError::content(path, why));

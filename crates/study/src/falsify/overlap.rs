@@ -41,19 +41,17 @@ impl Prompts {
             return Ok(Self { hashes: Some(hashes), texts: Some(texts) });
         }
         let features = &of.set.origin.features.path;
-        if !Npz::names_in(features)?.iter().any(|name| name == "prompt_hash") {
-            return Ok(Self::default());
-        }
-        match Npz::read_array(features, "prompt_hash")? {
-            Array::Text(hashes) if hashes.len() == of.set.total => {
+        match Npz::find_array(features, "prompt_hash")? {
+            None => Ok(Self::default()),
+            Some(Array::Text(hashes)) if hashes.len() == of.set.total => {
                 let of_rows = of.set.rows.iter().map(|&row| hashes[row].clone());
                 Ok(Self { hashes: Some(of_rows.collect()), texts: None })
             }
-            Array::Text(hashes) => {
+            Some(Array::Text(hashes)) => {
                 let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), of.set.total);
                 Err(StudyError::content(features, why))
             }
-            _ => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
+            Some(_) => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
         }
     }
 }

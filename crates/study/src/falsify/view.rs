@@ -72,10 +72,7 @@ pub(crate) struct Texts<'a> {
 /// Where a capture kept the hash of each prompt, the items must be those that it read.
 fn check_prompts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
     let path = &set.origin.features.path;
-    if !Npz::names_in(path)?.iter().any(|name| name == "prompt_hash") {
-        return Ok(());
-    }
-    let Array::Text(hashes) = Npz::read_array(path, "prompt_hash")? else { return Ok(()) };
+    let Some(Array::Text(hashes)) = Npz::find_array(path, "prompt_hash")? else { return Ok(()) };
     let differs = |(row, item): &(&usize, &&Item)| hashes.get(**row).is_some_and(|hash| *hash != prompt_hash(item));
     match set.rows.iter().zip(items).find(differs) {
         None => Ok(()),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Axes, Axis};
-use crate::{Result, StudyError};
+use crate::{Result, StudyError, digest::hex};
 
 /// What a judge can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -196,7 +196,7 @@ fn mark<'a>(values: impl Iterator<Item = &'a str>) -> String {
         hash.update((value.len() as u64).to_le_bytes());
         hash.update(value.as_bytes());
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..8])
 }
 
 /// The templates and axes of what is asked for.
@@ -221,13 +221,13 @@ impl JudgePrompts {
             let (path, text) =
                 source(dir, &[format!("{}.md", kind.name()), format!("{}.txt", kind.name())], || kind.built_in())?;
             let template = Template::parse(kind, &text).map_err(|why| StudyError::content(&path, why))?;
-            hashes.insert(kind.name().into(), sha256(&text));
+            hashes.insert(kind.name().into(), hex(&Sha256::digest(text.as_bytes())));
             templates.insert(kind, template);
         }
         let mut chosen = Vec::new();
         if tasks.contains(&JudgeTask::Rubric) {
             let (path, text) = source(dir, &[AXES.into()], || AXES_BUILT_IN)?;
-            hashes.insert("axes".into(), sha256(&text));
+            hashes.insert("axes".into(), hex(&Sha256::digest(text.as_bytes())));
             chosen = Axes::parse(&text, &path)?.named(axes)?;
         }
         Ok(Self { templates, axes: chosen, hashes })
@@ -263,10 +263,6 @@ fn source(dir: Option<&Path>, names: &[String], built_in: impl Fn() -> &'static 
     let path = paths.iter().find(|path| path.exists()).unwrap_or(&paths[0]);
     let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
     Ok((path.clone(), text))
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -16,11 +16,8 @@ use headtemper_stats::{Logistic, Scaler, sigmoid};
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Probe, ProbeMeta,
-    set::{hex, row_hashes},
-};
-use crate::{Result, StudyError, files::write_whole};
+use super::{Probe, ProbeMeta, set::row_hashes};
+use crate::{Result, StudyError, digest::hex, files::write_whole};
 
 /// The file's name in a directory.
 pub const PROBE_FILE: &str = "probe.safetensors";

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{ColumnSource, FeatureSource, LabelSource};
-use crate::{Array, FeatureMeta, Npz, Result, StudyError, files::read_json};
+use crate::{Array, FeatureMeta, Npz, Result, StudyError, features_join::read_meta, files::read_json};
 
 /// Features as they were read.
 pub(crate) struct Table {
@@ -64,30 +64,26 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         (_, Some(places)) => return Err(wrong(format!("is {shape:?}, which has no middle axis for {places}"))),
         _ => return Err(wrong(format!("is {shape:?}, but features are [items, features]"))),
     };
-    let names = Npz::names_in(path)?;
-    let has = |name: &str| names.iter().any(|there| there == name);
-    let ids = if has("id") { Some(ids_of(path)?) } else { None };
+    let ids = ids_of(path)?;
     if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != values.len() / features) {
         return Err(wrong(format!("has {} rows, but array 'id' {}", values.len() / features, ids.len())));
     }
-    let meta = match if has("meta") { Npz::read_array(path, "meta").ok() } else { None } {
-        Some(Array::Scalar(text)) => serde_json::from_str::<FeatureMeta>(&text).ok(),
-        _ => None,
-    };
-    // What it says of single items is not what it is.
-    let meta = meta.map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
-    let layers = match (averaged, source.key.as_str()) {
-        (Some(range), "h_layers") if has("layers") => match Npz::read_array(path, "layers")? {
-            Array::I64(_, layers) => layers.get(range).into_iter().flatten().map(|&layer| layer as usize).collect(),
+    // A file of others has none, or another; what a capture says of single items is not what it is.
+    let meta = read_meta(path).ok().map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
+    let layers = match averaged.filter(|_| source.key == "h_layers") {
+        Some(range) => match Npz::find_array(path, "layers")? {
+            Some(Array::I64(_, layers)) => {
+                layers.get(range).into_iter().flatten().map(|&layer| layer as usize).collect()
+            }
             _ => Vec::new(),
         },
-        _ => Vec::new(),
+        None => Vec::new(),
     };
     Ok(Table { values, features, ids, meta, layers })
 }
 
 /// The mean over these places of the middle axis.
-fn average(values: &[f64], (k, d): (usize, usize), range: std::ops::Range<usize>) -> Vec<f64> {
+pub(crate) fn average(values: &[f64], (k, d): (usize, usize), range: std::ops::Range<usize>) -> Vec<f64> {
     let mut out = Vec::with_capacity(values.len() / k);
     for item in values.chunks_exact(k * d) {
         let places = &item[range.start * d..range.end * d];
@@ -96,11 +92,13 @@ fn average(values: &[f64], (k, d): (usize, usize), range: std::ops::Range<usize>
     out
 }
 
-fn ids_of(path: &Path) -> Result<Vec<String>> {
-    Ok(match Npz::read_array(path, "id")? {
-        Array::Text(ids) => ids,
-        Array::I64(_, ids) => ids.iter().map(ToString::to_string).collect(),
-        _ => return Err(StudyError::content(path, "array 'id' holds neither texts nor integers")),
+/// The names of the items, where the file has them.
+fn ids_of(path: &Path) -> Result<Option<Vec<String>>> {
+    Ok(match Npz::find_array(path, "id")? {
+        None => None,
+        Some(Array::Text(ids)) => Some(ids),
+        Some(Array::I64(_, ids)) => Some(ids.iter().map(ToString::to_string).collect()),
+        Some(_) => return Err(StudyError::content(path, "array 'id' holds neither texts nor integers")),
     })
 }
 
@@ -131,8 +129,7 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
         let why = format!("array '{}' is {shape:?}, but a column is [items]", source.key);
         return Err(StudyError::content(path, why));
     }
-    let ids = if Npz::names_in(path)?.iter().any(|name| name == "id") { Some(ids_of(path)?) } else { None };
-    Ok(Column { cells, ids })
+    Ok(Column { cells, ids: ids_of(path)? })
 }
 
 fn text_cell(text: String) -> Cell {

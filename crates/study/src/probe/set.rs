@@ -10,7 +10,7 @@ use super::{
     FeatureSource, LabelSource,
     read::{self, Column, Table},
 };
-use crate::{FeatureMeta, Result, StudyError};
+use crate::{FeatureMeta, Result, StudyError, digest::hex};
 
 /// Items with features and a label.
 #[derive(Clone, Debug)]
@@ -208,8 +208,4 @@ fn hash_numbers(values: &[f64]) -> [u8; 32] {
         hash.update((x + 0.0).to_le_bytes());
     }
     hash.finalize().into()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
