@@ -1,7 +1,5 @@
 //! What is asked for: plans, heads, λ, numbers and experiments that mean nothing, or what is not there.
 
-#![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
-
 use std::fs;
 
 use candle_core::{Device, Tensor};

@@ -1,7 +1,5 @@
 //! Models that are not there, or not what their files say.
 
-#![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
-
 use std::{collections::HashMap, fs};
 
 use candle_core::{DType, Device, Tensor};

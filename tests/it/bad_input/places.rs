@@ -1,7 +1,5 @@
 //! Places that belong to others, cannot be written to, or are full.
 
-#![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
-
 use std::{fs, process::Command};
 
 use headtemper_tests::temper;

@@ -1,7 +1,5 @@
 //! Items, prompts and inputs that cannot be used.
 
-#![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
-
 use super::{Bench, experiment};
 
 /// Lines of an item file that cannot be used are all named, by every verb, with their numbers.
