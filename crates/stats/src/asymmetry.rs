@@ -46,7 +46,7 @@ pub struct Asymmetry {
 }
 
 /// The gate at every threshold from 0.05 to 0.95, ascending.
-pub fn gate_curve(probabilities: &[f64], correct: &[bool]) -> Vec<GatePoint> {
+pub(crate) fn gate_curve(probabilities: &[f64], correct: &[bool]) -> Vec<GatePoint> {
     THRESHOLDS.map(|percent| GatePoint::at(f64::from(percent) / 100.0, probabilities, correct)).collect()
 }
 

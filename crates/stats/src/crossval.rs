@@ -15,7 +15,6 @@ const STREAM: u64 = 0xc405_0000_0000;
 pub struct CrossValidation<'a> {
     x: &'a [f64],
     features: usize,
-    fold_of: Vec<usize>,
     folds: Vec<Fold>,
 }
 
@@ -44,7 +43,7 @@ impl<'a> CrossValidation<'a> {
             });
             Fold { train, test, scaler, kernel }
         };
-        Ok(Self { x, features, fold_of: fold_of.to_vec(), folds: (0..count).map(fold).collect() })
+        Ok(Self { x, features, folds: (0..count).map(fold).collect() })
     }
 
     /// The probability of the true class that each item has of the fit of the other folds.
@@ -89,8 +88,7 @@ impl<'a> CrossValidation<'a> {
     fn shuffle(&self, labels: &[bool], seed: u64, k: u64) -> Vec<bool> {
         let mut random = Random::new(seed, STREAM + k);
         let mut out = labels.to_vec();
-        for fold in 0..self.folds.len() {
-            let places: Vec<usize> = (0..labels.len()).filter(|&item| self.fold_of[item] == fold).collect();
+        for Fold { test: places, .. } in &self.folds {
             for last in (1..places.len()).rev() {
                 out.swap(places[last], places[random.below(last + 1)]);
             }

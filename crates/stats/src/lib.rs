@@ -40,7 +40,7 @@ mod probe_fixtures;
 
 pub use adjust::residuals;
 pub use association::cramers_v;
-pub use asymmetry::{Asymmetry, GatePoint, asymmetry, gate_curve};
+pub use asymmetry::{Asymmetry, GatePoint, asymmetry};
 pub use auc::{Delong, auc, bootstrap_auc, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};
@@ -49,7 +49,7 @@ pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, naiv
 pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;
 pub use folds::Folds;
-pub use logistic::{ClassWeight, DualFit, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid};
+pub use logistic::{ClassWeight, FitError, Logistic, Scaler, Target, check_finite, sigmoid};
 pub use paired::{CONFIDENCE, Interval, paired_shares, paired_t};
 pub use pca::{Components, principal_components};
 pub use permute::{Shuffles, Tail, max_abs, max_p_values, p_value};

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::{
-    ClassWeight, CrossValidation, Logistic, Random, Scaler, Target, auc, calibration, delong, delong_difference,
-    gate_curve, sigmoid, stratified_folds,
+    ClassWeight, CrossValidation, Logistic, Random, Scaler, Target, asymmetry::gate_curve, auc, calibration, delong,
+    delong_difference, sigmoid, stratified_folds,
 };
 
 /// Coefficients, intercepts and probabilities. Measured worst: 5.8e-11.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use headtemper_study::{
     StudyError,
-    probe::{ASSERT_CORRECT, FeatureSource, LabelSource},
+    probe::{self, ASSERT_CORRECT, FeatureSource, LabelSource},
 };
 
 /// `temper probe`
@@ -31,6 +31,15 @@ pub(crate) enum ProbeCommand {
 pub(crate) enum Weighting {
     None,
     Balanced,
+}
+
+impl From<Weighting> for probe::Weighting {
+    fn from(weighting: Weighting) -> Self {
+        match weighting {
+            Weighting::None => Self::None,
+            Weighting::Balanced => Self::Balanced,
+        }
+    }
 }
 
 /// No doc comment, in which places of an axis would read as links.

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use headtemper_study::{
     probe::{
-        ClassWeight, CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit,
-        fit_markdown, usual_shuffles, write_eval, write_fit,
+        CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown,
+        usual_shuffles, write_eval, write_fit,
     },
     read_items,
 };
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Done,
-    args::{MeasureArgs, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, Weighting},
+    args::{MeasureArgs, ProbeCommand, ProbeEval, ProbeFit, ProbeTable},
     ui,
 };
 
@@ -29,12 +29,13 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
     say_set(&set);
     let options = FitOptions {
         c: args.c.clone(),
-        class_weight: if args.class_weight == Weighting::Balanced { ClassWeight::Balanced } else { ClassWeight::None },
+        class_weight: args.class_weight.into(),
         folds: args.cv,
         shuffle: (!args.no_shuffle).then_some(args.seed),
         shuffles: args.shuffles.unwrap_or_else(|| usual_shuffles(&set, args.cv, args.c.len())),
         measure: measure(&args.measure, args.seed.into()),
     };
+    warn(&set.warnings());
     let fitted = fit(&set, &options)?;
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
     let hash = write_fit(&args.out, &fitted, &set, &options, &mut ui::Bars::default())?;
@@ -50,7 +51,7 @@ fn eval_probe(args: &ProbeEval) -> Result<Done> {
     say_set(&set);
     let options = measure(&args.measure, args.seed);
     let (evaluation, probabilities) = evaluate(&probe, &set, options)?;
-    evaluation.warnings.iter().for_each(|warning| ui::say(&format!("warning: {warning}")));
+    warn(&evaluation.warnings);
     if let Some(dir) = &args.out {
         let of = (&evaluation, &probabilities[..]);
         write_eval(dir, of, (&probe, &set), options, &mut ui::Bars::default())?;
@@ -78,6 +79,12 @@ fn measure(args: &MeasureArgs, seed: u64) -> MeasureOptions {
     MeasureOptions { assert_correct: args.assert_correct, resamples: args.resamples, seed }
 }
 
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        ui::say(&format!("warning: {warning}"));
+    }
+}
+
 /// What was read, before anything is computed.
 fn say_set(set: &ProbeSet) {
     let origin = &set.origin;
@@ -88,9 +95,4 @@ fn say_set(set: &ProbeSet) {
         "items      {n} of {} features, {positives} positive by {}{left_out}; matched by {}",
         set.features, origin.labels, origin.matched_by
     ));
-    if set.named && origin.matched_by == "place" {
-        ui::say(
-            "warning: the features name their items and the labels do not: whether they belong together is not known",
-        );
-    }
 }

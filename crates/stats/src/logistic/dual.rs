@@ -9,7 +9,7 @@ use crate::vector::dot;
 /// step is solved in the form `I + W^½ K W^½`, which is well-conditioned however K is (Rasmussen and Williams 2006,
 /// algorithm 3.1), the intercept along with it.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// `x xᵀ` `[items, items]`.
     gram: Vec<f64>,
     /// `other xᵀ` `[others, items]`.
@@ -18,18 +18,18 @@ pub struct Kernel {
 
 /// A fit over items.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DualFit {
+pub(crate) struct DualFit {
     /// The weight of each item in the coefficients.
-    pub weights: Vec<f64>,
+    pub(crate) weights: Vec<f64>,
     /// Log-odds at the origin.
-    pub intercept: f64,
+    pub(crate) intercept: f64,
     /// Newton steps that it took.
-    pub steps: usize,
+    pub(crate) steps: usize,
 }
 
 impl DualFit {
     /// The same as coefficients of features, from the rows that the kernel was made of.
-    pub fn in_features(&self, x: &[f64], features: usize) -> Logistic {
+    pub(crate) fn in_features(&self, x: &[f64], features: usize) -> Logistic {
         let mut coef = vec![0.0; features];
         for (row, weight) in x.chunks_exact(features).zip(&self.weights) {
             coef.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
@@ -54,12 +54,12 @@ impl State {
 
 impl Kernel {
     /// The products of row-major `x` `[items, features]`, and of `others` `[others, features]` with them.
-    pub fn new(x: &[f64], features: usize, others: &[f64]) -> Self {
+    pub(crate) fn new(x: &[f64], features: usize, others: &[f64]) -> Self {
         Self { gram: times_transposed(x, x, features), cross: times_transposed(others, x, features) }
     }
 
     /// Log-odds of the further items under a fit.
-    pub fn log_odds(&self, fit: &DualFit) -> Vec<f64> {
+    pub(crate) fn log_odds(&self, fit: &DualFit) -> Vec<f64> {
         let products = self.cross.chunks_exact(fit.weights.len());
         products.map(|row| dot(row, &fit.weights) + fit.intercept).collect()
     }
@@ -68,14 +68,15 @@ impl Kernel {
     ///
     /// # Errors
     /// As [`Logistic::fit`].
-    pub fn fit(&self, target: Target<'_>) -> Result<DualFit, FitError> {
+    pub(crate) fn fit(&self, target: Target<'_>) -> Result<DualFit, FitError> {
         let n = target.labels.len();
         assert_eq!((self.gram.len(), target.weights.len()), (n * n, n), "one label and weight an item");
         target.check()?;
         let mut at = State { a: vec![0.0; n], b: 0.0, ka: vec![0.0; n] };
-        let (mut left, mut least, mut stalled) = (f64::INFINITY, f64::INFINITY, 0);
+        let (mut left, mut least, mut stalled, mut taken) = (f64::INFINITY, f64::INFINITY, 0, 0);
         let longest = (0..n).map(|i| self.gram[i * n + i]).fold(0.0, f64::max).sqrt();
         for steps in 0..STEPS {
+            taken = steps;
             let log_odds = at.log_odds();
             let (pulls, stiffness) = target.pulls(&log_odds);
             left = self.gradient(&at, &pulls);
@@ -89,7 +90,7 @@ impl Kernel {
                 break;
             }
         }
-        Err(FitError::NotConverged { steps: STEPS, gradient: left })
+        Err(FitError::NotConverged { steps: taken, gradient: left })
     }
 
     /// The length of the gradient over coefficients and intercept.

@@ -11,7 +11,7 @@ mod matrix;
 mod primal;
 mod scaler;
 
-pub use dual::{DualFit, Kernel};
+pub(crate) use dual::Kernel;
 pub use scaler::Scaler;
 
 use crate::vector::dot;
@@ -70,11 +70,11 @@ pub enum FitError {
     #[error("C is {0}, but must be above 0 and at most 1000000")]
     Strength(f64),
     /// The minimum was not reached.
-    #[error("no minimum was found in {steps} steps: the gradient is still {gradient:.1e}")]
+    #[error("no minimum was found in {steps} steps: the gradient is still of size {gradient:.1e}")]
     NotConverged {
         /// Steps that were taken.
         steps: usize,
-        /// The largest entry of the gradient.
+        /// The size of the gradient.
         gradient: f64,
     },
 }

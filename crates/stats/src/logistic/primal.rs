@@ -23,9 +23,10 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
     let mut at = vec![0.0; features + 1];
     let mut log_odds = vec![0.0; target.labels.len()];
     let mut factor = None;
-    let (mut left, mut least, mut stalled) = (f64::INFINITY, f64::INFINITY, 0);
+    let (mut left, mut least, mut stalled, mut taken) = (f64::INFINITY, f64::INFINITY, 0, 0);
     let largest = x.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
     for steps in 0..STEPS {
+        taken = steps;
         let (pulls, stiffness) = target.pulls(&log_odds);
         let gradient = problem.gradient(&at, &pulls);
         left = gradient.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -54,7 +55,7 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
             None => break,
         }
     }
-    Err(FitError::NotConverged { steps: STEPS, gradient: left })
+    Err(FitError::NotConverged { steps: taken, gradient: left })
 }
 
 struct Problem<'a> {

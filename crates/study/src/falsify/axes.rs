@@ -109,7 +109,7 @@ fn one(
         fresh: fresh.sizes(),
         cv_auc: f64::NAN,
         fresh_auc: f64::NAN,
-        fresh_range: Ends { low: f64::NAN, high: f64::NAN },
+        fresh_range: Ends::NONE,
         p: None,
         outcome: Outcome::Inconclusive,
     };

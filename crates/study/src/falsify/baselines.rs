@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_stats::{Logistic, Random, Scaler, Target, auc, delong_difference, sigmoid};
+use headtemper_stats::{ClassWeight, Logistic, Random, Target, auc, delong_difference, sigmoid};
 
 use super::{Baseline, GateFile, view::Texts};
 use crate::{
@@ -82,7 +82,7 @@ fn baseline(
         cv_auc: meta.results[meta.chosen].cv.auc,
         fresh_auc: auc(&of_fresh, &fresh.labels),
         gain: gain.value,
-        gain_range: Ends { low: gain.range.low, high: gain.range.high },
+        gain_range: gain.range.into(),
         to_beat: true,
         rival: features.name != RANDOM,
     };
@@ -102,26 +102,25 @@ pub(crate) fn shuffled_labels(
     let c = probe.meta.results[probe.meta.chosen].c;
     let rows = |n: usize| (0..n).collect::<Vec<usize>>();
     let (items, d) = (train.labels.len(), train.features);
-    let scaler = Scaler::of(&train.x, d, &rows(items));
+    let scaler = &probe.scaler;
     let (x, of_fresh) = (scaler.apply(&train.x, d, &rows(items)), scaler.apply(&fresh.x, d, &rows(fresh.labels.len())));
     let shuffles = headtemper_stats::Shuffles::of(&train.labels, options.measure.seed);
     let one = |k: u64| -> Result<f64> {
         let labels = shuffles.labels(k);
-        let weights = options.class_weight.of(&labels);
+        let weights = ClassWeight::from(options.class_weight).of(&labels);
         let fit = Logistic::fit(&x, d, Target { labels: &labels, weights: &weights, c })
             .map_err(|why| StudyError::fit("shuffled labels", why))?;
         let p: Vec<f64> = of_fresh.chunks_exact(d).map(|row| sigmoid(fit.log_odds(row))).collect();
         Ok(auc(&p, &fresh.labels))
     };
     let found = (0..SHUFFLED_FITS).map(one).collect::<Result<Vec<f64>>>()?;
-    let nan = Ends { low: f64::NAN, high: f64::NAN };
     Ok(Baseline {
         name: "shuffled labels".into(),
         what: format!("the same features, {SHUFFLED_FITS} fits on training labels dealt out at random"),
         cv_auc: probe.meta.null.as_ref().map_or(f64::NAN, |null| null.mean),
         fresh_auc: headtemper_stats::mean(&found),
         gain: f64::NAN,
-        gain_range: nan,
+        gain_range: Ends::NONE,
         to_beat: false,
         rival: false,
     })
@@ -132,12 +131,7 @@ fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
     let d = train.features;
     let draw = |stream: u64, n: usize| -> Vec<f64> {
         let mut random = Random::new(seed, STREAM + stream);
-        // Box and Muller (1958); 1 - u is never 0.
-        let mut normal = || {
-            let radius = (-2.0 * (1.0 - random.uniform()).ln()).sqrt();
-            radius * (std::f64::consts::TAU * random.uniform()).cos()
-        };
-        (0..n).map(|_| normal()).collect()
+        (0..n).map(|_| random.normal()).collect()
     };
     let (of_train, of_fresh) = (draw(0, train.labels.len() * d), draw(1, fresh.labels.len() * d));
     let what = format!("{d} normal random numbers an item");

@@ -8,7 +8,7 @@ use crate::{
     Result, StudyError,
     digest::sha256_json,
     probe::{
-        ASSERT_CORRECT, ClassWeight, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet,
+        ASSERT_CORRECT, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
         usual_shuffles,
     },
 };
@@ -78,17 +78,6 @@ pub struct ProbeConfig {
     pub seed: u32,
     /// `none` or `balanced`.
     pub class_weight: Weighting,
-}
-
-/// How items are weighted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weighting {
-    /// All alike.
-    #[default]
-    None,
-    /// Both classes alike.
-    Balanced,
 }
 
 /// What would count as passing. The defaults are those of arXiv 2604.11867, but for `alpha`, `min_class` and
@@ -348,10 +337,7 @@ impl GateFile {
     pub(crate) fn fit_options(&self, train: &ProbeSet) -> FitOptions {
         FitOptions {
             c: self.probe.c.clone(),
-            class_weight: match self.probe.class_weight {
-                Weighting::None => ClassWeight::None,
-                Weighting::Balanced => ClassWeight::Balanced,
-            },
+            class_weight: self.probe.class_weight,
             folds: self.probe.cv,
             shuffle: Some(self.probe.seed),
             shuffles: self

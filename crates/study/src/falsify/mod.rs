@@ -19,7 +19,6 @@ mod tests;
 
 pub use config::{
     AxesConfig, ControlsConfig, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig, StepName,
-    Weighting,
 };
 pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Outcome, Overlap, Plane, Step, Transfer,

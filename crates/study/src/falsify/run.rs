@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     files::{read_json, write_json, write_text, write_whole},
-    probe::{Ends, EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
+    probe::{EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
     report,
 };
 
@@ -304,8 +304,7 @@ fn of_other(
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
     let beside = |(of, others): &Ran| {
         let gain = delong_difference(p, others, &fresh.labels);
-        let gain_range = Ends { low: gain.range.low, high: gain.range.high };
-        Baseline { gain: gain.value, gain_range, ..of.clone() }
+        Baseline { gain: gain.value, gain_range: gain.range.into(), ..of.clone() }
     };
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
     let step = steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines);

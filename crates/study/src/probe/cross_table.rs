@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Item, Result, StudyError};
+use super::signed;
+use crate::{Item, Result, StudyError, Verdict, tables::short};
 
 /// Items by cr, cw, hr and hw: confident or hedged, right or wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,12 +44,12 @@ impl CrossTable {
 
     /// Counts one item.
     pub fn count(&mut self, label: Option<&str>) {
-        *match label {
-            Some("cr") => &mut self.cr,
-            Some("cw") => &mut self.cw,
-            Some("hr") => &mut self.hr,
-            Some("hw") => &mut self.hw,
-            _ => &mut self.missing,
+        *match label.and_then(Verdict::of_label) {
+            Some(Verdict { hedged: false, correct: true }) => &mut self.cr,
+            Some(Verdict { hedged: false, correct: false }) => &mut self.cw,
+            Some(Verdict { hedged: true, correct: true }) => &mut self.hr,
+            Some(Verdict { hedged: true, correct: false }) => &mut self.hw,
+            None => &mut self.missing,
         } += 1;
     }
 
@@ -69,18 +70,17 @@ impl CrossTable {
 
     /// The table as Markdown, with shares.
     pub fn markdown(&self) -> String {
-        let share = |x: f64| if x.is_finite() { format!("{x:.3}") } else { "–".into() };
         format!(
             "|         | assert | hedge | p(assert) |\n|---------|-------:|------:|----------:|\n\
              | correct | {:6} | {:5} | {:>9} |\n| wrong   | {:6} | {:5} | {:>9} |\n\n\
              assertion asymmetry p(assert | wrong) - p(assert | correct)  {}\n{}",
             self.cr,
             self.hr,
-            share(self.assert_correct()),
+            short(self.assert_correct()),
             self.cw,
             self.hw,
-            share(self.assert_wrong()),
-            if self.asymmetry().is_finite() { format!("{:+.3}", self.asymmetry()) } else { "–".into() },
+            short(self.assert_wrong()),
+            signed(self.asymmetry()),
             if self.missing > 0 { format!("{} items without such a label\n", self.missing) } else { String::new() },
         )
     }

@@ -41,6 +41,7 @@ pub struct EvalResult {
 /// # Errors
 /// If the features are others than the probe's.
 pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Result<(Evaluation, Vec<Vec<f64>>)> {
+    options.check()?;
     let source = set.origin.features.to_string();
     let (mut results, mut all) = (Vec::new(), Vec::new());
     for (at, fitted) in probe.meta.results.iter().enumerate() {
@@ -78,17 +79,12 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     } else if smaller < 10 {
         warnings.push(format!("the smaller class has {smaller} of {n} items: too few for an AUC to mean much"));
     }
-    if set.origin.unlabelled > 0 {
-        warnings.push(format!("{} items without a label were left out", set.origin.unlabelled));
-    }
+    warnings.extend(set.warnings());
     if let Some(other) = probe.meta.train.other_site(&set.origin) {
         warnings.push(format!("the probe was fitted on something else: {other}"));
     }
     if probe.meta.train.same_weights(&set.origin) == Some(false) {
         warnings.push("these features are of another model than the probe was fitted on".into());
-    }
-    if set.named && set.origin.matched_by == "place" {
-        warnings.push("labels were matched by place, though the features name their items: the labels do not".into());
     }
     warnings
 }

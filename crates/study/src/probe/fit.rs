@@ -14,7 +14,7 @@ pub struct FitOptions {
     /// Inverse strengths of the penalty, scikit-learn's C: a fit each.
     pub c: Vec<f64>,
     /// How items are weighted.
-    pub class_weight: ClassWeight,
+    pub class_weight: Weighting,
     /// Folds of the cross-validation, fewer where the smaller class has fewer items.
     pub folds: usize,
     /// Seed of the folds, as scikit-learn's `random_state`; none deals items out as they stand.
@@ -27,9 +27,28 @@ pub struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        let class_weight = ClassWeight::None;
-        let measure = MeasureOptions::default();
+        let (class_weight, measure) = (Weighting::None, MeasureOptions::default());
         Self { c: vec![1.0], class_weight, folds: 5, shuffle: Some(0), shuffles: 0, measure }
+    }
+}
+
+/// How items are weighted: scikit-learn's `class_weight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// All alike.
+    #[default]
+    None,
+    /// Both classes alike.
+    Balanced,
+}
+
+impl From<Weighting> for ClassWeight {
+    fn from(weighting: Weighting) -> Self {
+        match weighting {
+            Weighting::None => Self::None,
+            Weighting::Balanced => Self::Balanced,
+        }
     }
 }
 
@@ -55,8 +74,8 @@ pub struct ProbeMeta {
     pub version: String,
     /// What it was fitted on: features, labels with their rule, hashes, model, site and pooling.
     pub train: Origin,
-    /// How items were weighted: `none` or `balanced`.
-    pub class_weight: String,
+    /// How items were weighted.
+    pub class_weight: Weighting,
     /// Folds of the cross-validation.
     pub folds: usize,
     /// Whether items were shuffled before they were dealt into folds.
@@ -143,10 +162,7 @@ impl FitOptions {
         if self.folds < 2 {
             return wrong("the number of folds", self.folds.to_string(), "2 or more");
         }
-        if !(0.0..=1.0).contains(&self.measure.assert_correct) {
-            return wrong("the floor of p(assert | correct)", self.measure.assert_correct.to_string(), "from 0 to 1");
-        }
-        Ok(())
+        self.measure.check()
     }
 }
 
@@ -172,9 +188,10 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         found: format!("{smaller} of {n} items"),
         allowed: "2 or more, to be cross-validated".into(),
     })?;
+    let weighting = ClassWeight::from(options.class_weight);
     let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
     let by_c = |labels: &[bool]| {
-        let of = |&c: &f64| ready.probabilities(labels, options.class_weight, c);
+        let of = |&c: &f64| ready.probabilities(labels, weighting, c);
         options.c.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()
     };
     let out_of_fold = by_c(&set.labels).map_err(wrong)?;
@@ -189,7 +206,7 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     let rows: Vec<usize> = (0..n).collect();
     let scaler = Scaler::of(&set.x, set.features, &rows);
     let scaled = scaler.apply(&set.x, set.features, &rows);
-    let weights = options.class_weight.of(&set.labels);
+    let weights = weighting.of(&set.labels);
     let one = |&c: &f64| Logistic::fit(&scaled, set.features, Target { labels: &set.labels, weights: &weights, c });
     let fits = options.c.iter().map(one).collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
     let result = |((&c, p), fit): ((&f64, &Vec<f64>), &Logistic)| {
@@ -204,7 +221,7 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         schema: "probe/v1".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         train: set.origin.clone(),
-        class_weight: if options.class_weight == ClassWeight::None { "none" } else { "balanced" }.into(),
+        class_weight: options.class_weight,
         folds,
         shuffled_folds: options.shuffle.is_some(),
         seed: options.measure.seed,

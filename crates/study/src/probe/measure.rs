@@ -1,9 +1,9 @@
 //! What a probe's probabilities are worth on labelled items.
 
-use headtemper_stats::{Asymmetry, Bin, GatePoint, asymmetry, auc, bootstrap_auc, calibration, delong};
+use headtemper_stats::{Asymmetry, Bin, GatePoint, Range, asymmetry, auc, bootstrap_auc, calibration, delong};
 use serde::{Deserialize, Serialize};
 
-use crate::tables::number;
+use crate::{Result, StudyError, tables::number};
 
 /// The least p(assert | correct) at which a threshold counts as useful: the paper's.
 pub const ASSERT_CORRECT: f64 = 0.70;
@@ -106,6 +106,31 @@ pub struct MeasureOptions {
     pub seed: u64,
 }
 
+impl MeasureOptions {
+    /// Refuses what has no meaning.
+    ///
+    /// # Errors
+    /// If the floor is no share.
+    pub(crate) fn check(&self) -> Result<()> {
+        if (0.0..=1.0).contains(&self.assert_correct) {
+            return Ok(());
+        }
+        let (what, found) = ("the floor of p(assert | correct)".into(), self.assert_correct.to_string());
+        Err(StudyError::Option { what, found, allowed: "from 0 to 1".into() })
+    }
+}
+
+impl Ends {
+    /// No interval.
+    pub(crate) const NONE: Self = Self { low: f64::NAN, high: f64::NAN };
+}
+
+impl From<Range> for Ends {
+    fn from(range: Range) -> Self {
+        Self { low: range.low, high: range.high }
+    }
+}
+
 impl Default for MeasureOptions {
     fn default() -> Self {
         Self { assert_correct: ASSERT_CORRECT, resamples: 1000, seed: 0 }
@@ -146,8 +171,8 @@ impl Measured {
             items: p.len(),
             positives: labels.iter().filter(|&&label| label).count(),
             auc: auc(p, labels),
-            auc_delong: Ends { low: by_theory.range.low, high: by_theory.range.high },
-            auc_bootstrap: Ends { low: by_resamples.low, high: by_resamples.high },
+            auc_delong: by_theory.range.into(),
+            auc_bootstrap: by_resamples.into(),
             accuracy: scored.accuracy,
             brier: scored.brier,
             log_loss: scored.log_loss,

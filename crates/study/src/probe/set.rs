@@ -137,6 +137,22 @@ impl ProbeSet {
         Ok(Self { x, features: table.features, labels: labels_of, ids, named, rows, total: n, origin })
     }
 
+    /// What a reader must know of how it came about.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.origin.unlabelled > 0 {
+            out.push(format!("{} items without a label were left out", self.origin.unlabelled));
+        }
+        if self.named && self.origin.matched_by == "place" {
+            out.push(
+                "labels were matched by place: the features name their items and the labels do not, so whether they belong \
+                 together is not known"
+                    .into(),
+            );
+        }
+        out
+    }
+
     /// Items and those of them that are positive.
     pub fn sizes(&self) -> (usize, usize) {
         (self.labels.len(), self.origin.positives)
@@ -144,7 +160,7 @@ impl ProbeSet {
 
     /// How many items the smaller class has.
     pub fn smaller_class(&self) -> usize {
-        self.origin.positives.min(self.labels.len() - self.origin.positives)
+        self.origin.smaller_class()
     }
 
     /// A name of each row's features: rows that are equal have the same.
@@ -154,6 +170,11 @@ impl ProbeSet {
 }
 
 impl Origin {
+    /// How many items the smaller class has.
+    pub(crate) fn smaller_class(&self) -> usize {
+        self.positives.min(self.items.saturating_sub(self.positives))
+    }
+
     /// In what these features are another thing than those, as far as both files say what they are: what a probe was fitted on
     /// means nothing at another site, layer or pool. None if they are the same or do not say.
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {

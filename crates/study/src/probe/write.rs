@@ -20,7 +20,7 @@ pub fn write_fit(
     let meta = &fitted.probe.meta;
     let parts = of_set(set)
         .with("c", &options.c)
-        .with("class_weight", &meta.class_weight)
+        .with("class_weight", meta.class_weight)
         .with("folds", meta.folds)
         .with("shuffled_folds", meta.shuffled_folds)
         .with("seed", meta.seed)

@@ -58,14 +58,13 @@ pub(super) fn draw(found: &Falsification) -> String {
 }
 
 fn rows(found: &Falsification) -> Vec<Row> {
-    let nan = Ends { low: f64::NAN, high: f64::NAN };
     let (cv, fresh) = (chosen_cv(found), chosen_fresh(found));
     let mut rows = vec![Row {
         name: "this probe".into(),
         cv: cv.map_or(f64::NAN, |result| result.cv.auc),
         cv_null: found.cv_null.clone(),
         fresh: fresh.map_or(f64::NAN, |result| result.measured.auc),
-        range: fresh.map_or(nan, |result| result.measured.auc_delong),
+        range: fresh.map_or(Ends::NONE, |result| result.measured.auc_delong),
         fresh_null: found.fresh_null.clone(),
         baseline: false,
     }];
@@ -85,7 +84,7 @@ fn rows(found: &Falsification) -> Vec<Row> {
         cv: of.cv_auc,
         cv_null: None,
         fresh: of.fresh_auc,
-        range: nan,
+        range: Ends::NONE,
         fresh_null: None,
         baseline: true,
     }));

@@ -1,8 +1,8 @@
 //! What was fixed beforehand, and where everything came from.
 
 use crate::{
-    falsify::{Falsification, Gates, Overlap, ProbeConfig, SetConfig, Weighting},
-    probe::Origin,
+    falsify::{Falsification, Gates, Overlap, ProbeConfig, SetConfig},
+    probe::{Origin, Weighting},
     report::{
         falsify::axes::interval,
         text::{UNDEFINED, count, escape, fixed, put, signed},
