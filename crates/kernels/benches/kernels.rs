@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, HeadSteps, Matrix, StateSpan, add_rms_norm, add_rms_norm_reference, attend,
+    AttentionSpan, BaseRows, HeadSteps, Matrix, Spans, StateSpan, add_rms_norm, add_rms_norm_reference, attend,
     attend_reference, causal_conv, causal_conv_reference, delta_gates, delta_gates_reference, delta_rule,
     delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, heads_into,
     heads_into_reference, linear, linear_reference, rms_norm, rms_norm_reference, score_head, sigmoid_gate,
@@ -36,7 +36,7 @@ fn linears(c: &mut Criterion) {
 fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attend");
     for (name, start, len) in [("prefill_256", 0, 256), ("decode_at_256", 255, 1)] {
-        let span = [AttentionSpan { first: 0, len, start, cache: 0 }];
+        let span = Spans::from(vec![AttentionSpan { first: 0, len, start, cache: 0 }]);
         let (q, k, v) =
             (random(&[len, 9, 64], DType::F32), random(&[256, 3, 64], DType::F32), random(&[256, 3, 64], DType::F32));
         let lambda = random(&[len, 9], DType::F32);
@@ -87,7 +87,7 @@ fn norms_and_heads(c: &mut Criterion) {
         let keys = fused.narrow(1, 2048, 1024).expect("within the projection");
         let (weight, angle) = (random(&[128], DType::F32), random(&[n, 64], DType::F32));
         let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&angle, &angle)) };
-        let span = [AttentionSpan { first: 0, len: n, start: 0, cache: 0 }];
+        let span = Spans::from(vec![AttentionSpan { first: 0, len: n, start: 0, cache: 0 }]);
         let mut group = c.benchmark_group("heads_into");
         group.bench_function(BenchmarkId::new("ours", n), |b| {
             b.iter(|| heads_into(&keys, (8, 128), steps, &cache, &span).expect("fits"));
@@ -133,7 +133,7 @@ fn gates(c: &mut Criterion) {
 fn sliding(c: &mut Criterion) {
     let mut group = c.benchmark_group("attend_window_512");
     for (name, start, len) in [("prefill_1024", 0, 1024), ("decode_at_1024", 1023, 1)] {
-        let span = [AttentionSpan { first: 0, len, start, cache: 0 }];
+        let span = Spans::from(vec![AttentionSpan { first: 0, len, start, cache: 0 }]);
         let q = random(&[len, 8, 256], DType::F32);
         let (k, v) = (random(&[1024, 1, 256], DType::F32), random(&[1024, 1, 256], DType::F32));
         for (what, window) in [("ours", Some(512)), ("ours_full", None)] {
@@ -185,7 +185,7 @@ fn head(c: &mut Criterion) {
 }
 
 /// `slots` sequences of `len` tokens each, which go on from their states.
-fn spans(slots: usize, len: usize) -> Vec<StateSpan> {
+fn spans(slots: usize, len: usize) -> Spans<StateSpan> {
     (0..slots).map(|slot| StateSpan { first: slot * len, len, start: 8, slot }).collect()
 }
 

@@ -8,7 +8,8 @@ use std::{hint::black_box, time::Duration};
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use headtemper_kernels::{
-    AttentionSpan, Held, Matrix, MatrixBuilder, Products, StateSpan, attend, delta_rule, linear, linear_reference,
+    AttentionSpan, Held, Matrix, MatrixBuilder, Products, Spans, StateSpan, attend, delta_rule, linear,
+    linear_reference,
 };
 use rayon::prelude::*;
 
@@ -180,7 +181,7 @@ fn attention(c: &mut Criterion) {
         for (what, rows, start, len) in [("prefill_512", 1usize, 0usize, 512usize), ("decode_16_at_1024", 16, 1023, 1)]
         {
             let context = start + len;
-            let spans: Vec<AttentionSpan> =
+            let spans: Spans<AttentionSpan> =
                 (0..rows).map(|row| AttentionSpan { first: row * len, len, start, cache: row * context }).collect();
             let (q, k) = (random(&[rows * len, heads, dim]), random(&[rows * context, kv, dim]));
             let v = random(&[rows * context, kv, dim]);
@@ -204,7 +205,7 @@ fn delta(c: &mut Criterion) {
     let (heads, dim) = (16usize, 128usize);
     for (what, rows, len) in [("prefill_256", 1usize, 256usize), ("decode_1", 1, 1), ("decode_16", 16, 1)] {
         let n = rows * len;
-        let spans: Vec<StateSpan> =
+        let spans: Spans<StateSpan> =
             (0..rows).map(|row| StateSpan { first: row * len, len, start: 7, slot: row }).collect();
         let (q, k, v) = (random(&[n, heads, dim]), random(&[n, heads, dim]), random(&[n, heads, dim]));
         let g = random(&[n, heads]).affine(0.05, -0.06).expect("a decay");

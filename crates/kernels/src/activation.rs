@@ -3,8 +3,9 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
 use crate::{
-    Level,
+    Level, gpu,
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
 };
 
@@ -16,7 +17,11 @@ use crate::{
 /// # Errors
 /// If the last dimension is odd.
 pub fn silu_mul(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1_no_bwd(&GateMul(Level::best(), Silu)) } else { silu_mul_reference(x) }
+    match serving(x.device()) {
+        Serving::Cpu => x.apply_op1_no_bwd(&GateMul(Level::best(), Silu)),
+        Serving::Gpu => gpu::gate_mul(x, false),
+        Serving::Plain => silu_mul_reference(x),
+    }
 }
 
 /// The oracle of [`silu_mul`] in plain candle ops.
@@ -36,7 +41,11 @@ pub fn silu_mul_reference(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the last dimension is odd.
 pub fn gelu_mul(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1_no_bwd(&GateMul(Level::best(), Gelu)) } else { gelu_mul_reference(x) }
+    match serving(x.device()) {
+        Serving::Cpu => x.apply_op1_no_bwd(&GateMul(Level::best(), Gelu)),
+        Serving::Gpu => gpu::gate_mul(x, true),
+        Serving::Plain => gelu_mul_reference(x),
+    }
 }
 
 /// The oracle of [`gelu_mul`] in plain candle ops.

@@ -4,10 +4,11 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor
 use rayon::prelude::*;
 
 use crate::{
-    Level,
+    Level, Spans,
     dot::dots,
     lambda::{factors, scale as scaled},
     room::{Room, share},
+    serving::{Serving, serving},
     simd::{self, MAX_LANES, Simd, dispatch},
 };
 
@@ -42,12 +43,12 @@ pub fn attend(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    spans: &[AttentionSpan],
+    spans: &Spans<AttentionSpan>,
     scale: f32,
     window: Option<usize>,
     lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
-    if q.device().is_cpu() {
+    if serving(q.device()) == Serving::Cpu {
         let lambda = factors("attend", lambda, q.dim(0)?, q.dim(1)?)?;
         let op = Attend { spans, scale, window, lambda: lambda.as_deref(), level: Level::best() };
         q.contiguous()?.apply_op3_no_bwd(k, v, &op)

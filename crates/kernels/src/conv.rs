@@ -3,10 +3,11 @@
 use candle_core::{Result, Tensor, bail};
 
 use crate::{
-    Level, Shared, StateSpan,
+    Level, Shared, Spans, StateSpan,
     activation::{Gate, Silu},
     place::{Place, stored, values},
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, MAX_LANES, Simd, dispatch},
     state::{check_spans, check_state, idle, update},
 };
@@ -25,8 +26,8 @@ use crate::{
 /// # Errors
 /// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name one slot, or the
 /// state is not contiguous or is the storage of an input. The state is then as it was.
-pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
-    if x.device().is_cpu() {
+pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
+    if serving(x.device()) == Serving::Cpu {
         causal_conv_at(Level::best(), x, weight, state, spans)
     } else {
         causal_conv_reference(x, weight, state, spans)
@@ -276,12 +277,12 @@ mod tests {
         let span = |start| [StateSpan { first: 0, len: 3, start, slot: 0 }];
         for (start, expected) in [(2, [781.0, 812.0, 124.0]), (0, [1.0, 12.0, 124.0])] {
             let expected = Tensor::new(&expected.map(|sum: f32| [sum]), &Device::Cpu)?.silu()?.to_vec2::<f32>()?;
-            let y = causal_conv(&x, &weight, &state.copy()?, &span(start))?.to_vec2::<f32>()?;
+            let y = causal_conv(&x, &weight, &state.copy()?, &span(start)[..].into())?.to_vec2::<f32>()?;
             for (y, expected) in y.concat().iter().zip(expected.concat()) {
                 assert!((y / expected - 1.0).abs() < TOLERANCE, "start {start}: {y} is not {expected}");
             }
         }
-        causal_conv(&x, &weight, &state, &span(2))?;
+        causal_conv(&x, &weight, &state, &span(2)[..].into())?;
         assert_eq!(state.to_vec3::<f32>()?, [[[2.0], [4.0]]]);
         Ok(())
     }
@@ -293,8 +294,10 @@ mod tests {
         let span = |first, len, slot| StateSpan { first, len, start: 0, slot };
         let both = [span(0, 2, 1), span(2, 2, 0)];
         let refused = |state: &Tensor, spans: &[StateSpan], why: &str| {
-            for op in [causal_conv, causal_conv_reference] {
-                let error = op(&x, &weight, state, spans).unwrap_err().to_string();
+            let refused =
+                [causal_conv(&x, &weight, state, &spans.into()), causal_conv_reference(&x, &weight, state, spans)];
+            for refused in refused {
+                let error = refused.unwrap_err().to_string();
                 assert!(error.contains(why), "'{error}' does not say '{why}'");
             }
         };
@@ -306,7 +309,7 @@ mod tests {
         refused(&zeros(&[2, 8, 3])?.transpose(1, 2)?, &both, "must be contiguous");
         assert_eq!(state.sum_all()?.to_scalar::<f32>()?, 48.0);
         let own = state.get(0)?;
-        let error = causal_conv(&own, &weight, &state, &[span(0, 3, 1)]).unwrap_err().to_string();
+        let error = causal_conv(&own, &weight, &state, &vec![span(0, 3, 1)].into()).unwrap_err().to_string();
         assert!(error.contains("shares the storage"), "{error}");
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::{
     activation::sigmoid_mul,
     place::{Place, stored, values},
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
 };
 
@@ -20,7 +21,7 @@ use crate::{
 /// # Errors
 /// If the shapes do not fit each other.
 pub fn delta_gates(b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
-    if b.device().is_cpu() {
+    if serving(b.device()) == Serving::Cpu {
         gates_at(Level::best(), b, a, decay, bias)
     } else {
         delta_gates_reference(b, a, decay, bias)

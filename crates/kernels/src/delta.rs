@@ -4,9 +4,10 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::{
-    Level, Shared, StateSpan,
+    Level, Shared, Spans, StateSpan,
     place::{Place, stored, values},
     room::{Room, share},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
     state::{check_spans, check_state, idle, update},
 };
@@ -34,9 +35,9 @@ pub fn delta_rule(
     g: &Tensor,
     beta: &Tensor,
     state: &Tensor,
-    spans: &[StateSpan],
+    spans: &Spans<StateSpan>,
 ) -> Result<Tensor> {
-    if q.device().is_cpu() {
+    if serving(q.device()) == Serving::Cpu {
         recurrent(Level::best(), [q, k, v, g, beta], state, spans)
     } else {
         delta_rule_reference(q, k, v, g, beta, state, spans)

@@ -9,6 +9,7 @@ use crate::{
     norm::over_rms,
     place::Place,
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
 };
 
@@ -21,7 +22,7 @@ use crate::{
 /// # Errors
 /// If the shapes do not fit each other, or a last dimension does not lie together.
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if serving(x.device()) == Serving::Cpu {
         x.apply_op2_no_bwd(gate, &SigmoidGate(Level::best()))
     } else {
         sigmoid_gate_reference(x, gate)
@@ -49,7 +50,7 @@ pub fn sigmoid_gate_reference(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the shapes do not fit each other, or a last dimension does not lie together.
 pub fn gated_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, eps: f32, lambda: Option<&Tensor>) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if serving(x.device()) == Serving::Cpu {
         let (n, heads, _) = x.dims3()?;
         let lambda = factors("gated_norm", lambda, n, heads)?;
         x.apply_op3_no_bwd(gate, weight, &GatedNorm { eps, lambda: lambda.as_deref(), level: Level::best() })

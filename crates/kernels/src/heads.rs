@@ -3,10 +3,11 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use crate::{
-    AttentionSpan, Level,
+    AttentionSpan, Level, Spans, gpu,
     norm::{over_rms, rms_norm_reference},
     place::{Place, stored, values},
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
     state::update,
 };
@@ -30,7 +31,11 @@ pub struct HeadSteps<'a> {
 /// # Errors
 /// If the shapes do not fit each other.
 pub fn heads(x: &Tensor, size: (usize, usize), steps: HeadSteps<'_>) -> Result<Tensor> {
-    if x.device().is_cpu() { heads_at(Level::best(), x, size, steps) } else { heads_reference(x, size, steps) }
+    match serving(x.device()) {
+        Serving::Cpu => heads_at(Level::best(), x, size, steps),
+        Serving::Gpu => gpu::heads(x, size, steps),
+        Serving::Plain => heads_reference(x, size, steps),
+    }
 }
 
 /// The oracle of [`heads`] in candle's own ops: a copy, and one for each step.
@@ -65,12 +70,12 @@ pub fn heads_into(
     size: (usize, usize),
     steps: HeadSteps<'_>,
     cache: &Tensor,
-    spans: &[AttentionSpan],
+    spans: &Spans<AttentionSpan>,
 ) -> Result<()> {
-    if x.device().is_cpu() {
-        into_at(Level::best(), x, size, steps, cache, spans)
-    } else {
-        heads_into_reference(x, size, steps, cache, spans)
+    match serving(x.device()) {
+        Serving::Cpu => into_at(Level::best(), x, size, steps, cache, spans),
+        Serving::Gpu => gpu::heads_into(x, size, steps, cache, spans),
+        Serving::Plain => heads_into_reference(x, size, steps, cache, spans),
     }
 }
 
@@ -183,7 +188,7 @@ fn into_at(
 }
 
 /// Each token of the spans and the cache row that it goes to.
-fn destinations(spans: &[AttentionSpan], n: usize, rows: usize) -> Result<Vec<(usize, usize)>> {
+pub(crate) fn destinations(spans: &[AttentionSpan], n: usize, rows: usize) -> Result<Vec<(usize, usize)>> {
     let mut taken = Vec::with_capacity(spans.len());
     for span in spans {
         let to = span.cache.checked_add(span.start).and_then(|to| Some((to, to.checked_add(span.len)?)));
@@ -386,7 +391,9 @@ mod tests {
         says(tensor((3, 8), turn(&cos, &short)), "do not fit");
         says(tensor((6, 4), turn(&cos, &sin)), "heads of 4 and angles");
         let cache = Tensor::zeros((9, 3, 8), DType::F32, &Device::Cpu)?;
-        let into = |cache: &Tensor, spans: &[AttentionSpan]| heads_into(&x, (3, 8), HeadSteps::default(), cache, spans);
+        let into = |cache: &Tensor, spans: &[AttentionSpan]| {
+            heads_into(&x, (3, 8), HeadSteps::default(), cache, &spans.into())
+        };
         let span = |first, len, start, cache| AttentionSpan { first, len, start, cache };
         says(into(&cache.narrow(1, 0, 2)?, &[]), "do not fit");
         says(into(&cache, &[span(0, 4, 6, 0)]), "outside 4 tokens or 9 cache rows");

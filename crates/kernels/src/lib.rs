@@ -1,7 +1,7 @@
 //! The few operations where candle is slow or has none, each a candle custom op beside its oracle.
 //!
-//! Every operation here has a CPU path (SIMD, chosen at run time) and a `*_reference` in plain candle ops, which serves
-//! the devices that have no path of their own and is the oracle in the tests.
+//! Every operation here has a CPU path (SIMD, chosen at run time), most have a kernel for CUDA, and all a `*_reference` in
+//! plain candle ops, which serves the other devices and is the oracle in the tests. [`Kernels`] says which of them run.
 //!
 //! **Batch invariance.** On the CPU every output element is accumulated in an order that depends on nothing but its own
 //! row: not on how many rows stand beside it, nor on the thread count. A sequence alone, in any batch, prefilled at
@@ -21,6 +21,7 @@ mod decay;
 mod delta;
 mod dot;
 mod gate;
+mod gpu;
 mod heads;
 mod lambda;
 mod linear;
@@ -29,7 +30,9 @@ mod norm;
 mod place;
 mod room;
 mod score;
+mod serving;
 mod simd;
+mod spans;
 mod state;
 
 pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
@@ -43,7 +46,9 @@ pub use linear::{linear, linear_add, linear_columns, linear_reference};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};
 pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
+pub use serving::Kernels;
 pub use simd::Level;
+pub use spans::{SpanRow, Spans};
 pub use state::StateSpan;
 
 /// A pointer that the threads of one operation share, each writing its own elements.

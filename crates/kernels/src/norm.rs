@@ -3,9 +3,10 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use crate::{
-    Level,
+    Level, gpu,
     place::values,
     room::{Room, for_rows},
+    serving::{Serving, serving},
     simd::{self, Simd, dispatch},
 };
 
@@ -17,7 +18,11 @@ use crate::{
 /// # Errors
 /// If the weight has another width, or the dtype is another.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    if x.device().is_cpu() { norm_at(Level::best(), x, weight, eps) } else { rms_norm_reference(x, weight, eps) }
+    match serving(x.device()) {
+        Serving::Cpu => norm_at(Level::best(), x, weight, eps),
+        Serving::Gpu => gpu::rms_norm(x, weight, eps),
+        Serving::Plain => rms_norm_reference(x, weight, eps),
+    }
 }
 
 /// The oracle of [`rms_norm`]: candle's own, which is one launch on a GPU.
@@ -36,10 +41,10 @@ pub fn rms_norm_reference(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tenso
 /// # Errors
 /// If the shapes do not fit, or the dtype is another.
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
-    if x.device().is_cpu() {
-        add_norm_at(Level::best(), x, y, weight, eps)
-    } else {
-        add_rms_norm_reference(x, y, weight, eps)
+    match serving(x.device()) {
+        Serving::Cpu => add_norm_at(Level::best(), x, y, weight, eps),
+        Serving::Gpu => gpu::add_rms_norm(x, y, weight, eps),
+        Serving::Plain => add_rms_norm_reference(x, y, weight, eps),
     }
 }
 
@@ -61,7 +66,10 @@ pub fn add_rms_norm_reference(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32)
 /// # Errors
 /// If the shapes differ, or the dtype is another.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { add_at(Level::best(), x, y) } else { add_reference(x, y) }
+    match serving(x.device()) {
+        Serving::Cpu => add_at(Level::best(), x, y),
+        _ => add_reference(x, y),
+    }
 }
 
 /// The oracle of [`add`]: candle's own.

@@ -29,6 +29,11 @@ impl Place {
         Ok(place)
     }
 
+    /// Elements from one token, and from one head, to the next.
+    pub(crate) fn strides(self) -> (usize, usize) {
+        (self.token, self.head)
+    }
+
     /// The offset of the `row`th of all heads.
     #[inline(always)]
     pub(crate) fn at(self, row: usize, heads: usize) -> usize {

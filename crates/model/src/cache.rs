@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use headtemper_hook::{Batch, LayerSpec, Mixer, ModelSpec};
-use headtemper_kernels::{AttentionSpan, StateSpan};
+use headtemper_kernels::{AttentionSpan, Spans, StateSpan};
 
 use crate::{Branch, layers::HeadView};
 
@@ -171,7 +171,7 @@ impl Cache {
     }
 
     /// Where each span of a batch finds its keys.
-    pub(crate) fn spans(&self, batch: &Batch) -> Vec<AttentionSpan> {
+    pub(crate) fn spans(&self, batch: &Batch) -> Spans<AttentionSpan> {
         batch
             .ranges()
             .map(|(span, range)| AttentionSpan {
@@ -184,7 +184,7 @@ impl Cache {
     }
 
     /// Where each span of a batch finds its recurrent state.
-    pub(crate) fn state_spans(batch: &Batch) -> Vec<StateSpan> {
+    pub(crate) fn state_spans(batch: &Batch) -> Spans<StateSpan> {
         batch
             .ranges()
             .map(|(span, range)| StateSpan { first: range.start, len: span.len, start: span.start, slot: span.slot })
@@ -197,7 +197,7 @@ impl Cache {
         layer: usize,
         keys: &HeadView<'_>,
         values: &HeadView<'_>,
-        spans: &[AttentionSpan],
+        spans: &Spans<AttentionSpan>,
     ) -> Result<()> {
         let Some(LayerState::KeysValues { keys: all_keys, values: all_values }) = self.layers.get(layer) else {
             bail!("layer {layer} keeps no keys and values of its own");

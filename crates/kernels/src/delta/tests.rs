@@ -161,8 +161,10 @@ fn what_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     let span = |len, slot| [StateSpan { first: 0, len, start: 1, slot }];
     let refused = |inputs: [&Tensor; 5], state: &Tensor, spans: &[StateSpan], why: &str| {
         let [q, k, v, g, beta] = inputs;
-        for op in [delta_rule, delta_rule_reference] {
-            let error = op(q, k, v, g, beta, state, spans).unwrap_err().to_string();
+        let refused =
+            [delta_rule(q, k, v, g, beta, state, &spans.into()), delta_rule_reference(q, k, v, g, beta, state, spans)];
+        for refused in refused {
+            let error = refused.unwrap_err().to_string();
             assert!(error.contains(why), "'{error}' does not say '{why}'");
         }
     };

@@ -1,7 +1,7 @@
 //! Heads among the columns of a fused projection, read only where they are needed.
 
 use candle_core::{Result, Tensor};
-use headtemper_kernels::{AttentionSpan, HeadSteps, heads, heads_into};
+use headtemper_kernels::{AttentionSpan, HeadSteps, Spans, heads, heads_into};
 
 use super::{Angles, RmsNorm};
 
@@ -42,7 +42,7 @@ impl<'a> HeadView<'a> {
     }
 
     /// Into the rows of a cache, where the spans' tokens belong.
-    pub(crate) fn write(&self, cache: &Tensor, spans: &[AttentionSpan]) -> Result<()> {
+    pub(crate) fn write(&self, cache: &Tensor, spans: &Spans<AttentionSpan>) -> Result<()> {
         heads_into(&self.x, self.size, self.steps, cache, spans)
     }
 }

@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, Matrix, add, attend, gelu_mul};
+use headtemper_kernels::{AttentionSpan, Matrix, Spans, add, attend, gelu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
@@ -17,7 +17,7 @@ use crate::{
 
 /// What every layer of one forward pass needs beside the residual stream.
 struct Pass<'a> {
-    spans: Vec<AttentionSpan>,
+    spans: Spans<AttentionSpan>,
     sliding: Angles,
     full: Angles,
     /// Each layer's own embedding of the tokens, `[n, width]`; none where the model has none.

@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Site, Tap};
-use headtemper_kernels::{AttentionSpan, Matrix, attend, silu_mul};
+use headtemper_kernels::{AttentionSpan, Matrix, Spans, attend, silu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, Loaded, Qwen3Config, Weights,
@@ -13,7 +13,7 @@ use crate::{
 
 /// What every layer of one forward pass needs beside the residual stream.
 struct Pass<'a> {
-    spans: Vec<AttentionSpan>,
+    spans: Spans<AttentionSpan>,
     angles: Angles,
     cache: &'a mut Cache,
     tap: &'a mut dyn Tap,

@@ -7,7 +7,8 @@
 use candle_core::{D, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{
-    AttentionSpan, Matrix, StateSpan, attend, causal_conv, delta_gates, delta_rule, gated_norm, sigmoid_gate, silu_mul,
+    AttentionSpan, Matrix, Spans, StateSpan, attend, causal_conv, delta_gates, delta_rule, gated_norm, sigmoid_gate,
+    silu_mul,
 };
 
 use crate::{
@@ -17,8 +18,8 @@ use crate::{
 
 /// What every layer of one forward pass needs beside the residual stream.
 struct Pass<'a> {
-    spans: Vec<AttentionSpan>,
-    states: Vec<StateSpan>,
+    spans: Spans<AttentionSpan>,
+    states: Spans<StateSpan>,
     angles: Angles,
     cache: &'a mut Cache,
     tap: &'a mut dyn Tap,

@@ -1,0 +1,58 @@
+//! Compiles the kernels in `cuda/`: with nvcc where the feature `cuda` is on, and for the tests of `emulate` with the host's
+//! C++ compiler.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+/// Files of kernels, each an image of its own.
+const FILES: [&str; 3] = ["activation", "heads", "norm"];
+
+/// What they are compiled for: 8.x, 9.x, and PTX that later cards' drivers compile.
+const TARGETS: [&str; 3] =
+    ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=cuda");
+    println!("cargo:rerun-if-env-changed=NVCC");
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        for_cuda();
+    }
+    #[cfg(feature = "emulate")]
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .file("cuda/emulate.cpp")
+        .flag("-Wno-unknown-pragmas")
+        .flag("-Wno-clobbered")
+        .compile("headtemper_emulate");
+}
+
+/// An image of each file, and `images.rs`, which embeds them.
+fn for_cuda() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
+    let running: Vec<_> = FILES
+        .iter()
+        .map(|file| {
+            let mut nvcc = Command::new(&nvcc);
+            nvcc.args(["--fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "--expt-extended-lambda"]);
+            nvcc.args(TARGETS.iter().flat_map(|target| ["-gencode", target]));
+            nvcc.arg("-o").arg(out.join(format!("{file}.fatbin"))).arg(format!("cuda/{file}.cu"));
+            let child = nvcc.spawn().unwrap_or_else(|error| {
+                panic!("cannot run {nvcc:?}: {error}; set NVCC, or build with scripts/build-cuda.sh, which fetches it")
+            });
+            (file, child)
+        })
+        .collect();
+    let mut images = String::new();
+    for (file, mut child) in running {
+        let status = child.wait().expect("nvcc can be waited for");
+        assert!(status.success(), "nvcc failed on cuda/{file}.cu");
+        images += &format!(
+            "pub(super) static {}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.fatbin\"));\n",
+            file.to_uppercase()
+        );
+    }
+    fs::write(out.join("images.rs"), images).expect("cargo's directory can be written");
+}

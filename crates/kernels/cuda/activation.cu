@@ -1,0 +1,48 @@
+// Gated activations, gates, and sums: one value in, one value out.
+#include "common.cuh"
+
+struct GateMulArgs {
+    const void* x; // [rows, 2 width]: gate, then up
+    void* out;     // [rows, width]
+    int64_t rows;
+    int width;
+    int gelu; // else silu
+};
+
+DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
+
+// In its tanh form (transformers `gelu_pytorch_tanh`).
+DEVICE float gelu(float x) {
+    const float inner = 0.797884560802865355879892f * (x + 0.044715f * x * x * x);
+    return 0.5f * x * (1.0f + tanhf(inner));
+}
+
+template <class T, int N>
+DEVICE void gate_mul_by(const GateMulArgs& args) {
+    const int64_t packs = args.rows * args.width / N;
+    const int64_t step = int64_t(gridDim.x) * blockDim.x;
+    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < packs; i += step) {
+        const int64_t row = i * N / args.width, column = i * N % args.width;
+        const T* x = static_cast<const T*>(args.x) + row * 2 * args.width + column;
+        float gate[N], up[N];
+        load<N>(x, gate);
+        load<N>(x + args.width, up);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            // Rounded in between, as where both are operations of their own.
+            const float active = args.gelu ? gelu(gate[k]) : silu(gate[k]);
+            gate[k] = widen(rounded<T>(active)) * up[k];
+        }
+        store<N>(gate, static_cast<T*>(args.out) + i * N);
+    }
+}
+
+template <class T>
+DEVICE void gate_mul(const GateMulArgs& args) {
+    if (args.width % WIDE<T> == 0)
+        gate_mul_by<T, WIDE<T>>(args);
+    else
+        gate_mul_by<T, 1>(args);
+}
+
+KERNEL_OF_TYPES(gate_mul, 256, GateMulArgs, gate_mul)

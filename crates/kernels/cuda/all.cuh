@@ -1,0 +1,4 @@
+// Every file of kernels.
+#include "activation.cu"
+#include "heads.cu"
+#include "norm.cu"

@@ -1,0 +1,120 @@
+// What all kernels share: number types, vectors of them, reductions, and how a kernel is declared.
+//
+// The same files are compiled by nvcc for the GPU and, in tests, by the host's C++ compiler on top of `emulate.h`.
+// So everything here is plain C++ and the few CUDA built-ins that `emulate.h` has as well.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define DEVICE __device__ __forceinline__
+// Dynamic shared memory; how much of it there is, the launch says.
+extern __shared__ __align__(16) unsigned char shared_memory[];
+#else
+#include "emulate.h"
+#define DEVICE inline
+#endif
+
+// The upper half of a 32-bit float, and an IEEE half float: stored only, arithmetic is in f32.
+struct bf16 {
+    uint16_t bits;
+};
+struct f16 {
+    uint16_t bits;
+};
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+DEVICE float widen(f16 x) { return __half2float(__ushort_as_half(x.bits)); }
+DEVICE void narrow(float x, f16& out) { out.bits = __half_as_ushort(__float2half_rn(x)); }
+DEVICE void narrow(float x, bf16& out) { out.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+DEVICE float widen(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
+#else
+DEVICE float widen(f16 x) { return emulate::from_half(x.bits); }
+DEVICE void narrow(float x, f16& out) { out.bits = emulate::to_half(x); }
+DEVICE void narrow(float x, bf16& out) { out.bits = emulate::to_bfloat(x); }
+DEVICE float widen(bf16 x) { return emulate::from_bits(uint32_t(x.bits) << 16); }
+#endif
+DEVICE float widen(float x) { return x; }
+DEVICE void narrow(float x, float& out) { out = x; }
+
+template <class T>
+DEVICE T rounded(float x) {
+    T out;
+    narrow(x, out);
+    return out;
+}
+
+// Values that one instruction moves: 16 bytes of them where addresses and counts allow.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+    T x[N];
+};
+
+template <int N, class T>
+DEVICE void load(const T* from, float (&out)[N]) {
+    Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = widen(pack.x[i]);
+}
+
+template <int N, class T>
+DEVICE void store(const float (&from)[N], T* to) {
+    Pack<T, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; i++) narrow(from[i], pack.x[i]);
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// Values of T that 16 bytes hold.
+template <class T>
+constexpr int WIDE = 16 / int(sizeof(T));
+
+constexpr unsigned ALL = 0xffffffffu;
+
+// The sum over groups of `width` lanes, in every lane; always in the same order.
+template <int width = 32>
+DEVICE float sum_lanes(float x) {
+#pragma unroll
+    for (int i = width / 2; i > 0; i /= 2) x += __shfl_xor_sync(ALL, x, i);
+    return x;
+}
+
+template <int width = 32>
+DEVICE float max_lanes(float x) {
+#pragma unroll
+    for (int i = width / 2; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, i));
+    return x;
+}
+
+// The sum over a block of whole warps, in every thread. `room` holds a float for each warp; the block is in step before and
+// after.
+DEVICE float sum_block(float x, float* room) {
+    const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    x = sum_lanes(x);
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    x = 0.0f;
+    for (int i = 0; i < warps; i++) x += room[i];
+    __syncthreads();
+    return x;
+}
+
+// Declares a kernel `NAME` that runs `BODY` with its arguments, a struct by value. The launch gives the size of the struct
+// that it has, so that the two sides cannot disagree unseen.
+#ifdef __CUDACC__
+#define KERNEL(NAME, THREADS, ARGS, ...) \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
+#else
+#define KERNEL(NAME, THREADS, ARGS, ...)                                                             \
+    static const emulate::Kernel NAME##_kernel(#NAME, THREADS, sizeof(ARGS), [](const void* args) { \
+        __VA_ARGS__(*static_cast<const ARGS*>(args));                                                \
+    });
+#endif
+
+// The same for each type of activations.
+#define KERNEL_OF_TYPES(NAME, THREADS, ARGS, BODY)    \
+    KERNEL(NAME##_f32, THREADS, ARGS, BODY<float>)    \
+    KERNEL(NAME##_bf16, THREADS, ARGS, BODY<bf16>)    \
+    KERNEL(NAME##_f16, THREADS, ARGS, BODY<f16>)

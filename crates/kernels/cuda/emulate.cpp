@@ -1,0 +1,138 @@
+// All kernels, and the emulation that they run on: one translation unit, so that every kernel is in its table.
+#include "emulate.h"
+
+#include <map>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
+thread_local unsigned char* shared_memory;
+
+namespace emulate {
+
+struct Entry {
+    unsigned threads;
+    size_t size;
+    Kernel::Body body;
+};
+
+static std::map<std::string, Entry>& table() {
+    static std::map<std::string, Entry> kernels;
+    return kernels;
+}
+
+Kernel::Kernel(const char* name, unsigned threads, size_t size, Body body) { table()[name] = {threads, size, body}; }
+
+static void fail(const char* why) {
+    fprintf(stderr, "emulated kernel: %s (block %u %u %u, thread %u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z,
+            threadIdx.x);
+    abort();
+}
+
+enum State { READY, AT_WARP, AT_BLOCK, DONE };
+
+// A thread of the block that runs.
+struct Fiber {
+    ucontext_t context;
+    std::vector<unsigned char> stack = std::vector<unsigned char>(256 << 10);
+    State state;
+};
+
+struct Block {
+    std::vector<Fiber*> fibers;
+    std::vector<unsigned char> rooms;
+    ucontext_t scheduler;
+    size_t current;
+    const void* args;
+    Kernel::Body body;
+};
+
+static thread_local Block block;
+
+static void enter() {
+    block.body(block.args);
+    block.fibers[block.current]->state = DONE;
+}
+
+static void wait(State state) {
+    Fiber& fiber = *block.fibers[block.current];
+    fiber.state = state;
+    swapcontext(&fiber.context, &block.scheduler);
+}
+
+void block_barrier() { wait(AT_BLOCK); }
+void warp_barrier() { wait(AT_WARP); }
+unsigned char* warp_room() { return &block.rooms[block.current / 32 * 32 * 128]; }
+
+// Lets those go on who all wait for each other. False if nobody can.
+static bool release(size_t threads) {
+    bool any = false;
+    for (size_t warp = 0; warp < threads; warp += 32) {
+        size_t waiting = 0, lanes = 0;
+        for (size_t i = warp; i < threads && i < warp + 32; i++, lanes++)
+            waiting += block.fibers[i]->state == AT_WARP;
+        if (waiting == 0) continue;
+        if (waiting != lanes) fail("only some lanes of a warp reached its barrier or shuffle");
+        for (size_t i = warp; i < warp + lanes; i++) block.fibers[i]->state = READY;
+        any = true;
+    }
+    if (any) return true;
+    for (size_t i = 0; i < threads; i++)
+        if (block.fibers[i]->state == AT_BLOCK) block.fibers[i]->state = READY, any = true;
+    return any;
+}
+
+static void run_block(const Launch& launch) {
+    const size_t threads = size_t(launch.block.x);
+    for (size_t i = 0; i < threads; i++) {
+        Fiber& fiber = *block.fibers[i];
+        fiber.state = READY;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_link = &block.scheduler;
+        makecontext(&fiber.context, enter, 0);
+    }
+    do {
+        for (size_t k = 0; k < threads; k++) {
+            const size_t i = launch.backwards ? threads - 1 - k : k;
+            if (block.fibers[i]->state != READY) continue;
+            block.current = i;
+            threadIdx = {unsigned(i), 0, 0};
+            swapcontext(&block.scheduler, &block.fibers[i]->context);
+        }
+    } while (release(threads));
+}
+
+} // namespace emulate
+
+// Runs a kernel: 0 if it did, 1 if there is none of the name, 2 if its arguments have another size, 3 if it is not made for so
+// many threads.
+extern "C" int headtemper_emulate(const char* name, const emulate::Launch* launch, const void* args, size_t size) {
+    using namespace emulate;
+    const auto found = table().find(name);
+    if (found == table().end()) return 1;
+    if (found->second.size != size) return 2;
+    const size_t threads = launch->block.x;
+    if (threads == 0 || threads > found->second.threads || launch->block.y != 1 || launch->block.z != 1) return 3;
+    block.args = args;
+    block.body = found->second.body;
+    while (block.fibers.size() < threads) block.fibers.push_back(new Fiber);
+    std::vector<unsigned char> shared(launch->shared + 16);
+    shared_memory = shared.data() + (16 - uintptr_t(shared.data()) % 16) % 16;
+    blockDim = launch->block;
+    gridDim = launch->grid;
+    for (unsigned z = 0; z < launch->grid.z; z++)
+        for (unsigned y = 0; y < launch->grid.y; y++)
+            for (unsigned x = 0; x < launch->grid.x; x++) {
+                blockIdx = {x, y, z};
+                // What nobody wrote is no number.
+                memset(shared.data(), 0xff, shared.size());
+                block.rooms.assign((threads + 31) / 32 * 32 * 128, 0xff);
+                run_block(*launch);
+            }
+    return 0;
+}
+
+#include "all.cuh"

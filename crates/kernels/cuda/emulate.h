@@ -1,0 +1,142 @@
+// CUDA's execution model on a CPU, for tests: blocks one after the other, the threads of a block as fibers that take turns
+// at barriers. It finds wrong arithmetic, wrong indices and wrong arguments, divergent barriers, and, since threads run
+// forwards or backwards between barriers, most that a missing barrier would race on. It is slow, and that is all right.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+struct Dim3 {
+    unsigned x, y, z;
+};
+
+extern thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern thread_local unsigned char* shared_memory;
+
+namespace emulate {
+
+struct Launch {
+    Dim3 grid, block;
+    unsigned shared, backwards;
+};
+
+struct Kernel {
+    using Body = void (*)(const void*);
+    Kernel(const char* name, unsigned threads, size_t size, Body body);
+};
+
+// Until all threads of the block, or all lanes of the warp, are here.
+void block_barrier();
+void warp_barrier();
+// Memory of the warp, 128 bytes a lane.
+unsigned char* warp_room();
+
+inline unsigned lane() { return threadIdx.x % 32; }
+
+inline float from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline uint32_t to_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+inline uint16_t to_bfloat(float x) {
+    uint32_t bits = to_bits(x);
+    if (x != x) return 0x7fff;
+    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float from_half(uint16_t h) {
+    const int exponent = (h >> 10) & 31, mantissa = h & 1023;
+    float x = exponent == 0    ? ldexpf(float(mantissa), -24)
+              : exponent == 31 ? (mantissa ? NAN : INFINITY)
+                               : ldexpf(float(mantissa + 1024), exponent - 25);
+    return h & 0x8000 ? -x : x;
+}
+
+inline uint16_t to_half(float x) {
+    const uint16_t sign = to_bits(x) >> 31 << 15;
+    x = fabsf(x);
+    if (x != x) return sign | 0x7fff;
+    if (x >= 65520.0f) return sign | 0x7c00;
+    int exponent;
+    frexpf(x, &exponent); // x in [2^(exponent - 1), 2^exponent)
+    const int unit = exponent - 11 < -24 ? -24 : exponent - 11;
+    const float scaled = nearbyintf(ldexpf(x, -unit)); // to the nearest, ties to even
+    const float whole = ldexpf(scaled, unit);
+    if (whole == 0) return sign;
+    frexpf(whole, &exponent);
+    if (exponent - 1 < -14) return sign | uint16_t(ldexpf(whole, 24));
+    return sign | uint16_t((exponent + 14) << 10 | (int(ldexpf(whole, 11 - exponent)) & 1023));
+}
+
+template <class T>
+T exchanged(T value, unsigned from) {
+    static_assert(sizeof(T) <= 128, "a lane has 128 bytes");
+    memcpy(warp_room() + 128 * lane(), &value, sizeof(T));
+    warp_barrier();
+    memcpy(&value, warp_room() + 128 * (from % 32), sizeof(T));
+    warp_barrier();
+    return value;
+}
+
+} // namespace emulate
+
+inline void __syncthreads() { emulate::block_barrier(); }
+inline void __syncwarp(unsigned = ~0u) { emulate::warp_barrier(); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
+    return emulate::exchanged(value, emulate::lane() ^ unsigned(mask));
+}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from, int width = 32) {
+    return emulate::exchanged(value, emulate::lane() / width * width + unsigned(from) % width);
+}
+
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned by, int width = 32) {
+    const unsigned lane = emulate::lane();
+    return emulate::exchanged(value, lane % width + by < unsigned(width) ? lane + by : lane);
+}
+
+template <class T>
+T __shfl_up_sync(unsigned, T value, unsigned by, int width = 32) {
+    const unsigned lane = emulate::lane();
+    return emulate::exchanged(value, lane % width >= by ? lane - by : lane);
+}
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+inline float __uint_as_float(uint32_t bits) { return emulate::from_bits(bits); }
+inline uint32_t __float_as_uint(float x) { return emulate::to_bits(x); }
+
+template <class T>
+T min(T a, T b) {
+    return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+    return a < b ? b : a;
+}
+template <class T>
+T __ldg(const T* from) {
+    return *from;
+}
+template <class T>
+T atomicAdd(T* at, T value) {
+    T old = *at;
+    *at += value;
+    return old;
+}
+inline void __threadfence() {}

@@ -1,0 +1,87 @@
+//! The operations as kernels of our own on a CUDA device, or emulated on the CPU in tests.
+//!
+//! Each function here has the signature of the operation that it serves. It checks shapes, works out the launch and fills the
+//! struct of arguments; [`launch`] runs it. All of that is the same for a card and for the emulation, which runs the same
+//! source compiled for the CPU: what differs is one call.
+
+mod activation;
+mod heads;
+mod launch;
+mod norm;
+#[cfg(any(feature = "emulate", feature = "cuda"))]
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Layout, Result, StorageRef, Tensor, bail};
+
+pub(crate) use activation::gate_mul;
+pub(crate) use heads::{heads, heads_into};
+use launch::{Grid, Kernel, kernel, launch};
+pub(crate) use norm::{add_rms_norm, rms_norm};
+
+/// The place of a type among a kernel's forms.
+fn form(name: &str, dtype: DType) -> Result<usize> {
+    match dtype {
+        DType::F32 => Ok(0),
+        DType::BF16 => Ok(1),
+        DType::F16 => Ok(2),
+        other => bail!("{name}: activations are f32, bf16 or f16, not {other:?}"),
+    }
+}
+
+/// Refuses tensors of different types or on different devices.
+fn alike(name: &str, tensors: &[&Tensor]) -> Result<()> {
+    let first = tensors[0];
+    for other in tensors {
+        if other.dtype() != first.dtype() || !other.device().same_device(first.device()) {
+            bail!(
+                "{name}: {:?} on {:?} beside {:?} on {:?}",
+                first.dtype(),
+                first.device().location(),
+                other.dtype(),
+                other.device().location()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Room for a result that a kernel writes in full. In the emulation what it did not write is no number.
+fn room(shape: &[usize], like: &Tensor) -> Result<Tensor> {
+    if like.device().is_cpu() {
+        return Tensor::full(f32::NAN, shape, like.device())?.to_dtype(like.dtype());
+    }
+    // SAFETY: the kernel writes every element before anything can read it: both go through the device's one stream.
+    unsafe { Tensor::empty(shape, like.dtype(), like.device()) }
+}
+
+/// A tensor while a kernel has its address.
+struct Held<'a>(StorageRef<'a>, &'a Layout);
+
+impl<'a> Held<'a> {
+    fn of(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self(storage, layout)
+    }
+
+    /// The address of the first element.
+    fn address(&self) -> Result<u64> {
+        launch::address(&self.0, self.1.start_offset())
+    }
+}
+
+/// The address of a contiguous tensor's first element.
+///
+/// The storage outlives the launch because the caller has the tensor: memory is given back through the stream, behind the
+/// kernel.
+fn address(name: &str, tensor: &Tensor) -> Result<u64> {
+    if !tensor.is_contiguous() {
+        bail!("{name}: must be contiguous, {:?} is not", tensor.layout());
+    }
+    Held::of(tensor).address()
+}
+
+/// The address of a tensor that may not be there; 0 is none.
+fn address_of(name: &str, tensor: Option<&Tensor>) -> Result<u64> {
+    tensor.map_or(Ok(0), |tensor| address(name, tensor))
+}

@@ -1,0 +1,243 @@
+//! How a kernel is found and run.
+
+use candle_core::{CpuStorage, Device, Result, Storage, bail};
+
+/// A kernel in each form: for f32, bf16 and f16.
+pub(super) struct Kernel {
+    /// The names in its image.
+    pub(super) forms: [&'static str; 3],
+    /// What nvcc made of its file.
+    #[cfg(feature = "cuda")]
+    pub(super) image: &'static [u8],
+}
+
+/// The kernel `$name` of `cuda/$file.cu`, where `$image` is the file's name in capitals.
+macro_rules! kernel {
+    ($image:ident, $name:literal) => {
+        $crate::gpu::launch::Kernel {
+            forms: [concat!($name, "_f32"), concat!($name, "_bf16"), concat!($name, "_f16")],
+            #[cfg(feature = "cuda")]
+            image: $crate::gpu::launch::images::$image,
+        }
+    };
+}
+pub(super) use kernel;
+
+/// The images that the build made.
+#[cfg(feature = "cuda")]
+pub(super) mod images {
+    include!(concat!(env!("OUT_DIR"), "/images.rs"));
+}
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Grid {
+    /// Blocks in x, y and z.
+    pub(super) blocks: [u32; 3],
+    /// Threads of a block.
+    pub(super) threads: u32,
+    /// Bytes of shared memory of a block.
+    pub(super) shared: u32,
+}
+
+/// Shared memory that every card gives a block unasked.
+#[cfg(feature = "cuda")]
+const USUAL_SHARED: u32 = 48 << 10;
+
+impl Grid {
+    /// Blocks in a row.
+    pub(super) fn row(blocks: usize, threads: u32) -> Self {
+        Self { blocks: [blocks as u32, 1, 1], threads, shared: 0 }
+    }
+
+    /// With shared memory.
+    pub(super) fn shared(self, bytes: usize) -> Self {
+        Self { shared: bytes as u32, ..self }
+    }
+}
+
+/// Runs a kernel in one of its forms. `args` is the C struct that the kernel takes.
+///
+/// # Errors
+/// If the device has no such kernel, or cannot launch it.
+///
+/// # Safety
+/// `args` must be `repr(C)` with the fields of the kernel's struct, its addresses must be valid on the device for all that
+/// the kernel touches, and nothing else may write there.
+pub(super) unsafe fn launch<A: Copy>(
+    device: &Device,
+    kernel: &Kernel,
+    form: usize,
+    grid: Grid,
+    args: &A,
+) -> Result<()> {
+    if grid.blocks.contains(&0) {
+        return Ok(());
+    }
+    match device {
+        #[cfg(feature = "emulate")]
+        Device::Cpu => emulated::run(kernel.forms[form], grid, args),
+        #[cfg(feature = "cuda")]
+        // SAFETY: the caller's contract, passed on.
+        Device::Cuda(device) => unsafe { card::run(device, kernel, form, grid, args) },
+        _ => {
+            let _ = (form, args);
+            bail!("{}: no such kernel for this device", kernel.forms[0])
+        }
+    }
+}
+
+/// The address of an element of a storage.
+pub(super) fn address(storage: &Storage, offset: usize) -> Result<u64> {
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => Ok(values[offset..].as_ptr() as u64),
+        Storage::Cpu(CpuStorage::BF16(values)) => Ok(values[offset..].as_ptr() as u64),
+        Storage::Cpu(CpuStorage::F16(values)) => Ok(values[offset..].as_ptr() as u64),
+        Storage::Cpu(CpuStorage::U32(values)) => Ok(values[offset..].as_ptr() as u64),
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(storage) => card::address(storage, offset),
+        _ => bail!("kernels work on f32, bf16, f16 and u32"),
+    }
+}
+
+/// On a card.
+#[cfg(feature = "cuda")]
+mod card {
+    use std::{collections::HashMap, sync::Mutex};
+
+    use candle_core::{
+        CudaDevice, CudaStorage, DType, Result,
+        backend::BackendStorage,
+        bail,
+        cuda_backend::{
+            CudaStorageSlice, WrapErr,
+            cudarc::{
+                driver::{
+                    CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+                    sys::CUfunction_attribute_enum as Attribute,
+                },
+                nvrtc::Ptx,
+            },
+        },
+    };
+
+    use super::{Grid, Kernel, USUAL_SHARED};
+
+    /// A struct of arguments as CUDA wants it: by value.
+    #[derive(Clone, Copy)]
+    #[repr(transparent)]
+    struct ByValue<A>(A);
+    // SAFETY: the caller of `launch` says that it is what the kernel takes.
+    unsafe impl<A: Copy> DeviceRepr for ByValue<A> {}
+
+    /// What was loaded before, by device and name: looking it up in the driver takes longer than a launch.
+    static LOADED: Mutex<Option<HashMap<(usize, &'static str), CudaFunction>>> = Mutex::new(None);
+
+    fn function(device: &CudaDevice, kernel: &Kernel, form: usize) -> Result<CudaFunction> {
+        let context = device.cuda_stream().context().clone();
+        let key = (context.ordinal(), kernel.forms[form]);
+        let mut loaded = LOADED.lock().expect("no launch panics");
+        let loaded = loaded.get_or_insert_default();
+        if let Some(function) = loaded.get(&key) {
+            return Ok(function.clone());
+        }
+        let module = context.load_module(Ptx::from_binary(kernel.image.to_vec())).w()?;
+        for form in kernel.forms {
+            if let Ok(function) = module.load_function(form) {
+                loaded.insert((context.ordinal(), form), function);
+            }
+        }
+        match loaded.get(&key) {
+            Some(function) => Ok(function.clone()),
+            None => bail!("{}: no such kernel in its image", kernel.forms[form]),
+        }
+    }
+
+    pub(super) unsafe fn run<A: Copy>(
+        device: &CudaDevice,
+        kernel: &Kernel,
+        form: usize,
+        grid: Grid,
+        args: &A,
+    ) -> Result<()> {
+        let function = function(device, kernel, form)?;
+        if grid.shared > USUAL_SHARED {
+            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, grid.shared as i32).w()?;
+        }
+        let stream = device.cuda_stream();
+        let args = ByValue(*args);
+        let mut launch = stream.launch_builder(&function);
+        launch.arg(&args);
+        let [x, y, z] = grid.blocks;
+        let config =
+            LaunchConfig { grid_dim: (x, y, z), block_dim: (grid.threads, 1, 1), shared_mem_bytes: grid.shared };
+        // SAFETY: the caller's contract, passed on.
+        unsafe { launch.launch(config) }.w()?;
+        Ok(())
+    }
+
+    pub(super) fn address(storage: &CudaStorage, offset: usize) -> Result<u64> {
+        fn of<T>(slice: &CudaSlice<T>, stream: &CudaStream) -> u64 {
+            slice.device_ptr(stream).0
+        }
+        let stream = storage.device().cuda_stream();
+        let (start, size) = match &storage.slice {
+            CudaStorageSlice::F32(slice) => (of(slice, &stream), DType::F32),
+            CudaStorageSlice::BF16(slice) => (of(slice, &stream), DType::BF16),
+            CudaStorageSlice::F16(slice) => (of(slice, &stream), DType::F16),
+            CudaStorageSlice::U32(slice) => (of(slice, &stream), DType::U32),
+            _ => bail!("kernels work on f32, bf16, f16 and u32"),
+        };
+        Ok(start + (offset * size.size_in_bytes()) as u64)
+    }
+}
+
+/// On the CPU, in tests.
+#[cfg(feature = "emulate")]
+mod emulated {
+    use std::{
+        cell::Cell,
+        ffi::{CString, c_char, c_int, c_uint, c_void},
+    };
+
+    use candle_core::{Result, bail};
+
+    use super::Grid;
+
+    /// `emulate::Launch`.
+    #[repr(C)]
+    struct Launch {
+        grid: [c_uint; 3],
+        block: [c_uint; 3],
+        shared: c_uint,
+        backwards: c_uint,
+    }
+
+    unsafe extern "C" {
+        fn headtemper_emulate(name: *const c_char, launch: *const Launch, args: *const c_void, size: usize) -> c_int;
+    }
+
+    thread_local! {
+        /// Which way round the threads of a block go on: it changes with every launch, and nothing may depend on it.
+        static BACKWARDS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn run<A: Copy>(name: &str, grid: Grid, args: &A) -> Result<()> {
+        let c_name = CString::new(name).expect("names have no zeros");
+        let backwards = BACKWARDS.replace(!BACKWARDS.get());
+        let Grid { blocks, threads, shared } = grid;
+        let launch = Launch { grid: blocks, block: [threads, 1, 1], shared, backwards: backwards.into() };
+        // SAFETY: the emulation reads as many bytes of the arguments as it is told there are, and refuses another number
+        // than the kernel's; what the addresses among them point to is the contract of `launch`.
+        match unsafe {
+            headtemper_emulate(c_name.as_ptr(), &raw const launch, std::ptr::from_ref(args).cast(), size_of::<A>())
+        } {
+            0 => Ok(()),
+            1 => bail!("{name}: no such kernel"),
+            2 => bail!("{name}: takes other arguments than a struct of {} bytes", size_of::<A>()),
+            _ => bail!("{name}: is not made for {threads} threads"),
+        }
+    }
+}

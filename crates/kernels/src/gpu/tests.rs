@@ -1,0 +1,63 @@
+//! Every kernel against its oracle on ragged shapes, in each of its forms.
+//!
+//! With the feature `emulate` they run on the CPU; built with `cuda` and `HEADTEMPER_TEST_DEVICE=cuda`, on a card. Oracles are
+//! computed in f32 on the CPU from the same rounded inputs.
+
+use std::sync::LazyLock;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+mod rows;
+
+/// Where the kernels run.
+pub(super) static DEVICE: LazyLock<Device> =
+    LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
+        Ok("cuda") => Device::new_cuda_with_stream(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
+        Ok(other) => panic!("HEADTEMPER_TEST_DEVICE is cuda or not set, not {other}"),
+        Err(_) => Device::Cpu,
+    });
+
+/// The types of activations.
+pub(super) const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+/// Pseudo-random numbers from -1 to 1.
+pub(super) fn random(shape: &[usize], seed: u32) -> Tensor {
+    let count = shape.iter().product::<usize>() as u32;
+    let mix = |i: u32| {
+        let x = (i ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(2_654_435_761);
+        (x ^ (x >> 15)).wrapping_mul(2_246_822_519) >> 8
+    };
+    let values = (0..count).map(|i| mix(i) as f32 / 8_388_608.0 - 1.0).collect::<Vec<_>>();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values")
+}
+
+/// The tensor as the kernel gets it, and the same values in f32 for the oracle.
+pub(super) fn both(x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let rounded = x.to_dtype(dtype)?;
+    Ok((rounded.to_device(&DEVICE)?, rounded.to_dtype(DType::F32)?))
+}
+
+/// Values in f32.
+pub(super) fn flat(x: &Tensor) -> Vec<f32> {
+    let x = x.to_device(&Device::Cpu).and_then(|x| x.to_dtype(DType::F32)?.contiguous()?.flatten_all()?.to_vec1());
+    x.expect("a tensor of floats")
+}
+
+/// How far a kernel may be from its oracle, relative to max(1, |y|): a few roundings to its type.
+pub(super) fn tolerance(dtype: DType) -> f32 {
+    match dtype {
+        DType::BF16 => 2e-2,
+        DType::F16 => 2.5e-3,
+        _ => 1e-5,
+    }
+}
+
+/// What a kernel gave is what its oracle says.
+pub(super) fn close(fast: &Tensor, oracle: &Tensor, what: &str) {
+    assert_eq!(fast.dims(), oracle.dims(), "{what}");
+    let (dtype, most) = (fast.dtype(), tolerance(fast.dtype()));
+    let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() / o.abs().max(1.0) } else { f32::INFINITY };
+    let worst = flat(fast).iter().zip(&flat(oracle)).map(off).fold(0.0, f32::max);
+    println!("{what} {dtype:?}: {worst:e} of {most:e}");
+    assert!(worst <= most, "{what} {dtype:?}: {worst:e}");
+}

@@ -1,0 +1,70 @@
+//! The sequences of a packed batch, as operations are told of them.
+
+use std::{ops::Deref, sync::OnceLock};
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::{AttentionSpan, StateSpan};
+
+/// One sequence's share of the packed tokens, as a row of a table.
+pub trait SpanRow {
+    /// The first packed token, the number of tokens, the position of the first, and where the sequence's state lies.
+    fn row(&self) -> [usize; 4];
+}
+
+impl SpanRow for AttentionSpan {
+    fn row(&self) -> [usize; 4] {
+        [self.first, self.len, self.start, self.cache]
+    }
+}
+
+impl SpanRow for StateSpan {
+    fn row(&self) -> [usize; 4] {
+        [self.first, self.len, self.start, self.slot]
+    }
+}
+
+/// The spans of a forward pass, and on a GPU their table, which goes there once for all layers.
+#[derive(Debug)]
+pub struct Spans<S> {
+    list: Vec<S>,
+    table: OnceLock<Tensor>,
+}
+
+impl<S: SpanRow> Spans<S> {
+    /// The table, u32 `[spans, 4]`, on the device of the first call.
+    pub(crate) fn table(&self, device: &Device) -> Result<&Tensor> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let rows: Vec<u32> = self.list.iter().flat_map(|span| span.row().map(|value| value as u32)).collect();
+        let table = Tensor::from_vec(rows, (self.list.len(), 4), device)?;
+        Ok(self.table.get_or_init(|| table))
+    }
+}
+
+impl<S> Deref for Spans<S> {
+    type Target = [S];
+
+    fn deref(&self) -> &[S] {
+        &self.list
+    }
+}
+
+impl<S> From<Vec<S>> for Spans<S> {
+    fn from(list: Vec<S>) -> Self {
+        Self { list, table: OnceLock::new() }
+    }
+}
+
+impl<S: Clone> From<&[S]> for Spans<S> {
+    fn from(list: &[S]) -> Self {
+        Self::from(list.to_vec())
+    }
+}
+
+impl<S> FromIterator<S> for Spans<S> {
+    fn from_iter<I: IntoIterator<Item = S>>(spans: I) -> Self {
+        Self::from(spans.into_iter().collect::<Vec<S>>())
+    }
+}

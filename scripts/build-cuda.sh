@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Builds `temper` for CUDA and the CPU, on any Linux machine, also one without a GPU.
+#
+#   scripts/build-cuda.sh            target/cuda/temper, and target/cuda/kernels-check beside it (see scripts/gpu-check.sh)
+#   scripts/build-cuda.sh --check    type-checks and lints all CUDA code with no toolkit at all
+#
+# Where there is no nvcc, the parts of the CUDA 13.0 toolkit that compile and link come from pinned PyPI wheels into
+# target/cuda-toolkit (270 MB). Kernels are compiled ahead of time for compute capability 8.0 to 9.0 (A100 to H200), with
+# PTX for later cards. CUDA's libraries are opened at run time: without a driver the binary starts and computes on the CPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+toolkit=$PWD/target/cuda-toolkit
+target=$(uname -m)-unknown-linux-gnu
+
+# cudarc is compiled with its dlopen code although candle asks for dynamic linking: rustc's flags reach the library, but with
+# an explicit --target not its build script, which refuses both at once.
+flags=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
+export "$flags"='--cfg feature="dynamic-loading"'
+# candle's own kernels are PTX for 8.0, which the driver compiles for the card at first use and keeps.
+export CUDA_COMPUTE_CAP=80 CUDARC_CUDA_VERSION=13000 CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-$(nproc)}
+if [ "${1-}" = --check ]; then
+  # A directory of its own, so that nothing empty is ever taken for a kernel.
+  export CARGO_TARGET_DIR=$PWD/target/cuda-check
+  export NVCC=$PWD/scripts/no_nvcc.sh
+  exec cargo clippy --release --locked --target "$target" -p headtemper-cli -p headtemper-kernels --all-targets \
+    --features headtemper-cli/cuda,headtemper-kernels/cuda -- -D warnings
+fi
+
+if command -v "${NVCC:-nvcc}" > /dev/null; then
+  export NVCC=${NVCC:-$(command -v nvcc)}
+else
+  export CUDA_HOME=$toolkit/nvidia/cu13
+  if [ ! -e "$toolkit/.done" ]; then
+    python3 -m pip install --quiet --no-deps --no-compile --upgrade --target "$toolkit" nvidia-cuda-nvcc==13.0.88 \
+      nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+    # Stand-ins to link against; none of them is needed by the binary.
+    stubs=$CUDA_HOME/lib64/stubs
+    mkdir -p "$stubs"
+    for library in cuda nvrtc curand cublas cublasLt; do
+      cc -shared -fPIC -x c /dev/null -Wl,-soname,lib$library.so -o "$stubs/lib$library.so"
+    done
+    echo "INPUT($CUDA_HOME/lib/libcudart_static.a -ldl -lrt -lpthread)" > "$stubs/libcudart.so"
+    touch "$toolkit/.done"
+  fi
+  export CUDA_PATH=$CUDA_HOME NVCC=$CUDA_HOME/bin/nvcc PATH=$CUDA_HOME/bin:$PATH
+fi
+export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=$PWD/target/cuda-build
+
+cargo build --release --locked --target "$target" -p headtemper-cli --features cuda
+mkdir -p target/cuda
+strip -o target/cuda/temper "$CARGO_TARGET_DIR/$target/release/temper"
+
+ls -lh target/cuda/temper
+echo "needs at run time: $(readelf -d target/cuda/temper | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"
+echo "on a GPU also: a driver for CUDA 13.0 (580 or later), and libcublas.so.13, libcurand.so.10 and libnvrtc.so.13 on LD_LIBRARY_PATH"
