@@ -93,7 +93,7 @@ pub fn temper() -> std::process::Command {
     });
     let mut command = std::process::Command::new(path);
     // One thread a process: the tests run side by side.
-    command.env("RAYON_NUM_THREADS", "1").env_remove("HEADTEMPER_SIMD");
+    command.env("RAYON_NUM_THREADS", "1").env_remove("HEADTEMPER_SIMD").env_remove("HEADTEMPER_KERNELS");
     command
 }
 

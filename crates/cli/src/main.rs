@@ -30,7 +30,8 @@ pub(crate) enum Done {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(why) = headtemper_model::Level::chosen() {
+    let chosen = headtemper_model::Level::chosen().and(headtemper_model::Kernels::chosen());
+    if let Err(why) = chosen {
         fail::report(&anyhow::anyhow!(why));
         return ExitCode::from(2);
     }

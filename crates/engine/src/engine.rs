@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
 use headtemper_model::{CausalLm, Checkpoint, Precision, Products};
 
 use crate::{
-    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer,
+    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, device,
     identity::{sha256_settings, sha256_text},
     locate::{Located, locate},
     prompt,
@@ -45,29 +44,13 @@ pub struct Engine {
     note: Option<String>,
 }
 
-/// The device that was asked for.
-pub(crate) fn device(asked: &str) -> Result<Device> {
-    let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
-    let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
-    let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
-    match kind {
-        // A GPU is taken only when asked for: what is measured must not depend on where the binary happens to run.
-        "cpu" | "auto" | "" => Ok(Device::Cpu),
-        "cuda" if !candle_core::utils::cuda_is_available() => Err(fail("this binary was built without CUDA")),
-        "metal" if !candle_core::utils::metal_is_available() => Err(fail("this binary was built without Metal")),
-        "cuda" => Device::new_cuda(index).map_err(|e| fail(&e.to_string())),
-        "metal" => Device::new_metal(index).map_err(|e| fail(&e.to_string())),
-        _ => Err(fail("devices are auto, cpu, cuda, cuda:N and metal")),
-    }
-}
-
 impl Engine {
     /// Opens a model.
     ///
     /// # Errors
     /// If it cannot be found, fetched, read, or is not of a supported architecture.
     pub fn open(choice: &ModelChoice) -> Result<Self> {
-        let device = device(&choice.device)?;
+        let (device, instead) = device::open(&choice.device)?;
         let located = locate(choice)?;
         let config = located.checkpoint.config()?;
         let Texts { tokenizer, template, stop } = Texts::of(&located.checkpoint, &config)?;
@@ -96,10 +79,11 @@ impl Engine {
                 Products::F32 => None,
                 rounded @ Products::Bf16 => Some(rounded.to_string()),
             },
-            device: if device.is_cpu() { "cpu".into() } else { choice.device.clone() },
+            device: device::kind(&device).into(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let Located { checkpoint, path, note, .. } = located;
+        let note = note.into_iter().chain(instead).reduce(|note, more| format!("{note}; {more}"));
         Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
     }
 

@@ -4,7 +4,7 @@ use candle_core::DType;
 use headtemper_hook::ModelSpec;
 use headtemper_model::{Checkpoint, Holding, ModelError};
 
-use crate::{EngineError, ModelChoice, Result, engine::device, locate::locate, texts::Texts};
+use crate::{EngineError, ModelChoice, Result, device, locate::locate, texts::Texts};
 
 /// A model as its files describe it.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Inspection {
     /// # Errors
     /// If it cannot be found or is malformed, or if its tensors are not those of its configuration.
     pub fn of(choice: &ModelChoice) -> Result<Self> {
-        let device = device(&choice.device)?;
+        let (device, _) = device::open(&choice.device)?;
         let lone = std::path::Path::new(&choice.model);
         let lone = lone.is_file() && lone.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
         let random = choice.random.or(lone.then_some(0));

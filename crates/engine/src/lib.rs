@@ -7,6 +7,7 @@
 
 mod capture;
 mod chat;
+mod device;
 mod engine;
 mod error;
 pub mod export;

@@ -1,6 +1,6 @@
 //! Which kernels serve a device.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 use candle_core::Device;
 
@@ -18,24 +18,37 @@ pub enum Kernels {
     Emulated,
 }
 
-/// The choice, for the whole process.
-static CHOSEN: AtomicU8 = AtomicU8::new(0);
-
 impl Kernels {
-    /// Has all operations from now on run on these.
-    pub fn choose(self) {
-        CHOSEN.store(self as u8, Ordering::Relaxed);
+    /// Those that this build has.
+    pub const ALL: &[Self] = &[
+        Self::Own,
+        Self::Plain,
+        #[cfg(feature = "emulate")]
+        Self::Emulated,
+    ];
+
+    /// Ours, or those named in `HEADTEMPER_KERNELS` (`own`, `plain`).
+    ///
+    /// # Errors
+    /// If the variable names no kernels that this build has.
+    pub fn chosen() -> Result<Self, String> {
+        match std::env::var("HEADTEMPER_KERNELS") {
+            Err(_) => Ok(Self::default()),
+            Ok(name) => Self::ALL
+                .iter()
+                .copied()
+                .find(|kernels| format!("{kernels:?}").eq_ignore_ascii_case(&name))
+                .ok_or_else(|| format!("HEADTEMPER_KERNELS is '{name}', but this build has {:?}", Self::ALL)),
+        }
     }
 
-    /// What was chosen.
-    pub fn chosen() -> Self {
-        match CHOSEN.load(Ordering::Relaxed) {
-            0 => Self::Own,
-            1 => Self::Plain,
-            #[cfg(feature = "emulate")]
-            2 => Self::Emulated,
-            _ => unreachable!("only choices are stored"),
-        }
+    /// [`Kernels::chosen`], asked once.
+    ///
+    /// # Panics
+    /// On its error: a setting that silently does nothing would be worse. Programs ask [`Kernels::chosen`] first.
+    pub fn used() -> Self {
+        static USED: OnceLock<Kernels> = OnceLock::new();
+        *USED.get_or_init(|| Self::chosen().unwrap_or_else(|why| panic!("{why}")))
     }
 }
 
@@ -52,9 +65,8 @@ pub(crate) enum Serving {
 
 /// What serves operations on this device.
 pub(crate) fn serving(device: &Device) -> Serving {
-    match (Kernels::chosen(), device) {
+    match (Kernels::used(), device) {
         (Kernels::Own, Device::Cpu) => Serving::Cpu,
-        #[cfg(feature = "cuda")]
         (Kernels::Own, Device::Cuda(_)) => Serving::Gpu,
         #[cfg(feature = "emulate")]
         (Kernels::Emulated, Device::Cpu) => Serving::Gpu,

@@ -78,7 +78,7 @@ fn devices_of_this_build() -> Vec<(&'static str, Result<Device, String>)> {
     let plain = |e: candle_core::Error| e.to_string().lines().next().unwrap_or_default().to_string();
     let mut devices = vec![("cpu", Ok(Device::Cpu))];
     if utils::cuda_is_available() {
-        devices.push(("cuda:0", Device::new_cuda(0).map_err(plain)));
+        devices.push(("cuda:0", headtemper_model::open_cuda(0).map_err(plain)));
     }
     if utils::metal_is_available() {
         devices.push(("metal", Device::new_metal(0).map_err(plain)));

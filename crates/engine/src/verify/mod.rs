@@ -14,7 +14,7 @@ mod text;
 mod tiny;
 
 use candle_core::{DType, Result, Tensor};
-use headtemper_model::CausalLm;
+use headtemper_model::{CausalLm, Kernels};
 use serde::Serialize;
 
 pub use feed::{greedy, in_pieces, read_through, tokens};
@@ -74,9 +74,9 @@ fn rounding(model: &dyn CausalLm) -> f64 {
     /// The same with 8 bits of mantissa. Not measured yet.
     const HALF: f64 = 5e-2;
     match (model.device().is_cpu(), model.activations()) {
-        (true, _) => 0.0,
-        (false, DType::F32) => F32,
-        (false, _) => HALF,
+        (true, _) if Kernels::used() == Kernels::Own => 0.0,
+        (_, DType::F32) => F32,
+        _ => HALF,
     }
 }
 

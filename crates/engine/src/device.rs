@@ -1,0 +1,55 @@
+//! The device that was asked for.
+
+use candle_core::Device;
+
+use crate::{EngineError, Result};
+
+/// Opens `auto`, `cpu`, `cuda`, `cuda:N` or `metal`. The second part says why `auto` is the CPU where this build could do
+/// better.
+pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
+    let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
+    let said = |why: candle_core::Error| fail(why.to_string().lines().next().unwrap_or_default());
+    let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
+    let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
+    let device = match kind {
+        "auto" | "" => {
+            let (device, why) = headtemper_model::fastest();
+            let note = why.map(|why| format!("computing on the CPU: {}", why.lines().next().unwrap_or_default()));
+            return Ok((device, note));
+        }
+        "cpu" => Device::Cpu,
+        "cuda" => headtemper_model::open_cuda(index).map_err(said)?,
+        "metal" if !candle_core::utils::metal_is_available() => {
+            return Err(fail("this binary was built without Metal"));
+        }
+        "metal" => Device::new_metal(index).map_err(said)?,
+        _ => return Err(fail("devices are auto, cpu, cuda, cuda:N and metal")),
+    };
+    Ok((device, None))
+}
+
+/// What a result says of the device that it was made on: cards of one machine are one kind.
+pub(crate) fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_build_does_not_have_is_refused() {
+        let why = |asked: &str| open(asked).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why("tpu").contains("devices are auto, cpu, cuda, cuda:N and metal"));
+        assert!(why("cuda:x").contains("its number is not a number"));
+        if !candle_core::utils::cuda_is_available() {
+            assert!(why("cuda").contains("built without CUDA") && why("cuda:7").contains("built without CUDA"));
+            assert!(matches!(open("auto"), Ok((Device::Cpu, None))));
+        }
+        assert!(matches!(open("cpu"), Ok((Device::Cpu, None))));
+    }
+}

@@ -1,0 +1,140 @@
+//! Opening a device, and what is set on it before anything else happens there.
+
+use candle_core::{Device, Result, bail};
+
+/// The first CUDA device that can be used, or the CPU.
+///
+/// Never fails: without a driver, a device or its libraries it is the CPU, and why is the second part.
+pub fn fastest() -> (Device, Option<String>) {
+    if !candle_core::utils::cuda_is_available() {
+        return (Device::Cpu, None);
+    }
+    match open_cuda(0) {
+        Ok(device) => (device, None),
+        Err(why) => (Device::Cpu, Some(why.to_string())),
+    }
+}
+
+/// Opens a CUDA device with a stream of its own, memory that stays with the process, and no events between operations, which
+/// one stream does not need.
+///
+/// # Errors
+/// If there is no driver or it is too old, no such device, one that these kernels are not compiled for, or a library is missing.
+#[cfg(not(feature = "cuda"))]
+pub fn open_cuda(_: usize) -> Result<Device> {
+    bail!("this binary was built without CUDA")
+}
+
+#[cfg(feature = "cuda")]
+pub use cuda::open as open_cuda;
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use candle_core::{
+        CudaDevice, Device, Result, bail,
+        cuda_backend::{
+            WrapErr,
+            cudarc::driver::{
+                result,
+                sys::{self, CUdevice_attribute_enum as Attribute, CUmemPool_attribute_enum as PoolAttribute},
+            },
+        },
+    };
+
+    /// The driver that PTX of this build needs, as CUDA writes versions: 13.0.
+    const DRIVER: i32 = 13_000;
+    /// The least compute capability that kernels are compiled for; bf16 needs it too.
+    const CAPABILITY: (i32, i32) = (8, 0);
+
+    /// See [`open_cuda`](super::open_cuda).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(ordinal: usize) -> Result<Device> {
+        libraries()?;
+        check(ordinal)?;
+        let device = CudaDevice::new_with_stream(ordinal)?;
+        // SAFETY: this process issues all its work on the device's one stream, and nothing was allocated yet.
+        unsafe { device.disable_event_tracking() };
+        keep_memory(&device)?;
+        Ok(Device::Cuda(device))
+    }
+
+    /// Refuses to go on where a library is missing: calling into it would end the process.
+    fn libraries() -> Result<()> {
+        #[cfg(feature = "dynamic-loading")]
+        {
+            use candle_core::cuda_backend::cudarc::{cublas, curand};
+            // SAFETY: these only try to open the libraries.
+            let there = unsafe {
+                [
+                    (sys::is_culib_present(), "libcuda.so.1, NVIDIA's driver"),
+                    (cublas::sys::is_culib_present(), "libcublas.so.13"),
+                    (curand::sys::is_culib_present(), "libcurand.so.10"),
+                ]
+            };
+            if let Some((_, name)) = there.iter().find(|(there, _)| !there) {
+                bail!("{name} is not found; LD_LIBRARY_PATH must name the folders of CUDA's libraries");
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a driver that is too old, a device that does not exist, and a card that nothing is compiled for.
+    fn check(ordinal: usize) -> Result<()> {
+        let mut driver = 0;
+        // SAFETY: it writes the version and touches nothing else.
+        unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result().w()?;
+        if driver < DRIVER {
+            let written = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+            bail!(
+                "the driver is made for CUDA {}, and this binary needs one for {} (580 or later)",
+                written(driver),
+                written(DRIVER)
+            );
+        }
+        result::init().w()?;
+        let count = result::device::get_count().w()? as usize;
+        if ordinal >= count {
+            bail!(
+                "there is no device {ordinal}; there {}",
+                match count {
+                    0 => "is none".into(),
+                    1 => "is cuda:0 alone".to_owned(),
+                    _ => format!("are cuda:0 to cuda:{}", count - 1),
+                }
+            );
+        }
+        let device = result::device::get(ordinal as i32).w()?;
+        // SAFETY: the device was just given by the driver.
+        let number = |attribute| unsafe { result::device::get_attribute(device, attribute) }.w();
+        let found = (
+            number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        if found < CAPABILITY {
+            bail!(
+                "{} has compute capability {}.{}, and kernels are compiled for {}.{} and later; earlier cards have no bf16",
+                result::device::get_name(device).w()?,
+                found.0,
+                found.1,
+                CAPABILITY.0,
+                CAPABILITY.1
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps freed memory with the process: by default all of it goes back to the system whenever the host waits.
+    fn keep_memory(device: &CudaDevice) -> Result<()> {
+        let context = device.cuda_stream().context().clone();
+        let mut pool = std::ptr::null_mut();
+        let mut threshold = u64::MAX;
+        // SAFETY: the device exists, and both calls only read or write the values that they are given.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
+            let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().w()
+        }
+    }
+}
