@@ -50,7 +50,11 @@ export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=$PWD/target/
 cargo build --release --locked --target "$target" -p headtemper-cli --features cuda
 mkdir -p target/cuda
 strip -o target/cuda/temper "$CARGO_TARGET_DIR/$target/release/temper"
+# The tests of our kernels, which run on a card where HEADTEMPER_TEST_DEVICE=cuda.
+check=$(cargo test --release --locked --target "$target" -p headtemper-kernels --features cuda --lib --no-run 2>&1 |
+  tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
+strip -o target/cuda/kernels-check "$check"
 
-ls -lh target/cuda/temper
+ls -lh target/cuda
 echo "needs at run time: $(readelf -d target/cuda/temper | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"
 echo "on a GPU also: a driver for CUDA 13.0 (580 or later), and libcublas.so.13, libcurand.so.10 and libnvrtc.so.13 on LD_LIBRARY_PATH"

@@ -2,7 +2,8 @@
 # Checks a device on which nothing was verified yet, as one command: scripts/check_device.sh cuda (metal, or cpu to see what
 # a sound device prints). Builds for it, then: what doctor finds, the laws and transformers' numbers on the four tiny models,
 # the causal map branched, plain and on the CPU, a sweep beside the CPU's, and decode speed over the number of plans.
-# Needs Rust, Python 3, and the toolkit of the device; ends with 0 if all holds.
+# Needs Rust, Python 3, and the toolkit of the device; with TEMPER=FILE no Rust and no toolkit, since that is taken as it was
+# built. Ends with 0 if all holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${1:?say which device: cuda, cuda:1, metal or cpu}
@@ -14,9 +15,12 @@ case $device in
 esac
 step() { printf '\n== %s\n' "$*" >&2; }
 
-step "build"
-cargo build --release --locked -p headtemper-cli "${features[@]}"
-temper=${CARGO_TARGET_DIR:-target}/release/temper
+temper=${TEMPER-}
+if [ -z "$temper" ]; then
+    step "build"
+    cargo build --release --locked -p headtemper-cli "${features[@]}"
+    temper=${CARGO_TARGET_DIR:-target}/release/temper
+fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 cat > "$out/items.jsonl" <<'END'

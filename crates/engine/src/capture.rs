@@ -84,7 +84,8 @@ impl Engine {
             logits: request.keep.logits,
             kept: if request.kept { items.len() } else { 0 },
         };
-        plan_capture(&self.cost()?, &texts, Limit::of(request.memory, self.model.device().is_cpu()), name)
+        let cost = self.cost()?;
+        plan_capture(&cost, &texts, Limit::of(request.memory, self.model.device(), cost.held), name)
     }
 
     /// Reads every item once and reports what was asked for, item by item in order. Returns how often each planned head

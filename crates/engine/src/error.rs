@@ -173,6 +173,11 @@ impl EngineError {
                  tokens"
                     .into(),
             ),
+            Self::Candle(error) if headtemper_model::is_out_of_memory(error) => Some(
+                "the device's memory is full: ask for fewer rows at once, or plan with less by --memory; what was finished \
+                 is kept, and the same command goes on from there"
+                    .into(),
+            ),
             Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
             _ => None,
         }

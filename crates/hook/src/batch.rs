@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use candle_core::Tensor;
+
 /// One sequence's share of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -31,10 +33,28 @@ impl Span {
 /// The layout of a run of tokens `[n]`, packed end to end and never padded.
 ///
 /// Prefill, teacher-forced scoring and decode are the same thing: spans of many tokens, or of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     spans: Vec<Span>,
     tokens: usize,
+    recorded: Option<Recorded>,
+}
+
+/// The layout of a decode step in tensors on the device, u32, which change in place from step to step: a pass that was
+/// recorded once finds the new layout there every time it is played back.
+///
+/// The spans of such a batch say how far each may reach at most, with one token each; what is true of a step, these say. A span
+/// of no tokens is a row that rests.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The position of every token, `[n]`.
+    pub positions: Tensor,
+    /// The row of the λ table of every token, `[n]`; see [`HeadScale::row_of`](crate::HeadScale::row_of).
+    pub rows: Tensor,
+    /// First token, tokens, start, and the cache row of position 0, `[n, 4]`.
+    pub attention: Tensor,
+    /// First token, tokens, start, and the slot of the state, `[n, 4]`.
+    pub states: Tensor,
 }
 
 impl Batch {
@@ -48,12 +68,26 @@ impl Batch {
         slots.sort_unstable();
         assert!(slots.windows(2).all(|pair| pair[0] != pair[1]), "two spans of a batch share a cache slot");
         let tokens = spans.iter().map(|span| span.len).sum();
-        Self { spans, tokens }
+        Self { spans, tokens, recorded: None }
     }
 
     /// A batch of one whole sequence from its start, in slot 0, under row 0.
     pub fn single(len: usize) -> Self {
         Self::new(vec![Span { slot: 0, start: 0, len, row: 0, prompt: Span::ALL_PROMPT }])
+    }
+
+    /// A decode step whose layout changes on the device: `spans` have one token each, at the last position that their slots may
+    /// reach.
+    ///
+    /// # Panics
+    /// As [`Batch::new`].
+    pub fn recorded(spans: Vec<Span>, recorded: Recorded) -> Self {
+        Self { recorded: Some(recorded), ..Self::new(spans) }
+    }
+
+    /// The layout on the device, if that is where it changes.
+    pub fn on_device(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
     }
 
     /// How many tokens the batch holds in all.

@@ -28,7 +28,7 @@ mod site;
 mod spec;
 mod tap;
 
-pub use batch::{Batch, Span};
+pub use batch::{Batch, Recorded, Span};
 pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
 pub use plan::{HeadList, HeadPlan, PlanError};
 pub use positions::Positions;

@@ -50,6 +50,25 @@ impl HeadScale {
         Ok(Self { plans: plans.to_vec(), lambda, fired, rows: None, tokens: Vec::new(), device: device.clone() })
     }
 
+    /// The row of the λ table for a token at `position` under plan `plan`: the plan's, or the last, which touches no head.
+    ///
+    /// # Panics
+    /// If there is no such plan.
+    pub fn row_of(&self, plan: usize, position: usize, prompt: usize) -> usize {
+        if self.plans[plan].positions().cover(position, prompt) { plan } else { self.plans.len() }
+    }
+
+    /// Counts tokens that were read under a plan, at its positions, in passes that were played back: nobody asked this tap
+    /// for λ then, which the recorded pass already had.
+    ///
+    /// # Panics
+    /// If there is no such plan.
+    pub fn played(&mut self, plan: usize, tokens: u64) {
+        for fired in self.fired.values_mut() {
+            fired[plan] += tokens;
+        }
+    }
+
     /// How many tokens each planned head of each row was applied to.
     pub fn fired(&self) -> Vec<BTreeMap<HeadRef, u64>> {
         let of = |row: usize, plan: &HeadPlan| plan.iter().map(|(at, _)| (at, self.fired[&at.site()][row])).collect();
@@ -70,16 +89,19 @@ impl HeadScale {
 
 impl Tap for HeadScale {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
+        if let Some(recorded) = batch.on_device() {
+            // Whoever plays it back counts: see `played`.
+            (self.tokens, self.rows) = (Vec::new(), Some(recorded.rows.clone()));
+            return Ok(());
+        }
         let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
         let mut rows: Vec<u32> = Vec::with_capacity(batch.tokens());
         for span in batch.spans() {
-            let Some(plan) = self.plans.get(span.row) else {
+            if span.row >= self.plans.len() {
                 candle_core::bail!("row {} of the batch has no plan; there are {}", span.row, self.plans.len());
-            };
+            }
             let untouched = self.plans.len();
-            let positions = plan.positions();
-            let row = |position| if positions.cover(position, span.prompt) { span.row } else { untouched };
-            rows.extend(span.positions().map(|position| row(position) as u32));
+            rows.extend(span.positions().map(|position| self.row_of(span.row, position, span.prompt) as u32));
             let covered = rows[rows.len() - span.len..].iter().filter(|&&row| row as usize != untouched).count();
             *tokens.entry(span.row).or_default() += covered as u64;
         }

@@ -28,15 +28,38 @@ pub fn open_cuda(_: usize) -> Result<Device> {
 #[cfg(feature = "cuda")]
 pub use cuda::open as open_cuda;
 
+/// Bytes of its own memory that a device has left; none where it has none of its own, or does not tell.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            let stream = device.cuda_stream();
+            // What was freed lies in the pool, and is as good as free; the pool gives it to nobody else.
+            let kept = cuda::kept(device).unwrap_or(0);
+            stream.context().mem_get_info().ok().map(|(free, _)| free as u64 + kept)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an error says that a device has no memory left.
+pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    text.contains("OUT_OF_MEMORY") || text.contains("out of memory")
+}
+
 #[cfg(feature = "cuda")]
 mod cuda {
     use candle_core::{
         CudaDevice, Device, Result, bail,
         cuda_backend::{
             WrapErr,
-            cudarc::driver::{
-                result,
-                sys::{self, CUdevice_attribute_enum as Attribute, CUmemPool_attribute_enum as PoolAttribute},
+            cudarc::{
+                cublas::sys::{cublasSetWorkspace_v2, cublasStatus_t},
+                driver::{
+                    DevicePtr, result,
+                    sys::{self, CUdevice_attribute_enum as Attribute, CUmemPool_attribute_enum as PoolAttribute},
+                },
             },
         },
     };
@@ -57,6 +80,7 @@ mod cuda {
         // SAFETY: this process issues all its work on the device's one stream, and nothing was allocated yet.
         unsafe { device.disable_event_tracking() };
         keep_memory(&device)?;
+        give_cublas_room(&device)?;
         Ok(Device::Cuda(device))
     }
 
@@ -135,6 +159,39 @@ mod cuda {
             sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
             let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
             sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().w()
+        }
+    }
+
+    /// Bytes of the device's memory that the pool holds and nobody uses.
+    pub(super) fn kept(device: &CudaDevice) -> Result<u64> {
+        let context = device.cuda_stream().context().clone();
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: the device exists, and the calls write the values that they are given and no others.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
+            let number = |attribute| {
+                let mut bytes = 0u64;
+                sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()).result().w().map(|()| bytes)
+            };
+            let reserved = number(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            Ok(reserved.saturating_sub(number(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        }
+    }
+
+    /// cuBLAS's own workspace on Hopper. Given once, it takes none in the middle of a recording.
+    const WORKSPACE: usize = 32 << 20;
+
+    fn give_cublas_room(device: &CudaDevice) -> Result<()> {
+        let stream = device.cuda_stream();
+        // SAFETY: cuBLAS writes there before it reads.
+        let room = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
+        let address = room.device_ptr(&stream).0;
+        // SAFETY: the room is never given back, as the handle lives as long as the device.
+        let status = unsafe { cublasSetWorkspace_v2(*device.cublas_handle().handle(), address as *mut _, WORKSPACE) };
+        std::mem::forget(room);
+        match status {
+            cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
+            other => bail!("cuBLAS does not take a workspace: {other:?}"),
         }
     }
 }

@@ -31,6 +31,15 @@ pub struct Spans<S> {
     table: OnceLock<Tensor>,
 }
 
+impl<S> Spans<S> {
+    /// The same, with a table that lies on the device already and may change there: a span may then have less tokens than the
+    /// list says, and begin before.
+    #[must_use]
+    pub fn on_device(self, table: Tensor) -> Self {
+        Self { table: OnceLock::from(table), ..self }
+    }
+}
+
 impl<S: SpanRow> Spans<S> {
     /// The table, u32 `[spans, 4]`, on the device of the first call.
     pub(crate) fn table(&self, device: &Device) -> Result<&Tensor> {

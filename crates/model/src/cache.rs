@@ -94,12 +94,29 @@ impl Cache {
         self.lengths.len()
     }
 
+    /// Notes that a slot has read more tokens, in passes that were played back.
+    ///
+    /// # Errors
+    /// If there is no such slot, or it has no room for them.
+    pub fn advance(&mut self, slot: usize, tokens: usize) -> Result<()> {
+        let slots = self.lengths.len();
+        match self.lengths.get_mut(slot) {
+            Some(length) if *length + tokens <= self.capacity => *length += tokens,
+            Some(_) => bail!("cache slot {slot} has no room for {tokens} more of at most {} tokens", self.capacity),
+            None => bail!("cache slot {slot} does not exist; there are {slots}"),
+        }
+        Ok(())
+    }
+
     /// Makes room for a batch: called by a model at the start of its forward pass.
     ///
     /// # Errors
     /// If a span continues another position than its slot has reached, or another branch, or reaches beyond the
     /// capacity.
     pub(crate) fn begin(&mut self, batch: &Batch, from: Option<&Branch<'_>>) -> Result<()> {
+        if batch.on_device().is_some() {
+            return Ok(()); // whoever plays it back says how far each slot came: see `advance`
+        }
         let layer = from.map(|branch| branch.layer);
         for span in batch.spans() {
             let Some(&length) = self.lengths.get(span.slot) else {
@@ -172,7 +189,7 @@ impl Cache {
 
     /// Where each span of a batch finds its keys.
     pub(crate) fn spans(&self, batch: &Batch) -> Spans<AttentionSpan> {
-        batch
+        let spans: Spans<AttentionSpan> = batch
             .ranges()
             .map(|(span, range)| AttentionSpan {
                 first: range.start,
@@ -180,15 +197,23 @@ impl Cache {
                 start: span.start,
                 cache: span.slot * self.capacity,
             })
-            .collect()
+            .collect();
+        match batch.on_device() {
+            Some(recorded) => spans.on_device(recorded.attention.clone()),
+            None => spans,
+        }
     }
 
     /// Where each span of a batch finds its recurrent state.
     pub(crate) fn state_spans(batch: &Batch) -> Spans<StateSpan> {
-        batch
+        let spans: Spans<StateSpan> = batch
             .ranges()
             .map(|(span, range)| StateSpan { first: range.start, len: span.len, start: span.start, slot: span.slot })
-            .collect()
+            .collect();
+        match batch.on_device() {
+            Some(recorded) => spans.on_device(recorded.states.clone()),
+            None => spans,
+        }
     }
 
     /// Stores the new keys and values of a layer, `[n, kv, dim]`, behind those of each span.

@@ -21,7 +21,10 @@ pub use cache::Cache;
 pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qwen35Config, token_ids};
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
-pub use headtemper_kernels::{BaseRows, Blocks, HeadScore, Held, Kernels, Level, Matrix, Products, fastest, open_cuda};
+pub use headtemper_kernels::{
+    BaseRows, Blocks, HeadScore, Held, Kernels, Level, Matrix, Products, fastest, free_memory, is_out_of_memory,
+    open_cuda,
+};
 #[doc(hidden)]
 pub use layers::Shell;
 pub use weights::{GgufFile, HoldAs, Holding, StoredTensor, Weights, stored_tensors};

@@ -183,7 +183,8 @@ impl Engine {
         }
         requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans))?;
         let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
-        let (cost, limit) = (self.cost()?, Limit::of(options.memory, self.model.device().is_cpu()));
+        let cost = self.cost()?;
+        let limit = Limit::of(options.memory, self.model.device(), cost.held);
         // No step reads more than all prompts together.
         let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
         let bytes = |numbers: usize| (numbers as u64).saturating_mul(4);

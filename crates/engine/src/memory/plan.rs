@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use candle_core::Device;
 use serde::Serialize;
 
 use crate::{
@@ -66,10 +67,16 @@ impl fmt::Display for MemoryPlan {
 pub(crate) struct Limit(pub(crate) Option<u64>);
 
 impl Limit {
-    /// What was asked for; else, on the CPU, what is held now and seven eighths of what is available beside.
-    pub(crate) fn of(asked: Option<u64>, cpu: bool) -> Self {
-        let room = || Some(machine::held()? + (machine::available()? as f64 * (1.0 - machine::RESERVE)) as u64);
-        Self(asked.or_else(|| if cpu { room() } else { None }))
+    /// What was asked for; else what is held now and seven eighths of what is available beside: of the machine on the CPU, of
+    /// the device on a GPU, where `held` is what lies there already.
+    pub(crate) fn of(asked: Option<u64>, device: &Device, held: u64) -> Self {
+        let (held, available) = if device.is_cpu() {
+            (machine::held(), machine::available())
+        } else {
+            (Some(held), headtemper_model::free_memory(device))
+        };
+        let room = || Some(held? + (available? as f64 * (1.0 - machine::RESERVE)) as u64);
+        Self(asked.or_else(room))
     }
 }
 

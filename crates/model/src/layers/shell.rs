@@ -89,7 +89,10 @@ impl Shell {
     ) -> Result<Tensor> {
         cache.begin(batch, from)?;
         tap.begin(batch)?;
-        Tensor::from_vec(batch.positions(), batch.tokens(), self.device())
+        match batch.on_device() {
+            Some(recorded) => Ok(recorded.positions.clone()),
+            None => Tensor::from_vec(batch.positions(), batch.tokens(), self.device()),
+        }
     }
 
     /// Token ids u32 `[n]` to `[n, hidden]`.

@@ -1,0 +1,94 @@
+//! A run of operations, recorded once and played back at the cost of one launch: a CUDA graph.
+
+use candle_core::{Device, Result};
+
+/// Operations on a device as they were recorded. They read and write the same addresses every time, so whatever changes from
+/// one time to the next must lie in tensors that are changed in place, and that outlive the recording.
+pub struct Recording {
+    #[cfg(feature = "cuda")]
+    graph: candle_core::cuda_backend::cudarc::driver::CudaGraph,
+}
+
+impl Recording {
+    /// Whether operations on this device can be recorded.
+    pub fn possible(device: &Device) -> bool {
+        cfg!(feature = "cuda") && device.is_cuda() && crate::Kernels::used() == crate::Kernels::Own
+    }
+
+    /// Records what `work` has the device do. It is called twice: the first time all of it is done, so that kernels are loaded
+    /// and libraries have chosen theirs.
+    ///
+    /// # Errors
+    /// If the work fails, waits for the device, or moves data between it and the host, which cannot be recorded.
+    #[cfg(feature = "cuda")]
+    pub fn of(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+        use candle_core::{
+            bail,
+            cuda_backend::{
+                WrapErr,
+                cudarc::driver::sys::{
+                    CUgraphInstantiate_flags_enum as Instantiate, CUstreamCaptureMode_enum as Capture,
+                },
+            },
+        };
+        let device = device.as_cuda_device()?;
+        let stream = device.cuda_stream();
+        // What shapes and strides candle uploads is kept on the device, and need not be uploaded again.
+        let _uploads = device.enable_cuda_graph_htod_cache();
+        work()?;
+        stream.synchronize().w()?;
+        stream.begin_capture(Capture::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        let worked = work();
+        // The stream must leave its recording whatever happened.
+        let graph = stream.end_capture(Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        worked?;
+        match graph.w()? {
+            Some(graph) => {
+                graph.upload().w()?;
+                Ok(Self { graph })
+            }
+            None => bail!("the device recorded nothing"),
+        }
+    }
+
+    /// Records nothing: this build has no device that can.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "cuda"))]
+    pub fn of(_: &Device, _: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+        candle_core::bail!("only CUDA devices record operations")
+    }
+
+    /// Plays it back, behind all that was asked of the device before.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn play(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        {
+            use candle_core::cuda_backend::WrapErr;
+            self.graph.launch().w()?;
+        }
+        Ok(())
+    }
+
+    /// Operations of the device in it: kernels, copies, and memory taken and given back.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn operations(&self) -> Result<usize> {
+        #[cfg(feature = "cuda")]
+        {
+            use candle_core::cuda_backend::{WrapErr, cudarc::driver::sys};
+            let mut count = 0;
+            // SAFETY: the graph is there, and without room for nodes only their number is written.
+            unsafe { sys::cuGraphGetNodes(self.graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }
+                .result()
+                .w()?;
+            Ok(count)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(0)
+    }
+}

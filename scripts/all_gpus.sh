@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# One job on all GPUs of this machine: a process for each takes its share, and the shares are put together at the end.
+#
+#   scripts/all_gpus.sh OUT sweep --model Qwen/Qwen3-0.6B --items items.jsonl --heads all --lambda 0,0.5
+#
+# OUT gets a directory for each share, and OUT/all with the whole; run again, it goes on where it stopped. GPUS=N says how many,
+# DEVICE=cpu what to run on in their place. Several machines: scripts/slurm.
+set -euo pipefail
+[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+out=$1
+shift
+temper=${TEMPER:-temper}
+gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
+mkdir -p "$out"
+
+processes=()
+trap 'kill "${processes[@]}" 2> /dev/null || true' INT TERM
+for ((i = 1; i <= gpus; i++)); do
+    "$temper" "$@" --device "${DEVICE:-cuda:$((i - 1))}" --shard "$i/$gpus" --out "$out/part-$i" > "$out/part-$i.out" 2> "$out/part-$i.log" &
+    processes+=($!)
+done
+failed=0
+for ((i = 1; i <= gpus; i++)); do
+    wait "${processes[$((i - 1))]}" || { echo "part $i failed; see $out/part-$i.log" >&2; failed=1; }
+done
+[ "$failed" = 0 ] || exit 1
+parts=()
+for ((i = 1; i <= gpus; i++)); do parts+=("$out/part-$i"); done
+rm -rf "$out/all"
+"$temper" merge "$out/all" "${parts[@]}"

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Checks a CUDA device, as one command and from built files alone: target/cuda (made by scripts/build-cuda.sh, on any machine),
+# tests/golden and scripts. Needs a driver for CUDA 13.0, CUDA's libraries somewhere on the machine, and Python 3; no network,
+# no Rust. Ends with 0 if all holds, within 8 minutes.
+#
+#   scripts/gpu-check.sh             everything
+#   scripts/gpu-check.sh --short     each kernel against its oracle, and the tiny models
+set -euo pipefail
+cd "$(dirname "$0")/.."
+built=target/cuda
+step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
+
+# What the binary opens at run time: of a toolkit, or of a Python environment that has torch.
+if ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
+    # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
+    cublas=$(find / -name 'libcublas.so.13*' -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true)
+    if [ -z "$cublas" ]; then
+        echo "libcublas.so.13 is nowhere on this machine; install CUDA 13's libraries" >&2
+        exit 2
+    fi
+    folders=$(dirname "$cublas")
+    for name in libcurand.so.10 libnvrtc.so.13; do
+        other=$(find / -name "$name*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true)
+        folders+=:$(dirname "${other:-$cublas}")
+    done
+    export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
+# candle's own kernels are compiled for the card at first use, and kept there.
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$PWD/$built/cache} TEMPER=$PWD/$built/temper
+
+step "what is there"
+date -u +%F
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv
+"$TEMPER" --version
+
+step "each kernel against its oracle, in f32, bf16 and f16"
+HEADTEMPER_TEST_DEVICE=cuda "$built/kernels-check" gpu:: --test-threads 1 --nocapture
+if sanitizer=$(command -v compute-sanitizer); then
+    step "the same, watched"
+    HEADTEMPER_TEST_DEVICE=cuda "$sanitizer" --error-exitcode 9 "$built/kernels-check" gpu::tests::rows --test-threads 1
+else
+    echo "compute-sanitizer is not here: memory was not watched" >&2
+fi
+
+step "faults are said"
+refused() {
+    local said
+    if said=$("$TEMPER" inspect --model tests/golden/llama --device "$1" 2>&1); then
+        echo "--device $1 was not refused" >&2
+        exit 1
+    fi
+    printf '%s\n' "$said"
+    grep -q "$2" <<< "$said"
+}
+refused cuda:99 'there is no device 99'
+CUDA_VISIBLE_DEVICES='' refused cuda 'cannot be used'
+CUDA_VISIBLE_DEVICES='' "$TEMPER" verify --quick tests/golden/llama --device auto > /dev/null
+
+step "tiny models in bf16 against transformers in f32"
+for family in llama qwen3 qwen3_5 gemma4; do
+    "$TEMPER" verify --model "tests/golden/$family" --device cuda --dtype bf16 --quick
+done
+
+step "a tiny model with candle's own operations in the place of our kernels"
+HEADTEMPER_KERNELS=plain "$TEMPER" verify --model tests/golden/qwen3_5 --device cuda --dtype f32 --golden tests/golden/qwen3_5/golden.safetensors
+
+if [ "${1-}" = --short ]; then
+    step "short: all holds"
+    exit 0
+fi
+
+step "laws, transformers' numbers, causal map, sweep and speed"
+scripts/check_device.sh cuda
+step "all holds"
