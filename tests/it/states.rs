@@ -99,6 +99,8 @@ fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<us
     let mut worst = 0f64;
     for (name, theirs, ours) in expected {
         assert_eq!(theirs.len(), ours.len());
+        // The largest of numbers passes over what is none.
+        assert!(theirs.iter().all(|x| x.is_finite()) && ours.iter().all(|x| x.is_finite()), "{what} {name}: no numbers");
         let largest = theirs.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
         let off = theirs.iter().zip(ours).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
         assert!(off <= MEAN * largest, "{what} {name} of {tokens:?}: off by {off:e} of {largest}");
@@ -202,6 +204,7 @@ fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
     };
     let (a, b) = (all(a), all(b));
     assert_eq!(a.iter().map(Vec::len).collect::<Vec<_>>(), b.iter().map(Vec::len).collect::<Vec<_>>(), "{what}");
+    assert!(a.iter().chain(&b).flatten().all(|x| x.is_finite()), "{what}: no numbers");
     let pairs = a.iter().flatten().zip(b.iter().flatten());
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

@@ -212,6 +212,8 @@ fn read_again(
         let encoded: Vec<Encoded> = texts.iter().map(|(_, text)| text.clone()).collect();
         let mut differences = Vec::new();
         engine.capture(&encoded, &request, |captured| {
+            // Largest and smallest of numbers pass over what is none.
+            check_finite(&items[texts[captured.item].0], &captured.row)?;
             differences.push(Difference::of(&captured.row, &written[texts[captured.item].0].kept));
             Ok(())
         })?;
