@@ -9,6 +9,11 @@ pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
+/// A number that an older version did not write.
+pub(crate) fn unwritten() -> f64 {
+    f64::NAN
+}
+
 /// A number to three digits, an en dash if it is none.
 pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }

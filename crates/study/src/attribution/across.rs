@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tables::number;
+use crate::tables::{number, unwritten};
 
 /// What the rankings have in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,13 +37,13 @@ pub struct Pair {
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
     /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
     #[serde(deserialize_with = "number")]
     pub rho_crossfit: f64,
     /// Permutation p of |rho_crossfit|, likewise.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub p_rho_crossfit: f64,
     /// Items that have a place in both.
     pub shared_items: usize,
@@ -70,13 +70,13 @@ pub struct Beside {
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
     /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
     #[serde(deserialize_with = "number")]
     pub rho_crossfit: f64,
     /// Permutation p of |rho_crossfit|, likewise.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub p_rho_crossfit: f64,
     /// Why the two cannot be compared, if they cannot.
     pub incomparable: Option<String>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::tables::number;
+use crate::tables::{number, unwritten};
 
 /// What shuffled labels give, over all heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,10 +127,10 @@ pub struct LengthCheck {
     /// Heads that are louder only until length is taken out of the norms.
     pub only_by_length: usize,
     /// Pearson's correlation over heads of `cohen_d` with `r_length`: whether the ranking is one of how heads follow length.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub ranking_r: f64,
     /// Permutation p of |ranking_r|: heads vary together, so that chance alone makes it large.
-    #[serde(deserialize_with = "number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     pub ranking_p: f64,
 }
 

@@ -120,3 +120,51 @@ pub struct Skipped {
     /// Why not.
     pub why: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    /// The fields of an object, wherever it lies in a document, removed; says how many there were.
+    fn remove(from: &mut serde_json::Value, names: &[&str]) -> usize {
+        match from {
+            serde_json::Value::Object(fields) => {
+                let removed = names.iter().filter(|&&name| fields.remove(name).is_some()).count();
+                fields.values_mut().map(|field| remove(field, names)).sum::<usize>() + removed
+            }
+            serde_json::Value::Array(all) => all.iter_mut().map(|one| remove(one, names)).sum(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_read() {
+        let mut written = fixture::attribution(&[3]);
+        let (rho_d, rho_crossfit, p) = (0.5, 0.4, 0.1);
+        let (first, second, model, name) = ("x".into(), "y".into(), "other".into(), "x".into());
+        let (shared_items, label_correlation, shared_top, expected_top) = (4, 0.0, 1, 0.5);
+        written.across.pairs = vec![Pair {
+            first,
+            second,
+            rho_d,
+            p_rho_d: p,
+            rho_crossfit,
+            p_rho_crossfit: p,
+            shared_items,
+            label_correlation,
+            shared_top,
+            expected_top,
+        }];
+        let (heads, incomparable) = (3, None);
+        written.across.beside =
+            vec![Beside { model, name, heads, rho_d, p_rho_d: p, rho_crossfit, p_rho_crossfit: p, incomparable }];
+        let mut older = serde_json::to_value(&written).unwrap();
+        assert_eq!(remove(&mut older, &["ranking_r", "ranking_p", "p_rho_d", "p_rho_crossfit"]), 2 + 2 + 2);
+        let read: Attribution = serde_json::from_value(older).unwrap();
+        let (pair, beside, length) = (&read.across.pairs[0], &read.across.beside[0], &read.dispositions[0].length);
+        let missing = [pair.p_rho_d, pair.p_rho_crossfit, beside.p_rho_d, beside.p_rho_crossfit];
+        assert!(missing.iter().chain([&length.ranking_r, &length.ranking_p]).all(|number| number.is_nan()));
+        assert_eq!((pair.rho_d, beside.rho_crossfit, length.p), (0.5, 0.4, written.dispositions[0].length.p));
+    }
+}
