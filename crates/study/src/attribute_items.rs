@@ -45,12 +45,13 @@ impl AttributeItems<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(Attribution, Features)> {
         let (features, _) = capture_encoded(self.engine, self.items, self.encoded, &self.capture, progress)?;
+        let facts: Vec<ItemFacts> = self.items.iter().map(ItemFacts::of).collect();
         let (mut dispositions, nulls): (Vec<_>, Vec<_>) =
-            self.each(&features, self.cohorts, "attribute", progress)?.into_iter().unzip();
+            self.each((&features, &facts), self.cohorts, "attribute", progress)?.into_iter().unzip();
         if self.options.compat_dd {
             dispositions.iter_mut().for_each(crate::dd::name);
         }
-        let controls = self.controls(&features, progress)?;
+        let controls = self.controls((&features, &facts), progress)?;
         say_untrained(&mut dispositions, &controls);
         let across = across(&dispositions, &nulls, self.cohorts, others);
         let attribution = Attribution {
@@ -70,27 +71,30 @@ impl AttributeItems<'_> {
 
     fn each(
         &self,
-        features: &Features,
+        (features, facts): (&Features, &[ItemFacts]),
         cohorts: &[Cohorts],
         stage: &str,
         progress: &mut dyn Progress,
     ) -> Result<Vec<(Disposition, Nulls)>> {
-        let facts: Vec<ItemFacts> = self.items.iter().map(ItemFacts::of).collect();
         progress.begin(stage, self.specs.len(), 0);
         let mut all = Vec::new();
         for (spec, cohorts) in self.specs.iter().zip(cohorts) {
-            all.push(attribute_with_nulls(features, spec, cohorts, &facts, &self.options)?);
+            all.push(attribute_with_nulls(features, spec, cohorts, facts, &self.options)?);
             progress.step();
         }
         progress.end();
         Ok(all)
     }
 
-    fn controls(&self, features: &Features, progress: &mut dyn Progress) -> Result<Vec<Control>> {
+    fn controls(
+        &self,
+        (features, facts): (&Features, &[ItemFacts]),
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Control>> {
         let mut controls = Vec::new();
         if self.controls.shuffled {
             let cohorts: Vec<Cohorts> = self.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
-            let found = self.each(features, &cohorts, "shuffled", progress)?;
+            let found = self.each((features, facts), &cohorts, "shuffled", progress)?;
             let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
             controls.push(control(Control::SHUFFLED, how, &found));
         }
@@ -98,7 +102,7 @@ impl AttributeItems<'_> {
             let random = self.engine.with_random_weights(seed)?;
             let capture = CaptureOptions { layers: Vec::new(), plans: self.capture.plans.clone(), ..self.capture };
             let (features, _) = capture_encoded(&random, self.items, self.encoded, &capture, progress)?;
-            let found = self.each(&features, self.cohorts, "random", progress)?;
+            let found = self.each((&features, facts), self.cohorts, "random", progress)?;
             let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
             controls.push(control(Control::RANDOM, how, &found));
         }

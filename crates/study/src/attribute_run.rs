@@ -71,7 +71,8 @@ pub fn attribute_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    settings.check(engine)?;
+    settings.check()?;
+    settings.options.heads.check(engine.spec())?;
     let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
     // Every refusal comes before the first file.
     let chosen = settings.choose(engine, items)?;
@@ -108,19 +109,21 @@ pub fn attribute_run(
         run.note("identity", engine.identity())?;
         attribution
     };
-    let dropped = chosen.said_dropped();
-    write_report(&run, engine, items, settings, &attribution, &dropped)?;
+    let said = Said::of(&attribution, chosen.said_dropped());
+    write_report(&run, engine, items, settings, &attribution, &said)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
-    let warnings: Vec<String> = dropped.into_iter().chain(of_chance(&attribution)).collect();
-    let text = warned(attribution_markdown(&attribution, 10), &warnings);
+    let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
     Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
 }
 
 impl AttributeRun<'_> {
-    fn check(&self, engine: &Engine) -> Result<()> {
+    /// Refuses what has no meaning for any model and any items.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub fn check(&self) -> Result<()> {
         self.options.check()?;
-        self.options.heads.check(engine.spec())?;
         let refused = |what: &str, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found: "0".into(), allowed: allowed.into() })
         };
@@ -249,9 +252,23 @@ fn of_chance(attribution: &Attribution) -> Vec<String> {
     warnings
 }
 
-/// A text with its warnings behind it.
-fn warned(text: String, warnings: &[String]) -> String {
-    warnings.iter().fold(text, |text, warning| text + "warning: " + warning + "\n")
+/// An attribution as people read it: in the terminal and in the report.
+struct Said {
+    /// Of the items that take no part.
+    dropped: Vec<String>,
+    /// That, what was passed over, and how much chance there is.
+    warnings: Vec<String>,
+    /// The tables, with these warnings behind them.
+    text: String,
+}
+
+impl Said {
+    fn of(attribution: &Attribution, dropped: Vec<String>) -> Self {
+        let warnings: Vec<String> = dropped.iter().cloned().chain(of_chance(attribution)).collect();
+        let tables = attribution_markdown(attribution, 10);
+        let text = warnings.iter().fold(tables, |text, warning| text + "warning: " + warning + "\n");
+        Self { dropped, warnings, text }
+    }
 }
 
 /// Items as the scripts tokenise them.
@@ -270,7 +287,7 @@ fn write_report(
     items: &[Item],
     settings: &AttributeRun<'_>,
     attribution: &Attribution,
-    dropped: &[String],
+    Said { dropped, warnings, text }: &Said,
 ) -> Result<()> {
     let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
     let (identity, options) = (engine.identity(), &settings.options);
@@ -313,13 +330,11 @@ fn write_report(
         examples: &[],
     };
     write_text(&run.file("report.html"), &report::render(&page))?;
-    let warnings: Vec<String> = dropped.iter().cloned().chain(of_chance(attribution)).collect();
     let document = json!({
         "schema": "report/v1", "title": title, "facts": facts, "warnings": warnings, "rule": attribute::rule(),
         "attribution": attribution,
     });
     write_json(&run.file("report.json"), &document)?;
     let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
-    let (body, rule) = (warned(attribution_markdown(attribution, 10), &warnings), attribute::rule());
-    write_text(&run.file("report.md"), &format!("# {title}\n\n{body}\n{rule}\n\n{facts}"))
+    write_text(&run.file("report.md"), &format!("# {title}\n\n{text}\n{}\n\n{facts}", attribute::rule()))
 }

@@ -15,13 +15,10 @@ use crate::{
 const LAST_N: usize = 32;
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
-    let items = model::items(&args.items)?;
-    let specs = specs(args)?;
-    let engine = model::open(&args.model, args.items.thinking)?;
     let compat_dd = args.compat.is_some();
     let settings = AttributeRun {
         items_path: &args.items.items,
-        specs,
+        specs: specs(args)?,
         pass_over: args.dispositions.is_some() && args.only.is_empty(),
         last_n: args.last_n.unwrap_or(LAST_N),
         options: AttributeOptions {
@@ -50,6 +47,9 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         lambda: args.lambda,
         stop: Some(ui::stop_on_interrupt()),
     };
+    settings.check()?;
+    let items = model::items(&args.items)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
     let outcome = attribute_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     ui::finish(&outcome, &args.out, if args.json { Some("attribution.json") } else { None })
 }

@@ -24,21 +24,12 @@ enum Story {
     FollowsLength,
 }
 
-struct Normal(Random);
-
-impl Normal {
-    fn draw(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.0.uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.0.uniform()).cos()
-    }
-}
-
 /// Features of `n` items in each cohort, a's first: a layer of 64 dimensions with a head a story, and a layer of 2
 /// dimensions with one head of nothing. `longer` tokens more in a.
 fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
-    let mut normal = Normal(Random::new(seed, 77));
+    let mut random = Random::new(seed, 77);
     let lengths: Vec<usize> =
-        (0..2 * n).map(|item| 40 + (12.0 * normal.0.uniform()) as usize + if item < n { longer } else { 0 }).collect();
+        (0..2 * n).map(|item| 40 + (12.0 * random.uniform()) as usize + if item < n { longer } else { 0 }).collect();
     let mut wide = Vec::new();
     let mut narrow = Vec::new();
     for (item, &length) in lengths.iter().enumerate() {
@@ -52,10 +43,10 @@ fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
             for k in 0..64 {
                 let common = if k == 0 { COMMON } else { 0.0 };
                 let shift = if matches!(story, Story::Elsewhere) && in_a && k == 3 { 2.5 } else { 0.0 };
-                wide.push((scale * (common + shift + normal.draw())) as f32);
+                wide.push((scale * (common + shift + random.normal())) as f32);
             }
         }
-        (0..2).for_each(|k| narrow.push((COMMON * f64::from(u8::from(k == 0)) + normal.draw()) as f32));
+        (0..2).for_each(|k| narrow.push((COMMON * f64::from(u8::from(k == 0)) + random.normal()) as f32));
     }
     let items = 2 * n;
     let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
