@@ -197,6 +197,17 @@ impl Progress for StopAfter<'_> {
     fn note(&mut self, _: &str) {}
 }
 
+/// Captures i.jsonl to c.npz in parts of two items, read one by one, and stops after so many.
+fn stopped_after(steps: usize, lab: &Lab) {
+    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
+    let (stop, out) = (AtomicBool::new(false), lab.path("c.npz"));
+    let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
+    let (answering, shard, part_items) = (None, None, Some(2));
+    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &out };
+    let error = capture_file(&open("llama"), &job, &mut StopAfter(steps, &stop)).unwrap_err();
+    assert!(error.interrupted(), "{error}");
+}
+
 /// A capture that is stopped keeps the parts that were finished, goes on, and leaves what it would have left.
 #[test]
 fn a_capture_that_was_stopped_goes_on() {
@@ -204,30 +215,16 @@ fn a_capture_that_was_stopped_goes_on() {
     items(&lab, 9);
     let line = "capture --model M --items i.jsonl --part-items 2";
     lab.done(&format!("{line} --out whole.npz"));
-    let engine = open("llama");
-    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
-    let out = lab.path("c.npz");
-    let parts = lab.path("c.npz.parts");
-    let stopped = |steps: usize, max_rows: usize| {
-        let stop = AtomicBool::new(false);
-        let options = CaptureOptions { stop: Some(&stop), max_rows, ..CaptureOptions::default() };
-        let job = CaptureJob {
-            items: &items,
-            options: &options,
-            answering: None,
-            shard: None,
-            part_items: Some(2),
-            out: &out,
-        };
-        let error = capture_file(&engine, &job, &mut StopAfter(steps, &stop)).unwrap_err();
-        assert!(error.interrupted(), "{error}");
+    let (out, parts) = (lab.path("c.npz"), lab.path("c.npz.parts"));
+    let stopped = |steps: usize| {
+        stopped_after(steps, &lab);
         let files =
             fs::read_dir(&parts).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         files.filter(|name| name.starts_with("items-")).count()
     };
-    assert_eq!((stopped(1, 1), parts.exists()), (0, false), "a stop in the first part leaves nothing");
+    assert_eq!((stopped(1), parts.exists()), (0, false), "a stop in the first part leaves nothing");
     // The stop is seen before the next batch: in the third part.
-    assert_eq!(stopped(5, 1), 2);
+    assert_eq!(stopped(5), 2);
     assert!(!out.exists());
     let dry: Value = serde_json::from_str(&lab.done(&format!("{line} --out c.npz --dry-run --json"))).unwrap();
     assert_eq!((&dry["rows_done"], &dry["rows_new"]), (&json!(4), &json!(5)));
@@ -257,7 +254,7 @@ fn a_capture_that_was_stopped_goes_on() {
     for (rest, why) in [
         ("--layers 0", "layers was [], is [0]"),
         ("--plan L0H1:0.5", "plan differ; the first that differs was 'none', is 'L0H1:0.5'"),
-        ("--shard 1/2", "it holds the whole, asked for is shard 1/2"),
+        ("--shard 1/2", "it holds the whole run, asked for is shard 1/2"),
     ] {
         let (_, err) = lab.ends(2, &format!("{line} --out c.npz {rest}"));
         assert!(err.contains(&format!("c.npz belongs to another run: {why}")), "{err}");
@@ -318,20 +315,7 @@ fn parts_are_checked_before_they_are_joined() {
     let stop_before_the_end = || {
         // The parts of a run that could not be joined: its file cannot take its place.
         let _ = fs::remove_file(lab.path("c.npz"));
-        let engine = open("llama");
-        let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
-        let stop = AtomicBool::new(false);
-        let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
-        let out = lab.path("c.npz");
-        let job = CaptureJob {
-            items: &items,
-            options: &options,
-            answering: None,
-            shard: None,
-            part_items: Some(2),
-            out: &out,
-        };
-        capture_file(&engine, &job, &mut StopAfter(5, &stop)).unwrap_err();
+        stopped_after(5, &lab);
     };
     let part =
         |i: usize| -> PathBuf { lab.path("c.npz.parts").join(format!("items-{:09}-{:09}.npz", 2 * i, 2 * i + 2)) };

@@ -1,10 +1,10 @@
 //! What is kept of a text, whether it is read at once or while it is written: hidden states and heads, pooled over its
 //! last tokens.
 
-use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use candle_core::{DType, Tensor};
-use headtemper_hook::{HeadCapture, HeadPlan, HeadRef, HiddenCapture, ModelSpec, PlanError, Site, Tap};
+use headtemper_hook::{HeadCapture, HeadRef, HiddenCapture, ModelSpec, PlanError, Site, Tap};
 
 use crate::{Encoded, EngineError, Result};
 
@@ -153,36 +153,45 @@ impl Keep {
 
     /// Numbers that are kept of one text.
     pub fn numbers(&self, spec: &ModelSpec) -> usize {
-        let slots = spec.slots().len();
-        let heads = match self.heads {
-            HeadsWanted::None => 0,
-            HeadsWanted::Norm => 2 * slots,
-            HeadsWanted::Vector => 2 * slots + width(spec),
-        };
-        let logits = if self.logits { spec.vocab } else { 0 };
-        spec.d_model * (1 + self.layers.len() + usize::from(self.mean_layers.is_some())) + heads + logits
+        let hidden = 1 + self.layers.len() + usize::from(self.mean_layers.is_some());
+        spec.d_model * hidden + self.beside_hidden(spec)
     }
 
     /// Numbers that a pass hands over for one text: the layers of a mean each, unlike [`Keep::numbers`].
     pub(crate) fn read(&self, spec: &ModelSpec) -> usize {
-        let kept = 1 + self.layers.len() + usize::from(self.mean_layers.is_some());
-        self.numbers(spec) - spec.d_model * kept + spec.d_model * (1 + self.residual(spec).len())
+        self.read_hidden(spec) + self.beside_hidden(spec)
+    }
+
+    /// Of these, the hidden states.
+    fn read_hidden(&self, spec: &ModelSpec) -> usize {
+        spec.d_model * (1 + self.residual(spec).len())
+    }
+
+    /// Numbers of one text that are no hidden states: heads, their norms at the last token, logits.
+    fn beside_hidden(&self, spec: &ModelSpec) -> usize {
+        let last_norms = if self.heads == HeadsWanted::None { 0 } else { spec.slots().len() };
+        let logits = if self.logits { spec.vocab } else { 0 };
+        self.of_heads(spec) + last_norms + logits
+    }
+
+    /// Numbers that all heads have at one token, or averaged.
+    fn of_heads(&self, spec: &ModelSpec) -> usize {
+        match self.heads {
+            HeadsWanted::None => 0,
+            HeadsWanted::Norm => spec.slots().len(),
+            HeadsWanted::Vector => spec.slots().len() + width(spec),
+        }
     }
 
     /// Numbers that stand by for one text while it is written, token by token.
     pub(crate) fn rolling(&self, spec: &ModelSpec) -> usize {
-        let hidden = spec.d_model * (1 + self.residual(spec).len());
-        let newest = self.read(spec);
+        let hidden = self.read_hidden(spec);
         let pooled = match self.pool {
             Pool::Last | Pool::Response => hidden,
             Pool::LastN(n) => n.saturating_mul(hidden),
         };
-        let heads = match self.heads {
-            HeadsWanted::None => 0,
-            HeadsWanted::Norm => spec.slots().len(),
-            HeadsWanted::Vector => spec.slots().len() + width(spec),
-        };
-        newest.saturating_add(pooled).saturating_add(self.last_n.saturating_mul(heads))
+        let heads = self.last_n.saturating_mul(self.of_heads(spec));
+        self.read(spec).saturating_add(pooled).saturating_add(heads)
     }
 
     /// The layers whose residual stream is read, ascending.
@@ -329,17 +338,6 @@ impl Mean {
         let scale = (1.0 / self.count as f64) as f32;
         self.sum.into_iter().map(|sum| sum * scale).collect()
     }
-}
-
-/// Refuses a run in which a planned head was never applied, from the counts of its parts: its result would look like a
-/// null.
-///
-/// # Errors
-/// Names the heads that never fired.
-pub fn check_fired(plan: &HeadPlan, fired: &BTreeMap<HeadRef, u64>) -> Result<()> {
-    let fired = |at: &HeadRef| fired.get(at).is_some_and(|&count| count > 0);
-    let idle: Vec<HeadRef> = plan.iter().map(|(at, _)| at).filter(|at| !fired(at)).collect();
-    if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle).into()) }
 }
 
 #[cfg(test)]

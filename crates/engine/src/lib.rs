@@ -35,7 +35,7 @@ pub use error::EngineError;
 pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};
 pub use identity::{Identity, sha256_file};
 pub use inspect::Inspection;
-pub use keep::{CaptureRow, HeadsWanted, Keep, Pool, check_fired};
+pub use keep::{CaptureRow, HeadsWanted, Keep, Pool};
 pub use memory::{MemoryPlan, format_bytes, parse_bytes, peak_memory};
 pub use noise::Noise;
 pub use prompt::{Encoded, Input};

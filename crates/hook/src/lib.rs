@@ -32,7 +32,7 @@ pub use batch::{Batch, Recorded, Span};
 pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
 pub use plan::{HeadList, HeadPlan, PlanError};
 pub use positions::Positions;
-pub use scale::HeadScale;
+pub use scale::{HeadScale, check_fired};
 pub use site::Site;
 pub use spec::{HeadKind, HeadRef, Heads, LayerSpec, Mixer, ModelSpec};
 pub use tap::{OnSite, Tap, Tee};

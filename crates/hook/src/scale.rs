@@ -1,6 +1,6 @@
 //! A plan at work: the tap that scales heads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Result, Tensor};
 
@@ -80,11 +80,20 @@ impl HeadScale {
     /// # Errors
     /// Names the heads that never fired.
     pub fn check_fired(&self) -> std::result::Result<(), PlanError> {
-        let fired = self.fired();
-        let idle: std::collections::BTreeSet<_> =
-            fired.iter().flatten().filter(|&(_, &count)| count == 0).map(|(&at, _)| at).collect();
-        if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle.into_iter().collect())) }
+        check_fired(&self.plans, &self.fired())
     }
+}
+
+/// [`HeadScale::check_fired`] from counts, such as the sums of a run's parts; one a plan.
+///
+/// # Errors
+/// Names the heads that never fired.
+pub fn check_fired(plans: &[HeadPlan], fired: &[BTreeMap<HeadRef, u64>]) -> std::result::Result<(), PlanError> {
+    let idle = plans.iter().zip(fired).flat_map(|(plan, fired)| {
+        plan.iter().map(|(at, _)| at).filter(|at| fired.get(at).is_none_or(|&count| count == 0))
+    });
+    let idle: BTreeSet<HeadRef> = idle.collect();
+    if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle.into_iter().collect())) }
 }
 
 impl Tap for HeadScale {

@@ -137,11 +137,6 @@ impl ItemFile {
         self.places.is_empty()
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The columns that its items bring.
     pub(crate) fn columns(&self) -> &[String] {
         &self.columns

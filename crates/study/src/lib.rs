@@ -58,8 +58,7 @@ pub use attribute::{AttributeOptions, HeadChoice, ItemFacts, attribute};
 pub use attribute_items::Controls;
 pub use attribute_run::{AttributeRun, attribute_run};
 pub use capture::{
-    Answering, CaptureJob, CaptureOptions, Captured, Difference, GeneratedVsForced, capture, capture_file,
-    parse_layers, prompts,
+    Answering, CaptureJob, CaptureOptions, Captured, Difference, GeneratedVsForced, capture_file, parse_layers, prompts,
 };
 pub use cohort::{Cohort, cohorts_of};
 pub use columns::{Answers, Columns};

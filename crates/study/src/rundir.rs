@@ -202,13 +202,16 @@ impl Manifest {
             None if manifest.text("key") == Some(&parts.key()) => Vec::new(),
             None => vec!["it was made by a version that did not note what it was made from".into()],
         };
-        let (was, now) = (manifest.text("shard").map(String::from), shard.map(|shard| shard.to_string()));
-        if was != now {
-            let said = |shard: Option<String>| shard.map_or("the whole run".into(), |shard| format!("shard {shard}"));
-            changes.push(format!("it holds {}, asked for is {}", said(was), said(now)));
-        }
+        changes.extend(other_shard(manifest.text("shard"), shard));
         if changes.is_empty() { Ok(Some(manifest)) } else { other(changes.join("; ")) }
     }
+}
+
+/// What to say where a run holds another part than is asked for.
+pub(crate) fn other_shard(was: Option<&str>, now: Option<Shard>) -> Option<String> {
+    let now = now.map(|shard| shard.to_string());
+    let said = |shard: Option<&str>| shard.map_or("the whole run".into(), |shard| format!("shard {shard}"));
+    (was != now.as_deref()).then(|| format!("it holds {}, asked for is {}", said(was), said(now.as_deref())))
 }
 
 /// A file that no run leaves which was killed before its first file was written.

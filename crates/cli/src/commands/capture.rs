@@ -49,7 +49,14 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let done = capture_file(&engine, &job, &mut bars)?;
     let (n, d, layers, fired) = (done.items, done.d_model, done.layers, done.fired_tokens);
     let wrote = if fired.is_some() { "wrote" } else { "there" };
-    ui::say(&format!("{wrote:<10} {}: {n} items, h_last [{n}, {d}], {layers} layers", args.out.display()));
+    let mut arrays = format!("h_last [{n}, {d}]");
+    if layers > 0 {
+        arrays += &format!(", h_layers [{n}, {layers}, {d}]");
+    }
+    if args.mean_layers.is_some() {
+        arrays += &format!(", h_mean [{n}, {d}]");
+    }
+    ui::say(&format!("{wrote:<10} {}: {n} items, {arrays}", args.out.display()));
     if let Some(measured) = &done.generated_vs_forced {
         ui::say(&format!("generated  {}", measured.text()));
     }

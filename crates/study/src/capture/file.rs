@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use headtemper_engine::{CaptureRequest, Engine, Fired, MemoryPlan, check_fired};
+use headtemper_engine::{CaptureRequest, Engine, EngineError, Fired, MemoryPlan};
+use headtemper_hook::check_fired;
 
 use super::{
     Answering, CaptureOptions, GeneratedVsForced, empty,
@@ -233,7 +234,7 @@ impl Prepared<'_> {
         }
         if let [plan] = &self.job.options.plans[..] {
             let fired = plan.iter().filter_map(|(at, _)| Some((at, *fired.get(&at.to_string())?))).collect();
-            check_fired(plan, &fired)?;
+            check_fired(std::slice::from_ref(plan), &[fired]).map_err(EngineError::from)?;
         }
         Ok((whole.expect("a capture has a piece at least"), tokens))
     }

@@ -4,6 +4,7 @@ use headtemper_engine::{
     CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Event, FinishReason, Fired, GenerateOptions, HeadsWanted,
     Input, Keep, Pool, Request, Sampling, StopRule,
 };
+use headtemper_stats::cosine;
 use serde::{Deserialize, Serialize};
 
 use super::{CaptureOptions, check_finite};
@@ -101,15 +102,17 @@ impl Difference {
         pairs.fold(one, |all, (a, b)| {
             let abs = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
             // Equal vectors have cosine 1, whatever rounding makes of it.
-            let smallest_cosine = if a == b { 1.0 } else { cosine(&a, &b) };
+            let smallest_cosine = if a == b { 1.0 } else { of_states(&a, &b) };
             all.and(&Self { items: 0, worst_abs: abs, smallest_cosine })
         })
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+/// The cosine of two states; 0 where one is nothing and the other is not: the smallest of numbers would pass over a NaN.
+fn of_states(a: &[f32], b: &[f32]) -> f64 {
+    let wide = |state: &[f32]| state.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let cosine = cosine(&wide(a), &wide(b));
+    if cosine.is_nan() { 0.0 } else { cosine }
 }
 
 impl GeneratedVsForced {

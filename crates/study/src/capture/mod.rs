@@ -144,21 +144,10 @@ fn prompt(engine: &Engine, item: &Item) -> Result<Vec<u32>> {
     Err(EngineError::TooLong { what, tokens: ids.len(), context }.into())
 }
 
-/// Captures every item.
+/// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
 ///
 /// # Errors
-/// If an item does not fit the model's context, a plan does not fit the model, or the run is stopped.
-pub fn capture(
-    engine: &Engine,
-    items: &[Item],
-    options: &CaptureOptions<'_>,
-    progress: &mut dyn Progress,
-) -> Result<(Features, Fired)> {
-    let encoded = encode(engine, items)?;
-    capture_encoded(engine, items, &encoded, options, progress)
-}
-
-/// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
+/// If an item does not fit the memory, a plan does not fit the model, or the run is stopped.
 pub(crate) fn capture_encoded(
     engine: &Engine,
     items: &[Item],

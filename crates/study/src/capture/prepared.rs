@@ -13,7 +13,7 @@ use super::{
 use crate::{
     FeatureMeta, Parts, Progress, Result, RunDir, StudyError,
     features_join::read_meta,
-    rundir::{MANIFEST, Manifest},
+    rundir::{MANIFEST, Manifest, other_shard},
 };
 
 /// A capture whose items were looked at, and that nothing speaks against.
@@ -156,11 +156,7 @@ impl<'a> Prepared<'a> {
             Some(was) => self.parts.changes(was),
             None => vec!["it does not say what it was made from".into()],
         };
-        let shard = self.job.shard.map(|shard| shard.to_string());
-        if meta.shard != shard {
-            let said = |shard: &Option<String>| shard.as_ref().map_or("the whole".into(), |s| format!("shard {s}"));
-            changes.push(format!("it holds {}, asked for is {}", said(&meta.shard), said(&shard)));
-        }
+        changes.extend(other_shard(meta.shard.as_deref(), self.job.shard));
         if changes.is_empty() { Ok(Some(meta)) } else { other(changes.join("; ")) }
     }
 
