@@ -230,7 +230,7 @@ mod tests {
     use headtemper_hook::HeadRef;
 
     use super::*;
-    use crate::{ArmsWanted, arms, outcome::Difference};
+    use crate::{ArmsWanted, GoldRule, arms, outcome::Difference};
 
     const ITEMS: usize = 50;
 
@@ -310,6 +310,15 @@ mod tests {
         let untouched = &outcomes.tables[0].arms[0];
         assert_eq!((untouched.accuracy, untouched.assertion_rate, untouched.mean_logprob), (0.8, 0.8, -0.5));
         assert_eq!((untouched.assertion_asymmetry, outcomes.tables[0].arms[2].changed), (Some(-1.0), 0.24));
+    }
+
+    #[test]
+    fn right_is_what_the_judge_calls_right() {
+        let arms = made(0);
+        let mut rows = answers(&arms, 1);
+        rows[0][20].response = "yes, it is".into();
+        let of = |judge: Option<&Judge>| outcomes_of(&items(), &arms, &rows, judge, 9).tables[0].arms[0].accuracy;
+        assert_eq!((of(None), of(Some(&Judge::by_gold(GoldRule::Exact)))), (0.8, 0.78));
     }
 
     #[test]

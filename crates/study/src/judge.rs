@@ -67,7 +67,12 @@ impl Judge {
     /// A judge with these phrases.
     pub fn new<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let phrases = lines.filter(|line| !line.trim_start().starts_with('#')).map(normalised);
-        Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect(), gold: GoldRule::Contains }
+        Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect(), ..Self::by_gold(GoldRule::default()) }
+    }
+
+    /// A judge without a lexicon: of what is right alone.
+    pub fn by_gold(gold: GoldRule) -> Self {
+        Self { hedges: Vec::new(), gold }
     }
 
     /// The same with another rule for what is right.

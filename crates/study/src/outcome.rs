@@ -4,7 +4,7 @@ use headtemper_engine::FinishReason;
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{Item, Judge, Role, Row, tables::number};
+use crate::{GoldRule, Item, Judge, Role, Row, tables::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.
@@ -268,7 +268,9 @@ pub(crate) fn outcome(
     judge: Option<&Judge>,
 ) -> (ArmOutcome, Values) {
     let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
-    let gold = Judge::new(std::iter::empty());
+    // Right is what the labels call right, where there is a judge.
+    let plain = Judge::by_gold(GoldRule::default());
+    let gold = judge.unwrap_or(&plain);
     let asked = || rows.iter().zip(items.iter().cycle());
     let right: Vec<Option<bool>> = asked()
         .map(|(row, item)| (!item.gold.is_empty()).then(|| gold.judge(&row.response, &item.gold).correct))

@@ -10,7 +10,7 @@ use std::{
 use headtemper_engine::FinishReason;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Result, StudyError};
+use crate::{Progress, Result, StudyError};
 
 /// A line of a log, named by what determines it.
 pub trait Keyed {
@@ -78,6 +78,21 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         }
         file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
         Ok(Self { path: path.into(), file, rows, dropped })
+    }
+
+    /// Opens the log, and says so if a last line was dropped, whose row is then made again.
+    ///
+    /// # Errors
+    /// As [`RowLog::open`].
+    pub(crate) fn open_and_tell(path: &Path, progress: &mut dyn Progress) -> Result<Self> {
+        let log = Self::open(path)?;
+        if log.dropped > 0 {
+            let (path, bytes) = (path.display(), log.dropped);
+            progress.note(&format!(
+                "note: the last line of {path} was cut off; its {bytes} bytes are dropped, and its row is made again"
+            ));
+        }
+        Ok(log)
     }
 
     /// Bytes of a cut-off last line that were dropped on opening.

@@ -44,11 +44,7 @@ impl RunDir {
         // Before anything is written: a directory of another run stays as it is.
         let existing = || Manifest::existing(dir, command, parts, shard);
         existing()?;
-        let lock = lock(dir)?;
-        if lock.is_none() {
-            progress
-                .note(&format!("note: the file system of {} has no locks; run no second process in it", dir.display()));
-        }
+        let lock = lock(dir, &dir.join(LOCK), progress)?;
         remove_asides(dir)?;
         // Once more: another process may have made the directory its own meanwhile.
         let found = existing()?;
@@ -95,15 +91,7 @@ impl RunDir {
     /// # Errors
     /// If the file cannot be opened, or a line before the last is not a row.
     pub fn rows<R: Keyed + Serialize + DeserializeOwned>(&self, progress: &mut dyn Progress) -> Result<RowLog<R>> {
-        let path = self.file(R::FILE);
-        let log = RowLog::open(&path)?;
-        if log.dropped() > 0 {
-            let (path, bytes) = (path.display(), log.dropped());
-            progress.note(&format!(
-                "note: the last line of {path} was cut off; its {bytes} bytes are dropped, and its row is made again"
-            ));
-        }
-        Ok(log)
+        RowLog::open_and_tell(&self.file(R::FILE), progress)
     }
 
     /// Whether a stage was finished from the same inputs, and all its files are there.
@@ -225,38 +213,36 @@ fn foreign(dir: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Takes the directory for this process until the file is closed, however the process ends. `None` where the file
-/// system knows no locks.
-fn lock(dir: &Path) -> Result<Option<File>> {
-    let path = dir.join(LOCK);
+/// Takes a directory or a file for this process until the lock is closed, however the process ends. `None` where the file
+/// system knows no locks, which is said.
+pub(crate) fn lock(of: &Path, path: &Path, progress: &mut dyn Progress) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).open(&path).map_err(StudyError::write(&path))?;
-    taken(dir, file.try_lock()).map(|()| Some(file)).or_else(|e| unlocked(&path, e))
+    let file = options.write(true).create(true).truncate(false).open(path).map_err(StudyError::write(path))?;
+    let lock = taken(of, path, file.try_lock())?.then_some(file);
+    if lock.is_none() {
+        let of = of.display();
+        progress.note(&format!("note: the file system of {of} has no locks; let no second process use it meanwhile"));
+    }
+    Ok(lock)
 }
 
 /// Waits for nobody: an error if a process works in the directory. For those who only read.
 pub(crate) fn lock_to_read(dir: &Path) -> Result<Option<File>> {
     let path = dir.join(LOCK);
     match File::open(&path) {
-        Ok(file) => taken(dir, file.try_lock_shared()).map(|()| Some(file)).or_else(|e| unlocked(&path, e)),
+        Ok(file) => Ok(taken(dir, &path, file.try_lock_shared())?.then_some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(StudyError::read(&path)(e)),
     }
 }
 
-fn taken(dir: &Path, locked: std::result::Result<(), TryLockError>) -> Result<()> {
+/// Whether the lock is held: not where there are none.
+fn taken(of: &Path, path: &Path, locked: std::result::Result<(), TryLockError>) -> Result<bool> {
     match locked {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(StudyError::InUse { dir: dir.into() }),
-        Err(TryLockError::Error(e)) => Err(StudyError::write(&dir.join(LOCK))(e)),
-    }
-}
-
-fn unlocked(path: &Path, error: StudyError) -> Result<Option<File>> {
-    match error {
-        StudyError::Write { source, .. } if source.kind() == io::ErrorKind::Unsupported => Ok(None),
-        StudyError::Write { source, .. } => Err(StudyError::write(path)(source)),
-        other => Err(other),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Err(StudyError::InUse { dir: of.into() }),
+        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
+        Err(TryLockError::Error(e)) => Err(StudyError::write(path)(e)),
     }
 }
 

@@ -1,9 +1,6 @@
 //! `answers.jsonl`: what the judge said, as it said it, named by what it was asked.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,7 +11,7 @@ use super::{
     prompts::Kind,
     reading::{self, Missing},
 };
-use crate::{Keyed, Progress, Result, RowLog, StudyError, digest::digest};
+use crate::{Keyed, Progress, Result, RowLog, digest::digest, rundir};
 
 /// One reply of the judge: verbatim, so that it can be read again, by people too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,32 +96,12 @@ pub(crate) fn key(asked: Asked<'_>, text: &str) -> String {
     }))
 }
 
-/// Opens a cache that runs share, and takes it for this process as long as the file beside it lives.
+/// Opens a cache that runs share, and takes it for this process as long as the file beside it lives: two processes that
+/// append at once would write over each other.
 pub(crate) fn open(path: &Path, progress: &mut dyn Progress) -> Result<(RowLog<Answer>, Option<File>)> {
-    let lock = lock(path)?;
-    let log = RowLog::open(path)?;
-    if log.dropped() > 0 {
-        progress.note(&format!(
-            "note: the last line of {} was cut off; its {} bytes are dropped, and its question is asked again",
-            path.display(),
-            log.dropped()
-        ));
-    }
-    Ok((log, lock))
-}
-
-/// Two processes that append at once would write over each other.
-fn lock(path: &Path) -> Result<Option<File>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.lock"));
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&beside);
-    let file = file.map_err(StudyError::write(&beside))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(StudyError::InUse { dir: path.into() }),
-        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(None),
-        Err(TryLockError::Error(e)) => Err(StudyError::write(&beside)(e)),
-    }
+    let lock = rundir::lock(path, &path.with_file_name(format!(".{name}.lock")), progress)?;
+    Ok((RowLog::open_and_tell(path, progress)?, lock))
 }
 
 #[cfg(test)]

@@ -119,6 +119,11 @@ impl<'a> Questions<'a> {
         key
     }
 
+    /// Scores whose rubric is missing: no questions yet, but missing.
+    pub(crate) fn without_rubric(&self) -> usize {
+        self.raised.iter().flat_map(|raised| &raised.scores).filter(|key| key.is_none()).count()
+    }
+
     /// The items that the questions are about.
     pub(crate) fn items(&self) -> &'a [Item] {
         self.items

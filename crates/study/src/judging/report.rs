@@ -142,9 +142,7 @@ impl Counted {
                 *sources.entry((answer.endpoint.clone(), answer.served.clone())).or_insert(0) += 1;
             }
         }
-        // Scores that have no rubric are no questions yet, but they are missing.
-        let without_rubric =
-            questions.raised.iter().flat_map(|raised| &raised.scores).filter(|key| key.is_none()).count();
+        let without_rubric = questions.without_rubric();
         if without_rubric > 0 {
             let counts = kinds.entry(Kind::Score.name().to_string()).or_default();
             counts.questions += without_rubric;

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Answer, ApiKey, Endpoint, JudgePrompts, JudgeReport, Patience, cache,
+    Answer, ApiKey, Axis, Endpoint, JudgePrompts, JudgeReport, Patience, cache,
     client::{Asked, Client},
     labels::{Found, Verdicts},
     pool::{Done, Pool},
@@ -124,7 +124,7 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
             characters += question.text.chars().count();
         }
     }
-    let later = questions.raised.iter().flat_map(|raised| &raised.scores).filter(|key| key.is_none()).count();
+    let later = questions.without_rubric();
     if later > 0 {
         counts.entry(Kind::Score.name().into()).or_default().all += later;
     }
@@ -231,23 +231,21 @@ fn report(
 const MANY: usize = 10;
 
 /// A judge that always says the same tells nothing apart, whatever it says.
-fn all_alike(report: &JudgeReport, found: &[Found]) -> Vec<String> {
-    let mut out = Vec::new();
-    if let [(label, count)] = report.labels.iter().collect::<Vec<_>>()[..]
+fn all_alike(labels: &BTreeMap<String, usize>, axes: &[Axis], found: &[Found]) -> Vec<String> {
+    let mut same: Vec<String> = Vec::new();
+    if let [(label, count)] = labels.iter().collect::<Vec<_>>()[..]
         && *count >= MANY
     {
-        out.push(format!(
-            "all {count} labels are {label}: either these answers are all alike, or the judge tells nothing apart"
-        ));
+        same.push(format!("all {count} labels are {label}"));
     }
-    let axes = found.iter().map(|found| found.scores.len()).max().unwrap_or(0);
-    for axis in 0..axes {
-        let levels: Vec<u8> = found.iter().filter_map(|found| found.scores.get(axis)?.as_ref().ok().copied()).collect();
+    for (at, axis) in axes.iter().enumerate() {
+        let levels: Vec<u8> = found.iter().filter_map(|found| found.scores.get(at)?.ok()).collect();
         if levels.len() >= MANY && levels.iter().all(|level| *level == levels[0]) {
-            out.push(format!("all {} scores of axis {} are {}", levels.len(), axis + 1, levels[0]));
+            same.push(format!("all {} scores of axis '{}' are {}", levels.len(), axis.name, levels[0]));
         }
     }
-    out
+    let warning = |same| format!("{same}: either these answers are all alike, or the judge tells nothing apart");
+    same.into_iter().map(warning).collect()
 }
 
 fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Found]) -> Vec<String> {
@@ -282,11 +280,39 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
         let names = served.into_iter().map(name).collect::<Vec<_>>().join(", ");
         out.push(format!("replies come from more than one server or model: {names}"));
     }
-    out.extend(all_alike(report, found));
+    out.extend(all_alike(&report.labels, run.prompts.axes(), found));
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());
     match replaced.count() {
         0 => {}
         count => out.push(format!("{count} items had a label, which the judge's replaces")),
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judging::reading::Missing;
+
+    #[test]
+    fn a_judge_that_always_says_the_same_is_warned_of_by_name() {
+        let axes = ["curious", "eager", "calm"].map(|name| Axis {
+            name: name.into(),
+            disposition: "d".into(),
+            means: "m".into(),
+        });
+        // Of the second axis levels differ, of the third too few are known.
+        let found = |at: usize| {
+            let calm = if at < MANY - 1 { Ok(3) } else { Err(Missing::Refused) };
+            Found { scores: vec![Ok(5), Ok(1 + (at % 2) as u8), calm], ..Found::default() }
+        };
+        let found: Vec<Found> = (0..MANY).map(found).collect();
+        let alike = |labels: &[(&str, usize)]| {
+            all_alike(&labels.iter().map(|&(label, count)| (label.into(), count)).collect(), &axes, &found)
+        };
+        let why = "either these answers are all alike, or the judge tells nothing apart";
+        let curious = format!("all 10 scores of axis 'curious' are 5: {why}");
+        assert_eq!(alike(&[("cr", 10)]), [format!("all 10 labels are cr: {why}"), curious.clone()]);
+        assert_eq!((alike(&[("cr", 9)]), alike(&[("cr", 9), ("cw", 1)])), (vec![curious.clone()], vec![curious]));
+    }
 }
