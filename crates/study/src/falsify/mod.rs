@@ -21,7 +21,7 @@ pub use config::{
     AxesConfig, ControlsConfig, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig, StepName,
 };
 pub use result::{
-    Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Outcome, Overlap, Plane, Step, Transfer,
+    Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
 };
 pub use run::falsify;
 pub(crate) use steps::word;

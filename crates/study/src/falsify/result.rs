@@ -130,6 +130,8 @@ pub struct Step {
 pub struct Check {
     /// What was measured.
     pub what: String,
+    /// What kind of number it is.
+    pub kind: Kind,
     /// The number; null if there is none.
     #[serde(deserialize_with = "number")]
     pub value: f64,
@@ -139,6 +141,22 @@ pub struct Check {
     pub at_least: bool,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What a check's number is: how it is told, and compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A count of items.
+    Items,
+    /// An assertion asymmetry.
+    Asymmetry,
+    /// A p value.
+    P,
+    /// A difference that must lie above its gate; to reach it is not enough.
+    Above,
+    /// A number from 0 to 1: an AUC, a share, the size of a correlation.
+    Share,
 }
 
 /// A probe of one score.

@@ -1,6 +1,6 @@
 //! Numbers beside their gates, and what they come to.
 
-use super::{Axis, AxisPair, Check, FailureMode, Gates, Outcome, Step, StepName, Transfer, config::AxesConfig};
+use super::{Axis, AxisPair, Check, FailureMode, Gates, Kind, Outcome, Step, StepName, Transfer, config::AxesConfig};
 use crate::probe::{Ends, Gate, Null, Origin};
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
@@ -21,14 +21,14 @@ pub(crate) struct Seen {
 }
 
 impl Check {
-    fn at_least(what: &str, value: f64, needed: f64) -> Self {
+    fn at_least(kind: Kind, what: &str, value: f64, needed: f64) -> Self {
         let outcome = if value >= needed { Outcome::Passed } else { Outcome::Failed };
-        Self { what: what.into(), value, needed, at_least: true, outcome }
+        Self { what: what.into(), kind, value, needed, at_least: true, outcome }
     }
 
-    fn at_most(what: &str, value: f64, needed: f64) -> Self {
+    fn at_most(kind: Kind, what: &str, value: f64, needed: f64) -> Self {
         let outcome = if value <= needed { Outcome::Passed } else { Outcome::Failed };
-        Self { what: what.into(), value, needed, at_least: false, outcome }
+        Self { what: what.into(), kind, value, needed, at_least: false, outcome }
     }
 
     /// The same where missing the gate says that the items cannot tell.
@@ -65,17 +65,17 @@ fn step(gates: &Gates, name: StepName, question: &str, checks: Vec<Check>, few: 
 /// Checks that both of the first steps make, in this order: class size, AUC, p, asymmetry.
 fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) -> Vec<Check> {
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
-    let size = Check::at_least("items of the smaller class", seen.smaller as f64, gates.min_class as f64);
-    let mut checks = vec![size.or_inconclusive(), Check::at_least("AUC", seen.auc, auc)];
+    let size = Check::at_least(Kind::Items, "items of the smaller class", seen.smaller as f64, gates.min_class as f64);
+    let mut checks = vec![size.or_inconclusive(), Check::at_least(Kind::Share, "AUC", seen.auc, auc)];
     // Several answers to one prompt are not several items: folds, shuffles and intervals would all count them as such.
     if seen.shared > 0 {
-        let shared = Check::at_most("items that share their prompt with another", seen.shared as f64, 0.0);
+        let shared = Check::at_most(Kind::Items, "items that share their prompt with another", seen.shared as f64, 0.0);
         checks.push(shared.or_inconclusive());
     }
     // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
-    let p = seen.p.map(|p| Check::at_most("p against shuffled labels", p, gates.alpha).or_inconclusive());
+    let p = seen.p.map(|p| Check::at_most(Kind::P, "p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
-    checks.push(Check::at_most(&format!("asymmetry, {where_at}"), asym, asymmetry));
+    checks.push(Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry));
     checks
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn transfer(
 /// none, and shuffled labels ask the same of the probe already.
 fn beats(baseline: &super::Baseline) -> Check {
     // NaN where either has no AUC: then the AUC's own check has failed.
-    let mut check = Check::at_least(&format!("AUC above {}", baseline.name), baseline.gain, 0.0);
+    let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name), baseline.gain, 0.0);
     if check.value == 0.0 {
         check.outcome = Outcome::Failed;
     } else if check.outcome == Outcome::Passed && baseline.rival && baseline.gain_range.low <= 0.0 {
@@ -134,7 +134,8 @@ fn beats(baseline: &super::Baseline) -> Check {
 /// that misses it by less than a standard error has kept it, by less than two cannot tell.
 fn floor(kept: f64, needed: f64, correct: usize) -> Check {
     let error = (needed * (1.0 - needed) / correct.max(1) as f64).sqrt();
-    let mut check = Check::at_least("p(assert given correct) there, to within a standard error", kept, needed);
+    let mut check =
+        Check::at_least(Kind::Share, "p(assert given correct) there, to within a standard error", kept, needed);
     if check.outcome == Outcome::Failed && kept > needed - error {
         check.outcome = Outcome::Passed;
     } else if check.outcome == Outcome::Failed && kept > needed - 2.0 * error {
@@ -149,15 +150,19 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, axes: &[Axis], pairs: &[A
     for axis in axes {
         let needed = [("cross-validated", axis.cv_auc, config.cv_auc), ("fresh", axis.fresh_auc, config.fresh_auc)];
         for (what, value, needed) in needed {
-            let check = Check::at_least(&format!("{}, {what} AUC", axis.name), value, needed);
+            let check = Check::at_least(Kind::Share, &format!("{}, {what} AUC", axis.name), value, needed);
             // An axis over its gates that shuffled labels reach too, or one of too few items, cannot be told.
             let open = axis.outcome == Outcome::Inconclusive;
             checks.push(if open { Check { outcome: Outcome::Inconclusive, ..check } } else { check });
         }
     }
     for pair in pairs.iter().filter(|pair| pair.flagged) {
-        let mut check =
-            Check::at_most(&format!("size of r of {} and {}", pair.a, pair.b), pair.r.abs(), config.correlation);
+        let mut check = Check::at_most(
+            Kind::Share,
+            &format!("size of r of {} and {}", pair.a, pair.b),
+            pair.r.abs(),
+            config.correlation,
+        );
         check.outcome = Outcome::Failed;
         checks.push(check);
     }

@@ -1,6 +1,6 @@
 //! A falsification in tables for people.
 
-use super::{Baseline, Check, Falsification, Outcome, Step, steps::word};
+use super::{Baseline, Check, Falsification, Kind, Outcome, Step, steps::word};
 use crate::{probe::signed, tables::short};
 
 /// All of it as Markdown: `report.md`, and what `temper falsify` prints.
@@ -59,12 +59,14 @@ fn step(number: usize, step: &Step) -> String {
 }
 
 fn check(check: &Check) -> String {
-    let sign = if check.at_least { "≥" } else { "≤" };
-    let sign = if check.what.starts_with("AUC above") { ">" } else { sign };
-    let (value, needed) = if check.what.starts_with("items") {
-        (format!("{}", check.value), format!("{}", check.needed))
-    } else {
-        (short(check.value), short(check.needed))
+    let sign = match (check.kind, check.at_least) {
+        (Kind::Above, _) => ">",
+        (_, true) => "≥",
+        (_, false) => "≤",
+    };
+    let (value, needed) = match check.kind {
+        Kind::Items => (check.value.to_string(), check.needed.to_string()),
+        _ => (short(check.value), short(check.needed)),
     };
     format!("| {} | {value} | {sign} {needed} | {} |\n", cell(&check.what), word(check.outcome))
 }

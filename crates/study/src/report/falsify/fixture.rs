@@ -3,8 +3,8 @@
 use crate::{
     FeatureMeta,
     falsify::{
-        Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, GateFile, Outcome, Overlap, Plane, Step,
-        StepName, Transfer,
+        Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, GateFile, Kind, Outcome, Overlap, Plane,
+        Step, StepName, Transfer,
     },
     probe::{ColumnSource, Ends, EvalResult, FitResult, Gate, LabelSource, MeasureOptions, Measured, Null, Origin},
 };
@@ -60,8 +60,8 @@ fn gate(thr: f64) -> Gate {
     Gate { thr, asym: -0.043, p_assert_correct: 0.6, p_assert_wrong: 0.557 }
 }
 
-fn check(what: &str, value: f64, needed: f64, outcome: Outcome) -> Check {
-    Check { what: what.into(), value, needed, at_least: needed >= 0.0, outcome }
+fn check(kind: Kind, what: &str, value: f64, needed: f64, outcome: Outcome) -> Check {
+    Check { what: what.into(), kind, value, needed, at_least: needed >= 0.0, outcome }
 }
 
 fn step(name: StepName, outcome: Outcome, checks: Vec<Check>) -> Step {
@@ -72,21 +72,25 @@ fn step(name: StepName, outcome: Outcome, checks: Vec<Check>) -> Step {
 fn steps(axes: usize) -> Vec<Step> {
     use Outcome::{Failed, NotRun, Passed};
     let fresh = vec![
-        check("items of the smaller class", 55.0, 10.0, Passed),
-        check("AUC", 0.516, 0.63, Failed),
-        check("asymmetry, threshold chosen in training", -0.043, -0.15, Failed),
-        check(&format!("AUC above {HOSTILE}"), -0.1, 0.0, Failed),
+        check(Kind::Items, "items of the smaller class", 55.0, 10.0, Passed),
+        check(Kind::Share, "AUC", 0.516, 0.63, Failed),
+        check(Kind::Asymmetry, "asymmetry, threshold chosen in training", -0.043, -0.15, Failed),
+        check(Kind::Above, &format!("AUC above {HOSTILE}"), -0.1, 0.0, Failed),
     ];
     let of_axes = vec![
-        check(&format!("{HOSTILE}, cross-validated AUC"), 0.7, 0.65, Passed),
-        check(&format!("{HOSTILE}, fresh AUC"), 0.5, 0.60, Failed),
+        check(Kind::Share, &format!("{HOSTILE}, cross-validated AUC"), 0.7, 0.65, Passed),
+        check(Kind::Share, &format!("{HOSTILE}, fresh AUC"), 0.5, 0.60, Failed),
     ];
     let (of_axes, swept) = if axes > 0 { (of_axes, Failed) } else { (Vec::new(), NotRun) };
     vec![
-        step(StepName::Cv, Passed, vec![check("AUC", 0.906, 0.65, Passed)]),
+        step(StepName::Cv, Passed, vec![check(Kind::Share, "AUC", 0.906, 0.65, Passed)]),
         step(StepName::Fresh, Failed, fresh),
         step(StepName::Axes, swept, of_axes),
-        step(StepName::Pooled, Outcome::Inconclusive, vec![check("AUC", 0.61, 0.63, Outcome::Inconclusive)]),
+        step(
+            StepName::Pooled,
+            Outcome::Inconclusive,
+            vec![check(Kind::Share, "AUC", 0.61, 0.63, Outcome::Inconclusive)],
+        ),
         step(StepName::Replication, NotRun, Vec::new()),
     ]
 }

@@ -1,7 +1,7 @@
 //! The five steps: what each asks, what it found beside what was needed, and whether it decides.
 
 use crate::{
-    falsify::{Check, Falsification, Outcome, Step},
+    falsify::{Check, Falsification, Kind, Outcome, Step},
     report::{
         falsify::{capital, marked},
         text::{escape, fixed, p_value, put, signed},
@@ -54,8 +54,7 @@ fn table(checks: &[Check]) -> String {
 }
 
 fn row(check: &Check) -> String {
-    let kind = Kind::of(&check.what);
-    let sign = match (kind, check.at_least) {
+    let sign = match (check.kind, check.at_least) {
         (Kind::Above, _) => "&gt;",
         (_, true) => "≥",
         (_, false) => "≤",
@@ -63,33 +62,10 @@ fn row(check: &Check) -> String {
     format!(
         r#"<tr><th scope="row">{}</th><td>{}</td><td class="muted">{sign} {}</td><td class="word">{}</td></tr>"#,
         escape(&check.what),
-        told(kind, check.value, check.needed),
-        needed(kind, check.needed),
+        told(check.kind, check.value, check.needed),
+        needed(check.kind, check.needed),
         marked(check.outcome)
     )
-}
-
-/// What a number counts, as far as its decimals ask for it.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Items,
-    Asymmetry,
-    P,
-    Above,
-    Share,
-}
-
-impl Kind {
-    /// By what is checked: results carry no units.
-    fn of(what: &str) -> Self {
-        match what {
-            _ if what.starts_with("items") => Self::Items,
-            _ if what.starts_with("asymmetry") => Self::Asymmetry,
-            _ if what.starts_with("p against") => Self::P,
-            _ if what.starts_with("AUC above") => Self::Above,
-            _ => Self::Share,
-        }
-    }
 }
 
 /// A number in as many decimals as tell it from its gate: 0.6297 has not reached 0.63.
