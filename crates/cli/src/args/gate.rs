@@ -19,16 +19,17 @@ pub(crate) struct Gate {
     /// Which of the probe's C; by default the one that cross-validation chose
     #[arg(long)]
     pub(crate) c: Option<f64>,
-    /// Below this probability the prefix is put in front; by default the threshold that the training items chose
+    /// Below this probability (0 to 1) the prefix is put in front; by default the threshold that the training items chose
     #[arg(long, value_name = "P")]
     pub(crate) threshold: Option<f64>,
-    /// Where the probe reads, if its training file does not say: final_norm, or layers such as 26..29, whose mean is taken
+    /// Where the probe reads, by default what its training file says: final_norm, or layers such as 26..29, whose mean is taken
     #[arg(long, value_name = "SITE")]
     pub(crate) site: Option<String>,
     /// What is put in front of an answer that the probe doubts
     #[arg(long, default_value = "I'm not sure, but ")]
     pub(crate) prefix: String,
-    /// A lexicon of hedges, one phrase a line: an answer that holds one is hedged without the gate as well
+    /// A lexicon of hedges, one phrase a line: an answer that holds one is hedged without the gate as well; without a lexicon
+    /// generated answers count as asserted
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
     /// The directory to write: rows.jsonl, gated.jsonl, gate.json

@@ -15,7 +15,6 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     let hedges = args.hedges.as_deref().map(Judge::read).transpose()?;
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
-    let stop = Some(ui::stop_on_interrupt());
     let sampling = args.sampling.sampling();
     let settings = Sidecar {
         probe: (&probe, sha256_file(&path)?),
@@ -31,9 +30,8 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
             ends: StopRule::Model,
             max_rows: args.batch.max_rows(),
             memory: args.batch.memory()?,
-            stop,
+            stop: Some(ui::stop_on_interrupt()),
         },
-        stop,
     };
     let found = sidecar(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     found.warnings.iter().filter(|_| args.json).for_each(|warning| ui::say(&format!("warning: {warning}")));

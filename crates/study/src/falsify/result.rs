@@ -25,7 +25,7 @@ pub struct Falsification {
     pub failure_modes: Vec<FailureMode>,
     /// What was declared beforehand: the gate file.
     pub declared: GateFile,
-    /// SHA-256 of its gates, steps, probe and controls.
+    /// SHA-256 of the whole gate file as declared.
     pub gates_sha256: String,
     /// What was fixed before a fresh label was read.
     pub frozen: Frozen,

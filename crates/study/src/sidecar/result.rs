@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    probe::{CrossTable, signed},
+    probe::{CrossTable, Ends, signed},
     tables::{number, short},
 };
 
@@ -75,6 +75,8 @@ pub struct GateResult {
     /// AUC of the probe on these answers; null where none is known to be right or wrong.
     #[serde(deserialize_with = "number")]
     pub auc: f64,
+    /// DeLong's interval of it.
+    pub auc_delong: Ends,
     /// Without the gate.
     pub plain: Standing,
     /// With it.
@@ -84,8 +86,10 @@ pub struct GateResult {
 }
 
 impl Standing {
-    /// From a table of labels.
-    pub(crate) fn of(table: CrossTable) -> Self {
+    /// From the labels of these rows.
+    pub(crate) fn of<'a>(rows: impl Iterator<Item = &'a GatedRow>) -> Self {
+        let mut table = CrossTable::default();
+        rows.for_each(|row| table.count(row.label.as_deref()));
         let CrossTable { cr, cw, hr, hw, .. } = table;
         let all = (cr + cw + hr + hw) as f64;
         Self {
@@ -102,8 +106,10 @@ impl Standing {
 
 /// The result as a table for people.
 pub fn sidecar_markdown(found: &GateResult) -> String {
+    let Ends { low, high } = found.auc_delong;
+    let range = if low.is_finite() { format!(" ({} to {})", short(low), short(high)) } else { String::new() };
     let mut out = format!(
-        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe here {}\n\n\
+        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe here {}{range}\n\n\
          | | without | with the gate |\n|---|---:|---:|\n",
         found.prefixed,
         found.items,

@@ -1,18 +1,24 @@
 //! Generates, reads the finished answers, and gates them.
 
-use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
+use std::path::Path;
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Pool};
-use headtemper_stats::auc;
+use headtemper_stats::delong;
+use serde_json::Value;
 
 use super::{GateResult, GatedRow, Standing, site::ProbeSite};
 use crate::{
-    Arm, CaptureOptions, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
+    Arm, CaptureOptions, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions, Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
     files::{write_json, write_text},
-    probe::{CrossTable, Probe},
+    probe::{FitResult, Probe},
     sweep,
 };
+
+/// An answer as it was.
+const PLAIN: &str = "plain";
+/// The same behind the gate.
+const GATED: &str = "gated";
 
 /// What a sidecar is made of.
 pub struct Sidecar<'a> {
@@ -22,22 +28,21 @@ pub struct Sidecar<'a> {
     pub c: Option<f64>,
     /// The threshold; the one that the training items chose if none is given.
     pub threshold: Option<f64>,
-    /// Where the probe reads, if its training file does not say.
+    /// Where the probe reads; what its training file says if none is given.
     pub site: Option<&'a str>,
     /// What is put in front.
     pub prefix: &'a str,
     /// What counts as a hedge.
     pub hedges: Option<&'a Judge>,
-    /// How answers are generated where items bring none.
+    /// How answers are generated where items bring none, and what stops it all.
     pub generate: SweepOptions<'a>,
-    /// Set from outside, stops after the current step.
-    pub stop: Option<&'a AtomicBool>,
 }
 
 /// Runs a sidecar over items, in a directory that keeps the generated rows, `gated.jsonl` and `gate.json`.
 ///
 /// # Errors
-/// If the probe does not fit the model, has no threshold, or the directory belongs to something else.
+/// If the probe does not fit the model, has no threshold or one that is no probability, or the directory belongs to something
+/// else.
 pub fn sidecar(
     engine: &Engine,
     items: &[Item],
@@ -48,17 +53,7 @@ pub fn sidecar(
     let (probe, probe_sha256) = (settings.probe.0, &settings.probe.1);
     let fit = fit_of(probe, settings.c)?;
     let result = &probe.meta.results[fit];
-    let (threshold, threshold_from) = match (settings.threshold, result.cv.best_thr) {
-        (Some(asked), _) => (asked, "asked"),
-        (None, Some(chosen)) => (chosen, "training"),
-        (None, None) => {
-            return Err(StudyError::Option {
-                what: "the probe's threshold".into(),
-                found: format!("none, since none kept p(assert | correct) at {}", result.cv.assert_correct),
-                allowed: "given with --threshold".into(),
-            });
-        }
-    };
+    let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
     let site = ProbeSite::of(settings.site, &probe.meta.train, engine)?;
     // Whatever does not fit is refused before anything is generated.
     let source = format!("{}, at the site that the probe reads", engine.identity().model);
@@ -70,6 +65,7 @@ pub fn sidecar(
         .with("probe", probe_sha256)
         .with("c", result.c)
         .with("threshold", threshold)
+        .with("site", settings.site)
         .with("prefix", settings.prefix)
         .with("hedges", settings.hedges)
         .with("sampling", &settings.generate.sampling)
@@ -78,8 +74,7 @@ pub fn sidecar(
     let mut log = run.rows::<Row>(progress)?;
     let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
     let (mut rows, _) = sweep(engine, &unanswered, &[Arm::base()], &settings.generate, &mut log, progress)?;
-    let rows = rows.remove(0);
-    let (items, encoded, silent) = answered(engine, items, &rows)?;
+    let answers = answered(engine, items, &rows.remove(0))?;
     // Averaged over the tokens that the probe's own features were averaged over.
     let pool = probe.meta.train.meta.as_ref().map_or(Ok(Pool::Last), |meta| meta.pool.parse())?;
     let options = CaptureOptions {
@@ -87,34 +82,41 @@ pub fn sidecar(
         layers: site.layers(),
         heads: HeadsWanted::None,
         memory: settings.generate.memory,
-        stop: settings.stop,
+        stop: settings.generate.stop,
         ..CaptureOptions::default()
     };
-    let (features, _) = capture_encoded(engine, &items, &encoded, &options, progress)?;
+    let (features, _) = capture_encoded(engine, &answers.items, &answers.encoded, &options, progress)?;
     let x = site.features(&features);
     let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
-    let seen = probe.seen(&x, engine.spec().d_model);
-    let generated: BTreeSet<String> = unanswered.iter().map(|item| item.id.clone()).collect();
-    let mut found = gate((&items, &generated), &p, settings, threshold);
-    found.1.probe_sha256.clone_from(probe_sha256);
-    (found.1.c, found.1.threshold_from) = (result.c, threshold_from.into());
-    found.1.seen_in_training = seen;
-    if seen > 0 {
-        let of = items.len();
-        found
-            .1
-            .warnings
-            .push(format!("the probe was fitted on {seen} of these {of} answers: what it does to them is no test"));
-    }
-    if silent > 0 {
-        found.1.warnings.push(format!("{silent} answers are empty and take no part"));
-    }
-    found.1.warnings.extend(other_model(probe, engine));
+    let rows = gated(&answers, &p, settings, threshold);
+    let seen_in_training = probe.seen(&x, engine.spec().d_model);
+    let of = |variant: &'static str| rows.iter().filter(move |row| row.variant == variant);
+    let known = |row: &GatedRow| Some((row.p, Verdict::of_label(row.label.as_deref()?)?.correct));
+    let (known_p, known): (Vec<f64>, Vec<bool>) = of(PLAIN).filter_map(known).unzip();
+    let mut warnings = warnings(&answers, settings, seen_in_training, known.len());
+    warnings.extend(other_model(probe, engine));
+    let ranked = delong(&known_p, &known);
+    let found = GateResult {
+        schema: "gate/v1".into(),
+        probe_sha256: probe_sha256.clone(),
+        c: result.c,
+        threshold,
+        threshold_from: threshold_from.into(),
+        prefix: settings.prefix.into(),
+        items: answers.items.len(),
+        prefixed: of(GATED).filter(|row| row.prefixed).count(),
+        seen_in_training,
+        auc: ranked.value,
+        auc_delong: ranked.range.into(),
+        plain: Standing::of(of(PLAIN)),
+        gated: Standing::of(of(GATED)),
+        warnings,
+    };
     let lines: String =
-        found.0.iter().map(|row| serde_json::to_string(row).expect("a row has a JSON form") + "\n").collect();
+        rows.iter().map(|row| serde_json::to_string(row).expect("a row has a JSON form") + "\n").collect();
     write_text(&run.file("gated.jsonl"), &lines)?;
-    write_json(&run.file("gate.json"), &found.1)?;
-    Ok(found.1)
+    write_json(&run.file("gate.json"), &found)?;
+    Ok(found)
 }
 
 /// The place of a C among the probe's fits.
@@ -128,52 +130,68 @@ fn fit_of(probe: &Probe, c: Option<f64>) -> Result<usize> {
     })
 }
 
-/// The items with their answers, those generated here as the very tokens; answers without a text are left out and counted.
-fn answered(engine: &Engine, items: &[Item], rows: &[Row]) -> Result<(Vec<Item>, Vec<Encoded>, usize)> {
-    let mut rows = rows.iter();
-    let (mut out, mut encoded, mut silent) = (Vec::new(), Vec::new(), 0);
-    for item in items {
-        if item.response.is_some() {
-            encoded.extend(encode(engine, std::slice::from_ref(item))?);
-            out.push(item.clone());
-            continue;
-        }
-        let row = rows.next().expect("every item without an answer was given one");
-        if row.response.trim().is_empty() || row.response_ids.is_empty() {
-            silent += 1;
-            continue;
-        }
-        let mut of_prompt = encode(engine, std::slice::from_ref(item))?.remove(0);
-        of_prompt.ids.truncate(of_prompt.prompt_len);
-        of_prompt.ids.extend(&row.response_ids);
-        encoded.push(of_prompt);
-        out.push(Item { response: Some(row.response.clone()), ..item.clone() });
+/// The threshold, and where it comes from.
+fn threshold_of(asked: Option<f64>, result: &FitResult) -> Result<(f64, &'static str)> {
+    match (asked, result.cv.best_thr) {
+        (Some(asked), _) if (0.0..=1.0).contains(&asked) => Ok((asked, "asked")),
+        (Some(asked), _) => Err(StudyError::Option {
+            what: "the threshold".into(),
+            found: asked.to_string(),
+            allowed: "a probability, from 0 to 1".into(),
+        }),
+        (None, Some(chosen)) => Ok((chosen, "training")),
+        (None, None) => Err(StudyError::Option {
+            what: "the probe's threshold".into(),
+            found: format!("none, since none kept p(assert | correct) at {}", result.cv.assert_correct),
+            allowed: "given with --threshold".into(),
+        }),
     }
-    Ok((out, encoded, silent))
 }
 
-/// Every answer with and without the gate, and how they stand.
-fn gate(
-    (items, generated): (&[Item], &BTreeSet<String>),
-    p: &[f64],
-    settings: &Sidecar<'_>,
-    threshold: f64,
-) -> (Vec<GatedRow>, GateResult) {
-    let (mut rows, mut tables) = (Vec::new(), [CrossTable::default(); 2]);
-    let (mut known_p, mut known, mut prefixed_all) = (Vec::new(), Vec::new(), 0);
-    for (item, &p) in items.iter().zip(p) {
-        let response = item.response.clone().unwrap_or_default();
-        let (correct, hedged) = judged(item, &response, generated.contains(&item.id), settings.hedges);
-        if let Some(correct) = correct {
-            known_p.push(p);
-            known.push(correct);
+/// Items with their answers, and the tokens of both.
+struct Answers {
+    items: Vec<Item>,
+    encoded: Vec<Encoded>,
+    /// Which of the answers were generated here.
+    generated: Vec<bool>,
+    /// Answers without a text, which are left out.
+    silent: usize,
+}
+
+/// The items with their answers, those generated here as the very tokens.
+fn answered(engine: &Engine, items: &[Item], rows: &[Row]) -> Result<Answers> {
+    let mut rows = rows.iter();
+    let mut out = Answers { items: Vec::new(), encoded: Vec::new(), generated: Vec::new(), silent: 0 };
+    for item in items {
+        let mut encoded = encode(engine, std::slice::from_ref(item))?.remove(0);
+        let mut item = item.clone();
+        let generated = item.response.is_none();
+        if generated {
+            let row = rows.next().expect("every item without an answer was given one");
+            if row.response.trim().is_empty() || row.response_ids.is_empty() {
+                out.silent += 1;
+                continue;
+            }
+            encoded.ids.truncate(encoded.prompt_len);
+            encoded.ids.extend(&row.response_ids);
+            item.response = Some(row.response.clone());
         }
-        let below = p < threshold;
-        prefixed_all += usize::from(below);
-        for (variant, table) in ["plain", "gated"].into_iter().zip(&mut tables) {
-            let prefixed = below && variant == "gated";
-            let label = correct.map(|correct| crate::Verdict { correct, hedged: hedged || prefixed }.label());
-            table.count(label);
+        out.items.push(item);
+        out.encoded.push(encoded);
+        out.generated.push(generated);
+    }
+    Ok(out)
+}
+
+/// Every answer as it was and, after it, behind the gate.
+fn gated(answers: &Answers, p: &[f64], settings: &Sidecar<'_>, threshold: f64) -> Vec<GatedRow> {
+    let mut rows = Vec::new();
+    for ((item, &generated), &p) in answers.items.iter().zip(&answers.generated).zip(p) {
+        let response = item.response.clone().unwrap_or_default();
+        let (correct, hedged) = judged(item, &response, generated, settings.hedges);
+        for variant in [PLAIN, GATED] {
+            let prefixed = p < threshold && variant == GATED;
+            let label = correct.map(|correct| Verdict { correct, hedged: hedged || prefixed }.label());
             rows.push(GatedRow {
                 id: item.id.clone(),
                 variant: variant.into(),
@@ -185,49 +203,49 @@ fn gate(
             });
         }
     }
-    let mut warnings = Vec::new();
-    if known.is_empty() {
-        warnings.push("no answer is known to be right or wrong: give items gold answers, coverage, or labels".into());
+    rows
+}
+
+/// What a reader must know before any number.
+fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize) -> Vec<String> {
+    let (all, generated) = (answers.items.len(), answers.generated.iter().filter(|&&generated| generated).count());
+    let mut out = Vec::new();
+    if known == 0 {
+        out.push("no answer is known to be right or wrong: give items gold answers, coverage, or labels".into());
     }
-    if settings.hedges.is_some_and(|judge| !judge.judge(settings.prefix, &[]).hedged) {
-        warnings.push(format!(
+    match settings.hedges {
+        Some(judge) if !judge.judge(settings.prefix, &[]).hedged => out.push(format!(
             "the lexicon does not know the prefix '{}' as a hedge; here it counts as one",
             settings.prefix.trim()
-        ));
+        )),
+        None if generated > 0 => out.push(format!(
+            "{generated} of {all} answers were generated here, and without a lexicon (--hedges) all of these count as asserted"
+        )),
+        _ => {}
     }
-    let result = GateResult {
-        schema: "gate/v1".into(),
-        probe_sha256: String::new(),
-        c: f64::NAN,
-        threshold,
-        threshold_from: String::new(),
-        prefix: settings.prefix.into(),
-        items: items.len(),
-        prefixed: prefixed_all,
-        seen_in_training: 0,
-        auc: auc(&known_p, &known),
-        plain: Standing::of(tables[0]),
-        gated: Standing::of(tables[1]),
-        warnings,
-    };
-    (rows, result)
+    if seen > 0 {
+        out.push(format!("the probe was fitted on {seen} of these {all} answers: what it does to them is no test"));
+    }
+    if answers.silent > 0 {
+        out.push(format!("{} answers are empty and take no part", answers.silent));
+    }
+    out
 }
 
 /// Whether an answer is right, where that is known, and whether it hedges: by accepted answers and the lexicon, else by what the
 /// item says of itself (`correct`, `coverage` of at least one half, or its label); of an answer that was written just now it
 /// can have said nothing.
 fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>) -> (Option<bool>, bool) {
-    let by_lexicon = lexicon.map(|judge| judge.judge(response, &item.gold));
-    let label = item.label.as_deref();
-    let of_label =
-        |first: &str| label.filter(|label| ["cr", "cw", "hr", "hw"].contains(label)).map(|l| l.starts_with(first));
-    let hedged = by_lexicon.map_or_else(|| !generated && of_label("h").unwrap_or(false), |verdict| verdict.hedged);
-    let said = item.other.get("correct").and_then(serde_json::Value::as_bool);
-    let covered = item.other.get("coverage").and_then(serde_json::Value::as_f64).map(|share| share >= 0.5);
-    let by_gold = (!item.gold.is_empty()).then(|| Judge::new(std::iter::empty()).judge(response, &item.gold).correct);
-    let right = label.filter(|label| ["cr", "cw", "hr", "hw"].contains(label)).map(|label| label.ends_with('r'));
-    let said = if generated { None } else { said.or(covered).or(right) };
-    (by_gold.or(said), hedged)
+    let none = Judge::new(std::iter::empty());
+    let verdict = lexicon.unwrap_or(&none).judge(response, &item.gold);
+    let label = item.label.as_deref().filter(|_| !generated).and_then(Verdict::of_label);
+    let field = |name: &str| item.other.get(name).filter(|_| !generated);
+    let said = field("correct").and_then(Value::as_bool);
+    let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
+    let said = said.or(covered).or(label.map(|label| label.correct));
+    let correct = if item.gold.is_empty() { said } else { Some(verdict.correct) };
+    let hedged = if lexicon.is_some() { verdict.hedged } else { label.is_some_and(|label| label.hedged) };
+    (correct, hedged)
 }
 
 fn other_model(probe: &Probe, engine: &Engine) -> Option<String> {

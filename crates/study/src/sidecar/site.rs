@@ -2,7 +2,10 @@
 
 use headtemper_engine::Engine;
 
-use crate::{Features, Result, StudyError, parse_layers, probe::Origin};
+use crate::{
+    Features, Result, StudyError, parse_layers,
+    probe::{Origin, average},
+};
 
 /// Where in the forward pass a probe's features come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,17 +66,10 @@ impl ProbeSite {
 
     /// The features of every captured item, `[n, d]`.
     pub(crate) fn features(&self, of: &Features) -> Vec<f64> {
+        let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         match self {
-            Self::FinalNorm => of.h_last.iter().map(|&x| f64::from(x)).collect(),
-            Self::Layers(layers) => {
-                let (d, k) = (of.d_model, layers.len());
-                let mean = |item: &[f32]| {
-                    (0..d)
-                        .map(|j| item.iter().skip(j).step_by(d).map(|&x| f64::from(x)).sum::<f64>() / k as f64)
-                        .collect::<Vec<_>>()
-                };
-                of.h_layers.chunks_exact(k * d).flat_map(mean).collect()
-            }
+            Self::FinalNorm => wide(&of.h_last),
+            Self::Layers(layers) => average(&wide(&of.h_layers), (layers.len(), of.d_model), 0..layers.len()),
         }
     }
 }
