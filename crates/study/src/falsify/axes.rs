@@ -10,7 +10,7 @@ use headtemper_stats::pearson;
 use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of, view::View};
 use crate::{
     Npz, Result, StudyError,
-    probe::{ColumnSource, Ends, FeatureSource, LabelSource, Rule, column, evaluate, fit},
+    probe::{ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
     read_items,
 };
 
@@ -79,8 +79,9 @@ pub(crate) fn run(
     declared: &[Declared],
     views: (&View, &View),
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let found =
-        declared.iter().map(|axis| one(file, axes, (axis, declared.len()), views)).collect::<Result<Vec<Found>>>()?;
+    let (train, fresh) = (views.0.rows(&file.train.features)?, views.1.rows(&file.fresh.features)?);
+    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), (&train, &fresh));
+    let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
         for (b, of_b) in &found[i + 1..] {
@@ -99,10 +100,9 @@ fn one(
     file: &GateFile,
     axes: &AxesConfig,
     (declared, count): (&Declared, usize),
-    (train, fresh): (&View, &View),
+    (train, fresh): (&FeatureRows, &FeatureRows),
 ) -> Result<Found> {
-    let train = train.set(&file.train.features, &declared.train)?;
-    let fresh = fresh.set(&file.fresh.features, &declared.fresh)?;
+    let (train, fresh) = (train.labelled(&declared.train)?, fresh.labelled(&declared.fresh)?);
     let mut axis = Axis {
         name: declared.name.clone(),
         train: train.sizes(),
@@ -117,7 +117,7 @@ fn one(
     if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
-    let options = file.fit_options(&train);
+    let options = file.fit_options(&train).without_intervals();
     let fitted = fit(&train, &options)?;
     let chosen = fitted.probe.meta.chosen;
     let (evaluation, p) = evaluate(&fitted.probe, &fresh, options.measure)?;

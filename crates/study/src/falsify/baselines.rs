@@ -58,7 +58,7 @@ pub(crate) fn run(
             _ => notes.push("no bag-of-words baseline: [train] items and [fresh] items are not both given".into()),
         }
     }
-    let options = FitOptions { shuffles: 0, ..file.fit_options(train.set) };
+    let options = FitOptions { shuffles: 0, ..file.fit_options(train.set) }.without_intervals();
     all.into_iter().map(|features| baseline(features, (train.set, fresh.set), &options, p)).collect()
 }
 

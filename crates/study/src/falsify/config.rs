@@ -358,6 +358,19 @@ impl GateFile {
     }
 }
 
+impl StepName {
+    /// What the step asks.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Cv => "does it rank training items that it was not fitted on?",
+            Self::Fresh => "does it rank fresh items, and gate them, with nothing chosen on them?",
+            Self::Axes => "does every score carry over, and are they more than one?",
+            Self::Pooled => "do the last layers together carry it?",
+            Self::Replication => "does another model show it?",
+        }
+    }
+}
+
 impl std::fmt::Display for StepName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -14,20 +14,17 @@ const UNSPACED: usize = 12;
 /// Examples that an error names.
 const NAMED: usize = 3;
 
-/// A set's prompts, as far as they are known: their hashes, and their texts.
-#[derive(Default)]
+/// By what the items of a set are known again: names of their features and, as far as prompts are known, their hashes and texts.
 pub(crate) struct Prompts {
+    rows: Vec<u64>,
     hashes: Option<Vec<String>>,
     texts: Option<Vec<String>>,
 }
 
 impl Prompts {
-    /// How many items share their prompt with another of the same set, as far as prompts are known.
+    /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
     pub(crate) fn shared(&self) -> usize {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let hashes = self.hashes.iter().flatten();
-        hashes.for_each(|hash| *counts.entry(hash).or_default() += 1);
-        counts.values().filter(|&&count| count > 1).sum()
+        repeated(&self.rows).max(self.hashes.as_ref().map_or(0, |hashes| repeated(hashes)))
     }
 
     /// From the items, or from the hashes that a capture keeps.
@@ -35,17 +32,18 @@ impl Prompts {
     /// # Errors
     /// If the features' file cannot be read.
     pub(crate) fn of(of: &Texts<'_>) -> Result<Self> {
+        let rows = of.set.row_hashes();
         if let Some(items) = &of.items {
             let hashes = items.iter().map(|item| prompt_hash(item)).collect();
             let texts = items.iter().map(|item| item.prompt_key()).collect();
-            return Ok(Self { hashes: Some(hashes), texts: Some(texts) });
+            return Ok(Self { rows, hashes: Some(hashes), texts: Some(texts) });
         }
         let features = &of.set.origin.features.path;
         match Npz::find_array(features, "prompt_hash")? {
-            None => Ok(Self::default()),
+            None => Ok(Self { rows, hashes: None, texts: None }),
             Some(Array::Text(hashes)) if hashes.len() == of.set.total => {
                 let of_rows = of.set.rows.iter().map(|&row| hashes[row].clone());
-                Ok(Self { hashes: Some(of_rows.collect()), texts: None })
+                Ok(Self { rows, hashes: Some(of_rows.collect()), texts: None })
             }
             Some(Array::Text(hashes)) => {
                 let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), of.set.total);
@@ -56,31 +54,40 @@ impl Prompts {
     }
 }
 
+/// How many of the values occur more than once.
+fn repeated<T: Ord>(values: &[T]) -> usize {
+    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts.into_values().filter(|&count| count > 1).sum()
+}
+
 /// Compares the sets in every way that their files allow.
 ///
 /// # Errors
 /// If a fresh item is, or nearly is, a training item: some are named.
-pub(crate) fn compare(train: (&ProbeSet, &Prompts), fresh: (&ProbeSet, &Prompts)) -> Result<Overlap> {
-    let known: BTreeSet<u64> = train.0.row_hashes().into_iter().collect();
-    let seen = fresh.0.row_hashes().into_iter().enumerate().filter(|(_, row)| known.contains(row));
-    let seen: Vec<String> = seen.map(|(row, _)| format!("'{}'", fresh.0.ids[row])).collect();
-    refuse(fresh.0, &seen, "the very features of a training item")?;
-    let by_prompt = match (&train.1.hashes, &fresh.1.hashes) {
+pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> Result<Overlap> {
+    let known: BTreeSet<&u64> = train.rows.iter().collect();
+    let seen = set.ids.iter().zip(&fresh.rows).filter(|(_, row)| known.contains(row));
+    let seen: Vec<String> = seen.map(|(id, _)| format!("'{id}'")).collect();
+    refuse(set, &seen, "the very features of a training item")?;
+    let by_prompt = match (&train.hashes, &fresh.hashes) {
         (Some(train), Some(fresh_hashes)) => {
             let known: BTreeSet<&String> = train.iter().collect();
             let seen = fresh_hashes.iter().enumerate().filter(|(_, hash)| known.contains(hash));
-            let seen: Vec<String> = seen.map(|(at, _)| name(fresh.1, at)).collect();
-            refuse(fresh.0, &seen, "the prompt of a training item")?;
+            let seen: Vec<String> = seen.map(|(at, _)| name(fresh, at)).collect();
+            refuse(set, &seen, "the prompt of a training item")?;
             true
         }
         _ => false,
     };
-    let by_text = match (&train.1.texts, &fresh.1.texts) {
+    let by_text = match (&train.texts, &fresh.texts) {
         (Some(train), Some(texts)) => {
             let pairs = near(train, texts);
             let seen: Vec<String> =
                 pairs.iter().map(|&(old, new)| format!("'{}' (beside '{}')", texts[new], train[old])).collect();
-            refuse(fresh.0, &seen, "nearly the prompt of a training item")?;
+            refuse(set, &seen, "nearly the prompt of a training item")?;
             true
         }
         _ => false,

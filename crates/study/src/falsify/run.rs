@@ -1,12 +1,13 @@
 //! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
 
-use std::{collections::BTreeMap, io::Write, path::Path};
+use std::{io::Write, path::Path};
 
 use headtemper_stats::{Shuffles, auc, delong_difference, principal_components};
 use serde_json::Value;
 
 use super::{
-    Baseline, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer, axes,
+    Axis, AxisPair, Baseline, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig, Step, StepName,
+    Transfer, axes,
     baselines::{self, Ran},
     overlap::{self, Prompts},
     steps::{self, Seen},
@@ -15,16 +16,15 @@ use super::{
 use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     files::{read_json, write_json, write_text, write_whole},
-    probe::{EvalResult, FitOptions, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, prediction_npz},
+    probe::{
+        EvalResult, Evaluation, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
+        prediction_npz,
+    },
     report,
 };
 
 const FROZEN: &str = "frozen.json";
 const FOUND: &str = "falsify.json";
-/// The question of each step that may be left out.
-const POOLED: &str = "do the last layers together carry it?";
-const REPLICATION: &str = "does another model show it?";
-const AXES: &str = "does every score carry over, and are they more than one?";
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
 /// `probe.safetensors` and `predictions.npz`.
@@ -33,113 +33,50 @@ const AXES: &str = "does every score carry over, and are they more than one?";
 /// If a file cannot be used, the sets overlap, a fit does not converge, or the directory belongs to something else: other
 /// gates, other training items, or a probe that was frozen before.
 pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Result<Falsification> {
-    let gates_sha256 = file.sha256.clone();
-    progress.note(&format!("gates      {gates_sha256}"));
+    progress.note(&format!("gates      {}", file.sha256));
     let declared = match &file.axes {
         Some(config) => axes::declared(file, config)?,
         None => Vec::new(),
     };
-    let train_view = View::of(&file.train)?;
-    let train = train_view.set(&file.train.features, &file.train.labels)?;
-    let train_texts = train_view.texts(&train)?;
-    let train_prompts = Prompts::of(&train_texts)?;
-    let options = file.fit_options(&train);
-    let run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
+    let view = View::of(&file.train)?;
+    let set = view.set(&file.train.features, &file.train.labels)?;
+    let train = Side::of(&view, &set)?;
+    let options = file.fit_options(train.set);
+    let run = RunDir::open(dir, "falsify", &parts(file, train.set), None, progress)?;
     progress.begin("fit", 1, 0);
-    let fitted = fit(&train, &options)?;
+    let fitted = fit(train.set, &options)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let probe = fitted.probe;
-    let frozen = freeze(&run, &probe, &gates_sha256, progress)?;
+    let frozen = freeze(&run, &probe, &file.sha256, progress)?;
     progress.step();
     progress.end();
 
-    let fresh_view = View::of(&file.fresh)?;
-    let fresh = fresh_view.set(&file.fresh.features, &file.fresh.labels)?;
-    let fresh_texts = fresh_view.texts(&fresh)?;
-    let fresh_prompts = Prompts::of(&fresh_texts)?;
-    let overlap = overlap::compare((&train, &train_prompts), (&fresh, &fresh_prompts))?;
-    same_site(&train, &fresh)?;
-    tested_once(&run, &fresh)?;
+    let view = View::of(&file.fresh)?;
+    let set = view.set(&file.fresh.features, &file.fresh.labels)?;
+    let fresh = Side::of(&view, &set)?;
+    let overlap = overlap::compare(&train.prompts, (fresh.set, &fresh.prompts))?;
+    same_site(train.set, fresh.set)?;
+    tested_once(&run, fresh.set)?;
     progress.begin("controls", 1, 0);
-    let mut warnings = Vec::new();
-    let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
-    warnings.extend(evaluation.warnings.iter().cloned());
-    if train.origin.unlabelled > 0 {
-        warnings.push(format!("{} training items without a label were left out", train.origin.unlabelled));
+    let mut tested = test(file, &probe, (&train, &fresh), &options)?;
+    if !overlap.by_prompt {
+        let why = "prompts were not compared between the sets: give [train] items and [fresh] items";
+        tested.warnings.push(why.into());
     }
-    let p = &predictions[probe.meta.chosen];
-    let mut ran = Vec::new();
-    // A fresh set of one class ranks nothing, and nothing against it.
-    if fresh.smaller_class() > 0 {
-        let shuffled = baselines::shuffled_labels(&probe, &train, &fresh, &options)?;
-        ran.push((shuffled, vec![f64::NAN; fresh.labels.len()]));
-        ran.extend(baselines::run(file, (&train_texts, &fresh_texts), p, &mut warnings)?);
-    }
-    let all_baselines: Vec<Baseline> = ran.iter().map(|(baseline, _)| baseline.clone()).collect();
-    let fresh_null = null_of(p, &fresh.labels, &options);
     progress.step();
     progress.end();
 
-    let gates = &file.gates;
-    let chosen = &probe.meta.results[probe.meta.chosen];
-    let of_cv = Seen {
-        auc: chosen.cv.auc,
-        p: probe.meta.null.as_ref().map(|null| null.p),
-        gate: chosen.cv.best,
-        smaller: train.smaller_class(),
-        correct: train.origin.positives,
-        shared: shared(&train, &train_prompts),
-    };
-    let result = &evaluation.results[probe.meta.chosen];
-    let of_fresh = Seen {
-        auc: result.measured.auc,
-        p: fresh_null.as_ref().map(|null| null.p),
-        gate: result.train_chosen,
-        smaller: fresh.smaller_class(),
-        correct: fresh.origin.positives,
-        shared: shared(&fresh, &fresh_prompts),
-    };
-    let question = "does it rank fresh items, and gate them, with nothing chosen on them?";
-    let fresh_step = steps::transfer(gates, StepName::Fresh, question, &of_fresh, &all_baselines);
-    let failure_modes = if fresh_step.outcome == Outcome::Passed {
-        Vec::new()
-    } else {
-        steps::failure_modes(&train.origin, &fresh.origin, result.measured.auc, result.measured.auc_delong)
-    };
-    let mut all_steps = vec![steps::cv(gates, &of_cv), fresh_step];
-    let (found_axes, axis_pairs) = if let Some(config) = &file.axes {
-        let (found, pairs) = axes::run(file, config, &declared, (&train_view, &fresh_view))?;
-        all_steps.push(steps::axes(gates, config, &found, &pairs));
-        (found, pairs)
-    } else {
-        all_steps.push(steps::not_run(gates, StepName::Axes, AXES, "axes"));
-        (Vec::new(), Vec::new())
-    };
-    let pooled = file.pooled.as_ref().map(|of| {
-        let train = train_view.set(&of.train, &file.train.labels)?;
-        other(of.train.to_string(), (train, fresh_view.set(&of.fresh, &file.fresh.labels)?), &options)
-    });
-    let main = &train;
-    let replication = file.replication.as_ref().map(|of| {
-        let train_labels = of.train_labels.as_ref().unwrap_or(&file.train.labels);
-        let fresh_labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
-        let train = train_view.set(&of.train, train_labels)?;
-        if train.origin.same_weights(&main.origin) == Some(true) {
-            return Err(StudyError::Experiment {
-                name: file.name.clone(),
-                why: format!("[replication] '{}' has the weights of [train]: it is no other model", of.model),
-            });
-        }
-        other(of.model.clone(), (train, fresh_view.set(&of.fresh, fresh_labels)?), &options)
-    });
-    let (mut pooled, mut replication) = (pooled.transpose()?, replication.transpose()?);
-    all_steps.push(of_other(file, (StepName::Pooled, POOLED), pooled.as_mut(), (&fresh, &ran)));
-    let replicated = (StepName::Replication, REPLICATION);
-    all_steps.push(of_other(file, replicated, replication.as_mut(), (&fresh, &ran)));
-    let (verdict, sentence) = steps::verdict(&all_steps, &failure_modes, &not_compared(file, &all_baselines));
-    if !overlap.by_prompt {
-        warnings.push("prompts were not compared between the sets: give [train] items and [fresh] items".into());
-    }
+    let baselines: Vec<Baseline> = tested.ran.iter().map(|(baseline, _)| baseline.clone()).collect();
+    let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, train.prompts.shared()));
+    let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh));
+    let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh))?;
+    let mut pooled = pooled(file, (&train, &fresh), &options)?;
+    let mut replication = replication(file, (&train, &fresh), &options)?;
+    let beside = (fresh.set, &tested.ran[..]);
+    let of_pooled = of_other(file, StepName::Pooled, pooled.as_mut(), beside);
+    let of_replication = of_other(file, StepName::Replication, replication.as_mut(), beside);
+    let steps = vec![of_cv, of_fresh, of_axes, of_pooled, of_replication];
+    let (verdict, sentence) = steps::verdict(&steps, &failure_modes, &not_compared(file, &baselines));
     let found = Falsification {
         schema: "falsify/v1".into(),
         name: file.name.clone(),
@@ -148,29 +85,124 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         sentence,
         failure_modes,
         declared: file.clone(),
-        gates_sha256,
+        gates_sha256: file.sha256.clone(),
         frozen,
-        train: train.origin.clone(),
-        fresh: fresh.origin.clone(),
+        train: train.set.origin.clone(),
+        fresh: fresh.set.origin.clone(),
         overlap,
-        steps: all_steps,
+        steps,
         cv: probe.meta.results.clone(),
         cv_null: probe.meta.null.clone(),
-        transfer: evaluation.results.clone(),
-        fresh_null,
-        axes: found_axes,
+        transfer: tested.evaluation.results,
+        fresh_null: tested.null,
+        axes,
         axis_pairs,
         pooled: pooled.map(|found| found.transfer),
         replication: replication.map(|found| found.transfer),
-        baselines: all_baselines,
-        plane: plane(&probe, &fresh),
-        warnings,
+        baselines,
+        plane: plane(&probe, fresh.set),
+        warnings: tested.warnings,
     };
     write_json(&run.file(FOUND), &found)?;
-    prediction_npz(&predictions, &probe, &fresh).save(&run.file("predictions.npz"))?;
+    prediction_npz(&tested.predictions, &probe, fresh.set).save(&run.file("predictions.npz"))?;
     write_text(&run.file("report.md"), &super::markdown(&found))?;
     write_text(&run.file("report.html"), &report::falsify(&found))?;
     Ok(found)
+}
+
+/// One of the two sets, with all that is known of its items.
+struct Side<'a> {
+    view: &'a View,
+    set: &'a ProbeSet,
+    texts: Texts<'a>,
+    prompts: Prompts,
+}
+
+impl<'a> Side<'a> {
+    fn of(view: &'a View, set: &'a ProbeSet) -> Result<Self> {
+        let texts = view.texts(set)?;
+        let prompts = Prompts::of(&texts)?;
+        Ok(Self { view, set, texts, prompts })
+    }
+}
+
+/// What the frozen probe did on fresh items, beside what does without it.
+struct Tested {
+    evaluation: Evaluation,
+    /// `[C][item]`.
+    predictions: Vec<Vec<f64>>,
+    null: Option<Null>,
+    ran: Vec<Ran>,
+    warnings: Vec<String>,
+}
+
+/// Asks the probe and the baselines for the fresh items.
+fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Tested> {
+    let (evaluation, predictions) = evaluate(probe, fresh.set, options.measure)?;
+    let mut warnings = evaluation.warnings.clone();
+    warnings.extend(train.set.warnings().into_iter().map(|warning| format!("training: {warning}")));
+    let p = &predictions[probe.meta.chosen];
+    let mut ran = Vec::new();
+    // A fresh set of one class ranks nothing, and nothing against it.
+    if fresh.set.smaller_class() > 0 {
+        let shuffled = baselines::shuffled_labels(probe, train.set, fresh.set, options)?;
+        ran.push((shuffled, vec![f64::NAN; fresh.set.labels.len()]));
+        ran.extend(baselines::run(file, (&train.texts, &fresh.texts), p, &mut warnings)?);
+    }
+    let null = null_of(p, &fresh.set.labels, options);
+    Ok(Tested { evaluation, predictions, null, ran, warnings })
+}
+
+/// Step 2, and how the probe failed if it did.
+fn fresh_step(
+    file: &GateFile,
+    tested: &Tested,
+    baselines: &[Baseline],
+    (train, fresh): (&Side, &Side),
+) -> (Step, Vec<FailureMode>) {
+    let seen = Seen::fresh(&tested.evaluation, tested.null.as_ref(), fresh.prompts.shared());
+    let step = steps::transfer(&file.gates, StepName::Fresh, &seen, baselines);
+    if step.outcome == Outcome::Passed {
+        return (step, Vec::new());
+    }
+    let range = tested.evaluation.results[tested.evaluation.chosen].measured.auc_delong;
+    let modes = steps::failure_modes(&train.set.origin, &fresh.set.origin, seen.auc, range);
+    (step, modes)
+}
+
+/// Step 3, if it is declared.
+fn sweep_axes(
+    file: &GateFile,
+    declared: &[axes::Declared],
+    (train, fresh): (&Side, &Side),
+) -> Result<(Step, Vec<Axis>, Vec<AxisPair>)> {
+    let Some(config) = &file.axes else {
+        return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
+    };
+    let (found, pairs) = axes::run(file, config, declared, (train.view, fresh.view))?;
+    Ok((steps::axes(&file.gates, config, &found, &pairs), found, pairs))
+}
+
+/// The probe of step 4, if it is declared.
+fn pooled(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Option<Other>> {
+    let Some(of) = &file.pooled else { return Ok(None) };
+    let sets = (train.view.set(&of.train, &file.train.labels)?, fresh.view.set(&of.fresh, &file.fresh.labels)?);
+    other(of.train.to_string(), sets, options).map(Some)
+}
+
+/// The probe of step 5, if it is declared.
+fn replication(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Option<Other>> {
+    let Some(of) = &file.replication else { return Ok(None) };
+    let labels = |own: &Option<LabelSource>, of_set: &SetConfig| own.clone().unwrap_or_else(|| of_set.labels.clone());
+    let of_train = train.view.set(&of.train, &labels(&of.train_labels, &file.train))?;
+    if of_train.origin.same_weights(&train.set.origin) == Some(true) {
+        return Err(StudyError::Experiment {
+            name: file.name.clone(),
+            why: format!("[replication] '{}' has the weights of [train]: it is no other model", of.model),
+        });
+    }
+    let of_fresh = fresh.view.set(&of.fresh, &labels(&of.fresh_labels, &file.fresh))?;
+    other(of.model.clone(), (of_train, of_fresh), options).map(Some)
 }
 
 /// What the directory belongs to: everything that is fixed before a fresh label is read.
@@ -238,15 +270,6 @@ fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     Err(StudyError::content(&path, why))
 }
 
-/// Items that share their prompt, or all their features, with another of the set.
-fn shared(set: &ProbeSet, prompts: &Prompts) -> usize {
-    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    for row in set.row_hashes() {
-        *counts.entry(row).or_default() += 1;
-    }
-    prompts.shared().max(counts.into_values().filter(|&count| count > 1).sum())
-}
-
 /// Baselines that read texts and were asked for, but had none.
 fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
     let asked = [(file.controls.length, "length"), (file.controls.bag_of_words, "bag of words")];
@@ -265,8 +288,9 @@ struct Other {
 fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOptions) -> Result<Other> {
     let texts = |set| Prompts::of(&Texts { set, items: None });
     let prompts = (texts(&train)?, texts(&fresh)?);
-    overlap::compare((&train, &prompts.0), (&fresh, &prompts.1))?;
+    overlap::compare(&prompts.0, (&fresh, &prompts.1))?;
     same_site(&train, &fresh)?;
+    let options = &options.clone().without_intervals();
     let probe = fit(&train, options)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     let chosen = probe.meta.chosen;
@@ -274,7 +298,7 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
     let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
     let transfer = Transfer {
         name,
-        shared: shared(&train, &prompts.0).max(shared(&fresh, &prompts.1)),
+        shared: prompts.0.shared().max(prompts.1.shared()),
         c: cv.c,
         cv_auc: cv.cv.auc,
         cv_p: probe.meta.null.as_ref().map(|null| null.p),
@@ -293,12 +317,12 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
 /// A step on other features; beside the baselines where it is about the same answers.
 fn of_other(
     file: &GateFile,
-    (name, question): (StepName, &str),
+    name: StepName,
     found: Option<&mut Other>,
     (fresh, baselines): (&ProbeSet, &[Ran]),
 ) -> Step {
     let Some(found) = found else {
-        return steps::not_run(&file.gates, name, question, &name.to_string());
+        return steps::not_run(&file.gates, name);
     };
     let Other { transfer, null, p } = found;
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
@@ -307,7 +331,7 @@ fn of_other(
         Baseline { gain: gain.value, gain_range: gain.range.into(), ..of.clone() }
     };
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
-    let step = steps::transfer(&file.gates, name, question, &steps::seen(transfer, null.as_ref()), &baselines);
+    let step = steps::transfer(&file.gates, name, &Seen::transfer(transfer, null.as_ref()), &baselines);
     if step.outcome != Outcome::Passed {
         let (auc, range) = (transfer.fresh_auc, transfer.fresh_range);
         transfer.failure_modes = steps::failure_modes(&transfer.train, &transfer.fresh, auc, range);

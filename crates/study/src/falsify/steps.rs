@@ -1,7 +1,7 @@
 //! Numbers beside their gates, and what they come to.
 
 use super::{Axis, AxisPair, Check, FailureMode, Gates, Kind, Outcome, Step, StepName, Transfer, config::AxesConfig};
-use crate::probe::{Ends, Gate, Null, Origin};
+use crate::probe::{Ends, Evaluation, Gate, Null, Origin, Probe};
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
 /// from 0.56 to 0.047, to a twelfth; its other model, which it did not call so, still had 0.285 on fresh items.
@@ -18,6 +18,48 @@ pub(crate) struct Seen {
     pub(crate) correct: usize,
     /// Items that share their prompt, or all their features, with another.
     pub(crate) shared: usize,
+}
+
+impl Seen {
+    /// What it did out of fold.
+    pub(crate) fn cv(probe: &Probe, shared: usize) -> Self {
+        let (meta, train) = (&probe.meta, &probe.meta.train);
+        let cv = &meta.results[meta.chosen].cv;
+        Self {
+            auc: cv.auc,
+            p: meta.null.as_ref().map(|null| null.p),
+            gate: cv.best,
+            smaller: train.smaller_class(),
+            correct: train.positives,
+            shared,
+        }
+    }
+
+    /// What it did on fresh items.
+    pub(crate) fn fresh(evaluation: &Evaluation, null: Option<&Null>, shared: usize) -> Self {
+        let result = &evaluation.results[evaluation.chosen];
+        Self {
+            auc: result.measured.auc,
+            p: null.map(|null| null.p),
+            gate: result.train_chosen,
+            smaller: evaluation.set.smaller_class(),
+            correct: evaluation.set.positives,
+            shared,
+        }
+    }
+
+    /// What a probe on other features did on fresh items.
+    pub(crate) fn transfer(of: &Transfer, null: Option<&Null>) -> Self {
+        Self {
+            auc: of.fresh_auc,
+            p: null.map(|null| null.p),
+            gate: of.gate,
+            // A probe of three positives tells nothing, however many fresh items it is asked about.
+            smaller: of.train.smaller_class().min(of.fresh.smaller_class()),
+            correct: of.fresh.positives,
+            shared: of.shared,
+        }
+    }
 }
 
 impl Check {
@@ -54,12 +96,12 @@ pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
 }
 
 /// A step from its checks. Where a class has too few items the rest decides nothing.
-fn step(gates: &Gates, name: StepName, question: &str, checks: Vec<Check>, few: bool, note: String) -> Step {
+fn step(gates: &Gates, name: StepName, checks: Vec<Check>, few: bool, note: String) -> Step {
     // Too few items can tell nothing, whatever their numbers say.
     let checks: Vec<Check> =
         checks.into_iter().map(|check| if few { check.or_inconclusive() } else { check }).collect();
     let outcome = if few { Outcome::Inconclusive } else { all(checks.iter().map(|check| check.outcome)) };
-    Step { name, question: question.into(), outcome, decides: gates.decide.contains(&name), checks, note }
+    Step { name, question: name.question().into(), outcome, decides: gates.decide.contains(&name), checks, note }
 }
 
 /// Checks that both of the first steps make, in this order: class size, AUC, p, asymmetry.
@@ -88,17 +130,11 @@ pub(crate) fn cv(gates: &Gates, seen: &Seen) -> Step {
         Some(gate) => format!("threshold {:.2}, chosen on these items: the asymmetry flatters", gate.thr),
         None => format!("no threshold keeps p(assert given correct) at {}", gates.assert_correct),
     };
-    step(gates, StepName::Cv, "does it rank training items that it was not fitted on?", checks, few, note)
+    step(gates, StepName::Cv, checks, few, note)
 }
 
 /// Step 2, and those like it: at the threshold that the training items chose.
-pub(crate) fn transfer(
-    gates: &Gates,
-    name: StepName,
-    question: &str,
-    seen: &Seen,
-    baselines: &[super::Baseline],
-) -> Step {
+pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[super::Baseline]) -> Step {
     let mut checks = checks(seen, gates, gates.fresh_auc, gates.fresh_asymmetry, "threshold chosen in training");
     let kept = seen.gate.map_or(f64::NAN, |gate| gate.p_assert_correct);
     checks.push(floor(kept, gates.assert_correct, seen.correct));
@@ -114,7 +150,7 @@ pub(crate) fn transfer(
             None => "the training items chose no threshold".into(),
         }
     };
-    step(gates, name, question, checks, few, note)
+    step(gates, name, checks, few, note)
 }
 
 /// Whether the probe ranks better than a baseline. Texts are a rival: a gain that may be chance is not shown. Random numbers are
@@ -169,13 +205,13 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, axes: &[Axis], pairs: &[A
     let passed = axes.iter().filter(|axis| axis.outcome == Outcome::Passed).count();
     let flagged = pairs.iter().filter(|pair| pair.flagged).count();
     let note = format!("{passed} of {} axes pass; {flagged} of {} pairs predict as one", axes.len(), pairs.len());
-    step(gates, StepName::Axes, "does every score carry over, and are they more than one?", checks, false, note)
+    step(gates, StepName::Axes, checks, false, note)
 }
 
 /// A step that was not asked for.
-pub(crate) fn not_run(gates: &Gates, name: StepName, question: &str, how: &str) -> Step {
-    let note = format!("not run: the file has no [{how}]");
-    Step { outcome: Outcome::NotRun, ..step(gates, name, question, Vec::new(), false, note) }
+pub(crate) fn not_run(gates: &Gates, name: StepName) -> Step {
+    let note = format!("not run: the file has no [{name}]");
+    Step { outcome: Outcome::NotRun, ..step(gates, name, Vec::new(), false, note) }
 }
 
 /// How a probe failed, where its fresh step did not pass.
@@ -250,24 +286,6 @@ pub(crate) fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// What a [`Transfer`] shows.
-pub(crate) fn seen(transfer: &Transfer, p: Option<&Null>) -> Seen {
-    let origin = &transfer.fresh;
-    Seen {
-        auc: transfer.fresh_auc,
-        p: p.map(|null| null.p),
-        gate: transfer.gate,
-        // A probe of three positives tells nothing, however many fresh items it is asked about.
-        smaller: [&transfer.train, origin]
-            .map(|o| o.positives.min(o.items - o.positives))
-            .into_iter()
-            .min()
-            .unwrap_or(0),
-        correct: origin.positives,
-        shared: transfer.shared,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,7 +296,7 @@ mod tests {
     }
 
     fn outcome(seen: &Seen) -> Outcome {
-        transfer(&Gates::default(), StepName::Fresh, "", seen, &[]).outcome
+        transfer(&Gates::default(), StepName::Fresh, seen, &[]).outcome
     }
 
     #[test]
@@ -324,14 +342,13 @@ mod tests {
             rival: true,
         };
         let of = |gain: f64, to_beat: bool, gates: &Gates| {
-            transfer(gates, StepName::Fresh, "", &seen_of(0.8, -0.4, 0.8, 40), &[baseline(gain, to_beat)]).outcome
+            transfer(gates, StepName::Fresh, &seen_of(0.8, -0.4, 0.8, 40), &[baseline(gain, to_beat)]).outcome
         };
         let gates = Gates::default();
         assert_eq!(of(0.1, true, &gates), Outcome::Passed);
         let chance = super::super::Baseline { gain_range: Ends { low: -0.1, high: 0.3 }, ..baseline(0.1, true) };
-        let beside = |of: super::super::Baseline| {
-            transfer(&gates, StepName::Fresh, "", &seen_of(0.8, -0.4, 0.8, 40), &[of]).outcome
-        };
+        let beside =
+            |of: super::super::Baseline| transfer(&gates, StepName::Fresh, &seen_of(0.8, -0.4, 0.8, 40), &[of]).outcome;
         assert_eq!(beside(chance.clone()), Outcome::Inconclusive, "a gain that may be chance");
         assert_eq!(beside(super::super::Baseline { rival: false, ..chance }), Outcome::Passed);
         assert_eq!(of(0.0, true, &gates), Outcome::Failed);

@@ -56,27 +56,10 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
     let options = FitOptions { shuffles: SHUFFLES, shuffle: Some(seed as u32), measure, ..FitOptions::default() };
     let probe = fit(train, &options).unwrap().probe;
     let (evaluation, p) = evaluate(&probe, fresh, measure).unwrap();
-    let (cv, result) = (&probe.meta.results[0].cv, &evaluation.results[0]);
     let null = super::run::null_of(&p[0], &fresh.labels, &options);
     let gates = Gates::default();
-    let of_cv = Seen {
-        auc: cv.auc,
-        p: probe.meta.null.as_ref().map(|null| null.p),
-        gate: cv.best,
-        smaller: train.smaller_class(),
-        correct: train.origin.positives,
-        shared: 0,
-    };
-    let of_fresh = Seen {
-        auc: result.measured.auc,
-        p: null.map(|null| null.p),
-        gate: result.train_chosen,
-        smaller: fresh.smaller_class(),
-        correct: fresh.origin.positives,
-        shared: 0,
-    };
-    let fresh = steps::transfer(&gates, StepName::Fresh, "", &of_fresh, &[]);
-    (steps::cv(&gates, &of_cv).outcome, fresh.outcome)
+    let fresh = steps::transfer(&gates, StepName::Fresh, &Seen::fresh(&evaluation, null.as_ref(), 0), &[]);
+    (steps::cv(&gates, &Seen::cv(&probe, 0)).outcome, fresh.outcome)
 }
 
 #[test]

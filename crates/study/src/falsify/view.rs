@@ -6,7 +6,7 @@ use super::SetConfig;
 use crate::{
     Array, Item, Npz, Predicate, Result, StudyError,
     columns::prompt_hash,
-    probe::{FeatureSource, LabelSource, ProbeSet},
+    probe::{FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
 };
 
@@ -26,17 +26,25 @@ impl View {
         Ok(Self { items, condition: config.condition.as_deref().map(Predicate::parse).transpose()? })
     }
 
-    /// Features and labels of the items that belong to the set; labels of others are not looked at.
+    /// Features of the items that belong to the set.
     ///
     /// # Errors
-    /// As [`ProbeSet::read`]; and if a row has no item, or the condition cannot be asked of it.
-    pub(crate) fn set(&self, features: &FeatureSource, labels: &LabelSource) -> Result<ProbeSet> {
+    /// If they cannot be read, a row has no item, or the condition cannot be asked of it.
+    pub(crate) fn rows(&self, features: &FeatureSource) -> Result<FeatureRows> {
         let (Some(items), Some(condition)) = (&self.items, &self.condition) else {
-            return ProbeSet::read(features, labels);
+            return FeatureRows::read(features, &|_, _| Ok(true));
         };
         let by_id = by_id(items);
         let keep = |row: usize, id: Option<&str>| condition.holds(find(items, &by_id, features, row, id)?);
-        ProbeSet::read_some(features, labels, &keep)
+        FeatureRows::read(features, &keep)
+    }
+
+    /// The same with their labels; labels of others are not looked at.
+    ///
+    /// # Errors
+    /// As [`View::rows`] and [`ProbeSet::read`].
+    pub(crate) fn set(&self, features: &FeatureSource, labels: &LabelSource) -> Result<ProbeSet> {
+        self.rows(features)?.labelled(labels)
     }
 
     /// A set with the items of its rows.

@@ -152,6 +152,11 @@ pub fn usual_shuffles(set: &ProbeSet, folds: usize, fits: usize) -> usize {
 }
 
 impl FitOptions {
+    /// The same without bootstrap intervals, where nobody reports them.
+    pub(crate) fn without_intervals(self) -> Self {
+        Self { measure: MeasureOptions { resamples: 0, ..self.measure }, ..self }
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |what: &str, found: String, allowed: &str| {
             Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })

@@ -33,6 +33,13 @@ pub struct ProbeSet {
     pub origin: Origin,
 }
 
+/// Features as they were read, and which rows belong to a set: read once, whatever is asked of them.
+pub(crate) struct FeatureRows {
+    source: FeatureSource,
+    table: Table,
+    kept: Vec<bool>,
+}
+
 /// Whether a row belongs to a set, by its place and its id.
 type Keep<'a> = &'a dyn Fn(usize, Option<&str>) -> Result<bool>;
 
@@ -70,26 +77,64 @@ impl ProbeSet {
     /// If a file cannot be used, lengths differ where there are no ids, an id stands there twice or has no features, a number is
     /// not finite, or no item has a label.
     pub fn read(features: &FeatureSource, labels: &LabelSource) -> Result<Self> {
-        Self::read_some(features, labels, &|_, _| Ok(true))
+        FeatureRows::read(features, &|_, _| Ok(true))?.labelled(labels)
     }
 
-    /// The same of those rows alone that are asked for by their place and, where the file names its items, id.
+    /// What a reader must know of how it came about.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.origin.unlabelled > 0 {
+            out.push(format!("{} items without a label were left out", self.origin.unlabelled));
+        }
+        if self.named && self.origin.matched_by == "place" {
+            out.push(
+                "labels were matched by place: the features name their items and the labels do not, so whether they belong \
+                 together is not known"
+                    .into(),
+            );
+        }
+        out
+    }
+
+    /// Items and those of them that are positive.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.labels.len(), self.origin.positives)
+    }
+
+    /// How many items the smaller class has.
+    pub fn smaller_class(&self) -> usize {
+        self.origin.smaller_class()
+    }
+
+    /// A name of each row's features: rows that are equal have the same.
+    pub(crate) fn row_hashes(&self) -> Vec<u64> {
+        row_hashes(&self.x, self.features)
+    }
+}
+
+impl FeatureRows {
+    /// Reads features, and keeps those rows that are asked for by their place and, where the file names its items, id.
     ///
     /// # Errors
-    /// As [`ProbeSet::read`], or what `keep` reports.
-    pub(crate) fn read_some(features: &FeatureSource, labels: &LabelSource, keep: Keep<'_>) -> Result<Self> {
-        let table = read::features(features)?;
+    /// If the file cannot be used, no row is kept, or what `keep` reports.
+    pub(crate) fn read(source: &FeatureSource, keep: Keep<'_>) -> Result<Self> {
+        let table = read::features(source)?;
         let n = table.values.len() / table.features;
         let id = |row: usize| table.ids.as_ref().map(|ids| ids[row].as_str());
         let kept = (0..n).map(|row| keep(row, id(row))).collect::<Result<Vec<bool>>>()?;
         if !kept.contains(&true) {
-            let (what, allowed) = (format!("the condition on the items of {features}"), "true of some of them".into());
+            let (what, allowed) = (format!("the condition on the items of {source}"), "true of some of them".into());
             return Err(StudyError::Option { what, found: format!("true of none of {n}"), allowed });
         }
-        Self::of(features, table, labels, &kept)
+        Ok(Self { source: source.clone(), table, kept })
     }
 
-    fn of(source: &FeatureSource, table: Table, labels: &LabelSource, kept: &[bool]) -> Result<Self> {
+    /// Those of the rows that have a label.
+    ///
+    /// # Errors
+    /// As [`ProbeSet::read`], but for reading features.
+    pub(crate) fn labelled(&self, labels: &LabelSource) -> Result<ProbeSet> {
+        let Self { source, table, kept } = self;
         let column = read::column(&labels.column)?;
         let n = kept.len();
         let (of_row, matched_by) = match (&table.ids, &column.ids) {
@@ -130,42 +175,11 @@ impl ProbeSet {
             matched_by: matched_by.into(),
             features_sha256: hex(&hash_numbers(&x)),
             labels_sha256: crate::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
-            layers: table.layers,
-            meta: table.meta,
+            layers: table.layers.clone(),
+            meta: table.meta.clone(),
         };
         let named = table.ids.is_some();
-        Ok(Self { x, features: table.features, labels: labels_of, ids, named, rows, total: n, origin })
-    }
-
-    /// What a reader must know of how it came about.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        if self.origin.unlabelled > 0 {
-            out.push(format!("{} items without a label were left out", self.origin.unlabelled));
-        }
-        if self.named && self.origin.matched_by == "place" {
-            out.push(
-                "labels were matched by place: the features name their items and the labels do not, so whether they belong \
-                 together is not known"
-                    .into(),
-            );
-        }
-        out
-    }
-
-    /// Items and those of them that are positive.
-    pub fn sizes(&self) -> (usize, usize) {
-        (self.labels.len(), self.origin.positives)
-    }
-
-    /// How many items the smaller class has.
-    pub fn smaller_class(&self) -> usize {
-        self.origin.smaller_class()
-    }
-
-    /// A name of each row's features: rows that are equal have the same.
-    pub(crate) fn row_hashes(&self) -> Vec<u64> {
-        row_hashes(&self.x, self.features)
+        Ok(ProbeSet { x, features: table.features, labels: labels_of, ids, named, rows, total: n, origin })
     }
 }
 
