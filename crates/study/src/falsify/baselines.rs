@@ -54,7 +54,10 @@ pub(crate) fn run(
     }
     if file.controls.bag_of_words {
         match (&train.items, &fresh.items) {
-            (Some(of_train), Some(of_fresh)) => all.extend(bag_of_words(of_train, of_fresh)),
+            (Some(of_train), Some(of_fresh)) => match bag_of_words(of_train, of_fresh) {
+                Some(features) => all.push(features),
+                None => notes.push("no bag-of-words baseline: no word occurs in two training texts".into()),
+            },
             _ => notes.push("no bag-of-words baseline: [train] items and [fresh] items are not both given".into()),
         }
     }

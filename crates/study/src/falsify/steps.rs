@@ -244,11 +244,8 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
         });
         of.collect::<Vec<_>>().join(", ")
     };
-    let unbeaten = if not_run.is_empty() {
-        String::new()
-    } else {
-        format!(" Not compared with {}: no texts.", not_run.join(" and "))
-    };
+    let unbeaten =
+        if not_run.is_empty() { String::new() } else { format!(" Not compared with {}.", not_run.join(" and ")) };
     let of_mode = modes.iter().map(|mode| format!(" {}: {}.", capital(&mode.name), mode.why)).collect::<String>();
     let reported: Vec<String> = steps
         .iter()
