@@ -24,5 +24,5 @@ pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
 };
 pub use run::falsify;
-pub(crate) use steps::word;
+pub(crate) use steps::{capital, word};
 pub use text::markdown;

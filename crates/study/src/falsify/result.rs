@@ -61,6 +61,18 @@ pub struct Falsification {
     pub warnings: Vec<String>,
 }
 
+impl Falsification {
+    /// The chosen C, in cross-validation.
+    pub fn chosen_cv(&self) -> Option<&FitResult> {
+        self.cv.iter().find(|result| result.c == self.frozen.c)
+    }
+
+    /// The chosen C, on fresh items.
+    pub fn chosen_fresh(&self) -> Option<&EvalResult> {
+        self.transfer.iter().find(|result| result.c == self.frozen.c)
+    }
+}
+
 /// How a step, or all of it, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -268,7 +268,8 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
     (verdict, sentence)
 }
 
-fn capital(text: &str) -> String {
+/// A text with its first letter as a capital.
+pub(crate) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
@@ -352,6 +353,11 @@ mod tests {
         assert_eq!(of(-0.1, true, &gates), Outcome::Failed);
         assert_eq!(of(-0.1, false, &gates), Outcome::Passed);
         assert_eq!(of(-0.1, true, &Gates { beat_baselines: false, ..gates }), Outcome::Passed);
+    }
+
+    #[test]
+    fn sentences_begin_with_a_capital_of_any_script() {
+        assert_eq!((capital("über"), capital("")), ("Über".to_string(), String::new()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn markdown(found: &Falsification) -> String {
     for (index, step) in found.steps.iter().enumerate() {
         out += &self::step(index + 1, step);
     }
-    if let Some(result) = found.transfer.iter().find(|result| result.c == found.frozen.c) {
+    if let Some(result) = found.chosen_fresh() {
         let oracle = result.measured.best;
         out += &format!(
             "\nThe threshold that the fresh items would have chosen (an oracle's, decides nothing): {}\n",

@@ -5,7 +5,6 @@ use crate::{
     probe::{CalibrationBin, Measured},
     report::{
         axis::Axis,
-        falsify::{chosen_cv, chosen_fresh},
         text::{count, fixed, put},
     },
 };
@@ -21,7 +20,7 @@ const SMALLEST: f64 = 2.4;
 
 /// Both plots, and the bins as numbers behind a click.
 pub(super) fn draw(found: &Falsification) -> String {
-    let (cv, fresh) = (chosen_cv(found).map(|of| &of.cv), chosen_fresh(found).map(|of| &of.measured));
+    let (cv, fresh) = (found.chosen_cv().map(|of| &of.cv), found.chosen_fresh().map(|of| &of.measured));
     let sets: Vec<(&str, &Measured)> = [("Training, cross-validated", cv), ("Fresh", fresh)]
         .into_iter()
         .filter_map(|(n, of)| Some((n, of?)))

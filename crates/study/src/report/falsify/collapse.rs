@@ -1,13 +1,11 @@
 //! How far the AUC falls from training to fresh items, beside what falls nowhere since there is nothing to find.
 
 use crate::{
-    falsify::{FailureMode, Falsification, Outcome, Step, StepName, Transfer},
+    falsify::{FailureMode, Falsification, Outcome, Step, StepName, Transfer, capital},
     probe::{Ends, Null},
     report::{
         falsify::{
-            capital,
             chart::{CHANCE, Chart, LEFT, Level, RIGHT, name},
-            chosen_cv, chosen_fresh,
             words::meaning,
         },
         text::{count, escape, fixed, p_value, put},
@@ -58,7 +56,7 @@ pub(super) fn draw(found: &Falsification) -> String {
 }
 
 fn rows(found: &Falsification) -> Vec<Row> {
-    let (cv, fresh) = (chosen_cv(found), chosen_fresh(found));
+    let (cv, fresh) = (found.chosen_cv(), found.chosen_fresh());
     let mut rows = vec![Row {
         name: "this probe".into(),
         cv: cv.map_or(f64::NAN, |result| result.cv.auc),
@@ -200,8 +198,8 @@ fn caption(rows: &[Row]) -> String {
 
 /// What happened to the AUC.
 fn story(found: &Falsification) -> String {
-    let cv = chosen_cv(found).map_or(f64::NAN, |result| result.cv.auc);
-    let fresh = chosen_fresh(found).map_or(f64::NAN, |result| result.measured.auc);
+    let cv = found.chosen_cv().map_or(f64::NAN, |result| result.cv.auc);
+    let fresh = found.chosen_fresh().map_or(f64::NAN, |result| result.measured.auc);
     let gates = &found.declared.gates;
     let smaller = found.fresh.positives.min(found.fresh.items.saturating_sub(found.fresh.positives));
     let (told_cv, told_fresh) = (fixed(cv, 3), fixed(fresh, 3));
@@ -262,7 +260,7 @@ fn nulls(found: &Falsification) -> Vec<String> {
     if (1..found.fresh.items).contains(&found.fresh.positives) {
         say("On fresh items", found.fresh_null.as_ref());
     }
-    out.extend(chosen_fresh(found).and_then(|result| interval(result.measured.auc_delong)));
+    out.extend(found.chosen_fresh().and_then(|result| interval(result.measured.auc_delong)));
     out
 }
 
@@ -285,7 +283,7 @@ fn interval(range: Ends) -> Option<String> {
 fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
     for mode in modes {
         let of = of.map_or(String::new(), |of| format!(", {of}"));
-        put!(out, "<p><b>{}</b>{of}: {}.", capital(&mode.name), escape(&mode.why));
+        put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(&mode.name)), escape(&mode.why));
         // Explained once: what is said of other features is the same.
         if let (Some(meaning), true) = (meaning(&mode.name), of.is_empty()) {
             put!(out, " {meaning}");

@@ -5,7 +5,7 @@ use crate::{
     probe::Gate,
     report::{
         axis::Axis,
-        falsify::{calibration, chosen_cv, chosen_fresh},
+        falsify::calibration,
         text::{escape, fixed, percent, put, signed},
     },
 };
@@ -34,7 +34,7 @@ pub(super) fn draw(found: &Falsification) -> String {
 
 /// What the frozen gate did to fresh items.
 fn story(found: &Falsification) -> String {
-    let Some(result) = chosen_fresh(found) else { return "No fit was evaluated.".to_owned() };
+    let Some(result) = found.chosen_fresh() else { return "No fit was evaluated.".to_owned() };
     let gates = &found.declared.gates;
     let floor = 100.0 * gates.assert_correct;
     let floor = fixed(floor, usize::from((floor - floor.round()).abs() > 1e-9));
@@ -70,7 +70,7 @@ fn table(out: &mut String, found: &Falsification) {
         }
         out.push_str("</tbody>");
     };
-    let (cv, fresh) = (chosen_cv(found), chosen_fresh(found));
+    let (cv, fresh) = (found.chosen_cv(), found.chosen_fresh());
     let measured = fresh.map(|result| &result.measured);
     let on_training = "on these items: flatters";
     let oracle = "on these items: an oracle's";

@@ -20,7 +20,7 @@ mod fixture;
 
 use crate::{
     falsify::{Falsification, Outcome, word},
-    probe::{EvalResult, FeatureSource, FitResult},
+    probe::FeatureSource,
     report::{glossary, html, text::escape},
 };
 
@@ -38,16 +38,6 @@ pub(crate) fn falsify(found: &Falsification) -> String {
     out + &html::close()
 }
 
-/// The chosen C, in cross-validation.
-fn chosen_cv(found: &Falsification) -> Option<&FitResult> {
-    found.cv.iter().find(|result| result.c == found.frozen.c)
-}
-
-/// The chosen C, on fresh items.
-fn chosen_fresh(found: &Falsification) -> Option<&EvalResult> {
-    found.transfer.iter().find(|result| result.c == found.frozen.c)
-}
-
 /// An outcome as a word behind its mark.
 fn marked(outcome: Outcome) -> String {
     format!(r#"<span class="{}">{}</span>"#, mark(outcome), word(outcome))
@@ -61,13 +51,6 @@ fn mark(outcome: Outcome) -> &'static str {
         Outcome::Inconclusive => "m-inconclusive",
         Outcome::NotRun => "m-omitted",
     }
-}
-
-/// A text with its first letter as a capital, escaped.
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    let capital: String = chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect());
-    escape(&capital)
 }
 
 /// The first characters of a name that is too long for its place, escaped.
@@ -161,7 +144,6 @@ mod tests {
     #[test]
     fn names_are_cut_at_characters() {
         assert_eq!(shortened("日本日本日", 4), "日本日…");
-        assert_eq!(capital("über"), "Über");
         let source: FeatureSource = "/a/b/train.npz:h_layers[-4:]".parse().unwrap();
         assert_eq!(without_folders(&source), "train.npz:h_layers[-4:]");
     }

@@ -1,9 +1,9 @@
 //! The five steps: what each asks, what it found beside what was needed, and whether it decides.
 
 use crate::{
-    falsify::{Check, Falsification, Kind, Outcome, Step},
+    falsify::{Check, Falsification, Kind, Outcome, Step, capital},
     report::{
-        falsify::{capital, marked},
+        falsify::marked,
         text::{escape, fixed, p_value, put, signed},
     },
 };
@@ -35,14 +35,14 @@ fn step(out: &mut String, number: usize, step: &Step) {
             (false, Outcome::NotRun) => "",
             _ => r#"<span class="decides">reported, decides nothing</span>"#,
         },
-        capital(&step.question)
+        escape(&capital(&step.question))
     );
     match step.checks.len() {
         0 => {}
         n if n > FOLDED => put!(out, "<details><summary>{n} checks</summary>{}</details>", table(&step.checks)),
         _ => out.push_str(&table(&step.checks)),
     }
-    put!(out, r#"<p class="note">{}</p></article>"#, capital(&step.note));
+    put!(out, r#"<p class="note">{}</p></article>"#, escape(&capital(&step.note)));
 }
 
 fn table(checks: &[Check]) -> String {

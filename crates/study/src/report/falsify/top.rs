@@ -1,10 +1,10 @@
 //! What the page says to somebody who reads nothing else.
 
 use crate::{
-    falsify::{Falsification, Step, word},
+    falsify::{Falsification, Step, capital, word},
     probe::Origin,
     report::{
-        falsify::{capital, chosen_cv, chosen_fresh, mark, without_folders},
+        falsify::{mark, without_folders},
         html,
         text::{UNDEFINED, count, escape, fixed, put},
     },
@@ -68,7 +68,7 @@ fn strip(out: &mut String, steps: &[Step]) {
 
 fn totals(out: &mut String, found: &Falsification) {
     let of = |origin: &Origin| format!("{} of {}", origin.positives, origin.items);
-    let (cv, fresh) = (chosen_cv(found), chosen_fresh(found));
+    let (cv, fresh) = (found.chosen_cv(), found.chosen_fresh());
     let cells = [
         ("cross-validated AUC", fixed(cv.map_or(f64::NAN, |result| result.cv.auc), 3)),
         ("fresh AUC", fixed(fresh.map_or(f64::NAN, |result| result.measured.auc), 3)),
