@@ -81,10 +81,6 @@ def peer_labelings(folder, count):
     return (time.perf_counter() - start) / count
 
 
-def middle(values):
-    return statistics.median(values)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -101,9 +97,10 @@ def main():
             ours.append(temper(folder, "--shuffles", str(args.shuffles))[0])
             without.append(temper(folder, "--shuffles", "0")[0])
             theirs.append(peer_labelings(folder, 20))
-        whole, each = middle(ours), (middle(ours) - middle(without)) / args.shuffles
+        whole, peer_each = statistics.median(ours), statistics.median(theirs)
+        each = (whole - statistics.median(without)) / args.shuffles
         print(f"labelings  100 x 2048: {whole:.2f} s with {args.shuffles} shuffles, whole command; a labeling "
-              f"{1e3 * each:.2f} ms, scikit-learn {1e3 * middle(theirs):.1f} ms: {middle(theirs) / each:.0f}x")
+              f"{1e3 * each:.2f} ms, scikit-learn {1e3 * peer_each:.1f} ms: {peer_each / each:.0f}x")
         for name, n, d in [("many", 10_000, 1536), ("tall", 5_000, 64)]:
             x, y = data(n, d)
             numpy.savez(f"{folder}/x.npz", x=x, y=y)
@@ -112,7 +109,7 @@ def main():
                 ours.append(temper(folder, "--shuffles", "0"))
                 default.append(peer(folder, False))
                 exact.append(peer(folder, True))
-            t = [middle(one[0] for one in of) for of in (ours, default, exact)]
+            t = [statistics.median(one[0] for one in of) for of in (ours, default, exact)]
             print(f"{name:10} {n} x {d}: {t[0]:.2f} s, scikit-learn {t[1]:.2f} s ({t[1] / t[0]:.2f}x), exact {t[2]:.2f} s "
                   f"({t[2] / t[0]:.2f}x); AUC {ours[0][1]:.6f}, {default[0][1]:.6f}, {exact[0][1]:.6f}")
 
