@@ -16,7 +16,7 @@ const LAST_N: usize = 32;
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
     let compat_dd = args.compat.is_some();
-    let settings = AttributeRun {
+    let mut settings = AttributeRun {
         items_path: &args.items.items,
         specs: specs(args)?,
         pass_over: args.dispositions.is_some() && args.only.is_empty(),
@@ -45,11 +45,13 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         beside: args.beside.clone(),
         top: args.top,
         lambda: args.lambda,
-        stop: Some(ui::stop_on_interrupt()),
+        stop: None,
     };
     settings.check()?;
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
+    // Not before: until here an interrupt ends the process at once.
+    settings.stop = Some(ui::stop_on_interrupt());
     let outcome = attribute_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     ui::finish(&outcome, &args.out, if args.json { Some("attribution.json") } else { None })
 }
