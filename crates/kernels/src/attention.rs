@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::{
     Level, Spans,
     dot::dots,
+    gpu,
     lambda::{factors, scale as scaled},
     room::{Room, share},
     serving::{Serving, serving},
@@ -34,7 +35,7 @@ pub struct AttentionSpan {
 /// With a `window` (transformers `sliding_window`) the query at position `p` sees the last `window` keys, its own
 /// included: `p - window < j <= p`. The work is then proportional to the window, not to the length.
 ///
-/// `lambda` `[n, head]` f32 is a factor on each token's and head's result. On the CPU it enters where the softmax is
+/// `lambda` `[n, head]` f32 is a factor on each token's and head's result. In our kernels it enters where the softmax is
 /// normalised and costs nothing: 1 gives the bits of `None`, and 0 zeros.
 ///
 /// # Errors
@@ -48,12 +49,14 @@ pub fn attend(
     window: Option<usize>,
     lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
-    if serving(q.device()) == Serving::Cpu {
-        let lambda = factors("attend", lambda, q.dim(0)?, q.dim(1)?)?;
-        let op = Attend { spans, scale, window, lambda: lambda.as_deref(), level: Level::best() };
-        q.contiguous()?.apply_op3_no_bwd(k, v, &op)
-    } else {
-        attend_reference(q, k, v, spans, scale, window, lambda)
+    match serving(q.device()) {
+        Serving::Cpu => {
+            let lambda = factors("attend", lambda, q.dim(0)?, q.dim(1)?)?;
+            let op = Attend { spans, scale, window, lambda: lambda.as_deref(), level: Level::best() };
+            q.contiguous()?.apply_op3_no_bwd(k, v, &op)
+        }
+        Serving::Gpu => gpu::attend(q, k, v, spans, scale, window, lambda),
+        Serving::Plain => attend_reference(q, k, v, spans, scale, window, lambda),
     }
 }
 
@@ -98,6 +101,22 @@ fn width_of(window: Option<usize>) -> Result<usize> {
         bail!("attend: a window of 0 keys hides even the query's own");
     }
     Ok(window.unwrap_or(usize::MAX))
+}
+
+/// Refuses spans that reach outside `n` queries or `rows` cache rows, or that are not in order: no two may write the same
+/// output.
+pub(crate) fn within(spans: &[AttentionSpan], n: usize, rows: usize) -> Result<()> {
+    let mut end = 0;
+    for span in spans {
+        let (queries, keys) = (span.first.checked_add(span.len), span.cache.checked_add(span.start));
+        let keys = keys.and_then(|keys| keys.checked_add(span.len));
+        let inside = queries.is_some_and(|queries| queries <= n) && keys.is_some_and(|keys| keys <= rows);
+        if !inside || span.first < end {
+            bail!("attend: {span:?} reaches outside {n} queries or {rows} cache rows, or into the span before it");
+        }
+        end = span.first + span.len;
+    }
+    Ok(())
 }
 
 struct Attend<'a> {
@@ -170,17 +189,7 @@ impl CustomOp3 for Attend<'_> {
             bail!("attend: queries, keys and values must be contiguous");
         };
         let (q, k, v) = (&q.as_slice::<f32>()?[q0..q1], &k.as_slice::<f32>()?[k0..k1], &v.as_slice::<f32>()?[v0..v1]);
-        let mut end = 0;
-        for span in self.spans {
-            let (queries, keys) = (span.first.checked_add(span.len), span.cache.checked_add(span.start));
-            let keys = keys.and_then(|keys| keys.checked_add(span.len));
-            let inside = queries.is_some_and(|queries| queries <= n) && keys.is_some_and(|keys| keys <= rows);
-            // In order, so that no two spans write the same output.
-            if !inside || span.first < end {
-                bail!("attend: {span:?} reaches outside {n} queries or {rows} cache rows, or into the span before it");
-            }
-            end = span.first + span.len;
-        }
+        within(self.spans, n, rows)?;
         let tiles = self.tiles(width_of(self.window)?, heads, kv, dim);
         let mut out = Room::new(n * heads * dim);
         let to = out.start();

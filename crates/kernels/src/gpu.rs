@@ -5,6 +5,7 @@
 //! source compiled for the CPU: what differs is one call.
 
 mod activation;
+mod attention;
 mod heads;
 mod launch;
 mod norm;
@@ -12,9 +13,10 @@ mod norm;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Layout, Result, StorageRef, Tensor, bail};
+use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
 pub(crate) use activation::gate_mul;
+pub(crate) use attention::attend;
 pub(crate) use heads::{heads, heads_into};
 use launch::{Grid, Kernel, kernel, launch};
 pub(crate) use norm::{add_rms_norm, rms_norm};
@@ -48,11 +50,16 @@ fn alike(name: &str, tensors: &[&Tensor]) -> Result<()> {
 
 /// Room for a result that a kernel writes in full. In the emulation what it did not write is no number.
 fn room(shape: &[usize], like: &Tensor) -> Result<Tensor> {
-    if like.device().is_cpu() {
-        return Tensor::full(f32::NAN, shape, like.device())?.to_dtype(like.dtype());
+    room_of(shape, like.dtype(), like.device())
+}
+
+/// The same, of any type.
+fn room_of(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    if device.is_cpu() {
+        return Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype);
     }
     // SAFETY: the kernel writes every element before anything can read it: both go through the device's one stream.
-    unsafe { Tensor::empty(shape, like.dtype(), like.device()) }
+    unsafe { Tensor::empty(shape, dtype, device) }
 }
 
 /// A tensor while a kernel has its address.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Refuses a `lambda` that is not f32 `[n, heads]`, contiguous.
-fn check(name: &str, lambda: &Tensor, n: usize, heads: usize) -> Result<()> {
+pub(crate) fn check(name: &str, lambda: &Tensor, n: usize, heads: usize) -> Result<()> {
     if lambda.dims() != [n, heads] || lambda.dtype() != DType::F32 || !lambda.is_contiguous() {
         let (shape, dtype) = (lambda.shape(), lambda.dtype());
         bail!(

@@ -1,0 +1,308 @@
+// Causal attention of packed sequences against their caches.
+#include "common.cuh"
+
+// Keys that one block of the decode form reads, counted from the first that its query sees: fixed, so that a token's bits do
+// not depend on its batch.
+constexpr int ATTEND_SPLIT = 512;
+
+// Where no key was seen yet. Finite, so that a score of -inf is 0 behind it and not inf - inf.
+constexpr float ATTEND_NONE = -3e38f;
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+DEVICE float power_of_two(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+
+// Of the decode form: one query at a time. What differs between spans is in their table alone.
+struct AttendArgs {
+    const void* q;       // [n, heads, dim]
+    const void* k;       // [cache rows, kv, dim]
+    const void* v;       // [cache rows, kv, dim]
+    const int* spans;    // [spans, 4]: first token, tokens, start, cache row
+    const float* lambda; // [n, heads], or null
+    void* out;           // [n, heads, dim]
+    float* sums;         // [jobs, heads, splits, dim]; null where no query has more than one split
+    float* tops;         // [jobs, heads, splits, 2]: the largest score and the sum of weights
+    int heads, kv, dim;
+    int window;     // 0: none
+    int splits;     // of the longest
+    int span_count;
+    int first;      // the first job of this launch
+    int each;       // a job is a token; else a span, and spans of more than one token are not served
+    int stripes;    // warps that share the keys of the same heads
+    float scale;
+};
+
+// A query: its token, and the keys from `from` to before `to`, whose position 0 lies in row `cache`.
+struct AttendJob {
+    int64_t token, cache;
+    int from, to;
+};
+
+DEVICE bool attend_job(const AttendArgs& args, AttendJob& job) {
+    const int index = args.first + blockIdx.x;
+    const int* span = args.spans + 4 * int64_t(index);
+    int behind = 0;
+    if (args.each) {
+        // The last span that does not begin behind the token; spans are in order.
+        int low = 0, high = args.span_count;
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            if (args.spans[4 * middle] <= index)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        if (low == 0) return false;
+        span = args.spans + 4 * (low - 1);
+        behind = index - span[0];
+        if (behind >= span[1]) return false;
+    } else if (span[1] != 1) {
+        return false;
+    }
+    job.token = span[0] + behind;
+    job.cache = span[3];
+    job.to = span[2] + behind + 1;
+    job.from = args.window && job.to > args.window ? job.to - args.window : 0;
+    return true;
+}
+
+// A lane's share of a key or value as it was read, 16 bytes at a time; small rows leave lanes for more keys.
+template <class T, int DIM>
+struct AttendRow {
+    static constexpr int LANES = DIM / WIDE<T> < 32 ? DIM / WIDE<T> : 32;
+    static constexpr int PACKS = DIM / (WIDE<T> * LANES);
+    static constexpr int VALUES = PACKS * WIDE<T>;
+    // Keys that a lane has in flight, and as many values.
+    static constexpr int AHEAD = 4 / PACKS;
+    Pack<T, WIDE<T>> packs[PACKS];
+
+    DEVICE void read(const T* row, int part, int) {
+#pragma unroll
+        for (int p = 0; p < PACKS; p++)
+            packs[p] = reinterpret_cast<const Pack<T, WIDE<T>>*>(row)[p * LANES + part];
+    }
+
+    DEVICE void get(float (&x)[VALUES]) const {
+#pragma unroll
+        for (int i = 0; i < VALUES; i++) x[i] = widen(packs[i / WIDE<T>].x[i % WIDE<T>]);
+    }
+
+    static DEVICE void put(const float (&x)[VALUES], float* row, int part, int) {
+#pragma unroll
+        for (int i = 0; i < VALUES; i += 4) {
+            const float four[4] = {x[i], x[i + 1], x[i + 2], x[i + 3]};
+            store<4>(four, row + (i / WIDE<T> * LANES + part) * WIDE<T> + i % WIDE<T>);
+        }
+    }
+};
+
+// The same for any size up to 512: value by value.
+template <class T>
+struct AttendRow<T, 0> {
+    static constexpr int LANES = 32, VALUES = 16, AHEAD = 1;
+    T values[VALUES];
+
+    DEVICE void read(const T* row, int part, int dim) {
+#pragma unroll
+        for (int i = 0; i < VALUES; i++) values[i] = 32 * i + part < dim ? row[32 * i + part] : rounded<T>(0.0f);
+    }
+
+    DEVICE void get(float (&x)[VALUES]) const {
+#pragma unroll
+        for (int i = 0; i < VALUES; i++) x[i] = widen(values[i]);
+    }
+
+    static DEVICE void put(const float (&x)[VALUES], float* row, int part, int dim) {
+#pragma unroll
+        for (int i = 0; i < VALUES; i++)
+            if (32 * i + part < dim) row[32 * i + part] = x[i];
+    }
+};
+
+// A block for a query, a key/value head and a split of the keys. A warp works for HEADS query heads on every `stripes`th
+// step of keys; where a group has more heads, other warps of the block read the same keys at the same time, from the L1.
+template <class T, int DIM, int HEADS>
+DEVICE void attend_one(const AttendArgs& args) {
+    using Row = AttendRow<T, DIM>;
+    constexpr int LANES = Row::LANES, VALUES = Row::VALUES, AHEAD = Row::AHEAD, KEYS = 32 / LANES;
+    AttendJob job;
+    if (!attend_job(args, job)) return;
+    const int begin = job.from + int(blockIdx.z) * ATTEND_SPLIT;
+    if (begin >= job.to) return;
+    const int end = min(begin + ATTEND_SPLIT, job.to);
+    const int dim = DIM ? DIM : args.dim;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, part = lane % LANES;
+    const int stripes = args.stripes, slots = blockDim.x / 32 / stripes;
+    const int group = args.heads / args.kv, chunks = (group + HEADS - 1) / HEADS;
+    const int64_t step = int64_t(args.kv) * dim;
+    const int64_t origin = job.cache * step + int64_t(blockIdx.y) * dim;
+    const T* keys = static_cast<const T*>(args.k) + origin;
+    const T* values = static_cast<const T*>(args.v) + origin;
+    const int64_t head0 = job.token * args.heads + int64_t(blockIdx.y) * group;
+    // Of each warp: a vector, the largest score and the sum of weights for each of its heads.
+    float* vectors = reinterpret_cast<float*>(shared_memory);
+    float* tops = vectors + blockDim.x / 32 * HEADS * dim;
+    for (int pass = 0; pass < chunks; pass += slots) {
+        const int chunk = pass + warp / stripes;
+        if (chunk < chunks) {
+            float q[HEADS][VALUES], mixed[HEADS][VALUES], top[HEADS], sum[HEADS];
+#pragma unroll
+            for (int h = 0; h < HEADS; h++) {
+                Row row;
+                row.read(static_cast<const T*>(args.q) + (head0 + min(chunk * HEADS + h, group - 1)) * dim, part, dim);
+                row.get(q[h]);
+                top[h] = ATTEND_NONE;
+                sum[h] = 0.0f;
+#pragma unroll
+                for (int i = 0; i < VALUES; i++) q[h][i] *= args.scale * LOG2_E, mixed[h][i] = 0.0f;
+            }
+            const int stride = stripes * KEYS;
+            for (int i = begin + warp % stripes * KEYS; i < end; i += stride * AHEAD) {
+                Row key[AHEAD], value[AHEAD];
+                const int mine = i + lane / LANES;
+#pragma unroll
+                for (int u = 0; u < AHEAD; u++)
+                    key[u].read(keys + min(mine + u * stride, end - 1) * step, part, dim);
+#pragma unroll
+                for (int u = 0; u < AHEAD; u++)
+                    value[u].read(values + min(mine + u * stride, end - 1) * step, part, dim);
+                float score[AHEAD][HEADS];
+#pragma unroll
+                for (int u = 0; u < AHEAD; u++) {
+                    float x[VALUES];
+                    key[u].get(x);
+#pragma unroll
+                    for (int h = 0; h < HEADS; h++) {
+                        float dot = 0.0f;
+#pragma unroll
+                        for (int c = 0; c < VALUES; c++) dot += q[h][c] * x[c];
+                        dot = sum_lanes<LANES>(dot);
+                        score[u][h] = mine + u * stride < end ? dot : -INFINITY;
+                    }
+                }
+#pragma unroll
+                for (int h = 0; h < HEADS; h++) {
+                    float most = top[h];
+#pragma unroll
+                    for (int u = 0; u < AHEAD; u++) most = fmaxf(most, score[u][h]);
+                    const float keep = power_of_two(top[h] - most);
+                    top[h] = most;
+                    sum[h] *= keep;
+#pragma unroll
+                    for (int c = 0; c < VALUES; c++) mixed[h][c] *= keep;
+#pragma unroll
+                    for (int u = 0; u < AHEAD; u++) sum[h] += score[u][h] = power_of_two(score[u][h] - most);
+                }
+#pragma unroll
+                for (int u = 0; u < AHEAD; u++) {
+                    float x[VALUES];
+                    value[u].get(x);
+#pragma unroll
+                    for (int h = 0; h < HEADS; h++)
+#pragma unroll
+                        for (int c = 0; c < VALUES; c++) mixed[h][c] += score[u][h] * x[c];
+                }
+            }
+            // What the lanes of other keys have.
+#pragma unroll
+            for (int h = 0; h < HEADS; h++) {
+                float most = top[h];
+#pragma unroll
+                for (int o = LANES; o < 32; o *= 2) most = fmaxf(most, __shfl_xor_sync(ALL, most, o));
+                const float keep = power_of_two(top[h] - most);
+                sum[h] *= keep;
+#pragma unroll
+                for (int c = 0; c < VALUES; c++) mixed[h][c] *= keep;
+#pragma unroll
+                for (int o = LANES; o < 32; o *= 2) {
+                    sum[h] += __shfl_xor_sync(ALL, sum[h], o);
+#pragma unroll
+                    for (int c = 0; c < VALUES; c++) mixed[h][c] += __shfl_xor_sync(ALL, mixed[h][c], o);
+                }
+                if (lane < LANES) Row::put(mixed[h], vectors + (warp * HEADS + h) * dim, part, dim);
+                if (lane == 0) {
+                    tops[2 * (warp * HEADS + h)] = most;
+                    tops[2 * (warp * HEADS + h) + 1] = sum[h];
+                }
+            }
+        }
+        __syncthreads();
+        const bool whole = job.to - job.from <= ATTEND_SPLIT;
+        for (int i = threadIdx.x; i < slots * HEADS * dim; i += blockDim.x) {
+            const int slot = i / (HEADS * dim), h = i / dim % HEADS, column = i % dim;
+            const int head = (pass + slot) * HEADS + h;
+            if (head >= group) continue;
+            float most = ATTEND_NONE, sum = 0.0f, mixed = 0.0f;
+            for (int w = 0; w < stripes; w++) most = fmaxf(most, tops[2 * ((slot * stripes + w) * HEADS + h)]);
+            for (int w = 0; w < stripes; w++) {
+                const int from = (slot * stripes + w) * HEADS + h;
+                const float keep = power_of_two(tops[2 * from] - most);
+                sum += keep * tops[2 * from + 1];
+                mixed += keep * vectors[from * dim + column];
+            }
+            if (whole) {
+                const float lambda = args.lambda ? args.lambda[head0 + head] : 1.0f;
+                static_cast<T*>(args.out)[(head0 + head) * dim + column] = rounded<T>(mixed * (lambda / sum));
+                continue;
+            }
+            const int64_t to = (int64_t(blockIdx.x) * args.heads + blockIdx.y * group + head) * args.splits + blockIdx.z;
+            args.sums[to * dim + column] = mixed;
+            if (column == 0) args.tops[2 * to] = most, args.tops[2 * to + 1] = sum;
+        }
+        // The next pass writes where this one reads.
+        __syncthreads();
+    }
+}
+
+// A block for a query and a head: its splits, in their order.
+template <class T>
+DEVICE void attend_merge(const AttendArgs& args) {
+    AttendJob job;
+    if (!attend_job(args, job)) return;
+    const int splits = (job.to - job.from + ATTEND_SPLIT - 1) / ATTEND_SPLIT;
+    if (splits == 1) return;
+    const int64_t from = (int64_t(blockIdx.x) * args.heads + blockIdx.y) * args.splits;
+    const int64_t head = job.token * args.heads + blockIdx.y;
+    const float lambda = args.lambda ? args.lambda[head] : 1.0f;
+    float most = ATTEND_NONE, sum = 0.0f;
+    for (int s = 0; s < splits; s++) most = fmaxf(most, args.tops[2 * (from + s)]);
+    for (int s = 0; s < splits; s++)
+        sum += power_of_two(args.tops[2 * (from + s)] - most) * args.tops[2 * (from + s) + 1];
+    for (int column = threadIdx.x; column < args.dim; column += blockDim.x) {
+        float mixed = 0.0f;
+        for (int s = 0; s < splits; s++)
+            mixed += power_of_two(args.tops[2 * (from + s)] - most) * args.sums[(from + s) * args.dim + column];
+        static_cast<T*>(args.out)[head * args.dim + column] = rounded<T>(mixed * (lambda / sum));
+    }
+}
+
+#define ATTEND_ONE(DIM, HEADS)                                                                \
+    KERNEL(attend_one_##DIM##_##HEADS##_f32, 256, AttendArgs, attend_one<float, DIM, HEADS>)  \
+    KERNEL(attend_one_##DIM##_##HEADS##_bf16, 256, AttendArgs, attend_one<bf16, DIM, HEADS>)  \
+    KERNEL(attend_one_##DIM##_##HEADS##_f16, 256, AttendArgs, attend_one<f16, DIM, HEADS>)
+
+ATTEND_ONE(0, 1)
+ATTEND_ONE(64, 1)
+ATTEND_ONE(64, 2)
+ATTEND_ONE(64, 3)
+ATTEND_ONE(64, 4)
+ATTEND_ONE(128, 1)
+ATTEND_ONE(128, 2)
+ATTEND_ONE(128, 3)
+ATTEND_ONE(128, 4)
+ATTEND_ONE(256, 1)
+ATTEND_ONE(256, 2)
+ATTEND_ONE(256, 3)
+ATTEND_ONE(256, 4)
+ATTEND_ONE(512, 1)
+ATTEND_ONE(512, 2)
+
+KERNEL_OF_TYPES(attend_merge, 128, AttendArgs, attend_merge)

@@ -1,0 +1,180 @@
+//! Attention on the GPU.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
+use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
+
+/// `ATTEND_SPLIT` of `cuda/attention.cu`.
+const SPLIT: usize = 512;
+
+/// Warps of a block of the decode form.
+const WARPS: usize = 8;
+
+/// The largest head that any form holds.
+const MOST: usize = 512;
+
+/// Partial results of one launch, in values: longer batches take more launches.
+const PARTIAL: usize = 64 << 20;
+
+/// The decode form for a head's size and the query heads of a warp; size 0 is any, value by value.
+static ONE: [(usize, &[Kernel]); 5] = [
+    (0, &[kernel!(ATTENTION, "attend_one_0_1")]),
+    (
+        64,
+        &[
+            kernel!(ATTENTION, "attend_one_64_1"),
+            kernel!(ATTENTION, "attend_one_64_2"),
+            kernel!(ATTENTION, "attend_one_64_3"),
+            kernel!(ATTENTION, "attend_one_64_4"),
+        ],
+    ),
+    (
+        128,
+        &[
+            kernel!(ATTENTION, "attend_one_128_1"),
+            kernel!(ATTENTION, "attend_one_128_2"),
+            kernel!(ATTENTION, "attend_one_128_3"),
+            kernel!(ATTENTION, "attend_one_128_4"),
+        ],
+    ),
+    (
+        256,
+        &[
+            kernel!(ATTENTION, "attend_one_256_1"),
+            kernel!(ATTENTION, "attend_one_256_2"),
+            kernel!(ATTENTION, "attend_one_256_3"),
+            kernel!(ATTENTION, "attend_one_256_4"),
+        ],
+    ),
+    (512, &[kernel!(ATTENTION, "attend_one_512_1"), kernel!(ATTENTION, "attend_one_512_2")]),
+];
+
+const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
+
+/// `AttendArgs` of `cuda/attention.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Args {
+    q: u64,
+    k: u64,
+    v: u64,
+    spans: u64,
+    lambda: u64,
+    out: u64,
+    sums: u64,
+    tops: u64,
+    heads: i32,
+    kv: i32,
+    dim: i32,
+    window: i32,
+    splits: i32,
+    span_count: i32,
+    first: i32,
+    each: i32,
+    stripes: i32,
+    scale: f32,
+}
+
+/// [`attend`](crate::attend). Heads of more than 512 are left to the reference, which wants spans that cover all tokens.
+pub(crate) fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    spans: &Spans<AttentionSpan>,
+    scale: f32,
+    window: Option<usize>,
+    lambda: Option<&Tensor>,
+) -> Result<Tensor> {
+    let name = "attend";
+    let ((n, heads, dim), (rows, kv, width)) = (q.dims3()?, k.dims3()?);
+    if width != dim || k.dims() != v.dims() || kv == 0 || heads % kv != 0 {
+        bail!("{name}: queries {:?}, keys {:?} and values {:?} do not fit", q.shape(), k.shape(), v.shape());
+    }
+    alike(name, &[q, k, v])?;
+    within(spans, n, rows)?;
+    if window == Some(0) {
+        bail!("{name}: a window of 0 keys hides even the query's own");
+    }
+    if let Some(lambda) = lambda {
+        lambda::check(name, lambda, n, heads)?;
+        if !lambda.device().same_device(q.device()) {
+            bail!("{name}: lambda on {:?} beside queries on {:?}", lambda.device().location(), q.device().location());
+        }
+    }
+    if dim > MOST {
+        return attend_reference(q, k, v, spans, scale, window, lambda);
+    }
+    let covered = spans.iter().map(|span| span.len).sum::<usize>();
+    let out = if covered < n { q.zeros_like()?.contiguous()? } else { room(q.dims(), q)? };
+    if covered == 0 || heads * dim == 0 {
+        return Ok(out);
+    }
+    let q = q.contiguous()?;
+    let whole = [&q, k, v].into_iter().map(|x| address(name, x)).collect::<Result<Vec<_>>>()?;
+    let aligned = whole.iter().all(|address| address % 16 == 0);
+    let longest = |span: &AttentionSpan| (span.start + span.len).min(window.unwrap_or(usize::MAX));
+    let args = Args {
+        q: whole[0],
+        k: whole[1],
+        v: whole[2],
+        spans: address(name, spans.table(q.device())?)?,
+        lambda: address_of(name, lambda)?,
+        out: address(name, &out)?,
+        sums: 0,
+        tops: 0,
+        heads: heads as i32,
+        kv: kv as i32,
+        dim: dim as i32,
+        window: window.unwrap_or(0).min(i32::MAX as usize) as i32,
+        splits: spans.iter().map(longest).max().unwrap_or(1).div_ceil(SPLIT) as i32,
+        span_count: spans.len() as i32,
+        first: 0,
+        each: spans.iter().any(|span| span.len > 1).into(),
+        stripes: 1,
+        scale,
+    };
+    let jobs = if args.each == 1 { n } else { spans.len() };
+    one_by_one(&q, args, jobs, aligned)?;
+    Ok(out)
+}
+
+/// The decode form, and behind it the merger where a query has more than one split.
+fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> {
+    let form = form("attend", q.dtype())?;
+    let (heads, kv, dim) = (args.heads as usize, args.kv as usize, args.dim as usize);
+    let fitting = ONE.iter().find(|(size, _)| *size == dim && aligned);
+    let (_, kernels) = fitting.unwrap_or(&ONE[0]);
+    // As many warps for a group as its heads need, as even as they come; what is left of a block shares the keys.
+    let group = heads / kv;
+    let chunks = group.div_ceil(kernels.len());
+    let own = group.div_ceil(chunks);
+    let stripes = (WARPS / chunks).max(1);
+    let warps = stripes * chunks.min(WARPS);
+    let splits = args.splits as usize;
+    let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
+    let partial = |width: usize| {
+        let count = if splits == 1 { 0 } else { per_launch * heads * splits * width };
+        room_of(&[count], DType::F32, q.device())
+    };
+    let (sums, tops) = (partial(dim)?, partial(2)?);
+    let mut args = Args { stripes: stripes as i32, ..args };
+    if splits > 1 {
+        (args.sums, args.tops) = (address("attend", &sums)?, address("attend", &tops)?);
+    }
+    for first in (0..jobs).step_by(per_launch) {
+        let count = per_launch.min(jobs - first) as u32;
+        args.first = first as i32;
+        let grid = Grid { blocks: [count, kv as u32, splits as u32], threads: 32 * warps as u32, shared: 0 }
+            .shared(4 * warps * own * (dim + 2));
+        // SAFETY: `Args` is the kernel's struct; `within` has refused spans that lead outside the cache or into each other,
+        // so that every head has a place of its own in the result, and every split in the partial ones.
+        unsafe { launch(q.device(), &kernels[own - 1], form, grid, &args)? };
+        if splits > 1 {
+            let grid = Grid { blocks: [count, heads as u32, 1], threads: 128, shared: 0 };
+            // SAFETY: as above.
+            unsafe { launch(q.device(), &MERGE, form, grid, &args)? };
+        }
+    }
+    Ok(())
+}

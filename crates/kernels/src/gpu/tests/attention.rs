@@ -1,0 +1,200 @@
+//! Attention against its oracle: ragged batches, groups, sizes, windows, λ, and what must not be read.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::{DEVICE, TYPES, flat, random, tolerance};
+use crate::{AttentionSpan, Spans, attend_reference, gpu};
+
+/// Sequences in one batch: what each has (start, len), in cache slots with room between them that nobody may read.
+struct Batch {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Vec<AttentionSpan>,
+    scale: f32,
+}
+
+/// Cache rows of no sequence in front of each.
+const GAP: usize = 3;
+
+impl Batch {
+    /// In the values that `dtype` has. Queries are large enough for weights that differ.
+    fn new(sequences: &[(usize, usize)], (group, kv, dim): (usize, usize, usize), dtype: DType) -> Result<Self> {
+        let (mut first, mut cache, mut spans) = (0, GAP, Vec::new());
+        for &(start, len) in sequences {
+            spans.push(AttentionSpan { first, len, start, cache });
+            first += len;
+            cache += start + len + GAP;
+        }
+        let make = |shape: &[usize], seed, size: f64| (random(shape, seed) * size)?.to_dtype(dtype);
+        let scale = 2.0 / (dim as f32).sqrt();
+        Ok(Self {
+            q: make(&[first, group * kv, dim], 1, 3.0)?,
+            k: make(&[cache, kv, dim], 2, 1.5)?,
+            v: make(&[cache, kv, dim], 3, 1.0)?,
+            spans,
+            scale,
+        })
+    }
+
+    /// What the kernels give. All keys and values that no query of the batch sees are no numbers.
+    fn attend(&self, window: Option<usize>, lambda: Option<&Tensor>) -> Result<Tensor> {
+        let width = self.k.dim(1)? * self.k.dim(2)?;
+        let seen = |row: usize| {
+            self.spans.iter().any(|span| {
+                let from = (span.start + 1).saturating_sub(window.unwrap_or(usize::MAX));
+                (span.cache + from..span.cache + span.start + span.len).contains(&row)
+            })
+        };
+        let poisoned = |x: &Tensor| -> Result<Tensor> {
+            let mut values = flat(x);
+            for (_, values) in values.chunks_mut(width).enumerate().filter(|(row, _)| !seen(*row)) {
+                values.fill(f32::NAN);
+            }
+            Tensor::from_vec(values, x.dims(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(&DEVICE)
+        };
+        let lambda = lambda.map(|lambda| lambda.to_device(&DEVICE)).transpose()?;
+        let spans = Spans::from(self.spans.clone());
+        let (q, k, v) = (self.q.to_device(&DEVICE)?, poisoned(&self.k)?, poisoned(&self.v)?);
+        gpu::attend(&q, &k, &v, &spans, self.scale, window, lambda.as_ref())
+    }
+
+    fn oracle(&self, window: Option<usize>, lambda: Option<&Tensor>) -> Result<Tensor> {
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| x.to_dtype(DType::F32));
+        attend_reference(&q?, &k?, &v?, &self.spans, self.scale, window, lambda)
+    }
+
+    /// The largest difference to the oracle; values are of order 1.
+    fn check(&self, window: Option<usize>, what: &str) -> Result<f32> {
+        let (fast, oracle) = (flat(&self.attend(window, None)?), flat(&self.oracle(window, None)?));
+        assert_eq!(fast.len(), oracle.len(), "{what}");
+        let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() } else { f32::INFINITY };
+        let worst = fast.iter().zip(&oracle).map(off).fold(0.0, f32::max);
+        let (dtype, most) = (self.q.dtype(), most(self.q.dtype()));
+        println!("{what}, window {window:?}, {dtype:?}: {worst:e} of {most:e}");
+        assert!(worst <= most, "{what}, window {window:?}, {dtype:?}: {worst:e}");
+        Ok(worst)
+    }
+}
+
+/// How far from the oracle.
+fn most(dtype: DType) -> f32 {
+    tolerance(dtype)
+}
+
+/// Some sequences of one token each, and their shapes.
+const SINGLE: [(usize, usize); 5] = [(0, 1), (37, 1), (511, 1), (512, 1), (700, 1)];
+
+#[test]
+fn single_tokens_are_their_oracle() -> Result<()> {
+    for dtype in TYPES {
+        for shape in [(1, 2, 64), (3, 1, 128), (4, 2, 128), (8, 1, 64), (2, 1, 256), (6, 1, 256), (3, 1, 512)] {
+            Batch::new(&SINGLE, shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
+        }
+        // Sizes that no form is made for, and a group of more heads than a block has warps.
+        for shape in [(3, 1, 8), (1, 3, 16), (2, 1, 40), (1, 1, 1), (1, 1, 320), (20, 1, 16)] {
+            Batch::new(&[(0, 1), (70, 1), (530, 1)], shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn longer_spans_are_their_oracle() -> Result<()> {
+    for dtype in TYPES {
+        for shape in [(2, 1, 64), (3, 1, 16)] {
+            Batch::new(&[(0, 5), (20, 1), (510, 6), (3, 9)], shape, dtype)?
+                .check(None, &format!("mixed, {shape:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn windows_hide_what_lies_before_them() -> Result<()> {
+    for dtype in TYPES {
+        for window in [1, 5, 512, 513, 2000] {
+            for dim in [16, 64] {
+                let batch = Batch::new(&[(0, 1), (4, 1), (5, 1), (700, 1), (1030, 1)], (2, 1, dim), dtype)?;
+                batch.check(Some(window), &format!("single, {dim}"))?;
+                let batch = Batch::new(&[(0, 7), (4, 1), (600, 4)], (2, 1, dim), dtype)?;
+                batch.check(Some(window), &format!("mixed, {dim}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn lambda_is_a_factor_and_costs_no_bit() -> Result<()> {
+    for dtype in TYPES {
+        for sequences in [&[(0, 1), (600, 1)][..], &[(0, 3), (30, 1)]] {
+            let batch = Batch::new(sequences, (2, 2, 64), dtype)?;
+            let (n, heads) = (batch.q.dim(0)?, 4);
+            let plain = flat(&batch.attend(None, None)?);
+            let ones = Tensor::ones((n, heads), DType::F32, &Device::Cpu)?;
+            assert_eq!(plain, flat(&batch.attend(None, Some(&ones))?), "{dtype:?}");
+            assert!(flat(&batch.attend(None, Some(&ones.zeros_like()?))?).iter().all(|&x| x == 0.0), "{dtype:?}");
+            let lambda = random(&[n, heads], 4);
+            let (fast, oracle) = (batch.attend(None, Some(&lambda))?, batch.oracle(None, Some(&lambda))?);
+            super::close(&fast, &oracle, "lambda");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sequence_has_the_same_bits_in_any_batch() -> Result<()> {
+    for dtype in TYPES {
+        for dim in [16, 64] {
+            let batch = Batch::new(&[(0, 1), (600, 1), (20, 4), (9, 1), (1100, 1)], (2, 1, dim), dtype)?;
+            let together = batch.attend(None, None)?;
+            for span in &batch.spans {
+                let q = batch.q.narrow(0, span.first, span.len)?.copy()?;
+                let alone = Batch {
+                    q,
+                    k: batch.k.clone(),
+                    v: batch.v.clone(),
+                    spans: vec![AttentionSpan { first: 0, ..*span }],
+                    scale: batch.scale,
+                };
+                let alone = flat(&alone.attend(None, None)?);
+                assert_eq!(alone, flat(&together.narrow(0, span.first, span.len)?), "{span:?} {dtype:?} {dim}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tokens_of_no_span_are_zero() -> Result<()> {
+    for dtype in TYPES {
+        let mut batch = Batch::new(&[(0, 1), (3, 3), (8, 1), (5, 2)], (2, 1, 64), dtype)?;
+        let all = batch.attend(None, None)?;
+        batch.spans.remove(1);
+        batch.spans.remove(2);
+        let some = batch.attend(None, None)?;
+        for (token, kept) in [(0, true), (1, false), (2, false), (3, false), (4, true), (5, false), (6, false)] {
+            let (some, all) = (flat(&some.get(token)?), flat(&all.get(token)?));
+            assert!(if kept { some == all } else { some.iter().all(|&x| x == 0.0) }, "token {token} {dtype:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_refused() -> Result<()> {
+    let batch = Batch::new(&[(3, 2)], (2, 2, 64), DType::BF16)?;
+    let error = |spans: Vec<AttentionSpan>, window, lambda: Option<&Tensor>| {
+        let on = |x: &Tensor| x.to_device(&DEVICE).expect("a copy");
+        let (q, k, v) = (on(&batch.q), on(&batch.k), on(&batch.v));
+        gpu::attend(&q, &k, &v, &spans.into(), 1.0, window, lambda).unwrap_err().to_string()
+    };
+    let own = batch.spans[0];
+    assert!(error(vec![own], Some(0), None).contains("window of 0 keys"));
+    assert!(error(vec![AttentionSpan { start: 30, ..own }], None, None).contains("reaches outside 2 queries"));
+    assert!(error(vec![own, own], None, None).contains("into the span before it"));
+    let lambda = Tensor::ones((2, 3), DType::F32, &*DEVICE)?;
+    assert!(error(vec![own], None, Some(&lambda)).contains("lambda must be contiguous f32 [2, 4]"));
+    Ok(())
+}
