@@ -9,8 +9,6 @@ struct GateMulArgs {
     int gelu; // else silu
 };
 
-DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
-
 // In its tanh form (transformers `gelu_pytorch_tanh`).
 DEVICE float gelu(float x) {
     const float inner = 0.797884560802865355879892f * (x + 0.044715f * x * x * x);

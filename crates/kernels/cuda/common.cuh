@@ -67,6 +67,34 @@ DEVICE void store(const float (&from)[N], T* to) {
     *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
+// Four values at `from`, of which `count` are there; the others are 0. With `wide` all of them or none are, and one
+// instruction moves them.
+template <bool wide, class T>
+DEVICE Pack<T, 4> four(const T* from, int count) {
+    Pack<T, 4> pack = {};
+    if (wide) {
+        if (count > 0) pack = *reinterpret_cast<const Pack<T, 4>*>(from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < count) pack.x[i] = from[i];
+    }
+    return pack;
+}
+
+template <bool wide, class T>
+DEVICE void put_four(const float (&from)[4], T* to, int count) {
+    if (wide) {
+        if (count > 0) store<4>(from, to);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < count) narrow(from[i], to[i]);
+    }
+}
+
+DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
+
 // Values of T that 16 bytes hold.
 template <class T>
 constexpr int WIDE = 16 / int(sizeof(T));

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use crate::{
     Level, Shared, Spans, StateSpan,
     activation::{Gate, Silu},
+    gpu,
     place::{Place, stored, values},
     room::{Room, for_rows},
     serving::{Serving, serving},
@@ -27,10 +28,10 @@ use crate::{
 /// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name one slot, or the
 /// state is not contiguous or is the storage of an input. The state is then as it was.
 pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
-    if serving(x.device()) == Serving::Cpu {
-        causal_conv_at(Level::best(), x, weight, state, spans)
-    } else {
-        causal_conv_reference(x, weight, state, spans)
+    match serving(x.device()) {
+        Serving::Cpu => causal_conv_at(Level::best(), x, weight, state, spans),
+        Serving::Gpu => gpu::causal_conv(x, weight, state, spans),
+        Serving::Plain => causal_conv_reference(x, weight, state, spans),
     }
 }
 
@@ -59,15 +60,15 @@ pub fn causal_conv_reference(x: &Tensor, weight: &Tensor, state: &Tensor, spans:
 /// The sizes of a convolution whose arguments fit each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
-    n: usize,
-    channels: usize,
-    kernel: usize,
+    pub(crate) n: usize,
+    pub(crate) channels: usize,
+    pub(crate) kernel: usize,
     /// Elements between one token's input and the next.
     stride: usize,
 }
 
 impl Size {
-    fn of(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Self> {
+    pub(crate) fn of(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Self> {
         let ((n, channels), (wide, kernel), (slots, rows, held)) = (x.dims2()?, weight.dims2()?, state.dims3()?);
         if wide != channels || held != channels || kernel < 2 || rows != kernel - 1 {
             let (x, weight, state) = (x.shape(), weight.shape(), state.shape());

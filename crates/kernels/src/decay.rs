@@ -5,6 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::{
     Level,
     activation::sigmoid_mul,
+    gpu,
     place::{Place, stored, values},
     room::{Room, for_rows},
     serving::{Serving, serving},
@@ -21,10 +22,10 @@ use crate::{
 /// # Errors
 /// If the shapes do not fit each other.
 pub fn delta_gates(b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
-    if serving(b.device()) == Serving::Cpu {
-        gates_at(Level::best(), b, a, decay, bias)
-    } else {
-        delta_gates_reference(b, a, decay, bias)
+    match serving(b.device()) {
+        Serving::Cpu => gates_at(Level::best(), b, a, decay, bias),
+        Serving::Gpu => gpu::delta_gates(b, a, decay, bias),
+        Serving::Plain => delta_gates_reference(b, a, decay, bias),
     }
 }
 

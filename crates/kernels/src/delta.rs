@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::{
-    Level, Shared, Spans, StateSpan,
+    Level, Shared, Spans, StateSpan, gpu,
     place::{Place, stored, values},
     room::{Room, share},
     serving::{Serving, serving},
@@ -37,10 +37,10 @@ pub fn delta_rule(
     state: &Tensor,
     spans: &Spans<StateSpan>,
 ) -> Result<Tensor> {
-    if serving(q.device()) == Serving::Cpu {
-        recurrent(Level::best(), [q, k, v, g, beta], state, spans)
-    } else {
-        delta_rule_reference(q, k, v, g, beta, state, spans)
+    match serving(q.device()) {
+        Serving::Cpu => recurrent(Level::best(), [q, k, v, g, beta], state, spans),
+        Serving::Gpu => gpu::delta_rule([q, k, v, g, beta], state, spans),
+        Serving::Plain => delta_rule_reference(q, k, v, g, beta, state, spans),
     }
 }
 
@@ -118,17 +118,17 @@ fn chunk(q: &Tensor, k: &Tensor, v: &Tensor, g: &Tensor, beta: &Tensor, s: &Tens
 /// The sizes of a delta rule whose arguments fit each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
-    n: usize,
-    key_heads: usize,
-    value_heads: usize,
-    dk: usize,
-    dv: usize,
+    pub(crate) n: usize,
+    pub(crate) key_heads: usize,
+    pub(crate) value_heads: usize,
+    pub(crate) dk: usize,
+    pub(crate) dv: usize,
     /// Where the values lie.
-    values: Place,
+    pub(crate) values: Place,
 }
 
 impl Size {
-    fn of([q, k, v, g, beta]: [&Tensor; 5], state: &Tensor, spans: &[StateSpan]) -> Result<Self> {
+    pub(crate) fn of([q, k, v, g, beta]: [&Tensor; 5], state: &Tensor, spans: &[StateSpan]) -> Result<Self> {
         let ((n, key_heads, dk), (slots, value_heads, _, dv)) = (q.dims3()?, state.dims4()?);
         let fit = k.dims() == q.dims()
             && v.dim(0)? == n

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Result, Sh
 use crate::{
     Level,
     activation::{Gate, Silu, sigmoid_mul},
+    gpu,
     lambda::{factors, scale},
     norm::over_rms,
     place::Place,
@@ -22,10 +23,10 @@ use crate::{
 /// # Errors
 /// If the shapes do not fit each other, or a last dimension does not lie together.
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    if serving(x.device()) == Serving::Cpu {
-        x.apply_op2_no_bwd(gate, &SigmoidGate(Level::best()))
-    } else {
-        sigmoid_gate_reference(x, gate)
+    match serving(x.device()) {
+        Serving::Cpu => x.apply_op2_no_bwd(gate, &SigmoidGate(Level::best())),
+        Serving::Gpu => gpu::sigmoid_gate(x, gate),
+        Serving::Plain => sigmoid_gate_reference(x, gate),
     }
 }
 
@@ -50,12 +51,14 @@ pub fn sigmoid_gate_reference(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the shapes do not fit each other, or a last dimension does not lie together.
 pub fn gated_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, eps: f32, lambda: Option<&Tensor>) -> Result<Tensor> {
-    if serving(x.device()) == Serving::Cpu {
-        let (n, heads, _) = x.dims3()?;
-        let lambda = factors("gated_norm", lambda, n, heads)?;
-        x.apply_op3_no_bwd(gate, weight, &GatedNorm { eps, lambda: lambda.as_deref(), level: Level::best() })
-    } else {
-        gated_norm_reference(x, gate, weight, eps, lambda)
+    match serving(x.device()) {
+        Serving::Cpu => {
+            let (n, heads, _) = x.dims3()?;
+            let lambda = factors("gated_norm", lambda, n, heads)?;
+            x.apply_op3_no_bwd(gate, weight, &GatedNorm { eps, lambda: lambda.as_deref(), level: Level::best() })
+        }
+        Serving::Gpu => gpu::gated_norm(x, gate, weight, eps, lambda),
+        Serving::Plain => gated_norm_reference(x, gate, weight, eps, lambda),
     }
 }
 

@@ -6,6 +6,9 @@
 
 mod activation;
 mod attention;
+mod conv;
+mod delta;
+mod gate;
 mod heads;
 mod launch;
 mod norm;
@@ -17,6 +20,9 @@ use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
 pub(crate) use activation::gate_mul;
 pub(crate) use attention::attend;
+pub(crate) use conv::causal_conv;
+pub(crate) use delta::delta_rule;
+pub(crate) use gate::{add, delta_gates, gated_norm, sigmoid_gate};
 pub(crate) use heads::{heads, heads_into};
 use launch::{Grid, Kernel, kernel, launch};
 pub(crate) use norm::{add_rms_norm, rms_norm};
@@ -91,4 +97,11 @@ fn address(name: &str, tensor: &Tensor) -> Result<u64> {
 /// The address of a tensor that may not be there; 0 is none.
 fn address_of(name: &str, tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), |tensor| address(name, tensor))
+}
+
+/// Whether a kernel may move four values at once: every address, of `size` bytes a value, and every width and stride in
+/// `counts` is one of whole fours.
+fn wide(addresses: &[(u64, usize)], counts: &[usize]) -> bool {
+    addresses.iter().all(|&(address, size)| address.is_multiple_of(4 * size as u64))
+        && counts.iter().all(|count| count.is_multiple_of(4))
 }

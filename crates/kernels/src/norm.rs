@@ -68,7 +68,8 @@ pub fn add_rms_norm_reference(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32)
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => add_at(Level::best(), x, y),
-        _ => add_reference(x, y),
+        Serving::Gpu => gpu::add(x, y),
+        Serving::Plain => add_reference(x, y),
     }
 }
 

@@ -48,6 +48,15 @@ pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// Refuses inputs within the state's own storage.
+pub(crate) fn check_apart(name: &str, state: &Tensor, inputs: &[&Tensor]) -> Result<()> {
+    let place = |t: &Tensor| std::ptr::from_ref::<Storage>(&t.storage_and_layout().0);
+    if inputs.iter().any(|input| std::ptr::eq(place(input), place(state))) {
+        bail!("{name}: an input shares the storage of the state, which is changed in place");
+    }
+    Ok(())
+}
+
 /// Runs `work` on the values of the state, f32 and contiguous, which it changes in place. It may read `inputs` meanwhile.
 pub(crate) fn update(
     name: &'static str,
@@ -57,10 +66,7 @@ pub(crate) fn update(
 ) -> Result<()> {
     check_state(name, state)?;
     // Writing waits for every reader: an input within the state's own storage would wait for itself.
-    let place = |t: &Tensor| std::ptr::from_ref::<Storage>(&t.storage_and_layout().0);
-    if inputs.iter().any(|input| std::ptr::eq(place(input), place(state))) {
-        bail!("{name}: an input shares the storage of the state, which is changed in place");
-    }
+    check_apart(name, state, inputs)?;
     state.inplace_op1(&Update { name, work: Cell::new(Some(work)) })
 }
 

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use candle_core::{DType, Device, Result, Tensor};
 
 mod attention;
+mod delta;
 mod rows;
 
 /// Where the kernels run.

@@ -1,0 +1,150 @@
+// The gates of a delta net and of attention, and sums: rows and values that know nothing of each other.
+#include "common.cuh"
+
+struct DeltaGatesArgs {
+    const void* b; // token `i` begins at `i * b_token`
+    const void* a;
+    const float* decay; // [heads]
+    const float* bias;  // [heads]
+    float* beta;        // [n, heads]
+    float* g;           // [n, heads]
+    int64_t b_token, a_token;
+    int n, heads;
+};
+
+template <class T>
+DEVICE void delta_gates(const DeltaGatesArgs& args) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= int64_t(args.n) * args.heads) return;
+    const int64_t token = i / args.heads;
+    const int head = int(i % args.heads);
+    const float b = widen(static_cast<const T*>(args.b)[token * args.b_token + head]);
+    const float x = widen(static_cast<const T*>(args.a)[token * args.a_token + head]) + args.bias[head];
+    args.beta[i] = 1.0f / (1.0f + expf(-b));
+    args.g[i] = args.decay[head] * (fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))));
+}
+
+KERNEL_OF_TYPES(delta_gates, 256, DeltaGatesArgs, delta_gates)
+
+struct GatedNormArgs {
+    const void* x; // token `i`, head `h` begins at `i * x_token + h * x_head`
+    const void* gate;
+    const float* weight; // [dim]
+    const float* lambda; // [n, heads], or null
+    void* out;           // [n, heads, dim]
+    int64_t x_token, x_head, gate_token, gate_head;
+    int n, heads, dim;
+    int wide; // widths, strides and addresses are whole fours
+    float eps;
+};
+
+// A warp for a head of a token.
+template <class T, bool wide>
+DEVICE void gated_norm_head(const GatedNormArgs& args) {
+    const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
+    const int lane = threadIdx.x % 32, dim = args.dim;
+    if (job >= int64_t(args.n) * args.heads) return;
+    const int64_t token = job / args.heads, head = job % args.heads;
+    const T* x = static_cast<const T*>(args.x) + token * args.x_token + head * args.x_head;
+    const T* gate = static_cast<const T*>(args.gate) + token * args.gate_token + head * args.gate_head;
+    T* out = static_cast<T*>(args.out) + job * dim;
+    float squares = 0.0f;
+    for (int i = 4 * lane; i < dim; i += 128) {
+        const Pack<T, 4> a = four<wide>(x + i, dim - i);
+#pragma unroll
+        for (int c = 0; c < 4; c++) squares = fmaf(widen(a.x[c]), widen(a.x[c]), squares);
+    }
+    const float factor = 1.0f / sqrtf(sum_lanes(squares) / dim + args.eps);
+    // λ comes last: a factor before the norm would be divided out again.
+    const float lambda = args.lambda ? args.lambda[job] : 1.0f;
+    for (int i = 4 * lane; i < dim; i += 128) {
+        const Pack<T, 4> a = four<wide>(x + i, dim - i), by = four<wide>(gate + i, dim - i);
+        const Pack<float, 4> weight = four<wide>(args.weight + i, dim - i);
+        float z[4];
+#pragma unroll
+        for (int c = 0; c < 4; c++) z[c] = widen(a.x[c]) * factor * weight.x[c] * silu(widen(by.x[c])) * lambda;
+        put_four<wide>(z, out + i, dim - i);
+    }
+}
+
+template <class T>
+DEVICE void gated_norm(const GatedNormArgs& args) {
+    if (args.wide)
+        gated_norm_head<T, true>(args);
+    else
+        gated_norm_head<T, false>(args);
+}
+
+KERNEL_OF_TYPES(gated_norm, 128, GatedNormArgs, gated_norm)
+
+struct SigmoidGateArgs {
+    const void* x; // token `i`, head `h` begins at `i * x_token + h * x_head`
+    const void* gate;
+    void* out; // [n, heads, dim]
+    int64_t x_token, x_head, gate_token, gate_head;
+    int n, heads, dim;
+    int wide; // widths, strides and addresses are whole fours
+};
+
+// A thread for four values of a head.
+template <class T, bool wide>
+DEVICE void sigmoid_gate_four(const SigmoidGateArgs& args) {
+    const int dim = args.dim, fours = (dim + 3) / 4;
+    const int64_t job = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, row = job / fours;
+    if (row >= int64_t(args.n) * args.heads) return;
+    const int i = 4 * int(job % fours);
+    const int64_t token = row / args.heads, head = row % args.heads;
+    const Pack<T, 4> x =
+        four<wide>(static_cast<const T*>(args.x) + token * args.x_token + head * args.x_head + i, dim - i);
+    const Pack<T, 4> gate =
+        four<wide>(static_cast<const T*>(args.gate) + token * args.gate_token + head * args.gate_head + i, dim - i);
+    float y[4];
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        // Rounded in between, as where both are operations of their own.
+        y[c] = widen(x.x[c]) * widen(rounded<T>(1.0f / (1.0f + expf(-widen(gate.x[c])))));
+    }
+    put_four<wide>(y, static_cast<T*>(args.out) + row * dim + i, dim - i);
+}
+
+template <class T>
+DEVICE void sigmoid_gate(const SigmoidGateArgs& args) {
+    if (args.wide)
+        sigmoid_gate_four<T, true>(args);
+    else
+        sigmoid_gate_four<T, false>(args);
+}
+
+KERNEL_OF_TYPES(sigmoid_gate, 256, SigmoidGateArgs, sigmoid_gate)
+
+struct AddArgs {
+    const void* x; // [count]
+    const void* y; // [count]
+    void* out;     // [count]
+    int64_t count;
+    int wide; // addresses are of whole fours
+};
+
+// A thread for four values.
+template <class T, bool wide>
+DEVICE void add_four(const AddArgs& args) {
+    const int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
+    if (i >= args.count) return;
+    const int there = int(min(args.count - i, int64_t(4)));
+    const Pack<T, 4> x = four<wide>(static_cast<const T*>(args.x) + i, there);
+    const Pack<T, 4> y = four<wide>(static_cast<const T*>(args.y) + i, there);
+    float sum[4];
+#pragma unroll
+    for (int c = 0; c < 4; c++) sum[c] = widen(x.x[c]) + widen(y.x[c]);
+    put_four<wide>(sum, static_cast<T*>(args.out) + i, there);
+}
+
+template <class T>
+DEVICE void add(const AddArgs& args) {
+    if (args.wide)
+        add_four<T, true>(args);
+    else
+        add_four<T, false>(args);
+}
+
+KERNEL_OF_TYPES(add, 256, AddArgs, add)

@@ -1,0 +1,98 @@
+//! The gated delta rule on the GPU.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, wide};
+use crate::{
+    Spans, StateSpan,
+    delta::{Size, delta_rule_reference},
+    state::check_apart,
+};
+
+const NAME: &str = "delta_rule";
+
+/// The kernels, by the longest keys that they hold, and the columns of the state that a warp of each has.
+const DELTA: [(usize, usize, Kernel); 3] = [
+    (32, 64, kernel!(DELTA, "delta_32")),
+    (128, 16, kernel!(DELTA, "delta_128")),
+    (256, 8, kernel!(DELTA, "delta_256")),
+];
+
+/// Warps of a block; they do not wait for each other.
+const WARPS: usize = 4;
+
+/// `DeltaArgs` of `cuda/delta.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Args {
+    q: u64,
+    k: u64,
+    v: u64,
+    g: u64,
+    beta: u64,
+    state: u64,
+    spans: u64,
+    out: u64,
+    token: i64,
+    head: i64,
+    n: i32,
+    span_count: i32,
+    key_heads: i32,
+    heads: i32,
+    dk: i32,
+    dv: i32,
+    wide: i32,
+}
+
+/// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference.
+pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
+    let Size { n, key_heads, value_heads, dk, dv, values } = Size::of(inputs, state, spans)?;
+    let [q, k, v, g, beta] = inputs;
+    alike(NAME, &[q, k, v])?;
+    if [g, beta, state].iter().any(|t| t.dtype() != DType::F32 || !t.device().same_device(q.device())) {
+        bail!("{NAME}: g, beta and the state are f32, where q, k and v are");
+    }
+    check_apart(NAME, state, &inputs)?;
+    let Some((most, columns, kernel)) = DELTA.iter().find(|(most, ..)| dk <= *most) else {
+        let [q, k, v] = [q, k, v].map(|t| t.to_dtype(DType::F32));
+        return delta_rule_reference(&q?, &k?, &v?, g, beta, state, spans)?.to_dtype(inputs[0].dtype());
+    };
+    let out = room(&[n, value_heads, dv], q)?;
+    if out.elem_count() == 0 {
+        return Ok(out);
+    }
+    let [q, k, g, beta] = [q, k, g, beta].map(Tensor::contiguous);
+    let (q, k, g, beta) = (q?, k?, g?, beta?);
+    let table = if spans.is_empty() { None } else { Some(spans.table(q.device())?) };
+    let ((token, head), size) = (values.strides(), q.dtype().size_in_bytes());
+    let (q_at, k_at, v_at) = (address(NAME, &q)?, address(NAME, &k)?, Held::of(v).address()?);
+    let (state_at, out_at) = (address(NAME, state)?, address(NAME, &out)?);
+    let places = [(q_at, size), (k_at, size), (v_at, size), (out_at, size), (state_at, 4)];
+    let args = Args {
+        q: q_at,
+        k: k_at,
+        v: v_at,
+        g: address(NAME, &g)?,
+        beta: address(NAME, &beta)?,
+        state: state_at,
+        spans: address_of(NAME, table)?,
+        out: out_at,
+        token: token as i64,
+        head: head as i64,
+        n: n as i32,
+        span_count: spans.len() as i32,
+        key_heads: key_heads as i32,
+        heads: value_heads as i32,
+        dk: dk as i32,
+        dv: dv as i32,
+        wide: wide(&places, &[dk, dv, token, head]).into(),
+    };
+    // Behind the spans there is one of nothing, which clears the tokens after them.
+    let jobs = (spans.len() + 1) * value_heads * dv.div_ceil(*columns);
+    // A warp has room for keys and queries of two tokens.
+    let grid = Grid::row(jobs.div_ceil(WARPS), 32 * WARPS as u32).shared(WARPS * 4 * most * 4);
+    // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors, and
+    // each warp has its own columns of them.
+    unsafe { launch(q.device(), kernel, form(NAME, q.dtype())?, grid, &args)? };
+    Ok(out)
+}
