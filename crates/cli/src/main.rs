@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         fail::report(&anyhow::anyhow!(why));
         return ExitCode::from(2);
     }
+    if args.no_graph {
+        headtemper_model::Recording::forbid();
+    }
     let result = threads::within(args.threads, || run(args.command)).and_then(|done| done);
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,

@@ -140,6 +140,12 @@ pub enum EngineError {
         /// Which row.
         what: String,
     },
+    /// The device wrote behind a row's end: what it was told of the end is not what the host knows.
+    #[error("the device went on with row {row} after its end; this is a bug of this program")]
+    RowWentOn {
+        /// Which row.
+        row: usize,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

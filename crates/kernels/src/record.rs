@@ -1,6 +1,11 @@
 //! A run of operations, recorded once and played back at the cost of one launch: a CUDA graph.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::{Device, Result};
+
+/// Whether this process records nothing.
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Operations on a device as they were recorded. They read and write the same addresses every time, so whatever changes from
 /// one time to the next must lie in tensors that are changed in place, and that outlive the recording.
@@ -10,9 +15,15 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// Has this process record nothing from now on: every operation is asked for by itself.
+    pub fn forbid() {
+        FORBIDDEN.store(true, Ordering::Relaxed);
+    }
+
     /// Whether operations on this device can be recorded.
     pub fn possible(device: &Device) -> bool {
-        cfg!(feature = "cuda") && device.is_cuda() && crate::Kernels::used() == crate::Kernels::Own
+        let allowed = !FORBIDDEN.load(Ordering::Relaxed);
+        cfg!(feature = "cuda") && allowed && device.is_cuda() && crate::Kernels::serve_gpu(device)
     }
 
     /// Records what `work` has the device do. It is called twice: the first time all of it is done, so that kernels are loaded

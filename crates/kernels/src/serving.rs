@@ -52,6 +52,13 @@ impl Kernels {
     }
 }
 
+impl Kernels {
+    /// Whether operations on this device run on kernels for CUDA.
+    pub fn serve_gpu(device: &Device) -> bool {
+        serving(device) == Serving::Gpu
+    }
+}
+
 /// What serves an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Serving {

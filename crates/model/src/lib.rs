@@ -22,8 +22,8 @@ pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qw
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
 pub use headtemper_kernels::{
-    BaseRows, Blocks, HeadScore, Held, Kernels, Level, Matrix, Products, fastest, free_memory, is_out_of_memory,
-    open_cuda,
+    BaseRows, Blocks, HeadScore, Held, Kernels, Level, Matrix, Products, Recording, fastest, free_memory,
+    is_out_of_memory, open_cuda,
 };
 #[doc(hidden)]
 pub use layers::Shell;
@@ -180,6 +180,11 @@ pub trait CausalLm: Send + Sync {
             Some(cap) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
             None => Ok(logits),
         }
+    }
+
+    /// Whether a forward pass asks nothing of the host, so that it can be recorded and played back.
+    fn steps_stay_on_device(&self) -> bool {
+        true
     }
 
     /// Where logits level off, if they do: `cap * tanh(logit / cap)`.

@@ -205,7 +205,7 @@ impl PerLayerEmbedding {
     /// From the ids and the scaled embeddings `x` `[n, hidden]`: one `[n, width]` a layer.
     fn forward(&self, ids: &Tensor, x: &Tensor) -> Result<Vec<Tensor>> {
         let shape = (x.dim(0)?, self.layers, self.width);
-        let token = self.table.gather(&ids.to_vec1::<u32>()?)?.to_device(x.device())?.to_dtype(x.dtype())?;
+        let token = self.table.rows_of(ids, x.dtype())?;
         let token = (token.reshape(shape)? * (self.width as f64).sqrt())?;
         let context = (self.projection.forward(x)? * (1.0 / (self.hidden_size as f64).sqrt()))?;
         let context = self.norm.forward(&context.reshape(shape)?)?;
@@ -316,6 +316,10 @@ impl CausalLm for Gemma4 {
             x = layer.forward(&x, &mut pass)?;
         }
         self.shell.finish(&x, pass.tap)
+    }
+
+    fn steps_stay_on_device(&self) -> bool {
+        self.per_layer.as_ref().is_none_or(|own| own.table.is_on_device())
     }
 
     fn softcap(&self) -> Option<f32> {

@@ -307,19 +307,29 @@ impl Weights {
         Ok(f64::from(self.vector_f32(name, 1, typical)?.to_vec1::<f32>()?[0]))
     }
 
-    /// A table `[rows, columns]` that stays where it is stored; rows are gathered from it.
+    /// A table `[rows, columns]` of which single rows are read: on the CPU it stays where it is stored, other devices take it in
+    /// whole if they have room.
     ///
     /// # Errors
     /// If it is missing or has another shape.
     pub(crate) fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
         self.expect(name, &[rows, columns])?;
-        self.mapped += rows * columns;
         let table = match &self.source {
             Source::Safetensors(shards) => shards.table(&self.stored_name(name), rows, columns)?,
             Source::Gguf(file) => file.table(&file.stored_name(name), rows, columns),
             Source::Random(random) => Table::random(*random, name, rows, columns),
             Source::None => Table::random(Random::new(0), name, rows, columns),
         };
+        let table = if self.device.is_cpu() || matches!(self.source, Source::None) {
+            table
+        } else {
+            table.on_device(self.activations(), &self.device)?
+        };
+        if table.is_on_device() {
+            self.holding.add_matrix(self.held(), rows * columns);
+            return Ok(table);
+        }
+        self.mapped += rows * columns;
         self.holding.add_mapped(match &self.source {
             Source::None => self.held().bytes(rows * columns),
             _ => table.mapped_bytes(),

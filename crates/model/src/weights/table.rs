@@ -1,4 +1,4 @@
-//! A table too large to hold: it stays mapped on the host, and rows are gathered from it.
+//! A table of which a token needs a row: on the CPU it stays mapped, and rows are gathered from it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -24,7 +24,12 @@ enum Source {
     Blocks { map: Arc<Mmap>, start: usize, kind: GgmlDType },
     /// Values that are computed when asked for.
     Random { random: Random, name: String },
+    /// All of them, on a device that has room.
+    Device(Tensor),
 }
+
+/// Rows that go to a device at once.
+const ROWS: usize = 8192;
 
 impl Table {
     pub(super) fn values(map: Arc<Mmap>, start: usize, dtype: DType, rows: usize, columns: usize) -> Self {
@@ -45,7 +50,37 @@ impl Table {
         match &self.source {
             Source::Values { dtype, .. } => values * dtype.size_in_bytes(),
             Source::Blocks { kind, .. } => values / kind.block_size() * kind.type_size(),
-            Source::Random { .. } => 0,
+            Source::Random { .. } | Source::Device(_) => 0,
+        }
+    }
+
+    /// The same on a device, where a row costs no way from the host; as it is if the device has no room.
+    ///
+    /// # Errors
+    /// If rows cannot be read or written.
+    pub(super) fn on_device(self, dtype: DType, device: &Device) -> Result<Self> {
+        let (rows, columns) = (self.rows, self.columns);
+        let Ok(all) = Tensor::zeros((rows, columns), dtype, device) else { return Ok(self) };
+        for first in (0..rows).step_by(ROWS) {
+            let ids: Vec<u32> = (first..rows.min(first + ROWS)).map(|id| id as u32).collect();
+            all.slice_set(&self.gather(&ids)?.to_dtype(dtype)?.to_device(device)?, 0, first)?;
+        }
+        Ok(Self { rows, columns, source: Source::Device(all) })
+    }
+
+    /// Whether it lies on a device.
+    pub(crate) fn is_on_device(&self) -> bool {
+        matches!(self.source, Source::Device(_))
+    }
+
+    /// The rows `ids`, u32 `[n]`, as `[n, columns]` of this dtype where `ids` are.
+    ///
+    /// # Errors
+    /// If an id is beyond the table.
+    pub(crate) fn rows_of(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+        match &self.source {
+            Source::Device(all) => all.index_select(ids, 0)?.to_dtype(dtype),
+            _ => self.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?.to_dtype(dtype),
         }
     }
 
@@ -53,7 +88,7 @@ impl Table {
     ///
     /// # Errors
     /// If an id is beyond the table.
-    pub(crate) fn gather(&self, ids: &[u32]) -> Result<Tensor> {
+    fn gather(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.rows) {
             candle_core::bail!("row {id} of an embedding table that has {}", self.rows);
         }
@@ -73,6 +108,10 @@ impl Table {
             }
             Source::Random { random, name } => {
                 Tensor::from_vec(random.gather(name, ids, self.columns), shape, &Device::Cpu)
+            }
+            Source::Device(all) => {
+                let rows = all.index_select(&Tensor::new(ids, all.device())?, 0)?;
+                rows.to_device(&Device::Cpu)?.to_dtype(DType::F32)
             }
         }
     }
