@@ -1,5 +1,5 @@
 // Causal attention of packed sequences against their caches.
-#include "common.cuh"
+#include "mma.cuh"
 
 // Keys that one block of the decode form reads, counted from the first that its query sees: fixed, so that a token's bits do
 // not depend on its batch.
@@ -306,3 +306,182 @@ ATTEND_ONE(512, 1)
 ATTEND_ONE(512, 2)
 
 KERNEL_OF_TYPES(attend_merge, 128, AttendArgs, attend_merge)
+
+// Of the form for many queries: tiles of them against tiles of keys.
+struct AttendTilesArgs {
+    const void* q;       // as in AttendArgs
+    const void* k;
+    const void* v;
+    const int* spans;
+    const int* tiles;    // [tiles, 2]: span, and the first of its rows; a row is a head of a token, token by token
+    const float* lambda;
+    void* out;
+    int heads, kv;
+    int window;
+    float scale;
+};
+
+// Rows of a tile, 16 for each of 4 warps.
+constexpr int ATTEND_ROWS = 64;
+
+// A block for a tile of rows, a key/value head and, of large heads, some of the columns (FlashAttention-2, Dao 2023). Keys come
+// in tiles of KEYS counted from position 0 and a hidden tile changes no bit of a row, so that a row does not depend on those
+// beside it. A value tile is on its way during the scores, the next key tile during the mixing.
+template <class T, int DIM>
+DEVICE void attend_tile(const AttendTilesArgs& args) {
+    constexpr int KEYS = DIM >= 256 ? 32 : 64, COLUMNS = DIM < 256 ? DIM : 256;
+    // 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
+    constexpr int WIDTH = DIM + 8, V_WIDTH = COLUMNS + 8;
+    // Larger heads read their queries again for each tile of keys: they do not fit beside the sums.
+    constexpr bool KEPT = DIM <= 128;
+    const int* tile = args.tiles + 2 * int64_t(blockIdx.x);
+    const int* span = args.spans + 4 * int64_t(tile[0]);
+    const int group = args.heads / args.kv, rows = span[1] * group, first = tile[1], start = span[2];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int window = args.window ? args.window : INT32_MAX;
+    // The token's head of a row; rows behind the last repeat it.
+    auto head_of = [&](int row) {
+        const int inside = min(row, rows - 1);
+        return (int64_t(span[0]) + inside / group) * args.heads + int64_t(blockIdx.y) * group + inside % group;
+    };
+    // The keys that a row sees: from the first to before the second.
+    auto to_of = [&](int row) { return start + min(row, rows - 1) / group + 1; };
+    auto from_of = [&](int row) { return max(to_of(row) - window, 0); };
+    const int from = from_of(first), to = to_of(first + ATTEND_ROWS - 1);
+
+    T* queries = reinterpret_cast<T*>(shared_memory); // [ROWS, WIDTH]
+    T* keys = queries + ATTEND_ROWS * WIDTH;          // [KEYS, WIDTH]
+    T* values = keys + KEYS * WIDTH;                  // [KEYS, V_WIDTH]
+    const int64_t step = int64_t(args.kv) * DIM;
+    const int64_t origin = span[3] * step + int64_t(blockIdx.y) * DIM;
+    const T* all_keys = static_cast<const T*>(args.k) + origin;
+    const T* all_values = static_cast<const T*>(args.v) + origin + blockIdx.z * COLUMNS;
+    // Zeros where no row sees a key: what lies there may be no number, and 0 times that is none.
+    auto copy = [&](T* to_rows, int to_width, const T* cache, int columns, int begin) {
+        const int packs = columns / 8;
+        for (int i = threadIdx.x; i < KEYS * packs; i += blockDim.x) {
+            const int r = i / packs, c = i % packs * 8, at = begin + r;
+            const bool seen = at >= from && at < to;
+            copy_ahead(to_rows + r * to_width + c, cache + (seen ? at : from) * step + c, seen);
+        }
+    };
+    for (int i = threadIdx.x; i < ATTEND_ROWS * (DIM / 8); i += blockDim.x) {
+        const int r = i / (DIM / 8), c = i % (DIM / 8) * 8;
+        copy_ahead(queries + r * WIDTH + c, static_cast<const T*>(args.q) + head_of(first + r) * DIM + c, true);
+    }
+    copy(keys, WIDTH, all_keys, DIM, from / KEYS * KEYS);
+
+    // Where this lane's rows of matrices begin: of queries and values (rows, then columns), and of keys (columns, then rows).
+    const int down = lane / 8 % 2 * 8 + lane % 8, right = lane / 16 * 8;
+    const T* query_at = queries + (warp * 16 + down) * WIDTH + right;
+    const T* key_at = keys + (lane / 16 * 8 + lane % 8) * WIDTH + lane / 8 % 2 * 8;
+    const T* value_at = values + down * V_WIDTH + right;
+    // This lane's rows in results: two of them.
+    const int row0 = first + warp * 16 + lane / 4, row1 = row0 + 8;
+    const int from0 = from_of(row0), to0 = to_of(row0), from1 = from_of(row1), to1 = to_of(row1);
+    const int all_from = from_of(first + ATTEND_ROWS - 1), all_to = to_of(first);
+    const float factor = args.scale * LOG2_E;
+
+    uint32_t kept[KEPT ? DIM / 16 : 1][4];
+    float mixed[COLUMNS / 8][4] = {};
+    float top0 = ATTEND_NONE, top1 = ATTEND_NONE, sum0 = 0.0f, sum1 = 0.0f;
+    for (int begin = from / KEYS * KEYS; begin < to; begin += KEYS) {
+        copied();
+        __syncthreads(); // the keys are there, and everybody is done with the values
+        copy(values, V_WIDTH, all_values, COLUMNS, begin);
+        if (KEPT && begin == from / KEYS * KEYS) {
+#pragma unroll
+            for (int k = 0; k < (KEPT ? DIM / 16 : 1); k++) load_matrices(kept[k], query_at + 16 * k);
+        }
+        float score[KEYS / 8][4] = {};
+#pragma unroll
+        for (int k = 0; k < DIM / 16; k++) {
+            uint32_t query[4];
+            if (!KEPT) load_matrices(query, query_at + 16 * k);
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; n++) {
+                uint32_t key[4];
+                load_matrices(key, key_at + 16 * n * WIDTH + 16 * k);
+                multiply(score[2 * n], KEPT ? kept[KEPT ? k : 0] : query, key[0], key[1], T{});
+                multiply(score[2 * n + 1], KEPT ? kept[KEPT ? k : 0] : query, key[2], key[3], T{});
+            }
+        }
+        const bool hidden = begin < all_from || begin + KEYS > all_to;
+        float most0 = top0, most1 = top1;
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int at = begin + 8 * n + lane % 4 * 2 + e;
+                score[n][e] *= factor;
+                score[n][e + 2] *= factor;
+                if (hidden && (at < from0 || at >= to0)) score[n][e] = -INFINITY;
+                if (hidden && (at < from1 || at >= to1)) score[n][e + 2] = -INFINITY;
+                most0 = fmaxf(most0, score[n][e]);
+                most1 = fmaxf(most1, score[n][e + 2]);
+            }
+        most0 = max_lanes<4>(most0);
+        most1 = max_lanes<4>(most1);
+        const float keep0 = power_of_two(top0 - most0), keep1 = power_of_two(top1 - most1);
+        top0 = most0, top1 = most1;
+        sum0 *= keep0, sum1 *= keep1;
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                sum0 += score[n][e] = power_of_two(score[n][e] - most0);
+                sum1 += score[n][e + 2] = power_of_two(score[n][e + 2] - most1);
+            }
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; n++) {
+            mixed[n][0] *= keep0, mixed[n][1] *= keep0;
+            mixed[n][2] *= keep1, mixed[n][3] *= keep1;
+        }
+        copied();
+        __syncthreads(); // the values are there, and everybody is done with the keys
+        if (begin + KEYS < to) copy(keys, WIDTH, all_keys, DIM, begin + KEYS);
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; k++) {
+            // Two tiles of scores side by side lie as the left side of a product wants them.
+            const float(&left)[4] = score[2 * k];
+            const float(&right)[4] = score[2 * k + 1];
+            const uint32_t weight[4] = {paired(left[0], left[1], T{}), paired(left[2], left[3], T{}),
+                                        paired(right[0], right[1], T{}), paired(right[2], right[3], T{})};
+#pragma unroll
+            for (int n = 0; n < COLUMNS / 16; n++) {
+                uint32_t value[4];
+                load_matrices_transposed(value, value_at + 16 * k * V_WIDTH + 16 * n);
+                multiply(mixed[2 * n], weight, value[0], value[1], T{});
+                multiply(mixed[2 * n + 1], weight, value[2], value[3], T{});
+            }
+        }
+    }
+    const float lambda0 = args.lambda ? args.lambda[head_of(row0)] : 1.0f;
+    const float lambda1 = args.lambda ? args.lambda[head_of(row1)] : 1.0f;
+    const float factor0 = lambda0 / sum_lanes<4>(sum0), factor1 = lambda1 / sum_lanes<4>(sum1);
+    // Through this warp's own queries, so that 16 bytes go out at a time.
+    __syncwarp();
+    T* own = queries + warp * 16 * WIDTH;
+#pragma unroll
+    for (int n = 0; n < COLUMNS / 8; n++) {
+        T* to_columns = own + lane / 4 * WIDTH + 8 * n + lane % 4 * 2;
+        *reinterpret_cast<uint32_t*>(to_columns) = paired(mixed[n][0] * factor0, mixed[n][1] * factor0, T{});
+        *reinterpret_cast<uint32_t*>(to_columns + 8 * WIDTH) = paired(mixed[n][2] * factor1, mixed[n][3] * factor1, T{});
+    }
+    __syncwarp();
+    for (int i = lane; i < 16 * (COLUMNS / 8); i += 32) {
+        const int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8, row = first + warp * 16 + r;
+        if (row >= rows) continue;
+        T* out = static_cast<T*>(args.out) + head_of(row) * DIM + blockIdx.z * COLUMNS + c;
+        *reinterpret_cast<Pack<T, 8>*>(out) = *reinterpret_cast<const Pack<T, 8>*>(own + r * WIDTH + c);
+    }
+}
+
+#define ATTEND_TILE(DIM)                                                            \
+    KERNEL(attend_tile_##DIM##_bf16, 128, AttendTilesArgs, attend_tile<bf16, DIM>)  \
+    KERNEL(attend_tile_##DIM##_f16, 128, AttendTilesArgs, attend_tile<f16, DIM>)
+
+ATTEND_TILE(64)
+ATTEND_TILE(128)
+ATTEND_TILE(256)
+ATTEND_TILE(512)

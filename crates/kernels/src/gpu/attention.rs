@@ -52,6 +52,17 @@ static ONE: [(usize, &[Kernel]); 5] = [
 
 const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
 
+/// The form for spans of more tokens, of bf16 and f16, for a head's size.
+static TILES: [(usize, Kernel); 4] = [
+    (64, kernel!(ATTENTION, "attend_tile_64")),
+    (128, kernel!(ATTENTION, "attend_tile_128")),
+    (256, kernel!(ATTENTION, "attend_tile_256")),
+    (512, kernel!(ATTENTION, "attend_tile_512")),
+];
+
+/// `ATTEND_ROWS` of `cuda/attention.cu`.
+const ROWS: usize = 64;
+
 /// `AttendArgs` of `cuda/attention.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -76,7 +87,26 @@ struct Args {
     scale: f32,
 }
 
-/// [`attend`](crate::attend). Heads of more than 512 are left to the reference, which wants spans that cover all tokens.
+/// `AttendTilesArgs` of `cuda/attention.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct TilesArgs {
+    q: u64,
+    k: u64,
+    v: u64,
+    spans: u64,
+    tiles: u64,
+    lambda: u64,
+    out: u64,
+    heads: i32,
+    kv: i32,
+    window: i32,
+    scale: f32,
+}
+
+/// [`attend`](crate::attend). Spans of one token take the decode form, as do all where there are no tensor cores for the type
+/// or no tiles for the head's size; other spans take tiles, whose bits are those of any other batch but not those of the
+/// decode form. Heads of more than 512 are left to the reference, which wants spans that cover all tokens.
 pub(crate) fn attend(
     q: &Tensor,
     k: &Tensor,
@@ -113,6 +143,8 @@ pub(crate) fn attend(
     let q = q.contiguous()?;
     let whole = [&q, k, v].into_iter().map(|x| address(name, x)).collect::<Result<Vec<_>>>()?;
     let aligned = whole.iter().all(|address| address % 16 == 0);
+    let tiles = TILES.iter().find(|(size, _)| *size == dim && aligned && q.dtype() != DType::F32);
+    let single = |span: &&AttentionSpan| tiles.is_none() || span.len == 1;
     let longest = |span: &AttentionSpan| (span.start + span.len).min(window.unwrap_or(usize::MAX));
     let args = Args {
         q: whole[0],
@@ -127,16 +159,58 @@ pub(crate) fn attend(
         kv: kv as i32,
         dim: dim as i32,
         window: window.unwrap_or(0).min(i32::MAX as usize) as i32,
-        splits: spans.iter().map(longest).max().unwrap_or(1).div_ceil(SPLIT) as i32,
+        splits: spans.iter().filter(single).map(longest).max().unwrap_or(0).div_ceil(SPLIT) as i32,
         span_count: spans.len() as i32,
         first: 0,
-        each: spans.iter().any(|span| span.len > 1).into(),
+        each: spans.iter().filter(single).any(|span| span.len > 1).into(),
         stripes: 1,
         scale,
     };
-    let jobs = if args.each == 1 { n } else { spans.len() };
-    one_by_one(&q, args, jobs, aligned)?;
+    if args.splits > 0 {
+        one_by_one(&q, args, if args.each == 1 { n } else { spans.len() }, aligned)?;
+    }
+    if let Some((_, kernel)) = tiles {
+        in_tiles(&q, args, kernel, spans)?;
+    }
     Ok(out)
+}
+
+/// The form in tiles, for the spans of more than one token.
+fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &[AttentionSpan]) -> Result<()> {
+    let (kv, dim) = (args.kv as usize, args.dim as usize);
+    let group = args.heads as usize / kv;
+    let mut tiles = Vec::new();
+    for (i, span) in spans.iter().enumerate().filter(|(_, span)| span.len > 1) {
+        tiles.extend((0..span.len * group).step_by(ROWS).map(|row| (span.start + row / group, [i as u32, row as u32])));
+    }
+    if tiles.is_empty() {
+        return Ok(());
+    }
+    // Those that see most keys begin first, so that none is left over at the end.
+    tiles.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
+    let count = tiles.len();
+    let list = tiles.into_iter().flat_map(|(_, tile)| tile).collect::<Vec<_>>();
+    let list = Tensor::from_vec(list, (count, 2), q.device())?;
+    let Args { q: queries, k, v, spans: table, lambda, out, heads, window, scale, .. } = args;
+    let args = TilesArgs {
+        q: queries,
+        k,
+        v,
+        spans: table,
+        tiles: address("attend", &list)?,
+        lambda,
+        out,
+        heads,
+        kv: args.kv,
+        window,
+        scale,
+    };
+    let (keys, columns) = (if dim >= 256 { 32 } else { 64 }, dim.min(256));
+    let shared = 2 * ((ROWS + keys) * (dim + 8) + keys * (columns + 8));
+    let grid =
+        Grid { blocks: [count as u32, kv as u32, (dim / columns) as u32], threads: 128, shared: 0 }.shared(shared);
+    // SAFETY: `TilesArgs` is the kernel's struct; as in `one_by_one`, and each row of a span is in one tile.
+    unsafe { launch(q.device(), kernel, form("attend", q.dtype())?, grid, &args) }
 }
 
 /// The decode form, and behind it the merger where a query has more than one split.

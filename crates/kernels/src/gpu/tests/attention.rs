@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES, flat, random, tolerance};
+use super::{DEVICE, TYPES, flat, random};
 use crate::{AttentionSpan, Spans, attend_reference, gpu};
 
 /// Sequences in one batch: what each has (start, len), in cache slots with room between them that nobody may read.
@@ -65,21 +65,30 @@ impl Batch {
     }
 
     /// The largest difference to the oracle; values are of order 1.
-    fn check(&self, window: Option<usize>, what: &str) -> Result<f32> {
-        let (fast, oracle) = (flat(&self.attend(window, None)?), flat(&self.oracle(window, None)?));
+    fn check(&self, window: Option<usize>, what: &str) -> Result<()> {
+        self.check_with(window, None, what)
+    }
+
+    fn check_with(&self, window: Option<usize>, lambda: Option<&Tensor>, what: &str) -> Result<()> {
+        let (fast, oracle) = (flat(&self.attend(window, lambda)?), flat(&self.oracle(window, lambda)?));
         assert_eq!(fast.len(), oracle.len(), "{what}");
         let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() } else { f32::INFINITY };
         let worst = fast.iter().zip(&oracle).map(off).fold(0.0, f32::max);
         let (dtype, most) = (self.q.dtype(), most(self.q.dtype()));
         println!("{what}, window {window:?}, {dtype:?}: {worst:e} of {most:e}");
         assert!(worst <= most, "{what}, window {window:?}, {dtype:?}: {worst:e}");
-        Ok(worst)
+        Ok(())
     }
 }
 
-/// How far from the oracle.
+/// How far a result may be from its oracle; values are of order 1. Measured worst cases, in the emulation (2026-11-26):
+/// 2.6e-6 in f32; one rounding of the result, and in tiles those of the weights, 2.9e-3 in bf16 and 3.5e-4 in f16.
 fn most(dtype: DType) -> f32 {
-    tolerance(dtype)
+    match dtype {
+        DType::BF16 => 6e-3,
+        DType::F16 => 8e-4,
+        _ => 1e-5,
+    }
 }
 
 /// Some sequences of one token each, and their shapes.
@@ -88,7 +97,7 @@ const SINGLE: [(usize, usize); 5] = [(0, 1), (37, 1), (511, 1), (512, 1), (700, 
 #[test]
 fn single_tokens_are_their_oracle() -> Result<()> {
     for dtype in TYPES {
-        for shape in [(1, 2, 64), (3, 1, 128), (4, 2, 128), (8, 1, 64), (2, 1, 256), (6, 1, 256), (3, 1, 512)] {
+        for shape in [(1, 2, 64), (3, 1, 128), (4, 1, 128), (8, 1, 64), (2, 1, 256), (6, 1, 256), (3, 1, 512)] {
             Batch::new(&SINGLE, shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
         }
         // Sizes that no form is made for, and a group of more heads than a block has warps.
@@ -102,9 +111,46 @@ fn single_tokens_are_their_oracle() -> Result<()> {
 #[test]
 fn longer_spans_are_their_oracle() -> Result<()> {
     for dtype in TYPES {
+        let mixed = [(0, 5), (20, 1), (510, 6), (3, 9)];
         for shape in [(2, 1, 64), (3, 1, 16)] {
-            Batch::new(&[(0, 5), (20, 1), (510, 6), (3, 9)], shape, dtype)?
-                .check(None, &format!("mixed, {shape:?}"))?;
+            Batch::new(&mixed, shape, dtype)?.check(None, &format!("mixed, {shape:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tiles_are_their_oracle() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16] {
+        // Tiles that end inside a token's heads, sequences that end inside a tile, first keys inside a tile of keys.
+        for (sequences, shape) in [
+            (&[(0, 2), (61, 70), (5, 1), (130, 3)][..], (1, 2, 64)),
+            (&[(0, 33), (200, 2)], (3, 1, 64)),
+            (&[(0, 200)], (1, 1, 64)),
+            (&[(700, 9)], (8, 1, 64)),
+            (&[(0, 17), (63, 2), (40, 20)], (4, 1, 128)),
+            (&[(0, 40), (30, 5)], (2, 1, 256)),
+            (&[(0, 34), (31, 3)], (2, 1, 512)),
+        ] {
+            Batch::new(sequences, shape, dtype)?.check(None, &format!("tiles, {shape:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_prompt_in_pieces_has_the_same_bits() -> Result<()> {
+    for (dtype, dim) in [(DType::F32, 16), (DType::F32, 64), (DType::BF16, 64), (DType::F16, 64)] {
+        for window in [None, Some(20)] {
+            let batch = Batch::new(&[(0, 75)], (2, 1, dim), dtype)?;
+            let whole = batch.attend(window, None)?;
+            for (first, len) in [(0, 30), (30, 43), (73, 2)] {
+                let spans = vec![AttentionSpan { first: 0, len, start: first, cache: batch.spans[0].cache }];
+                let (k, v) = (batch.k.clone(), batch.v.clone());
+                let piece = Batch { q: batch.q.narrow(0, first, len)?.copy()?, k, v, spans, scale: batch.scale };
+                let piece = flat(&piece.attend(window, None)?);
+                assert_eq!(piece, flat(&whole.narrow(0, first, len)?), "{first} and {len} more, {dtype:?} {dim}");
+            }
         }
     }
     Ok(())
@@ -118,6 +164,8 @@ fn windows_hide_what_lies_before_them() -> Result<()> {
                 let batch = Batch::new(&[(0, 1), (4, 1), (5, 1), (700, 1), (1030, 1)], (2, 1, dim), dtype)?;
                 batch.check(Some(window), &format!("single, {dim}"))?;
                 let batch = Batch::new(&[(0, 7), (4, 1), (600, 4)], (2, 1, dim), dtype)?;
+                batch.check(Some(window), &format!("mixed, {dim}"))?;
+                let batch = Batch::new(&[(0, 1), (70, 40)], (2, 1, dim), dtype)?;
                 batch.check(Some(window), &format!("mixed, {dim}"))?;
             }
         }
@@ -135,9 +183,7 @@ fn lambda_is_a_factor_and_costs_no_bit() -> Result<()> {
             let ones = Tensor::ones((n, heads), DType::F32, &Device::Cpu)?;
             assert_eq!(plain, flat(&batch.attend(None, Some(&ones))?), "{dtype:?}");
             assert!(flat(&batch.attend(None, Some(&ones.zeros_like()?))?).iter().all(|&x| x == 0.0), "{dtype:?}");
-            let lambda = random(&[n, heads], 4);
-            let (fast, oracle) = (batch.attend(None, Some(&lambda))?, batch.oracle(None, Some(&lambda))?);
-            super::close(&fast, &oracle, "lambda");
+            batch.check_with(None, Some(&random(&[n, heads], 4)), "lambda")?;
         }
     }
     Ok(())
@@ -147,7 +193,7 @@ fn lambda_is_a_factor_and_costs_no_bit() -> Result<()> {
 fn a_sequence_has_the_same_bits_in_any_batch() -> Result<()> {
     for dtype in TYPES {
         for dim in [16, 64] {
-            let batch = Batch::new(&[(0, 1), (600, 1), (20, 4), (9, 1), (1100, 1)], (2, 1, dim), dtype)?;
+            let batch = Batch::new(&[(0, 1), (600, 1), (20, 4), (9, 1), (1100, 1), (61, 40)], (2, 1, dim), dtype)?;
             let together = batch.attend(None, None)?;
             for span in &batch.spans {
                 let q = batch.q.narrow(0, span.first, span.len)?.copy()?;
