@@ -20,7 +20,8 @@ use crate::{
 /// # Shapes
 /// `x` `[n, channels]` f32, packed, where some columns of a fused projection are read where they are; `weight` `[channels, kernel]` f32, kernel at least 2; `state`
 /// `[slots, kernel - 1, channels]` f32, the inputs of the last tokens of each slot, oldest first; result
-/// `[n, channels]`, 0 at tokens of no span.
+/// `[n, channels]`, 0 at tokens of no span. The kernel for CUDA takes `x` in bf16 and f16 too, with a state of that type or
+/// in f32, and gives what `x` is.
 ///
 /// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` move on.
 ///

@@ -22,6 +22,7 @@ use crate::{
 /// some columns of a wider row are read where they are; `g` (the logarithm of the
 /// decay, at most 0) and `beta` `[n, value_heads]`; `state` `[slots, value_heads, dk, dv]`; all f32, the tokens packed.
 /// Result `[n, value_heads, dv]`, 0 at tokens of no span. Value head `j` reads key head `j / (value_heads / key_heads)`.
+/// The kernel for CUDA takes `q`, `k` and `v` in bf16 and f16 too, and gives what they are.
 ///
 /// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` move on.
 ///

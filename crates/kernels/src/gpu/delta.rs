@@ -18,8 +18,10 @@ const DELTA: [(usize, usize, Kernel); 3] = [
     (256, 8, kernel!(DELTA, "delta_256")),
 ];
 
-/// Warps of a block; they do not wait for each other.
+/// Warps of a block where there are many; they do not wait for each other.
 const WARPS: usize = 4;
+/// Warps that get a block each: so they spread over all multiprocessors, and one sequence alone is done sooner.
+const FEW: usize = 512;
 
 /// `DeltaArgs` of `cuda/delta.cu`.
 #[derive(Clone, Copy)]
@@ -89,8 +91,9 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
     };
     // Behind the spans there is one of nothing, which clears the tokens after them.
     let jobs = (spans.len() + 1) * value_heads * dv.div_ceil(*columns);
+    let warps = if jobs <= FEW { 1 } else { WARPS };
     // A warp has room for keys and queries of two tokens.
-    let grid = Grid::row(jobs.div_ceil(WARPS), 32 * WARPS as u32).shared(WARPS * 4 * most * 4);
+    let grid = Grid::row(jobs.div_ceil(warps), 32 * warps as u32).shared(warps * 4 * most * 4);
     // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors, and
     // each warp has its own columns of them.
     unsafe { launch(q.device(), kernel, form(NAME, q.dtype())?, grid, &args)? };

@@ -194,6 +194,27 @@ fn a_sequence_is_the_same_bits_in_any_batch_and_however_it_is_cut() -> Result<()
 }
 
 #[test]
+fn a_step_is_the_same_bits_alone_and_among_many() -> Result<()> {
+    let dims @ (_, value_heads, dk, dv) = (4, 8, 16, 72);
+    let (packed, oracles) = prepared(&inputs(33, dims, 1.0)?, DType::F32)?;
+    let before = random(&[33, value_heads, dk, dv], 6);
+    let spans = (0..33).map(|i| span(i, 1, i, 32 - i)).collect::<Vec<_>>();
+    let (many, state32) = (on(&before)?.copy()?, before.copy()?);
+    let all = gpu::delta_rule(packed.each_ref(), &many, &spans[..].into())?;
+    close(&all, &oracle(&oracles, &state32, &spans)?, "a step of many");
+    close(&many, &state32, "states after a step of many");
+    for i in [0, 1, 32] {
+        let state = on(&before)?.copy()?;
+        let [q, k, v, g, beta] = packed.each_ref().map(|t| t.narrow(0, i, 1));
+        let alone = vec![span(0, 1, i, 32 - i)].into();
+        let alone = gpu::delta_rule([&q?, &k?, &v?, &g?, &beta?], &state, &alone)?;
+        assert_eq!(flat(&alone), flat(&all.narrow(0, i, 1)?), "token {i}");
+        assert_eq!(flat(&state.get(32 - i)?), flat(&many.get(32 - i)?), "slot of token {i}");
+    }
+    Ok(())
+}
+
+#[test]
 fn gates_of_the_rule_are_their_oracle() -> Result<()> {
     for dtype in TYPES {
         for (n, heads) in [(1, 1), (3, 5), (40, 16), (0, 2)] {
