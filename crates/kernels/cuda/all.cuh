@@ -6,3 +6,5 @@
 #include "gate.cu"
 #include "heads.cu"
 #include "norm.cu"
+#include "sample.cu"
+#include "score.cu"

@@ -11,7 +11,10 @@ mod delta;
 mod gate;
 mod heads;
 mod launch;
+mod logits;
 mod norm;
+mod sample;
+mod score;
 #[cfg(any(feature = "emulate", feature = "cuda"))]
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,10 @@ pub(crate) use delta::delta_rule;
 pub(crate) use gate::{add, delta_gates, gated_norm, sigmoid_gate};
 pub(crate) use heads::{heads, heads_into};
 use launch::{Grid, Kernel, kernel, launch};
+pub(crate) use logits::logits;
 pub(crate) use norm::{add_rms_norm, rms_norm};
+pub(crate) use sample::{MOST_TOKENS, choose, chooses};
+pub(crate) use score::score_head;
 
 /// The place of a type among a kernel's forms.
 fn form(name: &str, dtype: DType) -> Result<usize> {
@@ -59,8 +65,11 @@ fn room(shape: &[usize], like: &Tensor) -> Result<Tensor> {
     room_of(shape, like.dtype(), like.device())
 }
 
-/// The same, of any type.
+/// The same of another type; integers that were not written are the largest.
 fn room_of(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    if device.is_cpu() && dtype == DType::U32 {
+        return Tensor::full(u32::MAX, shape, device);
+    }
     if device.is_cpu() {
         return Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype);
     }

@@ -16,6 +16,7 @@
 
 mod activation;
 mod attention;
+mod choose;
 mod conv;
 mod decay;
 mod delta;
@@ -39,13 +40,14 @@ mod state;
 
 pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
+pub use choose::{Chosen, Draw, choose, chooses_on_device};
 pub use conv::{causal_conv, causal_conv_reference};
 pub use decay::{delta_gates, delta_gates_reference};
 pub use delta::{delta_rule, delta_rule_reference};
 pub use device::{fastest, free_memory, is_out_of_memory, open_cuda};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use heads::{HeadSteps, heads, heads_into, heads_into_reference, heads_reference};
-pub use linear::{linear, linear_add, linear_columns, linear_reference};
+pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};
 pub use record::Recording;

@@ -5,19 +5,20 @@ mod tile;
 
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 pub(crate) use rounded::multiplies_bf16;
 pub(crate) use tile::Job;
 
 use crate::{
-    Held, Matrix, Products,
+    Held, Matrix, Products, gpu,
     matrix::{
         Panels,
         form::{F32, Form, widen, with_form},
     },
     room::Room,
+    serving::{Serving, serving},
 };
 
 /// `x Wᵀ` in f32 on a weight as it is held.
@@ -43,6 +44,21 @@ pub fn linear_columns(x: &Tensor, weight: &Matrix, columns: Range<usize>) -> Res
     match weight.panels() {
         Some(panels) => x.contiguous()?.apply_op1_no_bwd(&Linear { panels, columns }),
         None => linear_reference(x, &weight.to_tensor()?.narrow(1, columns.start, columns.len())?),
+    }
+}
+
+/// `hidden Wᵀ` in f32 whatever the weight is held in: logits, which differ by less than half a width resolves.
+///
+/// # Shapes
+/// `hidden` `[m, d]`, `weight` `[vocab, d]`; result `[m, vocab]` f32. Sums are f32 and not rounded in between, on the CPU and on
+/// CUDA; elsewhere the result is rounded to the type of `hidden` first.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn logits(hidden: &Tensor, weight: &Matrix) -> Result<Tensor> {
+    match serving(hidden.device()) {
+        Serving::Gpu => gpu::logits(hidden, weight),
+        _ => linear(hidden, weight)?.to_dtype(DType::F32),
     }
 }
 

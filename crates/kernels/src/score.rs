@@ -2,11 +2,15 @@
 
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use candle_core::{CpuStorage, D, DType, Device, Layout, Result, Storage, StorageRef, Tensor, bail};
 
-use crate::{Matrix, linear_reference, matrix::Panels};
+use crate::{
+    Matrix, gpu, linear_reference,
+    matrix::Panels,
+    serving::{Serving, serving},
+};
 
 /// What the language-model head says of one row. Logarithms are natural.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,8 +39,9 @@ pub struct BaseRows<'a> {
 /// Log-probabilities of `targets`, argmax and divergence from base rows, streamed over the vocabulary.
 ///
 /// A thread holds some tens of rows of a few hundred logits, and as many of every base row. A row's numbers depend on the
-/// row, its base row and its target alone, bit for bit. On CUDA and Metal whole logits of a few rows at a time are made, as
-/// the oracle does, with f64 sums on CUDA and f32 sums on Metal: there a KL is good to about 1e-6, not to its last digits.
+/// row, its base row and its target alone, bit for bit. On CUDA whole logits of some hundred rows at a time are made and read
+/// once, with f64 sums. On Metal whole logits are made as the oracle does, with f32 sums: there a KL is good to about 1e-6,
+/// not to its last digits.
 ///
 /// # Shapes
 /// `hidden` `[m, d]`, final-norm output, f32 on the CPU; `weight` `[vocab, d]`; `targets` `m` tokens.
@@ -58,11 +63,13 @@ pub fn score_head(
     softcap: Option<f32>,
     base: Option<BaseRows<'_>>,
 ) -> Result<Vec<HeadScore>> {
-    if let Some([panels]) = weight.panels() {
-        on_cpu(hidden, panels, targets, softcap, base)
-    } else {
-        let sums = if hidden.device().is_metal() { DType::F32 } else { DType::F64 };
-        plain(hidden, &weight.to_tensor()?, targets, softcap, base, sums)
+    match (serving(hidden.device()), weight.panels()) {
+        (Serving::Cpu, Some([panels])) => on_cpu(hidden, panels, targets, softcap, base),
+        (Serving::Gpu, _) => gpu::score_head(hidden, weight, targets, softcap, base),
+        _ => {
+            let sums = if hidden.device().is_metal() { DType::F32 } else { DType::F64 };
+            plain(hidden, &weight.to_tensor()?, targets, softcap, base, sums)
+        }
     }
 }
 
@@ -81,7 +88,7 @@ pub fn score_head_reference(
 }
 
 /// Refuses arguments that do not fit each other.
-fn check(
+pub(crate) fn check(
     hidden: &Tensor,
     (vocab, width): (usize, usize),
     targets: &[u32],
@@ -116,15 +123,15 @@ fn check(
 }
 
 /// What a row or base row whose numbers cannot be trusted is refused with.
-fn not_finite<T>(kind: &str, row: usize) -> Result<T> {
+pub(crate) fn not_finite<T>(kind: &str, row: usize) -> Result<T> {
     bail!("score_head: {kind} {row} has logits that are not finite");
 }
 
 /// How far the log-sum-exp that is given for a base row may lie from its own: rounding is below 1e-5, logits apart.
-const SAME_SUM: f64 = 1e-3;
+pub(crate) const SAME_SUM: f64 = 1e-3;
 
 /// What base rows whose `log_sum_exp` belongs to others are refused with.
-fn not_theirs<T>(row: usize, given: f64) -> Result<T> {
+pub(crate) fn not_theirs<T>(row: usize, given: f64) -> Result<T> {
     bail!("score_head: {given} is not the log-sum-exp of base row {row} under this weight and softcap");
 }
 

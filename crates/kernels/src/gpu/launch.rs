@@ -11,8 +11,16 @@ pub(super) struct Kernel {
     pub(super) image: &'static [u8],
 }
 
-/// The kernel `$name` of `cuda/$file.cu`, where `$image` is the file's name in capitals.
+/// The kernel `$name` of `cuda/$file.cu`, where `$image` is the file's name in capitals. `only` a form: form 0 of a kernel whose
+/// types are fixed.
 macro_rules! kernel {
+    ($image:ident, only $name:literal) => {
+        $crate::gpu::launch::Kernel {
+            forms: [$name; 3],
+            #[cfg(feature = "cuda")]
+            image: $crate::gpu::launch::images::$image,
+        }
+    };
     ($image:ident, $name:literal) => {
         $crate::gpu::launch::Kernel {
             forms: [concat!($name, "_f32"), concat!($name, "_bf16"), concat!($name, "_f16")],
@@ -91,13 +99,14 @@ pub(super) unsafe fn launch<A: Copy>(
 /// The address of an element of a storage.
 pub(super) fn address(storage: &Storage, offset: usize) -> Result<u64> {
     match storage {
+        Storage::Cpu(CpuStorage::F64(values)) => Ok(values[offset..].as_ptr() as u64),
         Storage::Cpu(CpuStorage::F32(values)) => Ok(values[offset..].as_ptr() as u64),
         Storage::Cpu(CpuStorage::BF16(values)) => Ok(values[offset..].as_ptr() as u64),
         Storage::Cpu(CpuStorage::F16(values)) => Ok(values[offset..].as_ptr() as u64),
         Storage::Cpu(CpuStorage::U32(values)) => Ok(values[offset..].as_ptr() as u64),
         #[cfg(feature = "cuda")]
         Storage::Cuda(storage) => card::address(storage, offset),
-        _ => bail!("kernels work on f32, bf16, f16 and u32"),
+        _ => bail!("kernels work on f64, f32, bf16, f16 and u32"),
     }
 }
 
@@ -184,11 +193,12 @@ mod card {
         }
         let stream = storage.device().cuda_stream();
         let (start, size) = match &storage.slice {
+            CudaStorageSlice::F64(slice) => (of(slice, &stream), DType::F64),
             CudaStorageSlice::F32(slice) => (of(slice, &stream), DType::F32),
             CudaStorageSlice::BF16(slice) => (of(slice, &stream), DType::BF16),
             CudaStorageSlice::F16(slice) => (of(slice, &stream), DType::F16),
             CudaStorageSlice::U32(slice) => (of(slice, &stream), DType::U32),
-            _ => bail!("kernels work on f32, bf16, f16 and u32"),
+            _ => bail!("kernels work on f64, f32, bf16, f16 and u32"),
         };
         Ok(start + (offset * size.size_in_bytes()) as u64)
     }

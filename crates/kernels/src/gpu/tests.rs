@@ -10,6 +10,8 @@ use candle_core::{DType, Device, Result, Tensor};
 mod attention;
 mod delta;
 mod rows;
+mod sample;
+mod score;
 
 /// Where the kernels run.
 pub(super) static DEVICE: LazyLock<Device> =

@@ -5,10 +5,10 @@ use rayon::ThreadPoolBuilder;
 
 /// Largest difference of the log-sum-exp and the target's log-probability to the oracle, relative to `1 + sqrt(d)`, the
 /// size of the logits. Measured worst case: 3.8e-6 (2026-11-21).
-const TOLERANCE: f64 = 1e-5;
+pub(crate) const TOLERANCE: f64 = 1e-5;
 /// Largest difference of the KL to the oracle's, relative to `(1 + sqrt(d)) (sqrt(KL) + KL)`: this is how rounding of the
 /// logits moves it, and far below the rounding of the log-sum-exps. Measured worst case: 9.0e-7 (2026-11-21).
-const KL_TOLERANCE: f64 = 5e-6;
+pub(crate) const KL_TOLERANCE: f64 = 5e-6;
 
 fn values(rows: usize, columns: usize, seed: u32) -> Result<Tensor> {
     let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
@@ -41,17 +41,17 @@ fn on_tensor(
 }
 
 /// `b` base rows and `m` rows, each `spread` away from one of them.
-struct Case {
-    hidden: Tensor,
-    base: Tensor,
-    of: Vec<usize>,
-    weight: Tensor,
-    targets: Vec<u32>,
-    softcap: Option<f32>,
+pub(crate) struct Case {
+    pub(crate) hidden: Tensor,
+    pub(crate) base: Tensor,
+    pub(crate) of: Vec<usize>,
+    pub(crate) weight: Tensor,
+    pub(crate) targets: Vec<u32>,
+    pub(crate) softcap: Option<f32>,
 }
 
 impl Case {
-    fn new((m, b, vocab, d): (usize, usize, usize, usize), spread: f64, dtype: DType) -> Result<Self> {
+    pub(crate) fn new((m, b, vocab, d): (usize, usize, usize, usize), spread: f64, dtype: DType) -> Result<Self> {
         let of: Vec<usize> = (0..m).map(|row| row * 7 % b).collect();
         let base = values(b, d, 11)?;
         let places = Tensor::from_iter(of.iter().map(|&of| of as u32), &Device::Cpu)?;
@@ -63,7 +63,7 @@ impl Case {
     }
 
     /// Log-sum-exps of the base rows.
-    fn sums(&self, level: Level) -> Result<Vec<f64>> {
+    pub(crate) fn sums(&self, level: Level) -> Result<Vec<f64>> {
         let targets = vec![0; self.base.dim(0)?];
         let scores = at_level(level, &self.base, &self.weight, &targets, self.softcap, None)?;
         Ok(scores.iter().map(|score| score.log_sum_exp).collect())
@@ -76,14 +76,14 @@ impl Case {
     }
 
     /// The oracle on f32 or f64 copies of everything.
-    fn oracle(&self, with_base: bool) -> Result<Vec<HeadScore>> {
+    pub(crate) fn oracle(&self, with_base: bool) -> Result<Vec<HeadScore>> {
         let sums = self.sums(Level::Portable)?;
         let base = with_base.then_some(BaseRows { hidden: &self.base, log_sum_exp: &sums, of: &self.of });
         score_head_reference(&self.hidden, &self.weight, &self.targets, self.softcap, base)
     }
 
     /// `KL(base || row)` with f64 throughout, the logits too.
-    fn exact_kl(&self) -> Result<Vec<f64>> {
+    pub(crate) fn exact_kl(&self) -> Result<Vec<f64>> {
         let log_softmax = |hidden: &Tensor| {
             let weight = self.weight.to_dtype(DType::F64)?;
             let logits = hidden.to_dtype(DType::F64)?.matmul(&weight.t()?)?;
@@ -102,7 +102,7 @@ impl Case {
 }
 
 /// The difference of two KLs as [`KL_TOLERANCE`] counts it.
-fn kl_off(kl: f64, expected: f64, scale: f64) -> f64 {
+pub(crate) fn kl_off(kl: f64, expected: f64, scale: f64) -> f64 {
     (kl - expected).abs() / (expected.sqrt() + expected).max(1e-6) / scale
 }
 

@@ -1,0 +1,470 @@
+// The choice of the next token: greedy, or a draw by the noise of the engine, with the cuts of transformers.
+//
+// Four kernels a step: peaks of parts of the vocabulary, what a row's cuts leave, the best of parts, the best of all. Parts have
+// one size whatever the batch is, so that a row alone keeps the memory busy as well. What a row is drawn with lies on the device,
+// and the host reads nothing in between: a CUDA graph can hold all of it.
+#include "logits.cuh"
+
+using u64 = unsigned long long;
+
+// How a row's token is chosen, as the host writes it.
+struct DrawRow {
+    uint32_t key[8];    // of ChaCha8
+    uint32_t stream[2]; // the lower half, the upper half
+    uint32_t step[2];
+    float temperature; // 0: the first of the largest
+    uint32_t top_k;    // 0: all
+    float top_p;       // 1: all
+    float min_p;       // 0: all
+};
+
+// What is known of a row before its draw.
+struct SampleRow {
+    double log_sum_exp; // not finite where logits are not numbers
+    double lead;        // the score of the likeliest token, which few others reach
+    double floor;       // smaller logits are left out
+    u64 cut;            // later places are left out
+    float top;
+    uint32_t first; // the first token of the largest logit
+};
+
+struct SampleBest {
+    double score;
+    u64 rank; // of equals the lowest wins
+};
+
+struct SampleArgs {
+    const float* logits; // [rows, vocab]
+    const DrawRow* draws; // [rows]
+    Peak* peaks;          // [rows, parts]
+    SampleRow* rows;      // [rows]
+    SampleBest* bests;    // [rows, parts]
+    uint32_t* tokens;     // [rows]; the largest number where logits are not numbers
+    double* chosen;       // [rows, 2]: the token, and its log-probability before temperature and cuts; NaN there
+    int vocab, parts;
+};
+
+// Logits of a part: two steps of a block of 256.
+constexpr int SAMPLE_PART = 8192;
+
+DEVICE bool sample_finite(double x) { return x - x == 0.0; }
+
+DEVICE void sample_peak(const SampleArgs& args) {
+    const int part = blockIdx.x, row = blockIdx.y, begin = part * SAMPLE_PART;
+    const float* logits = args.logits + int64_t(row) * args.vocab + begin;
+    const int count = min(SAMPLE_PART, args.vocab - begin);
+    const bool wide = loads_wide(logits, count);
+    Peak own;
+    own.none();
+    for (int from = 0; from < count; from += stride_of_block()) {
+        float x[FETCHED];
+        fetch(logits, count, wide, from, x);
+        own.take(from, x);
+    }
+    own.join_lanes();
+    Peak* peaks = reinterpret_cast<Peak*>(shared_memory);
+    if (threadIdx.x % 32 == 0) peaks[threadIdx.x / 32] = own;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int warp = 1; warp < int(blockDim.x) / 32; warp++) own.join(peaks[warp]);
+    own.at += begin;
+    args.peaks[int64_t(row) * args.parts + part] = own;
+}
+
+// A token's place in the order of likelihood: the larger, the likelier; of equal logits the lower id is.
+DEVICE u64 sample_place(float logit, uint32_t id) {
+    const uint32_t bits = __float_as_uint(logit);
+    const uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
+    return u64(ordered) << 32 | (0xffffffffu - id);
+}
+
+DEVICE float sample_logit(u64 place) {
+    const uint32_t ordered = uint32_t(place >> 32);
+    return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+}
+
+// e^((l - top) / temperature) in units of 2^-44. Sums of whole numbers are the same in any order, and 2^19 tokens do not overflow.
+struct SampleMass {
+    float top, scale;
+
+    DEVICE u64 operator()(u64 place) const {
+        const float logit = sample_logit(place);
+        return logit == top ? u64(1) << 44 : u64(expf((logit - top) * scale) * 17592186044416.0f);
+    }
+};
+
+struct SampleCount {
+    DEVICE u64 operator()(u64) const { return 1; }
+};
+
+constexpr int SAMPLE_BINS = 2048, SAMPLE_LIST = 3072;
+
+// What a block has in common while it looks for a cut.
+struct SampleRoom {
+    u64 bins[SAMPLE_BINS];
+    u64 list[SAMPLE_LIST];
+    u64 sums[32];
+    u64 found, before;
+    Peak peak;
+    unsigned listed;
+};
+
+// The places that a cut is looked for among: those in the list, or all of a row.
+struct SampleSource {
+    const float* logits;
+    const u64* list;
+    int count; // of the list, or of the row
+    bool wide;
+
+    template <class F>
+    DEVICE void each(F&& f) const {
+        if (list) {
+            for (int i = threadIdx.x; i < count; i += blockDim.x) f(list[i]);
+            return;
+        }
+        for (int from = 0; from < count; from += stride_of_block()) {
+            float x[FETCHED];
+            fetch(logits, count, wide, from, x);
+#pragma unroll
+            for (int i = 0; i < FETCHED; i++) {
+                const int id = logit_at(from, i);
+                if (id < count) f(sample_place(x[i], uint32_t(id)));
+            }
+        }
+    }
+};
+
+// The sum over a block, in every thread.
+DEVICE u64 sample_sum(u64 x, SampleRoom& room) {
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
+    if (threadIdx.x % 32 == 0) room.sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+    for (int warp = 0; warp < int(blockDim.x) / 32; warp++) x += room.sums[warp];
+    __syncthreads();
+    return x;
+}
+
+// The sum over this lane and those behind it.
+DEVICE u64 sample_from_lane(u64 x) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int by = 1; by < 32; by *= 2) {
+        const u64 other = __shfl_down_sync(ALL, x, by);
+        if (lane + by < 32) x += other;
+    }
+    return x;
+}
+
+// The likeliest places weigh together at least `target` from this one on, and less without it. Those before `cut` are not
+// there; the others must weigh enough. Digit by digit from the highest: a histogram, and the bin that the target falls into.
+template <class W>
+DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const W& weight, SampleRoom& room) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    u64 prefix = 0, known = 0;
+    // The bits of a logit in digits of 11, 11 and 10, those of an id, which has at most 22, in two of 11.
+#pragma unroll 1
+    for (int digit = 0; digit < 5; digit++) {
+        const int shift = digit == 0 ? 53 : digit == 1 ? 42 : digit == 2 ? 32 : digit == 3 ? 11 : 0;
+        const int bins = digit == 2 ? 1024 : 2048;
+        for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) room.bins[i] = 0;
+        __syncthreads();
+        source.each([&](u64 place) {
+            if (place >= cut && (place & known) == prefix)
+                atomicAdd(&room.bins[(place >> shift) & u64(bins - 1)], weight(place));
+        });
+        __syncthreads();
+        // Groups of bins, one for each lane: first which of them, then which of its bins.
+        const int group = SAMPLE_BINS / 32;
+        for (int g = warp; g < 32; g += warps) {
+            u64 sum = 0;
+            for (int i = lane; i < group; i += 32) sum += room.bins[g * group + i];
+#pragma unroll
+            for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(ALL, sum, mask);
+            if (lane == 0) room.sums[g] = sum;
+        }
+        __syncthreads();
+        if (warp == 0) {
+            const u64 own = room.sums[lane], from = sample_from_lane(own);
+            if (from >= target && from - own < target) {
+                room.found = lane;
+                room.before = from - own;
+            }
+            __syncwarp();
+            const int first = int(room.found) * group;
+            const u64 before = room.before;
+            __syncwarp();
+            const u64 low = room.bins[first + 2 * lane], high = room.bins[first + 2 * lane + 1];
+            const u64 upto = before + sample_from_lane(low + high), above = upto - low - high;
+            if (upto >= target && above < target) {
+                const bool higher = above + high >= target;
+                room.found = first + 2 * lane + (higher ? 1 : 0);
+                room.before = higher ? above : above + high;
+            }
+        }
+        __syncthreads();
+        const u64 found = room.found;
+        target -= room.before;
+        prefix |= found << shift;
+        known |= u64(bins - 1) << shift;
+        // Of ids, the bits above those that are looked at are all 1.
+        if (digit == 2) prefix |= u64(0xffc00000u), known |= u64(0xffc00000u);
+        const bool all = digit == 2 && room.bins[found] - target < weight(prefix);
+        __syncthreads();
+        // All that are equal are taken.
+        if (all) return max(cut, prefix & ~u64(0xffffffffu));
+    }
+    return prefix;
+}
+
+// The first place that cuts to the likeliest leave out nothing from on.
+DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top, SampleRoom& room) {
+    const int vocab = args.vocab;
+    const float* logits = args.logits + int64_t(blockIdx.x) * vocab;
+    SampleSource source = {logits, nullptr, vocab, loads_wide(logits, vocab)};
+    const SampleMass mass = {top, 1.0f / draw.temperature};
+    const bool some = draw.top_k > 0 && draw.top_k < uint32_t(vocab), nucleus = draw.top_p < 1.0f;
+    // Few are likely. At least so many as there are threads with a larger one are, from the least of those on: from there all
+    // go into a list, and the cut is looked for in that.
+    const uint32_t wanted = some ? draw.top_k : blockDim.x / 4;
+    u64 bound = 0;
+    if (vocab > SAMPLE_LIST && wanted <= blockDim.x / 2) {
+        u64 most = 0;
+        source.each([&](u64 place) { most = max(most, place); });
+        // For now the list holds the largest of each thread; three in four have some.
+        room.list[threadIdx.x] = most;
+        __syncthreads();
+        bound = sample_select({logits, room.list, int(blockDim.x), false}, 0, wanted, SampleCount(), room);
+        // With all that are equal: a cut among them takes them for whole.
+        bound &= ~u64(0xffffffffu);
+    }
+    if (threadIdx.x == 0) room.listed = 0;
+    __syncthreads();
+    u64 all = 0, in_list = 0;
+    if (bound > 0 || vocab <= SAMPLE_LIST) {
+        source.each([&](u64 place) {
+            const u64 own = nucleus && !some ? mass(place) : 0;
+            all += own;
+            if (place < bound) return;
+            in_list += own;
+            const unsigned at = atomicAdd(&room.listed, 1u);
+            if (at < SAMPLE_LIST) room.list[at] = place;
+        });
+        all = sample_sum(all, room);
+        in_list = sample_sum(in_list, room);
+    } else if (nucleus && !some) {
+        source.each([&](u64 place) { all += mass(place); });
+        all = sample_sum(all, room);
+    }
+    const SampleSource row = source;
+    if (room.listed > 0 && room.listed <= SAMPLE_LIST) source = {logits, room.list, int(room.listed), false};
+    u64 cut = 0;
+    if (some) cut = sample_select(source, cut, draw.top_k, SampleCount(), room);
+    if (nucleus) {
+        if (some) {
+            all = 0;
+            source.each([&](u64 place) { all += place >= cut ? mass(place) : 0; });
+            all = sample_sum(all, room);
+        }
+        const u64 enough = u64(ceil(double(draw.top_p) * double(all)));
+        // A flat distribution has more that count than the list holds.
+        if (!some && in_list < enough) source = row;
+        cut = sample_select(source, cut, enough, mass, room);
+    }
+    return cut;
+}
+
+// 16 words of ChaCha8, from the word `16 counter` on.
+DEVICE void sample_words(const DrawRow& draw, u64 counter, uint32_t (&x)[16]) {
+    uint32_t start[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
+#pragma unroll
+    for (int i = 0; i < 8; i++) start[4 + i] = draw.key[i];
+    start[12] = uint32_t(counter);
+    start[13] = uint32_t(counter >> 32);
+    start[14] = draw.stream[0];
+    start[15] = draw.stream[1];
+#pragma unroll
+    for (int i = 0; i < 16; i++) x[i] = start[i];
+    auto turned = [](uint32_t v, int by) { return v << by | v >> (32 - by); };
+    auto quarter = [&](int a, int b, int c, int d) {
+        x[a] += x[b], x[d] = turned(x[d] ^ x[a], 16);
+        x[c] += x[d], x[b] = turned(x[b] ^ x[c], 12);
+        x[a] += x[b], x[d] = turned(x[d] ^ x[a], 8);
+        x[c] += x[d], x[b] = turned(x[b] ^ x[c], 7);
+    };
+#pragma unroll
+    for (int round = 0; round < 4; round++) {
+        quarter(0, 4, 8, 12), quarter(1, 5, 9, 13), quarter(2, 6, 10, 14), quarter(3, 7, 11, 15);
+        quarter(0, 5, 10, 15), quarter(1, 6, 11, 12), quarter(2, 7, 8, 13), quarter(3, 4, 9, 14);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) x[i] += start[i];
+}
+
+// One of 16 registers.
+DEVICE uint32_t sample_word(const uint32_t (&x)[16], int which) {
+    uint32_t word = 0;
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        if (i == which) word = x[i];
+    return word;
+}
+
+// Where the words of 16 tokens lie.
+DEVICE u64 sample_counter(const DrawRow& draw, int group) {
+    return (u64(draw.step[1]) << 32 | draw.step[0]) << 28 | u64(group);
+}
+
+// The noise of a token whose first word is known, 64 bits of 1 - u at the middle of their interval: the engine's.
+DEVICE double sample_noise(const DrawRow& draw, int id, uint32_t word) {
+    uint32_t words[16];
+    sample_words(draw, u64(1) << 63 | sample_counter(draw, id / 16), words);
+    const u64 bits = u64(word) << 32 | sample_word(words, id % 16);
+    const double v = (double(bits) + 0.5) / 18446744073709551616.0;
+    return -log(-log1p(-v));
+}
+
+DEVICE double sample_score(const DrawRow& draw, float logit, float top, int id, uint32_t word) {
+    return (double(logit) - double(top)) / double(draw.temperature) + sample_noise(draw, id, word);
+}
+
+DEVICE bool sample_keeps(const SampleRow& row, float logit, int id) {
+    return logit > -INFINITY && double(logit) >= row.floor && sample_place(logit, uint32_t(id)) >= row.cut;
+}
+
+// A block for a row.
+DEVICE void sample_cut(const SampleArgs& args) {
+    SampleRoom& room = *reinterpret_cast<SampleRoom*>(shared_memory);
+    const DrawRow& draw = args.draws[blockIdx.x];
+    if (threadIdx.x < 32) {
+        const Peak* peaks = args.peaks + int64_t(blockIdx.x) * args.parts;
+        Peak own;
+        own.none();
+        for (int part = threadIdx.x; part < args.parts; part += 32) own.join(peaks[part]);
+        own.join_lanes();
+        if (threadIdx.x == 0) room.peak = own;
+    }
+    __syncthreads();
+    const Peak peak = room.peak;
+    SampleRow row;
+    row.log_sum_exp = peak.log_sum_exp();
+    row.lead = row.floor = -INFINITY;
+    row.cut = 0;
+    row.top = peak.top;
+    row.first = peak.at;
+    if (sample_finite(row.log_sum_exp) && draw.temperature > 0.0f) {
+        if ((draw.top_k > 0 && draw.top_k < uint32_t(args.vocab)) || draw.top_p < 1.0f)
+            row.cut = sample_cut_of(args, draw, peak.top, room);
+        if (draw.min_p > 0.0f) row.floor = log(double(draw.min_p)) * double(draw.temperature) + double(peak.top);
+        if (threadIdx.x == 0 && sample_keeps(row, peak.top, int(peak.at))) {
+            uint32_t words[16];
+            sample_words(draw, sample_counter(draw, int(peak.at) / 16), words);
+            const uint32_t word = sample_word(words, int(peak.at) % 16);
+            row.lead = sample_score(draw, peak.top, peak.top, int(peak.at), word);
+        }
+    }
+    if (threadIdx.x == 0) args.rows[blockIdx.x] = row;
+}
+
+DEVICE void sample_take(SampleBest& best, double score, u64 rank) {
+    if (score > best.score || (score == best.score && rank < best.rank)) best = {score, rank};
+}
+
+// At least the noise of a token with this first word, and rarely more than 0.1 above it where that is large: G <= -ln v, and the
+// bits of a float, read as a number, are at most 2^23 (log2 of it + 127).
+DEVICE float sample_bound(uint32_t word) {
+    const float v = float(word >> 8);
+    return (24.0f + 127.0f - float(int(__float_as_uint(v))) / 8388608.0f) * 0.693147180559945309417232f;
+}
+
+// A thread for 16 tokens, the words of one block of ChaCha. Nearly all are out by a bound in f32, which is the engine's.
+DEVICE void sample_draw(const SampleArgs& args) {
+    constexpr float MOST = 45.1f, SLACK = 1e-3f;
+    const int part = blockIdx.x;
+    const SampleRow row = args.rows[blockIdx.y];
+    const DrawRow& draw = args.draws[blockIdx.y];
+    SampleBest best = {-INFINITY, ~u64(0)};
+    if (sample_finite(row.log_sum_exp) && draw.temperature > 0.0f) {
+        const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
+        const bool wide = loads_wide(logits, args.vocab);
+        const float scale = 1.0f / draw.temperature, to_beat = float(row.lead) - SLACK;
+        const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
+        for (int first = part * SAMPLE_PART + 16 * int(threadIdx.x); first < end; first += 16 * int(blockDim.x)) {
+            float x[16];
+#pragma unroll
+            for (int i = 0; i < 16; i += 4) {
+                float four[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+                if (wide) {
+                    if (first + i < end) load<4>(logits + first + i, four);
+                } else {
+#pragma unroll
+                    for (int k = 0; k < 4; k++)
+                        if (first + i + k < end) four[k] = logits[first + i + k];
+                }
+#pragma unroll
+                for (int k = 0; k < 4; k++) x[i + k] = four[k];
+            }
+            float most = -INFINITY;
+#pragma unroll
+            for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
+            // No noise is larger than MOST.
+            if (most == -INFINITY || (most - row.top) * scale + MOST < to_beat) continue;
+            uint32_t words[16];
+            sample_words(draw, sample_counter(draw, first / 16), words);
+            unsigned close = 0;
+#pragma unroll
+            for (int i = 0; i < 16; i++)
+                if (!((x[i] - row.top) * scale + sample_bound(words[i]) < to_beat)) close |= 1u << i;
+#pragma unroll 1
+            for (int i = 0; i < 16; i++) {
+                const int id = first + i;
+                if (!(close >> i & 1) || id >= end) continue;
+                const float logit = logits[id];
+                if (!sample_keeps(row, logit, id)) continue;
+                // Of equal scores the likeliest token's counts, then the lower id's.
+                const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
+                sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
+            }
+        }
+    }
+    SampleBest* bests = reinterpret_cast<SampleBest*>(shared_memory);
+    for (int mask = 16; mask > 0; mask /= 2) {
+        const double score = __shfl_xor_sync(ALL, best.score, mask);
+        const u64 rank = __shfl_xor_sync(ALL, best.rank, mask);
+        sample_take(best, score, rank);
+    }
+    if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int warp = 1; warp < int(blockDim.x) / 32; warp++) sample_take(best, bests[warp].score, bests[warp].rank);
+    args.bests[int64_t(blockIdx.y) * args.parts + part] = best;
+}
+
+// A warp for a row.
+DEVICE void sample_end(const SampleArgs& args) {
+    const SampleRow row = args.rows[blockIdx.x];
+    SampleBest best = {-INFINITY, ~u64(0)};
+    for (int part = threadIdx.x; part < args.parts; part += 32) {
+        const SampleBest& other = args.bests[int64_t(blockIdx.x) * args.parts + part];
+        sample_take(best, other.score, other.rank);
+    }
+    for (int mask = 16; mask > 0; mask /= 2) {
+        const double score = __shfl_xor_sync(ALL, best.score, mask);
+        const u64 rank = __shfl_xor_sync(ALL, best.rank, mask);
+        sample_take(best, score, rank);
+    }
+    if (threadIdx.x > 0) return;
+    const bool numbers = sample_finite(row.log_sum_exp);
+    // Nothing was drawn where the largest is taken.
+    const uint32_t token = best.rank == 0 || best.rank == ~u64(0) ? row.first : uint32_t(best.rank - 1);
+    args.tokens[blockIdx.x] = numbers ? token : 0xffffffffu;
+    double* chosen = args.chosen + 2 * int64_t(blockIdx.x);
+    chosen[0] = numbers ? double(token) : NAN;
+    chosen[1] = numbers ? double(args.logits[int64_t(blockIdx.x) * args.vocab + token]) - row.log_sum_exp : NAN;
+}
+
+KERNEL(sample_peaks, 256, SampleArgs, sample_peak)
+KERNEL(sample_cuts, 1024, SampleArgs, sample_cut)
+KERNEL(sample_draws, 256, SampleArgs, sample_draw)
+KERNEL(sample_ends, 32, SampleArgs, sample_end)
