@@ -4,7 +4,8 @@
 use std::{env, fs, path::PathBuf, process::Command};
 
 /// Files of kernels, each an image of its own.
-const FILES: [&str; 9] = ["activation", "attention", "conv", "delta", "gate", "heads", "norm", "sample", "score"];
+const FILES: [&str; 10] =
+    ["activation", "advance", "attention", "conv", "delta", "gate", "heads", "norm", "sample", "score"];
 
 /// What they are compiled for: 8.x, 9.x, and PTX that later cards' drivers compile.
 const TARGETS: [&str; 3] =

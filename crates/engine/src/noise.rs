@@ -42,6 +42,13 @@ struct Field {
     step: u64,
 }
 
+/// The key of ChaCha8 that a seed gives.
+pub(crate) fn key(seed: u64) -> [u32; 8] {
+    let bytes = ChaCha8Rng::seed_from_u64(seed).get_seed();
+    let word = |i: usize| u32::from_le_bytes(bytes[4 * i..][..4].try_into().expect("four bytes"));
+    std::array::from_fn(word)
+}
+
 impl Field {
     fn at(noise: Noise, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

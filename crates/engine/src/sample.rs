@@ -1,10 +1,11 @@
 //! From logits to a token.
 
+use headtemper_model::Draw;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     EngineError, Noise, Result,
-    noise::{draw, largest},
+    noise::{draw, key, largest},
 };
 
 /// How the next token is chosen. The default is greedy.
@@ -75,6 +76,18 @@ impl Sampling {
         }
         self.cut(logits);
         draw(logits, self.temperature, noise, self.seed)
+    }
+
+    /// The same choice as a device is told to make it, unless it takes penalties: those look at texts.
+    pub(crate) fn on_device(&self, noise: Noise) -> Option<Draw> {
+        let Self { temperature, top_k, top_p, min_p, .. } = *self;
+        let draw = Draw { key: key(self.seed), stream: noise.item, step: noise.step, temperature, top_k, top_p, min_p };
+        if self.penalises() { None } else { Some(draw) }
+    }
+
+    /// Whether tokens of the text are penalised.
+    pub(crate) fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0
     }
 
     /// Leaves the tokens that may be drawn, and puts the others to -∞.
@@ -284,6 +297,56 @@ mod tests {
         let mut logits = LOGITS;
         Sampling { repetition_penalty: 2.0, ..Sampling::default() }.next(&mut logits, &[1, 4], &[], noise);
         assert_eq!(logits, [1.0, 1.5, 2.0, 0.0, -2.0]);
+    }
+
+    /// The kernels for CUDA choose the same token, with the log-probability that a generation reports.
+    #[cfg(feature = "emulate")]
+    #[test]
+    fn a_device_chooses_the_same_tokens() {
+        use candle_core::{Device, Tensor};
+
+        let hot = |temperature| Sampling { temperature, ..Sampling::default() };
+        let settings = [
+            Sampling::default(),
+            hot(1.0),
+            hot(0.4),
+            Sampling { top_k: 20, ..hot(1.3) },
+            Sampling { top_p: 0.9, ..hot(1.0) },
+            Sampling { top_p: 0.6, ..hot(2.0) },
+            Sampling { min_p: 0.05, ..hot(0.8) },
+            Sampling { top_k: 50, top_p: 0.95, min_p: 0.01, ..hot(0.7) },
+        ];
+        for (round, vocab) in (0u64..).zip([50, 1000, 4099, 9000, 1000, 4099]) {
+            let (mut rows, mut draws, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+            for (i, setting) in (0u64..).zip(settings.iter().cycle().take(24)) {
+                let seed = 1000 * round + i;
+                let noise = Noise { item: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), step: seed * 37 };
+                let sampling = Sampling { seed: seed * seed, ..setting.clone() };
+                let mix = |id: u32| (id ^ seed as u32).wrapping_mul(2_654_435_761) >> 8;
+                let spread = [3.0, 8.0, 0.5][i as usize % 3];
+                let mut logits: Vec<f32> =
+                    (0..vocab).map(|id| spread * (mix(id) as f32 / 8_388_608.0 - 1.0).powi(3)).collect();
+                if i % 5 == 0 {
+                    logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round() / 4.0);
+                }
+                rows.extend(&logits);
+                draws.push(sampling.on_device(noise).expect("no penalties"));
+                let raw = logits.clone();
+                let top = largest(&raw);
+                let log_sum = f64::from(top) + sum_exp(&raw, top, 1.0).ln();
+                let token = sampling.next(&mut logits, &[], &[], noise);
+                expected.push((token, f64::from(raw[token as usize]) - log_sum));
+            }
+            let logits = Tensor::from_vec(rows, (draws.len(), vocab as usize), &Device::Cpu).unwrap();
+            let chosen = headtemper_model::choose(&logits, &draws).unwrap();
+            for ((draw, chosen), (token, logprob)) in draws.iter().zip(chosen).zip(expected) {
+                let chosen = chosen.unwrap();
+                assert_eq!(chosen.token, token, "{vocab} tokens, {draw:?}");
+                assert!((chosen.logprob - logprob).abs() < 1e-6, "{} is not {logprob}", chosen.logprob);
+            }
+        }
+        let sampling = Sampling { presence_penalty: 1.0, ..hot(1.0) };
+        assert!(sampling.on_device(Noise { item: 0, step: 0 }).is_none(), "penalties stay here");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 // Every file of kernels.
 #include "activation.cu"
+#include "advance.cu"
 #include "attention.cu"
 #include "conv.cu"
 #include "delta.cu"

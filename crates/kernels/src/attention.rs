@@ -56,7 +56,7 @@ pub fn attend(
             q.contiguous()?.apply_op3_no_bwd(k, v, &op)
         }
         Serving::Gpu => gpu::attend(q, k, v, spans, scale, window, lambda),
-        Serving::Plain => attend_reference(q, k, v, spans, scale, window, lambda),
+        Serving::Plain => attend_reference(q, k, v, spans.still("attend")?, scale, window, lambda),
     }
 }
 

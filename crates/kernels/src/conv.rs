@@ -32,7 +32,7 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<St
     match serving(x.device()) {
         Serving::Cpu => causal_conv_at(Level::best(), x, weight, state, spans),
         Serving::Gpu => gpu::causal_conv(x, weight, state, spans),
-        Serving::Plain => causal_conv_reference(x, weight, state, spans),
+        Serving::Plain => causal_conv_reference(x, weight, state, spans.still("causal_conv")?),
     }
 }
 

@@ -41,7 +41,7 @@ pub fn delta_rule(
     match serving(q.device()) {
         Serving::Cpu => recurrent(Level::best(), [q, k, v, g, beta], state, spans),
         Serving::Gpu => gpu::delta_rule([q, k, v, g, beta], state, spans),
-        Serving::Plain => delta_rule_reference(q, k, v, g, beta, state, spans),
+        Serving::Plain => delta_rule_reference(q, k, v, g, beta, state, spans.still("delta_rule")?),
     }
 }
 

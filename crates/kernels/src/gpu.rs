@@ -5,6 +5,7 @@
 //! source compiled for the CPU: what differs is one call.
 
 mod activation;
+mod advance;
 mod attention;
 mod conv;
 mod delta;
@@ -22,6 +23,7 @@ mod tests;
 use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
 pub(crate) use activation::gate_mul;
+pub use advance::{DecodeRow, DecodeRows};
 pub(crate) use attention::attend;
 pub(crate) use conv::causal_conv;
 pub(crate) use delta::delta_rule;

@@ -75,7 +75,7 @@ pub fn heads_into(
     match serving(x.device()) {
         Serving::Cpu => into_at(Level::best(), x, size, steps, cache, spans),
         Serving::Gpu => gpu::heads_into(x, size, steps, cache, spans),
-        Serving::Plain => heads_into_reference(x, size, steps, cache, spans),
+        Serving::Plain => heads_into_reference(x, size, steps, cache, spans.still("heads_into")?),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::OnceLock};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::{AttentionSpan, StateSpan};
 
@@ -29,6 +29,8 @@ impl SpanRow for StateSpan {
 pub struct Spans<S> {
     list: Vec<S>,
     table: OnceLock<Tensor>,
+    /// Whether the table changes on the device.
+    moves: bool,
 }
 
 impl<S> Spans<S> {
@@ -36,7 +38,18 @@ impl<S> Spans<S> {
     /// list says, and begin before.
     #[must_use]
     pub fn on_device(self, table: Tensor) -> Self {
-        Self { table: OnceLock::from(table), ..self }
+        Self { table: OnceLock::from(table), moves: true, ..self }
+    }
+
+    /// The list, for an operation that goes by it and not by the table.
+    ///
+    /// # Errors
+    /// If the table changes on the device: the list then says what may be, not what is.
+    pub(crate) fn still(&self, name: &str) -> Result<&[S]> {
+        if self.moves {
+            bail!("{name}: has no kernel for these shapes that could be recorded");
+        }
+        Ok(&self.list)
     }
 }
 
@@ -62,7 +75,7 @@ impl<S> Deref for Spans<S> {
 
 impl<S> From<Vec<S>> for Spans<S> {
     fn from(list: Vec<S>) -> Self {
-        Self { list, table: OnceLock::new() }
+        Self { list, table: OnceLock::new(), moves: false }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Generation: many rows at once, each under its own plan, a finished row's slot refilled at once.
 
+mod played;
 mod reading;
 mod starts;
 mod step;
@@ -19,6 +20,7 @@ use crate::{
     keep::Seen,
     memory::{Limit, Rows, plan_rows},
 };
+use played::Player;
 use reading::Reading;
 use starts::SharedStarts;
 
@@ -242,12 +244,34 @@ impl Engine {
             free: (0..plan.rows).rev().collect(),
         };
         let mut state = State { cache, scale };
+        let mut player = self.plays_steps().then(|| Player::new(plan.rows));
         let mut running: Vec<Running> = Vec::new();
         while !work.queue.is_empty() || !running.is_empty() {
             if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted);
             }
             self.admit(&mut work, plan.rows, options.keep.as_ref(), &mut running, &mut state)?;
+            let played = match &mut player {
+                Some(player) => self.play(&running, requests, player, &mut state)?,
+                None => None,
+            };
+            if let Some(written) = played {
+                for (run, written) in running.iter_mut().zip(written) {
+                    let mut ended = None;
+                    for (token, logprob) in written {
+                        if ended.is_some() {
+                            return Err(EngineError::RowWentOn { row: run.row });
+                        }
+                        run.seen += 1;
+                        ended = self.take(run, &requests[run.row], token, logprob, &mut on_event)?;
+                    }
+                    if let Some(finish_reason) = ended {
+                        self.finish(run, finish_reason, options.keep.as_ref(), &mut work, &mut on_event)?;
+                    }
+                }
+                running.retain(|run| run.slot != DONE);
+                continue;
+            }
             let pieces = work.pieces(&running);
             let chosen = self.step(&mut running, &pieces, requests, options.keep.as_ref(), &mut state)?;
             for ((run, piece), chosen) in running.iter_mut().zip(pieces).zip(chosen) {
@@ -262,13 +286,7 @@ impl Engine {
                     run.ending = ended; // its last token was chosen and not read yet
                     continue;
                 }
-                let ids = std::mem::take(&mut run.generated);
-                let kept = run.reading.take().zip(options.keep.as_ref());
-                let kept = kept.map(|(reading, keep)| reading.finish(keep, self.spec()));
-                let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob, kept };
-                on_event(Event::Done { row: run.row, result: &result })?;
-                work.free.push(run.slot);
-                run.slot = DONE;
+                self.finish(run, finish_reason, options.keep.as_ref(), &mut work, &mut on_event)?;
             }
             running.retain(|run| run.slot != DONE);
         }
@@ -277,6 +295,24 @@ impl Engine {
             state.scale.check_fired()?;
         }
         Ok(state.scale.fired())
+    }
+
+    /// Reports a row that has ended, and frees its slot.
+    fn finish(
+        &self,
+        run: &mut Running,
+        finish_reason: FinishReason,
+        keep: Option<&Keep>,
+        work: &mut Work<'_>,
+        on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let kept = run.reading.take().zip(keep).map(|(reading, keep)| reading.finish(keep, self.spec()));
+        let ids = std::mem::take(&mut run.generated);
+        let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob, kept };
+        on_event(Event::Done { row: run.row, result: &result })?;
+        work.free.push(run.slot);
+        run.slot = DONE;
+        Ok(())
     }
 
     /// Gives a row its next token, and says why it ends if it does.

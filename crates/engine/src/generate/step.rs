@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HiddenCapture, Span, Tap, Tee};
+use headtemper_model::{Chosen, Draw, chooses_on_device};
 use rayon::prelude::*;
 
 use super::{Request, Running, State};
@@ -50,36 +51,72 @@ impl Engine {
         if let Some(seen) = seen.as_mut().filter(|_| keep.is_some_and(|keep| keep.logits)) {
             spread(&logits, seen, |seen, values| seen.logits = values)?;
         }
-        let (mut logits, mut seen) = (logits.to_vec2::<f32>()?.into_iter(), seen.into_iter().flatten());
-        let mut next = |(run, &len): (&mut Running, &usize)| {
-            if len == 0 || len < run.unread(&requests[run.row]).len() {
-                return None;
+        let mut seen = seen.into_iter().flatten();
+        let mut whole = |(run, &len): (&mut Running, &usize)| {
+            let whole = len > 0 && len == run.unread(&requests[run.row]).len();
+            if whole {
+                run.see(seen.next());
             }
-            run.see(seen.next());
-            logits.next()
+            whole
         };
-        let logits: Vec<Option<Vec<f32>>> = running.iter_mut().zip(pieces).map(&mut next).collect();
-        let choose = |(run, logits): (&Running, Option<Vec<f32>>)| {
-            logits.map(|mut logits| choose(run, &requests[run.row], &mut logits)).transpose()
-        };
-        running.iter().zip(logits).collect::<Vec<_>>().into_par_iter().map(choose).collect()
+        let whole: Vec<bool> = running.iter_mut().zip(pieces).map(&mut whole).collect();
+        let rows: Vec<&Running> = running.iter().zip(&whole).filter(|&(_, &whole)| whole).map(|(run, _)| run).collect();
+        let mut chosen = choose_all(&rows, requests, &logits)?.into_iter();
+        Ok(whole.iter().map(|&whole| if whole { chosen.next() } else { None }).collect())
     }
+}
+
+/// The next token of each row of logits `[rows, vocab]`, with its log-probability.
+fn choose_all(rows: &[&Running], requests: &[Request], logits: &Tensor) -> Result<Vec<(u32, f64)>> {
+    if !chooses_on_device(logits) {
+        let choose = |(run, mut logits): (&&Running, Vec<f32>)| choose(run, &requests[run.row], &mut logits);
+        return rows.par_iter().zip(logits.to_vec2::<f32>()?).map(choose).collect();
+    }
+    let draws: Vec<Option<Draw>> =
+        rows.iter().map(|run| requests[run.row].sampling.on_device(noise(run, &requests[run.row]))).collect();
+    let mut chosen = Vec::with_capacity(rows.len());
+    // Where every row is penalised, the device has nothing to choose.
+    if draws.iter().any(Option::is_some) {
+        let draws: Vec<Draw> = draws.iter().map(|draw| draw.unwrap_or_default()).collect();
+        chosen = headtemper_model::choose(logits, &draws)?;
+    }
+    chosen.resize(rows.len(), None);
+    let penalised: Vec<u32> = (0u32..).zip(&draws).filter(|(_, draw)| draw.is_none()).map(|(row, _)| row).collect();
+    if !penalised.is_empty() {
+        let copied = logits.index_select(&Tensor::new(&penalised[..], logits.device())?, 0)?.to_vec2::<f32>()?;
+        let choose = |(&row, mut logits): (&u32, Vec<f32>)| {
+            let run = rows[row as usize];
+            Ok((row, choose(run, &requests[run.row], &mut logits)?))
+        };
+        for (row, (token, logprob)) in penalised.par_iter().zip(copied).map(choose).collect::<Result<Vec<_>>>()? {
+            chosen[row as usize] = Some(Chosen { token, logprob });
+        }
+    }
+    let number = |(run, chosen): (&&Running, Option<Chosen>)| match chosen {
+        Some(Chosen { token, logprob }) => Ok((token, logprob)),
+        None => Err(not_a_number(run)),
+    };
+    rows.iter().zip(chosen).map(number).collect()
 }
 
 fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
     let top = largest(logits);
     let sum = sum_exp(logits, top, 1.0);
     if !sum.is_finite() || !top.is_finite() {
-        return Err(EngineError::NotANumber { what: format!("row {}", run.row) });
+        return Err(not_a_number(run));
     }
     let log_sum = f64::from(top) + sum.ln();
-    let raw = if request.sampling.repetition_penalty == 1.0 && request.sampling.presence_penalty == 0.0 {
-        None
-    } else {
-        Some(logits.to_vec())
-    };
-    let noise = Noise { item: request.noise, step: run.generated.len() as u64 };
-    let token = request.sampling.next(logits, &request.ids, &run.generated, noise);
+    let raw = if request.sampling.penalises() { Some(logits.to_vec()) } else { None };
+    let token = request.sampling.next(logits, &request.ids, &run.generated, noise(run, request));
     let logit = raw.as_deref().unwrap_or(logits)[token as usize];
     Ok((token, f64::from(logit) - log_sum))
+}
+
+/// The address of a row's next draw.
+pub(super) fn noise(run: &Running, request: &Request) -> Noise {
+    Noise { item: request.noise, step: run.generated.len() as u64 }
+}
+
+fn not_a_number(run: &Running) -> EngineError {
+    EngineError::NotANumber { what: format!("row {}", run.row) }
 }

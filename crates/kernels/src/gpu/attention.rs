@@ -133,7 +133,7 @@ pub(crate) fn attend(
         }
     }
     if dim > MOST {
-        return attend_reference(q, k, v, spans, scale, window, lambda);
+        return attend_reference(q, k, v, spans.still("attend")?, scale, window, lambda);
     }
     let covered = spans.iter().map(|span| span.len).sum::<usize>();
     let out = if covered < n { q.zeros_like()?.contiguous()? } else { room(q.dims(), q)? };

@@ -49,7 +49,7 @@ pub(crate) fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &S
     let weight = weight.to_dtype(DType::F32)?.contiguous()?;
     if kernel > TILE + 1 {
         let held = state.to_dtype(DType::F32)?.copy()?;
-        let out = causal_conv_reference(&x.to_dtype(DType::F32)?, &weight, &held, spans)?;
+        let out = causal_conv_reference(&x.to_dtype(DType::F32)?, &weight, &held, spans.still("causal_conv")?)?;
         state.slice_set(&held.to_dtype(state.dtype())?, 0, 0)?;
         return out.to_dtype(x.dtype());
     }

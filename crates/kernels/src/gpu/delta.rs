@@ -57,7 +57,8 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
     check_apart(NAME, state, &inputs)?;
     let Some((most, columns, kernel)) = DELTA.iter().find(|(most, ..)| dk <= *most) else {
         let [q, k, v] = [q, k, v].map(|t| t.to_dtype(DType::F32));
-        return delta_rule_reference(&q?, &k?, &v?, g, beta, state, spans)?.to_dtype(inputs[0].dtype());
+        return delta_rule_reference(&q?, &k?, &v?, g, beta, state, spans.still("delta_rule")?)?
+            .to_dtype(inputs[0].dtype());
     };
     let out = room(&[n, value_heads, dv], q)?;
     if out.elem_count() == 0 {

@@ -32,7 +32,9 @@ const PART: usize = 8192;
 /// Bytes of `SampleRoom`.
 const ROOM: usize = 8 * (2048 + 3072 + 32 + 2) + 16 + 8;
 /// Numbers of a row's draw, `DrawRow`.
-const DRAW: usize = 16;
+pub(super) const DRAW: usize = 16;
+/// Which of them is the lower half of the step.
+pub(super) const STEP: usize = 10;
 
 /// Whether these logits are served.
 pub(crate) fn chooses(logits: &Tensor) -> bool {
@@ -63,7 +65,7 @@ pub(crate) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<Chose
 }
 
 /// A row of the table that the kernels read, `DrawRow`.
-fn words(draw: &Draw) -> [u32; DRAW] {
+pub(super) fn words(draw: &Draw) -> [u32; DRAW] {
     let halves = |x: u64| [x as u32, (x >> 32) as u32];
     let mut words = [0; DRAW];
     words[..8].copy_from_slice(&draw.key);
@@ -78,7 +80,7 @@ fn words(draw: &Draw) -> [u32; DRAW] {
 
 /// The tokens, u32 `[rows]`, and each with its log-probability, f64 `[rows, 2]`, by a table of draws on the device. Nothing is
 /// read by the host.
-fn choose_by(logits: &Tensor, table: &Tensor) -> Result<(Tensor, Tensor)> {
+pub(super) fn choose_by(logits: &Tensor, table: &Tensor) -> Result<(Tensor, Tensor)> {
     let name = "choose";
     let (rows, vocab) = logits.dims2()?;
     let (logits, device) = (logits.contiguous()?, logits.device());

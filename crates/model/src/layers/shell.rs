@@ -107,6 +107,6 @@ impl Shell {
 
     /// `hidden` `[m, hidden]` to logits `[m, vocab]` f32.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(hidden)?.to_dtype(DType::F32)
+        headtemper_kernels::logits(hidden, self.head())
     }
 }

@@ -1,0 +1,168 @@
+//! Decode steps that are recorded once and played back: nothing of a step is left to the host but to look, now and then, at
+//! what was written.
+
+use std::collections::BTreeMap;
+
+use candle_core::Result as Candle;
+use headtemper_hook::{Batch, Recorded, Span};
+use headtemper_model::{DecodeRow, DecodeRows, Kernels, Recording};
+
+use super::{Request, Running, State, step::noise};
+use crate::{Engine, Result, StopRule};
+
+/// Steps between two looks: a row that ends is refilled that late at most, and the host waits that seldom.
+pub(super) const STEPS: usize = 8;
+
+/// Stop tokens that a row may have; models have two or three.
+const STOPS: usize = 16;
+
+/// The recordings of a generation, by their numbers of rows.
+pub(super) struct Player {
+    /// Rows that may run at once.
+    most: usize,
+    recordings: BTreeMap<usize, Played>,
+}
+
+struct Played {
+    rows: DecodeRows,
+    batch: Batch,
+    /// None where steps are done one by one, as recorded ones would be.
+    recording: Option<Recording>,
+}
+
+/// Rows that a recording is made for: the next power of two, or all that may run at once. Rows without work rest.
+fn bucket(rows: usize, most: usize) -> usize {
+    rows.next_power_of_two().min(most)
+}
+
+impl Player {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, recordings: BTreeMap::new() }
+    }
+}
+
+impl Engine {
+    /// Whether decode steps are played at all: where they can be recorded, and where kernels for such a device are tried.
+    pub(super) fn plays_steps(&self) -> bool {
+        let device = self.model.device();
+        let tried = device.is_cpu() && Kernels::serve_gpu(device);
+        self.model.steps_stay_on_device() && (tried || Recording::possible(device))
+    }
+
+    /// Whether a row's next steps may be played: it only decodes, nothing is read of it, its plan touches all its tokens to
+    /// come or none, and its sampling is the device's.
+    fn plays(&self, run: &Running, request: &Request, state: &State) -> bool {
+        let to = run.seen + self.left(run, request);
+        let row = |position| state.scale.row_of(request.plan, position, request.ids.len());
+        !run.generated.is_empty()
+            && run.reading.is_none()
+            && run.ending.is_none()
+            && !request.sampling.penalises()
+            && self.stops(request).len() <= STOPS
+            && (run.seen..to).all(|position| row(position) == row(run.seen))
+    }
+
+    /// Tokens that a row may still write.
+    fn left(&self, run: &Running, request: &Request) -> usize {
+        let room = self.spec().context.saturating_sub(run.seen + 1);
+        request.max_new_tokens.saturating_sub(run.generated.len()).min(room)
+    }
+
+    fn stops(&self, request: &Request) -> Vec<u32> {
+        match &request.stop {
+            StopRule::Never => Vec::new(),
+            StopRule::Model => self.stop.ids().collect(),
+            StopRule::Also(others) => self.stop.ids().chain(others.ids()).collect(),
+        }
+    }
+
+    /// Some steps of all running rows, if all of them can be played: the tokens of each, with their log-probabilities.
+    ///
+    /// # Errors
+    /// If the device fails, or has no memory for the rows.
+    pub(super) fn play(
+        &self,
+        running: &[Running],
+        requests: &[Request],
+        player: &mut Player,
+        state: &mut State,
+    ) -> Result<Option<Vec<Vec<(u32, f64)>>>> {
+        let pairs = || running.iter().map(|run| (run, &requests[run.row]));
+        if running.is_empty() || !pairs().all(|(run, request)| self.plays(run, request, state)) {
+            return Ok(None);
+        }
+        let rows: Vec<DecodeRow> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
+        let size = bucket(rows.len(), player.most);
+        if !player.recordings.contains_key(&size) {
+            player.recordings.insert(size, self.record(size, state)?);
+        }
+        let played = &player.recordings[&size];
+        played.rows.set(&rows)?;
+        for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
+            match &played.recording {
+                Some(recording) => recording.play()?,
+                None => self.pass(&played.rows, &played.batch, state)?,
+            }
+        }
+        let written = played.rows.written()?;
+        for ((run, request), written) in pairs().zip(&written) {
+            state.cache.advance(run.slot, written.len())?;
+            if state.scale.row_of(request.plan, run.seen, request.ids.len()) == request.plan {
+                state.scale.played(request.plan, written.len() as u64);
+            }
+        }
+        Ok(Some(written))
+    }
+
+    fn row(&self, run: &Running, request: &Request, state: &State) -> DecodeRow {
+        DecodeRow {
+            id: *run.generated.last().expect("a row that decodes has written something"),
+            position: run.seen,
+            lambda: state.scale.row_of(request.plan, run.seen, request.ids.len()),
+            slot: run.slot,
+            left: self.left(run, request),
+            stops: self.stops(request),
+            draw: request.sampling.on_device(noise(run, request)).expect("`plays` has refused penalties"),
+        }
+    }
+
+    /// A step for so many rows, all at rest.
+    fn record(&self, size: usize, state: &mut State) -> Result<Played> {
+        let device = self.model.device();
+        let capacity = state.cache.capacity();
+        let rows = DecodeRows::new((size, STOPS, STEPS), capacity, device)?;
+        rows.set(&[])?;
+        let recorded = Recorded {
+            positions: rows.positions().clone(),
+            rows: rows.lambda().clone(),
+            attention: rows.attention().clone(),
+            states: rows.states().clone(),
+        };
+        let span = |slot| Span { slot, start: capacity - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
+        let batch = Batch::recorded((0..size).map(span).collect(), recorded);
+        let recording = if Recording::possible(device) {
+            Some(Recording::of(device, &mut || self.pass(&rows, &batch, state))?)
+        } else {
+            None
+        };
+        Ok(Played { rows, batch, recording })
+    }
+
+    /// One step, which asks the host for nothing.
+    fn pass(&self, rows: &DecodeRows, batch: &Batch, state: &mut State) -> Candle<()> {
+        let hidden = self.model.forward(rows.ids(), batch, &mut state.cache, &mut state.scale)?;
+        rows.advance(&self.model.logits(&hidden)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_recordings_serve_all_numbers_of_rows() {
+        let sizes: Vec<usize> = [1, 2, 3, 5, 8, 9, 99, 100].map(|rows| bucket(rows, 100)).to_vec();
+        assert_eq!(sizes, [1, 2, 4, 8, 8, 16, 100, 100]);
+        assert!((1..=37).all(|rows| bucket(rows, 37) >= rows));
+    }
+}

@@ -1,0 +1,236 @@
+//! The rows of a decode step that is played back, on the device.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::{Grid, Kernel, address, kernel, launch, sample};
+use crate::Draw;
+
+const ADVANCE: Kernel = kernel!(ADVANCE, only "advance");
+
+/// `AdvanceArgs` of `cuda/advance.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Args {
+    tokens: u64,
+    chosen: u64,
+    stops: u64,
+    ids: u64,
+    positions: u64,
+    attention: u64,
+    states: u64,
+    left: u64,
+    draws: u64,
+    written: u64,
+    out: u64,
+    out_logprobs: u64,
+    n: i32,
+    stop_count: i32,
+    draw_size: i32,
+    draw_step: i32,
+    room: i32,
+}
+
+/// A row as the host hands it over.
+#[derive(Clone, Debug)]
+pub struct DecodeRow {
+    /// The token that is read next.
+    pub id: u32,
+    /// Its position.
+    pub position: usize,
+    /// Its row of the λ table.
+    pub lambda: usize,
+    /// The cache slot of its sequence.
+    pub slot: usize,
+    /// Tokens that it may still write; at least 1.
+    pub left: usize,
+    /// Tokens that end it.
+    pub stops: Vec<u32>,
+    /// How its tokens are chosen, with the number of its next draw.
+    pub draw: Draw,
+}
+
+/// What decode steps read and leave behind, in memory of the device that never moves.
+pub struct DecodeRows {
+    /// Everything but what comes out, u32, part behind part.
+    all: Tensor,
+    parts: Parts,
+    out: Tensor,
+    out_logprobs: Tensor,
+    /// Positions of a cache slot.
+    capacity: usize,
+    room: usize,
+}
+
+struct Parts {
+    ids: Tensor,
+    positions: Tensor,
+    lambda: Tensor,
+    attention: Tensor,
+    states: Tensor,
+    left: Tensor,
+    stops: Tensor,
+    draws: Tensor,
+    written: Tensor,
+}
+
+/// What stands where a row has less stop tokens than another: no vocabulary is that long.
+const NO_STOP: u32 = u32::MAX;
+
+impl DecodeRows {
+    /// Room for `n` rows of at most `stops` stop tokens, that write at most `room` tokens before the host looks, on cache
+    /// slots of `capacity` positions. All rest.
+    ///
+    /// # Errors
+    /// If the device has no memory.
+    pub fn new((n, stops, room): (usize, usize, usize), capacity: usize, device: &Device) -> Result<Self> {
+        let shapes: [&[usize]; 9] = [&[n], &[n], &[n], &[n, 4], &[n, 4], &[n], &[n, stops], &[n, sample::DRAW], &[n]];
+        let total = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>();
+        let all = Tensor::zeros(total, DType::U32, device)?;
+        let mut end = 0;
+        let mut part = |shape: &[usize]| {
+            let from = end;
+            end += shape.iter().product::<usize>();
+            all.narrow(0, from, end - from)?.reshape(shape)
+        };
+        let [ids, positions, lambda, attention, states, left, stops, draws, written] = shapes.map(&mut part);
+        let parts = Parts {
+            ids: ids?,
+            positions: positions?,
+            lambda: lambda?,
+            attention: attention?,
+            states: states?,
+            left: left?,
+            stops: stops?,
+            draws: draws?,
+            written: written?,
+        };
+        let out = Tensor::zeros((n, room), DType::U32, device)?;
+        let out_logprobs = Tensor::zeros((n, room), DType::F64, device)?;
+        Ok(Self { all, parts, out, out_logprobs, capacity, room })
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.parts.ids.elem_count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Token ids, u32 `[n]`.
+    pub fn ids(&self) -> &Tensor {
+        &self.parts.ids
+    }
+
+    /// Positions, u32 `[n]`.
+    pub fn positions(&self) -> &Tensor {
+        &self.parts.positions
+    }
+
+    /// Rows of the λ table, u32 `[n]`.
+    pub fn lambda(&self) -> &Tensor {
+        &self.parts.lambda
+    }
+
+    /// The spans' table for attention, u32 `[n, 4]`.
+    pub fn attention(&self) -> &Tensor {
+        &self.parts.attention
+    }
+
+    /// The spans' table for carried states, u32 `[n, 4]`.
+    pub fn states(&self) -> &Tensor {
+        &self.parts.states
+    }
+
+    /// Hands rows over; those that are missing rest.
+    ///
+    /// # Errors
+    /// If there are too many rows or stop tokens, or the device fails.
+    pub fn set(&self, rows: &[DecodeRow]) -> Result<()> {
+        let (n, stops) = (self.len(), self.parts.stops.dim(1)?);
+        if rows.len() > n || rows.iter().any(|row| row.stops.len() > stops || row.left == 0) {
+            bail!(
+                "decode rows: {} rows do not fit {n}, with {stops} stop tokens and something left to write each",
+                rows.len()
+            );
+        }
+        let of = |what: &dyn Fn(&DecodeRow) -> u32| {
+            let given = rows.iter().map(what);
+            given.chain(std::iter::repeat(0)).take(n).collect::<Vec<u32>>()
+        };
+        let table = |state: &dyn Fn(&DecodeRow) -> usize| {
+            let row = |i: usize| match rows.get(i) {
+                Some(row) => [i as u32, 1, row.position as u32, state(row) as u32],
+                None => [i as u32, 0, 0, 0],
+            };
+            (0..n).flat_map(row).collect::<Vec<u32>>()
+        };
+        let mut all = of(&|row| row.id);
+        all.extend(of(&|row| row.position as u32));
+        all.extend(of(&|row| row.lambda as u32));
+        all.extend(table(&|row| row.slot * self.capacity));
+        all.extend(table(&|row| row.slot));
+        all.extend(of(&|row| row.left as u32));
+        for i in 0..n {
+            let own = rows.get(i).map_or(&[][..], |row| &row.stops);
+            all.extend(own.iter().copied().chain(std::iter::repeat(NO_STOP)).take(stops));
+        }
+        for i in 0..n {
+            all.extend(rows.get(i).map_or([0; sample::DRAW], |row| sample::words(&row.draw)));
+        }
+        all.extend(of(&|_| 0));
+        let len = all.len();
+        self.all.slice_set(&Tensor::from_vec(all, len, self.all.device())?, 0, 0)
+    }
+
+    /// Ends a step: chooses every row's next token from its logits `[n, vocab]`, notes it, and makes it the one that is read
+    /// next, or has the row rest if it ends there.
+    ///
+    /// # Errors
+    /// If the logits do not fit, or the device fails.
+    pub fn advance(&self, logits: &Tensor) -> Result<()> {
+        let name = "advance";
+        if logits.dim(0)? != self.len() {
+            bail!("{name}: logits {:?} are not those of {} rows", logits.shape(), self.len());
+        }
+        let (tokens, chosen) = sample::choose_by(logits, &self.parts.draws)?;
+        let Parts { ids, positions, attention, states, left, stops, draws, written, .. } = &self.parts;
+        let at = |tensor: &Tensor| address(name, tensor);
+        let args = Args {
+            tokens: at(&tokens)?,
+            chosen: at(&chosen)?,
+            stops: at(stops)?,
+            ids: at(ids)?,
+            positions: at(positions)?,
+            attention: at(attention)?,
+            states: at(states)?,
+            left: at(left)?,
+            draws: at(draws)?,
+            written: at(written)?,
+            out: at(&self.out)?,
+            out_logprobs: at(&self.out_logprobs)?,
+            n: self.len() as i32,
+            stop_count: stops.dim(1)? as i32,
+            draw_size: sample::DRAW as i32,
+            draw_step: sample::STEP as i32,
+            room: self.room as i32,
+        };
+        // SAFETY: `Args` is the kernel's struct; every row writes what is its own.
+        unsafe { launch(logits.device(), &ADVANCE, 0, Grid::row(self.len().div_ceil(128), 128), &args) }
+    }
+
+    /// The tokens that every row has written since the rows were handed over, with their log-probabilities.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn written(&self) -> Result<Vec<Vec<(u32, f64)>>> {
+        let counts = self.parts.written.to_vec1::<u32>()?;
+        let (tokens, logprobs) = (self.out.to_vec2::<u32>()?, self.out_logprobs.to_vec2::<f64>()?);
+        let row = |((tokens, logprobs), &count): ((&Vec<u32>, &Vec<f64>), &u32)| {
+            tokens.iter().copied().zip(logprobs.iter().copied()).take(count as usize).collect()
+        };
+        Ok(tokens.iter().zip(&logprobs).zip(&counts).map(row).collect())
+    }
+}
