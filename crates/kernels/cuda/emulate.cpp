@@ -1,6 +1,7 @@
 // All kernels, and the emulation that they run on: one translation unit, so that every kernel is in its table.
 #include "emulate.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <ucontext.h>
@@ -65,19 +66,19 @@ void block_barrier() { wait(AT_BLOCK); }
 void warp_barrier() { wait(AT_WARP); }
 unsigned char* warp_room() { return &block.rooms[block.current / 32 * 32 * 128]; }
 
-// Lets those go on who all wait for each other. False if nobody can.
-static bool release(size_t threads) {
+// Lets the lanes of a warp go on if all wait for each other. False if they do not.
+static bool release_warp(size_t first, size_t threads) {
+    size_t waiting = 0, lanes = 0;
+    for (size_t i = first; i < threads && i < first + 32; i++, lanes++) waiting += block.fibers[i]->state == AT_WARP;
+    if (waiting == 0) return false;
+    if (waiting != lanes) fail("only some lanes of a warp reached its barrier or shuffle");
+    for (size_t i = first; i < first + lanes; i++) block.fibers[i]->state = READY;
+    return true;
+}
+
+// The same for the warps of the block.
+static bool release_block(size_t threads) {
     bool any = false;
-    for (size_t warp = 0; warp < threads; warp += 32) {
-        size_t waiting = 0, lanes = 0;
-        for (size_t i = warp; i < threads && i < warp + 32; i++, lanes++)
-            waiting += block.fibers[i]->state == AT_WARP;
-        if (waiting == 0) continue;
-        if (waiting != lanes) fail("only some lanes of a warp reached its barrier or shuffle");
-        for (size_t i = warp; i < warp + lanes; i++) block.fibers[i]->state = READY;
-        any = true;
-    }
-    if (any) return true;
     for (size_t i = 0; i < threads; i++)
         if (block.fibers[i]->state == AT_BLOCK) block.fibers[i]->state = READY, any = true;
     return any;
@@ -94,15 +95,23 @@ static void run_block(const Launch& launch) {
         fiber.context.uc_link = &block.scheduler;
         makecontext(&fiber.context, enter, 0);
     }
+    // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
+    // without it.
+    const size_t warps = (threads + 31) / 32;
     do {
-        for (size_t k = 0; k < threads; k++) {
-            const size_t i = launch.backwards ? threads - 1 - k : k;
-            if (block.fibers[i]->state != READY) continue;
-            block.current = i;
-            threadIdx = {unsigned(i), 0, 0};
-            swapcontext(&block.scheduler, &block.fibers[i]->context);
+        for (size_t w = 0; w < warps; w++) {
+            const size_t first = 32 * (launch.backwards ? warps - 1 - w : w), lanes = std::min<size_t>(32, threads - first);
+            do {
+                for (size_t k = 0; k < lanes; k++) {
+                    const size_t i = first + (launch.backwards ? lanes - 1 - k : k);
+                    if (block.fibers[i]->state != READY) continue;
+                    block.current = i;
+                    threadIdx = {unsigned(i), 0, 0};
+                    swapcontext(&block.scheduler, &block.fibers[i]->context);
+                }
+            } while (release_warp(first, threads));
         }
-    } while (release(threads));
+    } while (release_block(threads));
 }
 
 } // namespace emulate
