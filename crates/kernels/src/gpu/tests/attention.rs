@@ -140,11 +140,11 @@ fn tiles_are_their_oracle() -> Result<()> {
 
 #[test]
 fn a_prompt_in_pieces_has_the_same_bits() -> Result<()> {
-    for (dtype, dim) in [(DType::F32, 16), (DType::F32, 64), (DType::BF16, 64), (DType::F16, 64)] {
-        for window in [None, Some(20)] {
-            let batch = Batch::new(&[(0, 75)], (2, 1, dim), dtype)?;
+    for (dtype, dim) in [(DType::F32, 16), (DType::BF16, 64), (DType::F16, 64)] {
+        for window in [None, Some(70)] {
+            let batch = Batch::new(&[(0, 150)], (2, 1, dim), dtype)?;
             let whole = batch.attend(window, None)?;
-            for (first, len) in [(0, 30), (30, 43), (73, 2)] {
+            for (first, len) in [(0, 30), (30, 93), (123, 27)] {
                 let spans = vec![AttentionSpan { first: 0, len, start: first, cache: batch.spans[0].cache }];
                 let (k, v) = (batch.k.clone(), batch.v.clone());
                 let piece = Batch { q: batch.q.narrow(0, first, len)?.copy()?, k, v, spans, scale: batch.scale };
@@ -240,7 +240,7 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     assert!(error(vec![own], Some(0), None).contains("window of 0 keys"));
     assert!(error(vec![AttentionSpan { start: 30, ..own }], None, None).contains("reaches outside 2 queries"));
     assert!(error(vec![own, own], None, None).contains("into the span before it"));
-    let lambda = Tensor::ones((2, 3), DType::F32, &*DEVICE)?;
+    let lambda = Tensor::ones((2, 3), DType::F32, &DEVICE)?;
     assert!(error(vec![own], None, Some(&lambda)).contains("lambda must be contiguous f32 [2, 4]"));
     Ok(())
 }
