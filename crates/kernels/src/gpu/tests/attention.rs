@@ -109,6 +109,14 @@ fn single_tokens_are_their_oracle() -> Result<()> {
 }
 
 #[test]
+fn a_group_may_have_more_heads_than_a_block_has_warps() -> Result<()> {
+    let batch = Batch::new(&[(0, 1), (70, 1)], (20, 1, 16), DType::F32)?;
+    // A launch each, so that the emulation runs the threads forwards and backwards.
+    batch.check(None, "20 heads")?;
+    batch.check(None, "20 heads again")
+}
+
+#[test]
 fn longer_spans_are_their_oracle() -> Result<()> {
     for dtype in TYPES {
         let mixed = [(0, 5), (20, 1), (510, 6), (3, 9)];
