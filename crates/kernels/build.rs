@@ -51,7 +51,7 @@ fn for_cuda() {
         let status = child.wait().expect("nvcc can be waited for");
         assert!(status.success(), "nvcc failed on cuda/{file}.cu");
         images += &format!(
-            "pub(super) static {}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.fatbin\"));\n",
+            "pub(in crate::gpu) static {}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.fatbin\"));\n",
             file.to_uppercase()
         );
     }
