@@ -122,6 +122,28 @@ fn tokens_are_those_of_the_oracle() -> Result<()> {
     Ok(())
 }
 
+/// Two tokens so close that the last bits of their noise decide.
+#[test]
+fn all_bits_of_the_noise_count() -> Result<()> {
+    let hot = settings(11)[1];
+    let (mut rows, mut draws) = (Vec::new(), Vec::new());
+    for step in 0..100_000 {
+        let draw = Draw { step, ..hot };
+        let (a, b) = (gumbel(&draw, 0), gumbel(&draw, 1));
+        // The lower half of 1 - u moves the noise by up to 2^-32 e^G, here far more than the logit is rounded.
+        if a > 0.0 && (a - b).abs() < 5e-4 * a.exp() {
+            let even = (a - b) as f32;
+            rows.extend([vec![0.0, even.next_down()], vec![0.0, even.next_up()]]);
+            draws.extend([draw, draw]);
+        }
+    }
+    assert!(rows.len() >= 16, "{} rows", rows.len());
+    for ((row, draw), chosen) in rows.iter().zip(&draws).zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+        assert_eq!(chosen.expect("numbers").token, oracle(row, draw).token, "{draw:?}");
+    }
+    Ok(())
+}
+
 /// Among equals the lower ids are kept, however a cut falls: a cut that keeps so many of equal logits draws from exactly
 /// those.
 #[test]
