@@ -23,6 +23,7 @@ mod lab;
 mod laws;
 mod layering;
 mod memory;
+mod played;
 mod probe;
 mod quantised;
 mod real;

@@ -18,7 +18,7 @@ struct AdvanceArgs {
 };
 
 // A thread for a row. A row that has ended rests: its span has no tokens.
-DEVICE void advance(const AdvanceArgs& args) {
+DEVICE void advance_row(const AdvanceArgs& args) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= args.n || args.attention[4 * row + 1] == 0) return;
     const uint32_t token = args.tokens[row], at = args.written[row];
@@ -36,4 +36,4 @@ DEVICE void advance(const AdvanceArgs& args) {
     if (ends) args.attention[4 * row + 1] = args.states[4 * row + 1] = 0;
 }
 
-KERNEL(advance, 128, AdvanceArgs, advance)
+KERNEL(advance, 128, AdvanceArgs, advance_row)

@@ -113,7 +113,10 @@ pub(super) fn address(storage: &Storage, offset: usize) -> Result<u64> {
 /// On a card.
 #[cfg(feature = "cuda")]
 mod card {
-    use std::{collections::HashMap, sync::Mutex};
+    use std::{
+        collections::{HashMap, hash_map::Entry},
+        sync::{Arc, LazyLock, Mutex},
+    };
 
     use candle_core::{
         CudaDevice, CudaStorage, DType, Result,
@@ -123,8 +126,8 @@ mod card {
             CudaStorageSlice, WrapErr,
             cudarc::{
                 driver::{
-                    CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
-                    sys::CUfunction_attribute_enum as Attribute,
+                    CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
+                    PushKernelArg, sys::CUfunction_attribute_enum as Attribute,
                 },
                 nvrtc::Ptx,
             },
@@ -140,27 +143,33 @@ mod card {
     // SAFETY: the caller of `launch` says that it is what the kernel takes.
     unsafe impl<A: Copy> DeviceRepr for ByValue<A> {}
 
-    /// What was loaded before, by device and name: looking it up in the driver takes longer than a launch.
-    static LOADED: Mutex<Option<HashMap<(usize, &'static str), CudaFunction>>> = Mutex::new(None);
+    /// What was loaded before, by device.
+    #[derive(Default)]
+    struct Loaded {
+        /// By the address of the image.
+        modules: HashMap<(usize, usize), Arc<CudaModule>>,
+        /// By name: looking it up in the driver takes longer than a launch.
+        functions: HashMap<(usize, &'static str), CudaFunction>,
+    }
+
+    static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
 
     fn function(device: &CudaDevice, kernel: &Kernel, form: usize) -> Result<CudaFunction> {
         let context = device.cuda_stream().context().clone();
-        let key = (context.ordinal(), kernel.forms[form]);
+        let (ordinal, name) = (context.ordinal(), kernel.forms[form]);
         let mut loaded = LOADED.lock().expect("no launch panics");
-        let loaded = loaded.get_or_insert_default();
-        if let Some(function) = loaded.get(&key) {
+        if let Some(function) = loaded.functions.get(&(ordinal, name)) {
             return Ok(function.clone());
         }
-        let module = context.load_module(Ptx::from_binary(kernel.image.to_vec())).w()?;
-        for form in kernel.forms {
-            if let Ok(function) = module.load_function(form) {
-                loaded.insert((context.ordinal(), form), function);
+        let module = match loaded.modules.entry((ordinal, kernel.image.as_ptr() as usize)) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => {
+                entry.insert(context.load_module(Ptx::from_binary(kernel.image.to_vec())).w()?).clone()
             }
-        }
-        match loaded.get(&key) {
-            Some(function) => Ok(function.clone()),
-            None => bail!("{}: no such kernel in its image", kernel.forms[form]),
-        }
+        };
+        let function = module.load_function(name).w()?;
+        loaded.functions.insert((ordinal, name), function.clone());
+        Ok(function)
     }
 
     pub(super) unsafe fn run<A: Copy>(
@@ -230,13 +239,16 @@ mod emulated {
     }
 
     thread_local! {
-        /// Which way round the threads of a block go on: it changes with every launch, and nothing may depend on it.
-        static BACKWARDS: Cell<bool> = const { Cell::new(false) };
+        /// Decides which way round the threads of a block go on, which nothing may depend on: forwards or backwards, in no
+        /// regular order.
+        static ORDER: Cell<u32> = const { Cell::new(1) };
     }
 
     pub(super) fn run<A: Copy>(name: &str, grid: Grid, args: &A) -> Result<()> {
         let c_name = CString::new(name).expect("names have no zeros");
-        let backwards = BACKWARDS.replace(!BACKWARDS.get());
+        let order = ORDER.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ORDER.set(order);
+        let backwards = order >> 31 == 1;
         let Grid { blocks, threads, shared } = grid;
         let launch = Launch { grid: blocks, block: [threads, 1, 1], shared, backwards: backwards.into() };
         // SAFETY: the emulation reads as many bytes of the arguments as it is told there are, and refuses another number

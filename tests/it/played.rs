@@ -1,0 +1,84 @@
+//! The law of playing back: decode steps that are played, with the host looking now and then, are decode steps one by one.
+//!
+//! On the CPU nothing is played unless `HEADTEMPER_KERNELS=emulated` says to run the kernels for CUDA there, as the tests do once;
+//! steps of rows of which something is read are never played, and so are what the others are compared with.
+
+use headtemper_engine::{
+    Engine, Event, Fired, GenerateOptions, Generated, HeadsWanted, Keep, ModelChoice, Request, Sampling, StopRule,
+    StopSet,
+};
+use headtemper_hook::{HeadList, HeadPlan};
+use headtemper_tests::{FAMILIES, golden_dir};
+
+/// Of sums of log-probabilities. Measured worst case: 0 on the CPU, where both run the same kernels on the same rows.
+const TOLERANCE: f64 = 1e-6;
+
+fn plan(heads: &str, positions: &str) -> HeadPlan {
+    HeadList::parse(heads).unwrap().plan(None).unwrap().at(positions.parse().unwrap())
+}
+
+/// Greedy and sampled rows of several lengths under several plans, some of which end at a token that they are known to write.
+fn requests(known: Option<&[Generated]>) -> Vec<Request> {
+    let hot = Sampling { temperature: 0.9, top_k: 20, seed: 7, ..Sampling::default() };
+    let request = |i: usize| {
+        let stops = known.and_then(|known| known[i].ids.get(4).copied()).filter(|_| i % 2 == 1);
+        Request {
+            ids: (0..3 + i as u32 % 3).map(|t| 5 + 11 * t + i as u32).collect(),
+            plan: i % 4,
+            sampling: if i % 3 == 2 { hot.clone() } else { Sampling::default() },
+            noise: i as u64,
+            max_new_tokens: [11, 1, 3, 18][i % 4],
+            stop: stops.map_or(StopRule::Never, |id| StopRule::Also(StopSet::of([id]))),
+        }
+    };
+    (0..7).map(request).collect()
+}
+
+fn generated(engine: &Engine, requests: &[Request], plans: &[HeadPlan], keep: Option<Keep>) -> (Vec<Generated>, Fired) {
+    let mut results = vec![None; requests.len()];
+    let options = GenerateOptions { max_rows: 3, keep, ..GenerateOptions::default() };
+    let on_event = |event: Event<'_>| {
+        if let Event::Done { row, result } = event {
+            results[row] = Some(Generated { kept: None, ..result.clone() });
+        }
+        Ok(())
+    };
+    let fired = engine.generate(requests, plans, &options, on_event).unwrap();
+    (results.into_iter().map(Option::unwrap).collect(), fired)
+}
+
+#[test]
+fn steps_played_back_are_steps_one_by_one() {
+    for family in FAMILIES {
+        let model = golden_dir(family).to_string_lossy().into_owned();
+        let engine = Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap();
+        let head = if family == "qwen3_5" { "L0V1:0.25" } else { "L0H1:0.25" };
+        // The window begins in the middle of an answer: such a row cannot be played, and all wait for it.
+        let plans = [HeadPlan::none(), plan(head, "all"), plan(head, "response"), plan(head, "window:6..8")];
+        let keep = || Some(Keep { heads: HeadsWanted::None, ..Keep::default() });
+        let (known, _) = generated(&engine, &requests(None), &plans, keep());
+        for rows in [requests(Some(&known)), requests(Some(&known))[..3].to_vec()] {
+            let plans = &plans[..rows.len().min(plans.len())];
+            let ((played, fired), (alone, expected)) =
+                (generated(&engine, &rows, plans, None), generated(&engine, &rows, plans, keep()));
+            for (row, (played, alone)) in played.iter().zip(&alone).enumerate() {
+                assert_eq!(played.ids, alone.ids, "{family} row {row}");
+                assert_eq!(played.finish_reason, alone.finish_reason, "{family} row {row}");
+                let off = (played.sum_logprob - alone.sum_logprob).abs();
+                assert!(off <= TOLERANCE, "{family} row {row}: log-probabilities are {off:e} apart");
+            }
+            // A row of which something is read, and that was cut off, is fed its last token once more.
+            let count = |fired: &Fired| fired.iter().map(|row| row.values().sum::<u64>()).collect::<Vec<_>>();
+            let cut = |plan: usize| {
+                let of = rows.iter().zip(&alone).filter(|(request, result)| {
+                    request.plan == plan && result.finish_reason == headtemper_engine::FinishReason::Length
+                });
+                of.count() as u64
+            };
+            for (plan, (fired, expected)) in count(&fired).into_iter().zip(count(&expected)).enumerate() {
+                let more = expected - fired;
+                assert!(more <= cut(plan), "{family} plan {plan}: {fired} of {expected} tokens were counted");
+            }
+        }
+    }
+}
