@@ -1,7 +1,7 @@
 //! Decode steps that are recorded once and played back: nothing of a step is left to the host but to look, now and then, at
 //! what was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
@@ -22,6 +22,9 @@ pub(super) struct Player {
     most: usize,
     recordings: BTreeMap<usize, Played>,
 }
+
+/// The tokens that a row has written, with their log-probabilities.
+pub(super) type Written = Vec<(u32, f64)>;
 
 struct Played {
     rows: DecodeRows,
@@ -86,17 +89,17 @@ impl Engine {
         requests: &[Request],
         player: &mut Player,
         state: &mut State,
-    ) -> Result<Option<Vec<Vec<(u32, f64)>>>> {
+    ) -> Result<Option<Vec<Written>>> {
         let pairs = || running.iter().map(|run| (run, &requests[run.row]));
         if running.is_empty() || !pairs().all(|(run, request)| self.plays(run, request, state)) {
             return Ok(None);
         }
         let rows: Vec<DecodeRow> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
         let size = bucket(rows.len(), player.most);
-        if !player.recordings.contains_key(&size) {
-            player.recordings.insert(size, self.record(size, state)?);
-        }
-        let played = &player.recordings[&size];
+        let played = match player.recordings.entry(size) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.record(size, state)?),
+        };
         played.rows.set(&rows)?;
         for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
             match &played.recording {
