@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds `temper` for CUDA and the CPU, on any Linux machine, also one without a GPU.
 #
-#   scripts/build-cuda.sh            target/cuda/temper, and target/cuda/kernels-check beside it (see scripts/gpu-check.sh)
+#   scripts/build-cuda.sh            target/cuda/temper, and beside it what scripts/gpu-check.sh and gpu-bench.sh run
 #   scripts/build-cuda.sh --check    type-checks and lints all CUDA code with no toolkit at all
 #
 # Where there is no nvcc, the parts of the CUDA 13.0 toolkit that compile and link come from pinned PyPI wheels into
@@ -54,6 +54,8 @@ strip -o target/cuda/temper "$CARGO_TARGET_DIR/$target/release/temper"
 check=$(cargo test --release --locked --target "$target" -p headtemper-kernels --features cuda --lib --no-run 2>&1 |
   tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
 strip -o target/cuda/kernels-check "$check"
+cargo build --release --locked --target "$target" -p headtemper-kernels --features cuda --example gpu_bench
+strip -o target/cuda/kernels-bench "$CARGO_TARGET_DIR/$target/release/examples/gpu_bench"
 
 ls -lh target/cuda
 echo "needs at run time: $(readelf -d target/cuda/temper | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"

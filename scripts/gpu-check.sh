@@ -10,23 +10,7 @@ cd "$(dirname "$0")/.."
 built=target/cuda
 step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
 
-# What the binary opens at run time: of a toolkit, or of a Python environment that has torch.
-if ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
-    # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
-    cublas=$(find / -name 'libcublas.so.13*' -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true)
-    if [ -z "$cublas" ]; then
-        echo "libcublas.so.13 is nowhere on this machine; install CUDA 13's libraries" >&2
-        exit 2
-    fi
-    folders=$(dirname "$cublas")
-    for name in libcurand.so.10 libnvrtc.so.13; do
-        other=$(find / -name "$name*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true)
-        folders+=:$(dirname "${other:-$cublas}")
-    done
-    export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-fi
-# candle's own kernels are compiled for the card at first use, and kept there.
-export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$PWD/$built/cache} TEMPER=$PWD/$built/temper
+source scripts/cuda_env.sh
 
 step "what is there"
 date -u +%F

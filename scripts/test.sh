@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything, the real model included: formatting, lints, tests, documentation, npz files in numpy, the quickstart.
-# Needs Rust, Python 3 with pip, and a C compiler. A second run fetches and builds nothing that did not change.
+# Needs Rust, Python 3 with pip, and compilers for C and C++. A second run fetches and builds nothing that did not change.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,12 @@ cargo build --release --locked -p headtemper-cli
 cargo test --release --locked --workspace
 step "tests on the portable kernels"
 HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --test it -- golden laws
+
+step "the kernels for CUDA, run on the CPU"
+cargo test --release --locked -p headtemper-kernels --features emulate --lib -- gpu::
+HEADTEMPER_KERNELS=emulated cargo test --release --locked -p headtemper-tests --features emulate --test it -- golden::llama golden::qwen3 golden::gemma4 played::
+step "all code for CUDA, type-checked"
+scripts/build-cuda.sh --check
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --quiet

@@ -26,9 +26,11 @@ DEVICE void advance_row(const AdvanceArgs& args) {
     args.out[row * args.room + at] = token;
     args.out_logprobs[row * args.room + at] = args.chosen[2 * row + 1];
     args.written[row] = at + 1;
-    bool ends = --args.left[row] == 0;
+    // Logits that are no numbers choose no token; the host says so, and nothing may look such a token up.
+    const bool none = token == 0xffffffffu;
+    bool ends = --args.left[row] == 0 || none;
     for (int i = 0; i < args.stop_count; i++) ends = ends || args.stops[row * args.stop_count + i] == token;
-    args.ids[row] = token;
+    if (!none) args.ids[row] = token;
     args.positions[row]++;
     args.attention[4 * row + 2]++;
     args.states[4 * row + 2]++;

@@ -1,6 +1,6 @@
 //! Opening a device, and what is set on it before anything else happens there.
 
-use candle_core::{Device, Result, bail};
+use candle_core::Device;
 
 /// The first CUDA device that can be used, or the CPU.
 ///
@@ -21,8 +21,8 @@ pub fn fastest() -> (Device, Option<String>) {
 /// # Errors
 /// If there is no driver or it is too old, no such device, one that these kernels are not compiled for, or a library is missing.
 #[cfg(not(feature = "cuda"))]
-pub fn open_cuda(_: usize) -> Result<Device> {
-    bail!("this binary was built without CUDA")
+pub fn open_cuda(_: usize) -> candle_core::Result<Device> {
+    candle_core::bail!("this binary was built without CUDA")
 }
 
 #[cfg(feature = "cuda")]

@@ -341,6 +341,9 @@ pub(crate) struct Bench {
     /// Decode under so many different plans of one head each, in turns: 0,16,256 compares them
     #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "plan")]
     pub(crate) plans: Vec<usize>,
+    /// Whole answers as jobs write them, reading prompts and choosing tokens included, in the place of single decode steps
+    #[arg(long)]
+    pub(crate) whole: bool,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// One JSON object on stdout

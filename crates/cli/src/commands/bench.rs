@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::Tensor;
-use headtemper_engine::{Engine, peak_memory};
+use headtemper_engine::{Engine, Event, GenerateOptions, Request, Sampling, StopRule, peak_memory};
 use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
 use headtemper_model::Cache;
 use serde_json::{Value, json};
@@ -29,12 +29,8 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let mut decoded = Vec::new();
     for &rows in &args.rows {
         let sets = args.plans.iter().map(|&count| different(&engine, count, rows)).collect::<Result<Vec<_>>>()?;
-        decoded.extend(decode(
-            &engine,
-            args,
-            rows,
-            if sets.is_empty() { std::slice::from_ref(&given) } else { &sets },
-        )?);
+        let sets = if sets.is_empty() { std::slice::from_ref(&given) } else { &sets };
+        decoded.extend(if args.whole { whole(&engine, args, rows, sets)? } else { decode(&engine, args, rows, sets)? });
     }
     let result = json!({
         "model": engine.identity().model,
@@ -139,6 +135,49 @@ fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) ->
     };
     arms.iter().zip(sets).map(result).collect()
 }
+
+/// Writes whole answers under every set of plans, a set after the other, each twice: the first time warms up.
+fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
+    let mut found: Vec<Value> = Vec::new();
+    for plans in sets {
+        let request = |row: usize| Request {
+            // No two prompts begin alike, so that each is read.
+            ids: ids(engine, args.prompt_tokens + row)[row..].to_vec(),
+            plan: row % plans.len(),
+            sampling: Sampling::default(),
+            noise: row as u64,
+            max_new_tokens: args.new_tokens,
+            stop: StopRule::Never,
+        };
+        let requests: Vec<Request> = (0..rows).map(request).collect();
+        let options = GenerateOptions { max_rows: rows, prefill_tokens: PREFILL, ..GenerateOptions::default() };
+        let mut seconds = Vec::new();
+        for round in 0..=args.repeat {
+            let (start, mut tokens) = (Instant::now(), 0);
+            engine.generate(&requests, plans, &options, |event| {
+                if let Event::Done { result, .. } = event {
+                    tokens += result.ids.len();
+                }
+                Ok(())
+            })?;
+            anyhow::ensure!(tokens == rows * args.new_tokens, "{tokens} tokens of {rows} rows were written");
+            if round > 0 {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        let rate = (rows * args.new_tokens) as f64 / median(&seconds);
+        let first = found.first().and_then(|first| first["tokens_per_s"].as_f64()).unwrap_or(rate);
+        let named = plans.iter().filter(|plan| !plan.is_empty()).count();
+        found.push(json!({
+            "rows": rows, "plans": named, "whole": true, "seconds": seconds, "tokens_per_s": rate,
+            "step_to_first": first / rate,
+        }));
+    }
+    Ok(found)
+}
+
+/// Prompt tokens that are read at once by whole answers.
+const PREFILL: usize = 8192;
 
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -7,7 +7,10 @@ use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
 use headtemper_model::{DecodeRow, DecodeRows, Kernels, Recording};
 
-use super::{Request, Running, State, step::noise};
+use super::{
+    Request, Running, State,
+    step::{noise, not_a_number},
+};
 use crate::{Engine, Result, StopRule};
 
 /// Steps between two looks: a row that ends is refilled that late at most, and the host waits that seldom.
@@ -15,6 +18,9 @@ pub(super) const STEPS: usize = 8;
 
 /// Stop tokens that a row may have; models have two or three.
 const STOPS: usize = 16;
+
+/// What a device writes where logits are no numbers.
+const NO_TOKEN: u32 = u32::MAX;
 
 /// The recordings of a generation, by their numbers of rows.
 pub(super) struct Player {
@@ -108,6 +114,11 @@ impl Engine {
             }
         }
         let written = played.rows.written()?;
+        let spoilt =
+            running.iter().zip(&written).find(|(_, written)| written.iter().any(|&(token, _)| token == NO_TOKEN));
+        if let Some((run, _)) = spoilt {
+            return Err(not_a_number(run));
+        }
         for ((run, request), written) in pairs().zip(&written) {
             state.cache.advance(run.slot, written.len())?;
             if state.scale.row_of(request.plan, run.seen, request.ids.len()) == request.plan {

@@ -117,6 +117,6 @@ pub(super) fn noise(run: &Running, request: &Request) -> Noise {
     Noise { item: request.noise, step: run.generated.len() as u64 }
 }
 
-fn not_a_number(run: &Running) -> EngineError {
+pub(super) fn not_a_number(run: &Running) -> EngineError {
     EngineError::NotANumber { what: format!("row {}", run.row) }
 }

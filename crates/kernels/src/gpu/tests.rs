@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+mod advance;
 mod attention;
 mod delta;
 mod rows;

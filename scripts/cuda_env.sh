@@ -1,0 +1,20 @@
+# Sourced by what runs on a GPU from built files: finds what the binary opens at run time, of a toolkit or of a Python environment
+# that has torch, and says where the binary is.
+
+if ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
+    # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
+    find_library() { find / -name "$1*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true; }
+    cublas=$(find_library libcublas.so.13)
+    if [ -z "$cublas" ]; then
+        echo "libcublas.so.13 is nowhere on this machine; install CUDA 13's libraries" >&2
+        exit 2
+    fi
+    folders=$(dirname "$cublas")
+    for name in libcurand.so.10 libnvrtc.so.13; do
+        other=$(find_library "$name")
+        folders+=:$(dirname "${other:-$cublas}")
+    done
+    export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
+# candle's own kernels are compiled for the card at first use, and kept there.
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$PWD/target/cuda/cache} TEMPER=${TEMPER:-$PWD/target/cuda/temper}
