@@ -19,7 +19,7 @@ fn logits(likeliest: [Option<usize>; 4]) -> Result<Tensor> {
         None => f32::NAN,
     };
     let values: Vec<f32> = likeliest.iter().flat_map(|&best| (0..10).map(move |token| value(token, best))).collect();
-    Tensor::from_vec(values, (4, 10), &*DEVICE)
+    Tensor::from_vec(values, (4, 10), &DEVICE)
 }
 
 #[test]
