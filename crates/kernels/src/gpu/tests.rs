@@ -17,7 +17,7 @@ mod score;
 /// Where the kernels run.
 pub(super) static DEVICE: LazyLock<Device> =
     LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Device::new_cuda_with_stream(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
+        Ok("cuda") => crate::open_cuda(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
         Ok(other) => panic!("HEADTEMPER_TEST_DEVICE is cuda or not set, not {other}"),
         Err(_) => Device::Cpu,
     });
