@@ -1,7 +1,7 @@
 //! Experiments: items and cohorts, captures and attribution, sweeps, reports, and the files of a run.
 //!
 //! A study is made of stages, each a function from files and an [`Engine`](headtemper_engine::Engine) to files:
-//! [`capture`], [`attribute`], [`sweep`], [`score`]; [`run`] does all of an experiment from one TOML file, and skips what
+//! [`capture_file`], [`attribute`], [`sweep`], [`score`]; [`run`] does all of an experiment from one TOML file, and skips what
 //! is done.
 
 mod across;
