@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <setjmp.h>
 #include <string>
 #include <ucontext.h>
 #include <vector>
@@ -35,7 +36,9 @@ enum State { READY, AT_WARP, AT_BLOCK, DONE };
 
 // A thread of the block that runs.
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context; // begins here
+    jmp_buf place;      // and goes on here
+    bool begun = false;
     std::vector<unsigned char> stack = std::vector<unsigned char>(256 << 10);
     State state;
 };
@@ -43,7 +46,7 @@ struct Fiber {
 struct Block {
     std::vector<Fiber*> fibers;
     std::vector<unsigned char> rooms;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     size_t current;
     const void* args;
     Kernel::Body body;
@@ -51,19 +54,36 @@ struct Block {
 
 static thread_local Block block;
 
-static void enter() {
-    block.body(block.args);
-    block.fibers[block.current]->state = DONE;
-}
-
-static void wait(State state) {
+// Back to the scheduler. Not by `swapcontext`, which has the system keep signals at every turn.
+static void leave(State state) {
     Fiber& fiber = *block.fibers[block.current];
     fiber.state = state;
-    swapcontext(&fiber.context, &block.scheduler);
+    if (_setjmp(fiber.place) == 0) _longjmp(block.scheduler, 1);
 }
 
-void block_barrier() { wait(AT_BLOCK); }
-void warp_barrier() { wait(AT_WARP); }
+// What a fiber runs: threads of blocks, one after the other.
+static void enter() {
+    for (;;) {
+        block.body(block.args);
+        leave(DONE);
+    }
+}
+
+// Has a fiber go on until it leaves.
+static void go_on(Fiber& fiber) {
+    if (_setjmp(block.scheduler) != 0) return;
+    if (fiber.begun) _longjmp(fiber.place, 1);
+    fiber.begun = true;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, enter, 0);
+    setcontext(&fiber.context);
+}
+
+void block_barrier() { leave(AT_BLOCK); }
+void warp_barrier() { leave(AT_WARP); }
 unsigned char* warp_room() { return &block.rooms[block.current / 32 * 32 * 128]; }
 
 // Lets the lanes of a warp go on if all wait for each other. False if they do not.
@@ -86,15 +106,7 @@ static bool release_block(size_t threads) {
 
 static void run_block(const Launch& launch) {
     const size_t threads = size_t(launch.block.x);
-    for (size_t i = 0; i < threads; i++) {
-        Fiber& fiber = *block.fibers[i];
-        fiber.state = READY;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        fiber.context.uc_link = &block.scheduler;
-        makecontext(&fiber.context, enter, 0);
-    }
+    for (size_t i = 0; i < threads; i++) block.fibers[i]->state = READY;
     // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
     // without it.
     const size_t warps = (threads + 31) / 32;
@@ -107,7 +119,7 @@ static void run_block(const Launch& launch) {
                     if (block.fibers[i]->state != READY) continue;
                     block.current = i;
                     threadIdx = {unsigned(i), 0, 0};
-                    swapcontext(&block.scheduler, &block.fibers[i]->context);
+                    go_on(*block.fibers[i]);
                 }
             } while (release_warp(first, threads));
         }
