@@ -22,7 +22,7 @@ HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --tes
 
 step "the kernels for CUDA, run on the CPU"
 cargo test --release --locked -p headtemper-kernels --features emulate --lib -- gpu::
-HEADTEMPER_KERNELS=emulated cargo test --release --locked -p headtemper-tests --features emulate --test it -- --exact golden::llama played::steps_played_back_are_steps_one_by_one
+HEADTEMPER_KERNELS=emulated cargo test --release --locked -p headtemper-tests --features emulate --test it -- golden::llama golden::qwen3 golden::gemma4 played::
 step "all code for CUDA, type-checked"
 scripts/build-cuda.sh --check
 
