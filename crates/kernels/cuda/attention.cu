@@ -48,25 +48,9 @@ struct AttendJob {
 
 DEVICE bool attend_job(const AttendArgs& args, AttendJob& job) {
     const int index = args.first + blockIdx.x;
-    const int* span = args.spans + 4 * int64_t(index);
-    int behind = 0;
-    if (args.each) {
-        // The last span that does not begin behind the token; spans are in order.
-        int low = 0, high = args.span_count;
-        while (low < high) {
-            const int middle = (low + high) / 2;
-            if (args.spans[4 * middle] <= index)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        if (low == 0) return false;
-        span = args.spans + 4 * (low - 1);
-        behind = index - span[0];
-        if (behind >= span[1]) return false;
-    } else if (span[1] != 1) {
-        return false;
-    }
+    const int* span = args.each ? span_of(args.spans, args.span_count, index) : args.spans + 4 * int64_t(index);
+    if (!span || (!args.each && span[1] != 1)) return false;
+    const int behind = args.each ? index - span[0] : 0;
     job.token = span[0] + behind;
     job.cache = span[3];
     job.to = span[2] + behind + 1;

@@ -129,6 +129,22 @@ DEVICE float sum_block(float x, float* room) {
     return x;
 }
 
+// The span that a token belongs to, null if there is none. Spans are rows of first token, tokens, start and place, in order.
+DEVICE const int* span_of(const int* spans, int count, int token) {
+    // The last that does not begin behind the token.
+    int low = 0, high = count;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (spans[4 * middle] <= token)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0) return nullptr;
+    const int* span = spans + 4 * (low - 1);
+    return token - span[0] < span[1] ? span : nullptr;
+}
+
 // Declares a kernel `NAME` that runs `BODY` with its arguments, a struct by value. The launch gives the size of the struct
 // that it has, so that the two sides cannot disagree unseen.
 #ifdef __CUDACC__

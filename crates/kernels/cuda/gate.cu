@@ -26,10 +26,11 @@ DEVICE void delta_gates(const DeltaGatesArgs& args) {
 
 KERNEL_OF_TYPES(delta_gates, 256, DeltaGatesArgs, delta_gates)
 
-struct GatedNormArgs {
+// Heads and their gates.
+struct GatedArgs {
     const void* x; // token `i`, head `h` begins at `i * x_token + h * x_head`
     const void* gate;
-    const float* weight; // [dim]
+    const float* weight; // [dim], of the norm
     const float* lambda; // [n, heads], or null
     void* out;           // [n, heads, dim]
     int64_t x_token, x_head, gate_token, gate_head;
@@ -40,7 +41,7 @@ struct GatedNormArgs {
 
 // A warp for a head of a token.
 template <class T, bool wide>
-DEVICE void gated_norm_head(const GatedNormArgs& args) {
+DEVICE void gated_norm_head(const GatedArgs& args) {
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
     const int lane = threadIdx.x % 32, dim = args.dim;
     if (job >= int64_t(args.n) * args.heads) return;
@@ -68,27 +69,18 @@ DEVICE void gated_norm_head(const GatedNormArgs& args) {
 }
 
 template <class T>
-DEVICE void gated_norm(const GatedNormArgs& args) {
+DEVICE void gated_norm(const GatedArgs& args) {
     if (args.wide)
         gated_norm_head<T, true>(args);
     else
         gated_norm_head<T, false>(args);
 }
 
-KERNEL_OF_TYPES(gated_norm, 128, GatedNormArgs, gated_norm)
-
-struct SigmoidGateArgs {
-    const void* x; // token `i`, head `h` begins at `i * x_token + h * x_head`
-    const void* gate;
-    void* out; // [n, heads, dim]
-    int64_t x_token, x_head, gate_token, gate_head;
-    int n, heads, dim;
-    int wide; // widths, strides and addresses are whole fours
-};
+KERNEL_OF_TYPES(gated_norm, 128, GatedArgs, gated_norm)
 
 // A thread for four values of a head.
 template <class T, bool wide>
-DEVICE void sigmoid_gate_four(const SigmoidGateArgs& args) {
+DEVICE void sigmoid_gate_four(const GatedArgs& args) {
     const int dim = args.dim, fours = (dim + 3) / 4;
     const int64_t job = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, row = job / fours;
     if (row >= int64_t(args.n) * args.heads) return;
@@ -108,14 +100,14 @@ DEVICE void sigmoid_gate_four(const SigmoidGateArgs& args) {
 }
 
 template <class T>
-DEVICE void sigmoid_gate(const SigmoidGateArgs& args) {
+DEVICE void sigmoid_gate(const GatedArgs& args) {
     if (args.wide)
         sigmoid_gate_four<T, true>(args);
     else
         sigmoid_gate_four<T, false>(args);
 }
 
-KERNEL_OF_TYPES(sigmoid_gate, 256, SigmoidGateArgs, sigmoid_gate)
+KERNEL_OF_TYPES(sigmoid_gate, 256, GatedArgs, sigmoid_gate)
 
 struct AddArgs {
     const void* x; // [count]

@@ -16,19 +16,8 @@ struct HeadsArgs {
 // The cache row of a token, -1 if no span has it.
 DEVICE int64_t row_of(const HeadsArgs& args, int token) {
     if (!args.spans) return token;
-    // The last span that does not begin behind the token; spans are in order.
-    int low = 0, high = args.span_count;
-    while (low < high) {
-        const int middle = (low + high) / 2;
-        if (args.spans[4 * middle] <= token)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == 0) return -1;
-    const int* span = args.spans + 4 * (low - 1);
-    const int behind = token - span[0];
-    return behind < span[1] ? int64_t(span[3]) + span[2] + behind : -1;
+    const int* span = span_of(args.spans, args.span_count, token);
+    return span ? int64_t(span[3]) + span[2] + token - span[0] : -1;
 }
 
 // A warp for a head of a token.

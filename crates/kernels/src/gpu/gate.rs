@@ -1,6 +1,6 @@
 //! The gates of a delta net and of attention, and sums, on the GPU.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Error, Result, Tensor, bail};
 
 use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, wide};
 use crate::{
@@ -69,10 +69,10 @@ pub(crate) fn delta_gates(b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor)
     Ok((beta, g))
 }
 
-/// `GatedNormArgs` of `cuda/gate.cu`.
+/// `GatedArgs` of `cuda/gate.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct GatedNorm {
+struct Gated {
     x: u64,
     gate: u64,
     weight: u64,
@@ -89,6 +89,35 @@ struct GatedNorm {
     eps: f32,
 }
 
+impl Gated {
+    /// Heads and gates where they lie, and the result; `weight` is that of a norm.
+    fn new(name: &str, x: &Tensor, gate: &Tensor, weight: Option<&Tensor>, out: &Tensor) -> Result<Self> {
+        let size @ (n, heads, dim) = x.dims3()?;
+        let strides = |t: &Tensor| Ok::<_, Error>(Place::of(name, t.layout(), size)?.strides());
+        let ((x_token, x_head), (gate_token, gate_head)) = (strides(x)?, strides(gate)?);
+        let bytes = x.dtype().size_in_bytes();
+        let [x_at, gate_at, out_at] = [Held::of(x).address()?, Held::of(gate).address()?, address(name, out)?];
+        let weight_at = address_of(name, weight)?;
+        let places = [(x_at, bytes), (gate_at, bytes), (weight_at, 4), (out_at, bytes)];
+        Ok(Self {
+            x: x_at,
+            gate: gate_at,
+            weight: weight_at,
+            lambda: 0,
+            out: out_at,
+            x_token: x_token as i64,
+            x_head: x_head as i64,
+            gate_token: gate_token as i64,
+            gate_head: gate_head as i64,
+            n: n as i32,
+            heads: heads as i32,
+            dim: dim as i32,
+            wide: wide(&places, &[dim, x_token, x_head, gate_token, gate_head]).into(),
+            eps: 0.0,
+        })
+    }
+}
+
 /// [`gated_norm`](crate::gated_norm). Where `x` and `gate` are of different types it goes to the reference.
 pub(crate) fn gated_norm(
     x: &Tensor,
@@ -98,7 +127,7 @@ pub(crate) fn gated_norm(
     lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (name, size @ (n, heads, dim)) = ("gated_norm", x.dims3()?);
-    let (at_x, at_gate) = (Place::of(name, x.layout(), size)?, Place::of(name, gate.layout(), size)?);
+    Place::of(name, gate.layout(), size)?;
     if weight.dims() != [dim] || !weight.is_contiguous() {
         bail!("{name}: the weight must be contiguous [{dim}], not {:?}", weight.shape());
     }
@@ -115,54 +144,17 @@ pub(crate) fn gated_norm(
     if out.elem_count() == 0 {
         return Ok(out);
     }
-    let bytes = x.dtype().size_in_bytes();
-    let ((x_token, x_head), (gate_token, gate_head)) = (at_x.strides(), at_gate.strides());
-    let [x_at, gate_at] = [Held::of(x).address()?, Held::of(gate).address()?];
-    let [weight_at, out_at] = [address(name, &weight)?, address(name, &out)?];
-    let places = [(x_at, bytes), (gate_at, bytes), (weight_at, 4), (out_at, bytes)];
-    let args = GatedNorm {
-        x: x_at,
-        gate: gate_at,
-        weight: weight_at,
-        lambda: address_of(name, lambda)?,
-        out: out_at,
-        x_token: x_token as i64,
-        x_head: x_head as i64,
-        gate_token: gate_token as i64,
-        gate_head: gate_head as i64,
-        n: n as i32,
-        heads: heads as i32,
-        dim: dim as i32,
-        wide: wide(&places, &[dim, x_token, x_head, gate_token, gate_head]).into(),
-        eps,
-    };
+    let args = Gated { lambda: address_of(name, lambda)?, eps, ..Gated::new(name, x, gate, Some(&weight), &out)? };
     let grid = Grid::row((n * heads).div_ceil(WARPS), 32 * WARPS as u32);
-    // SAFETY: `GatedNorm` is the kernel's struct, and each head has a place of its own in the result.
+    // SAFETY: `Gated` is the kernel's struct, and each head has a place of its own in the result.
     unsafe { launch(x.device(), &GATED_NORM, form(name, x.dtype())?, grid, &args)? };
     Ok(out)
-}
-
-/// `SigmoidGateArgs` of `cuda/gate.cu`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SigmoidGate {
-    x: u64,
-    gate: u64,
-    out: u64,
-    x_token: i64,
-    x_head: i64,
-    gate_token: i64,
-    gate_head: i64,
-    n: i32,
-    heads: i32,
-    dim: i32,
-    wide: i32,
 }
 
 /// [`sigmoid_gate`](crate::sigmoid_gate). Where `x` and `gate` are of different types it goes to the reference.
 pub(crate) fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let (name, size @ (n, heads, dim)) = ("sigmoid_gate", x.dims3()?);
-    let (at_x, at_gate) = (Place::of(name, x.layout(), size)?, Place::of(name, gate.layout(), size)?);
+    Place::of(name, gate.layout(), size)?;
     if x.dtype() != gate.dtype() {
         return sigmoid_gate_reference(x, gate);
     }
@@ -171,25 +163,9 @@ pub(crate) fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     if out.elem_count() == 0 {
         return Ok(out);
     }
-    let bytes = x.dtype().size_in_bytes();
-    let ((x_token, x_head), (gate_token, gate_head)) = (at_x.strides(), at_gate.strides());
-    let [x_at, gate_at, out_at] = [Held::of(x).address()?, Held::of(gate).address()?, address(name, &out)?];
-    let places = [(x_at, bytes), (gate_at, bytes), (out_at, bytes)];
-    let args = SigmoidGate {
-        x: x_at,
-        gate: gate_at,
-        out: out_at,
-        x_token: x_token as i64,
-        x_head: x_head as i64,
-        gate_token: gate_token as i64,
-        gate_head: gate_head as i64,
-        n: n as i32,
-        heads: heads as i32,
-        dim: dim as i32,
-        wide: wide(&places, &[dim, x_token, x_head, gate_token, gate_head]).into(),
-    };
+    let args = Gated::new(name, x, gate, None, &out)?;
     let grid = Grid::row((n * heads * dim.div_ceil(4)).div_ceil(THREADS), THREADS as u32);
-    // SAFETY: `SigmoidGate` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `Gated` is the kernel's struct; every thread writes values of its own.
     unsafe { launch(x.device(), &SIGMOID_GATE, form(name, x.dtype())?, grid, &args)? };
     Ok(out)
 }
