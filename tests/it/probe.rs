@@ -369,6 +369,14 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
         assert!(err.contains(&format!("the threshold is {told}, but must be a probability, from 0 to 1")), "{err}");
         assert!(!lab.path("g4").exists(), "refused before anything is generated");
     }
+    // An answer that comes along without a label says nothing of its hedging either.
+    let brought = |i: usize| {
+        let label = if i < 3 { json!("cr") } else { Value::Null };
+        json!({"id": format!("b{i}"), "prompt": format!("{i}?"), "response": "yes", "gold": "yes", "label": label})
+    };
+    lab.write_lines("brought.jsonl", (0..8).map(brought));
+    let out = lab.done("gate --model M --items brought.jsonl --probe p --threshold 0.5 --out g5");
+    assert!(out.contains("5 of 8 answers come without a label, and without a lexicon (--hedges)"), "{out}");
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers 0 --heads none --out other.npz");
     lab.done("probe fit --features other.npz:h_layers[0] --labels l.json:y --cv 3 --shuffles 0 --out layers");
     lab.done("gate --model M --items items.jsonl --probe layers --threshold 0.5 --max-new-tokens 6 --out g2");

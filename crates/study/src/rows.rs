@@ -60,11 +60,12 @@ pub struct RowLog<R = Row> {
     path: PathBuf,
     file: File,
     rows: BTreeMap<String, R>,
+    /// Bytes of a cut-off last line that were dropped on opening.
     dropped: usize,
 }
 
 impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
-    /// Opens the log. A last line that was cut off when a run was killed is dropped; [`RowLog::dropped`] tells.
+    /// Opens the log. A last line that was cut off when a run was killed is dropped.
     ///
     /// # Errors
     /// If the file cannot be opened, or a line before the last is not a row.
@@ -93,11 +94,6 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
             ));
         }
         Ok(log)
-    }
-
-    /// Bytes of a cut-off last line that were dropped on opening.
-    pub fn dropped(&self) -> usize {
-        self.dropped
     }
 
     /// A row by its key.
@@ -197,7 +193,7 @@ mod tests {
             std::fs::write(&path, &text.as_bytes()[..cut]).unwrap();
             let log = RowLog::<Row>::open(&path).unwrap();
             assert!(log.get("k1").is_some() && log.get("k2").is_none());
-            assert_eq!(log.dropped(), cut - text.find('\n').unwrap() - 1);
+            assert_eq!(log.dropped, cut - text.find('\n').unwrap() - 1);
         }
         let mut log = RowLog::open(&path).unwrap();
         log.append(row("k2")).unwrap();
@@ -206,7 +202,7 @@ mod tests {
         for (lost, what) in [("\0\0\0", "as after a power loss"), ("{\"key\":\0\0\"}\n", "lost in the middle")] {
             std::fs::write(&path, format!("{}{lost}", &text[..first])).unwrap();
             let log = RowLog::<Row>::open(&path).unwrap();
-            assert_eq!((log.len(), log.dropped()), (1, lost.len()), "{what}");
+            assert_eq!((log.len(), log.dropped), (1, lost.len()), "{what}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text[..first], "{what}");
         }
     }

@@ -72,13 +72,14 @@ fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Opt
     if let Some(system) = &experiment.items.system {
         parts = parts.with("system", system);
     }
-    Ok(match judge {
-        Some(judge) => match experiment.judge.as_ref().map(|config| config.gold) {
-            Some(GoldRule::Exact) => parts.with("hedges", judge).with("gold", "exact"),
-            _ => parts.with("hedges", judge),
-        },
-        None => parts,
-    })
+    if let Some(judge) = judge {
+        parts = parts.with("hedges", judge);
+        let gold = experiment.judge.as_ref().map(|config| config.gold).unwrap_or_default();
+        if gold != GoldRule::default() {
+            parts = parts.with("gold", gold);
+        }
+    }
+    Ok(parts)
 }
 
 /// Runs an experiment in a directory, or what is left of it to do.

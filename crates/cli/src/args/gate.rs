@@ -29,7 +29,7 @@ pub(crate) struct Gate {
     #[arg(long, default_value = "I'm not sure, but ")]
     pub(crate) prefix: String,
     /// A lexicon of hedges, one phrase a line: an answer that holds one is hedged without the gate as well; without a lexicon
-    /// generated answers count as asserted
+    /// answers that are generated, or have no label, count as asserted
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
     /// The directory to write: rows.jsonl, gated.jsonl, gate.json

@@ -76,7 +76,6 @@ impl Kernel {
         let (mut left, mut least, mut stalled, mut taken) = (f64::INFINITY, f64::INFINITY, 0, 0);
         let longest = (0..n).map(|i| self.gram[i * n + i]).fold(0.0, f64::max).sqrt();
         for steps in 0..STEPS {
-            taken = steps;
             let log_odds = at.log_odds();
             let (pulls, stiffness) = target.pulls(&log_odds);
             left = self.gradient(&at, &pulls);
@@ -89,6 +88,7 @@ impl Kernel {
             if !self.step(&mut at, value, &pulls, &stiffness, target) {
                 break;
             }
+            taken = steps + 1;
         }
         Err(FitError::NotConverged { steps: taken, gradient: left })
     }

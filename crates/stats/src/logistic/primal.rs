@@ -26,7 +26,6 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
     let (mut left, mut least, mut stalled, mut taken) = (f64::INFINITY, f64::INFINITY, 0, 0);
     let largest = x.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
     for steps in 0..STEPS {
-        taken = steps;
         let (pulls, stiffness) = target.pulls(&log_odds);
         let gradient = problem.gradient(&at, &pulls);
         left = gradient.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -51,6 +50,7 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
             Some(share) => {
                 at.iter_mut().zip(&step).for_each(|(w, d)| *w += share * d);
                 log_odds = problem.log_odds(&at);
+                taken = steps + 1;
             }
             None => break,
         }

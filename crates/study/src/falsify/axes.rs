@@ -7,10 +7,10 @@ use std::{
 
 use headtemper_stats::pearson;
 
-use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of, view::View};
+use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of};
 use crate::{
     Npz, Result, StudyError,
-    probe::{ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
+    probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
     read_items,
 };
 
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Declared {
     pub(crate) name: String,
     train: LabelSource,
+    /// Its values of the training items.
+    column: Column,
     fresh: LabelSource,
 }
 
@@ -46,9 +48,10 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
         Ok(LabelSource { column: ColumnSource { path: path.into(), ..column }, rule })
     };
     let one = |text: &String| {
-        let declared = Declared { name: text.clone(), train: source(&train, text)?, fresh: source(&fresh, text)? };
+        let (train, fresh) = (source(&train, text)?, source(&fresh, text)?);
         // A column that is not there is said before anything is fitted.
-        column(&declared.train.column).map(|_| declared)
+        let column = column(&train.column)?;
+        Ok(Declared { name: text.clone(), train, column, fresh })
     };
     texts.iter().map(one).collect()
 }
@@ -77,10 +80,9 @@ pub(crate) fn run(
     file: &GateFile,
     axes: &AxesConfig,
     declared: &[Declared],
-    views: (&View, &View),
+    sets: (&FeatureRows, &FeatureRows),
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let (train, fresh) = (views.0.rows(&file.train.features)?, views.1.rows(&file.fresh.features)?);
-    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), (&train, &fresh));
+    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets);
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
@@ -102,7 +104,7 @@ fn one(
     (declared, count): (&Declared, usize),
     (train, fresh): (&FeatureRows, &FeatureRows),
 ) -> Result<Found> {
-    let (train, fresh) = (train.labelled(&declared.train)?, fresh.labelled(&declared.fresh)?);
+    let (train, fresh) = (train.labelled_by(&declared.train, &declared.column)?, fresh.labelled(&declared.fresh)?);
     let mut axis = Axis {
         name: declared.name.clone(),
         train: train.sizes(),

@@ -17,7 +17,7 @@ use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     files::{read_json, write_json, write_text, write_whole},
     probe::{
-        EvalResult, Evaluation, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
+        EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
         prediction_npz,
     },
     report,
@@ -39,8 +39,9 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         None => Vec::new(),
     };
     let view = View::of(&file.train)?;
-    let set = view.set(&file.train.features, &file.train.labels)?;
-    let train = Side::of(&view, &set)?;
+    let rows = view.rows(&file.train.features)?;
+    let set = rows.labelled(&file.train.labels)?;
+    let train = Side::of(&view, &rows, &set)?;
     let options = file.fit_options(train.set);
     let run = RunDir::open(dir, "falsify", &parts(file, train.set), None, progress)?;
     progress.begin("fit", 1, 0);
@@ -52,8 +53,9 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     progress.end();
 
     let view = View::of(&file.fresh)?;
-    let set = view.set(&file.fresh.features, &file.fresh.labels)?;
-    let fresh = Side::of(&view, &set)?;
+    let rows = view.rows(&file.fresh.features)?;
+    let set = rows.labelled(&file.fresh.labels)?;
+    let fresh = Side::of(&view, &rows, &set)?;
     let overlap = overlap::compare(&train.prompts, (fresh.set, &fresh.prompts))?;
     same_site(train.set, fresh.set)?;
     tested_once(&run, fresh.set)?;
@@ -113,16 +115,17 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
 /// One of the two sets, with all that is known of its items.
 struct Side<'a> {
     view: &'a View,
+    rows: &'a FeatureRows,
     set: &'a ProbeSet,
     texts: Texts<'a>,
     prompts: Prompts,
 }
 
 impl<'a> Side<'a> {
-    fn of(view: &'a View, set: &'a ProbeSet) -> Result<Self> {
+    fn of(view: &'a View, rows: &'a FeatureRows, set: &'a ProbeSet) -> Result<Self> {
         let texts = view.texts(set)?;
         let prompts = Prompts::of(&texts)?;
-        Ok(Self { view, set, texts, prompts })
+        Ok(Self { view, rows, set, texts, prompts })
     }
 }
 
@@ -179,7 +182,7 @@ fn sweep_axes(
     let Some(config) = &file.axes else {
         return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
     };
-    let (found, pairs) = axes::run(file, config, declared, (train.view, fresh.view))?;
+    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows))?;
     Ok((steps::axes(&file.gates, config, &found, &pairs), found, pairs))
 }
 

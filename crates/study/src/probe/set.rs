@@ -134,11 +134,18 @@ impl FeatureRows {
     /// # Errors
     /// As [`ProbeSet::read`], but for reading features.
     pub(crate) fn labelled(&self, labels: &LabelSource) -> Result<ProbeSet> {
+        self.labelled_by(labels, &read::column(&labels.column)?)
+    }
+
+    /// The same with the column of the labels, where it was read before.
+    ///
+    /// # Errors
+    /// As [`FeatureRows::labelled`].
+    pub(crate) fn labelled_by(&self, labels: &LabelSource, column: &Column) -> Result<ProbeSet> {
         let Self { source, table, kept } = self;
-        let column = read::column(&labels.column)?;
         let n = kept.len();
         let (of_row, matched_by) = match (&table.ids, &column.ids) {
-            (Some(ids), Some(of_labels)) => (by_id(labels, ids, &column, of_labels)?, "id"),
+            (Some(ids), Some(of_labels)) => (by_id(labels, ids, column, of_labels)?, "id"),
             _ if column.cells.len() == n => ((0..n).map(Some).collect(), "place"),
             _ => {
                 return Err(StudyError::Option {
@@ -150,7 +157,7 @@ impl FeatureRows {
         };
         let mut rows: Vec<(usize, bool)> = Vec::new();
         for (row, at) in of_row.iter().enumerate().filter(|(row, _)| kept[*row]) {
-            let label = at.map_or(Ok(None), |at| read::label(labels, &column, at))?;
+            let label = at.map_or(Ok(None), |at| read::label(labels, column, at))?;
             rows.extend(label.map(|label| (row, label)));
         }
         if rows.is_empty() {

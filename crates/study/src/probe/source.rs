@@ -169,20 +169,21 @@ impl FromStr for LabelSource {
     type Err = StudyError;
 
     fn from_str(text: &str) -> Result<Self, StudyError> {
-        if text.contains("=>") || text.contains("=<") {
-            return Err(StudyError::Option {
-                what: "the rule of labels".into(),
-                found: format!("'{text}'"),
-                allowed: "written >= or <=".into(),
-            });
-        }
         let Some((at, sign, op)) = OPS.iter().filter_map(|&(sign, op)| Some((text.find(sign)?, sign, op))).min_by_key(
             // Of two that begin at the same place, the longer.
             |(at, sign, _)| (*at, std::cmp::Reverse(sign.len())),
         ) else {
             return Ok(Self { column: text.trim().parse()?, rule: None });
         };
-        let column = text[..at].trim().parse()?;
+        let column = text[..at].trim();
+        if column.ends_with('=') {
+            return Err(StudyError::Option {
+                what: "the rule of labels".into(),
+                found: format!("'{text}'"),
+                allowed: "written >= or <=".into(),
+            });
+        }
+        let column = column.parse()?;
         let rule = Rule { op, with: Operand::parse(text[at + sign.len()..].trim()) };
         rule.check(text)?;
         Ok(Self { column, rule: Some(rule) })
@@ -379,7 +380,11 @@ mod tests {
         assert_eq!((right.holds_of_text("hr"), right.holds_of_text("cw")), (Some(true), Some(false)));
         let truth = source("j.jsonl:correct==true").unwrap().rule.unwrap();
         assert_eq!(truth.holds_of_number(1.0), Some(true));
-        for text in ["j.jsonl:label=>4", "j.jsonl:label>=cw", "j.jsonl:label==", "j.jsonl", "j.csv:x"] {
+        let unknown = source("j.jsonl:label!=<unk>").unwrap().rule.unwrap();
+        assert_eq!((unknown.holds_of_text("<unk>"), unknown.holds_of_text("a=>b")), (Some(false), Some(true)));
+        for text in
+            ["j.jsonl:label=<4", "j.jsonl:label=>4", "j.jsonl:label>=cw", "j.jsonl:label==", "j.jsonl", "j.csv:x"]
+        {
             assert!(source(text).is_err(), "{text}");
         }
         for (text, value, holds) in [("<2", 1.0, true), (">2", 2.0, false), ("<=2", 2.0, true), ("!=2", 2.0, false)] {

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{GateResult, GatedRow, Standing, site::ProbeSite};
 use crate::{
-    Arm, CaptureOptions, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions, Verdict,
+    Arm, CaptureOptions, GoldRule, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
+    Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
     files::{write_json, write_text},
     probe::{FitResult, Probe},
@@ -189,6 +190,7 @@ fn gated(answers: &Answers, p: &[f64], settings: &Sidecar<'_>, threshold: f64) -
     for ((item, &generated), &p) in answers.items.iter().zip(&answers.generated).zip(p) {
         let response = item.response.clone().unwrap_or_default();
         let (correct, hedged) = judged(item, &response, generated, settings.hedges);
+        let hedged = hedged.unwrap_or(false);
         for variant in [PLAIN, GATED] {
             let prefixed = p < threshold && variant == GATED;
             let label = correct.map(|correct| Verdict { correct, hedged: hedged || prefixed }.label());
@@ -209,6 +211,9 @@ fn gated(answers: &Answers, p: &[f64], settings: &Sidecar<'_>, threshold: f64) -
 /// What a reader must know before any number.
 fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize) -> Vec<String> {
     let (all, generated) = (answers.items.len(), answers.generated.iter().filter(|&&generated| generated).count());
+    let unsaid = |(item, &generated): (&Item, &bool)| judged(item, "", generated, settings.hedges).1.is_none();
+    let brought =
+        answers.items.iter().zip(&answers.generated).filter(|&of| unsaid(of)).count().saturating_sub(generated);
     let mut out = Vec::new();
     if known == 0 {
         out.push("no answer is known to be right or wrong: give items gold answers, coverage, or labels".into());
@@ -223,6 +228,11 @@ fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize
         )),
         _ => {}
     }
+    if settings.hedges.is_none() && brought > 0 {
+        out.push(format!(
+            "{brought} of {all} answers come without a label, and without a lexicon (--hedges) all of these count as asserted"
+        ));
+    }
     if seen > 0 {
         out.push(format!("the probe was fitted on {seen} of these {all} answers: what it does to them is no test"));
     }
@@ -232,11 +242,11 @@ fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize
     out
 }
 
-/// Whether an answer is right, where that is known, and whether it hedges: by accepted answers and the lexicon, else by what the
+/// Whether an answer is right and whether it hedges, where that is known: by accepted answers and the lexicon, else by what the
 /// item says of itself (`correct`, `coverage` of at least one half, or its label); of an answer that was written just now it
 /// can have said nothing.
-fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>) -> (Option<bool>, bool) {
-    let none = Judge::new(std::iter::empty());
+fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>) -> (Option<bool>, Option<bool>) {
+    let none = Judge::by_gold(GoldRule::default());
     let verdict = lexicon.unwrap_or(&none).judge(response, &item.gold);
     let label = item.label.as_deref().filter(|_| !generated).and_then(Verdict::of_label);
     let field = |name: &str| item.other.get(name).filter(|_| !generated);
@@ -244,7 +254,7 @@ fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>)
     let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
     let said = said.or(covered).or(label.map(|label| label.correct));
     let correct = if item.gold.is_empty() { said } else { Some(verdict.correct) };
-    let hedged = if lexicon.is_some() { verdict.hedged } else { label.is_some_and(|label| label.hedged) };
+    let hedged = if lexicon.is_some() { Some(verdict.hedged) } else { label.map(|label| label.hedged) };
     (correct, hedged)
 }
 

@@ -201,7 +201,7 @@ fn story(found: &Falsification) -> String {
     let cv = found.chosen_cv().map_or(f64::NAN, |result| result.cv.auc);
     let fresh = found.chosen_fresh().map_or(f64::NAN, |result| result.measured.auc);
     let gates = &found.declared.gates;
-    let smaller = found.fresh.positives.min(found.fresh.items.saturating_sub(found.fresh.positives));
+    let smaller = found.fresh.smaller_class();
     let (told_cv, told_fresh) = (fixed(cv, 3), fixed(fresh, 3));
     if smaller == 0 {
         return format!("All {} fresh items are of one class: there is nothing to rank.", found.fresh.items);
