@@ -165,7 +165,8 @@ fn a_row_in_any_batch_is_the_row_alone() {
             let plans = plans(&drafts, &engine);
             let requests: Vec<Request> = drafts.rows.iter().map(|draft| request(draft, &engine)).collect();
             let Drafts { max_rows, prefill: prefill_tokens, threads, .. } = drafts;
-            let options = GenerateOptions { max_rows, prefill_tokens, ..GenerateOptions::default() };
+            let options =
+                GenerateOptions { max_rows, prefill_tokens: Some(prefill_tokens), ..GenerateOptions::default() };
             let together = on_threads(threads, || generate(&engine, &requests, &plans, &options));
             for (row, (request, result)) in requests.iter().zip(&together).enumerate() {
                 let alone = Request { plan: 0, ..request.clone() };
@@ -200,7 +201,7 @@ fn sampled_answers_do_not_depend_on_the_number_of_rows() {
             &engine,
             &requests,
             &plans,
-            &GenerateOptions { max_rows, prefill_tokens, ..GenerateOptions::default() },
+            &GenerateOptions { max_rows, prefill_tokens: Some(prefill_tokens), ..GenerateOptions::default() },
         )
     };
     let one_by_one = with(1, 512);

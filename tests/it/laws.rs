@@ -159,7 +159,7 @@ fn generate(
     prefill: usize,
 ) -> Vec<Generated> {
     let mut results = vec![None; requests.len()];
-    let options = GenerateOptions { max_rows, prefill_tokens: prefill, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_rows, prefill_tokens: Some(prefill), ..GenerateOptions::default() };
     engine
         .generate(requests, plans, &options, |event| {
             if let Event::Done { row, result } = event {

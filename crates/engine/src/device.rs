@@ -28,6 +28,11 @@ pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
     Ok((device, None))
 }
 
+/// Two notes as one.
+pub(crate) fn noted(note: Option<String>, more: Option<String>) -> Option<String> {
+    note.into_iter().chain(more).reduce(|note, more| format!("{note}; {more}"))
+}
+
 /// What a result says of the device that it was made on: cards of one machine are one kind.
 pub(crate) fn kind(device: &Device) -> &'static str {
     match device {

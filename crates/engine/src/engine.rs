@@ -1,6 +1,9 @@
 //! A loaded model with all that turns text into tokens.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
 use headtemper_model::{CausalLm, Checkpoint, Precision, Products};
@@ -42,6 +45,8 @@ pub struct Engine {
     checkpoint: Checkpoint,
     path: PathBuf,
     note: Option<String>,
+    /// How often steps were played back.
+    pub(crate) played: AtomicU64,
 }
 
 impl Engine {
@@ -83,8 +88,8 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let Located { checkpoint, path, note, .. } = located;
-        let note = note.into_iter().chain(instead).reduce(|note, more| format!("{note}; {more}"));
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
+        let note = device::noted(note, instead);
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: AtomicU64::new(0) })
     }
 
     /// The geometry.
@@ -105,6 +110,11 @@ impl Engine {
     /// What a user should know about how the model was found, such as that the hub could not be reached.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
+    }
+
+    /// How often decode steps were played back so far, some steps at a time: 0 where none can be.
+    pub fn plays(&self) -> u64 {
+        self.played.load(Ordering::Relaxed)
     }
 
     /// The model itself.
@@ -144,7 +154,7 @@ impl Engine {
             ..self.identity.clone()
         };
         let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note })
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: AtomicU64::new(0) })
     }
 
     /// Encodes an input and its response; `what` names it in errors.

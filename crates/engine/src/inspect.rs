@@ -37,7 +37,7 @@ impl Inspection {
     /// # Errors
     /// If it cannot be found or is malformed, or if its tensors are not those of its configuration.
     pub fn of(choice: &ModelChoice) -> Result<Self> {
-        let (device, _) = device::open(&choice.device)?;
+        let (device, instead) = device::open(&choice.device)?;
         let lone = std::path::Path::new(&choice.model);
         let lone = lone.is_file() && lone.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
         let random = choice.random.or(lone.then_some(0));
@@ -68,7 +68,7 @@ impl Inspection {
             thinking_switch: template.is_some_and(crate::ChatTemplate::has_thinking_switch),
             stop: texts.as_ref().map(|t| t.stop.ids().map(|id| (id, t.tokenizer.token(id))).collect()),
             revision: located.revision,
-            note: located.note,
+            note: device::noted(located.note, instead),
         })
     }
 }

@@ -30,7 +30,8 @@ pub(crate) struct Args {
     /// Threads of everything that is computed; the physical cores by default
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// On CUDA, ask for every operation of a decode step by itself, not for a recorded step at once: slower, and for comparison
+    /// On CUDA, ask for every operation of a decode step by itself, not for a recorded step at once: slower, and for comparison;
+    /// elsewhere that is so anyway
     #[arg(long, global = true)]
     pub(crate) no_graph: bool,
 }

@@ -335,10 +335,11 @@ pub(crate) struct Bench {
     /// Rows that are decoded together
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
     pub(crate) rows: Vec<usize>,
-    /// How often prefill is measured
+    /// How often prefill is measured, and whole answers
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) repeat: usize,
-    /// Decode under so many different plans of one head each, in turns: 0,16,256 compares them
+    /// Decode under so many different plans of one head each, in turns (whole answers: one after the other): 0,16,256 compares
+    /// them
     #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "plan")]
     pub(crate) plans: Vec<usize>,
     /// Whole answers as jobs write them, reading prompts and choosing tokens included, in the place of single decode steps

@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use headtemper_engine::{Engine, Event, GenerateOptions, Request, Sampling, StopRule, peak_memory};
 use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
-use headtemper_model::Cache;
+use headtemper_model::{Cache, Recording};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Bench, model, ui};
@@ -24,6 +24,10 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         "--prompt-tokens and --new-tokens must each be at least 1 and together at most {context}"
     );
     anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
+    anyhow::ensure!(
+        args.whole || Recording::allowed(),
+        "--no-graph is for --whole: single decode steps are never recorded"
+    );
     let prefill = prefill(&engine, args, &mut scale)?;
     scale.check_fired()?;
     let mut decoded = Vec::new();
@@ -136,7 +140,7 @@ fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) ->
     arms.iter().zip(sets).map(result).collect()
 }
 
-/// Writes whole answers under every set of plans, a set after the other, each twice: the first time warms up.
+/// Writes whole answers under every set of plans, a set after the other, and each once more to warm up.
 fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
     let mut found: Vec<Value> = Vec::new();
     for plans in sets {
@@ -150,8 +154,8 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
             stop: StopRule::Never,
         };
         let requests: Vec<Request> = (0..rows).map(request).collect();
-        let options = GenerateOptions { max_rows: rows, prefill_tokens: PREFILL, ..GenerateOptions::default() };
-        let mut seconds = Vec::new();
+        let options = GenerateOptions { max_rows: rows, ..GenerateOptions::default() };
+        let (before, mut seconds) = (engine.plays(), Vec::new());
         for round in 0..=args.repeat {
             let (start, mut tokens) = (Instant::now(), 0);
             engine.generate(&requests, plans, &options, |event| {
@@ -169,15 +173,12 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let first = found.first().and_then(|first| first["tokens_per_s"].as_f64()).unwrap_or(rate);
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
         found.push(json!({
-            "rows": rows, "plans": named, "whole": true, "seconds": seconds, "tokens_per_s": rate,
+            "rows": rows, "plans": named, "whole": true, "plays": engine.plays() - before, "seconds": seconds, "tokens_per_s": rate,
             "step_to_first": first / rate,
         }));
     }
     Ok(found)
 }
-
-/// Prompt tokens that are read at once by whole answers.
-const PREFILL: usize = 8192;
 
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -12,7 +12,7 @@ use std::{
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
-use headtemper_model::Cache;
+use headtemper_model::{Cache, Chosen};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -91,7 +91,7 @@ pub struct GenerateOptions<'a> {
     /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
     pub memory: Option<u64>,
     /// Prompt tokens that are read beside a decode step. Longer prompts are read in pieces.
-    pub prefill_tokens: usize,
+    pub prefill_tokens: Option<usize>,
     /// What is read of each row from the passes that write it, at the last tokens of its answer: what a capture of
     /// prompt and answer would keep. A row that is cut off is fed its last token once more for that; an empty answer is
     /// read at the last token of its prompt alone.
@@ -104,7 +104,7 @@ pub struct GenerateOptions<'a> {
 
 impl Default for GenerateOptions<'_> {
     fn default() -> Self {
-        Self { max_rows: 32, memory: None, prefill_tokens: 512, keep: None, partial: false, stop: None }
+        Self { max_rows: 32, memory: None, prefill_tokens: None, keep: None, partial: false, stop: None }
     }
 }
 
@@ -195,7 +195,7 @@ impl Engine {
         });
         let plan = |starts: &SharedStarts| {
             let starts = starts.lengths();
-            let (most, prefill) = (options.max_rows, options.prefill_tokens.clamp(1, prompts.max(1)));
+            let (most, prefill) = (options.max_rows, self.prefill(options).clamp(1, prompts.max(1)));
             plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill, beside, kept }, limit, name)
         };
         let starts = SharedStarts::find(requests, plans);
@@ -205,6 +205,11 @@ impl Engine {
             Ok(with) if 2 * with.rows >= without.rows => Ok((with, starts)),
             _ => Ok((without, SharedStarts::none(plans))),
         }
+    }
+
+    /// Prompt tokens that are read in a step: as many as make its products efficient, where nobody says.
+    fn prefill(&self, options: &GenerateOptions<'_>) -> usize {
+        options.prefill_tokens.unwrap_or(if self.model.device().is_cpu() { 512 } else { 8192 })
     }
 
     /// The tokens that a row can come to.
@@ -237,7 +242,7 @@ impl Engine {
         let cache = self.model.new_cache(plan.rows + starts.lengths().len(), capacity)?;
         let mut work = Work {
             requests,
-            prefill: options.prefill_tokens.max(1),
+            prefill: self.prefill(options).max(1),
             starts,
             queue: (0..requests.len()).collect(),
             // Slots of rows first, those of shared starts behind them.
@@ -258,7 +263,7 @@ impl Engine {
             if let Some(written) = played {
                 for (run, written) in running.iter_mut().zip(written) {
                     let mut ended = None;
-                    for (token, logprob) in written {
+                    for Chosen { token, logprob } in written {
                         if ended.is_some() {
                             return Err(EngineError::RowWentOn { row: run.row });
                         }

@@ -1,11 +1,14 @@
 //! Decode steps that are recorded once and played back: nothing of a step is left to the host but to look, now and then, at
 //! what was written.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::atomic::Ordering,
+};
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
-use headtemper_model::{DecodeRow, DecodeRows, Kernels, Recording};
+use headtemper_model::{Chosen, DecodeRow, DecodeRows, Kernels, Recording};
 
 use super::{
     Request, Running, State,
@@ -19,18 +22,12 @@ pub(super) const STEPS: usize = 8;
 /// Stop tokens that a row may have; models have two or three.
 const STOPS: usize = 16;
 
-/// What a device writes where logits are no numbers.
-const NO_TOKEN: u32 = u32::MAX;
-
 /// The recordings of a generation, by their numbers of rows.
 pub(super) struct Player {
     /// Rows that may run at once.
     most: usize,
     recordings: BTreeMap<usize, Played>,
 }
-
-/// The tokens that a row has written, with their log-probabilities.
-pub(super) type Written = Vec<(u32, f64)>;
 
 struct Played {
     rows: DecodeRows,
@@ -54,13 +51,13 @@ impl Engine {
     /// Whether decode steps are played at all: where they can be recorded, and where kernels for such a device are tried.
     pub(super) fn plays_steps(&self) -> bool {
         let device = self.model.device();
-        let tried = device.is_cpu() && Kernels::serve_gpu(device);
+        let tried = device.is_cpu() && Recording::allowed() && Kernels::serve_gpu(device);
         self.model.steps_stay_on_device() && (tried || Recording::possible(device))
     }
 
     /// Whether a row's next steps may be played: it only decodes, nothing is read of it, its plan touches all its tokens to
     /// come or none, and its sampling is the device's.
-    fn plays(&self, run: &Running, request: &Request, state: &State) -> bool {
+    fn may_play(&self, run: &Running, request: &Request, state: &State) -> bool {
         let to = run.seen + self.left(run, request);
         let row = |position| state.scale.row_of(request.plan, position, request.ids.len());
         !run.generated.is_empty()
@@ -95,9 +92,9 @@ impl Engine {
         requests: &[Request],
         player: &mut Player,
         state: &mut State,
-    ) -> Result<Option<Vec<Written>>> {
+    ) -> Result<Option<Vec<Vec<Chosen>>>> {
         let pairs = || running.iter().map(|run| (run, &requests[run.row]));
-        if running.is_empty() || !pairs().all(|(run, request)| self.plays(run, request, state)) {
+        if running.is_empty() || !pairs().all(|(run, request)| self.may_play(run, request, state)) {
             return Ok(None);
         }
         let rows: Vec<DecodeRow> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
@@ -107,6 +104,7 @@ impl Engine {
             Entry::Vacant(entry) => entry.insert(self.record(size, state)?),
         };
         played.rows.set(&rows)?;
+        self.played.fetch_add(1, Ordering::Relaxed);
         for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
             match &played.recording {
                 Some(recording) => recording.play()?,
@@ -114,11 +112,10 @@ impl Engine {
             }
         }
         let written = played.rows.written()?;
-        let spoilt =
-            running.iter().zip(&written).find(|(_, written)| written.iter().any(|&(token, _)| token == NO_TOKEN));
-        if let Some((run, _)) = spoilt {
-            return Err(not_a_number(run));
-        }
+        let number = |(run, row): (&Running, Vec<Option<Chosen>>)| {
+            row.into_iter().map(|chosen| chosen.ok_or_else(|| not_a_number(run))).collect::<Result<Vec<Chosen>>>()
+        };
+        let written = running.iter().zip(written).map(number).collect::<Result<Vec<_>>>()?;
         for ((run, request), written) in pairs().zip(&written) {
             state.cache.advance(run.slot, written.len())?;
             if state.scale.row_of(request.plan, run.seen, request.ids.len()) == request.plan {
@@ -136,7 +133,7 @@ impl Engine {
             slot: run.slot,
             left: self.left(run, request),
             stops: self.stops(request),
-            draw: request.sampling.on_device(noise(run, request)).expect("`plays` has refused penalties"),
+            draw: request.sampling.on_device(noise(run, request)).expect("`may_play` has refused penalties"),
         }
     }
 

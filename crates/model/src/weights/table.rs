@@ -6,6 +6,7 @@ use candle_core::{
     DType, Device, Result, Tensor,
     quantized::{GgmlDType, QStorage, QTensor},
 };
+use headtemper_kernels::free_memory;
 use memmap2::Mmap;
 
 use super::Random;
@@ -15,6 +16,8 @@ pub(crate) struct Table {
     rows: usize,
     columns: usize,
     source: Source,
+    /// All of it, on a device that has room.
+    held: Option<Tensor>,
 }
 
 enum Source {
@@ -24,8 +27,6 @@ enum Source {
     Blocks { map: Arc<Mmap>, start: usize, kind: GgmlDType },
     /// Values that are computed when asked for.
     Random { random: Random, name: String },
-    /// All of them, on a device that has room.
-    Device(Tensor),
 }
 
 /// Rows that go to a device at once.
@@ -33,15 +34,15 @@ const ROWS: usize = 8192;
 
 impl Table {
     pub(super) fn values(map: Arc<Mmap>, start: usize, dtype: DType, rows: usize, columns: usize) -> Self {
-        Self { rows, columns, source: Source::Values { map, start, dtype } }
+        Self { rows, columns, source: Source::Values { map, start, dtype }, held: None }
     }
 
     pub(super) fn blocks(map: Arc<Mmap>, start: usize, kind: GgmlDType, rows: usize, columns: usize) -> Self {
-        Self { rows, columns, source: Source::Blocks { map, start, kind } }
+        Self { rows, columns, source: Source::Blocks { map, start, kind }, held: None }
     }
 
     pub(super) fn random(random: Random, name: &str, rows: usize, columns: usize) -> Self {
-        Self { rows, columns, source: Source::Random { random, name: name.into() } }
+        Self { rows, columns, source: Source::Random { random, name: name.into() }, held: None }
     }
 
     /// Bytes that it takes in its file.
@@ -50,27 +51,32 @@ impl Table {
         match &self.source {
             Source::Values { dtype, .. } => values * dtype.size_in_bytes(),
             Source::Blocks { kind, .. } => values / kind.block_size() * kind.type_size(),
-            Source::Random { .. } | Source::Device(_) => 0,
+            Source::Random { .. } => 0,
         }
     }
 
-    /// The same on a device, where a row costs no way from the host; as it is if the device has no room.
+    /// The same on a device, where a row costs no way from the host; as it is where that would take more than half of what the
+    /// device has left, or it does not tell: other weights and the cache want room too.
     ///
     /// # Errors
     /// If rows cannot be read or written.
     pub(super) fn on_device(self, dtype: DType, device: &Device) -> Result<Self> {
         let (rows, columns) = (self.rows, self.columns);
-        let Ok(all) = Tensor::zeros((rows, columns), dtype, device) else { return Ok(self) };
+        let bytes = (rows * columns * dtype.size_in_bytes()) as u64;
+        if free_memory(device).is_none_or(|free| bytes > free / 2) {
+            return Ok(self);
+        }
+        let all = Tensor::zeros((rows, columns), dtype, device)?;
         for first in (0..rows).step_by(ROWS) {
             let ids: Vec<u32> = (first..rows.min(first + ROWS)).map(|id| id as u32).collect();
             all.slice_set(&self.gather(&ids)?.to_dtype(dtype)?.to_device(device)?, 0, first)?;
         }
-        Ok(Self { rows, columns, source: Source::Device(all) })
+        Ok(Self { held: Some(all), ..self })
     }
 
     /// Whether it lies on a device.
     pub(crate) fn is_on_device(&self) -> bool {
-        matches!(self.source, Source::Device(_))
+        self.held.is_some()
     }
 
     /// The rows `ids`, u32 `[n]`, as `[n, columns]` of this dtype where `ids` are.
@@ -78,9 +84,9 @@ impl Table {
     /// # Errors
     /// If an id is beyond the table.
     pub(crate) fn rows_of(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
-        match &self.source {
-            Source::Device(all) => all.index_select(ids, 0)?.to_dtype(dtype),
-            _ => self.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?.to_dtype(dtype),
+        match &self.held {
+            Some(all) => all.index_select(ids, 0)?.to_dtype(dtype),
+            None => self.gather(&ids.to_vec1::<u32>()?)?.to_device(ids.device())?.to_dtype(dtype),
         }
     }
 
@@ -108,10 +114,6 @@ impl Table {
             }
             Source::Random { random, name } => {
                 Tensor::from_vec(random.gather(name, ids, self.columns), shape, &Device::Cpu)
-            }
-            Source::Device(all) => {
-                let rows = all.index_select(&Tensor::new(ids, all.device())?, 0)?;
-                rows.to_device(&Device::Cpu)?.to_dtype(DType::F32)
             }
         }
     }
