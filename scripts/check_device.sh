@@ -73,5 +73,5 @@ step "speed over the number of plans"
 # A CPU would take minutes for what a GPU should not notice.
 if [ "$device" = cpu ]; then rows=4 plans=0,1,4,0; else rows=64 plans=0,1,16,64,0; fi
 $temper bench --model configs/models/qwen3-0.6b.json --random 1 --device "$device" --dtype bf16 --prompt-tokens 64 --new-tokens 16 \
-    --repeat 2 --rows "$rows" --plans "$plans"
+    --repeat 2 --rows "$rows" --plans "$plans" --whole
 step "all holds"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a CUDA device reaches: each kernel beside the card's own copy and matrix product, and whole jobs beside transformers with
-# hooks, all in one run. From built files alone (scripts/build-cuda.sh); the contender needs a Python with torch for this card and
+# hooks, all in one run. From built files (scripts/build-cuda.sh), scripts and configs/models; DEVICE=N is another card; the contender needs a Python with torch for this card and
 # transformers, PYTHON names it. Prints JSON lines; WHERE=DIR also keeps them there.
 #
 #   scripts/gpu-bench.sh             kernels, and jobs of all three models
@@ -26,7 +26,7 @@ fi
 models=${2:-qwen3-0.6b qwen3.5-0.8b gemma-4-e2b}
 for model in $models; do
     config=configs/models/$model.json
-    run() { "$TEMPER" "$@" --model "$config" --random 1 --device cuda --dtype bf16; }
+    run() { "$TEMPER" "$@" --model "$config" --random 1 --device "cuda:${DEVICE:-0}" --dtype bf16; }
     # J1: 100 prompts of 128 tokens, 256 new ones, under 1 and 20 plans, and the number of plans alone at 256 rows.
     run bench --prompt-tokens 128 --new-tokens 256 --rows 100 --plans 1,20 --whole --json | tell
     run bench --prompt-tokens 128 --new-tokens 256 --rows 256 --plans 1,16,256 --whole --json | tell
@@ -53,11 +53,21 @@ END
     # The same work as the contender's J2 and J3, as whole commands: loading counts for ours.
     rm -rf "$where/j2.npz" "$where/j3"
     start=$(date +%s.%N)
-    run capture --items "$where/j2.jsonl" --heads norm --layers none --out "$where/j2.npz" > "$where/j2.log" 2>&1 || cat "$where/j2.log" >&2
-    told J2 "$config" "$start"
-    layers=$("$TEMPER" inspect "$config" --json | python3 -c 'import json, sys; print(len(json.load(sys.stdin)["layers"]))')
-    heads=$(python3 -c "print(','.join(f'L{int(i * ($layers - 1) / 4)}H{h}' for i in range(5) for h in range(4)))")
+    if run capture --items "$where/j2.jsonl" --heads norm --layers none --out "$where/j2.npz" > "$where/j2.log" 2>&1; then
+        told J2 "$config" "$start"
+    else
+        cat "$where/j2.log" >&2
+    fi
+    # Four heads of each of five layers, as they are called there: L0H0, or L0V0 in a delta net.
+    heads=$("$TEMPER" inspect "$config" --json | python3 -c '
+import json, sys
+layers = json.load(sys.stdin)["layers"]
+first = [layers[i * (len(layers) - 1) // 4]["first_head"][:-1] for i in range(5)]
+print(",".join(name + str(head) for name in first for head in range(4)))')
     start=$(date +%s.%N)
-    run score --items "$where/j3.jsonl" --heads "$heads" --lambda 0,0.5 --shuffles 20 --out "$where/j3" > "$where/j3.log" 2>&1 || cat "$where/j3.log" >&2
-    told J3 "$config" "$start"
+    if run score --items "$where/j3.jsonl" --heads "$heads" --lambda 0,0.5 --shuffles 20 --out "$where/j3" > "$where/j3.log" 2>&1; then
+        told J3 "$config" "$start"
+    else
+        cat "$where/j3.log" >&2
+    fi
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks a CUDA device, as one command and from built files alone: target/cuda (made by scripts/build-cuda.sh, on any machine),
-# tests/golden and scripts. Needs a driver for CUDA 13.0, CUDA's libraries somewhere on the machine, and Python 3; no network,
+# tests/golden, configs/models and scripts. Needs a driver for CUDA 13.0, CUDA's libraries somewhere on the machine, and Python 3; no network,
 # no Rust. Ends with 0 if all holds, within 8 minutes.
 #
 #   scripts/gpu-check.sh             everything
@@ -66,6 +66,10 @@ print(f"{sys.argv[1].rsplit('/', 1)[1]}: {same} of {len(rows[1])} answers are th
 sys.exit(0 if rows[0].keys() == rows[1].keys() and same >= 0.9 * len(rows[1]) else 1)
 END
 done
+
+step "steps are recorded at all"
+"$TEMPER" bench --model tests/golden/llama --device cuda --whole --prompt-tokens 8 --new-tokens 24 --rows 4 --repeat 1 --json |
+    python3 -c 'import json, sys; plays = [d["plays"] for d in json.load(sys.stdin)["decode"]]; print("plays", plays); sys.exit(0 if all(plays) else 1)'
 
 if [ "${1-}" = --short ]; then
     step "short: all holds"

@@ -127,7 +127,7 @@ def main():
                     kept.clear()
                     with Hooks(model, norms):
                         h_last = model.get_decoder()(input_ids=part, use_cache=False).last_hidden_state[:, -1]
-                    torch.stack(kept, 1).cpu(), h_last.float().cpu()
+                    torch.cat(kept, 1).cpu(), h_last.float().cpu()
 
             kept = []
             return work

@@ -22,6 +22,7 @@ HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --tes
 
 step "the kernels for CUDA, run on the CPU"
 cargo test --release --locked -p headtemper-kernels --features emulate --lib -- gpu::
+cargo test --release --locked -p headtemper-engine --features emulate --lib -- sample::
 HEADTEMPER_KERNELS=emulated cargo test --release --locked -p headtemper-tests --features emulate --test it -- golden::llama golden::qwen3 golden::gemma4 played::
 step "all code for CUDA, type-checked"
 scripts/build-cuda.sh --check

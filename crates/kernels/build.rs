@@ -3,9 +3,19 @@
 
 use std::{env, fs, path::PathBuf, process::Command};
 
-/// Files of kernels, each an image of its own.
-const FILES: [&str; 10] =
-    ["activation", "advance", "attention", "conv", "delta", "gate", "heads", "norm", "sample", "score"];
+/// Files of kernels in `cuda/`, each an image of its own.
+fn files() -> Vec<String> {
+    let entries = fs::read_dir("cuda").expect("the kernels are beside this script").flatten();
+    let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".cu")?.to_owned());
+    let mut files: Vec<String> = entries.filter_map(name).collect();
+    files.sort_unstable();
+    files
+}
+
+/// A file that the build makes.
+fn made(name: &str) -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(name)
+}
 
 /// What they are compiled for: 8.x, 9.x, and PTX that later cards' drivers compile.
 const TARGETS: [&str; 3] =
@@ -19,7 +29,17 @@ fn main() {
         for_cuda();
     }
     #[cfg(feature = "emulate")]
+    for_cpu();
+}
+
+/// The emulation, and all files of kernels behind it.
+#[cfg(feature = "emulate")]
+fn for_cpu() {
+    let all: String = files().iter().map(|file| format!("#include \"{file}.cu\"\n")).collect();
+    fs::write(made("all.cuh"), all).expect("cargo's directory can be written");
     cc::Build::new()
+        .include("cuda")
+        .include(made(""))
         .cpp(true)
         .std("c++17")
         .opt_level(2)
@@ -31,15 +51,14 @@ fn main() {
 
 /// An image of each file, and `images.rs`, which embeds them.
 fn for_cuda() {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
-    let running: Vec<_> = FILES
-        .iter()
+    let running: Vec<_> = files()
+        .into_iter()
         .map(|file| {
             let mut nvcc = Command::new(&nvcc);
             nvcc.args(["--fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "--expt-extended-lambda"]);
             nvcc.args(TARGETS.iter().flat_map(|target| ["-gencode", target]));
-            nvcc.arg("-o").arg(out.join(format!("{file}.fatbin"))).arg(format!("cuda/{file}.cu"));
+            nvcc.arg("-o").arg(made(&format!("{file}.fatbin"))).arg(format!("cuda/{file}.cu"));
             let child = nvcc.spawn().unwrap_or_else(|error| {
                 panic!("cannot run {nvcc:?}: {error}; set NVCC, or build with scripts/build-cuda.sh, which fetches it")
             });
@@ -55,5 +74,5 @@ fn for_cuda() {
             file.to_uppercase()
         );
     }
-    fs::write(out.join("images.rs"), images).expect("cargo's directory can be written");
+    fs::write(made("images.rs"), images).expect("cargo's directory can be written");
 }

@@ -313,7 +313,7 @@ constexpr int ATTEND_ROWS = 64;
 // beside it. A value tile is on its way during the scores, the next key tile during the mixing.
 template <class T, int DIM>
 DEVICE void attend_tile(const AttendTilesArgs& args) {
-    constexpr int KEYS = DIM >= 256 ? 32 : 64, COLUMNS = DIM < 256 ? DIM : 256;
+    constexpr int KEYS = DIM >= 512 ? 16 : DIM >= 256 ? 32 : 64, COLUMNS = DIM < 256 ? DIM : 256;
     // 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
     constexpr int WIDTH = DIM + 8, V_WIDTH = COLUMNS + 8;
     // Larger heads read their queries again for each tile of keys: they do not fit beside the sums.

@@ -102,8 +102,8 @@ constexpr int WIDE = 16 / int(sizeof(T));
 constexpr unsigned ALL = 0xffffffffu;
 
 // The sum over groups of `width` lanes, in every lane; always in the same order.
-template <int width = 32>
-DEVICE float sum_lanes(float x) {
+template <int width = 32, class T>
+DEVICE T sum_lanes(T x) {
 #pragma unroll
     for (int i = width / 2; i > 0; i /= 2) x += __shfl_xor_sync(ALL, x, i);
     return x;

@@ -60,9 +60,7 @@ DEVICE void conv_tile(const ConvArgs& args) {
     // The tile's span is the last that begins at its number or before it.
     int begun = 0;
     for (int s = lane; s < args.span_count; s += 32) begun += tile_of(s) <= number;
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) begun += __shfl_xor_sync(ALL, begun, i);
-    const int s = begun - 1, channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
+    const int s = sum_lanes(begun) - 1, channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
     if (channel >= channels) return;
     T* out = static_cast<T*>(args.out) + channel;
     const float zeros[4] = {};

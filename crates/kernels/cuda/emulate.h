@@ -138,25 +138,11 @@ T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
 }
 
 template <class T>
-T __shfl_sync(unsigned, T value, int from, int width = 32) {
-    return emulate::exchanged(value, emulate::lane() / width * width + unsigned(from) % width);
-}
-
-template <class T>
 T __shfl_down_sync(unsigned, T value, unsigned by, int width = 32) {
     const unsigned lane = emulate::lane();
     return emulate::exchanged(value, lane % width + by < unsigned(width) ? lane + by : lane);
 }
 
-template <class T>
-T __shfl_up_sync(unsigned, T value, unsigned by, int width = 32) {
-    const unsigned lane = emulate::lane();
-    return emulate::exchanged(value, lane % width >= by ? lane - by : lane);
-}
-
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __expf(float x) { return expf(x); }
-inline float __fdividef(float x, float y) { return x / y; }
 inline float __uint_as_float(uint32_t bits) { return emulate::from_bits(bits); }
 inline uint32_t __float_as_uint(float x) { return emulate::to_bits(x); }
 
@@ -169,13 +155,8 @@ T max(T a, T b) {
     return a < b ? b : a;
 }
 template <class T>
-T __ldg(const T* from) {
-    return *from;
-}
-template <class T>
 T atomicAdd(T* at, T value) {
     T old = *at;
     *at += value;
     return old;
 }
-inline void __threadfence() {}

@@ -91,8 +91,3 @@ struct Peak {
     DEVICE double log_sum_exp() const { return double(top) + log(sum); }
 };
 
-DEVICE double sum_lanes_double(double x) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(ALL, x, i);
-    return x;
-}

@@ -136,8 +136,7 @@ struct SampleSource {
 
 // The sum over a block, in every thread.
 DEVICE u64 sample_sum(u64 x, SampleRoom& room) {
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
+    x = sum_lanes(x);
     if (threadIdx.x % 32 == 0) room.sums[threadIdx.x / 32] = x;
     __syncthreads();
     x = 0;
@@ -180,8 +179,7 @@ DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const 
         for (int g = warp; g < 32; g += warps) {
             u64 sum = 0;
             for (int i = lane; i < group; i += 32) sum += room.bins[g * group + i];
-#pragma unroll
-            for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(ALL, sum, mask);
+            sum = sum_lanes(sum);
             if (lane == 0) room.sums[g] = sum;
         }
         __syncthreads();

@@ -106,9 +106,9 @@ DEVICE void score_row(const ScoreArgs& args) {
     own.peak.sum += spoilt;
     own.peak.join_lanes();
     if (BASE) {
-        own.apart.mass = sum_lanes_double(own.apart.mass);
-        own.apart.line = sum_lanes_double(own.apart.line);
-        own.apart.above = sum_lanes_double(own.apart.above);
+        own.apart.mass = sum_lanes(own.apart.mass);
+        own.apart.line = sum_lanes(own.apart.line);
+        own.apart.above = sum_lanes(own.apart.above);
     }
     ScoreShare* shares = reinterpret_cast<ScoreShare*>(shared_memory);
     if (threadIdx.x % 32 == 0) shares[threadIdx.x / 32] = own;

@@ -20,10 +20,14 @@ impl Recording {
         FORBIDDEN.store(true, Ordering::Relaxed);
     }
 
+    /// Whether this process may record.
+    pub fn allowed() -> bool {
+        !FORBIDDEN.load(Ordering::Relaxed)
+    }
+
     /// Whether operations on this device can be recorded.
     pub fn possible(device: &Device) -> bool {
-        let allowed = !FORBIDDEN.load(Ordering::Relaxed);
-        cfg!(feature = "cuda") && allowed && device.is_cuda() && crate::Kernels::serve_gpu(device)
+        cfg!(feature = "cuda") && Self::allowed() && device.is_cuda() && crate::Kernels::serve_gpu(device)
     }
 
     /// Records what `work` has the device do. It is called twice: the first time all of it is done, so that kernels are loaded
@@ -82,24 +86,5 @@ impl Recording {
             self.graph.launch().w()?;
         }
         Ok(())
-    }
-
-    /// Operations of the device in it: kernels, copies, and memory taken and given back.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn operations(&self) -> Result<usize> {
-        #[cfg(feature = "cuda")]
-        {
-            use candle_core::cuda_backend::{WrapErr, cudarc::driver::sys};
-            let mut count = 0;
-            // SAFETY: the graph is there, and without room for nodes only their number is written.
-            unsafe { sys::cuGraphGetNodes(self.graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }
-                .result()
-                .w()?;
-            Ok(count)
-        }
-        #[cfg(not(feature = "cuda"))]
-        Ok(0)
     }
 }

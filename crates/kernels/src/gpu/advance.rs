@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{Grid, Kernel, address, kernel, launch, sample};
-use crate::Draw;
+use crate::{Chosen, Draw};
 
 const ADVANCE: Kernel = kernel!(ADVANCE, only "advance");
 
@@ -73,8 +73,9 @@ struct Parts {
     written: Tensor,
 }
 
-/// What stands where a row has less stop tokens than another: no vocabulary is that long.
-const NO_STOP: u32 = u32::MAX;
+/// What the device writes where logits are no numbers, and what stands where a row has less stop tokens than another: no
+/// vocabulary is that long.
+const NO_TOKEN: u32 = u32::MAX;
 
 impl DecodeRows {
     /// Room for `n` rows of at most `stops` stop tokens, that write at most `room` tokens before the host looks, on cache
@@ -175,7 +176,7 @@ impl DecodeRows {
         all.extend(of(&|row| row.left as u32));
         for i in 0..n {
             let own = rows.get(i).map_or(&[][..], |row| &row.stops);
-            all.extend(own.iter().copied().chain(std::iter::repeat(NO_STOP)).take(stops));
+            all.extend(own.iter().copied().chain(std::iter::repeat(NO_TOKEN)).take(stops));
         }
         for i in 0..n {
             all.extend(rows.get(i).map_or([0; sample::DRAW], |row| sample::words(&row.draw)));
@@ -221,15 +222,16 @@ impl DecodeRows {
         unsafe { launch(logits.device(), &ADVANCE, 0, Grid::row(self.len().div_ceil(128), 128), &args) }
     }
 
-    /// The tokens that every row has written since the rows were handed over, with their log-probabilities.
+    /// The tokens that every row has written since the rows were handed over; none where its logits were no numbers.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn written(&self) -> Result<Vec<Vec<(u32, f64)>>> {
+    pub fn written(&self) -> Result<Vec<Vec<Option<Chosen>>>> {
         let counts = self.parts.written.to_vec1::<u32>()?;
         let (tokens, logprobs) = (self.out.to_vec2::<u32>()?, self.out_logprobs.to_vec2::<f64>()?);
         let row = |((tokens, logprobs), &count): ((&Vec<u32>, &Vec<f64>), &u32)| {
-            tokens.iter().copied().zip(logprobs.iter().copied()).take(count as usize).collect()
+            let both = tokens.iter().zip(logprobs).take(count as usize);
+            both.map(|(&token, &logprob)| (token != NO_TOKEN).then_some(Chosen { token, logprob })).collect()
         };
         Ok(tokens.iter().zip(&logprobs).zip(&counts).map(row).collect())
     }

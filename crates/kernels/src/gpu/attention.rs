@@ -205,7 +205,17 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &[AttentionSpan]) ->
         window,
         scale,
     };
-    let (keys, columns) = (if dim >= 256 { 32 } else { 64 }, dim.min(256));
+    // A block takes at most 99 KiB, which every card has.
+    let (keys, columns) = (
+        if dim >= 512 {
+            16
+        } else if dim >= 256 {
+            32
+        } else {
+            64
+        },
+        dim.min(256),
+    );
     let shared = 2 * ((ROWS + keys) * (dim + 8) + keys * (columns + 8));
     let grid =
         Grid { blocks: [count as u32, kv as u32, (dim / columns) as u32], threads: 128, shared: 0 }.shared(shared);
