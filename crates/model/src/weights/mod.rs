@@ -17,7 +17,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use headtemper_hook::{HeadPlan, ModelSpec};
-use headtemper_kernels::{Held, Matrix, MatrixBuilder, Products};
+use headtemper_kernels::{Held, Kernels, Matrix, MatrixBuilder, Products};
 
 use account::PREFIXES;
 pub(crate) use account::text_name;
@@ -320,10 +320,11 @@ impl Weights {
             Source::Random(random) => Table::random(*random, name, rows, columns),
             Source::None => Table::random(Random::new(0), name, rows, columns),
         };
-        let table = if self.device.is_cpu() || matches!(self.source, Source::None) {
-            table
-        } else {
+        let elsewhere = !self.device.is_cpu() || Kernels::serve_gpu(&self.device);
+        let table = if elsewhere && !matches!(self.source, Source::None) {
             table.on_device(self.activations(), &self.device)?
+        } else {
+            table
         };
         if table.is_on_device() {
             self.holding.add_matrix(self.held(), rows * columns);

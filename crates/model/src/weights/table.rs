@@ -63,7 +63,8 @@ impl Table {
     pub(super) fn on_device(self, dtype: DType, device: &Device) -> Result<Self> {
         let (rows, columns) = (self.rows, self.columns);
         let bytes = (rows * columns * dtype.size_in_bytes()) as u64;
-        if free_memory(device).is_none_or(|free| bytes > free / 2) {
+        // A CPU that stands for a device, as in the tests of its kernels, has the room.
+        if !device.is_cpu() && free_memory(device).is_none_or(|free| bytes > free / 2) {
             return Ok(self);
         }
         let all = Tensor::zeros((rows, columns), dtype, device)?;
