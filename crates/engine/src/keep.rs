@@ -280,20 +280,31 @@ impl Reader {
         std::iter::once(&mut self.hidden as &mut dyn Tap).chain(heads)
     }
 
-    /// What the pass has shown of each of `texts` texts, all but their logits.
+    /// What the pass has shown of each of `texts` texts, all but their logits: one way to the host, for each waits until the
+    /// device is done.
     pub(crate) fn seen(self, texts: usize) -> Result<Vec<Seen>> {
-        let mut seen = vec![Seen::default(); texts];
+        type Field = fn(&mut Seen) -> &mut Vec<f32>;
         // Sites are ordered as they are declared: the layers, then the final norm.
-        for x in self.hidden.into_sites().values() {
-            spread(x, &mut seen, |seen, values| seen.hidden.extend(values))?;
+        let hidden = self.hidden.into_sites().into_values().map(|x| (x, (|seen| &mut seen.hidden) as Field));
+        let mut parts: Vec<(Tensor, Field)> = hidden.collect();
+        let mut vectors = Vec::new();
+        for layer in self.heads.map(HeadCapture::into_layers).unwrap_or_default().into_values() {
+            parts.push((layer.norms, |seen| &mut seen.heads));
+            parts.push((layer.last_norms, |seen| &mut seen.last_norms));
+            if let Some(z) = layer.vectors {
+                vectors.push((z.flatten_from(1)?, (|seen| &mut seen.heads) as Field));
+            }
         }
-        let layers = self.heads.map(HeadCapture::into_layers).unwrap_or_default();
-        for layer in layers.values() {
-            spread(&layer.norms, &mut seen, |seen, values| seen.heads.extend(values))?;
-            spread(&layer.last_norms, &mut seen, |seen, values| seen.last_norms.extend(values))?;
-        }
-        for vectors in layers.values().filter_map(|layer| layer.vectors.as_ref()) {
-            spread(&vectors.flatten_from(1)?, &mut seen, |seen, values| seen.heads.extend(values))?;
+        parts.append(&mut vectors); // behind all norms
+        let mut seen = vec![Seen::default(); texts];
+        let all = Tensor::cat(&parts.iter().map(|(x, _)| x).collect::<Vec<_>>(), 1)?.to_vec2::<f32>()?;
+        for (text, row) in seen.iter_mut().zip(&all) {
+            let mut rest = row.as_slice();
+            for (x, field) in &parts {
+                let (own, others) = rest.split_at(x.dim(1)?);
+                field(text).extend(own);
+                rest = others;
+            }
         }
         Ok(seen)
     }

@@ -3,49 +3,29 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use candle_core::{DType, Result, Tensor};
+use headtemper_kernels::{HeadStats, Spans, head_stats, range_means};
 
 use crate::{Site, Tap};
 
 /// Reduces every layer's z, a delta net's included, over a range of tokens of each sequence, at once and on the device.
 ///
-/// Per sequence, layer and head: the mean over the range of the L2 norm of z, its norm at the range's last token, and if
-/// asked the mean of z itself.
-/// z is what the output projection receives, so a tempered head shows its tempered norm.
+/// Per sequence, layer and head: what [`HeadStats`] holds. z is what the output projection receives, so a tempered head shows
+/// its tempered norm.
 pub struct HeadCapture {
-    ranges: Vec<Range<usize>>,
+    ranges: Spans<Range<usize>>,
     vectors: bool,
-    layers: BTreeMap<usize, HeadRows>,
-}
-
-/// What [`HeadCapture`] keeps of one layer, a row a sequence.
-pub struct HeadRows {
-    /// Mean L2 norm of z: `[sequence, head]`, f32.
-    pub norms: Tensor,
-    /// L2 norm of z at the last token of the range: `[sequence, head]`, f32.
-    pub last_norms: Tensor,
-    /// Mean z: `[sequence, head, head_dim]`, f32, if vectors were asked for.
-    pub vectors: Option<Tensor>,
+    layers: BTreeMap<usize, HeadStats>,
 }
 
 impl HeadCapture {
     /// Reduces over these ranges of packed tokens, one a sequence, of one forward pass.
     pub fn new(ranges: Vec<Range<usize>>, vectors: bool) -> Self {
-        Self { ranges, vectors, layers: BTreeMap::new() }
+        Self { ranges: ranges.into(), vectors, layers: BTreeMap::new() }
     }
 
     /// What was captured, by layer.
-    pub fn into_layers(self) -> BTreeMap<usize, HeadRows> {
+    pub fn into_layers(self) -> BTreeMap<usize, HeadStats> {
         self.layers
-    }
-
-    /// Where every range is one token, as in a decode step, all are reduced at once: the numbers are the same.
-    fn of_single_tokens(&self, z: &Tensor) -> Result<HeadRows> {
-        let tokens: Vec<u32> = self.ranges.iter().map(|range| range.start as u32).collect();
-        let part = z.index_select(&Tensor::new(tokens, z.device())?, 0)?.to_dtype(DType::F32)?; // [sequence, head, dim]
-        let norms = part.sqr()?.sum(2)?.sqrt()?; // [sequence, head]
-        // A mean begins at 0, which makes a zero of any sign 0: so it does here.
-        let vectors = if self.vectors { Some(part.affine(1.0, 0.0)?) } else { None };
-        Ok(HeadRows { last_norms: norms.clone(), norms, vectors })
     }
 }
 
@@ -55,24 +35,9 @@ impl Tap for HeadCapture {
     }
 
     fn at(&mut self, site: Site, z: Tensor) -> Result<Tensor> {
-        let Some(layer) = site.head_layer() else { return Ok(z) };
-        if self.ranges.iter().all(|range| range.len() == 1) {
-            self.layers.insert(layer, self.of_single_tokens(&z)?);
-            return Ok(z);
+        if let Some(layer) = site.head_layer() {
+            self.layers.insert(layer, head_stats(&z, &self.ranges, self.vectors)?);
         }
-        let (mut norms, mut last_norms, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
-        for range in &self.ranges {
-            let part = z.narrow(0, range.start, range.len())?.to_dtype(DType::F32)?; // [n, head, dim]
-            let of_tokens = part.sqr()?.sum(2)?.sqrt()?; // [n, head]
-            last_norms.push(of_tokens.get(range.len() - 1)?); // [head]
-            norms.push(of_tokens.mean(0)?); // [head]
-            if self.vectors {
-                vectors.push(part.mean(0)?); // [head, dim]
-            }
-        }
-        let vectors = if self.vectors { Some(Tensor::stack(&vectors, 0)?) } else { None };
-        let (norms, last_norms) = (Tensor::stack(&norms, 0)?, Tensor::stack(&last_norms, 0)?);
-        self.layers.insert(layer, HeadRows { norms, last_norms, vectors });
         Ok(z)
     }
 }
@@ -87,7 +52,7 @@ pub struct HiddenCapture {
 /// What [`HiddenCapture`] keeps.
 enum Chosen {
     Tokens(Tensor),
-    Means(Vec<Range<usize>>),
+    Means(Spans<Range<usize>>),
 }
 
 impl HiddenCapture {
@@ -99,7 +64,7 @@ impl HiddenCapture {
     /// Keeps the mean over each of these ranges of packed tokens at these sites: summed token by token from 0, and
     /// multiplied by one over their number, in f32.
     pub fn means(ranges: Vec<Range<usize>>, sites: Vec<Site>) -> Self {
-        Self { chosen: Chosen::Means(ranges), wanted: sites, kept: BTreeMap::new() }
+        Self { chosen: Chosen::Means(ranges.into()), wanted: sites, kept: BTreeMap::new() }
     }
 
     /// What was captured: `[m, d_model]` f32 a site.
@@ -116,10 +81,7 @@ impl Tap for HiddenCapture {
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         let kept = match &self.chosen {
             Chosen::Tokens(tokens) => x.index_select(tokens, 0)?.to_dtype(DType::F32)?,
-            Chosen::Means(ranges) => {
-                let mean = |range: &Range<usize>| x.narrow(0, range.start, range.len())?.to_dtype(DType::F32)?.mean(0);
-                Tensor::stack(&ranges.iter().map(mean).collect::<Result<Vec<_>>>()?, 0)?
-            }
+            Chosen::Means(ranges) => range_means(&x, ranges)?,
         };
         self.kept.insert(site, kept);
         Ok(x)
@@ -166,7 +128,7 @@ mod tests {
             (HeadCapture::new(vec![0..1, 2..3], true), HeadCapture::new(vec![0..1, 1..3], true));
         single.visit(Site::Z(0), z.clone())?;
         mixed.visit(Site::Z(0), z)?;
-        let bits = |rows: &HeadRows| -> Result<Vec<u32>> {
+        let bits = |rows: &HeadStats| -> Result<Vec<u32>> {
             let vectors = rows.vectors.as_ref().expect("asked for").get(0)?.flatten_all()?.to_vec1::<f32>()?;
             let norms = [&rows.norms, &rows.last_norms].map(|x| x.get(0)?.to_vec1::<f32>());
             let norms = norms.into_iter().collect::<Result<Vec<_>>>()?.concat();

@@ -29,7 +29,8 @@ mod spec;
 mod tap;
 
 pub use batch::{Batch, Recorded, Span};
-pub use capture::{HeadCapture, HeadRows, HiddenCapture, Recorder};
+pub use capture::{HeadCapture, HiddenCapture, Recorder};
+pub use headtemper_kernels::HeadStats;
 pub use plan::{HeadList, HeadPlan, PlanError};
 pub use positions::Positions;
 pub use scale::{HeadScale, check_fired};

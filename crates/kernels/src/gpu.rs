@@ -14,6 +14,7 @@ mod heads;
 mod launch;
 mod logits;
 mod norm;
+mod ranges;
 mod sample;
 mod score;
 #[cfg(any(feature = "emulate", feature = "cuda"))]
@@ -32,6 +33,7 @@ pub(crate) use heads::{heads, heads_into};
 use launch::{Grid, Kernel, kernel, launch};
 pub(crate) use logits::logits;
 pub(crate) use norm::{add_rms_norm, rms_norm};
+pub(crate) use ranges::{head_stats, range_means};
 pub(crate) use sample::{MOST_TOKENS, choose, chooses};
 pub(crate) use score::score_head;
 

@@ -1,6 +1,9 @@
 //! The sequences of a packed batch, as operations are told of them.
 
-use std::{ops::Deref, sync::OnceLock};
+use std::{
+    ops::{Deref, Range},
+    sync::OnceLock,
+};
 
 use candle_core::{Device, Result, Tensor, bail};
 
@@ -24,11 +27,20 @@ impl SpanRow for StateSpan {
     }
 }
 
+/// Packed tokens of which something is read.
+impl SpanRow for Range<usize> {
+    fn row(&self) -> [usize; 4] {
+        [self.start, self.len(), 0, 0]
+    }
+}
+
 /// The spans of a forward pass, and on a GPU their table, which goes there once for all layers.
 #[derive(Debug)]
 pub struct Spans<S> {
     list: Vec<S>,
     table: OnceLock<Tensor>,
+    /// What an operation made of the list for itself, and the number that it goes by.
+    made: OnceLock<(usize, Tensor)>,
     /// Whether the table changes on the device.
     moves: bool,
 }
@@ -65,6 +77,21 @@ impl<S: SpanRow> Spans<S> {
     }
 }
 
+impl<S> Spans<S> {
+    /// What `make` makes of the list for one operation, which is the same as long as `number` is: kept of the first that asks,
+    /// for all layers.
+    pub(crate) fn once(&self, number: usize, make: impl FnOnce(&[S]) -> Result<Tensor>) -> Result<Tensor> {
+        match self.made.get() {
+            Some((kept, made)) if *kept == number => Ok(made.clone()),
+            Some(_) => make(&self.list),
+            None => {
+                let made = make(&self.list)?;
+                Ok(self.made.get_or_init(|| (number, made)).1.clone())
+            }
+        }
+    }
+}
+
 impl<S> Deref for Spans<S> {
     type Target = [S];
 
@@ -75,7 +102,7 @@ impl<S> Deref for Spans<S> {
 
 impl<S> From<Vec<S>> for Spans<S> {
     fn from(list: Vec<S>) -> Self {
-        Self { list, table: OnceLock::new(), moves: false }
+        Self { list, table: OnceLock::new(), made: OnceLock::new(), moves: false }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Attention on the GPU.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
 use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
@@ -175,22 +175,27 @@ pub(crate) fn attend(
     Ok(out)
 }
 
-/// The form in tiles, for the spans of more than one token.
-fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &[AttentionSpan]) -> Result<()> {
-    let (kv, dim) = (args.kv as usize, args.dim as usize);
-    let group = args.heads as usize / kv;
+/// Which tiles there are for groups of so many heads, u32 `[tiles, 2]`: the span of each, and the first of its rows.
+fn tiles_of(spans: &[AttentionSpan], group: usize, device: &Device) -> Result<Tensor> {
     let mut tiles = Vec::new();
     for (i, span) in spans.iter().enumerate().filter(|(_, span)| span.len > 1) {
         tiles.extend((0..span.len * group).step_by(ROWS).map(|row| (span.start + row / group, [i as u32, row as u32])));
     }
-    if tiles.is_empty() {
-        return Ok(());
-    }
     // Those that see most keys begin first, so that none is left over at the end.
     tiles.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
     let count = tiles.len();
-    let list = tiles.into_iter().flat_map(|(_, tile)| tile).collect::<Vec<_>>();
-    let list = Tensor::from_vec(list, (count, 2), q.device())?;
+    Tensor::from_vec(tiles.into_iter().flat_map(|(_, tile)| tile).collect::<Vec<_>>(), (count, 2), device)
+}
+
+/// The form in tiles, for the spans of more than one token.
+fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan>) -> Result<()> {
+    if spans.iter().all(|span| span.len <= 1) {
+        return Ok(());
+    }
+    let (kv, dim) = (args.kv as usize, args.dim as usize);
+    let group = args.heads as usize / kv;
+    let list = spans.once(group, |spans| tiles_of(spans, group, q.device()))?;
+    let count = list.dim(0)?;
     let Args { q: queries, k, v, spans: table, lambda, out, heads, window, scale, .. } = args;
     let args = TilesArgs {
         q: queries,

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor};
 mod advance;
 mod attention;
 mod delta;
+mod ranges;
 mod rows;
 mod sample;
 mod score;

@@ -147,6 +147,19 @@ fn tiles_are_their_oracle() -> Result<()> {
 }
 
 #[test]
+fn layers_of_one_pass_may_have_other_groups() -> Result<()> {
+    let sequences = [(0, 90), (3, 1), (7, 40)];
+    let shared = Spans::from(Batch::new(&sequences, (1, 1, 64), DType::BF16)?.spans);
+    for group in [4, 1, 4, 2] {
+        let batch = Batch::new(&sequences, (group, 2, 64), DType::BF16)?;
+        let [q, k, v] = [&batch.q, &batch.k, &batch.v].map(|x| x.to_device(&DEVICE));
+        let found = gpu::attend(&q?, &k?, &v?, &shared, batch.scale, None, None)?;
+        assert_eq!(flat(&found), flat(&batch.attend(None, None)?), "groups of {group}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_prompt_in_pieces_has_the_same_bits() -> Result<()> {
     for (dtype, dim) in [(DType::F32, 16), (DType::BF16, 64), (DType::F16, 64)] {
         for window in [None, Some(70)] {
