@@ -3,10 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, HeadSteps, Matrix, Spans, StateSpan, add_rms_norm, add_rms_norm_reference, attend,
-    attend_reference, causal_conv, causal_conv_reference, delta_gates, delta_gates_reference, delta_rule,
-    delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul, gelu_mul_reference, heads_into,
-    heads_into_reference, linear, linear_reference, rms_norm, rms_norm_reference, score_head, sigmoid_gate,
+    AttentionSpan, BaseRows, HeadSteps, HeadsOf, Matrix, Spans, StateSpan, add_rms_norm, add_rms_norm_reference,
+    attend, attend_reference, attended_heads, attended_heads_reference, causal_conv, causal_conv_reference,
+    delta_gates, delta_gates_reference, delta_rule, delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul,
+    gelu_mul_reference, linear, linear_reference, rms_norm, rms_norm_reference, score_head, sigmoid_gate,
     sigmoid_gate_reference, silu_mul, silu_mul_reference,
 };
 
@@ -65,7 +65,7 @@ fn activation(c: &mut Criterion) {
     group.finish();
 }
 
-/// The norms of SmolLM2-135M, and the keys of Qwen3-0.6B on their way from the projection into the cache.
+/// The norms of SmolLM2-135M, and the heads of Qwen3-0.6B on their way from the projection to attention.
 fn norms_and_heads(c: &mut Criterion) {
     for n in [1usize, 16, 256] {
         let (x, y, weight) = (random(&[n, 576], DType::F32), random(&[n, 576], DType::F32), random(&[576], DType::F32));
@@ -83,17 +83,21 @@ fn norms_and_heads(c: &mut Criterion) {
             b.iter(|| add_rms_norm_reference(&x, &y, &weight, 1e-5).expect("fits"));
         });
         group.finish();
-        let (fused, cache) = (random(&[n, 4096], DType::F32), random(&[n, 8, 128], DType::F32));
-        let keys = fused.narrow(1, 2048, 1024).expect("within the projection");
-        let (weight, angle) = (random(&[128], DType::F32), random(&[n, 64], DType::F32));
+        let (fused, cache) = (random(&[n, 4096], DType::F32), || random(&[n, 8, 128], DType::F32));
+        let part = |from, heads: usize| fused.narrow(1, from, heads * 128).expect("within the projection");
+        let (q, k, v) = (part(0, 16), part(2048, 8), part(3072, 8));
+        let (weight, angle, keys, values) =
+            (random(&[128], DType::F32), random(&[n, 64], DType::F32), cache(), cache());
         let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&angle, &angle)) };
+        let view = |x, count| HeadsOf { x, count, dim: 128, steps };
+        let (q, k, v) = (view(&q, 16), view(&k, 8), HeadsOf { steps: HeadSteps::default(), ..view(&v, 8) });
         let span = Spans::from(vec![AttentionSpan { first: 0, len: n, start: 0, cache: 0 }]);
-        let mut group = c.benchmark_group("heads_into");
+        let mut group = c.benchmark_group("attended_heads");
         group.bench_function(BenchmarkId::new("ours", n), |b| {
-            b.iter(|| heads_into(&keys, (8, 128), steps, &cache, &span).expect("fits"));
+            b.iter(|| attended_heads(q, k, v, (&keys, &values), &span).expect("fits"));
         });
         group.bench_function(BenchmarkId::new("candle", n), |b| {
-            b.iter(|| heads_into_reference(&keys, (8, 128), steps, &cache, &span).expect("fits"));
+            b.iter(|| attended_heads_reference(q, k, v, (&keys, &values), &span).expect("fits"));
         });
         group.finish();
         let (b_a, decay) = (random(&[n, 32], DType::F32), random(&[16], DType::F32));

@@ -1,21 +1,28 @@
 // Heads out of a fused projection: normalised, turned by their position, and put where they go.
 #include "common.cuh"
 
-struct HeadsArgs {
+// Some heads of each token, and what becomes of them.
+struct HeadsPart {
     const void* x;      // token `i`, head `h` begins at `i * token + h * head`
     const void* weight; // [dim], or null: no norm
-    const void* cos;    // [n, half], or null: no turning
-    const void* sin;
-    const int* spans;   // [spans, 4]: first token, tokens, start, cache row; or null
     void* out;          // [n, heads, dim], or [cache rows, heads, dim]
     int64_t token, head;
-    int n, heads, dim, half, span_count;
+    int heads;
+    int turned; // by the angles of their token
+    int cached; // their place is that of the token in the cache
     float eps;
+};
+
+struct HeadsArgs {
+    HeadsPart parts[3];
+    const void* cos;  // [n, half], or null: nothing is turned
+    const void* sin;
+    const int* spans; // [spans, 4]: first token, tokens, start, cache row; or null
+    int n, heads, dim, half, span_count; // `heads` of all parts
 };
 
 // The cache row of a token, -1 if no span has it.
 DEVICE int64_t row_of(const HeadsArgs& args, int token) {
-    if (!args.spans) return token;
     const int* span = span_of(args.spans, args.span_count, token);
     return span ? int64_t(span[3]) + span[2] + token - span[0] : -1;
 }
@@ -24,19 +31,23 @@ DEVICE int64_t row_of(const HeadsArgs& args, int token) {
 template <class T>
 DEVICE void heads(const HeadsArgs& args) {
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
-    const int lane = threadIdx.x % 32, dim = args.dim, half = args.half;
+    const int lane = threadIdx.x % 32, dim = args.dim;
     if (job >= int64_t(args.n) * args.heads) return;
-    const int token = int(job / args.heads), head = int(job % args.heads);
-    const int64_t row = row_of(args, token);
+    const int token = int(job / args.heads);
+    int head = int(job % args.heads), number = 0;
+    while (head >= args.parts[number].heads) head -= args.parts[number++].heads;
+    const HeadsPart& part = args.parts[number];
+    const int64_t row = part.cached ? row_of(args, token) : token;
     if (row < 0) return;
-    const T* x = static_cast<const T*>(args.x) + token * args.token + head * args.head;
-    T* out = static_cast<T*>(args.out) + (row * args.heads + head) * dim;
-    const T* weight = static_cast<const T*>(args.weight);
+    const int half = part.turned ? args.half : 0;
+    const T* x = static_cast<const T*>(part.x) + token * part.token + head * part.head;
+    T* out = static_cast<T*>(part.out) + (row * part.heads + head) * dim;
+    const T* weight = static_cast<const T*>(part.weight);
     float factor = 1.0f;
     if (weight) {
         float squares = 0.0f;
         for (int i = lane; i < dim; i += 32) squares += widen(x[i]) * widen(x[i]);
-        factor = 1.0f / sqrtf(sum_lanes(squares) / dim + args.eps);
+        factor = 1.0f / sqrtf(sum_lanes(squares) / dim + part.eps);
     }
     auto normed = [&](int i) {
         // Rounded in between, as where norm and turning are operations of their own.

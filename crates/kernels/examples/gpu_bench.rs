@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 use headtemper_kernels::{
-    AttentionSpan, HeadSteps, Matrix, Recording, Spans, StateSpan, add_rms_norm, attend, delta_rule, heads_into,
-    linear, open_cuda, silu_mul,
+    AttentionSpan, HeadSteps, HeadsOf, Matrix, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
+    delta_rule, head_stats, linear, open_cuda, silu_mul,
 };
 
 /// Calls of a recording.
@@ -162,14 +162,20 @@ fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
         let gate_up = random(&[n, 2 * inner], dtype, device)?;
         let time = seconds(device, || silu_mul(&gate_up).map(drop))?;
         ceiling.moved("silu x mul", &format!("{n} x {inner}"), 2 * 3 * n * inner, time);
-        let keys = random(&[n, heads * dim], dtype, device)?;
-        let (cache, angles) = (Tensor::zeros((n, heads, dim), dtype, device)?, random(&[n, dim / 2], dtype, device)?);
+        let fused = random(&[n, 4 * heads * dim], dtype, device)?;
+        let cache = || Tensor::zeros((n, heads, dim), dtype, device);
+        let (keys, values, angles) = (cache()?, cache()?, random(&[n, dim / 2], dtype, device)?);
         let norm = Tensor::ones(dim, dtype, device)?;
         let steps = HeadSteps { norm: Some((&norm, 1e-6)), angles: Some((&angles, &angles)) };
+        let part = |from: usize, count: usize| fused.narrow(1, from * dim, count * dim);
+        let (q, k, v) = (part(0, 2 * heads)?, part(2 * heads, heads)?, part(3 * heads, heads)?);
+        let view = |x, count, steps| HeadsOf { x, count, dim, steps };
+        let (q, k, v) = (view(&q, 2 * heads, steps), view(&k, heads, steps), view(&v, heads, HeadSteps::default()));
         let spans: Spans<AttentionSpan> =
             (0..n).map(|i| AttentionSpan { first: i, len: 1, start: 0, cache: i }).collect();
-        let time = seconds(device, || heads_into(&keys, (heads, dim), steps, &cache, &spans))?;
-        ceiling.moved("norm, rope, cache write", &format!("{n} x {heads} x {dim}"), 2 * 2 * n * heads * dim, time);
+        let time = seconds(device, || attended_heads(q, k, v, (&keys, &values), &spans).map(drop))?;
+        let shape = format!("{n} x {} x {dim}", 4 * heads);
+        ceiling.moved("norm, rope, cache write of q, k, v", &shape, 2 * 2 * n * 4 * heads * dim, time);
         let weight = Matrix::of(&random(&[2 * inner, d], dtype, device)?)?;
         let time = seconds(device, || linear(&x, &weight).map(drop))?;
         ceiling.computed(
@@ -179,6 +185,21 @@ fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
             time,
         );
     }
+    Ok(())
+}
+
+/// Norms and means of Qwen3-0.6B's heads over the last 32 tokens of each text.
+fn statistics(device: &Device, ceiling: &Ceiling) -> Result<()> {
+    let (rows, len, heads, dim, last) = (8usize, 1000usize, 16usize, 128usize, 32usize);
+    let z = random(&[rows * len, heads, dim], DType::BF16, device)?;
+    let ranges: Spans<std::ops::Range<usize>> = (1..=rows).map(|row| row * len - last..row * len).collect();
+    let time = seconds(device, || head_stats(&z, &ranges, true).map(drop))?;
+    ceiling.moved(
+        "head statistics",
+        &format!("{rows} x {last} x {heads} x {dim}"),
+        2 * 2 * rows * last * heads * dim,
+        time,
+    );
     Ok(())
 }
 
@@ -192,6 +213,7 @@ fn main() -> Result<()> {
     say("ceiling: copy", "1 GiB", 2f64.powi(31) / ceiling.copy, "GB/s", ceiling.copy / 1e9, 1.0);
     say("ceiling: product", "8192 cubed, bf16", 0.0, "TFLOP/s", ceiling.product / 1e12, 1.0);
     rows(&device, &ceiling)?;
+    statistics(&device, &ceiling)?;
     decode_attention(&device, &ceiling)?;
     prefill_attention(&device, &ceiling)?;
     delta(&device, &ceiling)

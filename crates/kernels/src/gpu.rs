@@ -29,7 +29,7 @@ pub(crate) use attention::attend;
 pub(crate) use conv::causal_conv;
 pub(crate) use delta::delta_rule;
 pub(crate) use gate::{add, delta_gates, gated_norm, sigmoid_gate};
-pub(crate) use heads::{heads, heads_into};
+pub(crate) use heads::{MOST_PARTS, attended_heads, heads};
 use launch::{Grid, Kernel, kernel, launch};
 pub(crate) use logits::logits;
 pub(crate) use norm::{add_rms_norm, rms_norm};

@@ -22,28 +22,52 @@ pub struct HeadSteps<'a> {
     pub angles: Option<(&'a Tensor, &'a Tensor)>,
 }
 
-/// Heads as a tensor of their own.
+/// Some heads of a fused projection, read where they lie, and what becomes of them.
+#[derive(Clone, Copy)]
+pub struct HeadsOf<'a> {
+    /// `[n, count, dim]`, or `[n, count * dim]`: a view whose last dimension lies together, such as some columns.
+    pub x: &'a Tensor,
+    /// Heads of a token.
+    pub count: usize,
+    /// Values of a head.
+    pub dim: usize,
+    /// What happens to each on its way.
+    pub steps: HeadSteps<'a>,
+}
+
+/// Heads as tensors of their own, those of up to three kinds in one launch on a GPU.
 ///
 /// # Shapes
-/// `x` f32 `[n, heads, dim]`, or `[n, heads * dim]`: a view whose last dimension lies together, such as some columns of a
-/// fused projection, is read where it is. Result `[n, heads, dim]`.
+/// `x` of each f32 `[n, count, dim]` or `[n, count * dim]`; its result `[n, count, dim]`. The kernel for CUDA takes bf16 and f16
+/// too.
 ///
 /// # Errors
 /// If the shapes do not fit each other.
-pub fn heads(x: &Tensor, size: (usize, usize), steps: HeadSteps<'_>) -> Result<Tensor> {
-    match serving(x.device()) {
-        Serving::Cpu => heads_at(Level::best(), x, size, steps),
-        Serving::Gpu => gpu::heads(x, size, steps),
-        Serving::Plain => heads_reference(x, size, steps),
+pub fn heads<const N: usize>(views: [HeadsOf<'_>; N]) -> Result<[Tensor; N]> {
+    const { assert!(N <= gpu::MOST_PARTS, "a launch takes no more kinds of heads") }
+    if let Some(first) = views.first()
+        && serving(first.x.device()) == Serving::Gpu
+    {
+        return gpu::heads(views);
     }
+    each(views, |view| match serving(view.x.device()) {
+        Serving::Plain => heads_reference(view),
+        _ => heads_at(Level::best(), view),
+    })
+}
+
+fn each<const N: usize>(views: [HeadsOf<'_>; N], make: impl Fn(HeadsOf<'_>) -> Result<Tensor>) -> Result<[Tensor; N]> {
+    let made = views.into_iter().map(make).collect::<Result<Vec<_>>>()?;
+    Ok(made.try_into().expect("one of each"))
 }
 
 /// The oracle of [`heads`] in candle's own ops: a copy, and one for each step.
 ///
 /// # Errors
 /// As [`heads`].
-pub fn heads_reference(x: &Tensor, (heads, dim): (usize, usize), steps: HeadSteps<'_>) -> Result<Tensor> {
-    let mut x = x.contiguous()?.reshape((x.dim(0)?, heads, dim))?;
+pub fn heads_reference(view: HeadsOf<'_>) -> Result<Tensor> {
+    let HeadsOf { x, count, dim, steps } = view;
+    let mut x = x.contiguous()?.reshape((x.dim(0)?, count, dim))?;
     if let Some((weight, eps)) = steps.norm {
         x = rms_norm_reference(&x, weight, eps)?;
     }
@@ -57,40 +81,54 @@ pub fn heads_reference(x: &Tensor, (heads, dim): (usize, usize), steps: HeadStep
     Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
 }
 
-/// Heads straight into a cache: those of a span's tokens behind what the cache holds of its sequence.
+/// What attention needs of a fused projection: its queries as a tensor of their own, its keys and values in their caches, those
+/// of a span's tokens behind what the caches hold of its sequence. One launch on a GPU.
 ///
 /// # Shapes
-/// `x` as in [`heads`]; `cache` f32 `[cache rows, heads, dim]`, which is **changed in place**.
+/// Queries, keys and values as in [`heads`], all of one `dim`; the caches of keys and of values `[cache rows, count, dim]` of the
+/// same type, **changed in place**. Result `[n, count, dim]` of the queries.
 ///
 /// # Errors
-/// If the shapes do not fit each other, a span reaches outside the tokens or the cache, two spans write the same row, or
-/// the cache is not contiguous or is the storage of `x`.
-pub fn heads_into(
-    x: &Tensor,
-    size: (usize, usize),
-    steps: HeadSteps<'_>,
-    cache: &Tensor,
+/// If the shapes do not fit each other, a span reaches outside the tokens or the caches, two spans write the same row, or
+/// a cache is not contiguous or is the storage of what is written there.
+pub fn attended_heads(
+    q: HeadsOf<'_>,
+    k: HeadsOf<'_>,
+    v: HeadsOf<'_>,
+    (keys, values): (&Tensor, &Tensor),
     spans: &Spans<AttentionSpan>,
-) -> Result<()> {
-    match serving(x.device()) {
-        Serving::Cpu => into_at(Level::best(), x, size, steps, cache, spans),
-        Serving::Gpu => gpu::heads_into(x, size, steps, cache, spans),
-        Serving::Plain => heads_into_reference(x, size, steps, cache, spans.still("heads_into")?),
+) -> Result<Tensor> {
+    match serving(q.x.device()) {
+        Serving::Cpu => {
+            for (view, cache) in [(k, keys), (v, values)] {
+                into_at(Level::best(), view, cache, spans)?;
+            }
+            heads_at(Level::best(), q)
+        }
+        Serving::Gpu => gpu::attended_heads(q, k, v, (keys, values), spans),
+        Serving::Plain => attended_heads_reference(q, k, v, (keys, values), spans.still("attended_heads")?),
     }
 }
 
-/// The oracle of [`heads_into`] in candle's own ops.
+/// The oracle of [`attended_heads`] in candle's own ops.
 ///
 /// # Errors
-/// As [`heads_into`].
-pub fn heads_into_reference(
-    x: &Tensor,
-    size: (usize, usize),
-    steps: HeadSteps<'_>,
-    cache: &Tensor,
+/// As [`attended_heads`].
+pub fn attended_heads_reference(
+    q: HeadsOf<'_>,
+    k: HeadsOf<'_>,
+    v: HeadsOf<'_>,
+    (keys, values): (&Tensor, &Tensor),
     spans: &[AttentionSpan],
-) -> Result<()> {
-    let new = heads_reference(x, size, steps)?;
+) -> Result<Tensor> {
+    for (view, cache) in [(k, keys), (v, values)] {
+        into_reference(view, cache, spans)?;
+    }
+    heads_reference(q)
+}
+
+fn into_reference(view: HeadsOf<'_>, cache: &Tensor, spans: &[AttentionSpan]) -> Result<()> {
+    let new = heads_reference(view)?;
     for span in spans {
         cache.slice_set(&new.narrow(0, span.first, span.len)?, 0, span.cache + span.start)?;
     }
@@ -100,11 +138,10 @@ pub fn heads_into_reference(
 /// Runs `work` with the number of tokens and with what writes head `row` of all `n * heads` to a place.
 fn reading<R>(
     level: Level,
-    x: &Tensor,
-    (heads, dim): (usize, usize),
-    steps: HeadSteps<'_>,
+    view: HeadsOf<'_>,
     work: impl FnOnce(usize, &(dyn Fn(usize, *mut f32) + Sync)) -> Result<R>,
 ) -> Result<R> {
+    let HeadsOf { x, count: heads, dim, steps } = view;
     let n = x.dim(0)?;
     let place = Place::of("heads", x.layout(), (n, heads, dim))?;
     let norm = steps.norm.map(|(weight, eps)| (weight.storage_and_layout(), eps));
@@ -150,38 +187,33 @@ fn reading<R>(
 /// Operations on each value, for the sharing of work between threads.
 const COST: usize = 4;
 
-fn heads_at(level: Level, x: &Tensor, (heads, dim): (usize, usize), steps: HeadSteps<'_>) -> Result<Tensor> {
-    let out = reading(level, x, (heads, dim), steps, |n, write| {
-        let mut out = Room::new(n * heads * dim);
+fn heads_at(level: Level, view: HeadsOf<'_>) -> Result<Tensor> {
+    let HeadsOf { x, count, dim, .. } = view;
+    let out = reading(level, view, |n, write| {
+        let mut out = Room::new(n * count * dim);
         let to = out.start();
         // SAFETY: each head has a place of its own in the result.
-        for_rows(n * heads, COST * dim, |row| write(row, unsafe { to.get().add(row * dim) }));
+        for_rows(n * count, COST * dim, |row| write(row, unsafe { to.get().add(row * dim) }));
         // SAFETY: every head was written.
         Ok(unsafe { out.filled() })
     })?;
-    Tensor::from_vec(out, (x.dim(0)?, heads, dim), x.device())
+    Tensor::from_vec(out, (x.dim(0)?, count, dim), x.device())
 }
 
-fn into_at(
-    level: Level,
-    x: &Tensor,
-    (heads, dim): (usize, usize),
-    steps: HeadSteps<'_>,
-    cache: &Tensor,
-    spans: &[AttentionSpan],
-) -> Result<()> {
+fn into_at(level: Level, view: HeadsOf<'_>, cache: &Tensor, spans: &[AttentionSpan]) -> Result<()> {
+    let HeadsOf { x, count, dim, .. } = view;
     let rows = cache.dim(0)?;
-    if cache.dims() != [rows, heads, dim] {
-        bail!("heads_into: {heads} heads of {dim} and a cache {:?} do not fit", cache.shape());
+    if cache.dims() != [rows, count, dim] {
+        bail!("heads: {count} heads of {dim} and a cache {:?} do not fit", cache.shape());
     }
-    reading(level, x, (heads, dim), steps, |n, write| {
+    reading(level, view, |n, write| {
         let tokens = destinations(spans, n, rows)?;
-        update("heads_into", cache, &[x], |cache| {
+        update("heads", cache, &[x], |cache| {
             let cache = crate::Shared(cache.as_mut_ptr());
-            for_rows(tokens.len() * heads, COST * dim, |row| {
-                let ((token, to), head) = (tokens[row / heads], row % heads);
+            for_rows(tokens.len() * count, COST * dim, |row| {
+                let ((token, to), head) = (tokens[row / count], row % count);
                 // SAFETY: the row lies inside the cache, and no other token goes there.
-                write(token * heads + head, unsafe { cache.get().add((to * heads + head) * dim) });
+                write(token * count + head, unsafe { cache.get().add((to * count + head) * dim) });
             });
         })
     })
@@ -194,13 +226,13 @@ pub(crate) fn destinations(spans: &[AttentionSpan], n: usize, rows: usize) -> Re
         let to = span.cache.checked_add(span.start).and_then(|to| Some((to, to.checked_add(span.len)?)));
         let token = span.first.checked_add(span.len).is_some_and(|last| last <= n);
         let Some(to) = to.filter(|&(_, end)| token && end <= rows) else {
-            bail!("heads_into: {span:?} reaches outside {n} tokens or {rows} cache rows");
+            bail!("heads: {span:?} reaches outside {n} tokens or {rows} cache rows");
         };
         taken.push(to);
     }
     taken.sort_unstable();
     if taken.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-        bail!("heads_into: two spans write the same cache row");
+        bail!("heads: two spans write the same cache row");
     }
     Ok(spans.iter().flat_map(|span| (0..span.len).map(|i| (span.first + i, span.cache + span.start + i))).collect())
 }
@@ -304,10 +336,11 @@ mod tests {
             for norm in [None, Some((&weight, 1e-6))] {
                 for angles in [None, Some((&cos, &sin)).filter(|_| half > 0)] {
                     let steps = HeadSteps { norm, angles };
-                    let oracle = heads_reference(&x, (heads, dim), steps)?;
+                    let view = HeadsOf { x: &x, count: heads, dim, steps };
+                    let oracle = heads_reference(view)?;
                     for level in Level::available() {
                         let what = format!("heads {level:?} {heads} of {dim}, {half} angles");
-                        close(&heads_at(level, &x, (heads, dim), steps)?, &oracle, &what);
+                        close(&heads_at(level, view)?, &oracle, &what);
                     }
                 }
             }
@@ -332,8 +365,8 @@ mod tests {
 
     #[test]
     fn no_tokens_are_no_heads() -> Result<()> {
-        let steps = HeadSteps { norm: None, angles: None };
-        assert_eq!(heads(&random(&[0, 24], 1), (3, 8), steps)?.dims(), [0, 3, 8]);
+        let [none] = heads([HeadsOf { x: &random(&[0, 24], 1), count: 3, dim: 8, steps: HeadSteps::default() }])?;
+        assert_eq!(none.dims(), [0, 3, 8]);
         Ok(())
     }
 
@@ -345,7 +378,7 @@ mod tests {
             let at = |from: usize, n: usize| {
                 let (cos, sin) = (cos.narrow(0, from, n)?, sin.narrow(0, from, n)?);
                 let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&cos, &sin)) };
-                heads_at(level, &x.narrow(0, from, n)?, (9, 20), steps)
+                heads_at(level, HeadsOf { x: &x.narrow(0, from, n)?, count: 9, dim: 20, steps })
             };
             let all = at(0, 200)?;
             for row in [0, 1, 77, 199] {
@@ -364,11 +397,12 @@ mod tests {
         for x in views(6, 2, 20)? {
             let untouched = || Tensor::full(7f32, (16, 2, 20), &Device::Cpu);
             let oracle = untouched()?;
-            heads_into_reference(&x, (2, 20), steps, &oracle, &spans)?;
+            let view = HeadsOf { x: &x, count: 2, dim: 20, steps };
+            into_reference(view, &oracle, &spans)?;
             for level in Level::available() {
                 let cache = untouched()?;
-                into_at(level, &x, (2, 20), steps, &cache, &spans)?;
-                close(&cache, &oracle, &format!("heads_into {level:?}"));
+                into_at(level, view, &cache, &spans)?;
+                close(&cache, &oracle, &format!("into a cache {level:?}"));
                 assert_eq!(cache.narrow(0, 4, 9)?.sum_all()?.to_scalar::<f32>()?, 7.0 * 9.0 * 40.0, "{level:?}");
             }
         }
@@ -385,14 +419,15 @@ mod tests {
         let (narrow, short) = (weight.narrow(0, 0, 7)?, sin.narrow(0, 0, 3)?);
         let norm = |weight| HeadSteps { norm: Some((weight, 1e-6)), angles: None };
         let turn = |cos, sin| HeadSteps { norm: None, angles: Some((cos, sin)) };
-        let tensor = |size, steps| heads(&x, size, steps).map(drop);
+        let tensor = |(count, dim), steps| heads([HeadsOf { x: &x, count, dim, steps }]).map(drop);
         says(tensor((2, 8), HeadSteps::default()), "needs [4, 2, 8] or [4, 16]");
         says(tensor((3, 8), norm(&narrow)), "a norm's weight [7] do not fit");
         says(tensor((3, 8), turn(&cos, &short)), "do not fit");
         says(tensor((6, 4), turn(&cos, &sin)), "heads of 4 and angles");
         let cache = Tensor::zeros((9, 3, 8), DType::F32, &Device::Cpu)?;
         let into = |cache: &Tensor, spans: &[AttentionSpan]| {
-            heads_into(&x, (3, 8), HeadSteps::default(), cache, &spans.into())
+            let view = HeadsOf { x: &x, count: 3, dim: 8, steps: HeadSteps::default() };
+            attended_heads(view, view, view, (cache, cache), &spans.into()).map(drop)
         };
         let span = |first, len, start, cache| AttentionSpan { first, len, start, cache };
         says(into(&cache.narrow(1, 0, 2)?, &[]), "do not fit");

@@ -48,7 +48,7 @@ pub use delta::{delta_rule, delta_rule_reference};
 pub use device::{fastest, free_memory, is_out_of_memory, open_cuda};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use gpu::{DecodeRow, DecodeRows};
-pub use heads::{HeadSteps, heads, heads_into, heads_into_reference, heads_reference};
+pub use heads::{HeadSteps, HeadsOf, attended_heads, attended_heads_reference, heads, heads_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use headtemper_hook::{Batch, LayerSpec, Mixer, ModelSpec};
-use headtemper_kernels::{AttentionSpan, Spans, StateSpan};
+use headtemper_kernels::{AttentionSpan, Spans, StateSpan, attended_heads};
 
 use crate::{Branch, layers::HeadView};
 
@@ -216,19 +216,18 @@ impl Cache {
         }
     }
 
-    /// Stores the new keys and values of a layer, `[n, kv, dim]`, behind those of each span.
+    /// Stores the new keys and values of a layer, `[n, kv, dim]`, behind those of each span, and gives its queries `[n, heads,
+    /// dim]`: all three are made at once.
     pub(crate) fn append(
         &mut self,
         layer: usize,
-        keys: &HeadView<'_>,
-        values: &HeadView<'_>,
+        [q, k, v]: [&HeadView<'_>; 3],
         spans: &Spans<AttentionSpan>,
-    ) -> Result<()> {
-        let Some(LayerState::KeysValues { keys: all_keys, values: all_values }) = self.layers.get(layer) else {
+    ) -> Result<Tensor> {
+        let Some(LayerState::KeysValues { keys, values }) = self.layers.get(layer) else {
             bail!("layer {layer} keeps no keys and values of its own");
         };
-        keys.write(all_keys, spans)?;
-        values.write(all_values, spans)
+        attended_heads(q.view(), k.view(), v.view(), (keys, values), spans)
     }
 
     /// The keys and values that a layer attends to, `[slots * capacity, kv, dim]`: its own, or those it shares.

@@ -3,101 +3,146 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room};
-use crate::{AttentionSpan, HeadSteps, Spans, place::Place};
+use crate::{AttentionSpan, HeadsOf, Spans, place::Place};
 
 const HEADS: Kernel = kernel!(HEADS, "heads");
 
 /// Warps of a block, each with a head of its own.
 const WARPS: usize = 4;
 
+/// Heads of several kinds that one launch takes.
+pub(crate) const MOST_PARTS: usize = 3;
+
+/// `HeadsPart` of `cuda/heads.cu`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Part {
+    x: u64,
+    weight: u64,
+    out: u64,
+    token: i64,
+    head: i64,
+    heads: i32,
+    turned: i32,
+    cached: i32,
+    eps: f32,
+}
+
 /// `HeadsArgs` of `cuda/heads.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Args {
-    x: u64,
-    weight: u64,
+    parts: [Part; MOST_PARTS],
     cos: u64,
     sin: u64,
     spans: u64,
-    out: u64,
-    token: i64,
-    head: i64,
     n: i32,
     heads: i32,
     dim: i32,
     half: i32,
     span_count: i32,
-    eps: f32,
 }
 
-/// [`heads`](crate::heads).
-pub(crate) fn heads(x: &Tensor, (heads, dim): (usize, usize), steps: HeadSteps<'_>) -> Result<Tensor> {
-    let out = room(&[x.dim(0)?, heads, dim], x)?;
-    write(x, (heads, dim), steps, None, &out)?;
+/// [`heads`](crate::heads) of several projections.
+pub(crate) fn heads<const N: usize>(views: [HeadsOf<'_>; N]) -> Result<[Tensor; N]> {
+    let mut out = Vec::with_capacity(N);
+    for view in &views {
+        out.push(room(&[view.x.dim(0)?, view.count, view.dim], view.x)?);
+    }
+    let out: [Tensor; N] = out.try_into().expect("one of each");
+    let parts: Vec<(HeadsOf<'_>, &Tensor)> = views.into_iter().zip(&out).collect();
+    write(&parts, &[], None)?;
     Ok(out)
 }
 
-/// [`heads_into`](crate::heads_into).
-pub(crate) fn heads_into(
-    x: &Tensor,
-    (heads, dim): (usize, usize),
-    steps: HeadSteps<'_>,
-    cache: &Tensor,
+/// [`attended_heads`](crate::attended_heads).
+pub(crate) fn attended_heads(
+    q: HeadsOf<'_>,
+    k: HeadsOf<'_>,
+    v: HeadsOf<'_>,
+    (keys, values): (&Tensor, &Tensor),
     spans: &Spans<AttentionSpan>,
-) -> Result<()> {
-    let rows = cache.dim(0)?;
-    if cache.dims() != [rows, heads, dim] {
-        bail!("heads_into: {heads} heads of {dim} and a cache {:?} do not fit", cache.shape());
-    }
-    crate::heads::destinations(spans, x.dim(0)?, rows)?;
-    write(x, (heads, dim), steps, Some(spans), cache)
+) -> Result<Tensor> {
+    let out = room(&[q.x.dim(0)?, q.count, q.dim], q.x)?;
+    write(&[(q, &out)], &[(k, keys), (v, values)], Some(spans))?;
+    Ok(out)
 }
 
+/// Heads to tensors of their own, and heads to their caches. Those of one launch have one size, and all that turn one table
+/// of angles.
 fn write(
-    x: &Tensor,
-    (heads, dim): (usize, usize),
-    steps: HeadSteps<'_>,
+    own: &[(HeadsOf<'_>, &Tensor)],
+    cached: &[(HeadsOf<'_>, &Tensor)],
     spans: Option<&Spans<AttentionSpan>>,
-    out: &Tensor,
 ) -> Result<()> {
-    let (name, n) = ("heads", x.dim(0)?);
-    let place = Place::of(name, x.layout(), (n, heads, dim))?;
-    alike(name, &[x, out])?;
-    if let Some((weight, _)) = steps.norm {
-        alike(name, &[x, weight])?;
-        if weight.dims() != [dim] {
-            bail!("{name}: heads of {dim} and a norm's weight {:?} do not fit", weight.shape());
+    let name = "heads";
+    let all = || own.iter().map(|part| (part, false)).chain(cached.iter().map(|part| (part, true)));
+    let Some(((first, _), _)) = all().next() else { return Ok(()) };
+    let (n, dim) = (first.x.dim(0)?, first.dim);
+    let angles = all().find_map(|((view, _), _)| view.steps.angles);
+    let half = match angles {
+        Some((cos, sin)) => {
+            alike(name, &[first.x, cos, sin])?;
+            let half = cos.dims().get(1).copied().unwrap_or(0);
+            if cos.dims() != [n, half] || sin.dims() != cos.dims() || 2 * half > dim {
+                let (cos, sin) = (cos.shape(), sin.shape());
+                bail!("{name}: {n} tokens, heads of {dim} and angles {cos:?} and {sin:?} do not fit");
+            }
+            half
         }
-    }
-    let mut half = 0;
-    if let Some((cos, sin)) = steps.angles {
-        alike(name, &[x, cos, sin])?;
-        half = cos.dims().get(1).copied().unwrap_or(0);
-        if cos.dims() != [n, half] || sin.dims() != cos.dims() || 2 * half > dim {
-            let (cos, sin) = (cos.shape(), sin.shape());
-            bail!("{name}: {n} tokens, heads of {dim} and angles {cos:?} and {sin:?} do not fit");
+        None => 0,
+    };
+    let mut parts = [Part::default(); MOST_PARTS];
+    for (part, ((view, out), cached)) in parts.iter_mut().zip(all()) {
+        let HeadsOf { x, count, steps, .. } = *view;
+        let place = Place::of(name, x.layout(), (n, count, view.dim))?;
+        alike(name, &[first.x, x, out])?;
+        let other =
+            steps.angles.filter(|(cos, sin)| angles.is_some_and(|(c, s)| c.id() != cos.id() || s.id() != sin.id()));
+        if view.dim != dim || other.is_some() {
+            bail!("{name}: {count} heads of {} beside others of {dim}, or turned by other angles", view.dim);
         }
+        if let Some((weight, _)) = steps.norm {
+            alike(name, &[x, weight])?;
+            if weight.dims() != [dim] {
+                bail!("{name}: heads of {dim} and a norm's weight {:?} do not fit", weight.shape());
+            }
+        }
+        if cached {
+            let rows = out.dim(0)?;
+            if out.dims() != [rows, count, dim] {
+                bail!("{name}: {count} heads of {dim} and a cache {:?} do not fit", out.shape());
+            }
+            crate::heads::destinations(spans.map_or(&[][..], |spans| spans), n, rows)?;
+        }
+        let (token, head) = place.strides();
+        *part = Part {
+            x: Held::of(x).address()?,
+            weight: address_of(name, steps.norm.map(|(weight, _)| weight))?,
+            out: address(name, out)?,
+            token: token as i64,
+            head: head as i64,
+            heads: count as i32,
+            turned: steps.angles.is_some().into(),
+            cached: cached.into(),
+            eps: steps.norm.map_or(0.0, |(_, eps)| eps),
+        };
     }
-    let table = spans.map(|spans| spans.table(x.device())).transpose()?;
-    let (token, head) = place.strides();
+    let heads = parts.iter().map(|part| part.heads).sum::<i32>();
+    let table = spans.filter(|spans| !spans.is_empty()).map(|spans| spans.table(first.x.device())).transpose()?;
     let args = Args {
-        x: Held::of(x).address()?,
-        weight: address_of(name, steps.norm.map(|(weight, _)| weight))?,
-        cos: address_of(name, steps.angles.map(|(cos, _)| cos))?,
-        sin: address_of(name, steps.angles.map(|(_, sin)| sin))?,
+        parts,
+        cos: address_of(name, angles.map(|(cos, _)| cos))?,
+        sin: address_of(name, angles.map(|(_, sin)| sin))?,
         spans: address_of(name, table)?,
-        out: address(name, out)?,
-        token: token as i64,
-        head: head as i64,
         n: n as i32,
-        heads: heads as i32,
+        heads,
         dim: dim as i32,
         half: half as i32,
         span_count: spans.map_or(0, |spans| spans.len() as i32),
-        eps: steps.norm.map_or(0.0, |(_, eps)| eps),
     };
-    let grid = Grid::row((n * heads).div_ceil(WARPS), 32 * WARPS as u32);
+    let grid = Grid::row((n * heads as usize).div_ceil(WARPS), 32 * WARPS as u32);
     // SAFETY: `Args` is the kernel's struct; every head has a place of its own in the result, and `destinations` has refused
     // spans that lead outside the cache or to the same row.
-    unsafe { launch(x.device(), &HEADS, form(name, x.dtype())?, grid, &args) }
+    unsafe { launch(first.x.device(), &HEADS, form(name, first.x.dtype())?, grid, &args) }
 }

@@ -1,7 +1,7 @@
 //! Heads among the columns of a fused projection, read only where they are needed.
 
 use candle_core::{Result, Tensor};
-use headtemper_kernels::{AttentionSpan, HeadSteps, Spans, heads, heads_into};
+use headtemper_kernels::{HeadSteps, HeadsOf};
 
 use super::{Angles, RmsNorm};
 
@@ -38,11 +38,17 @@ impl<'a> HeadView<'a> {
 
     /// A tensor of their own, `[n, heads, dim]`.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
-        heads(&self.x, self.size, self.steps)
+        let [tensor] = tensors([self])?;
+        Ok(tensor)
     }
 
-    /// Into the rows of a cache, where the spans' tokens belong.
-    pub(crate) fn write(&self, cache: &Tensor, spans: &Spans<AttentionSpan>) -> Result<()> {
-        heads_into(&self.x, self.size, self.steps, cache, spans)
+    /// As operations are told of them.
+    pub(crate) fn view(&self) -> HeadsOf<'_> {
+        HeadsOf { x: &self.x, count: self.size.0, dim: self.size.1, steps: self.steps }
     }
+}
+
+/// Heads of several kinds as tensors of their own, `[n, heads, dim]` each.
+pub(crate) fn tensors<const N: usize>(heads: [&HeadView<'_>; N]) -> Result<[Tensor; N]> {
+    headtemper_kernels::heads(heads.map(HeadView::view))
 }

@@ -7,7 +7,7 @@ mod norm;
 mod rope;
 mod shell;
 
-pub(crate) use heads::{HeadView, heads_of};
+pub(crate) use heads::{HeadView, heads_of, tensors};
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;

@@ -80,13 +80,16 @@ impl Attention {
         let Heads { count, kv, dim } = self.heads;
         let angles = if self.window.is_some() { &pass.sliding } else { &pass.full };
         let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim], or fewer
-        let q = heads_of(&qkv, 0, count, dim)?.normed(&self.q_norm).turned(angles).tensor()?; // [n, count, dim]
-        if let Some(own) = &self.own {
-            let (keys, values) = (count * dim, if own.k_eq_v { count * dim } else { (count + kv) * dim });
-            let k = heads_of(&qkv, keys, kv, dim)?.normed(&own.k_norm).turned(angles); // [n, kv, dim]
-            let v = heads_of(&qkv, values, kv, dim)?.normed(&own.v_norm);
-            pass.cache.append(self.layer, &k, &v, &pass.spans)?;
-        }
+        let q = heads_of(&qkv, 0, count, dim)?.normed(&self.q_norm).turned(angles);
+        let q = match &self.own {
+            Some(own) => {
+                let (keys, values) = (count * dim, if own.k_eq_v { count * dim } else { (count + kv) * dim });
+                let k = heads_of(&qkv, keys, kv, dim)?.normed(&own.k_norm).turned(angles); // [n, kv, dim]
+                let v = heads_of(&qkv, values, kv, dim)?.normed(&own.v_norm);
+                pass.cache.append(self.layer, [&q, &k, &v], &pass.spans)?
+            }
+            None => q.tensor()?,
+        }; // [n, count, dim]
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
             attend(&q, keys, values, &pass.spans, 1.0, self.window, lambda) // [n, count, dim]

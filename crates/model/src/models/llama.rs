@@ -45,10 +45,10 @@ impl Attention {
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let Heads { count, kv, dim } = self.heads;
         let qkv = self.qkv.forward(x)?; // [n, (count + 2 kv) * dim]
-        let q = heads_of(&qkv, 0, count, dim)?.turned(&pass.angles).tensor()?; // [n, count, dim]
+        let q = heads_of(&qkv, 0, count, dim)?.turned(&pass.angles); // [n, count, dim]
         let k = heads_of(&qkv, count * dim, kv, dim)?.turned(&pass.angles); // [n, kv, dim]
         let v = heads_of(&qkv, (count + kv) * dim, kv, dim)?;
-        pass.cache.append(self.layer, &k, &v, &pass.spans)?;
+        let q = pass.cache.append(self.layer, [&q, &k, &v], &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
             attend(&q, keys, values, &pass.spans, self.scale, None, lambda) // [n, count, dim]

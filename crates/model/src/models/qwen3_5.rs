@@ -13,7 +13,7 @@ use headtemper_kernels::{
 
 use crate::{
     Branch, Cache, CausalLm, Loaded, Qwen35Config, Weights,
-    layers::{Angles, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
+    layers::{Angles, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of, tensors},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -59,10 +59,10 @@ impl Attention {
         // Queries and gates lie side by side in every head; the keys and values make pairs of heads of the same width.
         let q_gate = qkv.reshape((x.dim(0)?, count + kv, 2 * dim))?.narrow(1, 0, count)?;
         let (q, gate) = (q_gate.narrow(D::Minus1, 0, dim)?, q_gate.narrow(D::Minus1, dim, dim)?); // views
-        let q = HeadView::of(q)?.normed(&self.q_norm).turned(&pass.angles).tensor()?; // [n, count, dim]
+        let q = HeadView::of(q)?.normed(&self.q_norm).turned(&pass.angles); // [n, count, dim]
         let k = heads_of(&qkv, 2 * count * dim, kv, dim)?.normed(&self.k_norm).turned(&pass.angles); // [n, kv, dim]
         let v = heads_of(&qkv, (2 * count + kv) * dim, kv, dim)?;
-        pass.cache.append(self.layer, &k, &v, &pass.spans)?;
+        let q = pass.cache.append(self.layer, [&q, &k, &v], &pass.spans)?;
         let (keys, values) = pass.cache.keys_values(self.layer)?;
         let z = pass.tap.heads(Site::Z(self.layer), |lambda| {
             let z = attend(&q, keys, values, &pass.spans, self.scale, None, lambda)?;
@@ -134,8 +134,9 @@ impl DeltaNet {
 
         let (conv, state) = pass.cache.delta(self.layer)?;
         let qkv = causal_conv(&qkv, &self.conv, conv, &pass.states)?; // [n, channels]
-        let q = heads_of(&qkv, 0, kv, self.key_dim)?.normed(&self.q_norm).tensor()?; // [n, kv, key_dim]
-        let k = heads_of(&qkv, key_width, kv, self.key_dim)?.normed(&self.k_norm).tensor()?;
+        let q = heads_of(&qkv, 0, kv, self.key_dim)?.normed(&self.q_norm);
+        let k = heads_of(&qkv, key_width, kv, self.key_dim)?.normed(&self.k_norm);
+        let [q, k] = tensors([&q, &k])?; // [n, kv, key_dim]
         let v = qkv.narrow(1, 2 * key_width, width)?;
         let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
 

@@ -1,11 +1,11 @@
 //! Kernels that work on rows and heads.
 
-use candle_core::{D, Result};
+use candle_core::{D, Result, Tensor};
 
 use super::{DEVICE, TYPES, both, close, flat, random};
 use crate::{
-    AttentionSpan, HeadSteps, Spans, add_rms_norm_reference, gelu_mul_reference, gpu, heads_into_reference,
-    heads_reference, rms_norm_reference, silu_mul_reference,
+    AttentionSpan, HeadSteps, HeadsOf, Spans, add_rms_norm_reference, attended_heads_reference, gelu_mul_reference,
+    gpu, heads_reference, rms_norm_reference, silu_mul_reference,
 };
 
 #[test]
@@ -64,18 +64,37 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
                 let oracle =
                     HeadSteps { norm: norm.then_some((&weight32, 1e-6)), angles: turn.then_some((&cos32, &sin32)) };
                 let what = format!("{heads} heads of {dim}, norm {norm}, turned {turn}");
-                let own = heads_reference(&x32, (heads, dim), oracle)?;
-                close(&gpu::heads(&x, (heads, dim), steps)?, &own, &what);
-                // Two sequences and a token of none between them.
+                let view = HeadsOf { x: &x, count: heads, dim, steps };
+                let view32 = HeadsOf { x: &x32, count: heads, dim, steps: oracle };
+                let [own] = gpu::heads([view])?;
+                close(&own, &heads_reference(view32)?, &what);
+                // Two kinds at once, the second without steps; and what attention needs: queries of more heads than the
+                // keys and values have, of two sequences and a token of none between them.
+                let bare = |view| HeadsOf { steps: HeadSteps::default(), ..view };
+                let [one, two] = gpu::heads([view, bare(view)])?;
+                assert_eq!(flat(&one), flat(&own), "{what}: alone and beside others");
+                close(&two, &heads_reference(bare(view32))?, &format!("{what}, beside others"));
                 let spans: Spans<AttentionSpan> = vec![
                     AttentionSpan { first: 0, len: 3, start: 2, cache: 9 },
                     AttentionSpan { first: 4, len: 1, start: 7, cache: 0 },
                 ]
                 .into();
-                let (cache, cache32) = both(&random(&[20, heads, dim], 9), dtype)?;
-                gpu::heads_into(&x, (heads, dim), steps, &cache, &spans)?;
-                heads_into_reference(&x32, (heads, dim), oracle, &cache32, &spans)?;
-                close(&cache, &cache32, &format!("{what}, into a cache"));
+                let queries = Tensor::cat(&[&x, &x], 1)?;
+                let more = HeadsOf { x: &queries, count: 2 * heads, ..view };
+                let caches = || {
+                    Ok::<_, candle_core::Error>((
+                        both(&random(&[20, heads, dim], 9), dtype)?,
+                        both(&random(&[20, heads, dim], 3), dtype)?,
+                    ))
+                };
+                let ((keys, keys32), (values, values32)) = caches()?;
+                let (keys, values) = (keys.copy()?, values.copy()?); // f32 on the CPU would be the oracle's own
+                let q = gpu::attended_heads(more, view, bare(view), (&keys, &values), &spans)?;
+                assert_eq!(flat(&q.narrow(1, 0, heads)?), flat(&own), "{what}: queries");
+                assert_eq!(flat(&q.narrow(1, heads, heads)?), flat(&own), "{what}: more queries");
+                attended_heads_reference(view32, view32, bare(view32), (&keys32, &values32), &spans)?;
+                close(&keys, &keys32, &format!("{what}, keys"));
+                close(&values, &values32, &format!("{what}, values"));
             }
         }
     }
@@ -84,7 +103,7 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
 
 #[test]
 fn what_does_not_fit_is_refused() -> Result<()> {
-    let on = |x: candle_core::Tensor| x.to_device(&DEVICE);
+    let on = |x: Tensor| x.to_device(&DEVICE);
     let (x, weight) = (on(random(&[2, 8], 1))?, on(random(&[7], 2))?);
     let error = gpu::rms_norm(&x, &weight, 1e-6).unwrap_err().to_string();
     assert!(error.contains("rows of 8 and a weight [7] do not fit"), "{error}");
@@ -94,7 +113,15 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     let error = gpu::gate_mul(&x.narrow(1, 0, 7)?, false).unwrap_err().to_string();
     assert!(error.contains("even width, not 7"), "{error}");
     let spans: Spans<AttentionSpan> = vec![AttentionSpan { first: 0, len: 2, start: 3, cache: 0 }].into();
-    let error = gpu::heads_into(&x, (1, 8), HeadSteps::default(), &on(random(&[4, 1, 8], 1))?, &spans).unwrap_err();
+    let (view, cache) = (HeadsOf { x: &x, count: 1, dim: 8, steps: HeadSteps::default() }, on(random(&[4, 1, 8], 1))?);
+    let error = gpu::attended_heads(view, view, view, (&cache, &cache), &spans).unwrap_err();
     assert!(error.to_string().contains("reaches outside 2 tokens or 4 cache rows"), "{error}");
+    let (own, others) = (on(random(&[2, 3], 1))?, on(random(&[2, 3], 1))?);
+    let turned = |angles| HeadsOf { steps: HeadSteps { norm: None, angles: Some((angles, angles)) }, ..view };
+    let error = gpu::heads([turned(&own), turned(&others)]).unwrap_err().to_string();
+    assert!(error.contains("turned by other angles"), "{error}");
+    let narrower = HeadsOf { count: 2, dim: 4, ..view };
+    let error = gpu::heads([view, narrower]).unwrap_err().to_string();
+    assert!(error.contains("2 heads of 4 beside others of 8"), "{error}");
     Ok(())
 }
