@@ -5,25 +5,9 @@
 // 16 bytes a lane and instruction. All 8 KiB of a warp are on their way at once, 96 KiB on a multiprocessor with its 12 warps;
 // at 4.3 TB/s, half of it reads, some 16 KiB hide a latency of a microsecond.
 //
-// Long sequences go the same way. A token costs 4 instructions for each element of the state, 65536 a head of 128 x 128. The
-// chunked form (64 tokens, a triangular solve, five products) has about 10 MFLOP a chunk and head, 78000 f32 FMAs a token: it
-// pays only on tensor cores, and TF32 is too coarse for the law that both forms agree within 1e-5. One sequence with 16 heads
-// is also 128 warps here, and 16 blocks there.
-#include "common.cuh"
-
-struct DeltaArgs {
-    const void* q;     // [n, key_heads, dk]
-    const void* k;     // [n, key_heads, dk]
-    const void* v;     // token `i`, head `h` begins at `i * token + h * head`
-    const float* g;    // [n, heads]
-    const float* beta; // [n, heads]
-    float* state;      // [slots, heads, dk, dv]
-    const int* spans;  // [spans, 4]: first token, tokens, start, slot
-    void* out;         // [n, heads, dv]
-    int64_t token, head;
-    int n, span_count, key_heads, heads, dk, dv;
-    int wide; // widths, strides and addresses are whole fours
-};
+// A token costs 4 instructions for each element of the state, 65536 a head of 128 x 128. Long sequences of bf16 and f16 go in
+// chunks, on tensor cores (`delta_chunk.cu`); in f32 those would be slower than this, or coarser.
+#include "delta.cuh"
 
 // A thread's share of the state: 4 columns, and of every `4 * groups` rows 4 beside each other, this many times.
 constexpr int DELTA_FOURS = 4;
@@ -49,7 +33,7 @@ DEVICE void delta_columns(const DeltaArgs& args) {
     const float zeros[4] = {};
     for (int token = before.x[0] + before.x[1] + group; token < first; token += groups)
         put_four<wide>(zeros, out + token * out_token, columns);
-    if (len == 0) return;
+    if (len == 0 || len >= args.chunked) return;
 
     // Rows of the `b`th four.
     auto row = [&](int b) { return 4 * (b * groups + group); };

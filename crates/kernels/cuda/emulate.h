@@ -138,6 +138,17 @@ T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
 }
 
 template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+    return emulate::exchanged(value, unsigned(from));
+}
+
+template <class T>
+T __shfl_up_sync(unsigned, T value, unsigned by) {
+    const unsigned lane = emulate::lane();
+    return emulate::exchanged(value, lane >= by ? lane - by : lane);
+}
+
+template <class T>
 T __shfl_down_sync(unsigned, T value, unsigned by, int width = 32) {
     const unsigned lane = emulate::lane();
     return emulate::exchanged(value, lane % width + by < unsigned(width) ? lane + by : lane);

@@ -44,9 +44,22 @@ struct Args {
     dk: i32,
     dv: i32,
     wide: i32,
+    chunked: i32,
 }
 
-/// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference.
+/// The form in chunks, by type: f32 has none.
+const CHUNKED: Kernel = kernel!(DELTA_CHUNK, "delta_chunk");
+
+/// `CHUNK_KEY` and `CHUNK_COLUMNS` of `cuda/delta_chunk.cu`.
+const CHUNK_KEY: usize = 128;
+const CHUNK_COLUMNS: usize = 64;
+/// The size of `ChunkRoom`.
+const CHUNK_ROOM: usize = 86_528;
+/// Tokens from which on a span goes in chunks. One takes about as long as 16 tokens after each other, whatever it has.
+const CHUNKED_FROM: usize = 32;
+
+/// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference; long spans of bf16
+/// and f16 go in chunks where keys have 128 values, those of all known models, and the others token by token.
 pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
     let Size { n, key_heads, value_heads, dk, dv, values } = Size::of(inputs, state, spans)?;
     let [q, k, v, g, beta] = inputs;
@@ -71,6 +84,10 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
     let (q_at, k_at, v_at) = (address(NAME, &q)?, address(NAME, &k)?, Held::of(v).address()?);
     let (state_at, out_at) = (address(NAME, state)?, address(NAME, &out)?);
     let places = [(q_at, size), (k_at, size), (v_at, size), (out_at, size), (state_at, 4)];
+    let packed = |(address, counts): (u64, &[usize])| address % 16 == 0 && counts.iter().all(|count| count % 8 == 0);
+    let fits = q.dtype() != DType::F32 && dk == CHUNK_KEY && dv % CHUNK_COLUMNS == 0;
+    let fits = fits && [(q_at, &[][..]), (k_at, &[]), (v_at, &[token, head]), (out_at, &[])].into_iter().all(packed);
+    let long = |span: &&StateSpan| fits && span.len >= CHUNKED_FROM;
     let args = Args {
         q: q_at,
         k: k_at,
@@ -89,7 +106,19 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
         dk: dk as i32,
         dv: dv as i32,
         wide: wide(&places, &[dk, dv, token, head]).into(),
+        chunked: if fits { CHUNKED_FROM as i32 } else { i32::MAX },
     };
+    if spans.iter().any(|span| long(&span)) {
+        let blocks = spans.len() * value_heads * (dv / CHUNK_COLUMNS);
+        // SAFETY: `Args` is the kernel's struct; as below, and its addresses and strides are those of whole packs.
+        unsafe {
+            launch(q.device(), &CHUNKED, form(NAME, q.dtype())?, Grid::row(blocks, 128).shared(CHUNK_ROOM), &args)?;
+        }
+    }
+    // What is left: other spans, and tokens of none, which it clears.
+    if spans.iter().filter(long).map(|span| span.len).sum::<usize>() == n {
+        return Ok(out);
+    }
     // Behind the spans there is one of nothing, which clears the tokens after them.
     let jobs = (spans.len() + 1) * value_heads * dv.div_ceil(*columns);
     let warps = if jobs <= FEW { 1 } else { WARPS };
