@@ -1,12 +1,16 @@
 //! A loaded model with all that turns text into tokens.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
-use headtemper_model::{CausalLm, Checkpoint, Precision, Products};
+use headtemper_model::{CausalLm, Checkpoint, Operations, Precision, Products};
 
 use crate::{
     ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, device,
@@ -47,6 +51,8 @@ pub struct Engine {
     note: Option<String>,
     /// How often steps were played back.
     pub(crate) played: AtomicU64,
+    /// What the device does in a step that was recorded, by the rows that it is for.
+    pub(crate) recorded: Mutex<BTreeMap<usize, Operations>>,
 }
 
 impl Engine {
@@ -89,7 +95,18 @@ impl Engine {
         };
         let Located { checkpoint, path, note, .. } = located;
         let note = device::noted(note, instead);
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: AtomicU64::new(0) })
+        Ok(Self {
+            model,
+            stop,
+            tokenizer,
+            template,
+            identity,
+            checkpoint,
+            path,
+            note,
+            played: AtomicU64::new(0),
+            recorded: Mutex::default(),
+        })
     }
 
     /// The geometry.
@@ -115,6 +132,11 @@ impl Engine {
     /// How often decode steps were played back so far, some steps at a time: 0 where none can be.
     pub fn plays(&self) -> u64 {
         self.played.load(Ordering::Relaxed)
+    }
+
+    /// What the device does in each decode step that was recorded so far, by the rows that the step is for.
+    pub fn recorded_steps(&self) -> BTreeMap<usize, Operations> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The model itself.
@@ -154,7 +176,18 @@ impl Engine {
             ..self.identity.clone()
         };
         let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: AtomicU64::new(0) })
+        Ok(Self {
+            model,
+            stop,
+            tokenizer,
+            template,
+            identity,
+            checkpoint,
+            path,
+            note,
+            played: AtomicU64::new(0),
+            recorded: Mutex::default(),
+        })
     }
 
     /// Encodes an input and its response; `what` names it in errors.

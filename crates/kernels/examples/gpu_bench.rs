@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Error, Result, Tensor};
+use half::bf16;
 use headtemper_kernels::{
     AttentionSpan, HeadSteps, HeadsOf, Matrix, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
     delta_rule, head_stats, linear, open_cuda, silu_mul,
@@ -50,6 +51,27 @@ fn seconds_alone(device: &Device, mut call: impl FnMut() -> Result<()>) -> Resul
 
 fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     Tensor::randn(0f32, 1f32, shape, device)?.to_dtype(dtype)
+}
+
+/// What the settings of `open_cuda` save where every operation is asked for by itself: microseconds of one small addition, with
+/// a look at a result after every 300 as after a decode step, on candle's own device and then on ours.
+fn settings(number: usize) -> Result<()> {
+    let step = |device: &Device| -> Result<f64> {
+        let (x, y) = (Tensor::ones((256, 1024), DType::BF16, device)?, Tensor::ones((256, 1024), DType::BF16, device)?);
+        let additions = || -> Result<()> {
+            for _ in 0..300 {
+                (&x + &y)?;
+            }
+            x.narrow(0, 0, 1)?.to_vec2::<bf16>().map(drop)
+        };
+        Ok(seconds_alone(device, additions)? / 300.0)
+    };
+    let theirs = step(&Device::new_cuda_with_stream(number)?)?;
+    let ours = step(&open_cuda(number)?)?;
+    for (whose, time) in [("candle's", theirs), ("ours", ours)] {
+        say("start-up settings", &format!("{whose}, an addition asked for"), time, "to candle's", time / theirs, 1.0);
+    }
+    Ok(())
 }
 
 /// Bytes a second that a copy reads and writes, and operations a second of a large product in bf16.
@@ -208,6 +230,7 @@ fn main() -> Result<()> {
         Ok(number) => number.parse().map_err(|_| Error::Msg(format!("DEVICE is '{number}', but must be a number")))?,
         Err(_) => 0,
     };
+    settings(number)?;
     let device = open_cuda(number)?;
     let ceiling = Ceiling::of(&device)?;
     say("ceiling: copy", "1 GiB", 2f64.powi(31) / ceiling.copy, "GB/s", ceiling.copy / 1e9, 1.0);

@@ -53,7 +53,7 @@ pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};
 pub use ranges::{HeadStats, head_stats, head_stats_reference, range_means, range_means_reference};
-pub use record::Recording;
+pub use record::{Operations, Recording};
 pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
 pub use serving::Kernels;
 pub use simd::Level;

@@ -87,4 +87,45 @@ impl Recording {
         }
         Ok(())
     }
+    /// What it has the device do each time.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn operations(&self) -> Result<Operations> {
+        #[cfg(feature = "cuda")]
+        {
+            use candle_core::cuda_backend::{
+                WrapErr,
+                cudarc::driver::sys::{self, CUgraphNodeType_enum as Kind},
+            };
+            let graph = self.graph.cu_graph();
+            let mut count = 0;
+            // SAFETY: the graph is there; without room for nodes only their number is written, and then that many.
+            let nodes = unsafe {
+                sys::cuGraphGetNodes(graph, std::ptr::null_mut(), &raw mut count).result().w()?;
+                let mut nodes = vec![std::ptr::null_mut(); count];
+                sys::cuGraphGetNodes(graph, nodes.as_mut_ptr(), &raw mut count).result().w()?;
+                nodes
+            };
+            let mut kernels = 0;
+            for node in nodes {
+                let mut kind = Kind::CU_GRAPH_NODE_TYPE_EMPTY;
+                // SAFETY: the graph has just named the node.
+                unsafe { sys::cuGraphNodeGetType(node, &raw mut kind) }.result().w()?;
+                kernels += usize::from(kind == Kind::CU_GRAPH_NODE_TYPE_KERNEL);
+            }
+            Ok(Operations { kernels, others: count - kernels })
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(Operations::default())
+    }
+}
+
+/// What a recording has a device do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Kernels that are launched.
+    pub kernels: usize,
+    /// Copies, and memory taken and given back.
+    pub others: usize,
 }

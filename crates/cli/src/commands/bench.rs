@@ -172,9 +172,10 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let rate = (rows * args.new_tokens) as f64 / median(&seconds);
         let first = found.first().and_then(|first| first["tokens_per_s"].as_f64()).unwrap_or(rate);
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
+        let step = engine.recorded_steps().get(&rows).copied().unwrap_or_default();
         found.push(json!({
-            "rows": rows, "plans": named, "whole": true, "plays": engine.plays() - before, "seconds": seconds, "tokens_per_s": rate,
-            "step_to_first": first / rate,
+            "rows": rows, "plans": named, "whole": true, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
+            "plays": engine.plays() - before, "launches": step.kernels, "other_operations": step.others,
         }));
     }
     Ok(found)

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::atomic::Ordering,
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use candle_core::Result as Candle;
@@ -152,7 +152,10 @@ impl Engine {
         let span = |slot| Span { slot, start: capacity - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
         let recording = if Recording::possible(device) {
-            Some(Recording::of(device, &mut || self.pass(&rows, &batch, state))?)
+            let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
+            let mut steps = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            steps.insert(size, recording.operations()?);
+            Some(recording)
         } else {
             None
         };
