@@ -35,6 +35,7 @@ pub(crate) use logits::logits;
 pub(crate) use norm::{add_rms_norm, rms_norm};
 pub(crate) use ranges::{head_stats, range_means};
 pub(crate) use sample::{MOST_TOKENS, choose, chooses};
+pub use score::LOGITS as GPU_LOGITS;
 pub(crate) use score::score_head;
 
 /// The place of a type among a kernel's forms.

@@ -50,7 +50,7 @@ impl Engine {
         let (cpu, activations) = (model.device().is_cpu(), model.activations());
         let weights = model.holding().bytes() as u64;
         let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
-        let vocab = spec.vocab as u64;
+        let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
         Ok(Cost {
             held: match machine::held() {
                 Some(held) if cpu => held.max(weights) + SPARE,
@@ -58,8 +58,9 @@ impl Engine {
             },
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
-            cache_widest: (widest.max().unwrap_or(0) * activations.size_in_bytes()) as u64,
-            token: (4.0 * ALLOCATOR * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?) as f64) as u64,
+            cache_widest: (widest.max().unwrap_or(0) * size) as u64,
+            token: (ALLOCATOR * (size * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?)) as f64)
+                as u64,
             // As the head gives them, and as rows on the host.
             logits: 2 * 4 * vocab,
             // A copy before penalties, and the list that a cut sorts.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use headtemper_model::{GPU_LOGITS, Kernels};
+
 use crate::{
     Encoded, Engine, EngineError, MemoryPlan, Result,
     memory::{ALLOCATOR, Cost, Limit},
@@ -18,7 +20,7 @@ const HEAD_ROW: u64 = 128 * 56;
 const HEAD_BASE_ROW: u64 = 128 * 8;
 /// And on every thread: logits and probabilities of 192 tokens of a base row.
 const HEAD_THREAD: u64 = 2 * 192 * 4 + 8;
-/// Away from the CPU whole logits of a few rows are held: so many bytes a logit, sums in f64.
+/// Of candle's own operations, which hold whole logits of a few rows: so many bytes a logit, sums in f64.
 const HEAD_LOGIT: u64 = 64;
 
 /// The largest of everything that is held at once.
@@ -205,12 +207,16 @@ impl Engine {
 
     /// What the head takes for so many rows beside so many base rows.
     fn head_peak(&self, rows: usize, base_rows: usize) -> u64 {
+        let (spec, device) = (self.spec(), self.model().device());
         let (rows, base) = (rows as u64, base_rows as u64);
-        if self.model().device().is_cpu() {
+        if Kernels::serve_gpu(device) {
+            let at_once = (rows + base).min((GPU_LOGITS / spec.vocab).max(2) as u64);
+            return at_once * 4 * spec.vocab as u64;
+        }
+        if device.is_cpu() {
             let threads = rayon::current_num_threads() as u64;
             return rows * HEAD_ROW + base * (HEAD_BASE_ROW + threads * HEAD_THREAD);
         }
-        let spec = self.spec();
         let at_once = rows.min((LOGITS / spec.vocab).max(1) as u64);
         at_once * spec.vocab as u64 * HEAD_LOGIT + 4 * (spec.vocab * spec.d_model) as u64
     }

@@ -24,8 +24,9 @@ struct Args {
     cap: f32,
 }
 
-/// Logits that are held at once, 256 MiB: enough rows for the product to be bound by arithmetic.
-const LOGITS: usize = 1 << 26;
+/// Logits in f32 that [`score_head`](crate::score_head) holds at once on a CUDA device, 256 MiB or two rows: enough for the product
+/// to be bound by arithmetic.
+pub const LOGITS: usize = 1 << 26;
 /// Threads of a row's block.
 const THREADS: u32 = 512;
 /// Bytes that each warp leaves for its block, `ScoreShare`.
