@@ -23,8 +23,9 @@ pub struct CaptureRequest<'a> {
     pub plans: Vec<HeadPlan>,
     /// Whether the items are a part of a larger capture: who puts the parts together checks that every planned head fired.
     pub partial: bool,
-    /// The most tokens that are read at once, except in an item that is longer; fewer where memory is short.
-    pub batch_tokens: usize,
+    /// The most tokens that are read at once, except in an item that is longer; [`Engine::tokens_at_once`] if none is given,
+    /// fewer where memory is short.
+    pub batch_tokens: Option<usize>,
     /// The most items that are read at once.
     pub max_rows: usize,
     /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
@@ -41,7 +42,7 @@ impl Default for CaptureRequest<'_> {
             keep: Keep::default(),
             plans: vec![HeadPlan::none()],
             partial: false,
-            batch_tokens: 2048,
+            batch_tokens: None,
             max_rows: usize::MAX,
             memory: None,
             kept: false,
@@ -78,7 +79,7 @@ impl Engine {
         let texts = Texts {
             tokens: &tokens,
             most: request.max_rows,
-            batch: request.batch_tokens,
+            batch: request.batch_tokens.unwrap_or(self.tokens_at_once()),
             numbers: request.keep.numbers(self.spec()),
             read: request.keep.read(self.spec()),
             logits: request.keep.logits,

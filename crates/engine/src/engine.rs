@@ -139,6 +139,12 @@ impl Engine {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tokens that it reads at once where nobody says how many: as many as make its products efficient, and a GPU wait for no
+    /// host.
+    pub fn tokens_at_once(&self) -> usize {
+        if self.model.device().is_cpu() { 2048 } else { 16_384 }
+    }
+
     /// The model itself.
     pub fn model(&self) -> &dyn CausalLm {
         &*self.model

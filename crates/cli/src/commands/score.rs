@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
         plain: args.plain,
         shuffles: args.shuffles,
         seed: args.seed,
-        batch_tokens: args.batch_tokens,
+        batch_tokens: args.batch_tokens.unwrap_or(engine.tokens_at_once()),
         memory: args.memory.bytes()?,
         shard: args.shard.shard,
         stop: Some(ui::stop_on_interrupt()),

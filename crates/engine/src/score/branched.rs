@@ -20,8 +20,9 @@ use crate::{
     score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
 };
 
-/// What the untempered pass may keep, in bytes: items are taken in groups that stay below it.
+/// What the untempered pass may keep, in bytes: items are taken in groups that stay below it. A device works on more at once.
 const KEPT: usize = 512 << 20;
+const KEPT_ON_DEVICE: usize = 4 << 30;
 /// The shortest common start of items that is worth a pass of its own.
 const SHORTEST_START: usize = 8;
 
@@ -102,7 +103,9 @@ impl<'a> Group<'a> {
         let spec = engine.spec();
         let layers: BTreeSet<usize> = request.heads.iter().map(|at| at.layer).collect();
         let widths = layers.iter().map(|&layer| spec.d_model + spec.layers[layer].heads.width());
-        let most = request.batch_tokens.min(KEPT / (widths.sum::<usize>() * size_of::<f32>()));
+        let kept = if engine.model().device().is_cpu() { KEPT } else { KEPT_ON_DEVICE };
+        let token = widths.sum::<usize>() * engine.model().activations().size_in_bytes();
+        let most = request.batch_tokens.min(kept / token);
         let mut tokens = 0;
         let fits = wanted.iter().take_while(|&&item| {
             tokens += items[item].ids.len();

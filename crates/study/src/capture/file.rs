@@ -185,7 +185,8 @@ impl Prepared<'_> {
         let (fired, measured) = match &self.job.answering {
             None => {
                 let partial = options.plans.len() == 1;
-                let request = CaptureRequest { batch_tokens: first.step_tokens, memory, partial, ..options.request() };
+                let request =
+                    CaptureRequest { batch_tokens: Some(first.step_tokens), memory, partial, ..options.request() };
                 (read_texts(self.engine, &items, &encoded, &request, &mut features, progress)?, None)
             }
             Some(answering) => {

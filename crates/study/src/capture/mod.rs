@@ -160,7 +160,7 @@ pub(crate) fn capture_encoded(
     progress.begin("capture", items.len(), 0);
     progress.expect(encoded.iter().map(|e| e.ids.len()).sum());
     let mut features = empty(engine, items, encoded, options, &ColumnNames::of(items));
-    let request = CaptureRequest { batch_tokens: memory.step_tokens, memory: memory.limit, ..options.request() };
+    let request = CaptureRequest { batch_tokens: Some(memory.step_tokens), memory: memory.limit, ..options.request() };
     let fired = read_texts(engine, items, encoded, &request, &mut features, progress)?;
     progress.end();
     Ok((features, fired))
