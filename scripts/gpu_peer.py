@@ -1,8 +1,9 @@
 """The contender of gpu-bench.sh: transformers with hooks before its output projections, on the same card in bf16.
 
-    python scripts/gpu_peer.py CONFIG.json JOB
+    python scripts/gpu_peer.py CONFIG.json JOB [DEVICE]
 
-JOB is J1 (100 prompts of 128 tokens, 256 new ones, 1 and 20 plans), J2 (200 texts of 1000 tokens, per-head norms) or J3 (part
+JOB is J1 (100 prompts of 128 tokens, 256 new ones; generate() with the cache that grows, with a static one, which it compiles for,
+and continuous batching, where they run), J2 (200 texts of 1000 tokens, per-head norms) or J3 (part
 of a causal map: 5 layers x 4 heads x 2 lambdas on 8 texts of 640 tokens). Weights are random: speed does not depend on them.
 Prints one JSON object: seconds of the job, of several runs the median, at the batch that was fastest of those tried.
 """
@@ -67,13 +68,34 @@ def scaling(factor_of):
     return make
 
 
+def wait():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def timed(work):
     work()
-    torch.cuda.synchronize()
+    wait()
     start = time.perf_counter()
     work()
-    torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
+
+
+def grown(model, part, new):
+    out = model.generate(part, attention_mask=torch.ones_like(part), max_new_tokens=new)
+    assert out.shape[1] == part.shape[1] + new
+
+
+def static(model, part, new):
+    out = model.generate(part, attention_mask=torch.ones_like(part), max_new_tokens=new, cache_implementation="static")
+    assert out.shape[1] == part.shape[1] + new
+
+
+def continuous(model, part, new):
+    settings = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=-1, max_new_tokens=new)
+    found = model.generate_batch(inputs=part.tolist(), generation_config=settings, progress_bar=False)
+    assert len(found) == len(part) and all(len(one.generated_tokens) == new for one in found.values())
 
 
 def best(job, work_of):
@@ -89,29 +111,39 @@ def best(job, work_of):
 
 
 def main():
-    if len(sys.argv) != 3 or sys.argv[2] not in BATCHES:
+    if len(sys.argv) not in (3, 4) or sys.argv[2] not in BATCHES:
         sys.exit(__doc__.strip())
+    device = sys.argv[3] if len(sys.argv) > 3 else "cuda"
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(sys.argv[1]).get_text_config()
-    with torch.device("cuda"):
+    with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=None)
     vocab = config.vocab_size
-    ids = lambda rows, tokens: torch.randint(1, vocab, (rows, tokens), device="cuda")  # noqa: E731
+    ids = lambda rows, tokens: torch.randint(1, vocab, (rows, tokens), device=device)  # noqa: E731
     job = sys.argv[2]
     if job == "J1":
         prompts, new = ids(100, 128), 256
 
-        def work_of(batch):
+        def work_of(batch, way=grown):
             def work():
                 with Hooks(model, scaling(lambda _: 0.5)):
                     for part in prompts.split(batch):
-                        out = model.generate(part, attention_mask=torch.ones_like(part), max_new_tokens=new)
-                        assert out.shape[1] == 128 + new
+                        way(model, part, new)
 
             return work
 
-        found = best(job, work_of) | {"tokens": 100 * new, "note": "one plan; 20 plans are 20 times as long"}
+        found = best(job, work_of) | {"tokens": 100 * new, "way": "grown", "note": "one plan; 20 plans are 20 times as long"}
+        ways = {"grown": found["seconds"]}
+        for way in (static, continuous):
+            batch = len(prompts) if way is continuous else found["batch"]  # which it divides by itself
+            try:
+                ways[way.__name__] = timed(work_of(batch, way))
+            except Exception as error:  # noqa: BLE001: a contender's fault is told, and the others count
+                ways[way.__name__] = f"{type(error).__name__}: {error}"[:300]
+        measured = {way: seconds for way, seconds in ways.items() if isinstance(seconds, float)}
+        way = min(measured, key=measured.get)
+        found |= {"seconds": measured[way], "way": way, "ways": ways}
     elif job == "J2":
         texts = ids(200, 1000)
 
@@ -162,10 +194,10 @@ def main():
             return work
 
         found = best(job, work_of) | {"tokens": len(cells) * 8 * 512}
-    card = torch.cuda.get_device_name()
+    card = torch.cuda.get_device_name() if device == "cuda" else device
     print(json.dumps({"job": job, "config": sys.argv[1], "card": card, "torch": torch.__version__} | found))
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode, whose tensors continuous batching cannot use in its own thread
         main()

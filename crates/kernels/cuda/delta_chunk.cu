@@ -324,8 +324,8 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
                 left.times(s[2 * d + 1], right[2], right[3]);
             }
         }
-        // Through shared memory, so that a token's columns are written together: the warp's own, which no other reads.
-        __syncwarp();
+        // Through shared memory, so that a token's columns are written together: the warp's own, which no other reads and which
+        // its lanes have read together.
 #pragma unroll
         for (int t = 0; t < CHUNK / 8; t++)
 #pragma unroll

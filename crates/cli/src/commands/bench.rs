@@ -174,7 +174,7 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
         let step = engine.recorded_steps().get(&rows).copied().unwrap_or_default();
         found.push(json!({
-            "rows": rows, "plans": named, "whole": true, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
+            "rows": rows, "plans": named, "whole": true, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
             "plays": engine.plays() - before, "launches": step.kernels, "other_operations": step.others,
         }));
     }

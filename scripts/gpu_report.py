@@ -1,0 +1,167 @@
+"""What gpu-bench.sh found, as tables beside its goals: ratios to transformers with hooks, shares of what the card gives at most.
+
+    python3 scripts/gpu_report.py RESULTS.jsonl TEMPER
+
+Needs nothing but Python. Limits come from the card's own copy and product in the same results, and from the models' shapes.
+A goal that was not met is said to be missed; a line that is not in the results is not in the tables.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+# Of J1: what performance-minded engines reach of copy and product, a node of a graph, and what else a step has, in seconds.
+PREDICTED = {"copy": 0.75, "product": 0.62, "node": 1.2e-6, "step": 60e-6}
+PROMPT, NEW = 128, 256  # tokens of J1
+TEXTS, LENGTH = 200, 1000  # of J2
+
+
+class Model:
+    """The shape of a model in bf16, from `temper inspect`."""
+
+    def __init__(self, config, temper):
+        shape = json.loads(subprocess.run([temper, "inspect", config, "--json"], check=True, capture_output=True).stdout)
+        self.layers = shape["layers"]
+        self.weights = shape["weight_bytes"]
+        self.trunk = self.weights - 2 * shape["vocab"] * shape["d_model"]  # without the head; 2 bytes and 2 operations each
+
+    def read(self, context):
+        """Bytes of cache and states that a row's step reads and writes."""
+        total = 0
+        for layer in self.layers:
+            if layer["mixer"] == "delta":
+                total += 2 * 4 * layer["heads"] * layer["key_dim"] * layer["head_dim"]
+            else:
+                total += 2 * 2 * layer["kv_heads"] * layer["head_dim"] * min(context, layer.get("window", context))
+        return total
+
+    def step(self, rows, context, copy, product):
+        """Seconds of a decode step: weights once or arithmetic, and each row's own bytes."""
+        return max(self.weights / copy, self.weights * rows / product) + rows * self.read(context) / copy
+
+    def attention(self, length):
+        """Operations of attention over one text."""
+        total = 0
+        for layer in (layer for layer in self.layers if layer["mixer"] != "delta"):
+            window = min(layer.get("window", length), length)
+            pairs = window * (window + 1) / 2 + (length - window) * window
+            total += 4 * layer["heads"] * layer["head_dim"] * pairs
+        return total
+
+
+def verdict(value, goal):
+    return "met" if value >= goal else "**missed**"
+
+
+def table(title, head, rows):
+    if not rows:
+        return
+    print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(str(cell) for cell in row)} |")
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__.strip())
+    with open(sys.argv[1]) as file:
+        results = [json.loads(line) for line in file if line.strip()]
+    kernels = [r for r in results if "kernel" in r]
+    ceilings = {r["kernel"]: r for r in kernels if r["kernel"].startswith("ceiling")}
+    if len(ceilings) < 2:
+        sys.exit("the results have no ceilings: run gpu-bench.sh without a name of a part first, into the same WHERE")
+    copy = ceilings["ceiling: copy"]["GB/s"] * 1e9
+    product = ceilings["ceiling: product"]["TFLOP/s"] * 1e12
+    print(f"Copy {copy / 1e12:.2f} TB/s, product {product / 1e12:.0f} TFLOP/s in bf16: all shares are of these.")
+
+    goals = {"decode attention": 0.8, "delta rule step": 0.8}
+    rows = []
+    for r in kernels:
+        if r["kernel"].startswith("ceiling"):
+            continue
+        unit = next(unit for unit in ("GB/s", "TFLOP/s", "to candle's") if unit in r)
+        goal = goals.get(r["kernel"])
+        # One row or few fill no card: the goal is of batches.
+        rows_of = int(r["shape"].split(", ")[-1].split()[0]) if goal else 0
+        judged = verdict(r["of_ceiling"], goal) if goal and rows_of >= 256 else ""
+        share = "" if unit == "to candle's" else f"{r['of_ceiling']:.2f}"
+        rows.append((r["kernel"], r["shape"], r["us"], f"{r[unit]} {unit}", share, judged))
+    table("Kernels", ("kernel", "shape", "µs", "rate", "share", "goal 0.80"), rows)
+
+    models = {}
+    peers = {(os.path.basename(r["config"]).removesuffix(".json"), r["job"]): r for r in results if "torch" in r}
+
+    def model(name):
+        if name not in models:
+            models[name] = Model(f"configs/models/{name}.json", sys.argv[2])
+        return models[name]
+
+    rows = []
+    for r in (r for r in results if "decode" in r):
+        for d in r["decode"]:
+            shape = model(r["model"])
+            n, new = d["rows"], d["rows"] * d.get("new_tokens", NEW) / d["tokens_per_s"]  # seconds of the whole
+            tokens = d.get("new_tokens", NEW)
+            reading = shape.trunk * n * PROMPT / product
+            step = shape.step(n, PROMPT + tokens / 2, copy, product)
+            predicted = shape.step(n, PROMPT + tokens / 2, PREDICTED["copy"] * copy, PREDICTED["product"] * product)
+            predicted += PREDICTED["node"] * d["launches"] + PREDICTED["step"]
+            limit, expected = reading + tokens * step, reading / PREDICTED["product"] + tokens * predicted
+            peer = peers.get((r["model"], "J1"))
+            ratio = d["tokens_per_s"] / (peer["tokens"] / peer["seconds"]) if peer else None
+
+            def judged(value, goal, form, of=d):
+                # Goals are of steps as they are done where nobody asks for another way.
+                return f"{value:{form}} {verdict(value, goal)}" if of["plays"] else f"{value:{form}}"
+
+            rows.append(
+                (
+                    r["model"],
+                    n,
+                    d["plans"],
+                    "recorded" if d["plays"] else "one by one",
+                    d["launches"] or "",
+                    f"{d['tokens_per_s']:.0f}",
+                    judged(ratio, 10, ".1f") if ratio else "",
+                    judged(limit / new, 0.7, ".2f"),
+                    f"{expected / new:.2f}",
+                    f"{d['step_to_first']:.3f}",
+                )
+            )
+    head = ("model", "rows", "plans", "steps", "launches", "tokens/s", "to transformers, goal 10", "of the limit, goal 0.70")
+    table("J1: answers", (*head, "of what was predicted", "time to the first's"), rows)
+    flat = [
+        (r["model"], max(abs(d["step_to_first"] - 1) for d in r["decode"]))
+        for r in results
+        if "decode" in r and len(r["decode"]) > 2
+    ]
+    table(
+        "J1: a step under more plans",
+        ("model", "most off", "goal 0.03"),
+        [(name, f"{off:.3f}", verdict(-off, -0.03)) for name, off in flat],
+    )
+
+    rows = []
+    for r in (r for r in results if r.get("ours")):
+        name, job = os.path.basename(r["config"]).removesuffix(".json"), r["job"]
+        peer = peers.get((name, job))
+        goal = {"J2": 3, "J3": 4}[job]
+        ratio = peer["seconds"] / r["seconds"] if peer else None
+        share = ""
+        if job == "J2":
+            shape = model(name)
+            use = TEXTS * (LENGTH * shape.trunk + shape.attention(LENGTH)) / r["seconds"] / product
+            share = f"{use:.2f} {verdict(use, 0.45)}"
+        theirs = f"{peer['seconds']:.2f} at {peer['batch']}" if peer else ""
+        judged = f"{ratio:.1f} {verdict(ratio, goal)}" if ratio else ""
+        rows.append((job, name, f"{r['seconds']:.2f}", theirs, judged, goal, share))
+    table(
+        "J2: features and head statistics; J3: part of the causal map",
+        ("job", "model", "s", "transformers, s", "ratio", "goal", "of the product, goal 0.45"),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
