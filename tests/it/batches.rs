@@ -271,3 +271,32 @@ fn a_plan_that_is_not_there_is_refused() {
     let error = engine.generate(&[request], &plans, &GenerateOptions::default(), |_| Ok(())).unwrap_err();
     assert_eq!(error.to_string(), "row 0 asks for plan 2, but plans 0 to 1 were given");
 }
+
+/// A device whose memory is full in the middle of a run: what was done was told, and the error says what was planned.
+#[test]
+fn a_device_without_memory_says_what_was_planned() {
+    let engine = engine("llama");
+    let row = |i: u32| Request {
+        ids: vec![1, 2 + i],
+        plan: 0,
+        sampling: sampling(1, 0),
+        noise: 0,
+        max_new_tokens: 2,
+        stop: StopRule::Never,
+    };
+    let requests: Vec<Request> = (0..4).map(row).collect();
+    let options = GenerateOptions { memory: Some(1 << 40), max_rows: 1, ..GenerateOptions::default() };
+    let full = || candle_core::Error::Msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into());
+    let mut done = 0;
+    let error = engine.generate(&requests, &[HeadPlan::none()], &options, |event| {
+        done += usize::from(matches!(event, Event::Done { .. }));
+        if done < 3 { Ok(()) } else { Err(full().into()) }
+    });
+    let error = error.unwrap_err();
+    let planned = engine.plan_generation(&requests, 1, &options, &|row| format!("row {row}")).unwrap();
+    assert!(matches!(&error, EngineError::DeviceMemory { limit: Some(limit), .. } if *limit == 1 << 40), "{error}");
+    let text = error.to_string();
+    let said = text.contains("CUDA_ERROR_OUT_OF_MEMORY") && text.ends_with("MiB of 1.0 TiB was planned");
+    assert!(said && error.hint().is_some_and(|hint| hint.contains("--memory")), "{text} ({planned})");
+    assert_eq!(done, 3);
+}

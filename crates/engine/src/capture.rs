@@ -98,9 +98,20 @@ impl Engine {
         &self,
         items: &[Encoded],
         request: &CaptureRequest<'_>,
-        mut on_item: impl FnMut(Captured<'_>) -> Result<()>,
+        on_item: impl FnMut(Captured<'_>) -> Result<()>,
     ) -> Result<Fired> {
         let plan = self.plan_capture(items, request, &|item| format!("item {item}"))?;
+        self.capture_planned(items, request, &plan, on_item).map_err(|error| error.of_planned(&plan))
+    }
+
+    /// [`Engine::capture`], once it is known how much may be read at once.
+    fn capture_planned(
+        &self,
+        items: &[Encoded],
+        request: &CaptureRequest<'_>,
+        plan: &MemoryPlan,
+        mut on_item: impl FnMut(Captured<'_>) -> Result<()>,
+    ) -> Result<Fired> {
         let mut scale = self.scale(&request.plans)?;
         let plan_of = |item: usize| if request.plans.len() == 1 { 0 } else { item };
         let mut next = 0;
@@ -108,7 +119,7 @@ impl Engine {
             if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted);
             }
-            let count = fitting(&items[next..], &plan, request.max_rows, self.reserves_lazily());
+            let count = fitting(&items[next..], plan, request.max_rows, self.reserves_lazily());
             let group = &items[next..next + count];
             let rows = self.capture_batch(group, &|i| plan_of(next + i), request, &mut scale)?;
             for (i, row) in rows.into_iter().enumerate() {

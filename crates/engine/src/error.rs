@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use headtemper_hook::PlanError;
 use headtemper_model::ModelError;
 
-use crate::{hub::HubError, memory::format_bytes};
+use crate::{MemoryPlan, hub::HubError, memory::format_bytes};
 
 /// Why a model cannot be opened, or a text not be read or continued.
 #[derive(Debug, thiserror::Error)]
@@ -152,12 +152,36 @@ pub enum EngineError {
     /// The receiver of results failed.
     #[error(transparent)]
     Receiver(Box<dyn std::error::Error + Send + Sync>),
+    /// A device had no memory left, though all was planned to fit.
+    #[error(
+        "{error}, though no more than {}{} was planned",
+        format_bytes(*.planned),
+        limit.map_or_else(String::new, |limit| format!(" of {}", format_bytes(limit)))
+    )]
+    DeviceMemory {
+        /// Bytes that were to be taken in all.
+        planned: u64,
+        /// Bytes that might be taken.
+        limit: Option<u64>,
+        /// What the device says.
+        error: candle_core::Error,
+    },
     /// What candle reports.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
 impl EngineError {
+    /// The error of work that was planned to fit: a device that has no memory left says what it was to be.
+    pub(crate) fn of_planned(self, plan: &MemoryPlan) -> Self {
+        match self {
+            Self::Candle(error) if headtemper_model::is_out_of_memory(&error) => {
+                Self::DeviceMemory { planned: plan.total, limit: plan.limit, error }
+            }
+            other => other,
+        }
+    }
+
     /// Advice that goes with the message.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -179,11 +203,14 @@ impl EngineError {
                  tokens"
                     .into(),
             ),
-            Self::Candle(error) if headtemper_model::is_out_of_memory(error) => Some(
-                "the device's memory is full: ask for fewer rows at once, or plan with less by --memory; what was finished \
-                 is kept, and the same command goes on from there"
+            Self::DeviceMemory { .. } => Some(
+                "something else takes the device's memory, or the plan is wrong: plan with less by --memory; what was \
+                 finished is kept, and the same command goes on from there"
                     .into(),
             ),
+            Self::Candle(error) if headtemper_model::is_out_of_memory(error) => {
+                Some("the device's memory is full: take another --device, or a smaller --dtype".into())
+            }
             Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
             _ => None,
         }

@@ -231,11 +231,24 @@ impl Engine {
         requests: &[Request],
         plans: &[HeadPlan],
         options: &GenerateOptions<'_>,
-        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
+        on_event: impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<Fired> {
         let scale = self.scale(plans)?;
         let name = |row: usize| format!("row {row}");
         let (plan, starts) = self.plan_with_starts(requests, plans.len(), options, &name)?;
+        let done = self.generate_planned(requests, scale, (&plan, starts), options, on_event);
+        done.map_err(|error| error.of_planned(&plan))
+    }
+
+    /// [`Engine::generate`], once it is known how much may run at once.
+    fn generate_planned(
+        &self,
+        requests: &[Request],
+        scale: HeadScale,
+        (plan, starts): (&MemoryPlan, SharedStarts),
+        options: &GenerateOptions<'_>,
+        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Fired> {
         let Some(capacity) = requests.iter().map(|request| self.most_tokens(request)).max() else {
             return Ok(Fired::new());
         };
@@ -296,10 +309,11 @@ impl Engine {
             running.retain(|run| run.slot != DONE);
         }
         let used: BTreeSet<usize> = requests.iter().map(|r| r.plan).collect();
-        if used.len() == plans.len() && !options.partial {
+        let fired = state.scale.fired();
+        if used.len() == fired.len() && !options.partial {
             state.scale.check_fired()?;
         }
-        Ok(state.scale.fired())
+        Ok(fired)
     }
 
     /// Reports a row that has ended, and frees its slot.

@@ -46,7 +46,7 @@ impl Engine {
         while !rest.is_empty() {
             let group = Group::first_of(self, items, rest, request);
             rest = &rest[group.places.len()..];
-            group.score(&mut fired, &mut on)?;
+            group.score(&mut fired, &mut on).map_err(|error| error.of_planned(&memory))?;
         }
         Ok(fired)
     }

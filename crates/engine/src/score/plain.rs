@@ -37,7 +37,8 @@ impl Engine {
             let group: Vec<usize> = (next..next + count).filter(|&item| request.wants(item)).collect();
             next += count;
             if !group.is_empty() {
-                self.score_group(items, &group, request, &mut fired, &mut on)?;
+                let scored = self.score_group(items, &group, request, &mut fired, &mut on);
+                scored.map_err(|error| error.of_planned(&memory))?;
             }
         }
         Ok(fired)
