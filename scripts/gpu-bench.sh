@@ -20,8 +20,8 @@ told() {
 import json, re, sys
 
 def seconds(log):
-    tokens, rate = re.search(r"done, .* (\d+) tokens, (\d+) a second", open(log).read()).groups()
-    return int(tokens) / int(rate)
+    tokens, rate = re.search(r"done, .* (\d+) tokens, ([\d.]+) a second", open(log).read()).groups()
+    return int(tokens) / float(rate)
 
 job, config, once, twice = sys.argv[1:]
 print(json.dumps({"job": job, "config": config, "ours": True, "seconds": seconds(twice) - seconds(once), "first_s": seconds(once)}))
@@ -33,6 +33,8 @@ date -u +%F | tee -a "$where/card.txt"
 
 if [ "${1-kernels}" = kernels ]; then
     target/cuda/kernels-bench | tell
+elif ! grep -qs '"ceiling: product"' "$where/results.jsonl"; then
+    target/cuda/kernels-bench ceilings | tell
 fi
 report() { python3 scripts/gpu_report.py "$where/results.jsonl" "$TEMPER" | tee "$where/report.md"; }
 if [ "${1-}" = kernels ]; then
@@ -43,13 +45,14 @@ fi
 models=${2:-qwen3-0.6b qwen3.5-0.8b gemma-4-e2b}
 for model in $models; do
     config=configs/models/$model.json
+    write() { run bench --prompt-tokens 128 --whole --json "$@" | tell || echo "bench $* of $model was not measured" >&2; }
     run() { "$TEMPER" "$@" --model "$config" --random 1 --device "cuda:${DEVICE:-0}" --dtype bf16; }
     # J1: 100 prompts of 128 tokens, 256 new ones, under 1 and each of 20 plans, and the number of plans alone at 256 rows.
-    run bench --prompt-tokens 128 --new-tokens 256 --rows 100 --plans 1 --whole --json | tell
-    run bench --prompt-tokens 128 --new-tokens 256 --rows 2000 --plans 20 --repeat 1 --whole --json | tell
-    run bench --prompt-tokens 128 --new-tokens 256 --rows 256 --plans 1,16,256 --whole --json | tell
+    write --new-tokens 256 --rows 100 --plans 1
+    write --new-tokens 256 --rows 2000 --plans 20 --repeat 1
+    write --new-tokens 256 --rows 256 --plans 1,16,256
     # The same step by step, without recordings: what they save.
-    run bench --prompt-tokens 128 --new-tokens 64 --rows 100 --plans 1 --whole --json --no-graph | tell
+    write --new-tokens 64 --rows 100 --plans 1 --no-graph
     # J2: 200 texts of 1000 tokens with the norms of all heads; J3: part of a causal map.
     "$python" - "$config" "$where" <<'END'
 import json, random, sys
@@ -64,7 +67,7 @@ for job, count, length, more in [("j2", 200, 1000, {}), ("j3", 8, 640, {"prompt_
     open(f"{sys.argv[2]}/{job}.twice.jsonl", "w").writelines(lines)
 END
     for job in J1 J2 J3; do
-        "$python" scripts/gpu_peer.py "$config" $job | tell || echo "transformers did not run $job of $model" >&2
+        timeout 1800 "$python" scripts/gpu_peer.py "$config" $job "cuda:${DEVICE:-0}" | tell || echo "transformers did not run $job of $model" >&2
     done
     # Four heads of each of five layers, as they are called there: L0H0, or L0V0 in a delta net.
     heads=$("$TEMPER" inspect "$config" --json | python3 -c '

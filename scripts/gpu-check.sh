@@ -21,7 +21,10 @@ step "each kernel against its oracle, in f32, bf16 and f16"
 HEADTEMPER_TEST_DEVICE=cuda "$built/kernels-check" gpu:: --test-threads 1 --nocapture
 if sanitizer=$(command -v compute-sanitizer); then
     step "the same, watched"
-    HEADTEMPER_TEST_DEVICE=cuda "$sanitizer" --error-exitcode 9 "$built/kernels-check" gpu::tests::rows --test-threads 1
+    watched() { HEADTEMPER_TEST_DEVICE=cuda timeout 150 "$sanitizer" --error-exitcode 9 --tool "$1" "$built/kernels-check" --test-threads 1 "${@:2}"; }
+    # Slow, and so may not end: what was found until then would have ended it.
+    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long || [ $? = 124 ]
+    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::attention::tiles || [ $? = 124 ]
 else
     echo "compute-sanitizer is not here: memory was not watched" >&2
 fi

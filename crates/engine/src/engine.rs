@@ -10,7 +10,7 @@ use std::{
 };
 
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
-use headtemper_model::{CausalLm, Checkpoint, Operations, Precision, Products};
+use headtemper_model::{CausalLm, Checkpoint, Kernels, Operations, Precision, Products};
 
 use crate::{
     ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, device,
@@ -142,7 +142,14 @@ impl Engine {
     /// Tokens that it reads at once where nobody says how many: as many as make its products efficient, and a GPU wait for no
     /// host.
     pub fn tokens_at_once(&self) -> usize {
-        if self.model.device().is_cpu() { 2048 } else { 16_384 }
+        if self.on_own_device_kernels() { 16_384 } else { 2048 }
+    }
+
+    /// Whether our kernels serve a device that works best on much at once; candle's own operations there hold all scores of
+    /// attention, and want little.
+    pub(crate) fn on_own_device_kernels(&self) -> bool {
+        let device = self.model.device();
+        !device.is_cpu() && Kernels::serve_gpu(device)
     }
 
     /// The model itself.

@@ -11,7 +11,9 @@
 // that what one product gives the next one reads in registers, and warps share only keys, queries, A and P.
 //
 // Keys, queries and values are of the type; what is not goes into a product as two of it, a value and what is left of it. Both
-// forms so agree nearly as in f32, and a state that was written in chunks is one that was written token by token.
+// forms so agree nearly as in f32, and a state that was written in chunks is one that was written token by token: while all is in
+// the type's range. A state or u beyond f16's 65504 is no number here, nor is what a g of -inf gives, and what is no number
+// reaches earlier tokens of its 16, too; nothing of that goes unseen, for logits that are no numbers are an error.
 #include "delta.cuh"
 #include "mma.cuh"
 

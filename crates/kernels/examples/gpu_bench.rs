@@ -3,7 +3,7 @@
 //! Prints a JSON object a line: the median microseconds of a call, and GB/s or TFLOP/s with their share of the ceiling. Calls are
 //! recorded many at a time and played back, so that launching them from the host is not what is measured.
 //!
-//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` is another device than the first.
+//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` is another device than the first. With `ceilings` it measures those alone.
 
 use std::time::Instant;
 
@@ -66,10 +66,11 @@ fn settings(number: usize) -> Result<()> {
         };
         Ok(seconds_alone(device, additions)? / 300.0)
     };
+    // Theirs first: what ours sets of the memory pool stays with the process.
     let theirs = step(&Device::new_cuda_with_stream(number)?)?;
     let ours = step(&open_cuda(number)?)?;
     for (whose, time) in [("candle's", theirs), ("ours", ours)] {
-        say("start-up settings", &format!("{whose}, an addition asked for"), time, "to candle's", time / theirs, 1.0);
+        say("start-up settings", &format!("{whose}, an addition asked for"), time, "k/s", 1e-3 / time, time / theirs);
     }
     Ok(())
 }
@@ -230,11 +231,17 @@ fn main() -> Result<()> {
         Ok(number) => number.parse().map_err(|_| Error::Msg(format!("DEVICE is '{number}', but must be a number")))?,
         Err(_) => 0,
     };
-    settings(number)?;
+    let ceilings_alone = std::env::args().nth(1).is_some_and(|part| part == "ceilings");
+    if !ceilings_alone {
+        settings(number)?;
+    }
     let device = open_cuda(number)?;
     let ceiling = Ceiling::of(&device)?;
     say("ceiling: copy", "1 GiB", 2f64.powi(31) / ceiling.copy, "GB/s", ceiling.copy / 1e9, 1.0);
     say("ceiling: product", "8192 cubed, bf16", 0.0, "TFLOP/s", ceiling.product / 1e12, 1.0);
+    if ceilings_alone {
+        return Ok(());
+    }
     rows(&device, &ceiling)?;
     statistics(&device, &ceiling)?;
     decode_attention(&device, &ceiling)?;

@@ -172,9 +172,11 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let rate = (rows * args.new_tokens) as f64 / median(&seconds);
         let first = found.first().and_then(|first| first["tokens_per_s"].as_f64()).unwrap_or(rate);
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
-        let step = engine.recorded_steps().get(&rows).copied().unwrap_or_default();
+        // Where memory is short less rows run at once than are asked for.
+        let at_once = engine.plan_generation(&requests, plans.len(), &options, &|row| format!("row {row}"))?.rows;
+        let step = engine.recorded_steps().get(&at_once).copied().unwrap_or_default();
         found.push(json!({
-            "rows": rows, "plans": named, "whole": true, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
+            "rows": rows, "at_once": at_once, "plans": named, "whole": true, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
             "plays": engine.plays() - before, "launches": step.kernels, "other_operations": step.others,
         }));
     }

@@ -154,6 +154,18 @@ struct State {
     scale: HeadScale,
 }
 
+/// Prompt tokens that are read beside a decode step where nobody says, and on a device that waits for no host.
+const PREFILL: usize = 512;
+const PREFILL_ON_DEVICE: usize = 8192;
+
+/// How a generation goes.
+struct Planned {
+    plan: MemoryPlan,
+    starts: SharedStarts,
+    /// Prompt tokens of a step.
+    prefill: usize,
+}
+
 impl Engine {
     /// Plans the memory of a generation: how many rows run at once. `name` names a request by its index in errors.
     ///
@@ -166,17 +178,18 @@ impl Engine {
         options: &GenerateOptions<'_>,
         name: &dyn Fn(usize) -> String,
     ) -> Result<MemoryPlan> {
-        Ok(self.plan_with_starts(requests, plans, options, name)?.0)
+        Ok(self.plan_with_starts(requests, plans, options, name)?.plan)
     }
 
-    /// The plan, with the shared starts that have room in it.
+    /// The plan, with the shared starts that have room in it and the prompt tokens that are read in a step: as many as suit the
+    /// device where nobody says, but not at the cost of rows.
     fn plan_with_starts(
         &self,
         requests: &[Request],
         plans: usize,
         options: &GenerateOptions<'_>,
         name: &dyn Fn(usize) -> String,
-    ) -> Result<(MemoryPlan, SharedStarts)> {
+    ) -> Result<Planned> {
         if options.max_rows == 0 {
             return Err(EngineError::Setting { name: "max_rows", found: "0".into(), allowed: "at least 1" });
         }
@@ -193,23 +206,25 @@ impl Engine {
         let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
             (bytes(keep.rolling(self.spec())), bytes(keep.numbers(self.spec()) * requests.len()))
         });
-        let plan = |starts: &SharedStarts| {
-            let starts = starts.lengths();
-            let (most, prefill) = (options.max_rows, self.prefill(options).clamp(1, prompts.max(1)));
+        let plan = |starts: &SharedStarts, prefill: usize| {
+            let (starts, most) = (starts.lengths(), options.max_rows);
+            let prefill = prefill.clamp(1, prompts.max(1));
             plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill, beside, kept }, limit, name)
         };
-        let starts = SharedStarts::find(requests, plans);
-        let without = plan(&SharedStarts::none(plans))?;
-        // A start that is read once saves little beside rows that would run together.
-        match plan(&starts) {
-            Ok(with) if 2 * with.rows >= without.rows => Ok((with, starts)),
-            _ => Ok((without, SharedStarts::none(plans))),
+        let none = || SharedStarts::none(plans);
+        let asked = options.prefill_tokens.unwrap_or(PREFILL);
+        let (mut prefill, mut without) = (asked, plan(&none(), asked)?);
+        if options.prefill_tokens.is_none() && self.on_own_device_kernels() {
+            let more = plan(&none(), PREFILL_ON_DEVICE).ok().filter(|more| more.rows >= without.rows);
+            (prefill, without) = more.map_or((prefill, without), |more| (PREFILL_ON_DEVICE, more));
         }
-    }
-
-    /// Prompt tokens that are read in a step: as many as make its products efficient, where nobody says.
-    fn prefill(&self, options: &GenerateOptions<'_>) -> usize {
-        options.prefill_tokens.unwrap_or(if self.model.device().is_cpu() { 512 } else { 8192 })
+        let starts = SharedStarts::find(requests, plans);
+        let (plan, starts) = match plan(&starts, prefill) {
+            // A start that is read once saves little beside rows that would run together.
+            Ok(with) if 2 * with.rows >= without.rows => (with, starts),
+            _ => (without, none()),
+        };
+        Ok(Planned { plan, starts, prefill: prefill.max(1) })
     }
 
     /// The tokens that a row can come to.
@@ -235,8 +250,9 @@ impl Engine {
     ) -> Result<Fired> {
         let scale = self.scale(plans)?;
         let name = |row: usize| format!("row {row}");
-        let (plan, starts) = self.plan_with_starts(requests, plans.len(), options, &name)?;
-        let done = self.generate_planned(requests, scale, (&plan, starts), options, on_event);
+        let planned = self.plan_with_starts(requests, plans.len(), options, &name)?;
+        let plan = planned.plan.clone();
+        let done = self.generate_planned(requests, scale, planned, options, on_event);
         done.map_err(|error| error.of_planned(&plan))
     }
 
@@ -245,7 +261,7 @@ impl Engine {
         &self,
         requests: &[Request],
         scale: HeadScale,
-        (plan, starts): (&MemoryPlan, SharedStarts),
+        Planned { plan, starts, prefill }: Planned,
         options: &GenerateOptions<'_>,
         mut on_event: impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<Fired> {
@@ -255,7 +271,7 @@ impl Engine {
         let cache = self.model.new_cache(plan.rows + starts.lengths().len(), capacity)?;
         let mut work = Work {
             requests,
-            prefill: self.prefill(options).max(1),
+            prefill,
             starts,
             queue: (0..requests.len()).collect(),
             // Slots of rows first, those of shared starts behind them.

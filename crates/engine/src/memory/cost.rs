@@ -1,7 +1,7 @@
 //! What a model's forward passes take.
 
 use headtemper_hook::{LayerSpec, Mixer};
-use headtemper_model::{Cache, Config};
+use headtemper_model::{Cache, Config, Kernels};
 
 use crate::{Engine, Result, memory::machine};
 
@@ -51,6 +51,8 @@ impl Engine {
         let weights = model.holding().bytes() as u64;
         let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
         let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
+        // candle's own operations widen some of what is narrower.
+        let number = if Kernels::serve_gpu(model.device()) { size } else { size.max(4) };
         Ok(Cost {
             held: match machine::held() {
                 Some(held) if cpu => held.max(weights) + SPARE,
@@ -59,7 +61,7 @@ impl Engine {
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
             cache_widest: (widest.max().unwrap_or(0) * size) as u64,
-            token: (ALLOCATOR * (size * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?)) as f64)
+            token: (ALLOCATOR * (number * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?)) as f64)
                 as u64,
             // As the head gives them, and as rows on the host.
             logits: 2 * 4 * vocab,

@@ -192,7 +192,8 @@ pub(crate) fn plan_capture(
             row: of(longest),
             cache: tokens as u64 * cost.cache_token + rows as u64 * cost.cache_sequence,
             activations: tokens as u64 * cost.token
-                + rows as u64 * (2 * 4 * texts.read as u64 + if texts.logits { cost.logits } else { 0 }),
+                // What is read: as tensors, as one, and as rows on the host.
+                + rows as u64 * (3 * 4 * texts.read as u64 + if texts.logits { cost.logits } else { 0 }),
             results: texts.kept as u64 * bytes,
             total: 0,
             limit: limit.0,

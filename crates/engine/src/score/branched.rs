@@ -103,7 +103,7 @@ impl<'a> Group<'a> {
         let spec = engine.spec();
         let layers: BTreeSet<usize> = request.heads.iter().map(|at| at.layer).collect();
         let widths = layers.iter().map(|&layer| spec.d_model + spec.layers[layer].heads.width());
-        let kept = if engine.model().device().is_cpu() { KEPT } else { KEPT_ON_DEVICE };
+        let kept = if engine.on_own_device_kernels() { KEPT_ON_DEVICE } else { KEPT };
         let token = widths.sum::<usize>() * engine.model().activations().size_in_bytes();
         let most = request.batch_tokens.min(kept / token);
         let mut tokens = 0;

@@ -23,7 +23,7 @@ const WARPS: usize = 4;
 /// Warps that get a block each: so they spread over all multiprocessors, and one sequence alone is done sooner.
 const FEW: usize = 512;
 
-/// `DeltaArgs` of `cuda/delta.cu`.
+/// `DeltaArgs` of `cuda/delta.cuh`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Args {
@@ -55,7 +55,8 @@ const CHUNK_KEY: usize = 128;
 const CHUNK_COLUMNS: usize = 64;
 /// The size of `ChunkRoom`.
 const CHUNK_ROOM: usize = 86_528;
-/// Tokens from which on a span goes in chunks. One takes about as long as 16 tokens after each other, whatever it has.
+/// Tokens from which on a span goes in chunks. One is counted, not measured, to take as long as 16 tokens after each other,
+/// whatever it has.
 const CHUNKED_FROM: usize = 32;
 
 /// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference; long spans of bf16
