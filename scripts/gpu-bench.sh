@@ -74,7 +74,7 @@ END
 import json, sys
 layers = json.load(sys.stdin)["layers"]
 first = [layers[i * (len(layers) - 1) // 4]["first_head"][:-1] for i in range(5)]
-print(",".join(name + str(head) for name in first for head in range(4)))')
+print(",".join(name + str(head) for name in dict.fromkeys(first) for head in range(4)))')
     rm -rf "$where"/j[23].*.out*
     for work in once twice; do
         run capture --items "$where/j2.$work.jsonl" --heads norm --layers none --out "$where/j2.$work.out.npz" > "$where/j2.$work.log" 2>&1 || cat "$where/j2.$work.log" >&2
