@@ -1,4 +1,4 @@
-// Gated activations, gates, and sums: one value in, one value out.
+// Gated activations, and the cap of logits: one value in, one value out.
 #include "common.cuh"
 
 struct GateMulArgs {
@@ -44,3 +44,37 @@ DEVICE void gate_mul(const GateMulArgs& args) {
 }
 
 KERNEL_OF_TYPES(gate_mul, 256, GateMulArgs, gate_mul)
+
+struct SoftcapArgs {
+    const float* x; // [count]
+    float* out;     // [count]
+    int64_t count;
+    float cap;
+    int wide; // addresses are of whole fours
+};
+
+// A thread for four values.
+template <bool wide>
+DEVICE void softcap_four(const SoftcapArgs& args) {
+    const int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
+    if (i >= args.count) return;
+    const int there = int(min(args.count - i, int64_t(4)));
+    // Behind a count that is no whole four, nothing may be moved as four.
+    const Pack<float, 4> x = there == 4 ? four<wide>(args.x + i, 4) : four<false>(args.x + i, there);
+    float capped[4];
+#pragma unroll
+    for (int c = 0; c < 4; c++) capped[c] = args.cap * tanhf(x.x[c] / args.cap);
+    if (there == 4)
+        put_four<wide>(capped, args.out + i, 4);
+    else
+        put_four<false>(capped, args.out + i, there);
+}
+
+DEVICE void softcap(const SoftcapArgs& args) {
+    if (args.wide)
+        softcap_four<true>(args);
+    else
+        softcap_four<false>(args);
+}
+
+KERNEL(softcap, 256, SoftcapArgs, softcap)

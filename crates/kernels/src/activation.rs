@@ -1,4 +1,4 @@
-//! The gated activations of the MLPs, without intermediate copies.
+//! The gated activations of the MLPs, and the cap of logits, without intermediate copies.
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
@@ -55,6 +55,28 @@ pub fn gelu_mul(x: &Tensor) -> Result<Tensor> {
 pub fn gelu_mul_reference(x: &Tensor) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     x.narrow(D::Minus1, 0, half)?.gelu()? * x.narrow(D::Minus1, half, half)?
+}
+
+/// Logits that level off: `cap * tanh(x / cap)` (transformers `final_logit_softcapping`). One pass over them on a GPU.
+///
+/// # Shapes
+/// `x` f32 of any shape; result as `x`.
+///
+/// # Errors
+/// If the dtype is another.
+pub fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
+    match serving(x.device()) {
+        Serving::Gpu => gpu::softcap(x, cap),
+        Serving::Cpu | Serving::Plain => softcap_reference(x, cap),
+    }
+}
+
+/// The oracle of [`softcap`] in plain candle ops; the CPU's way too.
+///
+/// # Errors
+/// As [`softcap`].
+pub fn softcap_reference(x: &Tensor, cap: f32) -> Result<Tensor> {
+    (x / f64::from(cap))?.tanh()? * f64::from(cap)
 }
 
 /// The activation that a gate goes through.

@@ -23,7 +23,7 @@ mod tests;
 
 use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
-pub(crate) use activation::gate_mul;
+pub(crate) use activation::{gate_mul, softcap};
 pub use advance::{DecodeRow, DecodeRows};
 pub(crate) use attention::attend;
 pub(crate) use conv::causal_conv;

@@ -39,7 +39,7 @@ mod simd;
 mod spans;
 mod state;
 
-pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference};
+pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference, softcap, softcap_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use choose::{Chosen, Draw, choose, chooses_on_device};
 pub use conv::{causal_conv, causal_conv_reference};

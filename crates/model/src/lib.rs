@@ -177,7 +177,7 @@ pub trait CausalLm: Send + Sync {
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = self.shell().logits(hidden)?;
         match self.softcap() {
-            Some(cap) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
+            Some(cap) => headtemper_kernels::softcap(&logits, cap),
             None => Ok(logits),
         }
     }

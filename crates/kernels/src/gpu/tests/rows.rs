@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use super::{DEVICE, TYPES, both, close, flat, random};
 use crate::{
     AttentionSpan, HeadSteps, HeadsOf, Spans, add_rms_norm_reference, attended_heads_reference, gelu_mul_reference,
-    gpu, heads_reference, rms_norm_reference, silu_mul_reference,
+    gpu, heads_reference, rms_norm_reference, silu_mul_reference, softcap_reference,
 };
 
 #[test]
@@ -43,6 +43,21 @@ fn gated_activations_are_their_oracles() -> Result<()> {
             let what = format!("{rows} x {width}");
             close(&gpu::gate_mul(&x, false)?, &silu_mul_reference(&x32)?, &format!("silu {what}"));
             close(&gpu::gate_mul(&x, true)?, &gelu_mul_reference(&x32)?, &format!("gelu {what}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn capped_logits_are_their_oracle() -> Result<()> {
+    for count in [1, 3, 4, 1030, 2052] {
+        let x = (random(&[count], 1) * 90.0)?;
+        for cap in [30.0, 0.5] {
+            let oracle = softcap_reference(&x, cap)?;
+            let on = x.to_device(&DEVICE)?;
+            close(&gpu::softcap(&on, cap)?, &oracle, &format!("{count} logits, cap {cap}"));
+            let behind = on.narrow(0, 1, count - 1)?; // which begins askew
+            close(&gpu::softcap(&behind, cap)?, &oracle.narrow(0, 1, count - 1)?, "logits behind the first");
         }
     }
     Ok(())
