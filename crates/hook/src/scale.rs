@@ -13,12 +13,16 @@ use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Site, Tap};
 /// [`HeadScale::check_fired`].
 pub struct HeadScale {
     plans: Vec<HeadPlan>,
-    /// Per touched site: λ `[row + 1, head]` f32, 1 where a row does not touch a head; the last row touches none.
-    lambda: BTreeMap<Site, Tensor>,
+    /// λ `[site, row + 1, head]` f32 of the touched sites of so many heads, 1 where a row does not touch a head; the last row
+    /// touches none.
+    tables: Vec<Tensor>,
+    /// Where a touched site lies: its table, and its place there.
+    places: BTreeMap<Site, (usize, usize)>,
     /// Per touched site and row: tokens at the plan's positions.
     fired: BTreeMap<Site, Vec<u64>>,
-    /// Of the current forward: the λ row of every token, `[n]`.
-    rows: Option<Tensor>,
+    /// Of the current forward and each table: λ of every token, `[site, n, head]`. Of all layers at once, so that a device is
+    /// asked as often for one head as for all.
+    gathered: Option<Vec<Tensor>>,
     /// Of the current forward: rows with tokens at their plans' positions, and how many.
     tokens: Vec<(usize, u64)>,
     device: Device,
@@ -40,14 +44,24 @@ impl HeadScale {
             }
         }
         let fired = values.keys().map(|&site| (site, vec![0; plans.len()])).collect();
-        let lambda = values
-            .into_iter()
-            .map(|(site, v)| {
-                let shape = (plans.len() + 1, v.len() / (plans.len() + 1));
-                Ok((site, Tensor::from_vec(v, shape, device)?))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { plans: plans.to_vec(), lambda, fired, rows: None, tokens: Vec::new(), device: device.clone() })
+        // Sites of as many heads together: how many heads, how many sites, and their rows.
+        let mut groups: Vec<(usize, usize, Vec<f32>)> = Vec::new();
+        let mut places = BTreeMap::new();
+        for (site, own) in values {
+            let heads = own.len() / (plans.len() + 1);
+            let table = groups.iter().position(|group| group.0 == heads).unwrap_or(groups.len());
+            if table == groups.len() {
+                groups.push((heads, 0, Vec::new()));
+            }
+            let (_, sites, all) = &mut groups[table];
+            places.insert(site, (table, *sites));
+            *sites += 1;
+            all.extend(own);
+        }
+        let table = |(heads, sites, all)| Tensor::from_vec(all, (sites, plans.len() + 1, heads), device);
+        let tables = groups.into_iter().map(table).collect::<Result<_>>()?;
+        let (plans, device) = (plans.to_vec(), device.clone());
+        Ok(Self { plans, tables, places, fired, gathered: None, tokens: Vec::new(), device })
     }
 
     /// The row of the λ table for a token at `position` under plan `plan`: the plan's, or the last, which touches no head.
@@ -56,6 +70,12 @@ impl HeadScale {
     /// If there is no such plan.
     pub fn row_of(&self, plan: usize, position: usize, prompt: usize) -> usize {
         if self.plans[plan].positions().cover(position, prompt) { plan } else { self.plans.len() }
+    }
+
+    /// λ of the tokens whose rows these are, u32 `[n]`.
+    fn gather(&mut self, rows: &Tensor) -> Result<()> {
+        self.gathered = Some(self.tables.iter().map(|table| table.index_select(rows, 1)).collect::<Result<_>>()?);
+        Ok(())
     }
 
     /// Counts tokens that were read under a plan, at its positions, in passes that were played back: nobody asked this tap
@@ -100,8 +120,8 @@ impl Tap for HeadScale {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         if let Some(recorded) = batch.on_device() {
             // Whoever plays it back counts: see `played`.
-            (self.tokens, self.rows) = (Vec::new(), Some(recorded.rows.clone()));
-            return Ok(());
+            self.tokens = Vec::new();
+            return self.gather(&recorded.rows);
         }
         let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
         let mut rows: Vec<u32> = Vec::with_capacity(batch.tokens());
@@ -115,8 +135,7 @@ impl Tap for HeadScale {
             *tokens.entry(span.row).or_default() += covered as u64;
         }
         self.tokens = tokens.into_iter().filter(|&(_, count)| count > 0).collect();
-        self.rows = Some(Tensor::from_vec(rows, batch.tokens(), &self.device)?);
-        Ok(())
+        self.gather(&Tensor::from_vec(rows, batch.tokens(), &self.device)?)
     }
 
     fn wants(&self, _: Site) -> bool {
@@ -128,15 +147,15 @@ impl Tap for HeadScale {
     }
 
     fn lambda(&mut self, site: Site) -> Result<Option<Tensor>> {
-        let Some(lambda) = self.lambda.get(&site) else { return Ok(None) };
-        let Some(rows) = &self.rows else {
+        let Some(&(table, place)) = self.places.get(&site) else { return Ok(None) };
+        let Some(gathered) = &self.gathered else {
             candle_core::bail!("a plan was asked at {site} before a forward began");
         };
         let fired = self.fired.get_mut(&site).expect("every touched site is counted");
         for &(row, tokens) in &self.tokens {
             fired[row] += tokens;
         }
-        Ok(Some(lambda.index_select(rows, 0)?)) // [n, heads]
+        gathered[table].get(place).map(Some) // [n, heads]
     }
 }
 
@@ -167,6 +186,27 @@ mod tests {
         let lambda = tap.lambda(Site::Z(2))?.expect("the plans touch layer 2");
         assert_eq!(lambda.to_vec2::<f32>()?, [[1., 0.5, 1.], [0., 1., -2.], [0., 1., -2.], [1., 1., 1.]]);
         assert_eq!(tap.fired()[2].values().copied().collect::<Vec<_>>(), [2, 2]);
+        tap.check_fired().map_err(candle_core::Error::wrap)
+    }
+
+    #[test]
+    fn every_site_has_its_own_factors_whatever_its_heads() -> Result<()> {
+        let spec = hybrid();
+        let heads: Vec<HeadRef> = (0..spec.layers.len()).flat_map(|layer| spec.heads_of(layer)).collect();
+        let factor = |i: usize| 2.0 + i as f32;
+        let all = |i: usize| HeadPlan::uniform(&[heads[i]], factor(i)).unwrap();
+        let plans: Vec<HeadPlan> = (0..heads.len()).map(all).collect();
+        let mut tap = scale(&plans)?;
+        let spans = (0..heads.len()).map(|row| span(row, 1, row));
+        tap.begin(&Batch::new(spans.collect()))?;
+        for (i, at) in heads.iter().enumerate() {
+            let lambda = tap.lambda(at.site())?.expect("a plan touches it");
+            assert!(lambda.is_contiguous());
+            for (row, own) in lambda.to_vec2::<f32>()?.into_iter().enumerate() {
+                let expected = if row == i { factor(i) } else { 1.0 };
+                assert_eq!(own[at.head], expected, "{at} in row {row}");
+            }
+        }
         tap.check_fired().map_err(candle_core::Error::wrap)
     }
 
