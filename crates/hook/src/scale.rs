@@ -78,6 +78,11 @@ impl HeadScale {
         Ok(())
     }
 
+    /// Lets go of what belongs to the last forward: what a recorded pass has allocated must not outlive it.
+    pub fn rest(&mut self) {
+        self.gathered = None;
+    }
+
     /// Counts tokens that were read under a plan, at its positions, in passes that were played back: nobody asked this tap
     /// for λ then, which the recorded pass already had.
     ///
@@ -208,6 +213,18 @@ mod tests {
             }
         }
         tap.check_fired().map_err(candle_core::Error::wrap)
+    }
+
+    #[test]
+    fn at_rest_nothing_of_a_forward_is_held() -> Result<()> {
+        let mut tap = scale(&[plan("L0H1:0.5")])?;
+        tap.begin(&Batch::new(vec![span(0, 2, 0)]))?;
+        assert!(tap.lambda(Site::Z(0))?.is_some());
+        tap.rest();
+        assert!(tap.gathered.is_none());
+        let error = tap.lambda(Site::Z(0)).unwrap_err().to_string();
+        assert!(error.contains("before a forward began"), "{error}");
+        Ok(())
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Recording {
     }
 
     /// Records what `work` has the device do. It is called twice: the first time all of it is done, so that kernels are loaded
-    /// and libraries have chosen theirs.
+    /// and libraries have chosen theirs. What it allocates must not outlive it: memory of the first call cannot be given back
+    /// while the second is recorded, and that of the second belongs to the recording.
     ///
     /// # Errors
     /// If the work fails, waits for the device, or moves data between it and the host, which cannot be recorded.

@@ -155,6 +155,8 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         };
         let requests: Vec<Request> = (0..rows).map(request).collect();
         let options = GenerateOptions { max_rows: rows, ..GenerateOptions::default() };
+        // Where memory is short less rows run at once than are asked for.
+        let at_once = engine.plan_generation(&requests, plans.len(), &options, &|row| format!("row {row}"))?.rows;
         let (before, mut seconds) = (engine.plays(), Vec::new());
         for round in 0..=args.repeat {
             let (start, mut tokens) = (Instant::now(), 0);
@@ -172,9 +174,7 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let rate = (rows * args.new_tokens) as f64 / median(&seconds);
         let first = found.first().and_then(|first| first["tokens_per_s"].as_f64()).unwrap_or(rate);
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
-        // Where memory is short less rows run at once than are asked for.
-        let at_once = engine.plan_generation(&requests, plans.len(), &options, &|row| format!("row {row}"))?.rows;
-        let step = engine.recorded_steps().get(&at_once).copied().unwrap_or_default();
+        let step = engine.recorded_steps().range(..=rows).next_back().map(|(_, &step)| step).unwrap_or_default();
         found.push(json!({
             "rows": rows, "at_once": at_once, "plans": named, "whole": true, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
             "plays": engine.plays() - before, "launches": step.kernels, "other_operations": step.others,

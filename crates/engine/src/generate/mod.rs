@@ -219,10 +219,14 @@ impl Engine {
             (prefill, without) = more.map_or((prefill, without), |more| (PREFILL_ON_DEVICE, more));
         }
         let starts = SharedStarts::find(requests, plans);
-        let (plan, starts) = match plan(&starts, prefill) {
-            // A start that is read once saves little beside rows that would run together.
-            Ok(with) if 2 * with.rows >= without.rows => (with, starts),
-            _ => (without, none()),
+        // A start that is read once saves little beside rows that would run together.
+        let with = [prefill, asked].into_iter().find_map(|prefill| {
+            let with = plan(&starts, prefill).ok().filter(|with| 2 * with.rows >= without.rows)?;
+            Some((prefill, with))
+        });
+        let (prefill, plan, starts) = match with {
+            Some((prefill, with)) => (prefill, with, starts),
+            None => (prefill, without, none()),
         };
         Ok(Planned { plan, starts, prefill: prefill.max(1) })
     }

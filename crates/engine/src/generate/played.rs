@@ -166,6 +166,7 @@ impl Engine {
     /// One step, which asks the host for nothing.
     fn pass(&self, rows: &DecodeRows, batch: &Batch, state: &mut State) -> Candle<()> {
         let hidden = self.model.forward(rows.ids(), batch, &mut state.cache, &mut state.scale)?;
+        state.scale.rest();
         rows.advance(&self.model.logits(&hidden)?)
     }
 }

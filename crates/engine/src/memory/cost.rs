@@ -53,6 +53,7 @@ impl Engine {
         let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
         // candle's own operations widen some of what is narrower.
         let number = if Kernels::serve_gpu(model.device()) { size } else { size.max(4) };
+        let floats = floats(&spec.layers, spec.d_model, &self.checkpoint().config()?);
         Ok(Cost {
             held: match machine::held() {
                 Some(held) if cpu => held.max(weights) + SPARE,
@@ -61,8 +62,8 @@ impl Engine {
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
             cache_widest: (widest.max().unwrap_or(0) * size) as u64,
-            token: (ALLOCATOR * (number * floats(&spec.layers, spec.d_model, &self.checkpoint().config()?)) as f64)
-                as u64,
+            // λ of every head among them.
+            token: (ALLOCATOR * (number * floats + 4 * spec.slots().len()) as f64) as u64,
             // As the head gives them, and as rows on the host.
             logits: 2 * 4 * vocab,
             // A copy before penalties, and the list that a cut sorts.

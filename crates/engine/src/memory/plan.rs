@@ -293,7 +293,7 @@ mod tests {
         let all = plan(None).unwrap();
         assert_eq!((all.step_tokens, all.rows, all.results), (160, 2, 36));
         assert_eq!(plan(Some(all.total - 1)).unwrap().step_tokens, 159);
-        let least = 1000 + 100 * 12 + 2 * (5 + 24) + 36;
+        let least = 1000 + 100 * 12 + 2 * (5 + 36) + 36;
         assert_eq!(plan(Some(least)).unwrap().step_tokens, 100);
         let error = plan(Some(least - 1)).unwrap_err().to_string();
         assert!(error.contains("item '0' with 100 tokens"), "{error}");
