@@ -70,11 +70,11 @@ DEVICE void softcap_four(const SoftcapArgs& args) {
         put_four<false>(capped, args.out + i, there);
 }
 
-DEVICE void softcap(const SoftcapArgs& args) {
+DEVICE void softcap_fours(const SoftcapArgs& args) {
     if (args.wide)
         softcap_four<true>(args);
     else
         softcap_four<false>(args);
 }
 
-KERNEL(softcap, 256, SoftcapArgs, softcap)
+KERNEL(softcap, 256, SoftcapArgs, softcap_fours)

@@ -151,7 +151,9 @@ DEVICE const int* span_of(const int* spans, int count, int token) {
 #define KERNEL(NAME, THREADS, ARGS, ...) \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
 #else
+// The declaration is here for its name alone, which nothing else may have.
 #define KERNEL(NAME, THREADS, ARGS, ...)                                                             \
+    extern "C" void NAME(const ARGS args);                                                           \
     static const emulate::Kernel NAME##_kernel(#NAME, THREADS, sizeof(ARGS), [](const void* args) { \
         __VA_ARGS__(*static_cast<const ARGS*>(args));                                                \
     });
