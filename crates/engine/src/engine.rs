@@ -49,10 +49,16 @@ pub struct Engine {
     checkpoint: Checkpoint,
     path: PathBuf,
     note: Option<String>,
-    /// How often steps were played back.
-    pub(crate) played: AtomicU64,
+    pub(crate) played: Played,
+}
+
+/// What is told of decode steps that were played back.
+#[derive(Default)]
+pub(crate) struct Played {
+    /// How often some were.
+    pub(crate) times: AtomicU64,
     /// What the device does in a step that was recorded, by the rows that it is for.
-    pub(crate) recorded: Mutex<BTreeMap<usize, Operations>>,
+    pub(crate) steps: Mutex<BTreeMap<usize, Operations>>,
 }
 
 impl Engine {
@@ -95,18 +101,7 @@ impl Engine {
         };
         let Located { checkpoint, path, note, .. } = located;
         let note = device::noted(note, instead);
-        Ok(Self {
-            model,
-            stop,
-            tokenizer,
-            template,
-            identity,
-            checkpoint,
-            path,
-            note,
-            played: AtomicU64::new(0),
-            recorded: Mutex::default(),
-        })
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: Played::default() })
     }
 
     /// The geometry.
@@ -131,12 +126,12 @@ impl Engine {
 
     /// How often decode steps were played back so far, some steps at a time: 0 where none can be.
     pub fn plays(&self) -> u64 {
-        self.played.load(Ordering::Relaxed)
+        self.played.times.load(Ordering::Relaxed)
     }
 
     /// What the device does in each decode step that was recorded so far, by the rows that the step is for.
     pub fn recorded_steps(&self) -> BTreeMap<usize, Operations> {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.played.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tokens that it reads at once where nobody says how many: as many as make its products efficient, and a GPU wait for no
@@ -189,18 +184,7 @@ impl Engine {
             ..self.identity.clone()
         };
         let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
-        Ok(Self {
-            model,
-            stop,
-            tokenizer,
-            template,
-            identity,
-            checkpoint,
-            path,
-            note,
-            played: AtomicU64::new(0),
-            recorded: Mutex::default(),
-        })
+        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: Played::default() })
     }
 
     /// Encodes an input and its response; `what` names it in errors.

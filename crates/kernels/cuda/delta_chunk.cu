@@ -91,6 +91,17 @@ DEVICE const T* chunk_right(const T (&from)[CHUNK][WIDTH], int row, int column) 
     return &from[row + lane / 16 * 8 + lane % 8][column + lane / 8 % 2 * 8];
 }
 
+// What `left` has of the tokens of block `column`, taken by those of block `row` as A or P says: 8 tokens to each side.
+template <class T, int WIDTH>
+DEVICE void chunk_times(const Halves<T>& left, const T (&by)[2][CHUNK][WIDTH], int row, int column, float (&first)[4],
+                        float (&second)[4]) {
+    uint32_t right[4], low[4];
+    load_matrices(right, chunk_right(by[0], 16 * row, 16 * column));
+    load_matrices(low, chunk_right(by[1], 16 * row, 16 * column));
+    left.times(first, right[0], right[1], low[0], low[1]);
+    left.times(second, right[2], right[3], low[2], low[3]);
+}
+
 // The decays and strengths of a chunk's tokens, by one warp. Behind the last token nothing decays and nothing is written.
 template <class T>
 DEVICE void chunk_decays(ChunkRoom<T>& room, const float* g, const float* beta, int step, int there) {
@@ -276,23 +287,13 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
 #pragma unroll
             for (int c = 0; c < b; c++) {
                 const Halves<T> left(u[2 * c], u[2 * c + 1]);
-                uint32_t right[4], low[4];
-                load_matrices(right, chunk_right(room.a[0], 16 * b, 16 * c));
-                load_matrices(low, chunk_right(room.a[1], 16 * b, 16 * c));
-                left.times(u[2 * b], right[0], right[1], low[0], low[1]);
-                left.times(u[2 * b + 1], right[2], right[3], low[2], low[3]);
+                chunk_times(left, room.a, b, c, u[2 * b], u[2 * b + 1]);
             }
             const Halves<T> left(u[2 * b], u[2 * b + 1]);
-            uint32_t right[4], low[4];
-            load_matrices(right, chunk_right(room.a[0], 16 * b, 16 * b));
-            load_matrices(low, chunk_right(room.a[1], 16 * b, 16 * b));
+            float solved[2][4] = {};
+            chunk_times(left, room.a, b, b, solved[0], solved[1]);
 #pragma unroll
-            for (int t = 0; t < 2; t++) {
-                float solved[4] = {};
-                left.times(solved, right[2 * t], right[2 * t + 1], low[2 * t], low[2 * t + 1]);
-#pragma unroll
-                for (int e = 0; e < 4; e++) u[2 * b + t][e] = solved[e];
-            }
+            for (int i = 0; i < 8; i++) u[2 * b + i / 4][i % 4] = solved[i / 4][i % 4];
         }
         // What was written, as later and the same tokens read it, and as the state keeps it.
 #pragma unroll
@@ -304,13 +305,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
             {
                 const Halves<T> left(u[2 * c], u[2 * c + 1]);
 #pragma unroll
-                for (int b = c; b < CHUNK / 16; b++) {
-                    uint32_t right[4], low[4];
-                    load_matrices(right, chunk_right(room.p[0], 16 * b, 16 * c));
-                    load_matrices(low, chunk_right(room.p[1], 16 * b, 16 * c));
-                    left.times(z[2 * b], right[0], right[1], low[0], low[1]);
-                    left.times(z[2 * b + 1], right[2], right[3], low[2], low[3]);
-                }
+                for (int b = c; b < CHUNK / 16; b++) chunk_times(left, room.p, b, c, z[2 * b], z[2 * b + 1]);
             }
 #pragma unroll
             for (int i = 0; i < 8; i++) {

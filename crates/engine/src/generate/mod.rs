@@ -1,28 +1,26 @@
 //! Generation: many rows at once, each under its own plan, a finished row's slot refilled at once.
 
+mod admit;
+mod plan;
 mod played;
 mod reading;
 mod starts;
 mod step;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use candle_core::Tensor;
-use headtemper_hook::{Batch, HeadPlan, HeadScale, Span};
+use headtemper_hook::{HeadPlan, HeadScale};
 use headtemper_model::{Cache, Chosen};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    CaptureRow, Engine, EngineError, Fired, Keep, MemoryPlan, Result, Sampling, StopRule,
-    keep::Seen,
-    memory::{Limit, Rows, plan_rows},
-};
+use crate::{CaptureRow, Engine, EngineError, Fired, Keep, Result, Sampling, StopRule, keep::Seen};
+use admit::Work;
+use plan::Planned;
 use played::Player;
 use reading::Reading;
-use starts::SharedStarts;
 
 /// One continuation to generate.
 #[derive(Clone, Debug)]
@@ -138,104 +136,13 @@ impl Running {
     }
 }
 
-/// The requests of a run, and what their prompts share.
-struct Work<'a> {
-    requests: &'a [Request],
-    /// Prompt tokens that are read in a step.
-    prefill: usize,
-    starts: SharedStarts,
-    queue: VecDeque<usize>,
-    free: Vec<usize>,
-}
-
 /// What a forward pass works on.
 struct State {
     cache: Cache,
     scale: HeadScale,
 }
 
-/// Prompt tokens that are read beside a decode step where nobody says, and on a device that waits for no host.
-const PREFILL: usize = 512;
-const PREFILL_ON_DEVICE: usize = 8192;
-
-/// How a generation goes.
-struct Planned {
-    plan: MemoryPlan,
-    starts: SharedStarts,
-    /// Prompt tokens of a step.
-    prefill: usize,
-}
-
 impl Engine {
-    /// Plans the memory of a generation: how many rows run at once. `name` names a request by its index in errors.
-    ///
-    /// # Errors
-    /// If a request is empty or too long, asks for a plan that is not there, or does not fit the memory even alone.
-    pub fn plan_generation(
-        &self,
-        requests: &[Request],
-        plans: usize,
-        options: &GenerateOptions<'_>,
-        name: &dyn Fn(usize) -> String,
-    ) -> Result<MemoryPlan> {
-        Ok(self.plan_with_starts(requests, plans, options, name)?.plan)
-    }
-
-    /// The plan, with the shared starts that have room in it and the prompt tokens that are read in a step: as many as suit the
-    /// device where nobody says, but not at the cost of rows.
-    fn plan_with_starts(
-        &self,
-        requests: &[Request],
-        plans: usize,
-        options: &GenerateOptions<'_>,
-        name: &dyn Fn(usize) -> String,
-    ) -> Result<Planned> {
-        if options.max_rows == 0 {
-            return Err(EngineError::Setting { name: "max_rows", found: "0".into(), allowed: "at least 1" });
-        }
-        if let Some(keep) = &options.keep {
-            keep.check(self.spec())?;
-        }
-        requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans))?;
-        let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
-        let cost = self.cost()?;
-        let limit = Limit::of(options.memory, self.model.device(), cost.held);
-        // No step reads more than all prompts together.
-        let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
-        let bytes = |numbers: usize| (numbers as u64).saturating_mul(4);
-        let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
-            (bytes(keep.rolling(self.spec())), bytes(keep.numbers(self.spec()) * requests.len()))
-        });
-        let plan = |starts: &SharedStarts, prefill: usize| {
-            let (starts, most) = (starts.lengths(), options.max_rows);
-            let prefill = prefill.clamp(1, prompts.max(1));
-            plan_rows(&cost, &Rows { tokens: &tokens, starts: &starts, most, prefill, beside, kept }, limit, name)
-        };
-        let none = || SharedStarts::none(plans);
-        let asked = options.prefill_tokens.unwrap_or(PREFILL);
-        let (mut prefill, mut without) = (asked, plan(&none(), asked)?);
-        if options.prefill_tokens.is_none() && self.on_own_device_kernels() {
-            let more = plan(&none(), PREFILL_ON_DEVICE).ok().filter(|more| more.rows >= without.rows);
-            (prefill, without) = more.map_or((prefill, without), |more| (PREFILL_ON_DEVICE, more));
-        }
-        let starts = SharedStarts::find(requests, plans);
-        // A start that is read once saves little beside rows that would run together.
-        let with = [prefill, asked].into_iter().find_map(|prefill| {
-            let with = plan(&starts, prefill).ok().filter(|with| 2 * with.rows >= without.rows)?;
-            Some((prefill, with))
-        });
-        let (prefill, plan, starts) = match with {
-            Some((prefill, with)) => (prefill, with, starts),
-            None => (prefill, without, none()),
-        };
-        Ok(Planned { plan, starts, prefill: prefill.max(1) })
-    }
-
-    /// The tokens that a row can come to.
-    fn most_tokens(&self, request: &Request) -> usize {
-        request.ids.len().saturating_add(request.max_new_tokens).min(self.spec().context)
-    }
-
     /// Generates a continuation of every request and reports each as it is done, in the order they finish.
     ///
     /// On the CPU the result of a row depends on nothing but its own request and plan: not on the other rows, on
@@ -372,92 +279,7 @@ impl Engine {
         let more = run.generated.len() < request.max_new_tokens && run.seen + 1 < self.spec().context;
         Ok(if more { None } else { Some(FinishReason::Length) })
     }
-
-    fn check(&self, row: usize, request: &Request, plans: usize) -> Result<()> {
-        let (tokens, context) = (request.ids.len(), self.spec().context);
-        let what = format!("the prompt of row {row}");
-        if tokens == 0 {
-            return Err(EngineError::Empty(what));
-        }
-        if tokens >= context {
-            return Err(EngineError::TooLong { what, tokens, context });
-        }
-        if request.max_new_tokens == 0 {
-            return Err(EngineError::Setting { name: "max_new_tokens", found: "0".into(), allowed: "at least 1" });
-        }
-        if request.plan >= plans {
-            return Err(EngineError::NoSuchPlan { row, plan: request.plan, plans });
-        }
-        request.sampling.check()
-    }
-
-    /// Takes as many waiting rows as there are free slots and prompt tokens to read in this step.
-    fn admit(
-        &self,
-        work: &mut Work<'_>,
-        rows: usize,
-        keep: Option<&Keep>,
-        running: &mut Vec<Running>,
-        state: &mut State,
-    ) -> Result<()> {
-        let waiting =
-            |run: &Running| if run.generated.is_empty() { run.unread(&work.requests[run.row]).len() } else { 0 };
-        let mut budget = work.prefill.saturating_sub(running.iter().map(waiting).sum());
-        while let (Some(&row), Some(&slot), true) = (work.queue.front(), work.free.last(), budget > 0) {
-            work.queue.pop_front();
-            work.free.pop();
-            let seen = self.take_start(row, slot, rows, work, state)?;
-            budget = budget.saturating_sub(work.requests[row].ids.len() - seen);
-            let reading = keep.map(Reading::new);
-            running.push(Running { row, slot, seen, generated: Vec::new(), sum_logprob: 0.0, reading, ending: None });
-        }
-        Ok(())
-    }
-
-    /// Gives a new row the start that its plan's prompts share, reading it once for all of them: how long that is.
-    fn take_start(
-        &self,
-        row: usize,
-        slot: usize,
-        rows: usize,
-        work: &mut Work<'_>,
-        state: &mut State,
-    ) -> Result<usize> {
-        let request = &work.requests[row];
-        let Some(start) = work.starts.of(request.plan) else { return Ok(0) };
-        let from = rows + start.slot;
-        if !start.read {
-            let mut seen = 0;
-            for piece in request.ids[..start.len].chunks(work.prefill) {
-                let span =
-                    Span { slot: from, start: seen, len: piece.len(), row: request.plan, prompt: request.ids.len() };
-                let ids = Tensor::new(piece, self.model.device())?;
-                self.model.forward(&ids, &Batch::new(vec![span]), &mut state.cache, &mut state.scale)?;
-                seen += piece.len();
-            }
-            start.read = true;
-        }
-        state.cache.copy_slot(from, slot)?;
-        Ok(start.len)
-    }
 }
 
 /// The slot of a row that has ended.
 const DONE: usize = usize::MAX;
-
-impl Work<'_> {
-    /// How many tokens of each running row the next step reads: one of those that are decoded, and of prompts in
-    /// their order what the budget leaves.
-    fn pieces(&self, running: &[Running]) -> Vec<usize> {
-        let mut budget = self.prefill;
-        let piece = |run: &Running| {
-            if !run.generated.is_empty() {
-                return 1;
-            }
-            let len = run.unread(&self.requests[run.row]).len().min(budget);
-            budget -= len;
-            len
-        };
-        running.iter().map(piece).collect()
-    }
-}

@@ -104,7 +104,7 @@ impl Engine {
             Entry::Vacant(entry) => entry.insert(self.record(size, state)?),
         };
         played.rows.set(&rows)?;
-        self.played.fetch_add(1, Ordering::Relaxed);
+        self.played.times.fetch_add(1, Ordering::Relaxed);
         for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
             match &played.recording {
                 Some(recording) => recording.play()?,
@@ -153,7 +153,7 @@ impl Engine {
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
         let recording = if Recording::possible(device) {
             let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
-            let mut steps = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
             // A count that a device does not give is no reason to stop.
             steps.insert(size, recording.operations().unwrap_or_default());
             Some(recording)
