@@ -88,7 +88,8 @@ pub struct GenerateOptions<'a> {
     pub max_rows: usize,
     /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
     pub memory: Option<u64>,
-    /// Prompt tokens that are read beside a decode step. Longer prompts are read in pieces.
+    /// Prompt tokens that are read beside a decode step, longer prompts in pieces: if none is given 512, and 8192 where our
+    /// kernels serve a device and no row has to wait for it.
     pub prefill_tokens: Option<usize>,
     /// What is read of each row from the passes that write it, at the last tokens of its answer: what a capture of
     /// prompt and answer would keep. A row that is cut off is fed its last token once more for that; an empty answer is

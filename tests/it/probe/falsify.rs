@@ -1,0 +1,221 @@
+//! `temper falsify` as a user runs it: gates that decide, what was frozen, and fresh items that are none.
+
+use headtemper_study::{Array, Npz};
+use serde_json::{Value, json};
+
+use super::{D, data, fitted, write};
+use crate::lab::{Lab, prompts};
+
+const GATE: &str = "name = 'test'\n[train]\nfeatures = 'train.npz:X'\nlabels = 'train.npz:coverage>=0.5'\n\
+                    [fresh]\nfeatures = 'fresh.npz:X'\nlabels = 'fresh.json:labels'\n\
+                    [controls]\nshuffles = 99\nresamples = 50\n";
+
+#[test]
+fn a_falsification_ends_as_its_gates_do() {
+    let passes = fitted(1.2, 1.2);
+    passes.write("gate.toml", GATE);
+    let (out, err) = passes.ends(0, "falsify gate.toml --out run");
+    let found = passes.json("run/falsify.json");
+    assert_eq!((&found["verdict"], &found["failure_modes"]), (&json!("passed"), &json!([])));
+    assert!(out.contains("passed every gate") && err.contains("frozen     probe"), "{out}{err}");
+    assert_eq!(found["frozen"], passes.json("run/frozen.json"));
+    let hash = headtemper_engine::sha256_file(&passes.path("run/probe.safetensors")).unwrap();
+    assert_eq!(found["frozen"]["probe_sha256"], json!(hash));
+    assert!(passes.read("run/report.html").contains("</html>") && passes.read("run/report.md") == out);
+
+    let collapses = fitted(1.2, 0.0);
+    write(&collapses, "fresh", data(3, 90, 45, 0.0));
+    collapses.write("gate.toml", GATE);
+    let (out, _) = collapses.ends(3, "falsify gate.toml --out run --json");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let outcome = |name: &str| {
+        let steps = found["steps"].as_array().unwrap();
+        steps.iter().find(|step| step["name"] == name).unwrap()["outcome"].clone()
+    };
+    assert_eq!(
+        (outcome("cv"), outcome("fresh"), outcome("axes")),
+        (json!("passed"), json!("failed"), json!("not_run"))
+    );
+    assert_eq!(found["failure_modes"][0]["name"], "single output distribution");
+
+    let few = Lab::new();
+    write(&few, "train", data(1, 100, 50, 1.2));
+    write(&few, "fresh", data(2, 193, 9, 1.2));
+    few.write("gate.toml", GATE);
+    let (out, _) = few.ends(4, "falsify gate.toml --out run");
+    assert!(out.contains("Capability cliff"), "{out}");
+    assert!(out.contains("the smaller class has 9 items"), "{out}");
+}
+
+#[test]
+fn what_was_frozen_stays_and_what_was_seen_is_refused() {
+    let lab = fitted(1.2, 1.2);
+    lab.write("gate.toml", GATE);
+    lab.done("falsify gate.toml --out run");
+    lab.done("falsify gate.toml --out run");
+    lab.write("gate.toml", format!("{GATE}[gates]\nfresh_auc = 0.6\n"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("gates.fresh_auc was 0.63, is 0.6"), "{err}");
+    // Items that were fitted on are no fresh items, whatever they are called.
+    let (mut x, mut labels) = data(2, 90, 45, 1.2);
+    let (seen, seen_labels) = data(1, 80, 40, 1.2);
+    x.extend(&seen[..2 * D]);
+    labels.extend(&seen_labels[..2]);
+    write(&lab, "fresh", (x, labels));
+    lab.write("gate.toml", GATE);
+    let (_, err) = lab.ends(2, "falsify gate.toml --out other");
+    assert!(err.contains("2 items of") && err.contains("the very features of a training item: '90', '91'"), "{err}");
+    assert!(!lab.path("other/falsify.json").exists());
+}
+
+/// Prompts in common are found by their text, and by the hashes that a capture keeps.
+#[test]
+fn prompts_in_common_are_refused() {
+    let lab = fitted(1.2, 1.2);
+    let item =
+        |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} question {i}")});
+    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    let fresh = |last: &str| {
+        let all = (0..89).map(|i| item("new", i));
+        lab.write_lines("fresh.jsonl", all.chain([json!({"id": "x", "prompt": last})]));
+    };
+    let gate = GATE
+        .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
+        .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]");
+    lab.write("gate.toml", &gate);
+    fresh("Old, QUESTION 7?");
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("the prompt of a training item: 'old question 7'"), "{err}");
+    fresh("entirely new");
+    lab.done("falsify gate.toml --out run");
+    let overlap = lab.json("run/falsify.json")["overlap"].clone();
+    assert_eq!(overlap, json!({"by_features": true, "by_prompt": true, "by_text": true}));
+    let names: Vec<String> = lab.json("run/falsify.json")["baselines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|baseline| baseline["name"].as_str().unwrap().to_string())
+        .collect();
+    assert_eq!(names, ["shuffled labels", "random features", "length", "bag of words"]);
+}
+
+/// Axes, pooled layers and another model, each of which the file may declare to decide.
+#[test]
+fn the_later_steps_report_or_decide() {
+    let lab = fitted(1.2, 1.2);
+    for (name, seed, n) in [("train", 1, 80), ("fresh", 2, 90)] {
+        let labels = data(seed, n, n / 2, 0.0).1;
+        let item = |i: usize| {
+            let good = if labels[i] { 5 } else { 2 };
+            // One training item is not known to be right or wrong.
+            let right = if name == "train" && i == 0 { Value::Null } else { json!(good) };
+            json!({"id": format!("{name}{i}"), "prompt": format!("{name} {i}"), "items_right": right,
+                   "scores": {"a": good, "same": good, "noise": 1 + (i * 7 + i / 3) % 5}})
+        };
+        lab.write_lines(&format!("{name}.jsonl"), (0..n).map(item));
+    }
+    write(&lab, "train_b", data(11, 80, 40, 1.2));
+    write(&lab, "fresh_b", data(12, 90, 45, 0.0));
+    let gate = GATE
+        .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
+        .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]");
+    let later = "[axes]\nevery = '>=4'\n[replication]\nmodel = 'b'\ntrain = 'train_b.npz:X'\nfresh = 'fresh_b.npz:X'\n\
+                 train_labels = 'train_b.npz:coverage>=0.5'\nfresh_labels = 'fresh_b.json:labels'\n";
+    lab.write("gate.toml", format!("{gate}{later}"));
+    lab.done("falsify gate.toml --out run");
+    let found = lab.json("run/falsify.json");
+    let axis = |name: &str| {
+        let axes = found["axes"].as_array().unwrap();
+        axes.iter().find(|axis| axis["name"] == name).unwrap()["outcome"].clone()
+    };
+    assert_eq!((axis("scores.a>=4"), axis("scores.noise>=4")), (json!("passed"), json!("failed")));
+    let flagged: Vec<&Value> =
+        found["axis_pairs"].as_array().unwrap().iter().filter(|pair| pair["flagged"] == true).collect();
+    assert_eq!(flagged.len(), 1, "{flagged:?}");
+    assert!((flagged[0]["r"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    assert!(found["sentence"].as_str().unwrap().contains("Step replication (reported, not deciding): failed"));
+    lab.write("gate.toml", format!("{gate}{later}[gates]\ndecide = ['cv', 'fresh', 'replication']\n"));
+    let (out, _) = lab.ends(3, "falsify gate.toml --out decided");
+    assert!(out.contains("failed at replication"), "{out}");
+    // An axis whose column is called as a count is told as the AUC that it has.
+    let by_items = gate.replace("train.npz:coverage>=0.5", "train.jsonl:items_right>=4");
+    lab.write("gate.toml", format!("{by_items}[axes]\ncolumns = ['items_right>=4']\n"));
+    let out = lab.done("falsify gate.toml --out named");
+    assert!(out.contains("| items_right>=4, fresh AUC | 0.") && out.contains("≥ 0.600"), "{out}");
+    let found = lab.json("named/falsify.json");
+    assert_eq!(found["steps"][2]["checks"][0]["kind"], "share");
+    assert!(out.contains("warning: training: 1 items without a label were left out"), "{out}");
+}
+
+/// Each of these once passed, or fell over.
+#[test]
+fn what_would_mislead_is_refused_or_cannot_be_told() {
+    let lab = fitted(1.2, 1.2);
+    lab.write("gate.toml", GATE);
+    lab.done("falsify gate.toml --out run");
+    // A frozen probe is tested once.
+    write(&lab, "fresh", data(4, 90, 45, 1.2));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("was tested on other fresh items before"), "{err}");
+    // Several answers to one prompt are not several items.
+    let item = |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} {}", i / 2)});
+    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    lab.write_lines("fresh.jsonl", (0..90).map(|i| item("new", i)));
+    let with_items = |train: &str| {
+        GATE.replace("\n[fresh]", &format!("\nitems = '{train}'\n[fresh]"))
+            .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]")
+    };
+    lab.write("gate.toml", with_items("train.jsonl"));
+    let (out, _) = lab.ends(4, "falsify gate.toml --out repeated");
+    assert!(out.contains("items that share their prompt with another | 80 | ≤ 0 | inconclusive"), "{out}");
+    // Items that are fewer or more than the rows they stand beside.
+    lab.write_lines("long.jsonl", (0..81).map(|i| item("old", 2 * i)));
+    lab.write("gate.toml", with_items("long.jsonl"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out long");
+    assert!(err.contains("is 81, but must be 80"), "{err}");
+    assert!(!lab.path("long").exists(), "refused before anything is fitted");
+    // Arrays whose lengths contradict each other.
+    let mut npz = Npz::default();
+    npz.add("X", Array::F32(vec![3, 2], vec![1.0; 6]));
+    npz.add("id", Array::Text(vec!["a".into(), "b".into()]));
+    npz.add("y", Array::counts([0, 1, 0]));
+    npz.save(&lab.path("ids.npz")).unwrap();
+    let (_, err) = lab.ends(2, "probe fit --features ids.npz:X --labels ids.npz:y --out x");
+    assert!(err.contains("has 3 rows, but array 'id' 2"), "{err}");
+    let mut npz = Npz::default();
+    npz.add("X", Array::F32(vec![3, 2, 0], Vec::new()));
+    npz.save(&lab.path("empty.npz")).unwrap();
+    assert!(lab.ends(2, "probe fit --features empty.npz:X[0] --labels ids.npz:y --out x").1.contains("holds nothing"));
+}
+
+/// Captures say what they are: features of another site are no fresh ones, and a merge overwrites nothing.
+#[test]
+fn captures_of_something_else_are_refused() {
+    let lab = Lab::new();
+    prompts(&lab, 24);
+    let capture = |more: &str| lab.done(&format!("capture --model M --items q.jsonl --heads none {more}"));
+    capture("--out a.npz --mean-layers 2 --limit 12");
+    capture("--out b.npz --pool last:3 --shard 2/2");
+    let labels: Vec<u8> = (0..12).map(|i| i % 2).collect();
+    lab.write("l.json", json!({"y": labels}).to_string());
+    let gate = |fresh: &str| {
+        format!(
+            "name = 'x'\n[train]\nfeatures = 'a.npz:h_mean'\nlabels = 'l.json:y'\n[fresh]\nfeatures = '{fresh}'\n\
+             labels = 'l.json:y'\n[controls]\nshuffles = 19\nresamples = 0\n"
+        )
+    };
+    lab.write("gate.toml", gate("b.npz:h_last"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out x");
+    assert!(
+        err.contains("h_mean of the last 2 layers, pooled over last;") && err.contains("h_last, pooled over last:3"),
+        "{err}"
+    );
+    lab.done("probe fit --features a.npz:h_mean --labels l.json:y --cv 3 --shuffles 0 --out p");
+    let (_, err) = lab.ends(0, "probe eval p --features b.npz:h_last --labels l.json:y");
+    assert!(err.contains("warning: the probe was fitted on something else"), "{err}");
+    capture("--out c.npz --pool last:3 --shard 1/2");
+    let (_, err) = lab.ends(2, "merge a.npz c.npz b.npz");
+    assert!(err.contains("is there and holds something else"), "{err}");
+    lab.done("merge whole.npz c.npz b.npz");
+    lab.done("merge whole.npz c.npz b.npz");
+}
