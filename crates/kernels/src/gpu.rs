@@ -113,9 +113,14 @@ fn address_of(name: &str, tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), |tensor| address(name, tensor))
 }
 
-/// Whether a kernel may move four values at once: every address, of `size` bytes a value, and every width and stride in
-/// `counts` is one of whole fours.
+/// Whether a kernel may move four values at once: see [`packed`].
 fn wide(addresses: &[(u64, usize)], counts: &[usize]) -> bool {
-    addresses.iter().all(|&(address, size)| address.is_multiple_of(4 * size as u64))
-        && counts.iter().all(|count| count.is_multiple_of(4))
+    packed(4, addresses, counts)
+}
+
+/// Whether a kernel may move so many values at once: every address, of `size` bytes a value, and every width and stride in
+/// `counts` is one of whole packs.
+fn packed(values: usize, addresses: &[(u64, usize)], counts: &[usize]) -> bool {
+    addresses.iter().all(|&(address, size)| address.is_multiple_of((values * size) as u64))
+        && counts.iter().all(|count| count.is_multiple_of(values))
 }

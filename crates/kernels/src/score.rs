@@ -10,6 +10,7 @@ use crate::{
     Matrix, gpu, linear_reference,
     matrix::Panels,
     serving::{Serving, serving},
+    softcap_reference,
 };
 
 /// What the language-model head says of one row. Logarithms are natural.
@@ -216,7 +217,7 @@ impl Plain {
             return not_finite(kind, name(row));
         }
         let logits = match self.softcap {
-            Some(cap) => ((logits / f64::from(cap))?.tanh()? * f64::from(cap))?,
+            Some(cap) => softcap_reference(&logits, cap)?,
             None => logits,
         };
         let logits = logits.to_dtype(self.sums)?;

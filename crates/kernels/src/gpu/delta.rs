@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, wide};
+use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, packed, room, wide};
 use crate::{
     Spans, StateSpan,
     delta::{Size, delta_rule_reference},
@@ -85,9 +85,8 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
     let (q_at, k_at, v_at) = (address(NAME, &q)?, address(NAME, &k)?, Held::of(v).address()?);
     let (state_at, out_at) = (address(NAME, state)?, address(NAME, &out)?);
     let places = [(q_at, size), (k_at, size), (v_at, size), (out_at, size), (state_at, 4)];
-    let packed = |(address, counts): (u64, &[usize])| address % 16 == 0 && counts.iter().all(|count| count % 8 == 0);
     let fits = q.dtype() != DType::F32 && dk == CHUNK_KEY && dv % CHUNK_COLUMNS == 0;
-    let fits = fits && [(q_at, &[][..]), (k_at, &[]), (v_at, &[token, head]), (out_at, &[])].into_iter().all(packed);
+    let fits = fits && packed(8, &[(q_at, size), (k_at, size), (v_at, size), (out_at, size)], &[token, head]);
     let long = |span: &&StateSpan| fits && span.len >= CHUNKED_FROM;
     let args = Args {
         q: q_at,
