@@ -3,6 +3,8 @@
 #
 #   scripts/build-cuda.sh            target/cuda/temper, and beside it what scripts/gpu-check.sh and gpu-bench.sh run
 #   scripts/build-cuda.sh --check    type-checks and lints all CUDA code with no toolkit at all
+#   scripts/build-cuda.sh --host     the same files without kernels, again with no toolkit, for scripts/test_cuda.sh:
+#                                    target/cuda-host
 #
 # Where there is no nvcc, the parts of the CUDA 13.0 toolkit that compile and link come from pinned PyPI wheels into
 # target/cuda-toolkit (270 MB). Kernels are compiled ahead of time for compute capability 8.0 to 9.0 (A100 to H200), with
@@ -19,13 +21,30 @@ flags=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
 export "$flags"='--cfg feature="dynamic-loading"'
 # candle's own kernels are PTX for 8.0, which the driver compiles for the card at first use and keeps.
 export CUDA_COMPUTE_CAP=80 CUDARC_CUDA_VERSION=13000 CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-$(nproc)}
-if [ "${1-}" = --check ]; then
-  # A directory of its own, so that nothing empty is ever taken for a kernel.
-  export CARGO_TARGET_DIR=$PWD/target/cuda-check
-  export NVCC=$PWD/scripts/no_nvcc.sh
-  exec cargo clippy --release --locked --target "$target" -p headtemper-cli -p headtemper-kernels --all-targets \
-    --features headtemper-cli/cuda,headtemper-kernels/cuda -- -D warnings
-fi
+
+# Stand-ins to link against; the binary needs none of them.
+stubs() {
+  mkdir -p "$1"
+  for library in cuda nvrtc curand cublas cublasLt "${@:2}"; do
+    cc -shared -fPIC -x c /dev/null -Wl,-soname,lib$library.so -o "$1/lib$library.so"
+  done
+}
+
+built=target/cuda
+case ${1-} in
+  --check | --host)
+    # A directory of its own, so that nothing empty is ever taken for a kernel.
+    export CARGO_TARGET_DIR=$PWD/target/cuda-check NVCC=$PWD/scripts/no_nvcc.sh
+    stubs "$CARGO_TARGET_DIR/stubs" cudart
+    # candle's kernels for quantised weights are functions of a library that is empty here.
+    export "$flags=${!flags} -L native=$CARGO_TARGET_DIR/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
+    if [ "$1" = --check ]; then
+      exec cargo clippy --release --locked --target "$target" -p headtemper-cli -p headtemper-kernels --all-targets \
+        --features headtemper-cli/cuda,headtemper-kernels/cuda -- -D warnings
+    fi
+    built=target/cuda-host
+    ;;
+esac
 
 if command -v "${NVCC:-nvcc}" > /dev/null; then
   export NVCC=${NVCC:-$(command -v nvcc)}
@@ -34,29 +53,24 @@ else
   if [ ! -e "$toolkit/.done" ]; then
     python3 -m pip install --quiet --no-deps --no-compile --upgrade --target "$toolkit" nvidia-cuda-nvcc==13.0.88 \
       nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
-    # Stand-ins to link against; none of them is needed by the binary.
-    stubs=$CUDA_HOME/lib64/stubs
-    mkdir -p "$stubs"
-    for library in cuda nvrtc curand cublas cublasLt; do
-      cc -shared -fPIC -x c /dev/null -Wl,-soname,lib$library.so -o "$stubs/lib$library.so"
-    done
-    echo "INPUT($CUDA_HOME/lib/libcudart_static.a -ldl -lrt -lpthread)" > "$stubs/libcudart.so"
+    stubs "$CUDA_HOME/lib64/stubs"
+    echo "INPUT($CUDA_HOME/lib/libcudart_static.a -ldl -lrt -lpthread)" > "$CUDA_HOME/lib64/stubs/libcudart.so"
     touch "$toolkit/.done"
   fi
   export CUDA_PATH=$CUDA_HOME NVCC=$CUDA_HOME/bin/nvcc PATH=$CUDA_HOME/bin:$PATH
 fi
-export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=$PWD/target/cuda-build
+export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda-build}
 
 cargo build --release --locked --target "$target" -p headtemper-cli --features cuda
-mkdir -p target/cuda
-strip -o target/cuda/temper "$CARGO_TARGET_DIR/$target/release/temper"
+mkdir -p "$built"
+strip -o "$built/temper" "$CARGO_TARGET_DIR/$target/release/temper"
 # The tests of our kernels, which run on a card where HEADTEMPER_TEST_DEVICE=cuda.
 check=$(cargo test --release --locked --target "$target" -p headtemper-kernels --features cuda --lib --no-run 2>&1 |
   tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
-strip -o target/cuda/kernels-check "$check"
+strip -o "$built/kernels-check" "$check"
 cargo build --release --locked --target "$target" -p headtemper-kernels --features cuda --example gpu_bench
-strip -o target/cuda/kernels-bench "$CARGO_TARGET_DIR/$target/release/examples/gpu_bench"
+strip -o "$built/kernels-bench" "$CARGO_TARGET_DIR/$target/release/examples/gpu_bench"
 
-ls -lh target/cuda
-echo "needs at run time: $(readelf -d target/cuda/temper | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"
+ls -lh "$built"
+echo "needs at run time: $(readelf -d "$built/temper" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"
 echo "on a GPU also: a driver for CUDA 13.0 (580 or later), and libcublas.so.13, libcurand.so.10 and libnvrtc.so.13 on LD_LIBRARY_PATH"

@@ -1,7 +1,9 @@
 # Sourced by what runs on a GPU from built files: finds what the binary opens at run time, of a toolkit or of a Python environment
-# that has torch, and says where the binary is.
+# that has torch, and says where the built files and the binary are.
 
-if ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
+built=${HEADTEMPER_BUILT:-$PWD/target/cuda}
+named() { tr ':' '\n' <<< "${LD_LIBRARY_PATH-}" | while read -r folder; do [ ! -e "$folder/libcublas.so.13" ] || echo "$folder"; done; }
+if [ -z "$(named)" ] && ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
     # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
     find_library() { find / -name "$1*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true; }
     cublas=$(find_library libcublas.so.13)
@@ -17,4 +19,4 @@ if ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
     export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 # candle's own kernels are compiled for the card at first use, and kept there.
-export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$PWD/target/cuda/cache} TEMPER=${TEMPER:-$PWD/target/cuda/temper}
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$built/cache} TEMPER=${TEMPER:-$built/temper}

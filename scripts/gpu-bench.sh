@@ -32,9 +32,9 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.total --f
 date -u +%F | tee -a "$where/card.txt"
 
 if [ "${1-kernels}" = kernels ]; then
-    target/cuda/kernels-bench | tell
+    "$built/kernels-bench" | tell
 elif ! grep -qs '"ceiling: product"' "$where/results.jsonl"; then
-    target/cuda/kernels-bench ceilings | tell
+    "$built/kernels-bench" ceilings | tell
 fi
 report() { python3 scripts/gpu_report.py "$where/results.jsonl" "$TEMPER" | tee "$where/report.md"; }
 if [ "${1-}" = kernels ]; then

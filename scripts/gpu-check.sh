@@ -7,14 +7,13 @@
 #   scripts/gpu-check.sh --short     each kernel against its oracle, and the tiny models
 set -euo pipefail
 cd "$(dirname "$0")/.."
-built=target/cuda
 step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
 
 source scripts/cuda_env.sh
 
 step "what is there"
 date -u +%F
-nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv || echo "nvidia-smi does not say which card this is"
 "$TEMPER" --version
 
 step "each kernel against its oracle, in f32, bf16 and f16"

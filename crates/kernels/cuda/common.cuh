@@ -154,9 +154,9 @@ DEVICE const int* span_of(const int* spans, int count, int token) {
 // The declaration is here for its name alone, which nothing else may have.
 #define KERNEL(NAME, THREADS, ARGS, ...)                                                             \
     extern "C" void NAME(const ARGS args);                                                           \
-    static const emulate::Kernel NAME##_kernel(#NAME, THREADS, sizeof(ARGS), [](const void* args) { \
-        __VA_ARGS__(*static_cast<const ARGS*>(args));                                                \
-    });
+    static const emulate::Kernel NAME##_kernel(#NAME, {THREADS, {sizeof(ARGS)}, [](const void* const* args) { \
+        __VA_ARGS__(*static_cast<const ARGS*>(*args));                                                \
+    }});
 #endif
 
 // The same for each type of activations.

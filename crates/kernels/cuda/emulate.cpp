@@ -3,28 +3,27 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <setjmp.h>
 #include <string>
 #include <ucontext.h>
-#include <vector>
 
 thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
 thread_local unsigned char* shared_memory;
 
 namespace emulate {
 
-struct Entry {
-    unsigned threads;
-    size_t size;
-    Kernel::Body body;
-};
-
 static std::map<std::string, Entry>& table() {
     static std::map<std::string, Entry> kernels;
     return kernels;
 }
 
-Kernel::Kernel(const char* name, unsigned threads, size_t size, Body body) { table()[name] = {threads, size, body}; }
+Kernel::Kernel(const char* name, Entry entry) { table()[name] = entry; }
+
+const Entry* find(const char* name) {
+    const auto found = table().find(name);
+    return found == table().end() ? nullptr : &found->second;
+}
 
 static void fail(const char* why) {
     fprintf(stderr, "emulated kernel: %s (block %u %u %u, thread %u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z,
@@ -34,12 +33,15 @@ static void fail(const char* why) {
 
 enum State { READY, AT_WARP, AT_BLOCK, DONE };
 
+static const size_t STACK = 256 << 10;
+
 // A thread of the block that runs.
 struct Fiber {
     ucontext_t context; // begins here
     jmp_buf place;      // and goes on here
     bool begun = false;
-    std::vector<unsigned char> stack = std::vector<unsigned char>(256 << 10);
+    // Not filled: what nobody uses of it takes no memory.
+    std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
     State state;
 };
 
@@ -48,8 +50,8 @@ struct Block {
     std::vector<unsigned char> rooms;
     jmp_buf scheduler;
     size_t current;
-    const void* args;
-    Kernel::Body body;
+    const void* const* parameters;
+    Entry::Body body;
 };
 
 static thread_local Block block;
@@ -64,7 +66,7 @@ static void leave(State state) {
 // What a fiber runs: threads of blocks, one after the other.
 static void enter() {
     for (;;) {
-        block.body(block.args);
+        block.body(block.parameters);
         leave(DONE);
     }
 }
@@ -75,8 +77,8 @@ static void go_on(Fiber& fiber) {
     if (fiber.begun) _longjmp(fiber.place, 1);
     fiber.begun = true;
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = STACK;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
     setcontext(&fiber.context);
@@ -105,7 +107,8 @@ static bool release_block(size_t threads) {
 }
 
 static void run_block(const Launch& launch) {
-    const size_t threads = size_t(launch.block.x);
+    const Dim3 shape = launch.block;
+    const size_t threads = size_t(shape.x) * shape.y * shape.z;
     for (size_t i = 0; i < threads; i++) block.fibers[i]->state = READY;
     // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
     // without it.
@@ -118,7 +121,7 @@ static void run_block(const Launch& launch) {
                     const size_t i = first + (launch.backwards ? lanes - 1 - k : k);
                     if (block.fibers[i]->state != READY) continue;
                     block.current = i;
-                    threadIdx = {unsigned(i), 0, 0};
+                    threadIdx = {unsigned(i % shape.x), unsigned(i / shape.x % shape.y), unsigned(i / shape.x / shape.y)};
                     go_on(*block.fibers[i]);
                 }
             } while (release_warp(first, threads));
@@ -126,34 +129,37 @@ static void run_block(const Launch& launch) {
     } while (release_block(threads));
 }
 
-} // namespace emulate
-
-// Runs a kernel: 0 if it did, 1 if there is none of the name, 2 if its arguments have another size, 3 if it is not made for so
-// many threads.
-extern "C" int headtemper_emulate(const char* name, const emulate::Launch* launch, const void* args, size_t size) {
-    using namespace emulate;
-    const auto found = table().find(name);
-    if (found == table().end()) return 1;
-    if (found->second.size != size) return 2;
-    const size_t threads = launch->block.x;
-    if (threads == 0 || threads > found->second.threads || launch->block.y != 1 || launch->block.z != 1) return 3;
-    block.args = args;
-    block.body = found->second.body;
+bool run(const Entry& kernel, const Launch& launch, const void* const* parameters) {
+    const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
+    if (threads == 0 || threads > kernel.threads) return false;
+    block.parameters = parameters;
+    block.body = kernel.body;
     while (block.fibers.size() < threads) block.fibers.push_back(new Fiber);
-    std::vector<unsigned char> shared(launch->shared + 16);
+    std::vector<unsigned char> shared(launch.shared + 16);
     shared_memory = shared.data() + (16 - uintptr_t(shared.data()) % 16) % 16;
-    blockDim = launch->block;
-    gridDim = launch->grid;
-    for (unsigned z = 0; z < launch->grid.z; z++)
-        for (unsigned y = 0; y < launch->grid.y; y++)
-            for (unsigned x = 0; x < launch->grid.x; x++) {
+    blockDim = launch.block;
+    gridDim = launch.grid;
+    for (unsigned z = 0; z < launch.grid.z; z++)
+        for (unsigned y = 0; y < launch.grid.y; y++)
+            for (unsigned x = 0; x < launch.grid.x; x++) {
                 blockIdx = {x, y, z};
                 // What nobody wrote is no number.
                 memset(shared.data(), 0xff, shared.size());
                 block.rooms.assign((threads + 31) / 32 * 32 * 128, 0xff);
-                run_block(*launch);
+                run_block(launch);
             }
-    return 0;
+    return true;
+}
+
+} // namespace emulate
+
+// Runs a kernel of one parameter: 0 if it did, 1 if there is none of the name, 2 if its argument has another size, 3 if it is
+// not made for so many threads.
+extern "C" int headtemper_emulate(const char* name, const emulate::Launch* launch, const void* args, size_t size) {
+    const emulate::Entry* kernel = emulate::find(name);
+    if (!kernel) return 1;
+    if (kernel->sizes != std::vector<size_t>{size}) return 2;
+    return emulate::run(*kernel, *launch, &args) ? 0 : 3;
 }
 
 #include "all.cuh"

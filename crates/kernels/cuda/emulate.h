@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 struct Dim3 {
     unsigned x, y, z;
@@ -23,10 +24,23 @@ struct Launch {
     unsigned shared, backwards;
 };
 
-struct Kernel {
-    using Body = void (*)(const void*);
-    Kernel(const char* name, unsigned threads, size_t size, Body body);
+// A kernel: how many threads a block of it may have, the size of each parameter, and what a thread of it does with them.
+struct Entry {
+    using Body = void (*)(const void* const* parameters);
+    unsigned threads;
+    std::vector<size_t> sizes;
+    Body body;
 };
+
+// Enters a kernel into the table.
+struct Kernel {
+    Kernel(const char* name, Entry entry);
+};
+
+// The kernel of a name, null if there is none.
+const Entry* find(const char* name);
+// Runs it: false if it is not made for so many threads.
+bool run(const Entry& kernel, const Launch& launch, const void* const* parameters);
 
 // Until all threads of the block, or all lanes of the warp, are here.
 void block_barrier();
@@ -34,7 +48,7 @@ void warp_barrier();
 // Memory of the warp, 128 bytes a lane.
 unsigned char* warp_room();
 
-inline unsigned lane() { return threadIdx.x % 32; }
+inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
 
 inline float from_bits(uint32_t bits) {
     float x;

@@ -78,8 +78,11 @@ fn room_of(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     if device.is_cpu() {
         return Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype);
     }
+    let empty = shape.contains(&0);
     // SAFETY: the kernel writes every element before anything can read it: both go through the device's one stream.
-    unsafe { Tensor::empty(shape, dtype, device) }
+    let room = unsafe { Tensor::empty(if empty { &[1] } else { shape }, dtype, device)? };
+    // A device may refuse to give no bytes.
+    if empty { room.narrow(0, 0, 0)?.reshape(shape) } else { Ok(room) }
 }
 
 /// A tensor while a kernel has its address.

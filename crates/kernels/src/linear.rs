@@ -43,7 +43,8 @@ pub fn linear(x: &Tensor, weight: &Matrix) -> Result<Tensor> {
 pub fn linear_columns(x: &Tensor, weight: &Matrix, columns: Range<usize>) -> Result<Tensor> {
     match weight.panels() {
         Some(panels) => x.contiguous()?.apply_op1_no_bwd(&Linear { panels, columns }),
-        None => linear_reference(x, &weight.to_tensor()?.narrow(1, columns.start, columns.len())?),
+        // On devices candle multiplies whole rows alone; of all columns this is no copy.
+        None => linear_reference(x, &weight.to_tensor()?.narrow(1, columns.start, columns.len())?.contiguous()?),
     }
 }
 

@@ -242,14 +242,17 @@ fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> 
     let warps = stripes * chunks.min(WARPS);
     let splits = args.splits as usize;
     let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
-    let partial = |width: usize| {
-        let count = if splits == 1 { 0 } else { per_launch * heads * splits * width };
-        room_of(&[count], DType::F32, q.device())
-    };
-    let (sums, tops) = (partial(dim)?, partial(2)?);
     let mut args = Args { stripes: stripes as i32, ..args };
-    if splits > 1 {
-        (args.sums, args.tops) = (address("attend", &sums)?, address("attend", &tops)?);
+    // Held until all is launched.
+    let partial = match splits {
+        1 => None,
+        _ => {
+            let of = |width: usize| room_of(&[per_launch * heads * splits * width], DType::F32, q.device());
+            Some((of(dim)?, of(2)?))
+        }
+    };
+    if let Some((sums, tops)) = &partial {
+        (args.sums, args.tops) = (address("attend", sums)?, address("attend", tops)?);
     }
     for first in (0..jobs).step_by(per_launch) {
         let count = per_launch.min(jobs - first) as u32;

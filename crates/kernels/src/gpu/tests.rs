@@ -37,10 +37,18 @@ pub(super) fn random(shape: &[usize], seed: u32) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values")
 }
 
+/// The tensor where the kernels run. A device may refuse to give no bytes.
+pub(super) fn on(x: &Tensor) -> Result<Tensor> {
+    match x.elem_count() {
+        0 => Tensor::zeros(1, x.dtype(), &DEVICE)?.narrow(0, 0, 0)?.reshape(x.shape()),
+        _ => x.to_device(&DEVICE),
+    }
+}
+
 /// The tensor as the kernel gets it, and the same values in f32 for the oracle.
 pub(super) fn both(x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
     let rounded = x.to_dtype(dtype)?;
-    Ok((rounded.to_device(&DEVICE)?, rounded.to_dtype(DType::F32)?))
+    Ok((on(&rounded)?, rounded.to_dtype(DType::F32)?))
 }
 
 /// Values in f32.

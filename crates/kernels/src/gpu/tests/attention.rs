@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES, flat, random};
+use super::{DEVICE, TYPES, flat, on, random};
 use crate::{AttentionSpan, Spans, attend_reference, gpu};
 
 /// Sequences in one batch: what each has (start, len), in cache slots with room between them that nobody may read.
@@ -51,11 +51,11 @@ impl Batch {
             for (_, values) in values.chunks_mut(width).enumerate().filter(|(row, _)| !seen(*row)) {
                 values.fill(f32::NAN);
             }
-            Tensor::from_vec(values, x.dims(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(&DEVICE)
+            on(&Tensor::from_vec(values, x.dims(), &Device::Cpu)?.to_dtype(x.dtype())?)
         };
-        let lambda = lambda.map(|lambda| lambda.to_device(&DEVICE)).transpose()?;
+        let lambda = lambda.map(on).transpose()?;
         let spans = Spans::from(self.spans.clone());
-        let (q, k, v) = (self.q.to_device(&DEVICE)?, poisoned(&self.k)?, poisoned(&self.v)?);
+        let (q, k, v) = (on(&self.q)?, poisoned(&self.k)?, poisoned(&self.v)?);
         gpu::attend(&q, &k, &v, &spans, self.scale, window, lambda.as_ref())
     }
 
@@ -152,7 +152,7 @@ fn layers_of_one_pass_may_have_other_groups() -> Result<()> {
     let shared = Spans::from(Batch::new(&sequences, (1, 1, 64), DType::BF16)?.spans);
     for group in [4, 1, 4, 2] {
         let batch = Batch::new(&sequences, (group, 2, 64), DType::BF16)?;
-        let [q, k, v] = [&batch.q, &batch.k, &batch.v].map(|x| x.to_device(&DEVICE));
+        let [q, k, v] = [&batch.q, &batch.k, &batch.v].map(on);
         let found = gpu::attend(&q?, &k?, &v?, &shared, batch.scale, None, None)?;
         assert_eq!(flat(&found), flat(&batch.attend(None, None)?), "groups of {group}");
     }
@@ -253,7 +253,7 @@ fn tokens_of_no_span_are_zero() -> Result<()> {
 fn what_does_not_fit_is_refused() -> Result<()> {
     let batch = Batch::new(&[(3, 2)], (2, 2, 64), DType::BF16)?;
     let error = |spans: Vec<AttentionSpan>, window, lambda: Option<&Tensor>| {
-        let on = |x: &Tensor| x.to_device(&DEVICE).expect("a copy");
+        let on = |x: &Tensor| on(x).expect("a copy");
         let (q, k, v) = (on(&batch.q), on(&batch.k), on(&batch.v));
         gpu::attend(&q, &k, &v, &spans.into(), 1.0, window, lambda).unwrap_err().to_string()
     };

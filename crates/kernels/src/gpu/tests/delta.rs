@@ -1,8 +1,8 @@
 //! The kernels of a delta net: its convolution, its gates, its rule and its norm.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES, both, close, flat, random};
+use super::{TYPES, both, close, flat, on, random};
 use crate::{
     Spans, StateSpan, add_reference, causal_conv_reference, delta_gates_reference, delta_rule_reference,
     gated_norm_reference, gpu, sigmoid_gate_reference,
@@ -12,15 +12,12 @@ fn span(first: usize, len: usize, start: usize, slot: usize) -> StateSpan {
     StateSpan { first, len, start, slot }
 }
 
-fn on(x: &Tensor) -> Result<Tensor> {
-    x.to_device(&DEVICE)
-}
-
 /// Some columns of a wider tensor, which is not a number elsewhere.
 fn among_others(x: &Tensor, (before, behind): (usize, usize)) -> Result<Tensor> {
+    let x = x.to_device(&Device::Cpu)?;
     let (n, width) = x.dims2()?;
     let other = |width| Tensor::full(f32::NAN, (n, width), x.device())?.to_dtype(x.dtype());
-    Tensor::cat(&[&other(before)?, x, &other(behind)?], 1)?.narrow(1, before, width)
+    on(&Tensor::cat(&[&other(before)?, &x, &other(behind)?], 1)?)?.narrow(1, before, width)
 }
 
 fn normalised(x: &Tensor) -> Result<Tensor> {

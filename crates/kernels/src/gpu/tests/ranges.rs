@@ -46,7 +46,7 @@ fn statistics_of_heads_are_their_oracle() -> Result<()> {
 #[test]
 fn a_mean_is_summed_as_the_host_does() -> Result<()> {
     let z = random(&[50, 3, 16], 1);
-    let on = z.to_device(&super::DEVICE)?;
+    let on = super::on(&z)?;
     let means = gpu::range_means(&on.flatten_from(1)?, &vec![3..50, 0..1].into())?;
     let rows = z.flatten_from(1)?.to_vec2::<f32>()?;
     for (mean, range) in means.to_vec2::<f32>()?.iter().zip([3..50, 0..1]) {
@@ -61,7 +61,7 @@ fn a_mean_is_summed_as_the_host_does() -> Result<()> {
 
 #[test]
 fn ranges_of_no_tokens_are_refused() {
-    let z = random(&[4, 1, 2], 1).to_device(&super::DEVICE).expect("a tensor");
+    let z = super::on(&random(&[4, 1, 2], 1)).expect("a tensor");
     for (ranges, why) in
         [(vec![], "no range"), (vec![0..1, 2..2], "2..2 is empty"), (vec![0..1, 3..5], "beyond 4 tokens")]
     {

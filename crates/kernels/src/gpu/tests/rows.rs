@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::{DEVICE, TYPES, both, close, flat, random};
+use super::{TYPES, both, close, flat, on, random};
 use crate::{
     AttentionSpan, HeadSteps, HeadsOf, Spans, add_rms_norm_reference, attended_heads_reference, gelu_mul_reference,
     gpu, heads_reference, rms_norm_reference, silu_mul_reference, softcap_reference,
@@ -54,7 +54,7 @@ fn capped_logits_are_their_oracle() -> Result<()> {
         let x = (random(&[count], 1) * 90.0)?;
         for cap in [30.0, 0.5] {
             let oracle = softcap_reference(&x, cap)?;
-            let on = x.to_device(&DEVICE)?;
+            let on = on(&x)?;
             close(&gpu::softcap(&on, cap)?, &oracle, &format!("{count} logits, cap {cap}"));
             let behind = on.narrow(0, 1, count - 1)?; // which begins askew
             close(&gpu::softcap(&behind, cap)?, &oracle.narrow(0, 1, count - 1)?, "logits behind the first");
@@ -118,20 +118,19 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
 
 #[test]
 fn what_does_not_fit_is_refused() -> Result<()> {
-    let on = |x: Tensor| x.to_device(&DEVICE);
-    let (x, weight) = (on(random(&[2, 8], 1))?, on(random(&[7], 2))?);
+    let (x, weight) = (on(&random(&[2, 8], 1))?, on(&random(&[7], 2))?);
     let error = gpu::rms_norm(&x, &weight, 1e-6).unwrap_err().to_string();
     assert!(error.contains("rows of 8 and a weight [7] do not fit"), "{error}");
-    let other = on(random(&[8], 2).to_dtype(candle_core::DType::BF16)?)?;
+    let other = on(&random(&[8], 2).to_dtype(candle_core::DType::BF16)?)?;
     let error = gpu::rms_norm(&x, &other, 1e-6).unwrap_err().to_string();
     assert!(error.contains("F32") && error.contains("BF16"), "{error}");
     let error = gpu::gate_mul(&x.narrow(1, 0, 7)?, false).unwrap_err().to_string();
     assert!(error.contains("even width, not 7"), "{error}");
     let spans: Spans<AttentionSpan> = vec![AttentionSpan { first: 0, len: 2, start: 3, cache: 0 }].into();
-    let (view, cache) = (HeadsOf { x: &x, count: 1, dim: 8, steps: HeadSteps::default() }, on(random(&[4, 1, 8], 1))?);
+    let (view, cache) = (HeadsOf { x: &x, count: 1, dim: 8, steps: HeadSteps::default() }, on(&random(&[4, 1, 8], 1))?);
     let error = gpu::attended_heads(view, view, view, (&cache, &cache), &spans).unwrap_err();
     assert!(error.to_string().contains("reaches outside 2 tokens or 4 cache rows"), "{error}");
-    let (own, others) = (on(random(&[2, 3], 1))?, on(random(&[2, 3], 1))?);
+    let (own, others) = (on(&random(&[2, 3], 1))?, on(&random(&[2, 3], 1))?);
     let turned = |angles| HeadsOf { steps: HeadSteps { norm: None, angles: Some((angles, angles)) }, ..view };
     let error = gpu::heads([turned(&own), turned(&others)]).unwrap_err().to_string();
     assert!(error.contains("turned by other angles"), "{error}");

@@ -6,7 +6,7 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 
-use super::{DEVICE, flat, random};
+use super::{flat, on, random};
 use crate::{Chosen, Draw, gpu};
 
 /// Largest difference of a log-probability to the oracle's. Measured worst case: 8.2e-8 (2026-11-26).
@@ -98,7 +98,7 @@ fn settings(seed: u64) -> Vec<Draw> {
 }
 
 fn on_device(rows: &[Vec<f32>]) -> Result<Tensor> {
-    Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu)?.to_device(&DEVICE)
+    on(&Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu)?)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES};
+use super::{DEVICE, TYPES, on};
 use crate::{
     BaseRows, HeadScore, Level, Matrix,
     gpu::score::score_some,
@@ -20,11 +20,11 @@ impl Case {
 
     /// By the kernel, with so many rows of logits at once.
     fn on_gpu(&self, dtype: DType, with_base: bool, most: usize) -> Result<Vec<HeadScore>> {
-        let on = |x: &Tensor| x.to_dtype(dtype)?.to_device(&DEVICE);
-        let (sums, base) = (self.sums(Level::Portable)?, on(&self.base)?);
+        let rounded = |x: &Tensor| on(&x.to_dtype(dtype)?);
+        let (sums, base) = (self.sums(Level::Portable)?, rounded(&self.base)?);
         let base = with_base.then_some(BaseRows { hidden: &base, log_sum_exp: &sums, of: &self.of });
-        let weight = Matrix::of(&self.weight.to_device(&DEVICE)?)?;
-        score_some(&on(&self.hidden)?, &weight, &self.targets, self.softcap, base, most)
+        let weight = Matrix::of(&on(&self.weight)?)?;
+        score_some(&rounded(&self.hidden)?, &weight, &self.targets, self.softcap, base, most)
     }
 }
 
@@ -125,7 +125,7 @@ fn the_first_of_equal_logits_is_the_argmax_on_the_gpu() -> Result<()> {
     // Tokens 100 to 9099 are alike and above all others, across lanes, warps and steps.
     let low = Tensor::full(-1f32, (100, 1), &Device::Cpu)?;
     let weight = Tensor::cat(&[&low, &Tensor::ones((9000, 1), DType::F32, &Device::Cpu)?, &low], 0)?;
-    let weight = Matrix::of(&weight.to_device(&DEVICE)?)?;
+    let weight = Matrix::of(&on(&weight)?)?;
     let hidden = Tensor::new(&[[3f32], [-3.0], [0.0]], &DEVICE)?;
     let scores = score_some(&hidden, &weight, &[0; 3], None, None, 1000)?;
     assert_eq!(scores.iter().map(|score| score.argmax).collect::<Vec<_>>(), [100, 0, 0]);
@@ -144,9 +144,9 @@ fn rows_that_cannot_be_trusted_are_refused_on_the_gpu() -> Result<()> {
                 let one = Tensor::full(value, (1, 8), &Device::Cpu)?;
                 Tensor::cat(&[&rows.narrow(0, 0, 2)?, &one, &rows.narrow(0, 3, rows.dim(0)? - 3)?], 0)
             };
-            let weight = Matrix::of(&case.weight.to_device(&DEVICE)?)?;
+            let weight = Matrix::of(&on(&case.weight)?)?;
             let score = |hidden: &Tensor, base: &Tensor, sums: &[f64]| {
-                let (hidden, base) = (hidden.to_device(&DEVICE)?, base.to_device(&DEVICE)?);
+                let (hidden, base) = (on(hidden)?, on(base)?);
                 let base = BaseRows { hidden: &base, log_sum_exp: sums, of: &[0, 1, 2] };
                 score_some(&hidden, &weight, &case.targets, cap, Some(base), 1000)
             };

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the stand-in driver of tests/driver, for binaries that scripts/build-cuda.sh made: target/stand-in, which
+# LD_LIBRARY_PATH must name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$PWD/target/stand-in
+candle=$(cargo metadata --locked --all-features --format-version 1 | python3 -c '
+import json, os, sys
+(package,) = [p for p in json.load(sys.stdin)["packages"] if p["name"] == "candle-kernels"]
+print(os.path.dirname(package["manifest_path"]) + "/src")')
+mkdir -p "$out"
+
+# Every kernel of ours, as in the build for tests.
+for file in crates/kernels/cuda/*.cu; do echo "#include \"$(basename "$file")\""; done > "$out/all.cuh"
+compile="${CXX:-c++} -std=c++17 -O2 -fPIC -I tests/driver -I crates/kernels/cuda -I $out"
+candles="$compile -w -fno-strict-aliasing -I tests/driver/include -I $candle -D__CUDA_ARCH__=800 -D__CUDACC_VER_MAJOR__=13 -D__CUDACC_VER_MINOR__=0"
+{
+    echo "$compile -Wno-unknown-pragmas -Wno-clobbered -c crates/kernels/cuda/emulate.cpp -o $out/emulate.o"
+    for part in driver libraries memory; do echo "$compile -Wall -Wextra -c tests/driver/$part.cpp -o $out/$part.o"; done
+    for file in affine binary cast fill indexing reduce ternary unary; do
+        # Its kernels by name: what an image of this file would have.
+        scripts/no_nvcc.sh --fatbin -o "$out/$file.image" "$candle/$file.cu"
+        tr -d '\0' < "$out/$file.image" | sed -n '2,$ s/.*/ENTER(&)/p' > "$out/$file.table"
+        echo "$candles -DSOURCE='\"$file.cu\"' -DTABLE='\"$file.table\"' -c tests/driver/candle.cpp -o $out/candle-$file.o"
+    done
+} | xargs -P "$(nproc)" -d '\n' -n 1 bash -c 'eval "$0"'
+"${CXX:-c++}" -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" "$out"/*.o
+for name in libcuda.so libcublas.so.13 libcurand.so.10; do ln -sf libcuda.so.1 "$out/$name"; done
