@@ -71,6 +71,13 @@ strip -o "$built/kernels-check" "$check"
 cargo build --release --locked --target "$target" -p headtemper-kernels --features cuda --example gpu_bench
 strip -o "$built/kernels-bench" "$CARGO_TARGET_DIR/$target/release/examples/gpu_bench"
 
+if [ "${1-}" = --host ]; then
+  # The integration tests, which run where HEADTEMPER_TEST_DEVICE=cuda says, with the binary that TEMPER names.
+  it=$(cargo test --release --locked --target "$target" -p headtemper-tests --features cuda --test it --no-run 2>&1 |
+    tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
+  strip -o "$built/it" "$it"
+fi
+
 ls -lh "$built"
 echo "needs at run time: $(readelf -d "$built/temper" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"
 echo "on a GPU also: a driver for CUDA 13.0 (580 or later), and libcublas.so.13, libcurand.so.10 and libnvrtc.so.13 on LD_LIBRARY_PATH"

@@ -1,15 +1,8 @@
 //! Laws of batched generation: any row in any batch, at any place, is the row alone, bit for bit.
 
-use headtemper_engine::{
-    Engine, EngineError, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling, StopRule, StopSet,
-};
+use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Generated, Request, Sampling, StopRule, StopSet};
 use headtemper_hook::HeadPlan;
-use headtemper_tests::{FAMILIES, golden_dir};
-
-fn engine(family: &str) -> Engine {
-    let model = golden_dir(family).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
-}
+use headtemper_tests::{FAMILIES, engine};
 
 /// A row before the model is known.
 #[derive(Clone, Debug)]

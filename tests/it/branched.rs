@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use headtemper_engine::{BaseScore, Cell, CellScore, Encoded, Engine, ModelChoice, ScoreEvent, ScoreRequest};
+use headtemper_engine::{BaseScore, Cell, CellScore, Encoded, Engine, ScoreEvent, ScoreRequest};
 use headtemper_hook::HeadRef;
-use headtemper_tests::golden_dir;
+use headtemper_tests::engine;
 
 /// Largest difference of a sum of log-probabilities or KL between the two ways, per scored token, in nats. Measured worst
 /// case over the models below: 6.4e-5 (Gemma 4, 2026-11-21).
@@ -12,12 +12,6 @@ const TOLERANCE: f64 = 1e-4;
 
 /// Directories with every kind of layer: shared keys, windows, delta nets, post-norms, soft caps.
 const MODELS: [&str; 7] = ["llama", "qwen3", "qwen3_tied", "qwen3_5", "gemma4", "gemma4_keqv", "gemma4_wide"];
-
-fn open(name: &str) -> Engine {
-    let model = golden_dir(name).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, precision: Some(headtemper_model::Held::F32).into(), ..ModelChoice::default() })
-        .unwrap()
-}
 
 /// Texts of different lengths that begin with the same `shared` tokens.
 fn texts(engine: &Engine, shared: usize) -> Vec<Encoded> {
@@ -56,7 +50,7 @@ fn branched_scores_are_those_of_a_pass_for_every_cell() {
     let lambdas = [0.0, 1.0, 0.5, -1.5];
     let mut worst = (0.0f64, String::new());
     for name in MODELS {
-        let engine = open(name);
+        let engine = engine(name);
         let heads = engine.spec().slots();
         for (shared, batch_tokens) in [(0, 60), (10, 200), (11, 10_000)] {
             let items = texts(&engine, shared);
@@ -99,7 +93,7 @@ fn branched_scores_are_those_of_a_pass_for_every_cell() {
 #[test]
 fn some_cells_alone_are_those_of_the_whole_map() {
     for name in ["qwen3_5", "gemma4"] {
-        let engine = open(name);
+        let engine = engine(name);
         let items = texts(&engine, 11);
         let heads: Vec<HeadRef> = engine.spec().slots().into_iter().rev().step_by(2).collect();
         let request = |wanted| ScoreRequest {

@@ -13,11 +13,12 @@ use candle_core::Tensor;
 use headtemper_engine::{CaptureRow, Encoded, Keep, Pool};
 use headtemper_hook::HeadPlan;
 use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, capture_file};
+use headtemper_tests::engine;
 use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, lines},
-    states::{SAME, captured, keep, open},
+    states::{SAME, captured, keep},
 };
 
 fn items(lab: &Lab, count: usize) {
@@ -100,7 +101,7 @@ fn labels_scores_and_fields_go_into_the_file() {
     assert_eq!((meta["key"].as_str().unwrap().len(), &meta["parts"]["pool"]), (32, &json!("last:3")));
     assert!(meta.get("piece").is_none() && meta.get("shard").is_none());
 
-    let engine = open("llama");
+    let engine = engine("llama");
     let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap().read(0..5).unwrap();
     let encode = |item: &headtemper_study::Item| engine.encode("x", &item.input, item.response.as_deref()).unwrap();
     let encoded: Vec<Encoded> = items.iter().map(encode).collect();
@@ -140,7 +141,7 @@ fn answers_are_captured_as_they_are_written() {
     );
     let Some(Array::I64(_, lengths)) = npz.get("total_len") else { panic!("no total_len") };
     let mut differ = 0;
-    let engine = open("llama");
+    let engine = engine("llama");
     for (i, id) in text("id").iter().enumerate() {
         let answer = &answers[id];
         assert_eq!(
@@ -204,7 +205,7 @@ fn stopped_after(steps: usize, lab: &Lab) {
     let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
     let (answering, shard, part_items) = (None, None, Some(2));
     let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &out };
-    let error = capture_file(&open("llama"), &job, &mut StopAfter(steps, &stop)).unwrap_err();
+    let error = capture_file(&engine("llama"), &job, &mut StopAfter(steps, &stop)).unwrap_err();
     assert!(error.interrupted(), "{error}");
 }
 

@@ -1,10 +1,10 @@
 //! The laws of design: what must hold for every architecture, on the CPU mostly bit for bit.
 
-use candle_core::{Device, Tensor};
-use headtemper_engine::{Engine, Event, GenerateOptions, Generated, ModelChoice, Request, Sampling, StopRule};
+use candle_core::Tensor;
+use headtemper_engine::{Engine, Event, GenerateOptions, Generated, Request, Sampling, StopRule};
 use headtemper_hook::{Batch, HeadPlan, HeadRef, HeadScale, Recorder, Span, Tap, Tee};
 use headtemper_model::{Cache, CausalLm, Checkpoint, load_folded};
-use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, in_pieces, read_through, worst};
+use headtemper_tests::{DEVICE, FAMILIES, Golden, engine, golden_dir, golden_model, in_pieces, read_through, worst};
 
 /// Scaling z against scaling the columns of W_o, relative to the largest logit: the products round differently.
 /// Measured worst case: 3.2e-6 in Gemma 4, whose norms follow the projection, 7.7e-7 elsewhere (2026-11-21).
@@ -25,7 +25,7 @@ fn plan_for(model: &dyn CausalLm, entries: &[(usize, usize, f32)]) -> HeadPlan {
 }
 
 fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> HeadScale {
-    HeadScale::compile(plans, model.spec(), &Device::Cpu).unwrap()
+    HeadScale::compile(plans, model.spec(), &*DEVICE).unwrap()
 }
 
 fn bits(x: &Tensor) -> Vec<u32> {
@@ -58,7 +58,7 @@ fn scaling_z_is_folding_lambda_into_the_weights() {
         let model = golden_model(family);
         let plan = plan_for(&*model, &[(2, 3, 0.3), (1, 0, -1.0), (3, 2, 0.0)]);
         let checkpoint = Checkpoint::Directory(golden_dir(family));
-        let folded = load_folded(&checkpoint, &plan, &Device::Cpu).unwrap();
+        let folded = load_folded(&checkpoint, &plan, &*DEVICE).unwrap();
         let ids = ids(2);
         let (_, hooked) = read_through(&*model, &ids, Some(&plan));
         let (_, weights) = read_through(&*folded, &ids, None);
@@ -96,7 +96,7 @@ fn the_lambda_grid_as_rows_is_separate_runs() {
             let packed: Vec<u32> = order.iter().flat_map(|&i| sequences[i].clone()).collect();
             let mut cache = model.new_cache(4, 64).unwrap();
             let mut tap = scale(&*model, &plans);
-            let packed = Tensor::new(packed, &Device::Cpu).unwrap();
+            let packed = Tensor::new(packed, &*DEVICE).unwrap();
             let hidden = model.forward(&packed, &batch, &mut cache, &mut tap).unwrap();
             for ((_, range), &i) in batch.ranges().zip(&order) {
                 let row = hidden.narrow(0, range.start, range.len()).unwrap();
@@ -135,7 +135,7 @@ fn slots_are_taken_again_and_copied() {
         let mut cache = model.new_cache(2, ids.len()).unwrap();
         let read = |cache: &mut Cache, slot: usize, start: usize, ids: &[u32]| {
             let batch = Batch::new(vec![Span { slot, start, len: ids.len(), row: 0, prompt: Span::ALL_PROMPT }]);
-            model.forward(&Tensor::new(ids, &Device::Cpu).unwrap(), &batch, cache, &mut ()).unwrap()
+            model.forward(&Tensor::new(ids, &*DEVICE).unwrap(), &batch, cache, &mut ()).unwrap()
         };
         read(&mut cache, 0, 0, &[7; 30]);
         assert_eq!(bits(&read(&mut cache, 0, 0, &ids)), bits(&whole), "{family}: a slot taken again");
@@ -144,11 +144,6 @@ fn slots_are_taken_again_and_copied() {
         let rest = whole.narrow(0, 11, ids.len() - 11).unwrap();
         assert_eq!(bits(&read(&mut cache, 1, 11, &ids[11..])), bits(&rest), "{family}: a copied start");
     }
-}
-
-fn engine() -> Engine {
-    let model = golden_dir("llama").to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
 }
 
 fn generate(
@@ -174,7 +169,7 @@ fn generate(
 /// What is generated does not depend on how many rows run together, nor on how prompts are read; greedy or sampled.
 #[test]
 fn generation_does_not_depend_on_the_batch() {
-    let engine = engine();
+    let engine = engine("llama");
     let plans = [plan(&[]), plan(&[(0, 1, 0.0), (2, 4, 0.0)])];
     let hot = Sampling { temperature: 1.0, top_p: 0.95, seed: 3, ..Sampling::default() };
     let requests: Vec<Request> = (0..12)
@@ -196,7 +191,7 @@ fn generation_does_not_depend_on_the_batch() {
 /// Prompts that begin alike are read once and copied: the same answers as from prompts read whole.
 #[test]
 fn a_shared_start_changes_nothing() {
-    let engine = engine();
+    let engine = engine("llama");
     let plans = [plan(&[(0, 1, 0.0), (2, 4, 0.5)])];
     let request = |i: usize| Request {
         ids: ids(2)[..20 + i].to_vec(),
@@ -215,7 +210,7 @@ fn a_shared_start_changes_nothing() {
 /// Arms share their draws: sampled under λ = 1 and without a plan, an item gives the same answer.
 #[test]
 fn arms_share_their_random_numbers() {
-    let engine = engine();
+    let engine = engine("llama");
     let plans = [plan(&[]), HeadPlan::uniform(&engine.spec().slots(), 1.0).unwrap()];
     let sampling = Sampling { temperature: 1.2, seed: 11, ..Sampling::default() };
     let request = |plan| Request {
@@ -235,7 +230,7 @@ fn arms_share_their_random_numbers() {
 /// The log-probability of a generated text is that of reading it: the sum over its tokens, under the same plan.
 #[test]
 fn sum_logprob_is_the_teacher_forced_one() {
-    let engine = engine();
+    let engine = engine("llama");
     let plans = [plan(&[(1, 2, 0.0)])];
     let prompt = ids(1);
     let request = Request {

@@ -4,11 +4,10 @@
 //! steps of rows of which something is read are never played, and so are what the others are compared with.
 
 use headtemper_engine::{
-    Engine, Event, Fired, GenerateOptions, Generated, HeadsWanted, Keep, ModelChoice, Request, Sampling, StopRule,
-    StopSet,
+    Engine, Event, Fired, GenerateOptions, Generated, HeadsWanted, Keep, Request, Sampling, StopRule, StopSet,
 };
 use headtemper_hook::{HeadList, HeadPlan};
-use headtemper_tests::{FAMILIES, golden_dir};
+use headtemper_tests::{FAMILIES, engine};
 
 /// Of sums of log-probabilities. Measured worst case: 0 on the CPU, where both run the same kernels on the same rows.
 const TOLERANCE: f64 = 1e-6;
@@ -50,8 +49,7 @@ fn generated(engine: &Engine, requests: &[Request], plans: &[HeadPlan], keep: Op
 #[test]
 fn steps_played_back_are_steps_one_by_one() {
     for family in FAMILIES {
-        let model = golden_dir(family).to_string_lossy().into_owned();
-        let engine = Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap();
+        let engine = engine(family);
         let head = if family == "qwen3_5" { "L0V1:0.25" } else { "L0H1:0.25" };
         // The window begins in the middle of an answer: such a row cannot be played, and all wait for it.
         let plans = [HeadPlan::none(), plan(head, "all"), plan(head, "response"), plan(head, "window:6..8")];

@@ -11,22 +11,15 @@ use std::{
 };
 
 use candle_core::npy::NpzTensors;
-use headtemper_engine::{
-    BaseScore, Cell, CellScore, Encoded, Engine, EngineError, ModelChoice, ScoreEvent, ScoreRequest,
-};
+use headtemper_engine::{BaseScore, Cell, CellScore, Encoded, Engine, EngineError, ScoreEvent, ScoreRequest};
 use headtemper_hook::{HeadPlan, HeadRef};
 use headtemper_model::CausalLm;
-use headtemper_tests::{FAMILIES, Golden, golden_dir, golden_model, read_through, temper};
+use headtemper_tests::{FAMILIES, Golden, engine, golden_dir, golden_model, read_through, temper};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Sums of f64 terms in another order, in nats. Measured worst case: 1.8e-13 (2026-11-21).
 const TOLERANCE: f64 = 1e-10;
-
-fn engine(family: &str) -> Engine {
-    let model = golden_dir(family).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
-}
 
 /// A long response, a text without a prompt, and a response of one token.
 fn items(family: &str) -> Vec<Encoded> {

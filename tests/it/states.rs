@@ -4,21 +4,16 @@ use std::ops::Range;
 
 use headtemper_engine::{
     CaptureRequest, CaptureRow, Encoded, Engine, Event, FinishReason, GenerateOptions, Generated, HeadsWanted, Keep,
-    ModelChoice, Request, Sampling, StopRule, StopSet,
+    Request, Sampling, StopRule, StopSet,
 };
 use headtemper_hook::{HeadList, HeadPlan, Site};
-use headtemper_tests::{FAMILIES, golden_dir, read_through};
+use headtemper_tests::{FAMILIES, engine, read_through};
 
 /// The law of a pass in pieces (measured: 0 on the CPU, for every family, pool and array).
 pub(crate) const SAME: f32 = 1e-5;
 
 /// What a mean in f32 may differ from one in f64, as a share of the largest (measured: 2.6e-7).
 const MEAN: f64 = 1e-6;
-
-pub(crate) fn open(family: &str) -> Engine {
-    let model = golden_dir(family).to_string_lossy().into_owned();
-    Engine::open(&ModelChoice { model, device: "cpu".into(), ..ModelChoice::default() }).unwrap()
-}
 
 pub(crate) fn keep(pool: &str, layers: usize) -> Keep {
     Keep {
@@ -52,7 +47,7 @@ pub(crate) fn captured(engine: &Engine, texts: &[Encoded], keep: &Keep, plans: &
 fn pooled_states_are_means_of_the_tokens_they_name() {
     let mut worst = 0f64;
     for family in FAMILIES {
-        let engine = open(family);
+        let engine = engine(family);
         let layers = engine.spec().layers.len();
         let texts = [text(9, 4), text(21, 20), text(6, 6), text(30, 11)];
         for (pool, tokens) in [("last", [8..9, 20..21, 5..6, 29..30]), ("last:4", [5..9, 20..21, 2..6, 26..30])] {
@@ -118,7 +113,7 @@ fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<us
 fn states_are_read_while_they_are_written() {
     let mut worst = 0f32;
     for family in FAMILIES {
-        let engine = open(family);
+        let engine = engine(family);
         let layers = engine.spec().layers.len();
         let plans = [HeadPlan::none(), HeadList::parse("L3H0:0.5").unwrap().plan(None).unwrap()];
         let shared = text(12, 12).ids;
@@ -203,7 +198,7 @@ fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
 /// An answer that ends before it begins is read at the last token of its prompt.
 #[test]
 fn an_empty_answer_is_read_at_the_end_of_its_prompt() {
-    let engine = open("llama");
+    let engine = engine("llama");
     let prompt = text(10, 10);
     let first = generated(&engine, &[request(&prompt, StopRule::Never)], &[HeadPlan::none()], None, 1)[0].ids[0];
     let stop = StopRule::Also(StopSet::of([first]));

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use candle_core::{Device, Tensor};
-use headtemper_engine::verify;
+use headtemper_engine::{Engine, ModelChoice, verify};
 use headtemper_hook::{HeadPlan, Recorder, Tap};
-use headtemper_model::{CausalLm, Checkpoint, Held, load};
+use headtemper_model::{CausalLm, Checkpoint, Held, load, open_cuda};
 
 /// A directory of the golden files that `scripts/golden/` made with transformers.
 pub fn golden_dir(name: &str) -> PathBuf {
@@ -55,9 +55,24 @@ impl Golden {
     }
 }
 
+/// Where models compute: the CPU, or where `HEADTEMPER_TEST_DEVICE=cuda` says so the first CUDA device. Only tests of what is
+/// the CPU's alone name it.
+pub static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
+    Ok("cuda") => open_cuda(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
+    Ok(other) => panic!("HEADTEMPER_TEST_DEVICE is cuda or not set, not {other}"),
+    Err(_) => Device::Cpu,
+});
+
 /// Loads a golden directory's model in f32.
 pub fn golden_model(name: &str) -> Box<dyn CausalLm> {
-    load(&Checkpoint::Directory(golden_dir(name)), Some(Held::F32), &Device::Cpu).expect("the golden model loads")
+    load(&Checkpoint::Directory(golden_dir(name)), Some(Held::F32), &DEVICE).expect("the golden model loads")
+}
+
+/// The same with the engine around it.
+pub fn engine(name: &str) -> Engine {
+    let model = golden_dir(name).to_string_lossy().into_owned();
+    let device = if DEVICE.is_cpu() { "cpu" } else { "cuda" }.into();
+    Engine::open(&ModelChoice { model, precision: Some(Held::F32).into(), device, ..ModelChoice::default() }).unwrap()
 }
 
 /// A whole sequence through the model at once: what every site saw, and the logits of all positions.
@@ -71,10 +86,13 @@ pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
-/// The program as built from this workspace, in the profile of the tests.
+/// The program as built from this workspace, in the profile of the tests; or that of `TEMPER`, which runs on the device.
 pub fn temper() -> std::process::Command {
     static PATH: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     let path = PATH.get_or_init(|| {
+        if let Some(built) = std::env::var_os("TEMPER") {
+            return built.into();
+        }
         let mut build = std::process::Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", "headtemper-cli"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -43,6 +43,8 @@ struct Fiber {
     // Not filled: what nobody uses of it takes no memory.
     std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
     State state;
+    // Of the warp's two places of exchange it uses one after the other.
+    unsigned exchanges;
 };
 
 struct Block {
@@ -86,19 +88,33 @@ static void go_on(Fiber& fiber) {
 
 void block_barrier() { leave(AT_BLOCK); }
 void warp_barrier() { leave(AT_WARP); }
-unsigned char* warp_room() { return &block.rooms[block.current / 32 * 32 * 128]; }
-
-// Lets the lanes of a warp go on if all wait for each other. False if they do not.
-static bool release_warp(size_t first, size_t threads) {
-    size_t waiting = 0, lanes = 0;
-    for (size_t i = first; i < threads && i < first + 32; i++, lanes++) waiting += block.fibers[i]->state == AT_WARP;
-    if (waiting == 0) return false;
-    if (waiting != lanes) fail("only some lanes of a warp reached its barrier or shuffle");
-    for (size_t i = first; i < first + lanes; i++) block.fibers[i]->state = READY;
-    return true;
+unsigned char* warp_room() {
+    Fiber& fiber = *block.fibers[block.current];
+    fiber.exchanges++;
+    return &block.rooms[(block.current / 32 * 2 + fiber.exchanges % 2) * 32 * 128];
 }
 
-// The same for the warps of the block.
+// Has the lanes of a warp go on, again and again while all wait for each other.
+static void run_warp(const Launch& launch, size_t first, size_t lanes) {
+    const Dim3 shape = launch.block;
+    for (State from = READY;; from = AT_WARP) {
+        size_t waiting = 0;
+        for (size_t k = 0; k < lanes; k++) {
+            const size_t i = first + (launch.backwards ? lanes - 1 - k : k);
+            Fiber& fiber = *block.fibers[i];
+            if (fiber.state == from) {
+                block.current = i;
+                threadIdx = {unsigned(i % shape.x), unsigned(i / shape.x % shape.y), unsigned(i / shape.x / shape.y)};
+                go_on(fiber);
+            }
+            waiting += fiber.state == AT_WARP;
+        }
+        if (waiting == 0) return;
+        if (waiting != lanes) fail("only some lanes of a warp reached its barrier or shuffle");
+    }
+}
+
+// Lets the warps of the block go on that wait for each other. False if none does.
 static bool release_block(size_t threads) {
     bool any = false;
     for (size_t i = 0; i < threads; i++)
@@ -107,24 +123,15 @@ static bool release_block(size_t threads) {
 }
 
 static void run_block(const Launch& launch) {
-    const Dim3 shape = launch.block;
-    const size_t threads = size_t(shape.x) * shape.y * shape.z;
-    for (size_t i = 0; i < threads; i++) block.fibers[i]->state = READY;
+    const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
+    for (size_t i = 0; i < threads; i++) block.fibers[i]->state = READY, block.fibers[i]->exchanges = 0;
     // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
     // without it.
     const size_t warps = (threads + 31) / 32;
     do {
         for (size_t w = 0; w < warps; w++) {
             const size_t first = 32 * (launch.backwards ? warps - 1 - w : w), lanes = std::min<size_t>(32, threads - first);
-            do {
-                for (size_t k = 0; k < lanes; k++) {
-                    const size_t i = first + (launch.backwards ? lanes - 1 - k : k);
-                    if (block.fibers[i]->state != READY) continue;
-                    block.current = i;
-                    threadIdx = {unsigned(i % shape.x), unsigned(i / shape.x % shape.y), unsigned(i / shape.x / shape.y)};
-                    go_on(*block.fibers[i]);
-                }
-            } while (release_warp(first, threads));
+            run_warp(launch, first, lanes);
         }
     } while (release_block(threads));
 }
@@ -145,7 +152,7 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
                 blockIdx = {x, y, z};
                 // What nobody wrote is no number.
                 memset(shared.data(), 0xff, shared.size());
-                block.rooms.assign((threads + 31) / 32 * 32 * 128, 0xff);
+                block.rooms.assign((threads + 31) / 32 * 2 * 32 * 128, 0xff);
                 run_block(launch);
             }
     return true;

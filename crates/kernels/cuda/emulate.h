@@ -45,7 +45,8 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
 // Until all threads of the block, or all lanes of the warp, are here.
 void block_barrier();
 void warp_barrier();
-// Memory of the warp, 128 bytes a lane.
+// Memory of the warp for its next exchange, 128 bytes a lane. It is used again by the exchange after the next, before which
+// every lane has passed the barrier of the next.
 unsigned char* warp_room();
 
 inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
@@ -95,27 +96,27 @@ inline uint16_t to_half(float x) {
 template <class T>
 T exchanged(T value, unsigned from) {
     static_assert(sizeof(T) <= 128, "a lane has 128 bytes");
-    memcpy(warp_room() + 128 * lane(), &value, sizeof(T));
+    unsigned char* room = warp_room();
+    memcpy(room + 128 * lane(), &value, sizeof(T));
     warp_barrier();
-    memcpy(&value, warp_room() + 128 * (from % 32), sizeof(T));
-    warp_barrier();
+    memcpy(&value, room + 128 * (from % 32), sizeof(T));
     return value;
 }
 
 // `ldmatrix.x4` on 16-bit values.
 inline void load_matrices(uint32_t (&out)[4], const void* row, bool transposed) {
-    memcpy(warp_room() + 128 * lane(), row, 16);
+    unsigned char* room = warp_room();
+    memcpy(room + 128 * lane(), row, 16);
     warp_barrier();
     for (unsigned i = 0; i < 4; i++) {
         uint16_t pair[2];
         for (unsigned e = 0; e < 2; e++) {
             unsigned r = lane() / 4, c = lane() % 4 * 2 + e;
             if (transposed) r = c, c = lane() / 4;
-            memcpy(&pair[e], warp_room() + 128 * (8 * i + r) + 2 * c, 2);
+            memcpy(&pair[e], room + 128 * (8 * i + r) + 2 * c, 2);
         }
         out[i] = pair[0] | uint32_t(pair[1]) << 16;
     }
-    warp_barrier();
 }
 
 // `mma.m16n8k16`: c += a b, each sum rounded once (a card rounds in between, in an order of its own).
@@ -124,12 +125,13 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, F
     const uint32_t registers[6] = {a[0], a[1], a[2], a[3], b0, b1};
     float mine[12];
     for (unsigned i = 0; i < 12; i++) mine[i] = widen(uint16_t(registers[i / 2] >> (i % 2 * 16)));
-    memcpy(warp_room() + 128 * lane(), mine, sizeof(mine));
+    unsigned char* room = warp_room();
+    memcpy(room + 128 * lane(), mine, sizeof(mine));
     warp_barrier();
     // Of a lane's fragment, the value at (row or column of 8, k).
-    auto value = [](unsigned at, unsigned k, unsigned pair) {
+    auto value = [room](unsigned at, unsigned k, unsigned pair) {
         float x;
-        memcpy(&x, warp_room() + 128 * (at * 4 + k % 8 / 2) + 4 * (2 * pair + k % 2), 4);
+        memcpy(&x, room + 128 * (at * 4 + k % 8 / 2) + 4 * (2 * pair + k % 2), 4);
         return x;
     };
     for (unsigned i = 0; i < 4; i++) {
@@ -138,7 +140,6 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, F
             sum += double(value(lane() / 4, k, i / 2 + k / 8 * 2)) * value(lane() % 4 * 2 + i % 2, k, 4 + k / 8);
         c[i] = float(sum);
     }
-    warp_barrier();
 }
 
 } // namespace emulate
