@@ -25,7 +25,7 @@ fn plan_for(model: &dyn CausalLm, entries: &[(usize, usize, f32)]) -> HeadPlan {
 }
 
 fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> HeadScale {
-    HeadScale::compile(plans, model.spec(), &*DEVICE).unwrap()
+    HeadScale::compile(plans, model.spec(), &DEVICE).unwrap()
 }
 
 fn bits(x: &Tensor) -> Vec<u32> {
@@ -58,7 +58,7 @@ fn scaling_z_is_folding_lambda_into_the_weights() {
         let model = golden_model(family);
         let plan = plan_for(&*model, &[(2, 3, 0.3), (1, 0, -1.0), (3, 2, 0.0)]);
         let checkpoint = Checkpoint::Directory(golden_dir(family));
-        let folded = load_folded(&checkpoint, &plan, &*DEVICE).unwrap();
+        let folded = load_folded(&checkpoint, &plan, &DEVICE).unwrap();
         let ids = ids(2);
         let (_, hooked) = read_through(&*model, &ids, Some(&plan));
         let (_, weights) = read_through(&*folded, &ids, None);
@@ -96,7 +96,7 @@ fn the_lambda_grid_as_rows_is_separate_runs() {
             let packed: Vec<u32> = order.iter().flat_map(|&i| sequences[i].clone()).collect();
             let mut cache = model.new_cache(4, 64).unwrap();
             let mut tap = scale(&*model, &plans);
-            let packed = Tensor::new(packed, &*DEVICE).unwrap();
+            let packed = Tensor::new(packed, &DEVICE).unwrap();
             let hidden = model.forward(&packed, &batch, &mut cache, &mut tap).unwrap();
             for ((_, range), &i) in batch.ranges().zip(&order) {
                 let row = hidden.narrow(0, range.start, range.len()).unwrap();
@@ -135,7 +135,7 @@ fn slots_are_taken_again_and_copied() {
         let mut cache = model.new_cache(2, ids.len()).unwrap();
         let read = |cache: &mut Cache, slot: usize, start: usize, ids: &[u32]| {
             let batch = Batch::new(vec![Span { slot, start, len: ids.len(), row: 0, prompt: Span::ALL_PROMPT }]);
-            model.forward(&Tensor::new(ids, &*DEVICE).unwrap(), &batch, cache, &mut ()).unwrap()
+            model.forward(&Tensor::new(ids, &DEVICE).unwrap(), &batch, cache, &mut ()).unwrap()
         };
         read(&mut cache, 0, 0, &[7; 30]);
         assert_eq!(bits(&read(&mut cache, 0, 0, &ids)), bits(&whole), "{family}: a slot taken again");

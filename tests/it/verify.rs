@@ -43,7 +43,7 @@ fn broken(family: &str, fault: Fault, site: Site) -> Vec<String> {
     match hooked {
         Ok(hooked) => {
             let checkpoint = Checkpoint::Directory(golden_dir(family));
-            let folded = load_folded(&checkpoint, hooked.plan(), &*DEVICE).unwrap();
+            let folded = load_folded(&checkpoint, hooked.plan(), &DEVICE).unwrap();
             checks.push(hooked.compare(&Spoilt(folded, fault, site)));
         }
         // A planned head that never fired is refused before anything is compared.
@@ -108,7 +108,7 @@ fn a_spoilt_model_is_not_the_golden_one() {
 #[test]
 fn another_model_is_told_apart() {
     let [(_, llama), (_, qwen3), ..] = verify::FAMILIES;
-    let model = |config| verify::tiny(config, &*DEVICE).unwrap();
+    let model = |config| verify::tiny(config, &DEVICE).unwrap();
     assert_eq!(verify::same_as(&*model(llama), &*model(llama)).measured, Some(0.0));
     assert!(verify::same_as(&*model(llama), &*golden_model("llama")).failed());
     let checks = Golden::read("llama").checks(&*model(llama)).unwrap();
@@ -121,7 +121,7 @@ fn another_model_is_told_apart() {
 #[test]
 fn tiny_models_are_of_every_family() {
     for (name, config) in verify::FAMILIES {
-        let model = verify::tiny(config, &*DEVICE).unwrap();
+        let model = verify::tiny(config, &DEVICE).unwrap();
         assert_eq!((&*model.spec().architecture, model.spec()), (name, golden_model(name).spec()));
     }
 }

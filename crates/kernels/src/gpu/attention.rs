@@ -244,12 +244,11 @@ fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> 
     let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
     let mut args = Args { stripes: stripes as i32, ..args };
     // Held until all is launched.
-    let partial = match splits {
-        1 => None,
-        _ => {
-            let of = |width: usize| room_of(&[per_launch * heads * splits * width], DType::F32, q.device());
-            Some((of(dim)?, of(2)?))
-        }
+    let partial = if splits == 1 {
+        None
+    } else {
+        let of = |width: usize| room_of(&[per_launch * heads * splits * width], DType::F32, q.device());
+        Some((of(dim)?, of(2)?))
     };
     if let Some((sums, tops)) = &partial {
         (args.sums, args.tops) = (address("attend", sums)?, address("attend", tops)?);
