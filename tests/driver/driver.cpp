@@ -8,8 +8,8 @@
 // discourages is an error. What a card does and this does not: work beside other work, caches, memory within a warp, cuBLAS's
 // order of sums, and its speed. Only what this project calls is here.
 //
-// Set by: CUDA_VISIBLE_DEVICES, of which the number counts, STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096), STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000), and
-// STAND_IN_TRACE for a line on standard error for every launch.
+// Set by: CUDA_VISIBLE_DEVICES, of which the number counts, STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096), STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000),
+// STAND_IN_FULL_AFTER, so many allocations, and STAND_IN_TRACE for a line on standard error for every launch.
 
 #include "stand_in.h"
 
@@ -46,8 +46,12 @@ struct Device {
     uint64_t threshold = 0;
     std::vector<Stream*> streams;
 
+    // Allocations until another process has taken what is left; negative: it never does.
+    long until_full = setting("STAND_IN_FULL_AFTER", -1);
+
     bool take(size_t bytes) {
-        if (used + bytes > total) return false;
+        if (until_full == 0 || used + bytes > total) return false;
+        if (until_full > 0) until_full--;
         used += bytes;
         reserved = used > reserved ? used : reserved;
         return true;

@@ -102,6 +102,7 @@ int cublasGemmStridedBatchedEx(Blas* handle, int op_a, int op_b, int m, int n, i
     // Sums in f32 (CUBLAS_COMPUTE_32F), of two matrices of a type, to the same or to f32.
     if (compute != 68 || op_a > 1 || op_b > 1 || !known(type_a) || type_a != type_b || (type_c != type_a && type_c != F32))
         return UNSUPPORTED;
+    if (getenv("STAND_IN_TRACE")) fprintf(stderr, "stand-in driver: cuBLAS of %d x %d x %d, %d times\n", m, n, k, batches);
     const float scale = *(const float*)alpha, keep = *(const float*)beta;
     const uint64_t workspace = handle->workspace;
     const size_t room = handle->room;

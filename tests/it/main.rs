@@ -13,6 +13,8 @@ mod branched;
 mod captures;
 mod checkpoint;
 mod cli;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod export;
 mod families;
 mod gguf;

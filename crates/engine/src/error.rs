@@ -154,7 +154,7 @@ pub enum EngineError {
     Receiver(Box<dyn std::error::Error + Send + Sync>),
     /// A device had no memory left, though all was planned to fit.
     #[error(
-        "{error}, though no more than {}{} was planned",
+        "the device has no memory left, though no more than {}{} was planned: {error}",
         format_bytes(*.planned),
         limit.map_or_else(String::new, |limit| format!(" of {}", format_bytes(limit)))
     )]

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# All that the host does for a CUDA device, on a machine without one: the CUDA build, without kernels, on the stand-in driver
+# of tests/driver, which runs the kernels' source on the CPU. Needs Rust, Python 3 and a C++ compiler, and no toolkit.
+# What only a card can show, scripts/gpu-check.sh checks there.
+#
+#   scripts/test_cuda.sh             kernels, faults, goldens, laws, recorded steps, captures, the causal map
+#   scripts/test_cuda.sh NAME...     only the integration tests of these names
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
+
+step "the build for CUDA, without kernels, and the driver"
+scripts/build-cuda.sh --host
+scripts/stand_in_driver.sh
+built=$PWD/target/cuda-host
+export LD_LIBRARY_PATH=$PWD/target/stand-in HEADTEMPER_TEST_DEVICE=cuda TEMPER=$built/temper
+unset HEADTEMPER_KERNELS HEADTEMPER_SIMD
+it() { (cd tests && "$built/it" "$@"); } # as cargo runs them
+
+if [ $# -gt 0 ]; then
+    it "$@"
+    exit
+fi
+step "each kernel against its oracle, launched as on a card"
+"$built/kernels-check" gpu::
+step "faults, and two devices"
+it cuda::
+step "transformers' numbers, the laws, recorded steps, captures, scores"
+it golden:: played:: laws:: states:: captures:: score::scores sites::
+step "bf16, and a model with candle's own operations in the place of our kernels"
+for family in llama qwen3 qwen3_5 gemma4; do
+    "$TEMPER" verify --model "tests/golden/$family" --device cuda --dtype bf16 --quick
+done
+HEADTEMPER_KERNELS=plain "$TEMPER" verify --model tests/golden/qwen3_5 --device cuda --dtype f32 --quick
+step "all holds"

@@ -1,0 +1,94 @@
+//! Faults of CUDA devices, and several of them, on the stand-in driver (`tests/driver`), which is told what to have by its
+//! environment: `scripts/test_cuda.sh` runs these.
+
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
+
+use crate::lab::{Lab, prompts, texts};
+
+/// Runs a line with the stand-in driver told so: exit code, stdout and stderr.
+fn told(lab: &Lab, settings: &[(&str, &str)], line: &str) -> (Option<i32>, String, String) {
+    let output = lab.command(line).envs(settings.iter().copied()).output().unwrap();
+    let (out, err) = texts(&output);
+    (output.status.code(), out, err)
+}
+
+#[test]
+fn devices_that_cannot_be_used_are_refused() {
+    let lab = Lab::new();
+    for (settings, device, why) in [
+        (&[("STAND_IN_VERSION", "12080")][..], "cuda", "made for CUDA 12.8, and this binary needs one for 13.0"),
+        (
+            &[("STAND_IN_CAPABILITY", "75")],
+            "cuda",
+            "compute capability 7.5, and kernels are compiled for 8.0 and later",
+        ),
+        (&[], "cuda:7", "there is no device 7; there is cuda:0 alone"),
+        (&[("STAND_IN_DEVICES", "3")], "cuda:3", "there is no device 3; there are cuda:0 to cuda:2"),
+        (&[("CUDA_VISIBLE_DEVICES", "")], "cuda", "CUDA_ERROR_NO_DEVICE"),
+        (&[("STAND_IN_MEMORY", "8")], "cuda", "CUDA_ERROR_OUT_OF_MEMORY"),
+    ] {
+        let (code, _, err) = told(&lab, settings, &format!("inspect --model M --device {device}"));
+        assert!(code == Some(2) && err.contains(why), "{settings:?} {device}: {code:?} {err}");
+        assert!(err.contains(&format!("device '{device}' cannot be used")) && err.contains("--device cpu"), "{err}");
+        // Where any device will do it is the CPU, and why is said.
+        if device == "cuda" {
+            let (code, _, err) = told(&lab, settings, "inspect --model M");
+            assert!(code == Some(0) && (err.contains(why) || err.is_empty()), "{settings:?}: {code:?} {err}");
+        }
+    }
+}
+
+const SWEEP: &str = "sweep --model M --device cuda --items q.jsonl --heads all --lambda 1,0.5 --max-new-tokens 5";
+
+/// Another process takes what is left of the memory in the middle of a run: what was planned is said, what was done stays,
+/// and the same command goes on.
+#[test]
+fn a_device_that_is_full_loses_nothing() {
+    let lab = Lab::new();
+    prompts(&lab, 6);
+    lab.done(&format!("{SWEEP} --out whole"));
+    let whole = lab.rows("whole/rows.jsonl");
+    let mut kept = BTreeSet::new();
+    for after in [300, 500, 700, 900, 1200] {
+        let sweep = format!("{SWEEP} --max-rows 2 --out part");
+        let (code, _, err) = told(&lab, &[("STAND_IN_FULL_AFTER", &after.to_string())], &sweep);
+        if code != Some(0) {
+            assert_eq!(code, Some(2), "{err}");
+            assert!(err.contains("no memory left, though no more than") && err.contains("was planned"), "{err}");
+            assert!(err.contains("CUDA_ERROR_OUT_OF_MEMORY") && err.contains("the same command goes on"), "{err}");
+        }
+        let rows = lab.rows("part/rows.jsonl");
+        assert!(rows.is_superset(&kept), "rows were lost");
+        kept = rows;
+    }
+    assert!(!kept.is_empty(), "every run was full before its first row");
+    lab.done(&format!("{SWEEP} --max-rows 2 --out part"));
+    assert_eq!(lab.rows("part/rows.jsonl").len(), whole.len());
+}
+
+/// A model that the device has no memory for is refused before it is read, or with advice.
+#[test]
+fn a_model_that_does_not_fit_is_said() {
+    let lab = Lab::new();
+    prompts(&lab, 2);
+    let (code, _, err) = told(&lab, &[("STAND_IN_MEMORY", "33")], &format!("{SWEEP} --out full"));
+    assert!(code == Some(2) && err.contains("of memory") && err.contains("--memory"), "{code:?} {err}");
+}
+
+/// `scripts/all_gpus.sh`: a process for each device, and the whole put together.
+#[test]
+fn a_job_on_two_devices_is_the_job() {
+    let lab = Lab::new();
+    prompts(&lab, 5);
+    lab.done(&format!("{SWEEP} --out whole"));
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/all_gpus.sh");
+    let sweep =
+        SWEEP.replace(" --device cuda", "").replace('M', &headtemper_tests::golden_dir("llama").to_string_lossy());
+    let mut command = Command::new(script);
+    command.arg(lab.path("both")).args(sweep.split_whitespace()).current_dir(lab.path(""));
+    command.env("GPUS", "2").env("STAND_IN_DEVICES", "2").env("HF_HUB_OFFLINE", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", texts(&output).1);
+    assert_eq!(lab.rows("both/all/rows.jsonl"), lab.rows("whole/rows.jsonl"));
+    assert!(lab.read("both/part-2.log").contains("on cuda"), "{}", lab.read("both/part-2.log"));
+}
