@@ -2,11 +2,14 @@
 #include "common.cuh"
 
 struct GateMulArgs {
-    const void* x; // [rows, 2 width]: gate, then up
-    void* out;     // [rows, width]
+    const void* gate; // rows of `width`, `gate_step` values apart
+    const void* up;   // the same, `up_step` apart
+    void* out;        // [rows, width]
     int64_t rows;
+    int64_t gate_step, up_step;
     int width;
     int gelu; // else silu
+    int wide; // addresses, steps and width are of whole packs
 };
 
 // In its tanh form (transformers `gelu_pytorch_tanh`).
@@ -21,10 +24,9 @@ DEVICE void gate_mul_by(const GateMulArgs& args) {
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < packs; i += step) {
         const int64_t row = i * N / args.width, column = i * N % args.width;
-        const T* x = static_cast<const T*>(args.x) + row * 2 * args.width + column;
         float gate[N], up[N];
-        load<N>(x, gate);
-        load<N>(x + args.width, up);
+        load<N>(static_cast<const T*>(args.gate) + row * args.gate_step + column, gate);
+        load<N>(static_cast<const T*>(args.up) + row * args.up_step + column, up);
 #pragma unroll
         for (int k = 0; k < N; k++) {
             // Rounded in between, as where both are operations of their own.
@@ -37,7 +39,7 @@ DEVICE void gate_mul_by(const GateMulArgs& args) {
 
 template <class T>
 DEVICE void gate_mul(const GateMulArgs& args) {
-    if (args.width % WIDE<T> == 0)
+    if (args.wide)
         gate_mul_by<T, WIDE<T>>(args);
     else
         gate_mul_by<T, 1>(args);

@@ -1,46 +1,77 @@
-// RMS norms, alone and behind a residual sum.
+// RMS norms, alone and behind what joins the residual stream.
 #include "common.cuh"
 
 struct NormArgs {
     const void* x;      // [rows, width]
-    const void* y;      // [rows, width], added first; or null
-    const void* weight; // [width]
-    void* sum;          // [rows, width], x + y; unused where y is null
-    void* out;          // [rows, width]
+    const void* y;      // [rows, width], what joins x; or null
+    const void* before; // [width], a norm of y before it joins; or null
+    const void* weight; // [width], the norm of the sum; or null
+    void* sum;          // [rows, width], scale (x + y); unused where y is null
+    void* out;          // [rows, width]; unused where weight is null
     int width;
     float eps;
+    float before_eps;
+    float scale;
 };
 
-// A block for a row. The sum is rounded to T before it is normalised, as the residual stream is kept.
+template <class T, int N>
+DEVICE float squares_of(const T* x, int width) {
+    float squares = 0.0f;
+    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+        float a[N];
+        load<N>(x + i, a);
+#pragma unroll
+        for (int k = 0; k < N; k++) squares += a[k] * a[k];
+    }
+    return squares;
+}
+
+// What the values of a row are multiplied by to have a mean square of 1.
+DEVICE float factor_of(float squares, int width, float eps) {
+    return 1.0f / sqrtf(sum_block(squares, reinterpret_cast<float*>(shared_memory)) / width + eps);
+}
+
+// A block for a row. All that has a name is rounded to T, as where each step is an operation of its own.
 template <class T, int N>
 DEVICE void norm_row(const NormArgs& args) {
     const int width = args.width;
     const size_t at = size_t(blockIdx.x) * width;
     const T* x = static_cast<const T*>(args.x) + at;
-    const T* y = static_cast<const T*>(args.y);
+    const T* before = static_cast<const T*>(args.before);
     const T* weight = static_cast<const T*>(args.weight);
-    T* out = static_cast<T*>(args.out) + at;
+    T* sum = static_cast<T*>(args.sum) + at;
     float squares = 0.0f;
-    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-        float a[N];
-        load<N>(x + i, a);
-        if (y) {
-            float b[N];
-            load<N>(y + at + i, b);
+    if (args.y) {
+        const T* y = static_cast<const T*>(args.y) + at;
+        const float factor = before ? factor_of(squares_of<T, N>(y, width), width, args.before_eps) : 1.0f;
+        for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+            float a[N], b[N];
+            load<N>(x + i, a);
+            load<N>(y + i, b);
+            if (before) {
+                float w[N];
+                load<N>(before + i, w);
 #pragma unroll
-            for (int k = 0; k < N; k++) a[k] = widen(rounded<T>(a[k] + b[k]));
-            store<N>(a, static_cast<T*>(args.sum) + at + i);
+                for (int k = 0; k < N; k++) b[k] = widen(rounded<T>(b[k] * factor * w[k]));
+            }
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                a[k] = widen(rounded<T>(a[k] + b[k]));
+                if (args.scale != 1.0f) a[k] = widen(rounded<T>(a[k] * args.scale));
+                squares += a[k] * a[k];
+            }
+            store<N>(a, sum + i);
         }
-#pragma unroll
-        for (int k = 0; k < N; k++) squares += a[k] * a[k];
+        if (!weight) return;
+        x = sum; // each thread reads again what it has written itself
+    } else {
+        squares = squares_of<T, N>(x, width);
     }
-    squares = sum_block(squares, reinterpret_cast<float*>(shared_memory));
-    const float factor = 1.0f / sqrtf(squares / width + args.eps);
-    // Each thread reads again what it has written itself.
-    const T* from = y ? static_cast<const T*>(args.sum) + at : x;
+    const float factor = factor_of(squares, width, args.eps);
+    T* out = static_cast<T*>(args.out) + at;
     for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
         float a[N], w[N];
-        load<N>(from + i, a);
+        load<N>(x + i, a);
         load<N>(weight + i, w);
 #pragma unroll
         for (int k = 0; k < N; k++) a[k] = a[k] * factor * w[k];

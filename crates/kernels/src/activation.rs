@@ -48,6 +48,20 @@ pub fn gelu_mul(x: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// [`gelu_mul`] with gate and up in tensors of their own, whose rows may lie among others.
+///
+/// # Shapes
+/// Both `[n, i]` f32; result the same.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn gelu_mul_with(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    match serving(gate.device()) {
+        Serving::Gpu => gpu::gate_mul_with(gate, up, true),
+        Serving::Cpu | Serving::Plain => gelu_mul(&Tensor::cat(&[gate, up], 1)?),
+    }
+}
+
 /// The oracle of [`gelu_mul`] in plain candle ops.
 ///
 /// # Errors

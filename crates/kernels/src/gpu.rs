@@ -23,7 +23,7 @@ mod tests;
 
 use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
-pub(crate) use activation::{gate_mul, softcap};
+pub(crate) use activation::{gate_mul, gate_mul_with, softcap};
 pub use advance::{DecodeRow, DecodeRows};
 pub(crate) use attention::attend;
 pub(crate) use conv::causal_conv;
@@ -32,7 +32,7 @@ pub(crate) use gate::{add, delta_gates, gated_norm, sigmoid_gate};
 pub(crate) use heads::{MOST_PARTS, attended_heads, heads};
 use launch::{Grid, Kernel, kernel, launch};
 pub(crate) use logits::logits;
-pub(crate) use norm::{add_rms_norm, rms_norm};
+pub(crate) use norm::{join, rms_norm};
 pub(crate) use ranges::{head_stats, range_means};
 pub(crate) use sample::{MOST_TOKENS, choose, chooses};
 pub use score::LOGITS as GPU_LOGITS;

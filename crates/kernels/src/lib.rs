@@ -39,7 +39,9 @@ mod simd;
 mod spans;
 mod state;
 
-pub use activation::{gelu_mul, gelu_mul_reference, silu_mul, silu_mul_reference, softcap, softcap_reference};
+pub use activation::{
+    gelu_mul, gelu_mul_reference, gelu_mul_with, silu_mul, silu_mul_reference, softcap, softcap_reference,
+};
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use choose::{Chosen, Draw, choose, chooses_on_device};
 pub use conv::{causal_conv, causal_conv_reference};
@@ -51,7 +53,10 @@ pub use gpu::{DecodeRow, DecodeRows, GPU_LOGITS};
 pub use heads::{HeadSteps, HeadsOf, attended_heads, attended_heads_reference, heads, heads_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
-pub use norm::{add, add_reference, add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference};
+pub use norm::{
+    Join, Norm, add, add_reference, add_rms_norm, add_rms_norm_reference, join, join_in_steps, rms_norm,
+    rms_norm_reference,
+};
 pub use ranges::{HeadStats, head_stats, head_stats_reference, range_means, range_means_reference};
 pub use record::{Operations, Recording};
 pub use score::{BaseRows, HeadScore, score_head, score_head_reference};

@@ -43,7 +43,11 @@ pub fn rms_norm_reference(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tenso
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
     match serving(x.device()) {
         Serving::Cpu => add_norm_at(Level::best(), x, y, weight, eps),
-        Serving::Gpu => gpu::add_rms_norm(x, y, weight, eps),
+        Serving::Gpu => {
+            let how = Join { before: None, scale: 1.0, next: Some(Norm { weight, eps }) };
+            let (sum, normed) = gpu::join(x, y, &how)?;
+            Ok((sum, normed.expect("a norm was asked for")))
+        }
         Serving::Plain => add_rms_norm_reference(x, y, weight, eps),
     }
 }
@@ -55,6 +59,59 @@ pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Result
 pub fn add_rms_norm_reference(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
     let sum = (x + y)?;
     let normed = rms_norm_reference(&sum, weight, eps)?;
+    Ok((sum, normed))
+}
+
+/// A norm: its weight `[width]`, and what is added under its root.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// The weight.
+    pub weight: &'a Tensor,
+    /// Epsilon.
+    pub eps: f32,
+}
+
+/// How a block's output joins the residual stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Join<'a> {
+    /// What it is normalised by before it joins (transformers `Gemma4DecoderLayer`, `post_*_norm`).
+    pub before: Option<Norm<'a>>,
+    /// What the stream is multiplied by then (`layer_scalar` there).
+    pub scale: f64,
+    /// The norm through which the next block reads the stream.
+    pub next: Option<Norm<'a>>,
+}
+
+/// The residual stream `s = scale (x + before(y))`, and `next(s)` if a next norm is given: one launch on a GPU, rounded as
+/// the steps are.
+///
+/// # Shapes
+/// `x` and `y` `[.., width]` f32; both results as `x`.
+///
+/// # Errors
+/// If the shapes do not fit, or the dtype is another.
+pub fn join(x: &Tensor, y: &Tensor, how: &Join<'_>) -> Result<(Tensor, Option<Tensor>)> {
+    match serving(x.device()) {
+        Serving::Gpu => gpu::join(x, y, how),
+        Serving::Cpu | Serving::Plain => join_in_steps(x, y, how),
+    }
+}
+
+/// The oracle of [`join`], an operation a step; the CPU's way too.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn join_in_steps(x: &Tensor, y: &Tensor, how: &Join<'_>) -> Result<(Tensor, Option<Tensor>)> {
+    let y = how.before.map_or_else(|| Ok(y.clone()), |norm| rms_norm(y, norm.weight, norm.eps))?;
+    if let (1.0, Some(norm)) = (how.scale, how.next) {
+        let (sum, normed) = add_rms_norm(x, &y, norm.weight, norm.eps)?;
+        return Ok((sum, Some(normed)));
+    }
+    let mut sum = add(x, &y)?;
+    if how.scale != 1.0 {
+        sum = (sum * how.scale)?;
+    }
+    let normed = how.next.map(|norm| rms_norm(&sum, norm.weight, norm.eps)).transpose()?;
     Ok((sum, normed))
 }
 

@@ -2,7 +2,8 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
-use super::{Grid, Kernel, address, form, kernel, launch, room, wide};
+use super::{Grid, Held, Kernel, address, alike, form, kernel, launch, packed, room, wide};
+use crate::place::Place;
 
 const GATE_MUL: Kernel = kernel!(ACTIVATION, "gate_mul");
 const SOFTCAP: Kernel = kernel!(ACTIVATION, only "softcap");
@@ -11,17 +12,24 @@ const SOFTCAP: Kernel = kernel!(ACTIVATION, only "softcap");
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Args {
-    x: u64,
+    gate: u64,
+    up: u64,
     out: u64,
     rows: i64,
+    gate_step: i64,
+    up_step: i64,
     width: i32,
     gelu: i32,
+    wide: i32,
+}
+
+fn name_of(gelu: bool) -> &'static str {
+    if gelu { "gelu_mul" } else { "silu_mul" }
 }
 
 /// [`silu_mul`](crate::silu_mul), or with `gelu` [`gelu_mul`](crate::gelu_mul).
 pub(crate) fn gate_mul(x: &Tensor, gelu: bool) -> Result<Tensor> {
-    let name = if gelu { "gelu_mul" } else { "silu_mul" };
-    let both = x.dim(D::Minus1)?;
+    let (name, both) = (name_of(gelu), x.dim(D::Minus1)?);
     if both % 2 != 0 {
         bail!("{name}: gate and up side by side make an even width, not {both}");
     }
@@ -29,20 +37,43 @@ pub(crate) fn gate_mul(x: &Tensor, gelu: bool) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("it has a last dimension") = both / 2;
     let out = room(&shape, &x)?;
-    let (width, count) = (both / 2, out.elem_count());
-    let rows = count / width.max(1);
+    let gate = address(name, &x)?;
+    let up = gate + (both / 2 * x.dtype().size_in_bytes()) as u64;
+    gated([(gate, both), (up, both)], both / 2, gelu, &out)?;
+    Ok(out)
+}
+
+/// [`gelu_mul_with`](crate::gelu_mul_with).
+pub(crate) fn gate_mul_with(gate: &Tensor, up: &Tensor, gelu: bool) -> Result<Tensor> {
+    let (name, (rows, width)) = (name_of(gelu), gate.dims2()?);
+    alike(name, &[gate, up])?;
+    let [of_gate, of_up] = [gate, up].map(|x| Place::of(name, x.layout(), (rows, 1, width)));
+    let (gate_step, up_step) = (of_gate?.strides().0, of_up?.strides().0);
+    let out = room(&[rows, width], gate)?;
+    let places = [(Held::of(gate).address()?, gate_step), (Held::of(up).address()?, up_step)];
+    gated(places, width, gelu, &out)?;
+    Ok(out)
+}
+
+/// Gate and up by the address of their first value and the values from one row to the next.
+fn gated([(gate, gate_step), (up, up_step)]: [(u64, usize); 2], width: usize, gelu: bool, out: &Tensor) -> Result<()> {
+    let (name, size, count) = (name_of(gelu), out.dtype().size_in_bytes(), out.elem_count());
+    let (pack, to) = (16 / size, address(name, out)?);
+    let wide = packed(pack, &[(gate, size), (up, size), (to, size)], &[gate_step, up_step, width]);
     let args = Args {
-        x: address(name, &x)?,
-        out: address(name, &out)?,
-        rows: rows as i64,
+        gate,
+        up,
+        out: to,
+        rows: (count / width.max(1)) as i64,
+        gate_step: gate_step as i64,
+        up_step: up_step as i64,
         width: width as i32,
         gelu: gelu.into(),
+        wide: wide.into(),
     };
-    let pack = 16 / x.dtype().size_in_bytes();
-    let packs = if width % pack == 0 { count / pack } else { count };
+    let threads = if wide { count / pack } else { count };
     // SAFETY: `Args` is the kernel's struct; every thread writes values of its own.
-    unsafe { launch(x.device(), &GATE_MUL, form(name, x.dtype())?, Grid::row(packs.div_ceil(256), 256), &args)? };
-    Ok(out)
+    unsafe { launch(out.device(), &GATE_MUL, form(name, out.dtype())?, Grid::row(threads.div_ceil(256), 256), &args) }
 }
 
 /// `SoftcapArgs` of `cuda/activation.cu`.

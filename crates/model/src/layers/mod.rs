@@ -6,6 +6,7 @@ mod mlp;
 mod norm;
 mod rope;
 mod shell;
+mod stream;
 
 pub(crate) use heads::{HeadView, heads_of, tensors};
 pub(crate) use linear::Linear;
@@ -14,3 +15,4 @@ pub(crate) use norm::RmsNorm;
 pub(crate) use rope::{Angles, Rope};
 pub(crate) use shell::Outline;
 pub use shell::Shell;
+pub(crate) use stream::{End, Stream};

@@ -1,7 +1,7 @@
 //! Norms.
 
 use candle_core::{Result, Tensor};
-use headtemper_kernels::{add_rms_norm, rms_norm};
+use headtemper_kernels::{Norm, add_rms_norm, rms_norm};
 
 use crate::{Loaded, Weights};
 
@@ -44,6 +44,11 @@ impl RmsNorm {
     /// The residual stream `x` with `y` added, and the norm of that: `(x + y, norm(x + y))`.
     pub(crate) fn forward_sum(&self, x: &Tensor, y: &Tensor) -> Result<(Tensor, Tensor)> {
         add_rms_norm(x, y, &self.weight, self.eps)
+    }
+
+    /// As an operation takes it.
+    pub(crate) fn borrowed(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, eps: self.eps }
     }
 
     /// The weight and epsilon.

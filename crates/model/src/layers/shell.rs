@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use headtemper_hook::{Batch, LayerSpec, ModelSpec, Site, Tap};
 use headtemper_kernels::Matrix;
 
-use super::{Linear, RmsNorm};
+use super::{Linear, RmsNorm, Stream};
 use crate::{Branch, Cache, Holding, Loaded, Weights};
 
 /// What a configuration says of a decoder as a whole.
@@ -100,9 +100,14 @@ impl Shell {
         self.embedding.gather(ids)?.to_dtype(self.activations)
     }
 
-    /// The final norm and its site.
-    pub(crate) fn finish(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        tap.visit(Site::FinalNorm, self.norm.forward(x)?)
+    /// The final norm.
+    pub(crate) fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
+    /// What the final norm gives of the stream behind all layers, and its site.
+    pub(crate) fn finish(&self, stream: Stream, tap: &mut dyn Tap) -> Result<Tensor> {
+        tap.visit(Site::FinalNorm, stream.read(&self.norm)?.1)
     }
 
     /// `hidden` `[m, hidden]` to logits `[m, vocab]` f32.

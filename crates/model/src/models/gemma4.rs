@@ -7,11 +7,11 @@
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, Matrix, Spans, add, attend, gelu_mul};
+use headtemper_kernels::{AttentionSpan, Join, Matrix, Spans, attend, gelu_mul, gelu_mul_with, join};
 
 use crate::{
     Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
-    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
+    layers::{Angles, End, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of},
     weights::Table,
 };
 
@@ -116,10 +116,9 @@ impl PerLayerInput {
         })
     }
 
-    /// `x` `[n, hidden]`, not normalised; `input` `[n, width]`, this layer's own.
+    /// `x` `[n, hidden]`, not normalised; `input` `[n, width]`, this layer's own. What comes out goes through `post_norm`.
     fn forward(&self, x: &Tensor, input: &Tensor) -> Result<Tensor> {
-        let gated = gelu_mul(&Tensor::cat(&[&self.gate.forward(x)?, input], 1)?)?; // [n, width]
-        self.post_norm.forward(&self.projection.forward(&gated)?)
+        self.projection.forward(&gelu_mul_with(&self.gate.forward(x)?, input)?)
     }
 }
 
@@ -165,19 +164,29 @@ impl Layer {
         LayerSpec { mixer, heads: self.attention.heads, keys_of: config.keys_of(self.index) }
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let mixed = self.attention.forward(&self.input_norm.forward(x)?, pass)?;
-        self.after(x, &mixed, pass)
+    fn forward(&self, stream: Stream, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
+        let (x, normed) = stream.read(&self.input_norm)?;
+        let mixed = self.attention.forward(&normed, pass)?;
+        self.after(&x, &mixed, next, pass)
     }
 
     /// What follows the mixing of tokens.
-    fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let (x, normed) = self.pre_feedforward_norm.forward_sum(x, &self.post_attention_norm.forward(mixed)?)?;
-        let mut x = add(&x, &self.post_feedforward_norm.forward(&self.mlp.forward(&normed)?)?)?;
-        if let (Some(own), Some(input)) = (&self.per_layer_input, pass.inputs.get(self.index)) {
-            x = add(&x, &own.forward(&x, input)?)?;
+    fn after(&self, x: &Tensor, mixed: &Tensor, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
+        let join_with = |x: &Tensor, y: &Tensor, norm: &RmsNorm, next: Option<&RmsNorm>| {
+            let how = Join { before: Some(norm.borrowed()), scale: 1.0, next: next.map(RmsNorm::borrowed) };
+            join(x, y, &how)
+        };
+        let (x, normed) = join_with(x, mixed, &self.post_attention_norm, Some(&self.pre_feedforward_norm))?;
+        let y = self.mlp.forward(&normed.expect("a norm was asked for"))?;
+        let end = End { site: Site::ResidPost(self.index), next };
+        match (&self.per_layer_input, pass.inputs.get(self.index)) {
+            (Some(own), Some(input)) => {
+                let (x, _) = join_with(&x, &y, &self.post_feedforward_norm, None)?;
+                let y = own.forward(&x, input)?;
+                Stream::joined(&x, (&y, &own.post_norm), self.scalar, &end, pass.tap)
+            }
+            _ => Stream::joined(&x, (&y, &self.post_feedforward_norm), self.scalar, &end, pass.tap),
         }
-        pass.tap.visit(Site::ResidPost(self.index), (x * self.scalar)?)
     }
 }
 
@@ -213,7 +222,7 @@ impl PerLayerEmbedding {
         let context = (self.projection.forward(x)? * (1.0 / (self.hidden_size as f64).sqrt()))?;
         let context = self.norm.forward(&context.reshape(shape)?)?;
         let all = ((context + token)? * std::f64::consts::FRAC_1_SQRT_2)?; // [n, layers, width]
-        (0..self.layers).map(|layer| all.narrow(1, layer, 1)?.squeeze(1)?.contiguous()).collect()
+        (0..self.layers).map(|layer| all.narrow(1, layer, 1)?.squeeze(1)).collect()
     }
 }
 
@@ -311,14 +320,16 @@ impl CausalLm for Gemma4 {
         let embedded = self.embed(ids)?; // [n, hidden]
         let inputs = self.per_layer.as_ref().map_or(Ok(Vec::new()), |own| own.forward(ids, &embedded))?;
         let mut pass = Pass { spans: cache.spans(batch), sliding, full, inputs, cache, tap };
-        let (mut x, above) = match from {
-            None => (embedded, 0),
-            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, &mut pass)?, b.layer + 1),
+        // What reads the stream behind a layer.
+        let next = |layer: usize| self.layers.get(layer + 1).map_or(self.shell.norm(), |layer| &layer.input_norm);
+        let (mut stream, above) = match from {
+            None => (embedded.into(), 0),
+            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, next(b.layer), &mut pass)?, b.layer + 1),
         };
         for layer in &self.layers[above..] {
-            x = layer.forward(&x, &mut pass)?;
+            stream = layer.forward(stream, next(layer.index), &mut pass)?;
         }
-        self.shell.finish(&x, pass.tap)
+        self.shell.finish(stream, pass.tap)
     }
 
     fn steps_stay_on_device(&self) -> bool {

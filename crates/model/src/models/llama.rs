@@ -8,7 +8,7 @@ use headtemper_kernels::{AttentionSpan, Matrix, Spans, attend, silu_mul};
 
 use crate::{
     Branch, Cache, CausalLm, LlamaConfig, Loaded, Weights,
-    layers::{Angles, Linear, Mlp, Outline, RmsNorm, Rope, Shell, heads_of},
+    layers::{Angles, End, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -80,16 +80,17 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let mixed = self.attention.forward(&self.input_norm.forward(x)?, pass)?;
-        self.after(x, &mixed, pass)
+    fn forward(&self, stream: Stream, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
+        let (x, normed) = stream.read(&self.input_norm)?;
+        let mixed = self.attention.forward(&normed, pass)?;
+        self.after(&x, &mixed, next, pass)
     }
 
     /// What follows the mixing of tokens.
-    fn after(&self, x: &Tensor, mixed: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+    fn after(&self, x: &Tensor, mixed: &Tensor, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
         let (x, normed) = self.post_attention_norm.forward_sum(x, mixed)?;
-        let x = self.mlp.forward_add(&normed, &x)?;
-        pass.tap.visit(Site::ResidPost(self.index), x)
+        let end = End { site: Site::ResidPost(self.index), next };
+        Stream::behind(&self.mlp, &normed, &x, &end, pass.tap)
     }
 }
 
@@ -138,13 +139,15 @@ impl CausalLm for Llama {
     ) -> Result<Tensor> {
         let positions = self.shell.begin(batch, from, cache, tap)?;
         let mut pass = Pass { spans: cache.spans(batch), angles: self.rope.at(&positions)?, cache, tap };
-        let (mut x, above) = match from {
-            None => (self.embed(ids)?, 0), // [n, hidden]
-            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, &mut pass)?, b.layer + 1),
+        // What reads the stream behind a layer.
+        let next = |layer: usize| self.layers.get(layer + 1).map_or(self.shell.norm(), |layer| &layer.input_norm);
+        let (mut stream, above) = match from {
+            None => (self.embed(ids)?.into(), 0), // [n, hidden]
+            Some(b) => (self.layers[b.layer].after(b.residual, b.mixed, next(b.layer), &mut pass)?, b.layer + 1),
         };
         for layer in &self.layers[above..] {
-            x = layer.forward(&x, &mut pass)?;
+            stream = layer.forward(stream, next(layer.index), &mut pass)?;
         }
-        self.shell.finish(&x, pass.tap)
+        self.shell.finish(stream, pass.tap)
     }
 }

@@ -1,11 +1,11 @@
 //! Kernels that work on rows and heads.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 
 use super::{TYPES, both, close, flat, on, random};
 use crate::{
-    AttentionSpan, HeadSteps, HeadsOf, Spans, add_rms_norm_reference, attended_heads_reference, gelu_mul_reference,
-    gpu, heads_reference, rms_norm_reference, silu_mul_reference, softcap_reference,
+    AttentionSpan, HeadSteps, HeadsOf, Join, Norm, Spans, attended_heads_reference, gelu_mul_reference, gpu,
+    heads_reference, join_in_steps, rms_norm_reference, silu_mul_reference, softcap_reference,
 };
 
 #[test]
@@ -22,11 +22,35 @@ fn norms_are_their_oracles() -> Result<()> {
             }
             let oracle = rms_norm_reference(&x32, &weight32, 1e-5)?;
             close(&gpu::rms_norm(&x, &weight, 1e-5)?, &oracle, &format!("norm {what}"));
-            let (stream, normed) = gpu::add_rms_norm(&x, &y, &weight, 1e-5)?;
-            let sum = (&x32 + &y32)?.to_dtype(dtype)?;
-            assert_eq!(flat(&stream), flat(&sum), "{what}: the sum is exact, rounded once");
-            let (_, oracle) = add_rms_norm_reference(&x32, &y32, &weight32, 1e-5)?;
-            close(&normed, &oracle, &format!("sum and norm {what}"));
+            let (other, other32) = both(&random(&[width], 4), dtype)?;
+            let [norm, norm32] = [&weight, &weight32].map(|weight| Some(Norm { weight, eps: 1e-5 }));
+            let [before, before32] = [&other, &other32].map(|weight| Some(Norm { weight, eps: 1e-3 }));
+            for (joined, with_before, scale, with_next) in [
+                ("sum", false, 1.0, false),
+                ("sum and norm", false, 1.0, true),
+                ("scaled", false, 0.375, true),
+                ("normed, sum", true, 1.0, false),
+                ("normed, scaled, normed", true, -1.5, true),
+            ] {
+                let how = |before, next| Join {
+                    before: if with_before { before } else { None },
+                    scale,
+                    next: if with_next { next } else { None },
+                };
+                let (stream, normed) = gpu::join(&x, &y, &how(before, norm))?;
+                let (stream32, normed32) = join_in_steps(&x32, &y32, &how(before32, norm32))?;
+                if !with_before && scale == 1.0 {
+                    let sum = stream32.to_dtype(dtype)?;
+                    assert_eq!(flat(&stream), flat(&sum), "{what}: the sum is exact, rounded once");
+                }
+                close(&stream, &stream32, &format!("{joined} {what}"));
+                assert_eq!((normed.is_some(), normed32.is_some()), (with_next, with_next));
+                if let (Some(normed), Some(_)) = (normed, normed32) {
+                    // Of the stream as it is held: what was rounded may be much of a small sum.
+                    let (_, held) = both(&stream.to_device(&Device::Cpu)?, dtype)?;
+                    close(&normed, &rms_norm_reference(&held, &weight32, 1e-5)?, &format!("{joined} {what}, next"));
+                }
+            }
             // The same row alone, to the bit.
             let alone = gpu::rms_norm(&x.narrow(0, rows - 1, 1)?, &weight, 1e-5)?;
             assert_eq!(flat(&alone), flat(&gpu::rms_norm(&x, &weight, 1e-5)?.narrow(0, rows - 1, 1)?));
@@ -42,7 +66,13 @@ fn gated_activations_are_their_oracles() -> Result<()> {
             let (x, x32) = both(&(random(&[rows, 2 * width], 4) * 6.0)?, dtype)?;
             let what = format!("{rows} x {width}");
             close(&gpu::gate_mul(&x, false)?, &silu_mul_reference(&x32)?, &format!("silu {what}"));
-            close(&gpu::gate_mul(&x, true)?, &gelu_mul_reference(&x32)?, &format!("gelu {what}"));
+            let gelu = gelu_mul_reference(&x32)?;
+            close(&gpu::gate_mul(&x, true)?, &gelu, &format!("gelu {what}"));
+            // Gate and up by themselves, and among the columns of others.
+            let gate = x.narrow(1, 0, width)?.contiguous()?;
+            for up in [x.narrow(1, width, width)?, x.narrow(1, width, width)?.contiguous()?] {
+                close(&gpu::gate_mul_with(&gate, &up, true)?, &gelu, &format!("gelu of two {what}"));
+            }
         }
     }
     Ok(())
