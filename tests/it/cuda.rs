@@ -92,3 +92,26 @@ fn a_job_on_two_devices_is_the_job() {
     assert_eq!(lab.rows("both/all/rows.jsonl"), lab.rows("whole/rows.jsonl"));
     assert!(lab.read("both/part-2.log").contains("on cuda"), "{}", lab.read("both/part-2.log"));
 }
+
+/// What a device does in a recorded decode step: so many launches in every layer and so many around them. `docs/gpu.md` says
+/// which, and what is predicted of them.
+#[test]
+fn a_decode_step_takes_so_many_launches() {
+    let lab = Lab::new();
+    for (family, in_layers, around) in [
+        ("llama", 4 * 9, 12),
+        ("qwen3", 4 * 9, 12),
+        ("qwen3_5", 6 * 12 + 2 * 10, 12), // delta nets and attention
+        ("gemma4", 8 * 13, 25),
+    ] {
+        let model = headtemper_tests::golden_dir(family);
+        let bench = format!(
+            "bench --model {} --device cuda --dtype bf16 --whole --prompt-tokens 8 --new-tokens 24 --rows 4 --repeat 1 --json",
+            model.display()
+        );
+        let bench: serde_json::Value = serde_json::from_str(&lab.done(&bench)).unwrap();
+        let decode = &bench["decode"][0];
+        assert!(decode["plays"].as_u64().unwrap() > 0, "{family}: no step was recorded");
+        assert_eq!(decode["launches"], in_layers + around, "{family}");
+    }
+}

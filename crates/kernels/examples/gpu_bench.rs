@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 use headtemper_kernels::{
     AttentionSpan, HeadSteps, HeadsOf, Matrix, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
-    delta_rule, head_stats, linear, open_cuda, silu_mul,
+    delta_rule, head_stats, linear, open_cuda, silu_mul, softcap,
 };
 
 /// Calls of a recording.
@@ -20,15 +20,20 @@ const CALLS: usize = 20;
 const PLAYS: usize = 15;
 
 /// Median seconds of one call.
-fn seconds(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-    let recording = Recording::of(device, &mut || (0..CALLS).try_for_each(|_| call()))?;
+fn seconds(device: &Device, call: impl FnMut() -> Result<()>) -> Result<f64> {
+    seconds_of(device, CALLS, call)
+}
+
+/// Median seconds of one call of a recording of so many.
+fn seconds_of(device: &Device, calls: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+    let recording = Recording::of(device, &mut || (0..calls).try_for_each(|_| call()))?;
     let mut times = Vec::with_capacity(PLAYS);
     for _ in 0..PLAYS {
         device.synchronize()?;
         let start = Instant::now();
         recording.play()?;
         device.synchronize()?;
-        times.push(start.elapsed().as_secs_f64() / CALLS as f64);
+        times.push(start.elapsed().as_secs_f64() / calls as f64);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[PLAYS / 2])
@@ -71,6 +76,19 @@ fn settings(number: usize) -> Result<()> {
     let ours = step(&open_cuda(number)?)?;
     for (whose, time) in [("candle's", theirs), ("ours", ours)] {
         say("start-up settings", &format!("{whose}, an addition asked for"), time, "k/s", 1e-3 / time, time / theirs);
+    }
+    Ok(())
+}
+
+/// What a launch costs in a recording as long as a decode step, and what it costs more to take memory for its result and to
+/// give it back: every operation of candle's does, and both are nodes of the graph.
+fn nodes(device: &Device) -> Result<()> {
+    let x = Tensor::zeros((8, 256), DType::F32, device)?;
+    let to = Tensor::zeros((8, 512), DType::F32, device)?;
+    let alone = seconds_of(device, 500, || to.slice_set(&x, 1, 256))?;
+    let with_memory = seconds_of(device, 500, || softcap(&x, 30.0).map(drop))?;
+    for (what, time) in [("nothing taken", alone), ("its result taken and given back", with_memory)] {
+        say("recorded launch", what, time, "k/s", 1e-3 / time, time / alone);
     }
     Ok(())
 }
@@ -242,6 +260,7 @@ fn main() -> Result<()> {
     if ceilings_alone {
         return Ok(());
     }
+    nodes(&device)?;
     rows(&device, &ceiling)?;
     statistics(&device, &ceiling)?;
     decode_attention(&device, &ceiling)?;
