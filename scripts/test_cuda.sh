@@ -21,6 +21,15 @@ if [ $# -gt 0 ]; then
     it "$@"
     exit
 fi
+step "what the driver must notice"
+notices=$PWD/target/stand-in/notices
+"${CXX:-c++}" -std=c++17 -O1 -o "$notices" tests/driver/notices.cpp tests/driver/memory.cpp
+for deed in 0 1 2 3 4 5; do
+    ended=0
+    "$notices" $deed 2> /dev/null || ended=$?
+    # 7 is an honest end; above 128 a signal ended it.
+    { [ $deed = 0 ] && [ $ended = 7 ]; } || { [ $deed != 0 ] && [ $ended -gt 128 ]; } || { echo "deed $deed ended with $ended" >&2; exit 1; }
+done
 step "each kernel against its oracle, launched as on a card"
 "$built/kernels-check" gpu::
 step "faults, and two devices"
