@@ -52,7 +52,7 @@ CUDA_VISIBLE_DEVICES='' "$TEMPER" verify --quick tests/golden/llama --device aut
 
 step "tiny models in bf16 against transformers in f32"
 for family in llama qwen3 qwen3_5 gemma4; do
-    "$TEMPER" verify --model "tests/golden/$family" --device cuda --dtype bf16 --quick
+    "$TEMPER" verify --model "tests/golden/$family" --device cuda --dtype bf16 --golden "tests/golden/$family/golden.safetensors" --quick
 done
 
 step "a tiny model with candle's own operations in the place of our kernels"

@@ -3,7 +3,7 @@
 # of tests/driver, which runs the kernels' source on the CPU. Needs Rust, Python 3 and a C++ compiler, and no toolkit.
 # What only a card can show, scripts/gpu-check.sh checks there.
 #
-#   scripts/test_cuda.sh             kernels, faults, goldens, laws, recorded steps, captures, the causal map
+#   scripts/test_cuda.sh             kernels, faults, goldens, laws, recorded steps, a capture, scores
 #   scripts/test_cuda.sh NAME...     only the integration tests of these names
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,13 +32,10 @@ for deed in 0 1 2 3 4 5; do
 done
 step "each kernel against its oracle, launched as on a card"
 "$built/kernels-check" gpu::
-step "faults, and two devices"
+step "faults, two devices, launches, bf16 and f16"
 it cuda::
-step "transformers' numbers, the laws, recorded steps, captures, scores"
-it golden:: played:: laws:: states:: captures:: score::scores sites::
-step "bf16, and a model with candle's own operations in the place of our kernels"
-for family in llama qwen3 qwen3_5 gemma4; do
-    "$TEMPER" verify --model "tests/golden/$family" --device cuda --dtype bf16 --quick
-done
+step "transformers' numbers, the laws, recorded steps, a capture, scores"
+it golden:: played:: laws:: sites:: branched::some score::scores captures::a_file captures::a_plan
+step "a model with candle's own operations in the place of our kernels"
 HEADTEMPER_KERNELS=plain "$TEMPER" verify --model tests/golden/qwen3_5 --device cuda --dtype f32 --quick
 step "all holds"

@@ -99,10 +99,10 @@ fn a_job_on_two_devices_is_the_job() {
 fn a_decode_step_takes_so_many_launches() {
     let lab = Lab::new();
     for (family, in_layers, around) in [
-        ("llama", 4 * 9, 12),
-        ("qwen3", 4 * 9, 12),
-        ("qwen3_5", 6 * 12 + 2 * 10, 12), // delta nets and attention
-        ("gemma4", 8 * 13, 25),
+        ("llama", 4 * 9, 14),
+        ("qwen3", 4 * 9, 14),
+        ("qwen3_5", 6 * 12 + 2 * 10, 14), // delta nets and attention
+        ("gemma4", 8 * 13, 29),
     ] {
         let model = headtemper_tests::golden_dir(family);
         let bench = format!(
@@ -113,5 +113,28 @@ fn a_decode_step_takes_so_many_launches() {
         let decode = &bench["decode"][0];
         assert!(decode["plays"].as_u64().unwrap() > 0, "{family}: no step was recorded");
         assert_eq!(decode["launches"], in_layers + around, "{family}");
+    }
+}
+
+/// Activations of 16 bits against transformers in f32: the direction of every token at every site, and the top tokens.
+#[test]
+fn sixteen_bits_are_transformers_to_their_digits() {
+    let lab = Lab::new();
+    for family in headtemper_tests::FAMILIES {
+        let model = headtemper_tests::golden_dir(family);
+        for dtype in ["bf16", "f16"] {
+            let (model, golden) = (model.display(), model.join("golden.safetensors"));
+            let verify = format!(
+                "verify --quick --model {model} --device cuda --dtype {dtype} --golden {} --json",
+                golden.display()
+            );
+            let found: serde_json::Value = serde_json::from_str(&lab.done(&verify)).unwrap();
+            let checks = found["checks"].as_array().unwrap().iter();
+            let golden = checks.filter(|check| check["name"].as_str().unwrap().starts_with("golden "));
+            let directions = golden.filter(|check| check["name"].as_str().unwrap().ends_with(", direction"));
+            let worst = directions.map(|check| check["measured"].as_f64().unwrap()).collect::<Vec<_>>();
+            println!("{family} {dtype}: {worst:?}");
+            assert!(worst.len() >= 6 && worst.iter().all(|off| *off > 0.0), "{family} {dtype}: {found}");
+        }
     }
 }

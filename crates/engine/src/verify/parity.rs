@@ -18,6 +18,7 @@ pub(super) enum Quantity {
     Tempered,
     TemperedNorm,
     Greedy,
+    Top,
 }
 
 impl Quantity {
@@ -40,13 +41,29 @@ impl Quantity {
             Self::Tempered => "golden tempered logits",
             Self::TemperedNorm => "golden tempered h_last",
             Self::Greedy => "golden greedy tokens",
+            Self::Top => "golden top tokens",
+        }
+    }
+
+    /// What `halves.json` calls it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Logits => "logits",
+            Self::Residual => "residual",
+            Self::Z => "z",
+            Self::LinearZ => "linear_z",
+            Self::Norm => "norm",
+            Self::Tempered => "tempered",
+            Self::TemperedNorm => "tempered_norm",
+            Self::Greedy => "greedy",
+            Self::Top => "top",
         }
     }
 
     /// Where a golden file of a real checkpoint says how transformers differs from itself.
     fn noise(self) -> &'static str {
         match self {
-            Self::Logits | Self::Tempered | Self::Greedy => "float32_noise_logits",
+            Self::Logits | Self::Tempered | Self::Greedy | Self::Top => "float32_noise_logits",
             Self::Residual => "float32_noise_residual",
             Self::Z | Self::LinearZ => "float32_noise_z",
             Self::Norm | Self::TemperedNorm => "float32_noise_norm",
@@ -58,7 +75,7 @@ impl Quantity {
 pub(super) struct Tolerance<'a> {
     /// For every model of its family.
     pub(super) family: f64,
-    /// Of a real checkpoint, the `checks` of its golden file.
+    /// Of a real checkpoint, the `checks` of its golden file; of activations of 16 bits, what transformers loses in them.
     pub(super) checks: Option<&'a serde_json::Value>,
 }
 
@@ -67,6 +84,20 @@ impl Tolerance<'_> {
     const TIMES: f64 = 4.0;
     /// Noise above this share of a quantity's largest value allows nothing more: such a file could pass anything.
     const SHARE: f64 = 3e-4;
+    /// The share of tokens that may have another top token in 16 bits, beside twice what transformers has. Measured worst case:
+    /// see `golden::DIRECTION`.
+    const OTHERS: f64 = 0.05;
+
+    /// For the direction of a quantity, and why it is more than for every model.
+    fn of_direction(&self, what: Quantity) -> (f64, Option<String>) {
+        let noise = self.checks.and_then(|checks| checks[what.key()].as_f64()).unwrap_or(0.0);
+        let why = |of: &str| Some(format!("transformers' own {of} here is {}", short(noise)));
+        match what {
+            Quantity::Top => (Self::OTHERS + 2.0 * noise, if noise > 0.0 { why("share") } else { None }),
+            _ if Self::TIMES * noise > self.family => (Self::TIMES * noise, why("loss")),
+            _ => (self.family, None),
+        }
+    }
 
     /// For a quantity whose largest value is `size`, and why it is more than the family's.
     fn of(&self, what: Quantity, size: f64) -> (f64, Option<String>) {
@@ -80,9 +111,21 @@ impl Tolerance<'_> {
     }
 }
 
+/// What of a quantity is compared.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// Every value.
+    #[default]
+    Values,
+    /// The direction of every token's vector, as 1 minus the cosine, and which logit is the largest: what activations of 16
+    /// bits keep.
+    Directions,
+}
+
 /// The worst of each quantity, where it was found, and how many were compared.
 #[derive(Default)]
 pub(super) struct Parity {
+    measure: Measure,
     found: BTreeMap<Quantity, Worst>,
     continued: Vec<Continued>,
 }
@@ -94,6 +137,8 @@ struct Worst {
     compared: usize,
     /// The largest value that the file holds.
     size: f64,
+    /// How many top tokens are others.
+    others: f64,
 }
 
 /// A greedy continuation.
@@ -107,6 +152,15 @@ struct Continued {
 }
 
 impl Parity {
+    pub(super) fn of(measure: Measure) -> Self {
+        Self { measure, ..Self::default() }
+    }
+
+    /// Whether greedy tokens are compared: with activations of 16 bits another token may win, and all behind it differ.
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.measure == Measure::Values
+    }
+
     fn note(&mut self, what: Quantity, off: f64, at: String) -> &mut Worst {
         let worst = self.found.entry(what).or_default();
         worst.compared += 1;
@@ -117,7 +171,23 @@ impl Parity {
     }
 
     pub(super) fn compare(&mut self, what: Quantity, at: &str, ours: &Tensor, theirs: &Tensor) -> Result<()> {
-        let off = difference(&ours.to_device(&Device::Cpu)?, theirs)?;
+        let ours = ours.to_device(&Device::Cpu)?;
+        let off = match self.measure {
+            Measure::Values => difference(&ours, theirs)?,
+            Measure::Directions if ours.dims() != theirs.dims() => f64::INFINITY,
+            Measure::Directions => {
+                let (ours, theirs) = (rows_of(&ours)?, rows_of(theirs)?);
+                let rows = || ours.iter().zip(&theirs);
+                if matches!(what, Quantity::Logits | Quantity::Tempered) {
+                    for (row, (ours, theirs)) in rows().enumerate() {
+                        let off = top_off(ours, theirs);
+                        let worst = self.note(Quantity::Top, off, format!("{at} token {row}"));
+                        worst.others += off;
+                    }
+                }
+                rows().map(|(ours, theirs)| 1.0 - cosine(ours, theirs)).fold(0.0, f64::max)
+            }
+        };
         let shapes = format!("{at}: shape {:?}, in the file {:?}", ours.dims(), theirs.dims());
         let worst = self.note(what, off, if ours.dims() == theirs.dims() { at.into() } else { shapes });
         worst.size = values(theirs)?.into_iter().fold(worst.size, |size, x| size.max(f64::from(x.abs())));
@@ -165,20 +235,71 @@ impl Parity {
         let check = |(what, worst): (Quantity, Worst)| {
             let (allowed, why) = match what {
                 Quantity::Greedy => (0.0, tokens.clone()),
+                _ if self.measure == Measure::Directions => tolerance.of_direction(what),
                 _ => tolerance.of(what, worst.size),
             };
             let at = (worst.off > 0.0).then(|| format!("worst at {}", worst.at));
+            let off = if what == Quantity::Top { worst.others / worst.compared as f64 } else { worst.off };
             let parts = [Some(format!("{} compared", worst.compared)), at, why];
             let note = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-            Check::of(what.name(), allowed, Ok((worst.off, note)))
+            let measure = match (self.measure, what) {
+                (Measure::Directions, Quantity::Top) | (Measure::Values, _) => "",
+                (Measure::Directions, _) => ", direction",
+            };
+            Check::of(&format!("{}{measure}", what.name()), allowed, Ok((off, note)))
         };
         self.found.into_iter().map(check).collect()
     }
 }
 
+/// The vector of every token in f32.
+fn rows_of(x: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let width = x.dims().last().copied().unwrap_or(1).max(1);
+    Ok(values(x)?.chunks(width).map(<[f32]>::to_vec).collect())
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { f64::from(u8::from(a == b)) }
+}
+
+/// 1 where the largest of our logits is another than of theirs, or one is no number; else 0.
+fn top_off(ours: &[f32], theirs: &[f32]) -> f64 {
+    let top = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+    f64::from(u8::from(ours.iter().any(|x| x.is_nan()) || top(ours) != top(theirs)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sixteen_bits_keep_directions_and_the_top_token() -> Result<()> {
+        let on = |rows: &[[f32; 3]]| Tensor::from_slice(rows.as_flattened(), (rows.len(), 3), &Device::Cpu);
+        let checks = |ours: &[[f32; 3]], theirs: &[[f32; 3]]| -> Result<Vec<(String, f64)>> {
+            let mut parity = Parity::of(Measure::Directions);
+            parity.compare(Quantity::Logits, "a", &on(ours)?, &on(theirs)?)?;
+            let checks = parity.checks(&Tolerance { family: 1e-3, checks: None });
+            Ok(checks.into_iter().map(|check| (check.name.clone(), check.measured.unwrap())).collect())
+        };
+        let theirs = [[1f32, 2.0, 4.0], [0.0, 1.0, 0.98]];
+        // Twice as long is the same direction.
+        let alike = checks(&[[2.0, 4.0, 8.0], [0.0, 1.0, 0.98]], &theirs)?;
+        assert!(alike[0].0 == "golden logits, direction" && alike[0].1 < 1e-9, "{alike:?}");
+        assert_eq!(alike[1], ("golden top tokens".into(), 0.0));
+        let turned = checks(&[[2.0, 4.0, 3.0], [0.0, 1.0, 0.98]], &theirs)?;
+        assert!(turned[0].1 > 0.05 && turned[1].1 == 0.5, "{turned:?}");
+        let none = checks(&[[f32::NAN; 3], [0.0, 1.0, 1.0]], &theirs)?;
+        assert!(none.iter().all(|(_, off)| *off >= 0.5), "{none:?}");
+        // What transformers loses itself allows more, of that quantity alone.
+        let halves = serde_json::json!({"logits": 0.01, "top": 0.1});
+        let tolerance = Tolerance { family: 1e-3, checks: Some(&halves) };
+        assert_eq!(tolerance.of_direction(Quantity::Logits).0, 0.04);
+        assert_eq!(tolerance.of_direction(Quantity::Z).0, 1e-3);
+        assert_eq!(tolerance.of_direction(Quantity::Top).0, 0.05 + 0.2);
+        Ok(())
+    }
 
     #[test]
     fn noise_allows_a_few_times_itself_and_a_small_share_at_most() {
