@@ -35,7 +35,7 @@ step "each kernel against its oracle, launched as on a card"
 step "faults, two devices, launches, bf16 and f16"
 it cuda::
 step "transformers' numbers, the laws, recorded steps, a capture, scores"
-it golden:: played:: laws:: sites:: branched::some score::scores captures::a_file captures::a_plan
+it golden:: played:: laws:: sites:: score::scores captures::a_file captures::a_plan
 step "a model with candle's own operations in the place of our kernels"
 HEADTEMPER_KERNELS=plain "$TEMPER" verify --model tests/golden/qwen3_5 --device cuda --dtype f32 --quick
 step "all holds"
