@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/target/stand-in
-candle=$(cargo metadata --locked --all-features --format-version 1 | python3 -c '
+host=$(rustc -vV | sed -n 's/^host: //p')
+candle=$(cargo metadata --locked --all-features --filter-platform "$host" --format-version 1 | python3 -c '
 import json, os, sys
 (package,) = [p for p in json.load(sys.stdin)["packages"] if p["name"] == "candle-kernels"]
 print(os.path.dirname(package["manifest_path"]) + "/src")')
