@@ -60,8 +60,8 @@ struct Device {
 
 struct Graph {
     std::vector<Node> nodes;
-    // Memory that the nodes take; that which they do not give back; and the most that they hold at a time.
-    std::set<uint64_t> taken, kept;
+    // Memory that the nodes take and do not give back, and the most that they hold at a time.
+    std::set<uint64_t> kept;
     size_t now = 0, most = 0;
 };
 
@@ -210,9 +210,7 @@ Result cuGetErrorName(Result result, const char** name) {
         NAME(NOT_INITIALIZED)
         NAME(NO_DEVICE)
         NAME(INVALID_DEVICE)
-        NAME(INVALID_IMAGE)
         NAME(INVALID_CONTEXT)
-        NAME(INVALID_HANDLE)
         NAME(NOT_FOUND)
         NAME(LAUNCH_OUT_OF_RESOURCES)
         NAME(NOT_SUPPORTED)
@@ -454,7 +452,6 @@ Result cuMemAllocAsync(uint64_t* out, size_t bytes, Stream* stream) {
     if (stream->graph) {
         Graph& graph = *stream->graph;
         *out = memory().reserve(bytes);
-        graph.taken.insert(*out);
         graph.kept.insert(*out);
         graph.now += bytes;
         graph.most = graph.now > graph.most ? graph.now : graph.most;

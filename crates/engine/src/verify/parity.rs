@@ -87,14 +87,18 @@ impl Tolerance<'_> {
     /// The share of tokens that may have another top token in 16 bits, beside twice what transformers has. Measured worst case:
     /// see `golden::DIRECTION`.
     const OTHERS: f64 = 0.05;
+    /// Whatever transformers loses: vectors that have nothing to do with each other are 1 apart.
+    const MOST: f64 = 0.5;
 
     /// For the direction of a quantity, and why it is more than for every model.
     fn of_direction(&self, what: Quantity) -> (f64, Option<String>) {
         let noise = self.checks.and_then(|checks| checks[what.key()].as_f64()).unwrap_or(0.0);
         let why = |of: &str| Some(format!("transformers' own {of} here is {}", short(noise)));
         match what {
-            Quantity::Top => (Self::OTHERS + 2.0 * noise, if noise > 0.0 { why("share") } else { None }),
-            _ if Self::TIMES * noise > self.family => (Self::TIMES * noise, why("loss")),
+            Quantity::Top => {
+                ((Self::OTHERS + 2.0 * noise).min(Self::MOST), if noise > 0.0 { why("share") } else { None })
+            }
+            _ if Self::TIMES * noise > self.family => ((Self::TIMES * noise).min(Self::MOST), why("loss")),
             _ => (self.family, None),
         }
     }
@@ -297,6 +301,9 @@ mod tests {
         let tolerance = Tolerance { family: 1e-3, checks: Some(&halves) };
         assert_eq!(tolerance.of_direction(Quantity::Logits).0, 0.04);
         assert_eq!(tolerance.of_direction(Quantity::Z).0, 1e-3);
+        let all = serde_json::json!({"z": 0.62, "top": 0.9});
+        let tolerance_of = |what| Tolerance { family: 1e-3, checks: Some(&all) }.of_direction(what).0;
+        assert_eq!((tolerance_of(Quantity::Z), tolerance_of(Quantity::Top)), (0.5, 0.5));
         assert_eq!(tolerance.of_direction(Quantity::Top).0, 0.05 + 0.2);
         Ok(())
     }
