@@ -35,9 +35,10 @@ case ${1-} in
   --check | --host)
     # A directory of its own, so that nothing empty is ever taken for a kernel.
     export CARGO_TARGET_DIR=$PWD/target/cuda-check NVCC=$PWD/scripts/no_nvcc.sh
-    stubs "$CARGO_TARGET_DIR/stubs" cudart
+    stubs target/cuda-check/stubs cudart
     # candle's kernels for quantised weights are functions of a library that is empty here.
-    export "$flags=${!flags} -L native=$CARGO_TARGET_DIR/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
+    # Where they lie as seen from here, where cargo links: flags with another path would build everything anew in a clone.
+    export "$flags=${!flags} -L native=target/cuda-check/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
     if [ "$1" = --check ]; then
       exec cargo clippy --release --locked --target "$target" -p headtemper-cli -p headtemper-kernels --all-targets \
         --features headtemper-cli/cuda,headtemper-kernels/cuda -- -D warnings

@@ -99,10 +99,10 @@ fn a_job_on_two_devices_is_the_job() {
 fn a_decode_step_takes_so_many_launches() {
     let lab = Lab::new();
     for (family, in_layers, around) in [
-        ("llama", 4 * 9, 14),
-        ("qwen3", 4 * 9, 14),
-        ("qwen3_5", 6 * 12 + 2 * 10, 14), // delta nets and attention
-        ("gemma4", 8 * 13, 29),
+        ("llama", 4 * 9, 9),
+        ("qwen3", 4 * 9, 9),
+        ("qwen3_5", 6 * 9 + 2 * 10, 9), // delta nets and attention
+        ("gemma4", 8 * 13, 19),
     ] {
         let model = headtemper_tests::golden_dir(family);
         let bench = format!(

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, HeadSteps, HeadsOf, Matrix, Spans, StateSpan, add_rms_norm, add_rms_norm_reference,
+    AttentionSpan, BaseRows, HeadSteps, HeadsOf, Matrix, Norm, Spans, StateSpan, add_rms_norm, add_rms_norm_reference,
     attend, attend_reference, attended_heads, attended_heads_reference, causal_conv, causal_conv_reference,
     delta_gates, delta_gates_reference, delta_rule, delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul,
     gelu_mul_reference, linear, linear_reference, rms_norm, rms_norm_reference, score_head, sigmoid_gate,
@@ -88,7 +88,7 @@ fn norms_and_heads(c: &mut Criterion) {
         let (q, k, v) = (part(0, 16), part(2048, 8), part(3072, 8));
         let (weight, angle, keys, values) =
             (random(&[128], DType::F32), random(&[n, 64], DType::F32), cache(), cache());
-        let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&angle, &angle)) };
+        let steps = HeadSteps { norm: Some(Norm { weight: &weight, eps: 1e-6 }), angles: Some((&angle, &angle)) };
         let view = |x, count| HeadsOf { x, count, dim: 128, steps };
         let (q, k, v) = (view(&q, 16), view(&k, 8), HeadsOf { steps: HeadSteps::default(), ..view(&v, 8) });
         let span = Spans::from(vec![AttentionSpan { first: 0, len: n, start: 0, cache: 0 }]);

@@ -1,27 +1,23 @@
 // The gated delta rule, token by token, with the state in registers.
 //
-// Columns of the state know nothing of each other, so a warp has some of them and all their rows: it waits for no other, and
-// the sums over rows are shuffles, always in the same order. A step of one token reads each state once and writes it once,
-// 16 bytes a lane and instruction. All 8 KiB of a warp are on their way at once, 96 KiB on a multiprocessor with its 12 warps;
-// at 4.3 TB/s, half of it reads, some 16 KiB hide a latency of a microsecond.
+// A step of one token reads each state once and writes it once, 16 bytes a lane and instruction. All 8 KiB of a warp are on
+// their way at once, 96 KiB on a multiprocessor with its 12 warps; at 4.3 TB/s, half of it reads, some 16 KiB hide a latency of a
+// microsecond.
 //
 // A token costs 4 instructions for each element of the state, 65536 a head of 128 x 128. Long sequences of bf16 and f16 go in
 // chunks, on tensor cores (`delta_chunk.cu`); in f32 those would be slower than this, or coarser.
 #include "delta.cuh"
 
-// A thread's share of the state: 4 columns, and of every `4 * groups` rows 4 beside each other, this many times.
-constexpr int DELTA_FOURS = 4;
-
 template <class T, int groups, bool wide>
 DEVICE void delta_columns(const DeltaArgs& args) {
-    constexpr int across = 32 / groups; // lanes side by side
-    const int lane = threadIdx.x % 32, group = lane / across, dk = args.dk, dv = args.dv, heads = args.heads;
-    const int tiles = (dv + 4 * across - 1) / (4 * across);
+    using Columns = DeltaColumns<groups, wide>;
+    const int lane = threadIdx.x % 32, group = Columns::group(), dk = args.dk, dv = args.dv, heads = args.heads;
+    const int tiles = (dv + 4 * Columns::ACROSS - 1) / (4 * Columns::ACROSS);
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
-    const int tile = int(job % tiles), head = int(job / tiles % heads);
+    const int head = int(job / tiles % heads);
     const int64_t number = job / tiles / heads;
     if (number > args.span_count) return;
-    const int column = 4 * (tile * across + lane % across), columns = dv - column;
+    const int column = Columns::column(int(job % tiles)), columns = dv - column;
     T* out = static_cast<T*>(args.out) + int64_t(head) * dv + column;
     const int64_t out_token = int64_t(heads) * dv;
 
@@ -35,22 +31,12 @@ DEVICE void delta_columns(const DeltaArgs& args) {
         put_four<wide>(zeros, out + token * out_token, columns);
     if (len == 0 || len >= args.chunked) return;
 
-    // Rows of the `b`th four.
-    auto row = [&](int b) { return 4 * (b * groups + group); };
     float* state = args.state + (int64_t(span.x[3]) * heads + head) * dk * dv + column;
-    float s[4 * DELTA_FOURS][4];
-#pragma unroll
-    for (int b = 0; b < DELTA_FOURS; b++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const bool there = span.x[2] != 0 && row(b) + i < dk;
-            const Pack<float, 4> pack = four<wide>(state + int64_t(row(b) + i) * dv, there ? columns : 0);
-#pragma unroll
-            for (int c = 0; c < 4; c++) s[4 * b + i][c] = pack.x[c];
-        }
+    Columns mine;
+    mine.read(state, span.x[2] != 0, dk, dv, columns);
 
     // Keys and queries of two tokens, which the warp's lanes bring together: [2][k, q][most].
-    constexpr int most = 4 * DELTA_FOURS * groups, loads = (most + 127) / 128;
+    constexpr int most = Columns::MOST, loads = (most + 127) / 128;
     float* room = reinterpret_cast<float*>(shared_memory) + threadIdx.x / 32 * 4 * most;
     const int key_head = head / (heads / args.key_heads);
     Pack<T, 4> k_next[loads], q_next[loads], v_next;
@@ -84,59 +70,19 @@ DEVICE void delta_columns(const DeltaArgs& args) {
     __syncwarp();
     for (int t = 0; t < len; t++) {
         const float* k = room + t % 2 * 2 * most;
-        const float* q = k + most;
         const float decay = expf(g_next), beta = beta_next;
-        float seen[4] = {}, u[4], z[4] = {};
+        float u[4], z[4] = {};
 #pragma unroll
         for (int c = 0; c < 4; c++) u[c] = widen(v_next.x[c]);
         // The next token's values come while this one is worked on.
         if (t + 1 < len) fetch(first + t + 1);
-#pragma unroll
-        for (int b = 0; b < DELTA_FOURS; b++) {
-            float key[4];
-            load<4>(k + row(b), key);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) seen[c] = fmaf(key[i], s[4 * b + i][c], seen[c]);
-        }
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-#pragma unroll
-            for (int i = across; i < 32; i *= 2) seen[c] += __shfl_xor_sync(ALL, seen[c], i);
-            u[c] = beta * fmaf(-decay, seen[c], u[c]);
-        }
-#pragma unroll
-        for (int b = 0; b < DELTA_FOURS; b++) {
-            float key[4], query[4];
-            load<4>(k + row(b), key);
-            load<4>(q + row(b), query);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    float& at = s[4 * b + i][c];
-                    at = fmaf(key[i], u[c], decay * at);
-                    z[c] = fmaf(query[i], at, z[c]);
-                }
-        }
-#pragma unroll
-        for (int c = 0; c < 4; c++)
-#pragma unroll
-            for (int i = across; i < 32; i *= 2) z[c] += __shfl_xor_sync(ALL, z[c], i);
+        mine.turn(k, k + most, decay, beta, u, z);
         if (group == 0) put_four<wide>(z, out + (first + t) * out_token, columns);
         // The other half of the room was read a token ago.
         if (t + 1 < len) keep(room + (t + 1) % 2 * 2 * most);
         __syncwarp();
     }
-    // The addresses are worked out again: kept since the loads, they would take the registers of a third block.
-    int stride = dv;
-    asm volatile("" : "+r"(stride));
-#pragma unroll
-    for (int r = 0; r < 4 * DELTA_FOURS; r++) {
-        const int at = row(r / 4) + r % 4;
-        if (at < dk) put_four<wide>(s[r], state + int64_t(at) * stride, columns);
-    }
+    mine.write(state, dk, dv, columns);
 }
 
 template <class T, int groups>

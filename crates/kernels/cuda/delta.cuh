@@ -1,4 +1,4 @@
-// What both forms of the gated delta rule are given.
+// What the forms of the gated delta rule share.
 #pragma once
 
 #include "common.cuh"
@@ -16,4 +16,87 @@ struct DeltaArgs {
     int n, span_count, key_heads, heads, dk, dv;
     int wide;    // widths, strides and addresses are whole fours
     int chunked; // spans of so many tokens go in chunks
+};
+
+// A warp's share of a head's state: `4 * across` columns, of which a lane has 4, and all their rows, of which a lane has 4 beside
+// each other of every `4 * groups`.
+//
+// Columns know nothing of each other, so a warp waits for no other, and the sums over rows are shuffles, always in the same
+// order.
+template <int groups, bool wide>
+struct DeltaColumns {
+    static constexpr int FOURS = 4;
+    static constexpr int ACROSS = 32 / groups; // lanes side by side
+    static constexpr int MOST = 4 * FOURS * groups; // rows, as many as keys have values
+
+    float s[4 * FOURS][4];
+
+    static DEVICE int group() { return threadIdx.x % 32 / ACROSS; }
+    // The first column of this lane, of the warp's tile.
+    static DEVICE int column(int tile) { return 4 * (tile * ACROSS + threadIdx.x % 32 % ACROSS); }
+    // The first row of the `b`th four.
+    static DEVICE int row(int b) { return 4 * (b * groups + group()); }
+
+    // From `state`, where the lane's columns begin; `columns` of them are there. Zeros where nothing came `before`.
+    DEVICE void read(const float* state, bool before, int dk, int dv, int columns) {
+#pragma unroll
+        for (int b = 0; b < FOURS; b++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const bool there = before && row(b) + i < dk;
+                const Pack<float, 4> pack = four<wide>(state + int64_t(row(b) + i) * dv, there ? columns : 0);
+#pragma unroll
+                for (int c = 0; c < 4; c++) s[4 * b + i][c] = pack.x[c];
+            }
+    }
+
+    // One token: its key and query in shared memory, its value in `u`, which is used up. What it reads is added to `z`, which is
+    // the sum over all rows in every lane.
+    DEVICE void turn(const float* k, const float* q, float decay, float beta, float (&u)[4], float (&z)[4]) {
+        float seen[4] = {};
+#pragma unroll
+        for (int b = 0; b < FOURS; b++) {
+            float key[4];
+            load<4>(k + row(b), key);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) seen[c] = fmaf(key[i], s[4 * b + i][c], seen[c]);
+        }
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+#pragma unroll
+            for (int i = ACROSS; i < 32; i *= 2) seen[c] += __shfl_xor_sync(ALL, seen[c], i);
+            u[c] = beta * fmaf(-decay, seen[c], u[c]);
+        }
+#pragma unroll
+        for (int b = 0; b < FOURS; b++) {
+            float key[4], query[4];
+            load<4>(k + row(b), key);
+            load<4>(q + row(b), query);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    float& at = s[4 * b + i][c];
+                    at = fmaf(key[i], u[c], decay * at);
+                    z[c] = fmaf(query[i], at, z[c]);
+                }
+        }
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+#pragma unroll
+            for (int i = ACROSS; i < 32; i *= 2) z[c] += __shfl_xor_sync(ALL, z[c], i);
+    }
+
+    DEVICE void write(float* state, int dk, int dv, int columns) const {
+        // The addresses are worked out again: kept since the loads, they would take the registers of a third block.
+        int stride = dv;
+        asm volatile("" : "+r"(stride));
+#pragma unroll
+        for (int r = 0; r < 4 * FOURS; r++) {
+            const int at = row(r / 4) + r % 4;
+            if (at < dk) put_four<wide>(s[r], state + int64_t(at) * stride, columns);
+        }
+    }
 };

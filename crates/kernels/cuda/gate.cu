@@ -1,5 +1,5 @@
 // The gates of a delta net and of attention, and sums: rows and values that know nothing of each other.
-#include "common.cuh"
+#include "gate.cuh"
 
 struct DeltaGatesArgs {
     const void* b; // token `i` begins at `i * b_token`
@@ -18,10 +18,9 @@ DEVICE void delta_gates(const DeltaGatesArgs& args) {
     if (i >= int64_t(args.n) * args.heads) return;
     const int64_t token = i / args.heads;
     const int head = int(i % args.heads);
-    const float b = widen(static_cast<const T*>(args.b)[token * args.b_token + head]);
-    const float x = widen(static_cast<const T*>(args.a)[token * args.a_token + head]) + args.bias[head];
-    args.beta[i] = 1.0f / (1.0f + expf(-b));
-    args.g[i] = args.decay[head] * (fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))));
+    args.beta[i] = delta_beta(widen(static_cast<const T*>(args.b)[token * args.b_token + head]));
+    const float a = widen(static_cast<const T*>(args.a)[token * args.a_token + head]);
+    args.g[i] = delta_log_decay(a, args.decay[head], args.bias[head]);
 }
 
 KERNEL_OF_TYPES(delta_gates, 256, DeltaGatesArgs, delta_gates)
@@ -40,40 +39,19 @@ struct GatedArgs {
 };
 
 // A warp for a head of a token.
-template <class T, bool wide>
-DEVICE void gated_norm_head(const GatedArgs& args) {
+template <class T>
+DEVICE void gated_norm(const GatedArgs& args) {
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
-    const int lane = threadIdx.x % 32, dim = args.dim;
     if (job >= int64_t(args.n) * args.heads) return;
     const int64_t token = job / args.heads, head = job % args.heads;
     const T* x = static_cast<const T*>(args.x) + token * args.x_token + head * args.x_head;
     const T* gate = static_cast<const T*>(args.gate) + token * args.gate_token + head * args.gate_head;
-    T* out = static_cast<T*>(args.out) + job * dim;
-    float squares = 0.0f;
-    for (int i = 4 * lane; i < dim; i += 128) {
-        const Pack<T, 4> a = four<wide>(x + i, dim - i);
-#pragma unroll
-        for (int c = 0; c < 4; c++) squares = fmaf(widen(a.x[c]), widen(a.x[c]), squares);
-    }
-    const float factor = 1.0f / sqrtf(sum_lanes(squares) / dim + args.eps);
-    // λ comes last: a factor before the norm would be divided out again.
+    T* out = static_cast<T*>(args.out) + job * args.dim;
     const float lambda = args.lambda ? args.lambda[job] : 1.0f;
-    for (int i = 4 * lane; i < dim; i += 128) {
-        const Pack<T, 4> a = four<wide>(x + i, dim - i), by = four<wide>(gate + i, dim - i);
-        const Pack<float, 4> weight = four<wide>(args.weight + i, dim - i);
-        float z[4];
-#pragma unroll
-        for (int c = 0; c < 4; c++) z[c] = widen(a.x[c]) * factor * weight.x[c] * silu(widen(by.x[c])) * lambda;
-        put_four<wide>(z, out + i, dim - i);
-    }
-}
-
-template <class T>
-DEVICE void gated_norm(const GatedArgs& args) {
     if (args.wide)
-        gated_norm_head<T, true>(args);
+        gated_norm_head<T, true>(x, gate, args.weight, out, args.dim, args.eps, lambda);
     else
-        gated_norm_head<T, false>(args);
+        gated_norm_head<T, false>(x, gate, args.weight, out, args.dim, args.eps, lambda);
 }
 
 KERNEL_OF_TYPES(gated_norm, 128, GatedArgs, gated_norm)

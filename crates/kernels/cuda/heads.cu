@@ -1,4 +1,4 @@
-// Heads out of a fused projection: normalised, turned by their position, and put where they go.
+// Heads out of a fused projection: normalised, turned by their position, and put where they go; and the angles that they turn by.
 #include "common.cuh"
 
 // Some heads of each token, and what becomes of them.
@@ -43,12 +43,7 @@ DEVICE void heads(const HeadsArgs& args) {
     const T* x = static_cast<const T*>(part.x) + token * part.token + head * part.head;
     T* out = static_cast<T*>(part.out) + (row * part.heads + head) * dim;
     const T* weight = static_cast<const T*>(part.weight);
-    float factor = 1.0f;
-    if (weight) {
-        float squares = 0.0f;
-        for (int i = lane; i < dim; i += 32) squares += widen(x[i]) * widen(x[i]);
-        factor = 1.0f / sqrtf(sum_lanes(squares) / dim + part.eps);
-    }
+    const float factor = weight ? over_rms(x, dim, part.eps) : 1.0f;
     auto normed = [&](int i) {
         // Rounded in between, as where norm and turning are operations of their own.
         return weight ? widen(rounded<T>(widen(x[i]) * factor * widen(weight[i]))) : widen(x[i]);
@@ -64,3 +59,22 @@ DEVICE void heads(const HeadsArgs& args) {
 }
 
 KERNEL_OF_TYPES(heads, 128, HeadsArgs, heads)
+
+struct AnglesArgs {
+    const uint32_t* positions; // [n]
+    const float* frequencies;  // [half]
+    void* cos;                 // [n, half]
+    void* sin;                 // [n, half]
+    int n, half;
+};
+
+template <class T>
+DEVICE void angles(const AnglesArgs& args) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= int64_t(args.n) * args.half) return;
+    const float angle = float(args.positions[i / args.half]) * args.frequencies[i % args.half];
+    static_cast<T*>(args.cos)[i] = rounded<T>(cosf(angle));
+    static_cast<T*>(args.sin)[i] = rounded<T>(sinf(angle));
+}
+
+KERNEL_OF_TYPES(angles, 256, AnglesArgs, angles)

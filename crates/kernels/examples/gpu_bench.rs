@@ -10,7 +10,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 use headtemper_kernels::{
-    AttentionSpan, HeadSteps, HeadsOf, Matrix, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
+    AttentionSpan, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
     delta_rule, head_stats, linear, open_cuda, silu_mul, softcap,
 };
 
@@ -207,7 +207,7 @@ fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
         let cache = || Tensor::zeros((n, heads, dim), dtype, device);
         let (keys, values, angles) = (cache()?, cache()?, random(&[n, dim / 2], dtype, device)?);
         let norm = Tensor::ones(dim, dtype, device)?;
-        let steps = HeadSteps { norm: Some((&norm, 1e-6)), angles: Some((&angles, &angles)) };
+        let steps = HeadSteps { norm: Some(Norm { weight: &norm, eps: 1e-6 }), angles: Some((&angles, &angles)) };
         let part = |from: usize, count: usize| fused.narrow(1, from * dim, count * dim);
         let (q, k, v) = (part(0, 2 * heads)?, part(2 * heads, heads)?, part(3 * heads, heads)?);
         let view = |x, count, steps| HeadsOf { x, count, dim, steps };

@@ -1,9 +1,9 @@
 //! Heads out of a fused projection: read where they lie, normalised, turned by their position, and put where they go.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 use crate::{
-    AttentionSpan, Level, Spans, gpu,
+    AttentionSpan, Level, Norm, Spans, gpu,
     norm::{over_rms, rms_norm_reference},
     place::{Place, stored, values},
     room::{Room, for_rows},
@@ -15,8 +15,8 @@ use crate::{
 /// What happens to each head on its way, in this order.
 #[derive(Clone, Copy, Default)]
 pub struct HeadSteps<'a> {
-    /// An RMS norm over the head: its weight `[dim]` and epsilon.
-    pub norm: Option<(&'a Tensor, f32)>,
+    /// An RMS norm over the head, `[dim]`.
+    pub norm: Option<Norm<'a>>,
     /// Cosines and sines of each token's angles, `[n, rotary / 2]` each: of the first `rotary` dimensions, dimension `i`
     /// turns with `i + rotary / 2` (transformers `apply_rotary_pos_emb`); the others pass through.
     pub angles: Option<(&'a Tensor, &'a Tensor)>,
@@ -68,7 +68,7 @@ fn each<const N: usize>(views: [HeadsOf<'_>; N], make: impl Fn(HeadsOf<'_>) -> R
 pub fn heads_reference(view: HeadsOf<'_>) -> Result<Tensor> {
     let HeadsOf { x, count, dim, steps } = view;
     let mut x = x.contiguous()?.reshape((x.dim(0)?, count, dim))?;
-    if let Some((weight, eps)) = steps.norm {
+    if let Some(Norm { weight, eps }) = steps.norm {
         x = rms_norm_reference(&x, weight, eps)?;
     }
     let Some((cos, sin)) = steps.angles else { return Ok(x) };
@@ -79,6 +79,30 @@ pub fn heads_reference(view: HeadsOf<'_>) -> Result<Tensor> {
         return Ok(turned);
     }
     Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
+}
+
+/// Cosines and sines of the angles that heads turn by: position times frequency, in f32 and rounded last, as transformers does
+/// (`LlamaRotaryEmbedding`). One launch on a GPU.
+///
+/// # Shapes
+/// `positions` `[n]` u32, `frequencies` `[rotary / 2]` f32; both results `[n, rotary / 2]` of `dtype`.
+///
+/// # Errors
+/// If these are of other types.
+pub fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    match serving(positions.device()) {
+        Serving::Gpu => gpu::angles(positions, frequencies, dtype),
+        Serving::Cpu | Serving::Plain => angles_reference(positions, frequencies, dtype),
+    }
+}
+
+/// The oracle of [`angles`] in candle's own ops, and fast enough on a CPU.
+///
+/// # Errors
+/// As [`angles`].
+pub fn angles_reference(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let angles = positions.to_dtype(DType::F32)?.unsqueeze(1)?.matmul(&frequencies.unsqueeze(0)?)?; // [n, rotary / 2]
+    Ok((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?))
 }
 
 /// What attention needs of a fused projection: its queries as a tensor of their own, its keys and values in their caches, those
@@ -144,7 +168,7 @@ fn reading<R>(
     let HeadsOf { x, count: heads, dim, steps } = view;
     let n = x.dim(0)?;
     let place = Place::of("heads", x.layout(), (n, heads, dim))?;
-    let norm = steps.norm.map(|(weight, eps)| (weight.storage_and_layout(), eps));
+    let norm = steps.norm.map(|Norm { weight, eps }| (weight.storage_and_layout(), eps));
     let angles = steps.angles.map(|(cos, sin)| (cos.storage_and_layout(), sin.storage_and_layout()));
     let x = x.storage_and_layout();
     let x = stored("heads", &x)?;
@@ -292,7 +316,7 @@ unsafe fn normed<S: Simd>(head: Head, factor: S::F, i: usize, count: usize) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
     use proptest::prelude::*;
 
     /// Largest difference to the oracle, relative to max(1, |y|). Measured worst case: 8.4e-7 (2026-11-25).
@@ -333,7 +357,7 @@ mod tests {
     fn check(n: usize, heads: usize, dim: usize, half: usize) -> Result<()> {
         let [weight, cos, sin] = steps(n, dim, half)?;
         for x in views(n, heads, dim)? {
-            for norm in [None, Some((&weight, 1e-6))] {
+            for norm in [None, Some(Norm { weight: &weight, eps: 1e-6 })] {
                 for angles in [None, Some((&cos, &sin)).filter(|_| half > 0)] {
                     let steps = HeadSteps { norm, angles };
                     let view = HeadsOf { x: &x, count: heads, dim, steps };
@@ -377,7 +401,7 @@ mod tests {
         for level in Level::available() {
             let at = |from: usize, n: usize| {
                 let (cos, sin) = (cos.narrow(0, from, n)?, sin.narrow(0, from, n)?);
-                let steps = HeadSteps { norm: Some((&weight, 1e-6)), angles: Some((&cos, &sin)) };
+                let steps = HeadSteps { norm: Some(Norm { weight: &weight, eps: 1e-6 }), angles: Some((&cos, &sin)) };
                 heads_at(level, HeadsOf { x: &x.narrow(0, from, n)?, count: 9, dim: 20, steps })
             };
             let all = at(0, 200)?;
@@ -417,7 +441,7 @@ mod tests {
         };
         let ([weight, cos, sin], x) = (steps(4, 8, 4)?, random(&[4, 24], 1));
         let (narrow, short) = (weight.narrow(0, 0, 7)?, sin.narrow(0, 0, 3)?);
-        let norm = |weight| HeadSteps { norm: Some((weight, 1e-6)), angles: None };
+        let norm = |weight| HeadSteps { norm: Some(Norm { weight, eps: 1e-6 }), angles: None };
         let turn = |cos, sin| HeadSteps { norm: None, angles: Some((cos, sin)) };
         let tensor = |(count, dim), steps| heads([HeadsOf { x: &x, count, dim, steps }]).map(drop);
         says(tensor((2, 8), HeadSteps::default()), "needs [4, 2, 8] or [4, 16]");

@@ -1,14 +1,17 @@
 //! Heads out of a fused projection, on the GPU.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room};
-use crate::{AttentionSpan, HeadsOf, Spans, place::Place};
+use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
+use crate::{AttentionSpan, HeadsOf, Norm, Spans, place::Place};
 
 const HEADS: Kernel = kernel!(HEADS, "heads");
+const ANGLES: Kernel = kernel!(HEADS, "angles");
 
 /// Warps of a block, each with a head of its own.
 const WARPS: usize = 4;
+/// Threads of a block, each with an angle.
+const THREADS: usize = 256;
 
 /// Heads of several kinds that one launch takes.
 pub(crate) const MOST_PARTS: usize = 3;
@@ -102,7 +105,7 @@ fn write(
         if view.dim != dim || other.is_some() {
             bail!("{name}: {count} heads of {} beside others of {dim}, or turned by other angles", view.dim);
         }
-        if let Some((weight, _)) = steps.norm {
+        if let Some(Norm { weight, .. }) = steps.norm {
             alike(name, &[x, weight])?;
             if weight.dims() != [dim] {
                 bail!("{name}: heads of {dim} and a norm's weight {:?} do not fit", weight.shape());
@@ -118,14 +121,14 @@ fn write(
         let (token, head) = place.strides();
         *part = Part {
             x: Held::of(x).address()?,
-            weight: address_of(name, steps.norm.map(|(weight, _)| weight))?,
+            weight: address_of(name, steps.norm.map(|norm| norm.weight))?,
             out: address(name, out)?,
             token: token as i64,
             head: head as i64,
             heads: count as i32,
             turned: steps.angles.is_some().into(),
             cached: cached.into(),
-            eps: steps.norm.map_or(0.0, |(_, eps)| eps),
+            eps: steps.norm.map_or(0.0, |norm| norm.eps),
         };
     }
     let heads = parts.iter().map(|part| part.heads).sum::<i32>();
@@ -145,4 +148,43 @@ fn write(
     // SAFETY: `Args` is the kernel's struct; every head has a place of its own in the result, and `destinations` has refused
     // spans that lead outside the cache or to the same row.
     unsafe { launch(first.x.device(), &HEADS, form(name, first.x.dtype())?, grid, &args) }
+}
+
+/// `AnglesArgs` of `cuda/heads.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct AnglesArgs {
+    positions: u64,
+    frequencies: u64,
+    cos: u64,
+    sin: u64,
+    n: i32,
+    half: i32,
+}
+
+/// [`angles`](crate::angles).
+pub(crate) fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let (name, n, half) = ("angles", positions.dims1()?, frequencies.dims1()?);
+    if (positions.dtype(), frequencies.dtype()) != (DType::U32, DType::F32)
+        || !positions.device().same_device(frequencies.device())
+    {
+        bail!("{name}: positions are u32 and frequencies f32, on one device, not {positions:?} and {frequencies:?}");
+    }
+    let room = || room_of(&[n, half], dtype, positions.device());
+    let (cos, sin) = (room()?, room()?);
+    if n * half == 0 {
+        return Ok((cos, sin));
+    }
+    let args = AnglesArgs {
+        positions: address(name, positions)?,
+        frequencies: address(name, frequencies)?,
+        cos: address(name, &cos)?,
+        sin: address(name, &sin)?,
+        n: n as i32,
+        half: half as i32,
+    };
+    let grid = Grid::row((n * half).div_ceil(THREADS), THREADS as u32);
+    // SAFETY: `AnglesArgs` is the kernel's struct; every thread writes values of its own.
+    unsafe { launch(positions.device(), &ANGLES, form(name, dtype)?, grid, &args)? };
+    Ok((cos, sin))
 }

@@ -26,7 +26,7 @@ impl<'a> HeadView<'a> {
 
     /// Each head normalised.
     pub(crate) fn normed(mut self, norm: &'a RmsNorm) -> Self {
-        self.steps.norm = Some(norm.parts());
+        self.steps.norm = Some(norm.borrowed());
         self
     }
 
@@ -38,7 +38,7 @@ impl<'a> HeadView<'a> {
 
     /// A tensor of their own, `[n, heads, dim]`.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
-        let [tensor] = tensors([self])?;
+        let [tensor] = headtemper_kernels::heads([self.view()])?;
         Ok(tensor)
     }
 
@@ -46,9 +46,4 @@ impl<'a> HeadView<'a> {
     pub(crate) fn view(&self) -> HeadsOf<'_> {
         HeadsOf { x: &self.x, count: self.size.0, dim: self.size.1, steps: self.steps }
     }
-}
-
-/// Heads of several kinds as tensors of their own, `[n, heads, dim]` each.
-pub(crate) fn tensors<const N: usize>(heads: [&HeadView<'_>; N]) -> Result<[Tensor; N]> {
-    headtemper_kernels::heads(heads.map(HeadView::view))
 }

@@ -8,7 +8,7 @@ mod rope;
 mod shell;
 mod stream;
 
-pub(crate) use heads::{HeadView, heads_of, tensors};
+pub(crate) use heads::{HeadView, heads_of};
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;

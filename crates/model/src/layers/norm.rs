@@ -50,11 +50,6 @@ impl RmsNorm {
     pub(crate) fn borrowed(&self) -> Norm<'_> {
         Norm { weight: &self.weight, eps: self.eps }
     }
-
-    /// The weight and epsilon.
-    pub(crate) fn parts(&self) -> (&Tensor, f32) {
-        (&self.weight, self.eps)
-    }
 }
 
 #[cfg(test)]

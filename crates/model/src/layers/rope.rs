@@ -1,8 +1,9 @@
 //! Rotary position embeddings.
 
 use candle_core::{DType, Device, Result, Tensor};
+use headtemper_kernels::angles;
 
-/// Frequencies of a rotary embedding: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
+/// Frequencies of a rotary embedding `[dim / 2]`: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
 /// (transformers `rotate_half`).
 pub(crate) struct Rope {
     frequencies: Tensor,
@@ -26,13 +27,13 @@ impl Rope {
     pub(crate) fn proportional(theta: f64, dim: usize, turning: usize, dtype: DType, device: &Device) -> Result<Self> {
         let frequency = |i: usize| if i < turning { frequency(theta, 2 * i, dim) } else { 0.0 };
         let frequencies: Vec<f32> = (0..dim / 2).map(frequency).collect();
-        Ok(Self { frequencies: Tensor::from_vec(frequencies, (1, dim / 2), device)?, dtype })
+        Ok(Self { frequencies: Tensor::from_vec(frequencies, dim / 2, device)?, dtype })
     }
 
-    /// The angles at `positions` `[n]` u32; computed in f32, as transformers does.
+    /// The angles at `positions` `[n]` u32.
     pub(crate) fn at(&self, positions: &Tensor) -> Result<Angles> {
-        let angles = positions.to_dtype(DType::F32)?.unsqueeze(1)?.matmul(&self.frequencies)?; // [n, dim / 2]
-        Ok(Angles { cos: angles.cos()?.to_dtype(self.dtype)?, sin: angles.sin()?.to_dtype(self.dtype)? })
+        let (cos, sin) = angles(positions, &self.frequencies, self.dtype)?; // [n, dim / 2]
+        Ok(Angles { cos, sin })
     }
 }
 

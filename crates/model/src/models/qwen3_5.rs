@@ -7,13 +7,12 @@
 use candle_core::{D, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
 use headtemper_kernels::{
-    AttentionSpan, Matrix, Spans, StateSpan, attend, causal_conv, delta_gates, delta_rule, gated_norm, sigmoid_gate,
-    silu_mul,
+    AttentionSpan, DeltaNet, Matrix, Norm, Spans, StateSpan, attend, causal_conv, delta_net, sigmoid_gate, silu_mul,
 };
 
 use crate::{
     Branch, Cache, CausalLm, Loaded, Qwen35Config, Weights,
-    layers::{Angles, End, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of, tensors},
+    layers::{Angles, End, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of},
 };
 
 /// What every layer of one forward pass needs beside the residual stream.
@@ -73,7 +72,7 @@ impl Attention {
 }
 
 /// A gated delta net (transformers `Qwen3_5GatedDeltaNet`; arXiv 2412.06464).
-struct DeltaNet {
+struct GatedDeltaNet {
     layer: usize,
     /// Value heads, key heads, width of a value head.
     heads: Heads,
@@ -94,7 +93,7 @@ struct DeltaNet {
     out_proj: Linear,
 }
 
-impl DeltaNet {
+impl GatedDeltaNet {
     fn load(config: &Qwen35Config, layer: usize, weights: &mut Weights) -> Loaded<Self> {
         let heads = Heads { count: config.value_heads, kv: config.key_heads, dim: config.value_dim };
         let key_dim = config.key_dim;
@@ -130,18 +129,22 @@ impl DeltaNet {
         let part = |from: usize, features: usize| all.narrow(1, from, features); // views
         let (qkv, gate) = (part(0, channels)?, part(channels, width)?);
         let (b, a) = (part(channels + width, count)?, part(channels + width + count, count)?);
-        let (beta, g) = delta_gates(&b, &a, &self.decay, &self.dt_bias)?; // [n, count]
-
         let (conv, state) = pass.cache.delta(self.layer)?;
         let qkv = causal_conv(&qkv, &self.conv, conv, &pass.states)?; // [n, channels]
-        let q = heads_of(&qkv, 0, kv, self.key_dim)?.normed(&self.q_norm);
-        let k = heads_of(&qkv, key_width, kv, self.key_dim)?.normed(&self.k_norm);
-        let [q, k] = tensors([&q, &k])?; // [n, kv, key_dim]
-        let v = qkv.narrow(1, 2 * key_width, width)?;
-        let o = delta_rule(&q, &k, &v, &g, &beta, state, &pass.states)?; // [n, count, dim]
-
+        let net = DeltaNet {
+            qkv: &qkv,
+            b: &b,
+            a: &a,
+            gate: &gate,
+            decay: &self.decay,
+            bias: &self.dt_bias,
+            q_norm: self.q_norm.borrowed(),
+            k_norm: self.k_norm.borrowed(),
+            norm: Norm { weight: &self.norm, eps: self.eps },
+            key_heads: kv,
+        };
         let z = pass.tap.heads(Site::LinearZ(self.layer), |lambda| {
-            gated_norm(&o, &gate, &self.norm, self.eps, lambda) // [n, count, dim]
+            delta_net(&net, state, &pass.states, lambda) // [n, count, dim]
         })?;
         self.out_proj.forward(&z.flatten_from(1)?)
     }
@@ -150,7 +153,7 @@ impl DeltaNet {
 /// What mixes the tokens of a layer.
 enum Mix {
     Attention(Attention),
-    DeltaNet(DeltaNet),
+    DeltaNet(GatedDeltaNet),
 }
 
 struct Layer {
@@ -174,7 +177,7 @@ impl Layer {
             mix: if config.full[index] {
                 Mix::Attention(Attention::load(config, index, weights)?)
             } else {
-                Mix::DeltaNet(DeltaNet::load(config, index, weights)?)
+                Mix::DeltaNet(GatedDeltaNet::load(config, index, weights)?)
             },
             mlp: Mlp::load(weights, index, (config.hidden_size, config.intermediate_size), silu_mul)?,
         })

@@ -1,11 +1,11 @@
 //! Kernels that work on rows and heads.
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::{TYPES, both, close, flat, on, random};
 use crate::{
-    AttentionSpan, HeadSteps, HeadsOf, Join, Norm, Spans, attended_heads_reference, gelu_mul_reference, gpu,
-    heads_reference, join_in_steps, rms_norm_reference, silu_mul_reference, softcap_reference,
+    AttentionSpan, HeadSteps, HeadsOf, Join, Norm, Spans, angles_reference, attended_heads_reference,
+    gelu_mul_reference, gpu, heads_reference, join_in_steps, rms_norm_reference, silu_mul_reference, softcap_reference,
 };
 
 #[test]
@@ -105,9 +105,14 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
             // Some columns of a fused projection, behind others.
             let (x, x32) = (fused.narrow(D::Minus1, 16, heads * dim)?, fused32.narrow(D::Minus1, 16, heads * dim)?);
             for (norm, turn) in [(false, false), (true, false), (false, true), (true, true)] {
-                let steps = HeadSteps { norm: norm.then_some((&weight, 1e-6)), angles: turn.then_some((&cos, &sin)) };
-                let oracle =
-                    HeadSteps { norm: norm.then_some((&weight32, 1e-6)), angles: turn.then_some((&cos32, &sin32)) };
+                let steps = HeadSteps {
+                    norm: norm.then_some(Norm { weight: &weight, eps: 1e-6 }),
+                    angles: turn.then_some((&cos, &sin)),
+                };
+                let oracle = HeadSteps {
+                    norm: norm.then_some(Norm { weight: &weight32, eps: 1e-6 }),
+                    angles: turn.then_some((&cos32, &sin32)),
+                };
                 let what = format!("{heads} heads of {dim}, norm {norm}, turned {turn}");
                 let view = HeadsOf { x: &x, count: heads, dim, steps };
                 let view32 = HeadsOf { x: &x32, count: heads, dim, steps: oracle };
@@ -147,11 +152,34 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
 }
 
 #[test]
+fn angles_are_their_oracle_as_far_as_contexts_reach() -> Result<()> {
+    for dtype in TYPES {
+        for (positions, half) in [(vec![0u32, 1, 5, 300, 40_959, 262_143], 32), (vec![7], 1), (vec![], 4)] {
+            let n = positions.len();
+            let positions = Tensor::from_vec(positions, n, &Device::Cpu)?;
+            let frequencies: Vec<f32> = (0..half).map(|i| 1e6f32.powf(-(i as f32) / half as f32)).collect();
+            let frequencies = Tensor::from_vec(frequencies, half, &Device::Cpu)?;
+            let (cos, sin) = gpu::angles(&on(&positions)?, &on(&frequencies)?, dtype)?;
+            assert_eq!((cos.dtype(), sin.dims()), (dtype, &[n, half][..]));
+            if n > 0 {
+                let (cos32, sin32) = angles_reference(&positions, &frequencies, DType::F32)?;
+                close(&cos, &cos32, "cosines");
+                close(&sin, &sin32, "sines");
+            }
+        }
+    }
+    let (positions, other) = (on(&random(&[3], 1))?, on(&random(&[4], 2))?);
+    let error = gpu::angles(&positions, &other, DType::F32).unwrap_err().to_string();
+    assert!(error.contains("positions are u32"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn what_does_not_fit_is_refused() -> Result<()> {
     let (x, weight) = (on(&random(&[2, 8], 1))?, on(&random(&[7], 2))?);
     let error = gpu::rms_norm(&x, &weight, 1e-6).unwrap_err().to_string();
     assert!(error.contains("rows of 8 and a weight [7] do not fit"), "{error}");
-    let other = on(&random(&[8], 2).to_dtype(candle_core::DType::BF16)?)?;
+    let other = on(&random(&[8], 2).to_dtype(DType::BF16)?)?;
     let error = gpu::rms_norm(&x, &other, 1e-6).unwrap_err().to_string();
     assert!(error.contains("F32") && error.contains("BF16"), "{error}");
     let error = gpu::gate_mul(&x.narrow(1, 0, 7)?, false).unwrap_err().to_string();
