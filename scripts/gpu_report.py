@@ -75,7 +75,7 @@ def main():
     product = ceilings["ceiling: product"]["TFLOP/s"] * 1e12
     print(f"Copy {copy / 1e12:.2f} TB/s, product {product / 1e12:.0f} TFLOP/s in bf16: all shares are of these.")
 
-    goals = {"decode attention": 0.8, "delta rule step": 0.8}
+    goals = {"decode attention": 0.8, "delta rule step": 0.8, "delta net step": 0.8}
     rows = []
     for r in kernels:
         if r["kernel"].startswith("ceiling"):

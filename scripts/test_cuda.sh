@@ -32,6 +32,9 @@ for deed in 0 1 2 3 4 5; do
 done
 step "each kernel against its oracle, launched as on a card"
 "$built/kernels-check" gpu::
+step "what gpu-bench.sh runs first, at a 64th of the size"
+"$built/kernels-bench" tiny > target/cuda-host/tiny.jsonl
+python3 scripts/gpu_report.py target/cuda-host/tiny.jsonl "$TEMPER" | tail -n +4
 step "faults, two devices, launches, bf16 and f16"
 it cuda::
 step "transformers' numbers, the laws, recorded steps, a capture, scores"

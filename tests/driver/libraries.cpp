@@ -3,6 +3,7 @@
 #include "stand_in.h"
 
 #include <algorithm>
+#include <random>
 
 using namespace driver;
 
@@ -15,6 +16,11 @@ struct Blas {
     Stream* stream = nullptr;
     uint64_t workspace = 0;
     size_t room = 0;
+};
+
+struct Generator {
+    Stream* stream = nullptr;
+    std::mt19937_64 engine;
 };
 
 // cudaDataType_t.
@@ -128,13 +134,31 @@ int cublasGemmEx(Blas* handle, int op_a, int op_b, int m, int n, int k, const vo
                                       type_c, ld_c, 0, 1, compute, algo);
 }
 
-// candle opens a generator with every device, and this project never asks it for numbers.
-int curandCreateGenerator(void** generator, int) {
-    *generator = generator;
+// candle opens a generator with every device; benchmarks ask it for numbers.
+int curandCreateGenerator(Generator** generator, int) {
+    *generator = new Generator;
     return 0;
 }
-int curandSetPseudoRandomGeneratorSeed(void*, unsigned long long) { return 0; }
-int curandSetStream(void*, Stream*) { return 0; }
-int curandDestroyGenerator(void*) { return 0; }
+int curandSetPseudoRandomGeneratorSeed(Generator* generator, unsigned long long seed) {
+    generator->engine.seed(seed);
+    return 0;
+}
+int curandSetStream(Generator* generator, Stream* stream) {
+    generator->stream = stream;
+    return 0;
+}
+int curandDestroyGenerator(Generator* generator) {
+    delete generator;
+    return 0;
+}
+int curandGenerateNormal(Generator* generator, float* out, size_t count, float mean, float deviation) {
+    const std::lock_guard<std::recursive_mutex> locked(lock());
+    if (count % 2 != 0) return 105; // CURAND_STATUS_LENGTH_NOT_MULTIPLE
+    const Result asked = ask(generator->stream, KERNEL, "cuRAND", [=] {
+        std::normal_distribution<float> normal(mean, deviation);
+        for (size_t i = 0; i < count; i++) out[i] = normal(generator->engine);
+    });
+    return asked == SUCCESS ? 0 : 201; // CURAND_STATUS_LAUNCH_FAILURE
+}
 
 } // extern "C"

@@ -3,15 +3,17 @@
 //! Prints a JSON object a line: the median microseconds of a call, and GB/s or TFLOP/s with their share of the ceiling. Calls are
 //! recorded many at a time and played back, so that launching them from the host is not what is measured.
 //!
-//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` is another device than the first. With `ceilings` it measures those alone.
+//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` is another device than the first. With `ceilings` it measures those alone; with `tiny`
+//! all are of a 64th of the size, which says nothing but that everything runs.
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 use headtemper_kernels::{
-    AttentionSpan, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans, StateSpan, add_rms_norm, attend, attended_heads,
-    delta_rule, head_stats, linear, open_cuda, silu_mul, softcap,
+    AttentionSpan, BaseRows, DeltaNet, Draw, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans, StateSpan,
+    add_rms_norm, attend, attended_heads, causal_conv, choose, delta_gates, delta_net, delta_net_in_steps, delta_rule,
+    gated_norm, gelu_mul, head_stats, linear, logits, open_cuda, score_head, sigmoid_gate, silu_mul, softcap,
 };
 
 /// Calls of a recording.
@@ -19,43 +21,80 @@ const CALLS: usize = 20;
 /// How often it is played.
 const PLAYS: usize = 15;
 
-/// Median seconds of one call.
-fn seconds(device: &Device, call: impl FnMut() -> Result<()>) -> Result<f64> {
-    seconds_of(device, CALLS, call)
+/// A device, and what it gives at most: bytes a second that a copy reads and writes, and operations a second of a large product
+/// in bf16.
+struct Bench {
+    device: Device,
+    tiny: bool,
+    copy: f64,
+    product: f64,
 }
 
-/// Median seconds of one call of a recording of so many.
-fn seconds_of(device: &Device, calls: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-    let recording = Recording::of(device, &mut || (0..calls).try_for_each(|_| call()))?;
-    let mut times = Vec::with_capacity(PLAYS);
-    for _ in 0..PLAYS {
+impl Bench {
+    /// Measures the ceilings.
+    fn new(device: Device, tiny: bool) -> Result<Self> {
+        let mut bench = Self { device, tiny, copy: 0.0, product: 0.0 };
+        let large = Tensor::zeros(bench.few(1 << 29), DType::BF16, &bench.device)?; // 1 GiB
+        bench.copy = 2.0 * 2.0 * large.elem_count() as f64 / bench.seconds(|| large.copy().map(drop))?;
+        drop(large);
+        let n = bench.few(8192);
+        let (a, b) = (bench.random(&[n, n], DType::BF16)?, bench.random(&[n, n], DType::BF16)?.t()?);
+        bench.product = 2.0 * (n as f64).powi(3) / bench.seconds(|| a.matmul(&b).map(drop))?;
+        say("ceiling: copy", "1 GiB", 2f64.powi(31) / bench.copy, "GB/s", bench.copy / 1e9, 1.0);
+        say("ceiling: product", "8192 cubed, bf16", 0.0, "TFLOP/s", bench.product / 1e12, 1.0);
+        Ok(bench)
+    }
+
+    /// So many, or a 64th of them, to see that all runs.
+    fn few(&self, count: usize) -> usize {
+        if self.tiny { count.div_ceil(64) } else { count }
+    }
+
+    /// Median seconds of one call.
+    fn seconds(&self, call: impl FnMut() -> Result<()>) -> Result<f64> {
+        self.seconds_of(CALLS, call)
+    }
+
+    /// Median seconds of one call of a recording of so many.
+    fn seconds_of(&self, calls: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+        let calls = self.few(calls);
+        let recording = Recording::of(&self.device, &mut || (0..calls).try_for_each(|_| call()))?;
+        Ok(median(&self.device, self.few(PLAYS), || recording.play())? / calls as f64)
+    }
+
+    /// Median seconds of one call that cannot be recorded; long enough that asking for it does not count.
+    fn seconds_alone(&self, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+        call()?; // warms up
+        median(&self.device, self.few(PLAYS), call)
+    }
+
+    fn random(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        Tensor::randn(0f32, 1f32, shape, &self.device)?.to_dtype(dtype)
+    }
+
+    fn moved(&self, kernel: &str, shape: &str, bytes: usize, seconds: f64) {
+        let rate = bytes as f64 / seconds;
+        say(kernel, shape, seconds, "GB/s", rate / 1e9, rate / self.copy);
+    }
+
+    fn computed(&self, kernel: &str, shape: &str, operations: f64, seconds: f64) {
+        let rate = operations / seconds;
+        say(kernel, shape, seconds, "TFLOP/s", rate / 1e12, rate / self.product);
+    }
+}
+
+/// Median seconds of some work, which is done so many times.
+fn median(device: &Device, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let once = |_| {
         device.synchronize()?;
         let start = Instant::now();
-        recording.play()?;
+        work()?;
         device.synchronize()?;
-        times.push(start.elapsed().as_secs_f64() / calls as f64);
-    }
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let mut times = (0..times).map(once).collect::<Result<Vec<_>>>()?;
     times.sort_by(f64::total_cmp);
-    Ok(times[PLAYS / 2])
-}
-
-/// Median seconds of one call that cannot be recorded; long enough that asking for it does not count.
-fn seconds_alone(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut times = Vec::with_capacity(PLAYS);
-    for _ in 0..=PLAYS {
-        device.synchronize()?;
-        let start = Instant::now();
-        call()?;
-        device.synchronize()?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.remove(0); // the first warms up
-    times.sort_by(f64::total_cmp);
-    Ok(times[PLAYS / 2])
-}
-
-fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-    Tensor::randn(0f32, 1f32, shape, device)?.to_dtype(dtype)
+    Ok(times[times.len() / 2])
 }
 
 /// What the settings of `open_cuda` save where every operation is asked for by itself: microseconds of one small addition, with
@@ -69,7 +108,8 @@ fn settings(number: usize) -> Result<()> {
             }
             x.narrow(0, 0, 1)?.to_vec2::<bf16>().map(drop)
         };
-        Ok(seconds_alone(device, additions)? / 300.0)
+        additions()?; // warms up
+        Ok(median(device, PLAYS, additions)? / 300.0)
     };
     // Theirs first: what ours sets of the memory pool stays with the process.
     let theirs = step(&Device::new_cuda_with_stream(number)?)?;
@@ -82,43 +122,15 @@ fn settings(number: usize) -> Result<()> {
 
 /// What a launch costs in a recording as long as a decode step, and what it costs more to take memory for its result and to
 /// give it back: every operation of candle's does, and both are nodes of the graph.
-fn nodes(device: &Device) -> Result<()> {
-    let x = Tensor::zeros((8, 256), DType::F32, device)?;
-    let to = Tensor::zeros((8, 512), DType::F32, device)?;
-    let alone = seconds_of(device, 500, || to.slice_set(&x, 1, 256))?;
-    let with_memory = seconds_of(device, 500, || softcap(&x, 30.0).map(drop))?;
+fn nodes(bench: &Bench) -> Result<()> {
+    let x = Tensor::zeros((8, 256), DType::F32, &bench.device)?;
+    let to = Tensor::zeros((8, 512), DType::F32, &bench.device)?;
+    let alone = bench.seconds_of(500, || to.slice_set(&x, 1, 256))?;
+    let with_memory = bench.seconds_of(500, || softcap(&x, 30.0).map(drop))?;
     for (what, time) in [("nothing taken", alone), ("its result taken and given back", with_memory)] {
         say("recorded launch", what, time, "k/s", 1e-3 / time, time / alone);
     }
     Ok(())
-}
-
-/// Bytes a second that a copy reads and writes, and operations a second of a large product in bf16.
-struct Ceiling {
-    copy: f64,
-    product: f64,
-}
-
-impl Ceiling {
-    fn of(device: &Device) -> Result<Self> {
-        let large = Tensor::zeros(1usize << 29, DType::BF16, device)?; // 1 GiB
-        let copy = 2.0 * 2.0 * large.elem_count() as f64 / seconds(device, || large.copy().map(drop))?;
-        drop(large);
-        let n = 8192usize;
-        let (a, b) = (random(&[n, n], DType::BF16, device)?, random(&[n, n], DType::BF16, device)?.t()?);
-        let product = 2.0 * (n as f64).powi(3) / seconds(device, || a.matmul(&b).map(drop))?;
-        Ok(Self { copy, product })
-    }
-
-    fn moved(&self, kernel: &str, shape: &str, bytes: usize, seconds: f64) {
-        let rate = bytes as f64 / seconds;
-        say(kernel, shape, seconds, "GB/s", rate / 1e9, rate / self.copy);
-    }
-
-    fn computed(&self, kernel: &str, shape: &str, operations: f64, seconds: f64) {
-        let rate = operations / seconds;
-        say(kernel, shape, seconds, "TFLOP/s", rate / 1e12, rate / self.product);
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
@@ -133,80 +145,173 @@ fn say(kernel: &str, shape: &str, seconds: f64, unit: &str, rate: f64, share: f6
 const HEADS: [(&str, usize, usize, usize); 4] =
     [("qwen3-0.6b", 16, 8, 128), ("smollm2-135m", 9, 3, 64), ("gemma4 sliding", 8, 1, 256), ("gemma4 full", 8, 1, 512)];
 
-fn decode_attention(device: &Device, ceiling: &Ceiling) -> Result<()> {
+fn decode_attention(bench: &Bench) -> Result<()> {
     let dtype = DType::BF16;
     for (name, heads, kv, dim) in HEADS {
         for (rows, context) in [(1usize, 1024usize), (64, 128), (64, 512), (64, 1024), (256, 512), (1024, 512)] {
+            let (rows, context) = (bench.few(rows), bench.few(context));
             let span = |row| AttentionSpan { first: row, len: 1, start: context - 1, cache: row * context };
             let spans: Spans<AttentionSpan> = (0..rows).map(span).collect();
-            let q = random(&[rows, heads, dim], dtype, device)?;
-            let (k, v) = (
-                random(&[rows * context, kv, dim], dtype, device)?,
-                random(&[rows * context, kv, dim], dtype, device)?,
-            );
-            let lambda = Tensor::ones((rows, heads), DType::F32, device)?;
-            let time = seconds(device, || attend(&q, &k, &v, &spans, 0.1, None, Some(&lambda)).map(drop))?;
-            let bytes = 2 * (2 * rows * context * kv * dim + 2 * rows * heads * dim);
-            ceiling.moved("decode attention", &format!("{name}, {rows} rows at {context}"), bytes, time);
+            let q = bench.random(&[rows, heads, dim], dtype)?;
+            let (k, v) =
+                (bench.random(&[rows * context, kv, dim], dtype)?, bench.random(&[rows * context, kv, dim], dtype)?);
+            let lambda = Tensor::ones((rows, heads), DType::F32, &bench.device)?;
+            let time = bench.seconds(|| attend(&q, &k, &v, &spans, 0.1, None, Some(&lambda)).map(drop))?;
+            let moved = |keys: usize| 2 * (2 * rows * keys * kv * dim + 2 * rows * heads * dim);
+            bench.moved("decode attention", &format!("{name}, {rows} rows at {context}"), moved(context), time);
+            let window = bench.few(512);
+            if name == "gemma4 sliding" && context > window {
+                let time = bench.seconds(|| attend(&q, &k, &v, &spans, 0.1, Some(window), Some(&lambda)).map(drop))?;
+                let shape = format!("{name}, {rows} rows, {window} of {context}");
+                bench.moved("attention in a window", &shape, moved(window), time);
+            }
         }
     }
     Ok(())
 }
 
-fn prefill_attention(device: &Device, ceiling: &Ceiling) -> Result<()> {
+fn prefill_attention(bench: &Bench) -> Result<()> {
     let dtype = DType::BF16;
     for (name, heads, kv, dim) in HEADS {
         for (rows, len) in [(32usize, 128usize), (16, 1000), (2, 4096)] {
+            let (rows, len) = (bench.few(rows), bench.few(len));
             let span = |row| AttentionSpan { first: row * len, len, start: 0, cache: row * len };
             let spans: Spans<AttentionSpan> = (0..rows).map(span).collect();
-            let q = random(&[rows * len, heads, dim], dtype, device)?;
-            let (k, v) =
-                (random(&[rows * len, kv, dim], dtype, device)?, random(&[rows * len, kv, dim], dtype, device)?);
-            let time = seconds_alone(device, || attend(&q, &k, &v, &spans, 0.1, None, None).map(drop))?;
+            let q = bench.random(&[rows * len, heads, dim], dtype)?;
+            let (k, v) = (bench.random(&[rows * len, kv, dim], dtype)?, bench.random(&[rows * len, kv, dim], dtype)?);
+            let time = bench.seconds_alone(|| attend(&q, &k, &v, &spans, 0.1, None, None).map(drop))?;
             let operations = 4.0 * (rows * heads * dim) as f64 * (len * (len + 1) / 2) as f64;
-            ceiling.computed("prefill attention", &format!("{name}, {rows} x {len}"), operations, time);
+            bench.computed("prefill attention", &format!("{name}, {rows} x {len}"), operations, time);
         }
     }
     Ok(())
 }
 
-fn delta(device: &Device, ceiling: &Ceiling) -> Result<()> {
+fn delta(bench: &Bench) -> Result<()> {
     let (heads, dim, dtype) = (16usize, 128usize, DType::BF16);
     for (rows, len) in [(64usize, 1usize), (256, 1), (512, 1), (1024, 1), (16, 1000)] {
+        let (rows, len) = (bench.few(rows), bench.few(len));
         let n = rows * len;
         let spans: Spans<StateSpan> =
             (0..rows).map(|row| StateSpan { first: row * len, len, start: 7, slot: row }).collect();
-        let part = |scale: f64| random(&[n, heads, dim], dtype, device)? * scale;
+        let part = |scale: f64| bench.random(&[n, heads, dim], dtype)? * scale;
         let (q, k, v) = (part(0.05)?, part(0.05)?, part(1.0)?);
-        let g = Tensor::full(-0.05f32, (n, heads), device)?;
-        let beta = Tensor::full(0.5f32, (n, heads), device)?;
-        let state = Tensor::zeros((rows, heads, dim, dim), DType::F32, device)?;
-        let time = seconds(device, || delta_rule(&q, &k, &v, &g, &beta, &state, &spans).map(drop))?;
+        let g = Tensor::full(-0.05f32, (n, heads), &bench.device)?;
+        let beta = Tensor::full(0.5f32, (n, heads), &bench.device)?;
+        let state = Tensor::zeros((rows, heads, dim, dim), DType::F32, &bench.device)?;
+        let time = bench.seconds(|| delta_rule(&q, &k, &v, &g, &beta, &state, &spans).map(drop))?;
         let shape = format!("qwen3.5-0.8b, {rows} x {len}");
         if len == 1 {
-            ceiling.moved("delta rule step", &shape, 2 * 4 * rows * heads * dim * dim, time);
+            bench.moved("delta rule step", &shape, 2 * 4 * rows * heads * dim * dim, time);
         } else {
-            ceiling.computed("delta rule prefill", &shape, 7.0 * (n * heads * dim * dim) as f64, time);
+            bench.computed("delta rule prefill", &shape, 7.0 * (n * heads * dim * dim) as f64, time);
         }
     }
     Ok(())
 }
 
-fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
+/// What is around the rule in Qwen3.5-0.8B's delta nets, and a step of one in one launch.
+fn nets(bench: &Bench) -> Result<()> {
+    let (heads, dim, taps, dtype) = (16usize, 128usize, 4usize, DType::BF16);
+    let (width, channels) = (heads * dim, 3 * heads * dim);
+    let (decay, bias, norm) =
+        (bench.random(&[heads], DType::F32)?, bench.random(&[heads], DType::F32)?, bench.random(&[dim], DType::F32)?);
+    let key_norm = bench.random(&[dim], dtype)?;
+    let taps_of = bench.random(&[channels, taps], DType::F32)?;
+    for (rows, len) in [(100usize, 1usize), (256, 1), (1024, 1), (8, 1000)] {
+        let (rows, len) = (bench.few(rows), bench.few(len));
+        let n = rows * len;
+        let spans: Spans<StateSpan> =
+            (0..rows).map(|row| StateSpan { first: row * len, len, start: 7, slot: row }).collect();
+        // One projection, as in the model: queries, keys, values, gate, b and a.
+        let all = bench.random(&[n, channels + width + 2 * heads], dtype)?;
+        let part = |from: usize, features: usize| all.narrow(1, from, features);
+        let (qkv, gate) = (part(0, channels)?, part(channels, width)?);
+        let (b, a) = (part(channels + width, heads)?, part(channels + width + heads, heads)?);
+        let held = Tensor::zeros((rows, taps - 1, channels), dtype, &bench.device)?;
+        let time = bench.seconds(|| causal_conv(&qkv, &taps_of, &held, &spans).map(drop))?;
+        let moved = 2 * (2 * n + 2 * rows * (taps - 1)) * channels;
+        bench.moved("causal convolution", &format!("{rows} x {len} x {channels}"), moved, time);
+        let time = bench.seconds(|| delta_gates(&b, &a, &decay, &bias).map(drop))?;
+        bench.moved("gates of the rule", &format!("{n} x {heads}"), (2 * 2 + 2 * 4) * n * heads, time);
+        let o = bench.random(&[n, heads, dim], dtype)?;
+        let time = bench.seconds(|| gated_norm(&o, &gate, &norm, 1e-6, None).map(drop))?;
+        bench.moved("gated norm", &format!("{n} x {heads} x {dim}"), 2 * 3 * n * width, time);
+        let time = bench.seconds(|| sigmoid_gate(&o, &gate).map(drop))?;
+        bench.moved("sigmoid gate", &format!("{n} x {heads} x {dim}"), 2 * 3 * n * width, time);
+        if len > 1 {
+            continue;
+        }
+        let state = Tensor::zeros((rows, heads, dim, dim), DType::F32, &bench.device)?;
+        let of_key = Norm { weight: &key_norm, eps: 1e-6 };
+        let net = DeltaNet {
+            qkv: &qkv,
+            b: &b,
+            a: &a,
+            gate: &gate,
+            decay: &decay,
+            bias: &bias,
+            q_norm: of_key,
+            k_norm: of_key,
+            norm: Norm { weight: &norm, eps: 1e-6 },
+            key_heads: heads,
+        };
+        let moved = 2 * 4 * rows * heads * dim * dim;
+        let time = bench.seconds(|| delta_net(&net, &state, &spans, None).map(drop))?;
+        bench.moved("delta net step", &format!("qwen3.5-0.8b, {rows} x 1"), moved, time);
+        let time = bench.seconds(|| delta_net_in_steps(&net, &state, &spans, None).map(drop))?;
+        bench.moved("the same in its kernels", &format!("qwen3.5-0.8b, {rows} x 1"), moved, time);
+    }
+    Ok(())
+}
+
+/// What is behind the last layer: logits of Qwen3-0.6B, what is chosen of them, and their scores, which include the logits.
+fn head(bench: &Bench) -> Result<()> {
+    let (d, vocab, dtype) = (bench.few(1024), bench.few(151_936), DType::BF16);
+    let weight = Matrix::of(&(bench.random(&[vocab, d], dtype)? * 0.02)?)?;
+    for rows in [100, 256].map(|rows| bench.few(rows)) {
+        let hidden = bench.random(&[rows, d], dtype)?;
+        let (operations, shape) = (2.0 * (rows * d * vocab) as f64, format!("{rows} x {d} x {vocab}"));
+        let time = bench.seconds(|| logits(&hidden, &weight).map(drop))?;
+        bench.computed("logits in f32", &shape, operations, time);
+        let all = logits(&hidden, &weight)?;
+        let drawn = Draw { temperature: 0.7, top_p: 0.9, ..Draw::default() };
+        for (what, draw) in [("greedy", Draw::default()), ("temperature, top-p", drawn)] {
+            let draws: Vec<Draw> = (0..rows as u64).map(|stream| Draw { stream, ..draw }).collect();
+            let time = bench.seconds_alone(|| choose(&all, &draws).map(drop))?;
+            bench.moved("choice of a token", &format!("{what}, {rows} x {vocab}"), 4 * rows * vocab, time);
+        }
+        let targets = vec![7u32; rows];
+        let time = bench.seconds_alone(|| score_head(&hidden, &weight, &targets, None, None).map(drop))?;
+        bench.computed("log-probabilities", &shape, operations, time);
+        // Each row beside one of as many base rows, as where a head is tempered.
+        let scores = score_head(&hidden, &weight, &targets, None, None)?;
+        let log_sum_exp: Vec<f64> = scores.iter().map(|score| score.log_sum_exp).collect();
+        let of: Vec<usize> = (0..rows).collect();
+        let base = BaseRows { hidden: &hidden, log_sum_exp: &log_sum_exp, of: &of };
+        let time = bench.seconds_alone(|| score_head(&hidden, &weight, &targets, None, Some(base)).map(drop))?;
+        bench.computed("log-probabilities and KL", &shape, 2.0 * operations, time);
+    }
+    Ok(())
+}
+
+fn rows(bench: &Bench) -> Result<()> {
     let dtype = DType::BF16;
-    for n in [100usize, 256, 8192] {
-        let (d, inner, heads, dim) = (1024usize, 3072usize, 8usize, 128usize);
+    for n in [100, 256, 8192].map(|rows| bench.few(rows)) {
+        let (d, inner, heads, dim) = (bench.few(1024), bench.few(3072), 8, 128);
         let (x, y, weight) =
-            (random(&[n, d], dtype, device)?, random(&[n, d], dtype, device)?, Tensor::ones(d, dtype, device)?);
-        let time = seconds(device, || add_rms_norm(&x, &y, &weight, 1e-6).map(drop))?;
-        ceiling.moved("add and norm", &format!("{n} x {d}"), 2 * 4 * n * d, time);
-        let gate_up = random(&[n, 2 * inner], dtype, device)?;
-        let time = seconds(device, || silu_mul(&gate_up).map(drop))?;
-        ceiling.moved("silu x mul", &format!("{n} x {inner}"), 2 * 3 * n * inner, time);
-        let fused = random(&[n, 4 * heads * dim], dtype, device)?;
-        let cache = || Tensor::zeros((n, heads, dim), dtype, device);
-        let (keys, values, angles) = (cache()?, cache()?, random(&[n, dim / 2], dtype, device)?);
-        let norm = Tensor::ones(dim, dtype, device)?;
+            (bench.random(&[n, d], dtype)?, bench.random(&[n, d], dtype)?, Tensor::ones(d, dtype, &bench.device)?);
+        let time = bench.seconds(|| add_rms_norm(&x, &y, &weight, 1e-6).map(drop))?;
+        bench.moved("add and norm", &format!("{n} x {d}"), 2 * 4 * n * d, time);
+        let gate_up = bench.random(&[n, 2 * inner], dtype)?;
+        let time = bench.seconds(|| silu_mul(&gate_up).map(drop))?;
+        bench.moved("silu x mul", &format!("{n} x {inner}"), 2 * 3 * n * inner, time);
+        let time = bench.seconds(|| gelu_mul(&gate_up).map(drop))?;
+        bench.moved("gelu x mul", &format!("{n} x {inner}"), 2 * 3 * n * inner, time);
+        let fused = bench.random(&[n, 4 * heads * dim], dtype)?;
+        let cache = || Tensor::zeros((n, heads, dim), dtype, &bench.device);
+        let (keys, values, angles) = (cache()?, cache()?, bench.random(&[n, dim / 2], dtype)?);
+        let norm = Tensor::ones(dim, dtype, &bench.device)?;
         let steps = HeadSteps { norm: Some(Norm { weight: &norm, eps: 1e-6 }), angles: Some((&angles, &angles)) };
         let part = |from: usize, count: usize| fused.narrow(1, from * dim, count * dim);
         let (q, k, v) = (part(0, 2 * heads)?, part(2 * heads, heads)?, part(3 * heads, heads)?);
@@ -214,12 +319,16 @@ fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
         let (q, k, v) = (view(&q, 2 * heads, steps), view(&k, heads, steps), view(&v, heads, HeadSteps::default()));
         let spans: Spans<AttentionSpan> =
             (0..n).map(|i| AttentionSpan { first: i, len: 1, start: 0, cache: i }).collect();
-        let time = seconds(device, || attended_heads(q, k, v, (&keys, &values), &spans).map(drop))?;
+        let time = bench.seconds(|| attended_heads(q, k, v, (&keys, &values), &spans).map(drop))?;
         let shape = format!("{n} x {} x {dim}", 4 * heads);
-        ceiling.moved("norm, rope, cache write of q, k, v", &shape, 2 * 2 * n * 4 * heads * dim, time);
-        let weight = Matrix::of(&random(&[2 * inner, d], dtype, device)?)?;
-        let time = seconds(device, || linear(&x, &weight).map(drop))?;
-        ceiling.computed(
+        bench.moved("norm, rope, cache write of q, k, v", &shape, 2 * 2 * n * 4 * heads * dim, time);
+        let positions = Tensor::zeros(n, DType::U32, &bench.device)?;
+        let frequencies = Tensor::ones(dim / 2, DType::F32, &bench.device)?;
+        let time = bench.seconds(|| headtemper_kernels::angles(&positions, &frequencies, dtype).map(drop))?;
+        bench.moved("angles of rotation", &format!("{n} x {}", dim / 2), 2 * 2 * n * dim / 2, time);
+        let weight = Matrix::of(&bench.random(&[2 * inner, d], dtype)?)?;
+        let time = bench.seconds(|| linear(&x, &weight).map(drop))?;
+        bench.computed(
             "product gate|up",
             &format!("{n} x {d} x {}", 2 * inner),
             2.0 * (n * d * 2 * inner) as f64,
@@ -230,12 +339,12 @@ fn rows(device: &Device, ceiling: &Ceiling) -> Result<()> {
 }
 
 /// Norms and means of Qwen3-0.6B's heads over the last 32 tokens of each text.
-fn statistics(device: &Device, ceiling: &Ceiling) -> Result<()> {
-    let (rows, len, heads, dim, last) = (8usize, 1000usize, 16usize, 128usize, 32usize);
-    let z = random(&[rows * len, heads, dim], DType::BF16, device)?;
+fn statistics(bench: &Bench) -> Result<()> {
+    let (rows, len, heads, dim, last) = (bench.few(8), bench.few(1000), 16, 128, bench.few(32));
+    let z = bench.random(&[rows * len, heads, dim], DType::BF16)?;
     let ranges: Spans<std::ops::Range<usize>> = (1..=rows).map(|row| row * len - last..row * len).collect();
-    let time = seconds(device, || head_stats(&z, &ranges, true).map(drop))?;
-    ceiling.moved(
+    let time = bench.seconds(|| head_stats(&z, &ranges, true).map(drop))?;
+    bench.moved(
         "head statistics",
         &format!("{rows} x {last} x {heads} x {dim}"),
         2 * 2 * rows * last * heads * dim,
@@ -249,21 +358,21 @@ fn main() -> Result<()> {
         Ok(number) => number.parse().map_err(|_| Error::Msg(format!("DEVICE is '{number}', but must be a number")))?,
         Err(_) => 0,
     };
-    let ceilings_alone = std::env::args().nth(1).is_some_and(|part| part == "ceilings");
-    if !ceilings_alone {
+    let part = std::env::args().nth(1);
+    let only = |name: &str| part.as_deref() == Some(name);
+    if part.is_none() {
         settings(number)?;
     }
-    let device = open_cuda(number)?;
-    let ceiling = Ceiling::of(&device)?;
-    say("ceiling: copy", "1 GiB", 2f64.powi(31) / ceiling.copy, "GB/s", ceiling.copy / 1e9, 1.0);
-    say("ceiling: product", "8192 cubed, bf16", 0.0, "TFLOP/s", ceiling.product / 1e12, 1.0);
-    if ceilings_alone {
+    let bench = &Bench::new(open_cuda(number)?, only("tiny"))?;
+    if only("ceilings") {
         return Ok(());
     }
-    nodes(&device)?;
-    rows(&device, &ceiling)?;
-    statistics(&device, &ceiling)?;
-    decode_attention(&device, &ceiling)?;
-    prefill_attention(&device, &ceiling)?;
-    delta(&device, &ceiling)
+    nodes(bench)?;
+    rows(bench)?;
+    statistics(bench)?;
+    decode_attention(bench)?;
+    prefill_attention(bench)?;
+    delta(bench)?;
+    nets(bench)?;
+    head(bench)
 }
