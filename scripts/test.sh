@@ -23,7 +23,6 @@ HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --tes
 step "the kernels for CUDA, run on the CPU"
 cargo test --release --locked -p headtemper-kernels --features emulate --lib -- gpu::
 cargo test --release --locked -p headtemper-engine --features emulate --lib -- sample::
-HEADTEMPER_KERNELS=emulated cargo test --release --locked -p headtemper-tests --features emulate --test it -- golden::llama golden::qwen3 golden::gemma4 played::
 step "all code for CUDA, linted"
 scripts/build-cuda.sh --check
 step "all that the host does for a CUDA device, on the stand-in driver"

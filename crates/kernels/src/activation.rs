@@ -57,7 +57,7 @@ pub fn gelu_mul(x: &Tensor) -> Result<Tensor> {
 /// If the shapes differ.
 pub fn gelu_mul_with(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     match serving(gate.device()) {
-        Serving::Gpu => gpu::gate_mul_with(gate, up, true),
+        Serving::Gpu => gpu::gelu_mul_with(gate, up),
         Serving::Cpu | Serving::Plain => gelu_mul(&Tensor::cat(&[gate, up], 1)?),
     }
 }

@@ -24,7 +24,7 @@ mod tests;
 
 use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
-pub(crate) use activation::{gate_mul, gate_mul_with, softcap};
+pub(crate) use activation::{gate_mul, gelu_mul_with, softcap};
 pub use advance::{DecodeRow, DecodeRows};
 pub(crate) use attention::attend;
 pub(crate) use conv::causal_conv;

@@ -13,32 +13,23 @@ pub enum Kernels {
     /// The oracles, in candle's own operations, on every device; linear layers on the CPU stay ours, since weights lie there
     /// as they want them.
     Plain,
-    /// The kernels for CUDA, run on the CPU: for tests, and very slow.
-    #[cfg(feature = "emulate")]
-    Emulated,
 }
 
 impl Kernels {
-    /// Those that this build has.
-    pub const ALL: &[Self] = &[
-        Self::Own,
-        Self::Plain,
-        #[cfg(feature = "emulate")]
-        Self::Emulated,
-    ];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Own, Self::Plain];
 
     /// Ours, or those named in `HEADTEMPER_KERNELS` (`own`, `plain`).
     ///
     /// # Errors
-    /// If the variable names no kernels that this build has.
+    /// If the variable names no others.
     pub fn chosen() -> Result<Self, String> {
         match std::env::var("HEADTEMPER_KERNELS") {
             Err(_) => Ok(Self::default()),
             Ok(name) => Self::ALL
-                .iter()
-                .copied()
+                .into_iter()
                 .find(|kernels| format!("{kernels:?}").eq_ignore_ascii_case(&name))
-                .ok_or_else(|| format!("HEADTEMPER_KERNELS is '{name}', but this build has {:?}", Self::ALL)),
+                .ok_or_else(|| format!("HEADTEMPER_KERNELS is '{name}', but must be one of {:?}", Self::ALL)),
         }
     }
 
@@ -75,8 +66,6 @@ pub(crate) fn serving(device: &Device) -> Serving {
     match (Kernels::used(), device) {
         (Kernels::Own, Device::Cpu) => Serving::Cpu,
         (Kernels::Own, Device::Cuda(_)) => Serving::Gpu,
-        #[cfg(feature = "emulate")]
-        (Kernels::Emulated, Device::Cpu) => Serving::Gpu,
         _ => Serving::Plain,
     }
 }

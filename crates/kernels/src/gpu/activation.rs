@@ -44,14 +44,14 @@ pub(crate) fn gate_mul(x: &Tensor, gelu: bool) -> Result<Tensor> {
 }
 
 /// [`gelu_mul_with`](crate::gelu_mul_with).
-pub(crate) fn gate_mul_with(gate: &Tensor, up: &Tensor, gelu: bool) -> Result<Tensor> {
-    let (name, (rows, width)) = (name_of(gelu), gate.dims2()?);
+pub(crate) fn gelu_mul_with(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let (name, (rows, width)) = ("gelu_mul", gate.dims2()?);
     alike(name, &[gate, up])?;
     let [of_gate, of_up] = [gate, up].map(|x| Place::of(name, x.layout(), (rows, 1, width)));
     let (gate_step, up_step) = (of_gate?.strides().0, of_up?.strides().0);
     let out = room(&[rows, width], gate)?;
     let places = [(Held::of(gate).address()?, gate_step), (Held::of(up).address()?, up_step)];
-    gated(places, width, gelu, &out)?;
+    gated(places, width, true, &out)?;
     Ok(out)
 }
 
