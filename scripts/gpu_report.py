@@ -86,7 +86,7 @@ def main():
         rows_of = int(r["shape"].split(", ")[-1].split()[0]) if goal else 0
         judged = verdict(r["of_ceiling"], goal) if goal and rows_of >= 256 else ""
         share = f"{r['of_ceiling']:.2f}" + (" of the first's time" if unit == "k/s" else "")
-        rows.append((r["kernel"], r["shape"], r["us"], f"{r[unit]} {unit}", share, judged))
+        rows.append((r["kernel"], r["shape"], r["us"], f"{r[unit]:.4g} {unit}", share, judged))
     table("Kernels", ("kernel", "shape", "µs", "rate", "share", "goal 0.80"), rows)
 
     models = {}

@@ -3,7 +3,8 @@
 # of tests/driver, which runs the kernels' source on the CPU. Needs Rust, Python 3 and a C++ compiler, and no toolkit.
 # What only a card can show, scripts/gpu-check.sh checks there.
 #
-#   scripts/test_cuda.sh             kernels, faults, goldens, laws, recorded steps, a capture, scores
+#   scripts/test_cuda.sh             gpu-check.sh's short form, gpu-bench.sh's first part at a 64th of the size, faults, two devices,
+#                                    goldens, laws, recorded steps, a capture, scores
 #   scripts/test_cuda.sh NAME...     only the integration tests of these names
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,15 +31,13 @@ for deed in 0 1 2 3 4 5; do
     # 7 is an honest end; above 128 a signal ended it.
     { [ $deed = 0 ] && [ $ended = 7 ]; } || { [ $deed != 0 ] && [ $ended -gt 128 ]; } || { echo "deed $deed ended with $ended" >&2; exit 1; }
 done
-step "each kernel against its oracle, launched as on a card"
-"$built/kernels-check" gpu::
+step "what gpu-check.sh does on a card"
+HEADTEMPER_BUILT=$built scripts/gpu-check.sh --short
 step "what gpu-bench.sh runs first, at a 64th of the size"
 "$built/kernels-bench" tiny > target/cuda-host/tiny.jsonl
 python3 scripts/gpu_report.py target/cuda-host/tiny.jsonl "$TEMPER" | tail -n +4
-step "faults, two devices, launches, bf16 and f16"
+step "faults, two devices, launches, 16 bits"
 it cuda::
 step "transformers' numbers, the laws, recorded steps, a capture, scores"
 it golden:: played:: laws:: sites:: score::scores captures::a_file captures::a_plan
-step "a model with candle's own operations in the place of our kernels"
-HEADTEMPER_KERNELS=plain "$TEMPER" verify --model tests/golden/qwen3_5 --device cuda --dtype f32 --quick
 step "all holds"

@@ -136,7 +136,7 @@ fn nodes(bench: &Bench) -> Result<()> {
 #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
 fn say(kernel: &str, shape: &str, seconds: f64, unit: &str, rate: f64, share: f64) {
     println!(
-        r#"{{"kernel":"{kernel}","shape":"{shape}","us":{:.2},"{unit}":{rate:.1},"of_ceiling":{share:.3}}}"#,
+        r#"{{"kernel":"{kernel}","shape":"{shape}","us":{:.2},"{unit}":{rate:.3e},"of_ceiling":{share:.3}}}"#,
         seconds * 1e6
     );
 }
