@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
-use headtemper_model::{Chosen, DecodeRow, DecodeRows, Kernels, Recording};
+use headtemper_model::{Chosen, DecodeRow, DecodeRows, Recording};
 
 use super::{
     Request, Running, State,
@@ -31,9 +31,7 @@ pub(super) struct Player {
 
 struct Played {
     rows: DecodeRows,
-    batch: Batch,
-    /// None where steps are done one by one, as recorded ones would be.
-    recording: Option<Recording>,
+    recording: Recording,
 }
 
 /// Rows that a recording is made for: the next power of two, or all that may run at once. Rows without work rest.
@@ -48,11 +46,9 @@ impl Player {
 }
 
 impl Engine {
-    /// Whether decode steps are played at all: where they can be recorded, and where kernels for such a device are tried.
+    /// Whether decode steps are played at all: where they can be recorded.
     pub(super) fn plays_steps(&self) -> bool {
-        let device = self.model.device();
-        let tried = device.is_cpu() && Recording::allowed() && Kernels::serve_gpu(device);
-        self.model.steps_stay_on_device() && (tried || Recording::possible(device))
+        self.model.steps_stay_on_device() && Recording::possible(self.model.device())
     }
 
     /// Whether a row's next steps may be played: it only decodes, nothing is read of it, its plan touches all its tokens to
@@ -106,10 +102,7 @@ impl Engine {
         played.rows.set(&rows)?;
         self.played.times.fetch_add(1, Ordering::Relaxed);
         for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
-            match &played.recording {
-                Some(recording) => recording.play()?,
-                None => self.pass(&played.rows, &played.batch, state)?,
-            }
+            played.recording.play()?;
         }
         let written = played.rows.written()?;
         let number = |(run, row): (&Running, Vec<Option<Chosen>>)| {
@@ -151,16 +144,11 @@ impl Engine {
         };
         let span = |slot| Span { slot, start: capacity - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
-        let recording = if Recording::possible(device) {
-            let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
-            let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            // A count that a device does not give is no reason to stop.
-            steps.insert(size, recording.operations().unwrap_or_default());
-            Some(recording)
-        } else {
-            None
-        };
-        Ok(Played { rows, batch, recording })
+        let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
+        let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        // A count that a device does not give is no reason to stop.
+        steps.insert(size, recording.operations().unwrap_or_default());
+        Ok(Played { rows, recording })
     }
 
     /// One step, which asks the host for nothing.
