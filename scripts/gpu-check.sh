@@ -18,7 +18,7 @@ nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.s
 
 step "each kernel against its oracle, in f32, bf16 and f16"
 HEADTEMPER_TEST_DEVICE=cuda "$built/kernels-check" gpu:: --test-threads 1 --nocapture
-if sanitizer=$(command -v compute-sanitizer); then
+if sanitizer=$(command -v "${SANITIZER-compute-sanitizer}"); then
     step "the same, watched"
     watched() {
         local said status=0
@@ -30,8 +30,8 @@ if sanitizer=$(command -v compute-sanitizer); then
             exit 1
         fi
     }
-    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long
-    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::attention::tiles
+    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta::a_step_in
+    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta::a_step_in gpu::tests::attention::tiles
 else
     echo "compute-sanitizer is not here: memory was not watched" >&2
 fi

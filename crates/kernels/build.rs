@@ -46,6 +46,9 @@ fn for_cpu() {
         .file("cuda/emulate.cpp")
         .flag("-Wno-unknown-pragmas")
         .flag("-Wno-clobbered")
+        // A card ends with an error where several values are moved at once from between two places of so many.
+        .flag("-fsanitize=alignment")
+        .flag("-fsanitize-undefined-trap-on-error")
         .compile("headtemper_emulate");
 }
 

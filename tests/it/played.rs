@@ -64,6 +64,7 @@ fn steps_played_back_are_steps_one_by_one() {
                 assert_eq!(played.ids, alone.ids, "{family} row {row}");
                 assert_eq!(played.finish_reason, alone.finish_reason, "{family} row {row}");
                 let off = (played.sum_logprob - alone.sum_logprob).abs();
+                println!("{family} row {row}: {off:e} of {TOLERANCE:e}");
                 assert!(off <= TOLERANCE, "{family} row {row}: log-probabilities are {off:e} apart");
             }
             // A row of which something is read, and that was cut off, is fed its last token once more.

@@ -1,10 +1,12 @@
 //! A gated delta net between its convolution and its output projection.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use crate::{
     HeadSteps, HeadsOf, Norm, Spans, StateSpan, delta_gates, delta_rule, gated_norm, gpu, heads, lambda,
+    place::Place,
     serving::{Serving, serving},
+    state::check_apart,
 };
 
 /// What a gated delta net makes its heads of (transformers `Qwen3_5GatedDeltaNet`, between `causal_conv1d` and `out_proj`).
@@ -44,7 +46,7 @@ pub struct DeltaNet<'a> {
 /// **`state` is changed in place**, as by [`delta_rule`].
 ///
 /// # Errors
-/// As those operations, or if the columns of `qkv` are not those of the state. The state is then as it was.
+/// As those operations, or if types, shapes or devices do not fit each other. The state is then as it was.
 pub fn delta_net(
     net: &DeltaNet<'_>,
     state: &Tensor,
@@ -69,7 +71,7 @@ pub fn delta_net_in_steps(
     spans: &Spans<StateSpan>,
     lambda: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let Size { heads: _, dk, keys, values } = net.size(state, lambda)?;
+    let Size { dk, keys, values, .. } = net.size(state, lambda)?;
     let (beta, g) = delta_gates(net.b, net.a, net.decay, net.bias)?; // [n, heads]
     let part = |from: usize, width: usize| net.qkv.narrow(1, from, width); // views
     let (q, k, v) = (part(0, keys)?, part(keys, keys)?, part(2 * keys, values)?);
@@ -81,6 +83,7 @@ pub fn delta_net_in_steps(
 }
 
 /// The sizes of a net whose parts fit each other.
+#[derive(Debug)]
 pub(crate) struct Size {
     pub(crate) heads: usize,
     pub(crate) dk: usize,
@@ -91,26 +94,53 @@ pub(crate) struct Size {
 }
 
 impl DeltaNet<'_> {
-    /// What each operation would refuse, before the first of them has changed the state.
+    /// What any of the operations would refuse but spans, before the first of them has changed the state.
     pub(crate) fn size(&self, state: &Tensor, lambda: Option<&Tensor>) -> Result<Size> {
         let ((n, columns), (_, heads, dk, dv)) = (self.qkv.dims2()?, state.dims4()?);
         let (keys, values) = (self.key_heads * dk, heads * dv);
+        let held = [self.qkv, self.b, self.a, self.gate, self.q_norm.weight, self.k_norm.weight];
+        let exact = [state, self.decay, self.bias, self.norm.weight];
         let fit = columns == 2 * keys + values
-            && self.b.dims() == [n, heads]
-            && self.a.dims() == [n, heads]
+            && self.key_heads > 0
+            && heads % self.key_heads == 0
+            && [self.b, self.a].iter().all(|t| t.dims() == [n, heads])
             && self.gate.dims() == [n, values]
             && [self.q_norm, self.k_norm].iter().all(|norm| norm.weight.dims() == [dk])
+            && [self.decay, self.bias].iter().all(|t| t.dims() == [heads])
             && self.norm.weight.dims() == [dv];
         if !fit {
-            let parts = [self.qkv, self.b, self.a, self.gate, self.q_norm.weight, self.k_norm.weight, self.norm.weight];
-            let [qkv, b, a, gate, q, k, norm] = parts.map(Tensor::shape);
+            let shapes = [&held[..], &exact[1..]].concat().into_iter().map(Tensor::shape).collect::<Vec<_>>();
             bail!(
-                "delta_net: qkv {qkv:?}, b {b:?}, a {a:?}, gate {gate:?} and norms {q:?}, {k:?} and {norm:?} do not fit a state {:?}",
+                "delta_net: qkv, b, a, gate, the norms of q and k, decay, bias and norm {shapes:?} do not fit {} key heads and a state {:?}",
+                self.key_heads,
                 state.shape()
             );
         }
+        let device = self.qkv.device();
+        let like = |tensors: &[&Tensor], dtype: DType| {
+            tensors.iter().all(|t| t.dtype() == dtype && t.device().same_device(device))
+        };
+        if !like(&held, self.qkv.dtype())
+            || !like(&exact, DType::F32)
+            || lambda.is_some_and(|l| !like(&[l], DType::F32))
+        {
+            let types = [&held[..], &exact[1..]].concat().into_iter().map(Tensor::dtype).collect::<Vec<_>>();
+            bail!(
+                "delta_net: qkv, b, a, gate and the norms of q and k are of one type, decay, bias, norm, λ and the state f32, all on one device, not {types:?}"
+            );
+        }
+        for (t, width) in [(self.qkv, columns), (self.b, heads), (self.a, heads), (self.gate, values)] {
+            Place::of("delta_net", t.layout(), (n, 1, width))?;
+        }
+        for t in [self.q_norm.weight, self.k_norm.weight, self.decay, self.bias, self.norm.weight] {
+            if !t.is_contiguous() {
+                bail!("delta_net: norms, decay and bias must be contiguous, {:?} is not", t.layout());
+            }
+        }
+        check_apart("delta_net", state, &[&held[..], &exact[1..]].concat())?;
         if let Some(lambda) = lambda {
             lambda::check("delta_net", lambda, n, heads)?;
+            check_apart("delta_net", state, &[lambda])?;
         }
         Ok(Size { heads, dk, keys, values })
     }

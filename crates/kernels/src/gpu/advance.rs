@@ -84,7 +84,8 @@ impl DecodeRows {
     /// # Errors
     /// If the device has no memory.
     pub fn new((n, stops, room): (usize, usize, usize), capacity: usize, device: &Device) -> Result<Self> {
-        let shapes: [&[usize]; 9] = [&[n], &[n], &[n], &[n, 4], &[n, 4], &[n], &[n, stops], &[n, sample::DRAW], &[n]];
+        // Tables come first: kernels read their rows of 16 bytes at once, which must not begin between two such.
+        let shapes: [&[usize]; 9] = [&[n, 4], &[n, 4], &[n], &[n], &[n], &[n], &[n, stops], &[n, sample::DRAW], &[n]];
         let total = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>();
         let all = Tensor::zeros(total, DType::U32, device)?;
         let mut end = 0;
@@ -93,7 +94,7 @@ impl DecodeRows {
             end += shape.iter().product::<usize>();
             all.narrow(0, from, end - from)?.reshape(shape)
         };
-        let [ids, positions, lambda, attention, states, left, stops, draws, written] = shapes.map(&mut part);
+        let [attention, states, ids, positions, lambda, left, stops, draws, written] = shapes.map(&mut part);
         let parts = Parts {
             ids: ids?,
             positions: positions?,
@@ -168,11 +169,11 @@ impl DecodeRows {
             };
             (0..n).flat_map(row).collect::<Vec<u32>>()
         };
-        let mut all = of(&|row| row.id);
+        let mut all = table(&|row| row.slot * self.capacity);
+        all.extend(table(&|row| row.slot));
+        all.extend(of(&|row| row.id));
         all.extend(of(&|row| row.position as u32));
         all.extend(of(&|row| row.lambda as u32));
-        all.extend(table(&|row| row.slot * self.capacity));
-        all.extend(table(&|row| row.slot));
         all.extend(of(&|row| row.left as u32));
         for i in 0..n {
             let own = rows.get(i).map_or(&[][..], |row| &row.stops);

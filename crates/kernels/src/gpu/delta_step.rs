@@ -1,13 +1,13 @@
 //! A delta net's step of one token a sequence, in one launch.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Error, Result, Tensor};
 
-use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, wide};
+use super::{Grid, Held, Kernel, address, address_of, form, kernel, launch, room, wide};
 use crate::{
     DeltaNet, Spans, StateSpan,
     delta_net::Size,
     place::Place,
-    state::{check_apart, check_spans, check_state},
+    state::{check_spans, check_state},
 };
 
 const NAME: &str = "delta_net";
@@ -68,26 +68,13 @@ pub(crate) fn delta_step(
     let Some((most, columns, kernel)) = fitting.filter(|_| spans.iter().all(|span| span.len <= 1)) else {
         return Ok(None);
     };
-    let held = [net.qkv, net.b, net.a, net.gate, net.q_norm.weight, net.k_norm.weight];
-    alike(NAME, &held)?;
-    let exact = [state, net.decay, net.bias, net.norm.weight, lambda.unwrap_or(state)];
-    if exact.iter().any(|t| t.dtype() != DType::F32 || !t.device().same_device(net.qkv.device())) {
-        bail!("{NAME}: decay, bias, the last norm, λ and the state are f32, where the projections are");
-    }
     check_state(NAME, state)?;
     check_spans(NAME, spans, n, slots)?;
-    check_apart(NAME, state, &held)?;
-    for vector in [net.decay, net.bias] {
-        if vector.dims() != [heads] {
-            bail!("{NAME}: decay and bias are [{heads}], a number a head, not {:?}", vector.shape());
-        }
-    }
     let out = room(&[n, heads, dv], net.qkv)?;
     if out.elem_count() == 0 {
         return Ok(Some(out));
     }
-    let token =
-        |t: &Tensor, width| Ok::<_, candle_core::Error>(Place::of(NAME, t.layout(), (n, 1, width))?.strides().0);
+    let token = |t: &Tensor, width| Ok::<_, Error>(Place::of(NAME, t.layout(), (n, 1, width))?.strides().0);
     let (qkv_token, gate_token) = (token(net.qkv, net.qkv.dim(1)?)?, token(net.gate, values)?);
     let table = if spans.is_empty() { None } else { Some(spans.table(net.qkv.device())?) };
     let [qkv_at, b_at, a_at, gate_at] = [net.qkv, net.b, net.a, net.gate].map(|t| Held::of(t).address());

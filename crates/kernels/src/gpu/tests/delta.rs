@@ -2,10 +2,11 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::{TYPES, both, close, flat, on, random};
+use super::{DEVICE, TYPES, both, close, flat, on, random};
 use crate::{
-    DeltaNet, HeadSteps, HeadsOf, Norm, Spans, StateSpan, add_reference, causal_conv_reference, delta_gates_reference,
-    delta_net_in_steps, delta_rule_reference, gated_norm_reference, gpu, sigmoid_gate_reference,
+    DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Norm, Spans, StateSpan, add_reference,
+    causal_conv_reference, delta_gates_reference, delta_net_in_steps, delta_rule_reference, gated_norm_reference, gpu,
+    sigmoid_gate_reference,
 };
 
 fn span(first: usize, len: usize, start: usize, slot: usize) -> StateSpan {
@@ -417,6 +418,35 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
     Ok(())
 }
 
+/// As a recorded step has them: a table that lies among others on the device, and says less than the list.
+#[test]
+fn a_table_on_the_device_is_read_wherever_it_lies() -> Result<()> {
+    let dims @ (_, heads, dk, dv) = (1, 2, 32, 8);
+    for n in 1..=5 {
+        let row =
+            |slot| DecodeRow { id: 0, position: 7, lambda: 0, slot, left: 2, stops: vec![], draw: Draw::default() };
+        let working = n - n / 2; // the others rest
+        let rows = DecodeRows::new((n, 3, 2), 9, &DEVICE)?;
+        rows.set(&(0..working).map(row).collect::<Vec<_>>())?;
+        let list = |n: usize| (0..n).map(|i| span(i, 1, 7, i)).collect::<Vec<_>>();
+        let (moving, still) = (Spans::from(list(n)).on_device(rows.states().clone()), Spans::from(list(working)));
+        let [mine, _] = Net::random(n, dims)?.prepared(DType::F32)?;
+        let (net, before) = (mine.net(), random(&[n, heads, dk, dv], 10));
+        let held = random(&[n, 3, net.qkv.dim(1)?], 11);
+        let weight = on(&random(&[net.qkv.dim(1)?, 4], 12))?;
+        let both = [&moving, &still].map(|spans| {
+            let (state, in_steps, held) = (on(&before)?.copy()?, on(&before)?.copy()?, on(&held)?.copy()?);
+            let z = gpu::delta_step(&net, &state, spans, None)?.expect("one token each");
+            let steps = net_in_kernels(&net, &in_steps, spans, None)?;
+            let conv = gpu::causal_conv(net.qkv, &weight, &held, spans)?;
+            Ok([z, state, steps, in_steps, conv, held].map(|t| flat(&t)))
+        });
+        let [moving, still]: [Result<[Vec<f32>; 6]>; 2] = both;
+        assert!(moving? == still?, "{working} of {n} rows");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_step_in_one_launch_knows_what_it_cannot_do() -> Result<()> {
     let dims @ (_, heads, dk, dv) = (1, 2, 16, 8);
@@ -436,10 +466,20 @@ fn a_step_in_one_launch_knows_what_it_cannot_do() -> Result<()> {
     says(step(vec![span(4, 1, 0, 0)]), "outside 4 tokens or 2 slots");
     says(step(vec![span(0, 1, 0, 0), span(1, 1, 0, 0)]), "continued by two spans");
     let with = |net: DeltaNet<'_>| gpu::delta_step(&net, &state, &vec![span(0, 1, 1, 0)].into(), None);
-    says(with(DeltaNet { key_heads: 2, ..mine.net() }), "do not fit a state [2, 2, 16, 8]");
+    says(with(DeltaNet { key_heads: 2, ..mine.net() }), "do not fit 2 key heads and a state [2, 2, 16, 8]");
+    says(
+        with(DeltaNet { key_heads: 0, qkv: &mine.net().qkv.narrow(1, 0, 16)?, ..mine.net() }),
+        "do not fit 0 key heads",
+    );
+    let three = on(&random(&[4, 3 * 2 * 16 + 16], 1))?;
+    says(with(DeltaNet { key_heads: 3, qkv: &three, ..mine.net() }), "do not fit 3 key heads");
     says(with(DeltaNet { gate: mine.net().b, ..mine.net() }), "do not fit");
-    says(with(DeltaNet { decay: &on(&random(&[3], 1))?, ..mine.net() }), "a number a head, not [3]");
+    says(with(DeltaNet { decay: &on(&random(&[3], 1))?, ..mine.net() }), "do not fit");
     says(with(DeltaNet { b: &mine.net().b.to_dtype(DType::BF16)?, ..mine.net() }), "BF16");
+    let askew = on(&random(&[16, 4], 1))?.t()?;
+    says(with(DeltaNet { gate: &askew, ..mine.net() }), "whose last dimension lies together");
+    let own = state.get(0)?.flatten_all()?.narrow(0, 0, 2)?;
+    says(with(DeltaNet { bias: &own, ..mine.net() }), "shares the storage");
     let lambda = on(&random(&[4, 3], 1))?;
     says(gpu::delta_step(&mine.net(), &state, &vec![].into(), Some(&lambda)), "a factor a token and head");
     assert_eq!(flat(&state), before);
