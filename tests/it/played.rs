@@ -9,7 +9,7 @@ use headtemper_engine::{
 use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_tests::{DEVICE, FAMILIES, engine};
 
-/// Of sums of log-probabilities. Measured worst case: 0 on the CPU, where both run the same kernels on the same rows.
+/// Of sums of log-probabilities. Measured worst case: 0 on the stand-in driver, where both run the same kernels on the same rows.
 const TOLERANCE: f64 = 1e-6;
 
 fn plan(heads: &str, positions: &str) -> HeadPlan {
