@@ -35,6 +35,11 @@ enum State { READY, AT_WARP, AT_BLOCK, DONE };
 
 static const size_t STACK = 256 << 10;
 
+struct Copy {
+    void* to;
+    const void* from; // null: zeros
+};
+
 // A thread of the block that runs.
 struct Fiber {
     ucontext_t context; // begins here
@@ -45,6 +50,8 @@ struct Fiber {
     State state;
     // Of the warp's two places of exchange it uses one after the other.
     unsigned exchanges;
+    // What it copies and has not waited for.
+    std::vector<Copy> copies;
 };
 
 struct Block {
@@ -54,6 +61,7 @@ struct Block {
     size_t current;
     const void* const* parameters;
     Entry::Body body;
+    bool backwards;
 };
 
 static thread_local Block block;
@@ -94,6 +102,33 @@ unsigned char* warp_room() {
     return &block.rooms[(block.current / 32 * 2 + fiber.exchanges % 2) * 32 * 128];
 }
 
+void aligned(const void* at) {
+    if (uintptr_t(at) % 16 != 0) fail("16 bytes are moved from between two places of 16");
+}
+
+static void land(const Copy& copy) {
+    if (copy.from)
+        memcpy(copy.to, copy.from, 16);
+    else
+        memset(copy.to, 0, 16);
+}
+
+void copy_ahead(void* to, const void* from, bool there) {
+    aligned(to);
+    aligned(from);
+    const Copy copy = {to, there ? from : nullptr};
+    if (block.backwards)
+        block.fibers[block.current]->copies.push_back(copy);
+    else
+        land(copy);
+}
+
+void copied() {
+    std::vector<Copy>& copies = block.fibers[block.current]->copies;
+    for (const Copy& copy : copies) land(copy);
+    copies.clear();
+}
+
 // Has the lanes of a warp go on, again and again while all wait for each other.
 static void run_warp(const Launch& launch, size_t first, size_t lanes) {
     const Dim3 shape = launch.block;
@@ -124,7 +159,11 @@ static bool release_block(size_t threads) {
 
 static void run_block(const Launch& launch) {
     const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
-    for (size_t i = 0; i < threads; i++) block.fibers[i]->state = READY, block.fibers[i]->exchanges = 0;
+    for (size_t i = 0; i < threads; i++) {
+        Fiber& fiber = *block.fibers[i];
+        fiber.state = READY, fiber.exchanges = 0;
+        fiber.copies.clear();
+    }
     // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
     // without it.
     const size_t warps = (threads + 31) / 32;
@@ -141,6 +180,7 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
     if (threads == 0 || threads > kernel.threads) return false;
     block.parameters = parameters;
     block.body = kernel.body;
+    block.backwards = launch.backwards != 0;
     while (block.fibers.size() < threads) block.fibers.push_back(new Fiber);
     std::vector<unsigned char> shared(launch.shared + 16);
     shared_memory = shared.data() + (16 - uintptr_t(shared.data()) % 16) % 16;

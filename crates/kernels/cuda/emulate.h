@@ -49,6 +49,12 @@ void warp_barrier();
 // every lane has passed the barrier of the next.
 unsigned char* warp_room();
 
+// Sixteen bytes that may arrive at once, or not before `copied`: in a launch forwards the one, backwards the other.
+void copy_ahead(void* to, const void* from, bool there);
+void copied();
+// Ends the process where an instruction of 16 bytes would begin between two of them.
+void aligned(const void* at);
+
 inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
 
 inline float from_bits(uint32_t bits) {
@@ -105,6 +111,7 @@ T exchanged(T value, unsigned from) {
 
 // `ldmatrix.x4` on 16-bit values.
 inline void load_matrices(uint32_t (&out)[4], const void* row, bool transposed) {
+    aligned(row);
     unsigned char* room = warp_room();
     memcpy(room + 128 * lane(), row, 16);
     warp_barrier();

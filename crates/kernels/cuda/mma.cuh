@@ -87,10 +87,7 @@ DEVICE void copy_ahead(void* to, const void* from, bool there) {
                  : "r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0)
                  : "memory");
 #else
-    if (there)
-        memcpy(to, from, 16);
-    else
-        memset(to, 0, 16);
+    emulate::copy_ahead(to, from, there);
 #endif
 }
 
@@ -98,5 +95,7 @@ DEVICE void copy_ahead(void* to, const void* from, bool there) {
 DEVICE void copied() {
 #ifdef __CUDACC__
     asm volatile("cp.async.wait_all;" ::: "memory");
+#else
+    emulate::copied();
 #endif
 }
