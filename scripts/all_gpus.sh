@@ -10,7 +10,11 @@ set -euo pipefail
 out=$1
 shift
 temper=${TEMPER:-temper}
-gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
+if [ -z "${GPUS-}" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    GPUS=$(tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | grep -c . || true) # what nvidia-smi does not heed
+fi
+gpus=${GPUS:-$(nvidia-smi --list-gpus | grep -c '^GPU ')}
+[ "$gpus" -ge 1 ] || { echo "there is no GPU to run on; GPUS=N says how many" >&2; exit 2; }
 mkdir -p "$out"
 
 processes=()

@@ -3,7 +3,7 @@
 
 built=${HEADTEMPER_BUILT:-$PWD/target/cuda}
 named() { tr ':' '\n' <<< "${LD_LIBRARY_PATH-}" | while read -r folder; do [ ! -e "$folder/libcublas.so.13" ] || echo "$folder"; done; }
-if [ -z "$(named)" ] && ! ldconfig -p | grep -q 'libcublas\.so\.13'; then
+if [ -z "$(named)" ] && ! ldconfig -p | grep 'libcublas\.so\.13' > /dev/null; then
     # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
     find_library() { find / -name "$1*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true; }
     cublas=$(find_library libcublas.so.13)

@@ -28,7 +28,7 @@ print(json.dumps({"job": job, "config": config, "ours": True, "seconds": seconds
 END
 }
 
-nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.total --format=csv,noheader | tee "$where/card.txt"
+{ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.total --format=csv,noheader || echo "nvidia-smi does not say which card this is"; } | tee "$where/card.txt"
 date -u +%F | tee -a "$where/card.txt"
 
 if [ "${1-kernels}" = kernels ]; then

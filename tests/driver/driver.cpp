@@ -43,6 +43,8 @@ struct Device {
     size_t total = size_t(setting("STAND_IN_MEMORY", 4096)) << 20;
     // Bytes in use, and those that the pool holds.
     size_t used = 0, reserved = 0;
+    // Those of recordings that are gone, which nothing else gets until they are trimmed.
+    size_t kept = 0;
     uint64_t threshold = 0;
     std::vector<Stream*> streams;
 
@@ -375,8 +377,18 @@ Result cuGraphExecDestroy(Played* played) {
     for (Stream* stream : played->device->streams) finish(stream);
     for (uint64_t address : played->there)
         if (!memory().at(address)->given_back) memory().give_back(address);
-    played->device->used -= played->graph.most;
+    // Its pool keeps the memory.
+    played->device->kept += played->graph.most;
     delete played;
+    return SUCCESS;
+}
+
+Result cuDeviceGraphMemTrim(int ordinal) {
+    ENTER
+    Device* of = device(ordinal);
+    if (!of) return INVALID_DEVICE;
+    of->used -= of->kept;
+    of->kept = 0;
     return SUCCESS;
 }
 

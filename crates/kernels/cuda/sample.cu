@@ -171,7 +171,8 @@ DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const 
         __syncthreads();
         source.each([&](u64 place) {
             if (place >= cut && (place & known) == prefix)
-                atomicAdd(&room.bins[(place >> shift) & u64(bins - 1)], weight(place));
+                // A card adds 64 bits by trying again and again: what is nothing is not worth it.
+                if (const u64 more = weight(place)) atomicAdd(&room.bins[(place >> shift) & u64(bins - 1)], more);
         });
         __syncthreads();
         // Groups of bins, one for each lane: first which of them, then which of its bins.

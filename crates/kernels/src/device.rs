@@ -45,7 +45,8 @@ pub fn free_memory(device: &Device) -> Option<u64> {
 /// Whether an error says that a device has no memory left.
 pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     let text = error.to_string();
-    text.contains("OUT_OF_MEMORY") || text.contains("out of memory")
+    // The driver's, cuBLAS's and cuRAND's.
+    ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED"].iter().any(|told| text.contains(told))
 }
 
 #[cfg(feature = "cuda")]

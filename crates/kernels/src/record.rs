@@ -11,7 +11,23 @@ static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 /// one time to the next must lie in tensors that are changed in place, and that outlive the recording.
 pub struct Recording {
     #[cfg(feature = "cuda")]
-    graph: candle_core::cuda_backend::cudarc::driver::CudaGraph,
+    graph: Option<candle_core::cuda_backend::cudarc::driver::CudaGraph>,
+    #[cfg(feature = "cuda")]
+    stream: std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>,
+}
+
+/// Memory of recordings lies in a pool of its own, which the driver keeps for the next one: nothing else could have it.
+#[cfg(feature = "cuda")]
+impl Drop for Recording {
+    fn drop(&mut self) {
+        use candle_core::cuda_backend::cudarc::driver::sys::cuDeviceGraphMemTrim;
+        drop(self.graph.take());
+        // What fails here fails again where somebody can be told.
+        if self.stream.synchronize().is_ok() {
+            // SAFETY: the device exists, and what nothing uses of the pool is all that it loses.
+            let _ = unsafe { cuDeviceGraphMemTrim(self.stream.context().cu_device()) };
+        }
+    }
 }
 
 impl Recording {
@@ -55,13 +71,16 @@ impl Recording {
         stream.synchronize().w()?;
         stream.begin_capture(Capture::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
-        // The stream must leave its recording whatever happened.
+        // The stream must leave its recording whatever happened, and would not where memory could not be given back meanwhile and
+        // nobody has asked why.
+        let given_back = stream.context().check_err();
         let graph = stream.end_capture(Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
         worked?;
+        given_back.w()?;
         match graph.w()? {
             Some(graph) => {
                 graph.upload().w()?;
-                Ok(Self { graph })
+                Ok(Self { graph: Some(graph), stream })
             }
             None => bail!("the device recorded nothing"),
         }
@@ -76,6 +95,11 @@ impl Recording {
         candle_core::bail!("only CUDA devices record operations")
     }
 
+    #[cfg(feature = "cuda")]
+    fn graph(&self) -> &candle_core::cuda_backend::cudarc::driver::CudaGraph {
+        self.graph.as_ref().expect("it is there until the recording goes")
+    }
+
     /// Plays it back, behind all that was asked of the device before.
     ///
     /// # Errors
@@ -84,7 +108,7 @@ impl Recording {
         #[cfg(feature = "cuda")]
         {
             use candle_core::cuda_backend::WrapErr;
-            self.graph.launch().w()?;
+            self.graph().launch().w()?;
         }
         Ok(())
     }
@@ -99,7 +123,7 @@ impl Recording {
                 WrapErr,
                 cudarc::driver::sys::{self, CUgraphNodeType_enum as Kind},
             };
-            let graph = self.graph.cu_graph();
+            let graph = self.graph().cu_graph();
             let mut count = 0;
             // SAFETY: the graph is there; without room for nodes only their number is written, and then that many.
             let nodes = unsafe {

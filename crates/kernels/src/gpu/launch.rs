@@ -179,12 +179,12 @@ mod card {
         grid: Grid,
         args: &A,
     ) -> Result<()> {
-        let function = function(device, kernel, form)?;
+        let (function, stream) = (function(device, kernel, form)?, device.cuda_stream());
         if grid.shared > USUAL_SHARED {
+            stream.context().bind_to_thread().w()?; // as a launch does by itself
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, grid.shared as i32).w()?;
         }
-        let stream = device.cuda_stream();
         let args = ByValue(*args);
         let mut launch = stream.launch_builder(&function);
         launch.arg(&args);
