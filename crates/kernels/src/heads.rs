@@ -1,6 +1,6 @@
 //! Heads out of a fused projection: read where they lie, normalised, turned by their position, and put where they go.
 
-use candle_core::{D, DType, Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 
 use crate::{
     AttentionSpan, Level, Norm, Spans, gpu,
@@ -79,30 +79,6 @@ pub fn heads_reference(view: HeadsOf<'_>) -> Result<Tensor> {
         return Ok(turned);
     }
     Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
-}
-
-/// Cosines and sines of the angles that heads turn by: position times frequency, in f32 and rounded last, as transformers does
-/// (`LlamaRotaryEmbedding`). One launch on a GPU.
-///
-/// # Shapes
-/// `positions` `[n]` u32, `frequencies` `[rotary / 2]` f32; both results `[n, rotary / 2]` of `dtype`.
-///
-/// # Errors
-/// If these are of other types.
-pub fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
-    match serving(positions.device()) {
-        Serving::Gpu => gpu::angles(positions, frequencies, dtype),
-        Serving::Cpu | Serving::Plain => angles_reference(positions, frequencies, dtype),
-    }
-}
-
-/// The oracle of [`angles`] in candle's own ops, and fast enough on a CPU.
-///
-/// # Errors
-/// As [`angles`].
-pub fn angles_reference(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
-    let angles = positions.to_dtype(DType::F32)?.unsqueeze(1)?.matmul(&frequencies.unsqueeze(0)?)?; // [n, rotary / 2]
-    Ok((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?))
 }
 
 /// What attention needs of a fused projection: its queries as a tensor of their own, its keys and values in their caches, those
@@ -316,7 +292,7 @@ unsafe fn normed<S: Simd>(head: Head, factor: S::F, i: usize, count: usize) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     /// Largest difference to the oracle, relative to max(1, |y|). Measured worst case: 8.4e-7 (2026-11-25).

@@ -15,6 +15,7 @@
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and column, as they are drawn")]
 
 mod activation;
+mod angles;
 mod attention;
 mod choose;
 mod conv;
@@ -43,6 +44,7 @@ mod state;
 pub use activation::{
     gelu_mul, gelu_mul_reference, gelu_mul_with, silu_mul, silu_mul_reference, softcap, softcap_reference,
 };
+pub use angles::{angles, angles_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
 pub use choose::{Chosen, Draw, choose, chooses_on_device};
 pub use conv::{causal_conv, causal_conv_reference};
@@ -52,9 +54,7 @@ pub use delta_net::{DeltaNet, delta_net, delta_net_in_steps};
 pub use device::{fastest, free_memory, is_out_of_memory, open_cuda};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use gpu::{DecodeRow, DecodeRows, GPU_LOGITS};
-pub use heads::{
-    HeadSteps, HeadsOf, angles, angles_reference, attended_heads, attended_heads_reference, heads, heads_reference,
-};
+pub use heads::{HeadSteps, HeadsOf, attended_heads, attended_heads_reference, heads, heads_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};
 pub use norm::{

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor};
 mod advance;
 mod attention;
 mod delta;
+mod delta_step;
 mod ranges;
 mod rows;
 mod sample;

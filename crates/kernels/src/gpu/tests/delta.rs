@@ -2,19 +2,18 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES, both, close, flat, on, random};
+use super::{TYPES, both, close, flat, on, random};
 use crate::{
-    DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Norm, Spans, StateSpan, add_reference,
-    causal_conv_reference, delta_gates_reference, delta_net_in_steps, delta_rule_reference, gated_norm_reference, gpu,
-    sigmoid_gate_reference,
+    Spans, StateSpan, add_reference, causal_conv_reference, delta_gates_reference, delta_rule_reference,
+    gated_norm_reference, gpu, sigmoid_gate_reference,
 };
 
-fn span(first: usize, len: usize, start: usize, slot: usize) -> StateSpan {
+pub(super) fn span(first: usize, len: usize, start: usize, slot: usize) -> StateSpan {
     StateSpan { first, len, start, slot }
 }
 
 /// Some columns of a wider tensor, which is not a number elsewhere.
-fn among_others(x: &Tensor, (before, behind): (usize, usize)) -> Result<Tensor> {
+pub(super) fn among_others(x: &Tensor, (before, behind): (usize, usize)) -> Result<Tensor> {
     let x = x.to_device(&Device::Cpu)?;
     let (n, width) = x.dims2()?;
     let other = |width| Tensor::full(f32::NAN, (n, width), x.device())?.to_dtype(x.dtype());
@@ -35,7 +34,7 @@ fn batches() -> Vec<(usize, Vec<StateSpan>)> {
         (70, vec![span(0, 70, 1, 2)]),
     ]
 }
-const SLOTS: usize = 6;
+pub(super) const SLOTS: usize = 6;
 
 #[test]
 fn the_convolution_is_its_oracle_wherever_its_input_lies() -> Result<()> {
@@ -83,7 +82,7 @@ fn a_convolution_is_the_same_bits_however_it_is_cut() -> Result<()> {
 }
 
 /// (key heads, value heads, dk, dv)
-type Dims = (usize, usize, usize, usize);
+pub(super) type Dims = (usize, usize, usize, usize);
 
 /// q, k, v, g and beta of `n` tokens; the logarithms of the decays reach down to `-strength`.
 fn inputs(n: usize, (key_heads, value_heads, dk, dv): Dims, strength: f64) -> Result<[Tensor; 5]> {
@@ -284,205 +283,6 @@ fn a_step_is_the_same_bits_alone_and_among_many() -> Result<()> {
         assert_eq!(flat(&alone), flat(&all.narrow(0, i, 1)?), "token {i}");
         assert_eq!(flat(&state.get(32 - i)?), flat(&many.get(32 - i)?), "slot of token {i}");
     }
-    Ok(())
-}
-
-/// A delta net of random projections on the device, and in f32 for the oracle.
-struct Net {
-    /// qkv, b, a and gate.
-    projections: [Tensor; 4],
-    /// The norms of queries and keys.
-    norms: [Tensor; 2],
-    /// Decay, bias, and the norm of a head.
-    exact: [Tensor; 3],
-    key_heads: usize,
-}
-
-impl Net {
-    fn random(n: usize, (key_heads, heads, dk, dv): Dims) -> Result<Self> {
-        let columns = [2 * key_heads * dk + heads * dv, heads, heads, heads * dv];
-        let mut projections = [1, 2, 3, 4].map(|seed| random(&[n, columns[seed as usize - 1]], seed));
-        projections[3] = (&projections[3] * 6.0)?;
-        Ok(Self {
-            projections,
-            norms: [(random(&[dk], 5) / (dk as f64).sqrt())?, random(&[dk], 6)],
-            exact: [(random(&[heads], 7).abs()? * -4.0)?, random(&[heads], 8), random(&[dv], 9)],
-            key_heads,
-        })
-    }
-
-    /// On the device, and the same values in f32.
-    fn prepared(&self, dtype: DType) -> Result<[Self; 2]> {
-        let two = |t: &Tensor| both(t, dtype).map(|(mine, theirs)| [mine, theirs]);
-        let [qkv, b, a, gate] = self.projections.each_ref().map(two);
-        let [q_norm, k_norm] = self.norms.each_ref().map(two);
-        let ([qkv, qkv32], [b, b32], [a, a32], [gate, gate32]) = (qkv?, b?, a?, gate?);
-        let ([q_norm, q32], [k_norm, k32]) = (q_norm?, k_norm?);
-        let [decay, bias, norm] = self.exact.each_ref().map(on);
-        let (exact, exact32) = ([decay?, bias?, norm?], self.exact.clone());
-        let key_heads = self.key_heads;
-        Ok([
-            Self { projections: [qkv, b, a, gate], norms: [q_norm, k_norm], exact, key_heads },
-            Self { projections: [qkv32, b32, a32, gate32], norms: [q32, k32], exact: exact32, key_heads },
-        ])
-    }
-
-    /// The same with projections that lie among others, which are no numbers.
-    fn among_others(&self, columns: (usize, usize)) -> Result<Self> {
-        let [qkv, b, a, gate] = self.projections.each_ref().map(|t| among_others(t, columns));
-        Ok(Self {
-            projections: [qkv?, b?, a?, gate?],
-            norms: self.norms.clone(),
-            exact: self.exact.clone(),
-            key_heads: self.key_heads,
-        })
-    }
-
-    /// Some of its tokens.
-    fn narrow(&self, first: usize, len: usize) -> Result<Self> {
-        let [qkv, b, a, gate] = self.projections.each_ref().map(|t| t.narrow(0, first, len));
-        Ok(Self {
-            projections: [qkv?, b?, a?, gate?],
-            norms: self.norms.clone(),
-            exact: self.exact.clone(),
-            key_heads: self.key_heads,
-        })
-    }
-
-    fn net(&self) -> DeltaNet<'_> {
-        let [qkv, b, a, gate] = &self.projections;
-        let [decay, bias, norm] = &self.exact;
-        let [q_norm, k_norm] = self.norms.each_ref().map(|weight| Norm { weight, eps: 1e-6 });
-        let norm = Norm { weight: norm, eps: 1e-5 };
-        DeltaNet { qkv, b, a, gate, decay, bias, q_norm, k_norm, norm, key_heads: self.key_heads }
-    }
-}
-
-/// The operations of a delta net one after the other, each a kernel.
-fn net_in_kernels(
-    net: &DeltaNet<'_>,
-    state: &Tensor,
-    spans: &Spans<StateSpan>,
-    lambda: Option<&Tensor>,
-) -> Result<Tensor> {
-    let (columns, dk) = (net.qkv.dim(1)?, state.dim(2)?);
-    let keys = net.key_heads * dk;
-    let part = |from: usize, width: usize| net.qkv.narrow(1, from, width);
-    let (q, k, v) = (part(0, keys)?, part(keys, keys)?, part(2 * keys, columns - 2 * keys)?);
-    let view =
-        |x, norm| HeadsOf { x, count: net.key_heads, dim: dk, steps: HeadSteps { norm: Some(norm), angles: None } };
-    let [q, k] = gpu::heads([view(&q, net.q_norm), view(&k, net.k_norm)])?;
-    let (beta, g) = gpu::delta_gates(net.b, net.a, net.decay, net.bias)?;
-    let o = gpu::delta_rule([&q, &k, &v, &g, &beta], state, spans)?;
-    gpu::gated_norm(&o, net.gate, net.norm.weight, net.norm.eps, lambda)
-}
-
-#[test]
-fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
-    for dtype in TYPES {
-        for dims in [(2, 4, 16, 24), (3, 3, 21, 7), (1, 2, 5, 1), (2, 4, 128, 128), (1, 1, 256, 64), (1, 2, 131, 9)] {
-            let (_, heads, dk, dv) = dims;
-            // Tokens of no span between, and a row that rests.
-            let spans = Spans::from(vec![span(1, 1, 4, 5), span(2, 1, 0, 0), span(3, 0, 5, 2), span(4, 1, 9, 3)]);
-            let [mine, theirs] = Net::random(6, dims)?.prepared(dtype)?;
-            let before = random(&[SLOTS, heads, dk, dv], 10);
-            let lambda = random(&[6, heads], 11);
-            for lambda in [None, Some(&lambda)] {
-                let what = format!("a net's step of {dims:?}, λ {}", lambda.is_some());
-                let state32 = before.copy()?;
-                let expected = delta_net_in_steps(&theirs.net(), &state32, &spans, lambda)?;
-                let lambda = lambda.map(on).transpose()?;
-                let steps_state = on(&before)?.copy()?;
-                let in_steps = net_in_kernels(&mine.net(), &steps_state, &spans, lambda.as_ref())?;
-                for mine in [&mine, &mine.among_others((4, 8))?, &mine.among_others((3, 2))?] {
-                    let state = on(&before)?.copy()?;
-                    let z = gpu::delta_step(&mine.net(), &state, &spans, lambda.as_ref())?.expect("one token each");
-                    assert_eq!(z.dtype(), dtype);
-                    // Of other types, each kernel is beside its oracle elsewhere: what one rounds, the next would amplify.
-                    if dtype == DType::F32 {
-                        close(&z, &expected, &what);
-                        close(&state, &state32, &format!("state of {what}"));
-                    }
-                    assert_eq!(flat(&z), flat(&in_steps), "{what}: in one launch and in several");
-                    assert_eq!(flat(&state), flat(&steps_state), "{what}: the state");
-                    // Alone it is the same.
-                    let (own, alone) = (on(&before)?.copy()?, mine.narrow(4, 1)?);
-                    let lambda = lambda.as_ref().map(|lambda| lambda.narrow(0, 4, 1)).transpose()?;
-                    let one = vec![span(0, 1, 9, 3)].into();
-                    let alone = gpu::delta_step(&alone.net(), &own, &one, lambda.as_ref())?.expect("one token");
-                    assert_eq!(flat(&alone), flat(&z.narrow(0, 4, 1)?), "{what}: alone");
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// As a recorded step has them: a table that lies among others on the device, and says less than the list.
-#[test]
-fn a_table_on_the_device_is_read_wherever_it_lies() -> Result<()> {
-    let dims @ (_, heads, dk, dv) = (1, 2, 32, 8);
-    for n in 1..=5 {
-        let row =
-            |slot| DecodeRow { id: 0, position: 7, lambda: 0, slot, left: 2, stops: vec![], draw: Draw::default() };
-        let working = n - n / 2; // the others rest
-        let rows = DecodeRows::new((n, 3, 2), 9, &DEVICE)?;
-        rows.set(&(0..working).map(row).collect::<Vec<_>>())?;
-        let list = |n: usize| (0..n).map(|i| span(i, 1, 7, i)).collect::<Vec<_>>();
-        let (moving, still) = (Spans::from(list(n)).on_device(rows.states().clone()), Spans::from(list(working)));
-        let [mine, _] = Net::random(n, dims)?.prepared(DType::F32)?;
-        let (net, before) = (mine.net(), random(&[n, heads, dk, dv], 10));
-        let held = random(&[n, 3, net.qkv.dim(1)?], 11);
-        let weight = on(&random(&[net.qkv.dim(1)?, 4], 12))?;
-        let both = [&moving, &still].map(|spans| {
-            let (state, in_steps, held) = (on(&before)?.copy()?, on(&before)?.copy()?, on(&held)?.copy()?);
-            let z = gpu::delta_step(&net, &state, spans, None)?.expect("one token each");
-            let steps = net_in_kernels(&net, &in_steps, spans, None)?;
-            let conv = gpu::causal_conv(net.qkv, &weight, &held, spans)?;
-            Ok([z, state, steps, in_steps, conv, held].map(|t| flat(&t)))
-        });
-        let [moving, still]: [Result<[Vec<f32>; 6]>; 2] = both;
-        assert!(moving? == still?, "{working} of {n} rows");
-    }
-    Ok(())
-}
-
-#[test]
-fn a_step_in_one_launch_knows_what_it_cannot_do() -> Result<()> {
-    let dims @ (_, heads, dk, dv) = (1, 2, 16, 8);
-    let [mine, _] = Net::random(4, dims)?.prepared(DType::F32)?;
-    let state = on(&random(&[2, heads, dk, dv], 10))?;
-    let before = flat(&state);
-    let step = |spans: Vec<StateSpan>| gpu::delta_step(&mine.net(), &state, &spans.into(), None);
-    assert!(step(vec![span(0, 2, 1, 0)])?.is_none(), "two tokens of one sequence");
-    // Heads that no block holds.
-    let wide = Net::random(1, (1, 1, 256, 72))?.prepared(DType::F32)?;
-    let wide_state = on(&random(&[1, 1, 256, 72], 10))?;
-    assert!(gpu::delta_step(&wide[0].net(), &wide_state, &vec![span(0, 1, 1, 0)].into(), None)?.is_none());
-    let says = |refused: Result<Option<Tensor>>, why: &str| {
-        let error = refused.unwrap_err().to_string();
-        assert!(error.contains(why), "'{error}' does not say '{why}'");
-    };
-    says(step(vec![span(4, 1, 0, 0)]), "outside 4 tokens or 2 slots");
-    says(step(vec![span(0, 1, 0, 0), span(1, 1, 0, 0)]), "continued by two spans");
-    let with = |net: DeltaNet<'_>| gpu::delta_step(&net, &state, &vec![span(0, 1, 1, 0)].into(), None);
-    says(with(DeltaNet { key_heads: 2, ..mine.net() }), "do not fit 2 key heads and a state [2, 2, 16, 8]");
-    says(
-        with(DeltaNet { key_heads: 0, qkv: &mine.net().qkv.narrow(1, 0, 16)?, ..mine.net() }),
-        "do not fit 0 key heads",
-    );
-    let three = on(&random(&[4, 3 * 2 * 16 + 16], 1))?;
-    says(with(DeltaNet { key_heads: 3, qkv: &three, ..mine.net() }), "do not fit 3 key heads");
-    says(with(DeltaNet { gate: mine.net().b, ..mine.net() }), "do not fit");
-    says(with(DeltaNet { decay: &on(&random(&[3], 1))?, ..mine.net() }), "do not fit");
-    says(with(DeltaNet { b: &mine.net().b.to_dtype(DType::BF16)?, ..mine.net() }), "BF16");
-    let askew = on(&random(&[16, 4], 1))?.t()?;
-    says(with(DeltaNet { gate: &askew, ..mine.net() }), "whose last dimension lies together");
-    let own = state.get(0)?.flatten_all()?.narrow(0, 0, 2)?;
-    says(with(DeltaNet { bias: &own, ..mine.net() }), "shares the storage");
-    let lambda = on(&random(&[4, 3], 1))?;
-    says(gpu::delta_step(&mine.net(), &state, &vec![].into(), Some(&lambda)), "a factor a token and head");
-    assert_eq!(flat(&state), before);
     Ok(())
 }
 
