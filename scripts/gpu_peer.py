@@ -18,7 +18,7 @@ import time
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-BATCHES = {"J1": [25, 50, 100], "J2": [4, 8, 16, 32], "J3": [1, 2, 4, 8]}
+BATCHES = {"J1": [100, 50, 25], "J2": [32, 16, 8, 4], "J3": [8, 4, 2, 1]}
 RUNS = 3
 
 
@@ -77,7 +77,6 @@ def wait():
 
 
 def timed(work):
-    work()
     wait()
     start = time.perf_counter()
     work()
@@ -103,15 +102,24 @@ def continuous(model, part, new):
 
 
 def best(job, work_of):
-    """Seconds of the job at the best batch, and which that is; a batch that does not fit is left out."""
+    """
+    Seconds of the job at the best batch, the median of several runs, and which that is. From the largest batch down, each is run
+    once behind one that warms up, until a smaller one is no faster; a batch that does not fit is left out.
+    """
     found = {}
     for batch in BATCHES[job]:
         try:
-            found[batch] = statistics.median(timed(work_of(batch)) for _ in range(RUNS))
+            if not found:
+                work_of(batch)()
+            found[batch] = timed(work_of(batch))
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
+            continue
+        if found[batch] > min(found.values()):
+            break
     batch = min(found, key=found.get)
-    return {"seconds": found[batch], "batch": batch, "tried": found}
+    seconds = statistics.median([found[batch], *(timed(work_of(batch)) for _ in range(RUNS - 1))])
+    return {"seconds": seconds, "batch": batch, "tried": found}
 
 
 def main():
@@ -150,6 +158,7 @@ def main():
             batch = len(prompts) if way is continuous else found["batch"]  # which it divides by itself
             try:
                 with hooked():
+                    work_of(batch, way)()
                     ways[way.__name__] = statistics.median(timed(work_of(batch, way)) for _ in range(RUNS))
             except Exception as error:  # noqa: BLE001: a contender's fault is told, and the others count
                 ways[way.__name__] = f"{type(error).__name__}: {error}"[:300]
