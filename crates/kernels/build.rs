@@ -1,7 +1,7 @@
 //! Compiles the kernels in `cuda/`: with nvcc where the feature `cuda` is on, and for the tests of `emulate` with the host's
 //! C++ compiler.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command, time::SystemTime};
 
 /// Files of kernels in `cuda/`, each an image of its own.
 fn files() -> Vec<String> {
@@ -52,26 +52,45 @@ fn for_cpu() {
         .compile("headtemper_emulate");
 }
 
-/// An image of each file, and `images.rs`, which embeds them.
+/// When a file was last written; nothing if it is not there.
+fn written(path: impl Into<PathBuf>) -> Option<SystemTime> {
+    fs::metadata(path.into()).and_then(|file| file.modified()).ok()
+}
+
+/// An image of each file, and `images.rs`, which embeds them. What was made before of the same sources by the same command is
+/// kept: nvcc needs a minute for some.
 fn for_cuda() {
     let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
+    let flags = env::var("NVCC_APPEND_FLAGS").unwrap_or_default();
+    let headers = fs::read_dir("cuda").expect("the kernels are beside this script").flatten().map(|entry| entry.path());
+    let shared = headers.filter(|path| path.extension().is_some_and(|extension| extension == "cuh"));
+    let shared = shared.chain(["build.rs".into()]).filter_map(written).max();
     let running: Vec<_> = files()
         .into_iter()
         .map(|file| {
+            let (source, image) = (format!("cuda/{file}.cu"), made(&format!("{file}.fatbin")));
             let mut nvcc = Command::new(&nvcc);
             nvcc.args(["--fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "--expt-extended-lambda"]);
             nvcc.args(TARGETS.iter().flat_map(|target| ["-gencode", target]));
-            nvcc.arg("-o").arg(made(&format!("{file}.fatbin"))).arg(format!("cuda/{file}.cu"));
+            nvcc.arg("-o").arg(&image).arg(&source);
+            let (command, by) = (format!("{nvcc:?} {flags}"), made(&format!("{file}.command")));
+            if written(&image) > shared.max(written(&source)) && fs::read_to_string(&by).is_ok_and(|by| by == command) {
+                return (file, None);
+            }
+            let _ = fs::remove_file(&by); // written when the image is there
             let child = nvcc.spawn().unwrap_or_else(|error| {
                 panic!("cannot run {nvcc:?}: {error}; set NVCC, or build with scripts/build-cuda.sh, which fetches it")
             });
-            (file, child)
+            (file, Some((child, by, command)))
         })
         .collect();
     let mut images = String::new();
-    for (file, mut child) in running {
-        let status = child.wait().expect("nvcc can be waited for");
-        assert!(status.success(), "nvcc failed on cuda/{file}.cu");
+    for (file, run) in running {
+        if let Some((mut child, by, command)) = run {
+            let status = child.wait().expect("nvcc can be waited for");
+            assert!(status.success(), "nvcc failed on cuda/{file}.cu");
+            fs::write(by, command).expect("cargo's directory can be written");
+        }
         images += &format!(
             "pub(in crate::gpu) static {}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.fatbin\"));\n",
             file.to_uppercase()

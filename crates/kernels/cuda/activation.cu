@@ -18,12 +18,12 @@ DEVICE float gelu(float x) {
     return 0.5f * x * (1.0f + tanhf(inner));
 }
 
+// A thread for a pack of some rows.
 template <class T, int N>
 DEVICE void gate_mul_by(const GateMulArgs& args) {
-    const int64_t packs = args.rows * args.width / N;
-    const int64_t step = int64_t(gridDim.x) * blockDim.x;
-    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < packs; i += step) {
-        const int64_t row = i * N / args.width, column = i * N % args.width;
+    const int column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
+    if (column >= args.width) return;
+    for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
         float gate[N], up[N];
         load<N>(static_cast<const T*>(args.gate) + row * args.gate_step + column, gate);
         load<N>(static_cast<const T*>(args.up) + row * args.up_step + column, up);
@@ -33,7 +33,7 @@ DEVICE void gate_mul_by(const GateMulArgs& args) {
             const float active = args.gelu ? gelu(gate[k]) : silu(gate[k]);
             gate[k] = widen(rounded<T>(active)) * up[k];
         }
-        store<N>(gate, static_cast<T*>(args.out) + i * N);
+        store<N>(gate, static_cast<T*>(args.out) + row * args.width + column);
     }
 }
 
@@ -45,7 +45,7 @@ DEVICE void gate_mul(const GateMulArgs& args) {
         gate_mul_by<T, 1>(args);
 }
 
-KERNEL_OF_TYPES(gate_mul, 256, GateMulArgs, gate_mul)
+KERNEL_OF_TYPES(gate_mul, 128, GateMulArgs, gate_mul)
 
 struct SoftcapArgs {
     const float* x; // [count]

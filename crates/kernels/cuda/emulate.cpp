@@ -38,6 +38,7 @@ static const size_t STACK = 256 << 10;
 struct Copy {
     void* to;
     const void* from; // null: zeros
+    unsigned group;
 };
 
 // A thread of the block that runs.
@@ -50,8 +51,9 @@ struct Fiber {
     State state;
     // Of the warp's two places of exchange it uses one after the other.
     unsigned exchanges;
-    // What it copies and has not waited for.
+    // What it copies and has not waited for, and the groups of copies that it has ended.
     std::vector<Copy> copies;
+    unsigned groups;
 };
 
 struct Block {
@@ -116,11 +118,23 @@ static void land(const Copy& copy) {
 void copy_ahead(void* to, const void* from, bool there) {
     aligned(to);
     aligned(from);
-    const Copy copy = {to, there ? from : nullptr};
+    Fiber& fiber = *block.fibers[block.current];
+    const Copy copy = {to, there ? from : nullptr, fiber.groups};
     if (block.backwards)
-        block.fibers[block.current]->copies.push_back(copy);
+        fiber.copies.push_back(copy);
     else
         land(copy);
+}
+
+void copies_end() { block.fibers[block.current]->groups++; }
+
+void copied_but(unsigned late) {
+    Fiber& fiber = *block.fibers[block.current];
+    std::vector<Copy>& copies = fiber.copies;
+    const auto arrives = [&](const Copy& copy) { return copy.group + late < fiber.groups; };
+    const auto later = std::find_if_not(copies.begin(), copies.end(), arrives);
+    std::for_each(copies.begin(), later, land);
+    copies.erase(copies.begin(), later);
 }
 
 void copied() {
@@ -161,7 +175,7 @@ static void run_block(const Launch& launch) {
     const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
     for (size_t i = 0; i < threads; i++) {
         Fiber& fiber = *block.fibers[i];
-        fiber.state = READY, fiber.exchanges = 0;
+        fiber.state = READY, fiber.exchanges = 0, fiber.groups = 0;
         fiber.copies.clear();
     }
     // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong

@@ -49,8 +49,11 @@ void warp_barrier();
 // every lane has passed the barrier of the next.
 unsigned char* warp_room();
 
-// Sixteen bytes that may arrive at once, or not before `copied`: in a launch forwards the one, backwards the other.
+// Sixteen bytes that may arrive at once, or not before `copied`: in a launch forwards the one, backwards the other. They may be
+// waited for in groups, in the order that these end in.
 void copy_ahead(void* to, const void* from, bool there);
+void copies_end();
+void copied_but(unsigned late);
 void copied();
 // Ends the process where an instruction of 16 bytes would begin between two of them.
 void aligned(const void* at);

@@ -91,6 +91,25 @@ DEVICE void copy_ahead(void* to, const void* from, bool there) {
 #endif
 }
 
+// Ends a group of this thread's copies, which may be empty.
+DEVICE void copies_end() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+    emulate::copies_end();
+#endif
+}
+
+// Until all of this thread's groups but the last `late` are there; those of others are after the next barrier.
+template <int late>
+DEVICE void copied_but() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.wait_group %0;" ::"n"(late) : "memory");
+#else
+    emulate::copied_but(late);
+#endif
+}
+
 // Until this thread's copies are there; those of others are after the next barrier.
 DEVICE void copied() {
 #ifdef __CUDACC__

@@ -79,12 +79,67 @@ DEVICE void norm_row(const NormArgs& args) {
     }
 }
 
+// The same for rows of which a thread has so many packs, which it then keeps: all that is read is on its way at once.
+template <class T, int N, int PACKS>
+DEVICE void norm_kept(const NormArgs& args) {
+    const int width = args.width;
+    const size_t at = size_t(blockIdx.x) * width;
+    const T* before = static_cast<const T*>(args.before);
+    const T* weight = static_cast<const T*>(args.weight);
+    float a[PACKS][N] = {}, b[PACKS][N] = {}, by[PACKS][N], to[PACKS][N];
+    auto each = [&](auto body) {
+#pragma unroll
+        for (int p = 0; p < PACKS; p++) {
+            const int i = (p * blockDim.x + threadIdx.x) * N;
+            if (i < width) body(p, i);
+        }
+    };
+    each([&](int p, int i) {
+        load<N>(static_cast<const T*>(args.x) + at + i, a[p]);
+        if (args.y) load<N>(static_cast<const T*>(args.y) + at + i, b[p]);
+        if (before) load<N>(before + i, by[p]);
+        if (weight) load<N>(weight + i, to[p]);
+    });
+    auto squares_of = [&](const float(&x)[PACKS][N]) {
+        float squares = 0.0f;
+#pragma unroll
+        for (int p = 0; p < PACKS; p++)
+#pragma unroll
+            for (int k = 0; k < N; k++) squares += x[p][k] * x[p][k];
+        return squares;
+    };
+    if (args.y) {
+        const float factor = before ? factor_of(squares_of(b), width, args.before_eps) : 1.0f;
+        each([&](int p, int i) {
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                if (before) b[p][k] = widen(rounded<T>(b[p][k] * factor * by[p][k]));
+                a[p][k] = widen(rounded<T>(a[p][k] + b[p][k]));
+                if (args.scale != 1.0f) a[p][k] = widen(rounded<T>(a[p][k] * args.scale));
+            }
+            store<N>(a[p], static_cast<T*>(args.sum) + at + i);
+        });
+        if (!weight) return;
+    }
+    const float factor = factor_of(squares_of(a), width, args.eps);
+    each([&](int p, int i) {
+#pragma unroll
+        for (int k = 0; k < N; k++) a[p][k] = a[p][k] * factor * to[p][k];
+        store<N>(a[p], static_cast<T*>(args.out) + at + i);
+    });
+}
+
 template <class T>
 DEVICE void norm(const NormArgs& args) {
-    if (args.width % WIDE<T> == 0)
-        norm_row<T, WIDE<T>>(args);
-    else
+    constexpr int N = WIDE<T>;
+    if (args.width % N != 0)
         norm_row<T, 1>(args);
+    else if (args.width <= N * int(blockDim.x))
+        norm_kept<T, N, 1>(args);
+    else if (args.width <= 2 * N * int(blockDim.x))
+        norm_kept<T, N, 2>(args);
+    else
+        norm_row<T, N>(args);
 }
 
 KERNEL_OF_TYPES(norm, 256, NormArgs, norm)

@@ -23,6 +23,12 @@ struct Args {
     wide: i32,
 }
 
+/// Threads of a block of `gate_mul`.
+const THREADS: u32 = 128;
+
+/// Rows that have blocks of their own: of more, a block takes several.
+const ROWS: i64 = 2048;
+
 fn name_of(gelu: bool) -> &'static str {
     if gelu { "gelu_mul" } else { "silu_mul" }
 }
@@ -71,9 +77,10 @@ fn gated([(gate, gate_step), (up, up_step)]: [(u64, usize); 2], width: usize, ge
         gelu: gelu.into(),
         wide: wide.into(),
     };
-    let threads = if wide { count / pack } else { count };
+    let across = (if wide { width / pack } else { width }).div_ceil(THREADS as usize);
+    let grid = Grid { blocks: [across as u32, args.rows.min(ROWS) as u32, 1], threads: THREADS, shared: 0 };
     // SAFETY: `Args` is the kernel's struct; every thread writes values of its own.
-    unsafe { launch(out.device(), &GATE_MUL, form(name, out.dtype())?, Grid::row(threads.div_ceil(256), 256), &args) }
+    unsafe { launch(out.device(), &GATE_MUL, form(name, out.dtype())?, grid, &args) }
 }
 
 /// `SoftcapArgs` of `cuda/activation.cu`.

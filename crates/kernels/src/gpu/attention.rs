@@ -8,7 +8,7 @@ use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
 /// `ATTEND_SPLIT` of `cuda/attention.cu`.
 const SPLIT: usize = 512;
 
-/// Warps of a block of the decode form.
+/// Warps of a block of the decode form of f32.
 const WARPS: usize = 8;
 
 /// The largest head that any form holds.
@@ -17,48 +17,61 @@ const MOST: usize = 512;
 /// Partial results of one launch, in values: longer batches take more launches.
 const PARTIAL: usize = 64 << 20;
 
-/// The decode form for a head's size and the query heads of a warp; size 0 is any, value by value.
-static ONE: [(usize, &[Kernel]); 5] = [
-    (0, &[kernel!(ATTENTION, "attend_one_0_1")]),
+/// The decode form of any type and size, value by value.
+const ANY: Kernel = kernel!(ATTENTION, "attend_one");
+
+/// The decode form of f32 for a head's size and the query heads of a warp.
+static ONE: [(usize, &[Kernel]); 4] = [
     (
         64,
         &[
-            kernel!(ATTENTION, "attend_one_64_1"),
-            kernel!(ATTENTION, "attend_one_64_2"),
-            kernel!(ATTENTION, "attend_one_64_3"),
-            kernel!(ATTENTION, "attend_one_64_4"),
+            kernel!(ATTENTION, only "attend_one_64_1_f32"),
+            kernel!(ATTENTION, only "attend_one_64_2_f32"),
+            kernel!(ATTENTION, only "attend_one_64_3_f32"),
+            kernel!(ATTENTION, only "attend_one_64_4_f32"),
         ],
     ),
     (
         128,
         &[
-            kernel!(ATTENTION, "attend_one_128_1"),
-            kernel!(ATTENTION, "attend_one_128_2"),
-            kernel!(ATTENTION, "attend_one_128_3"),
-            kernel!(ATTENTION, "attend_one_128_4"),
+            kernel!(ATTENTION, only "attend_one_128_1_f32"),
+            kernel!(ATTENTION, only "attend_one_128_2_f32"),
+            kernel!(ATTENTION, only "attend_one_128_3_f32"),
+            kernel!(ATTENTION, only "attend_one_128_4_f32"),
         ],
     ),
     (
         256,
         &[
-            kernel!(ATTENTION, "attend_one_256_1"),
-            kernel!(ATTENTION, "attend_one_256_2"),
-            kernel!(ATTENTION, "attend_one_256_3"),
-            kernel!(ATTENTION, "attend_one_256_4"),
+            kernel!(ATTENTION, only "attend_one_256_1_f32"),
+            kernel!(ATTENTION, only "attend_one_256_2_f32"),
+            kernel!(ATTENTION, only "attend_one_256_3_f32"),
+            kernel!(ATTENTION, only "attend_one_256_4_f32"),
         ],
     ),
-    (512, &[kernel!(ATTENTION, "attend_one_512_1"), kernel!(ATTENTION, "attend_one_512_2")]),
+    (512, &[kernel!(ATTENTION, only "attend_one_512_1_f32"), kernel!(ATTENTION, only "attend_one_512_2_f32")]),
 ];
+
+/// What bf16 and f16 have for a head's size.
+struct Halves {
+    dim: usize,
+    /// The decode form: all heads of a group at once.
+    group: Kernel,
+    /// The form for spans of more tokens.
+    tile: Kernel,
+}
+
+static HALVES: [Halves; 4] = [
+    Halves { dim: 64, group: kernel!(ATTENTION, "attend_group_64"), tile: kernel!(ATTENTION, "attend_tile_64") },
+    Halves { dim: 128, group: kernel!(ATTENTION, "attend_group_128"), tile: kernel!(ATTENTION, "attend_tile_128") },
+    Halves { dim: 256, group: kernel!(ATTENTION, "attend_group_256"), tile: kernel!(ATTENTION, "attend_tile_256") },
+    Halves { dim: 512, group: kernel!(ATTENTION, "attend_group_512"), tile: kernel!(ATTENTION, "attend_tile_512") },
+];
+
+/// `ATTEND_HEADS` of `cuda/attention.cu`.
+const HEADS: usize = 16;
 
 const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
-
-/// The form for spans of more tokens, of bf16 and f16, for a head's size.
-static TILES: [(usize, Kernel); 4] = [
-    (64, kernel!(ATTENTION, "attend_tile_64")),
-    (128, kernel!(ATTENTION, "attend_tile_128")),
-    (256, kernel!(ATTENTION, "attend_tile_256")),
-    (512, kernel!(ATTENTION, "attend_tile_512")),
-];
 
 /// `ATTEND_ROWS` of `cuda/attention.cu`.
 const ROWS: usize = 64;
@@ -143,8 +156,8 @@ pub(crate) fn attend(
     let q = q.contiguous()?;
     let whole = [&q, k, v].into_iter().map(|x| address(name, x)).collect::<Result<Vec<_>>>()?;
     let aligned = whole.iter().all(|address| address % 16 == 0);
-    let tiles = TILES.iter().find(|(size, _)| *size == dim && aligned && q.dtype() != DType::F32);
-    let single = |span: &&AttentionSpan| tiles.is_none() || span.len == 1;
+    let halves = HALVES.iter().find(|halves| halves.dim == dim && aligned && q.dtype() != DType::F32);
+    let single = |span: &&AttentionSpan| halves.is_none() || span.len == 1;
     let longest = |span: &AttentionSpan| (span.start + span.len).min(window.unwrap_or(usize::MAX));
     let args = Args {
         q: whole[0],
@@ -167,10 +180,14 @@ pub(crate) fn attend(
         scale,
     };
     if args.splits > 0 {
-        one_by_one(&q, args, if args.each == 1 { n } else { spans.len() }, aligned)?;
+        let jobs = if args.each == 1 { n } else { spans.len() };
+        match halves {
+            Some(halves) => in_groups(&q, args, &halves.group, jobs)?,
+            None => one_by_one(&q, args, jobs, aligned)?,
+        }
     }
-    if let Some((_, kernel)) = tiles {
-        in_tiles(&q, args, kernel, spans)?;
+    if let Some(halves) = halves {
+        in_tiles(&q, args, &halves.tile, spans)?;
     }
     Ok(out)
 }
@@ -224,25 +241,42 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
     let shared = 2 * ((ROWS + keys) * (dim + 8) + keys * (columns + 8));
     let grid =
         Grid { blocks: [count as u32, kv as u32, (dim / columns) as u32], threads: 128, shared: 0 }.shared(shared);
-    // SAFETY: `TilesArgs` is the kernel's struct; as in `one_by_one`, and each row of a span is in one tile.
+    // SAFETY: `TilesArgs` is the kernel's struct; as in `decode`, and each row of a span is in one tile.
     unsafe { launch(q.device(), kernel, form("attend", q.dtype())?, grid, &args) }
 }
 
-/// The decode form, and behind it the merger where a query has more than one split.
+/// The decode form on tensor cores.
+fn in_groups(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize) -> Result<()> {
+    let (kv, dim) = (args.kv as usize, args.dim as usize);
+    let chunks = (args.heads as usize / kv).div_ceil(HEADS);
+    let keys = if dim >= 512 { 16 } else { 32 };
+    // Queries, two tiles of keys and of values, and scores: 81 KiB at most.
+    let shared = 2 * (HEADS + 2 * 2 * keys) * (dim + 8) + 4 * (32 / keys) * HEADS * (keys + 8);
+    decode(q, args, kernel, jobs, kv * chunks, Grid::row(0, 128).shared(shared))
+}
+
+/// The decode form of f32, and of what has no form of its own.
 fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> {
-    let form = form("attend", q.dtype())?;
     let (heads, kv, dim) = (args.heads as usize, args.kv as usize, args.dim as usize);
-    let fitting = ONE.iter().find(|(size, _)| *size == dim && aligned);
-    let (_, kernels) = fitting.unwrap_or(&ONE[0]);
+    let fitting = ONE.iter().find(|(size, _)| *size == dim && aligned && q.dtype() == DType::F32);
+    let kernels = fitting.map_or(std::slice::from_ref(&ANY), |(_, kernels)| *kernels);
     // As many warps for a group as its heads need, as even as they come; what is left of a block shares the keys.
     let group = heads / kv;
     let chunks = group.div_ceil(kernels.len());
     let own = group.div_ceil(chunks);
     let stripes = (WARPS / chunks).max(1);
     let warps = stripes * chunks.min(WARPS);
-    let splits = args.splits as usize;
+    let args = Args { stripes: stripes as i32, ..args };
+    let grid = Grid::row(0, 32 * warps as u32).shared(4 * warps * own * (dim + 2));
+    decode(q, args, &kernels[own - 1], jobs, kv, grid)
+}
+
+/// Launches a decode form, `across` blocks a query and split, and behind it the merger where a query has more than one split.
+fn decode(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize, across: usize, grid: Grid) -> Result<()> {
+    let form = form("attend", q.dtype())?;
+    let (heads, dim, splits) = (args.heads as usize, args.dim as usize, args.splits as usize);
     let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
-    let mut args = Args { stripes: stripes as i32, ..args };
+    let mut args = args;
     // Held until all is launched.
     let partial = if splits == 1 {
         None
@@ -256,11 +290,10 @@ fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> 
     for first in (0..jobs).step_by(per_launch) {
         let count = per_launch.min(jobs - first) as u32;
         args.first = first as i32;
-        let grid = Grid { blocks: [count, kv as u32, splits as u32], threads: 32 * warps as u32, shared: 0 }
-            .shared(4 * warps * own * (dim + 2));
+        let grid = Grid { blocks: [count, across as u32, splits as u32], ..grid };
         // SAFETY: `Args` is the kernel's struct; `within` has refused spans that lead outside the cache or into each other,
         // so that every head has a place of its own in the result, and every split in the partial ones.
-        unsafe { launch(q.device(), &kernels[own - 1], form, grid, &args)? };
+        unsafe { launch(q.device(), kernel, form, grid, &args)? };
         if splits > 1 {
             let grid = Grid { blocks: [count, heads as u32, 1], threads: 128, shared: 0 };
             // SAFETY: as above.

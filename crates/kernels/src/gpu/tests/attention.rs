@@ -100,6 +100,10 @@ fn single_tokens_are_their_oracle() -> Result<()> {
         for shape in [(1, 2, 64), (3, 1, 128), (4, 1, 128), (8, 1, 64), (2, 1, 256), (6, 1, 256), (3, 1, 512)] {
             Batch::new(&SINGLE, shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
         }
+        // Groups of more heads than half a fragment has rows, and than a whole one has.
+        for shape in [(9, 1, 64), (16, 2, 128), (20, 2, 64), (12, 1, 256), (10, 1, 512)] {
+            Batch::new(&[(0, 1), (33, 1), (530, 1)], shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
+        }
         // Sizes that no form is made for, and a group of more heads than a block has warps.
         for shape in [(3, 1, 8), (1, 3, 16), (2, 1, 40), (1, 1, 1), (1, 1, 320), (20, 1, 16)] {
             Batch::new(&[(0, 1), (70, 1), (530, 1)], shape, dtype)?.check(None, &format!("single, {shape:?}"))?;

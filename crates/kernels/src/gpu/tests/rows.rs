@@ -11,7 +11,7 @@ use crate::{
 #[test]
 fn norms_are_their_oracles() -> Result<()> {
     for dtype in TYPES {
-        for (rows, width) in [(1, 1), (3, 7), (5, 64), (2, 576), (7, 1000), (4, 1024), (2, 4096), (0, 8)] {
+        for (rows, width) in [(1, 1), (3, 7), (5, 64), (2, 576), (7, 1000), (4, 1024), (2, 4096), (2, 6144), (0, 8)] {
             let [x, y, weight] = [(&[rows, width][..], 1), (&[rows, width], 2), (&[width], 3)]
                 .map(|(shape, seed)| both(&random(shape, seed), dtype));
             let ((x, x32), (y, y32), (weight, weight32)) = (x?, y?, weight?);
@@ -62,7 +62,7 @@ fn norms_are_their_oracles() -> Result<()> {
 #[test]
 fn gated_activations_are_their_oracles() -> Result<()> {
     for dtype in TYPES {
-        for (rows, width) in [(1, 1), (3, 7), (2, 64), (3, 1000), (33, 1536)] {
+        for (rows, width) in [(1, 1), (3, 7), (2, 64), (3, 1000), (33, 1536), (2051, 8)] {
             let (x, x32) = both(&(random(&[rows, 2 * width], 4) * 6.0)?, dtype)?;
             let what = format!("{rows} x {width}");
             close(&gpu::gate_mul(&x, false)?, &silu_mul_reference(&x32)?, &format!("silu {what}"));
