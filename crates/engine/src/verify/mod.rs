@@ -69,8 +69,9 @@ impl Check {
 /// What rows of another batch may move a result, relative to its largest value. On the CPU nothing: sums run in the
 /// same order.
 fn rounding(model: &dyn CausalLm) -> f64 {
-    /// Sums in another order, in f32. Not measured yet: there was no GPU.
-    const F32: f64 = 1e-5;
+    /// Sums in another order, in f32. Measured worst case, of the tiny models on an H200 (2026-11-27): 2.5e-5, where delta nets
+    /// read a prompt token by token; 5.9e-6 of all else.
+    const F32: f64 = 1e-4;
     /// The same with 8 bits of mantissa. Not measured yet.
     const HALF: f64 = 5e-2;
     match (model.device().is_cpu(), model.activations()) {
