@@ -67,6 +67,43 @@ DEVICE void store(const float (&from)[N], T* to) {
     *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
+// The values of four bytes. Those of two bf16 are its halves as they are.
+DEVICE void values_of(uint32_t word, const float*, float* out) { out[0] = __uint_as_float(word); }
+DEVICE void values_of(uint32_t word, const bf16*, float* out) {
+    out[0] = __uint_as_float(word << 16), out[1] = __uint_as_float(word & 0xffff0000u);
+}
+DEVICE void values_of(uint32_t word, const f16*, float* out) {
+    out[0] = widen(f16{uint16_t(word)}), out[1] = widen(f16{uint16_t(word >> 16)});
+}
+
+// Values that wait in registers: of 16 bits two in each, which numbers of their own would not share.
+template <class T, int N>
+struct Words {
+    static constexpr int EACH = 4 / int(sizeof(T)), COUNT = N / EACH;
+    uint32_t x[COUNT];
+
+    DEVICE static Words at(const T* from) {
+        const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+        Words words;
+        memcpy(&words, &pack, sizeof(words));
+        return words;
+    }
+
+    DEVICE static Words of(const float (&from)[N]) {
+        Pack<T, N> pack;
+        Words words;
+#pragma unroll
+        for (int i = 0; i < N; i++) narrow(from[i], pack.x[i]);
+        memcpy(&words, &pack, sizeof(words));
+        return words;
+    }
+
+    DEVICE void values(float (&out)[N]) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) values_of(x[i], static_cast<const T*>(nullptr), out + i * EACH);
+    }
+};
+
 // Four values at `from`, of which `count` are there; the others are 0. With `wide` all of them or none are, and one
 // instruction moves them.
 template <bool wide, class T>
@@ -94,6 +131,34 @@ DEVICE void put_four(const float (&from)[4], T* to, int count) {
 }
 
 DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
+
+// `silu` of each of several values, to the bit. A card divides one by one, for each quotient may be out of range; here that is
+// asked once, and they are made side by side.
+template <int N>
+DEVICE void silu_each(float (&x)[N]) {
+#ifdef __CUDACC__
+    float quotient[N];
+    bool usual = true;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float by = 1.0f + expf(-x[i]);
+        float over;
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(over) : "f"(by));
+        over = fmaf(fmaf(-by, over, 1.0f), over, over);
+        // What is left of x makes the quotient the nearest number, where nothing on the way is too small or too large.
+        const float near = x[i] * over;
+        quotient[i] = fmaf(fmaf(-by, near, x[i]), over, near);
+        usual = usual & (fabsf(x[i]) > 1e-18f) & (fabsf(x[i]) < 80.0f);
+    }
+    if (usual) {
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = quotient[i];
+        return;
+    }
+#endif
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = silu(x[i]);
+}
 
 // Values of T that 16 bytes hold.
 template <class T>
@@ -152,6 +217,51 @@ DEVICE const int* span_of(const int* spans, int count, int token) {
     const int* span = spans + 4 * (low - 1);
     return token - span[0] < span[1] ? span : nullptr;
 }
+
+// Of `count` values that never fall, the place of the last that is at most `most`, -1 if none is; by a warp, whose lanes look
+// at 32 of them at once.
+template <class F>
+DEVICE int last_at_most(int most, int count, F value) {
+    // Those before `low` are, those from `high` on are not.
+    int low = 0, high = count;
+    while (low < high) {
+        const int step = (high - low + 31) / 32, at = low + int(threadIdx.x % 32) * step;
+        const int found = __popc(__ballot_sync(ALL, at < high && value(at) <= most));
+        high = min(high, low + found * step);
+        if (found > 0) low += (found - 1) * step + 1;
+    }
+    return low - 1;
+}
+
+// Where a warp looks first for the span of a token, on its way before it is needed: a span a lane, around that of the token's
+// own number, which it is where each sequence goes on by one token.
+struct SpansAround {
+    int begin;
+    Pack<int, 4> span; // of the lane
+
+    DEVICE void look(const int* spans, int count, int token) {
+        begin = min(max(token - 16, 0), max(count - 32, 0));
+        const int mine = begin + threadIdx.x % 32;
+        if (mine < count) span = reinterpret_cast<const Pack<int, 4>*>(spans)[mine];
+    }
+
+    // What `span_of` finds, in all lanes, which have one token; without tokens if there is none.
+    DEVICE Pack<int, 4> find(const int* spans, int count, int token) const {
+        const bool mine = begin + int(threadIdx.x % 32) < count;
+        const int found = __popc(__ballot_sync(ALL, mine && span.x[0] <= token));
+        Pack<int, 4> out = {};
+        if (found > 0 ? found < 32 || begin + 32 == count : begin == 0) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) out.x[i] = __shfl_sync(ALL, span.x[i], max(found - 1, 0));
+            if (found == 0) out.x[1] = 0;
+        } else {
+            const int last = last_at_most(token, count, [&](int i) { return spans[4 * i]; });
+            if (last >= 0) out = reinterpret_cast<const Pack<int, 4>*>(spans)[last];
+        }
+        if (token - out.x[0] >= out.x[1]) out.x[1] = 0;
+        return out;
+    }
+};
 
 // Declares a kernel `NAME` that runs `BODY` with its arguments, a struct by value. The launch gives the size of the struct
 // that it has, so that the two sides cannot disagree unseen.

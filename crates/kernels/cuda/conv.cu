@@ -10,14 +10,57 @@ struct ConvArgs {
     int64_t token;
     int n, span_count, channels, kernel;
     int state_f32; // else as x
-    int wide;      // widths, strides and addresses are whole fours
 };
 
 // Tokens of a block. A kernel reaches back fewer, so that the first block of a span alone reads the state, and may write it.
 constexpr int CONV_TILE = 32;
 
-// The inputs of one sequence on four channels: those that the state holds, then those of its tokens.
+// Zeros on four channels for the tokens of no span that span `s`, from `first` to `end`, answers for: those behind it until the
+// `next` one, and of the first span also those before it.
 template <class T, bool wide>
+DEVICE void conv_clear(const ConvArgs& args, int channel, int s, int first, int end, int next) {
+    const float zeros[4] = {};
+    T* out = static_cast<T*>(args.out) + channel;
+#pragma unroll 1
+    for (int token = s == 0 && first > 0 ? 0 : end; token < next; token = token + 1 == first ? end : token + 1)
+        put_four<wide>(zeros, out + int64_t(token) * args.channels, args.channels - channel);
+}
+
+// A tile of tokens: its span, and which token of that is the first. Tiles are counted so that each span begins one: that of
+// span `s` has the number `first / CONV_TILE + s`, and there are always numbers enough before the next span's.
+struct ConvTile {
+    Pack<int, 4> span;
+    int from;
+
+    // That of the block, for a thread that has four channels; false if there is nothing to do.
+    template <class T, bool wide>
+    DEVICE bool find(const ConvArgs& args, int channel) {
+        const int number = blockIdx.y, count = args.span_count;
+        // The tile's span is the last that begins at its number or before it.
+        const int s = last_at_most(number, count, [&](int i) { return args.spans[4 * i] / CONV_TILE + i; });
+        if (channel >= args.channels) return false;
+        if (s < 0) {
+            if (number == 0) conv_clear<T, wide>(args, channel, 0, 0, 0, count ? args.spans[0] : args.n);
+            return false;
+        }
+        span = reinterpret_cast<const Pack<int, 4>*>(args.spans)[s];
+        from = (number - span.x[0] / CONV_TILE - s) * CONV_TILE;
+        if (from == 0) {
+            const int next = s + 1 < count ? args.spans[4 * s + 4] : args.n;
+            conv_clear<T, wide>(args, channel, s, span.x[0], span.x[0] + span.x[1], next);
+        }
+        return from < span.x[1];
+    }
+};
+
+template <class T, int N>
+DEVICE void widen_pack(const Pack<T, N>& pack, float (&out)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = widen(pack.x[i]);
+}
+
+// The inputs of one sequence on four channels: those that the state holds, then those of its tokens.
+template <class T>
 struct ConvRows {
     const ConvArgs& args;
     const T* x;
@@ -26,109 +69,48 @@ struct ConvRows {
 
     DEVICE void operator()(int i, float (&out)[4]) const {
         const int held = args.kernel - 1, count = args.channels - channel;
-        if (i >= held) return widened(four<wide>(x + (i - held) * args.token, count), out);
+        if (i >= held) return widen_pack(four<false>(x + (i - held) * args.token, count), out);
         const int64_t row = at + int64_t(i) * args.channels;
         if (start == 0)
-            widened(Pack<float, 4>{}, out);
+            widen_pack(Pack<float, 4>{}, out);
         else if (args.state_f32)
-            widened(four<wide>(static_cast<const float*>(args.state) + row, count), out);
+            widen_pack(four<false>(static_cast<const float*>(args.state) + row, count), out);
         else
-            widened(four<wide>(static_cast<const T*>(args.state) + row, count), out);
+            widen_pack(four<false>(static_cast<const T*>(args.state) + row, count), out);
     }
 
     DEVICE void keep(int i, const float (&row)[4]) const {
         const int64_t to = at + int64_t(i) * args.channels;
         if (args.state_f32)
-            put_four<wide>(row, static_cast<float*>(args.state) + to, args.channels - channel);
+            put_four<false>(row, static_cast<float*>(args.state) + to, args.channels - channel);
         else
-            put_four<wide>(row, static_cast<T*>(args.state) + to, args.channels - channel);
-    }
-
-    template <class U>
-    DEVICE static void widened(Pack<U, 4> pack, float (&out)[4]) {
-#pragma unroll
-        for (int c = 0; c < 4; c++) out[c] = widen(pack.x[c]);
+            put_four<false>(row, static_cast<T*>(args.state) + to, args.channels - channel);
     }
 };
 
-// A thread has four channels of a tile of tokens. Tiles are counted so that each span begins one: that of span `s` has the
-// number `first / CONV_TILE + s`, and there are always numbers enough before the next span's.
-template <class T, int taps, bool wide>
-DEVICE void conv_tile(const ConvArgs& args) {
-    const int number = blockIdx.y, lane = threadIdx.x % 32;
-    auto tile_of = [&](int s) { return args.spans[4 * s] / CONV_TILE + s; };
-    // The tile's span is the last that begins at its number or before it.
-    int begun = 0;
-    for (int s = lane; s < args.span_count; s += 32) begun += tile_of(s) <= number;
-    const int s = sum_lanes(begun) - 1, channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
-    if (channel >= channels) return;
-    T* out = static_cast<T*>(args.out) + channel;
-    const float zeros[4] = {};
-    auto clear = [&](int from, int to) {
-        for (int token = from; token < to; token++)
-            put_four<wide>(zeros, out + int64_t(token) * channels, channels - channel);
-    };
-    // The tokens of no span: the first tile clears those before all spans, the first of each span those behind it.
-    if (number == 0) clear(0, args.span_count ? args.spans[0] : args.n);
-    if (s < 0) return;
-    const Pack<int, 4> span = reinterpret_cast<const Pack<int, 4>*>(args.spans)[s];
-    const int first = span.x[0], len = span.x[1], tile = number - tile_of(s);
-    if (tile == 0) clear(first + len, s + 1 < args.span_count ? args.spans[4 * s + 4] : args.n);
-
-    const int kernel = taps ? taps : args.kernel, held = kernel - 1, from = tile * CONV_TILE;
-    if (from >= len) return;
-    const int end = min(from + CONV_TILE, len);
+// Any kernel, wherever things lie: a thread has four channels of a tile of tokens.
+template <class T>
+DEVICE void conv(const ConvArgs& args) {
+    const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels, kernel = args.kernel;
+    ConvTile tile = {};
+    if (!tile.find<T, false>(args, channel)) return;
+    const int first = tile.span.x[0], len = tile.span.x[1], held = kernel - 1, end = min(tile.from + CONV_TILE, len);
     const T* x = static_cast<const T*>(args.x) + first * args.token + channel;
-    const ConvRows<T, wide> row{args, x, int64_t(span.x[3]) * held * channels + channel, channel, span.x[2]};
-    auto finish = [&](float (&sum)[4], int token) {
+    const ConvRows<T> row{args, x, int64_t(tile.span.x[3]) * held * channels + channel, channel, tile.span.x[2]};
+    for (int token = tile.from; token < end; token++) {
+        float sum[4] = {};
+        for (int tap = 0; tap < kernel; tap++) {
+            float in[4];
+            row(token + tap, in);
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                if (channel + c < channels) sum[c] = fmaf(args.weight[int64_t(channel + c) * kernel + tap], in[c], sum[c]);
+        }
 #pragma unroll
         for (int c = 0; c < 4; c++) sum[c] = silu(sum[c]);
-        put_four<wide>(sum, out + int64_t(first + token) * channels, channels - channel);
-    };
-    if constexpr (taps != 0) {
-        static_assert(wide, "taps of a channel are read at once");
-        float weight[4][taps], window[taps][4];
-#pragma unroll
-        for (int c = 0; c < 4; c++) load<taps>(args.weight + int64_t(channel + c) * taps, weight[c]);
-#pragma unroll
-        for (int i = 0; i < taps - 1; i++) row(from + i, window[i]);
-        // A few tokens are on their way at a time.
-        constexpr int AHEAD = 4;
-        for (int token = from; token < end; token += AHEAD) {
-            float fresh[AHEAD][4];
-#pragma unroll
-            for (int a = 0; a < AHEAD; a++)
-                if (token + a < end) row(token + a + taps - 1, fresh[a]);
-#pragma unroll
-            for (int a = 0; a < AHEAD; a++) {
-                if (token + a >= end) break;
-                float sum[4] = {};
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    window[taps - 1][c] = fresh[a][c];
-#pragma unroll
-                    for (int tap = 0; tap < taps; tap++) sum[c] = fmaf(weight[c][tap], window[tap][c], sum[c]);
-#pragma unroll
-                    for (int tap = 0; tap < taps - 1; tap++) window[tap][c] = window[tap + 1][c];
-                }
-                finish(sum, token + a);
-            }
-        }
-    } else {
-        for (int token = from; token < end; token++) {
-            float sum[4] = {};
-            for (int tap = 0; tap < kernel; tap++) {
-                float in[4];
-                row(token + tap, in);
-#pragma unroll
-                for (int c = 0; c < 4; c++)
-                    if (channel + c < channels)
-                        sum[c] = fmaf(args.weight[int64_t(channel + c) * kernel + tap], in[c], sum[c]);
-            }
-            finish(sum, token);
-        }
+        put_four<false>(sum, static_cast<T*>(args.out) + int64_t(first + token) * channels + channel, channels - channel);
     }
-    if (tile != 0) return;
+    if (tile.from != 0) return;
     for (int i = 0; i < held; i++) {
         // Ascending: a row of the state is read before it is written.
         float last[4];
@@ -137,12 +119,166 @@ DEVICE void conv_tile(const ConvArgs& args) {
     }
 }
 
-template <class T>
-DEVICE void conv(const ConvArgs& args) {
-    if (args.kernel == 4 && args.wide)
-        conv_tile<T, 4, true>(args);
-    else
-        conv_tile<T, 0, false>(args);
+KERNEL_OF_TYPES(conv, 128, ConvArgs, conv)
+
+// Kernels of four taps where everything is whole fours.
+constexpr int CONV_TAPS = 4, CONV_HELD = CONV_TAPS - 1;
+
+// The taps of four channels.
+struct ConvTaps {
+    float weight[4][CONV_TAPS];
+
+    DEVICE ConvTaps(const ConvArgs& args, int channel) {
+#pragma unroll
+        for (int c = 0; c < 4; c++) load<CONV_TAPS>(args.weight + int64_t(channel + c) * CONV_TAPS, weight[c]);
+    }
+
+    // A token's result, of the inputs before it and its own.
+    template <class T>
+    DEVICE void operator()(const float (*window)[4], T* out) const {
+        float sum[4];
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            sum[c] = 0.0f;
+#pragma unroll
+            for (int tap = 0; tap < CONV_TAPS; tap++) sum[c] = fmaf(weight[c][tap], window[tap][c], sum[c]);
+        }
+        silu_each(sum);
+        store<4>(sum, out);
+    }
+};
+
+// Tokens that are on their way while as many are worked on.
+constexpr int CONV_AHEAD = 4;
+
+// A thread has four channels of a tile of tokens.
+template <class T, class State>
+DEVICE void conv_tile(const ConvArgs& args) {
+    const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
+    ConvTile tile = {};
+    if (!tile.find<T, true>(args, channel)) return;
+    const int first = tile.span.x[0], len = tile.span.x[1], end = min(tile.from + CONV_TILE, len);
+    const T* x = static_cast<const T*>(args.x) + first * args.token + channel;
+    auto row = [&](int i) { return Words<T, 4>::at(x + i * args.token); };
+    Words<T, 4> next[CONV_AHEAD] = {};
+#pragma unroll
+    for (int a = 0; a < CONV_AHEAD; a++)
+        if (tile.from + a < end) next[a] = row(tile.from + a);
+    const ConvTaps taps(args, channel);
+    // Inputs before the tokens that are worked on, and theirs.
+    float rows[CONV_HELD + CONV_AHEAD][4] = {};
+    if (tile.from == 0) {
+        State* state = static_cast<State*>(args.state) + int64_t(tile.span.x[3]) * CONV_HELD * channels + channel;
+        if (tile.span.x[2] != 0) {
+#pragma unroll
+            for (int i = 0; i < CONV_HELD; i++) load<4>(state + int64_t(i) * channels, rows[i]);
+        }
+        // What the tokens leave: the last of them, and of the state what these do not push out. All is read before any of it
+        // is written, for one would wait for the other.
+        float kept[CONV_HELD][4];
+#pragma unroll
+        for (int i = 0; i < CONV_HELD; i++) {
+            if (i + len >= CONV_HELD) {
+                row(i + len - CONV_HELD).values(kept[i]);
+            } else {
+#pragma unroll
+                for (int c = 0; c < 4; c++) kept[i][c] = i + len == 1 ? rows[1][c] : rows[2][c];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < CONV_HELD; i++) store<4>(kept[i], state + int64_t(i) * channels);
+    } else {
+#pragma unroll
+        for (int i = 0; i < CONV_HELD; i++) row(tile.from + i - CONV_HELD).values(rows[i]);
+    }
+    const T* ahead = x + (tile.from + CONV_AHEAD) * args.token;
+    T* out = static_cast<T*>(args.out) + int64_t(first + tile.from) * channels + channel;
+    for (int left = end - tile.from; left > 0; left -= CONV_AHEAD) {
+#pragma unroll
+        for (int a = 0; a < CONV_AHEAD; a++) {
+            next[a].values(rows[CONV_HELD + a]);
+            if (CONV_AHEAD + a < left) next[a] = Words<T, 4>::at(ahead);
+            ahead += args.token;
+        }
+#pragma unroll
+        for (int a = 0; a < CONV_AHEAD; a++) {
+            if (a < left) taps(rows + a, out);
+            out += channels;
+        }
+#pragma unroll
+        for (int i = 0; i < CONV_HELD; i++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) rows[i][c] = rows[CONV_AHEAD + i][c];
+    }
 }
 
-KERNEL_OF_TYPES(conv, 128, ConvArgs, conv)
+template <class T>
+DEVICE void conv_tiles(const ConvArgs& args) {
+    if (args.state_f32)
+        conv_tile<T, float>(args);
+    else
+        conv_tile<T, T>(args);
+}
+
+KERNEL_OF_TYPES(conv_tiles, 128, ConvArgs, conv_tiles)
+
+// Spans of a block of `conv_steps`.
+constexpr int CONV_SPANS = 4;
+
+// Where no span has more than a token: a thread has four channels of a few spans, and asks for all of these before it waits for
+// the first.
+template <class T, class State>
+DEVICE void conv_step(const ConvArgs& args) {
+    const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
+    if (channel >= channels) return;
+    const int begin = blockIdx.y * CONV_SPANS;
+    // Behind the last there is one of no tokens at the end.
+    Pack<int, 4> span[CONV_SPANS];
+    int next = args.n;
+#pragma unroll
+    for (int i = 0; i < CONV_SPANS; i++) {
+        span[i] = {args.n};
+        if (begin + i < args.span_count) span[i] = reinterpret_cast<const Pack<int, 4>*>(args.spans)[begin + i];
+    }
+    if (begin + CONV_SPANS < args.span_count) next = args.spans[4 * (begin + CONV_SPANS)];
+    const ConvTaps taps(args, channel);
+    auto state_of = [&](int i) {
+        return static_cast<State*>(args.state) + int64_t(span[i].x[3]) * CONV_HELD * channels + channel;
+    };
+    Words<T, 4> x[CONV_SPANS] = {};
+    Words<State, 4> held[CONV_SPANS][CONV_HELD] = {};
+#pragma unroll
+    for (int i = 0; i < CONV_SPANS; i++) {
+        if (span[i].x[1] == 0) continue;
+        x[i] = Words<T, 4>::at(static_cast<const T*>(args.x) + span[i].x[0] * args.token + channel);
+        if (span[i].x[2] == 0) continue;
+#pragma unroll
+        for (int k = 0; k < CONV_HELD; k++) held[i][k] = Words<State, 4>::at(state_of(i) + int64_t(k) * channels);
+    }
+#pragma unroll
+    for (int i = 0; i < CONV_SPANS; i++) {
+        const int first = span[i].x[0];
+        if (span[i].x[1] != 0) {
+            float window[CONV_TAPS][4];
+#pragma unroll
+            for (int k = 0; k < CONV_HELD; k++) held[i][k].values(window[k]);
+            x[i].values(window[CONV_HELD]);
+            State* state = state_of(i);
+#pragma unroll
+            for (int k = 0; k < CONV_HELD; k++) store<4>(window[k + 1], state + int64_t(k) * channels);
+            taps(window, static_cast<T*>(args.out) + int64_t(first) * channels + channel);
+        }
+        const int behind = i + 1 < CONV_SPANS ? span[min(i + 1, CONV_SPANS - 1)].x[0] : next;
+        conv_clear<T, true>(args, channel, begin + i, first, first + span[i].x[1], behind);
+    }
+}
+
+template <class T>
+DEVICE void conv_steps(const ConvArgs& args) {
+    if (args.state_f32)
+        conv_step<T, float>(args);
+    else
+        conv_step<T, T>(args);
+}
+
+KERNEL_OF_TYPES(conv_steps, 128, ConvArgs, conv_steps)

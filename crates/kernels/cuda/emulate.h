@@ -179,6 +179,17 @@ T __shfl_down_sync(unsigned, T value, unsigned by, int width = 32) {
     return emulate::exchanged(value, lane % width + by < unsigned(width) ? lane + by : lane);
 }
 
+inline unsigned __ballot_sync(unsigned, bool predicate) {
+    unsigned votes = 0;
+    unsigned char* room = emulate::warp_room();
+    room[128 * emulate::lane()] = predicate;
+    emulate::warp_barrier();
+    for (unsigned i = 0; i < 32; i++) votes |= unsigned(room[128 * i]) << i;
+    return votes;
+}
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
 inline float __uint_as_float(uint32_t bits) { return emulate::from_bits(bits); }
 inline uint32_t __float_as_uint(float x) { return emulate::to_bits(x); }
 

@@ -10,11 +10,19 @@ use crate::{
     state::check_apart,
 };
 
+/// For any kernel, wherever things lie.
 const CONV: Kernel = kernel!(CONV, "conv");
+/// For kernels of four taps where all is whole fours; and where besides no span has more than a token.
+const TILES: Kernel = kernel!(CONV, "conv_tiles");
+const STEPS: Kernel = kernel!(CONV, "conv_steps");
+/// Their taps.
+const TAPS: usize = 4;
 const NAME: &str = "causal_conv";
 
 /// Tokens of a block, `CONV_TILE` of `cuda/conv.cu`.
 const TILE: usize = 32;
+/// Spans of a block of steps, `CONV_SPANS` of `cuda/conv.cu`.
+const STEP: usize = 4;
 /// Threads of a block, with four channels each.
 const THREADS: usize = 128;
 
@@ -33,7 +41,6 @@ struct Args {
     channels: i32,
     kernel: i32,
     state_f32: i32,
-    wide: i32,
 }
 
 /// [`causal_conv`](crate::causal_conv). The state is f32 or of the type of `x`; a kernel of more than 33 taps goes to the
@@ -74,12 +81,16 @@ pub(crate) fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &S
         channels: channels as i32,
         kernel: kernel as i32,
         state_f32: (state.dtype() == DType::F32).into(),
-        wide: wide(&places, &[token, channels]).into(),
     };
-    let tiles = n / TILE + spans.len().max(1);
+    let fours = kernel == TAPS && wide(&places, &[token, channels]);
+    let (kernel, rows) = if fours && spans.iter().all(|span| span.len <= 1) {
+        (&STEPS, spans.len().max(1).div_ceil(STEP))
+    } else {
+        (if fours { &TILES } else { &CONV }, n / TILE + spans.len().max(1))
+    };
     let grid =
-        Grid { blocks: [channels.div_ceil(4 * THREADS) as u32, tiles as u32, 1], threads: THREADS as u32, shared: 0 };
+        Grid { blocks: [channels.div_ceil(4 * THREADS) as u32, rows as u32, 1], threads: THREADS as u32, shared: 0 };
     // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors.
-    unsafe { launch(x.device(), &CONV, form(NAME, x.dtype())?, grid, &args)? };
+    unsafe { launch(x.device(), kernel, form(NAME, x.dtype())?, grid, &args)? };
     Ok(out)
 }

@@ -2,14 +2,26 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
+use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, packed, room, room_of};
 use crate::{AttentionSpan, HeadsOf, Norm, Spans, place::Place};
 
+/// For heads of any size, a warp each.
 const HEADS: Kernel = kernel!(HEADS, "heads");
+/// For heads of so many values, as many to a warp as a word has values.
+const IN_ROWS: [(usize, Kernel); 4] = [
+    (64, kernel!(HEADS, "heads_64")),
+    (128, kernel!(HEADS, "heads_128")),
+    (256, kernel!(HEADS, "heads_256")),
+    (512, kernel!(HEADS, "heads_512")),
+];
+/// Values of a row, a word a lane.
+const ROW: usize = 32;
 const ANGLES: Kernel = kernel!(HEADS, "angles");
 
-/// Warps of a block, each with a head of its own.
+/// Warps of a block, which has heads of one token.
 const WARPS: usize = 4;
+/// Blocks that leave no card idle; with more of them, warps take several heads one after the other.
+const BLOCKS: usize = 1024;
 /// Threads of a block, each with an angle.
 const THREADS: usize = 256;
 
@@ -95,6 +107,7 @@ fn write(
         }
         None => 0,
     };
+    let (size, mut places, mut counts) = (first.x.dtype().size_in_bytes(), vec![], vec![half]);
     let mut parts = [Part::default(); MOST_PARTS];
     for (part, ((view, out), cached)) in parts.iter_mut().zip(all()) {
         let HeadsOf { x, count, steps, .. } = *view;
@@ -119,6 +132,7 @@ fn write(
             crate::heads::destinations(spans.map_or(&[][..], |spans| spans), n, rows)?;
         }
         let (token, head) = place.strides();
+        counts.extend([token, head]);
         *part = Part {
             x: Held::of(x).address()?,
             weight: address_of(name, steps.norm.map(|norm| norm.weight))?,
@@ -130,6 +144,7 @@ fn write(
             cached: cached.into(),
             eps: steps.norm.map_or(0.0, |norm| norm.eps),
         };
+        places.extend([part.x, part.weight, part.out].map(|at| (at, size)));
     }
     let heads = parts.iter().map(|part| part.heads).sum::<i32>();
     let table = spans.filter(|spans| !spans.is_empty()).map(|spans| spans.table(first.x.device())).transpose()?;
@@ -144,10 +159,20 @@ fn write(
         half: half as i32,
         span_count: spans.map_or(0, |spans| spans.len() as i32),
     };
-    let grid = Grid::row((n * heads as usize).div_ceil(WARPS), 32 * WARPS as u32);
+    places.extend([args.cos, args.sin].map(|at| (at, size)));
+    let each = 4 / size;
+    // What turns together is whole rows apart, a power of two of them.
+    let rows_apart = half == 0 || half.is_multiple_of(ROW) && (half / ROW).is_power_of_two();
+    let fitting = IN_ROWS.iter().find(|(of, _)| *of == dim && rows_apart && packed(each, &places, &counts));
+    let (of_warp, kernel) = fitting.map_or((1, &HEADS), |(_, kernel)| (each, kernel));
+    let turns = parts.iter().map(|part| (part.heads as usize).div_ceil(of_warp)).sum::<usize>();
+    let warps = turns.clamp(1, WARPS);
+    let most = turns.div_ceil(warps);
+    let blocks = if fitting.is_some() { BLOCKS.div_ceil(n.max(1)).clamp(1, most.max(1)) } else { most };
+    let grid = Grid { blocks: [n as u32, blocks as u32, 1], threads: 32 * warps as u32, shared: 0 };
     // SAFETY: `Args` is the kernel's struct; every head has a place of its own in the result, and `destinations` has refused
     // spans that lead outside the cache or to the same row.
-    unsafe { launch(first.x.device(), &HEADS, form(name, first.x.dtype())?, grid, &args) }
+    unsafe { launch(first.x.device(), kernel, form(name, first.x.dtype())?, grid, &args) }
 }
 
 /// `AnglesArgs` of `cuda/heads.cu`.

@@ -32,6 +32,19 @@ fn batches() -> Vec<(usize, Vec<StateSpan>)> {
         (101, vec![span(35, 33, 2, 1), span(68, 1, 0, 2), span(69, 2, 1, 3), span(71, 30, 0, 5)]),
         (40, vec![]),
         (70, vec![span(0, 70, 1, 2)]),
+        // At most a token each: more of them than a block has, tokens of none, and some that rest.
+        (
+            9,
+            vec![
+                span(1, 1, 4, 5),
+                span(2, 0, 3, 1),
+                span(2, 1, 0, 0),
+                span(5, 1, 2, 3),
+                span(6, 1, 7, 2),
+                span(7, 0, 0, 4),
+            ],
+        ),
+        (2, vec![span(0, 0, 2, 1)]),
     ]
 }
 pub(super) const SLOTS: usize = 6;
@@ -68,7 +81,7 @@ fn a_convolution_is_the_same_bits_however_it_is_cut() -> Result<()> {
     let (x, weight) = (on(&random(&[71, 12], 1))?, on(&random(&[12, 4], 2))?);
     let whole = on(&random(&[2, 3, 12], 3))?;
     let all = gpu::causal_conv(&x, &weight, &whole, &vec![span(0, 5, 2, 0), span(5, 66, 0, 1)].into())?;
-    for len in [1, 2, 7, 40] {
+    for len in [1, 2, 3, 4, 7, 40] {
         let carried = on(&random(&[1, 3, 12], 9))?;
         for start in (0..66).step_by(len) {
             let len = len.min(66 - start);
@@ -77,6 +90,42 @@ fn a_convolution_is_the_same_bits_however_it_is_cut() -> Result<()> {
             assert_eq!(flat(&piece), flat(&all.narrow(0, 5 + start, len)?), "{len} at {start}");
         }
         assert_eq!(flat(&carried), flat(&whole.narrow(0, 1, 1)?), "pieces of {len}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_convolution_is_the_same_bits_wherever_its_input_lies() -> Result<()> {
+    let (channels, slots) = (24, 70);
+    let weight = random(&[channels, 4], 2);
+    let one = |i: usize| span(2 * i + i / 9, 1, i % 3, slots - 1 - i);
+    let some = |i: usize| span(7 * i + i / 9, i % 8, i % 3, slots - 1 - i);
+    for (n, spans) in [(150, (0..slots).map(one).collect::<Vec<_>>()), (500, (0..slots).map(some).collect())] {
+        let spans: Spans<StateSpan> = spans.into();
+        // Sums of every size: none, some that are 0, and some whose exponential is none.
+        for scale in [0.0, 1e-25, 1.0, 200.0] {
+            let gaps = random(&[n, channels], 5).ge(0.8)?.to_dtype(DType::F32)?;
+            let x = (random(&[n, channels], 1) * scale)?.broadcast_sub(&(gaps * (scale * 0.5))?)?;
+            for dtype in TYPES {
+                let (x, x32) = both(&x, dtype)?;
+                let (before, state32) = both(&(random(&[slots, 3, channels], 3) * scale)?, dtype)?;
+                let state32 = state32.copy()?;
+                let oracle = causal_conv_reference(&x32, &weight, &state32, &spans)?;
+                let lying = [(0, 0), (4, 8), (3, 2)].map(|columns| {
+                    let state = before.copy()?;
+                    let out = gpu::causal_conv(&among_others(&x, columns)?, &on(&weight)?, &state, &spans)?;
+                    Ok::<_, candle_core::Error>((out, state))
+                });
+                let [one, two, askew] = lying;
+                let ((out, state), (other, _), (askew, askew_state)) = (one?, two?, askew?);
+                let what = format!("{} spans, inputs of {scale}", spans.len());
+                close(&out, &oracle, &what);
+                assert_eq!(flat(&state), flat(&state32), "{what}: the state");
+                assert_eq!(flat(&out), flat(&other), "{what}: among others");
+                assert_eq!(flat(&out), flat(&askew), "{what}: askew");
+                assert_eq!(flat(&state), flat(&askew_state), "{what}: the state, askew");
+            }
+        }
     }
     Ok(())
 }

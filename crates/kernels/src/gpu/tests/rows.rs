@@ -96,14 +96,33 @@ fn capped_logits_are_their_oracle() -> Result<()> {
 #[test]
 fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
     for dtype in TYPES {
-        for (heads, dim, rotary) in [(1, 2, 2), (3, 8, 8), (2, 64, 16), (3, 128, 128), (1, 512, 256)] {
+        for (heads, dim, rotary) in [
+            (1, 2, 2),
+            (3, 8, 8),
+            (2, 64, 16),
+            (9, 64, 64),
+            (3, 64, 48),
+            (3, 128, 128),
+            (5, 128, 32),
+            (2, 128, 4),
+            (2, 256, 64),
+            (1, 256, 192), // three rows apart
+            (3, 256, 256),
+            (1, 512, 256),
+            (2, 512, 512),
+            (1, 512, 128),
+        ] {
             let (n, width) = (5, heads * dim + 24);
             let (fused, fused32) = both(&random(&[n, width], 5), dtype)?;
             let (weight, weight32) = both(&random(&[dim], 6), dtype)?;
             let ((cos, cos32), (sin, sin32)) =
                 (both(&random(&[n, rotary / 2], 7), dtype)?, both(&random(&[n, rotary / 2], 8), dtype)?);
             // Some columns of a fused projection, behind others.
-            let (x, x32) = (fused.narrow(D::Minus1, 16, heads * dim)?, fused32.narrow(D::Minus1, 16, heads * dim)?);
+            let columns = |t: &Tensor| t.narrow(D::Minus1, 16, heads * dim);
+            let (x, x32) = (columns(&fused)?, columns(&fused32)?);
+            // The same where some words begin askew.
+            let askew = on(&Tensor::cat(&[&fused32, &fused32.narrow(1, 0, 1)?], 1)?.to_dtype(dtype)?)?;
+            let askew = columns(&askew)?;
             for (norm, turn) in [(false, false), (true, false), (false, true), (true, true)] {
                 let steps = HeadSteps {
                     norm: norm.then_some(Norm { weight: &weight, eps: 1e-6 }),
@@ -118,6 +137,8 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
                 let view32 = HeadsOf { x: &x32, count: heads, dim, steps: oracle };
                 let [own] = gpu::heads([view])?;
                 close(&own, &heads_reference(view32)?, &what);
+                let [other] = gpu::heads([HeadsOf { x: &askew, ..view }])?;
+                assert_eq!(flat(&other), flat(&own), "{what}: value by value and in words");
                 // Two kinds at once, the second without steps; and what attention needs: queries of more heads than the
                 // keys and values have, of two sequences and a token of none between them.
                 let bare = |view| HeadsOf { steps: HeadSteps::default(), ..view };
@@ -145,6 +166,74 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
                 attended_heads_reference(view32, view32, bare(view32), (&keys32, &values32), &spans)?;
                 close(&keys, &keys32, &format!("{what}, keys"));
                 close(&values, &values32, &format!("{what}, values"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_token_goes_where_its_span_says_however_many_there_are() -> Result<()> {
+    let one = |i: usize| AttentionSpan { first: i, len: 1, start: i % 3, cache: 4 * i };
+    let two = |i: usize| AttentionSpan { first: 2 * i + i / 7, len: 2, start: 0, cache: 4 * i };
+    // Those between them have no tokens, and begin where the next does.
+    let some = |i: usize| AttentionSpan { first: i / 3 * 2, len: i % 3 / 2, start: i % 2, cache: 4 * i };
+    for (n, list) in [
+        (70, (0..70).map(one).collect::<Vec<_>>()),
+        (3, vec![]),
+        (4, vec![AttentionSpan { first: 2, len: 1, start: 1, cache: 2 }]),
+        (90, (0..40).map(two).collect()),
+        (65, (0..33).map(|i| AttentionSpan { first: i + 32, ..one(i) }).collect()),
+        (80, (0..105).map(some).collect()),
+        (2100, (0..1050).map(|i| AttentionSpan { first: 2 * i, ..one(i) }).collect()),
+    ] {
+        let (x, rows) = (random(&[n, 64], 1), 4 * list.len().max(1));
+        let (mine, before) = (on(&x)?, random(&[rows, 1, 64], 2));
+        let spans = list.into();
+        let view = |x| HeadsOf { x, count: 1, dim: 64, steps: HeadSteps::default() };
+        let (keys, expected) = (on(&before)?.copy()?, before.copy()?);
+        let (values, other) = (on(&before)?.copy()?, before.copy()?);
+        let (mine, theirs) = (view(&mine), view(&x));
+        gpu::attended_heads(mine, mine, mine, (&keys, &values), &spans)?;
+        attended_heads_reference(theirs, theirs, theirs, (&expected, &other), &spans)?;
+        assert_eq!(flat(&keys), flat(&expected), "{} spans of {n} tokens", spans.len());
+        assert_eq!(flat(&values), flat(&other), "{} spans of {n} tokens", spans.len());
+        // Value by value.
+        let narrow = |t: &Tensor| t.narrow(D::Minus1, 0, 63)?.contiguous();
+        let (few, before) = (narrow(&x)?, narrow(&before)?);
+        let view = |x| HeadsOf { x, count: 1, dim: 63, steps: HeadSteps::default() };
+        let (keys, values, few) = (on(&before)?.copy()?, on(&before)?.copy()?, on(&few)?);
+        gpu::attended_heads(view(&few), view(&few), view(&few), (&keys, &values), &spans)?;
+        assert_eq!(flat(&keys), flat(&narrow(&expected)?), "{} spans of {n} tokens, narrow", spans.len());
+    }
+    Ok(())
+}
+
+#[test]
+fn heads_are_the_same_bits_in_few_tokens_and_in_many() -> Result<()> {
+    // So many that warps have several heads one after the other.
+    let (n, few, queries, heads, dim) = (1100, 3, 9, 3, 64);
+    for dtype in TYPES {
+        let x = on(&random(&[n, (queries + 2 * heads) * dim], 1).to_dtype(dtype)?)?;
+        let weight = on(&random(&[dim], 2).to_dtype(dtype)?)?;
+        let angles = on(&random(&[n, dim / 2], 3).to_dtype(dtype)?)?;
+        let attended = |first: usize, len: usize| {
+            let (x, angles) = (x.narrow(0, first, len)?, angles.narrow(0, first, len)?);
+            let part = |from: usize, count: usize| x.narrow(1, from * dim, count * dim);
+            let (q, k, v) = (part(0, queries)?, part(queries, heads)?, part(queries + heads, heads)?);
+            let steps = HeadSteps { norm: Some(Norm { weight: &weight, eps: 1e-6 }), angles: Some((&angles, &angles)) };
+            let view = |x, count, steps| HeadsOf { x, count, dim, steps };
+            let cache = || on(&random(&[len, heads, dim], 4).to_dtype(dtype)?)?.copy();
+            let (keys, values) = (cache()?, cache()?);
+            let spans = vec![AttentionSpan { first: 0, len, start: 0, cache: 0 }].into();
+            let (k, v) = (view(&k, heads, steps), view(&v, heads, HeadSteps::default()));
+            let q = gpu::attended_heads(view(&q, queries, steps), k, v, (&keys, &values), &spans)?;
+            Ok::<_, candle_core::Error>([q, keys, values])
+        };
+        let all = attended(0, n)?;
+        for first in [0, 517, n - few] {
+            for (some, all) in attended(first, few)?.iter().zip(&all) {
+                assert_eq!(flat(some), flat(&all.narrow(0, first, few)?), "{dtype:?}, tokens from {first}");
             }
         }
     }
