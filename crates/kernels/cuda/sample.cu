@@ -87,26 +87,37 @@ DEVICE float sample_logit(u64 place) {
 struct SampleMass {
     float top, scale;
 
-    DEVICE u64 operator()(u64 place) const {
-        const float logit = sample_logit(place);
+    DEVICE u64 operator()(float logit) const {
         return logit == top ? u64(1) << 44 : u64(expf((logit - top) * scale) * 17592186044416.0f);
     }
 };
 
 struct SampleCount {
-    DEVICE u64 operator()(u64) const { return 1; }
+    DEVICE u64 operator()(float) const { return 1; }
 };
 
 constexpr int SAMPLE_BINS = 2048, SAMPLE_LIST = 3072;
 
 // What a block has in common while it looks for a cut.
 struct SampleRoom {
-    u64 bins[SAMPLE_BINS];
+    // The halves of 64-bit numbers: a card adds 32 bits in shared memory by one instruction, 64 by trying again and again.
+    uint32_t low[SAMPLE_BINS], high[SAMPLE_BINS];
     u64 list[SAMPLE_LIST];
     u64 sums[32];
     u64 found, before;
     Peak peak;
     unsigned listed;
+
+    DEVICE void clear() {
+        for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) low[i] = high[i] = 0;
+    }
+    DEVICE u64 bin(int i) const { return u64(high[i]) << 32 | low[i]; }
+    // Every time that the lower half overflows, one of the adders sees it.
+    DEVICE void add(int i, u64 more) {
+        if (more == 0) return;
+        const uint32_t by = uint32_t(more), carry = atomicAdd(&low[i], by) + by < by;
+        if (const uint32_t above = uint32_t(more >> 32) + carry) atomicAdd(&high[i], above);
+    }
 };
 
 // The places that a cut is looked for among: those in the list, or all of a row.
@@ -119,7 +130,7 @@ struct SampleSource {
     template <class F>
     DEVICE void each(F&& f) const {
         if (list) {
-            for (int i = threadIdx.x; i < count; i += blockDim.x) f(list[i]);
+            for (int i = threadIdx.x; i < count; i += blockDim.x) f(list[i], sample_logit(list[i]));
             return;
         }
         for (int from = 0; from < count; from += stride_of_block()) {
@@ -128,7 +139,7 @@ struct SampleSource {
 #pragma unroll
             for (int i = 0; i < FETCHED; i++) {
                 const int id = logit_at(from, i);
-                if (id < count) f(sample_place(x[i], uint32_t(id)));
+                if (id < count) f(sample_place(x[i], uint32_t(id)), x[i]);
             }
         }
     }
@@ -156,60 +167,64 @@ DEVICE u64 sample_from_lane(u64 x) {
     return x;
 }
 
+// The bin from which on all together weigh at least `target`, and less without it: `found`, and what those above it weigh is
+// `before`. They must weigh enough.
+DEVICE void sample_find(u64 target, SampleRoom& room) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    // Groups of bins, one for each lane: first which of them, then which of its bins.
+    const int group = SAMPLE_BINS / 32;
+    for (int g = warp; g < 32; g += warps) {
+        u64 sum = 0;
+        for (int i = lane; i < group; i += 32) sum += room.bin(g * group + i);
+        sum = sum_lanes(sum);
+        if (lane == 0) room.sums[g] = sum;
+    }
+    __syncthreads();
+    if (warp == 0) {
+        const u64 own = room.sums[lane], from = sample_from_lane(own);
+        if (from >= target && from - own < target) {
+            room.found = lane;
+            room.before = from - own;
+        }
+        __syncwarp();
+        const int first = int(room.found) * group;
+        const u64 before = room.before;
+        __syncwarp();
+        const u64 low = room.bin(first + 2 * lane), high = room.bin(first + 2 * lane + 1);
+        const u64 upto = before + sample_from_lane(low + high), above = upto - low - high;
+        if (upto >= target && above < target) {
+            const bool higher = above + high >= target;
+            room.found = first + 2 * lane + (higher ? 1 : 0);
+            room.before = higher ? above : above + high;
+        }
+    }
+    __syncthreads();
+}
+
 // The likeliest places weigh together at least `target` from this one on, and less without it. Those before `cut` are not
 // there; the others must weigh enough. Digit by digit from the highest: a histogram, and the bin that the target falls into.
 template <class W>
 DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const W& weight, SampleRoom& room) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     u64 prefix = 0, known = 0;
     // The bits of a logit in digits of 11, 11 and 10, those of an id, which has at most 22, in two of 11.
 #pragma unroll 1
     for (int digit = 0; digit < 5; digit++) {
         const int shift = digit == 0 ? 53 : digit == 1 ? 42 : digit == 2 ? 32 : digit == 3 ? 11 : 0;
         const int bins = digit == 2 ? 1024 : 2048;
-        for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) room.bins[i] = 0;
+        room.clear();
         __syncthreads();
-        source.each([&](u64 place) {
-            if (place >= cut && (place & known) == prefix)
-                // A card adds 64 bits by trying again and again: what is nothing is not worth it.
-                if (const u64 more = weight(place)) atomicAdd(&room.bins[(place >> shift) & u64(bins - 1)], more);
+        source.each([&](u64 place, float logit) {
+            if (place >= cut && (place & known) == prefix) room.add(int((place >> shift) & u64(bins - 1)), weight(logit));
         });
         __syncthreads();
-        // Groups of bins, one for each lane: first which of them, then which of its bins.
-        const int group = SAMPLE_BINS / 32;
-        for (int g = warp; g < 32; g += warps) {
-            u64 sum = 0;
-            for (int i = lane; i < group; i += 32) sum += room.bins[g * group + i];
-            sum = sum_lanes(sum);
-            if (lane == 0) room.sums[g] = sum;
-        }
-        __syncthreads();
-        if (warp == 0) {
-            const u64 own = room.sums[lane], from = sample_from_lane(own);
-            if (from >= target && from - own < target) {
-                room.found = lane;
-                room.before = from - own;
-            }
-            __syncwarp();
-            const int first = int(room.found) * group;
-            const u64 before = room.before;
-            __syncwarp();
-            const u64 low = room.bins[first + 2 * lane], high = room.bins[first + 2 * lane + 1];
-            const u64 upto = before + sample_from_lane(low + high), above = upto - low - high;
-            if (upto >= target && above < target) {
-                const bool higher = above + high >= target;
-                room.found = first + 2 * lane + (higher ? 1 : 0);
-                room.before = higher ? above : above + high;
-            }
-        }
-        __syncthreads();
+        sample_find(target, room);
         const u64 found = room.found;
         target -= room.before;
         prefix |= found << shift;
         known |= u64(bins - 1) << shift;
         // Of ids, the bits above those that are looked at are all 1.
         if (digit == 2) prefix |= u64(0xffc00000u), known |= u64(0xffc00000u);
-        const bool all = digit == 2 && room.bins[found] - target < weight(prefix);
+        const bool all = digit == 2 && room.bin(int(found)) - target < weight(sample_logit(prefix));
         __syncthreads();
         // All that are equal are taken.
         if (all) return max(cut, prefix & ~u64(0xffffffffu));
@@ -217,61 +232,86 @@ DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const 
     return prefix;
 }
 
+// How far logits lie below the largest, in bins; what is further than the last bin is in that.
+struct SampleDepth {
+    float top, scale;
+
+    DEVICE float operator()(float logit) const {
+        return logit == top ? 0.0f : fminf((top - logit) * scale, float(SAMPLE_BINS - 1));
+    }
+};
+
+// The same place among all of a row, which is read twice and seldom more: bins of equal depth, then a list of those in the bin
+// that the target falls into. Where too many are, that bin in as many parts as there were bins. `share` makes the target of
+// what all weigh together.
+//
+// With `keep`, the list has all likelier ones as well, and is what the places from the cut on are in from then on.
+template <class W, class S>
+DEVICE u64 sample_narrow(SampleSource& source, u64 cut, const S& share, const W& weight, const SampleDepth& depth, bool keep,
+                         SampleRoom& room) {
+    // Depths from `from` on, `per` bins to one. Differences of such depths are exact.
+    float from = 0.0f, per = 1.0f;
+    u64 target = 0, rest = 0;
+#pragma unroll 1
+    for (int level = 0; level < 2; level++) {
+        room.clear();
+        if (threadIdx.x == 0) room.listed = 0;
+        __syncthreads();
+        source.each([&](u64 place, float logit) {
+            const float below = depth(logit) - from;
+            if (place < cut || below < 0.0f || below * per >= float(SAMPLE_BINS)) return;
+            // The likeliest in the highest bin.
+            room.add(SAMPLE_BINS - 1 - int(below * per), weight(logit));
+        });
+        __syncthreads();
+        if (level == 0) {
+            u64 all = 0;
+            for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) all += room.bin(i);
+            rest = target = share(sample_sum(all, room));
+        }
+        sample_find(rest, room);
+        from += float(SAMPLE_BINS - 1 - int(room.found)) / per;
+        rest -= room.before;
+        source.each([&](u64 place, float logit) {
+            const float below = depth(logit) - from;
+            if (place < cut || (below < 0.0f && !keep) || below * per >= 1.0f) return;
+            const unsigned at = atomicAdd(&room.listed, 1u);
+            if (at < SAMPLE_LIST) room.list[at] = place;
+        });
+        __syncthreads();
+        const unsigned listed = room.listed;
+        if (listed <= SAMPLE_LIST) {
+            const SampleSource list = {source.logits, room.list, int(listed), false};
+            if (keep) source = list;
+            return sample_select(list, cut, keep ? target : rest, weight, room);
+        }
+        per *= float(SAMPLE_BINS);
+        __syncthreads();
+    }
+    return sample_select(source, cut, target, weight, room);
+}
+
 // The first place that cuts to the likeliest leave out nothing from on.
 DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top, SampleRoom& room) {
     const int vocab = args.vocab;
     const float* logits = args.logits + int64_t(blockIdx.x) * vocab;
     SampleSource source = {logits, nullptr, vocab, loads_wide(logits, vocab)};
-    const SampleMass mass = {top, 1.0f / draw.temperature};
-    const bool some = draw.top_k > 0 && draw.top_k < uint32_t(vocab), nucleus = draw.top_p < 1.0f;
-    // Few are likely. At least so many as there are threads with a larger one are, from the least of those on: from there all
-    // go into a list, and the cut is looked for in that.
-    const uint32_t wanted = some ? draw.top_k : blockDim.x / 4;
-    u64 bound = 0;
-    if (vocab > SAMPLE_LIST && wanted <= blockDim.x / 2) {
-        u64 most = 0;
-        source.each([&](u64 place) { most = max(most, place); });
-        // For now the list holds the largest of each thread; three in four have some.
-        room.list[threadIdx.x] = most;
-        __syncthreads();
-        bound = sample_select({logits, room.list, int(blockDim.x), false}, 0, wanted, SampleCount(), room);
-        // With all that are equal: a cut among them takes them for whole.
-        bound &= ~u64(0xffffffffu);
-    }
-    if (threadIdx.x == 0) room.listed = 0;
-    __syncthreads();
-    u64 all = 0, in_list = 0;
-    if (bound > 0 || vocab <= SAMPLE_LIST) {
-        source.each([&](u64 place) {
-            const u64 own = nucleus && !some ? mass(place) : 0;
-            all += own;
-            if (place < bound) return;
-            in_list += own;
-            const unsigned at = atomicAdd(&room.listed, 1u);
-            if (at < SAMPLE_LIST) room.list[at] = place;
-        });
-        all = sample_sum(all, room);
-        in_list = sample_sum(in_list, room);
-    } else if (nucleus && !some) {
-        source.each([&](u64 place) { all += mass(place); });
-        all = sample_sum(all, room);
-    }
-    const SampleSource row = source;
-    if (room.listed > 0 && room.listed <= SAMPLE_LIST) source = {logits, room.list, int(room.listed), false};
+    const float scale = 1.0f / draw.temperature;
+    const SampleMass mass = {top, scale};
+    auto enough = [&](u64 all) { return u64(ceil(double(draw.top_p) * double(all))); };
     u64 cut = 0;
-    if (some) cut = sample_select(source, cut, draw.top_k, SampleCount(), room);
-    if (nucleus) {
-        if (some) {
-            all = 0;
-            source.each([&](u64 place) { all += place >= cut ? mass(place) : 0; });
-            all = sample_sum(all, room);
-        }
-        const u64 enough = u64(ceil(double(draw.top_p) * double(all)));
-        // A flat distribution has more that count than the list holds.
-        if (!some && in_list < enough) source = row;
-        cut = sample_select(source, cut, enough, mass, room);
+    if (draw.top_k > 0 && draw.top_k < uint32_t(vocab)) {
+        auto some = [&](u64) { return u64(draw.top_k); };
+        cut = sample_narrow(source, cut, some, SampleCount(), {top, 64.0f}, draw.top_k <= SAMPLE_LIST / 2, room);
     }
-    return cut;
+    if (draw.top_p == 1.0f) return cut;
+    if (!source.list) {
+        // What is 2^-44 or less weighs nothing, which is 30.5 below the largest: all that count are before the last bin.
+        return sample_narrow(source, cut, enough, mass, {top, 64.0f * scale}, false, room);
+    }
+    u64 all = 0;
+    source.each([&](u64 place, float logit) { all += place >= cut ? mass(logit) : 0; });
+    return sample_select(source, cut, enough(sample_sum(all, room)), mass, room);
 }
 
 // 16 words of ChaCha8, from the word `16 counter` on.

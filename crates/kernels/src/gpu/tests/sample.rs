@@ -172,7 +172,8 @@ fn cuts_through_equals_keep_the_lower_ids() -> Result<()> {
     Ok(())
 }
 
-/// A list of candidates that overflows, a nucleus beyond it, and top-k beyond what it is made for end in the same place.
+/// Bins of more than the list holds, once and again, a nucleus beyond it, and top-k beyond what it is made for end in the same
+/// place.
 #[test]
 fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     let vocab = 9000;
@@ -182,6 +183,13 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
         logits(vocab, 2, 7),
         logits(vocab, 2, 8),
         logits(vocab, 0, 9),
+        // Heaps of what is nearly the same, and of the same: one of them fits the list.
+        (0..vocab).map(|i| [8.0, 4.0, 0.5][i % 3] + i as f32 * 1e-6).collect(),
+        (0..vocab).map(|i| [8.0, 4.0, 4.0][i % 3]).collect(),
+        // So far below the first that all the others are in the last bin.
+        (0..vocab).map(|i| if i == 77 { 90.0 } else { (i % 4099) as f32 * 0.01 }).collect(),
+        logits(vocab, 3, 10),
+        logits(vocab, 2, 11),
     ]
     .to_vec();
     let hot = settings(77)[1];
@@ -190,6 +198,11 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
         Draw { top_p: 0.9, ..hot },
         Draw { top_k: 4000, top_p: 0.5, ..hot },
         Draw { top_k: 8999, top_p: 0.999, min_p: 1e-4, ..hot },
+        Draw { top_k: 1500, top_p: 0.9, ..hot },
+        Draw { top_k: 1536, top_p: 0.7, temperature: 2.0, ..hot },
+        Draw { top_k: 1537, top_p: 0.99, temperature: 40.0, ..hot },
+        Draw { top_k: 600, top_p: 0.5, temperature: 1e30, ..hot },
+        Draw { top_p: 0.3, temperature: 100.0, ..hot },
     ];
     for step in 0..3 {
         let draws = draws.map(|draw| Draw { step, ..draw });
