@@ -45,28 +45,59 @@ struct SampleArgs {
 };
 
 // Logits of a part: two steps of a block of 256.
-constexpr int SAMPLE_PART = 8192;
+constexpr int SAMPLE_STEPS = 2, SAMPLE_PART = SAMPLE_STEPS * FETCHED * 256;
 
 DEVICE bool sample_finite(double x) { return x - x == 0.0; }
 
+// What warps tell each other of a part.
+struct SamplePeaks {
+    Peak peaks[8];
+    float tops[8];
+};
+
+// All logits of a part are on their way at once, and stay: the largest is known before the first exponential, and no sum has to
+// be scaled again.
 DEVICE void sample_peak(const SampleArgs& args) {
+    SamplePeaks& room = *reinterpret_cast<SamplePeaks*>(shared_memory);
     const int part = blockIdx.x, row = blockIdx.y, begin = part * SAMPLE_PART;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const float* logits = args.logits + int64_t(row) * args.vocab + begin;
     const int count = min(SAMPLE_PART, args.vocab - begin);
     const bool wide = loads_wide(logits, count);
+    float x[SAMPLE_STEPS][FETCHED];
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++) fetch(logits, count, wide, step * stride_of_block(), x[step]);
     Peak own;
     own.none();
-    for (int from = 0; from < count; from += stride_of_block()) {
-        float x[FETCHED];
-        fetch(logits, count, wide, from, x);
-        own.take(from, x);
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++)
+#pragma unroll
+        for (int i = 0; i < FETCHED; i++) own.top = fmaxf(own.top, x[step][i]);
+    own.top = max_lanes(own.top);
+    if (lane == 0) room.tops[warp] = own.top;
+    __syncthreads();
+    for (int i = 0; i < warps; i++) own.top = fmaxf(own.top, room.tops[i]);
+    const float back = own.top == -INFINITY ? 0.0f : own.top;
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++) {
+        // Few values in f32, all others in f64, as `Peak` has them.
+        float few = 0.0f;
+#pragma unroll
+        for (int i = 0; i < FETCHED; i++) {
+            few += expf(x[step][i] - back);
+            if (x[step][i] == own.top) own.at = min(own.at, uint32_t(logit_at(step * stride_of_block(), i)));
+        }
+        own.sum += few;
     }
-    own.join_lanes();
-    Peak* peaks = reinterpret_cast<Peak*>(shared_memory);
-    if (threadIdx.x % 32 == 0) peaks[threadIdx.x / 32] = own;
+    own.sum = sum_lanes(own.sum);
+    for (int mask = 16; mask > 0; mask /= 2) own.at = min(own.at, __shfl_xor_sync(ALL, own.at, mask));
+    if (lane == 0) room.peaks[warp] = own;
     __syncthreads();
     if (threadIdx.x > 0) return;
-    for (int warp = 1; warp < int(blockDim.x) / 32; warp++) own.join(peaks[warp]);
+    for (int i = 1; i < warps; i++) {
+        own.sum += room.peaks[i].sum;
+        own.at = min(own.at, room.peaks[i].at);
+    }
     own.at += begin;
     args.peaks[int64_t(row) * args.parts + part] = own;
 }
@@ -396,7 +427,9 @@ DEVICE void sample_cut(const SampleArgs& args) {
         if ((draw.top_k > 0 && draw.top_k < uint32_t(args.vocab)) || draw.top_p < 1.0f)
             row.cut = sample_cut_of(args, draw, peak.top, room);
         if (draw.min_p > 0.0f) row.floor = log(double(draw.min_p)) * double(draw.temperature) + double(peak.top);
-        if (threadIdx.x == 0 && sample_keeps(row, peak.top, int(peak.at))) {
+        // Of two zeros the first may be the lower, and left out.
+        const float first = args.logits[int64_t(blockIdx.x) * args.vocab + peak.at];
+        if (threadIdx.x == 0 && sample_keeps(row, first, int(peak.at))) {
             uint32_t words[16];
             sample_words(draw, sample_counter(draw, int(peak.at) / 16), words);
             const uint32_t word = sample_word(words, int(peak.at) % 16);
@@ -424,47 +457,51 @@ DEVICE void sample_draw(const SampleArgs& args) {
     const SampleRow row = args.rows[blockIdx.y];
     const DrawRow& draw = args.draws[blockIdx.y];
     SampleBest best = {-INFINITY, ~u64(0)};
-    if (sample_finite(row.log_sum_exp) && draw.temperature > 0.0f) {
-        const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
-        const bool wide = loads_wide(logits, args.vocab);
-        const float scale = 1.0f / draw.temperature, to_beat = float(row.lead) - SLACK;
-        const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
-        for (int first = part * SAMPLE_PART + 16 * int(threadIdx.x); first < end; first += 16 * int(blockDim.x)) {
-            float x[16];
+    if (!sample_finite(row.log_sum_exp) || !(draw.temperature > 0.0f)) {
+        if (threadIdx.x == 0) args.bests[int64_t(blockIdx.y) * args.parts + part] = best;
+        return;
+    }
+    const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
+    const bool wide = loads_wide(logits, args.vocab);
+    const float scale = 1.0f / draw.temperature, to_beat = float(row.lead) - SLACK;
+    const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
+    for (int first = part * SAMPLE_PART + 16 * int(threadIdx.x); first < end; first += 16 * int(blockDim.x)) {
+        float x[16];
 #pragma unroll
-            for (int i = 0; i < 16; i += 4) {
-                float four[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-                if (wide) {
-                    if (first + i < end) load<4>(logits + first + i, four);
-                } else {
+        for (int i = 0; i < 16; i += 4) {
+            float four[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+            if (wide) {
+                if (first + i < end) load<4>(logits + first + i, four);
+            } else {
 #pragma unroll
-                    for (int k = 0; k < 4; k++)
-                        if (first + i + k < end) four[k] = logits[first + i + k];
-                }
-#pragma unroll
-                for (int k = 0; k < 4; k++) x[i + k] = four[k];
+                for (int k = 0; k < 4; k++)
+                    if (first + i + k < end) four[k] = logits[first + i + k];
             }
-            float most = -INFINITY;
 #pragma unroll
-            for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
-            // No noise is larger than MOST.
-            if (most == -INFINITY || (most - row.top) * scale + MOST < to_beat) continue;
-            uint32_t words[16];
-            sample_words(draw, sample_counter(draw, first / 16), words);
-            unsigned close = 0;
+            for (int k = 0; k < 4; k++) x[i + k] = four[k];
+        }
+        float most = -INFINITY;
 #pragma unroll
-            for (int i = 0; i < 16; i++)
-                if (!((x[i] - row.top) * scale + sample_bound(words[i]) < to_beat)) close |= 1u << i;
+        for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
+        // The largest of them, not the lower of two zeros, with the lowest id is at least as likely as each; and no noise is
+        // larger than MOST.
+        if (!sample_keeps(row, most + 0.0f, first)) continue;
+        if ((most - row.top) * scale + MOST < to_beat) continue;
+        uint32_t words[16];
+        sample_words(draw, sample_counter(draw, first / 16), words);
+        unsigned close = 0;
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            if (!((x[i] - row.top) * scale + sample_bound(words[i]) < to_beat)) close |= 1u << i;
 #pragma unroll 1
-            for (int i = 0; i < 16; i++) {
-                const int id = first + i;
-                if (!(close >> i & 1) || id >= end) continue;
-                const float logit = logits[id];
-                if (!sample_keeps(row, logit, id)) continue;
-                // Of equal scores the likeliest token's counts, then the lower id's.
-                const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
-                sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
-            }
+        for (int i = 0; i < 16; i++) {
+            const int id = first + i;
+            if (!(close >> i & 1) || id >= end) continue;
+            const float logit = logits[id];
+            if (!sample_keeps(row, logit, id)) continue;
+            // Of equal scores the likeliest token's counts, then the lower id's.
+            const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
+            sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
         }
     }
     SampleBest* bests = reinterpret_cast<SampleBest*>(shared_memory);

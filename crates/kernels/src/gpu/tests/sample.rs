@@ -213,6 +213,31 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     Ok(())
 }
 
+/// The first of the largest, wherever in a part its equals are, beside parts with nothing; and of zeros the lower are left out
+/// first, though they are as large.
+#[test]
+fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
+    let vocab = 30_000;
+    let draws = settings(21);
+    for largest in [[8_500, 8_700, 12_600], [16_383, 16_384, 29_999], [24_579, 24_580, 28_672], [5, 8_191, 20_000]] {
+        let mut row = vec![f32::NEG_INFINITY; vocab];
+        largest.iter().for_each(|&id| row[id] = -3.0);
+        row[largest[1] + 1 - 3] = -3.5;
+        let rows = vec![row; draws.len()];
+        for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+            assert_eq!(chosen.expect("numbers").token, oracle(&rows[0], draw).token, "{largest:?} {draw:?}");
+        }
+    }
+    let row: Vec<f32> = (0..80).map(|i| [-0.0, 0.0, -0.0, -1.0][i % 4]).collect();
+    let hot = draws[1];
+    let draws: Vec<Draw> = (0..24).map(|step| Draw { step, top_k: 20, ..hot }).collect();
+    for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&vec![row.clone(); 24])?, &draws)?) {
+        let token = chosen.expect("numbers").token;
+        assert_eq!((token, token % 4), (oracle(&row, draw).token, 1), "{draw:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_row_alone_or_beside_others_is_the_same() -> Result<()> {
     let draws = settings(5);
