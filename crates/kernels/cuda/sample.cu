@@ -463,9 +463,13 @@ DEVICE void sample_draw(const SampleArgs& args) {
     }
     const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
     const bool wide = loads_wide(logits, args.vocab);
-    const float scale = 1.0f / draw.temperature, to_beat = float(row.lead) - SLACK;
+    // Finite, so that nothing times it is no number; where it is too small, bounds are too large.
+    const float scale = fminf(1.0f / draw.temperature, 3.402823466e38f);
+    float to_beat = float(row.lead) - SLACK;
     const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
-    for (int first = part * SAMPLE_PART + 16 * int(threadIdx.x); first < end; first += 16 * int(blockDim.x)) {
+    // A warp stays together, though some of its lanes may be behind the end.
+    for (int begin = part * SAMPLE_PART; begin < end; begin += 16 * int(blockDim.x)) {
+        const int first = begin + 16 * int(threadIdx.x);
         float x[16];
 #pragma unroll
         for (int i = 0; i < 16; i += 4) {
@@ -485,23 +489,41 @@ DEVICE void sample_draw(const SampleArgs& args) {
         for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
         // The largest of them, not the lower of two zeros, with the lowest id is at least as likely as each; and no noise is
         // larger than MOST.
-        if (!sample_keeps(row, most + 0.0f, first)) continue;
-        if ((most - row.top) * scale + MOST < to_beat) continue;
+        const bool may = sample_keeps(row, most + 0.0f, first) && (most - row.top) * scale + MOST >= to_beat;
+        most = -INFINITY;
         uint32_t words[16];
-        sample_words(draw, sample_counter(draw, first / 16), words);
-        unsigned close = 0;
+        if (may) {
+            sample_words(draw, sample_counter(draw, first / 16), words);
 #pragma unroll
-        for (int i = 0; i < 16; i++)
-            if (!((x[i] - row.top) * scale + sample_bound(words[i]) < to_beat)) close |= 1u << i;
+            for (int i = 0; i < 16; i++) {
+                x[i] = (x[i] - row.top) * scale + sample_bound(words[i]);
+                most = fmaxf(most, x[i]);
+            }
+        }
+        const float highest = max_lanes(most);
+        if (highest < to_beat) continue;
+        // First the highest bound of the warp: behind its score few others are left.
+        float from = highest;
 #pragma unroll 1
-        for (int i = 0; i < 16; i++) {
-            const int id = first + i;
-            if (!(close >> i & 1) || id >= end) continue;
-            const float logit = logits[id];
-            if (!sample_keeps(row, logit, id)) continue;
-            // Of equal scores the likeliest token's counts, then the lower id's.
-            const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
-            sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
+        for (int turn = 0; turn < 2; turn++) {
+            unsigned close = 0;
+#pragma unroll
+            for (int i = 0; i < 16; i++)
+                if (may && x[i] >= from && (turn == 0 || x[i] < highest)) close |= 1u << i;
+#pragma unroll 1
+            for (int i = 0; i < 16; i++) {
+                const int id = first + i;
+                if (!(close >> i & 1) || id >= end) continue;
+                const float logit = logits[id];
+                if (!sample_keeps(row, logit, id)) continue;
+                // Of equal scores the likeliest token's counts, then the lower id's.
+                const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
+                sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
+            }
+            // A score far below would be rounded by more than the slack.
+            const float score = max_lanes(float(best.score));
+            if (score > -100.0f) to_beat = fmaxf(to_beat, score - SLACK);
+            from = to_beat;
         }
     }
     SampleBest* bests = reinterpret_cast<SampleBest*>(shared_memory);

@@ -94,6 +94,9 @@ fn settings(seed: u64) -> Vec<Draw> {
         // All of what top-k leaves of the equals.
         Draw { top_k: 2, top_p: 0.99, ..hot },
         Draw { top_k: 64, top_p: 0.75, min_p: 0.05, temperature: 0.9, ..hot },
+        // So cold that one over it is infinite.
+        Draw { temperature: f32::from_bits(1), ..hot },
+        Draw { temperature: f32::from_bits(1), top_p: 0.9, ..hot },
     ]
 }
 
@@ -221,8 +224,10 @@ fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
     let draws = settings(21);
     for largest in [[8_500, 8_700, 12_600], [16_383, 16_384, 29_999], [24_579, 24_580, 28_672], [5, 8_191, 20_000]] {
         let mut row = vec![f32::NEG_INFINITY; vocab];
-        largest.iter().for_each(|&id| row[id] = -3.0);
-        row[largest[1] + 1 - 3] = -3.5;
+        for id in largest {
+            row[id] = -3.0;
+        }
+        row[largest[1] - 2] = -3.5;
         let rows = vec![row; draws.len()];
         for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&rows)?, &draws)?) {
             assert_eq!(chosen.expect("numbers").token, oracle(&rows[0], draw).token, "{largest:?} {draw:?}");
