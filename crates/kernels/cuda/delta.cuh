@@ -29,7 +29,7 @@ struct DeltaColumns {
     static constexpr int ACROSS = 32 / groups; // lanes side by side
     static constexpr int MOST = 4 * FOURS * groups; // rows, as many as keys have values
 
-    float s[4 * FOURS][4];
+    Pack<float, 4> s[4 * FOURS];
 
     static DEVICE int group() { return threadIdx.x % 32 / ACROSS; }
     // The first column of this lane, of the warp's tile.
@@ -44,24 +44,25 @@ struct DeltaColumns {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const bool there = before && row(b) + i < dk;
-                const Pack<float, 4> pack = four<wide>(state + int64_t(row(b) + i) * dv, there ? columns : 0);
-#pragma unroll
-                for (int c = 0; c < 4; c++) s[4 * b + i][c] = pack.x[c];
+                s[4 * b + i] = four<wide>(state + int64_t(row(b) + i) * dv, there ? columns : 0);
             }
     }
 
-    // One token: its key and query in shared memory, its value in `u`, which is used up. What it reads is added to `z`, which is
-    // the sum over all rows in every lane.
-    DEVICE void turn(const float* k, const float* q, float decay, float beta, float (&u)[4], float (&z)[4]) {
+    // The first half of a token, its key in shared memory and its value in `u`, which becomes what is added along the key. `at`
+    // gives the lane's `r`th row; `together` of its fours are worked on at once.
+    template <int together, class At>
+    static DEVICE void recall(const float* k, float decay, float beta, float (&u)[4], const At& at) {
         float seen[4] = {};
-#pragma unroll
+#pragma unroll(together)
         for (int b = 0; b < FOURS; b++) {
             float key[4];
             load<4>(k + row(b), key);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 4; i++) {
+                const Pack<float, 4> s = at(4 * b + i);
 #pragma unroll
-                for (int c = 0; c < 4; c++) seen[c] = fmaf(key[i], s[4 * b + i][c], seen[c]);
+                for (int c = 0; c < 4; c++) seen[c] = fmaf(key[i], s.x[c], seen[c]);
+            }
         }
 #pragma unroll
         for (int c = 0; c < 4; c++) {
@@ -69,24 +70,40 @@ struct DeltaColumns {
             for (int i = ACROSS; i < 32; i *= 2) seen[c] += __shfl_xor_sync(ALL, seen[c], i);
             u[c] = beta * fmaf(-decay, seen[c], u[c]);
         }
-#pragma unroll
+    }
+
+    // The second half: `put` takes what becomes of the `r`th row, and what the query reads of all is added to `z`, which is the
+    // sum over all rows in every lane.
+    template <int together, class At, class Put>
+    static DEVICE void renew(const float* k, const float* q, float decay, const float (&u)[4], float (&z)[4], const At& at,
+                             const Put& put) {
+#pragma unroll(together)
         for (int b = 0; b < FOURS; b++) {
             float key[4], query[4];
             load<4>(k + row(b), key);
             load<4>(q + row(b), query);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 4; i++) {
+                Pack<float, 4> s = at(4 * b + i);
 #pragma unroll
                 for (int c = 0; c < 4; c++) {
-                    float& at = s[4 * b + i][c];
-                    at = fmaf(key[i], u[c], decay * at);
-                    z[c] = fmaf(query[i], at, z[c]);
+                    s.x[c] = fmaf(key[i], u[c], decay * s.x[c]);
+                    z[c] = fmaf(query[i], s.x[c], z[c]);
                 }
+                put(4 * b + i, s);
+            }
         }
 #pragma unroll
         for (int c = 0; c < 4; c++)
 #pragma unroll
             for (int i = ACROSS; i < 32; i *= 2) z[c] += __shfl_xor_sync(ALL, z[c], i);
+    }
+
+    // One token: its key and query in shared memory, its value in `u`, which is used up. What it reads is added to `z`.
+    DEVICE void turn(const float* k, const float* q, float decay, float beta, float (&u)[4], float (&z)[4]) {
+        auto at = [this](int r) { return s[r]; };
+        recall<FOURS>(k, decay, beta, u, at);
+        renew<FOURS>(k, q, decay, u, z, at, [this](int r, const Pack<float, 4>& row) { s[r] = row; });
     }
 
     DEVICE void write(float* state, int dk, int dv, int columns) const {
@@ -96,7 +113,7 @@ struct DeltaColumns {
 #pragma unroll
         for (int r = 0; r < 4 * FOURS; r++) {
             const int at = row(r / 4) + r % 4;
-            if (at < dk) put_four<wide>(s[r], state + int64_t(at) * stride, columns);
+            if (at < dk) put_four<wide>(s[r].x, state + int64_t(at) * stride, columns);
         }
     }
 };

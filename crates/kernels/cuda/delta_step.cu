@@ -2,6 +2,7 @@
 // the norms of keys and queries, the rule, and the gated norm with λ. Each is what its own kernel makes, to the bit.
 #include "delta.cuh"
 #include "gate.cuh"
+#include "mma.cuh"
 
 struct DeltaStepArgs {
     const void* qkv;  // token `i` begins at `i * token`: queries and keys [key_heads, dk], values [heads, dv]
@@ -23,57 +24,106 @@ struct DeltaStepArgs {
     float q_eps, k_eps, eps;
 };
 
-// A block for a head of a token, a warp for some columns of its state. Nothing but the end waits for other warps, so that each
-// makes keys and queries for itself, while its state is on its way.
+// The span of a token, none if its tokens are 0. Where every sequence goes on by one token, a token and its span mostly have
+// the same number, and one load does instead of a search: no state can be asked for before it has ended.
+DEVICE Pack<int, 4> delta_step_span(const int* spans, int count, int token) {
+    const Pack<int, 4>* rows = reinterpret_cast<const Pack<int, 4>*>(spans);
+    if (token < count) {
+        const Pack<int, 4> span = rows[token];
+        if (span.x[0] == token && span.x[1] > 0) return span;
+    }
+    const int* found = span_of(spans, count, token);
+    return found ? *reinterpret_cast<const Pack<int, 4>*>(found) : Pack<int, 4>{};
+}
+
+// A block for a head of a token, a warp for some columns of its state.
+//
+// The state waits in shared memory, not in registers: so three blocks of 256 threads are on a multiprocessor, with 192 KiB on
+// their way at once, and where one begins or ends the others keep the memory busy. A lane uses what it copied itself, with no
+// barrier. All else that is read from memory is asked for right behind it.
 template <class T, int groups, bool wide>
 DEVICE void delta_step_head(const DeltaStepArgs& args) {
     using Columns = DeltaColumns<groups, wide>;
-    constexpr int most = Columns::MOST;
-    const int token = blockIdx.x, head = blockIdx.y, dk = args.dk, dv = args.dv, heads = args.heads;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int64_t place = int64_t(token) * heads + head;
-    T* out = static_cast<T*>(args.out) + place * dv;
-    const int* span = span_of(args.spans, args.span_count, token);
-    if (!span) {
+    constexpr int most = Columns::MOST, rows = 4 * Columns::FOURS, each = (most + 31) / 32;
+    const int dk = args.dk, dv = args.dv, heads = args.heads;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const int token = blockIdx.x / heads, head = blockIdx.x % heads;
+    T* out = static_cast<T*>(args.out) + int64_t(blockIdx.x) * dv;
+    const Pack<int, 4> span = delta_step_span(args.spans, args.span_count, token);
+    if (span.x[1] == 0) {
         for (int i = threadIdx.x; i < dv; i += blockDim.x) out[i] = rounded<T>(0.0f);
         return;
     }
-    const int column = Columns::column(warp), columns = dv - column;
-    float* state = args.state + (int64_t(span[3]) * heads + head) * dk * dv + column;
-    Columns mine;
-    mine.read(state, span[2] != 0, dk, dv, columns);
+    // The state, [warps][rows][lanes]; the key and the query, [k, q][most]; and what the rule gives, [dv], as its own kernel
+    // would leave it.
+    Pack<float, 4>* held = reinterpret_cast<Pack<float, 4>*>(shared_memory) + warp * rows * 32 + lane;
+    float* room = reinterpret_cast<float*>(shared_memory) + warps * rows * 128;
+    T* made = reinterpret_cast<T*>(room + 2 * most);
 
+    const int column = Columns::column(warp), columns = dv - column;
+    float* state = args.state + (int64_t(span.x[3]) * heads + head) * dk * dv + column;
+    // One by one where they are no whole fours: all at once, they would take registers that nothing else needs.
+#pragma unroll(wide ? rows : 1)
+    for (int r = 0; r < rows; r++) {
+        const int at = Columns::row(r / 4) + r % 4;
+        const bool there = span.x[2] != 0 && at < dk && columns > 0;
+        if (wide)
+            copy_ahead(held + 32 * r, state + int64_t(at) * dv, there);
+        else
+            held[32 * r] = four<wide>(state + int64_t(at) * dv, there ? columns : 0);
+    }
     const int key_head = head / (heads / args.key_heads);
     const T* q = static_cast<const T*>(args.qkv) + token * args.token + key_head * dk;
     const T* k = q + args.key_heads * dk;
     const T* v = static_cast<const T*>(args.qkv) + token * args.token + 2 * args.key_heads * dk + head * dv + column;
-    // [warps][k, q][most], and what the rule gives, [dv], as its own kernel would leave it.
-    float* room = reinterpret_cast<float*>(shared_memory) + warp * 2 * most;
-    T* made = reinterpret_cast<T*>(reinterpret_cast<float*>(shared_memory) + blockDim.x / 32 * 2 * most);
-    auto normed = [&](const T* x, const void* weight, float eps, float* to) {
-        const T* by = static_cast<const T*>(weight);
-        const float factor = over_rms(x, dk, eps);
-        for (int i = lane; i < most; i += 32)
-            to[i] = i < dk ? widen(rounded<T>(widen(x[i]) * factor * widen(by[i]))) : 0.0f;
-    };
-    normed(k, args.k_weight, args.k_eps, room);
-    normed(q, args.q_weight, args.q_eps, room + most);
-    const float beta = delta_beta(widen(static_cast<const T*>(args.b)[token * args.b_token + head]));
+    const T* gates = static_cast<const T*>(args.gate) + token * args.gate_token + int64_t(head) * dv + column;
+    const Pack<T, 4> value = four<wide>(v, columns), gate = four<wide>(gates, columns);
+    const Pack<float, 4> weight = four<wide>(args.weight + column, columns);
+    const float lambda = args.lambda ? args.lambda[blockIdx.x] : 1.0f;
+    const float b = widen(static_cast<const T*>(args.b)[token * args.b_token + head]);
     const float a = widen(static_cast<const T*>(args.a)[token * args.a_token + head]);
-    const float decay = expf(delta_log_decay(a, args.decay[head], args.bias[head]));
-    const Pack<T, 4> value = four<wide>(v, columns);
+    const float rate = args.decay[head], bias = args.bias[head];
+
+    // The key by one warp, the query by another, as `over_rms` has them.
+#pragma unroll 1
+    for (int which = warp; which < 2; which += warps) {
+        const T* from = which == 0 ? k : q;
+        const T* by = static_cast<const T*>(which == 0 ? args.k_weight : args.q_weight);
+        float x[each], w[each], squares = 0.0f;
+#pragma unroll
+        for (int j = 0; j < each; j++) {
+            const int i = lane + 32 * j;
+            x[j] = i < dk ? widen(from[i]) : 0.0f;
+            w[j] = i < dk ? widen(by[i]) : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < each; j++) squares += x[j] * x[j];
+        const float factor = 1.0f / sqrtf(sum_lanes(squares) / dk + (which == 0 ? args.k_eps : args.q_eps));
+#pragma unroll
+        for (int j = 0; j < each; j++) room[which * most + lane + 32 * j] = widen(rounded<T>(x[j] * factor * w[j]));
+    }
+    const float beta = delta_beta(b), decay = expf(delta_log_decay(a, rate, bias));
     float u[4], z[4] = {};
 #pragma unroll
     for (int c = 0; c < 4; c++) u[c] = widen(value.x[c]);
-    __syncwarp();
-    mine.turn(room, room + most, decay, beta, u, z);
-    if (Columns::group() == 0) put_four<wide>(z, made + column, columns);
-    mine.write(state, dk, dv, columns);
     __syncthreads();
-    if (warp != 0) return;
-    const T* gate = static_cast<const T*>(args.gate) + token * args.gate_token + int64_t(head) * dv;
-    const float lambda = args.lambda ? args.lambda[place] : 1.0f;
-    gated_norm_head<T, wide>(made, gate, args.weight, out, dv, args.eps, lambda);
+    copied();
+    auto at = [&](int r) { return held[32 * r]; };
+    Columns::template recall<2>(room, decay, beta, u, at);
+    Columns::template renew<2>(room, room + most, decay, u, z, at, [&](int r, const Pack<float, 4>& row) {
+        const int to = Columns::row(r / 4) + r % 4;
+        if (to < dk) put_four<wide>(row.x, state + int64_t(to) * dv, columns);
+    });
+    if (Columns::group() == 0) put_four<wide>(z, made + column, columns);
+    __syncthreads();
+    // Each warp adds up all squares, in the same order, and writes its own columns.
+    const float factor = gated_norm_factor<T, wide>(made, dv, args.eps);
+    if (Columns::group() != 0) return;
+    Pack<T, 4> own;
+#pragma unroll
+    for (int c = 0; c < 4; c++) narrow(z[c], own.x[c]);
+    gated_norm_four(own, factor, weight, gate, lambda, z);
+    put_four<wide>(z, out + column, columns);
 }
 
 template <class T, int groups>
@@ -98,7 +148,7 @@ DEVICE void delta_step_256(const DeltaStepArgs& args) {
     delta_step_of<T, 16>(args);
 }
 
-// Launched with at most 256 threads; declared for 512, they get the registers that two such blocks have.
-KERNEL_OF_TYPES(delta_step_32, 512, DeltaStepArgs, delta_step_32)
-KERNEL_OF_TYPES(delta_step_128, 512, DeltaStepArgs, delta_step_128)
-KERNEL_OF_TYPES(delta_step_256, 512, DeltaStepArgs, delta_step_256)
+// Launched with at most 256 threads; declared for 768, they get the registers that three such blocks have.
+KERNEL_OF_TYPES(delta_step_32, 768, DeltaStepArgs, delta_step_32)
+KERNEL_OF_TYPES(delta_step_128, 768, DeltaStepArgs, delta_step_128)
+KERNEL_OF_TYPES(delta_step_256, 768, DeltaStepArgs, delta_step_256)

@@ -39,8 +39,8 @@ struct GatedArgs {
 };
 
 // A warp for a head of a token.
-template <class T>
-DEVICE void gated_norm(const GatedArgs& args) {
+template <class T, bool wide>
+DEVICE void gated_norm_head(const GatedArgs& args) {
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
     if (job >= int64_t(args.n) * args.heads) return;
     const int64_t token = job / args.heads, head = job % args.heads;
@@ -48,10 +48,22 @@ DEVICE void gated_norm(const GatedArgs& args) {
     const T* gate = static_cast<const T*>(args.gate) + token * args.gate_token + head * args.gate_head;
     T* out = static_cast<T*>(args.out) + job * args.dim;
     const float lambda = args.lambda ? args.lambda[job] : 1.0f;
+    const float factor = gated_norm_factor<T, wide>(x, args.dim, args.eps);
+    for (int i = 4 * (threadIdx.x % 32); i < args.dim; i += 128) {
+        const int there = args.dim - i;
+        float z[4];
+        gated_norm_four(four<wide>(x + i, there), factor, four<wide>(args.weight + i, there), four<wide>(gate + i, there),
+                        lambda, z);
+        put_four<wide>(z, out + i, there);
+    }
+}
+
+template <class T>
+DEVICE void gated_norm(const GatedArgs& args) {
     if (args.wide)
-        gated_norm_head<T, true>(x, gate, args.weight, out, args.dim, args.eps, lambda);
+        gated_norm_head<T, true>(args);
     else
-        gated_norm_head<T, false>(x, gate, args.weight, out, args.dim, args.eps, lambda);
+        gated_norm_head<T, false>(args);
 }
 
 KERNEL_OF_TYPES(gated_norm, 128, GatedArgs, gated_norm)

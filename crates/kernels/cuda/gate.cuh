@@ -12,24 +12,23 @@ DEVICE float delta_log_decay(float a, float decay, float bias) {
     return decay * (fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))));
 }
 
-// A head of `dim` values by a warp: normalised, by its weight and the silu of its gate, and by λ, which comes last, for a factor
-// before the norm would be divided out again.
+// What a head of `dim` values is normalised by, in every lane of a warp.
 template <class T, bool wide>
-DEVICE void gated_norm_head(const T* x, const T* gate, const float* weight, T* out, int dim, float eps, float lambda) {
-    const int lane = threadIdx.x % 32;
+DEVICE float gated_norm_factor(const T* x, int dim, float eps) {
     float squares = 0.0f;
-    for (int i = 4 * lane; i < dim; i += 128) {
+    for (int i = 4 * (threadIdx.x % 32); i < dim; i += 128) {
         const Pack<T, 4> a = four<wide>(x + i, dim - i);
 #pragma unroll
         for (int c = 0; c < 4; c++) squares = fmaf(widen(a.x[c]), widen(a.x[c]), squares);
     }
-    const float factor = 1.0f / sqrtf(sum_lanes(squares) / dim + eps);
-    for (int i = 4 * lane; i < dim; i += 128) {
-        const Pack<T, 4> a = four<wide>(x + i, dim - i), by = four<wide>(gate + i, dim - i);
-        const Pack<float, 4> w = four<wide>(weight + i, dim - i);
-        float z[4];
+    return 1.0f / sqrtf(sum_lanes(squares) / dim + eps);
+}
+
+// Four values of a head: normalised, by their weights and the silu of their gates, and by λ, which comes last, for a factor
+// before the norm would be divided out again.
+template <class T>
+DEVICE void gated_norm_four(const Pack<T, 4>& x, float factor, const Pack<float, 4>& weight, const Pack<T, 4>& gate,
+                            float lambda, float (&z)[4]) {
 #pragma unroll
-        for (int c = 0; c < 4; c++) z[c] = widen(a.x[c]) * factor * w.x[c] * silu(widen(by.x[c])) * lambda;
-        put_four<wide>(z, out + i, dim - i);
-    }
+    for (int c = 0; c < 4; c++) z[c] = widen(x.x[c]) * factor * weight.x[c] * silu(widen(gate.x[c])) * lambda;
 }

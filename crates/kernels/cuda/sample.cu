@@ -45,28 +45,59 @@ struct SampleArgs {
 };
 
 // Logits of a part: two steps of a block of 256.
-constexpr int SAMPLE_PART = 8192;
+constexpr int SAMPLE_STEPS = 2, SAMPLE_PART = SAMPLE_STEPS * FETCHED * 256;
 
 DEVICE bool sample_finite(double x) { return x - x == 0.0; }
 
+// What warps tell each other of a part.
+struct SamplePeaks {
+    Peak peaks[8];
+    float tops[8];
+};
+
+// All logits of a part are on their way at once, and stay: the largest is known before the first exponential, and no sum has to
+// be scaled again.
 DEVICE void sample_peak(const SampleArgs& args) {
+    SamplePeaks& room = *reinterpret_cast<SamplePeaks*>(shared_memory);
     const int part = blockIdx.x, row = blockIdx.y, begin = part * SAMPLE_PART;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const float* logits = args.logits + int64_t(row) * args.vocab + begin;
     const int count = min(SAMPLE_PART, args.vocab - begin);
     const bool wide = loads_wide(logits, count);
+    float x[SAMPLE_STEPS][FETCHED];
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++) fetch(logits, count, wide, step * stride_of_block(), x[step]);
     Peak own;
     own.none();
-    for (int from = 0; from < count; from += stride_of_block()) {
-        float x[FETCHED];
-        fetch(logits, count, wide, from, x);
-        own.take(from, x);
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++)
+#pragma unroll
+        for (int i = 0; i < FETCHED; i++) own.top = fmaxf(own.top, x[step][i]);
+    own.top = max_lanes(own.top);
+    if (lane == 0) room.tops[warp] = own.top;
+    __syncthreads();
+    for (int i = 0; i < warps; i++) own.top = fmaxf(own.top, room.tops[i]);
+    const float back = own.top == -INFINITY ? 0.0f : own.top;
+#pragma unroll
+    for (int step = 0; step < SAMPLE_STEPS; step++) {
+        // Few values in f32, all others in f64, as `Peak` has them.
+        float few = 0.0f;
+#pragma unroll
+        for (int i = 0; i < FETCHED; i++) {
+            few += expf(x[step][i] - back);
+            if (x[step][i] == own.top) own.at = min(own.at, uint32_t(logit_at(step * stride_of_block(), i)));
+        }
+        own.sum += few;
     }
-    own.join_lanes();
-    Peak* peaks = reinterpret_cast<Peak*>(shared_memory);
-    if (threadIdx.x % 32 == 0) peaks[threadIdx.x / 32] = own;
+    own.sum = sum_lanes(own.sum);
+    for (int mask = 16; mask > 0; mask /= 2) own.at = min(own.at, __shfl_xor_sync(ALL, own.at, mask));
+    if (lane == 0) room.peaks[warp] = own;
     __syncthreads();
     if (threadIdx.x > 0) return;
-    for (int warp = 1; warp < int(blockDim.x) / 32; warp++) own.join(peaks[warp]);
+    for (int i = 1; i < warps; i++) {
+        own.sum += room.peaks[i].sum;
+        own.at = min(own.at, room.peaks[i].at);
+    }
     own.at += begin;
     args.peaks[int64_t(row) * args.parts + part] = own;
 }
@@ -87,26 +118,37 @@ DEVICE float sample_logit(u64 place) {
 struct SampleMass {
     float top, scale;
 
-    DEVICE u64 operator()(u64 place) const {
-        const float logit = sample_logit(place);
+    DEVICE u64 operator()(float logit) const {
         return logit == top ? u64(1) << 44 : u64(expf((logit - top) * scale) * 17592186044416.0f);
     }
 };
 
 struct SampleCount {
-    DEVICE u64 operator()(u64) const { return 1; }
+    DEVICE u64 operator()(float) const { return 1; }
 };
 
 constexpr int SAMPLE_BINS = 2048, SAMPLE_LIST = 3072;
 
 // What a block has in common while it looks for a cut.
 struct SampleRoom {
-    u64 bins[SAMPLE_BINS];
+    // The halves of 64-bit numbers: a card adds 32 bits in shared memory by one instruction, 64 by trying again and again.
+    uint32_t low[SAMPLE_BINS], high[SAMPLE_BINS];
     u64 list[SAMPLE_LIST];
     u64 sums[32];
     u64 found, before;
     Peak peak;
     unsigned listed;
+
+    DEVICE void clear() {
+        for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) low[i] = high[i] = 0;
+    }
+    DEVICE u64 bin(int i) const { return u64(high[i]) << 32 | low[i]; }
+    // Every time that the lower half overflows, one of the adders sees it.
+    DEVICE void add(int i, u64 more) {
+        if (more == 0) return;
+        const uint32_t by = uint32_t(more), carry = atomicAdd(&low[i], by) + by < by;
+        if (const uint32_t above = uint32_t(more >> 32) + carry) atomicAdd(&high[i], above);
+    }
 };
 
 // The places that a cut is looked for among: those in the list, or all of a row.
@@ -119,7 +161,7 @@ struct SampleSource {
     template <class F>
     DEVICE void each(F&& f) const {
         if (list) {
-            for (int i = threadIdx.x; i < count; i += blockDim.x) f(list[i]);
+            for (int i = threadIdx.x; i < count; i += blockDim.x) f(list[i], sample_logit(list[i]));
             return;
         }
         for (int from = 0; from < count; from += stride_of_block()) {
@@ -128,7 +170,7 @@ struct SampleSource {
 #pragma unroll
             for (int i = 0; i < FETCHED; i++) {
                 const int id = logit_at(from, i);
-                if (id < count) f(sample_place(x[i], uint32_t(id)));
+                if (id < count) f(sample_place(x[i], uint32_t(id)), x[i]);
             }
         }
     }
@@ -156,60 +198,64 @@ DEVICE u64 sample_from_lane(u64 x) {
     return x;
 }
 
+// The bin from which on all together weigh at least `target`, and less without it: `found`, and what those above it weigh is
+// `before`. They must weigh enough.
+DEVICE void sample_find(u64 target, SampleRoom& room) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    // Groups of bins, one for each lane: first which of them, then which of its bins.
+    const int group = SAMPLE_BINS / 32;
+    for (int g = warp; g < 32; g += warps) {
+        u64 sum = 0;
+        for (int i = lane; i < group; i += 32) sum += room.bin(g * group + i);
+        sum = sum_lanes(sum);
+        if (lane == 0) room.sums[g] = sum;
+    }
+    __syncthreads();
+    if (warp == 0) {
+        const u64 own = room.sums[lane], from = sample_from_lane(own);
+        if (from >= target && from - own < target) {
+            room.found = lane;
+            room.before = from - own;
+        }
+        __syncwarp();
+        const int first = int(room.found) * group;
+        const u64 before = room.before;
+        __syncwarp();
+        const u64 low = room.bin(first + 2 * lane), high = room.bin(first + 2 * lane + 1);
+        const u64 upto = before + sample_from_lane(low + high), above = upto - low - high;
+        if (upto >= target && above < target) {
+            const bool higher = above + high >= target;
+            room.found = first + 2 * lane + (higher ? 1 : 0);
+            room.before = higher ? above : above + high;
+        }
+    }
+    __syncthreads();
+}
+
 // The likeliest places weigh together at least `target` from this one on, and less without it. Those before `cut` are not
 // there; the others must weigh enough. Digit by digit from the highest: a histogram, and the bin that the target falls into.
 template <class W>
 DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const W& weight, SampleRoom& room) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     u64 prefix = 0, known = 0;
     // The bits of a logit in digits of 11, 11 and 10, those of an id, which has at most 22, in two of 11.
 #pragma unroll 1
     for (int digit = 0; digit < 5; digit++) {
         const int shift = digit == 0 ? 53 : digit == 1 ? 42 : digit == 2 ? 32 : digit == 3 ? 11 : 0;
         const int bins = digit == 2 ? 1024 : 2048;
-        for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) room.bins[i] = 0;
+        room.clear();
         __syncthreads();
-        source.each([&](u64 place) {
-            if (place >= cut && (place & known) == prefix)
-                // A card adds 64 bits by trying again and again: what is nothing is not worth it.
-                if (const u64 more = weight(place)) atomicAdd(&room.bins[(place >> shift) & u64(bins - 1)], more);
+        source.each([&](u64 place, float logit) {
+            if (place >= cut && (place & known) == prefix) room.add(int((place >> shift) & u64(bins - 1)), weight(logit));
         });
         __syncthreads();
-        // Groups of bins, one for each lane: first which of them, then which of its bins.
-        const int group = SAMPLE_BINS / 32;
-        for (int g = warp; g < 32; g += warps) {
-            u64 sum = 0;
-            for (int i = lane; i < group; i += 32) sum += room.bins[g * group + i];
-            sum = sum_lanes(sum);
-            if (lane == 0) room.sums[g] = sum;
-        }
-        __syncthreads();
-        if (warp == 0) {
-            const u64 own = room.sums[lane], from = sample_from_lane(own);
-            if (from >= target && from - own < target) {
-                room.found = lane;
-                room.before = from - own;
-            }
-            __syncwarp();
-            const int first = int(room.found) * group;
-            const u64 before = room.before;
-            __syncwarp();
-            const u64 low = room.bins[first + 2 * lane], high = room.bins[first + 2 * lane + 1];
-            const u64 upto = before + sample_from_lane(low + high), above = upto - low - high;
-            if (upto >= target && above < target) {
-                const bool higher = above + high >= target;
-                room.found = first + 2 * lane + (higher ? 1 : 0);
-                room.before = higher ? above : above + high;
-            }
-        }
-        __syncthreads();
+        sample_find(target, room);
         const u64 found = room.found;
         target -= room.before;
         prefix |= found << shift;
         known |= u64(bins - 1) << shift;
         // Of ids, the bits above those that are looked at are all 1.
         if (digit == 2) prefix |= u64(0xffc00000u), known |= u64(0xffc00000u);
-        const bool all = digit == 2 && room.bins[found] - target < weight(prefix);
+        const bool all = digit == 2 && room.bin(int(found)) - target < weight(sample_logit(prefix));
         __syncthreads();
         // All that are equal are taken.
         if (all) return max(cut, prefix & ~u64(0xffffffffu));
@@ -217,61 +263,86 @@ DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const 
     return prefix;
 }
 
+// How far logits lie below the largest, in bins; what is further than the last bin is in that.
+struct SampleDepth {
+    float top, scale;
+
+    DEVICE float operator()(float logit) const {
+        return logit == top ? 0.0f : fminf((top - logit) * scale, float(SAMPLE_BINS - 1));
+    }
+};
+
+// The same place among all of a row, which is read twice and seldom more: bins of equal depth, then a list of those in the bin
+// that the target falls into. Where too many are, that bin in as many parts as there were bins. `share` makes the target of
+// what all weigh together.
+//
+// With `keep`, the list has all likelier ones as well, and is what the places from the cut on are in from then on.
+template <class W, class S>
+DEVICE u64 sample_narrow(SampleSource& source, u64 cut, const S& share, const W& weight, const SampleDepth& depth, bool keep,
+                         SampleRoom& room) {
+    // Depths from `from` on, `per` bins to one. Differences of such depths are exact.
+    float from = 0.0f, per = 1.0f;
+    u64 target = 0, rest = 0;
+#pragma unroll 1
+    for (int level = 0; level < 2; level++) {
+        room.clear();
+        if (threadIdx.x == 0) room.listed = 0;
+        __syncthreads();
+        source.each([&](u64 place, float logit) {
+            const float below = depth(logit) - from;
+            if (place < cut || below < 0.0f || below * per >= float(SAMPLE_BINS)) return;
+            // The likeliest in the highest bin.
+            room.add(SAMPLE_BINS - 1 - int(below * per), weight(logit));
+        });
+        __syncthreads();
+        if (level == 0) {
+            u64 all = 0;
+            for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) all += room.bin(i);
+            rest = target = share(sample_sum(all, room));
+        }
+        sample_find(rest, room);
+        from += float(SAMPLE_BINS - 1 - int(room.found)) / per;
+        rest -= room.before;
+        source.each([&](u64 place, float logit) {
+            const float below = depth(logit) - from;
+            if (place < cut || (below < 0.0f && !keep) || below * per >= 1.0f) return;
+            const unsigned at = atomicAdd(&room.listed, 1u);
+            if (at < SAMPLE_LIST) room.list[at] = place;
+        });
+        __syncthreads();
+        const unsigned listed = room.listed;
+        if (listed <= SAMPLE_LIST) {
+            const SampleSource list = {source.logits, room.list, int(listed), false};
+            if (keep) source = list;
+            return sample_select(list, cut, keep ? target : rest, weight, room);
+        }
+        per *= float(SAMPLE_BINS);
+        __syncthreads();
+    }
+    return sample_select(source, cut, target, weight, room);
+}
+
 // The first place that cuts to the likeliest leave out nothing from on.
 DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top, SampleRoom& room) {
     const int vocab = args.vocab;
     const float* logits = args.logits + int64_t(blockIdx.x) * vocab;
     SampleSource source = {logits, nullptr, vocab, loads_wide(logits, vocab)};
-    const SampleMass mass = {top, 1.0f / draw.temperature};
-    const bool some = draw.top_k > 0 && draw.top_k < uint32_t(vocab), nucleus = draw.top_p < 1.0f;
-    // Few are likely. At least so many as there are threads with a larger one are, from the least of those on: from there all
-    // go into a list, and the cut is looked for in that.
-    const uint32_t wanted = some ? draw.top_k : blockDim.x / 4;
-    u64 bound = 0;
-    if (vocab > SAMPLE_LIST && wanted <= blockDim.x / 2) {
-        u64 most = 0;
-        source.each([&](u64 place) { most = max(most, place); });
-        // For now the list holds the largest of each thread; three in four have some.
-        room.list[threadIdx.x] = most;
-        __syncthreads();
-        bound = sample_select({logits, room.list, int(blockDim.x), false}, 0, wanted, SampleCount(), room);
-        // With all that are equal: a cut among them takes them for whole.
-        bound &= ~u64(0xffffffffu);
-    }
-    if (threadIdx.x == 0) room.listed = 0;
-    __syncthreads();
-    u64 all = 0, in_list = 0;
-    if (bound > 0 || vocab <= SAMPLE_LIST) {
-        source.each([&](u64 place) {
-            const u64 own = nucleus && !some ? mass(place) : 0;
-            all += own;
-            if (place < bound) return;
-            in_list += own;
-            const unsigned at = atomicAdd(&room.listed, 1u);
-            if (at < SAMPLE_LIST) room.list[at] = place;
-        });
-        all = sample_sum(all, room);
-        in_list = sample_sum(in_list, room);
-    } else if (nucleus && !some) {
-        source.each([&](u64 place) { all += mass(place); });
-        all = sample_sum(all, room);
-    }
-    const SampleSource row = source;
-    if (room.listed > 0 && room.listed <= SAMPLE_LIST) source = {logits, room.list, int(room.listed), false};
+    const float scale = 1.0f / draw.temperature;
+    const SampleMass mass = {top, scale};
+    auto enough = [&](u64 all) { return u64(ceil(double(draw.top_p) * double(all))); };
     u64 cut = 0;
-    if (some) cut = sample_select(source, cut, draw.top_k, SampleCount(), room);
-    if (nucleus) {
-        if (some) {
-            all = 0;
-            source.each([&](u64 place) { all += place >= cut ? mass(place) : 0; });
-            all = sample_sum(all, room);
-        }
-        const u64 enough = u64(ceil(double(draw.top_p) * double(all)));
-        // A flat distribution has more that count than the list holds.
-        if (!some && in_list < enough) source = row;
-        cut = sample_select(source, cut, enough, mass, room);
+    if (draw.top_k > 0 && draw.top_k < uint32_t(vocab)) {
+        auto some = [&](u64) { return u64(draw.top_k); };
+        cut = sample_narrow(source, cut, some, SampleCount(), {top, 64.0f}, draw.top_k <= SAMPLE_LIST / 2, room);
     }
-    return cut;
+    if (draw.top_p == 1.0f) return cut;
+    if (!source.list) {
+        // What is 2^-44 or less weighs nothing, which is 30.5 below the largest: all that count are before the last bin.
+        return sample_narrow(source, cut, enough, mass, {top, 64.0f * scale}, false, room);
+    }
+    u64 all = 0;
+    source.each([&](u64 place, float logit) { all += place >= cut ? mass(logit) : 0; });
+    return sample_select(source, cut, enough(sample_sum(all, room)), mass, room);
 }
 
 // 16 words of ChaCha8, from the word `16 counter` on.
@@ -356,7 +427,9 @@ DEVICE void sample_cut(const SampleArgs& args) {
         if ((draw.top_k > 0 && draw.top_k < uint32_t(args.vocab)) || draw.top_p < 1.0f)
             row.cut = sample_cut_of(args, draw, peak.top, room);
         if (draw.min_p > 0.0f) row.floor = log(double(draw.min_p)) * double(draw.temperature) + double(peak.top);
-        if (threadIdx.x == 0 && sample_keeps(row, peak.top, int(peak.at))) {
+        // Of two zeros the first may be the lower, and left out.
+        const float first = args.logits[int64_t(blockIdx.x) * args.vocab + peak.at];
+        if (threadIdx.x == 0 && sample_keeps(row, first, int(peak.at))) {
             uint32_t words[16];
             sample_words(draw, sample_counter(draw, int(peak.at) / 16), words);
             const uint32_t word = sample_word(words, int(peak.at) % 16);
@@ -384,37 +457,59 @@ DEVICE void sample_draw(const SampleArgs& args) {
     const SampleRow row = args.rows[blockIdx.y];
     const DrawRow& draw = args.draws[blockIdx.y];
     SampleBest best = {-INFINITY, ~u64(0)};
-    if (sample_finite(row.log_sum_exp) && draw.temperature > 0.0f) {
-        const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
-        const bool wide = loads_wide(logits, args.vocab);
-        const float scale = 1.0f / draw.temperature, to_beat = float(row.lead) - SLACK;
-        const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
-        for (int first = part * SAMPLE_PART + 16 * int(threadIdx.x); first < end; first += 16 * int(blockDim.x)) {
-            float x[16];
+    if (!sample_finite(row.log_sum_exp) || !(draw.temperature > 0.0f)) {
+        if (threadIdx.x == 0) args.bests[int64_t(blockIdx.y) * args.parts + part] = best;
+        return;
+    }
+    const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
+    const bool wide = loads_wide(logits, args.vocab);
+    // Finite, so that nothing times it is no number; where it is too small, bounds are too large.
+    const float scale = fminf(1.0f / draw.temperature, 3.402823466e38f);
+    float to_beat = float(row.lead) - SLACK;
+    const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
+    // A warp stays together, though some of its lanes may be behind the end.
+    for (int begin = part * SAMPLE_PART; begin < end; begin += 16 * int(blockDim.x)) {
+        const int first = begin + 16 * int(threadIdx.x);
+        float x[16];
 #pragma unroll
-            for (int i = 0; i < 16; i += 4) {
-                float four[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-                if (wide) {
-                    if (first + i < end) load<4>(logits + first + i, four);
-                } else {
+        for (int i = 0; i < 16; i += 4) {
+            float four[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+            if (wide) {
+                if (first + i < end) load<4>(logits + first + i, four);
+            } else {
 #pragma unroll
-                    for (int k = 0; k < 4; k++)
-                        if (first + i + k < end) four[k] = logits[first + i + k];
-                }
-#pragma unroll
-                for (int k = 0; k < 4; k++) x[i + k] = four[k];
+                for (int k = 0; k < 4; k++)
+                    if (first + i + k < end) four[k] = logits[first + i + k];
             }
-            float most = -INFINITY;
 #pragma unroll
-            for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
-            // No noise is larger than MOST.
-            if (most == -INFINITY || (most - row.top) * scale + MOST < to_beat) continue;
-            uint32_t words[16];
+            for (int k = 0; k < 4; k++) x[i + k] = four[k];
+        }
+        float most = -INFINITY;
+#pragma unroll
+        for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
+        // The largest of them, not the lower of two zeros, with the lowest id is at least as likely as each; and no noise is
+        // larger than MOST.
+        const bool may = sample_keeps(row, most + 0.0f, first) && (most - row.top) * scale + MOST >= to_beat;
+        most = -INFINITY;
+        uint32_t words[16];
+        if (may) {
             sample_words(draw, sample_counter(draw, first / 16), words);
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                x[i] = (x[i] - row.top) * scale + sample_bound(words[i]);
+                most = fmaxf(most, x[i]);
+            }
+        }
+        const float highest = max_lanes(most);
+        if (highest < to_beat) continue;
+        // First the highest bound of the warp: behind its score few others are left.
+        float from = highest;
+#pragma unroll 1
+        for (int turn = 0; turn < 2; turn++) {
             unsigned close = 0;
 #pragma unroll
             for (int i = 0; i < 16; i++)
-                if (!((x[i] - row.top) * scale + sample_bound(words[i]) < to_beat)) close |= 1u << i;
+                if (may && x[i] >= from && (turn == 0 || x[i] < highest)) close |= 1u << i;
 #pragma unroll 1
             for (int i = 0; i < 16; i++) {
                 const int id = first + i;
@@ -425,6 +520,10 @@ DEVICE void sample_draw(const SampleArgs& args) {
                 const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
                 sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
             }
+            // A score far below would be rounded by more than the slack.
+            const float score = max_lanes(float(best.score));
+            if (score > -100.0f) to_beat = fmaxf(to_beat, score - SLACK);
+            from = to_beat;
         }
     }
     SampleBest* bests = reinterpret_cast<SampleBest*>(shared_memory);

@@ -21,6 +21,8 @@ const STEP: [(usize, usize, Kernel); 3] = [
 
 /// Warps of a block, which has all columns of a head.
 const MOST_WARPS: usize = 8;
+/// Bytes of a warp's share of the state, which is the same in all kernels.
+const TILE: usize = 8 << 10;
 
 /// `DeltaStepArgs` of `cuda/delta_step.cu`.
 #[derive(Clone, Copy)]
@@ -111,9 +113,9 @@ pub(crate) fn delta_step(
         eps: net.norm.eps,
     };
     let warps = dv.div_ceil(*columns);
-    let blocks = [n as u32, heads as u32, 1];
-    // Each warp's key and query, and what the rule gives.
-    let grid = Grid { blocks, threads: 32 * warps as u32, shared: 0 }.shared(warps * 2 * most * 4 + dv * size);
+    // The state, the key and the query, and what the rule gives.
+    let shared = warps * TILE + 2 * most * 4 + dv * size;
+    let grid = Grid::row(n * heads, 32 * warps as u32).shared(shared);
     // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors, and
     // each block has a head of one of them.
     unsafe { launch(net.qkv.device(), kernel, form(NAME, net.qkv.dtype())?, grid, &args)? };

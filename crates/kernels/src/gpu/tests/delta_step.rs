@@ -91,22 +91,24 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
     for dtype in TYPES {
         for dims in [(2, 4, 16, 24), (3, 3, 21, 7), (1, 2, 5, 1), (2, 4, 128, 128), (1, 1, 256, 64), (1, 2, 131, 9)] {
             let (_, heads, dk, dv) = dims;
-            // Tokens of no span between, and a row that rests.
-            let spans = Spans::from(vec![span(1, 1, 4, 5), span(2, 1, 0, 0), span(3, 0, 5, 2), span(4, 1, 9, 3)]);
+            // Tokens of no span between, and a row that rests; then spans with the numbers of their tokens.
+            let apart = Spans::from(vec![span(1, 1, 4, 5), span(2, 1, 0, 0), span(3, 0, 5, 2), span(4, 1, 9, 3)]);
+            let rows = [span(0, 1, 4, 5), span(1, 1, 0, 0), span(2, 0, 5, 2), span(3, 0, 0, 1), span(4, 1, 9, 3)];
+            let rows = Spans::from(rows.to_vec());
             let [mine, theirs] = Net::random(6, dims)?.prepared(dtype)?;
             let before = random(&[SLOTS, heads, dk, dv], 10);
             let lambda = random(&[6, heads], 11);
-            for lambda in [None, Some(&lambda)] {
+            for (spans, lambda) in [(&apart, None), (&apart, Some(&lambda)), (&rows, Some(&lambda))] {
                 let what = format!("a net's step of {dims:?}, λ {}", lambda.is_some());
                 let state32 = before.copy()?;
-                let expected = delta_net_in_steps(&theirs.net(), &state32, &spans, lambda)?;
+                let expected = delta_net_in_steps(&theirs.net(), &state32, spans, lambda)?;
                 let lambda = lambda.map(on).transpose()?;
                 let steps_state = on(&before)?.copy()?;
-                let in_steps = net_in_kernels(&mine.net(), &steps_state, &spans, lambda.as_ref())?;
+                let in_steps = net_in_kernels(&mine.net(), &steps_state, spans, lambda.as_ref())?;
                 let lying = |columns| mine.with(|t| among_others(t, columns)); // where others are no numbers
                 for mine in [&mine, &lying((4, 8))?, &lying((3, 2))?] {
                     let state = on(&before)?.copy()?;
-                    let z = gpu::delta_step(&mine.net(), &state, &spans, lambda.as_ref())?.expect("one token each");
+                    let z = gpu::delta_step(&mine.net(), &state, spans, lambda.as_ref())?.expect("one token each");
                     assert_eq!(z.dtype(), dtype);
                     // Of other types, each kernel is beside its oracle elsewhere: what one rounds, the next would amplify.
                     if dtype == DType::F32 {

@@ -94,6 +94,9 @@ fn settings(seed: u64) -> Vec<Draw> {
         // All of what top-k leaves of the equals.
         Draw { top_k: 2, top_p: 0.99, ..hot },
         Draw { top_k: 64, top_p: 0.75, min_p: 0.05, temperature: 0.9, ..hot },
+        // So cold that one over it is infinite.
+        Draw { temperature: f32::from_bits(1), ..hot },
+        Draw { temperature: f32::from_bits(1), top_p: 0.9, ..hot },
     ]
 }
 
@@ -172,7 +175,8 @@ fn cuts_through_equals_keep_the_lower_ids() -> Result<()> {
     Ok(())
 }
 
-/// A list of candidates that overflows, a nucleus beyond it, and top-k beyond what it is made for end in the same place.
+/// Bins of more than the list holds, once and again, a nucleus beyond it, and top-k beyond what it is made for end in the same
+/// place.
 #[test]
 fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     let vocab = 9000;
@@ -182,6 +186,13 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
         logits(vocab, 2, 7),
         logits(vocab, 2, 8),
         logits(vocab, 0, 9),
+        // Heaps of what is nearly the same, and of the same: one of them fits the list.
+        (0..vocab).map(|i| [8.0, 4.0, 0.5][i % 3] + i as f32 * 1e-6).collect(),
+        (0..vocab).map(|i| [8.0, 4.0, 4.0][i % 3]).collect(),
+        // So far below the first that all the others are in the last bin.
+        (0..vocab).map(|i| if i == 77 { 90.0 } else { (i % 4099) as f32 * 0.01 }).collect(),
+        logits(vocab, 3, 10),
+        logits(vocab, 2, 11),
     ]
     .to_vec();
     let hot = settings(77)[1];
@@ -190,12 +201,44 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
         Draw { top_p: 0.9, ..hot },
         Draw { top_k: 4000, top_p: 0.5, ..hot },
         Draw { top_k: 8999, top_p: 0.999, min_p: 1e-4, ..hot },
+        Draw { top_k: 1500, top_p: 0.9, ..hot },
+        Draw { top_k: 1536, top_p: 0.7, temperature: 2.0, ..hot },
+        Draw { top_k: 1537, top_p: 0.99, temperature: 40.0, ..hot },
+        Draw { top_k: 600, top_p: 0.5, temperature: 1e30, ..hot },
+        Draw { top_p: 0.3, temperature: 100.0, ..hot },
     ];
     for step in 0..3 {
         let draws = draws.map(|draw| Draw { step, ..draw });
         for ((row, draw), chosen) in rows.iter().zip(&draws).zip(gpu::choose(&on_device(&rows)?, &draws)?) {
             assert_eq!(chosen.expect("numbers").token, oracle(row, draw).token, "{draw:?}");
         }
+    }
+    Ok(())
+}
+
+/// The first of the largest, wherever in a part its equals are, beside parts with nothing; and of zeros the lower are left out
+/// first, though they are as large.
+#[test]
+fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
+    let vocab = 30_000;
+    let draws = settings(21);
+    for largest in [[8_500, 8_700, 12_600], [16_383, 16_384, 29_999], [24_579, 24_580, 28_672], [5, 8_191, 20_000]] {
+        let mut row = vec![f32::NEG_INFINITY; vocab];
+        for id in largest {
+            row[id] = -3.0;
+        }
+        row[largest[1] - 2] = -3.5;
+        let rows = vec![row; draws.len()];
+        for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+            assert_eq!(chosen.expect("numbers").token, oracle(&rows[0], draw).token, "{largest:?} {draw:?}");
+        }
+    }
+    let row: Vec<f32> = (0..80).map(|i| [-0.0, 0.0, -0.0, -1.0][i % 4]).collect();
+    let hot = draws[1];
+    let draws: Vec<Draw> = (0..24).map(|step| Draw { step, top_k: 20, ..hot }).collect();
+    for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&vec![row.clone(); 24])?, &draws)?) {
+        let token = chosen.expect("numbers").token;
+        assert_eq!((token, token % 4), (oracle(&row, draw).token, 1), "{draw:?}");
     }
     Ok(())
 }
