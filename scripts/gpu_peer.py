@@ -5,7 +5,8 @@
 JOB is J1 (100 prompts of 128 tokens, 256 new ones; generate() with the cache that grows, with a static one, which it compiles for,
 and continuous batching, where they run), J2 (200 texts of 1000 tokens, per-head norms) or J3 (part
 of a causal map: 5 layers x 4 heads x 2 lambdas on 8 texts of 640 tokens). Weights are random: speed does not depend on them.
-Prints one JSON object: seconds of the job, of several runs the median, at the batch that was fastest of those tried.
+Prints one JSON object: seconds of the job, of several runs the median (one where it takes long), at the batch that was fastest
+of those tried. WAYS=static leaves continuous batching out, WAYS= both.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 BATCHES = {"J1": [100, 50, 25], "J2": [32, 16, 8, 4], "J3": [8, 4, 2, 1]}
 RUNS = 3
+PATIENCE = 15  # seconds after which nothing is run again
 
 
 def projections(model):
@@ -84,6 +86,13 @@ def timed(work):
     return time.perf_counter() - start
 
 
+def median(work, seconds):
+    """The median of a few runs, of which these are already done."""
+    while len(seconds) < RUNS and sum(seconds) < PATIENCE:
+        seconds.append(timed(work))
+    return statistics.median(seconds)
+
+
 def grown(model, part, new):
     out = model.generate(part, attention_mask=torch.ones_like(part), max_new_tokens=new)
     assert out.shape[1] == part.shape[1] + new
@@ -118,8 +127,7 @@ def best(job, work_of):
         if found[batch] > min(found.values()):
             break
     batch = min(found, key=found.get)
-    seconds = statistics.median([found[batch], *(timed(work_of(batch)) for _ in range(RUNS - 1))])
-    return {"seconds": seconds, "batch": batch, "tried": found}
+    return {"seconds": median(work_of(batch), [found[batch]]), "batch": batch, "tried": found}
 
 
 def main():
@@ -154,12 +162,13 @@ def main():
             found = best(job, work_of)
         found |= {"tokens": 100 * new, "way": "grown", "note": "one plan; 20 plans are 20 times as long"}
         ways = {"grown": found["seconds"]}
-        for way in (static, continuous):
+        asked = os.environ.get("WAYS", "static,continuous")
+        for way in (way for way in (static, continuous) if way.__name__ in asked):
             batch = len(prompts) if way is continuous else found["batch"]  # which it divides by itself
             try:
                 with hooked():
                     work_of(batch, way)()
-                    ways[way.__name__] = statistics.median(timed(work_of(batch, way)) for _ in range(RUNS))
+                    ways[way.__name__] = median(work_of(batch, way), [])
             except Exception as error:  # noqa: BLE001: a contender's fault is told, and the others count
                 ways[way.__name__] = f"{type(error).__name__}: {error}"[:300]
         measured = {way: seconds for way, seconds in ways.items() if isinstance(seconds, float)}

@@ -489,8 +489,8 @@ struct AttendTilesArgs {
     float scale;
 };
 
-// Rows of a tile, 16 for each of 4 warps.
-constexpr int ATTEND_ROWS = 64;
+// Sixteens of rows that a warp has: of two, what it loads of keys and values counts twice, but larger heads leave no registers.
+constexpr int attend_rows(int dim) { return dim <= 128 ? 2 : 1; }
 
 // A block for a tile of rows, a key/value head and, of large heads, some of the columns (FlashAttention-2, Dao 2023). Keys come
 // in tiles of KEYS counted from position 0 and a hidden tile changes no bit of a row, so that a row does not depend on those
@@ -498,10 +498,11 @@ constexpr int ATTEND_ROWS = 64;
 template <class T, int DIM>
 DEVICE void attend_tile(const AttendTilesArgs& args) {
     constexpr int KEYS = DIM >= 512 ? 16 : DIM >= 256 ? 32 : 64, COLUMNS = DIM < 256 ? DIM : 256;
+    constexpr int OWN = attend_rows(DIM), ROWS = 4 * 16 * OWN;
     // 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
     constexpr int WIDTH = DIM + 8, V_WIDTH = COLUMNS + 8;
     // Larger heads read their queries again for each tile of keys: they do not fit beside the sums.
-    constexpr bool KEPT = DIM <= 128;
+    constexpr bool KEPT = DIM <= 64;
     const int* tile = args.tiles + 2 * int64_t(blockIdx.x);
     const int* span = args.spans + 4 * int64_t(tile[0]);
     const int group = args.heads / args.kv, rows = span[1] * group, first = tile[1], start = span[2];
@@ -515,10 +516,10 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     // The keys that a row sees: from the first to before the second.
     auto to_of = [&](int row) { return start + min(row, rows - 1) / group + 1; };
     auto from_of = [&](int row) { return max(to_of(row) - window, 0); };
-    const int from = from_of(first), to = to_of(first + ATTEND_ROWS - 1);
+    const int from = from_of(first), to = to_of(first + ROWS - 1);
 
     T* queries = reinterpret_cast<T*>(shared_memory); // [ROWS, WIDTH]
-    T* keys = queries + ATTEND_ROWS * WIDTH;          // [KEYS, WIDTH]
+    T* keys = queries + ROWS * WIDTH;                 // [KEYS, WIDTH]
     T* values = keys + KEYS * WIDTH;                  // [KEYS, V_WIDTH]
     const int64_t step = int64_t(args.kv) * DIM;
     const int64_t origin = span[3] * step + int64_t(blockIdx.y) * DIM;
@@ -533,7 +534,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
             copy_ahead(to_rows + r * to_width + c, cache + (seen ? at : from) * step + c, seen);
         }
     };
-    for (int i = threadIdx.x; i < ATTEND_ROWS * (DIM / 8); i += blockDim.x) {
+    for (int i = threadIdx.x; i < ROWS * (DIM / 8); i += blockDim.x) {
         const int r = i / (DIM / 8), c = i % (DIM / 8) * 8;
         copy_ahead(queries + r * WIDTH + c, static_cast<const T*>(args.q) + head_of(first + r) * DIM + c, true);
     }
@@ -541,104 +542,123 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
 
     // Where this lane's rows of matrices begin: of queries and values (rows, then columns), and of keys (columns, then rows).
     const int down = lane / 8 % 2 * 8 + lane % 8, right = lane / 16 * 8;
-    const T* query_at = queries + (warp * 16 + down) * WIDTH + right;
+    const T* query_at = queries + (warp * 16 * OWN + down) * WIDTH + right;
     const T* key_at = keys + (lane / 16 * 8 + lane % 8) * WIDTH + lane / 8 % 2 * 8;
     const T* value_at = values + down * V_WIDTH + right;
-    // This lane's rows in results: two of them.
-    const int row0 = first + warp * 16 + lane / 4, row1 = row0 + 8;
-    const int from0 = from_of(row0), to0 = to_of(row0), from1 = from_of(row1), to1 = to_of(row1);
-    const int all_from = from_of(first + ATTEND_ROWS - 1), all_to = to_of(first);
+    // This lane's rows in results: two of each sixteen.
+    auto row_of = [&](int own, int half) { return first + (warp * OWN + own) * 16 + lane / 4 + 8 * half; };
+    const int all_from = from_of(first + ROWS - 1), all_to = to_of(first);
     const float factor = args.scale * LOG2_E;
 
-    uint32_t kept[KEPT ? DIM / 16 : 1][4];
-    float mixed[COLUMNS / 8][4] = {};
-    float top0 = ATTEND_NONE, top1 = ATTEND_NONE, sum0 = 0.0f, sum1 = 0.0f;
+    uint32_t kept[KEPT ? DIM / 16 : 1][OWN][4];
+    float mixed[OWN][COLUMNS / 8][4] = {}, top[OWN][2], sum[OWN][2] = {};
+#pragma unroll
+    for (int o = 0; o < OWN; o++) top[o][0] = top[o][1] = ATTEND_NONE;
     for (int begin = from / KEYS * KEYS; begin < to; begin += KEYS) {
         copied();
         __syncthreads(); // the keys are there, and everybody is done with the values
         copy(values, V_WIDTH, all_values, COLUMNS, begin);
         if (KEPT && begin == from / KEYS * KEYS) {
 #pragma unroll
-            for (int k = 0; k < (KEPT ? DIM / 16 : 1); k++) load_matrices(kept[k], query_at + 16 * k);
+            for (int k = 0; k < (KEPT ? DIM / 16 : 1); k++)
+#pragma unroll
+                for (int o = 0; o < OWN; o++) load_matrices(kept[k][o], query_at + 16 * o * WIDTH + 16 * k);
         }
-        float score[KEYS / 8][4] = {};
+        float score[OWN][KEYS / 8][4] = {};
 #pragma unroll
         for (int k = 0; k < DIM / 16; k++) {
-            uint32_t query[4];
-            if (!KEPT) load_matrices(query, query_at + 16 * k);
+            uint32_t fresh[OWN][4];
+#pragma unroll
+            for (int o = 0; o < OWN; o++)
+                if (!KEPT) load_matrices(fresh[o], query_at + 16 * o * WIDTH + 16 * k);
 #pragma unroll
             for (int n = 0; n < KEYS / 16; n++) {
                 uint32_t key[4];
                 load_matrices(key, key_at + 16 * n * WIDTH + 16 * k);
-                multiply(score[2 * n], KEPT ? kept[KEPT ? k : 0] : query, key[0], key[1], T{});
-                multiply(score[2 * n + 1], KEPT ? kept[KEPT ? k : 0] : query, key[2], key[3], T{});
+#pragma unroll
+                for (int o = 0; o < OWN; o++) {
+                    const uint32_t(&query)[4] = KEPT ? kept[KEPT ? k : 0][o] : fresh[o];
+                    multiply(score[o][2 * n], query, key[0], key[1], T{});
+                    multiply(score[o][2 * n + 1], query, key[2], key[3], T{});
+                }
             }
         }
         const bool hidden = begin < all_from || begin + KEYS > all_to;
-        float most0 = top0, most1 = top1;
 #pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
+        for (int o = 0; o < OWN; o++)
 #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int at = begin + 8 * n + lane % 4 * 2 + e;
-                score[n][e] *= factor;
-                score[n][e + 2] *= factor;
-                if (hidden && (at < from0 || at >= to0)) score[n][e] = -INFINITY;
-                if (hidden && (at < from1 || at >= to1)) score[n][e + 2] = -INFINITY;
-                most0 = fmaxf(most0, score[n][e]);
-                most1 = fmaxf(most1, score[n][e + 2]);
+            for (int half = 0; half < 2; half++) {
+                const int seen_to = to_of(row_of(o, half)), seen_from = max(seen_to - window, 0);
+                float most = top[o][half];
+#pragma unroll
+                for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        float& at = score[o][n][2 * half + e];
+                        const int key = begin + 8 * n + lane % 4 * 2 + e;
+                        at *= factor;
+                        if (hidden && (key < seen_from || key >= seen_to)) at = -INFINITY;
+                        most = fmaxf(most, at);
+                    }
+                most = max_lanes<4>(most);
+                const float keep = power_of_two(top[o][half] - most);
+                top[o][half] = most;
+                sum[o][half] *= keep;
+#pragma unroll
+                for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        float& at = score[o][n][2 * half + e];
+                        sum[o][half] += at = power_of_two(at - most);
+                    }
+#pragma unroll
+                for (int n = 0; n < COLUMNS / 8; n++)
+                    mixed[o][n][2 * half] *= keep, mixed[o][n][2 * half + 1] *= keep;
             }
-        most0 = max_lanes<4>(most0);
-        most1 = max_lanes<4>(most1);
-        const float keep0 = power_of_two(top0 - most0), keep1 = power_of_two(top1 - most1);
-        top0 = most0, top1 = most1;
-        sum0 *= keep0, sum1 *= keep1;
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                sum0 += score[n][e] = power_of_two(score[n][e] - most0);
-                sum1 += score[n][e + 2] = power_of_two(score[n][e + 2] - most1);
-            }
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 8; n++) {
-            mixed[n][0] *= keep0, mixed[n][1] *= keep0;
-            mixed[n][2] *= keep1, mixed[n][3] *= keep1;
-        }
         copied();
         __syncthreads(); // the values are there, and everybody is done with the keys
         if (begin + KEYS < to) copy(keys, WIDTH, all_keys, DIM, begin + KEYS);
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
-            // Two tiles of scores side by side lie as the left side of a product wants them.
-            const float(&left)[4] = score[2 * k];
-            const float(&right)[4] = score[2 * k + 1];
-            const uint32_t weight[4] = {paired(left[0], left[1], T{}), paired(left[2], left[3], T{}),
-                                        paired(right[0], right[1], T{}), paired(right[2], right[3], T{})};
+            uint32_t weight[OWN][4];
+#pragma unroll
+            for (int o = 0; o < OWN; o++) {
+                // Two tiles of scores side by side lie as the left side of a product wants them.
+                const float(&left)[4] = score[o][2 * k];
+                const float(&right)[4] = score[o][2 * k + 1];
+                weight[o][0] = paired(left[0], left[1], T{}), weight[o][1] = paired(left[2], left[3], T{});
+                weight[o][2] = paired(right[0], right[1], T{}), weight[o][3] = paired(right[2], right[3], T{});
+            }
 #pragma unroll
             for (int n = 0; n < COLUMNS / 16; n++) {
                 uint32_t value[4];
                 load_matrices_transposed(value, value_at + 16 * k * V_WIDTH + 16 * n);
-                multiply(mixed[2 * n], weight, value[0], value[1], T{});
-                multiply(mixed[2 * n + 1], weight, value[2], value[3], T{});
+#pragma unroll
+                for (int o = 0; o < OWN; o++) {
+                    multiply(mixed[o][2 * n], weight[o], value[0], value[1], T{});
+                    multiply(mixed[o][2 * n + 1], weight[o], value[2], value[3], T{});
+                }
             }
         }
     }
-    const float lambda0 = args.lambda ? args.lambda[head_of(row0)] : 1.0f;
-    const float lambda1 = args.lambda ? args.lambda[head_of(row1)] : 1.0f;
-    const float factor0 = lambda0 / sum_lanes<4>(sum0), factor1 = lambda1 / sum_lanes<4>(sum1);
     // Through this warp's own queries, so that 16 bytes go out at a time.
     __syncwarp();
-    T* own = queries + warp * 16 * WIDTH;
+    T* own = queries + warp * 16 * OWN * WIDTH;
 #pragma unroll
-    for (int n = 0; n < COLUMNS / 8; n++) {
-        T* to_columns = own + lane / 4 * WIDTH + 8 * n + lane % 4 * 2;
-        *reinterpret_cast<uint32_t*>(to_columns) = paired(mixed[n][0] * factor0, mixed[n][1] * factor0, T{});
-        *reinterpret_cast<uint32_t*>(to_columns + 8 * WIDTH) = paired(mixed[n][2] * factor1, mixed[n][3] * factor1, T{});
-    }
+    for (int o = 0; o < OWN; o++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float lambda = args.lambda ? args.lambda[head_of(row_of(o, half))] : 1.0f;
+            const float by = lambda / sum_lanes<4>(sum[o][half]);
+            T* to_columns = own + (16 * o + 8 * half + lane / 4) * WIDTH + lane % 4 * 2;
+#pragma unroll
+            for (int n = 0; n < COLUMNS / 8; n++)
+                *reinterpret_cast<uint32_t*>(to_columns + 8 * n) =
+                    paired(mixed[o][n][2 * half] * by, mixed[o][n][2 * half + 1] * by, T{});
+        }
     __syncwarp();
-    for (int i = lane; i < 16 * (COLUMNS / 8); i += 32) {
-        const int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8, row = first + warp * 16 + r;
+    for (int i = lane; i < 16 * OWN * (COLUMNS / 8); i += 32) {
+        const int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8, row = first + warp * 16 * OWN + r;
         if (row >= rows) continue;
         T* out = static_cast<T*>(args.out) + head_of(row) * DIM + blockIdx.z * COLUMNS + c;
         *reinterpret_cast<Pack<T, 8>*>(out) = *reinterpret_cast<const Pack<T, 8>*>(own + r * WIDTH + c);

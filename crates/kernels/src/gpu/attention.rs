@@ -73,8 +73,10 @@ const HEADS: usize = 16;
 
 const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
 
-/// `ATTEND_ROWS` of `cuda/attention.cu`.
-const ROWS: usize = 64;
+/// Rows of a tile, sixteens for each of 4 warps: `attend_rows` of `cuda/attention.cu`.
+fn rows_of(dim: usize) -> usize {
+    if dim <= 128 { 128 } else { 64 }
+}
 
 /// `AttendArgs` of `cuda/attention.cu`.
 #[derive(Clone, Copy)]
@@ -192,11 +194,12 @@ pub(crate) fn attend(
     Ok(out)
 }
 
-/// Which tiles there are for groups of so many heads, u32 `[tiles, 2]`: the span of each, and the first of its rows.
-fn tiles_of(spans: &[AttentionSpan], group: usize, device: &Device) -> Result<Tensor> {
+/// Which tiles of so many rows there are for groups of so many heads, u32 `[tiles, 2]`: the span of each, and the first of its
+/// rows.
+fn tiles_of(spans: &[AttentionSpan], group: usize, rows: usize, device: &Device) -> Result<Tensor> {
     let mut tiles = Vec::new();
     for (i, span) in spans.iter().enumerate().filter(|(_, span)| span.len > 1) {
-        tiles.extend((0..span.len * group).step_by(ROWS).map(|row| (span.start + row / group, [i as u32, row as u32])));
+        tiles.extend((0..span.len * group).step_by(rows).map(|row| (span.start + row / group, [i as u32, row as u32])));
     }
     // Those that see most keys begin first, so that none is left over at the end.
     tiles.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
@@ -211,7 +214,8 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
     }
     let (kv, dim) = (args.kv as usize, args.dim as usize);
     let group = args.heads as usize / kv;
-    let list = spans.once(group, |spans| tiles_of(spans, group, q.device()))?;
+    let rows = rows_of(dim);
+    let list = spans.once(group * rows, |spans| tiles_of(spans, group, rows, q.device()))?;
     let count = list.dim(0)?;
     let Args { q: queries, k, v, spans: table, lambda, out, heads, window, scale, .. } = args;
     let args = TilesArgs {
@@ -238,7 +242,7 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
         },
         dim.min(256),
     );
-    let shared = 2 * ((ROWS + keys) * (dim + 8) + keys * (columns + 8));
+    let shared = 2 * ((rows + keys) * (dim + 8) + keys * (columns + 8));
     let grid =
         Grid { blocks: [count as u32, kv as u32, (dim / columns) as u32], threads: 128, shared: 0 }.shared(shared);
     // SAFETY: `TilesArgs` is the kernel's struct; as in `decode`, and each row of a span is in one tile.

@@ -1,6 +1,7 @@
 //! Weights drawn from a seeded generator: a model of real size without its checkpoint.
 
 use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
 
 /// A generator of weights. Every value is a function of the seed, the tensor's name and its place, so that neither the
 /// order of loading nor the number of threads matters, and a table need not exist for its rows to be read.
@@ -28,9 +29,7 @@ impl Random {
     /// Some rows of a matrix.
     pub(crate) fn gather(self, name: &str, rows: &[u32], columns: usize) -> Vec<f32> {
         let (draw, mut out) = (self.rows(name, columns), vec![0f32; rows.len() * columns]);
-        for (out, &row) in out.chunks_exact_mut(columns).zip(rows) {
-            draw(row as usize, out);
-        }
+        out.par_chunks_exact_mut(columns).zip(rows).for_each(|(out, &row)| draw(row as usize, out));
         out
     }
 
