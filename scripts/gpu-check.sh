@@ -26,7 +26,7 @@ if sanitizer=$(command -v "${SANITIZER-compute-sanitizer}"); then
         grep '^=' <<< "$said" | head -n 40 || true
         # Slow, and so it may not come to its end: what it says until then counts.
         # What it says of itself is no finding: that it cannot watch this card, or that what it watched was ended.
-        if grep -Eq '^=+ .*(Invalid |[Rr]ace|[Hh]azard|Program hit|SUMMARY: [1-9])' <<< "$said"; then
+        if grep -Eq '^=+ .*(Invalid |Race reported|Program hit|SUMMARY: [1-9])' <<< "$said"; then
             echo "compute-sanitizer's $1 found something" >&2
             exit 1
         fi
