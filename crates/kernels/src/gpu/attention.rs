@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
 use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
 
-/// `ATTEND_SPLIT` of `cuda/attention.cu`.
+/// `ATTEND_SPLIT` of `cuda/attention.cuh`.
 const SPLIT: usize = 512;
 
 /// Warps of a block of the decode form of f32.
@@ -62,23 +62,39 @@ struct Halves {
 }
 
 static HALVES: [Halves; 4] = [
-    Halves { dim: 64, group: kernel!(ATTENTION, "attend_group_64"), tile: kernel!(ATTENTION, "attend_tile_64") },
-    Halves { dim: 128, group: kernel!(ATTENTION, "attend_group_128"), tile: kernel!(ATTENTION, "attend_tile_128") },
-    Halves { dim: 256, group: kernel!(ATTENTION, "attend_group_256"), tile: kernel!(ATTENTION, "attend_tile_256") },
-    Halves { dim: 512, group: kernel!(ATTENTION, "attend_group_512"), tile: kernel!(ATTENTION, "attend_tile_512") },
+    Halves {
+        dim: 64,
+        group: kernel!(ATTENTION_GROUP, "attend_group_64"),
+        tile: kernel!(ATTENTION_TILES, "attend_tile_64"),
+    },
+    Halves {
+        dim: 128,
+        group: kernel!(ATTENTION_GROUP, "attend_group_128"),
+        tile: kernel!(ATTENTION_TILES, "attend_tile_128"),
+    },
+    Halves {
+        dim: 256,
+        group: kernel!(ATTENTION_GROUP, "attend_group_256"),
+        tile: kernel!(ATTENTION_TILES, "attend_tile_256"),
+    },
+    Halves {
+        dim: 512,
+        group: kernel!(ATTENTION_GROUP, "attend_group_512"),
+        tile: kernel!(ATTENTION_TILES, "attend_tile_512"),
+    },
 ];
 
-/// `ATTEND_HEADS` of `cuda/attention.cu`.
+/// `ATTEND_HEADS` of `cuda/attention_group.cu`.
 const HEADS: usize = 16;
 
 const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
 
-/// Rows of a tile, sixteens for each of 4 warps: `attend_rows` of `cuda/attention.cu`.
+/// Rows of a tile, sixteens for each of 4 warps: `attend_rows` of `cuda/attention_tiles.cu`.
 fn rows_of(dim: usize) -> usize {
     if dim <= 128 { 128 } else { 64 }
 }
 
-/// `AttendArgs` of `cuda/attention.cu`.
+/// `AttendArgs` of `cuda/attention.cuh`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Args {
@@ -102,7 +118,7 @@ struct Args {
     scale: f32,
 }
 
-/// `AttendTilesArgs` of `cuda/attention.cu`.
+/// `AttendTilesArgs` of `cuda/attention_tiles.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct TilesArgs {
