@@ -32,8 +32,8 @@ if sanitizer=$(command -v "${SANITIZER-compute-sanitizer}"); then
         fi
         [ $status = 0 ] || [ $status = 124 ] || echo "compute-sanitizer's $1 ended with $status: nothing was watched" >&2
     }
-    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step
-    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention::tiles
+    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention
+    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention::tiles gpu::tests::attention::single
 else
     echo "compute-sanitizer is not here: memory was not watched" >&2
 fi

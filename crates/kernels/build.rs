@@ -1,7 +1,12 @@
 //! Compiles the kernels in `cuda/`: with nvcc where the feature `cuda` is on, and for the tests of `emulate` with the host's
 //! C++ compiler.
 
-use std::{env, fs, path::PathBuf, process::Command, time::SystemTime};
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    process::Command,
+};
 
 /// Files of kernels in `cuda/`, each an image of its own.
 fn files() -> Vec<String> {
@@ -21,10 +26,15 @@ fn made(name: &str) -> PathBuf {
 const TARGETS: [&str; 3] =
     ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
 
+/// Flags that nvcc takes from its environment.
+const FLAGS: [&str; 2] = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=cuda");
-    println!("cargo:rerun-if-env-changed=NVCC");
+    for name in FLAGS.into_iter().chain(["NVCC"]) {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
         for_cuda();
     }
@@ -52,19 +62,18 @@ fn for_cpu() {
         .compile("headtemper_emulate");
 }
 
-/// When a file was last written; nothing if it is not there.
-fn written(path: impl Into<PathBuf>) -> Option<SystemTime> {
-    fs::metadata(path.into()).and_then(|file| file.modified()).ok()
-}
-
-/// An image of each file, and `images.rs`, which embeds them. What was made before of the same sources by the same command is
-/// kept: nvcc needs a minute for some.
+/// An image of each file, and `images.rs`, which embeds them. What the same compiler made before of the same sources, by the same
+/// command, is kept: it needs a minute for some.
 fn for_cuda() {
     let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
-    let flags = env::var("NVCC_APPEND_FLAGS").unwrap_or_default();
-    let headers = fs::read_dir("cuda").expect("the kernels are beside this script").flatten().map(|entry| entry.path());
-    let shared = headers.filter(|path| path.extension().is_some_and(|extension| extension == "cuh"));
-    let shared = shared.chain(["build.rs".into()]).filter_map(written).max();
+    let version = Command::new(&nvcc).arg("--version").output();
+    let flags = FLAGS.map(|name| env::var(name).unwrap_or_default());
+    let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let entries = fs::read_dir("cuda").expect("the kernels are beside this script").flatten();
+    let mut headers: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "cuh")).collect();
+    headers.sort_unstable();
+    let headers: Vec<_> = headers.into_iter().map(read).collect();
     let running: Vec<_> = files()
         .into_iter()
         .map(|file| {
@@ -73,8 +82,12 @@ fn for_cuda() {
             nvcc.args(["--fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "--expt-extended-lambda"]);
             nvcc.args(TARGETS.iter().flat_map(|target| ["-gencode", target]));
             nvcc.arg("-o").arg(&image).arg(&source);
-            let (command, by) = (format!("{nvcc:?} {flags}"), made(&format!("{file}.command")));
-            if written(&image) > shared.max(written(&source)) && fs::read_to_string(&by).is_ok_and(|by| by == command) {
+            let mut sources = DefaultHasher::new();
+            (read(source.into()), &headers).hash(&mut sources);
+            let version = version.as_ref().map(|version| &version.stdout);
+            let (of, by) = (sources.finish(), made(&format!("{file}.made")));
+            let command = format!("{nvcc:?} {flags:?} {version:?} {of:x}");
+            if image.exists() && fs::read_to_string(&by).is_ok_and(|by| by == command) {
                 return (file, None);
             }
             let _ = fs::remove_file(&by); // written when the image is there

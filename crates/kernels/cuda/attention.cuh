@@ -38,7 +38,7 @@ struct AttendArgs {
     int span_count;
     int first;      // the first job of this launch
     int each;       // a job is a token; else a span, and spans of more than one token are not served
-    int stripes;    // warps that share the keys of the same heads, where there are no tensor cores for the type
+    int stripes;    // warps that share the keys of the same heads, in the form without tensor cores
     float scale;
 };
 

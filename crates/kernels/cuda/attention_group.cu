@@ -6,8 +6,8 @@
 constexpr int ATTEND_HEADS = 16;
 
 // A block for a query, up to 16 heads of a key/value head's group, and a split of the keys, which come in tiles of KEYS, the
-// next on its way while one is worked on. Of a tile each warp makes the scores of 8 keys (of large heads from half of the values), and when all
-// have them, the mixture of a quarter of the columns, so that the sums of all heads fit into its registers.
+// next on its way while one is worked on. Of a tile each warp makes the scores of 8 keys (of large heads from half of the values),
+// and when all have them, the mixture of a quarter of the columns, so that the sums of all heads fit into its registers.
 template <class T, int DIM>
 DEVICE void attend_group(const AttendArgs& args) {
     constexpr int KEYS = DIM >= 512 ? 16 : 32, SHARERS = 32 / KEYS;

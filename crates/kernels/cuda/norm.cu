@@ -100,7 +100,7 @@ DEVICE void norm_kept(const NormArgs& args) {
         if (before) load<N>(before + i, by[p]);
         if (weight) load<N>(weight + i, to[p]);
     });
-    auto squares_of = [&](const float(&x)[PACKS][N]) {
+    auto squares_kept = [&](const float(&x)[PACKS][N]) {
         float squares = 0.0f;
 #pragma unroll
         for (int p = 0; p < PACKS; p++)
@@ -109,7 +109,7 @@ DEVICE void norm_kept(const NormArgs& args) {
         return squares;
     };
     if (args.y) {
-        const float factor = before ? factor_of(squares_of(b), width, args.before_eps) : 1.0f;
+        const float factor = before ? factor_of(squares_kept(b), width, args.before_eps) : 1.0f;
         each([&](int p, int i) {
 #pragma unroll
             for (int k = 0; k < N; k++) {
@@ -121,7 +121,7 @@ DEVICE void norm_kept(const NormArgs& args) {
         });
         if (!weight) return;
     }
-    const float factor = factor_of(squares_of(a), width, args.eps);
+    const float factor = factor_of(squares_kept(a), width, args.eps);
     each([&](int p, int i) {
 #pragma unroll
         for (int k = 0; k < N; k++) a[p][k] = a[p][k] * factor * to[p][k];

@@ -16,53 +16,38 @@ struct ScoreArgs {
     float cap; // the softcap, 0 for none
 };
 
-// e^x - 1 - x to 3e-7 of itself.
-DEVICE float above_tangent(float x) {
-    if (fabsf(x) > 1.0f) return expm1f(x) - x;
-    // Closer to 0 the difference would cancel: the series up to x^12 / 12!.
-    float y = 1.0f / 479001600.0f;
-    y = y * x + 1.0f / 39916800.0f;
-    y = y * x + 1.0f / 3628800.0f;
-    y = y * x + 1.0f / 362880.0f;
-    y = y * x + 1.0f / 40320.0f;
-    y = y * x + 1.0f / 5040.0f;
-    y = y * x + 1.0f / 720.0f;
-    y = y * x + 1.0f / 120.0f;
-    y = y * x + 1.0f / 24.0f;
-    y = y * x + 1.0f / 6.0f;
-    y = y * x + 0.5f;
+// e^x - 1 - x without cancellation.
+DEVICE double above_tangent(double x) {
+    if (fabs(x) > 0.25) return expm1(x) - x;
+    // The series up to x^12 / 12!.
+    double y = 1.0 / 479001600.0;
+    y = y * x + 1.0 / 39916800.0;
+    y = y * x + 1.0 / 3628800.0;
+    y = y * x + 1.0 / 362880.0;
+    y = y * x + 1.0 / 40320.0;
+    y = y * x + 1.0 / 5040.0;
+    y = y * x + 1.0 / 720.0;
+    y = y * x + 1.0 / 120.0;
+    y = y * x + 1.0 / 24.0;
+    y = y * x + 1.0 / 6.0;
+    y = y * x + 0.5;
     return y * x * x;
-}
-
-// x - y - (high + low), as if rounded once: the first difference with what rounding takes from it (Knuth 1969, TwoSum).
-DEVICE float difference(float x, float y, float high, float low) {
-    const float rough = x - y, of_y = rough - x;
-    const float lost = (x - (rough - of_y)) - (y + of_y);
-    return (rough - high) + (lost - low);
 }
 
 DEVICE float capped(const ScoreArgs& args, float x) {
     return args.cap > 0.0f ? args.cap * tanhf(x / args.cap) : x;
 }
 
-// How far a row lies from its base row: sums with the base's probabilities p, where d = l_row - l_base - shift. What is summed
-// is as exact as p in f32, which counts 1e-7 of the KL itself; see `score_head`.
+// How far a row lies from its base row: sums with the base's probabilities p, where d = l_row - l_base - shift. They are
+// joined in f64, so that what rounding does to p counts no more than 1e-7 of the KL itself; see `score_head`.
 struct ScoreApart {
     double mass, line, above; // the sums of p, p d and p (e^d - 1 - d)
 
-    // Takes in a thread's logits of a step, of which the first `count` are there. Few values in f32, all others in f64.
-    DEVICE void take(const float (&x)[FETCHED], const float (&y)[FETCHED], int count, float sum, double shift) {
-        const float high = float(shift), low = float(shift - double(high));
-        float few[3] = {};
-#pragma unroll
-        for (int i = 0; i < FETCHED; i++) {
-            const bool there = i < count;
-            const float p = there ? expf(y[i] - sum) : 0.0f, d = there ? difference(x[i], y[i], high, low) : 0.0f;
-            few[0] += p;
-            few[1] += p * d;
-            few[2] += p * above_tangent(d);
-        }
-        mass += few[0], line += few[1], above += few[2];
+    DEVICE void take(float x, float y, float sum, double shift) {
+        const double p = expf(y - sum), d = double(x) - double(y) - shift;
+        mass += p;
+        line += p * d;
+        above += p * above_tangent(d);
     }
 
     // `rise` is how far the row's log-sum-exp lies above the base's.
@@ -108,17 +93,14 @@ DEVICE void score_row(const ScoreArgs& args) {
         float x[FETCHED], y[FETCHED];
         fetch(logits, vocab, wide, from, x);
         if (BASE) fetch(base, vocab, wide, from, y);
-        int count = 0;
 #pragma unroll
         for (int i = 0; i < FETCHED; i++) {
             if (logit_at(from, i) >= vocab) continue;
-            count++; // they ascend
             // Not 0 for what is not finite, which a softcap or an exponential would hide.
             spoilt += x[i] * 0.0f;
             x[i] = capped(args, x[i]);
-            if (BASE) y[i] = capped(args, y[i]);
+            if (BASE) own.apart.take(x[i], capped(args, y[i]), base_sum, shift);
         }
-        if (BASE) own.apart.take(x, y, count, base_sum, shift);
         own.peak.take(from, x);
     }
     own.peak.sum += spoilt;

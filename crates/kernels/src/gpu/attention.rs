@@ -8,7 +8,7 @@ use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
 /// `ATTEND_SPLIT` of `cuda/attention.cuh`.
 const SPLIT: usize = 512;
 
-/// Warps of a block of the decode form of f32.
+/// Warps of a block of the decode form without tensor cores.
 const WARPS: usize = 8;
 
 /// The largest head that any form holds.
@@ -231,7 +231,7 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
     let (kv, dim) = (args.kv as usize, args.dim as usize);
     let group = args.heads as usize / kv;
     let rows = rows_of(dim);
-    let list = spans.once(group * rows, |spans| tiles_of(spans, group, rows, q.device()))?;
+    let list = spans.once(2 * group + usize::from(rows == 128), |spans| tiles_of(spans, group, rows, q.device()))?;
     let count = list.dim(0)?;
     let Args { q: queries, k, v, spans: table, lambda, out, heads, window, scale, .. } = args;
     let args = TilesArgs {
@@ -270,7 +270,7 @@ fn in_groups(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize) -> Result<()>
     let (kv, dim) = (args.kv as usize, args.dim as usize);
     let chunks = (args.heads as usize / kv).div_ceil(HEADS);
     let keys = if dim >= 512 { 16 } else { 32 };
-    // Queries, two tiles of keys and of values, and scores: 81 KiB at most.
+    // Queries, two tiles of keys and of values, and scores: 85 KiB at most.
     let shared = 2 * (HEADS + 2 * 2 * keys) * (dim + 8) + 4 * (32 / keys) * HEADS * (keys + 8);
     decode(q, args, kernel, jobs, kv * chunks, Grid::row(0, 128).shared(shared))
 }

@@ -82,7 +82,7 @@ impl Batch {
 }
 
 /// How far a result may be from its oracle; values are of order 1. Measured worst cases, in the emulation (2026-11-26):
-/// 2.6e-6 in f32; one rounding of the result, and in tiles those of the weights, 2.9e-3 in bf16 and 3.5e-4 in f16.
+/// 2.6e-6 in f32; one rounding of the result and those of the weights, 2.9e-3 in bf16 and 3.5e-4 in f16.
 fn most(dtype: DType) -> f32 {
     match dtype {
         DType::BF16 => 6e-3,
