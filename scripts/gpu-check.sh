@@ -32,8 +32,10 @@ if sanitizer=$(command -v "${SANITIZER-compute-sanitizer}"); then
         fi
         [ $status = 0 ] || [ $status = 124 ] || echo "compute-sanitizer's $1 ended with $status: nothing was watched" >&2
     }
-    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention
-    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention::tiles gpu::tests::attention::single
+    watched memcheck gpu::tests::rows gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::delta::a_convolution \
+        gpu::tests::attention gpu::tests::sample
+    watched racecheck gpu::tests::ranges gpu::tests::delta::long gpu::tests::delta_step gpu::tests::attention::tiles gpu::tests::attention::single \
+        gpu::tests::sample::flat
 else
     echo "compute-sanitizer is not here: memory was not watched" >&2
 fi

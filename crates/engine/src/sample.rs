@@ -173,8 +173,8 @@ fn most_likely(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let k = k.min(logits.len());
     let (mut kept, mut floor) = (Vec::with_capacity(2 * k), f32::NEG_INFINITY);
     for (id, &logit) in (0u32..).zip(logits) {
-        // What equals the floor comes after k that are as likely, and have lower ids.
-        if kept.len() >= k && logit <= floor {
+        // What equals the floor comes after k that are as likely, and have lower ids. A zero is likelier than one below it.
+        if kept.len() >= k && logit.total_cmp(&floor).is_le() {
             continue;
         }
         kept.push((id, logit));
@@ -217,6 +217,14 @@ mod tests {
             counts[sampling.next(&mut logits.to_vec(), &[], &[], Noise { item: 9, step }) as usize] += 1.0;
         }
         counts
+    }
+
+    #[test]
+    fn a_zero_is_likelier_than_one_below_it() {
+        let logits = [-0.0, 0.0, -0.0, -1.0].repeat(20);
+        let mut kept: Vec<u32> = most_likely(&logits, 20).into_iter().map(|(id, _)| id).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, (0..20).map(|i| 4 * i + 1).collect::<Vec<_>>());
     }
 
     /// What transformers' order of temperature and cuts leaves, in f64 and by sorting everything.

@@ -132,34 +132,6 @@ DEVICE void put_four(const float (&from)[4], T* to, int count) {
 
 DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// `silu` of each of several values, to the bit. A card divides one by one, for each quotient may be out of range; here that is
-// asked once, and they are made side by side.
-template <int N>
-DEVICE void silu_each(float (&x)[N]) {
-#ifdef __CUDACC__
-    float quotient[N];
-    bool usual = true;
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        const float by = 1.0f + expf(-x[i]);
-        float over;
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(over) : "f"(by));
-        over = fmaf(fmaf(-by, over, 1.0f), over, over);
-        // What is left of x makes the quotient the nearest number, where nothing on the way is too small or too large.
-        const float near = x[i] * over;
-        quotient[i] = fmaf(fmaf(-by, near, x[i]), over, near);
-        usual = usual & (fabsf(x[i]) > 1e-18f) & (fabsf(x[i]) < 80.0f);
-    }
-    if (usual) {
-#pragma unroll
-        for (int i = 0; i < N; i++) x[i] = quotient[i];
-        return;
-    }
-#endif
-#pragma unroll
-    for (int i = 0; i < N; i++) x[i] = silu(x[i]);
-}
-
 // Values of T that 16 bytes hold.
 template <class T>
 constexpr int WIDE = 16 / int(sizeof(T));

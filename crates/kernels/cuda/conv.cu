@@ -12,7 +12,7 @@ struct ConvArgs {
     int state_f32; // else as x
 };
 
-// Tokens of a block. A kernel reaches back fewer, so that the first block of a span alone reads the state, and may write it.
+// Tokens of a block. A kernel reaches back no more than these, so that the first block of a span alone reads the state, and may write it.
 constexpr int CONV_TILE = 32;
 
 // Zeros on four channels for the tokens of no span that span `s`, from `first` to `end`, answers for: those behind it until the
@@ -57,6 +57,34 @@ template <class T, int N>
 DEVICE void widen_pack(const Pack<T, N>& pack, float (&out)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) out[i] = widen(pack.x[i]);
+}
+
+// `silu` of each of several values, of which rarely a last bit is another. A card divides one by one, for each quotient may be out
+// of range; here that is asked once, and they are made side by side.
+template <int N>
+DEVICE void silu_each(float (&x)[N]) {
+#ifdef __CUDACC__
+    float quotient[N];
+    bool usual = true;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float by = 1.0f + expf(-x[i]);
+        float over;
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(over) : "f"(by));
+        over = fmaf(fmaf(-by, over, 1.0f), over, over);
+        // What is left of x makes the quotient the nearest number, where nothing on the way is too small or too large.
+        const float near = x[i] * over;
+        quotient[i] = fmaf(fmaf(-by, near, x[i]), over, near);
+        usual = usual & (fabsf(x[i]) > 1e-18f) & (fabsf(x[i]) < 80.0f);
+    }
+    if (usual) {
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = quotient[i];
+        return;
+    }
+#endif
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = silu(x[i]);
 }
 
 // The inputs of one sequence on four channels: those that the state holds, then those of its tokens.

@@ -18,7 +18,7 @@ struct HeadsArgs {
     const void* cos;  // [n, half], or null: nothing is turned
     const void* sin;
     const int* spans; // [spans, 4]: first token, tokens, start, cache row; or null
-    int n, heads, dim, half, span_count; // `heads` of all parts
+    int heads, dim, half, span_count; // `heads` of all parts
 };
 
 // The cache row of a token, -1 if no span has it; by a warp.

@@ -335,7 +335,7 @@ DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top,
         auto some = [&](u64) { return u64(draw.top_k); };
         cut = sample_narrow(source, cut, some, SampleCount(), {top, 64.0f}, draw.top_k <= SAMPLE_LIST / 2, room);
     }
-    if (draw.top_p == 1.0f) return cut;
+    if (!(draw.top_p < 1.0f)) return cut;
     if (!source.list) {
         // What is 2^-44 or less weighs nothing, which is 30.5 below the largest: all that count are before the last bin.
         return sample_narrow(source, cut, enough, mass, {top, 64.0f * scale}, false, room);

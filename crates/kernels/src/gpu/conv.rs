@@ -22,7 +22,7 @@ const NAME: &str = "causal_conv";
 /// Tokens of a block, `CONV_TILE` of `cuda/conv.cu`.
 const TILE: usize = 32;
 /// Spans of a block of steps, `CONV_SPANS` of `cuda/conv.cu`.
-const STEP: usize = 4;
+const STEP_SPANS: usize = 4;
 /// Threads of a block, with four channels each.
 const THREADS: usize = 128;
 
@@ -84,7 +84,7 @@ pub(crate) fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &S
     };
     let fours = kernel == TAPS && wide(&places, &[token, channels]);
     let (kernel, rows) = if fours && spans.iter().all(|span| span.len <= 1) {
-        (&STEPS, spans.len().max(1).div_ceil(STEP))
+        (&STEPS, spans.len().max(1).div_ceil(STEP_SPANS))
     } else {
         (if fours { &TILES } else { &CONV }, n / TILE + spans.len().max(1))
     };

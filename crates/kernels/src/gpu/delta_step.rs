@@ -57,7 +57,7 @@ struct Args {
 }
 
 /// [`delta_net`](crate::delta_net) where no sequence has more than one token; `None` where one has, or where the heads are wider
-/// than a block's registers.
+/// than a block holds.
 pub(crate) fn delta_step(
     net: &DeltaNet<'_>,
     state: &Tensor,

@@ -120,7 +120,7 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
             // Some columns of a fused projection, behind others.
             let columns = |t: &Tensor| t.narrow(D::Minus1, 16, heads * dim);
             let (x, x32) = (columns(&fused)?, columns(&fused32)?);
-            // The same where some words begin askew.
+            // The same where some words begin askew, as those of f32 cannot.
             let askew = on(&Tensor::cat(&[&fused32, &fused32.narrow(1, 0, 1)?], 1)?.to_dtype(dtype)?)?;
             let askew = columns(&askew)?;
             for (norm, turn) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -138,7 +138,7 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
                 let [own] = gpu::heads([view])?;
                 close(&own, &heads_reference(view32)?, &what);
                 let [other] = gpu::heads([HeadsOf { x: &askew, ..view }])?;
-                assert_eq!(flat(&other), flat(&own), "{what}: value by value and in words");
+                assert_eq!(flat(&other), flat(&own), "{what}: wherever words begin");
                 // Two kinds at once, the second without steps; and what attention needs: queries of more heads than the
                 // keys and values have, of two sequences and a token of none between them.
                 let bare = |view| HeadsOf { steps: HeadSteps::default(), ..view };
