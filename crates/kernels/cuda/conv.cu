@@ -12,7 +12,8 @@ struct ConvArgs {
     int state_f32; // else as x
 };
 
-// Tokens of a block. A kernel reaches back no more than these, so that the first block of a span alone reads the state, and may write it.
+// Tokens of a block. A kernel reaches back no more than these, so that the first block of a span alone reads the state, and may
+// write it.
 constexpr int CONV_TILE = 32;
 
 // Zeros on four channels for the tokens of no span that span `s`, from `first` to `end`, answers for: those behind it until the
