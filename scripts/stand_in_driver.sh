@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Builds the stand-in driver of tests/driver, for binaries that scripts/build-cuda.sh made: target/stand-in, which
-# LD_LIBRARY_PATH must name.
+# LD_LIBRARY_PATH must name. Does nothing if nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/target/stand-in
+if [ -e "$out/libcuda.so.1" ]; then
+    newer=$(find tests/driver crates/kernels/cuda scripts/stand_in_driver.sh scripts/no_nvcc.sh Cargo.lock -newer "$out/libcuda.so.1" -print -quit)
+    [ -n "$newer" ] || exit 0
+fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 candle=$(cargo metadata --locked --all-features --filter-platform "$host" --format-version 1 | python3 -c '
 import json, os, sys

@@ -4,7 +4,7 @@
 use std::fs;
 
 use candle_core::{DType, IndexOp, Tensor};
-use headtemper_tests::golden_dir;
+use headtemper_tests::{farther, golden_dir};
 use serde_json::{Value, json};
 
 use crate::{
@@ -300,7 +300,7 @@ fn compat_dd_is_what_the_scripts_compute_on_the_real_model() {
     for (id, ours) in ids.iter().zip(&norms) {
         let theirs = golden["items"][id]["norms"].as_array().unwrap();
         for (ours, theirs) in ours.iter().zip(theirs) {
-            worst = worst.max((ours - theirs.as_f64().unwrap()).abs());
+            worst = farther(worst, (ours - theirs.as_f64().unwrap()).abs());
         }
     }
     println!("norms: {worst:e}");
@@ -375,8 +375,8 @@ fn what_cannot_be_attributed_is_refused() {
         ("--dispositions own.toml --a cw --b cr", &["cannot be used with"]),
         ("--a cw", &["--b"]),
         ("", &["--a"]),
-        ("--a cw --b cr --heads linear", &["--heads is linear", "heads that this model has"]),
-        ("--a cw --b cr --within topic", &["--within is 'topic', which no item has", "correct, finish_reason"]),
+        ("--a cw --b cr --heads linear", &["heads is linear", "heads that this model has"]),
+        ("--a cw --b cr --within topic", &["within is 'topic', which no item has", "correct, finish_reason"]),
         ("--a cw --b cr --folds 1", &["folds is 1", "at least 2"]),
         ("--a cw --b cr --repeats 0", &["repeats is 0", "at least 1"]),
         ("--a cw --b cr --top 0", &["top is 0", "at least 1"]),

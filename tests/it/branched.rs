@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headtemper_engine::{BaseScore, Cell, CellScore, Encoded, Engine, ScoreEvent, ScoreRequest};
 use headtemper_hook::HeadRef;
-use headtemper_tests::engine;
+use headtemper_tests::{engine, farther};
 
 /// Largest difference of a sum of log-probabilities or KL between the two ways, per scored token, in nats. Measured worst
 /// case over the models below: 6.4e-5 (Gemma 4, 2026-11-21).
@@ -71,7 +71,7 @@ fn branched_scores_are_those_of_a_pass_for_every_cell() {
             for (cell, score) in &cells {
                 let (other, base) = (&plain[cell], &bases[&cell.item]);
                 let tokens = base.tokens as f64;
-                let off = ((score.sum_logprob - other.sum_logprob).abs()).max((score.kl - other.kl).abs()) / tokens;
+                let off = farther((score.sum_logprob - other.sum_logprob).abs(), (score.kl - other.kl).abs()) / tokens;
                 if off > worst.0 {
                     worst = (off, format!("{name} {} at {}", heads[cell.head], lambdas[cell.lambda]));
                 }

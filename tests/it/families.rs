@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{Device, Tensor, npy::NpzTensors};
 use headtemper_hook::Site;
-use headtemper_model::{Checkpoint, Held, load};
+use headtemper_model::{Checkpoint, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
@@ -289,7 +289,7 @@ fn gemma_4_configurations_are_read_as_transformers_reads_them() {
         let mut value: Value = serde_json::from_str(&text).unwrap();
         edit(&mut value);
         fs::write(&config, value.to_string()).unwrap();
-        Checkpoint::Random { config: config.clone(), seed: 0 }.promised_spec().unwrap()
+        Checkpoint::Random { config: config.clone(), seed: 0 }.promised(HoldAs::Native, &Device::Cpu).unwrap().0
     };
     let plain = spec(&|_| ());
     let padded = spec(&|c| {
@@ -302,7 +302,7 @@ fn gemma_4_configurations_are_read_as_transformers_reads_them() {
         let mut value: Value = serde_json::from_str(&hub).unwrap();
         value["text_config"]["num_global_key_value_heads"] = heads;
         fs::write(&config, value.to_string()).unwrap();
-        Checkpoint::Random { config: config.clone(), seed: 0 }.promised_spec().unwrap()
+        Checkpoint::Random { config: config.clone(), seed: 0 }.promised(HoldAs::Native, &Device::Cpu).unwrap().0
     };
     // Key heads of global layers differ only where keys are values.
     assert_eq!(hub_spec(json!(2)), hub_spec(Value::Null));

@@ -14,7 +14,7 @@ use candle_core::npy::NpzTensors;
 use headtemper_engine::{BaseScore, Cell, CellScore, Encoded, Engine, EngineError, ScoreEvent, ScoreRequest};
 use headtemper_hook::{HeadPlan, HeadRef};
 use headtemper_model::CausalLm;
-use headtemper_tests::{FAMILIES, Golden, engine, golden_dir, golden_model, read_through, temper};
+use headtemper_tests::{FAMILIES, Golden, engine, farther, golden_dir, golden_model, read_through, temper};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -125,7 +125,7 @@ fn scores_are_what_the_logits_say() {
             // The token at `t` is predicted by the row before it.
             let scored: Vec<usize> = (item.prompt_len.max(1)..item.ids.len()).collect();
             let sum = |rows: &[Vec<f64>]| -> f64 { scored.iter().map(|&t| rows[t - 1][item.ids[t] as usize]).sum() };
-            worst = worst.max((bases[&index].sum_logprob - sum(&base)).abs());
+            worst = farther(worst, (bases[&index].sum_logprob - sum(&base)).abs());
             for (head, &at) in heads.iter().enumerate() {
                 for (lambda, &value) in lambdas.iter().enumerate() {
                     let tempered = rows(Some(&HeadPlan::uniform(&[at], value).unwrap()));
@@ -133,8 +133,8 @@ fn scores_are_what_the_logits_say() {
                         base[t - 1].iter().zip(&tempered[t - 1]).map(|(p, q)| p.exp() * (p - q)).sum()
                     };
                     let found = cells[&Cell { item: index, head, lambda }];
-                    worst = worst.max((found.sum_logprob - sum(&tempered)).abs());
-                    worst = worst.max((found.kl - scored.iter().map(kl).sum::<f64>()).abs());
+                    worst = farther(worst, (found.sum_logprob - sum(&tempered)).abs());
+                    worst = farther(worst, (found.kl - scored.iter().map(kl).sum::<f64>()).abs());
                     let agree = scored.iter().filter(|&&t| likeliest(&base[t - 1]) == likeliest(&tempered[t - 1]));
                     assert_eq!(found.agree, agree.count(), "{family} {at} {value}");
                 }

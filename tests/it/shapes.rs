@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use candle_core::Device;
 use headtemper_hook::{HeadKind, Mixer, ModelSpec, Site};
-use headtemper_model::{Cache, Checkpoint};
+use headtemper_model::{Cache, Checkpoint, HoldAs};
 
 fn promised(name: &str) -> ModelSpec {
     let config = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs/models").join(format!("{name}.json"));
-    Checkpoint::Random { config, seed: 0 }.promised_spec().unwrap()
+    Checkpoint::Random { config, seed: 0 }.promised(HoldAs::Native, &Device::Cpu).unwrap().0
 }
 
 /// Unique parameters of the text decoders, as the hub and GGUF dumps state them.
@@ -68,7 +69,7 @@ fn qwen3_5_interleaves_delta_nets_and_attention() {
 fn random_weights_are_seeded() {
     let logits = |seed| {
         let checkpoint = Checkpoint::Random { config: headtemper_tests::golden_dir("qwen3_5"), seed };
-        let model = headtemper_model::load(&checkpoint, None, &candle_core::Device::Cpu).unwrap();
+        let model = headtemper_model::load(&checkpoint, None, &Device::Cpu).unwrap();
         headtemper_tests::read_through(&*model, &[1, 2, 3], None).1.to_vec2::<f32>().unwrap()
     };
     assert_eq!(logits(1), logits(1));

@@ -80,10 +80,18 @@ pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) 
     verify::read_through(model, ids, plan).unwrap()
 }
 
-/// Largest absolute difference of two tensors of one shape.
+/// Largest absolute difference of two tensors of one shape, all of it numbers: a maximum would pass over what is none.
 pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims(), "shapes differ");
-    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    let off = (a - b).and_then(|off| off.abs()?.flatten_all()?.to_vec1::<f32>()).expect("two tensors in f32");
+    assert!(off.iter().all(|off| off.is_finite()), "a difference is no number");
+    off.into_iter().fold(0.0, f32::max)
+}
+
+/// The larger of what was farthest off until now and what is off here, which must be a number: `f64::max` passes over others.
+pub fn farther(worst: f64, off: f64) -> f64 {
+    assert!(off.is_finite(), "a difference is no number");
+    worst.max(off)
 }
 
 /// The program as built from this workspace, in the profile of the tests; or that of `TEMPER`, which runs on the device.

@@ -175,7 +175,7 @@ impl Engine {
     pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
         let config = self.checkpoint.config()?;
         let Texts { tokenizer, template, stop } = Texts::of(&self.checkpoint, &config)?;
-        let model = headtemper_model::load_random(&config, seed, Products::F32, self.model.device())?;
+        let model = headtemper_model::load_random(&config, seed, self.model.device())?;
         let identity = Identity {
             random: Some(seed),
             weights_sha256: sha256_text(&format!("random {seed} like {}", self.identity.weights_sha256)),

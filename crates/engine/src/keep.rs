@@ -98,7 +98,7 @@ impl Default for Keep {
             mean_layers: None,
             pool: Pool::Last,
             heads: HeadsWanted::Norm,
-            last_n: 32,
+            last_n: Keep::LAST_N,
             logits: false,
         }
     }
@@ -132,6 +132,9 @@ impl CaptureRow {
 }
 
 impl Keep {
+    /// Response tokens that heads are averaged over, where nobody says another number: that of the paper's scripts.
+    pub const LAST_N: usize = 32;
+
     /// Refuses what has no meaning for a model.
     ///
     /// # Errors

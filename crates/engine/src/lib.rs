@@ -36,7 +36,7 @@ pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};
 pub use identity::{Identity, sha256_file};
 pub use inspect::Inspection;
 pub use keep::{CaptureRow, HeadsWanted, Keep, Pool};
-pub use memory::{MemoryPlan, format_bytes, parse_bytes, peak_memory};
+pub use memory::{MemoryPlan, available_memory, format_bytes, parse_bytes, peak_memory};
 pub use noise::Noise;
 pub use prompt::{Encoded, Input};
 pub use sample::Sampling;

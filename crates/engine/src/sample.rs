@@ -55,6 +55,8 @@ impl Sampling {
         };
         let t = self.temperature;
         rule(t.is_finite() && t >= 0.0, "temperature", t, "0 (greedy) or above")?;
+        // The reciprocal of anything smaller is infinite.
+        rule(t == 0.0 || t >= f32::MIN_POSITIVE, "temperature", t, "0 (greedy) or at least 1.2e-38")?;
         rule(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1")?;
         rule((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "from 0 to 1")?;
         let r = self.repetition_penalty;
@@ -364,6 +366,7 @@ mod tests {
         for wrong in [
             Sampling { temperature: -1.0, ..Sampling::default() },
             Sampling { temperature: f32::NAN, ..Sampling::default() },
+            Sampling { temperature: 1e-40, ..Sampling::default() },
             Sampling { top_p: 0.0, ..Sampling::default() },
             Sampling { top_k: 5, ..Sampling::default() },
             Sampling { min_p: 1.5, ..Sampling::default() },

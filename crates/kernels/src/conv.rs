@@ -199,17 +199,12 @@ const _: () = assert!(BLOCK.is_multiple_of(MAX_LANES)); // a part of a vector is
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{bits, values, worst};
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     /// Largest difference to the oracle; values are of order 1. Measured worst case: 7.2e-7 (2026-11-21).
     const TOLERANCE: f32 = 2e-6;
-
-    fn values(shape: &[usize], seed: u32) -> Result<Tensor> {
-        let count = shape.iter().product::<usize>() as u32;
-        let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
-        Tensor::from_vec((0..count).map(value).collect::<Vec<_>>(), shape, &Device::Cpu)
-    }
 
     /// Spans (start, len) end to end, the slots in falling order.
     fn packed(spans: &[(usize, usize)]) -> (usize, Vec<StateSpan>) {
@@ -220,10 +215,6 @@ mod tests {
         });
         let list = list.collect();
         (first, list)
-    }
-
-    fn bits(t: &Tensor) -> Result<Vec<u32>> {
-        Ok(t.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
     }
 
     proptest! {
@@ -241,11 +232,10 @@ mod tests {
             for (level, x) in Level::available().into_iter().flat_map(|level| [(level, &x), (level, &columns)]) {
                 let carried = state();
                 let fast = causal_conv_at(level, x, &weight, &carried, &list).unwrap();
-                let off = (fast - &oracle).unwrap().abs().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let worst = off.into_iter().fold(0.0, f32::max);
+                let worst = worst(&fast, &oracle);
                 println!("causal_conv {level:?}: {worst:e} of {TOLERANCE:e}");
                 prop_assert!(worst < TOLERANCE, "{level:?} {spans:?} channels {channels} kernel {kernel}: {worst:e}");
-                prop_assert_eq!(bits(&carried).unwrap(), bits(&expected).unwrap(), "{:?}", level);
+                prop_assert_eq!(bits(&carried), bits(&expected), "{:?}", level);
             }
         }
     }
@@ -263,9 +253,9 @@ mod tests {
                     let len = len.min(23 - start);
                     let piece = [StateSpan { first: 0, len, start, slot: 0 }];
                     let piece = causal_conv_at(level, &x.narrow(0, 5 + start, len)?, &weight, &carried, &piece)?;
-                    assert_eq!(bits(&piece)?, bits(&all.narrow(0, start, len)?)?, "{level:?} {len} at {start}");
+                    assert_eq!(bits(&piece), bits(&all.narrow(0, start, len)?), "{level:?} {len} at {start}");
                 }
-                assert_eq!(bits(&carried)?, bits(&whole.get(list[1].slot)?)?, "{level:?} pieces of {len}");
+                assert_eq!(bits(&carried), bits(&whole.get(list[1].slot)?), "{level:?} pieces of {len}");
             }
         }
         Ok(())

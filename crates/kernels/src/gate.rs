@@ -195,6 +195,7 @@ unsafe fn norm_row_generic<S: Simd>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{self, flat, worst_relative};
     use candle_core::Device;
     use proptest::prelude::*;
 
@@ -203,9 +204,7 @@ mod tests {
 
     /// From -9 to 9.
     fn values(shape: &[usize], seed: u32) -> Result<Tensor> {
-        let count = shape.iter().product::<usize>() as u32;
-        let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 * 9.0 - 9.0;
-        Tensor::from_vec((0..count).map(value).collect::<Vec<_>>(), shape, &Device::Cpu)
+        testing::values(shape, seed)? * 9.0
     }
 
     /// x `[n, h, d]`, the gate as `[n, h, d]` beside each head, the same values `[n, h * d]` within a wider row, weight, λ.
@@ -233,17 +232,10 @@ mod tests {
         i.x.apply_op3_no_bwd(gate, &i.weight, &GatedNorm { eps: 1e-6, lambda, level })
     }
 
-    fn bits(t: &Tensor) -> Result<Vec<f32>> {
-        t.flatten_all()?.to_vec1()
-    }
-
-    fn close(fast: &Tensor, oracle: &Tensor, what: &str) -> Result<()> {
-        assert_eq!(fast.dims(), oracle.dims());
-        let off = |(f, o): (&f32, &f32)| (f - o).abs() / o.abs().max(1.0);
-        let worst = bits(fast)?.iter().zip(&bits(oracle)?).map(off).fold(0.0, f32::max);
+    fn close(fast: &Tensor, oracle: &Tensor, what: &str) {
+        let worst = worst_relative(fast, oracle);
         println!("{what}: {worst:e} of {TOLERANCE:e}");
         assert!(worst < TOLERANCE, "{what}: {worst:e}");
-        Ok(())
     }
 
     proptest! {
@@ -252,14 +244,14 @@ mod tests {
         fn every_level_is_the_oracle_on_views(n in 1usize..40, h in 1usize..5, d in 1usize..140) {
             let i = inputs(n, h, d).unwrap();
             let gated = sigmoid_gate_reference(&i.x, &i.gate).unwrap();
-            let factors = bits(&i.lambda).unwrap();
+            let factors = flat(&i.lambda);
             for lambda in [None, Some(&i.lambda)] {
                 let normed = gated_norm_reference(&i.x, &i.gate, &i.weight, 1e-6, lambda).unwrap();
                 for level in Level::available() {
                     for gate in [&i.gate, &i.flat] {
-                        close(&sigmoid(level, &i.x, gate).unwrap(), &gated, &format!("sigmoid_gate {level:?}")).unwrap();
+                        close(&sigmoid(level, &i.x, gate).unwrap(), &gated, &format!("sigmoid_gate {level:?}"));
                         let fast = norm(level, &i, gate, lambda.map(|_| factors.as_slice())).unwrap();
-                        close(&fast, &normed, &format!("gated_norm {level:?}")).unwrap();
+                        close(&fast, &normed, &format!("gated_norm {level:?}"));
                     }
                 }
             }
@@ -273,12 +265,12 @@ mod tests {
         let sigmoid = 1.0 / (1.0 + (-2f32).exp());
         let (weight, lambda) = (Tensor::new(&[2f32, 1.0], &Device::Cpu)?, Tensor::new(&[[-0.5f32]], &Device::Cpu)?);
         for op in [sigmoid_gate, sigmoid_gate_reference] {
-            close(&op(&x, &gate)?, &new(&[1.5, -4.0 * sigmoid])?, "by hand")?;
+            close(&op(&x, &gate)?, &new(&[1.5, -4.0 * sigmoid])?, "by hand");
         }
         for op in [gated_norm, gated_norm_reference] {
             // The mean of the squares is 12.5, and 12.5 more under the root makes it 5.
             let expected = new(&[0.0, -0.8 * 2.0 * sigmoid * -0.5])?;
-            close(&op(&x, &gate, &weight, 12.5, Some(&lambda))?, &expected, "by hand")?;
+            close(&op(&x, &gate, &weight, 12.5, Some(&lambda))?, &expected, "by hand");
         }
         Ok(())
     }
@@ -287,12 +279,12 @@ mod tests {
     fn lambda_1_is_none_bit_for_bit_and_0_is_zero() -> Result<()> {
         let i = inputs(5, 3, 21)?;
         for level in Level::available() {
-            let plain = bits(&norm(level, &i, &i.gate, None)?)?;
-            assert_eq!(bits(&norm(level, &i, &i.gate, Some(&[1.0; 15]))?)?, plain, "{level:?}");
+            let plain = flat(&norm(level, &i, &i.gate, None)?);
+            assert_eq!(flat(&norm(level, &i, &i.gate, Some(&[1.0; 15]))?), plain, "{level:?}");
             let one: Vec<f32> = (0..15).map(|i| f32::from(u8::from(i == 7))).collect();
             let mut expected = vec![0.0; plain.len()];
             expected[7 * 21..8 * 21].copy_from_slice(&plain[7 * 21..8 * 21]);
-            assert_eq!(bits(&norm(level, &i, &i.gate, Some(&one))?)?, expected, "{level:?}");
+            assert_eq!(flat(&norm(level, &i, &i.gate, Some(&one))?), expected, "{level:?}");
         }
         Ok(())
     }

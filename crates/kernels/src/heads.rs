@@ -292,6 +292,7 @@ unsafe fn normed<S: Simd>(head: Head, factor: S::F, i: usize, count: usize) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{flat, values, worst_relative};
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
@@ -300,19 +301,11 @@ mod tests {
 
     /// From -4 to 4.
     fn random(shape: &[usize], seed: u32) -> Tensor {
-        let count = shape.iter().product::<usize>() as u32;
-        let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 2_097_152.0 - 4.0;
-        Tensor::from_vec((0..count).map(value).collect::<Vec<_>>(), shape, &Device::Cpu).expect("as many values")
-    }
-
-    fn flat(t: &Tensor) -> Vec<f32> {
-        t.flatten_all().and_then(|t| t.to_vec1()).expect("f32")
+        values(shape, seed).and_then(|x| x * 4.0).expect("as many values")
     }
 
     fn close(fast: &Tensor, oracle: &Tensor, what: &str) {
-        assert_eq!(fast.dims(), oracle.dims());
-        let off = |(f, o): (&f32, &f32)| if f.is_nan() { f32::INFINITY } else { (f - o).abs() / o.abs().max(1.0) };
-        let worst = flat(fast).iter().zip(&flat(oracle)).map(off).fold(0.0, f32::max);
+        let worst = worst_relative(fast, oracle);
         println!("{what}: {worst:e} of {TOLERANCE:e}");
         assert!(worst < TOLERANCE, "{what}: {worst:e}");
     }

@@ -40,6 +40,8 @@ mod serving;
 mod simd;
 mod spans;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use activation::{
     gelu_mul, gelu_mul_reference, gelu_mul_with, silu_mul, silu_mul_reference, softcap, softcap_reference,

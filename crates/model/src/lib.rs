@@ -284,15 +284,8 @@ impl Checkpoint {
         Ok((model.spec().clone(), model.holding().clone(), model.activations()))
     }
 
-    /// The geometry that the configuration alone promises; no weight need exist.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::config`].
-    pub fn promised_spec(&self) -> Loaded<ModelSpec> {
-        Ok(self.promised(HoldAs::Native, &Device::Cpu)?.0)
-    }
-
-    /// The same, what weights would be held in (in a file they would be bf16, as on the hub), and the dtype of activations.
+    /// The geometry that the configuration alone promises, what weights would be held in (in a file they would be bf16, as on
+    /// the hub), and the dtype of activations; no weight need exist.
     ///
     /// # Errors
     /// As [`Checkpoint::config`], and if weights of this shape cannot be held so.
@@ -333,14 +326,13 @@ pub fn load(checkpoint: &Checkpoint, precision: impl Into<Precision>, device: &D
     build(&checkpoint.config()?, &mut weights)
 }
 
-/// A model of this configuration with weights from a seeded generator, in f32: the geometry without what was learnt.
+/// A model of a configuration with f32 weights from a seeded generator, which nothing is read for: the geometry without what
+/// was learnt.
 ///
 /// # Errors
 /// If the device has no room for it.
-pub fn load_random(config: &Config, seed: u64, products: Products, device: &Device) -> Loaded<Box<dyn CausalLm>> {
-    let mut weights = Weights::random(seed, device);
-    weights.multiply_as(products)?;
-    build(config, &mut weights)
+pub fn load_random(config: &Config, seed: u64, device: &Device) -> Loaded<Box<dyn CausalLm>> {
+    build(config, &mut Weights::random(seed, device))
 }
 
 /// Loads a checkpoint with a plan written into the columns of its output projections: what a hook under that plan
@@ -355,14 +347,6 @@ pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) ->
     let mut weights = Weights::open(checkpoint, Some(Held::F32), device)?;
     weights.fold(plan, &spec);
     build(&checkpoint.config()?, &mut weights)
-}
-
-/// A model of a configuration with f32 weights from a seeded generator; nothing is read from the disk.
-///
-/// # Errors
-/// If the device has no room for it.
-pub fn random(config: &Config, seed: u64, device: &Device) -> Loaded<Box<dyn CausalLm>> {
-    build(config, &mut Weights::random(seed, device))
 }
 
 fn build(config: &Config, weights: &mut Weights) -> Loaded<Box<dyn CausalLm>> {

@@ -103,7 +103,9 @@ mod tests {
     use crate::{
         Tail, auc,
         laws::{assert_uniform, normal_table},
-        p_value, stratified_folds,
+        p_value,
+        probe_fixtures::worst,
+        stratified_folds,
     };
 
     #[test]
@@ -136,7 +138,7 @@ mod tests {
         assert!(ready.folds.iter().all(|fold| fold.kernel.is_some()), "40 items of 45 features");
         ready.folds.iter_mut().for_each(|fold| fold.kernel = None);
         let plain = ready.probabilities(&labels, ClassWeight::Balanced, 0.3).unwrap();
-        let differ = by_items.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let differ = worst(&by_items, &plain);
         assert!(differ < 1e-9, "{differ:e}");
     }
 

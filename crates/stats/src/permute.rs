@@ -93,10 +93,14 @@ pub fn p_value(observed: f64, null: &[f64], tail: Tail) -> f64 {
     if observed.is_nan() {
         return f64::NAN;
     }
+    (1 + as_extreme(observed, null, tail)) as f64 / (1 + null.len()) as f64
+}
+
+/// How many of `null` are as extreme as the observed value: what is equal but for rounding is, and so is what is no number.
+pub fn as_extreme(observed: f64, null: &[f64], tail: Tail) -> usize {
     let size = |x: f64| if tail == Tail::TwoSided { x.abs() } else { x };
     let bar = size(observed) - TIE * observed.abs();
-    let extreme = null.iter().filter(|&&x| size(x).partial_cmp(&bar) != Some(Ordering::Less)).count();
-    (1 + extreme) as f64 / (1 + null.len()) as f64
+    null.iter().filter(|&&x| size(x).partial_cmp(&bar) != Some(Ordering::Less)).count()
 }
 
 /// Family-wise p-values from the distribution of the maximum statistic (Westfall and Young 1993, single step): the

@@ -101,9 +101,10 @@ fn weight(balanced: bool) -> ClassWeight {
     if balanced { ClassWeight::Balanced } else { ClassWeight::None }
 }
 
-/// The largest distance.
-fn worst<'a>(found: impl IntoIterator<Item = &'a f64>, wanted: impl IntoIterator<Item = &'a f64>) -> f64 {
-    found.into_iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+/// The largest distance; infinite if a number is none, which `f64::max` would pass over.
+pub(crate) fn worst<'a>(found: impl IntoIterator<Item = &'a f64>, wanted: impl IntoIterator<Item = &'a f64>) -> f64 {
+    let off = found.into_iter().zip(wanted).map(|(a, b)| (a - b).abs());
+    off.fold(0.0, |worst, off| if off.is_nan() { f64::INFINITY } else { worst.max(off) })
 }
 
 #[test]
@@ -171,7 +172,8 @@ fn curves_are_those_of_their_definitions() {
         ];
         let gates = curve.iter().zip(one.assert_correct.iter().zip(&one.assert_wrong));
         let gates = gates.flat_map(|(point, (a, b))| [(point.assert_correct, *a), (point.assert_wrong, *b)]);
-        let differ = pairs.into_iter().chain(gates).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let (found, wanted): (Vec<f64>, Vec<f64>) = pairs.into_iter().chain(gates).unzip();
+        let differ = worst(&found, &wanted);
         println!("{} items: {differ:.1e} of {EXACT:.0e}", one.p.len());
         assert!(curve.len() == one.assert_correct.len() && differ <= EXACT, "{differ:e}");
     }

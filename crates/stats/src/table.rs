@@ -68,12 +68,6 @@ impl Columns {
     }
 }
 
-/// Cohen's d of every column of a row-major table `[items, columns]`, one label per row (`true` = group a): agrees
-/// with [`cohen_d`] column by column. For many labelings of one table keep a [`Columns`].
-pub fn cohen_d_columns(values: &[f64], columns: usize, labels: &[bool]) -> Vec<f64> {
-    Columns::new(values, columns).cohen_d(labels)
-}
-
 /// A table less the mean of each column, and the means. Centred twice, which leaves sums of 0 but for the rounding
 /// of the centred values themselves.
 pub(crate) fn centre(values: &[f64], columns: usize) -> (Vec<f64>, Vec<f64>) {
@@ -163,12 +157,11 @@ mod tests {
             [0.1, label, 1e5 / 3.0 + label * f64::EPSILON, i as f64]
         };
         let values: Vec<f64> = (0..labels.len()).flat_map(row).collect();
-        let d = cohen_d_columns(&values, 4, &labels);
+        let d = Columns::new(&values, 4).cohen_d(&labels);
         assert_eq!(d[..3], [0.0; 3]);
         assert!(d[3] != 0.0);
-        assert!(
-            cohen_d_columns(&values, 4, &[true, false, false, false, false, false, false]).iter().all(|d| d.is_nan())
-        );
+        let alone = [true, false, false, false, false, false, false];
+        assert!(Columns::new(&values, 4).cohen_d(&alone).iter().all(|d| d.is_nan()));
     }
 
     #[test]
@@ -182,7 +175,7 @@ mod tests {
     #[test]
     fn a_missing_value_spoils_its_column_only() {
         let values = [1.0, f64::NAN, 2.0, 2.0, 4.0, 3.0, 6.0, 4.0];
-        let d = cohen_d_columns(&values, 2, &[true, true, false, false]);
+        let d = Columns::new(&values, 2).cohen_d(&[true, true, false, false]);
         assert!(d[0].is_finite() && d[1].is_nan());
     }
 }

@@ -1,14 +1,15 @@
 //! Arms of a sweep against its reference, item by item, and what that is worth.
 
-use headtemper_stats::{Interval, SignFlips, Tail, mean, p_value, paired_shares, paired_t, sign_flip_test};
+use headtemper_stats::{Interval, SignFlips, Tail, as_extreme, mean, p_value, paired_shares, paired_t, sign_flip_test};
 
 use crate::{
     Arm, Item, Judge, Role, Row,
     arms::composition,
     outcome::{
-        ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable, UNEQUAL_TRUNCATION,
-        Values, outcome,
+        ArmOutcome, Band, BesideRandom, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
+        UNEQUAL_TRUNCATION, Values, outcome,
     },
+    units::{per_unit, units},
 };
 
 /// Sign flips of a test: the smallest p is 1 in 5000.
@@ -44,12 +45,13 @@ pub fn outcomes_of(
         })
         .collect();
     let mut seed_floor = None;
+    let prompts = units(items);
     if let Some(at) = reference {
         withhold(&mut judged, at);
         for which in Compared::ALL {
-            compare(&mut judged, at, which);
+            compare(&mut judged, at, which, &prompts);
+            beside_random(&mut judged, which);
         }
-        beside_random(&mut judged);
         seed_floor = floor_of_seeds(items, &rows[at], judge);
     }
     let family = judged.iter().filter(|j| j.arm.role == Role::Tempered && j.outcome.withheld.is_none()).count();
@@ -58,6 +60,7 @@ pub fn outcomes_of(
         schema: "sweep/v1".into(),
         max_new_tokens,
         items: items.len(),
+        prompts: prompts.len(),
         seeds: seeds.collect(),
         flips: Flips { at_most: FLIPS, seed: SEED, family },
         seed_floor,
@@ -80,14 +83,17 @@ fn withhold(judged: &mut [Judged<'_>], reference: usize) {
 }
 
 /// The differences of one outcome, for every arm that can be compared.
-fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared) {
+fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts: &[Vec<usize>]) {
     let base = judged[reference].values.of(which).clone();
-    let shared: Vec<usize> = (0..base.len()).filter(|&item| base[item].is_finite()).collect();
-    if shared.is_empty() {
+    let judgeable = |of: &Vec<usize>| of.iter().copied().filter(|&item| base[item].is_finite()).collect::<Vec<_>>();
+    let prompts: Vec<Vec<usize>> = prompts.iter().map(judgeable).filter(|of| !of.is_empty()).collect();
+    if prompts.is_empty() {
         return;
     }
-    let differences =
-        |values: &Values| -> Vec<f64> { shared.iter().map(|&item| values.of(which)[item] - base[item]).collect() };
+    let shared: Vec<usize> = prompts.iter().flatten().copied().collect();
+    let differences = |values: &Values| -> Vec<f64> {
+        per_unit(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &prompts)
+    };
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
             let others = matches!(j.arm.role, Role::Control | Role::Random);
@@ -98,25 +104,28 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared) {
         let (p, p_max) = tested(&columns);
         for (place, (&index, d)) in members.iter().zip(&columns).enumerate() {
             let values = judged[index].values.of(which);
-            let found = interval(which, d, shared.iter().map(|&item| (values[item], base[item])));
+            let alone = prompts.len() == shared.len();
+            let found = interval(which, d, alone.then(|| shared.iter().map(|&item| (values[item], base[item]))));
+            let differing = shared.iter().filter(|&&item| values[item] != base[item]).count();
             *judged[index].outcome.difference.of_mut(which) = Some(Difference {
-                items: d.len(),
-                differing: d.iter().filter(|&&d| d != 0.0).count(),
+                items: shared.len(),
+                differing,
                 mean: found.mean,
                 low: found.low,
                 high: found.high,
                 p: p[place],
                 p_max: family.then_some(p_max[place]),
-                p_random: None,
+                random: None,
             });
         }
     }
 }
 
-/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted.
-fn interval(which: Compared, d: &[f64], pairs: impl Iterator<Item = (f64, f64)>) -> Interval {
+/// Tango's interval where a unit is a hit or none, Student's where seeds or items were averaged (there are no `pairs` then) or
+/// tokens counted.
+fn interval(which: Compared, d: &[f64], pairs: Option<impl Iterator<Item = (f64, f64)>>) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
-    if which.is_share() && pairs.into_iter().all(|(a, b)| whole(a) && whole(b)) {
+    if which.is_share() && pairs.is_some_and(|mut pairs| pairs.all(|(a, b)| whole(a) && whole(b))) {
         let count = |sign: f64| d.iter().filter(|&&d| d == sign).count();
         return paired_shares(count(1.0), count(-1.0), d.len());
     }
@@ -137,30 +146,62 @@ fn tested(columns: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Puts each tempered arm beside the random sets of its size at its λ.
-fn beside_random(judged: &mut [Judged<'_>]) {
+fn beside_random(judged: &mut [Judged<'_>], which: Compared) {
+    let of = |j: &Judged<'_>| j.outcome.difference.of(which).map(|difference| difference.mean);
+    // The tempered arms that can be compared, in groups with the random sets that are like them.
+    let mut groups: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();
     for index in 0..judged.len() {
-        if judged[index].arm.role != Role::Tempered {
+        let arm = judged[index].arm;
+        if arm.role != Role::Tempered || of(&judged[index]).is_none() {
             continue;
         }
-        for which in Compared::ALL {
-            let means = random_means(judged, judged[index].arm, which);
-            if let Some(difference) = judged[index].outcome.difference.of_mut(which)
-                && !means.is_empty()
-            {
-                difference.p_random = Some(p_value(difference.mean, &means, Tail::TwoSided));
+        if let Some((arms, _)) = groups.iter_mut().find(|(arms, _)| same_kind(judged[arms[0]].arm, arm)) {
+            arms.push(index);
+            continue;
+        }
+        let random: Vec<f64> = alike(judged, arm).map(|j| of(j).unwrap_or(f64::NAN)).collect();
+        if !random.is_empty() {
+            groups.push((vec![index], random));
+        }
+    }
+    let looks = groups.len() as f64;
+    for (arms, random) in &groups {
+        let means: Vec<f64> = arms.iter().filter_map(|&index| of(&judged[index])).collect();
+        for (&index, &own) in arms.iter().zip(&means) {
+            let reach = as_extreme(own, random, Tail::TwoSided);
+            let both = reach + as_extreme(own, &means, Tail::TwoSided);
+            let largest = largest_of(means.len(), both, means.len() + random.len());
+            let found = BesideRandom {
+                sets: random.len(),
+                reach,
+                p: p_value(own, random, Tail::TwoSided),
+                p_max: (looks * largest).min(1.0),
+            };
+            if let Some(difference) = judged[index].outcome.difference.of_mut(which) {
+                difference.random = Some(found);
             }
         }
     }
 }
 
-/// The random arms that are like an arm: as many heads of each kind, and the same λ.
-fn alike<'a>(judged: &'a [Judged<'_>], arm: &Arm) -> impl Iterator<Item = &'a Judged<'a>> {
-    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
-    let (wanted, lambda) = (kinds(arm), arm.lambda);
-    judged.iter().filter(move |j| j.arm.role == Role::Random && j.arm.lambda == lambda && kinds(j.arm) == wanted)
+/// How likely it is that one of `drawn` of `all` is among a certain `reach` of them: 1 - C(all - reach, drawn) / C(all, drawn).
+fn largest_of(drawn: usize, reach: usize, all: usize) -> f64 {
+    let none = (0..drawn).map(|i| (all - reach).saturating_sub(i) as f64 / (all - i) as f64).product::<f64>();
+    1.0 - none
 }
 
-fn random_means(judged: &[Judged<'_>], arm: &Arm, which: Compared) -> Vec<f64> {
+/// Whether two arms temper as many heads of each kind by the same λ.
+fn same_kind(one: &Arm, other: &Arm) -> bool {
+    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
+    one.lambda == other.lambda && kinds(one) == kinds(other)
+}
+
+/// The random arms that are like an arm.
+fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
+    judged.iter().filter(move |j| j.arm.role == Role::Random && same_kind(j.arm, arm))
+}
+
+fn random_means<'a>(judged: &'a [Judged<'a>], arm: &'a Arm, which: Compared) -> Vec<f64> {
     alike(judged, arm).filter_map(|j| j.outcome.difference.of(which).map(|difference| difference.mean)).collect()
 }
 
@@ -237,7 +278,7 @@ mod tests {
     fn items() -> Vec<Item> {
         let item = |i: usize| Item {
             id: format!("q{i}"),
-            input: Input::Prompt("?".into()),
+            input: Input::Prompt(format!("which is {i}?")),
             prompt_len: None,
             response: None,
             label: None,
@@ -299,9 +340,13 @@ mod tests {
         assert_eq!((lost.low, lost.high), (tango.low, tango.high));
         // All twelve of one sign: two of 2^12 patterns.
         assert_eq!((lost.p, lost.p_max), (2.0 / 4096.0, Some(2.0 / 4096.0)));
-        assert_eq!(lost.p_random, Some(1.0 / 4.0), "none of three random sets does it");
+        // None of three random sets does it; but the largest of two arms stands out of five sets in two of five cases.
+        let beside = lost.random.unwrap();
+        assert_eq!((beside.sets, beside.reach, beside.p), (3, 0, 1.0 / 4.0));
+        assert!((beside.p_max - 2.0 / 5.0).abs() < 1e-12, "{beside:?}");
         let same = accuracy(&outcomes, 1);
-        assert_eq!((same.differing, same.p, same.p_max, same.p_random), (0, 1.0, Some(1.0), Some(1.0)));
+        assert_eq!((same.differing, same.p, same.p_max), (0, 1.0, Some(1.0)));
+        assert_eq!(same.random, Some(BesideRandom { sets: 3, reach: 3, p: 1.0, p_max: 1.0 }));
         assert!(same.low < 0.0 && same.high > 0.0, "that no item differs is not certainty");
         let tokens = outcomes.tables[0].arms[2].difference.mean_tokens.unwrap();
         assert!(tokens.mean == 0.0 && tokens.low.is_nan() && tokens.p == 1.0, "no spread, no interval");
@@ -344,6 +389,45 @@ mod tests {
         assert!((floor.largest.mean_tokens.unwrap() - 40.0 / ITEMS as f64).abs() < 1e-12);
     }
 
+    /// Twelve questions five times each: what four of them do is known of four, and not of twenty.
+    #[test]
+    fn items_of_one_prompt_are_one() {
+        let arms = made(0);
+        let prompt = |item: usize| (item / 5).min(9);
+        let mut items = items();
+        for (index, item) in items.iter_mut().enumerate() {
+            item.input = Input::Prompt(format!("what is {}?", prompt(index)));
+        }
+        let right = |arm: &Arm, item: usize| !(arm.set == "L0H0" && prompt(item) < 4);
+        let text = |arm: &Arm, item| if right(arm, item) { "yes" } else { "no" };
+        let rows = |arm: &Arm| (0..ITEMS).map(|item| row(arm, item, 0, text(arm, item), 5)).collect();
+        let rows: Vec<Vec<Row>> = arms.iter().map(rows).collect();
+        let found = outcomes_of(&items, &arms, &rows, None, 9);
+        let lost = accuracy(&found, 0);
+        assert_eq!((found.items, found.prompts, lost.items, lost.differing), (ITEMS, 10, ITEMS, 20));
+        assert!((lost.mean + 0.4).abs() < 1e-12);
+        assert_eq!(lost.p, 2.0 / 16.0, "all four of one sign: two of 2^4 patterns");
+        let [four, six] = [-1.0, 0.0].map(|d| [d; 10]);
+        let student = paired_t(&[&four[..4], &six[..6]].concat());
+        assert!((lost.low - student.low).abs() < 1e-12 && (lost.high - student.high).abs() < 1e-12);
+        assert!(found.warnings().iter().any(|warning| warning.contains("50 items have 10 prompts")));
+        // Prompts of unequal size: the mean is that of the items.
+        items[49].input = Input::Prompt("another".into());
+        let uneven = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 0);
+        assert!((uneven.mean + 0.4).abs() < 1e-12 && uneven.p == 2.0 / 16.0);
+    }
+
+    /// Heads that are like random ones: the largest of them is as large as the largest of any, and is said to be.
+    #[test]
+    fn the_largest_of_many_arms_is_large_by_chance() {
+        for (drawn, reach, all, expected) in
+            [(1, 1, 100, 0.01), (30, 1, 129, 30.0 / 129.0), (5, 0, 9, 0.0), (5, 9, 9, 1.0), (2, 8, 9, 1.0)]
+        {
+            let p = largest_of(drawn, reach, all);
+            assert!((p - expected).abs() < 1e-12, "{drawn} of {all}, {reach}: {p}");
+        }
+    }
+
     #[test]
     fn arms_that_are_cut_off_more_often_are_not_compared() {
         let arms = made(3);
@@ -363,7 +447,12 @@ mod tests {
         assert_eq!(outcomes.flips.family, 1, "it is no part of the family");
         let band = outcomes.tables[0].bands[0];
         assert_eq!((band.sets, band.compared), (3, 2));
-        assert_eq!(accuracy(&outcomes, 0).p_random, Some(1.0 / 3.0));
+        let beside = BesideRandom { sets: 3, reach: 1, p: 2.0 / 4.0, p_max: 2.0 / 4.0 };
+        assert_eq!(
+            accuracy(&outcomes, 0).random,
+            Some(beside),
+            "a set that is not compared counts against the finding"
+        );
         assert!(
             outcomes.warnings().iter().any(|warning| warning.contains("L0H1@0.5 (4.0 %") && warning.contains("1 more"))
         );

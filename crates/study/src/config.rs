@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_engine::{Sampling, parse_bytes};
+use headtemper_engine::{GenerateOptions, Keep, Sampling, parse_bytes};
 use headtemper_hook::Positions;
 use serde::{Deserialize, Serialize};
 
@@ -99,11 +99,15 @@ pub struct GenerateConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { max_new_tokens: 64, max_rows: 32, memory: None, sampling: Sampling::default() }
+        let max_rows = GenerateOptions::default().max_rows;
+        Self { max_new_tokens: Self::MAX_NEW_TOKENS, max_rows, memory: None, sampling: Sampling::default() }
     }
 }
 
 impl GenerateConfig {
+    /// The most tokens of an answer, where nobody says another number.
+    pub const MAX_NEW_TOKENS: usize = 64;
+
     /// The most memory to take, in bytes.
     ///
     /// # Errors
@@ -229,19 +233,19 @@ impl AttributeConfig {
 }
 
 fn last_n() -> usize {
-    32
+    Keep::LAST_N
 }
 fn shuffles() -> usize {
-    1000
+    AttributeOptions::SHUFFLES
 }
 fn folds() -> usize {
-    AttributeOptions::default().folds
+    AttributeOptions::FOLDS
 }
 fn repeats() -> usize {
-    AttributeOptions::default().repeats
+    AttributeOptions::REPEATS
 }
 fn resamples() -> usize {
-    AttributeOptions::default().resamples
+    AttributeOptions::RESAMPLES
 }
 fn all_heads() -> String {
     "all".into()

@@ -52,6 +52,7 @@ mod sweep_dir;
 mod sweep_files;
 mod sweep_tables;
 mod tables;
+mod units;
 
 pub use arms::{ArmsWanted, arms};
 pub use attribute::{AttributeOptions, HeadChoice, ItemFacts, attribute};

@@ -19,6 +19,8 @@ pub struct Outcomes {
     pub max_new_tokens: usize,
     /// How many items every arm answered, once a seed.
     pub items: usize,
+    /// How many prompts they have: items of one prompt are one unit of a comparison.
+    pub prompts: usize,
     /// The seeds.
     pub seeds: Vec<u64>,
     /// What the p-values are made from.
@@ -94,7 +96,8 @@ pub struct ArmOutcome {
     pub difference: PerOutcome<Option<Difference>>,
 }
 
-/// A difference to the reference: the items are the units, the seeds of an item being averaged first.
+/// A difference to the reference. The seeds of an item are averaged first; units are items, or prompts where items share them:
+/// answers to one prompt are no more independent than those of several seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Items that can be compared.
@@ -114,8 +117,23 @@ pub struct Difference {
     pub p: f64,
     /// The same corrected for every tempered arm of the sweep.
     pub p_max: Option<f64>,
-    /// Share of the random sets at this λ, the set itself counted among them, that differ as much.
-    pub p_random: Option<f64>,
+    /// Beside random head sets; none where there are none.
+    pub random: Option<BesideRandom>,
+}
+
+/// A difference beside those that random head sets make at the same λ, sets of as many heads of each kind. One that is not
+/// compared, being cut off more or less often than the reference, counts as one that differs as much.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BesideRandom {
+    /// How many there are.
+    pub sets: usize,
+    /// How many of them differ as much.
+    pub reach: usize,
+    /// Share of the sets that differ as much, the arm's own counted among them.
+    pub p: f64,
+    /// The same for having looked at every arm of the sweep: how often the largest of as many sets as are tempered at this λ,
+    /// taken from these and the random ones together, differs as much; times the λ and sizes that there are.
+    pub p_max: f64,
 }
 
 /// Something for each outcome that arms are compared by.
@@ -231,6 +249,12 @@ impl Outcomes {
                 "there is no control arm, so what rounding and batching alone move is unknown; list lambda 1 twice"
                     .to_string(),
             );
+        }
+        if self.prompts < self.items {
+            warnings.push(format!(
+                "the {} items have {} prompts; those that share one count as one, for their answers are not independent",
+                self.items, self.prompts
+            ));
         }
         let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);
         if let Some(worst) = cut.reduce(|worst, arm| if arm.truncated > worst.truncated { arm } else { worst }) {

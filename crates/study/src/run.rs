@@ -130,9 +130,11 @@ pub fn run(
     let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
 
     let base = study.generate(&mut items, progress)?;
-    let attribution = study.attribute(&items, &base, progress)?;
+    let answered = study.answered(&items)?;
+    let attribution = study.attribute(&answered, &base, progress)?;
+    // All of the items: which answers the reference leaves empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
-    study.report(&items, &attribution, swept.as_ref())
+    study.report(&items, &answered, &attribution, swept.as_ref())
 }
 
 /// How an experiment generates.
@@ -187,7 +189,7 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
 
 impl Study<'_> {
     /// Answers where items bring none, and their labels. Returns the generated rows by item id.
-    fn generate(&mut self, items: &mut Vec<Item>, progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
+    fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
         let options = sweep_options(self.experiment, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
@@ -203,14 +205,19 @@ impl Study<'_> {
                 item.label = Some(judge.judge(response, &item.gold).label().into());
             }
         }
-        let empty = |item: &Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
-        let silent = items.iter().filter(|item| empty(item)).count();
+        Ok(rows)
+    }
+
+    /// The items with something to read in their answers, which are written down as judged.
+    fn answered(&mut self, items: &[Item]) -> Result<Vec<Item>> {
+        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
+        let silent = items.iter().filter(empty).count();
         if silent > 0 {
             self.warnings.push(format!("{silent} answers are empty and take no part in the attribution"));
-            items.retain(|item| !empty(item));
         }
-        write_text(&self.run.file("judged.jsonl"), &judged(items))?;
-        Ok(rows)
+        let answered: Vec<Item> = items.iter().filter(|item| !empty(item)).cloned().collect();
+        write_text(&self.run.file("judged.jsonl"), &judged(&answered))?;
+        Ok(answered)
     }
 
     /// Captures every answer and ranks the heads.
@@ -290,9 +297,15 @@ impl Study<'_> {
     }
 
     /// Writes the reports and says what the run found.
-    fn report(mut self, items: &[Item], attribution: &Attribution, swept: Option<&Swept>) -> Result<Outcome> {
+    fn report(
+        mut self,
+        items: &[Item],
+        answered: &[Item],
+        attribution: &Attribution,
+        swept: Option<&Swept>,
+    ) -> Result<Outcome> {
         let outcomes = swept.map(|(outcomes, ..)| outcomes);
-        let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
+        let counts: Vec<(String, usize)> = label_counts(&labels(answered)).into_iter().collect();
         let mut check_failed = false;
         let (least, compared) = (self.experiment.attribute.min_cohort, &attribution.dispositions[0]);
         for (name, n) in [(&compared.a, compared.n_a), (&compared.b, compared.n_b)] {

@@ -209,7 +209,7 @@ fn footnotes(outcomes: &Outcomes) -> String {
 /// Every arm and outcome as CSV, one line each: full precision, empty where there is no number.
 pub(crate) fn sweep_csv(outcomes: &Outcomes) -> String {
     let mut out =
-        "role,set,lambda,variant,outcome,n,value,items,differing,difference,low,high,p,p_max,p_random,withheld\n"
+        "role,set,lambda,variant,outcome,n,value,items,differing,difference,low,high,p,p_max,p_random,p_random_max,withheld\n"
             .to_string();
     for (table, arm) in outcomes.arms() {
         let set = if arm.role == Role::Tempered { table.set.as_str() } else { "" };
@@ -242,11 +242,11 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
         let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), name, &arm.n.to_string()];
         *out += &format!("{},{},", head.join(","), cell(value));
         match which.and_then(|which| arm.difference.of(which).as_ref()) {
-            None => *out += ",,,,,,,",
+            None => *out += ",,,,,,,,",
             Some(d) => {
                 *out += &format!("{},{}", d.items, d.differing);
-                let or_none = |p: Option<f64>| p.unwrap_or(f64::NAN);
-                for x in [d.mean, d.low, d.high, d.p, or_none(d.p_max), or_none(d.p_random)] {
+                let random = d.random.map_or([f64::NAN; 2], |random| [random.p, random.p_max]);
+                for x in [d.mean, d.low, d.high, d.p, d.p_max.unwrap_or(f64::NAN)].into_iter().chain(random) {
                     *out += &format!(",{}", cell(x));
                 }
             }

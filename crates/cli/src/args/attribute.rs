@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use headtemper_study::AttributeOptions;
 
 use super::{ItemArgs, ModelArgs};
 
@@ -68,16 +69,16 @@ pub(crate) struct Attribute {
     #[arg(long, value_name = "N", conflicts_with = "compat")]
     pub(crate) last_n: Option<usize>,
     /// How often labels are shuffled for the null
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = AttributeOptions::SHUFFLES, value_name = "N")]
     pub(crate) shuffles: usize,
     /// Folds of the cross-fitted d; fewer where a cohort is small
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = AttributeOptions::FOLDS, value_name = "N")]
     pub(crate) folds: usize,
     /// How often the items are dealt into folds
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = AttributeOptions::REPEATS, value_name = "N")]
     pub(crate) repeats: usize,
     /// Resamples of the bootstrap intervals; 0 leaves them out
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = AttributeOptions::RESAMPLES, value_name = "N")]
     pub(crate) resamples: usize,
     /// Seed of shuffles, folds and resamples
     #[arg(long, default_value_t = 0)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use headtemper_study::GenerateConfig;
 
 use super::{BatchArgs, ItemArgs, ModelArgs, SamplingArgs};
 
@@ -36,7 +37,7 @@ pub(crate) struct Gate {
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// The most tokens of an answer, where items bring none
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = GenerateConfig::MAX_NEW_TOKENS, value_name = "N")]
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use headtemper_engine::{EngineError, Pool, Sampling, StopRule};
+use headtemper_engine::{EngineError, Keep, Pool, Sampling, StopRule};
 use headtemper_hook::Positions;
-use headtemper_study::Answering;
+use headtemper_study::{Answering, GenerateConfig};
 
 use super::{
     BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
@@ -110,7 +110,7 @@ pub(crate) struct Capture {
     #[arg(long, value_enum, default_value_t = Heads::Norm)]
     pub(crate) heads: Heads,
     /// Heads are averaged over so many of the last response tokens
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = Keep::LAST_N, value_name = "N")]
     pub(crate) last_n: usize,
     /// Logits of the last token
     #[arg(long)]
@@ -205,7 +205,7 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// The most tokens of an answer
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = GenerateConfig::MAX_NEW_TOKENS, value_name = "N")]
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -330,7 +330,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) prompt_tokens: usize,
     /// Decode steps
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = GenerateConfig::MAX_NEW_TOKENS, value_name = "N")]
     pub(crate) new_tokens: usize,
     /// Rows that are decoded together
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]

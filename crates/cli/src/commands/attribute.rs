@@ -1,6 +1,7 @@
 //! `temper attribute`: heads ranked between the cohorts of one or many dispositions, with a report.
 
 use anyhow::Result;
+use headtemper_engine::Keep;
 use headtemper_study::{
     AttributeOptions, AttributeRun, Controls, DispositionSpec, HeadChoice, attribute_run, named, read_dispositions,
 };
@@ -11,16 +12,13 @@ use crate::{
     model, ui,
 };
 
-/// Last response tokens that a head is averaged over: the scripts' number, and the default.
-const LAST_N: usize = 32;
-
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
     let compat_dd = args.compat.is_some();
     let mut settings = AttributeRun {
         items_path: &args.items.items,
         specs: specs(args)?,
         pass_over: args.dispositions.is_some() && args.only.is_empty(),
-        last_n: args.last_n.unwrap_or(LAST_N),
+        last_n: args.last_n.unwrap_or(Keep::LAST_N),
         options: AttributeOptions {
             heads: match args.heads {
                 // The scripts know attention alone.

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use candle_core::{Device, utils};
 use headtemper_engine::{
+    available_memory, format_bytes,
     hub::HubEnv,
     verify::{self, Check},
 };
@@ -107,7 +108,7 @@ fn facts() -> Value {
             "HEADTEMPER_SIMD": std::env::var("HEADTEMPER_SIMD").ok(),
         },
         "threads": rayon::current_num_threads(),
-        "memory_available_mb": memory_available_mb(),
+        "memory_available": available_memory(), // bytes
         "dtypes": {
             "held": ["f32", "bf16", "f16"],
             "held_on_cpu": Blocks::ALL.map(|blocks| blocks.to_string()),
@@ -151,13 +152,6 @@ fn cpu_features() -> Vec<&'static str> {
     features.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
-/// Memory that a model could take, in MB; none where the system does not tell.
-fn memory_available_mb() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024 / 1_000_000)
-}
-
 fn text(facts: &Value) -> String {
     let listed = |value: &Value| match value.as_array().map(Vec::as_slice) {
         None | Some([]) => "none".to_string(),
@@ -169,7 +163,7 @@ fn text(facts: &Value) -> String {
         Some(_) => "as HEADTEMPER_SIMD says",
         None => "the fastest; HEADTEMPER_SIMD chooses another",
     };
-    let memory = facts["memory_available_mb"].as_u64();
+    let memory = facts["memory_available"].as_u64();
     let hub_line = match hub["why"].as_str() {
         Some(why) => why.to_string(),
         None => format!(
@@ -186,7 +180,7 @@ fn text(facts: &Value) -> String {
         ("kernels", format!("{} of {} ({chosen})", word(&kernels["used"]), listed(&kernels["available"]))),
         ("products", format!("f32; of bf16 {} (--products bf16)", word(&facts["products_bf16"]))),
         ("threads", facts["threads"].to_string()),
-        ("memory", memory.map_or("unknown".into(), |mb| format!("{mb} MB available"))),
+        ("memory", memory.map_or("unknown".into(), |bytes| format!("{} available", format_bytes(bytes)))),
         (
             "dtypes",
             format!(

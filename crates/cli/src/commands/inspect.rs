@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::DType;
-use headtemper_engine::{Inspection, ModelChoice};
+use headtemper_engine::{Inspection, ModelChoice, format_bytes};
 use headtemper_hook::{LayerSpec, Mixer, ModelSpec};
 use headtemper_model::Cache;
 use serde_json::{Value, json};
@@ -167,8 +167,11 @@ fn text(found: &Inspection, memory: &Memory) -> String {
         (slots.iter().any(|at| at.kind.letter() == 'V'), "blocks.L.linear_attn.hook_z [token, value head, value_dim]"),
         (true, "blocks.L.hook_resid_post, ln_final.hook_normalized [token, d_model]"),
     ];
-    let mapped = if memory.mapped > 0 { format!(", {} more stay mapped", bytes(memory.mapped)) } else { String::new() };
-    let state = if memory.sequence > 0 { format!(" and {} a sequence", bytes(memory.sequence)) } else { String::new() };
+    let amount = |bytes: usize| format_bytes(bytes as u64);
+    let mapped =
+        if memory.mapped > 0 { format!(", {} more stay mapped", amount(memory.mapped)) } else { String::new() };
+    let state =
+        if memory.sequence > 0 { format!(" and {} a sequence", amount(memory.sequence)) } else { String::new() };
     lines.extend([
         ("heads", format!("{} in all, {} to {}", slots.len(), slots[0], slots[slots.len() - 1])),
         ("sites", sites.iter().filter(|(has, _)| *has).map(|(_, site)| *site).collect::<Vec<_>>().join("; ")),
@@ -178,9 +181,9 @@ fn text(found: &Inspection, memory: &Memory) -> String {
             "memory",
             format!(
                 "{} of weights in {}{mapped}; {} of cache a token{state}, in {}",
-                bytes(memory.weights),
+                amount(memory.weights),
                 memory.held,
-                bytes(memory.token),
+                amount(memory.token),
                 memory.cache.as_str()
             ),
         ),
@@ -206,12 +209,4 @@ fn text(found: &Inspection, memory: &Memory) -> String {
         lines.push(("stops at", if stop.is_empty() { "nothing but the limit".into() } else { stop.join(", ") }));
     }
     lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
-}
-
-fn bytes(count: usize) -> String {
-    match count as f64 {
-        large if large >= 1e9 => format!("{:.2} GB", large / 1e9),
-        middle if middle >= 1e6 => format!("{:.1} MB", middle / 1e6),
-        small => format!("{:.1} KB", small / 1e3),
-    }
 }

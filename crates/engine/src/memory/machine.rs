@@ -7,7 +7,7 @@ pub(crate) const RESERVE: f64 = 1.0 / 8.0;
 
 /// Bytes that a process here could still take before the system, or its control groups, run short; `None` where the
 /// system does not tell.
-pub(crate) fn available() -> Option<u64> {
+pub fn available_memory() -> Option<u64> {
     let system = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Some(group_room(Path::new("/sys/fs/cgroup"), &groups).map_or(system, |room| room.min(system)))

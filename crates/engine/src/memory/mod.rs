@@ -7,6 +7,6 @@ mod plan;
 
 pub use bytes::{format_bytes, parse_bytes};
 pub(crate) use cost::{ALLOCATOR, Cost};
-pub use machine::peak_memory;
+pub use machine::{available_memory, peak_memory};
 pub use plan::MemoryPlan;
 pub(crate) use plan::{Limit, Rows, Texts, plan_capture, plan_rows};

@@ -71,7 +71,7 @@ impl Limit {
     /// the device on a GPU, where `held` is what lies there already.
     pub(crate) fn of(asked: Option<u64>, device: &Device, held: u64) -> Self {
         let (held, available) = if device.is_cpu() {
-            (machine::held(), machine::available())
+            (machine::held(), machine::available_memory())
         } else {
             (Some(held), headtemper_model::free_memory(device))
         };

@@ -109,8 +109,8 @@ fn difference(ours: &Tensor, theirs: &Tensor) -> Result<f64> {
 fn relative(ours: &Tensor, theirs: &Tensor) -> Result<f64> {
     let size = values(theirs)?.into_iter().fold(0f32, |size, x| size.max(x.abs()));
     match difference(ours, theirs)? {
-        gap if size > 0.0 => Ok(gap / f64::from(size)),
-        // Nothing but zeros: no model says that.
+        gap if size > 0.0 && gap.is_finite() => Ok(gap / f64::from(size)),
+        // What is no number; or nothing but zeros, which no model says.
         _ => Ok(f64::INFINITY),
     }
 }

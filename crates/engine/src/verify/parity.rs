@@ -262,16 +262,20 @@ fn rows_of(x: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(values(x)?.chunks(width).map(<[f32]>::to_vec).collect())
 }
 
+/// 0 where anything is no number: the largest of distances would pass over a NaN.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    if !a.iter().chain(b).all(|x| x.is_finite()) {
+        return 0.0;
+    }
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { f64::from(u8::from(a == b)) }
 }
 
-/// 1 where the largest of our logits is another than of theirs, or one is no number; else 0.
+/// 1 where the largest of our logits is another than of theirs, or one is no finite number; else 0.
 fn top_off(ours: &[f32], theirs: &[f32]) -> f64 {
     let top = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-    f64::from(u8::from(ours.iter().any(|x| x.is_nan()) || top(ours) != top(theirs)))
+    f64::from(u8::from(ours.iter().any(|x| !x.is_finite()) || top(ours) != top(theirs)))
 }
 
 #[cfg(test)]
@@ -294,8 +298,11 @@ mod tests {
         assert_eq!(alike[1], ("golden top tokens".into(), 0.0));
         let turned = checks(&[[2.0, 4.0, 3.0], [0.0, 1.0, 0.98]], &theirs)?;
         assert!(turned[0].1 > 0.05 && turned[1].1 == 0.5, "{turned:?}");
-        let none = checks(&[[f32::NAN; 3], [0.0, 1.0, 1.0]], &theirs)?;
-        assert!(none.iter().all(|(_, off)| *off >= 0.5), "{none:?}");
+        // One that overflowed is no direction, even where its token is still the top one.
+        for spoilt in [[f32::NAN; 3], [1.0, f32::NAN, 4.0], [1.0, 2.0, f32::INFINITY], [f32::NEG_INFINITY, 2.0, 4.0]] {
+            let none = checks(&[spoilt, theirs[1]], &theirs)?;
+            assert!(none.iter().all(|(_, off)| *off >= 0.5), "{spoilt:?}: {none:?}");
+        }
         // What transformers loses itself allows more, of that quantity alone.
         let halves = serde_json::json!({"logits": 0.01, "top": 0.1});
         let tolerance = Tolerance { family: 1e-3, checks: Some(&halves) };

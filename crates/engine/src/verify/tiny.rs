@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use headtemper_model::{CausalLm, Config, random};
+use headtemper_model::{CausalLm, Config, load_random};
 
 use crate::Result;
 
@@ -23,5 +23,5 @@ const SEED: u64 = 1;
 /// # Errors
 /// If the configuration is wrong or the device has no room.
 pub fn tiny(config: &str, device: &Device) -> Result<Box<dyn CausalLm>> {
-    Ok(random(&Config::from_json(config, Path::new("config.json"))?, SEED, device)?)
+    Ok(load_random(&Config::from_json(config, Path::new("config.json"))?, SEED, device)?)
 }

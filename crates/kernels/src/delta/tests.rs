@@ -1,16 +1,11 @@
 //! The delta rule against its oracle: chunks, states, λ, odd shapes, a row alone and in a batch.
 
 use super::*;
+use crate::testing::{bits, values, worst};
 use candle_core::{D, DType, Device};
 
 /// Largest difference between the two forms; values are of order 1. Measured worst case: 1.3e-6 (2026-11-21).
 const TOLERANCE: f32 = 1e-5;
-
-fn values(shape: &[usize], seed: u32) -> Result<Tensor> {
-    let count = shape.iter().product::<usize>() as u32;
-    let value = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
-    Tensor::from_vec((0..count).map(value).collect::<Vec<_>>(), shape, &Device::Cpu)
-}
 
 fn normalised(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)
@@ -52,8 +47,7 @@ fn check(inputs: &[Tensor; 5], dims: Dims, what: &str) -> Result<()> {
         for level in Level::available() {
             let state = states(3, dims)?;
             let z = fast(level, inputs, &state, &span)?;
-            let off = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
-            let worst = off(&z, &expected)?.max(off(&state, &expected_state)?);
+            let worst = worst(&z, &expected).max(worst(&state, &expected_state));
             println!("delta_rule {level:?} {what}: {worst:e} of {TOLERANCE:e}");
             assert!(worst < TOLERANCE, "{level:?} {what} of {len} tokens, {dims:?} from {start}: {worst:e}");
         }
@@ -110,7 +104,6 @@ fn two_tokens_by_hand() -> Result<()> {
 
 #[test]
 fn a_sequence_is_the_same_bits_however_it_is_cut() -> Result<()> {
-    let bits = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
     for dims in DIMS {
         let packed = inputs(40, dims, 1.0)?;
         let spans = [
@@ -128,9 +121,9 @@ fn a_sequence_is_the_same_bits_however_it_is_cut() -> Result<()> {
                     let [q, k, v, g, beta] = packed.each_ref().map(|t| t.narrow(0, 6 + start, len));
                     let span = [StateSpan { first: 0, len, start, slot: 1 }];
                     let piece = fast(level, &[q?, k?, v?, g?, beta?], &carried, &span)?;
-                    assert_eq!(bits(&piece)?, bits(&all.narrow(0, start, len)?)?, "{level:?} {dims:?} {span:?}");
+                    assert_eq!(bits(&piece), bits(&all.narrow(0, start, len)?), "{level:?} {dims:?} {span:?}");
                 }
-                assert_eq!(bits(&carried.get(1)?)?, bits(&whole.get(0)?)?, "{level:?} {dims:?} pieces of {len}");
+                assert_eq!(bits(&carried.get(1)?), bits(&whole.get(0)?), "{level:?} {dims:?} pieces of {len}");
             }
         }
     }
@@ -174,6 +167,6 @@ fn what_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     refused([&q, &k, &v, &g, &beta], &state, &span(4, 2), "outside 4 tokens or 2 slots");
     let scattered = states(2, (2, 4, 24, 16))?.transpose(2, 3)?;
     refused([&q, &k, &v, &g, &beta], &scattered, &span(4, 0), "must be contiguous");
-    assert_eq!((state - before)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
+    assert_eq!(bits(&state), bits(&before));
     Ok(())
 }

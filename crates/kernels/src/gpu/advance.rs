@@ -149,7 +149,7 @@ impl DecodeRows {
     /// Hands rows over; those that are missing rest.
     ///
     /// # Errors
-    /// If there are too many rows or stop tokens, or the device fails.
+    /// If there are too many rows or stop tokens, a draw has no meaning, or the device fails.
     pub fn set(&self, rows: &[DecodeRow]) -> Result<()> {
         let (n, stops) = (self.len(), self.parts.stops.dim(1)?);
         if rows.len() > n || rows.iter().any(|row| row.stops.len() > stops || row.left == 0) {
@@ -157,6 +157,9 @@ impl DecodeRows {
                 "decode rows: {} rows do not fit {n}, with {stops} stop tokens and something left to write each",
                 rows.len()
             );
+        }
+        for (i, row) in rows.iter().enumerate() {
+            sample::check("decode rows", i, &row.draw)?;
         }
         let of = |what: &dyn Fn(&DecodeRow) -> u32| {
             let given = rows.iter().map(what);

@@ -48,20 +48,28 @@ pub(crate) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<Chose
         bail!("choose: {rows} rows need as many draws, not {}", draws.len());
     }
     for (row, draw) in draws.iter().enumerate() {
-        let Draw { temperature, top_p, min_p, step, .. } = *draw;
-        let rule = |ok: bool, name: &str, found: String, allowed: &str| {
-            if ok { Ok(()) } else { bail!("choose: {name} of row {row} is {found}, but must be {allowed}") }
-        };
-        rule(temperature.is_finite() && temperature >= 0.0, "temperature", temperature.to_string(), "0 or above")?;
-        rule(top_p > 0.0 && top_p <= 1.0, "top_p", top_p.to_string(), "above 0 and at most 1")?;
-        rule((0.0..=1.0).contains(&min_p), "min_p", min_p.to_string(), "from 0 to 1")?;
-        rule(step < 1 << 35, "step", step.to_string(), "below 2^35")?;
+        check("choose", row, draw)?;
     }
     let table: Vec<u32> = draws.iter().flat_map(words).collect();
     let table = Tensor::from_vec(table, (rows, DRAW), logits.device())?;
     let (_, chosen) = choose_by(logits, &table)?;
     let chosen = chosen.to_vec2::<f64>()?;
     Ok(chosen.iter().map(|row| row[0].is_finite().then(|| Chosen { token: row[0] as u32, logprob: row[1] })).collect())
+}
+
+/// Refuses a draw that the kernels would not make as it is documented.
+pub(super) fn check(name: &str, row: usize, draw: &Draw) -> Result<()> {
+    let Draw { temperature, top_p, min_p, step, .. } = *draw;
+    let rule = |ok: bool, what: &str, found: String, allowed: &str| {
+        if ok { Ok(()) } else { bail!("{name}: {what} of row {row} is {found}, but must be {allowed}") }
+    };
+    rule(temperature.is_finite() && temperature >= 0.0, "temperature", temperature.to_string(), "0 or above")?;
+    // The reciprocal of anything smaller is infinite.
+    let some = temperature == 0.0 || temperature >= f32::MIN_POSITIVE;
+    rule(some, "temperature", temperature.to_string(), "0 or at least 1.2e-38")?;
+    rule(top_p > 0.0 && top_p <= 1.0, "top_p", top_p.to_string(), "above 0 and at most 1")?;
+    rule((0.0..=1.0).contains(&min_p), "min_p", min_p.to_string(), "from 0 to 1")?;
+    rule(step < 1 << 35, "step", step.to_string(), "below 2^35")
 }
 
 /// A row of the table that the kernels read, `DrawRow`.

@@ -43,7 +43,8 @@ pub(crate) fn score_head(
     score_some(hidden, weight, targets, softcap, base, LOGITS / weight.rows().max(1))
 }
 
-/// The same with so many rows of logits at once, base rows among them, or two.
+/// The same with so many rows of logits at once, base rows among them, or two. Nothing is read back before the last chunk is
+/// asked for, so that the device does not wait for the host between chunks.
 pub(super) fn score_some(
     hidden: &Tensor,
     weight: &Matrix,
@@ -56,76 +57,42 @@ pub(super) fn score_some(
     if let Some(base) = base {
         alike("score_head", &[hidden, base.hidden])?;
     }
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
     // Rows of the same base row beside each other: then a chunk has few base rows.
     let mut order: Vec<usize> = (0..targets.len()).collect();
     if let Some(base) = base {
         order.sort_by_key(|&row| base.of[row]);
     }
-    let mut scores = vec![HeadScore { log_sum_exp: 0.0, target_logprob: 0.0, argmax: 0, kl: 0.0 }; targets.len()];
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let (mut rows, mut bases) = (0, Vec::new());
-        for &row in rest {
-            let new = base.map(|base| base.of[row]).filter(|of| bases.last() != Some(of));
-            if rows > 0 && rows + 1 + bases.len() + usize::from(new.is_some()) > most {
-                break;
-            }
-            rows += 1;
-            bases.extend(new);
-        }
-        let (chunk, behind) = rest.split_at(rows);
-        rest = behind;
-        let chunk = Chunk { hidden, weight, targets, softcap, base, rows: chunk, bases: &bases };
-        for (&row, score) in chunk.rows.iter().zip(chunk.score()?) {
-            scores[row] = score;
-        }
+    let chunks = chunks(&order, base, most);
+    let bases: Vec<usize> = chunks.iter().flat_map(|chunk| &chunk.bases).copied().collect();
+    let device = hidden.device();
+    let rows_of = |count: usize| room_of(&[count, 4], DType::F64, device);
+    let (scores, base_scores) = (rows_of(order.len())?, rows_of(bases.len())?);
+    let targets = list(order.iter().map(|&row| targets[row]), device)?;
+    let places = list(chunks.iter().flat_map(|chunk| chunk.places(base)), device)?;
+    // A base row is asked for no token; any will do.
+    let most_bases = chunks.iter().map(|chunk| chunk.bases.len()).max().unwrap_or(0);
+    let nothing = Tensor::zeros(most_bases.max(1), DType::U32, device)?;
+    let cap = softcap.unwrap_or(0.0);
+    let (mut row, mut base_row) = (0, 0);
+    for chunk in &chunks {
+        let (rows, count) = (chunk.rows.len(), chunk.bases.len());
+        let logits = chunk.logits(hidden, weight, base)?;
+        let own = logits.narrow(0, 0, rows)?;
+        let against = if count > 0 {
+            let (of_bases, sums) = (logits.narrow(0, rows, count)?, base_scores.narrow(0, base_row, count)?);
+            score(&of_bases, &nothing, cap, None, &sums)?;
+            Some((places.narrow(0, row, rows)?, of_bases, sums))
+        } else {
+            None
+        };
+        score(&own, &targets.narrow(0, row, rows)?, cap, against.as_ref(), &scores.narrow(0, row, rows)?)?;
+        (row, base_row) = (row + rows, base_row + count);
     }
-    Ok(scores)
-}
-
-/// Rows whose logits are held at once.
-struct Chunk<'a> {
-    hidden: &'a Tensor,
-    weight: &'a Matrix,
-    targets: &'a [u32],
-    softcap: Option<f32>,
-    base: Option<BaseRows<'a>>,
-    rows: &'a [usize],
-    /// The base rows that they are compared with, in order.
-    bases: &'a [usize],
-}
-
-impl Chunk<'_> {
-    fn score(&self) -> Result<Vec<HeadScore>> {
-        let (count, device) = (self.rows.len(), self.hidden.device());
-        let list = |values: Vec<u32>| {
-            let count = values.len();
-            Tensor::from_vec(values, count, device)
-        };
-        let pick = |from: &Tensor, rows: &[usize]| {
-            if rows.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
-                return from.narrow(0, rows[0], rows.len());
-            }
-            from.index_select(&list(rows.iter().map(|&row| row as u32).collect())?, 0)
-        };
-        let mut hidden = pick(self.hidden, self.rows)?;
-        if let Some(base) = self.base {
-            hidden = Tensor::cat(&[hidden, pick(base.hidden, self.bases)?], 0)?;
-        }
-        let logits = logits(&hidden, self.weight)?;
-        let of_rows = logits.narrow(0, 0, count)?;
-        let targets = list(self.rows.iter().map(|&row| self.targets[row]).collect())?;
-        let Some(base) = self.base else {
-            let scores = self.launch(&of_rows, &targets, None)?.to_vec2()?;
-            return self.rows.iter().zip(&scores).map(|(&row, score)| finished(row, score)).collect();
-        };
-        let of_bases = logits.narrow(0, count, self.bases.len())?;
-        let place = |&row: &usize| self.bases.binary_search(&base.of[row]).expect("taken from there") as u32;
-        let places = list(self.rows.iter().map(place).collect())?;
-        let nothing = Tensor::zeros(self.bases.len(), DType::U32, device)?;
-        let base_scores = self.launch(&of_bases, &nothing, None)?;
-        let scores = self.launch(&of_rows, &targets, Some((&places, &of_bases, &base_scores)))?.to_vec2()?;
-        for (&row, own) in self.bases.iter().zip(base_scores.to_vec2::<f64>()?) {
+    if let Some(base) = base {
+        for (&row, own) in bases.iter().zip(base_scores.to_vec2::<f64>()?) {
             let (given, own) = (base.log_sum_exp[row], own[0]);
             if !own.is_finite() {
                 return not_finite("base row", row);
@@ -134,34 +101,102 @@ impl Chunk<'_> {
                 return not_theirs(row, given);
             }
         }
-        self.rows.iter().zip(&scores).map(|(&row, score)| finished(row, score)).collect()
+    }
+    let mut finished = vec![HeadScore { log_sum_exp: 0.0, target_logprob: 0.0, argmax: 0, kl: 0.0 }; order.len()];
+    for (&row, score) in order.iter().zip(scores.to_vec2()?) {
+        finished[row] = checked(row, &score)?;
+    }
+    Ok(finished)
+}
+
+/// Rows whose logits are held at once.
+struct Chunk<'a> {
+    rows: &'a [usize],
+    /// The base rows that they are compared with, in order.
+    bases: Vec<usize>,
+}
+
+/// The rows in their order, as many at once as make `most` rows of logits with their base rows, or one and its own.
+fn chunks<'a>(order: &'a [usize], base: Option<BaseRows<'_>>, most: usize) -> Vec<Chunk<'a>> {
+    let (mut chunks, mut rest) = (Vec::new(), order);
+    while !rest.is_empty() {
+        let (mut count, mut bases) = (0, Vec::new());
+        for &row in rest {
+            let new = base.map(|base| base.of[row]).filter(|of| bases.last() != Some(of));
+            if count > 0 && count + 1 + bases.len() + usize::from(new.is_some()) > most {
+                break;
+            }
+            count += 1;
+            bases.extend(new);
+        }
+        let (rows, behind) = rest.split_at(count);
+        chunks.push(Chunk { rows, bases });
+        rest = behind;
+    }
+    chunks
+}
+
+impl Chunk<'_> {
+    /// For each row the place of its base row among the chunk's.
+    fn places(&self, base: Option<BaseRows<'_>>) -> impl Iterator<Item = u32> {
+        let place = move |&row: &usize| {
+            base.map_or(0, |base| self.bases.binary_search(&base.of[row]).expect("taken from there") as u32)
+        };
+        self.rows.iter().map(place)
     }
 
-    /// What the kernel says of rows of logits, f64 `[rows, 4]`.
-    fn launch(&self, logits: &Tensor, targets: &Tensor, base: Option<(&Tensor, &Tensor, &Tensor)>) -> Result<Tensor> {
-        let name = "score_head";
-        let (rows, vocab) = logits.dims2()?;
-        let device: &Device = logits.device();
-        let out = room_of(&[rows, 4], DType::F64, device)?;
-        let args = Args {
-            logits: address(name, logits)?,
-            targets: address(name, targets)?,
-            of: address_of(name, base.map(|(of, _, _)| of))?,
-            base: address_of(name, base.map(|(_, logits, _)| logits))?,
-            of_base: address_of(name, base.map(|(_, _, scores)| scores))?,
-            out: address(name, &out)?,
-            vocab: vocab as i32,
-            cap: self.softcap.unwrap_or(0.0),
-        };
-        let grid = Grid::row(rows, THREADS).shared(SHARE * THREADS as usize / 32);
-        // SAFETY: `Args` is the kernel's struct; targets and base rows were checked, and each row has its own block.
-        unsafe { launch(device, &SCORE, 0, grid, &args)? };
-        Ok(out)
+    /// Logits of the rows and behind them of the base rows, f32 `[rows + base rows, vocab]`.
+    fn logits(&self, hidden: &Tensor, weight: &Matrix, base: Option<BaseRows<'_>>) -> Result<Tensor> {
+        let rows = picked(hidden, self.rows)?;
+        match base {
+            Some(base) => logits(&Tensor::cat(&[rows, picked(base.hidden, &self.bases)?], 0)?, weight),
+            None => logits(&rows, weight),
+        }
     }
 }
 
+/// Rows of a matrix, without a copy where they follow each other.
+fn picked(from: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    if rows.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
+        return from.narrow(0, rows[0], rows.len());
+    }
+    from.index_select(&list(rows.iter().map(|&row| row as u32), from.device())?, 0)
+}
+
+fn list(values: impl Iterator<Item = u32>, device: &Device) -> Result<Tensor> {
+    let values: Vec<u32> = values.collect();
+    let count = values.len();
+    Tensor::from_vec(values, count, device)
+}
+
+/// What the kernel says of rows of logits into `out`, f64 `[rows, 4]`; against base rows if there are any, of which it takes
+/// each row's place among them, their logits and what it said of them.
+fn score(
+    logits: &Tensor,
+    targets: &Tensor,
+    cap: f32,
+    against: Option<&(Tensor, Tensor, Tensor)>,
+    out: &Tensor,
+) -> Result<()> {
+    let name = "score_head";
+    let (rows, vocab) = logits.dims2()?;
+    let args = Args {
+        logits: address(name, logits)?,
+        targets: address(name, targets)?,
+        of: address_of(name, against.map(|(of, _, _)| of))?,
+        base: address_of(name, against.map(|(_, logits, _)| logits))?,
+        of_base: address_of(name, against.map(|(_, _, scores)| scores))?,
+        out: address(name, out)?,
+        vocab: vocab as i32,
+        cap,
+    };
+    let grid = Grid::row(rows, THREADS).shared(SHARE * THREADS as usize / 32);
+    // SAFETY: `Args` is the kernel's struct; targets and base rows were checked, and each row has its own block.
+    unsafe { launch(logits.device(), &SCORE, 0, grid, &args) }
+}
+
 /// A row's numbers, if they are numbers.
-fn finished(row: usize, score: &[f64]) -> Result<HeadScore> {
+fn checked(row: usize, score: &[f64]) -> Result<HeadScore> {
     let &[log_sum_exp, target_logprob, kl, argmax] = score else { unreachable!("four numbers a row") };
     if !log_sum_exp.is_finite() || !kl.is_finite() {
         return not_finite("row", row);

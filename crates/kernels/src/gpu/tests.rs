@@ -7,6 +7,9 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+pub(super) use crate::testing::flat;
+use crate::testing::worst_relative;
+
 mod advance;
 mod attention;
 mod delta;
@@ -52,12 +55,6 @@ pub(super) fn both(x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
     Ok((on(&rounded)?, rounded.to_dtype(DType::F32)?))
 }
 
-/// Values in f32.
-pub(super) fn flat(x: &Tensor) -> Vec<f32> {
-    let x = x.to_device(&Device::Cpu).and_then(|x| x.to_dtype(DType::F32)?.contiguous()?.flatten_all()?.to_vec1());
-    x.expect("a tensor of floats")
-}
-
 /// How far a kernel may be from its oracle, relative to max(1, |y|): a few roundings to its type.
 pub(super) fn tolerance(dtype: DType) -> f32 {
     match dtype {
@@ -69,10 +66,8 @@ pub(super) fn tolerance(dtype: DType) -> f32 {
 
 /// What a kernel gave is what its oracle says.
 pub(super) fn close(fast: &Tensor, oracle: &Tensor, what: &str) {
-    assert_eq!(fast.dims(), oracle.dims(), "{what}");
     let (dtype, most) = (fast.dtype(), tolerance(fast.dtype()));
-    let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() / o.abs().max(1.0) } else { f32::INFINITY };
-    let worst = flat(fast).iter().zip(&flat(oracle)).map(off).fold(0.0, f32::max);
+    let worst = worst_relative(fast, oracle);
     println!("{what} {dtype:?}: {worst:e} of {most:e}");
     assert!(worst <= most, "{what} {dtype:?}: {worst:e}");
 }

@@ -35,7 +35,7 @@ pub enum Config {
     Qwen3(Qwen3Config),
     /// `Qwen3_5ForCausalLM`, also inside `Qwen3_5ForConditionalGeneration`: Qwen3.5 0.8B, 2B, 4B, 9B.
     Qwen35(Qwen35Config),
-    /// `Gemma4ForCausalLM`, also inside `Gemma4ForConditionalGeneration`: Gemma 4 E2B, E4B.
+    /// `Gemma4ForCausalLM`, also inside `Gemma4ForConditionalGeneration`: Gemma 4 E2B.
     Gemma4(Gemma4Config),
 }
 

@@ -1,4 +1,4 @@
-//! Gemma 4 dense: E2B and E4B, and the text model of the larger ones (transformers `modeling_gemma4.py`).
+//! Gemma 4 E2B, and other dense models of its configuration (transformers `modeling_gemma4.py`).
 //!
 //! Sliding and full attention with head sizes and rotary frequencies of their own; scores are not scaled, queries, keys
 //! and values are normalised. The last layers read the keys of an earlier layer of their kind and have an MLP of twice

@@ -205,7 +205,7 @@ fn line_search(start: f64, slope: f64, mut at: impl FnMut(f64) -> f64) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::laws::normal_table;
+    use crate::{laws::normal_table, probe_fixtures::worst};
 
     fn labels(x: &[f64], features: usize, noise: &[f64]) -> Vec<bool> {
         x.chunks_exact(features).zip(noise).map(|(row, e)| row[0] - 0.5 * row[1] + e > 0.0).collect()
@@ -277,7 +277,7 @@ mod tests {
             let target = Target { labels: &labels, weights: &weights, c: 0.7 };
             let dual = Kernel::new(&x, features, &[]).fit(target).unwrap().in_features(&x, features);
             let primal = primal::fit(&x, features, target).unwrap();
-            let differ = dual.coef.iter().zip(&primal.coef).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            let differ = worst(&dual.coef, &primal.coef);
             assert!(differ <= 1e-9 && (dual.intercept - primal.intercept).abs() <= 1e-9, "{differ:e}");
         }
     }

@@ -20,8 +20,8 @@ const TRUNCATION_GAP: f64 = 0.1;
 const LITTLE_D: f64 = 0.2;
 /// A share of repeated prompts above this makes items anything but independent.
 const REPEATED: f64 = 0.1;
-/// A field with fewer items a value names items, and no kinds of them.
-const PER_VALUE: usize = 5;
+/// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
+const GROUPS: usize = 5;
 /// Fields that tell of the answer's end, which is looked at by itself.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
@@ -109,6 +109,7 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
         distinct_b: of(&|counts| counts[1] > 0),
         shared: of(&|counts| counts[0] > 0 && counts[1] > 0),
         repeated: seen.values().map(|counts| counts[0] + counts[1]).filter(|&n| n > 1).sum(),
+        one_sided: seen.values().filter(|[a, b]| a + b > 1).map(|[a, b]| a.abs_diff(*b)).sum(),
         mean_tokens_a: mean(a),
         mean_tokens_b: mean(b),
         cohen_d: cohen_d(a, b),
@@ -116,13 +117,22 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
     }
 }
 
-/// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them.
+/// Whether items are so far from independent that no p of theirs means anything.
+pub(super) fn dependent(prompts: &PromptCheck, items: usize) -> bool {
+    prompts.one_sided as f64 > REPEATED * items as f64
+}
+
+/// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many
+/// were looked at.
 pub(super) fn fields(
     table: &Table<'_>,
     facts: &[ItemFacts],
     spec: &DispositionSpec,
     options: &AttributeOptions,
-) -> Vec<FieldCheck> {
+) -> (Vec<FieldCheck>, usize) {
+    if options.shuffles == 0 {
+        return (Vec::new(), 0);
+    }
     let chose = [&spec.a.holds, &spec.b.holds].map(Predicate::fields).concat();
     let of_place = |place: usize| facts.get(table.rows[place]).map(|facts| &facts.fields);
     let names: BTreeSet<&String> = (0..table.rows.len()).filter_map(of_place).flat_map(BTreeMap::keys).collect();
@@ -135,26 +145,56 @@ pub(super) fn fields(
         }
         // An item without the field is a category of its own.
         let values: Vec<Option<&String>> = (0..table.rows.len()).map(|place| of_place(place)?.get(*name)).collect();
-        let distinct: BTreeSet<Option<&String>> = values.iter().copied().collect();
-        if distinct.len() < 2 || distinct.len() > table.rows.len() / PER_VALUE {
-            return None;
-        }
-        let number: BTreeMap<Option<&String>, usize> = distinct.into_iter().zip(0..).collect();
-        let categories: Vec<usize> = values.iter().map(|value| number[value]).collect();
+        let (categories, count) = categories(&values)?;
         let v = cramers_v(&categories, &table.labels());
         let null: Vec<f64> =
             (0..options.shuffles as u64).map(|k| cramers_v(&categories, &shuffles.labels(k))).collect();
         let p = permuted(v, &null, Tail::Greater);
-        Some(FieldCheck { field: (*name).clone(), values: number.len(), cramers_v: v, p })
+        Some(FieldCheck { field: (*name).clone(), values: count, cramers_v: v, p })
     };
-    let mut found: Vec<FieldCheck> = names.iter().filter_map(check).filter(|check| check.p <= LEVEL).collect();
+    let mut found: Vec<FieldCheck> = names.iter().filter_map(check).collect();
+    let checked = found.len();
+    found.retain(|check| check.p <= LEVEL);
     found.sort_by(|x, y| y.cramers_v.total_cmp(&x.cramers_v));
-    found
+    (found, checked)
+}
+
+/// The category of each item by its value of a field, and how many there are; none if one value stands for all, or each names
+/// an item, as a text or a whole number of its own does. Many numbers are cut into groups of equal size.
+fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
+    let distinct: BTreeSet<Option<&String>> = values.iter().copied().collect();
+    let numbers: Option<Vec<f64>> = values.iter().map(|value| value.and_then(|value| value.parse().ok())).collect();
+    let fractions = numbers.as_ref().is_some_and(|numbers| numbers.iter().any(|x| x.fract() != 0.0));
+    if distinct.len() < 2 || distinct.len() == values.len() && !fractions {
+        return None;
+    }
+    let cut = |numbers: Vec<f64>| {
+        let mut sorted = numbers.clone();
+        sorted.sort_by(f64::total_cmp);
+        // Equal numbers are in one group, that of the first of them.
+        let rank = |x: &f64| sorted.partition_point(|other| other.total_cmp(x).is_lt());
+        numbered(numbers.iter().map(|x| rank(x) * GROUPS / numbers.len()))
+    };
+    let groups = numbers.filter(|_| distinct.len() > 2 * GROUPS).map(cut).filter(|&(_, count)| count > 1);
+    Some(groups.unwrap_or_else(|| numbered(values.iter())))
+}
+
+/// Values by the number of each in their order, and how many different ones there are.
+fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
+    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
+    (values.map(|value| number[&value]).collect(), number.len())
 }
 
 /// Whether the cohorts differ so far in some length that heads may follow it.
 pub(super) fn confounds(d: f64, p: f64) -> bool {
     d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
+}
+
+/// Whether more responses of one cohort than of the other were cut off, so that their last tokens are no ends.
+pub(super) fn unequally_cut(disposition: &Disposition) -> bool {
+    let rate = |cut: usize, n: usize| cut as f64 / n as f64;
+    let length = &disposition.length;
+    (rate(length.truncated_a, disposition.n_a) - rate(length.truncated_b, disposition.n_b)).abs() > TRUNCATION_GAP
 }
 
 /// What a reader must know before any number.
@@ -177,17 +217,16 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
     }
     let (cut_a, cut_b) = (length.truncated_a, length.truncated_b);
     if cut_a + cut_b > 0 {
-        let rate = |cut: usize, n: usize| cut as f64 / n as f64;
-        let unequal = (rate(cut_a, n_a) - rate(cut_b, n_b)).abs() > TRUNCATION_GAP;
-        let so = if unequal { ": their last tokens are not comparable" } else { "" };
+        let so = if unequally_cut(disposition) { ": their last tokens are not comparable" } else { "" };
         warnings.push(format!(
             "{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}"
         ));
     }
     let prompts = &disposition.prompts;
     if prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
+        let small = if dependent(prompts, table.rows.len()) { ", and every p is too small" } else { "" };
         warnings.push(format!(
-            "{} of {} items share their prompt with another: they are not independent, and every p is too small",
+            "{} of {} items share their prompt with another: they are not independent{small}",
             prompts.repeated,
             table.rows.len()
         ));

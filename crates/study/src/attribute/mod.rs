@@ -66,7 +66,7 @@ impl HeadChoice {
 
     fn none_left(self) -> StudyError {
         StudyError::Option {
-            what: "--heads".into(),
+            what: "heads".into(), // as both the flag and the field of a run's file are called
             found: self.name().into(),
             allowed: "heads that this model has; `temper inspect` lists them".into(),
         }
@@ -112,16 +112,25 @@ impl Default for AttributeOptions {
             adjust_length: false,
             within: None,
             compat_dd: false,
-            shuffles: 1000,
-            folds: 5,
-            repeats: 5,
-            resamples: 1000,
+            shuffles: Self::SHUFFLES,
+            folds: Self::FOLDS,
+            repeats: Self::REPEATS,
+            resamples: Self::RESAMPLES,
             seed: 0,
         }
     }
 }
 
 impl AttributeOptions {
+    /// Shuffles of the null, where nobody says another number.
+    pub const SHUFFLES: usize = 1000;
+    /// Folds of the cross-fit, the same.
+    pub const FOLDS: usize = 5;
+    /// Dealings into folds, the same.
+    pub const REPEATS: usize = 5;
+    /// Resamples of the bootstrap, the same.
+    pub const RESAMPLES: usize = 1000;
+
     /// Refuses what has no meaning.
     ///
     /// # Errors
@@ -305,6 +314,8 @@ pub(crate) fn attribute_with_nulls(
 
     let intervals = bootstrap_d(norms, columns, &table.labels(), options.resamples, options.seed);
     let j = hedges_correction(table.n_a, table.n_b());
+    let prompts = confounds::prompts(&table, facts, options);
+    let dependent = confounds::dependent(&prompts, table.rows.len());
     let heads = (0..columns).map(|column| {
         let at = features.slots[table.slots[column]];
         let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
@@ -348,12 +359,13 @@ pub(crate) fn attribute_with_nulls(
         if options.compat_dd {
             crate::dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
         }
-        effect.verdict = verdict::of(&effect, options.shuffles);
+        effect.verdict = verdict::of(&effect, options.shuffles, dependent);
         effect
     });
     let heads: Vec<HeadEffect> = heads.collect();
     let shuffled = shuffled(&magnitudes, &directions, options);
     let length = confounds::length(&table, facts, options, &heads, &magnitudes.null, &without_length.heads);
+    let (fields, fields_checked) = confounds::fields(&table, facts, spec, options);
     let mut disposition = Disposition {
         name: spec.name.clone(),
         means: spec.means.clone(),
@@ -370,8 +382,9 @@ pub(crate) fn attribute_with_nulls(
         shuffled,
         stability: stability::of(norms, &directions, &table, options),
         length,
-        prompts: confounds::prompts(&table, facts, options),
-        fields: confounds::fields(&table, facts, spec, options),
+        prompts,
+        fields_checked,
+        fields,
         warnings: Vec::new(),
     };
     disposition.warnings = confounds::warnings(&disposition, &table);

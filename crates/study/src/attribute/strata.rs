@@ -34,7 +34,7 @@ pub(super) fn check(field: &str, facts: &[ItemFacts]) -> Result<()> {
 }
 
 fn refused(field: &str, why: &str, allowed: String) -> StudyError {
-    StudyError::Option { what: "--within".into(), found: format!("'{field}', {why}"), allowed }
+    StudyError::Option { what: "within".into(), found: format!("'{field}', {why}"), allowed }
 }
 
 /// How many items have one of the other cohort in their stratum: only these can tell anything.

@@ -173,11 +173,63 @@ fn prompts_and_truncation_are_told() {
     let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
     let prompts = &found.prompts;
     assert_eq!((prompts.distinct_a, prompts.distinct_b, prompts.shared, prompts.repeated), (13, 20, 1, 9));
+    assert_eq!(prompts.one_sided, 7);
     assert!(found.length.truncation_known && found.length.truncated_b == 6);
     let text = found.warnings.join("\n");
     assert!(text.contains("9 of 40 items share their prompt") && text.contains("their last tokens are not comparable"));
     facts[3].truncated = None;
     assert!(!attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap().length.truncation_known);
+}
+
+/// Five answers to each of 16 questions, of which eight are a's: every head that tells questions apart tells the cohorts apart.
+#[test]
+fn answers_to_one_question_are_no_evidence() {
+    let mut features = planted(&[Story::Nothing, Story::Nothing], 40, 0, 5);
+    let mut facts = facts(80);
+    for (item, facts) in facts.iter_mut().enumerate() {
+        facts.prompt = (item / 5).to_string();
+        let mut of_question = Random::new(77, item as u64 / 5);
+        for x in &mut features.head_vectors[0].values[item * 2 * 64..][..2 * 64] {
+            *x += 6.0 * (of_question.uniform() as f32 - 0.5);
+        }
+    }
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..40).collect(), b: (40..80).collect() };
+    let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
+    assert!(found.heads.iter().any(HeadEffect::lies_elsewhere), "the null does not know of questions");
+    assert!(found.heads.iter().all(|head| head.verdict == Verdict::Untested));
+    assert!(found.sentence.starts_with("No verdict: 80 of 80 items share their prompt"), "{}", found.sentence);
+    // The same questions in both cohorts are no reason why these differ.
+    facts.iter_mut().enumerate().for_each(|(item, facts)| facts.prompt = (item % 40).to_string());
+    let paired = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
+    assert_eq!((paired.prompts.repeated, paired.prompts.one_sided), (80, 0));
+    assert!(paired.heads.iter().all(|head| head.verdict != Verdict::Untested));
+    // One that stands twice is said beside a finding.
+    facts.iter_mut().enumerate().for_each(|(item, facts)| facts.prompt = item.max(1).to_string());
+    let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
+    assert!(
+        found.sentence.contains("But the cohorts differ in prompts that stand several times (2 items)"),
+        "{}",
+        found.sentence
+    );
+}
+
+#[test]
+fn fields_of_many_values_are_looked_at_too() {
+    let features = planted(&[Story::Nothing], 20, 0, 4);
+    let mut facts = facts(40);
+    for (item, facts) in facts.iter_mut().enumerate() {
+        // A subject for every two items, and a number for each, that tell the cohort.
+        let fields = [("subject", format!("\"{}\"", item / 2)), ("difficulty", format!("{}", item as f32 / 3.0))];
+        facts.fields = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    }
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
+    let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
+    let told: Vec<(&str, usize)> = found.fields.iter().map(|field| (field.field.as_str(), field.values)).collect();
+    assert_eq!((told, found.fields_checked), (vec![("subject", 20), ("difficulty", 5)], 2));
+    let none = attribute(&features, &spec, &cohorts, &facts, &AttributeOptions { shuffles: 0, ..quick(0) }).unwrap();
+    assert_eq!((none.fields.len(), none.fields_checked), (0, 0), "without shuffles nothing is known");
 }
 
 #[test]
@@ -332,7 +384,7 @@ fn only_the_heads_that_were_asked_for_are_ranked() {
     let cohorts = Cohorts { a: (0..10).collect(), b: (10..20).collect() };
     let options = AttributeOptions { heads: HeadChoice::Linear, ..quick(0) };
     let error = attribute(&features, &spec, &cohorts, &facts(20), &options).unwrap_err().to_string();
-    assert!(error.contains("--heads is linear, but must be heads that this model has"), "{error}");
+    assert!(error.contains("heads is linear, but must be heads that this model has"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
-use super::{LARGE, LEVEL, confounds::confounds};
+use super::{
+    LARGE, LEVEL,
+    confounds::{confounds, dependent, unequally_cut},
+};
 use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
 
 /// As many heads as a sentence can name.
@@ -20,11 +23,11 @@ pub(crate) fn rule() -> String {
     )
 }
 
-/// The verdict of one head.
-pub(super) fn of(head: &HeadEffect, shuffles: usize) -> Verdict {
+/// The verdict of one head, none if the items are anything but independent.
+pub(super) fn of(head: &HeadEffect, shuffles: usize, dependent: bool) -> Verdict {
     let (louder, elsewhere) = (head.magnitude.p_max, head.p_max_directional);
     // With fewer shuffles no p can be as small as the level.
-    if louder.is_nan() || elsewhere.is_nan() || 1.0 / (shuffles as f64 + 1.0) > LEVEL {
+    if dependent || louder.is_nan() || elsewhere.is_nan() || 1.0 / (shuffles as f64 + 1.0) > LEVEL {
         return Verdict::Untested;
     }
     if head.lies_elsewhere() && (!head.magnitude.is_louder() || head.lies_across()) {
@@ -69,6 +72,14 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
     let artefacts = with(Verdict::VarianceArtefact).count();
     let untested = with(Verdict::Untested).count();
     let of = |n: usize| if n == 1 { "1 head".to_string() } else { format!("{n} heads") };
+    let (prompts, items) = (&disposition.prompts, disposition.n_a + disposition.n_b);
+    if dependent(prompts, items) {
+        return format!(
+            "No verdict: {} of {items} items share their prompt with another, mostly of their own cohort. What their answers have in \
+             common may be the question, and every p is too small: keep one answer a prompt.",
+            prompts.repeated
+        );
+    }
     if untested == heads.len() {
         return format!(
             "No verdict: labels were shuffled {} times, too few to tell any of {} from chance.",
@@ -126,6 +137,14 @@ fn but(disposition: &Disposition) -> String {
     }
     if confounds(disposition.prompts.cohen_d, disposition.prompts.p) {
         other.push(format!("prompt length (d {})", signed(disposition.prompts.cohen_d)));
+    }
+    if unequally_cut(disposition) {
+        let length = &disposition.length;
+        let cut = format!("{} and {} of them", length.truncated_a, length.truncated_b);
+        other.push(format!("how many answers were cut off ({cut})"));
+    }
+    if disposition.prompts.one_sided > 0 {
+        other.push(format!("prompts that stand several times ({} items)", disposition.prompts.repeated));
     }
     let fields = disposition.fields.iter();
     other.extend(fields.map(|field| format!("{} (V {})", field.field, plain(field.cramers_v))));

@@ -145,6 +145,9 @@ pub struct PromptCheck {
     pub shared: usize,
     /// Items whose prompt stands in the data more than once.
     pub repeated: usize,
+    /// Of these, by how many items one cohort has more of its prompt than the other, over all prompts: answers to one question
+    /// are alike, and so these are alike for another reason than their cohort.
+    pub one_sided: usize,
     /// Mean prompt tokens in a.
     pub mean_tokens_a: f64,
     /// Mean prompt tokens in b.
@@ -162,7 +165,7 @@ pub struct PromptCheck {
 pub struct FieldCheck {
     /// The field.
     pub field: String,
-    /// How many different values it has.
+    /// How many different values it has, or how many groups of equal size its numbers were cut into.
     pub values: usize,
     /// Cramér's V with the cohorts: 0 not at all, 1 it tells the cohort.
     #[serde(deserialize_with = "number")]

@@ -105,7 +105,10 @@ pub struct Disposition {
     pub length: LengthCheck,
     /// Whether the cohorts differ in their prompts already.
     pub prompts: PromptCheck,
-    /// Other fields of the items that go with the cohorts, the closest first.
+    /// How many other fields of the items were looked at: those that did not choose the cohorts, and do not name items.
+    #[serde(default)]
+    pub fields_checked: usize,
+    /// Those that go with the cohorts, the closest first.
     #[serde(default)]
     pub fields: Vec<FieldCheck>,
     /// What a reader must know before any number.

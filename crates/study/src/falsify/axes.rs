@@ -53,7 +53,21 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
         let column = column(&train.column)?;
         Ok(Declared { name: text.clone(), train, column, fresh })
     };
-    texts.iter().map(one).collect()
+    let declared = texts.iter().map(one).collect::<Result<Vec<Declared>>>()?;
+    match file.controls.shuffles {
+        Some(shuffles @ 1..) if file.gates.alpha < 1.0 && shuffles < least_shuffles(file, declared.len()) => {
+            Err(StudyError::Option {
+                what: "controls.shuffles".into(),
+                found: shuffles.to_string(),
+                allowed: format!(
+                    "{} or more: each of {} axes answers for all of them, and no p could be small enough",
+                    least_shuffles(file, declared.len()),
+                    declared.len()
+                ),
+            })
+        }
+        _ => Ok(declared),
+    }
 }
 
 /// Every `scores.*` of a file.
@@ -97,6 +111,11 @@ pub(crate) fn run(
     Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
 }
 
+/// With how many shuffles a p can be small enough for so many axes.
+fn least_shuffles(file: &GateFile, axes: usize) -> usize {
+    ((axes as f64 / file.gates.alpha).ceil() as usize).saturating_sub(1)
+}
+
 /// One axis of so many.
 fn one(
     file: &GateFile,
@@ -119,7 +138,11 @@ fn one(
     if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
-    let options = file.fit_options(&train).without_intervals();
+    let mut options = file.fit_options(&train).without_intervals();
+    if options.shuffles > 0 {
+        // As many as it takes for a p that answers for all of the axes, however many were usual for so much work.
+        options.shuffles = options.shuffles.max(least_shuffles(file, count));
+    }
     let fitted = fit(&train, &options)?;
     let chosen = fitted.probe.meta.chosen;
     let (evaluation, p) = evaluate(&fitted.probe, &fresh, options.measure)?;

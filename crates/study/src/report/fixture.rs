@@ -7,7 +7,7 @@ use crate::{
         Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
         ShuffledLabels, Stability, Verdict,
     },
-    outcome::{ArmOutcome, Band, Difference, Flips, Outcomes, PerOutcome, SweepTable},
+    outcome::{ArmOutcome, Band, BesideRandom, Difference, Flips, Outcomes, PerOutcome, SweepTable},
 };
 
 pub(super) fn head(layer: usize, head: usize) -> HeadEffect {
@@ -98,11 +98,13 @@ pub(crate) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             distinct_b: 61,
             shared: 0,
             repeated: 0,
+            one_sided: 0,
             mean_tokens_a: 30.0,
             mean_tokens_b: 31.0,
             cohen_d: -0.1,
             p: 0.6,
         },
+        fields_checked: 2,
         fields: Vec::new(),
         warnings: Vec::new(),
     }
@@ -148,7 +150,8 @@ pub(super) fn several(heads_per_layer: &[usize], n: usize) -> Attribution {
 
 fn difference(mean: f64, p_max: Option<f64>) -> Difference {
     let (low, high) = (mean - 0.03, mean + 0.03);
-    Difference { items: 139, differing: 20, mean, low, high, p: 0.04, p_max, p_random: p_max.map(|_| 0.3) }
+    let random = p_max.map(|_| BesideRandom { sets: 9, reach: 2, p: 0.3, p_max: 0.4 });
+    Difference { items: 139, differing: 20, mean, low, high, p: 0.04, p_max, random }
 }
 
 pub(super) fn arm(variant: &str, role: Role, lambda: f64) -> ArmOutcome {
@@ -180,6 +183,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         schema: "sweep/v1".to_owned(),
         max_new_tokens: 128,
         items: 139,
+        prompts: 139,
         seeds: vec![0],
         flips: Flips { at_most: 4999, seed: 0, family },
         seed_floor: None,

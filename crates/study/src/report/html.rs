@@ -175,7 +175,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         attribution::{Control, Controlled, Disposition, Reliability},
-        outcome::Compared,
+        outcome::{BesideRandom, Compared},
         report::fixture,
     };
 
@@ -298,8 +298,8 @@ pub(super) mod tests {
                 (arm.assertion_asymmetry, arm.truncated, arm.changed) = (Some(hole), hole, hole);
                 for which in Compared::ALL {
                     if let Some(d) = arm.difference.of_mut(which) {
-                        (d.mean, d.low, d.high, d.p, d.p_max, d.p_random) =
-                            (hole, hole, hole, hole, Some(hole), Some(hole));
+                        (d.mean, d.low, d.high, d.p, d.p_max) = (hole, hole, hole, hole, Some(hole));
+                        d.random = Some(BesideRandom { sets: 9, reach: 9, p: hole, p_max: hole });
                     }
                 }
             }

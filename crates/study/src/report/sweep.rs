@@ -2,7 +2,7 @@
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+    outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
     report::{
         html::warning_list,
         sweep_chart::{self, names},
@@ -88,13 +88,20 @@ fn asked(outcomes: &Outcomes) -> String {
 /// What the p-values and intervals are.
 fn note(outcomes: &Outcomes) -> String {
     format!(
-        "Differences are taken item by item{}. p: how often flipped signs of the differences give a mean as far from 0, \
+        "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
         at most {} flips, seed {}. p(max): how often they give one as large for its spread in any of {}. Intervals: \
-        Tango's score interval for shares, Student's otherwise.",
+        Tango's score interval for shares, Student's otherwise.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
+        if outcomes.prompts < outcomes.items { ", the items of a prompt averaged" } else { "" },
         outcomes.flips.at_most,
         outcomes.flips.seed,
-        count(outcomes.flips.family, "arm")
+        count(outcomes.flips.family, "arm"),
+        if outcomes.random.is_empty() {
+            ""
+        } else {
+            " p(random, max): how often the largest of as many sets, drawn from tempered and random ones together, differs as \
+             much, for all λ and sizes."
+        }
     )
 }
 
@@ -124,11 +131,7 @@ fn finding(outcomes: &Outcomes, which: Compared) -> String {
     } else {
         format!("{} of {} arms differ", found.len(), all.len())
     };
-    let random = d.p_random.map_or_else(String::new, |p| {
-        let verdict =
-            if p <= FOUND { "Random sets do not reach that" } else { "Random sets of the same size do as much" };
-        format!(" {verdict} (p {}).", p_value(p))
-    });
+    let random = d.random.as_ref().map_or_else(String::new, beside_random);
     format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).{random}")
 }
 
@@ -187,6 +190,19 @@ fn arm_name(arm: &ArmOutcome) -> String {
     format!("{}{mark}", escape(&arm.variant))
 }
 
+/// What random sets do beside the largest difference.
+fn beside_random(random: &BesideRandom) -> String {
+    let p = p_value(random.p_max);
+    match (random.reach, random.sets) {
+        _ if random.p_max <= FOUND => format!(" Random sets do not reach that (p {p})."),
+        (0, 1) => format!(" The random set of the same size does less, but one is too few to tell (p {p})."),
+        (0, sets) => {
+            format!(" None of {sets} random sets of the same size does as much, but so few cannot tell (p {p}).")
+        }
+        (reach, sets) => format!(" {reach} of {sets} random sets of the same size do as much (p {p})."),
+    }
+}
+
 /// The cells of a difference, the last of them only where there are random sets; one that is withheld says so.
 fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
     let told = |x: f64| signed(in_units(which, x), 1);
@@ -197,7 +213,7 @@ fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool
             told(d.mean),
             if d.low.is_finite() { format!("{} to {}", told(d.low), told(d.high)) } else { UNDEFINED.to_owned() },
             d.p_max.map_or_else(|| UNDEFINED.to_owned(), p_value),
-            d.p_random.map_or_else(|| UNDEFINED.to_owned(), p_value),
+            d.random.map_or_else(|| UNDEFINED.to_owned(), |random| p_value(random.p_max)),
         ],
     };
     let last = if random { format!("<td>{p_random}</td>") } else { String::new() };
@@ -216,7 +232,7 @@ fn differences(table: &SweepTable, which: &[Compared]) -> String {
     for _ in which {
         out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
         out.push_str(r#"<th scope="col">p(max)</th>"#);
-        out.push_str(if random { r#"<th scope="col">p(random)</th>"# } else { "" });
+        out.push_str(if random { r#"<th scope="col">p(random, max)</th>"# } else { "" });
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
@@ -252,7 +268,7 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     let random = outcomes.tables.iter().any(|table| !table.bands.is_empty());
     let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
         let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
-        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random)"];
+        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random, max)"];
         out += &head_row(&columns[..7 + usize::from(random)]);
         for (table, arm, d) in rows {
             put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));
@@ -339,7 +355,10 @@ mod tests {
         let mut sweep = fixture::sweep();
         let out = drawn(&sweep);
         assert!(out.contains("<b>Accuracy</b>: 1 of 2 arms differ beyond chance; the largest difference is −12.0"));
-        assert!(out.contains("Random sets of the same size do as much (p 0.3000)"));
+        assert!(out.contains("2 of 9 random sets of the same size do as much (p 0.4000)"));
+        let beside = |reach, p_max| beside_random(&BesideRandom { sets: 9, reach, p: p_max, p_max });
+        assert_eq!(beside(0, 0.01), " Random sets do not reach that (p 0.0100).");
+        assert!(beside(0, 0.1).contains("None of 9 random sets of the same size does as much, but so few cannot tell"));
         sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| {
             d.p_max = d.p_max.map(|_| 0.2);
         });

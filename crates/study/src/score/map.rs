@@ -7,7 +7,7 @@ use headtemper_stats::{
 };
 use serde::Serialize;
 
-use crate::{Cohort, attribute::LENGTH_D, attribution::kind_name, score::Scores};
+use crate::{Cohort, attribute::LENGTH_D, attribution::kind_name, score::Scores, units::per_unit};
 
 /// The numbers of `score.json`, schema `score/v1`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,6 +18,8 @@ pub struct ScoreMap {
     pub model: String,
     /// Items scored.
     pub items: usize,
+    /// How many prompts they have: intervals and sign flips are over prompts, of whose items the mean is taken.
+    pub prompts: usize,
     /// Scored tokens, over all items.
     pub tokens: usize,
     /// Mean log-probability of a token under the untempered model, over items, in nats.
@@ -170,22 +172,22 @@ pub(crate) struct Nulls {
     pub(crate) seed: u64,
 }
 
-/// The map of what was scored.
+/// The map of what was scored; `units` are the items of each prompt.
 pub(crate) fn map(
     scores: &Scores,
+    units: &[Vec<usize>],
     model: &str,
     heads_per_layer: Vec<usize>,
     cohorts: Option<&[Cohort; 2]>,
     nulls: Nulls,
 ) -> ScoreMap {
-    let n = scores.ids.len();
-    let flips = SignFlips::new(n, nulls.shuffles, nulls.seed);
+    let flips = SignFlips::new(units.len(), nulls.shuffles, nulls.seed);
     let columns: Vec<Vec<f64>> =
         (0..scores.heads.len() * scores.lambdas.len()).map(|cell| scores.per_token(&scores.delta, cell)).collect();
-    let items: Vec<usize> = (0..n).collect();
-    let test = sign_flip_test(&rows(&columns, &items), columns.len(), &flips);
+    let by_unit: Vec<Vec<f64>> = columns.iter().map(|column| per_unit(column, units)).collect();
+    let test = sign_flip_test(&rows(&by_unit, &(0..units.len()).collect::<Vec<_>>()), columns.len(), &flips);
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| {
-        let Interval { low, high, .. } = paired_t(&columns[cell]);
+        let Interval { low, high, .. } = paired_t(&by_unit[cell]);
         CellEffect {
             layer: at.layer,
             kind: kind_name(at.kind).into(),
@@ -204,7 +206,8 @@ pub(crate) fn map(
     let mut map = ScoreMap {
         schema: "score/v1".into(),
         model: model.into(),
-        items: n,
+        items: scores.ids.len(),
+        prompts: units.len(),
         tokens: scores.tokens.iter().sum(),
         base_logprob_per_token: mean(&base),
         lambdas: scores.lambdas.clone(),
@@ -278,18 +281,26 @@ fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: 
 
 fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let mut warnings = Vec::new();
-    let items = map.items;
+    let (items, prompts) = (map.items, map.prompts);
     // If all of them were enumerated.
-    let possible = 0.5f64.powi(items as i32 - 1);
+    let possible = 0.5f64.powi(prompts as i32 - 1);
     if nulls.shuffles == 0 {
         warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
     } else if possible > CALLED {
         warnings.push(format!(
-            "{items} items have so few sign flips that no p can be below {possible}: nothing can be called, whatever \
-             the effects; 6 items are the least"
+            "{prompts} prompts have so few sign flips that no p can be below {possible}: nothing can be called, whatever \
+             the effects; 6 are the least"
         ));
     } else if map.flips.smallest_p > CALLED {
         warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
+    }
+    if prompts < items {
+        let contrast = if map.contrast.is_some() {
+            "; the contrast takes them for independent, and its p are too small"
+        } else {
+            ""
+        };
+        warnings.push(format!("the {items} items have {prompts} prompts; those that share one count as one{contrast}"));
     }
     let Some(contrast) = &map.contrast else { return warnings };
     for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {

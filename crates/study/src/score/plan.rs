@@ -9,6 +9,7 @@ use crate::{
     cohort::{cohorts_of, labels},
     results::heads_per_layer,
     score::{ScoreRow, ScoreRun, Scores},
+    units::units,
 };
 
 /// A whole map; its rows are listed by item, then by head, then by λ, so that a part of them needs few items.
@@ -19,6 +20,8 @@ pub(crate) struct ScorePlan {
     pub(crate) file: String,
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
+    /// The items of each prompt.
+    pub(crate) units: Vec<Vec<usize>>,
     /// Items whose first token has no prompt before it.
     pub(crate) unprompted: usize,
     #[serde(with = "head_names")]
@@ -52,6 +55,7 @@ impl ScorePlan {
             file: settings.items_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
+            units: units(items),
             unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
             heads: settings.heads.to_vec(),
             lambdas: settings.lambdas.to_vec(),
@@ -71,6 +75,11 @@ impl ScorePlan {
         }
         if self.labels.len() != self.ids.len() {
             return Err(format!("it has {} items, but {} labels", self.ids.len(), self.labels.len()));
+        }
+        let mut listed: Vec<usize> = self.units.iter().flatten().copied().collect();
+        listed.sort_unstable();
+        if !listed.into_iter().eq(0..self.ids.len()) {
+            return Err(format!("the items of its prompts are not its {} items", self.ids.len()));
         }
         Ok(())
     }

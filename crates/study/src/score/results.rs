@@ -50,7 +50,8 @@ pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &Fi
 
 fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan) -> Result<ScoreMap> {
     let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
-    let mut map = map(scores, &identity.model, plan.heads_per_layer.clone(), plan.cohorts()?.as_ref(), nulls);
+    let layers = plan.heads_per_layer.clone();
+    let mut map = map(scores, &plan.units, &identity.model, layers, plan.cohorts()?.as_ref(), nulls);
     if plan.unprompted > 0 {
         map.warnings.push(format!(
             "{} of {} items have no prompt: their first token has nothing to be predicted from and is not scored",

@@ -62,6 +62,10 @@ fn rows_that_do_not_fit_are_refused() -> Result<()> {
         let error = rows.set(&wrong).unwrap_err().to_string();
         assert!(error.contains("do not fit 1"), "{error}");
     }
+    let mut meaningless = row(1, 0, 1, &[]);
+    meaningless.draw.temperature = -1.0;
+    let error = rows.set(&[meaningless]).unwrap_err().to_string();
+    assert!(error.contains("temperature of row 0 is -1"), "{error}");
     let error = rows.advance(&logits([None; 4])?).unwrap_err().to_string();
     assert!(error.contains("are not those of 1 rows"), "{error}");
     Ok(())

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{DEVICE, TYPES, flat, on, random};
-use crate::{AttentionSpan, Spans, attend_reference, gpu};
+use crate::{AttentionSpan, Spans, attend_reference, gpu, testing::worst};
 
 /// Sequences in one batch: what each has (start, len), in cache slots with room between them that nobody may read.
 struct Batch {
@@ -70,10 +70,7 @@ impl Batch {
     }
 
     fn check_with(&self, window: Option<usize>, lambda: Option<&Tensor>, what: &str) -> Result<()> {
-        let (fast, oracle) = (flat(&self.attend(window, lambda)?), flat(&self.oracle(window, lambda)?));
-        assert_eq!(fast.len(), oracle.len(), "{what}");
-        let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() } else { f32::INFINITY };
-        let worst = fast.iter().zip(&oracle).map(off).fold(0.0, f32::max);
+        let worst = worst(&self.attend(window, lambda)?, &self.oracle(window, lambda)?);
         let (dtype, most) = (self.q.dtype(), most(self.q.dtype()));
         println!("{what}, window {window:?}, {dtype:?}: {worst:e} of {most:e}");
         assert!(worst <= most, "{what}, window {window:?}, {dtype:?}: {worst:e}");

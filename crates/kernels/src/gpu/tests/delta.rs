@@ -5,7 +5,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use super::{TYPES, both, close, flat, on, random};
 use crate::{
     Spans, StateSpan, add_reference, causal_conv_reference, delta_gates_reference, delta_rule_reference,
-    gated_norm_reference, gpu, sigmoid_gate_reference,
+    gated_norm_reference, gpu, sigmoid_gate_reference, testing::worst_relative,
 };
 
 pub(super) fn span(first: usize, len: usize, start: usize, slot: usize) -> StateSpan {
@@ -232,10 +232,6 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
         let spans: Vec<StateSpan> = lens.iter().enumerate().map(span_of).collect();
         (first + 2, spans)
     };
-    let worst = |fast: &Tensor, oracle: &Tensor| {
-        let off = |(f, o): (&f32, &f32)| if f.is_finite() { (f - o).abs() / o.abs().max(1.0) } else { f32::INFINITY };
-        flat(fast).iter().zip(&flat(oracle)).map(off).fold(0.0, f32::max)
-    };
     for dtype in [DType::BF16, DType::F16] {
         for (dims @ (key_heads, value_heads, dk, dv), lens) in [
             ((2, 4, 128, 64), &[64][..]),
@@ -269,7 +265,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let out = gpu::delta_rule([&mine[0], &mine[1], &v, &mine[3], &mine[4]], &state, &spans)?;
                 let what = format!("{dims:?} of {lens:?}, one key {one_key}, decay {strength}");
                 close(&out, &expected, &format!("in chunks, {what}"));
-                let off = worst(&state, &state32);
+                let off = worst_relative(&state, &state32);
                 println!("state in chunks {what} {dtype:?}: {off:e} of {CHUNKED:e}");
                 assert!(off <= CHUNKED, "{what} {dtype:?}: {off:e}");
                 // Alone it is the same bits, and nearly so where it cannot go in chunks.
@@ -283,7 +279,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let (askew, steps) =
                     (among_others(&v.reshape((len, value_heads * dv))?, (3, 2))?, on(&before)?.copy()?);
                 gpu::delta_rule([&q, &k, &askew, &g, &beta], &steps, &own_spans)?;
-                let off = worst(&steps.get(slot)?, &state.get(slot)?);
+                let off = worst_relative(&steps.get(slot)?, &state.get(slot)?);
                 assert!(off <= CHUNKED, "{what} {dtype:?}, token by token: {off:e}");
             }
         }

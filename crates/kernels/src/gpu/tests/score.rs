@@ -6,7 +6,8 @@ use super::{DEVICE, TYPES, on};
 use crate::{
     BaseRows, HeadScore, Level, Matrix,
     gpu::score::score_some,
-    score::tests::{Case, KL_TOLERANCE, TOLERANCE, kl_off},
+    score::tests::{Case, KL_TOLERANCE, TOLERANCE, kl_off, off_of},
+    testing::largest,
 };
 
 impl Case {
@@ -45,11 +46,10 @@ fn scores_are_the_oracle() -> Result<()> {
             let (fast, oracle) = (case.on_gpu(dtype, with_base, most)?, case.oracle(with_base)?);
             assert_eq!(fast.len(), oracle.len());
             let scale = 1.0 + (shape.3 as f64).sqrt();
-            let (mut worst, mut worst_kl) = (0f64, 0f64);
-            for (fast, oracle) in fast.iter().zip(&oracle) {
-                worst = worst.max((fast.log_sum_exp - oracle.log_sum_exp).abs() / scale);
-                worst = worst.max((fast.target_logprob - oracle.target_logprob).abs() / scale);
-                worst_kl = worst_kl.max(kl_off(fast.kl, oracle.kl, scale));
+            let both = || fast.iter().zip(&oracle);
+            let worst = largest(both().flat_map(|(fast, oracle)| off_of(fast, oracle, scale)));
+            let worst_kl = largest(both().map(|(fast, oracle)| kl_off(fast.kl, oracle.kl, scale)));
+            for (fast, oracle) in both() {
                 assert!(fast.argmax == oracle.argmax || !products_are_invariant(), "{fast:?} {oracle:?}");
             }
             let what = format!("{dtype:?} {shape:?} cap {cap:?} spread {spread} base {with_base}");
@@ -74,7 +74,7 @@ fn small_divergences_keep_their_digits_on_the_gpu() -> Result<()> {
             }
             let exact = case.exact_kl()?;
             let off = |(score, &exact): (&HeadScore, &f64)| kl_off(score.kl, exact, 9.0 + f64::abs(common));
-            let worst = case.on_gpu(DType::F32, true, 1000)?.iter().zip(&exact).map(off).fold(0.0, f64::max);
+            let worst = largest(case.on_gpu(DType::F32, true, 1000)?.iter().zip(&exact).map(off));
             println!("score_head cap {cap:?} common {common}: KL {:.0e} {worst:e} of {KL_TOLERANCE:e}", exact[0]);
             assert!(worst < KL_TOLERANCE, "cap {cap:?} common {common} KL {:e}: {worst:e}", exact[0]);
         }

@@ -154,7 +154,8 @@ mod tests {
         let rows = |rest: usize| (0..scores.ids.len()).filter(|i| i % 2 == rest).collect();
         let cohorts = [("<i>", 0), (HOSTILE, 1)].map(|(name, rest)| Cohort { name: name.into(), rows: rows(rest) });
         let nulls = Nulls { shuffles, seed: 3 };
-        let map = map(scores, HOSTILE, columns.to_vec(), contrast.then_some(&cohorts), nulls);
+        let units: Vec<Vec<usize>> = (0..scores.ids.len()).map(|item| vec![item]).collect();
+        let map = map(scores, &units, HOSTILE, columns.to_vec(), contrast.then_some(&cohorts), nulls);
         let facts = [("command".to_owned(), HOSTILE.to_owned())];
         let counts = [("<i>".to_owned(), 5), (HOSTILE.to_owned(), 5)];
         let html = render(&Page { map: &map, scores, counts: &counts, facts: &facts });
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn too_little_to_tell_is_no_verdict() {
         let heads = [HeadRef::query(0, 0)];
-        assert!(page(&scores(4, &heads), &[1], 500, false).contains("No verdict: with 4 items and all 7 sign flips"));
+        assert!(page(&scores(4, &heads), &[1], 500, false).contains("No verdict: with 4 prompts and all 7 sign flips"));
         assert!(page(&scores(1, &heads), &[1], 500, false).contains("No verdict"));
         let html = page(&scores(9, &heads), &[1], 0, true);
         assert!(html.contains("No verdict: no sign was flipped") && html.contains("labels were not shuffled"));

@@ -33,7 +33,7 @@ pub(super) fn finding(map: &ScoreMap) -> String {
         return format!("No verdict: no sign was flipped, so {most}, has nothing to be compared with.");
     }
     if map.flips.smallest_p > CALLED {
-        let (items, least) = (count(map.items, "item"), fixed(map.flips.smallest_p, 3));
+        let (items, least) = (count(map.prompts, "prompt"), fixed(map.flips.smallest_p, 3));
         return format!("No verdict: with {items} and {} no p can be below {least}; {most}.", flips(map));
     }
     if !cells.iter().any(|cell| called(cell.p_max)) {
