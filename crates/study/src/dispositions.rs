@@ -89,6 +89,7 @@ impl DispositionSpec {
     /// `least` items.
     pub fn cohorts(&self, items: &[Item], least: usize) -> Result<Cohorts> {
         let pick = |cohort: &CohortSpec| -> Result<Vec<usize>> {
+            cohort.holds.check(|| format!("the condition of cohort '{}' of '{}'", cohort.name, self.name), items)?;
             let mut rows = Vec::new();
             for (row, item) in items.iter().enumerate() {
                 if cohort.holds.holds(item)? {
@@ -100,7 +101,7 @@ impl DispositionSpec {
         let (a, b) = (pick(&self.a)?, pick(&self.b)?);
         for (cohort, rows) in [(&self.a, &a), (&self.b, &b)] {
             if rows.len() < least {
-                return Err(self.too_small(cohort, rows.len(), least, items));
+                return Err(Self::too_small(cohort, rows.len(), least, items));
             }
         }
         match a.iter().find(|row| b.binary_search(row).is_ok()) {
@@ -113,18 +114,8 @@ impl DispositionSpec {
         }
     }
 
-    /// Why a cohort has too few items: a field that none of them has, or what there is.
-    fn too_small(&self, cohort: &CohortSpec, found: usize, needed: usize, items: &[Item]) -> StudyError {
-        let known: BTreeSet<String> = items.iter().flat_map(Item::field_names).collect();
-        let missing = cohort.holds.fields().into_iter().find(|field| *field != "label" && !known.contains(*field));
-        if let Some(field) = missing {
-            let fields = known.into_iter().collect::<Vec<_>>().join(", ");
-            return StudyError::Option {
-                what: format!("the condition of cohort '{}' of '{}'", cohort.name, self.name),
-                found: format!("'{}' (no item has {field})", cohort.holds),
-                allowed: format!("on fields that items have: {fields}"),
-            };
-        }
+    /// Why a cohort has too few items: what there is.
+    fn too_small(cohort: &CohortSpec, found: usize, needed: usize, items: &[Item]) -> StudyError {
         let (name, labels) = (cohort.name.clone(), items.iter().map(|item| item.label.clone()).collect::<Vec<_>>());
         let counts = label_counts(&labels).into_iter().map(|(label, n)| format!("{label} {n}"));
         let labels = counts.collect::<Vec<_>>().join(", ");
@@ -231,6 +222,11 @@ mod tests {
                 "scores.dept >= 4",
                 "scores.depth <= 1",
                 "(no item has scores.dept), but must be on fields that items have",
+            ),
+            (
+                "label == \"cw\" || lable == \"hw\"",
+                "scores.depth <= 1",
+                "the condition of cohort 'high' of 'deep' is 'label == \"cw\" || lable == \"hw\"' (no item has lable)",
             ),
             ("scores.depth >= 4", "correct", "item '5' of disposition 'deep' is in both cohorts, high and low"),
             (

@@ -1,6 +1,6 @@
 //! Which items a cohort has: `label == "cw"`, `scores.self_verification >= 4`, `!correct && verbal == "assert"`.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 
@@ -75,6 +75,23 @@ impl Predicate {
         let mut fields = Vec::new();
         self.root.fields(&mut fields);
         fields
+    }
+
+    /// Refuses fields that no item has: one that is misspelt would be true of none without a word.
+    ///
+    /// # Errors
+    /// Names the field, and those that there are; `what` is what the condition is called.
+    pub(crate) fn check(&self, what: impl FnOnce() -> String, items: &[Item]) -> Result<()> {
+        let known: BTreeSet<String> = items.iter().flat_map(Item::field_names).collect();
+        // Where nobody has a label, that is told with the labels that there are.
+        match self.fields().into_iter().find(|field| *field != "label" && !known.contains(*field)) {
+            Some(field) if !items.is_empty() => Err(StudyError::Option {
+                what: what(),
+                found: format!("'{self}' (no item has {field})"),
+                allowed: format!("on fields that items have: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the item is in.

@@ -74,6 +74,13 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh))?;
     let mut pooled = pooled(file, (&train, &fresh), &options)?;
     let mut replication = replication(file, (&train, &fresh), &options)?;
+    for (step, other) in [("pooled", &pooled), ("replication", &replication)] {
+        if other.as_ref().is_some_and(|other| !other.by_prompt) {
+            let why =
+                format!("prompts were not compared between the sets of [{step}]: give [train] items and [fresh] items");
+            tested.warnings.push(why);
+        }
+    }
     let beside = (fresh.set, &tested.ran[..]);
     let of_pooled = of_other(file, StepName::Pooled, pooled.as_mut(), beside);
     let of_replication = of_other(file, StepName::Replication, replication.as_mut(), beside);
@@ -190,7 +197,7 @@ fn sweep_axes(
 fn pooled(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Option<Other>> {
     let Some(of) = &file.pooled else { return Ok(None) };
     let sets = (train.view.set(&of.train, &file.train.labels)?, fresh.view.set(&of.fresh, &file.fresh.labels)?);
-    other(of.train.to_string(), sets, options).map(Some)
+    other(of.train.to_string(), (train.view, fresh.view), sets, options).map(Some)
 }
 
 /// The probe of step 5, if it is declared.
@@ -205,7 +212,7 @@ fn replication(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOpt
         });
     }
     let of_fresh = fresh.view.set(&of.fresh, &labels(&of.fresh_labels, &file.fresh))?;
-    other(of.model.clone(), (of_train, of_fresh), options).map(Some)
+    other(of.model.clone(), (train.view, fresh.view), (of_train, of_fresh), options).map(Some)
 }
 
 /// What the directory belongs to: everything that is fixed before a fresh label is read.
@@ -283,15 +290,21 @@ fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
 /// A probe on other features, its p on fresh items, and its probabilities of them.
 struct Other {
     transfer: Transfer,
+    /// Whether prompts were compared between its sets.
+    by_prompt: bool,
     null: Option<Null>,
     p: Vec<f64>,
 }
 
-/// Steps 4 and 5: the same on other features.
-fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOptions) -> Result<Other> {
-    let texts = |set| Prompts::of(&Texts { set, items: None });
-    let prompts = (texts(&train)?, texts(&fresh)?);
-    overlap::compare(&prompts.0, (&fresh, &prompts.1))?;
+/// Steps 4 and 5: the same on other features of the items.
+fn other(
+    name: String,
+    (of_train, of_fresh): (&View, &View),
+    (train, fresh): (ProbeSet, ProbeSet),
+    options: &FitOptions,
+) -> Result<Other> {
+    let prompts = (Prompts::of(&of_train.texts(&train)?)?, Prompts::of(&of_fresh.texts(&fresh)?)?);
+    let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
     same_site(&train, &fresh)?;
     let options = &options.clone().without_intervals();
     let probe = fit(&train, options)?.probe;
@@ -314,7 +327,7 @@ fn other(name: String, (train, fresh): (ProbeSet, ProbeSet), options: &FitOption
         train: train.origin,
         fresh: fresh.origin,
     };
-    Ok(Other { transfer, null, p: predictions.into_iter().nth(chosen).expect("a fit has predictions") })
+    Ok(Other { by_prompt, transfer, null, p: predictions.into_iter().nth(chosen).expect("a fit has predictions") })
 }
 
 /// A step on other features; beside the baselines where it is about the same answers.
@@ -327,7 +340,7 @@ fn of_other(
     let Some(found) = found else {
         return steps::not_run(&file.gates, name);
     };
-    let Other { transfer, null, p } = found;
+    let Other { transfer, null, p, .. } = found;
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
     let beside = |(of, others): &Ran| {
         let gain = delong_difference(p, others, &fresh.labels);

@@ -20,10 +20,14 @@ impl View {
     /// Reads the items, if there are any.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// If they cannot be read, or none has a field that the condition asks for.
     pub(crate) fn of(config: &SetConfig) -> Result<Self> {
         let items = config.items.as_deref().map(|path| read_items(path, false)).transpose()?;
-        Ok(Self { items, condition: config.condition.as_deref().map(Predicate::parse).transpose()? })
+        let condition = config.condition.as_deref().map(Predicate::parse).transpose()?;
+        if let (Some(condition), Some(items)) = (&condition, &items) {
+            condition.check(|| format!("the condition on the items of {}", config.features), items)?;
+        }
+        Ok(Self { items, condition })
     }
 
     /// Features of the items that belong to the set.
