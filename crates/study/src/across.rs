@@ -40,7 +40,7 @@ pub(crate) fn across(
             let (x, y) = (&dispositions[first], &dispositions[second]);
             let shared = tops[first].iter().filter(|at| tops[second].contains(at)).count();
             let (shared_items, label_correlation) = labels(&cohorts[first], &cohorts[second]);
-            let agreement = Agreement::of(x, y, &nulls[first]);
+            let agreement = Agreement::of(x, y, Some(&nulls[first]).filter(|_| shared_items == 0));
             pairs.push(Pair {
                 first: x.name.clone(),
                 second: y.name.clone(),
@@ -55,8 +55,7 @@ pub(crate) fn across(
             });
         }
     }
-    let mine = || dispositions.iter().zip(nulls);
-    let beside = others.iter().flat_map(|other| mine().map(move |(one, nulls)| beside(one, nulls, other))).collect();
+    let beside = others.iter().flat_map(|other| dispositions.iter().map(move |one| beside(one, other))).collect();
     Across { top: TOP, recurring, pairs, beside }
 }
 
@@ -78,10 +77,12 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// `nulls` are those of `x`.
-    fn of(x: &Disposition, y: &Disposition, nulls: &Nulls) -> Self {
-        let (heads, rho_d, p_rho_d) = rho(x, y, |head| head.magnitude.cohen_d, &nulls.d);
-        let (_, rho_crossfit, p_rho_crossfit) = rho(x, y, |head| head.d_crossfit, &nulls.crossfit);
+    /// `nulls` are those of `x`, where they are any of its agreement with `y`.
+    fn of(x: &Disposition, y: &Disposition, nulls: Option<&Nulls>) -> Self {
+        let of_d = nulls.map_or(&[][..], |nulls| &nulls.d);
+        let of_crossfit = nulls.map_or(&[][..], |nulls| &nulls.crossfit);
+        let (heads, rho_d, p_rho_d) = rho(x, y, |head| head.magnitude.cohen_d, of_d);
+        let (_, rho_crossfit, p_rho_crossfit) = rho(x, y, |head| head.d_crossfit, of_crossfit);
         Self { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit }
     }
 }
@@ -113,15 +114,13 @@ fn labels(x: &Cohorts, y: &Cohorts) -> (usize, f64) {
 }
 
 /// A disposition beside the one of the same name in another model's attribution.
-fn beside(one: &Disposition, nulls: &Nulls, other: &Attribution) -> Beside {
+fn beside(one: &Disposition, other: &Attribution) -> Beside {
     let mut found = Beside {
         model: other.model.clone(),
         name: one.name.clone(),
         heads: 0,
         rho_d: f64::NAN,
-        p_rho_d: f64::NAN,
         rho_crossfit: f64::NAN,
-        p_rho_crossfit: f64::NAN,
         incomparable: None,
     };
     let Some(twin) = other.dispositions.iter().find(|twin| twin.name == one.name) else {
@@ -129,13 +128,13 @@ fn beside(one: &Disposition, nulls: &Nulls, other: &Attribution) -> Beside {
         return found;
     };
     let (mine, theirs) = (one.heads.len(), twin.heads.len());
-    let Agreement { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit } = Agreement::of(one, twin, nulls);
+    let Agreement { heads, rho_d, rho_crossfit, .. } = Agreement::of(one, twin, None);
     if heads != mine || heads != theirs {
         // A head's number means nothing in another geometry.
         found.incomparable = Some(format!("it has other heads: {theirs} ranked there, {mine} here"));
         return found;
     }
-    Beside { heads, rho_d, p_rho_d, rho_crossfit, p_rho_crossfit, ..found }
+    Beside { heads, rho_d, rho_crossfit, ..found }
 }
 
 #[cfg(test)]
@@ -178,13 +177,16 @@ mod tests {
         assert_eq!((same.rho_d, same.rho_crossfit, same.label_correlation), (1.0, 1.0, 1.0));
         assert_eq!((opposite.rho_d, opposite.label_correlation), (-1.0, -1.0));
         assert_eq!((same.shared_items, same.shared_top), (20, TOP));
-        assert_eq!((same.p_rho_d, opposite.p_rho_d), (0.01, 0.01), "either way, no shuffle agrees as far");
-        let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
-        assert!(across(&all, &without, &split, &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
+        assert!(same.p_rho_d.is_nan() && same.p_rho_crossfit.is_nan(), "both hold the noise of the same items");
         assert!((same.expected_top - 100.0 / 30.0).abs() < 1e-12);
-        let apart = across(&all[..2], &nulls(2), &[cohorts(0..5, 5..9), cohorts(20..25, 25..30)], &[]);
+        let split = [cohorts(0..5, 5..9), cohorts(20..25, 25..30), cohorts(30..35, 35..40)];
+        let apart = across(&all, &nulls(3), &split, &[]);
         assert_eq!(apart.pairs[0].shared_items, 0);
         assert!(apart.pairs[0].label_correlation.is_nan());
+        let p = |pair: usize| apart.pairs[pair].p_rho_d;
+        assert_eq!((p(0), p(1)), (0.01, 0.01), "either way, no shuffle agrees as far");
+        let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
+        assert!(across(&all, &without, &split, &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         let mine = [disposition("up", |i| i as f64), disposition("other", |i| i as f64)];
         let split = [cohorts(0..2, 2..4), cohorts(0..2, 2..4)];
         let found = across(&mine, &nulls(2), &split, &[twin, small]).beside;
-        assert_eq!((found[0].heads, found[0].rho_d, found[0].p_rho_d), (30, 1.0, 0.01));
+        assert_eq!((found[0].heads, found[0].rho_d), (30, 1.0));
         assert_eq!(found[1].incomparable.as_deref(), Some("it has no disposition of this name"));
         assert_eq!(found[2].incomparable.as_deref(), Some("it has other heads: 12 ranked there, 30 here"));
     }

@@ -1,6 +1,8 @@
 //! From items as tokens to an attribution with its controls: what `temper attribute` and `temper run` share.
 
-use headtemper_engine::{Encoded, Engine};
+use std::sync::atomic::Ordering;
+
+use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_stats::Shuffles;
 
 use crate::{
@@ -81,6 +83,9 @@ impl AttributeItems<'_> {
         for (spec, cohorts) in self.specs.iter().zip(cohorts) {
             all.push(attribute_with_nulls(features, spec, cohorts, facts, &self.options)?);
             progress.step();
+            if self.capture.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(EngineError::Interrupted.into());
+            }
         }
         progress.end();
         Ok(all)

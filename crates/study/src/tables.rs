@@ -211,14 +211,13 @@ fn across_markdown(across: &Across) -> String {
         out += &match &beside.incomparable {
             Some(why) => format!("beside {}: {} cannot be compared: {why}\n", beside.model, beside.name),
             None => format!(
-                "beside {}: {} ranks {} heads, rank correlation of d {} (p {}), of d held out {} (p {})\n",
+                "beside {}: {} ranks {} heads, rank correlation of d {}, of d held out {}; no p, where both may have read the same \
+                 items\n",
                 beside.model,
                 beside.name,
                 beside.heads,
                 short(beside.rho_d),
-                short(beside.p_rho_d),
-                short(beside.rho_crossfit),
-                short(beside.p_rho_crossfit)
+                short(beside.rho_crossfit)
             ),
         };
     }

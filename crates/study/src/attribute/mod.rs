@@ -315,7 +315,7 @@ pub(crate) fn attribute_with_nulls(
     let intervals = bootstrap_d(norms, columns, &table.labels(), options.resamples, options.seed);
     let j = hedges_correction(table.n_a, table.n_b());
     let prompts = confounds::prompts(&table, facts, options);
-    let dependent = confounds::dependent(&prompts, table.rows.len());
+    let untestable = verdict::untestable(&table, &prompts, options.shuffles);
     let heads = (0..columns).map(|column| {
         let at = features.slots[table.slots[column]];
         let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
@@ -359,7 +359,7 @@ pub(crate) fn attribute_with_nulls(
         if options.compat_dd {
             crate::dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
         }
-        effect.verdict = verdict::of(&effect, options.shuffles, dependent);
+        effect.verdict = verdict::of(&effect, untestable.is_none());
         effect
     });
     let heads: Vec<HeadEffect> = heads.collect();
@@ -388,7 +388,14 @@ pub(crate) fn attribute_with_nulls(
         warnings: Vec::new(),
     };
     disposition.warnings = confounds::warnings(&disposition, &table);
-    disposition.sentence = verdict::sentence(&disposition);
+    if folds.count() < options.folds {
+        disposition.warnings.push(format!(
+            "cohorts so small are cross-fitted over {} folds, not {}",
+            folds.count(),
+            options.folds
+        ));
+    }
+    disposition.sentence = verdict::sentence(&disposition, untestable.as_deref());
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))

@@ -181,6 +181,20 @@ fn prompts_and_truncation_are_told() {
     assert!(!attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap().length.truncation_known);
 }
 
+#[test]
+fn few_labelings_are_no_test() {
+    for (n_a, n, expected) in [(2, 5, 10.0), (3, 6, 10.0), (4, 8, 35.0), (1, 2, 1.0), (20, 40, 68_923_264_410.0)] {
+        assert_eq!(strata::labelings(None, n_a, n), expected, "{n_a} of {n}");
+    }
+    assert_eq!(strata::labelings(Some(&[0, 1, 0, 2, 2]), 2, 5), 2.0, "one pair changes places, and three items cannot");
+    let small = |n: usize| compare(&planted(&[Story::Elsewhere], n, 0, 5), n, &quick(0));
+    let found = small(3);
+    assert!(found.heads.iter().all(|head| head.verdict == Verdict::Untested), "{:?}", found.heads);
+    assert!(found.sentence.starts_with("No verdict: 3 and 3 items can be labelled in 10 ways"), "{}", found.sentence);
+    assert!(found.warnings.iter().any(|warning| warning.contains("cross-fitted over 2 folds, not 5")));
+    assert!(small(4).heads.iter().all(|head| head.verdict != Verdict::Untested));
+}
+
 /// Five answers to each of 16 questions, of which eight are a's: every head that tells questions apart tells the cohorts apart.
 #[test]
 fn answers_to_one_question_are_no_evidence() {

@@ -1,10 +1,11 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
 use super::{
-    LARGE, LEVEL,
+    LARGE, LEVEL, Table,
     confounds::{confounds, dependent, unequally_cut},
+    strata,
 };
-use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
+use crate::attribution::{Disposition, HeadEffect, PromptCheck, Summary, Verdict};
 
 /// As many heads as a sentence can name.
 const NAMED: usize = 5;
@@ -23,11 +24,32 @@ pub(crate) fn rule() -> String {
     )
 }
 
-/// The verdict of one head, none if the items are anything but independent.
-pub(super) fn of(head: &HeadEffect, shuffles: usize, dependent: bool) -> Verdict {
-    let (louder, elsewhere) = (head.magnitude.p_max, head.p_max_directional);
-    // With fewer shuffles no p can be as small as the level.
-    if dependent || louder.is_nan() || elsewhere.is_nan() || 1.0 / (shuffles as f64 + 1.0) > LEVEL {
+/// Why no head can have a verdict, if none can: items that are anything but independent, or labelings or shuffles too few for
+/// any p as small as the level.
+pub(super) fn untestable(table: &Table<'_>, prompts: &PromptCheck, shuffles: usize) -> Option<String> {
+    let (items, n_a) = (table.rows.len(), table.n_a);
+    if dependent(prompts, items) {
+        return Some(format!(
+            "{} of {items} items share their prompt with another, mostly of their own cohort. What their answers have in common \
+             may be the question, and every p is too small: keep one answer a prompt.",
+            prompts.repeated
+        ));
+    }
+    let labelings = strata::labelings(table.strata.as_deref(), n_a, items);
+    if 1.0 / labelings > LEVEL {
+        return Some(format!(
+            "{n_a} and {} items{} can be labelled in {labelings} ways, too few to tell any head from chance.",
+            items - n_a,
+            if table.strata.is_some() { ", within their strata," } else { "" }
+        ));
+    }
+    (1.0 / (shuffles as f64 + 1.0) > LEVEL)
+        .then(|| format!("labels were shuffled {shuffles} times, too few to tell any head from chance."))
+}
+
+/// The verdict of one head, where there can be one.
+pub(super) fn of(head: &HeadEffect, testable: bool) -> Verdict {
+    if !testable || head.magnitude.p_max.is_nan() || head.p_max_directional.is_nan() {
         return Verdict::Untested;
     }
     if head.lies_elsewhere() && (!head.magnitude.is_louder() || head.lies_across()) {
@@ -63,41 +85,28 @@ pub(crate) fn summary(heads: &[HeadEffect]) -> Summary {
     }
 }
 
-/// What the numbers say of a disposition, for somebody who reads nothing else.
-pub(super) fn sentence(disposition: &Disposition) -> String {
+/// What the numbers say of a disposition, for somebody who reads nothing else; `untestable` is why they can say nothing.
+pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> String {
+    if let Some(why) = untestable {
+        return format!("No verdict: {why}");
+    }
     let heads = &disposition.heads;
-    let (summary, shuffled) = (&disposition.summary, &disposition.shuffled);
+    let summary = &disposition.summary;
     let with = |verdict: Verdict| heads.iter().filter(move |head| head.verdict == verdict);
     let (separable, louder) = (with(Verdict::Separable).count(), with(Verdict::MagnitudeOnly).count());
     let artefacts = with(Verdict::VarianceArtefact).count();
-    let untested = with(Verdict::Untested).count();
     let of = |n: usize| if n == 1 { "1 head".to_string() } else { format!("{n} heads") };
-    let (prompts, items) = (&disposition.prompts, disposition.n_a + disposition.n_b);
-    if dependent(prompts, items) {
-        return format!(
-            "No verdict: {} of {items} items share their prompt with another, mostly of their own cohort. What their answers have in \
-             common may be the question, and every p is too small: keep one answer a prompt.",
-            prompts.repeated
-        );
-    }
-    if untested == heads.len() {
-        return format!(
-            "No verdict: labels were shuffled {} times, too few to tell any of {} from chance.",
-            shuffled.shuffles,
-            of(heads.len())
-        );
-    }
     let mut text = if separable + louder == 0 {
         let loudest = summary.loudest.as_deref().unwrap_or("none");
         let clearest = summary.clearest.as_deref().unwrap_or("none");
         format!(
-            "No evidence for any of {}: the loudest ({loudest}, d {}) and the one that lies furthest apart on held-out \
-             items ({clearest}, d {}) are within what shuffled labels give the largest (|d| {} and {} at 95 %).",
+            "No evidence for any of {}: shuffled labels give the largest of them as much as the loudest ({loudest}, d {}, p max \
+             {}) and as the one that lies furthest apart on held-out items ({clearest}, d {}, p max {}).",
             of(heads.len()),
             signed(summary.largest_d),
+            plain(summary.least_p_max),
             signed(summary.largest_d_crossfit),
-            plain(shuffled.max_abs_d_q95),
-            plain(shuffled.max_d_crossfit_q95)
+            plain(summary.least_p_max_directional)
         )
     } else {
         let mut parts = Vec::new();
@@ -120,7 +129,7 @@ pub(super) fn sentence(disposition: &Disposition) -> String {
             " {} {verb} separated in-sample (d_naive from {LARGE}) without evidence on held-out items: shuffled labels give \
              {} on average.",
             of(artefacts),
-            plain(shuffled.mean_d_naive)
+            plain(disposition.shuffled.mean_d_naive)
         );
     }
     if separable + louder > 0 {

@@ -36,7 +36,8 @@ pub struct Pair {
     /// Spearman's correlation of their cohen_d over heads.
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
-    /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
+    /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large. None where
+    /// items are shared: the noise of these is in both rankings, and in those of shuffled labels only once.
     #[serde(default = "unwritten", deserialize_with = "number")]
     pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
@@ -57,7 +58,8 @@ pub struct Pair {
     pub expected_top: f64,
 }
 
-/// A disposition in two models.
+/// A disposition in two models. There is no p: both have mostly read the same items, whose noise they share, so that rankings agree
+/// where nothing is, and shuffled labels of one of them are no null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Beside {
     /// The other model.
@@ -69,15 +71,9 @@ pub struct Beside {
     /// Spearman's correlation of their cohen_d over heads.
     #[serde(deserialize_with = "number")]
     pub rho_d: f64,
-    /// Permutation p of |rho_d|, labels shuffled in one of them: heads vary together, so that chance makes it large.
-    #[serde(default = "unwritten", deserialize_with = "number")]
-    pub p_rho_d: f64,
     /// Spearman's correlation of their d_crossfit over heads.
     #[serde(deserialize_with = "number")]
     pub rho_crossfit: f64,
-    /// Permutation p of |rho_crossfit|, likewise.
-    #[serde(default = "unwritten", deserialize_with = "number")]
-    pub p_rho_crossfit: f64,
     /// Why the two cannot be compared, if they cannot.
     pub incomparable: Option<String>,
 }

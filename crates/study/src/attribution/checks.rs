@@ -147,6 +147,7 @@ pub struct PromptCheck {
     pub repeated: usize,
     /// Of these, by how many items one cohort has more of its prompt than the other, over all prompts: answers to one question
     /// are alike, and so these are alike for another reason than their cohort.
+    #[serde(default)]
     pub one_sided: usize,
     /// Mean prompt tokens in a.
     pub mean_tokens_a: f64,

@@ -160,13 +160,15 @@ mod tests {
             expected_top,
         }];
         let (heads, incomparable) = (3, None);
-        written.across.beside =
-            vec![Beside { model, name, heads, rho_d, p_rho_d: p, rho_crossfit, p_rho_crossfit: p, incomparable }];
+        written.across.beside = vec![Beside { model, name, heads, rho_d, rho_crossfit, incomparable }];
         let mut older = serde_json::to_value(&written).unwrap();
-        assert_eq!(remove(&mut older, &["ranking_r", "ranking_p", "p_rho_d", "p_rho_crossfit"]), 2 + 2 + 2);
+        assert_eq!(
+            remove(&mut older, &["ranking_r", "ranking_p", "p_rho_d", "p_rho_crossfit", "one_sided", "fields_checked"]),
+            2 + 2 + 2
+        );
         let read: Attribution = serde_json::from_value(older).unwrap();
         let (pair, beside, length) = (&read.across.pairs[0], &read.across.beside[0], &read.dispositions[0].length);
-        let missing = [pair.p_rho_d, pair.p_rho_crossfit, beside.p_rho_d, beside.p_rho_crossfit];
+        let missing = [pair.p_rho_d, pair.p_rho_crossfit];
         assert!(missing.iter().chain([&length.ranking_r, &length.ranking_p]).all(|number| number.is_nan()));
         assert_eq!((pair.rho_d, beside.rho_crossfit, length.p), (0.5, 0.4, written.dispositions[0].length.p));
     }

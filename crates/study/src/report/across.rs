@@ -24,7 +24,8 @@ pub(super) fn draw(attribution: &Attribution) -> String {
         out.push_str(
             "<p>Two dispositions rank heads alike when they find the same, or when they split the items alike. Read the \
             agreement of their rankings against the agreement of their labels: what follows the labels is nothing new. p: how \
-            often they agree as far when the labels of one are shuffled.</p>",
+            often they agree as far when the labels of one are shuffled; none where items are in both, whose noise both rankings \
+            hold.</p>",
         );
         out += r#"<div class="beside">"#;
         out += &rank_matrix::draw(attribution);
@@ -97,24 +98,23 @@ fn beside(across: &Across) -> String {
     let mut out = String::from(
         r#"<div class="wide"><table class="small"><thead><tr><th scope="col">disposition</th>
         <th scope="col" class="word">model</th><th scope="col">heads</th><th scope="col">rank correlation of d</th>
-        <th scope="col">p</th><th scope="col">of d held out</th><th scope="col">p</th></tr></thead><tbody>"#,
+        <th scope="col">of d held out</th></tr></thead><tbody>"#,
     );
     for one in &across.beside {
         let (name, model) = (escape(&one.name), escape(&one.model));
         put!(out, r#"<tr><th scope="row">{name}</th><td class="word">{model}</td>"#);
         out += &match &one.incomparable {
-            Some(why) => format!(r#"<td colspan="5" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
+            Some(why) => format!(r#"<td colspan="3" class="word muted">not comparable: {}</td></tr>"#, escape(why)),
             None => format!(
-                "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<td>{}</td><td>{}</td><td>{}</td></tr>",
                 one.heads,
                 signed(one.rho_d, 2),
-                p_value(one.p_rho_d),
-                signed(one.rho_crossfit, 2),
-                p_value(one.p_rho_crossfit)
+                signed(one.rho_crossfit, 2)
             ),
         };
     }
-    out + "</tbody></table></div>"
+    out.push_str("</tbody></table></div>");
+    out + r#"<p class="note">Models that read the same items share their noise, and rank alike where nothing is: no p.</p>"#
 }
 
 #[cfg(test)]
@@ -141,9 +141,7 @@ mod tests {
             name: "x".into(),
             heads: 3,
             rho_d: f64::NAN,
-            p_rho_d: f64::NAN,
             rho_crossfit: 0.5,
-            p_rho_crossfit: 0.2,
             incomparable,
         };
         attribution.across.beside = vec![beside(None), beside(Some("9 heads & 3".into()))];
