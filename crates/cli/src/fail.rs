@@ -10,7 +10,7 @@ use crate::ui;
 /// Writes an error to stderr, its causes after it, and a hint where there is one.
 pub(crate) fn report(error: &anyhow::Error) {
     if interrupted(error) {
-        ui::say("stopped; what is finished is kept, and the same command goes on from there");
+        ui::say("stopped; what was written stays, and the same command does what is missing");
         return;
     }
     let mut said = plain(&error.to_string());

@@ -197,7 +197,7 @@ impl Progress for Bars {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        let what = if self.done == self.skipped { "nothing left to do".into() } else { format!("{gone:.1} s") };
+        let what = if self.skipped == self.total { "nothing left to do".into() } else { format!("{gone:.1} s") };
         let rate = match self.tokens.done {
             0 => String::new(),
             tokens => format!(", {tokens} tokens, {} a second", speed(tokens as f64 / gone)),

@@ -34,6 +34,11 @@ impl Positions {
             Self::Window { first, last } => (first..=last).contains(&position),
         }
     }
+
+    /// Whether any token of a sequence is touched of which `read` are read, `prompt` of them its prompt's.
+    pub fn touch(self, read: usize, prompt: usize) -> bool {
+        (0..read).any(|position| self.cover(position, prompt))
+    }
 }
 
 impl fmt::Display for Positions {

@@ -302,6 +302,7 @@ mod tests {
             n_tokens: tokens,
             sum_logprob: -0.5 * tokens as f64,
             response_ids: vec![u32::from(text == "yes"), tokens as u32],
+            touched: true,
         }
     }
 

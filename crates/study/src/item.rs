@@ -130,6 +130,8 @@ impl Item {
     }
 
     pub(crate) fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
+        // A byte order mark, which editors on Windows put before the first line.
+        let line = line.trim_start_matches('\u{feff}');
         let mut fields: Map<String, Value> = match serde_json::from_str(line) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => return Err(format!("not a JSON object but {}", kind(&other))),

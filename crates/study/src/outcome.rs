@@ -90,6 +90,8 @@ pub struct ArmOutcome {
     /// Share of answers that differ from the reference's.
     #[serde(deserialize_with = "number")]
     pub changed: f64,
+    /// Answers at which its positions have a token; the others are those of the untouched model.
+    pub touched: usize,
     /// Why it is not compared with the reference, if it is not.
     pub withheld: Option<String>,
     /// What it differs by from the reference, item by item.
@@ -266,6 +268,13 @@ impl Outcomes {
                 self.max_new_tokens
             ));
         }
+        let missed = self.arms().map(|(_, arm)| arm).chain(&self.random).filter(|arm| arm.touched < arm.n);
+        if let Some(worst) = missed.min_by_key(|arm| arm.touched) {
+            warnings.push(format!(
+                "only {} of {} answers of {} were touched: the others end before its positions, and pull every difference to 0",
+                worst.touched, worst.n, worst.variant
+            ));
+        }
         let withheld: Vec<_> = self.arms().map(|(_, arm)| arm).chain(&self.random).collect();
         let withheld: Vec<_> = withheld.into_iter().filter_map(|arm| Some((arm, arm.withheld.as_ref()?))).collect();
         if let Some((arm, why)) = withheld.first() {
@@ -334,6 +343,7 @@ pub(crate) fn outcome(
         mean_logprob: if tokens == 0 { f64::NAN } else { logprob / tokens as f64 },
         truncated: rate(&mut rows.iter().map(|row| row.finish_reason == FinishReason::Length)),
         changed: reference.map_or(f64::NAN, |reference| share(changed(reference), rows.len())),
+        touched: rows.iter().filter(|row| row.touched).count(),
         withheld: None,
         difference: PerOutcome::default(),
     };

@@ -45,6 +45,18 @@ pub struct Row {
     pub sum_logprob: f64,
     /// The response's tokens: a text may be tokenised otherwise than it was generated.
     pub response_ids: Vec<u32>,
+    /// Whether the arm's positions have a token that was read; one at which they have none is the untouched model's.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub touched: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_yes(touched: &bool) -> bool {
+    *touched
 }
 
 impl Keyed for Row {
@@ -176,6 +188,7 @@ mod tests {
             n_tokens: 1,
             sum_logprob: -0.5,
             response_ids: vec![3],
+            touched: true,
         }
     }
 

@@ -336,7 +336,10 @@ impl<'a> Work<'a> {
             };
             let w = self.missing[row];
             let item = &items[w.item];
+            // The last token is written, and not read.
+            let read = w.request.ids.len() + result.ids.len().saturating_sub(1);
             let row = Row {
+                touched: arms[w.arm].plan.positions().touch(read, w.request.ids.len()),
                 key: w.key.clone(),
                 id: item.id.clone(),
                 variant: arms[w.arm].variant.clone(),

@@ -1,6 +1,6 @@
 //! `temper merge`: the shards of a sweep, a causal map or a capture, joined to what the whole would have written.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use headtemper_study::{made_by, merge_features, merge_score, merge_sweep};
 use serde_json::json;
 
@@ -12,6 +12,9 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Merge) -> Result<Done> {
+    if let Some(gone) = args.shards.iter().find(|path| !path.exists()) {
+        bail!("the shard {} does not exist", gone.display());
+    }
     let dirs = args.shards.iter().filter(|path| path.is_dir()).count();
     ensure!(
         dirs == 0 || dirs == args.shards.len(),
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &Merge) -> Result<Done> {
             let outcome = merge_score(&args.out, &args.shards, &mut ui::Bars::default())?;
             return score::put(&outcome, &args.out, args.json);
         }
-        other => anyhow::bail!(
+        other => bail!(
             "{} was made by `temper {other}`, but must be a shard of `temper sweep` or `temper score`",
             args.shards[0].display()
         ),

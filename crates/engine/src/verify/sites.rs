@@ -95,7 +95,9 @@ fn effects_found(model: &dyn CausalLm) -> Result<Found> {
             let mut least = f64::INFINITY;
             for token in 0..ids.len() {
                 let (ours, base) = (tempered.get(token)?, hidden[0].get(token)?);
-                least = least.min(if difference(&ours, &base)? > 0.0 { relative(&ours, &base)? } else { 0.0 });
+                let moved = if difference(&ours, &base)? > 0.0 { relative(&ours, &base)? } else { 0.0 };
+                // What is no number was not moved by anybody.
+                least = least.min(if moved.is_finite() { moved } else { 0.0 });
             }
             if least == 0.0 {
                 idle.push(name.clone());

@@ -71,6 +71,17 @@ impl<'a> Prepared<'a> {
             let responses = prepared.survey.responses;
             progress.note(&format!("note: {responses} items bring a response, which is not read: the model answers"));
         }
+        let Survey { prompts_alone, untouched, .. } = prepared.survey;
+        if prompts_alone > 0 {
+            progress.note(&format!(
+                "note: {prompts_alone} of {n} items have no response: what is read of them is their prompt"
+            ));
+        }
+        if untouched > 0 {
+            progress.note(&format!(
+                "warning: {untouched} of {n} items have no token at the positions of their plan: they are read as if untouched"
+            ));
+        }
         Ok(prepared)
     }
 

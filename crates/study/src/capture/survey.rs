@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use headtemper_engine::{Encoded, Engine, EngineError};
+use headtemper_hook::HeadPlan;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -41,6 +42,10 @@ pub(super) struct Survey {
     pub(super) labels: Vec<(String, String)>,
     /// Items that bring a response.
     pub(super) responses: usize,
+    /// Items that are read and have nothing behind their prompt.
+    pub(super) prompts_alone: usize,
+    /// Items that are read and have no token at the positions of their plan.
+    pub(super) untouched: usize,
 }
 
 /// What is read of an item: prompt and response, or its prompt where it is to be answered.
@@ -75,7 +80,15 @@ impl Survey {
     /// If an item cannot be read by the model, or has no response where one is needed: it is named.
     pub(super) fn of(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<Self> {
         let n = job.items.len();
-        let mut survey = Self { facts: Vec::with_capacity(n), items: Vec::new(), labels: Vec::new(), responses: 0 };
+        let mut survey = Self {
+            facts: Vec::with_capacity(n),
+            items: Vec::new(),
+            labels: Vec::new(),
+            responses: 0,
+            prompts_alone: 0,
+            untouched: 0,
+        };
+        let plans = &job.options.plans;
         let (mut items, mut labels) = (Blocks::of(n), Blocks::of(n));
         let shown = n >= LONG;
         if shown {
@@ -88,6 +101,12 @@ impl Survey {
                 let (of_text, of_labels) = hashes(job, item, text);
                 survey.facts.push(Fact::of(item, text, &of_text, &of_labels));
                 survey.responses += usize::from(item.response.is_some());
+                if job.answering.is_none() {
+                    survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
+                    let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
+                    let touches = |plan: &HeadPlan| plan.positions().touch(text.ids.len(), text.prompt_len);
+                    survey.untouched += usize::from(plan.is_some_and(|plan| !plan.is_empty() && !touches(plan)));
+                }
                 items.add(&item.id, of_text);
                 labels.add(&item.id, of_labels);
                 if shown {

@@ -160,6 +160,7 @@ pub(super) fn arm(variant: &str, role: Role, lambda: f64) -> ArmOutcome {
         role,
         lambda,
         n: 139,
+        touched: 139,
         accuracy: 0.44,
         assertion_rate: 0.93,
         assertion_asymmetry: Some(0.02),
