@@ -276,6 +276,28 @@ fn run_does_a_whole_experiment() {
     assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
 }
 
+/// An answer of nothing but a line break is no part of the attribution, but its item is swept: whether an arm answers it is an
+/// outcome.
+#[test]
+fn items_without_an_answer_are_swept() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 1);
+    let ask = |mut item: Value| {
+        if item["id"] == "q3" {
+            item["prompt"] = json!("bbbbbb 221?"); // as the tiny model answers it
+        }
+        item
+    };
+    lab.write_lines("q.jsonl", lines(&lab.read("q.jsonl")).into_iter().map(ask).collect::<Vec<_>>());
+    let out = lab.done("run x.toml --out out");
+    assert!(out.contains("1 answers are empty and take no part in the attribution"), "{out}");
+    assert!(!by_id(&lab.read("out/judged.jsonl")).contains_key("q3"));
+    let report = lab.json("out/report.json");
+    let counted: u64 = report["cohorts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!((counted, &report["sweep"]["items"]), (23, &json!(24)));
+    assert_eq!(row_set(&lab, "out/rows.jsonl").iter().filter(|row| row.0 == "q3").count(), 3);
+}
+
 /// A run that is complete does nothing again; another attribution may follow in it, and its check may fail.
 #[test]
 fn run_goes_on_where_it_stopped() {
@@ -338,7 +360,7 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     let output = child.wait_with_output().unwrap();
     let (out, said) = texts(&output);
     assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{said}");
-    assert!(said.contains("what is finished is kept"), "{said}");
+    assert!(said.contains("what was written stays"), "{said}");
     let done = lab.read(rows).lines().count();
     assert!(done > 0 && done < all, "{done} of {all} rows were done");
 }

@@ -348,9 +348,9 @@ fn every_family_has_a_map() {
         let map: Value = serde_json::from_slice(&output.stdout).unwrap();
         let heads = golden_model(family).spec().slots().len();
         assert_eq!(map["cells"].as_array().unwrap().len(), heads, "{family}");
-        assert!(map["warnings"].to_string().contains("6 items are the least"), "{family}");
+        assert!(map["warnings"].to_string().contains("6 are the least"), "{family}");
         let report = lab.read(&format!("{family}/report.html"));
-        assert!(report.contains("No verdict: with 2 items"), "{family}");
+        assert!(report.contains("No verdict: with 2 prompts"), "{family}");
         assert_eq!(report.contains("Underlined: gated delta nets"), family == "qwen3_5");
     }
 }

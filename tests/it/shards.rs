@@ -114,7 +114,7 @@ fn what_does_not_make_up_a_sweep_is_not_merged() {
         ("whole", &["whole holds a whole run"]),
         ("s1 q.jsonl", &["some are directories and some are not"]),
         ("q.jsonl", &["q.jsonl: no npz archive"]),
-        ("gone", &["cannot read gone"]),
+        ("gone", &["the shard gone does not exist"]),
     ] {
         let (out, err) = lab.ends(2, &format!("merge m {shards}"));
         assert!(out.is_empty() && parts.iter().all(|part| err.contains(part)), "{shards}\n{err}");

@@ -1,6 +1,7 @@
 //! The device that was asked for.
 
 use candle_core::Device;
+use headtemper_model::reason;
 
 use crate::{EngineError, Result};
 
@@ -8,13 +9,13 @@ use crate::{EngineError, Result};
 /// better.
 pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
     let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
-    let said = |why: candle_core::Error| fail(why.to_string().lines().next().unwrap_or_default());
+    let said = |why: candle_core::Error| fail(&reason(&why));
     let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
     let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
     let device = match kind {
         "auto" | "" => {
             let (device, why) = headtemper_model::fastest();
-            let note = why.map(|why| format!("computing on the CPU: {}", why.lines().next().unwrap_or_default()));
+            let note = why.map(|why| format!("computing on the CPU: {}", reason(&why)));
             return Ok((device, note));
         }
         "cpu" => Device::Cpu,

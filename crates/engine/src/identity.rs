@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -65,17 +65,16 @@ pub fn sha256_file(path: &Path) -> Result<String, ModelError> {
 /// SHA-256 of some files, one after the other.
 pub(crate) fn sha256_files(paths: &[PathBuf]) -> Result<String, ModelError> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
     for path in paths {
-        let read = |source| ModelError::Read { path: path.clone(), source };
-        let mut file = File::open(path).map_err(read)?;
-        loop {
-            match file.read(&mut buffer).map_err(read)? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
-        }
+        take(&mut hasher, path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
     }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// SHA-256 of one file, for callers with errors of their own.
+pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    take(&mut hasher, path)?;
     Ok(hex(&hasher.finalize()))
 }
 
@@ -102,6 +101,18 @@ pub(crate) fn sha256_settings(dir: &Path) -> Result<String, ModelError> {
         }
     }
     Ok(hex(&hasher.finalize()))
+}
+
+/// Has a hash take a file, a mebibyte at a time.
+fn take(hasher: &mut Sha256, path: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }
 
 /// SHA-256 of a text.

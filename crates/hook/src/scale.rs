@@ -25,6 +25,9 @@ pub struct HeadScale {
     gathered: Option<Vec<Tensor>>,
     /// Of the current forward: rows with tokens at their plans' positions, and how many.
     tokens: Vec<(usize, u64)>,
+    /// Whether the current forward is recorded, and the touched sites at which a recorded one has asked for λ.
+    recording: bool,
+    recorded: BTreeSet<Site>,
     device: Device,
 }
 
@@ -61,7 +64,8 @@ impl HeadScale {
         let table = |(heads, sites, all)| Tensor::from_vec(all, (sites, plans.len() + 1, heads), device);
         let tables = groups.into_iter().map(table).collect::<Result<_>>()?;
         let (plans, device) = (plans.to_vec(), device.clone());
-        Ok(Self { plans, tables, places, fired, gathered: None, tokens: Vec::new(), device })
+        let (tokens, recorded) = (Vec::new(), BTreeSet::new());
+        Ok(Self { plans, tables, places, fired, gathered: None, tokens, recording: false, recorded, device })
     }
 
     /// The row of the λ table for a token at `position` under plan `plan`: the plan's, or the last, which touches no head.
@@ -84,12 +88,12 @@ impl HeadScale {
     }
 
     /// Counts tokens that were read under a plan, at its positions, in passes that were played back: nobody asked this tap
-    /// for λ then, which the recorded pass already had.
+    /// for λ then, which the recorded pass has had wherever it asked for it.
     ///
     /// # Panics
     /// If there is no such plan.
     pub fn played(&mut self, plan: usize, tokens: u64) {
-        for fired in self.fired.values_mut() {
+        for (_, fired) in self.fired.iter_mut().filter(|(site, _)| self.recorded.contains(site)) {
             fired[plan] += tokens;
         }
     }
@@ -123,6 +127,7 @@ pub fn check_fired(plans: &[HeadPlan], fired: &[BTreeMap<HeadRef, u64>]) -> std:
 
 impl Tap for HeadScale {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.recording = batch.on_device().is_some();
         if let Some(recorded) = batch.on_device() {
             // Whoever plays it back counts: see `played`.
             self.tokens = Vec::new();
@@ -156,6 +161,9 @@ impl Tap for HeadScale {
         let Some(gathered) = &self.gathered else {
             candle_core::bail!("a plan was asked at {site} before a forward began");
         };
+        if self.recording {
+            self.recorded.insert(site);
+        }
         let fired = self.fired.get_mut(&site).expect("every touched site is counted");
         for &(row, tokens) in &self.tokens {
             fired[row] += tokens;
@@ -169,7 +177,7 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::{Span, spec::tests::hybrid};
+    use crate::{Recorded, Span, spec::tests::hybrid};
 
     fn plan(text: &str) -> HeadPlan {
         crate::HeadList::parse(text).unwrap().plan(None).unwrap()
@@ -268,6 +276,20 @@ mod tests {
         tap.lambda(Site::Z(0))?;
         let message = tap.check_fired().unwrap_err().to_string();
         assert!(message.contains("L2H1") && !message.contains("L0H1"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn steps_that_are_played_count_where_the_recorded_one_asked() -> Result<()> {
+        let mut tap = scale(&[plan("L0H1:0.5,L2H1:0.5")])?;
+        let numbers = || Tensor::zeros(1, DType::U32, &Device::Cpu);
+        let recorded = Recorded { positions: numbers()?, rows: numbers()?, attention: numbers()?, states: numbers()? };
+        tap.begin(&Batch::recorded(vec![span(0, 1, 0)], recorded))?;
+        assert!(tap.lambda(Site::Z(0))?.is_some());
+        assert!(tap.fired()[0].values().all(|&tokens| tokens == 0), "recording is not reading");
+        tap.played(0, 3);
+        assert_eq!(tap.fired()[0].values().copied().collect::<Vec<_>>(), [3, 0]);
+        assert!(tap.check_fired().unwrap_err().to_string().contains("L2H1"));
         Ok(())
     }
 

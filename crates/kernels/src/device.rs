@@ -49,6 +49,11 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED"].iter().any(|told| text.contains(told))
 }
 
+/// What an error says, without the stack that candle writes behind it where backtraces are asked for.
+pub fn reason(error: &impl std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().into()
+}
+
 #[cfg(feature = "cuda")]
 mod cuda {
     use candle_core::{

@@ -53,7 +53,7 @@ pub use conv::{causal_conv, causal_conv_reference};
 pub use decay::{delta_gates, delta_gates_reference};
 pub use delta::{delta_rule, delta_rule_reference};
 pub use delta_net::{DeltaNet, delta_net, delta_net_in_steps};
-pub use device::{fastest, free_memory, is_out_of_memory, open_cuda};
+pub use device::{fastest, free_memory, is_out_of_memory, open_cuda, reason};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
 pub use gpu::{DecodeRow, DecodeRows, GPU_LOGITS};
 pub use heads::{HeadSteps, HeadsOf, attended_heads, attended_heads_reference, heads, heads_reference};

@@ -186,14 +186,9 @@ fn lambda_table(path: &Path, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
         }
         arrays.get("lambda")?.map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec3::<f32>()).transpose()
     };
-    let table = read().map_err(|e| StudyError::content(path, first_line(&e)))?;
+    let table = read().map_err(|e| StudyError::content(path, headtemper_model::reason(&e)))?;
     let table = table.ok_or_else(|| StudyError::content(path, "has no array 'lambda' [row, layer, head]"))?;
     table.iter().map(|row| plan_of(row, spec)).collect()
-}
-
-/// What candle says, without the stack that it adds where backtraces are asked for.
-fn first_line(error: &candle_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().into()
 }
 
 /// The plan of one row. A 1 where the model has no head is only padding of the table; anything else there is an error.

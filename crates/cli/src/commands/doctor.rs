@@ -76,7 +76,7 @@ fn told(device: &str, family: &str, checks: &[Check]) -> String {
 
 /// The CPU and what was built in, each opened or with the reason why not.
 fn devices_of_this_build() -> Vec<(&'static str, Result<Device, String>)> {
-    let plain = |e: candle_core::Error| e.to_string().lines().next().unwrap_or_default().to_string();
+    let plain = |e: candle_core::Error| headtemper_model::reason(&e);
     let mut devices = vec![("cpu", Ok(Device::Cpu))];
     if utils::cuda_is_available() {
         devices.push(("cuda:0", headtemper_model::open_cuda(0).map_err(plain)));

@@ -1,12 +1,9 @@
 //! Small steps on the disk, whose errors name the path.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
-
-use sha2::{Digest, Sha256};
+use std::{fs, io, path::Path};
 
 use super::HubError;
+use crate::identity::sha256_of;
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
@@ -37,13 +34,5 @@ pub(super) fn is_whole(path: &Path, size: Option<u64>) -> bool {
 
 /// SHA-256 of a file, in hexadecimal.
 pub(super) fn sha256(path: &Path) -> Result<String, HubError> {
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(io_error(path))? {
-            0 => return Ok(hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
+    sha256_of(path).map_err(io_error(path))
 }

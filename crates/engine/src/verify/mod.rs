@@ -14,7 +14,7 @@ mod text;
 mod tiny;
 
 use candle_core::{DType, Result, Tensor};
-use headtemper_model::{CausalLm, Kernels};
+use headtemper_model::{CausalLm, Kernels, reason};
 use serde::Serialize;
 
 pub use feed::{greedy, in_pieces, read_through, tokens};
@@ -54,7 +54,7 @@ impl Check {
     fn of(name: &str, allowed: f64, found: Result<Found>) -> Self {
         let (measured, note) = match found {
             Ok((measured, note)) => (Some(measured), note),
-            Err(error) => (None, error.to_string().lines().next().unwrap_or_default().to_string()),
+            Err(error) => (None, reason(&error)),
         };
         let passed = measured.is_some_and(|measured| measured <= allowed);
         Self { name: name.into(), measured, allowed, passed: Some(passed), note }

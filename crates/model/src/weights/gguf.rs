@@ -400,8 +400,7 @@ fn unreadable_type(number: &str) -> String {
 }
 
 fn wrong_header(path: &Path, error: &candle_core::Error) -> ModelError {
-    let message = error.to_string();
-    let first = message.lines().next().unwrap_or_default().to_string();
+    let first = headtemper_kernels::reason(error);
     if let Some((_, number)) = first.split_once("unknown dtype for tensor ") {
         let found = unreadable_type(number.trim());
         return ModelError::Ggml { path: path.into(), found, allowed: READABLE };
