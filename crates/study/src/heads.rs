@@ -186,7 +186,7 @@ fn lambda_table(path: &Path, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
         }
         arrays.get("lambda")?.map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec3::<f32>()).transpose()
     };
-    let table = read().map_err(|e| StudyError::content(path, headtemper_model::reason(&e)))?;
+    let table = read().map_err(|e| StudyError::content(path, headtemper_engine::reason(&e)))?;
     let table = table.ok_or_else(|| StudyError::content(path, "has no array 'lambda' [row, layer, head]"))?;
     table.iter().map(|row| plan_of(row, spec)).collect()
 }
