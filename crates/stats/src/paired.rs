@@ -38,6 +38,24 @@ pub fn paired_t(differences: &[f64]) -> Interval {
     Interval { mean, low: mean - half, high: mean + half }
 }
 
+/// The same over clusters of differences, such as those of one prompt, which are independent of others only: from the sum and the
+/// size of each. The mean is that of all differences, its variance that of the ratio of sums to sizes, linearised, with
+/// `u / (u - 1)` for `u` clusters, and Student's quantile has `u - 1` degrees of freedom (as cluster-robust standard errors of a
+/// mean). With clusters of one it is [`paired_t`]. NaN as there. Panics if there is not one size a sum.
+pub fn clustered_t(sums: &[f64], sizes: &[usize]) -> Interval {
+    assert_eq!(sums.len(), sizes.len(), "one size a sum");
+    let n = sizes.iter().sum::<usize>() as f64;
+    let (u, mean) = (sums.len() as f64, sums.iter().sum::<f64>() / n);
+    let squares: f64 = sums.iter().zip(sizes).map(|(sum, &size)| (sum - mean * size as f64).powi(2)).sum();
+    let largest = sums.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    let spread = (squares / (u - 1.0)).sqrt();
+    if sums.len() < 2 || spread.is_nan() || spread <= NO_SPREAD * largest {
+        return Interval { mean, low: f64::NAN, high: f64::NAN };
+    }
+    let half = t_quantile(u - 1.0) * spread * u.sqrt() / n;
+    Interval { mean, low: mean - half, high: mean + half }
+}
+
 /// Difference of two paired shares with Tango's score interval (Tango 1998, Statistics in Medicine 17, 891-908).
 ///
 /// Of `n` items `gained` are a hit on the first side only and `lost` on the second only; the difference is
@@ -87,6 +105,22 @@ fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clusters_of_one_are_differences() {
+        let d = [0.5, -1.0, 2.0, 0.0, 1.5];
+        let (one, plain) = (clustered_t(&d, &[1; 5]), paired_t(&d));
+        assert!((one.mean - plain.mean).abs() < 1e-15);
+        assert!((one.low - plain.low).abs() < 1e-12 && (one.high - plain.high).abs() < 1e-12, "{one:?} {plain:?}");
+        // The same differences twice each tell no more.
+        let twice: Vec<f64> = d.iter().map(|x| 2.0 * x).collect();
+        let twice = clustered_t(&twice, &[2; 5]);
+        assert!((twice.low - plain.low).abs() < 1e-12 && (twice.high - plain.high).abs() < 1e-12, "{twice:?}");
+        // One effect in clusters of every size has no spread.
+        let same = clustered_t(&[-1.0, -9.0, -1.0, -9.0], &[1, 9, 1, 9]);
+        assert!(same.mean == -1.0 && same.low.is_nan());
+        assert!(clustered_t(&[1.0], &[3]).low.is_nan());
+    }
 
     #[test]
     fn equal_differences_have_no_interval() {

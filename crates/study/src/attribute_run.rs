@@ -77,7 +77,7 @@ pub fn attribute_run(
     // Every refusal comes before the first file.
     let chosen = settings.choose(engine, items)?;
     let parts = settings.parts(engine, &chosen, &others);
-    let key = parts.key();
+    let key = digest(&(parts.key(), attribute::STATISTICS));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let files: Vec<&str> = ["report.html", "report.json", "report.md"].into_iter().chain(ATTRIBUTION_FILES).collect();
     let attribution = if run.finished("attribute", &key, &files) {

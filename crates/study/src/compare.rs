@@ -1,6 +1,10 @@
 //! Arms of a sweep against its reference, item by item, and what that is worth.
 
-use headtemper_stats::{Interval, SignFlips, Tail, as_extreme, mean, p_value, paired_shares, paired_t, sign_flip_test};
+use std::collections::{BTreeMap, BTreeSet};
+
+use headtemper_stats::{
+    Interval, SignFlips, Tail, as_extreme, clustered_t, mean, p_value, paired_shares, sign_flip_test,
+};
 
 use crate::{
     Arm, Item, Judge, Role, Row,
@@ -9,7 +13,7 @@ use crate::{
         ArmOutcome, Band, BesideRandom, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
         UNEQUAL_TRUNCATION, Values, outcome,
     },
-    units::{per_unit, units},
+    units::{sizes, sums, units},
 };
 
 /// Sign flips of a test: the smallest p is 1 in 5000.
@@ -92,7 +96,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts
     }
     let shared: Vec<usize> = prompts.iter().flatten().copied().collect();
     let differences = |values: &Values| -> Vec<f64> {
-        per_unit(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &prompts)
+        sums(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &prompts)
     };
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
@@ -104,8 +108,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts
         let (p, p_max) = tested(&columns);
         for (place, (&index, d)) in members.iter().zip(&columns).enumerate() {
             let values = judged[index].values.of(which);
-            let alone = prompts.len() == shared.len();
-            let found = interval(which, d, alone.then(|| shared.iter().map(|&item| (values[item], base[item]))));
+            let found = interval(which, d, &prompts, &|item| (values[item], base[item]));
             let differing = shared.iter().filter(|&&item| values[item] != base[item]).count();
             *judged[index].outcome.difference.of_mut(which) = Some(Difference {
                 items: shared.len(),
@@ -121,15 +124,26 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts
     }
 }
 
-/// Tango's interval where a unit is a hit or none, Student's where seeds or items were averaged (there are no `pairs` then) or
-/// tokens counted.
-fn interval(which: Compared, d: &[f64], pairs: Option<impl Iterator<Item = (f64, f64)>>) -> Interval {
+/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted. Over prompts of several
+/// items it is Student's for clusters; where the items of each prompt agree, Tango's over prompts if that is wider, which minds
+/// that what never happened may happen.
+fn interval(which: Compared, d: &[f64], prompts: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
-    if which.is_share() && pairs.is_some_and(|mut pairs| pairs.all(|(a, b)| whole(a) && whole(b))) {
-        let count = |sign: f64| d.iter().filter(|&&d| d == sign).count();
-        return paired_shares(count(1.0), count(-1.0), d.len());
+    let hits = which.is_share() && prompts.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
+    let sizes = sizes(prompts);
+    let agree = d.iter().zip(&sizes).all(|(sum, &size)| *sum == 0.0 || sum.abs() == size as f64);
+    let tango = (hits && agree).then(|| {
+        let count = |sign: f64| d.iter().filter(|&&sum| sum * sign > 0.0).count();
+        paired_shares(count(1.0), count(-1.0), d.len())
+    });
+    match tango {
+        Some(tango) if sizes.iter().all(|&size| size == 1) => tango,
+        Some(tango) => {
+            let student = clustered_t(d, &sizes);
+            Interval { low: student.low.min(tango.low), high: student.high.max(tango.high), ..student }
+        }
+        None => clustered_t(d, &sizes),
     }
-    paired_t(d)
 }
 
 /// Sign-flip p of every column, alone and for the largest of them.
@@ -145,41 +159,57 @@ fn tested(columns: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
     (found.p, found.p_max)
 }
 
-/// Puts each tempered arm beside the random sets of its size at its λ.
+/// Puts each tempered arm beside the random sets of its size at its λ, and all of them beside all.
 fn beside_random(judged: &mut [Judged<'_>], which: Compared) {
-    let of = |j: &Judged<'_>| j.outcome.difference.of(which).map(|difference| difference.mean);
-    // The tempered arms that can be compared, in groups with the random sets that are like them.
-    let mut groups: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();
-    for index in 0..judged.len() {
-        let arm = judged[index].arm;
-        if arm.role != Role::Tempered || of(&judged[index]).is_none() {
-            continue;
+    let mean = |j: &Judged<'_>| j.outcome.difference.of(which).map_or(f64::NAN, |difference| difference.mean);
+    let kinds = |j: &Judged<'_>| composition(j.arm.plan.iter().map(|(at, _)| at));
+    let of_role = |role: Role| judged.iter().enumerate().filter(move |(_, j)| j.arm.role == role);
+    let sizes: BTreeSet<_> = of_role(Role::Random).map(|(_, j)| kinds(j)).collect();
+    let sizes: Vec<_> =
+        sizes.into_iter().filter(|&size| of_role(Role::Tempered).any(|(_, j)| kinds(j) == size)).collect();
+    let mut found = Vec::new();
+    for &size in &sizes {
+        // The sets of this size by name, with their arms at every λ; of those that are tempered, what can be compared.
+        let mut sets: BTreeMap<(bool, &str), Vec<(f32, usize)>> = BTreeMap::new();
+        let tempered = of_role(Role::Tempered).filter(|(_, j)| !mean(j).is_nan());
+        for (index, j) in tempered.chain(of_role(Role::Random)).filter(|(_, j)| kinds(j) == size) {
+            sets.entry((j.arm.role == Role::Random, &j.arm.set)).or_default().push((j.arm.lambda, index));
         }
-        if let Some((arms, _)) = groups.iter_mut().find(|(arms, _)| same_kind(judged[arms[0]].arm, arm)) {
-            arms.push(index);
-            continue;
-        }
-        let random: Vec<f64> = alike(judged, arm).map(|j| of(j).unwrap_or(f64::NAN)).collect();
-        if !random.is_empty() {
-            groups.push((vec![index], random));
+        let tempered = sets.keys().filter(|(random, _)| !random).count();
+        let all_at = |lambda: f32| -> Vec<f64> {
+            let arms = sets.values().flatten().filter(|(of, _)| *of == lambda);
+            arms.map(|&(_, index)| mean(&judged[index])).collect()
+        };
+        let random_at = |lambda: f32| -> Vec<f64> {
+            let arms = sets.iter().filter(|((random, _), _)| *random).flat_map(|(_, arms)| arms);
+            arms.filter(|(of, _)| *of == lambda).map(|&(_, index)| mean(&judged[index])).collect()
+        };
+        // How many sets differ as much as an arm at its λ, itself among them: 0 for a random one that cannot be compared.
+        let place = |lambda: f32, index: usize| match mean(&judged[index]) {
+            own if own.is_nan() => 0,
+            own => as_extreme(own, &all_at(lambda), Tail::TwoSided),
+        };
+        let least = |arms: &Vec<(f32, usize)>| arms.iter().map(|&(lambda, index)| place(lambda, index)).min();
+        let least: Vec<usize> = sets.values().filter_map(least).collect();
+        for &(lambda, index) in sets.iter().filter(|((random, _), _)| !random).flat_map(|(_, arms)| arms) {
+            let (own, random) = (mean(&judged[index]), random_at(lambda));
+            if own.is_nan() || random.is_empty() {
+                continue;
+            }
+            let stands_out = place(lambda, index);
+            let reach = least.iter().filter(|&&place| place <= stands_out).count();
+            let beside = BesideRandom {
+                sets: random.len(),
+                reach: as_extreme(own, &random, Tail::TwoSided),
+                p: p_value(own, &random, Tail::TwoSided),
+                p_max: (sizes.len() as f64 * largest_of(tempered, reach, sets.len())).min(1.0),
+            };
+            found.push((index, beside));
         }
     }
-    let looks = groups.len() as f64;
-    for (arms, random) in &groups {
-        let means: Vec<f64> = arms.iter().filter_map(|&index| of(&judged[index])).collect();
-        for (&index, &own) in arms.iter().zip(&means) {
-            let reach = as_extreme(own, random, Tail::TwoSided);
-            let both = reach + as_extreme(own, &means, Tail::TwoSided);
-            let largest = largest_of(means.len(), both, means.len() + random.len());
-            let found = BesideRandom {
-                sets: random.len(),
-                reach,
-                p: p_value(own, random, Tail::TwoSided),
-                p_max: (looks * largest).min(1.0),
-            };
-            if let Some(difference) = judged[index].outcome.difference.of_mut(which) {
-                difference.random = Some(found);
-            }
+    for (index, beside) in found {
+        if let Some(difference) = judged[index].outcome.difference.of_mut(which) {
+            difference.random = Some(beside);
         }
     }
 }
@@ -190,15 +220,11 @@ fn largest_of(drawn: usize, reach: usize, all: usize) -> f64 {
     1.0 - none
 }
 
-/// Whether two arms temper as many heads of each kind by the same λ.
-fn same_kind(one: &Arm, other: &Arm) -> bool {
-    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
-    one.lambda == other.lambda && kinds(one) == kinds(other)
-}
-
 /// The random arms that are like an arm.
 fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
-    judged.iter().filter(move |j| j.arm.role == Role::Random && same_kind(j.arm, arm))
+    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
+    let like = move |other: &Arm| other.lambda == arm.lambda && kinds(other) == kinds(arm);
+    judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
 }
 
 fn random_means<'a>(judged: &'a [Judged<'a>], arm: &'a Arm, which: Compared) -> Vec<f64> {
@@ -282,7 +308,7 @@ mod tests {
             prompt_len: None,
             response: None,
             label: None,
-            scores: std::collections::BTreeMap::new(),
+            scores: BTreeMap::new(),
             gold: vec!["yes".into()],
             other: serde_json::Map::new(),
         };
@@ -409,13 +435,34 @@ mod tests {
         assert!((lost.mean + 0.4).abs() < 1e-12);
         assert_eq!(lost.p, 2.0 / 16.0, "all four of one sign: two of 2^4 patterns");
         let [four, six] = [-1.0, 0.0].map(|d| [d; 10]);
-        let student = paired_t(&[&four[..4], &six[..6]].concat());
-        assert!((lost.low - student.low).abs() < 1e-12 && (lost.high - student.high).abs() < 1e-12);
+        // Wider than Tango's over ten prompts, of which four were lost.
+        let tango = paired_shares(0, 4, 10);
+        let student = headtemper_stats::paired_t(&[&four[..4], &six[..6]].concat());
+        assert_eq!((lost.low, lost.high), (student.low.min(tango.low), student.high.max(tango.high)));
         assert!(found.warnings().iter().any(|warning| warning.contains("50 items have 10 prompts")));
         // Prompts of unequal size: the mean is that of the items.
         items[49].input = Input::Prompt("another".into());
         let uneven = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 0);
         assert!((uneven.mean + 0.4).abs() < 1e-12 && uneven.p == 2.0 / 16.0);
+        // What never happened may happen: no prompt differs, and the interval is that of so many prompts.
+        let none = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 1);
+        assert!(none.differing == 0 && none.low < -0.2 && none.high > 0.2, "{none:?}");
+    }
+
+    /// Three λ of one set beside 39 random ones: at whichever λ it stands out most, one in forty does by chance.
+    #[test]
+    fn several_lambdas_of_a_set_are_one_set() {
+        let slots: Vec<HeadRef> = (0..60).map(|head| HeadRef::query(0, head)).collect();
+        let sets = [vec![HeadRef::query(0, 0)]];
+        let wanted =
+            ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.9, 0.5, 0.0], random_sets: 39, ..ArmsWanted::default() };
+        let arms = arms(&wanted, &slots).unwrap();
+        let found = outcomes_of(&items(), &arms, &answers(&arms, 1), None, 9);
+        let beside: Vec<BesideRandom> =
+            found.tables[0].arms[2..].iter().map(|arm| arm.difference.accuracy.unwrap().random.unwrap()).collect();
+        assert_eq!(beside.len(), 3);
+        assert!(beside.iter().all(|one| one.sets == 39 && one.reach == 0 && one.p == 1.0 / 40.0));
+        assert!(beside.iter().all(|one| (one.p_max - 1.0 / 40.0).abs() < 1e-12), "{beside:?}");
     }
 
     /// Heads that are like random ones: the largest of them is as large as the largest of any, and is said to be.

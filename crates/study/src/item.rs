@@ -66,6 +66,17 @@ impl Item {
         }
     }
 
+    /// All that the model is asked: two items with the same are the same question.
+    pub(crate) fn whole_prompt(&self) -> String {
+        match &self.input {
+            Input::Prompt(text) | Input::Raw(text) => text.trim().into(),
+            Input::Messages(messages) => {
+                messages.iter().map(|message| format!("{}: {}\n", message.role, message.content.trim())).collect()
+            }
+            Input::Ids(ids) => format!("{:?}", self.prompt_ids(ids)),
+        }
+    }
+
     /// The prompt by which items are told apart: its letters, digits and signs of arithmetic, whatever stands between them. Of
     /// a conversation it is what the user says: a system message before the same question makes no other question.
     pub(crate) fn prompt_key(&self) -> String {

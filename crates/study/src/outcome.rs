@@ -133,8 +133,8 @@ pub struct BesideRandom {
     pub reach: usize,
     /// Share of the sets that differ as much, the arm's own counted among them.
     pub p: f64,
-    /// The same for having looked at every arm of the sweep: how often the largest of as many sets as are tempered at this λ,
-    /// taken from these and the random ones together, differs as much; times the λ and sizes that there are.
+    /// The same for having looked at every arm of the sweep: how often one of as many sets as are tempered, taken from these and
+    /// the random ones together, stands out as far at any λ; times the sizes that sets have.
     pub p_max: f64,
 }
 
@@ -256,6 +256,15 @@ impl Outcomes {
             warnings.push(format!(
                 "the {} items have {} prompts; those that share one count as one, for their answers are not independent",
                 self.items, self.prompts
+            ));
+        }
+        let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
+        let tempered = self.tables.len();
+        if random > 0 && tempered as f64 / (tempered + random) as f64 > 0.05 {
+            warnings.push(format!(
+                "{random} random sets are too few beside {tempered}: no p over all arms can be below {:.2}; {} could be",
+                tempered as f64 / (tempered + random) as f64,
+                19 * tempered
             ));
         }
         let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);

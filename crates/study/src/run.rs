@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, GoldRule, Item, ItemFacts, Judge, JudgeConfig, Parts,
-    Progress, Result, Row, RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms,
+    Progress, Result, Row, RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
     attribute_items::AttributeItems,
     attribution::Attribution,
     capture::{encode, prompts},
@@ -229,7 +229,7 @@ impl Study<'_> {
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
         let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
-        let key = digest(&(&self.key, config, rows));
+        let key = digest(&(&self.key, config, rows, attribute::STATISTICS));
         let files: Vec<&str> = ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect();
         if self.run.finished("attribute", &key, &files) {
             return read_json(&self.run.file("attribution.json"));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headtemper_engine::{
-    Engine, EngineError, Event, GenerateOptions, Identity, MemoryPlan, Request, Sampling, StopRule,
+    Engine, EngineError, Event, FinishReason, GenerateOptions, Identity, MemoryPlan, Request, Sampling, StopRule,
 };
 use headtemper_hook::HeadPlan;
 use serde::{Deserialize, Serialize};
@@ -336,8 +336,9 @@ impl<'a> Work<'a> {
             };
             let w = self.missing[row];
             let item = &items[w.item];
-            // The last token is written, and not read.
-            let read = w.request.ids.len() + result.ids.len().saturating_sub(1);
+            // The last token of an answer that was cut off is written, and not read; before a stop token it is read to choose it.
+            let cut = result.finish_reason == FinishReason::Length && !result.ids.is_empty();
+            let read = w.request.ids.len() + result.ids.len() - usize::from(cut);
             let row = Row {
                 touched: arms[w.arm].plan.positions().touch(read, w.request.ids.len()),
                 key: w.key.clone(),

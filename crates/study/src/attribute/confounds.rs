@@ -8,6 +8,7 @@ use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of, st
 use crate::{
     DispositionSpec, Item, Predicate,
     attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
+    units::{CLUSTERED, clustering},
 };
 
 /// Cohorts below this are called tiny.
@@ -41,7 +42,7 @@ impl ItemFacts {
     pub fn of(item: &Item) -> Self {
         let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
         let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
-        Self { prompt: item.prompt_key(), truncated: item.truncated(), fields }
+        Self { prompt: item.whole_prompt(), truncated: item.truncated(), fields }
     }
 }
 
@@ -101,6 +102,12 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
             seen.entry(&facts.prompt).or_default()[usize::from(place >= table.n_a)] += 1;
         }
     }
+    // An item that nobody knows the prompt of is its own.
+    let number: BTreeMap<&str, usize> = seen.keys().copied().zip(0..).collect();
+    let place_of = |(place, row): (usize, &usize)| {
+        facts.get(*row).map_or(number.len() + place, |facts| number[facts.prompt.as_str()])
+    };
+    let prompt_of: Vec<usize> = table.rows.iter().enumerate().map(place_of).collect();
     let of = |which: &dyn Fn(&[usize; 2]) -> bool| seen.values().filter(|counts| which(counts)).count();
     let tokens: Vec<f64> = table.rows.iter().map(|&row| table.features.prompt_len[row] as f64).collect();
     let (a, b) = tokens.split_at(table.n_a);
@@ -109,7 +116,7 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
         distinct_b: of(&|counts| counts[1] > 0),
         shared: of(&|counts| counts[0] > 0 && counts[1] > 0),
         repeated: seen.values().map(|counts| counts[0] + counts[1]).filter(|&n| n > 1).sum(),
-        one_sided: seen.values().filter(|[a, b]| a + b > 1).map(|[a, b]| a.abs_diff(*b)).sum(),
+        clustering: clustering(&table.labels(), &prompt_of, table.strata.as_deref()),
         mean_tokens_a: mean(a),
         mean_tokens_b: mean(b),
         cohen_d: cohen_d(a, b),
@@ -117,9 +124,9 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
     }
 }
 
-/// Whether items are so far from independent that no p of theirs means anything.
-pub(super) fn dependent(prompts: &PromptCheck, items: usize) -> bool {
-    prompts.one_sided as f64 > REPEATED * items as f64
+/// Whether the cohorts follow prompts so far that no p of theirs means anything.
+pub(super) fn dependent(prompts: &PromptCheck) -> bool {
+    prompts.clustering > CLUSTERED
 }
 
 /// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many
@@ -159,24 +166,28 @@ pub(super) fn fields(
     (found, checked)
 }
 
-/// The category of each item by its value of a field, and how many there are; none if one value stands for all, or each names
-/// an item, as a text or a whole number of its own does. Many numbers are cut into groups of equal size.
+/// The category of each item by its value of a field, and how many there are; items without the field are a category of their own.
+/// None if one value stands for all, or each names an item, as a text or a whole number of its own does. Many numbers are cut into
+/// groups of equal size.
 fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
-    let distinct: BTreeSet<Option<&String>> = values.iter().copied().collect();
-    let numbers: Option<Vec<f64>> = values.iter().map(|value| value.and_then(|value| value.parse().ok())).collect();
+    let there: Vec<&String> = values.iter().flatten().copied().collect();
+    let distinct = there.iter().collect::<BTreeSet<_>>().len();
+    let numbers: Option<Vec<f64>> = there.iter().map(|value| value.parse().ok()).collect();
     let fractions = numbers.as_ref().is_some_and(|numbers| numbers.iter().any(|x| x.fract() != 0.0));
-    if distinct.len() < 2 || distinct.len() == values.len() && !fractions {
+    if distinct == there.len() && distinct > 1 && !fractions {
         return None;
     }
-    let cut = |numbers: Vec<f64>| {
-        let mut sorted = numbers.clone();
-        sorted.sort_by(f64::total_cmp);
-        // Equal numbers are in one group, that of the first of them.
-        let rank = |x: &f64| sorted.partition_point(|other| other.total_cmp(x).is_lt());
-        numbered(numbers.iter().map(|x| rank(x) * GROUPS / numbers.len()))
+    let mut sorted = numbers.filter(|_| distinct > 2 * GROUPS).unwrap_or_default();
+    sorted.sort_by(f64::total_cmp);
+    // Equal numbers are in one group, that of the first of them.
+    let group = |value: &String| {
+        let x: f64 = value.parse().expect("all of them were");
+        sorted.partition_point(|other| other.total_cmp(&x).is_lt()) * GROUPS / sorted.len()
     };
-    let groups = numbers.filter(|_| distinct.len() > 2 * GROUPS).map(cut).filter(|&(_, count)| count > 1);
-    Some(groups.unwrap_or_else(|| numbered(values.iter())))
+    let groups = numbered(values.iter().map(|value| value.filter(|_| !sorted.is_empty()).map(group)));
+    let enough = 1 + usize::from(there.len() < values.len());
+    let (categories, count) = if groups.1 > enough { groups } else { numbered(values.iter()) };
+    (count > 1).then_some((categories, count))
 }
 
 /// Values by the number of each in their order, and how many different ones there are.
@@ -224,7 +235,7 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
     }
     let prompts = &disposition.prompts;
     if prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
-        let small = if dependent(prompts, table.rows.len()) { ", and every p is too small" } else { "" };
+        let small = if dependent(prompts) { ", and every p is too small" } else { "" };
         warnings.push(format!(
             "{} of {} items share their prompt with another: they are not independent{small}",
             prompts.repeated,

@@ -105,6 +105,9 @@ pub struct AttributeOptions {
     pub seed: u64,
 }
 
+/// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
+pub(crate) const STATISTICS: u32 = 2;
+
 impl Default for AttributeOptions {
     fn default() -> Self {
         Self {

@@ -28,10 +28,10 @@ pub(crate) fn rule() -> String {
 /// any p as small as the level.
 pub(super) fn untestable(table: &Table<'_>, prompts: &PromptCheck, shuffles: usize) -> Option<String> {
     let (items, n_a) = (table.rows.len(), table.n_a);
-    if dependent(prompts, items) {
+    if dependent(prompts) {
         return Some(format!(
-            "{} of {items} items share their prompt with another, mostly of their own cohort. What their answers have in common \
-             may be the question, and every p is too small: keep one answer a prompt.",
+            "{} of {items} items share their prompt with another, and which cohort they are in follows it. What answers have in \
+             common may be the question, and every p is too small: keep one answer a prompt.",
             prompts.repeated
         ));
     }
@@ -152,7 +152,7 @@ fn but(disposition: &Disposition) -> String {
         let cut = format!("{} and {} of them", length.truncated_a, length.truncated_b);
         other.push(format!("how many answers were cut off ({cut})"));
     }
-    if disposition.prompts.one_sided > 0 {
+    if disposition.prompts.clustering > 1.0 + 1e-9 {
         other.push(format!("prompts that stand several times ({} items)", disposition.prompts.repeated));
     }
     let fields = disposition.fields.iter();

@@ -145,10 +145,11 @@ pub struct PromptCheck {
     pub shared: usize,
     /// Items whose prompt stands in the data more than once.
     pub repeated: usize,
-    /// Of these, by how many items one cohort has more of its prompt than the other, over all prompts: answers to one question
-    /// are alike, and so these are alike for another reason than their cohort.
-    #[serde(default)]
-    pub one_sided: usize,
+    /// How far the cohorts follow prompts: the variance that what answers to one prompt have in common gives the difference of
+    /// the cohorts' means, over what shuffled labels give of it on average. 1 where none is repeated, 0 where every prompt has
+    /// its share of both cohorts; above 1.1 there is no verdict.
+    #[serde(default = "unwritten", deserialize_with = "number")]
+    pub clustering: f64,
     /// Mean prompt tokens in a.
     pub mean_tokens_a: f64,
     /// Mean prompt tokens in b.

@@ -163,7 +163,10 @@ mod tests {
         written.across.beside = vec![Beside { model, name, heads, rho_d, rho_crossfit, incomparable }];
         let mut older = serde_json::to_value(&written).unwrap();
         assert_eq!(
-            remove(&mut older, &["ranking_r", "ranking_p", "p_rho_d", "p_rho_crossfit", "one_sided", "fields_checked"]),
+            remove(
+                &mut older,
+                &["ranking_r", "ranking_p", "p_rho_d", "p_rho_crossfit", "clustering", "fields_checked"]
+            ),
             2 + 2 + 2
         );
         let read: Attribution = serde_json::from_value(older).unwrap();

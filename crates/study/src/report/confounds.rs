@@ -6,6 +6,7 @@ use crate::{
     report::{
         dumbbell,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
+        verdict::{Question, stands_out},
     },
 };
 
@@ -75,7 +76,9 @@ fn lengths(disposition: &Disposition) -> String {
         return "The d of the response lengths is undefined: length could not be checked.".to_owned();
     }
     let mut out = match length.only_by_length {
-        0 if !disposition.heads.iter().any(|head| head.magnitude.is_louder()) => "No head is louder.".to_owned(),
+        0 if !disposition.heads.iter().any(|head| stands_out(head, Question::Magnitude)) => {
+            "No head is louder.".to_owned()
+        }
         0 => "Every head that is louder still is once length is taken out of the norms.".to_owned(),
         1 => r#"<b class="warn">1 head is louder no more once length is taken out of the norms</b>.
             <code>--adjust length</code> takes it out of directions too."#

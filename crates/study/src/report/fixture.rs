@@ -98,7 +98,7 @@ pub(crate) fn disposition(heads_per_layer: &[usize]) -> Disposition {
             distinct_b: 61,
             shared: 0,
             repeated: 0,
-            one_sided: 0,
+            clustering: 1.0,
             mean_tokens_a: 30.0,
             mean_tokens_b: 31.0,
             cohen_d: -0.1,

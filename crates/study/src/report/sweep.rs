@@ -99,8 +99,8 @@ fn note(outcomes: &Outcomes) -> String {
         if outcomes.random.is_empty() {
             ""
         } else {
-            " p(random, max): how often the largest of as many sets, drawn from tempered and random ones together, differs as \
-             much, for all λ and sizes."
+            " p(random, max): how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
+             any λ."
         }
     )
 }
@@ -194,12 +194,18 @@ fn arm_name(arm: &ArmOutcome) -> String {
 fn beside_random(random: &BesideRandom) -> String {
     let p = p_value(random.p_max);
     match (random.reach, random.sets) {
-        _ if random.p_max <= FOUND => format!(" Random sets do not reach that (p {p})."),
-        (0, 1) => format!(" The random set of the same size does less, but one is too few to tell (p {p})."),
-        (0, sets) => {
-            format!(" None of {sets} random sets of the same size does as much, but so few cannot tell (p {p}).")
+        (0, _) if random.p_max <= FOUND => format!(" Random sets do not reach that (p {p})."),
+        (0, sets) => format!(
+            " None of {} of the same size does as much, but that is too few for all that was tempered (p {p}).",
+            count(sets, "random set")
+        ),
+        (reach, sets) => {
+            format!(
+                " {reach} of {} of the same size {} as much (p {p}).",
+                count(sets, "random set"),
+                if reach == 1 { "does" } else { "do" }
+            )
         }
-        (reach, sets) => format!(" {reach} of {sets} random sets of the same size do as much (p {p})."),
     }
 }
 
@@ -358,7 +364,8 @@ mod tests {
         assert!(out.contains("2 of 9 random sets of the same size do as much (p 0.4000)"));
         let beside = |reach, p_max| beside_random(&BesideRandom { sets: 9, reach, p: p_max, p_max });
         assert_eq!(beside(0, 0.01), " Random sets do not reach that (p 0.0100).");
-        assert!(beside(0, 0.1).contains("None of 9 random sets of the same size does as much, but so few cannot tell"));
+        assert!(beside(0, 0.1).contains("None of 9 random sets of the same size does as much, but that is too few"));
+        assert_eq!(beside(1, 0.01), " 1 of 9 random sets of the same size does as much (p 0.0100).");
         sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| {
             d.p_max = d.p_max.map(|_| 0.2);
         });

@@ -16,10 +16,12 @@ pub(super) enum Question {
 
 /// Whether a head's answer is yes.
 pub(super) fn stands_out(effect: &HeadEffect, question: Question) -> bool {
-    match question {
-        Question::Magnitude => effect.magnitude.is_louder(),
-        Question::Direction => effect.lies_elsewhere(),
-    }
+    // Where nothing can be tested, a p may be small all the same.
+    effect.verdict != Verdict::Untested
+        && match question {
+            Question::Magnitude => effect.magnitude.is_louder(),
+            Question::Direction => effect.lies_elsewhere(),
+        }
 }
 
 /// The class that colours a verdict.

@@ -1,13 +1,21 @@
 //! The causal map: what tempering each head does to the responses, over items, each number beside its null.
 
+use std::collections::BTreeMap;
+
 use headtemper_hook::{HeadKind, HeadRef};
 use headtemper_stats::{
-    Columns, Interval, Shuffles, SignFlips, Tail, cohen_d, max_abs, max_p_values, mean, p_value, paired_t, quantile,
+    Columns, Interval, Shuffles, SignFlips, Tail, clustered_t, cohen_d, max_abs, max_p_values, mean, p_value, quantile,
     sign_flip_test,
 };
 use serde::Serialize;
 
-use crate::{Cohort, attribute::LENGTH_D, attribution::kind_name, score::Scores, units::per_unit};
+use crate::{
+    Cohort,
+    attribute::LENGTH_D,
+    attribution::kind_name,
+    score::Scores,
+    units::{CLUSTERED, clustering, sizes, sums},
+};
 
 /// The numbers of `score.json`, schema `score/v1`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -103,6 +111,9 @@ pub struct Contrast {
     pub tokens_b: f64,
     /// Cohen's d of the scored tokens.
     pub tokens_d: f64,
+    /// How far labels follow prompts, 1 where none is repeated: the variance of the difference that is common to prompts, over
+    /// what shuffled labels give of it. Above 1.1 there is no p.
+    pub clustering: f64,
     /// How often the labels were shuffled.
     pub shuffles: usize,
     /// Seed of the shuffles.
@@ -146,6 +157,11 @@ impl CellContrast {
 }
 
 impl Contrast {
+    /// Whether the cohorts' labels follow prompts, so that nothing can be tested.
+    pub fn follows_prompts(&self) -> bool {
+        self.clustering > CLUSTERED
+    }
+
     /// Whether the cohorts' responses differ in length by more than half a standard deviation, or have no spread and
     /// differ at all: d is 0 there, since it has no unit.
     pub fn lengths_differ(&self) -> bool {
@@ -184,10 +200,11 @@ pub(crate) fn map(
     let flips = SignFlips::new(units.len(), nulls.shuffles, nulls.seed);
     let columns: Vec<Vec<f64>> =
         (0..scores.heads.len() * scores.lambdas.len()).map(|cell| scores.per_token(&scores.delta, cell)).collect();
-    let by_unit: Vec<Vec<f64>> = columns.iter().map(|column| per_unit(column, units)).collect();
+    let by_unit: Vec<Vec<f64>> = columns.iter().map(|column| sums(column, units)).collect();
+    let sizes = sizes(units);
     let test = sign_flip_test(&rows(&by_unit, &(0..units.len()).collect::<Vec<_>>()), columns.len(), &flips);
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| {
-        let Interval { low, high, .. } = paired_t(&by_unit[cell]);
+        let Interval { low, high, .. } = clustered_t(&by_unit[cell], &sizes);
         CellEffect {
             layer: at.layer,
             kind: kind_name(at.kind).into(),
@@ -219,7 +236,7 @@ pub(crate) fn map(
             seed: nulls.seed,
             smallest_p: if flips.count() == 0 { f64::NAN } else { flips.smallest_p() },
         },
-        contrast: cohorts.map(|cohorts| contrast(scores, &columns, cohorts, nulls)),
+        contrast: cohorts.map(|cohorts| contrast(scores, &columns, units, cohorts, nulls)),
         warnings: Vec::new(),
     };
     map.warnings = warnings(&map, nulls);
@@ -231,7 +248,13 @@ fn rows(columns: &[Vec<f64>], items: &[usize]) -> Vec<f64> {
     items.iter().flat_map(|&item| columns.iter().map(move |column| column[item])).collect()
 }
 
-fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: Nulls) -> Contrast {
+fn contrast(
+    scores: &Scores,
+    columns: &[Vec<f64>],
+    units: &[Vec<usize>],
+    [a, b]: &[Cohort; 2],
+    nulls: Nulls,
+) -> Contrast {
     let mut members: Vec<(usize, bool)> = a.rows.iter().map(|&row| (row, true)).collect();
     members.extend(b.rows.iter().map(|&row| (row, false)));
     members.sort_unstable();
@@ -245,8 +268,12 @@ fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: 
         largest.push(max_abs(&d));
         null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
     }
-    let none = vec![f64::NAN; columns.len()];
-    let p_max = if largest.is_empty() { none } else { max_p_values(&d, &largest) };
+    let unit_of: BTreeMap<usize, usize> =
+        units.iter().enumerate().flat_map(|(unit, of)| of.iter().map(move |&item| (item, unit))).collect();
+    let clustering = clustering(&labels, &items.iter().map(|item| unit_of[item]).collect::<Vec<_>>(), None);
+    // Shuffled labels are no null of labels that follow prompts.
+    let tested = !largest.is_empty() && clustering <= CLUSTERED;
+    let p_max = if tested { max_p_values(&d, &largest) } else { vec![f64::NAN; columns.len()] };
     let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
         layer: at.layer,
@@ -256,7 +283,7 @@ fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: 
         mean_a: mean(&of(&|item| columns[cell][item], &a.rows)),
         mean_b: mean(&of(&|item| columns[cell][item], &b.rows)),
         cohen_d: d[cell],
-        p: if null[cell].is_empty() { f64::NAN } else { p_value(d[cell], &null[cell], Tail::TwoSided) },
+        p: if tested { p_value(d[cell], &null[cell], Tail::TwoSided) } else { f64::NAN },
         p_max: p_max[cell],
     });
     let cells = cells.collect();
@@ -271,6 +298,7 @@ fn contrast(scores: &Scores, columns: &[Vec<f64>], [a, b]: &[Cohort; 2], nulls: 
         tokens_a: mean(&tokens_a),
         tokens_b: mean(&tokens_b),
         tokens_d: cohen_d(&tokens_a, &tokens_b),
+        clustering,
         shuffles: nulls.shuffles,
         seed: nulls.seed,
         max_abs_d_mean: mean(&largest),
@@ -295,18 +323,19 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
         warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
     }
     if prompts < items {
-        let contrast = if map.contrast.is_some() {
-            "; the contrast takes them for independent, and its p are too small"
-        } else {
-            ""
-        };
-        warnings.push(format!("the {items} items have {prompts} prompts; those that share one count as one{contrast}"));
+        warnings.push(format!("the {items} items have {prompts} prompts; those that share one count as one"));
     }
     let Some(contrast) = &map.contrast else { return warnings };
     for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {
         if n < TINY {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
         }
+    }
+    if contrast.follows_prompts() {
+        warnings.push(format!(
+            "the items of {} and {} share prompts, and which of the two they are follows these: nothing is tested between them",
+            contrast.a, contrast.b
+        ));
     }
     if contrast.lengths_differ() {
         warnings.push(format!(

@@ -21,6 +21,7 @@ pub(crate) struct ScorePlan {
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
     /// The items of each prompt.
+    #[serde(default)]
     pub(crate) units: Vec<Vec<usize>>,
     /// Items whose first token has no prompt before it.
     pub(crate) unprompted: usize,
@@ -75,6 +76,9 @@ impl ScorePlan {
         }
         if self.labels.len() != self.ids.len() {
             return Err(format!("it has {} items, but {} labels", self.ids.len(), self.labels.len()));
+        }
+        if self.units.is_empty() {
+            return Err("it was written by an earlier version, which did not know prompts: run each shard again".into());
         }
         let mut listed: Vec<usize> = self.units.iter().flatten().copied().collect();
         listed.sort_unstable();

@@ -64,7 +64,7 @@ pub(super) fn rule(map: &ScoreMap) -> String {
         return format!("Rule: a head is called at a family-wise sign-flip p of at most {CALLED}. {own}");
     }
     format!(
-        "Rule: a head is called at a family-wise p of at most {CALLED}: under {} of the items' Δ, so seldom does any head \
+        "Rule: a head is called at a family-wise p of at most {CALLED}: under {} of the prompts' Δ, so seldom does any head \
         at any λ have a mean as far from 0 for its spread. Without any effect, one map in twenty still names a head. {own}",
         flips(map)
     )
@@ -87,6 +87,11 @@ pub(super) fn contrast(contrast: &Contrast) -> String {
     let d = signed(largest.cohen_d, 2);
     if contrast.shuffles == 0 {
         return format!("No verdict between {a} and {b}: labels were not shuffled; the largest d is {d} ({at}).");
+    }
+    if contrast.follows_prompts() {
+        return format!(
+            "No verdict between {a} and {b}: items share their prompts, and the labels follow these; the largest d is {d} ({at})."
+        );
     }
     let level = fixed(contrast.max_abs_d_q95, 2);
     let out = cells.iter().filter(|cell| called(cell.p_max)).count();
