@@ -30,6 +30,28 @@ fn row_set(lab: &Lab, name: &str) -> BTreeSet<(String, String, u64, String)> {
 
 const SWEEP: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12 --out out";
 
+/// What ends before a plan's window is the untouched model's, and told.
+#[test]
+fn what_a_plan_never_touched_is_told() {
+    let lab = Lab::new();
+    let items = [("long", "one two three four five six seven eight nine ten"), ("short", "hi")];
+    lab.write_lines("w.jsonl", items.map(|(id, prompt)| json!({"id": id, "prompt": prompt})));
+    let sweep = "sweep --model M --items w.jsonl --heads L0H1 --lambda 1,0.5 --max-new-tokens 3";
+    let (out, _) = lab.ends(0, &format!("{sweep} --positions window:30..40 --out out"));
+    assert!(out.contains("only 1 of 2 answers of L0H1@0.5 at window:30..40 were touched"), "{out}");
+    let untouched: Vec<Value> =
+        lines(&lab.read("out/rows.jsonl")).into_iter().filter(|row| row["touched"] == false).collect();
+    assert_eq!(untouched.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), ["short"]);
+    assert_eq!(lab.json("out/sweep.json")["tables"][0]["arms"][1]["touched"], 1);
+    // Of three tokens that are cut off two are read, all of them behind the prompt.
+    let (out, _) = lab.ends(0, &format!("{sweep} --positions response --out response"));
+    assert!(!out.contains("were touched"), "{out}");
+    let capture = "capture --model M --items w.jsonl --plan L0H1:0.5 --positions window:30..40 --out c.npz";
+    let (_, said) = lab.ends(0, capture);
+    assert!(said.contains("2 of 2 items have no response"), "{said}");
+    assert!(said.contains("1 of 2 items have no token at the positions of their plan"), "{said}");
+}
+
 /// A row for every item and arm; the control arm is the λ = 1 arm, which is the untouched model.
 #[test]
 fn sweep_writes_a_row_for_every_item_and_arm() {
