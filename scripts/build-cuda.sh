@@ -31,18 +31,20 @@ stubs() {
 }
 
 built=target/cuda profile=release
+case ${1-} in --check | --host) profile=stand-in ;; esac # quickly compiled
+# The whole workspace at once: another choice of packages has other features, and everything below them is compiled anew.
+chosen=(--profile $profile --locked --target "$target" --workspace
+  --features headtemper-cli/cuda,headtemper-kernels/cuda,headtemper-tests/cuda)
 case ${1-} in
   --check | --host)
-    # A directory of its own, so that nothing empty is ever taken for a kernel; and quickly compiled.
-    profile=stand-in
+    # A directory of its own, so that nothing empty is ever taken for a kernel.
     export CARGO_TARGET_DIR=$PWD/target/cuda-check NVCC=$PWD/scripts/no_nvcc.sh
     stubs target/cuda-check/stubs cudart
     # candle's kernels for quantised weights are functions of a library that is empty here.
     # Where they lie as seen from here, where cargo links: flags with another path would build everything anew in a clone.
     export "$flags=${!flags} -L native=target/cuda-check/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
     if [ "$1" = --check ]; then
-      exec cargo clippy --profile $profile --locked --target "$target" -p headtemper-cli -p headtemper-kernels --all-targets \
-        --features headtemper-cli/cuda,headtemper-kernels/cuda -- -D warnings
+      exec cargo clippy "${chosen[@]}" --all-targets -- -D warnings
     fi
     built=target/cuda-host
     ;;
@@ -63,21 +65,18 @@ else
 fi
 export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda-build}
 
-cargo build --profile $profile --locked --target "$target" -p headtemper-cli --features cuda
+cargo build "${chosen[@]}" --bins --tests --examples
+test_of() { # where cargo puts the tests of a library, or those that are named
+  cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee /dev/stderr | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
+}
 mkdir -p "$built"
 strip -o "$built/temper" "$CARGO_TARGET_DIR/$target/$profile/temper"
 # The tests of our kernels, which run on a card where HEADTEMPER_TEST_DEVICE=cuda.
-check=$(cargo test --profile $profile --locked --target "$target" -p headtemper-kernels --features cuda --lib --no-run 2>&1 |
-  tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
-strip -o "$built/kernels-check" "$check"
-cargo build --profile $profile --locked --target "$target" -p headtemper-kernels --features cuda --example gpu_bench
+strip -o "$built/kernels-check" "$(test_of headtemper_kernels --lib)"
 strip -o "$built/kernels-bench" "$CARGO_TARGET_DIR/$target/$profile/examples/gpu_bench"
-
 if [ "${1-}" = --host ]; then
   # The integration tests, which run where HEADTEMPER_TEST_DEVICE=cuda says, with the binary that TEMPER names.
-  it=$(cargo test --profile $profile --locked --target "$target" -p headtemper-tests --features cuda --test it --no-run 2>&1 |
-    tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')
-  strip -o "$built/it" "$it"
+  strip -o "$built/it" "$(test_of it --test it)"
 fi
 
 ls -lh "$built"

@@ -15,14 +15,16 @@ cargo fmt --all -- --check
 cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 step "tests"
-cargo build --release --locked -p headtemper-cli
+# The whole workspace every time: another choice of packages has other features, and everything below them is compiled anew.
+cargo build --release --locked --workspace --bins --tests
+export TEMPER=$PWD/target/release/temper
 cargo test --release --locked --workspace
 step "tests on the portable kernels"
-HEADTEMPER_SIMD=portable cargo test --release --locked -p headtemper-tests --test it -- golden laws
+HEADTEMPER_SIMD=portable cargo test --release --locked --workspace --test it -- golden laws
 
 step "the kernels for CUDA, run on the CPU"
-cargo test --release --locked -p headtemper-kernels --features emulate --lib -- gpu::
-cargo test --release --locked -p headtemper-engine --features emulate --lib -- sample::
+emulate=headtemper-kernels/emulate,headtemper-engine/emulate
+cargo test --release --locked --workspace --features $emulate --lib -- gpu:: sample::
 step "all code for CUDA, linted"
 scripts/build-cuda.sh --check
 step "all that the host does for a CUDA device, on the stand-in driver"
