@@ -64,9 +64,6 @@ pub(super) fn check(name: &str, row: usize, draw: &Draw) -> Result<()> {
         if ok { Ok(()) } else { bail!("{name}: {what} of row {row} is {found}, but must be {allowed}") }
     };
     rule(temperature.is_finite() && temperature >= 0.0, "temperature", temperature.to_string(), "0 or above")?;
-    // The reciprocal of anything smaller is infinite.
-    let some = temperature == 0.0 || temperature >= f32::MIN_POSITIVE;
-    rule(some, "temperature", temperature.to_string(), "0 or at least 1.2e-38")?;
     rule(top_p > 0.0 && top_p <= 1.0, "top_p", top_p.to_string(), "above 0 and at most 1")?;
     rule((0.0..=1.0).contains(&min_p), "min_p", min_p.to_string(), "from 0 to 1")?;
     rule(step < 1 << 35, "step", step.to_string(), "below 2^35")
