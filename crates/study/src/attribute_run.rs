@@ -73,7 +73,7 @@ pub fn attribute_run(
 ) -> Result<Outcome> {
     settings.check()?;
     settings.options.heads.check(engine.spec())?;
-    let others = settings.beside.iter().map(|path| other(path)).collect::<Result<Vec<Attribution>>>()?;
+    let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
     // Every refusal comes before the first file.
     let chosen = settings.choose(engine, items)?;
     let parts = settings.parts(engine, &chosen, &others);
@@ -115,12 +115,6 @@ pub fn attribute_run(
     let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
     Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
-}
-
-/// Another model's attribution.
-fn other(path: &Path) -> Result<Attribution> {
-    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    serde_json::from_str(&text).map_err(|e| StudyError::content(path, format!("is no attribution.json ({e})")))
 }
 
 impl AttributeRun<'_> {

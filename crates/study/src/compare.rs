@@ -1,17 +1,14 @@
 //! Arms of a sweep against its reference, item by item, and what that is worth.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use headtemper_stats::{
-    Interval, SignFlips, Tail, as_extreme, clustered_t, mean, p_value, paired_shares, sign_flip_test,
-};
+use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
     Arm, Item, Judge, Role, Row,
     arms::composition,
+    beside_random::{SetArm, beside_random},
     outcome::{
-        ArmOutcome, Band, BesideRandom, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
-        UNEQUAL_TRUNCATION, Values, outcome,
+        ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable, UNEQUAL_TRUNCATION,
+        Values, outcome,
     },
     units::{sizes, sums, units},
 };
@@ -54,7 +51,7 @@ pub fn outcomes_of(
         withhold(&mut judged, at);
         for which in Compared::ALL {
             compare(&mut judged, at, which, &prompts);
-            beside_random(&mut judged, which);
+            put_beside_random(&mut judged, which);
         }
         seed_floor = floor_of_seeds(items, &rows[at], judge);
     }
@@ -159,71 +156,33 @@ fn tested(columns: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
     (found.p, found.p_max)
 }
 
-/// Puts each tempered arm beside the random sets of its size at its λ, and all of them beside all.
-fn beside_random(judged: &mut [Judged<'_>], which: Compared) {
-    let mean = |j: &Judged<'_>| j.outcome.difference.of(which).map_or(f64::NAN, |difference| difference.mean);
-    let kinds = |j: &Judged<'_>| composition(j.arm.plan.iter().map(|(at, _)| at));
-    let of_role = |role: Role| judged.iter().enumerate().filter(move |(_, j)| j.arm.role == role);
-    let sizes: BTreeSet<_> = of_role(Role::Random).map(|(_, j)| kinds(j)).collect();
-    let sizes: Vec<_> =
-        sizes.into_iter().filter(|&size| of_role(Role::Tempered).any(|(_, j)| kinds(j) == size)).collect();
-    let mut found = Vec::new();
-    for &size in &sizes {
-        // The sets of this size by name, with their arms at every λ; of those that are tempered, what can be compared.
-        let mut sets: BTreeMap<(bool, &str), Vec<(f32, usize)>> = BTreeMap::new();
-        let tempered = of_role(Role::Tempered).filter(|(_, j)| !mean(j).is_nan());
-        for (index, j) in tempered.chain(of_role(Role::Random)).filter(|(_, j)| kinds(j) == size) {
-            sets.entry((j.arm.role == Role::Random, &j.arm.set)).or_default().push((j.arm.lambda, index));
-        }
-        let tempered = sets.keys().filter(|(random, _)| !random).count();
-        let all_at = |lambda: f32| -> Vec<f64> {
-            let arms = sets.values().flatten().filter(|(of, _)| *of == lambda);
-            arms.map(|&(_, index)| mean(&judged[index])).collect()
-        };
-        let random_at = |lambda: f32| -> Vec<f64> {
-            let arms = sets.iter().filter(|((random, _), _)| *random).flat_map(|(_, arms)| arms);
-            arms.filter(|(of, _)| *of == lambda).map(|&(_, index)| mean(&judged[index])).collect()
-        };
-        // How many sets differ as much as an arm at its λ, itself among them: 0 for a random one that cannot be compared.
-        let place = |lambda: f32, index: usize| match mean(&judged[index]) {
-            own if own.is_nan() => 0,
-            own => as_extreme(own, &all_at(lambda), Tail::TwoSided),
-        };
-        let least = |arms: &Vec<(f32, usize)>| arms.iter().map(|&(lambda, index)| place(lambda, index)).min();
-        let least: Vec<usize> = sets.values().filter_map(least).collect();
-        for &(lambda, index) in sets.iter().filter(|((random, _), _)| !random).flat_map(|(_, arms)| arms) {
-            let (own, random) = (mean(&judged[index]), random_at(lambda));
-            if own.is_nan() || random.is_empty() {
-                continue;
-            }
-            let stands_out = place(lambda, index);
-            let reach = least.iter().filter(|&&place| place <= stands_out).count();
-            let beside = BesideRandom {
-                sets: random.len(),
-                reach: as_extreme(own, &random, Tail::TwoSided),
-                p: p_value(own, &random, Tail::TwoSided),
-                p_max: (sizes.len() as f64 * largest_of(tempered, reach, sets.len())).min(1.0),
-            };
-            found.push((index, beside));
-        }
-    }
-    for (index, beside) in found {
+/// Puts each tempered arm beside random head sets.
+fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
+    let sets = judged.iter().enumerate().filter(|(_, j)| matches!(j.arm.role, Role::Tempered | Role::Random));
+    let arms = sets.map(|(index, j)| SetArm {
+        index,
+        random: j.arm.role == Role::Random,
+        set: &j.arm.set,
+        size: size_of(j.arm),
+        lambda: j.arm.lambda,
+        mean: j.outcome.difference.of(which).map_or(f64::NAN, |difference| difference.mean),
+    });
+    let found = beside_random(&arms.collect::<Vec<_>>());
+    for (index, found) in found {
         if let Some(difference) = judged[index].outcome.difference.of_mut(which) {
-            difference.random = Some(beside);
+            difference.random = Some(found);
         }
     }
 }
 
-/// How likely it is that one of `drawn` of `all` is among a certain `reach` of them: 1 - C(all - reach, drawn) / C(all, drawn).
-fn largest_of(drawn: usize, reach: usize, all: usize) -> f64 {
-    let none = (0..drawn).map(|i| (all - reach).saturating_sub(i) as f64 / (all - i) as f64).product::<f64>();
-    1.0 - none
+/// How many heads of each kind an arm tempers.
+fn size_of(arm: &Arm) -> (usize, usize) {
+    composition(arm.plan.iter().map(|(at, _)| at))
 }
 
 /// The random arms that are like an arm.
 fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
-    let kinds = |arm: &Arm| composition(arm.plan.iter().map(|(at, _)| at));
-    let like = move |other: &Arm| other.lambda == arm.lambda && kinds(other) == kinds(arm);
+    let like = move |other: &Arm| other.lambda == arm.lambda && size_of(other) == size_of(arm);
     judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
 }
 
@@ -297,7 +256,10 @@ mod tests {
     use headtemper_hook::HeadRef;
 
     use super::*;
-    use crate::{ArmsWanted, GoldRule, arms, outcome::Difference};
+    use crate::{
+        ArmsWanted, GoldRule, arms,
+        outcome::{BesideRandom, Difference},
+    };
 
     const ITEMS: usize = 50;
 
@@ -308,7 +270,7 @@ mod tests {
             prompt_len: None,
             response: None,
             label: None,
-            scores: BTreeMap::new(),
+            scores: std::collections::BTreeMap::new(),
             gold: vec!["yes".into()],
             other: serde_json::Map::new(),
         };
@@ -463,17 +425,6 @@ mod tests {
         assert_eq!(beside.len(), 3);
         assert!(beside.iter().all(|one| one.sets == 39 && one.reach == 0 && one.p == 1.0 / 40.0));
         assert!(beside.iter().all(|one| (one.p_max - 1.0 / 40.0).abs() < 1e-12), "{beside:?}");
-    }
-
-    /// Heads that are like random ones: the largest of them is as large as the largest of any, and is said to be.
-    #[test]
-    fn the_largest_of_many_arms_is_large_by_chance() {
-        for (drawn, reach, all, expected) in
-            [(1, 1, 100, 0.01), (30, 1, 129, 30.0 / 129.0), (5, 0, 9, 0.0), (5, 9, 9, 1.0), (2, 8, 9, 1.0)]
-        {
-            let p = largest_of(drawn, reach, all);
-            assert!((p - expected).abs() < 1e-12, "{drawn} of {all}, {reach}: {p}");
-        }
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Reads JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(StudyError::read(path))?;
-    serde_json::from_str(&text).map_err(|e| StudyError::content(path, e))
+    serde_json::from_str(&text)
+        .map_err(|e| StudyError::content(path, format!("is not the JSON that belongs here ({e})")))
 }
 
 #[cfg(test)]

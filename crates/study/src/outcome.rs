@@ -10,6 +10,9 @@ use crate::{GoldRule, Item, Judge, Role, Row, tables::number};
 /// or lose its hedge, and is as long as the limit.
 pub const UNEQUAL_TRUNCATION: f64 = 0.02;
 
+/// A p over all arms up to this is told as a finding.
+pub(crate) const FOUND: f64 = 0.05;
+
 /// All that a sweep found: `sweep.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcomes {
@@ -260,7 +263,7 @@ impl Outcomes {
         }
         let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
         let tempered = self.tables.len();
-        if random > 0 && tempered as f64 / (tempered + random) as f64 > 0.05 {
+        if random > 0 && tempered as f64 / (tempered + random) as f64 > FOUND {
             warnings.push(format!(
                 "{random} random sets are too few beside {tempered}: no p over all arms can be below {:.2}; {} could be",
                 tempered as f64 / (tempered + random) as f64,

@@ -1,4 +1,4 @@
-//! A whole experiment: answers, judgement, attribution, sweep, report. What is finished is not done twice.
+//! A whole experiment, stage by stage: answers, judgement, attribution, sweep, report. What is finished is not done twice.
 
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
@@ -12,22 +12,17 @@ use crate::{
     attribute_items::AttributeItems,
     attribution::Attribution,
     capture::{encode, prompts},
-    cohort::{label_counts, labels},
     digest::digest,
     dispositions::LEAST,
-    examples::examples,
-    files::{read_json, write_json, write_text},
+    files::{read_json, write_text},
     head_set,
     heads::top,
-    outcome::Outcomes,
     read_items,
-    report::{self, Page},
     results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
+    run_report::{RunReport, Swept},
     sweep,
     sweep::check_memory,
-    sweep_files::{Answered, fired, write_outcomes},
-    sweep_markdown,
-    tables::attribution_markdown,
+    sweep_files::{Answered, write_outcomes},
 };
 
 /// What a run ends with.
@@ -51,11 +46,7 @@ struct Study<'a> {
     judge: Option<Judge>,
     stop: Option<&'a AtomicBool>,
     warnings: Vec<String>,
-    facts: Vec<(String, String)>,
 }
-
-/// What a sweep ends with: its outcomes, its arms, and their rows, `[arm][item]`.
-type Swept = (Outcomes, Vec<Arm>, Vec<Vec<Row>>);
 
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
 fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Option<&Judge>) -> Result<Parts> {
@@ -126,15 +117,16 @@ pub fn run(
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
-    let facts = Vec::new();
-    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new(), facts };
+    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new() };
 
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items)?;
     let attribution = study.attribute(&answered, &base, progress)?;
     // All of the items: which answers the reference leaves empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
-    study.report(&items, &answered, &attribution, swept.as_ref())
+    let Study { run, warnings, .. } = study;
+    let report = RunReport { engine, experiment, run: &run, items: &items, answered: &answered, attribution, swept };
+    report.write(warnings)
 }
 
 /// How an experiment generates.
@@ -286,7 +278,7 @@ impl Study<'_> {
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         let fired = self.run.fired("sweep", &fired);
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
-        Ok(Some((outcomes, arms, rows)))
+        Ok(Some(Swept { outcomes, arms, rows }))
     }
 
     fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<HeadRef>> {
@@ -294,94 +286,6 @@ impl Study<'_> {
             Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
             None => head_set(&config.heads, self.engine.spec()),
         }
-    }
-
-    /// Writes the reports and says what the run found.
-    fn report(
-        mut self,
-        items: &[Item],
-        answered: &[Item],
-        attribution: &Attribution,
-        swept: Option<&Swept>,
-    ) -> Result<Outcome> {
-        let outcomes = swept.map(|(outcomes, ..)| outcomes);
-        let counts: Vec<(String, usize)> = label_counts(&labels(answered)).into_iter().collect();
-        let mut check_failed = false;
-        let (least, compared) = (self.experiment.attribute.min_cohort, &attribution.dispositions[0]);
-        for (name, n) in [(&compared.a, compared.n_a), (&compared.b, compared.n_b)] {
-            if n < least {
-                check_failed = true;
-                self.warnings.push(format!("cohort {name} has {n} items, but the experiment asks for {least}"));
-            }
-        }
-        self.collect_facts(items, swept);
-        let title = self.experiment.title.clone();
-        let title = title.unwrap_or_else(|| format!("{} against {}", compared.a, compared.b));
-        let page = Page {
-            title: &title,
-            facts: &self.facts,
-            counts: &counts,
-            warnings: &self.warnings,
-            model: &attribution.model,
-            heads_per_layer: &attribution.heads_per_layer,
-            attribution: Some(attribution),
-            sweep: outcomes,
-            examples: &swept.map_or_else(Vec::new, |(_, arms, rows)| examples(items, arms, rows)),
-        };
-        write_text(&self.run.file("report.html"), &report::render(&page))?;
-        let counts_map: BTreeMap<_, _> = counts.iter().cloned().collect();
-        let document = json!({
-            "schema": "report/v1", "title": title, "facts": self.facts, "cohorts": counts_map,
-            "warnings": self.warnings, "attribution": attribution, "sweep": outcomes,
-        });
-        write_json(&self.run.file("report.json"), &document)?;
-        let text = markdown(&title, &counts, attribution, outcomes, &self.warnings);
-        write_text(&self.run.file("report.md"), &text)?;
-        let mut warnings = self.warnings;
-        warnings.extend(compared.warnings.iter().cloned());
-        Ok(Outcome { text, warnings, check_failed })
-    }
-
-    fn collect_facts(&mut self, items: &[Item], swept: Option<&Swept>) {
-        let (identity, spec) = (self.engine.identity(), self.engine.spec());
-        let generate = &self.experiment.generate;
-        let mut fact = |name: &str, value: String| self.facts.push((name.into(), value));
-        fact("experiment", self.experiment.name.clone());
-        fact("model", identity.model.clone());
-        fact(
-            "geometry",
-            format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
-        );
-        fact("parameters", spec.parameters.to_string());
-        if let Some(revision) = &identity.revision {
-            fact("revision", revision.clone());
-        }
-        fact("weights (SHA-256)", identity.weights_sha256.clone());
-        fact("held in", identity.held_in());
-        fact("items", format!("{} of {}", items.len(), file_name(&self.experiment.items.path)));
-        if let Some(system) = &self.experiment.items.system {
-            fact("system message", system.clone());
-        }
-        let decoding = if generate.sampling.temperature == 0.0 {
-            "greedy".to_string()
-        } else {
-            format!("sampled at temperature {}, seed {}", generate.sampling.temperature, generate.sampling.seed)
-        };
-        fact("answers", format!("{decoding}, at most {} new tokens", generate.max_new_tokens));
-        if let Some(judge) = &self.experiment.judge {
-            let gold = if judge.gold == GoldRule::Exact { "exactly accepted answers" } else { "accepted answers" };
-            fact("judged by", format!("{gold}, and the hedges in {}", file_name(&judge.hedges)));
-        }
-        let attribute = &self.experiment.attribute;
-        fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
-        fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
-        fact("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats));
-        if let Some((outcomes, ..)) = swept {
-            let sets: Vec<&str> = outcomes.tables.iter().map(|table| table.set.as_str()).collect();
-            fact("tempered", if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") });
-            fact("hooks fired", fired(&self.run));
-        }
-        fact("version", format!("headtemper {}", identity.version));
     }
 }
 
@@ -417,10 +321,6 @@ fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
     }
 }
 
-fn file_name(path: &std::path::Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 /// Items with their answers and labels, as `temper attribute` reads them.
 fn judged(items: &[Item]) -> String {
     let mut out = String::new();
@@ -435,27 +335,6 @@ fn judged(items: &[Item]) -> String {
         };
         out += &line.to_string();
         out.push('\n');
-    }
-    out
-}
-
-fn markdown(
-    title: &str,
-    counts: &[(String, usize)],
-    attribution: &Attribution,
-    outcomes: Option<&Outcomes>,
-    warnings: &[String],
-) -> String {
-    let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    let mut out = format!("# {title}\n\nitems: {}\n\n", counts.join(", "));
-    out += &attribution_markdown(attribution, 10);
-    out.push('\n');
-    if let Some(outcomes) = outcomes {
-        out += &sweep_markdown(outcomes);
-        out.push('\n');
-    }
-    for warning in warnings {
-        out += &format!("warning: {warning}\n");
     }
     out
 }

@@ -330,7 +330,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) prompt_tokens: usize,
     /// Decode steps
-    #[arg(long, default_value_t = GenerateConfig::MAX_NEW_TOKENS, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) new_tokens: usize,
     /// Rows that are decoded together
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]

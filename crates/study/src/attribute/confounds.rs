@@ -19,7 +19,7 @@ pub(crate) const LENGTH_D: f64 = 0.5;
 const TRUNCATION_GAP: f64 = 0.1;
 /// A smaller d is one too, where shuffled labels do not give it and it is not nothing.
 const LITTLE_D: f64 = 0.2;
-/// A share of repeated prompts above this makes items anything but independent.
+/// A share of repeated prompts above this is told, whatever it does.
 const REPEATED: f64 = 0.1;
 /// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
 const GROUPS: usize = 5;
@@ -103,11 +103,8 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
         }
     }
     // An item that nobody knows the prompt of is its own.
-    let number: BTreeMap<&str, usize> = seen.keys().copied().zip(0..).collect();
-    let place_of = |(place, row): (usize, &usize)| {
-        facts.get(*row).map_or(number.len() + place, |facts| number[facts.prompt.as_str()])
-    };
-    let prompt_of: Vec<usize> = table.rows.iter().enumerate().map(place_of).collect();
+    let prompt = |(place, &row): (usize, &usize)| facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place);
+    let (prompt_of, _) = numbered(table.rows.iter().enumerate().map(prompt));
     let of = |which: &dyn Fn(&[usize; 2]) -> bool| seen.values().filter(|counts| which(counts)).count();
     let tokens: Vec<f64> = table.rows.iter().map(|&row| table.features.prompt_len[row] as f64).collect();
     let (a, b) = tokens.split_at(table.n_a);
@@ -234,7 +231,7 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
         ));
     }
     let prompts = &disposition.prompts;
-    if prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
+    if dependent(prompts) || prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
         let small = if dependent(prompts) { ", and every p is too small" } else { "" };
         warnings.push(format!(
             "{} of {} items share their prompt with another: they are not independent{small}",

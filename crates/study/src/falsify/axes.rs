@@ -113,7 +113,10 @@ pub(crate) fn run(
 
 /// With how many shuffles a p can be small enough for so many axes.
 fn least_shuffles(file: &GateFile, axes: usize) -> usize {
-    ((axes as f64 / file.gates.alpha).ceil() as usize).saturating_sub(1)
+    let (axes, alpha) = (axes as f64, file.gates.alpha);
+    let least = ((axes / alpha).ceil() as usize).saturating_sub(1);
+    // As the p is compared, to its last bit.
+    least + usize::from(1.0 / (least as f64 + 1.0) > alpha / axes)
 }
 
 /// One axis of so many.

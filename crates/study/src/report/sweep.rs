@@ -2,7 +2,7 @@
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
+    outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
     report::{
         html::warning_list,
         sweep_chart::{self, names},
@@ -12,8 +12,6 @@ use crate::{
     sweep_tables::{RANKED_ABOVE, compared, in_units, ranked},
 };
 
-/// A family-wise p up to this is told as a finding.
-const FOUND: f64 = 0.05;
 /// Arms of a ranking that stand outside the fold.
 const LISTED: usize = 20;
 

@@ -93,11 +93,9 @@ mod tests {
         for hole in [f64::NAN, f64::INFINITY] {
             (head.p_max_directional, head.q_directional) = (hole, hole);
             assert!(!stands_out(&head, Question::Direction));
-            head.verdict = Verdict::Untested;
-            assert!(
-                ![Question::Magnitude, Question::Direction].into_iter().any(|question| stands_out(&head, question))
-            );
         }
+        head.verdict = Verdict::Untested;
+        assert!(!stands_out(&head, Question::Magnitude), "a small p of what nothing tests");
     }
 
     #[test]

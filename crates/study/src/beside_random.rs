@@ -1,0 +1,121 @@
+//! Tempered head sets beside random ones of their size: does it take these heads, or would any do as much?
+
+use std::collections::BTreeMap;
+
+use headtemper_stats::{Tail, as_extreme, p_value};
+
+use crate::outcome::BesideRandom;
+
+/// An arm of a tempered or random head set.
+pub(crate) struct SetArm<'a> {
+    /// By which the caller knows it.
+    pub(crate) index: usize,
+    /// Whether its heads were drawn.
+    pub(crate) random: bool,
+    /// The name of its head set.
+    pub(crate) set: &'a str,
+    /// How many heads of each kind that has.
+    pub(crate) size: (usize, usize),
+    /// What it scales them by.
+    pub(crate) lambda: f32,
+    /// The mean difference to the reference; NaN where it is not compared.
+    pub(crate) mean: f64,
+}
+
+/// Every tempered arm that is compared, by its index, beside the random sets of its size.
+pub(crate) fn beside_random(arms: &[SetArm<'_>]) -> Vec<(usize, BesideRandom)> {
+    let mut by_size: BTreeMap<(usize, usize), Vec<&SetArm<'_>>> = BTreeMap::new();
+    for arm in arms {
+        by_size.entry(arm.size).or_default().push(arm);
+    }
+    by_size.retain(|_, arms| arms.iter().any(|arm| arm.random) && arms.iter().any(|arm| !arm.random));
+    by_size.values().flat_map(|arms| of_one_size(arms, by_size.len())).collect()
+}
+
+/// The arms of one size of so many that were looked at.
+fn of_one_size(arms: &[&SetArm<'_>], sizes: usize) -> Vec<(usize, BesideRandom)> {
+    // A tempered arm that is not compared is none; a random one counts as one that differs more than any.
+    let arms = || arms.iter().filter(|arm| arm.random || !arm.mean.is_nan());
+    let means = |lambda: f32, random: bool| -> Vec<f64> {
+        arms().filter(|arm| arm.lambda == lambda && (arm.random || !random)).map(|arm| arm.mean).collect()
+    };
+    // How many sets differ as much at its λ, itself among them.
+    let place = |arm: &SetArm<'_>| match arm.mean {
+        own if own.is_nan() => 0,
+        own => as_extreme(own, &means(arm.lambda, false), Tail::TwoSided),
+    };
+    // The best place of each set at any λ.
+    let mut best: BTreeMap<(bool, &str), usize> = BTreeMap::new();
+    for arm in arms() {
+        let place = place(arm);
+        best.entry((arm.random, arm.set)).and_modify(|best| *best = place.min(*best)).or_insert(place);
+    }
+    let tempered = best.keys().filter(|(random, _)| !random).count();
+    let beside = |arm: &SetArm<'_>| {
+        let (random, place) = (means(arm.lambda, true), place(arm));
+        let reach = best.values().filter(|&&best| best <= place).count();
+        let found = BesideRandom {
+            sets: random.len(),
+            reach: as_extreme(arm.mean, &random, Tail::TwoSided),
+            p: p_value(arm.mean, &random, Tail::TwoSided),
+            p_max: (sizes as f64 * some_of(tempered, reach, best.len())).min(1.0),
+        };
+        (!random.is_empty()).then_some((arm.index, found))
+    };
+    arms().filter(|arm| !arm.random).filter_map(|arm| beside(arm)).collect()
+}
+
+/// How likely it is that one of `drawn` of `all` is among a certain `reach` of them: `1 - C(all - reach, drawn) / C(all, drawn)`.
+fn some_of(drawn: usize, reach: usize, all: usize) -> f64 {
+    let none = (0..drawn).map(|i| (all - reach).saturating_sub(i) as f64 / (all - i) as f64).product::<f64>();
+    1.0 - none
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_many_sets_is_large_by_chance() {
+        for (drawn, reach, all, expected) in
+            [(1, 1, 100, 0.01), (30, 1, 129, 30.0 / 129.0), (5, 0, 9, 0.0), (5, 9, 9, 1.0), (2, 8, 9, 1.0)]
+        {
+            let p = some_of(drawn, reach, all);
+            assert!((p - expected).abs() < 1e-12, "{drawn} of {all}, {reach}: {p}");
+        }
+    }
+
+    /// Of sets that are all alike one has a p up to a level no more often than the level says, at all λ together.
+    #[test]
+    fn p_max_of_sets_that_are_alike_keeps_its_level() {
+        let (tempered, lambdas) = (3, 4);
+        let names: Vec<String> = (0..60).map(|set| set.to_string()).collect();
+        let mut random = headtemper_stats::Random::new(11, 0);
+        // Places tie: at four λ four sets can be the first, and one of three is among four of 60 in 19 % of cases.
+        let (runs, level) = (2000, 0.2);
+        let mut named = 0;
+        for _ in 0..runs {
+            let mut arms = Vec::new();
+            for (set, name) in names.iter().enumerate() {
+                // What a set does at one λ it does at others, more or less.
+                let own = random.normal();
+                for lambda in 0..lambdas {
+                    let mean = own + random.normal();
+                    let random = set >= tempered;
+                    arms.push(SetArm {
+                        index: arms.len(),
+                        random,
+                        set: name,
+                        size: (2, 0),
+                        lambda: lambda as f32,
+                        mean,
+                    });
+                }
+            }
+            named += usize::from(beside_random(&arms).iter().any(|(_, found)| found.p_max <= level));
+        }
+        let (share, sd) = (f64::from(named as u32) / f64::from(runs), (level * (1.0 - level) / f64::from(runs)).sqrt());
+        println!("named {share}");
+        assert!(share <= level + 4.0 * sd && share > 0.1, "{share}");
+    }
+}
