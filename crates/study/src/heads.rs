@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{
     Result, StudyError,
     attribution::{Attribution, kind_name},
-    files::read_json,
+    store::files::read_json,
 };
 
 /// What stands for a plan on the command line or in a configuration.

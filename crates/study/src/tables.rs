@@ -84,7 +84,7 @@ pub(crate) fn quoted(text: &str) -> String {
 /// The heads by |d|, largest first; by signed d where the scripts' arithmetic was asked for.
 pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a HeadEffect> {
     if compat == "dd" {
-        return crate::dd::ranked(disposition);
+        return crate::attribute::dd::ranked(disposition);
     }
     let mut heads: Vec<&HeadEffect> = disposition.heads.iter().collect();
     let size = |h: &HeadEffect| if h.magnitude.cohen_d.is_finite() { h.magnitude.cohen_d.abs() } else { -1.0 };

@@ -8,7 +8,7 @@ use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of, st
 use crate::{
     DispositionSpec, Item, Predicate,
     attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    units::{CLUSTERED, clustering},
+    items::units::{CLUSTERED, clustering},
 };
 
 /// Cohorts below this are called tiny.

@@ -4,9 +4,14 @@
 //! [`magnitude`] compares norms, [`direction`] the vectors, [`confounds`] what else the cohorts differ in, and [`verdict`]
 //! says which story all that supports.
 
+mod across;
 mod confounds;
+pub(crate) mod dd;
 mod direction;
+pub(crate) mod items;
 mod magnitude;
+pub(crate) mod results;
+mod run;
 mod stability;
 mod strata;
 #[cfg(test)]
@@ -19,7 +24,7 @@ use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, m
 use crate::{
     DispositionSpec, Features, Result, StudyError,
     attribution::{Disposition, HeadEffect, Method, ShuffledLabels, kind_name},
-    dispositions::Cohorts,
+    items::dispositions::Cohorts,
 };
 use direction::Directions;
 use magnitude::Magnitudes;
@@ -27,6 +32,9 @@ use magnitude::Magnitudes;
 pub use confounds::ItemFacts;
 pub(crate) use confounds::LENGTH_D;
 pub(crate) use direction::permuted;
+pub use items::Controls;
+pub use results::{write_attribution, write_lambda};
+pub use run::{AttributeRun, attribute_run};
 pub(crate) use verdict::{rule, summary};
 
 /// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.
@@ -360,7 +368,7 @@ pub(crate) fn attribute_with_nulls(
             dd: None,
         };
         if options.compat_dd {
-            crate::dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
+            dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
         }
         effect.verdict = verdict::of(&effect, untestable.is_none());
         effect

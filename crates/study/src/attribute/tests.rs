@@ -6,7 +6,7 @@ use headtemper_hook::{HeadRef, Site};
 use headtemper_stats::{Random, mean};
 
 use super::*;
-use crate::{attribution::Verdict, features::HeadVectors};
+use crate::{attribution::Verdict, capture::features::HeadVectors};
 
 /// A head whose common mean is this many sds long: as in real models, most of z is the same for all items.
 const COMMON: f64 = 15.0;

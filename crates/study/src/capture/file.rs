@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{
     Array, FeatureMeta, ItemFile, Npz, Progress, Result, RunDir, Shard, StudyError,
-    features::PieceMeta,
-    features_join::{join, read_meta},
+    capture::{
+        features::PieceMeta,
+        join::{join, read_meta},
+    },
     progress::Lengths,
 };
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CaptureOptions, check_finite};
 use crate::{
-    Features, Item, Progress, Result, columns::Answers, digest::noise_of, error::back, features::GeneratedMeta,
-    progress::Lengths,
+    Features, Item, Progress, Result, capture::features::GeneratedMeta, error::back, items::columns::Answers,
+    progress::Lengths, store::digest::noise_of,
 };
 
 /// How the model answers before it is read.

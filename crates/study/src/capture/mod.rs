@@ -1,7 +1,9 @@
 //! From items to features: one teacher-forced pass over prompt and response, or the passes that write the response.
 
+pub(crate) mod features;
 mod file;
 mod generated;
+pub(crate) mod join;
 mod layers;
 mod pieces;
 mod prepared;
@@ -15,15 +17,16 @@ use headtemper_engine::{
 use headtemper_hook::{HeadPlan, Site};
 
 use crate::{
-    FeatureMeta, Features, Item, Progress, Result,
-    columns::{ColumnNames, Columns},
-    digest::digest,
+    Item, Progress, Result,
     error::back,
-    features::HeadVectors,
+    items::columns::{ColumnNames, Columns},
+    store::digest::digest,
 };
 
+pub use features::{FeatureMeta, Features, GeneratedMeta, HeadVectors, PieceMeta};
 pub use file::{CaptureJob, Captured, capture_file};
 pub use generated::{Answering, Difference, GeneratedVsForced};
+pub use join::merge_features;
 pub use layers::parse_layers;
 pub(crate) use prepared::{Prepared, ToDo};
 

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     FeatureMeta, Parts, Progress, Result, RunDir, StudyError,
-    features_join::read_meta,
-    rundir::{MANIFEST, Manifest, other_shard},
+    capture::join::read_meta,
+    store::rundir::{MANIFEST, Manifest, other_shard},
 };
 
 /// A capture whose items were looked at, and that nothing speaks against.

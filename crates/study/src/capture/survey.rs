@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{CaptureJob, encode_one, prompt};
 use crate::{
     Item, Progress, Result,
-    columns::Columns,
-    digest::{digest, digest_bits},
+    items::columns::Columns,
+    store::digest::{digest, digest_bits},
 };
 
 /// Items that are held and looked at together.

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result, StudyError,
-    digest::sha256_json,
     probe::{
         ASSERT_CORRECT, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
         usual_shuffles,
     },
+    store::digest::sha256_json,
 };
 
 /// A falsification: what `temper falsify` reads. Unknown keys are refused; paths are relative to the file.

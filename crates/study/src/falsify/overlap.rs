@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{Array, Npz, Result, StudyError, columns::prompt_hash, probe::ProbeSet};
+use crate::{Array, Npz, Result, StudyError, items::columns::prompt_hash, probe::ProbeSet};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;

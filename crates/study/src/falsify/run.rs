@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     Parts, Progress, Result, RunDir, StudyError,
-    files::{read_json, write_json, write_text, write_whole},
     probe::{
         EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
         prediction_npz,
     },
     report,
+    store::files::{read_json, write_json, write_text, write_whole},
 };
 
 const FROZEN: &str = "frozen.json";

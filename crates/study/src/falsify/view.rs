@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::SetConfig;
 use crate::{
     Array, Item, Npz, Predicate, Result, StudyError,
-    columns::prompt_hash,
+    items::columns::prompt_hash,
     probe::{FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
 };

@@ -11,7 +11,10 @@ use super::{
     prompts::Kind,
     reading::{self, Missing},
 };
-use crate::{Keyed, Progress, Result, RowLog, digest::digest, rundir};
+use crate::{
+    Keyed, Progress, Result, RowLog,
+    store::{digest::digest, rundir},
+};
 
 /// One reply of the judge: verbatim, so that it can be read again, by people too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

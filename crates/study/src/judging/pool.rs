@@ -19,7 +19,7 @@ use super::{
     completion::{Failure, Reply},
     questions::Question,
 };
-use crate::{Progress, Result, RowLog, StudyError, digest::noise_of};
+use crate::{Progress, Result, RowLog, StudyError, store::digest::noise_of};
 
 /// How a server is asked: how much at once, how often, how long, and how much in all.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Axes, Axis};
-use crate::{Result, StudyError, digest::hex};
+use crate::{Result, StudyError, store::digest::hex};
 
 /// What a judge can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

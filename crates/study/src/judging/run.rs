@@ -19,9 +19,11 @@ use super::{
 };
 use crate::{
     Item, Keyed, Parts, Progress, Result, RowLog, RunDir,
-    digest::digest,
-    files::{write_json, write_text},
-    rows::read_rows,
+    store::{
+        digest::digest,
+        files::{write_json, write_text},
+        rows::read_rows,
+    },
 };
 
 const JUDGED: &str = "judged.jsonl";

@@ -17,7 +17,10 @@ use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
 use super::{Probe, ProbeMeta, set::row_hashes};
-use crate::{Result, StudyError, digest::hex, files::write_whole};
+use crate::{
+    Result, StudyError,
+    store::{digest::hex, files::write_whole},
+};
 
 /// The file's name in a directory.
 pub const PROBE_FILE: &str = "probe.safetensors";

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{ColumnSource, FeatureSource, LabelSource};
-use crate::{Array, FeatureMeta, Npz, Result, StudyError, features_join::read_meta, files::read_json};
+use crate::{Array, FeatureMeta, Npz, Result, StudyError, capture::join::read_meta, store::files::read_json};
 
 /// Features as they were read.
 pub(crate) struct Table {

@@ -10,7 +10,7 @@ use super::{
     FeatureSource, LabelSource,
     read::{self, Column, Table},
 };
-use crate::{FeatureMeta, Result, StudyError, digest::hex};
+use crate::{FeatureMeta, Result, StudyError, store::digest::hex};
 
 /// Items with features and a label.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl FeatureRows {
             unlabelled: kept.iter().filter(|&&kept| kept).count() - rows.len(),
             matched_by: matched_by.into(),
             features_sha256: hex(&hash_numbers(&x)),
-            labels_sha256: crate::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
+            labels_sha256: crate::store::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
             layers: table.layers.clone(),
             meta: table.meta.clone(),
         };

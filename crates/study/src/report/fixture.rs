@@ -7,7 +7,7 @@ use crate::{
         Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
         ShuffledLabels, Stability, Verdict,
     },
-    outcome::{ArmOutcome, Band, BesideRandom, Difference, Flips, Outcomes, PerOutcome, SweepTable},
+    sweep::outcome::{ArmOutcome, Band, BesideRandom, Difference, Flips, Outcomes, PerOutcome, SweepTable},
 };
 
 pub(super) fn head(layer: usize, head: usize) -> HeadEffect {

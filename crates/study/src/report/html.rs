@@ -2,12 +2,12 @@
 
 use crate::{
     attribution::Attribution,
-    outcome::Outcomes,
     report::{
         across, controls, disposition, glossary, overview, sweep,
         text::{count, escape, put},
         tried,
     },
+    sweep::outcome::Outcomes,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -175,8 +175,8 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         attribution::{Control, Controlled, Disposition, Reliability},
-        outcome::{BesideRandom, Compared},
         report::fixture,
+        sweep::outcome::{BesideRandom, Compared},
     };
 
     /// Renders a page around an attribution, with hostile text wherever there is any.

@@ -2,14 +2,16 @@
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
     report::{
         html::warning_list,
         sweep_chart::{self, names},
         sweep_map,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
     },
-    sweep_tables::{RANKED_ABOVE, compared, in_units, ranked},
+    sweep::{
+        outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
+        tables::{RANKED_ABOVE, compared, in_units, ranked},
+    },
 };
 
 /// Arms of a ranking that stand outside the fold.
@@ -388,7 +390,7 @@ mod tests {
         assert!(!drawn(&sweep).contains("cut off"));
         let arm = &mut sweep.tables[0].arms[3];
         (arm.truncated, arm.withheld) = (0.125, Some("12.5 % and 0.0 %".into()));
-        arm.difference = crate::outcome::PerOutcome::default();
+        arm.difference = crate::sweep::outcome::PerOutcome::default();
         let out = drawn(&sweep);
         assert!(out.contains("up to 12.5 % of an arm&#39;s answers (L7H6+L20H3@0) were cut off at 128 tokens"));
         assert!(out.contains("not compared, unequal truncation: L7H6+L20H3@0 (12.5 % and 0.0 %)"));

@@ -2,13 +2,15 @@
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, Compared, Difference, SweepTable},
     report::{
         axis::{Axis, extent},
         sweep::lambda,
         text::{escape, p_value, put, signed},
     },
-    sweep_tables::in_units,
+    sweep::{
+        outcome::{ArmOutcome, Compared, Difference, SweepTable},
+        tables::in_units,
+    },
 };
 
 const WIDTH: f64 = 324.0;

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, Compared, Difference, Outcomes},
     report::{
         axis::round_up,
         sweep::lambda,
         sweep_chart::names,
         text::{fixed, p_value, put, signed},
     },
-    sweep_tables::in_units,
+    sweep::{
+        outcome::{ArmOutcome, Compared, Difference, Outcomes},
+        tables::in_units,
+    },
 };
 
 const LEFT: f64 = 26.0;

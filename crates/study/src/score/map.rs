@@ -13,8 +13,8 @@ use crate::{
     Cohort,
     attribute::LENGTH_D,
     attribution::kind_name,
+    items::units::{CLUSTERED, clustering, sizes, sums},
     score::Scores,
-    units::{CLUSTERED, clustering, sizes, sums},
 };
 
 /// The numbers of `score.json`, schema `score/v1`.

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cohort, Item, Result,
-    cohort::{cohorts_of, labels},
-    results::heads_per_layer,
+    attribute::results::heads_per_layer,
+    items::{
+        cohort::{cohorts_of, labels},
+        units::units,
+    },
     score::{ScoreRow, ScoreRun, Scores},
-    units::units,
 };
 
 /// A whole map; its rows are listed by item, then by head, then by λ, so that a part of them needs few items.

@@ -5,15 +5,17 @@ use serde_json::json;
 
 use crate::{
     FiredByArm, Outcome, Plan, Result, RowLog, RunDir,
-    cohort::label_counts,
-    digest::digest,
-    files::{write_json, write_text},
+    items::cohort::label_counts,
     report::score,
     score::{
         ScoreMap, ScoreRow, Scores,
         map::{Nulls, map},
         plan::ScorePlan,
         score_markdown,
+    },
+    store::{
+        digest::digest,
+        files::{write_json, write_text},
     },
 };
 

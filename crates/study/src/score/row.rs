@@ -4,7 +4,7 @@ use headtemper_engine::{BaseScore, CellScore, Encoded, Identity};
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{Keyed, digest::digest};
+use crate::{Keyed, store::digest::digest};
 
 /// One head at one λ on one item, beside the untempered model in the same pass over the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

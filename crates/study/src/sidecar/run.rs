@@ -11,8 +11,8 @@ use crate::{
     Arm, CaptureOptions, GoldRule, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
-    files::{write_json, write_text},
     probe::{FitResult, Probe},
+    store::files::{write_json, write_text},
     sweep,
 };
 

@@ -8,12 +8,10 @@ use serde_json::json;
 use crate::{
     Arm, Experiment, GoldRule, Item, Outcome, Result, Row, RunDir,
     attribution::Attribution,
-    cohort::{label_counts, labels},
-    examples::examples,
-    files::{write_json, write_text},
-    outcome::Outcomes,
+    items::cohort::{label_counts, labels},
     report::{self, Page},
-    sweep_files::fired,
+    store::files::{write_json, write_text},
+    sweep::{examples::examples, files::fired, outcome::Outcomes},
     sweep_markdown,
     tables::attribution_markdown,
 };

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Array, FeatureMeta, Npz, Result, Shard, StudyError, npz_join,
-    shards::{all_once, differ_in},
+    Array, FeatureMeta, Npz, Result, Shard, StudyError, npz,
+    store::shards::{all_once, differ_in},
 };
 
 /// Arrays that say something about the model and not about the items: equal in all shards.
@@ -66,10 +66,10 @@ pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
 /// Joins files of one capture in their order; `meta` is what the whole says of itself.
 ///
 /// # Errors
-/// As [`npz_join::join`].
+/// As [`npz::join::join`].
 pub(crate) fn join(out: &Path, files: &[PathBuf], meta: &FeatureMeta) -> Result<usize> {
     let meta = serde_json::to_string(meta).expect("plain data has a JSON form");
-    npz_join::join(out, files, &SHARED, (META, &meta))
+    npz::join::join(out, files, &SHARED, (META, &meta))
 }
 
 /// Whether two metas say the same, but for what was measured on each one's own items.

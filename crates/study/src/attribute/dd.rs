@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     attribution::{Attribution, DdNames, Disposition, HeadEffect},
-    files::write_json,
+    store::files::write_json,
 };
 
 /// Texts are cut here.

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     Arm, Array, Features, Npz, Result, RunDir,
     attribution::{Attribution, HeadEffect},
-    files::{write_json, write_text},
+    store::files::{write_json, write_text},
     tables::{COLUMNS, heads_csv, ranked},
 };
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Item, Result, StudyError, columns::ColumnNames, digest::digest_bits};
+use crate::{Item, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits};
 
 /// Problems that are listed before the rest is only counted.
 const LISTED: usize = 10;

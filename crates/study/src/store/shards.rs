@@ -13,10 +13,12 @@ use serde_json::Value;
 
 use crate::{
     Keyed, Parts, Progress, Result, RowLog, RunDir, Shard, StudyError,
-    files::{read_json, write_text},
-    parts::changes,
-    rows::{Written, read_rows},
-    rundir::{Manifest, lock_to_read},
+    store::{
+        files::{read_json, write_text},
+        parts::changes,
+        rows::{Written, read_rows},
+        rundir::{Manifest, lock_to_read},
+    },
 };
 
 const PLAN: &str = "plan.json";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headtemper_stats::{Tail, as_extreme, p_value};
 
-use crate::outcome::BesideRandom;
+use crate::sweep::outcome::BesideRandom;
 
 /// An arm of a tempered or random head set.
 pub(crate) struct SetArm<'a> {

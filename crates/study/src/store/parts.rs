@@ -4,7 +4,7 @@ use headtemper_engine::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::digest::digest;
+use crate::store::digest::digest;
 
 /// Everything that the results of one directory share, by name. Its hash is the run's key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! Writing `.npz`: what `numpy.load(allow_pickle=False)` opens, texts included, of any size.
 
+pub(crate) mod join;
+pub(crate) mod read;
+
 use std::{
     io::{self, Seek, Write},
     path::Path,
@@ -7,7 +10,7 @@ use std::{
 
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use crate::{Result, files::write_whole};
+use crate::{Result, store::files::write_whole};
 
 /// An array, row-major.
 #[derive(Clone, Debug, PartialEq)]

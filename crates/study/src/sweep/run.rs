@@ -9,12 +9,16 @@ use serde_json::{Value, json};
 use crate::{
     Arm, FiredByArm, Item, Judge, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Shards, StudyError,
     SweepOptions,
+    attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
-    digest::digest,
-    outcome::Outcomes,
-    results::{heads_per_layer, write_lambda},
-    sweep::{Wanted, by_arm, check_memory, fill, is_default, wanted},
-    sweep_files::{Answered, write_outcomes, write_report},
+    store::digest::digest,
+    sweep::{
+        Wanted, by_arm, check_memory,
+        files::{Answered, write_outcomes, write_report},
+        fill, is_default,
+        outcome::Outcomes,
+        wanted,
+    },
 };
 
 /// What `temper sweep` is asked for.

@@ -1,5 +1,8 @@
 //! A whole experiment, stage by stage: answers, judgement, attribution, sweep, report. What is finished is not done twice.
 
+mod config;
+mod report;
+
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Input};
@@ -7,23 +10,32 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, Experiment, GoldRule, Item, ItemFacts, Judge, JudgeConfig, Parts,
-    Progress, Result, Row, RowLog, RunDir, StudyError, SweepConfig, SweepOptions, arms, attribute,
-    attribute_items::AttributeItems,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
+    RowLog, RunDir, StudyError, SweepOptions, arms,
+    attribute::{
+        STATISTICS,
+        items::AttributeItems,
+        results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
+    },
     attribution::Attribution,
     capture::{encode, prompts},
-    digest::digest,
-    dispositions::LEAST,
-    files::{read_json, write_text},
     head_set,
     heads::top,
+    items::dispositions::LEAST,
     read_items,
-    results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
-    run_report::{RunReport, Swept},
-    sweep,
-    sweep::check_memory,
-    sweep_files::{Answered, write_outcomes},
+    run::report::{RunReport, Swept},
+    store::{
+        digest::digest,
+        files::{read_json, write_text},
+    },
+    sweep::{
+        check_memory,
+        files::{Answered, write_outcomes},
+        sweep,
+    },
 };
+
+pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
 
 /// What a run ends with.
 #[derive(Debug)]
@@ -221,7 +233,7 @@ impl Study<'_> {
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
         let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
-        let key = digest(&(&self.key, config, rows, attribute::STATISTICS));
+        let key = digest(&(&self.key, config, rows, STATISTICS));
         let files: Vec<&str> = ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect();
         if self.run.finished("attribute", &key, &files) {
             return read_json(&self.run.file("attribution.json"));

@@ -4,13 +4,15 @@ use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, si
 
 use crate::{
     Arm, Item, Judge, Role, Row,
-    arms::composition,
-    beside_random::{SetArm, beside_random},
-    outcome::{
-        ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable, UNEQUAL_TRUNCATION,
-        Values, outcome,
+    items::units::{sizes, sums, units},
+    sweep::{
+        arms::composition,
+        beside_random::{SetArm, beside_random},
+        outcome::{
+            ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
+            UNEQUAL_TRUNCATION, Values, outcome,
+        },
     },
-    units::{sizes, sums, units},
 };
 
 /// Sign flips of a test: the smallest p is 1 in 5000.
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
     use crate::{
         ArmsWanted, GoldRule, arms,
-        outcome::{BesideRandom, Difference},
+        sweep::outcome::{BesideRandom, Difference},
     };
 
     const ITEMS: usize = 50;

@@ -1,5 +1,14 @@
 //! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
 
+mod arms;
+mod beside_random;
+mod compare;
+pub(crate) mod examples;
+pub(crate) mod files;
+pub mod outcome;
+mod run;
+pub(crate) mod tables;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::AtomicBool,
@@ -14,10 +23,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Item, Progress, Result, Row, RowLog, StudyError,
     capture::prompts,
-    digest::{digest, noise_of},
     error::{back, through},
     progress::Lengths,
+    store::digest::{digest, noise_of},
 };
+
+pub use arms::{ArmsWanted, arms};
+pub use compare::outcomes_of;
+pub use run::{SweepRun, Swept, merge_sweep, sweep_run};
+pub use tables::sweep_markdown;
 
 /// What an arm of a sweep is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

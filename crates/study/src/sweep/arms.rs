@@ -7,7 +7,7 @@ use headtemper_stats::Random;
 
 use crate::{
     Result, StudyError,
-    digest::digest,
+    store::digest::digest,
     sweep::{Arm, Role},
 };
 

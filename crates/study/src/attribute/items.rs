@@ -7,11 +7,9 @@ use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    across::across,
-    attribute::{Nulls, attribute_with_nulls},
+    attribute::{Nulls, across::across, attribute_with_nulls, results::heads_per_layer},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
-    results::heads_per_layer,
 };
 
 /// Streams of the shuffled control begin here: it must not be a shuffle of the null.
@@ -51,7 +49,7 @@ impl AttributeItems<'_> {
         let (mut dispositions, nulls): (Vec<_>, Vec<_>) =
             self.each((&features, &facts), self.cohorts, "attribute", progress)?.into_iter().unzip();
         if self.options.compat_dd {
-            dispositions.iter_mut().for_each(crate::dd::name);
+            dispositions.iter_mut().for_each(crate::attribute::dd::name);
         }
         let controls = self.controls((&features, &facts), progress)?;
         say_untrained(&mut dispositions, &controls);

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Keyed, Parts, Progress, Result, RowLog, Shard, StudyError,
-    files::{is_aside, read_json, write_json},
+    store::files::{is_aside, read_json, write_json},
 };
 
 pub(crate) const MANIFEST: &str = "manifest.json";

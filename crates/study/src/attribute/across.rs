@@ -8,7 +8,7 @@ use headtemper_stats::{Tail, pearson, spearman};
 use crate::{
     attribute::{Nulls, permuted},
     attribution::{Across, Attribution, Beside, Disposition, HeadEffect, Pair, Recurring},
-    dispositions::Cohorts,
+    items::dispositions::Cohorts,
 };
 
 /// How many heads count as the top of a disposition.

@@ -11,17 +11,24 @@ use serde_json::json;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress,
-    Result, RunDir, StudyError, attribute,
-    attribute_items::AttributeItems,
+    Result, RunDir, StudyError,
+    attribute::{
+        LEVEL, STATISTICS, dd,
+        items::AttributeItems,
+        results::{ATTRIBUTION_FILES, write_attribution, write_heads},
+        rule,
+    },
     attribution::{Attribution, Skipped},
     capture::{encode, named_items},
-    cohort::{label_counts, labels},
-    dd,
-    digest::digest,
-    dispositions::LEAST,
-    files::{read_json, write_json, write_text},
+    items::{
+        cohort::{label_counts, labels},
+        dispositions::LEAST,
+    },
     report::{self, Page},
-    results::{ATTRIBUTION_FILES, write_attribution, write_heads},
+    store::{
+        digest::digest,
+        files::{read_json, write_json, write_text},
+    },
     tables::attribution_markdown,
 };
 
@@ -77,7 +84,7 @@ pub fn attribute_run(
     // Every refusal comes before the first file.
     let chosen = settings.choose(engine, items)?;
     let parts = settings.parts(engine, &chosen, &others);
-    let key = digest(&(parts.key(), attribute::STATISTICS));
+    let key = digest(&(parts.key(), STATISTICS));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let files: Vec<&str> = ["report.html", "report.json", "report.md"].into_iter().chain(ATTRIBUTION_FILES).collect();
     let attribution = if run.finished("attribute", &key, &files) {
@@ -244,8 +251,8 @@ fn of_chance(attribution: &Attribution) -> Vec<String> {
         warnings.push(format!(
             "{asked} dispositions were asked two questions each at {:.0} %: without any signal {:.1} of the {} would find \
              a head by chance",
-            100.0 * attribute::LEVEL,
-            2.0 * asked as f64 * attribute::LEVEL,
+            100.0 * LEVEL,
+            2.0 * asked as f64 * LEVEL,
             2 * asked
         ));
     }
@@ -331,10 +338,10 @@ fn write_report(
     };
     write_text(&run.file("report.html"), &report::render(&page))?;
     let document = json!({
-        "schema": "report/v1", "title": title, "facts": facts, "warnings": warnings, "rule": attribute::rule(),
+        "schema": "report/v1", "title": title, "facts": facts, "warnings": warnings, "rule": rule(),
         "attribution": attribution,
     });
     write_json(&run.file("report.json"), &document)?;
     let facts: String = facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
-    write_text(&run.file("report.md"), &format!("# {title}\n\n{text}\n{}\n\n{facts}", attribute::rule()))
+    write_text(&run.file("report.md"), &format!("# {title}\n\n{text}\n{}\n\n{facts}", rule()))
 }

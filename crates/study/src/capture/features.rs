@@ -6,7 +6,7 @@ use headtemper_engine::{CaptureRow, Identity, Sampling, StopRule};
 use headtemper_hook::{HeadRef, Site};
 use serde::{Deserialize, Serialize};
 
-use crate::{Array, Npz, Parts, Result, capture::GeneratedVsForced, columns::Columns};
+use crate::{Array, Npz, Parts, Result, capture::GeneratedVsForced, items::columns::Columns};
 
 /// What the numbers of a capture are: the `meta` of the file, a JSON text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use crate::{
     Role,
-    outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+    sweep::outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
     tables::{quoted, short},
 };
 

@@ -6,12 +6,9 @@ use headtemper_engine::{Identity, Sampling};
 
 use crate::{
     Arm, Item, Judge, Result, Role, Row, RunDir,
-    compare::outcomes_of,
-    examples::examples,
-    files::{write_json, write_text},
-    outcome::Outcomes,
     report::{self, Page},
-    sweep_tables::sweep_csv,
+    store::files::{write_json, write_text},
+    sweep::{compare::outcomes_of, examples::examples, outcome::Outcomes, tables::sweep_csv},
 };
 
 /// The rows of a sweep, and what they answer. Needs no model.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
-use crate::{Item, Predicate, Result, StudyError, cohort::label_counts};
+use crate::{Item, Predicate, Result, StudyError, items::cohort::label_counts};
 
 /// The fewest items a cohort may have: below, no pooled variance exists.
 pub(crate) const LEAST: usize = 2;

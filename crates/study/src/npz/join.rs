@@ -12,9 +12,8 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter, read::ZipFile};
 
 use crate::{
     Array, Result, StudyError,
-    files::write_whole,
-    npz::{header, member_options},
-    npz_read::Header,
+    npz::{header, member_options, read::Header},
+    store::files::write_whole,
 };
 
 /// Bytes that are copied at once.

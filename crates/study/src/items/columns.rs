@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headtemper_engine::FinishReason;
 use serde_json::Value;
 
-use crate::{Array, Item, Npz, digest::digest_text};
+use crate::{Array, Item, Npz, store::digest::digest_text};
 
 const SCORES: &str = "scores.";
 const FIELDS: &str = "fields.";

@@ -1,0 +1,18 @@
+//! What is studied: items, what is known of each, and the cohorts that they are compared in.
+
+pub(crate) mod cohort;
+pub(crate) mod columns;
+pub(crate) mod dispositions;
+mod file;
+mod item;
+mod judge;
+mod predicate;
+pub(crate) mod units;
+
+pub use cohort::{Cohort, cohorts_of};
+pub use columns::{Answers, Columns};
+pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
+pub use file::{ItemFile, read_items};
+pub use item::Item;
+pub use judge::{GoldRule, Judge, Verdict};
+pub use predicate::Predicate;
