@@ -384,7 +384,8 @@ fn what_cannot_be_attributed_is_refused() {
         ("--a cw --b cr --compat dd --adjust length", &["--adjust is length", "left out with --compat dd"]),
         ("--a cw --b cr --compat dd --within label", &["--within is label", "left out with --compat dd"]),
         ("--a cw --b cr --compat dd --heads all", &["--heads is all", "attn, or left out, with --compat dd"]),
-        ("--a cw --b cr --lambda nan", &["--lambda is NaN", "a finite number"]),
+        ("--a cw --b cr --lambda nan", &["--lambda is NaN", "a number from -1000000 to 1000000"]),
+        ("--a cw --b cr --lambda 1e20", &["--lambda is 100000000000000000000", "to 1000000"]),
         ("--a cw --b cr --beside r.jsonl", &["r.jsonl"]),
     ] {
         let (_, why) = lab.ends(2, &format!("{attribute} {change}"));

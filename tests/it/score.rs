@@ -158,7 +158,7 @@ fn what_cannot_be_scored_is_refused() {
     refused(&items, &all(&[], &[0.0], 8), "list of heads is empty");
     refused(&items, &all(&head, &[], 8), "list of lambda is empty");
     refused(&items, &all(&head, &[0.0, -0.0], 8), "-0 twice");
-    refused(&items, &all(&head, &[f32::NAN], 8), "not a finite number");
+    refused(&items, &all(&head, &[f32::NAN], 8), "is not a number from -1000000 to 1000000");
     refused(&items, &all(&[head[0], head[0]], &[0.0], 8), "listed twice");
     refused(&items, &all(&[HeadRef::value(99, 0)], &[0.0], 8), "does not exist");
     refused(&items, &all(&head, &[0.0], 0), "batch_tokens is 0");
@@ -379,7 +379,8 @@ fn what_the_program_cannot_score_it_refuses() {
         ("--items ids.jsonl --lambda 0", "input_ids with prompt_len"),
         ("--items none.jsonl --lambda 0", "none.jsonl"),
         ("--items c.jsonl --lambda 0,0.5,0", "0 twice"),
-        ("--items c.jsonl --lambda inf", "not a finite number"),
+        ("--items c.jsonl --lambda inf", "lambda inf of head L0H0 is not a number from -1000000 to 1000000"),
+        ("--items c.jsonl --lambda 1e20", "norms square what they read"),
         ("--items c.jsonl", "--lambda"),
         ("--items c.jsonl --lambda 0 --heads L9H0", "layer 9 of head L9H0 does not exist"),
         ("--items c.jsonl --lambda 0 --heads L0H6", "head L0H6 does not exist"),

@@ -29,9 +29,9 @@ pub enum PlanError {
     /// A head stands twice in one plan.
     #[error("head {0} is listed twice in one plan")]
     Twice(HeadRef),
-    /// λ is NaN or infinite.
-    #[error("lambda {lambda} of head {at} is not a finite number")]
-    NotFinite {
+    /// λ is NaN, or larger than [`LARGEST_LAMBDA`] either way.
+    #[error("lambda {lambda} of head {at} is not a number from {} to {LARGEST_LAMBDA}", -LARGEST_LAMBDA)]
+    LambdaOutOfRange {
         /// The head.
         at: HeadRef,
         /// Its λ.
@@ -108,7 +108,12 @@ impl PlanError {
             Self::SomePositions(_) => Some("leave the positions out, or use the plan as a hook".into()),
             Self::PositionsTwice { .. } => Some("leave one of the two out".into()),
             Self::Empty => Some("list at least one head, or leave the plan out".into()),
-            Self::Twice(_) | Self::NotFinite { .. } | Self::NeverFired(_) => None,
+            Self::LambdaOutOfRange { lambda, .. } if lambda.is_finite() => Some(
+                "norms square what they read: f32 overflows there, and a model that then says nothing would look like a \
+                 finding"
+                    .into(),
+            ),
+            Self::Twice(_) | Self::LambdaOutOfRange { .. } | Self::NeverFired(_) => None,
         }
     }
 }
@@ -210,7 +215,7 @@ impl HeadList {
     /// A list of these heads, sorted; of positions it says nothing.
     ///
     /// # Errors
-    /// On a head listed twice, on a λ that is not finite, and on an empty list.
+    /// On a head listed twice, on a λ that [`check_lambda`] refuses, and on an empty list.
     pub fn of(mut heads: Vec<(HeadRef, Option<f32>)>) -> Result<Self, PlanError> {
         if heads.is_empty() {
             return Err(PlanError::Empty);
@@ -221,10 +226,8 @@ impl HeadList {
                 return Err(PlanError::Twice(pair[0].0));
             }
         }
-        match heads.iter().find_map(|&(at, lambda)| Some((at, lambda.filter(|l| !l.is_finite())?))) {
-            Some((at, lambda)) => Err(PlanError::NotFinite { at, lambda }),
-            None => Ok(Self { heads, positions: None }),
-        }
+        heads.iter().try_for_each(|&(at, lambda)| lambda.map_or(Ok(()), |lambda| check_lambda(at, lambda)))?;
+        Ok(Self { heads, positions: None })
     }
 
     /// The heads alone.
@@ -244,6 +247,19 @@ impl HeadList {
     }
 }
 
+/// The largest λ, either way. A norm squares what it reads in f32: from about 1e17 on that is infinite, every hidden state
+/// becomes 0, and a uniform distribution over the vocabulary, which is finite, would look like a finding.
+pub const LARGEST_LAMBDA: f32 = 1e6;
+
+/// Refuses a λ that is not a number, or larger than [`LARGEST_LAMBDA`] either way.
+///
+/// # Errors
+/// Names the head and λ.
+pub fn check_lambda(at: HeadRef, lambda: f32) -> Result<(), PlanError> {
+    // Not true of NaN.
+    if lambda.abs() <= LARGEST_LAMBDA { Ok(()) } else { Err(PlanError::LambdaOutOfRange { at, lambda }) }
+}
+
 fn syntax(text: &str, expected: &str) -> PlanError {
     let text =
         if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text.into() };
@@ -259,13 +275,11 @@ impl HeadPlan {
     /// A plan of these heads.
     ///
     /// # Errors
-    /// If a head is listed twice or a λ is not finite.
+    /// If a head is listed twice, or [`check_lambda`] refuses a λ.
     pub fn new(entries: impl IntoIterator<Item = (HeadRef, f32)>) -> Result<Self, PlanError> {
         let mut plan = BTreeMap::new();
         for (at, lambda) in entries {
-            if !lambda.is_finite() {
-                return Err(PlanError::NotFinite { at, lambda });
-            }
+            check_lambda(at, lambda)?;
             if plan.insert(at, lambda).is_some() {
                 return Err(PlanError::Twice(at));
             }
@@ -371,7 +385,10 @@ mod tests {
             plan(r#"{"schema":"heads/v1","heads":[{"layer":2,"head":3,"kind":"value"},{"layer":7,"head":6}]}"#),
             mixed
         );
-        assert_eq!(plan("L0H0:-0.5,L0H1:1.75,L1H0:0"), Ok("L0H0:-0.5,L0H1:1.75,L1H0:0".into()));
+        assert_eq!(
+            plan("L0H0:-0.5,L0H1:1.75,L1H0:0,L1H1:-1000000"),
+            Ok("L0H0:-0.5,L0H1:1.75,L1H0:0,L1H1:-1000000".into())
+        );
         let limited = "L7H6:0.5 at window:2..9";
         assert_eq!(plan(limited), Ok(limited.into()));
         let json = r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"response"}"#;
@@ -385,8 +402,9 @@ mod tests {
             ("[]", "names no head"),
             ("L7", "'L7'"),
             ("L7H6:half", "L7H6:0.5"),
-            ("L7H6:nan", "not a finite"),
-            ("L7H6:inf", "not a finite"),
+            ("L7H6:nan", "not a number from"),
+            ("L7H6:inf", "not a number from"),
+            ("L7H6:-1000001", "not a number from"),
             ("L7H6:0.5,L7H6:0.9", "listed twice"),
             (r#"{"schema":"heads/v2","heads":[]}"#, "heads/v1"),
             (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),

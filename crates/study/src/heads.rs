@@ -87,7 +87,19 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
         let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
         return Ok(HeadList::parse(&content)?);
     }
-    Ok(HeadList::parse(text)?)
+    HeadList::parse(text).map_err(|error| {
+        let a_path = path.exists() || text.contains(std::path::MAIN_SEPARATOR);
+        if a_path { no_list_in(path) } else { error.into() }
+    })
+}
+
+/// Heads are asked of a file that nothing says how to read.
+fn no_list_in(path: &Path) -> StudyError {
+    StudyError::Option {
+        what: "the file of a head list".into(),
+        found: path.display().to_string(),
+        allowed: "a .json list or plan, an .npz table of λ, or top:5@attribution.json".into(),
+    }
 }
 
 fn useless(lambda: Option<f32>, why: &str) -> StudyError {

@@ -14,11 +14,14 @@ fn plans_that_mean_nothing() {
     bench.write("more.json", r#"{"schema":"heads/v1","heads":[{"layer":0,"head":1,"lambda":0.5}],"note":"x"}"#);
     bench.write("schema.json", r#"{"schema":"heads/v2","heads":[{"layer":0,"head":1,"lambda":0.5}]}"#);
     bench.write("none.json", r#"{"schema":"heads/v1","heads":[]}"#);
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 17] = [
         ("L9H0:0.5", &["layer 9 of head L9H0 does not exist", "layers are 0 to 3", "temper inspect"]),
         ("L2H6:0.5", &["head L2H6 does not exist", "layer 2 has L2H0 to L2H5"]),
-        ("L0H1:nan", &["lambda NaN of head L0H1 is not a finite number"]),
-        ("L0H1:inf", &["lambda inf of head L0H1 is not a finite number"]),
+        ("L0H1:nan", &["lambda NaN of head L0H1 is not a number from -1000000 to 1000000"]),
+        ("L0H1:inf", &["lambda inf of head L0H1 is not a number from -1000000 to 1000000"]),
+        ("L0H1:-1e20", &["lambda -100000000000000000000 of head L0H1 is not", "to 1000000", "norms square"]),
+        ("L0H1:1e6,L9H0:1", &["layer 9 of head L9H0"]), // the largest λ is one
+        ("heads/mine.txt", &["the file of a head list is heads/mine.txt", ".json", ".npz"]),
         ("L0H1:0.5,L0H1:0.9", &["head L0H1 is listed twice"]),
         ("L0H1", &["head L0H1 has no lambda", "--lambda"]),
         ("L0H1:half", &["cannot read 'L0H1:half'", "L7H6:0.5"]),
@@ -49,8 +52,9 @@ fn sweeps_over_what_is_not_there() {
         ("--heads L0H0,L0H6 --lambda 0.5", &["head L0H6 does not exist", "L0H0 to L0H5"]),
         ("--heads L0H0,L0H0 --lambda 0.5", &["head L0H0 is listed twice"]),
         ("--heads [] --lambda 0.5", &["names no head"]),
-        ("--heads L0H0 --lambda 1,nan", &["lambda NaN of head L0H0 is not a finite number"]),
-        ("--heads L0H0 --lambda inf", &["lambda inf of head L0H0 is not a finite number"]),
+        ("--heads L0H0 --lambda 1,nan", &["lambda NaN of head L0H0 is not a number from -1000000 to 1000000"]),
+        ("--heads L0H0 --lambda inf", &["lambda inf of head L0H0 is not a number from -1000000 to 1000000"]),
+        ("--heads L0H0 --lambda 1,1e7", &["lambda 10000000 of head L0H0 is not a number from -1000000 to 1000000"]),
         ("--heads L0H0 --lambda half", &["'half'", "--lambda"]),
         ("--heads L0H0", &["--lambda"]),
         ("--heads top:5@gone.json --lambda 0.5", &["cannot read gone.json"]),
@@ -124,8 +128,8 @@ fn experiments_that_cannot_be_read() {
         ("name = \"t\"", "name = \"../t\"", &["name '../t'", "letters"]),
         ("name = \"t\"", "name = t", &["x.toml"]),
         ("[1, 0.5]", "[]", &["[sweep] lambdas must list at least one"]),
-        ("[1, 0.5]", "[1, nan]", &["[sweep] lambda NaN is not a finite number"]),
-        ("[1, 0.5]", "[1, inf]", &["[sweep] lambda inf is not a finite number"]),
+        ("[1, 0.5]", "[1, nan]", &["[sweep] lambda NaN is not a number from -1000000 to 1000000"]),
+        ("[1, 0.5]", "[1, inf]", &["[sweep] lambda inf is not a number from -1000000 to 1000000"]),
         ("top:2", "L9H0", &["layer 9", "layers are 0 to 3"]),
         ("max_new_tokens = 4", "max_new_tokens = 0", &["[generate] max_new_tokens must be at least 1"]),
         (

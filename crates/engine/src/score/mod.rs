@@ -12,7 +12,7 @@ mod plain;
 
 use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};
 
-use headtemper_hook::{HeadRef, PlanError};
+use headtemper_hook::{HeadRef, PlanError, check_lambda};
 
 use crate::{Encoded, Engine, EngineError, Result};
 pub use cost::ScoreCost;
@@ -135,9 +135,7 @@ impl Engine {
             }
         }
         for (index, &lambda) in request.lambdas.iter().enumerate() {
-            if !lambda.is_finite() {
-                return Err(PlanError::NotFinite { at: request.heads[0], lambda }.into());
-            }
+            check_lambda(request.heads[0], lambda)?;
             if request.lambdas[..index].contains(&lambda) {
                 return wrong("lambda", format!("{lambda} twice"), "listed once: scoring draws nothing at random");
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted};
+use headtemper_hook::LARGEST_LAMBDA;
 use serde_json::json;
 
 use crate::{
@@ -137,8 +138,9 @@ impl AttributeRun<'_> {
         match (self.last_n, self.top, self.lambda) {
             (0, ..) => refused("last_n", "at least 1"),
             (_, 0, _) => refused("top", "at least 1"),
-            (_, _, Some(lambda)) if !lambda.is_finite() => {
-                let (what, allowed) = ("--lambda".into(), "a finite number".into());
+            (_, _, Some(lambda)) if lambda.is_nan() || lambda.abs() > LARGEST_LAMBDA => {
+                let (what, allowed) =
+                    ("--lambda".into(), format!("a number from {} to {LARGEST_LAMBDA}", -LARGEST_LAMBDA));
                 Err(StudyError::Option { what, found: lambda.to_string(), allowed })
             }
             _ => Ok(()),

@@ -248,6 +248,7 @@ impl<'a> Parser<'a> {
         ];
         match ops.into_iter().find(|(token, _)| self.take(token)) {
             Some((_, op)) => Ok(Node::Compare(field, op, self.value(op)?)),
+            None if self.rest().starts_with('=') => Err("'=' where == (is equal to) was expected".into()),
             None => Ok(Node::True(field)),
         }
     }
@@ -369,7 +370,7 @@ mod tests {
         }
         for (text, part) in [
             ("", "the end where a field's name was expected"),
-            ("label = \"cw\"", "'=' where && or ||"),
+            ("label = \"cw\"", "'=' where == (is equal to) was expected"),
             ("label == cw", "'cw' where a number, true, false or a text in quotes"),
             ("label == \"cw", "a text is not closed"),
             ("(label == \"cw\"", "a parenthesis is not closed"),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use headtemper_engine::{GenerateOptions, Keep, Sampling, parse_bytes};
-use headtemper_hook::Positions;
+use headtemper_hook::{LARGEST_LAMBDA, Positions};
 use serde::{Deserialize, Serialize};
 
 use crate::{AttributeOptions, Controls, GoldRule, HeadChoice, Result, StudyError};
@@ -337,8 +337,11 @@ impl Experiment {
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }
-            if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !lambda.is_finite()) {
-                return Some(format!("[sweep] lambda {lambda} is not a finite number"));
+            if let Some(lambda) = sweep.lambdas.iter().find(|lambda| lambda.is_nan() || lambda.abs() > LARGEST_LAMBDA) {
+                return Some(format!(
+                    "[sweep] lambda {lambda} is not a number from {} to {LARGEST_LAMBDA}",
+                    -LARGEST_LAMBDA
+                ));
             }
         }
         if self.items.raw && self.model.thinking.is_some() {
@@ -401,7 +404,7 @@ sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
         for (from, to, part) in [
             ("a = \"cw\"", "a = \"cw\", lastn = 3", "unknown field `lastn`"),
             ("name = \"t\"", "name = \"../t\"", "must be letters"),
-            ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a finite number"),
+            ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a number from"),
             ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "control is 'none', but must be shuffled or random"),
             ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "adjust is x, but must be none or length"),
             ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),

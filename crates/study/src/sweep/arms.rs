@@ -264,7 +264,7 @@ mod tests {
         for (sets, lambdas, random, parts) in [
             (vec![], vec![0.5], 0, "at least one head set"),
             (vec![vec![one]], vec![], 0, "at least one head set"),
-            (vec![vec![one]], vec![f32::NAN], 0, "not a finite number"),
+            (vec![vec![one]], vec![f32::NAN], 0, "not a number from"),
             (vec![vec![one]], vec![0.5, 1.0, 0.5], 0, "0.5 twice"),
             (vec![vec![one, two], vec![two, one]], vec![0.5], 0, "L2H0+L0H1 again"),
             (vec![vec![one]], vec![0.5], 8, "at most 7: sets of 1H are drawn from the 7 query heads"),
