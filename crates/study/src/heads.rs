@@ -88,7 +88,9 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
         return Ok(HeadList::parse(&content)?);
     }
     HeadList::parse(text).map_err(|error| {
-        let a_path = path.exists() || text.contains(std::path::MAIN_SEPARATOR);
+        // JSON in place has a slash as well: heads/v1.
+        let json = text.trim_start().starts_with(['{', '[']);
+        let a_path = path.exists() || (!json && text.contains(std::path::MAIN_SEPARATOR));
         if a_path { no_list_in(path) } else { error.into() }
     })
 }

@@ -14,7 +14,7 @@ fn plans_that_mean_nothing() {
     bench.write("more.json", r#"{"schema":"heads/v1","heads":[{"layer":0,"head":1,"lambda":0.5}],"note":"x"}"#);
     bench.write("schema.json", r#"{"schema":"heads/v2","heads":[{"layer":0,"head":1,"lambda":0.5}]}"#);
     bench.write("none.json", r#"{"schema":"heads/v1","heads":[]}"#);
-    let cases: [(&str, &[&str]); 17] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("L9H0:0.5", &["layer 9 of head L9H0 does not exist", "layers are 0 to 3", "temper inspect"]),
         ("L2H6:0.5", &["head L2H6 does not exist", "layer 2 has L2H0 to L2H5"]),
         ("L0H1:nan", &["lambda NaN of head L0H1 is not a number from -1000000 to 1000000"]),
@@ -22,6 +22,7 @@ fn plans_that_mean_nothing() {
         ("L0H1:-1e20", &["lambda -100000000000000000000 of head L0H1 is not", "to 1000000", "norms square"]),
         ("L0H1:1e6,L9H0:1", &["layer 9 of head L9H0"]), // the largest λ is one
         ("heads/mine.txt", &["the file of a head list is heads/mine.txt", ".json", ".npz"]),
+        ("[[0/1]]", &["cannot read '[[0/1]]'", "pairs"]),
         ("L0H1:0.5,L0H1:0.9", &["head L0H1 is listed twice"]),
         ("L0H1", &["head L0H1 has no lambda", "--lambda"]),
         ("L0H1:half", &["cannot read 'L0H1:half'", "L7H6:0.5"]),
