@@ -29,8 +29,8 @@ pub enum PlanError {
     /// A head stands twice in one plan.
     #[error("head {0} is listed twice in one plan")]
     Twice(HeadRef),
-    /// λ is NaN, or larger than [`LARGEST_LAMBDA`] either way.
-    #[error("lambda {lambda} of head {at} is not a number from {} to {LARGEST_LAMBDA}", -LARGEST_LAMBDA)]
+    /// λ is none of [`LAMBDAS`].
+    #[error("lambda {lambda} of head {at} is not {LAMBDAS}")]
     LambdaOutOfRange {
         /// The head.
         at: HeadRef,
@@ -108,11 +108,9 @@ impl PlanError {
             Self::SomePositions(_) => Some("leave the positions out, or use the plan as a hook".into()),
             Self::PositionsTwice { .. } => Some("leave one of the two out".into()),
             Self::Empty => Some("list at least one head, or leave the plan out".into()),
-            Self::LambdaOutOfRange { lambda, .. } if lambda.is_finite() => Some(
-                "norms square what they read: f32 overflows there, and a model that then says nothing would look like a \
-                 finding"
-                    .into(),
-            ),
+            Self::LambdaOutOfRange { lambda, .. } if lambda.is_finite() => {
+                Some("norms square what they read, and f32 overflows there".into())
+            }
             Self::Twice(_) | Self::LambdaOutOfRange { .. } | Self::NeverFired(_) => None,
         }
     }
@@ -247,17 +245,20 @@ impl HeadList {
     }
 }
 
-/// The largest λ, either way. A norm squares what it reads in f32: from about 1e17 on that is infinite, every hidden state
-/// becomes 0, and a uniform distribution over the vocabulary, which is finite, would look like a finding.
-pub const LARGEST_LAMBDA: f32 = 1e6;
+/// What may be a λ, in words.
+pub const LAMBDAS: &str = "a number from -1000000 to 1000000";
 
-/// Refuses a λ that is not a number, or larger than [`LARGEST_LAMBDA`] either way.
+/// Whether it is one of [`LAMBDAS`]. Norms square what they read in f32, which from about 1e17 on has no finite sum.
+pub fn is_lambda(lambda: f32) -> bool {
+    lambda.abs() <= 1e6 // not true of NaN
+}
+
+/// Refuses what is no λ ([`is_lambda`]).
 ///
 /// # Errors
 /// Names the head and λ.
 pub fn check_lambda(at: HeadRef, lambda: f32) -> Result<(), PlanError> {
-    // Not true of NaN.
-    if lambda.abs() <= LARGEST_LAMBDA { Ok(()) } else { Err(PlanError::LambdaOutOfRange { at, lambda }) }
+    if is_lambda(lambda) { Ok(()) } else { Err(PlanError::LambdaOutOfRange { at, lambda }) }
 }
 
 fn syntax(text: &str, expected: &str) -> PlanError {

@@ -153,12 +153,16 @@ DEVICE float max_lanes(float x) {
     return x;
 }
 
-// One over the root of the mean square of `dim` values and `eps`, by a warp.
+// One over the root of a mean square and `eps`. NaN where the squares have no finite sum: 0 would make zeros of what is finite
+// itself, which nobody would find.
+DEVICE float over_root(float mean, float eps) { return (1.0f + 0.0f * mean) / sqrtf(mean + eps); }
+
+// The same of `dim` values, by a warp.
 template <class T>
 DEVICE float over_rms(const T* x, int dim, float eps) {
     float squares = 0.0f;
     for (int i = threadIdx.x % 32; i < dim; i += 32) squares += widen(x[i]) * widen(x[i]);
-    return 1.0f / sqrtf(sum_lanes(squares) / dim + eps);
+    return over_root(sum_lanes(squares) / dim, eps);
 }
 
 // The sum over a block of whole warps, in every thread. `room` holds a float for each warp; the block is in step before and

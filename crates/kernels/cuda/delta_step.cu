@@ -98,7 +98,7 @@ DEVICE void delta_step_head(const DeltaStepArgs& args) {
         }
 #pragma unroll
         for (int j = 0; j < each; j++) squares += x[j] * x[j];
-        const float factor = 1.0f / sqrtf(sum_lanes(squares) / dk + (which == 0 ? args.k_eps : args.q_eps));
+        const float factor = over_root(sum_lanes(squares) / dk, which == 0 ? args.k_eps : args.q_eps);
 #pragma unroll
         for (int j = 0; j < each; j++) room[which * most + lane + 32 * j] = widen(rounded<T>(x[j] * factor * w[j]));
     }

@@ -21,7 +21,7 @@ DEVICE float gated_norm_factor(const T* x, int dim, float eps) {
 #pragma unroll
         for (int c = 0; c < 4; c++) squares = fmaf(widen(a.x[c]), widen(a.x[c]), squares);
     }
-    return 1.0f / sqrtf(sum_lanes(squares) / dim + eps);
+    return over_root(sum_lanes(squares) / dim, eps);
 }
 
 // Four values of a head: normalised, by their weights and the silu of their gates, and by λ, which comes last, for a factor

@@ -138,7 +138,7 @@ DEVICE void heads_in_rows(const HeadsArgs& args) {
                     sum[e] = sum_lanes<lanes>(sum[e]);
                 }
                 const float squares = each == 2 ? sum[0] + sum[each - 1] : sum[0];
-                const float factor = 1.0f / sqrtf(squares / dim + part.eps);
+                const float factor = over_root(squares / dim, part.eps);
 #pragma unroll
                 for (int k = 0; k < rows; k++) {
                     float w[each];

@@ -28,7 +28,7 @@ DEVICE float squares_of(const T* x, int width) {
 
 // What the values of a row are multiplied by to have a mean square of 1.
 DEVICE float factor_of(float squares, int width, float eps) {
-    return 1.0f / sqrtf(sum_block(squares, reinterpret_cast<float*>(shared_memory)) / width + eps);
+    return over_root(sum_block(squares, reinterpret_cast<float*>(shared_memory)) / width, eps);
 }
 
 // A block for a row. All that has a name is rounded to T, as where each step is an operation of its own.

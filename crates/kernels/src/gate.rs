@@ -1,13 +1,13 @@
 //! The output gates of Qwen3.5, one pass each: sigmoid after attention, norm and silu after the delta rule.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::{
     Level,
     activation::{Gate, Silu, sigmoid_mul},
     gpu,
     lambda::{factors, scale},
-    norm::over_rms,
+    norm::{over_rms, rms_norm_reference},
     place::Place,
     room::{Room, for_rows},
     serving::{Serving, serving},
@@ -76,8 +76,7 @@ pub fn gated_norm_reference(
     let dtype = gate.dtype();
     let [x, gate, weight] = [x, gate, weight].map(|t| t.to_dtype(DType::F32));
     let (x, gate) = (x?, gate?);
-    let root = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?.sqrt()?;
-    let normed = x.broadcast_div(&root)?.broadcast_mul(&weight?)?;
+    let normed = rms_norm_reference(&x, &weight?, eps)?;
     let z = (normed * gate.reshape(x.shape())?.silu()?)?;
     scale("gated_norm", z, lambda)?.to_dtype(dtype)
 }
@@ -271,6 +270,20 @@ mod tests {
             // The mean of the squares is 12.5, and 12.5 more under the root makes it 5.
             let expected = new(&[0.0, -0.8 * 2.0 * sigmoid * -0.5])?;
             close(&op(&x, &gate, &weight, 12.5, Some(&lambda))?, &expected, "by hand");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
+        let mut i = inputs(1, 2, 20)?;
+        i.x = i.x.broadcast_mul(&Tensor::new(&[[[1f32], [1e20]]], &Device::Cpu)?)?;
+        let mut all = vec![gated_norm_reference(&i.x, &i.gate, &i.weight, 1e-6, None)?];
+        for level in Level::available() {
+            all.push(norm(level, &i, &i.gate, None)?);
+        }
+        for z in all.iter().map(flat) {
+            assert!(z[..20].iter().all(|x| x.is_finite()) && z[20..].iter().all(|x| x.is_nan()), "{z:?}");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! RMS norms over rows, and the additions to the residual stream before them.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 use crate::{
     Level, gpu,
@@ -25,12 +25,15 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     }
 }
 
-/// The oracle of [`rms_norm`]: candle's own, which is one launch on a GPU.
+/// The oracle of [`rms_norm`]: candle's own, one launch on a GPU, and NaN where the squares have no finite sum, of which it
+/// makes zeros.
 ///
 /// # Errors
 /// If the weight has another width.
 pub fn rms_norm_reference(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps)
+    let normed = candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps)?;
+    let nothing = (x.to_dtype(DType::F32)?.sqr()?.sum_keepdim(D::Minus1)? * 0.0)?;
+    normed.broadcast_add(&nothing.to_dtype(x.dtype())?)
 }
 
 /// A residual stream with a block's output added, and the norm that the next block reads: `(x + y, rms_norm(x + y))`.
@@ -230,7 +233,8 @@ unsafe fn norm_row_generic<S: Simd>(width: usize, x: *const f32, weight: *const 
     }
 }
 
-/// `1 / sqrt(mean(x²) + eps)` of one row.
+/// `1 / sqrt(mean(x²) + eps)` of one row. NaN where the squares have no finite sum: 0 would make zeros of what is finite
+/// itself, and a model that then gives all tokens one probability would look like a finding.
 #[inline(always)]
 pub(crate) unsafe fn over_rms<S: Simd>(width: usize, x: *const f32, eps: f32) -> f32 {
     // SAFETY: `count` values from `i` on lie below `width`; what is beyond adds zeros to the squares.
@@ -240,7 +244,8 @@ pub(crate) unsafe fn over_rms<S: Simd>(width: usize, x: *const f32, eps: f32) ->
             let x = simd::load_some::<S>(x.add(i), S::LANES.min(width - i));
             squares = S::fma(x, x, squares);
         }
-        1.0 / (S::sum(squares) / width as f32 + eps).sqrt()
+        let mean = S::sum(squares) / width as f32;
+        (1.0 + 0.0 * mean) / (mean + eps).sqrt()
     }
 }
 
@@ -287,7 +292,7 @@ unsafe fn add_row_generic<S: Simd>(count: usize, x: *const f32, y: *const f32, o
 mod tests {
     use super::*;
     use crate::testing::{flat, values, worst_relative};
-    use candle_core::DType;
+    use candle_core::Device;
     use proptest::prelude::*;
 
     /// Largest difference to candle's norm, relative to max(1, |y|). Measured worst case: 1.4e-6 (2026-11-25).
@@ -330,6 +335,25 @@ mod tests {
     #[test]
     fn every_level_is_the_oracle_where_threads_share_the_rows() -> Result<()> {
         check(300, 576)
+    }
+
+    /// A model that overflows shall not end in zeros, which are numbers.
+    #[test]
+    fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
+        let weight = random(&[20], 3);
+        let rows = random(&[3, 20], 1).broadcast_mul(&Tensor::new(&[[1f32], [1e20], [1e17]], &Device::Cpu)?)?;
+        let nothing = rows.zeros_like()?;
+        let mut all = vec![rms_norm_reference(&rows, &weight, 1e-6)?];
+        for level in Level::available() {
+            all.push(norm_at(level, &rows, &weight, 1e-6)?);
+            all.push(add_norm_at(level, &rows, &nothing, &weight, 1e-6)?.1);
+        }
+        for (i, normed) in all.iter().enumerate() {
+            let normed = normed.to_vec2::<f32>()?;
+            assert!(normed[1].iter().all(|x| x.is_nan()), "{i}: {:?}", normed[1]);
+            assert!([0, 2].iter().all(|&row: &usize| normed[row].iter().all(|x| x.is_finite() && *x != 0.0)), "{i}");
+        }
+        Ok(())
     }
 
     #[test]

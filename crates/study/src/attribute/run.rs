@@ -7,7 +7,7 @@ use std::{
 };
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted};
-use headtemper_hook::LARGEST_LAMBDA;
+use headtemper_hook::{LAMBDAS, is_lambda};
 use serde_json::json;
 
 use crate::{
@@ -132,17 +132,13 @@ impl AttributeRun<'_> {
     /// Names the setting and what would have been allowed.
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
-        let refused = |what: &str, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found: "0".into(), allowed: allowed.into() })
+        let refused = |what: &str, found: String, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
         };
         match (self.last_n, self.top, self.lambda) {
-            (0, ..) => refused("last_n", "at least 1"),
-            (_, 0, _) => refused("top", "at least 1"),
-            (_, _, Some(lambda)) if lambda.is_nan() || lambda.abs() > LARGEST_LAMBDA => {
-                let (what, allowed) =
-                    ("--lambda".into(), format!("a number from {} to {LARGEST_LAMBDA}", -LARGEST_LAMBDA));
-                Err(StudyError::Option { what, found: lambda.to_string(), allowed })
-            }
+            (0, ..) => refused("last_n", "0".into(), "at least 1"),
+            (_, 0, _) => refused("top", "0".into(), "at least 1"),
+            (_, _, Some(lambda)) if !is_lambda(lambda) => refused("--lambda", lambda.to_string(), LAMBDAS),
             _ => Ok(()),
         }
     }

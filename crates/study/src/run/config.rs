@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use headtemper_engine::{GenerateOptions, Keep, Sampling, parse_bytes};
-use headtemper_hook::{LARGEST_LAMBDA, Positions};
+use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
 use crate::{AttributeOptions, Controls, GoldRule, HeadChoice, Result, StudyError};
@@ -337,11 +337,8 @@ impl Experiment {
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }
-            if let Some(lambda) = sweep.lambdas.iter().find(|lambda| lambda.is_nan() || lambda.abs() > LARGEST_LAMBDA) {
-                return Some(format!(
-                    "[sweep] lambda {lambda} is not a number from {} to {LARGEST_LAMBDA}",
-                    -LARGEST_LAMBDA
-                ));
+            if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !is_lambda(**lambda)) {
+                return Some(format!("[sweep] lambda {lambda} is not {LAMBDAS}"));
             }
         }
         if self.items.raw && self.model.thinking.is_some() {

@@ -59,6 +59,34 @@ fn norms_are_their_oracles() -> Result<()> {
     Ok(())
 }
 
+/// As on the CPU: what overflows is no zeros. Halves cannot be so large.
+#[test]
+fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
+    let nan = |x: &Tensor| flat(x).iter().filter(|x| x.is_nan()).count();
+    for dtype in [DType::F32, DType::BF16] {
+        for width in [7, 576, 2048, 6144] {
+            let rows = random(&[3, width], 1).broadcast_mul(&Tensor::new(&[[1f32], [1e20], [1e15]], &Device::Cpu)?)?;
+            let ((x, _), (weight, _)) = (both(&rows, dtype)?, both(&random(&[width], 2), dtype)?);
+            let normed = gpu::rms_norm(&x, &weight, 1e-5)?;
+            let how = Join { before: None, scale: 1.0, next: Some(Norm { weight: &weight, eps: 1e-5 }) };
+            let (_, next) = gpu::join(&x, &x.zeros_like()?, &how)?;
+            for normed in [normed, next.expect("a norm was asked for")] {
+                assert_eq!((nan(&normed), nan(&normed.narrow(0, 1, 1)?)), (width, width), "{dtype:?} {width}");
+            }
+        }
+        // Heads of any size, and of the sizes that have a kernel of their own.
+        for dim in [20, 64, 128, 256, 512] {
+            let loud =
+                random(&[2, 3, dim], 1).broadcast_mul(&Tensor::new(&[[[1f32], [1e20], [1.0]]], &Device::Cpu)?)?;
+            let ((x, _), (weight, _)) = (both(&loud, dtype)?, both(&random(&[dim], 2), dtype)?);
+            let steps = HeadSteps { norm: Some(Norm { weight: &weight, eps: 1e-6 }), angles: None };
+            let [z] = gpu::heads([HeadsOf { x: &x, count: 3, dim, steps }])?;
+            assert_eq!((nan(&z), nan(&z.narrow(1, 1, 1)?)), (2 * dim, 2 * dim), "{dtype:?} heads of {dim}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn gated_activations_are_their_oracles() -> Result<()> {
     for dtype in TYPES {
