@@ -76,12 +76,13 @@ pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Hal
 /// sd within folds and groups (`items - 2 folds` degrees of freedom), averaged over the repeats.
 ///
 /// `order[place]` is the item that stands at each place of `folds`. This is the definition; the fast way is
-/// [`Projector`](crate::Projector). NaN if a group has fewer than two items or no fold two of either; 0 without spread.
+/// [`Projector`](crate::Projector). NaN if a group has fewer than two items, a fold has all of a group, or no fold has two of
+/// either; 0 without spread.
 /// Panics if `order` does not have one item a place.
 pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -> f64 {
     let (n_a, n_b) = folds.sizes();
     assert_eq!((vectors.len(), order.len()), ((n_a + n_b) * dim, n_a + n_b), "one item a place");
-    if n_a < 2 || n_b < 2 {
+    if n_a < 2 || n_b < 2 || folds.leaves_none() {
         return f64::NAN;
     }
     let longest = longest(vectors, dim);

@@ -1,6 +1,9 @@
 //! Stratified folds: every item is measured by what the others, and they alone, have defined.
 
-use crate::random::Random;
+use crate::{
+    random::Random,
+    units::{alone, by_group},
+};
 
 /// Streams of the folds begin here, so that a seed's folds have nothing to do with its shuffles.
 const STREAM: u64 = 0xf01d_0000_0000;
@@ -9,7 +12,7 @@ const STREAM: u64 = 0xf01d_0000_0000;
 ///
 /// Which item stands at which place is another matter ([`Shuffles::order`](crate::Shuffles::order)): shuffled labels are
 /// items that changed places, and meet the same folds, so that observed and null come from one procedure. Each group is
-/// dealt out evenly, in an order that is a function of the sizes, the seed and the number of the repeat alone.
+/// dealt out evenly, in an order that is a function of the sizes, the units, the seed and the number of the repeat alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folds {
     n_a: usize,
@@ -25,8 +28,17 @@ impl Folds {
     /// `repeats` times `count` folds; fewer folds where the smaller group would have less than two items in one, but at
     /// least two.
     pub fn new(n_a: usize, n_b: usize, count: usize, repeats: usize, seed: u64) -> Self {
-        let count = count.min(n_a.min(n_b) / 2).max(2);
-        let fold_of: Vec<Vec<u16>> = (0..repeats as u64).map(|repeat| deal(n_a, n_b, count, seed, repeat)).collect();
+        Self::whole((n_a, n_b), count, repeats, seed, &alone(n_a + n_b))
+    }
+
+    /// The same where units stay together, such as the answers to one prompt: what they have in common cannot be learnt from
+    /// some and held against others. It is units that are counted and dealt out. Panics if there is not one a place.
+    pub fn whole((n_a, n_b): (usize, usize), count: usize, repeats: usize, seed: u64, unit: &[usize]) -> Self {
+        assert_eq!(unit.len(), n_a + n_b, "one unit a place");
+        let kinds = by_group(unit, |place| place < n_a);
+        let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
+        let count = count.min((of_a + of_both).min(of_both + of_b) / 2).max(2);
+        let fold_of: Vec<Vec<u16>> = (0..repeats as u64).map(|repeat| deal(&kinds, count, seed, repeat)).collect();
         let cells = |fold_of: &Vec<u16>| {
             let mut cells = vec![Vec::new(); 2 * count];
             for (place, &fold) in fold_of.iter().enumerate() {
@@ -36,6 +48,12 @@ impl Folds {
         };
         let places = fold_of.iter().map(cells).collect();
         Self { n_a, n_b, count, fold_of, places }
+    }
+
+    /// Whether a fold has all of a group in some repeat: the others then know of no direction.
+    pub fn leaves_none(&self) -> bool {
+        let all = |(at, places): (usize, &Vec<usize>)| places.len() == if at % 2 == 0 { self.n_a } else { self.n_b };
+        self.places.iter().any(|cells| cells.iter().enumerate().any(all))
     }
 
     /// Items of group a and of group b.
@@ -64,18 +82,18 @@ impl Folds {
     }
 }
 
-/// Deals both groups out; b goes on where a ended, so that the folds are of equal size to within one item.
-fn deal(n_a: usize, n_b: usize, count: usize, seed: u64, repeat: u64) -> Vec<u16> {
+/// Deals units of every kind out; one kind goes on where another ended, so that the folds are of equal size to within one unit.
+fn deal(kinds: &[Vec<Vec<usize>>; 3], count: usize, seed: u64, repeat: u64) -> Vec<u16> {
     let mut random = Random::new(seed, STREAM + repeat);
-    let mut fold_of = vec![0; n_a + n_b];
+    let mut fold_of = vec![0; kinds.iter().flatten().map(Vec::len).sum()];
     let mut dealt = 0;
-    for group in [0..n_a, n_a..n_a + n_b] {
-        let mut places: Vec<usize> = group.collect();
-        for last in (1..places.len()).rev() {
-            places.swap(last, random.below(last + 1));
-        }
-        for place in places {
-            fold_of[place] = (dealt % count) as u16;
+    for kind in kinds {
+        let mut units: Vec<&Vec<usize>> = kind.iter().collect();
+        random.shuffle(&mut units);
+        for unit in units {
+            for &place in unit {
+                fold_of[place] = (dealt % count) as u16;
+            }
             dealt += 1;
         }
     }
@@ -101,6 +119,22 @@ mod tests {
         assert_ne!(folds.fold_of(0), folds.fold_of(1));
         assert_eq!(folds, Folds::new(64, 18, 5, 10, 3));
         assert_ne!(folds, Folds::new(64, 18, 5, 10, 4));
+    }
+
+    #[test]
+    fn units_stay_together() {
+        // Two units of a, five of both, five of b.
+        let unit: Vec<usize> = (0..60).map(|place| if place < 35 { place % 7 } else { 5 + place % 7 }).collect();
+        let n_a = 30;
+        let folds = Folds::whole((n_a, 60 - n_a), 5, 4, 1, &unit);
+        for repeat in 0..4 {
+            let of = folds.fold_of(repeat);
+            assert!((0..60).all(|x| (0..60).all(|y| unit[x] != unit[y] || of[x] == of[y])), "{of:?}");
+        }
+        assert_eq!((folds.count(), folds.leaves_none()), (3, false));
+        assert_eq!(Folds::whole((64, 18), 5, 10, 3, &alone(82)), Folds::new(64, 18, 5, 10, 3));
+        let one: Vec<usize> = (0..60).map(|place| if place < n_a { 0 } else { place }).collect();
+        assert!(Folds::whole((n_a, 60 - n_a), 5, 1, 1, &one).leaves_none(), "all of a in one unit");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::{
     CONFIDENCE, Columns, Folds, Halves, Interval, Projector, Random, Shuffles, SignFlips, Tail, across_the_mean,
     benjamini_hochberg, bootstrap_d, centred_cosine, cohen_d, held_out_d, max_abs, max_p_values, mean, p_value,
-    paired_shares, paired_t, sd, sign_flip_test, split_half,
+    paired_shares, paired_t, sd, sign_flip_test, split_half, units::alone,
 };
 
 const SHUFFLES: usize = 199;
@@ -219,7 +219,7 @@ fn bootstrap_intervals_hold_the_truth_nearly_as_often_as_they_say() {
         let labels: Vec<bool> = (0..n_a + n_b).map(|item| item < n_a).collect();
         let holds = |set: u64| {
             let values = apart(60_000 + set, (n_a, n_b), 1, shift);
-            let found = bootstrap_d(&values, 1, &labels, 400, set)[0];
+            let found = bootstrap_d(&values, 1, &labels, &alone(labels.len()), 400, set)[0];
             usize::from(found.low <= shift && shift <= found.high)
         };
         let held = (0..400).map(holds).sum::<usize>() as f64 / 400.0;

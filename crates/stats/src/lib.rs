@@ -28,6 +28,7 @@ mod stability;
 mod stratified;
 mod summary;
 mod table;
+mod units;
 mod vector;
 mod welch;
 

@@ -1,8 +1,8 @@
 //! Permutation tests: shuffled labels, and p-values from what they yield.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
-use crate::random::Random;
+use crate::{random::Random, units::alone};
 
 /// A shuffle that misses the observed statistic by less than this share of it ties with it: the same split of the
 /// items, summed in another order, differs in its last bits and must count.
@@ -10,32 +10,80 @@ const TIE: f64 = 1e-10;
 
 /// Random relabelings of `n_a + n_b` pooled items into groups of the same two sizes.
 ///
-/// Counter-based: shuffle `k` is a function of the sizes, the seed and `k` alone, the same on every platform, so
-/// that shuffles can be spread over threads and a single one can be had again. Every split is equally likely, the
-/// observed one included, which is what the `1 +` of [`p_value`] allows for.
+/// Counter-based: shuffle `k` is a function of what the shuffles were made of, the seed and `k` alone, the same on every platform,
+/// so that shuffles can be spread over threads and a single one can be had again. Every relabeling that they allow is equally
+/// likely, the observed one included, which is what the `1 +` of [`p_value`] allows for.
 #[derive(Clone, Debug)]
 pub struct Shuffles {
     n_a: usize,
     n_b: usize,
     seed: u64,
-    /// Places whose items may change with each other; one set of all if there is none.
-    strata: Vec<Vec<usize>>,
+    classes: Vec<Class>,
+}
+
+/// Units that may change places with each other.
+#[derive(Clone, Debug)]
+struct Class {
+    /// The places of each unit, a row a unit, those of one stratum together.
+    places: Vec<usize>,
+    /// How many of a row are of each of its strata.
+    runs: Vec<usize>,
+}
+
+impl Class {
+    fn units(&self) -> std::slice::ChunksExact<'_, usize> {
+        self.places.chunks_exact(self.runs.iter().sum())
+    }
+
+    /// How many of a unit's items in each of its strata are of group a.
+    fn pattern(&self, unit: &[usize], n_a: usize) -> Vec<usize> {
+        let mut rest = unit;
+        let of_a = |run: &usize| {
+            let (own, others) = rest.split_at(*run);
+            rest = others;
+            own.iter().filter(|&&place| place < n_a).count()
+        };
+        self.runs.iter().map(of_a).collect()
+    }
 }
 
 impl Shuffles {
     /// The shuffles of `n_a` items of group a and `n_b` of group b under a seed.
     pub fn new(n_a: usize, n_b: usize, seed: u64) -> Self {
-        Self { n_a, n_b, seed, strata: Vec::new() }
+        Self::of_classes((n_a, n_b), seed, &alone(n_a + n_b), None)
     }
 
     /// The same where items change places only with items of their own stratum, so that every stratum keeps its share of
     /// both groups: what goes with the strata goes with shuffled labels too. `stratum` is that of the item at each place.
     /// Panics if there is not one a place.
     pub fn within(n_a: usize, n_b: usize, seed: u64, stratum: &[usize]) -> Self {
-        assert_eq!(stratum.len(), n_a + n_b, "one stratum a place");
-        let mut strata = vec![Vec::new(); stratum.iter().max().map_or(0, |most| most + 1)];
-        stratum.iter().enumerate().for_each(|(place, &of)| strata[of].push(place));
-        Self { n_a, n_b, seed, strata }
+        Self::of_classes((n_a, n_b), seed, &alone(n_a + n_b), Some(stratum))
+    }
+
+    /// The same where units stay together, such as the answers to one prompt: the labels of all items of a unit go to the items
+    /// of another with as many, and within a unit to each other. What items of a unit have in common, and no label knows of,
+    /// then differs between shuffled groups as it does between the observed ones. With strata a unit changes with one that has
+    /// as many items of each. `unit` and `stratum` are those of the item at each place. Panics if there is not one a place.
+    pub fn whole(n_a: usize, n_b: usize, seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
+        Self::of_classes((n_a, n_b), seed, unit, stratum)
+    }
+
+    fn of_classes((n_a, n_b): (usize, usize), seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
+        assert_eq!(unit.len(), n_a + n_b, "one unit a place");
+        assert!(stratum.is_none_or(|stratum| stratum.len() == n_a + n_b), "one stratum a place");
+        let mut units: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+        for (place, &of) in unit.iter().enumerate() {
+            units.entry(of).or_default().push((stratum.map_or(0, |stratum| stratum[place]), place));
+        }
+        let mut classes: BTreeMap<Vec<usize>, Class> = BTreeMap::new();
+        for mut members in units.into_values() {
+            members.sort_unstable();
+            let strata: Vec<usize> = members.iter().map(|&(stratum, _)| stratum).collect();
+            let runs = strata.chunk_by(|x, y| x == y).map(<[usize]>::len).collect();
+            let class = classes.entry(strata).or_insert(Class { places: Vec::new(), runs });
+            class.places.extend(members.iter().map(|&(_, place)| place));
+        }
+        Self { n_a, n_b, seed, classes: classes.into_values().collect() }
     }
 
     /// The shuffles of the sizes found in observed labels (`true` = group a).
@@ -44,8 +92,29 @@ impl Shuffles {
         Self::new(n_a, n_b, seed)
     }
 
-    /// Shuffle number `k`: one label per pooled item, exactly `n_a` of them true. Fisher-Yates on stream `k` of
-    /// [`Random`].
+    /// In how many ways they can label that tell different things: a labeling whose groups change names says the same of |d|.
+    /// Infinite where there are more than an `f64` counts.
+    pub fn labelings(&self) -> f64 {
+        let (mut ways, mut turns) = (1.0, true);
+        for class in &self.classes {
+            let mut patterns: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+            for unit in class.units() {
+                let pattern = class.pattern(unit, self.n_a);
+                ways *= pattern.iter().zip(&class.runs).map(|(&of_a, &run)| choices(run, of_a)).product::<f64>();
+                *patterns.entry(pattern).or_default() += 1;
+            }
+            let mut left = class.units().len();
+            for (pattern, &count) in &patterns {
+                ways *= choices(left, count);
+                left -= count;
+                let turned: Vec<usize> = pattern.iter().zip(&class.runs).map(|(of_a, run)| run - of_a).collect();
+                turns = turns && patterns.get(&turned) == Some(&count);
+            }
+        }
+        if turns { ways / 2.0 } else { ways }
+    }
+
+    /// Shuffle number `k`: one label per pooled item, exactly `n_a` of them true, by stream `k` of [`Random`].
     pub fn labels(&self, k: u64) -> Vec<bool> {
         let mut labels = vec![false; self.n_a + self.n_b];
         self.order(k)[..self.n_a].iter().for_each(|&item| labels[item] = true);
@@ -56,14 +125,23 @@ impl Shuffles {
     /// relabeling as [`Shuffles::labels`], for what is bound to places, such as [`Folds`](crate::Folds).
     pub fn order(&self, k: u64) -> Vec<usize> {
         let mut random = Random::new(self.seed, k);
-        let mut order: Vec<usize> = (0..self.n_a + self.n_b).collect();
-        let all = [order.clone()];
-        for places in if self.strata.is_empty() { &all } else { &self.strata[..] } {
-            let mut place_of = places.clone();
-            for last in (1..place_of.len()).rev() {
-                place_of.swap(last, random.below(last + 1));
+        let mut order = vec![0; self.n_a + self.n_b];
+        let (mut goes_to, mut items) = (Vec::new(), Vec::new());
+        for class in &self.classes {
+            goes_to.clear();
+            goes_to.extend(class.units());
+            random.shuffle(&mut goes_to);
+            for (unit, places) in class.units().zip(&goes_to) {
+                items.clear();
+                items.extend_from_slice(unit);
+                let mut rest = &mut items[..];
+                for &run in &class.runs {
+                    let (own, others) = rest.split_at_mut(run);
+                    random.shuffle(own);
+                    rest = others;
+                }
+                places.iter().zip(&items).for_each(|(&place, &item)| order[place] = item);
             }
-            places.iter().zip(place_of).for_each(|(&item, place)| order[place] = item);
         }
         order
     }
@@ -73,6 +151,11 @@ impl Shuffles {
         let shuffles = self.clone();
         (0..).map(move |k| shuffles.labels(k))
     }
+}
+
+/// In how many ways some of `n` can be chosen.
+fn choices(n: usize, some: usize) -> f64 {
+    (1..=some.min(n - some)).map(|i| (n + 1 - i) as f64 / i as f64).product::<f64>().round()
 }
 
 /// Which values count as at least as extreme as the observed one.
@@ -163,6 +246,54 @@ mod tests {
         assert!(seen.len() > 45);
         let one = Shuffles::within(8, 12, 3, &[0; 20]);
         assert_eq!(one.order(7), Shuffles::new(8, 12, 3).order(7), "one stratum is none");
+    }
+
+    #[test]
+    fn units_stay_together_and_meet_their_like() {
+        // Units of 3, 3, 2, 2, 1 and 1 items, mixed with each other's places.
+        let unit = [4, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 5];
+        let shuffles = Shuffles::whole(5, 7, 3, &unit, None);
+        let mut seen = std::collections::BTreeSet::new();
+        for k in 0..1500 {
+            let order = shuffles.order(k);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, alone(12), "one item a place");
+            for (place, &item) in order.iter().enumerate() {
+                let stands_at: Vec<usize> = (0..12).filter(|&other| unit[order[other]] == unit[item]).collect();
+                assert!(stands_at.iter().all(|&other| unit[other] == unit[place]), "{order:?}");
+            }
+            seen.insert(shuffles.labels(k));
+        }
+        // Both of 3 have an a, and a pair of 2 has one each; either single may be a.
+        assert_eq!((shuffles.labelings(), seen.len()), (3.0 * 3.0 * 2.0 * 2.0 * 2.0, 72));
+        assert_eq!(Shuffles::whole(5, 7, 3, &alone(12), None).order(9), Shuffles::new(5, 7, 3).order(9));
+    }
+
+    #[test]
+    fn units_change_with_those_that_have_as_many_of_each_stratum() {
+        let (unit, stratum) = ([0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 0, 0, 0, 0]);
+        let shuffles = Shuffles::whole(4, 4, 3, &unit, Some(&stratum));
+        for order in (0..50).map(|k| shuffles.order(k)) {
+            assert!(order.iter().enumerate().all(|(place, &item)| stratum[place] == stratum[item]), "{order:?}");
+            assert!((0..4).all(|half| unit[order[2 * half]] == unit[order[2 * half + 1]]), "{order:?}");
+            assert!(order[..4].iter().all(|&item| item < 4), "units of one stratum stay among themselves: {order:?}");
+        }
+        assert_eq!(shuffles.labelings(), 1.0, "all of the first two units are a's");
+    }
+
+    #[test]
+    fn labelings_are_counted() {
+        for (n_a, n, expected) in [(2, 5, 10.0), (3, 6, 10.0), (4, 8, 35.0), (1, 2, 1.0), (20, 40, 68_923_264_410.0)] {
+            assert_eq!(Shuffles::new(n_a, n - n_a, 0).labelings(), expected, "{n_a} of {n}");
+        }
+        let pair = Shuffles::within(2, 3, 0, &[0, 1, 0, 2, 2]);
+        assert_eq!(pair.labelings(), 2.0, "one pair changes places, and three items cannot");
+        let questions: Vec<usize> = (0..80).map(|place| place / 5).collect();
+        assert_eq!(Shuffles::whole(40, 40, 0, &questions, None).labelings(), 6435.0, "8 of 16 questions");
+        let both: Vec<usize> = (0..12).map(|place| place % 6).collect();
+        assert_eq!(Shuffles::whole(6, 6, 0, &both, None).labelings(), 32.0, "either of two, six times");
+        assert_eq!(Shuffles::new(2000, 2000, 0).labelings(), f64::INFINITY);
     }
 
     #[test]

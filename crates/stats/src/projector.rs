@@ -74,6 +74,9 @@ impl Projector {
             }
             crossfit += self.crossfit(&mut sums, (n_a, n_b));
         }
+        if folds.leaves_none() {
+            crossfit = f64::NAN;
+        }
         Separation { naive, crossfit: crossfit / folds.repeats() as f64 }
     }
 

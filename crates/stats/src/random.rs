@@ -32,6 +32,13 @@ impl Random {
         ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
+    /// Puts `all` into a random order, each as likely as any other (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for last in (1..all.len()).rev() {
+            all.swap(last, self.below(last + 1));
+        }
+    }
+
     /// A random number of the standard normal distribution (Box and Muller 1958), from two draws.
     pub fn normal(&mut self) -> f64 {
         // 1 - u is never 0.

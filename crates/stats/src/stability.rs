@@ -3,27 +3,45 @@
 use crate::folds::Folds;
 use crate::rank::spearman;
 use crate::summary::mean;
+use crate::units::alone;
 
 /// Random halves of two groups: each half has half of either group.
 #[derive(Clone, Debug)]
-pub struct Halves(Folds);
+pub struct Halves {
+    halves: Folds,
+    /// The unit of each place.
+    unit: Vec<usize>,
+}
 
 impl Halves {
     /// `splits` ways to halve `n_a` and `n_b` items.
     pub fn new(n_a: usize, n_b: usize, splits: usize, seed: u64) -> Self {
-        Self(Folds::new(n_a, n_b, 2, splits, seed ^ 0x5711))
+        Self::whole((n_a, n_b), splits, seed, &alone(n_a + n_b))
+    }
+
+    /// The same where units stay together ([`Folds::whole`]).
+    pub fn whole(sizes: (usize, usize), splits: usize, seed: u64, unit: &[usize]) -> Self {
+        Self { halves: Folds::whole(sizes, 2, splits, seed ^ 0x5711, unit), unit: unit.to_vec() }
     }
 
     /// How many ways there are.
     pub fn splits(&self) -> usize {
-        self.0.repeats()
+        self.halves.repeats()
+    }
+
+    /// Folds within both halves of one split, for the items of [`Halves::of`], group a's first; units stay together.
+    pub fn folds(&self, split: usize, count: usize, repeats: usize) -> [Folds; 2] {
+        self.of(split, &alone(self.unit.len())).map(|[a, b]| {
+            let unit: Vec<usize> = a.iter().chain(&b).map(|&place| self.unit[place]).collect();
+            Folds::whole((a.len(), b.len()), count, repeats, 0, &unit)
+        })
     }
 
     /// The items of both halves of one split, by group, where `order[place]` is the item at each place.
     pub fn of(&self, split: usize, order: &[usize]) -> [[Vec<usize>; 2]; 2] {
-        let (n_a, _) = self.0.sizes();
+        let (n_a, _) = self.halves.sizes();
         let mut halves = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
-        for (place, (&item, &half)) in order.iter().zip(self.0.fold_of(split)).enumerate() {
+        for (place, (&item, &half)) in order.iter().zip(self.halves.fold_of(split)).enumerate() {
             halves[usize::from(half)][usize::from(place >= n_a)].push(item);
         }
         halves
@@ -59,6 +77,25 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, (0..17).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn units_are_in_one_half_and_in_one_fold_of_it() {
+        let unit: Vec<usize> = (0..40).map(|place| place % 20 / 2).collect();
+        let halves = Halves::whole((20, 20), 3, 1, &unit);
+        for split in 0..3 {
+            let of = halves.of(split, &alone(40)).map(|groups| groups.concat());
+            let units =
+                of.each_ref().map(|half| half.iter().map(|&x| unit[x]).collect::<std::collections::BTreeSet<_>>());
+            assert!(units[0].is_disjoint(&units[1]) && units[0].len() == 5);
+            for (half, folds) in of.iter().zip(halves.folds(split, 2, 2)) {
+                let fold = folds.fold_of(1);
+                let together = |x: usize, y: usize| unit[half[x]] != unit[half[y]] || fold[x] == fold[y];
+                assert!((0..half.len()).all(|x| (0..half.len()).all(|y| together(x, y))));
+            }
+        }
+        let plain = Halves::new(7, 10, 3, 1);
+        assert_eq!(plain.folds(1, 5, 2)[0], Folds::new(plain.of(1, &alone(17))[0][0].len(), 5, 5, 2, 0));
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub struct Welch {
     pub p: f64,
 }
 
+impl Welch {
+    /// What is said of items that it is not for.
+    pub const NONE: Self = Self { t: f64::NAN, df: f64::NAN, p: f64::NAN };
+}
+
 /// Welch's t-test of two independent groups, two-sided (Welch 1947; `scipy.stats.ttest_ind(equal_var=False)`).
 ///
 /// All three fields are NaN if either group has fewer than two values. Two groups without spread (below 1e-12 of

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
-use super::{AttributeOptions, LEVEL, Table, direction::permuted, shuffles_of, strata};
+use super::{AttributeOptions, LEVEL, Table, direction::permuted, numbered, strata};
 use crate::{
     DispositionSpec, Item, Predicate,
     attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    items::units::{CLUSTERED, clustering},
+    items::units::clustering,
 };
 
 /// Cohorts below this are called tiny.
@@ -19,8 +19,6 @@ pub(crate) const LENGTH_D: f64 = 0.5;
 const TRUNCATION_GAP: f64 = 0.1;
 /// A smaller d is one too, where shuffled labels do not give it and it is not nothing.
 const LITTLE_D: f64 = 0.2;
-/// A share of repeated prompts above this is told, whatever it does.
-const REPEATED: f64 = 0.1;
 /// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
 const GROUPS: usize = 5;
 /// Fields that tell of the answer's end, which is looked at by itself.
@@ -89,7 +87,7 @@ pub(super) fn length(
 /// Permutation p of the d of some lengths.
 fn p_of_lengths(lengths: &[f64], table: &Table<'_>, options: &AttributeOptions) -> f64 {
     let columns = Columns::new(lengths, 1);
-    let shuffles = shuffles_of(table, options);
+    let shuffles = table.shuffles(options.seed);
     let null: Vec<f64> = (0..options.shuffles as u64).map(|k| columns.cohen_d(&shuffles.labels(k))[0]).collect();
     permuted(columns.cohen_d(&table.labels())[0], &null, Tail::TwoSided)
 }
@@ -102,9 +100,6 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
             seen.entry(&facts.prompt).or_default()[usize::from(place >= table.n_a)] += 1;
         }
     }
-    // An item that nobody knows the prompt of is its own.
-    let prompt = |(place, &row): (usize, &usize)| facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place);
-    let (prompt_of, _) = numbered(table.rows.iter().enumerate().map(prompt));
     let of = |which: &dyn Fn(&[usize; 2]) -> bool| seen.values().filter(|counts| which(counts)).count();
     let tokens: Vec<f64> = table.rows.iter().map(|&row| table.features.prompt_len[row] as f64).collect();
     let (a, b) = tokens.split_at(table.n_a);
@@ -113,17 +108,12 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
         distinct_b: of(&|counts| counts[1] > 0),
         shared: of(&|counts| counts[0] > 0 && counts[1] > 0),
         repeated: seen.values().map(|counts| counts[0] + counts[1]).filter(|&n| n > 1).sum(),
-        clustering: clustering(&table.labels(), &prompt_of, table.strata.as_deref()),
+        clustering: clustering(&table.labels(), &table.prompts, table.strata.as_deref()),
         mean_tokens_a: mean(a),
         mean_tokens_b: mean(b),
         cohen_d: cohen_d(a, b),
         p: p_of_lengths(&tokens, table, options),
     }
-}
-
-/// Whether the cohorts follow prompts so far that no p of theirs means anything.
-pub(super) fn dependent(prompts: &PromptCheck) -> bool {
-    prompts.clustering > CLUSTERED
 }
 
 /// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many
@@ -140,7 +130,7 @@ pub(super) fn fields(
     let chose = [&spec.a.holds, &spec.b.holds].map(Predicate::fields).concat();
     let of_place = |place: usize| facts.get(table.rows[place]).map(|facts| &facts.fields);
     let names: BTreeSet<&String> = (0..table.rows.len()).filter_map(of_place).flat_map(BTreeMap::keys).collect();
-    let shuffles = shuffles_of(table, options);
+    let shuffles = table.shuffles(options.seed);
     let check = |name: &&String| -> Option<FieldCheck> {
         let own = |field: &&str| *field == name.as_str() || field.starts_with(&format!("{name}."));
         let within = options.within.as_ref() == Some(*name);
@@ -187,12 +177,6 @@ fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
     (count > 1).then_some((categories, count))
 }
 
-/// Values by the number of each in their order, and how many different ones there are.
-fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
-    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
-    (values.map(|value| number[&value]).collect(), number.len())
-}
-
 /// Whether the cohorts differ so far in some length that heads may follow it.
 pub(super) fn confounds(d: f64, p: f64) -> bool {
     d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
@@ -210,9 +194,14 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
     let mut warnings = Vec::new();
     let (a, b) = (&disposition.a, &disposition.b);
     let (n_a, n_b) = (disposition.n_a, disposition.n_b);
-    for (name, n) in [(a, n_a), (b, n_b)] {
+    let prompts = &disposition.prompts;
+    for (name, n, distinct) in [(a, n_a, prompts.distinct_a), (b, n_b, prompts.distinct_b)] {
         if n < TINY {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
+        } else if prompts.repeated > 0 && distinct < TINY {
+            warnings.push(format!(
+                "cohort {name} has {n} items, but only {distinct} prompts; below {TINY} every effect size is a guess"
+            ));
         }
     }
     let length = &disposition.length;
@@ -230,13 +219,13 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
             "{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}"
         ));
     }
-    let prompts = &disposition.prompts;
-    if dependent(prompts) || prompts.repeated as f64 > REPEATED * table.rows.len() as f64 {
-        let small = if dependent(prompts) { ", and every p is too small" } else { "" };
+    if prompts.repeated > 0 {
         warnings.push(format!(
-            "{} of {} items share their prompt with another: they are not independent{small}",
+            "{} of {} items share their prompt with another: labels are shuffled, and items dealt and drawn, by whole prompts, \
+             of which there are {}",
             prompts.repeated,
-            table.rows.len()
+            table.rows.len(),
+            table.prompt_count()
         ));
     }
     if confounds(prompts.cohen_d, prompts.p) {

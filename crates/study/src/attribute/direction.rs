@@ -7,7 +7,7 @@ use headtemper_stats::{
 use rayon::prelude::*;
 
 use super::{
-    AttributeOptions, Table, shuffles_of,
+    AttributeOptions, Table,
     stability::{self, HalvesOfHead},
 };
 
@@ -62,7 +62,7 @@ fn largest<'a>(nulls: &'a [Null], of: impl Fn(&'a Null) -> &'a [f64], shuffles: 
 impl Directions {
     /// Compares the vectors of every slot of `table`, slots in parallel; the numbers depend on no thread.
     pub(super) fn of(table: &Table<'_>, folds: &Folds, options: &AttributeOptions) -> Self {
-        let shuffles = shuffles_of(table, options);
+        let shuffles = table.shuffles(options.seed);
         let halves = stability::halves(table, options);
         let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table
             .slots

@@ -3,7 +3,7 @@
 use headtemper_stats::{Columns, Tail, benjamini_hochberg, max_abs, max_p_values, mean};
 use rayon::prelude::*;
 
-use super::{AttributeOptions, Table, shuffles_of};
+use super::{AttributeOptions, Table};
 use crate::attribution::Magnitude;
 
 /// The norms of all heads between the cohorts, and what shuffled labels give.
@@ -22,7 +22,7 @@ impl Magnitudes {
         let slots = table.slots.len();
         let columns = Columns::new(values, slots);
         let d = columns.cohen_d(&table.labels());
-        let shuffles = shuffles_of(table, options);
+        let shuffles = table.shuffles(options.seed);
         let null: Vec<Vec<f64>> =
             (0..options.shuffles as u64).into_par_iter().map(|k| columns.cohen_d(&shuffles.labels(k))).collect();
         let largest: Vec<f64> = null.iter().map(|d| max_abs(d)).collect();

@@ -18,8 +18,12 @@ mod strata;
 mod tests;
 mod verdict;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headtemper_hook::{HeadKind, ModelSpec};
-use headtemper_stats::{Folds, Range, Shuffles, bootstrap_d, hedges_correction, mean, quantile, residuals, welch_t};
+use headtemper_stats::{
+    Folds, Range, Shuffles, Welch, bootstrap_d, hedges_correction, mean, quantile, residuals, welch_t,
+};
 
 use crate::{
     DispositionSpec, Features, Result, StudyError,
@@ -114,7 +118,7 @@ pub struct AttributeOptions {
 }
 
 /// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
-pub(crate) const STATISTICS: u32 = 2;
+pub(crate) const STATISTICS: u32 = 3;
 
 impl Default for AttributeOptions {
     fn default() -> Self {
@@ -212,6 +216,8 @@ struct Table<'a> {
     length: [Vec<f64>; 2],
     /// The stratum of each item, where labels are shuffled within strata.
     strata: Option<Vec<usize>>,
+    /// The prompt of each item: its items are shuffled, folded and drawn together, as they are no more independent.
+    prompts: Vec<usize>,
     adjust_length: bool,
 }
 
@@ -224,7 +230,29 @@ impl<'a> Table<'a> {
         let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
         let logarithm = length.iter().map(|x| x.ln()).collect();
         let length = [length, logarithm];
-        Ok(Self { features, n_a: cohorts.a.len(), rows, slots, length, strata, adjust_length: options.adjust_length })
+        // An item that nobody knows the prompt of is its own.
+        let mut numbers = BTreeMap::new();
+        let number = |(place, &row): (usize, &usize)| {
+            let next = numbers.len();
+            *numbers.entry(facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place)).or_insert(next)
+        };
+        let prompts = rows.iter().enumerate().map(number).collect();
+        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust_length);
+        Ok(Self { features, rows, n_a, slots, length, strata, prompts, adjust_length })
+    }
+
+    fn sizes(&self) -> (usize, usize) {
+        (self.n_a, self.n_b())
+    }
+
+    /// How many prompts there are.
+    fn prompt_count(&self) -> usize {
+        self.prompts.iter().max().map_or(0, |most| most + 1)
+    }
+
+    /// Shuffles of the labels, by whole prompts and within strata.
+    fn shuffles(&self, seed: u64) -> Shuffles {
+        Shuffles::whole(self.n_a, self.n_b(), seed, &self.prompts, self.strata.as_deref())
     }
 
     fn n_b(&self) -> usize {
@@ -313,7 +341,7 @@ pub(crate) fn attribute_with_nulls(
     if table.slots.is_empty() {
         return Err(options.heads.none_left());
     }
-    let folds = Folds::new(table.n_a, table.n_b(), options.folds, options.repeats, options.seed);
+    let folds = Folds::whole(table.sizes(), options.folds, options.repeats, options.seed, &table.prompts);
     let raw = table.columns(&features.head_norm);
     let columns = table.slots.len();
     let norms = &table.adjusted(&raw, columns);
@@ -323,14 +351,16 @@ pub(crate) fn attribute_with_nulls(
     let directions = Directions::of(&table, &folds, options);
     let without_length = Magnitudes::of(&table.without(true, &raw, columns), &table, options);
 
-    let intervals = bootstrap_d(norms, columns, &table.labels(), options.resamples, options.seed);
+    let intervals = bootstrap_d(norms, columns, &table.labels(), &table.prompts, options.resamples, options.seed);
     let j = hedges_correction(table.n_a, table.n_b());
     let prompts = confounds::prompts(&table, facts, options);
-    let untestable = verdict::untestable(&table, &prompts, options.shuffles);
+    let untestable = verdict::untestable(&table, options);
     let heads = (0..columns).map(|column| {
         let at = features.slots[table.slots[column]];
         let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
-        let welch = welch_t(&values[..table.n_a], &values[table.n_a..]);
+        let (a, b) = values.split_at(table.n_a);
+        // Welch's test knows of no prompts.
+        let welch = if prompts.repeated == 0 { welch_t(a, b) } else { Welch::NONE };
         let magnitude = magnitudes.heads[column];
         let direction = &directions.heads[column];
         let Range { low, high } = intervals[column];
@@ -412,12 +442,10 @@ pub(crate) fn attribute_with_nulls(
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
 }
 
-/// The shuffles of a table's labels.
-fn shuffles_of(table: &Table<'_>, options: &AttributeOptions) -> Shuffles {
-    match &table.strata {
-        Some(strata) => Shuffles::within(table.n_a, table.n_b(), options.seed, strata),
-        None => Shuffles::new(table.n_a, table.n_b(), options.seed),
-    }
+/// Values by the number of each in their order, and how many different ones there are.
+fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
+    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
+    (values.map(|value| number[&value]).collect(), number.len())
 }
 
 /// A quantile of what is a number.

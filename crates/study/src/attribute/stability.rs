@@ -3,7 +3,7 @@
 use headtemper_stats::{Columns, Folds, Halves, Projector, Shuffles, Tail, mean, spearman, split_half};
 use rayon::prelude::*;
 
-use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, level, shuffles_of};
+use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, level};
 use crate::attribution::{Reliability, Stability};
 
 /// How many ways the items are halved.
@@ -20,7 +20,7 @@ pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
 
 /// The ways to halve a table.
 pub(super) fn halves(table: &Table<'_>, options: &AttributeOptions) -> Halves {
-    Halves::new(table.n_a, table.n_b(), SPLITS, options.seed)
+    Halves::whole(table.sizes(), SPLITS, options.seed, &table.prompts)
 }
 
 /// One head in all halves.
@@ -31,8 +31,7 @@ pub(super) fn of_head(
     shuffles: &Shuffles,
     count: usize,
 ) -> HalvesOfHead {
-    // The halves of every split are of the same sizes.
-    let folds = halves.of(0, order).map(|[a, b]| Folds::new(a.len(), b.len(), FOLDS, REPEATS, 0));
+    let folds: Vec<[Folds; 2]> = (0..halves.splits()).map(|split| halves.folds(split, FOLDS, REPEATS)).collect();
     let of = |order: &[usize]| -> Vec<[f64; 2]> {
         let of_half = |[a, b]: [Vec<usize>; 2], folds: &Folds| {
             let items = [a, b].concat();
@@ -41,7 +40,7 @@ pub(super) fn of_head(
         };
         let of_split = |split: usize| {
             let [first, second] = halves.of(split, order);
-            [of_half(first, &folds[0]), of_half(second, &folds[1])]
+            [of_half(first, &folds[split][0]), of_half(second, &folds[split][1])]
         };
         (0..halves.splits()).map(of_split).collect()
     };
@@ -53,7 +52,7 @@ pub(super) fn of_head(
 pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, options: &AttributeOptions) -> Stability {
     let halves = halves(table, options);
     let count = options.shuffles.min(SHUFFLES);
-    let shuffles = shuffles_of(table, options);
+    let shuffles = table.shuffles(options.seed);
     let columns = table.slots.len();
     let rank = |a: &[usize], b: &[usize]| {
         let items = a.iter().chain(b).flat_map(|&place| norms[place * columns..(place + 1) * columns].iter().copied());

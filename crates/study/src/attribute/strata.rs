@@ -44,19 +44,6 @@ pub(super) fn mixed(strata: &[usize], n_a: usize) -> usize {
     strata.iter().filter(|stratum| both.contains(stratum)).count()
 }
 
-/// In how many ways items can be labelled that tell different things: group sizes are kept, in each stratum if there are some, and a
-/// labeling whose groups change names says the same of |d|.
-pub(super) fn labelings(strata: Option<&[usize]>, n_a: usize, n: usize) -> f64 {
-    let all = vec![0; n];
-    let strata = strata.unwrap_or(&all);
-    let mut sizes: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
-    strata.iter().enumerate().for_each(|(place, &of)| sizes.entry(of).or_default()[usize::from(place >= n_a)] += 1);
-    let ways =
-        |&[a, b]: &[usize; 2]| (1..=a.min(b)).map(|i| (a + b + 1 - i) as f64 / i as f64).product::<f64>().round();
-    let halves = sizes.values().all(|[a, b]| a == b);
-    sizes.values().map(ways).product::<f64>() / if halves { 2.0 } else { 1.0 }
-}
-
 /// A column of ones and zeros for each stratum but the first.
 pub(super) fn indicators(strata: &[usize]) -> Vec<Vec<f64>> {
     let count = strata.iter().max().map_or(0, |most| most + 1);

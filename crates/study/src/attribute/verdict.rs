@@ -1,11 +1,10 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
 use super::{
-    LARGE, LEVEL, Table,
-    confounds::{confounds, dependent, unequally_cut},
-    strata,
+    AttributeOptions, LARGE, LEVEL, Table,
+    confounds::{confounds, unequally_cut},
 };
-use crate::attribution::{Disposition, HeadEffect, PromptCheck, Summary, Verdict};
+use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
 
 /// As many heads as a sentence can name.
 const NAMED: usize = 5;
@@ -24,25 +23,21 @@ pub(crate) fn rule() -> String {
     )
 }
 
-/// Why no head can have a verdict, if none can: items that are anything but independent, or labelings or shuffles too few for
-/// any p as small as the level.
-pub(super) fn untestable(table: &Table<'_>, prompts: &PromptCheck, shuffles: usize) -> Option<String> {
-    let (items, n_a) = (table.rows.len(), table.n_a);
-    if dependent(prompts) {
-        return Some(format!(
-            "{} of {items} items share their prompt with another, and which cohort they are in follows it. What answers have in \
-             common may be the question, and every p is too small: keep one answer a prompt.",
-            prompts.repeated
-        ));
-    }
-    let labelings = strata::labelings(table.strata.as_deref(), n_a, items);
+/// Why no head can have a verdict, if none can: labelings or shuffles too few for any p as small as the level.
+pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Option<String> {
+    let labelings = table.shuffles(options.seed).labelings();
     if 1.0 / labelings > LEVEL {
+        let whole = table.prompt_count() < table.rows.len();
         return Some(format!(
-            "{n_a} and {} items{} can be labelled in {labelings} ways, too few to tell any head from chance.",
-            items - n_a,
-            if table.strata.is_some() { ", within their strata," } else { "" }
+            "{} and {} items{}{} can be labelled in {}, too few to tell any head from chance.",
+            table.n_a,
+            table.n_b(),
+            if whole { format!(" of {} prompts, which stay whole,", table.prompt_count()) } else { String::new() },
+            if table.strata.is_some() { ", within their strata," } else { "" },
+            if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() }
         ));
     }
+    let shuffles = options.shuffles;
     (1.0 / (shuffles as f64 + 1.0) > LEVEL)
         .then(|| format!("labels were shuffled {shuffles} times, too few to tell any head from chance."))
 }
@@ -151,9 +146,6 @@ fn but(disposition: &Disposition) -> String {
         let length = &disposition.length;
         let cut = format!("{} and {} of them", length.truncated_a, length.truncated_b);
         other.push(format!("how many answers were cut off ({cut})"));
-    }
-    if disposition.prompts.clustering > 1.0 + 1e-9 {
-        other.push(format!("prompts that stand several times ({} items)", disposition.prompts.repeated));
     }
     let fields = disposition.fields.iter();
     other.extend(fields.map(|field| format!("{} (V {})", field.field, plain(field.cramers_v))));

@@ -146,8 +146,8 @@ pub struct PromptCheck {
     /// Items whose prompt stands in the data more than once.
     pub repeated: usize,
     /// How far the cohorts follow prompts: the variance that what answers to one prompt have in common gives the difference of
-    /// the cohorts' means, over what shuffled labels give of it on average. 1 where none is repeated, 0 where every prompt has
-    /// its share of both cohorts; above 1.1 there is no verdict.
+    /// the cohorts' means, over what labels shuffled item by item would give of it on average. 1 where none is repeated, 0 where
+    /// every prompt has its share of both cohorts. Labels are shuffled by whole prompts.
     #[serde(default = "unwritten", deserialize_with = "number")]
     pub clustering: f64,
     /// Mean prompt tokens in a.

@@ -1,6 +1,6 @@
 //! The causal map: what tempering each head does to the responses, over items, each number beside its null.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_hook::{HeadKind, HeadRef};
 use headtemper_stats::{
@@ -13,7 +13,7 @@ use crate::{
     Cohort,
     attribute::LENGTH_D,
     attribution::kind_name,
-    items::units::{CLUSTERED, clustering, sizes, sums},
+    items::units::{clustering, sizes, sums},
     score::Scores,
 };
 
@@ -112,8 +112,13 @@ pub struct Contrast {
     /// Cohen's d of the scored tokens.
     pub tokens_d: f64,
     /// How far labels follow prompts, 1 where none is repeated: the variance of the difference that is common to prompts, over
-    /// what shuffled labels give of it. Above 1.1 there is no p.
+    /// what labels shuffled item by item would give of it. They are shuffled by whole prompts.
     pub clustering: f64,
+    /// Prompts of both.
+    pub prompts: usize,
+    /// In how many ways labels can be shuffled that tell different things; not written, as it may be more than JSON can say.
+    #[serde(skip)]
+    pub labelings: f64,
     /// How often the labels were shuffled.
     pub shuffles: usize,
     /// Seed of the shuffles.
@@ -157,9 +162,9 @@ impl CellContrast {
 }
 
 impl Contrast {
-    /// Whether the cohorts' labels follow prompts, so that nothing can be tested.
-    pub fn follows_prompts(&self) -> bool {
-        self.clustering > CLUSTERED
+    /// Whether prompts are so few that no labeling could be told from chance.
+    pub fn too_few(&self) -> bool {
+        1.0 / self.labelings > CALLED
     }
 
     /// Whether the cohorts' responses differ in length by more than half a standard deviation, or have no spread and
@@ -255,24 +260,22 @@ fn contrast(
     [a, b]: &[Cohort; 2],
     nulls: Nulls,
 ) -> Contrast {
-    let mut members: Vec<(usize, bool)> = a.rows.iter().map(|&row| (row, true)).collect();
-    members.extend(b.rows.iter().map(|&row| (row, false)));
-    members.sort_unstable();
-    let labels: Vec<bool> = members.iter().map(|&(_, in_a)| in_a).collect();
-    let items: Vec<usize> = members.iter().map(|&(item, _)| item).collect();
+    let items: Vec<usize> = a.rows.iter().chain(&b.rows).copied().collect();
+    let labels: Vec<bool> = (0..items.len()).map(|place| place < a.rows.len()).collect();
+    let unit_of: BTreeMap<usize, usize> =
+        units.iter().enumerate().flat_map(|(unit, of)| of.iter().map(move |&item| (item, unit))).collect();
+    let prompt_of: Vec<usize> = items.iter().map(|item| unit_of[item]).collect();
     let table = Columns::new(&rows(columns, &items), columns.len());
     let d = table.cohen_d(&labels);
     let (mut null, mut largest) = (vec![Vec::new(); columns.len()], Vec::new());
-    for labels in Shuffles::of(&labels, nulls.seed).iter().take(nulls.shuffles) {
+    let shuffles = Shuffles::whole(a.rows.len(), b.rows.len(), nulls.seed, &prompt_of, None);
+    let labelings = shuffles.labelings();
+    for labels in shuffles.iter().take(nulls.shuffles) {
         let d = table.cohen_d(&labels);
         largest.push(max_abs(&d));
         null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
     }
-    let unit_of: BTreeMap<usize, usize> =
-        units.iter().enumerate().flat_map(|(unit, of)| of.iter().map(move |&item| (item, unit))).collect();
-    let clustering = clustering(&labels, &items.iter().map(|item| unit_of[item]).collect::<Vec<_>>(), None);
-    // Shuffled labels are no null of labels that follow prompts.
-    let tested = !largest.is_empty() && clustering <= CLUSTERED;
+    let tested = !largest.is_empty() && 1.0 / labelings <= CALLED;
     let p_max = if tested { max_p_values(&d, &largest) } else { vec![f64::NAN; columns.len()] };
     let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
@@ -298,7 +301,9 @@ fn contrast(
         tokens_a: mean(&tokens_a),
         tokens_b: mean(&tokens_b),
         tokens_d: cohen_d(&tokens_a, &tokens_b),
-        clustering,
+        clustering: clustering(&labels, &prompt_of, None),
+        prompts: prompt_of.iter().collect::<BTreeSet<_>>().len(),
+        labelings,
         shuffles: nulls.shuffles,
         seed: nulls.seed,
         max_abs_d_mean: mean(&largest),
@@ -331,10 +336,16 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
         }
     }
-    if contrast.follows_prompts() {
+    if contrast.prompts < contrast.n_a + contrast.n_b {
         warnings.push(format!(
-            "the items of {} and {} share prompts, and which of the two they are follows these: nothing is tested between them",
-            contrast.a, contrast.b
+            "the items of {} and {} have {} prompts, by which their labels are shuffled",
+            contrast.a, contrast.b, contrast.prompts
+        ));
+    }
+    if contrast.too_few() {
+        warnings.push(format!(
+            "the prompts of {} and {} can be labelled in {} ways, too few to tell any head from chance: nothing is tested",
+            contrast.a, contrast.b, contrast.labelings
         ));
     }
     if contrast.lengths_differ() {

@@ -131,7 +131,7 @@ mod tests {
         let cells = heads.len() * lambdas.len();
         let noise = |i: usize| ((i * 7919) % 101) as f64 / 1000.0 - 0.05;
         let delta = |cell: usize, item: usize| match cell / 2 {
-            0 => -8.0 - (item % 2) as f64 * 6.0 + noise(cell + item),
+            0 => -8.0 - (item % 2) as f64 * 9.0 + noise(cell + item),
             _ => noise(cell * 31 + item * 17),
         };
         let each = |f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
@@ -168,7 +168,7 @@ mod tests {
         let heads = [HeadRef::query(0, 0), HeadRef::query(0, 1), HeadRef::value(2, 0)];
         let html = page(&scores(12, &heads), &[2, 0, 1], 500, true);
         assert!(html.contains("1 of 3 heads moves the responses&#39; log-probability: L0H0"), "{html}");
-        assert!(html.contains("heads, counted at each λ, tell") && html.contains("most of all L0H0"));
+        assert!(html.contains("heads, counted at each λ, tell") && html.contains("most of all L0H0"), "{html}");
         assert!(html.contains("Underlined: gated delta nets") && html.contains("L2V0"));
         assert_eq!(html.matches(r#"class="outline""#).count(), 2 + 2, "one head at two λ, in two maps");
         assert_eq!(html.matches("<svg").count(), 2 * 3 + 2);

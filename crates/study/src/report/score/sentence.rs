@@ -88,9 +88,11 @@ pub(super) fn contrast(contrast: &Contrast) -> String {
     if contrast.shuffles == 0 {
         return format!("No verdict between {a} and {b}: labels were not shuffled; the largest d is {d} ({at}).");
     }
-    if contrast.follows_prompts() {
+    if contrast.too_few() {
         return format!(
-            "No verdict between {a} and {b}: items share their prompts, and the labels follow these; the largest d is {d} ({at})."
+            "No verdict between {a} and {b}: {} prompts can be labelled in {} ways, too few to tell any head from chance; the \
+             largest d is {d} ({at}).",
+            contrast.prompts, contrast.labelings
         );
     }
     let level = fixed(contrast.max_abs_d_q95, 2);
