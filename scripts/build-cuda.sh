@@ -67,7 +67,7 @@ export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARG
 
 cargo build "${chosen[@]}" --bins --tests --examples
 test_of() { # where cargo puts the tests of a library, or those that are named
-  cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee /dev/stderr | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
+  cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee >(cat >&2) | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
 }
 mkdir -p "$built"
 strip -o "$built/temper" "$CARGO_TARGET_DIR/$target/$profile/temper"

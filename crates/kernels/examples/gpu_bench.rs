@@ -11,9 +11,9 @@ use std::time::Instant;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, DeltaNet, Draw, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans, StateSpan,
-    add_rms_norm, attend, attended_heads, causal_conv, choose, delta_gates, delta_net, delta_net_in_steps, delta_rule,
-    gated_norm, gelu_mul, head_stats, linear, logits, open_cuda, score_head, sigmoid_gate, silu_mul,
+    AttentionSpan, BaseRows, DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans,
+    StateSpan, add_rms_norm, attend, attended_heads, causal_conv, choose, delta_gates, delta_net, delta_net_in_steps,
+    delta_rule, gated_norm, gelu_mul, head_stats, linear, logits, open_cuda, score_head, sigmoid_gate, silu_mul,
 };
 
 /// Calls of a recording.
@@ -284,8 +284,24 @@ fn head(bench: &Bench) -> Result<()> {
         let drawn = Draw { temperature: 0.7, top_p: 0.9, ..Draw::default() };
         for (what, draw) in [("greedy", Draw::default()), ("temperature, top-p", drawn)] {
             let draws: Vec<Draw> = (0..rows as u64).map(|stream| Draw { stream, ..draw }).collect();
+            let (shape, read) = (format!("{what}, {rows} x {vocab}"), 4 * rows * vocab);
             let time = bench.seconds_alone(|| choose(&all, &draws).map(drop))?;
-            bench.moved("choice of a token", &format!("{what}, {rows} x {vocab}"), 4 * rows * vocab, time);
+            bench.moved("choice of a token, asked for", &shape, read, time);
+            // As a decode step that is played back ends; no row may come to its end and rest.
+            let room = 2 * CALLS * (PLAYS + 1);
+            let row = |(slot, draw): (usize, Draw)| DecodeRow {
+                id: 0,
+                position: 0,
+                lambda: 0,
+                slot,
+                left: room,
+                stops: Vec::new(),
+                draw,
+            };
+            let step = DecodeRows::new((rows, 1, room), 1, &bench.device)?;
+            step.set(&draws.into_iter().enumerate().map(row).collect::<Vec<_>>())?;
+            let time = bench.seconds(|| step.advance(&all))?;
+            bench.moved("choice of a token, end of a step", &shape, read, time);
         }
         let targets = vec![7u32; rows];
         let time = bench.seconds_alone(|| score_head(&hidden, &weight, &targets, None, None).map(drop))?;
