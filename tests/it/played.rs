@@ -3,11 +3,13 @@
 //! On the CPU nothing is played, which the law then says as well. Steps of rows of which something is read are never played, and so
 //! are what the others are compared with.
 
+use std::fs;
+
 use headtemper_engine::{
     Engine, Event, Fired, GenerateOptions, Generated, HeadsWanted, Keep, Request, Sampling, StopRule, StopSet,
 };
 use headtemper_hook::{HeadList, HeadPlan};
-use headtemper_tests::{DEVICE, FAMILIES, engine};
+use headtemper_tests::{DEVICE, FAMILIES, engine, engine_at, golden_dir};
 
 /// Of sums of log-probabilities. Measured worst case: 0 on the stand-in driver, where both run the same kernels on the same rows.
 const TOLERANCE: f64 = 1e-6;
@@ -79,6 +81,42 @@ fn steps_played_back_are_steps_one_by_one() {
                 let more = expected - fired;
                 assert!(more <= cut(plan), "{family} plan {plan}: {fired} of {expected} tokens were counted");
             }
+        }
+    }
+}
+
+/// Recordings are made for rows up to 512 keys, up to 1024 and so on: a row goes on in the next where it comes to the end of one,
+/// and those beside it with it.
+#[test]
+fn rows_go_on_in_recordings_that_reach_further() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(golden_dir("llama").join(file), dir.path().join(file)).unwrap();
+    }
+    let config = fs::read_to_string(golden_dir("llama").join("config.json")).unwrap();
+    let longer = config.replace(r#""max_position_embeddings": 256"#, r#""max_position_embeddings": 1400"#);
+    assert_ne!(longer, config);
+    fs::write(dir.path().join("config.json"), longer).unwrap();
+    let engine = engine_at(dir.path());
+    let request = |i: usize| Request {
+        ids: (0..[495, 3, 1015][i]).map(|t| 5 + (11 * t + i as u32) % 200).collect(),
+        plan: i % 2,
+        sampling: Sampling::default(),
+        noise: i as u64,
+        max_new_tokens: 40,
+        stop: StopRule::Never,
+    };
+    let (rows, plans): (Vec<Request>, _) =
+        ((0..3).map(request).collect(), [HeadPlan::none(), plan("L0H1:0.25", "all")]);
+    let keep = Some(Keep { heads: HeadsWanted::None, ..Keep::default() });
+    for of in [&rows[..1], &rows[1..2], &rows[..]] {
+        let before = engine.plays();
+        let (played, alone) = (generated(&engine, of, &plans, None).0, generated(&engine, of, &plans, keep.clone()).0);
+        assert_eq!(engine.plays() > before, !DEVICE.is_cpu(), "whether steps were played");
+        for (row, (played, alone)) in played.iter().zip(&alone).enumerate() {
+            assert_eq!(played.ids, alone.ids, "row {row}");
+            let off = (played.sum_logprob - alone.sum_logprob).abs();
+            assert!(off <= TOLERANCE, "row {row}: log-probabilities are {off:e} apart");
         }
     }
 }

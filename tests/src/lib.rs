@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use candle_core::{Device, Tensor};
 use headtemper_engine::{Engine, ModelChoice, verify};
@@ -70,7 +73,12 @@ pub fn golden_model(name: &str) -> Box<dyn CausalLm> {
 
 /// The same with the engine around it.
 pub fn engine(name: &str) -> Engine {
-    let model = golden_dir(name).to_string_lossy().into_owned();
+    engine_at(&golden_dir(name))
+}
+
+/// The engine with the model of a directory in f32.
+pub fn engine_at(dir: &Path) -> Engine {
+    let model = dir.to_string_lossy().into_owned();
     let device = if DEVICE.is_cpu() { "cpu" } else { "cuda" }.into();
     Engine::open(&ModelChoice { model, precision: Some(Held::F32).into(), device, ..ModelChoice::default() }).unwrap()
 }

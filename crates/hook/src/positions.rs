@@ -1,6 +1,6 @@
 //! Which tokens of a sequence a plan touches.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use crate::PlanError;
 
@@ -33,6 +33,18 @@ impl Positions {
             Self::Response => position >= prompt,
             Self::Window { first, last } => (first..=last).contains(&position),
         }
+    }
+
+    /// Whether the tokens at all of these positions are touched, or none of them is.
+    pub fn all_or_none(self, positions: Range<usize>, prompt: usize) -> bool {
+        // What is touched is one range, so that it can only change at its two ends.
+        let Range { start, end } = positions;
+        let (from, to) = match self {
+            Self::All => return true,
+            Self::Prompt | Self::Response => (prompt, usize::MAX),
+            Self::Window { first, last } => (first, last.saturating_add(1)),
+        };
+        start >= end || [from, to].iter().all(|&edge| edge <= start || end <= edge)
     }
 
     /// Whether any token of a sequence is touched of which `read` are read, `prompt` of them its prompt's.
@@ -86,6 +98,19 @@ mod tests {
         for wrong in ["", "window", "window:9..4", "window:4", "window:-1..2", "answer"] {
             assert!(wrong.parse::<Positions>().unwrap_err().to_string().contains("window:4..9"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn all_or_none_is_what_each_token_says() {
+        let windows = (0..8).flat_map(|first| (first..8).map(move |last| Positions::Window { first, last }));
+        for positions in [Positions::All, Positions::Prompt, Positions::Response].into_iter().chain(windows) {
+            for (from, to, prompt) in (0..9).flat_map(|x| (0..9).flat_map(move |y| (0..9).map(move |z| (x, y, z)))) {
+                let each: Vec<bool> = (from..to).map(|position| positions.cover(position, prompt)).collect();
+                let same = each.iter().all(|&covered| covered == each[0]);
+                assert_eq!(positions.all_or_none(from..to, prompt), same, "{positions} {from}..{to} of {prompt}");
+            }
+        }
+        assert!(Positions::Window { first: 3, last: usize::MAX }.all_or_none(5..9, 0));
     }
 
     #[test]

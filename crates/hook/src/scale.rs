@@ -1,6 +1,9 @@
 //! A plan at work: the tap that scales heads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use candle_core::{Device, Result, Tensor};
 
@@ -74,6 +77,14 @@ impl HeadScale {
     /// If there is no such plan.
     pub fn row_of(&self, plan: usize, position: usize, prompt: usize) -> usize {
         if self.plans[plan].positions().cover(position, prompt) { plan } else { self.plans.len() }
+    }
+
+    /// Whether [`HeadScale::row_of`] is the same at all these positions.
+    ///
+    /// # Panics
+    /// If there is no such plan.
+    pub fn one_row(&self, plan: usize, positions: Range<usize>, prompt: usize) -> bool {
+        self.plans[plan].positions().all_or_none(positions, prompt)
     }
 
     /// λ of the tokens whose rows these are, u32 `[n]`.

@@ -16,6 +16,14 @@ struct AttendTilesArgs {
     float scale;
 };
 
+constexpr int ATTEND_THREADS = 128;
+
+// A number that a lambda's argument knows when it is compiled.
+template <int N>
+struct Known {
+    static constexpr int value = N;
+};
+
 // Sixteens of rows that a warp has: of two, what it loads of keys and values counts twice, but larger heads leave no registers.
 constexpr int attend_rows(int dim) { return dim <= 128 ? 2 : 1; }
 
@@ -52,20 +60,27 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     const int64_t origin = span[3] * step + int64_t(blockIdx.y) * DIM;
     const T* all_keys = static_cast<const T*>(args.k) + origin;
     const T* all_values = static_cast<const T*>(args.v) + origin + blockIdx.z * COLUMNS;
-    // Zeros where no row sees a key: what lies there may be no number, and 0 times that is none.
-    auto copy = [&](T* to_rows, int to_width, const T* cache, int columns, int begin) {
-        const int packs = columns / 8;
-        for (int i = threadIdx.x; i < KEYS * packs; i += blockDim.x) {
-            const int r = i / packs, c = i % packs * 8, at = begin + r;
-            const bool seen = at >= from && at < to;
-            copy_ahead(to_rows + r * to_width + c, cache + (seen ? at : from) * step + c, seen);
+    // Zeros where no row sees a key: what lies there may be no number, and 0 times that is none. Nothing is read there either, not
+    // even behind the end of the cache. Pointers go on by strides that are known: by divisions this was a chain of 28
+    // instructions for each 16 bytes.
+    auto copy = [&](T* to_rows, auto to_width, const T* cache, auto columns, int begin) {
+        constexpr int packs = decltype(columns)::value / 8, down = ATTEND_THREADS / packs, width = decltype(to_width)::value;
+        static_assert(ATTEND_THREADS % packs == 0 && KEYS % down == 0, "every thread copies as much");
+        const int r = threadIdx.x / packs, c = threadIdx.x % packs * 8;
+        T* into = to_rows + r * width + c;
+        const T* source = cache + (begin + r) * step + c;
+        int at = begin + r;
+#pragma unroll 8
+        for (int i = 0; i < KEYS / down; i++) {
+            copy_ahead(into, source, at >= from && at < to);
+            into += down * width, source += down * step, at += down;
         }
     };
     for (int i = threadIdx.x; i < ROWS * (DIM / 8); i += blockDim.x) {
         const int r = i / (DIM / 8), c = i % (DIM / 8) * 8;
         copy_ahead(queries + r * WIDTH + c, static_cast<const T*>(args.q) + head_of(first + r) * DIM + c, true);
     }
-    copy(keys, WIDTH, all_keys, DIM, from / KEYS * KEYS);
+    copy(keys, Known<WIDTH>{}, all_keys, Known<DIM>{}, from / KEYS * KEYS);
 
     // Where this lane's rows of matrices begin: of queries and values (rows, then columns), and of keys (columns, then rows).
     const int down = lane / 8 % 2 * 8 + lane % 8, right = lane / 16 * 8;
@@ -84,7 +99,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     for (int begin = from / KEYS * KEYS; begin < to; begin += KEYS) {
         copied();
         __syncthreads(); // the keys are there, and everybody is done with the values
-        copy(values, V_WIDTH, all_values, COLUMNS, begin);
+        copy(values, Known<V_WIDTH>{}, all_values, Known<COLUMNS>{}, begin);
         if (KEPT && begin == from / KEYS * KEYS) {
 #pragma unroll
             for (int k = 0; k < (KEPT ? DIM / 16 : 1); k++)
@@ -110,23 +125,37 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
                 }
             }
         }
-        const bool hidden = begin < all_from || begin + KEYS > all_to;
+#pragma unroll
+        for (int o = 0; o < OWN; o++)
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) score[o][n][e] *= factor;
+        // A branch of its own, which most tiles pass by: what a row sees takes divisions, and masks a third of the arithmetic.
+        if (begin < all_from || begin + KEYS > all_to) {
+#pragma unroll
+            for (int o = 0; o < OWN; o++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const int seen_to = to_of(row_of(o, half)), seen_from = max(seen_to - window, 0);
+#pragma unroll
+                    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            const int key = begin + 8 * n + lane % 4 * 2 + e;
+                            if (key < seen_from || key >= seen_to) score[o][n][2 * half + e] = -INFINITY;
+                        }
+                }
+        }
 #pragma unroll
         for (int o = 0; o < OWN; o++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const int seen_to = to_of(row_of(o, half)), seen_from = max(seen_to - window, 0);
                 float most = top[o][half];
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float& at = score[o][n][2 * half + e];
-                        const int key = begin + 8 * n + lane % 4 * 2 + e;
-                        at *= factor;
-                        if (hidden && (key < seen_from || key >= seen_to)) at = -INFINITY;
-                        most = fmaxf(most, at);
-                    }
+                    for (int e = 0; e < 2; e++) most = fmaxf(most, score[o][n][2 * half + e]);
                 most = max_lanes<4>(most);
                 const float keep = power_of_two(top[o][half] - most);
                 top[o][half] = most;
@@ -144,7 +173,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
             }
         copied();
         __syncthreads(); // the values are there, and everybody is done with the keys
-        if (begin + KEYS < to) copy(keys, WIDTH, all_keys, DIM, begin + KEYS);
+        if (begin + KEYS < to) copy(keys, Known<WIDTH>{}, all_keys, Known<DIM>{}, begin + KEYS);
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             uint32_t weight[OWN][4];
@@ -192,9 +221,9 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     }
 }
 
-#define ATTEND_TILE(DIM)                                                            \
-    KERNEL(attend_tile_##DIM##_bf16, 128, AttendTilesArgs, attend_tile<bf16, DIM>)  \
-    KERNEL(attend_tile_##DIM##_f16, 128, AttendTilesArgs, attend_tile<f16, DIM>)
+#define ATTEND_TILE(DIM)                                                                      \
+    KERNEL(attend_tile_##DIM##_bf16, ATTEND_THREADS, AttendTilesArgs, attend_tile<bf16, DIM>) \
+    KERNEL(attend_tile_##DIM##_f16, ATTEND_THREADS, AttendTilesArgs, attend_tile<f16, DIM>)
 
 ATTEND_TILE(64)
 ATTEND_TILE(128)

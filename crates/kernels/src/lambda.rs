@@ -20,9 +20,30 @@ pub(crate) fn factors(name: &str, lambda: Option<&Tensor>, n: usize, heads: usiz
     lambda.flatten_all()?.to_vec1().map(Some)
 }
 
-/// `z` `[n, heads, dim]` times `lambda`, in plain candle ops.
+/// `z` `[n, heads, dim]` times `lambda`, in plain candle ops: in f32, and rounded once. In bf16 1.1 itself would be 1.1016.
 pub(crate) fn scale(name: &str, z: Tensor, lambda: Option<&Tensor>) -> Result<Tensor> {
     let Some(lambda) = lambda else { return Ok(z) };
     check(name, lambda, z.dim(0)?, z.dim(1)?)?;
-    z.broadcast_mul(&lambda.to_dtype(z.dtype())?.unsqueeze(2)?)
+    z.to_dtype(DType::F32)?.broadcast_mul(&lambda.unsqueeze(2)?)?.to_dtype(z.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn lambda_itself_is_not_rounded_to_the_type_of_z() -> Result<()> {
+        let lambda = Tensor::new(&[[1.1f32, -1e5]], &Device::Cpu)?;
+        for dtype in [DType::BF16, DType::F16] {
+            let z = Tensor::new(&[[[4f32], [0.25]]], &Device::Cpu)?.to_dtype(dtype)?;
+            let scaled = scale("scale", z, Some(&lambda))?;
+            let expected = Tensor::new(&[[[4.4f32], [-25000.0]]], &Device::Cpu)?.to_dtype(dtype)?;
+            assert_eq!(
+                scaled.to_dtype(DType::F32)?.to_vec3::<f32>()?,
+                expected.to_dtype(DType::F32)?.to_vec3::<f32>()?
+            );
+        }
+        Ok(())
+    }
 }

@@ -22,9 +22,9 @@ pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qw
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
 pub use headtemper_kernels::{
-    BaseRows, Blocks, Chosen, DecodeRow, DecodeRows, Draw, GPU_LOGITS, HeadScore, Held, Kernels, Level, Matrix,
-    Operations, Products, Recording, choose, chooses_on_device, fastest, free_memory, is_out_of_memory, open_cuda,
-    reason,
+    ATTEND_SPLIT, BaseRows, Blocks, Chosen, DecodeRow, DecodeRows, Draw, GPU_LOGITS, HeadScore, Held, Kernels, Level,
+    Matrix, Operations, Products, Recording, choose, chooses_on_device, fastest, free_memory, is_out_of_memory,
+    open_cuda, reason,
 };
 #[doc(hidden)]
 pub use layers::Shell;

@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
-use headtemper_model::{Chosen, DecodeRow, DecodeRows, Recording};
+use headtemper_model::{ATTEND_SPLIT, Chosen, DecodeRow, DecodeRows, Recording};
 
 use super::{
     Request, Running, State,
@@ -22,11 +22,11 @@ pub(super) const STEPS: usize = 8;
 /// Stop tokens that a row may have; models have two or three.
 const STOPS: usize = 16;
 
-/// The recordings of a generation, by their numbers of rows.
+/// The recordings of a generation, by their numbers of rows and how far these reach.
 pub(super) struct Player {
     /// Rows that may run at once.
     most: usize,
-    recordings: BTreeMap<usize, Played>,
+    recordings: BTreeMap<(usize, usize), Played>,
 }
 
 struct Played {
@@ -37,6 +37,12 @@ struct Played {
 /// Rows that a recording is made for: the next power of two, or all that may run at once. Rows without work rest.
 fn bucket(rows: usize, most: usize) -> usize {
     rows.next_power_of_two().min(most)
+}
+
+/// Positions that a recording is made for, of rows that will be read to before `end`: attention launches blocks for all of them, by
+/// so many keys. The next power of two of these, or all that a slot holds.
+fn reach(end: usize, capacity: usize) -> usize {
+    (end.div_ceil(ATTEND_SPLIT).next_power_of_two() * ATTEND_SPLIT).min(capacity)
 }
 
 impl Player {
@@ -54,14 +60,13 @@ impl Engine {
     /// Whether a row's next steps may be played: it only decodes, nothing is read of it, its plan touches all its tokens to
     /// come or none, and its sampling is the device's.
     fn may_play(&self, run: &Running, request: &Request, state: &State) -> bool {
-        let to = run.seen + self.left(run, request);
-        let row = |position| state.scale.row_of(request.plan, position, request.ids.len());
+        let to_come = run.seen..run.seen + self.left(run, request);
         !run.generated.is_empty()
             && run.reading.is_none()
             && run.ending.is_none()
             && !request.sampling.penalises()
             && self.stops(request).len() <= STOPS
-            && (run.seen..to).all(|position| row(position) == row(run.seen))
+            && state.scale.one_row(request.plan, to_come, request.ids.len())
     }
 
     /// Tokens that a row may still write.
@@ -94,14 +99,18 @@ impl Engine {
             return Ok(None);
         }
         let rows: Vec<DecodeRow> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
-        let size = bucket(rows.len(), player.most);
-        let played = match player.recordings.entry(size) {
+        let steps = STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0));
+        let end = rows.iter().map(|row| row.position + steps.min(row.left)).max().unwrap_or(0);
+        let shape = (bucket(rows.len(), player.most), reach(end, state.cache.capacity()));
+        // A row beyond it would miss keys without a word.
+        assert!(end <= shape.1, "rows end at {end}, slots at {}", state.cache.capacity());
+        let played = match player.recordings.entry(shape) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(self.record(size, state)?),
+            Entry::Vacant(entry) => entry.insert(self.record(shape, state)?),
         };
         played.rows.set(&rows)?;
         self.played.times.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0)) {
+        for _ in 0..steps {
             played.recording.play()?;
         }
         let written = played.rows.written()?;
@@ -130,8 +139,8 @@ impl Engine {
         }
     }
 
-    /// A step for so many rows, all at rest.
-    fn record(&self, size: usize, state: &mut State) -> Result<Played> {
+    /// A step for so many rows, all at rest, that reach so far.
+    fn record(&self, (size, reach): (usize, usize), state: &mut State) -> Result<Played> {
         let device = self.model.device();
         let capacity = state.cache.capacity();
         let rows = DecodeRows::new((size, STOPS, STEPS), capacity, device)?;
@@ -142,7 +151,7 @@ impl Engine {
             attention: rows.attention().clone(),
             states: rows.states().clone(),
         };
-        let span = |slot| Span { slot, start: capacity - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
+        let span = |slot| Span { slot, start: reach - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
         let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
         let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,5 +177,13 @@ mod tests {
         let sizes: Vec<usize> = [1, 2, 3, 5, 8, 9, 99, 100].map(|rows| bucket(rows, 100)).to_vec();
         assert_eq!(sizes, [1, 2, 4, 8, 8, 16, 100, 100]);
         assert!((1..=37).all(|rows| bucket(rows, 37) >= rows));
+    }
+
+    #[test]
+    fn few_recordings_serve_all_lengths() {
+        let reaches: Vec<usize> = [1, 511, 512, 513, 1025, 2049, 3000].map(|end| reach(end, 3000)).to_vec();
+        assert_eq!(reaches, [512, 512, 512, 1024, 2048, 3000, 3000]);
+        assert!((1..=700).all(|end| (end..=700).contains(&reach(end, 700))));
+        assert_eq!(reach(8, 40), 40);
     }
 }

@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
 use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
 
-/// `ATTEND_SPLIT` of `cuda/attention.cuh`.
-const SPLIT: usize = 512;
+/// Keys of a query that one block of attention reads, and those of another: `ATTEND_SPLIT` of `cuda/attention.cuh`.
+pub const SPLIT: usize = 512;
 
 /// Warps of a block of the decode form without tensor cores.
 const WARPS: usize = 8;
