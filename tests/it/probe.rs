@@ -85,6 +85,25 @@ fn a_probe_is_fitted_saved_and_evaluated() {
     assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
 }
 
+/// Every item twice, of noise: folds and shuffles would call that a finding.
+#[test]
+fn items_that_stand_several_times_have_no_p_and_no_interval() {
+    let lab = Lab::new();
+    let ((x, labels), (fresh, of_fresh)) = (data(1, 40, 20, 0.0), data(2, 40, 20, 0.0));
+    write(&lab, "train", ([&x[..], &x].concat(), [&labels[..], &labels].concat()));
+    let (out, err) = lab.ends(0, &format!("{FIT} --out probe"));
+    assert!(err.contains("80 of 80 items share their prompt or all their features with another"), "{err}");
+    assert!(!out.contains("shuffled labelings") && out.contains("| – to – |"), "{out}");
+    assert!(lab.json("probe/fit.json")["null"].is_null());
+    // One that the file itself says asks what another does.
+    write(&lab, "fresh", (fresh, of_fresh));
+    let mut npz = Npz::read(&lab.path("fresh.npz")).unwrap();
+    npz.add("prompt_hash", Array::Text((0..40).map(|item: usize| item.max(1).to_string()).collect()));
+    npz.save(&lab.path("fresh.npz")).unwrap();
+    let (out, err) = lab.ends(0, "probe eval probe --features fresh.npz:X --labels fresh.json:labels");
+    assert!(err.contains("2 of 40 items share their prompt") && out.contains("| – to – |"), "{err} {out}");
+}
+
 #[test]
 fn labels_come_from_any_column_and_find_their_items_by_id() {
     let lab = fitted(1.2, 1.2);

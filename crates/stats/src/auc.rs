@@ -30,8 +30,8 @@ pub struct Delong {
     pub value: f64,
     /// Its standard error; NaN for less than two items of a class.
     pub se: f64,
-    /// The 95 % interval of the normal distribution, for an AUC cut off at 0 and 1. Where the AUC is 0 or 1 it has no
-    /// width: there are no errors to judge by, and it says nothing.
+    /// The 95 % interval of the normal distribution, for an AUC cut off at 0 and 1. NaN where the AUC is 0 or 1: there are no
+    /// errors to judge by, and an interval without width would claim certainty.
     pub range: Range,
 }
 
@@ -43,6 +43,9 @@ pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
     }
     let (a, b) = placements(scores, labels);
     let se = (variance(&a) / a.len() as f64 + variance(&b) / b.len() as f64).sqrt();
+    if se == 0.0 {
+        return Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
+    }
     let Range { low, high } = normal_range(value, se);
     Delong { value, se, range: Range { low: low.max(0.0), high: high.min(1.0) } }
 }

@@ -27,7 +27,8 @@ pub(crate) fn run(command: &ProbeCommand) -> Result<Done> {
 fn fit_probe(args: &ProbeFit) -> Result<Done> {
     let set = ProbeSet::read(&args.set.features, &args.set.labels)?;
     say_set(&set);
-    let options = FitOptions {
+    let shared = set.shared()?;
+    let mut options = FitOptions {
         c: args.c.clone(),
         class_weight: args.class_weight.into(),
         folds: args.cv,
@@ -36,7 +37,14 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
         measure: measure(&args.measure, args.seed.into()),
     };
     warn(&set.warnings());
-    let fitted = fit(&set, &options)?;
+    if shared > 0 {
+        options.shuffles = 0;
+        warn(&[dependent(shared, &set)]);
+    }
+    let mut fitted = fit(&set, &options)?;
+    if shared > 0 {
+        fitted.probe.meta.results.iter_mut().for_each(|result| result.cv.withhold_intervals());
+    }
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
     let hash = write_fit(&args.out, &fitted, &set, &options, &mut ui::Bars::default())?;
     let meta = &fitted.probe.meta;
@@ -45,12 +53,26 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
     Ok(Done::Well)
 }
 
+/// Why neither p nor intervals are given.
+fn dependent(shared: usize, set: &ProbeSet) -> String {
+    format!(
+        "{shared} of {} items share their prompt or all their features with another: folds, shuffles and intervals would count them \
+         as several, so there is no p and no interval; keep one item a prompt",
+        set.labels.len()
+    )
+}
+
 fn eval_probe(args: &ProbeEval) -> Result<Done> {
     let (probe, _) = Probe::read(&args.probe)?;
     let set = ProbeSet::read(&args.set.features, &args.set.labels)?;
     say_set(&set);
     let options = measure(&args.measure, args.seed);
-    let (evaluation, probabilities) = evaluate(&probe, &set, options)?;
+    let (mut evaluation, probabilities) = evaluate(&probe, &set, options)?;
+    let shared = set.shared()?;
+    if shared > 0 {
+        evaluation.results.iter_mut().for_each(|result| result.measured.withhold_intervals());
+        evaluation.warnings.push(dependent(shared, &set));
+    }
     warn(&evaluation.warnings);
     if let Some(dir) = &args.out {
         let of = (&evaluation, &probabilities[..]);

@@ -1,12 +1,12 @@
 //! What the rankings of several dispositions, and of several models, have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_hook::HeadRef;
 use headtemper_stats::{Tail, pearson, spearman};
 
 use crate::{
-    attribute::{Nulls, permuted},
+    attribute::{ItemFacts, Nulls, permuted},
     attribution::{Across, Attribution, Beside, Disposition, HeadEffect, Pair, Recurring},
     items::dispositions::Cohorts,
 };
@@ -16,9 +16,9 @@ const TOP: usize = 10;
 
 /// Compares every two dispositions; `cohorts` are theirs, over the same items.
 pub(crate) fn across(
-    dispositions: &[Disposition],
-    nulls: &[Nulls],
+    (dispositions, nulls): (&[Disposition], &[Nulls]),
     cohorts: &[Cohorts],
+    facts: &[ItemFacts],
     others: &[Attribution],
 ) -> Across {
     let tops: Vec<Vec<HeadRef>> = dispositions.iter().map(top).collect();
@@ -40,7 +40,8 @@ pub(crate) fn across(
             let (x, y) = (&dispositions[first], &dispositions[second]);
             let shared = tops[first].iter().filter(|at| tops[second].contains(at)).count();
             let (shared_items, label_correlation) = labels(&cohorts[first], &cohorts[second]);
-            let agreement = Agreement::of(x, y, Some(&nulls[first]).filter(|_| shared_items == 0));
+            let apart = shared_items == 0 && !share_prompts(&cohorts[first], &cohorts[second], facts);
+            let agreement = Agreement::of(x, y, Some(&nulls[first]).filter(|_| apart));
             pairs.push(Pair {
                 first: x.name.clone(),
                 second: y.name.clone(),
@@ -99,6 +100,15 @@ fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64, null: 
     let observed = with(&|at| of(&x.heads[at]));
     let null: Vec<f64> = null.iter().map(|d| with(&|at| d[at])).collect();
     (shared.len(), observed, permuted(observed, &null, Tail::TwoSided))
+}
+
+/// Whether an item of one has the prompt of an item of the other: what its answers have in common stands in both rankings.
+fn share_prompts(x: &Cohorts, y: &Cohorts, facts: &[ItemFacts]) -> bool {
+    let of = |cohorts: &Cohorts| -> BTreeSet<&str> {
+        let rows = cohorts.a.iter().chain(&cohorts.b);
+        rows.filter_map(|&row| facts.get(row)).map(|facts| facts.prompt.as_str()).collect()
+    };
+    !of(x).is_disjoint(&of(y))
 }
 
 /// How many items have a place in both, and how far they have the same one.
@@ -170,7 +180,7 @@ mod tests {
             disposition("down", |i| -(i as f64)),
         ];
         let split = [cohorts(0..10, 10..20), cohorts(0..10, 10..20), cohorts(10..20, 0..10)];
-        let found = across(&all, &nulls(3), &split, &[]);
+        let found = across((&all, &nulls(3)), &split, &[], &[]);
         assert_eq!((found.pairs.len(), found.recurring.len()), (3, TOP));
         assert!(found.recurring.iter().all(|head| head.dispositions.len() == 3), "the same ten by size");
         let [same, opposite, _] = &found.pairs[..] else { panic!("three pairs") };
@@ -180,13 +190,23 @@ mod tests {
         assert!(same.p_rho_d.is_nan() && same.p_rho_crossfit.is_nan(), "both hold the noise of the same items");
         assert!((same.expected_top - 100.0 / 30.0).abs() < 1e-12);
         let split = [cohorts(0..5, 5..9), cohorts(20..25, 25..30), cohorts(30..35, 35..40)];
-        let apart = across(&all, &nulls(3), &split, &[]);
+        let apart = across((&all, &nulls(3)), &split, &[], &[]);
         assert_eq!(apart.pairs[0].shared_items, 0);
         assert!(apart.pairs[0].label_correlation.is_nan());
         let p = |pair: usize| apart.pairs[pair].p_rho_d;
         assert_eq!((p(0), p(1)), (0.01, 0.01), "either way, no shuffle agrees as far");
         let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
-        assert!(across(&all, &without, &split, &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
+        assert!(across((&all, &without), &split, &[], &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
+        // Item 3 of the first asks what item 22 of the second does.
+        let facts = |item: usize| ItemFacts {
+            prompt: if item == 22 { "3".into() } else { item.to_string() },
+            truncated: None,
+            fields: BTreeMap::new(),
+        };
+        let same: Vec<ItemFacts> = (0..40).map(facts).collect();
+        let found = across((&all, &nulls(3)), &split, &same, &[]).pairs;
+        assert!(found[0].p_rho_d.is_nan() && found[0].p_rho_crossfit.is_nan(), "both hold the noise of one prompt");
+        assert_eq!(found[1].p_rho_d, 0.01);
     }
 
     #[test]
@@ -198,7 +218,7 @@ mod tests {
         small.dispositions[0].heads.truncate(12);
         let mine = [disposition("up", |i| i as f64), disposition("other", |i| i as f64)];
         let split = [cohorts(0..2, 2..4), cohorts(0..2, 2..4)];
-        let found = across(&mine, &nulls(2), &split, &[twin, small]).beside;
+        let found = across((&mine, &nulls(2)), &split, &[], &[twin, small]).beside;
         assert_eq!((found[0].heads, found[0].rho_d), (30, 1.0));
         assert_eq!(found[1].incomparable.as_deref(), Some("it has no disposition of this name"));
         assert_eq!(found[2].incomparable.as_deref(), Some("it has other heads: 12 ranked there, 30 here"));

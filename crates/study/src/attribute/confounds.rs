@@ -40,7 +40,7 @@ impl ItemFacts {
     pub fn of(item: &Item) -> Self {
         let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
         let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
-        Self { prompt: item.whole_prompt(), truncated: item.truncated(), fields }
+        Self { prompt: item.prompt_key(), truncated: item.truncated(), fields }
     }
 }
 

@@ -53,7 +53,7 @@ impl AttributeItems<'_> {
         }
         let controls = self.controls((&features, &facts), progress)?;
         say_untrained(&mut dispositions, &controls);
-        let across = across(&dispositions, &nulls, self.cohorts, others);
+        let across = across((&dispositions, &nulls), self.cohorts, &facts, others);
         let attribution = Attribution {
             schema: "attribution/v1".into(),
             model: features.meta.identity.model.clone(),

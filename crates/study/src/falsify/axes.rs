@@ -86,7 +86,8 @@ fn score_columns(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Fits every axis on the training items and asks it for the fresh ones.
+/// Fits every axis on the training items and asks it for the fresh ones. Where items share prompts (`shared` of them), neither
+/// folds nor shuffles know of it, and no axis is conclusive.
 ///
 /// # Errors
 /// If a column cannot be used or a fit does not converge.
@@ -95,8 +96,15 @@ pub(crate) fn run(
     axes: &AxesConfig,
     declared: &[Declared],
     sets: (&FeatureRows, &FeatureRows),
+    shared: usize,
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets);
+    let one = |axis: &Declared| {
+        let (mut axis, predictions) = one(file, axes, (axis, declared.len()), sets)?;
+        if shared > 0 {
+            axis.outcome = Outcome::Inconclusive;
+        }
+        Ok((axis, predictions))
+    };
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {

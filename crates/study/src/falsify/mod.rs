@@ -7,7 +7,7 @@
 mod axes;
 mod baselines;
 mod config;
-mod overlap;
+pub(crate) mod overlap;
 mod result;
 mod run;
 mod steps;

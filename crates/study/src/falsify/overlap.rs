@@ -32,21 +32,27 @@ impl Prompts {
     /// # Errors
     /// If the features' file cannot be read.
     pub(crate) fn of(of: &Texts<'_>) -> Result<Self> {
-        let rows = of.set.row_hashes();
-        if let Some(items) = &of.items {
-            let hashes = items.iter().map(|item| prompt_hash(item)).collect();
-            let texts = items.iter().map(|item| item.prompt_key()).collect();
-            return Ok(Self { rows, hashes: Some(hashes), texts: Some(texts) });
-        }
-        let features = &of.set.origin.features.path;
+        let Some(items) = &of.items else { return Self::of_set(of.set) };
+        let hashes = items.iter().map(|item| prompt_hash(item)).collect();
+        let texts = items.iter().map(|item| item.prompt_key()).collect();
+        Ok(Self { rows: of.set.row_hashes(), hashes: Some(hashes), texts: Some(texts) })
+    }
+
+    /// From what the features' file keeps.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn of_set(set: &ProbeSet) -> Result<Self> {
+        let rows = set.row_hashes();
+        let features = &set.origin.features.path;
         match Npz::find_array(features, "prompt_hash")? {
             None => Ok(Self { rows, hashes: None, texts: None }),
-            Some(Array::Text(hashes)) if hashes.len() == of.set.total => {
-                let of_rows = of.set.rows.iter().map(|&row| hashes[row].clone());
+            Some(Array::Text(hashes)) if hashes.len() == set.total => {
+                let of_rows = set.rows.iter().map(|&row| hashes[row].clone());
                 Ok(Self { rows, hashes: Some(of_rows.collect()), texts: None })
             }
             Some(Array::Text(hashes)) => {
-                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), of.set.total);
+                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), set.total);
                 Err(StudyError::content(features, why))
             }
             Some(_) => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),

@@ -189,8 +189,9 @@ fn sweep_axes(
     let Some(config) = &file.axes else {
         return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
     };
-    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows))?;
-    Ok((steps::axes(&file.gates, config, &found, &pairs), found, pairs))
+    let shared = train.prompts.shared().max(fresh.prompts.shared());
+    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows), shared)?;
+    Ok((steps::axes(&file.gates, config, (&found, &pairs), shared), found, pairs))
 }
 
 /// The probe of step 4, if it is declared.

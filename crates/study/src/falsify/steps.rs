@@ -109,16 +109,18 @@ fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) 
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
     let size = Check::at_least(Kind::Items, "items of the smaller class", seen.smaller as f64, gates.min_class as f64);
     let mut checks = vec![size.or_inconclusive(), Check::at_least(Kind::Share, "AUC", seen.auc, auc)];
-    // Several answers to one prompt are not several items: folds, shuffles and intervals would all count them as such.
-    if seen.shared > 0 {
-        let shared = Check::at_most(Kind::Items, "items that share their prompt with another", seen.shared as f64, 0.0);
-        checks.push(shared.or_inconclusive());
-    }
+    checks.extend(apart(seen.shared));
     // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
     let p = seen.p.map(|p| Check::at_most(Kind::P, "p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
     checks.push(Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry));
     checks
+}
+
+/// Several answers to one prompt are not several items: folds, shuffles and intervals would all count them as such.
+fn apart(shared: usize) -> Option<Check> {
+    let check = Check::at_most(Kind::Items, "items that share their prompt with another", shared as f64, 0.0);
+    (shared > 0).then(|| check.or_inconclusive())
 }
 
 /// Step 1.
@@ -181,8 +183,8 @@ fn floor(kept: f64, needed: f64, correct: usize) -> Check {
 }
 
 /// Step 3.
-pub(crate) fn axes(gates: &Gates, config: &AxesConfig, axes: &[Axis], pairs: &[AxisPair]) -> Step {
-    let mut checks = Vec::new();
+pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], &[AxisPair]), shared: usize) -> Step {
+    let mut checks: Vec<Check> = apart(shared).into_iter().collect();
     for axis in axes {
         let needed = [("cross-validated", axis.cv_auc, config.cv_auc), ("fresh", axis.fresh_auc, config.fresh_auc)];
         for (what, value, needed) in needed {

@@ -66,17 +66,6 @@ impl Item {
         }
     }
 
-    /// All that the model is asked: two items with the same are the same question.
-    pub(crate) fn whole_prompt(&self) -> String {
-        match &self.input {
-            Input::Prompt(text) | Input::Raw(text) => text.trim().into(),
-            Input::Messages(messages) => {
-                messages.iter().map(|message| format!("{}: {}\n", message.role, message.content.trim())).collect()
-            }
-            Input::Ids(ids) => format!("{:?}", self.prompt_ids(ids)),
-        }
-    }
-
     /// The prompt by which items are told apart: its letters, digits and signs of arithmetic, whatever stands between them. Of
     /// a conversation it is what the user says: a system message before the same question makes no other question.
     pub(crate) fn prompt_key(&self) -> String {
@@ -97,7 +86,9 @@ impl Item {
                 _ => key.push(' '),
             }
         }
-        key.split_whitespace().collect::<Vec<_>>().join(" ")
+        let key = key.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Signs alone are told apart by what they are.
+        if key.is_empty() { text.trim().into() } else { key }
     }
 
     /// How many of these ids are the prompt.

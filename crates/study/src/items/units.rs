@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::Item;
 
-/// The items of each prompt, in the order of the items. Prompts are the same where every word of them is.
+/// The items of each prompt ([`Item::prompt_key`]), in the order of the items.
 pub(crate) fn units(items: &[Item]) -> Vec<Vec<usize>> {
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut place = HashMap::new();
     for (index, item) in items.iter().enumerate() {
-        let at = *place.entry(item.whole_prompt()).or_insert(units.len());
+        let at = *place.entry(item.prompt_key()).or_insert(units.len());
         if at == units.len() {
             units.push(Vec::new());
         }

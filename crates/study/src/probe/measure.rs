@@ -51,6 +51,13 @@ pub struct Measured {
     pub assert_correct: f64,
 }
 
+impl Measured {
+    /// Takes back the intervals, which hold for independent items only.
+    pub fn withhold_intervals(&mut self) {
+        (self.auc_delong, self.auc_bootstrap) = (Ends::NONE, Ends::NONE);
+    }
+}
+
 /// The two ends of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ends {

@@ -96,6 +96,15 @@ impl ProbeSet {
         out
     }
 
+    /// How many items share all their features or, where the file keeps it, their prompt with another. Neither folds, shuffles nor
+    /// intervals know of it: nothing of what they say holds then.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn shared(&self) -> Result<usize> {
+        Ok(crate::falsify::overlap::Prompts::of_set(self)?.shared())
+    }
+
     /// Items and those of them that are positive.
     pub fn sizes(&self) -> (usize, usize) {
         (self.labels.len(), self.origin.positives)

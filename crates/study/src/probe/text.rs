@@ -28,6 +28,7 @@ pub fn fit_markdown(meta: &ProbeMeta) -> String {
     }
     out += "\nasymmetry is p(assert given wrong) - p(assert given correct): the lower, the better\n";
     out += "the thresholds of this table were chosen on the items that they are measured on\n";
+    out += "the intervals take these scores and this C as given: of noise more than one in ten lies off 0.5, and p is the test\n";
     out
 }
 

@@ -89,7 +89,9 @@ fn asked(outcomes: &Outcomes) -> String {
 fn note(outcomes: &Outcomes) -> String {
     format!(
         "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
-        at most {} flips, seed {}. p(max): how often they give one as large for its spread in any of {}. Intervals: \
+        at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. p(max): how often they give one as \
+        large for its spread in any of {}; each outcome is asked by itself, so that of three one finds something in a seventh of \
+        sweeps without any effect. Intervals: \
         Tango's score interval for shares, Student's otherwise.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
         if outcomes.prompts < outcomes.items { ", the items of a prompt averaged" } else { "" },
