@@ -94,22 +94,22 @@ fn rows_go_on_in_recordings_that_reach_further() {
         fs::copy(golden_dir("llama").join(file), dir.path().join(file)).unwrap();
     }
     let config = fs::read_to_string(golden_dir("llama").join("config.json")).unwrap();
-    let longer = config.replace(r#""max_position_embeddings": 256"#, r#""max_position_embeddings": 1400"#);
+    let longer = config.replace(r#""max_position_embeddings": 256"#, r#""max_position_embeddings": 1100"#);
     assert_ne!(longer, config);
     fs::write(dir.path().join("config.json"), longer).unwrap();
     let engine = engine_at(dir.path());
     let request = |i: usize| Request {
-        ids: (0..[495, 3, 1015][i]).map(|t| 5 + (11 * t + i as u32) % 200).collect(),
+        ids: (0..[500, 3][i]).map(|t| 5 + (11 * t + i as u32) % 200).collect(),
         plan: i % 2,
         sampling: Sampling::default(),
         noise: i as u64,
-        max_new_tokens: 40,
+        max_new_tokens: 24,
         stop: StopRule::Never,
     };
     let (rows, plans): (Vec<Request>, _) =
-        ((0..3).map(request).collect(), [HeadPlan::none(), plan("L0H1:0.25", "all")]);
+        ((0..2).map(request).collect(), [HeadPlan::none(), plan("L0H1:0.25", "all")]);
     let keep = Some(Keep { heads: HeadsWanted::None, ..Keep::default() });
-    for of in [&rows[..1], &rows[1..2], &rows[..]] {
+    for of in [&rows[..1], &rows[..]] {
         let before = engine.plays();
         let (played, alone) = (generated(&engine, of, &plans, None).0, generated(&engine, of, &plans, keep.clone()).0);
         assert_eq!(engine.plays() > before, !DEVICE.is_cpu(), "whether steps were played");
