@@ -134,8 +134,7 @@ impl Engine {
         self.played.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tokens that it reads at once where nobody says how many: as many as make its products efficient, and a GPU wait for no
-    /// host.
+    /// Tokens read at once by default: enough to keep matrix products efficient, and a GPU busy.
     pub fn tokens_at_once(&self) -> usize {
         if self.on_own_device_kernels() { 16_384 } else { 2048 }
     }

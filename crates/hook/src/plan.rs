@@ -157,7 +157,7 @@ impl HeadList {
     /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second.
     ///
     /// # Errors
-    /// On anything else, on an unknown key, on a head listed twice, on a λ that is not finite, and on an empty list.
+    /// On anything else, on an unknown key, on a head listed twice, on what is no λ ([`is_lambda`]), and on an empty list.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let text = text.trim();
         match text.as_bytes().first() {
@@ -322,7 +322,7 @@ impl HeadPlan {
     /// All these heads at one λ.
     ///
     /// # Errors
-    /// If a head is listed twice or λ is not finite.
+    /// If a head is listed twice or λ is none ([`is_lambda`]).
     pub fn uniform(heads: &[HeadRef], lambda: f32) -> Result<Self, PlanError> {
         Self::new(heads.iter().map(|&at| (at, lambda)))
     }

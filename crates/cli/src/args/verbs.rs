@@ -1,4 +1,4 @@
-//! What each verb takes, but for `attribute`.
+//! What the verbs take that have no file of their own here.
 
 use std::path::PathBuf;
 

@@ -155,7 +155,7 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         };
         let requests: Vec<Request> = (0..rows).map(request).collect();
         let options = GenerateOptions { max_rows: rows, ..GenerateOptions::default() };
-        // Where memory is short less rows run at once than are asked for.
+        // Where memory is short, fewer rows run at once than were asked for.
         let at_once = engine.plan_generation(&requests, plans.len(), &options, &|row| format!("row {row}"))?.rows;
         let (before, mut seconds) = (engine.plays(), Vec::new());
         for round in 0..=args.repeat {

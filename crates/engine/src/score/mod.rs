@@ -115,7 +115,7 @@ impl Engine {
     /// Refuses what cannot be scored, before anything runs.
     ///
     /// # Errors
-    /// If there is no head or no λ, one is listed twice, a λ is not finite, a head does not exist, nothing may be read
+    /// If there is no head or no λ, one is listed twice, a λ is none ([`check_lambda`]), a head does not exist, nothing may be read
     /// at once, or an item has no response tokens.
     pub fn check_score(&self, items: &[Encoded], request: &ScoreRequest<'_>) -> Result<()> {
         let wrong = |name, found: String, allowed| Err(EngineError::Setting { name, found, allowed });

@@ -31,7 +31,7 @@ pub struct CaptureJob<'a> {
     pub items: &'a ItemFile,
     /// What is kept of each, and how much at once.
     pub options: &'a CaptureOptions<'a>,
-    /// Where the model answers the items itself: how. What it is read from are then the passes that write the answers.
+    /// How the model answers, if it writes the responses itself: features are then read during those passes.
     pub answering: Option<Answering>,
     /// Only a part of the items, if any.
     pub shard: Option<Shard>,

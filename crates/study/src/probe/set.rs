@@ -205,8 +205,8 @@ impl Origin {
         self.positives.min(self.items.saturating_sub(self.positives))
     }
 
-    /// In what these features are another thing than those, as far as both files say what they are: what a probe was fitted on
-    /// means nothing at another site, layer or pool. None if they are the same or do not say.
+    /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
+    /// layer or pool. None if they are of one kind, or do not say.
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
         let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
         let of = |origin: &Self, meta: &FeatureMeta| {

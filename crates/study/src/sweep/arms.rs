@@ -16,7 +16,7 @@ use crate::{
 pub struct ArmsWanted<'a> {
     /// The head sets, each tempered together.
     pub sets: &'a [Vec<HeadRef>],
-    /// λ of the sets. 1 stands for the reference and needs not be listed; listed again it becomes a control arm.
+    /// λ of the sets. 1 stands for the reference and need not be listed; listed again it becomes a control arm.
     pub lambdas: &'a [f32],
     /// How many random head sets of the size of each set there are.
     pub random_sets: usize,
@@ -39,7 +39,7 @@ const MOST_RANDOM_SETS: usize = 1000;
 /// seed are the first of the same sequence however many there are.
 ///
 /// # Errors
-/// If λ is not finite or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the heads that
+/// If λ is none or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the heads that
 /// are left do not make so many random sets.
 pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     if wanted.sets.is_empty() || wanted.lambdas.is_empty() {
