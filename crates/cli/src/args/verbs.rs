@@ -190,7 +190,7 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) each: bool,
     /// λ values. 1 is the untouched model and always there; listed twice it is a control as well
-    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas")]
     pub(crate) lambda: Vec<f32>,
     /// Random head sets of the same size beside each set, at every λ but 1
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -253,7 +253,7 @@ pub(crate) struct Score {
     #[arg(long, default_value = "all")]
     pub(crate) heads: String,
     /// λ values
-    #[arg(long, value_delimiter = ',', required = true, allow_negative_numbers = true, alias = "lambdas")]
+    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas")]
     pub(crate) lambda: Vec<f32>,
     /// The directory to write; a second run computes only what is missing in it
     #[arg(long)]

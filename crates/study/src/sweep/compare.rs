@@ -404,6 +404,7 @@ mod tests {
         let student = headtemper_stats::paired_t(&[&four[..4], &six[..6]].concat());
         assert_eq!((lost.low, lost.high), (student.low.min(tango.low), student.high.max(tango.high)));
         assert!(found.warnings().iter().any(|warning| warning.contains("50 items have 10 prompts")));
+        assert!(found.warnings().iter().any(|warning| warning.contains("the reference is right on every item")));
         // Prompts of unequal size: the mean is that of the items.
         items[49].input = Input::Prompt("another".into());
         let uneven = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 0);

@@ -261,6 +261,14 @@ impl Outcomes {
                 self.items, self.prompts
             ));
         }
+        let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference);
+        if let Some(arm) = reference.filter(|arm| self.random.is_empty() && [0.0, 1.0].contains(&arm.accuracy)) {
+            let (how, way) = if arm.accuracy == 0.0 { ("wrong", "raise") } else { ("right", "lower") };
+            warnings.push(format!(
+                "the reference is {how} on every item, so that whatever changes answers can only {way} accuracy, the more so where items \
+                 were chosen by its answers; random sets (--random-sets) show how far any head does"
+            ));
+        }
         let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
         let tempered = self.tables.len();
         if random > 0 && tempered as f64 / (tempered + random) as f64 > FOUND {

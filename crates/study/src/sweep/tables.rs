@@ -159,11 +159,21 @@ pub(crate) fn ranked(outcomes: &Outcomes, which: Compared) -> Vec<(&SweepTable, 
     ranked
 }
 
+/// So many tempered arms, and of how many where some cannot be compared: of those nothing is known.
+pub(crate) fn arms_compared(outcomes: &Outcomes, compared: usize) -> String {
+    let all = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered).count();
+    match (compared, all) {
+        (1, 1) => "the only arm".into(),
+        _ if compared == all => format!("all {all} arms"),
+        _ => format!("the {compared} of {all} arms that can be compared"),
+    }
+}
+
 fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     let ranked = ranked(outcomes, which);
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
     if differing.is_empty() {
-        return format!("\n{}: the same, item by item, in all {} arms\n", title(which), ranked.len());
+        return format!("\n{}: the same, item by item, in {}\n", title(which), arms_compared(outcomes, ranked.len()));
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
     out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |\n", title(which));
