@@ -50,25 +50,15 @@ impl Class {
 impl Shuffles {
     /// The shuffles of `n_a` items of group a and `n_b` of group b under a seed.
     pub fn new(n_a: usize, n_b: usize, seed: u64) -> Self {
-        Self::of_classes((n_a, n_b), seed, &alone(n_a + n_b), None)
-    }
-
-    /// The same where items change places only with items of their own stratum, so that every stratum keeps its share of
-    /// both groups: what goes with the strata goes with shuffled labels too. `stratum` is that of the item at each place.
-    /// Panics if there is not one a place.
-    pub fn within(n_a: usize, n_b: usize, seed: u64, stratum: &[usize]) -> Self {
-        Self::of_classes((n_a, n_b), seed, &alone(n_a + n_b), Some(stratum))
+        Self::whole(n_a, n_b, seed, &alone(n_a + n_b), None)
     }
 
     /// The same where units stay together, such as the answers to one prompt: the labels of all items of a unit go to the items
     /// of another with as many, and within a unit to each other. What items of a unit have in common, and no label knows of,
     /// then differs between shuffled groups as it does between the observed ones. With strata a unit changes with one that has
-    /// as many items of each. `unit` and `stratum` are those of the item at each place. Panics if there is not one a place.
+    /// as many items of each, so that every stratum keeps its share of both groups: what goes with the strata goes with shuffled labels
+    /// too. `unit` and `stratum` are those of the item at each place. Panics if there is not one a place.
     pub fn whole(n_a: usize, n_b: usize, seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
-        Self::of_classes((n_a, n_b), seed, unit, stratum)
-    }
-
-    fn of_classes((n_a, n_b): (usize, usize), seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
         assert_eq!(unit.len(), n_a + n_b, "one unit a place");
         assert!(stratum.is_none_or(|stratum| stratum.len() == n_a + n_b), "one stratum a place");
         let mut units: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
@@ -230,7 +220,7 @@ mod tests {
     #[test]
     fn strata_keep_their_share_of_both_groups() {
         let stratum: Vec<usize> = (0..20).map(|place| [0, 1, 1, 2][place % 4]).collect();
-        let shuffles = Shuffles::within(8, 12, 3, &stratum);
+        let shuffles = Shuffles::whole(8, 12, 3, &alone(20), Some(&stratum));
         let share = |labels: &[bool]| {
             let mut share = [0; 3];
             labels.iter().zip(&stratum).filter(|(label, _)| **label).for_each(|(_, &of)| share[of] += 1);
@@ -244,7 +234,7 @@ mod tests {
             seen.insert(labels);
         }
         assert!(seen.len() > 45);
-        let one = Shuffles::within(8, 12, 3, &[0; 20]);
+        let one = Shuffles::whole(8, 12, 3, &alone(20), Some(&[0; 20]));
         assert_eq!(one.order(7), Shuffles::new(8, 12, 3).order(7), "one stratum is none");
     }
 
@@ -287,7 +277,7 @@ mod tests {
         for (n_a, n, expected) in [(2, 5, 10.0), (3, 6, 10.0), (4, 8, 35.0), (1, 2, 1.0), (20, 40, 68_923_264_410.0)] {
             assert_eq!(Shuffles::new(n_a, n - n_a, 0).labelings(), expected, "{n_a} of {n}");
         }
-        let pair = Shuffles::within(2, 3, 0, &[0, 1, 0, 2, 2]);
+        let pair = Shuffles::whole(2, 3, 0, &alone(5), Some(&[0, 1, 0, 2, 2]));
         assert_eq!(pair.labelings(), 2.0, "one pair changes places, and three items cannot");
         let questions: Vec<usize> = (0..80).map(|place| place / 5).collect();
         assert_eq!(Shuffles::whole(40, 40, 0, &questions, None).labelings(), 6435.0, "8 of 16 questions");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
-use super::{AttributeOptions, LEVEL, Table, direction::permuted, numbered, strata};
+use super::{AttributeOptions, LEVEL, Table, direction::permuted, strata};
 use crate::{
     DispositionSpec, Item, Predicate,
     attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
@@ -175,6 +175,12 @@ fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
     let enough = 1 + usize::from(there.len() < values.len());
     let (categories, count) = if groups.1 > enough { groups } else { numbered(values.iter()) };
     (count > 1).then_some((categories, count))
+}
+
+/// Values by the number of each in their order, and how many different ones there are.
+fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
+    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
+    (values.map(|value| number[&value]).collect(), number.len())
 }
 
 /// Whether the cohorts differ so far in some length that heads may follow it.

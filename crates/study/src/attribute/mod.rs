@@ -10,33 +10,32 @@ pub(crate) mod dd;
 mod direction;
 pub(crate) mod items;
 mod magnitude;
+mod options;
 pub(crate) mod results;
 mod run;
 mod stability;
 mod strata;
+mod table;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use headtemper_hook::{HeadKind, ModelSpec};
-use headtemper_stats::{
-    Folds, Range, Shuffles, Welch, bootstrap_d, hedges_correction, mean, quantile, residuals, welch_t,
-};
+use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, mean, quantile, welch_t};
 
 use crate::{
     DispositionSpec, Features, Result, StudyError,
-    attribution::{Disposition, HeadEffect, Method, ShuffledLabels, kind_name},
+    attribution::{Disposition, HeadEffect, ShuffledLabels, kind_name},
     items::dispositions::Cohorts,
 };
 use direction::Directions;
 use magnitude::Magnitudes;
+use table::Table;
 
 pub use confounds::ItemFacts;
 pub(crate) use confounds::LENGTH_D;
 pub(crate) use direction::permuted;
 pub use items::Controls;
+pub use options::{AttributeOptions, HeadChoice};
 pub use results::{write_attribution, write_lambda};
 pub use run::{AttributeRun, attribute_run};
 pub(crate) use verdict::{rule, summary};
@@ -46,258 +45,8 @@ pub(crate) const LEVEL: f64 = 0.05;
 /// An in-sample d from here on would be called large (Cohen 1988).
 pub(crate) const LARGE: f64 = 0.8;
 
-/// Which heads are ranked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HeadChoice {
-    /// All.
-    #[default]
-    All,
-    /// Query heads of attention.
-    Attn,
-    /// Value heads of delta nets.
-    Linear,
-}
-
-impl HeadChoice {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Attn => "attn",
-            Self::Linear => "linear",
-        }
-    }
-
-    /// Refuses a choice that leaves no head of a model.
-    ///
-    /// # Errors
-    /// Says so.
-    pub fn check(self, spec: &ModelSpec) -> Result<()> {
-        if spec.slots().iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
-    }
-
-    fn none_left(self) -> StudyError {
-        StudyError::Option {
-            what: "heads".into(), // as both the flag and the field of a run's file are called
-            found: self.name().into(),
-            allowed: "heads that this model has; `temper inspect` lists them".into(),
-        }
-    }
-
-    fn has(self, kind: HeadKind) -> bool {
-        match self {
-            Self::All => true,
-            Self::Attn => kind == HeadKind::Query,
-            Self::Linear => kind == HeadKind::Value,
-        }
-    }
-}
-
-/// How heads are compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeOptions {
-    /// Which heads are ranked.
-    pub heads: HeadChoice,
-    /// Whether length is taken out of norms and vectors before anything is compared.
-    pub adjust_length: bool,
-    /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
-    /// value only.
-    pub within: Option<String>,
-    /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
-    pub compat_dd: bool,
-    /// How often labels are shuffled for the null; 0 leaves it out.
-    pub shuffles: usize,
-    /// Folds of the cross-fit.
-    pub folds: usize,
-    /// How often the items are dealt into folds.
-    pub repeats: usize,
-    /// Resamples of the bootstrap intervals; 0 leaves them out.
-    pub resamples: usize,
-    /// Seed of shuffles, folds and resamples.
-    pub seed: u64,
-}
-
 /// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
 pub(crate) const STATISTICS: u32 = 3;
-
-impl Default for AttributeOptions {
-    fn default() -> Self {
-        Self {
-            heads: HeadChoice::All,
-            adjust_length: false,
-            within: None,
-            compat_dd: false,
-            shuffles: Self::SHUFFLES,
-            folds: Self::FOLDS,
-            repeats: Self::REPEATS,
-            resamples: Self::RESAMPLES,
-            seed: 0,
-        }
-    }
-}
-
-impl AttributeOptions {
-    /// Shuffles of the null, where nobody says another number.
-    pub const SHUFFLES: usize = 1000;
-    /// Folds of the cross-fit, the same.
-    pub const FOLDS: usize = 5;
-    /// Dealings into folds, the same.
-    pub const REPEATS: usize = 5;
-    /// Resamples of the bootstrap, the same.
-    pub const RESAMPLES: usize = 1000;
-
-    /// Refuses what has no meaning.
-    ///
-    /// # Errors
-    /// Says what would have been allowed.
-    pub fn check(&self) -> Result<()> {
-        let refused = |what: &str, found: &dyn ToString, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found: found.to_string(), allowed: allowed.into() })
-        };
-        if self.compat_dd {
-            // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
-            if let Some(field) = &self.within {
-                return refused("--within", field, "left out with --compat dd");
-            }
-            if self.adjust_length {
-                return refused("--adjust", &"length", "left out with --compat dd");
-            }
-            if self.heads != HeadChoice::Attn {
-                return refused("--heads", &self.heads.name(), "attn, or left out, with --compat dd");
-            }
-        }
-        match (self.folds, self.repeats) {
-            (0 | 1, _) => refused("folds", &self.folds, "at least 2"),
-            (_, 0) => refused("repeats", &0, "at least 1"),
-            (folds, _) if folds > usize::from(u16::MAX) => refused("folds", &folds, "at most 65535"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a field that these items lack, or that no two of different cohorts share.
-    ///
-    /// # Errors
-    /// Names the fields that they have.
-    pub(crate) fn check_within(&self, cohorts: Option<&Cohorts>, facts: &[ItemFacts]) -> Result<()> {
-        match (&self.within, cohorts) {
-            (None, _) => Ok(()),
-            (Some(field), None) => strata::check(field, facts),
-            (Some(field), Some(Cohorts { a, b })) => {
-                strata::of(field, &[&a[..], &b[..]].concat(), a.len(), facts).map(|_| ())
-            }
-        }
-    }
-
-    /// As the file says it.
-    pub fn method(&self) -> Method {
-        Method {
-            heads: self.heads.name().into(),
-            adjust: if self.adjust_length { "length" } else { "none" }.into(),
-            within: self.within.clone(),
-            compat: if self.compat_dd { "dd" } else { "none" }.into(),
-            shuffles: self.shuffles,
-            folds: self.folds,
-            repeats: self.repeats,
-            resamples: self.resamples,
-            seed: self.seed,
-        }
-    }
-}
-
-/// The items of two cohorts in one table, a's first: what shuffles and folds call places.
-struct Table<'a> {
-    features: &'a Features,
-    /// Rows of the features.
-    rows: Vec<usize>,
-    n_a: usize,
-    /// Slots of the features that are ranked.
-    slots: Vec<usize>,
-    /// Response tokens of each item, and their logarithm: what is taken out where length is adjusted for.
-    length: [Vec<f64>; 2],
-    /// The stratum of each item, where labels are shuffled within strata.
-    strata: Option<Vec<usize>>,
-    /// The prompt of each item: its items are shuffled, folded and drawn together, as they are no more independent.
-    prompts: Vec<usize>,
-    adjust_length: bool,
-}
-
-impl<'a> Table<'a> {
-    fn new(features: &'a Features, cohorts: &Cohorts, facts: &[ItemFacts], options: &AttributeOptions) -> Result<Self> {
-        let rows: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
-        let slots = (0..features.slots.len()).filter(|&slot| options.heads.has(features.slots[slot].kind)).collect();
-        let strata =
-            options.within.as_ref().map(|field| strata::of(field, &rows, cohorts.a.len(), facts)).transpose()?;
-        let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
-        let logarithm = length.iter().map(|x| x.ln()).collect();
-        let length = [length, logarithm];
-        // An item that nobody knows the prompt of is its own.
-        let mut numbers = BTreeMap::new();
-        let number = |(place, &row): (usize, &usize)| {
-            let next = numbers.len();
-            *numbers.entry(facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place)).or_insert(next)
-        };
-        let prompts = rows.iter().enumerate().map(number).collect();
-        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust_length);
-        Ok(Self { features, rows, n_a, slots, length, strata, prompts, adjust_length })
-    }
-
-    fn sizes(&self) -> (usize, usize) {
-        (self.n_a, self.n_b())
-    }
-
-    /// How many prompts there are.
-    fn prompt_count(&self) -> usize {
-        self.prompts.iter().max().map_or(0, |most| most + 1)
-    }
-
-    /// Shuffles of the labels, by whole prompts and within strata.
-    fn shuffles(&self, seed: u64) -> Shuffles {
-        Shuffles::whole(self.n_a, self.n_b(), seed, &self.prompts, self.strata.as_deref())
-    }
-
-    fn n_b(&self) -> usize {
-        self.rows.len() - self.n_a
-    }
-
-    fn labels(&self) -> Vec<bool> {
-        (0..self.rows.len()).map(|place| place < self.n_a).collect()
-    }
-
-    /// The items as they are.
-    fn order(&self) -> Vec<usize> {
-        (0..self.rows.len()).collect()
-    }
-
-    /// One number of every slot, a row an item.
-    fn columns(&self, of: &[f32]) -> Vec<f64> {
-        let width = self.features.slots.len();
-        self.rows.iter().flat_map(|&row| self.slots.iter().map(move |slot| f64::from(of[row * width + slot]))).collect()
-    }
-
-    /// The mean z of one slot, a row an item, and its width.
-    fn vectors(&self, slot: usize) -> (Vec<f64>, usize) {
-        let at = self.features.slots[slot];
-        let layer = self.features.head_vectors.iter().find(|v| v.site.head_layer() == Some(at.layer));
-        let layer = layer.expect("every slot's layer was captured");
-        let values = self.rows.iter().flat_map(|&row| {
-            let start = (row * layer.heads + at.head) * layer.dim;
-            layer.values[start..start + layer.dim].iter().map(|&x| f64::from(x))
-        });
-        (values.collect(), layer.dim)
-    }
-
-    /// A table without what its strata explain of it, and its length where that is asked for.
-    fn without(&self, length: bool, values: &[f64], columns: usize) -> Vec<f64> {
-        let strata = self.strata.iter().flat_map(|strata| strata::indicators(strata));
-        let length = self.length.iter().filter(|_| length).cloned();
-        residuals(values, columns, &length.chain(strata).collect::<Vec<_>>())
-    }
-
-    /// A table without what was asked to be taken out.
-    fn adjusted(&self, values: &[f64], columns: usize) -> Vec<f64> {
-        self.without(self.adjust_length, values, columns)
-    }
-}
 
 /// What shuffled labels give of every head, `[shuffle][head]`: what a ranking is compared with.
 pub(crate) struct Nulls {
@@ -440,12 +189,6 @@ pub(crate) fn attribute_with_nulls(
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
-}
-
-/// Values by the number of each in their order, and how many different ones there are.
-fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
-    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
-    (values.map(|value| number[&value]).collect(), number.len())
 }
 
 /// A quantile of what is a number.

@@ -7,7 +7,7 @@
 mod axes;
 mod baselines;
 mod config;
-pub(crate) mod overlap;
+mod overlap;
 mod result;
 mod run;
 mod steps;

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{Array, Npz, Result, StudyError, items::columns::prompt_hash, probe::ProbeSet};
+use crate::{
+    Result, StudyError,
+    items::columns::prompt_hash,
+    probe::{ProbeSet, set::shared},
+};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
@@ -24,7 +28,7 @@ pub(crate) struct Prompts {
 impl Prompts {
     /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
     pub(crate) fn shared(&self) -> usize {
-        repeated(&self.rows).max(self.hashes.as_ref().map_or(0, |hashes| repeated(hashes)))
+        shared(&self.rows, self.hashes.as_deref())
     }
 
     /// From the items, or from the hashes that a capture keeps.
@@ -32,41 +36,12 @@ impl Prompts {
     /// # Errors
     /// If the features' file cannot be read.
     pub(crate) fn of(of: &Texts<'_>) -> Result<Self> {
-        let Some(items) = &of.items else { return Self::of_set(of.set) };
+        let rows = of.set.row_hashes();
+        let Some(items) = &of.items else { return Ok(Self { rows, hashes: of.set.prompt_hashes()?, texts: None }) };
         let hashes = items.iter().map(|item| prompt_hash(item)).collect();
         let texts = items.iter().map(|item| item.prompt_key()).collect();
-        Ok(Self { rows: of.set.row_hashes(), hashes: Some(hashes), texts: Some(texts) })
+        Ok(Self { rows, hashes: Some(hashes), texts: Some(texts) })
     }
-
-    /// From what the features' file keeps.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn of_set(set: &ProbeSet) -> Result<Self> {
-        let rows = set.row_hashes();
-        let features = &set.origin.features.path;
-        match Npz::find_array(features, "prompt_hash")? {
-            None => Ok(Self { rows, hashes: None, texts: None }),
-            Some(Array::Text(hashes)) if hashes.len() == set.total => {
-                let of_rows = set.rows.iter().map(|&row| hashes[row].clone());
-                Ok(Self { rows, hashes: Some(of_rows.collect()), texts: None })
-            }
-            Some(Array::Text(hashes)) => {
-                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), set.total);
-                Err(StudyError::content(features, why))
-            }
-            Some(_) => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
-        }
-    }
-}
-
-/// How many of the values occur more than once.
-fn repeated<T: Ord>(values: &[T]) -> usize {
-    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
-    for value in values {
-        *counts.entry(value).or_default() += 1;
-    }
-    counts.into_values().filter(|&count| count > 1).sum()
 }
 
 /// Compares the sets in every way that their files allow.

@@ -6,7 +6,7 @@ mod file;
 mod fit;
 mod measure;
 mod read;
-mod set;
+pub(crate) mod set;
 mod source;
 mod text;
 mod write;

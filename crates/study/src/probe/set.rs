@@ -10,7 +10,7 @@ use super::{
     FeatureSource, LabelSource,
     read::{self, Column, Table},
 };
-use crate::{FeatureMeta, Result, StudyError, store::digest::hex};
+use crate::{Array, FeatureMeta, Npz, Result, StudyError, store::digest::hex};
 
 /// Items with features and a label.
 #[derive(Clone, Debug)]
@@ -102,7 +102,26 @@ impl ProbeSet {
     /// # Errors
     /// If the file cannot be read.
     pub fn shared(&self) -> Result<usize> {
-        Ok(crate::falsify::overlap::Prompts::of_set(self)?.shared())
+        Ok(shared(&self.row_hashes(), self.prompt_hashes()?.as_deref()))
+    }
+
+    /// The hashes of the items' prompts, where the file keeps them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn prompt_hashes(&self) -> Result<Option<Vec<String>>> {
+        let features = &self.origin.features.path;
+        match Npz::find_array(features, "prompt_hash")? {
+            None => Ok(None),
+            Some(Array::Text(hashes)) if hashes.len() == self.total => {
+                Ok(Some(self.rows.iter().map(|&row| hashes[row].clone()).collect()))
+            }
+            Some(Array::Text(hashes)) => {
+                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), self.total);
+                Err(StudyError::content(features, why))
+            }
+            Some(_) => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
+        }
     }
 
     /// Items and those of them that are positive.
@@ -119,6 +138,20 @@ impl ProbeSet {
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
         row_hashes(&self.x, self.features)
     }
+}
+
+/// How many items share their features or, as far as prompts are known, their prompt with another.
+pub(crate) fn shared(rows: &[u64], prompts: Option<&[String]>) -> usize {
+    repeated(rows).max(prompts.map_or(0, repeated))
+}
+
+/// How many of the values occur more than once.
+fn repeated<T: Ord>(values: &[T]) -> usize {
+    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts.into_values().filter(|&count| count > 1).sum()
 }
 
 impl FeatureRows {

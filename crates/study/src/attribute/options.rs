@@ -1,0 +1,161 @@
+//! How heads are compared, and what of that has no meaning.
+
+use headtemper_hook::{HeadKind, ModelSpec};
+
+use super::{ItemFacts, strata};
+use crate::{Result, StudyError, attribution::Method, items::dispositions::Cohorts};
+
+/// Which heads are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// All.
+    #[default]
+    All,
+    /// Query heads of attention.
+    Attn,
+    /// Value heads of delta nets.
+    Linear,
+}
+
+impl HeadChoice {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Attn => "attn",
+            Self::Linear => "linear",
+        }
+    }
+
+    /// Refuses a choice that leaves no head of a model.
+    ///
+    /// # Errors
+    /// Says so.
+    pub fn check(self, spec: &ModelSpec) -> Result<()> {
+        if spec.slots().iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
+    }
+
+    pub(super) fn none_left(self) -> StudyError {
+        StudyError::Option {
+            what: "heads".into(), // as both the flag and the field of a run's file are called
+            found: self.name().into(),
+            allowed: "heads that this model has; `temper inspect` lists them".into(),
+        }
+    }
+
+    pub(super) fn has(self, kind: HeadKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Attn => kind == HeadKind::Query,
+            Self::Linear => kind == HeadKind::Value,
+        }
+    }
+}
+
+/// How heads are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeOptions {
+    /// Which heads are ranked.
+    pub heads: HeadChoice,
+    /// Whether length is taken out of norms and vectors before anything is compared.
+    pub adjust_length: bool,
+    /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
+    /// value only.
+    pub within: Option<String>,
+    /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
+    pub compat_dd: bool,
+    /// How often labels are shuffled for the null; 0 leaves it out.
+    pub shuffles: usize,
+    /// Folds of the cross-fit.
+    pub folds: usize,
+    /// How often the items are dealt into folds.
+    pub repeats: usize,
+    /// Resamples of the bootstrap intervals; 0 leaves them out.
+    pub resamples: usize,
+    /// Seed of shuffles, folds and resamples.
+    pub seed: u64,
+}
+
+impl Default for AttributeOptions {
+    fn default() -> Self {
+        Self {
+            heads: HeadChoice::All,
+            adjust_length: false,
+            within: None,
+            compat_dd: false,
+            shuffles: Self::SHUFFLES,
+            folds: Self::FOLDS,
+            repeats: Self::REPEATS,
+            resamples: Self::RESAMPLES,
+            seed: 0,
+        }
+    }
+}
+
+impl AttributeOptions {
+    /// Shuffles of the null, where nobody says another number.
+    pub const SHUFFLES: usize = 1000;
+    /// Folds of the cross-fit, the same.
+    pub const FOLDS: usize = 5;
+    /// Dealings into folds, the same.
+    pub const REPEATS: usize = 5;
+    /// Resamples of the bootstrap, the same.
+    pub const RESAMPLES: usize = 1000;
+
+    /// Refuses what has no meaning.
+    ///
+    /// # Errors
+    /// Says what would have been allowed.
+    pub fn check(&self) -> Result<()> {
+        let refused = |what: &str, found: &dyn ToString, allowed: &str| {
+            Err(StudyError::Option { what: what.into(), found: found.to_string(), allowed: allowed.into() })
+        };
+        if self.compat_dd {
+            // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
+            if let Some(field) = &self.within {
+                return refused("--within", field, "left out with --compat dd");
+            }
+            if self.adjust_length {
+                return refused("--adjust", &"length", "left out with --compat dd");
+            }
+            if self.heads != HeadChoice::Attn {
+                return refused("--heads", &self.heads.name(), "attn, or left out, with --compat dd");
+            }
+        }
+        match (self.folds, self.repeats) {
+            (0 | 1, _) => refused("folds", &self.folds, "at least 2"),
+            (_, 0) => refused("repeats", &0, "at least 1"),
+            (folds, _) if folds > usize::from(u16::MAX) => refused("folds", &folds, "at most 65535"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a field that these items lack, or that no two of different cohorts share.
+    ///
+    /// # Errors
+    /// Names the fields that they have.
+    pub(crate) fn check_within(&self, cohorts: Option<&Cohorts>, facts: &[ItemFacts]) -> Result<()> {
+        match (&self.within, cohorts) {
+            (None, _) => Ok(()),
+            (Some(field), None) => strata::check(field, facts),
+            (Some(field), Some(Cohorts { a, b })) => {
+                strata::of(field, &[&a[..], &b[..]].concat(), a.len(), facts).map(|_| ())
+            }
+        }
+    }
+
+    /// As the file says it.
+    pub fn method(&self) -> Method {
+        Method {
+            heads: self.heads.name().into(),
+            adjust: if self.adjust_length { "length" } else { "none" }.into(),
+            within: self.within.clone(),
+            compat: if self.compat_dd { "dd" } else { "none" }.into(),
+            shuffles: self.shuffles,
+            folds: self.folds,
+            repeats: self.repeats,
+            resamples: self.resamples,
+            seed: self.seed,
+        }
+    }
+}

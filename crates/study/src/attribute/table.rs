@@ -1,0 +1,108 @@
+//! The items of two cohorts side by side, with what may be taken out of their numbers and what must stay together.
+
+use std::collections::BTreeMap;
+
+use headtemper_stats::{Shuffles, residuals};
+
+use super::{AttributeOptions, ItemFacts, strata};
+use crate::{Features, Result, items::dispositions::Cohorts};
+
+/// The items of two cohorts in one table, a's first: what shuffles and folds call places.
+pub(super) struct Table<'a> {
+    pub(super) features: &'a Features,
+    /// Rows of the features.
+    pub(super) rows: Vec<usize>,
+    pub(super) n_a: usize,
+    /// Slots of the features that are ranked.
+    pub(super) slots: Vec<usize>,
+    /// Response tokens of each item, and their logarithm: what is taken out where length is adjusted for.
+    pub(super) length: [Vec<f64>; 2],
+    /// The stratum of each item, where labels are shuffled within strata.
+    pub(super) strata: Option<Vec<usize>>,
+    /// The prompt of each item: its items are shuffled, folded and drawn together, as they are no more independent.
+    pub(super) prompts: Vec<usize>,
+    adjust_length: bool,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(
+        features: &'a Features,
+        cohorts: &Cohorts,
+        facts: &[ItemFacts],
+        options: &AttributeOptions,
+    ) -> Result<Self> {
+        let rows: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
+        let slots = (0..features.slots.len()).filter(|&slot| options.heads.has(features.slots[slot].kind)).collect();
+        let strata =
+            options.within.as_ref().map(|field| strata::of(field, &rows, cohorts.a.len(), facts)).transpose()?;
+        let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
+        let logarithm = length.iter().map(|x| x.ln()).collect();
+        let length = [length, logarithm];
+        // An item that nobody knows the prompt of is its own.
+        let mut numbers = BTreeMap::new();
+        let number = |(place, &row): (usize, &usize)| {
+            let next = numbers.len();
+            *numbers.entry(facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place)).or_insert(next)
+        };
+        let prompts = rows.iter().enumerate().map(number).collect();
+        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust_length);
+        Ok(Self { features, rows, n_a, slots, length, strata, prompts, adjust_length })
+    }
+
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.n_a, self.n_b())
+    }
+
+    /// How many prompts there are.
+    pub(super) fn prompt_count(&self) -> usize {
+        self.prompts.iter().max().map_or(0, |most| most + 1)
+    }
+
+    /// Shuffles of the labels, by whole prompts and within strata.
+    pub(super) fn shuffles(&self, seed: u64) -> Shuffles {
+        Shuffles::whole(self.n_a, self.n_b(), seed, &self.prompts, self.strata.as_deref())
+    }
+
+    pub(super) fn n_b(&self) -> usize {
+        self.rows.len() - self.n_a
+    }
+
+    pub(super) fn labels(&self) -> Vec<bool> {
+        (0..self.rows.len()).map(|place| place < self.n_a).collect()
+    }
+
+    /// The items as they are.
+    pub(super) fn order(&self) -> Vec<usize> {
+        (0..self.rows.len()).collect()
+    }
+
+    /// One number of every slot, a row an item.
+    pub(super) fn columns(&self, of: &[f32]) -> Vec<f64> {
+        let width = self.features.slots.len();
+        self.rows.iter().flat_map(|&row| self.slots.iter().map(move |slot| f64::from(of[row * width + slot]))).collect()
+    }
+
+    /// The mean z of one slot, a row an item, and its width.
+    pub(super) fn vectors(&self, slot: usize) -> (Vec<f64>, usize) {
+        let at = self.features.slots[slot];
+        let layer = self.features.head_vectors.iter().find(|v| v.site.head_layer() == Some(at.layer));
+        let layer = layer.expect("every slot's layer was captured");
+        let values = self.rows.iter().flat_map(|&row| {
+            let start = (row * layer.heads + at.head) * layer.dim;
+            layer.values[start..start + layer.dim].iter().map(|&x| f64::from(x))
+        });
+        (values.collect(), layer.dim)
+    }
+
+    /// A table without what its strata explain of it, and its length where that is asked for.
+    pub(super) fn without(&self, length: bool, values: &[f64], columns: usize) -> Vec<f64> {
+        let strata = self.strata.iter().flat_map(|strata| strata::indicators(strata));
+        let length = self.length.iter().filter(|_| length).cloned();
+        residuals(values, columns, &length.chain(strata).collect::<Vec<_>>())
+    }
+
+    /// A table without what was asked to be taken out.
+    pub(super) fn adjusted(&self, values: &[f64], columns: usize) -> Vec<f64> {
+        self.without(self.adjust_length, values, columns)
+    }
+}

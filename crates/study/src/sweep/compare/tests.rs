@@ -1,0 +1,217 @@
+//! Made-up arms: what is found, what is withheld, and how intervals and p mind prompts and seeds.
+
+use headtemper_engine::{FinishReason, Input};
+use headtemper_hook::HeadRef;
+
+use super::*;
+use crate::{
+    ArmsWanted, GoldRule, arms,
+    sweep::outcome::{BesideRandom, Difference},
+};
+
+const ITEMS: usize = 50;
+
+fn items() -> Vec<Item> {
+    let item = |i: usize| Item {
+        id: format!("q{i}"),
+        input: Input::Prompt(format!("which is {i}?")),
+        prompt_len: None,
+        response: None,
+        label: None,
+        scores: std::collections::BTreeMap::new(),
+        gold: vec!["yes".into()],
+        other: serde_json::Map::new(),
+    };
+    (0..ITEMS).map(item).collect()
+}
+
+/// An answer of so many tokens.
+fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
+    Row {
+        key: format!("{}-{item}-{seed}", arm.variant),
+        id: format!("q{item}"),
+        variant: arm.variant.clone(),
+        seed,
+        prompt: "?".into(),
+        response: text.into(),
+        finish_reason: FinishReason::Stop,
+        n_tokens: tokens,
+        sum_logprob: -0.5 * tokens as f64,
+        response_ids: vec![u32::from(text == "yes"), tokens as u32],
+        touched: true,
+    }
+}
+
+fn made(random_sets: usize) -> Vec<Arm> {
+    let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
+    let sets = [vec![HeadRef::query(0, 0)], vec![HeadRef::query(0, 1)]];
+    let wanted = ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.5], random_sets, ..ArmsWanted::default() };
+    arms(&wanted, &slots).unwrap()
+}
+
+/// The untouched model is right on all items but the first ten; the first head loses items 10 to 21.
+fn answers(arms: &[Arm], seeds: u64) -> Vec<Vec<Row>> {
+    let right = |arm: &Arm, item: usize| item >= 10 && !(arm.set == "L0H0" && item < 22);
+    let text = |arm: &Arm, item| if right(arm, item) { "yes" } else { "no, perhaps" };
+    let of = |arm: &Arm| {
+        let cells = (0..seeds).flat_map(|seed| (0..ITEMS).map(move |item| (seed, item)));
+        cells.map(|(seed, item)| row(arm, item, seed, text(arm, item), 5 + usize::from(item == 0))).collect()
+    };
+    arms.iter().map(of).collect()
+}
+
+fn accuracy(outcomes: &Outcomes, table: usize) -> Difference {
+    outcomes.tables[table].arms.last().unwrap().difference.accuracy.unwrap()
+}
+
+#[test]
+fn arms_are_compared_item_by_item() {
+    let arms = made(3);
+    let judge = Judge::new(["perhaps"].into_iter());
+    let outcomes = outcomes_of(&items(), &arms, &answers(&arms, 1), Some(&judge), 9);
+    let roles: Vec<Role> = outcomes.tables[0].arms.iter().map(|arm| arm.role).collect();
+    assert_eq!(roles, [Role::Reference, Role::Control, Role::Tempered]);
+    let lost = accuracy(&outcomes, 0);
+    let tango = paired_shares(0, 12, ITEMS);
+    assert_eq!((lost.items, lost.differing, lost.mean), (ITEMS, 12, -0.24));
+    assert_eq!((lost.low, lost.high), (tango.low, tango.high));
+    // All twelve of one sign: two of 2^12 patterns.
+    assert_eq!((lost.p, lost.p_max), (2.0 / 4096.0, Some(2.0 / 4096.0)));
+    // None of three random sets does it; but the largest of two arms stands out of five sets in two of five cases.
+    let beside = lost.random.unwrap();
+    assert_eq!((beside.sets, beside.reach, beside.p), (3, 0, 1.0 / 4.0));
+    assert!((beside.p_max - 2.0 / 5.0).abs() < 1e-12, "{beside:?}");
+    let same = accuracy(&outcomes, 1);
+    assert_eq!((same.differing, same.p, same.p_max), (0, 1.0, Some(1.0)));
+    assert_eq!(same.random, Some(BesideRandom { sets: 3, reach: 3, p: 1.0, p_max: 1.0 }));
+    assert!(same.low < 0.0 && same.high > 0.0, "that no item differs is not certainty");
+    let tokens = outcomes.tables[0].arms[2].difference.mean_tokens.unwrap();
+    assert!(tokens.mean == 0.0 && tokens.low.is_nan() && tokens.p == 1.0, "no spread, no interval");
+    assert_eq!(outcomes.tables[0].bands[0].range.accuracy, Some((0.0, 0.0)));
+    assert_eq!((outcomes.flips.family, outcomes.random.len(), outcomes.seed_floor), (2, 3, None));
+    let untouched = &outcomes.tables[0].arms[0];
+    assert_eq!((untouched.accuracy, untouched.assertion_rate, untouched.mean_logprob), (0.8, 0.8, -0.5));
+    assert_eq!((untouched.assertion_asymmetry, outcomes.tables[0].arms[2].changed), (Some(-1.0), 0.24));
+}
+
+#[test]
+fn right_is_what_the_judge_calls_right() {
+    let arms = made(0);
+    let mut rows = answers(&arms, 1);
+    rows[0][20].response = "yes, it is".into();
+    let of = |judge: Option<&Judge>| outcomes_of(&items(), &arms, &rows, judge, 9).tables[0].arms[0].accuracy;
+    assert_eq!((of(None), of(Some(&Judge::by_gold(GoldRule::Exact)))), (0.8, 0.78));
+}
+
+#[test]
+fn seeds_of_an_item_are_no_further_items() {
+    let arms = made(0);
+    let (one, three) = (answers(&arms, 1), answers(&arms, 3));
+    let (once, thrice) = (outcomes_of(&items(), &arms, &one, None, 9), outcomes_of(&items(), &arms, &three, None, 9));
+    assert_eq!(accuracy(&once, 0), accuracy(&thrice, 0), "the same answers three times tell no more");
+    assert_eq!((thrice.items, &thrice.seeds[..]), (ITEMS, &[0, 1, 2][..]));
+    assert_eq!(thrice.seed_floor.unwrap().changed, 0.0);
+    // One seed of one item differs: a third of an item, and no share any more.
+    let mut three = three;
+    three[2][ITEMS + 30].response = "no".into();
+    three[0][2 * ITEMS + 40].response_ids = vec![7];
+    three[0][2 * ITEMS + 40].n_tokens = 45;
+    let found = outcomes_of(&items(), &arms, &three, None, 9);
+    let third = accuracy(&found, 0);
+    assert!((third.mean - (-12.0 - 1.0 / 3.0) / ITEMS as f64).abs() < 1e-12 && third.differing == 13);
+    let floor = found.seed_floor.unwrap();
+    assert_eq!((floor.pairs, floor.largest.accuracy, floor.largest.assertion_rate), (3, Some(0.0), None));
+    assert!((floor.changed - 2.0 / 3.0 / ITEMS as f64).abs() < 1e-12);
+    assert!((floor.largest.mean_tokens.unwrap() - 40.0 / ITEMS as f64).abs() < 1e-12);
+}
+
+/// Twelve questions five times each: what four of them do is known of four, and not of twenty.
+#[test]
+fn items_of_one_prompt_are_one() {
+    let arms = made(0);
+    let prompt = |item: usize| (item / 5).min(9);
+    let mut items = items();
+    for (index, item) in items.iter_mut().enumerate() {
+        item.input = Input::Prompt(format!("what is {}?", prompt(index)));
+    }
+    let right = |arm: &Arm, item: usize| !(arm.set == "L0H0" && prompt(item) < 4);
+    let text = |arm: &Arm, item| if right(arm, item) { "yes" } else { "no" };
+    let rows = |arm: &Arm| (0..ITEMS).map(|item| row(arm, item, 0, text(arm, item), 5)).collect();
+    let rows: Vec<Vec<Row>> = arms.iter().map(rows).collect();
+    let found = outcomes_of(&items, &arms, &rows, None, 9);
+    let lost = accuracy(&found, 0);
+    assert_eq!((found.items, found.prompts, lost.items, lost.differing), (ITEMS, 10, ITEMS, 20));
+    assert!((lost.mean + 0.4).abs() < 1e-12);
+    assert_eq!(lost.p, 2.0 / 16.0, "all four of one sign: two of 2^4 patterns");
+    let [four, six] = [-1.0, 0.0].map(|d| [d; 10]);
+    // Wider than Tango's over ten prompts, of which four were lost.
+    let tango = paired_shares(0, 4, 10);
+    let student = headtemper_stats::paired_t(&[&four[..4], &six[..6]].concat());
+    assert_eq!((lost.low, lost.high), (student.low.min(tango.low), student.high.max(tango.high)));
+    assert!(found.warnings().iter().any(|warning| warning.contains("50 items have 10 prompts")));
+    assert!(found.warnings().iter().any(|warning| warning.contains("the reference is right on every item")));
+    // Prompts of unequal size: the mean is that of the items.
+    items[49].input = Input::Prompt("another".into());
+    let uneven = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 0);
+    assert!((uneven.mean + 0.4).abs() < 1e-12 && uneven.p == 2.0 / 16.0);
+    // What never happened may happen: no prompt differs, and the interval is that of so many prompts.
+    let none = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 1);
+    assert!(none.differing == 0 && none.low < -0.2 && none.high > 0.2, "{none:?}");
+}
+
+/// Three λ of one set beside 39 random ones: at whichever λ it stands out most, one in forty does by chance.
+#[test]
+fn several_lambdas_of_a_set_are_one_set() {
+    let slots: Vec<HeadRef> = (0..60).map(|head| HeadRef::query(0, head)).collect();
+    let sets = [vec![HeadRef::query(0, 0)]];
+    let wanted =
+        ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.9, 0.5, 0.0], random_sets: 39, ..ArmsWanted::default() };
+    let arms = arms(&wanted, &slots).unwrap();
+    let found = outcomes_of(&items(), &arms, &answers(&arms, 1), None, 9);
+    let beside: Vec<BesideRandom> =
+        found.tables[0].arms[2..].iter().map(|arm| arm.difference.accuracy.unwrap().random.unwrap()).collect();
+    assert_eq!(beside.len(), 3);
+    assert!(beside.iter().all(|one| one.sets == 39 && one.reach == 0 && one.p == 1.0 / 40.0));
+    assert!(beside.iter().all(|one| (one.p_max - 1.0 / 40.0).abs() < 1e-12), "{beside:?}");
+}
+
+#[test]
+fn arms_that_are_cut_off_more_often_are_not_compared() {
+    let arms = made(3);
+    let mut rows = answers(&arms, 1);
+    let cut = |rows: &mut [Row], n: usize| rows[..n].iter_mut().for_each(|r| r.finish_reason = FinishReason::Length);
+    // One of fifty is two in a hundred: no more than what is allowed. Two are more.
+    cut(&mut rows[2], 1);
+    cut(&mut rows[3], 2);
+    cut(&mut rows[5], 30);
+    let outcomes = outcomes_of(&items(), &arms, &rows, None, 9);
+    assert!(outcomes.tables[0].arms[2].withheld.is_none());
+    let arm = &outcomes.tables[1].arms[2];
+    let why = "4.0 % of its answers were cut off, of the reference's 0.0 %";
+    assert_eq!((arm.withheld.as_deref(), arm.truncated), (Some(why), 0.04));
+    assert!(Compared::ALL.into_iter().all(|which| arm.difference.of(which).is_none()));
+    assert_eq!(outcomes.flips.family, 1, "it is no part of the family");
+    let band = outcomes.tables[0].bands[0];
+    assert_eq!((band.sets, band.compared), (3, 2));
+    let beside = BesideRandom { sets: 3, reach: 1, p: 2.0 / 4.0, p_max: 2.0 / 4.0 };
+    assert_eq!(accuracy(&outcomes, 0).random, Some(beside), "a set that is not compared counts against the finding");
+    assert!(
+        outcomes.warnings().iter().any(|warning| warning.contains("L0H1@0.5 (4.0 %") && warning.contains("1 more"))
+    );
+}
+
+#[test]
+fn what_cannot_be_judged_is_not_compared() {
+    let arms = made(0);
+    let mut unasked = items();
+    for item in &mut unasked {
+        item.gold.clear();
+    }
+    let outcomes = outcomes_of(&unasked, &arms, &answers(&arms, 1), None, 9);
+    let arm = &outcomes.tables[0].arms[2];
+    assert!(arm.difference.accuracy.is_none() && arm.difference.assertion_rate.is_none());
+    assert!(arm.accuracy.is_nan() && arm.difference.mean_tokens.is_some());
+    let text = serde_json::to_string(&outcomes).unwrap();
+    let again: Outcomes = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&again).unwrap(), text, "what is written is read");
+}
