@@ -129,7 +129,8 @@ impl Engine {
         self.played.times.load(Ordering::Relaxed)
     }
 
-    /// What the device does in each decode step that was recorded so far, by the rows that the step is for.
+    /// What the device does in each decode step that was recorded so far, by the rows that the step is for; of several lengths in
+    /// the last.
     pub fn recorded_steps(&self) -> BTreeMap<usize, Operations> {
         self.played.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -142,10 +142,15 @@ fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
         };
         let (here, there) = (count(&disposition.summary.verdicts), count(&found.summary.verdicts));
         if there > 0 {
-            disposition.sentence += &format!(
-                " Reading the same texts, a model of random weights names {there} heads (here {here}): differences between \
-                 the texts alone do this, whatever a model has learnt."
-            );
+            let heads = if there == 1 { "head" } else { "heads" };
+            disposition.sentence +=
+                &format!(" Reading the same texts, a model of random weights names {there} {heads} (here {here})");
+            // A head among many is what chance names in one report of ten.
+            disposition.sentence += if 2 * there >= here {
+                ": differences between the texts alone do this, whatever a model has learnt."
+            } else {
+                "."
+            };
         }
     }
 }
@@ -160,6 +165,8 @@ mod tests {
         let mut found = fixture::disposition(&[4]);
         found.summary.verdicts = vec![(Verdict::Separable, 2), (Verdict::MagnitudeOnly, 1), (Verdict::NoEvidence, 1)];
         let nothing = fixture::disposition(&[4]);
+        let mut much = nothing.clone();
+        much.summary.verdicts = vec![(Verdict::Separable, 7)];
         let mut all = [nothing.clone(), nothing.clone()];
         let with = |name: &str, found: [&Disposition; 2]| {
             let none = || Nulls { d: Vec::new(), crossfit: Vec::new() };
@@ -169,7 +176,14 @@ mod tests {
         assert_eq!(all[0].sentence, nothing.sentence, "shuffled labels find by chance");
         say_untrained(&mut all, &[with(Control::RANDOM, [&nothing, &found])]);
         assert_eq!(all[0].sentence, nothing.sentence);
-        assert!(all[1].sentence.contains("a model of random weights names 3 heads (here 0)"), "{}", all[1].sentence);
+        assert!(
+            all[1].sentence.contains("a model of random weights names 3 heads (here 0): differences"),
+            "{}",
+            all[1].sentence
+        );
+        let mut all = [much.clone(), much];
+        say_untrained(&mut all, &[with(Control::RANDOM, [&found, &nothing])]);
+        assert!(all[0].sentence.ends_with("a model of random weights names 3 heads (here 7)."), "{}", all[0].sentence);
     }
 
     #[test]

@@ -98,13 +98,7 @@ pub(crate) fn run(
     sets: (&FeatureRows, &FeatureRows),
     shared: usize,
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let one = |axis: &Declared| {
-        let (mut axis, predictions) = one(file, axes, (axis, declared.len()), sets)?;
-        if shared > 0 {
-            axis.outcome = Outcome::Inconclusive;
-        }
-        Ok((axis, predictions))
-    };
+    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets, shared);
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
@@ -133,6 +127,7 @@ fn one(
     axes: &AxesConfig,
     (declared, count): (&Declared, usize),
     (train, fresh): (&FeatureRows, &FeatureRows),
+    shared: usize,
 ) -> Result<Found> {
     let (train, fresh) = (train.labelled_by(&declared.train, &declared.column)?, fresh.labelled(&declared.fresh)?);
     let mut axis = Axis {
@@ -164,7 +159,9 @@ fn one(
     axis.p = nulls.0.zip(nulls.1.as_ref()).map(|(cv, fresh)| (cv.p, fresh.p));
     // Of many axes one passes by chance: each answers for all (Bonferroni).
     let sure = axis.p.is_none_or(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
-    axis.outcome = if train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
+    // An axis may have items that the main labels leave out.
+    let shared = shared.max(train.shared()?).max(fresh.shared()?);
+    axis.outcome = if shared > 0 || train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
         Outcome::Inconclusive
     } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {
         if sure { Outcome::Passed } else { Outcome::Inconclusive }

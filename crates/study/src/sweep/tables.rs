@@ -197,8 +197,12 @@ fn footnotes(outcomes: &Outcomes) -> String {
     if !compared(outcomes).is_empty() {
         out += &format!(
             "\ndifferences are to λ = 1, item by item, with their 95 % interval; p max: how often flipped signs give one as \
-             large\nin any of {} arms, at their own spread\n",
-            outcomes.flips.family
+             large\nin {}, at their own spread\n",
+            if outcomes.flips.family == 1 {
+                "the only arm".into()
+            } else {
+                format!("any of {} arms", outcomes.flips.family)
+            }
         );
     }
     if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
