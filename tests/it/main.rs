@@ -19,6 +19,7 @@ mod export;
 mod families;
 mod gguf;
 mod golden;
+mod groups;
 mod hub;
 mod judge;
 mod lab;

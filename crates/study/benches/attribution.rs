@@ -3,7 +3,7 @@
 //! All heads of a model the size of SmolLM2-135M (270) or Gemma 4 E2B (280), with vectors of 64 or 256 numbers, over 100
 //! items and 1,000 shuffles; the same items many, where the vectors and no longer the items are the smaller table.
 
-use std::{collections::BTreeMap, hint::black_box};
+use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use headtemper_hook::{HeadRef, Site};
@@ -52,9 +52,8 @@ fn attributions(criterion: &mut Criterion) {
         let features = features(items, layers, heads, dim);
         let spec = DispositionSpec::of_labels("noise", "a", "b").expect("two labels");
         let cohorts = Cohorts { a: (0..items / 2).collect(), b: (items / 2..items).collect() };
-        let facts: Vec<ItemFacts> = (0..items)
-            .map(|item| ItemFacts { prompt: item.to_string(), truncated: None, fields: BTreeMap::new() })
-            .collect();
+        let facts: Vec<ItemFacts> =
+            (0..items).map(|item| ItemFacts { prompt: item.to_string(), ..ItemFacts::default() }).collect();
         let options = AttributeOptions::default();
         let run = || attribute(&features, &spec, &cohorts, &facts, &options).expect("noise can be attributed");
         group.bench_function(format!("{items} items x {} heads x {dim}", layers * heads), |bencher| {

@@ -25,8 +25,7 @@ mod sweep;
 mod tables;
 
 pub use attribute::{
-    AttributeOptions, AttributeRun, Controls, HeadChoice, ItemFacts, attribute, attribute_run, write_attribution,
-    write_lambda,
+    AttributeOptions, AttributeRun, Controls, HeadChoice, attribute, attribute_run, write_attribution, write_lambda,
 };
 pub use capture::{
     Answering, CaptureJob, CaptureOptions, Captured, Difference, FeatureMeta, Features, GeneratedMeta,
@@ -36,8 +35,8 @@ pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
 pub use error::StudyError;
 pub use heads::{PlanSource, head_set, plans};
 pub use items::{
-    Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Item, ItemFile, Judge, Predicate,
-    Verdict, cohorts_of, named, read_dispositions, read_items,
+    Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Item, ItemFacts, ItemFile, Judge,
+    Predicate, Verdict, cohorts_of, named, read_dispositions, read_items,
 };
 pub use judging::{ApiKey, Endpoint, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run};
 pub use npz::{Array, Npz};
@@ -48,8 +47,8 @@ pub use run::{
 pub use score::{ScoreRun, Scored, merge_score, score_run};
 pub use store::{Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Shards, made_by, noise_of};
 pub use sweep::{
-    Arm, ArmsWanted, FiredByArm, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome, outcomes_of, sweep,
-    sweep_markdown, sweep_run,
+    Answered, Arm, ArmsWanted, FiredByArm, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
+    outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use tables::attribution_markdown;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use headtemper_study::AttributeOptions;
 
-use super::{ItemArgs, ModelArgs};
+use super::{GroupArgs, ItemArgs, ModelArgs};
 
 /// Which heads are ranked.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub(crate) struct Attribute {
     /// shuffled among items of one value only
     #[arg(long, value_name = "FIELD")]
     pub(crate) within: Option<String>,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
     /// dd: texts, d and ranking as in the scripts of arXiv 2604.11867, and their two files beside ours
     #[arg(long, value_enum)]
     pub(crate) compat: Option<Compat>,

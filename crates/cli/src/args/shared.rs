@@ -124,6 +124,15 @@ pub(crate) struct ItemArgs {
     pub(crate) limit: Option<usize>,
 }
 
+/// Which items are no more independent of each other than the answers to one prompt.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct GroupArgs {
+    /// A field of the items whose values make groups, such as topic, or response for answers word for word alike: as the
+    /// answers to one prompt always do, items of a group stay together in every shuffle, fold and resample
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) groups: Option<String>,
+}
+
 /// How tokens are chosen.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct SamplingArgs {

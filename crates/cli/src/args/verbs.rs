@@ -8,8 +8,8 @@ use headtemper_hook::Positions;
 use headtemper_study::{Answering, GenerateConfig};
 
 use super::{
-    BatchArgs, Dtype, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf, SamplingArgs,
-    ShardArgs, StopArgs, Switch,
+    BatchArgs, Dtype, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf,
+    SamplingArgs, ShardArgs, StopArgs, Switch,
 };
 
 /// `temper inspect`
@@ -183,6 +183,8 @@ pub(crate) struct Sweep {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) items: ItemArgs,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
     /// Heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; repeat for several sets
     #[arg(long, required = true)]
     pub(crate) heads: Vec<String>,
@@ -249,6 +251,8 @@ pub(crate) struct Score {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) items: ItemArgs,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
     /// Heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
     #[arg(long, default_value = "all")]
     pub(crate) heads: String,

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
             },
             adjust_length: args.adjust.is_some(),
             within: args.within.clone(),
+            groups: args.groups.groups.clone(),
             compat_dd,
             shuffles: args.shuffles,
             folds: args.folds,

@@ -14,6 +14,7 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
     heads.sort_unstable();
     let settings = ScoreRun {
         items_path: &args.items.items,
+        groups: args.groups.groups.as_deref(),
         heads: &heads,
         lambdas: &args.lambda,
         contrast: args.a.as_deref().zip(args.b.as_deref()),

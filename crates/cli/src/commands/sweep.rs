@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         stop: Some(ui::stop_on_interrupt()),
     };
     let judge = judge.as_ref();
-    let run = SweepRun { items: &items, arms: &arms, options: &options, judge, shard: args.shard.shard };
+    let groups = args.groups.groups.as_deref();
+    let run = SweepRun { items: &items, groups, arms: &arms, options: &options, judge, shard: args.shard.shard };
     if args.dry_run {
         return ui::dry(&dry_sweep(&engine, &run, &args.out)?, args.json);
     }

@@ -6,9 +6,10 @@ use headtemper_hook::HeadRef;
 use headtemper_stats::{Tail, pearson, spearman};
 
 use crate::{
-    attribute::{ItemFacts, Nulls, permuted},
+    ItemFacts,
+    attribute::{Nulls, permuted},
     attribution::{Across, Attribution, Beside, Disposition, HeadEffect, Pair, Recurring},
-    items::dispositions::Cohorts,
+    items::{dispositions::Cohorts, units::unit_of},
 };
 
 /// How many heads count as the top of a disposition.
@@ -18,9 +19,10 @@ const TOP: usize = 10;
 pub(crate) fn across(
     (dispositions, nulls): (&[Disposition], &[Nulls]),
     cohorts: &[Cohorts],
-    facts: &[ItemFacts],
+    (facts, groups): (&[ItemFacts], Option<&str>),
     others: &[Attribution],
 ) -> Across {
+    let units = unit_of(facts.iter().map(Some), groups);
     let tops: Vec<Vec<HeadRef>> = dispositions.iter().map(top).collect();
     let mut places: BTreeMap<HeadRef, Vec<String>> = BTreeMap::new();
     for (disposition, top) in dispositions.iter().zip(&tops) {
@@ -40,7 +42,7 @@ pub(crate) fn across(
             let (x, y) = (&dispositions[first], &dispositions[second]);
             let shared = tops[first].iter().filter(|at| tops[second].contains(at)).count();
             let (shared_items, label_correlation) = labels(&cohorts[first], &cohorts[second]);
-            let apart = shared_items == 0 && !share_prompts(&cohorts[first], &cohorts[second], facts);
+            let apart = shared_items == 0 && !share_units(&cohorts[first], &cohorts[second], &units);
             let agreement = Agreement::of(x, y, Some(&nulls[first]).filter(|_| apart));
             pairs.push(Pair {
                 first: x.name.clone(),
@@ -102,11 +104,11 @@ fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64, null: 
     (shared.len(), observed, permuted(observed, &null, Tail::TwoSided))
 }
 
-/// Whether an item of one has the prompt of an item of the other: what its answers have in common stands in both rankings.
-fn share_prompts(x: &Cohorts, y: &Cohorts, facts: &[ItemFacts]) -> bool {
-    let of = |cohorts: &Cohorts| -> BTreeSet<&str> {
-        let rows = cohorts.a.iter().chain(&cohorts.b);
-        rows.filter_map(|&row| facts.get(row)).map(|facts| facts.prompt.as_str()).collect()
+/// Whether an item of one is of a unit with an item of the other, such as its prompt: what these have in common stands in both
+/// rankings.
+fn share_units(x: &Cohorts, y: &Cohorts, units: &[usize]) -> bool {
+    let of = |cohorts: &Cohorts| -> BTreeSet<usize> {
+        cohorts.a.iter().chain(&cohorts.b).filter_map(|&row| units.get(row)).copied().collect()
     };
     !of(x).is_disjoint(&of(y))
 }
@@ -180,7 +182,7 @@ mod tests {
             disposition("down", |i| -(i as f64)),
         ];
         let split = [cohorts(0..10, 10..20), cohorts(0..10, 10..20), cohorts(10..20, 0..10)];
-        let found = across((&all, &nulls(3)), &split, &[], &[]);
+        let found = across((&all, &nulls(3)), &split, (&[], None), &[]);
         assert_eq!((found.pairs.len(), found.recurring.len()), (3, TOP));
         assert!(found.recurring.iter().all(|head| head.dispositions.len() == 3), "the same ten by size");
         let [same, opposite, _] = &found.pairs[..] else { panic!("three pairs") };
@@ -190,21 +192,20 @@ mod tests {
         assert!(same.p_rho_d.is_nan() && same.p_rho_crossfit.is_nan(), "both hold the noise of the same items");
         assert!((same.expected_top - 100.0 / 30.0).abs() < 1e-12);
         let split = [cohorts(0..5, 5..9), cohorts(20..25, 25..30), cohorts(30..35, 35..40)];
-        let apart = across((&all, &nulls(3)), &split, &[], &[]);
+        let apart = across((&all, &nulls(3)), &split, (&[], None), &[]);
         assert_eq!(apart.pairs[0].shared_items, 0);
         assert!(apart.pairs[0].label_correlation.is_nan());
         let p = |pair: usize| apart.pairs[pair].p_rho_d;
         assert_eq!((p(0), p(1)), (0.01, 0.01), "either way, no shuffle agrees as far");
         let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
-        assert!(across((&all, &without), &split, &[], &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
+        assert!(across((&all, &without), &split, (&[], None), &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
         // Item 3 of the first asks what item 22 of the second does.
         let facts = |item: usize| ItemFacts {
             prompt: if item == 22 { "3".into() } else { item.to_string() },
-            truncated: None,
-            fields: BTreeMap::new(),
+            ..ItemFacts::default()
         };
         let same: Vec<ItemFacts> = (0..40).map(facts).collect();
-        let found = across((&all, &nulls(3)), &split, &same, &[]).pairs;
+        let found = across((&all, &nulls(3)), &split, (&same, None), &[]).pairs;
         assert!(found[0].p_rho_d.is_nan() && found[0].p_rho_crossfit.is_nan(), "both hold the noise of one prompt");
         assert_eq!(found[1].p_rho_d, 0.01);
     }
@@ -218,7 +219,7 @@ mod tests {
         small.dispositions[0].heads.truncate(12);
         let mine = [disposition("up", |i| i as f64), disposition("other", |i| i as f64)];
         let split = [cohorts(0..2, 2..4), cohorts(0..2, 2..4)];
-        let found = across((&mine, &nulls(2)), &split, &[], &[twin, small]).beside;
+        let found = across((&mine, &nulls(2)), &split, (&[], None), &[twin, small]).beside;
         assert_eq!((found[0].heads, found[0].rho_d), (30, 1.0));
         assert_eq!(found[1].incomparable.as_deref(), Some("it has no disposition of this name"));
         assert_eq!(found[2].incomparable.as_deref(), Some("it has other heads: 12 ranked there, 30 here"));

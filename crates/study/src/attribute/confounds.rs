@@ -6,9 +6,12 @@ use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
 use super::{AttributeOptions, LEVEL, Table, direction::permuted, strata};
 use crate::{
-    DispositionSpec, Item, Predicate,
-    attribution::{Disposition, FieldCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    items::units::clustering,
+    DispositionSpec, ItemFacts, Predicate,
+    attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
+    items::{
+        facts::RESPONSE,
+        units::{called, clustering, unit_of},
+    },
 };
 
 /// Cohorts below this are called tiny.
@@ -21,28 +24,10 @@ const TRUNCATION_GAP: f64 = 0.1;
 const LITTLE_D: f64 = 0.2;
 /// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
 const GROUPS: usize = 5;
+/// How many times further than prompts the cohorts may follow their very responses before it is said.
+const LIKE: f64 = 1.5;
 /// Fields that tell of the answer's end, which is looked at by itself.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
-
-/// What is known of a captured item beside its features.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemFacts {
-    /// The prompt by which items are told apart.
-    pub prompt: String,
-    /// Whether the response was cut off; none where nobody knows.
-    pub truncated: Option<bool>,
-    /// Its other fields that are a text, a number or a truth value.
-    pub fields: BTreeMap<String, String>,
-}
-
-impl ItemFacts {
-    /// What an item says of itself.
-    pub fn of(item: &Item) -> Self {
-        let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
-        let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
-        Self { prompt: item.prompt_key(), truncated: item.truncated(), fields }
-    }
-}
 
 /// Correlation of one head's norm with the length of the response.
 pub(super) fn r_length(norms: &[f64], columns: usize, column: usize, table: &Table<'_>) -> f64 {
@@ -108,12 +93,39 @@ pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &Attribut
         distinct_b: of(&|counts| counts[1] > 0),
         shared: of(&|counts| counts[0] > 0 && counts[1] > 0),
         repeated: seen.values().map(|counts| counts[0] + counts[1]).filter(|&n| n > 1).sum(),
-        clustering: clustering(&table.labels(), &table.prompts, table.strata.as_deref()),
+        clustering: clustering(&table.labels(), &table.units, table.strata.as_deref()),
         mean_tokens_a: mean(a),
         mean_tokens_b: mean(b),
         cohen_d: cohen_d(a, b),
         p: p_of_lengths(&tokens, table, options),
     }
+}
+
+/// The groups that stay together, where items are grouped.
+pub(super) fn groups(table: &Table<'_>, facts: &[ItemFacts], options: &AttributeOptions) -> Option<GroupCheck> {
+    let field = options.groups.clone()?;
+    let of = |places: &[usize]| places.iter().collect::<BTreeSet<_>>().len();
+    let (a, b) = table.units.split_at(table.n_a);
+    let has = |row: &usize| facts.get(*row).is_some_and(|facts| facts.value(&field).is_some());
+    let items_without = table.rows.iter().filter(|&row| !has(row)).count();
+    Some(GroupCheck { groups: table.unit_count(), groups_a: of(a), groups_b: of(b), items_without, field })
+}
+
+/// How far the cohorts follow their very responses, as [`PromptCheck::clustering`] has it of prompts, and how many items share
+/// theirs with an item of another unit.
+fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> (f64, usize) {
+    let of_row = |&row: &usize| facts.get(row);
+    let units = unit_of(table.rows.iter().map(of_row), Some(RESPONSE));
+    let mut of_response: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    let response = |place: usize| of_row(&table.rows[place])?.response.as_deref();
+    for place in 0..table.rows.len() {
+        if let Some(text) = response(place) {
+            of_response.entry(text).or_default().insert(table.units[place]);
+        }
+    }
+    let repeated = |place: &usize| response(*place).is_some_and(|text| of_response[text].len() > 1);
+    let items = (0..table.rows.len()).filter(repeated).count();
+    (clustering(&table.labels(), &units, table.strata.as_deref()), items)
 }
 
 /// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many
@@ -196,17 +208,22 @@ pub(super) fn unequally_cut(disposition: &Disposition) -> bool {
 }
 
 /// What a reader must know before any number.
-pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
+pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>, facts: &[ItemFacts]) -> Vec<String> {
     let mut warnings = Vec::new();
     let (a, b) = (&disposition.a, &disposition.b);
     let (n_a, n_b) = (disposition.n_a, disposition.n_b);
     let prompts = &disposition.prompts;
-    for (name, n, distinct) in [(a, n_a, prompts.distinct_a), (b, n_b, prompts.distinct_b)] {
+    let groups = disposition.groups.as_ref();
+    let (units_a, units_b) =
+        groups.map_or((prompts.distinct_a, prompts.distinct_b), |groups| (groups.groups_a, groups.groups_b));
+    let whole = table.unit_count() < table.rows.len();
+    let units = called(groups.map(|groups| groups.field.as_str()));
+    for (name, n, distinct) in [(a, n_a, units_a), (b, n_b, units_b)] {
         if n < TINY {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
-        } else if prompts.repeated > 0 && distinct < TINY {
+        } else if whole && distinct < TINY {
             warnings.push(format!(
-                "cohort {name} has {n} items, but only {distinct} prompts; below {TINY} every effect size is a guess"
+                "cohort {name} has {n} items, but only {distinct} {units}; below {TINY} every effect size is a guess"
             ));
         }
     }
@@ -225,14 +242,27 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>) -> Vec<Stri
             "{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}"
         ));
     }
-    if prompts.repeated > 0 {
+    if whole {
+        let (all, count) = (table.rows.len(), table.unit_count());
+        let share = match groups {
+            Some(GroupCheck { items_without: 0, .. }) => "items of one group stay together".into(),
+            Some(GroupCheck { items_without, field, .. }) => {
+                format!("{items_without} of {all} items have no {field}; those of one group stay together")
+            }
+            None => format!("{} of {all} items share their prompt with another", prompts.repeated),
+        };
         warnings.push(format!(
-            "{} of {} items share their prompt with another: labels are shuffled, and items dealt and drawn, by whole prompts, \
-             of which there are {}",
-            prompts.repeated,
-            table.rows.len(),
-            table.prompt_count()
+            "{share}: labels are shuffled, and items dealt and drawn, by whole {units}, of which there are {count}"
         ));
+    }
+    if groups.is_none_or(|groups| groups.field != RESPONSE) {
+        let (clustering, items) = like_responses(table, facts);
+        if clustering > LIKE * prompts.clustering.max(1.0) {
+            warnings.push(format!(
+                "{items} responses are word for word those to other {units}, and go with the cohorts: what they have in common \
+                 widens differences of nothing {clustering:.1}-fold in variance; compare with --groups {RESPONSE}"
+            ));
+        }
     }
     if confounds(prompts.cohen_d, prompts.p) {
         warnings.push(format!(

@@ -7,7 +7,7 @@ use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, across::across, attribute_with_nulls, results::heads_per_layer},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls, results::heads_per_layer},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
 };
@@ -53,7 +53,7 @@ impl AttributeItems<'_> {
         }
         let controls = self.controls((&features, &facts), progress)?;
         say_untrained(&mut dispositions, &controls);
-        let across = across((&dispositions, &nulls), self.cohorts, &facts, others);
+        let across = across((&dispositions, &nulls), self.cohorts, (&facts, self.options.groups.as_deref()), others);
         let attribution = Attribution {
             schema: "attribution/v1".into(),
             model: features.meta.identity.model.clone(),
@@ -96,9 +96,13 @@ impl AttributeItems<'_> {
     ) -> Result<Vec<Control>> {
         let mut controls = Vec::new();
         if self.controls.shuffled {
-            let cohorts: Vec<Cohorts> = self.cohorts.iter().map(|c| shuffled(c, self.options.seed)).collect();
+            let shuffled = |cohorts: &Cohorts| {
+                let table = Table::new(features, cohorts, facts, &self.options)?;
+                Ok(shuffled(cohorts, &table.shuffles(self.options.seed ^ CONTROL_SEED)))
+            };
+            let cohorts = self.cohorts.iter().map(shuffled).collect::<Result<Vec<Cohorts>>>()?;
             let found = self.each((features, facts), &cohorts, "shuffled", progress)?;
-            let how = format!("the items of both cohorts dealt out at random once, seed {}", self.options.seed);
+            let how = format!("the labels of the items shuffled once, as for the null, seed {}", self.options.seed);
             controls.push(control(Control::SHUFFLED, how, &found));
         }
         if let Some(seed) = self.controls.random {
@@ -113,10 +117,10 @@ impl AttributeItems<'_> {
     }
 }
 
-/// Cohorts of the same sizes, of the same items, at random.
-fn shuffled(cohorts: &Cohorts, seed: u64) -> Cohorts {
+/// Cohorts of the same sizes, of the same items, as one of these shuffles has them.
+fn shuffled(cohorts: &Cohorts, shuffles: &Shuffles) -> Cohorts {
     let all: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
-    let labels = Shuffles::new(cohorts.a.len(), cohorts.b.len(), seed ^ CONTROL_SEED).labels(0);
+    let labels = shuffles.labels(0);
     let of = |which: bool| {
         let mut rows: Vec<usize> =
             all.iter().zip(&labels).filter(|&(_, &label)| label == which).map(|(&row, _)| row).collect();
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn shuffled_cohorts_keep_their_sizes_and_items() {
         let cohorts = Cohorts { a: vec![1, 4, 6], b: vec![0, 2, 9, 11] };
-        let other = shuffled(&cohorts, 0);
+        let other = shuffled(&cohorts, &Shuffles::new(3, 4, 0));
         assert_eq!((other.a.len(), other.b.len()), (3, 4));
         let sorted = |c: &Cohorts| {
             let mut all = [c.a.clone(), c.b.clone()].concat();
@@ -198,6 +202,5 @@ mod tests {
         };
         assert_eq!(sorted(&other), sorted(&cohorts));
         assert_ne!(other, cohorts);
-        assert_eq!(other, shuffled(&cohorts, 0));
     }
 }

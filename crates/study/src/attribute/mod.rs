@@ -23,7 +23,7 @@ mod verdict;
 use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, mean, quantile, welch_t};
 
 use crate::{
-    DispositionSpec, Features, Result, StudyError,
+    DispositionSpec, Features, ItemFacts, Result, StudyError,
     attribution::{Disposition, HeadEffect, ShuffledLabels, kind_name},
     items::dispositions::Cohorts,
 };
@@ -31,7 +31,6 @@ use direction::Directions;
 use magnitude::Magnitudes;
 use table::Table;
 
-pub use confounds::ItemFacts;
 pub(crate) use confounds::LENGTH_D;
 pub(crate) use direction::permuted;
 pub use items::Controls;
@@ -90,7 +89,7 @@ pub(crate) fn attribute_with_nulls(
     if table.slots.is_empty() {
         return Err(options.heads.none_left());
     }
-    let folds = Folds::whole(table.sizes(), options.folds, options.repeats, options.seed, &table.prompts);
+    let folds = Folds::whole(table.sizes(), options.folds, options.repeats, options.seed, &table.units);
     let raw = table.columns(&features.head_norm);
     let columns = table.slots.len();
     let norms = &table.adjusted(&raw, columns);
@@ -100,7 +99,7 @@ pub(crate) fn attribute_with_nulls(
     let directions = Directions::of(&table, &folds, options);
     let without_length = Magnitudes::of(&table.without(true, &raw, columns), &table, options);
 
-    let intervals = bootstrap_d(norms, columns, &table.labels(), &table.prompts, options.resamples, options.seed);
+    let intervals = bootstrap_d(norms, columns, &table.labels(), &table.units, options.resamples, options.seed);
     let j = hedges_correction(table.n_a, table.n_b());
     let prompts = confounds::prompts(&table, facts, options);
     let untestable = verdict::untestable(&table, options);
@@ -108,8 +107,8 @@ pub(crate) fn attribute_with_nulls(
         let at = features.slots[table.slots[column]];
         let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
         let (a, b) = values.split_at(table.n_a);
-        // Welch's test knows of no prompts.
-        let welch = if prompts.repeated == 0 { welch_t(a, b) } else { Welch::NONE };
+        // Welch's test knows of no units.
+        let welch = if table.unit_count() == table.rows.len() { welch_t(a, b) } else { Welch::NONE };
         let magnitude = magnitudes.heads[column];
         let direction = &directions.heads[column];
         let Range { low, high } = intervals[column];
@@ -173,11 +172,12 @@ pub(crate) fn attribute_with_nulls(
         stability: stability::of(norms, &directions, &table, options),
         length,
         prompts,
+        groups: confounds::groups(&table, facts, options),
         fields_checked,
         fields,
         warnings: Vec::new(),
     };
-    disposition.warnings = confounds::warnings(&disposition, &table);
+    disposition.warnings = confounds::warnings(&disposition, &table, facts);
     if folds.count() < options.folds {
         disposition.warnings.push(format!(
             "cohorts so small are cross-fitted over {} folds, not {}",

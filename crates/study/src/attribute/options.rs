@@ -2,8 +2,12 @@
 
 use headtemper_hook::{HeadKind, ModelSpec};
 
-use super::{ItemFacts, strata};
-use crate::{Result, StudyError, attribution::Method, items::dispositions::Cohorts};
+use super::strata;
+use crate::{
+    ItemFacts, Result, StudyError,
+    attribution::Method,
+    items::{dispositions::Cohorts, facts::check_field},
+};
 
 /// Which heads are ranked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +66,9 @@ pub struct AttributeOptions {
     /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
     /// value only.
     pub within: Option<String>,
+    /// A field of the items, items of one value of which are no more independent than the answers to one prompt: they stay
+    /// together in every shuffle, fold, half and resample.
+    pub groups: Option<String>,
     /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
     pub compat_dd: bool,
     /// How often labels are shuffled for the null; 0 leaves it out.
@@ -82,6 +89,7 @@ impl Default for AttributeOptions {
             heads: HeadChoice::All,
             adjust_length: false,
             within: None,
+            groups: None,
             compat_dd: false,
             shuffles: Self::SHUFFLES,
             folds: Self::FOLDS,
@@ -112,8 +120,10 @@ impl AttributeOptions {
         };
         if self.compat_dd {
             // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
-            if let Some(field) = &self.within {
-                return refused("--within", field, "left out with --compat dd");
+            for (option, field) in [("--within", &self.within), ("--groups", &self.groups)] {
+                if let Some(field) = field {
+                    return refused(option, field, "left out with --compat dd");
+                }
             }
             if self.adjust_length {
                 return refused("--adjust", &"length", "left out with --compat dd");
@@ -121,6 +131,12 @@ impl AttributeOptions {
             if self.heads != HeadChoice::Attn {
                 return refused("--heads", &self.heads.name(), "attn, or left out, with --compat dd");
             }
+        }
+        if let (Some(within), Some(groups)) = (&self.within, &self.groups)
+            && within == groups
+        {
+            // Within a value of the field there is one group, and nothing to shuffle.
+            return refused("--groups", groups, "another field than --within");
         }
         match (self.folds, self.repeats) {
             (0 | 1, _) => refused("folds", &self.folds, "at least 2"),
@@ -130,14 +146,15 @@ impl AttributeOptions {
         }
     }
 
-    /// Refuses a field that these items lack, or that no two of different cohorts share.
+    /// Refuses fields that these items lack, or one to stay within that no two of different cohorts share.
     ///
     /// # Errors
     /// Names the fields that they have.
-    pub(crate) fn check_within(&self, cohorts: Option<&Cohorts>, facts: &[ItemFacts]) -> Result<()> {
+    pub(crate) fn check_fields(&self, cohorts: Option<&Cohorts>, facts: &[ItemFacts]) -> Result<()> {
+        self.groups.as_ref().map_or(Ok(()), |field| check_field("groups", field, facts))?;
         match (&self.within, cohorts) {
             (None, _) => Ok(()),
-            (Some(field), None) => strata::check(field, facts),
+            (Some(field), None) => check_field("within", field, facts),
             (Some(field), Some(Cohorts { a, b })) => {
                 strata::of(field, &[&a[..], &b[..]].concat(), a.len(), facts).map(|_| ())
             }
@@ -150,6 +167,7 @@ impl AttributeOptions {
             heads: self.heads.name().into(),
             adjust: if self.adjust_length { "length" } else { "none" }.into(),
             within: self.within.clone(),
+            groups: self.groups.clone(),
             compat: if self.compat_dd { "dd" } else { "none" }.into(),
             shuffles: self.shuffles,
             folds: self.folds,

@@ -162,7 +162,7 @@ impl AttributeRun<'_> {
         let (specs, cohorts, late) = self.fill(specs, &items)?;
         let skipped = skipped.into_iter().chain(late).collect();
         let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
-        cohorts.iter().try_for_each(|cohorts| self.options.check_within(Some(cohorts), &facts))?;
+        cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))?;
         Ok(Chosen { items, encoded, specs, cohorts, skipped, dropped })
     }
 
@@ -309,6 +309,12 @@ fn write_report(
     ];
     if let Some(field) = &options.within {
         facts.push(("within", format!("values of {field}: taken out, and labels shuffled among items of one value")));
+    }
+    if let Some(field) = &options.groups {
+        facts.push((
+            "groups",
+            format!("items of one {field} stay together: labels shuffled, items dealt and drawn by whole groups"),
+        ));
     }
     if options.adjust_length {
         facts.push(("adjusted for", "the length of the response and its logarithm".into()));

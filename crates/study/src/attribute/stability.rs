@@ -20,7 +20,7 @@ pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
 
 /// The ways to halve a table.
 pub(super) fn halves(table: &Table<'_>, options: &AttributeOptions) -> Halves {
-    Halves::whole(table.sizes(), SPLITS, options.seed, &table.prompts)
+    Halves::whole(table.sizes(), SPLITS, options.seed, &table.units)
 }
 
 /// One head in all halves.

@@ -2,39 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ItemFacts;
-use crate::{Result, StudyError};
+use crate::{ItemFacts, Result, StudyError, items::facts::check_field};
 
 /// The stratum of each item, by the value of a field; items without it are a stratum of their own.
 ///
 /// # Errors
 /// If no item has the field, or none shares its value with an item of the other cohort.
 pub(super) fn of(field: &str, rows: &[usize], n_a: usize, facts: &[ItemFacts]) -> Result<Vec<usize>> {
-    check(field, facts)?;
-    let value = |&row: &usize| facts.get(row).and_then(|facts| facts.fields.get(field));
-    let values: Vec<Option<&String>> = rows.iter().map(value).collect();
-    let distinct: BTreeSet<Option<&String>> = values.iter().copied().collect();
-    let number: BTreeMap<Option<&String>, usize> = distinct.into_iter().zip(0..).collect();
+    check_field("within", field, facts)?;
+    let value = |&row: &usize| facts.get(row).and_then(|facts| facts.value(field));
+    let values: Vec<Option<&str>> = rows.iter().map(value).collect();
+    let distinct: BTreeSet<Option<&str>> = values.iter().copied().collect();
+    let number: BTreeMap<Option<&str>, usize> = distinct.into_iter().zip(0..).collect();
     let strata: Vec<usize> = values.iter().map(|value| number[value]).collect();
     if mixed(&strata, n_a) == 0 {
-        let found = "which no two items of different cohorts share";
-        return Err(refused(field, found, "one that items of both cohorts have".into()));
+        let found = format!("'{field}', which no two items of different cohorts share");
+        let allowed = "one that items of both cohorts have".into();
+        return Err(StudyError::Option { what: "within".into(), found, allowed });
     }
     Ok(strata)
-}
-
-/// Refuses a field that no item has.
-pub(super) fn check(field: &str, facts: &[ItemFacts]) -> Result<()> {
-    if facts.iter().any(|facts| facts.fields.contains_key(field)) {
-        return Ok(());
-    }
-    let known: BTreeSet<&str> = facts.iter().flat_map(|facts| facts.fields.keys()).map(String::as_str).collect();
-    let known: Vec<&str> = known.into_iter().collect();
-    Err(refused(field, "which no item has", format!("a field that items have: {}", known.join(", "))))
-}
-
-fn refused(field: &str, why: &str, allowed: String) -> StudyError {
-    StudyError::Option { what: "within".into(), found: format!("'{field}', {why}"), allowed }
 }
 
 /// How many items have one of the other cohort in their stratum: only these can tell anything.

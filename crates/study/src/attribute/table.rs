@@ -1,11 +1,12 @@
 //! The items of two cohorts side by side, with what may be taken out of their numbers and what must stay together.
 
-use std::collections::BTreeMap;
-
 use headtemper_stats::{Shuffles, residuals};
 
-use super::{AttributeOptions, ItemFacts, strata};
-use crate::{Features, Result, items::dispositions::Cohorts};
+use super::{AttributeOptions, strata};
+use crate::{
+    Features, ItemFacts, Result,
+    items::{dispositions::Cohorts, units::unit_of},
+};
 
 /// The items of two cohorts in one table, a's first: what shuffles and folds call places.
 pub(super) struct Table<'a> {
@@ -19,8 +20,9 @@ pub(super) struct Table<'a> {
     pub(super) length: [Vec<f64>; 2],
     /// The stratum of each item, where labels are shuffled within strata.
     pub(super) strata: Option<Vec<usize>>,
-    /// The prompt of each item: its items are shuffled, folded and drawn together, as they are no more independent.
-    pub(super) prompts: Vec<usize>,
+    /// The unit of each item, its prompt if nothing else was asked for: its items are shuffled, folded and drawn together, as they
+    /// are no more independent.
+    pub(super) units: Vec<usize>,
     adjust_length: bool,
 }
 
@@ -38,29 +40,23 @@ impl<'a> Table<'a> {
         let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
         let logarithm = length.iter().map(|x| x.ln()).collect();
         let length = [length, logarithm];
-        // An item that nobody knows the prompt of is its own.
-        let mut numbers = BTreeMap::new();
-        let number = |(place, &row): (usize, &usize)| {
-            let next = numbers.len();
-            *numbers.entry(facts.get(row).map(|facts| facts.prompt.as_str()).ok_or(place)).or_insert(next)
-        };
-        let prompts = rows.iter().enumerate().map(number).collect();
+        let units = unit_of(rows.iter().map(|&row| facts.get(row)), options.groups.as_deref());
         let (n_a, adjust_length) = (cohorts.a.len(), options.adjust_length);
-        Ok(Self { features, rows, n_a, slots, length, strata, prompts, adjust_length })
+        Ok(Self { features, rows, n_a, slots, length, strata, units, adjust_length })
     }
 
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.n_a, self.n_b())
     }
 
-    /// How many prompts there are.
-    pub(super) fn prompt_count(&self) -> usize {
-        self.prompts.iter().max().map_or(0, |most| most + 1)
+    /// How many units there are.
+    pub(super) fn unit_count(&self) -> usize {
+        self.units.iter().max().map_or(0, |most| most + 1)
     }
 
-    /// Shuffles of the labels, by whole prompts and within strata.
+    /// Shuffles of the labels, by whole units and within strata.
     pub(super) fn shuffles(&self, seed: u64) -> Shuffles {
-        Shuffles::whole(self.n_a, self.n_b(), seed, &self.prompts, self.strata.as_deref())
+        Shuffles::whole(self.n_a, self.n_b(), seed, &self.units, self.strata.as_deref())
     }
 
     pub(super) fn n_b(&self) -> usize {

@@ -88,7 +88,7 @@ fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
 }
 
 fn facts(items: usize) -> Vec<ItemFacts> {
-    let fact = |item: usize| ItemFacts { prompt: item.to_string(), truncated: Some(false), fields: BTreeMap::new() };
+    let fact = |item: usize| ItemFacts { prompt: item.to_string(), truncated: Some(false), ..ItemFacts::default() };
     (0..items).map(fact).collect()
 }
 

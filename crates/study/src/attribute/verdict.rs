@@ -4,7 +4,10 @@ use super::{
     AttributeOptions, LARGE, LEVEL, Table,
     confounds::{confounds, unequally_cut},
 };
-use crate::attribution::{Disposition, HeadEffect, Summary, Verdict};
+use crate::{
+    attribution::{Disposition, HeadEffect, Summary, Verdict},
+    items::units::called,
+};
 
 /// As many heads as a sentence can name.
 const NAMED: usize = 5;
@@ -27,12 +30,13 @@ pub(crate) fn rule() -> String {
 pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Option<String> {
     let labelings = table.shuffles(options.seed).labelings();
     if 1.0 / labelings > LEVEL {
-        let whole = table.prompt_count() < table.rows.len();
+        let whole = table.unit_count() < table.rows.len();
+        let units = called(options.groups.as_deref());
         return Some(format!(
             "{} and {} items{}{} can be labelled in {}, too few to tell any head from chance.",
             table.n_a,
             table.n_b(),
-            if whole { format!(" of {} prompts, which stay whole,", table.prompt_count()) } else { String::new() },
+            if whole { format!(" of {} {units}, which stay whole,", table.unit_count()) } else { String::new() },
             if table.strata.is_some() { ", within their strata," } else { "" },
             if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() }
         ));

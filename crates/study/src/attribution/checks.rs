@@ -145,9 +145,9 @@ pub struct PromptCheck {
     pub shared: usize,
     /// Items whose prompt stands in the data more than once.
     pub repeated: usize,
-    /// How far the cohorts follow prompts: the variance that what answers to one prompt have in common gives the difference of
-    /// the cohorts' means, over what labels shuffled item by item would give of it on average. 1 where none is repeated, 0 where
-    /// every prompt has its share of both cohorts. Labels are shuffled by whole prompts.
+    /// How far the cohorts follow prompts, or groups where items are grouped: the variance that what answers to one prompt have in
+    /// common gives the difference of the cohorts' means, over what labels shuffled item by item would give of it on average. 1
+    /// where none is repeated, 0 where every prompt has its share of both cohorts. Labels are shuffled by whole prompts or groups.
     #[serde(default = "unwritten", deserialize_with = "number")]
     pub clustering: f64,
     /// Mean prompt tokens in a.
@@ -160,6 +160,21 @@ pub struct PromptCheck {
     /// Permutation p of |cohen_d|.
     #[serde(deserialize_with = "number")]
     pub p: f64,
+}
+
+/// Groups of items that stay together as the answers to one prompt do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupCheck {
+    /// The field whose values make groups; groups that a prompt joins are one.
+    pub field: String,
+    /// How many there are.
+    pub groups: usize,
+    /// How many have items of a.
+    pub groups_a: usize,
+    /// How many have items of b.
+    pub groups_b: usize,
+    /// Items that have no value of the field: each prompt of theirs is a group.
+    pub items_without: usize,
 }
 
 /// A field of the items that goes with the cohorts: what heads follow may be it.

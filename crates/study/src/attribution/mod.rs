@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 pub use across::{Across, Beside, Pair, Recurring};
 pub use checks::{
-    Control, Controlled, FieldCheck, LengthCheck, PromptCheck, Reliability, ShuffledLabels, Stability, Summary,
+    Control, Controlled, FieldCheck, GroupCheck, LengthCheck, PromptCheck, Reliability, ShuffledLabels, Stability,
+    Summary,
 };
 pub(crate) use head::kind_name;
 pub use head::{DdNames, HeadEffect, Magnitude, Verdict};
@@ -52,6 +53,9 @@ pub struct Method {
     /// The field of the items that was taken out and within whose values labels were shuffled, if any.
     #[serde(default)]
     pub within: Option<String>,
+    /// The field of the items whose groups stayed together in shuffles, folds, halves and resamples, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
     /// `none`, or `dd` for the arithmetic of the scripts of arXiv 2604.11867.
     pub compat: String,
     /// How often labels were shuffled; 0 leaves every p out.
@@ -105,6 +109,9 @@ pub struct Disposition {
     pub length: LengthCheck,
     /// Whether the cohorts differ in their prompts already.
     pub prompts: PromptCheck,
+    /// The groups that stayed together, where items were grouped by a field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupCheck>,
     /// How many other fields of the items were looked at: those that did not choose the cohorts, and do not name items.
     #[serde(default)]
     pub fields_checked: usize,

@@ -74,21 +74,12 @@ impl Item {
             Input::Messages(messages) => asked(messages),
             Input::Ids(ids) => return format!("{:?}", self.prompt_ids(ids)),
         };
-        let mut key = String::new();
-        for (at, c) in text.char_indices() {
-            // `3 + 7` is another question than `3 * 7`; a hyphen is minus where a digit follows.
-            let minus =
-                matches!(c, '-' | '−') && text[at..].chars().skip(1).find(|c| *c != ' ').is_some_and(char::is_numeric);
-            match c {
-                c if c.is_alphanumeric() => key.extend(c.to_lowercase()),
-                '+' | '*' | '/' | '×' | '÷' | '^' | '=' | '<' | '>' | '%' => key.extend([' ', c, ' ']),
-                _ if minus => key.push_str(" - "),
-                _ => key.push(' '),
-            }
-        }
-        let key = key.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Signs alone are told apart by what they are.
-        if key.is_empty() { text.trim().into() } else { key }
+        key_of(&text)
+    }
+
+    /// The response by which items are told apart, as prompts are.
+    pub(crate) fn response_key(&self) -> Option<String> {
+        self.response.as_deref().map(key_of)
     }
 
     /// How many of these ids are the prompt.
@@ -182,6 +173,25 @@ impl Item {
         };
         Ok(Self { id, input, response, prompt_len, label, scores, gold, other: fields })
     }
+}
+
+/// A text's letters, digits and signs of arithmetic, whatever stands between them.
+fn key_of(text: &str) -> String {
+    let mut key = String::new();
+    for (at, c) in text.char_indices() {
+        // `3 + 7` is another question than `3 * 7`; a hyphen is minus where a digit follows.
+        let minus =
+            matches!(c, '-' | '−') && text[at..].chars().skip(1).find(|c| *c != ' ').is_some_and(char::is_numeric);
+        match c {
+            c if c.is_alphanumeric() => key.extend(c.to_lowercase()),
+            '+' | '*' | '/' | '×' | '÷' | '^' | '=' | '<' | '>' | '%' => key.extend([' ', c, ' ']),
+            _ if minus => key.push_str(" - "),
+            _ => key.push(' '),
+        }
+    }
+    let key = key.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Signs alone are told apart by what they are.
+    if key.is_empty() { text.trim().into() } else { key }
 }
 
 /// What the user says in a conversation; all of it if the user says nothing.

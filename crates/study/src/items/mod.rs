@@ -3,6 +3,7 @@
 pub(crate) mod cohort;
 pub(crate) mod columns;
 pub(crate) mod dispositions;
+pub(crate) mod facts;
 mod file;
 mod item;
 mod judge;
@@ -12,6 +13,7 @@ pub(crate) mod units;
 pub use cohort::{Cohort, cohorts_of};
 pub use columns::{Answers, Columns};
 pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
+pub use facts::ItemFacts;
 pub use file::{ItemFile, read_items};
 pub use item::Item;
 pub use judge::{GoldRule, Judge, Verdict};

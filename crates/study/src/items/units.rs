@@ -1,21 +1,75 @@
-//! The units of a comparison: the items of one prompt, whose answers are no more independent than those of several seeds.
+//! The units of a comparison: items that are no more independent of each other than the answers to one prompt, or than several
+//! seeds of one answer.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::Item;
+use super::facts::{ItemFacts, check_field};
+use crate::{Item, Result};
 
-/// The items of each prompt ([`Item::prompt_key`]), in the order of the items.
-pub(crate) fn units(items: &[Item]) -> Vec<Vec<usize>> {
+/// Refuses a field that no item has.
+///
+/// # Errors
+/// Names the fields that there are.
+pub(crate) fn check_groups(items: &[Item], groups: Option<&str>) -> Result<()> {
+    let facts = || items.iter().map(ItemFacts::of).collect::<Vec<_>>();
+    groups.map_or(Ok(()), |field| check_field("groups", field, &facts()))
+}
+
+/// The items of each unit ([`unit_of`]), in the order of the items.
+pub(crate) fn units(items: &[Item], groups: Option<&str>) -> Vec<Vec<usize>> {
+    let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
     let mut units: Vec<Vec<usize>> = Vec::new();
-    let mut place = HashMap::new();
-    for (index, item) in items.iter().enumerate() {
-        let at = *place.entry(item.prompt_key()).or_insert(units.len());
-        if at == units.len() {
+    for (index, unit) in unit_of(facts.iter().map(Some), groups).into_iter().enumerate() {
+        if unit == units.len() {
             units.push(Vec::new());
         }
-        units[at].push(index);
+        units[unit].push(index);
     }
     units
+}
+
+/// The unit of each item, numbered in the order in which they are met: items of one prompt ([`Item::prompt_key`]) are of one unit
+/// and, where a field is named, items of one value of it, and whatever such items share one with. An item of which nothing is
+/// known is its own; one without the field is its prompt's.
+pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, groups: Option<&str>) -> Vec<usize> {
+    let mut first: HashMap<(bool, &str), usize> = HashMap::new();
+    let mut joined_to: Vec<usize> = Vec::new();
+    for (item, facts) in facts.enumerate() {
+        joined_to.push(item);
+        let value = facts.zip(groups).and_then(|(facts, field)| facts.value(field));
+        let keys = [facts.map(|facts| (false, facts.prompt.as_str())), value.map(|value| (true, value))];
+        for key in keys.into_iter().flatten() {
+            let other = root(&joined_to, *first.entry(key).or_insert(item));
+            let own = root(&joined_to, item);
+            // Each points to an earlier one, so that a root is the first of its unit.
+            joined_to[own.max(other)] = own.min(other);
+        }
+    }
+    let mut numbers = HashMap::new();
+    let number = |item: usize| {
+        let next = numbers.len();
+        *numbers.entry(root(&joined_to, item)).or_insert(next)
+    };
+    (0..joined_to.len()).map(number).collect()
+}
+
+/// The first item of the unit of an item.
+fn root(joined_to: &[usize], mut item: usize) -> usize {
+    while joined_to[item] != item {
+        item = joined_to[item];
+    }
+    item
+}
+
+/// What units are called, several of them.
+pub(crate) fn called(groups: Option<&str>) -> String {
+    groups.map_or("prompts".into(), |field| format!("groups by {field}"))
+}
+
+/// So many of them.
+pub(crate) fn counted(count: usize, groups: Option<&str>) -> String {
+    let one = groups.map_or("prompt".into(), |field| format!("group by {field}"));
+    if count == 1 { format!("1 {one}") } else { format!("{count} {}", called(groups)) }
 }
 
 /// The sum of each unit's values.
@@ -28,7 +82,7 @@ pub(crate) fn sizes(units: &[Vec<usize>]) -> Vec<usize> {
     units.iter().map(Vec::len).collect()
 }
 
-/// How far labels follow prompts: the variance that whatever the answers to one prompt have in common gives the difference of the
+/// How far labels follow units, such as prompts: the variance that whatever the answers to one prompt have in common gives the difference of the
 /// groups' means, `Σ (a/n_a - b/n_b)²` over prompts with `a` items in one group and `b` in the other, over what labels give of it on
 /// average that are shuffled item by item, within strata if there are some. 1 where no prompt is repeated, 0 where every prompt has
 /// its share of both groups; above 1 a null of items would be too narrow, below 1 too wide, which is why prompts are shuffled whole.
@@ -64,6 +118,43 @@ pub(crate) fn clustering(labels: &[bool], prompt_of: &[usize], strata: Option<&[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fact(prompt: &str, topic: Option<&str>) -> ItemFacts {
+        let fields = topic.map(|topic| ("topic".to_string(), topic.to_string())).into_iter().collect();
+        ItemFacts { prompt: prompt.into(), fields, ..Default::default() }
+    }
+
+    #[test]
+    fn items_of_a_prompt_or_of_a_group_are_one_unit() {
+        let facts = [
+            fact("a", Some("x")),
+            fact("b", Some("y")),
+            fact("b", None),
+            fact("c", None),
+            fact("d", Some("x")),
+            fact("d", Some("z")),
+            fact("e", Some("z")),
+        ];
+        let of = |groups: Option<&str>| unit_of(facts.iter().map(Some), groups);
+        assert_eq!(of(None), [0, 1, 1, 2, 3, 3, 4]);
+        assert_eq!(of(Some("topic")), [0, 1, 1, 2, 0, 0, 0], "d joins x and z");
+        assert_eq!(unit_of([None, Some(&facts[0]), None].into_iter(), None), [0, 1, 2]);
+        // Two units that a later item joins, the later of which was joined before.
+        let chain = [fact("a", Some("x")), fact("b", Some("y")), fact("b", None), fact("a", Some("y"))];
+        assert_eq!(unit_of(chain.iter().map(Some), Some("topic")), [0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_field_that_no_item_has_is_refused() {
+        let items = |line: &str| vec![Item::parse(line, 1, false).unwrap()];
+        let plain = items(r#"{"prompt":"a"}"#);
+        let why = check_groups(&plain, Some("topic")).unwrap_err().to_string();
+        assert!(why.contains("'topic', which no item has") && why.contains("none but their prompts"), "{why}");
+        let answered = items(r#"{"prompt":"a","response":"b","topic":"t","n":[1]}"#);
+        let why = check_groups(&answered, Some("n")).unwrap_err().to_string();
+        assert!(why.ends_with("a field that items have: response, topic"), "{why}");
+        assert!(check_groups(&answered, Some("response")).is_ok() && check_groups(&plain, None).is_ok());
+    }
 
     fn of(pairs: &[(bool, usize)], strata: Option<&[usize]>) -> f64 {
         let (labels, prompts): (Vec<bool>, Vec<usize>) = pairs.iter().copied().unzip();

@@ -34,6 +34,10 @@ pub(super) fn draw(attribution: &Attribution) -> String {
         let field = escape(field);
         fact("within", format!("{field}: its values taken out, labels shuffled among items of one value"));
     }
+    if let Some(field) = &method.groups {
+        let field = escape(field);
+        fact("groups", format!("{field}: items of one value stay together, as the answers to one prompt do"));
+    }
     fact(
         "arithmetic",
         match method.compat.as_str() {

@@ -80,6 +80,10 @@ pub struct ItemsConfig {
     pub raw: bool,
     /// A system message before every prompt, in place of the template's own.
     pub system: Option<String>,
+    /// A field whose values make groups: items of one are no more independent than the answers to one prompt, in the attribution
+    /// and in the sweep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
 }
 
 /// How answers are generated.
@@ -193,11 +197,11 @@ impl AttributeConfig {
         Ok(controls)
     }
 
-    /// How heads are compared.
+    /// How heads are compared; `groups` are those of the items.
     ///
     /// # Errors
     /// If a word is not known, or a number has no meaning.
-    pub fn options(&self) -> Result<AttributeOptions> {
+    pub fn options(&self, groups: Option<&str>) -> Result<AttributeOptions> {
         let unknown = |what: &str, found: &str, allowed: &str| {
             Err(StudyError::Option {
                 what: format!("[attribute] {what}"),
@@ -220,6 +224,7 @@ impl AttributeConfig {
             heads,
             adjust_length,
             within: self.within.clone(),
+            groups: groups.map(String::from),
             compat_dd: false,
             shuffles: self.shuffles,
             folds: self.folds,
@@ -354,7 +359,7 @@ impl Experiment {
         if attribute.a == attribute.b {
             return Some(format!("[attribute] a and b are both '{}', but must be two different labels", attribute.a));
         }
-        if let Some(e) = attribute.options().err().or(attribute.controls().err()) {
+        if let Some(e) = attribute.options(self.items.groups.as_deref()).err().or(attribute.controls().err()) {
             return Some(e.to_string());
         }
         if self.items.limit == Some(0) {

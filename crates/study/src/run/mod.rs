@@ -28,11 +28,7 @@ use crate::{
         digest::digest,
         files::{read_json, write_text},
     },
-    sweep::{
-        check_memory,
-        files::{Answered, write_outcomes},
-        sweep,
-    },
+    sweep::{Answered, check_memory, files::write_outcomes, sweep},
 };
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
@@ -174,9 +170,9 @@ fn capture_options<'a>(
 /// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
 /// may become.
 fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
-    let attribute = experiment.attribute.options()?;
+    let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
     attribute.heads.check(engine.spec())?;
-    attribute.check_within(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
+    attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
     let options = sweep_options(experiment, None)?;
     let mut encoded = encode(engine, items)?;
     for (encoded, item) in encoded.iter_mut().zip(items) {
@@ -233,7 +229,7 @@ impl Study<'_> {
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
         let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
-        let key = digest(&(&self.key, config, rows, STATISTICS));
+        let key = digest(&(&self.key, config, &self.experiment.items.groups, rows, STATISTICS));
         let files: Vec<&str> = ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect();
         if self.run.finished("attribute", &key, &files) {
             return read_json(&self.run.file("attribution.json"));
@@ -262,7 +258,7 @@ impl Study<'_> {
             specs: std::slice::from_ref(&spec),
             cohorts: std::slice::from_ref(&cohorts),
             capture: options,
-            options: config.options()?,
+            options: config.options(self.experiment.items.groups.as_deref())?,
             controls: config.controls()?,
         };
         let (attribution, features) = work.attribute(&[], progress)?;
@@ -285,7 +281,14 @@ impl Study<'_> {
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, &heads_per_layer(self.engine.spec()))?;
         let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);
-        let answered = Answered { items, arms: &arms, rows: &rows, judge, max_new_tokens };
+        let answered = Answered {
+            items,
+            groups: self.experiment.items.groups.as_deref(),
+            arms: &arms,
+            rows: &rows,
+            judge,
+            max_new_tokens,
+        };
         let outcomes = write_outcomes(&self.run, &answered)?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         let fired = self.run.fired("sweep", &fired);

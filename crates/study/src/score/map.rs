@@ -13,7 +13,7 @@ use crate::{
     Cohort,
     attribute::LENGTH_D,
     attribution::kind_name,
-    items::units::{clustering, sizes, sums},
+    items::units::{self, clustering, sizes, sums},
     score::Scores,
 };
 
@@ -26,8 +26,12 @@ pub struct ScoreMap {
     pub model: String,
     /// Items scored.
     pub items: usize,
-    /// How many prompts they have: intervals and sign flips are over prompts, of whose items the mean is taken.
+    /// How many prompts they have, or groups where they are grouped: intervals and sign flips are over these, of whose items the
+    /// mean is taken.
     pub prompts: usize,
+    /// The field that they are grouped by, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
     /// Scored tokens, over all items.
     pub tokens: usize,
     /// Mean log-probability of a token under the untempered model, over items, in nats.
@@ -193,10 +197,17 @@ pub(crate) struct Nulls {
     pub(crate) seed: u64,
 }
 
-/// The map of what was scored; `units` are the items of each prompt.
+impl ScoreMap {
+    /// What the units of a comparison are called, several of them.
+    pub(crate) fn units(&self) -> String {
+        units::called(self.groups.as_deref())
+    }
+}
+
+/// The map of what was scored; `units` are the items of each prompt, or group by a field.
 pub(crate) fn map(
     scores: &Scores,
-    units: &[Vec<usize>],
+    (units, groups): (&[Vec<usize>], Option<&str>),
     model: &str,
     heads_per_layer: Vec<usize>,
     cohorts: Option<&[Cohort; 2]>,
@@ -230,6 +241,7 @@ pub(crate) fn map(
         model: model.into(),
         items: scores.ids.len(),
         prompts: units.len(),
+        groups: groups.map(String::from),
         tokens: scores.tokens.iter().sum(),
         base_logprob_per_token: mean(&base),
         lambdas: scores.lambdas.clone(),
@@ -315,20 +327,22 @@ fn contrast(
 fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let mut warnings = Vec::new();
     let (items, prompts) = (map.items, map.prompts);
+    let counted = |count: usize| units::counted(count, map.groups.as_deref());
     // If all of them were enumerated.
     let possible = 0.5f64.powi(prompts as i32 - 1);
     if nulls.shuffles == 0 {
         warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
     } else if possible > CALLED {
         warnings.push(format!(
-            "{prompts} prompts have so few sign flips that no p can be below {possible}: nothing can be called, whatever \
-             the effects; 6 are the least"
+            "{} have so few sign flips that no p can be below {possible}: nothing can be called, whatever the effects; 6 are the \
+             least",
+            counted(prompts)
         ));
     } else if map.flips.smallest_p > CALLED {
         warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
     }
     if prompts < items {
-        warnings.push(format!("the {items} items have {prompts} prompts; those that share one count as one"));
+        warnings.push(format!("the {items} items have {}; those that share one count as one", counted(prompts)));
     }
     let Some(contrast) = &map.contrast else { return warnings };
     for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {
@@ -338,14 +352,19 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     }
     if contrast.prompts < contrast.n_a + contrast.n_b {
         warnings.push(format!(
-            "the items of {} and {} have {} prompts, by which their labels are shuffled",
-            contrast.a, contrast.b, contrast.prompts
+            "the items of {} and {} have {}, by which their labels are shuffled",
+            contrast.a,
+            contrast.b,
+            counted(contrast.prompts)
         ));
     }
     if contrast.too_few() {
         warnings.push(format!(
-            "the prompts of {} and {} can be labelled in {} ways, too few to tell any head from chance: nothing is tested",
-            contrast.a, contrast.b, contrast.labelings
+            "the {} of {} and {} can be labelled in {} ways, too few to tell any head from chance: nothing is tested",
+            map.units(),
+            contrast.a,
+            contrast.b,
+            contrast.labelings
         ));
     }
     if contrast.lengths_differ() {

@@ -22,9 +22,12 @@ pub(crate) struct ScorePlan {
     pub(crate) file: String,
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
-    /// The items of each prompt.
+    /// The items of each prompt, or of each group.
     #[serde(default)]
     pub(crate) units: Vec<Vec<usize>>,
+    /// The field that they are grouped by.
+    #[serde(default)]
+    pub(crate) groups: Option<String>,
     /// Items whose first token has no prompt before it.
     pub(crate) unprompted: usize,
     #[serde(with = "head_names")]
@@ -58,7 +61,8 @@ impl ScorePlan {
             file: settings.items_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
-            units: units(items),
+            units: units(items, settings.groups),
+            groups: settings.groups.map(String::from),
             unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
             heads: settings.heads.to_vec(),
             lambdas: settings.lambdas.to_vec(),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     FiredByArm, Outcome, Plan, Result, RowLog, RunDir,
-    items::cohort::label_counts,
+    items::{cohort::label_counts, units::counted},
     report::score,
     score::{
         ScoreMap, ScoreRow, Scores,
@@ -53,7 +53,8 @@ pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &Fi
 fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan) -> Result<ScoreMap> {
     let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
     let layers = plan.heads_per_layer.clone();
-    let mut map = map(scores, &plan.units, &identity.model, layers, plan.cohorts()?.as_ref(), nulls);
+    let mut map =
+        map(scores, (&plan.units, plan.groups.as_deref()), &identity.model, layers, plan.cohorts()?.as_ref(), nulls);
     if plan.unprompted > 0 {
         map.warnings.push(format!(
             "{} of {} items have no prompt: their first token has nothing to be predicted from and is not scored",
@@ -84,6 +85,7 @@ fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
         ("weights (SHA-256)", identity.weights_sha256.clone()),
         ("held in", identity.held_in()),
         ("items", format!("{} of {}", plan.ids.len(), plan.file)),
+        ("units of comparison", counted(plan.units.len(), plan.groups.as_deref())),
         ("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len())),
         ("λ", lambdas.join(", ")),
         ("computed", way.into()),

@@ -22,6 +22,8 @@ use crate::{
 pub struct ScoreRun<'a> {
     /// Where the items came from.
     pub items_path: &'a Path,
+    /// The field whose values make groups of items that are one unit of a comparison, beside their prompts.
+    pub groups: Option<&'a str>,
     /// The heads, each tempered alone.
     pub heads: &'a [HeadRef],
     /// The factors.

@@ -8,6 +8,7 @@ use crate::{
     FiredByArm, Item, Parts, Plan, Progress, Result, RowLog, StudyError,
     capture::{encode, named_items},
     error::{back, through},
+    items::units::check_groups,
     score::{ScoreRow, ScoreRun, plan::ScorePlan, row::ItemKey},
 };
 
@@ -43,6 +44,7 @@ impl<'a> Work<'a> {
     /// If an item has no response or does not fit the memory, a head does not exist, a cohort is too small, or a shard
     /// would be empty.
     pub(crate) fn new(engine: &'a Engine, items: &'a [Item], settings: &'a ScoreRun<'a>) -> Result<Self> {
+        check_groups(items, settings.groups)?;
         let encoded = encode(engine, items)?;
         if let Some(at) = encoded.iter().position(|encoded| encoded.scored().is_empty()) {
             let why = "has no response to score: give response, or input_ids with prompt_len";

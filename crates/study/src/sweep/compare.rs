@@ -20,6 +20,23 @@ const FLIPS: usize = 4999;
 /// Their seed.
 const SEED: u64 = 0;
 
+/// The rows of a sweep, and what they answer. Needs no model.
+#[derive(Clone, Copy)]
+pub struct Answered<'a> {
+    /// What was asked.
+    pub items: &'a [Item],
+    /// The field whose values make groups of items that are one unit, if items are grouped by more than their prompts.
+    pub groups: Option<&'a str>,
+    /// The plans.
+    pub arms: &'a [Arm],
+    /// `[arm][seed * items + item]`
+    pub rows: &'a [Vec<Row>],
+    /// How answers are judged, if they are.
+    pub judge: Option<&'a Judge>,
+    /// The limit that answers were cut off at.
+    pub max_new_tokens: usize,
+}
+
 /// An arm with what it is compared by.
 struct Judged<'a> {
     arm: &'a Arm,
@@ -27,14 +44,9 @@ struct Judged<'a> {
     values: Values,
 }
 
-/// The outcomes of a sweep whose rows are `[arm][seed * items + item]`.
-pub fn outcomes_of(
-    items: &[Item],
-    arms: &[Arm],
-    rows: &[Vec<Row>],
-    judge: Option<&Judge>,
-    max_new_tokens: usize,
-) -> Outcomes {
+/// The outcomes of a sweep.
+pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
+    let Answered { items, groups, arms, rows, judge, max_new_tokens } = *answered;
     let reference = arms.iter().position(|arm| arm.role == Role::Reference);
     let mut judged: Vec<Judged<'_>> = arms
         .iter()
@@ -48,11 +60,11 @@ pub fn outcomes_of(
         })
         .collect();
     let mut seed_floor = None;
-    let prompts = units(items);
+    let units = units(items, groups);
     if let Some(at) = reference {
         withhold(&mut judged, at);
         for which in Compared::ALL {
-            compare(&mut judged, at, which, &prompts);
+            compare(&mut judged, at, which, &units);
             put_beside_random(&mut judged, which);
         }
         seed_floor = floor_of_seeds(items, &rows[at], judge);
@@ -63,7 +75,8 @@ pub fn outcomes_of(
         schema: "sweep/v1".into(),
         max_new_tokens,
         items: items.len(),
-        prompts: prompts.len(),
+        prompts: units.len(),
+        groups: groups.map(String::from),
         seeds: seeds.collect(),
         flips: Flips { at_most: FLIPS, seed: SEED, family },
         seed_floor,
@@ -86,16 +99,16 @@ fn withhold(judged: &mut [Judged<'_>], reference: usize) {
 }
 
 /// The differences of one outcome, for every arm that can be compared.
-fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts: &[Vec<usize>]) {
+fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: &[Vec<usize>]) {
     let base = judged[reference].values.of(which).clone();
     let judgeable = |of: &Vec<usize>| of.iter().copied().filter(|&item| base[item].is_finite()).collect::<Vec<_>>();
-    let prompts: Vec<Vec<usize>> = prompts.iter().map(judgeable).filter(|of| !of.is_empty()).collect();
-    if prompts.is_empty() {
+    let units: Vec<Vec<usize>> = units.iter().map(judgeable).filter(|of| !of.is_empty()).collect();
+    if units.is_empty() {
         return;
     }
-    let shared: Vec<usize> = prompts.iter().flatten().copied().collect();
+    let shared: Vec<usize> = units.iter().flatten().copied().collect();
     let differences = |values: &Values| -> Vec<f64> {
-        sums(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &prompts)
+        sums(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &units)
     };
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
@@ -107,7 +120,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts
         let (p, p_max) = tested(&columns);
         for (place, (&index, d)) in members.iter().zip(&columns).enumerate() {
             let values = judged[index].values.of(which);
-            let found = interval(which, d, &prompts, &|item| (values[item], base[item]));
+            let found = interval(which, d, &units, &|item| (values[item], base[item]));
             let differing = shared.iter().filter(|&&item| values[item] != base[item]).count();
             *judged[index].outcome.difference.of_mut(which) = Some(Difference {
                 items: shared.len(),
@@ -123,13 +136,13 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, prompts
     }
 }
 
-/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted. Over prompts of several
-/// items it is Student's for clusters; where the items of each prompt agree, Tango's over prompts if that is wider, which minds
+/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted. Over units of several
+/// items it is Student's for clusters; where the items of each prompt agree, Tango's over units if that is wider, which minds
 /// that what never happened may happen.
-fn interval(which: Compared, d: &[f64], prompts: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
+fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
-    let hits = which.is_share() && prompts.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
-    let sizes = sizes(prompts);
+    let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
+    let sizes = sizes(units);
     let agree = d.iter().zip(&sizes).all(|(sum, &size)| *sum == 0.0 || sum.abs() == size as f64);
     let tango = (hits && agree).then(|| {
         let count = |sign: f64| d.iter().filter(|&&sum| sum * sign > 0.0).count();

@@ -5,26 +5,16 @@ use std::collections::BTreeMap;
 use headtemper_engine::{Identity, Sampling};
 
 use crate::{
-    Arm, Item, Judge, Result, Role, Row, RunDir,
+    Result, Role, RunDir,
+    items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
-    sweep::{compare::outcomes_of, examples::examples, outcome::Outcomes, tables::sweep_csv},
+    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, tables::sweep_csv},
 };
-
-/// The rows of a sweep, and what they answer. Needs no model.
-pub(crate) struct Answered<'a> {
-    pub(crate) items: &'a [Item],
-    pub(crate) arms: &'a [Arm],
-    /// `[arm][seed * items + item]`
-    pub(crate) rows: &'a [Vec<Row>],
-    pub(crate) judge: Option<&'a Judge>,
-    pub(crate) max_new_tokens: usize,
-}
 
 /// Writes `sweep.json` and `sweep.csv`.
 pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>) -> Result<Outcomes> {
-    let Answered { items, arms, rows, judge, max_new_tokens } = *answered;
-    let outcomes = outcomes_of(items, arms, rows, judge, max_new_tokens);
+    let outcomes = outcomes_of(answered);
     write_json(&run.file("sweep.json"), &outcomes)?;
     write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
     Ok(outcomes)
@@ -52,6 +42,7 @@ pub(crate) fn write_report(
         ("weights (SHA-256)", identity.weights_sha256.clone()),
         ("held in", identity.held_in()),
         ("items", answered.items.len().to_string()),
+        ("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref())),
         ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
         ("judged by", judged.into()),
         ("hooks fired", fired(run)),

@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use arms::{ArmsWanted, arms};
-pub use compare::outcomes_of;
+pub use compare::{Answered, outcomes_of};
 pub use run::{SweepRun, Swept, merge_sweep, sweep_run};
 pub use tables::sweep_markdown;
 

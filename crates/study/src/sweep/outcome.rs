@@ -4,7 +4,7 @@ use headtemper_engine::FinishReason;
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{GoldRule, Item, Judge, Role, Row, tables::number};
+use crate::{GoldRule, Item, Judge, Role, Row, items::units::counted, tables::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.
@@ -22,8 +22,11 @@ pub struct Outcomes {
     pub max_new_tokens: usize,
     /// How many items every arm answered, once a seed.
     pub items: usize,
-    /// How many prompts they have: items of one prompt are one unit of a comparison.
+    /// How many prompts they have, or groups where they are grouped: items of one are one unit of a comparison.
     pub prompts: usize,
+    /// The field that they are grouped by, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
     /// The seeds.
     pub seeds: Vec<u64>,
     /// What the p-values are made from.
@@ -257,8 +260,9 @@ impl Outcomes {
         }
         if self.prompts < self.items {
             warnings.push(format!(
-                "the {} items have {} prompts; those that share one count as one, for their answers are not independent",
-                self.items, self.prompts
+                "the {} items have {}; those that share one count as one, for their answers are not independent",
+                self.items,
+                counted(self.prompts, self.groups.as_deref())
             ));
         }
         let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference);

@@ -11,10 +11,11 @@ use crate::{
     SweepOptions,
     attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
+    items::units::check_groups,
     store::digest::digest,
     sweep::{
-        Wanted, by_arm, check_memory,
-        files::{Answered, write_outcomes, write_report},
+        Answered, Wanted, by_arm, check_memory,
+        files::{write_outcomes, write_report},
         fill, is_default,
         outcome::Outcomes,
         wanted,
@@ -25,6 +26,8 @@ use crate::{
 pub struct SweepRun<'a> {
     /// The prompts.
     pub items: &'a [Item],
+    /// The field whose values make groups of items that are one unit of a comparison, beside their prompts.
+    pub groups: Option<&'a str>,
     /// The plans.
     pub arms: &'a [Arm],
     /// How to generate.
@@ -42,6 +45,7 @@ impl SweepRun<'_> {
     /// If a setting has no meaning, or an item does not fit the model or the memory.
     pub(crate) fn rows(&self, engine: &Engine) -> Result<(Vec<Wanted>, Parts)> {
         self.options.check()?;
+        check_groups(self.items, self.groups)?;
         let prompts = prompts(engine, self.items)?;
         check_memory(engine, self.items, &prompts, self.options)?;
         let all = wanted(engine, self.items, &prompts, self.arms, self.options);
@@ -61,7 +65,7 @@ impl SweepRun<'_> {
 #[derive(Debug)]
 pub enum Swept {
     /// The outcomes of the whole.
-    Whole(Outcomes),
+    Whole(Box<Outcomes>),
     /// A shard, which has no outcomes: how many rows it has, and the whole.
     Part {
         /// Rows of the shard.
@@ -77,6 +81,9 @@ pub enum Swept {
 struct SweepPlan {
     /// As in their file.
     items: Vec<Value>,
+    /// The field that they are grouped by.
+    #[serde(default)]
+    groups: Option<String>,
     /// Whether prompts were read without the chat template.
     raw: bool,
     arms: Vec<Arm>,
@@ -91,6 +98,7 @@ impl SweepPlan {
     fn new(engine: &Engine, settings: &SweepRun<'_>) -> Self {
         Self {
             items: settings.items.iter().map(Item::to_json).collect(),
+            groups: settings.groups.map(String::from),
             raw: settings.items.iter().any(|item| matches!(item.input, headtemper_engine::Input::Raw(_))),
             arms: settings.arms.to_vec(),
             seeds: settings.options.seeds.clone(),
@@ -142,7 +150,7 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
         finish(&mut run, &plan.plan, part.len(), &fired)?;
         return Ok(Swept::Part { rows: part.len(), of: all.len() });
     }
-    Ok(Swept::Whole(outcomes(&mut run, engine.identity(), (&plan, items), &log, &fired)?))
+    Ok(Swept::Whole(Box::new(outcomes(&mut run, engine.identity(), (&plan, items), &log, &fired)?)))
 }
 
 /// Joins the shards of a sweep: the directory that the whole sweep would have left, but for the order of its rows.
@@ -174,7 +182,8 @@ fn outcomes(
     write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
     let rows = by_arm(log, keys, plan.arms.len());
     let (judge, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
-    let answered = Answered { items, arms: &plan.arms, rows: &rows, judge, max_new_tokens };
+    let answered =
+        Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, judge, max_new_tokens };
     let outcomes = write_outcomes(run, &answered)?;
     finish(run, plan, log.len(), fired)?;
     write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, &answered, &outcomes)?;

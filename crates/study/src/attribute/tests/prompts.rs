@@ -53,6 +53,61 @@ fn answers_to_one_question_are_no_evidence() {
     assert!(of_items > 8, "{of_items}");
 }
 
+/// Numbered, the same questions look like as many; grouped by what they ask, they are as few as they are.
+#[test]
+fn groups_stay_together_as_prompts_do() {
+    let sets = 60;
+    let (mut named, mut alone) = (0, 0);
+    for set in 0..sets {
+        let mut data = of_questions(&[Story::Nothing; 4], 16, 6000 + set);
+        let by_prompt = (set < 3).then(|| compare_questions(&data, &quick(set)));
+        for (item, facts) in data.1.iter_mut().enumerate() {
+            facts.fields.insert("question".into(), facts.prompt.clone());
+            facts.prompt = format!("{item}. {}", facts.prompt);
+        }
+        let options = AttributeOptions { groups: Some("question".into()), ..quick(set) };
+        let found = compare_questions(&data, &options);
+        let names = |found: &Disposition| {
+            usize::from(found.heads.iter().any(|h| matches!(h.verdict, Verdict::Separable | Verdict::MagnitudeOnly)))
+        };
+        named += names(&found);
+        if let Some(by_prompt) = by_prompt {
+            let groups = found.groups.as_ref().unwrap();
+            assert_eq!((groups.groups, groups.groups_a, groups.groups_b, groups.items_without), (16, 8, 8, 0));
+            assert_eq!(format!("{:?}", by_prompt.heads), format!("{:?}", found.heads));
+            assert_eq!(by_prompt.prompts.clustering, found.prompts.clustering);
+            assert!(found.warnings.iter().any(|w| w.starts_with("items of one group stay together")), "{found:?}");
+            assert!(found.warnings.iter().any(|w| w.contains("40 items, but only 8 groups by question")), "{found:?}");
+            alone += names(&compare_questions(&data, &quick(set)));
+        }
+    }
+    println!("named a head: {named} of {sets} by groups, {alone} of 3 without");
+    assert!(named as f64 / sets as f64 <= 0.1 + 4.0 * (0.1 * 0.9 / sets as f64).sqrt(), "{named}");
+    assert_eq!(alone, 3);
+}
+
+/// Sixteen refusals word for word alike, whatever was asked, in one cohort: it is said, and by responses they are one.
+#[test]
+fn responses_word_for_word_alike_are_told() {
+    let (features, mut facts) = (planted(&[Story::Nothing; 2], 40, 0, 8), facts(80));
+    for (item, facts) in facts.iter_mut().enumerate() {
+        facts.response = Some(if item < 16 { "i do not know".into() } else { format!("answer {item}") });
+    }
+    let found = compare_questions(&(features.clone(), facts.clone()), &quick(0));
+    let told =
+        |found: &Disposition| found.warnings.iter().filter(|w| w.contains("compare with --groups response")).count();
+    assert!(
+        found.warnings.iter().any(|w| w.starts_with("16 responses are word for word those to other prompts")),
+        "{found:?}"
+    );
+    let options = AttributeOptions { groups: Some("response".into()), ..quick(0) };
+    let grouped = compare_questions(&(features.clone(), facts.clone()), &options);
+    assert_eq!((told(&found), told(&grouped), grouped.groups.unwrap().groups_a), (1, 0, 25));
+    // As many in both cohorts are no reason why these differ.
+    facts.iter_mut().enumerate().for_each(|(item, facts)| facts.response = Some(format!("answer {}", item % 5)));
+    assert_eq!(told(&compare_questions(&(features, facts), &quick(0))), 0);
+}
+
 #[test]
 fn what_sets_questions_apart_is_found_among_their_answers() {
     let mut data = of_questions(&[Story::Nothing, Story::Nothing], 40, 5);

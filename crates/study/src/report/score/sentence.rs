@@ -1,6 +1,7 @@
 //! The sentences at the top of the page, computed from the numbers, and the rules they follow.
 
 use crate::{
+    items::units::counted,
     report::{
         sweep::lambda as written,
         text::{count, fixed, put, signed},
@@ -33,8 +34,8 @@ pub(super) fn finding(map: &ScoreMap) -> String {
         return format!("No verdict: no sign was flipped, so {most}, has nothing to be compared with.");
     }
     if map.flips.smallest_p > CALLED {
-        let (items, least) = (count(map.prompts, "prompt"), fixed(map.flips.smallest_p, 3));
-        return format!("No verdict: with {items} and {} no p can be below {least}; {most}.", flips(map));
+        let (units, least) = (counted(map.prompts, map.groups.as_deref()), fixed(map.flips.smallest_p, 3));
+        return format!("No verdict: with {units} and {} no p can be below {least}; {most}.", flips(map));
     }
     if !cells.iter().any(|cell| called(cell.p_max)) {
         return format!("No head stands out: {most}, has a family-wise p of {}.", fixed(largest.p_max, 3));
@@ -64,9 +65,10 @@ pub(super) fn rule(map: &ScoreMap) -> String {
         return format!("Rule: a head is called at a family-wise sign-flip p of at most {CALLED}. {own}");
     }
     format!(
-        "Rule: a head is called at a family-wise p of at most {CALLED}: under {} of the prompts' Δ, so seldom does any head \
+        "Rule: a head is called at a family-wise p of at most {CALLED}: under {} of the Δ of {units}, so seldom does any head \
         at any λ have a mean as far from 0 for its spread. Without any effect, one map in twenty still names a head. {own}",
-        flips(map)
+        flips(map),
+        units = map.units()
     )
 }
 
@@ -76,7 +78,7 @@ fn flips(map: &ScoreMap) -> String {
 }
 
 /// What the contrast says.
-pub(super) fn contrast(contrast: &Contrast) -> String {
+pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
     let mut cells: Vec<_> = contrast.cells.iter().filter(|cell| cell.cohen_d.is_finite()).collect();
     cells.sort_by(|x, y| y.cohen_d.abs().total_cmp(&x.cohen_d.abs()));
     let (a, b) = (&contrast.a, &contrast.b);
@@ -90,7 +92,7 @@ pub(super) fn contrast(contrast: &Contrast) -> String {
     }
     if contrast.too_few() {
         return format!(
-            "No verdict between {a} and {b}: {} prompts can be labelled in {} ways, too few to tell any head from chance; the \
+            "No verdict between {a} and {b}: {} {units} can be labelled in {} ways, too few to tell any head from chance; the \
              largest d is {d} ({at}).",
             contrast.prompts, contrast.labelings
         );

@@ -42,6 +42,10 @@ fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
     }
 }
 
+fn of(items: &[Item], arms: &[Arm], rows: &[Vec<Row>], judge: Option<&Judge>) -> Outcomes {
+    outcomes_of(&Answered { items, groups: None, arms, rows, judge, max_new_tokens: 9 })
+}
+
 fn made(random_sets: usize) -> Vec<Arm> {
     let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
     let sets = [vec![HeadRef::query(0, 0)], vec![HeadRef::query(0, 1)]];
@@ -68,7 +72,7 @@ fn accuracy(outcomes: &Outcomes, table: usize) -> Difference {
 fn arms_are_compared_item_by_item() {
     let arms = made(3);
     let judge = Judge::new(["perhaps"].into_iter());
-    let outcomes = outcomes_of(&items(), &arms, &answers(&arms, 1), Some(&judge), 9);
+    let outcomes = of(&items(), &arms, &answers(&arms, 1), Some(&judge));
     let roles: Vec<Role> = outcomes.tables[0].arms.iter().map(|arm| arm.role).collect();
     assert_eq!(roles, [Role::Reference, Role::Control, Role::Tempered]);
     let lost = accuracy(&outcomes, 0);
@@ -99,7 +103,7 @@ fn right_is_what_the_judge_calls_right() {
     let arms = made(0);
     let mut rows = answers(&arms, 1);
     rows[0][20].response = "yes, it is".into();
-    let of = |judge: Option<&Judge>| outcomes_of(&items(), &arms, &rows, judge, 9).tables[0].arms[0].accuracy;
+    let of = |judge: Option<&Judge>| of(&items(), &arms, &rows, judge).tables[0].arms[0].accuracy;
     assert_eq!((of(None), of(Some(&Judge::by_gold(GoldRule::Exact)))), (0.8, 0.78));
 }
 
@@ -107,7 +111,7 @@ fn right_is_what_the_judge_calls_right() {
 fn seeds_of_an_item_are_no_further_items() {
     let arms = made(0);
     let (one, three) = (answers(&arms, 1), answers(&arms, 3));
-    let (once, thrice) = (outcomes_of(&items(), &arms, &one, None, 9), outcomes_of(&items(), &arms, &three, None, 9));
+    let (once, thrice) = (of(&items(), &arms, &one, None), of(&items(), &arms, &three, None));
     assert_eq!(accuracy(&once, 0), accuracy(&thrice, 0), "the same answers three times tell no more");
     assert_eq!((thrice.items, &thrice.seeds[..]), (ITEMS, &[0, 1, 2][..]));
     assert_eq!(thrice.seed_floor.unwrap().changed, 0.0);
@@ -116,7 +120,7 @@ fn seeds_of_an_item_are_no_further_items() {
     three[2][ITEMS + 30].response = "no".into();
     three[0][2 * ITEMS + 40].response_ids = vec![7];
     three[0][2 * ITEMS + 40].n_tokens = 45;
-    let found = outcomes_of(&items(), &arms, &three, None, 9);
+    let found = of(&items(), &arms, &three, None);
     let third = accuracy(&found, 0);
     assert!((third.mean - (-12.0 - 1.0 / 3.0) / ITEMS as f64).abs() < 1e-12 && third.differing == 13);
     let floor = found.seed_floor.unwrap();
@@ -138,7 +142,7 @@ fn items_of_one_prompt_are_one() {
     let text = |arm: &Arm, item| if right(arm, item) { "yes" } else { "no" };
     let rows = |arm: &Arm| (0..ITEMS).map(|item| row(arm, item, 0, text(arm, item), 5)).collect();
     let rows: Vec<Vec<Row>> = arms.iter().map(rows).collect();
-    let found = outcomes_of(&items, &arms, &rows, None, 9);
+    let found = of(&items, &arms, &rows, None);
     let lost = accuracy(&found, 0);
     assert_eq!((found.items, found.prompts, lost.items, lost.differing), (ITEMS, 10, ITEMS, 20));
     assert!((lost.mean + 0.4).abs() < 1e-12);
@@ -152,11 +156,22 @@ fn items_of_one_prompt_are_one() {
     assert!(found.warnings().iter().any(|warning| warning.contains("the reference is right on every item")));
     // Prompts of unequal size: the mean is that of the items.
     items[49].input = Input::Prompt("another".into());
-    let uneven = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 0);
+    let uneven = accuracy(&of(&items, &arms, &rows, None), 0);
     assert!((uneven.mean + 0.4).abs() < 1e-12 && uneven.p == 2.0 / 16.0);
     // What never happened may happen: no prompt differs, and the interval is that of so many prompts.
-    let none = accuracy(&outcomes_of(&items, &arms, &rows, None, 9), 1);
+    let none = accuracy(&of(&items, &arms, &rows, None), 1);
     assert!(none.differing == 0 && none.low < -0.2 && none.high > 0.2, "{none:?}");
+    // Questions of their own each, of ten topics: by topic they are as few as ten prompts are.
+    for (index, item) in items.iter_mut().enumerate() {
+        item.input = Input::Prompt(format!("what is {index}?"));
+        item.other.insert("topic".into(), prompt(index).into());
+    }
+    assert_eq!(accuracy(&of(&items, &arms, &rows, None), 0).p, 1.0 / 5000.0);
+    let answered =
+        Answered { items: &items, groups: Some("topic"), arms: &arms, rows: &rows, judge: None, max_new_tokens: 9 };
+    let by_topic = outcomes_of(&answered);
+    assert_eq!((accuracy(&by_topic, 0), by_topic.prompts), (lost, 10));
+    assert!(by_topic.warnings().iter().any(|warning| warning.contains("50 items have 10 groups by topic")));
 }
 
 /// Three λ of one set beside 39 random ones: at whichever λ it stands out most, one in forty does by chance.
@@ -167,7 +182,7 @@ fn several_lambdas_of_a_set_are_one_set() {
     let wanted =
         ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.9, 0.5, 0.0], random_sets: 39, ..ArmsWanted::default() };
     let arms = arms(&wanted, &slots).unwrap();
-    let found = outcomes_of(&items(), &arms, &answers(&arms, 1), None, 9);
+    let found = of(&items(), &arms, &answers(&arms, 1), None);
     let beside: Vec<BesideRandom> =
         found.tables[0].arms[2..].iter().map(|arm| arm.difference.accuracy.unwrap().random.unwrap()).collect();
     assert_eq!(beside.len(), 3);
@@ -184,7 +199,7 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     cut(&mut rows[2], 1);
     cut(&mut rows[3], 2);
     cut(&mut rows[5], 30);
-    let outcomes = outcomes_of(&items(), &arms, &rows, None, 9);
+    let outcomes = of(&items(), &arms, &rows, None);
     assert!(outcomes.tables[0].arms[2].withheld.is_none());
     let arm = &outcomes.tables[1].arms[2];
     let why = "4.0 % of its answers were cut off, of the reference's 0.0 %";
@@ -207,7 +222,7 @@ fn what_cannot_be_judged_is_not_compared() {
     for item in &mut unasked {
         item.gold.clear();
     }
-    let outcomes = outcomes_of(&unasked, &arms, &answers(&arms, 1), None, 9);
+    let outcomes = of(&unasked, &arms, &answers(&arms, 1), None);
     let arm = &outcomes.tables[0].arms[2];
     assert!(arm.difference.accuracy.is_none() && arm.difference.assertion_rate.is_none());
     assert!(arm.accuracy.is_nan() && arm.difference.mean_tokens.is_some());

@@ -1,0 +1,55 @@
+//! What is known of an item beside its features: what it asks, what it answers, and its other fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Item, Result, StudyError};
+
+/// The name by which an item's answer is asked for as if it were a field.
+pub(crate) const RESPONSE: &str = "response";
+
+/// What is known of a captured item beside its features.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemFacts {
+    /// The prompt by which items are told apart.
+    pub prompt: String,
+    /// The response by which items are told apart, where it is a text.
+    pub response: Option<String>,
+    /// Whether the response was cut off; none where nobody knows.
+    pub truncated: Option<bool>,
+    /// Its other fields that are a text, a number or a truth value.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl ItemFacts {
+    /// What an item says of itself.
+    pub fn of(item: &Item) -> Self {
+        let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
+        let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
+        Self { prompt: item.prompt_key(), response: item.response_key(), truncated: item.truncated(), fields }
+    }
+
+    /// The value of a field; `response` is one too.
+    pub(crate) fn value(&self, field: &str) -> Option<&str> {
+        match field {
+            RESPONSE => self.response.as_deref(),
+            _ => self.fields.get(field).map(String::as_str),
+        }
+    }
+}
+
+/// Refuses a field that no item has; `option` is what it was given for.
+///
+/// # Errors
+/// Names the fields that there are.
+pub(crate) fn check_field(option: &str, field: &str, facts: &[ItemFacts]) -> Result<()> {
+    if facts.iter().any(|facts| facts.value(field).is_some()) {
+        return Ok(());
+    }
+    let mut known: BTreeSet<&str> = facts.iter().flat_map(|facts| facts.fields.keys()).map(String::as_str).collect();
+    known.extend(facts.iter().any(|facts| facts.response.is_some()).then_some(RESPONSE));
+    let allowed = match known.into_iter().collect::<Vec<_>>() {
+        known if known.is_empty() => "a field of the items, which have none but their prompts".into(),
+        known => format!("a field that items have: {}", known.join(", ")),
+    };
+    Err(StudyError::Option { what: option.into(), found: format!("'{field}', which no item has"), allowed })
+}
