@@ -7,7 +7,7 @@ use headtemper_stats::Random;
 use headtemper_study::{Array, Npz};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, array};
+use crate::lab::{Lab, array, counts};
 
 /// Features of a made-up data set.
 const D: usize = 24;
@@ -85,23 +85,81 @@ fn a_probe_is_fitted_saved_and_evaluated() {
     assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
 }
 
-/// Every item twice, of noise: folds and shuffles would call that a finding.
+/// Every item twice, of noise: whole units are dealt, shuffled and drawn, and noise is what it is.
 #[test]
-fn items_that_stand_several_times_have_no_p_and_no_interval() {
+fn items_that_stand_several_times_stay_together() {
     let lab = Lab::new();
-    let ((x, labels), (fresh, of_fresh)) = (data(1, 40, 20, 0.0), data(2, 40, 20, 0.0));
-    write(&lab, "train", ([&x[..], &x].concat(), [&labels[..], &labels].concat()));
-    let (out, err) = lab.ends(0, &format!("{FIT} --out probe"));
-    assert!(err.contains("80 of 80 items share their prompt or all their features with another"), "{err}");
-    assert!(!out.contains("shuffled labelings") && out.contains("| – to – |"), "{out}");
-    assert!(lab.json("probe/fit.json")["null"].is_null());
-    // One that the file itself says asks what another does.
-    write(&lab, "fresh", (fresh, of_fresh));
-    let mut npz = Npz::read(&lab.path("fresh.npz")).unwrap();
-    npz.add("prompt_hash", Array::Text((0..40).map(|item: usize| item.max(1).to_string()).collect()));
-    npz.save(&lab.path("fresh.npz")).unwrap();
-    let (out, err) = lab.ends(0, "probe eval probe --features fresh.npz:X --labels fresh.json:labels");
-    assert!(err.contains("2 of 40 items share their prompt") && out.contains("| – to – |"), "{err} {out}");
+    let (mut by_chance, mut p) = (0, Vec::new());
+    for seed in 1..=12 {
+        let (x, labels) = data(seed, 40, 20, 0.0);
+        write(&lab, "train", ([&x[..], &x].concat(), [&labels[..], &labels].concat()));
+        let out = format!("probe{seed}");
+        let (_, err) = lab.ends(0, &format!("{FIT} --out {out}"));
+        assert!(err.contains("80 of 80 items share their prompt, all their features with another"), "{err}");
+        let fit = lab.json(&format!("{out}/fit.json"));
+        assert_eq!((&fit["train"]["items"], &fit["train"]["units"]), (&json!(80), &json!(40)));
+        let interval =
+            |at: &str| -> Vec<f64> { ["low", "high"].map(|end| fit["results"][0][at][end].as_f64().unwrap()).to_vec() };
+        assert!(interval("auc_delong")[1] - interval("auc_delong")[0] > 0.25, "that of forty items: {fit}");
+        assert!(interval("auc_bootstrap")[0] < interval("auc_bootstrap")[1]);
+        let fold = counts(&lab.npz(&format!("{out}/predictions.npz")), "fold");
+        assert!((0..40).all(|item| fold[item] == fold[item + 40]), "{fold:?}");
+        p.push(fit["null"]["p"].as_f64().unwrap());
+        by_chance += usize::from(p[p.len() - 1] <= 0.05);
+    }
+    println!("p of noise: {p:?}");
+    // As single items all of them would be findings; of twelve that are right at 5 % four are one in three hundred.
+    assert!(by_chance < 4, "{p:?}");
+}
+
+/// A column groups items that nothing else says belong together; a class in one group cannot be cross-validated.
+#[test]
+fn groups_stay_together() {
+    let lab = Lab::new();
+    let (x, labels) = data(3, 80, 40, 1.2);
+    write(&lab, "train", (x, labels));
+    let mut npz = Npz::read(&lab.path("train.npz")).unwrap();
+    let topic = |at: usize| if at == 79 { String::new() } else { format!("t{}", at / 4) };
+    npz.add("topic", Array::Text((0..80).map(topic).collect()));
+    npz.save(&lab.path("train.npz")).unwrap();
+    let (_, err) = lab.ends(0, &format!("{FIT} --groups train.npz:topic --out probe"));
+    assert!(
+        err.contains("79 of 80 items share their prompt, all their features or a value of train.npz:topic"),
+        "{err}"
+    );
+    let fit = lab.json("probe/fit.json");
+    assert_eq!((&fit["train"]["units"], &fit["train"]["groups"]), (&json!(21), &json!("train.npz:topic")));
+    let fold = counts(&lab.npz("probe/predictions.npz"), "fold");
+    assert!((0..79).all(|item| fold[item] == fold[item / 4 * 4]), "{fold:?}");
+    assert!(fit["null"]["p"].as_f64().unwrap() <= 0.05, "a signal is found among twenty-one units: {}", fit["null"]);
+    let eval: Value = serde_json::from_str(&lab.done(
+        "probe eval probe --features train.npz:X --labels train.npz:coverage>=0.5 --groups train.npz:topic --json",
+    ))
+    .unwrap();
+    assert_eq!(eval["set"]["units"], 21);
+    let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:coverage --out no"));
+    assert!(err.contains("of 1 prompt or group, but must be 2 prompts or groups or more"), "{err}");
+    let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:nothing --out no"));
+    assert!(err.contains("nothing") && !lab.path("no").exists(), "{err}");
+}
+
+/// A prompt that the probe was fitted on is known again, whatever was answered.
+#[test]
+fn prompts_of_the_training_items_are_known_again() {
+    let lab = Lab::new();
+    for (name, seed, first) in [("train", 5, 0), ("fresh", 6, 78)] {
+        let (x, labels) = data(seed, 80, 40, 1.2);
+        write(&lab, name, (x, labels));
+        let mut npz = Npz::read(&lab.path(&format!("{name}.npz"))).unwrap();
+        npz.add("prompt_hash", Array::Text((first..first + 80).map(|at: usize| format!("{at:032x}")).collect()));
+        npz.save(&lab.path(&format!("{name}.npz"))).unwrap();
+    }
+    lab.done(&format!("{FIT} --out probe"));
+    let (_, err) = lab.ends(0, "probe eval probe --features fresh.npz:X --labels fresh.json:labels");
+    assert!(
+        err.contains("2 of 80 items are among those that the probe was fitted on, or answer their prompts"),
+        "{err}"
+    );
 }
 
 #[test]

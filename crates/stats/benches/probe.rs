@@ -36,7 +36,7 @@ fn probes(criterion: &mut Criterion) {
             let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
                 ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
             };
-            black_box(ready.shuffled(&labels, 1000, 0, of).expect("every labeling can be fitted"))
+            black_box(ready.shuffled(&labels, None, (1000, 0), of).expect("every labeling can be fitted"))
         });
     });
     for (items, features) in [(5000, 64), (10_000, 1536)] {

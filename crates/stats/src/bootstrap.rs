@@ -25,7 +25,7 @@ pub fn resample(labels: &[bool], seed: u64, k: u64) -> Vec<u32> {
 }
 
 /// How often each of so many items is drawn, a whole unit at a time: as many units of each kind as there are.
-fn draw(kinds: &[Vec<Vec<usize>>; 3], items: usize, seed: u64, k: u64) -> Vec<u32> {
+pub(crate) fn draw(kinds: &[Vec<Vec<usize>>; 3], items: usize, seed: u64, k: u64) -> Vec<u32> {
     let mut random = Random::new(seed, STREAM + k);
     let mut drawn = vec![0; items];
     for units in kinds {

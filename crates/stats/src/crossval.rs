@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use crate::{
+    folds::Folds,
     logistic::{ClassWeight, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid},
+    permute::Shuffles,
     random::Random,
 };
 
@@ -70,19 +72,21 @@ impl<'a> CrossValidation<'a> {
 
     /// A statistic of the probabilities of `count` shuffled labelings. Labels change places within their folds: whoever
     /// deals a class out over folds at random makes all these labelings equally likely if labels mean nothing, every
-    /// training set keeps its share of both classes, and what was made ready serves them all.
+    /// training set keeps its share of both classes, and what was made ready serves them all. With `whole` the units that were dealt
+    /// out together stay so: the labels of a unit go to another of the same fold with as many items, and among its own.
     ///
     /// # Errors
     /// As [`CrossValidation::probabilities`].
     pub fn shuffled<T: Send>(
         &self,
         labels: &[bool],
-        count: usize,
-        seed: u64,
+        whole: Option<&WholeUnits>,
+        (count, seed): (usize, u64),
         statistic: impl Fn(&Self, &[bool]) -> Result<T, FitError> + Sync,
     ) -> Result<Vec<T>, FitError> {
         let ks: Vec<u64> = (0..count as u64).collect();
-        ks.into_par_iter().map(|k| statistic(self, &self.shuffle(labels, seed, k))).collect()
+        let shuffle = |k| whole.map_or_else(|| self.shuffle(labels, seed, k), |whole| whole.labels(k));
+        ks.into_par_iter().map(|k| statistic(self, &shuffle(k))).collect()
     }
 
     fn shuffle(&self, labels: &[bool], seed: u64, k: u64) -> Vec<bool> {
@@ -94,6 +98,58 @@ impl<'a> CrossValidation<'a> {
             }
         }
         out
+    }
+}
+
+/// Units of items that are dealt out over folds, and labelled, together: the answers to one prompt, say.
+#[derive(Clone, Debug)]
+pub struct WholeUnits {
+    /// The items, those of the true class first.
+    order: Vec<usize>,
+    shuffles: Shuffles,
+    fold_of: Vec<usize>,
+    folds: usize,
+}
+
+impl WholeUnits {
+    /// Deals units out, `unit` being that of each item: as [`Folds::whole`], once. None if a fold would have all of a class.
+    pub fn deal(labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Option<Self> {
+        let order: Vec<usize> = [true, false]
+            .into_iter()
+            .flat_map(|class| (0..labels.len()).filter(move |&item| labels[item] == class))
+            .collect();
+        let n_a = labels.iter().filter(|&&label| label).count();
+        let unit_at: Vec<usize> = order.iter().map(|&item| unit[item]).collect();
+        let folds = Folds::whole((n_a, labels.len() - n_a), count, 1, seed, &unit_at);
+        if folds.leaves_none() {
+            return None;
+        }
+        let fold_at: Vec<usize> = folds.fold_of(0).iter().map(|&fold| fold.into()).collect();
+        let shuffles = Shuffles::whole(n_a, labels.len() - n_a, seed, &unit_at, Some(&fold_at));
+        let mut fold_of = vec![0; order.len()];
+        order.iter().zip(&fold_at).for_each(|(&item, &fold)| fold_of[item] = fold);
+        Some(Self { order, shuffles, fold_of, folds: folds.count() })
+    }
+
+    /// The fold of each item.
+    pub fn fold_of(&self) -> &[usize] {
+        &self.fold_of
+    }
+
+    /// How many folds there are.
+    pub fn folds(&self) -> usize {
+        self.folds
+    }
+
+    /// In how many ways shuffles can label them.
+    pub fn labelings(&self) -> f64 {
+        self.shuffles.labelings()
+    }
+
+    fn labels(&self, k: u64) -> Vec<bool> {
+        let mut labels = vec![false; self.order.len()];
+        self.order.iter().zip(self.shuffles.labels(k)).for_each(|(&item, label)| labels[item] = label);
+        labels
     }
 }
 
@@ -154,9 +210,56 @@ mod tests {
             let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
                 ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
             };
-            let null = ready.shuffled(&labels, 99, set, of).unwrap();
+            let null = ready.shuffled(&labels, None, (99, set), of).unwrap();
             p_value(of(&ready, &labels).unwrap(), &null, Tail::Greater)
         };
         assert_uniform((0..300).map(p).collect());
+    }
+
+    #[test]
+    fn whole_units_stay_whole() {
+        let labels: Vec<bool> = (0..40).map(|item| item / 4 % 2 == 0 || item % 13 == 0).collect();
+        let unit: Vec<usize> = (0..40).map(|item| item / 4).collect();
+        let whole = WholeUnits::deal(&labels, &unit, 5, 3).unwrap();
+        assert!((0..40).all(|item| whole.fold_of()[item] == whole.fold_of()[item / 4 * 4]) && whole.folds() == 2);
+        let counts = |labels: &[bool], fold: usize| {
+            let of = |unit: usize| (0..4).filter(|at| labels[4 * unit + at]).count();
+            let mut counts: Vec<usize> = (0..10).filter(|&unit| whole.fold_of()[4 * unit] == fold).map(of).collect();
+            counts.sort_unstable();
+            counts
+        };
+        let mut other = 0;
+        for k in 0..20 {
+            let shuffled = whole.labels(k);
+            assert!((0..2).all(|fold| counts(&shuffled, fold) == counts(&labels, fold)));
+            other += usize::from(shuffled != labels);
+        }
+        assert!(other > 10 && whole.labelings() > 100.0, "{other}, {}", whole.labelings());
+        let one: Vec<usize> = (0..40).map(|item| if labels[item] { 99 } else { item }).collect();
+        assert!(WholeUnits::deal(&labels, &one, 5, 3).is_none(), "all of a class in one unit");
+    }
+
+    /// Five items of each of twelve units that features follow and labels too, by chance alone: p is uniform.
+    #[test]
+    fn p_over_units_is_uniform_without_signal() {
+        let (units, features) = (20, 40);
+        let p = |set: u64| {
+            let noise = normal_table(80_000 + set, 6 * units, &vec![1.0; features]);
+            let row = |item: usize| {
+                let (own, of_unit) = (&noise[item * features..], &noise[(5 * units + item / 5) * features..]);
+                (0..features).map(|j| own[j] + 2.0 * of_unit[j]).collect::<Vec<_>>()
+            };
+            let x: Vec<f64> = (0..5 * units).flat_map(row).collect();
+            let labels: Vec<bool> = (0..5 * units).map(|item| item / 5 % 2 == 0).collect();
+            let unit: Vec<usize> = (0..5 * units).map(|item| item / 5).collect();
+            let whole = WholeUnits::deal(&labels, &unit, 5, set).unwrap();
+            let ready = CrossValidation::new(&x, features, whole.fold_of()).unwrap();
+            let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
+                ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
+            };
+            let null = ready.shuffled(&labels, Some(&whole), (99, set), of).unwrap();
+            p_value(of(&ready, &labels).unwrap(), &null, Tail::Greater)
+        };
+        assert_uniform((0..200).map(p).collect());
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use attribute::{Attribute, ControlOf, HeadsOf};
 pub(crate) use falsify::Falsify;
 pub(crate) use gate::Gate;
 pub(crate) use judge::Judge;
-pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable};
+pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, SetArgs};
 pub(crate) use shared::{
     BatchArgs, Dtype, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf,
     SamplingArgs, ShardArgs, StopArgs, Switch,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use headtemper_study::{
     StudyError,
-    probe::{self, ASSERT_CORRECT, FeatureSource, LabelSource},
+    probe::{self, ASSERT_CORRECT, ColumnSource, FeatureSource, LabelSource},
 };
 
 /// `temper probe`
@@ -55,6 +55,10 @@ pub(crate) struct SetArgs {
     /// >=0.5 or ==cw, unless values are 0 and 1
     #[arg(long, value_name = "SOURCE", value_parser = labels)]
     pub(crate) labels: LabelSource,
+    /// FILE:COLUMN, whose values make groups, such as a topic: items of a group stay together in folds, shuffles and resamples, as
+    /// those of one prompt always do
+    #[arg(long, value_name = "SOURCE", value_parser = groups)]
+    pub(crate) groups: Option<ColumnSource>,
 }
 
 /// How probabilities are measured.
@@ -133,6 +137,10 @@ pub(crate) struct ProbeTable {
 }
 
 fn features(text: &str) -> Result<FeatureSource, StudyError> {
+    text.parse()
+}
+
+fn groups(text: &str) -> Result<ColumnSource, StudyError> {
     text.parse()
 }
 

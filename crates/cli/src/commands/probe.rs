@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Done,
-    args::{MeasureArgs, ProbeCommand, ProbeEval, ProbeFit, ProbeTable},
+    args::{MeasureArgs, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, SetArgs},
     ui,
 };
 
@@ -25,10 +25,8 @@ pub(crate) fn run(command: &ProbeCommand) -> Result<Done> {
 }
 
 fn fit_probe(args: &ProbeFit) -> Result<Done> {
-    let set = ProbeSet::read(&args.set.features, &args.set.labels)?;
-    say_set(&set);
-    let shared = set.shared()?;
-    let mut options = FitOptions {
+    let set = read(&args.set)?;
+    let options = FitOptions {
         c: args.c.clone(),
         class_weight: args.class_weight.into(),
         folds: args.cv,
@@ -37,14 +35,7 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
         measure: measure(&args.measure, args.seed.into()),
     };
     warn(&set.warnings());
-    if shared > 0 {
-        options.shuffles = 0;
-        warn(&[dependent(shared, &set)]);
-    }
-    let mut fitted = fit(&set, &options)?;
-    if shared > 0 {
-        fitted.probe.meta.results.iter_mut().for_each(|result| result.cv.withhold_intervals());
-    }
+    let fitted = fit(&set, &options)?;
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
     let hash = write_fit(&args.out, &fitted, &set, &options, &mut ui::Bars::default())?;
     let meta = &fitted.probe.meta;
@@ -53,26 +44,21 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// Why neither p nor intervals are given.
-fn dependent(shared: usize, set: &ProbeSet) -> String {
-    format!(
-        "{shared} of {} items share their prompt or all their features with another: folds, shuffles and intervals would count them \
-         as several, so there is no p and no interval; keep one item a prompt",
-        set.labels.len()
-    )
+/// Features, labels and groups, and what was read of them.
+fn read(args: &SetArgs) -> Result<ProbeSet> {
+    let mut set = ProbeSet::read(&args.features, &args.labels)?;
+    if let Some(groups) = &args.groups {
+        set.group_by(groups)?;
+    }
+    say_set(&set);
+    Ok(set)
 }
 
 fn eval_probe(args: &ProbeEval) -> Result<Done> {
     let (probe, _) = Probe::read(&args.probe)?;
-    let set = ProbeSet::read(&args.set.features, &args.set.labels)?;
-    say_set(&set);
+    let set = read(&args.set)?;
     let options = measure(&args.measure, args.seed);
-    let (mut evaluation, probabilities) = evaluate(&probe, &set, options)?;
-    let shared = set.shared()?;
-    if shared > 0 {
-        evaluation.results.iter_mut().for_each(|result| result.measured.withhold_intervals());
-        evaluation.warnings.push(dependent(shared, &set));
-    }
+    let (evaluation, probabilities) = evaluate(&probe, &set, options)?;
     warn(&evaluation.warnings);
     if let Some(dir) = &args.out {
         let of = (&evaluation, &probabilities[..]);

@@ -141,7 +141,7 @@ fn one(
         outcome: Outcome::Inconclusive,
     };
     // Too few of a class to be dealt out over folds: nothing to say.
-    if train.smaller_class() < 2 {
+    if train.smaller_class() < 2 || train.least_units() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
     let mut options = file.fit_options(&train).without_intervals();
@@ -160,7 +160,7 @@ fn one(
     // Of many axes one passes by chance: each answers for all (Bonferroni).
     let sure = axis.p.is_none_or(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
     // An axis may have items that the main labels leave out.
-    let shared = shared.max(train.shared()?).max(fresh.shared()?);
+    let shared = shared.max(train.shared()).max(fresh.shared());
     axis.outcome = if shared > 0 || train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
         Outcome::Inconclusive
     } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {

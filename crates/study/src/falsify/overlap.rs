@@ -6,7 +6,7 @@ use super::{Overlap, view::Texts};
 use crate::{
     Result, StudyError,
     items::columns::prompt_hash,
-    probe::{ProbeSet, set::shared},
+    probe::{ProbeSet, set::repeated},
 };
 
 /// Share of word triples above which two prompts are nearly the same.
@@ -28,19 +28,16 @@ pub(crate) struct Prompts {
 impl Prompts {
     /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
     pub(crate) fn shared(&self) -> usize {
-        shared(&self.rows, self.hashes.as_deref())
+        repeated(&self.rows).max(self.hashes.as_deref().map_or(0, repeated))
     }
 
     /// From the items, or from the hashes that a capture keeps.
-    ///
-    /// # Errors
-    /// If the features' file cannot be read.
-    pub(crate) fn of(of: &Texts<'_>) -> Result<Self> {
+    pub(crate) fn of(of: &Texts<'_>) -> Self {
         let rows = of.set.row_hashes();
-        let Some(items) = &of.items else { return Ok(Self { rows, hashes: of.set.prompt_hashes()?, texts: None }) };
+        let Some(items) = &of.items else { return Self { rows, hashes: of.set.prompts.clone(), texts: None } };
         let hashes = items.iter().map(|item| prompt_hash(item)).collect();
         let texts = items.iter().map(|item| item.prompt_key()).collect();
-        Ok(Self { rows, hashes: Some(hashes), texts: Some(texts) })
+        Self { rows, hashes: Some(hashes), texts: Some(texts) }
     }
 }
 

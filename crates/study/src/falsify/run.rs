@@ -131,7 +131,7 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     fn of(view: &'a View, rows: &'a FeatureRows, set: &'a ProbeSet) -> Result<Self> {
         let texts = view.texts(set)?;
-        let prompts = Prompts::of(&texts)?;
+        let prompts = Prompts::of(&texts);
         Ok(Self { view, rows, set, texts, prompts })
     }
 }
@@ -304,7 +304,7 @@ fn other(
     (train, fresh): (ProbeSet, ProbeSet),
     options: &FitOptions,
 ) -> Result<Other> {
-    let prompts = (Prompts::of(&of_train.texts(&train)?)?, Prompts::of(&of_fresh.texts(&fresh)?)?);
+    let prompts = (Prompts::of(&of_train.texts(&train)?), Prompts::of(&of_fresh.texts(&fresh)?));
     let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
     same_site(&train, &fresh)?;
     let options = &options.clone().without_intervals();

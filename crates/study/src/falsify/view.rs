@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::SetConfig;
 use crate::{
-    Array, Item, Npz, Predicate, Result, StudyError,
+    Item, Predicate, Result, StudyError,
     items::columns::prompt_hash,
     probe::{FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
@@ -83,14 +83,12 @@ pub(crate) struct Texts<'a> {
 
 /// Where a capture kept the hash of each prompt, the items must be those that it read.
 fn check_prompts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
-    let path = &set.origin.features.path;
-    let Some(Array::Text(hashes)) = Npz::find_array(path, "prompt_hash")? else { return Ok(()) };
-    let differs = |(row, item): &(&usize, &&Item)| hashes.get(**row).is_some_and(|hash| *hash != prompt_hash(item));
-    match set.rows.iter().zip(items).find(differs) {
+    let Some(hashes) = &set.prompts else { return Ok(()) };
+    match hashes.iter().zip(items).zip(&set.ids).find(|((hash, item), _)| **hash != prompt_hash(item)) {
         None => Ok(()),
-        Some((row, item)) => {
-            let why = format!("row {row} was captured from another prompt than that of item '{}'", item.id);
-            Err(StudyError::content(path, why))
+        Some(((_, item), id)) => {
+            let why = format!("row '{id}' was captured from another prompt than that of item '{}'", item.id);
+            Err(StudyError::content(&set.origin.features.path, why))
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The units of a comparison: items that are no more independent of each other than the answers to one prompt, or than several
 //! seeds of one answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 use super::facts::{ItemFacts, check_field};
 use crate::{Item, Result};
@@ -32,12 +35,18 @@ pub(crate) fn units(items: &[Item], groups: Option<&str>) -> Vec<Vec<usize>> {
 /// and, where a field is named, items of one value of it, and whatever such items share one with. An item of which nothing is
 /// known is its own; one without the field is its prompt's.
 pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, groups: Option<&str>) -> Vec<usize> {
-    let mut first: HashMap<(bool, &str), usize> = HashMap::new();
-    let mut joined_to: Vec<usize> = Vec::new();
-    for (item, facts) in facts.enumerate() {
-        joined_to.push(item);
+    joined(facts.map(|facts| {
         let value = facts.zip(groups).and_then(|(facts, field)| facts.value(field));
-        let keys = [facts.map(|facts| (false, facts.prompt.as_str())), value.map(|value| (true, value))];
+        [facts.map(|facts| (false, facts.prompt.as_str())), value.map(|value| (true, value))]
+    }))
+}
+
+/// The unit of each item by the keys that it has: items that share one are of one unit. Numbered in the order in which they are met.
+pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [Option<K>; N]>) -> Vec<usize> {
+    let mut first: HashMap<K, usize> = HashMap::new();
+    let mut joined_to: Vec<usize> = Vec::new();
+    for (item, keys) in keys.enumerate() {
+        joined_to.push(item);
         for key in keys.into_iter().flatten() {
             let other = root(&joined_to, *first.entry(key).or_insert(item));
             let own = root(&joined_to, item);

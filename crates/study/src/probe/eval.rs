@@ -12,7 +12,7 @@ pub struct Evaluation {
     pub schema: String,
     /// The items.
     pub set: Origin,
-    /// How many of them have the very features of an item that the probe was fitted on.
+    /// How many of them have the very features, or the prompt, of an item that the probe was fitted on.
     pub seen_in_training: usize,
     /// One entry a C, in the probe's order.
     pub results: Vec<EvalResult>,
@@ -48,13 +48,13 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
         let p = probe.probabilities(at, &set.x, set.features, &source)?;
         results.push(EvalResult {
             c: fitted.c,
-            measured: Measured::of(&p, &set.labels, options),
+            measured: Measured::of(&p, &set.labels, &set.units, options),
             train_chosen: fitted.cv.best_thr.map(|thr| Gate::at(thr, &p, &set.labels)),
             cv_auc: fitted.cv.auc,
         });
         all.push(p);
     }
-    let seen = probe.seen(&set.x, set.features);
+    let seen = probe.seen(&set.x, set.features, set.prompts.as_deref());
     let warnings = warnings(probe, set, seen);
     let schema = "probe-eval/v1".into();
     let evaluation = Evaluation {
@@ -72,7 +72,9 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let (n, smaller) = (set.labels.len(), set.smaller_class());
     if seen > 0 {
-        warnings.push(format!("{seen} of {n} items are among those that the probe was fitted on: this is no test"));
+        warnings.push(format!(
+            "{seen} of {n} items are among those that the probe was fitted on, or answer their prompts: this is no test"
+        ));
     }
     if smaller == 0 {
         warnings.push(format!("all {n} items are of one class: nothing can be ranked"));

@@ -1,7 +1,7 @@
 //! `probe.safetensors`: a probe, and everything that says what it is.
 //!
-//! Tensors, f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`; and `rows` u64 `[n]`, names of the rows that
-//! it was fitted on. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
+//! Tensors, f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`; `rows` u64 `[n]`, names of the rows that
+//! it was fitted on, and `prompts` u64 `[n]`, names of their prompts, both empty where they are not known. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
 //! The metadata holds `probe`, [`ProbeMeta`] as JSON.
 
 use std::{
@@ -25,6 +25,15 @@ use crate::{
 /// The file's name in a directory.
 pub const PROBE_FILE: &str = "probe.safetensors";
 const META: &str = "probe";
+
+/// Names of prompts by their hashes.
+pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<u64> {
+    let name = |hash: &String| {
+        let digest = Sha256::digest(hash.as_bytes());
+        u64::from_le_bytes(digest[..8].try_into().expect("a hash has 32 bytes"))
+    };
+    hashes.unwrap_or_default().iter().map(name).collect()
+}
 
 struct Numbers(Dtype, Vec<usize>, Vec<u8>);
 
@@ -60,14 +69,17 @@ impl Probe {
         let floats = |shape: Vec<usize>, values: &mut dyn Iterator<Item = f64>| {
             Numbers(Dtype::F64, shape, values.flat_map(f64::to_le_bytes).collect())
         };
-        let rows = self.row_hashes.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let names = |names: &[u64]| {
+            Numbers(Dtype::U64, vec![names.len()], names.iter().flat_map(|name| name.to_le_bytes()).collect())
+        };
         let tensors = [
             ("mean", floats(vec![d], &mut self.scaler.mean.iter().copied())),
             ("scale", floats(vec![d], &mut self.scaler.scale.iter().copied())),
             ("coef", floats(vec![count, d], &mut self.fits.iter().flat_map(|fit| fit.coef.iter().copied()))),
             ("intercept", floats(vec![count], &mut self.fits.iter().map(|fit| fit.intercept))),
             ("c", floats(vec![count], &mut self.meta.results.iter().map(|result| result.c))),
-            ("rows", Numbers(Dtype::U64, vec![self.row_hashes.len()], rows)),
+            ("rows", names(&self.row_hashes)),
+            ("prompts", names(&self.prompt_names)),
         ];
         let meta = serde_json::to_string(&self.meta).expect("plain data has a JSON form");
         let metadata = HashMap::from([(META.to_string(), meta)]);
@@ -113,14 +125,23 @@ impl Probe {
             |((coef, &intercept), steps): ((&[f64], &f64), usize)| Logistic { coef: coef.into(), intercept, steps };
         let steps = meta.results.iter().map(|result| result.steps);
         let fits = coef.chunks_exact(d).zip(&intercept).zip(steps).map(of).collect();
-        let row_hashes = raw("rows", Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect();
-        Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, meta }, path))
+        let names = |name: &str| -> Result<Vec<u64>> {
+            Ok(raw(name, Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect())
+        };
+        let row_hashes = names("rows")?;
+        // An earlier version did not keep them.
+        let prompt_names = if tensors.tensor("prompts").is_ok() { names("prompts")? } else { Vec::new() };
+        Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, prompt_names, meta }, path))
     }
 
-    /// How many of these rows it was fitted on.
-    pub(crate) fn seen(&self, x: &[f64], features: usize) -> usize {
-        let known: BTreeSet<u64> = self.row_hashes.iter().copied().collect();
-        row_hashes(x, features).iter().filter(|row| known.contains(row)).count()
+    /// How many of these rows it was fitted on, by their features or, as far as they are known, the hashes of their prompts.
+    pub(crate) fn seen(&self, x: &[f64], features: usize, prompts: Option<&[String]>) -> usize {
+        let set = |names: &[u64]| names.iter().copied().collect::<BTreeSet<u64>>();
+        let (rows, asked) = (set(&self.row_hashes), set(&self.prompt_names));
+        let (names, prompts) = (row_hashes(x, features), prompt_names(prompts));
+        let known =
+            |names: &[u64], known: &BTreeSet<u64>, at: usize| names.get(at).is_some_and(|name| known.contains(name));
+        (0..x.len() / features).filter(|&at| known(&names, &rows, at) || known(&prompts, &asked, at)).count()
     }
 
     /// Probabilities of the positive class under the fit at this place.

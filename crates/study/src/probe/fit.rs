@@ -1,12 +1,12 @@
 //! Fitting a probe: cross-validated first, then on all items.
 
 use headtemper_stats::{
-    ClassWeight, CrossValidation, FitError, Logistic, Scaler, Tail, Target, auc, p_value, stratified_folds,
+    ClassWeight, CrossValidation, FitError, Logistic, Scaler, Tail, Target, WholeUnits, auc, p_value, stratified_folds,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{MeasureOptions, Measured, Origin, ProbeSet};
-use crate::{Result, StudyError, tables::number};
+use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
+use crate::{Result, StudyError, attribute::LEVEL, tables::number};
 
 /// How a probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,8 @@ pub struct Probe {
     pub fits: Vec<Logistic>,
     /// Names of the rows that it was fitted on, so that it knows them again.
     pub row_hashes: Vec<u64>,
+    /// Names of the prompts that these answer, as far as they are known.
+    pub prompt_names: Vec<u64>,
     /// What it is.
     pub meta: ProbeMeta,
 }
@@ -110,7 +112,7 @@ pub struct FitResult {
 /// The largest cross-validated AUC over all C, beside what shuffled labels give.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Null {
-    /// How often labels were shuffled, within folds.
+    /// How often labels were shuffled, within folds, by whole prompts or groups.
     pub shuffles: usize,
     /// Mean of the largest AUC under shuffled labels.
     pub mean: f64,
@@ -184,15 +186,18 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     if smaller == 0 {
         return Err(wrong(FitError::OneClass { items: n, class: set.labels[0] }));
     }
-    let folds = options.folds.min(smaller);
-    if folds < options.folds && folds >= 2 {
-        notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds));
+    let Dealt { fold_of, folds, whole } = deal(set, options)?;
+    if folds < options.folds {
+        let units = if whole.is_some() { format!("{} units", set.least_units()) } else { format!("{smaller} items") };
+        notes.push(format!("{folds} folds instead of {}: the smaller class has {units}", options.folds));
     }
-    let fold_of = stratified_folds(&set.labels, folds, options.shuffle).ok_or_else(|| StudyError::Option {
-        what: format!("the smaller class of {source}"),
-        found: format!("{smaller} of {n} items"),
-        allowed: "2 or more, to be cross-validated".into(),
-    })?;
+    let labelings = whole.as_ref().map_or(f64::INFINITY, WholeUnits::labelings);
+    let few = options.shuffles > 0 && 1.0 / labelings > LEVEL;
+    if few {
+        notes.push(format!(
+            "no p: units can be labelled in {labelings} ways within their folds, too few to tell an AUC from chance"
+        ));
+    }
     let weighting = ClassWeight::from(options.class_weight);
     let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
     let by_c = |labels: &[bool]| {
@@ -201,11 +206,12 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     };
     let out_of_fold = by_c(&set.labels).map_err(wrong)?;
     let best = |all: &[Vec<f64>], labels: &[bool]| all.iter().map(|p| auc(p, labels)).fold(f64::NAN, f64::max);
-    let null = if options.shuffles == 0 {
+    let null = if options.shuffles == 0 || few {
         None
     } else {
         let of = |_: &CrossValidation<'_>, labels: &[bool]| by_c(labels).map(|all| best(&all, labels));
-        let null = ready.shuffled(&set.labels, options.shuffles, options.measure.seed, of).map_err(wrong)?;
+        let null =
+            ready.shuffled(&set.labels, whole.as_ref(), (options.shuffles, options.measure.seed), of).map_err(wrong)?;
         Some(Null::of(best(&out_of_fold, &set.labels), null))
     };
     let rows: Vec<usize> = (0..n).collect();
@@ -216,7 +222,7 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     let fits = options.c.iter().map(one).collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
     let result = |((&c, p), fit): ((&f64, &Vec<f64>), &Logistic)| {
         let fold_auc: Vec<f64> = (0..folds).map(|fold| of_fold(fold, &fold_of, p, &set.labels)).collect();
-        let cv = Measured::of(p, &set.labels, options.measure);
+        let cv = Measured::of(p, &set.labels, &set.units, options.measure);
         FitResult { c, cv, fold_auc_mean: headtemper_stats::mean(&fold_auc), fold_auc, steps: fit.steps }
     };
     let results: Vec<FitResult> = options.c.iter().zip(&out_of_fold).zip(&fits).map(result).collect();
@@ -234,7 +240,35 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         chosen,
         null,
     };
-    Ok(Fitted { probe: Probe { scaler, fits, row_hashes: set.row_hashes(), meta }, out_of_fold, fold_of, notes })
+    let (row_hashes, prompt_names) = (set.row_hashes(), prompt_names(set.prompts.as_deref()));
+    Ok(Fitted { probe: Probe { scaler, fits, row_hashes, prompt_names, meta }, out_of_fold, fold_of, notes })
+}
+
+/// The fold of each item, how many there are, and the units that were dealt out whole, where items share any.
+struct Dealt {
+    fold_of: Vec<usize>,
+    folds: usize,
+    whole: Option<WholeUnits>,
+}
+
+/// Deals items out over folds: as scikit-learn does where each is its own unit, else by whole units.
+fn deal(set: &ProbeSet, options: &FitOptions) -> Result<Dealt> {
+    let few = |found: String, what: &str| StudyError::Option {
+        what: format!("the smaller class of {}", set.origin.labels),
+        found,
+        allowed: format!("2 {what} or more, to be cross-validated"),
+    };
+    let (n, smaller, units) = (set.labels.len(), set.smaller_class(), set.least_units());
+    if set.shared() > 0 && smaller >= 2 {
+        let seed = options.shuffle.unwrap_or_default().into();
+        let whole = WholeUnits::deal(&set.labels, &set.units, options.folds, seed)
+            .ok_or_else(|| few(format!("of {units} prompt or group"), "prompts or groups"))?;
+        return Ok(Dealt { fold_of: whole.fold_of().to_vec(), folds: whole.folds(), whole: Some(whole) });
+    }
+    let folds = options.folds.min(smaller);
+    let fold_of = stratified_folds(&set.labels, folds, options.shuffle)
+        .ok_or_else(|| few(format!("{smaller} of {n} items"), "items"))?;
+    Ok(Dealt { fold_of, folds, whole: None })
 }
 
 fn of_fold(fold: usize, fold_of: &[usize], p: &[f64], labels: &[bool]) -> f64 {

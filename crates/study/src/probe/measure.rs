@@ -1,6 +1,8 @@
 //! What a probe's probabilities are worth on labelled items.
 
-use headtemper_stats::{Asymmetry, Bin, GatePoint, Range, asymmetry, auc, bootstrap_auc, calibration, delong};
+use headtemper_stats::{
+    Asymmetry, Bin, GatePoint, Range, asymmetry, auc, bootstrap_auc, calibration, clustered_delong,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, StudyError, tables::number};
@@ -18,9 +20,9 @@ pub struct Measured {
     /// Area under the ROC curve.
     #[serde(deserialize_with = "number")]
     pub auc: f64,
-    /// DeLong's 95 % interval of it.
+    /// DeLong's 95 % interval of it; Obuchowski's for clusters where items share prompts or groups.
     pub auc_delong: Ends,
-    /// Its bootstrap interval, over resamples within the classes; null for none.
+    /// Its bootstrap interval, over resamples within the classes, of whole prompts or groups; null for none.
     pub auc_bootstrap: Ends,
     /// Share of items on the right side of one half.
     #[serde(deserialize_with = "number")]
@@ -49,13 +51,6 @@ pub struct Measured {
     pub half: Gate,
     /// The floor of p(assert | correct) for `best`.
     pub assert_correct: f64,
-}
-
-impl Measured {
-    /// Takes back the intervals, which hold for independent items only.
-    pub fn withhold_intervals(&mut self) {
-        (self.auc_delong, self.auc_bootstrap) = (Ends::NONE, Ends::NONE);
-    }
 }
 
 /// The two ends of an interval.
@@ -169,11 +164,12 @@ impl From<Bin> for CalibrationBin {
 }
 
 impl Measured {
-    /// Measures probabilities of the positive class.
-    pub fn of(p: &[f64], labels: &[bool], options: MeasureOptions) -> Self {
+    /// Measures probabilities of the positive class; intervals are over units, that of each item.
+    pub fn of(p: &[f64], labels: &[bool], units: &[usize], options: MeasureOptions) -> Self {
         let scored = calibration(p, labels);
         let Asymmetry { best, lowest, half } = asymmetry(p, labels, options.assert_correct);
-        let (by_theory, by_resamples) = (delong(p, labels), bootstrap_auc(p, labels, options.resamples, options.seed));
+        let by_theory = clustered_delong(p, labels, units);
+        let by_resamples = bootstrap_auc(p, labels, units, options.resamples, options.seed);
         Self {
             items: p.len(),
             positives: labels.iter().filter(|&&label| label).count(),

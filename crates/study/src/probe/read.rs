@@ -14,6 +14,8 @@ pub(crate) struct Table {
     pub(crate) features: usize,
     /// The items, where the file names them.
     pub(crate) ids: Option<Vec<String>>,
+    /// The hashes of the items' prompts, where the file keeps them.
+    pub(crate) prompts: Option<Vec<String>>,
     /// What the file says of itself, where it is a capture.
     pub(crate) meta: Option<FeatureMeta>,
     /// The layers that were averaged, where the file names them.
@@ -79,7 +81,19 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         },
         None => Vec::new(),
     };
-    Ok(Table { values, features, ids, meta, layers })
+    let prompts = match Npz::find_array(path, "prompt_hash")? {
+        None => None,
+        Some(Array::Text(prompts)) if prompts.len() == values.len() / features => Some(prompts),
+        Some(Array::Text(prompts)) => {
+            let (found, rows) = (prompts.len(), values.len() / features);
+            return Err(StudyError::content(
+                path,
+                format!("array 'prompt_hash' has {found} rows, but must have {rows}"),
+            ));
+        }
+        Some(_) => return Err(StudyError::content(path, "array 'prompt_hash' holds no texts")),
+    };
+    Ok(Table { values, features, ids, prompts, meta, layers })
 }
 
 /// The mean over these places of the middle axis.

@@ -1,16 +1,22 @@
 //! Features and labels of the same items, row by row.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use headtemper_stats::check_finite;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    FeatureSource, LabelSource,
-    read::{self, Column, Table},
+    ColumnSource, FeatureSource, LabelSource,
+    read::{self, Cell, Column, Table},
 };
-use crate::{Array, FeatureMeta, Npz, Result, StudyError, store::digest::hex};
+use crate::{FeatureMeta, Result, StudyError, items::units::joined, store::digest::hex};
+
+/// The fewest features that tell whether two items are the same one.
+const NAMING: usize = 8;
 
 /// Items with features and a label.
 #[derive(Clone, Debug)]
@@ -29,6 +35,11 @@ pub struct ProbeSet {
     pub rows: Vec<usize>,
     /// How many rows the file has.
     pub total: usize,
+    /// The hashes of the items' prompts, where the file keeps them.
+    pub prompts: Option<Vec<String>>,
+    /// The unit of each row: items that share their prompt, all their features or a group are no more independent than seeds of one
+    /// answer, and stay together in folds, shuffles and resamples.
+    pub units: Vec<usize>,
     /// Where all this came from.
     pub origin: Origin,
 }
@@ -58,6 +69,12 @@ pub struct Origin {
     pub unlabelled: usize,
     /// How features and labels found each other: `id` or `place`.
     pub matched_by: String,
+    /// How many prompts or groups the items are of, where fewer than there are items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<usize>,
+    /// The column by which items were grouped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<ColumnSource>,
     /// SHA-256 of the used features, in f64.
     pub features_sha256: String,
     /// SHA-256 of the used labels with their ids.
@@ -93,35 +110,67 @@ impl ProbeSet {
                     .into(),
             );
         }
+        let shared = self.shared();
+        if shared > 0 {
+            let by = self.origin.groups.as_ref().map_or(String::new(), |groups| format!(" or a value of {groups}"));
+            out.push(format!(
+                "{shared} of {} items share their prompt, all their features{by} with another: they stay together in folds, shuffles \
+                 and intervals, which are those of {} units",
+                self.labels.len(),
+                self.unit_count()
+            ));
+        }
         out
     }
 
-    /// How many items share all their features or, where the file keeps it, their prompt with another. Neither folds, shuffles nor
-    /// intervals know of it: nothing of what they say holds then.
+    /// Groups items by a column as well: those of one value are of one unit, and whatever shares one with them.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn shared(&self) -> Result<usize> {
-        Ok(shared(&self.row_hashes(), self.prompt_hashes()?.as_deref()))
+    /// If the column cannot be read, does not match the features as labels must, or has a value for none of the items.
+    pub fn group_by(&mut self, groups: &ColumnSource) -> Result<()> {
+        let column = read::column(groups)?;
+        let at = match (self.named, &column.ids) {
+            (true, Some(of_groups)) => by_id(&groups.path, &self.ids, &column, of_groups)?,
+            _ if column.cells.len() == self.total => self.rows.iter().copied().map(Some).collect(),
+            _ => return Err(unmatched(groups, column.cells.len(), &self.origin.features, self.total)),
+        };
+        let value = |at: &Option<usize>| match &column.cells[(*at)?] {
+            Cell::Missing => None,
+            Cell::Number(number) => Some(number.to_string()),
+            Cell::Text(text) => Some(text.clone()),
+        };
+        let values: Vec<Option<String>> = at.iter().map(value).collect();
+        if values.iter().all(Option::is_none) {
+            return Err(StudyError::content(
+                &groups.path,
+                format!("no item of {} has {}", self.origin.features, groups.key),
+            ));
+        }
+        let grouped =
+            |(unit, value): (&usize, Option<String>)| [Some((0, unit.to_string())), value.map(|value| (1, value))];
+        self.units = joined(self.units.iter().zip(values).map(grouped));
+        self.origin.groups = Some(groups.clone());
+        self.origin.units = Some(self.unit_count());
+        Ok(())
     }
 
-    /// The hashes of the items' prompts, where the file keeps them.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn prompt_hashes(&self) -> Result<Option<Vec<String>>> {
-        let features = &self.origin.features.path;
-        match Npz::find_array(features, "prompt_hash")? {
-            None => Ok(None),
-            Some(Array::Text(hashes)) if hashes.len() == self.total => {
-                Ok(Some(self.rows.iter().map(|&row| hashes[row].clone()).collect()))
-            }
-            Some(Array::Text(hashes)) => {
-                let why = format!("array 'prompt_hash' has {} rows, but must have {}", hashes.len(), self.total);
-                Err(StudyError::content(features, why))
-            }
-            Some(_) => Err(StudyError::content(features, "array 'prompt_hash' holds no texts")),
-        }
+    /// How many units there are.
+    pub fn unit_count(&self) -> usize {
+        self.units.iter().max().map_or(0, |last| last + 1)
+    }
+
+    /// How many units the class with fewer of them has.
+    pub(crate) fn least_units(&self) -> usize {
+        let of = |class: bool| {
+            let items = self.units.iter().zip(&self.labels).filter(|(_, label)| **label == class);
+            items.map(|(unit, _)| unit).collect::<BTreeSet<_>>().len()
+        };
+        of(true).min(of(false))
+    }
+
+    /// How many items share their unit with another.
+    pub fn shared(&self) -> usize {
+        repeated(&self.units)
     }
 
     /// Items and those of them that are positive.
@@ -134,19 +183,15 @@ impl ProbeSet {
         self.origin.smaller_class()
     }
 
-    /// A name of each row's features: rows that are equal have the same.
+    /// A name of each row's features: rows that are equal have the same. None where features are so few that rows may be equal by
+    /// chance.
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
         row_hashes(&self.x, self.features)
     }
 }
 
-/// How many items share their features or, as far as prompts are known, their prompt with another.
-pub(crate) fn shared(rows: &[u64], prompts: Option<&[String]>) -> usize {
-    repeated(rows).max(prompts.map_or(0, repeated))
-}
-
 /// How many of the values occur more than once.
-fn repeated<T: Ord>(values: &[T]) -> usize {
+pub(crate) fn repeated<T: Ord>(values: &[T]) -> usize {
     let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
     for value in values {
         *counts.entry(value).or_default() += 1;
@@ -187,15 +232,9 @@ impl FeatureRows {
         let Self { source, table, kept } = self;
         let n = kept.len();
         let (of_row, matched_by) = match (&table.ids, &column.ids) {
-            (Some(ids), Some(of_labels)) => (by_id(labels, ids, column, of_labels)?, "id"),
+            (Some(ids), Some(of_labels)) => (by_id(&labels.column.path, ids, column, of_labels)?, "id"),
             _ if column.cells.len() == n => ((0..n).map(Some).collect(), "place"),
-            _ => {
-                return Err(StudyError::Option {
-                    what: format!("the number of values in {}", labels.column),
-                    found: column.cells.len().to_string(),
-                    allowed: format!("{n}, one for each row of {source}, unless both files name their items by id"),
-                });
-            }
+            _ => return Err(unmatched(&labels.column, column.cells.len(), source, n)),
         };
         let mut rows: Vec<(usize, bool)> = Vec::new();
         for (row, at) in of_row.iter().enumerate().filter(|(row, _)| kept[*row]) {
@@ -215,7 +254,17 @@ impl FeatureRows {
             None => rows.iter().map(ToString::to_string).collect(),
         };
         check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), why))?;
+        let prompts: Option<Vec<String>> =
+            table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
+        let names = row_hashes(&x, table.features);
+        let keys = |at: usize| {
+            [names.get(at).map(|name| (0, name.to_string())), prompts.as_ref().map(|prompts| (1, prompts[at].clone()))]
+        };
+        let units = joined((0..rows.len()).map(keys));
+        let count = units.iter().max().map_or(0, |last| last + 1);
         let origin = Origin {
+            units: (count < rows.len()).then_some(count),
+            groups: None,
             features: source.clone(),
             labels: labels.clone(),
             items: rows.len(),
@@ -228,7 +277,18 @@ impl FeatureRows {
             meta: table.meta.clone(),
         };
         let named = table.ids.is_some();
-        Ok(ProbeSet { x, features: table.features, labels: labels_of, ids, named, rows, total: n, origin })
+        Ok(ProbeSet {
+            x,
+            features: table.features,
+            labels: labels_of,
+            ids,
+            named,
+            rows,
+            total: n,
+            prompts,
+            units,
+            origin,
+        })
     }
 }
 
@@ -262,9 +322,17 @@ impl Origin {
     }
 }
 
-/// The place of each row's label.
-fn by_id(labels: &LabelSource, ids: &[String], column: &Column, of_labels: &[String]) -> Result<Vec<Option<usize>>> {
-    let path = &labels.column.path;
+/// A column of another length than the features, which cannot be matched by place.
+fn unmatched(column: &ColumnSource, found: usize, features: &FeatureSource, rows: usize) -> StudyError {
+    StudyError::Option {
+        what: format!("the number of values in {column}"),
+        found: found.to_string(),
+        allowed: format!("{rows}, one for each row of {features}, unless both files name their items by id"),
+    }
+}
+
+/// The place of each row's value.
+fn by_id(path: &Path, ids: &[String], column: &Column, of_labels: &[String]) -> Result<Vec<Option<usize>>> {
     let mut places = BTreeMap::new();
     for (place, id) in of_labels.iter().enumerate().take(column.cells.len()) {
         if places.insert(id.as_str(), place).is_some() {
@@ -279,8 +347,12 @@ fn by_id(labels: &LabelSource, ids: &[String], column: &Column, of_labels: &[Str
     Ok(found)
 }
 
-/// A name of each row of row-major features: rows that are equal have the same.
+/// A name of each row of row-major features: rows that are equal have the same. None where features are so few that rows may be
+/// equal by chance: a length names no item.
 pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
+    if features < NAMING {
+        return Vec::new();
+    }
     let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
     x.chunks_exact(features).map(of).collect()
 }

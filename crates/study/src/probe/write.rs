@@ -47,7 +47,7 @@ pub fn write_eval(
     options: MeasureOptions,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let probe_key = crate::store::digest::digest(&(&probe.meta, &probe.row_hashes));
+    let probe_key = crate::store::digest::digest(&(&probe.meta, &probe.row_hashes, &probe.prompt_names));
     let parts = of_set(set).with("probe", probe_key).with("measure", of_measure(options));
     let run = RunDir::open(dir, "probe eval", &parts, None, progress)?;
     write_json(&run.file("eval.json"), evaluation)?;
@@ -55,11 +55,15 @@ pub fn write_eval(
 }
 
 fn of_set(set: &ProbeSet) -> Parts {
-    Parts::default()
+    let parts = Parts::default()
         .with("features", &set.origin.features)
         .with("labels", &set.origin.labels)
         .with("features_sha256", &set.origin.features_sha256)
-        .with("labels_sha256", &set.origin.labels_sha256)
+        .with("labels_sha256", &set.origin.labels_sha256);
+    match &set.origin.groups {
+        Some(groups) => parts.with("groups", groups),
+        None => parts,
+    }
 }
 
 fn of_measure(options: MeasureOptions) -> (f64, usize, u64) {

@@ -70,7 +70,7 @@ pub struct GateResult {
     pub items: usize,
     /// Answers that got the prefix.
     pub prefixed: usize,
-    /// Answers that have the very features of one that the probe was fitted on.
+    /// Answers that have the very features of one that the probe was fitted on, or answer its prompt.
     pub seen_in_training: usize,
     /// AUC of the probe on these answers; null where none is known to be right or wrong.
     #[serde(deserialize_with = "number")]

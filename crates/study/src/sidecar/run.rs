@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Pool};
-use headtemper_stats::delong;
+use headtemper_stats::clustered_delong;
 use serde_json::Value;
 
 use super::{GateResult, GatedRow, Standing, site::ProbeSite};
@@ -11,6 +11,7 @@ use crate::{
     Arm, CaptureOptions, GoldRule, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
+    items::{columns::prompt_hash, facts::ItemFacts, units::unit_of},
     probe::{FitResult, Probe},
     store::files::{write_json, write_text},
     sweep,
@@ -90,13 +91,17 @@ pub fn sidecar(
     let x = site.features(&features);
     let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
     let rows = gated(&answers, &p, settings, threshold);
-    let seen_in_training = probe.seen(&x, engine.spec().d_model);
+    let asked: Vec<String> = answers.items.iter().map(prompt_hash).collect();
+    let seen_in_training = probe.seen(&x, engine.spec().d_model, Some(&asked));
+    let units = units_of(&answers.items);
     let of = |variant: &'static str| rows.iter().filter(move |row| row.variant == variant);
-    let known = |row: &GatedRow| Some((row.p, Verdict::of_label(row.label.as_deref()?)?.correct));
-    let (known_p, known): (Vec<f64>, Vec<bool>) = of(PLAIN).filter_map(known).unzip();
+    let known =
+        |(row, &unit): (&GatedRow, &usize)| Some((row.p, (Verdict::of_label(row.label.as_deref()?)?.correct, unit)));
+    let (known_p, known): (Vec<f64>, Vec<(bool, usize)>) = of(PLAIN).zip(&units).filter_map(known).unzip();
+    let (known, units): (Vec<bool>, Vec<usize>) = known.into_iter().unzip();
     let mut warnings = warnings(&answers, settings, seen_in_training, known.len());
     warnings.extend(other_model(probe, engine));
-    let ranked = delong(&known_p, &known);
+    let ranked = clustered_delong(&known_p, &known, &units);
     let found = GateResult {
         schema: "gate/v1".into(),
         probe_sha256: probe_sha256.clone(),
@@ -118,6 +123,12 @@ pub fn sidecar(
     write_text(&run.file("gated.jsonl"), &lines)?;
     write_json(&run.file("gate.json"), &found)?;
     Ok(found)
+}
+
+/// The unit of each item: its prompt.
+fn units_of(items: &[Item]) -> Vec<usize> {
+    let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+    unit_of(facts.iter().map(Some), None)
 }
 
 /// The place of a C among the probe's fits.
@@ -234,7 +245,7 @@ fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize
         ));
     }
     if seen > 0 {
-        out.push(format!("the probe was fitted on {seen} of these {all} answers: what it does to them is no test"));
+        out.push(format!("the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: what it does to them is no test"));
     }
     if answers.silent > 0 {
         out.push(format!("{} answers are empty and take no part", answers.silent));

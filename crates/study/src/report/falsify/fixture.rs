@@ -13,6 +13,8 @@ pub(super) const HOSTILE: &str = "</script><script>alert(1)</script><img src=x o
 
 fn origin(items: usize, positives: usize) -> Origin {
     Origin {
+        units: None,
+        groups: None,
         features: format!("{HOSTILE}/x.npz:{HOSTILE}").parse().expect("a source"),
         labels: LabelSource {
             column: ColumnSource { path: format!("{HOSTILE}.npz").into(), key: HOSTILE.into() },
@@ -48,7 +50,12 @@ fn measured(items: usize, signal: usize, auc: f64) -> Measured {
             if (i % 10 < signal) == labels[i] { 0.55 + spread } else { 0.05 + spread }
         })
         .collect();
-    let measured = Measured::of(&p, &labels, MeasureOptions { resamples: 0, ..MeasureOptions::default() });
+    let measured = Measured::of(
+        &p,
+        &labels,
+        &(0..labels.len()).collect::<Vec<_>>(),
+        MeasureOptions { resamples: 0, ..MeasureOptions::default() },
+    );
     Measured { auc, auc_delong: ends(auc - 0.09, auc + 0.09), ..measured }
 }
 
