@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::lab::{HEADS, LAYERS, Lab};
 
 fn items(lab: &Lab, count: usize) {
     let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qui est {i} à {}?", i * i), "gold": ["a"]});
@@ -164,12 +165,15 @@ fn the_shards_of_a_capture_make_up_the_capture() {
         json!({"id": format!("à{i}"), "prompt": format!("p{i}"), "response": response, "label": "x".repeat(i % 3)})
     };
     lab.write_lines("i.jsonl", (0..7).map(item));
-    // A λ table with a row an item: the reference and six arms of a sweep.
-    lab.write_lines("q.jsonl", [json!({"id": "a", "prompt": "x"})]);
-    lab.done(
-        "sweep --model M --items q.jsonl --heads L0H1,L3H5 --lambda 0,0.1,0.2,0.3,0.4,0.5 --max-new-tokens 1 --out t",
-    );
-    for (name, plan) in [("none", ""), ("one", "--plan L1H2:0.5"), ("table", "--plan t/lambda.npz")] {
+    // A λ table with a row an item: all but the first tempered.
+    let mut lambda = vec![1f32; 7 * LAYERS * HEADS];
+    for item in 1..7 {
+        lambda[item * LAYERS * HEADS + 1] = 0.1 * item as f32;
+        lambda[item * LAYERS * HEADS + 3 * HEADS + 5] = 0.0;
+    }
+    let table = Tensor::from_vec(lambda, (7, LAYERS, HEADS), &Device::Cpu).unwrap();
+    Tensor::write_npz(&[("lambda", table)], lab.path("t.npz")).unwrap();
+    for (name, plan) in [("none", ""), ("one", "--plan L1H2:0.5"), ("table", "--plan t.npz")] {
         let capture = format!("capture --model M --items i.jsonl --layers 0,3 --heads vector --logits {plan} --out");
         lab.done(&format!("{capture} {name}.npz"));
         let dry = |shard: &str| -> Value {
@@ -200,7 +204,7 @@ fn the_shards_of_a_capture_make_up_the_capture() {
         ("none-1.npz other.npz", "layers was [0,3], is []; heads was vector, is norm; last_n was 32, is 3; logits was"),
         ("none-1.npz limit.npz none-3.npz", "items were 7, are 6; the first that differs was 'à6', is none"),
         ("none.npz", "none.npz holds a whole capture"),
-        ("t/lambda.npz", "has no text 'meta'"),
+        ("t.npz", "has no text 'meta'"),
     ] {
         let (out, err) = lab.ends(2, &format!("merge m.npz {shards}"));
         assert!(out.is_empty() && err.contains(part), "{shards}\n{err}");

@@ -90,6 +90,8 @@ fn lambda_tables_that_fit_nothing() {
     };
     table("heads.npz", "lambda", (1, 4, 7), &[(6, 0.5)]);
     table("layers.npz", "lambda", (1, 5, 6), &[(24, 0.0)]);
+    table("small.npz", "lambda", (3, 1, 2), &[(1, 0.5)]);
+    table("none.npz", "lambda", (0, 4, 6), &[]);
     table("two.npz", "lambda", (2, 4, 6), &[(1, 0.5), (25, 0.5)]);
     table("ones.npz", "lambda", (1, 4, 6), &[]);
     table("nan.npz", "lambda", (1, 4, 6), &[(1, f32::NAN)]);
@@ -98,22 +100,30 @@ fn lambda_tables_that_fit_nothing() {
     let flat = Tensor::new(&[0.5f32, 1.0], &Device::Cpu).unwrap();
     Tensor::write_npz(&[("lambda", flat)], bench.path("flat.npz")).unwrap();
     for (name, parts) in [
-        ("heads.npz", &["head L0H6 does not exist", "layer 0 has L0H0 to L0H5"][..]),
-        ("layers.npz", &["layer 4 of head L4H0 does not exist", "layers are 0 to 3"]),
+        ("heads.npz", &["'lambda' is [1, 4, 7], but must be [row, 4, 6] for this model"][..]),
+        ("layers.npz", &["'lambda' is [1, 5, 6], but must be [row, 4, 6]"]),
+        ("small.npz", &["'lambda' is [3, 1, 2], but must be [row, 4, 6]"]),
+        ("none.npz", &["'lambda' is [0, 4, 6], but must be [row, 4, 6]"]),
         ("two.npz", &["2", "must ", "1", "as many as there are items"]),
         ("ones.npz", &["the plan names no head"]),
         ("nan.npz", &["lambda NaN of head L0H1"]),
-        ("other.npz", &["other.npz", "no array 'lambda' [row, layer, head]"]),
+        ("other.npz", &["other.npz", "lambda"]),
         ("text.npz", &["text.npz"]),
-        ("flat.npz", &["flat.npz"]),
+        ("flat.npz", &["'lambda' is [2], but must be [row, 4, 6]"]),
         ("gone.npz", &["cannot read gone.npz"]),
     ] {
         bench.refused(&format!("generate --model M --items q.jsonl --plan {name}"), parts);
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {name}"), parts);
     }
-    // What a smaller table does not name is 1.
-    table("small.npz", "lambda", (3, 1, 2), &[(1, 0.5)]);
-    bench.done("generate --model M --items q.jsonl --max-new-tokens 1 --plan small.npz");
+    // The arms of a sweep are no rows of items, whatever their number: one of them is a plan for all.
+    bench.done("sweep --model M --items q.jsonl --heads L1H2 --lambda 1,0.5,0 --max-new-tokens 1 --out s");
+    let generate = "generate --model M --items q.jsonl --max-new-tokens 1 --plan s/lambda.npz";
+    bench.refused(generate, &["s/lambda.npz: holds the arms of a sweep", "s/lambda.npz#base, s/lambda.npz#L1H2@0.5"]);
+    bench.refused(&format!("{generate}#L1H2@0.7"), &["has no variant 'L1H2@0.7', but s/lambda.npz#base"]);
+    bench.refused("generate --model M --items q.jsonl --plan two.npz#x", &["two.npz: has no array 'variant'"]);
+    bench.refused(&format!("{generate}#base"), &["the plan names no head"]);
+    let answers = bench.done(&format!("{generate}#L1H2@0"));
+    assert_eq!(answers.lines().filter(|line| line.contains("\"plan\":\"L1H2:0\"")).count(), 3, "{answers}");
 }
 
 /// Experiment files with unknown, missing or impossible keys.

@@ -255,7 +255,8 @@ impl StopArgs {
 /// Which heads get which λ.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct PlanArgs {
-    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz, or top:5@attribution.json
+    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz (a row an item; lambda.npz#NAME for a variant of a sweep), or
+    /// top:5@attribution.json
     #[arg(long)]
     pub(crate) plan: Option<String>,
     /// λ of heads that have none of their own
