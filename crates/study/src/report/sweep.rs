@@ -10,7 +10,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
-        tables::{RANKED_ABOVE, arms_compared, compared, in_units, ranked},
+        tables::{RANKED_ABOVE, arms_compared, as_far_as_they_go, compared, in_units, ranked},
     },
 };
 
@@ -116,7 +116,8 @@ fn finding(outcomes: &Outcomes, which: Compared) -> String {
         return format!("<b>{title}</b>: no arm can be compared.");
     };
     if all.iter().all(|(.., d)| d.differing == 0) {
-        return format!("<b>{title}</b>: the same, item by item, in {}.", arms_compared(outcomes, all.len()));
+        let (arms, far) = (arms_compared(outcomes, all.len()), as_far_as_they_go(outcomes));
+        return format!("<b>{title}</b>: the same, item by item, in {arms}{far}.");
     }
     let at = format!("{} {unit}, {}", signed(in_units(which, d.mean), 1), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));

@@ -11,6 +11,8 @@ pub(crate) const RANKED_ABOVE: usize = 3;
 
 /// Arms of a ranking.
 const RANKED: usize = 10;
+/// A share of answers that were cut off from which on it must be said that nobody knows how they would have ended.
+const MANY_CUT: f64 = 0.1;
 
 fn percent(x: f64) -> String {
     if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "–".into() }
@@ -169,11 +171,26 @@ pub(crate) fn arms_compared(outcomes: &Outcomes, compared: usize) -> String {
     }
 }
 
+/// What must be said of outcomes that are the same, where many answers were cut off: they are as far as they go.
+pub(crate) fn as_far_as_they_go(outcomes: &Outcomes) -> String {
+    let compared = outcomes.arms().map(|(_, arm)| arm).filter(|arm| arm.withheld.is_none());
+    let cut = compared.map(|arm| arm.truncated).fold(0.0, f64::max);
+    if cut < MANY_CUT {
+        return String::new();
+    }
+    format!(
+        ", as far as they go: up to {} of an arm's answers were cut off at {} tokens",
+        percent(cut),
+        outcomes.max_new_tokens
+    )
+}
+
 fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     let ranked = ranked(outcomes, which);
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
     if differing.is_empty() {
-        return format!("\n{}: the same, item by item, in {}\n", title(which), arms_compared(outcomes, ranked.len()));
+        let (arms, far) = (arms_compared(outcomes, ranked.len()), as_far_as_they_go(outcomes));
+        return format!("\n{}: the same, item by item, in {arms}{far}\n", title(which));
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
     out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |\n", title(which));

@@ -215,6 +215,20 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     );
 }
 
+/// Answers that were all cut off are the same as far as they go.
+#[test]
+fn the_same_in_answers_without_an_end_is_no_null() {
+    let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
+    let sets: Vec<Vec<HeadRef>> = (0..5).map(|head| vec![HeadRef::query(0, head)]).collect();
+    let arms = arms(&ArmsWanted { sets: &sets, lambdas: &[1.0, 0.5], ..ArmsWanted::default() }, &slots).unwrap();
+    let mut rows = vec![answers(&arms[..1], 1).remove(0); arms.len()];
+    let said = |rows: &[Vec<Row>]| crate::sweep_markdown(&of(&items(), &arms, rows, None));
+    assert!(said(&rows).contains("accuracy, points: the same, item by item, in all 5 arms\n"), "{}", said(&rows));
+    rows.iter_mut().flatten().for_each(|row| row.finish_reason = FinishReason::Length);
+    let far = "in all 5 arms, as far as they go: up to 100.0 % of an arm's answers were cut off at 9 tokens\n";
+    assert!(said(&rows).contains(far), "{}", said(&rows));
+}
+
 #[test]
 fn what_cannot_be_judged_is_not_compared() {
     let arms = made(0);
