@@ -370,6 +370,23 @@ fn a_resolved_experiment_can_be_run_again() {
     assert!(said.contains("nothing left to do"), "{said}");
 }
 
+/// A label that no answer can come to have is refused before anything is generated.
+#[test]
+fn labels_that_cannot_be_are_refused_at_once() {
+    let lab = Lab::new();
+    write_experiment(&lab, 8, 4);
+    let experiment = lab.read("x.toml");
+    lab.write("x.toml", experiment.replace("a = \"cw\"", "a = \"wrong\""));
+    let (_, why) = lab.ends(2, "run x.toml --out out");
+    assert!(why.contains("[attribute] a is 'wrong', which 0 of 8 items can come to have"), "{why}");
+    assert!(why.contains("(cr, cw, hr, hw; of items with gold)") && !lab.path("out").exists(), "{why}");
+    // Items without accepted answers keep their own labels, of which two are enough to begin with.
+    let own = |i: usize| json!({"id": format!("own{i}"), "prompt": format!("Wer {i}?"), "label": "wrong"});
+    let items = lines(&lab.read("q.jsonl"));
+    lab.write_lines("q.jsonl", items.iter().cloned().chain((0..2).map(own)));
+    lab.done("run x.toml --out out");
+}
+
 /// Starts a line, interrupts it once rows are there, and checks that it ends as it should, with work left to do.
 fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     let mut child = lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

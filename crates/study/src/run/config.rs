@@ -401,6 +401,40 @@ sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
         assert_eq!(read(&experiment.to_toml()), Ok(experiment));
     }
 
+    /// Every key that a file may have is in its documentation.
+    #[test]
+    fn every_key_is_documented() {
+        let mut full = read(GOOD).unwrap();
+        full.title = Some("t".into());
+        full.model = ModelConfig {
+            id: Some("x/y".into()),
+            revision: Some("main".into()),
+            products: "bf16".into(),
+            thinking: Some(true),
+            ..full.model
+        };
+        full.items = ItemsConfig { limit: Some(1), system: Some("s".into()), groups: Some("g".into()), ..full.items };
+        full.generate.memory = Some("1GiB".into());
+        full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
+        (full.attribute.within, full.attribute.control) = (Some("w".into()), vec!["shuffled".into()]);
+        let written: toml::Table = toml::from_str(&full.to_toml()).unwrap();
+        let mut keys = Vec::new();
+        let mut tables = vec![(String::new(), written)];
+        while let Some((name, table)) = tables.pop() {
+            for (key, value) in table {
+                match value {
+                    toml::Value::Table(inner) if name.is_empty() => tables.push((key, inner)),
+                    toml::Value::Table(inner) => tables.push((format!("{name}.{key}"), inner)),
+                    _ => keys.push(format!("`{key}`")),
+                }
+            }
+            keys.push(if name.is_empty() { String::new() } else { format!("`[{name}]`") });
+        }
+        let documented = include_str!("../../../../docs/experiments.md");
+        let missing: Vec<&String> = keys.iter().filter(|key| !documented.contains(key.as_str())).collect();
+        assert!(keys.len() > 45 && missing.is_empty(), "{} keys; not documented: {missing:?}", keys.len());
+    }
+
     #[test]
     fn what_is_not_known_is_refused() {
         for (from, to, part) in [

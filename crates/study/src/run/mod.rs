@@ -3,7 +3,10 @@
 mod config;
 mod report;
 
-use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::AtomicBool,
+};
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Input};
 use headtemper_hook::HeadRef;
@@ -11,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
-    RowLog, RunDir, StudyError, SweepOptions, arms,
+    RowLog, RunDir, StudyError, SweepOptions, Verdict, arms,
     attribute::{
         STATISTICS,
         items::AttributeItems,
@@ -109,6 +112,8 @@ pub fn run(
     // Labels are the items' own then, and known before anything is generated.
     if judge.is_none() {
         disposition_of(experiment)?.cohorts(&items, LEAST)?;
+    } else {
+        check_labels(experiment, &items)?;
     }
     if let Some(config) = &experiment.sweep {
         let slots = engine.spec().slots();
@@ -135,6 +140,29 @@ pub fn run(
     let Study { run, warnings, .. } = study;
     let report = RunReport { engine, experiment, run: &run, items: &items, answered: &answered, attribution, swept };
     report.write(warnings)
+}
+
+/// Refuses a label that no judge gives, and too few items bring themselves.
+fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
+    let attribute = &experiment.attribute;
+    for (key, label) in [("a", &attribute.a), ("b", &attribute.b)] {
+        let judged = Verdict::of_label(label).is_some();
+        let may_be = |item: &&Item| if item.gold.is_empty() { item.label.as_ref() == Some(label) } else { judged };
+        let found = items.iter().filter(may_be).count();
+        if found < LEAST {
+            let brought: BTreeSet<&str> =
+                items.iter().filter(|item| item.gold.is_empty()).filter_map(|item| item.label.as_deref()).collect();
+            let own: String = brought.iter().map(|label| format!(", {label}")).collect();
+            return Err(StudyError::Option {
+                what: format!("[attribute] {key}"),
+                found: format!("'{label}', which {found} of {} items can come to have", items.len()),
+                allowed: format!(
+                    "a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// How an experiment generates.

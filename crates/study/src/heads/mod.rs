@@ -1,0 +1,113 @@
+//! Head lists and plans as a user gives them: in place, in a file, or the top of a report.
+
+mod ranking;
+mod table;
+
+use std::path::Path;
+
+use headtemper_hook::{HeadList, HeadPlan, HeadRef, ModelSpec, PlanError, Positions};
+
+use crate::{Result, StudyError, store::files::read_json};
+use ranking::Ranking;
+pub(crate) use ranking::top;
+use table::TableSource;
+
+/// What stands for a plan on the command line or in a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanSource<'a> {
+    /// A list in place, a `.json` or `.npz` file (`lambda.npz#NAME` for one variant of a sweep), or `top:k@attribution.json`.
+    pub text: &'a str,
+    /// λ of heads that have none of their own.
+    pub lambda: Option<f32>,
+    /// The positions that are touched, where the plan does not say.
+    pub positions: Option<Positions>,
+}
+
+/// The plans that a source stands for: one for all items, or one an item (the rows of a λ table).
+///
+/// # Errors
+/// If it cannot be read, or names heads that the model does not have.
+pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
+    let plans = if let Some(table) = TableSource::of(source.text) {
+        if source.lambda.is_some() {
+            return Err(useless(source.lambda, "the λ table has its own"));
+        }
+        table.plans(spec)?
+    } else {
+        let list = list(source.text, spec)?;
+        if source.lambda.is_some() && list.heads.iter().all(|(_, lambda)| lambda.is_some()) {
+            return Err(useless(source.lambda, "every head of the plan brings its own"));
+        }
+        vec![list.plan(source.lambda)?]
+    };
+    plans.iter().try_for_each(|plan| plan.check(spec))?;
+    let plans =
+        plans.into_iter().map(|plan| plan.limited(source.positions)).collect::<std::result::Result<Vec<_>, _>>()?;
+    if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
+}
+
+/// A set of heads: a list in place, a `.json` file, `all`, or `top:k@attribution.json`.
+///
+/// # Errors
+/// If it cannot be read, or names heads that the model does not have.
+pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
+    let list = list(text, spec)?;
+    if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
+        return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+    }
+    if let Some(positions) = list.positions {
+        return Err(wrong(&format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm"));
+    }
+    let heads = list.heads();
+    heads.iter().try_for_each(|&at| spec.check(at))?;
+    Ok(heads)
+}
+
+fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
+    if text == "all" {
+        return Ok(HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect())?);
+    }
+    if let Some(rest) = text.strip_prefix("top:") {
+        let Some((count, path)) = rest.split_once('@') else {
+            return Err(wrong(text, "top:5@attribution.json"));
+        };
+        let count: usize = count.parse().map_err(|_| wrong(text, "top:5@attribution.json"))?;
+        // A disposition other than the first is named behind the file: top:5@attribution.json#humble.
+        let (path, name) = match path.rsplit_once('#') {
+            Some((file, name)) if !Path::new(path).exists() => (file, Some(name)),
+            _ => (path, None),
+        };
+        let report: Ranking = read_json(Path::new(path))?;
+        let heads = report.top(name, count).map_err(|why| StudyError::content(Path::new(path), why))?;
+        return Ok(HeadList::of(heads.into_iter().map(|at| (at, None)).collect())?);
+    }
+    let path = Path::new(text);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+        return Ok(HeadList::parse(&content)?);
+    }
+    HeadList::parse(text).map_err(|error| {
+        // JSON in place has a slash as well: heads/v1.
+        let json = text.trim_start().starts_with(['{', '[']);
+        let a_path = path.exists() || (!json && text.contains(std::path::MAIN_SEPARATOR));
+        if a_path { no_list_in(path) } else { error.into() }
+    })
+}
+
+/// Heads are asked of a file that nothing says how to read.
+fn no_list_in(path: &Path) -> StudyError {
+    StudyError::Option {
+        what: "the file of a head list".into(),
+        found: path.display().to_string(),
+        allowed: "a .json list or plan, an .npz table of λ, or top:5@attribution.json".into(),
+    }
+}
+
+fn useless(lambda: Option<f32>, why: &str) -> StudyError {
+    let found = lambda.map(|l| l.to_string()).unwrap_or_default();
+    StudyError::Option { what: "--lambda".into(), found, allowed: format!("left out: {why}") }
+}
+
+fn wrong(found: &str, allowed: &str) -> StudyError {
+    StudyError::Option { what: "the head list".into(), found: found.into(), allowed: format!("like {allowed}") }
+}

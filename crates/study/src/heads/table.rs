@@ -1,0 +1,94 @@
+//! λ tables: `.npz` with `lambda` `[row, layer, head]`, a row an item or, where it has `variant` too, an arm of a sweep.
+
+use std::path::{Path, PathBuf};
+
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, ModelSpec};
+
+use crate::{Array, Npz, Result, StudyError};
+
+/// A table, or one variant of it.
+pub(super) struct TableSource<'a> {
+    path: PathBuf,
+    variant: Option<&'a str>,
+}
+
+impl<'a> TableSource<'a> {
+    /// `FILE.npz` or `FILE.npz#NAME`; none if it is neither.
+    pub(super) fn of(text: &'a str) -> Option<Self> {
+        let table = |path: &str| Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+        match text.split_once('#') {
+            _ if table(text) && (Path::new(text).exists() || !text.contains('#')) => {
+                Some(Self { path: text.into(), variant: None })
+            }
+            Some((path, name)) if table(path) => Some(Self { path: path.into(), variant: Some(name) }),
+            _ => None,
+        }
+    }
+
+    /// The plan of every row, or of the one that is named.
+    ///
+    /// # Errors
+    /// If the table is not of this model's shape, names heads that the model does not have, or has variants of which none is named.
+    pub(super) fn plans(&self, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
+        let wrong = |why: String| StudyError::content(&self.path, why);
+        let (shape, values) = match Npz::read_array(&self.path, "lambda")? {
+            Array::F32(shape, values) => (shape, values),
+            Array::F64(shape, values) => (shape, values.into_iter().map(|x| x as f32).collect()),
+            Array::I64(shape, values) => (shape, values.into_iter().map(|x| x as f32).collect()),
+            Array::Text(_) | Array::Scalar(_) => return Err(wrong("array 'lambda' holds no numbers".into())),
+        };
+        let (layers, heads) = (spec.layers.len(), spec.layers.iter().map(|layer| layer.heads.count).max().unwrap_or(0));
+        // A table of another shape is one of another model, whose heads mean nothing here.
+        let [rows, ..] = shape[..] else { return Err(wrong("array 'lambda' is a single number".into())) };
+        if shape[1..] != [layers, heads] || rows == 0 {
+            let why = format!(
+                "array 'lambda' is {shape:?}, but must be [row, {layers}, {heads}] for this model: its layers, and the most heads that one \
+                 has; 1 where there is no head"
+            );
+            return Err(wrong(why));
+        }
+        let rows = values.chunks_exact(layers * heads);
+        let Some(row) = self.row()? else { return rows.map(|row| plan_of(row, heads, spec)).collect() };
+        let values = rows.clone().nth(row).ok_or_else(|| wrong("has more variants than rows".into()))?;
+        Ok(vec![plan_of(values, heads, spec)?])
+    }
+
+    /// The row that is meant, where it is one.
+    fn row(&self) -> Result<Option<usize>> {
+        let wrong = |why: String| Err(StudyError::content(&self.path, why));
+        let names = match (Npz::find_array(&self.path, "variant")?, self.variant) {
+            (Some(Array::Text(names)), _) => names,
+            (None, None) => return Ok(None),
+            (None, Some(name)) => return wrong(format!("has no array 'variant', so that '{name}' names no row")),
+            (Some(_), _) => return wrong("array 'variant' holds no texts".into()),
+        };
+        let file = self.path.display();
+        let listed = || names.iter().map(|name| format!("{file}#{name}")).collect::<Vec<_>>().join(", ");
+        match self.variant {
+            None if names.len() > 1 => {
+                wrong(format!("holds the arms of a sweep, which are no rows of items: name one of {}", listed()))
+            }
+            None => Ok(Some(0)),
+            Some(name) => match names.iter().position(|other| other == name) {
+                Some(row) => Ok(Some(row)),
+                None => wrong(format!("has no variant '{name}', but {}", listed())),
+            },
+        }
+    }
+}
+
+/// The plan of one row. A 1 where the model has no head is only padding of the table; anything else there is an error.
+fn plan_of(row: &[f32], heads: usize, spec: &ModelSpec) -> Result<HeadPlan> {
+    let mut entries = Vec::new();
+    for (place, &lambda) in row.iter().enumerate().filter(|(_, lambda)| **lambda != 1.0) {
+        let layer = place / heads;
+        let at = HeadRef {
+            layer,
+            head: place % heads,
+            kind: spec.layers.get(layer).map_or(HeadKind::Query, LayerSpec::kind),
+        };
+        spec.check(at)?;
+        entries.push((at, lambda));
+    }
+    Ok(HeadPlan::new(entries)?)
+}
