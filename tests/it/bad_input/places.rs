@@ -44,7 +44,8 @@ fn directories_that_belong_to_others() {
     other("--max-new-tokens 2 --raw", "items differ; the first that differs is 'a'");
     other("--max-new-tokens 2 --shard 1/2", "it holds the whole run, asked for is shard 1/2");
 
-    let hedged = || experiment().replace("c.jsonl", "h.jsonl") + "judge = { hedges = \"hedges.txt\" }\n";
+    let judged = || experiment().replace("c.jsonl", "h.jsonl").replace("\"a\"", "\"cw\"").replace("\"b\"", "\"hw\"");
+    let hedged = || judged() + "judge = { hedges = \"hedges.txt\" }\n";
     let gold = |id: &str, prompt: &str| json!({"id": id, "prompt": prompt, "gold": "x"}).to_string() + "\n";
     let answers = ["a", "b", "c"].map(|id| gold(id, id)).concat();
     let other = |toml: &str, items: &str, hedges: &str, changes: &str| {
