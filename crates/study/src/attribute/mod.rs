@@ -44,6 +44,9 @@ pub(crate) const LEVEL: f64 = 0.05;
 /// An in-sample d from here on would be called large (Cohen 1988).
 pub(crate) const LARGE: f64 = 0.8;
 
+/// Shuffles below which it is said what they cannot tell.
+const FEW_SHUFFLES: usize = 99;
+
 /// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
 pub(crate) const STATISTICS: u32 = 3;
 
@@ -185,10 +188,24 @@ pub(crate) fn attribute_with_nulls(
             options.folds
         ));
     }
+    disposition.warnings.extend(coarse(options.shuffles, disposition.heads.len()));
     disposition.sentence = verdict::sentence(&disposition, untestable.as_deref());
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
+}
+
+/// What shuffles so few that verdicts depend on their number cannot tell.
+fn coarse(shuffles: usize, heads: usize) -> Option<String> {
+    let least = 1.0 / (shuffles as f64 + 1.0);
+    // As few as must share the smallest p for their q to be at the level.
+    let sharing = (heads as f64 * least / LEVEL).ceil();
+    ((1..FEW_SHUFFLES).contains(&shuffles) && least <= LEVEL).then(|| {
+        format!(
+            "labels were shuffled only {shuffles} times: no p is below {least:.3}, and q names a head only where {sharing} of {heads} or \
+             more have that; what a thousand shuffles would find may be missing"
+        )
+    })
 }
 
 /// A quantile of what is a number.

@@ -308,6 +308,13 @@ fn too_little_data_is_no_verdict_and_no_shuffles_no_p() {
     assert!(found.heads.iter().all(|head| head.d_crossfit.is_nan() && head.verdict == Verdict::Untested));
     assert!(found.sentence.starts_with("No verdict"), "{}", found.sentence);
     let features = planted(&[Story::Elsewhere], 20, 0, 8);
+    let told = |shuffles: usize| {
+        let found = compare(&features, 20, &AttributeOptions { shuffles, ..quick(0) });
+        found.warnings.into_iter().find(|warning| warning.starts_with("labels were shuffled only"))
+    };
+    let coarse = told(19).unwrap();
+    assert!(coarse.contains("no p is below 0.050, and q names a head only where 2 of 2 or more"), "{coarse}");
+    assert!(told(99).is_none() && told(18).is_none(), "below nineteen there is no verdict at all");
     let found = compare(&features, 20, &AttributeOptions { shuffles: 0, resamples: 0, ..quick(0) });
     let head = &found.heads[0];
     assert!(head.magnitude.p.is_nan() && head.p_max_directional.is_nan() && head.d_low.is_nan());
