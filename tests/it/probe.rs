@@ -95,7 +95,7 @@ fn items_that_stand_several_times_stay_together() {
         write(&lab, "train", ([&x[..], &x].concat(), [&labels[..], &labels].concat()));
         let out = format!("probe{seed}");
         let (_, err) = lab.ends(0, &format!("{FIT} --out {out}"));
-        assert!(err.contains("80 of 80 items share their prompt, all their features with another"), "{err}");
+        assert!(err.contains("80 of 80 items share their prompt or all their features with another"), "{err}");
         let fit = lab.json(&format!("{out}/fit.json"));
         assert_eq!((&fit["train"]["items"], &fit["train"]["units"]), (&json!(80), &json!(40)));
         let interval =
@@ -137,8 +137,15 @@ fn groups_stay_together() {
     ))
     .unwrap();
     assert_eq!(eval["set"]["units"], 21);
-    let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:coverage --out no"));
-    assert!(err.contains("of 1 prompt or group, but must be 2 prompts or groups or more"), "{err}");
+    let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:topic --no-shuffle --out no"));
+    assert!(err.contains("--no-shuffle is given, but must be left out where items share prompts or groups"), "{err}");
+    // A class of one group tells nothing of others.
+    let (out, err) = lab.ends(0, &format!("{FIT} --groups train.npz:coverage --out one"));
+    assert!(
+        err.contains("no p and no interval: a class of train.npz:coverage>=0.5 is of one prompt or group"),
+        "{err}"
+    );
+    assert!(!out.contains("shuffled labelings") && out.contains("| – to – |"), "{out}");
     let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:nothing --out no"));
     assert!(err.contains("nothing") && !lab.path("no").exists(), "{err}");
 }

@@ -378,7 +378,7 @@ fn labels_that_cannot_be_are_refused_at_once() {
     let experiment = lab.read("x.toml");
     lab.write("x.toml", experiment.replace("a = \"cw\"", "a = \"wrong\""));
     let (_, why) = lab.ends(2, "run x.toml --out out");
-    assert!(why.contains("[attribute] a is 'wrong', which 0 of 8 items can come to have"), "{why}");
+    assert!(why.contains("[attribute] a is 'wrong', which 0 of 8 items can come to have, where 2 are needed"), "{why}");
     assert!(why.contains("(cr, cw, hr, hw; of items with gold)") && !lab.path("out").exists(), "{why}");
     // Items without accepted answers keep their own labels, of which two are enough to begin with.
     let own = |i: usize| json!({"id": format!("own{i}"), "prompt": format!("Wer {i}?"), "label": "wrong"});

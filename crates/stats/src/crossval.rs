@@ -239,7 +239,7 @@ mod tests {
         assert!(WholeUnits::deal(&labels, &one, 5, 3).is_none(), "all of a class in one unit");
     }
 
-    /// Five items of each of twelve units that features follow and labels too, by chance alone: p is uniform.
+    /// Five items of each of twenty units that features follow and labels too, by chance alone: p is uniform.
     #[test]
     fn p_over_units_is_uniform_without_signal() {
         let (units, features) = (20, 40);

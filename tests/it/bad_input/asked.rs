@@ -3,6 +3,7 @@
 use std::fs;
 
 use candle_core::{Device, Tensor};
+use headtemper_tests::temper;
 
 use super::{Bench, experiment};
 
@@ -124,6 +125,15 @@ fn lambda_tables_that_fit_nothing() {
     bench.refused(&format!("{generate}#base"), &["the plan names no head"]);
     let answers = bench.done(&format!("{generate}#L1H2@0"));
     assert_eq!(answers.lines().filter(|line| line.contains("\"plan\":\"L1H2:0\"")).count(), 3, "{answers}");
+    // A variant that touches some tokens is a plan that does.
+    bench.done(
+        "sweep --model M --items q.jsonl --heads L1H2 --lambda 0 --positions response --max-new-tokens 3 --out p",
+    );
+    let mut program = temper();
+    program.args(["generate", "--plan", "p/lambda.npz#L1H2@0 at response"]);
+    let output = bench.run_in(program, "--model M --items q.jsonl --max-new-tokens 3");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("\"plan\":\"L1H2:0 at response\""), "{output:?}");
 }
 
 /// Experiment files with unknown, missing or impossible keys.

@@ -10,7 +10,7 @@ use crate::{
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
     items::{
         facts::RESPONSE,
-        units::{called, clustering, unit_of},
+        units::{called, clustering, counted, unit_of},
     },
 };
 
@@ -217,13 +217,15 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>, facts: &[It
     let (units_a, units_b) =
         groups.map_or((prompts.distinct_a, prompts.distinct_b), |groups| (groups.groups_a, groups.groups_b));
     let whole = table.unit_count() < table.rows.len();
-    let units = called(groups.map(|groups| groups.field.as_str()));
+    let field = groups.map(|groups| groups.field.as_str());
+    let units = called(field);
     for (name, n, distinct) in [(a, n_a, units_a), (b, n_b, units_b)] {
         if n < TINY {
             warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
         } else if whole && distinct < TINY {
             warnings.push(format!(
-                "cohort {name} has {n} items, but only {distinct} {units}; below {TINY} every effect size is a guess"
+                "cohort {name} has {n} items, but only {}; below {TINY} every effect size is a guess",
+                counted(distinct, field)
             ));
         }
     }
@@ -257,10 +259,15 @@ pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>, facts: &[It
     }
     if groups.is_none_or(|groups| groups.field != RESPONSE) {
         let (clustering, items) = like_responses(table, facts);
+        let remedy = if groups.is_none() {
+            format!("compare with --groups {RESPONSE}")
+        } else {
+            format!("a field that joins {} and {RESPONSE} would group them", field.unwrap_or_default())
+        };
         if clustering > LIKE * prompts.clustering.max(1.0) {
             warnings.push(format!(
                 "{items} responses are word for word those to other {units}, and go with the cohorts: what they have in common \
-                 widens differences of nothing {clustering:.1}-fold in variance; compare with --groups {RESPONSE}"
+                 widens differences of nothing {clustering:.1}-fold in variance; {remedy}"
             ));
         }
     }

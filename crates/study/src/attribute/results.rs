@@ -115,5 +115,6 @@ pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]) -> Re
     let mut npz = Npz::default();
     npz.add("lambda", Array::F32(vec![arms.len(), layers, heads], lambda));
     npz.add("variant", Array::Text(arms.iter().map(|arm| arm.variant.clone()).collect()));
+    npz.add("positions", Array::Text(arms.iter().map(|arm| arm.plan.positions().to_string()).collect()));
     npz.save(&run.file("lambda.npz"))
 }

@@ -141,7 +141,7 @@ fn one(
         outcome: Outcome::Inconclusive,
     };
     // Too few of a class to be dealt out over folds: nothing to say.
-    if train.smaller_class() < 2 || train.least_units() < 2 {
+    if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
     let mut options = file.fit_options(&train).without_intervals();

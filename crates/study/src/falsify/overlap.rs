@@ -21,6 +21,8 @@ const NAMED: usize = 3;
 /// By what the items of a set are known again: names of their features and, as far as prompts are known, their hashes and texts.
 pub(crate) struct Prompts {
     rows: Vec<u64>,
+    /// How many items the set itself knows to share their unit.
+    shared: usize,
     hashes: Option<Vec<String>>,
     texts: Option<Vec<String>>,
 }
@@ -28,16 +30,16 @@ pub(crate) struct Prompts {
 impl Prompts {
     /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
     pub(crate) fn shared(&self) -> usize {
-        repeated(&self.rows).max(self.hashes.as_deref().map_or(0, repeated))
+        self.shared.max(self.hashes.as_deref().map_or(0, repeated))
     }
 
     /// From the items, or from the hashes that a capture keeps.
     pub(crate) fn of(of: &Texts<'_>) -> Self {
-        let rows = of.set.row_hashes();
-        let Some(items) = &of.items else { return Self { rows, hashes: of.set.prompts.clone(), texts: None } };
+        let (rows, shared) = (of.set.row_hashes(), of.set.shared());
+        let Some(items) = &of.items else { return Self { rows, shared, hashes: of.set.prompts.clone(), texts: None } };
         let hashes = items.iter().map(|item| prompt_hash(item)).collect();
         let texts = items.iter().map(|item| item.prompt_key()).collect();
-        Self { rows, hashes: Some(hashes), texts: Some(texts) }
+        Self { rows, shared, hashes: Some(hashes), texts: Some(texts) }
     }
 }
 

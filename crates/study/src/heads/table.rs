@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, ModelSpec};
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError, Positions};
 
 use crate::{Array, Npz, Result, StudyError};
 
@@ -16,13 +16,12 @@ impl<'a> TableSource<'a> {
     /// `FILE.npz` or `FILE.npz#NAME`; none if it is neither.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         let table = |path: &str| Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-        match text.split_once('#') {
-            _ if table(text) && (Path::new(text).exists() || !text.contains('#')) => {
-                Some(Self { path: text.into(), variant: None })
-            }
-            Some((path, name)) if table(path) => Some(Self { path: path.into(), variant: Some(name) }),
-            _ => None,
+        if table(text) {
+            return Some(Self { path: text.into(), variant: None });
         }
+        // Behind the ending: directories may have the sign as well.
+        let at = text.to_ascii_lowercase().find(".npz#")? + ".npz".len();
+        Some(Self { path: text[..at].into(), variant: Some(&text[at + 1..]) })
     }
 
     /// The plan of every row, or of the one that is named.
@@ -48,16 +47,25 @@ impl<'a> TableSource<'a> {
             return Err(wrong(why));
         }
         let rows = values.chunks_exact(layers * heads);
-        let Some(row) = self.row()? else { return rows.map(|row| plan_of(row, heads, spec)).collect() };
-        let values = rows.clone().nth(row).ok_or_else(|| wrong("has more variants than rows".into()))?;
-        Ok(vec![plan_of(values, heads, spec)?])
+        let Some(row) = self.row(shape[0])? else { return rows.map(|row| plan_of(row, heads, spec)).collect() };
+        let plan = plan_of(rows.clone().nth(row).unwrap_or_default(), heads, spec)?;
+        // Where an arm touched a part of the tokens only, its plan does.
+        let Some(Array::Text(positions)) = Npz::find_array(&self.path, "positions")? else {
+            return Err(wrong(
+                "does not say which positions its variants touch (array 'positions'): sweep again".into(),
+            ));
+        };
+        let positions = positions.get(row).ok_or_else(|| wrong("has fewer positions than rows".into()))?;
+        let positions: Positions = positions.parse().map_err(|e: PlanError| wrong(e.to_string()))?;
+        Ok(vec![plan.limited(Some(positions))?])
     }
 
     /// The row that is meant, where it is one.
-    fn row(&self) -> Result<Option<usize>> {
+    fn row(&self, rows: usize) -> Result<Option<usize>> {
         let wrong = |why: String| Err(StudyError::content(&self.path, why));
         let names = match (Npz::find_array(&self.path, "variant")?, self.variant) {
-            (Some(Array::Text(names)), _) => names,
+            (Some(Array::Text(names)), _) if names.len() == rows => names,
+            (Some(Array::Text(names)), _) => return wrong(format!("has {} variants, but {rows} rows", names.len())),
             (None, None) => return Ok(None),
             (None, Some(name)) => return wrong(format!("has no array 'variant', so that '{name}' names no row")),
             (Some(_), _) => return wrong("array 'variant' holds no texts".into()),

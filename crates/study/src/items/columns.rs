@@ -63,7 +63,8 @@ impl Columns {
 
 /// The hash by which a prompt is recognised, however it is spaced and capitalised.
 pub(crate) fn prompt_hash(item: &Item) -> String {
-    digest_text(&item.prompt_key())
+    let key = item.prompt_key();
+    if key.is_empty() { key } else { digest_text(&key) }
 }
 
 /// An item's number in a column; NaN if it has none.

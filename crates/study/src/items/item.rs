@@ -72,7 +72,11 @@ impl Item {
         let text = match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
             Input::Messages(messages) => asked(messages),
-            Input::Ids(ids) => return format!("{:?}", self.prompt_ids(ids)),
+            // Nothing was asked where no id is the prompt.
+            Input::Ids(ids) => match self.prompt_ids(ids) {
+                [] => return String::new(),
+                ids => return format!("{ids:?}"),
+            },
         };
         key_of(&text)
     }

@@ -33,11 +33,14 @@ pub(crate) fn units(items: &[Item], groups: Option<&str>) -> Vec<Vec<usize>> {
 
 /// The unit of each item, numbered in the order in which they are met: items of one prompt ([`Item::prompt_key`]) are of one unit
 /// and, where a field is named, items of one value of it, and whatever such items share one with. An item of which nothing is
-/// known is its own; one without the field is its prompt's.
+/// known, or that nothing was asked, is its own; one without the field is its prompt's.
 pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, groups: Option<&str>) -> Vec<usize> {
     joined(facts.map(|facts| {
         let value = facts.zip(groups).and_then(|(facts, field)| facts.value(field));
-        [facts.map(|facts| (false, facts.prompt.as_str())), value.map(|value| (true, value))]
+        [
+            facts.filter(|facts| !facts.prompt.is_empty()).map(|facts| (false, facts.prompt.as_str())),
+            value.map(|value| (true, value)),
+        ]
     }))
 }
 

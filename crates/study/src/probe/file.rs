@@ -1,7 +1,7 @@
 //! `probe.safetensors`: a probe, and everything that says what it is.
 //!
 //! Tensors, f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`; `rows` u64 `[n]`, names of the rows that
-//! it was fitted on, and `prompts` u64 `[n]`, names of their prompts, both empty where they are not known. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
+//! it was fitted on, and, where they are known, `prompts` u64 `[n]`, names of their prompts. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
 //! The metadata holds `probe`, [`ProbeMeta`] as JSON.
 
 use std::{
@@ -72,15 +72,17 @@ impl Probe {
         let names = |names: &[u64]| {
             Numbers(Dtype::U64, vec![names.len()], names.iter().flat_map(|name| name.to_le_bytes()).collect())
         };
-        let tensors = [
+        let mut tensors = vec![
             ("mean", floats(vec![d], &mut self.scaler.mean.iter().copied())),
             ("scale", floats(vec![d], &mut self.scaler.scale.iter().copied())),
             ("coef", floats(vec![count, d], &mut self.fits.iter().flat_map(|fit| fit.coef.iter().copied()))),
             ("intercept", floats(vec![count], &mut self.fits.iter().map(|fit| fit.intercept))),
             ("c", floats(vec![count], &mut self.meta.results.iter().map(|result| result.c))),
             ("rows", names(&self.row_hashes)),
-            ("prompts", names(&self.prompt_names)),
         ];
+        if !self.prompt_names.is_empty() {
+            tensors.push(("prompts", names(&self.prompt_names)));
+        }
         let meta = serde_json::to_string(&self.meta).expect("plain data has a JSON form");
         let metadata = HashMap::from([(META.to_string(), meta)]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).expect("the shapes hold the values");
@@ -129,7 +131,6 @@ impl Probe {
             Ok(raw(name, Dtype::U64)?.into_iter().map(u64::from_le_bytes).collect())
         };
         let row_hashes = names("rows")?;
-        // An earlier version did not keep them.
         let prompt_names = if tensors.tensor("prompts").is_ok() { names("prompts")? } else { Vec::new() };
         Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, prompt_names, meta }, path))
     }

@@ -187,17 +187,27 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         return Err(wrong(FitError::OneClass { items: n, class: set.labels[0] }));
     }
     let Dealt { fold_of, folds, whole } = deal(set, options)?;
-    if folds < options.folds {
-        let units = if whole.is_some() { format!("{} units", set.least_units()) } else { format!("{smaller} items") };
-        notes.push(format!("{folds} folds instead of {}: the smaller class has {units}", options.folds));
-    }
     let labelings = whole.as_ref().map_or(f64::INFINITY, WholeUnits::labelings);
-    let few = options.shuffles > 0 && 1.0 / labelings > LEVEL;
-    if few {
+    let few = 1.0 / labelings > LEVEL;
+    match &whole {
+        None if set.shared() > 0 => notes.push(format!(
+            "no p and no interval: a class of {source} is of one prompt or group, and folds are of items that are not independent"
+        )),
+        _ if folds == options.folds => {}
+        None => notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds)),
+        Some(_) => notes.push(format!(
+            "{folds} folds instead of {}: a class has {} prompts or groups, of which each fold needs two",
+            options.folds,
+            set.least_units()
+        )),
+    }
+    if few && options.shuffles > 0 {
+        let ways = if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() };
         notes.push(format!(
-            "no p: units can be labelled in {labelings} ways within their folds, too few to tell an AUC from chance"
+            "no p: units can be labelled in {ways} within their folds, too few to tell an AUC from chance"
         ));
     }
+    let testable = !few && (whole.is_some() || set.shared() == 0);
     let weighting = ClassWeight::from(options.class_weight);
     let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
     let by_c = |labels: &[bool]| {
@@ -206,7 +216,7 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     };
     let out_of_fold = by_c(&set.labels).map_err(wrong)?;
     let best = |all: &[Vec<f64>], labels: &[bool]| all.iter().map(|p| auc(p, labels)).fold(f64::NAN, f64::max);
-    let null = if options.shuffles == 0 || few {
+    let null = if options.shuffles == 0 || !testable {
         None
     } else {
         let of = |_: &CrossValidation<'_>, labels: &[bool]| by_c(labels).map(|all| best(&all, labels));
@@ -251,23 +261,27 @@ struct Dealt {
     whole: Option<WholeUnits>,
 }
 
-/// Deals items out over folds: as scikit-learn does where each is its own unit, else by whole units.
+/// Deals items out over folds: by whole units where items share any and each class has several, else as scikit-learn does.
 fn deal(set: &ProbeSet, options: &FitOptions) -> Result<Dealt> {
-    let few = |found: String, what: &str| StudyError::Option {
-        what: format!("the smaller class of {}", set.origin.labels),
-        found,
-        allowed: format!("2 {what} or more, to be cross-validated"),
-    };
-    let (n, smaller, units) = (set.labels.len(), set.smaller_class(), set.least_units());
-    if set.shared() > 0 && smaller >= 2 {
-        let seed = options.shuffle.unwrap_or_default().into();
-        let whole = WholeUnits::deal(&set.labels, &set.units, options.folds, seed)
-            .ok_or_else(|| few(format!("of {units} prompt or group"), "prompts or groups"))?;
-        return Ok(Dealt { fold_of: whole.fold_of().to_vec(), folds: whole.folds(), whole: Some(whole) });
+    let (n, smaller) = (set.labels.len(), set.smaller_class());
+    if set.shared() > 0 && set.least_units() >= 2 {
+        let Some(seed) = options.shuffle else {
+            return Err(StudyError::Option {
+                what: "--no-shuffle".into(),
+                found: "given".into(),
+                allowed: "left out where items share prompts or groups, which are dealt out at random".into(),
+            });
+        };
+        if let Some(whole) = WholeUnits::deal(&set.labels, &set.units, options.folds, seed.into()) {
+            return Ok(Dealt { fold_of: whole.fold_of().to_vec(), folds: whole.folds(), whole: Some(whole) });
+        }
     }
     let folds = options.folds.min(smaller);
-    let fold_of = stratified_folds(&set.labels, folds, options.shuffle)
-        .ok_or_else(|| few(format!("{smaller} of {n} items"), "items"))?;
+    let fold_of = stratified_folds(&set.labels, folds, options.shuffle).ok_or_else(|| StudyError::Option {
+        what: format!("the smaller class of {}", set.origin.labels),
+        found: format!("{smaller} of {n} items"),
+        allowed: "2 or more, to be cross-validated".into(),
+    })?;
     Ok(Dealt { fold_of, folds, whole: None })
 }
 

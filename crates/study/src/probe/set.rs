@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{FeatureMeta, Result, StudyError, items::units::joined, store::digest::hex};
 
-/// The fewest features that tell whether two items are the same one.
+/// The fewest features by which two rows of a set are one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
 
 /// Items with features and a label.
@@ -112,12 +112,17 @@ impl ProbeSet {
         }
         let shared = self.shared();
         if shared > 0 {
-            let by = self.origin.groups.as_ref().map_or(String::new(), |groups| format!(" or a value of {groups}"));
+            let by = self.origin.groups.as_ref().map_or(" or all their features".into(), |groups| {
+                format!(", all their features or a value of {groups}")
+            });
+            let units = match self.unit_count() {
+                1 => "1 unit".into(),
+                count => format!("{count} units"),
+            };
             out.push(format!(
-                "{shared} of {} items share their prompt, all their features{by} with another: they stay together in folds, shuffles \
-                 and intervals, which are those of {} units",
-                self.labels.len(),
-                self.unit_count()
+                "{shared} of {} items share their prompt{by} with another: they stay together in folds, shuffles and intervals, which \
+                 are those of {units}",
+                self.labels.len()
             ));
         }
         out
@@ -183,8 +188,7 @@ impl ProbeSet {
         self.origin.smaller_class()
     }
 
-    /// A name of each row's features: rows that are equal have the same. None where features are so few that rows may be equal by
-    /// chance.
+    /// A name of each row's features: rows that are equal have the same.
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
         row_hashes(&self.x, self.features)
     }
@@ -256,9 +260,16 @@ impl FeatureRows {
         check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), why))?;
         let prompts: Option<Vec<String>> =
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
-        let names = row_hashes(&x, table.features);
+        let names = if table.features < NAMING { Vec::new() } else { row_hashes(&x, table.features) };
         let keys = |at: usize| {
-            [names.get(at).map(|name| (0, name.to_string())), prompts.as_ref().map(|prompts| (1, prompts[at].clone()))]
+            [
+                names.get(at).map(|name| (0, name.to_string())),
+                prompts
+                    .as_ref()
+                    .map(|prompts| &prompts[at])
+                    .filter(|prompt| !prompt.is_empty())
+                    .map(|prompt| (1, prompt.clone())),
+            ]
         };
         let units = joined((0..rows.len()).map(keys));
         let count = units.iter().max().map_or(0, |last| last + 1);
@@ -347,12 +358,8 @@ fn by_id(path: &Path, ids: &[String], column: &Column, of_labels: &[String]) -> 
     Ok(found)
 }
 
-/// A name of each row of row-major features: rows that are equal have the same. None where features are so few that rows may be
-/// equal by chance: a length names no item.
+/// A name of each row of row-major features: rows that are equal have the same.
 pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
-    if features < NAMING {
-        return Vec::new();
-    }
     let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
     x.chunks_exact(features).map(of).collect()
 }

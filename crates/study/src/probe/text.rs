@@ -3,7 +3,7 @@
 use super::{EvalResult, Evaluation, Gate, Measured, ProbeMeta};
 use crate::tables::short;
 
-const HEAD: &str = "| C | AUC | 95 % (DeLong) | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
+const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
                     |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
 
 /// What was fitted, a row a C.

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet};
-use crate::{Array, Npz, Parts, Progress, Result, RunDir, store::files::write_json};
+use crate::{
+    Array, Npz, Parts, Progress, Result, RunDir,
+    store::{digest::digest, files::write_json},
+};
 
 /// Writes `probe.safetensors`, `fit.json` and `predictions.npz` (`p` `[C, n]` out of fold, `c`, `id`, `label`, `fold`), and
 /// says the SHA-256 of the first.
@@ -47,7 +50,11 @@ pub fn write_eval(
     options: MeasureOptions,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let probe_key = crate::store::digest::digest(&(&probe.meta, &probe.row_hashes, &probe.prompt_names));
+    let rows = &probe.row_hashes;
+    let probe_key = match &probe.prompt_names[..] {
+        [] => digest(&(&probe.meta, rows)),
+        prompts => digest(&(&probe.meta, rows, prompts)),
+    };
     let parts = of_set(set).with("probe", probe_key).with("measure", of_measure(options));
     let run = RunDir::open(dir, "probe eval", &parts, None, progress)?;
     write_json(&run.file("eval.json"), evaluation)?;

@@ -94,7 +94,7 @@ fn note(outcomes: &Outcomes) -> String {
         sweeps without any effect. Intervals: \
         Tango's score interval for shares, Student's otherwise.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
-        if outcomes.prompts < outcomes.items { ", the items of a prompt averaged" } else { "" },
+        if outcomes.prompts < outcomes.items { ", the items of a prompt or group averaged" } else { "" },
         outcomes.flips.at_most,
         outcomes.flips.seed,
         count(outcomes.flips.family, "arm"),

@@ -155,7 +155,10 @@ fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
             let own: String = brought.iter().map(|label| format!(", {label}")).collect();
             return Err(StudyError::Option {
                 what: format!("[attribute] {key}"),
-                found: format!("'{label}', which {found} of {} items can come to have", items.len()),
+                found: format!(
+                    "'{label}', which {found} of {} items can come to have, where {LEAST} are needed",
+                    items.len()
+                ),
                 allowed: format!(
                     "a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"
                 ),

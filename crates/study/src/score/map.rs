@@ -334,7 +334,7 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
         warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
     } else if possible > CALLED {
         warnings.push(format!(
-            "{} have so few sign flips that no p can be below {possible}: nothing can be called, whatever the effects; 6 are the \
+            "with {} there are so few sign flips that no p can be below {possible}: nothing can be called, whatever the effects; 6 are the \
              least",
             counted(prompts)
         ));

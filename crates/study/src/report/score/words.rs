@@ -16,7 +16,7 @@ pub(super) const GLOSSARY: [(&str, &str); 14] = [
     ("mean Δ", "Δ a token, averaged over items."),
     (
         "95 % from, to",
-        "Student's t interval of the mean, over prompts. It holds for this head alone, chosen before the data were seen.",
+        "Student's t interval of the mean, over prompts (or groups, where items are grouped). It holds for this head alone, chosen before the data were seen.",
     ),
     (
         "KL",
@@ -26,7 +26,7 @@ pub(super) const GLOSSARY: [(&str, &str); 14] = [
     ("agreement", "share of scored tokens at which both models have the same likeliest token, averaged over items."),
     (
         "sign flips",
-        "the same mean after the signs of the prompts' Δ were flipped at random: what no effect at all looks like, if \
+        "the same mean after the signs of the Δ of prompts (or groups) were flipped at random: what no effect at all looks like, if \
         gains and losses are equally likely.",
     ),
     ("p", "how often sign flips give a mean as far from 0, for this head and λ alone."),
