@@ -159,6 +159,7 @@ fn prompts_of_the_training_items_are_known_again() {
         write(&lab, name, (x, labels));
         let mut npz = Npz::read(&lab.path(&format!("{name}.npz"))).unwrap();
         npz.add("prompt_hash", Array::Text((first..first + 80).map(|at: usize| format!("{at:032x}")).collect()));
+        npz.add("id", Array::Text((0..80).map(|at| format!("{name}{at}")).collect()));
         npz.save(&lab.path(&format!("{name}.npz"))).unwrap();
     }
     lab.done(&format!("{FIT} --out probe"));

@@ -56,7 +56,7 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
         (Some(train), Some(fresh_hashes)) => {
             let known: BTreeSet<&String> = train.iter().collect();
             let seen = fresh_hashes.iter().enumerate().filter(|(_, hash)| known.contains(hash));
-            let seen: Vec<String> = seen.map(|(at, _)| name(fresh, at)).collect();
+            let seen: Vec<String> = seen.map(|(at, _)| name((set, fresh), at)).collect();
             refuse(set, &seen, "the prompt of a training item")?;
             true
         }
@@ -75,8 +75,13 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
     Ok(Overlap { by_features: true, by_prompt, by_text })
 }
 
-fn name(prompts: &Prompts, at: usize) -> String {
-    prompts.texts.as_ref().map_or_else(|| format!("row {at}"), |texts| format!("'{}'", texts[at]))
+/// An item by its prompt, else its id, else its row in the file of features.
+fn name((set, prompts): (&ProbeSet, &Prompts), at: usize) -> String {
+    match &prompts.texts {
+        Some(texts) => format!("'{}'", texts[at]),
+        None if set.named => format!("'{}'", set.ids[at]),
+        None => format!("row {}", set.rows[at]),
+    }
 }
 
 fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
