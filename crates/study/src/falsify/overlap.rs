@@ -30,7 +30,7 @@ pub(crate) struct Prompts {
 impl Prompts {
     /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
     pub(crate) fn shared(&self) -> usize {
-        self.shared.max(self.hashes.as_deref().map_or(0, repeated))
+        self.shared.max(self.hashes.as_deref().map_or(0, |hashes| repeated(&asked(hashes).collect::<Vec<_>>())))
     }
 
     /// From the items, or from the hashes that a capture keeps.
@@ -54,7 +54,7 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
     refuse(set, &seen, "the very features of a training item")?;
     let by_prompt = match (&train.hashes, &fresh.hashes) {
         (Some(train), Some(fresh_hashes)) => {
-            let known: BTreeSet<&String> = train.iter().collect();
+            let known: BTreeSet<&String> = asked(train).collect();
             let seen = fresh_hashes.iter().enumerate().filter(|(_, hash)| known.contains(hash));
             let seen: Vec<String> = seen.map(|(at, _)| name((set, fresh), at)).collect();
             refuse(set, &seen, "the prompt of a training item")?;
@@ -73,6 +73,11 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
         _ => false,
     };
     Ok(Overlap { by_features: true, by_prompt, by_text })
+}
+
+/// The prompts of those items that were asked anything: the empty one is nobody's.
+fn asked(hashes: &[String]) -> impl Iterator<Item = &String> {
+    hashes.iter().filter(|hash| !hash.is_empty())
 }
 
 /// An item by its prompt, else its id, else its row in the file of features.

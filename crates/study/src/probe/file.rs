@@ -26,11 +26,11 @@ use crate::{
 pub const PROBE_FILE: &str = "probe.safetensors";
 const META: &str = "probe";
 
-/// Names of prompts by their hashes.
-pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<u64> {
+/// Names of prompts by their hashes; none where nothing was asked, which is nobody's prompt.
+pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<Option<u64>> {
     let name = |hash: &String| {
         let digest = Sha256::digest(hash.as_bytes());
-        u64::from_le_bytes(digest[..8].try_into().expect("a hash has 32 bytes"))
+        (!hash.is_empty()).then(|| u64::from_le_bytes(digest[..8].try_into().expect("a hash has 32 bytes")))
     };
     hashes.unwrap_or_default().iter().map(name).collect()
 }
@@ -140,9 +140,8 @@ impl Probe {
         let set = |names: &[u64]| names.iter().copied().collect::<BTreeSet<u64>>();
         let (rows, asked) = (set(&self.row_hashes), set(&self.prompt_names));
         let (names, prompts) = (row_hashes(x, features), prompt_names(prompts));
-        let known =
-            |names: &[u64], known: &BTreeSet<u64>, at: usize| names.get(at).is_some_and(|name| known.contains(name));
-        (0..x.len() / features).filter(|&at| known(&names, &rows, at) || known(&prompts, &asked, at)).count()
+        let answered = |at: usize| prompts.get(at).is_some_and(|name| name.is_some_and(|name| asked.contains(&name)));
+        names.iter().enumerate().filter(|&(at, name)| rows.contains(name) || answered(at)).count()
     }
 
     /// Probabilities of the positive class under the fit at this place.

@@ -250,7 +250,8 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         chosen,
         null,
     };
-    let (row_hashes, prompt_names) = (set.row_hashes(), prompt_names(set.prompts.as_deref()));
+    let (row_hashes, prompt_names) =
+        (set.row_hashes(), prompt_names(set.prompts.as_deref()).into_iter().flatten().collect());
     Ok(Fitted { probe: Probe { scaler, fits, row_hashes, prompt_names, meta }, out_of_fold, fold_of, notes })
 }
 

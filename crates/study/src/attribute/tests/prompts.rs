@@ -28,6 +28,11 @@ fn compare_questions((features, facts): &(Features, Vec<ItemFacts>), options: &A
     attribute(features, &spec, &cohorts, facts, options).unwrap()
 }
 
+/// 1 if a report names a head.
+fn names(found: &Disposition) -> usize {
+    usize::from(found.heads.iter().any(|h| matches!(h.verdict, Verdict::Separable | Verdict::MagnitudeOnly)))
+}
+
 /// Every head that tells questions apart tells the cohorts apart, and means nothing.
 #[test]
 fn answers_to_one_question_are_no_evidence() {
@@ -37,9 +42,6 @@ fn answers_to_one_question_are_no_evidence() {
         let mut data = of_questions(&[Story::Nothing; 4], 16, 3000 + set);
         let found = compare_questions(&data, &quick(set));
         assert!(found.heads.iter().all(|head| head.verdict != Verdict::Untested) && found.prompts.clustering > 4.0);
-        let names = |found: &Disposition| {
-            usize::from(found.heads.iter().any(|h| matches!(h.verdict, Verdict::Separable | Verdict::MagnitudeOnly)))
-        };
         named += names(&found);
         if set < 10 {
             // As if nobody knew of the questions.
@@ -67,9 +69,6 @@ fn groups_stay_together_as_prompts_do() {
         }
         let options = AttributeOptions { groups: Some("question".into()), ..quick(set) };
         let found = compare_questions(&data, &options);
-        let names = |found: &Disposition| {
-            usize::from(found.heads.iter().any(|h| matches!(h.verdict, Verdict::Separable | Verdict::MagnitudeOnly)))
-        };
         named += names(&found);
         if let Some(by_prompt) = by_prompt {
             let groups = found.groups.as_ref().unwrap();

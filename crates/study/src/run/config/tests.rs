@@ -1,0 +1,89 @@
+//! What a file may say, what it may not, and that all of it is documented.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const GOOD: &str = r#"
+name = "t"
+model = { path = "m.gguf" }
+items = { path = "data/q.jsonl" }
+attribute = { disposition = "x", a = "cw", b = "cr" }
+sweep = { heads = "top:5", lambdas = [1, 1, 0.5] }
+"#;
+
+fn read(text: &str) -> std::result::Result<Experiment, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.toml");
+    std::fs::write(&path, text).unwrap();
+    Experiment::read(&path).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_file_is_read_and_written_back() {
+    let experiment = read(GOOD).unwrap();
+    assert!(experiment.items.path.ends_with("data/q.jsonl") && experiment.items.path.is_absolute());
+    assert_eq!(experiment.attribute.last_n, 32);
+    assert_eq!(read(&experiment.to_toml()), Ok(experiment));
+}
+
+/// Every key that a file may have is in its documentation.
+#[test]
+fn every_key_is_documented() {
+    let mut full = read(GOOD).unwrap();
+    full.title = Some("t".into());
+    full.model = ModelConfig {
+        id: Some("x/y".into()),
+        revision: Some("main".into()),
+        products: "bf16".into(),
+        thinking: Some(true),
+        ..full.model
+    };
+    full.items = ItemsConfig { limit: Some(1), system: Some("s".into()), groups: Some("g".into()), ..full.items };
+    full.generate.memory = Some("1GiB".into());
+    full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
+    (full.attribute.within, full.attribute.control) = (Some("w".into()), vec!["shuffled".into()]);
+    let written: toml::Table = toml::from_str(&full.to_toml()).unwrap();
+    let mut keys = BTreeSet::new();
+    let mut tables = vec![(String::new(), written)];
+    while let Some((name, table)) = tables.pop() {
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(inner) if name.is_empty() => tables.push((key, inner)),
+                toml::Value::Table(inner) => tables.push((format!("{name}.{key}"), inner)),
+                _ => drop(keys.insert(format!("[{name}] {key}"))),
+            }
+        }
+    }
+    // The first cell of a row holds keys, or the name of the table that follows.
+    let (mut documented, mut table) = (BTreeSet::new(), String::new());
+    for row in include_str!("../../../../../docs/experiments.md").lines().filter(|line| line.starts_with("| ")) {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        for name in cell.split('`').skip(1).step_by(2) {
+            match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+                Some(name) => table = name.into(),
+                None => drop(documented.insert(format!("[{table}] {name}"))),
+            }
+        }
+    }
+    assert_eq!(keys, documented);
+    assert!(keys.len() > 40, "{}", keys.len());
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    for (from, to, part) in [
+        ("a = \"cw\"", "a = \"cw\", lastn = 3", "unknown field `lastn`"),
+        ("name = \"t\"", "name = \"../t\"", "must be letters"),
+        ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a number from"),
+        ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "control is 'none', but must be shuffled or random"),
+        ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "adjust is x, but must be none or length"),
+        ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
+        (", b = \"cr\"", "", "missing field `b`"),
+        ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),
+        ("sweep = {", "generate = { max_rows = 0 }\nsweep = {", "max_rows must be at least 1"),
+    ] {
+        let message = read(&GOOD.replace(from, to)).unwrap_err();
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
