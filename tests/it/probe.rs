@@ -168,6 +168,46 @@ fn prompts_of_the_training_items_are_known_again() {
         err.contains("2 of 80 items are among those that the probe was fitted on, or answer their prompts"),
         "{err}"
     );
+    let set = |name: &str| format!("[{name}]\nfeatures = '{name}.npz:X'\nlabels = '{name}.npz:coverage>=0.5'\n");
+    lab.write("gate.toml", format!("name = 'known'\n{}{}", set("train"), set("fresh")));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("the prompt of a training item: 'fresh0', 'fresh1'"), "{err}");
+    // Where nothing was asked, nothing is shared.
+    for name in ["train", "fresh"] {
+        let path = lab.path(&format!("{name}.npz"));
+        let old = Npz::read(&path).unwrap();
+        let mut npz = Npz::default();
+        for array in old.names().filter(|array| *array != "prompt_hash") {
+            npz.add(array, old.get(array).unwrap().clone());
+        }
+        npz.add("prompt_hash", Array::Text(vec![String::new(); 80]));
+        npz.save(&path).unwrap();
+    }
+    let (_, err) = lab.ends(0, &format!("{FIT} --out unasked"));
+    assert!(!err.contains("share their prompt"), "{err}");
+    let (_, err) = lab.ends(0, "probe eval unasked --features fresh.npz:X --labels fresh.json:labels");
+    assert!(!err.contains("are among those"), "{err}");
+    let output = lab.command("falsify gate.toml --out unasked-run").output().unwrap();
+    assert!(output.status.code() != Some(2), "{output:?}");
+    assert!(!lab.read("unasked-run/falsify.json").contains("share their prompt"));
+}
+
+/// However few its features, what a probe was fitted on is no test of it; among themselves rows of a length may be equal by chance.
+#[test]
+fn few_features_name_training_items_and_no_units() {
+    let lab = Lab::new();
+    let mut npz = Npz::default();
+    npz.add("X", Array::F32(vec![80, 2], (0..160).map(|at| ((at * 7) % 10) as f32).collect()));
+    npz.add("y", Array::counts((0..80).map(|at: usize| at % 2)));
+    npz.save(&lab.path("few.npz")).unwrap();
+    let (_, err) = lab.ends(0, "probe fit --features few.npz:X --labels few.npz:y --shuffles 99 --out probe");
+    assert!(!err.contains("share their prompt"), "{err}");
+    let (_, err) = lab.ends(0, "probe eval probe --features few.npz:X --labels few.npz:y");
+    assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
+    let set = "features = 'few.npz:X'\nlabels = 'few.npz:y'\n";
+    lab.write("gate.toml", format!("name = 'few'\n[train]\n{set}[fresh]\n{set}"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("the very features of a training item"), "{err}");
 }
 
 #[test]
