@@ -1,5 +1,7 @@
 //! How well scores rank one class above the other.
 
+use std::collections::BTreeSet;
+
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 use crate::{
@@ -31,8 +33,8 @@ pub struct Delong {
     pub value: f64,
     /// Its standard error; NaN for less than two items of a class.
     pub se: f64,
-    /// The 95 % interval of the normal distribution, for an AUC cut off at 0 and 1. NaN where the AUC is 0 or 1: there are no
-    /// errors to judge by, and an interval without width would claim certainty.
+    /// The 95 % interval of the normal distribution, for an AUC cut off at 0 and 1. NaN where the error is none, as where the AUC is 0
+    /// or 1: there is nothing to judge by, and an interval without width would claim certainty.
     pub range: Range,
 }
 
@@ -56,14 +58,18 @@ pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
 /// item is a unit of its own. `unit` is that of each item. Panics if there is not one an item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
-    let kinds = by_group(unit, |item| labels[item]);
-    let alone = kinds.iter().flatten().all(|items| items.len() == 1);
     let value = auc(scores, labels);
-    if alone || value.is_nan() {
+    if value.is_nan() || unit.iter().collect::<BTreeSet<_>>().len() == unit.len() {
         return delong(scores, labels);
     }
-    // What each item adds to the error of the AUC, in the order of the items.
-    let (of_a, of_b) = placements(scores, labels);
+    let Delong { value, se, range } = clustered(value, placements(scores, labels), labels, unit);
+    Delong { value, se, range: Range { low: range.low.clamp(0.0, 1.0), high: range.high.clamp(0.0, 1.0) } }
+}
+
+/// A mean over both classes of what is placed in each, with the error that sums over units have.
+fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], unit: &[usize]) -> Delong {
+    let kinds = by_group(unit, |item| labels[item]);
+    // What each item adds to the error, in the order of the items.
     let share = |placed: Vec<f64>| {
         let n = placed.len() as f64;
         placed.into_iter().map(move |x| (x - value) / n)
@@ -91,11 +97,13 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
         return none;
     }
     let t = student.inverse_cdf(f64::midpoint(1.0, CONFIDENCE));
-    Delong { value, se, range: Range { low: (value - t * se).max(0.0), high: (value + t * se).min(1.0) } }
+    Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
 }
 
-/// By how much one score ranks the same items better than another, with DeLong's interval for paired curves.
-pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool]) -> Delong {
+/// By how much one score ranks the same items better than another, with DeLong's interval for paired curves; over units as in
+/// [`clustered_delong`] where items share any. Panics if there is not one unit an item.
+pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
+    assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels) - auc(others, labels);
     if value.is_nan() {
         return Delong { value, se: value, range: Range { low: value, high: value } };
@@ -103,8 +111,12 @@ pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool]) -> Del
     let ((a, b), (other_a, other_b)) = (placements(scores, labels), placements(others, labels));
     let differ = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x - y).collect::<Vec<_>>();
     let (a, b) = (differ(&a, &other_a), differ(&b, &other_b));
+    if unit.iter().collect::<BTreeSet<_>>().len() < unit.len() {
+        return clustered(value, (a, b), labels, unit);
+    }
     let se = (variance(&a) / a.len() as f64 + variance(&b) / b.len() as f64).sqrt();
-    Delong { value, se, range: normal_range(value, se) }
+    let none = Range { low: f64::NAN, high: f64::NAN };
+    Delong { value, se, range: if se > 0.0 { normal_range(value, se) } else { none } }
 }
 
 /// Units of a class that an interval by resampling takes: of two it holds the truth in two of three cases.
@@ -203,8 +215,14 @@ mod tests {
     fn the_difference_of_a_score_to_itself_is_none() {
         let labels = [true, false, true, false, true];
         let scores = [0.9, 0.3, 0.4, 0.5, 0.6];
-        let same = delong_difference(&scores, &scores, &labels);
+        let same = delong_difference(&scores, &scores, &labels, &alone(5));
         assert_eq!((same.value, same.se), (0.0, 0.0));
+        assert!(same.range.low.is_nan(), "no errors to judge by");
+        let apart = delong_difference(&[3.0, 4.0, 1.0, 2.0], &[1.0, 1.0, 1.0, 1.0], &[true, true, false, false], &alone(4));
+        assert!(apart.value == 0.5 && apart.range.low.is_nan(), "{apart:?}");
+        let by_units = delong_difference(&scores, &scores, &labels, &[0, 0, 1, 1, 2]);
+        assert_eq!((by_units.value, by_units.se), (0.0, 0.0));
+        assert!(by_units.range.low.is_nan());
     }
 
     /// 95 % intervals hold the true AUC about as often as they say; the bounds are four standard errors.

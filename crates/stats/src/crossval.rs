@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::{
     folds::Folds,
     logistic::{ClassWeight, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid},
-    permute::Shuffles,
+    permute::{Relabelings, a_first, group_sizes},
     random::Random,
 };
 
@@ -104,9 +104,7 @@ impl<'a> CrossValidation<'a> {
 /// Units of items that are dealt out over folds, and labelled, together: the answers to one prompt, say.
 #[derive(Clone, Debug)]
 pub struct WholeUnits {
-    /// The items, those of the true class first.
-    order: Vec<usize>,
-    shuffles: Shuffles,
+    relabelings: Relabelings,
     fold_of: Vec<usize>,
     folds: usize,
 }
@@ -114,21 +112,16 @@ pub struct WholeUnits {
 impl WholeUnits {
     /// Deals units out, `unit` being that of each item: as [`Folds::whole`], once. None if a fold would have all of a class.
     pub fn deal(labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Option<Self> {
-        let order: Vec<usize> = [true, false]
-            .into_iter()
-            .flat_map(|class| (0..labels.len()).filter(move |&item| labels[item] == class))
-            .collect();
-        let n_a = labels.iter().filter(|&&label| label).count();
+        let order = a_first(labels);
         let unit_at: Vec<usize> = order.iter().map(|&item| unit[item]).collect();
-        let folds = Folds::whole((n_a, labels.len() - n_a), count, 1, seed, &unit_at);
+        let folds = Folds::whole(group_sizes(labels), count, 1, seed, &unit_at);
         if folds.leaves_none() {
             return None;
         }
-        let fold_at: Vec<usize> = folds.fold_of(0).iter().map(|&fold| fold.into()).collect();
-        let shuffles = Shuffles::whole(n_a, labels.len() - n_a, seed, &unit_at, Some(&fold_at));
         let mut fold_of = vec![0; order.len()];
-        order.iter().zip(&fold_at).for_each(|(&item, &fold)| fold_of[item] = fold);
-        Some(Self { order, shuffles, fold_of, folds: folds.count() })
+        order.iter().zip(folds.fold_of(0)).for_each(|(&item, &fold)| fold_of[item] = fold.into());
+        let relabelings = Relabelings::new(labels, seed, unit, Some(&fold_of));
+        Some(Self { relabelings, fold_of, folds: folds.count() })
     }
 
     /// The fold of each item.
@@ -143,13 +136,11 @@ impl WholeUnits {
 
     /// In how many ways shuffles can label them.
     pub fn labelings(&self) -> f64 {
-        self.shuffles.labelings()
+        self.relabelings.labelings()
     }
 
     fn labels(&self, k: u64) -> Vec<bool> {
-        let mut labels = vec![false; self.order.len()];
-        self.order.iter().zip(self.shuffles.labels(k)).for_each(|(&item, label)| labels[item] = label);
-        labels
+        self.relabelings.labels(k)
     }
 }
 

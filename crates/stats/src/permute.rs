@@ -76,12 +76,6 @@ impl Shuffles {
         Self { n_a, n_b, seed, classes: classes.into_values().collect() }
     }
 
-    /// The shuffles of the sizes found in observed labels (`true` = group a).
-    pub fn of(labels: &[bool], seed: u64) -> Self {
-        let (n_a, n_b) = group_sizes(labels);
-        Self::new(n_a, n_b, seed)
-    }
-
     /// In how many ways they can label that tell different things: a labeling whose groups change names says the same of |d|.
     /// Infinite where there are more than an `f64` counts.
     pub fn labelings(&self) -> f64 {
@@ -141,6 +135,42 @@ impl Shuffles {
         let shuffles = self.clone();
         (0..).map(move |k| shuffles.labels(k))
     }
+}
+
+/// [`Shuffles`] of observed labels (`true` = group a) that stand in any order.
+#[derive(Clone, Debug)]
+pub struct Relabelings {
+    order: Vec<usize>,
+    shuffles: Shuffles,
+}
+
+impl Relabelings {
+    /// As [`Shuffles::whole`], of the sizes found in the labels; `unit` and `stratum` are those of each item.
+    pub fn new(labels: &[bool], seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
+        let order = a_first(labels);
+        let (n_a, n_b) = group_sizes(labels);
+        let at = |of: &[usize]| order.iter().map(|&item| of[item]).collect::<Vec<_>>();
+        let shuffles = Shuffles::whole(n_a, n_b, seed, &at(unit), stratum.map(at).as_deref());
+        Self { order, shuffles }
+    }
+
+    /// As [`Shuffles::labelings`].
+    pub fn labelings(&self) -> f64 {
+        self.shuffles.labelings()
+    }
+
+    /// Relabeling number `k`, one label an item.
+    pub fn labels(&self, k: u64) -> Vec<bool> {
+        let mut labels = vec![false; self.order.len()];
+        self.order.iter().zip(self.shuffles.labels(k)).for_each(|(&item, label)| labels[item] = label);
+        labels
+    }
+}
+
+/// The items of group a, and then those of b, each in their order.
+pub(crate) fn a_first(labels: &[bool]) -> Vec<usize> {
+    let (a, b): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|&item| labels[item]);
+    [a, b].concat()
 }
 
 /// In how many ways some of `n` can be chosen.
@@ -270,6 +300,19 @@ mod tests {
             assert!(order[..4].iter().all(|&item| item < 4), "units of one stratum stay among themselves: {order:?}");
         }
         assert_eq!(shuffles.labelings(), 1.0, "all of the first two units are a's");
+    }
+
+    #[test]
+    fn labels_in_any_order_are_dealt_out_by_whole_units() {
+        let labels: Vec<bool> = (0..12).map(|item| item % 3 == 1).collect();
+        let (unit, stratum) = ((0..12).map(|item| item / 3).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]);
+        let relabelings = Relabelings::new(&labels, 5, &unit, Some(&stratum));
+        assert_eq!(relabelings.labelings(), 81.0, "one of three is an a, four times");
+        let drawn: std::collections::BTreeSet<Vec<bool>> = (0..2000).map(|k| relabelings.labels(k)).collect();
+        assert!(drawn.iter().all(|labels| labels.chunks(3).all(|unit| group_sizes(unit) == (1, 2))));
+        assert_eq!(drawn.len(), 81);
+        let alone = Relabelings::new(&labels, 5, &alone(12), None);
+        assert_eq!(group_sizes(&alone.labels(3)), (4, 8));
     }
 
     #[test]

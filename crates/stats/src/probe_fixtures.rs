@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     ClassWeight, CrossValidation, Logistic, Random, Scaler, Target, asymmetry::gate_curve, auc, calibration, delong,
-    delong_difference, sigmoid, stratified_folds,
+    delong_difference, sigmoid, stratified_folds, units::alone,
 };
 
 /// Coefficients, intercepts and probabilities. Measured worst: 5.8e-11.
@@ -159,7 +159,7 @@ fn folds_are_those_of_scikit_learn() {
 fn curves_are_those_of_their_definitions() {
     for one in fixtures().curves {
         let found = delong(&one.p, &one.labels);
-        let difference = delong_difference(&one.p, &one.other, &one.labels);
+        let difference = delong_difference(&one.p, &one.other, &one.labels, &alone(one.p.len()));
         let scored = calibration(&one.p, &one.labels);
         let curve = gate_curve(&one.p, &one.labels);
         let pairs = [

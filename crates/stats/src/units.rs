@@ -15,7 +15,43 @@ pub(crate) fn by_group(unit: &[usize], in_a: impl Fn(usize) -> bool) -> [Vec<Vec
     kinds
 }
 
+/// How many independent items a share over items of units is worth, so that p (1 - p) over it is its variance: the items over
+/// Kish's design effect, no more than there are items and no fewer than one; the units where the share has no spread to judge by.
+/// Panics if there is not one unit an item.
+pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
+    assert_eq!(holds.len(), unit.len(), "one unit an item");
+    let n = holds.len() as f64;
+    let share = holds.iter().filter(|&&holds| holds).count() as f64 / n;
+    let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+    for (&holds, &of) in holds.iter().zip(unit) {
+        *sums.entry(of).or_default() += f64::from(holds) - share;
+    }
+    let units = sums.len() as f64;
+    let of_items = n * share * (1.0 - share);
+    if sums.len() == holds.len() || sums.len() < 2 || of_items == 0.0 {
+        return units;
+    }
+    let of_units = sums.values().map(|sum| sum * sum).sum::<f64>() * units / (units - 1.0);
+    (n * of_items / of_units).clamp(1.0, n)
+}
+
 /// Every item a unit of its own.
 pub(crate) fn alone(items: usize) -> Vec<usize> {
     (0..items).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_worth_its_units_where_they_agree_and_its_items_where_they_do_not() {
+        let unit: Vec<usize> = (0..40).map(|item| item / 4).collect();
+        let agreeing: Vec<bool> = (0..40).map(|item| item / 4 % 2 == 0).collect();
+        assert!((worth(&agreeing, &unit) - 9.0).abs() < 1e-9, "ten units, one taken by their mean");
+        let apart: Vec<bool> = (0..40).map(|item| item % 4 < 2).collect();
+        assert_eq!(worth(&apart, &unit), 40.0, "each unit has the share of all");
+        assert_eq!((worth(&[true; 40], &unit), worth(&agreeing, &alone(40))), (10.0, 40.0));
+        assert_eq!(worth(&[true, false], &[0, 0]), 1.0);
+    }
 }

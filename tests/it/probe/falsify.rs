@@ -53,6 +53,9 @@ fn what_was_frozen_stays_and_what_was_seen_is_refused() {
     lab.write("gate.toml", GATE);
     lab.done("falsify gate.toml --out run");
     lab.done("falsify gate.toml --out run");
+    // From another directory it is the same run.
+    let elsewhere = lab.path("gate.toml").display().to_string();
+    lab.done(&format!("falsify {elsewhere} --out {}", lab.path("run").display()));
     lab.write("gate.toml", format!("{GATE}[gates]\nfresh_auc = 0.6\n"));
     let (_, err) = lab.ends(2, "falsify gate.toml --out run");
     assert!(err.contains("gates.fresh_auc was 0.63, is 0.6"), "{err}");
@@ -89,7 +92,7 @@ fn prompts_in_common_are_refused() {
     fresh("entirely new");
     lab.done("falsify gate.toml --out run");
     let overlap = lab.json("run/falsify.json")["overlap"].clone();
-    assert_eq!(overlap, json!({"by_features": true, "by_prompt": true, "by_text": true}));
+    assert_eq!(overlap, json!({"by_features": true, "by_prompt": true, "by_group": false, "by_text": true}));
     let names: Vec<String> = lab.json("run/falsify.json")["baselines"]
         .as_array()
         .unwrap()
@@ -157,17 +160,12 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
     write(&lab, "fresh", data(4, 90, 45, 1.2));
     let (_, err) = lab.ends(2, "falsify gate.toml --out run");
     assert!(err.contains("was tested on other fresh items before"), "{err}");
-    // Several answers to one prompt are not several items.
-    let item = |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} {}", i / 2)});
-    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    let item = |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} {i}")});
     lab.write_lines("fresh.jsonl", (0..90).map(|i| item("new", i)));
     let with_items = |train: &str| {
         GATE.replace("\n[fresh]", &format!("\nitems = '{train}'\n[fresh]"))
             .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]")
     };
-    lab.write("gate.toml", with_items("train.jsonl"));
-    let (out, _) = lab.ends(4, "falsify gate.toml --out repeated");
-    assert!(out.contains("items that share their prompt with another | 80 | ≤ 0 | inconclusive"), "{out}");
     // Items that are fewer or more than the rows they stand beside.
     lab.write_lines("long.jsonl", (0..81).map(|i| item("old", 2 * i)));
     lab.write("gate.toml", with_items("long.jsonl"));
@@ -186,6 +184,51 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
     npz.add("X", Array::F32(vec![3, 2, 0], Vec::new()));
     npz.save(&lab.path("empty.npz")).unwrap();
     assert!(lab.ends(2, "probe fit --features empty.npz:X[0] --labels ids.npz:y --out x").1.contains("holds nothing"));
+}
+
+/// Answers to one prompt are of one unit, of which gates count and draw; so are items of one group, which both sets may not share.
+#[test]
+fn answers_to_one_prompt_are_one_unit() {
+    let lab = fitted(1.2, 1.2);
+    // Four answers to each prompt, right and wrong ones.
+    let item = |prefix: &str, i: usize| json!({"id": format!("{prefix}{i}"), "prompt": format!("{prefix} {}", i / 4), "topic": format!("{}", i / 20)});
+    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    lab.write_lines("fresh.jsonl", (0..90).map(|i| item("new", i)));
+    let gate = |more: &str, last: &str| {
+        let set = |name: &str| format!("\nitems = '{name}.jsonl'\n{}", more.replace("NAME", name));
+        GATE.replace("\n[fresh]", &format!("{}[fresh]", set("train")))
+            .replace("\n[controls]", &format!("{}[controls]", set("fresh")))
+            + last
+    };
+    lab.write("gate.toml", gate("", "[axes]\ncolumns = ['coverage>=0.5']\ntrain = 'train.npz'\nfresh = 'fresh.npz'\n"));
+    let out = lab.done("falsify gate.toml --out run");
+    let found = lab.json("run/falsify.json");
+    assert_eq!((&found["train"]["units"], &found["fresh"]["units"]), (&json!(20), &json!(23)));
+    assert!(out.contains("of 20 prompts or groups), 90 fresh items"), "{out}");
+    assert!(out.contains("prompts or groups of the smaller class | 20 | ≥ 10 | passed"), "{out}");
+    for p in [&found["cv_null"]["p"], &found["fresh_null"]["p"]] {
+        assert_eq!(p, &json!(0.01), "a signal is found among twenty units");
+    }
+    assert_eq!(found["axes"][0]["outcome"], "passed");
+    let width = |found: &Value| {
+        let range = &found["transfer"][0]["auc_delong"];
+        range["high"].as_f64().unwrap() - range["low"].as_f64().unwrap()
+    };
+    lab.write("gate.toml", GATE);
+    lab.done("falsify gate.toml --out single");
+    assert_ne!(width(&found), width(&lab.json("single/falsify.json")), "intervals are over prompts");
+    // Five topics tell nothing, and the fresh ones are none.
+    lab.write("gate.toml", gate("groups = 'NAME.jsonl:topic'\n", ""));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out topics");
+    assert!(err.contains("the group of a training item: 'new 0' ('0'), 'new 0' ('0')"), "{err}");
+    let topic =
+        |i: usize| json!({"id": format!("new{i}"), "prompt": format!("new {i}"), "topic": format!("n{}", i / 20)});
+    lab.write_lines("fresh.jsonl", (0..90).map(topic));
+    let (out, _) = lab.ends(4, "falsify gate.toml --out topics");
+    assert!(out.contains("prompts or groups of the smaller class | 4 | ≥ 10 | inconclusive"), "{out}");
+    assert_eq!(lab.json("topics/falsify.json")["overlap"]["by_group"], true);
+    lab.write("gate.toml", gate("", "").replace("\n[fresh]", "\ngroups = 'train.jsonl:topic'\n[fresh]"));
+    assert!(lab.ends(2, "falsify gate.toml --out half").1.contains("take groups both or neither"));
 }
 
 /// Captures say what they are: features of another site are no fresh ones, and a merge overwrites nothing.

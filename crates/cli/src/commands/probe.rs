@@ -46,10 +46,7 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
 
 /// Features, labels and groups, and what was read of them.
 fn read(args: &SetArgs) -> Result<ProbeSet> {
-    let mut set = ProbeSet::read(&args.features, &args.labels)?;
-    if let Some(groups) = &args.groups {
-        set.group_by(groups)?;
-    }
+    let set = ProbeSet::read(&args.features, &args.labels, args.groups.as_ref())?;
     say_set(&set);
     Ok(set)
 }

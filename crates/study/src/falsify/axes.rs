@@ -86,8 +86,7 @@ fn score_columns(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Fits every axis on the training items and asks it for the fresh ones. Where items share prompts (`shared` of them), neither
-/// folds nor shuffles know of it, and no axis is conclusive.
+/// Fits every axis on the training items and asks it for the fresh ones.
 ///
 /// # Errors
 /// If a column cannot be used or a fit does not converge.
@@ -96,9 +95,8 @@ pub(crate) fn run(
     axes: &AxesConfig,
     declared: &[Declared],
     sets: (&FeatureRows, &FeatureRows),
-    shared: usize,
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets, shared);
+    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets);
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
@@ -127,7 +125,6 @@ fn one(
     axes: &AxesConfig,
     (declared, count): (&Declared, usize),
     (train, fresh): (&FeatureRows, &FeatureRows),
-    shared: usize,
 ) -> Result<Found> {
     let (train, fresh) = (train.labelled_by(&declared.train, &declared.column)?, fresh.labelled(&declared.fresh)?);
     let mut axis = Axis {
@@ -155,13 +152,13 @@ fn one(
     let on_fresh = &evaluation.results[chosen].measured;
     axis.cv_auc = fitted.probe.meta.results[chosen].cv.auc;
     (axis.fresh_auc, axis.fresh_range) = (on_fresh.auc, on_fresh.auc_delong);
-    let nulls = (fitted.probe.meta.null.as_ref(), null_of(&p[chosen], &fresh.labels, &options));
+    let nulls = (fitted.probe.meta.null.as_ref(), null_of(&p[chosen], &fresh, &options));
     axis.p = nulls.0.zip(nulls.1.as_ref()).map(|(cv, fresh)| (cv.p, fresh.p));
-    // Of many axes one passes by chance: each answers for all (Bonferroni).
-    let sure = axis.p.is_none_or(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
-    // An axis may have items that the main labels leave out.
-    let shared = shared.max(train.shared()).max(fresh.shared());
-    axis.outcome = if shared > 0 || train.smaller_class().min(fresh.smaller_class()) < file.gates.min_class {
+    // Of many axes one passes by chance: each answers for all (Bonferroni). Where there can be no p, none can.
+    let sure =
+        options.shuffles == 0 || axis.p.is_some_and(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
+    let smaller = train.origin.smaller_of_units().min(fresh.origin.smaller_of_units());
+    axis.outcome = if smaller < file.gates.min_class {
         Outcome::Inconclusive
     } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {
         if sure { Outcome::Passed } else { Outcome::Inconclusive }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_stats::{ClassWeight, Logistic, Random, Target, auc, delong_difference, sigmoid};
+use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, delong_difference, sigmoid};
 
 use super::{Baseline, GateFile, view::Texts};
 use crate::{
@@ -78,7 +78,7 @@ fn baseline(
     let fitted = fit(&set, options)?;
     let meta = &fitted.probe.meta;
     let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, features.name)?;
-    let gain = delong_difference(p, &of_fresh, &fresh.labels);
+    let gain = delong_difference(p, &of_fresh, &fresh.labels, &fresh.units);
     let found = Baseline {
         name: features.name.into(),
         what: features.what,
@@ -107,7 +107,7 @@ pub(crate) fn shuffled_labels(
     let (items, d) = (train.labels.len(), train.features);
     let scaler = &probe.scaler;
     let (x, of_fresh) = (scaler.apply(&train.x, d, &rows(items)), scaler.apply(&fresh.x, d, &rows(fresh.labels.len())));
-    let shuffles = headtemper_stats::Shuffles::of(&train.labels, options.measure.seed);
+    let shuffles = Relabelings::new(&train.labels, options.measure.seed, &train.units, None);
     let one = |k: u64| -> Result<f64> {
         let labels = shuffles.labels(k);
         let weights = ClassWeight::from(options.class_weight).of(&labels);

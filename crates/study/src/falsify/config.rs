@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result, StudyError,
     probe::{
-        ASSERT_CORRECT, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
-        usual_shuffles,
+        ASSERT_CORRECT, ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet,
+        Weighting, usual_shuffles,
     },
     store::digest::sha256_json,
 };
@@ -64,6 +64,10 @@ pub struct SetConfig {
     /// Which of the items belong to the set, such as `topic == "capitals"`: a condition as dispositions have them.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// A column such as `train.jsonl:document`, items of one value of which are no more independent than answers to one prompt: they
+    /// stay together in folds, shuffles and intervals, and those of both sets may have none in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<ColumnSource>,
 }
 
 /// How the probe is fitted.
@@ -98,7 +102,8 @@ pub struct Gates {
     pub assert_correct: f64,
     /// The largest p against shuffled labels, of both AUCs: the rate at which data without signal may pass each.
     pub alpha: f64,
-    /// Items that the smaller class must have in each set; with fewer, a step is inconclusive.
+    /// Items that the smaller class must have in each set, or prompts or groups where items share them; with fewer, a step is
+    /// inconclusive.
     pub min_class: usize,
     /// Whether the probe must rank fresh items better than every baseline that was run.
     pub beat_baselines: bool,
@@ -235,7 +240,7 @@ impl Default for ControlsConfig {
 }
 
 impl GateFile {
-    /// Reads a gate file; its paths then lead from where the process is.
+    /// Reads a gate file; its paths are then absolute.
     ///
     /// # Errors
     /// If it cannot be read, has a key that is not known, or asks for what has no meaning.
@@ -245,7 +250,9 @@ impl GateFile {
         file.check()?;
         // Of the paths as they are written: the same wherever it is run from.
         let sha256 = sha256_json(&file);
-        Ok(Self { sha256, ..file.within(path.parent().unwrap_or(Path::new(""))) })
+        // Elsewhere the paths are whole ones, so that a directory is the same run's from wherever it is started.
+        let whole = std::path::absolute(path).map_err(StudyError::read(path))?;
+        Ok(Self { sha256, ..file.within(whole.parent().unwrap_or(Path::new(""))) })
     }
 
     fn within(self, dir: &Path) -> Self {
@@ -254,6 +261,7 @@ impl GateFile {
             labels: set.labels.within(dir),
             items: set.items.map(|path| dir.join(path)),
             condition: set.condition,
+            groups: set.groups.map(|groups| groups.within(dir)),
         };
         let file = |path: Option<PathBuf>| path.map(|path| dir.join(path));
         Self {
@@ -297,6 +305,9 @@ impl GateFile {
             if set.condition.is_some() && set.items.is_none() {
                 return wrong(format!("{name}.where asks for fields of items, but there is no {name}.items"));
             }
+        }
+        if self.train.groups.is_some() != self.fresh.groups.is_some() {
+            return wrong("[train] and [fresh] take groups both or neither: the sets may have none in common".into());
         }
         if gates.decide.is_empty() {
             return wrong("gates.decide names no step, so there would be no verdict".into());

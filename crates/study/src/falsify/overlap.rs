@@ -3,11 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{
-    Result, StudyError,
-    items::columns::prompt_hash,
-    probe::{ProbeSet, set::repeated},
-};
+use crate::{Result, StudyError, probe::ProbeSet};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
@@ -21,25 +17,16 @@ const NAMED: usize = 3;
 /// By what the items of a set are known again: names of their features and, as far as prompts are known, their hashes and texts.
 pub(crate) struct Prompts {
     rows: Vec<u64>,
-    /// How many items the set itself knows to share their unit.
-    shared: usize,
     hashes: Option<Vec<String>>,
+    groups: Option<Vec<Option<String>>>,
     texts: Option<Vec<String>>,
 }
 
 impl Prompts {
-    /// How many items share all their features or, as far as prompts are known, their prompt with another of the same set.
-    pub(crate) fn shared(&self) -> usize {
-        self.shared.max(self.hashes.as_deref().map_or(0, |hashes| repeated(&asked(hashes).collect::<Vec<_>>())))
-    }
-
-    /// From the items, or from the hashes that a capture keeps.
+    /// From the set, with the texts of its items where there are any.
     pub(crate) fn of(of: &Texts<'_>) -> Self {
-        let (rows, shared) = (of.set.row_hashes(), of.set.shared());
-        let Some(items) = &of.items else { return Self { rows, shared, hashes: of.set.prompts.clone(), texts: None } };
-        let hashes = items.iter().map(|item| prompt_hash(item)).collect();
-        let texts = items.iter().map(|item| item.prompt_key()).collect();
-        Self { rows, shared, hashes: Some(hashes), texts: Some(texts) }
+        let texts = of.items.as_ref().map(|items| items.iter().map(|item| item.prompt_key()).collect());
+        Self { rows: of.set.row_hashes(), hashes: of.set.prompts.clone(), groups: of.set.groups.clone(), texts }
     }
 }
 
@@ -62,6 +49,17 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
         }
         _ => false,
     };
+    let by_group = match (&train.groups, &fresh.groups) {
+        (Some(train), Some(groups)) => {
+            let known: BTreeSet<&String> = train.iter().flatten().collect();
+            let seen = groups.iter().enumerate().filter_map(|(at, group)| Some((at, group.as_ref()?)));
+            let seen = seen.filter(|(_, group)| known.contains(group));
+            let seen: Vec<String> = seen.map(|(at, group)| format!("{} ('{group}')", name((set, fresh), at))).collect();
+            refuse(set, &seen, "the group of a training item")?;
+            true
+        }
+        _ => false,
+    };
     let by_text = match (&train.texts, &fresh.texts) {
         (Some(train), Some(texts)) => {
             let pairs = near(train, texts);
@@ -72,7 +70,7 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
         }
         _ => false,
     };
-    Ok(Overlap { by_features: true, by_prompt, by_text })
+    Ok(Overlap { by_features: true, by_prompt, by_group, by_text })
 }
 
 /// The prompts of those items that were asked anything: the empty one is nobody's.

@@ -110,12 +110,16 @@ pub struct Frozen {
 }
 
 /// How the fresh items were compared with the training items. Any overlap is refused, so nothing else is counted here.
+#[expect(clippy::struct_excessive_bools, reason = "each is a way in which sets may be compared")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     /// Compared by the features of each item.
     pub by_features: bool,
     /// Compared by a hash of the normalised prompt.
     pub by_prompt: bool,
+    /// Compared by the column that groups the items.
+    #[serde(default)]
+    pub by_group: bool,
     /// Compared for prompts that share most of their word triples.
     pub by_text: bool,
 }
@@ -219,8 +223,6 @@ pub struct Transfer {
     pub train: Origin,
     /// The same for the fresh items.
     pub fresh: Origin,
-    /// Training or fresh items that share their prompt, or all their features, with another of their set.
-    pub shared: usize,
     /// The C that cross-validation chose.
     pub c: f64,
     /// Cross-validated AUC.
@@ -256,7 +258,8 @@ pub struct Baseline {
     /// AUC on fresh items.
     #[serde(deserialize_with = "number")]
     pub fresh_auc: f64,
-    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves.
+    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves, over prompts or groups where items
+    /// share them.
     #[serde(deserialize_with = "number")]
     pub gain: f64,
     /// That interval.

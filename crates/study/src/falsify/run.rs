@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use headtemper_stats::{Shuffles, auc, delong_difference, principal_components};
+use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
 use serde_json::Value;
 
 use super::{
@@ -69,8 +69,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     progress.end();
 
     let baselines: Vec<Baseline> = tested.ran.iter().map(|(baseline, _)| baseline.clone()).collect();
-    let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, train.prompts.shared()));
-    let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh));
+    let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, &options));
+    let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh), &options);
     let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh))?;
     let mut pooled = pooled(file, (&train, &fresh), &options)?;
     let mut replication = replication(file, (&train, &fresh), &options)?;
@@ -159,7 +159,7 @@ fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options:
         ran.push((shuffled, vec![f64::NAN; fresh.set.labels.len()]));
         ran.extend(baselines::run(file, (&train.texts, &fresh.texts), p, &mut warnings)?);
     }
-    let null = null_of(p, &fresh.set.labels, options);
+    let null = null_of(p, fresh.set, options);
     Ok(Tested { evaluation, predictions, null, ran, warnings })
 }
 
@@ -169,8 +169,10 @@ fn fresh_step(
     tested: &Tested,
     baselines: &[Baseline],
     (train, fresh): (&Side, &Side),
+    options: &FitOptions,
 ) -> (Step, Vec<FailureMode>) {
-    let seen = Seen::fresh(&tested.evaluation, tested.null.as_ref(), fresh.prompts.shared());
+    let p = &tested.predictions[tested.evaluation.chosen];
+    let seen = Seen::fresh(&tested.evaluation, (p, fresh.set), tested.null.as_ref(), options);
     let step = steps::transfer(&file.gates, StepName::Fresh, &seen, baselines);
     if step.outcome == Outcome::Passed {
         return (step, Vec::new());
@@ -189,9 +191,8 @@ fn sweep_axes(
     let Some(config) = &file.axes else {
         return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
     };
-    let shared = train.prompts.shared().max(fresh.prompts.shared());
-    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows), shared)?;
-    Ok((steps::axes(&file.gates, config, (&found, &pairs), shared), found, pairs))
+    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows))?;
+    Ok((steps::axes(&file.gates, config, (&found, &pairs)), found, pairs))
 }
 
 /// The probe of step 4, if it is declared.
@@ -248,14 +249,15 @@ fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Pr
     Ok(frozen)
 }
 
-/// The AUC of probabilities beside shuffled labels of the same items; none for no shuffles or one class.
-pub(super) fn null_of(p: &[f64], labels: &[bool], options: &FitOptions) -> Option<Null> {
-    let observed = auc(p, labels);
+/// The AUC of probabilities beside labels of the same items, dealt out anew by whole units; none for no shuffles or one class.
+pub(super) fn null_of(p: &[f64], set: &ProbeSet, options: &FitOptions) -> Option<Null> {
+    let observed = auc(p, &set.labels);
     if options.shuffles == 0 || observed.is_nan() {
         return None;
     }
-    let shuffles = Shuffles::of(labels, options.measure.seed);
-    Some(Null::of(observed, shuffles.iter().take(options.shuffles).map(|labels| auc(p, &labels)).collect()))
+    let relabelings = Relabelings::new(&set.labels, options.measure.seed, &set.units, None);
+    let of = |k| auc(p, &relabelings.labels(k));
+    Some(Null::of(observed, (0..options.shuffles as u64).map(of).collect()))
 }
 
 /// Refuses fresh features that are another thing than those of the training items.
@@ -291,9 +293,9 @@ fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
 /// A probe on other features, its p on fresh items, and its probabilities of them.
 struct Other {
     transfer: Transfer,
+    seen: Seen,
     /// Whether prompts were compared between its sets.
     by_prompt: bool,
-    null: Option<Null>,
     p: Vec<f64>,
 }
 
@@ -311,11 +313,14 @@ fn other(
     let probe = fit(&train, options)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     let chosen = probe.meta.chosen;
-    let null = null_of(&predictions[chosen], &fresh.labels, options);
+    let p = predictions.into_iter().nth(chosen).expect("a fit has predictions");
+    let null = null_of(&p, &fresh, options);
+    let mut seen = Seen::fresh(&evaluation, (&p, &fresh), null.as_ref(), options);
+    // A probe of three positives tells nothing, however many fresh items it is asked about.
+    seen.smaller = seen.smaller.min(train.origin.smaller_of_units());
     let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
     let transfer = Transfer {
         name,
-        shared: prompts.0.shared().max(prompts.1.shared()),
         c: cv.c,
         cv_auc: cv.cv.auc,
         cv_p: probe.meta.null.as_ref().map(|null| null.p),
@@ -328,7 +333,7 @@ fn other(
         train: train.origin,
         fresh: fresh.origin,
     };
-    Ok(Other { by_prompt, transfer, null, p: predictions.into_iter().nth(chosen).expect("a fit has predictions") })
+    Ok(Other { transfer, seen, by_prompt, p })
 }
 
 /// A step on other features; beside the baselines where it is about the same answers.
@@ -341,14 +346,14 @@ fn of_other(
     let Some(found) = found else {
         return steps::not_run(&file.gates, name);
     };
-    let Other { transfer, null, p, .. } = found;
+    let Other { transfer, seen, p, .. } = found;
     let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
     let beside = |(of, others): &Ran| {
-        let gain = delong_difference(p, others, &fresh.labels);
+        let gain = delong_difference(p, others, &fresh.labels, &fresh.units);
         Baseline { gain: gain.value, gain_range: gain.range.into(), ..of.clone() }
     };
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
-    let step = steps::transfer(&file.gates, name, &Seen::transfer(transfer, null.as_ref()), &baselines);
+    let step = steps::transfer(&file.gates, name, seen, &baselines);
     if step.outcome != Outcome::Passed {
         let (auc, range) = (transfer.fresh_auc, transfer.fresh_range);
         transfer.failure_modes = steps::failure_modes(&transfer.train, &transfer.fresh, auc, range);

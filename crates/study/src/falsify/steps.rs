@@ -1,7 +1,9 @@
 //! Numbers beside their gates, and what they come to.
 
-use super::{Axis, AxisPair, Check, FailureMode, Gates, Kind, Outcome, Step, StepName, Transfer, config::AxesConfig};
-use crate::probe::{Ends, Evaluation, Gate, Null, Origin, Probe};
+use headtemper_stats::worth;
+
+use super::{Axis, AxisPair, Check, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
+use crate::probe::{Ends, Evaluation, FitOptions, Gate, Null, Origin, Probe, ProbeSet};
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
 /// from 0.56 to 0.047, to a twelfth; its other model, which it did not call so, still had 0.285 on fresh items.
@@ -10,56 +12,60 @@ const CLIFF: f64 = 0.25;
 /// What a probe did on items, as far as gates ask for it.
 pub(crate) struct Seen {
     pub(crate) auc: f64,
+    /// Against shuffled labels: NaN where units can be labelled in too few ways, none where it was not asked for.
     pub(crate) p: Option<f64>,
     pub(crate) gate: Option<Gate>,
-    /// Items of the smaller class.
+    /// Items of the smaller class, or prompts or groups where items share them.
     pub(crate) smaller: usize,
-    /// Positive items.
-    pub(crate) correct: usize,
-    /// Items that share their prompt, or all their features, with another.
-    pub(crate) shared: usize,
+    /// Whether items share prompts or groups.
+    pub(crate) of_units: bool,
+    /// How many independent positive items p(assert | correct) is worth.
+    pub(crate) correct: f64,
 }
 
 impl Seen {
     /// What it did out of fold.
-    pub(crate) fn cv(probe: &Probe, shared: usize) -> Self {
+    pub(crate) fn cv(probe: &Probe, options: &FitOptions) -> Self {
         let (meta, train) = (&probe.meta, &probe.meta.train);
         let cv = &meta.results[meta.chosen].cv;
         Self {
             auc: cv.auc,
-            p: meta.null.as_ref().map(|null| null.p),
+            p: p_of(meta.null.as_ref(), options),
             gate: cv.best,
-            smaller: train.smaller_class(),
-            correct: train.positives,
-            shared,
+            smaller: train.smaller_of_units(),
+            of_units: train.units.is_some(),
+            correct: train.positives as f64,
         }
     }
 
-    /// What it did on fresh items.
-    pub(crate) fn fresh(evaluation: &Evaluation, null: Option<&Null>, shared: usize) -> Self {
+    /// What it did on fresh items, from its probabilities of them.
+    pub(crate) fn fresh(
+        evaluation: &Evaluation,
+        (p, fresh): (&[f64], &ProbeSet),
+        null: Option<&Null>,
+        options: &FitOptions,
+    ) -> Self {
         let result = &evaluation.results[evaluation.chosen];
+        let asserted = |gate: Gate| {
+            let correct = (0..p.len()).filter(|&item| fresh.labels[item]);
+            let (kept, units): (Vec<bool>, Vec<usize>) =
+                correct.map(|item| (p[item] >= gate.thr, fresh.units[item])).unzip();
+            worth(&kept, &units)
+        };
         Self {
             auc: result.measured.auc,
-            p: null.map(|null| null.p),
+            p: p_of(null, options),
             gate: result.train_chosen,
-            smaller: evaluation.set.smaller_class(),
-            correct: evaluation.set.positives,
-            shared,
+            smaller: evaluation.set.smaller_of_units(),
+            of_units: evaluation.set.units.is_some(),
+            correct: result.train_chosen.map_or(f64::NAN, asserted),
         }
     }
+}
 
-    /// What a probe on other features did on fresh items.
-    pub(crate) fn transfer(of: &Transfer, null: Option<&Null>) -> Self {
-        Self {
-            auc: of.fresh_auc,
-            p: null.map(|null| null.p),
-            gate: of.gate,
-            // A probe of three positives tells nothing, however many fresh items it is asked about.
-            smaller: of.train.smaller_class().min(of.fresh.smaller_class()),
-            correct: of.fresh.positives,
-            shared: of.shared,
-        }
-    }
+/// A p that was asked for.
+fn p_of(null: Option<&Null>, options: &FitOptions) -> Option<f64> {
+    (options.shuffles > 0).then(|| null.map_or(f64::NAN, |null| null.p))
 }
 
 impl Check {
@@ -107,20 +113,14 @@ fn step(gates: &Gates, name: StepName, checks: Vec<Check>, few: bool, note: Stri
 /// Checks that both of the first steps make, in this order: class size, AUC, p, asymmetry.
 fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) -> Vec<Check> {
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
-    let size = Check::at_least(Kind::Items, "items of the smaller class", seen.smaller as f64, gates.min_class as f64);
+    let of = if seen.of_units { "prompts or groups of the smaller class" } else { "items of the smaller class" };
+    let size = Check::at_least(Kind::Items, of, seen.smaller as f64, gates.min_class as f64);
     let mut checks = vec![size.or_inconclusive(), Check::at_least(Kind::Share, "AUC", seen.auc, auc)];
-    checks.extend(apart(seen.shared));
     // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
     let p = seen.p.map(|p| Check::at_most(Kind::P, "p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
     checks.push(Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry));
     checks
-}
-
-/// Several answers to one prompt are not several items: folds, shuffles and intervals would all count them as such.
-fn apart(shared: usize) -> Option<Check> {
-    let check = Check::at_most(Kind::Items, "items that share their prompt with another", shared as f64, 0.0);
-    (shared > 0).then(|| check.or_inconclusive())
 }
 
 /// Step 1.
@@ -145,7 +145,8 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
     }
     let few = seen.smaller < gates.min_class;
     let note = if few {
-        format!("the smaller class has {} items: whatever the numbers say, they cannot tell", seen.smaller)
+        let of = if seen.of_units { "prompts or groups" } else { "items" };
+        format!("the smaller class has {} {of}: whatever the numbers say, they cannot tell", seen.smaller)
     } else {
         match seen.gate {
             Some(gate) => format!("threshold {:.2}, chosen in training", gate.thr),
@@ -160,9 +161,11 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
 fn beats(baseline: &super::Baseline) -> Check {
     // NaN where either has no AUC: then the AUC's own check has failed.
     let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name), baseline.gain, 0.0);
+    let low = baseline.gain_range.low;
     if check.value == 0.0 {
         check.outcome = Outcome::Failed;
-    } else if check.outcome == Outcome::Passed && baseline.rival && baseline.gain_range.low <= 0.0 {
+    } else if check.outcome == Outcome::Passed && baseline.rival && (low.is_nan() || low <= 0.0) {
+        // Nor is one that has no interval.
         check.outcome = Outcome::Inconclusive;
     }
     check
@@ -170,8 +173,8 @@ fn beats(baseline: &super::Baseline) -> Check {
 
 /// Whether right answers still stand. The threshold was chosen on other items to keep the floor, often barely: a share of these
 /// that misses it by less than a standard error has kept it, by less than two cannot tell.
-fn floor(kept: f64, needed: f64, correct: usize) -> Check {
-    let error = (needed * (1.0 - needed) / correct.max(1) as f64).sqrt();
+fn floor(kept: f64, needed: f64, correct: f64) -> Check {
+    let error = (needed * (1.0 - needed) / correct.max(1.0)).sqrt();
     let mut check =
         Check::at_least(Kind::Share, "p(assert given correct) there, to within a standard error", kept, needed);
     if check.outcome == Outcome::Failed && kept > needed - error {
@@ -183,8 +186,8 @@ fn floor(kept: f64, needed: f64, correct: usize) -> Check {
 }
 
 /// Step 3.
-pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], &[AxisPair]), shared: usize) -> Step {
-    let mut checks: Vec<Check> = apart(shared).into_iter().collect();
+pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], &[AxisPair])) -> Step {
+    let mut checks = Vec::new();
     for axis in axes {
         let needed = [("cross-validated", axis.cv_auc, config.cv_auc), ("fresh", axis.fresh_auc, config.fresh_auc)];
         for (what, value, needed) in needed {
@@ -292,7 +295,7 @@ mod tests {
 
     fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
         let gate = Gate { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
-        Seen { auc, p: Some(0.001), gate: Some(gate), smaller, correct: smaller, shared: 0 }
+        Seen { auc, p: Some(0.001), gate: Some(gate), smaller, of_units: false, correct: smaller as f64 }
     }
 
     fn outcome(seen: &Seen) -> Outcome {
@@ -300,8 +303,10 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_one_prompt_are_not_several_items() {
-        assert_eq!(outcome(&Seen { shared: 12, ..seen_of(0.9, -0.6, 0.9, 60) }), Outcome::Inconclusive);
+    fn what_can_have_no_p_is_not_shown() {
+        let seen = Seen { p: Some(f64::NAN), of_units: true, ..seen_of(0.9, -0.6, 0.9, 60) };
+        assert_eq!(outcome(&seen), Outcome::Inconclusive);
+        assert_eq!(outcome(&Seen { p: None, ..seen }), Outcome::Passed, "unless nobody asked");
     }
 
     #[test]

@@ -15,11 +15,21 @@ const SHUFFLES: usize = 19;
 
 /// Items of noise, the positive ones shifted along one direction.
 fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
+    set_of(seed, (items, 1), positives, shift)
+}
+
+/// Units of so many items each that have most of their noise in common; units are positive or not.
+fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64) -> ProbeSet {
+    let (items, positives) = (units * each, positives * each);
     let mut random = Random::new(seed, 0x7e57);
     // Irwin and Hall: nearly normal, and enough here.
     let mut normal = || (0..12).map(|_| random.uniform()).sum::<f64>() - 6.0;
     let labels: Vec<bool> = (0..items).map(|item| item < positives).collect();
     let mut x: Vec<f64> = (0..items * FEATURES).map(|_| normal()).collect();
+    for unit in x.chunks_exact_mut(each * FEATURES).take(if each > 1 { units } else { 0 }) {
+        let common: Vec<f64> = (0..FEATURES).map(|_| 2.0 * normal()).collect();
+        unit.iter_mut().enumerate().for_each(|(at, x)| *x += common[at % FEATURES]);
+    }
     for (row, &label) in x.chunks_exact_mut(FEATURES).zip(&labels) {
         if label {
             row[..4].iter_mut().for_each(|x| *x += shift / 2.0);
@@ -31,7 +41,8 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
         items,
         positives,
         unlabelled: 0,
-        units: None,
+        units: (each > 1).then_some(units),
+        class_units: (each > 1).then_some(positives.min(items - positives) / each),
         groups: None,
         matched_by: "place".into(),
         features_sha256: String::new(),
@@ -47,7 +58,8 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
         named: false,
         total: items,
         prompts: None,
-        units: rows.clone(),
+        groups: None,
+        units: rows.iter().map(|row| row / each).collect(),
         ids: rows.iter().map(ToString::to_string).collect(),
         rows,
         origin,
@@ -60,10 +72,11 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
     let options = FitOptions { shuffles: SHUFFLES, shuffle: Some(seed as u32), measure, ..FitOptions::default() };
     let probe = fit(train, &options).unwrap().probe;
     let (evaluation, p) = evaluate(&probe, fresh, measure).unwrap();
-    let null = super::run::null_of(&p[0], &fresh.labels, &options);
+    let null = super::run::null_of(&p[0], fresh, &options);
     let gates = Gates::default();
-    let fresh = steps::transfer(&gates, StepName::Fresh, &Seen::fresh(&evaluation, null.as_ref(), 0), &[]);
-    (steps::cv(&gates, &Seen::cv(&probe, 0)).outcome, fresh.outcome)
+    let seen = Seen::fresh(&evaluation, (&p[0], fresh), null.as_ref(), &options);
+    let fresh = steps::transfer(&gates, StepName::Fresh, &seen, &[]);
+    (steps::cv(&gates, &Seen::cv(&probe, &options)).outcome, fresh.outcome)
 }
 
 #[test]
@@ -82,6 +95,28 @@ fn without_signal_no_gate_passes_beyond_the_declared_rate() {
     assert!(cv <= most && fresh <= most, "{cv} and {fresh} of {TRIES}, at most {most}");
     // Both at once is the product of the two rates.
     assert!(both <= 10, "{both} of {TRIES}");
+}
+
+/// Five answers to each of so many prompts, which features follow, and labels too by chance alone: as single items nearly all would
+/// pass.
+#[test]
+fn answers_to_one_prompt_pass_no_gate_beyond_the_declared_rate() {
+    const TRIES: u64 = 200;
+    let found = |seed: u64, shift: f64| {
+        let sets = (set_of(31_000 + 2 * seed, (30, 5), 15, shift), set_of(31_001 + 2 * seed, (30, 5), 15, shift));
+        outcomes(&sets.0, &sets.1, seed)
+    };
+    let of_noise: Vec<_> = (0..TRIES).map(|seed| found(seed, 0.0)).collect();
+    let passed = |of: &dyn Fn(&(Outcome, Outcome)) -> Outcome| {
+        of_noise.iter().filter(|found| of(found) == Outcome::Passed).count() as f64
+    };
+    let (cv, fresh) = (passed(&|found| found.0), passed(&|found| found.1));
+    println!("of {TRIES} probes of noise in units {cv} pass step 1, {fresh} step 2");
+    let alpha = Gates::default().alpha * TRIES as f64;
+    assert!(cv.max(fresh) <= alpha + 4.0 * alpha.sqrt(), "{cv} and {fresh} of {TRIES}");
+    let signals = (0..20).filter(|&seed| found(1000 + seed, 8.0) == (Outcome::Passed, Outcome::Passed)).count();
+    println!("{signals} of 20 planted signals pass");
+    assert!(signals >= 18, "{signals} of 20");
 }
 
 #[test]

@@ -1,18 +1,28 @@
 //! A falsification in tables for people.
 
 use super::{Baseline, Check, Falsification, Kind, Outcome, Step, steps::word};
-use crate::{probe::signed, tables::short};
+use crate::{
+    probe::{Origin, signed},
+    tables::short,
+};
+
+/// How many prompts or groups items are of, where they share them.
+fn of_units(origin: &Origin) -> String {
+    origin.units.map_or(String::new(), |units| format!(", of {units} prompts or groups"))
+}
 
 /// All of it as Markdown: `report.md`, and what `temper falsify` prints.
 pub fn markdown(found: &Falsification) -> String {
     let mut out = format!("# {}\n\n**{}**: {}\n", found.title, word(found.verdict), found.sentence);
     let (train, fresh) = (&found.train, &found.fresh);
     out += &format!(
-        "\n{} training items ({} positive), {} fresh items ({} positive), C {}, threshold {}\n",
+        "\n{} training items ({} positive{}), {} fresh items ({} positive{}), C {}, threshold {}\n",
         train.items,
         train.positives,
+        of_units(train),
         fresh.items,
         fresh.positives,
+        of_units(fresh),
         found.frozen.c,
         found.frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}")),
     );

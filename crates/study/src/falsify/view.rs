@@ -6,7 +6,7 @@ use super::SetConfig;
 use crate::{
     Item, Predicate, Result, StudyError,
     items::columns::prompt_hash,
-    probe::{FeatureRows, FeatureSource, LabelSource, ProbeSet},
+    probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
 };
 
@@ -14,6 +14,7 @@ use crate::{
 pub(crate) struct View {
     items: Option<Vec<Item>>,
     condition: Option<Predicate>,
+    groups: Option<ColumnSource>,
 }
 
 impl View {
@@ -27,20 +28,27 @@ impl View {
         if let (Some(condition), Some(items)) = (&condition, &items) {
             condition.check(|| format!("the condition on the items of {}", config.features), items)?;
         }
-        Ok(Self { items, condition })
+        Ok(Self { items, condition, groups: config.groups.clone() })
     }
 
-    /// Features of the items that belong to the set.
+    /// Features of the items that belong to the set, with their prompts and groups.
     ///
     /// # Errors
-    /// If they cannot be read, a row has no item, or the condition cannot be asked of it.
+    /// If they cannot be read, a row has no item, the condition cannot be asked of it, or groups do not match.
     pub(crate) fn rows(&self, features: &FeatureSource) -> Result<FeatureRows> {
-        let (Some(items), Some(condition)) = (&self.items, &self.condition) else {
-            return FeatureRows::read(features, &|_, _| Ok(true));
+        let by_id = self.items.as_deref().map(by_id).unwrap_or_default();
+        let item = |row: usize, id: Option<&str>| find(self.items.as_deref()?, &by_id, row, id);
+        let keep = |row: usize, id: Option<&str>| match (&self.items, &self.condition) {
+            (Some(items), Some(condition)) => {
+                condition.holds(item(row, id).ok_or_else(|| no_item(items, features, row, id))?)
+            }
+            _ => Ok(true),
         };
-        let by_id = by_id(items);
-        let keep = |row: usize, id: Option<&str>| condition.holds(find(items, &by_id, features, row, id)?);
-        FeatureRows::read(features, &keep)
+        let rows = FeatureRows::read(features, &keep)?.grouped(self.groups.as_ref())?;
+        Ok(match self.items {
+            None => rows,
+            Some(_) => rows.asked(|row, id| item(row, id).map(prompt_hash).unwrap_or_default()),
+        })
     }
 
     /// The same with their labels; labels of others are not looked at.
@@ -66,8 +74,8 @@ impl View {
         }
         let by_id = by_id(items);
         let of = |at: usize| {
-            let id = set.named.then(|| set.ids[at].as_str());
-            find(items, &by_id, &set.origin.features, set.rows[at], id)
+            let (row, id) = (set.rows[at], set.named.then(|| set.ids[at].as_str()));
+            find(items, &by_id, row, id).ok_or_else(|| no_item(items, &set.origin.features, row, id))
         };
         let items = (0..set.labels.len()).map(of).collect::<Result<Vec<&Item>>>()?;
         check_prompts(set, &items)?;
@@ -98,17 +106,14 @@ fn by_id(items: &[Item]) -> BTreeMap<&str, &Item> {
 }
 
 /// The item of a row: by id where the features name their items, else by place.
-fn find<'a>(
-    items: &'a [Item],
-    by_id: &BTreeMap<&str, &'a Item>,
-    features: &FeatureSource,
-    row: usize,
-    id: Option<&str>,
-) -> Result<&'a Item> {
-    let found = id.map_or_else(|| items.get(row), |id| by_id.get(id).copied());
-    found.ok_or_else(|| StudyError::Option {
+fn find<'a>(items: &'a [Item], by_id: &BTreeMap<&str, &'a Item>, row: usize, id: Option<&str>) -> Option<&'a Item> {
+    id.map_or_else(|| items.get(row), |id| by_id.get(id).copied())
+}
+
+fn no_item(items: &[Item], features: &FeatureSource, row: usize, id: Option<&str>) -> StudyError {
+    StudyError::Option {
         what: format!("the items beside {features}"),
         found: format!("{} without {}", items.len(), id.map_or_else(|| format!("row {row}"), |id| format!("'{id}'"))),
         allowed: "the items that the features were captured from, by id or in the same order".into(),
-    })
+    }
 }

@@ -198,7 +198,7 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         Some(_) => notes.push(format!(
             "{folds} folds instead of {}: a class has {} prompts or groups, of which each fold needs two",
             options.folds,
-            set.least_units()
+            set.origin.smaller_of_units()
         )),
     }
     if few && options.shuffles > 0 {
@@ -265,7 +265,7 @@ struct Dealt {
 /// Deals items out over folds: by whole units where items share any and each class has several, else as scikit-learn does.
 fn deal(set: &ProbeSet, options: &FitOptions) -> Result<Dealt> {
     let (n, smaller) = (set.labels.len(), set.smaller_class());
-    if set.shared() > 0 && set.least_units() >= 2 {
+    if set.shared() > 0 && set.origin.smaller_of_units() >= 2 {
         let Some(seed) = options.shuffle else {
             return Err(StudyError::Option {
                 what: "--no-shuffle".into(),

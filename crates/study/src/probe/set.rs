@@ -35,8 +35,10 @@ pub struct ProbeSet {
     pub rows: Vec<usize>,
     /// How many rows the file has.
     pub total: usize,
-    /// The hashes of the items' prompts, where the file keeps them.
+    /// The hashes of the items' prompts, where they are known.
     pub prompts: Option<Vec<String>>,
+    /// The group of each row, where items were grouped by a column and the row has a value.
+    pub groups: Option<Vec<Option<String>>>,
     /// The unit of each row: items that share their prompt, all their features or a group are no more independent than seeds of one
     /// answer, and stay together in folds, shuffles and resamples.
     pub units: Vec<usize>,
@@ -49,6 +51,13 @@ pub(crate) struct FeatureRows {
     source: FeatureSource,
     table: Table,
     kept: Vec<bool>,
+    groups: Option<Groups>,
+}
+
+/// A column that groups rows, and its value of each.
+struct Groups {
+    column: ColumnSource,
+    values: Vec<Option<String>>,
 }
 
 /// Whether a row belongs to a set, by its place and its id.
@@ -72,6 +81,9 @@ pub struct Origin {
     /// How many prompts or groups the items are of, where fewer than there are items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<usize>,
+    /// How many of them the class with fewer has, the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_units: Option<usize>,
     /// The column by which items were grouped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<ColumnSource>,
@@ -88,13 +100,14 @@ pub struct Origin {
 }
 
 impl ProbeSet {
-    /// Reads and matches both: by id where both files have them, else by place.
+    /// Reads and matches both: by id where both files have them, else by place. Items of one value of `groups` are of one unit, and
+    /// whatever shares one with them.
     ///
     /// # Errors
     /// If a file cannot be used, lengths differ where there are no ids, an id stands there twice or has no features, a number is
-    /// not finite, or no item has a label.
-    pub fn read(features: &FeatureSource, labels: &LabelSource) -> Result<Self> {
-        FeatureRows::read(features, &|_, _| Ok(true))?.labelled(labels)
+    /// not finite, or no item has a label, or a group where that is asked for.
+    pub fn read(features: &FeatureSource, labels: &LabelSource, groups: Option<&ColumnSource>) -> Result<Self> {
+        FeatureRows::read(features, &|_, _| Ok(true))?.grouped(groups)?.labelled(labels)
     }
 
     /// What a reader must know of how it came about.
@@ -128,49 +141,9 @@ impl ProbeSet {
         out
     }
 
-    /// Groups items by a column as well: those of one value are of one unit, and whatever shares one with them.
-    ///
-    /// # Errors
-    /// If the column cannot be read, does not match the features as labels must, or has a value for none of the items.
-    pub fn group_by(&mut self, groups: &ColumnSource) -> Result<()> {
-        let column = read::column(groups)?;
-        let at = match (self.named, &column.ids) {
-            (true, Some(of_groups)) => by_id(&groups.path, &self.ids, &column, of_groups)?,
-            _ if column.cells.len() == self.total => self.rows.iter().copied().map(Some).collect(),
-            _ => return Err(unmatched(groups, column.cells.len(), &self.origin.features, self.total)),
-        };
-        let value = |at: &Option<usize>| match &column.cells[(*at)?] {
-            Cell::Missing => None,
-            Cell::Number(number) => Some(number.to_string()),
-            Cell::Text(text) => Some(text.clone()),
-        };
-        let values: Vec<Option<String>> = at.iter().map(value).collect();
-        if values.iter().all(Option::is_none) {
-            return Err(StudyError::content(
-                &groups.path,
-                format!("no item of {} has {}", self.origin.features, groups.key),
-            ));
-        }
-        let grouped =
-            |(unit, value): (&usize, Option<String>)| [Some((0, unit.to_string())), value.map(|value| (1, value))];
-        self.units = joined(self.units.iter().zip(values).map(grouped));
-        self.origin.groups = Some(groups.clone());
-        self.origin.units = Some(self.unit_count());
-        Ok(())
-    }
-
     /// How many units there are.
     pub fn unit_count(&self) -> usize {
         self.units.iter().max().map_or(0, |last| last + 1)
-    }
-
-    /// How many units the class with fewer of them has.
-    pub(crate) fn least_units(&self) -> usize {
-        let of = |class: bool| {
-            let items = self.units.iter().zip(&self.labels).filter(|(_, label)| **label == class);
-            items.map(|(unit, _)| unit).collect::<BTreeSet<_>>().len()
-        };
-        of(true).min(of(false))
     }
 
     /// How many items share their unit with another.
@@ -195,7 +168,7 @@ impl ProbeSet {
 }
 
 /// How many of the values occur more than once.
-pub(crate) fn repeated<T: Ord>(values: &[T]) -> usize {
+fn repeated<T: Ord>(values: &[T]) -> usize {
     let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
     for value in values {
         *counts.entry(value).or_default() += 1;
@@ -217,7 +190,38 @@ impl FeatureRows {
             let (what, allowed) = (format!("the condition on the items of {source}"), "true of some of them".into());
             return Err(StudyError::Option { what, found: format!("true of none of {n}"), allowed });
         }
-        Ok(Self { source: source.clone(), table, kept })
+        Ok(Self { source: source.clone(), table, kept, groups: None })
+    }
+
+    /// The same where items of one value of a column stay together.
+    ///
+    /// # Errors
+    /// If the column cannot be read, or does not match the features as labels must.
+    pub(crate) fn grouped(self, by: Option<&ColumnSource>) -> Result<Self> {
+        let Some(by) = by else { return Ok(self) };
+        let (column, n) = (read::column(by)?, self.kept.len());
+        let at = match (&self.table.ids, &column.ids) {
+            (Some(ids), Some(of_groups)) => by_id(&by.path, ids, &column, of_groups)?,
+            _ if column.cells.len() == n => (0..n).map(Some).collect(),
+            _ => return Err(unmatched(by, column.cells.len(), &self.source, n)),
+        };
+        let value = |at: Option<usize>| match &column.cells[at?] {
+            Cell::Missing => None,
+            Cell::Number(number) => Some(number.to_string()),
+            Cell::Text(text) => Some(text.clone()),
+        };
+        let values = at.into_iter().map(value).collect();
+        Ok(Self { groups: Some(Groups { column: by.clone(), values }), ..self })
+    }
+
+    /// The same with the hash of each row's prompt as somebody else knows it, the empty one where nobody does; what the file says
+    /// itself stands.
+    pub(crate) fn asked(mut self, prompt: impl Fn(usize, Option<&str>) -> String) -> Self {
+        let ids = self.table.ids.as_ref();
+        let of = |row: usize| prompt(row, ids.map(|ids| ids[row].as_str()));
+        let known = self.table.prompts.take().unwrap_or_else(|| (0..self.kept.len()).map(of).collect());
+        self.table.prompts = Some(known);
+        self
     }
 
     /// Those of the rows that have a label.
@@ -233,7 +237,7 @@ impl FeatureRows {
     /// # Errors
     /// As [`FeatureRows::labelled`].
     pub(crate) fn labelled_by(&self, labels: &LabelSource, column: &Column) -> Result<ProbeSet> {
-        let Self { source, table, kept } = self;
+        let Self { source, table, kept, .. } = self;
         let n = kept.len();
         let (of_row, matched_by) = match (&table.ids, &column.ids) {
             (Some(ids), Some(of_labels)) => (by_id(&labels.column.path, ids, column, of_labels)?, "id"),
@@ -261,21 +265,27 @@ impl FeatureRows {
         let prompts: Option<Vec<String>> =
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
         let names = if table.features < NAMING { Vec::new() } else { row_hashes(&x, table.features) };
+        let groups: Option<Vec<Option<String>>> =
+            self.groups.as_ref().map(|groups| rows.iter().map(|&row| groups.values[row].clone()).collect());
+        if let (Some(Groups { column, .. }), Some(values)) = (&self.groups, &groups)
+            && values.iter().all(Option::is_none)
+        {
+            return Err(StudyError::content(&column.path, format!("no item of {source} has {}", column.key)));
+        }
         let keys = |at: usize| {
+            let prompt = prompts.as_ref().map(|prompts| &prompts[at]).filter(|prompt| !prompt.is_empty());
             [
                 names.get(at).map(|name| (0, name.to_string())),
-                prompts
-                    .as_ref()
-                    .map(|prompts| &prompts[at])
-                    .filter(|prompt| !prompt.is_empty())
-                    .map(|prompt| (1, prompt.clone())),
+                prompt.map(|prompt| (1, prompt.clone())),
+                groups.as_ref().and_then(|groups| groups[at].clone()).map(|group| (2, group)),
             ]
         };
         let units = joined((0..rows.len()).map(keys));
         let count = units.iter().max().map_or(0, |last| last + 1);
         let origin = Origin {
             units: (count < rows.len()).then_some(count),
-            groups: None,
+            class_units: (count < rows.len()).then(|| least_units(&units, &labels_of)),
+            groups: self.groups.as_ref().map(|groups| groups.column.clone()),
             features: source.clone(),
             labels: labels.clone(),
             items: rows.len(),
@@ -297,6 +307,7 @@ impl FeatureRows {
             rows,
             total: n,
             prompts,
+            groups,
             units,
             origin,
         })
@@ -307,6 +318,11 @@ impl Origin {
     /// How many items the smaller class has.
     pub(crate) fn smaller_class(&self) -> usize {
         self.positives.min(self.items.saturating_sub(self.positives))
+    }
+
+    /// How many independent things the smaller class has: items, or prompts or groups where items share them.
+    pub(crate) fn smaller_of_units(&self) -> usize {
+        self.class_units.unwrap_or(self.smaller_class())
     }
 
     /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
@@ -331,6 +347,15 @@ impl Origin {
         let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
         Some(sha256(self)? == sha256(other)?)
     }
+}
+
+/// How many units the class with fewer of them has.
+fn least_units(units: &[usize], labels: &[bool]) -> usize {
+    let of = |class: bool| {
+        let items = units.iter().zip(labels).filter(|(_, label)| **label == class);
+        items.map(|(unit, _)| unit).collect::<BTreeSet<_>>().len()
+    };
+    of(true).min(of(false))
 }
 
 /// A column of another length than the features, which cannot be matched by place.

@@ -64,7 +64,8 @@ fn of_step(auc: f64, asymmetry: f64) -> String {
 
 fn of_every_step(gates: &Gates) -> String {
     format!(
-        "p against shuffled labels at most {}; at least {} in the smaller class, or it cannot tell",
+        "p against shuffled labels at most {}; at least {} in the smaller class (prompts or groups where items share them), or it \
+         cannot tell",
         written(gates.alpha),
         count(gates.min_class, "item")
     )
@@ -72,11 +73,13 @@ fn of_every_step(gates: &Gates) -> String {
 
 /// How the sets were compared. An overlap is refused, so where one was looked for there is none.
 fn overlap(overlap: &Overlap) -> String {
-    let ways = [
+    let mut ways = vec![
         (overlap.by_features, "of the same features"),
         (overlap.by_prompt, "of the same prompt"),
         (overlap.by_text, "of nearly the same prompt"),
     ];
+    // Who declares no groups does not ask for them.
+    ways.extend(overlap.by_group.then_some((true, "of the same group")));
     let of = |compared: bool| {
         ways.iter().filter(|(done, _)| *done == compared).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
     };
@@ -169,8 +172,10 @@ fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
     let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
     let unlabelled =
         if origin.unlabelled > 0 { format!(", {} left out without a label", origin.unlabelled) } else { String::new() };
+    let units = origin.units.map_or(String::new(), |units| format!(", of {units} prompts or groups"));
     vec![
-        ("used", Some(format!("{} items, {} of them positive{unlabelled}", origin.items, origin.positives))),
+        ("used", Some(format!("{} items, {} of them positive{units}{unlabelled}", origin.items, origin.positives))),
+        ("grouped by", origin.groups.as_ref().map(ToString::to_string)),
         ("features", Some(origin.features.to_string())),
         ("labels", Some(origin.labels.to_string())),
         ("matched by", Some(origin.matched_by.clone())),
@@ -194,7 +199,9 @@ mod tests {
 
     #[test]
     fn what_was_not_looked_for_is_said() {
-        let ways = |by_features, by_prompt, by_text| overlap(&Overlap { by_features, by_prompt, by_text });
+        let by = |by_features, by_prompt, by_group, by_text| Overlap { by_features, by_prompt, by_group, by_text };
+        let ways = |features, prompt, text| overlap(&by(features, prompt, false, text));
+        assert!(overlap(&by(true, true, true, true)).ends_with("of the same group"));
         assert_eq!(
             ways(true, false, false),
             "none of the same features; not looked for: of the same prompt, of nearly the same prompt"

@@ -14,6 +14,7 @@ pub(super) const HOSTILE: &str = "</script><script>alert(1)</script><img src=x o
 fn origin(items: usize, positives: usize) -> Origin {
     Origin {
         units: None,
+        class_units: None,
         groups: None,
         features: format!("{HOSTILE}/x.npz:{HOSTILE}").parse().expect("a source"),
         labels: LabelSource {
@@ -131,7 +132,6 @@ fn pairs(axes: &[Axis]) -> Vec<AxisPair> {
 
 fn transfer(name: &str) -> Transfer {
     Transfer {
-        shared: 0,
         name: name.into(),
         train: origin(100, 56),
         fresh: origin(193, 55),
@@ -188,7 +188,7 @@ pub(super) fn whole(axes: usize) -> Falsification {
         frozen: Frozen { probe_sha256: HOSTILE.into(), gates_sha256: "cd".repeat(32), c: 1.0, threshold: Some(0.49) },
         train: origin(100, 56),
         fresh: origin(193, 55),
-        overlap: Overlap { by_features: true, by_prompt: true, by_text: false },
+        overlap: Overlap { by_features: true, by_prompt: true, by_group: false, by_text: false },
         steps: steps(axes),
         cv: vec![FitResult { c: 1.0, cv, fold_auc: vec![0.9, 0.92], fold_auc_mean: 0.91, steps: 7 }],
         cv_null: null(0.5),
