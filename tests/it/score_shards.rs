@@ -71,6 +71,23 @@ fn the_shards_of_a_map_make_up_the_map() {
     assert!(err.contains("nothing left to do"), "{err}");
 }
 
+/// Items with the same texts are as many items, each with cells of its own.
+#[test]
+fn the_same_text_twice_is_scored_and_merged_as_two_items() {
+    let lab = Lab::new();
+    let item =
+        |i: usize| json!({"id": format!("q{i}"), "prompt": "Why?", "response": if i < 3 { "so" } else { "thus" }});
+    lab.write_lines("c.jsonl", (0..5).map(item));
+    let score = "score --model M --items c.jsonl --heads L0H1 --lambda 0.5,0 --shuffles 99";
+    lab.done(&format!("{score} --out whole"));
+    for i in 1..=2 {
+        lab.done(&format!("{score} --out s{i} --shard {i}/2"));
+    }
+    lab.done("merge m s1 s2");
+    assert_eq!((rows(&lab, "whole").len(), ids(&rows(&lab, "whole"))), (10, 5));
+    lab.same(&RESULTS, "whole", "m");
+}
+
 #[test]
 fn what_does_not_make_up_a_map_is_not_merged() {
     let lab = lab();

@@ -79,8 +79,17 @@ fn a_merged_sweep_goes_on_as_any_other() {
     let (_, err) = lab.ends(0, &format!("{sweep} --lambda 1,0.5 --out m"));
     assert!(err.contains("6 done, nothing left to do"), "{err}");
     assert_eq!(lab.read("m/rows.jsonl"), before);
-    lab.done(&format!("{sweep} --lambda 1,0.5,0 --out m"));
-    lab.done(&format!("{sweep} --lambda 1,0.5,0 --out whole"));
+    // Shards that went on are merged into the same directory, and what fired before is not counted twice.
+    for i in 1..=2 {
+        lab.done(&format!("{sweep} --lambda 1,0.5,0.2 --out s{i} --shard {i}/2"));
+    }
+    lab.done("merge m s1 s2");
+    let fired =
+        |dir: &str| lab.json(&format!("{dir}/manifest.json"))["stages"]["sweep"]["fired"]["L0H1+L2H4@0.5"].as_u64();
+    assert_eq!(fired("m"), Some(fired("s1").unwrap() + fired("s2").unwrap()));
+    let before = lab.read("m/rows.jsonl");
+    lab.done(&format!("{sweep} --lambda 1,0.5,0.2,0 --out m"));
+    lab.done(&format!("{sweep} --lambda 1,0.5,0.2,0 --out whole"));
     assert!(lab.read("m/rows.jsonl").starts_with(&before));
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
     lab.same(&RESULTS, "whole", "m");

@@ -126,8 +126,8 @@ pub struct CaptureRow {
 impl CaptureRow {
     /// Whether all that was kept are numbers.
     pub fn is_finite(&self) -> bool {
-        let states = self.h_layers.iter().chain([&self.h_last, &self.h_mean, &self.head_norm]);
-        states.flatten().all(|x| x.is_finite())
+        let flat = [&self.h_last, &self.h_mean, &self.head_norm, &self.head_norm_final, &self.logits];
+        flat.into_iter().chain(&self.h_layers).chain(&self.head_vectors).flatten().all(|x| x.is_finite())
     }
 }
 

@@ -218,7 +218,8 @@ mod tests {
         let same = delong_difference(&scores, &scores, &labels, &alone(5));
         assert_eq!((same.value, same.se), (0.0, 0.0));
         assert!(same.range.low.is_nan(), "no errors to judge by");
-        let apart = delong_difference(&[3.0, 4.0, 1.0, 2.0], &[1.0, 1.0, 1.0, 1.0], &[true, true, false, false], &alone(4));
+        let apart =
+            delong_difference(&[3.0, 4.0, 1.0, 2.0], &[1.0, 1.0, 1.0, 1.0], &[true, true, false, false], &alone(4));
         assert!(apart.value == 0.5 && apart.range.low.is_nan(), "{apart:?}");
         let by_units = delong_difference(&scores, &scores, &labels, &[0, 0, 1, 1, 2]);
         assert_eq!((by_units.value, by_units.se), (0.0, 0.0));

@@ -82,9 +82,8 @@ impl Projector {
 
     /// d along v of all items.
     fn naive(&self, sums: &Sums, order: &[usize], (n_a, n_b): (usize, usize)) -> f64 {
-        // The vectors are centred, so v = (1/n_a + 1/n_b) Σ_a x.
-        let per_sum = 1.0 / n_a as f64 + 1.0 / n_b as f64;
-        let v: Vec<f64> = sums.total[0].iter().map(|sum| sum * per_sum).collect();
+        let of_both = sums.total[0].iter().zip(&sums.total[1]);
+        let v: Vec<f64> = of_both.map(|(a, b)| a / n_a as f64 - b / n_b as f64).collect();
         let along: Vec<f64> = order.iter().map(|&item| self.project(item, &v)).collect();
         let labels: Vec<bool> = (0..order.len()).map(|place| place < n_a).collect();
         d_of_projections(&along, &labels, self.longest)
@@ -288,6 +287,8 @@ mod tests {
             let (folds, order) = (Folds::new(in_a, in_b, 5, 2, 1), (0..part.len()).collect::<Vec<_>>());
             let found = Projector::new(&vectors, dim).of(&part).separation(&order, &folds);
             assert_near(found.crossfit, held_out_d(&of_part, dim, &order, &folds), "a part");
+            let labels: Vec<bool> = (0..part.len()).map(|place| place < in_a).collect();
+            assert_near(found.naive, naive_direction(&of_part, dim, &labels).d_naive, "a part, naive");
         }
     }
 

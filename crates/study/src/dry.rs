@@ -1,17 +1,15 @@
 //! What there is to do, before anything is done or written.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use headtemper_engine::{Engine, MemoryPlan, Speed};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    CaptureJob, Item, Keyed, Progress, Result, RunDir, ScoreRun, StudyError, SweepRun,
+    CaptureJob, Item, Keyed, Progress, Result, Row, RunDir, ScoreRun, SweepRun,
     capture::{Prepared, ToDo},
     score::{self, ScoreRow},
+    store::rows::read_rows,
     sweep::{Wanted, Work},
 };
 
@@ -103,7 +101,7 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
     let (all, parts) = run.rows(engine)?;
     let wanted = run.part(&all)?;
     RunDir::check(dir, "sweep", &parts, run.shard)?;
-    let done = keys(&dir.join("rows.jsonl"))?;
+    let done = keys::<Row>(dir)?;
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains(&w.key)).collect();
     let work = Work::of(engine, run.items, run.arms, &missing, run.options)?;
     engine.check_plans(&work.plans)?;
@@ -132,7 +130,7 @@ pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pro
 pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path) -> Result<DryRun> {
     let work = score::Work::new(engine, items, run)?;
     RunDir::check(dir, "score", &work.parts, run.shard)?;
-    let there = keys(&dir.join(ScoreRow::FILE))?;
+    let there = keys::<ScoreRow>(dir)?;
     let missing = work.missing(|key| there.contains(key));
     let to_do = work.to_do(&missing)?;
     let memory = if to_do.cells > 0 { Some(work.memory(&missing)?) } else { None };
@@ -142,28 +140,15 @@ pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path
     Ok(DryRun { seconds, ..dry })
 }
 
-/// The keys of the rows that a log holds; none if there is no log. Lines that are cut off are passed over.
-fn keys(path: &Path) -> Result<BTreeSet<String>> {
-    let text = match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        text => text.map_err(StudyError::read(path))?,
-    };
-    let lines = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    let row = |line: &[u8]| serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(line).ok();
-    Ok(lines.filter_map(row).filter_map(|row| Some(row.get("key")?.as_str()?.to_string())).collect())
+/// The keys of the rows that a directory holds; none if it has no log.
+fn keys<R: Keyed + DeserializeOwned>(dir: &Path) -> Result<BTreeSet<String>> {
+    let path = dir.join(R::FILE);
+    if path.exists() { Ok(read_rows::<R>(&path)?.rows.into_keys().collect()) } else { Ok(BTreeSet::new()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_read_up_to_the_line_that_is_cut_off() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "{\"key\":\"a\",\"n\":1}\n{\"key\":\"b\"}\n{\"key\":\"c\"}").unwrap();
-        assert_eq!(keys(file.path()).unwrap().into_iter().collect::<Vec<_>>(), ["a", "b"]);
-        assert!(keys(Path::new("no/such/log")).unwrap().is_empty());
-    }
 
     #[test]
     fn durations_are_written_in_the_unit_that_fits() {

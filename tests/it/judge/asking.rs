@@ -190,6 +190,13 @@ fn a_server_that_is_gone_ends_the_run_and_what_is_there_is_kept() {
     ends(&lab, &server, 0, "--out j --tasks delivery");
     assert_eq!((server.asked().len(), lab.rows("j/answers.jsonl").len()), (18, 30));
 
+    // One that answers that questions are too long is there, however many are.
+    many(&lab, 30);
+    let long = Act::status(400, &json!({"error": {"message": "maximum context length is 8"}}));
+    let server = Server::new(move |asked| if asked.index < 25 { long.clone() } else { good(asked) });
+    let (_, err) = ends(&lab, &server, 1, "--out l --tasks delivery --concurrency 1");
+    assert_eq!((server.asked().len(), lab.rows("l/answers.jsonl").len()), (30, 5), "{err}");
+
     // A port below 1024 that nobody serves, and that no other test is given.
     let (_, err) = ended(&judge_at(&lab, "http://127.0.0.1:1/v1", "--out k --tasks delivery"), 2);
     assert!(err.contains("http://127.0.0.1:1/v1 refuses connections"), "{err}");

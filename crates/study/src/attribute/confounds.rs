@@ -79,10 +79,12 @@ fn p_of_lengths(lengths: &[f64], table: &Table<'_>, options: &AttributeOptions) 
 
 /// The cohorts' prompts.
 pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &AttributeOptions) -> PromptCheck {
-    let mut seen: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    // An item that nothing was asked has a prompt of its own.
+    let mut seen: BTreeMap<(Option<&str>, usize), [usize; 2]> = BTreeMap::new();
     for (place, &row) in table.rows.iter().enumerate() {
         if let Some(facts) = facts.get(row) {
-            seen.entry(&facts.prompt).or_default()[usize::from(place >= table.n_a)] += 1;
+            let key = facts.asked().map_or((None, place), |prompt| (Some(prompt), 0));
+            seen.entry(key).or_default()[usize::from(place >= table.n_a)] += 1;
         }
     }
     let of = |which: &dyn Fn(&[usize; 2]) -> bool| seen.values().filter(|counts| which(counts)).count();

@@ -110,13 +110,14 @@ pub fn attribute_run(
         let (mut attribution, features) = work.attribute(&others, progress)?;
         attribution.skipped.clone_from(&chosen.skipped);
         write_attribution(&run, &attribution, &features)?;
-        if settings.options.compat_dd {
-            dd::write(&run, &attribution)?;
-        }
-        write_heads(&run, &attribution, settings.top, settings.lambda)?;
         run.note("identity", engine.identity())?;
         attribution
     };
+    // Made from that alone, and from a finished one too: what somebody removed is there again.
+    if settings.options.compat_dd {
+        dd::write(&run, &attribution)?;
+    }
+    write_heads(&run, &attribution, settings.top, settings.lambda)?;
     let said = Said::of(&attribution, chosen.said_dropped());
     write_report(&run, engine, items, settings, &attribution, &said)?;
     run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;

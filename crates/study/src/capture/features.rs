@@ -72,7 +72,7 @@ pub struct GeneratedMeta {
     pub max_new_tokens: usize,
     /// How tokens were chosen.
     pub sampling: Sampling,
-    /// Whether the model's stop tokens ended a response: `model`, or `never`.
+    /// Whether the model's stop tokens ended a response: `model`, those and others by their ids, or `never`.
     pub stop: String,
 }
 
@@ -81,7 +81,10 @@ impl GeneratedMeta {
     pub(crate) fn stop_name(rule: &StopRule) -> String {
         match rule {
             StopRule::Model => "model".into(),
-            StopRule::Also(_) => "model and others".into(),
+            StopRule::Also(others) => {
+                let others: Vec<String> = others.ids().map(|id| id.to_string()).collect();
+                format!("model and {}", others.join(", "))
+            }
             StopRule::Never => "never".into(),
         }
     }

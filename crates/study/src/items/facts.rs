@@ -28,6 +28,11 @@ impl ItemFacts {
         Self { prompt: item.prompt_key(), response: item.response_key(), truncated: item.truncated(), fields }
     }
 
+    /// The prompt, where anything was asked: the empty one is nobody's.
+    pub(crate) fn asked(&self) -> Option<&str> {
+        (!self.prompt.is_empty()).then_some(&self.prompt)
+    }
+
     /// The value of a field; `response` is one too.
     pub(crate) fn value(&self, field: &str) -> Option<&str> {
         match field {

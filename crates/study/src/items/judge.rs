@@ -46,11 +46,33 @@ pub enum GoldRule {
 
 /// A lexicon of hedges, one phrase a line, `#` for comments; and what makes an answer right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Written", into = "Written")]
 pub struct Judge {
     hedges: Vec<String>,
-    #[serde(skip)]
     gold: GoldRule,
+}
+
+/// As files have it: the phrases alone where the rule is the usual one.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Hedges(Vec<String>),
+    Ruled { hedges: Vec<String>, gold: GoldRule },
+}
+
+impl From<Written> for Judge {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Hedges(hedges) => Self { hedges, gold: GoldRule::default() },
+            Written::Ruled { hedges, gold } => Self { hedges, gold },
+        }
+    }
+}
+
+impl From<Judge> for Written {
+    fn from(Judge { hedges, gold }: Judge) -> Self {
+        if gold == GoldRule::default() { Self::Hedges(hedges) } else { Self::Ruled { hedges, gold } }
+    }
 }
 
 impl Judge {

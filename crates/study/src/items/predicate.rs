@@ -160,13 +160,17 @@ fn value_of(item: &Item, field: &str) -> Option<Value> {
             if let Some(name) = field.strip_prefix("scores.") {
                 item.scores.get(name).map(|&score| Value::from(score))
             } else {
-                let mut parts = field.split('.');
-                let first = item.other.get(parts.next()?)?;
-                parts.try_fold(first, |value, part| value.get(part)).cloned()
+                within(&item.other, field).cloned()
             }
         }
     };
     found.filter(|value| !value.is_null())
+}
+
+/// A value by its name, which may lie in another: `m.n` is the field of that name, or n of m.
+fn within<'a>(fields: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let nested = |at: usize| within(fields.get(&name[..at])?.as_object()?, &name[at + 1..]);
+    fields.get(name).or_else(|| name.match_indices('.').find_map(|(at, _)| nested(at)))
 }
 
 /// Whether the comparison holds; none if the two are of different kinds, or have no order.
@@ -312,7 +316,7 @@ mod tests {
     fn judged() -> Item {
         item(
             r#"{"id":"a","prompt":"why","response":"so","label":"cw","scores":{"self_verification":4,"b":1.5},
-            "correct":false,"verbal":"assert","meta":{"level":2},"gone":null}"#,
+            "correct":false,"verbal":"assert","meta":{"level":2,"a.b":{"c":1}},"m.x":3,"gone":null}"#,
         )
     }
 
@@ -331,6 +335,7 @@ mod tests {
             "correct == false",
             "!(correct || verbal != 'assert')",
             "meta.level == 2",
+            "m.x == 3 && meta.a.b.c == 1",
             "id == \"a\" && prompt == \"why\" && response == \"so\"",
             "correct || label == \"cw\" && scores.b<=1.5",
         ] {

@@ -37,10 +37,7 @@ pub(crate) fn units(items: &[Item], groups: Option<&str>) -> Vec<Vec<usize>> {
 pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, groups: Option<&str>) -> Vec<usize> {
     joined(facts.map(|facts| {
         let value = facts.zip(groups).and_then(|(facts, field)| facts.value(field));
-        [
-            facts.filter(|facts| !facts.prompt.is_empty()).map(|facts| (false, facts.prompt.as_str())),
-            value.map(|value| (true, value)),
-        ]
+        [facts.and_then(ItemFacts::asked).map(|prompt| (false, prompt)), value.map(|value| (true, value))]
     }))
 }
 

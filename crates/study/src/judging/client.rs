@@ -57,6 +57,7 @@ impl<'a> Client<'a> {
             Ok(reply) => Ok(Reply { text: clean(&reply.text), served: reply.served.as_deref().map(clean), ..reply }),
             Err(Failure::Later(why, wait)) => Err(Failure::Later(clean(&why), wait)),
             Err(Failure::Now(why)) => Err(Failure::Now(clean(&why))),
+            Err(Failure::TooLong(why)) => Err(Failure::TooLong(clean(&why))),
             Err(Failure::Always(status, why)) => Err(Failure::Always(status, clean(&why))),
         }
     }

@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Later(String, Option<Duration>),
     /// Nothing is gained by asking this again now.
     Now(String),
+    /// This one question is too long for the model; others may be answered.
+    TooLong(String),
     /// No other question would fare better: the address, the key, the model or the request is wrong.
     Always(Option<u16>, String),
 }
@@ -53,11 +55,11 @@ pub(crate) fn read(status: u16, retry_after: Option<f64>, kind: &str, body: &[u8
     match status {
         429 if error.code == "insufficient_quota" => Err(Failure::Always(Some(status), why)),
         408 | 425 | 429 | 500..=599 => Err(Failure::Later(why, wait)),
-        413 => Err(Failure::Now(why)),
+        413 => Err(Failure::TooLong(why)),
         400 | 403 | 422 if matches!(error.code.as_str(), "content_filter" | "content_policy_violation") => {
             Ok(Reply { text: error.message, refused: true, ..Reply::default() })
         }
-        400 | 422 if too_long(&error) => Err(Failure::Now(why)),
+        400 | 422 if too_long(&error) => Err(Failure::TooLong(why)),
         _ => Err(Failure::Always(Some(status), why)),
     }
 }
@@ -176,9 +178,9 @@ mod tests {
             (500, json!({}), "later"),
             (503, json!({}), "later"),
             (408, json!({}), "later"),
-            (400, message("context_length_exceeded", "x"), "now"),
-            (400, json!({"error": {"message": "This model's maximum context length is 8 tokens"}}), "now"),
-            (413, json!({}), "now"),
+            (400, message("context_length_exceeded", "x"), "too long"),
+            (400, json!({"error": {"message": "This model's maximum context length is 8 tokens"}}), "too long"),
+            (413, json!({}), "too long"),
             (400, message("bad", "unknown field"), "always"),
             (401, message("invalid_api_key", "no"), "always"),
             (403, json!({}), "always"),
@@ -189,6 +191,7 @@ mod tests {
             let found = match of(status, &body) {
                 Err(Failure::Later(..)) => "later",
                 Err(Failure::Now(_)) => "now",
+                Err(Failure::TooLong(_)) => "too long",
                 Err(Failure::Always(code, _)) => {
                     assert_eq!(code, Some(status));
                     "always"

@@ -87,6 +87,8 @@ pub(crate) struct Pool<'a> {
 enum End {
     Reply(Reply),
     Failed(String),
+    /// The server lives, and this question is not for it.
+    TooLong(String),
     Unasked,
     Hopeless(Option<u16>, String),
 }
@@ -158,7 +160,7 @@ impl<'a> Pool<'a> {
                 progress.tokens((reply.prompt_tokens + reply.completion_tokens) as usize);
                 log.append(Answer::new(&question.key, question.kind, self.endpoint.address(), reply))?;
             }
-            End::Failed(why) => {
+            End::Failed(why) | End::TooLong(why) => {
                 done.failed.insert(question.key.clone(), why);
             }
             End::Hopeless(status, why) => return Err(self.error(status, why)),
@@ -184,9 +186,9 @@ impl<'a> Pool<'a> {
                 self.over.store(true, Ordering::Relaxed);
                 End::Hopeless(status, why)
             }
-            End::Reply(reply) => {
+            answered @ (End::Reply(_) | End::TooLong(_)) => {
                 self.in_vain.store(0, Ordering::Relaxed);
-                End::Reply(reply)
+                answered
             }
             other => other,
         }
@@ -217,6 +219,7 @@ impl<'a> Pool<'a> {
                     }
                 }
                 Err(Failure::Now(why)) => return End::Failed(why),
+                Err(Failure::TooLong(why)) => return End::TooLong(why),
                 Err(Failure::Always(status, why)) => return End::Hopeless(status, why),
             }
         }

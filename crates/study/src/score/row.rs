@@ -59,9 +59,9 @@ impl ScoreRow {
 pub(crate) struct ItemKey(String);
 
 impl ItemKey {
-    /// Of an item under a model, scored the plain way or not.
-    pub(crate) fn new(identity: &Identity, plain: bool, item: &Encoded) -> Self {
-        Self(digest(&("score/v1", identity, plain, &item.ids, item.prompt_len)))
+    /// Of an item under a model, scored the plain way or not. Items with the same text are still two: a row is one item's.
+    pub(crate) fn new(identity: &Identity, plain: bool, id: &str, item: &Encoded) -> Self {
+        Self(digest(&("score/v2", identity, plain, id, &item.ids, item.prompt_len)))
     }
 
     /// The key of a cell.

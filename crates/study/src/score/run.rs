@@ -5,11 +5,11 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use headtemper_engine::{Engine, Identity};
+use headtemper_engine::Engine;
 use headtemper_hook::HeadRef;
 
 use crate::{
-    FiredByArm, Item, Outcome, Progress, Result, RunDir, Shard, Shards, StudyError,
+    Item, Outcome, Progress, Result, RunDir, Shard, Shards, StudyError,
     score::{
         ScoreRow,
         plan::ScorePlan,
@@ -78,7 +78,7 @@ pub fn score_run(
     run.note("identity", engine.identity())?;
     work.plan.save(&run)?;
     let mut log = run.rows::<ScoreRow>(progress)?;
-    let fired = work.fill(&mut log, progress)?;
+    let fired = run.fired("score", &work.fill(&mut log, progress)?);
     if settings.shard.is_some() {
         finish(&mut run, &work.plan.plan, work.part.len(), &fired)?;
         return Ok(Scored::Part { cells: work.part.len(), of: work.plan.keys.len() });
@@ -94,11 +94,6 @@ pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let shards = Shards::open(shards)?;
     let (plan, rows) = shards.join::<ScorePlan, ScoreRow>()?;
     plan.plan.check(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
-    let identity: Identity = serde_json::from_value(shards.noted("identity"))
-        .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
-    let (mut run, log, added) = shards.gather(out, &plan, rows, progress)?;
-    run.note("identity", &identity)?;
-    // Merged once more, nothing has fired again.
-    let fired = if added > 0 { shards.fired("score") } else { FiredByArm::new() };
-    write_results(&mut run, &identity, &plan, &log, &fired)
+    let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
+    write_results(&mut run, &identity, &plan, &log, &shards.fired("score"))
 }

@@ -55,7 +55,10 @@ impl<'a> Work<'a> {
         plan.cohorts()?;
         let parts =
             Parts::of(engine.identity()).with("items", named_items(items, &encoded)).with("plain", settings.plain);
-        let item_keys = encoded.iter().map(|encoded| ItemKey::new(engine.identity(), settings.plain, encoded));
+        let item_keys = items
+            .iter()
+            .zip(&encoded)
+            .map(|(item, encoded)| ItemKey::new(engine.identity(), settings.plain, &item.id, encoded));
         let mut keys = Vec::with_capacity(items.len() * settings.heads.len() * settings.lambdas.len());
         for item in item_keys {
             let pairs = settings.heads.iter().flat_map(|&at| settings.lambdas.iter().map(move |&lambda| (at, lambda)));

@@ -72,6 +72,8 @@ pub struct RowLog<R = Row> {
     path: PathBuf,
     file: File,
     rows: BTreeMap<String, R>,
+    /// Bytes of whole lines.
+    whole: u64,
     /// Bytes of a cut-off last line that were dropped on opening.
     dropped: usize,
 }
@@ -90,7 +92,7 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
             file.set_len(whole as u64).map_err(StudyError::write(path))?;
         }
         file.seek(SeekFrom::End(0)).map_err(StudyError::write(path))?;
-        Ok(Self { path: path.into(), file, rows, dropped })
+        Ok(Self { path: path.into(), file, rows, whole: whole as u64, dropped })
     }
 
     /// Opens the log, and says so if a last line was dropped, whose row is then made again.
@@ -128,13 +130,18 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         self.rows.is_empty()
     }
 
-    /// Appends a row: one write, so that a line is there whole or cut off at the end of the file.
+    /// Appends a row: one write, so that a line is there whole or cut off at the end of the file. Of a line that could not be written
+    /// nothing stays, so that the next one does not follow half of it.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn append(&mut self, row: R) -> Result<()> {
         let line = serde_json::to_string(&row).expect("a row has a JSON form") + "\n";
-        self.file.write_all(line.as_bytes()).map_err(StudyError::write(&self.path))?;
+        if let Err(e) = self.file.write_all(line.as_bytes()) {
+            let back = self.file.set_len(self.whole).and_then(|()| self.file.seek(SeekFrom::Start(self.whole)));
+            return Err(StudyError::write(&self.path)(back.err().unwrap_or(e)));
+        }
+        self.whole += line.len() as u64;
         self.rows.insert(row.key().into(), row);
         Ok(())
     }

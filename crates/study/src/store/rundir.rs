@@ -74,6 +74,8 @@ impl RunDir {
     /// # Errors
     /// If a file cannot be removed.
     pub(crate) fn discard(self, files: &[PathBuf]) -> Result<()> {
+        remove_asides(&self.dir)?;
+        // The lock last: with it the directory is anybody's.
         let own = [self.file(MANIFEST), self.file(LOCK)];
         for path in files.iter().chain(&own) {
             match fs::remove_file(path) {
@@ -81,7 +83,6 @@ impl RunDir {
                 _ => {}
             }
         }
-        remove_asides(&self.dir)?;
         let _ = fs::remove_dir(&self.dir); // somebody else's files keep it
         Ok(())
     }
@@ -109,7 +110,7 @@ impl RunDir {
         self.save()
     }
 
-    /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and this one.
+    /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and one more.
     pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let mut fired = self.manifest.fired(stage);
         for (arm, tokens) in now {

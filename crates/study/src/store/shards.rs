@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use headtemper_engine::Identity;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -109,7 +110,7 @@ impl Shards {
         self.manifests[0].0.get(name).cloned().unwrap_or_default()
     }
 
-    /// How often the hooks of each arm fired in all shards.
+    /// How often the hooks of each arm fired in all shards, rows included that a later cut of the run gave to another shard.
     pub(crate) fn fired(&self, stage: &str) -> std::collections::BTreeMap<String, u64> {
         let mut fired = std::collections::BTreeMap::new();
         for (arm, tokens) in self.manifests.iter().flat_map(|manifest| manifest.fired(stage)) {
@@ -155,34 +156,35 @@ impl Shards {
         if lacking.is_empty() { Ok((plan, joined)) } else { Err(StudyError::merge(lacking.join("; "))) }
     }
 
-    /// Takes a directory for the whole run, and puts the joined rows into it: those that are not there yet,
-    /// which are counted.
+    /// Takes a directory for the whole run, and puts the joined rows into it: those that are not there yet. With it comes the
+    /// model that the shards ran.
     ///
     /// # Errors
-    /// If the directory belongs to something else, or cannot be written.
+    /// If the directory belongs to something else, or cannot be written; if the shards do not say which model they ran.
     pub fn gather<P, R>(
         &self,
         out: &Path,
         plan: &Plan<P>,
         rows: Vec<R>,
         progress: &mut dyn Progress,
-    ) -> Result<(RunDir, RowLog<R>, usize)>
+    ) -> Result<(RunDir, RowLog<R>, Identity)>
     where
         P: Serialize + DeserializeOwned,
         R: Keyed + Serialize + DeserializeOwned,
     {
         let command = self.manifests[0].text("command").unwrap_or("unknown");
-        let run = RunDir::open(out, command, &self.parts()?, None, progress)?;
+        let identity: Identity = serde_json::from_value(self.noted("identity"))
+            .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
+        let mut run = RunDir::open(out, command, &self.parts()?, None, progress)?;
+        run.note("identity", &identity)?;
         plan.save(&run)?;
         let mut log: RowLog<R> = run.rows(progress)?;
-        let before = log.len();
         for row in rows {
             if log.get(row.key()).is_none() {
                 log.append(row)?;
             }
         }
-        let added = log.len() - before;
-        Ok((run, log, added))
+        Ok((run, log, identity))
     }
 }
 

@@ -145,7 +145,7 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
     let plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
     plan.save(&run)?;
     let mut log = run.rows(progress)?;
-    let fired = fill(engine, (items, arms), part, options, &mut log, progress)?;
+    let fired = run.fired("sweep", &fill(engine, (items, arms), part, options, &mut log, progress)?);
     if shard.is_some() {
         finish(&mut run, &plan.plan, part.len(), &fired)?;
         return Ok(Swept::Part { rows: part.len(), of: all.len() });
@@ -161,16 +161,11 @@ pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let shards = Shards::open(shards)?;
     let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
-    let (mut run, log, added) = shards.gather(out, &plan, rows, progress)?;
-    let identity: Identity = serde_json::from_value(shards.noted("identity"))
-        .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
-    run.note("identity", &identity)?;
-    // Merged once more, nothing has fired again.
-    let fired = if added > 0 { shards.fired("sweep") } else { FiredByArm::new() };
-    outcomes(&mut run, &identity, (&plan, &items), &log, &fired)
+    let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
+    outcomes(&mut run, &identity, (&plan, &items), &log, &shards.fired("sweep"))
 }
 
-/// Writes what a sweep leaves beside its rows.
+/// Writes what a sweep leaves beside its rows; `fired` is how often the hooks of each arm have fired in all.
 fn outcomes(
     run: &mut RunDir,
     identity: &Identity,
@@ -192,6 +187,6 @@ fn outcomes(
 
 fn finish(run: &mut RunDir, plan: &SweepPlan, rows: usize, fired: &FiredByArm) -> Result<()> {
     let variants: Vec<&str> = plan.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    let notes = json!({"rows": rows, "variants": variants, "fired": run.fired("sweep", fired)});
+    let notes = json!({"rows": rows, "variants": variants, "fired": fired});
     run.finish("sweep", &digest(&variants), notes)
 }
