@@ -142,6 +142,20 @@ fn attribute_writes_its_files_once() {
     let (_, said) =
         lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
     assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
+    // Of other weights the ranking says so, and where it found nothing; another geometry has other heads.
+    let other =
+        text.replace(report["weights_sha256"].as_str().unwrap(), "0").replace("\"separable\"", "\"no evidence\"");
+    lab.write("other.json", other.replace("\"magnitude only\"", "\"no evidence\""));
+    let top = "generate --model M Hi --max-new-tokens 1 --lambda 0.5 --plan top:2@other.json";
+    let (_, said) = lab.ends(0, top);
+    assert!(
+        said.contains("whose weights are others") && said.contains("it found nothing in 2 of these 2 heads"),
+        "{said}"
+    );
+    let mut wider = report.clone();
+    wider["heads_per_layer"] = json!([9, 9]);
+    lab.write("other.json", wider.to_string());
+    assert!(lab.ends(2, top).1.contains("it ranks 18 heads in 2 layers of"), "{}", lab.ends(2, top).1);
 
     let before = ["out/attribution.json", "out/attribution.csv", "out/attribution.npz"].map(|name| lab.modified(name));
     fs::remove_file(lab.path("out/heads.json")).unwrap();

@@ -5,6 +5,7 @@
 use std::{fs, io::Write, process::Stdio};
 
 use candle_core::{Device, Tensor};
+use headtemper_study::{Array, Npz};
 use headtemper_tests::{Golden, golden_dir, worst};
 use serde_json::{Value, json};
 
@@ -292,6 +293,27 @@ fn a_lambda_table_works_item_by_item() {
     ] {
         let expected: Vec<u32> = golden.ids(key).into_iter().take_while(|&id| id != 5).collect();
         assert_eq!((&answers[id]["response_ids"], &answers[id]["plan"]), (&json!(expected), &json!(plan)), "{id}");
+    }
+}
+
+/// A λ table that names its rows is for those items, in that order.
+#[test]
+fn a_lambda_table_knows_its_items() {
+    let (lab, golden) = (Lab::new(), Golden::read("llama"));
+    golden_items(&lab, &golden);
+    let table = |ids: [&str; 3]| {
+        let mut npz = Npz::default();
+        npz.add("lambda", Array::F32(vec![3, LAYERS, HEADS], vec![0.5; 3 * LAYERS * HEADS]));
+        npz.add("id", Array::Text(ids.map(String::from).to_vec()));
+        npz.save(&lab.path("t.npz")).unwrap();
+    };
+    for line in ["generate --max-new-tokens 2", "capture --out c.npz"] {
+        let line = format!("{line} --model M --items g.jsonl --plan t.npz");
+        table(["s0", "s2", "s1"]);
+        let (_, err) = lab.ends(2, &line);
+        assert!(err.contains("row 1 is of item 's2', but the item there is 's1'"), "{err}");
+        table(["s0", "s1", "s2"]);
+        lab.done(&line);
     }
 }
 

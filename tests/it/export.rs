@@ -91,6 +91,7 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
         (vec![&model, "--plan", "L0V0:0.5", "--out", "full"], "cannot export full: it exists already"),
         (vec![&gguf, "--plan", "L0H0:0.5", "--out", "o"], "only a directory with safetensors can be exported"),
         (vec![&model, "--plan", "L0V0", "--out", "o"], "head L0V0 has no lambda"),
+        (vec![&model, "--plan", "L0V0:1", "--out", "o"], "every λ of the plan is 1: the export would be a copy"),
     ] {
         let output = temper().arg("export").args(&args).current_dir(lab.path()).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,10 +1,10 @@
 //! From arguments to a loaded model, its plans and its items.
 
 use anyhow::Result;
-use headtemper_engine::{Engine, ModelChoice};
+use headtemper_engine::{Engine, Identity, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_model::{Blocks, Held, HoldAs, Precision, Products};
-use headtemper_study::{Item, ItemFile, PlanSource, plans, read_items};
+use headtemper_study::{Item, ItemFile, PlanSource, head_remarks, plans, read_items};
 
 use crate::{
     args::{Dtype, ItemArgs, ModelArgs, PlanArgs, ProductsOf, Switch},
@@ -99,14 +99,21 @@ pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
     Ok(items)
 }
 
+/// Says what somebody must know of heads that come from an attribution.
+pub(crate) fn remark(heads: &str, identity: &Identity) -> Result<()> {
+    head_remarks(heads, &identity.weights_sha256)?.iter().for_each(|remark| ui::say(&format!("warning: {remark}")));
+    Ok(())
+}
+
 /// The plans that were asked for: the empty one if none was.
-pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
+pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec, identity: Option<&Identity>) -> Result<Vec<HeadPlan>> {
     match &args.plan {
         None if args.lambda.is_some() => anyhow::bail!("--lambda needs --plan, which names the heads it is for"),
         None if args.positions.is_some() => anyhow::bail!("--positions needs --plan, which it limits"),
         None => Ok(vec![HeadPlan::none()]),
         Some(text) => {
             let plans = plans(&PlanSource { text, lambda: args.lambda, positions: args.positions }, spec)?;
+            identity.map_or(Ok(()), |identity| remark(text, identity))?;
             match &plans[..] {
                 [one] => ui::say(&format!("plan       {one}")),
                 many => ui::say(&format!("plan       {} rows of {text}", many.len())),

@@ -33,7 +33,7 @@ pub use capture::{
 };
 pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
 pub use error::StudyError;
-pub use heads::{PlanSource, head_set, plans};
+pub use heads::{PlanSource, check_rows, head_remarks, head_set, plans};
 pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Item, ItemFacts, ItemFile, Judge,
     Predicate, Verdict, cohorts_of, named, read_dispositions, read_items,

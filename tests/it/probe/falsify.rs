@@ -166,6 +166,17 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
         GATE.replace("\n[fresh]", &format!("\nitems = '{train}'\n[fresh]"))
             .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]")
     };
+    // Items in the order of the features name them, and labels are then found by id, in whatever order they stand.
+    let labels = data(2, 90, 45, 1.2).1;
+    write(&lab, "fresh", data(2, 90, 45, 1.2));
+    let labelled = |i: usize| json!({"id": format!("new{i}"), "y": u8::from(labels[i])});
+    lab.write_lines("shuffled.jsonl", (0..90).map(|i| labelled(i * 7 % 90)));
+    lab.write_lines("train.jsonl", (0..80).map(|i| item("old", i)));
+    lab.write("gate.toml", with_items("train.jsonl").replace("fresh.json:labels", "shuffled.jsonl:y"));
+    lab.done("falsify gate.toml --out by-id");
+    assert_eq!(lab.json("by-id/falsify.json")["fresh"]["matched_by"], "id");
+    let (_, err) = lab.ends(0, "probe fit --features fresh.npz:X --labels shuffled.jsonl:y --shuffles 0 --out place");
+    assert!(err.contains("matched by place: the labels name their items and the features do not"), "{err}");
     // Items that are fewer or more than the rows they stand beside.
     lab.write_lines("long.jsonl", (0..81).map(|i| item("old", 2 * i)));
     lab.write("gate.toml", with_items("long.jsonl"));
@@ -253,7 +264,20 @@ fn captures_of_something_else_are_refused() {
         err.contains("h_mean of the last 2 layers, pooled over last;") && err.contains("h_last, pooled over last:3"),
         "{err}"
     );
+    // Nor are those of another plan or template; another arithmetic is said.
+    capture("--out plan.npz --mean-layers 2 --shard 2/2 --plan L0H1:0.5");
+    capture("--out raw.npz --mean-layers 2 --shard 2/2 --raw");
+    for (other, why) in
+        [("plan", "pooled over last, under L0H1:0.5"), ("raw", "pooled over last, without the chat template")]
+    {
+        lab.write("gate.toml", gate(&format!("{other}.npz:h_mean")));
+        let (_, err) = lab.ends(2, "falsify gate.toml --out x");
+        assert!(err.contains(why), "{err}");
+    }
     lab.done("probe fit --features a.npz:h_mean --labels l.json:y --cv 3 --shuffles 0 --out p");
+    capture("--out half.npz --mean-layers 2 --shard 2/2 --dtype bf16");
+    let (_, err) = lab.ends(0, "probe eval p --features half.npz:h_mean --labels l.json:y");
+    assert!(err.contains("another arithmetic: weights in f32 there, weights in bf16 here"), "{err}");
     let (_, err) = lab.ends(0, "probe eval p --features b.npz:h_last --labels l.json:y");
     assert!(err.contains("warning: the probe was fitted on something else"), "{err}");
     capture("--out c.npz --pool last:3 --shard 1/2");

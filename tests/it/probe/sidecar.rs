@@ -52,7 +52,16 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     let (_, err) = lab.ends(2, &run.replace("--threshold 0.5", "--threshold 0.6"));
     assert!(err.contains("threshold was 0.5, is 0.6"), "{err}");
     let (_, err) = lab.ends(2, &format!("{run} --site 0"));
-    assert!(err.contains("belongs to another run: site was none"), "{err}");
+    assert!(err.contains("--site is 0, but must be left out, or final_norm, which the probe was fitted on"), "{err}");
+    let mut blank = lab.command(&run.replace("--out g", "--out g6"));
+    let blank = blank.args(["--prefix", " "]).output().unwrap();
+    assert!(String::from_utf8_lossy(&blank.stderr).contains("--prefix is blank") && !lab.path("g6").exists());
+    let (out, _) = lab.ends(0, &format!("{} --raw --dtype bf16", run.replace("--out g", "--out g7")));
+    for other in
+        ["weights in f32 there, weights in bf16 here", "prompts with it, and these are read without the chat template"]
+    {
+        assert!(out.contains(other), "{other}: {out}");
+    }
     for (threshold, told) in [("nan", "NaN"), ("50", "50")] {
         let line = format!("gate --model M --items items.jsonl --probe p --threshold {threshold} --out g4");
         let (_, err) = lab.ends(2, &line);

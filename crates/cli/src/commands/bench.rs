@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     let start = Instant::now();
     let engine = model::open(&args.model, None)?;
     let load_s = start.elapsed().as_secs_f64();
-    let given = model::plans_of(&args.plan, engine.spec())?;
+    let given = model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?;
     anyhow::ensure!(given.len() == 1, "the λ table has {} rows, but a bench runs under one", given.len());
     let mut scale = HeadScale::compile(&given, engine.spec(), engine.model().device())?;
     let context = engine.spec().context;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::HeadsWanted;
-use headtemper_study::{CaptureJob, CaptureOptions, capture_file, dry_capture, parse_layers};
+use headtemper_study::{CaptureJob, CaptureOptions, capture_file, check_rows, dry_capture, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         },
         last_n: args.last_n,
         logits: args.logits,
-        plans: model::plans_of(&args.plan, engine.spec())?,
+        plans: model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?,
         max_rows: if answering.is_some() {
             args.batch.max_rows()
         } else {
@@ -40,6 +40,10 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
+    if let Some(text) = args.plan.plan.as_deref().filter(|_| options.plans.len() > 1) {
+        let all = items.read(0..items.len())?;
+        check_rows(text, all.iter().map(|item| item.id.as_str()))?;
+    }
     let (shard, part_items) = (args.shard.shard, args.part_items);
     let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &args.out };
     let mut bars = ui::Bars::default();

@@ -9,8 +9,12 @@ use crate::{Done, args::Export, model, ui};
 pub(crate) fn run(args: &Export) -> Result<Done> {
     anyhow::ensure!(args.plan.plan.is_some(), "--plan is missing: without it, the export would be a copy");
     let original = Original::find(&args.model.choice())?;
-    let plans = model::plans_of(&args.plan, original.spec())?;
+    let plans = model::plans_of(&args.plan, original.spec(), None)?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a checkpoint has one plan", plans.len());
+    anyhow::ensure!(
+        plans[0].iter().any(|(_, lambda)| lambda != 1.0),
+        "every λ of the plan is 1: the export would be a copy"
+    );
     let written = original.export(&plans[0], &args.out)?;
     if args.json {
         let facts = json!({

@@ -5,14 +5,14 @@ use std::{io::Read, time::Instant};
 use anyhow::Result;
 use headtemper_engine::{Engine, EngineError, Event, FinishReason, GenerateOptions, Input, Message, Request};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Item, noise_of, prompts, read_items};
+use headtemper_study::{Item, check_rows, noise_of, prompts, read_items};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Generate, model, ui};
 
 pub(crate) fn run(args: &Generate) -> Result<Done> {
     let engine = model::open(&args.model, args.thinking)?;
-    let plans = model::plans_of(&args.plan, engine.spec())?;
+    let plans = model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?;
     let items = match &args.items {
         Some(path) => read_items(path, args.raw)?,
         None => vec![single(args)?],
@@ -23,6 +23,9 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         plans.len(),
         items.len()
     );
+    if let Some(text) = args.plan.plan.as_deref().filter(|_| plans.len() > 1) {
+        check_rows(text, items.iter().map(|item| item.id.as_str()))?;
+    }
     let requests = requests(&engine, &items, plans.len(), args)?;
     let mut settings = GenerateOptions {
         max_rows: args.batch.max_rows(),

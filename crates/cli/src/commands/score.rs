@@ -11,6 +11,7 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let mut heads = head_set(&args.heads, engine.spec())?;
+    model::remark(&args.heads, engine.identity())?;
     heads.sort_unstable();
     let settings = ScoreRun {
         items_path: &args.items.items,

@@ -17,6 +17,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     let mut sets = Vec::new();
     for text in &args.heads {
         let heads = head_set(text, engine.spec())?;
+        model::remark(text, engine.identity())?;
         if args.each {
             sets.extend(heads.into_iter().map(|at| vec![at]));
         } else {

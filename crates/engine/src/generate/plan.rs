@@ -2,7 +2,7 @@
 
 use super::{GenerateOptions, Request, starts::SharedStarts};
 use crate::{
-    Engine, EngineError, MemoryPlan, Result,
+    Engine, EngineError, MemoryPlan, Result, StopRule,
     memory::{Limit, Rows, plan_rows},
 };
 
@@ -96,6 +96,11 @@ impl Engine {
         }
         if tokens >= context {
             return Err(EngineError::TooLong { what, tokens, context });
+        }
+        // Who asks for so many tokens gets as many, or nothing.
+        if request.stop == StopRule::Never && tokens + request.max_new_tokens > context {
+            let what = format!("{what} with the {} tokens to write", request.max_new_tokens);
+            return Err(EngineError::TooLong { what, tokens: tokens + request.max_new_tokens, context });
         }
         if request.max_new_tokens == 0 {
             return Err(EngineError::Setting { name: "max_new_tokens", found: "0".into(), allowed: "at least 1" });

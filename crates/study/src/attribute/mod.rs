@@ -48,7 +48,7 @@ pub(crate) const LARGE: f64 = 0.8;
 const FEW_SHUFFLES: usize = 99;
 
 /// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
-pub(crate) const STATISTICS: u32 = 4;
+pub(crate) const STATISTICS: u32 = 5;
 
 /// What shuffled labels give of every head, `[shuffle][head]`: what a ranking is compared with.
 pub(crate) struct Nulls {
@@ -106,6 +106,7 @@ pub(crate) fn attribute_with_nulls(
     let j = hedges_correction(table.n_a, table.n_b());
     let prompts = confounds::prompts(&table, facts, options);
     let untestable = verdict::untestable(&table, options);
+    let floor = (options.shuffles < FEW_SHUFFLES).then(|| 1.0 / (options.shuffles as f64 + 1.0));
     let heads = (0..columns).map(|column| {
         let at = features.slots[table.slots[column]];
         let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
@@ -151,7 +152,7 @@ pub(crate) fn attribute_with_nulls(
         if options.compat_dd {
             dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
         }
-        effect.verdict = verdict::of(&effect, untestable.is_none());
+        effect.verdict = verdict::of(&effect, untestable.is_none(), floor);
         effect
     });
     let heads: Vec<HeadEffect> = heads.collect();

@@ -46,8 +46,9 @@ pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Optio
         .then(|| format!("labels were shuffled {shuffles} times, too few to tell any head from chance."))
 }
 
-/// The verdict of one head, where there can be one.
-pub(super) fn of(head: &HeadEffect, testable: bool) -> Verdict {
+/// The verdict of one head, where there can be one. With shuffles so few that `floor`, the least p that they can give, is not small
+/// enough for one head among all, a head that no shuffle reached has none.
+pub(super) fn of(head: &HeadEffect, testable: bool, floor: Option<f64>) -> Verdict {
     if !testable || head.magnitude.p_max.is_nan() || head.p_max_directional.is_nan() {
         return Verdict::Untested;
     }
@@ -55,6 +56,8 @@ pub(super) fn of(head: &HeadEffect, testable: bool) -> Verdict {
         Verdict::Separable
     } else if head.magnitude.is_louder() {
         Verdict::MagnitudeOnly
+    } else if floor.is_some_and(|floor| head.magnitude.p.min(head.p_directional) <= floor) {
+        Verdict::Untested
     } else if head.d_naive >= LARGE {
         Verdict::VarianceArtefact
     } else {

@@ -18,6 +18,9 @@ pub struct FeatureMeta {
     pub identity: Identity,
     /// The plan under which it was read; `none`, or one an item.
     pub plan: Vec<String>,
+    /// Whether prompts were read without the chat template.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
     /// The site of `h_last`, by its TransformerLens name.
     pub site: String,
     /// The site of `h_layers`, `{layer}` standing for the layer.

@@ -56,6 +56,7 @@ fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64
         features: FEATURES,
         labels,
         named: false,
+        labels_named: false,
         total: items,
         prompts: None,
         groups: None,

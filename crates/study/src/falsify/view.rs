@@ -44,7 +44,13 @@ impl View {
             }
             _ => Ok(true),
         };
-        let rows = FeatureRows::read(features, &keep)?.grouped(self.groups.as_ref())?;
+        let rows = FeatureRows::read(features, &keep)?;
+        // Items in the features' order name them: labels and groups then find theirs by id.
+        let rows = match &self.items {
+            Some(items) if items.len() == rows.total() => rows.named(items.iter().map(|item| item.id.clone())),
+            _ => rows,
+        };
+        let rows = rows.grouped(self.groups.as_ref())?;
         Ok(match self.items {
             None => rows,
             Some(_) => rows.asked(|row, id| item(row, id).map(prompt_hash).unwrap_or_default()),

@@ -46,6 +46,14 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
 }
 
+/// Refuses a λ table that names its rows, where these are the names of other items than those that it is for, or in another order.
+///
+/// # Errors
+/// Names the first that differs.
+pub fn check_rows<'a>(text: &str, items: impl Iterator<Item = &'a str>) -> Result<()> {
+    TableSource::of(text).map_or(Ok(()), |table| table.check_rows(items))
+}
+
 /// A set of heads: a list in place, a `.json` file, `all`, or `top:k@attribution.json`.
 ///
 /// # Errors
@@ -63,23 +71,53 @@ pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
     Ok(heads)
 }
 
-fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
-    if text == "all" {
-        return Ok(HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect())?);
-    }
-    if let Some(rest) = text.strip_prefix("top:") {
+/// What somebody must know who takes heads from an attribution, `top:5@attribution.json`, for a model with these weights: that it is
+/// one of other weights, or found nothing in them. Nothing for other lists.
+///
+/// # Errors
+/// If the attribution cannot be read.
+pub fn head_remarks(text: &str, weights_sha256: &str) -> Result<Vec<String>> {
+    let Some(top) = Top::of(text)? else { return Ok(Vec::new()) };
+    let remarks = top.ranking.remarks(top.name, &top.heads()?, weights_sha256);
+    Ok(remarks.into_iter().map(|remark| format!("{text}: {remark}")).collect())
+}
+
+/// `top:5@attribution.json`, or `top:5@attribution.json#humble` for another disposition than the first.
+struct Top<'a> {
+    count: usize,
+    path: &'a Path,
+    name: Option<&'a str>,
+    ranking: Ranking,
+}
+
+impl<'a> Top<'a> {
+    /// None if the text is something else.
+    fn of(text: &'a str) -> Result<Option<Self>> {
+        let Some(rest) = text.strip_prefix("top:") else { return Ok(None) };
         let Some((count, path)) = rest.split_once('@') else {
             return Err(wrong(text, "top:5@attribution.json"));
         };
         let count: usize = count.parse().map_err(|_| wrong(text, "top:5@attribution.json"))?;
-        // A disposition other than the first is named behind the file: top:5@attribution.json#humble.
         let (path, name) = match path.rsplit_once('#') {
             Some((file, name)) if !Path::new(path).exists() => (file, Some(name)),
             _ => (path, None),
         };
-        let report: Ranking = read_json(Path::new(path))?;
-        let heads = report.top(name, count).map_err(|why| StudyError::content(Path::new(path), why))?;
-        return Ok(HeadList::of(heads.into_iter().map(|at| (at, None)).collect())?);
+        let path = Path::new(path);
+        Ok(Some(Self { count, path, name, ranking: read_json(path)? }))
+    }
+
+    fn heads(&self) -> Result<Vec<HeadRef>> {
+        self.ranking.top(self.name, self.count).map_err(|why| StudyError::content(self.path, why))
+    }
+}
+
+fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
+    if text == "all" {
+        return Ok(HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect())?);
+    }
+    if let Some(top) = Top::of(text)? {
+        top.ranking.check(spec).map_err(|why| StudyError::content(top.path, why))?;
+        return Ok(HeadList::of(top.heads()?.into_iter().map(|at| (at, None)).collect())?);
     }
     let path = Path::new(text);
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {

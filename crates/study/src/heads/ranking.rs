@@ -1,15 +1,21 @@
 //! The heads with the largest d of an attribution.
 
-use headtemper_hook::{HeadKind, HeadRef};
+use headtemper_hook::{HeadKind, HeadRef, ModelSpec};
 use serde::Deserialize;
 
-use crate::attribution::{Attribution, kind_name};
+use crate::attribution::{Attribution, Verdict, kind_name};
 
 /// What is read of an attribution to rank heads: other programs may write it too.
 #[derive(Deserialize)]
 pub(super) struct Ranking {
     #[serde(default)]
     method: RankedBy,
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    weights_sha256: String,
+    #[serde(default)]
+    heads_per_layer: Vec<usize>,
     dispositions: Vec<RankedDisposition>,
 }
 
@@ -34,27 +40,70 @@ struct RankedHead {
     kind: String,
     #[serde(deserialize_with = "crate::tables::number")]
     cohen_d: f64,
+    #[serde(default)]
+    verdict: Option<Verdict>,
+}
+
+impl RankedHead {
+    fn at(&self) -> HeadRef {
+        let kind = if self.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
+        HeadRef { layer: self.layer, head: self.head, kind }
+    }
 }
 
 impl Ranking {
     /// The heads with the largest |d| of a disposition, the first if none is named; with the largest d where the file was
     /// made as the paper's scripts do.
     pub(super) fn top(&self, name: Option<&str>, count: usize) -> Result<Vec<HeadRef>, String> {
-        let disposition = match name {
-            None => self.dispositions.first().ok_or("it ranks no heads")?,
+        let heads = self.disposition(name)?.heads.iter().map(|head| (head.at(), head.cohen_d)).collect();
+        top_of(heads, self.method.compat == "dd", count)
+    }
+
+    fn disposition(&self, name: Option<&str>) -> Result<&RankedDisposition, String> {
+        match name {
+            None => self.dispositions.first().ok_or_else(|| "it ranks no heads".into()),
             Some(name) => self.dispositions.iter().find(|d| d.name == name).ok_or_else(|| {
                 let names: Vec<&str> = self.dispositions.iter().map(|d| d.name.as_str()).collect();
                 format!("it has no disposition '{name}', but {}", names.join(", "))
-            })?,
-        };
-        let at = |head: &RankedHead| {
-            let kind = if head.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
-            HeadRef { layer: head.layer, head: head.head, kind }
-        };
-        let signed = self.method.compat == "dd";
-        top_of(disposition.heads.iter().map(|head| (at(head), head.cohen_d)).collect(), signed, count)
+            }),
+        }
+    }
+
+    /// Refuses a ranking of a model with other heads, where the file says what its model has.
+    pub(super) fn check(&self, spec: &ModelSpec) -> Result<(), String> {
+        let here: Vec<usize> = spec.layers.iter().map(|layer| layer.heads.count).collect();
+        if self.heads_per_layer.is_empty() || self.heads_per_layer == here {
+            return Ok(());
+        }
+        let of = |heads: &[usize]| format!("{} heads in {} layers", heads.iter().sum::<usize>(), heads.len());
+        Err(format!("it ranks {} of {}, but this model has {}", of(&self.heads_per_layer), self.model, of(&here)))
+    }
+
+    /// What somebody must know who takes these heads: that the attribution found nothing in them, or is of other weights.
+    pub(super) fn remarks(&self, name: Option<&str>, chosen: &[HeadRef], weights_sha256: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        if !self.weights_sha256.is_empty() && self.weights_sha256 != weights_sha256 {
+            out.push(format!("it ranks heads of {}, whose weights are others", self.model));
+        }
+        let found =
+            |head: &&RankedHead| matches!(head.verdict, Some(Verdict::Separable | Verdict::MagnitudeOnly) | None);
+        let heads = self.disposition(name).map_or(&[][..], |disposition| &disposition.heads);
+        let of_them = || heads.iter().filter(|head| chosen.contains(&head.at()));
+        let without: Vec<String> = of_them().filter(|head| !found(head)).map(|head| head.at().to_string()).collect();
+        if !without.is_empty() {
+            let (count, named) = (without.len(), without[..without.len().min(NAMED)].join(", "));
+            let more = if count > NAMED { ", …" } else { "" };
+            out.push(format!(
+                "it found nothing in {count} of these {} heads ({named}{more}): shuffled labels give as much",
+                chosen.len()
+            ));
+        }
+        out
     }
 }
+
+/// Heads that a remark names.
+const NAMED: usize = 5;
 
 /// The heads with the largest |d| of the first disposition.
 pub(crate) fn top(report: &Attribution, count: usize) -> Result<Vec<HeadRef>, String> {

@@ -60,6 +60,23 @@ impl<'a> TableSource<'a> {
         Ok(vec![plan.limited(Some(positions))?])
     }
 
+    /// Refuses items whose ids are others than those of the rows, where the table has some.
+    pub(super) fn check_rows<'i>(&self, items: impl Iterator<Item = &'i str>) -> Result<()> {
+        if self.variant.is_some() {
+            return Ok(());
+        }
+        let Some(Array::Text(ids)) = Npz::find_array(&self.path, "id")? else { return Ok(()) };
+        match ids.iter().zip(items).enumerate().find(|(_, (row, item))| row != item) {
+            Some((at, (row, item))) if ids.len() > 1 => Err(StudyError::content(
+                &self.path,
+                format!(
+                    "row {at} is of item '{row}', but the item there is '{item}': rows stand in the order of the items"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The row that is meant, where it is one.
     fn row(&self, rows: usize) -> Result<Option<usize>> {
         let wrong = |why: String| Err(StudyError::content(&self.path, why));

@@ -85,6 +85,9 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     if let Some(other) = probe.meta.train.other_site(&set.origin) {
         warnings.push(format!("the probe was fitted on something else: {other}"));
     }
+    if let Some(other) = probe.meta.train.other_arithmetic(&set.origin) {
+        warnings.push(format!("the probe was fitted on features of another arithmetic: {other}"));
+    }
     if probe.meta.train.same_weights(&set.origin) == Some(false) {
         warnings.push("these features are of another model than the probe was fitted on".into());
     }

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use headtemper_engine::Identity;
 use headtemper_stats::check_finite;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ pub struct ProbeSet {
     pub ids: Vec<String>,
     /// Whether the file names its items.
     pub named: bool,
+    /// Whether that of the labels does.
+    pub labels_named: bool,
     /// The place of each row in the file of features.
     pub rows: Vec<usize>,
     /// How many rows the file has.
@@ -116,12 +119,12 @@ impl ProbeSet {
         if self.origin.unlabelled > 0 {
             out.push(format!("{} items without a label were left out", self.origin.unlabelled));
         }
-        if self.named && self.origin.matched_by == "place" {
-            out.push(
-                "labels were matched by place: the features name their items and the labels do not, so whether they belong \
-                 together is not known"
-                    .into(),
-            );
+        if self.origin.matched_by == "place" && self.named != self.labels_named {
+            let (one, other) = if self.named { ("features", "labels") } else { ("labels", "features") };
+            out.push(format!(
+                "labels were matched by place: the {one} name their items and the {other} do not, so whether they belong together is \
+                 not known"
+            ));
         }
         let shared = self.shared();
         if shared > 0 {
@@ -214,6 +217,19 @@ impl FeatureRows {
         Ok(Self { groups: Some(Groups { column: by.clone(), values }), ..self })
     }
 
+    /// How many rows the file has.
+    pub(crate) fn total(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The same under these names, where the file of features gives none.
+    pub(crate) fn named(mut self, ids: impl Iterator<Item = String>) -> Self {
+        if self.table.ids.is_none() {
+            self.table.ids = Some(ids.collect());
+        }
+        self
+    }
+
     /// The same with the hash of each row's prompt as somebody else knows it, the empty one where nobody does; what the file says
     /// itself stands.
     pub(crate) fn asked(mut self, prompt: impl Fn(usize, Option<&str>) -> String) -> Self {
@@ -297,13 +313,14 @@ impl FeatureRows {
             layers: table.layers.clone(),
             meta: table.meta.clone(),
         };
-        let named = table.ids.is_some();
+        let (named, labels_named) = (table.ids.is_some(), column.ids.is_some());
         Ok(ProbeSet {
             x,
             features: table.features,
             labels: labels_of,
             ids,
             named,
+            labels_named,
             rows,
             total: n,
             prompts,
@@ -326,7 +343,7 @@ impl Origin {
     }
 
     /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
-    /// layer or pool. None if they are of one kind, or do not say.
+    /// layer or pool, under another plan, or behind another template. None if they are of one kind, or do not say.
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
         let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
         let of = |origin: &Self, meta: &FeatureMeta| {
@@ -336,10 +353,28 @@ impl Origin {
                 (true, Some(last), "h_mean") => format!(" of the last {last} layers"),
                 _ => String::new(),
             };
-            format!("{}{layers}, pooled over {}", origin.features.key, meta.pool)
+            let plan = match &meta.plan[..] {
+                [none] if none == "none" => String::new(),
+                [one] => format!(", under {one}"),
+                _ => ", under a plan an item".into(),
+            };
+            let template = if meta.raw { ", without the chat template" } else { "" };
+            let thinking = match meta.identity.thinking {
+                None => "",
+                Some(true) => ", told to think",
+                Some(false) => ", told not to think",
+            };
+            format!("{}{layers}, pooled over {}{plan}{template}{thinking}", origin.features.key, meta.pool)
         };
         let (here, there) = (of(self, a), of(other, b));
         (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
+    }
+
+    /// How the arithmetic of these features differs from that of the other ones, as far as both files say.
+    pub(crate) fn other_arithmetic(&self, other: &Self) -> Option<String> {
+        let of = |origin: &Self| origin.meta.as_ref().map(|meta| arithmetic(&meta.identity));
+        let (here, there) = (of(self)?, of(other)?);
+        (here != there).then(|| format!("{here} there, {there} here"))
     }
 
     /// Whether both were captured with the same weights; none if a file does not say.
@@ -347,6 +382,12 @@ impl Origin {
         let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
         Some(sha256(self)? == sha256(other)?)
     }
+}
+
+/// What weights are held in, and what is rounded beside it.
+pub(crate) fn arithmetic(identity: &Identity) -> String {
+    let rounded = identity.products.as_ref().map_or_else(String::new, |to| format!(", activations rounded to {to}"));
+    format!("weights in {}{rounded}", identity.dtype)
 }
 
 /// How many units the class with fewer of them has.

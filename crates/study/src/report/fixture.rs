@@ -192,6 +192,8 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         seed_floor: None,
         tables,
         random: Vec::new(),
+        at_context: 0,
+        elsewhere: Vec::new(),
     }
 }
 

@@ -320,7 +320,7 @@ impl Study<'_> {
             judge,
             max_new_tokens,
         };
-        let outcomes = write_outcomes(&self.run, &answered)?;
+        let outcomes = write_outcomes(&self.run, &answered, &self.log)?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         let fired = self.run.fired("sweep", &fired);
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;

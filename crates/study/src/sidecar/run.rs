@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted, Pool};
+use headtemper_engine::{Encoded, Engine, HeadsWanted, Input, Pool};
 use headtemper_stats::clustered_delong;
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::{
     Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
     items::{columns::prompt_hash, facts::ItemFacts, units::unit_of},
-    probe::{FitResult, Probe},
+    probe::{FitResult, Probe, set::arithmetic},
     store::files::{write_json, write_text},
     sweep,
 };
@@ -61,6 +61,14 @@ pub fn sidecar(
     let source = format!("{}, at the site that the probe reads", engine.identity().model);
     probe.probabilities(fit, &vec![0.0; engine.spec().d_model], engine.spec().d_model, &source)?;
     settings.generate.check()?;
+    if settings.prefix.trim().is_empty() {
+        // It would change no answer, and count as a hedge.
+        return Err(StudyError::Option {
+            what: "--prefix".into(),
+            found: "blank".into(),
+            allowed: "words that an answer is hedged with".into(),
+        });
+    }
     prompts(engine, items)?;
     let parts = Parts::of(engine.identity())
         .with("items", named_items(items, &encode(engine, items)?))
@@ -100,7 +108,7 @@ pub fn sidecar(
     let (known_p, known): (Vec<f64>, Vec<(bool, usize)>) = of(PLAIN).zip(&units).filter_map(known).unzip();
     let (known, units): (Vec<bool>, Vec<usize>) = known.into_iter().unzip();
     let mut warnings = warnings(&answers, settings, seen_in_training, known.len());
-    warnings.extend(other_model(probe, engine));
+    warnings.extend(other_regime(probe, engine, items));
     let ranked = clustered_delong(&known_p, &known, &units);
     let found = GateResult {
         schema: "gate/v1".into(),
@@ -269,9 +277,34 @@ fn judged(item: &Item, response: &str, generated: bool, lexicon: Option<&Judge>)
     (correct, hedged)
 }
 
-fn other_model(probe: &Probe, engine: &Engine) -> Option<String> {
-    let of = &probe.meta.train.meta.as_ref()?.identity;
-    let now = engine.identity();
-    (of.weights_sha256 != now.weights_sha256)
-        .then(|| format!("the probe was fitted on {}, whose weights are others than those of {}", of.model, now.model))
+/// How answers are read here otherwise than those were that the probe was fitted on, as far as its training file says.
+fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Vec<String> {
+    let Some(of) = &probe.meta.train.meta else { return Vec::new() };
+    let (was, now) = (&of.identity, engine.identity());
+    let mut out = Vec::new();
+    if was.weights_sha256 != now.weights_sha256 {
+        out.push(format!(
+            "the probe was fitted on {}, whose weights are others than those of {}",
+            was.model, now.model
+        ));
+    }
+    if arithmetic(was) != arithmetic(now) {
+        let (was, now) = (arithmetic(was), arithmetic(now));
+        out.push(format!("the probe was fitted on features of another arithmetic: {was} there, {now} here"));
+    }
+    if of.plan.iter().any(|plan| plan != "none") {
+        out.push(format!("the probe was fitted under {}, and nothing is tempered here", of.plan[0]));
+    }
+    let raw = items.iter().any(|item| matches!(item.input, Input::Raw(_)));
+    if raw != of.raw || was.thinking != now.thinking {
+        let read = |raw: bool, thinking: Option<bool>| match (raw, thinking) {
+            (true, _) => "without the chat template",
+            (false, None) => "with it",
+            (false, Some(true)) => "with it, told to think",
+            (false, Some(false)) => "with it, told not to think",
+        };
+        let (was, now) = (read(of.raw, was.thinking), read(raw, now.thinking));
+        out.push(format!("the probe was fitted on prompts {was}, and these are read {now}"));
+    }
+    out
 }

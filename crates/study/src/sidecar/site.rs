@@ -1,5 +1,7 @@
 //! What a probe reads of a model: the array of a capture that it was fitted on.
 
+use std::fmt;
+
 use headtemper_engine::Engine;
 
 use crate::{
@@ -16,18 +18,42 @@ pub(crate) enum ProbeSite {
     Layers(Vec<usize>),
 }
 
+impl fmt::Display for ProbeSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FinalNorm => f.write_str("final_norm"),
+            Self::Layers(layers) => {
+                let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
+                f.write_str(&layers.join(","))
+            }
+        }
+    }
+}
+
 impl ProbeSite {
     /// What was asked for, or what the probe's training file says of itself.
     ///
     /// # Errors
-    /// If neither says, or a layer does not exist.
+    /// If neither says, both say something else, or a layer does not exist.
     pub(crate) fn of(asked: Option<&str>, train: &Origin, engine: &Engine) -> Result<Self> {
         let layers = engine.spec().layers.len();
-        match asked {
-            Some("final_norm") => return Ok(Self::FinalNorm),
-            Some(text) => return parse_layers(text, layers).map(Self::Layers).and_then(Self::not_empty),
-            None => {}
+        let asked = match asked {
+            None => return Self::said(train, layers),
+            Some("final_norm") => Self::FinalNorm,
+            Some(text) => parse_layers(text, layers).map(Self::Layers).and_then(Self::not_empty)?,
+        };
+        match Self::said(train, layers) {
+            Ok(said) if said != asked => Err(StudyError::Option {
+                what: "--site".into(),
+                found: asked.to_string(),
+                allowed: format!("left out, or {said}, which the probe was fitted on"),
+            }),
+            _ => Ok(asked),
         }
+    }
+
+    /// What the training file says of itself.
+    fn said(train: &Origin, layers: usize) -> Result<Self> {
         let unknown = || StudyError::Option {
             what: "the site that the probe reads".into(),
             found: format!("not said by {}", train.features),

@@ -1,5 +1,6 @@
 //! Arms of a sweep against its reference, item by item, and what that is worth.
 
+use headtemper_engine::FinishReason;
 use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
@@ -82,7 +83,14 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         seed_floor,
         tables: tables(&judged, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
+        at_context: rows.iter().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
+        elsewhere: Vec::new(),
     }
+}
+
+/// Whether an answer was cut off before its limit, which only the end of a context does.
+fn at_context(row: &Row, max_new_tokens: usize) -> bool {
+    row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }
 
 /// Marks the arms that were cut off more or less often than the reference.

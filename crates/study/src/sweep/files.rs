@@ -1,11 +1,11 @@
 //! What a sweep leaves beside its rows: `sweep.json`, `sweep.csv` and, where it stands alone, `report.html`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_engine::{Identity, Sampling};
 
 use crate::{
-    Result, Role, RunDir,
+    Result, Role, RowLog, RunDir,
     items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
@@ -13,8 +13,11 @@ use crate::{
 };
 
 /// Writes `sweep.json` and `sweep.csv`.
-pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>) -> Result<Outcomes> {
-    let outcomes = outcomes_of(answered);
+pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>, log: &RowLog) -> Result<Outcomes> {
+    let own: BTreeSet<&str> = answered.arms.iter().map(|arm| arm.variant.as_str()).collect();
+    let all: BTreeSet<&str> = log.rows().values().map(|row| row.variant.as_str()).collect();
+    let elsewhere = all.difference(&own).map(ToString::to_string).collect();
+    let outcomes = Outcomes { elsewhere, ..outcomes_of(answered) };
     write_json(&run.file("sweep.json"), &outcomes)?;
     write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
     Ok(outcomes)
@@ -50,7 +53,7 @@ pub(crate) fn write_report(
     ];
     let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
     let sets = answered.arms.iter().filter(|arm| arm.role == Role::Tempered).map(|arm| arm.set.as_str());
-    let sets: Vec<&str> = sets.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let sets: Vec<&str> = sets.collect::<BTreeSet<_>>().into_iter().collect();
     let title = match sets[..] {
         [one] => format!("A sweep over {}", one.replace('+', " ")),
         _ => format!("A sweep over {} head sets", sets.len()),

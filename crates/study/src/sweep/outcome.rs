@@ -10,6 +10,9 @@ use crate::{GoldRule, Item, Judge, Role, Row, items::units::counted, tables::num
 /// or lose its hedge, and is as long as the limit.
 pub const UNEQUAL_TRUNCATION: f64 = 0.02;
 
+/// Arms that a warning names.
+const NAMED: usize = 5;
+
 /// A p over all arms up to this is told as a finding.
 pub(crate) const FOUND: f64 = 0.05;
 
@@ -37,6 +40,12 @@ pub struct Outcomes {
     pub tables: Vec<SweepTable>,
     /// The arms of the random head sets.
     pub random: Vec<ArmOutcome>,
+    /// Answers that the end of the model's context cut off, before the limit on new tokens.
+    #[serde(default)]
+    pub at_context: usize,
+    /// Arms whose rows lie in the same directory and which are in no table here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
 }
 
 /// The sign flips behind the p-values.
@@ -285,11 +294,26 @@ impl Outcomes {
         let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);
         if let Some(worst) = cut.reduce(|worst, arm| if arm.truncated > worst.truncated { arm } else { worst }) {
             warnings.push(format!(
-                "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens; a cut-off answer can look wrong, or \
+                "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens{}; a cut-off answer can look wrong, or \
                  lose its hedge",
                 100.0 * worst.truncated,
                 worst.variant,
-                self.max_new_tokens
+                self.max_new_tokens,
+                match self.at_context {
+                    0 => String::new(),
+                    n => format!(", or before: {n} of all answers by the end of the model's context"),
+                }
+            ));
+        }
+        if !self.arms().any(|(_, arm)| arm.role == Role::Tempered) {
+            warnings.push("no head is tempered: every λ is 1".into());
+        }
+        if !self.elsewhere.is_empty() {
+            let (count, named) = (self.elsewhere.len(), self.elsewhere[..self.elsewhere.len().min(NAMED)].join(", "));
+            let (arms, more) = (if count == 1 { "arm" } else { "arms" }, if count > NAMED { ", …" } else { "" });
+            warnings.push(format!(
+                "this directory also has rows of {count} {arms} that no table here holds ({named}{more}): p max is over the arms of \
+                 these tables alone; ask for all of them at once"
             ));
         }
         let missed = self.arms().map(|(_, arm)| arm).chain(&self.random).filter(|arm| arm.touched < arm.n);

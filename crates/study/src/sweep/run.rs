@@ -179,7 +179,7 @@ fn outcomes(
     let (judge, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let answered =
         Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, judge, max_new_tokens };
-    let outcomes = write_outcomes(run, &answered)?;
+    let outcomes = write_outcomes(run, &answered, log)?;
     finish(run, plan, log.len(), fired)?;
     write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, &answered, &outcomes)?;
     Ok(outcomes)
