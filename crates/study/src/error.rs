@@ -63,6 +63,16 @@ pub enum StudyError {
         /// Every label with its count.
         labels: String,
     },
+    /// Not one disposition that was asked for has its cohorts in the items.
+    #[error("{}: {why}", no_cohorts(*count, name))]
+    NoCohorts {
+        /// How many were asked for.
+        count: usize,
+        /// The name of the first.
+        name: String,
+        /// Why it has none.
+        why: String,
+    },
     /// An experiment that contradicts itself.
     #[error("experiment '{name}': {why}")]
     Experiment {
@@ -203,6 +213,14 @@ impl StudyError {
 
     pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Content { path: path.into(), why: why.to_string() }
+    }
+}
+
+/// Which dispositions lack their cohorts.
+fn no_cohorts(count: usize, name: &str) -> String {
+    match count {
+        1 => format!("disposition '{name}' has no cohorts in these items"),
+        _ => format!("none of {count} dispositions has its cohorts in these items; the first, '{name}'"),
     }
 }
 
