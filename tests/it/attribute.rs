@@ -399,8 +399,7 @@ fn what_cannot_be_attributed_is_refused() {
     }
     lab.write("few.toml", OWN.replace(">= 4", ">= 40"));
     let (_, why) = lab.ends(2, &format!("{attribute} --dispositions few.toml"));
-    let told =
-        "error: disposition 'checks' has no cohorts in these items: cohort 'high' has 0 items, but 2 are needed";
+    let told = "error: disposition 'checks' has no cohorts in these items: cohort 'high' has 0 items, but 2 are needed";
     assert!(why.contains(told), "{why}");
     lab.write("bad.toml", OWN.replace(">= 4", "=> 4"));
     let (_, why) = lab.ends(2, &format!("{attribute} --dispositions bad.toml"));

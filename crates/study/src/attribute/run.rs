@@ -218,6 +218,7 @@ impl AttributeRun<'_> {
             .map(|((id, tokens), item)| (id, digest(&(tokens, ItemFacts::of(item).fields))))
             .collect();
         Parts::of(engine.identity())
+            .with_raw(&chosen.items)
             .with("items", items)
             .with("dispositions", compared)
             .with("last_n", self.last_n)

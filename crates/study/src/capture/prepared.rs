@@ -245,6 +245,7 @@ fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
     let parts = Parts::of(engine.identity());
     // Of many items their number says more than the blocks that they are named in.
     let parts = if job.items.len() > survey.items.len() { parts.with("item_count", job.items.len()) } else { parts };
+    let parts = if survey.raw { parts.with(Parts::RAW, true) } else { parts };
     let parts = parts
         .with("items", &survey.items)
         .with("labels", &survey.labels)

@@ -46,6 +46,11 @@ impl Item {
         Ok(())
     }
 
+    /// Whether its prompt is read as it stands, without the chat template.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.input, Input::Raw(_))
+    }
+
     /// The names by which a condition may ask for its fields.
     pub(crate) fn field_names(&self) -> Vec<String> {
         let always = ["id", "prompt"].map(String::from).into_iter();
