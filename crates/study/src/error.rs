@@ -106,7 +106,7 @@ pub enum StudyError {
         dir: PathBuf,
     },
     /// There is no probe.
-    #[error("no probe can be fitted on {what}: {source}")]
+    #[error("{}: {source}", unfit(what, source))]
     Fit {
         /// The features or labels.
         what: String,
@@ -213,6 +213,14 @@ impl StudyError {
 
     pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Content { path: path.into(), why: why.to_string() }
+    }
+}
+
+/// Which features or labels are not fit for a probe: numbers that are none are for no use at all.
+fn unfit(what: &str, why: &headtemper_stats::FitError) -> String {
+    match why {
+        headtemper_stats::FitError::NotFinite { .. } => format!("{what} cannot be used"),
+        _ => format!("no probe can be fitted on {what}"),
     }
 }
 
