@@ -181,7 +181,7 @@ fn but(disposition: &Disposition) -> String {
 }
 
 /// Heads by the size of a number, the largest first.
-fn largest<'a>(mut heads: Vec<&'a HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> Vec<&'a HeadEffect> {
+fn largest(mut heads: Vec<&HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> Vec<&HeadEffect> {
     heads.sort_by(|x, y| d(y).abs().total_cmp(&d(x).abs()));
     heads
 }
