@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use headtemper_engine::EngineError;
 use headtemper_hook::PlanError;
 
+use crate::tables::count;
+
 /// Why a study cannot be run, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
@@ -48,8 +50,8 @@ pub enum StudyError {
     },
     /// A cohort without enough members.
     #[error(
-        "cohort '{name}' has {found} items, but {needed} are needed; its condition is {condition}; labels in the data: \
-         {labels}"
+        "cohort '{name}' has {}, but {needed} are needed; its condition is {condition}; labels in the data: {labels}",
+        count(*found, "item")
     )]
     Cohort {
         /// The cohort.

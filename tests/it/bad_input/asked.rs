@@ -209,7 +209,7 @@ fn cohorts_that_are_not_there() {
     let counts = ["cohort 'z' has 0 items, but 2 are needed", "labels in the data: a 3, b 3"];
     bench.refused(&format!("{attribute} c.jsonl --a a --b z"), &counts);
     bench.refused(&format!("{attribute} c.jsonl --a z --b a"), &counts);
-    bench.refused(&format!("{attribute} c.jsonl --a a --b b --limit 3"), &["cohort 'b' has 1 items"]);
+    bench.refused(&format!("{attribute} c.jsonl --a a --b b --limit 3"), &["cohort 'b' has 1 item, but 2 are needed"]);
     bench.refused(&format!("{attribute} c.jsonl --a a --b a"), &["cohort b is 'a' like cohort a", "another label"]);
     bench.refused(&format!("{attribute} q.jsonl --a a --b b"), &["labels in the data: unlabelled 3"]);
     let text = fs::read_to_string(bench.path("c.jsonl")).unwrap();
