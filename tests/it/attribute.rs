@@ -392,6 +392,10 @@ fn what_cannot_be_attributed_is_refused() {
         ("", &["--a"]),
         ("--a cw --b cr --heads linear", &["heads is linear", "heads that this model has"]),
         ("--a cw --b cr --within topic", &["within is 'topic', which no item has", "correct, finish_reason"]),
+        (
+            "--a cw --b cr --within label",
+            &["within is 'label' (cohorts may follow from it)", "another field", "finish_reason"],
+        ),
         ("--a cw --b cr --folds 1", &["folds is 1", "at least 2"]),
         ("--a cw --b cr --repeats 0", &["repeats is 0", "at least 1"]),
         ("--a cw --b cr --top 0", &["top is 0", "at least 1"]),
@@ -407,6 +411,10 @@ fn what_cannot_be_attributed_is_refused() {
         assert!(parts.iter().all(|part| why.contains(part)), "{change}: {why}");
         assert!(!lab.path("out").exists(), "{change}");
     }
+    lab.write("few.toml", OWN.replace(">= 4", ">= 40"));
+    let (_, why) = lab.ends(2, &format!("{attribute} --dispositions few.toml"));
+    let told = "error: disposition 'checks' has no cohorts in these items: cohort 'high' has 0 items, but 2 are needed";
+    assert!(why.contains(told), "{why}");
     lab.write("bad.toml", OWN.replace(">= 4", "=> 4"));
     let (_, why) = lab.ends(2, &format!("{attribute} --dispositions bad.toml"));
     assert!(why.contains("bad.toml: disposition 'checks'") && why.contains("=>"), "{why}");

@@ -357,7 +357,7 @@ fn a_plan_fires_in_the_whole() {
     let (out, _) = lab.ends(0, &format!("{line} --out w.npz --json").replace("--part-items 2", ""));
     assert!(fired > 0 && fired == lines(&out)[0]["fired_tokens"].as_u64().unwrap());
     let (_, err) = lab.ends(2, &format!("{line} --out none.npz --limit 4"));
-    assert!(err.contains("the plan names L0H1 but the hook never fired there"), "{err}");
+    assert!(err.contains("the plan names L0H1 at response but the hook never fired there"), "{err}");
     assert!(!lab.path("none.npz").exists() && !lab.path("none.npz.parts").exists());
 }
 

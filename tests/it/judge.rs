@@ -211,6 +211,10 @@ fn labels_of_before_do_not_pass_for_the_judges() {
     assert_eq!(report["fields"]["scores.curiosity"], json!({"known": 0, "missing": 2, "without_claims": 0}));
     assert_eq!(report["questions"]["score"]["unasked"], 2);
     assert_eq!(report["labels"], json!({}));
+    // Nor where one half of them is asked for alone.
+    let (_, err) = ends(&lab, &server, 1, "--out h --tasks coverage");
+    assert!(err.contains("2 items had a label that the half of it which was judged does not bear out"), "{err}");
+    assert!(by_id(&lab.read("h/judged.jsonl")).values().all(|item| item.get("label").is_none()));
 }
 
 #[test]

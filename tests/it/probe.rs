@@ -236,6 +236,16 @@ fn labels_come_from_any_column_and_find_their_items_by_id() {
     assert_eq!(eval("named.npz:h_layers[-2:]", "labels.jsonl:m.kind==yes")["results"], named["results"]);
     let auc = |of: &Value| of["results"][0]["auc"].as_f64().unwrap();
     assert!((auc(&plain) - auc(&named)).abs() < 0.02, "one item less");
+    // A text that nobody has is told, since it may be misspelt.
+    let misspelt = "probe eval probe --features named.npz:h_layers[0] --labels labels.jsonl:m.kind==yes|Yes";
+    let (_, err) = lab.ends(0, misspelt);
+    assert!(err.contains("warning: no value of labels.jsonl:m.kind is 'Yes', which the rule names"), "{err}");
+    assert!(!err.contains("is 'yes'"), "{err}");
+    // A column of a table is one too.
+    let mut npz = Npz::default();
+    npz.add("y", Array::F32(vec![90, 1], labels.iter().map(|&label| f32::from(u8::from(label))).collect()));
+    npz.save(&lab.path("tall.npz")).unwrap();
+    assert_eq!(eval("fresh.npz:X", "tall.npz:y")["results"], plain["results"]);
     // Objects in an array of an object.
     let items: Vec<Value> = labels.iter().map(|&label| json!({"s": {"x": if label { 5 } else { 2 }}})).collect();
     lab.write("deep.json", json!({"items": items}).to_string());
@@ -253,16 +263,35 @@ fn bad_input_is_named() {
     write(&lab, "nan", nan(3 * D + 5));
     write(&lab, "short", data(1, 79, 40, 1.0));
     lab.write("text.json", r#"{"labels": ["a", {"b": 1}]}"#);
+    lab.write("yes.json", json!({"labels": vec!["yes"; 80]}).to_string());
+    lab.write("list.json", "[0, 1, 1]");
+    lab.write("bare.jsonl", "0\n1\n");
+    lab.write("python.json", r#"{"labels": [0, NaN]}"#);
+    lab.write("latin.jsonl", b"{\"y\": 1}\n{\"y\": \"\xe9\"}\n");
     for (line, part) in [
         ("--features train.npz:Y --labels train.npz:coverage>=0.5", "has no array 'Y'; it has X, coverage"),
         ("--features gone.npz:X --labels train.npz:coverage>=0.5", "cannot read gone.npz"),
         ("--features train.npz:coverage --labels train.npz:coverage>=0.5", "features are [items, features]"),
         ("--features train.npz:X[0] --labels train.npz:coverage>=0.5", "has no middle axis for [0]"),
-        ("--features nan.npz:X --labels nan.npz:coverage>=0.5", "feature 5 of item 3 is NaN"),
+        (
+            "--features nan.npz:X --labels nan.npz:coverage>=0.5",
+            "error: nan.npz:X cannot be used: feature 5 of item 3 is NaN",
+        ),
         ("--features train.npz:X --labels short.npz:coverage>=0.5", "is 79, but must be 80"),
         ("--features train.npz:X --labels train.json:nope", "has no 'nope'"),
         ("--features train.npz:X --labels text.json:labels", "[1]: a value is neither a number"),
         ("--features train.npz:X --labels train.npz:coverage", "must be 0, 1, true or false"),
+        ("--features train.npz:X --labels yes.json:labels", "or give a rule such as yes.json:labels==yes"),
+        (
+            "--features train.npz:X --labels list.json:0",
+            "list.json: is a list whose entries have no field '0', but must be",
+        ),
+        ("--features train.npz:X --labels bare.jsonl:y", "no field 'y', but must hold lines such as {\"y\": 1}"),
+        (
+            "--features train.npz:X --labels python.json:labels",
+            "NaN and Infinity are not JSON: null stands for a number",
+        ),
+        ("--features train.npz:X --labels latin.jsonl:y", "latin.jsonl: line 2 is not UTF-8"),
         ("--features train.npz:X --labels train.npz:coverage==high", "value 0 of train.npz:coverage is 0.5"),
         ("--features train.npz:X --labels train.npz:coverage>=0.9", "all 80 items are of one class (false)"),
         ("--features train.npz:X --labels train.npz:coverage>=0.5 --c 0", "numbers above 0 and up to 1e6"),

@@ -87,8 +87,16 @@ pub enum PlanError {
         given: Positions,
     },
     /// A planned edit that never happened.
-    #[error("the plan names {} but the hook never fired there, so the result would be a false null", listed(.0))]
-    NeverFired(Vec<HeadRef>),
+    #[error(
+        "the plan names {}{} but the hook never fired there, so the result would be a false null",
+        first(heads), at(*positions)
+    )]
+    NeverFired {
+        /// Its heads.
+        heads: Vec<HeadRef>,
+        /// The positions that the plan touches.
+        positions: Positions,
+    },
 }
 
 impl PlanError {
@@ -111,7 +119,13 @@ impl PlanError {
             Self::LambdaOutOfRange { lambda, .. } if lambda.is_finite() => {
                 Some("norms square what they read, and f32 overflows there".into())
             }
-            Self::Twice(_) | Self::LambdaOutOfRange { .. } | Self::NeverFired(_) => None,
+            Self::NeverFired { positions: Positions::Window { .. }, .. } => Some(
+                "nothing that is read reaches the window; its positions count from 0 at the first token of the prompt".into(),
+            ),
+            Self::NeverFired { positions: Positions::Response, .. } => {
+                Some("nothing of any response is read: the last token that is written is not".into())
+            }
+            Self::Twice(_) | Self::LambdaOutOfRange { .. } | Self::NeverFired { .. } => None,
         }
     }
 }
@@ -121,6 +135,22 @@ fn listed<T: fmt::Display>(items: &[T]) -> String {
         return "none".into();
     }
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Heads that an error names before it counts the others.
+const NAMED: usize = 5;
+
+/// The first few of these heads.
+fn first(heads: &[HeadRef]) -> String {
+    match heads.len().saturating_sub(NAMED) {
+        0 => listed(heads),
+        more => format!("{} and {more} more", listed(&heads[..NAMED])),
+    }
+}
+
+/// Where a plan touches tokens, if not everywhere.
+fn at(positions: Positions) -> String {
+    if positions == Positions::All { String::new() } else { format!(" at {positions}") }
 }
 
 /// Heads as a user lists them, each with a λ of its own or none: what becomes a [`HeadPlan`] or a sweep's head set.

@@ -7,7 +7,7 @@ use std::{
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Site, Tap};
+use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Positions, Site, Tap};
 
 /// Scales each planned head's z by its λ, each row of the batch by its own plan. Made from [`HeadPlan`]s.
 ///
@@ -130,10 +130,16 @@ impl HeadScale {
 /// Names the heads that never fired.
 pub fn check_fired(plans: &[HeadPlan], fired: &[BTreeMap<HeadRef, u64>]) -> std::result::Result<(), PlanError> {
     let idle = plans.iter().zip(fired).flat_map(|(plan, fired)| {
-        plan.iter().map(|(at, _)| at).filter(|at| fired.get(at).is_none_or(|&count| count == 0))
+        let idle = plan.iter().map(|(at, _)| at).filter(|at| fired.get(at).is_none_or(|&count| count == 0));
+        let positions = plan.positions();
+        idle.map(move |at| (at, positions))
     });
-    let idle: BTreeSet<HeadRef> = idle.collect();
-    if idle.is_empty() { Ok(()) } else { Err(PlanError::NeverFired(idle.into_iter().collect())) }
+    let idle: Vec<(HeadRef, Positions)> = idle.collect();
+    let Some(&(_, positions)) = idle.first() else { return Ok(()) };
+    // One plan's positions are named: those of the first that fired nowhere.
+    let here = idle.into_iter().filter(|&(_, at)| at == positions).map(|(head, _)| head);
+    let heads: BTreeSet<HeadRef> = here.collect();
+    Err(PlanError::NeverFired { heads: heads.into_iter().collect(), positions })
 }
 
 impl Tap for HeadScale {
@@ -200,6 +206,17 @@ mod tests {
 
     fn span(slot: usize, len: usize, row: usize) -> Span {
         Span { slot, start: 0, len, row, prompt: Span::ALL_PROMPT }
+    }
+
+    #[test]
+    fn a_window_that_nothing_reaches_is_named_before_its_heads_fill_the_screen() {
+        let heads: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
+        let plan = HeadPlan::uniform(&heads, 1.0).unwrap().at(Positions::Window { first: 500, last: 600 });
+        let error = check_fired(&[plan], &[BTreeMap::new()]).unwrap_err();
+        let named =
+            "the plan names L0H0, L0H1, L0H2, L0H3, L0H4 and 4 more at window:500..600 but the hook never fired there";
+        assert!(error.to_string().starts_with(named), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("reaches the window")));
     }
 
     #[test]

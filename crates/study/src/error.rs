@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use headtemper_engine::EngineError;
 use headtemper_hook::PlanError;
 
+use crate::tables::count;
+
 /// Why a study cannot be run, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
@@ -48,8 +50,8 @@ pub enum StudyError {
     },
     /// A cohort without enough members.
     #[error(
-        "cohort '{name}' has {found} items, but {needed} are needed; its condition is {condition}; labels in the data: \
-         {labels}"
+        "cohort '{name}' has {}, but {needed} are needed; its condition is {condition}; labels in the data: {labels}",
+        count(*found, "item")
     )]
     Cohort {
         /// The cohort.
@@ -62,6 +64,16 @@ pub enum StudyError {
         needed: usize,
         /// Every label with its count.
         labels: String,
+    },
+    /// Not one disposition that was asked for has its cohorts in the items.
+    #[error("{}: {why}", no_cohorts(*count, name))]
+    NoCohorts {
+        /// How many were asked for.
+        count: usize,
+        /// The name of the first.
+        name: String,
+        /// Why it has none.
+        why: String,
     },
     /// An experiment that contradicts itself.
     #[error("experiment '{name}': {why}")]
@@ -96,7 +108,7 @@ pub enum StudyError {
         dir: PathBuf,
     },
     /// There is no probe.
-    #[error("no probe can be fitted on {what}: {source}")]
+    #[error("{}: {source}", unfit(what, source))]
     Fit {
         /// The features or labels.
         what: String,
@@ -203,6 +215,22 @@ impl StudyError {
 
     pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Content { path: path.into(), why: why.to_string() }
+    }
+}
+
+/// Which features or labels are not fit for a probe: numbers that are none are for no use at all.
+fn unfit(what: &str, why: &headtemper_stats::FitError) -> String {
+    match why {
+        headtemper_stats::FitError::NotFinite { .. } => format!("{what} cannot be used"),
+        _ => format!("no probe can be fitted on {what}"),
+    }
+}
+
+/// Which dispositions lack their cohorts.
+fn no_cohorts(count: usize, name: &str) -> String {
+    match count {
+        1 => format!("disposition '{name}' has no cohorts in these items"),
+        _ => format!("none of {count} dispositions has its cohorts in these items; the first, '{name}'"),
     }
 }
 

@@ -50,7 +50,7 @@ pub use sweep::{
     Answered, Arm, ArmsWanted, FiredByArm, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
     outcomes_of, sweep, sweep_markdown, sweep_run,
 };
-pub use tables::attribution_markdown;
+pub use tables::{attribution_markdown, count};
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, StudyError>;

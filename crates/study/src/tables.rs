@@ -1,8 +1,12 @@
 //! Tables for people: on a terminal, as CSV, as Markdown.
 
+use headtemper_hook::HeadRef;
 use serde::Deserialize;
 
-use crate::attribution::{Across, Attribution, Disposition, HeadEffect, Summary};
+use crate::{
+    attribute::named_heads,
+    attribution::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary},
+};
 
 /// JSON has no NaN: what is not a number is written as null.
 pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
@@ -17,6 +21,20 @@ pub(crate) fn unwritten() -> f64 {
 /// A number to three digits, an en dash if it is none.
 pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }
+}
+
+/// So many of something: `1 item`, `2 items`.
+pub fn count(n: usize, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+/// `-0.3 to 0.5`, or that there is no such interval.
+pub(crate) fn interval(low: f64, high: f64) -> String {
+    if low.is_finite() || high.is_finite() {
+        format!("{} to {}", short(low), short(high))
+    } else {
+        "no interval".into()
+    }
 }
 
 /// One number of a head.
@@ -92,12 +110,12 @@ pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a 
     heads
 }
 
-/// An attribution in Markdown that also reads well on a terminal: `count` heads of each disposition, what shuffled labels
-/// and controls give, and what the dispositions have in common.
-pub fn attribution_markdown(attribution: &Attribution, count: usize) -> String {
+/// An attribution in Markdown that also reads well on a terminal: the first `top` heads of each disposition and those that its
+/// sentence names, what shuffled labels and controls give, and what the dispositions have in common.
+pub fn attribution_markdown(attribution: &Attribution, top: usize) -> String {
     let mut out = String::new();
     for disposition in &attribution.dispositions {
-        out += &heads_markdown(disposition, &attribution.method.compat, count);
+        out += &heads_markdown(disposition, &attribution.method.compat, top);
         out.push('\n');
     }
     for skipped in &attribution.skipped {
@@ -107,31 +125,41 @@ pub fn attribution_markdown(attribution: &Attribution, count: usize) -> String {
     out + &across_markdown(&attribution.across)
 }
 
-/// The top of a ranking, with what shuffled labels give.
-fn heads_markdown(disposition: &Disposition, compat: &str, count: usize) -> String {
+/// The top of a ranking and whichever heads the sentence names, with what shuffled labels give.
+fn heads_markdown(disposition: &Disposition, compat: &str, top: usize) -> String {
     let s = &disposition.shuffled;
     let mut out = format!(
-        "{}: a = {} ({} items), b = {} ({} items); d > 0: louder in a\n",
-        disposition.name, disposition.a, disposition.n_a, disposition.b, disposition.n_b
+        "{}: a = {} ({}), b = {} ({}); d > 0: louder in a\n",
+        disposition.name,
+        disposition.a,
+        count(disposition.n_a, "item"),
+        disposition.b,
+        count(disposition.n_b, "item")
     );
     if !disposition.means.is_empty() {
         out += &format!("{}\n", disposition.means);
     }
     out += &format!("\n{}\n\n", disposition.sentence);
-    out += "| head   |   mean a |   mean b |      d |     95 % interval | p max | d naive* | d held out | p max | verdict           |\n";
-    out += "|--------|---------:|---------:|-------:|------------------:|------:|---------:|-----------:|------:|-------------------|\n";
-    for h in ranked(disposition, compat).into_iter().take(count) {
+    out += "| head   |   mean a |   mean b |      d |     95 % interval | p max |     q | d naive* | d held out | p max |     q | ";
+    out += "verdict           |\n";
+    out += "|--------|---------:|---------:|-------:|------------------:|------:|------:|---------:|-----------:|------:|------:|";
+    out += "-------------------|\n";
+    let named: Vec<HeadRef> = named_heads(disposition).into_iter().map(HeadEffect::at).collect();
+    let shown = ranked(disposition, compat).into_iter().enumerate();
+    for (_, h) in shown.filter(|(rank, h)| *rank < top || named.contains(&h.at())) {
         out += &format!(
-            "| {:<6} | {:>8} | {:>8} | {:>6} | {:>17} | {:>5} | {:>8} | {:>10} | {:>5} | {:<17} |\n",
+            "| {:<6} | {:>8} | {:>8} | {:>6} | {:>17} | {:>5} | {:>5} | {:>8} | {:>10} | {:>5} | {:>5} | {:<17} |\n",
             h.at().to_string(),
             short(h.magnitude.mean_a),
             short(h.magnitude.mean_b),
             short(h.magnitude.cohen_d),
-            format!("{} to {}", short(h.d_low), short(h.d_high)),
+            interval(h.d_low, h.d_high),
             short(h.magnitude.p_max),
+            short(h.magnitude.q),
             short(h.d_naive),
             short(h.d_crossfit),
             short(h.p_max_directional),
+            short(h.q_directional),
             h.verdict.words(),
         );
     }
@@ -146,15 +174,24 @@ fn heads_markdown(disposition: &Disposition, compat: &str, count: usize) -> Stri
             short(s.mean_d_crossfit),
             short(s.max_d_crossfit_q95),
         );
-        let of = |r: &crate::attribution::Reliability| {
-            format!("{} (shuffled labels {}, p {})", short(r.rho), short(r.null_mean), short(r.p))
-        };
-        let stability = &disposition.stability;
-        let (magnitude, direction) = (of(&stability.magnitude), of(&stability.directional));
-        out += &format!("two halves of the items rank heads alike: by d {magnitude}; by d held out {direction}\n");
+        out += &stability_line(&disposition.stability);
     }
     out += "* in-sample, as the paper defines it: not evidence by itself\n";
     disposition.warnings.iter().fold(out, |out, warning| out + "warning: " + warning + "\n")
+}
+
+/// How alike two halves of the items rank heads; nothing where they could not be halved and ranked.
+fn stability_line(stability: &Stability) -> String {
+    let of = |name: &str, r: &Reliability| {
+        let line = || format!("{name} {} (shuffled labels {}, p {})", short(r.rho), short(r.null_mean), short(r.p));
+        r.rho.is_finite().then(line)
+    };
+    let both = [of("by d", &stability.magnitude), of("by d held out", &stability.directional)];
+    let told: Vec<String> = both.into_iter().flatten().collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!("how alike two halves of the items rank heads: {}\n", told.join("; "))
 }
 
 /// Results beside the same computation where there is nothing to find.
@@ -222,4 +259,42 @@ fn across_markdown(across: &Across) -> String {
         };
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{attribution::Verdict, report::fixture};
+
+    #[test]
+    fn heads_that_the_sentence_names_stand_in_the_table_with_their_q() {
+        let mut disposition = fixture::disposition(&[4, 4, 4]);
+        for (head, p) in disposition.heads.iter_mut().zip(1_u8..) {
+            (head.magnitude.q, head.q_directional) = (0.1, 0.01 * f64::from(p));
+            head.verdict = Verdict::NoEvidence;
+        }
+        let last = ranked(&disposition, "none")[11].at();
+        let quiet = disposition.heads.iter_mut().find(|head| head.at() == last).unwrap();
+        quiet.verdict = Verdict::Separable;
+        let q = format!("| {} | separable", short(quiet.q_directional));
+        let out = heads_markdown(&disposition, "none", 2);
+        let rows: Vec<&str> = out.lines().filter(|line| line.starts_with("| L")).collect();
+        assert_eq!(rows.len(), 3, "{out}");
+        assert!(rows[2].starts_with(&format!("| {last} ")) && rows[2].contains(&q), "{out}");
+        assert_eq!(out.lines().find(|line| line.starts_with("| head")).unwrap().matches("|     q |").count(), 2);
+    }
+
+    #[test]
+    fn halves_are_told_as_they_are_and_not_at_all_where_there_are_none() {
+        let mut disposition = fixture::disposition(&[2]);
+        let out = heads_markdown(&disposition, "none", 2);
+        let line = "how alike two halves of the items rank heads: by d 0.100 (shuffled labels 0.000, p 0.300); by d held out 0.100";
+        assert!(out.contains(line), "{out}");
+        disposition.stability.magnitude.rho = f64::NAN;
+        assert!(heads_markdown(&disposition, "none", 2).contains("rank heads: by d held out 0.100"));
+        disposition.stability.directional.rho = f64::NAN;
+        (disposition.heads[0].d_low, disposition.heads[0].d_high) = (f64::NAN, f64::NAN);
+        let out = heads_markdown(&disposition, "none", 2);
+        assert!(!out.contains("halves") && out.contains("|       no interval |"), "{out}");
+    }
 }

@@ -63,8 +63,8 @@ fn sweeps_over_what_is_not_there() {
         ("--heads top:5@ranking.json --lambda 0.5", &["ranking.json", "missing field"]),
         ("--heads top:five@ranking.json --lambda 0.5", &["top:five@ranking.json", "top:5@attribution.json"]),
         ("--heads top:5 --lambda 0.5", &["top:5@attribution.json"]),
-        ("--heads L0H0 --lambda 1,0.5,0.5", &["0.5 twice", "1 twice is the control"]),
-        ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["L0H0+L1H1 again", "each set once"]),
+        ("--heads L0H0 --lambda 1,0.5,0.5", &["lambda 0.5 is listed twice", "1 twice is the control"]),
+        ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["head set L0H0+L1H1 is listed twice", "listed once"]),
         ("--heads L0H0 --lambda 0.5 --random-sets 24", &["random head sets is 24", "at most 23"]),
         ("--heads all --each --lambda 0.5 --random-sets 1", &["random head sets is 1", "at most 0"]),
         ("--heads L0H0 --lambda 1,1 --random-sets 2", &["random head sets is 2", "every lambda is 1"]),
@@ -186,7 +186,7 @@ fn experiments_whose_last_stage_cannot_be() {
         ("top:2", "top:0", &["[sweep] heads", "top:0"][..]),
         ("top:2", "top:99", &["[sweep] heads", "top:99", "24 heads"]),
         ("top:2", "top:two", &["[sweep] heads", "top:two", "top:k"]),
-        ("[1, 0.5]", "[1, 0.5, 0.5]", &["0.5 twice"]),
+        ("[1, 0.5]", "[1, 0.5, 0.5]", &["0.5 is listed twice"]),
         ("[1, 0.5]", "[1, 0.5], random_sets = 300", &["random head sets is 300", "at most 231"]),
         ("b = \"b\"", "b = \"a\"", &["'a'", "two different labels"]),
         ("b = \"b\"", "b = \"b\", last_n = 0", &["last_n", "at least 1"]),
@@ -209,8 +209,8 @@ fn cohorts_that_are_not_there() {
     let counts = ["cohort 'z' has 0 items, but 2 are needed", "labels in the data: a 3, b 3"];
     bench.refused(&format!("{attribute} c.jsonl --a a --b z"), &counts);
     bench.refused(&format!("{attribute} c.jsonl --a z --b a"), &counts);
-    bench.refused(&format!("{attribute} c.jsonl --a a --b b --limit 3"), &["cohort 'b' has 1 items"]);
-    bench.refused(&format!("{attribute} c.jsonl --a a --b a"), &["both 'a'", "two different labels"]);
+    bench.refused(&format!("{attribute} c.jsonl --a a --b b --limit 3"), &["cohort 'b' has 1 item, but 2 are needed"]);
+    bench.refused(&format!("{attribute} c.jsonl --a a --b a"), &["cohort b is 'a' like cohort a", "another label"]);
     bench.refused(&format!("{attribute} q.jsonl --a a --b b"), &["labels in the data: unlabelled 3"]);
     let text = fs::read_to_string(bench.path("c.jsonl")).unwrap();
     bench.write("silent.jsonl", text.replacen("\"response\":\"no 3\",", "", 1));

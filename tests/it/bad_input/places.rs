@@ -41,7 +41,8 @@ fn directories_that_belong_to_others() {
     other("--max-new-tokens 3", "max_new_tokens was 2, is 3");
     other("--max-new-tokens 2 --temperature 1", "sampling.temperature was 0.0, is 1.0");
     other("--max-new-tokens 3 --dtype bf16", "dtype was f32, is bf16; max_new_tokens was 2, is 3");
-    other("--max-new-tokens 2 --raw", "items differ; the first that differs is 'a'");
+    other("--max-new-tokens 2 --raw", "prompts were put through the chat template, are read as they stand (--raw)");
+    other("--max-new-tokens 2 --ignore-eos", "ends (--ignore-eos) was none, is never");
     other("--max-new-tokens 2 --shard 1/2", "it holds the whole run, asked for is shard 1/2");
 
     let judged = || experiment().replace("c.jsonl", "h.jsonl").replace("\"a\"", "\"cw\"").replace("\"b\"", "\"hw\"");

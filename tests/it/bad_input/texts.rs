@@ -47,7 +47,10 @@ fn items_that_cannot_be_used() {
         bench.refused(&verb.replace('I', "bad.jsonl"), &parts);
         bench.refused(&verb.replace('I', "empty.jsonl"), &["empty.jsonl: holds no items"]);
         bench.refused(&verb.replace('I', "gone.jsonl"), &["cannot read gone.jsonl"]);
-        bench.refused(&verb.replace('I', "latin.jsonl"), &["cannot read latin.jsonl", "UTF-8"]);
+        bench.refused(
+            &verb.replace('I', "latin.jsonl"),
+            &["latin.jsonl has lines that", "line 1: not UTF-8 from byte 24 on"],
+        );
     }
     bench.refused("run x.toml --out out", &parts);
     bench.refused("generate --model M --items q.jsonl hi", &["cannot be used with"]);

@@ -200,6 +200,7 @@ fn a_server_that_is_gone_ends_the_run_and_what_is_there_is_kept() {
     // A port below 1024 that nobody serves, and that no other test is given.
     let (_, err) = ended(&judge_at(&lab, "http://127.0.0.1:1/v1", "--out k --tasks delivery"), 2);
     assert!(err.contains("http://127.0.0.1:1/v1 refuses connections"), "{err}");
+    assert!(err.contains("questions  0 done"), "{err}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `temper merge`: the shards of a sweep, a causal map or a capture, joined to what the whole would have written.
 
 use anyhow::{Result, bail, ensure};
-use headtemper_study::{made_by, merge_features, merge_score, merge_sweep};
+use headtemper_study::{count, made_by, merge_features, merge_score, merge_sweep};
 use serde_json::json;
 
 use crate::{
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Merge) -> Result<Done> {
 fn captures(args: &Merge) -> Result<Done> {
     ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
     let items = merge_features(&args.out, &args.shards)?;
-    ui::say(&format!("wrote      {}: {items} items", args.out.display()));
+    ui::say(&format!("wrote      {}: {}", args.out.display(), count(items, "item")));
     ui::say_peak();
     if args.json {
         ui::put(&format!("{}\n", json!({"out": args.out, "items": items})))?;

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use headtemper_study::{
+    count,
     probe::{
-        CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown,
+        CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, unmet,
         usual_shuffles, write_eval, write_fit,
     },
     read_items,
@@ -48,6 +49,9 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
 fn read(args: &SetArgs) -> Result<ProbeSet> {
     let set = ProbeSet::read(&args.features, &args.labels, args.groups.as_ref())?;
     say_set(&set);
+    for text in unmet(&args.labels)? {
+        ui::say(&format!("warning: no value of {} is '{text}', which the rule names", args.labels.column));
+    }
     Ok(set)
 }
 
@@ -94,10 +98,11 @@ fn warn(warnings: &[String]) {
 fn say_set(set: &ProbeSet) {
     let origin = &set.origin;
     let (n, positives) = set.sizes();
+    let features = count(set.features, "feature");
     let left_out =
         if origin.unlabelled > 0 { format!(", {} without a label", origin.unlabelled) } else { String::new() };
     ui::say(&format!(
-        "items      {n} of {} features, {positives} positive by {}{left_out}; matched by {}",
-        set.features, origin.labels, origin.matched_by
+        "items      {n} of {features}, {positives} positive by {}{left_out}; matched by {}",
+        origin.labels, origin.matched_by
     ));
 }

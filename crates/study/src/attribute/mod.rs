@@ -37,7 +37,7 @@ pub use items::Controls;
 pub use options::{AttributeOptions, HeadChoice};
 pub use results::{write_attribution, write_lambda};
 pub use run::{AttributeRun, attribute_run};
-pub(crate) use verdict::{rule, summary};
+pub(crate) use verdict::{named_heads, rule, summary};
 
 /// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.
 pub(crate) const LEVEL: f64 = 0.05;

@@ -185,11 +185,10 @@ impl AttributeRun<'_> {
             }
         }
         match skipped.first() {
-            Some(first) if filled.is_empty() => Err(StudyError::Option {
-                what: "every disposition".into(),
-                found: format!("without cohorts in these items, the first, {}, since {}", first.name, first.why),
-                allowed: "among those that the items have scores or labels for".into(),
-            }),
+            Some(first) if filled.is_empty() => {
+                let (count, name, why) = (skipped.len(), first.name.clone(), first.why.clone());
+                Err(StudyError::NoCohorts { count, name, why })
+            }
             _ => Ok((filled, cohorts, skipped)),
         }
     }
@@ -219,6 +218,7 @@ impl AttributeRun<'_> {
             .map(|((id, tokens), item)| (id, digest(&(tokens, ItemFacts::of(item).fields))))
             .collect();
         Parts::of(engine.identity())
+            .with_raw(&chosen.items)
             .with("items", items)
             .with("dispositions", compared)
             .with("last_n", self.last_n)

@@ -87,6 +87,27 @@ pub(crate) fn summary(heads: &[HeadEffect]) -> Summary {
     }
 }
 
+/// The heads that the sentence of a disposition names.
+pub(crate) fn named_heads(disposition: &Disposition) -> Vec<&HeadEffect> {
+    let heads = &disposition.heads;
+    let with = |verdict: Verdict| heads.iter().filter(|head| head.verdict == verdict).collect::<Vec<&HeadEffect>>();
+    let (separable, louder) = (with(Verdict::Separable), with(Verdict::MagnitudeOnly));
+    if !(separable.is_empty() && louder.is_empty()) {
+        let (separable, louder) =
+            (largest(separable, |head| head.d_crossfit), largest(louder, |head| head.magnitude.cohen_d));
+        return separable.into_iter().take(NAMED).chain(louder.into_iter().take(NAMED)).collect();
+    }
+    // Where nothing could be tested, the sentence says that alone.
+    if heads.iter().all(|head| head.verdict == Verdict::Untested) {
+        return Vec::new();
+    }
+    let names = [&disposition.summary.loudest, &disposition.summary.clearest];
+    heads
+        .iter()
+        .filter(|head| names.iter().any(|name| name.as_deref() == Some(head.at().to_string().as_str())))
+        .collect()
+}
+
 /// What the numbers say of a disposition, for somebody who reads nothing else; `untestable` is why they can say nothing.
 pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> String {
     if let Some(why) = untestable {
@@ -162,9 +183,15 @@ fn but(disposition: &Disposition) -> String {
     }
 }
 
-/// The first few heads by the size of a number.
-fn named(mut heads: Vec<&HeadEffect>, what: &str, d: impl Fn(&HeadEffect) -> f64) -> String {
+/// Heads by the size of a number, the largest first.
+fn largest(mut heads: Vec<&HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> Vec<&HeadEffect> {
     heads.sort_by(|x, y| d(y).abs().total_cmp(&d(x).abs()));
+    heads
+}
+
+/// The first few heads by the size of a number.
+fn named(heads: Vec<&HeadEffect>, what: &str, d: impl Fn(&HeadEffect) -> f64) -> String {
+    let heads = largest(heads, &d);
     let mut names: Vec<String> =
         heads.iter().take(NAMED).map(|head| format!("{} ({what} {})", head.at(), signed(d(head)))).collect();
     if heads.len() > NAMED {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{CaptureOptions, check_finite};
 use crate::{
     Features, Item, Progress, Result, capture::features::GeneratedMeta, error::back, items::columns::Answers,
-    progress::Lengths, store::digest::noise_of,
+    progress::Lengths, store::digest::noise_of, tables::count,
 };
 
 /// How the model answers before it is read.
@@ -131,17 +131,19 @@ impl GeneratedVsForced {
     pub fn text(&self) -> String {
         let of = |d: &Difference| {
             let off = if d.worst_abs == 0.0 { "0".into() } else { format!("{:.1e}", d.worst_abs) };
-            format!("at most {off} off, cosine at least {:.7} ({} items)", d.smallest_cosine, d.items)
+            format!("at most {off} off, cosine at least {:.7} ({})", d.smallest_cosine, count(d.items, "item"))
         };
-        let mut out = format!("read again {}; from its text {}", of(&self.ids), of(&self.from_text));
-        out += &format!(
-            "; {} of {} responses are tokenised otherwise than written",
-            self.retokenised_differs, self.retokenised_of
-        );
+        let read = [("read again", &self.ids), ("from its text", &self.from_text)];
+        let compared = read.into_iter().filter(|(_, d)| d.items > 0);
+        let mut parts: Vec<String> = compared.map(|(how, d)| format!("{how} {}", of(d))).collect();
+        let (differ, all) = (self.retokenised_differs, count(self.retokenised_of, "response"));
+        let are = if differ == 1 { "is" } else { "are" };
+        parts.push(format!("{differ} of {all} {are} tokenised otherwise than written"));
         if self.empty > 0 {
-            out += &format!("; {} are empty and read at the last token of their prompt", self.empty);
+            let are = if self.empty == 1 { "is" } else { "are" };
+            parts.push(format!("{} {are} empty and read at the last token of their prompt", self.empty));
         }
-        out
+        parts.join("; ")
     }
 }
 
@@ -244,4 +246,19 @@ fn read_again(
     let all = |differences: &[Difference]| differences.iter().fold(Difference::default(), |all, one| all.and(one));
     let of_others = read(&others)?;
     Ok((all(&of_ids), of_texts.and(&all(&of_others))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_compared_is_not_told() {
+        let mut measured =
+            GeneratedVsForced { retokenised_of: 3, retokenised_differs: 1, empty: 2, ..Default::default() };
+        let rest = "1 of 3 responses is tokenised otherwise than written; 2 are empty and read at the last token of their prompt";
+        assert_eq!(measured.text(), rest);
+        measured.ids.items = 1;
+        assert_eq!(measured.text(), format!("read again at most 0 off, cosine at least 1.0000000 (1 item); {rest}"));
+    }
 }

@@ -68,8 +68,11 @@ impl<'a> Prepared<'a> {
         let longest = prepared.survey.longest(prepared.range.clone());
         prepared.plan(longest..longest + 1)?;
         if job.answering.is_some() && prepared.survey.responses > 0 {
-            let responses = prepared.survey.responses;
-            progress.note(&format!("note: {responses} items bring a response, which is not read: the model answers"));
+            let bring = match prepared.survey.responses {
+                1 => "1 item brings".into(),
+                n => format!("{n} items bring"),
+            };
+            progress.note(&format!("note: {bring} a response, which is not read: the model answers"));
         }
         let Survey { prompts_alone, untouched, .. } = prepared.survey;
         if prompts_alone > 0 {
@@ -246,6 +249,7 @@ fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
     let parts = Parts::of(engine.identity());
     // Of many items their number says more than the blocks that they are named in.
     let parts = if job.items.len() > survey.items.len() { parts.with("item_count", job.items.len()) } else { parts };
+    let parts = if survey.raw { parts.with(Parts::RAW, true) } else { parts };
     let parts = parts
         .with("items", &survey.items)
         .with("labels", &survey.labels)

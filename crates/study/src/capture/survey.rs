@@ -40,6 +40,8 @@ pub(super) struct Survey {
     pub(super) items: Vec<(String, String)>,
     /// Of what else goes into the file.
     pub(super) labels: Vec<(String, String)>,
+    /// Whether prompts are read as they stand.
+    pub(super) raw: bool,
     /// Items that bring a response.
     pub(super) responses: usize,
     /// Items that are read and have nothing behind their prompt.
@@ -84,6 +86,7 @@ impl Survey {
             facts: Vec::with_capacity(n),
             items: Vec::new(),
             labels: Vec::new(),
+            raw: false,
             responses: 0,
             prompts_alone: 0,
             untouched: 0,
@@ -97,6 +100,7 @@ impl Survey {
         for from in (0..n).step_by(AT_ONCE) {
             let piece = job.items.read(from..n.min(from + AT_ONCE))?;
             let texts = texts_of(engine, job, &piece)?;
+            survey.raw |= piece.iter().any(Item::is_raw);
             for (item, text) in piece.iter().zip(&texts) {
                 let (of_text, of_labels) = hashes(job, item, text);
                 survey.facts.push(Fact::of(item, text, &of_text, &of_labels));

@@ -22,14 +22,19 @@ pub(crate) fn label_counts(labels: &[Option<String>]) -> BTreeMap<String, usize>
     counts
 }
 
+/// Why there are no two cohorts of one label.
+pub(crate) fn same_label(label: &str) -> StudyError {
+    let (what, found) = ("cohort b".into(), format!("'{label}' like cohort a"));
+    StudyError::Option { what, found, allowed: "another label".into() }
+}
+
 /// The two cohorts of these labels.
 ///
 /// # Errors
 /// If the labels are the same, or a cohort has fewer than `needed` members; names the labels that there are.
 pub fn cohorts_of(labels: &[Option<String>], a: &str, b: &str, needed: usize) -> Result<[Cohort; 2]> {
     if a == b {
-        let allowed = "two different labels".into();
-        return Err(StudyError::Option { what: "cohorts a and b".into(), found: format!("both '{a}'"), allowed });
+        return Err(same_label(a));
     }
     let pick = |name: &str| -> Result<Cohort> {
         let rows: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].as_deref() == Some(name)).collect();

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
-use crate::{Item, Predicate, Result, StudyError, items::cohort::label_counts};
+use crate::{
+    Item, Predicate, Result, StudyError,
+    items::cohort::{label_counts, same_label},
+};
 
 /// The fewest items a cohort may have: below, no pooled variance exists.
 pub(crate) const LEAST: usize = 2;
@@ -75,8 +78,7 @@ impl DispositionSpec {
     /// If the labels are the same.
     pub fn of_labels(name: &str, a: &str, b: &str) -> Result<Self> {
         if a == b {
-            let (what, found) = ("cohorts a and b".into(), format!("both '{a}'"));
-            return Err(StudyError::Option { what, found, allowed: "two different labels".into() });
+            return Err(same_label(a));
         }
         let cohort = |label: &str| CohortSpec { name: label.into(), holds: Predicate::label(label) };
         Ok(Self { name: name.into(), means: String::new(), source: String::new(), a: cohort(a), b: cohort(b) })
@@ -238,7 +240,12 @@ mod tests {
             let error = spec(a, b).cohorts(&items(), LEAST).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
-        assert!(DispositionSpec::of_labels("x", "cw", "cw").unwrap_err().to_string().contains("both 'cw'"));
+        assert!(
+            DispositionSpec::of_labels("x", "cw", "cw")
+                .unwrap_err()
+                .to_string()
+                .contains("cohort b is 'cw' like cohort a")
+        );
     }
 
     fn read(text: &str) -> std::result::Result<Vec<DispositionSpec>, String> {

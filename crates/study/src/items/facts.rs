@@ -42,7 +42,18 @@ impl ItemFacts {
     }
 }
 
-/// Refuses a field that no item has; `option` is what it was given for.
+/// Why a field of an item is none that items can be grouped by, if it is not.
+fn unusable(field: &str) -> Option<&'static str> {
+    match field {
+        "label" => Some("cohorts may follow from it"),
+        _ if field == "scores" || field.starts_with("scores.") => Some("cohorts may follow from scores"),
+        "id" => Some("it is another for every item"),
+        "prompt" | "messages" | "input_ids" => Some("items of one prompt stay together as it is"),
+        _ => None,
+    }
+}
+
+/// Refuses a field that no item has, or that items cannot be grouped by; `option` is what it was given for.
 ///
 /// # Errors
 /// Names the fields that there are.
@@ -52,9 +63,14 @@ pub(crate) fn check_field(option: &str, field: &str, facts: &[ItemFacts]) -> Res
     }
     let mut known: BTreeSet<&str> = facts.iter().flat_map(|facts| facts.fields.keys()).map(String::as_str).collect();
     known.extend(facts.iter().any(|facts| facts.response.is_some()).then_some(RESPONSE));
-    let allowed = match known.into_iter().collect::<Vec<_>>() {
-        known if known.is_empty() => "a field of the items, which have none but their prompts".into(),
-        known => format!("a field that items have: {}", known.join(", ")),
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    let (found, allowed) = match (unusable(field), known.is_empty()) {
+        (Some(why), true) => (format!("'{field}' ({why})"), "another field, of which the items have none".into()),
+        (Some(why), false) => (format!("'{field}' ({why})"), format!("another field that items have: {known}")),
+        (None, true) => {
+            (format!("'{field}', which no item has"), "a field of the items, which have none but their prompts".into())
+        }
+        (None, false) => (format!("'{field}', which no item has"), format!("a field that items have: {known}")),
     };
-    Err(StudyError::Option { what: option.into(), found: format!("'{field}', which no item has"), allowed })
+    Err(StudyError::Option { what: option.into(), found, allowed })
 }

@@ -31,17 +31,19 @@ struct Place {
 /// If the lines cannot be read, cannot be used, or hold no item; or what `on_item` reports.
 fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place, Item)) -> Result<()> {
     let mut reader = BufReader::with_capacity(1 << 18, reader);
-    let (mut text, mut ids, mut problems, mut more) = (String::new(), HashSet::new(), Vec::new(), 0);
+    let (mut bytes, mut ids, mut problems, mut more) = (Vec::new(), HashSet::new(), Vec::new(), 0);
     let mut place = Place { offset: 0, line: 0 };
     loop {
-        text.clear();
-        let read = reader.read_line(&mut text).map_err(StudyError::read(path))?;
+        bytes.clear();
+        let read = reader.read_until(b'\n', &mut bytes).map_err(StudyError::read(path))?;
         if read == 0 {
             break;
         }
         place.line += 1;
-        if !text.trim().is_empty() {
-            let why = match Item::parse(text.trim_end(), place.line, raw) {
+        let text = std::str::from_utf8(&bytes).map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to() + 1));
+        let blank = matches!(text, Ok(text) if text.trim().is_empty());
+        if !blank {
+            let why = match text.and_then(|text| Item::parse(text.trim_end(), place.line, raw)) {
                 // Of a million ids their hashes take what a few thousand texts do.
                 Ok(item) if !ids.insert(digest_bits(&item.id)) => {
                     Some(format!("id '{}' stands there a second time", item.id))
@@ -227,6 +229,15 @@ mod tests {
         let error = pieces.read(0..1).unwrap_err().to_string();
         assert!(error.contains("line 1 changed while the items were read"), "{error}");
         assert!(pieces.read(2..3).is_err());
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"{\"prompt\":\"x\"}\n{\"prompt\":\"caf\xe9\"}\n").unwrap();
+        for error in [read_items(file.path(), false).unwrap_err(), ItemFile::open(file.path(), false, 9).unwrap_err()] {
+            assert!(error.to_string().ends_with("\n  line 2: not UTF-8 from byte 15 on"), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
 
-use crate::{Result, StudyError};
+use crate::{Result, StudyError, store::files::nan_is_none};
 
 /// One item of a data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,11 @@ impl Item {
         let system = Message { role: "system".into(), content: system.into() };
         self.input = Input::Messages(vec![system, Message::user(text)]);
         Ok(())
+    }
+
+    /// Whether its prompt is read as it stands, without the chat template.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.input, Input::Raw(_))
     }
 
     /// The names by which a condition may ask for its fields.
@@ -132,7 +137,7 @@ impl Item {
         let mut fields: Map<String, Value> = match serde_json::from_str(line) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => return Err(format!("not a JSON object but {}", kind(&other))),
-            Err(e) => return Err(format!("not JSON ({e})")),
+            Err(e) => return Err(format!("not JSON ({e}){}", nan_is_none(line))),
         };
         let id = match fields.remove("id") {
             None | Some(Value::Null) => number.to_string(),
@@ -140,6 +145,10 @@ impl Item {
             Some(Value::Number(id)) => id.to_string(),
             Some(other) => return Err(format!("id is {}, not a text or number", kind(&other))),
         };
+        if id.chars().any(char::is_control) {
+            let id = id.escape_debug();
+            return Err(format!("id '{id}' holds a control character, but must be of printable characters"));
+        }
         let input = take_input(&mut fields, raw)?;
         let prompt_len = match (fields.remove("prompt_len"), &input) {
             (None | Some(Value::Null), _) => None,
@@ -339,6 +348,10 @@ mod tests {
             r#"{"id":"d","prompt":"x","input_ids":[1]}"#,
             "\n",
             r#"{"id":"e","prompt":3}"#,
+            "\n",
+            r#"{"id":"f\u0000","prompt":"x"}"#,
+            "\n",
+            r#"{"id":"g","prompt":"x","scores":{"a":NaN}}"#,
         ))
         .unwrap_err();
         for part in [
@@ -349,6 +362,8 @@ mod tests {
             "line 6: id 'c' stands there a second time",
             "line 7: prompt and input_ids exclude each other",
             "line 8: prompt is a number, not a text",
+            "line 9: id 'f\\0' holds a control character, but must be of printable characters",
+            "line 10: not JSON (expected value at line 1 column 38); NaN and Infinity are not JSON: null stands for",
         ] {
             assert!(message.contains(part), "{part} is not in:\n{message}");
         }

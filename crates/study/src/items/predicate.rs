@@ -99,12 +99,20 @@ impl Predicate {
     /// # Errors
     /// If a field is compared with what it cannot be compared with, such as a text with 4: the item and field are named.
     pub fn holds(&self, item: &Item) -> Result<bool> {
-        self.root.holds(item).map(|known| known == Some(true)).map_err(|why| StudyError::Option {
-            what: format!("a field of item '{}' in the condition '{self}'", item.id),
-            found: why,
-            allowed: "of the kind that it is compared with".into(),
+        self.root.holds(item).map(|known| known == Some(true)).map_err(|OtherKind { found, allowed }| {
+            StudyError::Option {
+                what: format!("a field of item '{}' in the condition '{self}'", item.id),
+                found,
+                allowed,
+            }
         })
     }
+}
+
+/// A value that a condition can do nothing with.
+struct OtherKind {
+    found: String,
+    allowed: String,
 }
 
 impl Node {
@@ -118,7 +126,7 @@ impl Node {
     }
 
     /// Whether it holds; none where a field that it depends on is missing.
-    fn holds(&self, item: &Item) -> std::result::Result<Option<bool>, String> {
+    fn holds(&self, item: &Item) -> std::result::Result<Option<bool>, OtherKind> {
         let several = |nodes: &[Self], decides: bool| {
             let mut known = Some(!decides);
             for node in nodes {
@@ -137,13 +145,20 @@ impl Node {
             Self::True(field) => match value_of(item, field) {
                 None => Ok(None),
                 Some(Value::Bool(held)) => Ok(Some(held)),
-                Some(other) => Err(format!("{field} = {other}, which is neither true nor false")),
+                Some(other) => {
+                    let found = format!("{field} = {other}, which is neither true nor false");
+                    let compared = other.is_number() || other.is_string();
+                    let allowed =
+                        if compared { format!("compared, as in {field} == {other}") } else { "one of them".into() };
+                    Err(OtherKind { found, allowed })
+                }
             },
             Self::Compare(field, op, wanted) => {
                 let Some(found) = value_of(item, field) else { return Ok(None) };
-                compare(&found, *op, wanted)
-                    .map(Some)
-                    .ok_or_else(|| format!("{field} = {found}, compared with {wanted}"))
+                compare(&found, *op, wanted).map(Some).ok_or_else(|| OtherKind {
+                    found: format!("{field} = {found}, compared with {wanted}"),
+                    allowed: "of the kind that it is compared with".into(),
+                })
             }
         }
     }
@@ -367,7 +382,12 @@ mod tests {
     fn what_cannot_be_compared_or_read_says_why() {
         for (text, part) in [
             ("verbal >= 4", "verbal = \"assert\", compared with 4"),
-            ("verbal", "neither true nor false"),
+            (
+                "verbal",
+                "in the condition 'verbal' is verbal = \"assert\", which is neither true nor false, but must be compared, as in \
+                 verbal == \"assert\"",
+            ),
+            ("meta", "neither true nor false, but must be one of them"),
             ("correct == \"no\"", "correct = false, compared with \"no\""),
         ] {
             let error = Predicate::parse(text).unwrap().holds(&judged()).unwrap_err().to_string();

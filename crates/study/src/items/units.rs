@@ -162,6 +162,10 @@ mod tests {
         let answered = items(r#"{"prompt":"a","response":"b","topic":"t","n":[1]}"#);
         let why = check_groups(&answered, Some("n")).unwrap_err().to_string();
         assert!(why.ends_with("a field that items have: response, topic"), "{why}");
+        let labelled = items(r#"{"prompt":"a","response":"b","label":"l","topic":"t"}"#);
+        let why = check_groups(&labelled, Some("label")).unwrap_err().to_string();
+        let true_of_it = "groups is 'label' (cohorts may follow from it), but must be another field that items have: response, topic";
+        assert_eq!(why, true_of_it);
         assert!(check_groups(&answered, Some("response")).is_ok() && check_groups(&plain, None).is_ok());
     }
 

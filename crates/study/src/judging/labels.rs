@@ -103,6 +103,15 @@ impl Found {
         Some(Verdict { correct: share >= CORRECT, hedged }.label())
     }
 
+    /// Whether an old label may stay where one half of a label was asked for alone: if that half says what the label says.
+    /// Labels of another kind than the judge's say nothing of it.
+    pub(crate) fn bears_out(&self, label: &str) -> bool {
+        let Some(old) = Verdict::of_label(label) else { return true };
+        let correct = |coverage: &Coverage| coverage.share().map(|share| share >= CORRECT);
+        self.coverage.as_ref().is_none_or(|coverage| correct(coverage) == Some(old.correct))
+            && self.hedged.is_none_or(|hedged| hedged.ok() == Some(old.hedged))
+    }
+
     /// The item with what was found.
     pub(crate) fn put(&self, item: &Item, axes: &[Axis]) -> Item {
         let mut item = item.clone();
@@ -129,6 +138,8 @@ impl Found {
         }
         if self.labels() {
             item.label = self.label().map(String::from);
+        } else {
+            item.label = item.label.filter(|label| self.bears_out(label));
         }
         for (axis, score) in axes.iter().zip(&self.scores) {
             judge.count(score);
@@ -218,6 +229,25 @@ mod tests {
     }
 
     #[test]
+    fn half_a_label_drops_one_that_it_does_not_bear_out() {
+        let covered = |made: bool| Some(Coverage::Of(Kind::Coverage, vec![Ok(made)]));
+        let label = |found: &Found| put(found).get("label").cloned();
+        for (coverage, hedged, stays) in [
+            (covered(false), None, true),
+            (covered(true), None, false),
+            (Some(Coverage::Nothing), None, false),
+            (None, Some(Ok(false)), true),
+            (None, Some(Ok(true)), false),
+            (None, Some(Err(Missing::Refused)), false),
+            (None, None, true),
+        ] {
+            let found = Found { coverage, hedged, scores: vec![] };
+            assert_eq!(label(&found), stays.then(|| json!("cw")), "{found:?}");
+            assert!(found.bears_out("french"), "what is no label of a judge is not for it to say");
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_never_what_the_item_said_before() {
         let lost = |why: Missing| Some(Coverage::Of(Kind::Coverage, vec![Ok(true), Err(why)]));
         let found = Found {
@@ -238,10 +268,10 @@ mod tests {
         let coverage = Some(Coverage::Of(Kind::Coverage, vec![Ok(true)]));
         let half = Found { coverage, hedged: Some(Err(Missing::Refused)), scores: vec![] };
         assert_eq!((half.label(), put(&half).get("label")), (None, None));
-        let other = put(&Found { hedged: Some(Ok(true)), ..Found::default() });
+        let other = put(&Found { hedged: Some(Ok(false)), ..Found::default() });
         assert_eq!(
             (&other["label"], &other["verbal"], &other["correct"]),
-            (&json!("cw"), &json!("hedge"), &json!(true))
+            (&json!("cw"), &json!("assert"), &json!(true))
         );
         let nothing = Found { coverage: Some(Coverage::Nothing), hedged: Some(Ok(true)), scores: vec![] };
         assert_eq!((nothing.missing(), nothing.label(), &put(&nothing)["correct"]), (0, None, &Value::Null));

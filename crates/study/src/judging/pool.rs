@@ -160,8 +160,10 @@ impl<'a> Pool<'a> {
                 progress.tokens((reply.prompt_tokens + reply.completion_tokens) as usize);
                 log.append(Answer::new(&question.key, question.kind, self.endpoint.address(), reply))?;
             }
+            // What got no reply is not done.
             End::Failed(why) | End::TooLong(why) => {
                 done.failed.insert(question.key.clone(), why);
+                return Ok(());
             }
             End::Hopeless(status, why) => return Err(self.error(status, why)),
             End::Unasked => return Ok(()),

@@ -11,6 +11,7 @@ use super::{
     questions::Questions,
     reading::Missing,
 };
+use crate::tables::count;
 
 /// What a judge was asked and what it said, in numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -188,7 +189,7 @@ pub(crate) fn fields(found: &[Found], axes: &[Axis]) -> (BTreeMap<String, FieldC
 impl JudgeReport {
     /// The tables for people to read.
     pub fn text(&self) -> String {
-        let mut out = format!("{} items, judged by {} at {}\n\n", self.items, self.model, self.endpoint);
+        let mut out = format!("{}, judged by {} at {}\n\n", count(self.items, "item"), self.model, self.endpoint);
         out += "| question | asked | verdicts | refused | unparsable | failed | not asked |\n";
         out += "|---|---|---|---|---|---|---|\n";
         for (kind, c) in &self.questions {
@@ -210,7 +211,12 @@ impl JudgeReport {
             let labels = self.labels.iter().map(|(label, count)| format!("{label} {count}"));
             out += &format!("\nlabels: {}\n", labels.collect::<Vec<_>>().join(", "));
         }
-        let tokens = if self.tokens_now > 0 { format!(", {} tokens", self.tokens_now) } else { String::new() };
-        out + &format!("\n{} requests{tokens}; {} answers were there before\n", self.requests, self.cached)
+        let tokens = match self.tokens_now as usize {
+            0 => String::new(),
+            n => format!(", {}", count(n, "token")),
+        };
+        let (requests, were) =
+            (count(self.requests as usize, "request"), if self.cached == 1 { "was" } else { "were" });
+        out + &format!("\n{requests}{tokens}; {} {were} there before\n", count(self.cached, "answer"))
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         files::{write_json, write_text},
         rows::read_rows,
     },
+    tables::count,
 };
 
 const JUDGED: &str = "judged.jsonl";
@@ -250,6 +251,10 @@ fn all_alike(labels: &BTreeMap<String, usize>, axes: &[Axis], found: &[Found]) -
     same.into_iter().map(warning).collect()
 }
 
+fn not_asked(n: usize) -> String {
+    format!("{} {}", count(n, "question"), if n == 1 { "is" } else { "are" })
+}
+
 fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Found]) -> Vec<String> {
     let mut out = Vec::new();
     let sum = |of: fn(&super::Counts) -> usize| report.questions.values().map(of).sum::<usize>();
@@ -257,18 +262,21 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
     let unasked = sum(|counts| counts.unasked);
     let again = "the same command asks those alone";
     if let Some(budget) = spent(run.patience.budget, done.requests).filter(|_| unasked > 0) {
-        out.push(format!("the budget of {budget} requests is spent; {unasked} questions are not asked; {again}"));
+        let (requests, questions) = (count(budget as usize, "request"), not_asked(unasked));
+        out.push(format!("the budget of {requests} is spent; {questions} not asked; {again}"));
     } else if let Some(budget) = spent(run.patience.token_budget, done.tokens).filter(|_| unasked > 0) {
-        out.push(format!("the budget of {budget} tokens is spent; {unasked} questions are not asked; {again}"));
+        let (tokens, questions) = (count(budget as usize, "token"), not_asked(unasked));
+        out.push(format!("the budget of {tokens} is spent; {questions} not asked; {again}"));
     }
-    for (why, count) in &report.failures {
-        out.push(format!("{count} questions got no reply, since {} {why}; {again}", report.endpoint));
+    for (why, &n) in &report.failures {
+        out.push(format!("{} got no reply, since {} {why}; {again}", count(n, "question"), report.endpoint));
     }
     let (refused, unparsable, cut_off) = (sum(|c| c.refused), sum(|c| c.unparsable), sum(|c| c.cut_off));
     if refused + unparsable > 0 {
         out.push(format!(
-            "{refused} questions were refused and {unparsable} answered with something else than was asked for; they stay \
-             missing, and are not asked again"
+            "{} refused and {unparsable} answered with something else than was asked for; they stay \
+             missing, and are not asked again",
+            if refused == 1 { "1 question was".into() } else { format!("{refused} questions were") }
         ));
     }
     if cut_off > 0 {
@@ -286,7 +294,16 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());
     match replaced.count() {
         0 => {}
-        count => out.push(format!("{count} items had a label, which the judge's replaces")),
+        n => out.push(format!("{} had a label, which the judge's replaces", count(n, "item"))),
+    }
+    let borne_out = |item: &Item, found: &Found| item.label.as_ref().is_none_or(|label| found.bears_out(label));
+    let dropped = run.items.iter().zip(found).filter(|&(item, found)| !found.labels() && !borne_out(item, found));
+    match dropped.count() {
+        0 => {}
+        n => out.push(format!(
+            "{} had a label that the half of it which was judged does not bear out: it is dropped",
+            count(n, "item")
+        )),
     }
     out
 }

@@ -4,8 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{ColumnSource, FeatureSource, LabelSource};
-use crate::{Array, FeatureMeta, Npz, Result, StudyError, capture::join::read_meta, store::files::read_json};
+use super::{ColumnSource, FeatureSource, LabelSource, Operand};
+use crate::{
+    Array, FeatureMeta, Npz, Result, StudyError,
+    capture::join::read_meta,
+    store::files::{nan_is_none, read_json, read_lines},
+};
 
 /// Features as they were read.
 pub(crate) struct Table {
@@ -139,8 +143,8 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
         Array::Text(texts) => (vec![texts.len()], texts.into_iter().map(text_cell).collect()),
         Array::Scalar(_) => (Vec::new(), Vec::new()),
     };
-    if shape.len() != 1 {
-        let why = format!("array '{}' is {shape:?}, but a column is [items]", source.key);
+    if !matches!(shape[..], [_] | [_, 1]) {
+        let why = format!("array '{}' is {shape:?}, but a column is [items] or [items, 1]", source.key);
         return Err(StudyError::content(path, why));
     }
     Ok(Column { cells, ids: ids_of(path)? })
@@ -170,10 +174,11 @@ fn json_column(source: &ColumnSource) -> Result<Column> {
 }
 
 fn jsonl_column(source: &ColumnSource) -> Result<Column> {
-    let content = std::fs::read_to_string(&source.path).map_err(StudyError::read(&source.path))?;
+    let content = read_lines(&source.path)?;
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(index, line): (usize, &str)| {
-        let wrong = |e| StudyError::content(&source.path, format!("line {}: not JSON ({e})", index + 1));
+        let wrong =
+            |e| StudyError::content(&source.path, format!("line {}: not JSON ({e}){}", index + 1, nan_is_none(line)));
         serde_json::from_str(line).map(|value: Value| (format!("line {}", index + 1), value)).map_err(wrong)
     };
     let values = lines.map(parse).collect::<Result<Vec<_>>>()?;
@@ -215,6 +220,21 @@ fn objects<'a>(
             _ => {}
         }
     }
+    if !known && fields.is_empty() && !cells.is_empty() {
+        let why = if path.extension().is_some_and(|ending| ending == "json") {
+            format!(
+                "is a list whose entries have no field '{}', but must be a list of objects that have it, or hold the list under a \
+                 name, as in {{\"labels\": [0, 1]}} for FILE.json:labels",
+                source.key
+            )
+        } else {
+            format!(
+                "has no objects in its lines, and so no field '{0}', but must hold lines such as {{\"{0}\": 1}}",
+                source.key
+            )
+        };
+        return Err(StudyError::content(path, why));
+    }
     if !known {
         let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
         return Err(StudyError::content(path, why));
@@ -232,6 +252,17 @@ fn fields_of(prefix: &str, value: &Value, out: &mut Vec<String>) {
             _ => out.push(format!("{prefix}{name}")),
         }
     }
+}
+
+/// The texts that a rule names and no item has, such as misspelt ones.
+///
+/// # Errors
+/// If the column cannot be read.
+pub fn unmet(source: &LabelSource) -> Result<Vec<String>> {
+    let Some(Operand::Text(with)) = source.rule.as_ref().map(|rule| &rule.with) else { return Ok(Vec::new()) };
+    let column = column(&source.column)?;
+    let nowhere = |one: &&str| !column.cells.contains(&Cell::Text((*one).to_string()));
+    Ok(with.split('|').map(str::trim).filter(nowhere).map(String::from).collect())
 }
 
 /// Whether the item at this place is positive; none if it has no value.
@@ -256,7 +287,10 @@ pub(crate) fn label(source: &LabelSource, column: &Column, at: usize) -> Result<
         },
         allowed: match &source.rule {
             Some(rule) => format!("of the kind that {rule} compares it with"),
-            None => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+            None => match cell {
+                Cell::Text(value) => format!("0, 1, true or false; or give a rule such as {}=={value}", source.column),
+                _ => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+            },
         },
     })
 }

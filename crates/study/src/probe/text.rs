@@ -1,7 +1,7 @@
 //! Probes in tables for people.
 
 use super::{EvalResult, Evaluation, Gate, Measured, ProbeMeta};
-use crate::tables::short;
+use crate::tables::{count, interval, short};
 
 const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
                     |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
@@ -10,8 +10,8 @@ const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at |
 pub fn fit_markdown(meta: &ProbeMeta) -> String {
     let train = &meta.train;
     let mut out = format!(
-        "{} items, {} positive, {} folds{}; out-of-fold probabilities:\n\n{HEAD}",
-        train.items,
+        "{}, {} positive, {} folds{}; out-of-fold probabilities:\n\n{HEAD}",
+        count(train.items, "item"),
         train.positives,
         meta.folds,
         if meta.shuffled_folds { format!(" (seed {})", meta.seed) } else { " as they stand".into() },
@@ -28,14 +28,17 @@ pub fn fit_markdown(meta: &ProbeMeta) -> String {
     }
     out += "\nasymmetry is p(assert given wrong) - p(assert given correct): the lower, the better\n";
     out += "the thresholds of this table were chosen on the items that they are measured on\n";
-    out += "the intervals take these scores and this C as given: of noise more than one in ten lies off 0.5, and p is the test\n";
+    let test = if meta.null.is_some() { "and p is the test" } else { "and without shuffled labels there is no test" };
+    out += &format!(
+        "the intervals take these scores and this C as given: of noise more than one in ten lies off 0.5, {test}\n"
+    );
     out
 }
 
 /// What it is worth, a row a C.
 pub fn eval_markdown(evaluation: &Evaluation) -> String {
     let set = &evaluation.set;
-    let mut out = format!("{} items, {} positive:\n\n{HEAD}", set.items, set.positives);
+    let mut out = format!("{}, {} positive:\n\n{HEAD}", count(set.items, "item"), set.positives);
     evaluation.results.iter().for_each(|result| out += &row(result.c, &result.measured));
     out += "\nat the threshold that the training items chose:\n\n\
             | C | threshold | p(assert correct) | p(assert wrong) | asym | AUC in training |\n|---:|---:|---:|---:|---:|---:|\n";
@@ -47,10 +50,9 @@ fn row(c: f64, of: &Measured) -> String {
     let best =
         of.best.map_or(("–".into(), "–".into()), |gate: Gate| (signed(gate.asym), format!("{:.2}", gate.thr)));
     format!(
-        "| {c} | {} | {} to {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
+        "| {c} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
         short(of.auc),
-        short(of.auc_delong.low),
-        short(of.auc_delong.high),
+        interval(of.auc_delong.low, of.auc_delong.high),
         short(of.accuracy),
         short(of.brier),
         short(of.ece),

@@ -24,7 +24,8 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
     let mut out = String::new();
     if outcomes.tables.len() > RANKED_ABOVE {
         out += r#"<section class="sweep"><h2>What tempering the heads does</h2>"#;
-        put!(out, r#"<p class="lead">{}; {}.</p>"#, count(outcomes.tables.len(), "head set"), asked(outcomes));
+        let at = outcomes.positions().map_or_else(String::new, |at| format!(", tempered at {}", escape(at)));
+        put!(out, r#"<p class="lead">{}{at}; {}.</p>"#, count(outcomes.tables.len(), "head set"), asked(outcomes));
         out += &warning_list(&outcomes.warnings());
         out += &arms_table(outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered));
         put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
@@ -56,8 +57,9 @@ pub(super) fn verdicts(outcomes: &Outcomes) -> String {
 fn section(outcomes: &Outcomes, table: &SweepTable, said: &dyn Fn(Compared) -> String) -> String {
     let mut out = format!(
         r#"<section class="sweep"><h2>What tempering the heads does</h2>
-        <p class="lead">Tempered together: <span class="heads">{}</span>. {}.</p>"#,
+        <p class="lead">Tempered together: <span class="heads">{}</span>{}. {}.</p>"#,
         escape(&table.set),
+        outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at))),
         asked(outcomes)
     );
     out += &warning_list(&outcomes.warnings());
@@ -87,17 +89,22 @@ fn asked(outcomes: &Outcomes) -> String {
 
 /// What the p-values and intervals are.
 fn note(outcomes: &Outcomes) -> String {
+    let of = match outcomes.flips.family {
+        0 => "No tempered arm was compared, so there is no p(max).".to_owned(),
+        family => format!(
+            "p(max): how often they give one as large for its spread in {}; each outcome is asked by itself, so that of three one \
+             finds something in a seventh of sweeps without any effect.",
+            if family == 1 { "the only arm".to_owned() } else { format!("any of {family} arms") }
+        ),
+    };
     format!(
         "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
-        at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. p(max): how often they give one as \
-        large for its spread in any of {}; each outcome is asked by itself, so that of three one finds something in a seventh of \
-        sweeps without any effect. Intervals: \
+        at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. {of} Intervals: \
         Tango's score interval for shares, Student's otherwise.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
         if outcomes.prompts < outcomes.items { ", the items of a prompt or group averaged" } else { "" },
         outcomes.flips.at_most,
         outcomes.flips.seed,
-        count(outcomes.flips.family, "arm"),
         if outcomes.random.is_empty() {
             ""
         } else {
@@ -398,6 +405,19 @@ mod tests {
         assert!(out.contains("up to 12.5 % of an arm&#39;s answers (L7H6+L20H3@0) were cut off at 128 tokens"));
         assert!(out.contains("not compared, unequal truncation: L7H6+L20H3@0 (12.5 % and 0.0 %)"));
         assert!(out.contains(r#"<td class="gap">not compared</td>"#));
+    }
+
+    #[test]
+    fn positions_stand_above_the_arms_and_where_nothing_is_compared_there_is_no_p_max() {
+        let mut sweep = fixture::sweep();
+        assert!(!drawn(&sweep).contains("</span> at ") && drawn(&sweep).contains("in any of 2 arms"));
+        sweep.tables[0].arms[1..].iter_mut().for_each(|arm| arm.variant += " at response");
+        sweep.flips.family = 0;
+        let (page, text) = (drawn(&sweep), crate::sweep_markdown(&sweep));
+        assert!(text.starts_with("tempered together: L7H6 L20H3 at response; 139 items"), "{text}");
+        assert!(page.contains("</span> at response. 139 items"));
+        assert!(text.contains("no tempered arm was compared") && page.contains("No tempered arm was compared"));
+        assert!(!text.contains("of 0 arms") && !page.contains("of 0 arms"));
     }
 
     #[test]

@@ -111,20 +111,20 @@ fn frame(out: &mut String, x: &Axis, y: &Axis, mut lambdas: Vec<f64>) {
 fn point(out: &mut String, (which, arm, d): (Compared, &ArmOutcome, &Difference), x: &Axis, y: &Axis) {
     let told = |value: f64| in_units(which, value);
     let left = x.at(arm.lambda);
+    let mut interval = "no interval".to_owned();
     if d.low.is_finite() && d.high.is_finite() {
         let (low, high) = (y.at(told(d.low)), y.at(told(d.high)));
         put!(out, r#"<path class="whisker one" d="M{left:.1} {low:.1}V{high:.1}"/>"#);
+        interval = format!("95 % {} to {}", signed(told(d.low), 1), signed(told(d.high), 1));
     }
     // Filled where it is more than having looked at every arm gives.
     let hollow = if d.p_max.is_some_and(|p| p <= 0.05) { "" } else { " hollow" };
     put!(
         out,
-        r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, 95 % {} to {}, p(max) {}</title></circle>"#,
+        r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p(max) {}</title></circle>"#,
         y.at(told(d.mean)),
         escape(&arm.variant),
         signed(told(d.mean), 1),
-        signed(told(d.low), 1),
-        signed(told(d.high), 1),
         p_value(d.p_max.unwrap_or(f64::NAN))
     );
 }

@@ -9,6 +9,8 @@ macro_rules! put {
 }
 pub(super) use put;
 
+pub(super) use crate::tables::count;
+
 /// What stands where a number is undefined.
 pub(super) const UNDEFINED: &str = "–";
 
@@ -65,11 +67,6 @@ pub(super) fn p_value(value: f64) -> String {
 /// A share as a percentage without its sign, which the column's head carries.
 pub(super) fn percent(share: f64) -> String {
     fixed(share * 100.0, 1)
-}
-
-/// `1 head`, `270 heads`.
-pub(super) fn count(n: usize, one: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
 /// How many decimals show the largest of these numbers to four significant digits; one count for a whole column.

@@ -244,7 +244,12 @@ impl Study<'_> {
         let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
         let silent = items.iter().filter(empty).count();
         if silent > 0 {
-            self.warnings.push(format!("{silent} answers are empty and take no part in the attribution"));
+            let none = if silent == 1 {
+                "1 answer is empty and takes".into()
+            } else {
+                format!("{silent} answers are empty and take")
+            };
+            self.warnings.push(format!("{none} no part in the attribution"));
         }
         let answered: Vec<Item> = items.iter().filter(|item| !empty(item)).cloned().collect();
         write_text(&self.run.file("judged.jsonl"), &judged(&answered))?;

@@ -2,7 +2,7 @@
 
 use crate::{
     score::{CellContrast, CellEffect, Contrast, ScoreMap},
-    tables::short,
+    tables::{count, short},
 };
 
 /// The cells of one λ by |mean Δ a token|, largest first.
@@ -21,21 +21,23 @@ pub(crate) fn ranked_contrast(contrast: &Contrast, lambda: f32) -> Vec<&CellCont
 }
 
 /// The top of the map at every λ, and of the contrast if there is one, in Markdown that also reads well on a terminal.
-pub fn score_markdown(map: &ScoreMap, count: usize) -> String {
+pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
     let mut out = format!(
-        "{} items, {} scored tokens, {:.3} nats a token untempered; Δ is tempered minus untempered, in nats a token\n",
-        map.items, map.tokens, map.base_logprob_per_token
+        "{}, {}, {:.3} nats a token untempered; Δ is tempered minus untempered, in nats a token\n",
+        count(map.items, "item"),
+        count(map.tokens, "scored token"),
+        map.base_logprob_per_token
     );
     for &lambda in &map.lambdas {
         out += &format!("\nλ = {lambda}, the largest |mean Δ| of {}\n\n", heads(map));
         out += "| head   |   mean Δ | 95 % interval        |       KL | agreement |     p | p max |\n";
         out += "|--------|---------:|---------------------:|---------:|----------:|------:|------:|\n";
-        for cell in ranked(map, lambda).into_iter().take(count) {
+        for cell in ranked(map, lambda).into_iter().take(top) {
             out += &format!(
                 "| {:<6} | {:>8} | {:>20} | {:>8} | {:>9} | {:>5} | {:>5} |\n",
                 cell.at().to_string(),
                 nats(cell.delta),
-                format!("{} to {}", nats(cell.low), nats(cell.high)),
+                interval(cell),
                 nats(cell.kl),
                 format!("{:.1} %", 100.0 * cell.agreement),
                 short(cell.p),
@@ -49,18 +51,19 @@ pub fn score_markdown(map: &ScoreMap, count: usize) -> String {
             if map.flips.exact { format!("all {}", map.flips.count) } else { map.flips.count.to_string() }
         );
     }
-    map.contrast.iter().for_each(|contrast| out += &contrast_table(map, contrast, count));
+    map.contrast.iter().for_each(|contrast| out += &contrast_table(map, contrast, top));
     out
 }
 
-fn contrast_table(map: &ScoreMap, contrast: &Contrast, count: usize) -> String {
+fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
     let Contrast { a, b, n_a, n_b, .. } = contrast;
-    let mut out = format!("\na = {a} ({n_a} items), b = {b} ({n_b} items); d > 0: Δ a token is higher in a\n");
+    let (in_a, in_b) = (count(*n_a, "item"), count(*n_b, "item"));
+    let mut out = format!("\na = {a} ({in_a}), b = {b} ({in_b}); d > 0: Δ a token is higher in a\n");
     for &lambda in &map.lambdas {
         out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map));
         out += "| head   | mean Δ a | mean Δ b |      d |     p | p max |\n";
         out += "|--------|---------:|---------:|-------:|------:|------:|\n";
-        for cell in ranked_contrast(contrast, lambda).into_iter().take(count) {
+        for cell in ranked_contrast(contrast, lambda).into_iter().take(top) {
             out += &format!(
                 "| {:<6} | {:>8} | {:>8} | {:>6} | {:>5} | {:>5} |\n",
                 cell.at().to_string(),
@@ -88,6 +91,11 @@ fn heads(map: &ScoreMap) -> String {
         1 => "1 head".into(),
         n => format!("{n} heads"),
     }
+}
+
+/// The interval of a cell's mean Δ, or that there is none.
+fn interval(cell: &CellEffect) -> String {
+    if cell.low.is_finite() { format!("{} to {}", nats(cell.low), nats(cell.high)) } else { "no interval".into() }
 }
 
 /// A number of nats to four digits behind the point, an en dash if it is none.

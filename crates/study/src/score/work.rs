@@ -53,8 +53,10 @@ impl<'a> Work<'a> {
         engine.check_score(&encoded, &settings.request(&|_| true, 0))?;
         let plan = ScorePlan::new(engine.spec(), items, &encoded, settings);
         plan.cohorts()?;
-        let parts =
-            Parts::of(engine.identity()).with("items", named_items(items, &encoded)).with("plain", settings.plain);
+        let parts = Parts::of(engine.identity())
+            .with_raw(items)
+            .with("items", named_items(items, &encoded))
+            .with("plain", settings.plain);
         let item_keys = items
             .iter()
             .zip(&encoded)

@@ -44,13 +44,60 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Reads JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(StudyError::read(path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| StudyError::content(path, format!("is not the JSON that belongs here ({e})")))
+    let wrong = |e| StudyError::content(path, format!("is not the JSON that belongs here ({e}){}", nan_is_none(&text)));
+    serde_json::from_str(&text).map_err(wrong)
+}
+
+/// What to say of text that is no JSON since Python wrote NaN or Infinity into it; nothing where it has none.
+pub(crate) fn nan_is_none(text: &str) -> &'static str {
+    let (mut inside, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if inside => escaped = true,
+            '"' => inside = !inside,
+            'N' | 'I' if !inside && (text[at..].starts_with("NaN") || text[at..].starts_with("Infinity")) => {
+                return "; NaN and Infinity are not JSON: null stands for a number that is missing";
+            }
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// Text that should be UTF-8, by lines.
+///
+/// # Errors
+/// If it cannot be read, or is not UTF-8: the line is named.
+pub(crate) fn read_lines(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(StudyError::read(path))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = before.split(|&byte| byte == b'\n').count();
+        StudyError::content(path, format!("line {line} is not UTF-8"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nan_is_told_from_the_word_in_a_text() {
+        for text in [r#"{"a": NaN}"#, "[1, -Infinity]", r#"{"a\\": NaN}"#] {
+            assert!(nan_is_none(text).contains("null stands for"), "{text}");
+        }
+        for text in [r#"{"a": "NaN", b}"#, r#"{"a\"NaN": 1"#, "{"] {
+            assert_eq!(nan_is_none(text), "", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"{}\n\n{\"a\": \"caf\xe9\"}\n").unwrap();
+        assert!(read_lines(file.path()).unwrap_err().to_string().ends_with("line 3 is not UTF-8"));
+    }
 
     #[test]
     fn a_failed_write_leaves_nothing() {

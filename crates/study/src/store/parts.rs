@@ -4,7 +4,7 @@ use headtemper_engine::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::store::digest::digest;
+use crate::{Item, store::digest::digest};
 
 /// Everything that the results of one directory share, by name. Its hash is the run's key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ use crate::store::digest::digest;
 pub struct Parts(Map<String, Value>);
 
 impl Parts {
+    /// The part that says whether prompts are read as they stand.
+    pub(crate) const RAW: &str = "raw";
+
     /// The model, its weights, its settings and where it runs.
     pub fn of(identity: &Identity) -> Self {
         match plain(identity) {
@@ -27,6 +30,12 @@ impl Parts {
         self
     }
 
+    /// Adds that prompts are read as they stand, where they are: with the chat template there is no such part.
+    #[must_use]
+    pub(crate) fn with_raw(self, items: &[Item]) -> Self {
+        if items.iter().any(Item::is_raw) { self.with(Self::RAW, true) } else { self }
+    }
+
     /// Hash of all parts.
     pub fn key(&self) -> String {
         digest(self)
@@ -34,9 +43,40 @@ impl Parts {
 
     /// What differs between an earlier run and this one, a line each; empty if nothing does.
     pub fn changes(&self, was: &Self) -> Vec<String> {
+        let raw = |of: &Self| of.0.get(Self::RAW) == Some(&Value::Bool(true));
+        let (raw_was, raw_is) = (raw(was), raw(self));
         let mut out = Vec::new();
-        compare_fields("", &was.0, &self.0, &mut out);
+        if raw_was == raw_is {
+            compare_fields("", &was.0, &self.0, &mut out);
+            return out;
+        }
+        let same_items = was.0.get(ITEMS) == self.0.get(ITEMS);
+        let without = |of: &Self, left_out: &[&str]| -> Map<String, Value> {
+            let fields = of.0.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+            fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        if same_items {
+            // Token for token the same: earlier versions did not note whether prompts were raw.
+            compare_fields("", &without(was, &[Self::RAW]), &without(self, &[Self::RAW]), &mut out);
+            return out;
+        }
+        // Whatever else is with the items, this alone makes every one of them another.
+        let said = |raw: bool| if raw { "read as they stand (--raw)" } else { "put through the chat template" };
+        out.push(format!("prompts were {}, are {}", said(raw_was), said(raw_is)));
+        compare_fields("", &without(was, &[Self::RAW, ITEMS]), &without(self, &[Self::RAW, ITEMS]), &mut out);
         out
+    }
+}
+
+/// The part that names the items, with what is read of each.
+const ITEMS: &str = "items";
+
+/// A part as it is told: with the option that it comes from, where its name alone does not say it.
+fn told(name: &str) -> &str {
+    match name {
+        "ends" => "ends (--ignore-eos)",
+        "generated.stop" => "generated.stop (--ignore-eos)",
+        _ => name,
     }
 }
 
@@ -57,7 +97,7 @@ fn compare_fields(prefix: &str, was: &Map<String, Value>, now: &Map<String, Valu
     let added = now.keys().filter(|name| !was.contains_key(*name));
     for name in was.keys().chain(added) {
         let of = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
-        compare(&format!("{prefix}{name}"), &of(was), &of(now), out);
+        compare(told(&format!("{prefix}{name}")), &of(was), &of(now), out);
     }
 }
 
@@ -119,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn raw_prompts_are_named_before_the_items_that_they_change() {
+        let raw = || parts().with(Parts::RAW, true).with("items", [("a", "3"), ("b", "4")]);
+        let named = "prompts were put through the chat template, are read as they stand (--raw)";
+        assert_eq!(raw().changes(&parts()), [named]);
+        let back = parts().with("thinking", true).changes(&raw());
+        assert!(back[0].starts_with("prompts were read as they stand (--raw), are put through"), "{back:?}");
+        assert_eq!(back[1..], ["thinking was none, is true"]);
+        // Of what an earlier version left nobody knows, and the tokens are the same.
+        assert!(parts().with(Parts::RAW, true).changes(&parts()).is_empty());
+    }
+
+    #[test]
     fn every_part_that_differs_is_named() {
         let was = parts();
         let read: Parts = serde_json::from_str(&serde_json::to_string(&was).unwrap()).unwrap();
@@ -142,6 +194,7 @@ mod tests {
             ]
         );
         assert_ne!(now.key(), was.key());
+        assert_eq!(parts().with("ends", "never").changes(&was), ["ends (--ignore-eos) was none, is never"]);
         assert_eq!(
             parts().with("items", [("a", "1"), ("b", "x")]).changes(&was),
             ["items differ; the first that differs is 'b'"]

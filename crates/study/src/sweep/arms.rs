@@ -50,7 +50,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     let is_new =
         |heads: &Vec<HeadRef>, seen: &mut BTreeSet<_>| seen.insert(heads.iter().copied().collect::<BTreeSet<_>>());
     if let Some(index) = wanted.sets.iter().position(|heads| !is_new(heads, &mut seen)) {
-        return Err(refused("the list of head sets", &format!("{} again", names[index]), "each set once"));
+        return Err(refused(&format!("head set {}", names[index]), "listed twice", "listed once"));
     }
     let mut arms = vec![Arm::base()];
     let ones = wanted.lambdas.iter().filter(|&&lambda| lambda == 1.0).count();
@@ -62,7 +62,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     }
     let lambdas: Vec<f32> = wanted.lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
     if let Some((_, lambda)) = lambdas.iter().enumerate().find(|&(index, lambda)| lambdas[..index].contains(lambda)) {
-        return Err(refused("the list of lambdas", &format!("{lambda} twice"), "each once; 1 twice is the control"));
+        return Err(refused(&format!("lambda {lambda}"), "listed twice", "listed once; 1 twice is the control"));
     }
     let random = random_sets(wanted, slots, lambdas.is_empty())?;
     let swept = names.iter().zip(wanted.sets).map(|(name, heads)| (Role::Tempered, name, heads));
@@ -265,8 +265,8 @@ mod tests {
             (vec![], vec![0.5], 0, "at least one head set"),
             (vec![vec![one]], vec![], 0, "at least one head set"),
             (vec![vec![one]], vec![f32::NAN], 0, "not a number from"),
-            (vec![vec![one]], vec![0.5, 1.0, 0.5], 0, "0.5 twice"),
-            (vec![vec![one, two], vec![two, one]], vec![0.5], 0, "L2H0+L0H1 again"),
+            (vec![vec![one]], vec![0.5, 1.0, 0.5], 0, "lambda 0.5 is listed twice, but must be listed once"),
+            (vec![vec![one, two], vec![two, one]], vec![0.5], 0, "head set L2H0+L0H1 is listed twice"),
             (vec![vec![one]], vec![0.5], 8, "at most 7: sets of 1H are drawn from the 7 query heads"),
             (all, vec![0.5], 1, "at most 0"),
             (vec![vec![one]], vec![1.0, 1.0], 2, "0 where every lambda is 1"),

@@ -258,6 +258,12 @@ impl Outcomes {
         self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Control)
     }
 
+    /// Where the heads are tempered, as `response` or `window:4..9`, if not at every token: the arms say it in their names.
+    pub fn positions(&self) -> Option<&str> {
+        let all = self.arms().map(|(_, arm)| arm).chain(&self.random);
+        all.filter(|arm| arm.role != Role::Reference).find_map(|arm| Some(arm.variant.rsplit_once(" at ")?.1))
+    }
+
     /// What a reader must know before the numbers.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

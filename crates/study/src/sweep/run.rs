@@ -124,6 +124,7 @@ impl SweepPlan {
 fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> Parts {
     let encoded: Vec<Encoded> = prompts.iter().map(|ids| Encoded { ids: ids.clone(), prompt_len: ids.len() }).collect();
     let parts = Parts::of(engine.identity())
+        .with_raw(settings.items)
         .with("items", named_items(settings.items, &encoded))
         .with("sampling", Sampling { seed: 0, ..settings.options.sampling.clone() })
         .with("max_new_tokens", settings.options.max_new_tokens);

@@ -3,7 +3,7 @@
 use crate::{
     Role,
     sweep::outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
-    tables::{quoted, short},
+    tables::{count, quoted, short},
 };
 
 /// With more head sets than this, their arms are ranked instead of being told set by set.
@@ -60,7 +60,8 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     let mut out = String::new();
     if outcomes.tables.len() > RANKED_ABOVE {
         let shared = outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered);
-        out += &format!("{} head sets; {}\n\n", outcomes.tables.len(), asked(outcomes));
+        let at = outcomes.positions().map_or_else(String::new, |at| format!(", tempered at {at}"));
+        out += &format!("{} head sets{at}; {}\n\n", outcomes.tables.len(), asked(outcomes));
         out += &shares(shared);
         for which in compared(outcomes) {
             out += &ranking(outcomes, which);
@@ -68,7 +69,8 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     } else {
         for (index, table) in outcomes.tables.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
-            out += &format!("{gap}tempered together: {}; {}\n\n", table.set, asked(outcomes));
+            let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {at}"));
+            out += &format!("{gap}tempered together: {}{at}; {}\n\n", table.set, asked(outcomes));
             out += &shares(table.arms.iter());
             out += &differences(outcomes, table);
         }
@@ -78,7 +80,8 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
 
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" x {} seeds", outcomes.seeds.len()) } else { String::new() };
-    format!("{} items{seeds}, at most {} new tokens", outcomes.items, outcomes.max_new_tokens)
+    let items = count(outcomes.items, "item");
+    format!("{items}{seeds}, at most {} new tokens", outcomes.max_new_tokens)
 }
 
 fn name(arm: &ArmOutcome) -> String {
@@ -212,15 +215,15 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
 fn footnotes(outcomes: &Outcomes) -> String {
     let mut out = String::new();
     if !compared(outcomes).is_empty() {
-        out += &format!(
-            "\ndifferences are to λ = 1, item by item, with their 95 % interval; p max: how often flipped signs give one as \
-             large\nin {}, at their own spread\n",
-            if outcomes.flips.family == 1 {
-                "the only arm".into()
-            } else {
-                format!("any of {} arms", outcomes.flips.family)
-            }
-        );
+        out += "\ndifferences are to λ = 1, item by item, with their 95 % interval; ";
+        let p_max =
+            |arms: &str| format!("p max: how often flipped signs give one as large\nin {arms}, at their own spread\n");
+        let told = match outcomes.flips.family {
+            0 => "no tempered arm was compared, so there is no p max\n".to_string(),
+            1 => p_max("the only arm"),
+            family => p_max(&format!("any of {family} arms")),
+        };
+        out += &told;
     }
     if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
         out += &format!("random: lowest and highest of {} random head sets of the same size\n", band.sets);

@@ -225,6 +225,7 @@ fn story(found: &Falsification) -> String {
     }
     let rest = match (fresh - CHANCE) / (cv - CHANCE) {
         _ if cv <= CHANCE => String::new(),
+        left if left >= 0.005 && !above_chance(found) => " Nothing of it can be told from chance.".to_owned(),
         left if left < 0.005 => " Of what lay above chance, nothing is left.".to_owned(),
         left if left < 0.995 => format!(" Of what lay above chance, {}\u{a0}% is left.", fixed(100.0 * left, 0)),
         _ => String::new(),
@@ -237,6 +238,14 @@ fn story(found: &Falsification) -> String {
     let all_the_same = " The step fails all the same, by another check.";
     let fails = if found.steps.iter().any(fails) { all_the_same } else { "" };
     format!("The AUC stays above its gate: {told_cv} in training, {told_fresh} on fresh items.{rest}{fails}{few}")
+}
+
+/// Whether the fresh AUC lies above chance, by its p or by its interval.
+fn above_chance(found: &Falsification) -> bool {
+    let by_p = found.fresh_null.as_ref().is_some_and(|null| null.p <= found.declared.gates.alpha);
+    // An interval without width is no certainty.
+    let above = |range: Ends| range.low > CHANCE && range.low < range.high;
+    by_p || found.chosen_fresh().is_some_and(|result| above(result.measured.auc_delong))
 }
 
 /// Both AUCs beside what shuffled labels give.
@@ -311,6 +320,16 @@ mod tests {
     fn the_story_follows_the_gates() {
         let mut found = fixture::whole(0);
         assert!(story(&found).starts_with("The AUC falls from 0.906 in training to 0.516 on fresh items. Of what lay"));
+        let mut chance = found.clone();
+        chance.fresh_null.iter_mut().for_each(|null| null.p = 0.3);
+        assert!(
+            story(&chance).ends_with("0.516 on fresh items. Nothing of it can be told from chance."),
+            "{}",
+            story(&chance)
+        );
+        chance.fresh_null = None;
+        chance.transfer[0].measured.auc_delong = Ends { low: 0.51, high: 0.52 };
+        assert!(story(&chance).contains("Of what lay above chance, 4\u{a0}% is left."), "{}", story(&chance));
         found.transfer[0].measured.auc = 0.8;
         assert!(
             story(&found).starts_with("The AUC stays above its gate") && story(&found).ends_with("by another check.")
