@@ -138,7 +138,7 @@ fn attribute_writes_its_files_once() {
     ranked.sort_by(|x, y| y["cohen_d"].as_f64().unwrap().abs().total_cmp(&x["cohen_d"].as_f64().unwrap().abs()));
     let name = |head: &Value| format!("L{}H{}", head["layer"], head["head"]);
     let shown: Vec<&str> = table.lines().filter(|line| line.starts_with("| L")).map(|line| line[2..7].trim()).collect();
-    assert_eq!(shown, ranked[..10].iter().map(|head| name(head)).collect::<Vec<_>>());
+    assert_eq!(shown[..10], ranked[..10].iter().map(|head| name(head)).collect::<Vec<_>>());
     let (_, said) =
         lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
     assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");

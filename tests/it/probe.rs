@@ -145,7 +145,7 @@ fn groups_stay_together() {
         err.contains("no p and no interval: a class of train.npz:coverage>=0.5 is of one prompt or group"),
         "{err}"
     );
-    assert!(!out.contains("shuffled labelings") && out.contains("| – to – |"), "{out}");
+    assert!(!out.contains("shuffled labelings") && out.contains("| no interval |"), "{out}");
     let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:nothing --out no"));
     assert!(err.contains("nothing") && !lab.path("no").exists(), "{err}");
 }

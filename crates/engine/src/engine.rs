@@ -13,7 +13,7 @@ use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
 use headtemper_model::{CausalLm, Checkpoint, Kernels, Operations, Precision, Products};
 
 use crate::{
-    ChatTemplate, Encoded, EngineError, Identity, Input, Result, StopSet, TextTokenizer, device,
+    ChatTemplate, Encoded, EngineError, GenerateOptions, Identity, Input, Result, StopSet, TextTokenizer, device,
     identity::{sha256_settings, sha256_text},
     locate::{Located, locate},
     prompt,
@@ -138,6 +138,12 @@ impl Engine {
     /// Tokens read at once by default: enough to keep matrix products efficient, and a GPU busy.
     pub fn tokens_at_once(&self) -> usize {
         if self.on_own_device_kernels() { 16_384 } else { 2048 }
+    }
+
+    /// Rows decoded together by default: on a CPU more than this win little, and a GPU is busy with many times as many. Memory may
+    /// allow fewer.
+    pub fn rows_at_once(&self) -> usize {
+        if self.on_own_device_kernels() { 1024 } else { GenerateOptions::default().max_rows }
     }
 
     /// Whether our kernels serve a device that works best on much at once; candle's own operations there hold all scores of

@@ -271,7 +271,7 @@ fn captures_of_something_else_are_refused() {
         [("plan", "pooled over last, under L0H1:0.5"), ("raw", "pooled over last, without the chat template")]
     {
         lab.write("gate.toml", gate(&format!("{other}.npz:h_mean")));
-        let (_, err) = lab.ends(2, "falsify gate.toml --out x");
+        let (_, err) = lab.ends(2, &format!("falsify gate.toml --out {other}"));
         assert!(err.contains(why), "{err}");
     }
     lab.done("probe fit --features a.npz:h_mean --labels l.json:y --cv 3 --shuffles 0 --out p");

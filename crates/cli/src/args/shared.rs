@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use headtemper_engine::{EngineError, GenerateOptions, ModelChoice, Sampling, StopRule, parse_bytes};
+use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
 use headtemper_study::{Shard, StudyError};
 
@@ -188,7 +188,7 @@ fn shard(text: &str) -> Result<Shard, StudyError> {
 /// How much is done at once.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct BatchArgs {
-    /// The most rows at once; fewer where memory is short [default: 32 where texts are generated]
+    /// The most rows at once; fewer where memory is short [default: 32 where texts are generated, 1024 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_rows: Option<u32>,
     #[command(flatten)]
@@ -215,8 +215,8 @@ impl MemoryArgs {
 
 impl BatchArgs {
     /// Rows that are decoded together at most.
-    pub(crate) fn max_rows(&self) -> usize {
-        self.asked_rows().unwrap_or(GenerateOptions::default().max_rows)
+    pub(crate) fn max_rows(&self, engine: &Engine) -> usize {
+        self.asked_rows().unwrap_or_else(|| engine.rows_at_once())
     }
 
     /// What was typed for the rows.

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         logits: args.logits,
         plans: model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?,
         max_rows: if answering.is_some() {
-            args.batch.max_rows()
+            args.batch.max_rows(&engine)
         } else {
             args.batch.asked_rows().unwrap_or(usize::MAX)
         },

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
             seeds: vec![sampling.seed],
             sampling,
             ends: StopRule::Model,
-            max_rows: args.batch.max_rows(),
+            max_rows: args.batch.max_rows(&engine),
             memory: args.batch.memory()?,
             stop: Some(ui::stop_on_interrupt()),
         },

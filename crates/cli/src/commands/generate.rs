@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
     }
     let requests = requests(&engine, &items, plans.len(), args)?;
     let mut settings = GenerateOptions {
-        max_rows: args.batch.max_rows(),
+        max_rows: args.batch.max_rows(&engine),
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
         ..GenerateOptions::default()

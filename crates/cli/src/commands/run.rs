@@ -57,7 +57,7 @@ fn resolve(args: &Run) -> Result<Experiment> {
         experiment.model.products = products.products().to_string();
     }
     if let Some(rows) = args.batch.asked_rows() {
-        experiment.generate.max_rows = rows;
+        experiment.generate.max_rows = Some(rows);
     }
     if let Some(memory) = args.batch.asked_memory() {
         args.batch.memory()?;

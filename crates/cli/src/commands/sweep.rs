@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         sampling: args.sampling.sampling(),
         seeds: if args.seeds.is_empty() { vec![args.sampling.seed] } else { args.seeds.clone() },
         ends: args.stop.rule(),
-        max_rows: args.batch.max_rows(),
+        max_rows: args.batch.max_rows(&engine),
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };

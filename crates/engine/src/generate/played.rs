@@ -2,19 +2,19 @@
 //! what was written.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::{PoisonError, atomic::Ordering},
 };
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
-use headtemper_model::{ATTEND_SPLIT, Chosen, DecodeRow, DecodeRows, Recording};
+use headtemper_model::{ATTEND_SPLIT, Chosen, DecodeRow, DecodeRows, Recording, is_out_of_memory};
 
 use super::{
     Request, Running, State,
     step::{noise, not_a_number},
 };
-use crate::{Engine, Result, StopRule};
+use crate::{Engine, EngineError, Result, StopRule};
 
 /// Steps between two looks: a row that ends is refilled that late at most, and the host waits that seldom.
 pub(super) const STEPS: usize = 8;
@@ -26,8 +26,13 @@ const STOPS: usize = 16;
 pub(super) struct Player {
     /// Rows that may run at once.
     most: usize,
-    recordings: BTreeMap<(usize, usize), Played>,
+    recordings: BTreeMap<Shape, Played>,
+    /// Shapes that the device had no memory to record.
+    refused: BTreeSet<Shape>,
 }
+
+/// Rows, and how far they reach.
+type Shape = (usize, usize);
 
 struct Played {
     rows: DecodeRows,
@@ -47,7 +52,7 @@ fn reach(end: usize, capacity: usize) -> usize {
 
 impl Player {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, recordings: BTreeMap::new() }
+        Self { most, recordings: BTreeMap::new(), refused: BTreeSet::new() }
     }
 }
 
@@ -104,10 +109,11 @@ impl Engine {
         let shape = (bucket(rows.len(), player.most), reach(end, state.cache.capacity()));
         // A row beyond it would miss keys without a word.
         assert!(end <= shape.1, "rows end at {end}, slots at {}", state.cache.capacity());
-        let played = match player.recordings.entry(shape) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(self.record(shape, state)?),
-        };
+        if !player.recordings.contains_key(&shape) {
+            let Some(played) = self.recorded(shape, player, state)? else { return Ok(None) };
+            player.recordings.insert(shape, played);
+        }
+        let played = &player.recordings[&shape];
         played.rows.set(&rows)?;
         self.played.times.fetch_add(1, Ordering::Relaxed);
         for _ in 0..steps {
@@ -139,8 +145,27 @@ impl Engine {
         }
     }
 
+    /// A recording of this shape; none where the device has no memory for one, even if the others make room: steps are then asked for
+    /// one by one, which needs less.
+    fn recorded(&self, shape: Shape, player: &mut Player, state: &mut State) -> Result<Option<Played>> {
+        if player.refused.contains(&shape) {
+            return Ok(None);
+        }
+        loop {
+            match self.record(shape, state) {
+                Err(EngineError::Candle(error)) if is_out_of_memory(&error) => state.scale.rest(),
+                recorded => return recorded.map(Some),
+            }
+            if player.recordings.is_empty() {
+                player.refused.insert(shape);
+                return Ok(None);
+            }
+            player.recordings.clear();
+        }
+    }
+
     /// A step for so many rows, all at rest, that reach so far.
-    fn record(&self, (size, reach): (usize, usize), state: &mut State) -> Result<Played> {
+    fn record(&self, (size, reach): Shape, state: &mut State) -> Result<Played> {
         let device = self.model.device();
         let capacity = state.cache.capacity();
         let rows = DecodeRows::new((size, STOPS, STEPS), capacity, device)?;

@@ -64,8 +64,8 @@ impl Engine {
             cache_widest: (widest.max().unwrap_or(0) * size) as u64,
             // λ of every head among them.
             token: (ALLOCATOR * (number * floats + 4 * spec.slots().len()) as f64) as u64,
-            // As the head gives them, and as rows on the host.
-            logits: 2 * 4 * vocab,
+            // As the head gives them, with a copy where they are capped; and as much again as rows on the host, or of a recorded step.
+            logits: 2 * (1 + u64::from(model.softcap().is_some())) * 4 * vocab,
             // A copy before penalties, and the list that a cut sorts.
             choice: rayon::current_num_threads() as u64 * vocab * (4 + 8),
             lazy: self.reserves_lazily(),

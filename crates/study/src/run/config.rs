@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_engine::{GenerateOptions, Keep, Sampling, parse_bytes};
+use headtemper_engine::{Keep, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
@@ -92,8 +92,9 @@ pub struct ItemsConfig {
 pub struct GenerateConfig {
     /// The most tokens of an answer.
     pub max_new_tokens: usize,
-    /// The most rows that are decoded together; fewer where memory is short.
-    pub max_rows: usize,
+    /// The most rows that are decoded together; fewer where memory is short. 32 if left out, and 1024 on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<usize>,
     /// The most memory to take, such as `8GiB`; what the machine has available if this is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -103,8 +104,7 @@ pub struct GenerateConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        let max_rows = GenerateOptions::default().max_rows;
-        Self { max_new_tokens: Self::MAX_NEW_TOKENS, max_rows, memory: None, sampling: Sampling::default() }
+        Self { max_new_tokens: Self::MAX_NEW_TOKENS, max_rows: None, memory: None, sampling: Sampling::default() }
     }
 }
 
@@ -329,7 +329,7 @@ impl Experiment {
         if self.generate.max_new_tokens == 0 {
             return Some("[generate] max_new_tokens must be at least 1".into());
         }
-        if self.generate.max_rows == 0 {
+        if self.generate.max_rows == Some(0) {
             return Some("[generate] max_rows must be at least 1".into());
         }
         if let Err(why) = self.generate.memory_bytes() {

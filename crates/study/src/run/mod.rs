@@ -169,14 +169,18 @@ fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
 }
 
 /// How an experiment generates.
-fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
+fn sweep_options<'a>(
+    experiment: &Experiment,
+    engine: &Engine,
+    stop: Option<&'a AtomicBool>,
+) -> Result<SweepOptions<'a>> {
     let generate = &experiment.generate;
     Ok(SweepOptions {
         max_new_tokens: generate.max_new_tokens,
         sampling: generate.sampling.clone(),
         seeds: vec![generate.sampling.seed],
         ends: headtemper_engine::StopRule::Model,
-        max_rows: generate.max_rows,
+        max_rows: generate.max_rows.unwrap_or_else(|| engine.rows_at_once()),
         memory: generate.memory_bytes()?,
         stop,
     })
@@ -204,7 +208,7 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
     let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
     attribute.heads.check(engine.spec())?;
     attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
-    let options = sweep_options(experiment, None)?;
+    let options = sweep_options(experiment, engine, None)?;
     let mut encoded = encode(engine, items)?;
     for (encoded, item) in encoded.iter_mut().zip(items) {
         if item.response.is_none() {
@@ -222,7 +226,7 @@ impl Study<'_> {
     /// Answers where items bring none, and their labels. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
-        let options = sweep_options(self.experiment, self.stop)?;
+        let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
@@ -313,7 +317,7 @@ impl Study<'_> {
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
         let arms = arms_of(config, self.swept(config, attribution)?, &self.engine.spec().slots())?;
-        let options = sweep_options(self.experiment, self.stop)?;
+        let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, &heads_per_layer(self.engine.spec()))?;
         let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);
