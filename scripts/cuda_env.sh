@@ -3,6 +3,7 @@
 # is refused, so that nobody checks or measures it unknowingly. STALE=1 takes it as it is.
 
 built=${HEADTEMPER_BUILT:-$PWD/target/cuda}
+[ -d "$built" ] || { echo "there is no $built: scripts/build-cuda.sh builds it, on any machine" >&2; exit 2; }
 sources=$(cat "$built/sources" 2> /dev/null || echo unknown)
 echo "built files: $built, of sources $sources"
 if ! tree=$(scripts/source_hash.sh); then
