@@ -4,14 +4,17 @@
 #   scripts/all_gpus.sh OUT sweep --model Qwen/Qwen3-0.6B --items items.jsonl --heads all --lambda 0,0.5
 #
 # OUT gets a directory for each share, and OUT/all with the whole; run again, it goes on where it stopped. GPUS=N says how many,
-# DEVICE=cpu what to run on in their place. Several machines: scripts/slurm.
+# CUDA_VISIBLE_DEVICES which (numbers, or names of GPUs or of their MIG instances), DEVICE=cpu what to run on in their place. Several
+# machines: scripts/slurm.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
 temper=${TEMPER:-temper}
-if [ -z "${GPUS-}" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-    GPUS=$(tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | grep -c . || true) # what nvidia-smi does not heed
+visible=()
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    IFS=',' read -r -a visible <<< "$CUDA_VISIBLE_DEVICES" # what nvidia-smi does not heed
+    GPUS=${GPUS:-${#visible[@]}}
 fi
 gpus=${GPUS:-$(nvidia-smi --list-gpus | grep -c '^GPU ')}
 [ "$gpus" -ge 1 ] || { echo "there is no GPU to run on; GPUS=N says how many" >&2; exit 2; }
@@ -20,7 +23,13 @@ mkdir -p "$out"
 processes=()
 trap 'kill "${processes[@]}" 2> /dev/null || true' INT TERM
 for ((i = 1; i <= gpus; i++)); do
-    "$temper" "$@" --device "${DEVICE:-cuda:$((i - 1))}" --shard "$i/$gpus" --out "$out/part-$i" > "$out/part-$i.out" 2> "$out/part-$i.log" &
+    device=${DEVICE:-cuda:$((i - 1))} own=()
+    if [ -z "${DEVICE-}" ] && [ $i -le ${#visible[@]} ]; then
+        # A process sees one instance of MIG at most, the first that it is given; so each is given its own, under the first number.
+        own=("CUDA_VISIBLE_DEVICES=${visible[i - 1]}")
+        device=cuda:0
+    fi
+    env "${own[@]}" "$temper" "$@" --device "$device" --shard "$i/$gpus" --out "$out/part-$i" > "$out/part-$i.out" 2> "$out/part-$i.log" &
     processes+=($!)
 done
 failed=0

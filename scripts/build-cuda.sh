@@ -65,19 +65,23 @@ else
 fi
 export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda-build}
 
+# Of what is there now: what is changed while cargo runs may be in the binaries or not, and is a difference either way.
+sources=$(scripts/source_hash.sh)
 cargo build "${chosen[@]}" --bins --tests --examples
 test_of() { # where cargo puts the tests of a library, or those that are named
   cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee >(cat >&2) | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
 }
 mkdir -p "$built"
+rm -f "$built/sources" # until all are there
 strip -o "$built/temper" "$CARGO_TARGET_DIR/$target/$profile/temper"
 # The tests of our kernels, which run on a card where HEADTEMPER_TEST_DEVICE=cuda.
 strip -o "$built/kernels-check" "$(test_of headtemper_kernels --lib)"
 strip -o "$built/kernels-bench" "$CARGO_TARGET_DIR/$target/$profile/examples/gpu_bench"
-if [ "${1-}" = --host ]; then
-  # The integration tests, which run where HEADTEMPER_TEST_DEVICE=cuda says, with the binary that TEMPER names.
-  strip -o "$built/it" "$(test_of it --test it)"
-fi
+# The integration tests, which run where HEADTEMPER_TEST_DEVICE=cuda says, with the binary that TEMPER names and the files of the
+# folder that HEADTEMPER_TESTS names.
+strip -o "$built/it" "$(test_of it --test it)"
+# What scripts/cuda_env.sh compares with the tree.
+echo "$sources" > "$built/sources"
 
 ls -lh "$built"
 echo "needs at run time: $(readelf -d "$built/temper" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | tr '\n' ' ')"

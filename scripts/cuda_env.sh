@@ -1,7 +1,18 @@
 # Sourced by what runs on a GPU from built files: finds what the binary opens at run time, of a toolkit or of a Python environment
-# that has torch, and says where the built files and the binary are.
+# that has torch, and says where the built files and the binary are, and of which sources: what was built of others than this tree's
+# is refused, so that nobody checks or measures it unknowingly. STALE=1 takes it as it is.
 
 built=${HEADTEMPER_BUILT:-$PWD/target/cuda}
+[ -d "$built" ] || { echo "there is no $built: scripts/build-cuda.sh builds it, on any machine" >&2; exit 2; }
+sources=$(cat "$built/sources" 2> /dev/null || echo unknown)
+echo "built files: $built, of sources $sources"
+if ! tree=$(scripts/source_hash.sh); then
+    echo "there are no sources here: whether these are the newest is not checked"
+elif [ "$sources" != "$tree" ]; then
+    echo "THESE ARE NOT OF THIS TREE, whose sources are $tree: scripts/build-cuda.sh builds it, STALE=1 takes them nevertheless" >&2
+    [ "${STALE-}" = 1 ] || exit 2
+    sources="$sources, not those of this tree ($tree)"
+fi
 named() { tr ':' '\n' <<< "${LD_LIBRARY_PATH-}" | while read -r folder; do [ ! -e "$folder/libcublas.so.13" ] || echo "$folder"; done; }
 if [ -z "$(named)" ] && ! ldconfig -p | grep 'libcublas\.so\.13' > /dev/null; then
     # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.

@@ -38,7 +38,8 @@ step "what gpu-bench.sh runs first, at a 64th of the size"
 python3 scripts/gpu_report.py target/cuda-host/tiny.jsonl "$TEMPER" | tail -n +4
 step "faults, two devices, launches, 16 bits"
 it cuda::
-step "transformers' numbers, the laws, recorded steps, a capture, scores"
+step "transformers' numbers, the laws, a capture, scores"
 # One after the other: the driver refuses to open a device for one test in the middle of another's recording.
-it --test-threads 1 golden:: played:: laws:: sites:: score::scores captures::a_file captures::a_plan
+# Recorded steps are laws of gpu-check.sh.
+it --test-threads 1 golden:: laws:: sites:: score::scores captures::a_file captures::a_plan
 step "all holds"

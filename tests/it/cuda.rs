@@ -75,7 +75,7 @@ fn a_model_that_does_not_fit_is_said() {
     assert!(code == Some(2) && err.contains("of memory") && err.contains("--memory"), "{code:?} {err}");
 }
 
-/// `scripts/all_gpus.sh`: a process for each device, and the whole put together.
+/// `scripts/all_gpus.sh`: a process for each device, by number or by the names that the environment has, and the whole put together.
 #[test]
 fn a_job_on_two_devices_is_the_job() {
     let lab = Lab::new();
@@ -84,13 +84,16 @@ fn a_job_on_two_devices_is_the_job() {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/all_gpus.sh");
     let sweep =
         SWEEP.replace(" --device cuda", "").replace('M', &headtemper_tests::golden_dir("llama").to_string_lossy());
-    let mut command = Command::new(script);
-    command.arg(lab.path("both")).args(sweep.split_whitespace()).current_dir(lab.path(""));
-    command.env("GPUS", "2").env("STAND_IN_DEVICES", "2").env("HF_HUB_OFFLINE", "1");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", texts(&output).1);
-    assert_eq!(lab.rows("both/all/rows.jsonl"), lab.rows("whole/rows.jsonl"));
-    assert!(lab.read("both/part-2.log").contains("on cuda"), "{}", lab.read("both/part-2.log"));
+    for (out, name, value) in [("both", "GPUS", "2"), ("named", "CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")] {
+        let mut command = Command::new(&script);
+        command.arg(lab.path(out)).args(sweep.split_whitespace()).current_dir(lab.path(""));
+        command.env(name, value).env("STAND_IN_DEVICES", "2").env("HF_HUB_OFFLINE", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", texts(&output).1);
+        assert_eq!(lab.rows(&format!("{out}/all/rows.jsonl")), lab.rows("whole/rows.jsonl"), "{name}");
+        let log = lab.read(&format!("{out}/part-2.log"));
+        assert!(log.contains("on cuda"), "{name}: {log}");
+    }
 }
 
 /// What a device does in a recorded decode step: so many launches in every layer and so many around them. `docs/gpu.md` says

@@ -12,9 +12,11 @@ use headtemper_engine::{Engine, ModelChoice, verify};
 use headtemper_hook::{HeadPlan, Recorder, Tap};
 use headtemper_model::{CausalLm, Checkpoint, Held, load, open_cuda};
 
-/// A directory of the golden files that `scripts/golden/` made with transformers.
+/// A directory of the golden files that `scripts/golden/` made with transformers: of the tests' folder where they were built, or of
+/// the one that `HEADTEMPER_TESTS` names, where they run on another machine.
 pub fn golden_dir(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+    let tests = std::env::var_os("HEADTEMPER_TESTS").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    tests.join("golden").join(name)
 }
 
 /// One tiny model of each architecture.

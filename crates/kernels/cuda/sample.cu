@@ -59,7 +59,7 @@ struct SamplePeaks {
 // be scaled again.
 DEVICE void sample_peak(const SampleArgs& args) {
     SamplePeaks& room = *reinterpret_cast<SamplePeaks*>(shared_memory);
-    const int part = blockIdx.x, row = blockIdx.y, begin = part * SAMPLE_PART;
+    const int part = blockIdx.y, row = blockIdx.x, begin = part * SAMPLE_PART;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const float* logits = args.logits + int64_t(row) * args.vocab + begin;
     const int count = min(SAMPLE_PART, args.vocab - begin);
@@ -453,15 +453,15 @@ DEVICE float sample_bound(uint32_t word) {
 // A thread for 16 tokens, the words of one block of ChaCha. Nearly all are out by a bound in f32, which is the engine's.
 DEVICE void sample_draw(const SampleArgs& args) {
     constexpr float MOST = 45.1f, SLACK = 1e-3f;
-    const int part = blockIdx.x;
-    const SampleRow row = args.rows[blockIdx.y];
-    const DrawRow& draw = args.draws[blockIdx.y];
+    const int part = blockIdx.y;
+    const SampleRow row = args.rows[blockIdx.x];
+    const DrawRow& draw = args.draws[blockIdx.x];
     SampleBest best = {-INFINITY, ~u64(0)};
     if (!sample_finite(row.log_sum_exp) || !(draw.temperature > 0.0f)) {
-        if (threadIdx.x == 0) args.bests[int64_t(blockIdx.y) * args.parts + part] = best;
+        if (threadIdx.x == 0) args.bests[int64_t(blockIdx.x) * args.parts + part] = best;
         return;
     }
-    const float* logits = args.logits + int64_t(blockIdx.y) * args.vocab;
+    const float* logits = args.logits + int64_t(blockIdx.x) * args.vocab;
     const bool wide = loads_wide(logits, args.vocab);
     // Finite, so that nothing times it is no number; where it is too small, bounds are too large.
     const float scale = fminf(1.0f / draw.temperature, 3.402823466e38f);
@@ -536,7 +536,7 @@ DEVICE void sample_draw(const SampleArgs& args) {
     __syncthreads();
     if (threadIdx.x > 0) return;
     for (int warp = 1; warp < int(blockDim.x) / 32; warp++) sample_take(best, bests[warp].score, bests[warp].rank);
-    args.bests[int64_t(blockIdx.y) * args.parts + part] = best;
+    args.bests[int64_t(blockIdx.x) * args.parts + part] = best;
 }
 
 // A warp for a row.

@@ -154,7 +154,9 @@ const HEADS: [(&str, usize, usize, usize); 4] =
 fn decode_attention(bench: &Bench) -> Result<()> {
     let dtype = DType::BF16;
     for (name, heads, kv, dim) in HEADS {
-        for (rows, context) in [(1usize, 1024usize), (64, 128), (64, 512), (64, 1024), (256, 512), (1024, 512)] {
+        let shapes =
+            [(1usize, 1024usize), (64, 128), (64, 512), (64, 1024), (100, 128), (100, 384), (256, 512), (1024, 512)];
+        for (rows, context) in shapes {
             let (rows, context) = (bench.few(rows), bench.few(context));
             let span = |row| AttentionSpan { first: row, len: 1, start: context - 1, cache: row * context };
             let spans: Spans<AttentionSpan> = (0..rows).map(span).collect();
@@ -348,14 +350,14 @@ fn rows(bench: &Bench) -> Result<()> {
         let frequencies = Tensor::ones(dim / 2, DType::F32, &bench.device)?;
         let time = bench.seconds(|| headtemper_kernels::angles(&positions, &frequencies, dtype).map(drop))?;
         bench.moved("angles of rotation", &format!("{n} x {}", dim / 2), 2 * 2 * n * dim / 2, time);
-        let weight = Matrix::of(&bench.random(&[2 * inner, d], dtype)?)?;
-        let time = bench.seconds(|| linear(&x, &weight).map(drop))?;
-        bench.computed(
-            "product gate|up",
-            &format!("{n} x {d} x {}", 2 * inner),
-            2.0 * (n * d * 2 * inner) as f64,
-            time,
-        );
+        // The four products of a layer.
+        let (q, kv) = (2 * heads * dim, heads * dim);
+        for (name, from, to) in [("q|k|v", d, q + 2 * kv), ("o", q, d), ("gate|up", d, 2 * inner), ("down", inner, d)] {
+            let (x, weight) = (bench.random(&[n, from], dtype)?, Matrix::of(&bench.random(&[to, from], dtype)?)?);
+            let time = bench.seconds(|| linear(&x, &weight).map(drop))?;
+            let operations = 2.0 * (n * from * to) as f64;
+            bench.computed(&format!("product {name}"), &format!("{n} x {from} x {to}"), operations, time);
+        }
     }
     Ok(())
 }
@@ -389,12 +391,18 @@ fn main() -> Result<()> {
     if only("ceilings") {
         return Ok(());
     }
-    nodes(bench)?;
-    rows(bench)?;
-    statistics(bench)?;
-    decode_attention(bench)?;
-    prefill_attention(bench)?;
-    delta(bench)?;
-    nets(bench)?;
-    head(bench)
+    // What fails in one of them says nothing of the others.
+    let parts: [(&str, fn(&Bench) -> Result<()>); 8] = [
+        ("recordings", nodes),
+        ("rows", rows),
+        ("statistics", statistics),
+        ("attention of decode steps", decode_attention),
+        ("attention of prompts", prefill_attention),
+        ("the delta rule", delta),
+        ("delta nets", nets),
+        ("the head", head),
+    ];
+    let failed = |(name, part): (&str, fn(&Bench) -> Result<()>)| Some(format!("{name}: {}", part(bench).err()?));
+    let failed: Vec<String> = parts.into_iter().filter_map(failed).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::Msg(failed.join("; "))) }
 }

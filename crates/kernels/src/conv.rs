@@ -43,17 +43,20 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<St
 pub fn causal_conv_reference(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
     let Size { channels, kernel, .. } = Size::of(x, weight, state, spans)?;
     let out = x.contiguous()?.zeros_like()?;
+    // Of narrower types the kernel for CUDA rounds the result alone, and what the state keeps is as it came.
+    let wide = weight.dtype();
     for span in spans.iter().filter(|span| span.len > 0) {
-        let history = state.get(span.slot)?; // [kernel - 1, channels]
+        let history = state.get(span.slot)?.to_dtype(wide)?; // [kernel - 1, channels]
         let history = if span.start == 0 { history.zeros_like()? } else { history };
-        let rows = Tensor::cat(&[&history, &x.narrow(0, span.first, span.len)?], 0)?;
-        let mut sum = Tensor::zeros((span.len, channels), x.dtype(), x.device())?;
+        let rows = Tensor::cat(&[&history, &x.narrow(0, span.first, span.len)?.to_dtype(wide)?], 0)?;
+        let mut sum = Tensor::zeros((span.len, channels), wide, x.device())?;
         for tap in 0..kernel {
             let weight = weight.narrow(1, tap, 1)?.t()?; // [1, channels]
             sum = (sum + rows.narrow(0, tap, span.len)?.broadcast_mul(&weight)?)?;
         }
-        out.slice_set(&sum.silu()?, 0, span.first)?;
-        state.slice_set(&rows.narrow(0, span.len, kernel - 1)?.unsqueeze(0)?, 0, span.slot)?;
+        out.slice_set(&sum.silu()?.to_dtype(x.dtype())?, 0, span.first)?;
+        let kept = rows.narrow(0, span.len, kernel - 1)?.to_dtype(state.dtype())?;
+        state.slice_set(&kept.unsqueeze(0)?, 0, span.slot)?;
     }
     Ok(out)
 }
@@ -257,6 +260,23 @@ mod tests {
                 }
                 assert_eq!(bits(&carried), bits(&whole.get(list[1].slot)?), "{level:?} pieces of {len}");
             }
+        }
+        Ok(())
+    }
+
+    /// What candle's own operations serve in 16 bits, they widen, and round the result once; the state keeps its type.
+    #[test]
+    fn the_oracle_takes_sixteen_bits() -> Result<()> {
+        let weight = values(&[6, 4], 2)?;
+        let span = [StateSpan { first: 0, len: 5, start: 2, slot: 0 }];
+        for dtype in [DType::BF16, DType::F16] {
+            let (x, state) = (values(&[5, 6], 1)?.to_dtype(dtype)?, values(&[1, 3, 6], 3)?.to_dtype(dtype)?);
+            let expected_state = state.to_dtype(DType::F32)?;
+            let expected = causal_conv_reference(&x.to_dtype(DType::F32)?, &weight, &expected_state, &span)?;
+            let y = causal_conv_reference(&x, &weight, &state, &span)?;
+            assert_eq!((y.dtype(), state.dtype()), (dtype, dtype));
+            assert_eq!(bits(&y.to_dtype(DType::F32)?), bits(&expected.to_dtype(dtype)?.to_dtype(DType::F32)?));
+            assert_eq!(bits(&state.to_dtype(DType::F32)?), bits(&expected_state));
         }
         Ok(())
     }

@@ -61,7 +61,10 @@ pub fn delta_rule_reference(
     let size = Size::of([q, k, v, g, beta], state, spans)?;
     let group = (0..size.value_heads as u32).map(|j| j / size.group() as u32).collect::<Vec<_>>();
     let group = Tensor::from_vec(group, size.value_heads, q.device())?;
-    let v = v.contiguous()?.reshape((size.n, size.value_heads, size.dv))?;
+    // Of narrower types the kernel for CUDA rounds the result alone.
+    let (dtype, wide) = (v.dtype(), state.dtype());
+    let (q, k, v) = (q.to_dtype(wide)?, k.to_dtype(wide)?, v.contiguous()?.to_dtype(wide)?);
+    let v = v.reshape((size.n, size.value_heads, size.dv))?;
     let out = v.zeros_like()?;
     for span in spans.iter().filter(|span| span.len > 0) {
         let mut s = state.get(span.slot)?; // [h, dk, dv]
@@ -71,14 +74,14 @@ pub fn delta_rule_reference(
         for from in (0..span.len).step_by(CHUNK) {
             let (first, len) = (span.first + from, CHUNK.min(span.len - from));
             let take = |t: &Tensor| t.narrow(0, first, len)?.transpose(0, 1)?.contiguous(); // [heads, l, ..]
-            let (q, k) = (take(q)?.index_select(&group, 0)?, take(k)?.index_select(&group, 0)?);
+            let (q, k) = (take(&q)?.index_select(&group, 0)?, take(&k)?.index_select(&group, 0)?);
             let (z, next) = chunk(&q, &k, &take(&v)?, &take(g)?.unsqueeze(2)?, &take(beta)?.unsqueeze(2)?, &s)?;
             out.slice_set(&z.transpose(0, 1)?.contiguous()?, 0, first)?;
             s = next;
         }
         state.slice_set(&s.unsqueeze(0)?, 0, span.slot)?;
     }
-    Ok(out)
+    out.to_dtype(dtype)
 }
 
 /// Tokens that the oracle works on at once.

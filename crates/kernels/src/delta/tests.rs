@@ -170,3 +170,23 @@ fn what_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     assert_eq!(bits(&state), bits(&before));
     Ok(())
 }
+
+/// What candle's own operations serve in 16 bits, they widen, and round the result once.
+#[test]
+fn the_oracle_takes_sixteen_bits() -> Result<()> {
+    let dims = DIMS[0];
+    let [q, k, v, g, beta] = inputs(5, dims, 1.0)?;
+    let span = [StateSpan { first: 0, len: 5, start: 1, slot: 0 }];
+    for dtype in [DType::BF16, DType::F16] {
+        let [q, k, v] = [&q, &k, &v].map(|x| x.to_dtype(dtype));
+        let narrow = [q?, k?, v?, g.clone(), beta.clone()];
+        let [q, k, v, ..] = narrow.each_ref().map(|x| x.to_dtype(DType::F32));
+        let wide = [q?, k?, v?, g.clone(), beta.clone()];
+        let (state, expected_state) = (states(1, dims)?, states(1, dims)?);
+        let (z, expected) = (oracle(&narrow, &state, &span)?, oracle(&wide, &expected_state, &span)?);
+        assert_eq!(z.dtype(), dtype);
+        assert_eq!(bits(&z.to_dtype(DType::F32)?), bits(&expected.to_dtype(dtype)?.to_dtype(DType::F32)?));
+        assert_eq!(bits(&state), bits(&expected_state));
+    }
+    Ok(())
+}

@@ -106,8 +106,9 @@ pub(super) fn choose_by(logits: &Tensor, table: &Tensor) -> Result<(Tensor, Tens
         vocab: vocab as i32,
         parts: parts as i32,
     };
-    // What eight warps tell each other: a peak and its logit, or the best of each.
-    let by_part = Grid { blocks: [parts as u32, rows as u32, 1], threads: 256, shared: 8 * (16 + 4) };
+    // What eight warps tell each other: a peak and its logit, or the best of each. Rows are in x, as there may be no more than
+    // 65,535 blocks in y.
+    let by_part = Grid { blocks: [rows as u32, parts as u32, 1], threads: 256, shared: 8 * (16 + 4) };
     let by_row = |threads| Grid::row(rows, threads);
     // SAFETY: `Args` is the struct of all four kernels, each writes what the next reads, and every row has room of its own.
     unsafe {
