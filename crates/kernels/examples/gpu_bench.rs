@@ -377,6 +377,9 @@ fn statistics(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// A section of the output, and what measures it.
+type Part = (&'static str, fn(&Bench) -> Result<()>);
+
 fn main() -> Result<()> {
     let number = match std::env::var("DEVICE") {
         Ok(number) => number.parse().map_err(|_| Error::Msg(format!("DEVICE is '{number}', but must be a number")))?,
@@ -392,7 +395,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     // What fails in one of them says nothing of the others.
-    let parts: [(&str, fn(&Bench) -> Result<()>); 8] = [
+    let parts: [Part; 8] = [
         ("recordings", nodes),
         ("rows", rows),
         ("statistics", statistics),
