@@ -41,6 +41,7 @@ fn every_key_is_documented() {
     };
     full.items = ItemsConfig { limit: Some(1), system: Some("s".into()), groups: Some("g".into()), ..full.items };
     full.generate.memory = Some("1GiB".into());
+    full.generate.max_rows = Some(8);
     full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
     (full.attribute.within, full.attribute.control) = (Some("w".into()), vec!["shuffled".into()]);
     let written: toml::Table = toml::from_str(&full.to_toml()).unwrap();
