@@ -1,5 +1,8 @@
 //! Elsewhere in one cohort: the vectors of each head between the two, in-sample and on held-out items.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use headtemper_engine::EngineError;
 use headtemper_stats::{
     Direction, Folds, Halves, Projector, Shuffles, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
     held_out_d, naive_direction, p_value,
@@ -10,6 +13,7 @@ use super::{
     AttributeOptions, Table,
     stability::{self, HalvesOfHead},
 };
+use crate::Result;
 
 /// The vectors of all heads between the cohorts, and what shuffled labels give.
 pub(super) struct Directions {
@@ -61,18 +65,26 @@ fn largest<'a>(nulls: &'a [Null], of: impl Fn(&'a Null) -> &'a [f64], shuffles: 
 
 impl Directions {
     /// Compares the vectors of every slot of `table`, slots in parallel; the numbers depend on no thread.
-    pub(super) fn of(table: &Table<'_>, folds: &Folds, options: &AttributeOptions) -> Self {
+    ///
+    /// # Errors
+    /// If it is stopped from outside.
+    pub(super) fn of(
+        table: &Table<'_>,
+        folds: &Folds,
+        options: &AttributeOptions,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Self> {
         let shuffles = table.shuffles(options.seed);
         let halves = stability::halves(table, options);
-        let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table
-            .slots
-            .par_iter()
-            .map(|&slot| {
-                let (vectors, dim) = table.vectors(slot);
-                let vectors = table.adjusted(&vectors, dim);
-                head(&vectors, dim, table, folds, (&shuffles, options.shuffles), &halves)
-            })
-            .collect();
+        let one = |&slot: &usize| {
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(EngineError::Interrupted.into());
+            }
+            let (vectors, dim) = table.vectors(slot);
+            let vectors = table.adjusted(&vectors, dim);
+            Ok(head(&vectors, dim, table, folds, (&shuffles, options.shuffles), &halves))
+        };
+        let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table.slots.par_iter().map(one).collect::<Result<_>>()?;
         let mut heads = Vec::new();
         let (mut nulls, mut of_halves) = (Vec::new(), Vec::new());
         for (head, null, halves) in all {
@@ -90,7 +102,7 @@ impl Directions {
             head.p_max_across = permuted(head.d_across, &largest_across, Tail::Greater);
         }
         let largest_naive = largest(&nulls, |null| &null.naive, options.shuffles);
-        Self { heads, nulls, largest_naive, largest: largest_of, halves: of_halves }
+        Ok(Self { heads, nulls, largest_naive, largest: largest_of, halves: of_halves })
     }
 }
 

@@ -79,7 +79,7 @@ impl AttributeItems<'_> {
         progress.begin(stage, self.specs.len(), 0);
         let mut all = Vec::new();
         for (spec, cohorts) in self.specs.iter().zip(cohorts) {
-            all.push(attribute_with_nulls(features, spec, cohorts, facts, &self.options)?);
+            all.push(attribute_with_nulls(features, spec, cohorts, facts, (&self.options, self.capture.stop))?);
             progress.step();
             if self.capture.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted.into());

@@ -20,6 +20,8 @@ mod table;
 mod tests;
 mod verdict;
 
+use std::sync::atomic::AtomicBool;
+
 use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, mean, quantile, welch_t};
 
 use crate::{
@@ -69,16 +71,16 @@ pub fn attribute(
     facts: &[ItemFacts],
     options: &AttributeOptions,
 ) -> Result<Disposition> {
-    attribute_with_nulls(features, spec, cohorts, facts, options).map(|(disposition, _)| disposition)
+    attribute_with_nulls(features, spec, cohorts, facts, (options, None)).map(|(disposition, _)| disposition)
 }
 
-/// The same, with what it was compared with.
+/// The same, with what it was compared with; it may be stopped from outside, between two heads.
 pub(crate) fn attribute_with_nulls(
     features: &Features,
     spec: &DispositionSpec,
     cohorts: &Cohorts,
     facts: &[ItemFacts],
-    options: &AttributeOptions,
+    (options, stop): (&AttributeOptions, Option<&AtomicBool>),
 ) -> Result<(Disposition, Nulls)> {
     options.check()?;
     if features.head_vectors.is_empty() {
@@ -99,7 +101,7 @@ pub(crate) fn attribute_with_nulls(
     let magnitudes = Magnitudes::of(norms, &table, options);
     let finals = table.columns(&features.head_norm_final);
     let final_token = Magnitudes::of(&table.adjusted(&finals, columns), &table, options);
-    let directions = Directions::of(&table, &folds, options);
+    let directions = Directions::of(&table, &folds, options, stop)?;
     let without_length = Magnitudes::of(&table.without(true, &raw, columns), &table, options);
 
     let intervals = bootstrap_d(norms, columns, &table.labels(), &table.units, options.resamples, options.seed);

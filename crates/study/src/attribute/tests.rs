@@ -4,6 +4,7 @@ mod prompts;
 
 use std::collections::BTreeMap;
 
+use headtemper_engine::EngineError;
 use headtemper_hook::{HeadKind, HeadRef, Site};
 use headtemper_stats::{Random, mean};
 
@@ -271,6 +272,16 @@ fn within_a_topic_what_followed_the_topic_is_gone() {
     assert!(without > 35 && within < 7, "{without}, {within}");
     let error = found(0, Some("level")).unwrap_err().to_string();
     assert!(error.contains("'level', which no item has, but must be a field that items have: topic"), "{error}");
+}
+
+#[test]
+fn who_stops_it_does_not_wait_for_every_head() {
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..30).collect(), b: (30..60).collect() };
+    let (features, facts) = by_topic(1);
+    let stopped = AtomicBool::new(true);
+    let found = attribute_with_nulls(&features, &spec, &cohorts, &facts, (&quick(1), Some(&stopped)));
+    assert!(matches!(found, Err(StudyError::Engine(EngineError::Interrupted))));
 }
 
 #[test]
