@@ -101,7 +101,7 @@ pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
 
 /// Says what somebody must know of heads that come from an attribution.
 pub(crate) fn remark(heads: &str, identity: &Identity) -> Result<()> {
-    head_remarks(heads, &identity.weights_sha256)?.iter().for_each(|remark| ui::say(&format!("warning: {remark}")));
+    ui::warn(&head_remarks(heads, &identity.weights_sha256)?);
     Ok(())
 }
 

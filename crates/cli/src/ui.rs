@@ -10,6 +10,7 @@ use std::{
 use headtemper_engine::{format_bytes, peak_memory};
 use headtemper_study::{DryRun, Progress, Shard, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 /// Writes a line to stderr.
 pub(crate) fn say(text: &str) {
@@ -213,6 +214,22 @@ impl Progress for Bars {
     }
 }
 
+/// Writes a value as JSON for people and programs to stdout.
+///
+/// # Errors
+/// If stdout is closed or full.
+pub(crate) fn put_json(value: &impl Serialize) -> anyhow::Result<()> {
+    put(&(serde_json::to_string_pretty(value)? + "\n"))?;
+    Ok(())
+}
+
+/// Says what a reader must know before any number.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        say(&format!("warning: {warning}"));
+    }
+}
+
 /// Says how much memory was held in the end, beside what was planned.
 pub(crate) fn say_peak() {
     if let Some(peak) = peak_memory() {
@@ -250,7 +267,7 @@ pub(crate) fn finish(
         None => put(&outcome.text)?,
     }
     if json.is_some() {
-        outcome.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        warn(&outcome.warnings);
     }
     say(&format!("report     {}", dir.join("report.html").display()));
     Ok(if outcome.check_failed { crate::Done::CheckFailed } else { crate::Done::Well })

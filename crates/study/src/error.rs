@@ -213,6 +213,11 @@ impl StudyError {
         Self::Merge { why: why.into() }
     }
 
+    /// A setting that has no meaning, and what would have had one.
+    pub(crate) fn option(what: impl Into<String>, found: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
+    }
+
     pub(crate) fn content(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::Content { path: path.into(), why: why.to_string() }
     }

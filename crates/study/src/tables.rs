@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     attribute::named_heads,
+    attribution::kind_word,
     attribution::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary},
 };
 
@@ -90,7 +91,7 @@ pub(crate) fn heads_csv(disposition: &Disposition) -> String {
     for h in &disposition.heads {
         let cells: Vec<String> = COLUMNS.iter().map(|(_, of)| cell(of(h))).collect();
         let name = quoted(&disposition.name);
-        out += &format!("{name},{},{},{},{},{}\n", h.layer, h.kind, h.head, h.verdict, cells.join(","));
+        out += &format!("{name},{},{},{},{},{}\n", h.layer, kind_word(h.kind), h.head, h.verdict, cells.join(","));
     }
     out
 }

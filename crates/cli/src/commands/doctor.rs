@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Doctor) -> Result<Done> {
     facts["devices"] = devices.into();
     facts["passed"] = (!failed).into();
     if args.json {
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(&facts)?))?;
+        ui::put_json(&facts)?;
     } else {
         ui::put(if failed {
             "a check FAILED: results of this machine cannot be trusted\n"

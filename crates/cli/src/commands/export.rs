@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Export) -> Result<Done> {
             "rounding": written.rounding,
             "files": written.files,
         });
-        ui::put(&format!("{facts:#}\n"))?;
+        ui::put_json(&facts)?;
     } else {
         let mut text = format!("{} tensors changed, {} files written\n", written.changed.len(), written.files.len());
         if written.rounding > 1e-6 {

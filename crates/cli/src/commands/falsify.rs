@@ -11,8 +11,12 @@ pub(crate) fn run(args: &Falsify) -> Result<Done> {
     let file = GateFile::read(&args.file)?;
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.name));
     let found = falsify(&file, &dir, &mut ui::Bars::default())?;
-    found.warnings.iter().filter(|_| args.json).for_each(|warning| ui::say(&format!("warning: {warning}")));
-    ui::put(&if args.json { serde_json::to_string_pretty(&found)? + "\n" } else { markdown(&found) })?;
+    if args.json {
+        ui::warn(&found.warnings);
+        ui::put_json(&found)?;
+    } else {
+        ui::put(&markdown(&found))?;
+    }
     ui::say(&format!("report     {}", dir.join("report.html").display()));
     Ok(match found.verdict {
         Outcome::Passed => Done::Well,

@@ -34,8 +34,12 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
         },
     };
     let found = sidecar(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
-    found.warnings.iter().filter(|_| args.json).for_each(|warning| ui::say(&format!("warning: {warning}")));
-    ui::put(&if args.json { serde_json::to_string_pretty(&found)? + "\n" } else { sidecar_markdown(&found) })?;
+    if args.json {
+        ui::warn(&found.warnings);
+        ui::put_json(&found)?;
+    } else {
+        ui::put(&sidecar_markdown(&found))?;
+    }
     ui::say(&format!("wrote      {}", args.out.display()));
     Ok(Done::Well)
 }

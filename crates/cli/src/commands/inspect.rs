@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Inspect) -> Result<Done> {
     }
     let memory = Memory::of(&found);
     if args.json {
-        ui::put(&format!("{:#}\n", facts(&found, &memory)))?;
+        ui::put_json(&facts(&found, &memory))?;
     } else {
         ui::put(&text(&found, &memory))?;
     }

@@ -41,8 +41,12 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
         ui::say(&note);
     }
     let report = judge_run(&judging, &args.out, &mut ui::Bars::default())?;
-    ui::put(&if args.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { report.text() })?;
-    report.warnings.iter().for_each(|warning| ui::say(&format!("warning: {warning}")));
+    if args.json {
+        ui::put_json(&report)?;
+    } else {
+        ui::put(&report.text())?;
+    }
+    ui::warn(&report.warnings);
     ui::say(&format!("wrote      {}", args.out.join("judged.jsonl").display()));
     Ok(if report.complete { Done::Well } else { Done::CheckFailed })
 }

@@ -35,12 +35,16 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
         shuffles: args.shuffles.unwrap_or_else(|| usual_shuffles(&set, args.cv, args.c.len())),
         measure: measure(&args.measure, args.seed.into()),
     };
-    warn(&set.warnings());
+    ui::warn(&set.warnings());
     let fitted = fit(&set, &options)?;
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
     let hash = write_fit(&args.out, &fitted, &set, &options, &mut ui::Bars::default())?;
     let meta = &fitted.probe.meta;
-    ui::put(&if args.json { serde_json::to_string_pretty(meta)? + "\n" } else { fit_markdown(meta) })?;
+    if args.json {
+        ui::put_json(meta)?;
+    } else {
+        ui::put(&fit_markdown(meta))?;
+    }
     ui::say(&format!("probe      {} sha256 {hash}", args.out.join(headtemper_study::probe::PROBE_FILE).display()));
     Ok(Done::Well)
 }
@@ -60,14 +64,17 @@ fn eval_probe(args: &ProbeEval) -> Result<Done> {
     let set = read(&args.set)?;
     let options = measure(&args.measure, args.seed);
     let (evaluation, probabilities) = evaluate(&probe, &set, options)?;
-    warn(&evaluation.warnings);
+    ui::warn(&evaluation.warnings);
     if let Some(dir) = &args.out {
         let of = (&evaluation, &probabilities[..]);
         write_eval(dir, of, (&probe, &set), options, &mut ui::Bars::default())?;
         ui::say(&format!("wrote      {}", dir.display()));
     }
-    let text = if args.json { serde_json::to_string_pretty(&evaluation)? + "\n" } else { eval_markdown(&evaluation) };
-    ui::put(&text)?;
+    if args.json {
+        ui::put_json(&evaluation)?;
+    } else {
+        ui::put(&eval_markdown(&evaluation))?;
+    }
     Ok(Done::Well)
 }
 
@@ -86,12 +93,6 @@ fn table(args: &ProbeTable) -> Result<Done> {
 
 fn measure(args: &MeasureArgs, seed: u64) -> MeasureOptions {
     MeasureOptions { assert_correct: args.assert_correct, resamples: args.resamples, seed }
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        ui::say(&format!("warning: {warning}"));
-    }
 }
 
 /// What was read, before anything is computed.

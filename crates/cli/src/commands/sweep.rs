@@ -59,8 +59,8 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
 /// If stdout is closed or full.
 pub(crate) fn put(outcomes: &Outcomes, dir: &Path, as_json: bool) -> Result<()> {
     if as_json {
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(outcomes)?))?;
-        outcomes.warnings().iter().for_each(|warning| ui::say(&format!("warning: {warning}")));
+        ui::put_json(outcomes)?;
+        ui::warn(&outcomes.warnings());
     } else {
         ui::put(&sweep_markdown(outcomes))?;
     }

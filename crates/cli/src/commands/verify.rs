@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Verify) -> Result<Done> {
             "checks": table.0,
             "passed": failed == 0,
         });
-        ui::put(&format!("{}\n", serde_json::to_string_pretty(&facts)?))?;
+        ui::put_json(&facts)?;
     } else {
         ui::put(&summary(&table.0))?;
     }

@@ -26,7 +26,7 @@ use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, mean
 
 use crate::{
     DispositionSpec, Features, ItemFacts, Result, StudyError,
-    attribution::{Disposition, HeadEffect, ShuffledLabels, kind_name},
+    attribution::{Disposition, HeadEffect, ShuffledLabels},
     items::dispositions::Cohorts,
 };
 use direction::Directions;
@@ -84,11 +84,7 @@ pub(crate) fn attribute_with_nulls(
 ) -> Result<(Disposition, Nulls)> {
     options.check()?;
     if features.head_vectors.is_empty() {
-        return Err(StudyError::Option {
-            what: "what was captured of the heads".into(),
-            found: "not their vectors".into(),
-            allowed: "vectors".into(),
-        });
+        return Err(StudyError::option("what was captured of the heads", "not their vectors", "vectors"));
     }
     let table = Table::new(features, cohorts, facts, options)?;
     if table.slots.is_empty() {
@@ -120,7 +116,7 @@ pub(crate) fn attribute_with_nulls(
         let Range { low, high } = intervals[column];
         let mut effect = HeadEffect {
             layer: at.layer,
-            kind: kind_name(at.kind).into(),
+            kind: at.kind,
             head: at.head,
             magnitude,
             hedges_g: magnitude.cohen_d * j,

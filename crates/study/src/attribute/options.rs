@@ -40,11 +40,8 @@ impl HeadChoice {
     }
 
     pub(super) fn none_left(self) -> StudyError {
-        StudyError::Option {
-            what: "heads".into(), // as both the flag and the field of a run's file are called
-            found: self.name().into(),
-            allowed: "heads that this model has; `temper inspect` lists them".into(),
-        }
+        // "heads" is what both the flag and the field of a run's file are called.
+        StudyError::option("heads", self.name(), "heads that this model has; `temper inspect` lists them")
     }
 
     pub(super) fn has(self, kind: HeadKind) -> bool {
@@ -115,9 +112,8 @@ impl AttributeOptions {
     /// # Errors
     /// Says what would have been allowed.
     pub fn check(&self) -> Result<()> {
-        let refused = |what: &str, found: &dyn ToString, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found: found.to_string(), allowed: allowed.into() })
-        };
+        let refused =
+            |what: &str, found: &dyn ToString, allowed: &str| Err(StudyError::option(what, found.to_string(), allowed));
         if self.compat_dd {
             // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
             for (option, field) in [("--within", &self.within), ("--groups", &self.groups)] {

@@ -133,9 +133,7 @@ impl AttributeRun<'_> {
     /// Names the setting and what would have been allowed.
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
-        let refused = |what: &str, found: String, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
-        };
+        let refused = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
         match (self.last_n, self.top, self.lambda) {
             (0, ..) => refused("last_n", "0".into(), "at least 1"),
             (_, 0, _) => refused("top", "0".into(), "at least 1"),

@@ -17,8 +17,8 @@ pub(super) fn of(field: &str, rows: &[usize], n_a: usize, facts: &[ItemFacts]) -
     let strata: Vec<usize> = values.iter().map(|value| number[value]).collect();
     if mixed(&strata, n_a) == 0 {
         let found = format!("'{field}', which no two items of different cohorts share");
-        let allowed = "one that items of both cohorts have".into();
-        return Err(StudyError::Option { what: "within".into(), found, allowed });
+        let allowed = "one that items of both cohorts have";
+        return Err(StudyError::option("within", found, allowed));
     }
     Ok(strata)
 }

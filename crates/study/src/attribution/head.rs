@@ -5,6 +5,7 @@ use std::fmt;
 use headtemper_hook::{HeadKind, HeadRef};
 use serde::{Deserialize, Serialize};
 
+use super::KindWords;
 use crate::{attribute::LEVEL, tables::number};
 
 /// What the numbers say of one head; `attribute::rule` has the rule.
@@ -55,7 +56,8 @@ pub struct HeadEffect {
     /// Decoder layer.
     pub layer: usize,
     /// `attn` for a query head, `linear` for a value head of a delta net.
-    pub kind: String,
+    #[serde(with = "KindWords")]
+    pub kind: HeadKind,
     /// Head in its layer.
     pub head: usize,
     /// The norm of z over the last tokens of the response.
@@ -210,15 +212,6 @@ impl HeadEffect {
 
     /// Which head it is.
     pub fn at(&self) -> HeadRef {
-        let kind = if self.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
-        HeadRef { layer: self.layer, head: self.head, kind }
-    }
-}
-
-/// How an attribution names the kind of a head.
-pub(crate) fn kind_name(kind: HeadKind) -> &'static str {
-    match kind {
-        HeadKind::Query => "attn",
-        HeadKind::Value => "linear",
+        HeadRef { layer: self.layer, head: self.head, kind: self.kind }
     }
 }

@@ -3,6 +3,7 @@
 mod across;
 mod checks;
 mod head;
+mod kind;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ pub use checks::{
     Control, Controlled, FieldCheck, GroupCheck, LengthCheck, PromptCheck, Reliability, ShuffledLabels, Stability,
     Summary,
 };
-pub(crate) use head::kind_name;
 pub use head::{DdNames, HeadEffect, Magnitude, Verdict};
+pub(crate) use kind::{KindWords, kind_word};
 
 /// The heads of a model, ranked between two cohorts, for one or more dispositions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,10 +7,12 @@ use crate::Result;
 /// # Errors
 /// If the text is none of these, or a layer does not exist.
 pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
-    let wrong = |found: &str| crate::StudyError::Option {
-        what: "the list of layers".into(),
-        found: found.into(),
-        allowed: format!("all, none, or layers from 0 to {} such as 0,4,8..12, last, last:2", layers - 1),
+    let wrong = |found: &str| {
+        crate::StudyError::option(
+            "the list of layers",
+            found,
+            format!("all, none, or layers from 0 to {} such as 0,4,8..12, last, last:2", layers - 1),
+        )
     };
     let number = |text: &str| -> Result<usize> {
         text.trim().parse().ok().filter(|&layer| layer < layers).ok_or_else(|| wrong(text))

@@ -41,10 +41,7 @@ impl<'a> Prepared<'a> {
         if let Some(answering) = &job.answering {
             answering.sampling.check()?;
         }
-        let refused = |what: &str, allowed: &str| {
-            let (what, found, allowed) = (what.into(), "0".into(), allowed.into());
-            Err(StudyError::Option { what, found, allowed })
-        };
+        let refused = |what: &str, allowed: &str| Err(StudyError::option(what, "0", allowed));
         if job.part_items == Some(0) {
             return refused("--part-items", "at least 1");
         }
@@ -53,8 +50,8 @@ impl<'a> Prepared<'a> {
         }
         let n = job.items.len();
         if ![1, n].contains(&options.plans.len()) {
-            let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items".into());
-            return Err(StudyError::Option { what: "rows of the plan table".into(), found, allowed });
+            let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items");
+            return Err(StudyError::option("rows of the plan table", found, allowed));
         }
         let range = match job.shard {
             Some(shard) => shard.range_of(n, "items")?,

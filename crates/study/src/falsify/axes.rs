@@ -56,15 +56,15 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
     let declared = texts.iter().map(one).collect::<Result<Vec<Declared>>>()?;
     match file.controls.shuffles {
         Some(shuffles @ 1..) if file.gates.alpha < 1.0 && shuffles < least_shuffles(file, declared.len()) => {
-            Err(StudyError::Option {
-                what: "controls.shuffles".into(),
-                found: shuffles.to_string(),
-                allowed: format!(
+            Err(StudyError::option(
+                "controls.shuffles",
+                shuffles.to_string(),
+                format!(
                     "{} or more: each of {} axes answers for all of them, and no p could be small enough",
                     least_shuffles(file, declared.len()),
                     declared.len()
                 ),
-            })
+            ))
         }
         _ => Ok(declared),
     }

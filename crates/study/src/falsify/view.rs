@@ -72,11 +72,11 @@ impl View {
     pub(crate) fn texts<'a>(&'a self, set: &'a ProbeSet) -> Result<Texts<'a>> {
         let Some(items) = &self.items else { return Ok(Texts { set, items: None }) };
         if !set.named && items.len() != set.total {
-            return Err(StudyError::Option {
-                what: format!("the number of items beside {}", set.origin.features),
-                found: items.len().to_string(),
-                allowed: format!("{}, one for each row, since the features do not name theirs", set.total),
-            });
+            return Err(StudyError::option(
+                format!("the number of items beside {}", set.origin.features),
+                items.len().to_string(),
+                format!("{}, one for each row, since the features do not name theirs", set.total),
+            ));
         }
         let by_id = by_id(items);
         let of = |at: usize| {
@@ -117,9 +117,9 @@ fn find<'a>(items: &'a [Item], by_id: &BTreeMap<&str, &'a Item>, row: usize, id:
 }
 
 fn no_item(items: &[Item], features: &FeatureSource, row: usize, id: Option<&str>) -> StudyError {
-    StudyError::Option {
-        what: format!("the items beside {features}"),
-        found: format!("{} without {}", items.len(), id.map_or_else(|| format!("row {row}"), |id| format!("'{id}'"))),
-        allowed: "the items that the features were captured from, by id or in the same order".into(),
-    }
+    StudyError::option(
+        format!("the items beside {features}"),
+        format!("{} without {}", items.len(), id.map_or_else(|| format!("row {row}"), |id| format!("'{id}'"))),
+        "the items that the features were captured from, by id or in the same order",
+    )
 }

@@ -134,18 +134,18 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
 
 /// Heads are asked of a file that nothing says how to read.
 fn no_list_in(path: &Path) -> StudyError {
-    StudyError::Option {
-        what: "the file of a head list".into(),
-        found: path.display().to_string(),
-        allowed: "a .json list or plan, an .npz table of λ, or top:5@attribution.json".into(),
-    }
+    StudyError::option(
+        "the file of a head list",
+        path.display().to_string(),
+        "a .json list or plan, an .npz table of λ, or top:5@attribution.json",
+    )
 }
 
 fn useless(lambda: Option<f32>, why: &str) -> StudyError {
     let found = lambda.map(|l| l.to_string()).unwrap_or_default();
-    StudyError::Option { what: "--lambda".into(), found, allowed: format!("left out: {why}") }
+    StudyError::option("--lambda", found, format!("left out: {why}"))
 }
 
 fn wrong(found: &str, allowed: &str) -> StudyError {
-    StudyError::Option { what: "the head list".into(), found: found.into(), allowed: format!("like {allowed}") }
+    StudyError::option("the head list", found, format!("like {allowed}"))
 }

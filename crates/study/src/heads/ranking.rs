@@ -3,7 +3,7 @@
 use headtemper_hook::{HeadKind, HeadRef, ModelSpec};
 use serde::Deserialize;
 
-use crate::attribution::{Attribution, Verdict, kind_name};
+use crate::attribution::{Attribution, KindWords, Verdict};
 
 /// What is read of an attribution to rank heads: other programs may write it too.
 #[derive(Deserialize)]
@@ -36,8 +36,8 @@ struct RankedDisposition {
 struct RankedHead {
     layer: usize,
     head: usize,
-    #[serde(default)]
-    kind: String,
+    #[serde(default, with = "KindWords")]
+    kind: HeadKind,
     #[serde(deserialize_with = "crate::tables::number")]
     cohen_d: f64,
     #[serde(default)]
@@ -46,8 +46,7 @@ struct RankedHead {
 
 impl RankedHead {
     fn at(&self) -> HeadRef {
-        let kind = if self.kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
-        HeadRef { layer: self.layer, head: self.head, kind }
+        HeadRef { layer: self.layer, head: self.head, kind: self.kind }
     }
 }
 

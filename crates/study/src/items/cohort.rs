@@ -24,8 +24,7 @@ pub(crate) fn label_counts(labels: &[Option<String>]) -> BTreeMap<String, usize>
 
 /// Why there are no two cohorts of one label.
 pub(crate) fn same_label(label: &str) -> StudyError {
-    let (what, found) = ("cohort b".into(), format!("'{label}' like cohort a"));
-    StudyError::Option { what, found, allowed: "another label".into() }
+    StudyError::option("cohort b", format!("'{label}' like cohort a"), "another label")
 }
 
 /// The two cohorts of these labels.

@@ -107,11 +107,11 @@ impl DispositionSpec {
             }
         }
         match a.iter().find(|row| b.binary_search(row).is_ok()) {
-            Some(&row) => Err(StudyError::Option {
-                what: format!("item '{}' of disposition '{}'", items[row].id, self.name),
-                found: format!("in both cohorts, {} and {}", self.a.name, self.b.name),
-                allowed: "in one of them at most".into(),
-            }),
+            Some(&row) => Err(StudyError::option(
+                format!("item '{}' of disposition '{}'", items[row].id, self.name),
+                format!("in both cohorts, {} and {}", self.a.name, self.b.name),
+                "in one of them at most",
+            )),
             None => Ok(Cohorts { a, b }),
         }
     }
@@ -169,15 +169,14 @@ pub fn named(specs: Vec<DispositionSpec>, names: &[String]) -> Result<Vec<Dispos
     }
     let all = || specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", ");
     let pick = |name: &String| {
-        specs.iter().find(|spec| spec.name == *name).cloned().ok_or_else(|| StudyError::Option {
-            what: "--only".into(),
-            found: format!("'{name}'"),
-            allowed: format!("among {}", all()),
-        })
+        specs
+            .iter()
+            .find(|spec| spec.name == *name)
+            .cloned()
+            .ok_or_else(|| StudyError::option("--only", format!("'{name}'"), format!("among {}", all())))
     };
     if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        let (what, allowed) = ("--only".into(), "a list of different names".into());
-        return Err(StudyError::Option { what, found: format!("'{}' twice", twice.1), allowed });
+        return Err(StudyError::option("--only", format!("'{}' twice", twice.1), "a list of different names"));
     }
     names.iter().map(pick).collect()
 }

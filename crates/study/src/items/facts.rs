@@ -72,5 +72,5 @@ pub(crate) fn check_field(option: &str, field: &str, facts: &[ItemFacts]) -> Res
         }
         (None, false) => (format!("'{field}', which no item has"), format!("a field that items have: {known}")),
     };
-    Err(StudyError::Option { what: option.into(), found, allowed })
+    Err(StudyError::option(option, found, allowed))
 }

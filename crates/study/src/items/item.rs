@@ -35,11 +35,11 @@ impl Item {
     /// If the item is a conversation or token ids, where it would do nothing.
     pub(crate) fn with_system(&mut self, system: &str) -> Result<()> {
         let Input::Prompt(text) = &self.input else {
-            return Err(StudyError::Option {
-                what: format!("the input of item '{}'", self.id),
-                found: "messages or input_ids".into(),
-                allowed: "a prompt, since [items] system stands before it".into(),
-            });
+            return Err(StudyError::option(
+                format!("the input of item '{}'", self.id),
+                "messages or input_ids",
+                "a prompt, since [items] system stands before it",
+            ));
         };
         let system = Message { role: "system".into(), content: system.into() };
         self.input = Input::Messages(vec![system, Message::user(text)]);

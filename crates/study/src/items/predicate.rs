@@ -52,10 +52,12 @@ impl Predicate {
     /// Says at which character it cannot be read, and what would be allowed there.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parser = Parser { text, at: 0 };
-        let wrong = |why: String| StudyError::Option {
-            what: "a cohort's condition".into(),
-            found: format!("'{text}' ({why})"),
-            allowed: "like label == \"cw\", scores.self_verification >= 4, or !correct && verbal == \"assert\"".into(),
+        let wrong = |why: String| {
+            StudyError::option(
+                "a cohort's condition",
+                format!("'{text}' ({why})"),
+                "like label == \"cw\", scores.self_verification >= 4, or !correct && verbal == \"assert\"",
+            )
         };
         let root = parser.any().map_err(&wrong)?;
         match parser.rest() {
@@ -85,11 +87,11 @@ impl Predicate {
         let known: BTreeSet<String> = items.iter().flat_map(Item::field_names).collect();
         // Where nobody has a label, that is told with the labels that there are.
         match self.fields().into_iter().find(|field| *field != "label" && !known.contains(*field)) {
-            Some(field) if !items.is_empty() => Err(StudyError::Option {
-                what: what(),
-                found: format!("'{self}' (no item has {field})"),
-                allowed: format!("on fields that items have: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
-            }),
+            Some(field) if !items.is_empty() => Err(StudyError::option(
+                what(),
+                format!("'{self}' (no item has {field})"),
+                format!("on fields that items have: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+            )),
             _ => Ok(()),
         }
     }
@@ -100,11 +102,7 @@ impl Predicate {
     /// If a field is compared with what it cannot be compared with, such as a text with 4: the item and field are named.
     pub fn holds(&self, item: &Item) -> Result<bool> {
         self.root.holds(item).map(|known| known == Some(true)).map_err(|OtherKind { found, allowed }| {
-            StudyError::Option {
-                what: format!("a field of item '{}' in the condition '{self}'", item.id),
-                found,
-                allowed,
-            }
+            StudyError::option(format!("a field of item '{}' in the condition '{self}'", item.id), found, allowed)
         })
     }
 }

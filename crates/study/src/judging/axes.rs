@@ -65,11 +65,11 @@ impl Axes {
         for name in names {
             if !self.0.iter().any(|axis| is(axis, name)) {
                 let known = self.0.iter().map(|axis| format!("{} ({})", axis.name, axis.disposition));
-                return Err(StudyError::Option {
-                    what: "an axis".into(),
-                    found: format!("'{name}'"),
-                    allowed: format!("one of {}", known.collect::<Vec<_>>().join(", ")),
-                });
+                return Err(StudyError::option(
+                    "an axis",
+                    format!("'{name}'"),
+                    format!("one of {}", known.collect::<Vec<_>>().join(", ")),
+                ));
             }
         }
         let wanted = |axis: &&Axis| names.is_empty() || names.iter().any(|name| is(axis, name));

@@ -23,10 +23,9 @@ impl Endpoint {
     /// If it is no http or https address, or holds a user name, a password, a query or a fragment. It is not quoted:
     /// what is wrong with it may be a secret.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = |found: &str| StudyError::Option {
-            what: "the endpoint".into(),
-            found: found.into(),
-            allowed: "an address alone, such as http://127.0.0.1:8000/v1 (a key comes from the environment)".into(),
+        let wrong = |found: &str| {
+            let allowed = "an address alone, such as http://127.0.0.1:8000/v1 (a key comes from the environment)";
+            StudyError::option("the endpoint", found, allowed)
         };
         let text = text.trim();
         let secure = text.starts_with("https://");
@@ -96,11 +95,7 @@ impl ApiKey {
         endpoint: &Endpoint,
         var: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Self, Option<String>)> {
-        let wrong = |found: &str, allowed: &str| StudyError::Option {
-            what: "the key of the endpoint".into(),
-            found: found.into(),
-            allowed: allowed.into(),
-        };
+        let wrong = |found: &str, allowed: &str| StudyError::option("the key of the endpoint", found, allowed);
         let value = var(named.unwrap_or(USUAL)).filter(|value| !value.is_empty());
         let Some(value) = value else {
             return match named {

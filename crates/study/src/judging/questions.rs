@@ -164,7 +164,7 @@ fn claims(item: &Item) -> Result<Vec<String>> {
 }
 
 fn wrong(what: &str, found: &str, allowed: &str) -> StudyError {
-    StudyError::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
+    StudyError::option(what, found, allowed)
 }
 
 /// A prompt as it stands; of a conversation all of it, each message under the name of who spoke.

@@ -31,13 +31,11 @@ impl CrossTable {
             table.count(item.label.as_deref());
         }
         if table.missing == items.len() {
-            return Err(StudyError::Option {
-                what: "the label of every item".into(),
-                found: "none of cr, cw, hr, hw".into(),
-                allowed:
-                    "cr, cw, hr or hw: confident or hedged, right or wrong, as `temper run` and `temper judge` write"
-                        .into(),
-            });
+            return Err(StudyError::option(
+                "the label of every item",
+                "none of cr, cw, hr, hw",
+                "cr, cw, hr or hw: confident or hedged, right or wrong, as `temper run` and `temper judge` write",
+            ));
         }
         Ok(table)
     }

@@ -150,11 +150,11 @@ impl Probe {
     /// If there are other than as many features as it was fitted on.
     pub fn probabilities(&self, fit: usize, x: &[f64], features: usize, source: &str) -> Result<Vec<f64>> {
         if features != self.scaler.mean.len() {
-            return Err(StudyError::Option {
-                what: format!("the number of features in {source}"),
-                found: features.to_string(),
-                allowed: format!("{}, as the probe was fitted on {}", self.scaler.mean.len(), self.meta.train.features),
-            });
+            return Err(StudyError::option(
+                format!("the number of features in {source}"),
+                features.to_string(),
+                format!("{}, as the probe was fitted on {}", self.scaler.mean.len(), self.meta.train.features),
+            ));
         }
         let rows: Vec<usize> = (0..x.len() / features).collect();
         let scaled = self.scaler.apply(x, features, &rows);

@@ -160,9 +160,7 @@ impl FitOptions {
     }
 
     fn check(&self) -> Result<()> {
-        let wrong = |what: &str, found: String, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
-        };
+        let wrong = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
         if self.c.is_empty() || self.c.iter().any(|c| !(*c > 0.0 && *c <= 1e6)) {
             return wrong("C", format!("{:?}", self.c), "one or more numbers above 0 and up to 1e6, such as 1.0,0.1");
         }
@@ -267,21 +265,23 @@ fn deal(set: &ProbeSet, options: &FitOptions) -> Result<Dealt> {
     let (n, smaller) = (set.labels.len(), set.smaller_class());
     if set.shared() > 0 && set.origin.smaller_of_units() >= 2 {
         let Some(seed) = options.shuffle else {
-            return Err(StudyError::Option {
-                what: "--no-shuffle".into(),
-                found: "given".into(),
-                allowed: "left out where items share prompts or groups, which are dealt out at random".into(),
-            });
+            return Err(StudyError::option(
+                "--no-shuffle",
+                "given",
+                "left out where items share prompts or groups, which are dealt out at random",
+            ));
         };
         if let Some(whole) = WholeUnits::deal(&set.labels, &set.units, options.folds, seed.into()) {
             return Ok(Dealt { fold_of: whole.fold_of().to_vec(), folds: whole.folds(), whole: Some(whole) });
         }
     }
     let folds = options.folds.min(smaller);
-    let fold_of = stratified_folds(&set.labels, folds, options.shuffle).ok_or_else(|| StudyError::Option {
-        what: format!("the smaller class of {}", set.origin.labels),
-        found: format!("{smaller} of {n} items"),
-        allowed: "2 or more, to be cross-validated".into(),
+    let fold_of = stratified_folds(&set.labels, folds, options.shuffle).ok_or_else(|| {
+        StudyError::option(
+            format!("the smaller class of {}", set.origin.labels),
+            format!("{smaller} of {n} items"),
+            "2 or more, to be cross-validated",
+        )
     })?;
     Ok(Dealt { fold_of, folds, whole: None })
 }

@@ -117,8 +117,7 @@ impl MeasureOptions {
         if (0.0..=1.0).contains(&self.assert_correct) {
             return Ok(());
         }
-        let (what, found) = ("the floor of p(assert | correct)".into(), self.assert_correct.to_string());
-        Err(StudyError::Option { what, found, allowed: "from 0 to 1".into() })
+        Err(StudyError::option("the floor of p(assert | correct)", self.assert_correct.to_string(), "from 0 to 1"))
     }
 }
 

@@ -278,19 +278,23 @@ pub(crate) fn label(source: &LabelSource, column: &Column, at: usize) -> Result<
         (Cell::Number(value), None) if *value == 0.0 || *value == 1.0 => Some(*value == 1.0),
         (_, None) => None,
     };
-    held.map(Some).ok_or_else(|| StudyError::Option {
-        what: format!("value {at} of {}", source.column),
-        found: match cell {
-            Cell::Number(value) => value.to_string(),
-            Cell::Text(value) => format!("'{value}'"),
-            Cell::Missing => "missing".into(),
-        },
-        allowed: match &source.rule {
-            Some(rule) => format!("of the kind that {rule} compares it with"),
-            None => match cell {
-                Cell::Text(value) => format!("0, 1, true or false; or give a rule such as {}=={value}", source.column),
-                _ => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+    held.map(Some).ok_or_else(|| {
+        StudyError::option(
+            format!("value {at} of {}", source.column),
+            match cell {
+                Cell::Number(value) => value.to_string(),
+                Cell::Text(value) => format!("'{value}'"),
+                Cell::Missing => "missing".into(),
             },
-        },
+            match &source.rule {
+                Some(rule) => format!("of the kind that {rule} compares it with"),
+                None => match cell {
+                    Cell::Text(value) => {
+                        format!("0, 1, true or false; or give a rule such as {}=={value}", source.column)
+                    }
+                    _ => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
+                },
+            },
+        )
     })
 }

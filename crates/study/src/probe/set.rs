@@ -190,8 +190,8 @@ impl FeatureRows {
         let id = |row: usize| table.ids.as_ref().map(|ids| ids[row].as_str());
         let kept = (0..n).map(|row| keep(row, id(row))).collect::<Result<Vec<bool>>>()?;
         if !kept.contains(&true) {
-            let (what, allowed) = (format!("the condition on the items of {source}"), "true of some of them".into());
-            return Err(StudyError::Option { what, found: format!("true of none of {n}"), allowed });
+            let what = format!("the condition on the items of {source}");
+            return Err(StudyError::option(what, format!("true of none of {n}"), "true of some of them"));
         }
         Ok(Self { source: source.clone(), table, kept, groups: None })
     }
@@ -401,11 +401,11 @@ fn least_units(units: &[usize], labels: &[bool]) -> usize {
 
 /// A column of another length than the features, which cannot be matched by place.
 fn unmatched(column: &ColumnSource, found: usize, features: &FeatureSource, rows: usize) -> StudyError {
-    StudyError::Option {
-        what: format!("the number of values in {column}"),
-        found: found.to_string(),
-        allowed: format!("{rows}, one for each row of {features}, unless both files name their items by id"),
-    }
+    StudyError::option(
+        format!("the number of values in {column}"),
+        found.to_string(),
+        format!("{rows}, one for each row of {features}, unless both files name their items by id"),
+    )
 }
 
 /// The place of each row's value.

@@ -135,10 +135,12 @@ impl FromStr for FeatureSource {
     type Err = StudyError;
 
     fn from_str(text: &str) -> Result<Self, StudyError> {
-        let wrong = || StudyError::Option {
-            what: "the source of features".into(),
-            found: format!("'{text}'"),
-            allowed: "FILE.npz:KEY, FILE.npz:KEY[2] or FILE.npz:KEY[-4:]".into(),
+        let wrong = || {
+            StudyError::option(
+                "the source of features",
+                format!("'{text}'"),
+                "FILE.npz:KEY, FILE.npz:KEY[2] or FILE.npz:KEY[-4:]",
+            )
         };
         let (path, key) = split_path(text, &["npz"]).ok_or_else(wrong)?;
         let (key, places) = match key.strip_suffix(']').map(|key| key.split_once('[')) {
@@ -155,10 +157,12 @@ impl FromStr for ColumnSource {
     type Err = StudyError;
 
     fn from_str(text: &str) -> Result<Self, StudyError> {
-        let wrong = || StudyError::Option {
-            what: "the source of a column".into(),
-            found: format!("'{text}'"),
-            allowed: "FILE.npz:KEY, FILE.json:KEY or FILE.jsonl:FIELD".into(),
+        let wrong = || {
+            StudyError::option(
+                "the source of a column",
+                format!("'{text}'"),
+                "FILE.npz:KEY, FILE.json:KEY or FILE.jsonl:FIELD",
+            )
         };
         let (path, key) = split_path(text, &["npz", "json", "jsonl"]).ok_or_else(wrong)?;
         if key.is_empty() { Err(wrong()) } else { Ok(Self { path: path.into(), key: key.into() }) }
@@ -177,11 +181,7 @@ impl FromStr for LabelSource {
         };
         let column = text[..at].trim();
         if column.ends_with('=') {
-            return Err(StudyError::Option {
-                what: "the rule of labels".into(),
-                found: format!("'{text}'"),
-                allowed: "written >= or <=".into(),
-            });
+            return Err(StudyError::option("the rule of labels", format!("'{text}'"), "written >= or <="));
         }
         let column = column.parse()?;
         let rule = Rule { op, with: Operand::parse(text[at + sign.len()..].trim()) };
@@ -194,11 +194,11 @@ impl Rule {
     fn check(&self, text: &str) -> Result<(), StudyError> {
         let orders = !matches!(self.op, Op::Equal | Op::Unequal);
         match &self.with {
-            Operand::Text(with) if with.is_empty() || orders => Err(StudyError::Option {
-                what: "the rule of labels".into(),
-                found: format!("'{text}'"),
-                allowed: "a comparison with a number such as >=0.5, or == or != with a text".into(),
-            }),
+            Operand::Text(with) if with.is_empty() || orders => Err(StudyError::option(
+                "the rule of labels",
+                format!("'{text}'"),
+                "a comparison with a number such as >=0.5, or == or != with a text",
+            )),
             _ => Ok(()),
         }
     }
@@ -208,11 +208,7 @@ impl Rule {
     /// # Errors
     /// If it is none.
     pub fn parse(text: &str) -> Result<Self, StudyError> {
-        let wrong = || StudyError::Option {
-            what: "the rule of labels".into(),
-            found: format!("'{text}'"),
-            allowed: "a comparison such as >=4".into(),
-        };
+        let wrong = || StudyError::option("the rule of labels", format!("'{text}'"), "a comparison such as >=4");
         let of = |&(sign, op): &(&str, Op)| Some((op, text.trim().strip_prefix(sign)?.trim()));
         let (op, with) = OPS.iter().find_map(of).ok_or_else(wrong)?;
         let rule = Self { op, with: Operand::parse(with) };

@@ -1,5 +1,7 @@
 //! Small, made-up results for the tests of the page.
 
+use headtemper_hook::HeadKind;
+
 use crate::{
     AttributeOptions, Role,
     attribute::summary,
@@ -15,7 +17,7 @@ pub(super) fn head(layer: usize, head: usize) -> HeadEffect {
     let magnitude = Magnitude { mean_a: 3.0 + d, mean_b: 3.0, delta: d, cohen_d: d, p: 0.4, q: 0.9, p_max: 1.0 };
     HeadEffect {
         layer,
-        kind: "attn".to_owned(),
+        kind: HeadKind::Query,
         head,
         magnitude,
         hedges_g: 0.99 * d,

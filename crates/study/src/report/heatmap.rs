@@ -199,7 +199,7 @@ mod tests {
     fn delta_nets_are_underlined() {
         let mut attribution = fixture::attribution(&[2, 2, 2]);
         for effect in attribution.dispositions[0].heads.iter_mut().filter(|effect| effect.layer != 1) {
-            effect.kind = "linear".into();
+            effect.kind = HeadKind::Value;
         }
         let map = draw(&attribution, &attribution.dispositions[0], Measure::Magnitude);
         assert_eq!(map.matches(r#"class="delta""#).count(), 2);

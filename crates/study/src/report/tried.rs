@@ -1,5 +1,7 @@
 //! How much was asked of these data, and how much of it chance would answer.
 
+use headtemper_hook::HeadKind;
+
 use crate::{
     attribute::LEVEL,
     attribution::Attribution,
@@ -13,7 +15,9 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     out.push_str(r#"<dl class="facts">"#);
     let mut fact = |name: &str, value: String| put!(out, "<dt>{name}</dt><dd>{value}</dd>");
     let heads = match method.heads.as_str() {
-        "all" if attribution.dispositions.iter().flat_map(|one| &one.heads).all(|head| head.kind == "attn") => {
+        "all"
+            if attribution.dispositions.iter().flat_map(|one| &one.heads).all(|head| head.kind == HeadKind::Query) =>
+        {
             "all of them".to_owned()
         }
         "all" => "all of them, attention and delta nets alike".to_owned(),

@@ -189,8 +189,8 @@ impl AttributeConfig {
                 "shuffled" => controls.shuffled = true,
                 "random" => controls.random = Some(self.seed),
                 other => {
-                    let (what, allowed) = ("[attribute] control".into(), "shuffled or random".into());
-                    return Err(StudyError::Option { what, found: format!("'{other}'"), allowed });
+                    let found = format!("'{other}'");
+                    return Err(StudyError::option("[attribute] control", found, "shuffled or random"));
                 }
             }
         }
@@ -203,11 +203,7 @@ impl AttributeConfig {
     /// If a word is not known, or a number has no meaning.
     pub fn options(&self, groups: Option<&str>) -> Result<AttributeOptions> {
         let unknown = |what: &str, found: &str, allowed: &str| {
-            Err(StudyError::Option {
-                what: format!("[attribute] {what}"),
-                found: found.into(),
-                allowed: allowed.into(),
-            })
+            Err(StudyError::option(format!("[attribute] {what}"), found, allowed))
         };
         let heads = match self.heads.as_str() {
             "all" => HeadChoice::All,

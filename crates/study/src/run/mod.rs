@@ -153,16 +153,11 @@ fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
             let brought: BTreeSet<&str> =
                 items.iter().filter(|item| item.gold.is_empty()).filter_map(|item| item.label.as_deref()).collect();
             let own: String = brought.iter().map(|label| format!(", {label}")).collect();
-            return Err(StudyError::Option {
-                what: format!("[attribute] {key}"),
-                found: format!(
-                    "'{label}', which {found} of {} items can come to have, where {LEAST} are needed",
-                    items.len()
-                ),
-                allowed: format!(
-                    "a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"
-                ),
-            });
+            return Err(StudyError::option(
+                format!("[attribute] {key}"),
+                format!("'{label}', which {found} of {} items can come to have, where {LEAST} are needed", items.len()),
+                format!("a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"),
+            ));
         }
     }
     Ok(())
@@ -369,11 +364,11 @@ fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Resu
 }
 
 fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
-    StudyError::Option {
-        what: "[sweep] heads".into(),
-        found: format!("'{}' ({why})", config.heads),
-        allowed: "top:k, all, or a head list such as L7H6,L23H1".into(),
-    }
+    StudyError::option(
+        "[sweep] heads",
+        format!("'{}' ({why})", config.heads),
+        "top:k, all, or a head list such as L7H6,L23H1",
+    )
 }
 
 /// Items with their answers and labels, as `temper attribute` reads them.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     Cohort,
     attribute::LENGTH_D,
-    attribution::kind_name,
+    attribution::KindWords,
     items::units::{self, clustering, sizes, sums},
     score::Scores,
 };
@@ -57,7 +57,8 @@ pub struct CellEffect {
     /// Decoder layer.
     pub layer: usize,
     /// `attn` for a query head, `linear` for a value head of a delta net.
-    pub kind: String,
+    #[serde(with = "KindWords")]
+    pub kind: HeadKind,
     /// Head in its layer.
     pub head: usize,
     /// Its λ.
@@ -81,7 +82,7 @@ pub struct CellEffect {
 impl CellEffect {
     /// Which head it is.
     pub fn at(&self) -> HeadRef {
-        head_of(self.layer, &self.kind, self.head)
+        HeadRef { layer: self.layer, head: self.head, kind: self.kind }
     }
 }
 
@@ -141,7 +142,8 @@ pub struct CellContrast {
     /// Decoder layer.
     pub layer: usize,
     /// `attn` or `linear`.
-    pub kind: String,
+    #[serde(with = "KindWords")]
+    pub kind: HeadKind,
     /// Head in its layer.
     pub head: usize,
     /// Its λ.
@@ -161,7 +163,7 @@ pub struct CellContrast {
 impl CellContrast {
     /// Which head it is.
     pub fn at(&self) -> HeadRef {
-        head_of(self.layer, &self.kind, self.head)
+        HeadRef { layer: self.layer, head: self.head, kind: self.kind }
     }
 }
 
@@ -176,11 +178,6 @@ impl Contrast {
     pub fn lengths_differ(&self) -> bool {
         self.tokens_d.abs() > LENGTH_D || (self.tokens_d == 0.0 && self.tokens_a != self.tokens_b)
     }
-}
-
-fn head_of(layer: usize, kind: &str, head: usize) -> HeadRef {
-    let kind = if kind == kind_name(HeadKind::Value) { HeadKind::Value } else { HeadKind::Query };
-    HeadRef { layer, head, kind }
 }
 
 /// A family-wise p up to here is called: one map in twenty without any effect still names a head.
@@ -223,7 +220,7 @@ pub(crate) fn map(
         let Interval { low, high, .. } = clustered_t(&by_unit[cell], &sizes);
         CellEffect {
             layer: at.layer,
-            kind: kind_name(at.kind).into(),
+            kind: at.kind,
             head: at.head,
             lambda,
             delta: mean(&columns[cell]),
@@ -292,7 +289,7 @@ fn contrast(
     let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
         layer: at.layer,
-        kind: kind_name(at.kind).into(),
+        kind: at.kind,
         head: at.head,
         lambda,
         mean_a: mean(&of(&|item| columns[cell][item], &a.rows)),

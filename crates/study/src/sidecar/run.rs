@@ -63,11 +63,7 @@ pub fn sidecar(
     settings.generate.check()?;
     if settings.prefix.trim().is_empty() {
         // It would change no answer, and count as a hedge.
-        return Err(StudyError::Option {
-            what: "--prefix".into(),
-            found: "blank".into(),
-            allowed: "words that an answer is hedged with".into(),
-        });
+        return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
     }
     prompts(engine, items)?;
     let parts = Parts::of(engine.identity())
@@ -143,10 +139,8 @@ fn units_of(items: &[Item]) -> Vec<usize> {
 fn fit_of(probe: &Probe, c: Option<f64>) -> Result<usize> {
     let Some(c) = c else { return Ok(probe.meta.chosen) };
     let all: Vec<String> = probe.meta.results.iter().map(|result| result.c.to_string()).collect();
-    probe.meta.results.iter().position(|result| result.c == c).ok_or_else(|| StudyError::Option {
-        what: "C".into(),
-        found: c.to_string(),
-        allowed: format!("one that the probe was fitted with: {}", all.join(", ")),
+    probe.meta.results.iter().position(|result| result.c == c).ok_or_else(|| {
+        StudyError::option("C", c.to_string(), format!("one that the probe was fitted with: {}", all.join(", ")))
     })
 }
 
@@ -154,17 +148,13 @@ fn fit_of(probe: &Probe, c: Option<f64>) -> Result<usize> {
 fn threshold_of(asked: Option<f64>, result: &FitResult) -> Result<(f64, &'static str)> {
     match (asked, result.cv.best_thr) {
         (Some(asked), _) if (0.0..=1.0).contains(&asked) => Ok((asked, "asked")),
-        (Some(asked), _) => Err(StudyError::Option {
-            what: "the threshold".into(),
-            found: asked.to_string(),
-            allowed: "a probability, from 0 to 1".into(),
-        }),
+        (Some(asked), _) => Err(StudyError::option("the threshold", asked.to_string(), "a probability, from 0 to 1")),
         (None, Some(chosen)) => Ok((chosen, "training")),
-        (None, None) => Err(StudyError::Option {
-            what: "the probe's threshold".into(),
-            found: format!("none, since none kept p(assert | correct) at {}", result.cv.assert_correct),
-            allowed: "given with --threshold".into(),
-        }),
+        (None, None) => Err(StudyError::option(
+            "the probe's threshold",
+            format!("none, since none kept p(assert | correct) at {}", result.cv.assert_correct),
+            "given with --threshold",
+        )),
     }
 }
 

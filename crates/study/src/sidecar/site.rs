@@ -43,21 +43,23 @@ impl ProbeSite {
             Some(text) => parse_layers(text, layers).map(Self::Layers).and_then(Self::not_empty)?,
         };
         match Self::said(train, layers) {
-            Ok(said) if said != asked => Err(StudyError::Option {
-                what: "--site".into(),
-                found: asked.to_string(),
-                allowed: format!("left out, or {said}, which the probe was fitted on"),
-            }),
+            Ok(said) if said != asked => Err(StudyError::option(
+                "--site",
+                asked.to_string(),
+                format!("left out, or {said}, which the probe was fitted on"),
+            )),
             _ => Ok(asked),
         }
     }
 
     /// What the training file says of itself.
     fn said(train: &Origin, layers: usize) -> Result<Self> {
-        let unknown = || StudyError::Option {
-            what: "the site that the probe reads".into(),
-            found: format!("not said by {}", train.features),
-            allowed: "given with --site: final_norm, or layers such as 26..29, whose mean is taken".into(),
+        let unknown = || {
+            StudyError::option(
+                "the site that the probe reads",
+                format!("not said by {}", train.features),
+                "given with --site: final_norm, or layers such as 26..29, whose mean is taken",
+            )
         };
         let meta = train.meta.as_ref().ok_or_else(unknown)?;
         match train.features.key.as_str() {
@@ -73,11 +75,9 @@ impl ProbeSite {
 
     fn not_empty(self) -> Result<Self> {
         match &self {
-            Self::Layers(layers) if layers.is_empty() => Err(StudyError::Option {
-                what: "--site".into(),
-                found: "no layer".into(),
-                allowed: "final_norm, or layers such as 26..29".into(),
-            }),
+            Self::Layers(layers) if layers.is_empty() => {
+                Err(StudyError::option("--site", "no layer", "final_norm, or layers such as 26..29"))
+            }
             _ => Ok(self),
         }
     }

@@ -43,7 +43,7 @@ impl Shard {
     pub fn range_of(self, len: usize, what: &str) -> Result<Range<usize>> {
         if len < self.of {
             let allowed = format!("of at most {len} parts: there are so many {what}");
-            return Err(StudyError::Option { what: "--shard".into(), found: self.to_string(), allowed });
+            return Err(StudyError::option("--shard", self.to_string(), allowed));
         }
         Ok(self.range(len))
     }
@@ -58,8 +58,8 @@ impl FromStr for Shard {
         match parts {
             Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
             _ => {
-                let allowed = "i/n with i from 1 to n: 1/4, 2/4, 3/4 and 4/4 are the four parts of a run".into();
-                Err(StudyError::Option { what: "--shard".into(), found: format!("'{text}'"), allowed })
+                let allowed = "i/n with i from 1 to n: 1/4, 2/4, 3/4 and 4/4 are the four parts of a run";
+                Err(StudyError::option("--shard", format!("'{text}'"), allowed))
             }
         }
     }

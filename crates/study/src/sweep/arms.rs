@@ -81,7 +81,7 @@ fn suffix(positions: Positions) -> String {
 }
 
 fn refused(what: &str, found: &str, allowed: &str) -> StudyError {
-    StudyError::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
+    StudyError::option(what, found, allowed)
 }
 
 /// Heads of a set that are written out in its name; longer sets are numbered by their content.

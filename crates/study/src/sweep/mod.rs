@@ -124,9 +124,7 @@ impl SweepOptions<'_> {
     /// Names the setting and what would have been allowed.
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
-        let wrong = |what: &str, found: String, allowed: &str| {
-            Err(StudyError::Option { what: what.into(), found, allowed: allowed.into() })
-        };
+        let wrong = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
         if self.max_new_tokens == 0 {
             return wrong("max_new_tokens", "0".into(), "at least 1");
         }
