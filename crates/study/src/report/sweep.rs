@@ -89,18 +89,21 @@ fn asked(outcomes: &Outcomes) -> String {
 
 /// What the p-values and intervals are.
 fn note(outcomes: &Outcomes) -> String {
+    let asked = compared(outcomes).len();
     let of = match outcomes.flips.family {
         0 => "No tempered arm was compared, so there is no p(max).".to_owned(),
         family => format!(
-            "p(max): how often they give one as large for its spread in {}; each outcome is asked by itself, so that of three one \
-             finds something in a seventh of sweeps without any effect.",
-            if family == 1 { "the only arm".to_owned() } else { format!("any of {family} arms") }
+            "p(max): how often they give one as large for its spread in {}; each of {} is asked by itself, so that one finds something \
+             in {} % of sweeps without any effect, or fewer.",
+            if family == 1 { "the only arm".to_owned() } else { format!("any of {family} arms") },
+            count(asked, "outcome"),
+            fixed(100.0 * (1.0 - (1.0 - FOUND).powi(asked as i32)), 0)
         ),
     };
     format!(
         "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
         at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. {of} Intervals: \
-        Tango's score interval for shares, Student's otherwise.{}",
+        Tango's score interval for shares, Student's otherwise, of what answers add to it for the asymmetry.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
         if outcomes.prompts < outcomes.items { ", the items of a prompt or group averaged" } else { "" },
         outcomes.flips.at_most,

@@ -78,6 +78,7 @@ pub(super) fn names(which: Compared) -> (&'static str, &'static str) {
     match which {
         Compared::Accuracy => ("Accuracy", "percentage points"),
         Compared::AssertionRate => ("Assertion rate", "percentage points"),
+        Compared::AssertionAsymmetry => ("Assertion asymmetry", "percentage points"),
         Compared::MeanTokens => ("Length", "tokens"),
     }
 }

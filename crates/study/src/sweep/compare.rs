@@ -8,6 +8,7 @@ use crate::{
     items::units::{sizes, sums, units},
     sweep::{
         arms::composition,
+        asymmetry::{self, Stance},
         beside_random::{SetArm, beside_random},
         outcome::{
             ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
@@ -43,6 +44,16 @@ struct Judged<'a> {
     arm: &'a Arm,
     outcome: ArmOutcome,
     values: Values,
+    /// What each answer is.
+    stances: Vec<Stance>,
+}
+
+/// What one arm differs by from the reference.
+struct Column {
+    /// Of each unit, with the sign that a flip changes.
+    signed: Vec<f64>,
+    interval: Interval,
+    differing: usize,
 }
 
 /// The outcomes of a sweep.
@@ -56,8 +67,9 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
             // 0.9 as it was written, not the f64 nearest to the f32 nearest to it
             let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
             let named = (arm.variant.as_str(), lambda, arm.role);
-            let (outcome, values) = outcome(named, items, of, reference.map(|at| rows[at].as_slice()), judge);
-            Judged { arm, outcome, values }
+            let reference = reference.map(|at| rows[at].as_slice());
+            let (outcome, values, stances) = outcome(named, items, of, reference, judge);
+            Judged { arm, outcome, values, stances }
         })
         .collect();
     let mut seed_floor = None;
@@ -114,34 +126,44 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: 
     if units.is_empty() {
         return;
     }
-    let shared: Vec<usize> = units.iter().flatten().copied().collect();
-    let differences = |values: &Values| -> Vec<f64> {
-        sums(&values.of(which).iter().zip(&base).map(|(value, base)| value - base).collect::<Vec<_>>(), &units)
-    };
+    let shared = units.iter().map(Vec::len).sum();
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
             let others = matches!(j.arm.role, Role::Control | Role::Random);
             j.outcome.withheld.is_none() && if family { j.arm.role == Role::Tempered } else { others }
         };
-        let members: Vec<usize> = (0..judged.len()).filter(|&index| member(&judged[index])).collect();
-        let columns: Vec<Vec<f64>> = members.iter().map(|&index| differences(&judged[index].values)).collect();
+        let members = (0..judged.len()).filter(|&index| member(&judged[index]));
+        let found =
+            members.filter_map(|index| Some((index, column(which, (&judged[index], &judged[reference]), &units)?)));
+        let (members, columns): (Vec<usize>, Vec<Column>) = found.unzip();
         let (p, p_max) = tested(&columns);
-        for (place, (&index, d)) in members.iter().zip(&columns).enumerate() {
-            let values = judged[index].values.of(which);
-            let found = interval(which, d, &units, &|item| (values[item], base[item]));
-            let differing = shared.iter().filter(|&&item| values[item] != base[item]).count();
+        for (place, (index, Column { interval, differing, .. })) in members.into_iter().zip(columns).enumerate() {
             *judged[index].outcome.difference.of_mut(which) = Some(Difference {
-                items: shared.len(),
+                items: shared,
                 differing,
-                mean: found.mean,
-                low: found.low,
-                high: found.high,
+                mean: interval.mean,
+                low: interval.low,
+                high: interval.high,
                 p: p[place],
                 p_max: family.then_some(p_max[place]),
                 random: None,
             });
         }
     }
+}
+
+/// What an arm differs by from the reference; none where it cannot be said.
+fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
+    let (values, of_base) = (arm.values.of(which), base.values.of(which));
+    if which == Compared::AssertionAsymmetry {
+        let found = asymmetry::column(&arm.stances, &base.stances, of_base.len(), units)?;
+        return Some(Column { signed: found.signed, interval: found.interval, differing: found.differing });
+    }
+    let differences: Vec<f64> = values.iter().zip(of_base).map(|(value, base)| value - base).collect();
+    let signed = sums(&differences, units);
+    let interval = interval(which, &signed, units, &|item| (values[item], of_base[item]));
+    let differing = units.iter().flatten().filter(|&&item| values[item] != of_base[item]).count();
+    Some(Column { signed, interval, differing })
 }
 
 /// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted. Over units of several
@@ -167,14 +189,14 @@ fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usiz
 }
 
 /// Sign-flip p of every column, alone and for the largest of them.
-fn tested(columns: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
-    let items = columns.first().map_or(0, Vec::len);
+fn tested(columns: &[Column]) -> (Vec<f64>, Vec<f64>) {
+    let items = columns.first().map_or(0, |column| column.signed.len());
     // Items that differ nowhere are the same under either sign; without them, few have few patterns, and all are tried.
-    let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|d| d[item] != 0.0)).collect();
+    let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|of| of.signed[item] != 0.0)).collect();
     if differing.len() < 2 {
         return (vec![1.0; columns.len()], vec![1.0; columns.len()]);
     }
-    let table: Vec<f64> = differing.iter().flat_map(|&item| columns.iter().map(move |d| d[item])).collect();
+    let table: Vec<f64> = differing.iter().flat_map(|&item| columns.iter().map(move |of| of.signed[item])).collect();
     let found = sign_flip_test(&table, columns.len(), &SignFlips::new(differing.len(), FLIPS, SEED));
     (found.p, found.p_max)
 }
@@ -257,11 +279,20 @@ fn floor_of_seeds(items: &[Item], rows: &[Row], judge: Option<&Judge>) -> Option
     let named = ("", 1.0, Role::Reference);
     let against =
         |&(one, other): &(usize, usize)| outcome(named, items, seeds[one], Some(seeds[other]), judge).0.changed;
-    let values: Vec<Values> = seeds.iter().map(|rows| outcome(named, items, rows, None, judge).1).collect();
+    let of_seeds: Vec<(ArmOutcome, Values)> = seeds
+        .iter()
+        .map(|rows| {
+            let (outcome, values, _) = outcome(named, items, rows, None, judge);
+            (outcome, values)
+        })
+        .collect();
     let largest = |which| {
-        let means: Vec<f64> = values
+        let means: Vec<f64> = of_seeds
             .iter()
-            .map(|values| mean(&values.of(which).iter().copied().filter(|x| x.is_finite()).collect::<Vec<_>>()))
+            .map(|(outcome, values)| match which {
+                Compared::AssertionAsymmetry => outcome.assertion_asymmetry.unwrap_or(f64::NAN),
+                _ => mean(&values.of(which).iter().copied().filter(|x| x.is_finite()).collect::<Vec<_>>()),
+            })
             .collect();
         let gaps = pairs.iter().map(|&(one, other)| (means[one] - means[other]).abs());
         gaps.filter(|gap| gap.is_finite()).max_by(f64::total_cmp)

@@ -1,6 +1,7 @@
 //! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
 
 mod arms;
+mod asymmetry;
 mod beside_random;
 mod compare;
 pub(crate) mod examples;

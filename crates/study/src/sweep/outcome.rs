@@ -4,6 +4,7 @@ use headtemper_engine::FinishReason;
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
+use super::asymmetry::{LEAST, Stance};
 use crate::{GoldRule, Item, Judge, Role, Row, items::units::counted, tables::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
@@ -160,6 +161,8 @@ pub struct PerOutcome<T> {
     pub accuracy: T,
     /// For the share of answers without a hedge.
     pub assertion_rate: T,
+    /// For the assertion asymmetry.
+    pub assertion_asymmetry: T,
     /// For the length in tokens.
     pub mean_tokens: T,
 }
@@ -171,24 +174,27 @@ pub enum Compared {
     Accuracy,
     /// The share of answers without a hedge.
     AssertionRate,
+    /// That share of wrong answers less that of right ones.
+    AssertionAsymmetry,
     /// The length in tokens.
     MeanTokens,
 }
 
 impl Compared {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Accuracy, Self::AssertionRate, Self::MeanTokens];
+    pub const ALL: [Self; 4] = [Self::Accuracy, Self::AssertionRate, Self::AssertionAsymmetry, Self::MeanTokens];
 
     /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
             Self::AssertionRate => "assertion_rate",
+            Self::AssertionAsymmetry => "assertion_asymmetry",
             Self::MeanTokens => "mean_tokens",
         }
     }
 
-    /// Whether it is a share of answers, told in percent; otherwise a number of tokens.
+    /// Whether it is a share of answers, or a difference of two, told in percent; otherwise a number of tokens.
     pub fn is_share(self) -> bool {
         self != Self::MeanTokens
     }
@@ -197,8 +203,8 @@ impl Compared {
 impl<T> PerOutcome<T> {
     /// One for each.
     pub fn from_fn(mut of: impl FnMut(Compared) -> T) -> Self {
-        let [accuracy, assertion_rate, mean_tokens] = Compared::ALL.map(&mut of);
-        Self { accuracy, assertion_rate, mean_tokens }
+        let [accuracy, assertion_rate, assertion_asymmetry, mean_tokens] = Compared::ALL.map(&mut of);
+        Self { accuracy, assertion_rate, assertion_asymmetry, mean_tokens }
     }
 
     /// The one of an outcome.
@@ -206,6 +212,7 @@ impl<T> PerOutcome<T> {
         match which {
             Compared::Accuracy => &self.accuracy,
             Compared::AssertionRate => &self.assertion_rate,
+            Compared::AssertionAsymmetry => &self.assertion_asymmetry,
             Compared::MeanTokens => &self.mean_tokens,
         }
     }
@@ -215,6 +222,7 @@ impl<T> PerOutcome<T> {
         match which {
             Compared::Accuracy => &mut self.accuracy,
             Compared::AssertionRate => &mut self.assertion_rate,
+            Compared::AssertionAsymmetry => &mut self.assertion_asymmetry,
             Compared::MeanTokens => &mut self.mean_tokens,
         }
     }
@@ -314,6 +322,16 @@ impl Outcomes {
         if !self.arms().any(|(_, arm)| arm.role == Role::Tempered) {
             warnings.push("no head is tempered: every λ is 1".into());
         }
+        let tempered =
+            || self.arms().map(|(_, arm)| arm).filter(|arm| arm.role == Role::Tempered && arm.withheld.is_none());
+        let few = tempered().filter(|arm| arm.difference.assertion_asymmetry.is_none()).count();
+        if few > 0 && self.arms().all(|(_, arm)| arm.assertion_rate.is_finite() && arm.accuracy.is_finite()) {
+            let all = tempered().count();
+            warnings.push(format!(
+                "the assertion asymmetry of {few} of {all} arms is not compared: fewer than {LEAST} prompts are answered right, or wrong, \
+                 there or by the reference"
+            ));
+        }
         if !self.elsewhere.is_empty() {
             let (count, named) = (self.elsewhere.len(), self.elsewhere[..self.elsewhere.len().min(NAMED)].join(", "));
             let (arms, more) = (if count == 1 { "arm" } else { "arms" }, if count > NAMED { ", …" } else { "" });
@@ -342,18 +360,19 @@ impl Outcomes {
     }
 }
 
-/// The values that arms are compared by: one an item, averaged over the seeds; NaN where it cannot be judged.
+/// The values that arms are compared by: one an item, averaged over the seeds; NaN where it cannot be judged. Of the asymmetry, which
+/// no item has, only whether it can.
 pub(crate) type Values = PerOutcome<Vec<f64>>;
 
-/// The numbers of one arm by itself, `[seed * items + item]`, and its values for the comparison. `reference` are the
-/// reference's rows, in the same order.
+/// The numbers of one arm by itself, `[seed * items + item]`, its values for the comparison, and what each answer is. `reference` are
+/// the reference's rows, in the same order.
 pub(crate) fn outcome(
     (variant, lambda, role): (&str, f64, Role),
     items: &[Item],
     rows: &[Row],
     reference: Option<&[Row]>,
     judge: Option<&Judge>,
-) -> (ArmOutcome, Values) {
+) -> (ArmOutcome, Values, Vec<Stance>) {
     let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
     // Right is what the labels call right, where there is a judge.
     let plain = Judge::by_gold(GoldRule::default());
@@ -380,9 +399,11 @@ pub(crate) fn outcome(
         rows.iter().zip(reference).filter(|(row, other)| row.response_ids != other.response_ids).count()
     };
     let number = |hit: &Option<bool>| hit.map_or(f64::NAN, |hit| f64::from(u8::from(hit)));
+    let stances: Vec<Stance> = right.iter().zip(&asserted).map(|(right, asserted)| right.zip(*asserted)).collect();
     let values = PerOutcome {
         accuracy: by_item(right.iter().map(number), items.len()),
         assertion_rate: by_item(asserted.iter().map(number), items.len()),
+        assertion_asymmetry: by_item(stances.iter().map(|stance| stance.map_or(f64::NAN, |_| 0.0)), items.len()),
         mean_tokens: by_item(rows.iter().map(|row| row.n_tokens as f64), items.len()),
     };
     let arm = ArmOutcome {
@@ -401,7 +422,7 @@ pub(crate) fn outcome(
         withheld: None,
         difference: PerOutcome::default(),
     };
-    (arm, values)
+    (arm, values, stances)
 }
 
 /// Means over the seeds of values in the order `[seed * items + item]`.

@@ -44,6 +44,7 @@ fn title(which: Compared) -> &'static str {
     match which {
         Compared::Accuracy => "accuracy, points",
         Compared::AssertionRate => "assertion, points",
+        Compared::AssertionAsymmetry => "asymmetry, points",
         Compared::MeanTokens => "length, tokens",
     }
 }
@@ -115,23 +116,29 @@ fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
 }
 
 fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
-    let which = compared(outcomes);
+    let all = compared(outcomes);
+    // Three of them fit a line.
+    let at_once = if all.len() > 3 { 2 } else { 3 };
+    all.chunks(at_once).map(|which| differences_of(which, table)).collect()
+}
+
+fn differences_of(which: &[Compared], table: &SweepTable) -> String {
     let rows: Vec<&ArmOutcome> = table.arms.iter().filter(|arm| arm.role != Role::Reference).collect();
     if which.is_empty() || rows.is_empty() {
         return String::new();
     }
     let mut out = String::from("\n| λ           |");
-    for &which in &which {
+    for &which in which {
         out += &format!(" {:>24} | p max |", title(which));
     }
     out += "\n|-------------|";
-    for _ in &which {
+    for _ in which {
         out += "-------------------------:|------:|";
     }
     out.push('\n');
     for arm in rows {
         out += &format!("| {:<11} |", name(arm));
-        for &which in &which {
+        for &which in which {
             let (text, p) = match arm.difference.of(which) {
                 _ if arm.withheld.is_some() => ("not compared".into(), "–".into()),
                 None => ("–".into(), "–".into()),
@@ -143,7 +150,7 @@ fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
     }
     for band in &table.bands {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
-        for &which in &which {
+        for &which in which {
             let some = if band.compared < band.sets { format!(" ({} of them)", band.compared) } else { String::new() };
             let range = band.range.of(which).map_or("–".into(), |(low, high)| {
                 format!("{:+.1} to {:+.1}{some}", in_units(which, low), in_units(which, high))
@@ -267,7 +274,7 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
         ("accuracy", arm.accuracy, Some(Compared::Accuracy)),
         ("assertion_rate", arm.assertion_rate, Some(Compared::AssertionRate)),
         ("mean_tokens", arm.mean_tokens, Some(Compared::MeanTokens)),
-        ("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), None),
+        ("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), Some(Compared::AssertionAsymmetry)),
         ("mean_logprob", arm.mean_logprob, None),
         ("truncated", arm.truncated, None),
         ("changed", arm.changed, None),
