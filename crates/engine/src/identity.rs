@@ -49,8 +49,16 @@ pub struct Identity {
 impl Identity {
     /// What the weights are held in, where, and what is rounded beside it.
     pub fn held_in(&self) -> String {
-        let rounded = self.products.as_ref().map_or_else(String::new, |to| format!(", activations rounded to {to}"));
-        format!("{} on {}{rounded}", self.dtype, self.device)
+        format!("{} on {}{}", self.dtype, self.device, self.rounded())
+    }
+
+    /// The same wherever it is: two of one arithmetic differ by the order of their sums alone.
+    pub fn arithmetic(&self) -> String {
+        format!("weights in {}{}", self.dtype, self.rounded())
+    }
+
+    fn rounded(&self) -> String {
+        self.products.as_ref().map_or_else(String::new, |to| format!(", activations rounded to {to}"))
     }
 }
 

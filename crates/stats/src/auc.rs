@@ -1,7 +1,5 @@
 //! How well scores rank one class above the other.
 
-use std::collections::BTreeSet;
-
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 use crate::{
@@ -10,7 +8,7 @@ use crate::{
     permute::group_sizes,
     rank::ranks,
     summary::{mean, quantile, variance},
-    units::by_group,
+    units::{are_alone, by_group},
 };
 
 /// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half
@@ -59,7 +57,7 @@ pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
-    if value.is_nan() || unit.iter().collect::<BTreeSet<_>>().len() == unit.len() {
+    if value.is_nan() || are_alone(unit) {
         return delong(scores, labels);
     }
     let Delong { value, se, range } = clustered(value, placements(scores, labels), labels, unit);
@@ -111,7 +109,7 @@ pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool], unit: 
     let ((a, b), (other_a, other_b)) = (placements(scores, labels), placements(others, labels));
     let differ = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x - y).collect::<Vec<_>>();
     let (a, b) = (differ(&a, &other_a), differ(&b, &other_b));
-    if unit.iter().collect::<BTreeSet<_>>().len() < unit.len() {
+    if !are_alone(unit) {
         return clustered(value, (a, b), labels, unit);
     }
     let se = (variance(&a) / a.len() as f64 + variance(&b) / b.len() as f64).sqrt();

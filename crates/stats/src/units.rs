@@ -1,6 +1,6 @@
 //! Units: items that are no more independent of each other than the answers to one prompt, and stay together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The members of each unit by the groups that they belong to: units of group a alone, of both groups, of group b alone.
 pub(crate) fn by_group(unit: &[usize], in_a: impl Fn(usize) -> bool) -> [Vec<Vec<usize>>; 3] {
@@ -33,6 +33,11 @@ pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     }
     let of_units = sums.values().map(|sum| sum * sum).sum::<f64>() * units / (units - 1.0);
     (n * of_items / of_units).clamp(1.0, n)
+}
+
+/// Whether every item is a unit of its own.
+pub(crate) fn are_alone(unit: &[usize]) -> bool {
+    unit.iter().collect::<BTreeSet<_>>().len() == unit.len()
 }
 
 /// Every item a unit of its own.

@@ -231,7 +231,7 @@ fn empty(
             schema: "features/v1".into(),
             identity: engine.identity().clone(),
             plan: options.plan_names(),
-            raw: items.iter().any(|item| matches!(item.input, Input::Raw(_))),
+            raw: items.iter().any(Item::is_raw),
             site: Site::FinalNorm.to_string(),
             layer_site: "blocks.{layer}.hook_resid_post".into(),
             last_n: options.last_n,

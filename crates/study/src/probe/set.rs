@@ -5,7 +5,6 @@ use std::{
     path::Path,
 };
 
-use headtemper_engine::Identity;
 use headtemper_stats::check_finite;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -372,7 +371,7 @@ impl Origin {
 
     /// How the arithmetic of these features differs from that of the other ones, as far as both files say.
     pub(crate) fn other_arithmetic(&self, other: &Self) -> Option<String> {
-        let of = |origin: &Self| origin.meta.as_ref().map(|meta| arithmetic(&meta.identity));
+        let of = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.arithmetic());
         let (here, there) = (of(self)?, of(other)?);
         (here != there).then(|| format!("{here} there, {there} here"))
     }
@@ -382,12 +381,6 @@ impl Origin {
         let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
         Some(sha256(self)? == sha256(other)?)
     }
-}
-
-/// What weights are held in, and what is rounded beside it.
-pub(crate) fn arithmetic(identity: &Identity) -> String {
-    let rounded = identity.products.as_ref().map_or_else(String::new, |to| format!(", activations rounded to {to}"));
-    format!("weights in {}{rounded}", identity.dtype)
 }
 
 /// How many units the class with fewer of them has.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted, Input, Pool};
+use headtemper_engine::{Encoded, Engine, HeadsWanted, Pool};
 use headtemper_stats::clustered_delong;
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::{
     Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
     items::{columns::prompt_hash, facts::ItemFacts, units::unit_of},
-    probe::{FitResult, Probe, set::arithmetic},
+    probe::{FitResult, Probe},
     store::files::{write_json, write_text},
     sweep,
 };
@@ -278,14 +278,14 @@ fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Vec<String> {
             was.model, now.model
         ));
     }
-    if arithmetic(was) != arithmetic(now) {
-        let (was, now) = (arithmetic(was), arithmetic(now));
-        out.push(format!("the probe was fitted on features of another arithmetic: {was} there, {now} here"));
+    let (held, holds) = (was.arithmetic(), now.arithmetic());
+    if held != holds {
+        out.push(format!("the probe was fitted on features of another arithmetic: {held} there, {holds} here"));
     }
     if of.plan.iter().any(|plan| plan != "none") {
         out.push(format!("the probe was fitted under {}, and nothing is tempered here", of.plan[0]));
     }
-    let raw = items.iter().any(|item| matches!(item.input, Input::Raw(_)));
+    let raw = items.iter().any(Item::is_raw);
     if raw != of.raw || was.thinking != now.thinking {
         let read = |raw: bool, thinking: Option<bool>| match (raw, thinking) {
             (true, _) => "without the chat template",

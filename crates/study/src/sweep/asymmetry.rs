@@ -6,6 +6,7 @@
 
 use headtemper_stats::{Interval, clustered_t};
 
+use super::compare::Column;
 use crate::items::units::sizes;
 
 /// Whether an answer is right, and whether it is asserted; none where nobody knows.
@@ -14,16 +15,6 @@ pub(crate) type Stance = Option<(bool, bool)>;
 /// Units that must have a right answer, and as many a wrong one, in both arms: of nine right answers nobody can say how right answers
 /// stand.
 pub(crate) const LEAST: usize = 10;
-
-/// An arm's asymmetry beside the reference's.
-pub(crate) struct Column {
-    /// What each unit adds to the difference, with the sign that a flip changes.
-    pub(crate) signed: Vec<f64>,
-    /// The difference, and its 95 % interval.
-    pub(crate) interval: Interval,
-    /// Items with another stance.
-    pub(crate) differing: usize,
-}
 
 #[derive(Clone, Copy, Default)]
 struct Class {

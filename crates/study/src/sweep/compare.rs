@@ -49,11 +49,13 @@ struct Judged<'a> {
 }
 
 /// What one arm differs by from the reference.
-struct Column {
-    /// Of each unit, with the sign that a flip changes.
-    signed: Vec<f64>,
-    interval: Interval,
-    differing: usize,
+pub(crate) struct Column {
+    /// What each unit adds, with the sign that a flip changes.
+    pub(crate) signed: Vec<f64>,
+    /// The difference, and its 95 % interval.
+    pub(crate) interval: Interval,
+    /// Items that differ.
+    pub(crate) differing: usize,
 }
 
 /// The outcomes of a sweep.
@@ -156,8 +158,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: 
 fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
     let (values, of_base) = (arm.values.of(which), base.values.of(which));
     if which == Compared::AssertionAsymmetry {
-        let found = asymmetry::column(&arm.stances, &base.stances, of_base.len(), units)?;
-        return Some(Column { signed: found.signed, interval: found.interval, differing: found.differing });
+        return asymmetry::column(&arm.stances, &base.stances, of_base.len(), units);
     }
     let differences: Vec<f64> = values.iter().zip(of_base).map(|(value, base)| value - base).collect();
     let signed = sums(&differences, units);

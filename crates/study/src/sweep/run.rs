@@ -99,7 +99,7 @@ impl SweepPlan {
         Self {
             items: settings.items.iter().map(Item::to_json).collect(),
             groups: settings.groups.map(String::from),
-            raw: settings.items.iter().any(|item| matches!(item.input, headtemper_engine::Input::Raw(_))),
+            raw: settings.items.iter().any(Item::is_raw),
             arms: settings.arms.to_vec(),
             seeds: settings.options.seeds.clone(),
             sampling: settings.options.sampling.clone(),

@@ -1,0 +1,197 @@
+//! Heads as a user writes them, read strictly: what becomes a plan or a head set.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{HeadPlan, PlanError, check_lambda};
+use crate::{HeadKind, HeadRef, Positions};
+
+/// Heads as a user lists them, each with a λ of its own or none: what becomes a [`HeadPlan`] or a sweep's head set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadList {
+    /// The heads, by layer and head.
+    pub heads: Vec<(HeadRef, Option<f32>)>,
+    /// The positions that are touched, where the list says so.
+    pub positions: Option<Positions>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadsV1 {
+    schema: String,
+    heads: Vec<HeadV1>,
+    #[serde(default)]
+    positions: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadV1 {
+    layer: usize,
+    head: usize,
+    #[serde(default)]
+    kind: HeadKind,
+    #[serde(default)]
+    lambda: Option<f32>,
+}
+
+impl HeadList {
+    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`. Positions
+    /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second.
+    ///
+    /// # Errors
+    /// On anything else, on an unknown key, on a head listed twice, on what is no λ ([`is_lambda`](crate::is_lambda)), and on an empty list.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let text = text.trim();
+        match text.as_bytes().first() {
+            None => Self::of(Vec::new()),
+            Some(b'{') if text.contains("\"schema\"") => Self::from_schema(text),
+            Some(b'{') => Self::of(Self::from_map(text)?),
+            Some(b'[') => {
+                let pairs: Vec<(usize, usize)> =
+                    serde_json::from_str(text).map_err(|e| syntax(text, &format!("pairs [[layer,head],..] ({e})")))?;
+                Self::of(pairs.into_iter().map(|(layer, head)| (HeadRef::query(layer, head), None)).collect())
+            }
+            Some(_) => {
+                let (heads, positions) = text.split_once(" at ").map_or((text, None), |(h, p)| (h, Some(p)));
+                let heads = heads.split(',').map(Self::entry).collect::<Result<_, _>>()?;
+                Ok(Self { positions: positions.map(str::parse).transpose()?, ..Self::of(heads)? })
+            }
+        }
+    }
+
+    fn entry(text: &str) -> Result<(HeadRef, Option<f32>), PlanError> {
+        match text.split_once(':') {
+            None => Ok((text.parse()?, None)),
+            Some((at, lambda)) => {
+                let lambda =
+                    lambda.trim().parse().map_err(|_| syntax(text, "a head and its lambda, such as L7H6:0.5"))?;
+                Ok((at.parse()?, Some(lambda)))
+            }
+        }
+    }
+
+    fn from_schema(text: &str) -> Result<Self, PlanError> {
+        let doc: HeadsV1 =
+            serde_json::from_str(text).map_err(|e| syntax(text, &format!("a heads/v1 document ({e})")))?;
+        if doc.schema != "heads/v1" {
+            return Err(syntax(&doc.schema, "the schema name heads/v1"));
+        }
+        let entry = |h: HeadV1| (HeadRef { layer: h.layer, head: h.head, kind: h.kind }, h.lambda);
+        let positions = doc.positions.map(|text| text.parse()).transpose()?;
+        Ok(Self { positions, ..Self::of(doc.heads.into_iter().map(entry).collect())? })
+    }
+
+    fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
+        let map: BTreeMap<String, Vec<usize>> = serde_json::from_str(text)
+            .map_err(|e| syntax(text, &format!("a map {{\"layer\":[head,..],..}} or a heads/v1 document ({e})")))?;
+        let mut heads = Vec::new();
+        for (layer, of_layer) in map {
+            let layer = layer.trim().parse().map_err(|_| syntax(&layer, "a layer number"))?;
+            heads.extend(of_layer.into_iter().map(|head| (HeadRef::query(layer, head), None)));
+        }
+        Ok(heads)
+    }
+
+    /// A list of these heads, sorted; of positions it says nothing.
+    ///
+    /// # Errors
+    /// On a head listed twice, on a λ that [`check_lambda`] refuses, and on an empty list.
+    pub fn of(mut heads: Vec<(HeadRef, Option<f32>)>) -> Result<Self, PlanError> {
+        if heads.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        heads.sort_by_key(|&(at, _)| at);
+        for pair in heads.windows(2) {
+            if pair[0].0 == pair[1].0 {
+                return Err(PlanError::Twice(pair[0].0));
+            }
+        }
+        heads.iter().try_for_each(|&(at, lambda)| lambda.map_or(Ok(()), |lambda| check_lambda(at, lambda)))?;
+        Ok(Self { heads, positions: None })
+    }
+
+    /// The heads alone.
+    pub fn heads(&self) -> Vec<HeadRef> {
+        self.heads.iter().map(|&(at, _)| at).collect()
+    }
+
+    /// The plan; a head without a λ of its own gets `default`.
+    ///
+    /// # Errors
+    /// If a head has no λ and there is no default.
+    pub fn plan(&self, default: Option<f32>) -> Result<HeadPlan, PlanError> {
+        let entries =
+            self.heads.iter().map(|&(at, lambda)| Ok((at, lambda.or(default).ok_or(PlanError::NoLambda(at))?)));
+        let plan = HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)?;
+        Ok(plan.at(self.positions.unwrap_or_default()))
+    }
+}
+
+fn syntax(text: &str, expected: &str) -> PlanError {
+    let text =
+        if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text.into() };
+    PlanError::Syntax { text, expected: expected.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<String, String> {
+        HeadList::parse(text).and_then(|list| list.plan(Some(0.5))).map(|p| p.to_string()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_spelling_is_the_same_plan() {
+        let expected = Ok("L7H6:0.5,L23H1:0.5".to_string());
+        for text in [
+            "L7H6:0.5,L23H1:0.5",
+            " l23h1 , L7H6 ",
+            r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6,"lambda":0.5},{"layer":23,"head":1}]}"#,
+            r#"{"7":[6],"23":[1]}"#,
+            "[[7,6],[23,1]]",
+        ] {
+            assert_eq!(plan(text), expected, "{text}");
+        }
+        let mixed = Ok("L2V3:0.5,L7H6:0.5".to_string());
+        assert_eq!(plan("L7H6,l2v3"), mixed);
+        assert_eq!(
+            plan(r#"{"schema":"heads/v1","heads":[{"layer":2,"head":3,"kind":"value"},{"layer":7,"head":6}]}"#),
+            mixed
+        );
+        assert_eq!(
+            plan("L0H0:-0.5,L0H1:1.75,L1H0:0,L1H1:-1000000"),
+            Ok("L0H0:-0.5,L0H1:1.75,L1H0:0,L1H1:-1000000".into())
+        );
+        let limited = "L7H6:0.5 at window:2..9";
+        assert_eq!(plan(limited), Ok(limited.into()));
+        let json = r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"response"}"#;
+        assert_eq!(plan(json), Ok("L7H6:0.5 at response".into()));
+    }
+
+    #[test]
+    fn what_is_not_a_plan_is_refused() {
+        for (text, part) in [
+            ("", "names no head"),
+            ("[]", "names no head"),
+            ("L7", "'L7'"),
+            ("L7H6:half", "L7H6:0.5"),
+            ("L7H6:nan", "not a number from"),
+            ("L7H6:inf", "not a number from"),
+            ("L7H6:-1000001", "not a number from"),
+            ("L7H6:0.5,L7H6:0.9", "listed twice"),
+            (r#"{"schema":"heads/v2","heads":[]}"#, "heads/v1"),
+            (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),
+            (r#"{"seven":[6]}"#, "layer number"),
+            ("[[1,2,3]]", "pairs"),
+            ("L7H6:0.5 at answer", "window:4..9"),
+            (r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"x"}"#, "window:4..9"),
+        ] {
+            let message = plan(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        }
+        assert_eq!(HeadList::parse("L7H6").unwrap().plan(None), Err(PlanError::NoLambda(HeadRef::query(7, 6))));
+    }
+}
