@@ -140,7 +140,7 @@ impl<'a> Prepared<'a> {
     pub(super) fn meta(&self, meta: FeatureMeta) -> FeatureMeta {
         FeatureMeta {
             plan: self.job.options.plan_names(),
-            raw: self.job.items.raw(),
+            raw: self.survey.raw,
             generated: self.job.answering.as_ref().map(Answering::meta),
             key: Some(self.parts.key()),
             parts: Some(self.parts.clone()),

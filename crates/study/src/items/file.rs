@@ -129,11 +129,6 @@ impl ItemFile {
         Ok(Self { path: path.into(), raw, places, columns: names.names(), held })
     }
 
-    /// Whether prompts are read without the chat template.
-    pub(crate) fn raw(&self) -> bool {
-        self.raw
-    }
-
     /// How many items there are.
     pub fn len(&self) -> usize {
         self.places.len()
