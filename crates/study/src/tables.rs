@@ -24,6 +24,11 @@ pub(crate) fn short(x: f64) -> String {
     if x.is_finite() { format!("{x:.3}") } else { "–".into() }
 }
 
+/// The first of these, `a, b, …`, at most so many.
+pub(crate) fn some_of(names: &[String], most: usize) -> String {
+    names[..names.len().min(most)].join(", ") + if names.len() > most { ", …" } else { "" }
+}
+
 /// So many of something: `1 item`, `2 items`.
 pub fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{Result, StudyError, probe::ProbeSet};
+use crate::{Result, StudyError, probe::ProbeSet, tables::some_of};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
@@ -91,12 +91,11 @@ fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
     if seen.is_empty() {
         return Ok(());
     }
-    let more = if seen.len() > NAMED { ", …" } else { "" };
     Err(StudyError::Overlap {
         fresh: fresh.origin.features.to_string(),
         count: seen.len(),
         what: what.into(),
-        examples: seen[..seen.len().min(NAMED)].join(", ") + more,
+        examples: some_of(seen, NAMED),
     })
 }
 

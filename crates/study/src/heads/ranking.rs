@@ -3,7 +3,10 @@
 use headtemper_hook::{HeadKind, HeadRef, ModelSpec};
 use serde::Deserialize;
 
-use crate::attribution::{Attribution, KindWords, Verdict};
+use crate::{
+    attribution::{Attribution, KindWords, Verdict},
+    tables::some_of,
+};
 
 /// What is read of an attribution to rank heads: other programs may write it too.
 #[derive(Deserialize)]
@@ -90,11 +93,11 @@ impl Ranking {
         let of_them = || heads.iter().filter(|head| chosen.contains(&head.at()));
         let without: Vec<String> = of_them().filter(|head| !found(head)).map(|head| head.at().to_string()).collect();
         if !without.is_empty() {
-            let (count, named) = (without.len(), without[..without.len().min(NAMED)].join(", "));
-            let more = if count > NAMED { ", …" } else { "" };
             out.push(format!(
-                "it found nothing in {count} of these {} heads ({named}{more}): shuffled labels give as much",
-                chosen.len()
+                "it found nothing in {} of these {} heads ({}): shuffled labels give as much",
+                without.len(),
+                chosen.len(),
+                some_of(&without, NAMED)
             ));
         }
         out

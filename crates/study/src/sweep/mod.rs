@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub mod outcome;
 mod run;
 pub(crate) mod tables;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

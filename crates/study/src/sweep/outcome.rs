@@ -4,15 +4,12 @@ use headtemper_engine::FinishReason;
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use super::asymmetry::{LEAST, Stance};
-use crate::{GoldRule, Item, Judge, Role, Row, items::units::counted, tables::number};
+use super::asymmetry::Stance;
+use crate::{GoldRule, Item, Judge, Role, Row, tables::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.
 pub const UNEQUAL_TRUNCATION: f64 = 0.02;
-
-/// Arms that a warning names.
-const NAMED: usize = 5;
 
 /// A p over all arms up to this is told as a finding.
 pub(crate) const FOUND: f64 = 0.05;
@@ -270,93 +267,6 @@ impl Outcomes {
     pub fn positions(&self) -> Option<&str> {
         let all = self.arms().map(|(_, arm)| arm).chain(&self.random);
         all.filter(|arm| arm.role != Role::Reference).find_map(|arm| Some(arm.variant.rsplit_once(" at ")?.1))
-    }
-
-    /// What a reader must know before the numbers.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.control().is_none() {
-            warnings.push(
-                "there is no control arm, so what rounding and batching alone move is unknown; list lambda 1 twice"
-                    .to_string(),
-            );
-        }
-        if self.prompts < self.items {
-            warnings.push(format!(
-                "the {} items have {}; those that share one count as one, for their answers are not independent",
-                self.items,
-                counted(self.prompts, self.groups.as_deref())
-            ));
-        }
-        let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference);
-        if let Some(arm) = reference.filter(|arm| self.random.is_empty() && [0.0, 1.0].contains(&arm.accuracy)) {
-            let (how, way) = if arm.accuracy == 0.0 { ("wrong", "raise") } else { ("right", "lower") };
-            warnings.push(format!(
-                "the reference is {how} on every item, so that whatever changes answers can only {way} accuracy, the more so where items \
-                 were chosen by its answers; random sets (--random-sets) show how far any head does"
-            ));
-        }
-        let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
-        let tempered = self.tables.len();
-        if random > 0 && tempered as f64 / (tempered + random) as f64 > FOUND {
-            warnings.push(format!(
-                "{random} random sets are too few beside {tempered}: no p over all arms can be below {:.2}; {} could be",
-                tempered as f64 / (tempered + random) as f64,
-                19 * tempered
-            ));
-        }
-        let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);
-        if let Some(worst) = cut.reduce(|worst, arm| if arm.truncated > worst.truncated { arm } else { worst }) {
-            warnings.push(format!(
-                "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens{}; a cut-off answer can look wrong, or \
-                 lose its hedge",
-                100.0 * worst.truncated,
-                worst.variant,
-                self.max_new_tokens,
-                match self.at_context {
-                    0 => String::new(),
-                    n => format!(", or before: {n} of all answers by the end of the model's context"),
-                }
-            ));
-        }
-        if !self.arms().any(|(_, arm)| arm.role == Role::Tempered) {
-            warnings.push("no head is tempered: every λ is 1".into());
-        }
-        let tempered =
-            || self.arms().map(|(_, arm)| arm).filter(|arm| arm.role == Role::Tempered && arm.withheld.is_none());
-        let few = tempered().filter(|arm| arm.difference.assertion_asymmetry.is_none()).count();
-        if few > 0 && self.arms().all(|(_, arm)| arm.assertion_rate.is_finite() && arm.accuracy.is_finite()) {
-            let all = tempered().count();
-            warnings.push(format!(
-                "the assertion asymmetry of {few} of {all} arms is not compared: fewer than {LEAST} prompts are answered right, or wrong, \
-                 there or by the reference"
-            ));
-        }
-        if !self.elsewhere.is_empty() {
-            let (count, named) = (self.elsewhere.len(), self.elsewhere[..self.elsewhere.len().min(NAMED)].join(", "));
-            let (arms, more) = (if count == 1 { "arm" } else { "arms" }, if count > NAMED { ", …" } else { "" });
-            warnings.push(format!(
-                "this directory also has rows of {count} {arms} that no table here holds ({named}{more}): p max is over the arms of \
-                 these tables alone; ask for all of them at once"
-            ));
-        }
-        let missed = self.arms().map(|(_, arm)| arm).chain(&self.random).filter(|arm| arm.touched < arm.n);
-        if let Some(worst) = missed.min_by_key(|arm| arm.touched) {
-            warnings.push(format!(
-                "only {} of {} answers of {} were touched: the others end before its positions, and pull every difference to 0",
-                worst.touched, worst.n, worst.variant
-            ));
-        }
-        let withheld: Vec<_> = self.arms().map(|(_, arm)| arm).chain(&self.random).collect();
-        let withheld: Vec<_> = withheld.into_iter().filter_map(|arm| Some((arm, arm.withheld.as_ref()?))).collect();
-        if let Some((arm, why)) = withheld.first() {
-            let more = match withheld.len() - 1 {
-                0 => String::new(),
-                n => format!(", and {n} more"),
-            };
-            warnings.push(format!("not compared, unequal truncation: {} ({why}){more}", arm.variant));
-        }
-        warnings
     }
 }
 

@@ -1,0 +1,140 @@
+//! What a reader must know before the numbers of a sweep.
+
+use super::{
+    asymmetry::LEAST,
+    outcome::{ArmOutcome, FOUND, Outcomes},
+};
+use crate::{Role, items::units::counted, tables::some_of};
+
+/// Arms that a warning names.
+const NAMED: usize = 5;
+
+impl Outcomes {
+    /// What a reader must know before the numbers.
+    pub fn warnings(&self) -> Vec<String> {
+        let all = [
+            self.without_control(),
+            self.sharing_prompts(),
+            self.one_sided(),
+            self.few_random_sets(),
+            self.cut_off(),
+            self.nothing_tempered(),
+            self.few_in_a_class(),
+            self.arms_elsewhere(),
+            self.untouched(),
+            self.withheld(),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// The arms of the tables and of the random sets.
+    fn all_arms(&self) -> impl Iterator<Item = &ArmOutcome> {
+        self.arms().map(|(_, arm)| arm).chain(&self.random)
+    }
+
+    /// The tempered arms of the tables.
+    fn tempered(&self) -> impl Iterator<Item = &ArmOutcome> {
+        self.arms().map(|(_, arm)| arm).filter(|arm| arm.role == Role::Tempered)
+    }
+
+    fn without_control(&self) -> Option<String> {
+        self.control().is_none().then(|| {
+            "there is no control arm, so what rounding and batching alone move is unknown; list lambda 1 twice".into()
+        })
+    }
+
+    fn sharing_prompts(&self) -> Option<String> {
+        (self.prompts < self.items).then(|| {
+            format!(
+                "the {} items have {}; those that share one count as one, for their answers are not independent",
+                self.items,
+                counted(self.prompts, self.groups.as_deref())
+            )
+        })
+    }
+
+    fn one_sided(&self) -> Option<String> {
+        let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
+        let (how, way) = if reference.accuracy == 0.0 { ("wrong", "raise") } else { ("right", "lower") };
+        (self.random.is_empty() && [0.0, 1.0].contains(&reference.accuracy)).then(|| {
+            format!(
+                "the reference is {how} on every item, so that whatever changes answers can only {way} accuracy, the more so where items \
+                 were chosen by its answers; random sets (--random-sets) show how far any head does"
+            )
+        })
+    }
+
+    fn few_random_sets(&self) -> Option<String> {
+        let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
+        let tempered = self.tables.len();
+        let least = tempered as f64 / (tempered + random) as f64;
+        (random > 0 && least > FOUND).then(|| {
+            format!(
+                "{random} random sets are too few beside {tempered}: no p over all arms can be below {least:.2}; {} could be",
+                19 * tempered
+            )
+        })
+    }
+
+    fn cut_off(&self) -> Option<String> {
+        let cut = self.arms().map(|(_, arm)| arm).filter(|arm| arm.truncated > 0.0);
+        let worst = cut.reduce(|worst, arm| if arm.truncated > worst.truncated { arm } else { worst })?;
+        let before = match self.at_context {
+            0 => String::new(),
+            n => format!(", or before: {n} of all answers by the end of the model's context"),
+        };
+        Some(format!(
+            "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens{before}; a cut-off answer can look wrong, or lose its hedge",
+            100.0 * worst.truncated,
+            worst.variant,
+            self.max_new_tokens
+        ))
+    }
+
+    fn nothing_tempered(&self) -> Option<String> {
+        self.tempered().next().is_none().then(|| "no head is tempered: every λ is 1".into())
+    }
+
+    fn few_in_a_class(&self) -> Option<String> {
+        let judged = self.arms().all(|(_, arm)| arm.assertion_rate.is_finite() && arm.accuracy.is_finite());
+        let compared = || self.tempered().filter(|arm| arm.withheld.is_none());
+        let few = compared().filter(|arm| arm.difference.assertion_asymmetry.is_none()).count();
+        (few > 0 && judged).then(|| {
+            format!(
+                "the assertion asymmetry of {few} of {} arms is not compared: fewer than {LEAST} prompts are answered right, or wrong, \
+                 there or by the reference",
+                compared().count()
+            )
+        })
+    }
+
+    fn arms_elsewhere(&self) -> Option<String> {
+        let count = self.elsewhere.len();
+        (count > 0).then(|| {
+            format!(
+                "this directory also has rows of {count} {} that no table here holds ({}): p max is over the arms of these tables \
+                 alone; ask for all of them at once",
+                if count == 1 { "arm" } else { "arms" },
+                some_of(&self.elsewhere, NAMED)
+            )
+        })
+    }
+
+    fn untouched(&self) -> Option<String> {
+        let worst = self.all_arms().filter(|arm| arm.touched < arm.n).min_by_key(|arm| arm.touched)?;
+        Some(format!(
+            "only {} of {} answers of {} were touched: the others end before its positions, and pull every difference to 0",
+            worst.touched, worst.n, worst.variant
+        ))
+    }
+
+    fn withheld(&self) -> Option<String> {
+        let withheld: Vec<_> = self.all_arms().filter_map(|arm| Some((arm, arm.withheld.as_ref()?))).collect();
+        let (arm, why) = withheld.first()?;
+        let more = match withheld.len() - 1 {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        Some(format!("not compared, unequal truncation: {} ({why}){more}", arm.variant))
+    }
+}
