@@ -89,6 +89,9 @@ def check_columns(file, n, meta):
         hashes = rows(array(file, "prompt_hash", "text", 1), n, "prompt_hash")
         bad = [h for h in hashes.tolist() if not re.fullmatch("[0-9a-f]{32}", h)]
         demand(not bad, f"'prompt_hash' holds {bad[:1]}, not 32 hexadecimal digits")
+        texts = rows(array(file, "text_hash", "text", 1), n, "text_hash").tolist()
+        bad = [h for h in texts if not re.fullmatch("[0-9a-f]{32}", h)]
+        demand(not bad, f"'text_hash' holds {bad[:1]}, not 32 hexadecimal digits")
     numbers = [key for key in file if key.startswith(("scores.", "fields."))]
     for key in numbers:
         rows(array(file, key, "f64", 1), n, key)

@@ -80,7 +80,7 @@ fn labels_scores_and_fields_go_into_the_file() {
     let npz = Npz::read(&lab.path("c.npz")).unwrap();
     let names: Vec<&str> = npz.names().collect();
     assert_eq!(names[..4], ["h_last", "layers", "h_layers", "h_mean"]);
-    assert_eq!(names[names.len() - 4..], ["prompt_hash", "scores.hedging", "fields.correct", "meta"]);
+    assert_eq!(names[names.len() - 5..], ["prompt_hash", "text_hash", "scores.hedging", "fields.correct", "meta"]);
     let floats = |name: &str| match npz.get(name) {
         Some(Array::F64(shape, values)) if shape[..] == [5] => values.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
         other => panic!("{name}: {other:?}"),

@@ -17,6 +17,7 @@ mod cli;
 mod cuda;
 mod export;
 mod families;
+mod features;
 mod gguf;
 mod golden;
 mod groups;

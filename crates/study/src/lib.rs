@@ -25,7 +25,8 @@ mod sweep;
 mod tables;
 
 pub use attribute::{
-    AttributeOptions, AttributeRun, Controls, HeadChoice, attribute, attribute_run, write_attribution, write_lambda,
+    AttributeOptions, AttributeRun, AttributeSource, Controls, HeadChoice, attribute, attribute_run, write_attribution,
+    write_lambda,
 };
 pub use capture::{
     Answering, CaptureJob, CaptureOptions, Captured, Difference, FeatureMeta, Features, GeneratedMeta,

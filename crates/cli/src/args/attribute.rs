@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use headtemper_study::AttributeOptions;
 
-use super::{GroupArgs, ItemArgs, ModelArgs};
+use super::{GroupArgs, HowArgs, ItemArgs, ModelArgs};
 
 /// Which heads are ranked.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -38,8 +38,20 @@ pub(crate) enum ControlOf {
 /// `temper attribute`
 #[derive(ClapArgs)]
 pub(crate) struct Attribute {
+    /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
+    #[arg(long, required_unless_present = "features")]
+    model: Option<String>,
+    /// Commit, branch or tag of a hub id
+    #[arg(long)]
+    revision: Option<String>,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    how: HowArgs,
+    /// What `temper capture --heads vector` kept of the items, in the place of a model: any number of comparisons from one
+    /// reading; items that it holds with other texts are refused
+    #[arg(long, value_name = "FILE.npz", conflicts_with_all = [
+        "model", "revision", "device", "dtype", "products", "random", "raw", "thinking", "last_n", "compat",
+    ])]
+    pub(crate) features: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) items: ItemArgs,
     /// Label of the first cohort; d > 0 means louder in it
@@ -111,4 +123,12 @@ pub(crate) struct Attribute {
     /// The attribution as JSON on stdout instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Attribute {
+    /// The model and how it is run, as other commands have it; none where features stand in its place.
+    pub(crate) fn model(&self) -> Option<ModelArgs> {
+        let model = self.model.clone()?;
+        Some(ModelArgs { model, revision: self.revision.clone(), how: self.how.clone() })
+    }
 }

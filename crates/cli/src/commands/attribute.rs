@@ -3,7 +3,8 @@
 use anyhow::Result;
 use headtemper_engine::Keep;
 use headtemper_study::{
-    AttributeOptions, AttributeRun, Controls, DispositionSpec, HeadChoice, attribute_run, named, read_dispositions,
+    AttributeOptions, AttributeRun, AttributeSource, Controls, DispositionSpec, HeadChoice, attribute_run, named,
+    read_dispositions,
 };
 
 use crate::{
@@ -48,10 +49,15 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
     };
     settings.check()?;
     let items = model::items(&args.items)?;
-    let engine = model::open(&args.model, args.items.thinking)?;
+    let engine = args.model().map(|model| model::open(&model, args.items.thinking)).transpose()?;
+    let source = match (&engine, &args.features) {
+        (Some(engine), _) => AttributeSource::Model(engine),
+        (None, Some(path)) => AttributeSource::Capture(path),
+        (None, None) => unreachable!("a model is required where there are no features"),
+    };
     // Not before: until here an interrupt ends the process at once.
     settings.stop = Some(ui::stop_on_interrupt());
-    let outcome = attribute_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
+    let outcome = attribute_run(source, &items, &settings, &args.out, &mut ui::Bars::default())?;
     ui::finish(&outcome, &args.out, if args.json { Some("attribution.json") } else { None })
 }
 

@@ -1,13 +1,13 @@
-//! From items as tokens to an attribution with its controls: what `temper attribute` and `temper run` share.
+//! From features to an attribution with its controls: what `temper attribute` and `temper run` share.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, across::across, attribute_with_nulls, results::heads_per_layer},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
 };
@@ -24,54 +24,77 @@ pub struct Controls {
     pub random: Option<u64>,
 }
 
-/// Items, what is compared of them, and how.
+/// What was read of some items, and the same by random weights where that was asked for.
+pub(crate) struct ReadItems {
+    pub(crate) features: Features,
+    /// The seed of the weights, and the features.
+    pub(crate) untrained: Option<(u64, Features)>,
+}
+
+impl ReadItems {
+    /// Reads items as tokens, and once more with random weights of this seed.
+    pub(crate) fn read(
+        engine: &Engine,
+        (items, encoded): (&[Item], &[Encoded]),
+        capture: &CaptureOptions<'_>,
+        random: Option<u64>,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        let (features, _) = capture_encoded(engine, items, encoded, capture, progress)?;
+        let mut untrained = None;
+        if let Some(seed) = random {
+            let engine = engine.with_random_weights(seed)?;
+            let capture = CaptureOptions { layers: Vec::new(), plans: capture.plans.clone(), ..*capture };
+            untrained = Some((seed, capture_encoded(&engine, items, encoded, &capture, progress)?.0));
+        }
+        Ok(Self { features, untrained })
+    }
+}
+
+/// What was read of items, what is compared of them, and how.
 pub(crate) struct AttributeItems<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) items: &'a [Item],
-    pub(crate) encoded: &'a [Encoded],
+    pub(crate) read: &'a ReadItems,
+    /// Of the items, in the order of the features.
+    pub(crate) facts: &'a [ItemFacts],
     pub(crate) specs: &'a [DispositionSpec],
-    /// The cohorts of each, over `items`.
+    /// The cohorts of each, over the items.
     pub(crate) cohorts: &'a [Cohorts],
-    pub(crate) capture: CaptureOptions<'a>,
     pub(crate) options: AttributeOptions,
-    pub(crate) controls: Controls,
+    /// Whether the same is done once more with shuffled labels.
+    pub(crate) shuffled: bool,
+    pub(crate) stop: Option<&'a AtomicBool>,
 }
 
 impl AttributeItems<'_> {
-    /// Captures, ranks, does the same for the controls, and compares the dispositions with each other and with `others`.
-    pub(crate) fn attribute(
-        &self,
-        others: &[Attribution],
-        progress: &mut dyn Progress,
-    ) -> Result<(Attribution, Features)> {
-        let (features, _) = capture_encoded(self.engine, self.items, self.encoded, &self.capture, progress)?;
-        let facts: Vec<ItemFacts> = self.items.iter().map(ItemFacts::of).collect();
+    /// Ranks, does the same for the controls, and compares the dispositions with each other and with `others`.
+    pub(crate) fn attribute(&self, others: &[Attribution], progress: &mut dyn Progress) -> Result<Attribution> {
+        let features = &self.read.features;
         let (mut dispositions, nulls): (Vec<_>, Vec<_>) =
-            self.each((&features, &facts), self.cohorts, "attribute", progress)?.into_iter().unzip();
+            self.each(features, self.cohorts, "attribute", progress)?.into_iter().unzip();
         if self.options.compat_dd {
             dispositions.iter_mut().for_each(crate::attribute::dd::name);
         }
-        let controls = self.controls((&features, &facts), progress)?;
+        let controls = self.controls(progress)?;
         say_untrained(&mut dispositions, &controls);
-        let across = across((&dispositions, &nulls), self.cohorts, (&facts, self.options.groups.as_deref()), others);
-        let attribution = Attribution {
+        let across =
+            across((&dispositions, &nulls), self.cohorts, (self.facts, self.options.groups.as_deref()), others);
+        Ok(Attribution {
             schema: "attribution/v1".into(),
             model: features.meta.identity.model.clone(),
             weights_sha256: features.meta.identity.weights_sha256.clone(),
             last_n: features.meta.last_n,
-            heads_per_layer: heads_per_layer(self.engine.spec()),
+            heads_per_layer: features.heads_per_layer(),
             method: self.options.method(),
             dispositions,
             skipped: Vec::new(),
             controls,
             across,
-        };
-        Ok((attribution, features))
+        })
     }
 
     fn each(
         &self,
-        (features, facts): (&Features, &[ItemFacts]),
+        features: &Features,
         cohorts: &[Cohorts],
         stage: &str,
         progress: &mut dyn Progress,
@@ -79,9 +102,9 @@ impl AttributeItems<'_> {
         progress.begin(stage, self.specs.len(), 0);
         let mut all = Vec::new();
         for (spec, cohorts) in self.specs.iter().zip(cohorts) {
-            all.push(attribute_with_nulls(features, spec, cohorts, facts, (&self.options, self.capture.stop))?);
+            all.push(attribute_with_nulls(features, spec, cohorts, self.facts, (&self.options, self.stop))?);
             progress.step();
-            if self.capture.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted.into());
             }
         }
@@ -89,27 +112,21 @@ impl AttributeItems<'_> {
         Ok(all)
     }
 
-    fn controls(
-        &self,
-        (features, facts): (&Features, &[ItemFacts]),
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<Control>> {
+    fn controls(&self, progress: &mut dyn Progress) -> Result<Vec<Control>> {
         let mut controls = Vec::new();
-        if self.controls.shuffled {
+        let features = &self.read.features;
+        if self.shuffled {
             let shuffled = |cohorts: &Cohorts| {
-                let table = Table::new(features, cohorts, facts, &self.options)?;
+                let table = Table::new(features, cohorts, self.facts, &self.options)?;
                 Ok(shuffled(cohorts, &table.shuffles(self.options.seed ^ CONTROL_SEED)))
             };
             let cohorts = self.cohorts.iter().map(shuffled).collect::<Result<Vec<Cohorts>>>()?;
-            let found = self.each((features, facts), &cohorts, "shuffled", progress)?;
+            let found = self.each(features, &cohorts, "shuffled", progress)?;
             let how = format!("the labels of the items shuffled once, as for the null, seed {}", self.options.seed);
             controls.push(control(Control::SHUFFLED, how, &found));
         }
-        if let Some(seed) = self.controls.random {
-            let random = self.engine.with_random_weights(seed)?;
-            let capture = CaptureOptions { layers: Vec::new(), plans: self.capture.plans.clone(), ..self.capture };
-            let (features, _) = capture_encoded(&random, self.items, self.encoded, &capture, progress)?;
-            let found = self.each((&features, facts), self.cohorts, "random", progress)?;
+        if let Some((seed, features)) = &self.read.untrained {
+            let found = self.each(features, self.cohorts, "random", progress)?;
             let how = format!("the same texts read by a model of the same geometry with random weights, seed {seed}");
             controls.push(control(Control::RANDOM, how, &found));
         }

@@ -13,6 +13,7 @@ mod magnitude;
 mod options;
 pub(crate) mod results;
 mod run;
+mod source;
 mod stability;
 mod strata;
 mod table;
@@ -39,6 +40,7 @@ pub use items::Controls;
 pub use options::{AttributeOptions, HeadChoice};
 pub use results::{write_attribution, write_lambda};
 pub use run::{AttributeRun, attribute_run};
+pub use source::AttributeSource;
 pub(crate) use verdict::{named_heads, rule, summary};
 
 /// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.

@@ -1,6 +1,6 @@
 //! How heads are compared, and what of that has no meaning.
 
-use headtemper_hook::{HeadKind, ModelSpec};
+use headtemper_hook::{HeadKind, HeadRef};
 
 use super::strata;
 use crate::{
@@ -31,12 +31,12 @@ impl HeadChoice {
         }
     }
 
-    /// Refuses a choice that leaves no head of a model.
+    /// Refuses a choice that leaves none of a model's heads.
     ///
     /// # Errors
     /// Says so.
-    pub fn check(self, spec: &ModelSpec) -> Result<()> {
-        if spec.slots().iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
+    pub fn check(self, slots: &[HeadRef]) -> Result<()> {
+        if slots.iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
     }
 
     pub(super) fn none_left(self) -> StudyError {

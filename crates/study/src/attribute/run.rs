@@ -6,21 +6,21 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted};
+use headtemper_engine::Encoded;
 use headtemper_hook::{LAMBDAS, is_lambda};
 use serde_json::json;
 
 use crate::{
-    AttributeOptions, CaptureOptions, Cohorts, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress,
-    Result, RunDir, StudyError,
+    AttributeOptions, Cohorts, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress, Result, RunDir,
+    StudyError,
     attribute::{
-        LEVEL, STATISTICS, dd,
+        AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
         results::{ATTRIBUTION_FILES, write_attribution, write_heads},
         rule,
+        source::{Source, Texts},
     },
     attribution::{Attribution, Skipped},
-    capture::{encode, named_items},
     items::{
         cohort::{label_counts, labels},
         dispositions::LEAST,
@@ -41,7 +41,7 @@ pub struct AttributeRun<'a> {
     pub specs: Vec<DispositionSpec>,
     /// Whether a disposition that the items cannot fill is passed over, and not an error.
     pub pass_over: bool,
-    /// Heads are averaged over so many of the last response tokens.
+    /// Heads are averaged over so many of the last response tokens; what a capture kept is averaged already.
     pub last_n: usize,
     /// How heads are compared.
     pub options: AttributeOptions,
@@ -57,10 +57,10 @@ pub struct AttributeRun<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// The items that have a place in any cohort, as tokens, and the cohorts over them.
-struct Chosen {
+/// The items that have a place in any cohort, as their source has them, and the cohorts over them.
+struct Chosen<'a> {
     items: Vec<Item>,
-    encoded: Vec<Encoded>,
+    texts: Texts<'a>,
     specs: Vec<DispositionSpec>,
     cohorts: Vec<Cohorts>,
     skipped: Vec<Skipped>,
@@ -68,23 +68,29 @@ struct Chosen {
     dropped: usize,
 }
 
-/// Captures items that bring their responses, ranks the heads of every disposition and writes the report.
+/// Reads items that bring their responses, or what a capture kept of them, ranks the heads of every disposition and writes the
+/// report.
 ///
 /// # Errors
-/// If an item has no response, a cohort is too small, or the directory belongs to another run.
+/// If an item has no response or was not captured, a cohort is too small, or the directory belongs to another run.
 pub fn attribute_run(
-    engine: &Engine,
+    source: AttributeSource<'_>,
     items: &[Item],
     settings: &AttributeRun<'_>,
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
     settings.check()?;
-    settings.options.heads.check(engine.spec())?;
+    settings.check_for(source)?;
+    let source = Source::open(source)?;
     let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
     // Every refusal comes before the first file.
-    let chosen = settings.choose(engine, items)?;
-    let parts = settings.parts(engine, &chosen, &others);
+    let chosen = settings.choose(&source, items)?;
+    let parts = settings.parts(&source, &chosen, &others);
+    if let Some(told) = source.told(chosen.items.len()) {
+        progress.note(&told);
+    }
+    let (said_dropped, count) = (chosen.said_dropped(), chosen.items.len());
     let key = digest(&(parts.key(), STATISTICS));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let files: Vec<&str> = ["report.html", "report.json", "report.md"].into_iter().chain(ATTRIBUTION_FILES).collect();
@@ -92,25 +98,21 @@ pub fn attribute_run(
         progress.note("attribute  nothing left to do");
         read_json(&run.file("attribution.json"))?
     } else {
+        let Chosen { items, texts, specs, cohorts, skipped, .. } = chosen;
+        let read = texts.read(&items, settings, progress)?;
+        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         let work = AttributeItems {
-            engine,
-            items: &chosen.items,
-            encoded: &chosen.encoded,
-            specs: &chosen.specs,
-            cohorts: &chosen.cohorts,
-            capture: CaptureOptions {
-                heads: HeadsWanted::Vector,
-                last_n: settings.last_n,
-                stop: settings.stop,
-                ..Default::default()
-            },
+            read: &read,
+            facts: &facts,
+            specs: &specs,
+            cohorts: &cohorts,
             options: settings.options.clone(),
-            controls: settings.controls,
+            shuffled: settings.controls.shuffled,
+            stop: settings.stop,
         };
-        let (mut attribution, features) = work.attribute(&others, progress)?;
-        attribution.skipped.clone_from(&chosen.skipped);
-        write_attribution(&run, &attribution, &features)?;
-        run.note("identity", engine.identity())?;
+        let attribution = Attribution { skipped, ..work.attribute(&others, progress)? };
+        write_attribution(&run, &attribution, &read.features)?;
+        run.note("identity", source.identity())?;
         attribution
     };
     // Made from that alone, and from a finished one too: what somebody removed is there again.
@@ -118,9 +120,9 @@ pub fn attribute_run(
         dd::write(&run, &attribution)?;
     }
     write_heads(&run, &attribution, settings.top, settings.lambda)?;
-    let said = Said::of(&attribution, chosen.said_dropped());
-    write_report(&run, engine, items, settings, &attribution, &said)?;
-    run.finish("attribute", &key, json!({"items": chosen.items.len()}))?;
+    let said = Said::of(&attribution, said_dropped);
+    write_report(&run, &source, items, settings, &attribution, &said)?;
+    run.finish("attribute", &key, json!({"items": count}))?;
     let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
     Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
@@ -142,8 +144,23 @@ impl AttributeRun<'_> {
         }
     }
 
-    /// The cohorts, and the items in them as tokens.
-    fn choose(&self, engine: &Engine, items: &[Item]) -> Result<Chosen> {
+    /// Refuses what needs a model, where there is none.
+    fn check_for(&self, source: AttributeSource<'_>) -> Result<()> {
+        let refused = |what: &str, found: &str, allowed: &str| Err(StudyError::option(what, found, allowed));
+        let captured = matches!(source, AttributeSource::Capture(_));
+        if captured && self.controls.random.is_some() {
+            let allowed = "shuffled, or left out, for a capture: random weights would have to read the texts";
+            return refused("--control", "random", allowed);
+        }
+        if captured && self.options.compat_dd {
+            let allowed = "left out for a capture: the scripts tokenise texts in their own way";
+            return refused("--compat", "dd", allowed);
+        }
+        Ok(())
+    }
+
+    /// The cohorts, and the items in them as their source has them.
+    fn choose<'a>(&self, source: &Source<'a>, items: &[Item]) -> Result<Chosen<'a>> {
         let (specs, cohorts, skipped) = self.fill(self.specs.clone(), items)?;
         let members: BTreeSet<usize> = cohorts.iter().flat_map(|c| c.a.iter().chain(&c.b)).copied().collect();
         // Items of no cohort take no part; reading them would cost and tell nothing.
@@ -153,16 +170,21 @@ impl AttributeRun<'_> {
             let why = format!("item '{}' has no response; attribution reads prompt and response", item.id);
             return Err(StudyError::content(self.items_path, why));
         }
-        let encoded = if self.options.compat_dd { encode_joined(engine, &chosen)? } else { encode(engine, &chosen)? };
-        let enough = |e: &Encoded| !self.options.compat_dd || e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
-        let (items, encoded): (Vec<Item>, Vec<Encoded>) =
-            chosen.into_iter().zip(encoded).filter(|(_, encoded)| enough(encoded)).unzip();
+        let enough = |e: &Encoded| e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
+        let (items, texts) = match source.texts(&chosen, self.options.compat_dd)? {
+            Texts::Encoded(engine, encoded) if self.options.compat_dd => {
+                let (items, encoded) = chosen.into_iter().zip(encoded).filter(|(_, encoded)| enough(encoded)).unzip();
+                (items, Texts::Encoded(engine, encoded))
+            }
+            texts => (chosen, texts),
+        };
+        self.options.heads.check(&texts.slots())?;
         let dropped = members.len() - items.len();
         let (specs, cohorts, late) = self.fill(specs, &items)?;
         let skipped = skipped.into_iter().chain(late).collect();
         let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))?;
-        Ok(Chosen { items, encoded, specs, cohorts, skipped, dropped })
+        Ok(Chosen { items, texts, specs, cohorts, skipped, dropped })
     }
 
     /// The dispositions whose cohorts the items fill, and why the others are passed over.
@@ -191,7 +213,7 @@ impl AttributeRun<'_> {
         }
     }
 
-    fn parts(&self, engine: &Engine, chosen: &Chosen, others: &[Attribution]) -> Parts {
+    fn parts(&self, source: &Source<'_>, chosen: &Chosen<'_>, others: &[Attribution]) -> Parts {
         let compared: Vec<_> = chosen
             .specs
             .iter()
@@ -209,17 +231,14 @@ impl AttributeRun<'_> {
                 )
             })
             .collect();
-        // Confounds and strata are read from the other fields.
-        let items: Vec<_> = named_items(&chosen.items, &chosen.encoded)
-            .into_iter()
-            .zip(&chosen.items)
-            .map(|((id, tokens), item)| (id, digest(&(tokens, ItemFacts::of(item).fields))))
-            .collect();
-        Parts::of(engine.identity())
-            .with_raw(&chosen.items)
-            .with("items", items)
+        let parts = match source {
+            Source::Model(_) => Parts::of(source.identity()).with_raw(&chosen.items),
+            Source::Capture(_) => Parts::of(source.identity()).with("read", "from a capture"),
+        };
+        parts
+            .with("items", chosen.texts.named(&chosen.items))
             .with("dispositions", compared)
-            .with("last_n", self.last_n)
+            .with("last_n", source.last_n(self.last_n))
             .with("method", self.options.method())
             .with("controls", (self.controls.shuffled, self.controls.random))
             .with("beside", others.iter().map(|other| (&other.model, digest(other))).collect::<Vec<_>>())
@@ -227,7 +246,7 @@ impl AttributeRun<'_> {
     }
 }
 
-impl Chosen {
+impl Chosen<'_> {
     /// What a reader must know of the items that take no part.
     fn said_dropped(&self) -> Vec<String> {
         let (dropped, least) = (self.dropped, dd::LEAST_RESPONSE);
@@ -275,32 +294,23 @@ impl Said {
     }
 }
 
-/// Items as the scripts tokenise them.
-fn encode_joined(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
-    let encode = |item: &Item| {
-        let response = item.response.as_deref().unwrap_or_default();
-        Ok(engine.encode_joined(&format!("item '{}'", item.id), &item.input, response, dd::MAX_TOKENS)?)
-    };
-    items.iter().map(encode).collect()
-}
-
 /// Writes `report.html`, `report.json` and `report.md`.
 fn write_report(
     run: &RunDir,
-    engine: &Engine,
+    source: &Source<'_>,
     items: &[Item],
     settings: &AttributeRun<'_>,
     attribution: &Attribution,
     Said { dropped, warnings, text }: &Said,
 ) -> Result<()> {
     let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
-    let (identity, options) = (engine.identity(), &settings.options);
+    let (identity, options) = (source.identity(), &settings.options);
     let method = &attribution.method;
     let mut facts = vec![
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
         ("held in", identity.held_in()),
-        ("items", format!("{} of {}", items.len(), settings.items_path.display())),
+        ("items", format!("{} of {}{}", items.len(), settings.items_path.display(), source.read_from())),
         ("heads", format!("{}, averaged over the last {} response tokens", method.heads, attribution.last_n)),
         ("labels shuffled", format!("{} times, seed {}", options.shuffles, options.seed)),
         ("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats)),

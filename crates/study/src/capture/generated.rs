@@ -186,7 +186,7 @@ pub(super) fn write_texts(
         Ok::<(), EngineError>(())
     });
     let fired = fired.map_err(back)?;
-    features.columns.answers = Some(answers);
+    features.columns.answered(items, answers);
     let first: Vec<Written> = first.into_iter().flatten().collect();
     (measured.ids, measured.from_text) = read_again(engine, items, prompts, options, settings, &first)?;
     Ok((fired, measured))

@@ -4,6 +4,7 @@ pub(crate) mod features;
 mod file;
 mod generated;
 pub(crate) mod join;
+mod kept;
 mod layers;
 mod pieces;
 mod prepared;
@@ -27,6 +28,7 @@ pub use features::{FeatureMeta, Features, GeneratedMeta, HeadVectors, PieceMeta}
 pub use file::{CaptureJob, Captured, capture_file};
 pub use generated::{Answering, Difference, GeneratedVsForced};
 pub use join::merge_features;
+pub(crate) use kept::Kept;
 pub use layers::parse_layers;
 pub(crate) use prepared::{Prepared, ToDo};
 

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_engine::FinishReason;
-use serde_json::Value;
+use headtemper_engine::{FinishReason, Input};
+use serde_json::{Value, json};
 
-use crate::{Array, Item, Npz, store::digest::digest_text};
+use crate::{
+    Array, Item, Npz,
+    store::digest::{digest, digest_text},
+};
 
 const SCORES: &str = "scores.";
 const FIELDS: &str = "fields.";
@@ -16,6 +19,8 @@ pub struct Columns {
     /// The first 32 hexadecimal digits of SHA-256 over each prompt, in lower case and without what stands between its
     /// words: equal where two data sets share a prompt.
     pub prompt_hash: Vec<String>,
+    /// The same of prompt and response as they stand, by which features are known to be of these texts.
+    pub text_hash: Vec<String>,
     /// `scores.NAME` and `fields.NAME`, with NaN where an item has none.
     pub numbers: Vec<(String, Vec<f64>)>,
     /// What the model answered, where it wrote the responses itself.
@@ -37,15 +42,24 @@ impl Columns {
         let column = |name: &String| (name.clone(), items.iter().map(|item| number(item, name)).collect());
         Self {
             prompt_hash: items.iter().map(prompt_hash).collect(),
+            text_hash: items.iter().map(|item| text_hash(item, item.response.as_deref())).collect(),
             numbers: names.iter().map(column).collect(),
             answers: None,
         }
+    }
+
+    /// With what the model answered to these items.
+    pub(crate) fn answered(&mut self, items: &[Item], answers: Answers) {
+        let texts = items.iter().zip(&answers.texts);
+        self.text_hash = texts.map(|(item, text)| text_hash(item, Some(text))).collect();
+        self.answers = Some(answers);
     }
 
     /// Adds them to a file.
     pub(crate) fn add_to(self, npz: &mut Npz) {
         if !self.prompt_hash.is_empty() {
             npz.add("prompt_hash", Array::Text(self.prompt_hash));
+            npz.add("text_hash", Array::Text(self.text_hash));
         }
         for (name, values) in self.numbers {
             npz.add(name, Array::floats(values));
@@ -65,6 +79,24 @@ impl Columns {
 pub(crate) fn prompt_hash(item: &Item) -> String {
     let key = item.prompt_key();
     if key.is_empty() { key } else { digest_text(&key) }
+}
+
+/// The hash by which the texts of an item are recognised, letter by letter: all of its prompt, and this response or that which
+/// its tokens bring.
+pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
+    let (prompt, tokens) = match &item.input {
+        Input::Prompt(text) | Input::Raw(text) => (json!(text), &[][..]),
+        Input::Messages(messages) => (json!(messages), &[][..]),
+        Input::Ids(ids) => {
+            let prompt = item.prompt_ids(ids);
+            (json!(prompt), &ids[prompt.len()..])
+        }
+    };
+    let response = match response {
+        None if !tokens.is_empty() => json!(tokens),
+        response => json!(response.unwrap_or_default()),
+    };
+    digest(&(prompt, response))
 }
 
 /// An item's number in a column; NaN if it has none.

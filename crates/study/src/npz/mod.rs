@@ -28,6 +28,17 @@ pub enum Array {
 }
 
 impl Array {
+    /// Its type and shape, as people read them.
+    pub(crate) fn form(&self) -> String {
+        match self {
+            Self::F32(shape, _) => format!("f32 {shape:?}"),
+            Self::F64(shape, _) => format!("f64 {shape:?}"),
+            Self::I64(shape, _) => format!("i64 {shape:?}"),
+            Self::Text(texts) => format!("texts [{}]", texts.len()),
+            Self::Scalar(_) => "one text".into(),
+        }
+    }
+
     /// A vector of counts.
     pub fn counts(values: impl IntoIterator<Item = usize>) -> Self {
         let values: Vec<i64> = values.into_iter().map(|v| v as i64).collect();

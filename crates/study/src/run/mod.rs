@@ -16,8 +16,8 @@ use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
     RowLog, RunDir, StudyError, SweepOptions, Verdict, arms,
     attribute::{
-        STATISTICS,
-        items::AttributeItems,
+        Controls, STATISTICS,
+        items::{AttributeItems, ReadItems},
         results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
     },
     attribution::Attribution,
@@ -201,7 +201,7 @@ fn capture_options<'a>(
 /// may become.
 fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
     let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
-    attribute.heads.check(engine.spec())?;
+    attribute.heads.check(&engine.spec().slots())?;
     attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
     let options = sweep_options(experiment, engine, None)?;
     let mut encoded = encode(engine, items)?;
@@ -286,19 +286,21 @@ impl Study<'_> {
         let options = capture_options(self.engine, self.experiment, self.stop)?;
         let spec = disposition_of(self.experiment)?;
         let cohorts = spec.cohorts(items, LEAST)?;
+        let Controls { shuffled, random } = config.controls()?;
+        let read = ReadItems::read(self.engine, (items, &encoded), &options, random, progress)?;
+        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         let work = AttributeItems {
-            engine: self.engine,
-            items,
-            encoded: &encoded,
+            read: &read,
+            facts: &facts,
             specs: std::slice::from_ref(&spec),
             cohorts: std::slice::from_ref(&cohorts),
-            capture: options,
             options: config.options(self.experiment.items.groups.as_deref())?,
-            controls: config.controls()?,
+            shuffled,
+            stop: self.stop,
         };
-        let (attribution, features) = work.attribute(&[], progress)?;
-        write_attribution(&self.run, &attribution, &features)?;
-        features.save(&self.run.file("features.npz"))?;
+        let attribution = work.attribute(&[], progress)?;
+        write_attribution(&self.run, &attribution, &read.features)?;
+        read.features.save(&self.run.file("features.npz"))?;
         self.run.finish("attribute", &key, json!({"items": items.len()}))?;
         Ok(attribution)
     }

@@ -1,0 +1,187 @@
+//! The file of a capture as features again: the rows of chosen items, where it is certain that they are of these very texts.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use headtemper_hook::{HeadPlan, HeadRef, Site};
+
+use super::{FeatureMeta, Features, HeadVectors, join::read_meta};
+use crate::{
+    Array, Item, Npz, Result, StudyError,
+    items::columns::{Columns, text_hash},
+};
+
+/// The array that says which texts a capture is of.
+const TEXT_HASH: &str = "text_hash";
+
+/// A capture whose heads can be compared, as its file says it.
+pub(crate) struct Kept {
+    pub(crate) path: PathBuf,
+    /// What it says of itself.
+    pub(crate) meta: FeatureMeta,
+    /// The row of each item.
+    rows: HashMap<String, usize>,
+    /// What the texts of each row are recognised by.
+    texts: Vec<String>,
+}
+
+impl Kept {
+    /// Looks at a file, and leaves its large arrays alone.
+    ///
+    /// # Errors
+    /// If it is no capture of an untouched model with the vectors of its heads, or does not say which texts it is of.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let wrong = |why: &str| Err(StudyError::content(path, why));
+        let meta = read_meta(path)?;
+        let untouched = HeadPlan::none().to_string();
+        if let Some(plan) = meta.plan.iter().find(|plan| **plan != untouched) {
+            return wrong(&format!(
+                "was captured under the plan {plan}; attribution compares heads as the model has them"
+            ));
+        }
+        let names = Npz::names_in(path)?;
+        if !names.iter().any(|name| site_of(name).is_some()) {
+            return wrong("holds no vectors of heads, which `temper capture --heads vector` keeps");
+        }
+        if !names.iter().any(|name| name == TEXT_HASH) {
+            return wrong(&format!(
+                "has no array '{TEXT_HASH}', by which its texts are recognised: an earlier version wrote it; capture into a new \
+                 file"
+            ));
+        }
+        let (ids, texts) = (texts_of(path, "id")?, texts_of(path, TEXT_HASH)?);
+        if texts.len() != ids.len() {
+            return wrong(&format!("array '{TEXT_HASH}' has {} rows, but array 'id' {}", texts.len(), ids.len()));
+        }
+        let rows = ids.into_iter().enumerate().map(|(row, id)| (id, row)).collect();
+        Ok(Self { path: path.into(), meta, rows, texts })
+    }
+
+    /// What was captured of these items, in their order: heads, and how long the texts are.
+    ///
+    /// # Errors
+    /// If an item is not there, or was captured with another prompt or response; if arrays do not fit each other, or hold what
+    /// is no number.
+    pub(crate) fn features(&self, items: &[Item]) -> Result<Features> {
+        let rows = items.iter().map(|item| self.row(item)).collect::<Result<Vec<usize>>>()?;
+        let path = &self.path;
+        let slots = texts_of(path, "slot_name")?;
+        let slots = slots.iter().map(|name| Ok(name.parse()?)).collect::<Result<Vec<HeadRef>>>()?;
+        let head_vectors = self.vectors(&rows, &slots)?;
+        let lengths = |name: &str| match Npz::read_array(path, name)? {
+            Array::I64(shape, values) if shape == [self.len()] => {
+                Ok(rows.iter().map(|&row| values[row].max(0) as usize).collect::<Vec<_>>())
+            }
+            other => Err(StudyError::content(path, format!("array '{name}' is {}", other.form()))),
+        };
+        Ok(Features {
+            ids: items.iter().map(|item| item.id.clone()).collect(),
+            labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
+            prompt_len: lengths("prompt_len")?,
+            total_len: lengths("total_len")?,
+            d_model: 0,
+            h_last: Vec::new(),
+            layers: Vec::new(),
+            h_layers: Vec::new(),
+            h_mean: Vec::new(),
+            head_norm: self.numbers("head_norm", &[slots.len()], &rows)?,
+            head_norm_final: self.numbers("head_norm_final", &[slots.len()], &rows)?,
+            slots,
+            head_vectors,
+            vocab: 0,
+            logits: Vec::new(),
+            columns: Columns::default(),
+            // What a capture says of single items is not what these are.
+            meta: FeatureMeta { parts: None, piece: None, ..self.meta.clone() },
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// The row of an item, whose texts must be those that were captured.
+    fn row(&self, item: &Item) -> Result<usize> {
+        let wrong = |why: String| Err(StudyError::content(&self.path, format!("item '{}' {why}", item.id)));
+        let Some(&row) = self.rows.get(&item.id) else {
+            let part = self.meta.shard.as_ref().map_or(String::new(), |shard| {
+                format!("; it holds shard {shard}, which `temper merge` joins to the others")
+            });
+            return wrong(format!("is not among its {} items{part}", self.len()));
+        };
+        if self.texts[row] == text_hash(item, item.response.as_deref()) {
+            Ok(row)
+        } else {
+            wrong("was captured with another prompt or response".into())
+        }
+    }
+
+    /// The mean z of every layer that has heads among these.
+    fn vectors(&self, rows: &[usize], slots: &[HeadRef]) -> Result<Vec<HeadVectors>> {
+        let mut heads: BTreeMap<Site, usize> = BTreeMap::new();
+        for at in slots {
+            let count = heads.entry(at.site()).or_default();
+            *count = (*count).max(at.head + 1);
+        }
+        let of_layer = |(site, heads): (Site, usize)| {
+            let name = site.to_string();
+            let (shape, values) = self.array(&name)?;
+            match shape[..] {
+                [_, there, dim] if there >= heads && dim > 0 => {
+                    Ok(HeadVectors { site, heads: there, dim, values: self.chosen(&name, &values, rows)? })
+                }
+                _ => Err(self.misshapen(&name, &shape, &format!("[{}, {heads}, head_dim]", self.len()))),
+            }
+        };
+        heads.into_iter().map(of_layer).collect()
+    }
+
+    /// An array of so many numbers an item, at these rows.
+    fn numbers(&self, name: &str, of_item: &[usize], rows: &[usize]) -> Result<Vec<f32>> {
+        let (shape, values) = self.array(name)?;
+        if shape[1..] == *of_item {
+            self.chosen(name, &values, rows)
+        } else {
+            Err(self.misshapen(name, &shape, &format!("{:?}", [&[self.len()], of_item].concat())))
+        }
+    }
+
+    /// An array of floats with a row an item.
+    fn array(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        match Npz::read_array(&self.path, name)? {
+            Array::F32(shape, values) if shape.first() == Some(&self.len()) => Ok((shape, values)),
+            other => Err(StudyError::content(
+                &self.path,
+                format!("array '{name}' is {}, but must be f32 with {} rows", other.form(), self.len()),
+            )),
+        }
+    }
+
+    fn misshapen(&self, name: &str, shape: &[usize], allowed: &str) -> StudyError {
+        StudyError::content(&self.path, format!("array '{name}' is {shape:?}, but must be {allowed}"))
+    }
+
+    /// Some rows of an array, which hold nothing but numbers.
+    fn chosen(&self, name: &str, values: &[f32], rows: &[usize]) -> Result<Vec<f32>> {
+        let width = values.len() / self.len().max(1);
+        let chosen: Vec<f32> = rows.iter().flat_map(|&row| &values[row * width..][..width]).copied().collect();
+        match chosen.iter().find(|x| !x.is_finite()) {
+            Some(x) => Err(StudyError::content(&self.path, format!("array '{name}' holds {x}, but must hold numbers"))),
+            None => Ok(chosen),
+        }
+    }
+}
+
+/// The place whose mean an array of this name holds, if it is one of heads.
+fn site_of(name: &str) -> Option<Site> {
+    name.parse().ok().filter(|site: &Site| site.head_layer().is_some())
+}
+
+fn texts_of(path: &Path, name: &str) -> Result<Vec<String>> {
+    match Npz::read_array(path, name)? {
+        Array::Text(texts) => Ok(texts),
+        other => Err(StudyError::content(path, format!("array '{name}' is {}, but must be texts", other.form()))),
+    }
+}
