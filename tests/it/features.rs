@@ -150,6 +150,17 @@ fn features_that_are_not_of_the_items_are_refused() {
         }
         array => Some(array.clone()),
     });
+    again("long.npz", &|name, array| {
+        Some(if name == "prompt_len" { Array::I64(vec![12], vec![999; 12]) } else { array.clone() })
+    });
+    again("piece.npz", &|_, array| match array {
+        Array::Scalar(meta) => {
+            let mut meta: Value = serde_json::from_str(meta).unwrap();
+            meta["piece"] = json!({"from": 0, "to": 12, "fired": {}, "fired_tokens": 0});
+            Some(Array::Scalar(meta.to_string()))
+        }
+        array => Some(array.clone()),
+    });
     again("layer.npz", &|name, array| (name != "blocks.2.attn.hook_z").then(|| array.clone()));
     lab.write("text.npz", "no archive");
     for (features, items, parts) in [
@@ -163,6 +174,8 @@ fn features_that_are_not_of_the_items_are_refused() {
         ("old.npz", "i.jsonl", &["no array 'text_hash'", "an earlier version wrote it"]),
         ("nan.npz", "i.jsonl", &["array 'blocks.1.attn.hook_z' holds NaN"]),
         ("narrow.npz", "i.jsonl", &["array 'head_norm' is [12, 23], but must be [12, 24]"]),
+        ("long.npz", "i.jsonl", &["item 'i0' has a prompt of 999 tokens in a text of"]),
+        ("piece.npz", "i.jsonl", &["is a piece of a capture that is not finished"]),
         ("layer.npz", "i.jsonl", &["no array 'blocks.2.attn.hook_z'"]),
         ("text.npz", "i.jsonl", &["text.npz", "no npz archive"]),
         ("nowhere.npz", "i.jsonl", &["cannot read nowhere.npz"]),

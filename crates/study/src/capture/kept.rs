@@ -10,11 +10,8 @@ use headtemper_hook::{HeadPlan, HeadRef, Site};
 use super::{FeatureMeta, Features, HeadVectors, join::read_meta};
 use crate::{
     Array, Item, Npz, Result, StudyError,
-    items::columns::{Columns, text_hash},
+    items::columns::{Columns, TEXT_HASH, text_hash},
 };
-
-/// The array that says which texts a capture is of.
-const TEXT_HASH: &str = "text_hash";
 
 /// A capture whose heads can be compared, as its file says it.
 pub(crate) struct Kept {
@@ -35,6 +32,9 @@ impl Kept {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let wrong = |why: &str| Err(StudyError::content(path, why));
         let meta = read_meta(path)?;
+        if meta.piece.is_some() {
+            return wrong("is a piece of a capture that is not finished; the command that began it goes on");
+        }
         let untouched = HeadPlan::none().to_string();
         if let Some(plan) = meta.plan.iter().find(|plan| **plan != untouched) {
             return wrong(&format!(
@@ -76,11 +76,17 @@ impl Kept {
             }
             other => Err(StudyError::content(path, format!("array '{name}' is {}", other.form()))),
         };
+        let (prompt_len, total_len) = (lengths("prompt_len")?, lengths("total_len")?);
+        if let Some(row) = (0..items.len()).find(|&row| prompt_len[row] > total_len[row]) {
+            let (id, prompt, total) = (&items[row].id, prompt_len[row], total_len[row]);
+            let why = format!("item '{id}' has a prompt of {prompt} tokens in a text of {total}");
+            return Err(StudyError::content(path, why));
+        }
         Ok(Features {
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
-            prompt_len: lengths("prompt_len")?,
-            total_len: lengths("total_len")?,
+            prompt_len,
+            total_len,
             d_model: 0,
             h_last: Vec::new(),
             layers: Vec::new(),

@@ -12,6 +12,8 @@ use crate::{
 
 const SCORES: &str = "scores.";
 const FIELDS: &str = "fields.";
+/// The array that says which texts a capture is of.
+pub(crate) const TEXT_HASH: &str = "text_hash";
 
 /// Columns of a capture, a row an item.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,7 +61,7 @@ impl Columns {
     pub(crate) fn add_to(self, npz: &mut Npz) {
         if !self.prompt_hash.is_empty() {
             npz.add("prompt_hash", Array::Text(self.prompt_hash));
-            npz.add("text_hash", Array::Text(self.text_hash));
+            npz.add(TEXT_HASH, Array::Text(self.text_hash));
         }
         for (name, values) in self.numbers {
             npz.add(name, Array::floats(values));
