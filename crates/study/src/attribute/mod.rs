@@ -8,6 +8,7 @@ mod across;
 mod confounds;
 pub(crate) mod dd;
 mod direction;
+mod effects;
 pub(crate) mod items;
 mod magnitude;
 mod options;
@@ -23,7 +24,7 @@ mod verdict;
 
 use std::sync::atomic::AtomicBool;
 
-use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, mean, quantile, welch_t};
+use headtemper_stats::{Folds, mean, quantile};
 
 use crate::{
     DispositionSpec, Features, ItemFacts, Result, StudyError,
@@ -31,6 +32,7 @@ use crate::{
     items::dispositions::Cohorts,
 };
 use direction::Directions;
+use effects::Measured;
 use magnitude::Magnitudes;
 use table::Table;
 
@@ -93,69 +95,15 @@ pub(crate) fn attribute_with_nulls(
         return Err(options.heads.none_left());
     }
     let folds = Folds::whole(table.sizes(), options.folds, options.repeats, options.seed, &table.units);
-    let raw = table.columns(&features.head_norm);
-    let columns = table.slots.len();
-    let norms = &table.adjusted(&raw, columns);
-    let magnitudes = Magnitudes::of(norms, &table, options);
-    let finals = table.columns(&features.head_norm_final);
-    let final_token = Magnitudes::of(&table.adjusted(&finals, columns), &table, options);
-    let directions = Directions::of(&table, &folds, options, stop)?;
-    let without_length = Magnitudes::of(&table.without(true, &raw, columns), &table, options);
-
-    let intervals = bootstrap_d(norms, columns, &table.labels(), &table.units, options.resamples, options.seed);
-    let j = hedges_correction(table.n_a, table.n_b());
-    let prompts = confounds::prompts(&table, facts, options);
+    let measured = Measured::of(&table, &folds, options, stop)?;
     let untestable = verdict::untestable(&table, options);
     let floor = (options.shuffles < FEW_SHUFFLES).then(|| 1.0 / (options.shuffles as f64 + 1.0));
-    let heads = (0..columns).map(|column| {
-        let at = features.slots[table.slots[column]];
-        let values: Vec<f64> = norms.iter().skip(column).step_by(columns).copied().collect();
-        let (a, b) = values.split_at(table.n_a);
-        // Welch's test knows of no units.
-        let welch = if table.unit_count() == table.rows.len() { welch_t(a, b) } else { Welch::NONE };
-        let magnitude = magnitudes.heads[column];
-        let direction = &directions.heads[column];
-        let Range { low, high } = intervals[column];
-        let mut effect = HeadEffect {
-            layer: at.layer,
-            kind: at.kind,
-            head: at.head,
-            magnitude,
-            hedges_g: magnitude.cohen_d * j,
-            d_low: low,
-            d_high: high,
-            g_low: low * j,
-            g_high: high * j,
-            welch_t: welch.t,
-            welch_df: welch.df,
-            welch_p: welch.p,
-            r_length: confounds::r_length(&raw, columns, column, &table),
-            d_length_adjusted: without_length.heads[column].cohen_d,
-            final_token: final_token.heads[column],
-            d_naive: direction.naive.d_naive,
-            p_naive: direction.p_naive,
-            d_crossfit: direction.d_crossfit,
-            p_directional: direction.p,
-            q_directional: direction.q,
-            p_max_directional: direction.p_max,
-            d_across: direction.d_across,
-            p_across: direction.p_across,
-            q_across: direction.q_across,
-            p_max_across: direction.p_max_across,
-            cos_means: direction.naive.cos_means,
-            cos_centered: direction.cos_centred,
-            direction_norm: direction.naive.norm,
-            relative_norm: direction.naive.relative_norm,
-            verdict: crate::attribution::Verdict::Untested,
-            dd: None,
-        };
-        if options.compat_dd {
-            dd::recompute(&mut effect, &values, &table.vectors(table.slots[column]), table.n_a);
-        }
+    let judged = |mut effect: HeadEffect| {
         effect.verdict = verdict::of(&effect, untestable.is_none(), floor);
         effect
-    });
-    let heads: Vec<HeadEffect> = heads.collect();
+    };
+    let heads: Vec<HeadEffect> = measured.effects(options).map(judged).collect();
+    let Measured { norms, magnitudes, directions, without_length, .. } = measured;
     let shuffled = shuffled(&magnitudes, &directions, options);
     let length = confounds::length(&table, facts, options, &heads, &magnitudes.null, &without_length.heads);
     let (fields, fields_checked) = confounds::fields(&table, facts, spec, options);
@@ -173,9 +121,9 @@ pub(crate) fn attribute_with_nulls(
         summary: summary(&heads),
         heads,
         shuffled,
-        stability: stability::of(norms, &directions, &table, options),
+        stability: stability::of(&norms, &directions, &table, options),
         length,
-        prompts,
+        prompts: confounds::prompts(&table, facts, options),
         groups: confounds::groups(&table, facts, options),
         fields_checked,
         fields,
