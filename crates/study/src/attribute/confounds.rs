@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Tail, cohen_d, cramers_v, mean, pearson};
 
-use super::{AttributeOptions, LEVEL, Table, direction::permuted, strata};
+use super::{AttributeOptions, LEVEL, Table, direction::permuted};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
     items::{
         facts::RESPONSE,
-        units::{called, clustering, counted, unit_of},
+        units::{clustering, unit_of},
     },
 };
 
 /// Cohorts below this are called tiny.
-const TINY: usize = 15;
+pub(super) const TINY: usize = 15;
 /// |d| of a length above which a comparison is confounded with it.
 pub(crate) const LENGTH_D: f64 = 0.5;
 /// Truncation rates further apart than this confound a comparison.
@@ -25,7 +25,7 @@ const LITTLE_D: f64 = 0.2;
 /// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
 const GROUPS: usize = 5;
 /// How many times further than prompts the cohorts may follow their very responses before it is said.
-const LIKE: f64 = 1.5;
+pub(super) const LIKE: f64 = 1.5;
 /// Fields that tell of the answer's end, which is looked at by itself.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
@@ -115,7 +115,7 @@ pub(super) fn groups(table: &Table<'_>, facts: &[ItemFacts], options: &Attribute
 
 /// How far the cohorts follow their very responses, as [`PromptCheck::clustering`] has it of prompts, and how many items share
 /// theirs with an item of another unit.
-fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> (f64, usize) {
+pub(super) fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> (f64, usize) {
     let of_row = |&row: &usize| facts.get(row);
     let units = unit_of(table.rows.iter().map(of_row), Some(RESPONSE));
     let mut of_response: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
@@ -207,101 +207,4 @@ pub(super) fn unequally_cut(disposition: &Disposition) -> bool {
     let rate = |cut: usize, n: usize| cut as f64 / n as f64;
     let length = &disposition.length;
     (rate(length.truncated_a, disposition.n_a) - rate(length.truncated_b, disposition.n_b)).abs() > TRUNCATION_GAP
-}
-
-/// What a reader must know before any number.
-pub(super) fn warnings(disposition: &Disposition, table: &Table<'_>, facts: &[ItemFacts]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let (a, b) = (&disposition.a, &disposition.b);
-    let (n_a, n_b) = (disposition.n_a, disposition.n_b);
-    let prompts = &disposition.prompts;
-    let groups = disposition.groups.as_ref();
-    let (units_a, units_b) =
-        groups.map_or((prompts.distinct_a, prompts.distinct_b), |groups| (groups.groups_a, groups.groups_b));
-    let whole = table.unit_count() < table.rows.len();
-    let field = groups.map(|groups| groups.field.as_str());
-    let units = called(field);
-    for (name, n, distinct) in [(a, n_a, units_a), (b, n_b, units_b)] {
-        if n < TINY {
-            warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
-        } else if whole && distinct < TINY {
-            warnings.push(format!(
-                "cohort {name} has {n} items, but only {}; below {TINY} every effect size is a guess",
-                counted(distinct, field)
-            ));
-        }
-    }
-    let length = &disposition.length;
-    if confounds(length.cohen_d, length.p) {
-        warnings.push(format!(
-            "responses in {a} and {b} differ in length (d = {:.2}): a head that tracks length ranks high; compare with \
-             --adjust length",
-            length.cohen_d
-        ));
-    }
-    let (cut_a, cut_b) = (length.truncated_a, length.truncated_b);
-    if cut_a + cut_b > 0 {
-        let so = if unequally_cut(disposition) { ": their last tokens are not comparable" } else { "" };
-        warnings.push(format!(
-            "{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}"
-        ));
-    }
-    if whole {
-        let (all, count) = (table.rows.len(), table.unit_count());
-        let share = match groups {
-            Some(GroupCheck { items_without: 0, .. }) => "items of one group stay together".into(),
-            Some(GroupCheck { items_without, field, .. }) => {
-                format!("{items_without} of {all} items have no {field}; those of one group stay together")
-            }
-            None => format!("{} of {all} items share their prompt with another", prompts.repeated),
-        };
-        warnings.push(format!(
-            "{share}: labels are shuffled, and items dealt and drawn, by whole {units}, of which there are {count}"
-        ));
-    }
-    if groups.is_none_or(|groups| groups.field != RESPONSE) {
-        let (clustering, items) = like_responses(table, facts);
-        let remedy = if groups.is_none() {
-            format!("compare with --groups {RESPONSE}")
-        } else {
-            format!("a field that joins {} and {RESPONSE} would group them", field.unwrap_or_default())
-        };
-        if clustering > LIKE * prompts.clustering.max(1.0) {
-            warnings.push(format!(
-                "{items} responses are word for word those to other {units}, and go with the cohorts: what they have in common \
-                 widens differences of nothing {clustering:.1}-fold in variance; {remedy}"
-            ));
-        }
-    }
-    if confounds(prompts.cohen_d, prompts.p) {
-        warnings.push(format!(
-            "prompts in {a} and {b} differ in length (d = {:.2}): the cohorts may be other questions, not other answers",
-            prompts.cohen_d
-        ));
-    }
-    for field in &disposition.fields {
-        warnings.push(format!(
-            "the field '{}' goes with the cohorts (Cramér's V {:.2}, p {:.3}): a head that follows it looks like one that \
-             follows the disposition",
-            field.field, field.cramers_v, field.p
-        ));
-    }
-    if let Some(strata) = &table.strata {
-        let (mixed, all) = (strata::mixed(strata, table.n_a), strata.len());
-        if mixed < all {
-            warnings.push(format!(
-                "{} of {all} items share their stratum with no item of the other cohort, and tell nothing",
-                all - mixed
-            ));
-        }
-    }
-    let last_n = table.features.meta.last_n;
-    let short = table.length[0].iter().filter(|&&tokens| tokens < last_n as f64).count();
-    if short > 0 {
-        warnings.push(format!(
-            "{short} of {} responses have fewer than {last_n} tokens; their heads are averaged over what there is",
-            table.rows.len()
-        ));
-    }
-    warnings
 }

@@ -1,8 +1,8 @@
 //! From features to a ranking of heads between two cohorts, by magnitude and by direction, every number beside what
 //! shuffled labels give for it.
 //!
-//! [`magnitude`] compares norms, [`direction`] the vectors, [`confounds`] what else the cohorts differ in, and [`verdict`]
-//! says which story all that supports.
+//! [`magnitude`] compares norms, [`direction`] the vectors, [`effects`] has both side by side, [`confounds`] measures what else
+//! the cohorts differ in, [`warnings`] tells what a reader must know of it, and [`verdict`] says which story all that supports.
 
 mod across;
 mod confounds;
@@ -21,6 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod warnings;
 
 use std::sync::atomic::AtomicBool;
 
@@ -129,32 +130,11 @@ pub(crate) fn attribute_with_nulls(
         fields,
         warnings: Vec::new(),
     };
-    disposition.warnings = confounds::warnings(&disposition, &table, facts);
-    if folds.count() < options.folds {
-        disposition.warnings.push(format!(
-            "cohorts so small are cross-fitted over {} folds, not {}",
-            folds.count(),
-            options.folds
-        ));
-    }
-    disposition.warnings.extend(coarse(options.shuffles, disposition.heads.len()));
+    disposition.warnings = warnings::warnings(&disposition, (&table, facts), &folds, options);
     disposition.sentence = verdict::sentence(&disposition, untestable.as_deref());
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
-}
-
-/// What shuffles so few that verdicts depend on their number cannot tell.
-fn coarse(shuffles: usize, heads: usize) -> Option<String> {
-    let least = 1.0 / (shuffles as f64 + 1.0);
-    // As few as must share the smallest p for their q to be at the level.
-    let sharing = (heads as f64 * least / LEVEL).ceil();
-    ((1..FEW_SHUFFLES).contains(&shuffles) && least <= LEVEL).then(|| {
-        format!(
-            "labels were shuffled only {shuffles} times: no p is below {least:.3}, and q names a head only where {sharing} of {heads} or \
-             more have that; what a thousand shuffles would find may be missing"
-        )
-    })
 }
 
 /// A quantile of what is a number.
