@@ -20,6 +20,17 @@ pub enum HeadsWanted {
     Vector,
 }
 
+impl HeadsWanted {
+    /// Its name, as a capture's file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Norm => "norm",
+            Self::Vector => "vector",
+        }
+    }
+}
+
 /// Over which tokens hidden states are averaged: written `last`, `last:N` or `response`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Pool {

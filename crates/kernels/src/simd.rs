@@ -31,6 +31,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name, as `HEADTEMPER_SIMD` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// The levels this machine has, slowest first.
     pub fn available() -> Vec<Self> {
         let mut levels = vec![Self::Portable];
@@ -62,11 +72,12 @@ impl Level {
         let levels = Self::available();
         match std::env::var("HEADTEMPER_SIMD") {
             Err(_) => Ok(levels[levels.len() - 1]),
-            Ok(name) => levels
-                .iter()
-                .copied()
-                .find(|level| format!("{level:?}").eq_ignore_ascii_case(&name))
-                .ok_or_else(|| format!("HEADTEMPER_SIMD is '{name}', but this machine has {levels:?}")),
+            Ok(name) => {
+                levels.iter().copied().find(|level| level.name().eq_ignore_ascii_case(&name)).ok_or_else(|| {
+                    let names: Vec<&str> = levels.iter().map(|level| level.name()).collect();
+                    format!("HEADTEMPER_SIMD is '{name}', but this machine has {}", names.join(", "))
+                })
+            }
         }
     }
 

@@ -103,8 +103,8 @@ fn facts() -> Value {
         "built_with": built_with(),
         "cpu_features": cpu_features(),
         "kernels": {
-            "used": format!("{:?}", Level::best()).to_lowercase(),
-            "available": Level::available().iter().map(|level| format!("{level:?}").to_lowercase()).collect::<Vec<_>>(),
+            "used": Level::best().name(),
+            "available": Level::available().iter().map(|level| level.name()).collect::<Vec<_>>(),
             "HEADTEMPER_SIMD": std::env::var("HEADTEMPER_SIMD").ok(),
         },
         "threads": rayon::current_num_threads(),

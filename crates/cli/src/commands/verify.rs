@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Verify) -> Result<Done> {
     if args.json {
         let facts = json!({
             "identity": identity,
-            "kernels": format!("{:?}", Level::best()).to_lowercase(),
+            "kernels": Level::best().name(),
             "threads": rayon::current_num_threads(),
             "checks": table.0,
             "passed": failed == 0,

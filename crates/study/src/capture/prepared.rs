@@ -253,7 +253,7 @@ fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
         .with("columns", job.items.columns())
         .with("plan", Blocks::list(&options.plan_names(), |_, name| name.clone()))
         .with("layers", &options.layers)
-        .with("heads", format!("{:?}", options.heads).to_lowercase())
+        .with("heads", options.heads.name())
         .with("last_n", options.last_n)
         .with("logits", options.logits)
         .with("pool", options.pool.to_string());
