@@ -12,17 +12,19 @@ use crate::{
     real::gguf_path,
 };
 
-/// Thirteen answered items of two cohorts, and two of none.
+/// An answered item; the first thirteen are in one of two cohorts.
+pub(crate) fn item(i: usize) -> Value {
+    let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
+    let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
+    let mut item = json!({"id": format!("i{i}"), "prompt": format!("Is {} even?", 7 * i), "response": response});
+    if i < 13 {
+        item["label"] = if i.is_multiple_of(2) { "even" } else { "odd" }.into();
+    }
+    item
+}
+
+/// Thirteen items of the cohorts, and two of none.
 fn write_cohorts(lab: &Lab) {
-    let item = |i: usize| {
-        let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
-        let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
-        let mut item = json!({"id": format!("i{i}"), "prompt": format!("Is {} even?", 7 * i), "response": response});
-        if i < 13 {
-            item["label"] = if i.is_multiple_of(2) { "even" } else { "odd" }.into();
-        }
-        item
-    };
     lab.write_lines("c.jsonl", (0..15).map(item));
 }
 

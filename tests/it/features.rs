@@ -5,20 +5,9 @@ use headtemper_study::{Array, Npz};
 use headtemper_tests::golden_dir;
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::{attribute::item, lab::Lab};
 
 const ATTRIBUTE: &str = "attribute --items i.jsonl --a even --b odd --shuffles 60 --resamples 50 --control shuffled";
-
-/// An answered item; the first twelve are in a cohort.
-fn item(i: usize) -> Value {
-    let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
-    let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
-    let mut item = json!({"id": format!("i{i}"), "prompt": format!("Is {} even?", 7 * i), "response": response});
-    if i < 12 {
-        item["label"] = if i.is_multiple_of(2) { "even" } else { "odd" }.into();
-    }
-    item
-}
 
 /// The numbers of an attribution are those of a model that reads the texts, however the capture is ordered and cut, and
 /// whatever else it holds; labels are those that the items have now.
@@ -42,7 +31,7 @@ fn a_capture_is_attributed_as_its_texts_are() {
         lab.done("merge c.npz s1.npz s2.npz");
         lab.done(&format!("{ATTRIBUTE} --model {model} --last-n 8 --out read"));
         let (table, said) = lab.ends(0, &format!("{ATTRIBUTE} --features c.npz --out kept"));
-        assert!(said.contains("features   c.npz  12 items read by") && said.contains("last 8 tokens"), "{said}");
+        assert!(said.contains("features   c.npz  13 items read by") && said.contains("last 8 tokens"), "{said}");
         assert!(table.contains("even against odd"), "{table}");
         for name in ["attribution.json", "attribution.csv", "heads.json"] {
             assert_eq!(lab.read(&format!("kept/{name}")), lab.read(&format!("read/{name}")), "{name}");

@@ -7,7 +7,7 @@ use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, across::across, attribute_with_nulls},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls, results::heads_per_layer},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
 };
@@ -83,7 +83,7 @@ impl AttributeItems<'_> {
             model: features.meta.identity.model.clone(),
             weights_sha256: features.meta.identity.weights_sha256.clone(),
             last_n: features.meta.last_n,
-            heads_per_layer: features.heads_per_layer(),
+            heads_per_layer: heads_per_layer(&features.slots),
             method: self.options.method(),
             dispositions,
             skipped: Vec::new(),

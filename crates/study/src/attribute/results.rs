@@ -1,6 +1,6 @@
 //! The files that an attribution and a sweep leave beside the report.
 
-use headtemper_hook::{HeadKind, HeadPlan, ModelSpec};
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
 use serde_json::json;
 
 use crate::{
@@ -10,9 +10,13 @@ use crate::{
     tables::{COLUMNS, heads_csv, ranked},
 };
 
-/// How many heads each layer has.
-pub(crate) fn heads_per_layer(spec: &ModelSpec) -> Vec<usize> {
-    (0..spec.layers.len()).map(|layer| spec.head_count(layer)).collect()
+/// How many heads each layer has, of all heads of a model.
+pub(crate) fn heads_per_layer(slots: &[HeadRef]) -> Vec<usize> {
+    let mut heads = vec![0; slots.iter().map(|at| at.layer + 1).max().unwrap_or(0)];
+    for at in slots {
+        heads[at.layer] += 1;
+    }
+    heads
 }
 
 /// The files of [`write_attribution`].

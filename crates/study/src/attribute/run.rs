@@ -60,6 +60,7 @@ pub struct AttributeRun<'a> {
 /// The items that have a place in any cohort, as their source has them, and the cohorts over them.
 struct Chosen<'a> {
     items: Vec<Item>,
+    facts: Vec<ItemFacts>,
     texts: Texts<'a>,
     specs: Vec<DispositionSpec>,
     cohorts: Vec<Cohorts>,
@@ -98,9 +99,8 @@ pub fn attribute_run(
         progress.note("attribute  nothing left to do");
         read_json(&run.file("attribution.json"))?
     } else {
-        let Chosen { items, texts, specs, cohorts, skipped, .. } = chosen;
+        let Chosen { items, facts, texts, specs, cohorts, skipped, .. } = chosen;
         let read = texts.read(&items, settings, progress)?;
-        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         let work = AttributeItems {
             read: &read,
             facts: &facts,
@@ -184,7 +184,7 @@ impl AttributeRun<'_> {
         let skipped = skipped.into_iter().chain(late).collect();
         let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))?;
-        Ok(Chosen { items, texts, specs, cohorts, skipped, dropped })
+        Ok(Chosen { items, facts, texts, specs, cohorts, skipped, dropped })
     }
 
     /// The dispositions whose cohorts the items fill, and why the others are passed over.
@@ -235,8 +235,11 @@ impl AttributeRun<'_> {
             Source::Model(_) => Parts::of(source.identity()).with_raw(&chosen.items),
             Source::Capture(_) => Parts::of(source.identity()).with("read", "from a capture"),
         };
+        // Confounds and strata are read from the other fields.
+        let read = chosen.texts.named(&chosen.items).into_iter().zip(&chosen.facts);
+        let items: Vec<_> = read.map(|((id, read), facts)| (id, digest(&(read, &facts.fields)))).collect();
         parts
-            .with("items", chosen.texts.named(&chosen.items))
+            .with("items", items)
             .with("dispositions", compared)
             .with("last_n", source.last_n(self.last_n))
             .with("method", self.options.method())

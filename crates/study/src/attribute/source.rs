@@ -7,7 +7,7 @@ use headtemper_hook::HeadRef;
 
 use super::{dd, items::ReadItems};
 use crate::{
-    CaptureOptions, Features, Item, ItemFacts, Progress, Result,
+    CaptureOptions, Features, Item, Progress, Result,
     attribute::AttributeRun,
     capture::{Kept, encode, named_items},
     store::digest::digest,
@@ -101,22 +101,17 @@ impl Texts<'_> {
         }
     }
 
-    /// Every item's id with a hash of all that decides its part of the result. Confounds and strata are read from its other
-    /// fields.
+    /// Every item's id with a hash of what is read of it.
     pub(super) fn named(&self, items: &[Item]) -> Vec<(String, String)> {
-        let read: Vec<(String, String)> = match self {
+        match self {
             Self::Encoded(_, encoded) => named_items(items, encoded),
             Self::Kept(features) => {
-                let of_row = |row: usize| {
-                    let norms = |of: &[f32]| of[row * features.slots.len()..][..features.slots.len()].to_vec();
-                    let lengths = (features.prompt_len[row], features.total_len[row]);
-                    digest(&(lengths, norms(&features.head_norm), norms(&features.head_norm_final)))
-                };
-                items.iter().enumerate().map(|(row, item)| (item.id.clone(), of_row(row))).collect()
+                let lengths = features.prompt_len.iter().zip(&features.total_len);
+                let norms = features.head_norm.chunks(features.slots.len());
+                let read = lengths.zip(norms.zip(features.head_norm_final.chunks(features.slots.len())));
+                items.iter().zip(read).map(|(item, read)| (item.id.clone(), digest(&read))).collect()
             }
-        };
-        let with_fields = read.into_iter().zip(items);
-        with_fields.map(|((id, read), item)| (id, digest(&(read, ItemFacts::of(item).fields)))).collect()
+        }
     }
 
     /// What is read of the items, and by random weights too where that is asked for.

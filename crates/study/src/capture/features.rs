@@ -167,13 +167,6 @@ impl Features {
         }
     }
 
-    /// How many heads each layer has.
-    pub(crate) fn heads_per_layer(&self) -> Vec<usize> {
-        let mut heads = vec![0; self.slots.iter().map(|at| at.layer + 1).max().unwrap_or(0)];
-        self.slots.iter().for_each(|at| heads[at.layer] = heads[at.layer].max(at.head + 1));
-        heads
-    }
-
     /// Puts what was kept of one item in its row; all arrays have their length already.
     pub(crate) fn put(&mut self, item: usize, row: &CaptureRow) {
         fn put(values: &mut [f32], item: usize, row: &[f32]) {

@@ -74,7 +74,10 @@ impl Kept {
             Array::I64(shape, values) if shape == [self.len()] => {
                 Ok(rows.iter().map(|&row| values[row].max(0) as usize).collect::<Vec<_>>())
             }
-            other => Err(StudyError::content(path, format!("array '{name}' is {}", other.form()))),
+            other => Err(StudyError::content(
+                path,
+                format!("array '{name}' is {}, but must be i64 [{}]", other.form(), self.len()),
+            )),
         };
         let (prompt_len, total_len) = (lengths("prompt_len")?, lengths("total_len")?);
         if let Some(row) = (0..items.len()).find(|&row| prompt_len[row] > total_len[row]) {

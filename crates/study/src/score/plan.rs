@@ -70,7 +70,7 @@ impl ScorePlan {
             plain: settings.plain,
             shuffles: settings.shuffles,
             seed: settings.seed,
-            heads_per_layer: heads_per_layer(spec),
+            heads_per_layer: heads_per_layer(&spec.slots()),
         }
     }
 

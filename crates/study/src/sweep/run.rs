@@ -105,7 +105,7 @@ impl SweepPlan {
             sampling: settings.options.sampling.clone(),
             max_new_tokens: settings.options.max_new_tokens,
             hedges: settings.judge.cloned(),
-            heads_per_layer: heads_per_layer(engine.spec()),
+            heads_per_layer: heads_per_layer(&engine.spec().slots()),
         }
     }
 
