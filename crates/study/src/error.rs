@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use headtemper_engine::EngineError;
 use headtemper_hook::PlanError;
 
-use crate::tables::count;
+use crate::text::count;
 
 /// Why a study cannot be run, or had to stop.
 #[derive(Debug, thiserror::Error)]

@@ -22,12 +22,13 @@ pub mod score;
 pub mod sidecar;
 mod store;
 mod sweep;
-mod tables;
+mod text;
 
 pub use attribute::{
     AttributeOptions, AttributeRun, AttributeSource, Controls, HeadChoice, attribute, attribute_run, write_attribution,
     write_lambda,
 };
+pub use attribution::attribution_markdown;
 pub use capture::{
     Answering, CaptureJob, CaptureOptions, Captured, Difference, FeatureMeta, Features, GeneratedMeta,
     GeneratedVsForced, HeadVectors, PieceMeta, capture_file, merge_features, parse_layers, prompts,
@@ -51,7 +52,7 @@ pub use sweep::{
     Answered, Arm, ArmsWanted, FiredByArm, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
     outcomes_of, sweep, sweep_markdown, sweep_run,
 };
-pub use tables::{attribution_markdown, count};
+pub use text::count;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, StudyError>;

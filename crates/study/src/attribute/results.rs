@@ -5,9 +5,9 @@ use serde_json::json;
 
 use crate::{
     Arm, Array, Features, Npz, Result, RunDir,
+    attribution::text::{COLUMNS, heads_csv, ranked},
     attribution::{Attribution, HeadEffect},
     store::files::{write_json, write_text},
-    tables::{COLUMNS, heads_csv, ranked},
 };
 
 /// How many heads each layer has, of all heads of a model.

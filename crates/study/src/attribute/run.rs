@@ -20,6 +20,7 @@ use crate::{
         rule,
         source::{Source, Texts},
     },
+    attribution::attribution_markdown,
     attribution::{Attribution, Skipped},
     items::{
         cohort::{label_counts, labels},
@@ -30,7 +31,6 @@ use crate::{
         digest::digest,
         files::{read_json, write_json, write_text},
     },
-    tables::attribution_markdown,
 };
 
 /// What `temper attribute` is asked for.

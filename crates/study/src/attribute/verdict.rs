@@ -7,6 +7,7 @@ use super::{
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
     items::units::called,
+    text::{fixed, signed},
 };
 
 /// As many heads as a sentence can name.
@@ -126,10 +127,10 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> S
             "No evidence for any of {}: shuffled labels give the largest of them as much as the loudest ({loudest}, d {}, p max \
              {}) and as the one that lies furthest apart on held-out items ({clearest}, d {}, p max {}).",
             of(heads.len()),
-            signed(summary.largest_d),
-            plain(summary.least_p_max),
-            signed(summary.largest_d_crossfit),
-            plain(summary.least_p_max_directional)
+            told(summary.largest_d),
+            fixed(summary.least_p_max, 2),
+            told(summary.largest_d_crossfit),
+            fixed(summary.least_p_max_directional, 2)
         )
     } else {
         let mut parts = Vec::new();
@@ -152,7 +153,7 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> S
             " {} {verb} separated in-sample (d_naive from {LARGE}) without evidence on held-out items: shuffled labels give \
              {} on average.",
             of(artefacts),
-            plain(disposition.shuffled.mean_d_naive)
+            fixed(disposition.shuffled.mean_d_naive, 2)
         );
     }
     if separable + louder > 0 {
@@ -165,10 +166,10 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> S
 fn but(disposition: &Disposition) -> String {
     let mut other = Vec::new();
     if confounds(disposition.length.cohen_d, disposition.length.p) {
-        other.push(format!("response length (d {})", signed(disposition.length.cohen_d)));
+        other.push(format!("response length (d {})", told(disposition.length.cohen_d)));
     }
     if confounds(disposition.prompts.cohen_d, disposition.prompts.p) {
-        other.push(format!("prompt length (d {})", signed(disposition.prompts.cohen_d)));
+        other.push(format!("prompt length (d {})", told(disposition.prompts.cohen_d)));
     }
     if unequally_cut(disposition) {
         let length = &disposition.length;
@@ -176,7 +177,7 @@ fn but(disposition: &Disposition) -> String {
         other.push(format!("how many answers were cut off ({cut})"));
     }
     let fields = disposition.fields.iter();
-    other.extend(fields.map(|field| format!("{} (V {})", field.field, plain(field.cramers_v))));
+    other.extend(fields.map(|field| format!("{} (V {})", field.field, fixed(field.cramers_v, 2))));
     match &other[..] {
         [] => String::new(),
         several => format!(" But the cohorts differ in {} too, which alone can do this.", several.join(", ")),
@@ -193,17 +194,14 @@ fn largest(mut heads: Vec<&HeadEffect>, d: impl Fn(&HeadEffect) -> f64) -> Vec<&
 fn named(heads: Vec<&HeadEffect>, what: &str, d: impl Fn(&HeadEffect) -> f64) -> String {
     let heads = largest(heads, &d);
     let mut names: Vec<String> =
-        heads.iter().take(NAMED).map(|head| format!("{} ({what} {})", head.at(), signed(d(head)))).collect();
+        heads.iter().take(NAMED).map(|head| format!("{} ({what} {})", head.at(), told(d(head)))).collect();
     if heads.len() > NAMED {
         names.push(format!("and {} more", heads.len() - NAMED));
     }
     names.join(", ")
 }
 
-fn plain(x: f64) -> String {
-    if x.is_finite() { format!("{x:.2}") } else { "–".into() }
-}
-
-fn signed(x: f64) -> String {
-    if x.is_finite() { format!("{x:+.2}").replace('-', "−") } else { "–".into() }
+/// With its sign, as sentences have it: a true minus.
+fn told(x: f64) -> String {
+    signed(x, 2).replace('-', "−")
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tables::{number, unwritten};
+use crate::store::nan::{number, unwritten};
 
 /// What the rankings have in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

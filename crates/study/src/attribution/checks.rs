@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::tables::{number, unwritten};
+use crate::store::nan::{number, unwritten};
 
 /// What shuffled labels give, over all heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

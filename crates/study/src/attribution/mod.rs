@@ -4,6 +4,7 @@ mod across;
 mod checks;
 mod head;
 mod kind;
+pub(crate) mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ pub use checks::{
 };
 pub use head::{DdNames, HeadEffect, Magnitude, Verdict};
 pub(crate) use kind::{KindWords, kind_word};
+pub use text::attribution_markdown;
 
 /// The heads of a model, ranked between two cohorts, for one or more dispositions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{CaptureOptions, check_finite};
 use crate::{
     Features, Item, Progress, Result, capture::features::GeneratedMeta, error::back, items::columns::Answers,
-    progress::Lengths, store::digest::noise_of, tables::count,
+    progress::Lengths, store::digest::noise_of, text::count,
 };
 
 /// How the model answers before it is read.

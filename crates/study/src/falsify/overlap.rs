@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{Result, StudyError, probe::ProbeSet, tables::some_of};
+use crate::{Result, StudyError, probe::ProbeSet, text::some_of};
 
 /// Share of word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;

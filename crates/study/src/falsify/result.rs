@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{GateFile, StepName};
 use crate::{
     probe::{Ends, EvalResult, FitResult, Gate, Null, Origin},
-    tables::number,
+    store::nan::number,
 };
 
 /// All that was found.

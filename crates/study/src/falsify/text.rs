@@ -2,8 +2,8 @@
 
 use super::{Baseline, Check, Falsification, Kind, Outcome, Step, steps::word};
 use crate::{
-    probe::{Origin, signed},
-    tables::short,
+    probe::Origin,
+    text::{short, signed},
 };
 
 /// How many prompts or groups items are of, where they share them.
@@ -36,7 +36,7 @@ pub fn markdown(found: &Falsification) -> String {
             oracle.map_or("none keeps p(assert given correct)".into(), |gate| format!(
                 "{:.2}, asymmetry {}",
                 gate.thr,
-                signed(gate.asym)
+                signed(gate.asym, 3)
             ))
         );
     }
@@ -44,7 +44,7 @@ pub fn markdown(found: &Falsification) -> String {
         out += "\n| axes | r of out-of-fold predictions | |\n|---|---:|---|\n";
         for pair in &found.axis_pairs {
             let flag = if pair.flagged { "predict as one" } else { "" };
-            out += &format!("| {}, {} | {} | {flag} |\n", cell(&pair.a), cell(&pair.b), signed(pair.r));
+            out += &format!("| {}, {} | {} | {flag} |\n", cell(&pair.a), cell(&pair.b), signed(pair.r, 3));
         }
     }
     if !found.baselines.is_empty() {
@@ -84,7 +84,7 @@ fn check(check: &Check) -> String {
 fn baseline(baseline: &Baseline) -> String {
     let gain = if baseline.gain.is_finite() {
         let range = baseline.gain_range;
-        format!("{} ({} to {})", signed(baseline.gain), signed(range.low), signed(range.high))
+        format!("{} ({} to {})", signed(baseline.gain, 3), signed(range.low, 3), signed(range.high, 3))
     } else {
         "–".into()
     };

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     attribution::{Attribution, KindWords, Verdict},
-    tables::some_of,
+    text::some_of,
 };
 
 /// What is read of an attribution to rank heads: other programs may write it too.
@@ -41,7 +41,7 @@ struct RankedHead {
     head: usize,
     #[serde(default, with = "KindWords")]
     kind: HeadKind,
-    #[serde(deserialize_with = "crate::tables::number")]
+    #[serde(deserialize_with = "crate::store::nan::number")]
     cohen_d: f64,
     #[serde(default)]
     verdict: Option<Verdict>,

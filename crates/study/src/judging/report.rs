@@ -11,7 +11,7 @@ use super::{
     questions::Questions,
     reading::Missing,
 };
-use crate::tables::count;
+use crate::text::count;
 
 /// What a judge was asked and what it said, in numbers.
 #[derive(Clone, Debug, Serialize)]

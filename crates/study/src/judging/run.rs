@@ -24,7 +24,7 @@ use crate::{
         files::{write_json, write_text},
         rows::read_rows,
     },
-    tables::count,
+    text::count,
 };
 
 const JUDGED: &str = "judged.jsonl";

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::signed;
-use crate::{Item, Result, StudyError, Verdict, tables::short};
+use crate::{
+    Item, Result, StudyError, Verdict,
+    text::{short, signed},
+};
 
 /// Items by cr, cw, hr and hw: confident or hedged, right or wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,7 +80,7 @@ impl CrossTable {
             self.cw,
             self.hw,
             short(self.assert_wrong()),
-            signed(self.asymmetry()),
+            signed(self.asymmetry(), 3),
             if self.missing > 0 { format!("{} items without such a label\n", self.missing) } else { String::new() },
         )
     }

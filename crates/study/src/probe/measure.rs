@@ -5,7 +5,7 @@ use headtemper_stats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, StudyError, tables::number};
+use crate::{Result, StudyError, store::nan::number};
 
 /// The least p(assert | correct) at which a threshold counts as useful: the paper's.
 pub const ASSERT_CORRECT: f64 = 0.70;

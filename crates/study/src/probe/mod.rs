@@ -21,7 +21,6 @@ pub(crate) use read::{Column, average, column};
 pub(crate) use set::FeatureRows;
 pub use set::{Origin, ProbeSet};
 pub use source::{ColumnSource, FeatureSource, LabelSource, Op, Operand, Places, Rule};
-pub(crate) use text::signed;
 pub use text::{eval_markdown, fit_markdown};
 pub(crate) use write::prediction_npz;
 pub use write::{write_eval, write_fit};

@@ -1,7 +1,7 @@
 //! Probes in tables for people.
 
 use super::{EvalResult, Evaluation, Gate, Measured, ProbeMeta};
-use crate::tables::{count, interval, short};
+use crate::text::{UNDEFINED, count, interval, short, signed};
 
 const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
                     |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
@@ -47,20 +47,21 @@ pub fn eval_markdown(evaluation: &Evaluation) -> String {
 }
 
 fn row(c: f64, of: &Measured) -> String {
-    let best =
-        of.best.map_or(("–".into(), "–".into()), |gate: Gate| (signed(gate.asym), format!("{:.2}", gate.thr)));
+    let best = of
+        .best
+        .map_or((UNDEFINED.into(), UNDEFINED.into()), |gate: Gate| (signed(gate.asym, 3), format!("{:.2}", gate.thr)));
     format!(
         "| {c} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
         short(of.auc),
-        interval(of.auc_delong.low, of.auc_delong.high),
+        interval(of.auc_delong.low, of.auc_delong.high, 3),
         short(of.accuracy),
         short(of.brier),
         short(of.ece),
         best.0,
         best.1,
-        signed(of.lowest.asym),
+        signed(of.lowest.asym, 3),
         of.lowest.thr,
-        signed(of.half.asym),
+        signed(of.half.asym, 3),
     )
 }
 
@@ -74,12 +75,7 @@ fn chosen(result: &EvalResult) -> String {
         gate.thr,
         short(gate.p_assert_correct),
         short(gate.p_assert_wrong),
-        signed(gate.asym),
+        signed(gate.asym, 3),
         short(result.cv_auc)
     )
-}
-
-/// With its sign, an en dash if it is no number.
-pub(crate) fn signed(x: f64) -> String {
-    if x.is_finite() { format!("{x:+.3}") } else { "–".into() }
 }

@@ -10,7 +10,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
-        tables::{RANKED_ABOVE, arms_compared, as_far_as_they_go, compared, in_units, ranked},
+        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, compared, in_units, ranked},
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, SweepTable},
-        tables::in_units,
+        text::in_units,
     },
 };
 

@@ -12,7 +12,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, Outcomes},
-        tables::in_units,
+        text::in_units,
     },
 };
 

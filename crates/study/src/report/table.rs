@@ -2,13 +2,12 @@
 
 use crate::{
     attribute::LEVEL,
-    attribution::{Attribution, Disposition, HeadEffect, Verdict},
+    attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
         text::{column_decimals, escape, fixed, p_value, put, signed},
         verdict::{Question, marked, stands_out},
     },
-    tables,
 };
 
 /// How many heads the first table lists by |d|.
@@ -20,7 +19,7 @@ const BAR: f64 = 100.0;
 
 /// Both tables of one disposition.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
-    let heads = tables::ranked(disposition, &attribution.method.compat);
+    let heads = ranked(disposition, &attribution.method.compat);
     let mut first: Vec<&HeadEffect> = heads.iter().take(LISTED).copied().collect();
     for clear in clearest(disposition) {
         if !first.iter().any(|head| head.at() == clear.at()) {

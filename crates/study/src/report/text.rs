@@ -9,10 +9,7 @@ macro_rules! put {
 }
 pub(super) use put;
 
-pub(super) use crate::tables::count;
-
-/// What stands where a number is undefined.
-pub(super) const UNDEFINED: &str = "–";
+pub(super) use crate::text::{UNDEFINED, count};
 
 /// Text made safe for HTML, inside elements and inside quoted attributes.
 ///

@@ -8,12 +8,12 @@ use serde_json::json;
 use crate::{
     Arm, Experiment, GoldRule, Item, Outcome, Result, Row, RunDir,
     attribution::Attribution,
+    attribution::attribution_markdown,
     items::cohort::{label_counts, labels},
     report::{self, Page},
     store::files::{write_json, write_text},
     sweep::{examples::examples, files::fired, outcome::Outcomes},
     sweep_markdown,
-    tables::attribution_markdown,
 };
 
 /// What a sweep ends with.

@@ -6,7 +6,7 @@ mod results;
 mod row;
 mod run;
 mod scores;
-mod table;
+mod text;
 mod work;
 
 pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};
@@ -15,6 +15,6 @@ pub(crate) use map::{Nulls, map};
 pub use row::ScoreRow;
 pub use run::{ScoreRun, Scored, merge_score, score_run};
 pub use scores::Scores;
-pub use table::score_markdown;
-pub(crate) use table::{ranked, ranked_contrast};
+pub use text::score_markdown;
+pub(crate) use text::{ranked, ranked_contrast};
 pub(crate) use work::Work;

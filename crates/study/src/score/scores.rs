@@ -2,7 +2,7 @@
 
 use headtemper_hook::HeadRef;
 
-use crate::{Array, Npz, Result, RunDir, store::files::write_text, tables::quoted};
+use crate::{Array, Npz, Result, RunDir, store::files::write_text, text::quoted};
 
 /// A table `[head, lambda, item]` of sums over each item's scored tokens.
 #[derive(Clone, Debug, PartialEq)]

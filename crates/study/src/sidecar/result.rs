@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    probe::{CrossTable, Ends, signed},
-    tables::{number, short},
+    probe::{CrossTable, Ends},
+    store::nan::number,
+    text::{interval, short, signed},
 };
 
 /// One answer, as it was or behind the gate.
@@ -107,7 +108,7 @@ impl Standing {
 /// The result as a table for people.
 pub fn sidecar_markdown(found: &GateResult) -> String {
     let Ends { low, high } = found.auc_delong;
-    let range = if low.is_finite() { format!(" ({} to {})", short(low), short(high)) } else { String::new() };
+    let range = if low.is_finite() { format!(" ({})", interval(low, high, 3)) } else { String::new() };
     let mut out = format!(
         "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe here {}{range}\n\n\
          | | without | with the gate |\n|---|---:|---:|\n",
@@ -121,7 +122,7 @@ pub fn sidecar_markdown(found: &GateResult) -> String {
     for (name, of) in [
         ("p(assert given correct)", (|s| short(s.p_assert_correct)) as fn(&Standing) -> String),
         ("p(assert given wrong)", |s| short(s.p_assert_wrong)),
-        ("assertion asymmetry", |s| signed(s.asymmetry)),
+        ("assertion asymmetry", |s| signed(s.asymmetry, 3)),
         ("coverage: answers that are right", |s| short(s.coverage)),
         ("answers that stand as assertions", |s| short(s.asserted)),
         ("of these, right", |s| short(s.asserted_right)),

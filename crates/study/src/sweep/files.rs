@@ -9,7 +9,7 @@ use crate::{
     items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
-    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, tables::sweep_csv},
+    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, text::sweep_csv},
 };
 
 /// Writes `sweep.json` and `sweep.csv`.

@@ -8,7 +8,7 @@ pub(crate) mod examples;
 pub(crate) mod files;
 pub mod outcome;
 mod run;
-pub(crate) mod tables;
+pub(crate) mod text;
 mod warnings;
 
 use std::{
@@ -33,7 +33,7 @@ use crate::{
 pub use arms::{ArmsWanted, arms};
 pub use compare::{Answered, outcomes_of};
 pub use run::{SweepRun, Swept, merge_sweep, sweep_run};
-pub use tables::sweep_markdown;
+pub use text::sweep_markdown;
 
 /// What an arm of a sweep is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

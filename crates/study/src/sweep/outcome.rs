@@ -5,7 +5,7 @@ use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
 use super::asymmetry::Stance;
-use crate::{GoldRule, Item, Judge, Role, Row, tables::number};
+use crate::{GoldRule, Item, Judge, Role, Row, store::nan::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.

@@ -4,7 +4,7 @@ use super::{
     asymmetry::LEAST,
     outcome::{ArmOutcome, FOUND, Outcomes},
 };
-use crate::{Role, items::units::counted, tables::some_of};
+use crate::{Role, items::units::counted, text::some_of};
 
 /// Arms that a warning names.
 const NAMED: usize = 5;

@@ -2,7 +2,7 @@
 
 use crate::{
     score::{CellContrast, CellEffect, Contrast, ScoreMap},
-    tables::{count, short},
+    text::{count, fixed, interval, percent, short},
 };
 
 /// The cells of one λ by |mean Δ a token|, largest first.
@@ -36,10 +36,10 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
             out += &format!(
                 "| {:<6} | {:>8} | {:>20} | {:>8} | {:>9} | {:>5} | {:>5} |\n",
                 cell.at().to_string(),
-                nats(cell.delta),
-                interval(cell),
-                nats(cell.kl),
-                format!("{:.1} %", 100.0 * cell.agreement),
+                fixed(cell.delta, 4),
+                interval(cell.low, cell.high, 4),
+                fixed(cell.kl, 4),
+                percent(cell.agreement),
                 short(cell.p),
                 short(cell.p_max),
             );
@@ -67,8 +67,8 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
             out += &format!(
                 "| {:<6} | {:>8} | {:>8} | {:>6} | {:>5} | {:>5} |\n",
                 cell.at().to_string(),
-                nats(cell.mean_a),
-                nats(cell.mean_b),
+                fixed(cell.mean_a, 4),
+                fixed(cell.mean_b, 4),
                 short(cell.cohen_d),
                 short(cell.p),
                 short(cell.p_max),
@@ -87,18 +87,5 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
 }
 
 fn heads(map: &ScoreMap) -> String {
-    match map.cells.len() / map.lambdas.len().max(1) {
-        1 => "1 head".into(),
-        n => format!("{n} heads"),
-    }
-}
-
-/// The interval of a cell's mean Δ, or that there is none.
-fn interval(cell: &CellEffect) -> String {
-    if cell.low.is_finite() { format!("{} to {}", nats(cell.low), nats(cell.high)) } else { "no interval".into() }
-}
-
-/// A number of nats to four digits behind the point, an en dash if it is none.
-fn nats(x: f64) -> String {
-    if x.is_finite() { format!("{x:.4}") } else { "–".into() }
+    count(map.cells.len() / map.lambdas.len().max(1), "head")
 }

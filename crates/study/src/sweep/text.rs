@@ -3,7 +3,7 @@
 use crate::{
     Role,
     sweep::outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
-    tables::{count, quoted, short},
+    text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
 };
 
 /// With more head sets than this, their arms are ranked instead of being told set by set.
@@ -14,14 +14,6 @@ const RANKED: usize = 10;
 /// A share of answers that were cut off from which on it must be said that nobody knows how they would have ended.
 const MANY_CUT: f64 = 0.1;
 
-fn percent(x: f64) -> String {
-    if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "–".into() }
-}
-
-fn plain(x: f64, decimals: usize) -> String {
-    if x.is_finite() { format!("{x:.decimals$}") } else { "–".into() }
-}
-
 /// A difference as it is told: in percentage points, or in tokens.
 pub(crate) fn in_units(which: Compared, x: f64) -> f64 {
     if which.is_share() { 100.0 * x } else { x }
@@ -29,7 +21,7 @@ pub(crate) fn in_units(which: Compared, x: f64) -> f64 {
 
 /// `+1.5 [-0.6, +3.9]`.
 fn with_interval(which: Compared, d: &Difference) -> String {
-    let number = |x: f64| if x.is_finite() { format!("{:+.1}", in_units(which, x)) } else { "–".into() };
+    let number = |x: f64| signed(in_units(which, x), 1);
     if d.low.is_finite() {
         format!("{} [{}, {}]", number(d.mean), number(d.low), number(d.high))
     } else {
@@ -105,9 +97,9 @@ fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
             arm.n,
             percent(arm.accuracy),
             percent(arm.assertion_rate),
-            arm.assertion_asymmetry.map_or("–".into(), |x| format!("{:+.1} %", 100.0 * x)),
-            plain(arm.mean_tokens, 1),
-            plain(arm.mean_logprob, 3),
+            arm.assertion_asymmetry.map_or(UNDEFINED.into(), |x| format!("{:+.1} %", 100.0 * x)),
+            fixed(arm.mean_tokens, 1),
+            fixed(arm.mean_logprob, 3),
             percent(arm.truncated),
             percent(arm.changed),
         );
@@ -140,8 +132,8 @@ fn differences_of(which: &[Compared], table: &SweepTable) -> String {
         out += &format!("| {:<11} |", name(arm));
         for &which in which {
             let (text, p) = match arm.difference.of(which) {
-                _ if arm.withheld.is_some() => ("not compared".into(), "–".into()),
-                None => ("–".into(), "–".into()),
+                _ if arm.withheld.is_some() => ("not compared".into(), UNDEFINED.into()),
+                None => (UNDEFINED.into(), UNDEFINED.into()),
                 Some(d) => (with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))),
             };
             out += &format!(" {text:>24} | {p:>5} |");
@@ -152,7 +144,7 @@ fn differences_of(which: &[Compared], table: &SweepTable) -> String {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
         for &which in which {
             let some = if band.compared < band.sets { format!(" ({} of them)", band.compared) } else { String::new() };
-            let range = band.range.of(which).map_or("–".into(), |(low, high)| {
+            let range = band.range.of(which).map_or(UNDEFINED.into(), |(low, high)| {
                 format!("{:+.1} to {:+.1}{some}", in_units(which, low), in_units(which, high))
             });
             out += &format!(" {range:>24} |       |");

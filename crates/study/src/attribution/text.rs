@@ -1,47 +1,12 @@
-//! Tables for people: on a terminal, as CSV, as Markdown.
+//! An attribution for people and programs: on a terminal, as Markdown, as CSV.
 
 use headtemper_hook::HeadRef;
-use serde::Deserialize;
 
+use super::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary, kind_word};
 use crate::{
     attribute::named_heads,
-    attribution::kind_word,
-    attribution::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary},
+    text::{count, interval, quoted, short},
 };
-
-/// JSON has no NaN: what is not a number is written as null.
-pub(crate) fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
-}
-
-/// A number that an older version did not write.
-pub(crate) fn unwritten() -> f64 {
-    f64::NAN
-}
-
-/// A number to three digits, an en dash if it is none.
-pub(crate) fn short(x: f64) -> String {
-    if x.is_finite() { format!("{x:.3}") } else { "–".into() }
-}
-
-/// The first of these, `a, b, …`, at most so many.
-pub(crate) fn some_of(names: &[String], most: usize) -> String {
-    names[..names.len().min(most)].join(", ") + if names.len() > most { ", …" } else { "" }
-}
-
-/// So many of something: `1 item`, `2 items`.
-pub fn count(n: usize, one: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
-}
-
-/// `-0.3 to 0.5`, or that there is no such interval.
-pub(crate) fn interval(low: f64, high: f64) -> String {
-    if low.is_finite() || high.is_finite() {
-        format!("{} to {}", short(low), short(high))
-    } else {
-        "no interval".into()
-    }
-}
 
 /// One number of a head.
 type Column = fn(&HeadEffect) -> f64;
@@ -101,10 +66,6 @@ pub(crate) fn heads_csv(disposition: &Disposition) -> String {
     out
 }
 
-pub(crate) fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
-}
-
 /// The heads by |d|, largest first; by signed d where the scripts' arithmetic was asked for.
 pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a HeadEffect> {
     if compat == "dd" {
@@ -159,7 +120,7 @@ fn heads_markdown(disposition: &Disposition, compat: &str, top: usize) -> String
             short(h.magnitude.mean_a),
             short(h.magnitude.mean_b),
             short(h.magnitude.cohen_d),
-            interval(h.d_low, h.d_high),
+            interval(h.d_low, h.d_high, 3),
             short(h.magnitude.p_max),
             short(h.magnitude.q),
             short(h.d_naive),

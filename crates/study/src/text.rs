@@ -1,0 +1,76 @@
+//! Numbers and lists as they stand in sentences and tables; `report::text` has them as they stand on its pages.
+
+/// What stands where there is no number.
+pub(crate) const UNDEFINED: &str = "–";
+
+/// A number to so many digits behind the point, an en dash if it is none.
+pub(crate) fn fixed(x: f64, decimals: usize) -> String {
+    if x.is_finite() { format!("{x:.decimals$}") } else { UNDEFINED.into() }
+}
+
+/// The same with its sign.
+pub(crate) fn signed(x: f64, decimals: usize) -> String {
+    if x.is_finite() { format!("{x:+.decimals$}") } else { UNDEFINED.into() }
+}
+
+/// A number to three digits behind the point, an en dash if it is none.
+pub(crate) fn short(x: f64) -> String {
+    fixed(x, 3)
+}
+
+/// A share as a percentage: `12.5 %`.
+pub(crate) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { UNDEFINED.into() }
+}
+
+/// `-0.300 to 0.500`, or that there is no such interval.
+pub(crate) fn interval(low: f64, high: f64, decimals: usize) -> String {
+    if low.is_finite() || high.is_finite() {
+        format!("{} to {}", fixed(low, decimals), fixed(high, decimals))
+    } else {
+        "no interval".into()
+    }
+}
+
+/// So many of something: `1 item`, `2 items`.
+pub fn count(n: usize, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+/// The first of these, `a, b, …`, at most so many.
+pub(crate) fn some_of(names: &[String], most: usize) -> String {
+    names[..names.len().min(most)].join(", ") + if names.len() > most { ", …" } else { "" }
+}
+
+/// A field of a line of CSV.
+pub(crate) fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_a_dash() {
+        assert_eq!(
+            (fixed(-0.614, 2), signed(0.5, 1), percent(0.125)),
+            ("-0.61".into(), "+0.5".into(), "12.5 %".into())
+        );
+        assert!([fixed(f64::NAN, 2), signed(f64::INFINITY, 2), percent(f64::NAN)].iter().all(|text| text == UNDEFINED));
+        assert_eq!(interval(-0.3, f64::NAN, 1), "-0.3 to –");
+        assert_eq!(interval(f64::NAN, f64::NAN, 1), "no interval");
+    }
+
+    #[test]
+    fn lists_end_where_they_are_too_long() {
+        let names = ["a", "b", "c"].map(String::from);
+        assert_eq!((some_of(&names, 3), some_of(&names, 2)), ("a, b, c".into(), "a, b, …".into()));
+        assert_eq!((count(1, "item"), count(0, "item")), ("1 item".into(), "0 items".into()));
+    }
+
+    #[test]
+    fn fields_with_marks_of_their_own_are_quoted() {
+        assert_eq!((quoted("a b"), quoted("a,\"b\"")), ("a b".into(), "\"a,\"\"b\"\"\"".into()));
+    }
+}
