@@ -25,8 +25,8 @@ mod sweep;
 mod text;
 
 pub use attribute::{
-    AttributeOptions, AttributeRun, AttributeSource, Controls, HeadChoice, attribute, attribute_run, write_attribution,
-    write_lambda,
+    Adjust, AttributeOptions, AttributeRun, AttributeSource, Compat, Controls, HeadChoice, attribute, attribute_run,
+    write_attribution, write_lambda,
 };
 pub use attribution::attribution_markdown;
 pub use capture::{

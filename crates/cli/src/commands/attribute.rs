@@ -3,8 +3,8 @@
 use anyhow::Result;
 use headtemper_engine::Keep;
 use headtemper_study::{
-    AttributeOptions, AttributeRun, AttributeSource, Controls, DispositionSpec, HeadChoice, attribute_run, named,
-    read_dispositions,
+    Adjust, AttributeOptions, AttributeRun, AttributeSource, Compat, Controls, DispositionSpec, HeadChoice,
+    attribute_run, named, read_dispositions,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
-    let compat_dd = args.compat.is_some();
+    let compat = args.compat.map_or(Compat::None, |_| Compat::Dd);
     let mut settings = AttributeRun {
         items_path: &args.items.items,
         specs: specs(args)?,
@@ -23,15 +23,15 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         options: AttributeOptions {
             heads: match args.heads {
                 // The scripts know attention alone.
-                None if compat_dd => HeadChoice::Attn,
+                None if compat == Compat::Dd => HeadChoice::Attn,
                 None | Some(HeadsOf::All) => HeadChoice::All,
                 Some(HeadsOf::Attn) => HeadChoice::Attn,
                 Some(HeadsOf::Linear) => HeadChoice::Linear,
             },
-            adjust_length: args.adjust.is_some(),
+            adjust: args.adjust.map_or(Adjust::None, |_| Adjust::Length),
             within: args.within.clone(),
             groups: args.groups.groups.clone(),
-            compat_dd,
+            compat,
             shuffles: args.shuffles,
             folds: args.folds,
             repeats: args.repeats,

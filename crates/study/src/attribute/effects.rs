@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, welch_t};
 
-use super::{AttributeOptions, Directions, Magnitudes, Table, confounds, dd};
+use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, confounds, dd};
 use crate::{
     Result,
     attribution::{HeadEffect, Verdict},
@@ -102,7 +102,7 @@ impl<'a> Measured<'a> {
             verdict: Verdict::Untested,
             dd: None,
         };
-        if options.compat_dd {
+        if options.compat == Compat::Dd {
             dd::recompute(&mut effect, &values, &table.vectors(slot), table.n_a);
         }
         effect

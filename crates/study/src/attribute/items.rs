@@ -6,7 +6,7 @@ use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_stats::Shuffles;
 
 use crate::{
-    AttributeOptions, CaptureOptions, Cohorts, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
+    AttributeOptions, CaptureOptions, Cohorts, Compat, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
     attribute::{Nulls, Table, across::across, attribute_with_nulls, results::heads_per_layer},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
@@ -71,7 +71,7 @@ impl AttributeItems<'_> {
         let features = &self.read.features;
         let (mut dispositions, nulls): (Vec<_>, Vec<_>) =
             self.each(features, self.cohorts, "attribute", progress)?.into_iter().unzip();
-        if self.options.compat_dd {
+        if self.options.compat == Compat::Dd {
             dispositions.iter_mut().for_each(crate::attribute::dd::name);
         }
         let controls = self.controls(progress)?;
@@ -84,7 +84,7 @@ impl AttributeItems<'_> {
             weights_sha256: features.meta.identity.weights_sha256.clone(),
             last_n: features.meta.last_n,
             heads_per_layer: heads_per_layer(&features.slots),
-            method: self.options.method(),
+            method: self.options.clone(),
             dispositions,
             skipped: Vec::new(),
             controls,

@@ -40,7 +40,7 @@ use table::Table;
 pub(crate) use confounds::LENGTH_D;
 pub(crate) use direction::permuted;
 pub use items::Controls;
-pub use options::{AttributeOptions, HeadChoice};
+pub use options::{Adjust, AttributeOptions, Compat, HeadChoice};
 pub use results::{write_attribution, write_lambda};
 pub use run::{AttributeRun, attribute_run};
 pub use source::AttributeSource;

@@ -1,16 +1,17 @@
 //! How heads are compared, and what of that has no meaning.
 
 use headtemper_hook::{HeadKind, HeadRef};
+use serde::{Deserialize, Serialize};
 
 use super::strata;
 use crate::{
     ItemFacts, Result, StudyError,
-    attribution::Method,
     items::{dispositions::Cohorts, facts::check_field},
 };
 
 /// Which heads are ranked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HeadChoice {
     /// All.
     #[default]
@@ -53,24 +54,55 @@ impl HeadChoice {
     }
 }
 
-/// How heads are compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is taken out of norms and vectors before anything is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adjust {
+    /// Nothing.
+    #[default]
+    None,
+    /// The length of the response and its logarithm.
+    Length,
+}
+
+/// Whose arithmetic is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compat {
+    /// Ours.
+    #[default]
+    None,
+    /// For d and cosine that of the scripts of arXiv 2604.11867, with their guards; heads are ranked by signed d.
+    Dd,
+}
+
+impl Compat {
+    /// Whether heads are ranked by d itself, not by its size.
+    pub(crate) fn signed(self) -> bool {
+        self == Self::Dd
+    }
+}
+
+/// How heads are compared; the `method` of `attribution.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeOptions {
     /// Which heads are ranked.
     pub heads: HeadChoice,
-    /// Whether length is taken out of norms and vectors before anything is compared.
-    pub adjust_length: bool,
+    /// What is taken out of norms and vectors before anything is compared.
+    pub adjust: Adjust,
     /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
     /// value only.
+    #[serde(default)]
     pub within: Option<String>,
     /// A field of the items, items of one value of which are no more independent than the answers to one prompt: they stay
     /// together in every shuffle, fold, half and resample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<String>,
-    /// Whether d and cosine are computed as the scripts of arXiv 2604.11867 do, with their guards.
-    pub compat_dd: bool,
+    /// Whose arithmetic is used.
+    pub compat: Compat,
     /// How often labels are shuffled for the null; 0 leaves it out.
     pub shuffles: usize,
-    /// Folds of the cross-fit.
+    /// Folds of the cross-fit; fewer where a cohort is small.
     pub folds: usize,
     /// How often the items are dealt into folds.
     pub repeats: usize,
@@ -84,10 +116,10 @@ impl Default for AttributeOptions {
     fn default() -> Self {
         Self {
             heads: HeadChoice::All,
-            adjust_length: false,
+            adjust: Adjust::None,
             within: None,
             groups: None,
-            compat_dd: false,
+            compat: Compat::None,
             shuffles: Self::SHUFFLES,
             folds: Self::FOLDS,
             repeats: Self::REPEATS,
@@ -114,14 +146,14 @@ impl AttributeOptions {
     pub fn check(&self) -> Result<()> {
         let refused =
             |what: &str, found: &dyn ToString, allowed: &str| Err(StudyError::option(what, found.to_string(), allowed));
-        if self.compat_dd {
+        if self.compat == Compat::Dd {
             // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
             for (option, field) in [("--within", &self.within), ("--groups", &self.groups)] {
                 if let Some(field) = field {
                     return refused(option, field, "left out with --compat dd");
                 }
             }
-            if self.adjust_length {
+            if self.adjust == Adjust::Length {
                 return refused("--adjust", &"length", "left out with --compat dd");
             }
             if self.heads != HeadChoice::Attn {
@@ -154,22 +186,6 @@ impl AttributeOptions {
             (Some(field), Some(Cohorts { a, b })) => {
                 strata::of(field, &[&a[..], &b[..]].concat(), a.len(), facts).map(|_| ())
             }
-        }
-    }
-
-    /// As the file says it.
-    pub fn method(&self) -> Method {
-        Method {
-            heads: self.heads.name().into(),
-            adjust: if self.adjust_length { "length" } else { "none" }.into(),
-            within: self.within.clone(),
-            groups: self.groups.clone(),
-            compat: if self.compat_dd { "dd" } else { "none" }.into(),
-            shuffles: self.shuffles,
-            folds: self.folds,
-            repeats: self.repeats,
-            resamples: self.resamples,
-            seed: self.seed,
         }
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize,
         let name = |stem: &str, extension: &str| {
             if several { format!("{stem}-{}.{extension}", disposition.name) } else { format!("{stem}.{extension}") }
         };
-        let heads: Vec<&HeadEffect> = ranked(disposition, &attribution.method.compat).into_iter().take(count).collect();
+        let heads: Vec<&HeadEffect> = ranked(disposition, attribution.method.compat).into_iter().take(count).collect();
         let entry = |head: &&HeadEffect| {
             let mut entry = json!({"layer": head.layer, "head": head.head});
             if head.at().kind == HeadKind::Value {

@@ -11,8 +11,8 @@ use headtemper_hook::{LAMBDAS, is_lambda};
 use serde_json::json;
 
 use crate::{
-    AttributeOptions, Cohorts, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress, Result, RunDir,
-    StudyError,
+    Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress,
+    Result, RunDir, StudyError,
     attribute::{
         AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
@@ -116,7 +116,7 @@ pub fn attribute_run(
         attribution
     };
     // Made from that alone, and from a finished one too: what somebody removed is there again.
-    if settings.options.compat_dd {
+    if settings.options.compat == Compat::Dd {
         dd::write(&run, &attribution)?;
     }
     write_heads(&run, &attribution, settings.top, settings.lambda)?;
@@ -152,7 +152,7 @@ impl AttributeRun<'_> {
             let allowed = "shuffled, or left out, for a capture: random weights would have to read the texts";
             return refused("--control", "random", allowed);
         }
-        if captured && self.options.compat_dd {
+        if captured && self.options.compat == Compat::Dd {
             let allowed = "left out for a capture: the scripts tokenise texts in their own way";
             return refused("--compat", "dd", allowed);
         }
@@ -171,8 +171,8 @@ impl AttributeRun<'_> {
             return Err(StudyError::content(self.items_path, why));
         }
         let enough = |e: &Encoded| e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
-        let (items, texts) = match source.texts(&chosen, self.options.compat_dd)? {
-            Texts::Encoded(engine, encoded) if self.options.compat_dd => {
+        let (items, texts) = match source.texts(&chosen, self.options.compat)? {
+            Texts::Encoded(engine, encoded) if self.options.compat == Compat::Dd => {
                 let (items, encoded) = chosen.into_iter().zip(encoded).filter(|(_, encoded)| enough(encoded)).unzip();
                 (items, Texts::Encoded(engine, encoded))
             }
@@ -242,7 +242,7 @@ impl AttributeRun<'_> {
             .with("items", items)
             .with("dispositions", compared)
             .with("last_n", source.last_n(self.last_n))
-            .with("method", self.options.method())
+            .with("method", &self.options)
             .with("controls", (self.controls.shuffled, self.controls.random))
             .with("beside", others.iter().map(|other| (&other.model, digest(other))).collect::<Vec<_>>())
             .with("top", (self.top, self.lambda))
@@ -314,7 +314,7 @@ fn write_report(
         ("weights (SHA-256)", identity.weights_sha256.clone()),
         ("held in", identity.held_in()),
         ("items", format!("{} of {}{}", items.len(), settings.items_path.display(), source.read_from())),
-        ("heads", format!("{}, averaged over the last {} response tokens", method.heads, attribution.last_n)),
+        ("heads", format!("{}, averaged over the last {} response tokens", method.heads.name(), attribution.last_n)),
         ("labels shuffled", format!("{} times, seed {}", options.shuffles, options.seed)),
         ("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats)),
         ("intervals", format!("bootstrap, {} resamples within the cohorts", options.resamples)),
@@ -328,10 +328,10 @@ fn write_report(
             format!("items of one {field} stay together: labels shuffled, items dealt and drawn by whole groups"),
         ));
     }
-    if options.adjust_length {
+    if options.adjust == Adjust::Length {
         facts.push(("adjusted for", "the length of the response and its logarithm".into()));
     }
-    if options.compat_dd {
+    if options.compat == Compat::Dd {
         facts.push(("arithmetic", "that of the scripts of arXiv 2604.11867 (--compat dd)".into()));
     }
     facts.extend(attribution.controls.iter().map(|control| ("control", format!("{}: {}", control.name, control.how))));

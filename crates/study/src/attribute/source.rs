@@ -5,7 +5,7 @@ use std::path::Path;
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Identity};
 use headtemper_hook::HeadRef;
 
-use super::{dd, items::ReadItems};
+use super::{Compat, dd, items::ReadItems};
 use crate::{
     CaptureOptions, Features, Item, Progress, Result,
     attribute::AttributeRun,
@@ -83,9 +83,9 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// If one does not fit the model, or is not what was captured: the item is named.
-    pub(super) fn texts(&self, items: &[Item], compat_dd: bool) -> Result<Texts<'a>> {
+    pub(super) fn texts(&self, items: &[Item], compat: Compat) -> Result<Texts<'a>> {
         Ok(match self {
-            Self::Model(engine) if compat_dd => Texts::Encoded(engine, encode_joined(engine, items)?),
+            Self::Model(engine) if compat == Compat::Dd => Texts::Encoded(engine, encode_joined(engine, items)?),
             Self::Model(engine) => Texts::Encoded(engine, encode(engine, items)?),
             Self::Capture(kept) => Texts::Kept(Box::new(kept.features(items)?)),
         })

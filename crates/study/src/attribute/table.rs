@@ -2,7 +2,7 @@
 
 use headtemper_stats::{Shuffles, residuals};
 
-use super::{AttributeOptions, strata};
+use super::{Adjust, AttributeOptions, strata};
 use crate::{
     Features, ItemFacts, Result,
     items::{dispositions::Cohorts, units::unit_of},
@@ -41,7 +41,7 @@ impl<'a> Table<'a> {
         let logarithm = length.iter().map(|x| x.ln()).collect();
         let length = [length, logarithm];
         let units = unit_of(rows.iter().map(|&row| facts.get(row)), options.groups.as_deref());
-        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust_length);
+        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust == Adjust::Length);
         Ok(Self { features, rows, n_a, slots, length, strata, units, adjust_length })
     }
 

@@ -158,7 +158,7 @@ fn a_planted_length_confound_is_flagged_and_taken_out() {
     assert!(found.length.cohen_d > 1.0 && found.length.p <= 0.01);
     assert!(found.warnings.iter().any(|warning| warning.contains("differ in length")), "{:?}", found.warnings);
     assert!(found.sentence.contains("differ in response length (d +2"), "{}", found.sentence);
-    let adjusted = compare(&features, 40, &AttributeOptions { adjust_length: true, ..quick(3) });
+    let adjusted = compare(&features, 40, &AttributeOptions { adjust: Adjust::Length, ..quick(3) });
     assert!(adjusted.heads[0].magnitude.p_max > LEVEL, "{:?}", adjusted.heads[0]);
     assert_eq!(adjusted.heads[0].magnitude.cohen_d, head.d_length_adjusted);
     assert!(!matches!(adjusted.heads[0].verdict, Verdict::Separable | Verdict::MagnitudeOnly));

@@ -8,6 +8,8 @@ pub(crate) mod text;
 
 use serde::{Deserialize, Serialize};
 
+use crate::AttributeOptions;
+
 pub use across::{Across, Beside, Pair, Recurring};
 pub use checks::{
     Control, Controlled, FieldCheck, GroupCheck, LengthCheck, PromptCheck, Reliability, ShuffledLabels, Stability,
@@ -32,7 +34,7 @@ pub struct Attribution {
     /// How many heads each layer has.
     pub heads_per_layer: Vec<usize>,
     /// How everything was computed.
-    pub method: Method,
+    pub method: AttributeOptions,
     /// One entry a disposition.
     pub dispositions: Vec<Disposition>,
     /// Dispositions that were asked for and could not be attributed on these items.
@@ -44,33 +46,6 @@ pub struct Attribution {
     /// How alike the rankings of the dispositions are, and those of other models.
     #[serde(default)]
     pub across: Across,
-}
-
-/// How the numbers were computed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Method {
-    /// Which heads were ranked: `all`, `attn` or `linear`.
-    pub heads: String,
-    /// What was taken out of norms and vectors before anything was compared: `none` or `length`.
-    pub adjust: String,
-    /// The field of the items that was taken out and within whose values labels were shuffled, if any.
-    #[serde(default)]
-    pub within: Option<String>,
-    /// The field of the items whose groups stayed together in shuffles, folds, halves and resamples, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub groups: Option<String>,
-    /// `none`, or `dd` for the arithmetic of the scripts of arXiv 2604.11867.
-    pub compat: String,
-    /// How often labels were shuffled; 0 leaves every p out.
-    pub shuffles: usize,
-    /// Folds of the cross-fit; fewer where a cohort is small.
-    pub folds: usize,
-    /// How often the items were dealt into folds.
-    pub repeats: usize,
-    /// Resamples of the bootstrap intervals.
-    pub resamples: usize,
-    /// Seed of shuffles, folds and resamples.
-    pub seed: u64,
 }
 
 /// The heads between two cohorts. Differences are a minus b: d > 0 means louder in a.

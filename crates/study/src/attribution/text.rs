@@ -4,6 +4,7 @@ use headtemper_hook::HeadRef;
 
 use super::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary, kind_word};
 use crate::{
+    Compat,
     attribute::named_heads,
     text::{count, interval, quoted, short},
 };
@@ -67,8 +68,8 @@ pub(crate) fn heads_csv(disposition: &Disposition) -> String {
 }
 
 /// The heads by |d|, largest first; by signed d where the scripts' arithmetic was asked for.
-pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a HeadEffect> {
-    if compat == "dd" {
+pub(crate) fn ranked(disposition: &Disposition, compat: Compat) -> Vec<&HeadEffect> {
+    if compat == Compat::Dd {
         return crate::attribute::dd::ranked(disposition);
     }
     let mut heads: Vec<&HeadEffect> = disposition.heads.iter().collect();
@@ -82,7 +83,7 @@ pub(crate) fn ranked<'a>(disposition: &'a Disposition, compat: &str) -> Vec<&'a 
 pub fn attribution_markdown(attribution: &Attribution, top: usize) -> String {
     let mut out = String::new();
     for disposition in &attribution.dispositions {
-        out += &heads_markdown(disposition, &attribution.method.compat, top);
+        out += &heads_markdown(disposition, attribution.method.compat, top);
         out.push('\n');
     }
     for skipped in &attribution.skipped {
@@ -93,7 +94,7 @@ pub fn attribution_markdown(attribution: &Attribution, top: usize) -> String {
 }
 
 /// The top of a ranking and whichever heads the sentence names, with what shuffled labels give.
-fn heads_markdown(disposition: &Disposition, compat: &str, top: usize) -> String {
+fn heads_markdown(disposition: &Disposition, compat: Compat, top: usize) -> String {
     let s = &disposition.shuffled;
     let mut out = format!(
         "{}: a = {} ({}), b = {} ({}); d > 0: louder in a\n",
@@ -240,11 +241,11 @@ mod tests {
             (head.magnitude.q, head.q_directional) = (0.1, 0.01 * f64::from(p));
             head.verdict = Verdict::NoEvidence;
         }
-        let last = ranked(&disposition, "none")[11].at();
+        let last = ranked(&disposition, Compat::None)[11].at();
         let quiet = disposition.heads.iter_mut().find(|head| head.at() == last).unwrap();
         quiet.verdict = Verdict::Separable;
         let q = format!("| {} | separable", short(quiet.q_directional));
-        let out = heads_markdown(&disposition, "none", 2);
+        let out = heads_markdown(&disposition, Compat::None, 2);
         let rows: Vec<&str> = out.lines().filter(|line| line.starts_with("| L")).collect();
         assert_eq!(rows.len(), 3, "{out}");
         assert!(rows[2].starts_with(&format!("| {last} ")) && rows[2].contains(&q), "{out}");
@@ -254,14 +255,14 @@ mod tests {
     #[test]
     fn halves_are_told_as_they_are_and_not_at_all_where_there_are_none() {
         let mut disposition = fixture::disposition(&[2]);
-        let out = heads_markdown(&disposition, "none", 2);
+        let out = heads_markdown(&disposition, Compat::None, 2);
         let line = "how alike two halves of the items rank heads: by d 0.100 (shuffled labels 0.000, p 0.300); by d held out 0.100";
         assert!(out.contains(line), "{out}");
         disposition.stability.magnitude.rho = f64::NAN;
-        assert!(heads_markdown(&disposition, "none", 2).contains("rank heads: by d held out 0.100"));
+        assert!(heads_markdown(&disposition, Compat::None, 2).contains("rank heads: by d held out 0.100"));
         disposition.stability.directional.rho = f64::NAN;
         (disposition.heads[0].d_low, disposition.heads[0].d_high) = (f64::NAN, f64::NAN);
-        let out = heads_markdown(&disposition, "none", 2);
+        let out = heads_markdown(&disposition, Compat::None, 2);
         assert!(!out.contains("halves") && out.contains("|       no interval |"), "{out}");
     }
 }

@@ -4,6 +4,7 @@ use headtemper_hook::{HeadKind, HeadRef, ModelSpec};
 use serde::Deserialize;
 
 use crate::{
+    Compat,
     attribution::{Attribution, KindWords, Verdict},
     text::some_of,
 };
@@ -25,7 +26,7 @@ pub(super) struct Ranking {
 #[derive(Deserialize, Default)]
 struct RankedBy {
     #[serde(default)]
-    compat: String,
+    compat: Compat,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +59,7 @@ impl Ranking {
     /// made as the paper's scripts do.
     pub(super) fn top(&self, name: Option<&str>, count: usize) -> Result<Vec<HeadRef>, String> {
         let heads = self.disposition(name)?.heads.iter().map(|head| (head.at(), head.cohen_d)).collect();
-        top_of(heads, self.method.compat == "dd", count)
+        top_of(heads, self.method.compat.signed(), count)
     }
 
     fn disposition(&self, name: Option<&str>) -> Result<&RankedDisposition, String> {
@@ -111,7 +112,7 @@ const NAMED: usize = 5;
 pub(crate) fn top(report: &Attribution, count: usize) -> Result<Vec<HeadRef>, String> {
     let disposition = report.dispositions.first().ok_or("it ranks no heads")?;
     let heads = disposition.heads.iter().map(|head| (head.at(), head.magnitude.cohen_d)).collect();
-    top_of(heads, report.method.compat == "dd", count)
+    top_of(heads, report.method.compat.signed(), count)
 }
 
 fn top_of(mut heads: Vec<(HeadRef, f64)>, signed: bool, count: usize) -> Result<Vec<HeadRef>, String> {

@@ -110,7 +110,7 @@ fn coarse(disposition: &Disposition) -> String {
 
 fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
     let all = disposition.heads.len();
-    let by = if attribution.method.compat == "dd" { "d" } else { "|d|" };
+    let by = if attribution.method.compat.signed() { "d" } else { "|d|" };
     let listed = if all > table::LISTED {
         format!(
             "The {} heads with the largest {by} of {all}, and the {} with the largest d on held-out items.",

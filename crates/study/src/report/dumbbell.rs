@@ -19,7 +19,7 @@ const ROW: f64 = 19.0;
 
 /// One line a head, from d to d adjusted for length; nothing if no head has both.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Option<String> {
-    let ranked = ranked(disposition, &attribution.method.compat);
+    let ranked = ranked(disposition, attribution.method.compat);
     let both = |head: &&HeadEffect| head.magnitude.cohen_d.is_finite() && head.d_length_adjusted.is_finite();
     let heads: Vec<&HeadEffect> = ranked.into_iter().filter(both).take(DRAWN).collect();
     let shuffled = &disposition.shuffled;

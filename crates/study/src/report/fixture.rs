@@ -120,7 +120,7 @@ pub(crate) fn attribution(heads_per_layer: &[usize]) -> Attribution {
         weights_sha256: "ab".repeat(32),
         last_n: 32,
         heads_per_layer: heads_per_layer.to_vec(),
-        method: AttributeOptions { shuffles: 200, seed: 7, ..AttributeOptions::default() }.method(),
+        method: AttributeOptions { shuffles: 200, seed: 7, ..AttributeOptions::default() },
         dispositions: vec![disposition(heads_per_layer)],
         skipped: Vec::new(),
         controls: Vec::new(),

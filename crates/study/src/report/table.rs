@@ -19,7 +19,7 @@ const BAR: f64 = 100.0;
 
 /// Both tables of one disposition.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
-    let heads = ranked(disposition, &attribution.method.compat);
+    let heads = ranked(disposition, attribution.method.compat);
     let mut first: Vec<&HeadEffect> = heads.iter().take(LISTED).copied().collect();
     for clear in clearest(disposition) {
         if !first.iter().any(|head| head.at() == clear.at()) {

@@ -3,6 +3,7 @@
 use headtemper_hook::HeadKind;
 
 use crate::{
+    Adjust, Compat, HeadChoice,
     attribute::LEVEL,
     attribution::Attribution,
     report::text::{count, escape, fixed, put},
@@ -14,24 +15,22 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     let mut out = format!(r#"<section id="tried"><h2>What was tried</h2><p>{}</p>"#, sentence(attribution));
     out.push_str(r#"<dl class="facts">"#);
     let mut fact = |name: &str, value: String| put!(out, "<dt>{name}</dt><dd>{value}</dd>");
-    let heads = match method.heads.as_str() {
-        "all"
+    let heads = match method.heads {
+        HeadChoice::All
             if attribution.dispositions.iter().flat_map(|one| &one.heads).all(|head| head.kind == HeadKind::Query) =>
         {
             "all of them".to_owned()
         }
-        "all" => "all of them, attention and delta nets alike".to_owned(),
-        "attn" => "query heads of attention only".to_owned(),
-        "linear" => "value heads of delta nets only".to_owned(),
-        other => escape(other),
+        HeadChoice::All => "all of them, attention and delta nets alike".to_owned(),
+        HeadChoice::Attn => "query heads of attention only".to_owned(),
+        HeadChoice::Linear => "value heads of delta nets only".to_owned(),
     };
     fact("heads ranked", heads);
     fact(
         "taken out before",
-        match method.adjust.as_str() {
-            "none" => "nothing".to_owned(),
-            "length" => "the length of the response and its logarithm".to_owned(),
-            other => escape(other),
+        match method.adjust {
+            Adjust::None => "nothing".to_owned(),
+            Adjust::Length => "the length of the response and its logarithm".to_owned(),
         },
     );
     if let Some(field) = &method.within {
@@ -44,10 +43,9 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     }
     fact(
         "arithmetic",
-        match method.compat.as_str() {
-            "none" => "as described below".to_owned(),
-            "dd" => "that of the scripts of arXiv 2604.11867: heads ranked by signed d".to_owned(),
-            other => escape(other),
+        match method.compat {
+            Compat::None => "as described below".to_owned(),
+            Compat::Dd => "that of the scripts of arXiv 2604.11867: heads ranked by signed d".to_owned(),
         },
     );
     for skipped in &attribution.skipped {
@@ -97,7 +95,7 @@ mod tests {
     fn what_was_passed_over_is_named() {
         let mut attribution = fixture::attribution(&[3]);
         attribution.skipped.push(Skipped { name: "<eager>".into(), why: "2 & 3 items".into() });
-        attribution.method.compat = "dd".into();
+        attribution.method.compat = Compat::Dd;
         let out = draw(&attribution);
         assert!(out.contains("<b>&lt;eager&gt;</b>: 2 &amp; 3 items") && out.contains("ranked by signed d"));
     }

@@ -6,7 +6,7 @@ use headtemper_engine::{Keep, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttributeOptions, Controls, GoldRule, HeadChoice, Result, StudyError};
+use crate::{Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, Result, StudyError};
 
 /// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,16 @@ pub struct JudgeConfig {
     pub gold: GoldRule,
 }
 
+/// What is done where there is nothing to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlKind {
+    /// With labels that are shuffled once.
+    Shuffled,
+    /// With random weights.
+    Random,
+}
+
 /// What is compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,17 +171,17 @@ pub struct AttributeConfig {
     #[serde(default = "resamples")]
     pub resamples: usize,
     /// Which heads are ranked: `all`, `attn` or `linear`.
-    #[serde(default = "all_heads")]
-    pub heads: String,
+    #[serde(default)]
+    pub heads: HeadChoice,
     /// What is taken out of norms and vectors first: `none` or `length`.
-    #[serde(default = "nothing")]
-    pub adjust: String,
+    #[serde(default)]
+    pub adjust: Adjust,
     /// A field of the items: what goes with its values is taken out, and labels are shuffled among items of one value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
     /// The same where there is nothing to find: `shuffled` labels, `random` weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub control: Vec<String>,
+    pub control: Vec<ControlKind>,
     /// A cohort below this fails the run's check.
     #[serde(default = "min_cohort")]
     pub min_cohort: usize,
@@ -179,49 +189,22 @@ pub struct AttributeConfig {
 
 impl AttributeConfig {
     /// The same where there is nothing to find; random weights are of the seed of the shuffles.
-    ///
-    /// # Errors
-    /// If a control is not known.
-    pub fn controls(&self) -> Result<Controls> {
-        let mut controls = Controls::default();
-        for name in &self.control {
-            match name.as_str() {
-                "shuffled" => controls.shuffled = true,
-                "random" => controls.random = Some(self.seed),
-                other => {
-                    let found = format!("'{other}'");
-                    return Err(StudyError::option("[attribute] control", found, "shuffled or random"));
-                }
-            }
-        }
-        Ok(controls)
+    pub fn controls(&self) -> Controls {
+        let random = self.control.contains(&ControlKind::Random).then_some(self.seed);
+        Controls { shuffled: self.control.contains(&ControlKind::Shuffled), random }
     }
 
     /// How heads are compared; `groups` are those of the items.
     ///
     /// # Errors
-    /// If a word is not known, or a number has no meaning.
+    /// If a number has no meaning.
     pub fn options(&self, groups: Option<&str>) -> Result<AttributeOptions> {
-        let unknown = |what: &str, found: &str, allowed: &str| {
-            Err(StudyError::option(format!("[attribute] {what}"), found, allowed))
-        };
-        let heads = match self.heads.as_str() {
-            "all" => HeadChoice::All,
-            "attn" => HeadChoice::Attn,
-            "linear" => HeadChoice::Linear,
-            other => return unknown("heads", other, "all, attn or linear"),
-        };
-        let adjust_length = match self.adjust.as_str() {
-            "none" => false,
-            "length" => true,
-            other => return unknown("adjust", other, "none or length"),
-        };
         let options = AttributeOptions {
-            heads,
-            adjust_length,
+            heads: self.heads,
+            adjust: self.adjust,
             within: self.within.clone(),
             groups: groups.map(String::from),
-            compat_dd: false,
+            compat: Compat::None,
             shuffles: self.shuffles,
             folds: self.folds,
             repeats: self.repeats,
@@ -247,12 +230,6 @@ fn repeats() -> usize {
 }
 fn resamples() -> usize {
     AttributeOptions::RESAMPLES
-}
-fn all_heads() -> String {
-    "all".into()
-}
-fn nothing() -> String {
-    "none".into()
 }
 fn min_cohort() -> usize {
     15
@@ -355,7 +332,7 @@ impl Experiment {
         if attribute.a == attribute.b {
             return Some(format!("[attribute] a and b are both '{}', but must be two different labels", attribute.a));
         }
-        if let Some(e) = attribute.options(self.items.groups.as_deref()).err().or(attribute.controls().err()) {
+        if let Some(e) = attribute.options(self.items.groups.as_deref()).err() {
             return Some(e.to_string());
         }
         if self.items.limit == Some(0) {

@@ -286,7 +286,7 @@ impl Study<'_> {
         let options = capture_options(self.engine, self.experiment, self.stop)?;
         let spec = disposition_of(self.experiment)?;
         let cohorts = spec.cohorts(items, LEAST)?;
-        let Controls { shuffled, random } = config.controls()?;
+        let Controls { shuffled, random } = config.controls();
         let read = ReadItems::read(self.engine, (items, &encoded), &options, random, progress)?;
         let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         let work = AttributeItems {

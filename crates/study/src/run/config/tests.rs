@@ -43,7 +43,7 @@ fn every_key_is_documented() {
     full.generate.memory = Some("1GiB".into());
     full.generate.max_rows = Some(8);
     full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
-    (full.attribute.within, full.attribute.control) = (Some("w".into()), vec!["shuffled".into()]);
+    (full.attribute.within, full.attribute.control) = (Some("w".into()), vec![ControlKind::Shuffled]);
     let written: toml::Table = toml::from_str(&full.to_toml()).unwrap();
     let mut keys = BTreeSet::new();
     let mut tables = vec![(String::new(), written)];
@@ -77,8 +77,8 @@ fn what_is_not_known_is_refused() {
         ("a = \"cw\"", "a = \"cw\", lastn = 3", "unknown field `lastn`"),
         ("name = \"t\"", "name = \"../t\"", "must be letters"),
         ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a number from"),
-        ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "control is 'none', but must be shuffled or random"),
-        ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "adjust is x, but must be none or length"),
+        ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "unknown variant `none`, expected `shuffled` or `random`"),
+        ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "unknown variant `x`, expected `none` or `length`"),
         ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
         (", b = \"cr\"", "", "missing field `b`"),
         ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),
