@@ -134,6 +134,9 @@ impl<'a> Victim<'a> {
         rows.sort();
         assert!(rows == self.rows, "the rows are not those of an uninterrupted run");
         self.lab.same(self.files, "out", "reference");
+        let fired = |dir: &str| self.lab.json(&format!("{dir}/manifest.json"))["stages"]["sweep"]["fired"].clone();
+        assert!(fired("out").is_object(), "a manifest says how often hooks fired");
+        assert_eq!(fired("out"), fired("reference"), "what a killed call has counted is lost");
         let names = |dir: &str| -> BTreeSet<_> {
             fs::read_dir(self.lab.path(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
         };
@@ -150,7 +153,7 @@ fn a_sweep_that_is_killed_200_times_ends_as_if_it_never_was() {
     lab.write_lines("q.jsonl", (0..4).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Où est {i}?")})));
     let line = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0.5,0 --max-new-tokens 4 --max-rows 8 \
                 --temperature 1";
-    let victim = Victim::new(&lab, line, &["sweep.json", "sweep.csv", "lambda.npz", "plan.json"]);
+    let victim = Victim::new(&lab, line, &["sweep.json", "sweep.csv", "lambda.npz", "plan.json", "report.html"]);
     assert_eq!(victim.rows.len(), 4 * (2 + 2 * 24));
     let hits = victim.hunt(200, &mut Dice(SEED));
     assert!(hits.before_a_row > 0 && hits.between_rows > 0 && hits.after_all_rows > 0, "{hits:?}");
@@ -188,6 +191,68 @@ fn a_run_that_is_killed_30_times_ends_as_if_it_never_was() {
 fn sweep_of_three(lab: &Lab) -> &'static str {
     lab.write_lines("q.jsonl", (0..3).map(|i| json!({"id": format!("q{i}"), "prompt": format!("p{i}")})));
     "sweep --model M --items q.jsonl --heads L0H1 --lambda 1,0 --max-new-tokens 3 --out out"
+}
+
+/// Answers that end before a plan's positions are those of the untouched model: that nothing differs is refused, by the same
+/// command once more too, by whatever joins its parts, and by a run.
+#[test]
+fn a_false_null_stays_refused() {
+    let lab = Lab::new();
+    let label = |i: usize| if i.is_multiple_of(2) { "a" } else { "b" };
+    lab.write_lines("q.jsonl", (0..4).map(|i| json!({"id": format!("q{i}"), "prompt": "p", "label": label(i)})));
+    let sweep = "sweep --model M --items q.jsonl --raw --lambda 1,1,0 --heads L0H1 --positions window:90..99 \
+                 --max-new-tokens 3";
+    let refused = |line: &str| {
+        let (out, err) = lab.ends(2, line);
+        assert!(
+            out.is_empty() && err.contains("the hook never fired there, so the result would be a false null"),
+            "{err}"
+        );
+    };
+    for _ in 0..2 {
+        refused(&format!("{sweep} --out out"));
+        assert!(!lab.path("out/sweep.json").exists() && !lab.path("out/report.html").exists());
+    }
+    for i in 1..=2 {
+        lab.done(&format!("{sweep} --out s{i} --shard {i}/2"));
+    }
+    refused("merge m s1 s2");
+    let model = headtemper_tests::golden_dir("llama");
+    lab.write(
+        "x.toml",
+        format!(
+            "name = \"x\"\nmodel = {{ path = {:?} }}\nitems = {{ path = \"q.jsonl\", raw = true }}\n\
+             generate = {{ max_new_tokens = 3 }}\n\
+             attribute = {{ disposition = \"even\", a = \"a\", b = \"b\", shuffles = 20, min_cohort = 2 }}\n\
+             sweep = {{ heads = \"L0H1\", lambdas = [1, 1, 0], positions = \"window:90..99\" }}\n",
+            model.to_str().unwrap()
+        ),
+    );
+    for _ in 0..2 {
+        refused("run x.toml --out run");
+    }
+}
+
+/// Where only some of a plan's answers reach its positions, a call in which the others were left to do ends as any other.
+#[test]
+fn a_plan_is_asked_of_all_its_answers_whichever_call_wrote_them() {
+    let lab = Lab::new();
+    let prompts = ["a prompt that is long enough to have tokens in the window by itself, whatever follows it", "p"];
+    let item = |i: usize| json!({"id": format!("q{i}"), "prompt": prompts[i]});
+    let sweep = "sweep --model M --items q.jsonl --raw --lambda 1,1,0 --heads L0H1 --positions window:14..16 \
+                 --max-new-tokens 2 --out out";
+    lab.write_lines("q.jsonl", (0..2).map(item));
+    lab.done(sweep);
+    let whole = lab.read("out/rows.jsonl");
+    let fired = lab.json("out/manifest.json")["stages"]["sweep"]["fired"].clone();
+    assert_eq!(fired["L0H1@0 at window:14..16"], 3, "{fired}");
+    let without: String =
+        whole.lines().filter(|line| !line.contains("\"id\":\"q1\"")).map(|line| line.to_owned() + "\n").collect();
+    assert_eq!(without.lines().count(), 3);
+    lab.write("out/rows.jsonl", &without);
+    lab.done(sweep);
+    assert_eq!(lab.rows("out/rows.jsonl"), whole.lines().map(String::from).collect());
+    assert_eq!(lab.json("out/manifest.json")["stages"]["sweep"]["fired"], fired);
 }
 
 /// A tail that was never written whole is dropped, and that is said; damage elsewhere is refused.

@@ -73,7 +73,15 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
             assert_eq!(row[key], expected[key], "{variant} {key}");
         }
         assert_eq!(row["key"].as_str().unwrap().len(), 32);
-        assert_eq!(row.as_object().unwrap().len(), shared.len() + 2, "a row has no other fields");
+        assert_eq!(row.as_object().unwrap().len(), shared.len() + 3, "a row has no other fields");
+        // Every token but the last of an answer that was cut off is read, by the heads of its plan.
+        let heads = match variant {
+            "base" => 0,
+            "all@1" => LAYERS * HEADS,
+            _ => 2,
+        };
+        let read = row["fired"].as_u64().unwrap() as usize;
+        assert!(read >= heads * row["n_tokens"].as_u64().unwrap() as usize && (heads == 0) == (read == 0), "{row}");
     }
     let names = ["base", "all@1", "L0H1+L2H4@0.5"];
     assert_eq!(arms, names.map(|name| (name, 7)).into());

@@ -56,10 +56,7 @@ fn the_shards_of_a_sweep_make_up_the_sweep() {
         for name in ["command", "key", "parts", "identity"] {
             assert_eq!(manifest[name], whole[name], "{name}");
         }
-        let fired = |manifest: &Value| {
-            let arms = manifest["stages"]["sweep"]["fired"].as_object().unwrap().clone();
-            arms.into_iter().map(|(arm, tokens)| (arm, tokens.as_u64().unwrap() > 0)).collect::<Vec<_>>()
-        };
+        let fired = |manifest: &Value| manifest["stages"]["sweep"]["fired"].as_object().unwrap().clone();
         assert_eq!((fired(&manifest).len(), fired(&manifest)), (26, fired(&whole)));
         assert_eq!(lab.done(&merge), printed, "merged once more");
         assert_eq!(lab.json(&format!("{merged}/manifest.json")), manifest, "nothing has fired again");

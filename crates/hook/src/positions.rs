@@ -49,7 +49,17 @@ impl Positions {
 
     /// Whether any token of a sequence is touched of which `read` are read, `prompt` of them its prompt's.
     pub fn touch(self, read: usize, prompt: usize) -> bool {
-        (0..read).any(|position| self.cover(position, prompt))
+        self.count(read, prompt) > 0
+    }
+
+    /// How many tokens of such a sequence are touched.
+    pub fn count(self, read: usize, prompt: usize) -> usize {
+        match self {
+            Self::All => read,
+            Self::Prompt => read.min(prompt),
+            Self::Response => read.saturating_sub(prompt),
+            Self::Window { first, last } => read.min(last.saturating_add(1)).saturating_sub(first),
+        }
     }
 }
 
@@ -111,6 +121,19 @@ mod tests {
             }
         }
         assert!(Positions::Window { first: 3, last: usize::MAX }.all_or_none(5..9, 0));
+    }
+
+    #[test]
+    fn touched_tokens_are_counted_as_each_of_them_says() {
+        let windows = (0..8).flat_map(|first| (first..8).map(move |last| Positions::Window { first, last }));
+        for positions in [Positions::All, Positions::Prompt, Positions::Response].into_iter().chain(windows) {
+            for (read, prompt) in (0..9).flat_map(|x| (0..9).map(move |y| (x, y))) {
+                let count = (0..read).filter(|&position| positions.cover(position, prompt)).count();
+                assert_eq!(positions.count(read, prompt), count, "{positions} of {read}, {prompt} of the prompt");
+                assert_eq!(positions.touch(read, prompt), count > 0);
+            }
+        }
+        assert_eq!(Positions::Window { first: 3, last: usize::MAX }.count(5, 0), 2);
     }
 
     #[test]

@@ -23,11 +23,15 @@ pub struct HeadScale {
     places: BTreeMap<Site, (usize, usize)>,
     /// Per touched site and row: tokens at the plan's positions.
     fired: BTreeMap<Site, Vec<u64>>,
+    /// Per touched site and row: heads that the plan names there.
+    heads: BTreeMap<Site, Vec<u64>>,
+    /// Per slot of the cache: head-tokens of the sequence that it holds.
+    of_slot: Vec<u64>,
     /// Of the current forward and each table: λ of every token, `[site, n, head]`. Of all layers at once, so that a device is
     /// asked as often for one head as for all.
     gathered: Option<Vec<Tensor>>,
-    /// Of the current forward: rows with tokens at their plans' positions, and how many.
-    tokens: Vec<(usize, u64)>,
+    /// Of the current forward: slots with tokens at their plans' positions, the row of each, and how many.
+    tokens: Vec<(usize, usize, u64)>,
     /// Whether the current forward is recorded, and the touched sites at which a recorded one has asked for λ.
     recording: bool,
     recorded: BTreeSet<Site>,
@@ -41,12 +45,14 @@ impl HeadScale {
     /// If a plan names a layer or head that the model does not have.
     pub fn compile(plans: &[HeadPlan], spec: &ModelSpec, device: &Device) -> Result<Self> {
         let mut values: BTreeMap<Site, Vec<f32>> = BTreeMap::new();
+        let mut named: BTreeMap<Site, Vec<u64>> = BTreeMap::new();
         for (row, plan) in plans.iter().enumerate() {
             plan.check(spec).map_err(candle_core::Error::wrap)?;
             for (at, lambda) in plan.iter() {
                 let heads = spec.head_count(at.layer);
                 let table = values.entry(at.site()).or_insert_with(|| vec![1.0; (plans.len() + 1) * heads]);
                 table[row * heads + at.head] = lambda;
+                named.entry(at.site()).or_insert_with(|| vec![0; plans.len()])[row] += 1;
             }
         }
         let fired = values.keys().map(|&site| (site, vec![0; plans.len()])).collect();
@@ -67,8 +73,19 @@ impl HeadScale {
         let table = |(heads, sites, all)| Tensor::from_vec(all, (sites, plans.len() + 1, heads), device);
         let tables = groups.into_iter().map(table).collect::<Result<_>>()?;
         let (plans, device) = (plans.to_vec(), device.clone());
-        let (tokens, recorded) = (Vec::new(), BTreeSet::new());
-        Ok(Self { plans, tables, places, fired, gathered: None, tokens, recording: false, recorded, device })
+        Ok(Self {
+            plans,
+            tables,
+            places,
+            fired,
+            heads: named,
+            of_slot: Vec::new(),
+            gathered: None,
+            tokens: Vec::new(),
+            recording: false,
+            recorded: BTreeSet::new(),
+            device,
+        })
     }
 
     /// The row of the λ table for a token at `position` under plan `plan`: the plan's, or the last, which touches no head.
@@ -98,15 +115,45 @@ impl HeadScale {
         self.gathered = None;
     }
 
-    /// Counts tokens that were read under a plan, at its positions, in passes that were played back: nobody asked this tap
-    /// for λ then, which the recorded pass has had wherever it asked for it.
+    /// Counts tokens that the sequence of a slot has read under a plan, at its positions, in passes that were played back:
+    /// nobody asked this tap for λ then, which the recorded pass has had wherever it asked for it.
     ///
     /// # Panics
     /// If there is no such plan.
-    pub fn played(&mut self, plan: usize, tokens: u64) {
-        for (_, fired) in self.fired.iter_mut().filter(|(site, _)| self.recorded.contains(site)) {
+    pub fn played(&mut self, slot: usize, plan: usize, tokens: u64) {
+        for site in &self.recorded {
+            let fired = self.fired.get_mut(site).expect("every touched site is counted");
             fired[plan] += tokens;
+            *counted(&mut self.of_slot, slot) += tokens * self.heads[site][plan];
         }
+    }
+
+    /// A slot holds a new sequence: none of its tokens was touched, or, where it begins as a copy of another slot, those of
+    /// that one.
+    pub fn take_slot(&mut self, slot: usize, copied: Option<usize>) {
+        let head_tokens = copied.map_or(0, |from| *counted(&mut self.of_slot, from));
+        *counted(&mut self.of_slot, slot) = head_tokens;
+    }
+
+    /// Refuses a sequence to whose tokens each planned head was not applied exactly as often as its plan says, `read` being
+    /// the tokens that its slot holds, `prompt` of them its prompt's. Returns the head-tokens that were counted.
+    ///
+    /// # Errors
+    /// Says how many there were, and how many there must be.
+    ///
+    /// # Panics
+    /// If there is no such plan.
+    pub fn check_slot(
+        &self,
+        slot: usize,
+        plan: usize,
+        (read, prompt): (usize, usize),
+    ) -> std::result::Result<u64, PlanError> {
+        let positions = self.plans[plan].positions();
+        let heads = self.plans[plan].iter().count();
+        let planned = (heads * positions.count(read, prompt)) as u64;
+        let applied = self.of_slot.get(slot).copied().unwrap_or_default();
+        if applied == planned { Ok(applied) } else { Err(PlanError::Missed { heads, positions, applied, planned }) }
     }
 
     /// How many tokens each planned head of each row was applied to.
@@ -122,6 +169,14 @@ impl HeadScale {
     pub fn check_fired(&self) -> std::result::Result<(), PlanError> {
         check_fired(&self.plans, &self.fired())
     }
+}
+
+/// The count of a slot.
+fn counted(of_slot: &mut Vec<u64>, slot: usize) -> &mut u64 {
+    if of_slot.len() <= slot {
+        of_slot.resize(slot + 1, 0);
+    }
+    &mut of_slot[slot]
 }
 
 /// [`HeadScale::check_fired`] from counts, such as the sums of a run's parts; one a plan.
@@ -147,10 +202,10 @@ impl Tap for HeadScale {
         self.recording = batch.on_device().is_some();
         if let Some(recorded) = batch.on_device() {
             // Whoever plays it back counts: see `played`.
-            self.tokens = Vec::new();
+            self.tokens.clear();
             return self.gather(&recorded.rows);
         }
-        let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
+        self.tokens.clear();
         let mut rows: Vec<u32> = Vec::with_capacity(batch.tokens());
         for span in batch.spans() {
             if span.row >= self.plans.len() {
@@ -159,9 +214,10 @@ impl Tap for HeadScale {
             let untouched = self.plans.len();
             rows.extend(span.positions().map(|position| self.row_of(span.row, position, span.prompt) as u32));
             let covered = rows[rows.len() - span.len..].iter().filter(|&&row| row as usize != untouched).count();
-            *tokens.entry(span.row).or_default() += covered as u64;
+            if covered > 0 {
+                self.tokens.push((span.slot, span.row, covered as u64));
+            }
         }
-        self.tokens = tokens.into_iter().filter(|&(_, count)| count > 0).collect();
         self.gather(&Tensor::from_vec(rows, batch.tokens(), &self.device)?)
     }
 
@@ -182,8 +238,10 @@ impl Tap for HeadScale {
             self.recorded.insert(site);
         }
         let fired = self.fired.get_mut(&site).expect("every touched site is counted");
-        for &(row, tokens) in &self.tokens {
+        let heads = &self.heads[&site];
+        for &(slot, row, tokens) in &self.tokens {
             fired[row] += tokens;
+            *counted(&mut self.of_slot, slot) += tokens * heads[row];
         }
         gathered[table].get(place).map(Some) // [n, heads]
     }
@@ -298,6 +356,37 @@ mod tests {
     }
 
     #[test]
+    fn every_sequence_is_counted_by_itself_and_with_what_it_was_copied_from() -> Result<()> {
+        let plans = [plan("L0H1:0.5,L2H1:0.5"), plan("L2H0:1").at("response".parse().unwrap())];
+        let mut tap = scale(&plans)?;
+        let mut read = |spans: Vec<Span>, sites: &[Site]| -> Result<()> {
+            tap.begin(&Batch::new(spans))?;
+            sites.iter().try_for_each(|&site| tap.lambda(site).map(|_| ()))
+        };
+        let both = [Site::Z(0), Site::Z(2)];
+        read(vec![span(0, 3, 0)], &both)?; // a start that others share
+        let of = |slot, start, len, row| Span { slot, start, len, row, prompt: 4 };
+        tap.take_slot(1, Some(0));
+        tap.take_slot(2, None);
+        let mut read = |spans: Vec<Span>, sites: &[Site]| -> Result<()> {
+            tap.begin(&Batch::new(spans))?;
+            sites.iter().try_for_each(|&site| tap.lambda(site).map(|_| ()))
+        };
+        read(vec![of(1, 3, 2, 0), of(2, 0, 6, 1)], &both)?;
+        assert_eq!(tap.check_slot(1, 0, (5, 4)).ok(), Some(10), "five tokens by two heads, three of them copied");
+        assert_eq!(tap.check_slot(2, 1, (6, 4)).ok(), Some(2), "two tokens behind its prompt");
+        tap.take_slot(2, None);
+        assert_eq!(tap.check_slot(2, 1, (4, 4)).ok(), Some(0), "a new sequence, of which nothing is planned yet");
+        // A layer that does not ask for λ: the sequence is refused, whatever others of its plan were touched.
+        tap.take_slot(1, None);
+        tap.begin(&Batch::new(vec![of(1, 0, 4, 0)]))?;
+        tap.lambda(Site::Z(0))?;
+        let error = tap.check_slot(1, 0, (4, 4)).unwrap_err().to_string();
+        assert!(error.contains("2 heads at all positions") && error.contains("applied to 4 of 8"), "{error}");
+        Ok(())
+    }
+
+    #[test]
     fn a_plan_that_never_fired_is_an_error() -> Result<()> {
         let mut tap = scale(&[plan("L0H1:0.5,L2H1:0.5")])?;
         tap.begin(&Batch::single(1))?;
@@ -315,8 +404,10 @@ mod tests {
         tap.begin(&Batch::recorded(vec![span(0, 1, 0)], recorded))?;
         assert!(tap.lambda(Site::Z(0))?.is_some());
         assert!(tap.fired()[0].values().all(|&tokens| tokens == 0), "recording is not reading");
-        tap.played(0, 3);
+        tap.played(0, 0, 3);
         assert_eq!(tap.fired()[0].values().copied().collect::<Vec<_>>(), [3, 0]);
+        let error = tap.check_slot(0, 0, (3, 3)).unwrap_err().to_string();
+        assert!(error.contains("applied to 3 of 6 head-tokens"), "{error}");
         assert!(tap.check_fired().unwrap_err().to_string().contains("L2H1"));
         Ok(())
     }

@@ -69,9 +69,13 @@ impl Engine {
         state: &mut State,
     ) -> Result<usize> {
         let request = &work.requests[row];
-        let Some(start) = work.starts.of(request.plan) else { return Ok(0) };
+        let Some(start) = work.starts.of(request.plan) else {
+            state.scale.take_slot(slot, None);
+            return Ok(0);
+        };
         let from = rows + start.slot;
         if !start.read {
+            state.scale.take_slot(from, None);
             let mut seen = 0;
             for piece in request.ids[..start.len].chunks(work.prefill) {
                 let span =
@@ -83,6 +87,7 @@ impl Engine {
             start.read = true;
         }
         state.cache.copy_slot(from, slot)?;
+        state.scale.take_slot(slot, Some(from));
         Ok(start.len)
     }
 }

@@ -58,6 +58,9 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Sum over `ids` of the log-probability under the model as tempered, before penalties and temperature, in nats.
     pub sum_logprob: f64,
+    /// Head-tokens that its plan was applied to, as the hooks counted them: as many as the plan's heads and positions and the
+    /// tokens that were read make, or the run has failed.
+    pub fired: u64,
     /// What was read of prompt and `ids` while they were written, if [`GenerateOptions::keep`] asks for it.
     pub kept: Option<CaptureRow>,
 }
@@ -143,6 +146,14 @@ struct State {
     scale: HeadScale,
 }
 
+impl State {
+    /// Head-tokens of a row that has ended: an error if its plan was not applied to all that it is for. A row is then not
+    /// reported, so that what is reported needs no further check, whoever keeps it for how long.
+    fn count(&self, run: &Running, request: &Request) -> Result<u64> {
+        Ok(self.scale.check_slot(run.slot, request.plan, (run.seen, request.ids.len()))?)
+    }
+}
+
 impl Engine {
     /// Generates a continuation of every request and reports each as it is done, in the order they finish.
     ///
@@ -212,7 +223,8 @@ impl Engine {
                         ended = self.take(run, &requests[run.row], token, logprob, &mut on_event)?;
                     }
                     if let Some(finish_reason) = ended {
-                        self.finish(run, finish_reason, options.keep.as_ref(), &mut work, &mut on_event)?;
+                        let fired = state.count(run, &requests[run.row])?;
+                        self.finish(run, (finish_reason, fired), options.keep.as_ref(), &mut work, &mut on_event)?;
                     }
                 }
                 running.retain(|run| run.slot != DONE);
@@ -232,7 +244,8 @@ impl Engine {
                     run.ending = ended; // its last token was chosen and not read yet
                     continue;
                 }
-                self.finish(run, finish_reason, options.keep.as_ref(), &mut work, &mut on_event)?;
+                let fired = state.count(run, &requests[run.row])?;
+                self.finish(run, (finish_reason, fired), options.keep.as_ref(), &mut work, &mut on_event)?;
             }
             running.retain(|run| run.slot != DONE);
         }
@@ -248,14 +261,14 @@ impl Engine {
     fn finish(
         &self,
         run: &mut Running,
-        finish_reason: FinishReason,
+        (finish_reason, fired): (FinishReason, u64),
         keep: Option<&Keep>,
         work: &mut Work<'_>,
         on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
         let kept = run.reading.take().zip(keep).map(|(reading, keep)| reading.finish(keep, self.spec()));
         let ids = std::mem::take(&mut run.generated);
-        let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob, kept };
+        let result = Generated { ids, finish_reason, sum_logprob: run.sum_logprob, fired, kept };
         on_event(Event::Done { row: run.row, result: &result })?;
         work.free.push(run.slot);
         run.slot = DONE;

@@ -127,7 +127,7 @@ impl Engine {
         for ((run, request), written) in pairs().zip(&written) {
             state.cache.advance(run.slot, written.len())?;
             if state.scale.row_of(request.plan, run.seen, request.ids.len()) == request.plan {
-                state.scale.played(request.plan, written.len() as u64);
+                state.scale.played(run.slot, request.plan, written.len() as u64);
             }
         }
         Ok(Some(written))

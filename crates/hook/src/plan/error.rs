@@ -87,6 +87,21 @@ pub enum PlanError {
         /// The positions that the plan touches.
         positions: Positions,
     },
+    /// A planned edit that did not happen to every token that it is planned for, or happened twice.
+    #[error(
+        "the plan touches {heads} heads at {} positions, but the hook was applied to {applied} of {planned} head-tokens",
+        positions
+    )]
+    Missed {
+        /// Heads of the plan.
+        heads: usize,
+        /// The positions that the plan touches.
+        positions: Positions,
+        /// Head-tokens that were counted.
+        applied: u64,
+        /// Head-tokens of the sequence that the plan covers.
+        planned: u64,
+    },
 }
 
 impl PlanError {
@@ -115,6 +130,7 @@ impl PlanError {
             Self::NeverFired { positions: Positions::Response, .. } => {
                 Some("nothing of any response is read: the last token that is written is not".into())
             }
+            Self::Missed { .. } => Some("this is a defect of headtemper; `temper verify` says of which model".into()),
             Self::Twice(_) | Self::LambdaOutOfRange { .. } | Self::NeverFired { .. } => None,
         }
     }

@@ -328,9 +328,8 @@ impl Study<'_> {
         };
         let outcomes = write_outcomes(&self.run, &answered, &self.log)?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
-        let fired = self.run.fired("sweep", &fired);
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
-        Ok(Some(Swept { outcomes, arms, rows }))
+        Ok(Some(Swept { outcomes, arms, rows, fired }))
     }
 
     fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<HeadRef>> {

@@ -6,13 +6,13 @@ use headtemper_engine::Engine;
 use serde_json::json;
 
 use crate::{
-    Arm, Experiment, GoldRule, Item, Outcome, Result, Row, RunDir,
+    Arm, Experiment, FiredByArm, GoldRule, Item, Outcome, Result, Row, RunDir,
     attribution::Attribution,
     attribution::attribution_markdown,
     items::cohort::{label_counts, labels},
     report::{self, Page},
     store::files::{write_json, write_text},
-    sweep::{examples::examples, files::fired, outcome::Outcomes},
+    sweep::{examples::examples, files::counted_by_hooks, outcome::Outcomes},
     sweep_markdown,
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct Swept {
     pub(crate) arms: Vec<Arm>,
     /// `[arm][item]`.
     pub(crate) rows: Vec<Vec<Row>>,
+    pub(crate) fired: FiredByArm,
 }
 
 /// What all stages have found.
@@ -121,7 +122,7 @@ impl RunReport<'_> {
         if let Some(swept) = &self.swept {
             let sets: Vec<&str> = swept.outcomes.tables.iter().map(|table| table.set.as_str()).collect();
             fact("tempered", if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") });
-            fact("hooks fired", fired(self.run));
+            fact("hooks fired", counted_by_hooks(&swept.arms, &swept.fired));
         }
         fact("version", format!("headtemper {}", identity.version));
         facts

@@ -48,6 +48,10 @@ pub struct Row {
     /// Whether the arm's positions have a token that was read; one at which they have none is the untouched model's.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub touched: bool,
+    /// Head-tokens that the arm's plan was applied to, as the hooks counted them: a row is written only if they are all that the
+    /// plan is for. Rows of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -196,6 +200,7 @@ mod tests {
             sum_logprob: -0.5,
             response_ids: vec![3],
             touched: true,
+            fired: Some(2),
         }
     }
 

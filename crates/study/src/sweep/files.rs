@@ -1,15 +1,16 @@
 //! What a sweep leaves beside its rows: `sweep.json`, `sweep.csv` and, where it stands alone, `report.html`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use headtemper_engine::{Identity, Sampling};
 
 use crate::{
-    Result, Role, RowLog, RunDir,
+    Arm, FiredByArm, Result, Role, RowLog, RunDir,
     items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
     sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, text::sweep_csv},
+    text::count,
 };
 
 /// Writes `sweep.json` and `sweep.csv`.
@@ -28,8 +29,8 @@ pub(crate) fn write_report(
     run: &RunDir,
     (identity, heads_per_layer): (&Identity, &[usize]),
     sampling: &Sampling,
-    answered: &Answered<'_>,
-    outcomes: &Outcomes,
+    (answered, outcomes): (&Answered<'_>, &Outcomes),
+    fired: &FiredByArm,
 ) -> Result<()> {
     let seeds: Vec<String> = outcomes.seeds.iter().map(ToString::to_string).collect();
     let decoding = match sampling.temperature {
@@ -48,7 +49,7 @@ pub(crate) fn write_report(
         ("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref())),
         ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
         ("judged by", judged.into()),
-        ("hooks fired", fired(run)),
+        ("hooks fired", counted_by_hooks(answered.arms, fired)),
         ("version", format!("headtemper {}", identity.version)),
     ];
     let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
@@ -73,7 +74,30 @@ pub(crate) fn write_report(
 }
 
 /// How often the hooks fired, for the facts of a report.
-pub(crate) fn fired(run: &RunDir) -> String {
-    let fired: u64 = run.fired("sweep", &BTreeMap::new()).values().sum();
-    format!("{fired} head-tokens; every planned head of every arm fired")
+pub(crate) fn counted_by_hooks(arms: &[Arm], fired: &FiredByArm) -> String {
+    let told =
+        format!("{} head-tokens, all that the plans are for, counted answer by answer", fired.values().sum::<u64>());
+    match arms.iter().filter(|arm| !fired.contains_key(&arm.variant)).count() {
+        0 => told,
+        others => format!("{told}; of {} an earlier version wrote answers, which do not say", count(others, "arm")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_counted_is_not_claimed() {
+        let mut fired = FiredByArm::from([("base".into(), 0)]);
+        assert_eq!(
+            counted_by_hooks(&[Arm::base()], &fired),
+            "0 head-tokens, all that the plans are for, counted answer by answer"
+        );
+        fired.clear();
+        assert!(
+            counted_by_hooks(&[Arm::base()], &fired)
+                .ends_with("of 1 arm an earlier version wrote answers, which do not say")
+        );
+    }
 }

@@ -19,7 +19,7 @@ use std::{
 use headtemper_engine::{
     Engine, EngineError, Event, FinishReason, GenerateOptions, Identity, MemoryPlan, Request, Sampling, StopRule,
 };
-use headtemper_hook::HeadPlan;
+use headtemper_hook::{HeadPlan, check_fired};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -91,8 +91,30 @@ impl Arm {
     }
 }
 
-/// How many head-tokens the hooks of each arm fired on.
+/// How many head-tokens the hooks of each arm fired on, of arms all rows of which say it.
 pub type FiredByArm = BTreeMap<String, u64>;
+
+/// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls have written them.
+///
+/// # Errors
+/// If no row of an arm has a token at its plan's positions: that it differs in nothing would be a false null.
+pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<FiredByArm> {
+    for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
+        let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
+        check_fired(std::slice::from_ref(&arm.plan), &nowhere).map_err(EngineError::from)?;
+    }
+    Ok(fired_of(rows.iter().flatten()))
+}
+
+/// The same of some rows, which may be a part.
+pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> FiredByArm {
+    let mut fired: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+    for row in rows {
+        let sum = fired.entry(&row.variant).or_insert(Some(0));
+        *sum = sum.zip(row.fired).map(|(sum, own)| sum + own);
+    }
+    fired.into_iter().filter_map(|(arm, sum)| Some((arm.to_owned(), sum?))).collect()
+}
 
 /// How to generate.
 #[derive(Clone)]
@@ -179,11 +201,12 @@ pub(crate) struct Wanted {
     pub(crate) request: Request,
 }
 
-/// Generates every missing row and returns all, `[arm][seed * items + item]`, with how many tokens each planned head
-/// was applied to in this call.
+/// Generates every missing row and returns all, `[arm][seed * items + item]`, with how many head-tokens the plan of each arm
+/// was applied to.
 ///
 /// # Errors
-/// If a plan or prompt does not fit the model, the log cannot be written, or the run is stopped: finished rows stay.
+/// If a plan or prompt does not fit the model, a plan was applied to nothing, the log cannot be written, or the run is stopped:
+/// finished rows stay.
 pub fn sweep(
     engine: &Engine,
     items: &[Item],
@@ -194,9 +217,11 @@ pub fn sweep(
 ) -> Result<(Vec<Vec<Row>>, FiredByArm)> {
     options.check()?;
     let wanted = wanted(engine, items, &prompts(engine, items)?, arms, options);
-    let fired = fill(engine, (items, arms), &wanted, options, log, progress)?;
+    fill(engine, (items, arms), &wanted, options, log, progress)?;
     let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
-    Ok((by_arm(log, &keys, arms.len()), fired))
+    let rows = by_arm(log, &keys, arms.len());
+    let fired = fired_by_arm(arms, &rows)?;
+    Ok((rows, fired))
 }
 
 /// The rows of each arm, `[arm][seed * items + item]`, from a log that has them all.
@@ -206,10 +231,10 @@ pub(crate) fn by_arm(log: &RowLog, keys: &[impl AsRef<str>], arms: usize) -> Vec
     (0..arms).map(|arm| keys[arm * rows..][..rows].iter().map(|key| row(key)).collect()).collect()
 }
 
-/// Generates those of the wanted rows that the log lacks. Returns how many tokens each planned head was applied to.
+/// Generates those of the wanted rows that the log lacks.
 ///
 /// # Errors
-/// As [`sweep`].
+/// As [`sweep`], but for plans that were applied to nothing: who has all rows asks that.
 pub(crate) fn fill(
     engine: &Engine,
     (items, arms): (&[Item], &[Arm]),
@@ -217,16 +242,16 @@ pub(crate) fn fill(
     options: &SweepOptions<'_>,
     log: &mut RowLog,
     progress: &mut dyn Progress,
-) -> Result<FiredByArm> {
+) -> Result<()> {
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| log.get(&w.key).is_none()).collect();
     let work = Work::of(engine, items, arms, &missing, options)?;
     if let Some(memory) = &work.memory {
         progress.note(&format!("memory     {memory}"));
     }
     progress.begin("generate", wanted.len(), wanted.len() - missing.len());
-    let fired = work.generate(engine, items, arms, options, log, progress)?;
+    work.generate(engine, items, arms, options, log, progress)?;
     progress.end();
-    Ok(fired)
+    Ok(())
 }
 
 /// Refuses items that cannot be answered in the memory there is, before anything is written.
@@ -287,8 +312,6 @@ pub(crate) fn wanted(
 /// The rows that are missing, and the memory they take.
 pub(crate) struct Work<'a> {
     missing: &'a [&'a Wanted],
-    /// The arms that are still needed, so that the plan of each must fire.
-    used: Vec<usize>,
     pub(crate) requests: Vec<Request>,
     pub(crate) plans: Vec<HeadPlan>,
     /// None if no row is missing.
@@ -316,7 +339,7 @@ impl<'a> Work<'a> {
         } else {
             Some(engine.plan_generation(&requests, plans.len(), &options.generation(), &name)?)
         };
-        Ok(Self { missing, used, requests, plans, memory })
+        Ok(Self { missing, requests, plans, memory })
     }
 
     /// The most tokens that the missing rows can have.
@@ -333,13 +356,14 @@ impl<'a> Work<'a> {
         options: &SweepOptions<'_>,
         log: &mut RowLog,
         progress: &mut dyn Progress,
-    ) -> Result<FiredByArm> {
-        let Some(memory) = &self.memory else { return Ok(FiredByArm::new()) };
-        let settings = GenerateOptions { max_rows: memory.rows, memory: memory.limit, ..options.generation() };
+    ) -> Result<()> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let (max_rows, memory) = (memory.rows, memory.limit);
+        let settings = GenerateOptions { max_rows, memory, partial: true, ..options.generation() };
         let most = self.most_new_tokens(engine);
         let mut lengths = Lengths::up_to(self.requests.len(), most);
         progress.expect(lengths.expected());
-        let fired = engine.generate(&self.requests, &self.plans, &settings, |event| {
+        let done = engine.generate(&self.requests, &self.plans, &settings, |event| {
             let (row, result) = match event {
                 Event::Token { .. } => {
                     lengths.token();
@@ -365,6 +389,7 @@ impl<'a> Work<'a> {
                 n_tokens: result.ids.len(),
                 sum_logprob: result.sum_logprob,
                 response_ids: result.ids.clone(),
+                fired: Some(result.fired),
             };
             log.append(row).map_err(through)?;
             lengths.done();
@@ -372,7 +397,6 @@ impl<'a> Work<'a> {
             progress.step();
             Ok::<(), EngineError>(())
         });
-        let named = self.used.iter().zip(fired.map_err(back)?);
-        Ok(named.map(|(&arm, heads)| (arms[arm].variant.clone(), heads.values().sum())).collect())
+        done.map(|_| ()).map_err(back)
     }
 }

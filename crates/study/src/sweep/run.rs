@@ -16,7 +16,7 @@ use crate::{
     sweep::{
         Answered, Wanted, by_arm, check_memory,
         files::{write_outcomes, write_report},
-        fill, is_default,
+        fill, fired_by_arm, fired_of, is_default,
         outcome::Outcomes,
         wanted,
     },
@@ -146,12 +146,13 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
     let plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
     plan.save(&run)?;
     let mut log = run.rows(progress)?;
-    let fired = run.fired("sweep", &fill(engine, (items, arms), part, options, &mut log, progress)?);
+    fill(engine, (items, arms), part, options, &mut log, progress)?;
     if shard.is_some() {
+        let fired = fired_of(part.iter().filter_map(|w| log.get(&w.key)));
         finish(&mut run, &plan.plan, part.len(), &fired)?;
         return Ok(Swept::Part { rows: part.len(), of: all.len() });
     }
-    Ok(Swept::Whole(Box::new(outcomes(&mut run, engine.identity(), (&plan, items), &log, &fired)?)))
+    Ok(Swept::Whole(Box::new(outcomes(&mut run, engine.identity(), (&plan, items), &log)?)))
 }
 
 /// Joins the shards of a sweep: the directory that the whole sweep would have left, but for the order of its rows.
@@ -163,26 +164,26 @@ pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
-    outcomes(&mut run, &identity, (&plan, &items), &log, &shards.fired("sweep"))
+    outcomes(&mut run, &identity, (&plan, &items), &log)
 }
 
-/// Writes what a sweep leaves beside its rows; `fired` is how often the hooks of each arm have fired in all.
+/// Writes what a sweep leaves beside its rows.
 fn outcomes(
     run: &mut RunDir,
     identity: &Identity,
     (plan, items): (&Plan<SweepPlan>, &[Item]),
     log: &RowLog,
-    fired: &FiredByArm,
 ) -> Result<Outcomes> {
     let Plan { keys, plan, .. } = plan;
-    write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
     let rows = by_arm(log, keys, plan.arms.len());
+    let fired = fired_by_arm(&plan.arms, &rows)?;
+    write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
     let (judge, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let answered =
         Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, judge, max_new_tokens };
     let outcomes = write_outcomes(run, &answered, log)?;
-    finish(run, plan, log.len(), fired)?;
-    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, &answered, &outcomes)?;
+    finish(run, plan, log.len(), &fired)?;
+    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired)?;
     Ok(outcomes)
 }
 

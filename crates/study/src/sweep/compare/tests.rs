@@ -39,6 +39,7 @@ fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
         sum_logprob: -0.5 * tokens as f64,
         response_ids: vec![u32::from(text == "yes"), tokens as u32],
         touched: true,
+        fired: None,
     }
 }
 
