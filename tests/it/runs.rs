@@ -52,6 +52,57 @@ fn what_a_plan_never_touched_is_told() {
     assert!(said.contains("1 of 2 items have no token at the positions of their plan"), "{said}");
 }
 
+/// Whoever tries heads, λ and seeds one call at a time asks as many questions as whoever asks them at once, and gets the same p.
+#[test]
+fn what_is_tried_one_by_one_is_one_family() {
+    let lab = Lab::new();
+    let gold = |i: usize| vec![["a", "e", "o"][i % 3]];
+    let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": gold(i)});
+    lab.write_lines("q.jsonl", (0..24).map(item));
+    let sweep = |asked: &str, out: &str| {
+        let (_, err) = lab.ends(
+            0,
+            &format!("sweep --model M --items q.jsonl --temperature 1 --max-new-tokens 6 {asked} --out {out}"),
+        );
+        err
+    };
+    // What a table says of each arm, whatever its place in it.
+    let told = |dir: &str| {
+        let outcomes = lab.json(&format!("{dir}/sweep.json"));
+        let arms = |table: &Value| table["arms"].as_array().unwrap().clone();
+        let all = outcomes["tables"].as_array().unwrap().iter().flat_map(arms);
+        let named: BTreeMap<String, Value> =
+            all.map(|arm| (arm["variant"].as_str().unwrap().to_owned(), arm)).collect();
+        (named, outcomes["flips"].clone(), outcomes.get("elsewhere").cloned())
+    };
+    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1", "whole");
+    sweep("--heads L0H1 --lambda 1,1,0.5,0 --seeds 1", "out");
+    let alone = told("out").0["L0H1@0"]["difference"]["accuracy"]["p_max"].clone();
+    let err = sweep("--heads L2H4 --lambda 1,1,0.5,0 --seeds 1", "out");
+    assert!(err.contains("note: 2 arms of earlier calls stand in the tables as well"), "{err}");
+    sweep("--heads L3H0 --lambda 1,1,0.5,0 --seeds 1", "out");
+    assert_eq!(told("out"), told("whole"));
+    let of = |dir: &str| told(dir).0["L0H1@0"]["difference"]["accuracy"]["p_max"].as_f64().unwrap();
+    assert!(of("out") >= alone.as_f64().unwrap());
+    assert_eq!(told("out").2, None, "nothing lies elsewhere");
+
+    // Another seed joins if all that is asked for now has it; where it has not, its rows are said to be elsewhere.
+    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 2", "out");
+    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1,2", "both");
+    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([2, 1]));
+    let n = |dir: &str| told(dir).0["L2H4@0.5"]["n"].clone();
+    assert_eq!((n("out"), n("out")), (json!(48), n("both")));
+    sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
+    let (arms, _, elsewhere) = told("out");
+    assert_eq!(arms.keys().collect::<Vec<_>>(), ["L1H1@0", "all@1", "base"]);
+    let strays = elsewhere.unwrap();
+    assert!(
+        ["L0H1@0", "seed 1", "seed 2"].iter().all(|name| strays.as_array().unwrap().contains(&json!(name))),
+        "{strays}"
+    );
+    assert!(lab.read("out/report.html").contains("rows that no table here holds"));
+}
+
 /// A row for every item and arm; the control arm is the λ = 1 arm, which is the untouched model.
 #[test]
 fn sweep_writes_a_row_for_every_item_and_arm() {

@@ -90,9 +90,20 @@ fn a_merged_sweep_goes_on_as_any_other() {
     assert!(lab.read("m/rows.jsonl").starts_with(&before));
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
     lab.same(&RESULTS, "whole", "m");
-    // What one call asks for is one family; what else lies there is said.
-    let (out, _) = lab.ends(0, &format!("{sweep} --lambda 1,0.5 --out m"));
-    assert!(out.contains("rows of 2 arms that no table here holds (L0H1+L2H4@0, L0H1+L2H4@0.2)"), "{out}");
+    // What was tried before stays in the tables, whoever made it: merged shards as well.
+    let arms = |dir: &str| lab.json(&format!("{dir}/plan.json"))["plan"]["arms"].as_array().unwrap().clone();
+    let printed = lab.json("m/sweep.json");
+    let (_, err) = lab.ends(0, &format!("{sweep} --lambda 1,0.5 --out m"));
+    assert!(err.contains("note: 2 arms of earlier calls stand in the tables as well"), "{err}");
+    assert_eq!(arms("m").len(), 4);
+    assert_eq!(lab.json("m/sweep.json")["flips"], printed["flips"]);
+    for i in 1..=2 {
+        lab.done(&format!("{sweep} --lambda 1,0.7 --out s{i} --shard {i}/2"));
+    }
+    let (_, err) = lab.ends(0, "merge m s1 s2");
+    assert!(err.contains("note: 3 arms of earlier calls"), "{err}");
+    assert_eq!(arms("m").len(), 5);
+    assert!(lab.json("m/sweep.json").get("elsewhere").is_none());
     let (out, _) = lab.ends(0, &format!("{sweep} --lambda 1 --out ones"));
     assert!(out.contains("no head is tempered: every λ is 1"), "{out}");
 }

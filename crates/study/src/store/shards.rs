@@ -42,6 +42,12 @@ impl<P: Serialize + DeserializeOwned> Plan<P> {
         Self { schema: SCHEMA.into(), keys, plan }
     }
 
+    /// The plan that a directory holds; none if it holds none, or one of another version.
+    pub(crate) fn of(dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(dir.join(PLAN)).ok()?;
+        serde_json::from_str(&text).ok().filter(|plan: &Self| plan.schema == SCHEMA)
+    }
+
     /// Writes `plan.json`; the file appears whole.
     ///
     /// # Errors

@@ -111,8 +111,10 @@ fn at_context(row: &Row, max_new_tokens: usize) -> bool {
 fn withhold(judged: &mut [Judged<'_>], reference: usize) {
     let expected = judged[reference].outcome.truncated;
     for Judged { outcome, .. } in judged {
-        // Two of a hundred are not more than two of a hundred for the rounding of shares.
-        if (outcome.truncated - expected).abs() > UNEQUAL_TRUNCATION + 1e-9 {
+        let gap = (outcome.truncated - expected).abs();
+        // Two of a hundred are not more than two of a hundred for the rounding of shares; and one answer, whatever its share of a
+        // few, can make no difference that counts.
+        if gap > UNEQUAL_TRUNCATION + 1e-9 && gap * outcome.n as f64 > 1.0 + 1e-9 {
             let (here, there) = (100.0 * outcome.truncated, 100.0 * expected);
             let why = format!("{here:.1} % of its answers were cut off, of the reference's {there:.1} %");
             outcome.withheld = Some(why);

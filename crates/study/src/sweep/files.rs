@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use headtemper_engine::{Identity, Sampling};
 
 use crate::{
-    Arm, FiredByArm, Result, Role, RowLog, RunDir,
+    Arm, FiredByArm, Result, Role, Row, RowLog, RunDir,
     items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
@@ -15,10 +15,16 @@ use crate::{
 
 /// Writes `sweep.json` and `sweep.csv`.
 pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>, log: &RowLog) -> Result<Outcomes> {
+    let outcomes = outcomes_of(answered);
     let own: BTreeSet<&str> = answered.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    let all: BTreeSet<&str> = log.rows().values().map(|row| row.variant.as_str()).collect();
-    let elsewhere = all.difference(&own).map(ToString::to_string).collect();
-    let outcomes = Outcomes { elsewhere, ..outcomes_of(answered) };
+    // What was tried and stands in no table: other arms, and of these other seeds.
+    let stray = |row: &Row| match (own.contains(row.variant.as_str()), outcomes.seeds.contains(&row.seed)) {
+        (true, true) => None,
+        (false, _) => Some(row.variant.clone()),
+        (true, false) => Some(format!("seed {}", row.seed)),
+    };
+    let elsewhere: BTreeSet<String> = log.rows().values().filter_map(stray).collect();
+    let outcomes = Outcomes { elsewhere: elsewhere.into_iter().collect(), ..outcomes };
     write_json(&run.file("sweep.json"), &outcomes)?;
     write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
     Ok(outcomes)

@@ -4,6 +4,7 @@ mod arms;
 mod asymmetry;
 mod beside_random;
 mod compare;
+mod earlier;
 pub(crate) mod examples;
 pub(crate) mod files;
 pub mod outcome;

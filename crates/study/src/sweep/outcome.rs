@@ -41,7 +41,7 @@ pub struct Outcomes {
     /// Answers that the end of the model's context cut off, before the limit on new tokens.
     #[serde(default)]
     pub at_context: usize,
-    /// Arms whose rows lie in the same directory and which are in no table here.
+    /// Arms, and `seed N`, whose rows lie in the same directory and which are in no table here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<String>,
 }

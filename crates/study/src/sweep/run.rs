@@ -15,11 +15,13 @@ use crate::{
     store::digest::digest,
     sweep::{
         Answered, Wanted, by_arm, check_memory,
+        earlier::with_earlier,
         files::{write_outcomes, write_report},
         fill, fired_by_arm, fired_of, is_default,
         outcome::Outcomes,
         wanted,
     },
+    text::count,
 };
 
 /// What `temper sweep` is asked for.
@@ -78,17 +80,17 @@ pub enum Swept {
 /// What the tables of a sweep are made from, besides its rows: the `plan` of its `plan.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SweepPlan {
+pub(super) struct SweepPlan {
     /// As in their file.
-    items: Vec<Value>,
+    pub(super) items: Vec<Value>,
     /// The field that they are grouped by.
     #[serde(default)]
     groups: Option<String>,
     /// Whether prompts were read without the chat template.
     raw: bool,
-    arms: Vec<Arm>,
-    seeds: Vec<u64>,
-    sampling: Sampling,
+    pub(super) arms: Vec<Arm>,
+    pub(super) seeds: Vec<u64>,
+    pub(super) sampling: Sampling,
     max_new_tokens: usize,
     hedges: Option<Judge>,
     heads_per_layer: Vec<usize>,
@@ -107,6 +109,11 @@ impl SweepPlan {
             hedges: settings.judge.cloned(),
             heads_per_layer: heads_per_layer(&engine.spec().slots()),
         }
+    }
+
+    /// The same of other arms and seeds.
+    pub(super) fn of(&self, arms: Vec<Arm>, seeds: Vec<u64>) -> Self {
+        Self { arms, seeds, ..self.clone() }
     }
 
     /// The items; an error if they are none, or cannot have so many rows.
@@ -143,9 +150,12 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
     let part = settings.part(&all)?;
     let mut run = RunDir::open(dir, "sweep", &parts, shard, progress)?;
     run.note("identity", engine.identity())?;
-    let plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
-    plan.save(&run)?;
     let mut log = run.rows(progress)?;
+    let mut plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
+    if shard.is_none() {
+        plan = joined(plan, Plan::of(dir), &log, progress);
+    }
+    plan.save(&run)?;
     fill(engine, (items, arms), part, options, &mut log, progress)?;
     if shard.is_some() {
         let fired = fired_of(part.iter().filter_map(|w| log.get(&w.key)));
@@ -163,8 +173,32 @@ pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let shards = Shards::open(shards)?;
     let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
+    let earlier = Plan::of(out);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
+    let plan = joined(plan, earlier, &log, progress);
+    plan.save(&run)?;
     outcomes(&mut run, &identity, (&plan, &items), &log)
+}
+
+/// A plan with what earlier calls have tried in its directory.
+fn joined(
+    plan: Plan<SweepPlan>,
+    earlier: Option<Plan<SweepPlan>>,
+    log: &RowLog,
+    progress: &mut dyn Progress,
+) -> Plan<SweepPlan> {
+    let Some(earlier) = earlier else { return plan };
+    let (arms, seeds) = (plan.plan.arms.len(), plan.plan.seeds.len());
+    let joined = with_earlier(&plan, &earlier, log);
+    let more = [(joined.plan.arms.len() - arms, "arm"), (joined.plan.seeds.len() - seeds, "seed")];
+    let told: Vec<String> = more.iter().filter(|(n, _)| *n > 0).map(|&(n, one)| count(n, one)).collect();
+    if !told.is_empty() {
+        progress.note(&format!(
+            "note: {} of earlier calls stand in the tables as well: p max is over all that was tried in this directory",
+            told.join(" and ")
+        ));
+    }
+    joined
 }
 
 /// Writes what a sweep leaves beside its rows.

@@ -109,12 +109,10 @@ impl Outcomes {
     }
 
     fn arms_elsewhere(&self) -> Option<String> {
-        let count = self.elsewhere.len();
-        (count > 0).then(|| {
+        (!self.elsewhere.is_empty()).then(|| {
             format!(
-                "this directory also has rows of {count} {} that no table here holds ({}): p max is over the arms of these tables \
-                 alone; ask for all of them at once",
-                if count == 1 { "arm" } else { "arms" },
+                "this directory also has rows that no table here holds, of {}: p max is over these tables alone; ask for all of \
+                 them at once",
                 some_of(&self.elsewhere, NAMED)
             )
         })

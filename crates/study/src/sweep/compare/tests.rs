@@ -192,6 +192,18 @@ fn several_lambdas_of_a_set_are_one_set() {
 }
 
 #[test]
+fn one_answer_of_a_few_that_is_cut_off_withholds_nothing() {
+    let (arms, items) = (made(0), &items()[..12]);
+    let few = |rows: &Vec<Row>| rows[..12].to_vec();
+    let mut rows: Vec<Vec<Row>> = answers(&arms, 1).iter().map(few).collect();
+    let mut withheld = |cut: usize| {
+        rows[2][..cut].iter_mut().for_each(|row| row.finish_reason = FinishReason::Length);
+        of(items, &arms, &rows, None).tables[0].arms[2].withheld.is_some()
+    };
+    assert_eq!([withheld(1), withheld(2)], [false, true]);
+}
+
+#[test]
 fn arms_that_are_cut_off_more_often_are_not_compared() {
     let arms = made(3);
     let mut rows = answers(&arms, 1);
