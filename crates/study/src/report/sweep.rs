@@ -10,7 +10,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
-        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, compared, in_units, ranked},
+        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, in_units, ranked},
     },
 };
 
@@ -97,7 +97,7 @@ fn note(outcomes: &Outcomes) -> String {
              in {} % of sweeps without any effect, or fewer.",
             if family == 1 { "the only arm".to_owned() } else { format!("any of {family} arms") },
             count(asked, "outcome"),
-            fixed(100.0 * (1.0 - (1.0 - FOUND).powi(asked as i32)), 0)
+            fixed(100.0 * by_chance(asked), 0)
         ),
     };
     format!(

@@ -2,7 +2,7 @@
 
 use crate::{
     Role,
-    sweep::outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+    sweep::outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
     text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
 };
 
@@ -39,6 +39,11 @@ fn title(which: Compared) -> &'static str {
         Compared::AssertionAsymmetry => "asymmetry, points",
         Compared::MeanTokens => "length, tokens",
     }
+}
+
+/// How often one of so many outcomes finds something where there is nothing, at most.
+pub(crate) fn by_chance(outcomes: usize) -> f64 {
+    1.0 - (1.0 - FOUND).powi(outcomes as i32)
 }
 
 /// The outcomes that some arm is compared by.
@@ -195,20 +200,39 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
         return format!("\n{}: the same, item by item, in {arms}{far}\n", title(which));
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
-    out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |\n", title(which));
-    out += "|------------------|-------|-------------------------:|--------------------:|------:|------:|\n";
+    // Whether any heads would do as much is asked where there are random sets.
+    let random = differing.iter().any(|(.., d)| d.random.is_some());
+    let column = |text: &str| if random { format!(" {text:>8} |") } else { String::new() };
+    out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |", title(which));
+    out += &column("p random");
+    out += "\n|------------------|-------|-------------------------:|--------------------:|------:|------:|";
+    out += if random { "---------:|\n" } else { "\n" };
     for (table, arm, d) in differing.into_iter().take(RANKED) {
         out += &format!(
-            "| {:<16} | {:<5} | {:>24} | {:>19} | {:>5} | {:>5} |\n",
+            "| {:<16} | {:<5} | {:>24} | {:>19} | {:>5} | {:>5} |{}\n",
             table.set,
             arm.lambda,
             with_interval(which, d),
             format!("{} of {}", d.differing, d.items),
             short(d.p),
             short(d.p_max.unwrap_or(f64::NAN)),
+            column(&short(d.random.map_or(f64::NAN, |random| random.p_max))),
         );
     }
     out
+}
+
+/// How the largest difference of each outcome stands beside random sets.
+fn beside_random(outcomes: &Outcomes) -> String {
+    let told = |which: Compared| {
+        let ranked = ranked(outcomes, which);
+        let (_, arm, d) = ranked.first().filter(|(.., d)| d.differing > 0)?;
+        let BesideRandom { sets, reach, p_max, .. } = d.random?;
+        let heads = &arm.variant;
+        let p = short(p_max);
+        Some(format!("{}: {heads} is reached by {reach} of {sets} random sets, p random {p}\n", title(which)))
+    };
+    compared(outcomes).into_iter().filter_map(told).collect()
 }
 
 fn footnotes(outcomes: &Outcomes) -> String {
@@ -223,9 +247,20 @@ fn footnotes(outcomes: &Outcomes) -> String {
             family => p_max(&format!("any of {family} arms")),
         };
         out += &told;
+        let asked = compared(outcomes).len();
+        if outcomes.flips.family > 0 && asked > 1 {
+            out += &format!(
+                "each of {asked} outcomes is asked by itself: one finds something in {:.0} % of sweeps without any effect\n",
+                100.0 * by_chance(asked)
+            );
+        }
     }
     if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
-        out += &format!("random: lowest and highest of {} random head sets of the same size\n", band.sets);
+        if outcomes.tables.len() <= RANKED_ABOVE {
+            out += &format!("random: lowest and highest of {} random head sets of the same size\n", band.sets);
+            out += &beside_random(outcomes);
+        }
+        out += "p random: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
     }
     if let Some(floor) = &outcomes.seed_floor {
         out += &format!("another seed alone changes {} of the untouched model's answers", percent(floor.changed));

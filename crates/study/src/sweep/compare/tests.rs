@@ -191,6 +191,31 @@ fn several_lambdas_of_a_set_are_one_set() {
     assert!(beside.iter().all(|one| (one.p_max - 1.0 / 40.0).abs() < 1e-12), "{beside:?}");
 }
 
+/// A person at a terminal reads beside every finding what random heads do, and a footnote only of what stands there.
+#[test]
+fn a_terminal_says_what_random_heads_do() {
+    let arms_of = |heads: usize, random_sets: usize| {
+        let slots: Vec<HeadRef> = (0..19).map(|head| HeadRef::query(0, head)).collect();
+        let sets: Vec<Vec<HeadRef>> = slots[..heads].iter().map(|&at| vec![at]).collect();
+        arms(&ArmsWanted { sets: &sets, lambdas: &[1.0, 1.0, 0.5], random_sets, ..ArmsWanted::default() }, &slots)
+            .unwrap()
+    };
+    let said = |heads: usize, random_sets: usize| {
+        let arms = arms_of(heads, random_sets);
+        crate::sweep_markdown(&of(&items(), &arms, &answers(&arms, 1), None))
+    };
+    let few = said(2, 3);
+    assert!(few.contains("random: lowest and highest of 3 random head sets"), "{few}");
+    assert!(few.contains("accuracy, points: L0H0@0.5 is reached by 0 of 3 random sets, p random 0.400"), "{few}");
+    let many = said(4, 3);
+    assert!(!many.contains("lowest and highest") && many.contains("p random: how often"), "{many}");
+    let row = many.lines().find(|line| line.starts_with("| L0H0 ")).unwrap();
+    assert_eq!(row.matches('|').count(), 8, "{row}");
+    assert!(many.contains("each of 2 outcomes is asked by itself: one finds something in 10 % of sweeps"), "{many}");
+    let none = said(4, 0);
+    assert!(!none.contains("random"), "{none}");
+}
+
 #[test]
 fn one_answer_of_a_few_that_is_cut_off_withholds_nothing() {
     let (arms, items) = (made(0), &items()[..12]);
