@@ -49,7 +49,7 @@ pub use run::{
 pub use score::{ScoreRun, Scored, merge_score, score_run};
 pub use store::{Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Shards, made_by, noise_of};
 pub use sweep::{
-    Answered, Arm, ArmsWanted, FiredByArm, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
+    Answered, Arm, ArmsWanted, FiredByArm, RandomFrom, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
     outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;

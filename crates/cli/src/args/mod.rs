@@ -19,7 +19,9 @@ pub(crate) use shared::{
     BatchArgs, Dtype, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf,
     SamplingArgs, ShardArgs, StopArgs, Switch,
 };
-pub(crate) use verbs::{Bench, Capture, Doctor, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify};
+pub(crate) use verbs::{
+    Bench, Capture, Doctor, Drawn, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify,
+};
 
 /// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
 #[derive(Parser)]

@@ -176,6 +176,13 @@ fn pool(text: &str) -> Result<Pool, EngineError> {
     text.parse()
 }
 
+/// Which heads random sets are drawn from.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Drawn {
+    Model,
+    Layers,
+}
+
 /// `temper sweep`
 #[derive(ClapArgs)]
 pub(crate) struct Sweep {
@@ -200,6 +207,9 @@ pub(crate) struct Sweep {
     /// Which random head sets
     #[arg(long, default_value_t = 0, requires = "random_sets")]
     pub(crate) random_seed: u64,
+    /// Which heads they are drawn from: of all the model, or as many of each layer as the set has there
+    #[arg(long, value_name = "WHERE", default_value = "model", requires = "random_sets")]
+    pub(crate) random_from: Drawn,
     /// Tokens that are touched: all, prompt, response, or window:4..9 (positions from 0, both included)
     #[arg(long, value_name = "WHERE", default_value_t = Positions::All)]
     pub(crate) positions: Positions,

@@ -4,11 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_study::{
-    ArmsWanted, Judge, SweepOptions, SweepRun, Swept, arms, dry_sweep, head_set, outcome::Outcomes, sweep_markdown,
-    sweep_run,
+    ArmsWanted, Judge, RandomFrom, SweepOptions, SweepRun, Swept, arms, dry_sweep, head_set, outcome::Outcomes,
+    sweep_markdown, sweep_run,
 };
 
-use crate::{Done, args::Sweep, model, ui};
+use crate::{
+    Done,
+    args::{Drawn, Sweep},
+    model, ui,
+};
 
 pub(crate) fn run(args: &Sweep) -> Result<Done> {
     let items = model::items(&args.items)?;
@@ -25,8 +29,12 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         }
     }
     let (random_sets, random_seed) = (args.random_sets, args.random_seed);
-    let positions = args.positions;
-    let wanted = ArmsWanted { sets: &sets, lambdas: &args.lambda, random_sets, random_seed, positions };
+    let random_from = match args.random_from {
+        Drawn::Model => RandomFrom::Model,
+        Drawn::Layers => RandomFrom::Layers,
+    };
+    let (lambdas, positions) = (&args.lambda[..], args.positions);
+    let wanted = ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions };
     let arms = arms(&wanted, &engine.spec().slots())?;
     let options = SweepOptions {
         max_new_tokens: args.max_new_tokens,

@@ -3,7 +3,7 @@
 use headtemper_hook::HeadKind;
 
 use crate::{
-    AttributeOptions, Role,
+    AttributeOptions, RandomFrom, Role,
     attribute::summary,
     attribution::{
         Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
@@ -196,6 +196,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         random: Vec::new(),
         at_context: 0,
         elsewhere: Vec::new(),
+        random_from: RandomFrom::Model,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     },
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
-        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, in_units, ranked},
+        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, drawn, in_units, ranked},
     },
 };
 
@@ -109,10 +109,13 @@ fn note(outcomes: &Outcomes) -> String {
         outcomes.flips.at_most,
         outcomes.flips.seed,
         if outcomes.random.is_empty() {
-            ""
+            String::new()
         } else {
-            " p(random, max): how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
-             any λ."
+            format!(
+                " p(random, max): how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
+                 any λ; random sets are {}.",
+                drawn(outcomes)
+            )
         }
     )
 }

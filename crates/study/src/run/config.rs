@@ -6,7 +6,7 @@ use headtemper_engine::{Keep, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
-use crate::{Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, Result, StudyError};
+use crate::{Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, RandomFrom, Result, StudyError};
 
 /// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -252,6 +252,9 @@ pub struct SweepConfig {
     /// Which ones.
     #[serde(default)]
     pub random_seed: u64,
+    /// Which heads they are drawn from: `model`, or `layers` for as many of each layer as the set has there.
+    #[serde(default)]
+    pub random_from: RandomFrom,
     /// The tokens that are touched: `all`, `prompt`, `response`, or `window:4..9` (positions from 0, both included).
     #[serde(default = "all")]
     pub positions: String,

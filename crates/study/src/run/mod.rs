@@ -359,9 +359,10 @@ fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
 fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     let sets: Vec<Vec<HeadRef>> =
         if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
-    let (random_sets, random_seed) = (config.random_sets, config.random_seed);
+    let SweepConfig { random_sets, random_seed, random_from, .. } = *config;
     let positions = config.positions.parse()?;
-    arms(&ArmsWanted { sets: &sets, lambdas: &config.lambdas, random_sets, random_seed, positions }, slots)
+    let lambdas = &config.lambdas[..];
+    arms(&ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions }, slots)
 }
 
 fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {

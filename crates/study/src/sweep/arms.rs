@@ -1,14 +1,16 @@
 //! The arms of a sweep: the head sets at every λ, the reference and the controls that all of them share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_hook::{HeadKind, HeadPlan, HeadRef, Positions};
 use headtemper_stats::Random;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Result, StudyError,
     store::digest::digest,
     sweep::{Arm, Role},
+    text,
 };
 
 /// What a sweep is made of.
@@ -20,13 +22,50 @@ pub struct ArmsWanted<'a> {
     pub lambdas: &'a [f32],
     /// How many random head sets of the size of each set there are.
     pub random_sets: usize,
+    /// Which heads they are drawn from.
+    pub random_from: RandomFrom,
     /// Which ones.
     pub random_seed: u64,
     /// The tokens that every set touches.
     pub positions: Positions,
 }
 
-/// Random head sets of one size that a sweep may have.
+/// Which heads random sets are drawn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RandomFrom {
+    /// All of the model: what any heads do.
+    #[default]
+    Model,
+    /// The layers of the set, as many of each as it has there: whether it takes these heads, or others beside them do as much. Heads of
+    /// some layers move more than those of others, whatever they are chosen for.
+    Layers,
+}
+
+impl RandomFrom {
+    /// What a random set has in common with these heads: how many there are of each kind, in all or in each layer.
+    fn likeness(self, heads: impl Iterator<Item = HeadRef>) -> Likeness {
+        let mut likeness = Likeness::new();
+        heads.for_each(|at| *likeness.entry(self.pool(at)).or_default() += 1);
+        likeness
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    pub(super) fn is_model(&self) -> bool {
+        *self == Self::Model
+    }
+
+    fn pool(self, at: HeadRef) -> Pool {
+        ((self == Self::Layers).then_some(at.layer), at.kind)
+    }
+}
+
+/// Heads among which is drawn: of one layer or of all, of one kind.
+type Pool = (Option<usize>, HeadKind);
+/// How many heads of each pool a set has.
+type Likeness = BTreeMap<Pool, usize>;
+
+/// Random head sets of one likeness that a sweep may have.
 const MOST_RANDOM_SETS: usize = 1000;
 
 /// The arms on a model of these heads, in this order: the reference `base`, which is the untouched model; for every λ = 1 after the first a
@@ -35,8 +74,8 @@ const MOST_RANDOM_SETS: usize = 1000;
 /// The reference and the controls belong to all sets. A control tempers every head of the model by 1: the hook fires
 /// everywhere and must change nothing, and whatever differs from the reference is rounding and batching.
 ///
-/// Random sets have as many query and value heads as a set, and none that any set of the sweep names; those of one
-/// seed are the first of the same sequence however many there are.
+/// Random sets have as many query and value heads as a set, if that is asked for in each of its layers, and none that any set of the
+/// sweep names; those of one seed are the first of the same sequence however many there are.
 ///
 /// # Errors
 /// If λ is none or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the heads that
@@ -58,7 +97,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
         let again = if number == 1 { String::new() } else { format!("#{number}") };
         let plan = HeadPlan::uniform(slots, 1.0)?.at(wanted.positions);
         let (variant, set) = (format!("all@1{again}{}", suffix(wanted.positions)), "all".into());
-        arms.push(Arm { variant, set, lambda: 1.0, role: Role::Control, plan });
+        arms.push(Arm { variant, set, lambda: 1.0, role: Role::Control, random_from: RandomFrom::Model, plan });
     }
     let lambdas: Vec<f32> = wanted.lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
     if let Some((_, lambda)) = lambdas.iter().enumerate().find(|&(index, lambda)| lambdas[..index].contains(lambda)) {
@@ -69,7 +108,8 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     for (role, name, heads) in swept.chain(random.iter().map(|(name, heads)| (Role::Random, name, heads))) {
         for &lambda in &lambdas {
             let (variant, set) = (format!("{name}@{lambda}{}", suffix(wanted.positions)), name.clone());
-            arms.push(Arm { variant, set, lambda, role, plan: HeadPlan::uniform(heads, lambda)?.at(wanted.positions) });
+            let plan = HeadPlan::uniform(heads, lambda)?.at(wanted.positions);
+            arms.push(Arm { variant, set, lambda, role, random_from: wanted.random_from, plan });
         }
     }
     Ok(arms)
@@ -96,15 +136,12 @@ fn set_name(heads: &[HeadRef]) -> String {
     format!("{}heads-{}", names.len(), &digest(&names)[..8])
 }
 
-/// How many query heads and how many value heads a set has: what a random set has in common with it.
-pub(crate) fn composition(heads: impl Iterator<Item = HeadRef>) -> (usize, usize) {
-    heads.fold((0, 0), |(query, value), head| match head.kind {
-        HeadKind::Query => (query + 1, value),
-        HeadKind::Value => (query, value + 1),
-    })
+/// What a random set has in common with an arm's heads, where it was drawn for them.
+pub(crate) fn likeness(arm: &Arm) -> impl Ord + use<> {
+    arm.random_from.likeness(arm.plan.iter().map(|(at, _)| at))
 }
 
-/// The random sets of every composition, named by number, composition and content.
+/// The random sets of every likeness, named by number, size and content.
 fn random_sets(
     wanted: &ArmsWanted<'_>,
     slots: &[HeadRef],
@@ -122,32 +159,36 @@ fn random_sets(
         return Err(refused(what, &count.to_string(), &format!("at most {MOST_RANDOM_SETS}")));
     }
     let swept: BTreeSet<HeadRef> = wanted.sets.iter().flatten().copied().collect();
-    let left: Vec<HeadRef> = slots.iter().copied().filter(|at| !swept.contains(at)).collect();
-    let (query, value): (Vec<_>, Vec<_>) = left.into_iter().partition(|at| at.kind == HeadKind::Query);
+    let mut left: BTreeMap<Pool, Vec<HeadRef>> = BTreeMap::new();
+    for &at in slots.iter().filter(|at| !swept.contains(at)) {
+        left.entry(wanted.random_from.pool(at)).or_default().push(at);
+    }
+    let none = Vec::new();
+    let pool = |pool: &Pool| left.get(pool).unwrap_or(&none);
+    let likenesses = wanted.sets.iter().map(|heads| wanted.random_from.likeness(heads.iter().copied()));
     let mut sets = Vec::new();
-    for size in wanted.sets.iter().map(|heads| composition(heads.iter().copied())).collect::<BTreeSet<_>>() {
-        let possible = choices(query.len(), size.0) * choices(value.len(), size.1);
+    for likeness in likenesses.collect::<BTreeSet<_>>() {
+        let possible: f64 = likeness.iter().map(|(of, &n)| choices(pool(of).len(), n)).product();
         if possible < count as f64 {
+            let from: Vec<String> = likeness.keys().map(|of| pool_name(*of, pool(of).len())).collect();
             let allowed = format!(
-                "at most {possible}: sets of {} are drawn from the {} query heads and {} value heads that no set of the \
-                 sweep names",
-                label(size),
-                query.len(),
-                value.len()
+                "at most {possible}: sets of {} are drawn from the {} that no set of the sweep names",
+                label(&likeness),
+                from.join(" and ")
             );
             return Err(refused(what, &count.to_string(), &allowed));
         }
         let mut seen = BTreeSet::new();
         for stream in 0.. {
             let mut random = Random::new(wanted.random_seed, stream);
-            let mut heads = draw(&mut random, query.clone(), size.0);
-            heads.extend(draw(&mut random, value.clone(), size.1));
+            let drawn = likeness.iter().flat_map(|(of, &n)| draw(&mut random, pool(of).clone(), n));
+            let mut heads: Vec<HeadRef> = drawn.collect();
             heads.sort();
             if !seen.insert(heads.clone()) {
                 continue;
             }
             let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
-            let name = format!("random{}-of-{}-{}", seen.len(), label(size), &digest(&names)[..8]);
+            let name = format!("random{}-of-{}-{}", seen.len(), label(&likeness), &digest(&names)[..8]);
             sets.push((name, heads));
             if seen.len() == count {
                 break;
@@ -157,10 +198,17 @@ fn random_sets(
     Ok(sets)
 }
 
+/// `7 query heads`, or `7 query heads of layer 3`.
+fn pool_name((layer, kind): Pool, heads: usize) -> String {
+    let kind = if kind == HeadKind::Query { "query head" } else { "value head" };
+    text::count(heads, kind) + &layer.map_or_else(String::new, |layer| format!(" of layer {layer}"))
+}
+
 /// `5H`, `4V` or `3H2V`.
-fn label((query, value): (usize, usize)) -> String {
-    let part = |n: usize, kind: HeadKind| if n == 0 { String::new() } else { format!("{n}{}", kind.letter()) };
-    part(query, HeadKind::Query) + &part(value, HeadKind::Value)
+fn label(likeness: &Likeness) -> String {
+    let of = |kind: HeadKind| likeness.iter().filter(|((_, of), _)| *of == kind).map(|(_, n)| n).sum::<usize>();
+    let part = |kind: HeadKind| if of(kind) == 0 { String::new() } else { format!("{}{}", of(kind), kind.letter()) };
+    part(HeadKind::Query) + &part(HeadKind::Value)
 }
 
 /// The first `size` heads of a shuffle.
@@ -193,7 +241,8 @@ mod tests {
     }
 
     fn made(sets: &[Vec<HeadRef>], lambdas: &[f32], random_sets: usize) -> Result<Vec<Arm>> {
-        arms(&ArmsWanted { sets, lambdas, random_sets, random_seed: 7, positions: Positions::All }, &slots())
+        let wanted = ArmsWanted { sets, lambdas, random_sets, random_seed: 7, ..ArmsWanted::default() };
+        arms(&wanted, &slots())
     }
 
     fn names(arms: &[Arm]) -> Vec<&str> {
@@ -237,8 +286,9 @@ mod tests {
         for arm in &random {
             let heads: Vec<HeadRef> = arm.plan.iter().map(|(at, _)| at).collect();
             assert!(!heads.iter().any(|at| sets.iter().flatten().any(|swept| swept == at)), "{}", arm.set);
+            let of = |kind| heads.iter().filter(|at| at.kind == kind).count();
             let alike = if arm.set.contains("-of-1H1V-") { (1, 1) } else { (1, 0) };
-            assert_eq!(composition(heads.iter().copied()), alike, "{}", arm.set);
+            assert_eq!((of(HeadKind::Query), of(HeadKind::Value)), alike, "{}", arm.set);
         }
         let distinct: BTreeSet<String> = random.iter().map(|arm| arm.plan.to_string()).collect();
         assert_eq!(distinct.len(), 6);
@@ -248,6 +298,25 @@ mod tests {
         let other =
             ArmsWanted { sets: &sets, lambdas: &[0.5], random_sets: 3, random_seed: 8, ..ArmsWanted::default() };
         assert_ne!(arms(&other, &slots()).unwrap()[3..], all[3..]);
+    }
+
+    #[test]
+    fn random_sets_of_the_same_layers_have_as_many_heads_of_each() {
+        let sets = [vec![HeadRef::query(0, 1), HeadRef::query(0, 2), HeadRef::value(1, 0)], vec![HeadRef::query(2, 0)]];
+        let random_from = RandomFrom::Layers;
+        let wanted = ArmsWanted { sets: &sets, lambdas: &[0.5], random_sets: 3, random_from, ..ArmsWanted::default() };
+        let all = arms(&wanted, &slots()).unwrap();
+        let like = |arm: &Arm| all.iter().filter(|other| likeness(other) == likeness(arm)).count();
+        assert_eq!(all[1..3].iter().map(like).collect::<Vec<_>>(), [4, 4], "a set and its three");
+        for arm in all.iter().filter(|arm| arm.role == Role::Random) {
+            let layers: Vec<usize> = arm.plan.iter().map(|(at, _)| at.layer).collect();
+            assert!(layers == [0, 0, 1] || layers == [2], "{}", arm.set);
+        }
+        let error = arms(&ArmsWanted { random_sets: 4, ..wanted.clone() }, &slots()).unwrap_err().to_string();
+        let said = "at most 3: sets of 2H1V are drawn from the 2 query heads of layer 0 and 3 value heads of layer 1 that no set";
+        assert!(error.contains(said), "{error}");
+        let text = serde_json::to_string(&all[1]).unwrap();
+        assert_eq!(serde_json::from_str::<Arm>(&text).unwrap(), all[1]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tempered head sets beside random ones of their size: does it take these heads, or would any do as much?
+//! Tempered head sets beside random ones like them: does it take these heads, or would any do as much?
 
 use std::collections::BTreeMap;
 
@@ -7,40 +7,40 @@ use headtemper_stats::{Tail, as_extreme, p_value};
 use crate::sweep::outcome::BesideRandom;
 
 /// An arm of a tempered or random head set.
-pub(crate) struct SetArm<'a> {
+pub(crate) struct SetArm<'a, L> {
     /// By which the caller knows it.
     pub(crate) index: usize,
     /// Whether its heads were drawn.
     pub(crate) random: bool,
     /// The name of its head set.
     pub(crate) set: &'a str,
-    /// How many heads of each kind that has.
-    pub(crate) size: (usize, usize),
+    /// What random sets have in common with that.
+    pub(crate) like: L,
     /// What it scales them by.
     pub(crate) lambda: f32,
     /// The mean difference to the reference; NaN where it is not compared.
     pub(crate) mean: f64,
 }
 
-/// Every tempered arm that is compared, by its index, beside the random sets of its size.
-pub(crate) fn beside_random(arms: &[SetArm<'_>]) -> Vec<(usize, BesideRandom)> {
-    let mut by_size: BTreeMap<(usize, usize), Vec<&SetArm<'_>>> = BTreeMap::new();
+/// Every tempered arm that is compared, by its index, beside the random sets that are like it.
+pub(crate) fn beside_random<L: Ord>(arms: &[SetArm<'_, L>]) -> Vec<(usize, BesideRandom)> {
+    let mut alike: BTreeMap<&L, Vec<&SetArm<'_, L>>> = BTreeMap::new();
     for arm in arms {
-        by_size.entry(arm.size).or_default().push(arm);
+        alike.entry(&arm.like).or_default().push(arm);
     }
-    by_size.retain(|_, arms| arms.iter().any(|arm| arm.random) && arms.iter().any(|arm| !arm.random));
-    by_size.values().flat_map(|arms| of_one_size(arms, by_size.len())).collect()
+    alike.retain(|_, arms| arms.iter().any(|arm| arm.random) && arms.iter().any(|arm| !arm.random));
+    alike.values().flat_map(|arms| of_like_sets(arms, alike.len())).collect()
 }
 
-/// The arms of one size of so many that were looked at.
-fn of_one_size(arms: &[&SetArm<'_>], sizes: usize) -> Vec<(usize, BesideRandom)> {
+/// The arms of sets that are alike, which is one family of so many that were looked at.
+fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, BesideRandom)> {
     // A tempered arm that is not compared is none; a random one counts as one that differs more than any.
     let arms = || arms.iter().filter(|arm| arm.random || !arm.mean.is_nan());
     let means = |lambda: f32, random: bool| -> Vec<f64> {
         arms().filter(|arm| arm.lambda == lambda && (arm.random || !random)).map(|arm| arm.mean).collect()
     };
     // How many sets differ as much at its λ, itself among them.
-    let place = |arm: &SetArm<'_>| match arm.mean {
+    let place = |arm: &SetArm<'_, L>| match arm.mean {
         own if own.is_nan() => 0,
         own => as_extreme(own, &means(arm.lambda, false), Tail::TwoSided),
     };
@@ -51,14 +51,14 @@ fn of_one_size(arms: &[&SetArm<'_>], sizes: usize) -> Vec<(usize, BesideRandom)>
         best.entry((arm.random, arm.set)).and_modify(|best| *best = place.min(*best)).or_insert(place);
     }
     let tempered = best.keys().filter(|(random, _)| !random).count();
-    let beside = |arm: &SetArm<'_>| {
+    let beside = |arm: &SetArm<'_, L>| {
         let (random, place) = (means(arm.lambda, true), place(arm));
         let reach = best.values().filter(|&&best| best <= place).count();
         let found = BesideRandom {
             sets: random.len(),
             reach: as_extreme(arm.mean, &random, Tail::TwoSided),
             p: p_value(arm.mean, &random, Tail::TwoSided),
-            p_max: (sizes as f64 * some_of(tempered, reach, best.len())).min(1.0),
+            p_max: (families as f64 * some_of(tempered, reach, best.len())).min(1.0),
         };
         (!random.is_empty()).then_some((arm.index, found))
     };
@@ -102,14 +102,7 @@ mod tests {
                 for lambda in 0..lambdas {
                     let mean = own + random.normal();
                     let random = set >= tempered;
-                    arms.push(SetArm {
-                        index: arms.len(),
-                        random,
-                        set: name,
-                        size: (2, 0),
-                        lambda: lambda as f32,
-                        mean,
-                    });
+                    arms.push(SetArm { index: arms.len(), random, set: name, like: 2, lambda: lambda as f32, mean });
                 }
             }
             named += usize::from(beside_random(&arms).iter().any(|(_, found)| found.p_max <= level));

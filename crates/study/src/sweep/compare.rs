@@ -4,10 +4,10 @@ use headtemper_engine::FinishReason;
 use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
-    Arm, Item, Judge, Role, Row,
+    Arm, Item, Judge, RandomFrom, Role, Row,
     items::units::{sizes, sums, units},
     sweep::{
-        arms::composition,
+        arms::likeness,
         asymmetry::{self, Stance},
         beside_random::{SetArm, beside_random},
         outcome::{
@@ -97,6 +97,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         seed_floor,
         tables: tables(&judged, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
+        random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
         at_context: rows.iter().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
         elsewhere: Vec::new(),
     }
@@ -211,7 +212,7 @@ fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
         index,
         random: j.arm.role == Role::Random,
         set: &j.arm.set,
-        size: size_of(j.arm),
+        like: likeness(j.arm),
         lambda: j.arm.lambda,
         mean: j.outcome.difference.of(which).map_or(f64::NAN, |difference| difference.mean),
     });
@@ -223,14 +224,9 @@ fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
     }
 }
 
-/// How many heads of each kind an arm tempers.
-fn size_of(arm: &Arm) -> (usize, usize) {
-    composition(arm.plan.iter().map(|(at, _)| at))
-}
-
 /// The random arms that are like an arm.
 fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
-    let like = move |other: &Arm| other.lambda == arm.lambda && size_of(other) == size_of(arm);
+    let like = move |other: &Arm| other.lambda == arm.lambda && likeness(other) == likeness(arm);
     judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
 }
 

@@ -31,7 +31,7 @@ use crate::{
     store::digest::{digest, noise_of},
 };
 
-pub use arms::{ArmsWanted, arms};
+pub use arms::{ArmsWanted, RandomFrom, arms};
 pub use compare::{Answered, outcomes_of};
 pub use run::{SweepRun, Swept, merge_sweep, sweep_run};
 pub use text::sweep_markdown;
@@ -62,6 +62,9 @@ pub struct Arm {
     pub lambda: f32,
     /// What it is for.
     pub role: Role,
+    /// Which heads random sets beside its set are drawn from, or its own are.
+    #[serde(default, skip_serializing_if = "RandomFrom::is_model")]
+    pub random_from: RandomFrom,
     /// The plan.
     #[serde(with = "plan_text")]
     pub plan: HeadPlan,
@@ -88,7 +91,8 @@ impl Arm {
     /// The untouched model.
     pub fn base() -> Self {
         let (variant, set) = ("base".into(), String::new());
-        Self { variant, set, lambda: 1.0, role: Role::Reference, plan: HeadPlan::none() }
+        let (role, random_from) = (Role::Reference, RandomFrom::Model);
+        Self { variant, set, lambda: 1.0, role, random_from, plan: HeadPlan::none() }
     }
 }
 

@@ -5,7 +5,7 @@ use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
 use super::asymmetry::Stance;
-use crate::{GoldRule, Item, Judge, Role, Row, store::nan::number};
+use crate::{GoldRule, Item, Judge, RandomFrom, Role, Row, store::nan::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.
@@ -38,6 +38,9 @@ pub struct Outcomes {
     pub tables: Vec<SweepTable>,
     /// The arms of the random head sets.
     pub random: Vec<ArmOutcome>,
+    /// Which heads those were drawn from.
+    #[serde(default)]
+    pub random_from: RandomFrom,
     /// Answers that the end of the model's context cut off, before the limit on new tokens.
     #[serde(default)]
     pub at_context: usize,
@@ -147,7 +150,7 @@ pub struct BesideRandom {
     /// Share of the sets that differ as much, the arm's own counted among them.
     pub p: f64,
     /// The same for having looked at every arm of the sweep: how often one of as many sets as are tempered, taken from these and
-    /// the random ones together, stands out as far at any λ; times the sizes that sets have.
+    /// the random ones together, stands out as far at any λ; times the ways in which sets are alike.
     pub p_max: f64,
 }
 

@@ -1,7 +1,7 @@
 //! The outcomes of a sweep for people and programs: on a terminal, as Markdown, as CSV.
 
 use crate::{
-    Role,
+    RandomFrom, Role,
     sweep::outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
     text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
 };
@@ -38,6 +38,14 @@ fn title(which: Compared) -> &'static str {
         Compared::AssertionRate => "assertion, points",
         Compared::AssertionAsymmetry => "asymmetry, points",
         Compared::MeanTokens => "length, tokens",
+    }
+}
+
+/// Where random sets come from.
+pub(crate) fn drawn(outcomes: &Outcomes) -> &'static str {
+    match outcomes.random_from {
+        RandomFrom::Model => "from all layers",
+        RandomFrom::Layers => "from the same layers",
     }
 }
 
@@ -257,7 +265,11 @@ fn footnotes(outcomes: &Outcomes) -> String {
     }
     if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
         if outcomes.tables.len() <= RANKED_ABOVE {
-            out += &format!("random: lowest and highest of {} random head sets of the same size\n", band.sets);
+            let sets = band.sets;
+            out += &format!(
+                "random: lowest and highest of {sets} random head sets of the same size, {}\n",
+                drawn(outcomes)
+            );
             out += &beside_random(outcomes);
         }
         out += "p random: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
