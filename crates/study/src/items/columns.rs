@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_engine::{FinishReason, Input};
+use headtemper_engine::{FinishReason, Input, Message};
 use serde_json::{Value, json};
 
 use crate::{
@@ -88,7 +88,11 @@ pub(crate) fn prompt_hash(item: &Item) -> String {
 pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
     let (prompt, tokens) = match &item.input {
         Input::Prompt(text) | Input::Raw(text) => (json!(text), &[][..]),
-        Input::Messages(messages) => (json!(messages), &[][..]),
+        Input::Messages(messages) => match &messages[..] {
+            // A model reads the same.
+            [only] if *only == Message::user(&only.content) => (json!(only.content), &[][..]),
+            _ => (json!(messages), &[][..]),
+        },
         Input::Ids(ids) => {
             let prompt = item.prompt_ids(ids);
             (json!(prompt), &ids[prompt.len()..])
@@ -165,6 +169,27 @@ mod tests {
 
     fn items(lines: &[&str]) -> Vec<Item> {
         lines.iter().enumerate().map(|(i, line)| Item::parse(line, i + 1, false).unwrap()).collect()
+    }
+
+    #[test]
+    fn one_text_has_one_hash_however_it_is_written() {
+        let hashes = |lines: &[&str]| Columns::of(&items(lines), &[]);
+        let asked = hashes(&[
+            r#"{"prompt":"a","response":"b"}"#,
+            r#"{"messages":[{"role":"user","content":"a"}],"response":"b"}"#,
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#,
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"c"}]}"#,
+            r#"{"messages":[{"role":"system","content":"a"}],"response":"b"}"#,
+        ]);
+        assert!(asked.text_hash[1..3].iter().all(|hash| *hash == asked.text_hash[0]), "{:?}", asked.text_hash);
+        assert!(asked.text_hash[3..].iter().all(|hash| *hash != asked.text_hash[0]), "{:?}", asked.text_hash);
+        assert!(asked.prompt_hash.iter().all(|hash| *hash == asked.prompt_hash[0]));
+        let told = hashes(&[
+            r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"}],"response":"b"}"#,
+            r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#,
+        ]);
+        assert_eq!(told.text_hash[0], told.text_hash[1]);
+        assert_ne!(told.text_hash[0], asked.text_hash[0]);
     }
 
     #[test]

@@ -7,14 +7,18 @@ use serde_json::{Map, Value, json};
 
 use crate::{Result, StudyError, store::files::nan_is_none};
 
+/// Who asks in a conversation, and who answers.
+const USER: &str = "user";
+const ASSISTANT: &str = "assistant";
+
 /// One item of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// Unique in its file; the line number where the file gives none.
     pub id: String,
-    /// What the model reads.
+    /// What the model reads; of a conversation, what stands before the answer.
     pub input: Input,
-    /// The answer, if there is one.
+    /// The answer, if there is one: of a conversation, its last message where that is the assistant's.
     pub response: Option<String>,
     /// With `input_ids`: how many of them are the prompt, if the file says so.
     pub prompt_len: Option<usize>,
@@ -96,11 +100,15 @@ impl Item {
         &ids[..self.prompt_len.unwrap_or(ids.len())]
     }
 
-    /// The prompt as text, for people to read: of a conversation, its last message.
+    /// The prompt as text, for people to read: of a conversation, the last message of the user, or the last of all where the
+    /// user says nothing.
     pub fn prompt_text(&self) -> String {
         match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
-            Input::Messages(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+            Input::Messages(messages) => {
+                let of_user = messages.iter().rfind(|message| message.role == USER);
+                of_user.or(messages.last()).map(|message| message.content.clone()).unwrap_or_default()
+            }
             Input::Ids(ids) => format!("{} token ids", ids.len()),
         }
     }
@@ -149,7 +157,7 @@ impl Item {
             let id = id.escape_debug();
             return Err(format!("id '{id}' holds a control character, but must be of printable characters"));
         }
-        let input = take_input(&mut fields, raw)?;
+        let mut input = take_input(&mut fields, raw)?;
         let prompt_len = match (fields.remove("prompt_len"), &input) {
             (None | Some(Value::Null), _) => None,
             (Some(value), Input::Ids(ids)) => match value.as_u64().map(|n| n as usize) {
@@ -158,7 +166,10 @@ impl Item {
             },
             (Some(_), _) => return Err("prompt_len goes with input_ids only".into()),
         };
-        let response = text(&mut fields, "response")?;
+        let mut response = text(&mut fields, "response")?;
+        if let Input::Messages(messages) = &mut input {
+            response = answer_of(messages, response)?;
+        }
         if response.as_ref().is_some_and(|response| response.trim().is_empty()) {
             return Err("the response is empty".into());
         }
@@ -207,11 +218,35 @@ fn key_of(text: &str) -> String {
     if key.is_empty() { text.trim().into() } else { key }
 }
 
+/// The answer to a conversation: its last message where that is the assistant's, which is taken off, or else the response.
+/// A model answers what it reads: before an answer that stayed in the conversation, it would write a second one.
+fn answer_of(messages: &mut Vec<Message>, response: Option<String>) -> std::result::Result<Option<String>, String> {
+    let Some(answer) = messages.pop_if(|message| message.role == ASSISTANT) else { return Ok(response) };
+    if response.is_some() {
+        return Err(
+            "messages end in an answer of the assistant and there is a response too, but only one of them can be the \
+                    answer"
+                .into(),
+        );
+    }
+    if answer.content.trim().is_empty() {
+        return Err("the last of messages, the assistant's, is empty: leave it out where the model is to answer".into());
+    }
+    match messages.last() {
+        None => Err("messages hold an answer of the assistant alone, but must say what it answers".into()),
+        Some(before) if before.role == ASSISTANT => {
+            Err("messages end in two answers of the assistant, but must end in one, or in what is to be answered"
+                .into())
+        }
+        Some(_) => Ok(Some(answer.content)),
+    }
+}
+
 /// What the user says in a conversation; all of it if the user says nothing.
 fn asked(messages: &[Message]) -> String {
     let all = || messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>();
     let of_user: Vec<&str> =
-        messages.iter().filter(|message| message.role == "user").map(|message| message.content.as_str()).collect();
+        messages.iter().filter(|message| message.role == USER).map(|message| message.content.as_str()).collect();
     if of_user.is_empty() { all() } else { of_user }.join("\n")
 }
 
@@ -330,6 +365,40 @@ mod tests {
         let key = |prompt: &str| Item::parse(&json!({"prompt": prompt}).to_string(), 1, false).unwrap().prompt_key();
         assert_eq!((key("What is 3+7?"), key("what is 3 - 7")), ("what is 3 + 7".into(), "what is 3 - 7".into()));
         assert_eq!(key("New-York, 100%"), "new york 100 %");
+    }
+
+    #[test]
+    fn a_conversation_that_ends_in_an_answer_has_it_as_its_response() {
+        let said = |role: &str, content: &str| json!({"role": role, "content": content});
+        let one = |value: Value| Item::parse(&value.to_string(), 1, false);
+        let (system, first, answer) = (said("system", "Be brief."), said("user", "Hi"), said("assistant", "Hello."));
+        let (again, last) = (said("user", "Why?"), said("assistant", " So. "));
+        let chat = one(json!({"id": "a", "messages": [system, first, answer, again, last]})).unwrap();
+        let before = json!([system, first, answer, again]);
+        assert_eq!(chat, one(json!({"id": "a", "messages": before, "response": " So. "})).unwrap());
+        assert_eq!(one(chat.to_json()).unwrap(), chat, "it is written in that form");
+        assert_eq!(chat.field_names(), ["id", "prompt", "response"]);
+        // What is asked is what the user says, whatever was answered, and whoever speaks last.
+        assert_eq!((chat.prompt_text().as_str(), chat.prompt_key().as_str()), ("Why?", "hi why"));
+        let unanswered = one(json!({"messages": before})).unwrap();
+        assert_eq!((unanswered.response, unanswered.input), (None, chat.input));
+        let used = one(json!({"messages": [first, said("tool", "3")]})).unwrap();
+        assert_eq!((used.prompt_text().as_str(), &used.response), ("Hi", &None));
+        assert_eq!(one(json!({"messages": [system]})).unwrap().prompt_text(), "Be brief.");
+        // Turns of the assistant further ahead are part of what is answered.
+        let twice = one(json!({"messages": [first, answer, answer, again]})).unwrap();
+        assert_eq!((&twice.response, twice.prompt_text().as_str()), (&None, "Why?"));
+        for (bad, why) in [
+            (json!({"messages": [first, answer], "response": "Hello."}), "and there is a response too"),
+            (json!({"messages": [first, said("assistant", " ")]}), "the last of messages, the assistant's, is empty"),
+            (json!({"messages": [first, said("assistant", "")], "response": "x"}), "and there is a response too"),
+            (json!({"messages": [answer]}), "an answer of the assistant alone"),
+            (json!({"messages": [first, answer, answer]}), "messages end in two answers of the assistant"),
+        ] {
+            let found = one(bad).unwrap_err();
+            assert!(found.contains(why), "{found}");
+        }
+        assert!(one(json!({"messages": [first, answer], "response": null})).is_ok());
     }
 
     #[test]
