@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -487,6 +488,30 @@ fn what_was_interrupted_goes_on() {
         let of = |dir: &str| fs::read(lab.path(dir).join(name)).unwrap();
         assert!(of("run-stopped") == of("run-straight"), "{name} differs");
     }
+}
+
+/// An attribution that reads a model keeps nothing before its end, and says so, and what does.
+#[test]
+fn an_interrupted_attribution_says_that_nothing_is_kept() {
+    let lab = Lab::new();
+    let item = |i: usize| json!({"prompt": format!("Qui {i}?"), "response": format!("Moi {i}."), "label": if i % 2 == 0 { "x" } else { "y" }});
+    lab.write_lines("i.jsonl", (0..60).map(item));
+    let line = "attribute --model M --items i.jsonl --a x --b y --shuffles 1000000 --out out";
+    let mut child = lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("to do") {
+        assert!(err.read_line(&mut said).unwrap() > 0, "it ended before it could be stopped: {said}");
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    err.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+    assert!(
+        said.contains("stopped; nothing was kept") && said.contains("hint: `temper capture --heads vector`"),
+        "{said}"
+    );
+    assert!(!lab.path("out/attribution.json").exists());
 }
 
 /// An answer is read as the tokens it was generated as: up to the end of the context, and even if its text would take

@@ -14,7 +14,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::{
+    args::{Args, Command},
+    fail::Leaves,
+};
 
 /// How a command ended that could run.
 pub(crate) enum Done {
@@ -30,9 +33,10 @@ pub(crate) enum Done {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let leaves = Leaves::of(&args.command);
     let chosen = headtemper_model::Level::chosen().and(headtemper_model::Kernels::chosen());
     if let Err(why) = chosen {
-        fail::report(&anyhow::anyhow!(why));
+        fail::report(&anyhow::anyhow!(why), leaves);
         return ExitCode::from(2);
     }
     if args.no_graph {
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
         Ok(Done::GateFailed) => ExitCode::from(3),
         Ok(Done::Inconclusive) => ExitCode::from(4),
         Err(error) => {
-            fail::report(&error);
+            fail::report(&error, leaves);
             ExitCode::from(2)
         }
     }

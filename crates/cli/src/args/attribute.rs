@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_study::AttributeOptions;
 
 use super::{GroupArgs, HowArgs, ItemArgs, ModelArgs};
@@ -37,9 +37,11 @@ pub(crate) enum ControlOf {
 
 /// `temper attribute`
 #[derive(ClapArgs)]
+#[command(group = ArgGroup::new("source").required(true).args(["model", "features"]))]
+#[command(group = ArgGroup::new("cohorts").required(true).multiple(true).args(["a", "b", "dispositions"]))]
 pub(crate) struct Attribute {
     /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
-    #[arg(long, required_unless_present = "features")]
+    #[arg(long)]
     model: Option<String>,
     /// Commit, branch or tag of a hub id
     #[arg(long)]
@@ -49,23 +51,23 @@ pub(crate) struct Attribute {
     /// What `temper capture --heads vector` kept of the items, in the place of a model: any number of comparisons from one
     /// reading; items that it holds with other texts are refused
     #[arg(long, value_name = "FILE.npz", conflicts_with_all = [
-        "model", "revision", "device", "dtype", "products", "random", "raw", "thinking", "last_n", "compat",
+        "revision", "device", "dtype", "products", "random", "raw", "thinking", "last_n", "compat",
     ])]
     pub(crate) features: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) items: ItemArgs,
-    /// Label of the first cohort; d > 0 means louder in it
-    #[arg(long, requires = "b", required_unless_present = "dispositions", conflicts_with = "dispositions")]
+    /// Label of the first cohort, beside that of the second; d > 0 means louder in it
+    #[arg(long, requires = "b", conflicts_with = "dispositions", value_name = "LABEL")]
     pub(crate) a: Option<String>,
     /// Label of the second cohort
-    #[arg(long, requires = "a", conflicts_with = "dispositions")]
+    #[arg(long, requires = "a", conflicts_with = "dispositions", value_name = "LABEL")]
     pub(crate) b: Option<String>,
     /// Dispositions and the conditions of their cohorts, such as configs/dispositions.toml: all from one pass over the
     /// texts; those that the items cannot fill are passed over and named
     #[arg(long, value_name = "FILE")]
     pub(crate) dispositions: Option<PathBuf>,
     /// Only these of the file's dispositions, such as humble,persistent; one that cannot be filled is then an error
-    #[arg(long, value_delimiter = ',', requires = "dispositions", value_name = "NAMES")]
+    #[arg(long, value_delimiter = ',', requires = "dispositions", value_name = "NAME,...")]
     pub(crate) only: Vec<String>,
     /// The directory to write
     #[arg(long)]
@@ -109,10 +111,10 @@ pub(crate) struct Attribute {
     pub(crate) compat: Option<Compat>,
     /// The same once more where there is nothing to find: labels shuffled, or a model of the same geometry with random
     /// weights in f32, or both
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...")]
     pub(crate) control: Vec<ControlOf>,
     /// attribution.json of other models, whose rankings are set beside this one
-    #[arg(long, value_delimiter = ',', value_name = "FILES")]
+    #[arg(long, value_delimiter = ',', value_name = "FILE,...")]
     pub(crate) beside: Vec<PathBuf>,
     /// How many heads the head list heads.json holds
     #[arg(long, default_value_t = 5, value_name = "K")]

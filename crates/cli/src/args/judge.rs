@@ -43,7 +43,7 @@ pub(crate) struct Judge {
     #[arg(long = "judge-model", value_name = "NAME")]
     pub(crate) model: String,
     /// What the judge is asked for
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [TaskOf::Coverage, TaskOf::Delivery])]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "coverage,delivery", value_name = "TASK,...")]
     pub(crate) tasks: Vec<TaskOf>,
     /// Axes of the rubric, by their names or their dispositions'; all if left out
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]

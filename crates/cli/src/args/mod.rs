@@ -74,3 +74,79 @@ pub(crate) enum Command {
     /// What this machine and this build have, and whether tiny models compute what they should on it
     Doctor(Doctor),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let words = std::iter::once("temper").chain(line.split(' '));
+        Args::try_parse_from(words).map(|args| args.command).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn all_that_can_be_typed_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    /// What help shows as a default can be typed as it stands there.
+    #[test]
+    fn defaults_are_shown_as_they_are_typed() {
+        let mut shown = 0;
+        for verb in Args::command().get_subcommands() {
+            for option in verb.get_arguments().filter(|option| option.get_value_delimiter().is_some()) {
+                let defaults = option.get_default_values();
+                assert!(defaults.len() < 2, "{}: {} shows {defaults:?}", verb.get_name(), option.get_id());
+                shown += defaults.len();
+            }
+        }
+        assert_eq!(shown, 2, "of bench --rows and judge --tasks");
+        let rows = |line: &str| match parse(line) {
+            Ok(Command::Bench(bench)) => bench.rows,
+            _ => panic!("{line}"),
+        };
+        assert_eq!(rows("bench --model m"), [1, 16]);
+        assert_eq!(rows("bench --model m --rows 1,16"), [1, 16]);
+        let tasks = |line: &str| match parse(line) {
+            Ok(Command::Judge(judge)) => judge.tasks.len(),
+            _ => panic!("{line}"),
+        };
+        let judge = "judge --items i --out o --endpoint u --judge-model j";
+        assert_eq!((tasks(judge), tasks(&format!("{judge} --tasks coverage,delivery"))), (2, 2));
+    }
+
+    #[test]
+    fn an_error_says_what_would_have_been_allowed() {
+        for (line, parts) in [
+            (
+                "sweep --model m --items i --out o --heads all --lambda 1,0.5,",
+                &["--lambda <LAMBDA,...>", "must be a number; several have a comma between each two, such as 1,1,0.5"]
+                    [..],
+            ),
+            (
+                "score --model m --items i --out o --lambda half",
+                &["'half'", "--lambda <LAMBDA,...>", "must be a number"],
+            ),
+            (
+                "sweep --model m --items i --out o --heads all --lambda 1 --seeds 1,-2",
+                &["'-2'", "--seeds <SEED,...>", "a whole number from 0 on", "such as 0,1,2"],
+            ),
+            ("bench --model m --rows 1,x", &["'x'", "--rows <N,...>", "such as 1,16"]),
+            ("attribute --items i --out o --a x --b y", &["<--model <MODEL>|--features <FILE.npz>>"]),
+            ("attribute --model m --items i --out o", &["<--a <LABEL>|--b <LABEL>|--dispositions <FILE>>"]),
+            ("attribute --model m --items i --out o --a x", &["--b <LABEL>"]),
+            ("attribute --model m --items i --out o --a x --b y --dispositions d", &["cannot be used with"]),
+            ("attribute --model m --features f --items i --out o --a x --b y", &["cannot be used with"]),
+            ("generate --model m", &["<PROMPT|--items <ITEMS>>"]),
+            ("generate --model m hi --items i", &["cannot be used with"]),
+            ("inspect", &["<MODEL|--model <MODEL>>"]),
+        ] {
+            let Err(why) = parse(line) else { panic!("{line} is accepted") };
+            for part in parts {
+                assert!(why.contains(part), "{line}: {part} is not in:\n{why}");
+            }
+        }
+    }
+}

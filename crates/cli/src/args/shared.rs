@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
 use headtemper_study::{Shard, StudyError};
@@ -22,9 +22,10 @@ pub(crate) struct ModelArgs {
 
 /// Which model, where a command is about the model itself.
 #[derive(ClapArgs, Clone)]
+#[command(group = ArgGroup::new("which").required(true).args(["named", "model"]))]
 pub(crate) struct NamedModelArgs {
     /// As --model
-    #[arg(value_name = "MODEL", required_unless_present = "model", conflicts_with = "model")]
+    #[arg(value_name = "MODEL")]
     named: Option<String>,
     /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
     #[arg(long)]

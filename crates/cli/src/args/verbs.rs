@@ -1,8 +1,8 @@
 //! What the verbs take that have no file of their own here.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{EngineError, Keep, Pool, Sampling, StopRule};
 use headtemper_hook::Positions;
 use headtemper_study::{Answering, GenerateConfig};
@@ -30,11 +30,11 @@ pub(crate) struct Inspect {
 
 /// `temper generate`
 #[derive(ClapArgs)]
+#[command(group = ArgGroup::new("asked").required(true).args(["prompt", "items"]))]
 pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// The prompt; `-` reads it from stdin
-    #[arg(required_unless_present = "items", conflicts_with = "items")]
     pub(crate) prompt: Option<String>,
     /// A system message before the prompt
     #[arg(long, conflicts_with_all = ["raw", "items"])]
@@ -183,6 +183,24 @@ pub(crate) enum Drawn {
     Layers,
 }
 
+/// One value of a list with commas.
+fn of_list<T: FromStr>(text: &str, kind: &str, example: &str) -> Result<T, String> {
+    let wrong = |_| format!("must be {kind}; several have a comma between each two, such as {example}");
+    text.trim().parse().map_err(wrong)
+}
+
+fn lambda_of_list(text: &str) -> Result<f32, String> {
+    of_list(text, "a number", "1,1,0.5")
+}
+
+fn seed_of_list(text: &str) -> Result<u64, String> {
+    of_list(text, "a whole number from 0 on", "0,1,2")
+}
+
+fn count_of_list(text: &str) -> Result<usize, String> {
+    of_list(text, "a whole number", "1,16")
+}
+
 /// `temper sweep`
 #[derive(ClapArgs)]
 pub(crate) struct Sweep {
@@ -192,14 +210,15 @@ pub(crate) struct Sweep {
     pub(crate) items: ItemArgs,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// Heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; repeat for several sets
+    /// A set of heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; give --heads again for each further set
     #[arg(long, required = true)]
     pub(crate) heads: Vec<String>,
     /// Each listed head alone, instead of a set together
     #[arg(long)]
     pub(crate) each: bool,
-    /// λ values. 1 is the untouched model and always there; listed twice it is a control as well
-    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas")]
+    /// λ values, such as 1,1,0.5. 1 is the untouched model and always there; listed twice it is a control as well
+    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas",
+        value_name = "LAMBDA,...", value_parser = lambda_of_list)]
     pub(crate) lambda: Vec<f32>,
     /// Random head sets of the same size beside each set, at every λ but 1
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -221,8 +240,8 @@ pub(crate) struct Sweep {
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
-    /// Several seeds instead of one: a generation each
-    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
+    /// Several seeds instead of one, such as 0,1,2: a generation each
+    #[arg(long, value_delimiter = ',', conflicts_with = "seed", value_name = "SEED,...", value_parser = seed_of_list)]
     pub(crate) seeds: Vec<u64>,
     /// A lexicon of hedges, one phrase a line, to judge how assertive answers are
     #[arg(long)]
@@ -266,8 +285,9 @@ pub(crate) struct Score {
     /// Heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
     #[arg(long, default_value = "all")]
     pub(crate) heads: String,
-    /// λ values
-    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas")]
+    /// λ values, such as 0,0.5
+    #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas",
+        value_name = "LAMBDA,...", value_parser = lambda_of_list)]
     pub(crate) lambda: Vec<f32>,
     /// The directory to write; a second run computes only what is missing in it
     #[arg(long)]
@@ -347,14 +367,14 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) new_tokens: usize,
     /// Rows that are decoded together
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
+    #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "N,...", value_parser = count_of_list)]
     pub(crate) rows: Vec<usize>,
     /// How often prefill is measured, and whole answers
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) repeat: usize,
     /// Decode under so many different plans of one head each, in turns (whole answers: one after the other): 0,16,256 compares
     /// them
-    #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "plan")]
+    #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = count_of_list, conflicts_with = "plan")]
     pub(crate) plans: Vec<usize>,
     /// Whole answers as jobs write them, reading prompts and choosing tokens included, in the place of single decode steps
     #[arg(long)]

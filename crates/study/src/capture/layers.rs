@@ -11,7 +11,7 @@ pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
         crate::StudyError::option(
             "the list of layers",
             found,
-            format!("all, none, or layers from 0 to {} such as 0,4,8..12, last, last:2", layers - 1),
+            format!("all or none by itself, or layers from 0 to {} such as 0,4,8..12, last, last:2", layers - 1),
         )
     };
     let number = |text: &str| -> Result<usize> {
@@ -23,6 +23,9 @@ pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
         "none" => {}
         _ => {
             for part in text.split(',') {
+                if let word @ ("all" | "none") = part.trim() {
+                    return Err(wrong(&format!("{text}, with {word} among others")));
+                }
                 if let Some(rest) = part.trim().strip_prefix("last") {
                     let count = last(rest).filter(|count| (1..=layers).contains(count));
                     chosen.extend(layers - count.ok_or_else(|| wrong(part))?..layers);
@@ -63,6 +66,14 @@ mod tests {
         assert_eq!(parse_layers("last", 8).unwrap(), [7]);
         assert_eq!(parse_layers("last:3, 0,6", 8).unwrap(), [0, 5, 6, 7]);
         assert_eq!(parse_layers("last:8", 8).unwrap(), parse_layers("all", 8).unwrap());
+        for (mixed, word) in [("all,last", "all"), ("0, none", "none")] {
+            let why = parse_layers(mixed, 8).unwrap_err().to_string();
+            let expected = format!(
+                "the list of layers is {mixed}, with {word} among others, but must be all or none by itself, or layers from 0 to 7 \
+                 such as 0,4,8..12, last, last:2"
+            );
+            assert_eq!(why, expected);
+        }
         for wrong in ["8", "x", "1..9", "3..1", "", "last:0", "last:9", "last:", "last:-1", "lastly", "0..last"] {
             assert!(parse_layers(wrong, 8).unwrap_err().to_string().contains("from 0 to 7"), "{wrong}");
         }
