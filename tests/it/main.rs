@@ -11,6 +11,7 @@ mod bad_input;
 mod batches;
 mod branched;
 mod captures;
+mod chats;
 mod checkpoint;
 mod cli;
 #[cfg(feature = "cuda")]

@@ -7,6 +7,8 @@
 mod attribute;
 pub mod attribution;
 mod capture;
+#[cfg(test)]
+mod documented;
 mod dry;
 mod error;
 pub mod falsify;
