@@ -54,7 +54,7 @@ fn items_that_cannot_be_used() {
     }
     bench.refused("run x.toml --out out", &parts);
     bench.refused("generate --model M --items q.jsonl hi", &["cannot be used with"]);
-    bench.refused("generate --model M", &["<PROMPT>"]);
+    bench.refused("generate --model M", &["<PROMPT|--items <ITEMS>>"]);
 }
 
 /// Inputs that are longer than the context, or hold ids beyond the vocabulary, are named by their item.
