@@ -72,6 +72,7 @@ fn row(variant: &str, item: usize, seed: u64, right: bool) -> Row {
         sum_logprob: -2.0,
         response_ids: vec![u32::from(right)],
         touched: false,
+        fired: Some(9),
     }
 }
 
