@@ -494,7 +494,8 @@ fn what_was_interrupted_goes_on() {
 #[test]
 fn an_interrupted_attribution_says_that_nothing_is_kept() {
     let lab = Lab::new();
-    let item = |i: usize| json!({"prompt": format!("Qui {i}?"), "response": format!("Moi {i}."), "label": if i % 2 == 0 { "x" } else { "y" }});
+    let label = |i: usize| if i.is_multiple_of(2) { "x" } else { "y" };
+    let item = |i: usize| json!({"prompt": format!("Qui {i}?"), "response": format!("Moi {i}."), "label": label(i)});
     lab.write_lines("i.jsonl", (0..60).map(item));
     let line = "attribute --model M --items i.jsonl --a x --b y --shuffles 1000000 --out out";
     let mut child = lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
