@@ -24,7 +24,7 @@ fn a_falsification_ends_as_its_gates_do() {
     assert!(passes.read("run/report.html").contains("</html>") && passes.read("run/report.md") == out);
 
     let collapses = fitted(1.2, 0.0);
-    write(&collapses, "fresh", data(3, 90, 45, 0.0));
+    write(&collapses, "fresh", data(4, 400, 200, 0.0));
     collapses.write("gate.toml", GATE);
     let (out, _) = collapses.ends(3, "falsify gate.toml --out run --json");
     let found: Value = serde_json::from_str(&out).unwrap();

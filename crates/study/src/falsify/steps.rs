@@ -447,6 +447,7 @@ mod tests {
 
     #[test]
     fn an_axis_fails_where_its_interval_does() {
+        use Outcome::{Failed, Inconclusive, Passed};
         let config = AxesConfig {
             columns: vec!["a".into()],
             every: None,
@@ -471,7 +472,6 @@ mod tests {
             let step = axes(&Gates::default(), &config, (&[axis], &[]));
             step.checks.iter().map(|check| check.outcome).collect::<Vec<_>>()
         };
-        use Outcome::{Failed, Inconclusive, Passed};
         assert_eq!(of(0.7, 0.5, 0.2, Inconclusive), [Passed, Inconclusive]);
         assert_eq!(of(0.7, 0.5, 0.05, Failed), [Passed, Failed]);
         assert_eq!(of(0.6, 0.5, 0.2, Failed), [Failed, Inconclusive]);
