@@ -279,7 +279,7 @@ const RUN_FILES: [&str; 14] = [
 fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<String, Value>, usize) {
     prompts(lab, count);
     let answers = by_id(&lab.done(&format!("generate --model M --items q.jsonl --max-new-tokens {new_tokens}")));
-    let word = |text: &str| text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty()).map(String::from);
+    let word = |text: &str| text.split_whitespace().find(|word| word.contains(char::is_alphanumeric)).map(String::from);
     let mut right = 0;
     let items: Vec<Value> = lines(&lab.read("q.jsonl"))
         .into_iter()
@@ -306,6 +306,17 @@ fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<Str
         ),
     );
     (answers, right)
+}
+
+/// What accepted answers lose is said before anything is generated.
+#[test]
+fn golds_without_what_decides_are_warned_of() {
+    let lab = Lab::new();
+    lab.write_lines("q.jsonl", ["?", "x^2", "-5"].map(|gold| json!({"id": gold, "prompt": "Qui est", "gold": gold})));
+    let line = "sweep --model M --items q.jsonl --heads L0H1 --lambda 1 --max-new-tokens 1 --out out";
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("1 without a letter or digit match nothing ('?' of ?)"), "{err}");
+    assert!(err.contains("1 are compared without signs that may decide ('x^2' of x^2)"), "{err}");
 }
 
 /// A whole experiment: every file is there, and each says what the stage before it found.

@@ -41,7 +41,7 @@ mod probe_fixtures;
 
 pub use adjust::residuals;
 pub use association::cramers_v;
-pub use asymmetry::{Asymmetry, GatePoint, asymmetry};
+pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range, share_range};
 pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};

@@ -24,7 +24,7 @@ fn a_falsification_ends_as_its_gates_do() {
     assert!(passes.read("run/report.html").contains("</html>") && passes.read("run/report.md") == out);
 
     let collapses = fitted(1.2, 0.0);
-    write(&collapses, "fresh", data(3, 90, 45, 0.0));
+    write(&collapses, "fresh", data(4, 400, 200, 0.0));
     collapses.write("gate.toml", GATE);
     let (out, _) = collapses.ends(3, "falsify gate.toml --out run --json");
     let found: Value = serde_json::from_str(&out).unwrap();
@@ -45,6 +45,28 @@ fn a_falsification_ends_as_its_gates_do() {
     let (out, _) = few.ends(4, "falsify gate.toml --out run");
     assert!(out.contains("Capability cliff"), "{out}");
     assert!(out.contains("the smaller class has 9 items"), "{out}");
+}
+
+/// A gate between a number and the end of its interval: the items cannot tell, unless the point was declared to decide.
+#[test]
+fn a_missed_gate_fails_where_its_interval_misses_it() {
+    let lab = fitted(1.2, 1.2);
+    lab.write("gate.toml", GATE);
+    lab.done("falsify gate.toml --out run");
+    let check = lab.json("run/falsify.json")["steps"][1]["checks"][1].clone();
+    assert_eq!(check["what"], "AUC");
+    let (auc, high) = (check["value"].as_f64().unwrap(), check["range"]["high"].as_f64().unwrap());
+    let between = format!("{GATE}[gates]\nfresh_auc = {}\n", f64::midpoint(auc, high));
+    lab.write("gate.toml", &between);
+    let (out, _) = lab.ends(4, "falsify gate.toml --out open");
+    assert!(out.contains("inconclusive at fresh (AUC: 0.") && out.contains("but its 95 % interval, 0."), "{out}");
+    assert_eq!(lab.json("open/falsify.json")["failure_modes"], json!([]));
+    assert!(lab.read("open/report.html").contains("but its 95 % interval, 0."));
+    lab.write("gate.toml", format!("{between}failed_by = 'point'\n"));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out open");
+    assert!(err.contains("gates.failed_by was interval, is point"), "{err}");
+    let (out, _) = lab.ends(3, "falsify gate.toml --out point");
+    assert!(out.contains("failed at fresh (AUC)"), "{out}");
 }
 
 #[test]
@@ -118,7 +140,8 @@ fn the_later_steps_report_or_decide() {
         lab.write_lines(&format!("{name}.jsonl"), (0..n).map(item));
     }
     write(&lab, "train_b", data(11, 80, 40, 1.2));
-    write(&lab, "fresh_b", data(12, 90, 45, 0.0));
+    // The other way round, so that no interval reaches the gate.
+    write(&lab, "fresh_b", data(12, 90, 45, -1.2));
     let gate = GATE
         .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
         .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]");

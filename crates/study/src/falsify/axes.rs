@@ -7,7 +7,7 @@ use std::{
 
 use headtemper_stats::pearson;
 
-use super::{Axis, AxisPair, GateFile, Outcome, config::AxesConfig, run::null_of};
+use super::{Axis, AxisPair, Check, GateFile, Kind, Outcome, config::AxesConfig, run::null_of, steps};
 use crate::{
     Npz, Result, StudyError,
     probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
@@ -158,12 +158,12 @@ fn one(
     let sure =
         options.shuffles == 0 || axis.p.is_some_and(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
     let smaller = train.origin.smaller_of_units().min(fresh.origin.smaller_of_units());
-    axis.outcome = if smaller < file.gates.min_class {
-        Outcome::Inconclusive
-    } else if axis.cv_auc >= axes.cv_auc && axis.fresh_auc >= axes.fresh_auc {
-        if sure { Outcome::Passed } else { Outcome::Inconclusive }
-    } else {
-        Outcome::Failed
+    let reached = |value, needed| Check::at_least(Kind::Share, "AUC", value, needed);
+    let on_fresh = reached(axis.fresh_auc, axes.fresh_auc).known_to(axis.fresh_range, &file.gates);
+    axis.outcome = match steps::all([reached(axis.cv_auc, axes.cv_auc), on_fresh].iter().map(|check| check.outcome)) {
+        _ if smaller < file.gates.min_class => Outcome::Inconclusive,
+        Outcome::Passed if !sure => Outcome::Inconclusive,
+        outcome => outcome,
     };
     let predictions = train.rows.iter().copied().zip(fitted.out_of_fold[chosen].iter().copied()).collect();
     Ok((axis, predictions))

@@ -84,8 +84,8 @@ pub struct ProbeConfig {
     pub class_weight: Weighting,
 }
 
-/// What would count as passing. The defaults are those of arXiv 2604.11867, but for `alpha`, `min_class` and
-/// `beat_baselines`, which it had not.
+/// What would count as passing. The defaults are those of arXiv 2604.11867, but for `alpha`, `min_class`, `beat_baselines` and
+/// `failed_by`, which it had not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
@@ -107,8 +107,21 @@ pub struct Gates {
     pub min_class: usize,
     /// Whether the probe must rank fresh items better than every baseline that was run.
     pub beat_baselines: bool,
+    /// When a gate on fresh items that is missed is failed.
+    pub failed_by: FailedBy,
     /// Which steps decide; the others are reported.
     pub decide: Vec<StepName>,
+}
+
+/// When a gate on fresh items that is missed is failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailedBy {
+    /// Where the whole 95 % interval of the number misses it; else the items cannot tell.
+    #[default]
+    Interval,
+    /// Where the number itself misses it, however few items it is of: the paper's.
+    Point,
 }
 
 /// The steps.
@@ -228,6 +241,7 @@ impl Default for Gates {
             alpha: 0.05,
             min_class: 10,
             beat_baselines: true,
+            failed_by: FailedBy::default(),
             decide: vec![StepName::Cv, StepName::Fresh],
         }
     }
@@ -418,6 +432,9 @@ mod tests {
         assert_eq!(same.sha256, file.sha256, "also from another directory");
         let looser = read(&format!("{SHORT}[gates]\nfresh_auc = 0.6\n")).unwrap();
         assert_ne!(looser.sha256, file.sha256);
+        assert_eq!(file.gates.failed_by, FailedBy::Interval);
+        let by_point = read(&format!("{SHORT}[gates]\nfailed_by = 'point'\n")).unwrap();
+        assert_ne!(by_point.sha256, file.sha256, "how a gate fails is declared");
         let other_cut = read(&SHORT.replace(">=0.5", ">=0.9")).unwrap();
         assert_ne!(other_cut.sha256, file.sha256, "another label is another test");
     }
@@ -427,6 +444,7 @@ mod tests {
         for (more, part) in [
             ("[gates]\nfresh_acu = 0.6\n", "unknown field `fresh_acu`"),
             ("[gates]\ncv_auc = 65\n", "gates.cv_auc is 65"),
+            ("[gates]\nfailed_by = 'luck'\n", "unknown variant `luck`"),
             ("[gates]\ndecide = ['axes']\n", "there is no [axes]"),
             ("[gates]\ndecide = []\n", "no verdict"),
             ("[axes]\nevery = '>=4'\ncorrelation = 80\n", "axes.correlation is 80"),

@@ -18,7 +18,8 @@ mod view;
 mod tests;
 
 pub use config::{
-    AxesConfig, ControlsConfig, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig, StepName,
+    AxesConfig, ControlsConfig, FailedBy, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig,
+    StepName,
 };
 pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,

@@ -157,6 +157,12 @@ pub struct Check {
     pub at_least: bool,
     /// How it ended.
     pub outcome: Outcome,
+    /// The number's 95 % interval, by which a missed gate on fresh items is judged; left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Ends>,
+    /// Why a missed gate is not failed; left out where nothing is to be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What a check's number is: how it is told, and compared.

@@ -177,8 +177,7 @@ fn fresh_step(
     if step.outcome == Outcome::Passed {
         return (step, Vec::new());
     }
-    let range = tested.evaluation.results[tested.evaluation.chosen].measured.auc_delong;
-    let modes = steps::failure_modes(&train.set.origin, &fresh.set.origin, seen.auc, range);
+    let modes = steps::failure_modes(&file.gates, (&train.set.origin, &fresh.set.origin), &seen);
     (step, modes)
 }
 
@@ -355,8 +354,7 @@ fn of_other(
     let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
     let step = steps::transfer(&file.gates, name, seen, &baselines);
     if step.outcome != Outcome::Passed {
-        let (auc, range) = (transfer.fresh_auc, transfer.fresh_range);
-        transfer.failure_modes = steps::failure_modes(&transfer.train, &transfer.fresh, auc, range);
+        transfer.failure_modes = steps::failure_modes(&file.gates, (&transfer.train, &transfer.fresh), seen);
     }
     if same {
         step

@@ -1,9 +1,12 @@
 //! Numbers beside their gates, and what they come to.
 
-use headtemper_stats::worth;
+use headtemper_stats::{share_range, worth};
 
-use super::{Axis, AxisPair, Check, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
-use crate::probe::{Ends, Evaluation, FitOptions, Gate, Null, Origin, Probe, ProbeSet};
+use super::{Axis, AxisPair, Check, FailedBy, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
+use crate::{
+    probe::{Ends, Evaluation, FitOptions, Gate, Null, Origin, Probe, ProbeSet},
+    text::{short, signed},
+};
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
 /// from 0.56 to 0.047, to a twelfth; its other model, which it did not call so, still had 0.285 on fresh items.
@@ -12,9 +15,13 @@ const CLIFF: f64 = 0.25;
 /// What a probe did on items, as far as gates ask for it.
 pub(crate) struct Seen {
     pub(crate) auc: f64,
+    /// Its 95 % interval on fresh items; none out of fold, where intervals are too narrow to decide by.
+    pub(crate) auc_range: Ends,
     /// Against shuffled labels: NaN where units can be labelled in too few ways, none where it was not asked for.
     pub(crate) p: Option<f64>,
     pub(crate) gate: Option<Gate>,
+    /// The interval of its asymmetry, as the AUC's.
+    pub(crate) asym_range: Ends,
     /// Items of the smaller class, or prompts or groups where items share them.
     pub(crate) smaller: usize,
     /// Whether items share prompts or groups.
@@ -30,6 +37,8 @@ impl Seen {
         let cv = &meta.results[meta.chosen].cv;
         Self {
             auc: cv.auc,
+            auc_range: Ends::NONE,
+            asym_range: Ends::NONE,
             p: p_of(meta.null.as_ref(), options),
             gate: cv.best,
             smaller: train.smaller_of_units(),
@@ -54,6 +63,8 @@ impl Seen {
         };
         Self {
             auc: result.measured.auc,
+            auc_range: result.measured.auc_delong,
+            asym_range: result.asym_range,
             p: p_of(null, options),
             gate: result.train_chosen,
             smaller: evaluation.set.smaller_of_units(),
@@ -69,14 +80,50 @@ fn p_of(null: Option<&Null>, options: &FitOptions) -> Option<f64> {
 }
 
 impl Check {
-    fn at_least(kind: Kind, what: &str, value: f64, needed: f64) -> Self {
+    pub(super) fn at_least(kind: Kind, what: &str, value: f64, needed: f64) -> Self {
         let outcome = if value >= needed { Outcome::Passed } else { Outcome::Failed };
-        Self { what: what.into(), kind, value, needed, at_least: true, outcome }
+        Self { what: what.into(), kind, value, needed, at_least: true, outcome, range: None, why: None }
     }
 
     fn at_most(kind: Kind, what: &str, value: f64, needed: f64) -> Self {
         let outcome = if value <= needed { Outcome::Passed } else { Outcome::Failed };
-        Self { what: what.into(), kind, value, needed, at_least: false, outcome }
+        Self { what: what.into(), kind, value, needed, at_least: false, outcome, range: None, why: None }
+    }
+
+    /// The same with the number's interval. A gate is passed by the number alone, but failed only where the whole interval misses it,
+    /// unless the point was declared to decide: of 10 items a class an AUC of 0.70 is measured below 0.63 in one of four sets.
+    pub(super) fn known_to(self, range: Ends, gates: &Gates) -> Self {
+        let check = Self { range: range.known(), ..self };
+        // What is no number has no interval, and passes nothing.
+        if check.outcome != Outcome::Failed || check.value.is_nan() || gates.failed_by == FailedBy::Point {
+            return check;
+        }
+        let misses = |range: Ends| match (check.kind, check.at_least) {
+            (Kind::Above, _) => range.high <= check.needed,
+            (_, true) => range.high < check.needed,
+            (_, false) => range.low > check.needed,
+        };
+        if check.range.is_some_and(misses) {
+            return check;
+        }
+        let why = check.undecided();
+        Self { outcome: Outcome::Inconclusive, why: Some(why), ..check }
+    }
+
+    /// Why a number that misses its gate may reach it all the same.
+    fn undecided(&self) -> String {
+        let told = |value: f64| match self.kind {
+            Kind::Asymmetry | Kind::Above => signed(value, 3),
+            _ => short(value),
+        };
+        let gate = if self.kind == Kind::Above { "0".into() } else { told(self.needed) };
+        let value = told(self.value);
+        match self.range {
+            None => format!("{value} misses {gate}, and has no 95 % interval that would say how surely"),
+            Some(Ends { low, high }) => {
+                format!("{value} misses {gate}, but its 95 % interval, {} to {}, reaches it", told(low), told(high))
+            }
+        }
     }
 
     /// The same where missing the gate says that the items cannot tell.
@@ -111,22 +158,30 @@ fn step(gates: &Gates, name: StepName, checks: Vec<Check>, few: bool, note: Stri
 }
 
 /// Checks that both of the first steps make, in this order: class size, AUC, p, asymmetry.
-fn checks(seen: &Seen, gates: &Gates, auc: f64, asymmetry: f64, where_at: &str) -> Vec<Check> {
+fn checks(seen: &Seen, gates: &Gates, fresh: bool) -> Vec<Check> {
+    let (auc, asymmetry, where_at) = if fresh {
+        (gates.fresh_auc, gates.fresh_asymmetry, "threshold chosen in training")
+    } else {
+        (gates.cv_auc, gates.cv_asymmetry, "best threshold that keeps p(assert given correct)")
+    };
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
     let of = if seen.of_units { "prompts or groups of the smaller class" } else { "items of the smaller class" };
     let size = Check::at_least(Kind::Items, of, seen.smaller as f64, gates.min_class as f64);
-    let mut checks = vec![size.or_inconclusive(), Check::at_least(Kind::Share, "AUC", seen.auc, auc)];
+    // Of items that C and threshold were chosen on an interval is too narrow, and the gate the number's alone.
+    let of_fresh = |check: Check, range| if fresh { check.known_to(range, gates) } else { check };
+    let auc = of_fresh(Check::at_least(Kind::Share, "AUC", seen.auc, auc), seen.auc_range);
+    let mut checks = vec![size.or_inconclusive(), auc];
     // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
     let p = seen.p.map(|p| Check::at_most(Kind::P, "p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
-    checks.push(Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry));
+    let of_gate = Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry);
+    checks.push(of_fresh(of_gate, seen.asym_range));
     checks
 }
 
 /// Step 1.
 pub(crate) fn cv(gates: &Gates, seen: &Seen) -> Step {
-    let at = "best threshold that keeps p(assert given correct)";
-    let checks = checks(seen, gates, gates.cv_auc, gates.cv_asymmetry, at);
+    let checks = checks(seen, gates, false);
     let few = seen.smaller < gates.min_class;
     let note = match seen.gate {
         Some(gate) => format!("threshold {:.2}, chosen on these items: the asymmetry flatters", gate.thr),
@@ -137,11 +192,11 @@ pub(crate) fn cv(gates: &Gates, seen: &Seen) -> Step {
 
 /// Step 2, and those like it: at the threshold that the training items chose.
 pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[super::Baseline]) -> Step {
-    let mut checks = checks(seen, gates, gates.fresh_auc, gates.fresh_asymmetry, "threshold chosen in training");
+    let mut checks = checks(seen, gates, true);
     let kept = seen.gate.map_or(f64::NAN, |gate| gate.p_assert_correct);
     checks.push(floor(kept, gates.assert_correct, seen.correct));
     for baseline in baselines.iter().filter(|baseline| baseline.to_beat && gates.beat_baselines) {
-        checks.push(beats(baseline));
+        checks.push(beats(baseline, gates));
     }
     let few = seen.smaller < gates.min_class;
     let note = if few {
@@ -153,20 +208,25 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
             None => "the training items chose no threshold".into(),
         }
     };
+    let whys = checks.iter().filter_map(|check| Some(format!("; {}: {}", check.what, check.why.as_ref()?)));
+    let note = if few { note } else { note + &whys.collect::<String>() };
     step(gates, name, checks, few, note)
 }
 
 /// Whether the probe ranks better than a baseline. Texts are a rival: a gain that may be chance is not shown. Random numbers are
 /// none, and shuffled labels ask the same of the probe already.
-fn beats(baseline: &super::Baseline) -> Check {
+fn beats(baseline: &super::Baseline, gates: &Gates) -> Check {
     // NaN where either has no AUC: then the AUC's own check has failed.
     let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name), baseline.gain, 0.0);
-    let low = baseline.gain_range.low;
     if check.value == 0.0 {
         check.outcome = Outcome::Failed;
-    } else if check.outcome == Outcome::Passed && baseline.rival && (low.is_nan() || low <= 0.0) {
-        // Nor is one that has no interval.
+    }
+    let mut check = check.known_to(baseline.gain_range, gates);
+    // Nor is one shown that has no interval.
+    let low = baseline.gain_range.low;
+    if check.outcome == Outcome::Passed && baseline.rival && (low.is_nan() || low <= 0.0) {
         check.outcome = Outcome::Inconclusive;
+        check.why = Some("the gain may be chance: its 95 % interval does not lie above 0".into());
     }
     check
 }
@@ -181,6 +241,7 @@ fn floor(kept: f64, needed: f64, correct: f64) -> Check {
         check.outcome = Outcome::Passed;
     } else if check.outcome == Outcome::Failed && kept > needed - 2.0 * error {
         check.outcome = Outcome::Inconclusive;
+        check.why = Some(format!("{} misses {} by less than two standard errors", short(kept), short(needed)));
     }
     check
 }
@@ -189,13 +250,19 @@ fn floor(kept: f64, needed: f64, correct: f64) -> Check {
 pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], &[AxisPair])) -> Step {
     let mut checks = Vec::new();
     for axis in axes {
-        let needed = [("cross-validated", axis.cv_auc, config.cv_auc), ("fresh", axis.fresh_auc, config.fresh_auc)];
-        for (what, value, needed) in needed {
-            let check = Check::at_least(Kind::Share, &format!("{}, {what} AUC", axis.name), value, needed);
-            // An axis over its gates that shuffled labels reach too, or one of too few items, cannot be told.
-            let open = axis.outcome == Outcome::Inconclusive;
-            checks.push(if open { Check { outcome: Outcome::Inconclusive, ..check } } else { check });
-        }
+        let of = |what: &str, value, needed| {
+            Check::at_least(Kind::Share, &format!("{}, {what} AUC", axis.name), value, needed)
+        };
+        let of_fresh = of("fresh", axis.fresh_auc, config.fresh_auc).known_to(axis.fresh_range, gates);
+        let both = [of("cross-validated", axis.cv_auc, config.cv_auc), of_fresh];
+        // An axis over its gates that shuffled labels reach too, or one of too few items, cannot be told by either.
+        let open = axis.outcome == Outcome::Inconclusive;
+        let told = both.iter().any(|check| check.outcome == Outcome::Inconclusive);
+        checks.extend(both.map(|check| match check.outcome {
+            Outcome::Passed if open && !told => Check { outcome: Outcome::Inconclusive, ..check },
+            _ if open => check.or_inconclusive(),
+            _ => check,
+        }));
     }
     for pair in pairs.iter().filter(|pair| pair.flagged) {
         let mut check = Check::at_most(
@@ -219,18 +286,22 @@ pub(crate) fn not_run(gates: &Gates, name: StepName) -> Step {
     Step { outcome: Outcome::NotRun, ..step(gates, name, Vec::new(), false, note) }
 }
 
-/// How a probe failed, where its fresh step did not pass.
-pub(crate) fn failure_modes(train: &Origin, fresh: &Origin, auc: f64, range: Ends) -> Vec<FailureMode> {
+/// How a probe failed, where its fresh step did not pass and there are items enough to say so.
+pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), seen: &Seen) -> Vec<FailureMode> {
     let rate = |origin: &Origin| origin.positives as f64 / origin.items as f64;
     let (before, after) = (rate(train), rate(fresh));
-    if after <= CLIFF * before {
+    // Few positive items are what a cliff leaves; whether there is one their share tells, which is of all items.
+    let most = share_range(after, fresh.units.unwrap_or(fresh.items) as f64).high;
+    if most <= CLIFF * before {
         let why = format!("{before:.3} of the training items are positive, but {after:.3} of the fresh ones");
         return vec![FailureMode { name: "capability cliff".into(), why }];
     }
-    if range.low <= 0.5 && range.high >= 0.5 {
+    let Ends { low, high } = seen.auc_range;
+    if seen.smaller >= gates.min_class && low <= 0.5 && high >= 0.5 && high < gates.fresh_auc {
         let why = format!(
-            "the probabilities of right and wrong fresh answers cannot be told apart: AUC {auc:.3}, {:.3} to {:.3}",
-            range.low, range.high
+            "the probabilities of right and wrong fresh answers cannot be told apart: AUC {:.3}, {low:.3} to {high:.3}, all of it \
+             below the gate",
+            seen.auc
         );
         return vec![FailureMode { name: "single output distribution".into(), why }];
     }
@@ -241,10 +312,17 @@ pub(crate) fn failure_modes(train: &Origin, fresh: &Origin, auc: f64, range: End
 pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -> (Outcome, String) {
     let deciding = || steps.iter().filter(|step| step.decides);
     let verdict = all(deciding().map(|step| step.outcome));
+    // Of too few items nothing more is to be said.
+    let few = |step: &Step| {
+        step.checks.iter().any(|check| check.kind == Kind::Items && check.outcome == Outcome::Inconclusive)
+    };
     let names = |outcome: Outcome| {
         let of = deciding().filter(|step| step.outcome == outcome).map(|step| {
-            let missed: Vec<&str> =
-                step.checks.iter().filter(|check| check.outcome == outcome).map(|check| check.what.as_str()).collect();
+            let told = |check: &Check| match (&check.why, few(step)) {
+                (Some(why), false) => format!("{}: {why}", check.what),
+                _ => check.what.clone(),
+            };
+            let missed: Vec<String> = step.checks.iter().filter(|check| check.outcome == outcome).map(told).collect();
             format!("{} ({})", step.name, missed.join("; "))
         });
         of.collect::<Vec<_>>().join(", ")
@@ -295,7 +373,14 @@ mod tests {
 
     fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
         let gate = Gate { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
-        Seen { auc, p: Some(0.001), gate: Some(gate), smaller, of_units: false, correct: smaller as f64 }
+        // So narrow that every gate that is missed is failed.
+        let (auc_range, asym_range) = (around(auc, 0.01), around(asym, 0.01));
+        let correct = smaller as f64;
+        Seen { auc, auc_range, p: Some(0.001), gate: Some(gate), asym_range, smaller, of_units: false, correct }
+    }
+
+    fn around(value: f64, by: f64) -> Ends {
+        Ends { low: value - by, high: value + by }
     }
 
     fn outcome(seen: &Seen) -> Outcome {
@@ -324,6 +409,107 @@ mod tests {
         assert_eq!(outcome(&Seen { p: Some(0.2), ..seen_of(0.8, -0.4, 0.8, 40) }), Outcome::Inconclusive);
         assert_eq!(outcome(&Seen { gate: None, ..seen_of(0.8, -0.4, 0.8, 40) }), Outcome::Failed);
         assert_eq!(outcome(&seen_of(f64::NAN, -0.4, 0.8, 40)), Outcome::Failed, "what is no number passes nothing");
+    }
+
+    #[test]
+    fn a_missed_gate_fails_where_its_interval_misses_it_too() {
+        let point = Gates { failed_by: FailedBy::Point, ..Gates::default() };
+        let by = |gates: &Gates, seen: &Seen| transfer(gates, StepName::Fresh, seen, &[]);
+        // 12 and 12 items: AUC 0.514, 0.270 to 0.758.
+        let of_auc = |range| Seen { auc_range: range, ..seen_of(0.514, -0.4, 0.8, 12) };
+        let wide = of_auc(Ends { low: 0.270, high: 0.758 });
+        let step = by(&Gates::default(), &wide);
+        assert_eq!(step.outcome, Outcome::Inconclusive);
+        let why = "AUC: 0.514 misses 0.630, but its 95 % interval, 0.270 to 0.758, reaches it";
+        assert!(step.note.ends_with(why), "{}", step.note);
+        let sentence = verdict(std::slice::from_ref(&step), &[], &[]).1;
+        assert!(sentence.contains(&format!("inconclusive at fresh ({why}): these items cannot tell")), "{sentence}");
+        assert_eq!(step.checks[1].range, Some(Ends { low: 0.270, high: 0.758 }));
+        assert_eq!(by(&point, &wide).outcome, Outcome::Failed, "the paper's rule");
+        assert_eq!(by(&point, &wide).checks[1].why, None);
+        assert_eq!(outcome(&of_auc(Ends { low: 0.4, high: 0.629 })), Outcome::Failed);
+        assert_eq!(outcome(&of_auc(Ends { low: 0.4, high: 0.63 })), Outcome::Inconclusive, "a gate is reached");
+        let none = by(&Gates::default(), &of_auc(Ends::NONE));
+        assert!(none.outcome == Outcome::Inconclusive && none.note.contains("no 95 % interval"), "{}", none.note);
+        // The number alone passes, wherever its interval ends.
+        let reached = Seen { auc_range: Ends { low: 0.5, high: 0.9 }, ..seen_of(0.7, -0.4, 0.8, 40) };
+        assert_eq!(outcome(&reached), Outcome::Passed);
+        let of_asym = |low, high| Seen { asym_range: Ends { low, high }, ..seen_of(0.8, -0.1, 0.8, 40) };
+        assert_eq!(outcome(&of_asym(-0.3, 0.1)), Outcome::Inconclusive);
+        assert_eq!(outcome(&of_asym(-0.14, 0.1)), Outcome::Failed);
+        assert_eq!(by(&point, &of_asym(-0.3, 0.1)).outcome, Outcome::Failed);
+        let step = by(&Gates::default(), &of_asym(-0.3, 0.1));
+        assert!(step.note.contains("-0.100 misses -0.150, but its 95 % interval, -0.300 to +0.100"), "{}", step.note);
+        // Training items are no test, and their gates the number's alone.
+        let of_cv = Seen { auc_range: around(0.64, 0.2), ..seen_of(0.64, -0.4, 0.8, 40) };
+        assert_eq!(cv(&Gates::default(), &of_cv).outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn an_axis_fails_where_its_interval_does() {
+        use Outcome::{Failed, Inconclusive, Passed};
+        let config = AxesConfig {
+            columns: vec!["a".into()],
+            every: None,
+            train: None,
+            fresh: None,
+            cv_auc: 0.65,
+            fresh_auc: 0.6,
+            correlation: 0.8,
+        };
+        let of = |cv_auc: f64, fresh_auc: f64, by: f64, outcome: Outcome| {
+            let fresh_range = around(fresh_auc, by);
+            let axis = Axis {
+                name: "a".into(),
+                train: (9, 4),
+                fresh: (9, 4),
+                cv_auc,
+                fresh_auc,
+                fresh_range,
+                p: None,
+                outcome,
+            };
+            let step = axes(&Gates::default(), &config, (&[axis], &[]));
+            step.checks.iter().map(|check| check.outcome).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0.7, 0.5, 0.2, Inconclusive), [Passed, Inconclusive]);
+        assert_eq!(of(0.7, 0.5, 0.05, Failed), [Passed, Failed]);
+        assert_eq!(of(0.6, 0.5, 0.2, Failed), [Failed, Inconclusive]);
+        assert_eq!(of(0.7, 0.7, 0.05, Inconclusive), [Inconclusive, Inconclusive], "shuffled labels reach it");
+        assert_eq!(of(0.6, 0.5, 0.05, Inconclusive), [Inconclusive, Inconclusive], "too few items");
+        assert_eq!(of(0.7, 0.7, 0.2, Passed), [Passed, Passed]);
+    }
+
+    #[test]
+    fn a_mode_is_named_where_the_items_can_tell() {
+        let origin = |items: usize, positives: usize| Origin {
+            features: "x.npz:X".parse().unwrap(),
+            labels: "x.npz:y".parse().unwrap(),
+            items,
+            positives,
+            unlabelled: 0,
+            units: None,
+            class_units: None,
+            groups: None,
+            matched_by: "place".into(),
+            features_sha256: String::new(),
+            labels_sha256: String::new(),
+            layers: Vec::new(),
+            meta: None,
+        };
+        let named = |fresh: Origin, low: f64, high: f64| {
+            let smaller = fresh.smaller_of_units();
+            let seen = Seen { auc_range: Ends { low, high }, ..seen_of(f64::midpoint(low, high), 0.0, 0.8, smaller) };
+            let modes = failure_modes(&Gates::default(), (&origin(100, 56), &fresh), &seen);
+            modes.into_iter().map(|mode| mode.name).collect::<String>()
+        };
+        let single = "single output distribution";
+        assert_eq!(named(origin(190, 90), 0.43, 0.60), single);
+        assert_eq!(named(origin(24, 12), 0.27, 0.758), "", "the interval reaches the gate");
+        assert_eq!(named(origin(190, 90), 0.52, 0.60), "", "above chance");
+        assert_eq!(named(origin(18, 9), 0.43, 0.60), "", "too few items");
+        assert_eq!(named(origin(193, 9), 0.3, 0.8), "capability cliff", "the paper's case");
+        assert_eq!(named(origin(8, 1), 0.1, 0.9), "", "one of eight may be a half");
     }
 
     /// The paper's second model: 9 positives of 193, an asymmetry that looks like a pass.
@@ -356,6 +542,13 @@ mod tests {
             |of: super::super::Baseline| transfer(&gates, StepName::Fresh, &seen_of(0.8, -0.4, 0.8, 40), &[of]).outcome;
         assert_eq!(beside(chance.clone()), Outcome::Inconclusive, "a gain that may be chance");
         assert_eq!(beside(super::super::Baseline { rival: false, ..chance }), Outcome::Passed);
+        let behind = super::super::Baseline { gain_range: Ends { low: -0.4, high: 0.2 }, ..baseline(-0.1, true) };
+        assert_eq!(beside(behind.clone()), Outcome::Inconclusive, "it may be ahead");
+        let random = super::super::Baseline { rival: false, ..behind.clone() };
+        assert_eq!(beside(random), Outcome::Inconclusive, "of random numbers too");
+        let point = Gates { failed_by: FailedBy::Point, ..Gates::default() };
+        let step = transfer(&point, StepName::Fresh, &seen_of(0.8, -0.4, 0.8, 40), &[behind]);
+        assert_eq!(step.outcome, Outcome::Failed, "the paper's rule");
         assert_eq!(of(0.0, true, &gates), Outcome::Failed);
         assert_eq!(of(-0.1, true, &gates), Outcome::Failed);
         assert_eq!(of(-0.1, false, &gates), Outcome::Passed);

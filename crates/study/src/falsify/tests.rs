@@ -1,10 +1,10 @@
 //! What the gates let through: data without signal, with it, with signal that only the training items have, and too few
 //! items. Seeded, so that they never flicker; bounds are four standard errors.
 
-use headtemper_stats::Random;
+use headtemper_stats::{Random, clustered_delong};
 
 use super::{
-    Gates, Outcome, StepName,
+    Check, Gates, Kind, Outcome, StepName,
     steps::{self, Seen},
 };
 use crate::probe::{FitOptions, MeasureOptions, Origin, ProbeSet, evaluate, fit};
@@ -135,6 +135,28 @@ fn a_signal_of_the_training_items_alone_fails_at_step_two() {
         let found = outcomes(&set(9000 + 2 * seed, 100, 50, 3.0), &set(9001 + 2 * seed, 120, 50, 0.0), seed);
         assert_eq!(found, (Outcome::Passed, Outcome::Failed), "seed {seed}");
     }
+}
+
+/// Ten items a class of a probe whose true AUC is 0.70: by the point one set of four fails a gate of 0.63, by the interval few do.
+#[test]
+fn a_probe_above_the_gate_is_not_failed_by_few_items() {
+    const SETS: u64 = 2000;
+    // Normal scores so far apart have an AUC of 0.70.
+    const APART: f64 = 0.7416;
+    let labels: Vec<bool> = (0..20).map(|item| item < 10).collect();
+    let alone: Vec<usize> = (0..20).collect();
+    let gates = Gates::default();
+    let (mut by_point, mut by_interval) = (0, 0);
+    for set in 0..SETS {
+        let mut random = Random::new(set, 0xa0c);
+        let scores: Vec<f64> = labels.iter().map(|&label| random.normal() + if label { APART } else { 0.0 }).collect();
+        let found = clustered_delong(&scores, &labels, &alone);
+        let check = Check::at_least(Kind::Share, "AUC", found.value, gates.fresh_auc);
+        by_point += u64::from(check.outcome == Outcome::Failed);
+        by_interval += u64::from(check.known_to(found.range.into(), &gates).outcome == Outcome::Failed);
+    }
+    println!("of {SETS} sets of 10 and 10 at a true AUC of 0.70 {by_point} miss 0.63, and {by_interval} fail it");
+    assert!(by_point > SETS / 5 && by_interval < SETS / 50, "{by_point} and {by_interval} of {SETS}");
 }
 
 #[test]

@@ -78,7 +78,8 @@ fn check(check: &Check) -> String {
         Kind::Items => (check.value.to_string(), check.needed.to_string()),
         _ => (short(check.value), short(check.needed)),
     };
-    format!("| {} | {value} | {sign} {needed} | {} |\n", cell(&check.what), word(check.outcome))
+    let range = check.range.map_or(String::new(), |of| format!(" ({} to {})", short(of.low), short(of.high)));
+    format!("| {} | {value}{range} | {sign} {needed} | {} |\n", cell(&check.what), word(check.outcome))
 }
 
 fn baseline(baseline: &Baseline) -> String {

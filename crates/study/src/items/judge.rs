@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::answer::words;
 use crate::{Result, StudyError};
 
 /// What an answer is, by the two rules.
@@ -37,7 +38,7 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GoldRule {
-    /// It holds an accepted answer, in whole words.
+    /// It holds an accepted answer, in whole words and numbers.
     #[default]
     Contains,
     /// It is an accepted answer and nothing else, but for capitals and punctuation.
@@ -105,19 +106,23 @@ impl Judge {
 
     /// Judges an answer by its accepted answers.
     pub fn judge(&self, answer: &str, gold: &[String]) -> Verdict {
-        let answer = normalised(answer);
-        let holds = |phrase: &str| !phrase.is_empty() && format!(" {answer} ").contains(&format!(" {phrase} "));
+        let (said, plain) = (words(answer), normalised(answer));
         Verdict {
-            correct: gold.iter().map(|gold| normalised(gold)).any(|gold| match self.gold {
-                GoldRule::Contains => holds(&gold),
-                GoldRule::Exact => !gold.is_empty() && answer == gold,
+            correct: gold.iter().map(|gold| words(gold)).any(|gold| match self.gold {
+                GoldRule::Contains => holds(&said, &gold),
+                GoldRule::Exact => !gold.is_empty() && said == gold,
             }),
-            hedged: self.hedges.iter().any(|phrase| holds(phrase)),
+            hedged: self.hedges.iter().any(|phrase| holds(&plain, phrase)),
         }
     }
 }
 
-/// Lower case, every run of characters that are neither letters nor digits one space.
+/// Whether a phrase occurs in a text, in whole words of both.
+fn holds(text: &str, phrase: &str) -> bool {
+    !phrase.is_empty() && format!(" {text} ").contains(&format!(" {phrase} "))
+}
+
+/// Lower case, every run of characters that are neither letters nor digits one space: the words of hedges.
 fn normalised(text: &str) -> String {
     let lower = text.to_lowercase();
     lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
@@ -138,8 +143,61 @@ mod tests {
         assert_eq!(label("It has 1,440 minutes", "1,440"), "cr");
         assert_eq!(label("", "Paris"), "cw");
         assert!(!judge.judge("anything", &["?".into()]).correct, "a gold without letters matches nothing");
+        assert_eq!(label("I'm not sure, 0.5 or probably 5?", "5"), "hr", "hedges are words, whatever numbers are");
         let exact = judge.with_gold(GoldRule::Exact);
         let right = |answer: &str, gold: &str| exact.judge(answer, &[gold.into()]).correct;
         assert!(right("Paris.", "paris") && !right("It is Paris.", "Paris") && !right("!", "?"));
+    }
+    #[test]
+    fn a_number_is_right_whole_or_not_at_all() {
+        let contains = Judge::by_gold(GoldRule::Contains);
+        let exact = Judge::by_gold(GoldRule::Exact);
+        for (gold, answer, holds, is) in [
+            ("5", "It is 0.5 litres.", false, false),
+            ("5", "It is -5.", false, false),
+            ("-5", "The answer is 5.", false, false),
+            ("-5", "The answer is \u{2212}5.", true, false),
+            ("7", "2/7", false, false),
+            ("2/7", "2/7.", true, true),
+            ("C++", "I would use C.", false, false),
+            ("C", "I would use C++.", false, false),
+            ("C#", "C#!", true, true),
+            ("12", "12:30", false, false),
+            ("12:30", "At 12:30.", true, false),
+            ("1,000", "1000", true, true),
+            ("1000", "It is 1,000.", true, false),
+            ("5", "5.", true, true),
+            ("5", "It costs $5, or 5%.", true, false),
+            ("5", "from 3-5", true, false),
+            ("52", "a B-52", true, false),
+            ("4", "2+2=4", true, false),
+            ("5", "$5.00", true, true),
+            ("0.5", ".5", true, true),
+            ("1945", "on 08.05.1945", true, false),
+            ("twenty-six", "Twenty six!", true, true),
+            ("H₂O", "Water is H₂O.", true, false),
+        ] {
+            let right = |judge: &Judge| judge.judge(answer, &[gold.into()]).correct;
+            assert_eq!((right(&contains), right(&exact)), (holds, is), "'{gold}' of '{answer}'");
+        }
+    }
+
+    /// Every accepted answer of the quickstart's questions is found where it stands, as are numbers in the ways that models write them.
+    #[test]
+    fn the_quickstarts_golds_are_found() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/data/questions.jsonl");
+        let items = crate::read_items(&path, false).unwrap();
+        let judge = Judge::by_gold(GoldRule::Contains);
+        for (item, gold) in items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold))) {
+            for answer in [format!("{gold}."), format!("It is **{gold}**, I say."), format!("2 x 3 = {gold}")] {
+                assert!(judge.judge(&answer, &item.gold).correct, "{answer} for {}", item.id);
+            }
+            if gold.bytes().all(|b| b.is_ascii_digit()) {
+                for answer in [format!("0.{gold}"), format!("-{gold}"), format!("{gold}/7"), format!("{gold}:30")] {
+                    assert!(!judge.judge(&answer, std::slice::from_ref(gold)).correct, "{answer} for {}", item.id);
+                }
+            }
+        }
+        assert_eq!(super::super::answer::gold_warning(&items), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What is studied: items, what is known of each, and the cohorts that they are compared in.
 
+pub(crate) mod answer;
 pub(crate) mod cohort;
 pub(crate) mod columns;
 pub(crate) mod dispositions;

@@ -1,8 +1,9 @@
 //! A probe on other items than it was fitted on.
 
+use headtemper_stats::asymmetry_range;
 use serde::{Deserialize, Serialize};
 
-use super::{Gate, MeasureOptions, Measured, Origin, Probe, ProbeSet};
+use super::{Ends, Gate, MeasureOptions, Measured, Origin, Probe, ProbeSet};
 use crate::Result;
 
 /// What a probe is worth on a set of items.
@@ -32,6 +33,9 @@ pub struct EvalResult {
     pub measured: Measured,
     /// The gate at the threshold that the training items chose; null if none kept the floor there.
     pub train_chosen: Option<Gate>,
+    /// The 95 % interval of its asymmetry, over prompts or groups where items share them; null for none.
+    #[serde(default = "Ends::none")]
+    pub asym_range: Ends,
     /// AUC of the cross-validation.
     pub cv_auc: f64,
 }
@@ -46,7 +50,9 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
     let (mut results, mut all) = (Vec::new(), Vec::new());
     for (at, fitted) in probe.meta.results.iter().enumerate() {
         let p = probe.probabilities(at, &set.x, set.features, &source)?;
+        let range = |thr| asymmetry_range(thr, &p, &set.labels, &set.units).into();
         results.push(EvalResult {
+            asym_range: fitted.cv.best_thr.map_or(Ends::NONE, range),
             c: fitted.c,
             measured: Measured::of(&p, &set.labels, &set.units, options),
             train_chosen: fitted.cv.best_thr.map(|thr| Gate::at(thr, &p, &set.labels)),

@@ -124,6 +124,16 @@ impl MeasureOptions {
 impl Ends {
     /// No interval.
     pub(crate) const NONE: Self = Self { low: f64::NAN, high: f64::NAN };
+
+    /// No interval, as of a file that an older version wrote.
+    pub(crate) fn none() -> Self {
+        Self::NONE
+    }
+
+    /// Itself, if both ends are numbers.
+    pub(crate) fn known(self) -> Option<Self> {
+        (self.low.is_finite() && self.high.is_finite()).then_some(self)
+    }
 }
 
 impl From<Range> for Ends {

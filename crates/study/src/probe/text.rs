@@ -1,6 +1,6 @@
 //! Probes in tables for people.
 
-use super::{EvalResult, Evaluation, Gate, Measured, ProbeMeta};
+use super::{Ends, EvalResult, Evaluation, Gate, Measured, ProbeMeta};
 use crate::text::{UNDEFINED, count, interval, short, signed};
 
 const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
@@ -69,13 +69,15 @@ fn chosen(result: &EvalResult) -> String {
     let Some(gate) = result.train_chosen else {
         return format!("| {} | – | – | – | – | {} |\n", result.c, short(result.cv_auc));
     };
+    let range = |of: Ends| format!(" ({} to {})", signed(of.low, 3), signed(of.high, 3));
+    let range = result.asym_range.known().map_or(String::new(), range);
     format!(
         "| {} | {:.2} | {} | {} | {} | {} |\n",
         result.c,
         gate.thr,
         short(gate.p_assert_correct),
         short(gate.p_assert_wrong),
-        signed(gate.asym, 3),
+        signed(gate.asym, 3) + &range,
         short(result.cv_auc)
     )
 }

@@ -24,7 +24,7 @@ use crate::{
     capture::{encode, prompts},
     head_set,
     heads::top,
-    items::dispositions::LEAST,
+    items::{answer::gold_warning, dispositions::LEAST},
     read_items,
     run::report::{RunReport, Swept},
     store::{
@@ -130,7 +130,8 @@ pub fn run(
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
-    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings: Vec::new() };
+    let warnings = judge.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
+    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings };
 
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items)?;

@@ -11,7 +11,7 @@ use crate::{
     Arm, CaptureOptions, GoldRule, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     Verdict,
     capture::{capture_encoded, encode, named_items, prompts},
-    items::{columns::prompt_hash, facts::ItemFacts, units::unit_of},
+    items::{answer::gold_warning, columns::prompt_hash, facts::ItemFacts, units::unit_of},
     probe::{FitResult, Probe},
     store::files::{write_json, write_text},
     sweep,
@@ -223,7 +223,7 @@ fn warnings(answers: &Answers, settings: &Sidecar<'_>, seen: usize, known: usize
     let unsaid = |(item, &generated): (&Item, &bool)| judged(item, "", generated, settings.hedges).1.is_none();
     let brought =
         answers.items.iter().zip(&answers.generated).filter(|&of| unsaid(of)).count().saturating_sub(generated);
-    let mut out = Vec::new();
+    let mut out: Vec<String> = gold_warning(&answers.items).into_iter().collect();
     if known == 0 {
         out.push("no answer is known to be right or wrong: give items gold answers, coverage, or labels".into());
     }

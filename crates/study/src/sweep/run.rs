@@ -11,7 +11,7 @@ use crate::{
     SweepOptions,
     attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
-    items::units::check_groups,
+    items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
     sweep::{
         Answered, Wanted, by_arm, check_memory,
@@ -148,6 +148,9 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
     let SweepRun { items, arms, options, shard, .. } = *settings;
     let (all, parts) = settings.rows(engine)?;
     let part = settings.part(&all)?;
+    if let Some(warning) = gold_warning(items) {
+        progress.note(&format!("warning: {warning}"));
+    }
     let mut run = RunDir::open(dir, "sweep", &parts, shard, progress)?;
     run.note("identity", engine.identity())?;
     let mut log = run.rows(progress)?;

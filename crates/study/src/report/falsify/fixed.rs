@@ -1,7 +1,7 @@
 //! What was fixed beforehand, and where everything came from.
 
 use crate::{
-    falsify::{Falsification, Gates, Overlap, ProbeConfig, SetConfig},
+    falsify::{FailedBy, Falsification, Gates, Overlap, ProbeConfig, SetConfig},
     probe::{Origin, Weighting},
     report::{
         falsify::axes::interval,
@@ -38,6 +38,7 @@ fn facts(found: &Falsification) -> Vec<(&'static str, String)> {
         ("gates of fresh, pooled and replication", of_step(gates.fresh_auc, gates.fresh_asymmetry)),
         ("p(assert | correct)", format!("at least {}", written(gates.assert_correct))),
         ("gates of every step", of_every_step(gates)),
+        ("a missed gate on fresh items", failed_by(gates.failed_by).to_owned()),
         ("baselines", if gates.beat_baselines { "each must be beaten on fresh items" } else { "reported" }.to_owned()),
         ("steps that decide", decide.join(", ")),
         (
@@ -48,6 +49,13 @@ fn facts(found: &Falsification) -> Vec<(&'static str, String)> {
         ("items in both sets", overlap(&found.overlap)),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ]
+}
+
+fn failed_by(by: FailedBy) -> &'static str {
+    match by {
+        FailedBy::Interval => "is failed where the whole 95\u{a0}% interval misses it, else open",
+        FailedBy::Point => "is failed",
+    }
 }
 
 fn folds(probe: &ProbeConfig) -> String {

@@ -69,7 +69,7 @@ fn gate(thr: f64) -> Gate {
 }
 
 fn check(kind: Kind, what: &str, value: f64, needed: f64, outcome: Outcome) -> Check {
-    Check { what: what.into(), kind, value, needed, at_least: needed >= 0.0, outcome }
+    Check { what: what.into(), kind, value, needed, at_least: needed >= 0.0, outcome, range: None, why: None }
 }
 
 fn step(name: StepName, outcome: Outcome, checks: Vec<Check>) -> Step {
@@ -81,7 +81,7 @@ fn steps(axes: usize) -> Vec<Step> {
     use Outcome::{Failed, NotRun, Passed};
     let fresh = vec![
         check(Kind::Items, "items of the smaller class", 55.0, 10.0, Passed),
-        check(Kind::Share, "AUC", 0.516, 0.63, Failed),
+        Check { range: Some(ends(0.43, 0.6)), ..check(Kind::Share, "AUC", 0.516, 0.63, Failed) },
         check(Kind::Asymmetry, "asymmetry, threshold chosen in training", -0.043, -0.15, Failed),
         check(Kind::Above, &format!("AUC above {HOSTILE}"), -0.1, 0.0, Failed),
     ];
@@ -97,7 +97,11 @@ fn steps(axes: usize) -> Vec<Step> {
         step(
             StepName::Pooled,
             Outcome::Inconclusive,
-            vec![check(Kind::Share, "AUC", 0.61, 0.63, Outcome::Inconclusive)],
+            vec![Check {
+                range: Some(ends(0.5, 0.7)),
+                why: Some(HOSTILE.into()),
+                ..check(Kind::Share, "AUC", 0.61, 0.63, Outcome::Inconclusive)
+            }],
         ),
         step(StepName::Replication, NotRun, Vec::new()),
     ]
@@ -192,7 +196,13 @@ pub(super) fn whole(axes: usize) -> Falsification {
         steps: steps(axes),
         cv: vec![FitResult { c: 1.0, cv, fold_auc: vec![0.9, 0.92], fold_auc_mean: 0.91, steps: 7 }],
         cv_null: null(0.5),
-        transfer: vec![EvalResult { c: 1.0, measured: fresh, train_chosen: Some(gate(0.49)), cv_auc: 0.906 }],
+        transfer: vec![EvalResult {
+            c: 1.0,
+            measured: fresh,
+            train_chosen: Some(gate(0.49)),
+            asym_range: ends(-0.2, 0.1),
+            cv_auc: 0.906,
+        }],
         fresh_null: null(0.51),
         axis_pairs: pairs(&axes_found),
         axes: axes_found,
@@ -223,7 +233,7 @@ pub(super) fn fill(found: &mut Falsification, hole: f64) {
     found.cv.iter_mut().for_each(|of| of.fold_auc_mean = hole);
     for of in &mut found.transfer {
         measured(&mut of.measured);
-        of.train_chosen = Some(nowhere);
+        (of.train_chosen, of.asym_range) = (Some(nowhere), range);
     }
     for null in [&mut found.cv_null, &mut found.fresh_null].into_iter().flatten() {
         (null.mean, null.q95, null.p) = (hole, hole, hole);
@@ -242,6 +252,7 @@ pub(super) fn fill(found: &mut Falsification, hole: f64) {
     }
     for check in found.steps.iter_mut().flat_map(|step| &mut step.checks) {
         (check.value, check.needed) = (hole, hole);
+        check.range = check.range.map(|_| range);
     }
     found.plane.points.iter_mut().skip(3).step_by(2).for_each(|point| point.0 = hole);
     found.plane.share.fill(hole);

@@ -2,7 +2,7 @@
 
 use crate::{
     falsify::Falsification,
-    probe::Gate,
+    probe::{Ends, Gate},
     report::{
         axis::Axis,
         falsify::calibration,
@@ -43,9 +43,11 @@ fn story(found: &Falsification) -> String {
     };
     let shares = [gate.p_assert_correct, gate.p_assert_wrong].map(percent);
     let reversed = if gate.asym > 0.0 { ", the wrong ones more often" } else { "" };
+    let range = |of: Ends| format!(" (95\u{a0}%: {} to {})", signed(of.low, 3), signed(of.high, 3));
+    let range = result.asym_range.known().map_or(String::new(), range);
     format!(
         "At the frozen threshold of {} it asserts on {}\u{a0}% of the correct and {}\u{a0}% of the wrong fresh \
-        answers{reversed}: asymmetry {}. Needed were {floor}\u{a0}% of the correct ones, and an asymmetry of {} at most.",
+        answers{reversed}: asymmetry {}{range}. Needed were {floor}\u{a0}% of the correct ones, and an asymmetry of {} at most.",
         fixed(gate.thr, 2),
         shares[0],
         shares[1],

@@ -1,7 +1,7 @@
 //! The five steps: what each asks, what it found beside what was needed, and whether it decides.
 
 use crate::{
-    falsify::{Check, Falsification, Kind, Outcome, Step, capital},
+    falsify::{Check, FailedBy, Falsification, Kind, Outcome, Step, capital},
     report::{
         falsify::marked,
         text::{escape, fixed, p_value, put, signed},
@@ -13,15 +13,27 @@ const FOLDED: usize = 16;
 
 /// The section.
 pub(super) fn draw(found: &Falsification) -> String {
-    let mut out = String::from(
+    let mut out = format!(
         r#"<section id="steps"><h2>The five steps</h2><p class="lead">Each number beside the gate that was declared for
-        it. A step passes if all of its checks do; where a class has too few items, none of them can tell.</p>
+        it. A step passes if all of its checks do; where a class has too few items, none of them can tell. {}</p>
         <div class="steps">"#,
+        failing(found.declared.gates.failed_by)
     );
     for (index, step) in found.steps.iter().enumerate() {
         self::step(&mut out, index + 1, step);
     }
     out + "</div></section>"
+}
+
+/// When a missed gate on fresh items is failed.
+pub(super) fn failing(by: FailedBy) -> &'static str {
+    match by {
+        FailedBy::Interval => {
+            "A gate on fresh items that is missed is failed where the whole 95\u{a0}% interval of the number misses it; else the \
+             items cannot tell."
+        }
+        FailedBy::Point => "A gate on fresh items that is missed is failed, whatever the interval of the number.",
+    }
 }
 
 fn step(out: &mut String, number: usize, step: &Step) {
@@ -62,10 +74,20 @@ fn row(check: &Check) -> String {
     format!(
         r#"<tr><th scope="row">{}</th><td>{}</td><td class="muted">{sign} {}</td><td class="word">{}</td></tr>"#,
         escape(&check.what),
-        told(check.kind, check.value, check.needed),
+        told(check.kind, check.value, check.needed) + &range(check),
         needed(check.kind, check.needed),
         marked(check.outcome)
     )
+}
+
+/// The interval of a number, where it has one.
+fn range(check: &Check) -> String {
+    let end = |value: f64| match check.kind {
+        Kind::Asymmetry | Kind::Above => signed(value, 3),
+        _ => fixed(value, 3),
+    };
+    let range = check.range.filter(|range| range.low.is_finite() && range.high.is_finite());
+    range.map_or(String::new(), |of| format!(r#" <span class="muted">({} to {})</span>"#, end(of.low), end(of.high)))
 }
 
 /// A number in as many decimals as tell it from its gate: 0.6297 has not reached 0.63.
@@ -118,5 +140,7 @@ mod tests {
         assert_eq!(out.matches(">decides<").count(), 2);
         assert_eq!(out.matches("<article").count(), 5);
         assert!(out.contains("&gt; 0</td>"), "a baseline must be beaten");
+        assert!(out.contains(r#"0.516 <span class="muted">(0.430 to 0.600)</span>"#), "{out}");
+        assert!(out.contains("the whole 95\u{a0}% interval"), "how a gate is failed");
     }
 }

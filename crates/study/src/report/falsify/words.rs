@@ -57,7 +57,8 @@ pub(super) const GLOSSARY: [(&str, &str); 16] = [
     ("gain", "the probe's AUC on fresh items minus the baseline's. A gain whose interval holds 0 may be none."),
     (
         "inconclusive",
-        "the items cannot tell: the smaller class is too small, or a number misses its gate by no more than its error.",
+        "the items cannot tell: the smaller class is too small, or a number misses its gate while its 95 % interval \
+        reaches it.",
     ),
 ];
 

@@ -1,0 +1,257 @@
+//! The words of an answer, as it is compared with accepted answers: a number keeps what makes it that number.
+
+use crate::{Item, text::some_of};
+
+/// Signs before a number; as the second, typographic one, so the first.
+const MINUS: [char; 2] = ['-', '−'];
+/// Between two numbers that are one fraction.
+const SLASH: [char; 2] = ['/', '⁄'];
+/// Marks that may stand before a number, and change nothing.
+const CURRENCY: [char; 5] = ['$', '€', '£', '¥', '₹'];
+/// What may stand before a decimal point that no digit stands before.
+const BEFORE_POINT: [char; 16] = ['-', '−', '+', '=', '<', '>', '~', '≈', '(', '[', '{', '*', '$', '€', '£', '¥'];
+/// Characters of an accepted answer without which it would be another.
+const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫";
+/// Accepted answers that a warning names.
+const NAMED: usize = 5;
+
+/// Lower case, words of letters and digits with one space between them. A number is one word with its sign, decimal point, fraction
+/// slash and colon, and without the commas of thousands; `+` and `#` at a word's end are of the word.
+pub(super) fn words(text: &str) -> String {
+    let chars: Vec<char> = text.to_lowercase().chars().collect();
+    let mut words: Vec<String> = Vec::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let pointed = opens_with_point(&chars, at);
+        if !(chars[at].is_alphanumeric() || pointed) {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        at = if pointed || chars[at].is_ascii_digit() { end_of_number(&chars, at) } else { at };
+        let number: String = chars[start..at].iter().collect();
+        let rest = at;
+        while at < chars.len() && chars[at].is_alphanumeric() {
+            at += 1;
+        }
+        at = end_of_name(&chars, start, at);
+        let mut found = numbers(&number);
+        if found.is_empty() {
+            found.push(String::new());
+        }
+        if rest > start && is_negative(&chars, start) {
+            found[0].insert(0, '-');
+        }
+        found.last_mut().expect("there is one").extend(&chars[rest..at]);
+        words.append(&mut found);
+    }
+    words.join(" ")
+}
+
+/// Whether a decimal point opens a number here, as in `.5`.
+fn opens_with_point(chars: &[char], at: usize) -> bool {
+    let free = |c: &char| c.is_whitespace() || BEFORE_POINT.contains(c);
+    chars[at] == '.' && is_digit(chars, at + 1) && chars[..at].last().is_none_or(free)
+}
+
+fn is_digit(chars: &[char], at: usize) -> bool {
+    chars.get(at).is_some_and(char::is_ascii_digit)
+}
+
+/// Where a run of digits ends that have a single point, comma, colon or slash between them.
+fn end_of_number(chars: &[char], start: usize) -> usize {
+    let mut at = start;
+    let joins = |c: char| matches!(c, '.' | ',' | ':') || SLASH.contains(&c);
+    while is_digit(chars, at) || (chars.get(at).is_some_and(|&c| joins(c)) && is_digit(chars, at + 1)) {
+        at += 1;
+    }
+    at
+}
+
+/// Where a word ends whose letters have been read up to `at`: behind `+` and `#` that nothing follows, or `++`, as of C++17.
+fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
+    if !chars[start..at].iter().any(|c| c.is_alphabetic()) {
+        return at;
+    }
+    let end = at + chars[at..].iter().take_while(|c| matches!(c, '+' | '#')).count();
+    let ends = chars.get(end).is_none_or(|c| !c.is_alphanumeric());
+    if ends || end - at > 1 { end } else { at }
+}
+
+/// Whether the number that begins here has a minus sign: one that nothing stands before which it could be taken from, or hang on.
+fn is_negative(chars: &[char], start: usize) -> bool {
+    let before = |at: usize| at.checked_sub(1).map(|at| chars[at]);
+    let hangs = |c: char| c.is_alphanumeric() || MINUS.contains(&c) || matches!(c, ')' | ']' | '}' | '%' | '°');
+    let mut sign = start;
+    if let Some(mark) = before(start).filter(|c| CURRENCY.contains(c)) {
+        // -$5, but in $5$-$10$ and €5-€10 it hangs on what is before.
+        sign = start - 1;
+        if before(sign).is_some_and(|c| MINUS.contains(&c)) && before(sign - 1) == Some(mark) {
+            return false;
+        }
+    }
+    match before(sign) {
+        Some(c) if MINUS.contains(&c) => before(sign - 1).is_none_or(|c| !hangs(c)),
+        _ => false,
+    }
+}
+
+/// The numbers of digits and what joins them: commas that group no thousands part them, and so does everything in what is no single
+/// number, such as a date or a version.
+fn numbers(joined: &str) -> Vec<String> {
+    let parts = without_thousands(&joined.replace(SLASH, "/"));
+    parts
+        .split(' ')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| {
+            let operands: Vec<&str> = part.split(['/', ':']).collect();
+            let count = |c: char| part.matches(c).count();
+            let one = count('/') <= 1 && (count('/') == 0 || count(':') == 0);
+            if one && operands.iter().all(|operand| operand.matches('.').count() <= 1) {
+                let sign = if count('/') == 1 { "/" } else { ":" };
+                vec![operands.into_iter().map(plain).collect::<Vec<_>>().join(sign)]
+            } else {
+                part.split(['/', ':', '.']).filter(|digits| !digits.is_empty()).map(Into::into).collect()
+            }
+        })
+        .collect()
+}
+
+/// Leaves out commas between thousands, and makes others spaces.
+fn without_thousands(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut group, mut grouped) = (String::new(), 0, false);
+    for (at, c) in text.char_indices() {
+        let digits = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+        match c {
+            ',' => {
+                let first = &text[at - group..at];
+                let opens = (1..=3).contains(&group) && !first.starts_with('0') && !text[..at - group].ends_with('.');
+                grouped = digits == 3 && (grouped || opens);
+                if !grouped {
+                    out.push(' ');
+                }
+                group = 0;
+            }
+            c => {
+                group = if c.is_ascii_digit() { group + 1 } else { 0 };
+                grouped &= c.is_ascii_digit();
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+/// A number without decimals that are all 0, and with a 0 before its point.
+fn plain(number: &str) -> String {
+    let Some((whole, decimals)) = number.split_once('.') else { return number.into() };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    if decimals.bytes().all(|b| b == b'0') { whole.into() } else { format!("{whole}.{decimals}") }
+}
+
+/// What a reader must know of accepted answers that lose characters without which they would be others.
+pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
+    let golds = || items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold)));
+    let list = |found: Vec<String>| (!found.is_empty()).then(|| (found.len(), some_of(&found, NAMED)));
+    let told = |(item, gold): (&Item, &String)| format!("'{gold}' of {}", item.id);
+    let empty = list(golds().filter(|(_, gold)| words(gold).is_empty()).map(told).collect());
+    let lossy = list(golds().filter(|(_, gold)| loses(gold)).map(told).collect());
+    let all = [
+        empty.map(|(n, some)| format!("{n} without a letter or digit match nothing ({some})")),
+        lossy.map(|(n, some)| format!("{n} are compared without signs that may decide ({some})")),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| format!("of the accepted answers, {}", all.join(", and ")))
+}
+
+/// Whether an accepted answer loses a character that may decide.
+fn loses(gold: &str) -> bool {
+    let kept = words(gold);
+    let count = |text: &str, c: char| text.chars().filter(|&other| other == c).count();
+    // A plus before a number says nothing.
+    let gold = gold.trim().trim_start_matches('+');
+    let minus = gold.starts_with(MINUS) && !kept.starts_with('-');
+    !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_one_word() {
+        for (text, want) in [
+            ("It is 0.5 litres.", "it is 0.5 litres"),
+            ("It is .5, or -.5", "it is 0.5 or -0.5"),
+            ("The end.5 is it, and ...5", "the end 5 is it and 5"),
+            ("It is -5.", "it is -5"),
+            ("\u{2212}5 and (-5) and =-5", "-5 and -5 and -5"),
+            ("+5", "5"),
+            ("10 - 5, 10-5, x-5, a--5, (x)-5", "10 5 10 5 x 5 a 5 x 5"),
+            ("5%-10% of B-52", "5 10 of b 52"),
+            ("$5, 5%, 5 €, -$5, $-5, $5-$10, $5$-$10$", "5 5 5 -5 -5 5 10 5 10"),
+            ("2/7 or 2⁄7", "2/7 or 2/7"),
+            ("and/or 2 / 7", "and or 2 7"),
+            ("12:30, Answer:5", "12:30 answer 5"),
+            ("1,000 and 1,234,567.5", "1000 and 1234567.5"),
+            ("1,2,3 and 0,500 and 1912,100 and 3,1415", "1 2 3 and 0 500 and 1912 100 and 3 1415"),
+            ("0.5,0.7", "0.5 0.7"),
+            ("1.234,567", "1.234 567"),
+            ("5.0 and $2.50 and 5.", "5 and 2.50 and 5"),
+            ("08.05.1945 or 8/5/1945 or 1945-05-08", "08 05 1945 or 8 5 1945 or 1945 05 08"),
+            ("5km, 0.5km, 12:30pm, 7th", "5km 0.5km 12:30pm 7th"),
+            ("2+2=4", "2 2 4"),
+            ("**5**-**10**, _5_", "5 10 5"),
+        ] {
+            assert_eq!(words(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_keep_what_ends_them_and_lose_the_rest() {
+        for (text, want) in [
+            ("I would use C++, or C#!", "i would use c++ or c#"),
+            ("C++17, a+b, 100+, # Title", "c++ 17 a b 100 title"),
+            ("I\u{2019}m in New-York (e.g.)", "i m in new york e g"),
+            ("H2O, H₂O, ½, ÄPFEL, 東京。", "h2o h₂o ½ äpfel 東京"),
+            ("?!", ""),
+        ] {
+            assert_eq!(words(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn golds_that_lose_what_decides_are_warned_of() {
+        let item = |gold: &str| {
+            let line = serde_json::json!({"id": "a", "prompt": "q", "gold": [gold]}).to_string();
+            Item::parse(&line, 1, false).unwrap()
+        };
+        let warned = |gold: &str| gold_warning(&[item(gold)]).unwrap_or_default();
+        for gold in ["x^2", "a > b", "- 5", "100+"] {
+            assert!(warned(gold).contains("1 are compared without signs"), "{gold}: {}", warned(gold));
+        }
+        for gold in ["?", "+", ""] {
+            assert!(warned(gold).contains("1 without a letter or digit match nothing"), "{gold}: {}", warned(gold));
+        }
+        for gold in [
+            "Paris",
+            "St. John's",
+            "-5",
+            "\u{2212}5",
+            "+5",
+            "5%",
+            "$5",
+            "2/7",
+            "1,440",
+            "C++",
+            "C#",
+            "twenty-six",
+            "AT&T",
+            "km/h",
+        ] {
+            assert_eq!(warned(gold), "", "{gold}");
+        }
+        assert_eq!(gold_warning(&[]), None);
+    }
+}
