@@ -115,7 +115,8 @@ fn what_a_sidecar_lets_out_are_items() {
     lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
     // All the wrong answers are cut off, and none of the right ones; three items contradict what their golds say.
     let item = |i: usize| {
-        let (right, end) = (i % 2 == 0, if i % 2 == 0 { "stop" } else { "length" });
+        let right = i.is_multiple_of(2);
+        let end = if right { "stop" } else { "length" };
         json!({
             "id": format!("b{i}"), "messages": [{"role": "user", "content": format!("{i}?")}], "response": format!("yes {i}"),
             "gold": if right { "yes" } else { "no" }, "correct": right != (i < 3), "finish_reason": end, "topic": "t",
@@ -142,7 +143,7 @@ fn what_a_sidecar_lets_out_are_items() {
             (&row["messages"], &row["topic"], &row["plain_response"]),
             (&item(i)["messages"], &json!("t"), &item(i)["response"])
         );
-        assert_eq!((&row["correct"], &row["finish_reason"]), (&json!(i % 2 == 0), &item(i)["finish_reason"]));
+        assert_eq!((&row["correct"], &row["finish_reason"]), (&json!(i.is_multiple_of(2)), &item(i)["finish_reason"]));
     }
     // Read again, every label and every end is what it was.
     lab.done(&format!("{gate} --items g/gated.jsonl --out again"));

@@ -72,7 +72,7 @@ fn footnotes(found: &GateResult) -> String {
         None => "no p: there are too few ways to deal these prefixes over the answers that stand as assertions without them\n".into(),
         Some(AtRandom { draws, answers, prefixed, asymmetry, asserted_right, .. }) => {
             let p = if asymmetry.p.is_nan() { asserted_right.p } else { asymmetry.p };
-            let so = if p > FOUND { ": chance hedges wrong answers as well as this probe does" } else { "" };
+            let so = if p > FOUND { "; this gate cannot be told from chance" } else { "" };
             format!(
                 "dealt at random: what becomes of {prefixed} prefixes over the {answers} answers that stand as assertions without them, \
                  {draws} times,\nwhole prompts together; p: how often that does as well{so}\n"
@@ -80,4 +80,86 @@ fn footnotes(found: &GateResult) -> String {
         }
     };
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use headtemper_engine::FinishReason;
+    use serde_json::Map;
+
+    use super::*;
+    use crate::sidecar::{Changes, Contradicted, CutOff, GatedRow};
+
+    /// Forty answers, every other right, of which these get a prefix.
+    fn found(prefixed: impl Fn(usize) -> bool) -> GateResult {
+        let row = |i: usize| GatedRow {
+            id: i.to_string(),
+            item: Map::new(),
+            response: String::new(),
+            plain_response: String::new(),
+            finish_reason: Some(FinishReason::Stop),
+            p: 0.5,
+            prefixed: prefixed(i),
+            correct: Some(i.is_multiple_of(2)),
+            label: Some(format!(
+                "{}{}",
+                if prefixed(i) { "h" } else { "c" },
+                if i.is_multiple_of(2) { "r" } else { "w" }
+            )),
+            plain_label: Some(if i.is_multiple_of(2) { "cr" } else { "cw" }.into()),
+        };
+        let rows: Vec<GatedRow> = (0..40).map(row).collect();
+        let units: Vec<Vec<usize>> = (0..40).map(|i| vec![i]).collect();
+        GateResult {
+            schema: "gate/v1".into(),
+            probe_sha256: String::new(),
+            c: 1.0,
+            threshold: 0.5,
+            threshold_from: "asked".into(),
+            prefix: "Perhaps ".into(),
+            items: rows.len(),
+            prefixed: rows.iter().filter(|row| row.prefixed).count(),
+            seen_in_training: 0,
+            cut_off: CutOff::of(&rows),
+            contradicted: Contradicted::default(),
+            auc: f64::NAN,
+            auc_delong: Ends { low: f64::NAN, high: f64::NAN },
+            plain: Standing::of(rows.iter().map(|row| row.plain_label.as_deref())),
+            gated: Standing::of(rows.iter().map(|row| row.label.as_deref())),
+            change: Changes::of(&rows, &units),
+            warnings: vec!["mind".into()],
+        }
+    }
+
+    #[test]
+    fn the_table_tells_a_finding_from_chance() {
+        let knowing = sidecar_markdown(&found(|i| !i.is_multiple_of(2) && i < 24));
+        assert!(knowing.contains("| assertion asymmetry | +0.000 | -0.600 | -0.600 (-0."), "{knowing}");
+        assert!(knowing.contains("| coverage: answers that are right | 0.500 | 0.500 |  |  |  |"), "{knowing}");
+        assert!(
+            knowing.contains("what becomes of 12 prefixes over the 40 answers") && knowing.contains(" | 0.001 |"),
+            "{knowing}"
+        );
+        assert!(!knowing.contains("told from chance") && !knowing.contains("no interval"), "{knowing}");
+        let blind = sidecar_markdown(&found(|i| i < 12));
+        assert!(
+            blind.contains("; this gate cannot be told from chance\n") && blind.ends_with("warning: mind\n"),
+            "{blind}"
+        );
+        let idle = sidecar_markdown(&found(|_| false));
+        assert!(
+            idle.contains("no p: there are too few ways") && idle.contains("no interval where fewer than 10"),
+            "{idle}"
+        );
+    }
+
+    #[test]
+    fn a_result_of_before_there_were_changes_is_read() {
+        let mut old = serde_json::to_value(found(|i| i < 12)).unwrap();
+        let unwritten = ["change", "cut_off", "contradicted"];
+        old.as_object_mut().unwrap().retain(|name, _| !unwritten.contains(&name.as_str()));
+        let old: GateResult = serde_json::from_value(old).unwrap();
+        assert!(old.change.known == 0 && old.change.asymmetry.difference.is_nan());
+        assert!(sidecar_markdown(&old).contains("| of these, right | 0.500 | 0.500 | – (no interval) |  |  |"));
+    }
 }
