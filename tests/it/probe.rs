@@ -325,7 +325,16 @@ fn the_two_by_two_table_counts_labels() {
     let table: Value = serde_json::from_str(&lab.done("probe table --items judged.jsonl --json")).unwrap();
     assert_eq!((&table["cr"], &table["hw"], &table["missing"]), (&json!(3), &json!(3), &json!(1)));
     assert_eq!(table["asymmetry"], json!(0.25 - 0.75));
-    assert!(lab.done("probe table --items judged.jsonl").contains("-0.500"));
+    let told = lab.done("probe table --items judged.jsonl");
+    assert!(told.contains("-0.500") && told.contains("intervals are over 1 prompt\n"), "{told}");
+    // Three of four is Wilson's 0.301 to 0.954, of as many prompts; of one prompt less is known.
+    let low = |table: &Value, of: &str| table["intervals"][of]["low"].as_f64().unwrap();
+    let item = |(i, label): (usize, &&str)| json!({"id": format!("{i}"), "prompt": format!("{i}?"), "label": label});
+    lab.write_lines("apart.jsonl", labels.iter().enumerate().map(item));
+    let apart: Value = serde_json::from_str(&lab.done("probe table --items apart.jsonl --json")).unwrap();
+    assert!((low(&apart, "p_assert_correct") - 0.3006).abs() < 1e-4 && low(&apart, "asymmetry") < -0.5, "{apart}");
+    assert!(low(&table, "p_assert_correct") < low(&apart, "p_assert_correct"), "{table}");
+    assert_eq!((&table["prompts"], &apart["prompts"]), (&json!(1), &json!(8)));
     lab.write_lines("none.jsonl", [json!({"prompt": "x", "label": "a"})]);
     assert!(lab.ends(2, "probe table --items none.jsonl").1.contains("cr, cw, hr or hw"));
 }

@@ -23,6 +23,7 @@ mod permute;
 mod projector;
 mod random;
 mod rank;
+mod share;
 mod signflip;
 mod stability;
 mod stratified;
@@ -57,6 +58,7 @@ pub use permute::{Relabelings, Shuffles, Tail, as_extreme, max_abs, max_p_values
 pub use projector::{Projector, Separation};
 pub use random::Random;
 pub use rank::{pearson, ranks, spearman};
+pub use share::{difference, share, wilson};
 pub use signflip::{SignFlipTest, SignFlips, sign_flip_test};
 pub use stability::{Halves, split_half};
 pub use stratified::stratified_folds;

@@ -8,7 +8,7 @@ use crate::welch::two_sided_p;
 pub const CONFIDENCE: f64 = 0.95;
 
 /// The standard normal quantile at 0.975, for [`CONFIDENCE`].
-const Z: f64 = 1.959_963_984_540_054;
+pub(crate) const Z: f64 = 1.959_963_984_540_054;
 
 /// A mean with its 95 % interval, in the unit of the values.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -27,7 +27,7 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     let (out, _) = lab.ends(0, run);
     let found = lab.json("g/gate.json");
     let rows = lines(&lab.read("g/gated.jsonl"));
-    assert_eq!((rows.len(), found["items"].as_u64()), (24, Some(12)));
+    assert_eq!((rows.len(), found["items"].as_u64()), (12, Some(12)));
     // A probe with as many features as here tells its own items apart: it doubts the wrong ones.
     assert_eq!((found["auc"].as_f64(), found["prefixed"].as_u64()), (Some(1.0), Some(4)), "{out}");
     assert_eq!(found["auc_delong"], json!({"low": null, "high": null}), "without an error there is no interval");
@@ -35,16 +35,36 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     assert_eq!((&found["plain"]["asymmetry"], &found["gated"]["asymmetry"]), (&json!(0.0), &json!(-1.0)));
     assert_eq!(found["plain"]["coverage"], found["gated"]["coverage"]);
     assert!(found["seen_in_training"] == 12 && out.contains("fitted on 12 of these 12 answers"), "{out}");
-    for pair in rows.chunks_exact(2) {
-        let (plain, gated) = (pair[0]["response"].as_str().unwrap(), pair[1]["response"].as_str().unwrap());
-        let prefix = if pair[1]["prefixed"] == true { "I'm not sure, but " } else { "" };
-        assert_eq!(gated, format!("{prefix}{plain}"));
+    for row in &rows {
+        let (plain, gated) = (row["plain_response"].as_str().unwrap(), row["response"].as_str().unwrap());
+        let (prefix, label) = if row["prefixed"] == true { ("I'm not sure, but ", "hw") } else { ("", "cr") };
+        assert_eq!((gated, &row["label"]), (format!("{prefix}{plain}").as_str(), &json!(label)));
+        assert!(row.get("coverage").is_none(), "what was said of another answer is gone: {row}");
     }
+    // Chance takes the assertions of right answers as well; four wrong ones are too few for an interval.
+    let (change, random) = (&found["change"], &found["change"]["at_random"]);
+    assert_eq!((&change["asymmetry"]["difference"], &change["asymmetry"]["low"]), (&json!(-1.0), &Value::Null));
+    assert!(change["p_assert_wrong"]["high"].as_f64().unwrap() < -0.4, "{change}");
+    assert_eq!((&random["answers"], &random["prefixed"], &random["draws"]), (&json!(12), &json!(4), &json!(1000)));
+    assert!(
+        random["asymmetry"]["p"].as_f64().unwrap() < 0.02 && random["asymmetry"]["mean"].as_f64().unwrap() > -0.2,
+        "{random}"
+    );
+    assert!(
+        out.contains("what becomes of 4 prefixes over the 12 answers")
+            && out.contains("no interval where fewer than 10"),
+        "{out}"
+    );
+    // Every answer ends at the limit, and that is said.
+    assert_eq!((&found["cut_off"]["answers"], &found["cut_off"]["table"]["cw"]), (&json!(12), &json!(4)), "{out}");
+    let cut = "12 of 12 answers (100.0 %) were cut off at a limit of tokens, 8 of 8 right and 4 of 4 wrong ones: a cut-off answer can look";
+    assert!(out.contains(cut) && !out.contains("not cut off alike"), "{out}");
+    assert!(rows.iter().all(|row| row["finish_reason"] == "length"));
     // Probabilities are those of the probe on the capture of the same tokens.
     let eval = "probe eval p --features f.npz:h_last --labels l.json:y --out e";
     lab.done(eval);
     let p = array(&lab.npz("e/predictions.npz"), "p").to_vec2::<f64>().unwrap();
-    for (row, p) in rows.iter().step_by(2).zip(&p[0]) {
+    for (row, p) in rows.iter().zip(&p[0]) {
         assert!((row["p"].as_f64().unwrap() - p).abs() < 1e-6, "{row}");
     }
     let (again, err) = lab.ends(0, run);
@@ -76,9 +96,60 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     lab.write_lines("brought.jsonl", (0..8).map(brought));
     let out = lab.done("gate --model M --items brought.jsonl --probe p --threshold 0.5 --out g5");
     assert!(out.contains("5 of 8 answers come without a label, and without a lexicon (--hedges)"), "{out}");
+    assert!(!out.contains("cut off") && lab.json("g5/gate.json")["cut_off"]["unsaid"] == 8, "{out}");
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers 0 --heads none --out other.npz");
     lab.done("probe fit --features other.npz:h_layers[0] --labels l.json:y --cv 3 --shuffles 0 --out layers");
     lab.done("gate --model M --items items.jsonl --probe layers --threshold 0.5 --max-new-tokens 6 --out g2");
     let (_, err) = lab.ends(2, "gate --model M --items items.jsonl --probe p --c 3 --out g3");
     assert!(err.contains("C is 3, but must be one that the probe was fitted with: 1"), "{err}");
+}
+
+/// What the gate lets out is read as items, by the gate too; and what items bring is told of: how answers ended, and what they say
+/// against their accepted answers.
+#[test]
+fn what_a_sidecar_lets_out_are_items() {
+    let lab = Lab::new();
+    prompts(&lab, 12);
+    lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --heads none --out f.npz");
+    lab.write("l.json", json!({"y": (0..12).map(|i| u8::from(i % 3 != 0)).collect::<Vec<_>>()}).to_string());
+    lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
+    // All the wrong answers are cut off, and none of the right ones; three items contradict what their golds say.
+    let item = |i: usize| {
+        let right = i.is_multiple_of(2);
+        let end = if right { "stop" } else { "length" };
+        json!({
+            "id": format!("b{i}"), "messages": [{"role": "user", "content": format!("{i}?")}], "response": format!("yes {i}"),
+            "gold": if right { "yes" } else { "no" }, "correct": right != (i < 3), "finish_reason": end, "topic": "t",
+            "label": if right { "hr" } else { "hw" },
+        })
+    };
+    lab.write_lines("brought.jsonl", (0..12).map(item));
+    lab.write("hedges.txt", "I'm not sure\nyes 0\n");
+    let gate = "gate --model M --probe p --threshold 0.5 --hedges hedges.txt";
+    let out = lab.done(&format!("{gate} --items brought.jsonl --out g"));
+    let found = lab.json("g/gate.json");
+    assert_eq!(found["contradicted"], json!({"by_gold": 3, "by_lexicon": 11}), "{out}");
+    assert!(out.contains("3 items had a correct, coverage or label that the accepted answers contradict"), "{out}");
+    assert!(out.contains("11 items had a label whose hedging the lexicon contradicts"), "{out}");
+    let cut = "6 of 12 answers (50.0 %) were cut off at a limit of tokens, 0 of 6 right and 6 of 6 wrong ones";
+    assert!(out.contains(cut) && out.contains("not cut off alike") && out.contains("may be truncation"), "{out}");
+    assert_eq!(
+        found["cut_off"]["prefixed"], found["gated"]["table"]["hw"],
+        "the wrong ones are the cut-off ones: {out}"
+    );
+    let rows = lines(&lab.read("g/gated.jsonl"));
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(
+            (&row["messages"], &row["topic"], &row["plain_response"]),
+            (&item(i)["messages"], &json!("t"), &item(i)["response"])
+        );
+        assert_eq!((&row["correct"], &row["finish_reason"]), (&json!(i.is_multiple_of(2)), &item(i)["finish_reason"]));
+    }
+    // Read again, every label and every end is what it was.
+    lab.done(&format!("{gate} --items g/gated.jsonl --out again"));
+    let again = lab.json("again/gate.json");
+    assert_eq!((&again["plain"], &again["cut_off"]["answers"]), (&found["gated"], &json!(6)));
+    assert_eq!(again["contradicted"], json!({"by_gold": 0, "by_lexicon": 0}));
+    let table: Value = serde_json::from_str(&lab.done("probe table --items g/gated.jsonl --json")).unwrap();
+    assert_eq!((&table["cr"], &table["hw"]), (&found["gated"]["table"]["cr"], &found["gated"]["table"]["hw"]));
 }

@@ -4,12 +4,11 @@ use anyhow::Result;
 use headtemper_study::{
     count,
     probe::{
-        CrossTable, FitOptions, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, unmet,
+        FitOptions, LabelTable, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, unmet,
         usual_shuffles, write_eval, write_fit,
     },
     read_items,
 };
-use serde_json::json;
 
 use crate::{
     Done,
@@ -79,15 +78,8 @@ fn eval_probe(args: &ProbeEval) -> Result<Done> {
 }
 
 fn table(args: &ProbeTable) -> Result<Done> {
-    let table = CrossTable::of_items(&read_items(&args.items, false)?)?;
-    let json = || {
-        json!({
-            "cr": table.cr, "cw": table.cw, "hr": table.hr, "hw": table.hw, "missing": table.missing,
-            "p_assert_correct": table.assert_correct(), "p_assert_wrong": table.assert_wrong(),
-            "asymmetry": table.asymmetry(),
-        })
-    };
-    ui::put(&if args.json { format!("{}\n", json()) } else { table.markdown() })?;
+    let table = LabelTable::of(&read_items(&args.items, false)?)?;
+    ui::put(&if args.json { format!("{}\n", serde_json::to_string(&table)?) } else { table.markdown() })?;
     Ok(Done::Well)
 }
 

@@ -204,7 +204,12 @@ pub(super) fn confounds(d: f64, p: f64) -> bool {
 
 /// Whether more responses of one cohort than of the other were cut off, so that their last tokens are no ends.
 pub(super) fn unequally_cut(disposition: &Disposition) -> bool {
-    let rate = |cut: usize, n: usize| cut as f64 / n as f64;
-    let length = &disposition.length;
-    (rate(length.truncated_a, disposition.n_a) - rate(length.truncated_b, disposition.n_b)).abs() > TRUNCATION_GAP
+    let Disposition { n_a, n_b, length, .. } = disposition;
+    cut_apart((length.truncated_a, *n_a), (length.truncated_b, *n_b))
+}
+
+/// Whether the shares of two groups' answers that were cut off, so many of so many, confound their comparison.
+pub(crate) fn cut_apart(a: (usize, usize), b: (usize, usize)) -> bool {
+    let rate = |(cut, n): (usize, usize)| cut as f64 / n as f64;
+    (rate(a) - rate(b)).abs() > TRUNCATION_GAP
 }

@@ -139,6 +139,17 @@ impl Item {
         line
     }
 
+    /// The same with its response as a field of its own, whose tokens then do not stand among the ids of the prompt.
+    pub(crate) fn answered_json(&self) -> Value {
+        match &self.input {
+            Input::Ids(ids) => {
+                let input = Input::Ids(self.prompt_ids(ids).to_vec());
+                Self { input, prompt_len: None, ..self.clone() }.to_json()
+            }
+            _ => self.to_json(),
+        }
+    }
+
     pub(crate) fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
         // A byte order mark, which editors on Windows put before the first line.
         let line = line.trim_start_matches('\u{feff}');

@@ -1,10 +1,13 @@
 //! Right or wrong, asserted or hedged: the 2 x 2 table of labelled items.
 
+use headtemper_stats::{Interval, difference, share};
 use serde::{Deserialize, Serialize};
 
+use super::Ends;
 use crate::{
     Item, Result, StudyError, Verdict,
-    text::{short, signed},
+    items::units::{counted, units},
+    text::{interval, short, signed},
 };
 
 /// Items by cr, cw, hr and hw: confident or hedged, right or wrong.
@@ -67,21 +70,88 @@ impl CrossTable {
     pub fn asymmetry(&self) -> f64 {
         self.assert_wrong() - self.assert_correct()
     }
+}
+
+/// The table of items, with 95 % intervals of its shares, over prompts: answers to one prompt are one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LabelTable {
+    /// The counts.
+    #[serde(flatten)]
+    pub table: CrossTable,
+    /// Prompts that the counted items have.
+    pub prompts: usize,
+    /// p(assert | correct); null for no right answers.
+    pub p_assert_correct: f64,
+    /// p(assert | wrong); null for no wrong answers.
+    pub p_assert_wrong: f64,
+    /// Their difference, wrong minus correct.
+    pub asymmetry: f64,
+    /// The intervals of these.
+    pub intervals: LabelIntervals,
+}
+
+/// 95 % intervals of a [`LabelTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LabelIntervals {
+    /// Of p(assert | correct): Wilson's.
+    pub p_assert_correct: Ends,
+    /// Of p(assert | wrong).
+    pub p_assert_wrong: Ends,
+    /// Of the asymmetry: Newcombe's, from these two.
+    pub asymmetry: Ends,
+}
+
+impl LabelTable {
+    /// Counts the labels of items.
+    ///
+    /// # Errors
+    /// If no item has such a label.
+    pub fn of(items: &[Item]) -> Result<Self> {
+        let table = CrossTable::of_items(items)?;
+        let verdict = |item: usize| Verdict::of_label(items[item].label.as_deref()?);
+        let units = units(items, None);
+        let rate = |class: bool| -> Interval {
+            let of_unit = |(unit, of): (usize, &Vec<usize>)| {
+                let of_class = of.iter().filter_map(|&item| verdict(item)).filter(|verdict| verdict.correct == class);
+                of_class.map(|verdict| (!verdict.hedged, unit)).collect::<Vec<_>>()
+            };
+            let (asserted, unit): (Vec<bool>, Vec<usize>) = units.iter().enumerate().flat_map(of_unit).unzip();
+            share(&asserted, &unit)
+        };
+        let (right, wrong) = (rate(true), rate(false));
+        let ends = |Interval { low, high, .. }: Interval| Ends { low, high };
+        Ok(Self {
+            table,
+            prompts: units.iter().filter(|of| of.iter().any(|&item| verdict(item).is_some())).count(),
+            p_assert_correct: table.assert_correct(),
+            p_assert_wrong: table.assert_wrong(),
+            asymmetry: table.asymmetry(),
+            intervals: LabelIntervals {
+                p_assert_correct: ends(right),
+                p_assert_wrong: ends(wrong),
+                asymmetry: ends(difference(wrong, right)),
+            },
+        })
+    }
 
     /// The table as Markdown, with shares.
     pub fn markdown(&self) -> String {
+        let CrossTable { cr, cw, hr, hw, missing } = self.table;
+        let of = |Ends { low, high }: Ends| interval(low, high, 3);
+        let row = |name: &str, (assert, hedge): (usize, usize), p: f64, ends: Ends| {
+            format!("| {name:<7} | {assert:6} | {hedge:5} | {:>9} | {:>14} |\n", short(p), of(ends))
+        };
         format!(
-            "|         | assert | hedge | p(assert) |\n|---------|-------:|------:|----------:|\n\
-             | correct | {:6} | {:5} | {:>9} |\n| wrong   | {:6} | {:5} | {:>9} |\n\n\
-             assertion asymmetry p(assert | wrong) - p(assert | correct)  {}\n{}",
-            self.cr,
-            self.hr,
-            short(self.assert_correct()),
-            self.cw,
-            self.hw,
-            short(self.assert_wrong()),
-            signed(self.asymmetry(), 3),
-            if self.missing > 0 { format!("{} items without such a label\n", self.missing) } else { String::new() },
+            "|         | assert | hedge | p(assert) |           95 % |\n|---------|-------:|------:|----------:|---------------:|\n\
+             {}{}\n\
+             assertion asymmetry p(assert | wrong) - p(assert | correct)  {} ({})\n\
+             intervals are over {}\n{}",
+            row("correct", (cr, hr), self.p_assert_correct, self.intervals.p_assert_correct),
+            row("wrong", (cw, hw), self.p_assert_wrong, self.intervals.p_assert_wrong),
+            signed(self.asymmetry, 3),
+            of(self.intervals.asymmetry),
+            counted(self.prompts, None),
+            if missing > 0 { format!("{missing} items without such a label\n") } else { String::new() },
         )
     }
 }

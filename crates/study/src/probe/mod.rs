@@ -11,7 +11,7 @@ mod source;
 mod text;
 mod write;
 
-pub use cross_table::CrossTable;
+pub use cross_table::{CrossTable, LabelIntervals, LabelTable};
 pub use eval::{EvalResult, Evaluation, evaluate};
 pub use file::PROBE_FILE;
 pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, Weighting, fit, usual_shuffles};

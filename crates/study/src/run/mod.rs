@@ -8,7 +8,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted, Input};
+use headtemper_engine::{Encoded, Engine, HeadsWanted};
 use headtemper_hook::HeadRef;
 use serde_json::json;
 
@@ -376,18 +376,5 @@ fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
 
 /// Items with their answers and labels, as `temper attribute` reads them.
 fn judged(items: &[Item]) -> String {
-    let mut out = String::new();
-    for item in items {
-        // The response is a field of its own here, so ids are the prompt's alone.
-        let line = match &item.input {
-            Input::Ids(ids) => {
-                let input = Input::Ids(item.prompt_ids(ids).to_vec());
-                Item { input, prompt_len: None, ..item.clone() }.to_json()
-            }
-            _ => item.to_json(),
-        };
-        out += &line.to_string();
-        out.push('\n');
-    }
-    out
+    items.iter().map(|item| item.answered_json().to_string() + "\n").collect()
 }

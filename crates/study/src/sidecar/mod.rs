@@ -3,9 +3,14 @@
 //! Arc 3 of arXiv 2604.11867 as a tool. The answer's content never changes, so nothing is gained that the probe does not
 //! know: what changes is which answers still stand as assertions.
 
+mod answers;
+mod change;
 mod result;
 mod run;
 mod site;
+mod text;
+mod warnings;
 
-pub use result::{GateResult, GatedRow, Standing, sidecar_markdown};
+pub use result::{AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing};
 pub use run::{Sidecar, sidecar};
+pub use text::sidecar_markdown;

@@ -1,33 +1,41 @@
-//! What a sidecar did: `gate.json`, and `gated.jsonl` with every answer with and without it.
+//! What a sidecar did: `gate.json`, and `gated.jsonl` with every answer as the gate lets it out.
 
+use headtemper_engine::FinishReason;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     probe::{CrossTable, Ends},
-    store::nan::number,
-    text::{interval, short, signed},
+    store::nan::{number, unwritten},
 };
 
-/// One answer, as it was or behind the gate.
+/// One answer, as the gate lets it out and as it was: a line of `gated.jsonl`, which is an item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatedRow {
     /// The item.
     pub id: String,
-    /// `plain`, or `gated`.
-    pub variant: String,
-    /// The prompt, for people to read.
-    pub prompt: String,
-    /// The answer; behind the gate with the prefix where the probe fell below the threshold.
+    /// What the item brought beside its answer and what was said of that: prompt, accepted answers, other fields.
+    #[serde(flatten)]
+    pub item: Map<String, Value>,
+    /// What the gate lets out: the answer, with the prefix where the probe fell below the threshold.
     pub response: String,
+    /// The answer as it was.
+    pub plain_response: String,
+    /// Why it ended, where that is known.
+    pub finish_reason: Option<FinishReason>,
     /// The probe's probability that it is correct.
     pub p: f64,
     /// Whether the prefix was put in front.
     pub prefixed: bool,
-    /// cr, cw, hr or hw, where it is known whether it is correct.
+    /// Whether it is correct, where that is known.
+    pub correct: Option<bool>,
+    /// cr, cw, hr or hw with the gate, where it is known whether it is correct.
     pub label: Option<String>,
+    /// The same without the gate.
+    pub plain_label: Option<String>,
 }
 
-/// How answers stand, with or without the gate.
+/// How answers stand, with or without the gate. Shares are of the answers that are known to be right or wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// Right or wrong, asserted or hedged.
@@ -41,15 +49,108 @@ pub struct Standing {
     /// Their difference, wrong minus correct.
     #[serde(deserialize_with = "number")]
     pub asymmetry: f64,
-    /// Share of answers that hold an accepted answer, of those that are known.
+    /// Share of answers that hold an accepted answer.
     #[serde(deserialize_with = "number")]
     pub coverage: f64,
-    /// Share of all answers that stand as assertions.
+    /// Share of answers that stand as assertions.
     #[serde(deserialize_with = "number")]
     pub asserted: f64,
     /// Share of the asserted answers that are right.
     #[serde(deserialize_with = "number")]
     pub asserted_right: f64,
+}
+
+/// What a number of [`Standing`] is with the gate less what it is without.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The difference.
+    #[serde(deserialize_with = "number")]
+    pub difference: f64,
+    /// Lower end of its 95 % interval, over prompts; null where there is none.
+    #[serde(deserialize_with = "number")]
+    pub low: f64,
+    /// Upper end of it.
+    #[serde(deserialize_with = "number")]
+    pub high: f64,
+}
+
+/// What the gate changes in the answers that are known to be right or wrong. Coverage is not among it: content does not change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Answers that are known to be right or wrong.
+    pub known: usize,
+    /// Prompts that these have: answers to one prompt are one unit.
+    pub prompts: usize,
+    /// In p(assert | correct).
+    pub p_assert_correct: Change,
+    /// In p(assert | wrong).
+    pub p_assert_wrong: Change,
+    /// In the assertion asymmetry.
+    pub asymmetry: Change,
+    /// In the share of answers that stand as assertions.
+    pub asserted: Change,
+    /// In the share of these that are right.
+    pub asserted_right: Change,
+    /// What as many prefixes change that are dealt at random; null where they can be dealt in fewer than 20 ways.
+    pub at_random: Option<AtRandom>,
+}
+
+/// What the prefixes change where they are dealt at random instead of by the probe, over the answers that stand as assertions
+/// without them: whole prompts change places with those of as many such answers, and answers within a prompt with each other. On an
+/// answer that hedges by itself a prefix changes nothing, wherever it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AtRandom {
+    /// How often they were dealt.
+    pub draws: usize,
+    /// The seed of it.
+    pub seed: u64,
+    /// Answers over which they were dealt.
+    pub answers: usize,
+    /// Prefixes that these got from the probe, and in every draw.
+    pub prefixed: usize,
+    /// What becomes of the asymmetry.
+    pub asymmetry: Dealt,
+    /// What becomes of the share of asserted answers that are right.
+    pub asserted_right: Dealt,
+}
+
+/// What a number of [`Standing`] changes by where prefixes are dealt at random.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dealt {
+    /// The mean over all draws.
+    #[serde(deserialize_with = "number")]
+    pub mean: f64,
+    /// 2.5 % of them lie below.
+    #[serde(deserialize_with = "number")]
+    pub low: f64,
+    /// 2.5 % of them lie above.
+    #[serde(deserialize_with = "number")]
+    pub high: f64,
+    /// How often a draw does as well as the probe, or better: asymmetry as low, as great a share right.
+    #[serde(deserialize_with = "number")]
+    pub p: f64,
+}
+
+/// Answers that were cut off at a limit of tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOff {
+    /// How many.
+    pub answers: usize,
+    /// Those of them that got the prefix.
+    pub prefixed: usize,
+    /// What they are without the gate.
+    pub table: CrossTable,
+    /// Answers of which nobody says how they ended; they are counted as finished.
+    pub unsaid: usize,
+}
+
+/// Answers of which the items say otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contradicted {
+    /// Than their accepted answers do, by `correct`, `coverage` or label: the accepted answers count.
+    pub by_gold: usize,
+    /// Than the lexicon does, by label: the lexicon counts.
+    pub by_lexicon: usize,
 }
 
 /// All of it.
@@ -73,6 +174,12 @@ pub struct GateResult {
     pub prefixed: usize,
     /// Answers that have the very features of one that the probe was fitted on, or answer its prompt.
     pub seen_in_training: usize,
+    /// Answers that were cut off.
+    #[serde(default)]
+    pub cut_off: CutOff,
+    /// Answers of which the items say otherwise.
+    #[serde(default)]
+    pub contradicted: Contradicted,
     /// AUC of the probe on these answers; null where none is known to be right or wrong.
     #[serde(deserialize_with = "number")]
     pub auc: f64,
@@ -82,15 +189,24 @@ pub struct GateResult {
     pub plain: Standing,
     /// With it.
     pub gated: Standing,
+    /// With it less without it.
+    #[serde(default)]
+    pub change: Changes,
     /// What a reader must know before any number.
     pub warnings: Vec<String>,
 }
 
+impl Default for Change {
+    fn default() -> Self {
+        Self { difference: unwritten(), low: unwritten(), high: unwritten() }
+    }
+}
+
 impl Standing {
-    /// From the labels of these rows.
-    pub(crate) fn of<'a>(rows: impl Iterator<Item = &'a GatedRow>) -> Self {
+    /// From the labels of answers.
+    pub(super) fn of<'a>(labels: impl Iterator<Item = Option<&'a str>>) -> Self {
         let mut table = CrossTable::default();
-        rows.for_each(|row| table.count(row.label.as_deref()));
+        labels.for_each(|label| table.count(label));
         let CrossTable { cr, cw, hr, hw, .. } = table;
         let all = (cr + cw + hr + hw) as f64;
         Self {
@@ -105,32 +221,21 @@ impl Standing {
     }
 }
 
-/// The result as a table for people.
-pub fn sidecar_markdown(found: &GateResult) -> String {
-    let Ends { low, high } = found.auc_delong;
-    let range = if low.is_finite() { format!(" ({})", interval(low, high, 3)) } else { String::new() };
-    let mut out = format!(
-        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe here {}{range}\n\n\
-         | | without | with the gate |\n|---|---:|---:|\n",
-        found.prefixed,
-        found.items,
-        found.threshold,
-        found.threshold_from,
-        short(found.auc)
-    );
-    let (plain, gated) = (&found.plain, &found.gated);
-    for (name, of) in [
-        ("p(assert given correct)", (|s| short(s.p_assert_correct)) as fn(&Standing) -> String),
-        ("p(assert given wrong)", |s| short(s.p_assert_wrong)),
-        ("assertion asymmetry", |s| signed(s.asymmetry, 3)),
-        ("coverage: answers that are right", |s| short(s.coverage)),
-        ("answers that stand as assertions", |s| short(s.asserted)),
-        ("of these, right", |s| short(s.asserted_right)),
-    ] {
-        out += &format!("| {name} | {} | {} |\n", of(plain), of(gated));
+impl CutOff {
+    /// Of the rows.
+    pub(super) fn of(rows: &[GatedRow]) -> Self {
+        let mut found = Self::default();
+        for row in rows {
+            match row.finish_reason {
+                Some(FinishReason::Stop) => {}
+                Some(FinishReason::Length) => {
+                    found.answers += 1;
+                    found.prefixed += usize::from(row.prefixed);
+                    found.table.count(row.plain_label.as_deref());
+                }
+                None => found.unsaid += 1,
+            }
+        }
+        found
     }
-    for warning in &found.warnings {
-        out += &format!("\nwarning: {warning}\n");
-    }
-    out
 }

@@ -1,7 +1,7 @@
 //! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
 
 mod arms;
-mod asymmetry;
+pub(crate) mod asymmetry;
 mod beside_random;
 mod compare;
 mod earlier;

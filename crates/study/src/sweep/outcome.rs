@@ -11,6 +11,9 @@ use crate::{GoldRule, Item, Judge, RandomFrom, Role, Row, store::nan::number};
 /// or lose its hedge, and is as long as the limit.
 pub const UNEQUAL_TRUNCATION: f64 = 0.02;
 
+/// What answers that were cut off are warned of with.
+pub(crate) const OF_CUT_OFF: &str = "a cut-off answer can look wrong, or lose its hedge";
+
 /// A p over all arms up to this is told as a finding.
 pub(crate) const FOUND: f64 = 0.05;
 

@@ -2,7 +2,7 @@
 
 use super::{
     asymmetry::LEAST,
-    outcome::{ArmOutcome, FOUND, Outcomes},
+    outcome::{ArmOutcome, FOUND, OF_CUT_OFF, Outcomes},
 };
 use crate::{Role, items::units::counted, text::some_of};
 
@@ -84,7 +84,7 @@ impl Outcomes {
             n => format!(", or before: {n} of all answers by the end of the model's context"),
         };
         Some(format!(
-            "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens{before}; a cut-off answer can look wrong, or lose its hedge",
+            "up to {:.1} % of an arm's answers ({}) were cut off at {} tokens{before}; {OF_CUT_OFF}",
             100.0 * worst.truncated,
             worst.variant,
             self.max_new_tokens

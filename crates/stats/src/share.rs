@@ -1,0 +1,112 @@
+//! Intervals for single shares, and for the difference of what two independent intervals are about.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    paired::{Interval, Z, clustered_t},
+    units::{are_alone, worth},
+};
+
+/// The share of items that hold, with its 95 % interval: Wilson's. Over units of several items it is Wilson's of as many items as
+/// those are worth, and Student's for clusters as far as that is wider, which minds how few units there are. NaN for no items. Panics
+/// if there is not one unit an item.
+pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
+    let hits = holds.iter().filter(|&&holds| holds).count() as f64;
+    let mean = hits / holds.len() as f64;
+    let score = wilson(mean, worth(holds, unit));
+    if are_alone(unit) {
+        return score;
+    }
+    let mut units: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
+    for (&holds, &of) in holds.iter().zip(unit) {
+        let (sum, size) = units.entry(of).or_default();
+        (*sum, *size) = (*sum + f64::from(holds), *size + 1);
+    }
+    let (sums, sizes): (Vec<f64>, Vec<usize>) = units.into_values().unzip();
+    let student = clustered_t(&sums, &sizes);
+    Interval { mean, low: score.low.min(student.low.max(0.0)), high: score.high.max(student.high.min(1.0)) }
+}
+
+/// A share with Wilson's score interval (Wilson 1927), of so many independent items; [`worth`](crate::worth) says how many items of
+/// units are worth.
+///
+/// Inside 0 and 1 and never without width, also where every item is a hit or none. NaN for no items.
+pub fn wilson(share: f64, n: f64) -> Interval {
+    if share.is_nan() || n.is_nan() || n <= 0.0 {
+        return Interval { mean: f64::NAN, low: f64::NAN, high: f64::NAN };
+    }
+    let z2 = Z * Z;
+    let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    // Rounding must not leave 0 or 1 outside where that is the share.
+    Interval { mean: share, low: (centre - half).clamp(0.0, share), high: (centre + half).clamp(share, 1.0) }
+}
+
+/// The interval of a minus b from those of a and b, which are independent (MOVER, Zou and Donner 2008); from Wilson's intervals it
+/// is Newcombe's tenth (Newcombe 1998, Statistics in Medicine 17, 873-890). NaN where one of them has none.
+pub fn difference(a: Interval, b: Interval) -> Interval {
+    let mean = a.mean - b.mean;
+    let low = mean - (a.mean - a.low).hypot(b.high - b.mean);
+    let high = mean + (a.high - a.mean).hypot(b.mean - b.low);
+    Interval { mean, low, high }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Random;
+
+    fn near(found: Interval, low: f64, high: f64) {
+        assert!((found.low - low).abs() < 6e-5 && (found.high - high).abs() < 6e-5, "{found:?}, not {low} to {high}");
+    }
+
+    /// Newcombe 1998, Statistics in Medicine 17, 857-872, table I, third method, and 873-890, table II, tenth method.
+    #[test]
+    fn intervals_are_those_of_newcombe_s_tables() {
+        let share = |hits: f64, n: f64| wilson(hits / n, n);
+        near(share(81.0, 263.0), 0.2553, 0.3662);
+        near(share(15.0, 148.0), 0.0624, 0.1605);
+        near(share(0.0, 20.0), 0.0, 0.1611);
+        near(share(1.0, 29.0), 0.0061, 0.1718);
+        near(difference(share(56.0, 70.0), share(48.0, 80.0)), 0.0524, 0.3339);
+        near(difference(share(9.0, 10.0), share(3.0, 10.0)), 0.1705, 0.8090);
+        near(difference(share(10.0, 10.0), share(0.0, 20.0)), 0.6791, 1.0);
+    }
+
+    /// Shares that units have in common: how many intervals miss the true one.
+    #[test]
+    fn intervals_of_shares_over_units_hold_the_true_one() {
+        for (units, each) in [(40, 1), (12, 1), (30, 4), (8, 5)] {
+            let (sets, unit) = (1000, (0..units * each).map(|item| item / each).collect::<Vec<_>>());
+            let misses = |set: u64| {
+                let mut random = Random::new(11, set);
+                let mut of_unit = 0.0;
+                let mut holds = |item: usize| {
+                    if item.is_multiple_of(each) {
+                        of_unit = random.uniform();
+                    }
+                    // Three of four items say what their unit says.
+                    (if random.uniform() < 0.75 { of_unit } else { random.uniform() }) < 0.3
+                };
+                let found = share(&(0..units * each).map(&mut holds).collect::<Vec<_>>(), &unit);
+                usize::from(found.low > 0.3 || found.high < 0.3)
+            };
+            let missed = (0..sets).map(misses).sum::<usize>() as f64 / sets as f64;
+            println!("{units} units of {each}: {missed}");
+            assert!(missed < 0.05 + 4.0 * (0.05 * 0.95 / sets as f64).sqrt(), "{units} units of {each}: {missed}");
+        }
+        let (one, none) = (share(&[true, false, true], &[0, 1, 2]), share(&[], &[]));
+        assert!(one == wilson(2.0 / 3.0, 3.0) && none.low.is_nan());
+        let twice = share(&[true, true, false, false, true, true], &[0, 0, 1, 1, 2, 2]);
+        assert!(twice.low <= one.low && twice.high >= one.high, "{twice:?} {one:?}");
+    }
+
+    #[test]
+    fn nothing_is_known_of_no_items_and_little_of_few() {
+        assert!(wilson(f64::NAN, 0.0).low.is_nan() && wilson(0.5, 0.0).high.is_nan());
+        let all = wilson(1.0, 7.0);
+        assert!(all.high == 1.0 && all.low > 0.5 && all.low < 0.7, "{all:?}");
+        assert!(wilson(0.5, 20.0).low < wilson(0.5, 80.0).low);
+        assert!(difference(all, wilson(f64::NAN, 0.0)).low.is_nan());
+    }
+}

@@ -1,0 +1,224 @@
+//! Finished answers, and what is known of each.
+
+use headtemper_engine::{Encoded, Engine, FinishReason};
+use serde_json::{Map, Value};
+
+use super::result::GatedRow;
+use crate::{GoldRule, Item, Judge, Result, Row, Verdict, capture::encode};
+
+/// What an item says of its answer: of one that is written just now it can have said nothing.
+const OF_THE_ANSWER: [&str; 7] = ["label", "correct", "coverage", "verbal", "judge", "scores", "truncated"];
+
+/// Items with their answers, the tokens of both, and what is known of them.
+pub(super) struct Answers {
+    pub(super) items: Vec<Item>,
+    pub(super) encoded: Vec<Encoded>,
+    pub(super) known: Vec<Known>,
+    /// Answers without a text, which are left out.
+    pub(super) silent: usize,
+}
+
+/// What is known of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Whether it was generated here.
+    pub(super) generated: bool,
+    /// Why it ended.
+    pub(super) finish_reason: Option<FinishReason>,
+    /// Whether it is right.
+    pub(super) correct: Option<bool>,
+    /// Whether it hedges.
+    pub(super) hedged: Option<bool>,
+    /// Whether its item says otherwise than its accepted answers.
+    pub(super) gold_contradicts: bool,
+    /// Whether its item says otherwise than the lexicon.
+    pub(super) lexicon_contradicts: bool,
+}
+
+impl Answers {
+    /// The items with their answers, those generated here as the very tokens.
+    pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Judge>) -> Result<Self> {
+        let mut rows = rows.iter();
+        let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
+        for item in items {
+            let mut encoded = encode(engine, std::slice::from_ref(item))?.remove(0);
+            let mut item = item.clone();
+            let mut row = None;
+            if item.response.is_none() {
+                let written = rows.next().expect("every item without an answer was given one");
+                if written.response.trim().is_empty() || written.response_ids.is_empty() {
+                    out.silent += 1;
+                    continue;
+                }
+                encoded.ids.truncate(encoded.prompt_len);
+                encoded.ids.extend(&written.response_ids);
+                item.response = Some(written.response.clone());
+                row = Some(written);
+            }
+            out.known.push(known(&item, row, lexicon));
+            out.items.push(item);
+            out.encoded.push(encoded);
+        }
+        Ok(out)
+    }
+
+    /// How many answers are so.
+    pub(super) fn count(&self, is: impl Fn(&Known) -> bool) -> usize {
+        self.known.iter().filter(|known| is(known)).count()
+    }
+
+    /// Every answer as the gate lets it out.
+    pub(super) fn gated(&self, p: &[f64], prefix: &str, threshold: f64) -> Vec<GatedRow> {
+        let of = |((item, known), &p): ((&Item, &Known), &f64)| gated(item, *known, p, prefix, p < threshold);
+        self.items.iter().zip(&self.known).zip(p).map(of).collect()
+    }
+}
+
+/// An answer as the gate lets it out.
+fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> GatedRow {
+    let plain = item.response.clone().unwrap_or_default();
+    let hedged = known.hedged.unwrap_or(false);
+    let label = |hedged| known.correct.map(|correct| Verdict { correct, hedged }.label().to_string());
+    GatedRow {
+        id: item.id.clone(),
+        item: brought(item, known.generated),
+        response: if prefixed { format!("{prefix}{plain}") } else { plain.clone() },
+        plain_response: plain,
+        finish_reason: known.finish_reason,
+        p,
+        prefixed,
+        correct: known.correct,
+        label: label(hedged || prefixed),
+        plain_label: label(hedged),
+    }
+}
+
+/// What travels along of an item: not what its row says itself, nor what was said of another answer.
+fn brought(item: &Item, generated: bool) -> Map<String, Value> {
+    const OF_THE_ROW: [&str; 9] =
+        ["id", "response", "plain_response", "finish_reason", "p", "prefixed", "correct", "label", "plain_label"];
+    let Value::Object(mut fields) = item.answered_json() else { return Map::new() };
+    let stale = |name: &&str| generated || OF_THE_ROW.contains(name);
+    let gone = OF_THE_ROW.iter().chain(OF_THE_ANSWER.iter().filter(|name| stale(name)));
+    gone.for_each(|name| drop(fields.shift_remove(*name)));
+    fields
+}
+
+/// What is known of an answer: whether it is right and whether it hedges by accepted answers and the lexicon, else by what the
+/// item says of itself (`correct`, `coverage` of at least one half, or its label); how it ended by the row that it was generated
+/// as, else by the item.
+fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Judge>) -> Known {
+    let generated = row.is_some();
+    let none = Judge::by_gold(GoldRule::default());
+    let verdict = lexicon.unwrap_or(&none).judge(item.response.as_deref().unwrap_or_default(), &item.gold);
+    let label = item.label.as_deref().filter(|_| !generated).and_then(Verdict::of_label);
+    let field = |name: &str| item.other.get(name).filter(|_| !generated);
+    let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
+    let said = [field("correct").and_then(Value::as_bool), covered, label.map(|label| label.correct)];
+    let by_gold = (!item.gold.is_empty()).then_some(verdict.correct);
+    let by_lexicon = lexicon.map(|_| verdict.hedged);
+    let hedged = label.map(|label| label.hedged);
+    let cut = |cut: bool| if cut { FinishReason::Length } else { FinishReason::Stop };
+    Known {
+        generated,
+        finish_reason: row.map(|row| row.finish_reason).or_else(|| item.truncated().map(cut)),
+        correct: by_gold.or(said.into_iter().flatten().next()),
+        hedged: by_lexicon.or(hedged),
+        gold_contradicts: by_gold.is_some_and(|found| said.into_iter().flatten().any(|said| said != found)),
+        lexicon_contradicts: by_lexicon.zip(hedged).is_some_and(|(found, said)| found != said),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn item(fields: &Value) -> Item {
+        Item::parse(&fields.to_string(), 1, false).unwrap()
+    }
+
+    fn row(text: &str, finish_reason: FinishReason) -> Row {
+        serde_json::from_value(json!({
+            "key": "k", "id": "x", "variant": "base", "seed": 0, "prompt": "p", "response": text,
+            "finish_reason": finish_reason, "n_tokens": 1, "sum_logprob": -1.0, "response_ids": [1],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn accepted_answers_come_before_what_an_item_says_and_contradictions_are_known() {
+        let lexicon = Judge::new(["perhaps"].into_iter());
+        let of = |fields: Value| known(&item(&fields), None, Some(&lexicon));
+        let base = json!({"prompt": "p", "response": "yes, perhaps", "gold": "yes"});
+        let with = |more: Value| {
+            let mut all = base.clone();
+            more.as_object().unwrap().iter().for_each(|(name, value)| all[name] = value.clone());
+            all
+        };
+        for (more, contradicted) in [
+            (json!({}), [false, false]),
+            (json!({"correct": true, "coverage": 0.5, "label": "hr"}), [false, false]),
+            (json!({"correct": false}), [true, false]),
+            (json!({"correct": true, "coverage": 0.0}), [true, false]),
+            (json!({"label": "hw"}), [true, false]),
+            (json!({"label": "cr"}), [false, true]),
+            (json!({"label": "cw"}), [true, true]),
+            (json!({"label": "french"}), [false, false]),
+        ] {
+            let found = of(with(more.clone()));
+            assert_eq!((found.correct, found.hedged), (Some(true), Some(true)), "{more}");
+            assert_eq!([found.gold_contradicts, found.lexicon_contradicts], contradicted, "{more}");
+        }
+        // Without accepted answers and a lexicon the item is asked.
+        let told = item(&json!({"prompt": "p", "response": "x", "label": "hw", "coverage": 0.5}));
+        let found = known(&told, None, None);
+        assert_eq!((found.correct, found.hedged, found.gold_contradicts), (Some(true), Some(true), false));
+        // Of an answer that was written just now it can have said nothing.
+        let found = known(&told, Some(&row("x", FinishReason::Stop)), None);
+        assert_eq!((found.correct, found.hedged), (None, None));
+    }
+
+    #[test]
+    fn how_an_answer_ended_is_told_by_its_row_or_its_item() {
+        let of = |fields: Value, row: Option<&Row>| known(&item(&fields), row, None).finish_reason;
+        let cut = row("x", FinishReason::Length);
+        assert_eq!(of(json!({"prompt": "p", "finish_reason": "stop"}), Some(&cut)), Some(FinishReason::Length));
+        let brought = |more: Value| json!({"prompt": "p", "response": "x", "finish_reason": more});
+        assert_eq!(of(brought(json!("length")), None), Some(FinishReason::Length));
+        assert_eq!(of(brought(json!("stop")), None), Some(FinishReason::Stop));
+        assert_eq!(of(json!({"prompt": "p", "response": "x", "truncated": true}), None), Some(FinishReason::Length));
+        assert_eq!(of(brought(Value::Null), None), None);
+    }
+
+    #[test]
+    fn a_gated_line_is_an_item() {
+        let fields = json!({
+            "id": "a", "messages": [{"role": "user", "content": "q?"}], "response": "yes", "gold": ["yes"], "label": "cw",
+            "scores": {"s": 3.0}, "coverage": 0.0, "topic": "t", "p": "another", "truncated": true,
+        });
+        let whole = item(&fields);
+        let read = |row: &GatedRow| Item::parse(&serde_json::to_string(row).unwrap(), 1, false).unwrap();
+        let line = gated(&whole, known(&whole, None, None), 0.25, "Perhaps ", true);
+        let back = read(&line);
+        assert_eq!((&back.id, &back.input, back.response.as_deref()), (&whole.id, &whole.input, Some("Perhaps yes")));
+        assert_eq!((&back.gold, &back.scores, back.label.as_deref()), (&whole.gold, &whole.scores, Some("hr")));
+        assert_eq!((back.truncated(), &back.other["plain_response"]), (Some(true), &json!("yes")));
+        assert_eq!(
+            (&back.other["p"], &back.other["prefixed"], &back.other["topic"]),
+            (&json!(0.25), &json!(true), &json!("t"))
+        );
+        assert_eq!((&back.other["correct"], &back.other["plain_label"]), (&json!(true), &json!("cr")));
+        assert_eq!(serde_json::from_str::<GatedRow>(&serde_json::to_string(&line).unwrap()).unwrap(), line);
+        // What was said of another answer does not pass for something said of this one, and ids are the prompt's alone.
+        let asked = item(
+            &json!({"input_ids": [1, 2, 3], "prompt_len": 2, "coverage": 0.0, "scores": {"s": 1.0}, "topic": "t"}),
+        );
+        let written = Item { response: Some("yes".into()), ..asked.clone() };
+        let stop = row("yes", FinishReason::Stop);
+        let back = read(&gated(&written, known(&written, Some(&stop), None), 0.75, "Perhaps ", false));
+        assert_eq!((&back.input, back.response.as_deref()), (&headtemper_engine::Input::Ids(vec![1, 2]), Some("yes")));
+        assert!(back.scores.is_empty() && !back.other.contains_key("coverage") && back.other["topic"] == "t");
+    }
+}

@@ -1,0 +1,133 @@
+//! What a reader must know before any number of a sidecar: one warning a function.
+
+use headtemper_engine::Engine;
+
+use super::{Contradicted, CutOff, answers::Answers, run::Sidecar};
+use crate::{
+    Item,
+    attribute::cut_apart,
+    items::answer::gold_warning,
+    probe::{CrossTable, Probe},
+    sweep::outcome::OF_CUT_OFF,
+    text::{count, percent},
+};
+
+/// All of them but for those of the model, in the order in which they are told.
+pub(super) fn warnings(
+    answers: &Answers,
+    settings: &Sidecar<'_>,
+    seen: usize,
+    (cut_off, plain): (&CutOff, &CrossTable),
+    contradicted: Contradicted,
+) -> Vec<String> {
+    let all = answers.items.len();
+    gold_warning(&answers.items)
+        .into_iter()
+        .chain(nothing_known(answers))
+        .chain(unknown_prefix(settings))
+        .chain(counted_as_asserted(answers, settings))
+        .chain(contradictions(contradicted))
+        .chain(truncation(cut_off, plain, all))
+        .chain((seen > 0).then(|| {
+            format!(
+                "the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: what it does to them is no test"
+            )
+        }))
+        .chain((answers.silent > 0).then(|| format!("{} answers are empty and take no part", answers.silent)))
+        .collect()
+}
+
+fn nothing_known(answers: &Answers) -> Option<String> {
+    (answers.count(|known| known.correct.is_some()) == 0)
+        .then(|| "no answer is known to be right or wrong: give items gold answers, coverage, or labels".into())
+}
+
+/// A prefix that the lexicon would not have called a hedge.
+fn unknown_prefix(settings: &Sidecar<'_>) -> Option<String> {
+    settings.hedges.filter(|judge| !judge.judge(settings.prefix, &[]).hedged).map(|_| {
+        format!("the lexicon does not know the prefix '{}' as a hedge; here it counts as one", settings.prefix.trim())
+    })
+}
+
+/// Answers that nobody says the hedging of.
+fn counted_as_asserted(answers: &Answers, settings: &Sidecar<'_>) -> Vec<String> {
+    if settings.hedges.is_some() {
+        return Vec::new();
+    }
+    let all = answers.items.len();
+    let of = |generated: bool| answers.count(|known| known.generated == generated && known.hedged.is_none());
+    let told = |(n, how): (usize, &str)| {
+        (n > 0)
+            .then(|| format!("{n} of {all} answers {how} without a lexicon (--hedges) all of these count as asserted"))
+    };
+    [(of(true), "were generated here, and"), (of(false), "come without a label, and")]
+        .into_iter()
+        .filter_map(told)
+        .collect()
+}
+
+/// Items that say otherwise of their answers than what decides.
+fn contradictions(Contradicted { by_gold, by_lexicon }: Contradicted) -> Vec<String> {
+    let told = |(n, said): (usize, &str)| (n > 0).then(|| format!("{} had {said}", count(n, "item")));
+    [
+        (by_gold, "a correct, coverage or label that the accepted answers contradict: the accepted answers count"),
+        (by_lexicon, "a label whose hedging the lexicon contradicts: the lexicon counts"),
+    ]
+    .into_iter()
+    .filter_map(told)
+    .collect()
+}
+
+/// Answers that were cut off.
+fn truncation(cut_off: &CutOff, plain: &CrossTable, all: usize) -> Option<String> {
+    let right = (cut_off.table.cr + cut_off.table.hr, plain.cr + plain.hr);
+    let wrong = (cut_off.table.cw + cut_off.table.hw, plain.cw + plain.hw);
+    let of = |(cut, n): (usize, usize)| format!("{cut} of {n}");
+    let so = if cut_apart(right, wrong) {
+        "; right and wrong answers were not cut off alike, so that what the probe doubts, and with it before and after, may be \
+         truncation"
+    } else {
+        ""
+    };
+    (cut_off.answers > 0).then(|| {
+        format!(
+            "{} answers ({}) were cut off at a limit of tokens, {} right and {} wrong ones: {OF_CUT_OFF}{so}",
+            of((cut_off.answers, all)),
+            percent(cut_off.answers as f64 / all as f64),
+            of(right),
+            of(wrong)
+        )
+    })
+}
+
+/// How answers are read here otherwise than those were that the probe was fitted on, as far as its training file says.
+pub(super) fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Vec<String> {
+    let Some(of) = &probe.meta.train.meta else { return Vec::new() };
+    let (was, now) = (&of.identity, engine.identity());
+    let mut out = Vec::new();
+    if was.weights_sha256 != now.weights_sha256 {
+        out.push(format!(
+            "the probe was fitted on {}, whose weights are others than those of {}",
+            was.model, now.model
+        ));
+    }
+    let (held, holds) = (was.arithmetic(), now.arithmetic());
+    if held != holds {
+        out.push(format!("the probe was fitted on features of another arithmetic: {held} there, {holds} here"));
+    }
+    if of.plan.iter().any(|plan| plan != "none") {
+        out.push(format!("the probe was fitted under {}, and nothing is tempered here", of.plan[0]));
+    }
+    let raw = items.iter().any(Item::is_raw);
+    if raw != of.raw || was.thinking != now.thinking {
+        let read = |raw: bool, thinking: Option<bool>| match (raw, thinking) {
+            (true, _) => "without the chat template",
+            (false, None) => "with it",
+            (false, Some(true)) => "with it, told to think",
+            (false, Some(false)) => "with it, told not to think",
+        };
+        let (was, now) = (read(of.raw, was.thinking), read(raw, now.thinking));
+        out.push(format!("the probe was fitted on prompts {was}, and these are read {now}"));
+    }
+    out
+}
