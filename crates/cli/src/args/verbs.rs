@@ -259,7 +259,7 @@ pub(crate) struct Score {
     /// λ values
     #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas")]
     pub(crate) lambda: Vec<f32>,
-    /// The directory to write; a second run computes only what is missing in it
+    /// The directory to write; a second run computes only what is missing in it, and its map is of both
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// Label of a first cohort to compare with a second; d > 0 means Δ is higher in it
