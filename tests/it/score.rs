@@ -270,6 +270,59 @@ fn a_second_run_computes_only_what_is_missing() {
     assert_eq!(fs::read(lab.path("t/scores.npz")).unwrap(), npz);
 }
 
+/// Whoever tries one head a call has tried them all: the map, and its p max, are over every complete cell of the directory.
+#[test]
+fn heads_tried_in_several_calls_are_one_map() {
+    let lab = Lab::new();
+    let score = "--items c.jsonl --lambda 0 --a a --b b --shuffles 99 --json";
+    let map = |line: &str| -> Value { serde_json::from_str(&lab.done(line).0).unwrap() };
+    let number = |value: &Value| value.as_f64().unwrap();
+    let alone = map(&format!("{score} --heads L1H0 --out alone"));
+    assert!(alone.get("earlier").is_none());
+    lab.done(&format!("{score} --heads L1H0,L2H5 --out once"));
+    lab.done(&format!("{score} --heads L2H5 --out s"));
+    let (dry, _) = lab.done(&format!("{score} --heads L1H0 --out s --dry-run"));
+    assert_eq!(serde_json::from_str::<Value>(&dry).unwrap()["rows_new"], 8, "only what is missing");
+    let both = map(&format!("{score} --heads L1H0 --out s"));
+    // One call that asks for both leaves the same numbers; the files know no calls otherwise.
+    let once: Value = serde_json::from_str(&lab.read("once/score.json")).unwrap();
+    assert_eq!((&both["earlier"], &both["cells"]), (&json!(1), &once["cells"]));
+    assert_eq!(both["contrast"], once["contrast"]);
+    assert_eq!(both["warnings"], once["warnings"]);
+    for file in ["scores.npz", "scores.csv"] {
+        assert!(
+            fs::read(lab.path(&format!("s/{file}"))).unwrap() == fs::read(lab.path(&format!("once/{file}"))).unwrap()
+        );
+    }
+    for of in ["cells", "contrast"] {
+        let p = |map: &Value| {
+            let cells = if of == "cells" { &map["cells"] } else { &map["contrast"]["cells"] };
+            (number(&cells[0]["p"]), number(&cells[0]["p_max"]))
+        };
+        assert_eq!(p(&alone).0, p(&both).0, "{of}: of the cell alone");
+        assert!(p(&alone).1 <= p(&both).1, "{of}: a p over two heads is no smaller than over one");
+    }
+    let plan: Value = serde_json::from_str(&lab.read("s/plan.json")).unwrap();
+    assert_eq!((&plan["plan"]["heads"], plan["keys"].as_array().unwrap().len()), (&json!(["L1H0", "L2H5"]), 16));
+    // Other heads at another λ: not every head is there at each.
+    let (text, _) = lab.done("--items c.jsonl --lambda 0.5 --heads L0H1 --out s --shuffles 99");
+    assert!(text.contains("2 of 3 cells (a head at a λ) were scored by earlier calls"), "{text}");
+    let (shape, delta) = lab.values("s/scores.npz", "delta_logprob");
+    assert_eq!(shape, [3, 2, 8]);
+    let there: Vec<bool> = delta.chunks(8).map(|items| items.iter().all(|x| x.is_finite())).collect();
+    assert_eq!(there, [true, false, false, true, false, true], "L0H1 at 0.5, L1H0 and L2H5 at 0");
+    assert_eq!(lab.read("s/scores.csv").lines().count(), 1 + 3 * 8);
+    assert!(lab.read("s/report.html").contains("2 of 3 cells (a head at a λ)"));
+    // A cell that lacks items is in no table, and is named.
+    let rows = lab.read("s/scores.jsonl");
+    let short: Vec<&str> = rows.lines().filter(|row| !(row.contains("L2H5") && row.contains("\"q3\""))).collect();
+    lab.write("s/scores.jsonl", &(short.join("\n") + "\n"));
+    let map = map("--items c.jsonl --lambda 0.5 --heads L0H1 --out s --shuffles 99 --json");
+    assert_eq!(map["cells"].as_array().unwrap().len(), 2);
+    let warnings = map["warnings"].to_string();
+    assert!(warnings.contains("unfinished cells") && warnings.contains("(L2H5:0 with 7 of 8 items)"), "{warnings}");
+}
+
 #[test]
 fn the_files_hold_the_same_numbers() {
     let lab = Lab::new();

@@ -71,6 +71,32 @@ fn the_shards_of_a_map_make_up_the_map() {
     assert!(err.contains("nothing left to do"), "{err}");
 }
 
+/// Heads that were tried before are in the map, whether in the directory of the merge or in all of its shards.
+#[test]
+fn a_merged_map_is_of_all_that_was_tried() {
+    let lab = lab();
+    let score = |heads: &str, rest: &str| {
+        lab.done(&format!("score --model M --items c.jsonl --lambda 0 --shuffles 99 --heads {heads} {rest}"))
+    };
+    score("L0H1", "--out m");
+    for heads in ["L1H2", "L3H0"] {
+        for i in 1..=2 {
+            score(heads, &format!("--out s{i} --shard {i}/2"));
+        }
+    }
+    lab.done("merge m s1 s2");
+    let map = lab.json("m/score.json");
+    let heads: Vec<(u64, u64)> = map["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cell| (cell["layer"].as_u64().unwrap(), cell["head"].as_u64().unwrap()))
+        .collect();
+    assert_eq!((heads, &map["earlier"]), (vec![(3, 0), (0, 1), (1, 2)], &json!(2)));
+    score("L3H0,L1H2,L0H1", "--out whole");
+    assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
+}
+
 /// Items with the same texts are as many items, each with cells of its own.
 #[test]
 fn the_same_text_twice_is_scored_and_merged_as_two_items() {

@@ -49,7 +49,7 @@ pub use run::{
     AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, Outcome, SweepConfig, run,
 };
 pub use score::{ScoreRun, Scored, merge_score, score_run};
-pub use store::{Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Shards, made_by, noise_of};
+pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Shards, made_by, noise_of};
 pub use sweep::{
     Answered, Arm, ArmsWanted, FiredByArm, RandomFrom, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
     outcomes_of, sweep, sweep_markdown, sweep_run,

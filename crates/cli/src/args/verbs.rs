@@ -289,7 +289,7 @@ pub(crate) struct Score {
     #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas",
         value_name = "LAMBDA,...", value_parser = lambda_of_list)]
     pub(crate) lambda: Vec<f32>,
-    /// The directory to write; a second run computes only what is missing in it
+    /// The directory to write; a second run computes only what is missing in it, and its map is of both
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// Label of a first cohort to compare with a second; d > 0 means Δ is higher in it

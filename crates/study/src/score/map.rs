@@ -14,7 +14,7 @@ use crate::{
     attribute::LENGTH_D,
     attribution::KindWords,
     items::units::{self, clustering, sizes, sums},
-    score::Scores,
+    score::{Scores, plan::is_zero},
 };
 
 /// The numbers of `score.json`, schema `score/v1`.
@@ -40,8 +40,11 @@ pub struct ScoreMap {
     pub lambdas: Vec<f32>,
     /// How many heads each layer of the model has, scored or not.
     pub heads_per_layer: Vec<usize>,
-    /// Every scored head at every λ, by head and then by λ.
+    /// Every scored head at every λ that it was scored at, by head and then by λ.
     pub cells: Vec<CellEffect>,
+    /// How many of the cells earlier calls scored in the same directory; absent where none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub earlier: usize,
     /// What the p-values of the cells rest on.
     pub flips: Flips,
     /// Between two cohorts, if that was asked for.
@@ -195,6 +198,16 @@ pub(crate) struct Nulls {
 }
 
 impl ScoreMap {
+    /// How many heads were scored, at any λ.
+    pub(crate) fn heads(&self) -> usize {
+        self.cells.iter().map(CellEffect::at).collect::<BTreeSet<_>>().len()
+    }
+
+    /// How many heads were scored at a λ.
+    pub(crate) fn heads_at(&self, lambda: f32) -> usize {
+        self.cells.iter().filter(|cell| cell.lambda == lambda).count()
+    }
+
     /// What the units of a comparison are called, several of them.
     pub(crate) fn units(&self) -> String {
         units::called(self.groups.as_deref())
@@ -211,8 +224,7 @@ pub(crate) fn map(
     nulls: Nulls,
 ) -> ScoreMap {
     let flips = SignFlips::new(units.len(), nulls.shuffles, nulls.seed);
-    let columns: Vec<Vec<f64>> =
-        (0..scores.heads.len() * scores.lambdas.len()).map(|cell| scores.per_token(&scores.delta, cell)).collect();
+    let columns: Vec<Vec<f64>> = (0..scores.scored.len()).map(|cell| scores.per_token(&scores.delta, cell)).collect();
     let by_unit: Vec<Vec<f64>> = columns.iter().map(|column| sums(column, units)).collect();
     let sizes = sizes(units);
     let test = sign_flip_test(&rows(&by_unit, &(0..units.len()).collect::<Vec<_>>()), columns.len(), &flips);
@@ -244,6 +256,7 @@ pub(crate) fn map(
         lambdas: scores.lambdas.clone(),
         heads_per_layer,
         cells: cells.collect(),
+        earlier: 0,
         flips: Flips {
             count: flips.count(),
             exact: flips.exact(),

@@ -7,6 +7,7 @@ mod row;
 mod run;
 mod scores;
 mod text;
+mod whole;
 mod work;
 
 pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};

@@ -33,11 +33,22 @@ pub(crate) struct ScorePlan {
     #[serde(with = "head_names")]
     pub(crate) heads: Vec<HeadRef>,
     pub(crate) lambdas: Vec<f32>,
+    /// The cells, as places in heads and λ; empty where every head has every λ, as a single call asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cells: Vec<[usize; 2]>,
+    /// How many of the cells earlier calls scored in the same directory.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) earlier: usize,
     pub(crate) contrast: Option<[String; 2]>,
     pub(crate) plain: bool,
     pub(crate) shuffles: usize,
     pub(crate) seed: u64,
     pub(crate) heads_per_layer: Vec<usize>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(super) fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Heads as they are written: the letter says of which kind they are.
@@ -66,6 +77,8 @@ impl ScorePlan {
             unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
             heads: settings.heads.to_vec(),
             lambdas: settings.lambdas.to_vec(),
+            cells: Vec::new(),
+            earlier: 0,
             contrast: settings.contrast.map(|(a, b)| [a.into(), b.into()]),
             plain: settings.plain,
             shuffles: settings.shuffles,
@@ -74,9 +87,22 @@ impl ScorePlan {
         }
     }
 
+    /// The cells in their order, as places in heads and λ.
+    pub(crate) fn cells(&self) -> Vec<[usize; 2]> {
+        if !self.cells.is_empty() {
+            return self.cells.clone();
+        }
+        let lambdas = self.lambdas.len();
+        (0..self.heads.len() * lambdas).map(|cell| [cell / lambdas, cell % lambdas]).collect()
+    }
+
     /// Refuses a plan that cannot have so many rows.
     pub(crate) fn check(&self, rows: usize) -> std::result::Result<(), String> {
-        let planned = self.ids.len() * self.heads.len() * self.lambdas.len();
+        let cells = self.cells();
+        if cells.iter().any(|&[head, lambda]| head >= self.heads.len() || lambda >= self.lambdas.len()) {
+            return Err("it lists cells of heads or lambdas that it does not have".into());
+        }
+        let planned = self.ids.len() * cells.len();
         if planned != rows || rows == 0 {
             return Err(format!("its items, heads and lambdas make {planned} rows, but it lists {rows}"));
         }
@@ -104,7 +130,8 @@ impl ScorePlan {
 
     /// The rows, in the plan's order, as a table. Δ is taken within a row, so that both sides come from one run.
     pub(crate) fn table(&self, rows: &[&ScoreRow]) -> Scores {
-        let (items, cells) = (self.ids.len(), self.heads.len() * self.lambdas.len());
+        let (items, scored) = (self.ids.len(), self.cells());
+        let cells = scored.len();
         let first = || rows.iter().step_by(cells);
         let by_cell = || (0..cells).flat_map(|cell| (0..items).map(move |item| rows[item * cells + cell]));
         Scores {
@@ -117,6 +144,7 @@ impl ScorePlan {
             delta: by_cell().map(|row| row.sum_logprob - row.base_logprob).collect(),
             kl: by_cell().map(|row| row.kl).collect(),
             agree: by_cell().map(|row| row.agree).collect(),
+            scored,
         }
     }
 }

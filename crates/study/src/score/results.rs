@@ -12,27 +12,31 @@ use crate::{
         map::{Nulls, map},
         plan::ScorePlan,
         score_markdown,
+        whole::Whole,
     },
     store::{
         digest::digest,
         files::{write_json, write_text},
     },
+    text::some_of,
 };
 
 /// The rows of a terminal's table.
 const LISTED: usize = 10;
+/// Cells that a warning names.
+const NAMED: usize = 5;
 
 /// Writes `scores.npz`, `scores.csv`, `score.json` and `report.html`.
 pub(crate) fn write_results(
     run: &mut RunDir,
     identity: &Identity,
-    Plan { keys, plan, .. }: &Plan<ScorePlan>,
+    Whole { plan: Plan { keys, plan, .. }, unfinished }: &Whole,
     log: &RowLog<ScoreRow>,
     fired: &FiredByArm,
 ) -> Result<Outcome> {
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     let scores = plan.table(&rows);
-    let map = map_of(&scores, identity, plan)?;
+    let map = map_of(&scores, identity, plan, unfinished)?;
     scores.save(run, &meta(identity, plan))?;
     write_json(&run.file("score.json"), &map)?;
     let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();
@@ -50,11 +54,19 @@ pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &Fi
     run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), notes)
 }
 
-fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan) -> Result<ScoreMap> {
+fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan, unfinished: &[String]) -> Result<ScoreMap> {
     let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
     let layers = plan.heads_per_layer.clone();
     let mut map =
         map(scores, (&plan.units, plan.groups.as_deref()), &identity.model, layers, plan.cohorts()?.as_ref(), nulls);
+    map.earlier = plan.earlier;
+    if !unfinished.is_empty() {
+        map.warnings.push(format!(
+            "this directory also has unfinished cells that no table here holds ({}): p max is not over them; ask for their heads and λ \
+             again",
+            some_of(unfinished, NAMED)
+        ));
+    }
     if plan.unprompted > 0 {
         map.warnings.push(format!(
             "{} of {} items have no prompt: their first token has nothing to be predicted from and is not scored",
@@ -80,7 +92,7 @@ fn meta(identity: &Identity, plan: &ScorePlan) -> String {
 fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
     let lambdas: Vec<String> = plan.lambdas.iter().map(ToString::to_string).collect();
     let way = if plan.plain { "plain: a forward pass for every head and λ" } else { "shared: as --plain, but faster" };
-    let facts = [
+    let mut facts = vec![
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
         ("held in", identity.held_in()),
@@ -92,5 +104,10 @@ fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
         ("signs flipped, labels shuffled", format!("{} times at most, seed {}", plan.shuffles, plan.seed)),
         ("version", format!("headtemper {}", identity.version)),
     ];
+    if plan.earlier > 0 {
+        let of = plan.cells().len();
+        let said = format!("{} of {of} cells (a head at a λ); p(max) is over all of them", plan.earlier);
+        facts.insert(facts.len() - 1, ("scored by earlier calls", said));
+    }
     facts.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }

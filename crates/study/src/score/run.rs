@@ -9,11 +9,12 @@ use headtemper_engine::Engine;
 use headtemper_hook::HeadRef;
 
 use crate::{
-    Item, Outcome, Progress, Result, RunDir, Shard, Shards, StudyError,
+    Item, Joined, Outcome, Progress, Result, RunDir, Shard, Shards, StudyError,
     score::{
         ScoreRow,
         plan::ScorePlan,
         results::{finish, write_results},
+        whole::Whole,
         work::Work,
     },
 };
@@ -60,7 +61,8 @@ pub enum Scored {
     },
 }
 
-/// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole.
+/// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole: of every cell that
+/// is complete in the directory, whichever call scored it, so that p max is over all that was tried there.
 ///
 /// # Errors
 /// If an item has no response or does not fit the memory, a head does not exist, a cohort is too small, a shard would be
@@ -76,24 +78,32 @@ pub fn score_run(
     let work = Work::new(engine, items, settings)?;
     let mut run = RunDir::open(dir, "score", &work.parts, settings.shard, progress)?;
     run.note("identity", engine.identity())?;
-    work.plan.save(&run)?;
     let mut log = run.rows::<ScoreRow>(progress)?;
-    let fired = run.fired("score", &work.fill(&mut log, progress)?);
     if settings.shard.is_some() {
+        work.plan.save(&run)?;
+        let fired = run.fired("score", &work.fill(&mut log, progress)?);
         finish(&mut run, &work.plan.plan, work.part.len(), &fired)?;
         return Ok(Scored::Part { cells: work.part.len(), of: work.plan.keys.len() });
     }
-    Ok(Scored::Whole(write_results(&mut run, engine.identity(), &work.plan, &log, &fired)?))
+    // What earlier calls left complete belongs to the map: it was looked at too.
+    let whole = Whole::of(&work.plan, &log);
+    whole.plan.save(&run)?;
+    let fired = run.fired("score", &work.fill(&mut log, progress)?);
+    Ok(Scored::Whole(write_results(&mut run, engine.identity(), &whole, &log, &fired)?))
 }
 
-/// Joins the shards of a causal map: the directory that the whole would have left, but for the order of its rows.
+/// Joins the shards of a causal map: the directory that the whole would have left, but for the order of its rows. Cells that the
+/// shards hold of other calls, or that are in the directory already, are in the map where they are complete.
 ///
 /// # Errors
 /// If they do not make up one map, or the directory belongs to another.
 pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcome> {
     let shards = Shards::open(shards)?;
-    let (plan, rows) = shards.join::<ScorePlan, ScoreRow>()?;
+    let Joined { plan, mut rows, others } = shards.join::<ScorePlan, ScoreRow>()?;
     plan.plan.check(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
+    rows.extend(others);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
-    write_results(&mut run, &identity, &plan, &log, &shards.fired("score"))
+    let whole = Whole::of(&plan, &log);
+    whole.plan.save(&run)?;
+    write_results(&mut run, &identity, &whole, &log, &shards.fired("score"))
 }

@@ -4,13 +4,15 @@ use headtemper_hook::HeadRef;
 
 use crate::{Array, Npz, Result, RunDir, store::files::write_text, text::quoted};
 
-/// A table `[head, lambda, item]` of sums over each item's scored tokens.
+/// A table `[cell, item]` of sums over each item's scored tokens. A cell is a head at a λ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
     /// The heads.
     pub heads: Vec<HeadRef>,
     /// The factors.
     pub lambdas: Vec<f32>,
+    /// The cells in order, as places in `heads` and `lambdas`; not every head need be there at every λ.
+    pub scored: Vec<[usize; 2]>,
     /// The items.
     pub ids: Vec<String>,
     /// Their labels, empty where there is none.
@@ -19,18 +21,18 @@ pub struct Scores {
     pub tokens: Vec<usize>,
     /// Their summed log-probability under the untempered model, in nats.
     pub base: Vec<f64>,
-    /// Tempered minus untempered log-probability, `[head, lambda, item]`, in nats.
+    /// Tempered minus untempered log-probability, `[cell, item]`, in nats.
     pub delta: Vec<f64>,
-    /// KL(untempered || tempered), `[head, lambda, item]`, in nats.
+    /// KL(untempered || tempered), `[cell, item]`, in nats.
     pub kl: Vec<f64>,
-    /// Tokens at which both have the same likeliest token, `[head, lambda, item]`.
+    /// Tokens at which both have the same likeliest token, `[cell, item]`.
     pub agree: Vec<usize>,
 }
 
 impl Scores {
-    /// Every head with every λ, in the order of the tables.
+    /// Every scored head and λ, in the order of the tables.
     pub fn cells(&self) -> impl Iterator<Item = (HeadRef, f32)> + '_ {
-        self.heads.iter().flat_map(|&at| self.lambdas.iter().map(move |&lambda| (at, lambda)))
+        self.scored.iter().map(|&[head, lambda]| (self.heads[head], self.lambdas[lambda]))
     }
 
     /// One row of a table, over the items, each divided by the item's tokens.
@@ -46,15 +48,25 @@ impl Scores {
         agree.iter().zip(&self.tokens).map(|(&agree, &tokens)| agree as f64 / tokens as f64).collect()
     }
 
+    /// Values of cells, so many each, as a table `[head, lambda, ..]` in f32: NaN where a head was not scored at a λ.
+    pub(crate) fn by_head(&self, width: usize, cells: impl Iterator<Item = Vec<f64>>) -> Vec<f32> {
+        let mut table = vec![f32::NAN; self.heads.len() * self.lambdas.len() * width];
+        for (&[head, lambda], values) in self.scored.iter().zip(cells) {
+            let start = (head * self.lambdas.len() + lambda) * width;
+            table[start..start + width].iter_mut().zip(values).for_each(|(to, value)| *to = value as f32);
+        }
+        table
+    }
+
     /// Writes `scores.npz` and `scores.csv`; each appears whole.
     pub(crate) fn save(&self, run: &RunDir, meta: &str) -> Result<()> {
         write_text(&run.file("scores.csv"), &self.csv())?;
         let shape = vec![self.heads.len(), self.lambdas.len(), self.ids.len()];
-        let cells = self.heads.len() * self.lambdas.len();
-        let sums = |table: &[f64]| Array::F32(shape.clone(), table.iter().map(|&x| x as f32).collect());
+        let n = self.ids.len();
         let rows = |row: &dyn Fn(usize) -> Vec<f64>| {
-            Array::F32(shape.clone(), (0..cells).flat_map(row).map(|x| x as f32).collect())
+            Array::F32(shape.clone(), self.by_head(n, (0..self.scored.len()).map(row)))
         };
+        let sums = |table: &[f64]| rows(&|cell| table[cell * n..(cell + 1) * n].to_vec());
         let mut npz = Npz::default();
         npz.add("delta_logprob", sums(&self.delta));
         npz.add("delta_logprob_per_token", rows(&|cell| self.per_token(&self.delta, cell)));

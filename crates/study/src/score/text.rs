@@ -29,7 +29,7 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
         map.base_logprob_per_token
     );
     for &lambda in &map.lambdas {
-        out += &format!("\nλ = {lambda}, the largest |mean Δ| of {}\n\n", heads(map));
+        out += &format!("\nλ = {lambda}, the largest |mean Δ| of {}\n\n", heads(map, lambda));
         out += "| head   |   mean Δ | 95 % interval        |       KL | agreement |     p | p max |\n";
         out += "|--------|---------:|---------------------:|---------:|----------:|------:|------:|\n";
         for cell in ranked(map, lambda).into_iter().take(top) {
@@ -51,6 +51,13 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
             if map.flips.exact { format!("all {}", map.flips.count) } else { map.flips.count.to_string() }
         );
     }
+    if map.earlier > 0 {
+        out += &format!(
+            "{} of {} cells (a head at a λ) were scored by earlier calls in this directory; p max is over all of them\n",
+            map.earlier,
+            map.cells.len()
+        );
+    }
     map.contrast.iter().for_each(|contrast| out += &contrast_table(map, contrast, top));
     out
 }
@@ -60,7 +67,7 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
     let (in_a, in_b) = (count(*n_a, "item"), count(*n_b, "item"));
     let mut out = format!("\na = {a} ({in_a}), b = {b} ({in_b}); d > 0: Δ a token is higher in a\n");
     for &lambda in &map.lambdas {
-        out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map));
+        out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map, lambda));
         out += "| head   | mean Δ a | mean Δ b |      d |     p | p max |\n";
         out += "|--------|---------:|---------:|-------:|------:|------:|\n";
         for cell in ranked_contrast(contrast, lambda).into_iter().take(top) {
@@ -86,6 +93,6 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
     out
 }
 
-fn heads(map: &ScoreMap) -> String {
-    count(map.cells.len() / map.lambdas.len().max(1), "head")
+fn heads(map: &ScoreMap, lambda: f32) -> String {
+    count(map.heads_at(lambda), "head")
 }

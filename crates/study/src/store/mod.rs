@@ -14,4 +14,4 @@ pub use parts::Parts;
 pub use rows::{Keyed, Row, RowLog};
 pub use rundir::RunDir;
 pub use shard::Shard;
-pub use shards::{Plan, Shards, made_by};
+pub use shards::{Joined, Plan, Shards, made_by};

@@ -6,7 +6,10 @@
 //! then makes its results from plan and rows alone. Its merge is [`Shards::open`], [`Shards::join`] into a directory of
 //! the whole run, and the same results.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use headtemper_engine::Identity;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -56,6 +59,17 @@ impl<P: Serialize + DeserializeOwned> Plan<P> {
         let text = serde_json::to_string(self).expect("plain data has a JSON form");
         write_text(&run.file(PLAN), &(text + "\n"))
     }
+}
+
+/// What the shards of a run hold.
+#[derive(Debug)]
+pub struct Joined<P, R> {
+    /// What they were planned as.
+    pub plan: Plan<P>,
+    /// The rows of the plan, in its order.
+    pub rows: Vec<R>,
+    /// Rows that earlier calls left in the shards and this plan does not list.
+    pub others: Vec<R>,
 }
 
 /// The shards of one run, all of them, each once. They stay locked against runs while this is held.
@@ -125,11 +139,11 @@ impl Shards {
         fired
     }
 
-    /// The plan of the whole run, and all its rows in the plan's order.
+    /// The plan of the whole run, all its rows in the plan's order, and what else the shards hold.
     ///
     /// # Errors
     /// If the shards were planned differently (naming what differs), or one lacks rows.
-    pub fn join<P: Serialize + DeserializeOwned, R: Keyed + DeserializeOwned>(&self) -> Result<(Plan<P>, Vec<R>)> {
+    pub fn join<P: Serialize + DeserializeOwned, R: Keyed + DeserializeOwned>(&self) -> Result<Joined<P, R>> {
         let first = &self.dirs[0].1;
         let reference: Value = read_json(&first.join(PLAN))?;
         if reference["schema"] != SCHEMA {
@@ -138,7 +152,7 @@ impl Shards {
         }
         let plan: Plan<P> =
             serde_json::from_value(reference.clone()).map_err(|e| StudyError::content(&first.join(PLAN), e))?;
-        let (mut joined, mut lacking) = (Vec::new(), Vec::new());
+        let (mut joined, mut rest, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, dir) in &self.dirs {
             let planned: Value = read_json(&dir.join(PLAN))?;
             // Keys follow from the rest: they would only say that something differs.
@@ -158,8 +172,15 @@ impl Shards {
                 ));
             }
             joined.extend(there);
+            rest.extend(rows.into_values());
         }
-        if lacking.is_empty() { Ok((plan, joined)) } else { Err(StudyError::merge(lacking.join("; "))) }
+        if !lacking.is_empty() {
+            return Err(StudyError::merge(lacking.join("; ")));
+        }
+        // A shard that was cut otherwise before may hold rows of the others.
+        let planned: BTreeSet<&str> = plan.keys.iter().map(String::as_str).collect();
+        rest.retain(|row| !planned.contains(row.key()));
+        Ok(Joined { plan, rows: joined, others: rest })
     }
 
     /// Takes a directory for the whole run, and puts the joined rows into it: those that are not there yet. With it comes the

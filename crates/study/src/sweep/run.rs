@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, FiredByArm, Item, Judge, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Shards, StudyError,
+    Arm, FiredByArm, Item, Joined, Judge, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Shards, StudyError,
     SweepOptions,
     attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
@@ -174,7 +174,7 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
 /// If they do not make up one run, or the directory belongs to another.
 pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
     let shards = Shards::open(shards)?;
-    let (plan, rows) = shards.join::<SweepPlan, crate::Row>()?;
+    let Joined { plan, rows, .. } = shards.join::<SweepPlan, crate::Row>()?;
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     let earlier = Plan::of(out);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;

@@ -62,16 +62,16 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         <figure><figcaption><b>KL(untempered || tempered)</b>, nats a token: how far the next-token distributions move,
         whatever the response says.</figcaption>{}</figure></div><p class="note">Colour grows with the square root, and
         is the same at every λ. Above each scale: how many heads lie where.</p>"#,
-        remarks(map),
+        remarks(map, lambda),
         draw("mean Δ log-probability a token", &delta, |cell| cell.delta, true),
         draw("KL a token", &kl, |cell| cell.kl, false)
     )
 }
 
 /// What the marks of a map mean, where they occur.
-fn remarks(map: &ScoreMap) -> String {
+fn remarks(map: &ScoreMap, lambda: f32) -> String {
     let mut out = String::new();
-    if map.cells.len() / map.lambdas.len().max(1) < map.heads_per_layer.iter().sum() {
+    if map.heads_at(lambda) < map.heads_per_layer.iter().sum() {
         out.push_str(" Struck through: not scored.");
     }
     if map.heads_per_layer.contains(&0) {
@@ -123,7 +123,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
         give.{}</figcaption>{}</figure>"#,
         escape(&contrast.a),
         escape(&contrast.b),
-        remarks(map),
+        remarks(map, lambda),
         drawn.draw()
     )
 }

@@ -73,13 +73,12 @@ fn totals(out: &mut String, page: &Page<'_>) {
 
 fn one_lambda(out: &mut String, page: &Page<'_>, index: usize, lambda: f32) {
     let map = page.map;
-    let scored = map.cells.len() / map.lambdas.len().max(1);
     put!(
         out,
         r#"<section id="lambda-{index}"><h2>λ = {}</h2><p class="lead">{} tempered one at a time, over {}.</p>
         <h3>Where tempering matters</h3>{}"#,
         written(f64::from(lambda)),
-        count(scored, "head"),
+        count(map.heads_at(lambda), "head"),
         count(map.items, "item"),
         maps::effects(map, lambda)
     );
@@ -139,6 +138,7 @@ mod tests {
         };
         Scores {
             heads: heads.to_vec(),
+            scored: (0..cells).map(|cell| [cell / lambdas.len(), cell % lambdas.len()]).collect(),
             lambdas,
             ids: (0..items).map(|i| format!("{HOSTILE}{i}")).collect(),
             labels: (0..items).map(|i| if i % 2 == 0 { "<i>".to_owned() } else { HOSTILE.to_owned() }).collect(),

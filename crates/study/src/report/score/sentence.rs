@@ -22,10 +22,9 @@ pub(super) fn finding(map: &ScoreMap) -> String {
     let mut cells: Vec<&CellEffect> = map.cells.iter().collect();
     cells.sort_by(|x, y| y.delta.abs().total_cmp(&x.delta.abs()));
     let Some(largest) = cells.first() else { return "No verdict: no head was scored.".to_owned() };
-    let scored = cells.len() / map.lambdas.len().max(1);
     let most = format!(
         "the largest mean Δ of {}, {} nats a token ({} at λ\u{a0}=\u{a0}{})",
-        count(scored, "head"),
+        count(map.heads(), "head"),
         signed(largest.delta, 4),
         largest.at(),
         written(f64::from(largest.lambda))
@@ -45,7 +44,7 @@ pub(super) fn finding(map: &ScoreMap) -> String {
         let here: Vec<_> = cells.iter().filter(|cell| cell.lambda == lambda && called(cell.p_max)).collect();
         let verb = if here.len() == 1 { "moves" } else { "move" };
         let space = if text.is_empty() { "" } else { " " };
-        let (lambda, n) = (written(f64::from(lambda)), here.len());
+        let (scored, lambda, n) = (map.heads_at(lambda), written(f64::from(lambda)), here.len());
         put!(text, "{space}At λ\u{a0}=\u{a0}{lambda}, {n} of {scored} heads {verb} the responses' log-probability");
         if n > 0 {
             let named = here.iter().take(NAMED).map(|cell| format!("{} by {}", cell.at(), signed(cell.delta, 4)));
