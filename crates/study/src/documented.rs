@@ -135,6 +135,7 @@ fn fields_of_a_map() {
         labels: vec!["x".into(); n],
         tokens: vec![10; n],
         base: vec![-20.0; n],
+        scored: vec![[0, 0], [0, 1], [1, 0], [1, 1]],
         delta: values(-0.1),
         kl: values(0.1),
         agree: vec![9; cells * n],
