@@ -7,6 +7,7 @@
 mod attribute;
 pub mod attribution;
 mod capture;
+mod confounds;
 mod dry;
 mod error;
 pub mod falsify;
