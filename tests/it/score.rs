@@ -380,6 +380,16 @@ fn the_files_hold_the_same_numbers() {
     assert_eq!(map["flips"]["count"], 99);
     assert_eq!(map["contrast"]["cells"].as_array().unwrap().len(), 4);
     assert_eq!(number(&map["contrast"]["cells"][0]["cohen_d"]), 0.0, "lambda 1 tells nothing apart");
+    // The interval of d is the same in every file, and around d.
+    let cell = &map["contrast"]["cells"][3];
+    let [low, d, high] = ["d_low", "cohen_d", "d_high"].map(|name| number(&cell[name]));
+    assert!(low < d && d < high, "{cell}");
+    for (array, value) in [("contrast_d", d), ("contrast_d_low", low), ("contrast_d_high", high)] {
+        let (shape, values) = lab.values("s/scores.npz", array);
+        assert_eq!((shape, values[3]), (vec![2, 2], value as f32), "{array}");
+    }
+    let (text, _) = lab.done("--items c.jsonl --heads L2H5,L0H1 --lambda 1,0 --out s --a a --b b --shuffles 99");
+    assert!(text.contains(&format!("{low:.3} to {high:.3}")), "{text}");
     // `yes, it is 4` is longer than `no 5`, always by as much; and four items are few.
     let warnings = map["warnings"].to_string();
     assert!(warnings.contains("differ in length") && warnings.contains("only 4 items"), "{warnings}");
@@ -388,6 +398,47 @@ fn the_files_hold_the_same_numbers() {
         assert!(report.contains(part), "{part}");
     }
     assert!(!report.replace("isNaN", "").contains("NaN") && !report.contains("://"));
+}
+
+/// A field that tells the cohorts apart, their prompts' length and unequal truncation are warned about as an attribution does.
+#[test]
+fn what_else_the_cohorts_differ_in_is_said() {
+    let lab = Lab::new();
+    let item = |i: usize| {
+        let in_a = i.is_multiple_of(2);
+        let (label, topic) = if in_a { ("a", "sums") } else { ("b", "towns") };
+        let asked = if in_a { "Is it so?" } else { "Is it so, and if it is, why would anybody say that it is?" };
+        json!({
+            "id": format!("q{i}"), "prompt": format!("{i} {asked}"), "response": format!("yes {}", i % 5), "label": label,
+            "topic": topic, "year": 1990 + i % 3, "finish_reason": if in_a { "length" } else { "stop" },
+        })
+    };
+    lab.write("t.jsonl", &(0..24).map(|i| item(i).to_string() + "\n").collect::<String>());
+    let line = "--items t.jsonl --lambda 0 --heads L0H1 --shuffles 199 --json";
+    let map: Value = serde_json::from_str(&lab.done(&format!("{line} --a a --b b --out s")).0).unwrap();
+    let warnings = map["warnings"].to_string();
+    for part in [
+        "the field 'topic' goes with the cohorts (Cramér's V 1.00, p 0.005)",
+        "looks like one that tells the cohorts apart",
+        "prompts in a and b differ in length",
+        "12 of 12 responses in a and 0 of 12 in b were cut off at the limit of tokens: ",
+    ] {
+        assert!(warnings.contains(part), "{part}\n{warnings}");
+    }
+    assert!(!warnings.contains("'year'") && !warnings.contains("'finish_reason'"), "{warnings}");
+    let found = &map["contrast"]["confounds"];
+    assert_eq!((&found["fields_checked"], &found["truncated_a"]), (&json!(2), &json!(12)));
+    assert!(lab.read("s/report.html").contains("the field &#39;topic&#39; goes with the cohorts"));
+    // Its shards know it too, and where nothing is compared nothing of it is written.
+    for i in 1..=2 {
+        lab.done(&format!("{} --a a --b b --out s{i} --shard {i}/2", line.replace(" --json", "")));
+    }
+    let mut merge = temper();
+    merge.args(["merge", "m", "s1", "s2"]).current_dir(lab.0.path());
+    assert_eq!(merge.output().unwrap().status.code(), Some(0));
+    assert_eq!(lab.read("m/score.json"), lab.read("s/score.json"));
+    lab.done(&format!("{line} --out alone"));
+    assert!(!lab.read("alone/plan.json").contains("topic"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     outcome::Outcomes,
     outcomes_of,
     report::fixture::disposition,
-    score::{Nulls, ScoreRow, Scores, map},
+    score::{Nulls, ScoreRow, Scores, map, plan::Beside},
     sweep::text::sweep_csv,
     write_lambda,
 };
@@ -144,11 +144,16 @@ fn fields_of_a_map() {
         |name: &str, rest: usize| Cohort { name: name.into(), rows: (0..n).filter(|i| i % 2 == rest).collect() };
     let (units, cohorts) = ((0..n).map(|i| vec![i]).collect::<Vec<_>>(), [cohort("x", 0), cohort("y", 1)]);
     let nulls = Nulls { shuffles: 20, seed: 0 };
-    let value = json!(map(&scores, (&units, Some("topic")), "m", vec![1, 1], Some(&cohorts), nulls));
+    let field = |i: usize| [("topic".to_string(), ["p", "q"][i % 2].to_string())].into();
+    let beside =
+        Beside { prompt_tokens: vec![3; n], truncated: vec![Some(false); n], fields: (0..n).map(field).collect() };
+    let map = map(&scores, (&units, Some("topic")), "m", vec![1, 1], Some((&cohorts, Some(&beside))), nulls);
+    let value = json!(map);
     check_object("score.json", &value);
     check_object("score.json: cells", &value["cells"][0]);
     check_object("score.json: flips", &value["flips"]);
     check_object("score.json: contrast", &value["contrast"]);
+    check_object("score.json: contrast confounds", &value["contrast"]["confounds"]);
     check_object("score.json: contrast cells", &value["contrast"]["cells"][0]);
     let row = json!({"key": "k", "id": "a", "head": "L0H0", "lambda": 0.5, "tokens": 1, "base_logprob": 0.0, "sum_logprob": 0.0,
         "kl": 0.0, "agree": 1});
@@ -156,7 +161,7 @@ fn fields_of_a_map() {
     let row: ScoreRow = serde_json::from_value(row).unwrap();
     check_object("scores.jsonl", &json!(row));
     let dir = tempfile::tempdir().unwrap();
-    scores.save(&run_dir(dir.path()), "{}").unwrap();
+    scores.save(&run_dir(dir.path()), "{}", map.contrast.as_ref()).unwrap();
     check_npz("scores.npz", &dir.path().join("scores.npz"));
     check_csv("scores.csv", &std::fs::read_to_string(dir.path().join("scores.csv")).unwrap());
 }

@@ -7,6 +7,7 @@
 mod attribute;
 pub mod attribution;
 mod capture;
+mod confounds;
 #[cfg(test)]
 mod documented;
 mod dry;

@@ -37,7 +37,6 @@ use effects::Measured;
 use magnitude::Magnitudes;
 use table::Table;
 
-pub(crate) use confounds::{LENGTH_D, cut_apart};
 pub(crate) use direction::permuted;
 pub use items::Controls;
 pub use options::{Adjust, AttributeOptions, Compat, HeadChoice};

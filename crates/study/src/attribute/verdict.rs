@@ -1,11 +1,9 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
-use super::{
-    AttributeOptions, LARGE, LEVEL, Table,
-    confounds::{confounds, unequally_cut},
-};
+use super::{AttributeOptions, LARGE, LEVEL, Table, confounds::unequally_cut};
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
+    confounds::confounds,
     items::units::called,
     text::{fixed, signed},
 };

@@ -4,12 +4,13 @@ use headtemper_stats::Folds;
 
 use super::{
     AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
-    confounds::{LIKE, TINY, confounds, like_responses, unequally_cut},
+    confounds::{LIKE, TINY, like_responses},
     strata,
 };
 use crate::{
     ItemFacts,
-    attribution::{Disposition, FieldCheck, GroupCheck},
+    attribution::{Disposition, GroupCheck},
+    confounds::{confounds, told_cut_off, told_field, told_prompts},
     items::{
         facts::RESPONSE,
         units::{called, counted},
@@ -82,11 +83,8 @@ fn length(Disposition { a, b, length, .. }: &Disposition) -> Option<String> {
 /// Responses that were cut off.
 fn truncation(disposition: &Disposition) -> Option<String> {
     let Disposition { a, b, n_a, n_b, length, .. } = disposition;
-    let (cut_a, cut_b) = (length.truncated_a, length.truncated_b);
-    let so = if unequally_cut(disposition) { ": their last tokens are not comparable" } else { "" };
-    (cut_a + cut_b > 0).then(|| {
-        format!("{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}")
-    })
+    let so = ": their last tokens are not comparable";
+    told_cut_off((a, length.truncated_a, *n_a), (b, length.truncated_b, *n_b), so)
 }
 
 /// Items that stay together.
@@ -126,24 +124,12 @@ fn responses(disposition: &Disposition, table: &Table<'_>, facts: &[ItemFacts]) 
 
 /// Prompts of one cohort that are longer.
 fn prompts(Disposition { a, b, prompts, .. }: &Disposition) -> Option<String> {
-    confounds(prompts.cohen_d, prompts.p).then(|| {
-        format!(
-            "prompts in {a} and {b} differ in length (d = {:.2}): the cohorts may be other questions, not other answers",
-            prompts.cohen_d
-        )
-    })
+    told_prompts(a, b, (prompts.cohen_d, prompts.p))
 }
 
 /// Other fields that go with the cohorts.
 fn fields(disposition: &Disposition) -> Vec<String> {
-    let told = |field: &FieldCheck| {
-        format!(
-            "the field '{}' goes with the cohorts (Cramér's V {:.2}, p {:.3}): a head that follows it looks like one that \
-             follows the disposition",
-            field.field, field.cramers_v, field.p
-        )
-    };
-    disposition.fields.iter().map(told).collect()
+    disposition.fields.iter().map(|field| told_field(field, "follows the disposition")).collect()
 }
 
 /// Items whose stratum has none of the other cohort.

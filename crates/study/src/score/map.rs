@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_hook::{HeadKind, HeadRef};
 use headtemper_stats::{
-    Columns, Interval, Shuffles, SignFlips, Tail, clustered_t, cohen_d, max_abs, max_p_values, mean, p_value, quantile,
-    sign_flip_test,
+    Columns, Interval, Shuffles, SignFlips, Tail, bootstrap_d, clustered_t, cohen_d, max_abs, max_p_values, mean,
+    p_value, quantile, sign_flip_test,
 };
 use serde::Serialize;
 
 use crate::{
     Cohort,
-    attribute::LENGTH_D,
-    attribution::KindWords,
+    attribute::AttributeOptions,
+    attribution::{FieldCheck, KindWords},
+    confounds::{Dealt, confounds, cut_off, told_cut_off, told_field, told_prompts},
     items::units::{self, clustering, sizes, sums},
-    score::{Scores, plan::is_zero},
+    score::{
+        Scores,
+        plan::{Beside, is_zero},
+    },
 };
 
 /// The numbers of `score.json`, schema `score/v1`.
@@ -119,6 +123,11 @@ pub struct Contrast {
     pub tokens_b: f64,
     /// Cohen's d of the scored tokens.
     pub tokens_d: f64,
+    /// Permutation p of |tokens_d|.
+    pub tokens_p: f64,
+    /// What else the cohorts differ in; absent where an earlier version planned the shards, which did not note it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confounds: Option<Confounds>,
     /// How far labels follow prompts, 1 where none is repeated: the variance of the difference that is common to prompts, over
     /// what labels shuffled item by item would give of it. They are shuffled by whole prompts.
     pub clustering: f64,
@@ -129,14 +138,63 @@ pub struct Contrast {
     pub labelings: f64,
     /// How often the labels were shuffled.
     pub shuffles: usize,
-    /// Seed of the shuffles.
+    /// Seed of shuffles and resamples.
     pub seed: u64,
+    /// Resamples of the bootstrap intervals of d.
+    pub resamples: usize,
     /// Under shuffled labels: the largest |d| of all cells, its mean over shuffles.
     pub max_abs_d_mean: f64,
     /// The same, its 95 % quantile.
     pub max_abs_d_q95: f64,
     /// Every scored head at every λ, as the cells of the map.
     pub cells: Vec<CellContrast>,
+}
+
+/// What else two cohorts differ in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Confounds {
+    /// Mean prompt tokens of a.
+    pub prompt_tokens_a: f64,
+    /// Mean prompt tokens of b.
+    pub prompt_tokens_b: f64,
+    /// Cohen's d of the prompt tokens.
+    pub prompt_tokens_d: f64,
+    /// Permutation p of |prompt_tokens_d|.
+    pub prompt_tokens_p: f64,
+    /// Whether it is known which responses were cut off.
+    pub truncation_known: bool,
+    /// Responses of a that were cut off, where known.
+    pub truncated_a: usize,
+    /// Responses of b that were cut off, where known.
+    pub truncated_b: usize,
+    /// How many fields of the items were looked at.
+    pub fields_checked: usize,
+    /// Those that go with the cohorts more than chance would have it, the most first.
+    pub fields: Vec<FieldCheck>,
+}
+
+impl Confounds {
+    fn of(beside: &Beside, rows: &[usize], dealt: &Dealt) -> Self {
+        let of = |row: &usize| beside.prompt_tokens[*row] as f64;
+        let prompts: Vec<f64> = rows.iter().map(of).collect();
+        let (a, b) = prompts.split_at(dealt.n_a);
+        let cut: Vec<Option<bool>> = rows.iter().map(|&row| beside.truncated[row]).collect();
+        let [truncated_a, truncated_b] = cut_off(&cut, dealt.n_a);
+        let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
+        // Cohorts are labels, which are no field.
+        let (fields, fields_checked) = dealt.fields(&fields, |_| false);
+        Self {
+            prompt_tokens_a: mean(a),
+            prompt_tokens_b: mean(b),
+            prompt_tokens_d: cohen_d(a, b),
+            prompt_tokens_p: dealt.p_of_lengths(&prompts),
+            truncation_known: cut.iter().all(Option::is_some),
+            truncated_a,
+            truncated_b,
+            fields_checked,
+            fields,
+        }
+    }
 }
 
 /// One head at one λ between two cohorts.
@@ -157,6 +215,10 @@ pub struct CellContrast {
     pub mean_b: f64,
     /// Cohen's d of Δ a token: d > 0 where tempering costs a less, or gains it more.
     pub cohen_d: f64,
+    /// Lower end of its 95 % bootstrap interval, over prompts or groups; none where a cohort has fewer than two of them.
+    pub d_low: f64,
+    /// Upper end.
+    pub d_high: f64,
     /// Permutation p of |d|, for this cell alone.
     pub p: f64,
     /// The same corrected for having looked at every head and λ.
@@ -176,10 +238,22 @@ impl Contrast {
         1.0 / self.labelings > CALLED
     }
 
-    /// Whether the cohorts' responses differ in length by more than half a standard deviation, or have no spread and
-    /// differ at all: d is 0 there, since it has no unit.
+    /// What else the cohorts differ in, as warnings.
+    fn told_confounds(&self) -> Vec<String> {
+        let Some(found) = &self.confounds else { return Vec::new() };
+        let (a, b) = ((self.a.as_str(), found.truncated_a, self.n_a), (self.b.as_str(), found.truncated_b, self.n_b));
+        let ends = ": Δ a token has the ends of the others alone";
+        told_cut_off(a, b, ends)
+            .into_iter()
+            .chain(told_prompts(&self.a, &self.b, (found.prompt_tokens_d, found.prompt_tokens_p)))
+            .chain(found.fields.iter().map(|field| told_field(field, "tells the cohorts apart")))
+            .collect()
+    }
+
+    /// Whether the cohorts' responses differ in length by more than half a standard deviation, or by less that shuffled labels do not
+    /// give, or have no spread and differ at all: d is 0 there, since it has no unit.
     pub fn lengths_differ(&self) -> bool {
-        self.tokens_d.abs() > LENGTH_D || (self.tokens_d == 0.0 && self.tokens_a != self.tokens_b)
+        confounds(self.tokens_d, self.tokens_p) || (self.tokens_d == 0.0 && self.tokens_a != self.tokens_b)
     }
 }
 
@@ -220,7 +294,7 @@ pub(crate) fn map(
     (units, groups): (&[Vec<usize>], Option<&str>),
     model: &str,
     heads_per_layer: Vec<usize>,
-    cohorts: Option<&[Cohort; 2]>,
+    cohorts: Option<(&[Cohort; 2], Option<&Beside>)>,
     nulls: Nulls,
 ) -> ScoreMap {
     let flips = SignFlips::new(units.len(), nulls.shuffles, nulls.seed);
@@ -279,7 +353,7 @@ fn contrast(
     scores: &Scores,
     columns: &[Vec<f64>],
     units: &[Vec<usize>],
-    [a, b]: &[Cohort; 2],
+    ([a, b], beside): (&[Cohort; 2], Option<&Beside>),
     nulls: Nulls,
 ) -> Contrast {
     let items: Vec<usize> = a.rows.iter().chain(&b.rows).copied().collect();
@@ -287,8 +361,11 @@ fn contrast(
     let unit_of: BTreeMap<usize, usize> =
         units.iter().enumerate().flat_map(|(unit, of)| of.iter().map(move |&item| (item, unit))).collect();
     let prompt_of: Vec<usize> = items.iter().map(|item| unit_of[item]).collect();
-    let table = Columns::new(&rows(columns, &items), columns.len());
+    let values = rows(columns, &items);
+    let table = Columns::new(&values, columns.len());
     let d = table.cohen_d(&labels);
+    let resamples = AttributeOptions::RESAMPLES;
+    let intervals = bootstrap_d(&values, columns.len(), &labels, &prompt_of, resamples, nulls.seed);
     let (mut null, mut largest) = (vec![Vec::new(); columns.len()], Vec::new());
     let shuffles = Shuffles::whole(a.rows.len(), b.rows.len(), nulls.seed, &prompt_of, None);
     let labelings = shuffles.labelings();
@@ -308,6 +385,8 @@ fn contrast(
         mean_a: mean(&of(&|item| columns[cell][item], &a.rows)),
         mean_b: mean(&of(&|item| columns[cell][item], &b.rows)),
         cohen_d: d[cell],
+        d_low: intervals[cell].low,
+        d_high: intervals[cell].high,
         p: if tested { p_value(d[cell], &null[cell], Tail::TwoSided) } else { f64::NAN },
         p_max: p_max[cell],
     });
@@ -315,6 +394,7 @@ fn contrast(
     largest.sort_by(f64::total_cmp);
     let (tokens_a, tokens_b) =
         (of(&|item| scores.tokens[item] as f64, &a.rows), of(&|item| scores.tokens[item] as f64, &b.rows));
+    let dealt = Dealt { n_a: a.rows.len(), items: items.len(), shuffles, count: nulls.shuffles };
     Contrast {
         a: a.name.clone(),
         b: b.name.clone(),
@@ -323,11 +403,14 @@ fn contrast(
         tokens_a: mean(&tokens_a),
         tokens_b: mean(&tokens_b),
         tokens_d: cohen_d(&tokens_a, &tokens_b),
+        tokens_p: dealt.p_of_lengths(&[&tokens_a[..], &tokens_b].concat()),
+        confounds: beside.map(|beside| Confounds::of(beside, &items, &dealt)),
         clustering: clustering(&labels, &prompt_of, None),
         prompts: prompt_of.iter().collect::<BTreeSet<_>>().len(),
         labelings,
         shuffles: nulls.shuffles,
         seed: nulls.seed,
+        resamples,
         max_abs_d_mean: mean(&largest),
         max_abs_d_q95: quantile(&largest, 0.95),
         cells,
@@ -384,5 +467,6 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b, contrast.tokens_d
         ));
     }
+    warnings.extend(contrast.told_confounds());
     warnings
 }

@@ -1,7 +1,7 @@
 //! `temper score`, the causal map: Δ log-probability, KL and agreement of every head and λ on recorded responses.
 
 mod map;
-mod plan;
+pub(crate) mod plan;
 mod results;
 mod row;
 mod run;
@@ -10,7 +10,7 @@ mod text;
 mod whole;
 mod work;
 
-pub use map::{CALLED, CellContrast, CellEffect, Contrast, Flips, ScoreMap};
+pub use map::{CALLED, CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
 #[cfg(test)]
 pub(crate) use map::{Nulls, map};
 pub use row::ScoreRow;

@@ -1,11 +1,13 @@
 //! What a causal map is made from besides its rows: the `plan` of its `plan.json`.
 
+use std::collections::BTreeMap;
+
 use headtemper_engine::Encoded;
 use headtemper_hook::{HeadRef, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cohort, Item, Result,
+    Cohort, Item, ItemFacts, Result,
     attribute::results::heads_per_layer,
     items::{
         cohort::{cohorts_of, labels},
@@ -40,10 +42,36 @@ pub(crate) struct ScorePlan {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) earlier: usize,
     pub(crate) contrast: Option<[String; 2]>,
+    /// What else may tell the items of the two apart; none where nothing is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Beside>,
     pub(crate) plain: bool,
     pub(crate) shuffles: usize,
     pub(crate) seed: u64,
     pub(crate) heads_per_layer: Vec<usize>,
+}
+
+/// What items have beside their scores, one of each an item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Beside {
+    /// Tokens of the prompt.
+    pub(crate) prompt_tokens: Vec<usize>,
+    /// Whether the response was cut off; none where nobody knows.
+    pub(crate) truncated: Vec<Option<bool>>,
+    /// The other fields that are a text, a number or a truth value.
+    pub(crate) fields: Vec<BTreeMap<String, String>>,
+}
+
+impl Beside {
+    fn of(items: &[Item], encoded: &[Encoded]) -> Self {
+        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+        Self {
+            prompt_tokens: encoded.iter().map(|encoded| encoded.prompt_len).collect(),
+            truncated: facts.iter().map(|facts| facts.truncated).collect(),
+            fields: facts.into_iter().map(|facts| facts.fields).collect(),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -80,6 +108,7 @@ impl ScorePlan {
             cells: Vec::new(),
             earlier: 0,
             contrast: settings.contrast.map(|(a, b)| [a.into(), b.into()]),
+            beside: settings.contrast.map(|_| Beside::of(items, encoded)),
             plain: settings.plain,
             shuffles: settings.shuffles,
             seed: settings.seed,
@@ -111,6 +140,11 @@ impl ScorePlan {
         }
         if self.units.is_empty() {
             return Err("it was written by an earlier version, which did not know prompts: run each shard again".into());
+        }
+        if let Some(Beside { prompt_tokens, truncated, fields }) = &self.beside
+            && [prompt_tokens.len(), truncated.len(), fields.len()] != [self.ids.len(); 3]
+        {
+            return Err(format!("what it has beside the scores is not of its {} items", self.ids.len()));
         }
         let mut listed: Vec<usize> = self.units.iter().flatten().copied().collect();
         listed.sort_unstable();

@@ -37,7 +37,7 @@ pub(crate) fn write_results(
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     let scores = plan.table(&rows);
     let map = map_of(&scores, identity, plan, unfinished)?;
-    scores.save(run, &meta(identity, plan))?;
+    scores.save(run, &meta(identity, plan), map.contrast.as_ref())?;
     write_json(&run.file("score.json"), &map)?;
     let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();
     let page = score::Page { map: &map, scores: &scores, counts: &counts, facts: &facts(identity, plan) };
@@ -57,8 +57,9 @@ pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &Fi
 fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan, unfinished: &[String]) -> Result<ScoreMap> {
     let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
     let layers = plan.heads_per_layer.clone();
-    let mut map =
-        map(scores, (&plan.units, plan.groups.as_deref()), &identity.model, layers, plan.cohorts()?.as_ref(), nulls);
+    let cohorts = plan.cohorts()?;
+    let cohorts = cohorts.as_ref().map(|cohorts| (cohorts, plan.beside.as_ref()));
+    let mut map = map(scores, (&plan.units, plan.groups.as_deref()), &identity.model, layers, cohorts, nulls);
     map.earlier = plan.earlier;
     if !unfinished.is_empty() {
         map.warnings.push(format!(

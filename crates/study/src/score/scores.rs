@@ -2,7 +2,12 @@
 
 use headtemper_hook::HeadRef;
 
-use crate::{Array, Npz, Result, RunDir, store::files::write_text, text::quoted};
+use crate::{
+    Array, Npz, Result, RunDir,
+    score::{CellContrast, Contrast},
+    store::files::write_text,
+    text::quoted,
+};
 
 /// A table `[cell, item]` of sums over each item's scored tokens. A cell is a head at a λ.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +63,8 @@ impl Scores {
         table
     }
 
-    /// Writes `scores.npz` and `scores.csv`; each appears whole.
-    pub(crate) fn save(&self, run: &RunDir, meta: &str) -> Result<()> {
+    /// Writes `scores.npz` and `scores.csv`; each appears whole. What is of cells alone, between two cohorts, is in the first.
+    pub(crate) fn save(&self, run: &RunDir, meta: &str, contrast: Option<&Contrast>) -> Result<()> {
         write_text(&run.file("scores.csv"), &self.csv())?;
         let shape = vec![self.heads.len(), self.lambdas.len(), self.ids.len()];
         let n = self.ids.len();
@@ -81,6 +86,14 @@ impl Scores {
         npz.add("lambda", Array::F32(vec![self.lambdas.len()], self.lambdas.clone()));
         npz.add("id", Array::Text(self.ids.clone()));
         npz.add("label", Array::Text(self.labels.clone()));
+        if let Some(contrast) = contrast {
+            let of_cells =
+                |of: fn(&CellContrast) -> f64| self.by_head(1, contrast.cells.iter().map(|cell| vec![of(cell)]));
+            let shape = vec![self.heads.len(), self.lambdas.len()];
+            npz.add("contrast_d", Array::F32(shape.clone(), of_cells(|cell| cell.cohen_d)));
+            npz.add("contrast_d_low", Array::F32(shape.clone(), of_cells(|cell| cell.d_low)));
+            npz.add("contrast_d_high", Array::F32(shape, of_cells(|cell| cell.d_high)));
+        }
         npz.add("meta", Array::Scalar(meta.into()));
         npz.save(&run.file("scores.npz"))
     }

@@ -68,15 +68,16 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
     let mut out = format!("\na = {a} ({in_a}), b = {b} ({in_b}); d > 0: Δ a token is higher in a\n");
     for &lambda in &map.lambdas {
         out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map, lambda));
-        out += "| head   | mean Δ a | mean Δ b |      d |     p | p max |\n";
-        out += "|--------|---------:|---------:|-------:|------:|------:|\n";
+        out += "| head   | mean Δ a | mean Δ b |      d | 95 % interval    |     p | p max |\n";
+        out += "|--------|---------:|---------:|-------:|-----------------:|------:|------:|\n";
         for cell in ranked_contrast(contrast, lambda).into_iter().take(top) {
             out += &format!(
-                "| {:<6} | {:>8} | {:>8} | {:>6} | {:>5} | {:>5} |\n",
+                "| {:<6} | {:>8} | {:>8} | {:>6} | {:>16} | {:>5} | {:>5} |\n",
                 cell.at().to_string(),
                 fixed(cell.mean_a, 4),
                 fixed(cell.mean_b, 4),
                 short(cell.cohen_d),
+                interval(cell.d_low, cell.d_high, 3),
                 short(cell.p),
                 short(cell.p_max),
             );

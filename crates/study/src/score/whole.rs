@@ -124,6 +124,7 @@ mod tests {
             cells: Vec::new(),
             earlier: 0,
             contrast: None,
+            beside: None,
             plain: false,
             shuffles: 9,
             seed: 0,
@@ -190,6 +191,9 @@ mod tests {
         let Whole { plan: whole, unfinished } = Whole::of(&call, &log);
         assert_eq!((&whole, unfinished), (&call, vec![]));
         let text = serde_json::to_string(&whole).unwrap();
-        assert!(!text.contains("cells") && !text.contains("earlier"), "the file of a first call is as it was");
+        assert!(
+            ["cells", "earlier", "beside"].iter().all(|name| !text.contains(name)),
+            "the file of a first call is as it was"
+        );
     }
 }

@@ -5,7 +5,7 @@ use headtemper_engine::Engine;
 use super::{Contradicted, CutOff, answers::Answers, run::Sidecar};
 use crate::{
     Item,
-    attribute::cut_apart,
+    confounds::unequally_cut,
     items::answer::gold_warning,
     probe::{CrossTable, Probe},
     sweep::outcome::OF_CUT_OFF,
@@ -83,7 +83,7 @@ fn truncation(cut_off: &CutOff, plain: &CrossTable, all: usize) -> Option<String
     let right = (cut_off.table.cr + cut_off.table.hr, plain.cr + plain.hr);
     let wrong = (cut_off.table.cw + cut_off.table.hw, plain.cw + plain.hw);
     let of = |(cut, n): (usize, usize)| format!("{cut} of {n}");
-    let so = if cut_apart(right, wrong) {
+    let so = if unequally_cut([right.0, wrong.0], [right.1, wrong.1]) {
         "; right and wrong answers were not cut off alike, so that what the probe doubts, and with it before and after, may be \
          truncation"
     } else {

@@ -106,7 +106,8 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
     };
     let cell = |layer: usize, head: usize| {
         let cell = *cells.get(&(layer, head))?;
-        let mut tip = format!("{}: d {}", cell.at(), signed(cell.cohen_d, 2));
+        let ends = (signed(cell.d_low, 2), signed(cell.d_high, 2));
+        let mut tip = format!("{}: d {} [{}, {}]", cell.at(), signed(cell.cohen_d, 2), ends.0, ends.1);
         put!(tip, ", p {}, p(max) {}", p_value(cell.p), p_value(cell.p_max));
         Some(Cell { value: cell.cohen_d, tip, outlined: called(cell.p_max) })
     };

@@ -155,7 +155,7 @@ mod tests {
         let cohorts = [("<i>", 0), (HOSTILE, 1)].map(|(name, rest)| Cohort { name: name.into(), rows: rows(rest) });
         let nulls = Nulls { shuffles, seed: 3 };
         let units: Vec<Vec<usize>> = (0..scores.ids.len()).map(|item| vec![item]).collect();
-        let map = map(scores, (&units, None), HOSTILE, columns.to_vec(), contrast.then_some(&cohorts), nulls);
+        let map = map(scores, (&units, None), HOSTILE, columns.to_vec(), contrast.then_some((&cohorts, None)), nulls);
         let facts = [("command".to_owned(), HOSTILE.to_owned())];
         let counts = [("<i>".to_owned(), 5), (HOSTILE.to_owned(), 5)];
         let html = render(&Page { map: &map, scores, counts: &counts, facts: &facts });

@@ -7,6 +7,7 @@ use crate::{
         text::{count, fixed, put, signed},
     },
     score::{CALLED, CellEffect, Contrast, ScoreMap},
+    text::some_of,
 };
 
 /// As many heads as a sentence can name.
@@ -110,6 +111,11 @@ pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
     if contrast.lengths_differ() {
         let (x, y) = (fixed(contrast.tokens_a, 1), fixed(contrast.tokens_b, 1));
         put!(text, " The cohorts also differ in response length ({x} and {y} tokens), which alone can do this.");
+    }
+    let fields = contrast.confounds.iter().flat_map(|found| &found.fields);
+    let fields: Vec<String> = fields.map(|check| format!("'{}'", check.field)).collect();
+    if !fields.is_empty() {
+        put!(text, " Fields of the items go with the cohorts ({}), which alone can do this.", some_of(&fields, NAMED));
     }
     text
 }

@@ -47,9 +47,9 @@ pub(super) fn contrast(contrast: &Contrast, lambda: f32) -> String {
     let decimals = column_decimals(means).min(MOST_DECIMALS);
     let head = format!(
         r#"<thead><tr class="span"><td></td><th colspan="2" scope="colgroup">mean Δ a token, nats</th>
-        <th colspan="3" scope="colgroup" class="gap">difference</th></tr><tr><th scope="col">head</th>
+        <th colspan="5" scope="colgroup" class="gap">difference</th></tr><tr><th scope="col">head</th>
         <th scope="col" data-size>{}</th><th scope="col" data-size>{}</th><th scope="col" class="gap" data-size>d</th>
-        <th scope="col">p</th><th scope="col">p(max)</th></tr></thead>"#,
+        <th scope="col">95 % from</th><th scope="col">to</th><th scope="col">p</th><th scope="col">p(max)</th></tr></thead>"#,
         escape(&contrast.a),
         escape(&contrast.b)
     );
@@ -58,6 +58,8 @@ pub(super) fn contrast(contrast: &Contrast, lambda: f32) -> String {
             signed(cell.mean_a, decimals),
             signed(cell.mean_b, decimals),
             signed(cell.cohen_d, 2),
+            signed(cell.d_low, 2),
+            signed(cell.d_high, 2),
             p_value(cell.p),
             p_value(cell.p_max),
         ];

@@ -1,0 +1,154 @@
+//! What else two cohorts differ in, whatever is compared between them: lengths, truncation, and fields of the items; and what is
+//! said of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headtemper_stats::{Columns, Shuffles, Tail, cramers_v};
+
+use crate::{
+    attribute::{LEVEL, permuted},
+    attribution::FieldCheck,
+};
+
+/// |d| of a length above which a comparison is confounded with it.
+const LENGTH_D: f64 = 0.5;
+/// A smaller d is one too, where shuffled labels do not give it and it is not nothing.
+const LITTLE_D: f64 = 0.2;
+/// Truncation rates further apart than this confound a comparison.
+const TRUNCATION_GAP: f64 = 0.1;
+/// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
+const GROUPS: usize = 5;
+/// Fields that tell of the answer's end, which is looked at by itself.
+const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
+
+/// Whether the cohorts differ so far in some length that heads may follow it.
+pub(crate) fn confounds(d: f64, p: f64) -> bool {
+    d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
+}
+
+/// How many responses of each cohort were cut off, the first `n_a` being those of a; of those of which it is known.
+pub(crate) fn cut_off(truncated: &[Option<bool>], n_a: usize) -> [usize; 2] {
+    let count = |of: &[Option<bool>]| of.iter().filter(|&&cut| cut == Some(true)).count();
+    let (a, b) = truncated.split_at(n_a);
+    [count(a), count(b)]
+}
+
+/// Whether so many more responses of one cohort than of the other were cut off that their ends are not comparable.
+pub(crate) fn unequally_cut(cut: [usize; 2], of: [usize; 2]) -> bool {
+    let rate = |cohort: usize| cut[cohort] as f64 / of[cohort] as f64;
+    (rate(0) - rate(1)).abs() > TRUNCATION_GAP
+}
+
+/// The items of two cohorts, a's first, and how their labels are dealt out again.
+pub(crate) struct Dealt {
+    /// Items of a.
+    pub(crate) n_a: usize,
+    /// Items of both.
+    pub(crate) items: usize,
+    /// Other labels of them.
+    pub(crate) shuffles: Shuffles,
+    /// How many of these are looked at.
+    pub(crate) count: usize,
+}
+
+impl Dealt {
+    fn labels(&self) -> Vec<bool> {
+        (0..self.items).map(|place| place < self.n_a).collect()
+    }
+
+    /// Permutation p of the d of some lengths.
+    pub(crate) fn p_of_lengths(&self, lengths: &[f64]) -> f64 {
+        let columns = Columns::new(lengths, 1);
+        let null: Vec<f64> = (0..self.count as u64).map(|k| columns.cohen_d(&self.shuffles.labels(k))[0]).collect();
+        permuted(columns.cohen_d(&self.labels())[0], &null, Tail::TwoSided)
+    }
+
+    /// The fields of the items that go with the cohorts more than chance would have it, the most first, and how many were looked
+    /// at. None is without shuffles.
+    pub(crate) fn fields(
+        &self,
+        of_items: &[Option<&BTreeMap<String, String>>],
+        passed_over: impl Fn(&str) -> bool,
+    ) -> (Vec<FieldCheck>, usize) {
+        if self.count == 0 {
+            return (Vec::new(), 0);
+        }
+        let names: BTreeSet<&String> = of_items.iter().flatten().flat_map(|fields| fields.keys()).collect();
+        let check = |name: &&String| -> Option<FieldCheck> {
+            if OUTCOMES.contains(&name.as_str()) || passed_over(name) {
+                return None;
+            }
+            // An item without the field is a category of its own.
+            let values: Vec<Option<&String>> = of_items.iter().map(|fields| fields.as_ref()?.get(*name)).collect();
+            let (categories, count) = categories(&values)?;
+            let v = cramers_v(&categories, &self.labels());
+            let null: Vec<f64> =
+                (0..self.count as u64).map(|k| cramers_v(&categories, &self.shuffles.labels(k))).collect();
+            let p = permuted(v, &null, Tail::Greater);
+            Some(FieldCheck { field: (*name).clone(), values: count, cramers_v: v, p })
+        };
+        let mut found: Vec<FieldCheck> = names.iter().filter_map(check).collect();
+        let checked = found.len();
+        found.retain(|check| check.p <= LEVEL);
+        found.sort_by(|x, y| y.cramers_v.total_cmp(&x.cramers_v));
+        (found, checked)
+    }
+}
+
+/// The category of each item by its value of a field, and how many there are; items without the field are a category of their own.
+/// None if one value stands for all, or each names an item, as a text or a whole number of its own does. Many numbers are cut into
+/// groups of equal size.
+fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
+    let there: Vec<&String> = values.iter().flatten().copied().collect();
+    let distinct = there.iter().collect::<BTreeSet<_>>().len();
+    let numbers: Option<Vec<f64>> = there.iter().map(|value| value.parse().ok()).collect();
+    let fractions = numbers.as_ref().is_some_and(|numbers| numbers.iter().any(|x| x.fract() != 0.0));
+    if distinct == there.len() && distinct > 1 && !fractions {
+        return None;
+    }
+    let mut sorted = numbers.filter(|_| distinct > 2 * GROUPS).unwrap_or_default();
+    sorted.sort_by(f64::total_cmp);
+    // Equal numbers are in one group, that of the first of them.
+    let group = |value: &String| {
+        let x: f64 = value.parse().expect("all of them were");
+        sorted.partition_point(|other| other.total_cmp(&x).is_lt()) * GROUPS / sorted.len()
+    };
+    let groups = numbered(values.iter().map(|value| value.filter(|_| !sorted.is_empty()).map(group)));
+    let enough = 1 + usize::from(there.len() < values.len());
+    let (categories, count) = if groups.1 > enough { groups } else { numbered(values.iter()) };
+    (count > 1).then_some((categories, count))
+}
+
+/// Values by the number of each in their order, and how many different ones there are.
+fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
+    let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
+    (values.map(|value| number[&value]).collect(), number.len())
+}
+
+/// A cohort as a warning has it: its name, how many of its responses were cut off, and how many it has.
+pub(crate) type CutOff<'a> = (&'a str, usize, usize);
+
+/// That responses were cut off; `so` is what follows where those of one cohort were more often. Nothing where none was.
+pub(crate) fn told_cut_off((a, cut_a, n_a): CutOff<'_>, (b, cut_b, n_b): CutOff<'_>, so: &str) -> Option<String> {
+    let so = if unequally_cut([cut_a, cut_b], [n_a, n_b]) { so } else { "" };
+    (cut_a + cut_b > 0).then(|| {
+        format!("{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}")
+    })
+}
+
+/// That prompts of one cohort are longer; nothing where they are not.
+pub(crate) fn told_prompts(a: &str, b: &str, (d, p): (f64, f64)) -> Option<String> {
+    confounds(d, p).then(|| {
+        format!(
+            "prompts in {a} and {b} differ in length (d = {d:.2}): the cohorts may be other questions, not other answers"
+        )
+    })
+}
+
+/// That a field goes with the cohorts, and what a head that follows it looks like.
+pub(crate) fn told_field(field: &FieldCheck, like: &str) -> String {
+    format!(
+        "the field '{}' goes with the cohorts (Cramér's V {:.2}, p {:.3}): a head that follows it looks like one that {like}",
+        field.field, field.cramers_v, field.p
+    )
+}
