@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headtemper_hook::PlanError;
+use headtemper_hook::{HeadRef, PlanError};
 use headtemper_model::ModelError;
 
 use crate::{MemoryPlan, hub::HubError, memory::format_bytes};
@@ -140,6 +140,14 @@ pub enum EngineError {
         /// Which row.
         what: String,
     },
+    /// Logits that are not numbers, of a response that is scored.
+    #[error("item {item}{} gave logits that are not numbers", under(*.tempered))]
+    SpoiltScore {
+        /// Index of the item.
+        item: usize,
+        /// The head that was tempered and its λ; none under the untempered model.
+        tempered: Option<(HeadRef, f32)>,
+    },
     /// The device wrote behind a row's end: what it was told of the end is not what the host knows.
     #[error("the device went on with row {row} after its end; this is a bug of this program")]
     RowWentOn {
@@ -211,10 +219,18 @@ impl EngineError {
             Self::Candle(error) if headtemper_model::is_out_of_memory(error) => {
                 Some("the device's memory is full: take another --device, or a smaller --dtype".into())
             }
+            Self::NotANumber { .. } | Self::SpoiltScore { .. } => Some(
+                "`temper verify` of this model tells whether it is its weights; if it is not, a λ is too large: take a smaller |λ|".into(),
+            ),
             Self::Device { asked, .. } if asked != "cpu" => Some("--device cpu always works".into()),
             _ => None,
         }
     }
+}
+
+/// Under what an item was read.
+fn under(tempered: Option<(HeadRef, f32)>) -> String {
+    tempered.map_or_else(|| " under the untempered model".into(), |(at, lambda)| format!(" under {at}:{lambda}"))
 }
 
 fn given(plans: usize) -> String {

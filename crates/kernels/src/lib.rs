@@ -65,7 +65,7 @@ pub use norm::{
 };
 pub use ranges::{HeadStats, head_stats, head_stats_reference, range_means, range_means_reference};
 pub use record::{Operations, Recording};
-pub use score::{BaseRows, HeadScore, score_head, score_head_reference};
+pub use score::{BaseRows, HeadScore, SpoiltRow, score_head, score_head_reference, spoilt_row};
 pub use serving::Kernels;
 pub use simd::Level;
 pub use spans::{SpanRow, Spans};

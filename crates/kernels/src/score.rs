@@ -123,9 +123,30 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What a row or base row whose numbers cannot be trusted is refused with.
+/// What a row or base row whose numbers cannot be trusted is refused with; [`spoilt_row`] reads it.
 pub(crate) fn not_finite<T>(kind: &str, row: usize) -> Result<T> {
-    bail!("score_head: {kind} {row} has logits that are not finite");
+    bail!("score_head: {kind} {row}{NOT_FINITE}");
+}
+
+const NOT_FINITE: &str = " has logits that are not finite";
+
+/// A row that [`score_head`] refused since its logits are not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoiltRow {
+    /// A row to be scored.
+    Row(usize),
+    /// A row that others are compared with.
+    Base(usize),
+}
+
+/// The row that an error of [`score_head`] is about, where it is that its logits are not finite: candle's errors hold text alone.
+pub fn spoilt_row(error: &candle_core::Error) -> Option<SpoiltRow> {
+    let text = error.to_string();
+    let named = text.split_once(NOT_FINITE)?.0.rsplit_once("score_head: ")?.1;
+    match named.strip_prefix("base row ") {
+        Some(row) => row.parse().ok().map(SpoiltRow::Base),
+        None => named.strip_prefix("row ")?.parse().ok().map(SpoiltRow::Row),
+    }
 }
 
 /// How far the log-sum-exp that is given for a base row may lie from its own: rounding is below 1e-5, logits apart.

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use headtemper_tests::golden_dir;
 use serde_json::Value;
 
-use super::Bench;
+use super::{Bench, assert_refused};
 
 fn find(bytes: &[u8], part: &[u8]) -> usize {
     bytes.windows(part.len()).position(|window| window == part).expect("the file holds it")
@@ -184,6 +184,25 @@ fn what_overflows_is_no_result() {
         candle_core::safetensors::save(&weights, &file).unwrap();
         bench.refused("generate --model m hi", &["not numbers"]);
         bench.refused("capture --model m --items q.jsonl --out out.npz", &["item", "not numbers"]);
+        for plain in ["", " --plain"] {
+            let line = format!(
+                "score --model m --items c.jsonl --heads L0H1 --lambda 0 --out s{factor}{}{plain}",
+                plain.trim()
+            );
+            let parts = ["item '0' untempered gave", "not numbers", "hint: `temper verify`"];
+            assert_refused(&line, &bench.run(&line), &parts);
+        }
+    }
+    // Weights at which the model is sound, and λ at which it is not: the head and λ are named too.
+    let mut weights = sound.clone();
+    let large = weights.get_mut("model.layers.0.self_attn.o_proj.weight").unwrap();
+    *large = (&*large * 1e15).unwrap();
+    candle_core::safetensors::save(&weights, &file).unwrap();
+    for plain in ["", " --plain"] {
+        let line = format!("score --model m --items c.jsonl --heads L0H1 --out t{} --shuffles 9{plain}", plain.trim());
+        bench.done(&format!("{line} --lambda 0"));
+        let parts = ["item '0' under L0H1:1000000 gave", "not numbers", "hint: `temper verify`", "a smaller |λ|"];
+        assert_refused(&line, &bench.run(&format!("{line} --lambda 1000000")), &parts);
     }
 }
 

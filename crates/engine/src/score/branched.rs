@@ -13,7 +13,7 @@ use std::{
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadRef, Site, Span, Tap};
-use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore};
+use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore, SpoiltRow, spoilt_row};
 
 use crate::{
     Encoded, Engine, EngineError, Result,
@@ -211,9 +211,23 @@ impl<'a> Group<'a> {
             targets.extend(&item.ids[item.scored()]);
         }
         let hidden = select(&hidden, rows)?;
-        let scores = model.score(&hidden, &targets, None)?;
+        let scores = model.score(&hidden, &targets, None).map_err(|error| match spoilt_row(&error) {
+            Some(SpoiltRow::Row(row)) => self.spoilt_base(place_of(&first, row)),
+            _ => error.into(),
+        })?;
         let log_sum_exp = scores.iter().map(|score| score.log_sum_exp).collect();
         Ok(Untempered { cache, kept, ranges, hidden, first, scores, log_sum_exp })
+    }
+
+    /// A place whose untempered logits are not numbers.
+    fn spoilt_base(&self, place: usize) -> EngineError {
+        EngineError::SpoiltScore { item: self.places[place].0, tempered: None }
+    }
+
+    /// A part whose logits are not numbers.
+    fn spoilt_part(&self, part: &Part) -> EngineError {
+        let tempered = Some((self.request.heads[part.head], self.request.lambdas[part.lambda]));
+        EngineError::SpoiltScore { item: self.places[part.place].0, tempered }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -300,15 +314,22 @@ impl<'a> Group<'a> {
     ) -> Result<()> {
         let (mut rows, mut targets, mut of, mut offset) =
             (Vec::<u32>::new(), Vec::<u32>::new(), Vec::<usize>::new(), 0);
+        let mut firsts = Vec::new();
         for part in parts {
             let item = self.places[part.place].1;
+            firsts.push(rows.len());
             rows.extend(item.scored().map(|token| (offset + token - 1 - part.tokens.start) as u32));
             targets.extend(&item.ids[item.scored()]);
             of.extend(base.rows(part.place));
             offset += part.tokens.len();
         }
         let compared = BaseRows { hidden: &base.hidden, log_sum_exp: &base.log_sum_exp, of: &of };
-        let scores = self.model().score(&select(hidden, rows)?, &targets, Some(compared))?;
+        let scores = self.model().score(&select(hidden, rows)?, &targets, Some(compared));
+        let scores = scores.map_err(|error| match spoilt_row(&error) {
+            Some(SpoiltRow::Row(row)) => self.spoilt_part(&parts[place_of(&firsts, row)]),
+            Some(SpoiltRow::Base(row)) => self.spoilt_base(place_of(&base.first, row)),
+            None => error.into(),
+        })?;
         let mut scores = scores.iter().zip(&of);
         for part in parts {
             let (item, encoded) = self.places[part.place];
@@ -323,6 +344,11 @@ impl<'a> Group<'a> {
         }
         Ok(())
     }
+}
+
+/// The last of some stretches of rows that begins no later than a row.
+fn place_of(firsts: &[usize], row: usize) -> usize {
+    firsts.partition_point(|&first| first <= row).saturating_sub(1)
 }
 
 impl Untempered {

@@ -170,12 +170,9 @@ pub(super) fn fitting(items: &[Encoded], tokens: usize) -> usize {
 
 /// Says which item gave what is not a number, and under what.
 fn named(error: EngineError, item: usize, at: Option<(HeadRef, f32)>) -> EngineError {
-    match (error, at) {
-        (EngineError::NotANumber { .. }, None) => EngineError::NotANumber { what: format!("item {item}") },
-        (EngineError::NotANumber { .. }, Some((at, lambda))) => {
-            EngineError::NotANumber { what: format!("item {item} under {at}:{lambda}") }
-        }
-        (other, _) => other,
+    match error {
+        EngineError::NotANumber { .. } => EngineError::SpoiltScore { item, tempered: at },
+        other => other,
     }
 }
 

@@ -281,6 +281,18 @@ fn refused(hidden: &Tensor, weight: &Tensor, targets: &[u32], cap: Option<f32>, 
 }
 
 #[test]
+fn a_spoilt_row_is_read_back_from_what_was_said() {
+    let said = |kind: &str| not_finite::<()>(kind, 12).unwrap_err();
+    assert_eq!(spoilt_row(&said("row")), Some(SpoiltRow::Row(12)));
+    assert_eq!(spoilt_row(&said("base row").context("elsewhere")), Some(SpoiltRow::Base(12)));
+    for other in
+        [not_theirs::<()>(3, 0.5).unwrap_err(), candle_core::Error::Msg("has logits that are not finite".into())]
+    {
+        assert_eq!(spoilt_row(&other), None, "{other}");
+    }
+}
+
+#[test]
 fn what_is_not_finite_is_refused_by_name() -> Result<()> {
     let (good, weight) = (values(&[4, 8], 1)?, values(&[300, 8], 2)?);
     let with = |rows: &Tensor, value: f32| {

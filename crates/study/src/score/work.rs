@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use headtemper_engine::{BaseScore, Cell, Encoded, Engine, MemoryPlan, ScoreCost, ScoreEvent, ScoreRequest};
+use headtemper_engine::{
+    BaseScore, Cell, Encoded, Engine, EngineError, MemoryPlan, ScoreCost, ScoreEvent, ScoreRequest,
+};
 
 use crate::{
     FiredByArm, Item, Parts, Plan, Progress, Result, RowLog, StudyError,
@@ -175,7 +177,22 @@ impl<'a> Work<'a> {
         } else {
             self.engine.score(&self.encoded, &request, on)
         };
-        Ok(fired.map_err(back)?.into_iter().map(|(at, tokens)| (at.to_string(), tokens)).collect())
+        let fired = fired.map_err(|error| back(self.named(error)))?;
+        Ok(fired.into_iter().map(|(at, tokens)| (at.to_string(), tokens)).collect())
+    }
+
+    /// An error about an item that is known by its place says which it is.
+    fn named(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::SpoiltScore { item, tempered } => {
+                let under = match tempered {
+                    None => "untempered".into(),
+                    Some((at, lambda)) => format!("under {at}:{lambda}"),
+                };
+                EngineError::NotANumber { what: format!("item '{}' {under}", self.items[item].id) }
+            }
+            other => other,
+        }
     }
 
     fn place(&self, cell: Cell) -> usize {
