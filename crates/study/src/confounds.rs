@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Shuffles, Tail, cramers_v};
 
-use crate::{
-    attribute::{LEVEL, permuted},
-    attribution::FieldCheck,
-};
+use crate::{attribute::permuted, attribution::FieldCheck, significance::LEVEL};
 
 /// |d| of a length above which a comparison is confounded with it.
 const LENGTH_D: f64 = 0.5;

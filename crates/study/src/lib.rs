@@ -23,6 +23,7 @@ pub mod report;
 mod run;
 pub mod score;
 pub mod sidecar;
+mod significance;
 mod store;
 mod sweep;
 mod text;

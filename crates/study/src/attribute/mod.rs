@@ -31,6 +31,7 @@ use crate::{
     DispositionSpec, Features, ItemFacts, Result, StudyError,
     attribution::{Disposition, HeadEffect, ShuffledLabels},
     items::dispositions::Cohorts,
+    significance::LEVEL,
 };
 use direction::Directions;
 use effects::Measured;
@@ -45,8 +46,6 @@ pub use run::{AttributeRun, attribute_run};
 pub use source::AttributeSource;
 pub(crate) use verdict::{named_heads, rule, summary};
 
-/// The level at which each of the two questions is asked: is it louder, does it lie elsewhere.
-pub(crate) const LEVEL: f64 = 0.05;
 /// An in-sample d from here on would be called large (Cohen 1988).
 pub(crate) const LARGE: f64 = 0.8;
 

@@ -6,7 +6,7 @@ use headtemper_hook::{HeadKind, HeadRef};
 use serde::{Deserialize, Serialize};
 
 use super::KindWords;
-use crate::{attribute::LEVEL, store::nan::number};
+use crate::{significance::LEVEL, store::nan::number};
 
 /// What the numbers say of one head; `attribute::rule` has the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use headtemper_stats::{
 use serde::{Deserialize, Serialize};
 
 use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
-use crate::{Result, StudyError, attribute::LEVEL, store::nan::number};
+use crate::{Result, StudyError, significance::LEVEL, store::nan::number};
 
 /// How a probe is fitted.
 #[derive(Clone, Debug, PartialEq)]

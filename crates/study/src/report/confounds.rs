@@ -1,13 +1,13 @@
 //! What else the cohorts differ in: the length of responses, truncation, prompts.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Attribution, Disposition, FieldCheck},
     report::{
         dumbbell,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
         verdict::{Question, stands_out},
     },
+    significance::LEVEL,
 };
 
 /// The table of both cohorts, what it means for the heads, and the loudest heads with length taken out.

@@ -1,12 +1,12 @@
 //! The result beside the same computation where there is nothing to find.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Attribution, Control, Controlled, Summary, Verdict},
     report::{
         text::{count, escape, fixed, p_value, put, signed},
         verdict::{self, marked},
     },
+    significance::LEVEL,
 };
 
 /// One table over all dispositions; nothing if no control was run.

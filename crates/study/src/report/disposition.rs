@@ -1,7 +1,6 @@
 //! The sections of one disposition: what is asked, where the heads differ, and what else could explain it.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Attribution, Disposition},
     report::{
         collinearity, confounds, heatmap,
@@ -11,6 +10,7 @@ use crate::{
         text::{count, escape, p_value, put},
         verdict,
     },
+    significance::LEVEL,
 };
 
 /// All sections of the disposition at `index`.

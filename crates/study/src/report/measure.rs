@@ -1,7 +1,6 @@
 //! The quantities drawn as heat maps: what they are, what shuffled labels give for them, and their colours.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Disposition, HeadEffect},
     report::{
         legend::{Legend, Level},
@@ -9,6 +8,7 @@ use crate::{
         text::{fixed, p_value, signed},
         verdict::Question,
     },
+    significance::LEVEL,
 };
 
 /// A q below this is drawn as this: p has no such digits, and a map no such shades.

@@ -1,12 +1,12 @@
 //! Whether two halves of the items rank heads alike, beside what shuffled labels give.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Disposition, Reliability},
     report::{
         axis::{Axis, extent},
         text::{count, escape, fixed, p_value, put, signed},
     },
+    significance::LEVEL,
 };
 
 const WIDTH: f64 = 460.0;

@@ -8,8 +8,9 @@ use crate::{
         sweep_map,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
     },
+    significance::LEVEL,
     sweep::{
-        outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
+        outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
         text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, drawn, in_units, ranked},
     },
 };
@@ -124,7 +125,7 @@ fn note(outcomes: &Outcomes) -> String {
 fn finding(outcomes: &Outcomes, which: Compared) -> String {
     let (title, unit) = names(which);
     let all = ranked(outcomes, which);
-    let found: Vec<_> = all.iter().filter(|(_, _, d)| d.p_max.is_some_and(|p| p <= FOUND)).collect();
+    let found: Vec<_> = all.iter().filter(|(_, _, d)| d.p_max.is_some_and(|p| p <= LEVEL)).collect();
     let Some((_, arm, d)) = found.first().copied().or(all.first()) else {
         return format!("<b>{title}</b>: no arm can be compared.");
     };
@@ -210,7 +211,7 @@ fn arm_name(arm: &ArmOutcome) -> String {
 fn beside_random(random: &BesideRandom) -> String {
     let p = p_value(random.p_max);
     match (random.reach, random.sets) {
-        (0, _) if random.p_max <= FOUND => format!(" Random sets do not reach that (p {p})."),
+        (0, _) if random.p_max <= LEVEL => format!(" Random sets do not reach that (p {p})."),
         (0, sets) => format!(
             " None of {} of the same size does as much, but that is too few for all that was tempered (p {p}).",
             count(sets, "random set")

@@ -7,6 +7,7 @@ use crate::{
         sweep::lambda,
         text::{escape, p_value, put, signed},
     },
+    significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, SweepTable},
         text::in_units,
@@ -119,7 +120,7 @@ fn point(out: &mut String, (which, arm, d): (Compared, &ArmOutcome, &Difference)
         interval = format!("95 % {} to {}", signed(told(d.low), 1), signed(told(d.high), 1));
     }
     // Filled where it is more than having looked at every arm gives.
-    let hollow = if d.p_max.is_some_and(|p| p <= 0.05) { "" } else { " hollow" };
+    let hollow = if d.p_max.is_some_and(|p| p <= LEVEL) { "" } else { " hollow" };
     put!(
         out,
         r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p(max) {}</title></circle>"#,

@@ -10,6 +10,7 @@ use crate::{
         sweep_chart::names,
         text::{fixed, p_value, put, signed},
     },
+    significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, Outcomes},
         text::in_units,
@@ -87,7 +88,7 @@ fn map(
                 r#"<rect class="cell {class}" fill-opacity="{share:.2}" {at}><title>{}</title></rect>"#,
                 tip((layer, head), which, d)
             );
-            if d.p_max.is_some_and(|p| p <= 0.05) {
+            if d.p_max.is_some_and(|p| p <= LEVEL) {
                 put!(outlines, r#"<rect class="outline" {at}/>"#);
             }
         }

@@ -1,13 +1,13 @@
 //! The ranked table of heads: the first twenty with the clearest on held-out items, and all of them behind a click.
 
 use crate::{
-    attribute::LEVEL,
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
         text::{column_decimals, escape, fixed, p_value, put, signed},
         verdict::{Question, marked, stands_out},
     },
+    significance::LEVEL,
 };
 
 /// How many heads the first table lists by |d|.

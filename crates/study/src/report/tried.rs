@@ -4,9 +4,9 @@ use headtemper_hook::HeadKind;
 
 use crate::{
     Adjust, Compat, HeadChoice,
-    attribute::LEVEL,
     attribution::Attribution,
     report::text::{count, escape, fixed, put},
+    significance::LEVEL,
 };
 
 /// The section that says it.

@@ -19,6 +19,7 @@ use crate::{
         Scores,
         plan::{Beside, is_zero},
     },
+    significance::LEVEL,
 };
 
 /// The numbers of `score.json`, schema `score/v1`.
@@ -235,7 +236,7 @@ impl CellContrast {
 impl Contrast {
     /// Whether prompts are so few that no labeling could be told from chance.
     pub fn too_few(&self) -> bool {
-        1.0 / self.labelings > CALLED
+        1.0 / self.labelings > LEVEL
     }
 
     /// What else the cohorts differ in, as warnings.
@@ -257,8 +258,6 @@ impl Contrast {
     }
 }
 
-/// A family-wise p up to here is called: one map in twenty without any effect still names a head.
-pub const CALLED: f64 = 0.05;
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
 
@@ -374,7 +373,7 @@ fn contrast(
         largest.push(max_abs(&d));
         null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
     }
-    let tested = !largest.is_empty() && 1.0 / labelings <= CALLED;
+    let tested = !largest.is_empty() && 1.0 / labelings <= LEVEL;
     let p_max = if tested { max_p_values(&d, &largest) } else { vec![f64::NAN; columns.len()] };
     let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
@@ -425,13 +424,13 @@ fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let possible = 0.5f64.powi(prompts as i32 - 1);
     if nulls.shuffles == 0 {
         warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
-    } else if possible > CALLED {
+    } else if possible > LEVEL {
         warnings.push(format!(
             "with {} there are so few sign flips that no p can be below {possible}: nothing can be called, whatever the effects; 6 are the \
              least",
             counted(prompts)
         ));
-    } else if map.flips.smallest_p > CALLED {
+    } else if map.flips.smallest_p > LEVEL {
         warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
     }
     if prompts < items {

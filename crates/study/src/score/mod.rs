@@ -10,7 +10,7 @@ mod text;
 mod whole;
 mod work;
 
-pub use map::{CALLED, CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
+pub use map::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
 #[cfg(test)]
 pub(crate) use map::{Nulls, map};
 pub use row::ScoreRow;

@@ -9,8 +9,8 @@ use headtemper_stats::{Interval, Relabelings, Tail, clustered_t, difference, mea
 use super::result::{AtRandom, Change, Changes, Dealt, GatedRow};
 use crate::{
     Verdict,
-    attribute::LEVEL,
     items::units::sizes,
+    significance::LEVEL,
     sweep::asymmetry::{LEAST, Stance, column},
 };
 

@@ -4,7 +4,8 @@ use super::result::{AtRandom, Change, Dealt, GateResult, Standing};
 use crate::{
     items::units::counted,
     probe::Ends,
-    sweep::{asymmetry::LEAST, outcome::FOUND},
+    significance::LEVEL,
+    sweep::asymmetry::LEAST,
     text::{interval, short, signed},
 };
 
@@ -72,7 +73,7 @@ fn footnotes(found: &GateResult) -> String {
         None => "no p: there are too few ways to deal these prefixes over the answers that stand as assertions without them\n".into(),
         Some(AtRandom { draws, answers, prefixed, asymmetry, asserted_right, .. }) => {
             let p = if asymmetry.p.is_nan() { asserted_right.p } else { asymmetry.p };
-            let so = if p > FOUND { "; this gate cannot be told from chance" } else { "" };
+            let so = if p > LEVEL { "; this gate cannot be told from chance" } else { "" };
             format!(
                 "dealt at random: what becomes of {prefixed} prefixes over the {answers} answers that stand as assertions without them, \
                  {draws} times,\nwhole prompts together; p: how often that does as well{so}\n"

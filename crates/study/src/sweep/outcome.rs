@@ -14,9 +14,6 @@ pub const UNEQUAL_TRUNCATION: f64 = 0.02;
 /// What answers that were cut off are warned of with.
 pub(crate) const OF_CUT_OFF: &str = "a cut-off answer can look wrong, or lose its hedge";
 
-/// A p over all arms up to this is told as a finding.
-pub(crate) const FOUND: f64 = 0.05;
-
 /// All that a sweep found: `sweep.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcomes {

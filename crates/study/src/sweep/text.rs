@@ -2,7 +2,8 @@
 
 use crate::{
     RandomFrom, Role,
-    sweep::outcome::{ArmOutcome, BesideRandom, Compared, Difference, FOUND, Outcomes, SweepTable},
+    significance::LEVEL,
+    sweep::outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
     text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
 };
 
@@ -51,7 +52,7 @@ pub(crate) fn drawn(outcomes: &Outcomes) -> &'static str {
 
 /// How often one of so many outcomes finds something where there is nothing, at most.
 pub(crate) fn by_chance(outcomes: usize) -> f64 {
-    1.0 - (1.0 - FOUND).powi(outcomes as i32)
+    1.0 - (1.0 - LEVEL).powi(outcomes as i32)
 }
 
 /// The outcomes that some arm is compared by.
@@ -264,15 +265,18 @@ fn footnotes(outcomes: &Outcomes) -> String {
         }
     }
     if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
+        let beside = beside_random(outcomes);
         if outcomes.tables.len() <= RANKED_ABOVE {
             let sets = band.sets;
             out += &format!(
                 "random: lowest and highest of {sets} random head sets of the same size, {}\n",
                 drawn(outcomes)
             );
-            out += &beside_random(outcomes);
+            out += &beside;
         }
-        out += "p random: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
+        if !beside.is_empty() {
+            out += "p random: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
+        }
     }
     if let Some(floor) = &outcomes.seed_floor {
         out += &format!("another seed alone changes {} of the untouched model's answers", percent(floor.changed));

@@ -2,9 +2,9 @@
 
 use super::{
     asymmetry::LEAST,
-    outcome::{ArmOutcome, FOUND, OF_CUT_OFF, Outcomes},
+    outcome::{ArmOutcome, OF_CUT_OFF, Outcomes},
 };
-use crate::{Role, items::units::counted, text::some_of};
+use crate::{Role, items::units::counted, significance::LEVEL, text::some_of};
 
 /// Arms that a warning names.
 const NAMED: usize = 5;
@@ -68,7 +68,7 @@ impl Outcomes {
         let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
         let tempered = self.tables.len();
         let least = tempered as f64 / (tempered + random) as f64;
-        (random > 0 && least > FOUND).then(|| {
+        (random > 0 && least > LEVEL).then(|| {
             format!(
                 "{random} random sets are too few beside {tempered}: no p over all arms can be below {least:.2}; {} could be",
                 19 * tempered

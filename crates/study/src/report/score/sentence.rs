@@ -6,7 +6,8 @@ use crate::{
         sweep::lambda as written,
         text::{count, fixed, put, signed},
     },
-    score::{CALLED, CellEffect, Contrast, ScoreMap},
+    score::{CellEffect, Contrast, ScoreMap},
+    significance::LEVEL,
     text::some_of,
 };
 
@@ -15,7 +16,7 @@ const NAMED: usize = 3;
 
 /// Whether a family-wise p is called; what has none is not.
 pub(super) fn called(p_max: f64) -> bool {
-    p_max <= CALLED
+    p_max <= LEVEL
 }
 
 /// What the map says, in plain text.
@@ -33,7 +34,7 @@ pub(super) fn finding(map: &ScoreMap) -> String {
     if map.flips.count == 0 {
         return format!("No verdict: no sign was flipped, so {most}, has nothing to be compared with.");
     }
-    if map.flips.smallest_p > CALLED {
+    if map.flips.smallest_p > LEVEL {
         let (units, least) = (counted(map.prompts, map.groups.as_deref()), fixed(map.flips.smallest_p, 3));
         return format!("No verdict: with {units} and {} no p can be below {least}; {most}.", flips(map));
     }
@@ -62,10 +63,10 @@ pub(super) fn rule(map: &ScoreMap) -> String {
     let own = "Where the model wrote the responses itself, nearly any disturbance lowers their probability: a negative Δ \
         says that a head is used, not what for.";
     if map.flips.count == 0 {
-        return format!("Rule: a head is called at a family-wise sign-flip p of at most {CALLED}. {own}");
+        return format!("Rule: a head is called at a family-wise sign-flip p of at most {LEVEL}. {own}");
     }
     format!(
-        "Rule: a head is called at a family-wise p of at most {CALLED}: under {} of the Δ of {units}, so seldom does any head \
+        "Rule: a head is called at a family-wise p of at most {LEVEL}: under {} of the Δ of {units}, so seldom does any head \
         at any λ have a mean as far from 0 for its spread. Without any effect, one map in twenty still names a head. {own}",
         flips(map),
         units = map.units()
@@ -126,7 +127,7 @@ pub(super) fn contrast_rule(contrast: &Contrast) -> String {
         return "Rule: a head tells the cohorts apart when its |d| is beyond what shuffled labels give.".to_owned();
     }
     format!(
-        "Rule: a head tells the cohorts apart at a family-wise p of at most {CALLED}, over {} of the labels, of the largest \
+        "Rule: a head tells the cohorts apart at a family-wise p of at most {LEVEL}, over {} of the labels, of the largest \
         |d| among all heads and λ. Without any difference, one map in twenty still names a head.",
         count(contrast.shuffles, "shuffle")
     )
