@@ -306,7 +306,7 @@ fn heads_tried_in_several_calls_are_one_map() {
     assert_eq!((&plan["plan"]["heads"], plan["keys"].as_array().unwrap().len()), (&json!(["L1H0", "L2H5"]), 16));
     // Other heads at another λ: not every head is there at each.
     let (text, _) = lab.done("--items c.jsonl --lambda 0.5 --heads L0H1 --out s --shuffles 99");
-    assert!(text.contains("2 of 3 cells (a head at a λ) were scored by earlier calls"), "{text}");
+    assert!(text.contains("scored by earlier calls in this directory: 2 of 3 cells"), "{text}");
     let (shape, delta) = lab.values("s/scores.npz", "delta_logprob");
     assert_eq!(shape, [3, 2, 8]);
     let there: Vec<bool> = delta.chunks(8).map(|items| items.iter().all(|x| x.is_finite())).collect();

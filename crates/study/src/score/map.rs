@@ -243,7 +243,7 @@ impl Contrast {
     fn told_confounds(&self) -> Vec<String> {
         let Some(found) = &self.confounds else { return Vec::new() };
         let (a, b) = ((self.a.as_str(), found.truncated_a, self.n_a), (self.b.as_str(), found.truncated_b, self.n_b));
-        let ends = ": Δ a token has the ends of the others alone";
+        let ends = ": Δ a token holds more ends of responses in one than in the other";
         told_cut_off(a, b, ends)
             .into_iter()
             .chain(told_prompts(&self.a, &self.b, (found.prompt_tokens_d, found.prompt_tokens_p)))

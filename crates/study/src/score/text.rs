@@ -53,7 +53,7 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
     }
     if map.earlier > 0 {
         out += &format!(
-            "{} of {} cells (a head at a λ) were scored by earlier calls in this directory; p max is over all of them\n",
+            "scored by earlier calls in this directory: {} of {} cells (a head at a λ); p max is over all of them\n",
             map.earlier,
             map.cells.len()
         );
