@@ -19,6 +19,8 @@ step "tests"
 cargo build --release --locked --workspace --bins --tests
 export TEMPER=$PWD/target/release/temper
 cargo test --release --locked --workspace
+step "the library's example"
+target/release/examples/temper_heads
 step "tests on the portable kernels"
 HEADTEMPER_SIMD=portable cargo test --release --locked --workspace --test it -- golden laws
 
