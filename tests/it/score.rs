@@ -246,6 +246,7 @@ fn a_second_run_computes_only_what_is_missing() {
     let both = lab.read("s/scores.jsonl");
     assert!(both.starts_with(&first) && both.lines().count() == 2 * 2 * 8);
     let npz = fs::read(lab.path("s/scores.npz")).unwrap();
+    let scored = lab.values("s/scores.npz", "delta_logprob");
     // Killed inside a line: that cell alone is computed again, and the numbers are the same.
     fs::write(lab.path("s/scores.jsonl"), &both[..both.len() - 20]).unwrap();
     let (_, err) = lab.done(&format!("{heads} --lambda 0.5,0"));
@@ -255,7 +256,8 @@ fn a_second_run_computes_only_what_is_missing() {
     let (_, err) = lab.done(&format!("{heads} --lambda 0.5,0 --a a --b b"));
     assert!(err.contains("nothing left to do"), "{err}");
     assert_eq!(lab.read("s/scores.jsonl"), both);
-    assert_eq!(fs::read(lab.path("s/scores.npz")).unwrap(), npz);
+    assert_eq!(lab.values("s/scores.npz", "delta_logprob"), scored);
+    assert_eq!(lab.values("s/scores.npz", "contrast_d").0, [2, 2]);
     // A further head costs its rows alone.
     lab.done("--items c.jsonl --heads L3H2,L0H1,L1H0 --lambda 0 --out s");
     assert_eq!(lab.read("s/scores.jsonl").lines().count(), 32 + 8);
