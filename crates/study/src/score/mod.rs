@@ -1,18 +1,20 @@
 //! `temper score`, the causal map: Δ log-probability, KL and agreement of every head and λ on recorded responses.
 
 mod map;
+mod outcome;
 pub(crate) mod plan;
 mod results;
 mod row;
 mod run;
 mod scores;
 mod text;
+mod warnings;
 mod whole;
 mod work;
 
-pub use map::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
 #[cfg(test)]
 pub(crate) use map::{Nulls, map};
+pub use outcome::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
 pub use row::ScoreRow;
 pub use run::{ScoreRun, Scored, merge_score, score_run};
 pub use scores::Scores;

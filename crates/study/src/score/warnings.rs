@@ -1,0 +1,80 @@
+//! What a reader must know before the numbers of a map.
+
+use super::{Contrast, ScoreMap, map::Nulls};
+use crate::{
+    confounds::{told_cut_off, told_field, told_prompts},
+    items::units,
+    significance::LEVEL,
+};
+
+/// Cohorts below this are called tiny.
+const TINY: usize = 15;
+
+pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (items, prompts) = (map.items, map.prompts);
+    let counted = |count: usize| units::counted(count, map.groups.as_deref());
+    // If all of them were enumerated.
+    let possible = 0.5f64.powi(prompts as i32 - 1);
+    if nulls.shuffles == 0 {
+        warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());
+    } else if possible > LEVEL {
+        warnings.push(format!(
+            "with {} there are so few sign flips that no p can be below {possible}: nothing can be called, whatever the effects; 6 are the \
+             least",
+            counted(prompts)
+        ));
+    } else if map.flips.smallest_p > LEVEL {
+        warnings.push(format!("{} sign flips cannot give a p below {:.2}", map.flips.count, map.flips.smallest_p));
+    }
+    if prompts < items {
+        warnings.push(format!("the {items} items have {}; those that share one count as one", counted(prompts)));
+    }
+    let Some(contrast) = &map.contrast else { return warnings };
+    for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {
+        if n < TINY {
+            warnings.push(format!("cohort {name} has only {n} items; below {TINY} every effect size is a guess"));
+        }
+    }
+    if contrast.prompts < contrast.n_a + contrast.n_b {
+        warnings.push(format!(
+            "the items of {} and {} have {}, by which their labels are shuffled",
+            contrast.a,
+            contrast.b,
+            counted(contrast.prompts)
+        ));
+    }
+    if contrast.too_few() {
+        warnings.push(format!(
+            "the {} of {} and {} can be labelled in {} ways, too few to tell any head from chance: nothing is tested",
+            map.units(),
+            contrast.a,
+            contrast.b,
+            contrast.labelings
+        ));
+    }
+    if contrast.lengths_differ() {
+        warnings.push(format!(
+            "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens, d = {:.2}): Δ a token depends on \
+             how far into a response it is taken",
+            contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b, contrast.tokens_d
+        ));
+    }
+    warnings.extend(told_confounds(contrast));
+    warnings
+}
+
+/// What else the cohorts differ in, as warnings.
+fn told_confounds(contrast: &Contrast) -> Vec<String> {
+    let Some(found) = &contrast.confounds else { return Vec::new() };
+    let (a, b) = (
+        (contrast.a.as_str(), found.truncated_a, contrast.n_a),
+        (contrast.b.as_str(), found.truncated_b, contrast.n_b),
+    );
+    let ends = ": Δ a token holds more ends of responses in one than in the other";
+    told_cut_off(a, b, ends)
+        .into_iter()
+        .chain(told_prompts(&contrast.a, &contrast.b, (found.prompt_tokens_d, found.prompt_tokens_p)))
+        .chain(found.fields.iter().map(|field| told_field(field, "tells the cohorts apart")))
+        .collect()
+}
