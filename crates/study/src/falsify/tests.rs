@@ -18,6 +18,25 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
     set_of(seed, (items, 1), positives, shift)
 }
 
+/// Where so many items are from, that are a unit each.
+pub(super) fn origin(items: usize, positives: usize) -> Origin {
+    Origin {
+        features: "noise.npz:X".parse().unwrap(),
+        labels: "noise.npz:y".parse().unwrap(),
+        items,
+        positives,
+        unlabelled: 0,
+        units: None,
+        class_units: None,
+        groups: None,
+        matched_by: "place".into(),
+        features_sha256: String::new(),
+        labels_sha256: String::new(),
+        layers: Vec::new(),
+        meta: None,
+    }
+}
+
 /// Units of so many items each that have most of their noise in common; units are positive or not.
 fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64) -> ProbeSet {
     let (items, positives) = (units * each, positives * each);
@@ -36,19 +55,9 @@ fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64
         }
     }
     let origin = Origin {
-        features: "noise.npz:X".parse().unwrap(),
-        labels: "noise.npz:y".parse().unwrap(),
-        items,
-        positives,
-        unlabelled: 0,
         units: (each > 1).then_some(units),
         class_units: (each > 1).then_some(positives.min(items - positives) / each),
-        groups: None,
-        matched_by: "place".into(),
-        features_sha256: String::new(),
-        labels_sha256: String::new(),
-        layers: Vec::new(),
-        meta: None,
+        ..origin(items, positives)
     };
     let rows: Vec<usize> = (0..items).collect();
     ProbeSet {

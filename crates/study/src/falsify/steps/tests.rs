@@ -1,6 +1,7 @@
 //! What passes, fails or cannot tell, and which mode is named.
 
 use super::*;
+use crate::falsify::tests::origin;
 
 fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
     let gate = Gate { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
@@ -101,21 +102,6 @@ fn an_axis_fails_where_its_interval_does() {
 
 #[test]
 fn a_mode_is_named_where_the_items_can_tell() {
-    let origin = |items: usize, positives: usize| Origin {
-        features: "x.npz:X".parse().unwrap(),
-        labels: "x.npz:y".parse().unwrap(),
-        items,
-        positives,
-        unlabelled: 0,
-        units: None,
-        class_units: None,
-        groups: None,
-        matched_by: "place".into(),
-        features_sha256: String::new(),
-        labels_sha256: String::new(),
-        layers: Vec::new(),
-        meta: None,
-    };
     let named = |fresh: Origin, low: f64, high: f64| {
         let smaller = fresh.smaller_of_units();
         let seen = Seen { auc_range: Ends { low, high }, ..seen_of(f64::midpoint(low, high), 0.0, 0.8, smaller) };
