@@ -215,7 +215,7 @@ fn many_dispositions_come_from_one_pass() {
     assert!(table.contains("not attributed: curious") && table.contains("without any signal 0.3 of the 6"), "{table}");
     assert_eq!(said.matches("capture ").count(), 2, "one pass over the texts: {said}");
     let humble = &report["dispositions"][1];
-    assert_eq!(humble["length"]["truncation_known"], true);
+    assert_eq!((&humble["length"]["ends_known_a"], &humble["length"]["ends_known_b"]), (&json!(12), &json!(12)));
     assert_eq!((&humble["length"]["truncated_a"], &humble["length"]["truncated_b"]), (&json!(2), &json!(1)));
     assert_eq!(report["across"]["pairs"].as_array().unwrap().len(), 3);
 

@@ -139,6 +139,9 @@ fn answers_are_captured_as_they_are_written() {
     let answers = crate::lab::by_id(
         &lab.done("generate --model M --items i.jsonl --max-new-tokens 9 --temperature 1.3 --seed 4 --json"),
     );
+    let cut = text("finish_reason").iter().filter(|reason| *reason == "length").count();
+    assert!(cut > 0 && summary["truncated"] == cut, "{summary}");
+    assert!(err.contains(&format!("warning: {cut} of 40 responses were cut off at the limit of tokens")), "{err}");
     let Some(Array::I64(_, lengths)) = npz.get("total_len") else { panic!("no total_len") };
     let mut differ = 0;
     let engine = engine("llama");

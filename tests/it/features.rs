@@ -76,7 +76,15 @@ fn written_answers_are_attributed_from_their_capture() {
     };
     lab.write_lines("i.jsonl", answers.iter().enumerate().map(judged));
     lab.done(&format!("{ATTRIBUTE} --features g.npz --out out"));
-    assert_eq!(lab.json("out/attribution.json")["dispositions"][0]["n_a"], 6);
+    let found = &lab.json("out/attribution.json")["dispositions"][0];
+    assert_eq!(found["n_a"], 6);
+    // The items say nothing of the ends of their answers, but the capture that wrote these does.
+    let Some(Array::Text(reasons)) = npz.get("finish_reason") else { panic!("no reasons") };
+    let cut = |rest: usize| reasons.iter().skip(rest).step_by(2).filter(|reason| *reason == "length").count();
+    let length = &found["length"];
+    assert_eq!((&length["ends_known_a"], &length["ends_known_b"]), (&json!(6), &json!(6)));
+    assert_eq!((&length["truncated_a"], &length["truncated_b"]), (&json!(cut(0)), &json!(cut(1))));
+    assert!(cut(0) + cut(1) > 0, "{reasons:?}");
     let (_, why) = lab
         .ends(2, &ATTRIBUTE.replace("i.jsonl", "q.jsonl").replace("attribute", "attribute --features g.npz --out x"));
     assert!(why.contains("no cohorts") || why.contains("label"), "{why}");

@@ -441,6 +441,36 @@ fn a_resolved_experiment_can_be_run_again() {
     assert!(said.contains("nothing left to do"), "{said}");
 }
 
+/// Labels that the judge replaces, and responses that are not what the model answers, are told of: neither is so by chance.
+#[test]
+fn what_items_bring_and_a_run_does_otherwise_is_told() {
+    let lab = Lab::new();
+    let (answers, _) = write_experiment(&lab, 24, 12);
+    let bring = |(i, mut item): (usize, Value)| {
+        let right = item["gold"].is_array();
+        let answer = answers[item["id"].as_str().unwrap()]["response"].clone();
+        // Four of the eight labels are not what the judge finds, and three of the six responses not what the model answers.
+        if i < 8 {
+            item["label"] = if right == (i < 4) { "cw" } else { "cr" }.into();
+        }
+        if (8..14).contains(&i) {
+            item["response"] = if i < 11 { json!(format!("{} {i}", answer.as_str().unwrap())) } else { answer };
+        }
+        item
+    };
+    let items = lines(&lab.read("q.jsonl"));
+    lab.write_lines("q.jsonl", items.into_iter().enumerate().map(bring));
+    let said = lab.done("run x.toml --out out");
+    for told in [
+        "4 of 8 labels that items with accepted answers bring are replaced by others: [judge] labels these items",
+        "3 of 6 responses that items bring are not what the model answers: the attribution is of those",
+        "were cut off is not known: items say it by a field finish_reason",
+    ] {
+        assert!(said.contains(told), "{told} is not in:\n{said}");
+        assert!(lab.read("out/report.md").contains(told), "{told}");
+    }
+}
+
 /// A label that no answer can come to have is refused before anything is generated.
 #[test]
 fn labels_that_cannot_be_are_refused_at_once() {

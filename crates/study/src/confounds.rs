@@ -15,6 +15,8 @@ const LITTLE_D: f64 = 0.2;
 const TRUNCATION_GAP: f64 = 0.1;
 /// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
 const GROUPS: usize = 5;
+/// How items say whether their responses were cut off.
+pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or length) or truncated (true or false)";
 /// Fields that tell of the answer's end, which is looked at by itself.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
@@ -23,17 +25,49 @@ pub(crate) fn confounds(d: f64, p: f64) -> bool {
     d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
 }
 
-/// How many responses of each cohort were cut off, the first `n_a` being those of a; of those of which it is known.
-pub(crate) fn cut_off(truncated: &[Option<bool>], n_a: usize) -> [usize; 2] {
-    let count = |of: &[Option<bool>]| of.iter().filter(|&&cut| cut == Some(true)).count();
-    let (a, b) = truncated.split_at(n_a);
-    [count(a), count(b)]
+/// How the responses of two cohorts end, those of a first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Truncation {
+    /// Responses of each that were cut off at the limit of tokens.
+    pub(crate) cut: [usize; 2],
+    /// Responses of each of which it is known whether they were.
+    pub(crate) known: [usize; 2],
 }
 
-/// Whether so many more responses of one cohort than of the other were cut off that their ends are not comparable.
-pub(crate) fn unequally_cut(cut: [usize; 2], of: [usize; 2]) -> bool {
-    let rate = |cohort: usize| cut[cohort] as f64 / of[cohort] as f64;
-    (rate(0) - rate(1)).abs() > TRUNCATION_GAP
+impl Truncation {
+    /// Counts them; the first `n_a` items are those of a.
+    pub(crate) fn of(truncated: &[Option<bool>], n_a: usize) -> Self {
+        let (a, b) = truncated.split_at(n_a);
+        let count =
+            |of: &[Option<bool>], which: &dyn Fn(&Option<bool>) -> bool| of.iter().filter(|cut| which(cut)).count();
+        let both = |which: &dyn Fn(&Option<bool>) -> bool| [count(a, which), count(b, which)];
+        Self { cut: both(&|cut| *cut == Some(true)), known: both(&Option::is_some) }
+    }
+
+    /// Whether so many more responses of one cohort than of the other were cut off that they are not comparable at their ends: of
+    /// those of which it is known, for a response of which nothing is known is no whole one.
+    pub(crate) fn unequal(self) -> bool {
+        let rate = |cohort: usize| self.cut[cohort] as f64 / self.known[cohort] as f64;
+        (rate(0) - rate(1)).abs() > TRUNCATION_GAP
+    }
+
+    /// What a reader must know of them: how many responses were cut off, `so` being what follows where those of one cohort were
+    /// more often, and of how many it is not known. `n` are all responses of both.
+    pub(crate) fn told(self, [a, b]: [&str; 2], n: [usize; 2], so: &str) -> Vec<String> {
+        let Self { cut: [cut_a, cut_b], known: [known_a, known_b] } = self;
+        let so = if self.unequal() { so } else { "" };
+        let cut = (cut_a + cut_b > 0).then(|| {
+            format!("{cut_a} of {known_a} responses in {a} and {cut_b} of {known_b} in {b} were cut off at the limit of tokens{so}")
+        });
+        let [unknown_a, unknown_b] = [n[0] - known_a, n[1] - known_b];
+        let unknown = (unknown_a + unknown_b > 0).then(|| {
+            format!(
+                "whether {unknown_a} of {} responses in {a} and {unknown_b} of {} in {b} were cut off is not known: {SAY_SO}",
+                n[0], n[1]
+            )
+        });
+        cut.into_iter().chain(unknown).collect()
+    }
 }
 
 /// The items of two cohorts, a's first, and how their labels are dealt out again.
@@ -120,17 +154,6 @@ fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
 fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
     let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
     (values.map(|value| number[&value]).collect(), number.len())
-}
-
-/// A cohort as a warning has it: its name, how many of its responses were cut off, and how many it has.
-pub(crate) type CutOff<'a> = (&'a str, usize, usize);
-
-/// That responses were cut off; `so` is what follows where those of one cohort were more often. Nothing where none was.
-pub(crate) fn told_cut_off((a, cut_a, n_a): CutOff<'_>, (b, cut_b, n_b): CutOff<'_>, so: &str) -> Option<String> {
-    let so = if unequally_cut([cut_a, cut_b], [n_a, n_b]) { so } else { "" };
-    (cut_a + cut_b > 0).then(|| {
-        format!("{cut_a} of {n_a} responses in {a} and {cut_b} of {n_b} in {b} were cut off at the limit of tokens{so}")
-    })
 }
 
 /// That prompts of one cohort are longer; nothing where they are not.

@@ -96,7 +96,12 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
     lab.write_lines("brought.jsonl", (0..8).map(brought));
     let out = lab.done("gate --model M --items brought.jsonl --probe p --threshold 0.5 --out g5");
     assert!(out.contains("5 of 8 answers come without a label, and without a lexicon (--hedges)"), "{out}");
-    assert!(!out.contains("cut off") && lab.json("g5/gate.json")["cut_off"]["unsaid"] == 8, "{out}");
+    assert!(
+        out.contains("whether 8 of 8 answers were cut off is not known: items say it by a field finish_reason"),
+        "{out}"
+    );
+    let cut_off = &lab.json("g5/gate.json")["cut_off"];
+    assert_eq!((&cut_off["unsaid"], &cut_off["known"]["cr"]), (&json!(8), &json!(0)));
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers 0 --heads none --out other.npz");
     lab.done("probe fit --features other.npz:h_layers[0] --labels l.json:y --cv 3 --shuffles 0 --out layers");
     lab.done("gate --model M --items items.jsonl --probe layers --threshold 0.5 --max-new-tokens 6 --out g2");

@@ -64,12 +64,20 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     if let Some(measured) = &done.generated_vs_forced {
         ui::say(&format!("generated  {}", measured.text()));
     }
+    if let Some(cut) = done.truncated.filter(|&cut| cut > 0) {
+        ui::warn(&[format!(
+            "{cut} of {n} responses were cut off at the limit of tokens: their last tokens are no ends"
+        )]);
+    }
     ui::say_peak();
     if let Some(fired) = fired.filter(|&fired| fired > 0) {
         ui::say(&format!("plan       fired on {fired} head-tokens"));
     }
     if args.json {
         let mut summary = json!({"out": args.out, "items": n, "d_model": d, "layers": layers, "fired_tokens": fired});
+        if let Some(cut) = done.truncated {
+            summary["truncated"] = json!(cut);
+        }
         if let Some(measured) = &done.generated_vs_forced {
             summary["generated_vs_forced"] = json!(measured);
         }

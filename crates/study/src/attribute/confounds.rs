@@ -8,7 +8,7 @@ use super::{AttributeOptions, Table, direction::permuted};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    confounds::{self, Dealt},
+    confounds::{Dealt, SAY_SO, Truncation},
     items::{
         facts::RESPONSE,
         units::{clustering, unit_of},
@@ -40,7 +40,8 @@ pub(super) fn length(
     let ranking_r = pearson(&r, &heads.iter().map(|head| head.magnitude.cohen_d).collect::<Vec<_>>());
     let null: Vec<f64> = null_d.iter().map(|d| pearson(&r, d)).collect();
     let cut: Vec<Option<bool>> = table.rows.iter().map(|&row| facts.get(row).and_then(|f| f.truncated)).collect();
-    let [truncated_a, truncated_b] = confounds::cut_off(&cut, table.n_a);
+    let Truncation { cut: [truncated_a, truncated_b], known: [ends_known_a, ends_known_b] } =
+        Truncation::of(&cut, table.n_a);
     let only_by_length = heads
         .iter()
         .zip(without_length)
@@ -51,7 +52,8 @@ pub(super) fn length(
         mean_b: mean(b),
         cohen_d: cohen_d(a, b),
         p: dealt(table, options).p_of_lengths(&table.length[0]),
-        truncation_known: cut.iter().all(Option::is_some),
+        ends_known_a,
+        ends_known_b,
         truncated_a,
         truncated_b,
         only_by_length,
@@ -135,8 +137,13 @@ pub(super) fn fields(
     dealt(table, options).fields(&fields, passed_over)
 }
 
-/// Whether more responses of one cohort than of the other were cut off, so that their last tokens are no ends.
-pub(super) fn unequally_cut(disposition: &Disposition) -> bool {
-    let length = &disposition.length;
-    confounds::unequally_cut([length.truncated_a, length.truncated_b], [disposition.n_a, disposition.n_b])
+/// How the cohorts' responses end.
+pub(crate) fn ends(length: &LengthCheck) -> Truncation {
+    Truncation { cut: [length.truncated_a, length.truncated_b], known: [length.ends_known_a, length.ends_known_b] }
+}
+
+/// What a reader must know where nothing is known of any response's end: it is no matter of one disposition.
+pub(crate) fn no_ends(dispositions: &[Disposition]) -> Option<String> {
+    let unknown = |disposition: &Disposition| ends(&disposition.length).known == [0, 0];
+    dispositions.iter().all(unknown).then(|| format!("whether responses were cut off is not known: {SAY_SO}"))
 }

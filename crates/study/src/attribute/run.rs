@@ -16,6 +16,7 @@ use crate::{
     attribute::{
         AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
+        no_ends,
         results::{ATTRIBUTION_FILES, write_attribution, write_heads},
         rule,
         source::{Source, Texts},
@@ -182,7 +183,7 @@ impl AttributeRun<'_> {
         let dropped = members.len() - items.len();
         let (specs, cohorts, late) = self.fill(specs, &items)?;
         let skipped = skipped.into_iter().chain(late).collect();
-        let facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+        let facts = source.facts(&items)?;
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))?;
         Ok(Chosen { items, facts, texts, specs, cohorts, skipped, dropped })
     }
@@ -280,8 +281,8 @@ fn of_chance(attribution: &Attribution) -> Vec<String> {
 
 /// An attribution as people read it: in the terminal and in the report.
 struct Said {
-    /// Of the items that take no part.
-    dropped: Vec<String>,
+    /// Of the items that take no part, and of responses whose ends nobody knows.
+    page: Vec<String>,
     /// That, what was passed over, and how much chance there is.
     warnings: Vec<String>,
     /// The tables, with these warnings behind them.
@@ -290,10 +291,11 @@ struct Said {
 
 impl Said {
     fn of(attribution: &Attribution, dropped: Vec<String>) -> Self {
-        let warnings: Vec<String> = dropped.iter().cloned().chain(of_chance(attribution)).collect();
+        let page: Vec<String> = dropped.into_iter().chain(no_ends(&attribution.dispositions)).collect();
+        let warnings: Vec<String> = page.iter().cloned().chain(of_chance(attribution)).collect();
         let tables = attribution_markdown(attribution, 10);
         let text = warnings.iter().fold(tables, |text, warning| text + "warning: " + warning + "\n");
-        Self { dropped, warnings, text }
+        Self { page, warnings, text }
     }
 }
 
@@ -304,7 +306,7 @@ fn write_report(
     items: &[Item],
     settings: &AttributeRun<'_>,
     attribution: &Attribution,
-    Said { dropped, warnings, text }: &Said,
+    Said { page: of_page, warnings, text }: &Said,
 ) -> Result<()> {
     let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
     let (identity, options) = (source.identity(), &settings.options);
@@ -345,7 +347,7 @@ fn write_report(
         title: &title,
         facts: &facts,
         counts: if attribution.dispositions.len() == 1 { &counts } else { &[] },
-        warnings: dropped,
+        warnings: of_page,
         model: &attribution.model,
         heads_per_layer: &attribution.heads_per_layer,
         attribution: Some(attribution),

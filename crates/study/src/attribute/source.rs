@@ -7,7 +7,7 @@ use headtemper_hook::HeadRef;
 
 use super::{Compat, dd, items::ReadItems};
 use crate::{
-    CaptureOptions, Features, Item, Progress, Result,
+    CaptureOptions, Features, Item, ItemFacts, Progress, Result,
     attribute::AttributeRun,
     capture::{Kept, encode, named_items},
     store::digest::digest,
@@ -89,6 +89,21 @@ impl<'a> Source<'a> {
             Self::Model(engine) => Texts::Encoded(engine, encode(engine, items)?),
             Self::Capture(kept) => Texts::Kept(Box::new(kept.features(items)?)),
         })
+    }
+
+    /// What is known of items beside their features: what they say of themselves, and what a capture that wrote their responses says
+    /// of the ends of these.
+    ///
+    /// # Errors
+    /// If the capture's cannot be read.
+    pub(super) fn facts(&self, items: &[Item]) -> Result<Vec<ItemFacts>> {
+        let mut facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
+        if let Self::Capture(kept) = self {
+            for (facts, truncated) in facts.iter_mut().zip(kept.truncated(items)?) {
+                facts.truncated = truncated.or(facts.truncated);
+            }
+        }
+        Ok(facts)
     }
 }
 

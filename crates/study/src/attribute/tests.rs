@@ -179,14 +179,36 @@ fn prompts_and_truncation_are_told() {
     assert!(prompts.clustering > 1.1, "{}", prompts.clustering);
     assert!(found.heads.iter().all(|head| head.welch_p.is_nan()), "Welch's test knows of no prompts");
     assert!(found.warnings.iter().any(|warning| warning.contains("cohort a has 20 items, but only 13 prompts")));
-    assert!(found.length.truncation_known && found.length.truncated_b == 6);
+    assert!((found.length.ends_known_a, found.length.ends_known_b, found.length.truncated_b) == (20, 20, 6));
     let text = found.warnings.join("\n");
     assert!(
         text.contains("9 of 40 items share their prompt") && text.contains("by whole prompts, of which there are 32")
     );
     assert!(text.contains("their last tokens are not comparable"));
-    facts[3].truncated = None;
-    assert!(!attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap().length.truncation_known);
+}
+
+#[test]
+fn a_response_of_unknown_end_is_no_whole_one() {
+    let features = planted(&[Story::Nothing], 20, 0, 4);
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
+    let found = |of_item: &dyn Fn(usize) -> Option<bool>| {
+        let mut facts = facts(40);
+        facts.iter_mut().enumerate().for_each(|(item, facts)| facts.truncated = of_item(item));
+        attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap()
+    };
+    // Two of the four of which it is known in a, and two of twenty in b: 10 % of either, had the others been counted as whole.
+    let some = found(&|item| (!(4..20).contains(&item)).then_some(matches!(item, 0 | 1 | 20 | 21)));
+    let text = some.warnings.join("\n");
+    let told = [
+        "2 of 4 responses in a and 2 of 20 in b were cut off at the limit of tokens: their last tokens are not comparable",
+        "whether 16 of 20 responses in a and 0 of 20 in b were cut off is not known: items say it by a field finish_reason",
+    ];
+    assert!(told.iter().all(|told| text.contains(told)), "{text}");
+    assert!(no_ends(std::slice::from_ref(&some)).is_none());
+    let none = found(&|_| None);
+    assert!(!none.warnings.iter().any(|warning| warning.contains("cut off")), "{:?}", none.warnings);
+    assert!(no_ends(std::slice::from_ref(&none)).is_some() && no_ends(&[none, some]).is_none());
 }
 
 #[test]

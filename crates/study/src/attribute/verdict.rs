@@ -1,6 +1,6 @@
 //! Which story the numbers support: of each head, and of a disposition in one sentence.
 
-use super::{AttributeOptions, LARGE, LEVEL, Table, confounds::unequally_cut};
+use super::{AttributeOptions, LARGE, LEVEL, Table, confounds::ends};
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
     confounds::confounds,
@@ -169,7 +169,7 @@ fn but(disposition: &Disposition) -> String {
     if confounds(disposition.prompts.cohen_d, disposition.prompts.p) {
         other.push(format!("prompt length (d {})", told(disposition.prompts.cohen_d)));
     }
-    if unequally_cut(disposition) {
+    if ends(&disposition.length).unequal() {
         let length = &disposition.length;
         let cut = format!("{} and {} of them", length.truncated_a, length.truncated_b);
         other.push(format!("how many answers were cut off ({cut})"));

@@ -4,13 +4,13 @@ use headtemper_stats::Folds;
 
 use super::{
     AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
-    confounds::{LIKE, TINY, like_responses},
+    confounds::{LIKE, TINY, ends, like_responses},
     strata,
 };
 use crate::{
     ItemFacts,
     attribution::{Disposition, GroupCheck},
-    confounds::{confounds, told_cut_off, told_field, told_prompts},
+    confounds::{Truncation, confounds, told_field, told_prompts},
     items::{
         facts::RESPONSE,
         units::{called, counted},
@@ -80,11 +80,13 @@ fn length(Disposition { a, b, length, .. }: &Disposition) -> Option<String> {
     })
 }
 
-/// Responses that were cut off.
-fn truncation(disposition: &Disposition) -> Option<String> {
+/// Responses that were cut off, or of which it is not known. Where it is known of none, the whole attribution says so.
+fn truncation(disposition: &Disposition) -> Vec<String> {
     let Disposition { a, b, n_a, n_b, length, .. } = disposition;
-    let so = ": their last tokens are not comparable";
-    told_cut_off((a, length.truncated_a, *n_a), (b, length.truncated_b, *n_b), so)
+    match ends(length) {
+        Truncation { known: [0, 0], .. } => Vec::new(),
+        ends => ends.told([a, b], [*n_a, *n_b], ": their last tokens are not comparable"),
+    }
 }
 
 /// Items that stay together.

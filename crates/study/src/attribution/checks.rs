@@ -118,11 +118,15 @@ pub struct LengthCheck {
     /// Permutation p of |cohen_d|.
     #[serde(deserialize_with = "number")]
     pub p: f64,
-    /// Whether it is known which responses were cut off.
-    pub truncation_known: bool,
-    /// Truncated responses in a, where known.
+    /// Responses in a of which it is known whether they were cut off.
+    #[serde(default)]
+    pub ends_known_a: usize,
+    /// The same in b.
+    #[serde(default)]
+    pub ends_known_b: usize,
+    /// Responses in a that were cut off, of those of which it is known.
     pub truncated_a: usize,
-    /// Truncated responses in b, where known.
+    /// The same in b.
     pub truncated_b: usize,
     /// Heads that are louder only until length is taken out of the norms.
     pub only_by_length: usize,

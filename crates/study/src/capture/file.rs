@@ -22,6 +22,7 @@ use crate::{
         features::PieceMeta,
         join::{join, read_meta},
     },
+    items::{answer::cut_off, columns::FINISH_REASON},
     progress::Lengths,
 };
 
@@ -52,7 +53,9 @@ pub struct Captured {
     pub layers: usize,
     /// How many tokens planned heads were applied to, times heads; `None` where the file was there already.
     pub fired_tokens: Option<u64>,
-    /// Of responses that the model wrote: what reading them again gives.
+    /// Of responses that the model wrote: how many were cut off at the limit of tokens.
+    pub truncated: Option<usize>,
+    /// Of such responses: what reading them again gives.
     pub generated_vs_forced: Option<GeneratedVsForced>,
 }
 
@@ -69,9 +72,10 @@ pub struct Captured {
 pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<Captured> {
     let prepared = Prepared::new(engine, job, progress)?;
     let dir = pieces::dir_of(job.out);
-    let done = |fired_tokens, generated_vs_forced| {
+    let done = |fired_tokens, generated_vs_forced| -> Result<Captured> {
         let (d_model, layers) = (engine.spec().d_model, job.options.layers.len());
-        Captured { items: prepared.range.len(), d_model, layers, fired_tokens, generated_vs_forced }
+        let truncated = truncated(job.out)?;
+        Ok(Captured { items: prepared.range.len(), d_model, layers, fired_tokens, truncated, generated_vs_forced })
     };
     if let Some(meta) = prepared.existing()? {
         progress.begin(COMMAND, prepared.items(), prepared.items());
@@ -81,7 +85,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
             let run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
             run.discard(&prepared.begun_pieces(begun(&dir)?).files(&dir))?;
         }
-        return Ok(done(None, meta.generated_vs_forced));
+        return done(None, meta.generated_vs_forced);
     }
     RunDir::check(&dir, COMMAND, &prepared.parts, job.shard)?;
     let missing = prepared.begun_pieces(begun(&dir)?).missing(&dir);
@@ -117,7 +121,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     }
     std::fs::rename(&whole, job.out).map_err(StudyError::write(job.out))?;
     run.discard(&files)?;
-    Ok(done(Some(fired), meta.generated_vs_forced))
+    done(Some(fired), meta.generated_vs_forced)
 }
 
 /// How the items of a directory are cut: as it was begun, or as it is asked for now.
@@ -241,6 +245,14 @@ impl Prepared<'_> {
         }
         Ok((whole.expect("a capture has a piece at least"), tokens))
     }
+}
+
+/// How many responses of a capture were cut off, if the model wrote them.
+fn truncated(path: &Path) -> Result<Option<usize>> {
+    Ok(match Npz::find_array(path, FINISH_REASON)? {
+        Some(Array::Text(reasons)) => Some(reasons.iter().filter(|reason| cut_off(reason) == Some(true)).count()),
+        _ => None,
+    })
 }
 
 fn by_name(fired: &Fired) -> BTreeMap<String, u64> {

@@ -10,7 +10,10 @@ use headtemper_hook::{HeadPlan, HeadRef, Site};
 use super::{FeatureMeta, Features, HeadVectors, join::read_meta};
 use crate::{
     Array, Item, Npz, Result, StudyError,
-    items::columns::{Columns, TEXT_HASH, text_hash},
+    items::{
+        answer::cut_off,
+        columns::{Columns, FINISH_REASON, TEXT_HASH, text_hash},
+    },
 };
 
 /// A capture whose heads can be compared, as its file says it.
@@ -105,6 +108,23 @@ impl Kept {
             // What a capture says of single items is not what these are.
             meta: FeatureMeta { parts: None, piece: None, ..self.meta.clone() },
         })
+    }
+
+    /// Whether each of these items' responses was cut off, where the model wrote them as it was captured.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    pub(crate) fn truncated(&self, items: &[Item]) -> Result<Vec<Option<bool>>> {
+        let rows = items.iter().map(|item| self.row(item)).collect::<Result<Vec<usize>>>()?;
+        let reasons = match Npz::find_array(&self.path, FINISH_REASON)? {
+            None => return Ok(vec![None; rows.len()]),
+            Some(Array::Text(reasons)) if reasons.len() == self.len() => reasons,
+            Some(other) => {
+                let why = format!("array '{FINISH_REASON}' is {}, but must be {} texts", other.form(), self.len());
+                return Err(StudyError::content(&self.path, why));
+            }
+        };
+        Ok(rows.into_iter().map(|row| cut_off(&reasons[row])).collect())
     }
 
     fn len(&self) -> usize {

@@ -175,6 +175,16 @@ fn loses(gold: &str) -> bool {
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
+/// Whether a response that ended for this reason was cut off at a limit of tokens: in our words, or in those of a server that wrote
+/// it. A reason that is neither, such as `content_filter`, says nothing.
+pub(crate) fn cut_off(finish_reason: &str) -> Option<bool> {
+    match finish_reason.to_lowercase().as_str() {
+        "length" | "max_tokens" | "max_length" => Some(true),
+        "stop" | "stop_sequence" | "end_turn" | "eos" | "eos_token" => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,9 @@ const FIELDS: &str = "fields.";
 /// The array that says which texts a capture is of.
 pub(crate) const TEXT_HASH: &str = "text_hash";
 
+/// The array that says how generated responses ended.
+pub(crate) const FINISH_REASON: &str = "finish_reason";
+
 /// Columns of a capture, a row an item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Columns {
@@ -72,7 +75,7 @@ impl Columns {
                 FinishReason::Length => "length".into(),
             };
             npz.add("response", Array::Text(texts));
-            npz.add("finish_reason", Array::Text(reasons.into_iter().map(reason).collect()));
+            npz.add(FINISH_REASON, Array::Text(reasons.into_iter().map(reason).collect()));
         }
     }
 }

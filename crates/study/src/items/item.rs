@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
 
-use crate::{Result, StudyError, store::files::nan_is_none};
+use crate::{Result, StudyError, items::answer::cut_off, store::files::nan_is_none};
 
 /// Who asks in a conversation, and who answers.
 const USER: &str = "user";
@@ -66,13 +66,10 @@ impl Item {
         names
     }
 
-    /// Whether the response was cut off, where the item says so: `finish_reason` (`length` or `stop`) or `truncated`.
+    /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`.
     pub(crate) fn truncated(&self) -> Option<bool> {
-        match (self.other.get("finish_reason"), self.other.get("truncated")) {
-            (Some(Value::String(reason)), _) => Some(reason == "length"),
-            (_, Some(Value::Bool(truncated))) => Some(*truncated),
-            _ => None,
-        }
+        let reason = self.other.get("finish_reason").and_then(Value::as_str);
+        reason.and_then(cut_off).or_else(|| self.other.get("truncated")?.as_bool())
     }
 
     /// The prompt by which items are told apart: its letters, digits and signs of arithmetic, whatever stands between them. Of
@@ -370,6 +367,11 @@ mod tests {
         assert_eq!(items[1].field_names(), ["id", "prompt", "truncated"]);
         let truncated: Vec<_> = items.iter().map(Item::truncated).collect();
         assert_eq!(truncated, [Some(true), Some(false), None]);
+        let ended = |fields: Value| Item::parse(&fields.to_string(), 1, false).unwrap().truncated();
+        let by = |reason: &str| ended(json!({"prompt": "p", "response": "r", "finish_reason": reason}));
+        assert_eq!(["max_tokens", "MAX_TOKENS", "end_turn"].map(by), [Some(true), Some(true), Some(false)]);
+        assert_eq!(by("content_filter"), None, "it says nothing of a limit");
+        assert_eq!(ended(json!({"prompt": "p", "finish_reason": null, "truncated": true})), Some(true));
         assert_eq!(items[0].prompt_key(), "why though");
         assert_eq!(items[1].prompt_key(), items[0].prompt_key());
         assert_eq!(items[2].prompt_key(), "why though");

@@ -27,9 +27,10 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Stri
 /// Both cohorts, and how far apart they are.
 fn table(disposition: &Disposition) -> String {
     let (length, prompts) = (&disposition.length, &disposition.prompts);
-    let cut = |truncated: usize, n: usize| {
-        let share = percent(truncated as f64 / n as f64);
-        if length.truncation_known { format!("{truncated} ({share} %)") } else { "not known".to_owned() }
+    let cut = |truncated: usize, known: usize, n: usize| match known {
+        0 => "not known".to_owned(),
+        _ if known == n => format!("{truncated} ({} %)", percent(truncated as f64 / n as f64)),
+        _ => format!("{truncated} of {known} known ({} %)", percent(truncated as f64 / known as f64)),
     };
     let none = String::new;
     let rows = [
@@ -40,7 +41,12 @@ fn table(disposition: &Disposition) -> String {
         ),
         (
             "cut off",
-            [cut(length.truncated_a, disposition.n_a), cut(length.truncated_b, disposition.n_b), none(), none()],
+            [
+                cut(length.truncated_a, length.ends_known_a, disposition.n_a),
+                cut(length.truncated_b, length.ends_known_b, disposition.n_b),
+                none(),
+                none(),
+            ],
         ),
         (
             "prompt tokens, mean",
@@ -165,11 +171,12 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_a_number() {
         let mut disposition = fixture::disposition(&[2]);
-        disposition.length.truncation_known = false;
-        assert_eq!(table(&disposition).matches("not known").count(), 2);
-        (disposition.n_a, disposition.length.truncation_known, disposition.length.p) = (0, true, f64::NAN);
+        assert_eq!(table(&disposition).matches("not known").count(), 0);
+        (disposition.length.ends_known_a, disposition.length.ends_known_b) = (0, 5);
         let out = table(&disposition);
-        assert!(!out.contains("NaN") && out.contains("0 (– %)"));
+        assert!(out.matches("not known").count() == 1 && out.contains("1 of 5 known (20.0 %)"), "{out}");
+        (disposition.n_a, disposition.length.p) = (0, f64::NAN);
+        assert!(!table(&disposition).contains("NaN"));
     }
 
     #[test]

@@ -318,6 +318,9 @@ impl Experiment {
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }
+            if sweep.random_sets == 0 && (sweep.random_seed, sweep.random_from) != (0, RandomFrom::default()) {
+                return Some("[sweep] random_seed and random_from need random_sets, of which there are none".into());
+            }
             if let Some(lambda) = sweep.lambdas.iter().find(|lambda| !is_lambda(**lambda)) {
                 return Some(format!("[sweep] lambda {lambda} is not {LAMBDAS}"));
             }

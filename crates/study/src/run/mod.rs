@@ -138,7 +138,8 @@ pub fn run(
     let attribution = study.attribute(&answered, &base, progress)?;
     // All of the items: which answers the reference leaves empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
-    let Study { run, warnings, .. } = study;
+    let Study { run, mut warnings, .. } = study;
+    warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
     let report = RunReport { engine, experiment, run: &run, items: &items, answered: &answered, attribution, swept };
     report.write(warnings)
 }
@@ -230,13 +231,28 @@ impl Study<'_> {
                 item.response = Some(row.response.clone());
                 item.other.insert("finish_reason".into(), json!(row.finish_reason));
             }
-            if let (Some(judge), Some(response)) = (&self.judge, &item.response)
-                && !item.gold.is_empty()
-            {
-                item.label = Some(judge.judge(response, &item.gold).label().into());
-            }
         }
+        self.judge(items);
         Ok(rows)
+    }
+
+    /// Labels the answers of items with accepted answers, whatever label these bring.
+    fn judge(&mut self, items: &mut [Item]) {
+        let Some(judge) = &self.judge else { return };
+        let (mut brought, mut replaced) = (0, 0);
+        for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {
+            let Some(response) = &item.response else { continue };
+            let label = judge.judge(response, &item.gold).label();
+            let old = item.label.replace(label.into());
+            brought += usize::from(old.is_some());
+            replaced += usize::from(old.is_some_and(|old| old != label));
+        }
+        if replaced > 0 {
+            self.warnings.push(format!(
+                "{replaced} of {brought} labels that items with accepted answers bring are replaced by others: [judge] labels these \
+                 items; without it, their own labels are kept"
+            ));
+        }
     }
 
     /// The items with something to read in their answers, which are written down as judged.
@@ -339,6 +355,23 @@ impl Study<'_> {
             None => head_set(&config.heads, self.engine.spec()),
         }
     }
+}
+
+/// That responses which the items bring are not what the model answers in the sweep: the attribution reads those, and the sweep
+/// compares with these.
+fn brought_otherwise(items: &[Item], generated: &BTreeMap<String, Row>, reference: &[Row]) -> Option<String> {
+    let answers: BTreeMap<&str, &str> = reference.iter().map(|row| (row.id.as_str(), row.response.as_str())).collect();
+    let brought = items.iter().filter(|item| !generated.contains_key(&item.id));
+    let brought: Vec<(&str, &str)> =
+        brought.filter_map(|item| Some((answers.get(item.id.as_str()).copied()?, item.response.as_deref()?))).collect();
+    let other = brought.iter().filter(|(answer, response)| answer.trim() != response.trim()).count();
+    (other > 0).then(|| {
+        format!(
+            "{other} of {} responses that items bring are not what the model answers: the attribution is of those, and the sweep \
+             of the model's own",
+            brought.len()
+        )
+    })
 }
 
 /// The disposition of an experiment.

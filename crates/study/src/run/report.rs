@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::{
     Arm, Experiment, FiredByArm, GoldRule, Item, Outcome, Result, Row, RunDir,
-    attribution::Attribution,
-    attribution::attribution_markdown,
+    attribute::no_ends,
+    attribution::{Attribution, attribution_markdown},
     items::cohort::{label_counts, labels},
     report::{self, Page},
     store::files::{write_json, write_text},
@@ -53,6 +53,7 @@ impl RunReport<'_> {
             .collect();
         let check_failed = !small.is_empty();
         warnings.extend(small);
+        warnings.extend(no_ends(&attribution.dispositions));
         let facts = self.facts();
         let title = self.experiment.title.clone();
         let title = title.unwrap_or_else(|| format!("{} against {}", compared.a, compared.b));

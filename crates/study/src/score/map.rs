@@ -10,7 +10,7 @@ use headtemper_stats::{
 use crate::{
     Cohort,
     attribute::AttributeOptions,
-    confounds::{Dealt, cut_off},
+    confounds::{Dealt, Truncation},
     items::units::{clustering, sizes, sums},
     score::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap, Scores, plan::Beside, warnings::warnings},
     significance::LEVEL,
@@ -160,7 +160,8 @@ impl Confounds {
         let prompts: Vec<f64> = rows.iter().map(of).collect();
         let (a, b) = prompts.split_at(dealt.n_a);
         let cut: Vec<Option<bool>> = rows.iter().map(|&row| beside.truncated[row]).collect();
-        let [truncated_a, truncated_b] = cut_off(&cut, dealt.n_a);
+        let Truncation { cut: [truncated_a, truncated_b], known: [ends_known_a, ends_known_b] } =
+            Truncation::of(&cut, dealt.n_a);
         let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
         // Cohorts are labels, which are no field.
         let (fields, fields_checked) = dealt.fields(&fields, |_| false);
@@ -169,7 +170,8 @@ impl Confounds {
             prompt_tokens_b: mean(b),
             prompt_tokens_d: cohen_d(a, b),
             prompt_tokens_p: dealt.p_of_lengths(&prompts),
-            truncation_known: cut.iter().all(Option::is_some),
+            ends_known_a,
+            ends_known_b,
             truncated_a,
             truncated_b,
             fields_checked,

@@ -153,11 +153,13 @@ pub struct Confounds {
     pub prompt_tokens_d: f64,
     /// Permutation p of |prompt_tokens_d|.
     pub prompt_tokens_p: f64,
-    /// Whether it is known which responses were cut off.
-    pub truncation_known: bool,
-    /// Responses of a that were cut off, where known.
+    /// Responses of a of which it is known whether they were cut off.
+    pub ends_known_a: usize,
+    /// The same of b.
+    pub ends_known_b: usize,
+    /// Responses of a that were cut off, of those of which it is known.
     pub truncated_a: usize,
-    /// Responses of b that were cut off, where known.
+    /// The same of b.
     pub truncated_b: usize,
     /// How many fields of the items were looked at.
     pub fields_checked: usize,

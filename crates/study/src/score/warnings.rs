@@ -2,7 +2,7 @@
 
 use super::{Contrast, ScoreMap, map::Nulls};
 use crate::{
-    confounds::{told_cut_off, told_field, told_prompts},
+    confounds::{Truncation, told_field, told_prompts},
     items::units,
     significance::LEVEL,
 };
@@ -67,12 +67,10 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
 /// What else the cohorts differ in, as warnings.
 fn told_confounds(contrast: &Contrast) -> Vec<String> {
     let Some(found) = &contrast.confounds else { return Vec::new() };
-    let (a, b) = (
-        (contrast.a.as_str(), found.truncated_a, contrast.n_a),
-        (contrast.b.as_str(), found.truncated_b, contrast.n_b),
-    );
-    let ends = ": Δ a token holds more ends of responses in one than in the other";
-    told_cut_off(a, b, ends)
+    let ends =
+        Truncation { cut: [found.truncated_a, found.truncated_b], known: [found.ends_known_a, found.ends_known_b] };
+    let so = ": Δ a token holds more ends of responses in one than in the other";
+    ends.told([&contrast.a, &contrast.b], [contrast.n_a, contrast.n_b], so)
         .into_iter()
         .chain(told_prompts(&contrast.a, &contrast.b, (found.prompt_tokens_d, found.prompt_tokens_p)))
         .chain(found.fields.iter().map(|field| told_field(field, "tells the cohorts apart")))

@@ -140,7 +140,10 @@ pub struct CutOff {
     pub prefixed: usize,
     /// What they are without the gate.
     pub table: CrossTable,
-    /// Answers of which nobody says how they ended; they are counted as finished.
+    /// What all answers are without the gate of which it is known how they ended.
+    #[serde(default)]
+    pub known: CrossTable,
+    /// Answers of which nobody says how they ended.
     pub unsaid: usize,
 }
 
@@ -226,14 +229,15 @@ impl CutOff {
     pub(super) fn of(rows: &[GatedRow]) -> Self {
         let mut found = Self::default();
         for row in rows {
-            match row.finish_reason {
-                Some(FinishReason::Stop) => {}
-                Some(FinishReason::Length) => {
-                    found.answers += 1;
-                    found.prefixed += usize::from(row.prefixed);
-                    found.table.count(row.plain_label.as_deref());
-                }
-                None => found.unsaid += 1,
+            let Some(reason) = row.finish_reason else {
+                found.unsaid += 1;
+                continue;
+            };
+            found.known.count(row.plain_label.as_deref());
+            if reason == FinishReason::Length {
+                found.answers += 1;
+                found.prefixed += usize::from(row.prefixed);
+                found.table.count(row.plain_label.as_deref());
             }
         }
         found

@@ -103,7 +103,7 @@ pub fn sidecar(
         by_gold: answers.count(|known| known.gold_contradicts),
         by_lexicon: answers.count(|known| known.lexicon_contradicts),
     };
-    let mut warnings = warnings(&answers, settings, seen_in_training, (&cut_off, &plain.table), contradicted);
+    let mut warnings = warnings(&answers, settings, seen_in_training, &cut_off, contradicted);
     warnings.extend(other_regime(probe, engine, items));
     let found = GateResult {
         schema: "gate/v1".into(),

@@ -5,9 +5,9 @@ use headtemper_engine::Engine;
 use super::{Contradicted, CutOff, answers::Answers, run::Sidecar};
 use crate::{
     Item,
-    confounds::unequally_cut,
+    confounds::{SAY_SO, Truncation},
     items::answer::gold_warning,
-    probe::{CrossTable, Probe},
+    probe::Probe,
     sweep::outcome::OF_CUT_OFF,
     text::{count, percent},
 };
@@ -17,7 +17,7 @@ pub(super) fn warnings(
     answers: &Answers,
     settings: &Sidecar<'_>,
     seen: usize,
-    (cut_off, plain): (&CutOff, &CrossTable),
+    cut_off: &CutOff,
     contradicted: Contradicted,
 ) -> Vec<String> {
     let all = answers.items.len();
@@ -27,7 +27,10 @@ pub(super) fn warnings(
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
-        .chain(truncation(cut_off, plain, all))
+        .chain(truncation(cut_off, all))
+        .chain((cut_off.unsaid > 0).then(|| {
+            format!("whether {} of {all} answers were cut off is not known: {SAY_SO}", cut_off.unsaid)
+        }))
         .chain((seen > 0).then(|| {
             format!(
                 "the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: what it does to them is no test"
@@ -78,12 +81,14 @@ fn contradictions(Contradicted { by_gold, by_lexicon }: Contradicted) -> Vec<Str
     .collect()
 }
 
-/// Answers that were cut off.
-fn truncation(cut_off: &CutOff, plain: &CrossTable, all: usize) -> Option<String> {
-    let right = (cut_off.table.cr + cut_off.table.hr, plain.cr + plain.hr);
-    let wrong = (cut_off.table.cw + cut_off.table.hw, plain.cw + plain.hw);
+/// Answers that were cut off, of those of which it is known.
+fn truncation(cut_off: &CutOff, all: usize) -> Option<String> {
+    let CutOff { table, known, .. } = cut_off;
+    let right = (table.cr + table.hr, known.cr + known.hr);
+    let wrong = (table.cw + table.hw, known.cw + known.hw);
     let of = |(cut, n): (usize, usize)| format!("{cut} of {n}");
-    let so = if unequally_cut([right.0, wrong.0], [right.1, wrong.1]) {
+    let all = all - cut_off.unsaid;
+    let so = if (Truncation { cut: [right.0, wrong.0], known: [right.1, wrong.1] }).unequal() {
         "; right and wrong answers were not cut off alike, so that what the probe doubts, and with it before and after, may be \
          truncation"
     } else {

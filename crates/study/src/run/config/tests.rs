@@ -82,6 +82,8 @@ fn what_is_not_known_is_refused() {
         ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
         (", b = \"cr\"", "", "missing field `b`"),
         ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),
+        ("sweep = {", "sweep = { random_from = \"layers\", ", "random_seed and random_from need random_sets"),
+        ("sweep = {", "sweep = { random_seed = 3, ", "random_seed and random_from need random_sets"),
         ("sweep = {", "generate = { max_rows = 0 }\nsweep = {", "max_rows must be at least 1"),
     ] {
         let message = read(&GOOD.replace(from, to)).unwrap_err();
