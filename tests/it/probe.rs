@@ -1,7 +1,7 @@
 //! `temper probe` as a user runs it, on files that a script of theirs could have written.
 
 mod falsify;
-mod sidecar;
+mod gate;
 
 use headtemper_stats::Random;
 use headtemper_study::{Array, Npz};

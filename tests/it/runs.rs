@@ -499,7 +499,7 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     let (out, said) = texts(&output);
-    assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{said}");
+    assert_eq!((output.status.code(), out.as_str()), (Some(130), ""), "{said}");
     assert!(said.contains("what was written stays"), "{said}");
     let done = lab.read(rows).lines().count();
     assert!(done > 0 && done < all, "{done} of {all} rows were done");
@@ -548,7 +548,7 @@ fn an_interrupted_attribution_says_that_nothing_is_kept() {
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     err.read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(
         said.contains("stopped; nothing was kept") && said.contains("hint: `temper capture --heads vector`"),
         "{said}"

@@ -1,5 +1,7 @@
 //! Errors as a user reads them: what failed, why, and what to do.
 
+use std::process::ExitCode;
+
 use headtemper_engine::EngineError;
 use headtemper_hook::PlanError;
 use headtemper_model::ModelError;
@@ -62,14 +64,19 @@ impl Leaves {
     }
 }
 
+/// The exit code of a command that could not run.
+const COULD_NOT: u8 = 2;
+/// That of one that was stopped, as shells have it of an interrupt: a queue that stops a job can tell that it may go on.
+const STOPPED: u8 = 130;
+
 /// Writes an error to stderr, its causes after it, and a hint where there is one; `leaves` is what the command leaves if it was
-/// stopped.
-pub(crate) fn report(error: &anyhow::Error, leaves: Leaves) {
+/// stopped. Returns the exit code.
+pub(crate) fn report(error: &anyhow::Error, leaves: Leaves) -> ExitCode {
     if interrupted(error) {
         let (text, hint) = leaves.said();
         ui::say(text);
         say_hint(hint);
-        return;
+        return ExitCode::from(STOPPED);
     }
     let mut said = plain(&error.to_string());
     let mut text = format!("error: {said}");
@@ -83,6 +90,7 @@ pub(crate) fn report(error: &anyhow::Error, leaves: Leaves) {
     }
     ui::say(&text);
     say_hint(hint(error).as_deref());
+    ExitCode::from(COULD_NOT)
 }
 
 fn say_hint(hint: Option<&str>) {

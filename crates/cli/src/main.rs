@@ -1,7 +1,7 @@
 //! `temper`: which attention heads carry a behaviour, and is it real?
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but a check did not hold; 2 could not
-//! run, or was stopped; of `falsify`, 3 a gate failed, 4 the items cannot tell.
+//! run; 130 was stopped; of `falsify`, 3 a gate failed, 4 the items cannot tell.
 
 mod args;
 mod commands;
@@ -36,8 +36,7 @@ fn main() -> ExitCode {
     let leaves = Leaves::of(&args.command);
     let chosen = headtemper_model::Level::chosen().and(headtemper_model::Kernels::chosen());
     if let Err(why) = chosen {
-        fail::report(&anyhow::anyhow!(why), leaves);
-        return ExitCode::from(2);
+        return fail::report(&anyhow::anyhow!(why), leaves);
     }
     if args.no_graph {
         headtemper_model::Recording::forbid();
@@ -48,10 +47,7 @@ fn main() -> ExitCode {
         Ok(Done::CheckFailed) => ExitCode::from(1),
         Ok(Done::GateFailed) => ExitCode::from(3),
         Ok(Done::Inconclusive) => ExitCode::from(4),
-        Err(error) => {
-            fail::report(&error, leaves);
-            ExitCode::from(2)
-        }
+        Err(error) => fail::report(&error, leaves),
     }
 }
 

@@ -258,7 +258,7 @@ pub(crate) fn dry(run: &DryRun, json: bool) -> anyhow::Result<crate::Done> {
 /// # Errors
 /// If stdout is closed, or the file cannot be read.
 pub(crate) fn finish(
-    outcome: &headtemper_study::Outcome,
+    outcome: &headtemper_study::RunSummary,
     dir: &std::path::Path,
     json: Option<&str>,
 ) -> anyhow::Result<crate::Done> {

@@ -8,7 +8,7 @@ use headtemper_hook::HeadRef;
 use serde_json::{Value, json};
 
 use crate::{
-    Answered, ArmsWanted, Cohort, Item, Judge, Npz, Parts, Plan, Role, Row, RunDir, Shard, Silent, arms,
+    Answered, ArmsWanted, Cohort, Grader, Item, Npz, Parts, Plan, Role, Row, RunDir, Shard, Silent, arms,
     attribution::text::heads_csv,
     outcome::Outcomes,
     outcomes_of,
@@ -91,13 +91,13 @@ fn outcomes() -> Outcomes {
         cells.map(|(seed, item)| row(&arm.variant, item, seed, right(item))).collect()
     };
     let rows: Vec<Vec<Row>> = arms.iter().map(answers).collect();
-    let judge = Judge::new(["perhaps"].into_iter());
+    let grader = Grader::new(["perhaps"].into_iter());
     let judged = Answered {
         items: &items,
         groups: Some("topic"),
         arms: &arms,
         rows: &rows,
-        judge: Some(&judge),
+        grader: Some(&grader),
         max_new_tokens: 9,
     };
     Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) }

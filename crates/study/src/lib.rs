@@ -13,6 +13,7 @@ mod documented;
 mod dry;
 mod error;
 pub mod falsify;
+pub mod gate;
 mod heads;
 mod items;
 pub mod judging;
@@ -22,9 +23,9 @@ mod progress;
 pub mod report;
 mod run;
 pub mod score;
-pub mod sidecar;
 mod significance;
 mod store;
+mod summary;
 mod sweep;
 mod text;
 
@@ -41,19 +42,18 @@ pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
 pub use error::StudyError;
 pub use heads::{PlanSource, check_rows, head_remarks, head_set, plans};
 pub use items::{
-    Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Item, ItemFacts, ItemFile, Judge,
-    Predicate, Verdict, cohorts_of, named, read_dispositions, read_items,
+    Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
+    Predicate, cohorts_of, named, read_dispositions, read_items,
 };
 pub use judging::{ApiKey, Endpoint, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run};
 pub use npz::{Array, Npz};
 pub use progress::{Progress, Silent};
-pub use run::{
-    AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, Outcome, SweepConfig, run,
-};
-pub use score::{ScoreRun, Scored, merge_score, score_run};
-pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Shards, made_by, noise_of};
+pub use run::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig, run};
+pub use score::{ScoreRun, merge_score, score_run};
+pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Sharded, Shards, made_by, noise_of};
+pub use summary::RunSummary;
 pub use sweep::{
-    Answered, Arm, ArmsWanted, FiredByArm, RandomFrom, Role, SweepOptions, SweepRun, Swept, arms, merge_sweep, outcome,
+    Answered, Arm, ArmsWanted, FiredByArm, RandomFrom, Role, SweepOptions, SweepRun, arms, merge_sweep, outcome,
     outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;

@@ -3,20 +3,20 @@
 use anyhow::Result;
 use headtemper_engine::{StopRule, sha256_file};
 use headtemper_study::{
-    Judge, SweepOptions,
+    Grader, SweepOptions,
+    gate::{GateRun, gate_markdown, gate_run},
     probe::Probe,
-    sidecar::{Sidecar, sidecar, sidecar_markdown},
 };
 
 use crate::{Done, args::Gate, model, ui};
 
 pub(crate) fn run(args: &Gate) -> Result<Done> {
     let (probe, path) = Probe::read(&args.probe)?;
-    let hedges = args.hedges.as_deref().map(Judge::read).transpose()?;
+    let hedges = args.hedges.as_deref().map(Grader::read).transpose()?;
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let sampling = args.sampling.sampling();
-    let settings = Sidecar {
+    let settings = GateRun {
         probe: (&probe, sha256_file(&path)?),
         c: args.c,
         threshold: args.threshold,
@@ -33,12 +33,12 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
             stop: Some(ui::stop_on_interrupt()),
         },
     };
-    let found = sidecar(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
+    let found = gate_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     if args.json {
         ui::warn(&found.warnings);
         ui::put_json(&found)?;
     } else {
-        ui::put(&sidecar_markdown(&found))?;
+        ui::put(&gate_markdown(&found))?;
     }
     ui::say(&format!("wrote      {}", args.out.display()));
     Ok(Done::Well)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use headtemper_study::{Outcome, ScoreRun, Scored, dry_score, head_set, score_run};
+use headtemper_study::{RunSummary, ScoreRun, Sharded, dry_score, head_set, score_run};
 
 use crate::{Done, args::Score, model, ui};
 
@@ -31,9 +31,9 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
         return ui::dry(&dry_score(&engine, &items, &settings, &args.out)?, args.json);
     }
     let done = match score_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())? {
-        Scored::Whole(outcome) => put(&outcome, &args.out, args.json)?,
-        Scored::Part { cells, of } => {
-            ui::say_part(args.shard.shard, &format!("{cells} of {of} cells"), &args.out);
+        Sharded::Whole(outcome) => put(&outcome, &args.out, args.json)?,
+        Sharded::Part { rows, of } => {
+            ui::say_part(args.shard.shard, &format!("{rows} of {of} cells"), &args.out);
             Done::Well
         }
     };
@@ -45,6 +45,6 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
 ///
 /// # Errors
 /// If stdout is closed or full.
-pub(crate) fn put(outcome: &Outcome, dir: &Path, as_json: bool) -> Result<Done> {
+pub(crate) fn put(outcome: &RunSummary, dir: &Path, as_json: bool) -> Result<Done> {
     ui::finish(outcome, dir, if as_json { Some("score.json") } else { None })
 }

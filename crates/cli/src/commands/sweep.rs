@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_study::{
-    ArmsWanted, Judge, RandomFrom, SweepOptions, SweepRun, Swept, arms, dry_sweep, head_set, outcome::Outcomes,
+    ArmsWanted, Grader, RandomFrom, Sharded, SweepOptions, SweepRun, arms, dry_sweep, head_set, outcome::Outcomes,
     sweep_markdown, sweep_run,
 };
 
@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) fn run(args: &Sweep) -> Result<Done> {
     let items = model::items(&args.items)?;
-    let judge = args.hedges.as_deref().map(Judge::read).transpose()?;
+    let grader = args.hedges.as_deref().map(Grader::read).transpose()?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let mut sets = Vec::new();
     for text in &args.heads {
@@ -45,15 +45,15 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
-    let judge = judge.as_ref();
+    let grader = grader.as_ref();
     let groups = args.groups.groups.as_deref();
-    let run = SweepRun { items: &items, groups, arms: &arms, options: &options, judge, shard: args.shard.shard };
+    let run = SweepRun { items: &items, groups, arms: &arms, options: &options, grader, shard: args.shard.shard };
     if args.dry_run {
         return ui::dry(&dry_sweep(&engine, &run, &args.out)?, args.json);
     }
     match sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())? {
-        Swept::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
-        Swept::Part { rows, of } => {
+        Sharded::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
+        Sharded::Part { rows, of } => {
             ui::say_part(args.shard.shard, &format!("{rows} of {of} rows"), &args.out);
         }
     }

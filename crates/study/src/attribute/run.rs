@@ -11,8 +11,8 @@ use headtemper_hook::{LAMBDAS, is_lambda};
 use serde_json::json;
 
 use crate::{
-    Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, Outcome, Parts, Progress,
-    Result, RunDir, StudyError,
+    Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, Parts, Progress, Result,
+    RunDir, RunSummary, StudyError,
     attribute::{
         AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
@@ -81,7 +81,7 @@ pub fn attribute_run(
     settings: &AttributeRun<'_>,
     dir: &Path,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<RunSummary> {
     settings.check()?;
     settings.check_for(source)?;
     let source = Source::open(source)?;
@@ -126,7 +126,7 @@ pub fn attribute_run(
     run.finish("attribute", &key, json!({"items": count}))?;
     let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
-    Ok(Outcome { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
+    Ok(RunSummary { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })
 }
 
 impl AttributeRun<'_> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GateFile, StepName};
 use crate::{
-    probe::{Ends, EvalResult, FitResult, Gate, Null, Origin},
+    probe::{Ends, EvalResult, FitResult, Null, OperatingPoint, Origin},
     store::nan::number,
 };
 
@@ -244,9 +244,9 @@ pub struct Transfer {
     /// DeLong's interval of it.
     pub fresh_range: Ends,
     /// The gate on fresh items, at the threshold that the training items chose.
-    pub gate: Option<Gate>,
+    pub gate: Option<OperatingPoint>,
     /// The gate at the threshold that the fresh items would have chosen.
-    pub oracle: Option<Gate>,
+    pub oracle: Option<OperatingPoint>,
     /// What is said of how it failed, if its step did not pass.
     pub failure_modes: Vec<FailureMode>,
 }

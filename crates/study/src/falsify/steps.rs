@@ -4,7 +4,7 @@ use headtemper_stats::{share_range, worth};
 
 use super::{Axis, AxisPair, Check, FailedBy, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
 use crate::{
-    probe::{Ends, Evaluation, FitOptions, Gate, Null, Origin, Probe, ProbeSet},
+    probe::{Ends, Evaluation, FitOptions, Null, OperatingPoint, Origin, Probe, ProbeSet},
     text::{short, signed},
 };
 
@@ -19,7 +19,7 @@ pub(crate) struct Seen {
     pub(crate) auc_range: Ends,
     /// Against shuffled labels: NaN where units can be labelled in too few ways, none where it was not asked for.
     pub(crate) p: Option<f64>,
-    pub(crate) gate: Option<Gate>,
+    pub(crate) gate: Option<OperatingPoint>,
     /// The interval of its asymmetry, as the AUC's.
     pub(crate) asym_range: Ends,
     /// Items of the smaller class, or prompts or groups where items share them.
@@ -55,7 +55,7 @@ impl Seen {
         options: &FitOptions,
     ) -> Self {
         let result = &evaluation.results[evaluation.chosen];
-        let asserted = |gate: Gate| {
+        let asserted = |gate: OperatingPoint| {
             let correct = (0..p.len()).filter(|&item| fresh.labels[item]);
             let (kept, units): (Vec<bool>, Vec<usize>) =
                 correct.map(|item| (p[item] >= gate.thr, fresh.units[item])).unzip();

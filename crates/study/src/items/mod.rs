@@ -6,8 +6,8 @@ pub(crate) mod columns;
 pub(crate) mod dispositions;
 pub(crate) mod facts;
 mod file;
+mod grade;
 mod item;
-mod judge;
 mod predicate;
 pub(crate) mod units;
 
@@ -16,6 +16,6 @@ pub use columns::{Answers, Columns};
 pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
 pub use facts::ItemFacts;
 pub use file::{ItemFile, read_items};
+pub use grade::{GoldRule, Grade, Grader};
 pub use item::Item;
-pub use judge::{GoldRule, Judge, Verdict};
 pub use predicate::Predicate;

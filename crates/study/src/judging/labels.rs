@@ -11,7 +11,7 @@ use super::{
     questions::Raised,
     reading::{self, Missing},
 };
-use crate::{Item, Verdict};
+use crate::{Grade, Item};
 
 /// The share of claims from which an answer counts as correct.
 const CORRECT: f64 = 0.5;
@@ -100,13 +100,13 @@ impl Found {
     /// The label; none if a half of it is missing.
     pub(crate) fn label(&self) -> Option<&'static str> {
         let (share, hedged) = (self.coverage.as_ref()?.share()?, self.hedged?.ok()?);
-        Some(Verdict { correct: share >= CORRECT, hedged }.label())
+        Some(Grade { correct: share >= CORRECT, hedged }.label())
     }
 
     /// Whether an old label may stay where one half of a label was asked for alone: if that half says what the label says.
     /// Labels of another kind than the judge's say nothing of it.
     pub(crate) fn bears_out(&self, label: &str) -> bool {
-        let Some(old) = Verdict::of_label(label) else { return true };
+        let Some(old) = Grade::of_label(label) else { return true };
         let correct = |coverage: &Coverage| coverage.share().map(|share| share >= CORRECT);
         self.coverage.as_ref().is_none_or(|coverage| correct(coverage) == Some(old.correct))
             && self.hedged.is_none_or(|hedged| hedged.ok() == Some(old.hedged))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Ends;
 use crate::{
-    Item, Result, StudyError, Verdict,
+    Grade, Item, Result, StudyError,
     items::units::{counted, units},
     text::{interval, short, signed},
 };
@@ -47,11 +47,11 @@ impl CrossTable {
 
     /// Counts one item.
     pub fn count(&mut self, label: Option<&str>) {
-        *match label.and_then(Verdict::of_label) {
-            Some(Verdict { hedged: false, correct: true }) => &mut self.cr,
-            Some(Verdict { hedged: false, correct: false }) => &mut self.cw,
-            Some(Verdict { hedged: true, correct: true }) => &mut self.hr,
-            Some(Verdict { hedged: true, correct: false }) => &mut self.hw,
+        *match label.and_then(Grade::of_label) {
+            Some(Grade { hedged: false, correct: true }) => &mut self.cr,
+            Some(Grade { hedged: false, correct: false }) => &mut self.cw,
+            Some(Grade { hedged: true, correct: true }) => &mut self.hr,
+            Some(Grade { hedged: true, correct: false }) => &mut self.hw,
             None => &mut self.missing,
         } += 1;
     }
@@ -108,7 +108,7 @@ impl LabelTable {
     /// If no item has such a label.
     pub fn of(items: &[Item]) -> Result<Self> {
         let table = CrossTable::of_items(items)?;
-        let verdict = |item: usize| Verdict::of_label(items[item].label.as_deref()?);
+        let verdict = |item: usize| Grade::of_label(items[item].label.as_deref()?);
         let units = units(items, None);
         let rate = |class: bool| -> Interval {
             let of_unit = |(unit, of): (usize, &Vec<usize>)| {

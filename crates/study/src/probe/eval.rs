@@ -3,7 +3,7 @@
 use headtemper_stats::asymmetry_range;
 use serde::{Deserialize, Serialize};
 
-use super::{Ends, Gate, MeasureOptions, Measured, Origin, Probe, ProbeSet};
+use super::{Ends, MeasureOptions, Measured, OperatingPoint, Origin, Probe, ProbeSet};
 use crate::Result;
 
 /// What a probe is worth on a set of items.
@@ -32,7 +32,7 @@ pub struct EvalResult {
     #[serde(flatten)]
     pub measured: Measured,
     /// The gate at the threshold that the training items chose; null if none kept the floor there.
-    pub train_chosen: Option<Gate>,
+    pub train_chosen: Option<OperatingPoint>,
     /// The 95 % interval of its asymmetry, over prompts or groups where items share them; null for none.
     #[serde(default = "Ends::none")]
     pub asym_range: Ends,
@@ -55,7 +55,7 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
             asym_range: fitted.cv.best_thr.map_or(Ends::NONE, range),
             c: fitted.c,
             measured: Measured::of(&p, &set.labels, &set.units, options),
-            train_chosen: fitted.cv.best_thr.map(|thr| Gate::at(thr, &p, &set.labels)),
+            train_chosen: fitted.cv.best_thr.map(|thr| OperatingPoint::at(thr, &p, &set.labels)),
             cv_auc: fitted.cv.auc,
         });
         all.push(p);

@@ -44,11 +44,11 @@ pub struct Measured {
     /// That threshold.
     pub best_thr: Option<f64>,
     /// The gate there.
-    pub best: Option<Gate>,
+    pub best: Option<OperatingPoint>,
     /// The threshold of least asymmetry, whatever it does to right answers.
-    pub lowest: Gate,
+    pub lowest: OperatingPoint,
     /// The gate at one half.
-    pub half: Gate,
+    pub half: OperatingPoint,
     /// The floor of p(assert | correct) for `best`.
     pub assert_correct: f64,
 }
@@ -64,9 +64,9 @@ pub struct Ends {
     pub high: f64,
 }
 
-/// The gate "assert where p is at least the threshold", at one threshold.
+/// "Assert where p is at least the threshold", at one threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gate {
+pub struct OperatingPoint {
     /// The threshold.
     pub thr: f64,
     /// Assertion asymmetry.
@@ -148,14 +148,14 @@ impl Default for MeasureOptions {
     }
 }
 
-impl Gate {
+impl OperatingPoint {
     /// The gate at a threshold.
     pub fn at(threshold: f64, p: &[f64], labels: &[bool]) -> Self {
         GatePoint::at(threshold, p, labels).into()
     }
 }
 
-impl From<GatePoint> for Gate {
+impl From<GatePoint> for OperatingPoint {
     fn from(point: GatePoint) -> Self {
         Self {
             thr: point.threshold,
@@ -192,7 +192,7 @@ impl Measured {
             calibration: scored.bins.into_iter().map(CalibrationBin::from).collect(),
             best_asym: best.map(|point| point.asymmetry()),
             best_thr: best.map(|point| point.threshold),
-            best: best.map(Gate::from),
+            best: best.map(OperatingPoint::from),
             lowest: lowest.into(),
             half: half.into(),
             assert_correct: options.assert_correct,

@@ -15,7 +15,7 @@ pub use cross_table::{CrossTable, LabelIntervals, LabelTable};
 pub use eval::{EvalResult, Evaluation, evaluate};
 pub use file::PROBE_FILE;
 pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, Weighting, fit, usual_shuffles};
-pub use measure::{ASSERT_CORRECT, CalibrationBin, Ends, Gate, MeasureOptions, Measured};
+pub use measure::{ASSERT_CORRECT, CalibrationBin, Ends, MeasureOptions, Measured, OperatingPoint};
 pub use read::unmet;
 pub(crate) use read::{Column, average, column};
 pub(crate) use set::FeatureRows;

@@ -1,6 +1,6 @@
 //! Probes in tables for people.
 
-use super::{Ends, EvalResult, Evaluation, Gate, Measured, ProbeMeta};
+use super::{Ends, EvalResult, Evaluation, Measured, OperatingPoint, ProbeMeta};
 use crate::text::{UNDEFINED, count, interval, short, signed};
 
 const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
@@ -47,9 +47,9 @@ pub fn eval_markdown(evaluation: &Evaluation) -> String {
 }
 
 fn row(c: f64, of: &Measured) -> String {
-    let best = of
-        .best
-        .map_or((UNDEFINED.into(), UNDEFINED.into()), |gate: Gate| (signed(gate.asym, 3), format!("{:.2}", gate.thr)));
+    let best = of.best.map_or((UNDEFINED.into(), UNDEFINED.into()), |gate: OperatingPoint| {
+        (signed(gate.asym, 3), format!("{:.2}", gate.thr))
+    });
     format!(
         "| {c} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2} | {} |\n",
         short(of.auc),

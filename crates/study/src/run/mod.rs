@@ -13,8 +13,8 @@ use headtemper_hook::HeadRef;
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Item, ItemFacts, Judge, Parts, Progress, Result, Row,
-    RowLog, RunDir, StudyError, SweepOptions, Verdict, arms,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Progress,
+    Result, Row, RowLog, RunDir, RunSummary, StudyError, SweepOptions, arms,
     attribute::{
         Controls, STATISTICS,
         items::{AttributeItems, ReadItems},
@@ -36,17 +36,6 @@ use crate::{
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
 
-/// What a run ends with.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The result for a terminal: the ranking and the outcomes.
-    pub text: String,
-    /// What a reader must know.
-    pub warnings: Vec<String>,
-    /// Whether a check of the experiment did not hold.
-    pub check_failed: bool,
-}
-
 /// An experiment under way.
 struct Study<'a> {
     engine: &'a Engine,
@@ -54,13 +43,13 @@ struct Study<'a> {
     run: RunDir,
     key: String,
     log: RowLog,
-    judge: Option<Judge>,
+    grader: Option<Grader>,
     stop: Option<&'a AtomicBool>,
     warnings: Vec<String>,
 }
 
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
-fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Option<&Judge>) -> Result<Parts> {
+fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Option<&Grader>) -> Result<Parts> {
     let path = &experiment.items.path;
     let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
     // As they stand in the file, line by line.
@@ -74,8 +63,8 @@ fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], judge: Opt
     if let Some(system) = &experiment.items.system {
         parts = parts.with("system", system);
     }
-    if let Some(judge) = judge {
-        parts = parts.with("hedges", judge);
+    if let Some(grader) = grader {
+        parts = parts.with("hedges", grader);
         let gold = experiment.judge.as_ref().map(|config| config.gold).unwrap_or_default();
         if gold != GoldRule::default() {
             parts = parts.with("gold", gold);
@@ -94,7 +83,7 @@ pub fn run(
     dir: &std::path::Path,
     stop: Option<&AtomicBool>,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<RunSummary> {
     experiment.check()?;
     let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
     items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
@@ -103,14 +92,14 @@ pub fn run(
             item.with_system(system)?;
         }
     }
-    let read = |judge: &JudgeConfig| Judge::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
-    let judge = experiment.judge.as_ref().map(read).transpose()?;
-    let parts = parts_of(engine, experiment, &items, judge.as_ref())?;
+    let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
+    let grader = experiment.judge.as_ref().map(read).transpose()?;
+    let parts = parts_of(engine, experiment, &items, grader.as_ref())?;
     // Every refusal comes before the first file.
     prompts(engine, &items)?;
     check_stages(engine, experiment, &items)?;
     // Labels are the items' own then, and known before anything is generated.
-    if judge.is_none() {
+    if grader.is_none() {
         disposition_of(experiment)?.cohorts(&items, LEAST)?;
     } else {
         check_labels(experiment, &items)?;
@@ -130,8 +119,8 @@ pub fn run(
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
-    let warnings = judge.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
-    let mut study = Study { engine, experiment, run, key, log, judge, stop, warnings };
+    let warnings = grader.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
+    let mut study = Study { engine, experiment, run, key, log, grader, stop, warnings };
 
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items)?;
@@ -148,7 +137,7 @@ pub fn run(
 fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
     let attribute = &experiment.attribute;
     for (key, label) in [("a", &attribute.a), ("b", &attribute.b)] {
-        let judged = Verdict::of_label(label).is_some();
+        let judged = Grade::of_label(label).is_some();
         let may_be = |item: &&Item| if item.gold.is_empty() { item.label.as_ref() == Some(label) } else { judged };
         let found = items.iter().filter(may_be).count();
         if found < LEAST {
@@ -232,17 +221,17 @@ impl Study<'_> {
                 item.other.insert("finish_reason".into(), json!(row.finish_reason));
             }
         }
-        self.judge(items);
+        self.grade(items);
         Ok(rows)
     }
 
     /// Labels the answers of items with accepted answers, whatever label these bring.
-    fn judge(&mut self, items: &mut [Item]) {
-        let Some(judge) = &self.judge else { return };
+    fn grade(&mut self, items: &mut [Item]) {
+        let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {
             let Some(response) = &item.response else { continue };
-            let label = judge.judge(response, &item.gold).label();
+            let label = grader.grade(response, &item.gold).label();
             let old = item.label.replace(label.into());
             brought += usize::from(old.is_some());
             replaced += usize::from(old.is_some_and(|old| old != label));
@@ -334,13 +323,13 @@ impl Study<'_> {
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()))?;
-        let (judge, max_new_tokens) = (self.judge.as_ref(), options.max_new_tokens);
+        let (grader, max_new_tokens) = (self.grader.as_ref(), options.max_new_tokens);
         let answered = Answered {
             items,
             groups: self.experiment.items.groups.as_deref(),
             arms: &arms,
             rows: &rows,
-            judge,
+            grader,
             max_new_tokens,
         };
         let outcomes = write_outcomes(&self.run, &answered, &self.log)?;

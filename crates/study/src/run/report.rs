@@ -6,7 +6,7 @@ use headtemper_engine::Engine;
 use serde_json::json;
 
 use crate::{
-    Arm, Experiment, FiredByArm, GoldRule, Item, Outcome, Result, Row, RunDir,
+    Arm, Experiment, FiredByArm, GoldRule, Item, Result, Row, RunDir, RunSummary,
     attribute::no_ends,
     attribution::{Attribution, attribution_markdown},
     items::cohort::{label_counts, labels},
@@ -42,7 +42,7 @@ impl RunReport<'_> {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub(crate) fn write(&self, mut warnings: Vec<String>) -> Result<Outcome> {
+    pub(crate) fn write(&self, mut warnings: Vec<String>) -> Result<RunSummary> {
         let outcomes = self.swept.as_ref().map(|swept| &swept.outcomes);
         let counts: Vec<(String, usize)> = label_counts(&labels(self.answered)).into_iter().collect();
         let (attribution, compared) = (&self.attribution, &self.attribution.dispositions[0]);
@@ -81,7 +81,7 @@ impl RunReport<'_> {
         let text = markdown(&title, &counts, attribution, outcomes, &warnings);
         write_text(&self.run.file("report.md"), &text)?;
         warnings.extend(compared.warnings.iter().cloned());
-        Ok(Outcome { text, warnings, check_failed })
+        Ok(RunSummary { text, warnings, check_failed })
     }
 
     /// What the run was made from, in the order of the page.

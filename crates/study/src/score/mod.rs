@@ -16,7 +16,7 @@ mod work;
 pub(crate) use map::{Nulls, map};
 pub use outcome::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap};
 pub use row::ScoreRow;
-pub use run::{ScoreRun, Scored, merge_score, score_run};
+pub use run::{ScoreRun, merge_score, score_run};
 pub use scores::Scores;
 pub use text::score_markdown;
 pub(crate) use text::{ranked, ranked_contrast};

@@ -4,7 +4,7 @@ use headtemper_engine::Identity;
 use serde_json::json;
 
 use crate::{
-    FiredByArm, Outcome, Plan, Result, RowLog, RunDir,
+    FiredByArm, Plan, Result, RowLog, RunDir, RunSummary,
     items::{cohort::label_counts, units::counted},
     report::score,
     score::{
@@ -33,7 +33,7 @@ pub(crate) fn write_results(
     Whole { plan: Plan { keys, plan, .. }, unfinished }: &Whole,
     log: &RowLog<ScoreRow>,
     fired: &FiredByArm,
-) -> Result<Outcome> {
+) -> Result<RunSummary> {
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     let scores = plan.table(&rows);
     let map = map_of(&scores, identity, plan, unfinished)?;
@@ -45,7 +45,7 @@ pub(crate) fn write_results(
     finish(run, plan, log.len(), fired)?;
     let warnings = map.warnings.clone();
     let text = warnings.iter().fold(score_markdown(&map, LISTED), |text, warning| text + "warning: " + warning + "\n");
-    Ok(Outcome { text, warnings, check_failed: false })
+    Ok(RunSummary { text, warnings, check_failed: false })
 }
 
 /// Notes that the rows are there, and how often the hooks of each arm have fired in all.

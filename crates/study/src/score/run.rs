@@ -9,7 +9,7 @@ use headtemper_engine::Engine;
 use headtemper_hook::HeadRef;
 
 use crate::{
-    Item, Joined, Outcome, Progress, Result, RunDir, Shard, Shards, StudyError,
+    Item, Joined, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
     score::{
         ScoreRow,
         plan::ScorePlan,
@@ -47,20 +47,6 @@ pub struct ScoreRun<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// What a scoring ends with.
-#[derive(Debug)]
-pub enum Scored {
-    /// The whole map.
-    Whole(Outcome),
-    /// A shard, which has no map: how many cells it has, and the whole.
-    Part {
-        /// Cells of the shard.
-        cells: usize,
-        /// Cells of the whole map.
-        of: usize,
-    },
-}
-
 /// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole: of every cell that
 /// is complete in the directory, whichever call scored it, so that p max is over all that was tried there.
 ///
@@ -73,7 +59,7 @@ pub fn score_run(
     settings: &ScoreRun<'_>,
     dir: &Path,
     progress: &mut dyn Progress,
-) -> Result<Scored> {
+) -> Result<Sharded<RunSummary>> {
     // Every refusal comes before the first file.
     let work = Work::new(engine, items, settings)?;
     let mut run = RunDir::open(dir, "score", &work.parts, settings.shard, progress)?;
@@ -83,13 +69,13 @@ pub fn score_run(
         work.plan.save(&run)?;
         let fired = run.fired("score", &work.fill(&mut log, progress)?);
         finish(&mut run, &work.plan.plan, work.part.len(), &fired)?;
-        return Ok(Scored::Part { cells: work.part.len(), of: work.plan.keys.len() });
+        return Ok(Sharded::Part { rows: work.part.len(), of: work.plan.keys.len() });
     }
     // What earlier calls left complete belongs to the map: it was looked at too.
     let whole = Whole::of(&work.plan, &log);
     whole.plan.save(&run)?;
     let fired = run.fired("score", &work.fill(&mut log, progress)?);
-    Ok(Scored::Whole(write_results(&mut run, engine.identity(), &whole, &log, &fired)?))
+    Ok(Sharded::Whole(write_results(&mut run, engine.identity(), &whole, &log, &fired)?))
 }
 
 /// Joins the shards of a causal map: the directory that the whole would have left, but for the order of its rows. Cells that the
@@ -97,7 +83,7 @@ pub fn score_run(
 ///
 /// # Errors
 /// If they do not make up one map, or the directory belongs to another.
-pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcome> {
+pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<RunSummary> {
     let shards = Shards::open(shards)?;
     let Joined { plan, mut rows, others } = shards.join::<ScorePlan, ScoreRow>()?;
     plan.plan.check(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;

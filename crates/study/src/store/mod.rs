@@ -13,5 +13,5 @@ pub use digest::noise_of;
 pub use parts::Parts;
 pub use rows::{Keyed, Row, RowLog};
 pub use rundir::RunDir;
-pub use shard::Shard;
+pub use shard::{Shard, Sharded};
 pub use shards::{Joined, Plan, Shards, made_by};

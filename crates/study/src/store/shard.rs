@@ -4,6 +4,20 @@ use std::{fmt, ops::Range, str::FromStr};
 
 use crate::{Result, StudyError};
 
+/// What a verb that can be sharded ends with.
+#[derive(Debug)]
+pub enum Sharded<T> {
+    /// The results of the whole.
+    Whole(T),
+    /// A shard, which has no results: how many rows it has, and the whole.
+    Part {
+        /// Rows of the shard.
+        rows: usize,
+        /// Rows of the whole run.
+        of: usize,
+    },
+}
+
 /// The `index`-th of `of` parts, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {

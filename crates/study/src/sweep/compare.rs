@@ -4,7 +4,7 @@ use headtemper_engine::FinishReason;
 use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
-    Arm, Item, Judge, RandomFrom, Role, Row,
+    Arm, Grader, Item, RandomFrom, Role, Row,
     items::units::{sizes, sums, units},
     sweep::{
         arms::likeness,
@@ -34,7 +34,7 @@ pub struct Answered<'a> {
     /// `[arm][seed * items + item]`
     pub rows: &'a [Vec<Row>],
     /// How answers are judged, if they are.
-    pub judge: Option<&'a Judge>,
+    pub grader: Option<&'a Grader>,
     /// The limit that answers were cut off at.
     pub max_new_tokens: usize,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Column {
 
 /// The outcomes of a sweep.
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
-    let Answered { items, groups, arms, rows, judge, max_new_tokens } = *answered;
+    let Answered { items, groups, arms, rows, grader, max_new_tokens } = *answered;
     let reference = arms.iter().position(|arm| arm.role == Role::Reference);
     let mut judged: Vec<Judged<'_>> = arms
         .iter()
@@ -70,7 +70,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
             let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
             let named = (arm.variant.as_str(), lambda, arm.role);
             let reference = reference.map(|at| rows[at].as_slice());
-            let (outcome, values, stances) = outcome(named, items, of, reference, judge);
+            let (outcome, values, stances) = outcome(named, items, of, reference, grader);
             Judged { arm, outcome, values, stances }
         })
         .collect();
@@ -82,7 +82,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
             compare(&mut judged, at, which, &units);
             put_beside_random(&mut judged, which);
         }
-        seed_floor = floor_of_seeds(items, &rows[at], judge);
+        seed_floor = floor_of_seeds(items, &rows[at], grader);
     }
     let family = judged.iter().filter(|j| j.arm.role == Role::Tempered && j.outcome.withheld.is_none()).count();
     let seeds = rows.first().map_or(&[][..], Vec::as_slice).iter().step_by(items.len().max(1)).map(|row| row.seed);
@@ -269,7 +269,7 @@ fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
 }
 
 /// What another seed moves in the reference's rows, `[seed * items + item]`.
-fn floor_of_seeds(items: &[Item], rows: &[Row], judge: Option<&Judge>) -> Option<SeedFloor> {
+fn floor_of_seeds(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Option<SeedFloor> {
     let seeds: Vec<&[Row]> = rows.chunks(items.len().max(1)).collect();
     let pairs: Vec<(usize, usize)> = (0..seeds.len()).flat_map(|one| (0..one).map(move |other| (one, other))).collect();
     if pairs.is_empty() {
@@ -277,11 +277,11 @@ fn floor_of_seeds(items: &[Item], rows: &[Row], judge: Option<&Judge>) -> Option
     }
     let named = ("", 1.0, Role::Reference);
     let against =
-        |&(one, other): &(usize, usize)| outcome(named, items, seeds[one], Some(seeds[other]), judge).0.changed;
+        |&(one, other): &(usize, usize)| outcome(named, items, seeds[one], Some(seeds[other]), grader).0.changed;
     let of_seeds: Vec<(ArmOutcome, Values)> = seeds
         .iter()
         .map(|rows| {
-            let (outcome, values, _) = outcome(named, items, rows, None, judge);
+            let (outcome, values, _) = outcome(named, items, rows, None, grader);
             (outcome, values)
         })
         .collect();

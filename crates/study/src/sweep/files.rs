@@ -43,7 +43,7 @@ pub(crate) fn write_report(
         0.0 => "greedy".to_string(),
         temperature => format!("sampled at temperature {temperature}, seed {}", seeds.join(", ")),
     };
-    let judged = match answered.judge {
+    let judged = match answered.grader {
         Some(_) => "accepted answers, where items have them, and a lexicon of hedges",
         None => "accepted answers, where items have them",
     };

@@ -33,7 +33,7 @@ use crate::{
 
 pub use arms::{ArmsWanted, RandomFrom, arms};
 pub use compare::{Answered, outcomes_of};
-pub use run::{SweepRun, Swept, merge_sweep, sweep_run};
+pub use run::{SweepRun, merge_sweep, sweep_run};
 pub use text::sweep_markdown;
 
 /// What an arm of a sweep is for.

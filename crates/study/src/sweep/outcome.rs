@@ -5,7 +5,7 @@ use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
 use super::asymmetry::Stance;
-use crate::{GoldRule, Item, Judge, RandomFrom, Role, Row, store::nan::number};
+use crate::{GoldRule, Grader, Item, RandomFrom, Role, Row, store::nan::number};
 
 /// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
 /// or lose its hedge, and is as long as the limit.
@@ -284,18 +284,18 @@ pub(crate) fn outcome(
     items: &[Item],
     rows: &[Row],
     reference: Option<&[Row]>,
-    judge: Option<&Judge>,
+    grader: Option<&Grader>,
 ) -> (ArmOutcome, Values, Vec<Stance>) {
     let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
-    // Right is what the labels call right, where there is a judge.
-    let plain = Judge::by_gold(GoldRule::default());
-    let gold = judge.unwrap_or(&plain);
+    // Right is what the labels call right, where there is a grader.
+    let plain = Grader::by_gold(GoldRule::default());
+    let gold = grader.unwrap_or(&plain);
     let asked = || rows.iter().zip(items.iter().cycle());
     let right: Vec<Option<bool>> = asked()
-        .map(|(row, item)| (!item.gold.is_empty()).then(|| gold.judge(&row.response, &item.gold).correct))
+        .map(|(row, item)| (!item.gold.is_empty()).then(|| gold.grade(&row.response, &item.gold).correct))
         .collect();
     let asserted: Vec<Option<bool>> =
-        asked().map(|(row, item)| judge.map(|judge| !judge.judge(&row.response, &item.gold).hedged)).collect();
+        asked().map(|(row, item)| grader.map(|grader| !grader.grade(&row.response, &item.gold).hedged)).collect();
     let rate = |hits: &mut dyn Iterator<Item = bool>| {
         let (mut of, mut held) = (0, 0);
         hits.for_each(|hit| (of, held) = (of + 1, held + usize::from(hit)));

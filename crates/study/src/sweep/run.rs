@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, FiredByArm, Item, Joined, Judge, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Shards, StudyError,
-    SweepOptions,
+    Arm, FiredByArm, Grader, Item, Joined, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Sharded, Shards,
+    StudyError, SweepOptions,
     attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
@@ -35,7 +35,7 @@ pub struct SweepRun<'a> {
     /// How to generate.
     pub options: &'a SweepOptions<'a>,
     /// How answers are judged, if they are.
-    pub judge: Option<&'a Judge>,
+    pub grader: Option<&'a Grader>,
     /// Which part of the rows is generated here; all, if none is named.
     pub shard: Option<Shard>,
 }
@@ -63,20 +63,6 @@ impl SweepRun<'_> {
     }
 }
 
-/// What a sweep ends with.
-#[derive(Debug)]
-pub enum Swept {
-    /// The outcomes of the whole.
-    Whole(Box<Outcomes>),
-    /// A shard, which has no outcomes: how many rows it has, and the whole.
-    Part {
-        /// Rows of the shard.
-        rows: usize,
-        /// Rows of the whole run.
-        of: usize,
-    },
-}
-
 /// What the tables of a sweep are made from, besides its rows: the `plan` of its `plan.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +78,7 @@ pub(super) struct SweepPlan {
     pub(super) seeds: Vec<u64>,
     pub(super) sampling: Sampling,
     max_new_tokens: usize,
-    hedges: Option<Judge>,
+    hedges: Option<Grader>,
     heads_per_layer: Vec<usize>,
 }
 
@@ -106,7 +92,7 @@ impl SweepPlan {
             seeds: settings.options.seeds.clone(),
             sampling: settings.options.sampling.clone(),
             max_new_tokens: settings.options.max_new_tokens,
-            hedges: settings.judge.cloned(),
+            hedges: settings.grader.cloned(),
             heads_per_layer: heads_per_layer(&engine.spec().slots()),
         }
     }
@@ -143,7 +129,12 @@ fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> P
 /// # Errors
 /// If a plan or prompt does not fit the model, a shard would be empty, the directory belongs to another run or is in
 /// use, or the run is stopped.
-pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<Swept> {
+pub fn sweep_run(
+    engine: &Engine,
+    settings: &SweepRun<'_>,
+    dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Sharded<Outcomes>> {
     // Every refusal comes before the first file.
     let SweepRun { items, arms, options, shard, .. } = *settings;
     let (all, parts) = settings.rows(engine)?;
@@ -163,9 +154,9 @@ pub fn sweep_run(engine: &Engine, settings: &SweepRun<'_>, dir: &Path, progress:
     if shard.is_some() {
         let fired = fired_of(part.iter().filter_map(|w| log.get(&w.key)));
         finish(&mut run, &plan.plan, part.len(), &fired)?;
-        return Ok(Swept::Part { rows: part.len(), of: all.len() });
+        return Ok(Sharded::Part { rows: part.len(), of: all.len() });
     }
-    Ok(Swept::Whole(Box::new(outcomes(&mut run, engine.identity(), (&plan, items), &log)?)))
+    Ok(Sharded::Whole(outcomes(&mut run, engine.identity(), (&plan, items), &log)?))
 }
 
 /// Joins the shards of a sweep: the directory that the whole sweep would have left, but for the order of its rows.
@@ -215,9 +206,9 @@ fn outcomes(
     let rows = by_arm(log, keys, plan.arms.len());
     let fired = fired_by_arm(&plan.arms, &rows)?;
     write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
-    let (judge, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
+    let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let answered =
-        Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, judge, max_new_tokens };
+        Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, grader, max_new_tokens };
     let outcomes = write_outcomes(run, &answered, log)?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired)?;

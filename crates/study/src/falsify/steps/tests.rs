@@ -4,7 +4,7 @@ use super::*;
 use crate::falsify::tests::origin;
 
 fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
-    let gate = Gate { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
+    let gate = OperatingPoint { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
     // So narrow that every gate that is missed is failed.
     let (auc_range, asym_range) = (around(auc, 0.01), around(asym, 0.01));
     let correct = smaller as f64;

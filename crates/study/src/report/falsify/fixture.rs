@@ -6,7 +6,9 @@ use crate::{
         Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, GateFile, Kind, Outcome, Overlap, Plane,
         Step, StepName, Transfer,
     },
-    probe::{ColumnSource, Ends, EvalResult, FitResult, Gate, LabelSource, MeasureOptions, Measured, Null, Origin},
+    probe::{
+        ColumnSource, Ends, EvalResult, FitResult, LabelSource, MeasureOptions, Measured, Null, OperatingPoint, Origin,
+    },
 };
 
 pub(super) const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror='a'>&\"";
@@ -64,8 +66,8 @@ fn ends(low: f64, high: f64) -> Ends {
     Ends { low, high }
 }
 
-fn gate(thr: f64) -> Gate {
-    Gate { thr, asym: -0.043, p_assert_correct: 0.6, p_assert_wrong: 0.557 }
+fn gate(thr: f64) -> OperatingPoint {
+    OperatingPoint { thr, asym: -0.043, p_assert_correct: 0.6, p_assert_wrong: 0.557 }
 }
 
 fn check(kind: Kind, what: &str, value: f64, needed: f64, outcome: Outcome) -> Check {
@@ -221,7 +223,7 @@ pub(super) fn whole(axes: usize) -> Falsification {
 /// Puts a number wherever there is one.
 pub(super) fn fill(found: &mut Falsification, hole: f64) {
     let range = ends(hole, hole);
-    let nowhere = Gate { thr: hole, asym: hole, p_assert_correct: hole, p_assert_wrong: hole };
+    let nowhere = OperatingPoint { thr: hole, asym: hole, p_assert_correct: hole, p_assert_wrong: hole };
     let measured = |of: &mut Measured| {
         (of.auc, of.accuracy, of.brier, of.log_loss, of.ece) = (hole, hole, hole, hole, hole);
         (of.auc_delong, of.auc_bootstrap) = (range, range);

@@ -2,7 +2,7 @@
 
 use crate::{
     falsify::Falsification,
-    probe::{Ends, Gate},
+    probe::{Ends, OperatingPoint},
     report::{
         axis::Axis,
         falsify::calibration,
@@ -15,7 +15,7 @@ const BAR: f64 = 200.0;
 /// A row of the table: what it is, the gate there, and what is to be known of the threshold.
 struct Row<'a> {
     name: &'static str,
-    gate: Option<Gate>,
+    gate: Option<OperatingPoint>,
     note: &'a str,
     decides: bool,
 }
@@ -120,7 +120,7 @@ fn table(out: &mut String, found: &Falsification) {
 }
 
 fn row(row: &Row, axis: &Axis, floor: f64) -> String {
-    let nan = Gate { thr: f64::NAN, asym: f64::NAN, p_assert_correct: f64::NAN, p_assert_wrong: f64::NAN };
+    let nan = OperatingPoint { thr: f64::NAN, asym: f64::NAN, p_assert_correct: f64::NAN, p_assert_wrong: f64::NAN };
     let gate = row.gate.unwrap_or(nan);
     let note = if row.gate.is_some() { row.note } else { "none keeps p(assert | correct)" };
     let bold = if row.decides { r#" class="out""# } else { r#" class="control""# };
@@ -147,7 +147,7 @@ fn scale(axis: &Axis) -> String {
 }
 
 /// Both shares on a line, and the floor.
-fn bar(gate: &Gate, axis: &Axis, floor: f64) -> String {
+fn bar(gate: &OperatingPoint, axis: &Axis, floor: f64) -> String {
     let mut out = format!(r#"<svg aria-hidden="true" viewBox="0 0 {BAR} 16" width="{BAR}" height="16">"#);
     put!(out, r#"<path class="grid" d="M{:.1} 0v16M{:.1} 0v16"/>"#, axis.at(0.0), axis.at(1.0));
     if floor.is_finite() {

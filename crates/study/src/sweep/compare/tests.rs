@@ -43,8 +43,8 @@ fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
     }
 }
 
-fn of(items: &[Item], arms: &[Arm], rows: &[Vec<Row>], judge: Option<&Judge>) -> Outcomes {
-    outcomes_of(&Answered { items, groups: None, arms, rows, judge, max_new_tokens: 9 })
+fn of(items: &[Item], arms: &[Arm], rows: &[Vec<Row>], grader: Option<&Grader>) -> Outcomes {
+    outcomes_of(&Answered { items, groups: None, arms, rows, grader, max_new_tokens: 9 })
 }
 
 fn made(random_sets: usize) -> Vec<Arm> {
@@ -72,8 +72,8 @@ fn accuracy(outcomes: &Outcomes, table: usize) -> Difference {
 #[test]
 fn arms_are_compared_item_by_item() {
     let arms = made(3);
-    let judge = Judge::new(["perhaps"].into_iter());
-    let outcomes = of(&items(), &arms, &answers(&arms, 1), Some(&judge));
+    let grader = Grader::new(["perhaps"].into_iter());
+    let outcomes = of(&items(), &arms, &answers(&arms, 1), Some(&grader));
     let roles: Vec<Role> = outcomes.tables[0].arms.iter().map(|arm| arm.role).collect();
     assert_eq!(roles, [Role::Reference, Role::Control, Role::Tempered]);
     let lost = accuracy(&outcomes, 0);
@@ -104,8 +104,8 @@ fn right_is_what_the_judge_calls_right() {
     let arms = made(0);
     let mut rows = answers(&arms, 1);
     rows[0][20].response = "yes, it is".into();
-    let of = |judge: Option<&Judge>| of(&items(), &arms, &rows, judge).tables[0].arms[0].accuracy;
-    assert_eq!((of(None), of(Some(&Judge::by_gold(GoldRule::Exact)))), (0.8, 0.78));
+    let of = |grader: Option<&Grader>| of(&items(), &arms, &rows, grader).tables[0].arms[0].accuracy;
+    assert_eq!((of(None), of(Some(&Grader::by_gold(GoldRule::Exact)))), (0.8, 0.78));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn items_of_one_prompt_are_one() {
     }
     assert_eq!(accuracy(&of(&items, &arms, &rows, None), 0).p, 1.0 / 5000.0);
     let answered =
-        Answered { items: &items, groups: Some("topic"), arms: &arms, rows: &rows, judge: None, max_new_tokens: 9 };
+        Answered { items: &items, groups: Some("topic"), arms: &arms, rows: &rows, grader: None, max_new_tokens: 9 };
     let by_topic = outcomes_of(&answered);
     assert_eq!((accuracy(&by_topic, 0), by_topic.prompts), (lost, 10));
     assert!(by_topic.warnings().iter().any(|warning| warning.contains("50 items have 10 groups by topic")));

@@ -1,12 +1,12 @@
-//! `temper gate` as a user runs it: a sidecar that hedges what a probe doubts.
+//! `temper gate` as a user runs it: it hedges what a probe doubts.
 
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, array, by_id, lines, prompts};
 
-/// A sidecar on the tiny model: what it reads is what a capture of the same answers holds.
+/// A gate on the tiny model: what it reads is what a capture of the same answers holds.
 #[test]
-fn a_sidecar_hedges_what_the_probe_doubts() {
+fn a_gate_hedges_what_the_probe_doubts() {
     let lab = Lab::new();
     prompts(&lab, 12);
     let answers = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 6 --json"));
@@ -112,7 +112,7 @@ fn a_sidecar_hedges_what_the_probe_doubts() {
 /// What the gate lets out is read as items, by the gate too; and what items bring is told of: how answers ended, and what they say
 /// against their accepted answers.
 #[test]
-fn what_a_sidecar_lets_out_are_items() {
+fn what_a_gate_lets_out_are_items() {
     let lab = Lab::new();
     prompts(&lab, 12);
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --heads none --out f.npz");

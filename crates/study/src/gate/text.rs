@@ -1,4 +1,4 @@
-//! What a sidecar did, for people.
+//! What a gate did, for people.
 
 use super::result::{AtRandom, Change, Dealt, GateResult, Standing};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 type Line<'a> = (&'a str, fn(&Standing) -> f64, Option<Change>, Option<Dealt>);
 
 /// The result as a table.
-pub fn sidecar_markdown(found: &GateResult) -> String {
+pub fn gate_markdown(found: &GateResult) -> String {
     let Ends { low, high } = found.auc_delong;
     let range = if low.is_finite() { format!(" ({})", interval(low, high, 3)) } else { String::new() };
     let mut out = format!(
@@ -89,7 +89,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::sidecar::{Changes, Contradicted, CutOff, GatedRow};
+    use crate::gate::{Changes, Contradicted, CutOff, GatedRow};
 
     /// Forty answers, every other right, of which these get a prefix.
     fn found(prefixed: impl Fn(usize) -> bool) -> GateResult {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_table_tells_a_finding_from_chance() {
-        let knowing = sidecar_markdown(&found(|i| !i.is_multiple_of(2) && i < 24));
+        let knowing = gate_markdown(&found(|i| !i.is_multiple_of(2) && i < 24));
         assert!(knowing.contains("| assertion asymmetry | +0.000 | -0.600 | -0.600 (-0."), "{knowing}");
         assert!(knowing.contains("| coverage: answers that are right | 0.500 | 0.500 |  |  |  |"), "{knowing}");
         assert!(
@@ -142,12 +142,12 @@ mod tests {
             "{knowing}"
         );
         assert!(!knowing.contains("told from chance") && !knowing.contains("no interval"), "{knowing}");
-        let blind = sidecar_markdown(&found(|i| i < 12));
+        let blind = gate_markdown(&found(|i| i < 12));
         assert!(
             blind.contains("; this gate cannot be told from chance\n") && blind.ends_with("warning: mind\n"),
             "{blind}"
         );
-        let idle = sidecar_markdown(&found(|_| false));
+        let idle = gate_markdown(&found(|_| false));
         assert!(
             idle.contains("no p: there are too few ways") && idle.contains("no interval where fewer than 10"),
             "{idle}"
@@ -161,6 +161,6 @@ mod tests {
         old.as_object_mut().unwrap().retain(|name, _| !unwritten.contains(&name.as_str()));
         let old: GateResult = serde_json::from_value(old).unwrap();
         assert!(old.change.known == 0 && old.change.asymmetry.difference.is_nan());
-        assert!(sidecar_markdown(&old).contains("| of these, right | 0.500 | 0.500 | – (no interval) |  |  |"));
+        assert!(gate_markdown(&old).contains("| of these, right | 0.500 | 0.500 | – (no interval) |  |  |"));
     }
 }

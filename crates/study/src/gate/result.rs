@@ -1,4 +1,4 @@
-//! What a sidecar did: `gate.json`, and `gated.jsonl` with every answer as the gate lets it out.
+//! What a gate did: `gate.json`, and `gated.jsonl` with every answer as the gate lets it out.
 
 use headtemper_engine::FinishReason;
 use serde::{Deserialize, Serialize};

@@ -9,14 +9,14 @@ use crate::{Result, StudyError};
 
 /// What an answer is, by the two rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Grade {
     /// Some accepted answer occurs in it.
     pub correct: bool,
     /// Some phrase of the lexicon occurs in it.
     pub hedged: bool,
 }
 
-impl Verdict {
+impl Grade {
     /// The cohort: `cr`, `cw`, `hr` or `hw`, confident or hedged, right or wrong.
     pub fn label(self) -> &'static str {
         match (self.hedged, self.correct) {
@@ -48,7 +48,7 @@ pub enum GoldRule {
 /// A lexicon of hedges, one phrase a line, `#` for comments; and what makes an answer right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
-pub struct Judge {
+pub struct Grader {
     hedges: Vec<String>,
     gold: GoldRule,
 }
@@ -61,7 +61,7 @@ enum Written {
     Ruled { hedges: Vec<String>, gold: GoldRule },
 }
 
-impl From<Written> for Judge {
+impl From<Written> for Grader {
     fn from(written: Written) -> Self {
         match written {
             Written::Hedges(hedges) => Self { hedges, gold: GoldRule::default() },
@@ -70,30 +70,30 @@ impl From<Written> for Judge {
     }
 }
 
-impl From<Judge> for Written {
-    fn from(Judge { hedges, gold }: Judge) -> Self {
+impl From<Grader> for Written {
+    fn from(Grader { hedges, gold }: Grader) -> Self {
         if gold == GoldRule::default() { Self::Hedges(hedges) } else { Self::Ruled { hedges, gold } }
     }
 }
 
-impl Judge {
+impl Grader {
     /// Reads the lexicon.
     ///
     /// # Errors
     /// If it cannot be read or holds no phrase.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-        let judge = Self::new(text.lines());
-        if judge.hedges.is_empty() { Err(StudyError::content(path, "holds no phrase")) } else { Ok(judge) }
+        let grader = Self::new(text.lines());
+        if grader.hedges.is_empty() { Err(StudyError::content(path, "holds no phrase")) } else { Ok(grader) }
     }
 
-    /// A judge with these phrases.
+    /// A grader with these phrases.
     pub fn new<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let phrases = lines.filter(|line| !line.trim_start().starts_with('#')).map(normalised);
         Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect(), ..Self::by_gold(GoldRule::default()) }
     }
 
-    /// A judge without a lexicon: of what is right alone.
+    /// A grader without a lexicon: of what is right alone.
     pub fn by_gold(gold: GoldRule) -> Self {
         Self { hedges: Vec::new(), gold }
     }
@@ -105,9 +105,9 @@ impl Judge {
     }
 
     /// Judges an answer by its accepted answers.
-    pub fn judge(&self, answer: &str, gold: &[String]) -> Verdict {
+    pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
         let (said, plain) = (words(answer), normalised(answer));
-        Verdict {
+        Grade {
             correct: gold.iter().map(|gold| words(gold)).any(|gold| match self.gold {
                 GoldRule::Contains => holds(&said, &gold),
                 GoldRule::Exact => !gold.is_empty() && said == gold,
@@ -134,24 +134,24 @@ mod tests {
 
     #[test]
     fn whole_words_decide() {
-        let judge = Judge::new(["# comment", "", "I'm not sure", "probably"].into_iter());
-        let label = |answer: &str, gold: &str| judge.judge(answer, &[gold.into()]).label();
+        let grader = Grader::new(["# comment", "", "I'm not sure", "probably"].into_iter());
+        let label = |answer: &str, gold: &str| grader.grade(answer, &[gold.into()]).label();
         assert_eq!(label("The capital is PARIS.", "Paris"), "cr");
         assert_eq!(label("The capital is Parisian", "Paris"), "cw");
         assert_eq!(label("I\u{2019}m not sure, perhaps New-York", "New York"), "hr");
         assert_eq!(label("Probably Rome", "Paris"), "hw");
         assert_eq!(label("It has 1,440 minutes", "1,440"), "cr");
         assert_eq!(label("", "Paris"), "cw");
-        assert!(!judge.judge("anything", &["?".into()]).correct, "a gold without letters matches nothing");
+        assert!(!grader.grade("anything", &["?".into()]).correct, "a gold without letters matches nothing");
         assert_eq!(label("I'm not sure, 0.5 or probably 5?", "5"), "hr", "hedges are words, whatever numbers are");
-        let exact = judge.with_gold(GoldRule::Exact);
-        let right = |answer: &str, gold: &str| exact.judge(answer, &[gold.into()]).correct;
+        let exact = grader.with_gold(GoldRule::Exact);
+        let right = |answer: &str, gold: &str| exact.grade(answer, &[gold.into()]).correct;
         assert!(right("Paris.", "paris") && !right("It is Paris.", "Paris") && !right("!", "?"));
     }
     #[test]
     fn a_number_is_right_whole_or_not_at_all() {
-        let contains = Judge::by_gold(GoldRule::Contains);
-        let exact = Judge::by_gold(GoldRule::Exact);
+        let contains = Grader::by_gold(GoldRule::Contains);
+        let exact = Grader::by_gold(GoldRule::Exact);
         for (gold, answer, holds, is) in [
             ("5", "It is 0.5 litres.", false, false),
             ("5", "It is -5.", false, false),
@@ -177,7 +177,7 @@ mod tests {
             ("twenty-six", "Twenty six!", true, true),
             ("H₂O", "Water is H₂O.", true, false),
         ] {
-            let right = |judge: &Judge| judge.judge(answer, &[gold.into()]).correct;
+            let right = |grader: &Grader| grader.grade(answer, &[gold.into()]).correct;
             assert_eq!((right(&contains), right(&exact)), (holds, is), "'{gold}' of '{answer}'");
         }
     }
@@ -187,14 +187,14 @@ mod tests {
     fn the_quickstarts_golds_are_found() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/data/questions.jsonl");
         let items = crate::read_items(&path, false).unwrap();
-        let judge = Judge::by_gold(GoldRule::Contains);
+        let grader = Grader::by_gold(GoldRule::Contains);
         for (item, gold) in items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold))) {
             for answer in [format!("{gold}."), format!("It is **{gold}**, I say."), format!("2 x 3 = {gold}")] {
-                assert!(judge.judge(&answer, &item.gold).correct, "{answer} for {}", item.id);
+                assert!(grader.grade(&answer, &item.gold).correct, "{answer} for {}", item.id);
             }
             if gold.bytes().all(|b| b.is_ascii_digit()) {
                 for answer in [format!("0.{gold}"), format!("-{gold}"), format!("{gold}/7"), format!("{gold}:30")] {
-                    assert!(!judge.judge(&answer, std::slice::from_ref(gold)).correct, "{answer} for {}", item.id);
+                    assert!(!grader.grade(&answer, std::slice::from_ref(gold)).correct, "{answer} for {}", item.id);
                 }
             }
         }

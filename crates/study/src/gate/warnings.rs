@@ -1,8 +1,8 @@
-//! What a reader must know before any number of a sidecar: one warning a function.
+//! What a reader must know before any number of a gate: one warning a function.
 
 use headtemper_engine::Engine;
 
-use super::{Contradicted, CutOff, answers::Answers, run::Sidecar};
+use super::{Contradicted, CutOff, answers::Answers, run::GateRun};
 use crate::{
     Item,
     confounds::{SAY_SO, Truncation},
@@ -15,7 +15,7 @@ use crate::{
 /// All of them but for those of the model, in the order in which they are told.
 pub(super) fn warnings(
     answers: &Answers,
-    settings: &Sidecar<'_>,
+    settings: &GateRun<'_>,
     seen: usize,
     cut_off: &CutOff,
     contradicted: Contradicted,
@@ -46,14 +46,14 @@ fn nothing_known(answers: &Answers) -> Option<String> {
 }
 
 /// A prefix that the lexicon would not have called a hedge.
-fn unknown_prefix(settings: &Sidecar<'_>) -> Option<String> {
-    settings.hedges.filter(|judge| !judge.judge(settings.prefix, &[]).hedged).map(|_| {
+fn unknown_prefix(settings: &GateRun<'_>) -> Option<String> {
+    settings.hedges.filter(|grader| !grader.grade(settings.prefix, &[]).hedged).map(|_| {
         format!("the lexicon does not know the prefix '{}' as a hedge; here it counts as one", settings.prefix.trim())
     })
 }
 
 /// Answers that nobody says the hedging of.
-fn counted_as_asserted(answers: &Answers, settings: &Sidecar<'_>) -> Vec<String> {
+fn counted_as_asserted(answers: &Answers, settings: &GateRun<'_>) -> Vec<String> {
     if settings.hedges.is_some() {
         return Vec::new();
     }

@@ -8,7 +8,7 @@ use headtemper_stats::{Interval, Relabelings, Tail, clustered_t, difference, mea
 
 use super::result::{AtRandom, Change, Changes, Dealt, GatedRow};
 use crate::{
-    Verdict,
+    Grade,
     items::units::sizes,
     significance::LEVEL,
     sweep::asymmetry::{LEAST, Stance, column},
@@ -43,7 +43,7 @@ impl Changes {
     /// From the rows, and which of them are of one prompt.
     pub(super) fn of(rows: &[GatedRow], units: &[Vec<usize>]) -> Self {
         let answer = |unit: usize, row: &GatedRow| {
-            let Verdict { correct, hedged } = Verdict::of_label(row.plain_label.as_deref()?)?;
+            let Grade { correct, hedged } = Grade::of_label(row.plain_label.as_deref()?)?;
             Some(Answer { unit, right: correct, plain: !hedged, gated: !hedged && !row.prefixed })
         };
         let of_unit = |(unit, of): (usize, &Vec<usize>)| {

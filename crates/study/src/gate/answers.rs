@@ -4,7 +4,7 @@ use headtemper_engine::{Encoded, Engine, FinishReason};
 use serde_json::{Map, Value};
 
 use super::result::GatedRow;
-use crate::{GoldRule, Item, Judge, Result, Row, Verdict, capture::encode};
+use crate::{GoldRule, Grade, Grader, Item, Result, Row, capture::encode};
 
 /// What an item says of its answer: of one that is written just now it can have said nothing.
 const OF_THE_ANSWER: [&str; 7] = ["label", "correct", "coverage", "verbal", "judge", "scores", "truncated"];
@@ -37,7 +37,7 @@ pub(super) struct Known {
 
 impl Answers {
     /// The items with their answers, those generated here as the very tokens.
-    pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Judge>) -> Result<Self> {
+    pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Grader>) -> Result<Self> {
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
         for item in items {
@@ -78,7 +78,7 @@ impl Answers {
 fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> GatedRow {
     let plain = item.response.clone().unwrap_or_default();
     let hedged = known.hedged.unwrap_or(false);
-    let label = |hedged| known.correct.map(|correct| Verdict { correct, hedged }.label().to_string());
+    let label = |hedged| known.correct.map(|correct| Grade { correct, hedged }.label().to_string());
     GatedRow {
         id: item.id.clone(),
         item: brought(item, known.generated),
@@ -107,11 +107,11 @@ fn brought(item: &Item, generated: bool) -> Map<String, Value> {
 /// What is known of an answer: whether it is right and whether it hedges by accepted answers and the lexicon, else by what the
 /// item says of itself (`correct`, `coverage` of at least one half, or its label); how it ended by the row that it was generated
 /// as, else by the item.
-fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Judge>) -> Known {
+fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let generated = row.is_some();
-    let none = Judge::by_gold(GoldRule::default());
-    let verdict = lexicon.unwrap_or(&none).judge(item.response.as_deref().unwrap_or_default(), &item.gold);
-    let label = item.label.as_deref().filter(|_| !generated).and_then(Verdict::of_label);
+    let none = Grader::by_gold(GoldRule::default());
+    let verdict = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
+    let label = item.label.as_deref().filter(|_| !generated).and_then(Grade::of_label);
     let field = |name: &str| item.other.get(name).filter(|_| !generated);
     let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
     let said = [field("correct").and_then(Value::as_bool), covered, label.map(|label| label.correct)];
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn accepted_answers_come_before_what_an_item_says_and_contradictions_are_known() {
-        let lexicon = Judge::new(["perhaps"].into_iter());
+        let lexicon = Grader::new(["perhaps"].into_iter());
         let of = |fields: Value| known(&item(&fields), None, Some(&lexicon));
         let base = json!({"prompt": "p", "response": "yes, perhaps", "gold": "yes"});
         let with = |more: Value| {

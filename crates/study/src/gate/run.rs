@@ -12,7 +12,7 @@ use super::{
     warnings::{other_regime, warnings},
 };
 use crate::{
-    Arm, CaptureOptions, Item, Judge, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
+    Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     capture::{capture_encoded, encode, named_items, prompts},
     items::{columns::prompt_hash, units::units},
     probe::{FitResult, Probe},
@@ -20,8 +20,8 @@ use crate::{
     sweep,
 };
 
-/// What a sidecar is made of.
-pub struct Sidecar<'a> {
+/// What `temper gate` is asked for.
+pub struct GateRun<'a> {
     /// The frozen probe, and the SHA-256 of its file.
     pub probe: (&'a Probe, String),
     /// The C whose fit is used; the one that cross-validation chose if none is given.
@@ -33,20 +33,20 @@ pub struct Sidecar<'a> {
     /// What is put in front.
     pub prefix: &'a str,
     /// What counts as a hedge.
-    pub hedges: Option<&'a Judge>,
+    pub hedges: Option<&'a Grader>,
     /// How answers are generated where items bring none, and what stops it all.
     pub generate: SweepOptions<'a>,
 }
 
-/// Runs a sidecar over items, in a directory that keeps the generated rows, `gated.jsonl` and `gate.json`.
+/// Runs a gate over items, in a directory that keeps the generated rows, `gated.jsonl` and `gate.json`.
 ///
 /// # Errors
 /// If the probe does not fit the model, has no threshold or one that is no probability, or the directory belongs to something
 /// else.
-pub fn sidecar(
+pub fn gate_run(
     engine: &Engine,
     items: &[Item],
-    settings: &Sidecar<'_>,
+    settings: &GateRun<'_>,
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GateResult> {

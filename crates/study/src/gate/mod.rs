@@ -1,0 +1,16 @@
+//! The gate: a frozen probe reads a finished answer and, where it falls below its threshold, puts a hedge in front.
+//!
+//! The sidecar of arc 3 of arXiv 2604.11867, as a tool. The answer's content never changes, so nothing is gained that the probe does not
+//! know: what changes is which answers still stand as assertions.
+
+mod answers;
+mod change;
+mod result;
+mod run;
+mod site;
+mod text;
+mod warnings;
+
+pub use result::{AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing};
+pub use run::{GateRun, gate_run};
+pub use text::gate_markdown;
