@@ -441,6 +441,45 @@ fn a_resolved_experiment_can_be_run_again() {
     assert!(said.contains("nothing left to do"), "{said}");
 }
 
+/// A dry run of an experiment counts what is left of it, refuses what the run would refuse, and writes nothing.
+#[test]
+fn a_dry_run_counts_a_whole_experiment() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    let dry = || lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
+    let before = dry();
+    assert!(!lab.path("out").exists(), "nothing is written");
+    assert_eq!((&before["schema"], &before["command"]), (&json!("dry-run/v1"), &json!("run")));
+    // Three arms: the untouched model, the control, two heads at 0.5.
+    assert_eq!((&before["rows_done"], &before["rows_new"]), (&json!(0), &json!(72)));
+    assert_eq!(before["new_tokens"], 72 * 12);
+    let text = lab.done("run x.toml --out out --dry-run");
+    assert!(
+        text.contains("rows       72 to do, 0 done before\ntokens     at most ") && text.contains("memory "),
+        "{text}"
+    );
+
+    lab.done("run x.toml --out out");
+    let prompts: Vec<usize> = lines(&lab.done("generate --model M --items q.jsonl --max-new-tokens 1 --json"))
+        .iter()
+        .map(|row| row["prompt_tokens"].as_u64().unwrap() as usize)
+        .collect();
+    // Each prompt is read by every arm, and once more with its answer.
+    let read = 4 * prompts.iter().sum::<usize>() + 24 * 12;
+    assert_eq!(before["prompt_tokens"], read);
+    let after = dry();
+    assert_eq!((&after["rows_done"], &after["rows_new"], &after["prompt_tokens"]), (&json!(72), &json!(0), &json!(0)));
+    assert!(after["memory"].is_null() && after["seconds"] == 0.0, "{after}");
+    // What the attribution chose is what is counted now, and another sweep has rows in common with this one.
+    let experiment = lab.read("x.toml");
+    lab.write("x.toml", experiment.replace("[1, 1, 0.5]", "[1, 1, 0.5, 0]"));
+    let more = dry();
+    assert_eq!((&more["rows_done"], &more["rows_new"]), (&json!(72), &json!(24)));
+    lab.write("x.toml", experiment.replace("max_new_tokens = 12", "max_new_tokens = 11"));
+    let (_, why) = lab.ends(2, "run x.toml --out out --dry-run");
+    assert!(why.contains("belongs to another run"), "{why}");
+}
+
 /// Labels that the judge replaces, and responses that are not what the model answers, are told of: neither is so by chance.
 #[test]
 fn what_items_bring_and_a_run_does_otherwise_is_told() {

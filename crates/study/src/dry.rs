@@ -1,15 +1,14 @@
 //! What there is to do, before anything is done or written.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use headtemper_engine::{Engine, MemoryPlan, Speed};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use crate::{
-    CaptureJob, Item, Keyed, Progress, Result, Row, RunDir, ScoreRun, SweepRun,
-    capture::{Prepared, ToDo},
+    CaptureJob, Experiment, Item, Progress, Result, Row, RunDir, ScoreRun, SweepRun, capture, run,
     score::{self, ScoreRow},
-    store::rows::read_rows,
+    store::rows::keys_in,
     sweep::{Wanted, Work},
 };
 
@@ -25,7 +24,8 @@ pub struct DryRun {
     pub rows_done: usize,
     /// Rows that are missing.
     pub rows_new: usize,
-    /// Tokens of the prompts or texts of the missing rows; of a scoring, those of its untempered passes too.
+    /// Tokens of the prompts or texts of the missing rows; of a scoring, those of its untempered passes too; of an experiment, those of
+    /// all texts that its attribution reads, as long as they may become.
     pub prompt_tokens: usize,
     /// The most tokens that are generated for them.
     pub new_tokens: usize,
@@ -63,10 +63,11 @@ impl DryRun {
 
     /// For people to read.
     pub fn text(&self) -> String {
-        let scores = self.command == "score";
-        let rows = if scores { "cells" } else { "rows" };
+        let rows = if self.command == "score" { "cells" } else { "rows" };
+        // Cells may share their start, and answers that an experiment reads again may end early.
+        let at_most = matches!(&self.command[..], "score" | "run");
         let mut out = format!("{rows:<10} {} to do, {} done before\n", self.rows_new, self.rows_done);
-        let bound = if scores { "at most " } else { "" };
+        let bound = if at_most { "at most " } else { "" };
         out += &format!("tokens     {bound}{} to read", self.prompt_tokens);
         if self.new_tokens > 0 {
             out += &format!(", at most {} to write", self.new_tokens);
@@ -78,8 +79,8 @@ impl DryRun {
         if let Some(speed) = &self.speed {
             out += &format!("speed      {speed}\n");
         }
-        // Answers may end early and cells may share their start; texts that are only read are read to the end.
-        let bound = if self.new_tokens > 0 || scores { "at most about" } else { "about" };
+        // Texts that are only read are read to the end.
+        let bound = if self.new_tokens > 0 || at_most { "at most about" } else { "about" };
         out + &format!("time       {bound} {}\n", duration(self.seconds))
     }
 }
@@ -101,7 +102,7 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
     let (all, parts) = run.rows(engine)?;
     let wanted = run.part(&all)?;
     RunDir::check(dir, "sweep", &parts, run.shard)?;
-    let done = keys::<Row>(dir)?;
+    let done = keys_in::<Row>(dir)?;
     let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains(&w.key)).collect();
     let work = Work::of(engine, run.items, run.arms, &missing, run.options)?;
     engine.check_plans(&work.plans)?;
@@ -116,8 +117,8 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
 /// # Errors
 /// As [`capture_file`](crate::capture_file), before it writes.
 pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<DryRun> {
-    let prepared = Prepared::new(engine, job, progress)?;
-    let ToDo { done, tokens, new_tokens, memory } = prepared.to_do()?;
+    let prepared = capture::Prepared::new(engine, job, progress)?;
+    let capture::ToDo { done, tokens, new_tokens, memory } = prepared.to_do()?;
     let counts = (done, prepared.items() - done);
     DryRun::estimate(engine, "capture", counts, (tokens, new_tokens), memory)
 }
@@ -130,7 +131,7 @@ pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pro
 pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path) -> Result<DryRun> {
     let work = score::Work::new(engine, items, run)?;
     RunDir::check(dir, "score", &work.parts, run.shard)?;
-    let there = keys::<ScoreRow>(dir)?;
+    let there = keys_in::<ScoreRow>(dir)?;
     let missing = work.missing(|key| there.contains(key));
     let to_do = work.to_do(&missing)?;
     let memory = if to_do.cells > 0 { Some(work.memory(&missing)?) } else { None };
@@ -140,10 +141,21 @@ pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path
     Ok(DryRun { seconds, ..dry })
 }
 
-/// The keys of the rows that a directory holds; none if it has no log.
-fn keys<R: Keyed + DeserializeOwned>(dir: &Path) -> Result<BTreeSet<String>> {
-    let path = dir.join(R::FILE);
-    if path.exists() { Ok(read_rows::<R>(&path)?.rows.into_keys().collect()) } else { Ok(BTreeSet::new()) }
+/// What a whole experiment would do in a directory, after all checks that it makes. Where the attribution chooses the heads that are
+/// swept, and is not there, other heads count in their place.
+///
+/// # Errors
+/// As [`run`](crate::run), before it generates.
+pub fn dry_run(engine: &Engine, experiment: &Experiment, dir: &Path) -> Result<DryRun> {
+    let run::ToDo { rows, tokens, memory, capture } = run::Prepared::new(engine, experiment)?.to_do(dir)?;
+    let (read, of_capture) = capture.map_or((0, None), |(read, memory)| (read, Some(memory)));
+    let decoded = memory.clone().or_else(|| of_capture.clone());
+    let dry = DryRun::estimate(engine, "run", rows, tokens, decoded)?;
+    let prompt_tokens = tokens.0 + read;
+    let seconds = dry.speed.as_ref().map_or(0.0, |speed| speed.seconds(prompt_tokens, tokens.1));
+    // One after the other.
+    let memory = memory.into_iter().chain(of_capture).max_by_key(|memory| memory.total);
+    Ok(DryRun { prompt_tokens, memory, seconds, ..dry })
 }
 
 #[cfg(test)]

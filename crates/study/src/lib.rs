@@ -38,7 +38,7 @@ pub use capture::{
     Answering, CaptureJob, CaptureOptions, Captured, Difference, FeatureMeta, Features, GeneratedMeta,
     GeneratedVsForced, HeadVectors, PieceMeta, capture_file, merge_features, parse_layers, prompts,
 };
-pub use dry::{DryRun, dry_capture, dry_score, dry_sweep, duration};
+pub use dry::{DryRun, dry_capture, dry_run, dry_score, dry_sweep, duration};
 pub use error::StudyError;
 pub use heads::{PlanSource, check_rows, head_remarks, head_set, plans};
 pub use items::{

@@ -350,6 +350,9 @@ pub(crate) struct Run {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) batch: BatchArgs,
+    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    #[arg(long = "dry-run")]
+    pub(crate) dry: bool,
     /// The report as JSON on stdout instead of tables
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use headtemper_engine::ModelChoice;
 use headtemper_model::{Precision, Products};
-use headtemper_study::{Experiment, run as run_experiment};
+use headtemper_study::{Experiment, dry_run, run as run_experiment};
 
 use crate::{
     Done,
@@ -29,6 +29,9 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
         progress: true,
     };
     let engine = model::open_choice(&choice)?;
+    if args.dry {
+        return ui::dry(&dry_run(&engine, &experiment, &dir)?, args.json);
+    }
     let stop = ui::stop_on_interrupt();
     let outcome = run_experiment(&engine, &experiment, &dir, Some(stop), &mut ui::Bars::default())?;
     ui::finish(&outcome, &dir, if args.json { Some("report.json") } else { None })

@@ -115,11 +115,19 @@ pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
 }
 
 /// Encodes an item with this response.
-fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -> Result<Encoded> {
+pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -> Result<Encoded> {
     let mut encoded = engine.encode(&format!("item '{}'", item.id), &item.input, response)?;
     if let (Some(len), Input::Ids(_), None) = (item.prompt_len, &item.input, response) {
         encoded.prompt_len = len;
     }
+    Ok(encoded)
+}
+
+/// Encodes an item with a response that was generated: the very tokens, and not what their text would be tokenised to.
+pub(crate) fn encode_answered(engine: &Engine, item: &Item, response_ids: &[u32]) -> Result<Encoded> {
+    let mut encoded = encode_one(engine, item, None)?;
+    encoded.ids.truncate(encoded.prompt_len);
+    encoded.ids.extend(response_ids);
     Ok(encoded)
 }
 

@@ -4,7 +4,10 @@ use headtemper_engine::{Encoded, Engine, FinishReason};
 use serde_json::{Map, Value};
 
 use super::result::GatedRow;
-use crate::{GoldRule, Grade, Grader, Item, Result, Row, capture::encode};
+use crate::{
+    GoldRule, Grade, Grader, Item, Result, Row,
+    capture::{encode_answered, encode_one},
+};
 
 /// What an item says of its answer: of one that is written just now it can have said nothing.
 const OF_THE_ANSWER: [&str; 7] = ["label", "correct", "coverage", "verbal", "judge", "scores", "truncated"];
@@ -41,20 +44,21 @@ impl Answers {
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
         for item in items {
-            let mut encoded = encode(engine, std::slice::from_ref(item))?.remove(0);
             let mut item = item.clone();
             let mut row = None;
-            if item.response.is_none() {
+            let encoded = if item.response.is_some() {
+                encode_one(engine, &item, item.response.as_deref())?
+            } else {
                 let written = rows.next().expect("every item without an answer was given one");
                 if written.response.trim().is_empty() || written.response_ids.is_empty() {
                     out.silent += 1;
                     continue;
                 }
-                encoded.ids.truncate(encoded.prompt_len);
-                encoded.ids.extend(&written.response_ids);
+                let encoded = encode_answered(engine, &item, &written.response_ids)?;
                 item.response = Some(written.response.clone());
                 row = Some(written);
-            }
+                encoded
+            };
             out.known.push(known(&item, row, lexicon));
             out.items.push(item);
             out.encoded.push(encoded);

@@ -18,69 +18,79 @@ use crate::{
 /// Arms of a ranking that stand outside the fold.
 const LISTED: usize = 20;
 
-/// All sections of a sweep: set by set, or ranked where there are many. Alone on its page, its findings stand at the
-/// top of it.
+/// The section of a sweep: set by set, or ranked where there are many. What holds for all of it is said once. Alone on its page,
+/// its findings stand at the top of it.
 pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) -> String {
+    let ranked = outcomes.tables.len() > RANKED_ABOVE;
     let said = |which| if alone { String::new() } else { format!("<p>{}</p>", finding(outcomes, which)) };
-    let mut out = String::new();
-    if outcomes.tables.len() > RANKED_ABOVE {
-        out += r#"<section class="sweep"><h2>What tempering the heads does</h2>"#;
-        let at = outcomes.positions().map_or_else(String::new, |at| format!(", tempered at {}", escape(at)));
-        put!(out, r#"<p class="lead">{}{at}; {}.</p>"#, count(outcomes.tables.len(), "head set"), asked(outcomes));
-        out += &warning_list(&outcomes.warnings());
+    let mut out = String::from(r#"<section class="sweep"><h2>What tempering the heads does</h2>"#);
+    put!(out, r#"<p class="lead">{}{}.</p>"#, tempered(outcomes, ranked), asked(outcomes));
+    out += &warning_list(&outcomes.warnings());
+    let which = compared(outcomes);
+    if ranked {
         out += &arms_table(outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered));
         put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
-        for which in compared(outcomes) {
+        for &which in &which {
             let (title, unit) = names(which);
             put!(out, "<h3>{title}, difference in {unit}</h3>{}", said(which));
             out += &sweep_map::draw(outcomes, heads_per_layer, which);
             out += &ranking(outcomes, which);
         }
-        put!(out, r#"<p class="note">{}</p></section>"#, note(outcomes));
-        return out;
+    } else {
+        for &which in &which {
+            out += &said(which);
+        }
+        put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
+        for table in &outcomes.tables {
+            if outcomes.tables.len() > 1 {
+                put!(out, r#"<h3 class="heads">{}</h3>"#, escape(&table.set));
+            }
+            out += &set(table, &which);
+        }
+        if !which.is_empty() {
+            put!(out, r#"<p class="note">{}</p>"#, sweep_chart::KEY);
+        }
     }
-    for table in &outcomes.tables {
-        out += &section(outcomes, table, &said);
+    // Alone on its page, it stands beside the findings.
+    if !which.is_empty() && !alone {
+        put!(out, r#"<p class="note">{}</p>"#, note(outcomes));
     }
-    out
+    out + "</section>"
+}
+
+/// Which heads are tempered, and where.
+fn tempered(outcomes: &Outcomes, ranked: bool) -> String {
+    let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at)));
+    match &outcomes.tables[..] {
+        [one] => format!(r#"Tempered together: <span class="heads">{}</span>{at}. "#, escape(&one.set)),
+        several if ranked => format!("{}, tempered{at}; ", count(several.len(), "head set")),
+        several => format!("{}, each tempered by itself{at}; ", count(several.len(), "head set")),
+    }
 }
 
 /// What the sweep found, in a sentence for each outcome.
 pub(super) fn verdicts(outcomes: &Outcomes) -> String {
-    let mut out = String::new();
-    for (index, which) in compared(outcomes).into_iter().enumerate() {
-        let note = if index == 0 { format!(r#"<p class="note">{}</p>"#, note(outcomes)) } else { String::new() };
-        put!(out, r#"<div class="verdict"><p>{}</p>{note}</div>"#, finding(outcomes, which));
+    let found = compared(outcomes);
+    if found.is_empty() {
+        return String::new();
     }
-    out
+    let found: String = found.into_iter().map(|which| format!("<p>{}</p>", finding(outcomes, which))).collect();
+    format!(r#"<div class="verdict"><div>{found}</div><p class="note">{}</p></div>"#, note(outcomes))
 }
 
-fn section(outcomes: &Outcomes, table: &SweepTable, said: &dyn Fn(Compared) -> String) -> String {
-    let mut out = format!(
-        r#"<section class="sweep"><h2>What tempering the heads does</h2>
-        <p class="lead">Tempered together: <span class="heads">{}</span>{}. {}.</p>"#,
-        escape(&table.set),
-        outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at))),
-        asked(outcomes)
-    );
-    out += &warning_list(&outcomes.warnings());
-    out += &arms_table(table.arms.iter());
-    put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
-    let which = compared(outcomes);
-    if !which.is_empty() {
-        put!(out, "<h3>Differences to the untouched model</h3>");
-        for &which in &which {
-            out += &said(which);
-        }
-        out.push_str(r#"<div class="maps charts">"#);
-        for &which in &which {
-            out += &sweep_chart::draw(table, which);
-        }
-        put!(out, r#"</div><p class="note">{}</p>"#, sweep_chart::KEY);
-        out += &differences(table, &which);
-        put!(out, r#"<p class="note">{}</p>"#, note(outcomes));
+/// One set: its arms, and how far they are from the untouched model.
+fn set(table: &SweepTable, which: &[Compared]) -> String {
+    let mut out = arms_table(table.arms.iter());
+    if which.is_empty() {
+        return out;
     }
-    out + "</section>"
+    out += "<h4>Differences to the untouched model</h4>";
+    out.push_str(r#"<div class="maps charts">"#);
+    for &which in which {
+        out += &sweep_chart::draw(table, which);
+    }
+    out += "</div>";
+    out + &differences(table, which)
 }
 
 fn asked(outcomes: &Outcomes) -> String {
@@ -425,6 +435,27 @@ mod tests {
         assert!(page.contains("</span> at response. 139 items"));
         assert!(text.contains("no tempered arm was compared") && page.contains("No tempered arm was compared"));
         assert!(!text.contains("of 0 arms") && !page.contains("of 0 arms"));
+    }
+
+    #[test]
+    fn what_holds_for_all_sets_is_said_once() {
+        let mut sweep = fixture::sweep();
+        sweep.tables[0].arms[3].truncated = 0.125;
+        let other = SweepTable { set: "L1H1".into(), ..sweep.tables[0].clone() };
+        sweep.tables.push(other);
+        for (out, notes) in [(drawn(&sweep), 1), (draw(&sweep, &[4, 0, 5], true), 0)] {
+            assert!(out.contains("2 head sets, each tempered by itself; 139 items"), "{out}");
+            assert_eq!(out.matches(r#"<h3 class="heads">"#).count(), 2);
+            for once in ["of an arm&#39;s answers", "The control arm", sweep_chart::KEY] {
+                assert_eq!(out.matches(once).count(), 1, "{once}");
+            }
+            assert_eq!(out.matches("Differences are taken item by item").count(), notes);
+        }
+        let top = verdicts(&sweep);
+        assert!(
+            top.matches("<p>").count() == compared(&sweep).len()
+                && top.matches("Differences are taken item by item").count() == 1
+        );
     }
 
     #[test]

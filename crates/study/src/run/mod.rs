@@ -1,40 +1,37 @@
 //! A whole experiment, stage by stage: answers, judgement, attribution, sweep, report. What is finished is not done twice.
 
 mod config;
+mod prepared;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::AtomicBool,
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted};
-use headtemper_hook::HeadRef;
+use headtemper_engine::{Encoded, Engine};
 use serde_json::json;
 
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Progress,
-    Result, Row, RowLog, RunDir, RunSummary, StudyError, SweepOptions, arms,
+    Arm, Grader, Item, ItemFacts, Progress, Result, Row, RowLog, RunDir, RunSummary,
     attribute::{
         Controls, STATISTICS,
         items::{AttributeItems, ReadItems},
         results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
     },
     attribution::Attribution,
-    capture::{encode, prompts},
-    head_set,
-    heads::top,
+    capture::{encode_answered, encode_one},
     items::{answer::gold_warning, dispositions::LEAST},
-    read_items,
-    run::report::{RunReport, Swept},
+    run::{
+        prepared::{arms_of, capture_options, disposition_of, sweep_options, swept},
+        report::{RunReport, Swept},
+    },
     store::{
         digest::digest,
         files::{read_json, write_text},
     },
-    sweep::{Answered, check_memory, files::write_outcomes, sweep},
+    sweep::{Answered, files::write_outcomes, sweep},
 };
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
+pub(crate) use prepared::{Prepared, ToDo};
 
 /// An experiment under way.
 struct Study<'a> {
@@ -48,31 +45,6 @@ struct Study<'a> {
     warnings: Vec<String>,
 }
 
-/// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
-fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Option<&Grader>) -> Result<Parts> {
-    let path = &experiment.items.path;
-    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    // As they stand in the file, line by line.
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(&line))).collect();
-    let mut parts = Parts::of(engine.identity())
-        .with("items", named)
-        .with("raw", experiment.items.raw)
-        .with("sampling", &experiment.generate.sampling)
-        .with("max_new_tokens", experiment.generate.max_new_tokens);
-    if let Some(system) = &experiment.items.system {
-        parts = parts.with("system", system);
-    }
-    if let Some(grader) = grader {
-        parts = parts.with("hedges", grader);
-        let gold = experiment.judge.as_ref().map(|config| config.gold).unwrap_or_default();
-        if gold != GoldRule::default() {
-            parts = parts.with("gold", gold);
-        }
-    }
-    Ok(parts)
-}
-
 /// Runs an experiment in a directory, or what is left of it to do.
 ///
 /// # Errors
@@ -84,36 +56,8 @@ pub fn run(
     stop: Option<&AtomicBool>,
     progress: &mut dyn Progress,
 ) -> Result<RunSummary> {
-    experiment.check()?;
-    let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
-    items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
-    if let Some(system) = &experiment.items.system {
-        for item in &mut items {
-            item.with_system(system)?;
-        }
-    }
-    let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
-    let grader = experiment.judge.as_ref().map(read).transpose()?;
-    let parts = parts_of(engine, experiment, &items, grader.as_ref())?;
     // Every refusal comes before the first file.
-    prompts(engine, &items)?;
-    check_stages(engine, experiment, &items)?;
-    // Labels are the items' own then, and known before anything is generated.
-    if grader.is_none() {
-        disposition_of(experiment)?.cohorts(&items, LEAST)?;
-    } else {
-        check_labels(experiment, &items)?;
-    }
-    if let Some(config) = &experiment.sweep {
-        let slots = engine.spec().slots();
-        let heads = match top_of(config)? {
-            // Which ones is not known yet, but how many.
-            Some(count) if (1..=slots.len()).contains(&count) => slots[..count].to_vec(),
-            Some(_) => return Err(no_such_heads(config, &format!("the model has {} heads", slots.len()))),
-            None => head_set(&config.heads, engine.spec())?,
-        };
-        arms_of(config, heads, &slots)?;
-    }
+    let Prepared { mut items, grader, parts, .. } = Prepared::new(engine, experiment)?;
     let key = parts.key();
     let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
@@ -131,81 +75,6 @@ pub fn run(
     warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
     let report = RunReport { engine, experiment, run: &run, items: &items, answered: &answered, attribution, swept };
     report.write(warnings)
-}
-
-/// Refuses a label that no judge gives, and too few items bring themselves.
-fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
-    let attribute = &experiment.attribute;
-    for (key, label) in [("a", &attribute.a), ("b", &attribute.b)] {
-        let judged = Grade::of_label(label).is_some();
-        let may_be = |item: &&Item| if item.gold.is_empty() { item.label.as_ref() == Some(label) } else { judged };
-        let found = items.iter().filter(may_be).count();
-        if found < LEAST {
-            let brought: BTreeSet<&str> =
-                items.iter().filter(|item| item.gold.is_empty()).filter_map(|item| item.label.as_deref()).collect();
-            let own: String = brought.iter().map(|label| format!(", {label}")).collect();
-            return Err(StudyError::option(
-                format!("[attribute] {key}"),
-                format!("'{label}', which {found} of {} items can come to have, where {LEAST} are needed", items.len()),
-                format!("a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// How an experiment generates.
-fn sweep_options<'a>(
-    experiment: &Experiment,
-    engine: &Engine,
-    stop: Option<&'a AtomicBool>,
-) -> Result<SweepOptions<'a>> {
-    let generate = &experiment.generate;
-    Ok(SweepOptions {
-        max_new_tokens: generate.max_new_tokens,
-        sampling: generate.sampling.clone(),
-        seeds: vec![generate.sampling.seed],
-        ends: headtemper_engine::StopRule::Model,
-        max_rows: generate.max_rows.unwrap_or_else(|| engine.rows_at_once()),
-        memory: generate.memory_bytes()?,
-        stop,
-    })
-}
-
-/// How an experiment captures.
-fn capture_options<'a>(
-    engine: &Engine,
-    experiment: &Experiment,
-    stop: Option<&'a AtomicBool>,
-) -> Result<CaptureOptions<'a>> {
-    Ok(CaptureOptions {
-        layers: (0..engine.spec().layers.len()).collect(),
-        heads: HeadsWanted::Vector,
-        last_n: experiment.attribute.last_n,
-        memory: experiment.generate.memory_bytes()?,
-        stop,
-        ..CaptureOptions::default()
-    })
-}
-
-/// Refuses items that do not fit the model, or what the stages do with them the memory: answers count as long as they
-/// may become.
-fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
-    let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
-    attribute.heads.check(&engine.spec().slots())?;
-    attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
-    let options = sweep_options(experiment, engine, None)?;
-    let mut encoded = encode(engine, items)?;
-    for (encoded, item) in encoded.iter_mut().zip(items) {
-        if item.response.is_none() {
-            let most = encoded.ids.len().saturating_add(options.max_new_tokens).min(engine.spec().context);
-            encoded.ids.resize(most, 0);
-        }
-    }
-    capture_options(engine, experiment, None)?.plan(engine, items, &encoded)?;
-    let generated = items.iter().filter(|item| experiment.sweep.is_some() || item.response.is_none());
-    let generated: Vec<Item> = generated.cloned().collect();
-    check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
 }
 
 impl Study<'_> {
@@ -275,20 +144,11 @@ impl Study<'_> {
         if self.run.finished("attribute", &key, &files) {
             return read_json(&self.run.file("attribution.json"));
         }
-        // An answer generated here is known by its tokens: only its prompt is encoded.
-        let bare = |item: &Item| match base.get(&item.id) {
-            Some(_) => Item { response: None, ..item.clone() },
-            None => item.clone(),
+        let encode = |item: &Item| match base.get(&item.id) {
+            Some(row) => encode_answered(self.engine, item, &row.response_ids),
+            None => encode_one(self.engine, item, item.response.as_deref()),
         };
-        let mut encoded = encode(self.engine, &items.iter().map(bare).collect::<Vec<_>>())?;
-        for (i, item) in items.iter().enumerate() {
-            if let Some(row) = base.get(&item.id) {
-                // The very tokens, not what their text would be tokenised to.
-                let mut ids = encoded[i].ids[..encoded[i].prompt_len].to_vec();
-                ids.extend(&row.response_ids);
-                encoded[i] = Encoded { ids, prompt_len: encoded[i].prompt_len };
-            }
-        }
+        let encoded = items.iter().map(encode).collect::<Result<Vec<Encoded>>>()?;
         let options = capture_options(self.engine, self.experiment, self.stop)?;
         let spec = disposition_of(self.experiment)?;
         let cohorts = spec.cohorts(items, LEAST)?;
@@ -319,7 +179,7 @@ impl Study<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
-        let arms = arms_of(config, self.swept(config, attribution)?, &self.engine.spec().slots())?;
+        let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()))?;
@@ -336,13 +196,6 @@ impl Study<'_> {
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
         Ok(Some(Swept { outcomes, arms, rows, fired }))
-    }
-
-    fn swept(&self, config: &SweepConfig, attribution: &Attribution) -> Result<Vec<HeadRef>> {
-        match top_of(config)? {
-            Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
-            None => head_set(&config.heads, self.engine.spec()),
-        }
     }
 }
 
@@ -361,39 +214,6 @@ fn brought_otherwise(items: &[Item], generated: &BTreeMap<String, Row>, referenc
             brought.len()
         )
     })
-}
-
-/// The disposition of an experiment.
-fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec> {
-    let config = &experiment.attribute;
-    DispositionSpec::of_labels(&config.disposition, &config.a, &config.b)
-}
-
-/// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
-fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
-    match config.heads.strip_prefix("top:") {
-        Some(count) if !count.contains('@') => {
-            count.parse().map(Some).map_err(|_| no_such_heads(config, "k is no number"))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
-    let sets: Vec<Vec<HeadRef>> =
-        if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
-    let SweepConfig { random_sets, random_seed, random_from, .. } = *config;
-    let positions = config.positions.parse()?;
-    let lambdas = &config.lambdas[..];
-    arms(&ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions }, slots)
-}
-
-fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
-    StudyError::option(
-        "[sweep] heads",
-        format!("'{}' ({why})", config.heads),
-        "top:k, all, or a head list such as L7H6,L23H1",
-    )
 }
 
 /// Items with their answers and labels, as `temper attribute` reads them.

@@ -1,7 +1,7 @@
 //! `rows.jsonl`: generations, appended and flushed row by row, each named by what determines it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -181,6 +181,12 @@ pub(crate) fn read_rows<R: Keyed + DeserializeOwned>(path: &Path) -> Result<Writ
         whole += line.len();
     }
     Ok(Written { rows, whole, dropped: text.len() - whole })
+}
+
+/// The keys of the rows that a directory holds; none if it has no log.
+pub(crate) fn keys_in<R: Keyed + DeserializeOwned>(dir: &Path) -> Result<BTreeSet<String>> {
+    let path = dir.join(R::FILE);
+    if path.exists() { Ok(read_rows::<R>(&path)?.rows.into_keys().collect()) } else { Ok(BTreeSet::new()) }
 }
 
 #[cfg(test)]

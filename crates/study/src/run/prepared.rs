@@ -1,0 +1,274 @@
+//! What an experiment comes to before anything is generated or written: its items, what they are judged by, and every refusal.
+
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
+
+use headtemper_engine::{Encoded, Engine, HeadsWanted, MemoryPlan};
+use headtemper_hook::HeadRef;
+
+use super::{Experiment, JudgeConfig, SweepConfig};
+use crate::{
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
+    RunDir, StudyError, SweepOptions, arms,
+    attribution::Attribution,
+    capture::{encode, prompts},
+    head_set,
+    heads::top,
+    items::dispositions::LEAST,
+    read_items,
+    store::{digest::digest, files::read_json, rows::keys_in},
+    sweep::{Work, check_memory, wanted},
+};
+
+/// An experiment that can be run.
+pub(crate) struct Prepared<'a> {
+    engine: &'a Engine,
+    experiment: &'a Experiment,
+    pub(crate) items: Vec<Item>,
+    /// Labels the items with accepted answers; without it, items bring their own labels.
+    pub(super) grader: Option<Grader>,
+    /// What its directory is known by.
+    pub(crate) parts: Parts,
+    /// The arms of the sweep, if there is one. Heads that the attribution will choose are not known yet, but how many; these stand
+    /// for them.
+    arms: Option<Vec<Arm>>,
+    /// The items as they are captured, and the memory that this takes.
+    texts: (Vec<Encoded>, MemoryPlan),
+}
+
+/// What is left to do of an experiment, at most.
+pub(crate) struct ToDo {
+    /// Generated rows that are there, and that are missing.
+    pub(crate) rows: (usize, usize),
+    /// Tokens of the prompts of the missing ones, and that are written for them.
+    pub(crate) tokens: (usize, usize),
+    /// The memory that they take; none if no row is missing.
+    pub(crate) memory: Option<MemoryPlan>,
+    /// Tokens that the attribution reads, and the memory that it takes; none if it is there.
+    pub(crate) capture: Option<(usize, MemoryPlan)>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads what an experiment names.
+    ///
+    /// # Errors
+    /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
+    pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
+        experiment.check()?;
+        let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
+        items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
+        if let Some(system) = &experiment.items.system {
+            for item in &mut items {
+                item.with_system(system)?;
+            }
+        }
+        let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
+        let grader = experiment.judge.as_ref().map(read).transpose()?;
+        let parts = parts_of(engine, experiment, &items, grader.as_ref())?;
+        prompts(engine, &items)?;
+        let texts = texts_of(engine, experiment, &items)?;
+        check_stages(engine, experiment, &items)?;
+        // Labels are the items' own then, and known before anything is generated.
+        if grader.is_none() {
+            disposition_of(experiment)?.cohorts(&items, LEAST)?;
+        } else {
+            check_labels(experiment, &items)?;
+        }
+        let arms = experiment.sweep.as_ref().map(|config| {
+            let slots = engine.spec().slots();
+            let heads = match top_of(config)? {
+                Some(count) if (1..=slots.len()).contains(&count) => slots[..count].to_vec(),
+                Some(_) => return Err(no_such_heads(config, &format!("the model has {} heads", slots.len()))),
+                None => head_set(&config.heads, engine.spec())?,
+            };
+            arms_of(config, heads, &slots)
+        });
+        Ok(Self { engine, experiment, items, grader, parts, arms: arms.transpose()?, texts })
+    }
+
+    /// What is left to do in a directory. An attribution that is there counts as done, and its heads are those of the sweep.
+    ///
+    /// # Errors
+    /// If the directory belongs to another run, or a file in it cannot be read.
+    pub(crate) fn to_do(&self, dir: &Path) -> Result<ToDo> {
+        let Self { engine, experiment, .. } = *self;
+        RunDir::check(dir, "run", &self.parts, None)?;
+        let attribution = dir.join("attribution.json");
+        let attributed = attribution.exists();
+        let arms = match (&experiment.sweep, &self.arms) {
+            (Some(config), Some(_)) if attributed => {
+                let heads = swept(config, &read_json(&attribution)?, engine)?;
+                arms_of(config, heads, &engine.spec().slots())?
+            }
+            (_, Some(arms)) => arms.clone(),
+            _ => vec![Arm::base()],
+        };
+        let generated = self.items.iter().filter(|item| self.arms.is_some() || item.response.is_none());
+        let generated: Vec<Item> = generated.cloned().collect();
+        let options = sweep_options(experiment, engine, None)?;
+        let all = wanted(engine, &generated, &prompts(engine, &generated)?, &arms, &options);
+        let there = keys_in::<Row>(dir)?;
+        let missing: Vec<_> = all.iter().filter(|row| !there.contains(&row.key)).collect();
+        let work = Work::of(engine, &generated, &arms, &missing, &options)?;
+        let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
+        let (texts, memory) = &self.texts;
+        let read = texts.iter().map(|text| text.ids.len()).sum();
+        Ok(ToDo {
+            rows: (all.len() - missing.len(), missing.len()),
+            tokens: (prompt_tokens, work.most_new_tokens(engine)),
+            memory: work.memory,
+            capture: (!attributed).then(|| (read, memory.clone())),
+        })
+    }
+}
+
+/// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
+fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Option<&Grader>) -> Result<Parts> {
+    let path = &experiment.items.path;
+    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+    // As they stand in the file, line by line.
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(&line))).collect();
+    let mut parts = Parts::of(engine.identity())
+        .with("items", named)
+        .with("raw", experiment.items.raw)
+        .with("sampling", &experiment.generate.sampling)
+        .with("max_new_tokens", experiment.generate.max_new_tokens);
+    if let Some(system) = &experiment.items.system {
+        parts = parts.with("system", system);
+    }
+    if let Some(grader) = grader {
+        parts = parts.with("hedges", grader);
+        let gold = experiment.judge.as_ref().map(|config| config.gold).unwrap_or_default();
+        if gold != GoldRule::default() {
+            parts = parts.with("gold", gold);
+        }
+    }
+    Ok(parts)
+}
+
+/// Refuses a label that no judge gives, and too few items bring themselves.
+fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
+    let attribute = &experiment.attribute;
+    for (key, label) in [("a", &attribute.a), ("b", &attribute.b)] {
+        let judged = Grade::of_label(label).is_some();
+        let may_be = |item: &&Item| if item.gold.is_empty() { item.label.as_ref() == Some(label) } else { judged };
+        let found = items.iter().filter(may_be).count();
+        if found < LEAST {
+            let brought: BTreeSet<&str> =
+                items.iter().filter(|item| item.gold.is_empty()).filter_map(|item| item.label.as_deref()).collect();
+            let own: String = brought.iter().map(|label| format!(", {label}")).collect();
+            return Err(StudyError::option(
+                format!("[attribute] {key}"),
+                format!("'{label}', which {found} of {} items can come to have, where {LEAST} are needed", items.len()),
+                format!("a label of judged answers (cr, cw, hr, hw; of items with gold) or of items without gold{own}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The texts of the items as they are captured, those without a response as long as they may become, and the memory that this takes.
+///
+/// # Errors
+/// If an item does not fit the model, or what the stages do with it the memory: it is named.
+fn texts_of(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<(Vec<Encoded>, MemoryPlan)> {
+    let most_new_tokens = experiment.generate.max_new_tokens;
+    let mut encoded = encode(engine, items)?;
+    for (encoded, item) in encoded.iter_mut().zip(items) {
+        if item.response.is_none() {
+            let most = encoded.ids.len().saturating_add(most_new_tokens).min(engine.spec().context);
+            encoded.ids.resize(most, 0);
+        }
+    }
+    let memory = capture_options(engine, experiment, None)?.plan(engine, items, &encoded)?;
+    Ok((encoded, memory))
+}
+
+/// Refuses what the stages cannot do with these items.
+fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
+    let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
+    attribute.heads.check(&engine.spec().slots())?;
+    attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
+    let options = sweep_options(experiment, engine, None)?;
+    let generated = items.iter().filter(|item| experiment.sweep.is_some() || item.response.is_none());
+    let generated: Vec<Item> = generated.cloned().collect();
+    check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
+}
+
+/// How an experiment generates.
+pub(super) fn sweep_options<'a>(
+    experiment: &Experiment,
+    engine: &Engine,
+    stop: Option<&'a AtomicBool>,
+) -> Result<SweepOptions<'a>> {
+    let generate = &experiment.generate;
+    Ok(SweepOptions {
+        max_new_tokens: generate.max_new_tokens,
+        sampling: generate.sampling.clone(),
+        seeds: vec![generate.sampling.seed],
+        ends: headtemper_engine::StopRule::Model,
+        max_rows: generate.max_rows.unwrap_or_else(|| engine.rows_at_once()),
+        memory: generate.memory_bytes()?,
+        stop,
+    })
+}
+
+/// How an experiment captures.
+pub(super) fn capture_options<'a>(
+    engine: &Engine,
+    experiment: &Experiment,
+    stop: Option<&'a AtomicBool>,
+) -> Result<CaptureOptions<'a>> {
+    Ok(CaptureOptions {
+        layers: (0..engine.spec().layers.len()).collect(),
+        heads: HeadsWanted::Vector,
+        last_n: experiment.attribute.last_n,
+        memory: experiment.generate.memory_bytes()?,
+        stop,
+        ..CaptureOptions::default()
+    })
+}
+
+/// The disposition of an experiment.
+pub(super) fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec> {
+    let config = &experiment.attribute;
+    DispositionSpec::of_labels(&config.disposition, &config.a, &config.b)
+}
+
+/// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
+fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
+    match config.heads.strip_prefix("top:") {
+        Some(count) if !count.contains('@') => {
+            count.parse().map(Some).map_err(|_| no_such_heads(config, "k is no number"))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The heads of a sweep: those that it names, or the first of an attribution.
+///
+/// # Errors
+/// If the attribution has fewer, or the model none of such names.
+pub(super) fn swept(config: &SweepConfig, attribution: &Attribution, engine: &Engine) -> Result<Vec<HeadRef>> {
+    match top_of(config)? {
+        Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
+        None => head_set(&config.heads, engine.spec()),
+    }
+}
+
+pub(super) fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
+    let sets: Vec<Vec<HeadRef>> =
+        if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
+    let SweepConfig { random_sets, random_seed, random_from, .. } = *config;
+    let positions = config.positions.parse()?;
+    let lambdas = &config.lambdas[..];
+    arms(&ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions }, slots)
+}
+
+fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
+    StudyError::option(
+        "[sweep] heads",
+        format!("'{}' ({why})", config.heads),
+        "top:k, all, or a head list such as L7H6,L23H1",
+    )
+}
