@@ -340,8 +340,10 @@ fn parts_are_checked_before_they_are_joined() {
     let (_, err) = lab.ends(2, line);
     assert!(err.contains("items-000000002-000000004.npz: array 'h_last': Invalid checksum"), "{err}");
     assert!(!lab.path("c.npz").exists());
-    fs::write(part(1), good).unwrap();
-    lab.done(line);
+    // One that was cut is no part, and is made again.
+    fs::write(part(1), &good[..good.len() / 2]).unwrap();
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("6 to do, 4 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
 }
 
@@ -362,6 +364,19 @@ fn a_plan_fires_in_the_whole() {
     let (_, err) = lab.ends(2, &format!("{line} --out none.npz --limit 4"));
     assert!(err.contains("the plan names L0H1 at response but the hook never fired there"), "{err}");
     assert!(!lab.path("none.npz").exists() && !lab.path("none.npz.parts").exists());
+    // Nor of a shard: those who join them ask.
+    for (out, more) in [("joined.npz", ""), ("idle.npz", " --limit 4")] {
+        (1..=2).for_each(|i| drop(lab.done(&format!("{line}{more} --out s{i}.npz --shard {i}/2"))));
+        let merge = format!("merge {out} s1.npz s2.npz");
+        if more.is_empty() {
+            lab.done(&merge);
+        } else {
+            let (_, err) = lab.ends(2, &merge);
+            assert!(err.contains("no shard has a token that the plan L0H1:0.5 at response touches at L0H1"), "{err}");
+        }
+        (1..=2).for_each(|i| fs::remove_file(lab.path(&format!("s{i}.npz"))).unwrap());
+    }
+    assert!(bytes(&lab, "joined.npz") == bytes(&lab, "c.npz") && !lab.path("idle.npz").exists());
 }
 
 /// What a capture holds does not grow with its items: 30 times as many, whose states alone are 42 MiB.

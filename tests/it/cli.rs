@@ -315,6 +315,43 @@ fn a_lambda_table_knows_its_items() {
         table(["s0", "s1", "s2"]);
         lab.done(&line);
     }
+    // Whole numbers name items as well, one row may be one item's, and a row says which tokens it touches.
+    let line = "capture --model M --items n.jsonl --plan t.npz --out n.npz";
+    let item = |i: usize| json!({"id": i, "prompt": "Qui", "response": "Moi"});
+    lab.write_lines("n.jsonl", (0..3).map(item));
+    let write = |rows: usize, more: &[(&str, Array)]| {
+        let mut npz = Npz::default();
+        npz.add("lambda", Array::F32(vec![rows, LAYERS, HEADS], vec![0.5; rows * LAYERS * HEADS]));
+        for (name, array) in more {
+            npz.add(*name, array.clone());
+        }
+        npz.save(&lab.path("t.npz")).unwrap();
+    };
+    let text = |words: &[&str]| Array::Text(words.iter().map(ToString::to_string).collect());
+    for (rows, more, part) in [
+        (3, vec![("id", Array::I64(vec![3], vec![2, 1, 0]))], "row 0 is of item '2', but the item there is '0'"),
+        (1, vec![("id", text(&["1"]))], "has 1 row by its array 'id', but there are 3 items"),
+        (3, vec![("id", text(&["0", "1"]))], "has 2 rows by its array 'id', but there are 3 items"),
+        (1, vec![("positions", text(&["answer"]))], "window:4..9"),
+        (3, vec![("positions", text(&["all"]))], "array 'positions' is texts [1], but must be 3 texts"),
+    ] {
+        write(rows, &more);
+        let (_, err) = lab.ends(2, line);
+        assert!(err.contains(part), "{part} is not in {err}");
+    }
+    for (rows, name) in [(1, "one.npz"), (3, "three.npz")] {
+        write(rows, &[("positions", text(&vec!["response"; rows]))]);
+        lab.done(&line.replace("n.npz", name));
+    }
+    lab.done("capture --model M --items n.jsonl --plan L0H0:0.5 --positions response --out list.npz");
+    let meta = |name: &str| match Npz::read(&lab.path(name)).unwrap().get("meta") {
+        Some(Array::Scalar(meta)) => serde_json::from_str::<Value>(meta).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    for name in ["one.npz", "three.npz"] {
+        let plan = meta(name)["plan"][0].as_str().unwrap().to_owned();
+        assert!(plan.ends_with(" at response"), "{plan}");
+    }
 }
 
 /// Speed is measured for what was asked.
@@ -328,4 +365,29 @@ fn bench_measures() {
     let rows: Vec<_> = result["decode"].as_array().unwrap().iter().map(|d| d["rows"].as_u64().unwrap()).collect();
     assert_eq!(rows, [1, 2]);
     assert!(result["decode"].as_array().unwrap().iter().all(|d| d["step_ms"].as_array().unwrap().len() == 3));
+}
+
+/// A shell that has what `temper completions` prints completes verbs and options.
+#[test]
+fn a_shell_completes_what_is_typed() {
+    let lab = Lab::new();
+    lab.write("temper.bash", lab.done("completions bash"));
+    let asked = |words: &str| {
+        // As bash calls it: the function, the word before the cursor, and the one before that.
+        let script = format!(
+            "source temper.bash; COMP_WORDS=(temper {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _temper temper \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\""
+        );
+        let output =
+            std::process::Command::new("bash").args(["-c", &script]).current_dir(lab.path(".")).output().unwrap();
+        let (out, err) = texts(&output);
+        assert_eq!(err, "", "{words}");
+        out.trim().to_owned()
+    };
+    assert_eq!(asked("sw"), "sweep");
+    assert_eq!(asked("sweep --random-f"), "--random-from");
+    assert_eq!(asked("sweep --random-from ''"), "model layers");
+    assert!(lab.done("completions fish").contains("complete -c temper"));
+    let (_, why) = lab.ends(2, "completions tcsh");
+    assert!(why.contains("bash, elvish, fish, powershell, zsh"), "{why}");
 }

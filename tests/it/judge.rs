@@ -217,6 +217,26 @@ fn labels_of_before_do_not_pass_for_the_judges() {
     assert!(by_id(&lab.read("h/judged.jsonl")).values().all(|item| item.get("label").is_none()));
 }
 
+/// A run does not write over the items that it reads: with --limit the others would be gone.
+#[test]
+fn judged_items_are_not_written_over() {
+    let lab = Lab::new();
+    lab.write_lines(
+        "items.jsonl",
+        ["a", "b"].map(|id| json!({"id": id, "prompt": "?", "response": "x", "claims": ["x"]})),
+    );
+    let server = Server::new(good);
+    ends(&lab, &server, 0, "--out j --tasks coverage");
+    let before = lab.read("j/judged.jsonl");
+    let line = format!(
+        "judge --items j/judged.jsonl --endpoint {} --judge-model mock {QUICK} --limit 1 --out j",
+        server.url()
+    );
+    let (_, err) = lab.ends(2, &line);
+    assert!(err.contains("--items is j/judged.jsonl, but must be a file that this run does not write"), "{err}");
+    assert_eq!(lab.read("j/judged.jsonl"), before);
+}
+
 #[test]
 fn texts_of_items_are_data() {
     let lab = Lab::new();

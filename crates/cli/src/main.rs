@@ -69,5 +69,6 @@ fn run(command: Command) -> anyhow::Result<Done> {
         Command::Bench(args) => commands::bench::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
     }
 }

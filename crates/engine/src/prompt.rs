@@ -50,7 +50,7 @@ pub(crate) struct Written<'a> {
 impl Written<'_> {
     fn render(&self, messages: &[Message]) -> Result<String> {
         match self.template {
-            Some(template) => template.render(messages, self.thinking),
+            Some(template) => template.render_whole(messages, self.thinking),
             None => Err(EngineError::NoTemplate { path: self.path.into() }),
         }
     }

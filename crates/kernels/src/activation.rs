@@ -133,7 +133,7 @@ impl Gate for Gelu {
 pub(crate) unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
-        let e = simd::exp::<S>(S::mul(S::max(x, S::splat(-87.0)), S::splat(-1.0)));
+        let e = simd::exp::<S>(S::mul(S::max(S::splat(-87.0), x), S::splat(-1.0)));
         S::div(g, S::add(S::splat(1.0), e))
     }
 }
@@ -215,6 +215,18 @@ mod tests {
                     println!("{} {level:?} width {half}: {worst:e} of {tolerance:e}", G::NAME);
                     assert!(worst < tolerance, "{} {level:?} width {half}: {worst:e}", G::NAME);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() -> Result<()> {
+        let x = Tensor::new(&[[1f32, f32::NAN, 0.5, 1.0, 1.0, f32::NAN]], &Device::Cpu)?;
+        for level in Level::available() {
+            for found in [x.apply_op1_no_bwd(&GateMul(level, Silu))?, x.apply_op1_no_bwd(&GateMul(level, Gelu))?] {
+                let none: Vec<bool> = found.flatten_all()?.to_vec1::<f32>()?.iter().map(|x| x.is_nan()).collect();
+                assert_eq!(none, [false, true, true], "{level:?}");
             }
         }
         Ok(())

@@ -106,7 +106,7 @@ unsafe fn softplus<S: Simd>(x: S::F) -> S::F {
         for odd in [13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
             series = S::fma(series, squared, S::splat(1.0 / odd));
         }
-        S::fma(S::add(s, s), series, S::max(x, S::splat(0.0)))
+        S::fma(S::add(s, s), series, S::max(S::splat(0.0), x))
     }
 }
 
@@ -139,6 +139,21 @@ mod tests {
                 let worst = worst_relative(&fast, oracle);
                 println!("delta_gates {level:?}: {worst:e} of {TOLERANCE:e}");
                 assert!(worst < TOLERANCE, "{level:?} {n} tokens: {worst:e}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() -> Result<()> {
+        let [b, a, decay, bias] = inputs(1)?;
+        let gone = Tensor::full(f32::NAN, (1, 5), &Device::Cpu)?;
+        for level in Level::available() {
+            for (b, a, expected) in [(&gone, &a, [true, false]), (&b, &gone, [false, true])] {
+                let (beta, g) = gates_at(level, b, a, &decay, &bias)?;
+                for (found, expected) in [beta, g].iter().zip(expected) {
+                    assert!(flat(found).iter().all(|x| x.is_nan() == expected), "{level:?}");
+                }
             }
         }
         Ok(())

@@ -148,7 +148,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
-    /// The larger of each two; of NaN and a number one or the other, as the instruction has it.
+    /// `a` where it is larger, else `b`: a NaN in `b` stays one, but one in `a` may be lost, as the instruction has it.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
@@ -198,7 +198,7 @@ pub(crate) unsafe fn store_some<S: Simd>(p: *mut f32, x: S::F, count: usize) {
     unsafe { if count == S::LANES { S::store(p, x) } else { store_part::<S>(p, x, count) } }
 }
 
-/// `e^x` to about one unit in the last place, below -87.3 what it is there, 1.2e-38; `x` must not exceed 88.
+/// `e^x` to about one unit in the last place, below -87.3 what it is there, 1.2e-38; `x` must not exceed 88. NaN stays.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -226,18 +226,18 @@ pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
         // At 20 it is 1 in f32.
-        let x = S::max(min::<S>(x, 20.0), S::splat(-20.0));
+        let x = S::max(S::splat(-20.0), min::<S>(x, 20.0));
         let (two, r, p) = reduced::<S>(S::add(x, x));
         let e = S::fma(two, S::fma(S::mul(r, r), p, r), S::add(two, S::splat(-1.0)));
         S::div(e, S::add(e, S::splat(2.0)))
     }
 }
 
-/// The smaller of each lane and `most`.
+/// The smaller of each lane and `most`; NaN stays.
 #[inline(always)]
 pub(crate) unsafe fn min<S: Simd>(x: S::F, most: f32) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
-    unsafe { S::mul(S::max(S::mul(x, S::splat(-1.0)), S::splat(-most)), S::splat(-1.0)) }
+    unsafe { S::mul(S::max(S::splat(-most), S::mul(x, S::splat(-1.0))), S::splat(-1.0)) }
 }
 
 /// `(t, r, p)` with `e^x = t (1 + r + r^2 p)`, where `t` is a power of two and `|r|` at most half of `ln 2`.
@@ -247,7 +247,8 @@ pub(crate) unsafe fn min<S: Simd>(x: S::F, most: f32) -> S::F {
 unsafe fn reduced<S: Simd>(x: S::F) -> (S::F, S::F, S::F) {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
-        let x = S::max(x, S::splat(-87.3));
+        // In this order, what is no number stays none.
+        let x = S::max(S::splat(-87.3), x);
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);

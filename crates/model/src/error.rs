@@ -13,6 +13,24 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file cannot be copied.
+    #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
+    Copy {
+        /// The file.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// λ makes a weight too large for the type it is stored in.
+    #[error("tensor '{name}' would hold weights that {dtype} cannot: λ makes them too large")]
+    Overflow {
+        /// The tensor, as the file names it.
+        name: String,
+        /// Its type.
+        dtype: String,
+    },
     /// The path is neither a directory nor a GGUF file.
     #[error("{} is neither a model directory nor a .gguf file", path.display())]
     NotAModel {

@@ -29,8 +29,8 @@ pub struct Folded {
 /// byte for byte: names, order, types, metadata.
 ///
 /// # Errors
-/// If a file cannot be read or written, the plan names heads that the model does not have, or a projection has another
-/// width than the model's.
+/// If a file cannot be read or written, the plan names heads that the model does not have, a projection has another
+/// width than the model's, or what λ makes of a weight is more than its type can hold.
 pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> Loaded<Folded> {
     plan.check(spec)?;
     plan.check_foldable()?;
@@ -39,7 +39,7 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
         let path = path.to_path_buf();
         move |source| ModelError::Read { path: path.clone(), source }
     };
-    fs::copy(from, to).map_err(io(to))?;
+    fs::copy(from, to).map_err(|source| ModelError::Copy { from: from.into(), to: to.into(), source })?;
     let mut file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(io(to))?;
     let mut folded = Folded::default();
     for tensor in stored_tensors(from)? {
@@ -67,6 +67,10 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
                 return Err(ModelError::Dtype { name: tensor.name, found, allowed });
             }
         };
+        if !error.is_finite() {
+            let dtype = tensor.dtype.map_or_else(String::new, |dtype| format!("{dtype:?}"));
+            return Err(ModelError::Overflow { name: tensor.name, dtype });
+        }
         file.seek(SeekFrom::Start(tensor.bytes.start as u64)).map_err(io(to))?;
         file.write_all(&bytes).map_err(io(to))?;
         folded.rounding = folded.rounding.max(error);
@@ -81,7 +85,8 @@ pub fn folded_names(plan: &HeadPlan, spec: &ModelSpec) -> Vec<String> {
     factors.into_keys().collect()
 }
 
-/// Scales the columns of a row-major matrix; returns the largest relative error of a product that is no subnormal.
+/// Scales the columns of a row-major matrix; returns the largest relative error of a product that is no subnormal, which is infinite
+/// where the type cannot hold one.
 fn scale<const N: usize>(
     bytes: &mut [u8],
     factors: &[f32],
@@ -101,4 +106,19 @@ fn scale<const N: usize>(
         }
     }
     worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_type_cannot_hold_is_told() {
+        let scaled = |value: f32, factor: f32| {
+            let mut bytes = f16::from_f32(value).to_le_bytes();
+            scale::<2>(&mut bytes, &[factor], |b| f16::from_le_bytes(b).to_f32(), |x| f16::from_f32(x).to_le_bytes())
+        };
+        assert!(scaled(0.5, 3.0) == 0.0 && scaled(0.5, 0.3) < 1e-3);
+        assert!(scaled(0.5, 1e6).is_infinite(), "65504 is the most");
+    }
 }

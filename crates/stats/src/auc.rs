@@ -31,7 +31,7 @@ pub struct Delong {
     pub value: f64,
     /// Its standard error; NaN for less than two items of a class.
     pub se: f64,
-    /// The 95 % interval of the normal distribution, for an AUC cut off at 0 and 1. NaN where the error is none, as where the AUC is 0
+    /// The 95 % interval: of an AUC on the scale of its log odds, of a difference that of the normal distribution. NaN where the error is none, as where the AUC is 0
     /// or 1: there is nothing to judge by, and an interval without width would claim certainty.
     pub range: Range,
 }
@@ -47,8 +47,17 @@ pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
     if se == 0.0 {
         return Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
     }
-    let Range { low, high } = normal_range(value, se);
-    Delong { value, se, range: Range { low: low.max(0.0), high: high.min(1.0) } }
+    Delong { value, se, range: on_logit_scale(value, se, z()) }
+}
+
+/// `value ± by · se` where AUCs have no ends: on the scale of their log odds, with the error carried over by the delta method (Pepe
+/// 2003, The Statistical Evaluation of Medical Tests, 5.2). Of 10 and 60 items at 0.80 it holds the truth in 0.93 of samples, where
+/// `value ± by · se` does in 0.89 and lies above it in 0.10; of 12 and 12 at 0.94 in 0.97, not 0.88.
+fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
+    let odds = (value / (1.0 - value)).ln();
+    let error = by * se / (value * (1.0 - value));
+    let back = |x: f64| 1.0 / (1.0 + (-x).exp());
+    Range { low: back(odds - error), high: back(odds + error) }
 }
 
 /// The same where items of a unit, such as the answers to one prompt, are not independent: the variance is of the units' sums, by
@@ -60,8 +69,9 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
     if value.is_nan() || are_alone(unit) {
         return delong(scores, labels);
     }
-    let Delong { value, se, range } = clustered(value, placements(scores, labels), labels, unit);
-    Delong { value, se, range: Range { low: range.low.clamp(0.0, 1.0), high: range.high.clamp(0.0, 1.0) } }
+    let Delong { se, range, .. } = clustered(value, placements(scores, labels), labels, unit);
+    let by = (range.high - value) / se;
+    Delong { value, se, range: on_logit_scale(value, se, by) }
 }
 
 /// A mean over both classes of what is placed in each, with the error that sums over units have.
@@ -176,8 +186,12 @@ fn placements(scores: &[f64], labels: &[bool]) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn normal_range(value: f64, se: f64) -> Range {
-    let z = Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE));
-    Range { low: value - z * se, high: value + z * se }
+    Range { low: value - z() * se, high: value + z() * se }
+}
+
+/// Standard errors to both sides of a normal distribution within which 95 % lie.
+fn z() -> f64 {
+    Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE))
 }
 
 #[cfg(test)]
@@ -240,6 +254,27 @@ mod tests {
         println!("of 400 intervals, {by_delong} and {by_bootstrap} hold the truth");
         for held in [by_delong, by_bootstrap] {
             assert!((0.95 - held as f64 / 400.0).abs() < 4.0 * (0.95f64 * 0.05 / 400.0).sqrt(), "{held} of 400");
+        }
+    }
+
+    /// Of small classes that are well told apart too, and an interval lies above the truth no more often than below it by far: what
+    /// flatters a probe is the former.
+    #[test]
+    fn intervals_of_small_classes_do_not_flatter() {
+        for (n_a, n_b, truth) in [(10, 10, 0.76), (10, 60, 0.80), (12, 12, 0.94), (40, 40, 0.92)] {
+            let apart = std::f64::consts::SQRT_2 * Normal::standard().inverse_cdf(truth);
+            let (sets, mut above, mut below) = (1000, 0, 0);
+            for set in 0..sets {
+                let labels: Vec<bool> = (0..n_a + n_b).map(|i| i < n_a).collect();
+                let noise = normal_table(90_000 + set, n_a + n_b, &[1.0]);
+                let scores: Vec<f64> = noise.iter().zip(&labels).map(|(x, &a)| x + apart * f64::from(a)).collect();
+                let Range { low, high } = delong(&scores, &labels).range;
+                above += usize::from(low > truth);
+                below += usize::from(high < truth);
+            }
+            println!("{n_a} and {n_b} at {truth}: {above} of {sets} lie above it, {below} below");
+            // Measured: 13, 48, 0 and 23 in a thousand above; 80, 101, 124 and 81 on the scale of the AUC itself.
+            assert!(above < 70 && below < 70, "{n_a} and {n_b} at {truth}: {above} and {below} of {sets}");
         }
     }
 

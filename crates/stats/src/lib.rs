@@ -52,7 +52,7 @@ pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;
 pub use folds::Folds;
 pub use logistic::{ClassWeight, FitError, Logistic, Scaler, Target, check_finite, sigmoid};
-pub use paired::{CONFIDENCE, Interval, clustered_t, paired_shares, paired_t};
+pub use paired::{CONFIDENCE, Interval, averaged_shares, clustered_t, paired_shares, paired_t};
 pub use pca::{Components, principal_components};
 pub use permute::{Relabelings, Shuffles, Tail, as_extreme, max_abs, max_p_values, p_value};
 pub use projector::{Projector, Separation};

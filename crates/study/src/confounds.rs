@@ -5,7 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Columns, Shuffles, Tail, cramers_v};
 
-use crate::{attribute::permuted, attribution::FieldCheck, significance::LEVEL};
+use crate::{
+    attribute::permuted,
+    attribution::FieldCheck,
+    items::{
+        facts::RESPONSE,
+        units::{called, clustering, joined},
+    },
+    significance::LEVEL,
+};
 
 /// |d| of a length above which a comparison is confounded with it.
 const LENGTH_D: f64 = 0.5;
@@ -20,9 +28,37 @@ pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or 
 /// Fields that tell of the answer's end, which is looked at by itself.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
-/// Whether the cohorts differ so far in some length that heads may follow it.
-pub(crate) fn confounds(d: f64, p: f64) -> bool {
-    d.abs() > LENGTH_D || (d.abs() > LITTLE_D && p <= LEVEL)
+/// The lengths of two cohorts' responses or prompts, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lengths {
+    /// Mean of each, a's first.
+    pub(crate) means: [f64; 2],
+    /// Cohen's d.
+    pub(crate) d: f64,
+    /// Permutation p of |d|.
+    pub(crate) p: f64,
+}
+
+impl Lengths {
+    /// Whether the cohorts differ so far that heads may follow it.
+    pub(crate) fn confound(self) -> bool {
+        self.d.abs() > LENGTH_D || (self.d.abs() > LITTLE_D && self.p <= LEVEL) || self.tell_apart()
+    }
+
+    /// Whether all of a cohort are of one length, which is another in each: d is 0 there, as it has no unit.
+    fn tell_apart(self) -> bool {
+        self.d == 0.0 && self.means[0] != self.means[1]
+    }
+
+    /// How far apart they are, in words.
+    pub(crate) fn told(self) -> String {
+        let [a, b] = self.means;
+        if self.tell_apart() {
+            format!("{a:.0} and {b:.0} tokens in every item")
+        } else {
+            format!("d = {:+.2}", self.d).replace('-', "−")
+        }
+    }
 }
 
 /// How the responses of two cohorts end, those of a first.
@@ -83,7 +119,7 @@ pub(crate) struct Dealt {
 }
 
 impl Dealt {
-    fn labels(&self) -> Vec<bool> {
+    pub(crate) fn labels(&self) -> Vec<bool> {
         (0..self.items).map(|place| place < self.n_a).collect()
     }
 
@@ -157,12 +193,61 @@ fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usi
 }
 
 /// That prompts of one cohort are longer; nothing where they are not.
-pub(crate) fn told_prompts(a: &str, b: &str, (d, p): (f64, f64)) -> Option<String> {
-    confounds(d, p).then(|| {
+pub(crate) fn told_prompts(a: &str, b: &str, lengths: Lengths) -> Option<String> {
+    lengths.confound().then(|| {
         format!(
-            "prompts in {a} and {b} differ in length (d = {d:.2}): the cohorts may be other questions, not other answers"
+            "prompts in {a} and {b} differ in length ({}): the cohorts may be other questions, not other answers",
+            lengths.told()
         )
     })
+}
+
+/// Responses that are word for word those to other prompts or groups.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LikeResponses {
+    /// How many.
+    pub(crate) items: usize,
+    /// How far the cohorts follow responses, where what shares a prompt or group is one ([`clustering`]).
+    pub(crate) clustering: f64,
+}
+
+impl LikeResponses {
+    /// How many times further than prompts or groups the cohorts may follow their very responses before it is said.
+    const LIKE: f64 = 1.5;
+
+    /// Of items in these units, with a number of the response that each has; none has none.
+    pub(crate) fn of(labels: &[bool], units: &[usize], responses: &[Option<usize>], strata: Option<&[usize]>) -> Self {
+        let mut of_response: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (response, &unit) in responses.iter().zip(units) {
+            if let &Some(response) = response {
+                of_response.entry(response).or_default().insert(unit);
+            }
+        }
+        let repeated = |response: &&Option<usize>| response.is_some_and(|response| of_response[&response].len() > 1);
+        let keys = units.iter().zip(responses);
+        let whole = joined(keys.map(|(&unit, &response)| [Some((false, unit)), response.map(|it| (true, it))]));
+        Self { items: responses.iter().filter(repeated).count(), clustering: clustering(labels, &whole, strata) }
+    }
+
+    /// That they go with the cohorts, which follow prompts or groups so far; `remedy` is what helps. Nothing where they do not.
+    pub(crate) fn told(self, of_units: f64, groups: Option<&str>, remedy: &str) -> Option<String> {
+        let Self { items, clustering } = self;
+        (items > 0 && clustering > Self::LIKE * of_units.max(1.0)).then(|| {
+            format!(
+                "{items} responses are word for word those to other {}, and go with the cohorts: what they have in common \
+                 widens differences of nothing {clustering:.1}-fold in variance; {remedy}",
+                called(groups)
+            )
+        })
+    }
+}
+
+/// What separates cohorts that follow their very responses as far as chance would have it.
+pub(crate) fn group_responses(groups: Option<&str>, compare: &str) -> String {
+    match groups {
+        None => format!("{compare} with --groups {RESPONSE}"),
+        Some(field) => format!("a field that joins {field} and {RESPONSE} would group them"),
+    }
 }
 
 /// That a field goes with the cohorts, and what a head that follows it looks like.

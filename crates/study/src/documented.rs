@@ -145,8 +145,12 @@ fn fields_of_a_map() {
     let (units, cohorts) = ((0..n).map(|i| vec![i]).collect::<Vec<_>>(), [cohort("x", 0), cohort("y", 1)]);
     let nulls = Nulls { shuffles: 20, seed: 0 };
     let field = |i: usize| [("topic".to_string(), ["p", "q"][i % 2].to_string())].into();
-    let beside =
-        Beside { prompt_tokens: vec![3; n], truncated: vec![Some(false); n], fields: (0..n).map(field).collect() };
+    let beside = Beside {
+        prompt_tokens: vec![3; n],
+        truncated: vec![Some(false); n],
+        responses: (0..n).map(Some).collect(),
+        fields: (0..n).map(field).collect(),
+    };
     let map = map(&scores, (&units, Some("topic")), "m", vec![1, 1], Some((&cohorts, Some(&beside))), nulls);
     let value = json!(map);
     check_object("score.json", &value);

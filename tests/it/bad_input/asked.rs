@@ -159,7 +159,7 @@ fn experiments_that_cannot_be_read() {
             &["[generate] temperature is -1", "0 (greedy) or above"],
         ),
         ("max_new_tokens = 4", "sampling = { temperatur = 1 }", &["unknown field `temperatur`"]),
-        ("model = { path", "model = { id = \"a/b\", path", &["[model] needs either path or id"]),
+        ("model = { path", "model = { id = \"a/b\", path", &["[model] needs one of path and id"]),
         (" }\nitems", ", dtype = \"f64\" }\nitems", &["[model] dtype is 'f64'", "auto, f32, bf16, f16, stored, q8_0"]),
         (" }\nitems", ", products = \"f64\" }\nitems", &["[model] products is 'f64'", "f32 or bf16"]),
         (" }\nitems", ", device = \"tpu\" }\nitems", &["device 'tpu'", "cpu"]),

@@ -206,6 +206,33 @@ fn what_overflows_is_no_result() {
     }
 }
 
+/// Weights that are no numbers give no result, wherever they stand: attention must not drop them on the way.
+#[test]
+fn weights_that_are_no_numbers() {
+    let bench = Bench::new();
+    for (dir, name) in [("q", "layers.0.self_attn.q_proj"), ("k", "layers.1.self_attn.k_proj"), ("g", "mlp.gate_proj")]
+    {
+        let weights = bench.copy_model(dir).join("model.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let (_, tensor) = header.as_object().unwrap().iter().find(|(key, _)| key.contains(name)).unwrap();
+        assert_eq!(tensor["dtype"], "F32");
+        let from = 8 + length + tensor["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[from..from + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(&weights, bytes).unwrap();
+        let line = format!("capture --model {dir} --items c.jsonl --out {dir}.npz");
+        assert_refused(&line, &bench.run(&line), &["not numbers"]);
+        let line = format!("generate --model {dir} hi --max-new-tokens 2");
+        assert_refused(&line, &bench.run(&line), &["not numbers"]);
+        assert_eq!(bench.run(&format!("verify --quick {dir}")).status.code(), Some(1), "{dir}");
+    }
+    let tokenizer = bench.copy_model("t").join("tokenizer.json");
+    let text = fs::read_to_string(&tokenizer).unwrap();
+    fs::write(&tokenizer, &text[..text.find("\"decoder\"").unwrap() + 12]).unwrap();
+    bench.refused("generate --model t hi", &["tokenizer of t", "tokenizer.json: "]);
+}
+
 /// Models, devices and revisions that are not there.
 #[test]
 fn models_that_are_not_there() {

@@ -20,7 +20,7 @@ pub(crate) use shared::{
     SamplingArgs, ShardArgs, StopArgs, Switch,
 };
 pub(crate) use verbs::{
-    Bench, Capture, Doctor, Drawn, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify,
+    Bench, Capture, Completions, Doctor, Drawn, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify,
 };
 
 /// Find out whether a behaviour of a language model sits in a few attention heads, and whether that is real.
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// What this machine and this build have, and whether tiny models compute what they should on it
     Doctor(Doctor),
+    /// Print what completes these verbs and options in a shell
+    Completions(Completions),
 }
 
 #[cfg(test)]

@@ -358,6 +358,15 @@ pub(crate) struct Run {
     pub(crate) json: bool,
 }
 
+/// `temper completions`
+#[derive(ClapArgs)]
+#[command(after_help = "In bash, for one session: source <(temper completions bash)")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
 /// `temper bench`
 #[derive(ClapArgs)]
 pub(crate) struct Bench {

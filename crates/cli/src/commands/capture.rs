@@ -40,9 +40,8 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
     };
-    if let Some(text) = args.plan.plan.as_deref().filter(|_| options.plans.len() > 1) {
-        let all = items.read(0..items.len())?;
-        check_rows(text, all.iter().map(|item| item.id.as_str()))?;
+    if let Some(text) = &args.plan.plan {
+        check_rows(text, || Ok(items.read(0..items.len())?.into_iter().map(|item| item.id).collect()))?;
     }
     let (shard, part_items) = (args.shard.shard, args.part_items);
     let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &args.out };

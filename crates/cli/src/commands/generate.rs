@@ -23,8 +23,8 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         plans.len(),
         items.len()
     );
-    if let Some(text) = args.plan.plan.as_deref().filter(|_| plans.len() > 1) {
-        check_rows(text, items.iter().map(|item| item.id.as_str()))?;
+    if let Some(text) = &args.plan.plan {
+        check_rows(text, || Ok(items.iter().map(|item| item.id.clone()).collect()))?;
     }
     let requests = requests(&engine, &items, plans.len(), args)?;
     let mut settings = GenerateOptions {

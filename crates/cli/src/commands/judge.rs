@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     let prompts = JudgePrompts::read(args.prompts.as_deref(), &tasks, &args.axes)?;
     let (key, note) = ApiKey::from_vars(args.key_env.as_deref(), &endpoint, |name| std::env::var_os(name))?;
     let judging = JudgeRun {
+        items_path: &args.items,
         items: &items,
         endpoint: &endpoint,
         key: &key,

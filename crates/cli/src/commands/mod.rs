@@ -3,6 +3,7 @@
 pub(crate) mod attribute;
 pub(crate) mod bench;
 pub(crate) mod capture;
+pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod falsify;

@@ -157,6 +157,20 @@ impl ChatTemplate {
             .map_err(|_| wrong("minijinja panicked".into()))?
             .map_err(fail)
     }
+
+    /// The same, and refuses a system message that the template leaves out: answers without it would look like answers under it.
+    ///
+    /// # Errors
+    /// As [`Self::render`], and if the prompt does not hold the system message.
+    pub(crate) fn render_whole(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
+        let text = self.render(messages, thinking)?;
+        let unseen = |message: &Message| message.role == "system" && !text.contains(message.content.trim());
+        if messages.iter().any(unseen) {
+            let why = "it leaves the system message out, which the model would not see".into();
+            return Err(EngineError::Template { path: self.path.clone(), why });
+        }
+        Ok(text)
+    }
 }
 
 /// A template stands as text, or in a list of named ones of which `default` is ours.
@@ -212,6 +226,20 @@ mod tests {
             "{% for m in messages %}\n{% if m.role.startswith('u') %}\n[{{ m.role|upper }}]\n{% endif %}\n{% endfor %}";
         assert_eq!(render(blocks), Ok("[USER]\n".into()));
         assert_eq!(render("{%- if add_generation_prompt %}>{% endif %}{{ undefined_name }}"), Ok(">".into()));
+    }
+
+    #[test]
+    fn a_system_message_that_the_template_leaves_out_is_an_error() {
+        let under = |source: &str| {
+            let system = Message { role: "system".into(), content: " Be brief. ".into() };
+            ChatTemplate::new(source.into(), Special::default(), Path::new("m"))
+                .and_then(|t| t.render_whole(&[system, Message::user("Hi")], None))
+                .map_err(|e| e.to_string())
+        };
+        let all = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}";
+        assert_eq!(under(all), Ok("[Be brief.][Hi]".into()));
+        let why = under("{{ messages[-1].content }}").unwrap_err();
+        assert!(why.contains("it leaves the system message out"), "{why}");
     }
 
     #[test]

@@ -29,7 +29,10 @@ impl TextTokenizer {
         if !file.exists() {
             return Err(fail("tokenizer.json is missing".into()));
         }
-        let mut inner = Tokenizer::from_file(&file).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
+        // The library takes it for granted that some parts are JSON, and panics where a file was cut.
+        let text = std::fs::read(&file).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(&text).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
+        let mut inner = Tokenizer::from_bytes(&text).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
         // Some files carry the settings of a training run; a text is neither cut nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;

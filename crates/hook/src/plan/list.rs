@@ -1,8 +1,11 @@
 //! Heads as a user writes them, read strictly: what becomes a plan or a head set.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 
 use super::{HeadPlan, PlanError, check_lambda};
 use crate::{HeadKind, HeadRef, Positions};
@@ -34,6 +37,29 @@ struct HeadV1 {
     kind: HeadKind,
     #[serde(default)]
     lambda: Option<f32>,
+}
+
+/// The entries of a map as they are written, the same key twice among them: of two, a map would lose one without a word.
+struct Layers(Vec<(String, Vec<usize>)>);
+
+impl<'de> Deserialize<'de> for Layers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Layers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of layers to lists of heads")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Layers, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Layers(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 impl HeadList {
@@ -84,11 +110,14 @@ impl HeadList {
     }
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
-        let map: BTreeMap<String, Vec<usize>> = serde_json::from_str(text)
+        let Layers(layers) = serde_json::from_str(text)
             .map_err(|e| syntax(text, &format!("a map {{\"layer\":[head,..],..}} or a heads/v1 document ({e})")))?;
-        let mut heads = Vec::new();
-        for (layer, of_layer) in map {
+        let (mut heads, mut seen) = (Vec::new(), BTreeSet::new());
+        for (layer, of_layer) in layers {
             let layer = layer.trim().parse().map_err(|_| syntax(&layer, "a layer number"))?;
+            if !seen.insert(layer) {
+                return Err(syntax(text, &format!("a map with each layer once, and layer {layer} stands there twice")));
+            }
             heads.extend(of_layer.into_iter().map(|head| (HeadRef::query(layer, head), None)));
         }
         Ok(heads)
@@ -185,6 +214,8 @@ mod tests {
             (r#"{"schema":"heads/v2","heads":[]}"#, "heads/v1"),
             (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),
             (r#"{"seven":[6]}"#, "layer number"),
+            (r#"{"1":[2],"1":[3]}"#, "layer 1 stands there twice"),
+            (r#"{"1":[2]," 1":[3]}"#, "layer 1 stands there twice"),
             ("[[1,2,3]]", "pairs"),
             ("L7H6:0.5 at answer", "window:4..9"),
             (r#"{"schema":"heads/v1","heads":[{"layer":7,"head":6}],"positions":"x"}"#, "window:4..9"),

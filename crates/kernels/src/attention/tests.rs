@@ -174,6 +174,27 @@ fn keys_long_out_of_the_window_are_not_read() -> Result<()> {
     Ok(())
 }
 
+/// A query, or a key that it sees, which is no number makes its output none: a softmax that dropped it would look like a result.
+#[test]
+fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
+    let (q, k, v, list) = inputs(&[(0, 9), (5, 3)], 4, 2, 20)?;
+    let spoil = |t: &Tensor, at: usize, with: f32| {
+        let gone = Tensor::full(with, (1, t.dim(1)?, t.dim(2)?), &Device::Cpu)?;
+        Tensor::cat(&[&t.narrow(0, 0, at)?, &gone, &t.narrow(0, at + 1, t.dim(0)? - at - 1)?], 0)
+    };
+    let none = |t: &Tensor| -> Result<Vec<bool>> {
+        Ok(t.flatten_all()?.to_vec1::<f32>()?.iter().map(|x| x.is_nan()).collect())
+    };
+    // Key 4 is of the first sequence, and seen from its positions 4 to 8.
+    for (q, k, rows) in [(spoil(&q, 2, f32::NAN)?, k.clone(), 2..3), (q.clone(), spoil(&k, 4, f32::NAN)?, 4..9)] {
+        let expected: Vec<bool> = (0..12 * 80).map(|value| rows.contains(&(value / 80))).collect();
+        for level in Level::available() {
+            assert!(none(&at(level, (&q, &k, &v), &list, Some(6))?)? == expected, "{level:?} {rows:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_span_outside_the_cache_is_refused() -> Result<()> {
     let (q, k, v, mut list) = inputs(&[(0, 4)], 2, 1, 8)?;

@@ -216,6 +216,19 @@ fn every_level_computes_what_the_scalar_does() {
 }
 
 #[test]
+fn what_is_no_number_stays_none() {
+    let values = [[f32::NAN, 1.0], [1.0, f32::NAN], [f32::NAN, f32::NAN]].concat().repeat(16);
+    let functions = [Function::Exp, Function::ExpAboveTangent, Function::Tanh, Function::Min(3.5)];
+    for (level, function) in Level::available().into_iter().flat_map(|level| functions.map(|of| (level, of))) {
+        let mut found = values.clone();
+        // SAFETY: the level is of this machine.
+        unsafe { map(level, function, &mut found) };
+        let lost = values.iter().zip(&found).position(|(x, y)| x.is_nan() != y.is_nan());
+        assert_eq!(lost, None, "{level:?} {function:?}");
+    }
+}
+
+#[test]
 fn functions_are_the_exact_ones_to_rounding() {
     for level in Level::available() {
         let off = worst(level, Function::Exp, &between(-87.3, 88.0, 200_000), f64::exp, f64::exp);

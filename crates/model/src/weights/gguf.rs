@@ -12,12 +12,11 @@ use candle_core::{
     quantized::{GgmlDType, gguf_file},
 };
 use headtemper_kernels::{Blocks, Held, MatrixBuilder};
-use memmap2::Mmap;
 
 use super::{
     Table, gguf_names,
     gguf_order::{Order, undo},
-    mapped::{map, release},
+    mapped::{Mapped, map, release},
     safetensors::widen,
 };
 use crate::ModelError;
@@ -27,7 +26,7 @@ const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K
 /// A mapped GGUF file.
 pub struct GgufFile {
     path: PathBuf,
-    map: Arc<Mmap>,
+    map: Arc<Mapped>,
     content: gguf_file::Content,
 }
 

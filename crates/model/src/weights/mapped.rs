@@ -1,6 +1,12 @@
 //! Files mapped into memory, and pages of them that are given back.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io,
+    ops::Deref,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use memmap2::{Mmap, UncheckedAdvice};
 
@@ -17,10 +23,80 @@ pub(super) fn release(map: &Mmap, start: usize, len: usize) {
     let _ = (map, start, len);
 }
 
+/// A file in memory, which knows whether it is still the one that was mapped.
+pub(super) struct Mapped {
+    map: Mmap,
+    file: File,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+/// What of a file is another once it was written to.
+type Stamp = (u64, Option<SystemTime>);
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let about = file.metadata()?;
+    Ok((about.len(), about.modified().ok()))
+}
+
+impl Mapped {
+    /// Refuses a file that was written to since it was mapped: what is read of it is no more what was hashed. One that took its place
+    /// by the same name does not matter.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub(super) fn check(&self) -> candle_core::Result<()> {
+        if stamp(&self.file).is_ok_and(|stamp| stamp == self.stamp) {
+            return Ok(());
+        }
+        candle_core::bail!(
+            "{} was changed while it is in use: rows of it are read as they are needed",
+            self.path.display()
+        )
+    }
+}
+
+impl Deref for Mapped {
+    type Target = Mmap;
+
+    fn deref(&self) -> &Mmap {
+        &self.map
+    }
+}
+
 /// Maps a file into memory.
-pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
+pub(super) fn map(path: &Path) -> Result<Mapped, ModelError> {
     let read = |source| ModelError::Read { path: path.into(), source };
     let file = File::open(path).map_err(read)?;
-    // SAFETY: as for every memory-mapped model, the file must not be changed while it is loaded.
-    unsafe { Mmap::map(&file) }.map_err(read)
+    let stamp = stamp(&file).map_err(read)?;
+    // SAFETY: as for every memory-mapped model, the file must not be changed while it is read; `Mapped::check` tells where it was.
+    let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+    Ok(Mapped { map, file, path: path.into(), stamp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_to_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w");
+        std::fs::write(&path, [1; 64]).unwrap();
+        let mapped = map(&path).unwrap();
+        mapped.check().unwrap();
+        // Another file of that name is not this one.
+        std::fs::write(dir.path().join("n"), [2; 64]).unwrap();
+        std::fs::rename(dir.path().join("n"), &path).unwrap();
+        mapped.check().unwrap();
+        assert_eq!(mapped[0], 1);
+        let mapped = map(&path).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(32).unwrap();
+        let why = mapped.check().unwrap_err().to_string();
+        assert!(why.contains("was changed while it is in use"), "{why}");
+        let mapped = map(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        mapped.check().unwrap_err();
+    }
 }

@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{
     Table,
-    mapped::{map, release},
+    mapped::{Mapped, map, release},
 };
 use crate::ModelError;
 
@@ -25,7 +25,7 @@ const READABLE: &str = "F32, F16, BF16";
 
 /// The mapped shards of a checkpoint, and where each tensor lies.
 pub(super) struct Shards {
-    maps: Vec<Arc<Mmap>>,
+    maps: Vec<Arc<Mapped>>,
     tensors: BTreeMap<String, Entry>,
 }
 

@@ -2,14 +2,12 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use super::{Random, mapped::Mapped};
 use candle_core::{
     DType, Device, Result, Tensor,
     quantized::{GgmlDType, QStorage, QTensor},
 };
 use headtemper_kernels::free_memory;
-use memmap2::Mmap;
-
-use super::Random;
 
 /// A matrix of which single rows are read. Gemma 4's per-layer embeddings take 4.7 GB, of which a token needs 18 KB.
 pub(crate) struct Table {
@@ -22,9 +20,9 @@ pub(crate) struct Table {
 
 enum Source {
     /// Plain values in a mapped file.
-    Values { map: Arc<Mmap>, start: usize, dtype: DType },
+    Values { map: Arc<Mapped>, start: usize, dtype: DType },
     /// Blocks of a GGUF type; a row is a whole number of them.
-    Blocks { map: Arc<Mmap>, start: usize, kind: GgmlDType },
+    Blocks { map: Arc<Mapped>, start: usize, kind: GgmlDType },
     /// Values that are computed when asked for.
     Random { random: Random, name: String },
 }
@@ -33,11 +31,11 @@ enum Source {
 const ROWS: usize = 8192;
 
 impl Table {
-    pub(super) fn values(map: Arc<Mmap>, start: usize, dtype: DType, rows: usize, columns: usize) -> Self {
+    pub(super) fn values(map: Arc<Mapped>, start: usize, dtype: DType, rows: usize, columns: usize) -> Self {
         Self { rows, columns, source: Source::Values { map, start, dtype }, held: None }
     }
 
-    pub(super) fn blocks(map: Arc<Mmap>, start: usize, kind: GgmlDType, rows: usize, columns: usize) -> Self {
+    pub(super) fn blocks(map: Arc<Mapped>, start: usize, kind: GgmlDType, rows: usize, columns: usize) -> Self {
         Self { rows, columns, source: Source::Blocks { map, start, kind }, held: None }
     }
 
@@ -83,7 +81,7 @@ impl Table {
     /// The rows `ids`, u32 `[n]`, as `[n, columns]` of this dtype where `ids` are.
     ///
     /// # Errors
-    /// If an id is beyond the table.
+    /// If an id is beyond the table, or its file was changed.
     pub(crate) fn rows_of(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
         match &self.held {
             Some(all) => all.index_select(ids, 0)?.to_dtype(dtype),
@@ -94,22 +92,26 @@ impl Table {
     /// The rows `ids`, `[ids, columns]` f32 on the CPU.
     ///
     /// # Errors
-    /// If an id is beyond the table.
+    /// If an id is beyond the table, or its file was changed.
     fn gather(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.rows) {
             candle_core::bail!("row {id} of an embedding table that has {}", self.rows);
         }
         let shape = (ids.len(), self.columns);
-        let copy = |map: &Mmap, start: usize, bytes: usize| -> Vec<u8> {
-            ids.iter().flat_map(|&id| &map[start + id as usize * bytes..][..bytes]).copied().collect()
+        let copy = |map: &Mapped, start: usize, bytes: usize| -> Result<Vec<u8>> {
+            // Before, since pages that are gone cannot be read; and behind it, for what was written meanwhile.
+            map.check()?;
+            let data = ids.iter().flat_map(|&id| &map[start + id as usize * bytes..][..bytes]).copied().collect();
+            map.check()?;
+            Ok(data)
         };
         match &self.source {
             Source::Values { map, start, dtype } => {
-                let data = copy(map, *start, self.columns * dtype.size_in_bytes());
+                let data = copy(map, *start, self.columns * dtype.size_in_bytes())?;
                 Tensor::from_raw_buffer(&data, *dtype, &[shape.0, shape.1], &Device::Cpu)?.to_dtype(DType::F32)
             }
             Source::Blocks { map, start, kind } => {
-                let data = copy(map, *start, self.columns / kind.block_size() * kind.type_size());
+                let data = copy(map, *start, self.columns / kind.block_size() * kind.type_size())?;
                 let storage = QStorage::from_data(Cow::Owned(data), &Device::Cpu, *kind)?;
                 QTensor::new(storage, shape)?.dequantize(&Device::Cpu)
             }

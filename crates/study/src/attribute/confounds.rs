@@ -8,17 +8,12 @@ use super::{AttributeOptions, Table, direction::permuted};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    confounds::{Dealt, SAY_SO, Truncation},
-    items::{
-        facts::RESPONSE,
-        units::{clustering, unit_of},
-    },
+    confounds::{Dealt, LikeResponses, SAY_SO, Truncation},
+    items::units::{clustering, response_of},
 };
 
 /// Cohorts below this are called tiny.
 pub(super) const TINY: usize = 15;
-/// How many times further than prompts the cohorts may follow their very responses before it is said.
-pub(super) const LIKE: f64 = 1.5;
 
 /// Correlation of one head's norm with the length of the response.
 pub(super) fn r_length(norms: &[f64], columns: usize, column: usize, table: &Table<'_>) -> f64 {
@@ -103,21 +98,10 @@ pub(super) fn groups(table: &Table<'_>, facts: &[ItemFacts], options: &Attribute
     Some(GroupCheck { groups: table.unit_count(), groups_a: of(a), groups_b: of(b), items_without, field })
 }
 
-/// How far the cohorts follow their very responses, as [`PromptCheck::clustering`] has it of prompts, and how many items share
-/// theirs with an item of another unit.
-pub(super) fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> (f64, usize) {
-    let of_row = |&row: &usize| facts.get(row);
-    let units = unit_of(table.rows.iter().map(of_row), Some(RESPONSE));
-    let mut of_response: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-    let response = |place: usize| of_row(&table.rows[place])?.response.as_deref();
-    for place in 0..table.rows.len() {
-        if let Some(text) = response(place) {
-            of_response.entry(text).or_default().insert(table.units[place]);
-        }
-    }
-    let repeated = |place: &usize| response(*place).is_some_and(|text| of_response[text].len() > 1);
-    let items = (0..table.rows.len()).filter(repeated).count();
-    (clustering(&table.labels(), &units, table.strata.as_deref()), items)
+/// What the cohorts' responses have in common.
+pub(super) fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> LikeResponses {
+    let responses = response_of(table.rows.iter().map(|&row| facts.get(row)));
+    LikeResponses::of(&table.labels(), &table.units, &responses, table.strata.as_deref())
 }
 
 /// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many

@@ -157,7 +157,7 @@ fn a_planted_length_confound_is_flagged_and_taken_out() {
     assert!(found.length.ranking_r > 0.9 && found.length.ranking_p > 0.0, "{:?}", found.length);
     assert!(found.length.cohen_d > 1.0 && found.length.p <= 0.01);
     assert!(found.warnings.iter().any(|warning| warning.contains("differ in length")), "{:?}", found.warnings);
-    assert!(found.sentence.contains("differ in response length (d +2"), "{}", found.sentence);
+    assert!(found.sentence.contains("differ in response length (d = +2"), "{}", found.sentence);
     let adjusted = compare(&features, 40, &AttributeOptions { adjust: Adjust::Length, ..quick(3) });
     assert!(adjusted.heads[0].magnitude.p_max > LEVEL, "{:?}", adjusted.heads[0]);
     assert_eq!(adjusted.heads[0].magnitude.cohen_d, head.d_length_adjusted);
@@ -185,6 +185,37 @@ fn prompts_and_truncation_are_told() {
         text.contains("9 of 40 items share their prompt") && text.contains("by whole prompts, of which there are 32")
     );
     assert!(text.contains("their last tokens are not comparable"));
+}
+
+#[test]
+fn small_strata_and_lengths_without_spread_are_told() {
+    let features = planted(&[Story::Nothing], 20, 0, 4);
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
+    let told = |features: &Features, strata: usize| {
+        let mut facts = facts(40);
+        for (item, facts) in facts.iter_mut().enumerate() {
+            facts.fields.insert("pair".into(), (item % strata).to_string());
+        }
+        let options = AttributeOptions { within: (strata > 1).then(|| "pair".into()), ..quick(0) };
+        attribute(features, &spec, &cohorts, &facts, &options).unwrap()
+    };
+    assert!(
+        told(&features, 20)
+            .warnings
+            .join("\n")
+            .contains("strata have 2.0 items on average, whose means are taken out: every d is about 1.41 times")
+    );
+    assert!(!told(&features, 4).warnings.iter().any(|warning| warning.contains("on average")));
+    // All of a cohort are of one length, which is another in each: d is 0, and they differ as far as anything can.
+    let mut features = features;
+    (0..40).for_each(|item| features.total_len[item] = features.prompt_len[item] + if item < 20 { 23 } else { 41 });
+    let found = told(&features, 1);
+    assert_eq!(found.length.cohen_d, 0.0);
+    let text = found.warnings.join("\n");
+    assert!(text.contains("responses in a and b differ in length (23 and 41 tokens in every item)"), "{text}");
+    (0..40).for_each(|item| features.total_len[item] = features.prompt_len[item] + 23);
+    assert!(!told(&features, 1).warnings.iter().any(|warning| warning.contains("differ in length")));
 }
 
 #[test]

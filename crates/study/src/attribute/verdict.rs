@@ -3,7 +3,6 @@
 use super::{AttributeOptions, LARGE, LEVEL, Table, confounds::ends};
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
-    confounds::confounds,
     items::units::called,
     text::{fixed, signed},
 };
@@ -163,12 +162,9 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> S
 /// What else would explain a finding; nothing if nothing is known that would.
 fn but(disposition: &Disposition) -> String {
     let mut other = Vec::new();
-    if confounds(disposition.length.cohen_d, disposition.length.p) {
-        other.push(format!("response length (d {})", told(disposition.length.cohen_d)));
-    }
-    if confounds(disposition.prompts.cohen_d, disposition.prompts.p) {
-        other.push(format!("prompt length (d {})", told(disposition.prompts.cohen_d)));
-    }
+    let lengths = [("response", disposition.length.lengths()), ("prompt", disposition.prompts.lengths())];
+    let differ = lengths.into_iter().filter(|(_, lengths)| lengths.confound());
+    other.extend(differ.map(|(of, lengths)| format!("{of} length ({})", lengths.told())));
     if ends(&disposition.length).unequal() {
         let length = &disposition.length;
         let cut = format!("{} and {} of them", length.truncated_a, length.truncated_b);

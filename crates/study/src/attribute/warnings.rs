@@ -1,21 +1,26 @@
 //! What a reader of an attribution must know before any number: one warning a function.
 
+use std::collections::BTreeSet;
+
 use headtemper_stats::Folds;
 
 use super::{
     AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
-    confounds::{LIKE, TINY, ends, like_responses},
+    confounds::{TINY, ends, like_responses},
     strata,
 };
 use crate::{
     ItemFacts,
     attribution::{Disposition, GroupCheck},
-    confounds::{Truncation, confounds, told_field, told_prompts},
+    confounds::{Truncation, group_responses, told_field, told_prompts},
     items::{
         facts::RESPONSE,
         units::{called, counted},
     },
 };
+
+/// How many times too large strata may make a d before it is said.
+const STRATA_TAKE: f64 = 1.05;
 
 /// All of them, in the order in which they are told.
 pub(super) fn warnings(
@@ -33,6 +38,7 @@ pub(super) fn warnings(
         .chain(prompts(disposition))
         .chain(fields(disposition))
         .chain(strata_of_one_cohort(table))
+        .chain(small_strata(table))
         .chain(short(table))
         .chain(few_folds(folds, options))
         .chain(coarse(options.shuffles, disposition.heads.len()))
@@ -71,11 +77,11 @@ fn tiny(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
 
 /// Responses of one cohort that are longer.
 fn length(Disposition { a, b, length, .. }: &Disposition) -> Option<String> {
-    confounds(length.cohen_d, length.p).then(|| {
+    let lengths = length.lengths();
+    lengths.confound().then(|| {
         format!(
-            "responses in {a} and {b} differ in length (d = {:.2}): a head that tracks length ranks high; compare with \
-             --adjust length",
-            length.cohen_d
+            "responses in {a} and {b} differ in length ({}): a head that tracks length ranks high; compare with --adjust length",
+            lengths.told()
         )
     })
 }
@@ -110,23 +116,13 @@ fn responses(disposition: &Disposition, table: &Table<'_>, facts: &[ItemFacts]) 
     if field == Some(RESPONSE) {
         return None;
     }
-    let (clustering, items) = like_responses(table, facts);
-    let remedy = match field {
-        None => format!("compare with --groups {RESPONSE}"),
-        Some(field) => format!("a field that joins {field} and {RESPONSE} would group them"),
-    };
-    (clustering > LIKE * disposition.prompts.clustering.max(1.0)).then(|| {
-        format!(
-            "{items} responses are word for word those to other {}, and go with the cohorts: what they have in common \
-             widens differences of nothing {clustering:.1}-fold in variance; {remedy}",
-            called(field)
-        )
-    })
+    let remedy = group_responses(field, "compare");
+    like_responses(table, facts).told(disposition.prompts.clustering, field, &remedy)
 }
 
 /// Prompts of one cohort that are longer.
 fn prompts(Disposition { a, b, prompts, .. }: &Disposition) -> Option<String> {
-    told_prompts(a, b, (prompts.cohen_d, prompts.p))
+    told_prompts(a, b, prompts.lengths())
 }
 
 /// Other fields that go with the cohorts.
@@ -140,6 +136,22 @@ fn strata_of_one_cohort(table: &Table<'_>) -> Option<String> {
     let (mixed, all) = (strata::mixed(strata, table.n_a), strata.len());
     (mixed < all).then(|| {
         format!("{} of {all} items share their stratum with no item of the other cohort, and tell nothing", all - mixed)
+    })
+}
+
+/// Strata so small that their means, once taken out, take a part of the spread with them.
+fn small_strata(table: &Table<'_>) -> Option<String> {
+    let strata = table.strata.as_ref()?;
+    let (items, count) = (strata.len() as f64, strata.iter().collect::<BTreeSet<_>>().len() as f64);
+    let factor = ((items - 2.0) / (items - count - 1.0)).sqrt();
+    (count > 1.0 && (factor.is_nan() || factor >= STRATA_TAKE)).then(|| {
+        let too = if factor.is_finite() { format!("about {factor:.2} times") } else { "without bound".into() };
+        format!(
+            "strata have {:.1} items on average, whose means are taken out: every d is {too} too far from 0 and its interval as much \
+             too narrow for it, and d on held-out items lies above 0 without any signal; p, p max and verdicts compare with shuffled \
+             labels, of which that is true as well",
+            items / count
+        )
     })
 }
 

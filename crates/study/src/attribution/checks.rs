@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::store::nan::{number, unwritten};
+use crate::{
+    confounds::Lengths,
+    store::nan::{number, unwritten},
+};
 
 /// What shuffled labels give, over all heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,6 +141,12 @@ pub struct LengthCheck {
     pub ranking_p: f64,
 }
 
+impl LengthCheck {
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { means: [self.mean_a, self.mean_b], d: self.cohen_d, p: self.p }
+    }
+}
+
 /// The cohorts' prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromptCheck {
@@ -164,6 +173,12 @@ pub struct PromptCheck {
     /// Permutation p of |cohen_d|.
     #[serde(deserialize_with = "number")]
     pub p: f64,
+}
+
+impl PromptCheck {
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { means: [self.mean_tokens_a, self.mean_tokens_b], d: self.cohen_d, p: self.p }
+    }
 }
 
 /// Groups of items that stay together as the answers to one prompt do.

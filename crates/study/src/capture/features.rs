@@ -1,6 +1,6 @@
 //! `features.npz`: what a capture leaves, one row an item.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use headtemper_engine::{CaptureRow, Identity, Sampling, StopRule};
 use headtemper_hook::{HeadRef, Site};
@@ -39,6 +39,9 @@ pub struct FeatureMeta {
     /// What reading prompt and response again gives for such responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated_vs_forced: Option<GeneratedVsForced>,
+    /// How many tokens each planned head was applied to in the items of the file, where one plan is for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<BTreeMap<String, u64>>,
     /// Hash of `parts`; of what `temper capture` wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -60,7 +63,13 @@ impl FeatureMeta {
             (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.clone().or_else(|| b.clone()),
         };
-        Self { generated_vs_forced, ..self }
+        let fired = self.fired.clone().map(|mut fired| {
+            for (at, count) in other.fired.iter().flatten() {
+                *fired.entry(at.clone()).or_default() += count;
+            }
+            fired
+        });
+        Self { generated_vs_forced, fired, ..self }
     }
 }
 
@@ -101,7 +110,7 @@ pub struct PieceMeta {
     /// The item behind its last.
     pub to: usize,
     /// How many tokens each planned head was applied to, where all items share one plan.
-    pub fired: std::collections::BTreeMap<String, u64>,
+    pub fired: BTreeMap<String, u64>,
     /// And all of them together.
     pub fired_tokens: u64,
 }

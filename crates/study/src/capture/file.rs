@@ -7,7 +7,7 @@ use std::{
 };
 
 use headtemper_engine::{CaptureRequest, Engine, EngineError, Fired, MemoryPlan};
-use headtemper_hook::check_fired;
+use headtemper_hook::{HeadRef, check_fired};
 
 use super::{
     Answering, CaptureOptions, GeneratedVsForced, empty,
@@ -239,11 +239,20 @@ impl Prepared<'_> {
                 Some(whole) => whole.measured_with(&meta),
             });
         }
-        if let [plan] = &self.job.options.plans[..] {
-            let fired = plan.iter().filter_map(|(at, _)| Some((at, *fired.get(&at.to_string())?))).collect();
-            check_fired(std::slice::from_ref(plan), &[fired]).map_err(EngineError::from)?;
+        let mut whole = whole.expect("a capture has a piece at least");
+        whole.fired = None;
+        if let [plan] = &self.job.options.plans[..]
+            && !plan.is_empty()
+        {
+            let fired: Vec<(HeadRef, u64)> =
+                plan.iter().map(|(at, _)| (at, fired.get(&at.to_string()).copied().unwrap_or(0))).collect();
+            whole.fired = Some(fired.iter().map(|(at, count)| (at.to_string(), *count)).collect());
+            // A shard may hold no token that the plan touches; whoever joins them all looks again.
+            if self.job.shard.is_none() {
+                check_fired(std::slice::from_ref(plan), &[fired.into_iter().collect()]).map_err(EngineError::from)?;
+            }
         }
-        Ok((whole.expect("a capture has a piece at least"), tokens))
+        Ok((whole, tokens))
     }
 }
 

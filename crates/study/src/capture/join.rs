@@ -60,6 +60,12 @@ pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
     }
     let paths: Vec<PathBuf> = files.iter().map(|(_, path, _)| path.to_path_buf()).collect();
     let meta = files[1..].iter().fold(files[0].2.clone(), |whole, (.., meta)| whole.measured_with(meta));
+    let idle: Vec<&str> =
+        meta.fired.iter().flatten().filter(|(_, count)| **count == 0).map(|(at, _)| &at[..]).collect();
+    if !idle.is_empty() {
+        let why = format!("no shard has a token that the plan {} touches at {}", meta.plan.join(", "), idle.join(", "));
+        return Err(StudyError::merge(why));
+    }
     join(out, &paths, &meta)
 }
 
@@ -74,5 +80,5 @@ pub(crate) fn join(out: &Path, files: &[PathBuf], meta: &FeatureMeta) -> Result<
 
 /// Whether two metas say the same, but for what was measured on each one's own items.
 fn same_but_measured(a: &FeatureMeta, b: &FeatureMeta) -> bool {
-    FeatureMeta { generated_vs_forced: b.generated_vs_forced.clone(), ..a.clone() } == *b
+    FeatureMeta { generated_vs_forced: b.generated_vs_forced.clone(), fired: b.fired.clone(), ..a.clone() } == *b
 }

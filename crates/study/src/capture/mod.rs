@@ -249,6 +249,7 @@ fn empty(
             mean_layers: options.mean_layers,
             generated: None,
             generated_vs_forced: None,
+            fired: None,
             key: None,
             parts: None,
             shard: None,

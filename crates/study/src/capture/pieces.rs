@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::Npz;
+
 /// Items of a piece where nobody asks for another number: what a killed run loses at most.
 const MOST_ITEMS: usize = 1024;
 
@@ -38,9 +40,9 @@ impl Pieces {
         self.range.clone().step_by(size).map(move |from| from..end.min(from.saturating_add(size)))
     }
 
-    /// The pieces whose files are missing.
+    /// The pieces whose files are missing, or cannot be read: what somebody cut is made again.
     pub(super) fn missing(&self, dir: &Path) -> Vec<Range<usize>> {
-        self.iter().filter(|piece| !file(dir, piece).exists()).collect()
+        self.iter().filter(|piece| Npz::names_in(&file(dir, piece)).is_err()).collect()
     }
 
     /// The files of all pieces, in order.

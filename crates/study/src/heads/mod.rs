@@ -46,11 +46,12 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
 }
 
-/// Refuses a λ table that names its rows, where these are the names of other items than those that it is for, or in another order.
+/// Refuses a λ table that names its rows, where these are the names of other items than those that it is for, or in another order;
+/// the ids of the items are asked for only where it names them.
 ///
 /// # Errors
 /// Names the first that differs.
-pub fn check_rows<'a>(text: &str, items: impl Iterator<Item = &'a str>) -> Result<()> {
+pub fn check_rows(text: &str, items: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
     TableSource::of(text).map_or(Ok(()), |table| table.check_rows(items))
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError, Positions};
 
-use crate::{Array, Npz, Result, StudyError};
+use crate::{Array, Npz, Result, StudyError, text::count};
 
 /// A table, or one variant of it.
 pub(super) struct TableSource<'a> {
@@ -46,34 +46,65 @@ impl<'a> TableSource<'a> {
             );
             return Err(wrong(why));
         }
-        let rows = values.chunks_exact(layers * heads);
-        let Some(row) = self.row(shape[0])? else { return rows.map(|row| plan_of(row, heads, spec)).collect() };
-        let plan = plan_of(rows.clone().nth(row).unwrap_or_default(), heads, spec)?;
-        // Where an arm touched a part of the tokens only, its plan does.
-        let Some(Array::Text(positions)) = Npz::find_array(&self.path, "positions")? else {
+        let (row, positions) = (self.row(shape[0])?, self.positions(shape[0])?);
+        if row.is_some() && positions.is_none() {
             return Err(wrong(
                 "does not say which positions its variants touch (array 'positions'): sweep again".into(),
             ));
+        }
+        let plan = |(at, values): (usize, &[f32])| {
+            let plan = plan_of(values, heads, spec)?;
+            // Where a row touches a part of the tokens only, its plan does.
+            Ok(plan.limited(positions.as_ref().map(|positions| positions[at]))?)
         };
-        let positions = positions.get(row).ok_or_else(|| wrong("has fewer positions than rows".into()))?;
-        let positions: Positions = positions.parse().map_err(|e: PlanError| wrong(e.to_string()))?;
-        Ok(vec![plan.limited(Some(positions))?])
+        let rows = values.chunks_exact(layers * heads).enumerate();
+        rows.filter(|(at, _)| row.is_none_or(|row| row == *at)).map(plan).collect()
+    }
+
+    /// The tokens that each row touches, where the table says so.
+    fn positions(&self, rows: usize) -> Result<Option<Vec<Positions>>> {
+        let wrong = |why: String| StudyError::content(&self.path, why);
+        let texts = match Npz::find_array(&self.path, "positions")? {
+            None => return Ok(None),
+            Some(Array::Text(texts)) if texts.len() == rows => texts,
+            Some(other) => {
+                return Err(wrong(format!(
+                    "array 'positions' is {}, but must be {rows} texts, one a row",
+                    other.form()
+                )));
+            }
+        };
+        let parsed = |text: &String| text.parse().map_err(|e: PlanError| wrong(e.to_string()));
+        texts.iter().map(parsed).collect::<Result<_>>().map(Some)
     }
 
     /// Refuses items whose ids are others than those of the rows, where the table has some.
-    pub(super) fn check_rows<'i>(&self, items: impl Iterator<Item = &'i str>) -> Result<()> {
+    pub(super) fn check_rows(&self, items: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
+        let wrong = |why: String| Err(StudyError::content(&self.path, why));
         if self.variant.is_some() {
             return Ok(());
         }
-        let Some(Array::Text(ids)) = Npz::find_array(&self.path, "id")? else { return Ok(()) };
-        match ids.iter().zip(items).enumerate().find(|(_, (row, item))| row != item) {
-            Some((at, (row, item))) if ids.len() > 1 => Err(StudyError::content(
-                &self.path,
-                format!(
-                    "row {at} is of item '{row}', but the item there is '{item}': rows stand in the order of the items"
-                ),
+        let ids: Vec<String> = match Npz::find_array(&self.path, "id")? {
+            None => return Ok(()),
+            Some(Array::Text(ids)) => ids,
+            Some(Array::I64(_, ids)) => ids.iter().map(ToString::to_string).collect(),
+            Some(other) => {
+                return wrong(format!("array 'id' is {}, but must be texts or whole numbers", other.form()));
+            }
+        };
+        let items = items()?;
+        if ids.len() != items.len() {
+            return wrong(format!(
+                "has {} by its array 'id', but there are {}; a row that is for all items has no 'id'",
+                count(ids.len(), "row"),
+                count(items.len(), "item")
+            ));
+        }
+        match ids.iter().zip(&items).enumerate().find(|(_, (row, item))| row != item) {
+            Some((at, (row, item))) => wrong(format!(
+                "row {at} is of item '{row}', but the item there is '{item}': rows stand in the order of the items"
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -87,6 +118,9 @@ impl<'a> TableSource<'a> {
             (None, Some(name)) => return wrong(format!("has no array 'variant', so that '{name}' names no row")),
             (Some(_), _) => return wrong("array 'variant' holds no texts".into()),
         };
+        if let Some((at, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return wrong(format!("has the variant '{name}' twice, the second time in row {at}"));
+        }
         let file = self.path.display();
         let listed = || names.iter().map(|name| format!("{file}#{name}")).collect::<Vec<_>>().join(", ");
         match self.variant {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
 
-use crate::{Result, StudyError, items::answer::cut_off, store::files::nan_is_none};
+use super::{answer::cut_off, unique::Unique};
+use crate::{Result, StudyError, store::files::nan_is_none};
 
 /// Who asks in a conversation, and who answers.
 const USER: &str = "user";
@@ -150,9 +151,10 @@ impl Item {
     pub(crate) fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
         // A byte order mark, which editors on Windows put before the first line.
         let line = line.trim_start_matches('\u{feff}');
-        let mut fields: Map<String, Value> = match serde_json::from_str(line) {
-            Ok(Value::Object(fields)) => fields,
-            Ok(other) => return Err(format!("not a JSON object but {}", kind(&other))),
+        let mut fields = match serde_json::from_str(line) {
+            Ok(Unique(Value::Object(fields))) => fields,
+            Ok(Unique(other)) => return Err(format!("not a JSON object but {}", kind(&other))),
+            Err(e) if e.is_data() => return Err(e.to_string()),
             Err(e) => return Err(format!("not JSON ({e}){}", nan_is_none(line))),
         };
         let id = match fields.remove("id") {
@@ -196,7 +198,12 @@ impl Item {
         let parsed = |name: &str, e: serde_json::Error| format!("{name}: {e}");
         let scores = match fields.remove("scores") {
             None | Some(Value::Null) => BTreeMap::new(),
-            Some(value) => serde_json::from_value(value).map_err(|e| parsed("scores", e))?,
+            Some(value) => {
+                let scores: BTreeMap<String, Option<f64>> =
+                    serde_json::from_value(value).map_err(|e| parsed("scores", e))?;
+                // A score that nobody gave is none.
+                scores.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
+            }
         };
         let gold = match fields.remove("gold") {
             None | Some(Value::Null) => Vec::new(),
@@ -371,6 +378,8 @@ mod tests {
         let by = |reason: &str| ended(json!({"prompt": "p", "response": "r", "finish_reason": reason}));
         assert_eq!(["max_tokens", "MAX_TOKENS", "end_turn"].map(by), [Some(true), Some(true), Some(false)]);
         assert_eq!(by("content_filter"), None, "it says nothing of a limit");
+        let scored = Item::parse(r#"{"prompt":"p","scores":{"a":null,"b":1}}"#, 1, false).unwrap();
+        assert_eq!(scored.scores, [("b".to_string(), 1.0)].into(), "null is a score that nobody gave");
         assert_eq!(ended(json!({"prompt": "p", "finish_reason": null, "truncated": true})), Some(true));
         assert_eq!(items[0].prompt_key(), "why though");
         assert_eq!(items[1].prompt_key(), items[0].prompt_key());
@@ -434,6 +443,8 @@ mod tests {
             r#"{"id":"f\u0000","prompt":"x"}"#,
             "\n",
             r#"{"id":"g","prompt":"x","scores":{"a":NaN}}"#,
+            "\n",
+            r#"{"id":"h","prompt":"x","prompt":"y"}"#,
         ))
         .unwrap_err();
         for part in [
@@ -443,6 +454,7 @@ mod tests {
             "line 4: the response is empty",
             "line 6: id 'c' stands there a second time",
             "line 7: prompt and input_ids exclude each other",
+            "line 11: 'prompt' stands there twice",
             "line 8: prompt is a number, not a text",
             "line 9: id 'f\\0' holds a control character, but must be of printable characters",
             "line 10: not JSON (expected value at line 1 column 38); NaN and Infinity are not JSON: null stands for",

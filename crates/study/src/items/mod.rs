@@ -9,6 +9,7 @@ mod file;
 mod grade;
 mod item;
 mod predicate;
+mod unique;
 pub(crate) mod units;
 
 pub use cohort::{Cohort, cohorts_of};

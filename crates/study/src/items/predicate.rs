@@ -51,7 +51,7 @@ impl Predicate {
     /// # Errors
     /// Says at which character it cannot be read, and what would be allowed there.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut parser = Parser { text, at: 0 };
+        let mut parser = Parser { text, at: 0, depth: 0 };
         let wrong = |why: String| {
             StudyError::option(
                 "a cohort's condition",
@@ -212,11 +212,14 @@ fn compare(found: &Value, op: Op, wanted: &Value) -> Option<bool> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    depth: usize,
 }
 
 type Parsed<T> = std::result::Result<T, String>;
 
 impl<'a> Parser<'a> {
+    const DEEPEST: usize = 100;
+
     fn rest(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();
@@ -245,12 +248,23 @@ impl<'a> Parser<'a> {
         Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::All(nodes) })
     }
 
+    /// A condition within another; they nest no deeper than anybody means.
+    fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.depth == Self::DEEPEST {
+            return Err(format!("more than {} conditions within each other", Self::DEEPEST));
+        }
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
+
     fn one(&mut self) -> Parsed<Node> {
         if self.take("!") {
-            return Ok(Node::Not(Box::new(self.one()?)));
+            return Ok(Node::Not(Box::new(self.within(Self::one)?)));
         }
         if self.take("(") {
-            let node = self.any()?;
+            let node = self.within(Self::any)?;
             return if self.take(")") { Ok(node) } else { Err("a parenthesis is not closed".into()) };
         }
         let field = self.field()?;
@@ -335,6 +349,14 @@ mod tests {
 
     fn holds(text: &str) -> bool {
         Predicate::parse(text).unwrap().holds(&judged()).unwrap()
+    }
+
+    #[test]
+    fn conditions_nest_as_deep_as_anybody_means() {
+        let nested = |depth: usize| Predicate::parse(&format!("{}a{}", "!(".repeat(depth), ")".repeat(depth)));
+        assert!(nested(50).is_ok());
+        let why = nested(20_000).unwrap_err().to_string();
+        assert!(why.contains("more than 100 conditions within each other"), "{}", &why[why.len() - 200..]);
     }
 
     #[test]

@@ -41,6 +41,16 @@ pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, gr
     }))
 }
 
+/// The number of the response that each item has, the same for those that are word for word alike; none has none.
+pub(crate) fn response_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>) -> Vec<Option<usize>> {
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
+    let number = |facts: Option<&'a ItemFacts>| {
+        let next = numbers.len();
+        Some(*numbers.entry(facts?.response.as_deref()?).or_insert(next))
+    };
+    facts.map(number).collect()
+}
+
 /// The unit of each item by the keys that it has: items that share one are of one unit. Numbered in the order in which they are met.
 pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [Option<K>; N]>) -> Vec<usize> {
     let mut first: HashMap<K, usize> = HashMap::new();

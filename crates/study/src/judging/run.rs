@@ -18,10 +18,10 @@ use super::{
     report::{Counted, fields},
 };
 use crate::{
-    Item, Keyed, Parts, Progress, Result, RowLog, RunDir,
+    Item, Keyed, Parts, Progress, Result, RowLog, RunDir, StudyError,
     store::{
         digest::digest,
-        files::{write_json, write_text},
+        files::{is_same, write_json, write_text},
         rows::read_rows,
     },
     text::count,
@@ -33,6 +33,8 @@ const REPORT: &str = "judge.json";
 /// What is judged, by whom, and how.
 #[derive(Clone, Copy)]
 pub struct JudgeRun<'a> {
+    /// Where the items came from.
+    pub items_path: &'a Path,
     /// The items; each needs a response.
     pub items: &'a [Item],
     /// The server.
@@ -143,6 +145,12 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
 /// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot
 /// be used or is gone, or the user stopped. Replies that came until then are kept.
 pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeReport> {
+    // Items that were judged here before are read, and would be lost where only some are asked for.
+    if is_same(run.items_path, &dir.join(JUDGED)) {
+        let (found, allowed) =
+            (run.items_path.display().to_string(), "a file that this run does not write; give another --out");
+        return Err(StudyError::option("--items", found, allowed));
+    }
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
     let shared = run.cache.map(|path| cache::open(path, progress)).transpose()?;
     let files = RunDir::open(dir, "judge", &run.parts(), None, progress)?;

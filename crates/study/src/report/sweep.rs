@@ -114,7 +114,8 @@ fn note(outcomes: &Outcomes) -> String {
     format!(
         "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
         at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. {of} Intervals: \
-        Tango's score interval for shares, Student's otherwise, of what answers add to it for the asymmetry.{}",
+        Tango's score interval for shares, Student's otherwise (the wider of both where a share is of several seeds or \
+        answers to a prompt), of what answers add to it for the asymmetry.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
         if outcomes.prompts < outcomes.items { ", the items of a prompt or group averaged" } else { "" },
         outcomes.flips.at_most,

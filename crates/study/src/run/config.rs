@@ -297,10 +297,10 @@ impl Experiment {
     fn contradiction(&self) -> Option<String> {
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.is_empty() || !self.name.chars().all(plain) || self.name.starts_with('.') {
-            return Some(format!("name '{}' must be letters, digits, - and _", self.name));
+            return Some(format!("name '{}' must be letters, digits, -, _ and ., and not begin with a dot", self.name));
         }
         if self.model.path.is_some() == self.model.id.is_some() {
-            return Some("[model] needs either path or id".into());
+            return Some("[model] needs one of path and id".into());
         }
         if self.generate.max_new_tokens == 0 {
             return Some("[generate] max_new_tokens must be at least 1".into());

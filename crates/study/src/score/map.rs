@@ -10,7 +10,7 @@ use headtemper_stats::{
 use crate::{
     Cohort,
     attribute::AttributeOptions,
-    confounds::{Dealt, Truncation},
+    confounds::{Dealt, LikeResponses, Truncation},
     items::units::{clustering, sizes, sums},
     score::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap, Scores, plan::Beside, warnings::warnings},
     significance::LEVEL,
@@ -141,7 +141,7 @@ fn contrast(
         tokens_b: mean(&tokens_b),
         tokens_d: cohen_d(&tokens_a, &tokens_b),
         tokens_p: dealt.p_of_lengths(&[&tokens_a[..], &tokens_b].concat()),
-        confounds: beside.map(|beside| Confounds::of(beside, &items, &dealt)),
+        confounds: beside.map(|beside| Confounds::of(beside, &items, &prompt_of, &dealt)),
         clustering: clustering(&labels, &prompt_of, None),
         prompts: prompt_of.iter().collect::<BTreeSet<_>>().len(),
         labelings,
@@ -155,13 +155,17 @@ fn contrast(
 }
 
 impl Confounds {
-    fn of(beside: &Beside, rows: &[usize], dealt: &Dealt) -> Self {
+    fn of(beside: &Beside, rows: &[usize], units: &[usize], dealt: &Dealt) -> Self {
         let of = |row: &usize| beside.prompt_tokens[*row] as f64;
         let prompts: Vec<f64> = rows.iter().map(of).collect();
         let (a, b) = prompts.split_at(dealt.n_a);
         let cut: Vec<Option<bool>> = rows.iter().map(|&row| beside.truncated[row]).collect();
         let Truncation { cut: [truncated_a, truncated_b], known: [ends_known_a, ends_known_b] } =
             Truncation::of(&cut, dealt.n_a);
+        let like = (!beside.responses.is_empty()).then(|| {
+            let responses: Vec<Option<usize>> = rows.iter().map(|&row| beside.responses[row]).collect();
+            LikeResponses::of(&dealt.labels(), units, &responses, None)
+        });
         let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
         // Cohorts are labels, which are no field.
         let (fields, fields_checked) = dealt.fields(&fields, |_| false);
@@ -174,6 +178,8 @@ impl Confounds {
             ends_known_b,
             truncated_a,
             truncated_b,
+            responses_clustering: like.map(|like| like.clustering),
+            responses_repeated: like.map_or(0, |like| like.items),
             fields_checked,
             fields,
         }

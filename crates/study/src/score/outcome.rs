@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     attribution::{FieldCheck, KindWords},
-    confounds::confounds,
+    confounds::Lengths,
     items::units,
     score::plan::is_zero,
     significance::LEVEL,
@@ -161,10 +161,26 @@ pub struct Confounds {
     pub truncated_a: usize,
     /// The same of b.
     pub truncated_b: usize,
+    /// How far the cohorts follow responses, where what shares a prompt or group is one: as [`Contrast::clustering`] has it of prompts;
+    /// none of a plan of an earlier version.
+    pub responses_clustering: Option<f64>,
+    /// Items whose response is word for word that to another prompt, or of another group.
+    pub responses_repeated: usize,
     /// How many fields of the items were looked at.
     pub fields_checked: usize,
     /// Those that go with the cohorts more than chance would have it, the most first.
     pub fields: Vec<FieldCheck>,
+}
+
+impl Confounds {
+    /// The lengths of the cohorts' prompts.
+    pub(crate) fn prompt_lengths(&self) -> Lengths {
+        Lengths {
+            means: [self.prompt_tokens_a, self.prompt_tokens_b],
+            d: self.prompt_tokens_d,
+            p: self.prompt_tokens_p,
+        }
+    }
 }
 
 /// One head at one λ between two cohorts.
@@ -208,10 +224,9 @@ impl Contrast {
         1.0 / self.labelings > LEVEL
     }
 
-    /// Whether the cohorts' responses differ in length by more than half a standard deviation, or by less that shuffled labels do not
-    /// give, or have no spread and differ at all: d is 0 there, since it has no unit.
-    pub fn lengths_differ(&self) -> bool {
-        confounds(self.tokens_d, self.tokens_p) || (self.tokens_d == 0.0 && self.tokens_a != self.tokens_b)
+    /// The lengths of the cohorts' responses.
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { means: [self.tokens_a, self.tokens_b], d: self.tokens_d, p: self.tokens_p }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     attribute::results::heads_per_layer,
     items::{
         cohort::{cohorts_of, labels},
-        units::units,
+        units::{response_of, units},
     },
     score::{ScoreRow, ScoreRun, Scores},
 };
@@ -59,6 +59,9 @@ pub(crate) struct Beside {
     pub(crate) prompt_tokens: Vec<usize>,
     /// Whether the response was cut off; none where nobody knows.
     pub(crate) truncated: Vec<Option<bool>>,
+    /// The number of the response, the same for those that are word for word alike; empty in a plan of an earlier version.
+    #[serde(default)]
+    pub(crate) responses: Vec<Option<usize>>,
     /// The other fields that are a text, a number or a truth value.
     pub(crate) fields: Vec<BTreeMap<String, String>>,
 }
@@ -69,6 +72,7 @@ impl Beside {
         Self {
             prompt_tokens: encoded.iter().map(|encoded| encoded.prompt_len).collect(),
             truncated: facts.iter().map(|facts| facts.truncated).collect(),
+            responses: response_of(facts.iter().map(Some)),
             fields: facts.into_iter().map(|facts| facts.fields).collect(),
         }
     }
@@ -141,8 +145,9 @@ impl ScorePlan {
         if self.units.is_empty() {
             return Err("it was written by an earlier version, which did not know prompts: run each shard again".into());
         }
-        if let Some(Beside { prompt_tokens, truncated, fields }) = &self.beside
-            && [prompt_tokens.len(), truncated.len(), fields.len()] != [self.ids.len(); 3]
+        if let Some(Beside { prompt_tokens, truncated, responses, fields }) = &self.beside
+            && ([prompt_tokens.len(), truncated.len(), fields.len()] != [self.ids.len(); 3]
+                || ![0, self.ids.len()].contains(&responses.len()))
         {
             return Err(format!("what it has beside the scores is not of its {} items", self.ids.len()));
         }

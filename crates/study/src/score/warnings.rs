@@ -2,8 +2,8 @@
 
 use super::{Contrast, ScoreMap, map::Nulls};
 use crate::{
-    confounds::{Truncation, told_field, told_prompts},
-    items::units,
+    confounds::{LikeResponses, Truncation, group_responses, told_field, told_prompts},
+    items::{facts::RESPONSE, units},
     significance::LEVEL,
 };
 
@@ -53,26 +53,31 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             contrast.labelings
         ));
     }
-    if contrast.lengths_differ() {
+    if contrast.lengths().confound() {
         warnings.push(format!(
             "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens, d = {:.2}): Δ a token depends on \
              how far into a response it is taken",
             contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b, contrast.tokens_d
         ));
     }
-    warnings.extend(told_confounds(contrast));
+    warnings.extend(told_confounds(contrast, map.groups.as_deref()));
     warnings
 }
 
 /// What else the cohorts differ in, as warnings.
-fn told_confounds(contrast: &Contrast) -> Vec<String> {
+fn told_confounds(contrast: &Contrast, groups: Option<&str>) -> Vec<String> {
     let Some(found) = &contrast.confounds else { return Vec::new() };
+    let responses = found.responses_clustering.filter(|_| groups != Some(RESPONSE)).and_then(|clustering| {
+        let like = LikeResponses { items: found.responses_repeated, clustering };
+        like.told(contrast.clustering, groups, &group_responses(groups, "score"))
+    });
     let ends =
         Truncation { cut: [found.truncated_a, found.truncated_b], known: [found.ends_known_a, found.ends_known_b] };
     let so = ": Δ a token holds more ends of responses in one than in the other";
     ends.told([&contrast.a, &contrast.b], [contrast.n_a, contrast.n_b], so)
         .into_iter()
-        .chain(told_prompts(&contrast.a, &contrast.b, (found.prompt_tokens_d, found.prompt_tokens_p)))
+        .chain(told_prompts(&contrast.a, &contrast.b, found.prompt_lengths()))
+        .chain(responses)
         .chain(found.fields.iter().map(|field| told_field(field, "tells the cohorts apart")))
         .collect()
 }

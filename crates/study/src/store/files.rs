@@ -48,6 +48,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(wrong)
 }
 
+/// Whether two paths lead to one file that is there.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
+}
+
 /// What to say of text that is no JSON since Python wrote NaN or Infinity into it; nothing where it has none.
 pub(crate) fn nan_is_none(text: &str) -> &'static str {
     let (mut inside, mut escaped) = (false, false);

@@ -1,7 +1,7 @@
 //! Arms of a sweep against its reference, item by item, and what that is worth.
 
 use headtemper_engine::FinishReason;
-use headtemper_stats::{Interval, SignFlips, clustered_t, mean, paired_shares, sign_flip_test};
+use headtemper_stats::{Interval, SignFlips, averaged_shares, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
     Arm, Grader, Item, RandomFrom, Role, Row,
@@ -170,26 +170,24 @@ fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec
     Some(Column { signed, interval, differing })
 }
 
-/// Tango's interval where an item is a hit or none, Student's where seeds were averaged or tokens counted. Over units of several
-/// items it is Student's for clusters; where the items of each prompt agree, Tango's over units if that is wider, which minds
-/// that what never happened may happen.
+/// Tango's interval where an item is a hit or none. Of shares whose items have several seeds, or whose units several items, it is
+/// Student's for clusters, or Tango's over as many draws as vary alike if that is wider, which minds that what never happened may
+/// happen. Student's of all else.
 fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
     let sizes = sizes(units);
-    let agree = d.iter().zip(&sizes).all(|(sum, &size)| *sum == 0.0 || sum.abs() == size as f64);
-    let tango = (hits && agree).then(|| {
+    if hits && sizes.iter().all(|&size| size == 1) {
         let count = |sign: f64| d.iter().filter(|&&sum| sum * sign > 0.0).count();
-        paired_shares(count(1.0), count(-1.0), d.len())
-    });
-    match tango {
-        Some(tango) if sizes.iter().all(|&size| size == 1) => tango,
-        Some(tango) => {
-            let student = clustered_t(d, &sizes);
-            Interval { low: student.low.min(tango.low), high: student.high.max(tango.high), ..student }
-        }
-        None => clustered_t(d, &sizes),
+        return paired_shares(count(1.0), count(-1.0), d.len());
     }
+    let student = clustered_t(d, &sizes);
+    if !which.is_share() {
+        return student;
+    }
+    let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64).collect();
+    let tango = averaged_shares(&means);
+    Interval { low: student.low.min(tango.low), high: student.high.max(tango.high), ..student }
 }
 
 /// Sign-flip p of every column, alone and for the largest of them.

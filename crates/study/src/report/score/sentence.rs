@@ -109,7 +109,7 @@ pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
     let mut text = format!(
         "{out} {heads} {a} from {b}, most of all {at} (d\u{a0}{d}); shuffled labels give |d| up to {level} (95\u{a0}%)."
     );
-    if contrast.lengths_differ() {
+    if contrast.lengths().confound() {
         let (x, y) = (fixed(contrast.tokens_a, 1), fixed(contrast.tokens_b, 1));
         put!(text, " The cohorts also differ in response length ({x} and {y} tokens), which alone can do this.");
     }

@@ -79,7 +79,7 @@ fn what_is_not_known_is_refused() {
         ("lambdas = [1, 1, 0.5]", "lambdas = [1, nan]", "not a number from"),
         ("b = \"cr\"", "b = \"cr\", control = [\"none\"]", "unknown variant `none`, expected `shuffled` or `random`"),
         ("b = \"cr\"", "b = \"cr\", adjust = \"x\"", "unknown variant `x`, expected `none` or `length`"),
-        ("path = \"m.gguf\"", "dtype = \"f32\"", "either path or id"),
+        ("path = \"m.gguf\"", "dtype = \"f32\"", "one of path and id"),
         (", b = \"cr\"", "", "missing field `b`"),
         ("sweep = {", "generate = { memory = \"8\" }\nsweep = {", "such as 8GiB"),
         ("sweep = {", "sweep = { random_from = \"layers\", ", "random_seed and random_from need random_sets"),
