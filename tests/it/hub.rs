@@ -203,7 +203,8 @@ fn without_a_hub_the_cache_serves_with_a_note() {
     let snapshot = fetch(&env(&hub, &cache)).unwrap();
     assert_eq!(snapshot.files, online.files);
     let note = snapshot.note.unwrap();
-    assert!(note.contains("refused"), "{note}");
+    // Another test's server may have been given the port, and closes at once.
+    assert!(note.contains("refused") || note.contains("reset"), "{note}");
 
     let empty = TempDir::new().unwrap();
     let error = fetch(&env(&hub, &empty)).unwrap_err();
