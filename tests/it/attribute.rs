@@ -154,6 +154,13 @@ fn attribute_writes_its_files_once() {
         said.contains("whose weights are others") && said.contains("it found nothing in 2 of these 2 heads"),
         "{said}"
     );
+    // A list and a table say as well which model they are of.
+    let line = "generate --model M Hi --max-new-tokens 1 --lambda 0.5 --plan";
+    let list = lab.read("out/heads.json");
+    assert!(!lab.ends(0, &format!("{line} out/heads.json")).1.contains("weights are others"));
+    lab.write("heads.json", list.replace(report["weights_sha256"].as_str().unwrap(), "0"));
+    let (_, said) = lab.ends(0, &format!("{line} heads.json"));
+    assert!(said.contains("heads.json: it is of llama, whose weights are others"), "{said}");
     let mut wider = report.clone();
     wider["heads_per_layer"] = json!([9, 9]);
     lab.write("other.json", wider.to_string());

@@ -31,7 +31,7 @@ mod tap;
 pub use batch::{Batch, Recorded, Span};
 pub use capture::{HeadCapture, HiddenCapture, Recorder};
 pub use headtemper_kernels::HeadStats;
-pub use plan::{HeadList, HeadPlan, LAMBDAS, PlanError, check_lambda, is_lambda};
+pub use plan::{HeadList, HeadPlan, LAMBDAS, MadeFor, PlanError, check_lambda, is_lambda};
 pub use positions::Positions;
 pub use scale::{HeadScale, check_fired};
 pub use site::Site;

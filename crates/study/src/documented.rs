@@ -170,24 +170,8 @@ fn fields_of_a_map() {
     check_csv("scores.csv", &std::fs::read_to_string(dir.path().join("scores.csv")).unwrap());
 }
 
-#[test]
-fn arrays_of_plans_and_attributions() {
-    let dir = tempfile::tempdir().unwrap();
-    let wanted = ArmsWanted { sets: &[vec![HeadRef::query(0, 0)]], lambdas: &[0.5], ..ArmsWanted::default() };
-    let arms = arms(&wanted, &[HeadRef::query(0, 0)]).unwrap();
-    write_lambda(&run_dir(dir.path()), &arms, &[1]).unwrap();
-    check_npz("lambda.npz", &dir.path().join("lambda.npz"));
-    // The arrays of a disposition are the columns of its table, and its heads by other names; then those of the reading.
-    let table = heads_csv(&disposition(&[2]));
-    let columns = table.lines().next().unwrap().split(',').skip_while(|name| *name != "verdict");
-    let others =
-        ["name", "slot_layer", "slot_head", "slot_name", "head_norm", "head_norm_final", "id", "label", "meta"];
-    check("attribution.npz", columns.chain(others));
-}
-
-#[test]
-fn fields_of_a_directory() {
-    let identity = Identity {
+fn identity() -> Identity {
+    Identity {
         model: "m".into(),
         architecture: "llama".into(),
         revision: Some("r".into()),
@@ -200,7 +184,27 @@ fn fields_of_a_directory() {
         products: Some("bf16".into()),
         device: "cpu".into(),
         version: "v".into(),
-    };
+    }
+}
+
+#[test]
+fn arrays_of_plans_and_attributions() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = ArmsWanted { sets: &[vec![HeadRef::query(0, 0)]], lambdas: &[0.5], ..ArmsWanted::default() };
+    let arms = arms(&wanted, &[HeadRef::query(0, 0)]).unwrap();
+    write_lambda(&run_dir(dir.path()), &arms, &[1], &identity()).unwrap();
+    check_npz("lambda.npz", &dir.path().join("lambda.npz"));
+    // The arrays of a disposition are the columns of its table, and its heads by other names; then those of the reading.
+    let table = heads_csv(&disposition(&[2]));
+    let columns = table.lines().next().unwrap().split(',').skip_while(|name| *name != "verdict");
+    let others =
+        ["name", "slot_layer", "slot_head", "slot_name", "head_norm", "head_norm_final", "id", "label", "meta"];
+    check("attribution.npz", columns.chain(others));
+}
+
+#[test]
+fn fields_of_a_directory() {
+    let identity = identity();
     check_object("identity", &json!(identity));
     let dir = tempfile::tempdir().unwrap();
     let mut run = run_dir(dir.path());

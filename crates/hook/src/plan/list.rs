@@ -17,6 +17,17 @@ pub struct HeadList {
     pub heads: Vec<(HeadRef, Option<f32>)>,
     /// The positions that are touched, where the list says so.
     pub positions: Option<Positions>,
+    /// The model whose heads they are, where the list says so.
+    pub made_for: Option<MadeFor>,
+}
+
+/// The model that heads were found in: those of another of the same shape have nothing in common with them but their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeFor {
+    /// Its name.
+    pub model: String,
+    /// Of its weights.
+    pub weights_sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +37,10 @@ struct HeadsV1 {
     heads: Vec<HeadV1>,
     #[serde(default)]
     positions: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    weights_sha256: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +79,8 @@ impl<'de> Deserialize<'de> for Layers {
 
 impl HeadList {
     /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`. Positions
-    /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second.
+    /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second, which may name its `model` and
+    /// the hash of its weights (`weights_sha256`).
     ///
     /// # Errors
     /// On anything else, on an unknown key, on a head listed twice, on what is no λ ([`is_lambda`](crate::is_lambda)), and on an empty list.
@@ -106,7 +122,10 @@ impl HeadList {
         }
         let entry = |h: HeadV1| (HeadRef { layer: h.layer, head: h.head, kind: h.kind }, h.lambda);
         let positions = doc.positions.map(|text| text.parse()).transpose()?;
-        Ok(Self { positions, ..Self::of(doc.heads.into_iter().map(entry).collect())? })
+        let made_for = doc
+            .weights_sha256
+            .map(|weights_sha256| MadeFor { model: doc.model.unwrap_or_else(|| "a model".into()), weights_sha256 });
+        Ok(Self { positions, made_for, ..Self::of(doc.heads.into_iter().map(entry).collect())? })
     }
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
@@ -138,7 +157,7 @@ impl HeadList {
             }
         }
         heads.iter().try_for_each(|&(at, lambda)| lambda.map_or(Ok(()), |lambda| check_lambda(at, lambda)))?;
-        Ok(Self { heads, positions: None })
+        Ok(Self { heads, positions: None, made_for: None })
     }
 
     /// The heads alone.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use crate::{HeadRef, ModelSpec, Positions};
 
 pub use error::PlanError;
-pub use list::HeadList;
+pub use list::{HeadList, MadeFor};
 
 /// Which heads get which λ for one row of a batch, and at which positions. 1 leaves a head untouched, 0 ablates it.
 ///

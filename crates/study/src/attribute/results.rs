@@ -1,5 +1,6 @@
 //! The files that an attribution and a sweep leave beside the report.
 
+use headtemper_engine::Identity;
 use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
 use serde_json::json;
 
@@ -7,6 +8,7 @@ use crate::{
     Arm, Array, Features, Npz, Result, RunDir,
     attribution::text::{COLUMNS, heads_csv, ranked},
     attribution::{Attribution, HeadEffect},
+    heads::table::{MODEL, WEIGHTS},
     store::files::{write_json, write_text},
 };
 
@@ -83,7 +85,10 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize,
             }
             entry
         };
-        let list = json!({"schema": "heads/v1", "heads": heads.iter().map(entry).collect::<Vec<_>>()});
+        let list = json!({
+            "schema": "heads/v1", "model": attribution.model, "weights_sha256": attribution.weights_sha256,
+            "heads": heads.iter().map(entry).collect::<Vec<_>>(),
+        });
         write_json(&run.file(&name("heads", "json")), &list)?;
         if let Some(lambda) = lambda {
             let per_layer = &attribution.heads_per_layer;
@@ -94,17 +99,24 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize,
             }
             let mut npz = Npz::default();
             npz.add("lambda", Array::F32(vec![1, per_layer.len(), most], table));
+            add_model(&mut npz, (&attribution.model, &attribution.weights_sha256));
             npz.save(&run.file(&name("lambda", "npz")))?;
         }
     }
     Ok(())
 }
 
+/// Says in a λ table which model it is for.
+fn add_model(npz: &mut Npz, (model, weights_sha256): (&str, &str)) {
+    npz.add(MODEL, Array::Scalar(model.into()));
+    npz.add(WEIGHTS, Array::Scalar(weights_sha256.into()));
+}
+
 /// Writes `lambda.npz`: λ of every head in every arm, `[arm, layer, head]`; 1 where the arm or the model has none.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]) -> Result<()> {
+pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize], identity: &Identity) -> Result<()> {
     let layers = heads_per_layer.len();
     let heads = heads_per_layer.iter().copied().max().unwrap_or(0);
     let mut lambda = vec![1f32; arms.len() * layers * heads];
@@ -120,5 +132,6 @@ pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]) -> Re
     npz.add("lambda", Array::F32(vec![arms.len(), layers, heads], lambda));
     npz.add("variant", Array::Text(arms.iter().map(|arm| arm.variant.clone()).collect()));
     npz.add("positions", Array::Text(arms.iter().map(|arm| arm.plan.positions().to_string()).collect()));
+    add_model(&mut npz, (&identity.model, &identity.weights_sha256));
     npz.save(&run.file("lambda.npz"))
 }

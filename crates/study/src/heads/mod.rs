@@ -1,11 +1,11 @@
 //! Head lists and plans as a user gives them: in place, in a file, or the top of a report.
 
 mod ranking;
-mod table;
+pub(crate) mod table;
 
 use std::path::Path;
 
-use headtemper_hook::{HeadList, HeadPlan, HeadRef, ModelSpec, PlanError, Positions};
+use headtemper_hook::{HeadList, HeadPlan, HeadRef, MadeFor, ModelSpec, PlanError, Positions};
 
 use crate::{Result, StudyError, store::files::read_json};
 use ranking::Ranking;
@@ -73,14 +73,36 @@ pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
 }
 
 /// What somebody must know who takes heads from an attribution, `top:5@attribution.json`, for a model with these weights: that it is
-/// one of other weights, or found nothing in them. Nothing for other lists.
+/// one of other weights, or found nothing in them. Of a list or a λ table that says so: that it was made for other weights.
 ///
 /// # Errors
-/// If the attribution cannot be read.
+/// If the attribution, list or table cannot be read.
 pub fn head_remarks(text: &str, weights_sha256: &str) -> Result<Vec<String>> {
-    let Some(top) = Top::of(text)? else { return Ok(Vec::new()) };
-    let remarks = top.ranking.remarks(top.name, &top.heads()?, weights_sha256);
+    let remarks = if let Some(top) = Top::of(text)? {
+        top.ranking.remarks(top.name, &top.heads()?, weights_sha256)
+    } else {
+        let others = made_for(text)?.filter(|of| of.weights_sha256 != weights_sha256);
+        others.map(|of| format!("it is of {}, whose weights are others", of.model)).into_iter().collect()
+    };
     Ok(remarks.into_iter().map(|remark| format!("{text}: {remark}")).collect())
+}
+
+/// The model that a list or a table was made for, where it says so.
+fn made_for(text: &str) -> Result<Option<MadeFor>> {
+    if let Some(table) = TableSource::of(text) {
+        return table.made_for();
+    }
+    Ok(match list_file(text)? {
+        Some(content) => HeadList::parse(&content)?.made_for,
+        None => None,
+    })
+}
+
+/// What a `.json` file of heads holds, if it is one.
+fn list_file(text: &str) -> Result<Option<String>> {
+    let path = Path::new(text);
+    let is = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    is.then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
 }
 
 /// `top:5@attribution.json`, or `top:5@attribution.json#humble` for another disposition than the first.
@@ -120,12 +142,11 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
         top.ranking.check(spec).map_err(|why| StudyError::content(top.path, why))?;
         return Ok(HeadList::of(top.heads()?.into_iter().map(|at| (at, None)).collect())?);
     }
-    let path = Path::new(text);
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-        let content = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+    if let Some(content) = list_file(text)? {
         return Ok(HeadList::parse(&content)?);
     }
     HeadList::parse(text).map_err(|error| {
+        let path = Path::new(text);
         // JSON in place has a slash as well: heads/v1.
         let json = text.trim_start().starts_with(['{', '[']);
         let a_path = path.exists() || (!json && text.contains(std::path::MAIN_SEPARATOR));

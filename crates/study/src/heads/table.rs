@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, ModelSpec, PlanError, Positions};
+use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, MadeFor, ModelSpec, PlanError, Positions};
 
 use crate::{Array, Npz, Result, StudyError, text::count};
+
+/// The arrays that say which model a table is for.
+pub(crate) const MODEL: &str = "model";
+pub(crate) const WEIGHTS: &str = "weights_sha256";
 
 /// A table, or one variant of it.
 pub(super) struct TableSource<'a> {
@@ -59,6 +63,16 @@ impl<'a> TableSource<'a> {
         };
         let rows = values.chunks_exact(layers * heads).enumerate();
         rows.filter(|(at, _)| row.is_none_or(|row| row == *at)).map(plan).collect()
+    }
+
+    /// The model that the table is for, where it says so.
+    pub(super) fn made_for(&self) -> Result<Option<MadeFor>> {
+        let text = |name: &str| match Npz::find_array(&self.path, name)? {
+            Some(Array::Scalar(text)) => Ok(Some(text)),
+            _ => Ok::<_, StudyError>(None),
+        };
+        let Some(weights_sha256) = text(WEIGHTS)? else { return Ok(None) };
+        Ok(Some(MadeFor { model: text(MODEL)?.unwrap_or_else(|| "a model".into()), weights_sha256 }))
     }
 
     /// The tokens that each row touches, where the table says so.

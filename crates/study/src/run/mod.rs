@@ -182,7 +182,7 @@ impl Study<'_> {
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
-        write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()))?;
+        write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()), self.engine.identity())?;
         let (grader, max_new_tokens) = (self.grader.as_ref(), options.max_new_tokens);
         let answered = Answered {
             items,

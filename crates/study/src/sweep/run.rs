@@ -205,7 +205,7 @@ fn outcomes(
     let Plan { keys, plan, .. } = plan;
     let rows = by_arm(log, keys, plan.arms.len());
     let fired = fired_by_arm(&plan.arms, &rows)?;
-    write_lambda(run, &plan.arms, &plan.heads_per_layer)?;
+    write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
     let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let answered =
         Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, grader, max_new_tokens };
