@@ -331,7 +331,8 @@ fn a_lambda_table_knows_its_items() {
     for (rows, more, part) in [
         (3, vec![("id", Array::I64(vec![3], vec![2, 1, 0]))], "row 0 is of item '2', but the item there is '0'"),
         (1, vec![("id", text(&["1"]))], "has 1 row by its array 'id', but there are 3 items"),
-        (3, vec![("id", text(&["0", "1"]))], "has 2 rows by its array 'id', but there are 3 items"),
+        (3, vec![("id", text(&["0", "1"]))], "has 2 rows by its array 'id', but 3 of λ"),
+        (1, vec![("id", text(&["0", "1", "2"]))], "has 3 rows by its array 'id', but 1 of λ"),
         (1, vec![("positions", text(&["answer"]))], "window:4..9"),
         (3, vec![("positions", text(&["all"]))], "array 'positions' is texts [1], but must be 3 texts"),
     ] {

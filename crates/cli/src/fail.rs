@@ -67,7 +67,7 @@ impl Leaves {
 /// The exit code of a command that could not run.
 const COULD_NOT: u8 = 2;
 /// That of one that was stopped, as shells have it of an interrupt: a queue that stops a job can tell that it may go on.
-const STOPPED: u8 = 130;
+pub(crate) const STOPPED: u8 = 130;
 
 /// Writes an error to stderr, its causes after it, and a hint where there is one; `leaves` is what the command leaves if it was
 /// stopped. Returns the exit code.

@@ -12,6 +12,8 @@ use headtemper_study::{DryRun, Progress, Shard, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::fail::STOPPED;
+
 /// Writes a line to stderr.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}"); // nobody is left to be told if stderr is gone
@@ -35,7 +37,7 @@ pub(crate) fn stop_on_interrupt() -> &'static AtomicBool {
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
             #[expect(clippy::exit, reason = "the user asked twice")]
-            std::process::exit(2);
+            std::process::exit(STOPPED.into());
         }
         say("stopping after this step (once more to end at once)");
     };

@@ -242,7 +242,7 @@ impl LikeResponses {
     }
 }
 
-/// What separates cohorts that follow their very responses as far as chance would have it.
+/// What helps where the cohorts follow their very responses; `compare` is what the verb does, in a word.
 pub(crate) fn group_responses(groups: Option<&str>, compare: &str) -> String {
     match groups {
         None => format!("{compare} with --groups {RESPONSE}"),

@@ -128,6 +128,8 @@ pub(crate) fn ends(length: &LengthCheck) -> Truncation {
 
 /// What a reader must know where nothing is known of any response's end: it is no matter of one disposition.
 pub(crate) fn no_ends(dispositions: &[Disposition]) -> Option<String> {
-    let unknown = |disposition: &Disposition| ends(&disposition.length).known == [0, 0];
-    dispositions.iter().all(unknown).then(|| format!("whether responses were cut off is not known: {SAY_SO}"))
+    let unknown = |disposition: &&Disposition| ends(&disposition.length).known == [0, 0];
+    let names: Vec<&str> = dispositions.iter().filter(unknown).map(|disposition| &disposition.name[..]).collect();
+    let of = if names.len() == dispositions.len() { String::new() } else { format!(" of {}", names.join(", ")) };
+    (!names.is_empty()).then(|| format!("whether responses{of} were cut off is not known: {SAY_SO}"))
 }

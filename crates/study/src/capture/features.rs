@@ -63,8 +63,9 @@ impl FeatureMeta {
             (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.clone().or_else(|| b.clone()),
         };
-        let fired = self.fired.clone().map(|mut fired| {
-            for (at, count) in other.fired.iter().flatten() {
+        // An earlier version did not count: then nobody knows.
+        let fired = self.fired.clone().zip(other.fired.as_ref()).map(|(mut fired, others)| {
+            for (at, count) in others {
                 *fired.entry(at.clone()).or_default() += count;
             }
             fired

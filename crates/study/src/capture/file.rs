@@ -97,7 +97,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     match fill(&prepared, &pieces, &dir, memory.as_ref(), progress) {
         Ok(()) => {}
         Err(e) => {
-            let kept: usize = pieces.iter().filter(|piece| pieces::file(&dir, piece).exists()).map(|p| p.len()).sum();
+            let kept: usize = prepared.items() - pieces.missing(&dir).iter().map(ExactSizeIterator::len).sum::<usize>();
             if kept == 0 {
                 let _ = run.discard(&files); // the first error is the one to report
             } else {

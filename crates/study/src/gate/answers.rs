@@ -114,13 +114,13 @@ fn brought(item: &Item, generated: bool) -> Map<String, Value> {
 fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let generated = row.is_some();
     let none = Grader::by_gold(GoldRule::default());
-    let verdict = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
+    let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().filter(|_| !generated).and_then(Grade::of_label);
     let field = |name: &str| item.other.get(name).filter(|_| !generated);
     let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
     let said = [field("correct").and_then(Value::as_bool), covered, label.map(|label| label.correct)];
-    let by_gold = (!item.gold.is_empty()).then_some(verdict.correct);
-    let by_lexicon = lexicon.map(|_| verdict.hedged);
+    let by_gold = (!item.gold.is_empty()).then_some(grade.correct);
+    let by_lexicon = lexicon.map(|_| grade.hedged);
     let hedged = label.map(|label| label.hedged);
     let cut = |cut: bool| if cut { FinishReason::Length } else { FinishReason::Stop };
     Known {

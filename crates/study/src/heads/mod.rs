@@ -81,7 +81,7 @@ pub fn head_remarks(text: &str, weights_sha256: &str) -> Result<Vec<String>> {
     let remarks = if let Some(top) = Top::of(text)? {
         top.ranking.remarks(top.name, &top.heads()?, weights_sha256)
     } else {
-        let others = made_for(text)?.filter(|of| of.weights_sha256 != weights_sha256);
+        let others = made_for(text)?.filter(|of| !of.weights_sha256.is_empty() && of.weights_sha256 != weights_sha256);
         others.map(|of| format!("it is of {}, whose weights are others", of.model)).into_iter().collect()
     };
     Ok(remarks.into_iter().map(|remark| format!("{text}: {remark}")).collect())

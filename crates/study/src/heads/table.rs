@@ -51,6 +51,11 @@ impl<'a> TableSource<'a> {
             return Err(wrong(why));
         }
         let (row, positions) = (self.row(shape[0])?, self.positions(shape[0])?);
+        if let Some(ids) = self.ids()?
+            && ids.len() != shape[0]
+        {
+            return Err(wrong(format!("has {} by its array 'id', but {} of λ", count(ids.len(), "row"), shape[0])));
+        }
         if row.is_some() && positions.is_none() {
             return Err(wrong(
                 "does not say which positions its variants touch (array 'positions'): sweep again".into(),
@@ -92,20 +97,23 @@ impl<'a> TableSource<'a> {
         texts.iter().map(parsed).collect::<Result<_>>().map(Some)
     }
 
+    /// The items that the rows are of, where the table says so and no variant is named.
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        match Npz::find_array(&self.path, "id")?.filter(|_| self.variant.is_none()) {
+            None => Ok(None),
+            Some(Array::Text(ids)) => Ok(Some(ids)),
+            Some(Array::I64(_, ids)) => Ok(Some(ids.iter().map(ToString::to_string).collect())),
+            Some(other) => {
+                let why = format!("array 'id' is {}, but must be texts or whole numbers", other.form());
+                Err(StudyError::content(&self.path, why))
+            }
+        }
+    }
+
     /// Refuses items whose ids are others than those of the rows, where the table has some.
     pub(super) fn check_rows(&self, items: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
         let wrong = |why: String| Err(StudyError::content(&self.path, why));
-        if self.variant.is_some() {
-            return Ok(());
-        }
-        let ids: Vec<String> = match Npz::find_array(&self.path, "id")? {
-            None => return Ok(()),
-            Some(Array::Text(ids)) => ids,
-            Some(Array::I64(_, ids)) => ids.iter().map(ToString::to_string).collect(),
-            Some(other) => {
-                return wrong(format!("array 'id' is {}, but must be texts or whole numbers", other.form()));
-            }
-        };
+        let Some(ids) = self.ids()? else { return Ok(()) };
         let items = items()?;
         if ids.len() != items.len() {
             return wrong(format!(

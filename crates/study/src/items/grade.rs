@@ -30,7 +30,7 @@ impl Grade {
     /// What a label says; none for another label than these four.
     pub fn of_label(label: &str) -> Option<Self> {
         let all = [false, true].into_iter().flat_map(|hedged| [false, true].map(|correct| Self { correct, hedged }));
-        all.into_iter().find(|verdict| verdict.label() == label)
+        all.into_iter().find(|grade| grade.label() == label)
     }
 }
 

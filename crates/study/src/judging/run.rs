@@ -58,6 +58,16 @@ pub struct JudgeRun<'a> {
 }
 
 impl<'a> JudgeRun<'a> {
+    /// Refuses to write over the items: of those that were judged here before all would be lost that are not asked for now.
+    fn check(&self, dir: &Path) -> Result<()> {
+        if is_same(self.items_path, &dir.join(JUDGED)) {
+            let (found, allowed) =
+                (self.items_path.display().to_string(), "a file that this run does not write; give another --out");
+            return Err(StudyError::option("--items", found, allowed));
+        }
+        Ok(())
+    }
+
     fn asked(&self) -> Asked<'a> {
         Asked { model: self.model, max_tokens: self.max_tokens }
     }
@@ -112,6 +122,7 @@ impl DryJudge {
 /// # Errors
 /// As [`judge_run`], before it asks.
 pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
+    run.check(dir)?;
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
     RunDir::check(dir, "judge", &run.parts(), None)?;
     let own = dir.join(Answer::FILE);
@@ -145,12 +156,7 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
 /// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot
 /// be used or is gone, or the user stopped. Replies that came until then are kept.
 pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeReport> {
-    // Items that were judged here before are read, and would be lost where only some are asked for.
-    if is_same(run.items_path, &dir.join(JUDGED)) {
-        let (found, allowed) =
-            (run.items_path.display().to_string(), "a file that this run does not write; give another --out");
-        return Err(StudyError::option("--items", found, allowed));
-    }
+    run.check(dir)?;
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
     let shared = run.cache.map(|path| cache::open(path, progress)).transpose()?;
     let files = RunDir::open(dir, "judge", &run.parts(), None, progress)?;

@@ -12,15 +12,18 @@ use serde_json::json;
 use crate::{
     Arm, Grader, Item, ItemFacts, Progress, Result, Row, RowLog, RunDir, RunSummary,
     attribute::{
-        Controls, STATISTICS,
+        Controls,
         items::{AttributeItems, ReadItems},
-        results::{ATTRIBUTION_FILES, heads_per_layer, write_attribution, write_lambda},
+        results::{heads_per_layer, write_attribution, write_lambda},
     },
     attribution::Attribution,
     capture::{encode_answered, encode_one},
+    head_remarks,
     items::{answer::gold_warning, dispositions::LEAST},
     run::{
-        prepared::{arms_of, capture_options, disposition_of, sweep_options, swept},
+        prepared::{
+            arms_of, attribution_files, attribution_key, capture_options, disposition_of, sweep_options, swept, top_of,
+        },
         report::{RunReport, Swept},
     },
     store::{
@@ -63,7 +66,12 @@ pub fn run(
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
-    let warnings = grader.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
+    let mut warnings: Vec<String> = grader.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
+    if let Some(config) = &experiment.sweep
+        && top_of(config)?.is_none()
+    {
+        warnings.extend(head_remarks(&config.heads, &engine.identity().weights_sha256)?);
+    }
     let mut study = Study { engine, experiment, run, key, log, grader, stop, warnings };
 
     let base = study.generate(&mut items, progress)?;
@@ -139,9 +147,8 @@ impl Study<'_> {
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
         let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
-        let key = digest(&(&self.key, config, &self.experiment.items.groups, rows, STATISTICS));
-        let files: Vec<&str> = ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect();
-        if self.run.finished("attribute", &key, &files) {
+        let key = attribution_key(&self.key, self.experiment, &rows);
+        if self.run.finished("attribute", &key, &attribution_files()) {
             return read_json(&self.run.file("attribution.json"));
         }
         let encode = |item: &Item| match base.get(&item.id) {

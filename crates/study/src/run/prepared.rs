@@ -9,13 +9,14 @@ use super::{Experiment, JudgeConfig, SweepConfig};
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
     RunDir, StudyError, SweepOptions, arms,
+    attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
     head_set,
     heads::top,
     items::dispositions::LEAST,
     read_items,
-    store::{digest::digest, files::read_json, rows::keys_in},
+    store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
     sweep::{Work, check_memory, wanted},
 };
 
@@ -85,7 +86,23 @@ impl<'a> Prepared<'a> {
         Ok(Self { engine, experiment, items, grader, parts, arms: arms.transpose()?, texts })
     }
 
-    /// What is left to do in a directory. An attribution that is there counts as done, and its heads are those of the sweep.
+    /// Whether the attribution of these settings and of the answers that are there is finished in a directory.
+    fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
+        let Self { engine, experiment, .. } = *self;
+        let unanswered: Vec<Item> = self.items.iter().filter(|item| item.response.is_none()).cloned().collect();
+        let options = sweep_options(experiment, engine, None)?;
+        let mut rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
+        if rows.iter().any(|row| !there.contains(&row.key)) {
+            return Ok(false);
+        }
+        rows.sort_by(|one, other| unanswered[one.item].id.cmp(&unanswered[other.item].id));
+        let rows: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+        let key = attribution_key(&self.parts.key(), experiment, &rows);
+        Ok(was_finished(dir, "attribute", &key, &attribution_files()))
+    }
+
+    /// What is left to do in a directory. An attribution that is finished there is not read again, and its heads are those of the
+    /// sweep.
     ///
     /// # Errors
     /// If the directory belongs to another run, or a file in it cannot be read.
@@ -93,7 +110,8 @@ impl<'a> Prepared<'a> {
         let Self { engine, experiment, .. } = *self;
         RunDir::check(dir, "run", &self.parts, None)?;
         let attribution = dir.join("attribution.json");
-        let attributed = attribution.exists();
+        let there = keys_in::<Row>(dir)?;
+        let attributed = self.attributed(dir, &there)?;
         let arms = match (&experiment.sweep, &self.arms) {
             (Some(config), Some(_)) if attributed => {
                 let heads = swept(config, &read_json(&attribution)?, engine)?;
@@ -106,19 +124,30 @@ impl<'a> Prepared<'a> {
         let generated: Vec<Item> = generated.cloned().collect();
         let options = sweep_options(experiment, engine, None)?;
         let all = wanted(engine, &generated, &prompts(engine, &generated)?, &arms, &options);
-        let there = keys_in::<Row>(dir)?;
         let missing: Vec<_> = all.iter().filter(|row| !there.contains(&row.key)).collect();
         let work = Work::of(engine, &generated, &arms, &missing, &options)?;
         let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
         let (texts, memory) = &self.texts;
-        let read = texts.iter().map(|text| text.ids.len()).sum();
+        let read: usize = texts.iter().map(|text| text.ids.len()).sum();
+        // Random weights read them once more.
+        let times = 1 + usize::from(experiment.attribute.controls().random.is_some());
         Ok(ToDo {
             rows: (all.len() - missing.len(), missing.len()),
             tokens: (prompt_tokens, work.most_new_tokens(engine)),
             memory: work.memory,
-            capture: (!attributed).then(|| (read, memory.clone())),
+            capture: (!attributed).then(|| (times * read, memory.clone())),
         })
     }
+}
+
+/// Hash of what an attribution is made from: the run, its settings, and the rows that were generated for it, by the ids of their items.
+pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str]) -> String {
+    digest(&(run, &experiment.attribute, &experiment.items.groups, rows, STATISTICS))
+}
+
+/// The files that a finished attribution leaves.
+pub(super) fn attribution_files() -> Vec<&'static str> {
+    ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect()
 }
 
 /// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
@@ -236,7 +265,7 @@ pub(super) fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec>
 }
 
 /// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
-fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
+pub(super) fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
     match config.heads.strip_prefix("top:") {
         Some(count) if !count.contains('@') => {
             count.parse().map(Some).map_err(|_| no_such_heads(config, "k is no number"))

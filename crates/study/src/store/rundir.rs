@@ -97,7 +97,7 @@ impl RunDir {
 
     /// Whether a stage was finished from the same inputs, and all its files are there.
     pub fn finished(&self, stage: &str, key: &str, files: &[&str]) -> bool {
-        self.manifest.0["stages"][stage]["key"] == key && files.iter().all(|name| self.file(name).exists())
+        self.manifest.finished(stage, key) && files.iter().all(|name| self.file(name).exists())
     }
 
     /// Notes that a stage was finished, with what is worth keeping about it.
@@ -138,7 +138,17 @@ impl RunDir {
 #[derive(Clone)]
 pub(crate) struct Manifest(pub(crate) Map<String, Value>);
 
+/// Whether a stage of this key was finished in a directory, whose files are all there; [`RunDir::finished`] of one that is not opened.
+pub(crate) fn was_finished(dir: &Path, stage: &str, key: &str, files: &[&str]) -> bool {
+    Manifest::read(dir).is_ok_and(|manifest| manifest.finished(stage, key))
+        && files.iter().all(|name| dir.join(name).exists())
+}
+
 impl Manifest {
+    fn finished(&self, stage: &str, key: &str) -> bool {
+        self.0.get("stages").is_some_and(|stages| stages[stage]["key"] == key)
+    }
+
     fn new(command: &str, parts: &Parts, shard: Option<Shard>) -> Self {
         let manifest = json!({"schema": "run/v1", "command": command, "key": parts.key()});
         let Value::Object(mut manifest) = manifest else { unreachable!("it was written as an object") };

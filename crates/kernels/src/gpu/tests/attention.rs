@@ -234,6 +234,39 @@ fn a_sequence_has_the_same_bits_in_any_batch() -> Result<()> {
     Ok(())
 }
 
+/// A query, or a key that it sees, which is no number makes its output none, whichever kernel takes it: a softmax that dropped it
+/// would look like a result.
+#[test]
+fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
+    let spoilt = |x: &Tensor, row: usize| -> Result<Tensor> {
+        let mut values = flat(x);
+        let width = values.len() / x.dim(0)?;
+        values[row * width..][..width].fill(f32::NAN);
+        Tensor::from_vec(values, x.dims(), &Device::Cpu)?.to_dtype(x.dtype())
+    };
+    let (decode, short, tiles) = (&[(40, 1), (9, 1)][..], &[(5, 7), (0, 3)][..], &[(0, 70), (3, 40)][..]);
+    for (sequences, shape) in [(decode, (2, 2, 64)), (decode, (8, 1, 128)), (short, (2, 2, 64)), (tiles, (2, 1, 128))] {
+        for dtype in TYPES {
+            let (start, len) = sequences[0];
+            let new = || Batch::new(sequences, shape, dtype);
+            // The last query of the first sequence; and a key of it, which is seen from its own position on.
+            let (query, key) = (len - 1, 2);
+            let of_query = Batch { q: spoilt(&new()?.q, query)?, ..new()? };
+            let of_key = Batch { k: spoilt(&new()?.k, GAP + key)?, ..new()? };
+            for (batch, rows) in [(of_query, query..len), (of_key, key.saturating_sub(start)..len)] {
+                let found = batch.attend(None, None)?;
+                let width = found.dim(1)? * found.dim(2)?;
+                for (row, values) in flat(&found).chunks(width).enumerate() {
+                    let none = values.iter().filter(|x| x.is_nan()).count();
+                    let expected = if rows.contains(&row) { width } else { 0 };
+                    assert_eq!(none, expected, "{sequences:?} {shape:?} {dtype:?}: row {row} of {rows:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn tokens_of_no_span_are_zero() -> Result<()> {
     for dtype in TYPES {
