@@ -129,3 +129,15 @@ pub(crate) fn prompts(lab: &Lab, count: usize) {
     let prompt = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qu'est-ce que {i} à {}?", i * i)});
     lab.write_lines("q.jsonl", (0..count).map(prompt));
 }
+
+/// Rows as (id, variant, seed, response): what a set of them must be, in whatever order they were made.
+pub(crate) fn row_set(lab: &Lab, name: &str) -> BTreeSet<(String, String, u64, String)> {
+    let rows = lines(&lab.read(name));
+    let count = rows.len();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_string();
+    let key =
+        |row: Value| (text(&row, "id"), text(&row, "variant"), row["seed"].as_u64().unwrap(), text(&row, "response"));
+    let set: BTreeSet<_> = rows.into_iter().map(key).collect();
+    assert_eq!(set.len(), count, "{name} holds a row twice");
+    set
+}

@@ -1,9 +1,9 @@
-//! Sweeps and whole experiments on the tiny Llama: the rows they leave, what they say, and going on where they stopped.
+//! Whole experiments on the tiny Llama: the files they leave, what they say, and going on where they stopped.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -15,246 +15,7 @@ use serde_json::{Value, json};
 
 use headtemper_tests::golden_dir;
 
-use crate::lab::{HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, texts};
-
-/// Rows as (id, variant, seed, response): what a set of them must be, in whatever order they were made.
-fn row_set(lab: &Lab, name: &str) -> BTreeSet<(String, String, u64, String)> {
-    let rows = lines(&lab.read(name));
-    let count = rows.len();
-    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_string();
-    let key =
-        |row: Value| (text(&row, "id"), text(&row, "variant"), row["seed"].as_u64().unwrap(), text(&row, "response"));
-    let set: BTreeSet<_> = rows.into_iter().map(key).collect();
-    assert_eq!(set.len(), count, "{name} holds a row twice");
-    set
-}
-
-const SWEEP: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12 --out out";
-
-/// What ends before a plan's window is the untouched model's, and told.
-#[test]
-fn what_a_plan_never_touched_is_told() {
-    let lab = Lab::new();
-    let items = [("long", "one two three four five six seven eight nine ten"), ("short", "hi")];
-    lab.write_lines("w.jsonl", items.map(|(id, prompt)| json!({"id": id, "prompt": prompt})));
-    let sweep = "sweep --model M --items w.jsonl --heads L0H1 --lambda 1,0.5 --max-new-tokens 3";
-    let (out, _) = lab.ends(0, &format!("{sweep} --positions window:30..40 --out out"));
-    assert!(out.contains("only 1 of 2 answers of L0H1@0.5 at window:30..40 were touched"), "{out}");
-    let untouched: Vec<Value> =
-        lines(&lab.read("out/rows.jsonl")).into_iter().filter(|row| row["touched"] == false).collect();
-    assert_eq!(untouched.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), ["short"]);
-    assert_eq!(lab.json("out/sweep.json")["tables"][0]["arms"][1]["touched"], 1);
-    // Of three tokens that are cut off two are read, all of them behind the prompt.
-    let (out, _) = lab.ends(0, &format!("{sweep} --positions response --out response"));
-    assert!(!out.contains("were touched"), "{out}");
-    let capture = "capture --model M --items w.jsonl --plan L0H1:0.5 --positions window:30..40 --out c.npz";
-    let (_, said) = lab.ends(0, capture);
-    assert!(said.contains("2 of 2 items have no response"), "{said}");
-    assert!(said.contains("1 of 2 items have no token at the positions of their plan"), "{said}");
-}
-
-/// Whoever tries heads, λ and seeds one call at a time asks as many questions as whoever asks them at once, and gets the same p.
-#[test]
-fn what_is_tried_one_by_one_is_one_family() {
-    let lab = Lab::new();
-    let gold = |i: usize| vec![["a", "e", "o"][i % 3]];
-    let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": gold(i)});
-    lab.write_lines("q.jsonl", (0..24).map(item));
-    let sweep = |asked: &str, out: &str| {
-        let (_, err) = lab.ends(
-            0,
-            &format!("sweep --model M --items q.jsonl --temperature 1 --max-new-tokens 6 {asked} --out {out}"),
-        );
-        err
-    };
-    // What a table says of each arm, whatever its place in it.
-    let told = |dir: &str| {
-        let outcomes = lab.json(&format!("{dir}/sweep.json"));
-        let arms = |table: &Value| table["arms"].as_array().unwrap().clone();
-        let all = outcomes["tables"].as_array().unwrap().iter().flat_map(arms);
-        let named: BTreeMap<String, Value> =
-            all.map(|arm| (arm["variant"].as_str().unwrap().to_owned(), arm)).collect();
-        (named, outcomes["flips"].clone(), outcomes.get("elsewhere").cloned())
-    };
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1", "whole");
-    sweep("--heads L0H1 --lambda 1,1,0.5,0 --seeds 1", "out");
-    let alone = told("out").0["L0H1@0"]["difference"]["accuracy"]["p_max"].clone();
-    let err = sweep("--heads L2H4 --lambda 1,1,0.5,0 --seeds 1", "out");
-    assert!(err.contains("note: 2 arms of earlier calls stand in the tables as well"), "{err}");
-    sweep("--heads L3H0 --lambda 1,1,0.5,0 --seeds 1", "out");
-    assert_eq!(told("out"), told("whole"));
-    let of = |dir: &str| told(dir).0["L0H1@0"]["difference"]["accuracy"]["p_max"].as_f64().unwrap();
-    assert!(of("out") >= alone.as_f64().unwrap());
-    assert_eq!(told("out").2, None, "nothing lies elsewhere");
-
-    // Another seed joins if all that is asked for now has it; where it has not, its rows are said to be elsewhere.
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 2", "out");
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1,2", "both");
-    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([2, 1]));
-    let n = |dir: &str| told(dir).0["L2H4@0.5"]["n"].clone();
-    assert_eq!((n("out"), n("out")), (json!(48), n("both")));
-    sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
-    let (arms, _, elsewhere) = told("out");
-    assert_eq!(arms.keys().collect::<Vec<_>>(), ["L1H1@0", "all@1", "base"]);
-    let strays = elsewhere.unwrap();
-    assert!(
-        ["L0H1@0", "seed 1", "seed 2"].iter().all(|name| strays.as_array().unwrap().contains(&json!(name))),
-        "{strays}"
-    );
-    assert!(lab.read("out/report.html").contains("rows that no table here holds"));
-}
-
-/// A row for every item and arm; the control arm is the λ = 1 arm, which is the untouched model.
-#[test]
-fn sweep_writes_a_row_for_every_item_and_arm() {
-    let lab = Lab::new();
-    prompts(&lab, 7);
-    let out = lab.done(&format!("{SWEEP} --lambda 1,1,0.5 --json"));
-    let rows = lines(&lab.read("out/rows.jsonl"));
-    assert_eq!(rows.len(), 3 * 7);
-    let untouched = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 12"));
-    let tempered = by_id(&lab.done("generate --model M --items q.jsonl --max-new-tokens 12 --plan L0H1:0.5,L2H4:0.5"));
-    let mut arms: BTreeMap<&str, usize> = BTreeMap::new();
-    let shared = ["id", "seed", "prompt", "response", "finish_reason", "n_tokens", "sum_logprob", "response_ids"];
-    for row in &rows {
-        let variant = row["variant"].as_str().unwrap();
-        *arms.entry(variant).or_default() += 1;
-        let expected = if variant == "L0H1+L2H4@0.5" { &tempered } else { &untouched };
-        let expected = &expected[row["id"].as_str().unwrap()];
-        for key in shared {
-            assert_eq!(row[key], expected[key], "{variant} {key}");
-        }
-        assert_eq!(row["key"].as_str().unwrap().len(), 32);
-        assert_eq!(row.as_object().unwrap().len(), shared.len() + 3, "a row has no other fields");
-        // Every token but the last of an answer that was cut off is read, by the heads of its plan.
-        let heads = match variant {
-            "base" => 0,
-            "all@1" => LAYERS * HEADS,
-            _ => 2,
-        };
-        let read = row["fired"].as_u64().unwrap() as usize;
-        assert!(read >= heads * row["n_tokens"].as_u64().unwrap() as usize && (heads == 0) == (read == 0), "{row}");
-    }
-    let names = ["base", "all@1", "L0H1+L2H4@0.5"];
-    assert_eq!(arms, names.map(|name| (name, 7)).into());
-
-    let document = lab.json("out/sweep.json");
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), document);
-    let table = &document["tables"][0];
-    assert_eq!((&document["schema"], &table["set"]), (&json!("sweep/v1"), &json!("L0H1 L2H4")));
-    let differ = tempered.iter().filter(|(id, line)| line["response_ids"] != untouched[*id]["response_ids"]).count();
-    assert!(differ > 0);
-    for (arm, (name, changed)) in table["arms"].as_array().unwrap().iter().zip(names.into_iter().zip([0, 0, differ])) {
-        assert_eq!((&arm["variant"], &arm["n"]), (&json!(name), &json!(7)));
-        assert_eq!(arm["changed"].as_f64().unwrap(), changed as f64 / 7.0);
-    }
-    let roles: Vec<&Value> = table["arms"].as_array().unwrap().iter().map(|arm| &arm["role"]).collect();
-    assert_eq!(roles, ["reference", "control", "tempered"]);
-    // The control went through the hook of every head, and the reference through none.
-    let fired = &lab.json("out/manifest.json")["stages"]["sweep"]["fired"];
-    let (control, tempered) = (fired["all@1"].as_u64().unwrap(), fired["L0H1+L2H4@0.5"].as_u64().unwrap());
-    assert!(fired["base"] == 0 && tempered > 0 && control > tempered, "{fired}");
-    let lambda = array(&lab.npz("out/lambda.npz"), "lambda");
-    assert_eq!(lambda.dims(), [3, LAYERS, HEADS]);
-    let lambda: Vec<f32> = lambda.flatten_all().unwrap().to_vec1().unwrap();
-    let half = 2 * LAYERS * HEADS;
-    let expected = |at: usize| if at == half + 1 || at == half + 2 * HEADS + 4 { 0.5 } else { 1.0 };
-    assert_eq!(lambda, (0..3 * LAYERS * HEADS).map(expected).collect::<Vec<f32>>());
-}
-
-/// Random sets and a reference that all heads share; files for people and programs; what comes later touches no row.
-#[test]
-fn sweep_says_what_it_found() {
-    let lab = Lab::new();
-    prompts(&lab, 6);
-    lab.write("hedges.txt", "perhaps\n");
-    let line = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --hedges hedges.txt --max-new-tokens 8 --out out";
-    let out = lab.done(&format!("{line} --lambda 1,1,0.5 --random-sets 2"));
-    assert!(out.contains("| 1 (control) |") && out.contains("| 0.5, random |") && out.contains("p max"), "{out}");
-    assert!(out.lines().all(|line| line.starts_with("warning") || line.chars().count() <= 120), "{out}");
-    let document = lab.json("out/sweep.json");
-    let random = document["random"].as_array().unwrap();
-    assert!(random.len() == 2 && random.iter().all(|arm| arm["variant"].as_str().unwrap().contains("-of-2H-")));
-    let tempered = &document["tables"][0]["arms"][2];
-    let difference = &tempered["difference"]["assertion_rate"];
-    assert_eq!(
-        (&difference["items"], &difference["differing"], &difference["p_max"]),
-        (&json!(6), &json!(0), &json!(1.0))
-    );
-    let (low, high) = (difference["low"].as_f64().unwrap(), difference["high"].as_f64().unwrap());
-    assert!(low < -0.3 && high > 0.3, "six items that do not differ are no certainty: {low} to {high}");
-    assert_eq!((&tempered["difference"]["accuracy"], &document["flips"]["family"]), (&Value::Null, &json!(1)));
-    let csv = lab.read("out/sweep.csv");
-    assert_eq!(csv.lines().count(), 1 + (3 + 2) * 7, "a line an arm and outcome");
-    let columns = csv.lines().next().unwrap().split(',').count();
-    assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
-    let page = lab.read("out/report.html");
-    assert!(page.contains("Assertion rate") && !page.contains("://") && !page.contains("src="));
-
-    let rows = lab.read("out/rows.jsonl");
-    assert_eq!(rows.lines().count(), (3 + 2) * 6);
-    lab.done(&format!("{line} --lambda 1,1,0.5 --random-sets 4"));
-    assert!(lab.read("out/rows.jsonl").starts_with(&rows), "further random sets leave the first");
-    assert_eq!(lab.read("out/rows.jsonl").lines().count(), (3 + 4) * 6);
-
-    let each = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0 --max-new-tokens 8 --out each";
-    let out = lab.done(each);
-    assert!(out.contains("24 head sets; 6 items") && out.contains("in any of 24 arms"), "{out}");
-    assert_eq!(lab.read("each/rows.jsonl").lines().count(), (1 + 1 + 24) * 6, "one reference for all heads");
-    assert!(lab.read("each/report.html").contains("Heat map of Length by head"));
-}
-
-/// A λ that joins a sweep adds its rows and touches none; what is there already is not made again.
-#[test]
-fn sweep_does_only_what_is_missing() {
-    let lab = Lab::new();
-    prompts(&lab, 5);
-    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
-    let first = lab.read("out/rows.jsonl");
-    lab.done(&format!("{SWEEP} --lambda 1,0.5,0"));
-    let second = lab.read("out/rows.jsonl");
-    assert!(second.starts_with(&first) && second.lines().count() == 15);
-    let (_, said) = lab.ends(0, &format!("{SWEEP} --lambda 0,0.5"));
-    assert!(said.contains("nothing left to do") && lab.read("out/rows.jsonl") == second, "{said}");
-    lab.done(&format!("{SWEEP} --lambda 1 --heads L3H5"));
-    assert!(lab.read("out/rows.jsonl").starts_with(&second));
-    let each = lab.done("sweep --model M --items q.jsonl --heads L0H1,L2H4 --each --lambda 0 --seeds 3,4 --temperature 1 --max-new-tokens 4 --out each --json");
-    let each: Value = serde_json::from_str(&each).unwrap();
-    let sets: Vec<&Value> = each["tables"].as_array().unwrap().iter().map(|table| &table["set"]).collect();
-    assert_eq!(sets, ["L0H1", "L2H4"]);
-    let rows = row_set(&lab, "each/rows.jsonl");
-    assert_eq!(rows.len(), (1 + 2) * 2 * 5, "one reference for both sets");
-    assert_eq!(rows.iter().map(|row| row.2).collect::<BTreeSet<_>>(), [3, 4].into());
-}
-
-/// Cuts `rows.jsonl` at a byte, as a killed run leaves it, and runs the sweep again.
-fn heals(at: impl FnOnce(&str) -> usize) {
-    let lab = Lab::new();
-    prompts(&lab, 5);
-    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
-    let (text, rows) = (lab.read("out/rows.jsonl"), row_set(&lab, "out/rows.jsonl"));
-    let cut = at(&text);
-    lab.write("out/rows.jsonl", &text.as_bytes()[..cut]);
-    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
-    assert_eq!(row_set(&lab, "out/rows.jsonl"), rows);
-    let kept = text[..text.floor_char_boundary(cut)].rfind('\n').map_or(0, |at| at + 1);
-    assert!(lab.read("out/rows.jsonl").starts_with(&text[..kept]), "whole lines stay");
-}
-
-/// A row that was cut off when a run was killed is made again, and no other.
-#[test]
-fn a_row_cut_off_is_made_again() {
-    let last_line = |text: &str| text.trim_end().rfind('\n').unwrap() + 1;
-    heals(|text| text.floor_char_boundary(last_line(text).midpoint(text.len())));
-    heals(|text| text.len() - 1); // the line is whole, its end is not
-    heals(|_| 0);
-}
-
-/// The cut may fall inside a character.
-#[test]
-fn a_row_cut_off_inside_a_character_is_made_again() {
-    heals(|text| text.rfind('à').unwrap() + 1);
-}
+use crate::lab::{HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, row_set, texts};
 
 /// The files of a run directory.
 const RUN_FILES: [&str; 14] = [
@@ -306,17 +67,6 @@ fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<Str
         ),
     );
     (answers, right)
-}
-
-/// What accepted answers lose is said before anything is generated.
-#[test]
-fn golds_without_what_decides_are_warned_of() {
-    let lab = Lab::new();
-    lab.write_lines("q.jsonl", ["?", "x^2", "-5"].map(|gold| json!({"id": gold, "prompt": "Qui est", "gold": gold})));
-    let line = "sweep --model M --items q.jsonl --heads L0H1 --lambda 1 --max-new-tokens 1 --out out";
-    let (_, err) = lab.ends(0, line);
-    assert!(err.contains("1 without a letter or digit match nothing ('?' of ?)"), "{err}");
-    assert!(err.contains("1 are compared without signs that may decide ('x^2' of x^2)"), "{err}");
 }
 
 /// A whole experiment: every file is there, and each says what the stage before it found.
@@ -418,17 +168,6 @@ fn run_goes_on_where_it_stopped() {
     assert!(lab.read("out/rows.jsonl").starts_with(&rows) && lab.read("out/rows.jsonl").lines().count() == 4 * 24);
     let (out, _) = lab.ends(1, "run x.toml --out out --json");
     assert_eq!(out, lab.read("out/report.json"));
-}
-
-/// A second run with nothing to add leaves `rows.jsonl` as it is, its time of change included.
-#[test]
-fn rows_that_are_complete_are_not_touched() {
-    let lab = Lab::new();
-    prompts(&lab, 2);
-    lab.done(&format!("{SWEEP} --lambda 1"));
-    let before = lab.modified("out/rows.jsonl");
-    lab.done(&format!("{SWEEP} --lambda 1"));
-    assert_eq!(lab.modified("out/rows.jsonl"), before);
 }
 
 /// `config.toml` is the experiment as it was resolved: it can be run from where it lies.

@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Where few answers of several seeds change, Student's interval misses the truth in 9 to 20 % of samples, most of them a loss that
+    /// Where few answers of several seeds change, Student's interval misses the truth in 10 to 14 % of samples, most of them a loss that
     /// is larger than its low end; with this one beside it, it does so in 1 % or fewer.
     #[test]
     fn rare_changes_of_several_seeds_are_not_certainty() {
