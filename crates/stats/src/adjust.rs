@@ -1,53 +1,179 @@
 //! Taking a covariate out of a table.
 
-use crate::vector::dot;
+use crate::{folds::Folds, summary::mean, vector::dot};
 
 /// A covariate of which less than this share is left beside the others says nothing that they do not.
 const DEPENDENT: f64 = 1e-9;
+/// A share of the degrees of freedom that is none but for rounding.
+const NO_FREEDOM: f64 = 1e-9;
 
-/// A row-major table `[items, columns]` less what a linear fit on the covariates explains of each column, the column's
-/// mean kept: ordinary least squares with an intercept, by Gram-Schmidt.
+/// Covariates of items, made ready to be taken out of tables.
 ///
-/// The fit knows no labels, so that shuffled labels may be compared on what is left; where the labels go with a
-/// covariate, a part of their effect goes with it, which counts against the finding. Labels that were balanced on a covariate lose less to
-/// it than shuffled ones, by which their p is a little too small: 0.06 of them are up to 0.05 at 40 items. Covariates that are constant, or
-/// follow from the others, change nothing. A NaN spoils what it touches. Panics if a covariate does not have one value
-/// an item, or `columns` is 0.
-pub fn residuals(values: &[f64], columns: usize, covariates: &[Vec<f64>]) -> Vec<f64> {
-    assert!(columns > 0 && values.len().is_multiple_of(columns), "a whole number of rows");
-    let items = values.len() / columns;
-    let mut axes: Vec<Vec<f64>> = Vec::new();
-    for covariate in covariates {
-        assert_eq!(covariate.len(), items, "one value an item");
-        let mean = covariate.iter().sum::<f64>() / items as f64;
-        let mut axis: Vec<f64> = covariate.iter().map(|x| x - mean).collect();
-        let size = dot(covariate, covariate).sqrt();
-        // Twice: what rounding leaves of the earlier axes the first time is gone the second.
-        for _ in 0..2 {
-            for earlier in &axes {
-                let share = dot(&axis, earlier);
-                axis.iter_mut().zip(earlier).for_each(|(x, e)| *x -= share * e);
+/// That takes more than what goes with them: [`Covariates::adjustment`] is what every d of the residuals needs.
+#[derive(Clone, Debug)]
+pub struct Covariates {
+    items: usize,
+    /// Orthonormal, and orthogonal to a constant.
+    axes: Vec<Vec<f64>>,
+}
+
+impl Covariates {
+    /// Takes covariates of `items` items. One that is constant, or follows from those before it, is none. Panics if one does not
+    /// have one value an item.
+    pub fn new(items: usize, covariates: &[Vec<f64>]) -> Self {
+        let mut axes: Vec<Vec<f64>> = Vec::new();
+        for covariate in covariates {
+            assert_eq!(covariate.len(), items, "one value an item");
+            let mean = covariate.iter().sum::<f64>() / items as f64;
+            let mut axis: Vec<f64> = covariate.iter().map(|x| x - mean).collect();
+            let size = dot(covariate, covariate).sqrt();
+            // Twice: what rounding leaves of the earlier axes the first time is gone the second.
+            for _ in 0..2 {
+                for earlier in &axes {
+                    let share = dot(&axis, earlier);
+                    axis.iter_mut().zip(earlier).for_each(|(x, e)| *x -= share * e);
+                }
+            }
+            let left = dot(&axis, &axis).sqrt();
+            if left > DEPENDENT * size || left.is_nan() {
+                for x in &mut axis {
+                    *x /= left;
+                }
+                axes.push(axis);
             }
         }
-        let left = dot(&axis, &axis).sqrt();
-        if left > DEPENDENT * size || left.is_nan() {
-            for x in &mut axis {
-                *x /= left;
+        Self { items, axes }
+    }
+
+    /// How many degrees of freedom they take.
+    pub fn count(&self) -> usize {
+        self.axes.len()
+    }
+
+    /// A row-major table `[items, columns]` less what a linear fit on the covariates explains of each column, the column's mean
+    /// kept: ordinary least squares with an intercept, by Gram-Schmidt.
+    ///
+    /// The fit knows no labels, so that shuffled labels may be compared on what is left. A NaN spoils what it touches. Panics if the
+    /// table does not have a row an item, or `columns` is 0.
+    pub fn residuals(&self, values: &[f64], columns: usize) -> Vec<f64> {
+        assert!(columns > 0 && values.len() == self.items * columns, "one row an item");
+        let mut left = values.to_vec();
+        for axis in &self.axes {
+            let mut share = vec![0.0; columns];
+            for (row, weight) in left.chunks_exact(columns).zip(axis) {
+                share.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
             }
-            axes.push(axis);
+            for (row, weight) in left.chunks_exact_mut(columns).zip(axis) {
+                row.iter_mut().zip(&share).for_each(|(x, s)| *x -= weight * s);
+            }
+        }
+        left
+    }
+
+    /// What d of all items is to be multiplied by ([`Adjustment::d`]), of labels (`true` = group a). Panics if there is not one an item.
+    pub fn factor(&self, labels: &[bool]) -> f64 {
+        assert_eq!(labels.len(), self.items, "one label an item");
+        let of_a: Vec<usize> = (0..self.items).filter(|&item| labels[item]).collect();
+        let freedom = self.items as f64 - 2.0;
+        self.scaled(&of_a, (freedom - self.count() as f64) / freedom)
+    }
+
+    /// What they do to d of labels: `order[place]` is the item at each place of `folds`. Panics if that is not one item a place.
+    pub fn adjustment(&self, order: &[usize], folds: &Folds) -> Adjustment {
+        let (n_a, n_b) = folds.sizes();
+        assert_eq!((order.len(), n_a + n_b), (self.items, self.items), "one item a place");
+        if self.axes.is_empty() {
+            return Adjustment::default();
+        }
+        let mut labels = vec![false; self.items];
+        order[..n_a].iter().for_each(|&item| labels[item] = true);
+        let repeats = || (0..folds.repeats()).map(|repeat| folds.cells(repeat));
+        let left = mean(&repeats().map(|cells| self.left_within(order, cells)).collect::<Vec<_>>());
+        Adjustment {
+            d: self.factor(&labels),
+            held_out: self.scaled(&order[..n_a], left),
+            leaks: repeats().map(|cells| self.leaks(order, cells, (n_a, n_b))).collect(),
         }
     }
-    let mut left = values.to_vec();
-    for axis in &axes {
-        let mut share = vec![0.0; columns];
-        for (row, weight) in left.chunks_exact(columns).zip(axis) {
-            share.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
+
+    /// The share of the degrees of freedom within cells of items that they leave.
+    fn left_within(&self, order: &[usize], cells: &[Vec<usize>]) -> f64 {
+        let (mut freedom, mut taken) = (0.0, self.count() as f64);
+        for cell in cells.iter().filter(|cell| !cell.is_empty()) {
+            freedom += cell.len() as f64 - 1.0;
+            taken -= self.axes.iter().map(|axis| sum(axis, cell, order).powi(2)).sum::<f64>() / cell.len() as f64;
         }
-        for (row, weight) in left.chunks_exact_mut(columns).zip(axis) {
-            row.iter_mut().zip(&share).for_each(|(x, s)| *x -= weight * s);
-        }
+        (freedom - taken) / freedom
     }
-    left
+
+    /// `√left / √(1 - R²)`, R² the share of the labels that goes with the covariates.
+    fn scaled(&self, of_a: &[usize], left: f64) -> f64 {
+        if self.axes.is_empty() {
+            return 1.0;
+        }
+        let of_labels = (of_a.len() * (self.items - of_a.len())) as f64 / self.items as f64;
+        let shared = |axis: &Vec<f64>| of_a.iter().map(|&item| axis[item]).sum::<f64>().powi(2);
+        let own = 1.0 - self.axes.iter().map(shared).sum::<f64>() / of_labels;
+        if left.is_nan() || left <= NO_FREEDOM || own.is_nan() {
+            return f64::NAN;
+        }
+        if own <= DEPENDENT { 0.0 } else { (left / own).sqrt() }
+    }
+
+    /// The leak of every fold.
+    fn leaks(&self, order: &[usize], cells: &[Vec<usize>], (n_a, n_b): (usize, usize)) -> Vec<f64> {
+        let mut leaks = vec![0.0; cells.len() / 2];
+        let freedom = (self.items - 1 - self.count()) as f64;
+        for axis in &self.axes {
+            let sums: Vec<f64> = cells.iter().map(|cell| sum(axis, cell, order)).collect();
+            let total = [0, 1].map(|group| sums.iter().skip(group).step_by(2).sum::<f64>());
+            for (fold, leak) in leaks.iter_mut().enumerate() {
+                let [held_a, held_b] = [0, 1].map(|group| cells[2 * fold + group].len());
+                let here = sums[2 * fold] / held_a as f64 - sums[2 * fold + 1] / held_b as f64;
+                let [of_a, of_b] = [0, 1].map(|group| total[group] - sums[2 * fold + group]);
+                let others = of_a / (n_a - held_a) as f64 - of_b / (n_b - held_b) as f64;
+                *leak -= here * others / freedom;
+            }
+        }
+        leaks
+    }
+}
+
+/// What covariates that were taken out do to a d, and what gives it its size back. By default, where there are none: nothing.
+///
+/// They take degrees of freedom from the spread, and from the labels what these share with them. With the factors, d is Student's t
+/// of the labels beside the covariates (the analysis of covariance) over `√(n_a n_b / (n_a + n_b))`: what shuffled labels have
+/// whatever they share with a covariate. Labels that go with a covariate have less of it than the difference over the sd, which counts
+/// against the finding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adjustment {
+    /// What d of all items is to be multiplied by: `√((n - 2 - q) / (n - 2)) / √(1 - R²)`, for the q degrees of freedom of the
+    /// covariates and the share R² of the labels that goes with them. 0 where labels follow from them, NaN where no freedom is left.
+    pub d: f64,
+    /// The same for d on held-out items, whose spread has the degrees of freedom within folds.
+    pub held_out: f64,
+    /// The residuals of some items hold a part of those of all others, so that held-out ones follow the direction of the others
+    /// without any signal: by how much the means of a fold's groups lie apart times the direction's length, over the sum of squares of
+    /// all residuals, `[repeat][fold]`.
+    pub(crate) leaks: Vec<Vec<f64>>,
+}
+
+impl Default for Adjustment {
+    fn default() -> Self {
+        Self { d: 1.0, held_out: 1.0, leaks: Vec::new() }
+    }
+}
+
+impl Adjustment {
+    /// The leak of one fold.
+    pub(crate) fn leak(&self, repeat: usize, fold: usize) -> f64 {
+        self.leaks.get(repeat).map_or(0.0, |leaks| leaks[fold])
+    }
+}
+
+/// The sum of an axis over the items at some places.
+fn sum(axis: &[f64], places: &[usize], order: &[usize]) -> f64 {
+    places.iter().map(|&place| axis[order[place]]).sum()
 }
 
 #[cfg(test)]
@@ -61,7 +187,7 @@ mod tests {
         let length: Vec<f64> = (0..40).map(|i| f64::from(i % 13) * 7.0 + 5.0).collect();
         let noise = normal_table(3, 40, &[1.0]);
         let table: Vec<f64> = length.iter().zip(&noise).flat_map(|(l, e)| [3.0 * l + e, 50.0 - l]).collect();
-        let left = residuals(&table, 2, &[length.clone(), length.iter().map(|l| l.ln()).collect()]);
+        let left = Covariates::new(40, &[length.clone(), length.iter().map(|l| l.ln()).collect()]).residuals(&table, 2);
         let column = |table: &[f64], c: usize| table.iter().skip(c).step_by(2).copied().collect::<Vec<f64>>();
         assert!(pearson(&column(&left, 0), &length).abs() < 1e-9);
         assert!((mean(&column(&left, 0)) - mean(&column(&table, 0))).abs() < 1e-9);
@@ -70,12 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_follow_from_covariates_have_no_effect_and_no_freedom_no_size() {
+        let labels: Vec<f64> = (0..8).map(|item| f64::from(u8::from(item < 4))).collect();
+        let (order, folds) = ((0..8).collect::<Vec<_>>(), Folds::new(4, 4, 2, 1, 0));
+        let adjustment = |covariates: &[Vec<f64>]| Covariates::new(8, covariates).adjustment(&order, &folds);
+        assert_eq!(adjustment(&[]), Adjustment::default());
+        assert_eq!(adjustment(&[labels]).d, 0.0);
+        let each = |one: usize| (0..8).map(|item| f64::from(u8::from(item == one))).collect::<Vec<f64>>();
+        assert!(adjustment(&(0..6).map(each).collect::<Vec<_>>()).d.is_nan());
+        assert!(adjustment(&[vec![f64::NAN; 8]]).d.is_nan());
+        // Two halves of both groups alike: one degree of six, and no share of the labels.
+        let halves: Vec<f64> = (0..8).map(|item| f64::from(item % 2)).collect();
+        assert!((adjustment(&[halves]).d - (5.0f64 / 6.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
     fn covariates_that_say_nothing_change_nothing() {
         let table = normal_table(4, 9, &[1.0, 2.0]);
-        assert_eq!(residuals(&table, 2, &[]), table);
-        assert_eq!(residuals(&table, 2, &[vec![7.0; 9]]), table);
+        let residuals = |covariates: &[Vec<f64>]| Covariates::new(9, covariates).residuals(&table, 2);
+        assert_eq!(residuals(&[]), table);
+        assert_eq!(residuals(&[vec![7.0; 9]]), table);
         let line: Vec<f64> = (0..9).map(f64::from).collect();
         let twice = [line.clone(), line.iter().map(|x| 3.0 - 2.0 * x).collect()];
-        assert_eq!(residuals(&table, 2, &twice), residuals(&table, 2, &[line]));
+        assert_eq!(residuals(&twice), residuals(&[line]));
     }
 }

@@ -1,5 +1,6 @@
 //! The direction between two cohorts of vectors, how far it flatters, and what it is worth on items it has not seen.
 
+use crate::adjust::Adjustment;
 use crate::effect::{NO_SPREAD, pooled_sd};
 use crate::folds::Folds;
 use crate::stability::Halves;
@@ -80,12 +81,20 @@ pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Hal
 /// either; 0 without spread.
 /// Panics if `order` does not have one item a place.
 pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -> f64 {
+    held_out_d_beside(vectors, dim, order, folds, &Adjustment::default())
+}
+
+/// [`held_out_d`] of vectors that lost covariates, whose [`Covariates::adjustment`](crate::Covariates::adjustment) for this order and
+/// these folds is given.
+pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds, adjustment: &Adjustment) -> f64 {
     let (n_a, n_b) = folds.sizes();
     assert_eq!((vectors.len(), order.len()), ((n_a + n_b) * dim, n_a + n_b), "one item a place");
     if n_a < 2 || n_b < 2 || folds.leaves_none() {
         return f64::NAN;
     }
     let longest = longest(vectors, dim);
+    let all = mean_of(vectors, dim, |_| true);
+    let squares = vectors.chunks_exact(dim).map(|x| dot(x, x)).sum::<f64>() - order.len() as f64 * dot(&all, &all);
     let mut d = Vec::new();
     for repeat in 0..folds.repeats() {
         let fold_of = folds.fold_of(repeat);
@@ -101,11 +110,13 @@ pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -
                 let items = vectors.chunks_exact(dim).zip(&of).filter(|(_, of)| **of == (fold, in_a));
                 items.map(|(x, _)| if size > NO_SPREAD * longest { dot(x, &v) / size } else { 0.0 }).collect()
             };
-            found.add(&along(true), &along(false));
+            let leak =
+                if size > NO_SPREAD * longest { adjustment.leak(repeat, fold.into()) * squares / size } else { 0.0 };
+            found.add(&along(true), &along(false), leak);
         }
         d.push(found.d(longest));
     }
-    mean(&d)
+    mean(&d) * adjustment.held_out
 }
 
 /// Differences and spreads of folds, put together.
@@ -118,12 +129,12 @@ pub(crate) struct Pooled {
 }
 
 impl Pooled {
-    /// Adds the projections of one fold's items.
-    pub(crate) fn add(&mut self, a: &[f64], b: &[f64]) {
+    /// Adds the projections of one fold's items, of whose difference so much is leak.
+    pub(crate) fn add(&mut self, a: &[f64], b: &[f64], leak: f64) {
         if !a.is_empty() && !b.is_empty() {
             let weight = (a.len() * b.len()) as f64 / (a.len() + b.len()) as f64;
             self.weight += weight;
-            self.difference += weight * (mean(a) - mean(b));
+            self.difference += weight * (mean(a) - mean(b) - leak);
         }
         for group in [a, b].into_iter().filter(|group| !group.is_empty()) {
             self.within += squared_deviations(group);

@@ -23,16 +23,16 @@ pub fn cohen_d(a: &[f64], b: &[f64]) -> f64 {
 /// Hedges' g: [`cohen_d`] times [`hedges_correction`]. Unbiased for the population effect of normal groups with one
 /// variance. Degenerate input as in [`cohen_d`].
 pub fn hedges_g(a: &[f64], b: &[f64]) -> f64 {
-    cohen_d(a, b) * hedges_correction(a.len(), b.len())
+    cohen_d(a, b) * hedges_correction((a.len() + b.len()).saturating_sub(2))
 }
 
-/// The exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))`, `m = n_a + n_b - 2` (Hedges 1981), not the
-/// approximation `1 - 3 / (4m - 1)`. NaN if either group has fewer than two values.
-pub fn hedges_correction(n_a: usize, n_b: usize) -> f64 {
-    if n_a < 2 || n_b < 2 {
+/// The exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))` of a d whose spread has m degrees of freedom (Hedges 1981), not
+/// the approximation `1 - 3 / (4m - 1)`: `n_a + n_b - 2`, less those of covariates. NaN below two.
+pub fn hedges_correction(freedom: usize) -> f64 {
+    if freedom < 2 {
         return f64::NAN;
     }
-    let half = (n_a + n_b - 2) as f64 / 2.0;
+    let half = freedom as f64 / 2.0;
     (ln_gamma(half) - ln_gamma(half - 0.5)).exp() / half.sqrt()
 }
 

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::{
-    Folds, Halves, Projector, Shuffles, SignFlips, benjamini_hochberg, bootstrap_d, centred_cosine, cohen_d, cramers_v,
-    hedges_g, held_out_d, mean, naive_direction, paired_shares, paired_t, pearson, quantile, ranks, residuals,
+    Covariates, Folds, Halves, Projector, Shuffles, SignFlips, benjamini_hochberg, bootstrap_d, centred_cosine,
+    cohen_d, cramers_v, hedges_g, held_out_d, mean, naive_direction, paired_shares, paired_t, pearson, quantile, ranks,
     sign_flip_test, spearman, units::alone, variance, welch_t,
 };
 
@@ -239,7 +239,8 @@ fn rank_correlations_as_scipy() {
 #[test]
 fn residuals_as_least_squares_in_numpy() {
     for case in fixtures().adjusted {
-        let found = residuals(&case.table, case.columns, &case.covariates);
+        let items = case.table.len() / case.columns;
+        let found = Covariates::new(items, &case.covariates).residuals(&case.table, case.columns);
         found.iter().zip(&case.residuals).for_each(|(got, want)| assert_close("residual", *got, *want));
     }
 }

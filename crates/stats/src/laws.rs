@@ -8,6 +8,8 @@ use crate::{
     paired_shares, paired_t, sd, sign_flip_test, split_half, units::alone,
 };
 
+mod adjusted;
+
 const SHUFFLES: usize = 199;
 
 /// A row-major table of independent normal noise, one column for each sd given.

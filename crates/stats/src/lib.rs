@@ -40,14 +40,14 @@ mod laws;
 #[cfg(test)]
 mod probe_fixtures;
 
-pub use adjust::residuals;
+pub use adjust::{Adjustment, Covariates};
 pub use association::cramers_v;
 pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range, share_range};
 pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};
 pub use crossval::{CrossValidation, WholeUnits};
-pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, naive_direction};
+pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, held_out_d_beside, naive_direction};
 pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;
 pub use folds::Folds;
@@ -64,6 +64,6 @@ pub use stability::{Halves, split_half};
 pub use stratified::stratified_folds;
 pub use summary::{mean, quantile, sd, variance};
 pub use table::Columns;
-pub use units::worth;
+pub use units::{with_small_strata, worth};
 pub use vector::{cosine, dot, norm};
 pub use welch::{Welch, welch_t};

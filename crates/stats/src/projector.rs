@@ -1,5 +1,6 @@
 //! The fast way to the naive and the cross-fitted d of many labelings.
 
+use crate::adjust::Adjustment;
 use crate::direction::{Pooled, d_of_projections, longest};
 use crate::effect::NO_SPREAD;
 use crate::folds::Folds;
@@ -21,6 +22,8 @@ pub struct Projector {
     is_gram: bool,
     items: usize,
     longest: f64,
+    /// The sum of squares of the centred vectors.
+    squares: f64,
 }
 
 /// How far apart two groups lie along the direction of their means.
@@ -38,10 +41,11 @@ impl Projector {
     pub fn new(vectors: &[f64], dim: usize) -> Self {
         let (centred, _) = centre(vectors, dim);
         let (items, longest) = (vectors.len() / dim, longest(vectors, dim));
+        let squares = dot(&centred, &centred);
         if items > 2 * dim {
-            return Self { table: centred, width: dim, is_gram: false, items, longest };
+            return Self { table: centred, width: dim, is_gram: false, items, longest, squares };
         }
-        Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest }
+        Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest, squares }
     }
 
     /// The same vectors, of these items only.
@@ -59,6 +63,12 @@ impl Projector {
     /// Both d where `order[place]` is the item at each place of `folds`. Degenerate input as in
     /// [`held_out_d`](crate::held_out_d). Panics if `order` does not have one item a place.
     pub fn separation(&self, order: &[usize], folds: &Folds) -> Separation {
+        self.separation_beside(order, folds, &Adjustment::default())
+    }
+
+    /// [`Projector::separation`] of vectors that lost covariates, whose [`Covariates::adjustment`](crate::Covariates::adjustment) for
+    /// this order and these folds is given.
+    pub fn separation_beside(&self, order: &[usize], folds: &Folds, adjustment: &Adjustment) -> Separation {
         let (n_a, n_b) = folds.sizes();
         assert_eq!((self.items, order.len()), (n_a + n_b, n_a + n_b), "one item a place");
         if n_a < 2 || n_b < 2 {
@@ -72,12 +82,13 @@ impl Projector {
             if repeat == 0 {
                 naive = self.naive(&sums, order, (n_a, n_b));
             }
-            crossfit += self.crossfit(&mut sums, (n_a, n_b));
+            crossfit += self.crossfit(&mut sums, (n_a, n_b), |fold| adjustment.leak(repeat, fold) * self.squares);
         }
         if folds.leaves_none() {
             crossfit = f64::NAN;
         }
-        Separation { naive, crossfit: crossfit / folds.repeats() as f64 }
+        let crossfit = crossfit / folds.repeats() as f64;
+        Separation { naive: naive * adjustment.d, crossfit: crossfit * adjustment.held_out }
     }
 
     /// d along v of all items.
@@ -89,8 +100,8 @@ impl Projector {
         d_of_projections(&along, &labels, self.longest)
     }
 
-    /// d of held-out items in one repeat.
-    fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize)) -> f64 {
+    /// d of held-out items in one repeat; the leak of a fold is that of its groups' difference times the direction's length.
+    fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize), leak: impl Fn(usize) -> f64) -> f64 {
         let mut found = Pooled::default();
         if self.is_gram {
             sums.multiply();
@@ -121,7 +132,7 @@ impl Projector {
                     product * scale
                 }));
             }
-            found.add(&along[0], &along[1]);
+            found.add(&along[0], &along[1], leak(fold) * scale);
         }
         found.d(self.longest)
     }

@@ -35,6 +35,27 @@ pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     (n * of_items / of_units).clamp(1.0, n)
 }
 
+/// The unit of each item where small strata are whole as well: units are joined that have items of one stratum, those with the fewest
+/// items first, as long as no more than `most` items are together. Panics if there is not one unit and one stratum an item.
+pub fn with_small_strata(unit: &[usize], stratum: &[usize], most: usize) -> Vec<usize> {
+    assert_eq!(unit.len(), stratum.len(), "one unit and one stratum an item");
+    let mut joined = unit.to_vec();
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    stratum.iter().enumerate().for_each(|(item, &of)| members.entry(of).or_default().push(item));
+    let mut strata: Vec<Vec<usize>> = members.into_values().collect();
+    strata.sort_by_key(Vec::len);
+    for items in strata.into_iter().take_while(|items| items.len() <= most) {
+        let together: BTreeSet<usize> = items.iter().map(|&item| joined[item]).collect();
+        let all: Vec<usize> = (0..unit.len()).filter(|&item| together.contains(&joined[item])).collect();
+        if all.len() <= most {
+            for item in all {
+                joined[item] = joined[items[0]];
+            }
+        }
+    }
+    joined
+}
+
 /// Whether every item is a unit of its own.
 pub(crate) fn are_alone(unit: &[usize]) -> bool {
     unit.iter().collect::<BTreeSet<_>>().len() == unit.len()
@@ -48,6 +69,23 @@ pub(crate) fn alone(items: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_strata_join_units_until_too_many_are_together() {
+        let joined = |unit: &[usize], stratum: &[usize], most: usize| {
+            let joined = with_small_strata(unit, stratum, most);
+            let first = |item: usize| joined.iter().position(|&of| of == joined[item]).unwrap();
+            (0..unit.len()).map(first).collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&alone(6), &[0, 1, 2, 0, 1, 2], 3), [0, 1, 2, 0, 1, 2], "pairs");
+        assert_eq!(joined(&alone(6), &[0, 0, 0, 0, 1, 1], 3), [0, 1, 2, 3, 4, 4], "four are too many");
+        assert_eq!(
+            joined(&[0, 1, 1, 2, 3, 4], &[0, 0, 1, 1, 2, 2], 3),
+            [0, 0, 0, 3, 4, 4],
+            "what a unit ties is not joined further"
+        );
+        assert_eq!(joined(&[0, 1, 1, 2, 3, 4], &[0, 0, 1, 1, 2, 2], 4), [0, 0, 0, 0, 4, 4]);
+    }
 
     #[test]
     fn a_share_is_worth_its_units_where_they_agree_and_its_items_where_they_do_not() {

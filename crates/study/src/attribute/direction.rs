@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use headtemper_engine::EngineError;
 use headtemper_stats::{
-    Direction, Folds, Halves, Projector, Shuffles, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
-    held_out_d, naive_direction, p_value,
+    Adjustment, Direction, Folds, Halves, Projector, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
+    held_out_d_beside, naive_direction, p_value,
 };
 use rayon::prelude::*;
 
@@ -75,14 +75,20 @@ impl Directions {
         stop: Option<&AtomicBool>,
     ) -> Result<Self> {
         let shuffles = table.shuffles(options.seed);
+        let orders = std::iter::once(table.order()).chain((0..options.shuffles as u64).map(|k| shuffles.order(k)));
+        let adjusted = |order: Vec<usize>| -> Labeling {
+            let adjustment = table.taken_out.adjustment(&order, folds);
+            (order, adjustment)
+        };
+        let labelings: Vec<Labeling> = orders.map(adjusted).collect();
         let halves = stability::halves(table, options);
         let one = |&slot: &usize| {
             if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(EngineError::Interrupted.into());
             }
             let (vectors, dim) = table.vectors(slot);
-            let vectors = table.adjusted(&vectors, dim);
-            Ok(head(&vectors, dim, table, folds, (&shuffles, options.shuffles), &halves))
+            let vectors = table.taken_out.residuals(&vectors, dim);
+            Ok(head((&vectors, dim), table, folds, &labelings, &halves))
         };
         let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table.slots.par_iter().map(one).collect::<Result<_>>()?;
         let mut heads = Vec::new();
@@ -106,33 +112,39 @@ impl Directions {
     }
 }
 
+/// The item at each place, and what the covariates do to d of it.
+pub(super) type Labeling = (Vec<usize>, Adjustment);
+
 /// One head: the observed numbers and their null, from the same arithmetic.
 fn head(
-    vectors: &[f64],
-    dim: usize,
+    (vectors, dim): (&[f64], usize),
     table: &Table<'_>,
     folds: &Folds,
-    (shuffles, count): (&Shuffles, usize),
+    labelings: &[Labeling],
     halves: &Halves,
 ) -> (HeadDirection, Null, HalvesOfHead) {
-    let order = table.order();
     let whole = Projector::new(vectors, dim);
     let across = Projector::new(&across_the_mean(vectors, dim), dim);
-    let observed = whole.separation(&order, folds);
-    let observed_across = across.separation(&order, folds).crossfit;
+    let along =
+        |projector: &Projector, (order, adjustment): &Labeling| projector.separation_beside(order, folds, adjustment);
+    let (as_they_are, shuffled) = labelings.split_first().expect("the labels as they are");
+    let observed = along(&whole, as_they_are);
+    let observed_across = along(&across, as_they_are).crossfit;
     let mut null = Null { naive: Vec::new(), crossfit: Vec::new(), across: Vec::new() };
-    for k in 0..count as u64 {
-        let order = shuffles.order(k);
-        let found = whole.separation(&order, folds);
+    for labeling in shuffled {
+        let found = along(&whole, labeling);
         null.naive.push(found.naive);
         null.crossfit.push(found.crossfit);
-        null.across.push(across.separation(&order, folds).crossfit);
+        null.across.push(along(&across, labeling).crossfit);
     }
+    let (order, adjustment) = as_they_are;
+    let mut naive = naive_direction(vectors, dim, &table.labels());
+    naive.d_naive *= adjustment.d;
     let direction = HeadDirection {
-        naive: naive_direction(vectors, dim, &table.labels()),
+        naive,
         p_naive: permuted(observed.naive, &null.naive, Tail::Greater),
-        d_crossfit: held_out_d(vectors, dim, &order, folds),
-        cos_centred: centred_cosine(vectors, dim, &order, halves),
+        d_crossfit: held_out_d_beside(vectors, dim, order, folds, adjustment),
+        cos_centred: centred_cosine(vectors, dim, order, halves),
         p: permuted(observed.crossfit, &null.crossfit, Tail::Greater),
         q: f64::NAN,
         p_max: f64::NAN,
@@ -141,6 +153,6 @@ fn head(
         q_across: f64::NAN,
         p_max_across: f64::NAN,
     };
-    let of_halves = stability::of_head(&whole, halves, &order, shuffles, count);
+    let of_halves = stability::of_head(&whole, halves, labelings);
     (direction, null, of_halves)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use headtemper_stats::{Folds, Range, Welch, bootstrap_d, hedges_correction, welch_t};
+use headtemper_stats::{Columns, Folds, Range, Welch, bootstrap_d, hedges_correction, welch_t};
 
 use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, confounds, dd};
 use crate::{
@@ -42,13 +42,13 @@ impl<'a> Measured<'a> {
     ) -> Result<Self> {
         let columns = table.slots.len();
         let raw = table.columns(&table.features.head_norm);
-        let norms = table.adjusted(&raw, columns);
-        let magnitudes = Magnitudes::of(&norms, table, options);
+        let norms = table.taken_out.residuals(&raw, columns);
+        let magnitudes = Magnitudes::of((&raw, &table.taken_out), table, options);
         let finals = table.columns(&table.features.head_norm_final);
-        let final_token = Magnitudes::of(&table.adjusted(&finals, columns), table, options);
+        let final_token = Magnitudes::of((&finals, &table.taken_out), table, options);
         let directions = Directions::of(table, folds, options, stop)?;
-        let without_length = Magnitudes::of(&table.without(true, &raw, columns), table, options);
-        let intervals = bootstrap_d(&norms, columns, &table.labels(), &table.units, options.resamples, options.seed);
+        let without_length = Magnitudes::of((&raw, &table.taken_out_with_length), table, options);
+        let intervals = intervals(&norms, table, options);
         Ok(Self { table, raw, norms, magnitudes, final_token, without_length, directions, intervals })
     }
 
@@ -63,12 +63,13 @@ impl<'a> Measured<'a> {
         let at = table.features.slots[slot];
         let values: Vec<f64> = self.norms.iter().skip(column).step_by(columns).copied().collect();
         let (a, b) = values.split_at(table.n_a);
-        // Welch's test knows of no units.
-        let welch = if table.unit_count() == table.rows.len() { welch_t(a, b) } else { Welch::NONE };
+        // Welch's test knows of no units, and of no covariates.
+        let plain = table.unit_count() == table.rows.len() && table.taken_out.count() == 0;
+        let welch = if plain { welch_t(a, b) } else { Welch::NONE };
         let magnitude = self.magnitudes.heads[column];
         let direction = &self.directions.heads[column];
         let Range { low, high } = self.intervals[column];
-        let j = hedges_correction(table.n_a, table.n_b());
+        let j = hedges_correction((table.rows.len() - 2).saturating_sub(table.taken_out.count()));
         let mut effect = HeadEffect {
             layer: at.layer,
             kind: at.kind,
@@ -107,4 +108,15 @@ impl<'a> Measured<'a> {
         }
         effect
     }
+}
+
+/// Intervals of Cohen's d of norms without the covariates: as wide as that of resamples, which is in units of its own spread, and
+/// around the d that the covariates leave ([`headtemper_stats::Covariates::factor`]).
+fn intervals(norms: &[f64], table: &Table<'_>, options: &AttributeOptions) -> Vec<Range> {
+    let (columns, labels) = (table.slots.len(), table.labels());
+    let more = table.taken_out.factor(&labels) - 1.0;
+    let raw = Columns::new(norms, columns).cohen_d(&labels);
+    let found = bootstrap_d(norms, columns, &labels, &table.units, options.resamples, options.seed);
+    let moved = |(range, d): (Range, f64)| Range { low: range.low + more * d, high: range.high + more * d };
+    found.into_iter().zip(raw).map(moved).collect()
 }

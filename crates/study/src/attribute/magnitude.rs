@@ -1,6 +1,6 @@
 //! Louder in one cohort: one norm of each head and item between the two.
 
-use headtemper_stats::{Columns, Tail, benjamini_hochberg, max_abs, max_p_values, mean};
+use headtemper_stats::{Columns, Covariates, Tail, benjamini_hochberg, max_abs, max_p_values, mean};
 use rayon::prelude::*;
 
 use super::{AttributeOptions, Table};
@@ -17,14 +17,23 @@ pub(super) struct Magnitudes {
 }
 
 impl Magnitudes {
-    /// Compares a table of norms, a row an item of `table` and a column a slot.
-    pub(super) fn of(values: &[f64], table: &Table<'_>, options: &AttributeOptions) -> Self {
+    /// Compares a table of norms, a row an item of `table` and a column a slot, without the covariates.
+    pub(super) fn of(
+        (norms, covariates): (&[f64], &Covariates),
+        table: &Table<'_>,
+        options: &AttributeOptions,
+    ) -> Self {
         let slots = table.slots.len();
-        let columns = Columns::new(values, slots);
-        let d = columns.cohen_d(&table.labels());
+        let values = covariates.residuals(norms, slots);
+        let columns = Columns::new(&values, slots);
+        let of_labels = |labels: &[bool]| -> Vec<f64> {
+            let factor = covariates.factor(labels);
+            columns.cohen_d(labels).into_iter().map(|d| d * factor).collect()
+        };
+        let d = of_labels(&table.labels());
         let shuffles = table.shuffles(options.seed);
         let null: Vec<Vec<f64>> =
-            (0..options.shuffles as u64).into_par_iter().map(|k| columns.cohen_d(&shuffles.labels(k))).collect();
+            (0..options.shuffles as u64).into_par_iter().map(|k| of_labels(&shuffles.labels(k))).collect();
         let largest: Vec<f64> = null.iter().map(|d| max_abs(d)).collect();
         let p: Vec<f64> = (0..slots)
             .into_par_iter()

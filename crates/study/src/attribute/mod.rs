@@ -54,7 +54,7 @@ pub(crate) const LARGE: f64 = 0.8;
 const FEW_SHUFFLES: usize = 99;
 
 /// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
-pub(crate) const STATISTICS: u32 = 6;
+pub(crate) const STATISTICS: u32 = 7;
 
 /// What shuffled labels give of every head, `[shuffle][head]`: what a ranking is compared with.
 pub(crate) struct Nulls {

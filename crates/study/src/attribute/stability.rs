@@ -1,9 +1,13 @@
 //! Whether a ranking comes out again in other items: split halves, beside the same under shuffled labels.
 
-use headtemper_stats::{Columns, Folds, Halves, Projector, Shuffles, Tail, mean, spearman, split_half};
+use headtemper_stats::{Columns, Folds, Halves, Projector, Tail, mean, spearman, split_half, with_small_strata};
 use rayon::prelude::*;
 
-use super::{AttributeOptions, LEVEL, Table, direction::Directions, direction::permuted, level};
+use super::{
+    AttributeOptions, LEVEL, Table,
+    direction::{Directions, Labeling, permuted},
+    level,
+};
 use crate::attribution::{Reliability, Stability};
 
 /// How many ways the items are halved.
@@ -18,19 +22,16 @@ const FOLDS: usize = 5;
 /// d_crossfit of one head in halves of the items: observed first, then a shuffle each; `[split][half]` within.
 pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
 
-/// The ways to halve a table.
+/// The ways to halve a table, small strata in one half: less its stratum's mean an item holds a part of the others of it, with the sign
+/// turned, by which halves with some of a stratum each would be alike.
 pub(super) fn halves(table: &Table<'_>, options: &AttributeOptions) -> Halves {
-    Halves::whole(table.sizes(), SPLITS, options.seed, &table.units)
+    let room_for_two = table.rows.len() / 4;
+    let of_strata = table.strata.as_ref().map(|strata| with_small_strata(&table.units, strata, room_for_two));
+    Halves::whole(table.sizes(), SPLITS, options.seed, of_strata.as_ref().unwrap_or(&table.units))
 }
 
 /// One head in all halves.
-pub(super) fn of_head(
-    projector: &Projector,
-    halves: &Halves,
-    order: &[usize],
-    shuffles: &Shuffles,
-    count: usize,
-) -> HalvesOfHead {
+pub(super) fn of_head(projector: &Projector, halves: &Halves, labelings: &[Labeling]) -> HalvesOfHead {
     let folds: Vec<[Folds; 2]> = (0..halves.splits()).map(|split| halves.folds(split, FOLDS, REPEATS)).collect();
     let of = |order: &[usize]| -> Vec<[f64; 2]> {
         let of_half = |[a, b]: [Vec<usize>; 2], folds: &Folds| {
@@ -44,8 +45,7 @@ pub(super) fn of_head(
         };
         (0..halves.splits()).map(of_split).collect()
     };
-    let shuffled = (0..count.min(SHUFFLES) as u64).map(|k| of(&shuffles.order(k)));
-    std::iter::once(of(order)).chain(shuffled).collect()
+    labelings.iter().take(1 + SHUFFLES).map(|(order, _)| of(order)).collect()
 }
 
 /// Both rankings: of the signed d of the norms, and of d_crossfit.

@@ -1,6 +1,6 @@
 //! The items of two cohorts side by side, with what may be taken out of their numbers and what must stay together.
 
-use headtemper_stats::{Shuffles, residuals};
+use headtemper_stats::{Covariates, Shuffles};
 
 use super::{Adjust, AttributeOptions, strata};
 use crate::{
@@ -23,7 +23,10 @@ pub(super) struct Table<'a> {
     /// The unit of each item, its prompt if nothing else was asked for: its items are shuffled, folded and drawn together, as they
     /// are no more independent.
     pub(super) units: Vec<usize>,
-    adjust_length: bool,
+    /// What is taken out of norms and vectors: strata, and length where that is asked for.
+    pub(super) taken_out: Covariates,
+    /// The same, and length in any case.
+    pub(super) taken_out_with_length: Covariates,
 }
 
 impl<'a> Table<'a> {
@@ -41,8 +44,15 @@ impl<'a> Table<'a> {
         let logarithm = length.iter().map(|x| x.ln()).collect();
         let length = [length, logarithm];
         let units = unit_of(rows.iter().map(|&row| facts.get(row)), options.groups.as_deref());
-        let (n_a, adjust_length) = (cohorts.a.len(), options.adjust == Adjust::Length);
-        Ok(Self { features, rows, n_a, slots, length, strata, units, adjust_length })
+        let of_strata = || strata.iter().flat_map(|strata| strata::indicators(strata));
+        let with_length: Vec<Vec<f64>> = length.iter().cloned().chain(of_strata()).collect();
+        let taken_out_with_length = Covariates::new(rows.len(), &with_length);
+        let taken_out = match options.adjust {
+            Adjust::Length => taken_out_with_length.clone(),
+            Adjust::None => Covariates::new(rows.len(), &of_strata().collect::<Vec<_>>()),
+        };
+        let n_a = cohorts.a.len();
+        Ok(Self { features, rows, n_a, slots, length, strata, units, taken_out, taken_out_with_length })
     }
 
     pub(super) fn sizes(&self) -> (usize, usize) {
@@ -88,17 +98,5 @@ impl<'a> Table<'a> {
             layer.values[start..start + layer.dim].iter().map(|&x| f64::from(x))
         });
         (values.collect(), layer.dim)
-    }
-
-    /// A table without what its strata explain of it, and its length where that is asked for.
-    pub(super) fn without(&self, length: bool, values: &[f64], columns: usize) -> Vec<f64> {
-        let strata = self.strata.iter().flat_map(|strata| strata::indicators(strata));
-        let length = self.length.iter().filter(|_| length).cloned();
-        residuals(values, columns, &length.chain(strata).collect::<Vec<_>>())
-    }
-
-    /// A table without what was asked to be taken out.
-    pub(super) fn adjusted(&self, values: &[f64], columns: usize) -> Vec<f64> {
-        self.without(self.adjust_length, values, columns)
     }
 }

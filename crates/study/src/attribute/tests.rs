@@ -2,6 +2,7 @@
 
 mod prompts;
 mod told;
+mod within;
 
 use std::collections::BTreeMap;
 

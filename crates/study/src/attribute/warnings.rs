@@ -19,9 +19,6 @@ use crate::{
     },
 };
 
-/// How many times too large strata may make a d before it is said.
-const STRATA_TAKE: f64 = 1.05;
-
 /// All of them, in the order in which they are told.
 pub(super) fn warnings(
     disposition: &Disposition,
@@ -38,7 +35,6 @@ pub(super) fn warnings(
         .chain(prompts(disposition))
         .chain(fields(disposition))
         .chain(strata_of_one_cohort(table))
-        .chain(small_strata(table))
         .chain(short(table))
         .chain(few_folds(folds, options))
         .chain(coarse(options.shuffles, disposition.heads.len()))
@@ -136,22 +132,6 @@ fn strata_of_one_cohort(table: &Table<'_>) -> Option<String> {
     let (mixed, all) = (strata::mixed(strata, table.n_a), strata.len());
     (mixed < all).then(|| {
         format!("{} of {all} items share their stratum with no item of the other cohort, and tell nothing", all - mixed)
-    })
-}
-
-/// Strata so small that their means, once taken out, take a part of the spread with them.
-fn small_strata(table: &Table<'_>) -> Option<String> {
-    let strata = table.strata.as_ref()?;
-    let (items, count) = (strata.len() as f64, strata.iter().collect::<BTreeSet<_>>().len() as f64);
-    let factor = ((items - 2.0) / (items - count - 1.0)).sqrt();
-    (count > 1.0 && (factor.is_nan() || factor >= STRATA_TAKE)).then(|| {
-        let too = if factor.is_finite() { format!("about {factor:.2} times") } else { "without bound".into() };
-        format!(
-            "strata have {:.1} items on average, whose means are taken out: every d is {too} too far from 0 and its interval as much \
-             too narrow for it, and d on held-out items lies above 0 without any signal; p, p max and verdicts compare with shuffled \
-             labels, of which that is true as well",
-            items / count
-        )
     })
 }
 

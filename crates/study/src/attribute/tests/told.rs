@@ -26,34 +26,20 @@ fn prompts_and_truncation_are_told() {
 }
 
 #[test]
-fn small_strata_and_lengths_without_spread_are_told() {
+fn lengths_without_spread_are_told() {
     let features = planted(&[Story::Nothing], 20, 0, 4);
     let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
     let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
-    let told = |features: &Features, strata: usize| {
-        let mut facts = facts(40);
-        for (item, facts) in facts.iter_mut().enumerate() {
-            facts.fields.insert("pair".into(), (item % strata).to_string());
-        }
-        let options = AttributeOptions { within: (strata > 1).then(|| "pair".into()), ..quick(0) };
-        attribute(features, &spec, &cohorts, &facts, &options).unwrap()
-    };
-    assert!(
-        told(&features, 20)
-            .warnings
-            .join("\n")
-            .contains("strata have 2.0 items on average, whose means are taken out: every d is about 1.41 times")
-    );
-    assert!(!told(&features, 4).warnings.iter().any(|warning| warning.contains("on average")));
+    let told = |features: &Features| attribute(features, &spec, &cohorts, &facts(40), &quick(0)).unwrap();
     // All of a cohort are of one length, which is another in each: d is 0, and they differ as far as anything can.
     let mut features = features;
     (0..40).for_each(|item| features.total_len[item] = features.prompt_len[item] + if item < 20 { 23 } else { 41 });
-    let found = told(&features, 1);
+    let found = told(&features);
     assert_eq!(found.length.cohen_d, 0.0);
     let text = found.warnings.join("\n");
     assert!(text.contains("responses in a and b differ in length (23 and 41 tokens in every item)"), "{text}");
     (0..40).for_each(|item| features.total_len[item] = features.prompt_len[item] + 23);
-    assert!(!told(&features, 1).warnings.iter().any(|warning| warning.contains("differ in length")));
+    assert!(!told(&features).warnings.iter().any(|warning| warning.contains("differ in length")));
 }
 
 #[test]
