@@ -48,7 +48,9 @@ impl Design {
     fn uneven_table(&self, seed: u64, columns: usize, shift: f64, spread: f64) -> Vec<f64> {
         let mut values = normal_table(seed, self.items(), &vec![1.0; columns]);
         for (row, &stratum) in values.chunks_exact_mut(columns).zip(&self.stratum) {
-            row.iter_mut().for_each(|x| *x *= if stratum % 2 == 0 { 1.0 } else { spread });
+            for x in row {
+                *x *= if stratum % 2 == 0 { 1.0 } else { spread };
+            }
         }
         let mut random = Random::new(seed, 1);
         let mut level = |_| (0..columns).map(|_| 2.0 * random.normal()).collect::<Vec<f64>>();

@@ -1,7 +1,5 @@
 //! What a reader of an attribution must know before any number: one warning a function.
 
-use std::collections::BTreeSet;
-
 use headtemper_stats::Folds;
 
 use super::{
