@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tries the scripts of this directory with a real Slurm on this machine: one node of four slots, in a temporary directory.
-# A sweep of a tiny model in four parts, one of which is killed and requeued, must end as the sweep in one piece.
+# A sweep of a tiny model in four shards, one of which is killed and requeued, must end as the sweep in one piece, and so must a
+# capture.
 #
 # Needs slurmctld, slurmd, sbatch and scontrol (Debian: apt-get install slurm-wlm), the ports 16817 and 16818 on localhost,
 # and a built target/release/temper, or its path in $TEMPER. No munge, no cgroups, no root, and no other Slurm is touched.
@@ -66,17 +67,20 @@ until_true() {
 idle() { [ "$(sinfo -h -o %t 2> /dev/null)" = idle ]; }
 until_true idle
 
-for i in $(seq 30); do echo "{\"id\":\"q$i\",\"prompt\":\"Say $i\"}"; done > "$dir/q.jsonl"
+for i in $(seq 60); do echo "{\"id\":\"q$i\",\"prompt\":\"Say $i\"}"; done > "$dir/q.jsonl"
 sweep=(--model "$PWD/tests/golden/llama" --items "$dir/q.jsonl" --heads all --each --lambda 1,1,0.5,0 --max-new-tokens 12)
 "$TEMPER" sweep "${sweep[@]}" --out "$dir/whole" > /dev/null 2>&1
+capture=(--model "$PWD/tests/golden/llama" --items "$dir/q.jsonl" --heads vector)
+"$TEMPER" capture "${capture[@]}" --out "$dir/whole.npz" > /dev/null 2>&1
 
-merge=$(cd "$dir" && "$OLDPWD/scripts/slurm/submit.sh" 4 "$dir/part" "${sweep[@]}")
-array=$(squeue -h -r -o %A -n temper-sweep | sort -n | head -n 1)
-# Kills the first part in the middle of its rows, and lets Slurm start it again.
+merge=$(cd "$dir" && "$OLDPWD/scripts/slurm/submit.sh" 4 "$dir/part" sweep "${sweep[@]}")
+array=$(squeue -h -r -o %A -n temper-shard | sort -n | head -n 1)
+# Kills the first shard in the middle of its rows, and lets Slurm start it again.
 until_true test -s "$dir/part.shards/1/rows.jsonl"
-scontrol requeue "${array}_1" && echo "requeued   part 1 after $(wc -l < "$dir/part.shards/1/rows.jsonl") rows"
+scontrol requeue "${array}_1" && echo "requeued   shard 1 after $(wc -l < "$dir/part.shards/1/rows.jsonl") rows"
 waits() { [ "$(squeue -h -j "${array}_1" -o %t)" = PD ]; }
 until_true waits
+sleep 2 # in the second of its requeue Slurm takes a new start for the old one, and revokes it
 scontrol update "JobId=${array}_1" StartTime=now # Slurm would let it wait two minutes
 ended() { [ -z "$(squeue -h -j "$merge" 2> /dev/null)" ] || [[ "$(squeue -h -j "$merge" -o %t)" != @(PD|R|CG|CF) ]]; }
 until_true ended
@@ -85,4 +89,7 @@ grep 'done before' "$dir/part.shards/1.log" # it went on where it was
 grep -h '^shard' "$dir"/part.shards/?.log
 for file in sweep.json sweep.csv lambda.npz plan.json; do cmp "$dir/whole/$file" "$dir/part/$file"; done
 cmp <(sort "$dir/whole/rows.jsonl") <(sort "$dir/part/rows.jsonl")
-echo "all the same: $(wc -l < "$dir/part/rows.jsonl") rows of 4 parts"
+merge=$(cd "$dir" && "$OLDPWD/scripts/slurm/submit.sh" 3 "$dir/part.npz" capture "${capture[@]}")
+until_true ended
+cmp "$dir/whole.npz" "$dir/part.npz"
+echo "all the same: $(wc -l < "$dir/part/rows.jsonl") rows of 4 shards, and a capture of 3"
