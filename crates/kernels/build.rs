@@ -1,5 +1,5 @@
-//! Compiles the kernels in `cuda/`: with nvcc where the feature `cuda` is on, and for the tests of `emulate` with the host's
-//! C++ compiler.
+//! Compiles the kernels in `cuda/`: with nvcc if the feature `cuda` is on, and with the host's C++ compiler for tests with the
+//! feature `emulate`.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// Files of kernels in `cuda/`, each an image of its own.
+/// The kernel files in `cuda/`, each compiled to its own image.
 fn files() -> Vec<String> {
     let entries = fs::read_dir("cuda").expect("the kernels are beside this script").flatten();
     let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".cu")?.to_owned());
@@ -17,12 +17,12 @@ fn files() -> Vec<String> {
     files
 }
 
-/// A file that the build makes.
+/// The path of a file that the build makes.
 fn made(name: &str) -> PathBuf {
     PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(name)
 }
 
-/// What they are compiled for: 8.x, 9.x, and PTX that later cards' drivers compile.
+/// The targets: 8.x, 9.x, and PTX that the drivers of later cards compile.
 const TARGETS: [&str; 3] =
     ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
 
@@ -42,7 +42,7 @@ fn main() {
     for_cpu();
 }
 
-/// The emulation, and all files of kernels behind it.
+/// The emulation, with all kernel files in it.
 #[cfg(feature = "emulate")]
 fn for_cpu() {
     let all: String = files().iter().map(|file| format!("#include \"{file}.cu\"\n")).collect();
@@ -56,14 +56,14 @@ fn for_cpu() {
         .file("cuda/emulate.cpp")
         .flag("-Wno-unknown-pragmas")
         .flag("-Wno-clobbered")
-        // A card ends with an error where several values are moved at once from between two places of so many.
+        // A card fails if several values are moved at once from an unaligned address.
         .flag("-fsanitize=alignment")
         .flag("-fsanitize-undefined-trap-on-error")
         .compile("headtemper_emulate");
 }
 
-/// An image of each file, and `images.rs`, which embeds them. What the same compiler made before of the same sources, by the same
-/// command, is kept: it needs a minute for some.
+/// Compiles an image of each file, and writes `images.rs`, which embeds them. An image that the same compiler made from the same
+/// sources with the same command is kept: some take a minute.
 fn for_cuda() {
     let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
     let version = Command::new(&nvcc).arg("--version").output();
@@ -90,7 +90,7 @@ fn for_cuda() {
             if image.exists() && fs::read_to_string(&by).is_ok_and(|by| by == command) {
                 return (file, None);
             }
-            let _ = fs::remove_file(&by); // written when the image is there
+            let _ = fs::remove_file(&by); // written once the image is complete
             let child = nvcc.spawn().unwrap_or_else(|error| {
                 panic!("cannot run {nvcc:?}: {error}; set NVCC, or build with scripts/build-cuda.sh, which fetches it")
             });

@@ -1,4 +1,4 @@
-//! Each kernel beside its oracle in plain candle ops, on the shapes of SmolLM2-135M, Gemma 4 E2B and Qwen3.5.
+//! Each kernel against its oracle in plain candle ops, on the shapes of SmolLM2-135M, Gemma 4 E2B and Qwen3.5.
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -65,7 +65,7 @@ fn activation(c: &mut Criterion) {
     group.finish();
 }
 
-/// The norms of SmolLM2-135M, and the heads of Qwen3-0.6B on their way from the projection to attention.
+/// The norms of SmolLM2-135M, and the heads of Qwen3-0.6B between the projection and attention.
 fn norms_and_heads(c: &mut Criterion) {
     for n in [1usize, 16, 256] {
         let (x, y, weight) = (random(&[n, 576], DType::F32), random(&[n, 576], DType::F32), random(&[576], DType::F32));
@@ -155,7 +155,7 @@ fn sliding(c: &mut Criterion) {
     group.finish();
 }
 
-/// The head of SmolLM2-135M: alone, with log-softmax in candle ops, and streamed; with one base row to 16 rows as well.
+/// The head of SmolLM2-135M: alone, with log-softmax in candle ops, and streamed; also with one base row per 16 rows.
 fn head(c: &mut Criterion) {
     let weight = random(&[49152, 576], DType::F32);
     for dtype in [DType::F32, DType::BF16] {
@@ -191,7 +191,7 @@ fn head(c: &mut Criterion) {
     }
 }
 
-/// `slots` sequences of `len` tokens each, which go on from their states.
+/// `slots` sequences of `len` tokens each, which continue from their states.
 fn spans(slots: usize, len: usize) -> Spans<StateSpan> {
     (0..slots).map(|slot| StateSpan { first: slot * len, len, start: 8, slot }).collect()
 }

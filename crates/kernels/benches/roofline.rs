@@ -1,7 +1,7 @@
-//! How near the kernels come to the machine: bytes and floating-point operations a second, beside what plain reading and
-//! plain multiply-adds reach in the same run, on the threads of the pool (`RAYON_NUM_THREADS`).
+//! How close the kernels come to the machine's limits: bytes and floating-point operations per second, against what plain reading
+//! and plain multiply-adds reach in the same run, on the threads of the pool (`RAYON_NUM_THREADS`).
 //!
-//! A weight is read from memory and not from a cache: each call takes the next of many copies.
+//! Weights are read from memory and not from a cache: each call takes the next of many copies.
 
 use std::{hint::black_box, time::Duration};
 
@@ -13,14 +13,14 @@ use headtemper_kernels::{
 };
 use rayon::prelude::*;
 
-/// Bytes that no cache holds.
+/// More bytes than any cache holds.
 const MEMORY: usize = 256 << 20;
 
 fn random(shape: &[usize]) -> Tensor {
     Tensor::rand(-1f32, 1.0, shape, &Device::Cpu).expect("small tensors fit")
 }
 
-/// A weight of values that do not matter.
+/// A weight whose values do not matter.
 fn weight(held: Held, products: Products, n: usize, k: usize) -> Matrix {
     let matrix = MatrixBuilder::new(held, n, k, &Device::Cpu).expect("it fits");
     let mut matrix = matrix.with_products(products);
@@ -30,11 +30,11 @@ fn weight(held: Held, products: Products, n: usize, k: usize) -> Matrix {
     matrix.finish().expect("all rows are filled")
 }
 
-/// What the machine gives: reading memory, and multiply-adds in registers, on all threads of the pool.
+/// The machine's limits: reading memory, and multiply-adds in registers, on all threads of the pool.
 fn machine(c: &mut Criterion) {
     let mut group = c.benchmark_group("machine");
     group.sample_size(10).measurement_time(Duration::from_secs(2));
-    // In large pages, as weights are.
+    // In huge pages, like weights.
     let mut memory = memmap2::MmapMut::map_anon(MEMORY).expect("it fits");
     #[cfg(target_os = "linux")]
     memory.advise(memmap2::Advice::HugePage).expect("advice");
@@ -55,7 +55,7 @@ fn machine(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every byte once, in vectors.
+/// Reads every byte once, in vectors.
 fn folded(part: &[[u8; 64]]) -> [u8; 64] {
     let mut all = [0; 64];
     for line in part {
@@ -69,14 +69,14 @@ fn folded(part: &[[u8; 64]]) -> [u8; 64] {
 /// A loop of independent multiply-adds.
 struct Peak {
     name: &'static str,
-    /// Floating-point operations of a call.
+    /// Floating-point operations per call.
     operations: u64,
     run: fn(),
 }
 
-/// What this machine has.
+/// The loops for the instruction sets of this machine.
 fn peaks() -> Vec<Peak> {
-    /// Steps of a call.
+    /// Steps per call.
     const STEPS: u64 = 4_000_000;
     #[allow(unused_mut, reason = "there are none elsewhere")]
     let mut all = Vec::new();
@@ -108,7 +108,7 @@ fn peaks() -> Vec<Peak> {
         }
         #[target_feature(enable = "avx512f,avx512bf16")]
         fn bf16() {
-            // SAFETY: a vector of bf16 is a vector of as many bits.
+            // SAFETY: a vector of bf16 has the same bits as the integer vector.
             let x = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(black_box(0x3080_3080))) };
             let mut sums = [_mm512_set1_ps(0.0); 10];
             for _ in 0..STEPS {
@@ -147,7 +147,7 @@ fn linears(c: &mut Criterion) {
         for (form, held, products) in forms {
             let copies = MEMORY / held.bytes(n * k) + 1;
             let one = weight(held, products, n, k);
-            // Copies of the values, not clones that share them.
+            // Copies of the values, not clones, which would share them.
             let mut weights = vec![one];
             weights.extend((1..copies).map(|_| weight(held, products, n, k)));
             for m in [1usize, 2, 4, 8, 16, 32, 128, 512] {
@@ -198,7 +198,7 @@ fn attention(c: &mut Criterion) {
     group.finish();
 }
 
-/// Three passes over the state a token: seven operations an element.
+/// Three passes over the state per token: seven operations per element.
 fn delta(c: &mut Criterion) {
     let mut group = c.benchmark_group("delta_rule_qwen3_5");
     group.sample_size(10).measurement_time(Duration::from_secs(1));
@@ -224,7 +224,7 @@ fn delta(c: &mut Criterion) {
 }
 
 fn main() {
-    // On a thread of the pool, as the program is.
+    // On a thread of the pool, as in the program.
     rayon::scope(|_| {
         let mut criterion = Criterion::default().configure_from_args();
         for run in [machine, linears, attention, delta] {

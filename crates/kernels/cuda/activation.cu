@@ -1,4 +1,4 @@
-// Gated activations, and the cap of logits: one value in, one value out.
+// Gated activations, and soft-capped logits: one value in, one value out.
 #include "common.cuh"
 
 struct GateMulArgs {
@@ -9,16 +9,16 @@ struct GateMulArgs {
     int64_t gate_step, up_step;
     int width;
     int gelu; // else silu
-    int wide; // addresses, steps and width are of whole packs
+    int wide; // addresses, steps and width are multiples of whole packs
 };
 
-// In its tanh form (transformers `gelu_pytorch_tanh`).
+// The tanh form (transformers `gelu_pytorch_tanh`).
 DEVICE float gelu(float x) {
     const float inner = 0.797884560802865355879892f * (x + 0.044715f * x * x * x);
     return 0.5f * x * (1.0f + tanhf(inner));
 }
 
-// A thread for a pack of some rows.
+// Each thread handles one pack in several rows.
 template <class T, int N>
 DEVICE void gate_mul_by(const GateMulArgs& args) {
     const int column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
@@ -29,7 +29,7 @@ DEVICE void gate_mul_by(const GateMulArgs& args) {
         load<N>(static_cast<const T*>(args.up) + row * args.up_step + column, up);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            // Rounded in between, as where both are operations of their own.
+            // Rounded in between, as if the two were separate operations.
             const float active = args.gelu ? gelu(gate[k]) : silu(gate[k]);
             gate[k] = widen(rounded<T>(active)) * up[k];
         }
@@ -52,16 +52,16 @@ struct SoftcapArgs {
     float* out;     // [count]
     int64_t count;
     float cap;
-    int wide; // addresses are of whole fours
+    int wide; // addresses are multiples of four values
 };
 
-// A thread for four values.
+// Each thread handles four values.
 template <bool wide>
 DEVICE void softcap_four(const SoftcapArgs& args) {
     const int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
     if (i >= args.count) return;
     const int there = int(min(args.count - i, int64_t(4)));
-    // Behind a count that is no whole four, nothing may be moved as four.
+    // At the end of a count that is not a multiple of four, four values must not be moved at once.
     const Pack<float, 4> x = there == 4 ? four<wide>(args.x + i, 4) : four<false>(args.x + i, there);
     float capped[4];
 #pragma unroll

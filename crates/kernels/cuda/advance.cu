@@ -1,4 +1,4 @@
-// The end of a decode step that is played back: what was chosen becomes what is read next.
+// The end of a decode step that is played back from a recording: the chosen token becomes the next input.
 #include "common.cuh"
 
 struct AdvanceArgs {
@@ -11,13 +11,13 @@ struct AdvanceArgs {
     uint32_t* states;       // [n, 4]: first token, tokens, start, slot
     uint32_t* left;         // [n], tokens that the row may still write
     uint32_t* draws;        // [n, draw_size], whose word `draw_step` counts the row's draws
-    uint32_t* written;      // [n], tokens that lie in `out`
+    uint32_t* written;      // [n], tokens already in `out`
     uint32_t* out;          // [n, room]
     double* out_logprobs;   // [n, room]
     int n, stop_count, draw_size, draw_step, room;
 };
 
-// A thread for a row. A row that has ended rests: its span has no tokens.
+// Each thread handles one row. A row that has ended is idle: its span has no tokens.
 DEVICE void advance_row(const AdvanceArgs& args) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= args.n || args.attention[4 * row + 1] == 0) return;
@@ -26,7 +26,7 @@ DEVICE void advance_row(const AdvanceArgs& args) {
     args.out[row * args.room + at] = token;
     args.out_logprobs[row * args.room + at] = args.chosen[2 * row + 1];
     args.written[row] = at + 1;
-    // Logits that are no numbers choose no token; the host says so, and nothing may look such a token up.
+    // A row with a NaN logit, or whose largest is not finite, gets no token. The host reports it; the invalid id is never looked up.
     const bool none = token == 0xffffffffu;
     bool ends = --args.left[row] == 0 || none;
     for (int i = 0; i < args.stop_count; i++) ends = ends || args.stops[row * args.stop_count + i] == token;

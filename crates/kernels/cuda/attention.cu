@@ -1,13 +1,13 @@
-// Attention of one query at a time, lane by lane, for f32 and what no other form is made for; and the merger of splits.
+// Attention of one query at a time, lane by lane, for f32 and whatever has no other form; and the merger of splits.
 #include "attention.cuh"
 
-// A lane's share of a key or value as it was read, 16 bytes at a time; small rows leave lanes for more keys.
+// A lane's share of a key or value, read 16 bytes at a time; with short rows the remaining lanes take more keys.
 template <class T, int DIM>
 struct AttendRow {
     static constexpr int LANES = DIM / WIDE<T> < 32 ? DIM / WIDE<T> : 32;
     static constexpr int PACKS = DIM / (WIDE<T> * LANES);
     static constexpr int VALUES = PACKS * WIDE<T>;
-    // Keys that a lane has in flight, and as many values.
+    // Keys that a lane has in flight, and the same number of values.
     static constexpr int AHEAD = 4 / PACKS;
     Pack<T, WIDE<T>> packs[PACKS];
 
@@ -31,7 +31,7 @@ struct AttendRow {
     }
 };
 
-// The same for any size up to 512: value by value.
+// The same for any size up to 512, one value at a time.
 template <class T>
 struct AttendRow<T, 0> {
     static constexpr int LANES = 32, VALUES = 16, AHEAD = 1;
@@ -54,8 +54,8 @@ struct AttendRow<T, 0> {
     }
 };
 
-// A block for a query, a key/value head and a split of the keys. A warp works for HEADS query heads on every `stripes`th
-// step of keys; where a group has more heads, other warps of the block read the same keys at the same time, from the L1.
+// One block per query, key/value head and split of the keys. A warp handles HEADS query heads on every `stripes`th step of
+// keys; if a group has more heads, other warps of the block read the same keys at the same time, from L1.
 template <class T, int DIM, int HEADS>
 DEVICE void attend_one(const AttendArgs& args) {
     using Row = AttendRow<T, DIM>;
@@ -74,7 +74,7 @@ DEVICE void attend_one(const AttendArgs& args) {
     const T* keys = static_cast<const T*>(args.k) + origin;
     const T* values = static_cast<const T*>(args.v) + origin;
     const int64_t head0 = job.token * args.heads + int64_t(blockIdx.y) * group;
-    // Of each warp: a vector, the largest score and the sum of weights for each of its heads.
+    // For each warp: a vector, the largest score and the sum of weights of each of its heads.
     float* vectors = reinterpret_cast<float*>(shared_memory);
     float* tops = vectors + blockDim.x / 32 * HEADS * dim;
     for (int pass = 0; pass < chunks; pass += slots) {
@@ -138,7 +138,7 @@ DEVICE void attend_one(const AttendArgs& args) {
                         for (int c = 0; c < VALUES; c++) mixed[h][c] += score[u][h] * x[c];
                 }
             }
-            // What the lanes of other keys have.
+            // Merge with the lanes that had other keys.
 #pragma unroll
             for (int h = 0; h < HEADS; h++) {
                 float most = top[h];
@@ -195,7 +195,7 @@ DEVICE void attend_one_any(const AttendArgs& args) {
     attend_one<T, 0, 1>(args);
 }
 
-// A block for a query and a head: its splits, in their order.
+// One block per query and head: merges its splits, in order.
 template <class T>
 DEVICE void attend_merge(const AttendArgs& args) {
     AttendJob job;

@@ -1,13 +1,13 @@
-// What the forms of causal attention of packed sequences against their caches share.
+// Shared by the forms of causal attention of packed sequences against their caches.
 #pragma once
 
 #include "common.cuh"
 
-// Keys that one block of the decode forms reads, counted from the first that its query sees: fixed, so that a token's bits do
-// not depend on its batch.
+// Keys that one block of the decode forms reads, counted from the first key its query sees. The size is fixed, so that a token's
+// bits do not depend on its batch.
 constexpr int ATTEND_SPLIT = 512;
 
-// Where no key was seen yet. Finite, so that a score of -inf is 0 behind it and not inf - inf.
+// The largest score before any key was seen. Finite, so that a later score of -inf gives weight 0 and not inf - inf.
 constexpr float ATTEND_NONE = -3e38f;
 
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -22,7 +22,7 @@ DEVICE float power_of_two(float x) {
 #endif
 }
 
-// Of the decode forms: one query at a time. What differs between spans is in their table alone.
+// For the decode forms: one query at a time. Spans differ only in their table.
 struct AttendArgs {
     const void* q;       // [n, heads, dim]
     const void* k;       // [cache rows, kv, dim]
@@ -30,19 +30,19 @@ struct AttendArgs {
     const int* spans;    // [spans, 4]: first token, tokens, start, cache row
     const float* lambda; // [n, heads], or null
     void* out;           // [n, heads, dim]
-    float* sums;         // [jobs, heads, splits, dim]; null where no query has more than one split
+    float* sums;         // [jobs, heads, splits, dim]; null if no query has more than one split
     float* tops;         // [jobs, heads, splits, 2]: the largest score and the sum of weights
     int heads, kv, dim;
     int window;     // 0: none
-    int splits;     // of the longest
+    int splits;     // of the longest sequence
     int span_count;
     int first;      // the first job of this launch
-    int each;       // a job is a token; else a span, and spans of more than one token are not served
+    int each;       // a job is a token; else a span, and spans of more than one token are skipped
     int stripes;    // warps that share the keys of the same heads, in the form without tensor cores
     float scale;
 };
 
-// A query: its token, and the keys from `from` to before `to`, whose position 0 lies in row `cache`.
+// A query: its token, and the keys from `from` up to but excluding `to`; position 0 is in cache row `cache`.
 struct AttendJob {
     int64_t token, cache;
     int from, to;

@@ -1,19 +1,19 @@
-// Attention of one query at a time on tensor cores: all heads that share a key head at once, for bf16 and f16.
+// Attention of one query at a time on tensor cores: all heads that share a key head together, for bf16 and f16.
 #include "attention.cuh"
 #include "mma.cuh"
 
-// Tensor cores have room for so many heads of a group.
+// Heads of a group that tensor cores process together.
 constexpr int ATTEND_HEADS = 16;
 
-// A block for a query, up to 16 heads of a key/value head's group, and a split of the keys, which come in tiles of KEYS, the
-// next on its way while one is worked on. Of a tile each warp makes the scores of 8 keys (of large heads from half of the values),
-// and when all have them, the mixture of a quarter of the columns, so that the sums of all heads fit into its registers.
+// One block per query, up to 16 heads of a key/value head's group, and split of the keys. Keys come in tiles of KEYS, and the next
+// tile loads while one is processed. In each tile, every warp computes the scores of 8 keys (for large heads over half of the
+// values) and, once all scores are there, mixes a quarter of the columns, so that the sums of all heads fit into its registers.
 template <class T, int DIM>
 DEVICE void attend_group(const AttendArgs& args) {
     constexpr int KEYS = DIM >= 512 ? 16 : 32, SHARERS = 32 / KEYS;
-    // Tiles that there is room for: of more, fewer blocks would fit beside each other.
+    // Tiles in shared memory: with more, fewer blocks would fit on a multiprocessor.
     constexpr int STAGES = 2;
-    // 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
+    // Rows are padded by 16 bytes, so that the 8 rows of a matrix are in different banks.
     constexpr int WIDTH = DIM + 8, PACKS = DIM / 8, STEPS = DIM / SHARERS / 16, COLUMNS = DIM / 4, SCORES = KEYS + 8;
     AttendJob job;
     if (!attend_job(args, job)) return;
@@ -31,7 +31,7 @@ DEVICE void attend_group(const AttendArgs& args) {
     T* queries = reinterpret_cast<T*>(shared_memory); // [16, WIDTH]
     T* stages = queries + ATTEND_HEADS * WIDTH;       // [STAGES][keys, values][KEYS, WIDTH]
     float* scores = reinterpret_cast<float*>(stages + STAGES * 2 * KEYS * WIDTH); // [SHARERS][16, SCORES]
-    // Zeros behind the last key: what lies there may be no number, and 0 times that is none.
+    // Zeros after the last key: what is stored there may be NaN, and 0 times NaN is NaN.
     auto copy = [&](T* to, const void* cache, int tile) {
         const T* from = static_cast<const T*>(cache) + origin;
 #pragma unroll
@@ -48,7 +48,7 @@ DEVICE void attend_group(const AttendArgs& args) {
             copy(to, args.k, tile);
             copy(to + KEYS * WIDTH, args.v, tile);
         } else {
-            // So that groups are counted alike to the end.
+            // Empty groups, so that the count of groups stays the same to the end.
             copies_end();
             copies_end();
         }
@@ -59,13 +59,13 @@ DEVICE void attend_group(const AttendArgs& args) {
     }
     for (int tile = 0; tile < STAGES - 1; tile++) fetch(tile);
 
-    // Where this lane's rows of matrices begin, in a tile of keys and of values, and its place among scores.
+    // Where this lane's matrix rows begin, in a tile of keys and of values, and its place among the scores.
     const int down = lane / 8 % 2 * 8 + lane % 8, right = lane / 16 * 8;
     const int sharer = warp / (KEYS / 8), own_keys = warp % (KEYS / 8) * 8, own_values = sharer * (DIM / SHARERS);
     const int key_at = (own_keys + lane % 8) * WIDTH + own_values + lane / 8 * 8;
     const int value_at = down * WIDTH + warp * COLUMNS + right;
     const int row = lane / 4, pair = lane % 4 * 2;
-    const bool more = heads > 8; // else rows from 8 on are of no head
+    const bool more = heads > 8; // else rows from 8 on belong to no head
     const float factor = args.scale * LOG2_E;
 
     uint32_t query[STEPS][4];
@@ -75,7 +75,7 @@ DEVICE void attend_group(const AttendArgs& args) {
         const T* keys = stages + tile % STAGES * 2 * KEYS * WIDTH;
         const T* values = keys + KEYS * WIDTH;
         copied_but<2 * STAGES - 3>();
-        __syncthreads(); // the keys are there, and everybody is done with the tile before
+        __syncthreads(); // the keys are there, and all warps are done with the previous tile
         fetch(tile + STAGES - 1);
         if (tile == 0) {
 #pragma unroll
@@ -99,7 +99,7 @@ DEVICE void attend_group(const AttendArgs& args) {
         __syncthreads(); // the values and all scores are there
 
         float weight0[KEYS / 8][2], weight1[KEYS / 8][2];
-        // What one row becomes: its weights, and by how much what was mixed before counts less.
+        // Processes one row: computes its weights, and rescales what was mixed before.
         auto weigh = [&](float (&weight)[KEYS / 8][2], const float* from, float& top, float& sum) {
             float most = top;
 #pragma unroll
@@ -133,7 +133,7 @@ DEVICE void attend_group(const AttendArgs& args) {
         }
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
-            // Two tiles of scores side by side lie as the left side of a product wants them.
+            // Two score tiles side by side have the layout of a product's left operand.
             const float(&left)[2] = weight0[2 * k];
             const float(&right)[2] = weight0[2 * k + 1];
             const uint32_t weight[4] = {paired(left[0], left[1], T{}),

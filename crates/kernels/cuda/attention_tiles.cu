@@ -2,7 +2,7 @@
 #include "attention.cuh"
 #include "mma.cuh"
 
-// Of the form for many queries: tiles of them against tiles of keys.
+// For the form with many queries: tiles of queries against tiles of keys.
 struct AttendTilesArgs {
     const void* q;       // as in AttendArgs
     const void* k;
@@ -18,37 +18,37 @@ struct AttendTilesArgs {
 
 constexpr int ATTEND_THREADS = 128;
 
-// A number that a lambda's argument knows when it is compiled.
+// A number that is known at compile time even as a lambda's argument.
 template <int N>
 struct Known {
     static constexpr int value = N;
 };
 
-// Sixteens of rows that a warp has: of two, what it loads of keys and values counts twice, but larger heads leave no registers.
+// Sets of 16 rows per warp. With two, each load of keys and values is used twice, but larger heads leave no registers for that.
 constexpr int attend_rows(int dim) { return dim <= 128 ? 2 : 1; }
 
-// A block for a tile of rows, a key/value head and, of large heads, some of the columns (FlashAttention-2, Dao 2023). Keys come
-// in tiles of KEYS counted from position 0 and a hidden tile changes no bit of a row, so that a row does not depend on those
-// beside it. A value tile is on its way during the scores, the next key tile during the mixing.
+// One block per tile of rows, key/value head and, for large heads, part of the columns (FlashAttention-2, Dao 2023). Keys come in
+// tiles of KEYS counted from position 0, and a hidden tile changes no bit of a row, so a row does not depend on the rows next to
+// it. A value tile loads during the scores, the next key tile during the mixing.
 template <class T, int DIM>
 DEVICE void attend_tile(const AttendTilesArgs& args) {
     constexpr int KEYS = DIM >= 512 ? 16 : DIM >= 256 ? 32 : 64, COLUMNS = DIM < 256 ? DIM : 256;
     constexpr int OWN = attend_rows(DIM), ROWS = 4 * 16 * OWN;
-    // 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
+    // Rows are padded by 16 bytes, so that the 8 rows of a matrix are in different banks.
     constexpr int WIDTH = DIM + 8, V_WIDTH = COLUMNS + 8;
-    // Larger heads read their queries again for each tile of keys: they do not fit beside the sums.
+    // Larger heads reload their queries for each tile of keys: they do not fit in registers beside the sums.
     constexpr bool KEPT = DIM <= 64;
     const int* tile = args.tiles + 2 * int64_t(blockIdx.x);
     const int* span = args.spans + 4 * int64_t(tile[0]);
     const int group = args.heads / args.kv, rows = span[1] * group, first = tile[1], start = span[2];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int window = args.window ? args.window : INT32_MAX;
-    // The token's head of a row; rows behind the last repeat it.
+    // The index of a row's head among the heads of all tokens; rows after the last repeat it.
     auto head_of = [&](int row) {
         const int inside = min(row, rows - 1);
         return (int64_t(span[0]) + inside / group) * args.heads + int64_t(blockIdx.y) * group + inside % group;
     };
-    // The keys that a row sees: from the first to before the second.
+    // The keys that a row sees: the first, and one past the last.
     auto to_of = [&](int row) { return start + min(row, rows - 1) / group + 1; };
     auto from_of = [&](int row) { return max(to_of(row) - window, 0); };
     const int from = from_of(first), to = to_of(first + ROWS - 1);
@@ -60,9 +60,9 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     const int64_t origin = span[3] * step + int64_t(blockIdx.y) * DIM;
     const T* all_keys = static_cast<const T*>(args.k) + origin;
     const T* all_values = static_cast<const T*>(args.v) + origin + blockIdx.z * COLUMNS;
-    // Zeros where no row sees a key: what lies there may be no number, and 0 times that is none. Nothing is read there either, not
-    // even behind the end of the cache. Pointers go on by strides that are known: by divisions this was a chain of 28
-    // instructions for each 16 bytes.
+    // Zeros where no row sees a key: what is stored there may be NaN, and 0 times NaN is NaN. Nothing is read there either, not even
+    // past the end of the cache. Pointers advance by strides known in advance: with divisions this was a chain of 28 instructions
+    // for each 16 bytes.
     auto copy = [&](T* to_rows, auto to_width, const T* cache, auto columns, int begin) {
         constexpr int packs = decltype(columns)::value / 8, down = ATTEND_THREADS / packs, width = decltype(to_width)::value;
         static_assert(ATTEND_THREADS % packs == 0 && KEYS % down == 0, "every thread copies as much");
@@ -82,12 +82,12 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     }
     copy(keys, Known<WIDTH>{}, all_keys, Known<DIM>{}, from / KEYS * KEYS);
 
-    // Where this lane's rows of matrices begin: of queries and values (rows, then columns), and of keys (columns, then rows).
+    // Where this lane's matrix rows begin: for queries and values (rows, then columns), and for keys (columns, then rows).
     const int down = lane / 8 % 2 * 8 + lane % 8, right = lane / 16 * 8;
     const T* query_at = queries + (warp * 16 * OWN + down) * WIDTH + right;
     const T* key_at = keys + (lane / 16 * 8 + lane % 8) * WIDTH + lane / 8 % 2 * 8;
     const T* value_at = values + down * V_WIDTH + right;
-    // This lane's rows in results: two of each sixteen.
+    // This lane's rows in results: two of each 16.
     auto row_of = [&](int own, int half) { return first + (warp * OWN + own) * 16 + lane / 4 + 8 * half; };
     const int all_from = from_of(first + ROWS - 1), all_to = to_of(first);
     const float factor = args.scale * LOG2_E;
@@ -98,7 +98,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
     for (int o = 0; o < OWN; o++) top[o][0] = top[o][1] = ATTEND_NONE;
     for (int begin = from / KEYS * KEYS; begin < to; begin += KEYS) {
         copied();
-        __syncthreads(); // the keys are there, and everybody is done with the values
+        __syncthreads(); // the keys are there, and all warps are done with the values
         copy(values, Known<V_WIDTH>{}, all_values, Known<COLUMNS>{}, begin);
         if (KEPT && begin == from / KEYS * KEYS) {
 #pragma unroll
@@ -131,7 +131,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) score[o][n][e] *= factor;
-        // A branch of its own, which most tiles pass by: what a row sees takes divisions, and masks a third of the arithmetic.
+        // A separate branch, which most tiles skip: finding what a row sees takes divisions, and masking a third of the arithmetic.
         if (begin < all_from || begin + KEYS > all_to) {
 #pragma unroll
             for (int o = 0; o < OWN; o++)
@@ -172,14 +172,14 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
                     mixed[o][n][2 * half] *= keep, mixed[o][n][2 * half + 1] *= keep;
             }
         copied();
-        __syncthreads(); // the values are there, and everybody is done with the keys
+        __syncthreads(); // the values are there, and all warps are done with the keys
         if (begin + KEYS < to) copy(keys, Known<WIDTH>{}, all_keys, Known<DIM>{}, begin + KEYS);
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             uint32_t weight[OWN][4];
 #pragma unroll
             for (int o = 0; o < OWN; o++) {
-                // Two tiles of scores side by side lie as the left side of a product wants them.
+                // Two score tiles side by side have the layout of a product's left operand.
                 const float(&left)[4] = score[o][2 * k];
                 const float(&right)[4] = score[o][2 * k + 1];
                 weight[o][0] = paired(left[0], left[1], T{}), weight[o][1] = paired(left[2], left[3], T{});
@@ -197,7 +197,7 @@ DEVICE void attend_tile(const AttendTilesArgs& args) {
             }
         }
     }
-    // Through this warp's own queries, so that 16 bytes go out at a time.
+    // Through the shared memory of this warp's own queries, so that 16 bytes are written at a time.
     __syncwarp();
     T* own = queries + warp * 16 * OWN * WIDTH;
 #pragma unroll

@@ -1,21 +1,21 @@
-// What all kernels share: number types, vectors of them, reductions, and how a kernel is declared.
+// Shared by all kernels: number types, vectors of them, reductions, and how a kernel is declared.
 //
 // The same files are compiled by nvcc for the GPU and, in tests, by the host's C++ compiler on top of `emulate.h`.
-// So everything here is plain C++ and the few CUDA built-ins that `emulate.h` has as well.
+// So everything here is plain C++ plus the few CUDA built-ins that `emulate.h` provides.
 #pragma once
 
 #include <stdint.h>
 
 #ifdef __CUDACC__
 #define DEVICE __device__ __forceinline__
-// Dynamic shared memory; how much of it there is, the launch says.
+// Dynamic shared memory; the launch sets its size.
 extern __shared__ __align__(16) unsigned char shared_memory[];
 #else
 #include "emulate.h"
 #define DEVICE inline
 #endif
 
-// The upper half of a 32-bit float, and an IEEE half float: stored only, arithmetic is in f32.
+// The upper half of a 32-bit float, and an IEEE half float: for storage only, arithmetic is in f32.
 struct bf16 {
     uint16_t bits;
 };
@@ -46,7 +46,7 @@ DEVICE T rounded(float x) {
     return out;
 }
 
-// Values that one instruction moves: 16 bytes of them where addresses and counts allow.
+// Values moved by one instruction: 16 bytes of them where addresses and counts allow.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
     T x[N];
@@ -67,7 +67,7 @@ DEVICE void store(const float (&from)[N], T* to) {
     *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// The values of four bytes. Those of two bf16 are its halves as they are.
+// The values in four bytes. For two bf16 they are the word's halves as they are.
 DEVICE void values_of(uint32_t word, const float*, float* out) { out[0] = __uint_as_float(word); }
 DEVICE void values_of(uint32_t word, const bf16*, float* out) {
     out[0] = __uint_as_float(word << 16), out[1] = __uint_as_float(word & 0xffff0000u);
@@ -76,7 +76,7 @@ DEVICE void values_of(uint32_t word, const f16*, float* out) {
     out[0] = widen(f16{uint16_t(word)}), out[1] = widen(f16{uint16_t(word >> 16)});
 }
 
-// Values that wait in registers: of 16 bits two in each, which numbers of their own would not share.
+// Values waiting in registers: 16-bit values are packed two per register, which separate variables would not be.
 template <class T, int N>
 struct Words {
     static constexpr int EACH = 4 / int(sizeof(T)), COUNT = N / EACH;
@@ -104,8 +104,8 @@ struct Words {
     }
 };
 
-// Four values at `from`, of which `count` are there; the others are 0. With `wide` all of them or none are, and one
-// instruction moves them.
+// Four values at `from`, of which `count` exist; the others are 0. With `wide`, either all exist or none do, and one instruction
+// moves them.
 template <bool wide, class T>
 DEVICE Pack<T, 4> four(const T* from, int count) {
     Pack<T, 4> pack = {};
@@ -132,13 +132,13 @@ DEVICE void put_four(const float (&from)[4], T* to, int count) {
 
 DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// Values of T that 16 bytes hold.
+// The number of T values in 16 bytes.
 template <class T>
 constexpr int WIDE = 16 / int(sizeof(T));
 
 constexpr unsigned ALL = 0xffffffffu;
 
-// The sum over groups of `width` lanes, in every lane; always in the same order.
+// The sum over groups of `width` lanes, in every lane, always in the same order.
 template <int width = 32, class T>
 DEVICE T sum_lanes(T x) {
 #pragma unroll
@@ -153,11 +153,11 @@ DEVICE float max_lanes(float x) {
     return x;
 }
 
-// One over the root of a mean square and `eps`. NaN where the squares have no finite sum: 0 would make zeros of what is finite
-// itself, which nobody would find.
+// One over the root of a mean square plus `eps`. NaN if the sum of squares is not finite: 0 would turn finite values into zeros,
+// which would go unnoticed.
 DEVICE float over_root(float mean, float eps) { return (1.0f + 0.0f * mean) / sqrtf(mean + eps); }
 
-// The same of `dim` values, by a warp.
+// The same for `dim` values, computed by a warp.
 template <class T>
 DEVICE float over_rms(const T* x, int dim, float eps) {
     float squares = 0.0f;
@@ -165,7 +165,7 @@ DEVICE float over_rms(const T* x, int dim, float eps) {
     return over_root(sum_lanes(squares) / dim, eps);
 }
 
-// The sum over a block of whole warps, in every thread. `room` holds a float for each warp; the block is in step before and
+// The sum over a block of whole warps, in every thread. `room` holds one float per warp; the block is synchronised before and
 // after.
 DEVICE float sum_block(float x, float* room) {
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -178,9 +178,9 @@ DEVICE float sum_block(float x, float* room) {
     return x;
 }
 
-// The span that a token belongs to, null if there is none. Spans are rows of first token, tokens, start and place, in order.
+// The span that a token belongs to, or null. Spans are rows of first token, tokens, start and place, in ascending order.
 DEVICE const int* span_of(const int* spans, int count, int token) {
-    // The last that does not begin behind the token.
+    // The last span that does not begin after the token.
     int low = 0, high = count;
     while (low < high) {
         const int middle = (low + high) / 2;
@@ -194,11 +194,11 @@ DEVICE const int* span_of(const int* spans, int count, int token) {
     return token - span[0] < span[1] ? span : nullptr;
 }
 
-// Of `count` values that never fall, the place of the last that is at most `most`, -1 if none is; by a warp, whose lanes look
-// at 32 of them at once.
+// Among `count` non-decreasing values, the index of the last that is at most `most`, or -1; computed by a warp, whose lanes
+// test 32 values at once.
 template <class F>
 DEVICE int last_at_most(int most, int count, F value) {
-    // Those before `low` are, those from `high` on are not.
+    // Values before `low` are at most `most`, those from `high` on are not.
     int low = 0, high = count;
     while (low < high) {
         const int step = (high - low + 31) / 32, at = low + int(threadIdx.x % 32) * step;
@@ -209,11 +209,11 @@ DEVICE int last_at_most(int most, int count, F value) {
     return low - 1;
 }
 
-// Where a warp looks first for the span of a token, on its way before it is needed: a span a lane, around that of the token's
-// own number, which it is where each sequence goes on by one token.
+// The spans where a warp looks first for that of a token, loaded before they are needed: one span per lane, around the token's own
+// index, which is its span's index if each sequence advances by one token.
 struct SpansAround {
     int begin;
-    Pack<int, 4> span; // of the lane
+    Pack<int, 4> span; // this lane's span
 
     DEVICE void look(const int* spans, int count, int token) {
         begin = min(max(token - 16, 0), max(count - 32, 0));
@@ -221,7 +221,7 @@ struct SpansAround {
         if (mine < count) span = reinterpret_cast<const Pack<int, 4>*>(spans)[mine];
     }
 
-    // What `span_of` finds, in all lanes, which have one token; without tokens if there is none.
+    // What `span_of` finds, in all lanes, which share one token; has no tokens if there is no such span.
     DEVICE Pack<int, 4> find(const int* spans, int count, int token) const {
         const bool mine = begin + int(threadIdx.x % 32) < count;
         const int found = __popc(__ballot_sync(ALL, mine && span.x[0] <= token));
@@ -239,13 +239,13 @@ struct SpansAround {
     }
 };
 
-// Declares a kernel `NAME` that runs `BODY` with its arguments, a struct by value. The launch gives the size of the struct
-// that it has, so that the two sides cannot disagree unseen.
+// Declares a kernel `NAME` that runs `BODY` on its arguments, a struct passed by value. The launch passes the size of its own
+// struct, so that a mismatch with the kernel's cannot go unnoticed.
 #ifdef __CUDACC__
 #define KERNEL(NAME, THREADS, ARGS, ...) \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
 #else
-// The declaration is here for its name alone, which nothing else may have.
+// The declaration only reserves the name, so that no other kernel can have it.
 #define KERNEL(NAME, THREADS, ARGS, ...)                                                             \
     extern "C" void NAME(const ARGS args);                                                           \
     static const emulate::Kernel NAME##_kernel(#NAME, {THREADS, {sizeof(ARGS)}, [](const void* const* args) { \
@@ -253,7 +253,7 @@ struct SpansAround {
     }});
 #endif
 
-// The same for each type of activations.
+// The same for each activation type.
 #define KERNEL_OF_TYPES(NAME, THREADS, ARGS, BODY)    \
     KERNEL(NAME##_f32, THREADS, ARGS, BODY<float>)    \
     KERNEL(NAME##_bf16, THREADS, ARGS, BODY<bf16>)    \

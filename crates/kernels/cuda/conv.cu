@@ -12,12 +12,12 @@ struct ConvArgs {
     int state_f32; // else as x
 };
 
-// Tokens of a block. A kernel reaches back no more than these, so that the first block of a span alone reads the state, and may
+// Tokens per block. A kernel reaches back at most this far, so only the first block of a span reads the state, and it alone may
 // write it.
 constexpr int CONV_TILE = 32;
 
-// Zeros on four channels for the tokens of no span that span `s`, from `first` to `end`, answers for: those behind it until the
-// `next` one, and of the first span also those before it.
+// Writes zeros on four channels for the tokens of no span that span `s`, from `first` to `end`, is responsible for: those after it
+// up to the `next` span and, for the first span, also those before it.
 template <class T, bool wide>
 DEVICE void conv_clear(const ConvArgs& args, int channel, int s, int first, int end, int next) {
     const float zeros[4] = {};
@@ -27,17 +27,17 @@ DEVICE void conv_clear(const ConvArgs& args, int channel, int s, int first, int 
         put_four<wide>(zeros, out + int64_t(token) * args.channels, args.channels - channel);
 }
 
-// A tile of tokens: its span, and which token of that is the first. Tiles are counted so that each span begins one: that of
-// span `s` has the number `first / CONV_TILE + s`, and there are always numbers enough before the next span's.
+// A tile of tokens: its span, and the tile's first token within it. Tiles are numbered so that each span begins one: span `s` starts
+// at number `first / CONV_TILE + s`, which always leaves enough numbers before the next span's.
 struct ConvTile {
     Pack<int, 4> span;
     int from;
 
-    // That of the block, for a thread that has four channels; false if there is nothing to do.
+    // Finds the block's tile, for a thread that has four channels; false if there is nothing to do.
     template <class T, bool wide>
     DEVICE bool find(const ConvArgs& args, int channel) {
         const int number = blockIdx.y, count = args.span_count;
-        // The tile's span is the last that begins at its number or before it.
+        // The tile's span is the last one that begins at or before its number.
         const int s = last_at_most(number, count, [&](int i) { return args.spans[4 * i] / CONV_TILE + i; });
         if (channel >= args.channels) return false;
         if (s < 0) {
@@ -60,8 +60,8 @@ DEVICE void widen_pack(const Pack<T, N>& pack, float (&out)[N]) {
     for (int i = 0; i < N; i++) out[i] = widen(pack.x[i]);
 }
 
-// `silu` of each of several values, of which rarely a last bit is another. A card divides one by one, for each quotient may be out
-// of range; here that is asked once, and they are made side by side.
+// `silu` of several values; only rarely does a last bit differ. A card divides values one by one, because each quotient may be out of
+// range; here the range is checked once, and the quotients are computed side by side.
 template <int N>
 DEVICE void silu_each(float (&x)[N]) {
 #ifdef __CUDACC__
@@ -73,7 +73,7 @@ DEVICE void silu_each(float (&x)[N]) {
         float over;
         asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(over) : "f"(by));
         over = fmaf(fmaf(-by, over, 1.0f), over, over);
-        // What is left of x makes the quotient the nearest number, where nothing on the way is too small or too large.
+        // The remainder of x corrects the quotient to the nearest number, unless an intermediate value is too small or too large.
         const float near = x[i] * over;
         quotient[i] = fmaf(fmaf(-by, near, x[i]), over, near);
         usual = usual & (fabsf(x[i]) > 1e-18f) & (fabsf(x[i]) < 80.0f);
@@ -88,7 +88,7 @@ DEVICE void silu_each(float (&x)[N]) {
     for (int i = 0; i < N; i++) x[i] = silu(x[i]);
 }
 
-// The inputs of one sequence on four channels: those that the state holds, then those of its tokens.
+// The inputs of one sequence on four channels: first those in the state, then those of its tokens.
 template <class T>
 struct ConvRows {
     const ConvArgs& args;
@@ -117,7 +117,7 @@ struct ConvRows {
     }
 };
 
-// Any kernel, wherever things lie: a thread has four channels of a tile of tokens.
+// For any kernel size and alignment: each thread handles four channels of a tile of tokens.
 template <class T>
 DEVICE void conv(const ConvArgs& args) {
     const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels, kernel = args.kernel;
@@ -141,7 +141,7 @@ DEVICE void conv(const ConvArgs& args) {
     }
     if (tile.from != 0) return;
     for (int i = 0; i < held; i++) {
-        // Ascending: a row of the state is read before it is written.
+        // In ascending order, so that a row of the state is read before it is overwritten.
         float last[4];
         row(i + len, last);
         row.keep(i, last);
@@ -150,7 +150,7 @@ DEVICE void conv(const ConvArgs& args) {
 
 KERNEL_OF_TYPES(conv, 128, ConvArgs, conv)
 
-// Kernels of four taps where everything is whole fours.
+// For kernels of four taps where everything is a multiple of four.
 constexpr int CONV_TAPS = 4, CONV_HELD = CONV_TAPS - 1;
 
 // The taps of four channels.
@@ -162,7 +162,7 @@ struct ConvTaps {
         for (int c = 0; c < 4; c++) load<CONV_TAPS>(args.weight + int64_t(channel + c) * CONV_TAPS, weight[c]);
     }
 
-    // A token's result, of the inputs before it and its own.
+    // A token's result, from the inputs before it and its own.
     template <class T>
     DEVICE void operator()(const float (*window)[4], T* out) const {
         float sum[4];
@@ -177,10 +177,10 @@ struct ConvTaps {
     }
 };
 
-// Tokens that are on their way while as many are worked on.
+// Tokens being loaded while the same number is processed.
 constexpr int CONV_AHEAD = 4;
 
-// A thread has four channels of a tile of tokens.
+// Each thread handles four channels of a tile of tokens.
 template <class T, class State>
 DEVICE void conv_tile(const ConvArgs& args) {
     const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
@@ -194,7 +194,7 @@ DEVICE void conv_tile(const ConvArgs& args) {
     for (int a = 0; a < CONV_AHEAD; a++)
         if (tile.from + a < end) next[a] = row(tile.from + a);
     const ConvTaps taps(args, channel);
-    // Inputs before the tokens that are worked on, and theirs.
+    // The inputs before the tokens being processed, and those of the tokens.
     float rows[CONV_HELD + CONV_AHEAD][4] = {};
     if (tile.from == 0) {
         State* state = static_cast<State*>(args.state) + int64_t(tile.span.x[3]) * CONV_HELD * channels + channel;
@@ -202,8 +202,8 @@ DEVICE void conv_tile(const ConvArgs& args) {
 #pragma unroll
             for (int i = 0; i < CONV_HELD; i++) load<4>(state + int64_t(i) * channels, rows[i]);
         }
-        // What the tokens leave: the last of them, and of the state what these do not push out. All is read before any of it
-        // is written, for one would wait for the other.
+        // The new state: the last tokens, and those rows of the old state that they do not push out. All of it is read before any of
+        // it is written, because a read would otherwise wait for a write.
         float kept[CONV_HELD][4];
 #pragma unroll
         for (int i = 0; i < CONV_HELD; i++) {
@@ -251,17 +251,17 @@ DEVICE void conv_tiles(const ConvArgs& args) {
 
 KERNEL_OF_TYPES(conv_tiles, 128, ConvArgs, conv_tiles)
 
-// Spans of a block of `conv_steps`.
+// Spans per block of `conv_steps`.
 constexpr int CONV_SPANS = 4;
 
-// Where no span has more than a token: a thread has four channels of a few spans, and asks for all of these before it waits for
-// the first.
+// If no span has more than one token: each thread handles four channels of a few spans, and issues the loads for all of them before
+// it waits for the first.
 template <class T, class State>
 DEVICE void conv_step(const ConvArgs& args) {
     const int channel = 4 * (blockIdx.x * blockDim.x + threadIdx.x), channels = args.channels;
     if (channel >= channels) return;
     const int begin = blockIdx.y * CONV_SPANS;
-    // Behind the last there is one of no tokens at the end.
+    // Past the last span, use empty ones at the end of the tokens.
     Pack<int, 4> span[CONV_SPANS];
     int next = args.n;
 #pragma unroll

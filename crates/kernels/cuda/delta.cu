@@ -1,11 +1,11 @@
 // The gated delta rule, token by token, with the state in registers.
 //
-// A step of one token reads each state once and writes it once, 16 bytes a lane and instruction. All 8 KiB of a warp are on
-// their way at once, 96 KiB on a multiprocessor with its 12 warps; at 4.3 TB/s, half of it reads, some 16 KiB hide a latency of a
+// A step of one token reads and writes each state once, 16 bytes per lane and instruction. All 8 KiB of a warp are in flight at
+// once, 96 KiB on a multiprocessor with its 12 warps; at 4.3 TB/s, half of it reads, some 16 KiB hide a latency of a
 // microsecond.
 //
-// A token costs 4 instructions for each element of the state, 65536 a head of 128 x 128. Long sequences of bf16 and f16 go in
-// chunks, on tensor cores (`delta_chunk.cu`); in f32 those would be slower than this, or coarser.
+// A token costs 4 instructions per element of the state, 65536 per head of 128 x 128. Long sequences of bf16 and f16 go in
+// chunks, on tensor cores (`delta_chunk.cu`); in f32, chunks would be slower than this, or less accurate.
 #include "delta.cuh"
 
 template <class T, int groups, bool wide>
@@ -21,7 +21,7 @@ DEVICE void delta_columns(const DeltaArgs& args) {
     T* out = static_cast<T*>(args.out) + int64_t(head) * dv + column;
     const int64_t out_token = int64_t(heads) * dv;
 
-    // The tokens of no span before this one, and behind the last.
+    // Also zeroes the tokens of no span before this one, or after the last one.
     Pack<int, 4> span = {{args.n, 0, 0, 0}}, before = {};
     if (number < args.span_count) span = reinterpret_cast<const Pack<int, 4>*>(args.spans)[number];
     if (number > 0) before = reinterpret_cast<const Pack<int, 4>*>(args.spans)[number - 1];
@@ -35,7 +35,7 @@ DEVICE void delta_columns(const DeltaArgs& args) {
     Columns mine;
     mine.read(state, span.x[2] != 0, dk, dv, columns);
 
-    // Keys and queries of two tokens, which the warp's lanes bring together: [2][k, q][most].
+    // Keys and queries of two tokens, loaded jointly by the warp's lanes: [2][k, q][most].
     constexpr int most = Columns::MOST, loads = (most + 127) / 128;
     float* room = reinterpret_cast<float*>(shared_memory) + threadIdx.x / 32 * 4 * most;
     const int key_head = head / (heads / args.key_heads);
@@ -74,11 +74,11 @@ DEVICE void delta_columns(const DeltaArgs& args) {
         float u[4], z[4] = {};
 #pragma unroll
         for (int c = 0; c < 4; c++) u[c] = widen(v_next.x[c]);
-        // The next token's values come while this one is worked on.
+        // The next token's values load while this one is processed.
         if (t + 1 < len) fetch(first + t + 1);
         mine.turn(k, k + most, decay, beta, u, z);
         if (group == 0) put_four<wide>(z, out + (first + t) * out_token, columns);
-        // The other half of the room was read a token ago.
+        // The other half of `room` was last read for the previous token.
         if (t + 1 < len) keep(room + (t + 1) % 2 * 2 * most);
         __syncwarp();
     }
@@ -93,7 +93,7 @@ DEVICE void delta_of(const DeltaArgs& args) {
         delta_columns<T, groups, false>(args);
 }
 
-// Keys of up to 32, 128 and 256 values.
+// For keys of up to 32, 128 and 256 values.
 template <class T>
 DEVICE void delta_32(const DeltaArgs& args) {
     delta_of<T, 2>(args);
@@ -107,7 +107,7 @@ DEVICE void delta_256(const DeltaArgs& args) {
     delta_of<T, 16>(args);
 }
 
-// Launched with 128 threads; declared for 384, they get the registers that three such blocks have.
+// Launched with 128 threads but declared for 384, they get the registers that three such blocks share.
 KERNEL_OF_TYPES(delta_32, 384, DeltaArgs, delta_32)
 KERNEL_OF_TYPES(delta_128, 384, DeltaArgs, delta_128)
 KERNEL_OF_TYPES(delta_256, 384, DeltaArgs, delta_256)

@@ -1,4 +1,4 @@
-// What the forms of the gated delta rule share.
+// Shared by the forms of the gated delta rule.
 #pragma once
 
 #include "common.cuh"
@@ -14,14 +14,14 @@ struct DeltaArgs {
     void* out;         // [n, heads, dv]
     int64_t token, head;
     int n, span_count, key_heads, heads, dk, dv;
-    int wide;    // widths, strides and addresses are whole fours
-    int chunked; // spans of so many tokens go in chunks
+    int wide;    // widths, strides and addresses are multiples of four values
+    int chunked; // spans of at least this many tokens go in chunks
 };
 
-// A warp's share of a head's state: `4 * across` columns, of which a lane has 4, and all their rows, of which a lane has 4 beside
-// each other of every `4 * groups`.
+// A warp's share of a head's state: `4 * across` columns, of which a lane has 4, and all of their rows, of which a lane has 4
+// consecutive ones in every `4 * groups`.
 //
-// Columns know nothing of each other, so a warp waits for no other, and the sums over rows are shuffles, always in the same
+// Columns are independent, so a warp waits for no other, and the sums over rows are shuffles, always in the same
 // order.
 template <int groups, bool wide>
 struct DeltaColumns {
@@ -32,12 +32,12 @@ struct DeltaColumns {
     Pack<float, 4> s[4 * FOURS];
 
     static DEVICE int group() { return threadIdx.x % 32 / ACROSS; }
-    // The first column of this lane, of the warp's tile.
+    // This lane's first column in the warp's tile.
     static DEVICE int column(int tile) { return 4 * (tile * ACROSS + threadIdx.x % 32 % ACROSS); }
-    // The first row of the `b`th four.
+    // The first row of the `b`th group of four.
     static DEVICE int row(int b) { return 4 * (b * groups + group()); }
 
-    // From `state`, where the lane's columns begin; `columns` of them are there. Zeros where nothing came `before`.
+    // Reads from `state`, where the lane's columns begin; `columns` of them exist. Zeros if nothing came `before`.
     DEVICE void read(const float* state, bool before, int dk, int dv, int columns) {
 #pragma unroll
         for (int b = 0; b < FOURS; b++)
@@ -48,8 +48,8 @@ struct DeltaColumns {
             }
     }
 
-    // The first half of a token, its key in shared memory and its value in `u`, which becomes what is added along the key. `at`
-    // gives the lane's `r`th row; `together` of its fours are worked on at once.
+    // The first half of a token. Its key is in shared memory and its value in `u`, which becomes what is added along the key. `at`
+    // returns the lane's `r`th row; `together` of its fours are processed at once.
     template <int together, class At>
     static DEVICE void recall(const float* k, float decay, float beta, float (&u)[4], const At& at) {
         float seen[4] = {};
@@ -72,8 +72,8 @@ struct DeltaColumns {
         }
     }
 
-    // The second half: `put` takes what becomes of the `r`th row, and what the query reads of all is added to `z`, which is the
-    // sum over all rows in every lane.
+    // The second half: `put` receives the new `r`th row, and what the query reads from all rows is added to `z`, the sum over all rows
+    // in every lane.
     template <int together, class At, class Put>
     static DEVICE void renew(const float* k, const float* q, float decay, const float (&u)[4], float (&z)[4], const At& at,
                              const Put& put) {
@@ -99,7 +99,7 @@ struct DeltaColumns {
             for (int i = ACROSS; i < 32; i *= 2) z[c] += __shfl_xor_sync(ALL, z[c], i);
     }
 
-    // One token: its key and query in shared memory, its value in `u`, which is used up. What it reads is added to `z`.
+    // One token: its key and query are in shared memory, its value in `u`, which is overwritten. What the query reads is added to `z`.
     DEVICE void turn(const float* k, const float* q, float decay, float beta, float (&u)[4], float (&z)[4]) {
         auto at = [this](int r) { return s[r]; };
         recall<FOURS>(k, decay, beta, u, at);
@@ -107,7 +107,7 @@ struct DeltaColumns {
     }
 
     DEVICE void write(float* state, int dk, int dv, int columns) const {
-        // The addresses are worked out again: kept since the loads, they would take the registers of a third block.
+        // The addresses are computed again: kept since the loads, they would take the registers of a third block.
         int stride = dv;
         asm volatile("" : "+r"(stride));
 #pragma unroll

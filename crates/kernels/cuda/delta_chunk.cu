@@ -6,42 +6,42 @@
 //     z_i = e^c_i S' q_i + sum over j <= i of P_ij u_j,                 P_ij = (q_i k_j) e^(c_i - c_j)
 //     S  <- e^c_end S + sum over j of e^(c_end - c_j) k_j u_j'
 //
-// The system for u is solved 16 tokens at a time: blocks below the diagonal are subtracted as they are, those on it are
-// inverted, row by row in f32. All products are transposed: a warp has 16 columns of S, v, u and z as rows of its fragments, so
-// that what one product gives the next one reads in registers, and warps share only keys, queries, A and P.
+// The system for u is solved 16 tokens at a time: blocks below the diagonal are subtracted directly, those on it are inverted
+// row by row in f32. All products are transposed: a warp has 16 columns of S, v, u and z as rows of its fragments, so that the
+// output of one product is the next one's input in registers, and warps share only keys, queries, A and P.
 //
-// Keys, queries and values are of the type; what is not goes into a product as two of it, a value and what is left of it. Both
-// forms so agree nearly as in f32, and a state that was written in chunks is one that was written token by token: while all is in
-// the type's range. A state or u beyond f16's 65504 is no number here, nor is what a g of -inf gives, and what is no number
-// reaches earlier tokens of its 16, too; nothing of that goes unseen, for logits that are no numbers are an error.
+// Keys, queries and values have the type T; any other operand enters a product as two values of T, its rounding and the remainder.
+// So the chunked and the token-by-token form agree nearly as well as in f32, and their states can replace each other, as long as
+// everything is in the type's range. A state or u beyond f16's 65504 becomes NaN here, and so does what a g of -inf gives, and a
+// NaN also reaches earlier tokens of its 16. None of it goes unnoticed, because NaN logits are an error.
 #include "delta.cuh"
 #include "mma.cuh"
 
 constexpr int CHUNK = 64, CHUNK_KEY = 128;
-// Columns of the state that a block has: 16 for each of 4 warps.
+// Columns of the state per block: 16 for each of 4 warps.
 constexpr int CHUNK_COLUMNS = 64;
 
-// 16 bytes more than a row: the 8 rows of a matrix lie in different banks.
+// Rows are padded by 16 bytes, so that the 8 rows of a matrix are in different banks.
 template <class T>
 struct ChunkRoom {
     T k[CHUNK][CHUNK_KEY + 8];
     T q[CHUNK][CHUNK_KEY + 8];
-    T v[CHUNK][CHUNK_COLUMNS + 8]; // and then z
-    T a[2][CHUNK][CHUNK + 8];      // -A below the blocks of the diagonal, the inverses of 1 + A in them; and what is left
-    T p[2][CHUNK][CHUNK + 8];      // P, and what is left
+    T v[CHUNK][CHUNK_COLUMNS + 8]; // later z
+    T a[2][CHUNK][CHUNK + 8];      // -A below the diagonal blocks, the inverses of 1 + A in them; and the remainders
+    T p[2][CHUNK][CHUNK + 8];      // P, and the remainders
     float diagonal[CHUNK / 16][16][17];
-    float sum[2][CHUNK]; // c, and what is left: differences of long sums would cancel
+    float sum[2][CHUNK]; // c, and the remainders: differences of long sums would cancel
     float since[CHUNK];  // e^c
     float to_end[CHUNK]; // e^(c_end - c)
     float beta[CHUNK];
 };
 
-// Rows of the left side of a product, as a sum of two values of the type.
+// Rows of a product's left operand, as a sum of two values of the type.
 template <class T>
 struct Halves {
     uint32_t high[4], low[4];
 
-    // Of what a product gave: 8 columns each.
+    // From the output of products: 8 columns each.
     DEVICE Halves(const float (&left)[4], const float (&right)[4]) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -54,20 +54,20 @@ struct Halves {
     // One of the two values in a register.
     static DEVICE float of(uint32_t both, int which) { return widen(T{uint16_t(both >> (16 * which))}); }
 
-    // c += this times the columns b, which are of the type.
+    // c += this times the columns b, which have the type.
     DEVICE void times(float (&c)[4], uint32_t b0, uint32_t b1) const {
         multiply(c, high, b0, b1, T());
         multiply(c, low, b0, b1, T());
     }
 
-    // The same where the columns are two values as well.
+    // The same if the columns are two values as well.
     DEVICE void times(float (&c)[4], uint32_t b0, uint32_t b1, uint32_t low0, uint32_t low1) const {
         times(c, b0, b1);
         multiply(c, high, low0, low1, T());
     }
 };
 
-// Two values beside each other, and what is left of them.
+// Writes two adjacent values, and their remainders.
 template <class T, int WIDTH>
 DEVICE void chunk_put(T (&to)[2][CHUNK][WIDTH], int row, int column, float x, float y) {
     const Pack<T, 2> high = {{rounded<T>(x), rounded<T>(y)}};
@@ -76,22 +76,22 @@ DEVICE void chunk_put(T (&to)[2][CHUNK][WIDTH], int row, int column, float x, fl
         {rounded<T>(x - widen(high.x[0])), rounded<T>(y - widen(high.x[1]))}};
 }
 
-// Where a lane finds its row of the 16 x 16 block at `row`, `column`: for the left side of a product, or as columns of the
-// right side that lie as rows.
+// Where a lane finds its row of the 16 x 16 block at `row`, `column`: for the left operand, or for columns of the right operand
+// that are stored as rows.
 template <class T, int WIDTH>
 DEVICE const T* chunk_left(const T (&from)[CHUNK][WIDTH], int row, int column) {
     const int lane = threadIdx.x % 32;
     return &from[row + lane / 8 % 2 * 8 + lane % 8][column + lane / 16 * 8];
 }
 
-// For the right side, or the other way round where it is transposed.
+// For the right operand, or the other way round when transposed.
 template <class T, int WIDTH>
 DEVICE const T* chunk_right(const T (&from)[CHUNK][WIDTH], int row, int column) {
     const int lane = threadIdx.x % 32;
     return &from[row + lane / 16 * 8 + lane % 8][column + lane / 8 % 2 * 8];
 }
 
-// What `left` has of the tokens of block `column`, taken by those of block `row` as A or P says: 8 tokens to each side.
+// Multiplies what `left` has for the tokens of block `column` by A or P, for the tokens of block `row`: 8 tokens to each output.
 template <class T, int WIDTH>
 DEVICE void chunk_times(const Halves<T>& left, const T (&by)[2][CHUNK][WIDTH], int row, int column, float (&first)[4],
                         float (&second)[4]) {
@@ -102,7 +102,7 @@ DEVICE void chunk_times(const Halves<T>& left, const T (&by)[2][CHUNK][WIDTH], i
     left.times(second, right[2], right[3], low[2], low[3]);
 }
 
-// The decays and strengths of a chunk's tokens, by one warp. Behind the last token nothing decays and nothing is written.
+// The decays and betas of a chunk's tokens, computed by one warp. After the last token nothing decays and nothing is written.
 template <class T>
 DEVICE void chunk_decays(ChunkRoom<T>& room, const float* g, const float* beta, int step, int there) {
     const int lane = threadIdx.x % 32;
@@ -130,7 +130,7 @@ DEVICE void chunk_decays(ChunkRoom<T>& room, const float* g, const float* beta, 
     }
 }
 
-// Keys (or queries) of block `row` times keys of block `column`, for tokens that come before or at the same time.
+// Keys (or queries) of block `row` times keys of block `column`, for tokens that come earlier or at the same time.
 template <class T>
 DEVICE void chunk_pairs(const ChunkRoom<T>& room, bool queries, int row, int column, float (&out)[2][4]) {
     const int lane = threadIdx.x % 32;
@@ -157,7 +157,7 @@ DEVICE void chunk_pairs(const ChunkRoom<T>& room, bool queries, int row, int col
         }
 }
 
-// The inverse of a block of the diagonal of 1 + A, in its place.
+// The inverse of a diagonal block of 1 + A, in its place.
 template <class T>
 DEVICE void chunk_inverse(ChunkRoom<T>& room, int block) {
     const int lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
@@ -168,7 +168,7 @@ DEVICE void chunk_inverse(ChunkRoom<T>& room, int block) {
 #pragma unroll
         for (int e = 0; e < 4; e++) room.diagonal[block][row + e / 2 * 8][8 * t + column + e % 2] = own[t][e];
     __syncwarp();
-    // A lane for a column.
+    // One lane per column.
     float x[16];
 #pragma unroll
     for (int i = 0; i < 16; i++) {
@@ -186,7 +186,7 @@ DEVICE void chunk_inverse(ChunkRoom<T>& room, int block) {
     }
 }
 
-// A block for a span, a head and 64 columns of its state.
+// One block per span, head and 64 columns of its state.
 template <class T>
 DEVICE void delta_chunk(const DeltaArgs& args) {
     ChunkRoom<T>& room = *reinterpret_cast<ChunkRoom<T>*>(shared_memory);
@@ -203,7 +203,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
     const float* g = args.g + first * heads + head;
     const float* beta = args.beta + first * heads + head;
     T* out = static_cast<T*>(args.out) + (first * heads + head) * dv + tile * CHUNK_COLUMNS + 16 * warp;
-    // The lane's columns of the state are this one and the 8th behind it, its rows two of every 8.
+    // The lane's columns of the state are this one and the one 8 further on, its rows two of every 8.
     float* state = args.state + (int64_t(span[3]) * heads + head) * CHUNK_KEY * dv + tile * CHUNK_COLUMNS + 16 * warp +
                    lane / 4 + int64_t(lane % 4) * 2 * dv;
     float s[CHUNK_KEY / 8][4];
@@ -228,7 +228,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
         copied();
         __syncthreads();
 
-        // Each warp has a block of the diagonal, and 4 of the 16 others of A and P.
+        // Each warp computes a diagonal block, and 4 of the 16 others of A and P.
         chunk_inverse(room, warp);
         for (int n = warp; n < 16; n += 4) {
             const bool below = n < 6;
@@ -249,7 +249,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
         }
         __syncthreads();
 
-        // What the state says of each key and query: 8 tokens a fragment.
+        // The product of the state with each key and query: 8 tokens a fragment.
         float u[CHUNK / 8][4], z[CHUNK / 8][4];
 #pragma unroll
         for (int t = 0; t < CHUNK / 8; t++)
@@ -281,7 +281,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
                 z[t][e] *= room.since[token];
             }
         }
-        // Forward, 16 tokens at a time: what earlier ones have written, and then the inverse of their own block.
+        // Forward, 16 tokens at a time: subtract what earlier ones have written, then apply the inverse of their own block.
 #pragma unroll
         for (int b = 0; b < CHUNK / 16; b++) {
 #pragma unroll
@@ -295,7 +295,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
 #pragma unroll
             for (int i = 0; i < 8; i++) u[2 * b + i / 4][i % 4] = solved[i / 4][i % 4];
         }
-        // What was written, as later and the same tokens read it, and as the state keeps it.
+        // What was written, as read by the same and later tokens, and as added to the state.
 #pragma unroll
         for (int n = 0; n < CHUNK_KEY / 8; n++)
 #pragma unroll
@@ -321,8 +321,8 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
                 left.times(s[2 * d + 1], right[2], right[3]);
             }
         }
-        // Through shared memory, so that a token's columns are written together: the warp's own, which no other reads and which
-        // its lanes have read together.
+        // Through shared memory, so that a token's columns are written together: this is the warp's own part, which no other warp
+        // reads and which its lanes have finished reading.
 #pragma unroll
         for (int t = 0; t < CHUNK / 8; t++)
 #pragma unroll
@@ -336,7 +336,7 @@ DEVICE void delta_chunk(const DeltaArgs& args) {
             if (token < there)
                 *reinterpret_cast<Pack<T, 8>*>(out + int64_t(begin + token) * heads * dv + at) = pack;
         }
-        // The next chunk goes where this one is read.
+        // The next chunk is loaded where this one is read.
         __syncthreads();
     }
 #pragma unroll

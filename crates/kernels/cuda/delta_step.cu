@@ -1,5 +1,5 @@
-// All of a delta net between its convolution and its output projection, where every sequence goes on by one token: the gates,
-// the norms of keys and queries, the rule, and the gated norm with λ. Each is what its own kernel makes, to the bit.
+// A whole delta net between its convolution and its output projection, if every sequence advances by one token: the gates, the
+// norms of keys and queries, the rule, and the gated norm with λ. Each gives the same bits as its own kernel.
 #include "delta.cuh"
 #include "gate.cuh"
 #include "mma.cuh"
@@ -20,12 +20,12 @@ struct DeltaStepArgs {
     void* out;           // [n, heads, dv]
     int64_t token, b_token, a_token, gate_token;
     int span_count, key_heads, heads, dk, dv;
-    int wide; // widths, strides and addresses are whole fours
+    int wide; // widths, strides and addresses are multiples of four values
     float q_eps, k_eps, eps;
 };
 
-// The span of a token, none if its tokens are 0. Where every sequence goes on by one token, a token and its span mostly have
-// the same number, and one load does instead of a search: no state can be asked for before it has ended.
+// The span of a token; it has 0 tokens if there is none. If every sequence advances by one token, a token and its span mostly
+// have the same index, and one load replaces a search: no state can be requested before the span is known.
 DEVICE Pack<int, 4> delta_step_span(const int* spans, int count, int token) {
     const Pack<int, 4>* rows = reinterpret_cast<const Pack<int, 4>*>(spans);
     if (token < count) {
@@ -36,11 +36,11 @@ DEVICE Pack<int, 4> delta_step_span(const int* spans, int count, int token) {
     return found ? *reinterpret_cast<const Pack<int, 4>*>(found) : Pack<int, 4>{};
 }
 
-// A block for a head of a token, a warp for some columns of its state.
+// One block per head of a token, one warp for some columns of its state.
 //
-// The state waits in shared memory, not in registers: so three blocks of 256 threads are on a multiprocessor, with 192 KiB on
-// their way at once, and where one begins or ends the others keep the memory busy. A lane uses what it copied itself, with no
-// barrier. All else that is read from memory is asked for right behind it.
+// The state waits in shared memory, not in registers: three blocks of 256 threads then fit on a multiprocessor, with 192 KiB in
+// flight at once, and while one begins or ends the others keep the memory busy. A lane uses only what it copied itself, without
+// a barrier. All other loads are issued right after the state's.
 template <class T, int groups, bool wide>
 DEVICE void delta_step_head(const DeltaStepArgs& args) {
     using Columns = DeltaColumns<groups, wide>;
@@ -54,15 +54,15 @@ DEVICE void delta_step_head(const DeltaStepArgs& args) {
         for (int i = threadIdx.x; i < dv; i += blockDim.x) out[i] = rounded<T>(0.0f);
         return;
     }
-    // The state, [warps][rows][lanes]; the key and the query, [k, q][most]; and what the rule gives, [dv], as its own kernel
-    // would leave it.
+    // The state, [warps][rows][lanes]; the key and the query, [k, q][most]; and the output of the rule, [dv], as its own kernel
+    // would store it.
     Pack<float, 4>* held = reinterpret_cast<Pack<float, 4>*>(shared_memory) + warp * rows * 32 + lane;
     float* room = reinterpret_cast<float*>(shared_memory) + warps * rows * 128;
     T* made = reinterpret_cast<T*>(room + 2 * most);
 
     const int column = Columns::column(warp), columns = dv - column;
     float* state = args.state + (int64_t(span.x[3]) * heads + head) * dk * dv + column;
-    // One by one where they are no whole fours: all at once, they would take registers that nothing else needs.
+    // One by one if they are not multiples of four: all at once, they would take registers that nothing else needs.
 #pragma unroll(wide ? rows : 1)
     for (int r = 0; r < rows; r++) {
         const int at = Columns::row(r / 4) + r % 4;
@@ -84,7 +84,7 @@ DEVICE void delta_step_head(const DeltaStepArgs& args) {
     const float a = widen(static_cast<const T*>(args.a)[token * args.a_token + head]);
     const float rate = args.decay[head], bias = args.bias[head];
 
-    // The key by one warp, the query by another, as `over_rms` has them.
+    // One warp handles the key, another the query, as `over_rms` does.
 #pragma unroll 1
     for (int which = warp; which < 2; which += warps) {
         const T* from = which == 0 ? k : q;
@@ -116,7 +116,7 @@ DEVICE void delta_step_head(const DeltaStepArgs& args) {
     });
     if (Columns::group() == 0) put_four<wide>(z, made + column, columns);
     __syncthreads();
-    // Each warp adds up all squares, in the same order, and writes its own columns.
+    // Each warp sums all squares, in the same order, and writes its own columns.
     const float factor = gated_norm_factor<T, wide>(made, dv, args.eps);
     if (Columns::group() != 0) return;
     Pack<T, 4> own;
@@ -134,7 +134,7 @@ DEVICE void delta_step_of(const DeltaStepArgs& args) {
         delta_step_head<T, groups, false>(args);
 }
 
-// Keys of up to 32, 128 and 256 values.
+// For keys of up to 32, 128 and 256 values.
 template <class T>
 DEVICE void delta_step_32(const DeltaStepArgs& args) {
     delta_step_of<T, 2>(args);
@@ -148,7 +148,7 @@ DEVICE void delta_step_256(const DeltaStepArgs& args) {
     delta_step_of<T, 16>(args);
 }
 
-// Launched with at most 256 threads; declared for 768, they get the registers that three such blocks have.
+// Launched with at most 256 threads but declared for 768, they get the registers that three such blocks share.
 KERNEL_OF_TYPES(delta_step_32, 768, DeltaStepArgs, delta_step_32)
 KERNEL_OF_TYPES(delta_step_128, 768, DeltaStepArgs, delta_step_128)
 KERNEL_OF_TYPES(delta_step_256, 768, DeltaStepArgs, delta_step_256)

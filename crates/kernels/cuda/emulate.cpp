@@ -1,4 +1,4 @@
-// All kernels, and the emulation that they run on: one translation unit, so that every kernel is in its table.
+// All kernels, and the emulation that runs them: one translation unit, so that every kernel is in its table.
 #include "emulate.h"
 
 #include <algorithm>
@@ -41,17 +41,17 @@ struct Copy {
     unsigned group;
 };
 
-// A thread of the block that runs.
+// A thread of the block being run.
 struct Fiber {
     ucontext_t context; // begins here
-    jmp_buf place;      // and goes on here
+    jmp_buf place;      // and resumes here
     bool begun = false;
-    // Not filled: what nobody uses of it takes no memory.
+    // Not initialised: pages that are never used take no memory.
     std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
     State state;
-    // Of the warp's two places of exchange it uses one after the other.
+    // Counts exchanges: the warp's two exchange places are used in turn.
     unsigned exchanges;
-    // What it copies and has not waited for, and the groups of copies that it has ended.
+    // The copies it has not waited for, and the number of copy groups it has ended.
     std::vector<Copy> copies;
     unsigned groups;
 };
@@ -68,14 +68,14 @@ struct Block {
 
 static thread_local Block block;
 
-// Back to the scheduler. Not by `swapcontext`, which has the system keep signals at every turn.
+// Switches back to the scheduler. `swapcontext` would save the signal mask with a system call at every switch.
 static void leave(State state) {
     Fiber& fiber = *block.fibers[block.current];
     fiber.state = state;
     if (_setjmp(fiber.place) == 0) _longjmp(block.scheduler, 1);
 }
 
-// What a fiber runs: threads of blocks, one after the other.
+// The body of a fiber: runs threads of blocks, one after another.
 static void enter() {
     for (;;) {
         block.body(block.parameters);
@@ -83,7 +83,7 @@ static void enter() {
     }
 }
 
-// Has a fiber go on until it leaves.
+// Resumes a fiber until it leaves.
 static void go_on(Fiber& fiber) {
     if (_setjmp(block.scheduler) != 0) return;
     if (fiber.begun) _longjmp(fiber.place, 1);
@@ -143,7 +143,7 @@ void copied() {
     copies.clear();
 }
 
-// Has the lanes of a warp go on, again and again while all wait for each other.
+// Resumes the lanes of a warp, again and again while all wait for each other.
 static void run_warp(const Launch& launch, size_t first, size_t lanes) {
     const Dim3 shape = launch.block;
     for (State from = READY;; from = AT_WARP) {
@@ -163,7 +163,7 @@ static void run_warp(const Launch& launch, size_t first, size_t lanes) {
     }
 }
 
-// Lets the warps of the block go on that wait for each other. False if none does.
+// Releases the warps of the block that wait for each other. False if none do.
 static bool release_block(size_t threads) {
     bool any = false;
     for (size_t i = 0; i < threads; i++)
@@ -178,7 +178,7 @@ static void run_block(const Launch& launch) {
         fiber.state = READY, fiber.exchanges = 0, fiber.groups = 0;
         fiber.copies.clear();
     }
-    // Each warp runs as far as it can before the next, so that what only a barrier of the block would order goes wrong
+    // Each warp runs as far as it can before the next starts, so that code which needs a block barrier for its order fails
     // without it.
     const size_t warps = (threads + 31) / 32;
     do {
@@ -204,7 +204,7 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
         for (unsigned y = 0; y < launch.grid.y; y++)
             for (unsigned x = 0; x < launch.grid.x; x++) {
                 blockIdx = {x, y, z};
-                // What nobody wrote is no number.
+                // Memory that nobody wrote reads as NaN.
                 memset(shared.data(), 0xff, shared.size());
                 block.rooms.assign((threads + 31) / 32 * 2 * 32 * 128, 0xff);
                 run_block(launch);
@@ -214,8 +214,8 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
 
 } // namespace emulate
 
-// Runs a kernel of one parameter: 0 if it did, 1 if there is none of the name, 2 if its argument has another size, 3 if it is
-// not made for so many threads.
+// Runs a kernel with one parameter: 0 on success, 1 if no kernel has the name, 2 if its argument has another size, 3 if it does
+// not support that many threads.
 extern "C" int headtemper_emulate(const char* name, const emulate::Launch* launch, const void* args, size_t size) {
     const emulate::Entry* kernel = emulate::find(name);
     if (!kernel) return 1;

@@ -1,6 +1,6 @@
-// CUDA's execution model on a CPU, for tests: blocks one after the other, the threads of a block as fibers that take turns
-// at barriers. It finds wrong arithmetic, wrong indices and wrong arguments, divergent barriers, and, since threads run
-// forwards or backwards between barriers, most that a missing barrier would race on. It is slow, and that is all right.
+// CUDA's execution model on a CPU, for tests: blocks run one after another, the threads of a block as fibers that take turns at
+// barriers. It finds wrong arithmetic, wrong indices and wrong arguments, divergent barriers and, since threads run forwards or
+// backwards between barriers, most races from a missing barrier. It is slow, which is acceptable.
 #pragma once
 
 #include <cmath>
@@ -24,7 +24,7 @@ struct Launch {
     unsigned shared, backwards;
 };
 
-// A kernel: how many threads a block of it may have, the size of each parameter, and what a thread of it does with them.
+// A kernel: the most threads a block may have, the size of each parameter, and the function that each thread runs.
 struct Entry {
     using Body = void (*)(const void* const* parameters);
     unsigned threads;
@@ -37,25 +37,25 @@ struct Kernel {
     Kernel(const char* name, Entry entry);
 };
 
-// The kernel of a name, null if there is none.
+// The kernel with a given name, or null.
 const Entry* find(const char* name);
-// Runs it: false if it is not made for so many threads.
+// Runs a kernel: false if it does not support that many threads.
 bool run(const Entry& kernel, const Launch& launch, const void* const* parameters);
 
-// Until all threads of the block, or all lanes of the warp, are here.
+// Wait until all threads of the block, or all lanes of the warp, are here.
 void block_barrier();
 void warp_barrier();
-// Memory of the warp for its next exchange, 128 bytes a lane. It is used again by the exchange after the next, before which
-// every lane has passed the barrier of the next.
+// Memory of the warp for its next exchange, 128 bytes per lane. It is reused by the exchange after the next; by then every lane
+// has passed the barrier of the next.
 unsigned char* warp_room();
 
-// Sixteen bytes that may arrive at once, or not before `copied`: in a launch forwards the one, backwards the other. They may be
-// waited for in groups, in the order that these end in.
+// Copies sixteen bytes, which may arrive at once, or not before `copied`: at once in a forward launch, late in a backward one.
+// Copies may be awaited in groups, in the order in which the groups end.
 void copy_ahead(void* to, const void* from, bool there);
 void copies_end();
 void copied_but(unsigned late);
 void copied();
-// Ends the process where an instruction of 16 bytes would begin between two of them.
+// Ends the process if a 16-byte instruction has an unaligned address.
 void aligned(const void* at);
 
 inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
@@ -94,7 +94,7 @@ inline uint16_t to_half(float x) {
     int exponent;
     frexpf(x, &exponent); // x in [2^(exponent - 1), 2^exponent)
     const int unit = exponent - 11 < -24 ? -24 : exponent - 11;
-    const float scaled = nearbyintf(ldexpf(x, -unit)); // to the nearest, ties to even
+    const float scaled = nearbyintf(ldexpf(x, -unit)); // to nearest, ties to even
     const float whole = ldexpf(scaled, unit);
     if (whole == 0) return sign;
     frexpf(whole, &exponent);
@@ -129,7 +129,7 @@ inline void load_matrices(uint32_t (&out)[4], const void* row, bool transposed) 
     }
 }
 
-// `mma.m16n8k16`: c += a b, each sum rounded once (a card rounds in between, in an order of its own).
+// `mma.m16n8k16`: c += a b, each sum rounded once (a card rounds in between, in its own order).
 template <class F>
 void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, F widen) {
     const uint32_t registers[6] = {a[0], a[1], a[2], a[3], b0, b1};
@@ -138,7 +138,7 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, F
     unsigned char* room = warp_room();
     memcpy(room + 128 * lane(), mine, sizeof(mine));
     warp_barrier();
-    // Of a lane's fragment, the value at (row or column of 8, k).
+    // The value of a lane's fragment at (row or column of 8, k).
     auto value = [room](unsigned at, unsigned k, unsigned pair) {
         float x;
         memcpy(&x, room + 128 * (at * 4 + k % 8 / 2) + 4 * (2 * pair + k % 2), 4);

@@ -1,4 +1,4 @@
-// The gates of a delta net and of attention, and sums: rows and values that know nothing of each other.
+// The gates of a delta net and of attention, and sums: operations on independent rows and values.
 #include "gate.cuh"
 
 struct DeltaGatesArgs {
@@ -34,11 +34,11 @@ struct GatedArgs {
     void* out;           // [n, heads, dim]
     int64_t x_token, x_head, gate_token, gate_head;
     int n, heads, dim;
-    int wide; // widths, strides and addresses are whole fours
+    int wide; // widths, strides and addresses are multiples of four values
     float eps;
 };
 
-// A warp for a head of a token.
+// One warp per head of a token.
 template <class T, bool wide>
 DEVICE void gated_norm_head(const GatedArgs& args) {
     const int64_t job = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
@@ -68,7 +68,7 @@ DEVICE void gated_norm(const GatedArgs& args) {
 
 KERNEL_OF_TYPES(gated_norm, 128, GatedArgs, gated_norm)
 
-// A thread for four values of a head.
+// Each thread handles four values of a head.
 template <class T, bool wide>
 DEVICE void sigmoid_gate_four(const GatedArgs& args) {
     const int dim = args.dim, fours = (dim + 3) / 4;
@@ -83,7 +83,7 @@ DEVICE void sigmoid_gate_four(const GatedArgs& args) {
     float y[4];
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        // Rounded in between, as where both are operations of their own.
+        // Rounded in between, as if the two were separate operations.
         y[c] = widen(x.x[c]) * widen(rounded<T>(1.0f / (1.0f + expf(-widen(gate.x[c])))));
     }
     put_four<wide>(y, static_cast<T*>(args.out) + row * dim + i, dim - i);
@@ -104,10 +104,10 @@ struct AddArgs {
     const void* y; // [count]
     void* out;     // [count]
     int64_t count;
-    int wide; // addresses are of whole fours
+    int wide; // addresses are multiples of four values
 };
 
-// A thread for four values.
+// Each thread handles four values.
 template <class T, bool wide>
 DEVICE void add_four(const AddArgs& args) {
     const int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x);

@@ -1,4 +1,4 @@
-// The gates of a delta net and the norm at its end: both as kernels of their own and within a step of the whole net.
+// The gates of a delta net and the norm at its end, used by their own kernels and within a step of the whole net.
 #pragma once
 
 #include "common.cuh"
@@ -6,13 +6,13 @@
 // How much of a value is written.
 DEVICE float delta_beta(float b) { return 1.0f / (1.0f + expf(-b)); }
 
-// The logarithm of what is kept of the state.
+// The logarithm of the share of the state that is kept.
 DEVICE float delta_log_decay(float a, float decay, float bias) {
     const float x = a + bias;
     return decay * (fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))));
 }
 
-// What a head of `dim` values is normalised by, in every lane of a warp.
+// The norm's factor for a head of `dim` values, in every lane of a warp.
 template <class T, bool wide>
 DEVICE float gated_norm_factor(const T* x, int dim, float eps) {
     float squares = 0.0f;
@@ -24,8 +24,8 @@ DEVICE float gated_norm_factor(const T* x, int dim, float eps) {
     return over_root(sum_lanes(squares) / dim, eps);
 }
 
-// Four values of a head: normalised, by their weights and the silu of their gates, and by λ, which comes last, for a factor
-// before the norm would be divided out again.
+// Four values of a head: normalised, times their weights and the silu of their gates, and finally times λ, because the norm would
+// cancel a factor applied before it.
 template <class T>
 DEVICE void gated_norm_four(const Pack<T, 4>& x, float factor, const Pack<float, 4>& weight, const Pack<T, 4>& gate,
                             float lambda, float (&z)[4]) {

@@ -1,36 +1,36 @@
-// Heads out of a fused projection: normalised, turned by their position, and put where they go; and the angles that they turn by.
+// Heads of a fused projection: normalised, rotated by position, and written to their destination; and the rotary angles.
 #include "common.cuh"
 
-// Some heads of each token, and what becomes of them.
+// Some heads of each token, and what is done to them.
 struct HeadsPart {
     const void* x;      // token `i`, head `h` begins at `i * token + h * head`
     const void* weight; // [dim], or null: no norm
     void* out;          // [n, heads, dim], or [cache rows, heads, dim]
     int64_t token, head;
     int heads;
-    int turned; // by the angles of their token
-    int cached; // their place is that of the token in the cache
+    int turned; // rotated by the angles of their token
+    int cached; // written to the token's row in the cache
     float eps;
 };
 
 struct HeadsArgs {
     HeadsPart parts[3];
-    const void* cos;  // [n, half], or null: nothing is turned
+    const void* cos;  // [n, half], or null: nothing is rotated
     const void* sin;
     const int* spans; // [spans, 4]: first token, tokens, start, cache row; or null
     int heads, dim, half, span_count; // `heads` of all parts
 };
 
-// The cache row of a token, -1 if no span has it; by a warp.
+// The cache row of a token, -1 if no span has it; computed by a warp.
 DEVICE int64_t row_of(const HeadsArgs& args, int token, const SpansAround& around) {
     const Pack<int, 4> span = around.find(args.spans, args.span_count, token);
     return span.x[1] > 0 ? int64_t(span.x[3]) + span.x[2] + token - span.x[0] : -1;
 }
 
-// A value that turns with another. For the first of the two the sine has the other sign.
+// A value rotated with its partner. For the first of the two, the caller negates the sine.
 DEVICE float turned(float own, float other, float cos, float sin) { return fmaf(own, cos, other * sin); }
 
-// Any heads: a row of blocks for a token, a warp for a head.
+// Any heads: a row of blocks per token, a warp per head.
 template <class T>
 DEVICE void heads(const HeadsArgs& args) {
     const int token = blockIdx.x, lane = threadIdx.x % 32, dim = args.dim;
@@ -51,7 +51,7 @@ DEVICE void heads(const HeadsArgs& args) {
     const T* weight = static_cast<const T*>(part.weight);
     const float factor = weight ? over_rms(x, dim, part.eps) : 1.0f;
     auto normed = [&](int i) {
-        // Rounded in between, as where norm and turning are operations of their own.
+        // Rounded in between, as if norm and rotation were separate operations.
         return weight ? widen(rounded<T>(widen(x[i]) * factor * widen(weight[i]))) : widen(x[i]);
     };
     const T* cos = static_cast<const T*>(args.cos) + int64_t(token) * half;
@@ -66,7 +66,7 @@ DEVICE void heads(const HeadsArgs& args) {
 
 KERNEL_OF_TYPES(heads, 128, HeadsArgs, heads)
 
-// Turns the first rows of a head and those that are so many further on; none where there are not as many.
+// Rotates the first `apart` rows of a head with those `apart` further on; does nothing if there are not enough rows.
 template <class T, int apart, int rows, int each>
 DEVICE void turn_rows(float (&v)[rows][each], const Words<T, each> (&cos)[rows / 2], const Words<T, each> (&sin)[rows / 2]) {
     if constexpr (2 * apart <= rows) {
@@ -84,10 +84,10 @@ DEVICE void turn_rows(float (&v)[rows][each], const Words<T, each> (&cos)[rows /
     }
 }
 
-// Heads of `rows` times 32 values: a row of blocks for a token, whose warps take turns. A lane has one word of each 32 values,
-// so that it sums what lanes of `over_rms` do, to the bit, and has both values that turn with each other; together the lanes
-// still read whole lines. A warp has as many heads of a part as fit its lanes, and asks for all that they need before it waits
-// for any of it.
+// Heads of `rows` times 32 values: a row of blocks per token, whose warps take turns. A lane has one word of each 32 values, so that
+// it sums the same values as lanes of `over_rms`, to the bit, and has both values of each rotated pair; together the lanes still
+// read whole lines. A warp takes as many heads of a part as fit its lanes, and issues all the loads they need before it waits
+// for any of them.
 template <class T, int rows>
 DEVICE void heads_in_rows(const HeadsArgs& args) {
     constexpr int each = 4 / sizeof(T), lanes = 32 / each, dim = 32 * rows;

@@ -1,20 +1,20 @@
-// Rows of logits as a block reads them, and what is left of the vocabulary: the largest, and the sum of exponentials.
+// Reading rows of logits by a block, and what is kept of the vocabulary: the largest, and the sum of exponentials.
 #pragma once
 #include "common.cuh"
 
-// Logits that a thread has on their way at once: four loads of 16 bytes.
+// Logits that a thread loads at once: four loads of 16 bytes.
 constexpr int FETCHED = 16;
 
-// Logits that a block takes in one step.
+// Logits per step of a block.
 DEVICE int stride_of_block() { return FETCHED * blockDim.x; }
 
-// Which logit a thread's `i`th is, in the step that begins at `from`. They ascend.
+// The index of a thread's `i`th logit, in the step that begins at `from`. Indices ascend with `i`.
 DEVICE int logit_at(int from, int i) { return from + 4 * (i / 4 * int(blockDim.x) + int(threadIdx.x)) + i % 4; }
 
-// Whether 16 bytes can be loaded at once; which thread has which logit is the same either way.
+// Whether 16 bytes can be loaded at once; which thread has which logit does not depend on it.
 DEVICE bool loads_wide(const float* row, int count) { return count % 4 == 0 && uintptr_t(row) % 16 == 0; }
 
-// A thread's logits of a step, -inf behind the end.
+// A thread's logits of a step, -inf past the end.
 DEVICE void fetch(const float* row, int count, bool wide, int from, float (&x)[FETCHED]) {
     if (wide) {
 #pragma unroll
@@ -46,7 +46,7 @@ struct Peak {
         sum = 0.0;
     }
 
-    // Takes in a thread's logits of a step.
+    // Adds a thread's logits of a step.
     DEVICE void take(int from, const float (&x)[FETCHED]) {
         float most = x[0];
 #pragma unroll
@@ -60,7 +60,7 @@ struct Peak {
                 if (x[i] == most) first = i;
             at = uint32_t(logit_at(from, first));
         }
-        // Few values in f32, all others in f64: the vocabulary is long.
+        // Few values are summed in f32, all others in f64, because the vocabulary is long.
         const float back = top == -INFINITY ? 0.0f : top;
         float few = 0.0f;
 #pragma unroll
@@ -68,7 +68,7 @@ struct Peak {
         sum += few;
     }
 
-    // Takes in what others have, the same whoever of the two does so.
+    // Merges another thread's result; both sides get the same.
     DEVICE void join(const Peak& other) {
         const float most = fmaxf(top, other.top);
         const double own = top == most ? sum : sum * exp(double(top) - double(most));

@@ -1,7 +1,7 @@
-// Matrix products of a warp, and the loads that feed them, as PTX (compute capability 8.0); in the emulation the same layouts
-// of fragments, element by element.
+// Matrix products of a warp, and the loads that feed them, as PTX (compute capability 8.0); the emulation implements the same
+// fragment layouts, element by element.
 //
-// Lane `l` of a fragment has row `l / 4`, and of each 8 columns the two from `l % 4 * 2` on, in one 32-bit register, the lower
+// Lane `l` of a fragment has row `l / 4` and, of each 8 columns, the two from `l % 4 * 2` on, in one 32-bit register with the lower
 // column in the lower half.
 #pragma once
 
@@ -11,7 +11,7 @@
 DEVICE uint32_t shared_address(const void* at) { return uint32_t(__cvta_generic_to_shared(at)); }
 #endif
 
-// Four 8 x 8 matrices of 16-bit values out of shared memory: lane `l` says where row `l % 8` of matrix `l / 8` lies. Register
+// Loads four 8 x 8 matrices of 16-bit values from shared memory: lane `l` gives the address of row `l % 8` of matrix `l / 8`. Register
 // `i` is the lane's fragment of matrix `i`.
 DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
 #ifdef __CUDACC__
@@ -24,7 +24,7 @@ DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
 #endif
 }
 
-// The same, each matrix transposed on its way.
+// The same, with each matrix transposed.
 DEVICE void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
 #ifdef __CUDACC__
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -79,7 +79,7 @@ DEVICE uint32_t paired(float low, float high, f16) {
 #endif
 }
 
-// Sixteen bytes into shared memory, on their way until `copied`; zeros, and nothing read, where they are not `there`.
+// Copies sixteen bytes into shared memory, in flight until `copied`; writes zeros and reads nothing if they are not `there`.
 DEVICE void copy_ahead(void* to, const void* from, bool there) {
 #ifdef __CUDACC__
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -100,7 +100,7 @@ DEVICE void copies_end() {
 #endif
 }
 
-// Until all of this thread's groups but the last `late` are there; those of others are after the next barrier.
+// Waits for all of this thread's groups but the last `late`; those of other threads are visible after the next barrier.
 template <int late>
 DEVICE void copied_but() {
 #ifdef __CUDACC__
@@ -110,7 +110,7 @@ DEVICE void copied_but() {
 #endif
 }
 
-// Until this thread's copies are there; those of others are after the next barrier.
+// Waits for this thread's copies; those of other threads are visible after the next barrier.
 DEVICE void copied() {
 #ifdef __CUDACC__
     asm volatile("cp.async.wait_all;" ::: "memory");

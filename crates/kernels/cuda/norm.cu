@@ -1,4 +1,4 @@
-// RMS norms, alone and behind what joins the residual stream.
+// RMS norms, alone and after a residual addition.
 #include "common.cuh"
 
 struct NormArgs {
@@ -26,12 +26,12 @@ DEVICE float squares_of(const T* x, int width) {
     return squares;
 }
 
-// What the values of a row are multiplied by to have a mean square of 1.
+// The factor that gives the values of a row a mean square of 1.
 DEVICE float factor_of(float squares, int width, float eps) {
     return over_root(sum_block(squares, reinterpret_cast<float*>(shared_memory)) / width, eps);
 }
 
-// A block for a row. All that has a name is rounded to T, as where each step is an operation of its own.
+// One block per row. Every named value is rounded to T, as if each step were a separate operation.
 template <class T, int N>
 DEVICE void norm_row(const NormArgs& args) {
     const int width = args.width;
@@ -63,7 +63,7 @@ DEVICE void norm_row(const NormArgs& args) {
             store<N>(a, sum + i);
         }
         if (!weight) return;
-        x = sum; // each thread reads again what it has written itself
+        x = sum; // each thread rereads only what it has written itself
     } else {
         squares = squares_of<T, N>(x, width);
     }
@@ -79,7 +79,7 @@ DEVICE void norm_row(const NormArgs& args) {
     }
 }
 
-// The same for rows of which a thread has so many packs, which it then keeps: all that is read is on its way at once.
+// The same for rows of at most PACKS packs per thread, which it keeps in registers: all loads are in flight at once.
 template <class T, int N, int PACKS>
 DEVICE void norm_kept(const NormArgs& args) {
     const int width = args.width;

@@ -1,26 +1,26 @@
-// What is kept of rows over ranges of tokens: norms and means, summed token by token whatever else is read.
+// Statistics of rows over ranges of tokens: norms and means, summed token by token independently of what else is computed.
 #include "common.cuh"
 
 struct RangesArgs {
     const void* x;     // [n, heads, dim]
-    const int* ranges; // [ranges, 4]: first token, tokens; the others say nothing here
+    const int* ranges; // [ranges, 4]: first token, tokens; the other two are unused
     float* norms;      // [ranges, heads]: the mean L2 norm, or null
     float* last_norms; // [ranges, heads]: the norm at the last token, or null as those are
     float* means;      // [ranges, heads, dim], or null
     int heads, dim;
 };
 
-// Norms that wait to be summed.
+// Norms that are buffered before they are summed.
 constexpr int RANGES_NORMS = 128;
 
-// A block for a range, a head and some of its columns.
+// One block per range, head and part of its columns.
 template <class T>
 DEVICE void over_ranges(const RangesArgs& args) {
     const int* range = args.ranges + 4 * int64_t(blockIdx.x);
     const int len = range[1], dim = args.dim;
     const int64_t place = int64_t(blockIdx.x) * args.heads + blockIdx.y, step = int64_t(args.heads) * dim;
     const T* x = static_cast<const T*>(args.x) + range[0] * step + int64_t(blockIdx.y) * dim;
-    // As on the host, where a text is read while it is written: in order from 0, times one over the number.
+    // As on the host, where statistics are collected during generation: in order from 0, times one over the number.
     const float share = float(1.0 / len);
     if (args.norms && blockIdx.z == 0) {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;

@@ -1,8 +1,8 @@
-// The choice of the next token: greedy, or a draw by the noise of the engine, with the cuts of transformers.
+// Chooses the next token: greedy, or a draw with the engine's noise, with the cuts of transformers.
 //
-// Four kernels a step: peaks of parts of the vocabulary, what a row's cuts leave, the best of parts, the best of all. Parts have
-// one size whatever the batch is, so that a row alone keeps the memory busy as well. What a row is drawn with lies on the device,
-// and the host reads nothing in between: a CUDA graph can hold all of it.
+// Four kernels per step: the peaks of parts of the vocabulary, the cuts of each row, the best of each part, the best of all. Parts
+// have the same size in any batch, so that a single row keeps the memory busy as well. The draws are on the device, and the host
+// reads nothing in between: a CUDA graph can hold all of it.
 #include "logits.cuh"
 
 using u64 = unsigned long long;
@@ -12,7 +12,7 @@ struct DrawRow {
     uint32_t key[8];    // of ChaCha8
     uint32_t stream[2]; // the lower half, the upper half
     uint32_t step[2];
-    float temperature; // 0: the first of the largest
+    float temperature; // 0: the token with the largest logit, the first of equals
     uint32_t top_k;    // 0: all
     float top_p;       // 1: all
     float min_p;       // 0: all
@@ -20,10 +20,10 @@ struct DrawRow {
 
 // What is known of a row before its draw.
 struct SampleRow {
-    double log_sum_exp; // not finite where logits are not numbers
+    double log_sum_exp; // not finite if a logit is NaN or the largest is not finite
     double lead;        // the score of the likeliest token, which few others reach
     double floor;       // smaller logits are left out
-    u64 cut;            // later places are left out
+    u64 cut;            // smaller places are left out
     float top;
     uint32_t first; // the first token of the largest logit
 };
@@ -39,24 +39,24 @@ struct SampleArgs {
     Peak* peaks;          // [rows, parts]
     SampleRow* rows;      // [rows]
     SampleBest* bests;    // [rows, parts]
-    uint32_t* tokens;     // [rows]; the largest number where logits are not numbers
+    uint32_t* tokens;     // [rows]; the largest number where `log_sum_exp` is not finite
     double* chosen;       // [rows, 2]: the token, and its log-probability before temperature and cuts; NaN there
     int vocab, parts;
 };
 
-// Logits of a part: two steps of a block of 256.
+// Logits per part: two steps of a block of 256.
 constexpr int SAMPLE_STEPS = 2, SAMPLE_PART = SAMPLE_STEPS * FETCHED * 256;
 
 DEVICE bool sample_finite(double x) { return x - x == 0.0; }
 
-// What warps tell each other of a part.
+// What warps exchange about a part.
 struct SamplePeaks {
     Peak peaks[8];
     float tops[8];
 };
 
-// All logits of a part are on their way at once, and stay: the largest is known before the first exponential, and no sum has to
-// be scaled again.
+// All logits of a part are loaded at once and kept: the largest is known before the first exponential, and no sum has to be
+// rescaled.
 DEVICE void sample_peak(const SampleArgs& args) {
     SamplePeaks& room = *reinterpret_cast<SamplePeaks*>(shared_memory);
     const int part = blockIdx.y, row = blockIdx.x, begin = part * SAMPLE_PART;
@@ -80,7 +80,7 @@ DEVICE void sample_peak(const SampleArgs& args) {
     const float back = own.top == -INFINITY ? 0.0f : own.top;
 #pragma unroll
     for (int step = 0; step < SAMPLE_STEPS; step++) {
-        // Few values in f32, all others in f64, as `Peak` has them.
+        // Few values are summed in f32, all others in f64, as in `Peak`.
         float few = 0.0f;
 #pragma unroll
         for (int i = 0; i < FETCHED; i++) {
@@ -102,7 +102,7 @@ DEVICE void sample_peak(const SampleArgs& args) {
     args.peaks[int64_t(row) * args.parts + part] = own;
 }
 
-// A token's place in the order of likelihood: the larger, the likelier; of equal logits the lower id is.
+// A token's place in the order of likelihood: the larger, the likelier; of equal logits, the lower id has the larger place.
 DEVICE u64 sample_place(float logit, uint32_t id) {
     const uint32_t bits = __float_as_uint(logit);
     const uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -129,9 +129,9 @@ struct SampleCount {
 
 constexpr int SAMPLE_BINS = 2048, SAMPLE_LIST = 3072;
 
-// What a block has in common while it looks for a cut.
+// The block's shared data during the search for a cut.
 struct SampleRoom {
-    // The halves of 64-bit numbers: a card adds 32 bits in shared memory by one instruction, 64 by trying again and again.
+    // The halves of 64-bit numbers: a card adds 32 bits in shared memory in one instruction, but 64 bits only in a retry loop.
     uint32_t low[SAMPLE_BINS], high[SAMPLE_BINS];
     u64 list[SAMPLE_LIST];
     u64 sums[32];
@@ -143,7 +143,7 @@ struct SampleRoom {
         for (int i = threadIdx.x; i < SAMPLE_BINS; i += blockDim.x) low[i] = high[i] = 0;
     }
     DEVICE u64 bin(int i) const { return u64(high[i]) << 32 | low[i]; }
-    // Every time that the lower half overflows, one of the adders sees it.
+    // Whenever the lower half overflows, exactly one adder sees it and adds the carry.
     DEVICE void add(int i, u64 more) {
         if (more == 0) return;
         const uint32_t by = uint32_t(more), carry = atomicAdd(&low[i], by) + by < by;
@@ -151,7 +151,7 @@ struct SampleRoom {
     }
 };
 
-// The places that a cut is looked for among: those in the list, or all of a row.
+// The places among which a cut is searched: those in the list, or all of a row.
 struct SampleSource {
     const float* logits;
     const u64* list;
@@ -187,7 +187,7 @@ DEVICE u64 sample_sum(u64 x, SampleRoom& room) {
     return x;
 }
 
-// The sum over this lane and those behind it.
+// The sum over this lane and those after it.
 DEVICE u64 sample_from_lane(u64 x) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -198,11 +198,11 @@ DEVICE u64 sample_from_lane(u64 x) {
     return x;
 }
 
-// The bin from which on all together weigh at least `target`, and less without it: `found`, and what those above it weigh is
-// `before`. They must weigh enough.
+// The bin such that all bins from it on weigh at least `target` together, and less without it: its index goes to `found`, the weight
+// above it to `before`. The total must be at least `target`.
 DEVICE void sample_find(u64 target, SampleRoom& room) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-    // Groups of bins, one for each lane: first which of them, then which of its bins.
+    // Bins in groups, one group per lane: first find the group, then the bin within it.
     const int group = SAMPLE_BINS / 32;
     for (int g = warp; g < 32; g += warps) {
         u64 sum = 0;
@@ -232,12 +232,12 @@ DEVICE void sample_find(u64 target, SampleRoom& room) {
     __syncthreads();
 }
 
-// The likeliest places weigh together at least `target` from this one on, and less without it. Those before `cut` are not
-// there; the others must weigh enough. Digit by digit from the highest: a histogram, and the bin that the target falls into.
+// The place such that all places from it on weigh at least `target` together, and less without it. Places before `cut` are ignored;
+// the others must weigh enough. Found digit by digit from the highest: a histogram, and the bin that the target falls into.
 template <class W>
 DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const W& weight, SampleRoom& room) {
     u64 prefix = 0, known = 0;
-    // The bits of a logit in digits of 11, 11 and 10, those of an id, which has at most 22, in two of 11.
+    // The bits of a logit in digits of 11, 11 and 10; those of an id, at most 22, in two digits of 11.
 #pragma unroll 1
     for (int digit = 0; digit < 5; digit++) {
         const int shift = digit == 0 ? 53 : digit == 1 ? 42 : digit == 2 ? 32 : digit == 3 ? 11 : 0;
@@ -253,17 +253,17 @@ DEVICE u64 sample_select(const SampleSource& source, u64 cut, u64 target, const 
         target -= room.before;
         prefix |= found << shift;
         known |= u64(bins - 1) << shift;
-        // Of ids, the bits above those that are looked at are all 1.
+        // In the id part, the bits above the ones examined are all 1.
         if (digit == 2) prefix |= u64(0xffc00000u), known |= u64(0xffc00000u);
         const bool all = digit == 2 && room.bin(int(found)) - target < weight(sample_logit(prefix));
         __syncthreads();
-        // All that are equal are taken.
+        // All places with this logit are kept.
         if (all) return max(cut, prefix & ~u64(0xffffffffu));
     }
     return prefix;
 }
 
-// How far logits lie below the largest, in bins; what is further than the last bin is in that.
+// How far logits are below the largest, in bins; anything beyond the last bin is counted in it.
 struct SampleDepth {
     float top, scale;
 
@@ -272,15 +272,15 @@ struct SampleDepth {
     }
 };
 
-// The same place among all of a row, which is read twice and seldom more: bins of equal depth, then a list of those in the bin
-// that the target falls into. Where too many are, that bin in as many parts as there were bins. `share` makes the target of
-// what all weigh together.
+// The same place among all of a row, which is read twice and seldom more: bins of equal depth, then a list of the places in the bin
+// that the target falls into. If the list is too short, that bin is divided into as many parts as there were bins. `share` computes
+// the target from the total weight.
 //
-// With `keep`, the list has all likelier ones as well, and is what the places from the cut on are in from then on.
+// With `keep`, the list also has all likelier places, and replaces `source` from then on.
 template <class W, class S>
 DEVICE u64 sample_narrow(SampleSource& source, u64 cut, const S& share, const W& weight, const SampleDepth& depth, bool keep,
                          SampleRoom& room) {
-    // Depths from `from` on, `per` bins to one. Differences of such depths are exact.
+    // Depths from `from` on, `per` bins per unit of depth. Differences of such depths are exact.
     float from = 0.0f, per = 1.0f;
     u64 target = 0, rest = 0;
 #pragma unroll 1
@@ -291,7 +291,7 @@ DEVICE u64 sample_narrow(SampleSource& source, u64 cut, const S& share, const W&
         source.each([&](u64 place, float logit) {
             const float below = depth(logit) - from;
             if (place < cut || below < 0.0f || below * per >= float(SAMPLE_BINS)) return;
-            // The likeliest in the highest bin.
+            // The likeliest go to the highest bin.
             room.add(SAMPLE_BINS - 1 - int(below * per), weight(logit));
         });
         __syncthreads();
@@ -322,7 +322,7 @@ DEVICE u64 sample_narrow(SampleSource& source, u64 cut, const S& share, const W&
     return sample_select(source, cut, target, weight, room);
 }
 
-// The first place that cuts to the likeliest leave out nothing from on.
+// The lowest place that top-k and top-p keep.
 DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top, SampleRoom& room) {
     const int vocab = args.vocab;
     const float* logits = args.logits + int64_t(blockIdx.x) * vocab;
@@ -337,7 +337,7 @@ DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top,
     }
     if (!(draw.top_p < 1.0f)) return cut;
     if (!source.list) {
-        // What is 2^-44 or less weighs nothing, which is 30.5 below the largest: all that count are before the last bin.
+        // Weights below 2^-44, for scaled logits more than 30.5 below the largest, count as 0: all that count are before the last bin.
         return sample_narrow(source, cut, enough, mass, {top, 64.0f * scale}, false, room);
     }
     u64 all = 0;
@@ -345,7 +345,7 @@ DEVICE u64 sample_cut_of(const SampleArgs& args, const DrawRow& draw, float top,
     return sample_select(source, cut, enough(sample_sum(all, room)), mass, room);
 }
 
-// 16 words of ChaCha8, from the word `16 counter` on.
+// 16 words of ChaCha8, starting at word `16 counter`.
 DEVICE void sample_words(const DrawRow& draw, u64 counter, uint32_t (&x)[16]) {
     uint32_t start[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
 #pragma unroll
@@ -372,7 +372,7 @@ DEVICE void sample_words(const DrawRow& draw, u64 counter, uint32_t (&x)[16]) {
     for (int i = 0; i < 16; i++) x[i] += start[i];
 }
 
-// One of 16 registers.
+// Selects one of 16 registers.
 DEVICE uint32_t sample_word(const uint32_t (&x)[16], int which) {
     uint32_t word = 0;
 #pragma unroll
@@ -381,12 +381,12 @@ DEVICE uint32_t sample_word(const uint32_t (&x)[16], int which) {
     return word;
 }
 
-// Where the words of 16 tokens lie.
+// The block counter of the words of 16 tokens.
 DEVICE u64 sample_counter(const DrawRow& draw, int group) {
     return (u64(draw.step[1]) << 32 | draw.step[0]) << 28 | u64(group);
 }
 
-// The noise of a token whose first word is known, 64 bits of 1 - u at the middle of their interval: the engine's.
+// The noise of a token whose first word is known: 64 bits of 1 - u, at the middle of their interval, as in the engine.
 DEVICE double sample_noise(const DrawRow& draw, int id, uint32_t word) {
     uint32_t words[16];
     sample_words(draw, u64(1) << 63 | sample_counter(draw, id / 16), words);
@@ -403,7 +403,7 @@ DEVICE bool sample_keeps(const SampleRow& row, float logit, int id) {
     return logit > -INFINITY && double(logit) >= row.floor && sample_place(logit, uint32_t(id)) >= row.cut;
 }
 
-// A block for a row.
+// One block per row.
 DEVICE void sample_cut(const SampleArgs& args) {
     SampleRoom& room = *reinterpret_cast<SampleRoom*>(shared_memory);
     const DrawRow& draw = args.draws[blockIdx.x];
@@ -427,7 +427,7 @@ DEVICE void sample_cut(const SampleArgs& args) {
         if ((draw.top_k > 0 && draw.top_k < uint32_t(args.vocab)) || draw.top_p < 1.0f)
             row.cut = sample_cut_of(args, draw, peak.top, room);
         if (draw.min_p > 0.0f) row.floor = log(double(draw.min_p)) * double(draw.temperature) + double(peak.top);
-        // Of two zeros the first may be the lower, and left out.
+        // Of two zeros, the first may be the negative one, and cut.
         const float first = args.logits[int64_t(blockIdx.x) * args.vocab + peak.at];
         if (threadIdx.x == 0 && sample_keeps(row, first, int(peak.at))) {
             uint32_t words[16];
@@ -443,14 +443,14 @@ DEVICE void sample_take(SampleBest& best, double score, u64 rank) {
     if (score > best.score || (score == best.score && rank < best.rank)) best = {score, rank};
 }
 
-// At least the noise of a token with this first word, and rarely more than 0.1 above it where that is large: G <= -ln v, and the
-// bits of a float, read as a number, are at most 2^23 (log2 of it + 127).
+// An upper bound of the noise of a token with this first word, rarely more than 0.1 above it where the noise is large: G <= -ln v, and
+// the bits of a float, read as an integer, are at most 2^23 (log2 of it + 127).
 DEVICE float sample_bound(uint32_t word) {
     const float v = float(word >> 8);
     return (24.0f + 127.0f - float(int(__float_as_uint(v))) / 8388608.0f) * 0.693147180559945309417232f;
 }
 
-// A thread for 16 tokens, the words of one block of ChaCha. Nearly all are out by a bound in f32, which is the engine's.
+// Each thread handles 16 tokens, the words of one ChaCha block. Nearly all are excluded by an f32 bound, the same as the engine's.
 DEVICE void sample_draw(const SampleArgs& args) {
     constexpr float MOST = 45.1f, SLACK = 1e-3f;
     const int part = blockIdx.y;
@@ -463,11 +463,11 @@ DEVICE void sample_draw(const SampleArgs& args) {
     }
     const float* logits = args.logits + int64_t(blockIdx.x) * args.vocab;
     const bool wide = loads_wide(logits, args.vocab);
-    // Finite, so that nothing times it is no number; where it is too small, bounds are too large.
+    // Kept finite, so that no product with it is NaN; where it is too small, bounds are too large.
     const float scale = fminf(1.0f / draw.temperature, 3.402823466e38f);
     float to_beat = float(row.lead) - SLACK;
     const int end = min(args.vocab, (part + 1) * SAMPLE_PART);
-    // A warp stays together, though some of its lanes may be behind the end.
+    // A warp stays together, though some of its lanes may be past the end.
     for (int begin = part * SAMPLE_PART; begin < end; begin += 16 * int(blockDim.x)) {
         const int first = begin + 16 * int(threadIdx.x);
         float x[16];
@@ -487,8 +487,8 @@ DEVICE void sample_draw(const SampleArgs& args) {
         float most = -INFINITY;
 #pragma unroll
         for (int i = 0; i < 16; i++) most = fmaxf(most, x[i]);
-        // The largest of them, not the lower of two zeros, with the lowest id is at least as likely as each; and no noise is
-        // larger than MOST.
+        // A token with the largest of these logits (never the negative of two zeros) and the lowest id would be at least as likely as each
+        // of them; and no noise is larger than MOST.
         const bool may = sample_keeps(row, most + 0.0f, first) && (most - row.top) * scale + MOST >= to_beat;
         most = -INFINITY;
         uint32_t words[16];
@@ -502,7 +502,7 @@ DEVICE void sample_draw(const SampleArgs& args) {
         }
         const float highest = max_lanes(most);
         if (highest < to_beat) continue;
-        // First the highest bound of the warp: behind its score few others are left.
+        // First the tokens at the warp's highest bound: few others can beat their score.
         float from = highest;
 #pragma unroll 1
         for (int turn = 0; turn < 2; turn++) {
@@ -516,7 +516,7 @@ DEVICE void sample_draw(const SampleArgs& args) {
                 if (!(close >> i & 1) || id >= end) continue;
                 const float logit = logits[id];
                 if (!sample_keeps(row, logit, id)) continue;
-                // Of equal scores the likeliest token's counts, then the lower id's.
+                // Among equal scores the likeliest token wins, then the lower id.
                 const u64 rank = uint32_t(id) == row.first ? 0 : u64(id) + 1;
                 sample_take(best, sample_score(draw, logit, row.top, id, sample_word(words, i)), rank);
             }
@@ -539,7 +539,7 @@ DEVICE void sample_draw(const SampleArgs& args) {
     args.bests[int64_t(blockIdx.x) * args.parts + part] = best;
 }
 
-// A warp for a row.
+// One warp per row.
 DEVICE void sample_end(const SampleArgs& args) {
     const SampleRow row = args.rows[blockIdx.x];
     SampleBest best = {-INFINITY, ~u64(0)};
@@ -554,7 +554,7 @@ DEVICE void sample_end(const SampleArgs& args) {
     }
     if (threadIdx.x > 0) return;
     const bool numbers = sample_finite(row.log_sum_exp);
-    // Nothing was drawn where the largest is taken.
+    // Nothing was drawn in greedy mode.
     const uint32_t token = best.rank == 0 || best.rank == ~u64(0) ? row.first : uint32_t(best.rank - 1);
     args.tokens[blockIdx.x] = numbers ? token : 0xffffffffu;
     double* chosen = args.chosen + 2 * int64_t(blockIdx.x);

@@ -1,4 +1,4 @@
-// What the language-model head says of rows, from their logits: read once, left as a few numbers a row.
+// Scores of rows under the language-model head, from their logits, which are read once and reduced to a few numbers per row.
 #include "logits.cuh"
 
 struct ScoreRow {
@@ -38,8 +38,8 @@ DEVICE float capped(const ScoreArgs& args, float x) {
     return args.cap > 0.0f ? args.cap * tanhf(x / args.cap) : x;
 }
 
-// How far a row lies from its base row: sums with the base's probabilities p, where d = l_row - l_base - shift. They are
-// joined in f64, so that what rounding does to p counts no more than 1e-7 of the KL itself; see `score_head`.
+// How far a row is from its base row: sums weighted with the base's probabilities p, where d = l_row - l_base - shift. They are
+// merged in f64, so that rounding of p affects the KL by no more than 1e-7 of its value; see `score_head`.
 struct ScoreApart {
     double mass, line, above; // the sums of p, p d and p (e^d - 1 - d)
 
@@ -50,23 +50,23 @@ struct ScoreApart {
         above += p * above_tangent(d);
     }
 
-    // `rise` is how far the row's log-sum-exp lies above the base's.
+    // `rise` is how far the row's log-sum-exp is above the base's.
     DEVICE double divergence(double rise, double shift) const {
         const double mean = line / mass, close = log1p(above / mass + mean), direct = rise - shift;
-        // Where the row has mass and the base has none in f32, the log-sum-exps count; so they do if a sum overflowed.
+        // If the row has mass where the base has none in f32, or a sum overflowed, the log-sum-exps are used.
         const bool alike = fabs(close - direct) <= 1e-5 * (1.0 + fabs(direct));
         return (alike ? close : direct) - mean;
     }
 };
 
-// What a warp leaves for the block.
+// A warp's result, to be merged by the block.
 struct ScoreShare {
     Peak peak;
     ScoreApart apart;
 };
 
-// A block for a row: its logits are on their way while those before are summed, and a chunk has more rows than a card has
-// room for blocks.
+// One block per row: its next logits load while the previous ones are summed, and a chunk has more rows than blocks fit on a
+// card.
 template <bool BASE>
 DEVICE void score_row(const ScoreArgs& args) {
     const int row = blockIdx.x, vocab = args.vocab;
@@ -79,8 +79,8 @@ DEVICE void score_row(const ScoreArgs& args) {
         of_base = args.of_base + args.of[row];
         base = args.base + int64_t(args.of[row]) * vocab;
         base_sum = float(of_base->log_sum_exp);
-        // Of the base's likeliest token, so that d is small wherever the rows are alike. A base row of nothing but NaN, with
-        // which nobody is compared in the end, has none.
+        // At the base's likeliest token, so that d is small wherever the rows agree. A base row of nothing but NaN has none; its
+        // results are rejected in the end.
         const int peak = of_base->argmax < vocab ? int(of_base->argmax) : 0;
         shift = double(capped(args, logits[peak])) - double(capped(args, base[peak]));
     }
@@ -96,7 +96,7 @@ DEVICE void score_row(const ScoreArgs& args) {
 #pragma unroll
         for (int i = 0; i < FETCHED; i++) {
             if (logit_at(from, i) >= vocab) continue;
-            // Not 0 for what is not finite, which a softcap or an exponential would hide.
+            // NaN if the logit is not finite, which a softcap or an exponential would hide.
             spoilt += x[i] * 0.0f;
             x[i] = capped(args, x[i]);
             if (BASE) own.apart.take(x[i], capped(args, y[i]), base_sum, shift);

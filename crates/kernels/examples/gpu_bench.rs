@@ -1,10 +1,10 @@
-//! What each kernel reaches on a CUDA device, beside what the device's own copy and matrix product reach in the same run.
+//! What each kernel reaches on a CUDA device, against what the device's own copy and matrix product reach in the same run.
 //!
-//! Prints a JSON object a line: the median microseconds of a call, and GB/s or TFLOP/s with their share of the ceiling. Calls are
-//! recorded many at a time and played back, so that launching them from the host is not what is measured.
+//! Prints one JSON object per line: the median microseconds of a call, and GB/s or TFLOP/s with their share of the ceiling. Calls are
+//! recorded many at a time and played back, so that launch overhead from the host is not measured.
 //!
-//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` is another device than the first. With `ceilings` it measures those alone; with `tiny`
-//! all are of a 64th of the size, which says nothing but that everything runs.
+//! `scripts/gpu-bench.sh` runs it; `DEVICE=N` selects another device than the first. With `ceilings` it measures only the ceilings;
+//! with `tiny` everything is a 64th of the size, which only shows that it runs.
 
 use std::time::Instant;
 
@@ -16,12 +16,12 @@ use headtemper_kernels::{
     delta_rule, gated_norm, gelu_mul, head_stats, linear, logits, open_cuda, score_head, sigmoid_gate, silu_mul,
 };
 
-/// Calls of a recording.
+/// Calls per recording.
 const CALLS: usize = 20;
-/// How often it is played.
+/// How often a recording is played.
 const PLAYS: usize = 15;
 
-/// A device, and what it gives at most: bytes a second that a copy reads and writes, and operations a second of a large product
+/// A device and its ceilings: bytes per second that a copy reads and writes, and operations per second of a large product
 /// in bf16.
 struct Bench {
     device: Device,
@@ -35,7 +35,7 @@ impl Bench {
     fn new(device: Device, tiny: bool) -> Result<Self> {
         let mut bench = Self { device, tiny, copy: 0.0, product: 0.0 };
         let large = Tensor::zeros(bench.few(1 << 29), DType::BF16, &bench.device)?; // 1 GiB
-        // Asked for and not recorded: a copy in a recording reached two thirds of it.
+        // Launched directly, not recorded: a copy in a recording reached only two thirds of it.
         let copies = || (0..4).try_for_each(|_| large.copy().map(drop));
         bench.copy = 4.0 * 2.0 * 2.0 * large.elem_count() as f64 / bench.seconds_alone(copies)?;
         drop(large);
@@ -47,7 +47,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// So many, or a 64th of them, to see that all runs.
+    /// `count`, or a 64th of it in a tiny run.
     fn few(&self, count: usize) -> usize {
         if self.tiny { count.div_ceil(64) } else { count }
     }
@@ -57,16 +57,16 @@ impl Bench {
         self.seconds_of(CALLS, call)
     }
 
-    /// Median seconds of one call of a recording of so many.
+    /// Median seconds of one call, in a recording of `calls` calls.
     fn seconds_of(&self, calls: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
         let calls = self.few(calls);
         let recording = Recording::of(&self.device, &mut || (0..calls).try_for_each(|_| call()))?;
         Ok(median(&self.device, self.few(PLAYS), || recording.play())? / calls as f64)
     }
 
-    /// Median seconds of one call that cannot be recorded; long enough that asking for it does not count.
+    /// Median seconds of one call that cannot be recorded; it must be long enough that launching it does not count.
     fn seconds_alone(&self, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-        call()?; // warms up
+        call()?; // warm-up
         median(&self.device, self.few(PLAYS), call)
     }
 
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// Median seconds of some work, which is done so many times.
+/// Median seconds of some work that is run `times` times.
 fn median(device: &Device, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let once = |_| {
         device.synchronize()?;
@@ -99,8 +99,8 @@ fn median(device: &Device, times: usize, mut work: impl FnMut() -> Result<()>) -
     Ok(times[times.len() / 2])
 }
 
-/// What the settings of `open_cuda` save where every operation is asked for by itself: microseconds of one small addition, with
-/// a look at a result after every 300 as after a decode step, on candle's own device and then on ours.
+/// What the settings of `open_cuda` save when every operation is launched separately: microseconds of one small addition, with
+/// a result read after every 300 as after a decode step, on candle's own device and then on ours.
 fn settings(number: usize) -> Result<()> {
     let step = |device: &Device| -> Result<f64> {
         let (x, y) = (Tensor::ones((256, 1024), DType::BF16, device)?, Tensor::ones((256, 1024), DType::BF16, device)?);
@@ -110,10 +110,10 @@ fn settings(number: usize) -> Result<()> {
             }
             x.narrow(0, 0, 1)?.to_vec2::<bf16>().map(drop)
         };
-        additions()?; // warms up
+        additions()?; // warm-up
         Ok(median(device, PLAYS, additions)? / 300.0)
     };
-    // Theirs first: what ours sets of the memory pool stays with the process.
+    // Theirs first: our setting of the memory pool stays with the process.
     let theirs = step(&Device::new_cuda_with_stream(number)?)?;
     let ours = step(&open_cuda(number)?)?;
     for (whose, time) in [("candle's", theirs), ("ours", ours)] {
@@ -122,14 +122,14 @@ fn settings(number: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a launch costs in a recording as long as a decode step, and what it costs more to take memory beside it and to give it
-/// back: every operation of candle's does, and both are nodes of the graph.
+/// The cost of a launch in a recording as long as a decode step, and the extra cost of allocating and freeing memory beside it, as
+/// every operation of candle's does: both are nodes of the graph.
 fn nodes(bench: &Bench) -> Result<()> {
     let x = Tensor::zeros((8, 256), DType::F32, &bench.device)?;
     let to = Tensor::zeros((8, 512), DType::F32, &bench.device)?;
     let alone = bench.seconds_of(500, || to.slice_set(&x, 1, 256))?;
     let with_memory = bench.seconds_of(500, || {
-        // SAFETY: nobody reads it.
+        // SAFETY: nobody reads the values.
         let _taken = unsafe { Tensor::empty((8, 512), DType::F32, &bench.device)? };
         to.slice_set(&x, 1, 256)
     })?;
@@ -147,7 +147,7 @@ fn say(kernel: &str, shape: &str, seconds: f64, unit: &str, rate: f64, share: f6
     );
 }
 
-/// Qwen3-0.6B, SmolLM2 and Gemma 4's two kinds of layers.
+/// Qwen3-0.6B, SmolLM2 and the two kinds of layers of Gemma 4.
 const HEADS: [(&str, usize, usize, usize); 4] =
     [("qwen3-0.6b", 16, 8, 128), ("smollm2-135m", 9, 3, 64), ("gemma4 sliding", 8, 1, 256), ("gemma4 full", 8, 1, 512)];
 
@@ -218,7 +218,7 @@ fn delta(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// What is around the rule in Qwen3.5-0.8B's delta nets, and a step of one in one launch.
+/// The operations around the rule in Qwen3.5-0.8B's delta nets, and a step of one net in one launch.
 fn nets(bench: &Bench) -> Result<()> {
     let (heads, dim, taps, dtype) = (16usize, 128usize, 4usize, DType::BF16);
     let (width, channels) = (heads * dim, 3 * heads * dim);
@@ -231,7 +231,7 @@ fn nets(bench: &Bench) -> Result<()> {
         let n = rows * len;
         let spans: Spans<StateSpan> =
             (0..rows).map(|row| StateSpan { first: row * len, len, start: 7, slot: row }).collect();
-        // One projection, as in the model: queries, keys, values, gate, b and a.
+        // One fused projection, as in the model: queries, keys, values, gate, b and a.
         let all = bench.random(&[n, channels + width + 2 * heads], dtype)?;
         let part = |from: usize, features: usize| all.narrow(1, from, features);
         let (qkv, gate) = (part(0, channels)?, part(channels, width)?);
@@ -273,7 +273,7 @@ fn nets(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// What is behind the last layer: logits of Qwen3-0.6B, what is chosen of them, and their scores, which include the logits.
+/// What follows the last layer: logits of Qwen3-0.6B, the choice of tokens, and scores, which include the logits.
 fn head(bench: &Bench) -> Result<()> {
     let (d, vocab, dtype) = (bench.few(1024), bench.few(151_936), DType::BF16);
     let weight = Matrix::of(&(bench.random(&[vocab, d], dtype)? * 0.02)?)?;
@@ -289,7 +289,7 @@ fn head(bench: &Bench) -> Result<()> {
             let (shape, read) = (format!("{what}, {rows} x {vocab}"), 4 * rows * vocab);
             let time = bench.seconds_alone(|| choose(&all, &draws).map(drop))?;
             bench.moved("choice of a token, asked for", &shape, read, time);
-            // As a decode step that is played back ends; no row may come to its end and rest.
+            // As at the end of a played-back decode step; no row may finish and become idle.
             let room = 2 * CALLS * (PLAYS + 1);
             let row = |(slot, draw): (usize, Draw)| DecodeRow {
                 id: 0,
@@ -308,7 +308,7 @@ fn head(bench: &Bench) -> Result<()> {
         let targets = vec![7u32; rows];
         let time = bench.seconds_alone(|| score_head(&hidden, &weight, &targets, None, None).map(drop))?;
         bench.computed("log-probabilities", &shape, operations, time);
-        // Each row beside one of as many base rows, as where a head is tempered.
+        // Each row against its own base row, as when a head is tempered.
         let scores = score_head(&hidden, &weight, &targets, None, None)?;
         let log_sum_exp: Vec<f64> = scores.iter().map(|score| score.log_sum_exp).collect();
         let of: Vec<usize> = (0..rows).collect();
@@ -377,7 +377,7 @@ fn statistics(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// A section of the output, and what measures it.
+/// A section of the output, and the function that measures it.
 type Part = (&'static str, fn(&Bench) -> Result<()>);
 
 fn main() -> Result<()> {
@@ -394,7 +394,7 @@ fn main() -> Result<()> {
     if only("ceilings") {
         return Ok(());
     }
-    // What fails in one of them says nothing of the others.
+    // A failure in one of them must not stop the others.
     let parts: [Part; 8] = [
         ("recordings", nodes),
         ("rows", rows),

@@ -48,7 +48,7 @@ pub fn gelu_mul(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// [`gelu_mul`] with gate and up in tensors of their own, whose rows may lie among others.
+/// [`gelu_mul`] with gate and up in separate tensors, whose rows may be views into wider ones.
 ///
 /// # Shapes
 /// Both `[n, i]` f32; result the same.
@@ -71,13 +71,13 @@ pub fn gelu_mul_reference(x: &Tensor) -> Result<Tensor> {
     x.narrow(D::Minus1, 0, half)?.gelu()? * x.narrow(D::Minus1, half, half)?
 }
 
-/// Logits that level off: `cap * tanh(x / cap)` (transformers `final_logit_softcapping`). One pass over them on a GPU.
+/// Soft-capped logits: `cap * tanh(x / cap)` (transformers `final_logit_softcapping`). One pass on a GPU.
 ///
 /// # Shapes
 /// `x` f32 of any shape; result as `x`.
 ///
 /// # Errors
-/// If the dtype is another.
+/// If `x` is not f32.
 pub fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Gpu => gpu::softcap(x, cap),
@@ -85,7 +85,7 @@ pub fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
     }
 }
 
-/// The oracle of [`softcap`] in plain candle ops; the CPU's way too.
+/// The oracle of [`softcap`] in plain candle ops; also the CPU path.
 ///
 /// # Errors
 /// As [`softcap`].
@@ -93,9 +93,9 @@ pub fn softcap_reference(x: &Tensor, cap: f32) -> Result<Tensor> {
     (x / f64::from(cap))?.tanh()? * f64::from(cap)
 }
 
-/// The activation that a gate goes through.
+/// The activation function of a gate.
 pub(crate) trait Gate: Sync {
-    /// The operation's name in errors.
+    /// The operation's name in error messages.
     const NAME: &'static str;
     unsafe fn apply<S: Simd>(g: S::F) -> S::F;
 }
@@ -128,7 +128,7 @@ impl Gate for Gelu {
     }
 }
 
-/// `g / (1 + e^-x)`. Below -87 the exponent is held where e^-x is still finite: the result is a tiny -0 as in f32.
+/// `g / (1 + e^-x)`. Below -87 the exponent is clamped so that e^-x stays finite: the result is a tiny -0 as in f32.
 #[inline(always)]
 pub(crate) unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -138,7 +138,7 @@ pub(crate) unsafe fn sigmoid_mul<S: Simd>(g: S::F, x: S::F) -> S::F {
     }
 }
 
-/// Operations on each value, for the sharing of work between threads.
+/// Operations per value, used to share work between threads.
 const COST: usize = 16;
 
 struct GateMul<G>(Level, G);
@@ -204,7 +204,7 @@ mod tests {
 
     fn check<G: Gate>(gate: impl Fn() -> G, oracle: impl Fn(&Tensor) -> Result<Tensor>, tolerance: f32) -> Result<()> {
         for half in [1usize, 7, 16, 33, 1536] {
-            // From -125 to 125 and, the second time, densely around 0; e^-u of the largest would overflow.
+            // From -125 to 125, and the second time densely around 0; e^-u of the largest would overflow.
             for step in [8.0, 200.0] {
                 let x: Vec<f32> = (0..4 * half).map(|i| ((i * 37 % 2001) as f32 - 1000.0) / step).collect();
                 let x = Tensor::from_vec(x, (2, 2 * half), &Device::Cpu)?;

@@ -1,4 +1,4 @@
-//! The angles that heads turn by.
+//! The rotary angles of heads.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -7,14 +7,14 @@ use crate::{
     serving::{Serving, serving},
 };
 
-/// Cosines and sines of the angles that heads turn by: position times frequency, in f32 and rounded last, as transformers does
+/// Cosines and sines of the rotary angles: position times frequency, computed in f32 and rounded at the end, as in transformers
 /// (`LlamaRotaryEmbedding`). One launch on a GPU.
 ///
 /// # Shapes
 /// `positions` `[n]` u32, `frequencies` `[rotary / 2]` f32; both results `[n, rotary / 2]` of `dtype`.
 ///
 /// # Errors
-/// If these are of other types.
+/// If the inputs have other types.
 pub fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
     match serving(positions.device()) {
         Serving::Gpu => gpu::angles(positions, frequencies, dtype),
@@ -22,7 +22,7 @@ pub fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> Result<
     }
 }
 
-/// The oracle of [`angles`] in candle's own ops, and fast enough on a CPU.
+/// The oracle of [`angles`] in candle's own ops, fast enough on a CPU.
 ///
 /// # Errors
 /// As [`angles`].

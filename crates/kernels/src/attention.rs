@@ -1,4 +1,4 @@
-//! Causal attention of packed sequences of any lengths against their cache slots.
+//! Causal attention of packed sequences of any length against their cache slots.
 
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -13,14 +13,14 @@ use crate::{
     simd::{self, MAX_LANES, Simd, dispatch},
 };
 
-/// One sequence's share of the packed queries, and where its keys lie.
+/// One sequence's share of the packed queries, and where its keys are.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSpan {
     /// The first packed token of the sequence.
     pub first: usize,
-    /// Its tokens in this call.
+    /// The number of its tokens in this call.
     pub len: usize,
-    /// The position of the first of them: query `i` sees the keys of positions `0..=start + i`.
+    /// The position of its first token: query `i` sees the keys of positions `0..=start + i`.
     pub start: usize,
     /// The cache row that holds the key of position 0; later positions follow.
     pub cache: usize,
@@ -35,8 +35,8 @@ pub struct AttentionSpan {
 /// With a `window` (transformers `sliding_window`) the query at position `p` sees the last `window` keys, its own
 /// included: `p - window < j <= p`. The work is then proportional to the window, not to the length.
 ///
-/// `lambda` `[n, head]` f32 is a factor on each token's and head's result. In our kernels it enters where the softmax is
-/// normalised and costs nothing: 1 gives the bits of `None`, and 0 zeros.
+/// `lambda` `[n, head]` f32 scales the result of each head at each token. In our kernels it enters where the softmax is
+/// normalised and costs nothing: 1 gives the same bits as `None`, and 0 gives zeros.
 ///
 /// # Errors
 /// If the shapes do not fit each other, a span reaches outside the cache or the window is 0.
@@ -60,7 +60,7 @@ pub fn attend(
     }
 }
 
-/// The oracle of [`attend`] in plain candle ops: whole score matrices, sequence by sequence.
+/// The oracle of [`attend`] in plain candle ops: full score matrices, one sequence at a time.
 ///
 /// # Errors
 /// If the shapes do not fit each other, a span reaches outside the cache or the window is 0.
@@ -95,7 +95,7 @@ pub fn attend_reference(
     scaled("attend", Tensor::cat(&out, 0)?, lambda)
 }
 
-/// The window as a number of keys that no sequence reaches where there is none.
+/// The window in keys; without one, a number that no sequence reaches.
 fn width_of(window: Option<usize>) -> Result<usize> {
     if window == Some(0) {
         bail!("attend: a window of 0 keys hides even the query's own");
@@ -103,7 +103,7 @@ fn width_of(window: Option<usize>) -> Result<usize> {
     Ok(window.unwrap_or(usize::MAX))
 }
 
-/// Refuses spans that reach outside `n` queries or `rows` cache rows, or that are not in order: no two may write the same
+/// Refuses spans that reach outside `n` queries or `rows` cache rows, or that are out of order: no two may write the same
 /// output.
 pub(crate) fn within(spans: &[AttentionSpan], n: usize, rows: usize) -> Result<()> {
     let mut end = 0;
@@ -123,34 +123,34 @@ struct Attend<'a> {
     spans: &'a [AttentionSpan],
     scale: f32,
     window: Option<usize>,
-    /// `[n, heads]`, as the queries are packed.
+    /// `[n, heads]`, packed like the queries.
     lambda: Option<&'a [f32]>,
     level: Level,
 }
 
-/// Queries of one key/value head that are worked on together.
+/// Queries of one key/value head that are processed together.
 const TILE: usize = 6;
 
-/// One query: where its head vector is, and which keys of its tile it sees.
+/// One query: the offset of its head vector, and which keys of its tile it sees.
 #[derive(Clone, Copy)]
 struct Query {
-    /// Offset of the head vector in q and out, in elements.
+    /// Offset of the head vector in `q` and `out`, in elements.
     at: usize,
-    /// The first key it sees, counted from the tile's first.
+    /// The first key it sees, relative to the tile's first key.
     from: usize,
-    /// One past the last.
+    /// One past the last key it sees.
     to: usize,
-    /// The factor on its result.
+    /// The factor on its result (λ).
     lambda: f32,
 }
 
 /// Where one tile of queries finds its data; offsets in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
-    /// The queries, in order of position.
+    /// The queries, ordered by position.
     queries: [Query; TILE],
     count: usize,
-    /// Offset of the tile's first key in the cache: that of position 0, or with a window one a little before it.
+    /// Offset of the tile's first key in the cache: position 0, or with a window the first visible key rounded down to whole vectors.
     keys: usize,
     /// Elements between one position's key and the next.
     stride: usize,
@@ -201,11 +201,11 @@ impl CustomOp3 for Attend<'_> {
         });
         let mut end = 0;
         for (first, last) in self.spans.iter().map(|span| (span.first, span.first + span.len)).chain([(n, n)]) {
-            // SAFETY: the tokens between two spans lie inside the result, and no tile has written them.
+            // SAFETY: the tokens between two spans are inside the result, and no tile has written them.
             unsafe { to.get().add(end * heads * dim).write_bytes(0, (first - end) * heads * dim) }
             end = last;
         }
-        // SAFETY: every token is of a span or of none.
+        // SAFETY: every token was written: by its span, or by the zeroing of tokens without one.
         Ok((CpuStorage::F32(unsafe { out.filled() }), lq.shape().clone()))
     }
 }
@@ -216,7 +216,7 @@ impl Attend<'_> {
         let mut tiles = Vec::new();
         for span in self.spans {
             for head in 0..kv {
-                // The queries of a key/value head: every token's heads of the group, by position.
+                // The queries of a key/value head: for each token, all heads of the group, ordered by position.
                 let query = |i: usize, base: usize| {
                     let (token, h) = (i / group, head * group + i % group);
                     let to = span.start + token + 1;
@@ -226,8 +226,8 @@ impl Attend<'_> {
                 };
                 for from in (0..span.len * group).step_by(TILE) {
                     let count = TILE.min(span.len * group - from);
-                    // Whole vectors of every level from position 0 on: where a tile starts depends on its neighbours,
-                    // but a position is always in the same lane of the softmax's sum, and hidden keys add exact zeros.
+                    // The base is a multiple of every level's vector length, counted from position 0. Where a tile starts depends on its
+                    // neighbours, but a position is always in the same lane of the softmax's sum, and hidden keys add exact zeros.
                     let base = query(from, 0).from / MAX_LANES * MAX_LANES;
                     tiles.push(Tile {
                         queries: std::array::from_fn(|i| query(from + i.min(count - 1), base)),
@@ -260,7 +260,7 @@ unsafe fn tile_generic<S: Simd>(
     out: *mut f32,
     scores: &mut Vec<f32>,
 ) {
-    let seen = tile.queries[tile.count - 1].to; // the last query of a tile sees most
+    let seen = tile.queries[tile.count - 1].to; // the last query of a tile sees the most keys
     let width = seen.next_multiple_of(S::LANES);
     scores.resize(tile.count * width, 0.0);
     /// Runs `$body` with the tile's number of queries as a constant.
@@ -337,7 +337,7 @@ unsafe fn score<S: Simd, const M: usize>(
     }
 }
 
-/// λ times the softmax over the keys that `query` sees, of a row of `width` scores; the others become 0.
+/// λ times the softmax of a row of `width` scores over the keys that `query` sees; the other scores become 0.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(row: *mut f32, query: Query, width: usize) {
     let Query { from, to, lambda, .. } = query;
@@ -369,7 +369,7 @@ unsafe fn softmax<S: Simd>(row: *mut f32, query: Query, width: usize) {
     }
 }
 
-/// `out_i = Σ_j weights[i][j] v_j`, in order of position.
+/// `out_i = Σ_j weights[i][j] v_j`, summed in order of position.
 #[inline(always)]
 unsafe fn mix<S: Simd, const M: usize>(
     tile: &Tile,
@@ -403,10 +403,10 @@ unsafe fn mix<S: Simd, const M: usize>(
     }
 }
 
-/// Vectors of a value that are mixed together: a weight is spread once for all of them.
+/// Vectors of a value that are mixed together: each weight is broadcast once for all of them.
 const WIDE: usize = 2;
 
-/// [`mix`] on the columns of `N` vectors. Each element has one running sum, whatever M and N are.
+/// [`mix`] on the columns of `N` vectors. Each element has a single running sum, whatever M and N are.
 #[inline(always)]
 unsafe fn mix_columns<S: Simd, const M: usize, const N: usize>(
     tile: &Tile,
@@ -416,7 +416,7 @@ unsafe fn mix_columns<S: Simd, const M: usize, const N: usize>(
     seen: usize,
     width: usize,
 ) {
-    // SAFETY: the caller's contract: `N` vectors at every value and every query's result.
+    // SAFETY: the caller's contract: `N` vectors at every value and at every query's result.
     unsafe {
         let mut acc = [[S::splat(0.0); N]; M];
         for j in 0..seen {

@@ -15,19 +15,19 @@ use crate::{
 
 /// Depthwise causal convolution and SiLU of packed sequences (transformers `Qwen3_5GatedDeltaNet`, `conv1d`).
 ///
-/// `out[t] = silu(Σ_i weight[:, i] x[t - (kernel - 1) + i])`: the last tap meets the current token.
+/// `out[t] = silu(Σ_i weight[:, i] x[t - (kernel - 1) + i])`: the last tap applies to the current token.
 ///
 /// # Shapes
-/// `x` `[n, channels]` f32, packed, where some columns of a fused projection are read where they are; `weight` `[channels, kernel]` f32, kernel at least 2; `state`
-/// `[slots, kernel - 1, channels]` f32, the inputs of the last tokens of each slot, oldest first; result
-/// `[n, channels]`, 0 at tokens of no span. The kernel for CUDA takes `x` in bf16 and f16 too, with a state of that type or
-/// in f32, and gives what `x` is.
+/// `x` `[n, channels]` f32, packed; it may be a column range of a fused projection, read in place. `weight`
+/// `[channels, kernel]` f32, kernel at least 2. `state` `[slots, kernel - 1, channels]` f32: the last inputs of each slot,
+/// oldest first. Result `[n, channels]`, 0 at tokens of no span. The CUDA kernel also takes `x` in bf16 and f16, with the
+/// state in that type or in f32; the result has the type of `x`.
 ///
-/// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` move on.
+/// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` advance.
 ///
 /// # Errors
-/// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name one slot, or the
-/// state is not contiguous or is the storage of an input. The state is then as it was.
+/// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name the same slot, or the
+/// state is not contiguous or shares its storage with an input. The state is then unchanged.
 pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => causal_conv_at(Level::best(), x, weight, state, spans),
@@ -43,7 +43,7 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<St
 pub fn causal_conv_reference(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
     let Size { channels, kernel, .. } = Size::of(x, weight, state, spans)?;
     let out = x.contiguous()?.zeros_like()?;
-    // Of narrower types the kernel for CUDA rounds the result alone, and what the state keeps is as it came.
+    // For narrower types the CUDA kernel rounds only the result; the state keeps the inputs as they are.
     let wide = weight.dtype();
     for span in spans.iter().filter(|span| span.len > 0) {
         let history = state.get(span.slot)?.to_dtype(wide)?; // [kernel - 1, channels]
@@ -61,7 +61,7 @@ pub fn causal_conv_reference(x: &Tensor, weight: &Tensor, state: &Tensor, spans:
     Ok(out)
 }
 
-/// The sizes of a convolution whose arguments fit each other.
+/// The sizes of a convolution whose arguments were checked to fit each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) n: usize,
@@ -85,9 +85,9 @@ impl Size {
 }
 
 const NAME: &str = "causal_conv";
-/// Operations on each value, for the sharing of work between threads.
+/// Operations per value, used to share work between threads.
 const COST: usize = 16;
-/// Channels of one task: its weights and the rows of a few tokens stay in the first-level cache.
+/// Channels per task: the weights and the rows of a few tokens stay in the L1 cache.
 const BLOCK: usize = 256;
 
 fn causal_conv_at(level: Level, x: &Tensor, weight: &Tensor, state: &Tensor, spans: &[StateSpan]) -> Result<Tensor> {
@@ -96,7 +96,7 @@ fn causal_conv_at(level: Level, x: &Tensor, weight: &Tensor, state: &Tensor, spa
     let weight = weight.contiguous()?;
     let guards = (x.storage_and_layout(), weight.storage_and_layout());
     let (input, taps) = (stored(NAME, &guards.0)?, values(NAME, &guards.1)?);
-    let input = input.get(start..).unwrap_or_default(); // of no token there is nothing
+    let input = input.get(start..).unwrap_or_default(); // no tokens, no values
     let mut out = Room::new(n * channels);
     let to = out.start();
     update(NAME, state, &[x, &weight], |state| {
@@ -104,7 +104,7 @@ fn causal_conv_at(level: Level, x: &Tensor, weight: &Tensor, state: &Tensor, spa
         let tokens = spans.iter().map(|span| span.len).sum::<usize>();
         for_rows(channels.div_ceil(BLOCK), COST * tokens * BLOCK, |block| {
             let (input, taps) = (input.as_ptr(), taps.as_ptr());
-            // SAFETY: the shapes and spans were checked to fit, and each task has channels of its own.
+            // SAFETY: the shapes and spans were checked to fit, and each task has its own channels.
             unsafe { convolve(level, size, block * BLOCK, spans, input, taps, state.get(), to.get()) }
         });
     })?;
@@ -117,7 +117,7 @@ fn causal_conv_at(level: Level, x: &Tensor, weight: &Tensor, state: &Tensor, spa
 }
 
 dispatch! {
-    /// All spans on the channels of one block, which starts at `from`.
+    /// Processes all spans on the channels of one block, which starts at `from`.
     unsafe fn convolve(
         size: Size, from: usize, spans: &[StateSpan], x: *const f32, weight: *const f32, state: *mut f32, out: *mut f32,
     ) = convolve_generic;
@@ -137,9 +137,9 @@ unsafe fn convolve_generic<S: Simd>(
     let Size { channels, kernel, stride, .. } = size;
     let count = BLOCK.min(channels - from);
     let held = kernel - 1;
-    // SAFETY: rows of `channels` values, those of x `stride` apart, of which this task reads and writes those from `from` on, `count` of them.
+    // SAFETY: rows of `channels` values, those of x `stride` apart; this task reads and writes `count` of them, starting at `from`.
     unsafe {
-        // A tap's weights side by side: [kernel, BLOCK].
+        // The weights of each tap side by side: [kernel, BLOCK].
         let mut taps = vec![0f32; kernel * BLOCK];
         for c in 0..count {
             for tap in 0..kernel {
@@ -155,7 +155,7 @@ unsafe fn convolve_generic<S: Simd>(
                 }
             }
             let x = x.add(span.first * stride + from);
-            // The row of a token, counted from the oldest that the state holds.
+            // The row of a token, counted from the oldest row in the state.
             let row = |i: usize| if i < held { state.add(i * channels) } else { x.add((i - held) * stride).cast_mut() };
             for token in 0..span.len {
                 for tap in 0..kernel {
@@ -164,17 +164,17 @@ unsafe fn convolve_generic<S: Simd>(
                 one_token::<S>(count, &taps, &rows, out.add((span.first + token) * channels + from));
             }
             for i in 0..held {
-                // Ascending: a row of the state is read before it is written.
+                // In ascending order, so that a row of the state is read before it is overwritten.
                 state.add(i * channels).copy_from_nonoverlapping(row(i + span.len), count);
             }
         }
     }
 }
 
-/// `out = silu(Σ_tap taps[tap] rows[tap])` on `count` channels, tap by tap.
+/// `out = silu(Σ_tap taps[tap] rows[tap])` on `count` channels, one tap at a time.
 #[inline(always)]
 unsafe fn one_token<S: Simd>(count: usize, taps: &[f32], rows: &[*const f32], out: *mut f32) {
-    // SAFETY: whole vectors below `count`, then part of one; `taps` holds whole vectors.
+    // SAFETY: whole vectors below `count`, then a partial one; `taps` holds whole vectors.
     unsafe {
         let whole = count - count % S::LANES;
         let mut c = 0;
@@ -197,7 +197,7 @@ unsafe fn one_token<S: Simd>(count: usize, taps: &[f32], rows: &[*const f32], ou
     }
 }
 
-const _: () = assert!(BLOCK.is_multiple_of(MAX_LANES)); // a part of a vector is always the last of its block
+const _: () = assert!(BLOCK.is_multiple_of(MAX_LANES)); // a partial vector is always the last of its block
 
 #[cfg(test)]
 mod tests {
@@ -206,10 +206,10 @@ mod tests {
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
-    /// Largest difference to the oracle; values are of order 1. Measured worst case: 7.2e-7 (2026-11-21).
+    /// Largest difference from the oracle; values are of order 1. Measured worst case: 7.2e-7 (2026-11-21).
     const TOLERANCE: f32 = 2e-6;
 
-    /// Spans (start, len) end to end, the slots in falling order.
+    /// Spans (start, len) end to end, the slots in descending order.
     fn packed(spans: &[(usize, usize)]) -> (usize, Vec<StateSpan>) {
         let mut first = 0;
         let list = spans.iter().enumerate().map(|(i, &(start, len))| {
@@ -264,7 +264,7 @@ mod tests {
         Ok(())
     }
 
-    /// What candle's own operations serve in 16 bits, they widen, and round the result once; the state keeps its type.
+    /// Candle's own operations widen 16-bit inputs and round the result once; the state keeps its type.
     #[test]
     fn the_oracle_takes_sixteen_bits() -> Result<()> {
         let weight = values(&[6, 4], 2)?;

@@ -1,4 +1,4 @@
-//! The gates of a delta net: how much a token writes, and how much of the state it leaves.
+//! The gates of a delta net: how much a token writes, and how much of the state it keeps.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -16,7 +16,7 @@ use crate::{
 /// `Qwen3_5GatedDeltaNet`, where `decay` is `-exp(A_log)`).
 ///
 /// # Shapes
-/// `b` and `a` `[n, heads]`, on the CPU f32, where some columns of a fused projection are read where they are; `decay`
+/// `b` and `a` `[n, heads]`, f32 on the CPU; they may be column ranges of a fused projection, read in place. `decay`
 /// and `bias` `[heads]` f32. Both results `[n, heads]` f32.
 ///
 /// # Errors
@@ -41,7 +41,7 @@ pub fn delta_gates_reference(b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tens
     Ok((beta, softplus.broadcast_mul(decay)?))
 }
 
-/// Operations of a head, for the sharing of work between threads.
+/// Operations per head, used to share work between threads.
 const COST: usize = 64;
 
 fn gates_at(level: Level, b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -59,7 +59,7 @@ fn gates_at(level: Level, b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor)
     let (to_beta, to_g) = (beta.start(), g.start());
     for_rows(n, COST * heads, |token| {
         let (b, a) = (&b[at_b.head(token, 0)..][..heads], &a[at_a.head(token, 0)..][..heads]);
-        // SAFETY: the inputs hold `heads` values, and each token has a row of its own in both results.
+        // SAFETY: the inputs hold `heads` values, and each token has its own row in both results.
         unsafe {
             let (beta, g) = (to_beta.get().add(token * heads), to_g.get().add(token * heads));
             gates_row(level, heads, [b, a, decay, bias].map(<[f32]>::as_ptr), beta, g);
@@ -92,8 +92,8 @@ unsafe fn gates_row_generic<S: Simd>(heads: usize, inputs: [*const f32; 4], beta
     }
 }
 
-/// `ln(1 + e^x) = max(x, 0) + ln(1 + y)` with `y = e^-|x|`, at most 1: twice the area tangent of `s = y / (2 + y)`, whose
-/// series in `s² <= 1/9` ends below 1e-9.
+/// `ln(1 + e^x) = max(x, 0) + ln(1 + y)` with `y = e^-|x|`, at most 1. The last term is twice the inverse hyperbolic tangent of
+/// `s = y / (2 + y)`, whose series in `s² <= 1/9` is truncated below 1e-9.
 #[inline(always)]
 unsafe fn softplus<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -116,10 +116,10 @@ mod tests {
     use crate::testing::{flat, worst_relative};
     use candle_core::Device;
 
-    /// Largest difference to the oracle, relative to max(1, |y|). Measured worst case: 9.2e-7 (2026-11-25).
+    /// Largest difference from the oracle, relative to max(1, |y|). Measured worst case: 9.2e-7 (2026-11-25).
     const TOLERANCE: f32 = 4e-6;
 
-    /// The gates of `n` tokens and 5 heads within a wider row, from -100 to 100.
+    /// The gates of `n` tokens and 5 heads within a wider row, values from -100 to 100.
     fn inputs(n: usize) -> Result<[Tensor; 4]> {
         let value = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 83_886.08 - 100.0;
         let row = Tensor::from_vec((0..n as u32 * 13).map(value).collect::<Vec<_>>(), (n, 13), &Device::Cpu)?;

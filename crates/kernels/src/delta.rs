@@ -1,4 +1,4 @@
-//! The gated delta rule: linear attention that corrects its state where a key is seen again.
+//! The gated delta rule: linear attention that corrects its state when a key is seen again.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -15,20 +15,20 @@ use crate::{
 /// The gated delta rule on packed sequences (Gated DeltaNet, arXiv 2412.06464; transformers
 /// `torch_recurrent_gated_delta_rule`).
 ///
-/// Token by token, for each head: `S <- e^g S`, `u = beta (v - Sᵀ k)`, `S <- S + k uᵀ`, and the result is `Sᵀ q`.
+/// For each token and head: `S <- e^g S`, `u = beta (v - Sᵀ k)`, `S <- S + k uᵀ`, and the result is `Sᵀ q`.
 ///
 /// # Shapes
-/// `q` and `k` `[n, key_heads, dk]`, normalised and `q` scaled; `v` `[n, value_heads, dv]`, or `[n, value_heads * dv]`, where
-/// some columns of a wider row are read where they are; `g` (the logarithm of the
-/// decay, at most 0) and `beta` `[n, value_heads]`; `state` `[slots, value_heads, dk, dv]`; all f32, the tokens packed.
-/// Result `[n, value_heads, dv]`, 0 at tokens of no span. Value head `j` reads key head `j / (value_heads / key_heads)`.
-/// The kernel for CUDA takes `q`, `k` and `v` in bf16 and f16 too, and gives what they are.
+/// `q` and `k` `[n, key_heads, dk]`, normalised and `q` scaled; `v` `[n, value_heads, dv]`, or `[n, value_heads * dv]`, which
+/// may be a column range of a wider tensor, read in place; `g` (the logarithm of the decay, at most 0) and `beta`
+/// `[n, value_heads]`; `state` `[slots, value_heads, dk, dv]`; all f32, the tokens packed. Result `[n, value_heads, dv]`, 0 at
+/// tokens of no span. Value head `j` reads key head `j / (value_heads / key_heads)`. The CUDA kernel also takes `q`, `k` and
+/// `v` in bf16 and f16; the result has their type.
 ///
-/// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` move on.
+/// **`state` is changed in place**: every tensor that shares its storage sees the slots of `spans` advance.
 ///
 /// # Errors
-/// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name one slot, or the
-/// state is not contiguous or is the storage of an input. The state is then as it was.
+/// If the shapes do not fit each other, a span reaches outside the tokens or the slots, two spans name the same slot, or the
+/// state is not contiguous or shares its storage with an input. The state is then unchanged.
 pub fn delta_rule(
     q: &Tensor,
     k: &Tensor,
@@ -61,7 +61,7 @@ pub fn delta_rule_reference(
     let size = Size::of([q, k, v, g, beta], state, spans)?;
     let group = (0..size.value_heads as u32).map(|j| j / size.group() as u32).collect::<Vec<_>>();
     let group = Tensor::from_vec(group, size.value_heads, q.device())?;
-    // Of narrower types the kernel for CUDA rounds the result alone.
+    // For narrower types the CUDA kernel rounds only the result.
     let (dtype, wide) = (v.dtype(), state.dtype());
     let (q, k, v) = (q.to_dtype(wide)?, k.to_dtype(wide)?, v.contiguous()?.to_dtype(wide)?);
     let v = v.reshape((size.n, size.value_heads, size.dv))?;
@@ -84,13 +84,13 @@ pub fn delta_rule_reference(
     out.to_dtype(dtype)
 }
 
-/// Tokens that the oracle works on at once.
+/// Tokens that the oracle processes at once.
 const CHUNK: usize = 64;
 
 /// One chunk of `l` tokens, `[h, l, ..]` each, from state `s` `[h, dk, dv]`: the result and the state after it.
 ///
 /// With `c` the running sum of `g`, token `i` writes `u_i = beta_i (v_i - e^{c_i} Sᵀ k_i) - Σ_{j<i} a_ij u_j`: a
-/// triangular system, solved row by row for the parts with and without S.
+/// triangular system, solved row by row, separately for the parts with and without S.
 fn chunk(q: &Tensor, k: &Tensor, v: &Tensor, g: &Tensor, beta: &Tensor, s: &Tensor) -> Result<(Tensor, Tensor)> {
     let (l, dv) = (v.dim(1)?, v.dim(2)?);
     let table = |cell: fn(usize, usize) -> f32| {
@@ -119,7 +119,7 @@ fn chunk(q: &Tensor, k: &Tensor, v: &Tensor, g: &Tensor, beta: &Tensor, s: &Tens
     Ok((z, (s.broadcast_mul(&since.narrow(1, l - 1, 1)?)? + written)?))
 }
 
-/// The sizes of a delta rule whose arguments fit each other.
+/// The sizes of a delta rule whose arguments were checked to fit each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) n: usize,
@@ -127,7 +127,7 @@ pub(crate) struct Size {
     pub(crate) value_heads: usize,
     pub(crate) dk: usize,
     pub(crate) dv: usize,
-    /// Where the values lie.
+    /// Where the values are.
     pub(crate) values: Place,
 }
 
@@ -159,14 +159,14 @@ impl Size {
 }
 
 const NAME: &str = "delta_rule";
-/// Columns of the state in one task: with 128 rows they fill a first-level cache of 32 KiB.
+/// Columns of the state in one task: with 128 rows they fill a 32 KiB L1 cache.
 const BLOCK: usize = 64;
-/// Vectors of columns that are worked on together.
+/// Vectors of columns that are processed together.
 const WIDE: usize = 4;
-/// Tokens from which a copy of the columns, side by side in the cache, is worth making.
+/// The number of tokens from which it pays to copy the columns next to each other in the cache.
 const COPIED: usize = 4;
 
-/// The tokens of one span on the columns of one value head from `from` on. Columns of S know nothing of each other.
+/// The tokens of one span on a block of columns of one value head, starting at `from`. Columns of S are independent.
 #[derive(Clone, Copy)]
 pub(crate) struct Task {
     span: StateSpan,
@@ -196,7 +196,7 @@ fn recurrent(level: Level, inputs: [&Tensor; 5], state: &Tensor, spans: &[StateS
         let state = Shared(state.as_mut_ptr());
         tasks.par_iter().with_min_len(share).for_each_init(Vec::new, |columns, &task| {
             // SAFETY: the shapes and spans were checked to fit, no two spans share tokens or a slot, and the tasks of
-            // a span have columns of their own.
+            // a span have their own columns.
             unsafe { walk(level, size, task, slices.map(<[f32]>::as_ptr), state.get(), to.get(), columns) }
         });
     })?;
@@ -209,7 +209,7 @@ fn recurrent(level: Level, inputs: [&Tensor; 5], state: &Tensor, spans: &[StateS
 }
 
 dispatch! {
-    /// One task; `columns` is room for a copy of them.
+    /// Runs one task; `columns` is scratch space for a copy of its columns.
     unsafe fn walk(
         size: Size, task: Task, inputs: [*const f32; 5], state: *mut f32, out: *mut f32, columns: &mut Vec<f32>,
     ) = walk_generic;
@@ -241,10 +241,10 @@ unsafe fn walk_generic<S: Simd>(
     }
 }
 
-/// The task's tokens on `width` columns, which `N` vectors hold.
+/// Processes the task's tokens on `width` columns, held in `N` vectors.
 ///
-/// The sums over `dk` run in an order of their own, whatever the number of tokens: two running sums (even and odd rows)
-/// for `Sᵀ k`, where one would wait for its own last addition, and one for `Sᵀ q`.
+/// The sums over `dk` run in a fixed order, whatever the number of tokens: two running sums (even and odd rows) for
+/// `Sᵀ k`, since a single one would wait for its own last addition, and one for `Sᵀ q`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn strip<S: Simd, const N: usize>(

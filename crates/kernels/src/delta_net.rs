@@ -9,17 +9,17 @@ use crate::{
     state::check_apart,
 };
 
-/// What a gated delta net makes its heads of (transformers `Qwen3_5GatedDeltaNet`, between `causal_conv1d` and `out_proj`).
+/// The inputs of a gated delta net (transformers `Qwen3_5GatedDeltaNet`, between `causal_conv1d` and `out_proj`).
 ///
-/// The projections may be some columns of a wider tensor, and are read where they are. On the CPU all is f32; the kernels for CUDA
-/// take the first four in bf16 and f16 too.
+/// The projections may be column ranges of a wider tensor, read in place. On the CPU everything is f32; the CUDA kernels
+/// also take the first four in bf16 and f16.
 #[derive(Clone, Copy)]
 pub struct DeltaNet<'a> {
-    /// Queries, keys and values behind the convolution, `[n, 2 * key_heads * dk + heads * dv]`.
+    /// Queries, keys and values after the convolution, `[n, 2 * key_heads * dk + heads * dv]`.
     pub qkv: &'a Tensor,
-    /// Of how much is written, `[n, heads]`.
+    /// Input of the write gate (beta), `[n, heads]`.
     pub b: &'a Tensor,
-    /// Of how much is kept, `[n, heads]`.
+    /// Input of the decay gate, `[n, heads]`.
     pub a: &'a Tensor,
     /// The output gate, `[n, heads * dv]`.
     pub gate: &'a Tensor,
@@ -33,12 +33,12 @@ pub struct DeltaNet<'a> {
     pub k_norm: Norm<'a>,
     /// The norm of a head, `[dv]` f32.
     pub norm: Norm<'a>,
-    /// Heads of queries, and as many of keys.
+    /// Query heads; there are as many key heads.
     pub key_heads: usize,
 }
 
 /// The heads z that the output projection reads, `[n, heads, dv]`: [`delta_gates`], the norms of queries and keys, [`delta_rule`],
-/// then [`gated_norm`], which has λ. One launch on a GPU where every sequence goes on by one token, with the same bits.
+/// then [`gated_norm`], which applies λ. One launch on a GPU if every sequence advances by one token, with the same bits.
 ///
 /// # Shapes
 /// Those of [`DeltaNet`]; `state` `[slots, heads, dk, dv]` f32; `lambda` `[n, heads]` f32. z is 0 at tokens of no span.
@@ -46,7 +46,7 @@ pub struct DeltaNet<'a> {
 /// **`state` is changed in place**, as by [`delta_rule`].
 ///
 /// # Errors
-/// As those operations, or if types, shapes or devices do not fit each other. The state is then as it was.
+/// Those of the operations above, and if types, shapes or devices do not fit each other. The state is then unchanged.
 pub fn delta_net(
     net: &DeltaNet<'_>,
     state: &Tensor,
@@ -61,7 +61,7 @@ pub fn delta_net(
     delta_net_in_steps(net, state, spans, lambda)
 }
 
-/// The oracle of [`delta_net`]: its operations, one after the other.
+/// The oracle of [`delta_net`]: its operations, one after another.
 ///
 /// # Errors
 /// As [`delta_net`].
@@ -82,19 +82,19 @@ pub fn delta_net_in_steps(
     gated_norm(&o, net.gate, net.norm.weight, net.norm.eps, lambda)
 }
 
-/// The sizes of a net whose parts fit each other.
+/// The sizes of a net whose parts were checked to fit each other.
 #[derive(Debug)]
 pub(crate) struct Size {
     pub(crate) heads: usize,
     pub(crate) dk: usize,
-    /// Columns of the queries, and as many of the keys.
+    /// Columns of the queries; the keys have as many.
     pub(crate) keys: usize,
     /// Columns of the values.
     pub(crate) values: usize,
 }
 
 impl DeltaNet<'_> {
-    /// What any of the operations would refuse but spans, before the first of them has changed the state.
+    /// Refuses whatever any of the operations would refuse, except for spans, before the first of them changes the state.
     pub(crate) fn size(&self, state: &Tensor, lambda: Option<&Tensor>) -> Result<Size> {
         let ((n, columns), (_, heads, dk, dv)) = (self.qkv.dims2()?, state.dims4()?);
         let (keys, values) = (self.key_heads * dk, heads * dv);

@@ -1,10 +1,10 @@
-//! Opening a device, and what is set on it before anything else happens there.
+//! Opens a device and sets it up before its first use.
 
 use candle_core::Device;
 
-/// The first CUDA device that can be used, or the CPU.
+/// The first usable CUDA device, or the CPU.
 ///
-/// Never fails: without a driver, a device or its libraries it is the CPU, and why is the second part.
+/// Never fails: without a driver, a device or its libraries it returns the CPU, and the reason as the second part.
 pub fn fastest() -> (Device, Option<String>) {
     if !candle_core::utils::cuda_is_available() {
         return (Device::Cpu, None);
@@ -15,11 +15,12 @@ pub fn fastest() -> (Device, Option<String>) {
     }
 }
 
-/// Opens a CUDA device with a stream of its own, memory that stays with the process, and no events between operations, which
-/// one stream does not need.
+/// Opens a CUDA device with its own stream, memory that stays with the process, and no events between operations, which a
+/// single stream does not need.
 ///
 /// # Errors
-/// If there is no driver or it is too old, no such device, one that these kernels are not compiled for, or a library is missing.
+/// If the driver is missing or too old, the device does not exist or is not one these kernels are compiled for, or a library
+/// is missing.
 #[cfg(not(feature = "cuda"))]
 pub fn open_cuda(_: usize) -> candle_core::Result<Device> {
     candle_core::bail!("this binary was built without CUDA")
@@ -28,13 +29,13 @@ pub fn open_cuda(_: usize) -> candle_core::Result<Device> {
 #[cfg(feature = "cuda")]
 pub use cuda::open as open_cuda;
 
-/// Bytes of its own memory that a device has left; none where it has none of its own, or does not tell.
+/// Bytes of its own memory that a device has free; `None` if it has no memory of its own or does not report it.
 pub fn free_memory(device: &Device) -> Option<u64> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => {
             let stream = device.cuda_stream();
-            // What was freed lies in the pool, and is as good as free; the pool gives it to nobody else.
+            // Freed memory stays in the pool and is as good as free; the pool gives it to nobody else.
             let kept = cuda::kept(device).unwrap_or(0);
             stream.context().mem_get_info().ok().map(|(free, _)| free as u64 + kept)
         }
@@ -42,14 +43,14 @@ pub fn free_memory(device: &Device) -> Option<u64> {
     }
 }
 
-/// Whether an error says that a device has no memory left.
+/// Whether an error means that a device is out of memory.
 pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     let text = error.to_string();
-    // The driver's, cuBLAS's and cuRAND's.
+    // The wording of the driver, cuBLAS and cuRAND.
     ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED"].iter().any(|told| text.contains(told))
 }
 
-/// What an error says, without the stack that candle writes behind it where backtraces are asked for.
+/// The first line of an error, without the backtrace that candle appends if backtraces are enabled.
 pub fn reason(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().into()
 }
@@ -70,9 +71,9 @@ mod cuda {
         },
     };
 
-    /// The driver that PTX of this build needs, as CUDA writes versions: 13.0.
+    /// The driver version that this build's PTX needs, in CUDA's encoding: 13.0.
     const DRIVER: i32 = 13_000;
-    /// The least compute capability that kernels are compiled for; bf16 needs it too.
+    /// The lowest compute capability that kernels are compiled for; bf16 needs it too.
     const CAPABILITY: (i32, i32) = (8, 0);
 
     /// See [`open_cuda`](super::open_cuda).
@@ -83,14 +84,14 @@ mod cuda {
         libraries()?;
         check(ordinal)?;
         let device = CudaDevice::new_with_stream(ordinal)?;
-        // SAFETY: this process issues all its work on the device's one stream, and nothing was allocated yet.
+        // SAFETY: this process issues all its work on the device's one stream, and nothing has been allocated yet.
         unsafe { device.disable_event_tracking() };
         keep_memory(&device)?;
         give_cublas_room(&device)?;
         Ok(Device::Cuda(device))
     }
 
-    /// Refuses to go on where a library is missing: calling into it would end the process.
+    /// Fails if a library is missing: calling into it would end the process.
     fn libraries() -> Result<()> {
         #[cfg(feature = "dynamic-loading")]
         {
@@ -110,10 +111,10 @@ mod cuda {
         Ok(())
     }
 
-    /// Refuses a driver that is too old, a device that does not exist, and a card that nothing is compiled for.
+    /// Refuses a driver that is too old, a device that does not exist, and a card that no kernel is compiled for.
     fn check(ordinal: usize) -> Result<()> {
         let mut driver = 0;
-        // SAFETY: it writes the version and touches nothing else.
+        // SAFETY: the call writes the version and touches nothing else.
         unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result().w()?;
         if driver < DRIVER {
             let written = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
@@ -136,7 +137,7 @@ mod cuda {
             );
         }
         let device = result::device::get(ordinal as i32).w()?;
-        // SAFETY: the device was just given by the driver.
+        // SAFETY: the device was just returned by the driver.
         let number = |attribute| unsafe { result::device::get_attribute(device, attribute) }.w();
         let found = (
             number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
@@ -155,12 +156,12 @@ mod cuda {
         Ok(())
     }
 
-    /// Keeps freed memory with the process: by default all of it goes back to the system whenever the host waits.
+    /// Keeps freed memory in the process: by default all of it goes back to the system whenever the host waits.
     fn keep_memory(device: &CudaDevice) -> Result<()> {
         let context = device.cuda_stream().context().clone();
         let mut pool = std::ptr::null_mut();
         let mut threshold = u64::MAX;
-        // SAFETY: the device exists, and both calls only read or write the values that they are given.
+        // SAFETY: the device exists, and both calls only read or write the values passed to them.
         unsafe {
             sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
             let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -172,7 +173,7 @@ mod cuda {
     pub(super) fn kept(device: &CudaDevice) -> Result<u64> {
         let context = device.cuda_stream().context().clone();
         let mut pool = std::ptr::null_mut();
-        // SAFETY: the device exists, and the calls write the values that they are given and no others.
+        // SAFETY: the device exists, and the calls write only the values passed to them.
         unsafe {
             sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
             let number = |attribute| {
@@ -184,7 +185,7 @@ mod cuda {
         }
     }
 
-    /// cuBLAS's own workspace on Hopper. Given once, it takes none in the middle of a recording.
+    /// The size of cuBLAS's own workspace on Hopper. Given one, cuBLAS does not allocate another in the middle of a recording.
     const WORKSPACE: usize = 32 << 20;
 
     fn give_cublas_room(device: &CudaDevice) -> Result<()> {
@@ -192,7 +193,7 @@ mod cuda {
         // SAFETY: cuBLAS writes there before it reads.
         let room = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
         let address = room.device_ptr(&stream).0;
-        // SAFETY: the room is never given back, as the handle lives as long as the device.
+        // SAFETY: the workspace is never freed, as the handle lives as long as the device.
         let status = unsafe { cublasSetWorkspace_v2(*device.cublas_handle().handle(), address as *mut _, WORKSPACE) };
         std::mem::forget(room);
         match status {

@@ -4,8 +4,8 @@ use crate::simd::{self, Simd};
 
 /// `out[r][c] = w_r · x_c` over `k` elements: row `r` of the weight starts at `w + r * stride`.
 ///
-/// Each product has one accumulator vector that runs over `k` in order, whatever R and M are: this is what makes a
-/// row's result independent of its neighbours.
+/// Each product has one accumulator vector that runs over `k` in order, whatever R and M are: this makes a row's result
+/// independent of its neighbours.
 ///
 /// # Safety
 /// `k` elements must be readable at every row, and the machine must have the instruction set `S`.
@@ -25,7 +25,7 @@ pub(crate) unsafe fn dots<S: Simd, const R: usize, const M: usize>(
             let mut ws = [S::splat(0.0); R];
             for r in 0..R {
                 ws[r] = S::load(w.add(r * stride + i));
-                // Rows are short, so the hardware prefetcher starts anew at each: name the next tile's rows to it.
+                // Rows are short, so the hardware prefetcher starts afresh at each one: prefetch the next tile's rows explicitly.
                 S::prefetch(w.wrapping_add((r + R) * stride + i));
             }
             for c in 0..M {

@@ -1,4 +1,4 @@
-//! The output gates of Qwen3.5, one pass each: sigmoid after attention, norm and silu after the delta rule.
+//! The output gates of Qwen3.5, one pass each: sigmoid after attention, norm and SiLU after the delta rule.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
@@ -17,11 +17,11 @@ use crate::{
 /// `x * sigmoid(gate)`, the output gate of attention (transformers `Qwen3_5Attention`).
 ///
 /// # Shapes
-/// `x` `[n, heads, dim]` f32; `gate` likewise, or `[n, heads * dim]`. Both may be views whose last dimension lies together,
-/// such as a part of a fused projection, and are read where they are. Result `[n, heads, dim]`.
+/// `x` `[n, heads, dim]` f32; `gate` likewise, or `[n, heads * dim]`. Both may be views whose last dimension is contiguous,
+/// such as part of a fused projection, and are read in place. Result `[n, heads, dim]`.
 ///
 /// # Errors
-/// If the shapes do not fit each other, or a last dimension does not lie together.
+/// If the shapes do not fit each other, or a last dimension is not contiguous.
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => x.apply_op2_no_bwd(gate, &SigmoidGate(Level::best())),
@@ -42,14 +42,14 @@ pub fn sigmoid_gate_reference(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
 
 /// `rms_norm(x) * weight * silu(gate) * lambda`, the end of a delta net (transformers `Qwen3_5RMSNormGated`).
 ///
-/// The norm is over each head, so a factor before it would be divided out again: this is where λ belongs.
+/// The norm is over each head, so it would cancel a factor applied before it: this is where λ belongs.
 ///
 /// # Shapes
 /// `x` and `gate` as in [`sigmoid_gate`]; `weight` `[dim]` f32; `eps` is added to the mean of the squares; `lambda`
-/// `[n, heads]` f32, where 1 gives the bits of `None`. Result `[n, heads, dim]` in the dtype of `gate`.
+/// `[n, heads]` f32, where 1 gives the same bits as `None`. Result `[n, heads, dim]` in the dtype of `gate`.
 ///
 /// # Errors
-/// If the shapes do not fit each other, or a last dimension does not lie together.
+/// If the shapes do not fit each other, or a last dimension is not contiguous.
 pub fn gated_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, eps: f32, lambda: Option<&Tensor>) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => {
@@ -81,7 +81,7 @@ pub fn gated_norm_reference(
     scale("gated_norm", z, lambda)?.to_dtype(dtype)
 }
 
-/// Operations on each value, for the sharing of work between threads.
+/// Operations per value, used to share work between threads.
 const COST: usize = 16;
 
 struct SigmoidGate(Level);
@@ -99,7 +99,7 @@ impl CustomOp2 for SigmoidGate {
         let to = out.start();
         for_rows(n * heads, COST * dim, |row| {
             let (x, gate) = (&x[px.at(row, heads)..][..dim], &gate[pg.at(row, heads)..][..dim]);
-            // SAFETY: both hold `dim` values, and each head has a place of its own in the result.
+            // SAFETY: both hold `dim` values, and each head has its own place in the result.
             unsafe { sigmoid_row(self.0, dim, x.as_ptr(), gate.as_ptr(), to.get().add(row * dim)) }
         });
         // SAFETY: every head was written.
@@ -140,7 +140,7 @@ impl CustomOp3 for GatedNorm<'_> {
             let (x, gate) = (&x[px.at(row, heads)..][..dim], &gate[pg.at(row, heads)..][..dim]);
             let lambda = self.lambda.map_or(1.0, |lambda| lambda[row]);
             let inputs = [x.as_ptr(), gate.as_ptr(), weight.as_ptr()];
-            // SAFETY: the three hold `dim` values, and each head has a place of its own in the result.
+            // SAFETY: the three hold `dim` values, and each head has its own place in the result.
             unsafe { norm_row(self.level, dim, inputs, self.eps, lambda, to.get().add(row * dim)) }
         });
         // SAFETY: every head was written.
@@ -198,15 +198,15 @@ mod tests {
     use candle_core::Device;
     use proptest::prelude::*;
 
-    /// Largest difference to the oracle, relative to max(1, |y|). Measured worst case: 4.9e-7 (2026-11-25).
+    /// Largest difference from the oracle, relative to max(1, |y|). Measured worst case: 4.9e-7 (2026-11-25).
     const TOLERANCE: f32 = 2e-6;
 
-    /// From -9 to 9.
+    /// Values from -9 to 9.
     fn values(shape: &[usize], seed: u32) -> Result<Tensor> {
         testing::values(shape, seed)? * 9.0
     }
 
-    /// x `[n, h, d]`, the gate as `[n, h, d]` beside each head, the same values `[n, h * d]` within a wider row, weight, λ.
+    /// x `[n, h, d]`; the gate as `[n, h, d]` beside each head, and with the same values as `[n, h * d]` within a wider row; weight, λ.
     struct Inputs {
         x: Tensor,
         gate: Tensor,
@@ -267,7 +267,7 @@ mod tests {
             close(&op(&x, &gate)?, &new(&[1.5, -4.0 * sigmoid])?, "by hand");
         }
         for op in [gated_norm, gated_norm_reference] {
-            // The mean of the squares is 12.5, and 12.5 more under the root makes it 5.
+            // The mean square is 12.5; an eps of 12.5 makes the root 5.
             let expected = new(&[0.0, -0.8 * 2.0 * sigmoid * -0.5])?;
             close(&op(&x, &gate, &weight, 12.5, Some(&lambda))?, &expected, "by hand");
         }

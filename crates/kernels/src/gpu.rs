@@ -1,8 +1,8 @@
-//! The operations as kernels of our own on a CUDA device, or emulated on the CPU in tests.
+//! The operations as our own kernels on a CUDA device, or emulated on the CPU in tests.
 //!
-//! Each function here has the signature of the operation that it serves. It checks shapes, works out the launch and fills the
-//! struct of arguments; [`launch`] runs it. All of that is the same for a card and for the emulation, which runs the same
-//! source compiled for the CPU: what differs is one call.
+//! Each function here has the signature of the operation it implements. It checks shapes, works out the launch and fills the
+//! argument struct; [`launch`] runs it. All of that is the same for a card and for the emulation, which runs the same source
+//! compiled for the CPU: the two differ in one call.
 
 mod activation;
 mod advance;
@@ -41,7 +41,7 @@ pub(crate) use sample::{MOST_TOKENS, choose, chooses};
 pub use score::LOGITS as GPU_LOGITS;
 pub(crate) use score::score_head;
 
-/// The place of a type among a kernel's forms.
+/// The index of a type among a kernel's forms.
 fn form(name: &str, dtype: DType) -> Result<usize> {
     match dtype {
         DType::F32 => Ok(0),
@@ -68,27 +68,27 @@ fn alike(name: &str, tensors: &[&Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// Room for a result that a kernel writes in full. In tests what it did not write is no number.
+/// Memory for a result that a kernel writes in full. In tests, unwritten values are NaN.
 fn room(shape: &[usize], like: &Tensor) -> Result<Tensor> {
     room_of(shape, like.dtype(), like.device())
 }
 
-/// The same of another type; integers that were not written are the largest.
+/// The same for another type; unwritten integers are the largest number.
 fn room_of(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     let empty = shape.contains(&0);
-    // A device may refuse to give no bytes.
+    // A device may refuse to allocate zero bytes.
     let given: &[usize] = if empty { &[1] } else { shape };
-    // A card's pool gives what may hold the same numbers from the call before, which a store that is missing would pass with.
+    // A card's pool may return memory that still holds the previous call's numbers, which would hide a missing store.
     let room = match dtype {
         DType::U32 if device.is_cpu() || cfg!(test) => Tensor::full(u32::MAX, given, device)?,
         _ if device.is_cpu() || cfg!(test) => Tensor::full(f32::NAN, given, device)?.to_dtype(dtype)?,
-        // SAFETY: the kernel writes every element before anything can read it: both go through the device's one stream.
+        // SAFETY: the kernel writes every element before anything can read it: both run on the device's one stream.
         _ => unsafe { Tensor::empty(given, dtype, device)? },
     };
     if empty { room.narrow(0, 0, 0)?.reshape(shape) } else { Ok(room) }
 }
 
-/// A tensor while a kernel has its address.
+/// Keeps a tensor's storage borrowed while a kernel has its address.
 struct Held<'a>(StorageRef<'a>, &'a Layout);
 
 impl<'a> Held<'a> {
@@ -105,7 +105,7 @@ impl<'a> Held<'a> {
 
 /// The address of a contiguous tensor's first element.
 ///
-/// The storage outlives the launch because the caller has the tensor: memory is given back through the stream, behind the
+/// The storage outlives the launch because the caller owns the tensor: memory is freed through the stream, after the
 /// kernel.
 fn address(name: &str, tensor: &Tensor) -> Result<u64> {
     if !tensor.is_contiguous() {
@@ -114,7 +114,7 @@ fn address(name: &str, tensor: &Tensor) -> Result<u64> {
     Held::of(tensor).address()
 }
 
-/// The address of a tensor that may not be there; 0 is none.
+/// The address of an optional tensor; 0 stands for none.
 fn address_of(name: &str, tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), |tensor| address(name, tensor))
 }
@@ -124,8 +124,8 @@ fn wide(addresses: &[(u64, usize)], counts: &[usize]) -> bool {
     packed(4, addresses, counts)
 }
 
-/// Whether a kernel may move so many values at once: every address, of `size` bytes a value, and every width and stride in
-/// `counts` is one of whole packs.
+/// Whether a kernel may move `values` values at once: every address, at `size` bytes a value, and every width and stride in
+/// `counts` must be a multiple of whole packs.
 fn packed(values: usize, addresses: &[(u64, usize)], counts: &[usize]) -> bool {
     addresses.iter().all(|&(address, size)| address.is_multiple_of((values * size) as u64))
         && counts.iter().all(|count| count.is_multiple_of(values))

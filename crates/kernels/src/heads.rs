@@ -1,4 +1,4 @@
-//! Heads out of a fused projection: read where they lie, normalised, turned by their position, and put where they go.
+//! Heads of a fused projection: read in place, normalised, rotated by position, and written to their destination.
 
 use candle_core::{D, Result, Tensor, bail};
 
@@ -12,34 +12,34 @@ use crate::{
     state::update,
 };
 
-/// What happens to each head on its way, in this order.
+/// What is done to each head, in this order.
 #[derive(Clone, Copy, Default)]
 pub struct HeadSteps<'a> {
-    /// An RMS norm over the head, `[dim]`.
+    /// An RMS norm over the head, weight `[dim]`.
     pub norm: Option<Norm<'a>>,
-    /// Cosines and sines of each token's angles, `[n, rotary / 2]` each: of the first `rotary` dimensions, dimension `i`
-    /// turns with `i + rotary / 2` (transformers `apply_rotary_pos_emb`); the others pass through.
+    /// Cosines and sines of each token's angles, `[n, rotary / 2]` each: among the first `rotary` dimensions, dimension `i`
+    /// rotates with `i + rotary / 2` (transformers `apply_rotary_pos_emb`); the others pass through.
     pub angles: Option<(&'a Tensor, &'a Tensor)>,
 }
 
-/// Some heads of a fused projection, read where they lie, and what becomes of them.
+/// Some heads of a fused projection, read in place, and what is done to them.
 #[derive(Clone, Copy)]
 pub struct HeadsOf<'a> {
-    /// `[n, count, dim]`, or `[n, count * dim]`: a view whose last dimension lies together, such as some columns.
+    /// `[n, count, dim]`, or `[n, count * dim]`: a view whose last dimension is contiguous, such as a column range.
     pub x: &'a Tensor,
-    /// Heads of a token.
+    /// Heads per token.
     pub count: usize,
-    /// Values of a head.
+    /// Values per head.
     pub dim: usize,
-    /// What happens to each on its way.
+    /// What is done to each head.
     pub steps: HeadSteps<'a>,
 }
 
-/// Heads as tensors of their own, those of up to three kinds in one launch on a GPU.
+/// Heads as tensors of their own; on a GPU, one launch handles up to three kinds.
 ///
 /// # Shapes
-/// `x` of each f32 `[n, count, dim]` or `[n, count * dim]`; its result `[n, count, dim]`. The kernel for CUDA takes bf16 and f16
-/// too.
+/// `x` of each view f32 `[n, count, dim]` or `[n, count * dim]`; its result `[n, count, dim]`. The CUDA kernel also takes bf16
+/// and f16.
 ///
 /// # Errors
 /// If the shapes do not fit each other.
@@ -61,7 +61,7 @@ fn each<const N: usize>(views: [HeadsOf<'_>; N], make: impl Fn(HeadsOf<'_>) -> R
     Ok(made.try_into().expect("one of each"))
 }
 
-/// The oracle of [`heads`] in candle's own ops: a copy, and one for each step.
+/// The oracle of [`heads`] in candle's own ops: a copy, then one op per step.
 ///
 /// # Errors
 /// As [`heads`].
@@ -81,16 +81,16 @@ pub fn heads_reference(view: HeadsOf<'_>) -> Result<Tensor> {
     Tensor::cat(&[turned, x.narrow(D::Minus1, rotary, dim - rotary)?], D::Minus1)
 }
 
-/// What attention needs of a fused projection: its queries as a tensor of their own, its keys and values in their caches, those
-/// of a span's tokens behind what the caches hold of its sequence. One launch on a GPU.
+/// Prepares attention from a fused projection: queries go to a new tensor, keys and values to their caches, where the tokens of
+/// a span follow what the caches already hold of its sequence. One launch on a GPU.
 ///
 /// # Shapes
-/// Queries, keys and values as in [`heads`], all of one `dim`; the caches of keys and of values `[cache rows, count, dim]` of the
+/// Queries, keys and values as in [`heads`], all with the same `dim`; the key and value caches `[cache rows, count, dim]` of the
 /// same type, **changed in place**. Result `[n, count, dim]` of the queries.
 ///
 /// # Errors
 /// If the shapes do not fit each other, a span reaches outside the tokens or the caches, two spans write the same row, or
-/// a cache is not contiguous or is the storage of what is written there.
+/// a cache is not contiguous or shares its storage with what is written to it.
 pub fn attended_heads(
     q: HeadsOf<'_>,
     k: HeadsOf<'_>,
@@ -135,7 +135,7 @@ fn into_reference(view: HeadsOf<'_>, cache: &Tensor, spans: &[AttentionSpan]) ->
     Ok(())
 }
 
-/// Runs `work` with the number of tokens and with what writes head `row` of all `n * heads` to a place.
+/// Runs `work` with the number of tokens and with a function that writes head `row` of all `n * heads` to a given place.
 fn reading<R>(
     level: Level,
     view: HeadsOf<'_>,
@@ -184,7 +184,7 @@ fn reading<R>(
     work(n, &write)
 }
 
-/// Operations on each value, for the sharing of work between threads.
+/// Operations per value, used to share work between threads.
 const COST: usize = 4;
 
 fn heads_at(level: Level, view: HeadsOf<'_>) -> Result<Tensor> {
@@ -192,7 +192,7 @@ fn heads_at(level: Level, view: HeadsOf<'_>) -> Result<Tensor> {
     let out = reading(level, view, |n, write| {
         let mut out = Room::new(n * count * dim);
         let to = out.start();
-        // SAFETY: each head has a place of its own in the result.
+        // SAFETY: each head has its own place in the result.
         for_rows(n * count, COST * dim, |row| write(row, unsafe { to.get().add(row * dim) }));
         // SAFETY: every head was written.
         Ok(unsafe { out.filled() })
@@ -212,14 +212,14 @@ fn into_at(level: Level, view: HeadsOf<'_>, cache: &Tensor, spans: &[AttentionSp
             let cache = crate::Shared(cache.as_mut_ptr());
             for_rows(tokens.len() * count, COST * dim, |row| {
                 let ((token, to), head) = (tokens[row / count], row % count);
-                // SAFETY: the row lies inside the cache, and no other token goes there.
+                // SAFETY: the row is inside the cache, and no other token is written there.
                 write(token * count + head, unsafe { cache.get().add((to * count + head) * dim) });
             });
         })
     })
 }
 
-/// Each token of the spans and the cache row that it goes to.
+/// Each token of the spans and the cache row it is written to.
 pub(crate) fn destinations(spans: &[AttentionSpan], n: usize, rows: usize) -> Result<Vec<(usize, usize)>> {
     let mut taken = Vec::with_capacity(spans.len());
     for span in spans {
@@ -250,7 +250,7 @@ pub(crate) struct Head {
 }
 
 dispatch! {
-    /// One head, normalised and turned as it asks for, to `out`.
+    /// Writes one head to `out`, normalised and rotated as its steps say.
     unsafe fn one_head(head: Head, out: *mut f32) = one_head_generic;
 }
 
@@ -275,8 +275,8 @@ unsafe fn one_head_generic<S: Simd>(head: Head, out: *mut f32) {
     }
 }
 
-/// `count` values of a head from `i` on, times `factor` and the weight where there is one. A function, for a closure would
-/// be compiled without the instruction set.
+/// `count` values of a head from `i` on, times `factor` and the weight if there is one. A function, because a closure would be
+/// compiled without the instruction set.
 #[inline(always)]
 unsafe fn normed<S: Simd>(head: Head, factor: S::F, i: usize, count: usize) -> S::F {
     // SAFETY: the caller's contract: `count` values from `i` on lie below `dim`.
@@ -296,10 +296,10 @@ mod tests {
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
-    /// Largest difference to the oracle, relative to max(1, |y|). Measured worst case: 8.4e-7 (2026-11-25).
+    /// Largest difference from the oracle, relative to max(1, |y|). Measured worst case: 8.4e-7 (2026-11-25).
     const TOLERANCE: f32 = 3e-6;
 
-    /// From -4 to 4.
+    /// Values from -4 to 4.
     fn random(shape: &[usize], seed: u32) -> Tensor {
         values(shape, seed).and_then(|x| x * 4.0).expect("as many values")
     }
@@ -316,7 +316,7 @@ mod tests {
         Ok([random(&[dim], 4), angles.cos()?, angles.sin()?])
     }
 
-    /// The same heads as columns of a wider row and, where they have gates beside them, as `[n, heads, dim]`.
+    /// The same heads as columns of a wider row and as `[n, heads, dim]` with gates beside them.
     fn views(n: usize, heads: usize, dim: usize) -> Result<[Tensor; 2]> {
         let columns = random(&[n, heads * dim + 5], 1).narrow(1, 3, heads * dim)?;
         let paired = random(&[n, heads + 1, 2 * dim], 2).narrow(1, 1, heads)?.narrow(2, 0, dim)?;

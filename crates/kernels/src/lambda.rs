@@ -1,8 +1,8 @@
-//! λ: the factor on each token's and head's output that attention and the gated norm apply as they finish.
+//! λ: the factor on the output of each head at each token, applied by attention and the gated norm as they finish.
 
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Refuses a `lambda` that is not f32 `[n, heads]`, contiguous.
+/// Refuses a `lambda` that is not contiguous f32 `[n, heads]`.
 pub(crate) fn check(name: &str, lambda: &Tensor, n: usize, heads: usize) -> Result<()> {
     if lambda.dims() != [n, heads] || lambda.dtype() != DType::F32 || !lambda.is_contiguous() {
         let (shape, dtype) = (lambda.shape(), lambda.dtype());
@@ -13,14 +13,14 @@ pub(crate) fn check(name: &str, lambda: &Tensor, n: usize, heads: usize) -> Resu
     Ok(())
 }
 
-/// The factors as values, one a token and head; `None` where there is no `lambda`.
+/// The factors as values, one per token and head; `None` if there is no `lambda`.
 pub(crate) fn factors(name: &str, lambda: Option<&Tensor>, n: usize, heads: usize) -> Result<Option<Vec<f32>>> {
     let Some(lambda) = lambda else { return Ok(None) };
     check(name, lambda, n, heads)?;
     lambda.flatten_all()?.to_vec1().map(Some)
 }
 
-/// `z` `[n, heads, dim]` times `lambda`, in plain candle ops: in f32, and rounded once. In bf16 1.1 itself would be 1.1016.
+/// `z` `[n, heads, dim]` times `lambda`, in plain candle ops: in f32, rounded once. In bf16, 1.1 itself would be 1.1016.
 pub(crate) fn scale(name: &str, z: Tensor, lambda: Option<&Tensor>) -> Result<Tensor> {
     let Some(lambda) = lambda else { return Ok(z) };
     check(name, lambda, z.dim(0)?, z.dim(1)?)?;

@@ -1,11 +1,11 @@
-//! The few operations where candle is slow or has none, each a candle custom op beside its oracle.
+//! The few operations that candle lacks or runs slowly, each a candle custom op beside its oracle.
 //!
-//! Every operation here has a CPU path (SIMD, chosen at run time), most have a kernel for CUDA, and all a `*_reference` in
-//! plain candle ops, which serves the other devices and is the oracle in the tests. [`Kernels`] says which of them run.
+//! Every operation here has a CPU path (SIMD, chosen at run time), most have a CUDA kernel, and all have a `*_reference` in
+//! plain candle ops, which serves other devices and is the oracle in tests. [`Kernels`] says which of them run.
 //!
-//! **Batch invariance.** On the CPU every output element is accumulated in an order that depends on nothing but its own
-//! row: not on how many rows stand beside it, nor on the thread count. A sequence alone, in any batch, prefilled at
-//! once or decoded token by token gives the same bits, so what differs between two arms of a sweep is the intervention.
+//! **Batch invariance.** On the CPU every output element is accumulated in an order that depends only on its own row: not on
+//! how many rows are processed with it, nor on the thread count. A sequence gives the same bits alone or in any batch,
+//! prefilled at once or decoded token by token, so any difference between two arms of a sweep is due to the intervention.
 //! The instruction set does change the order; [`Level::best`] is what this machine runs.
 
 #![allow(
@@ -71,10 +71,10 @@ pub use simd::Level;
 pub use spans::{SpanRow, Spans};
 pub use state::StateSpan;
 
-/// A pointer that the threads of one operation share, each writing its own elements.
+/// A pointer shared by the threads of one operation, each of which writes its own elements.
 #[derive(Clone, Copy)]
 struct Shared<T>(*mut T);
-// SAFETY: every use splits the output into elements that exactly one task writes and none reads.
+// SAFETY: every use splits the output into elements that exactly one task writes and no task reads.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}

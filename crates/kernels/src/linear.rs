@@ -1,4 +1,4 @@
-//! Linear layers on weights as the file holds them, f32 arithmetic.
+//! Linear layers on weights in their stored type, with f32 arithmetic.
 
 mod rounded;
 mod tile;
@@ -21,11 +21,11 @@ use crate::{
     serving::{Serving, serving},
 };
 
-/// `x Wᵀ` in f32 on a weight as it is held.
+/// `x Wᵀ` in f32 on a weight in its stored type.
 ///
 /// # Shapes
 /// `x` `[m, k]` f32, `weight` `[n, k]`; result `[m, n]` f32. On the CPU the stored weight is widened in registers, or for
-/// many rows a few panels at a time: the same bits.
+/// many rows a few panels at a time, with the same bits.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -33,26 +33,26 @@ pub fn linear(x: &Tensor, weight: &Matrix) -> Result<Tensor> {
     linear_columns(x, weight, 0..weight.columns())
 }
 
-/// [`linear`] on some of the weight's columns, the others taken as 0: what one head adds through an output projection.
+/// [`linear`] on a range of the weight's columns, with the others taken as 0: what one head adds through an output projection.
 ///
 /// # Shapes
 /// `x` `[m, columns]` f32; result `[m, n]` f32.
 ///
 /// # Errors
-/// If the shapes do not fit, or there are no such columns.
+/// If the shapes do not fit, or the columns do not exist.
 pub fn linear_columns(x: &Tensor, weight: &Matrix, columns: Range<usize>) -> Result<Tensor> {
     match weight.panels() {
         Some(panels) => x.contiguous()?.apply_op1_no_bwd(&Linear { panels, columns }),
-        // On devices candle multiplies whole rows alone; of all columns this is no copy.
+        // On devices candle multiplies only whole rows; for all columns this makes no copy.
         None => linear_reference(x, &weight.to_tensor()?.narrow(1, columns.start, columns.len())?.contiguous()?),
     }
 }
 
-/// `hidden Wᵀ` in f32 whatever the weight is held in: logits, which differ by less than half a width resolves.
+/// `hidden Wᵀ` in f32, whatever type the weight is held in: logits can differ by less than a half-width type resolves.
 ///
 /// # Shapes
-/// `hidden` `[m, d]`, `weight` `[vocab, d]`; result `[m, vocab]` f32. Sums are f32 and not rounded in between, on the CPU and on
-/// CUDA; elsewhere the result is rounded to the type of `hidden` first.
+/// `hidden` `[m, d]`, `weight` `[vocab, d]`; result `[m, vocab]` f32. On the CPU and on CUDA, sums are f32 without intermediate
+/// rounding; elsewhere the result is first rounded to the type of `hidden`.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -63,7 +63,7 @@ pub fn logits(hidden: &Tensor, weight: &Matrix) -> Result<Tensor> {
     }
 }
 
-/// `y + x Wᵀ`, without a pass of its own for the sum; bit for bit what [`linear`] and an addition give.
+/// `y + x Wᵀ`, without a separate pass for the sum; bit for bit the same as [`linear`] followed by an addition.
 ///
 /// # Shapes
 /// As [`linear`]; `y` `[m, n]` f32.
@@ -118,7 +118,7 @@ impl Linear<'_> {
 
 fn slice<'a>(what: &str, values: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("linear: {what} must be contiguous") };
-    // A part of nothing begins behind its end.
+    // An empty slice may start beyond the end of the storage.
     Ok(if start == end { &[] } else { &values.as_slice::<f32>()?[start..end] })
 }
 
@@ -142,23 +142,23 @@ impl CustomOp2 for Linear<'_> {
     }
 }
 
-/// Bytes of panels that a task walks: they stay in the second-level cache while every strip of activations passes over them.
+/// Bytes of panels per task: they stay in the L2 cache while every strip of activations passes over them.
 const TASK_BYTES: usize = 256 * 1024;
 /// Rows of activations that pass over panels together, at most.
 const STRIP: usize = 6;
-/// Bytes of activations that pass over a task's panels: they stay in the third-level cache.
+/// Bytes of activations that pass over a task's panels: they stay in the L3 cache.
 const ROW_BYTES: usize = 4 << 20;
-/// Multiply-adds below which threads cost more than they bring.
+/// Multiply-adds below which threads cost more than they gain.
 const SERIAL: usize = 64 * 1024;
 
-/// The activations, as the products want them.
+/// The activations, in the form that the products need.
 enum Activations<'a> {
     Exact(&'a [f32]),
     Rounded(Vec<f32>),
     Pairs(Vec<u32>),
 }
 
-/// The panels lie one above the other and give `n` outputs a row.
+/// The panels are stacked along the output dimension and give `n` outputs a row.
 fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: usize, add: Option<&[f32]>) -> Vec<f32> {
     let k = features.len();
     let x = match parts[0].products() {
@@ -176,9 +176,9 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
     let rows = (ROW_BYTES / (k * 4).max(1)).clamp(48, 6144) / 12 * 12;
     let mut column = 0;
     for panels in parts {
-        // Tasks that threads share: small enough to be in balance, large enough for the caches.
+        // Tasks for the threads: small enough for load balance, large enough for the caches.
         let size = if widens(panels, m.min(rows)) { widened_bytes(panels) } else { panels.panel_bytes() };
-        // A single strip reads its panels once: there the caches do not matter, and several panels are several streams.
+        // A single strip reads its panels once: the caches do not matter then, and several panels are several memory streams.
         let most = if m <= STRIP { usize::MAX } else { (TASK_BYTES / size.max(1)).max(1) };
         let fair = panels.count().div_ceil(4 * rayon::current_num_threads());
         let per_task = most.min(fair).max(1);
@@ -192,11 +192,11 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
                 features: (features.start, features.end),
                 x: (std::ptr::null::<f32>(), 0),
                 panels: (panels.bytes()[panel * size..].as_ptr(), count, size),
-                // SAFETY: inside the room for `m * n` outputs, of which this task alone writes these.
+                // SAFETY: inside the room for `m * n` outputs, of which only this task writes these.
                 out: (unsafe { to.get().add(at) }, n, panels.rows() - panel * panels.width()),
                 add: add.map_or(std::ptr::null(), |add| add[at..].as_ptr()),
             };
-            // SAFETY: the panels and rows lie inside the slices, and outputs and what is added are `[m, n]`.
+            // SAFETY: the panels and rows are inside the slices; the outputs and the addends are `[m, n]`.
             unsafe {
                 match &x {
                     Activations::Exact(x) => multiply(panels, &job.on(&x[row * k..], k)),
@@ -216,24 +216,24 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
     unsafe { out.filled() }
 }
 
-/// Rows of activations from which on panels of blocks are widened once and not for every strip of rows. Measured on Zen 4: for
-/// 24 rows both cost the same in q8_0, for 256 this saves a fifth of the time; in f16 and bf16 it never saves any.
+/// The number of activation rows from which block panels are widened once instead of for every strip of rows. Measured on
+/// Zen 4: for 24 rows both cost the same in q8_0, for 256 this saves a fifth of the time; in f16 and bf16 it never saves any.
 const MANY: usize = 24;
 
-/// Whether panels are widened in memory for so many rows of activations.
+/// Whether panels are widened in memory for this many rows of activations.
 fn widens(panels: &Panels, rows: usize) -> bool {
     rows >= MANY && matches!(panels.held(), Held::Blocks(_))
 }
 
-/// Bytes of a panel that is widened.
+/// Bytes of a widened panel.
 fn widened_bytes(panels: &Panels) -> usize {
     F32::bytes(panels.features().next_multiple_of(2), panels.width())
 }
 
-/// Does a job on panels in their own form.
+/// Runs a job on panels in their own form.
 ///
 /// # Safety
-/// As the tiles': the job's activations, panels and outputs must be there, and the panels must be of `panels`.
+/// As for the tiles: the job's activations, panels and outputs must exist, and its panels must belong to `panels`.
 pub(crate) unsafe fn multiply(panels: &Panels, job: &Job) {
     // SAFETY: the caller's contract, passed on; the form is that of the panels.
     unsafe {
@@ -245,7 +245,7 @@ pub(crate) unsafe fn multiply(panels: &Panels, job: &Job) {
     }
 }
 
-/// The same on panels that are widened first, some at a time: the same values, in the same order.
+/// The same on panels that are first widened, a few at a time: the same values, in the same order.
 ///
 /// # Safety
 /// As [`multiply`].
@@ -263,8 +263,8 @@ unsafe fn multiply_widened(panels: &Panels, job: &Job) {
         for panel in (0..count).step_by(most) {
             let some = most.min(count - panel);
             let column = panel * panels.width();
-            // SAFETY: the caller has these panels, and there is room for so many, widened; outputs and what is added
-            // of later panels lie behind those of earlier ones.
+            // SAFETY: the caller has these panels, and there is room for `most` widened ones; outputs and addends of later panels
+            // follow those of earlier ones.
             unsafe {
                 for i in 0..some {
                     let (stored, room) = (first.add((panel + i) * size), room[i * wide / 4..].as_mut_ptr());

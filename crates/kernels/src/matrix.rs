@@ -1,4 +1,4 @@
-//! Weights as the kernels want them: held in the type of the file, in panels on the CPU.
+//! Weights as the kernels need them: in the type of the file, in panels on the CPU.
 
 mod blocks;
 pub(crate) mod form;
@@ -14,11 +14,11 @@ pub(crate) use panels::Panels;
 
 use crate::Level;
 
-/// What the values of a weight are held in.
+/// The type in which a weight's values are held.
 ///
-/// Blocks of ggml are widened to f32 in registers, or a few panels at a time, bit for bit as candle's dequantiser does:
-/// a linear layer gives the same bits as on the dequantised weight in f32. Activations stay f32, unlike in candle's own
-/// quantised products and llama.cpp's, which round them to 8 bits.
+/// ggml blocks are widened to f32 in registers, or a few panels at a time, bit for bit as candle's dequantiser does: a linear
+/// layer gives the same bits as on the dequantised weight in f32. Activations stay f32, unlike in the quantised products of
+/// candle and llama.cpp, which round them to 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     /// 32-bit floats.
@@ -27,12 +27,12 @@ pub enum Held {
     F16,
     /// The upper half of a 32-bit float.
     Bf16,
-    /// Blocks of ggml, on the CPU alone.
+    /// ggml blocks, on the CPU only.
     Blocks(Blocks),
 }
 
 impl Held {
-    /// The plain type, if it is one that weights are held in.
+    /// The plain type for a dtype, if weights can be held in it.
     pub fn of(dtype: DType) -> Option<Self> {
         match dtype {
             DType::F32 => Some(Self::F32),
@@ -42,7 +42,7 @@ impl Held {
         }
     }
 
-    /// Bytes that so many values take.
+    /// Bytes that `count` values take.
     pub fn bytes(self, count: usize) -> usize {
         match self {
             Self::Blocks(blocks) => {
@@ -53,7 +53,7 @@ impl Held {
         }
     }
 
-    /// The type of a tensor of such values: f32 for blocks, which no tensor holds.
+    /// The dtype of a tensor of such values: f32 for blocks, which no tensor can hold.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 | Self::Blocks(_) => DType::F32,
@@ -75,16 +75,16 @@ impl fmt::Display for Held {
 /// What a linear layer multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Products {
-    /// f32 activations with the stored values: the arithmetic is that of f32.
+    /// f32 activations and the stored values: f32 arithmetic.
     #[default]
     F32,
-    /// Activations rounded to bf16 with the stored values, summed in f32: what AVX512-BF16 is fast at, and less exact.
+    /// Activations rounded to bf16 and the stored values, summed in f32: fast with AVX512-BF16, and less exact.
     Bf16,
 }
 
 impl Products {
-    /// Whether the kernels that this machine runs multiply bf16 in one instruction; elsewhere activations are rounded first
-    /// and multiplied as f32, which costs time and wins none.
+    /// Whether this machine's kernels multiply bf16 in one instruction; elsewhere activations are first rounded and then
+    /// multiplied as f32, which costs time and gains nothing.
     pub fn bf16_in_hardware() -> bool {
         crate::linear::multiplies_bf16(Level::best())
     }
@@ -111,24 +111,24 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum Values {
-    /// On the CPU, one above the other; several where they are held in different types.
+    /// On the CPU, stacked by rows; several if they are held in different types.
     Panels(Vec<Arc<Panels>>),
     /// `[rows, columns]`, on other devices.
     Tensor(Tensor),
-    /// Of a weight that is only accounted for.
+    /// For a weight that is only accounted for.
     None,
 }
 
 impl Matrix {
-    /// The values of a tensor `[rows, columns]` in f32, f16 or bf16, held as they are.
+    /// The values of a tensor `[rows, columns]` in f32, f16 or bf16, held unchanged.
     ///
     /// # Errors
-    /// If it is no such tensor, or there is no memory for it.
+    /// If the tensor has another rank or type, or there is no memory for it.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         Self::at(Level::best(), tensor)
     }
 
-    /// The same for the kernels of a level.
+    /// The same for the kernels of a given level.
     pub(crate) fn at(level: Level, tensor: &Tensor) -> Result<Self> {
         let (rows, columns) = tensor.dims2()?;
         let Some(held) = Held::of(tensor.dtype()) else {
@@ -144,32 +144,32 @@ impl Matrix {
         }
     }
 
-    /// A weight that has a shape and no values.
+    /// A weight that has a shape but no values.
     pub fn imagined(held: Held, rows: usize, columns: usize, device: &Device) -> Self {
         Self { rows, columns, held, device: device.clone(), values: Values::None }
     }
 
-    /// Features that come out.
+    /// The number of output features.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Features that go in.
+    /// The number of input features.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// What the values are held in; of parts that differ, the first.
+    /// The type the values are held in; the first if the parts differ.
     pub fn held(&self) -> Held {
         self.held
     }
 
-    /// Where the values lie.
+    /// Where the values are.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The panels, on the CPU: of all rows, or one above the other.
+    /// The panels, on the CPU: one set for all rows, or several stacked by rows.
     pub(crate) fn panels(&self) -> Option<&[Arc<Panels>]> {
         match &self.values {
             Values::Panels(panels) => Some(panels),
@@ -177,10 +177,10 @@ impl Matrix {
         }
     }
 
-    /// Matrices of the same width one above the other, each held as it is.
+    /// Stacks matrices of the same width by rows, each held in its own type.
     ///
     /// # Errors
-    /// If their widths or devices differ, or there is none.
+    /// If their widths or devices differ, or the list is empty.
     pub fn stacked(parts: &[Self]) -> Result<Self> {
         let Some(first) = parts.first() else { bail!("no matrices to stack") };
         if let [only] = parts {
@@ -204,8 +204,8 @@ impl Matrix {
         Ok(Self { rows, columns, held, device, values })
     }
 
-    /// The values `[rows, columns]` in the type that they are held in, blocks and parts that differ in f32: a copy, but for
-    /// devices other than the CPU.
+    /// The values `[rows, columns]` in the type they are held in, or in f32 for blocks and for parts of different types. A copy on
+    /// the CPU only.
     ///
     /// # Errors
     /// If there is no memory for it, or the weight is only accounted for.
@@ -221,10 +221,10 @@ impl Matrix {
         }
     }
 
-    /// The rows `ids` as an embedding has them: u32 `[n]` to `[n, columns]`, f32 on the CPU and as held elsewhere.
+    /// Looks up the rows `ids` as an embedding: u32 `[n]` to `[n, columns]`, f32 on the CPU and in the held type elsewhere.
     ///
     /// # Errors
-    /// If there is no such row.
+    /// If a row does not exist.
     pub fn gather(&self, ids: &Tensor) -> Result<Tensor> {
         match &self.values {
             Values::Panels(_) => self.gathered(&ids.to_vec1::<u32>()?),
@@ -253,7 +253,7 @@ impl Matrix {
     }
 }
 
-/// A weight while it is put together, row by row and never copied again.
+/// Builds a weight row by row, without copying it again.
 pub struct MatrixBuilder {
     matrix: Matrix,
     room: Room,
@@ -266,7 +266,7 @@ enum Room {
 }
 
 impl MatrixBuilder {
-    /// Room for a weight.
+    /// Allocates a weight.
     ///
     /// # Errors
     /// If there is no memory for it.
@@ -274,7 +274,7 @@ impl MatrixBuilder {
         Self::at(Level::best(), held, rows, columns, device)
     }
 
-    /// The same for the kernels of a level.
+    /// The same for the kernels of a given level.
     pub(crate) fn at(level: Level, held: Held, rows: usize, columns: usize, device: &Device) -> Result<Self> {
         if matches!(held, Held::Blocks(_)) && !device.is_cpu() {
             bail!("weights are held in {held} on the CPU alone");
@@ -287,12 +287,12 @@ impl MatrixBuilder {
         Ok(Self { matrix: Matrix::imagined(held, rows, columns, device), room, filled: 0 })
     }
 
-    /// What the values are held in.
+    /// The type the values are held in.
     pub fn held(&self) -> Held {
         self.matrix.held
     }
 
-    /// Has linear layers multiply these with it, where that makes a difference: on the CPU.
+    /// Sets the products that linear layers use with this weight; has an effect on the CPU only.
     #[must_use]
     pub fn with_products(mut self, products: Products) -> Self {
         if let Room::Panels(panels) = &mut self.room {
@@ -301,11 +301,11 @@ impl MatrixBuilder {
         self
     }
 
-    /// Fills the next `count` rows: `row` is given the number of each, from 0 on in every call, and writes its values,
-    /// which are rounded to the type that the weight is held in.
+    /// Fills the next `count` rows: `row` receives the index of each, from 0 in every call, and writes its values, which are
+    /// rounded to the type that the weight is held in.
     ///
     /// # Errors
-    /// If there are no more rows.
+    /// If fewer rows are left.
     pub fn fill(&mut self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
         let (from, to) = self.next(count)?;
         match &mut self.room {
@@ -321,14 +321,14 @@ impl MatrixBuilder {
         Ok(())
     }
 
-    /// Fills the next `count` rows of a weight that is held in blocks with blocks as a file stores them, which `row` gives
-    /// by the number of each, from 0 on in every call: nothing is rounded.
+    /// Fills the next `count` rows of a weight held in blocks with blocks as a file stores them. `row` returns them for the index
+    /// of each row, from 0 in every call; nothing is rounded.
     ///
     /// # Errors
-    /// If there are no more rows, or the weight is not held in blocks.
+    /// If fewer rows are left, or the weight is not held in blocks.
     ///
     /// # Panics
-    /// If a row has another length.
+    /// If a row has the wrong length.
     pub fn fill_blocks<'a>(&mut self, count: usize, row: impl Fn(usize) -> Cow<'a, [u8]> + Sync) -> Result<()> {
         let (from, to) = self.next(count)?;
         let (Room::Panels(panels), Held::Blocks(blocks)) = (&mut self.room, self.matrix.held) else {
@@ -344,7 +344,7 @@ impl MatrixBuilder {
         Ok(())
     }
 
-    /// The next rows, from one to before another.
+    /// The next `count` rows: the first, and one past the last.
     fn next(&self, count: usize) -> Result<(usize, usize)> {
         let (from, to) = (self.filled, self.filled + count);
         if to > self.matrix.rows {
@@ -353,7 +353,7 @@ impl MatrixBuilder {
         Ok((from, to))
     }
 
-    /// The weight.
+    /// Returns the finished weight.
     ///
     /// # Errors
     /// If rows are missing, or the device has no room for it.

@@ -1,4 +1,4 @@
-//! RMS norms over rows, and the additions to the residual stream before them.
+//! RMS norms over rows, and the residual additions before them.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
@@ -16,7 +16,7 @@ use crate::{
 /// `x` `[.., width]` f32, `weight` `[width]` f32; result as `x`.
 ///
 /// # Errors
-/// If the weight has another width, or the dtype is another.
+/// If the weight has another width, or the dtype is not f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => norm_at(Level::best(), x, weight, eps),
@@ -25,8 +25,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     }
 }
 
-/// The oracle of [`rms_norm`]: candle's own, one launch on a GPU, and NaN where the squares have no finite sum, of which it
-/// makes zeros.
+/// The oracle of [`rms_norm`]: candle's own, one launch on a GPU, but NaN if the sum of squares is not finite, where candle
+/// gives zeros.
 ///
 /// # Errors
 /// If the weight has another width.
@@ -36,13 +36,13 @@ pub fn rms_norm_reference(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tenso
     normed.broadcast_add(&nothing.to_dtype(x.dtype())?)
 }
 
-/// A residual stream with a block's output added, and the norm that the next block reads: `(x + y, rms_norm(x + y))`.
+/// Adds a block's output to the residual stream and computes the norm that the next block reads: `(x + y, rms_norm(x + y))`.
 ///
 /// # Shapes
 /// `x` and `y` `[.., width]` f32, `weight` `[width]` f32; both results as `x`.
 ///
 /// # Errors
-/// If the shapes do not fit, or the dtype is another.
+/// If the shapes do not fit, or the dtype is not f32.
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
     match serving(x.device()) {
         Serving::Cpu => add_norm_at(Level::best(), x, y, weight, eps),
@@ -65,7 +65,7 @@ pub fn add_rms_norm_reference(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32)
     Ok((sum, normed))
 }
 
-/// A norm: its weight `[width]`, and what is added under its root.
+/// A norm: its weight `[width]`, and the epsilon under its root.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// The weight.
@@ -77,22 +77,22 @@ pub struct Norm<'a> {
 /// How a block's output joins the residual stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Join<'a> {
-    /// What it is normalised by before it joins (transformers `Gemma4DecoderLayer`, `post_*_norm`).
+    /// The norm applied to the output before it joins (transformers `Gemma4DecoderLayer`, `post_*_norm`).
     pub before: Option<Norm<'a>>,
-    /// What the stream is multiplied by then (`layer_scalar` there).
+    /// The factor on the stream after that (`layer_scalar` there).
     pub scale: f64,
     /// The norm through which the next block reads the stream.
     pub next: Option<Norm<'a>>,
 }
 
-/// The residual stream `s = scale (x + before(y))`, and `next(s)` if a next norm is given: one launch on a GPU, rounded as
-/// the steps are.
+/// The residual stream `s = scale (x + before(y))`, and `next(s)` if a next norm is given: one launch on a GPU, with the same
+/// rounding as the separate steps.
 ///
 /// # Shapes
 /// `x` and `y` `[.., width]` f32; both results as `x`.
 ///
 /// # Errors
-/// If the shapes do not fit, or the dtype is another.
+/// If the shapes do not fit, or the dtype is not f32.
 pub fn join(x: &Tensor, y: &Tensor, how: &Join<'_>) -> Result<(Tensor, Option<Tensor>)> {
     match serving(x.device()) {
         Serving::Gpu => gpu::join(x, y, how),
@@ -100,7 +100,7 @@ pub fn join(x: &Tensor, y: &Tensor, how: &Join<'_>) -> Result<(Tensor, Option<Te
     }
 }
 
-/// The oracle of [`join`], an operation a step; the CPU's way too.
+/// The oracle of [`join`], one operation per step; also the CPU path.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -118,13 +118,13 @@ pub fn join_in_steps(x: &Tensor, y: &Tensor, how: &Join<'_>) -> Result<(Tensor, 
     Ok((sum, normed))
 }
 
-/// `x + y`: candle's own wakes a second pool of threads from 65,536 values on, which spin for work beside ours.
+/// `x + y`. Candle's own wakes a second thread pool from 65,536 values on, whose threads spin for work beside ours.
 ///
 /// # Shapes
-/// Both `[.., width]` f32, and the result.
+/// Inputs and result `[.., width]` f32.
 ///
 /// # Errors
-/// If the shapes differ, or the dtype is another.
+/// If the shapes differ, or the dtype is not f32.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     match serving(x.device()) {
         Serving::Cpu => add_at(Level::best(), x, y),
@@ -165,7 +165,7 @@ fn norm_at(level: Level, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor
     let mut out = Room::new(rows * width);
     let normed = out.start();
     for_rows(rows, 4 * width, |row| {
-        // SAFETY: row `row` of the input and of the result, `width` values each, which this call alone writes.
+        // SAFETY: row `row` of the input and of the result, `width` values each, which only this call writes.
         unsafe { norm_row(level, width, from[row * width..].as_ptr(), by.as_ptr(), eps, normed.get().add(row * width)) }
     });
     // SAFETY: every row was written.
@@ -183,7 +183,7 @@ fn add_norm_at(level: Level, x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) 
     let (sum, normed) = (stream.start(), out.start());
     for_rows(rows, 6 * width, |row| {
         let at = row * width;
-        // SAFETY: row `row` of the inputs and of the results, `width` values each, which this call alone writes.
+        // SAFETY: row `row` of the inputs and of the results, `width` values each, which only this call writes.
         unsafe {
             let (sum, normed) = (sum.get().add(at), normed.get().add(at));
             add_norm_row(level, width, [from[at..].as_ptr(), and[at..].as_ptr(), by.as_ptr()], eps, sum, normed);
@@ -194,7 +194,7 @@ fn add_norm_at(level: Level, x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32) 
     Ok((Tensor::from_vec(stream, x.shape(), x.device())?, Tensor::from_vec(out, x.shape(), x.device())?))
 }
 
-/// Values that one call adds.
+/// Values added by one call.
 const CHUNK: usize = 4096;
 
 fn add_at(level: Level, x: &Tensor, y: &Tensor) -> Result<Tensor> {
@@ -208,7 +208,7 @@ fn add_at(level: Level, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     for_rows(count.div_ceil(CHUNK), 2 * CHUNK, |chunk| {
         let at = chunk * CHUNK;
         let (x, y) = (&from[at..], &and[at..]);
-        // SAFETY: the chunk's values of the inputs and of the result, which this call alone writes.
+        // SAFETY: the chunk's values of the inputs and of the result, which only this call writes.
         unsafe { add_row(level, CHUNK.min(count - at), x.as_ptr(), y.as_ptr(), sum.get().add(at)) }
     });
     // SAFETY: every chunk was written.
@@ -233,11 +233,11 @@ unsafe fn norm_row_generic<S: Simd>(width: usize, x: *const f32, weight: *const 
     }
 }
 
-/// `1 / sqrt(mean(x²) + eps)` of one row. NaN where the squares have no finite sum: 0 would make zeros of what is finite
-/// itself, and a model that then gives all tokens one probability would look like a finding.
+/// `1 / sqrt(mean(x²) + eps)` of one row. NaN if the sum of squares is not finite: 0 would turn finite values into zeros, and
+/// a model that then gives all tokens the same probability would look like a finding.
 #[inline(always)]
 pub(crate) unsafe fn over_rms<S: Simd>(width: usize, x: *const f32, eps: f32) -> f32 {
-    // SAFETY: `count` values from `i` on lie below `width`; what is beyond adds zeros to the squares.
+    // SAFETY: `count` values from `i` on lie below `width`; missing lanes add zeros to the squares.
     unsafe {
         let mut squares = S::splat(0.0);
         for i in (0..width).step_by(S::LANES) {
@@ -295,10 +295,10 @@ mod tests {
     use candle_core::Device;
     use proptest::prelude::*;
 
-    /// Largest difference to candle's norm, relative to max(1, |y|). Measured worst case: 1.4e-6 (2026-11-25).
+    /// Largest difference from candle's norm, relative to max(1, |y|). Measured worst case: 1.4e-6 (2026-11-25).
     const TOLERANCE: f32 = 4e-6;
 
-    /// From -4 to 4.
+    /// Values from -4 to 4.
     fn random(shape: &[usize], seed: u32) -> Tensor {
         values(shape, seed).and_then(|x| x * 4.0).expect("as many values")
     }
@@ -337,7 +337,7 @@ mod tests {
         check(300, 576)
     }
 
-    /// A model that overflows shall not end in zeros, which are numbers.
+    /// A model that overflows must not produce zeros, which look like valid numbers.
     #[test]
     fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
         let weight = random(&[20], 3);
@@ -361,7 +361,7 @@ mod tests {
         let (x, y, weight) = (random(&[200, 579], 1), random(&[200, 579], 2), random(&[579], 3));
         for level in Level::available() {
             let (stream, normed) = add_norm_at(level, &x, &y, &weight, 1e-6)?;
-            // The norm of the sum is the norm of the sum, fused or not.
+            // The norm of the sum must be the same, fused or not.
             assert_eq!(flat(&norm_at(level, &stream, &weight, 1e-6)?), flat(&normed), "{level:?}");
             for row in [0, 1, 99, 199] {
                 let of = |t: &Tensor| t.narrow(0, row, 1);

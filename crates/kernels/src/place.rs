@@ -1,8 +1,8 @@
-//! Heads where they lie: in a tensor of their own or among the columns of a fused projection.
+//! Where heads are: in a tensor of their own or among the columns of a fused projection.
 
 use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, bail};
 
-/// Where the heads of each token lie in a storage; offsets in elements.
+/// Where the heads of each token are in a storage; offsets in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     start: usize,
@@ -11,7 +11,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Of a tensor `[n, heads, dim]` or `[n, heads * dim]`.
+    /// The heads of a tensor `[n, heads, dim]` or `[n, heads * dim]`.
     pub(crate) fn of(name: &str, layout: &Layout, (n, heads, dim): (usize, usize, usize)) -> Result<Self> {
         let start = layout.start_offset();
         let (shape, last, place) = match (layout.dims(), layout.stride()) {
@@ -29,12 +29,12 @@ impl Place {
         Ok(place)
     }
 
-    /// Elements from one token, and from one head, to the next.
+    /// Elements from one token to the next, and from one head to the next.
     pub(crate) fn strides(self) -> (usize, usize) {
         (self.token, self.head)
     }
 
-    /// The offset of the `row`th of all heads.
+    /// The offset of head `row`, counted over all tokens.
     #[inline(always)]
     pub(crate) fn at(self, row: usize, heads: usize) -> usize {
         self.head(row / heads, row % heads)
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-/// All values of a tensor's storage, which its layout says where to read.
+/// All values of a tensor's storage; its layout says where to read.
 pub(crate) fn stored<'a>(name: &str, (storage, _): &'a (StorageRef<'_>, &Layout)) -> Result<&'a [f32]> {
     match &**storage {
         Storage::Cpu(CpuStorage::F32(values)) => Ok(values),
@@ -61,5 +61,5 @@ pub(crate) fn values<'a>(name: &str, guard: &'a (StorageRef<'_>, &Layout)) -> Re
         bail!("{name}: inputs must be contiguous, {:?} is not", guard.1);
     };
     let stored = stored(name, guard)?;
-    Ok(if start == end { &[] } else { &stored[start..end] }) // a view of nothing may begin anywhere
+    Ok(if start == end { &[] } else { &stored[start..end] }) // an empty view may begin anywhere
 }

@@ -1,4 +1,4 @@
-//! What is kept of rows over ranges of tokens: norms and means, of all ranges at once.
+//! Statistics of rows over ranges of tokens: norms and means, of all ranges at once.
 
 use std::ops::Range;
 
@@ -9,26 +9,26 @@ use crate::{
     serving::{Serving, serving},
 };
 
-/// What [`head_stats`] finds, a row a range.
+/// The results of [`head_stats`], one row per range.
 pub struct HeadStats {
     /// Mean L2 norm of z over the range: `[ranges, heads]` f32.
     pub norms: Tensor,
     /// L2 norm of z at the range's last token: `[ranges, heads]` f32.
     pub last_norms: Tensor,
-    /// Mean z: `[ranges, heads, dim]` f32, if vectors were asked for.
+    /// Mean z: `[ranges, heads, dim]` f32, if vectors were requested.
     pub vectors: Option<Tensor>,
 }
 
-/// Norms of heads over ranges of packed tokens, and if asked their mean.
+/// Norms of heads over ranges of packed tokens and, on request, mean vectors.
 ///
-/// A mean is summed token by token from 0 and multiplied by one over their number, in f32: it does not depend on what else is
-/// read.
+/// A mean is summed token by token from 0 and multiplied by one over the number of tokens, in f32: it does not depend on what
+/// else is computed.
 ///
 /// # Shapes
-/// `z` `[n, heads, dim]`; the ranges are of the `n` tokens.
+/// `z` `[n, heads, dim]`; the ranges refer to the `n` tokens.
 ///
 /// # Errors
-/// If a range is empty or reaches beyond the tokens, or there is none.
+/// If a range is empty or reaches beyond the tokens, or there are no ranges.
 pub fn head_stats(z: &Tensor, ranges: &Spans<Range<usize>>, vectors: bool) -> Result<HeadStats> {
     match serving(z.device()) {
         Serving::Gpu => gpu::head_stats(z, ranges, vectors),
@@ -36,18 +36,18 @@ pub fn head_stats(z: &Tensor, ranges: &Spans<Range<usize>>, vectors: bool) -> Re
     }
 }
 
-/// The oracle of [`head_stats`] in candle's own ops, a range after the other; the CPU's way too.
+/// The oracle of [`head_stats`] in candle's own ops, one range at a time; also the CPU path.
 ///
 /// # Errors
 /// As [`head_stats`].
 pub fn head_stats_reference(z: &Tensor, ranges: &[Range<usize>], vectors: bool) -> Result<HeadStats> {
     check("head_stats", ranges, z.dim(0)?)?;
-    // Where every range is one token, as in a decode step, all are reduced at once: the numbers are the same.
+    // If every range is one token, as in a decode step, all are reduced at once: the numbers are the same.
     if ranges.iter().all(|range| range.len() == 1) {
         let tokens: Vec<u32> = ranges.iter().map(|range| range.start as u32).collect();
         let part = z.index_select(&Tensor::new(tokens, z.device())?, 0)?.to_dtype(DType::F32)?; // [ranges, heads, dim]
         let norms = part.sqr()?.sum(2)?.sqrt()?; // [ranges, heads]
-        // A mean begins at 0, which makes a zero of any sign 0: so it does here.
+        // A mean is summed from 0, which turns -0 into 0: do the same here.
         let vectors = if vectors { Some(part.affine(1.0, 0.0)?) } else { None };
         return Ok(HeadStats { last_norms: norms.clone(), norms, vectors });
     }
@@ -65,7 +65,7 @@ pub fn head_stats_reference(z: &Tensor, ranges: &[Range<usize>], vectors: bool) 
     Ok(HeadStats { norms: Tensor::stack(&norms, 0)?, last_norms: Tensor::stack(&last_norms, 0)?, vectors })
 }
 
-/// The mean of rows over each of some ranges of packed tokens, summed as in [`head_stats`].
+/// The means of rows over ranges of packed tokens, summed as in [`head_stats`].
 ///
 /// # Shapes
 /// `x` `[n, width]`; result `[ranges, width]` f32.
@@ -79,7 +79,7 @@ pub fn range_means(x: &Tensor, ranges: &Spans<Range<usize>>) -> Result<Tensor> {
     }
 }
 
-/// The oracle of [`range_means`] in candle's own ops; the CPU's way too.
+/// The oracle of [`range_means`] in candle's own ops; also the CPU path.
 ///
 /// # Errors
 /// As [`range_means`].
@@ -89,7 +89,7 @@ pub fn range_means_reference(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tens
     Tensor::stack(&ranges.iter().map(mean).collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// Refuses ranges of no tokens, and those beyond them.
+/// Refuses empty ranges, and ranges that reach beyond the tokens.
 pub(crate) fn check(name: &str, ranges: &[Range<usize>], n: usize) -> Result<()> {
     if ranges.is_empty() {
         bail!("{name}: there is no range of tokens");

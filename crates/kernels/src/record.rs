@@ -1,14 +1,14 @@
-//! A run of operations, recorded once and played back at the cost of one launch: a CUDA graph.
+//! A sequence of operations, recorded once and played back at the cost of one launch: a CUDA graph.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Result};
 
-/// Whether this process records nothing.
+/// Whether recording is disabled in this process.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Operations on a device as they were recorded. They read and write the same addresses every time, so whatever changes from
-/// one time to the next must lie in tensors that are changed in place, and that outlive the recording.
+/// Recorded operations on a device. They read and write the same addresses every time, so whatever changes between plays must
+/// be in tensors that are changed in place and outlive the recording.
 pub struct Recording {
     #[cfg(feature = "cuda")]
     graph: Option<candle_core::cuda_backend::cudarc::driver::CudaGraph>,
@@ -16,22 +16,22 @@ pub struct Recording {
     stream: std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>,
 }
 
-/// Memory of recordings lies in a pool of its own, which the driver keeps for the next one: nothing else could have it.
+/// Memory of recordings comes from a separate pool, which the driver keeps for the next recording: nothing else could use it.
 #[cfg(feature = "cuda")]
 impl Drop for Recording {
     fn drop(&mut self) {
         use candle_core::cuda_backend::cudarc::driver::sys::cuDeviceGraphMemTrim;
         drop(self.graph.take());
-        // What fails here fails again where somebody can be told.
+        // A failure here will occur again where it can be reported.
         if self.stream.synchronize().is_ok() {
-            // SAFETY: the device exists, and what nothing uses of the pool is all that it loses.
+            // SAFETY: the device exists, and only unused memory of the pool is released.
             let _ = unsafe { cuDeviceGraphMemTrim(self.stream.context().cu_device()) };
         }
     }
 }
 
 impl Recording {
-    /// Has this process record nothing from now on: every operation is asked for by itself.
+    /// Disables recording in this process from now on: every operation is launched separately.
     pub fn forbid() {
         FORBIDDEN.store(true, Ordering::Relaxed);
     }
@@ -46,9 +46,9 @@ impl Recording {
         cfg!(feature = "cuda") && Self::allowed() && device.is_cuda() && crate::Kernels::serve_gpu(device)
     }
 
-    /// Records what `work` has the device do. It is called twice: the first time all of it is done, so that kernels are loaded
-    /// and libraries have chosen theirs. What it allocates must not outlive it: memory of the first call cannot be given back
-    /// while the second is recorded, and that of the second belongs to the recording.
+    /// Records the operations that `work` issues. `work` is called twice: the first call runs everything, so that kernels are loaded
+    /// and libraries have made their choices. What it allocates must not outlive it: memory of the first call cannot be freed while
+    /// the second is recorded, and that of the second belongs to the recording.
     ///
     /// # Errors
     /// If the work fails, waits for the device, or moves data between it and the host, which cannot be recorded.
@@ -65,14 +65,14 @@ impl Recording {
         };
         let device = device.as_cuda_device()?;
         let stream = device.cuda_stream();
-        // What shapes and strides candle uploads is kept on the device, and need not be uploaded again.
+        // Shapes and strides that candle uploads are kept on the device and need not be uploaded again.
         let _uploads = device.enable_cuda_graph_htod_cache();
         work()?;
         stream.synchronize().w()?;
         stream.begin_capture(Capture::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
-        // The stream must leave its recording whatever happened, and would not where memory could not be given back meanwhile and
-        // nobody has asked why.
+        // The stream must end its capture whatever happened. It would not if memory could not be freed meanwhile and that error had
+        // not been fetched.
         let given_back = stream.context().check_err();
         let graph = stream.end_capture(Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
         worked?;
@@ -86,7 +86,7 @@ impl Recording {
         }
     }
 
-    /// Records nothing: this build has no device that can.
+    /// Records nothing: this build supports no device that can.
     ///
     /// # Errors
     /// Always.
@@ -100,7 +100,7 @@ impl Recording {
         self.graph.as_ref().expect("it is there until the recording goes")
     }
 
-    /// Plays it back, behind all that was asked of the device before.
+    /// Plays the recording, after everything issued to the device before.
     ///
     /// # Errors
     /// If the device fails.
@@ -112,7 +112,7 @@ impl Recording {
         }
         Ok(())
     }
-    /// What it has the device do each time.
+    /// The operations that each play runs.
     ///
     /// # Errors
     /// If the device fails.
@@ -125,7 +125,7 @@ impl Recording {
             };
             let graph = self.graph().cu_graph();
             let mut count = 0;
-            // SAFETY: the graph is there; without room for nodes only their number is written, and then that many.
+            // SAFETY: the graph exists; called without room for nodes, only their number is written, and then that many.
             let nodes = unsafe {
                 sys::cuGraphGetNodes(graph, std::ptr::null_mut(), &raw mut count).result().w()?;
                 let mut nodes = vec![std::ptr::null_mut(); count];
@@ -135,7 +135,7 @@ impl Recording {
             let mut kernels = 0;
             for node in nodes {
                 let mut kind = Kind::CU_GRAPH_NODE_TYPE_EMPTY;
-                // SAFETY: the graph has just named the node.
+                // SAFETY: the graph has just returned the node.
                 unsafe { sys::cuGraphNodeGetType(node, &raw mut kind) }.result().w()?;
                 kernels += usize::from(kind == Kind::CU_GRAPH_NODE_TYPE_KERNEL);
             }
@@ -146,11 +146,11 @@ impl Recording {
     }
 }
 
-/// What a recording has a device do.
+/// The number of operations that a recording runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operations {
-    /// Kernels that are launched.
+    /// Kernel launches.
     pub kernels: usize,
-    /// Copies, and memory taken and given back.
+    /// Copies, allocations and frees.
     pub others: usize,
 }

@@ -1,17 +1,17 @@
-//! Room for results, and the rows of them that threads share.
+//! Memory for results, and the splitting of their rows between threads.
 
 use rayon::prelude::*;
 
 use crate::Shared;
 
-/// The memory of a result that a kernel writes once: taken as it is, neither zeroed nor read before.
+/// The memory of a result that a kernel writes once: neither zeroed nor read first.
 pub(crate) struct Room {
     values: Vec<f32>,
     len: usize,
 }
 
 impl Room {
-    /// Room for `len` values. In tests and debug builds they are NaN until they are written, so that tests see one left out.
+    /// Room for `len` values. In tests and debug builds they are NaN until written, so that tests notice a missing write.
     pub(crate) fn new(len: usize) -> Self {
         let mut values = Vec::with_capacity(len);
         if cfg!(any(debug_assertions, test)) {
@@ -21,7 +21,7 @@ impl Room {
         Self { values, len }
     }
 
-    /// Where the values go; valid for writes of all of them until [`Room::filled`].
+    /// The start of the values; valid for writing all of them until [`Room::filled`].
     pub(crate) fn start(&mut self) -> Shared<f32> {
         Shared(self.values.as_mut_ptr())
     }
@@ -37,16 +37,16 @@ impl Room {
     }
 }
 
-/// Operations, of loops that run on vectors, that are worth handing to another thread: about ten microseconds.
+/// Vectorised operations that are worth handing to another thread: about ten microseconds.
 const SHARE: usize = 256 * 1024;
 
-/// How many tasks of `cost` operations make a thread's share.
+/// How many tasks of `cost` operations make up one thread's share.
 pub(crate) fn share(cost: usize) -> usize {
     (SHARE / cost.max(1)).max(1)
 }
 
-/// Runs `work` on each of `rows` rows of about `cost` operations, on all threads where there is enough for two: a row
-/// alone never wakes one.
+/// Runs `work` on each of `rows` rows of about `cost` operations, on all threads if there is enough work for two: a single
+/// row never wakes another.
 pub(crate) fn for_rows(rows: usize, cost: usize, work: impl Fn(usize) + Sync) {
     let share = share(cost);
     if rows < 2 * share {

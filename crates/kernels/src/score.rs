@@ -1,4 +1,4 @@
-//! What the language-model head says of a row, without ever holding `[rows, vocab]`.
+//! Scores rows under the language-model head, without ever holding `[rows, vocab]`.
 
 mod stream;
 #[cfg(test)]
@@ -13,16 +13,16 @@ use crate::{
     softcap_reference,
 };
 
-/// What the language-model head says of one row. Logarithms are natural.
+/// The scores of one row under the language-model head. Logarithms are natural.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadScore {
     /// `ln Σ_v e^{l_v}` over the logits.
     pub log_sum_exp: f64,
     /// The log-probability of the row's target.
     pub target_logprob: f64,
-    /// The token of the largest logit, the first of equals.
+    /// The token with the largest logit, the first of equals.
     pub argmax: u32,
-    /// `KL(base || row)` in nats: not negative, 0 where there is no base.
+    /// `KL(base || row)` in nats: never negative, 0 if there is no base.
     pub kl: f64,
 }
 
@@ -31,32 +31,32 @@ pub struct HeadScore {
 pub struct BaseRows<'a> {
     /// `[b, d]`, the final hidden states of the base rows.
     pub hidden: &'a Tensor,
-    /// `b` values: what an earlier [`score_head`] of these rows gave.
+    /// `b` values: the log-sum-exps that an earlier [`score_head`] of these rows returned.
     pub log_sum_exp: &'a [f64],
-    /// For each row the base row that it is compared with. Logits of a base row are computed once for all of them.
+    /// For each row, the index of the base row to compare it with. Logits of a base row are computed once for all its rows.
     pub of: &'a [usize],
 }
 
 /// Log-probabilities of `targets`, argmax and divergence from base rows, streamed over the vocabulary.
 ///
-/// A thread holds some tens of rows of a few hundred logits, and as many of every base row. A row's numbers depend on the
-/// row, its base row and its target alone, bit for bit. On CUDA whole logits of some hundred rows at a time are made and read
-/// once, with f64 sums. On Metal whole logits are made as the oracle does, with f32 sums: there a KL is good to about 1e-6,
-/// not to its last digits.
+/// A thread holds a few hundred logits of some tens of rows, and as many of every base row. A row's results depend only on the
+/// row, its base row and its target, bit for bit. On CUDA, full logits of some hundred rows at a time are computed and read once,
+/// with f64 sums. On Metal, full logits are computed as in the oracle, with f32 sums: there a KL is accurate to about 1e-6, not
+/// to its last digits.
 ///
 /// # Shapes
-/// `hidden` `[m, d]`, final-norm output, f32 on the CPU; `weight` `[vocab, d]`; `targets` `m` tokens.
+/// `hidden` `[m, d]`, the final norm's output, f32 on the CPU; `weight` `[vocab, d]`; `targets` `m` tokens.
 /// `softcap` makes each logit `cap * tanh(l / cap)` (transformers `final_logit_softcapping`).
 ///
 /// # Divergence
 /// With `δ = l_row - l_base - c` for any `c`, and means over the base distribution, `KL = ln(1 + E[e^δ - 1]) - E[δ]` and
-/// `E[e^δ - 1] = E[e^δ - 1 - δ] + E[δ]`. The first mean has no negative term, so that a KL of 1e-9 keeps its digits, where
-/// `E[l_base - l_row]` and the two log-sum-exps would cancel to their rounding, 1e-7. If the two ways to `ln E[e^δ]`
-/// disagree by more than rounding, the row has mass where the base has none in f32, and the log-sum-exps count.
+/// `E[e^δ - 1] = E[e^δ - 1 - δ] + E[δ]`. The first mean has no negative term, so a KL of 1e-9 keeps its digits, whereas
+/// `E[l_base - l_row]` and the two log-sum-exps would cancel to their rounding, 1e-7. If the two ways to compute `ln E[e^δ]`
+/// disagree by more than rounding, the row has mass where the base has none in f32, and the log-sum-exps are used.
 ///
 /// # Errors
-/// If shapes, targets or indices do not fit, the softcap is not positive, a row (which is named) has a logit that is not
-/// finite, or `log_sum_exp` is not that of the base rows.
+/// If shapes, targets or indices do not fit, the softcap is not positive, a row has a logit that is not finite (the error names
+/// the row), or `log_sum_exp` does not belong to the base rows.
 pub fn score_head(
     hidden: &Tensor,
     weight: &Matrix,
@@ -74,7 +74,7 @@ pub fn score_head(
     }
 }
 
-/// The oracle of [`score_head`] in plain candle ops: whole logits of a few rows at a time, log-softmax in f64.
+/// The oracle of [`score_head`] in plain candle ops: full logits of a few rows at a time, log-softmax in f64.
 ///
 /// # Errors
 /// As [`score_head`].
@@ -123,23 +123,23 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What a row or base row whose numbers cannot be trusted is refused with; [`spoilt_row`] reads it.
+/// The error for a row or base row whose results cannot be trusted; [`spoilt_row`] parses it.
 pub(crate) fn not_finite<T>(kind: &str, row: usize) -> Result<T> {
     bail!("score_head: {kind} {row}{NOT_FINITE}");
 }
 
 const NOT_FINITE: &str = " has logits that are not finite";
 
-/// A row that [`score_head`] refused since its logits are not finite.
+/// A row that [`score_head`] refused because its logits are not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpoiltRow {
-    /// A row to be scored.
+    /// A row being scored.
     Row(usize),
-    /// A row that others are compared with.
+    /// A base row.
     Base(usize),
 }
 
-/// The row that an error of [`score_head`] is about, where it is that its logits are not finite: candle's errors hold text alone.
+/// The row that an error of [`score_head`] names for logits that are not finite, if it is such an error: candle's errors hold only text.
 pub fn spoilt_row(error: &candle_core::Error) -> Option<SpoiltRow> {
     let text = error.to_string();
     let named = text.split_once(NOT_FINITE)?.0.rsplit_once("score_head: ")?.1;
@@ -149,10 +149,10 @@ pub fn spoilt_row(error: &candle_core::Error) -> Option<SpoiltRow> {
     }
 }
 
-/// How far the log-sum-exp that is given for a base row may lie from its own: rounding is below 1e-5, logits apart.
+/// How far the given log-sum-exp of a base row may be from the computed one: rounding is below 1e-5, other logits differ by more.
 pub(crate) const SAME_SUM: f64 = 1e-3;
 
-/// What base rows whose `log_sum_exp` belongs to others are refused with.
+/// The error for base rows whose `log_sum_exp` belongs to other rows.
 pub(crate) fn not_theirs<T>(row: usize, given: f64) -> Result<T> {
     bail!("score_head: {given} is not the log-sum-exp of base row {row} under this weight and softcap");
 }
@@ -185,7 +185,7 @@ fn f32s<'a>((storage, layout): &'a (StorageRef<'_>, &Layout)) -> Result<&'a [f32
     }
 }
 
-/// Logits that the plain form holds at once, 64 MiB in f32.
+/// Logits that the plain path holds at once, 64 MiB in f32.
 const PLAIN_LOGITS: usize = 1 << 24;
 
 fn plain(
@@ -224,15 +224,15 @@ struct Plain {
     /// f32
     weight: Tensor,
     softcap: Option<f32>,
-    /// The dtype that probabilities are summed in.
+    /// The dtype in which probabilities are summed.
     sums: DType,
 }
 
 impl Plain {
-    /// Log-probabilities `[r, vocab]` and log-sum-exps of a few rows; `name` numbers them in errors.
+    /// Log-probabilities `[r, vocab]` and log-sum-exps of a few rows; `name` maps an index to the row number used in errors.
     fn log_softmax(&self, hidden: &Tensor, kind: &str, name: impl Fn(usize) -> usize) -> Result<(Tensor, Vec<f64>)> {
         let logits = linear_reference(&hidden.to_dtype(DType::F32)?, &self.weight)?;
-        // 0 but for logits that are not finite, which a softcap would hide.
+        // 0 unless a logit is not finite, which a softcap would hide.
         let spoilt = (&logits * 0.0)?.sum(D::Minus1)?.to_vec1::<f32>()?;
         if let Some(row) = spoilt.iter().position(|&spoilt| spoilt != 0.0) {
             return not_finite(kind, name(row));
@@ -247,7 +247,7 @@ impl Plain {
         Ok((logits.broadcast_sub(&sum)?, doubles(&sum.squeeze(1)?)?))
     }
 
-    /// `KL(base || row)` of the rows with `log_p`, each compared with the base row that `of` names.
+    /// `KL(base || row)` of the rows with `log_p`, each compared with its base row in `of`.
     fn divergence(&self, log_p: &Tensor, base: BaseRows<'_>, of: &[usize]) -> Result<Vec<f64>> {
         let mut used = of.to_vec();
         used.sort_unstable();
@@ -268,6 +268,6 @@ impl Plain {
 }
 
 fn doubles(values: &Tensor) -> Result<Vec<f64>> {
-    // On this side, since Metal has no f64.
+    // Converted on the CPU, since Metal has no f64.
     values.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
 }

@@ -1,17 +1,17 @@
-//! Which kernels serve a device.
+//! Which kernels run on a device.
 
 use std::sync::OnceLock;
 
 use candle_core::Device;
 
-/// Which kernels operations run on.
+/// Which kernels the operations use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
-    /// The fastest that the device has: ours on the CPU and on CUDA, candle's elsewhere.
+    /// The fastest available: ours on the CPU and on CUDA, candle's elsewhere.
     #[default]
     Own,
-    /// The oracles, in candle's own operations, on every device; linear layers on the CPU stay ours, since weights lie there
-    /// as they want them.
+    /// The oracles, in candle's own operations, on every device; linear layers on the CPU stay ours, since weights are stored in
+    /// their layout there.
     Plain,
 }
 
@@ -19,10 +19,10 @@ impl Kernels {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Own, Self::Plain];
 
-    /// Ours, or those named in `HEADTEMPER_KERNELS` (`own`, `plain`).
+    /// [`Kernels::Own`], or the choice in `HEADTEMPER_KERNELS` (`own`, `plain`).
     ///
     /// # Errors
-    /// If the variable names another.
+    /// If the variable has another value.
     pub fn chosen() -> Result<Self, String> {
         match std::env::var("HEADTEMPER_KERNELS") {
             Err(_) => Ok(Self::default()),
@@ -33,10 +33,10 @@ impl Kernels {
         }
     }
 
-    /// [`Kernels::chosen`], asked once.
+    /// [`Kernels::chosen`], evaluated once.
     ///
     /// # Panics
-    /// On its error: a setting that silently does nothing would be worse. Programs ask [`Kernels::chosen`] first.
+    /// On its error: a setting that silently does nothing would be worse. Programs call [`Kernels::chosen`] first.
     pub fn used() -> Self {
         static USED: OnceLock<Kernels> = OnceLock::new();
         *USED.get_or_init(|| Self::chosen().unwrap_or_else(|why| panic!("{why}")))
@@ -44,24 +44,24 @@ impl Kernels {
 }
 
 impl Kernels {
-    /// Whether operations on this device run on kernels for CUDA.
+    /// Whether operations on this device run on our CUDA kernels.
     pub fn serve_gpu(device: &Device) -> bool {
         serving(device) == Serving::Gpu
     }
 }
 
-/// What serves an operation.
+/// What runs an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Serving {
     /// SIMD code on the CPU.
     Cpu,
-    /// A kernel for CUDA.
+    /// A CUDA kernel.
     Gpu,
     /// candle's own operations.
     Plain,
 }
 
-/// What serves operations on this device.
+/// What runs operations on this device.
 pub(crate) fn serving(device: &Device) -> Serving {
     match (Kernels::used(), device) {
         (Kernels::Own, Device::Cpu) => Serving::Cpu,

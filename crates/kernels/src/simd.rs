@@ -1,7 +1,7 @@
 //! Vectors of f32 on each instruction set, behind one trait.
 //!
 //! The functions of [`Simd`] are `#[inline(always)]` and end up inside a function that enables the instruction set, see
-//! [`dispatch`]; called from anywhere else they would be correct only on a machine that has it, hence `unsafe`.
+//! [`dispatch`]. Called from anywhere else they would be correct only on a machine that has it, hence `unsafe`.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -17,7 +17,7 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
-/// The instruction sets the CPU paths are compiled for, slowest first.
+/// The instruction sets that the CPU paths are compiled for, slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Plain Rust that the compiler vectorises for the target's baseline (SSE2, NEON).
@@ -31,7 +31,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Its name, as `HEADTEMPER_SIMD` has it.
+    /// Its name, as used in `HEADTEMPER_SIMD`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -41,7 +41,7 @@ impl Level {
         }
     }
 
-    /// The levels this machine has, slowest first.
+    /// The levels that this machine supports, slowest first.
     pub fn available() -> Vec<Self> {
         let mut levels = vec![Self::Portable];
         #[cfg(target_arch = "aarch64")]
@@ -64,10 +64,10 @@ impl Level {
         levels
     }
 
-    /// The fastest level of this machine, or a slower one named in `HEADTEMPER_SIMD` (`portable`, `neon`, `avx2`, `avx512`).
+    /// The fastest level of this machine, or a slower one chosen in `HEADTEMPER_SIMD` (`portable`, `neon`, `avx2`, `avx512`).
     ///
     /// # Errors
-    /// If the variable names no level that this machine has.
+    /// If the variable names no level that this machine supports.
     pub fn chosen() -> Result<Self, String> {
         let levels = Self::available();
         match std::env::var("HEADTEMPER_SIMD") {
@@ -81,20 +81,20 @@ impl Level {
         }
     }
 
-    /// [`Level::chosen`], asked once.
+    /// [`Level::chosen`], evaluated once.
     ///
     /// # Panics
-    /// On its error: a setting that silently does nothing would be worse. Programs ask [`Level::chosen`] first.
+    /// On its error: a setting that silently does nothing would be worse. Programs call [`Level::chosen`] first.
     pub fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| Self::chosen().unwrap_or_else(|why| panic!("{why}")))
     }
 }
 
-/// The longest vector of any level.
+/// The longest vector of any level, in lanes.
 pub(crate) const MAX_LANES: usize = 16;
 
-/// The lanes of a level's vectors.
+/// The number of lanes in a level's vectors.
 pub(crate) fn lanes_of(level: Level) -> usize {
     match level {
         #[cfg(target_arch = "aarch64")]
@@ -111,14 +111,14 @@ pub(crate) fn lanes_of(level: Level) -> usize {
 pub(crate) trait Simd: Copy {
     /// Lanes of a vector.
     const LANES: usize;
-    /// Vectors that the register file holds.
+    /// Vectors that fit in the register file.
     const REGISTERS: usize;
     /// The vector.
     type F: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
-    /// Of `LANES` pairs of bf16 the first or the second of each, as f32.
+    /// The first or the second value of each of `LANES` pairs of bf16, as f32.
     unsafe fn load_bf16_of_pairs<const ODD: bool>(p: *const u16) -> Self::F;
     unsafe fn load_f16(p: *const u16) -> Self::F;
     #[inline(always)]
@@ -132,7 +132,7 @@ pub(crate) trait Simd: Copy {
             Self::load(out.as_ptr())
         }
     }
-    /// Of `LANES` bytes the low or the high four bits of each, 0 to 15.
+    /// The low or the high four bits of each of `LANES` bytes, 0 to 15.
     #[inline(always)]
     unsafe fn load_nibbles<const HIGH: bool>(p: *const u8) -> Self::F {
         let mut out = [0f32; MAX_LANES];
@@ -148,21 +148,21 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
-    /// `a` where it is larger, else `b`: a NaN in `b` stays one, but one in `a` may be lost, as the instruction has it.
+    /// `a` where it is larger, else `b`: a NaN in `b` is kept, but one in `a` may be lost, as in the instruction.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn largest(x: Self::F) -> f32;
     unsafe fn round(x: Self::F) -> Self::F;
-    /// `2^n` for whole `n` in -126..=127.
+    /// `2^n` for integers `n` in -126..=127.
     unsafe fn exp2_whole(n: Self::F) -> Self::F;
-    /// Asks for the cache line at `p`, which need not be readable.
+    /// Prefetches the cache line at `p`, which need not be readable.
     #[inline(always)]
     unsafe fn prefetch<T>(_p: *const T) {}
 }
 
-/// The `count` values at `p`, fewer than a vector, and zeros.
+/// Loads the `count` values at `p`, fewer than a vector, and pads with zeros.
 #[inline(always)]
 pub(crate) unsafe fn load_part<S: Simd>(p: *const f32, count: usize) -> S::F {
     let mut padded = [0f32; MAX_LANES];
@@ -184,21 +184,21 @@ pub(crate) unsafe fn store_part<S: Simd>(p: *mut f32, x: S::F, count: usize) {
     }
 }
 
-/// `count` values, a vector or part of one.
+/// Loads `count` values, a full vector or part of one.
 #[inline(always)]
 pub(crate) unsafe fn load_some<S: Simd>(p: *const f32, count: usize) -> S::F {
     // SAFETY: the caller has `count` readable values at `p`.
     unsafe { if count == S::LANES { S::load(p) } else { load_part::<S>(p, count) } }
 }
 
-/// Stores the first `count` lanes, all or part of them.
+/// Stores the first `count` lanes, all or some of them.
 #[inline(always)]
 pub(crate) unsafe fn store_some<S: Simd>(p: *mut f32, x: S::F, count: usize) {
     // SAFETY: the caller has `count` writable values at `p`.
     unsafe { if count == S::LANES { S::store(p, x) } else { store_part::<S>(p, x, count) } }
 }
 
-/// `e^x` to about one unit in the last place, below -87.3 what it is there, 1.2e-38; `x` must not exceed 88. NaN stays.
+/// `e^x` to about one unit in the last place; below -87.3 the value there, 1.2e-38. `x` must not exceed 88. NaN stays NaN.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -208,24 +208,24 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// `e^x - 1 - x`, never rounded away: near 0 it is `x^2 / 2` to the last digits. Above 88 the exponential stands still.
+/// `e^x - 1 - x`, never rounded away: near 0 it is `x^2 / 2` to the last digits. Above 88 the exponential is held constant.
 #[inline(always)]
 pub(crate) unsafe fn exp_above_tangent<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
         let (two, r, p) = reduced::<S>(min::<S>(x, 88.0));
-        // Near 0 `two` is 1 and `r` is x, so that all but the first term are exactly 0.
+        // Near 0, `two` is 1 and `r` is x, so that all terms but the first are exactly 0.
         let line = S::add(S::fma(two, r, S::mul(x, S::splat(-1.0))), S::add(two, S::splat(-1.0)));
         S::fma(two, S::mul(S::mul(r, r), p), line)
     }
 }
 
-/// `tanh x` by `e^2x - 1`, which keeps its digits near 0.
+/// `tanh x` through `e^2x - 1`, which keeps its digits near 0.
 #[inline(always)]
 pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
-        // At 20 it is 1 in f32.
+        // tanh 20 is 1 in f32.
         let x = S::max(S::splat(-20.0), min::<S>(x, 20.0));
         let (two, r, p) = reduced::<S>(S::add(x, x));
         let e = S::fma(two, S::fma(S::mul(r, r), p, r), S::add(two, S::splat(-1.0)));
@@ -233,7 +233,7 @@ pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// The smaller of each lane and `most`; NaN stays.
+/// The smaller of each lane and `most`; NaN stays NaN.
 #[inline(always)]
 pub(crate) unsafe fn min<S: Simd>(x: S::F, most: f32) -> S::F {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
@@ -247,7 +247,7 @@ pub(crate) unsafe fn min<S: Simd>(x: S::F, most: f32) -> S::F {
 unsafe fn reduced<S: Simd>(x: S::F) -> (S::F, S::F, S::F) {
     // SAFETY: arithmetic on vectors; the caller vouches for the instruction set.
     unsafe {
-        // In this order, what is no number stays none.
+        // In this order, NaN stays NaN.
         let x = S::max(S::splat(-87.3), x);
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
         let r = S::fma(n, S::splat(-0.693_359_4), x);
@@ -287,7 +287,7 @@ macro_rules! dispatch {
                 // SAFETY: the caller's contract, passed on.
                 unsafe { $generic::<crate::simd::Avx512, $($w)?>($($arg),*) }
             }
-            // SAFETY: the caller's contract, passed on; a level is only ever taken from `Level::available`.
+            // SAFETY: the caller's contract, passed on; levels only ever come from `Level::available`.
             unsafe {
                 match level {
                     #[cfg(target_arch = "aarch64")]

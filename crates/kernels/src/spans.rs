@@ -1,4 +1,4 @@
-//! The sequences of a packed batch, as operations are told of them.
+//! The sequences of a packed batch, in the form that operations take them.
 
 use std::{
     ops::{Deref, Range},
@@ -11,7 +11,7 @@ use crate::{AttentionSpan, StateSpan};
 
 /// One sequence's share of the packed tokens, as a row of a table.
 pub trait SpanRow {
-    /// The first packed token, the number of tokens, the position of the first, and where the sequence's state lies.
+    /// The first packed token, the number of tokens, the position of the first, and the place of the sequence's state.
     fn row(&self) -> [usize; 4];
 }
 
@@ -27,36 +27,36 @@ impl SpanRow for StateSpan {
     }
 }
 
-/// Packed tokens of which something is read.
+/// A range of packed tokens to read.
 impl SpanRow for Range<usize> {
     fn row(&self) -> [usize; 4] {
         [self.start, self.len(), 0, 0]
     }
 }
 
-/// The spans of a forward pass, and on a GPU their table, which goes there once for all layers.
+/// The spans of a forward pass and, on a GPU, their table, which is uploaded once for all layers.
 #[derive(Debug)]
 pub struct Spans<S> {
     list: Vec<S>,
     table: OnceLock<Tensor>,
-    /// What an operation made of the list for itself, and the number that it goes by.
+    /// What an operation derived from the list for itself, and the number that identifies it.
     made: OnceLock<(usize, Tensor)>,
-    /// Whether the table changes on the device.
+    /// Whether the table may change on the device.
     moves: bool,
 }
 
 impl<S> Spans<S> {
-    /// The same, with a table that lies on the device already and may change there: a span may then have less tokens than the
-    /// list says, and begin before.
+    /// The same spans with a table that is already on the device and may change there: a span may then have fewer tokens than the
+    /// list says, and begin earlier.
     #[must_use]
     pub fn on_device(self, table: Tensor) -> Self {
         Self { table: OnceLock::from(table), moves: true, ..self }
     }
 
-    /// The list, for an operation that goes by it and not by the table.
+    /// The list, for an operation that uses it instead of the table.
     ///
     /// # Errors
-    /// If the table changes on the device: the list then says what may be, not what is.
+    /// If the table may change on the device: the list then gives only bounds.
     pub(crate) fn still(&self, name: &str) -> Result<&[S]> {
         if self.moves {
             bail!("{name}: has no kernel for these shapes that could be recorded");
@@ -66,7 +66,7 @@ impl<S> Spans<S> {
 }
 
 impl<S: SpanRow> Spans<S> {
-    /// The table, u32 `[spans, 4]`, on the device of the first call.
+    /// The table, u32 `[spans, 4]`, on the device given in the first call.
     pub(crate) fn table(&self, device: &Device) -> Result<&Tensor> {
         if let Some(table) = self.table.get() {
             return Ok(table);
@@ -78,7 +78,7 @@ impl<S: SpanRow> Spans<S> {
 }
 
 impl<S> Spans<S> {
-    /// What `make` makes of the list for one operation, which is the same as long as `number` is: kept of the first that asks,
+    /// What `make` derives from the list for one operation; the result depends only on `number`. The first caller's result is kept
     /// for all layers.
     pub(crate) fn once(&self, number: usize, make: impl FnOnce(&[S]) -> Result<Tensor>) -> Result<Tensor> {
         match self.made.get() {

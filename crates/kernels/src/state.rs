@@ -1,4 +1,4 @@
-//! What the operations with a carried state share: which slot a sequence continues, and the writing in place.
+//! Shared by the operations with a carried state: which slot a sequence continues, and writing in place.
 
 use std::cell::Cell;
 
@@ -9,11 +9,11 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail}
 pub struct StateSpan {
     /// The first packed token of the sequence.
     pub first: usize,
-    /// Its tokens in this call; a span of none leaves its slot alone.
+    /// The number of its tokens in this call; a span without tokens leaves its slot unchanged.
     pub len: usize,
-    /// The position of the first of them. At 0 the state starts from zero, whatever the slot holds.
+    /// The position of its first token. At 0 the state starts from zero, whatever the slot holds.
     pub start: usize,
-    /// The slot of the state that holds what the earlier tokens left, and receives what these leave.
+    /// The slot of the state that holds what the earlier tokens left and is updated by these.
     pub slot: usize,
 }
 
@@ -33,14 +33,14 @@ pub(crate) fn check_spans(name: &str, spans: &[StateSpan], n: usize, slots: usiz
     Ok(())
 }
 
-/// The tokens that belong to no span; the spans must be checked.
+/// The tokens that belong to no span; the spans must have been checked.
 pub(crate) fn idle(spans: &[StateSpan], n: usize) -> impl Iterator<Item = usize> {
     let mut end = 0;
     let gaps = spans.iter().map(|span| (span.first, span.first + span.len)).chain([(n, n)]);
     gaps.flat_map(move |(first, last)| std::mem::replace(&mut end, last)..first)
 }
 
-/// Refuses a state that the operation could not change in place.
+/// Refuses a state that cannot be changed in place.
 pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
     if !state.is_contiguous() {
         bail!("{name}: the state is changed in place and must be contiguous, {:?} is not", state.layout());
@@ -48,7 +48,7 @@ pub(crate) fn check_state(name: &str, state: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Refuses inputs within the state's own storage.
+/// Refuses inputs that share the state's storage.
 pub(crate) fn check_apart(name: &str, state: &Tensor, inputs: &[&Tensor]) -> Result<()> {
     let place = |t: &Tensor| std::ptr::from_ref::<Storage>(&t.storage_and_layout().0);
     if inputs.iter().any(|input| std::ptr::eq(place(input), place(state))) {
@@ -65,12 +65,12 @@ pub(crate) fn update(
     work: impl FnOnce(&mut [f32]),
 ) -> Result<()> {
     check_state(name, state)?;
-    // Writing waits for every reader: an input within the state's own storage would wait for itself.
+    // Writing waits for every reader: an input within the state's own storage would deadlock.
     check_apart(name, state, inputs)?;
     state.inplace_op1(&Update { name, work: Cell::new(Some(work)) })
 }
 
-/// `work` as candle wants it: an operation by shared reference, though it is called once.
+/// Wraps `work` for candle: an operation takes `&self`, though it is called once.
 struct Update<F> {
     name: &'static str,
     work: Cell<Option<F>>,

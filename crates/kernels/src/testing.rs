@@ -1,29 +1,29 @@
-//! What the tests of kernels share: pseudo-random values, and how far a kernel is from its oracle.
+//! Shared by the tests of kernels: pseudo-random values, and the distance of a kernel from its oracle.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// So many pseudo-random numbers from -1 to 1.
+/// `count` pseudo-random numbers from -1 to 1.
 pub(crate) fn numbers(count: usize, seed: u32) -> Vec<f32> {
     (0..count as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
 }
 
-/// A tensor of them.
+/// A tensor of such numbers.
 pub(crate) fn values(shape: &[usize], seed: u32) -> Result<Tensor> {
     Tensor::from_vec(numbers(shape.iter().product(), seed), shape, &Device::Cpu)
 }
 
-/// Values in f32.
+/// The values in f32.
 pub(crate) fn flat(x: &Tensor) -> Vec<f32> {
     let x = x.to_device(&Device::Cpu).and_then(|x| x.to_dtype(DType::F32)?.contiguous()?.flatten_all()?.to_vec1());
     x.expect("a tensor of floats")
 }
 
-/// Their bits, for what must be the same to the last one: zeros have signs there.
+/// The bits of the values, for comparisons that must be exact, including the signs of zeros.
 pub(crate) fn bits(x: &Tensor) -> Vec<u32> {
     flat(x).into_iter().map(f32::to_bits).collect()
 }
 
-/// The largest difference to the oracle.
+/// The largest difference from the oracle.
 pub(crate) fn worst(fast: &Tensor, oracle: &Tensor) -> f32 {
     largest_of(fast, oracle, |_| 1.0)
 }
@@ -39,7 +39,7 @@ fn largest_of(fast: &Tensor, oracle: &Tensor, size: impl Fn(f32) -> f32) -> f32 
     largest(flat(fast).iter().zip(&flat(oracle)).map(off)) as f32
 }
 
-/// The largest of some distances, 0 of none; infinite if one is no number, which `f32::max` and candle's `max_all` pass over.
+/// The largest of some distances, 0 if there are none; infinite if one is NaN, which `f32::max` and candle's `max_all` skip.
 pub(crate) fn largest(off: impl IntoIterator<Item = f64>) -> f64 {
     off.into_iter().fold(0.0, |worst, off| if off.is_nan() { f64::INFINITY } else { worst.max(off) })
 }

@@ -1,4 +1,4 @@
-//! Prefill and decode of the tiny golden Llama, without a tap and with every head tempered: what a hook costs.
+//! Prefill and decode of the tiny golden Llama, without a tap and with every head tempered: the cost of a hook.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! All state of the sequences that are being read, in slots which they take and give back.
+//! All state of the sequences being read, in slots that are assigned and reused.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,26 @@ use headtemper_kernels::{AttentionSpan, Spans, StateSpan, attended_heads};
 
 use crate::{Branch, layers::HeadView};
 
-/// The state of every layer, for `slots` sequences of at most `capacity` tokens: keys and values of attention, the
+/// The state of every layer, for `slots` sequences of at most `capacity` tokens: keys and values of attention, and the
 /// recurrent and the convolution state of delta nets.
 ///
-/// A slot is reused by starting a sequence at position 0 in it. Memory is reserved at once and, on the CPU, taken from
-/// the system only as it is written.
+/// A slot is reused by starting a sequence at position 0 in it. Memory is reserved up front and, on the CPU, taken from the
+/// system only as it is written.
 pub struct Cache {
     layers: Vec<LayerState>,
     lengths: Vec<usize>,
-    /// Per slot: the layer that its sequence branched off at; nothing is held of it and of those below.
+    /// For each slot, the layer at which its sequence branched off; the slot has no state of that layer and those below.
     branched: Vec<Option<usize>>,
     capacity: usize,
 }
 
-/// What one layer keeps.
+/// The state of one layer.
 enum LayerState {
     /// `[slots * capacity, kv, dim]` each, keys already rotated.
     KeysValues { keys: Tensor, values: Tensor },
-    /// It reads the keys and values of an earlier layer.
+    /// The layer reads the keys and values of an earlier layer.
     KeysOf(usize),
-    /// `conv` `[slots, kernel - 1, channels]`, what the convolution still sees; `state` `[slots, value head, key_dim,
+    /// `conv` `[slots, kernel - 1, channels]`, the inputs that the convolution still needs; `state` `[slots, value head, key_dim,
     /// value_dim]` f32.
     Delta { conv: Tensor, state: Tensor },
 }
@@ -72,7 +72,7 @@ impl Cache {
         spec.layers.iter().filter(own).map(|layer| 2 * layer.heads.kv_width() * dtype.size_in_bytes()).sum()
     }
 
-    /// Bytes that one sequence takes in all layers, however long it is: the state of delta nets.
+    /// Bytes that one sequence takes in all layers whatever its length: the state of delta nets.
     pub fn bytes_per_sequence(spec: &ModelSpec, dtype: DType) -> usize {
         let bytes = |layer: &LayerSpec| match layer.mixer {
             Mixer::Full | Mixer::Sliding { .. } => 0,
@@ -89,15 +89,15 @@ impl Cache {
         self.capacity
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn slots(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Notes that a slot has read more tokens, in passes that were played back.
+    /// Records that a slot has read more tokens in played-back passes.
     ///
     /// # Errors
-    /// If there is no such slot, or it has no room for them.
+    /// If the slot does not exist, or has no room for them.
     pub fn advance(&mut self, slot: usize, tokens: usize) -> Result<()> {
         let slots = self.lengths.len();
         match self.lengths.get_mut(slot) {
@@ -111,11 +111,11 @@ impl Cache {
     /// Makes room for a batch: called by a model at the start of its forward pass.
     ///
     /// # Errors
-    /// If a span continues another position than its slot has reached, or another branch, or reaches beyond the
+    /// If a span does not continue where its slot ended, or continues a slot of another branch, or exceeds the
     /// capacity.
     pub(crate) fn begin(&mut self, batch: &Batch, from: Option<&Branch<'_>>) -> Result<()> {
         if batch.on_device().is_some() {
-            return Ok(()); // whoever plays it back says how far each slot came: see `advance`
+            return Ok(()); // the caller that plays it back reports the new lengths: see `advance`
         }
         let layer = from.map(|branch| branch.layer);
         for span in batch.spans() {
@@ -139,7 +139,7 @@ impl Cache {
         from.map_or(Ok(()), |branch| self.inherit(branch, batch))
     }
 
-    /// Takes over the keys and values of layers at and below the branch that layers above it read.
+    /// Copies the keys and values of layers at and below the branch that layers above it read.
     fn inherit(&mut self, from: &Branch<'_>, batch: &Batch) -> Result<()> {
         let spans = batch.spans();
         if from.slots.len() != spans.len() {
@@ -162,8 +162,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Starts the sequence of slot `to` with all that slot `from` has read, as if it had read it itself. A start
-    /// cannot be cut short: the state of a delta net does not run backwards.
+    /// Starts the sequence of slot `to` with everything that slot `from` has read, as if it had read it itself. Only the whole
+    /// prefix can be copied: the state of a delta net does not run backwards.
     ///
     /// # Errors
     /// If a slot does not exist, or both are the same.
@@ -178,7 +178,7 @@ impl Cache {
                 LayerState::Delta { conv, state } => ([conv, state], 1, 1),
             };
             for tensor in tensors {
-                // Its own memory first: a tensor cannot be written from itself.
+                // Copied first: a tensor cannot be written from itself.
                 let start = tensor.narrow(0, from * rows, len)?.copy()?;
                 tensor.slice_set(&start, 0, to * rows)?;
             }
@@ -187,7 +187,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Where each span of a batch finds its keys.
+    /// For each span of a batch, where its keys are.
     pub(crate) fn spans(&self, batch: &Batch) -> Spans<AttentionSpan> {
         let spans: Spans<AttentionSpan> = batch
             .ranges()
@@ -204,7 +204,7 @@ impl Cache {
         }
     }
 
-    /// Where each span of a batch finds its recurrent state.
+    /// For each span of a batch, where its recurrent state is.
     pub(crate) fn state_spans(batch: &Batch) -> Spans<StateSpan> {
         let spans: Spans<StateSpan> = batch
             .ranges()
@@ -216,8 +216,8 @@ impl Cache {
         }
     }
 
-    /// Stores the new keys and values of a layer, `[n, kv, dim]`, behind those of each span, and gives its queries `[n, heads,
-    /// dim]`: all three are made at once.
+    /// Stores the new keys and values of a layer, `[n, kv, dim]`, after those of each span, and returns its queries `[n, heads,
+    /// dim]`: all three are computed together.
     pub(crate) fn append(
         &mut self,
         layer: usize,

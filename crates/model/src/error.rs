@@ -1,8 +1,8 @@
-//! What can be wrong with a checkpoint.
+//! Errors in checkpoints.
 
 use std::path::PathBuf;
 
-/// Why a checkpoint cannot be used. Each names the object and what would have been right.
+/// Why a checkpoint cannot be used. Each error names the object and what would have been right.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file cannot be read.
@@ -10,7 +10,7 @@ pub enum ModelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file cannot be copied.
@@ -18,9 +18,9 @@ pub enum ModelError {
     Copy {
         /// The file.
         from: PathBuf,
-        /// Where to.
+        /// The destination.
         to: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// λ makes a weight too large for the type it is stored in.
@@ -63,7 +63,7 @@ pub enum ModelError {
         /// The key.
         key: String,
     },
-    /// A key of the configuration has a value we cannot honour.
+    /// A key of the configuration has an unsupported value.
     #[error("{}: {key} is {found}, but only {allowed} is supported", path.display())]
     Unsupported {
         /// The file.
@@ -75,14 +75,14 @@ pub enum ModelError {
         /// What would have been allowed.
         allowed: String,
     },
-    /// The architecture is not one of ours.
+    /// The architecture is not supported.
     #[error("{} is of architecture '{found}'; supported are {supported}", path.display())]
     Architecture {
         /// The file.
         path: PathBuf,
-        /// What it names.
+        /// The architecture it names.
         found: String,
-        /// What it may name.
+        /// The supported architectures.
         supported: &'static str,
     },
     /// A directory without weights.
@@ -107,7 +107,7 @@ pub enum ModelError {
         /// The tensor's name in the file.
         name: String,
     },
-    /// A tensor has another shape than the configuration asks for.
+    /// A tensor's shape differs from what the configuration asks for.
     #[error("tensor '{name}' has shape {found:?}, but the configuration asks for {expected:?}")]
     Shape {
         /// The tensor.
@@ -117,7 +117,7 @@ pub enum ModelError {
         /// The shape it should have.
         expected: Vec<usize>,
     },
-    /// A tensor is stored in a type we do not read.
+    /// A tensor is stored in a type that we do not read.
     #[error("tensor '{name}' is stored as {found}; readable are {allowed}")]
     Dtype {
         /// The tensor.
@@ -127,7 +127,7 @@ pub enum ModelError {
         /// What would have been allowed.
         allowed: &'static str,
     },
-    /// Rows that blocks do not fit.
+    /// Rows are not whole blocks.
     #[error(
         "tensor '{name}' has rows of {columns} features, which are no whole blocks of {held}: a block holds {block}"
     )]
@@ -136,12 +136,12 @@ pub enum ModelError {
         name: String,
         /// The block type.
         held: String,
-        /// Features of a row.
+        /// Features per row.
         columns: usize,
-        /// Features of a block.
+        /// Features per block.
         block: usize,
     },
-    /// A tensor of a type that weights are not held in.
+    /// A tensor is stored in a type that weights cannot be held in.
     #[error(
         "tensor '{name}' is stored as {found}, which weights are not held in; held are f32, bf16, f16, q8_0, q4_0, q4_1, \
          q5_0, q5_1, q4_k, q5_k and q6_k"
@@ -152,7 +152,7 @@ pub enum ModelError {
         /// Its type.
         found: String,
     },
-    /// Columns that are stored in another order, in blocks that would have to be taken apart.
+    /// Columns are stored in another order, in blocks that would have to be split.
     #[error(
         "tensor '{name}' has its columns in an order of llama.cpp's, and blocks of {block} do not move whole: it \
              cannot be kept in {held}"
@@ -162,21 +162,21 @@ pub enum ModelError {
         name: String,
         /// The block type.
         held: String,
-        /// Features of a block.
+        /// Features per block.
         block: usize,
     },
-    /// Blocks on a device that has no kernels for them.
+    /// Blocks are requested on a device without kernels for them.
     #[error("weights are held in {held} on the CPU alone")]
     BlocksDevice {
         /// The block type.
         held: String,
     },
-    /// Products of bf16 where there are none.
+    /// bf16 products are requested where they are not supported.
     #[error("products are rounded to bf16 where weights are held in bf16 on the CPU, not in {held} on {device}")]
     Products {
         /// What the weights are held in.
         held: String,
-        /// Where.
+        /// The kind of device.
         device: &'static str,
     },
     /// A GGUF file holds a tensor type that candle cannot read.
@@ -206,7 +206,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Advice that goes with the message.
+    /// Advice to show with the message.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Truncated { .. } | Self::MissingShard { .. } => {

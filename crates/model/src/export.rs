@@ -1,4 +1,4 @@
-//! λ written into the weights: a head's columns of the output projection times its λ.
+//! Folds λ into the weights: a head's columns of the output projection are multiplied by its λ.
 
 use std::{
     collections::BTreeMap,
@@ -16,21 +16,21 @@ use crate::{
     weights::{column_factors, text_name},
 };
 
-/// What changed in a file.
+/// The changes to a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Folded {
-    /// The tensors that were changed, by their names in the file.
+    /// The names of the changed tensors, as in the file.
     pub changed: Vec<String>,
     /// The largest relative error of a changed weight, from rounding to the type it is stored in.
     pub rounding: f64,
 }
 
-/// Copies a safetensors file with a plan written into the output projections that it holds. All else stays as it is,
-/// byte for byte: names, order, types, metadata.
+/// Copies a safetensors file with a plan folded into the output projections that it holds. Everything else stays as it is, byte
+/// for byte: names, order, types, metadata.
 ///
 /// # Errors
 /// If a file cannot be read or written, the plan names heads that the model does not have, a projection has another
-/// width than the model's, or what λ makes of a weight is more than its type can hold.
+/// width than the model's, or a weight times λ exceeds the range of its type.
 pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> Loaded<Folded> {
     plan.check(spec)?;
     plan.check_foldable()?;
@@ -79,14 +79,14 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
     Ok(folded)
 }
 
-/// The output projections that a plan changes, by the names that a text model has for them.
+/// The output projections that a plan changes, by their names in a text model.
 pub fn folded_names(plan: &HeadPlan, spec: &ModelSpec) -> Vec<String> {
     let factors: BTreeMap<_, _> = column_factors(plan, spec);
     factors.into_keys().collect()
 }
 
-/// Scales the columns of a row-major matrix; returns the largest relative error of a product that is no subnormal, which is infinite
-/// where the type cannot hold one.
+/// Scales the columns of a row-major matrix. Returns the largest relative error of a product that is not subnormal; it is infinite
+/// if the type cannot hold a product.
 fn scale<const N: usize>(
     bytes: &mut [u8],
     factors: &[f32],

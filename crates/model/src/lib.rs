@@ -1,8 +1,8 @@
 //! Architectures: packed token ids, a cache and a tap in; hidden states out.
 //!
 //! [`load`] reads a checkpoint (a directory in Hugging Face form, or a GGUF file) into a [`CausalLm`]. An architecture is
-//! one file in `models/`, written from the small parts in `layers/`; what a layer has in common with another model's is
-//! said again on purpose, so that each file reads from top to bottom.
+//! one file in `models/`, built from the small parts in `layers/`. What its layers share with another model's is repeated
+//! on purpose, so that each file reads from top to bottom.
 
 mod cache;
 mod config;
@@ -33,15 +33,15 @@ pub use weights::{GgufFile, HoldAs, Holding, StoredTensor, Weights, stored_tenso
 /// The result of reading a checkpoint.
 pub type Loaded<T> = std::result::Result<T, ModelError>;
 
-/// Where a forward pass branches off an earlier one: all below the output projection of `layer` is as it was there, what
-/// the projection gives is another.
+/// Where a forward pass branches off an earlier one: everything below the output projection of `layer` is unchanged, but the
+/// projection gives another result.
 #[derive(Clone, Copy)]
 pub struct Branch<'a> {
-    /// The layer whose output projection gives something else.
+    /// The layer whose output projection gives another result.
     pub layer: usize,
-    /// The residual stream that the layer reads, `[n, d_model]`, as it was.
+    /// The unchanged residual stream that the layer reads, `[n, d_model]`.
     pub residual: &'a Tensor,
-    /// What the output projection gives now, `[n, d_model]`.
+    /// The new output of the projection, `[n, d_model]`.
     pub mixed: &'a Tensor,
     /// The cache of the earlier pass, which has read the same tokens: later layers may read keys of earlier ones.
     pub cache: &'a Cache,
@@ -51,7 +51,7 @@ pub struct Branch<'a> {
 
 /// A decoder-only language model. All state of a sequence is in the [`Cache`], so the weights are shared by reference.
 pub trait CausalLm: Send + Sync {
-    /// What the decoder has around its layers.
+    /// The decoder's parts around its layers.
     #[doc(hidden)]
     fn shell(&self) -> &Shell;
 
@@ -60,7 +60,7 @@ pub trait CausalLm: Send + Sync {
         &self.shell().spec
     }
 
-    /// What the weights are held in. On the CPU activations are f32 whatever this is.
+    /// The types the weights are held in. On the CPU, activations are f32 in any case.
     fn holding(&self) -> &Holding {
         self.shell().holding()
     }
@@ -70,7 +70,7 @@ pub trait CausalLm: Send + Sync {
         self.shell().activations()
     }
 
-    /// Where the weights lie.
+    /// The device that holds the weights.
     fn device(&self) -> &Device {
         self.shell().device()
     }
@@ -83,7 +83,7 @@ pub trait CausalLm: Send + Sync {
         Cache::new(self.spec(), slots, capacity, self.activations(), self.device())
     }
 
-    /// Reads packed tokens and returns what the final norm makes of them.
+    /// Reads packed tokens and returns the output of the final norm.
     ///
     /// # Shapes
     /// `ids` u32 `[n]`, packed as `batch` says; result `[n, d_model]`, which is `hidden_states[-1]` of transformers.
@@ -94,9 +94,9 @@ pub trait CausalLm: Send + Sync {
         self.run(ids, None, batch, cache, tap)
     }
 
-    /// The rest of a forward pass from the output projection of a layer on. The layers above run as in
-    /// [`CausalLm::forward`]; sites at and below the branch do not fire, and a slot can be continued by a branch at the
-    /// same layer only.
+    /// Runs the rest of a forward pass, from the output projection of a layer on. The layers above run as in
+    /// [`CausalLm::forward`]; sites at and below the branch do not fire, and a slot can be continued only by a branch at the
+    /// same layer.
     ///
     /// # Errors
     /// As [`CausalLm::forward`], and if the layer does not exist.
@@ -126,7 +126,7 @@ pub trait CausalLm: Send + Sync {
         tap: &mut dyn Tap,
     ) -> Result<Tensor>;
 
-    /// The residual stream that the first layer reads: `ids` u32 `[n]` to `[n, d_model]`.
+    /// Embeds tokens into the residual stream that the first layer reads: `ids` u32 `[n]` to `[n, d_model]`.
     ///
     /// # Errors
     /// If an id is beyond the vocabulary.
@@ -140,13 +140,13 @@ pub trait CausalLm: Send + Sync {
     /// If the layer does not exist.
     fn output_projection(&self, layer: usize) -> &Matrix;
 
-    /// A layer's output projection, without what follows it (Gemma 4's norm).
+    /// Applies a layer's output projection, without what follows it (Gemma 4's norm).
     ///
     /// # Shapes
     /// `z` `[n, heads * dim]`; result `[n, d_model]`.
     ///
     /// # Errors
-    /// If the shape is another.
+    /// If `z` has another shape.
     ///
     /// # Panics
     /// If the layer does not exist.
@@ -160,7 +160,7 @@ pub trait CausalLm: Send + Sync {
     /// `z` `[n, dim]`; result `[n, d_model]`.
     ///
     /// # Errors
-    /// If the model has no such head, or the shape is another.
+    /// If the model has no such head, or `z` has another shape.
     fn head_output(&self, at: HeadRef, z: &Tensor) -> Result<Tensor> {
         self.spec().check(at).map_err(candle_core::Error::wrap)?;
         let dim = self.spec().layers[at.layer].heads.dim;
@@ -168,13 +168,13 @@ pub trait CausalLm: Send + Sync {
         headtemper_kernels::linear_columns(z, self.output_projection(at.layer), columns)
     }
 
-    /// The language-model head, apart from [`CausalLm::forward`] so that attribution never pays for the vocabulary.
+    /// Applies the language-model head, separate from [`CausalLm::forward`] so that attribution never pays for the vocabulary.
     ///
     /// # Shapes
     /// `hidden` `[m, d_model]`, after the final norm; result `[m, vocab]` f32.
     ///
     /// # Errors
-    /// If the shape is another.
+    /// If `hidden` has another shape.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = self.shell().logits(hidden)?;
         match self.softcap() {
@@ -183,17 +183,17 @@ pub trait CausalLm: Send + Sync {
         }
     }
 
-    /// Whether a forward pass asks nothing of the host, so that it can be recorded and played back.
+    /// Whether a forward pass needs nothing from the host, so that it can be recorded and played back.
     fn steps_stay_on_device(&self) -> bool {
         true
     }
 
-    /// Where logits level off, if they do: `cap * tanh(logit / cap)`.
+    /// The soft cap of logits, if there is one: `cap * tanh(logit / cap)`.
     fn softcap(&self) -> Option<f32> {
         None
     }
 
-    /// What the head says of each row, logits streamed: see [`score_head`](headtemper_kernels::score_head).
+    /// Scores each row under the language-model head, with streamed logits: see [`score_head`](headtemper_kernels::score_head).
     ///
     /// # Shapes
     /// `hidden` `[m, d_model]`, after the final norm; `targets` `m` tokens.
@@ -205,7 +205,7 @@ pub trait CausalLm: Send + Sync {
     }
 }
 
-/// A checkpoint on this disk.
+/// A checkpoint on the local disk.
 #[derive(Clone, Debug)]
 pub enum Checkpoint {
     /// A directory with `config.json` and safetensors.
@@ -214,7 +214,7 @@ pub enum Checkpoint {
     Gguf(PathBuf),
     /// A `config.json` alone, with weights from a seeded generator: a model of real size for benchmarks and tests.
     Random {
-        /// The file, or the directory that it lies in.
+        /// The file, or the directory that contains it.
         config: PathBuf,
         /// Seed of the weights.
         seed: u64,
@@ -222,10 +222,10 @@ pub enum Checkpoint {
 }
 
 impl Checkpoint {
-    /// What lies at a path.
+    /// The checkpoint at a path.
     ///
     /// # Errors
-    /// If nothing does, or neither a directory nor a `.gguf` file.
+    /// If there is nothing, or neither a directory nor a `.gguf` file.
     pub fn at(path: &Path) -> Loaded<Self> {
         match std::fs::metadata(path) {
             Err(source) => Err(ModelError::Read { path: path.into(), source }),
@@ -235,14 +235,14 @@ impl Checkpoint {
         }
     }
 
-    /// Where it lies.
+    /// The path of the checkpoint.
     pub fn path(&self) -> &Path {
         match self {
             Self::Directory(path) | Self::Gguf(path) | Self::Random { config: path, .. } => path,
         }
     }
 
-    /// The files that hold the weights, in a fixed order; none where they are random.
+    /// The files that hold the weights, in a fixed order; empty if the weights are random.
     ///
     /// # Errors
     /// If a file that the index names is missing.
@@ -254,10 +254,10 @@ impl Checkpoint {
         }
     }
 
-    /// The configuration, whatever the spelling.
+    /// The configuration, from either kind of file.
     ///
     /// # Errors
-    /// If it is missing, incomplete, or of an architecture we do not have.
+    /// If it is missing, incomplete, or of an unsupported architecture.
     pub fn config(&self) -> Loaded<Config> {
         match self {
             Self::Directory(dir) => Config::from_json_file(&dir.join("config.json")),
@@ -275,7 +275,7 @@ impl Checkpoint {
         Ok(self.accounted(HoldAs::Native, &Device::Cpu)?.0)
     }
 
-    /// The geometry, what the weights would be held in, and the dtype of activations. No weight is read, but every one is
+    /// The geometry, the types the weights would be held in, and the dtype of activations. No weight is read, but every one is
     /// accounted for.
     ///
     /// # Errors
@@ -285,23 +285,23 @@ impl Checkpoint {
         Ok((model.spec().clone(), model.holding().clone(), model.activations()))
     }
 
-    /// The geometry that the configuration alone promises, what weights would be held in (in a file they would be bf16, as on
-    /// the hub), and the dtype of activations; no weight need exist.
+    /// The geometry that the configuration alone promises, the types the weights would be held in (in a file they would be bf16, as
+    /// on the hub), and the dtype of activations; the weights need not exist.
     ///
     /// # Errors
-    /// As [`Checkpoint::config`], and if weights of this shape cannot be held so.
+    /// As [`Checkpoint::config`], and if weights of this shape cannot be held in the requested type.
     pub fn promised(&self, hold: HoldAs, device: &Device) -> Loaded<(ModelSpec, Holding, DType)> {
         let model = build(&self.config()?, &mut Weights::imagined(self, hold, device))?;
         Ok((model.spec().clone(), model.holding().clone(), model.activations()))
     }
 }
 
-/// How weights are held, and what linear layers multiply.
+/// How weights are held, and which products linear layers use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Precision {
-    /// What the weights are held in.
+    /// The requested type of the weights.
     pub hold: HoldAs,
-    /// What linear layers multiply. The language-model head multiplies f32 always: logits are not rounded.
+    /// The products of linear layers. The language-model head always multiplies f32: logits are not rounded.
     pub products: Products,
 }
 
@@ -314,8 +314,8 @@ impl<T: Into<HoldAs>> From<T> for Precision {
 
 /// Loads a checkpoint.
 ///
-/// `precision.hold` is what the weights are held in: if nothing is asked for what the file has, f32 for quantised GGUF files,
-/// whose values no half-width type holds. Every tensor the architecture needs must be there with the right shape, and every other
+/// `precision.hold` is the requested type of the weights; by default it is that of the file, or f32 for quantised GGUF files, whose
+/// values no half-width type can hold. Every tensor that the architecture needs must exist with the right shape, and any other
 /// tensor in the file is an error, unless it is known to be unused.
 ///
 /// # Errors
@@ -327,8 +327,8 @@ pub fn load(checkpoint: &Checkpoint, precision: impl Into<Precision>, device: &D
     build(&checkpoint.config()?, &mut weights)
 }
 
-/// A model of a configuration with f32 weights from a seeded generator, which nothing is read for: the geometry without what
-/// was learnt.
+/// Builds a model from a configuration, with f32 weights from a seeded generator. It reads no files: the model has the geometry
+/// without anything learnt.
 ///
 /// # Errors
 /// If the device has no room for it.
@@ -336,11 +336,11 @@ pub fn load_random(config: &Config, seed: u64, device: &Device) -> Loaded<Box<dy
     build(config, &mut Weights::random(seed, device))
 }
 
-/// Loads a checkpoint with a plan written into the columns of its output projections: what a hook under that plan
-/// must agree with. In f32; a half-width weight times λ would be rounded.
+/// Loads a checkpoint with a plan folded into the columns of its output projections: the reference that a hook under the same
+/// plan must agree with. In f32, because a half-width weight times λ would be rounded.
 ///
 /// # Errors
-/// As [`load`], or if the plan names heads that the model does not have, or does not touch every position.
+/// As [`load`], or if the plan names heads that the model does not have, or does not apply at every position.
 pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) -> Loaded<Box<dyn CausalLm>> {
     let spec = checkpoint.spec()?;
     plan.check(&spec)?;

@@ -5,10 +5,10 @@ use crate::testing::{values, worst};
 use candle_core::Device;
 use proptest::prelude::*;
 
-/// Largest difference to the oracle; values are of order 1. Measured worst case: 2.4e-6 (2026-11-21).
+/// Largest difference from the oracle; values are of order 1. Measured worst case: 2.4e-6 (2026-11-21).
 const TOLERANCE: f32 = 1e-5;
 
-/// Packed queries for spans (start, len), their caches end to end.
+/// Packed queries for spans (start, len), with their caches end to end.
 fn inputs(
     spans: &[(usize, usize)],
     heads: usize,
@@ -66,7 +66,7 @@ fn wide_heads_in_large_groups_are_the_oracle() -> Result<()> {
     for dim in [256, 512] {
         for window in [None, Some(16), Some(21)] {
             let (q, k, v, list) = inputs(&[(70, 1), (0, 40), (30, 5)], 8, 1, dim)?;
-            // Scores of order 1, as a model's scale makes them.
+            // Scores of order 1, as with a model's scale.
             let q = (q / f64::from(dim as u32).sqrt())?;
             let oracle = attend_reference(&q, &k, &v, &list, 0.3, window, None)?;
             for level in Level::available() {
@@ -129,7 +129,7 @@ fn lambda_is_a_factor_on_every_token_and_head() -> Result<()> {
 #[test]
 fn lambda_1_is_none_bit_for_bit_and_0_is_zero() -> Result<()> {
     let (q, k, v, list) = inputs(&[(12, 7), (0, 20)], 6, 2, 21)?;
-    // Every third head is left alone, the others are silenced.
+    // Every third head is kept, the others are silenced.
     let some: Vec<f32> = (0..27 * 6).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
     for level in Level::available() {
         let plain = at(level, (&q, &k, &v), &list, Some(9))?.flatten_all()?.to_vec1::<f32>()?;
@@ -174,7 +174,7 @@ fn keys_long_out_of_the_window_are_not_read() -> Result<()> {
     Ok(())
 }
 
-/// A query, or a key that it sees, which is no number makes its output none: a softmax that dropped it would look like a result.
+/// A NaN in a query, or in a key it sees, makes its output NaN: a softmax that dropped it would look like a result.
 #[test]
 fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
     let (q, k, v, list) = inputs(&[(0, 9), (5, 3)], 4, 2, 20)?;
@@ -185,7 +185,7 @@ fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
     let none = |t: &Tensor| -> Result<Vec<bool>> {
         Ok(t.flatten_all()?.to_vec1::<f32>()?.iter().map(|x| x.is_nan()).collect())
     };
-    // Key 4 is of the first sequence, and seen from its positions 4 to 8.
+    // Key 4 belongs to the first sequence, and is seen from its positions 4 to 8.
     for (q, k, rows) in [(spoil(&q, 2, f32::NAN)?, k.clone(), 2..3), (q.clone(), spoil(&k, 4, f32::NAN)?, 4..9)] {
         let expected: Vec<bool> = (0..12 * 80).map(|value| rows.contains(&(value / 80))).collect();
         for level in Level::available() {

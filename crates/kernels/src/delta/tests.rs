@@ -37,7 +37,7 @@ fn oracle([q, k, v, g, beta]: &[Tensor; 5], state: &Tensor, spans: &[StateSpan])
     delta_rule_reference(q, k, v, g, beta, state, spans)
 }
 
-/// Both forms on one sequence, from zero and from a carried state.
+/// Compares both forms on one sequence, from zero and from a carried state.
 fn check(inputs: &[Tensor; 5], dims: Dims, what: &str) -> Result<()> {
     let len = inputs[0].dim(0)?;
     for start in [0, 9] {
@@ -78,7 +78,7 @@ fn repeated_keys_are_the_same_rule() -> Result<()> {
     Ok(())
 }
 
-/// Two tokens by hand, so that both forms are held to the rule and not only to each other.
+/// Two tokens worked out by hand, so that both forms are checked against the rule and not only against each other.
 #[test]
 fn two_tokens_by_hand() -> Result<()> {
     let new = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
@@ -93,7 +93,7 @@ fn two_tokens_by_hand() -> Result<()> {
     for op in [oracle, |i: &_, state: &_, spans: &_| fast(Level::best(), i, state, spans)] {
         let state = Tensor::full(7f32, (1, 1, 2, 2), &Device::Cpu)?;
         let z = op(&inputs, &state, &spans)?.flatten_all()?.to_vec1::<f32>()?;
-        // u = (1, 2); then half of it is left, Sᵀ k = (0.3, 0.6) and u = (0.7, 0.4).
+        // u = (1, 2); then half of it remains, Sᵀ k = (0.3, 0.6) and u = (0.7, 0.4).
         let s = state.flatten_all()?.to_vec1::<f32>()?;
         for (got, expected) in z.iter().chain(&s).zip([1.0, 2.0, 0.56, 0.32, 0.92, 1.24, 0.56, 0.32]) {
             assert!((got - expected).abs() < TOLERANCE, "{z:?} {s:?}");
@@ -171,7 +171,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// What candle's own operations serve in 16 bits, they widen, and round the result once.
+/// Candle's own operations widen 16-bit inputs and round the result once.
 #[test]
 fn the_oracle_takes_sixteen_bits() -> Result<()> {
     let dims = DIMS[0];

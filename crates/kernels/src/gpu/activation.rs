@@ -1,4 +1,4 @@
-//! Gated activations, and the cap of logits, on the GPU.
+//! Gated activations and soft-capped logits, on the GPU.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
@@ -23,17 +23,17 @@ struct Args {
     wide: i32,
 }
 
-/// Threads of a block of `gate_mul`.
+/// Threads per block of `gate_mul`.
 const THREADS: u32 = 128;
 
-/// Rows that have blocks of their own: of more, a block takes several.
+/// Rows that get their own blocks; with more rows, a block takes several.
 const ROWS: i64 = 2048;
 
 fn name_of(gelu: bool) -> &'static str {
     if gelu { "gelu_mul" } else { "silu_mul" }
 }
 
-/// [`silu_mul`](crate::silu_mul), or with `gelu` [`gelu_mul`](crate::gelu_mul).
+/// [`silu_mul`](crate::silu_mul), or [`gelu_mul`](crate::gelu_mul) if `gelu` is set.
 pub(crate) fn gate_mul(x: &Tensor, gelu: bool) -> Result<Tensor> {
     let (name, both) = (name_of(gelu), x.dim(D::Minus1)?);
     if both % 2 != 0 {
@@ -61,7 +61,7 @@ pub(crate) fn gelu_mul_with(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
-/// Gate and up by the address of their first value and the values from one row to the next.
+/// Gate and up are given by the address of their first value and the number of values from one row to the next.
 fn gated([(gate, gate_step), (up, up_step)]: [(u64, usize); 2], width: usize, gelu: bool, out: &Tensor) -> Result<()> {
     let (name, size, count) = (name_of(gelu), out.dtype().size_in_bytes(), out.elem_count());
     let (pack, to) = (16 / size, address(name, out)?);
@@ -79,7 +79,7 @@ fn gated([(gate, gate_step), (up, up_step)]: [(u64, usize); 2], width: usize, ge
     };
     let across = (if wide { width / pack } else { width }).div_ceil(THREADS as usize);
     let grid = Grid { blocks: [across as u32, args.rows.min(ROWS) as u32, 1], threads: THREADS, shared: 0 };
-    // SAFETY: `Args` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `Args` is the kernel's struct; every thread writes its own values.
     unsafe { launch(out.device(), &GATE_MUL, form(name, out.dtype())?, grid, &args) }
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
     let (from, to) = (address(name, &x)?, address(name, &out)?);
     let args =
         SoftcapArgs { x: from, out: to, count: count as i64, cap, wide: wide(&[(from, 4), (to, 4)], &[]).into() };
-    // SAFETY: `SoftcapArgs` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `SoftcapArgs` is the kernel's struct; every thread writes its own values.
     unsafe { launch(x.device(), &SOFTCAP, 0, Grid::row(count.div_ceil(4 * 256), 256), &args)? };
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! The rows of a decode step that is played back, on the device.
+//! The rows of a decode step that is played back from a recording, on the device.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -30,33 +30,33 @@ struct Args {
     room: i32,
 }
 
-/// A row as the host hands it over.
+/// A row as set by the host.
 #[derive(Clone, Debug)]
 pub struct DecodeRow {
-    /// The token that is read next.
+    /// The token to read next.
     pub id: u32,
     /// Its position.
     pub position: usize,
-    /// Its row of the λ table.
+    /// Its row in the λ table.
     pub lambda: usize,
     /// The cache slot of its sequence.
     pub slot: usize,
-    /// Tokens that it may still write; at least 1.
+    /// Tokens that it may still generate; at least 1.
     pub left: usize,
-    /// Tokens that end it.
+    /// Its stop tokens.
     pub stops: Vec<u32>,
-    /// How its tokens are chosen, with the number of its next draw.
+    /// How its tokens are chosen, including the number of its next draw.
     pub draw: Draw,
 }
 
-/// What decode steps read and leave behind, in memory of the device that never moves.
+/// The inputs and outputs of decode steps, at fixed addresses in device memory.
 pub struct DecodeRows {
-    /// Everything but what comes out, u32, part behind part.
+    /// All inputs, u32, one part after another.
     all: Tensor,
     parts: Parts,
     out: Tensor,
     out_logprobs: Tensor,
-    /// Positions of a cache slot.
+    /// Positions per cache slot.
     capacity: usize,
     room: usize,
 }
@@ -73,18 +73,18 @@ struct Parts {
     written: Tensor,
 }
 
-/// What the device writes where logits are no numbers, and what stands where a row has less stop tokens than another: no
-/// vocabulary is that long.
+/// Written by the device if a logit is NaN or the largest is not finite, and used as padding if a row has fewer stop tokens than
+/// another: no vocabulary is that large.
 const NO_TOKEN: u32 = u32::MAX;
 
 impl DecodeRows {
-    /// Room for `n` rows of at most `stops` stop tokens, that write at most `room` tokens before the host looks, on cache
-    /// slots of `capacity` positions. All rest.
+    /// Allocates `n` rows with at most `stops` stop tokens each, which generate at most `room` tokens between two reads by the host, on
+    /// cache slots of `capacity` positions. All rows are idle.
     ///
     /// # Errors
-    /// If the device has no memory.
+    /// If the device is out of memory.
     pub fn new((n, stops, room): (usize, usize, usize), capacity: usize, device: &Device) -> Result<Self> {
-        // Tables come first: kernels read their rows of 16 bytes at once, which must not begin between two such.
+        // Tables come first: kernels load their 16-byte rows in one instruction, which needs aligned addresses.
         let shapes: [&[usize]; 9] = [&[n, 4], &[n, 4], &[n], &[n], &[n], &[n], &[n, stops], &[n, sample::DRAW], &[n]];
         let total = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>();
         let all = Tensor::zeros(total, DType::U32, device)?;
@@ -111,22 +111,22 @@ impl DecodeRows {
         Ok(Self { all, parts, out, out_logprobs, capacity, room })
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.parts.ids.elem_count()
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Token ids, u32 `[n]`.
+    /// The token ids, u32 `[n]`.
     pub fn ids(&self) -> &Tensor {
         &self.parts.ids
     }
 
-    /// Positions, u32 `[n]`.
+    /// The positions, u32 `[n]`.
     pub fn positions(&self) -> &Tensor {
         &self.parts.positions
     }
@@ -136,20 +136,20 @@ impl DecodeRows {
         &self.parts.lambda
     }
 
-    /// The spans' table for attention, u32 `[n, 4]`.
+    /// The span table for attention, u32 `[n, 4]`.
     pub fn attention(&self) -> &Tensor {
         &self.parts.attention
     }
 
-    /// The spans' table for carried states, u32 `[n, 4]`.
+    /// The span table for carried states, u32 `[n, 4]`.
     pub fn states(&self) -> &Tensor {
         &self.parts.states
     }
 
-    /// Hands rows over; those that are missing rest.
+    /// Sets the rows; any left over are idle.
     ///
     /// # Errors
-    /// If there are too many rows or stop tokens, a draw has no meaning, or the device fails.
+    /// If there are too many rows or stop tokens, a draw has meaningless settings, or the device fails.
     pub fn set(&self, rows: &[DecodeRow]) -> Result<()> {
         let (n, stops) = (self.len(), self.parts.stops.dim(1)?);
         if rows.len() > n || rows.iter().any(|row| row.stops.len() > stops || row.left == 0) {
@@ -190,8 +190,8 @@ impl DecodeRows {
         self.all.slice_set(&Tensor::from_vec(all, len, self.all.device())?, 0, 0)
     }
 
-    /// Ends a step: chooses every row's next token from its logits `[n, vocab]`, notes it, and makes it the one that is read
-    /// next, or has the row rest if it ends there.
+    /// Ends a step: chooses every row's next token from its logits `[n, vocab]`, records it, and makes it the row's next input, or
+    /// makes the row idle if it ends there.
     ///
     /// # Errors
     /// If the logits do not fit, or the device fails.
@@ -222,11 +222,11 @@ impl DecodeRows {
             draw_step: sample::STEP as i32,
             room: self.room as i32,
         };
-        // SAFETY: `Args` is the kernel's struct; every row writes what is its own.
+        // SAFETY: `Args` is the kernel's struct; every row writes only its own values.
         unsafe { launch(logits.device(), &ADVANCE, 0, Grid::row(self.len().div_ceil(128), 128), &args) }
     }
 
-    /// The tokens that every row has written since the rows were handed over; none where its logits were no numbers.
+    /// The tokens that every row has generated since the last [`DecodeRows::set`]; `None` where `choose` would give none.
     ///
     /// # Errors
     /// If the device fails.

@@ -5,22 +5,22 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room, room_of};
 use crate::{AttentionSpan, Spans, attend_reference, attention::within, lambda};
 
-/// Keys of a query that one block of attention reads, and those of another: `ATTEND_SPLIT` of `cuda/attention.cuh`.
+/// Keys of a query that one block of attention reads; further keys go to other blocks. `ATTEND_SPLIT` of `cuda/attention.cuh`.
 pub const SPLIT: usize = 512;
 
-/// Warps of a block of the decode form without tensor cores.
+/// Warps per block in the decode form without tensor cores.
 const WARPS: usize = 8;
 
-/// The largest head that any form holds.
+/// The largest head size that any form supports.
 const MOST: usize = 512;
 
-/// Partial results of one launch, in values: longer batches take more launches.
+/// Values of partial results per launch: longer batches take more launches.
 const PARTIAL: usize = 64 << 20;
 
-/// The decode form of any type and size, value by value.
+/// The decode form for any type and size, one value at a time.
 const ANY: Kernel = kernel!(ATTENTION, "attend_one");
 
-/// The decode form of f32 for a head's size and the query heads of a warp.
+/// The decode form for f32, by head size and by the number of query heads per warp.
 static ONE: [(usize, &[Kernel]); 4] = [
     (
         64,
@@ -52,12 +52,12 @@ static ONE: [(usize, &[Kernel]); 4] = [
     (512, &[kernel!(ATTENTION, only "attend_one_512_1_f32"), kernel!(ATTENTION, only "attend_one_512_2_f32")]),
 ];
 
-/// What bf16 and f16 have for a head's size.
+/// The kernels for bf16 and f16, by head size.
 struct Halves {
     dim: usize,
     /// The decode form: all heads of a group at once.
     group: Kernel,
-    /// The form for spans of more tokens.
+    /// The tiled form, for spans of several tokens.
     tile: Kernel,
 }
 
@@ -89,7 +89,7 @@ const HEADS: usize = 16;
 
 const MERGE: Kernel = kernel!(ATTENTION, "attend_merge");
 
-/// Rows of a tile, sixteens for each of 4 warps: `attend_rows` of `cuda/attention_tiles.cu`.
+/// Rows per tile, a multiple of 16 for each of 4 warps: `attend_rows` of `cuda/attention_tiles.cu`.
 fn rows_of(dim: usize) -> usize {
     if dim <= 128 { 128 } else { 64 }
 }
@@ -135,9 +135,9 @@ struct TilesArgs {
     scale: f32,
 }
 
-/// [`attend`](crate::attend). Spans of one token take the decode form, as do all where there are no tensor cores for the type
-/// or no tiles for the head's size; other spans take tiles, whose bits are those of any other batch but not those of the
-/// decode form. Heads of more than 512 are left to the reference, which wants spans that cover all tokens.
+/// [`attend`](crate::attend). Spans of one token take the decode form, and so do all spans where the type has no tensor cores or
+/// the head size no tiles. Other spans take tiles, whose bits are the same in any batch but differ from those of the decode
+/// form. Heads of more than 512 are left to the reference, which needs spans that cover all tokens.
 pub(crate) fn attend(
     q: &Tensor,
     k: &Tensor,
@@ -210,20 +210,19 @@ pub(crate) fn attend(
     Ok(out)
 }
 
-/// Which tiles of so many rows there are for groups of so many heads, u32 `[tiles, 2]`: the span of each, and the first of its
-/// rows.
+/// The tiles of `rows` rows for groups of `group` heads, u32 `[tiles, 2]`: the span of each, and its first row.
 fn tiles_of(spans: &[AttentionSpan], group: usize, rows: usize, device: &Device) -> Result<Tensor> {
     let mut tiles = Vec::new();
     for (i, span) in spans.iter().enumerate().filter(|(_, span)| span.len > 1) {
         tiles.extend((0..span.len * group).step_by(rows).map(|row| (span.start + row / group, [i as u32, row as u32])));
     }
-    // Those that see most keys begin first, so that none is left over at the end.
+    // Tiles that see the most keys start first, so that none runs alone at the end.
     tiles.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
     let count = tiles.len();
     Tensor::from_vec(tiles.into_iter().flat_map(|(_, tile)| tile).collect::<Vec<_>>(), (count, 2), device)
 }
 
-/// The form in tiles, for the spans of more than one token.
+/// The tiled form, for the spans of more than one token.
 fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan>) -> Result<()> {
     if spans.iter().all(|span| span.len <= 1) {
         return Ok(());
@@ -247,7 +246,7 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
         window,
         scale,
     };
-    // A block takes at most 99 KiB, which every card has.
+    // A block uses at most 99 KiB, which every card has.
     let (keys, columns) = (
         if dim >= 512 {
             16
@@ -261,7 +260,7 @@ fn in_tiles(q: &Tensor, args: Args, kernel: &Kernel, spans: &Spans<AttentionSpan
     let shared = 2 * ((rows + keys) * (dim + 8) + keys * (columns + 8));
     let grid =
         Grid { blocks: [count as u32, kv as u32, (dim / columns) as u32], threads: 128, shared: 0 }.shared(shared);
-    // SAFETY: `TilesArgs` is the kernel's struct; as in `decode`, and each row of a span is in one tile.
+    // SAFETY: `TilesArgs` is the kernel's struct; otherwise as in `decode`, and each row of a span is in exactly one tile.
     unsafe { launch(q.device(), kernel, form("attend", q.dtype())?, grid, &args) }
 }
 
@@ -270,17 +269,17 @@ fn in_groups(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize) -> Result<()>
     let (kv, dim) = (args.kv as usize, args.dim as usize);
     let chunks = (args.heads as usize / kv).div_ceil(HEADS);
     let keys = if dim >= 512 { 16 } else { 32 };
-    // Queries, two tiles of keys and of values, and scores: 85 KiB at most.
+    // Queries, two tiles each of keys and values, and scores: 85 KiB at most.
     let shared = 2 * (HEADS + 2 * 2 * keys) * (dim + 8) + 4 * (32 / keys) * HEADS * (keys + 8);
     decode(q, args, kernel, jobs, kv * chunks, Grid::row(0, 128).shared(shared))
 }
 
-/// The decode form of f32, and of what has no form of its own.
+/// The decode form for f32, and for whatever has no form of its own.
 fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> {
     let (heads, kv, dim) = (args.heads as usize, args.kv as usize, args.dim as usize);
     let fitting = ONE.iter().find(|(size, _)| *size == dim && aligned && q.dtype() == DType::F32);
     let kernels = fitting.map_or(std::slice::from_ref(&ANY), |(_, kernels)| *kernels);
-    // As many warps for a group as its heads need, as even as they come; what is left of a block shares the keys.
+    // As many warps per group as its heads need, loaded as evenly as possible; the remaining warps of a block share the keys.
     let group = heads / kv;
     let chunks = group.div_ceil(kernels.len());
     let own = group.div_ceil(chunks);
@@ -291,13 +290,13 @@ fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> 
     decode(q, args, &kernels[own - 1], jobs, kv, grid)
 }
 
-/// Launches a decode form, `across` blocks a query and split, and behind it the merger where a query has more than one split.
+/// Launches a decode form, `across` blocks per query and split, and then the merger if a query has more than one split.
 fn decode(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize, across: usize, grid: Grid) -> Result<()> {
     let form = form("attend", q.dtype())?;
     let (heads, dim, splits) = (args.heads as usize, args.dim as usize, args.splits as usize);
     let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
     let mut args = args;
-    // Held until all is launched.
+    // Held until everything is launched.
     let partial = if splits == 1 {
         None
     } else {
@@ -312,7 +311,7 @@ fn decode(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize, across: usize, g
         args.first = first as i32;
         let grid = Grid { blocks: [count, across as u32, splits as u32], ..grid };
         // SAFETY: `Args` is the kernel's struct; `within` has refused spans that lead outside the cache or into each other,
-        // so that every head has a place of its own in the result, and every split in the partial ones.
+        // so every head has its own place in the result, and every split its own in the partial results.
         unsafe { launch(q.device(), kernel, form, grid, &args)? };
         if splits > 1 {
             let grid = Grid { blocks: [count, heads as u32, 1], threads: 128, shared: 0 };

@@ -10,20 +10,20 @@ use crate::{
     state::check_apart,
 };
 
-/// For any kernel, wherever things lie.
+/// For any kernel size and alignment.
 const CONV: Kernel = kernel!(CONV, "conv");
-/// For kernels of four taps where all is whole fours; and where besides no span has more than a token.
+/// For kernels of four taps where everything is a multiple of four; `STEPS` if also no span has more than one token.
 const TILES: Kernel = kernel!(CONV, "conv_tiles");
 const STEPS: Kernel = kernel!(CONV, "conv_steps");
-/// Their taps.
+/// The taps of those kernels.
 const TAPS: usize = 4;
 const NAME: &str = "causal_conv";
 
-/// Tokens of a block, `CONV_TILE` of `cuda/conv.cu`.
+/// Tokens per block, `CONV_TILE` of `cuda/conv.cu`.
 const TILE: usize = 32;
-/// Spans of a block of steps, `CONV_SPANS` of `cuda/conv.cu`.
+/// Spans per block of steps, `CONV_SPANS` of `cuda/conv.cu`.
 const STEP_SPANS: usize = 4;
-/// Threads of a block, with four channels each.
+/// Threads per block, with four channels each.
 const THREADS: usize = 128;
 
 /// `ConvArgs` of `cuda/conv.cu`.
@@ -43,8 +43,8 @@ struct Args {
     state_f32: i32,
 }
 
-/// [`causal_conv`](crate::causal_conv). The state is f32 or of the type of `x`; a kernel of more than 33 taps goes to the
-/// reference.
+/// [`causal_conv`](crate::causal_conv). The state is f32 or has the type of `x`; for kernels of more than 33 taps the reference
+/// runs instead.
 pub(crate) fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
     let Size { n, channels, kernel, .. } = Size::of(x, weight, state, spans)?;
     let place = Place::of(NAME, x.layout(), (n, 1, channels))?;
@@ -90,7 +90,7 @@ pub(crate) fn causal_conv(x: &Tensor, weight: &Tensor, state: &Tensor, spans: &S
     };
     let grid =
         Grid { blocks: [channels.div_ceil(4 * THREADS) as u32, rows as u32, 1], threads: THREADS as u32, shared: 0 };
-    // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors.
+    // SAFETY: `Args` is the kernel's struct; spans were checked to have their own tokens and slots inside the tensors.
     unsafe { launch(x.device(), kernel, form(NAME, x.dtype())?, grid, &args)? };
     Ok(out)
 }

@@ -11,16 +11,16 @@ use crate::{
 
 const NAME: &str = "delta_rule";
 
-/// The kernels, by the longest keys that they hold, and the columns of the state that a warp of each has.
+/// The kernels: the longest keys that each can hold, and the columns of the state per warp.
 const DELTA: [(usize, usize, Kernel); 3] = [
     (32, 64, kernel!(DELTA, "delta_32")),
     (128, 16, kernel!(DELTA, "delta_128")),
     (256, 8, kernel!(DELTA, "delta_256")),
 ];
 
-/// Warps of a block where there are many; they do not wait for each other.
+/// Warps per block if there are many; they do not wait for each other.
 const WARPS: usize = 4;
-/// Warps that get a block each: so they spread over all multiprocessors, and one sequence alone is done sooner.
+/// Up to this many warps get a block each: they then spread over all multiprocessors, and a single sequence finishes sooner.
 const FEW: usize = 512;
 
 /// `DeltaArgs` of `cuda/delta.cuh`.
@@ -47,7 +47,7 @@ struct Args {
     chunked: i32,
 }
 
-/// The form in chunks, by type: f32 has none.
+/// The chunked form, by type; there is none for f32.
 const CHUNKED: Kernel = kernel!(DELTA_CHUNK, "delta_chunk");
 
 /// `CHUNK_KEY` and `CHUNK_COLUMNS` of `cuda/delta_chunk.cu`.
@@ -55,12 +55,12 @@ const CHUNK_KEY: usize = 128;
 const CHUNK_COLUMNS: usize = 64;
 /// The size of `ChunkRoom`.
 const CHUNK_ROOM: usize = 86_528;
-/// Tokens from which on a span goes in chunks. One is counted, not measured, to take as long as 16 tokens after each other,
-/// whatever it has.
+/// Tokens from which a span goes in chunks. A chunk is estimated, not measured, to take as long as 16 tokens one after another,
+/// however many it has.
 const CHUNKED_FROM: usize = 32;
 
-/// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference; long spans of bf16
-/// and f16 go in chunks where keys have 128 values, those of all known models, and the others token by token.
+/// [`delta_rule`](crate::delta_rule) of q, k, v, g and beta. Keys of more than 256 values go to the reference. Long spans of bf16
+/// and f16 go in chunks if keys have 128 values, as in all known models; the others go token by token.
 pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<StateSpan>) -> Result<Tensor> {
     let Size { n, key_heads, value_heads, dk, dv, values } = Size::of(inputs, state, spans)?;
     let [q, k, v, g, beta] = inputs;
@@ -110,21 +110,21 @@ pub(crate) fn delta_rule(inputs: [&Tensor; 5], state: &Tensor, spans: &Spans<Sta
     };
     if spans.iter().any(|span| long(&span)) {
         let blocks = spans.len() * value_heads * (dv / CHUNK_COLUMNS);
-        // SAFETY: `Args` is the kernel's struct; as below, and its addresses and strides are those of whole packs.
+        // SAFETY: `Args` is the kernel's struct; as below, and its addresses and strides are multiples of whole packs.
         unsafe {
             launch(q.device(), &CHUNKED, form(NAME, q.dtype())?, Grid::row(blocks, 128).shared(CHUNK_ROOM), &args)?;
         }
     }
-    // What is left: other spans, and tokens of none, which it clears.
+    // The rest: other spans, and tokens of no span, which the kernel zeroes.
     if spans.iter().filter(long).map(|span| span.len).sum::<usize>() == n {
         return Ok(out);
     }
-    // Behind the spans there is one of nothing, which clears the tokens after them.
+    // After the spans comes an empty one, which zeroes the tokens after them.
     let jobs = (spans.len() + 1) * value_heads * dv.div_ceil(*columns);
     let warps = if jobs <= FEW { 1 } else { WARPS };
     // A warp has room for keys and queries of two tokens.
     let grid = Grid::row(jobs.div_ceil(warps), 32 * warps as u32).shared(warps * 4 * most * 4);
-    // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors, and
+    // SAFETY: `Args` is the kernel's struct; spans were checked to have their own tokens and slots inside the tensors, and
     // each warp has its own columns of them.
     unsafe { launch(q.device(), kernel, form(NAME, q.dtype())?, grid, &args)? };
     Ok(out)

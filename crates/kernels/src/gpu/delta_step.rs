@@ -1,4 +1,4 @@
-//! A delta net's step of one token a sequence, in one launch.
+//! A delta net's step of one token per sequence, in one launch.
 
 use candle_core::{Error, Result, Tensor};
 
@@ -12,16 +12,16 @@ use crate::{
 
 const NAME: &str = "delta_net";
 
-/// The kernels, by the longest keys that they hold, and the columns of the state that a warp of each has.
+/// The kernels: the longest keys that each can hold, and the columns of the state per warp.
 const STEP: [(usize, usize, Kernel); 3] = [
     (32, 64, kernel!(DELTA_STEP, "delta_step_32")),
     (128, 16, kernel!(DELTA_STEP, "delta_step_128")),
     (256, 8, kernel!(DELTA_STEP, "delta_step_256")),
 ];
 
-/// Warps of a block, which has all columns of a head.
+/// Warps per block; a block has all columns of a head.
 const MOST_WARPS: usize = 8;
-/// Bytes of a warp's share of the state, which is the same in all kernels.
+/// Bytes of a warp's share of the state, the same in all kernels.
 const TILE: usize = 8 << 10;
 
 /// `DeltaStepArgs` of `cuda/delta_step.cu`.
@@ -56,8 +56,8 @@ struct Args {
     eps: f32,
 }
 
-/// [`delta_net`](crate::delta_net) where no sequence has more than one token; `None` where one has, or where the heads are wider
-/// than a block holds.
+/// [`delta_net`](crate::delta_net) if no sequence has more than one token; `None` if one has, or if the heads are wider than a
+/// block can hold.
 pub(crate) fn delta_step(
     net: &DeltaNet<'_>,
     state: &Tensor,
@@ -113,11 +113,11 @@ pub(crate) fn delta_step(
         eps: net.norm.eps,
     };
     let warps = dv.div_ceil(*columns);
-    // The state, the key and the query, and what the rule gives.
+    // The state, the key and the query, and the output of the rule.
     let shared = warps * TILE + 2 * most * 4 + dv * size;
     let grid = Grid::row(n * heads, 32 * warps as u32).shared(shared);
-    // SAFETY: `Args` is the kernel's struct; spans were checked to have tokens and slots of their own inside the tensors, and
-    // each block has a head of one of them.
+    // SAFETY: `Args` is the kernel's struct; spans were checked to have their own tokens and slots inside the tensors, and
+    // each block has one head of one of them.
     unsafe { launch(net.qkv.device(), kernel, form(NAME, net.qkv.dtype())?, grid, &args)? };
     Ok(Some(out))
 }

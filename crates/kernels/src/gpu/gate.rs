@@ -14,9 +14,9 @@ const GATED_NORM: Kernel = kernel!(GATE, "gated_norm");
 const SIGMOID_GATE: Kernel = kernel!(GATE, "sigmoid_gate");
 const ADD: Kernel = kernel!(GATE, "add");
 
-/// Warps of a block that has a head a warp.
+/// Warps per block in kernels with one head per warp.
 const WARPS: usize = 4;
-/// Threads of the other blocks.
+/// Threads per block in the other kernels.
 const THREADS: usize = 256;
 
 /// `DeltaGatesArgs` of `cuda/gate.cu`.
@@ -64,7 +64,7 @@ pub(crate) fn delta_gates(b: &Tensor, a: &Tensor, decay: &Tensor, bias: &Tensor)
         heads: heads as i32,
     };
     let grid = Grid::row((n * heads).div_ceil(THREADS), THREADS as u32);
-    // SAFETY: `DeltaGates` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `DeltaGates` is the kernel's struct; every thread writes its own values.
     unsafe { launch(b.device(), &DELTA_GATES, form(name, b.dtype())?, grid, &args)? };
     Ok((beta, g))
 }
@@ -90,7 +90,7 @@ struct Gated {
 }
 
 impl Gated {
-    /// Heads and gates where they lie, and the result; `weight` is that of a norm.
+    /// The addresses and strides of heads and gates, and the result; `weight` is that of a norm.
     fn new(name: &str, x: &Tensor, gate: &Tensor, weight: Option<&Tensor>, out: &Tensor) -> Result<Self> {
         let size @ (n, heads, dim) = x.dims3()?;
         let strides = |t: &Tensor| Ok::<_, Error>(Place::of(name, t.layout(), size)?.strides());
@@ -118,7 +118,7 @@ impl Gated {
     }
 }
 
-/// [`gated_norm`](crate::gated_norm). Where `x` and `gate` are of different types it goes to the reference.
+/// [`gated_norm`](crate::gated_norm). If `x` and `gate` have different types, the reference runs instead.
 pub(crate) fn gated_norm(
     x: &Tensor,
     gate: &Tensor,
@@ -146,12 +146,12 @@ pub(crate) fn gated_norm(
     }
     let args = Gated { lambda: address_of(name, lambda)?, eps, ..Gated::new(name, x, gate, Some(&weight), &out)? };
     let grid = Grid::row((n * heads).div_ceil(WARPS), 32 * WARPS as u32);
-    // SAFETY: `Gated` is the kernel's struct, and each head has a place of its own in the result.
+    // SAFETY: `Gated` is the kernel's struct, and each head has its own place in the result.
     unsafe { launch(x.device(), &GATED_NORM, form(name, x.dtype())?, grid, &args)? };
     Ok(out)
 }
 
-/// [`sigmoid_gate`](crate::sigmoid_gate). Where `x` and `gate` are of different types it goes to the reference.
+/// [`sigmoid_gate`](crate::sigmoid_gate). If `x` and `gate` have different types, the reference runs instead.
 pub(crate) fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let (name, size @ (n, heads, dim)) = ("sigmoid_gate", x.dims3()?);
     Place::of(name, gate.layout(), size)?;
@@ -165,7 +165,7 @@ pub(crate) fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     }
     let args = Gated::new(name, x, gate, None, &out)?;
     let grid = Grid::row((n * heads * dim.div_ceil(4)).div_ceil(THREADS), THREADS as u32);
-    // SAFETY: `Gated` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `Gated` is the kernel's struct; every thread writes its own values.
     unsafe { launch(x.device(), &SIGMOID_GATE, form(name, x.dtype())?, grid, &args)? };
     Ok(out)
 }
@@ -198,7 +198,7 @@ pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let places = [x_at, y_at, out_at].map(|at| (at, x.dtype().size_in_bytes()));
     let args = Add { x: x_at, y: y_at, out: out_at, count: count as i64, wide: wide(&places, &[count]).into() };
     let grid = Grid::row(count.div_ceil(4 * THREADS), THREADS as u32);
-    // SAFETY: `Add` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `Add` is the kernel's struct; every thread writes its own values.
     unsafe { launch(x.device(), &ADD, form(name, x.dtype())?, grid, &args)? };
     Ok(out)
 }

@@ -1,31 +1,31 @@
-//! Heads out of a fused projection, on the GPU.
+//! Heads of a fused projection, on the GPU.
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Grid, Held, Kernel, address, address_of, alike, form, kernel, launch, packed, room, room_of};
 use crate::{AttentionSpan, HeadsOf, Norm, Spans, place::Place};
 
-/// For heads of any size, a warp each.
+/// For heads of any size, one warp per head.
 const HEADS: Kernel = kernel!(HEADS, "heads");
-/// For heads of so many values, as many to a warp as a word has values.
+/// For heads of these sizes; a warp takes as many heads as a 32-bit word holds values.
 const IN_ROWS: [(usize, Kernel); 4] = [
     (64, kernel!(HEADS, "heads_64")),
     (128, kernel!(HEADS, "heads_128")),
     (256, kernel!(HEADS, "heads_256")),
     (512, kernel!(HEADS, "heads_512")),
 ];
-/// Values of a row, a word a lane.
+/// Values per row: one word per lane.
 const ROW: usize = 32;
 const ANGLES: Kernel = kernel!(HEADS, "angles");
 
-/// Warps of a block, which has heads of one token.
+/// Warps per block; a block handles heads of one token.
 const WARPS: usize = 4;
-/// Blocks that leave no card idle; with more of them, warps take several heads one after the other.
+/// Enough blocks to keep any card busy; beyond this number, warps take several heads one after another.
 const BLOCKS: usize = 1024;
-/// Threads of a block, each with an angle.
+/// Threads per block, each with one angle.
 const THREADS: usize = 256;
 
-/// Heads of several kinds that one launch takes.
+/// Kinds of heads that one launch can take.
 pub(crate) const MOST_PARTS: usize = 3;
 
 /// `HeadsPart` of `cuda/heads.cu`.
@@ -82,8 +82,8 @@ pub(crate) fn attended_heads(
     Ok(out)
 }
 
-/// Heads to tensors of their own, and heads to their caches. Those of one launch have one size, and all that turn one table
-/// of angles.
+/// Writes heads to tensors of their own, and heads to their caches. All heads of a launch have the same size, and those that are
+/// rotated use the same table of angles.
 fn write(
     own: &[(HeadsOf<'_>, &Tensor)],
     cached: &[(HeadsOf<'_>, &Tensor)],
@@ -159,7 +159,7 @@ fn write(
     };
     places.extend([args.cos, args.sin].map(|at| (at, size)));
     let each = 4 / size;
-    // What turns together is whole rows apart, a power of two of them.
+    // Dimensions that rotate together must be a whole number of rows apart, and that number a power of two.
     let rows_apart = half == 0 || half.is_multiple_of(ROW) && (half / ROW).is_power_of_two();
     let fitting = IN_ROWS.iter().find(|(of, _)| *of == dim && rows_apart && packed(each, &places, &counts));
     let (of_warp, kernel) = fitting.map_or((1, &HEADS), |(_, kernel)| (each, kernel));
@@ -168,7 +168,7 @@ fn write(
     let most = turns.div_ceil(warps);
     let blocks = if fitting.is_some() { BLOCKS.div_ceil(n.max(1)).clamp(1, most.max(1)) } else { most };
     let grid = Grid { blocks: [n as u32, blocks as u32, 1], threads: 32 * warps as u32, shared: 0 };
-    // SAFETY: `Args` is the kernel's struct; every head has a place of its own in the result, and `destinations` has refused
+    // SAFETY: `Args` is the kernel's struct; every head has its own place in the result, and `destinations` has refused
     // spans that lead outside the cache or to the same row.
     unsafe { launch(first.x.device(), kernel, form(name, first.x.dtype())?, grid, &args) }
 }
@@ -207,7 +207,7 @@ pub(crate) fn angles(positions: &Tensor, frequencies: &Tensor, dtype: DType) -> 
         half: half as i32,
     };
     let grid = Grid::row((n * half).div_ceil(THREADS), THREADS as u32);
-    // SAFETY: `AnglesArgs` is the kernel's struct; every thread writes values of its own.
+    // SAFETY: `AnglesArgs` is the kernel's struct; every thread writes its own values.
     unsafe { launch(positions.device(), &ANGLES, form(name, dtype)?, grid, &args)? };
     Ok((cos, sin))
 }

@@ -1,18 +1,18 @@
-//! How a kernel is found and run.
+//! Finding and running a kernel.
 
 use candle_core::{CpuStorage, Device, Result, Storage, bail};
 
 /// A kernel in each form: for f32, bf16 and f16.
 pub(super) struct Kernel {
-    /// The names in its image.
+    /// The names in its image, by form.
     pub(super) forms: [&'static str; 3],
-    /// What nvcc made of its file.
+    /// The image that nvcc compiled from its file.
     #[cfg(feature = "cuda")]
     pub(super) image: &'static [u8],
 }
 
-/// The kernel `$name` of `cuda/$file.cu`, where `$image` is the file's name in capitals. `only` a form: form 0 of a kernel whose
-/// types are fixed.
+/// The kernel `$name` of `cuda/$file.cu`, where `$image` is the file's name in capitals. With `only`, the kernel has fixed types
+/// and is launched as form 0.
 macro_rules! kernel {
     ($image:ident, only $name:literal) => {
         $crate::gpu::launch::Kernel {
@@ -31,7 +31,7 @@ macro_rules! kernel {
 }
 pub(super) use kernel;
 
-/// The images that the build made.
+/// The images made by the build.
 #[cfg(feature = "cuda")]
 pub(super) mod images {
     include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -43,23 +43,23 @@ pub(super) mod images {
 pub(super) struct Grid {
     /// Blocks in x, y and z.
     pub(super) blocks: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub(super) threads: u32,
-    /// Bytes of shared memory of a block.
+    /// Bytes of shared memory per block.
     pub(super) shared: u32,
 }
 
-/// Shared memory that every card gives a block unasked.
+/// Shared memory that every card gives a block without a special request.
 #[cfg(feature = "cuda")]
 const USUAL_SHARED: u32 = 48 << 10;
 
 impl Grid {
-    /// Blocks in a row.
+    /// A one-dimensional grid.
     pub(super) fn row(blocks: usize, threads: u32) -> Self {
         Self { blocks: [blocks as u32, 1, 1], threads, shared: 0 }
     }
 
-    /// With shared memory.
+    /// The same grid with shared memory.
     pub(super) fn shared(self, bytes: usize) -> Self {
         Self { shared: bytes as u32, ..self }
     }
@@ -71,7 +71,7 @@ impl Grid {
 /// If the device has no such kernel, or cannot launch it.
 ///
 /// # Safety
-/// `args` must be `repr(C)` with the fields of the kernel's struct, its addresses must be valid on the device for all that
+/// `args` must be `repr(C)` with the fields of the kernel's struct, its addresses must be valid on the device for everything
 /// the kernel touches, and nothing else may write there.
 pub(super) unsafe fn launch<A: Copy>(
     device: &Device,
@@ -136,19 +136,19 @@ mod card {
 
     use super::{Grid, Kernel, USUAL_SHARED};
 
-    /// A struct of arguments as CUDA wants it: by value.
+    /// An argument struct as CUDA expects it: by value.
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     struct ByValue<A>(A);
-    // SAFETY: the caller of `launch` says that it is what the kernel takes.
+    // SAFETY: the caller of `launch` vouches that it is the struct that the kernel takes.
     unsafe impl<A: Copy> DeviceRepr for ByValue<A> {}
 
-    /// What was loaded before, by device.
+    /// Modules and functions already loaded, by device.
     #[derive(Default)]
     struct Loaded {
-        /// By the address of the image.
+        /// By the image's address.
         modules: HashMap<(usize, usize), Arc<CudaModule>>,
-        /// By name: looking it up in the driver takes longer than a launch.
+        /// By name: a look-up in the driver takes longer than a launch.
         functions: HashMap<(usize, &'static str), CudaFunction>,
     }
 
@@ -181,7 +181,7 @@ mod card {
     ) -> Result<()> {
         let (function, stream) = (function(device, kernel, form)?, device.cuda_stream());
         if grid.shared > USUAL_SHARED {
-            stream.context().bind_to_thread().w()?; // as a launch does by itself
+            stream.context().bind_to_thread().w()?; // a launch does this by itself
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, grid.shared as i32).w()?;
         }
@@ -239,8 +239,8 @@ mod emulated {
     }
 
     thread_local! {
-        /// Decides which way round the threads of a block go on, which nothing may depend on: forwards or backwards, in no
-        /// regular order.
+        /// Decides in which direction the threads of a block run, forwards or backwards, in no regular order. Nothing may depend on
+        /// it.
         static ORDER: Cell<u32> = const { Cell::new(1) };
     }
 
@@ -251,8 +251,8 @@ mod emulated {
         let backwards = order >> 31 == 1;
         let Grid { blocks, threads, shared } = grid;
         let launch = Launch { grid: blocks, block: [threads, 1, 1], shared, backwards: backwards.into() };
-        // SAFETY: the emulation reads as many bytes of the arguments as it is told there are, and refuses another number
-        // than the kernel's; what the addresses among them point to is the contract of `launch`.
+        // SAFETY: the emulation reads only the given number of bytes of the arguments, and refuses a number that differs
+        // from the kernel's; the memory that their addresses point to is covered by the contract of `launch`.
         match unsafe {
             headtemper_emulate(c_name.as_ptr(), &raw const launch, std::ptr::from_ref(args).cast(), size_of::<A>())
         } {

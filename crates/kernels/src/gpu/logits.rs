@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{Matrix, linear};
 
-/// [`logits`](crate::logits). In the emulation the product is the CPU's, on the same rounded inputs.
+/// [`logits`](crate::logits). In the emulation the product is computed by the CPU kernel, on the same rounded inputs.
 pub(crate) fn logits(hidden: &Tensor, weight: &Matrix) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if hidden.device().is_cuda() && hidden.dtype() == weight.held().dtype() {
@@ -14,7 +14,7 @@ pub(crate) fn logits(hidden: &Tensor, weight: &Matrix) -> Result<Tensor> {
     linear(&hidden, weight)?.to_dtype(DType::F32)
 }
 
-/// On a card: cuBLAS, which candle asks for results in the type of the inputs alone.
+/// On a card: cuBLAS directly, because candle only requests results in the type of the inputs.
 #[cfg(feature = "cuda")]
 mod card {
     use std::ffi::{c_int, c_void};
@@ -60,9 +60,9 @@ mod card {
         let (one, zero) = (1f32, 0f32);
         let [m, n, k] = [m, n, k].map(|size| size as c_int);
         let cublas = device.cublas_handle();
-        // SAFETY: the addresses are of `[m, k]`, `[n, k]` and `[m, n]` values of these types, which cuBLAS, counting by
-        // columns, takes for `[k, m]`, `[k, n]` and `[n, m]`; nobody else has the result, and the handle works on the device's
-        // one stream.
+        // SAFETY: the addresses are of `[m, k]`, `[n, k]` and `[m, n]` values of these types, which cuBLAS, being column-major,
+        // takes for `[k, m]`, `[k, n]` and `[n, m]`; nobody else uses the result, and the handle works on the device's one
+        // stream.
         unsafe {
             gemm_ex(
                 *cublas.handle(),

@@ -1,4 +1,4 @@
-//! What is kept of rows over ranges of tokens, on the GPU.
+//! Statistics of rows over ranges of tokens, on the GPU.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::{HeadStats, Spans, ranges::check};
 
 const RANGES: Kernel = kernel!(RANGES, "over_ranges");
 
-/// Threads of a block, and columns of a mean that it sums.
+/// Threads per block, and columns of a mean that a block sums.
 const THREADS: usize = 128;
 /// `RANGES_NORMS` of `cuda/ranges.cu`.
 const NORMS: usize = 128;
@@ -66,6 +66,6 @@ fn over(
     let columns = if means.is_some() { dim.div_ceil(THREADS) } else { 1 };
     let blocks = [ranges.len() as u32, heads as u32, columns as u32];
     let grid = Grid { blocks, threads: THREADS as u32, shared: 0 }.shared(4 * NORMS);
-    // SAFETY: `Args` is the kernel's struct; ranges were checked to be of the tokens, and each block has its own results.
+    // SAFETY: `Args` is the kernel's struct; the ranges were checked against the tokens, and each block has its own results.
     unsafe { launch(x.device(), &RANGES, form(name, x.dtype())?, grid, &args) }
 }

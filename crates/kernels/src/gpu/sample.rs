@@ -1,4 +1,4 @@
-//! The next token of rows, on the GPU.
+//! Chooses the next token of rows, on the GPU.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -25,23 +25,23 @@ struct Args {
     parts: i32,
 }
 
-/// Tokens of the largest vocabulary: so many probabilities in units of 2^-44 add up to a 64-bit number.
+/// The largest vocabulary: this many probabilities in units of 2^-44 add up to a 64-bit number.
 pub(crate) const MOST_TOKENS: usize = 1 << 19;
-/// Logits of a part, `SAMPLE_PART`.
+/// Logits per part, `SAMPLE_PART`.
 const PART: usize = 8192;
 /// Bytes of `SampleRoom`.
 const ROOM: usize = 8 * (2048 + 3072 + 32 + 2) + 16 + 8;
-/// Numbers of a row's draw, `DrawRow`.
+/// Words in a row's draw, `DrawRow`.
 pub(super) const DRAW: usize = 16;
-/// Which of them is the lower half of the step.
+/// The index of the lower half of the step among them.
 pub(super) const STEP: usize = 10;
 
-/// Whether these logits are served.
+/// Whether the kernels support these logits.
 pub(crate) fn chooses(logits: &Tensor) -> bool {
     matches!(logits.dims(), [_, 1..=MOST_TOKENS]) && logits.dtype() == DType::F32
 }
 
-/// [`choose`](crate::choose) of logits that are served.
+/// [`choose`](crate::choose) of supported logits.
 pub(crate) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<Chosen>>> {
     let rows = logits.dim(0)?;
     if draws.len() != rows {
@@ -57,7 +57,7 @@ pub(crate) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<Chose
     Ok(chosen.iter().map(|row| row[0].is_finite().then(|| Chosen { token: row[0] as u32, logprob: row[1] })).collect())
 }
 
-/// Refuses a draw that the kernels would not make as it is documented.
+/// Refuses a draw whose settings the kernels would not treat as documented.
 pub(super) fn check(name: &str, row: usize, draw: &Draw) -> Result<()> {
     let Draw { temperature, top_p, min_p, step, .. } = *draw;
     let rule = |ok: bool, what: &str, found: String, allowed: &str| {
@@ -69,7 +69,7 @@ pub(super) fn check(name: &str, row: usize, draw: &Draw) -> Result<()> {
     rule(step < 1 << 35, "step", step.to_string(), "below 2^35")
 }
 
-/// A row of the table that the kernels read, `DrawRow`.
+/// A row of the table of draws that the kernels read, `DrawRow`.
 pub(super) fn words(draw: &Draw) -> [u32; DRAW] {
     let halves = |x: u64| [x as u32, (x >> 32) as u32];
     let mut words = [0; DRAW];
@@ -83,8 +83,8 @@ pub(super) fn words(draw: &Draw) -> [u32; DRAW] {
     words
 }
 
-/// The tokens, u32 `[rows]`, and each with its log-probability, f64 `[rows, 2]`, by a table of draws on the device. Nothing is
-/// read by the host.
+/// The tokens, u32 `[rows]`, and each token with its log-probability, f64 `[rows, 2]`, from a table of draws on the device. The host
+/// reads nothing.
 pub(super) fn choose_by(logits: &Tensor, table: &Tensor) -> Result<(Tensor, Tensor)> {
     let name = "choose";
     let (rows, vocab) = logits.dims2()?;
@@ -106,11 +106,11 @@ pub(super) fn choose_by(logits: &Tensor, table: &Tensor) -> Result<(Tensor, Tens
         vocab: vocab as i32,
         parts: parts as i32,
     };
-    // What eight warps tell each other: a peak and its logit, or the best of each. Rows are in x, as there may be no more than
+    // What the eight warps exchange: a peak and its logit, or the best of each. Rows are in x, because there may be at most
     // 65,535 blocks in y.
     let by_part = Grid { blocks: [rows as u32, parts as u32, 1], threads: 256, shared: 8 * (16 + 4) };
     let by_row = |threads| Grid::row(rows, threads);
-    // SAFETY: `Args` is the struct of all four kernels, each writes what the next reads, and every row has room of its own.
+    // SAFETY: `Args` is the struct of all four kernels, each reads what the one before it wrote, and every row has its own memory.
     unsafe {
         launch(device, &PEAKS, 0, by_part, &args)?;
         launch(device, &CUTS, 0, by_row(1024).shared(ROOM), &args)?;

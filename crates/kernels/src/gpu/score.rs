@@ -1,4 +1,4 @@
-//! What the language-model head says of rows, on the GPU.
+//! Scores of rows under the language-model head, on the GPU.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -24,10 +24,10 @@ struct Args {
     cap: f32,
 }
 
-/// Logits in f32 that [`score_head`](crate::score_head) holds at once on a CUDA device, 256 MiB or two rows: enough for the product
-/// to be bound by arithmetic.
+/// Logits in f32 that [`score_head`](crate::score_head) holds at once on a CUDA device, 256 MiB, but never fewer than two rows:
+/// enough for the product to be compute-bound.
 pub const LOGITS: usize = 1 << 26;
-/// Threads of a row's block.
+/// Threads in the block of a row.
 const THREADS: u32 = 512;
 /// Bytes that each warp leaves for its block, `ScoreShare`.
 const SHARE: usize = 40;
@@ -43,8 +43,8 @@ pub(crate) fn score_head(
     score_some(hidden, weight, targets, softcap, base, LOGITS / weight.rows().max(1))
 }
 
-/// The same with so many rows of logits at once, base rows among them, or two. Nothing is read back before the last chunk is
-/// asked for, so that the device does not wait for the host between chunks.
+/// The same with at most `most` rows of logits at once, base rows included, but at least two. Nothing is read back before the last
+/// chunk is issued, so that the device does not wait for the host between chunks.
 pub(super) fn score_some(
     hidden: &Tensor,
     weight: &Matrix,
@@ -60,7 +60,7 @@ pub(super) fn score_some(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
-    // Rows of the same base row beside each other: then a chunk has few base rows.
+    // Rows with the same base row are placed together, so that a chunk has few base rows.
     let mut order: Vec<usize> = (0..targets.len()).collect();
     if let Some(base) = base {
         order.sort_by_key(|&row| base.of[row]);
@@ -72,7 +72,7 @@ pub(super) fn score_some(
     let (scores, base_scores) = (rows_of(order.len())?, rows_of(bases.len())?);
     let targets = list(order.iter().map(|&row| targets[row]), device)?;
     let places = list(chunks.iter().flat_map(|chunk| chunk.places(base)), device)?;
-    // A base row is asked for no token; any will do.
+    // Base rows have no target; any token will do.
     let most_bases = chunks.iter().map(|chunk| chunk.bases.len()).max().unwrap_or(0);
     let nothing = Tensor::zeros(most_bases.max(1), DType::U32, device)?;
     let cap = softcap.unwrap_or(0.0);
@@ -116,7 +116,7 @@ struct Chunk<'a> {
     bases: Vec<usize>,
 }
 
-/// The rows in their order, as many at once as make `most` rows of logits with their base rows, or one and its own.
+/// Splits the rows, in order, so that each chunk has at most `most` rows of logits including base rows, or one row and its base.
 fn chunks<'a>(order: &'a [usize], base: Option<BaseRows<'_>>, most: usize) -> Vec<Chunk<'a>> {
     let (mut chunks, mut rest) = (Vec::new(), order);
     while !rest.is_empty() {
@@ -137,7 +137,7 @@ fn chunks<'a>(order: &'a [usize], base: Option<BaseRows<'_>>, most: usize) -> Ve
 }
 
 impl Chunk<'_> {
-    /// For each row the place of its base row among the chunk's.
+    /// For each row, the index of its base row among the chunk's.
     fn places(&self, base: Option<BaseRows<'_>>) -> impl Iterator<Item = u32> {
         let place = move |&row: &usize| {
             base.map_or(0, |base| self.bases.binary_search(&base.of[row]).expect("taken from there") as u32)
@@ -145,7 +145,7 @@ impl Chunk<'_> {
         self.rows.iter().map(place)
     }
 
-    /// Logits of the rows and behind them of the base rows, f32 `[rows + base rows, vocab]`.
+    /// Logits of the rows, followed by those of the base rows, f32 `[rows + base rows, vocab]`.
     fn logits(&self, hidden: &Tensor, weight: &Matrix, base: Option<BaseRows<'_>>) -> Result<Tensor> {
         let rows = picked(hidden, self.rows)?;
         match base {
@@ -155,7 +155,7 @@ impl Chunk<'_> {
     }
 }
 
-/// Rows of a matrix, without a copy where they follow each other.
+/// Rows of a matrix, without a copy if they are consecutive.
 fn picked(from: &Tensor, rows: &[usize]) -> Result<Tensor> {
     if rows.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
         return from.narrow(0, rows[0], rows.len());
@@ -169,8 +169,8 @@ fn list(values: impl Iterator<Item = u32>, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(values, count, device)
 }
 
-/// What the kernel says of rows of logits into `out`, f64 `[rows, 4]`; against base rows if there are any, of which it takes
-/// each row's place among them, their logits and what it said of them.
+/// Writes the kernel's scores of rows of logits to `out`, f64 `[rows, 4]`. `against` gives the base rows, if there are any: each
+/// row's index among them, their logits and their scores.
 fn score(
     logits: &Tensor,
     targets: &Tensor,
@@ -195,12 +195,12 @@ fn score(
     unsafe { launch(logits.device(), &SCORE, 0, grid, &args) }
 }
 
-/// A row's numbers, if they are numbers.
+/// A row's scores, if they are finite.
 fn checked(row: usize, score: &[f64]) -> Result<HeadScore> {
     let &[log_sum_exp, target_logprob, kl, argmax] = score else { unreachable!("four numbers a row") };
     if !log_sum_exp.is_finite() || !kl.is_finite() {
         return not_finite("row", row);
     }
-    // Only rounding is below 0.
+    // Only rounding makes it negative.
     Ok(HeadScore { log_sum_exp, target_logprob, argmax: argmax as u32, kl: kl.max(0.0) })
 }

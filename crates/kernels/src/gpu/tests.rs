@@ -19,7 +19,7 @@ mod rows;
 mod sample;
 mod score;
 
-/// Where the kernels run.
+/// The device the kernels run on.
 pub(super) static DEVICE: LazyLock<Device> =
     LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
         Ok("cuda") => crate::open_cuda(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
@@ -41,7 +41,7 @@ pub(super) fn random(shape: &[usize], seed: u32) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values")
 }
 
-/// The tensor where the kernels run. A device may refuse to give no bytes.
+/// The tensor on the kernels' device. A device may refuse to allocate zero bytes.
 pub(super) fn on(x: &Tensor) -> Result<Tensor> {
     match x.elem_count() {
         0 => Tensor::zeros(1, x.dtype(), &DEVICE)?.narrow(0, 0, 0)?.reshape(x.shape()),
@@ -55,7 +55,7 @@ pub(super) fn both(x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
     Ok((on(&rounded)?, rounded.to_dtype(DType::F32)?))
 }
 
-/// How far a kernel may be from its oracle, relative to max(1, |y|): a few roundings to its type.
+/// How far a kernel may be from its oracle, relative to max(1, |y|): a few roundings to the type.
 pub(super) fn tolerance(dtype: DType) -> f32 {
     match dtype {
         DType::BF16 => 2e-2,
@@ -64,7 +64,7 @@ pub(super) fn tolerance(dtype: DType) -> f32 {
     }
 }
 
-/// What a kernel gave is what its oracle says.
+/// Asserts that a kernel's result is close to its oracle's.
 pub(super) fn close(fast: &Tensor, oracle: &Tensor, what: &str) {
     let (dtype, most) = (fast.dtype(), tolerance(fast.dtype()));
     let worst = worst_relative(fast, oracle);

@@ -1,4 +1,4 @@
-//! Products of bf16: activations are rounded, sums stay f32. Named in every output where it is on, never a default.
+//! bf16 products: activations are rounded, sums stay f32. Named in every output where it is on, and never a default.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -6,15 +6,15 @@ use rayon::prelude::*;
 use super::Job;
 use crate::Level;
 
-/// Values below which threads cost more than they bring.
+/// Values below which threads cost more than they gain.
 const CHUNK: usize = 1 << 14;
 
-/// Activations rounded to bf16, as f32: what kernels without products of bf16 multiply.
+/// Activations rounded to bf16, as f32: the input of kernels without bf16 products.
 pub(super) fn rounded(x: &[f32]) -> Vec<f32> {
     x.par_iter().with_min_len(CHUNK).map(|&x| bf16::from_f32(x).to_f32()).collect()
 }
 
-/// Rows of activations rounded to bf16, two features an element; an odd last one beside 0.
+/// Rows of activations rounded to bf16, two features per element; an odd last one is paired with 0.
 pub(super) fn pairs(x: &[f32], features: usize) -> Vec<u32> {
     let width = features.div_ceil(2);
     let mut out = vec![0u32; x.len() / features.max(1) * width];
@@ -38,32 +38,32 @@ fn bits(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { nearest }
 }
 
-/// Whether kernels of a level multiply pairs of bf16 on this machine.
+/// Whether a level's kernels multiply pairs of bf16 on this machine.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn multiplies_bf16(level: Level) -> bool {
     level == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
-/// See above: there is no such machine.
+/// See above: no machine of this architecture does.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn multiplies_bf16(_: Level) -> bool {
     false
 }
 
-/// Does a job whose activations are pairs: `job.x` counts elements of two features, and features begin at an even one.
+/// Runs a job whose activations are pairs: `job.x` counts elements of two features, and features start at an even one.
 ///
-/// Every output is summed in the order of its pairs, whatever stands beside it. The instruction adds the two products of a
-/// pair before it adds them to the sum, and takes subnormal numbers as 0.
+/// Every output is summed in the order of its pairs, whatever is computed beside it. The instruction adds the two products of
+/// a pair before adding them to the sum, and treats subnormal numbers as 0.
 ///
 /// # Safety
-/// As for exact products, on panels of bf16, and [`multiplies_bf16`] must hold.
+/// As for exact products, on bf16 panels; and [`multiplies_bf16`] must hold.
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn multiply(job: &Job<u32>) {
     // SAFETY: the caller's contract, passed on.
     unsafe { avx512::multiply(job) }
 }
 
-/// See above: there is no such machine.
+/// See above: no machine of this architecture does.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) unsafe fn multiply(_: &Job<u32>) {
     unreachable!("no such instructions here");
@@ -121,7 +121,7 @@ mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
     unsafe fn tile<const M: usize, const P: usize>(job: &Job<u32>, row: usize, panel: usize) {
-        // SAFETY: the caller has these rows and panels; a vector of bf16 is a vector of as many bits.
+        // SAFETY: the caller has these rows and panels; a vector of bf16 has the same bits as the integer vector.
         unsafe {
             let (first, _, size) = job.panels;
             let (from, to) = job.features;

@@ -1,4 +1,4 @@
-//! Every level and form beside the oracle, on odd shapes; and what must not change a bit.
+//! Every level and form against the oracle, on odd shapes; and invariants that hold to the bit.
 
 use super::*;
 use crate::testing::{numbers, values, worst};
@@ -6,7 +6,7 @@ use crate::{Level, MatrixBuilder};
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 
-/// Largest difference to candle's own matmul, relative to the size of the terms: both round, in another order.
+/// Largest difference from candle's own matmul, relative to the size of the terms: both round, in different orders.
 /// Measured worst case over the shapes below: 2.1e-6 (portable, no FMA, 2026-11-25).
 const TOLERANCE: f64 = 1e-5;
 
@@ -14,11 +14,11 @@ fn activations(m: usize, k: usize) -> Result<Tensor> {
     values(&[m, k], 7)
 }
 
-/// A weight for the kernels of a level, and its values.
+/// A weight for a level's kernels, and its values.
 fn weight(level: Level, held: Held, n: usize, k: usize) -> Result<(Matrix, Tensor)> {
     let values = numbers(n * k, 99);
     let mut matrix = MatrixBuilder::at(level, held, n, k, &Device::Cpu)?;
-    // In two parts, as fused projections are filled.
+    // In two calls, as fused projections are filled.
     let first = n / 3;
     for (from, to) in [(0, first), (first, n)] {
         matrix.fill(to - from, |r, out| out.copy_from_slice(&values[(from + r) * k..][..k]))?;
@@ -98,7 +98,7 @@ fn a_row_is_the_same_bits_in_any_batch() -> Result<()> {
 
 #[test]
 fn threads_and_tasks_change_no_bit() -> Result<()> {
-    // Enough for several tasks of rows and panels.
+    // Enough for several tasks of rows and of panels.
     let x = activations(150, 400)?;
     let (matrix, _) = weight(Level::best(), Held::Bf16, 700, 400)?;
     let under = |threads| -> Result<Vec<f32>> {
@@ -123,7 +123,7 @@ fn a_sum_is_that_of_the_two_bit_for_bit() -> Result<()> {
     Ok(())
 }
 
-/// A weight in bf16 whose products are of bf16.
+/// A weight in bf16 with bf16 products.
 fn rounding(level: Level, n: usize, k: usize) -> Result<(Matrix, Tensor)> {
     let values = numbers(n * k, 99);
     let mut matrix = MatrixBuilder::at(level, Held::Bf16, n, k, &Device::Cpu)?.with_products(Products::Bf16);
@@ -144,7 +144,7 @@ proptest! {
             let fast = linear(&x, &matrix).unwrap();
             let worst = off(&fast, &linear_reference(&bf16, &tensor).unwrap(), k);
             prop_assert!(worst < TOLERANCE, "{level:?} {m}x{n}x{k}: {worst:e}");
-            // Rounding shows: a mode that does nothing would be as exact as the exact one.
+            // The rounding must show: if the mode did nothing, it would be as accurate as the exact one.
             if m * n > 200 && k > 8 {
                 let exact = off(&fast, &linear_reference(&x, &tensor).unwrap(), k);
                 prop_assert!(exact > 10.0 * TOLERANCE, "{level:?} {m}x{n}x{k}: {exact:e}");

@@ -1,32 +1,32 @@
-//! Register tiles: some rows of activations times some panels of a weight.
+//! Register tiles: a few rows of activations times a few panels of a weight.
 
 use crate::{
     matrix::form::{Form, WIDE},
     simd::{Simd, dispatch},
 };
 
-/// Features that are summed apart: f32 sums stay short, and a row's sum is one of few such sums, in order.
+/// Features per partial sum: f32 sums stay short, and a row's result is the sum of a few of them, in order.
 pub(super) const RUN: usize = 256;
 
-/// Rows of activations times a run of panels. `X` holds one feature of a row, or a pair of them.
+/// Rows of activations times consecutive panels. `X` holds one feature of a row, or a pair of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Job<X = f32> {
     /// Rows of activations.
     pub(crate) rows: usize,
-    /// The features of the weight that take part, from one to before another.
+    /// The features of the weight to use: the first, and one past the last.
     pub(crate) features: (usize, usize),
-    /// The activations, which have as many features as take part, and the elements between two rows of them.
+    /// The activations, which have only those features, and the elements between two of their rows.
     pub(crate) x: (*const X, usize),
     /// The first panel, how many there are, and their size in bytes.
     pub(crate) panels: (*const u8, usize, usize),
-    /// Where the first output goes, the elements between two rows of them, and how many columns are wanted.
+    /// Where the first output goes, the elements between two output rows, and how many columns are needed.
     pub(crate) out: (*mut f32, usize, usize),
-    /// What is added to the output of the same place; null for nothing.
+    /// What is added to the output at the same place; null for nothing.
     pub(crate) add: *const f32,
 }
 
 impl<X> Job<X> {
-    /// The same on other activations, whose rows begin `stride` elements apart.
+    /// The same job on other activations, whose rows are `stride` elements apart.
     pub(super) fn on<Y>(self, x: &[Y], stride: usize) -> Job<Y> {
         let Self { rows, features, panels, out, add, .. } = self;
         Job { rows, features, x: (x.as_ptr(), stride), panels, out, add }
@@ -34,29 +34,29 @@ impl<X> Job<X> {
 }
 
 dispatch! {
-    /// Does a job.
+    /// Runs a job.
     ///
-    /// Every output is summed in the order of its features, [`RUN`] at a time, whatever stands beside it.
+    /// Every output is summed in the order of its features, [`RUN`] at a time, whatever is computed beside it.
     ///
     /// # Safety
-    /// Activations, panels and outputs must be there, and the panels must be of this form and level.
+    /// Activations, panels and outputs must exist, and the panels must be of this form and level.
     unsafe fn multiply<W: Form>(job: &Job) = multiply_generic;
 }
 
 #[inline(always)]
 unsafe fn multiply_generic<S: Simd, W: Form>(job: &Job) {
     let mut row = 0;
-    /// Strips of as many rows, while there are as many left.
+    /// Strips of `$m` rows, as long as enough rows are left.
     macro_rules! strips {
         ($m:literal x $p:literal) => {
             while job.rows - row >= $m {
-                // SAFETY: the rows exist, the rest is the caller's contract.
+                // SAFETY: the rows exist; the rest is the caller's contract.
                 unsafe { strip::<S, W, $m, $p>(job, row) };
                 row += $m;
             }
         };
     }
-    // Many rows: as many sums as fit the registers beside a feature of the panels. Few rows: enough panels that sums do not
+    // Many rows: as many sums as fit in registers beside a feature of the panels. Few rows: enough panels that sums do not
     // wait for one another.
     if S::REGISTERS >= 32 {
         strips!(6 x 2);
@@ -85,7 +85,7 @@ unsafe fn strip<S: Simd, W: Form, const M: usize, const P: usize>(job: &Job, row
             tile::<S, W, M, P>(job, row, panel);
             panel += P;
         }
-        // What is left at once as well: several panels are several streams from memory.
+        // The remaining panels together, too: several panels are several streams from memory.
         if P > 3 && count - panel == 3 {
             tile::<S, W, M, 3>(job, row, panel);
             panel += 3;
@@ -109,7 +109,7 @@ unsafe fn tile<S: Simd, W: Form, const M: usize, const P: usize>(job: &Job, row:
         let (first, _, size) = job.panels;
         let w: [*const u8; P] = std::array::from_fn(|p| first.add((panel + p) * size));
         let (from, to) = job.features;
-        // Counted from the weight's features, so that one index serves both.
+        // Offset by the first feature, so that one index serves both activations and weight.
         let x: [*const f32; M] = std::array::from_fn(|r| job.x.0.add((row + r) * job.x.1).wrapping_sub(from));
         let mut total = [[[S::splat(0.0); WIDE]; P]; M];
         let mut k = from;
@@ -147,7 +147,7 @@ unsafe fn run<S: Simd, W: Form, const M: usize, const P: usize>(
     /// Adds one feature.
     macro_rules! feature {
         ($odd:literal, $pair:expr, $blocks:expr) => {
-            // Loops and no closures, which are not always inlined.
+            // Loops instead of closures, which are not always inlined.
             let mut values = [[zero; WIDE]; P];
             for p in 0..P {
                 values[p] = W::feature::<S, $odd>(w[p], $pair, $blocks[p]);
@@ -162,7 +162,7 @@ unsafe fn run<S: Simd, W: Form, const M: usize, const P: usize>(
             }
         };
     }
-    // SAFETY: features below `end`, which the caller has.
+    // SAFETY: features below `end`, which exist by the caller's contract.
     unsafe {
         let mut at = k;
         while at < end {
@@ -189,11 +189,11 @@ unsafe fn run<S: Simd, W: Form, const M: usize, const P: usize>(
     sums
 }
 
-/// Writes the outputs of a row and a panel, as far as they are wanted.
+/// Writes the outputs of a row and a panel, up to the needed columns.
 #[inline(always)]
 pub(super) unsafe fn put<S: Simd, X>(job: &Job<X>, row: usize, panel: usize, sums: [S::F; WIDE]) {
     let (out, stride, columns) = job.out;
-    // SAFETY: columns that are wanted exist, and what is added lies as the outputs do.
+    // SAFETY: the needed columns exist, and the addends are laid out like the outputs.
     unsafe {
         for (v, sum) in sums.into_iter().enumerate() {
             let column = (panel * WIDE + v) * S::LANES;

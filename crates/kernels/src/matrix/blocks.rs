@@ -1,4 +1,4 @@
-//! The block types of ggml: small whole numbers that share a scale, read, written and taken apart.
+//! The block types of ggml: small integers that share a scale; read, written and unpacked.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl Blocks {
     pub const ALL: [Self; 8] =
         [Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q4K, Self::Q5K, Self::Q6K];
 
-    /// The type of ggml, if it is one that weights may be held in.
+    /// The block type for a ggml type, if weights may be held in it.
     pub fn of(kind: GgmlDType) -> Option<Self> {
         Self::ALL.into_iter().find(|blocks| blocks.ggml() == kind)
     }
@@ -50,17 +50,17 @@ impl Blocks {
         }
     }
 
-    /// Features that a block holds: rows must be whole blocks.
+    /// Features per block: rows must be whole blocks.
     pub fn features(self) -> usize {
         self.layout().features()
     }
 
-    /// Bytes that so many features take in a file.
+    /// Bytes that `features` features take in a file.
     pub fn stored_bytes(self, features: usize) -> usize {
         features / self.features() * self.ggml().type_size()
     }
 
-    /// What panels of it look like.
+    /// The layout of its panels.
     pub(crate) const fn layout(self) -> Layout {
         let (halves, parts, nibbles) = match self {
             Self::Q4_0 => (1, 1, true),
@@ -77,7 +77,7 @@ impl Blocks {
     /// Widens whole blocks as a file stores them, bit for bit as candle's `GgmlType::to_float` does.
     ///
     /// # Panics
-    /// If `out` is not as long as the blocks.
+    /// If the length of `out` is not that of the blocks.
     pub fn widen(self, stored: &[u8], out: &mut [f32]) {
         let (features, size) = (self.features(), self.ggml().type_size());
         assert_eq!(stored.len() / size * features, out.len(), "as many values as the blocks hold");
@@ -88,8 +88,8 @@ impl Blocks {
         }
     }
 
-    /// The nearest blocks to a row, whose length must be whole blocks, as a file stores them: by candle's quantisers,
-    /// which follow ggml's; their search for K-quants may differ from llama.cpp's of today.
+    /// The nearest blocks to a row, in file format; the row's length must be whole blocks. Uses candle's quantisers, which follow
+    /// ggml's; their search for K-quants may differ from that of today's llama.cpp.
     pub fn quantise(self, row: &[f32]) -> Vec<u8> {
         match self {
             Self::Q8_0 => quantise::<ggml::BlockQ8_0>(row),
@@ -103,7 +103,7 @@ impl Blocks {
         }
     }
 
-    /// Takes a stored block apart (the structs of `ggml-common.h`).
+    /// Unpacks a stored block (the structs of `ggml-common.h`).
     pub(crate) fn unpack(self, stored: &[u8], to: &mut Block) {
         let half = |at: usize| f16::from_le_bytes([stored[at], stored[at + 1]]).to_f32();
         match self {
@@ -189,7 +189,7 @@ impl fmt::Display for Blocks {
 fn quantise<T: GgmlType>(row: &[f32]) -> Vec<u8> {
     let mut blocks = vec![T::zeros(); row.len() / T::BLCK_SIZE];
     T::from_float(row, &mut blocks);
-    // SAFETY: candle's blocks are `repr(C)` of whole numbers and halves, and asserted to have no padding.
+    // SAFETY: candle's blocks are `repr(C)` structs of integers and halves, and asserted to have no padding.
     unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast::<u8>(), size_of_val(&blocks[..])) }.to_vec()
 }
 
@@ -202,21 +202,21 @@ fn six_bits(part: usize, packed: &[u8]) -> [u8; 2] {
     [fours & 15 | packed[part - 4] >> 6 << 4, fours >> 4 | packed[part] >> 6 << 4]
 }
 
-/// A block taken apart.
+/// An unpacked block.
 pub(crate) struct Block {
-    /// The scale of all, and the offset of all or 0: halves, widened.
+    /// The scale shared by the whole block, and its offset or 0: halves, widened.
     pub(crate) shared: [f32; 2],
-    /// The scales and the offsets of its parts, where they have their own.
+    /// The scales and the offsets of its parts, if they have their own.
     pub(crate) own: [[i8; 16]; 2],
-    /// The values, whole numbers around 0 where there is no offset.
+    /// The values: integers, centred on 0 if there is no offset.
     pub(crate) values: [i8; 256],
 }
 
 impl Block {
     pub(crate) const EMPTY: Self = Self { shared: [0.0; 2], own: [[0; 16]; 2], values: [0; 256] };
 
-    /// The values times their scales and with their offsets. A half has 11 bits, the scale of a part 6 (7 in q6_k) and a
-    /// value 5 (8 where parts have no scale, 5 and a sign in q6_k): products are exact in f32, only an offset rounds, once.
+    /// The values times their scales, plus their offsets. A half has 11 bits, the scale of a part 6 (7 in q6_k) and a
+    /// value 5 (8 where parts have no scale, 5 and a sign in q6_k): products are exact in f32, and only an offset rounds, once.
     pub(crate) fn widen(&self, layout: Layout, out: &mut [f32]) {
         let parts = out.chunks_mut(layout.part_features()).zip(self.values.chunks(layout.part_features()));
         for (part, (out, values)) in parts.enumerate() {
@@ -241,53 +241,53 @@ impl Block {
     }
 }
 
-/// How panels hold blocks, for each column: the halves that all of a block share, then for each of its parts what the part
-/// has of its own (a byte a half) and its values, a byte each or two in one, the even feature below.
+/// How panels hold blocks, per column: first the halves shared by the whole block, then for each part its own scale and offset
+/// (one byte each) and its values, one per byte or two packed in a byte with the even feature in the low bits.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     /// 1 for a scale, 2 for a scale and an offset.
     pub(crate) halves: usize,
-    /// Parts with scales of their own; 1 where a block has none.
+    /// Parts with their own scales; 1 if a block has none.
     pub(crate) parts: usize,
     /// Whether values have 4 bits.
     pub(crate) nibbles: bool,
 }
 
 impl Layout {
-    /// Features of a block.
+    /// Features per block.
     pub(crate) const fn features(self) -> usize {
         if self.parts > 1 { 256 } else { 32 }
     }
 
-    /// Features of a part.
+    /// Features per part.
     pub(crate) const fn part_features(self) -> usize {
         self.features() / self.parts
     }
 
-    /// Bytes before the values of a part, a column.
+    /// Bytes before the values of a part, per column.
     pub(crate) const fn own(self) -> usize {
         if self.parts > 1 { self.halves } else { 0 }
     }
 
-    /// Bytes of a part, a column.
+    /// Bytes of a part, per column.
     pub(crate) const fn part_bytes(self) -> usize {
         self.own() + if self.nibbles { self.part_features() / 2 } else { self.part_features() }
     }
 
-    /// Bytes of a block, a column.
+    /// Bytes of a block, per column.
     pub(crate) const fn bytes(self) -> usize {
         2 * self.halves + self.parts * self.part_bytes()
     }
 
-    /// What is added to values of 4 bits, so that they are never negative.
+    /// What is added to 4-bit values so that they are never negative.
     pub(crate) const fn centre(self) -> i8 {
         if self.nibbles && self.halves == 1 { 8 } else { 0 }
     }
 
-    /// Writes a block into column `column` of the blocks of `width` columns.
+    /// Writes a block into column `column` of blocks with `width` columns.
     pub(crate) fn put(self, block: &Block, to: &mut [u8], width: usize, column: usize) {
         for (i, &half) in block.shared[..self.halves].iter().enumerate() {
-            // Back to the half that it was.
+            // Exact: the value was widened from a half.
             to[2 * (i * width + column)..][..2].copy_from_slice(&f16::from_f32(half).to_ne_bytes());
         }
         for part in 0..self.parts {

@@ -1,25 +1,25 @@
-//! What the values of a panel may be stored as, and how its features become f32.
+//! The storage forms of a panel's values, and how its features are widened to f32.
 
 #![allow(clippy::cast_ptr_alignment, reason = "all loads are unaligned")]
 
 use super::blocks::Layout;
 use crate::simd::{Simd, dispatch};
 
-/// Vectors that the columns of a panel make.
+/// Vectors that make up the columns of a panel.
 pub(crate) const WIDE: usize = 2;
 
-/// How a panel stores its values. The columns of a feature are widened to f32 in registers, which is exact: the
+/// How a panel stores its values. The columns of a feature are widened to f32 in registers, which is exact, so the
 /// arithmetic is that of f32 on the stored values.
 pub(crate) trait Form: Copy + Send + Sync {
     /// Features that share a [`Form::Block`].
     const BLOCK: usize;
-    /// What is loaded once a block.
+    /// What is loaded once per block.
     type Block<S: Simd>: Copy;
 
-    /// Bytes of a panel of `features` (a whole number of blocks, or of pairs where blocks hold nothing).
+    /// Bytes of a panel of `features` (whole blocks, or whole pairs where blocks hold nothing).
     fn bytes(features: usize, columns: usize) -> usize;
 
-    /// What is common to the features of block `index`.
+    /// What the features of block `index` share.
     unsafe fn block<S: Simd>(panel: *const u8, index: usize) -> Self::Block<S>;
 
     /// Feature `2 pair`, or the odd one after it.
@@ -32,7 +32,7 @@ pub(crate) struct F32;
 /// f16: `[feature][column]`.
 #[derive(Clone, Copy)]
 pub(crate) struct F16;
-/// bf16: `[pair of features][column][2]`, what AVX512-BF16 multiplies and two operations widen.
+/// bf16: `[pair of features][column][2]`, the layout that AVX512-BF16 multiplies and two operations widen.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16;
 
@@ -99,12 +99,12 @@ impl Form for Bf16 {
     }
 }
 
-/// Blocks of ggml, laid out as [`Layout`] says: widened bit for bit as candle's `GgmlType::to_float` does, because products
+/// ggml blocks in the layout of [`Layout`], widened bit for bit as candle's `GgmlType::to_float` does, because products
 /// of values and scales are exact in f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Quant<const HALVES: usize, const PARTS: usize, const NIBBLES: bool>;
 
-/// What the features of a part of a block share, and where its values would begin if it were the first part.
+/// What the features of one part of a block share, and where its values would begin if it were the first part.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<S: Simd> {
     scale: [S::F; WIDE],
@@ -114,7 +114,7 @@ pub(crate) struct Part<S: Simd> {
 
 impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Quant<HALVES, PARTS, NIBBLES> {
     const LAYOUT: Layout = Layout { halves: HALVES, parts: PARTS, nibbles: NIBBLES };
-    /// Features of a byte.
+    /// Features per byte.
     const PACKED: usize = if NIBBLES { 2 } else { 1 };
 }
 
@@ -152,7 +152,7 @@ impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Form for Quan
         }
     }
 
-    // Loops and no closures: what is in a closure is not always inlined, and is then compiled without the instruction set.
+    // Loops instead of closures: code in a closure is not always inlined, and is then compiled without the instruction set.
     #[inline(always)]
     unsafe fn feature<S: Simd, const ODD: bool>(_: *const u8, pair: usize, part: Part<S>) -> [S::F; WIDE] {
         let width = WIDE * S::LANES;
@@ -167,7 +167,7 @@ impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Form for Quan
                     let feature = 2 * pair + usize::from(ODD);
                     S::load_i8(part.values.cast::<i8>().wrapping_add(feature * width + v * S::LANES))
                 };
-                // Not by `fma` with an offset of 0, which would lose the sign of a zero.
+                // Not an `fma` with an offset of 0, which would lose the sign of a zero.
                 out[v] = if HALVES == 1 {
                     S::mul(value, part.scale[v])
                 } else {
@@ -179,7 +179,7 @@ impl<const HALVES: usize, const PARTS: usize, const NIBBLES: bool> Form for Quan
     }
 }
 
-/// `$body` with `$form` as the form of what is held.
+/// Runs `$body` with `$form` as the form of a held type.
 macro_rules! with_form {
     ($held:expr, $form:ident => $body:expr) => {{
         use $crate::matrix::{
@@ -209,10 +209,10 @@ macro_rules! with_form {
 pub(crate) use with_form;
 
 dispatch! {
-    /// Widens features `from..to` of a panel, and those that share a pair with them, into a panel of [`F32`].
+    /// Widens features `from..to` of a panel, and those that share a pair with them, into an [`F32`] panel.
     ///
     /// # Safety
-    /// The panel must be of this form and level and have these features, and `out` room for a panel of them.
+    /// The panel must be of this form and level and have these features, and `out` must have room for such a panel.
     unsafe fn widen<W: Form>(panel: *const u8, from: usize, to: usize, out: *mut f32) = widen_generic;
 }
 

@@ -1,4 +1,4 @@
-//! The layout of a weight on the CPU: panels of some rows each, in the order in which the kernels read them.
+//! The layout of a weight on the CPU: panels of a few rows each, in the order in which the kernels read them.
 
 use candle_core::{Result, bail};
 use half::{bf16, f16};
@@ -13,10 +13,10 @@ use super::{
 use crate::{Level, simd};
 
 /// A weight in panels. The rows of a panel lie side by side, feature by feature, so that one activation times one vector
-/// of the panel goes into as many outputs: every output is summed in the order of its features, however many rows of
-/// activations there are, and no sum across a vector is ever needed. What is missing of the last panel is zeros.
+/// of the panel contributes to as many outputs: every output is summed in the order of its features, whatever the number of
+/// activation rows, and no sum across a vector is ever needed. The last panel is padded with zeros.
 pub(crate) struct Panels {
-    /// Whose vectors the panels are made of.
+    /// The level whose vector length determines the panels.
     level: Level,
     held: Held,
     products: Products,
@@ -26,7 +26,7 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Room for a weight of `rows` and `features`, all zeros.
+    /// Allocates a weight of `rows` and `features`, all zeros.
     pub(super) fn new(level: Level, held: Held, rows: usize, features: usize) -> Result<Self> {
         if let Held::Blocks(blocks) = held
             && !features.is_multiple_of(blocks.features())
@@ -38,7 +38,7 @@ impl Panels {
         if bytes > 0 {
             let map = MmapMut::map_anon(bytes);
             let Ok(map) = map else { bail!("no memory for a weight of {bytes} bytes") };
-            // Only faster: a failure is no error.
+            // Only for speed: a failure is no error.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             panels.bytes = Some(map);
@@ -70,7 +70,7 @@ impl Panels {
         self.features
     }
 
-    /// Rows of a panel.
+    /// Rows per panel.
     pub(crate) fn width(&self) -> usize {
         WIDE * simd::lanes_of(self.level)
     }
@@ -80,7 +80,7 @@ impl Panels {
         self.rows.div_ceil(self.width())
     }
 
-    /// Bytes of a panel.
+    /// Bytes per panel.
     pub(crate) fn panel_bytes(&self) -> usize {
         let (features, width) = (self.features.next_multiple_of(2), self.width());
         with_form!(self.held, W => W::bytes(features, width))
@@ -91,7 +91,7 @@ impl Panels {
         self.bytes.as_deref().unwrap_or_default()
     }
 
-    /// Fills rows `from..to`, each with what `row` writes; rounds to what is held.
+    /// Fills rows `from..to`, each with what `row` writes, rounded to the held type.
     pub(super) fn fill(&mut self, from: usize, to: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
         let (width, features, held) = (self.width(), self.features, self.held);
         self.fill_columns(
@@ -104,7 +104,7 @@ impl Panels {
         );
     }
 
-    /// Fills rows `from..to` with blocks as a file stores them, which `row` gives: nothing is rounded.
+    /// Fills rows `from..to` with blocks as a file stores them, which `row` returns: nothing is rounded.
     pub(super) fn fill_blocks<'a>(
         &mut self,
         blocks: Blocks,
@@ -116,7 +116,7 @@ impl Panels {
         self.fill_columns((from, to), || (), |(), r, panel| encode_blocks(blocks, panel, width, r % width, &row(r)));
     }
 
-    /// Has `fill` write rows `from..to`, each into its panel, beside some scratch.
+    /// Calls `fill` to write rows `from..to`, each into its panel, with some scratch space.
     fn fill_columns<T>(
         &mut self,
         (from, to): (usize, usize),
@@ -169,7 +169,7 @@ impl Panels {
     }
 }
 
-/// Where feature `k` of a column lies in a panel of pairs.
+/// The position of feature `k` of a column in a panel of pairs.
 fn pair_place(k: usize, width: usize, column: usize) -> usize {
     (k / 2 * width + column) * 2 + k % 2
 }

@@ -1,4 +1,4 @@
-//! Blocks of ggml: the values are candle's, bit for bit, and what is computed on them is what f32 weights give.
+//! ggml blocks: the values match candle's bit for bit, and results computed on them match those of f32 weights.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ fn floats(count: usize, seed: u32) -> Vec<f32> {
     random(count, seed).map(|bits| (bits >> 8) as f32 / 8_388_608.0 - 1.0).collect()
 }
 
-/// Rows of blocks that hold any bits at all, but for shared scales and offsets that are finite; some are negative.
+/// Rows of blocks with arbitrary bits, except that shared scales and offsets are finite; some are negative.
 fn stored(kind: Blocks, rows: usize, columns: usize, seed: u32) -> Vec<u8> {
     let size = kind.ggml().type_size();
     let mut bytes: Vec<u8> = random(rows * kind.stored_bytes(columns), seed).map(|bits| (bits >> 13) as u8).collect();
@@ -38,7 +38,7 @@ fn stored(kind: Blocks, rows: usize, columns: usize, seed: u32) -> Vec<u8> {
     bytes
 }
 
-/// As candle dequantises them.
+/// The values as candle dequantises them.
 fn candles(kind: GgmlDType, stored: &[u8], count: usize) -> Vec<f32> {
     match kind.from_data(Cow::Borrowed(stored)).dequantize(count).unwrap() {
         CpuStorage::F32(values) => values,
@@ -49,7 +49,7 @@ fn candles(kind: GgmlDType, stored: &[u8], count: usize) -> Vec<f32> {
 fn held_in(level: Level, kind: Blocks, (rows, columns): (usize, usize), stored: &[u8]) -> Matrix {
     let mut matrix = MatrixBuilder::at(level, Held::Blocks(kind), rows, columns, &Device::Cpu).unwrap();
     let size = kind.stored_bytes(columns);
-    // In two parts, as fused projections are filled.
+    // In two calls, as fused projections are filled.
     for (from, to) in [(0, rows / 3), (rows / 3, rows)] {
         matrix.fill_blocks(to - from, |r| Cow::Borrowed(&stored[(from + r) * size..][..size])).unwrap();
     }
@@ -62,7 +62,7 @@ fn plain(level: Level, (rows, columns): (usize, usize), values: &[f32]) -> Matri
     matrix.finish().unwrap()
 }
 
-/// Signs of zeros count.
+/// Bits, so that signs of zeros count.
 fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
@@ -71,7 +71,7 @@ fn activations(rows: usize, columns: usize) -> Tensor {
     Tensor::from_vec(floats(rows * columns, 7), (rows, columns), &Device::Cpu).unwrap()
 }
 
-/// A weight of blocks beside its dequantised values in f32: gathered rows and linear layers, on some columns too.
+/// Compares a weight of blocks with its dequantised values in f32: gathered rows and linear layers, also on some columns.
 fn check(kind: Blocks, m: usize, n: usize, blocks: usize, seed: u32) {
     let k = blocks * kind.features();
     let stored = stored(kind, n, k, seed);

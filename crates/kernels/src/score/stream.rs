@@ -1,4 +1,4 @@
-//! The CPU path: chunks of the vocabulary pass over all rows, and what is left of each is a few numbers a row.
+//! The CPU path: chunks of the vocabulary pass over all rows, and each leaves only a few numbers per row.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub(super) struct Rows<'a> {
     pub(super) base: Option<Base<'a>>,
 }
 
-/// As [`super::BaseRows`], its values at hand.
+/// As [`super::BaseRows`], with the values as slices.
 #[derive(Clone, Copy)]
 pub(super) struct Base<'a> {
     pub(super) hidden: &'a [f32],
@@ -29,18 +29,18 @@ pub(super) struct Base<'a> {
     pub(super) of: &'a [usize],
 }
 
-/// Bytes of the weight that a chunk has about: it stays in the second-level cache while the rows pass over it.
+/// Approximate bytes of weight per chunk: they stay in the L2 cache while the rows pass over them.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Columns of a chunk at most, so that f32 sums of a chunk are short.
+/// Maximum columns per chunk, so that f32 sums within a chunk are short.
 const COLUMNS: usize = 192;
 /// Rows whose logits of a chunk are held at once: whole tiles of every level.
 const TILE_ROWS: usize = 48;
-/// Stretches of the vocabulary that are summed apart, for threads to share; more would cost memory.
+/// Stretches of the vocabulary that are summed separately, to be shared by threads; more would cost memory.
 const STRETCHES: usize = 128;
-/// How far the two ways to `ln E[e^δ]` may lie apart by rounding, relative to `1 + |it|`.
+/// How far rounding may separate the two ways to compute `ln E[e^δ]`, relative to `1 + |it|`.
 const AGREE: f64 = 1e-5;
 
-/// What is known of one row after some of the vocabulary.
+/// What is known of one row after part of the vocabulary.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// The largest logit.
@@ -52,11 +52,11 @@ pub(crate) struct Part {
     apart: Apart,
 }
 
-/// How far a row lies from its base row, over some of the vocabulary: sums with the base's probabilities p, where δ is
+/// How far a row is from its base row, over part of the vocabulary: sums weighted with the base's probabilities p, where δ is
 /// `l_row - l_base - shift`.
 #[derive(Clone, Copy)]
 struct Apart {
-    /// `l_row - l_base` of the base's likeliest token, so that δ is small wherever the rows are alike.
+    /// `l_row - l_base` at the base's likeliest token, so that δ is small wherever the rows agree.
     shift: f64,
     /// `Σ p`
     mass: f64,
@@ -69,7 +69,7 @@ struct Apart {
 impl Apart {
     const NONE: Self = Self { shift: 0.0, mass: 0.0, line: 0.0, above: 0.0 };
 
-    /// The same with another shift. What was summed in f32 counts no more than where it differs: a rounding of `line` is
+    /// The same with another shift. f32 rounding of the sums matters only where the shifts differ: an error of `line` is
     /// multiplied by `e^x - 1`, one of `mass` by `e^x - 1 - x`.
     fn shifted(self, shift: f64) -> Self {
         let x = self.shift - shift;
@@ -78,7 +78,7 @@ impl Apart {
         Self { shift, mass: self.mass, line: self.line + x * self.mass, above }
     }
 
-    /// Takes in what other tokens gave, with the shift of the heavier side; nothing at all has no shift of its own.
+    /// Merges the sums over other tokens, with the shift of the side with more mass; an empty side has no shift of its own.
     fn join(&mut self, other: Self) {
         if self.mass == 0.0 {
             *self = other;
@@ -90,11 +90,11 @@ impl Apart {
         *self = Self { shift, mass, line, above };
     }
 
-    /// `KL(base || row)`, given how far the log-sum-exp of the row lies above the base's.
+    /// `KL(base || row)`, given how far the row's log-sum-exp is above the base's.
     fn divergence(&self, rise: f64) -> f64 {
         let (line, above) = (self.line / self.mass, self.above / self.mass);
         let (close, direct) = ((above + line).ln_1p(), rise - self.shift);
-        // NaN, from sums that overflow, is not close either.
+        // NaN, from sums that overflow, does not count as close either.
         let alike = (close - direct).abs() <= AGREE * (1.0 + direct.abs());
         (if alike { close } else { direct }) - line
     }
@@ -103,7 +103,7 @@ impl Apart {
 impl Part {
     const NONE: Self = Self { top: f32::NEG_INFINITY, at: 0, sum: 0.0, apart: Apart::NONE };
 
-    /// Takes in what `later` tokens gave.
+    /// Merges the results of `later` tokens.
     fn join(&mut self, later: &Self) {
         if later.top > self.top {
             self.sum = self.sum * f64::from(self.top - later.top).exp() + later.sum;
@@ -117,15 +117,15 @@ impl Part {
     }
 }
 
-/// What one stretch of the vocabulary gave.
+/// The results of one stretch of the vocabulary.
 struct Stretch {
-    /// Of every row.
+    /// One per row.
     parts: Vec<Part>,
     /// `Σ p` of every base row.
     masses: Vec<f64>,
 }
 
-/// Room for the logits of one chunk; `stride` columns a row.
+/// Buffers for the logits of one chunk; `stride` columns per row.
 #[derive(Default)]
 struct Room {
     logits: Vec<f32>,
@@ -135,7 +135,7 @@ struct Room {
 }
 
 impl Rows<'_> {
-    /// Scores the rows. All sums run in an order that the weight's shape alone determines.
+    /// Scores the rows. The order of all sums is determined by the weight's shape alone.
     pub(super) fn score(&self) -> Result<Vec<HeadScore>> {
         let panels = self.weight.count();
         let chunk = (CHUNK_BYTES / self.weight.panel_bytes()).clamp(1, COLUMNS / self.weight.width());
@@ -172,13 +172,13 @@ impl Rows<'_> {
         Columns { count, stride: panels.len() * width, cap: self.softcap.unwrap_or(0.0) }
     }
 
-    /// The features `[width]` of rows.
+    /// The features `[width]` of each of `rows`.
     fn rows<'a>(&self, hidden: &'a [f32], rows: Range<usize>) -> &'a [f32] {
         let width = self.weight.features();
         &hidden[rows.start * width..rows.end * width]
     }
 
-    /// One chunk of the vocabulary, for all rows.
+    /// Processes one chunk of the vocabulary, for all rows.
     fn chunk(&self, panels: Range<usize>, room: &mut Room, out: &mut Stretch) {
         let (level, first) = (self.weight.level(), panels.start * self.weight.width());
         let size = self.columns(&panels);
@@ -209,7 +209,7 @@ impl Rows<'_> {
                     }
                 });
                 let mut part = Part::NONE;
-                // SAFETY: `logits` and what is beside hold `stride` values, whole vectors of every level.
+                // SAFETY: `logits` and `beside` hold `stride` values, whole vectors of every level.
                 unsafe { fold(level, size, logits.as_mut_ptr(), beside, &mut part) }
                 part.at += first as u32;
                 out.parts[row].join(&part);
@@ -217,7 +217,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Logits of the tokens of some panels for the rows in `hidden`, and nothing particular behind them.
+    /// Computes the logits of the tokens of some panels for the rows in `hidden`; the padding after them is unspecified.
     fn logits(
         &self,
         hidden: &[f32],
@@ -242,7 +242,7 @@ impl Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// The logit of a token, the same bits as in its chunk.
+    /// The logit of one token, the same bits as in its chunk.
     fn logit(&self, hidden: &[f32], token: usize) -> f32 {
         let panel = token / self.weight.width();
         let (panels, mut out, mut part) = (panel..panel + 1, Vec::new(), Part::NONE);
@@ -285,7 +285,7 @@ impl Rows<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     count: usize,
-    /// Elements between rows: `count`, filled up to whole vectors of every level.
+    /// Elements between rows: `count`, padded to whole vectors of every level.
     stride: usize,
     /// The softcap, 0 for none.
     cap: f32,
@@ -299,17 +299,17 @@ pub(crate) struct Beside {
     mark: Mark,
 }
 
-/// What a chunk holds of a base row.
+/// A base row's results within a chunk.
 #[derive(Clone, Copy)]
 pub(crate) struct Mark {
     /// `Σ p`, NaN if a logit was not finite.
     mass: f32,
-    /// Its likeliest token, counted from the chunk's first.
+    /// Its likeliest token, relative to the chunk's first.
     peak: u32,
 }
 
 dispatch! {
-    /// The logits of a base row: caps them and stores `p = e^{l - sum}`. Behind them both become 0.
+    /// Caps the logits of a base row and stores `p = e^{l - sum}`. Both become 0 in the padding.
     unsafe fn weigh(size: Columns, sum: f32, logits: *mut f32, p: *mut f32, mark: &mut Mark) = weigh_generic;
 }
 
@@ -321,7 +321,7 @@ unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *
         mark.peak = first_of::<S>(logits, largest::<S>(size, logits), size.count);
         let (mut total, sum) = (S::splat(0.0), S::splat(-sum));
         for j in (0..size.stride).step_by(S::LANES) {
-            // Above 0 only by rounding, unless the sum is another's.
+            // Above 0 only by rounding, unless the sum belongs to another row.
             let e = simd::exp::<S>(simd::min::<S>(S::add(S::load(logits.add(j)), sum), 80.0));
             S::store(p.add(j), e);
         }
@@ -337,7 +337,7 @@ unsafe fn weigh_generic<S: Simd>(size: Columns, sum: f32, logits: *mut f32, p: *
 }
 
 dispatch! {
-    /// The logits of a row: caps them, and gives what they say; `at` counts from the chunk's first.
+    /// Caps the logits of a row and sums them up in `part`; `at` is relative to the chunk's first token.
     unsafe fn fold(size: Columns, logits: *mut f32, beside: Option<Beside>, part: &mut Part) = fold_generic;
 }
 
@@ -368,7 +368,7 @@ unsafe fn fold_generic<S: Simd>(size: Columns, logits: *mut f32, beside: Option<
     }
 }
 
-/// The largest of the logits and what fills them up.
+/// The largest of the logits and their padding.
 #[inline(always)]
 unsafe fn largest<S: Simd>(size: Columns, logits: *const f32) -> f32 {
     // SAFETY: the caller has `stride` values, whole vectors.
@@ -381,8 +381,8 @@ unsafe fn largest<S: Simd>(size: Columns, logits: *const f32) -> f32 {
     }
 }
 
-/// Caps the logits and fills up behind them with the least number; 0, or NaN if a logit was not finite, which a cap, the
-/// largest and an exponential could hide.
+/// Caps the logits and fills the padding with the lowest number. Returns 0, or NaN if a logit was not finite, which the cap, the
+/// maximum and the exponential could hide.
 #[inline(always)]
 unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32) -> f32 {
     // SAFETY: the caller has `stride` values, whole vectors.
@@ -411,7 +411,7 @@ unsafe fn ready<S: Simd>(size: Columns, logits: *mut f32) -> f32 {
 /// The first of `count` values that equals `top`.
 #[inline(always)]
 unsafe fn first_of<S: Simd>(values: *const f32, top: f32, count: usize) -> u32 {
-    // SAFETY: the caller has `count` values, and what fills them up to whole vectors.
+    // SAFETY: the caller has `count` values, padded to whole vectors.
     unsafe {
         let mut from = 0;
         while from < count && !(0..S::LANES).fold(false, |found, i| found | (*values.add(from + i) == top)) {

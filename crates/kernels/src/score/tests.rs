@@ -6,14 +6,14 @@ use crate::{
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 
-/// Largest difference of the log-sum-exp and the target's log-probability to the oracle, relative to `1 + sqrt(d)`, the
+/// Largest difference of the log-sum-exp and of the target's log-probability from the oracle, relative to `1 + sqrt(d)`, the
 /// size of the logits. Measured worst case: 3.8e-6 (2026-11-21).
 pub(crate) const TOLERANCE: f64 = 1e-5;
-/// Largest difference of the KL to the oracle's, relative to `(1 + sqrt(d)) (sqrt(KL) + KL)`: this is how rounding of the
-/// logits moves it, and far below the rounding of the log-sum-exps. Measured worst case: 9.0e-7 (2026-11-21).
+/// Largest difference of the KL from the oracle's, relative to `(1 + sqrt(d)) (sqrt(KL) + KL)`: this is how rounding of the
+/// logits affects it, far below the rounding of the log-sum-exps. Measured worst case: 9.0e-7 (2026-11-21).
 pub(crate) const KL_TOLERANCE: f64 = 5e-6;
 
-/// [`score_head`] by the kernels of a level.
+/// [`score_head`] with the kernels of a given level.
 fn at_level(
     level: Level,
     hidden: &Tensor,
@@ -26,7 +26,7 @@ fn at_level(
     on_cpu(hidden, &weight.panels().expect("on the CPU")[0], targets, softcap, base)
 }
 
-/// [`score_head`] on a tensor.
+/// [`score_head`] on a weight given as a tensor.
 fn on_tensor(
     hidden: &Tensor,
     weight: &Tensor,
@@ -79,7 +79,7 @@ impl Case {
         score_head_reference(&self.hidden, &self.weight, &self.targets, self.softcap, base)
     }
 
-    /// `KL(base || row)` with f64 throughout, the logits too.
+    /// `KL(base || row)` in f64 throughout, including the logits.
     pub(crate) fn exact_kl(&self) -> Result<Vec<f64>> {
         let log_softmax = |hidden: &Tensor| {
             let weight = self.weight.to_dtype(DType::F64)?;
@@ -98,12 +98,12 @@ impl Case {
     }
 }
 
-/// The difference of two KLs as [`KL_TOLERANCE`] counts it.
+/// The difference of two KLs, in the units of [`KL_TOLERANCE`].
 pub(crate) fn kl_off(kl: f64, expected: f64, scale: f64) -> f64 {
     (kl - expected).abs() / (expected.sqrt() + expected).max(1e-6) / scale
 }
 
-/// The differences of what [`TOLERANCE`] allows.
+/// The differences that [`TOLERANCE`] bounds.
 pub(crate) fn off_of(fast: &HeadScore, oracle: &HeadScore, scale: f64) -> [f64; 2] {
     [fast.log_sum_exp - oracle.log_sum_exp, fast.target_logprob - oracle.target_logprob].map(|off| off.abs() / scale)
 }
@@ -122,7 +122,7 @@ fn check(case: &Case, with_base: bool, what: &str) -> Result<()> {
         assert_eq!(fast.len(), oracle.len());
         let (mut off, mut kl) = (Vec::new(), Vec::new());
         for ((fast, oracle), logits) in fast.iter().zip(&oracle).zip(&logits) {
-            // Two logits may be equal but for rounding.
+            // The argmax may differ between two logits that are equal but for rounding.
             let behind = f64::from(logits[oracle.argmax as usize] - logits[fast.argmax as usize]);
             off.extend(off_of(fast, oracle, scale));
             off.push(behind.abs() / scale);
@@ -151,13 +151,13 @@ proptest! {
 
 #[test]
 fn stretches_of_several_chunks_are_the_oracle() -> Result<()> {
-    // 261 chunks of 48 columns, three to a stretch.
+    // 261 chunks of 48 columns, three per stretch.
     check(&Case::new((5, 2, 12_500, 3000), 0.05, DType::F32)?, true, "wide")
 }
 
 #[test]
 fn a_row_by_hand() -> Result<()> {
-    // Logits ln 1, ln 2 and ln 5 of the row, equal ones of the base.
+    // The row's logits are ln 1, ln 2 and ln 5; the base's are equal.
     let weight = Tensor::new(&[[0f32, 1.0], [2f32.ln(), 1.0], [5f32.ln(), 1.0]], &Device::Cpu)?;
     let (hidden, base) = (Tensor::new(&[[1f32, 0.0]], &Device::Cpu)?, Tensor::new(&[[0f32, 0.5]], &Device::Cpu)?);
     let base = BaseRows { hidden: &base, log_sum_exp: &[0.5 + 3f64.ln()], of: &[0] };
@@ -181,7 +181,7 @@ fn a_row_by_hand() -> Result<()> {
 #[test]
 fn small_divergences_keep_their_digits() -> Result<()> {
     for cap in [None, Some(5.0)] {
-        // KL about 1e-1 to 1e-9; from 1e-3 on a part common to all tokens moves the logits by more than their differences.
+        // KL about 1e-1 to 1e-9; from 1e-3 on, a shift common to all tokens moves the logits by more than their differences.
         for (spread, common) in [(1e-1, 0.0), (1e-3, 0.0), (1e-3, 1.0), (1e-4, 1.0), (1e-5, 0.0)] {
             let mut case = Case::new((40, 3, 700, 64), spread, DType::F32)?;
             case.softcap = cap;
@@ -208,7 +208,7 @@ fn small_divergences_keep_their_digits() -> Result<()> {
 
 #[test]
 fn mass_where_the_base_has_none_counts() -> Result<()> {
-    // The base is sure of token 0, by 200 nats; the row of token 1, by 50.
+    // The base is sure of token 0, by 200 nats; the row is sure of token 1, by 50.
     let weight = Tensor::new(&[[0f32], [1.0]], &Device::Cpu)?;
     let (hidden, base) = (Tensor::new(&[[50f32]], &Device::Cpu)?, Tensor::new(&[[-200f32]], &Device::Cpu)?);
     for level in Level::available() {
@@ -247,7 +247,7 @@ fn a_row_is_the_same_bits_in_any_batch_and_on_any_threads() -> Result<()> {
             let base = BaseRows { hidden: &base, log_sum_exp: &sums[case.of[row]..][..1], of: &[0] };
             let alone = at_level(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, Some(base))?;
             assert_eq!(alone, all[row..][..1], "{level:?} row {row}");
-            // What it is compared with changes nothing else.
+            // The base row must not change anything else.
             let plain = at_level(level, &hidden, &case.weight, &case.targets[row..][..1], case.softcap, None)?[0];
             assert_eq!(plain, HeadScore { kl: 0.0, ..alone[0] }, "{level:?} row {row}");
         }
@@ -257,7 +257,7 @@ fn a_row_is_the_same_bits_in_any_batch_and_on_any_threads() -> Result<()> {
 
 #[test]
 fn the_first_of_equal_logits_is_the_argmax() -> Result<()> {
-    // Tokens 100 to 599 are alike and above all others, across vectors, chunks and stretches.
+    // Tokens 100 to 599 are equal and above all others, across vectors, chunks and stretches.
     let low = Tensor::full(-1f32, (100, 1), &Device::Cpu)?;
     let weight = Tensor::cat(&[&low, &Tensor::ones((500, 1), DType::F32, &Device::Cpu)?, &low], 0)?;
     let hidden = Tensor::new(&[[3f32], [-3.0], [0.0]], &Device::Cpu)?;
@@ -302,7 +302,7 @@ fn what_is_not_finite_is_refused_by_name() -> Result<()> {
     };
     let sums: Vec<f64> =
         on_tensor(&good, &weight, &[0; 4], None, None)?.iter().map(|score| score.log_sum_exp).collect();
-    // The last is finite, its logits are not.
+    // The last value is finite, but its logits are not.
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
         let spoilt = with(&good, value)?;
         let weight = if value == 3e38 { (&weight * 8.0)? } else { weight.clone() };
@@ -313,7 +313,7 @@ fn what_is_not_finite_is_refused_by_name() -> Result<()> {
             let base = BaseRows { hidden: &spoilt, log_sum_exp: &sums, of: &[0, 1, 2, 3] };
             refused(&good, &weight, &[0; 4], None, Some(base), "base row 2 has logits that are not finite");
         }
-        // A token of the weight spoils every row.
+        // One token of the weight spoils every row.
         refused(&good, &with(&weight, value * 8.0)?, &[0; 4], None, None, "row 0 has logits that are not finite");
     }
     Ok(())
@@ -344,7 +344,7 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         let base = BaseRows { log_sum_exp: &wrong, ..base };
         refused(&hidden, &weight, &[0; 2], None, Some(base), "is not the log-sum-exp of base row");
     }
-    // Sums of other weights, or without the softcap, are not theirs either.
+    // Sums under other weights, or without the softcap, are refused too.
     refused(&hidden, &weight, &[0; 2], Some(0.5), Some(base), "is not the log-sum-exp of base row");
     let wide = values(&[30, 8], 2)?.to_dtype(DType::F64)?;
     assert!(on_tensor(&hidden, &wide, &[0; 2], None, None).unwrap_err().to_string().contains("f32, bf16 or f16"));

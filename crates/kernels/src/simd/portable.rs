@@ -13,7 +13,7 @@ fn lanes(f: impl Fn(usize) -> f32) -> [f32; 8] {
 
 impl Simd for Portable {
     const LANES: usize = 8;
-    const REGISTERS: usize = 8; // sixteen of half the width
+    const REGISTERS: usize = 8; // sixteen registers of half the width
     type F = [f32; 8];
 
     #[inline(always)]
@@ -77,7 +77,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn round(x: Self::F) -> Self::F {
-        // Adding 1.5 * 2^23 leaves the nearest whole number in the low bits; |x| is far below 2^22 here.
+        // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; |x| is far below 2^22 here.
         lanes(|i| (x[i] + 12_582_912.0) - 12_582_912.0)
     }
     #[inline(always)]

@@ -1,10 +1,10 @@
 use super::*;
 
-/// Largest error of the functions to f64, relative to their values, or to their largest term. Measured worst case: 2.0e-7
+/// Largest error of the functions against f64, relative to their values, or to their largest term. Measured worst case: 2.0e-7
 /// (2026-11-26).
 const TOLERANCE: f64 = 4e-7;
 
-/// Finite values of all sizes and signs, zeros and subnormal numbers among them; whole vectors of every level.
+/// Finite values of all sizes and signs, including zeros and subnormal numbers; whole vectors of every level.
 fn numbers() -> Vec<f32> {
     let mut numbers =
         vec![0.0, -0.0, 1.0, -1.0, f32::MIN_POSITIVE, f32::from_bits(1), -f32::from_bits(77), 1e30, -3e-30];
@@ -26,12 +26,12 @@ fn between(from: f64, to: f64, count: usize) -> Vec<f32> {
 #[inline(always)]
 unsafe fn lanes<S: Simd>(x: S::F) -> Vec<f32> {
     let mut out = vec![f32::NAN; S::LANES];
-    // SAFETY: a vector's room.
+    // SAFETY: there is room for a vector.
     unsafe { S::store(out.as_mut_ptr(), x) };
     out
 }
 
-/// Bits, but one for every NaN.
+/// The bits, with all NaNs mapped to one.
 fn bits(x: f32) -> u32 {
     if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
 }
@@ -39,7 +39,7 @@ fn bits(x: f32) -> u32 {
 type Scalar = fn(f32, f32, f32) -> f32;
 
 dispatch! {
-    /// What one instruction does is what the scalar does.
+    /// One instruction gives the same as the scalar operation.
     unsafe fn check_arithmetic(level: Level, values: &[f32]) = arithmetic_generic;
 }
 
@@ -48,9 +48,9 @@ unsafe fn arithmetic_generic<S: Simd>(level: Level, values: &[f32]) {
     let fused = level != Level::Portable || cfg!(any(target_arch = "aarch64", target_feature = "fma"));
     let whole = values.len() - 2 * MAX_LANES;
     for i in (0..whole).step_by(S::LANES) {
-        // Others beside each: near ones of the list, and ones from its far end.
+        // Different operands: close ones from the list, and ones from its far end.
         let (x, y, z) = (&values[i..], &values[values.len() - S::LANES - i..], &values[i + 7..]);
-        // SAFETY: each has a vector of values.
+        // SAFETY: each pointer has a vector of values.
         unsafe {
             let (a, b, c) = (S::load(x.as_ptr()), S::load(y.as_ptr()), S::load(z.as_ptr()));
             let each: [(&str, S::F, Scalar); 6] = [
@@ -85,7 +85,7 @@ dispatch! {
 #[inline(always)]
 unsafe fn vectors_generic<S: Simd>(level: Level) {
     assert!(MAX_LANES.is_multiple_of(S::LANES) && S::LANES == lanes_of(level), "{level:?}");
-    // Powers of two: a sum that leaves one out or takes one twice shows.
+    // Powers of two, so that a sum that leaves one out or takes one twice is noticed.
     let values: Vec<f32> = (0..MAX_LANES).map(|i| (1 << i) as f32).collect();
     for count in 0..=S::LANES {
         let mut out = vec![-1.0; MAX_LANES + 1];
@@ -103,7 +103,7 @@ unsafe fn vectors_generic<S: Simd>(level: Level) {
 }
 
 dispatch! {
-    /// Every bf16 and f16 is widened to the same number.
+    /// Every bf16 and f16 is widened to the correct number.
     unsafe fn check_widening(level: Level) = widening_generic;
 }
 
@@ -131,14 +131,14 @@ unsafe fn widening_generic<S: Simd>(level: Level) {
 }
 
 dispatch! {
-    /// Whole numbers.
+    /// Rounding to integers, and powers of two.
     unsafe fn check_whole(level: Level) = whole_generic;
 }
 
 #[inline(always)]
 unsafe fn whole_generic<S: Simd>(level: Level) {
     let mut values = between(-130.0, 130.0, 26_001);
-    values.extend((-64..64).map(|i| i as f32 + 0.5)); // ties go to the even one
+    values.extend((-64..64).map(|i| i as f32 + 0.5)); // ties go to even
     for values in values.chunks_exact(S::LANES) {
         // SAFETY: a vector of values.
         let rounded = unsafe { lanes::<S>(S::round(S::load(values.as_ptr()))) };
@@ -153,7 +153,7 @@ unsafe fn whole_generic<S: Simd>(level: Level) {
     }
 }
 
-/// A function of vectors by name.
+/// The vector functions under test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Function {
     Exp,
@@ -163,7 +163,7 @@ pub(crate) enum Function {
 }
 
 dispatch! {
-    /// A function on whole vectors.
+    /// Applies a function to whole vectors.
     unsafe fn map(function: Function, values: &mut [f32]) = map_generic;
 }
 
@@ -194,7 +194,7 @@ fn worst(
     scale: impl Fn(f64) -> f64,
 ) -> f64 {
     let mut fast = values.to_vec();
-    // SAFETY: the level is of this machine.
+    // SAFETY: the level is available on this machine.
     unsafe { map(level, function, &mut fast) };
     let off = |(&x, &y): (&f32, &f32)| (f64::from(y) - exact(f64::from(x))).abs() / scale(f64::from(x));
     let worst = values.iter().zip(&fast).map(off).fold(0.0, f64::max);
@@ -205,7 +205,7 @@ fn worst(
 #[test]
 fn every_level_computes_what_the_scalar_does() {
     for level in Level::available() {
-        // SAFETY: the level is of this machine.
+        // SAFETY: the level is available on this machine.
         unsafe {
             check_arithmetic(level, level, &numbers());
             check_vectors(level, level);
@@ -221,7 +221,7 @@ fn what_is_no_number_stays_none() {
     let functions = [Function::Exp, Function::ExpAboveTangent, Function::Tanh, Function::Min(3.5)];
     for (level, function) in Level::available().into_iter().flat_map(|level| functions.map(|of| (level, of))) {
         let mut found = values.clone();
-        // SAFETY: the level is of this machine.
+        // SAFETY: the level is available on this machine.
         unsafe { map(level, function, &mut found) };
         let lost = values.iter().zip(&found).position(|(x, y)| x.is_nan() != y.is_nan());
         assert_eq!(lost, None, "{level:?} {function:?}");
@@ -240,7 +240,7 @@ fn functions_are_the_exact_ones_to_rounding() {
             assert!(off < TOLERANCE, "{level:?} {to}: {off:e}");
         }
         let above = |x: f64| {
-            // The series where the difference would cancel.
+            // The series, where the difference would cancel.
             if x.abs() < 1e-2 {
                 x * x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0)))
             } else {
@@ -263,7 +263,7 @@ fn functions_are_the_exact_ones_to_rounding() {
 fn exponentials_end_as_they_should() {
     for level in Level::available() {
         let mut ends = [f32::NEG_INFINITY, f32::MIN, -1e3, -88.0].repeat(MAX_LANES / 4);
-        // SAFETY: whole vectors, and the level is of this machine.
+        // SAFETY: whole vectors, and the level is available on this machine.
         unsafe { map(level, Function::Exp, &mut ends) };
         assert!(ends.iter().all(|&e| (0.0..1.22e-38).contains(&e)), "{level:?} {ends:?}");
         let mut ends = [-1e30, -20.0, 20.0, 1e30].repeat(MAX_LANES / 4);

@@ -14,15 +14,15 @@ pub struct Gemma4Config {
     pub hidden_size: usize,
     /// Query heads of every layer.
     pub heads: usize,
-    /// The decoder layers.
+    /// The layers of the decoder.
     pub layers: Vec<Gemma4Layer>,
     /// Tokens that a sliding layer sees.
     pub window: usize,
-    /// Layers from here on use the keys and values of an earlier one.
+    /// Layers from this one on use the keys and values of an earlier layer.
     pub first_shared: usize,
     /// Whether full layers use the raw keys as values and have no value projection (the larger models).
     pub k_eq_v: bool,
-    /// Width of each layer's own input embedding and its rows; `None` where there is none (the larger models).
+    /// Width of each layer's own input embedding and its number of rows; `None` if there is none (the larger models).
     pub per_layer_input: Option<(usize, usize)>,
     /// Logits are `cap * tanh(logit / cap)`.
     pub softcap: Option<f64>,
@@ -36,18 +36,18 @@ pub struct Gemma4Config {
     pub sliding_theta: f64,
     /// Base of the rotary frequencies of full layers.
     pub full_theta: f64,
-    /// Share of a full layer's frequencies that are not 0.
+    /// Fraction of a full layer's frequencies that are not 0.
     pub full_rotary_factor: f64,
-    /// Whether the head is the embedding.
+    /// Whether the language-model head shares the embedding's weight.
     pub tied: bool,
-    /// Tokens that end a text, as far as this file says.
+    /// End-of-text tokens, as far as this file names them.
     pub eos: Vec<u32>,
 }
 
 /// One layer of a Gemma 4 decoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gemma4Layer {
-    /// Whether it sees a window only.
+    /// Whether it sees only a window of tokens.
     pub sliding: bool,
     /// Width of a head.
     pub head_dim: usize,
@@ -63,7 +63,7 @@ impl Gemma4Config {
         keys.only_if_there("attention_bias", false)?;
         keys.only("enable_moe_block", false)?;
         if keys.has("use_bidirectional_attention") {
-            keys.only("use_bidirectional_attention", "vision")?; // which text does not notice
+            keys.only("use_bidirectional_attention", "vision")?; // no effect on text
         }
         let rope = keys.nested("rope_parameters")?;
         let (sliding, full) = (rope.nested("sliding_attention")?, rope.nested("full_attention")?);
@@ -96,8 +96,8 @@ impl Gemma4Config {
         .checked(keys.path())
     }
 
-    /// The sizes of every layer. Hub files say `global_head_dim` for all full layers; files that transformers saves
-    /// say `per_layer_config` for each.
+    /// The sizes of every layer. Hub files give one `global_head_dim` for all full layers; files saved by transformers have a
+    /// `per_layer_config` for each layer.
     fn layers(keys: &Keys<'_>) -> Result<Vec<Gemma4Layer>, ModelError> {
         let count = keys.size("num_hidden_layers")?;
         let first_shared = count.saturating_sub(keys.size("num_kv_shared_layers")?);
@@ -112,7 +112,7 @@ impl Gemma4Config {
         }
         let layer = |(index, kind): (usize, &str)| {
             let sliding = match kind {
-                "sliding_attention" => index + 1 < count, // transformers makes the last layer a full one, always
+                "sliding_attention" => index + 1 < count, // transformers always makes the last layer a full one
                 "full_attention" => false,
                 _ => {
                     let allowed = "sliding_attention or full_attention";
@@ -120,7 +120,7 @@ impl Gemma4Config {
                 }
             };
             let (mut head_dim, mut kv_heads) = (head_dim, kv_heads);
-            // Keys are numbers, padded with zeros where there are more than ten.
+            // Keys are numbers, padded with zeros if there are more than ten.
             let named = own.as_ref().and_then(|own| own.find(|key| key.parse() == Ok(index)).map(|key| (own, key)));
             match (&own, named) {
                 (_, Some((own, key))) => {
@@ -159,7 +159,7 @@ impl Gemma4Config {
                 intermediate_size: widths[i],
             })
             .collect();
-        // The frequencies that do not turn are divided by something huge.
+        // The frequencies that do not rotate have huge divisors.
         let divisors = file.values("rope_freqs.weight")?;
         let turning = divisors.iter().take_while(|&&divisor| divisor == 1.0).count();
         if let Some(other) = divisors[turning..].iter().find(|&&divisor| divisor < 1e20) {
@@ -191,7 +191,7 @@ impl Gemma4Config {
         .checked(file.path())
     }
 
-    /// The layer whose keys and values a layer reads, if not its own: the last of its kind before the shared ones.
+    /// The layer whose keys and values a layer reads, if not its own: the last layer of its kind before the shared ones.
     pub fn keys_of(&self, layer: usize) -> Option<usize> {
         let kind = self.layers[layer].sliding;
         let own = (0..self.first_shared.min(layer + 1)).rev().find(|&l| self.layers[l].sliding == kind)?;

@@ -1,4 +1,4 @@
-//! Keys of a `config.json`, each of them required when asked for.
+//! Keys of a `config.json`, each of them required if it is read.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 
-/// An object of a `config.json`, with its place in the file for messages.
+/// An object of a `config.json`, with its place in the file for error messages.
 pub(super) struct Keys<'a> {
     path: &'a Path,
     prefix: String,
     object: &'a Map<String, Value>,
-    /// The object around a `text_config`, which may hold what that leaves out.
+    /// The object around a `text_config`, which may hold keys that the latter leaves out.
     outer: Option<&'a Map<String, Value>>,
 }
 
@@ -31,7 +31,7 @@ impl<'a> Keys<'a> {
         Ok(text)
     }
 
-    /// Refuses keys of any architecture that change what a model computes and that we do not read.
+    /// Refuses keys, of any architecture, that change what a model computes and that we do not read.
     pub(super) fn refuse_unread(&self) -> Result<(), ModelError> {
         self.only_if_there("is_causal", true)?;
         match self.object.get("quantization_config") {
@@ -53,7 +53,7 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| ModelError::MissingKey { path: self.path.into(), key: format!("{}{key}", self.prefix) })
     }
 
-    /// A key that answers a question.
+    /// The first key that satisfies a predicate.
     pub(super) fn find(&self, is: impl Fn(&str) -> bool) -> Option<&'a str> {
         self.object.keys().map(String::as_str).find(|key| is(key))
     }
@@ -81,7 +81,7 @@ impl<'a> Keys<'a> {
         self.get(key, Value::as_f64, "a number")
     }
 
-    /// A number, or null where there is none; the key must be there.
+    /// A number, or `None` for null; the key must be there.
     pub(super) fn number_or_null(&self, key: &str) -> Result<Option<f64>, ModelError> {
         if self.value(key)?.is_null() { Ok(None) } else { Ok(Some(self.number(key)?)) }
     }
@@ -101,18 +101,18 @@ impl<'a> Keys<'a> {
         texts.ok_or_else(|| self.unsupported(key, value, "a list of texts"))
     }
 
-    /// The one value we can honour; the key must be there.
+    /// Requires the one value we support; the key must be there.
     pub(super) fn only(&self, key: &str, allowed: impl Into<Value>) -> Result<(), ModelError> {
         let allowed = allowed.into();
         self.get(key, |v| (*v == allowed).then_some(()), &allowed.to_string())
     }
 
-    /// The one value we can honour, where the key is there at all.
+    /// Requires the one value we support, if the key is there at all.
     pub(super) fn only_if_there(&self, key: &str, allowed: impl Into<Value>) -> Result<(), ModelError> {
         if self.has(key) { self.only(key, allowed) } else { Ok(()) }
     }
 
-    /// Whether the head is the embedding; where a wrapper says so, it decides, as in transformers.
+    /// Whether the head shares the embedding's weight; a wrapper's value takes precedence, as in transformers.
     pub(super) fn tied(&self) -> Result<bool, ModelError> {
         match self.outer.and_then(|outer| outer.get("tie_word_embeddings")).and_then(Value::as_bool) {
             Some(tied) => Ok(tied),
@@ -120,7 +120,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The tokens that end a text, of this object and of the one around it.
+    /// The end-of-text tokens of this object and of the one around it.
     pub(super) fn eos(&self) -> Result<Vec<u32>, ModelError> {
         let mut all = Vec::new();
         for object in [Some(self.object), self.outer].into_iter().flatten() {
@@ -135,16 +135,16 @@ impl<'a> Keys<'a> {
         Ok(all)
     }
 
-    /// The object that says how positions turn: `rope_parameters` in files of transformers 5, else this one, whose
-    /// `rope_scaling` must then be none.
+    /// The object with the rotary settings: `rope_parameters` in files of transformers 5, otherwise this one, whose
+    /// `rope_scaling` must then be absent or the default.
     pub(super) fn rope(&self) -> Result<Self, ModelError> {
         if self.has("rope_scaling") {
-            // Beside `rope_parameters` it would win in transformers, and what it holds beside its type would count.
+            // In transformers it would override `rope_parameters`, and its entries besides the type would matter.
             let scaling = &self.object["rope_scaling"];
             let plain = scaling.as_object().is_some_and(|scaling| {
                 scaling.iter().all(|(key, value)| match &**key {
                     "rope_type" | "type" => value == "default",
-                    "mrope_section" | "mrope_interleaved" => true, // of no consequence to text
+                    "mrope_section" | "mrope_interleaved" => true, // no effect on text
                     _ => false,
                 })
             });
@@ -158,7 +158,7 @@ impl<'a> Keys<'a> {
         Ok(Self { path: self.path, prefix: self.prefix.clone(), object: self.object, outer: None })
     }
 
-    /// Base of the rotary frequencies, where they are not scaled.
+    /// Base of the rotary frequencies, which must not be scaled.
     pub(super) fn rope_theta(&self) -> Result<f64, ModelError> {
         let rope = self.rope()?;
         if self.has("rope_parameters") {
@@ -167,7 +167,7 @@ impl<'a> Keys<'a> {
         rope.number("rope_theta")
     }
 
-    /// Refuses another `rope_type`, which may be spelled `type`.
+    /// Refuses any other `rope_type`, which may be spelled `type`.
     pub(super) fn rope_type(&self, allowed: &str) -> Result<(), ModelError> {
         let old = self.has("type") && !self.has("rope_type");
         self.only(if old { "type" } else { "rope_type" }, allowed)

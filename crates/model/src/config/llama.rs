@@ -28,9 +28,9 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether the head is the embedding.
+    /// Whether the language-model head shares the embedding's weight.
     pub tied: bool,
-    /// Tokens that end a text, as far as this file says.
+    /// End-of-text tokens, as far as this file names them.
     pub eos: Vec<u32>,
 }
 
@@ -48,7 +48,7 @@ impl LlamaConfig {
             layers: keys.size("num_hidden_layers")?,
             heads,
             kv_heads: keys.size("num_key_value_heads")?,
-            // Absent in older files, where it is hidden_size / num_attention_heads by definition.
+            // Missing in older files, where it is hidden_size / num_attention_heads by definition.
             head_dim: if keys.has("head_dim") { keys.size("head_dim")? } else { hidden_size / heads.max(1) },
             vocab_size: keys.size("vocab_size")?,
             context: keys.size("max_position_embeddings")?,

@@ -1,4 +1,4 @@
-//! Configurations: `config.json` in its old and new spelling, and the metadata of GGUF files; one file an architecture.
+//! Configurations: `config.json` in its old and new spelling, and the metadata of GGUF files; one file per architecture.
 //!
 //! A missing key is an error, never a default: the defaults of transformers are wrong for these checkpoints.
 
@@ -21,9 +21,9 @@ pub use qwen3_5::Qwen35Config;
 
 use crate::{GgufFile, ModelError};
 
-/// What `model_type` of a `config.json` may be. The text decoder of a multimodal checkpoint is read from it.
+/// The supported values of `model_type` in a `config.json`. For a multimodal checkpoint, only the text decoder is read.
 const MODEL_TYPES: &str = "llama, qwen3, qwen3_5, qwen3_5_text, gemma4, gemma4_text";
-/// What `general.architecture` of a GGUF file may be.
+/// The supported values of `general.architecture` in a GGUF file.
 const GGUF_ARCHITECTURES: &str = "llama, qwen3, qwen35, gemma4";
 
 /// The configuration of a text decoder.
@@ -43,16 +43,16 @@ impl Config {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// If it cannot be read, lacks a key, or names an architecture we do not have.
+    /// If it cannot be read, lacks a key, or names an unsupported architecture.
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
         let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
         Self::from_json(&text, path)
     }
 
-    /// Reads the text of a `config.json`; `path` names it in errors.
+    /// Parses the text of a `config.json`; `path` names it in errors.
     ///
     /// # Errors
-    /// If it is no JSON object, lacks a key, or names an architecture we do not have.
+    /// If it is not a JSON object, lacks a key, or names an unsupported architecture.
     pub fn from_json(text: &str, path: &Path) -> Result<Self, ModelError> {
         let root: Map<String, Value> = serde_json::from_str(text).map_err(|e| ModelError::Malformed {
             path: path.into(),
@@ -80,7 +80,7 @@ impl Config {
     /// Reads the metadata of a GGUF file.
     ///
     /// # Errors
-    /// If it lacks a key or names an architecture we do not have.
+    /// If it lacks a key or names an unsupported architecture.
     pub fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let architecture = file.text("general.architecture")?;
         file.refuse_unread(architecture)?;
@@ -97,7 +97,7 @@ impl Config {
         }
     }
 
-    /// Tokens that end a text, as far as the configuration says.
+    /// End-of-text tokens, as far as the configuration names them.
     pub fn eos(&self) -> &[u32] {
         match self {
             Self::Llama(config) => &config.eos,
@@ -116,7 +116,7 @@ fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<(), ModelError> {
     }
 }
 
-/// Refuses a number of query heads that the key heads do not divide, and an odd rotary width.
+/// Refuses a number of query heads that is not a multiple of the key heads, and an odd rotary width.
 fn check_heads(path: &Path, heads: usize, kv_heads: usize, rotary: usize) -> Result<(), ModelError> {
     if !heads.is_multiple_of(kv_heads) {
         return Err(malformed(path, format!("{heads} query heads cannot share {kv_heads} key/value heads")));
@@ -131,7 +131,7 @@ fn malformed(path: &Path, why: String) -> ModelError {
     ModelError::Malformed { path: path.into(), kind: "configuration", why }
 }
 
-/// Refuses a GGUF file of which only a part of each head turns.
+/// Refuses a GGUF file in which only part of each head is rotated.
 fn check_all_turn(file: &GgufFile, architecture: &str, head_dim: usize) -> Result<(), ModelError> {
     let key = format!("{architecture}.rope.dimension_count");
     match file.size(&key) {

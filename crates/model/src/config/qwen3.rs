@@ -30,9 +30,9 @@ pub struct Qwen3Config {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether the head is the embedding.
+    /// Whether the language-model head shares the embedding's weight.
     pub tied: bool,
-    /// Tokens that end a text, as far as this file says.
+    /// End-of-text tokens, as far as this file names them.
     pub eos: Vec<u32>,
 }
 

@@ -22,7 +22,7 @@ pub struct Qwen35Config {
     pub kv_heads: usize,
     /// Width of a head of full attention.
     pub head_dim: usize,
-    /// Dimensions of a head that turn with the position; the others pass through.
+    /// Dimensions of a head that are rotated by position; the others pass through.
     pub rotary_dim: usize,
     /// Key heads of a delta net.
     pub key_heads: usize,
@@ -42,9 +42,9 @@ pub struct Qwen35Config {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether the head is the embedding.
+    /// Whether the language-model head shares the embedding's weight.
     pub tied: bool,
-    /// Tokens that end a text, as far as this file says.
+    /// End-of-text tokens, as far as this file names them.
     pub eos: Vec<u32>,
 }
 
@@ -55,7 +55,7 @@ impl Qwen35Config {
         keys.only_if_there("attn_output_gate", true)?;
         keys.only_if_there("output_gate_type", "sigmoid")?;
         let rope = keys.rope()?;
-        // Some files spell the factor outside; both are never left out.
+        // Some files put the factor outside `rope_parameters`; it is never missing from both places.
         let factor = if rope.has("partial_rotary_factor") { &rope } else { keys }.number("partial_rotary_factor")?;
         let head_dim = keys.size("head_dim")?;
         Self {
@@ -81,7 +81,7 @@ impl Qwen35Config {
         .checked(keys.path())
     }
 
-    /// `layer_types`, or else every `full_attention_interval`-th layer.
+    /// `layer_types`, or otherwise every `full_attention_interval`-th layer.
     fn layer_kinds(keys: &Keys<'_>) -> Result<Vec<bool>, ModelError> {
         let layers = keys.size("num_hidden_layers")?;
         if !keys.has("layer_types") {
@@ -103,7 +103,7 @@ impl Qwen35Config {
     }
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
-        // Newer converters append the block that predicts a token further: it is no decoder layer.
+        // Newer converters append a multi-token prediction block, which is not a decoder layer.
         let extra = file.size("qwen35.nextn_predict_layers").unwrap_or(0);
         let layers = file.size("qwen35.block_count")?.saturating_sub(extra);
         let interval = file.size("qwen35.full_attention_interval")?.max(1);

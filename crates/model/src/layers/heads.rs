@@ -5,7 +5,7 @@ use headtemper_kernels::{HeadSteps, HeadsOf};
 
 use super::{Angles, RmsNorm};
 
-/// Heads where they lie, and what becomes of them on their way: a norm, then a turn by the position.
+/// A view of heads, and what is done to them when read: a norm, then a rotation by position.
 pub(crate) struct HeadView<'a> {
     x: Tensor,
     size: (usize, usize),
@@ -18,31 +18,31 @@ pub(crate) fn heads_of<'a>(x: &Tensor, from: usize, heads: usize, dim: usize) ->
 }
 
 impl<'a> HeadView<'a> {
-    /// Heads that lie apart: a view `[n, heads, dim]` whose last dimension lies together.
+    /// Heads that are not adjacent: a view `[n, heads, dim]` whose last dimension is contiguous.
     pub(crate) fn of(x: Tensor) -> Result<Self> {
         let (_, heads, dim) = x.dims3()?;
         Ok(Self { x, size: (heads, dim), steps: HeadSteps::default() })
     }
 
-    /// Each head normalised.
+    /// Normalises each head.
     pub(crate) fn normed(mut self, norm: &'a RmsNorm) -> Self {
         self.steps.norm = Some(norm.borrowed());
         self
     }
 
-    /// Each head turned by the angles of its token, after the norm.
+    /// Rotates each head by the angles of its token, after the norm.
     pub(crate) fn turned(mut self, angles: &'a Angles) -> Self {
         self.steps.angles = Some(angles.parts());
         self
     }
 
-    /// A tensor of their own, `[n, heads, dim]`.
+    /// Copies the heads to their own tensor, `[n, heads, dim]`.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         let [tensor] = headtemper_kernels::heads([self.view()])?;
         Ok(tensor)
     }
 
-    /// As operations are told of them.
+    /// The view in the form that operations take.
     pub(crate) fn view(&self) -> HeadsOf<'_> {
         HeadsOf { x: &self.x, count: self.size.0, dim: self.size.1, steps: self.steps }
     }

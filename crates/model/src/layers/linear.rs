@@ -1,11 +1,11 @@
-//! Projections without bias, on weights as they are held.
+//! Projections without bias, on weights in their held type.
 
 use candle_core::{Result, Tensor};
 use headtemper_kernels::Matrix;
 
 use crate::{Loaded, Weights};
 
-/// `x Wᵀ`, on a weight as it is held; see `headtemper_kernels::linear` for the arithmetic.
+/// `x Wᵀ`, on a weight in its held type; see `headtemper_kernels::linear` for the arithmetic.
 pub(crate) struct Linear(Matrix);
 
 impl Linear {
@@ -19,7 +19,7 @@ impl Linear {
         Ok(Self(weights.stacked(parts, inputs)?))
     }
 
-    /// A projection by a matrix that is there already, such as a tied embedding.
+    /// A projection with an existing matrix, such as a tied embedding.
     pub(crate) fn of(weight: Matrix) -> Self {
         Self(weight)
     }
@@ -34,7 +34,7 @@ impl Linear {
         headtemper_kernels::linear(x, &self.0)
     }
 
-    /// `y + x Wᵀ`: a projection that joins the residual stream.
+    /// `y + x Wᵀ`: a projection added to the residual stream.
     pub(crate) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         headtemper_kernels::linear_add(x, &self.0, y)
     }

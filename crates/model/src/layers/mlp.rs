@@ -9,7 +9,7 @@ use crate::{Loaded, Weights};
 pub(crate) struct Mlp {
     gate_up: Linear,
     down: Linear,
-    /// From gate and up side by side, `[n, 2 width]`, to `[n, width]`.
+    /// The activation, from gate and up side by side, `[n, 2 width]`, to `[n, width]`.
     activation: fn(&Tensor) -> Result<Tensor>,
 }
 
@@ -34,7 +34,7 @@ impl Mlp {
         self.down.forward(&(self.activation)(&self.gate_up.forward(x)?)?)
     }
 
-    /// `y` and what [`Mlp::forward`] gives, summed as it is made.
+    /// `y` plus the result of [`Mlp::forward`], added as it is computed.
     pub(crate) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         self.down.forward_add(&(self.activation)(&self.gate_up.forward(x)?)?, y)
     }

@@ -1,4 +1,4 @@
-//! Mathematics that architectures share: small structs and functions, no block to configure.
+//! Mathematics shared by architectures: small structs and functions, no configurable block.
 
 mod heads;
 mod linear;

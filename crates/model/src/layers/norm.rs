@@ -17,7 +17,7 @@ impl RmsNorm {
         Ok(Self { weight: weights.vector(name, width, 1.0)?, eps: eps as f32 })
     }
 
-    /// The norm `name`, whose file holds the distance from 1 (transformers `Qwen3_5RMSNorm`). 1 is added in f32.
+    /// The norm `name`, whose file holds the difference from 1 (transformers `Qwen3_5RMSNorm`). 1 is added in f32.
     pub(crate) fn load_from_one(weights: &mut Weights, name: &str, width: usize, eps: f64) -> Loaded<Self> {
         let weight = (weights.vector_f32(name, width, 0.0)? + 1.0)?.to_dtype(weights.activations())?;
         Ok(Self { weight, eps: eps as f32 })
@@ -46,7 +46,7 @@ impl RmsNorm {
         add_rms_norm(x, y, &self.weight, self.eps)
     }
 
-    /// As an operation takes it.
+    /// The norm in the form that operations take.
     pub(crate) fn borrowed(&self) -> Norm<'_> {
         Norm { weight: &self.weight, eps: self.eps }
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// No golden file tells the two forms apart: at ordinary sizes they agree to rounding.
+    /// No golden file distinguishes the two forms: at ordinary sizes they agree up to rounding.
     #[test]
     fn l2_norm_has_its_epsilon_under_the_root() -> Result<()> {
         let x = Tensor::new(&[[3e-4f32, 4e-4], [0., 0.], [3., 4.]], &Device::Cpu)?;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use headtemper_kernels::angles;
 
-/// Frequencies of a rotary embedding `[dim / 2]`: half-split ("NEOX") layout, dimension `i` turns with `i + dim / 2`
+/// Frequencies of a rotary embedding `[dim / 2]`: half-split ("NEOX") layout, dimension `i` rotates with `i + dim / 2`
 /// (transformers `rotate_half`).
 pub(crate) struct Rope {
     frequencies: Tensor,
@@ -17,12 +17,12 @@ pub(crate) struct Angles {
 }
 
 impl Rope {
-    /// All `dim` dimensions turn, `theta^(-2i / dim)` (transformers `LlamaRotaryEmbedding`).
+    /// All `dim` dimensions rotate, `theta^(-2i / dim)` (transformers `LlamaRotaryEmbedding`).
     pub(crate) fn new(theta: f64, dim: usize, dtype: DType, device: &Device) -> Result<Self> {
         Self::proportional(theta, dim, dim / 2, dtype, device)
     }
 
-    /// Of the `dim / 2` frequencies the first `turning` are those of [`Rope::new`], the others 0 (transformers
+    /// Of the `dim / 2` frequencies, the first `turning` are those of [`Rope::new`], the others 0 (transformers
     /// `_compute_proportional_rope_parameters`).
     pub(crate) fn proportional(theta: f64, dim: usize, turning: usize, dtype: DType, device: &Device) -> Result<Self> {
         let frequency = |i: usize| if i < turning { frequency(theta, 2 * i, dim) } else { 0.0 };
@@ -45,7 +45,7 @@ fn frequency(theta: f64, i: usize, dim: usize) -> f32 {
 }
 
 impl Angles {
-    /// Cosines and sines, `[n, dim / 2]` each. The first `dim` dimensions of a head turn, the others pass through.
+    /// Cosines and sines, `[n, dim / 2]` each. The first `dim` dimensions of a head rotate, the others pass through.
     pub(crate) fn parts(&self) -> (&Tensor, &Tensor) {
         (&self.cos, &self.sin)
     }
@@ -81,7 +81,7 @@ mod tests {
     fn partial_embeddings_turn_the_first_dimensions_only() -> Result<()> {
         let y = turned(&Rope::new(1e4, 4, DType::F32, &Device::Cpu)?, 8)?;
         assert_eq!(y[4..], [5., 6., 7., 8.]);
-        // dimension 0 turns with 2, by 5 radians
+        // dimension 0 rotates with 2, by 5 radians
         assert!((y[0] - (5f32.cos() - 3. * 5f32.sin())).abs() < 1e-5, "{y:?}");
         Ok(())
     }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn proportional_embeddings_turn_pairs_across_the_whole_head() -> Result<()> {
         let y = turned(&Rope::proportional(1e6, 8, 1, DType::F32, &Device::Cpu)?, 8)?;
-        // dimension 0 turns with 4; the other frequencies are 0
+        // dimension 0 rotates with 4; the other frequencies are 0
         assert!((y[0] - (5f32.cos() - 5. * 5f32.sin())).abs() < 1e-5, "{y:?}");
         assert_eq!((&y[1..4], &y[5..]), (&[2., 3., 4.][..], &[6., 7., 8.][..]));
         Ok(())

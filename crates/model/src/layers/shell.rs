@@ -7,7 +7,7 @@ use headtemper_kernels::Matrix;
 use super::{Linear, RmsNorm, Stream};
 use crate::{Branch, Cache, Holding, Loaded, Weights};
 
-/// What a configuration says of a decoder as a whole.
+/// A decoder's sizes and settings as a whole, from its configuration.
 pub(crate) struct Outline {
     pub(crate) architecture: &'static str,
     pub(crate) layers: Vec<LayerSpec>,
@@ -17,7 +17,7 @@ pub(crate) struct Outline {
     pub(crate) tied: bool,
 }
 
-/// The embedding, the final norm and the head, with the geometry of all between them.
+/// The embedding, the final norm and the head, with the geometry of everything between them.
 pub struct Shell {
     pub(crate) spec: ModelSpec,
     embedding: Matrix,
@@ -28,7 +28,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Reads what is left after the layers, and ends loading: every tensor must be taken, or `unused`.
+    /// Reads the weights left after the layers, and ends loading: every tensor must be taken, or `unused`.
     pub(crate) fn load(
         outline: Outline,
         norm: RmsNorm,
@@ -36,7 +36,7 @@ impl Shell {
         unused: impl Fn(&str) -> bool,
     ) -> Loaded<Self> {
         let Outline { architecture, layers, hidden_size, vocab_size, context, tied } = outline;
-        // Where a checkpoint stores a head that is not its embedding, that is its head, whatever the configuration says.
+        // If a checkpoint stores a head that differs from its embedding, it is used, whatever the configuration says.
         let tied = tied && !weights.head_of_its_own()?;
         let embedding = weights.vocabulary("model.embed_tokens.weight", vocab_size, hidden_size)?;
         let head = if tied {
@@ -44,7 +44,7 @@ impl Shell {
         } else {
             Linear::of(weights.vocabulary("lm_head.weight", vocab_size, hidden_size)?)
         };
-        // A tied checkpoint may carry a copy of its head, an old one the rotary frequencies.
+        // A tied checkpoint may store a copy of its head, and an old one the rotary frequencies.
         let unused =
             |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq") || unused(name);
         let spec = ModelSpec {
@@ -60,7 +60,7 @@ impl Shell {
         Ok(Self { spec, embedding, norm, head, activations, holding })
     }
 
-    /// What the weights are held in.
+    /// The types the weights are held in.
     pub(crate) fn holding(&self) -> &Holding {
         &self.holding
     }
@@ -79,7 +79,7 @@ impl Shell {
         self.embedding.device()
     }
 
-    /// Begins a forward pass: room in the cache, the tap told, and the positions of the packed tokens, u32 `[n]`.
+    /// Begins a forward pass: makes room in the cache, notifies the tap, and returns the packed tokens' positions, u32 `[n]`.
     pub(crate) fn begin(
         &self,
         batch: &Batch,
@@ -95,7 +95,7 @@ impl Shell {
         }
     }
 
-    /// Token ids u32 `[n]` to `[n, hidden]`.
+    /// Embeds token ids u32 `[n]` as `[n, hidden]`.
     pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         self.embedding.gather(ids)?.to_dtype(self.activations)
     }
@@ -105,7 +105,7 @@ impl Shell {
         &self.norm
     }
 
-    /// What the final norm gives of the stream behind all layers, and its site.
+    /// Applies the final norm to the stream after all layers, and visits its site.
     pub(crate) fn finish(&self, stream: Stream, tap: &mut dyn Tap) -> Result<Tensor> {
         tap.visit(Site::FinalNorm, stream.read(&self.norm)?.1)
     }

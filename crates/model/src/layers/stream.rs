@@ -6,8 +6,8 @@ use headtemper_kernels::{Join, Kernels, join};
 
 use super::{Mlp, RmsNorm};
 
-/// The residual stream `[n, hidden]` behind a layer. On a GPU what the next layer reads of it is made along with it, in one
-/// launch, except where a tap sees the stream, and may change it.
+/// The residual stream `[n, hidden]` after a layer. On a GPU, the norm through which the next layer reads it is computed in the same
+/// launch, except where a tap sees the stream and may change it.
 pub(crate) struct Stream {
     x: Tensor,
     normed: Option<Tensor>,
@@ -19,7 +19,7 @@ impl From<Tensor> for Stream {
     }
 }
 
-/// Where a layer ends: its site, and the norm through which the next one reads the stream.
+/// The end of a layer: its site, and the norm through which the next layer reads the stream.
 pub(crate) struct End<'a> {
     pub(crate) site: Site,
     pub(crate) next: &'a RmsNorm,
@@ -32,13 +32,13 @@ impl End<'_> {
 }
 
 impl Stream {
-    /// The stream itself, and what the norm that it was made for gives of it.
+    /// The stream and its norm: the one computed along with it, or otherwise `norm` of the stream.
     pub(crate) fn read(self, norm: &RmsNorm) -> Result<(Tensor, Tensor)> {
         let normed = self.normed.map_or_else(|| norm.forward(&self.x), Ok)?;
         Ok((self.x, normed))
     }
 
-    /// The stream `x` behind a layer that ends with an MLP of `normed`.
+    /// Ends a layer with an MLP: the stream `x` plus the MLP of `normed`.
     pub(crate) fn behind(mlp: &Mlp, normed: &Tensor, x: &Tensor, end: &End<'_>, tap: &mut dyn Tap) -> Result<Self> {
         if end.is_joined(x, tap) {
             let (x, normed) = end.next.forward_sum(x, &mlp.forward(normed)?)?;
@@ -47,7 +47,7 @@ impl Stream {
         Ok(tap.visit(end.site, mlp.forward_add(normed, x)?)?.into())
     }
 
-    /// The stream `x` behind a layer that ends with `y`, which is normalised before it joins; all is scaled then.
+    /// Ends a layer with `y`: normalises `y`, adds it to the stream `x`, and scales the sum.
     pub(crate) fn joined(
         x: &Tensor,
         (y, norm): (&Tensor, &RmsNorm),

@@ -1,9 +1,9 @@
-//! Gemma 4 E2B, and other dense models of its configuration (transformers `modeling_gemma4.py`).
+//! Gemma 4 E2B, and other dense models with its configuration (transformers `modeling_gemma4.py`).
 //!
-//! Sliding and full attention with head sizes and rotary frequencies of their own; scores are not scaled, queries, keys
-//! and values are normalised. The last layers read the keys of an earlier layer of their kind and have an MLP of twice
-//! the width. Every block's output is normalised before it joins the residual stream, a third block adds an embedding
-//! of the token that each layer has of its own, and the stream is scaled at the end of each layer.
+//! Sliding and full attention have their own head sizes and rotary frequencies; scores are not scaled, and queries, keys and
+//! values are normalised. The last layers read the keys of an earlier layer of their kind and have an MLP of twice the width.
+//! Every block's output is normalised before it joins the residual stream, a third block adds each layer's own embedding of
+//! the token, and the stream is scaled at the end of each layer.
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
@@ -15,18 +15,18 @@ use crate::{
     weights::Table,
 };
 
-/// What every layer of one forward pass needs beside the residual stream.
+/// What every layer of a forward pass needs besides the residual stream.
 struct Pass<'a> {
     spans: Spans<AttentionSpan>,
     sliding: Angles,
     full: Angles,
-    /// Each layer's own embedding of the tokens, `[n, width]`; none where the model has none.
+    /// Each layer's own embedding of the tokens, `[n, width]`; empty if the model has none.
     inputs: Vec<Tensor>,
     cache: &'a mut Cache,
     tap: &'a mut dyn Tap,
 }
 
-/// The projections of keys and values, where a layer makes its own.
+/// The norms of keys and values, for a layer that computes its own.
 struct KeysValues {
     k_norm: RmsNorm,
     v_norm: RmsNorm,
@@ -98,7 +98,7 @@ impl Attention {
     }
 }
 
-/// Adds what a layer's own embedding says of each token, as far as the residual stream asks for it.
+/// Adds a layer's own embedding of each token, gated by the residual stream.
 struct PerLayerInput {
     gate: Linear,
     projection: Linear,
@@ -116,7 +116,7 @@ impl PerLayerInput {
         })
     }
 
-    /// `x` `[n, hidden]`, not normalised; `input` `[n, width]`, this layer's own. What comes out goes through `post_norm`.
+    /// `x` `[n, hidden]`, not normalised; `input` `[n, width]`, this layer's own. The result still has to pass `post_norm`.
     fn forward(&self, x: &Tensor, input: &Tensor) -> Result<Tensor> {
         self.projection.forward(&gelu_mul_with(&self.gate.forward(x)?, input)?)
     }
@@ -170,7 +170,7 @@ impl Layer {
         self.after(&x, &mixed, next, pass)
     }
 
-    /// What follows the mixing of tokens.
+    /// What follows the token mixer.
     fn after(&self, x: &Tensor, mixed: &Tensor, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
         let join_with = |x: &Tensor, y: &Tensor, norm: &RmsNorm, next: Option<&RmsNorm>| {
             let how = Join { before: Some(norm.borrowed()), scale: 1.0, next: next.map(RmsNorm::borrowed) };
@@ -229,7 +229,7 @@ impl PerLayerEmbedding {
 /// A Gemma 4 decoder.
 pub(crate) struct Gemma4 {
     shell: Shell,
-    /// What embeddings are multiplied by: √hidden, as the dtype of activations holds it.
+    /// The factor on embeddings: √hidden, as represented in the dtype of activations.
     scale: f64,
     per_layer: Option<PerLayerEmbedding>,
     sliding: Rope,
@@ -239,7 +239,7 @@ pub(crate) struct Gemma4 {
 }
 
 impl Gemma4 {
-    /// Reads the weights; `weights` must hold nothing else but what no text goes through.
+    /// Reads the weights; `weights` must hold nothing else except parts that text does not use.
     pub(crate) fn load(config: &Gemma4Config, weights: &mut Weights) -> Loaded<Self> {
         let layers = (0..config.layers.len()).map(|i| Layer::load(config, i, weights)).collect::<Loaded<Vec<_>>>()?;
         let per_layer = match config.per_layer_input {
@@ -255,7 +255,7 @@ impl Gemma4 {
             context: config.context,
             tied: config.tied,
         };
-        // Checkpoints hold the projections that layers with shared keys would have, and nobody uses them.
+        // Checkpoints hold the projections that layers with shared keys would have, but these are unused.
         let shared = |name: &str| {
             let rest = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once(".self_attn."));
             rest.is_some_and(|(layer, part)| {
@@ -285,7 +285,7 @@ impl Gemma4 {
     }
 }
 
-/// A number as a dtype holds it.
+/// A number rounded to a dtype.
 fn rounded(x: f64, dtype: DType) -> f64 {
     match dtype {
         DType::BF16 => half::bf16::from_f64(x).to_f64(),
@@ -320,7 +320,7 @@ impl CausalLm for Gemma4 {
         let embedded = self.embed(ids)?; // [n, hidden]
         let inputs = self.per_layer.as_ref().map_or(Ok(Vec::new()), |own| own.forward(ids, &embedded))?;
         let mut pass = Pass { spans: cache.spans(batch), sliding, full, inputs, cache, tap };
-        // What reads the stream behind a layer.
+        // The norm that reads the stream after a layer.
         let next = |layer: usize| self.layers.get(layer + 1).map_or(self.shell.norm(), |layer| &layer.input_norm);
         let (mut stream, above) = match from {
             None => (embedded.into(), 0),

@@ -1,4 +1,4 @@
-//! One file an architecture; the same parts in the same order: attention or other mixers, layer, model.
+//! One file per architecture; the same parts in the same order: attention or other token mixers, layer, model.
 
 pub(crate) mod gemma4;
 pub(crate) mod llama;

@@ -1,6 +1,6 @@
 //! Qwen3 dense: 0.6B, 1.7B, 4B and 8B (transformers `modeling_qwen3.py`).
 //!
-//! As Llama, but every head of queries and keys is normalised before it turns.
+//! As Llama, but every query and key head is normalised before it is rotated.
 
 use candle_core::{Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Site, Tap};
@@ -11,7 +11,7 @@ use crate::{
     layers::{Angles, End, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of},
 };
 
-/// What every layer of one forward pass needs beside the residual stream.
+/// What every layer of a forward pass needs besides the residual stream.
 struct Pass<'a> {
     spans: Spans<AttentionSpan>,
     angles: Angles,
@@ -90,7 +90,7 @@ impl Layer {
         self.after(&x, &mixed, next, pass)
     }
 
-    /// What follows the mixing of tokens.
+    /// What follows the token mixer.
     fn after(&self, x: &Tensor, mixed: &Tensor, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
         let (x, normed) = self.post_attention_norm.forward_sum(x, mixed)?;
         let end = End { site: Site::ResidPost(self.index), next };
@@ -143,7 +143,7 @@ impl CausalLm for Qwen3 {
     ) -> Result<Tensor> {
         let positions = self.shell.begin(batch, from, cache, tap)?;
         let mut pass = Pass { spans: cache.spans(batch), angles: self.rope.at(&positions)?, cache, tap };
-        // What reads the stream behind a layer.
+        // The norm that reads the stream after a layer.
         let next = |layer: usize| self.layers.get(layer + 1).map_or(self.shell.norm(), |layer| &layer.input_norm);
         let (mut stream, above) = match from {
             None => (self.embed(ids)?.into(), 0), // [n, hidden]

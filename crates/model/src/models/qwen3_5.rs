@@ -1,8 +1,8 @@
 //! Qwen3.5 dense: 0.8B, 2B, 4B and 9B (transformers `modeling_qwen3_5.py`).
 //!
-//! Three gated delta nets, then one gated full attention, and so on. Norms hold their distance from 1, but for the one
-//! inside a delta net. A quarter of each attention head turns with the position; its output passes a sigmoid gate.
-//! Text only: the three rows of multimodal positions are equal for text, and ordinary positions are left.
+//! Three gated delta nets, then one gated full attention, and so on. Norms hold their difference from 1, except for the one
+//! inside a delta net. A quarter of each attention head is rotated by position; attention's output passes a sigmoid gate. Text only:
+//! the three rows of multimodal positions are equal for text, which leaves ordinary positions.
 
 use candle_core::{D, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
@@ -15,7 +15,7 @@ use crate::{
     layers::{Angles, End, HeadView, Linear, Mlp, Outline, RmsNorm, Rope, Shell, Stream, heads_of},
 };
 
-/// What every layer of one forward pass needs beside the residual stream.
+/// What every layer of a forward pass needs besides the residual stream.
 struct Pass<'a> {
     spans: Spans<AttentionSpan>,
     states: Spans<StateSpan>,
@@ -55,7 +55,7 @@ impl Attention {
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let Heads { count, kv, dim } = self.heads;
         let qkv = self.qkv.forward(x)?; // [n, (2 count + 2 kv) * dim]
-        // Queries and gates lie side by side in every head; the keys and values make pairs of heads of the same width.
+        // In each head, the query is followed by its gate; keys and values pair up into heads of the same double width.
         let q_gate = qkv.reshape((x.dim(0)?, count + kv, 2 * dim))?.narrow(1, 0, count)?;
         let (q, gate) = (q_gate.narrow(D::Minus1, 0, dim)?, q_gate.narrow(D::Minus1, dim, dim)?); // views
         let q = HeadView::of(q)?.normed(&self.q_norm).turned(&pass.angles); // [n, count, dim]
@@ -83,9 +83,9 @@ struct GatedDeltaNet {
     /// `-exp(A_log)`, `[count]` f32.
     decay: Tensor,
     dt_bias: Tensor,
-    /// To unit length, and by 1 / √key_dim.
+    /// Normalises to unit length, and scales by 1 / √key_dim.
     q_norm: RmsNorm,
-    /// To unit length.
+    /// Normalises to unit length.
     k_norm: RmsNorm,
     /// The weight of the norm over each head, `[dim]` f32.
     norm: Tensor,
@@ -150,7 +150,7 @@ impl GatedDeltaNet {
     }
 }
 
-/// What mixes the tokens of a layer.
+/// The token mixer of a layer.
 enum Mix {
     Attention(Attention),
     DeltaNet(GatedDeltaNet),
@@ -202,7 +202,7 @@ impl Layer {
         self.after(&x, &mixed, next, pass)
     }
 
-    /// What follows the mixing of tokens.
+    /// What follows the token mixer.
     fn after(&self, x: &Tensor, mixed: &Tensor, next: &RmsNorm, pass: &mut Pass<'_>) -> Result<Stream> {
         let (x, normed) = self.post_attention_norm.forward_sum(x, mixed)?;
         let end = End { site: Site::ResidPost(self.index), next };
@@ -218,7 +218,7 @@ pub(crate) struct Qwen35 {
 }
 
 impl Qwen35 {
-    /// Reads the weights; `weights` must hold nothing else but what no text goes through.
+    /// Reads the weights; `weights` must hold nothing else except parts that text does not use.
     pub(crate) fn load(config: &Qwen35Config, weights: &mut Weights) -> Loaded<Self> {
         let layers = (0..config.full.len()).map(|i| Layer::load(config, i, weights)).collect::<Loaded<Vec<_>>>()?;
         let norm = RmsNorm::load_from_one(weights, "model.norm.weight", config.hidden_size, config.rms_norm_eps)?;
@@ -230,7 +230,7 @@ impl Qwen35 {
             context: config.context,
             tied: config.tied,
         };
-        // The vision tower, and the block that predicts a token further.
+        // The vision tower, and the multi-token prediction block.
         let other = |name: &str| ["model.visual.", "visual.", "mtp."].iter().any(|part| name.starts_with(part));
         let shell = Shell::load(outline, norm, weights, other)?;
         let rope = Rope::new(config.rope_theta, config.rotary_dim, shell.activations(), shell.device())?;
@@ -261,7 +261,7 @@ impl CausalLm for Qwen35 {
         let positions = self.shell.begin(batch, from, cache, tap)?;
         let (spans, states) = (cache.spans(batch), Cache::state_spans(batch));
         let mut pass = Pass { spans, states, angles: self.rope.at(&positions)?, cache, tap };
-        // What reads the stream behind a layer.
+        // The norm that reads the stream after a layer.
         let next = |layer: usize| self.layers.get(layer + 1).map_or(self.shell.norm(), |layer| &layer.input_norm);
         let (mut stream, above) = match from {
             None => (self.embed(ids)?.into(), 0), // [n, hidden]

@@ -1,9 +1,9 @@
-//! Accounting: what is asked for must be there in this shape, and what is left over must be known to be unused.
+//! Accounting: every requested tensor must exist with the right shape, and every other tensor must be known to be unused.
 
 use super::{Source, Weights};
 use crate::ModelError;
 
-/// Where the text decoder's tensors lie in a file, instead of under `model.`: multimodal checkpoints wrap it.
+/// Where the text decoder's tensors may be in a file, besides `model.`: multimodal checkpoints wrap it.
 pub(super) const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
 
 impl Weights {
@@ -16,7 +16,7 @@ impl Weights {
         }
     }
 
-    /// Accounts for a tensor: it must be there, in this shape.
+    /// Accounts for a tensor: it must exist with this shape.
     pub(super) fn expect(&mut self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
         let stored = self.stored_name(name);
         let found = match &self.source {
@@ -38,12 +38,12 @@ impl Weights {
         Ok(())
     }
 
-    /// Ends loading: whatever is left must be known to be unused. Returns how many parameters were taken.
+    /// Ends loading: every remaining tensor must be known to be unused. Returns how many parameters were taken.
     ///
-    /// `unused` is asked with names as the text decoder has them, under `model.`.
+    /// `unused` is called with names as the text decoder has them, under `model.`.
     ///
     /// # Errors
-    /// Names tensors that nobody asked for: the checkpoint is then of a variant we would get wrong.
+    /// Names tensors that nobody requested: the checkpoint is then a variant we would compute incorrectly.
     pub fn finish(&mut self, unused: impl Fn(&str) -> bool) -> Result<usize, ModelError> {
         let left: Vec<String> = match &self.source {
             Source::Safetensors(shards) => {
@@ -72,7 +72,7 @@ impl Weights {
     }
 }
 
-/// The name that a text model has for a tensor of a safetensors file, wrapped or not.
+/// The name that a text model has for a tensor of a safetensors file, whether the file wraps the decoder or not.
 pub(crate) fn text_name(stored: &str) -> String {
     let rest = PREFIXES.into_iter().rev().find_map(|prefix| stored.strip_prefix(prefix));
     rest.map_or_else(|| stored.to_string(), |rest| format!("{}{rest}", PREFIXES[0]))

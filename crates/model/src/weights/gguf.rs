@@ -34,7 +34,7 @@ impl GgufFile {
     /// Opens a file and checks that every tensor lies inside it.
     ///
     /// # Errors
-    /// If it is not GGUF, cut short, or holds a tensor type that candle cannot read.
+    /// If it is not GGUF, is truncated, or holds a tensor type that candle cannot read.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let map = map(path)?;
         let content = gguf_file::Content::read(&mut Cursor::new(&map[..])).map_err(|e| wrong_header(path, &e))?;
@@ -43,7 +43,7 @@ impl GgufFile {
             let (start, len) = file.range(&name);
             let kind = file.content.tensor_infos[&name].ggml_dtype;
             if matches!(kind, GgmlDType::Q8_1 | GgmlDType::Q8K) {
-                // ggml's types of intermediate products: candle has them, but reads no tensor of them.
+                // ggml's types for intermediate products: candle knows them, but reads no tensor in them.
                 return Err(ModelError::Dtype { name, found: format!("ggml type {kind:?}"), allowed: READABLE });
             }
             let end = start.saturating_add(len);
@@ -55,7 +55,7 @@ impl GgufFile {
         Ok(file)
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -70,18 +70,18 @@ impl GgufFile {
         move |e| ModelError::Malformed { path: path.clone(), kind: "GGUF file", why: format!("key '{key}': {e}") }
     }
 
-    /// A text of the metadata.
+    /// A string from the metadata.
     ///
     /// # Errors
-    /// If the key is missing or no text.
+    /// If the key is missing or not a string.
     pub fn text(&self, key: &str) -> Result<&str, ModelError> {
         Ok(self.value(key)?.to_string().map_err(self.wrong(key))?)
     }
 
-    /// A whole number of the metadata, of any width.
+    /// An integer from the metadata, of any width.
     ///
     /// # Errors
-    /// If the key is missing or no whole number.
+    /// If the key is missing or not an integer.
     pub fn size(&self, key: &str) -> Result<usize, ModelError> {
         use gguf_file::Value as V;
         match *self.value(key)? {
@@ -97,10 +97,10 @@ impl GgufFile {
         }
     }
 
-    /// A number of the metadata.
+    /// A number from the metadata.
     ///
     /// # Errors
-    /// If the key is missing or no number.
+    /// If the key is missing or not a number.
     pub fn number(&self, key: &str) -> Result<f64, ModelError> {
         match *self.value(key)? {
             gguf_file::Value::F32(v) => Ok(f64::from(v)),
@@ -109,27 +109,27 @@ impl GgufFile {
         }
     }
 
-    /// A truth value of the metadata; `None` if the key is missing.
+    /// A boolean from the metadata; `None` if the key is missing.
     pub fn flag(&self, key: &str) -> Option<bool> {
         self.content.metadata.get(key).and_then(|v| v.to_bool().ok())
     }
 
-    /// A list of texts of the metadata.
+    /// A list of strings from the metadata.
     ///
     /// # Errors
-    /// If the key is missing or no list of texts.
+    /// If the key is missing or not a list of strings.
     pub fn texts(&self, key: &str) -> Result<Vec<String>, ModelError> {
         let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
         list.iter().map(|v| v.to_string().cloned().map_err(self.wrong(key))).collect()
     }
 
-    /// A list of whole numbers of the metadata.
+    /// A list of integers from the metadata.
     ///
     /// # Errors
-    /// If the key is missing or no list of whole numbers.
+    /// If the key is missing or not a list of integers.
     pub fn numbers(&self, key: &str) -> Result<Vec<i64>, ModelError> {
         use gguf_file::Value as V;
-        // Not by trying candle's conversions in turn: a failed one costs, and a vocabulary has a type for every token.
+        // Candle's conversions are not tried in turn: a failed one is slow, and a vocabulary has a type for every token.
         let number = |v: &V| match *v {
             V::I64(v) => Ok(v),
             V::I32(v) => Ok(i64::from(v)),
@@ -139,19 +139,19 @@ impl GgufFile {
         self.value(key)?.to_vec().map_err(self.wrong(key))?.iter().map(number).collect()
     }
 
-    /// A list of truth values of the metadata.
+    /// A list of booleans from the metadata.
     ///
     /// # Errors
-    /// If the key is missing or no list of truth values.
+    /// If the key is missing or not a list of booleans.
     pub fn flags(&self, key: &str) -> Result<Vec<bool>, ModelError> {
         let list = self.value(key)?.to_vec().map_err(self.wrong(key))?;
         list.iter().map(|v| v.to_bool().map_err(self.wrong(key))).collect()
     }
 
-    /// Whole numbers of the metadata, one for each of `count` layers; a single one stands for all.
+    /// Integers from the metadata, one for each of `count` layers; a single one stands for all.
     ///
     /// # Errors
-    /// If the key is missing, or lists another number of them.
+    /// If the key is missing, or its list has another length.
     pub fn sizes(&self, key: &str, count: usize) -> Result<Vec<usize>, ModelError> {
         if let Ok(size) = self.size(key) {
             return Ok(vec![size; count]);
@@ -162,10 +162,10 @@ impl GgufFile {
             .ok_or_else(|| self.wrong(key)(format!("needs {count} whole numbers, one a layer")))
     }
 
-    /// Refuses keys of the metadata that change what a model computes and that we do not read.
+    /// Refuses metadata keys that change what a model computes and that we do not read.
     ///
     /// # Errors
-    /// Names the key, its value and the one that would be allowed.
+    /// Names the key, its value and the value that would be allowed.
     pub(crate) fn refuse_unread(&self, architecture: &str) -> Result<(), ModelError> {
         use gguf_file::Value as V;
         for (key, allowed) in [
@@ -223,8 +223,8 @@ impl GgufFile {
         self.content.tensor_infos.get(stored).map(|info| info.shape.dims().to_vec())
     }
 
-    /// What matrices are held in if nothing else is asked for: their type if they share a half-width one. Quantised values
-    /// fit none.
+    /// The type that matrices are held in by default: their own if all share a half-width type, otherwise f32. Quantised values fit
+    /// no half-width type.
     pub(super) fn native(&self) -> Held {
         let matrices = self.content.tensor_infos.values().filter(|info| info.shape.rank() == 2);
         super::common(matrices.map(|info| match info.ggml_dtype {
@@ -234,7 +234,7 @@ impl GgufFile {
         }))
     }
 
-    /// What a matrix is held in if it is kept as it is.
+    /// The type of a matrix that is held as stored.
     pub(super) fn stored_type(&self, stored: &str) -> Result<Held, ModelError> {
         let kind = self.content.tensor_infos[stored].ggml_dtype;
         let held = match kind {
@@ -247,7 +247,7 @@ impl GgufFile {
         held.ok_or_else(|| ModelError::NotHeld { name: stored.into(), found: found() })
     }
 
-    /// First byte and length of a tensor.
+    /// The first byte and the length of a tensor.
     fn range(&self, name: &str) -> (usize, usize) {
         let info = &self.content.tensor_infos[name];
         let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
@@ -255,12 +255,12 @@ impl GgufFile {
         (start, blocks.saturating_mul(info.ggml_dtype.type_size()))
     }
 
-    /// The architecture, whose names and transforms the tensors have.
+    /// The architecture, which determines the names and transforms of the tensors.
     pub(super) fn architecture(&self) -> &str {
         self.text("general.architecture").map_or("", |name| name)
     }
 
-    /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart stays as it is.
+    /// The name of a tensor in the file, from its Hugging Face name. A name without a counterpart is unchanged.
     pub(super) fn stored_name(&self, name: &str) -> String {
         gguf_names::stored(self.architecture(), name)
     }
@@ -270,8 +270,8 @@ impl GgufFile {
         gguf_names::of_text(self.architecture(), stored)
     }
 
-    /// Whether a tensor is no weight of the decoder: Gemma's rotary divisors, which the configuration has read, and the
-    /// last block where it predicts a token further. Divisors of other architectures scale positions, which we would miss.
+    /// Whether a tensor is not a weight of the decoder: Gemma's rotary divisors, which the configuration has read, and a final
+    /// multi-token prediction block. Divisors of other architectures would scale positions, which we do not support.
     pub(super) fn is_extra(&self, stored: &str) -> bool {
         let architecture = self.architecture();
         let blocks = self.size(&format!("{architecture}.block_count")).unwrap_or(usize::MAX);
@@ -281,7 +281,7 @@ impl GgufFile {
         (architecture == "gemma4" && stored == "rope_freqs.weight") || block.is_some_and(further)
     }
 
-    /// A matrix that stays where it is.
+    /// A table that stays in its file.
     pub(super) fn table(&self, stored: &str, rows: usize, columns: usize) -> Table {
         let (map, start) = (Arc::clone(&self.map), self.range(stored).0);
         match self.content.tensor_infos[stored].ggml_dtype {
@@ -292,7 +292,7 @@ impl GgufFile {
         }
     }
 
-    /// The values of a tensor, f32.
+    /// The values of a tensor, in f32.
     ///
     /// # Errors
     /// If it is missing.
@@ -313,13 +313,13 @@ impl GgufFile {
         Ok(Tensor::from_vec(values, info.shape.dims(), &Device::Cpu)?)
     }
 
-    /// Reads a vector, or the taps of a convolution, in Hugging Face's layout: f32, the converter's transform undone.
+    /// Reads a vector, or the taps of a convolution, in Hugging Face's layout: f32, with the converter's transform undone.
     pub(super) fn read(&self, name: &str, stored: &str) -> Result<Tensor, ModelError> {
         undo(self, name, self.dequantized(stored)?)
     }
 
-    /// Appends the rows of a tensor to a matrix, each as `change` leaves it. Where the matrix is held in the blocks of the
-    /// file they are kept as they are, and nothing is changed.
+    /// Appends the rows of a tensor to a matrix, each modified by `change`. If the matrix is held in the file's blocks, they are
+    /// copied unchanged.
     pub(super) fn append(
         &self,
         (name, stored): (&str, &str),
@@ -363,14 +363,14 @@ impl GgufFile {
     }
 }
 
-/// Whole blocks of any type that candle reads, as f32.
+/// Decodes whole blocks of any type that candle reads to f32.
 fn decode(kind: GgmlDType, bytes: &[u8], out: &mut [f32]) {
     match (kind, Blocks::of(kind)) {
         (GgmlDType::F32, _) => widen(DType::F32, bytes, out),
         (GgmlDType::F16, _) => widen(DType::F16, bytes, out),
         (GgmlDType::BF16, _) => widen(DType::BF16, bytes, out),
         (_, Some(blocks)) => blocks.widen(bytes, out),
-        // Q2_K and Q3_K; candle wants blocks aligned, which a copy is.
+        // Q2_K and Q3_K; candle needs aligned blocks, hence the copy.
         (_, None) => match kind.from_data(Cow::Owned(bytes.to_vec())).dequantize(out.len()) {
             Ok(CpuStorage::F32(values)) => out.copy_from_slice(&values),
             _ => unreachable!("blocks are dequantised to f32"),
@@ -378,7 +378,7 @@ fn decode(kind: GgmlDType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The types of ggml that candle does not read, by number, so that a file is refused by the name its user knows.
+/// The name of a ggml type that candle does not read, from its number, so that the error uses the name its user knows.
 fn unreadable_type(number: &str) -> String {
     let name = match number {
         "16" => "IQ2_XXS",

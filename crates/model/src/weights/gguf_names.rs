@@ -1,4 +1,4 @@
-//! Names of tensors in GGUF files (`gguf/constants.py`, `TENSOR_NAMES`) beside those of transformers.
+//! Names of tensors in GGUF files (`gguf/constants.py`, `TENSOR_NAMES`) and in transformers.
 
 /// Names outside layers: transformers, GGUF.
 const WHOLE: [(&str, &str); 6] = [
@@ -25,7 +25,7 @@ const LAYER: [(&str, &str); 11] = [
     ("layer_scalar", "layer_output_scale.weight"),
 ];
 
-/// What Llama and Qwen3 call the norm before the MLP.
+/// The norm before the MLP in Llama and Qwen3.
 const PRE_NORM: [(&str, &str); 1] = [("post_attention_layernorm.weight", "ffn_norm.weight")];
 
 const QWEN35: [(&str, &str); 10] = [
@@ -59,7 +59,7 @@ fn in_layer(architecture: &str) -> impl Iterator<Item = &'static (&'static str, 
     LAYER.iter().chain(own)
 }
 
-/// The name in the file; a name without a counterpart stays as it is.
+/// The name in the file; a name without a counterpart is unchanged.
 pub(super) fn stored(architecture: &str, name: &str) -> String {
     if let Some((_, stored)) = WHOLE.iter().find(|(text, _)| *text == name) {
         return (*stored).into();
@@ -72,7 +72,7 @@ pub(super) fn stored(architecture: &str, name: &str) -> String {
     find().unwrap_or_else(|| name.into())
 }
 
-/// The name transformers has for a name in the file; a name without a counterpart stays as it is.
+/// The transformers name for a name in the file; a name without a counterpart is unchanged.
 pub(super) fn of_text(architecture: &str, stored: &str) -> String {
     if let Some((text, _)) = WHOLE.iter().find(|(_, name)| *name == stored) {
         return (*text).into();

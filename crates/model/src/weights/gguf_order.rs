@@ -1,13 +1,13 @@
-//! What llama.cpp's converter does to tensors (`conversion/{llama,qwen,gemma}.py`), and how it is undone.
+//! What llama.cpp's converter does to tensors (`conversion/{llama,qwen,gemma}.py`), and how to undo it.
 //!
-//! Of matrices it changes only the order of rows and columns, so that their values can stay in the blocks they are stored in.
+//! In matrices it changes only the order of rows and columns, so their values can stay in the blocks they are stored in.
 
 use candle_core::{Device, Tensor};
 
 use super::GgufFile;
 use crate::ModelError;
 
-/// Where the rows and columns of a matrix lie in the file; `None` where they lie in order.
+/// Where the rows and columns of a matrix are in the file; `None` if they are in order.
 #[derive(Default)]
 pub(super) struct Order {
     rows: Option<Vec<usize>>,
@@ -43,7 +43,7 @@ impl Order {
         order.checked(file, name, rows, columns)
     }
 
-    /// Refuses an order that is not one of all rows or columns.
+    /// Refuses an order that does not cover all rows or columns.
     fn checked(self, file: &GgufFile, name: &str, rows: usize, columns: usize) -> Result<Self, ModelError> {
         let wrong = |order: &Option<Vec<usize>>, count| order.as_ref().is_some_and(|order| order.len() != count);
         if wrong(&self.rows, rows) || wrong(&self.columns, columns) {
@@ -53,17 +53,17 @@ impl Order {
         Ok(self)
     }
 
-    /// The row of the file that is row `r`.
+    /// The file's row that holds row `r`.
     pub(super) fn row(&self, r: usize) -> usize {
         self.rows.as_ref().map_or(r, |rows| rows[r])
     }
 
-    /// For every column the one of the file; `None` where they are in order.
+    /// For every column, the file's column that holds it; `None` if they are in order.
     pub(super) fn columns(&self) -> Option<&[usize]> {
         self.columns.as_deref()
     }
 
-    /// The same of whole blocks of `size` columns; `None` where blocks would have to be taken apart.
+    /// The same for whole blocks of `size` columns; `None` if blocks would have to be split.
     pub(super) fn blocks(&self, size: usize) -> Option<Vec<usize>> {
         let whole = |block: &[usize]| {
             let first = block[0];
@@ -74,7 +74,7 @@ impl Order {
     }
 }
 
-/// llama.cpp interleaves the two halves of each head's rotary dimensions, transformers wants them side by side: rows
+/// llama.cpp interleaves the two halves of each head's rotary dimensions, transformers puts them side by side: rows
 /// `[head, dim / 2, 2]` become `[head, 2, dim / 2]`.
 fn halves(rows: usize, heads: usize) -> Vec<usize> {
     let dim = rows / heads.max(1);
@@ -82,12 +82,12 @@ fn halves(rows: usize, heads: usize) -> Vec<usize> {
         let (head, half, i) = (r / dim, r % dim / (dim / 2), r % dim % (dim / 2));
         head * dim + 2 * i + half
     };
-    // A width that is no whole number of pairs has no such order, which `checked` refuses.
+    // If the width is not a whole number of pairs, there is no such order, which `checked` refuses.
     if dim == 0 || dim % 2 == 1 || dim * heads != rows { Vec::new() } else { (0..rows).map(row).collect() }
 }
 
-/// The delta nets of Qwen3.5. Where value heads outnumber key heads, value head `j` of the file pairs with key head
-/// `j % keys` (tiled), of transformers with `j / (values / keys)` (grouped).
+/// The value heads of Qwen3.5's delta nets. If they outnumber key heads, value head `j` pairs with key head `j % keys` in the file
+/// (tiled), but with `j / (values / keys)` in transformers (grouped).
 struct ValueHeads {
     keys: usize,
     values: usize,
@@ -102,7 +102,7 @@ impl ValueHeads {
         Ok(Self { keys, values, dim, key_width: keys * file.size("qwen35.ssm.state_size")? })
     }
 
-    /// Rows from `from` on, `dim` a value head, from tiled to grouped order: `[values / keys, keys, dim]` becomes
+    /// Puts the rows from `from` on, `dim` per value head, from tiled into grouped order: `[values / keys, keys, dim]` becomes
     /// `[keys, values / keys, dim]`.
     fn grouped(&self, from: usize, dim: usize) -> Vec<usize> {
         let of_key = self.values / self.keys.max(1);
@@ -112,7 +112,7 @@ impl ValueHeads {
     }
 }
 
-/// Undoes what the converter does to a vector, or to the taps of a convolution. Qwen3.5: norms hold `1 + w`, `ssm_a` is
+/// Undoes what the converter does to a vector, or to the taps of a convolution. In Qwen3.5, norms hold `1 + w`, `ssm_a` is
 /// `-exp(A_log)`, and value heads are tiled.
 pub(super) fn undo(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, ModelError> {
     if file.architecture() != "qwen35" {
@@ -125,7 +125,7 @@ pub(super) fn undo(file: &GgufFile, name: &str, w: Tensor) -> Result<Tensor, Mod
         w.index_select(&Tensor::from_vec(order, count, &Device::Cpu)?, 0)
     };
     Ok(match name.rsplit_once("linear_attn.").map_or(name, |(_, part)| part) {
-        "norm.weight" => w, // the gated norm: plain
+        "norm.weight" => w, // the gated norm is stored unchanged
         _ if name.ends_with("norm.weight") => (w - 1.0)?,
         "A_log" => grouped(&w.neg()?.log()?, 0, 1)?,
         "dt_bias" => grouped(&w, 0, 1)?,

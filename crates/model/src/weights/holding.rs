@@ -1,18 +1,18 @@
-//! What weights are asked to be held in, and what they then are.
+//! The types requested for weights, and those they are actually held in.
 
 use std::{collections::BTreeMap, fmt};
 
 use headtemper_kernels::Held;
 
-/// What matrices are to be held in.
+/// The requested type of matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldAs {
-    /// What the file has, if that is one type of float; else f32, which holds all values exactly.
+    /// The file's type, if it is a single float type; otherwise f32, which holds all values exactly.
     #[default]
     Native,
-    /// This. A matrix that the file stores in another type is rounded to it, once; one that it stores in this is kept.
+    /// This type. A matrix stored in another type is rounded to it, once; one stored in it is kept unchanged.
     All(Held),
-    /// Each what the file stores it in: blocks of ggml are repacked, and nothing is rounded.
+    /// Each matrix in the type the file stores it in: ggml blocks are repacked, and nothing is rounded.
     Stored,
 }
 
@@ -28,7 +28,7 @@ impl From<Held> for HoldAs {
     }
 }
 
-/// What the weights of a model are held in, and how many values of each. `Display` says it as files and reports do.
+/// The types a model's weights are held in, and the number of values of each. `Display` formats it as in files and reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
     stored: bool,
@@ -54,7 +54,7 @@ impl Holding {
         self.mapped += bytes;
     }
 
-    /// Whether every matrix is held in this.
+    /// Whether every matrix is held in this type.
     pub fn is_all(&self, held: Held) -> bool {
         self.matrices.keys().all(|&other| other == held)
     }
@@ -64,7 +64,7 @@ impl Holding {
         self.matrices.iter().map(|(held, &values)| held.bytes(values)).sum::<usize>() + 4 * self.vectors
     }
 
-    /// Bytes of tables that stay in their file, of which only rows are read.
+    /// Bytes of tables that stay in their file, from which only rows are read.
     pub fn mapped_bytes(&self) -> usize {
         self.mapped
     }
@@ -72,7 +72,7 @@ impl Holding {
 
 impl fmt::Display for Holding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What most values are in goes first.
+        // The type of most values comes first.
         let mut types: Vec<_> = self.matrices.iter().collect();
         types.sort_by_key(|&(_, &values)| std::cmp::Reverse(values));
         let names = types.iter().map(|(held, _)| held.to_string()).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! Files mapped into memory, and pages of them that are given back.
+//! Files mapped into memory, and releasing their pages.
 
 use std::{
     fs::File,
@@ -12,18 +12,18 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::ModelError;
 
-/// Gives a range of a mapped file back to the system after it was copied. Only an optimisation: a failure is no error.
+/// Releases a range of a mapped file to the system after it was copied. Only an optimisation: a failure is no error.
 pub(super) fn release(map: &Mmap, start: usize, len: usize) {
     #[cfg(unix)]
     {
-        // SAFETY: the map is read-only and backed by the file, so dropped pages are read from it again when touched.
+        // SAFETY: the map is read-only and backed by the file, so dropped pages are read from it again when accessed.
         let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
     }
     #[cfg(not(unix))]
     let _ = (map, start, len);
 }
 
-/// A file in memory, which knows whether it is still the one that was mapped.
+/// A file mapped into memory that can tell whether it has been modified since.
 pub(super) struct Mapped {
     map: Mmap,
     file: File,
@@ -31,7 +31,7 @@ pub(super) struct Mapped {
     stamp: Stamp,
 }
 
-/// What of a file is another once it was written to.
+/// The properties of a file that change when it is written to.
 type Stamp = (u64, Option<SystemTime>);
 
 fn stamp(file: &File) -> io::Result<Stamp> {
@@ -40,8 +40,8 @@ fn stamp(file: &File) -> io::Result<Stamp> {
 }
 
 impl Mapped {
-    /// Refuses a file that was written to since it was mapped: what is read of it is no more what was hashed. One that took its place
-    /// by the same name does not matter.
+    /// Refuses a file that was written to since it was mapped: its contents are no longer what was hashed. A new file that replaced it
+    /// under the same name does not matter.
     ///
     /// # Errors
     /// Names the file.
@@ -69,7 +69,7 @@ pub(super) fn map(path: &Path) -> Result<Mapped, ModelError> {
     let read = |source| ModelError::Read { path: path.into(), source };
     let file = File::open(path).map_err(read)?;
     let stamp = stamp(&file).map_err(read)?;
-    // SAFETY: as for every memory-mapped model, the file must not be changed while it is read; `Mapped::check` tells where it was.
+    // SAFETY: as for every memory-mapped model, the file must not change while it is read; `Mapped::check` detects if it did.
     let map = unsafe { Mmap::map(&file) }.map_err(read)?;
     Ok(Mapped { map, file, path: path.into(), stamp })
 }
@@ -85,7 +85,7 @@ mod tests {
         std::fs::write(&path, [1; 64]).unwrap();
         let mapped = map(&path).unwrap();
         mapped.check().unwrap();
-        // Another file of that name is not this one.
+        // A new file under the same name is not this one.
         std::fs::write(dir.path().join("n"), [2; 64]).unwrap();
         std::fs::rename(dir.path().join("n"), &path).unwrap();
         mapped.check().unwrap();

@@ -1,4 +1,4 @@
-//! Weights by their Hugging Face names, whatever they come from.
+//! Weights by their Hugging Face names, whatever their source.
 
 mod account;
 mod gguf;
@@ -32,13 +32,13 @@ use crate::{Checkpoint, ModelError};
 
 /// The weights of a checkpoint while a model is being built from them.
 ///
-/// The file is mapped into memory; a tensor is copied out once, in the dtype it is held in, and its pages are given
-/// back at once, so that loading needs little more memory than the weights as held.
+/// The file is mapped into memory; a tensor is copied out once, in the dtype it is held in, and its pages are released at
+/// once, so that loading needs little more memory than the weights themselves.
 pub struct Weights {
     source: Source,
     path: PathBuf,
     hold: HoldAs,
-    /// What the matrices of the file share.
+    /// The common type of the file's matrices.
     native: Held,
     holding: Holding,
     products: Products,
@@ -47,9 +47,9 @@ pub struct Weights {
     taken: BTreeSet<String>,
     parameters: usize,
     mapped: usize,
-    /// Factors of the columns of matrices, by name.
+    /// Factors for the columns of matrices, by name.
     folded: BTreeMap<String, Vec<f32>>,
-    /// Whether tensors are only accounted for: they have shapes, and no memory.
+    /// Whether tensors are only accounted for: they have shapes, but no memory.
     dry: bool,
 }
 
@@ -58,12 +58,12 @@ enum Source {
     Gguf(GgufFile),
     /// Drawn from a seeded generator.
     Random(Random),
-    /// None: a configuration alone tells the geometry.
+    /// None: the geometry comes from a configuration alone.
     None,
 }
 
 impl Weights {
-    /// Opens a checkpoint. `hold` is what matrices are held in.
+    /// Opens a checkpoint. `hold` is the requested type of matrices.
     ///
     /// # Errors
     /// If a file is missing, truncated or malformed.
@@ -111,22 +111,22 @@ impl Weights {
         }
     }
 
-    /// The weights of a checkpoint, accounted for and not read.
+    /// The weights of a checkpoint, accounted for but not read.
     pub(crate) fn accounted(checkpoint: &Checkpoint, hold: HoldAs, device: &Device) -> Result<Self, ModelError> {
         Ok(Self { dry: true, ..Self::open(checkpoint, hold, device)? })
     }
 
-    /// Weights that need not exist; as a file they would be bf16, which is what the hub has.
+    /// Weights that need not exist; as a file they would be bf16, as on the hub.
     pub(crate) fn imagined(checkpoint: &Checkpoint, hold: HoldAs, device: &Device) -> Self {
         Self { dry: true, ..Self::of(Source::None, checkpoint.path().into(), (hold, Held::Bf16), device) }
     }
 
-    /// What has been held in what so far.
+    /// The types that weights have been held in so far.
     pub(crate) fn holding(&self) -> &Holding {
         &self.holding
     }
 
-    /// What matrices are held in, but for those that are kept as they are.
+    /// The type that matrices are held in, except those kept in their stored type.
     fn held(&self) -> Held {
         match self.hold {
             HoldAs::All(held) => held,
@@ -134,7 +134,7 @@ impl Weights {
         }
     }
 
-    /// What a matrix is held in.
+    /// The type that a matrix is held in.
     fn held_of(&self, name: &str, columns: usize) -> Result<Held, ModelError> {
         let stored = self.stored_name(name);
         let held = match (self.hold, &self.source) {
@@ -158,7 +158,7 @@ impl Weights {
         self.folded = column_factors(plan, spec);
     }
 
-    /// What linear layers multiply, but for the head.
+    /// Sets the products that linear layers use, except for the head.
     pub(crate) fn multiply_as(&mut self, products: Products) -> Result<(), ModelError> {
         if products == Products::Bf16 && (self.held() != Held::Bf16 || !self.device.is_cpu()) {
             let device = if self.device.is_cpu() { "the CPU" } else { "another device" };
@@ -172,17 +172,17 @@ impl Weights {
         Ok(())
     }
 
-    /// Where the tensors go.
+    /// The device that tensors are loaded to.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The dtype of activations, norms and the cache: f32 on the CPU, elsewhere that of the weights.
+    /// The dtype of activations, norms and the cache: f32 on the CPU, that of the weights elsewhere.
     pub fn activations(&self) -> DType {
         if self.device.is_cpu() { DType::F32 } else { self.held().dtype() }
     }
 
-    /// A matrix `[rows, columns]`, held as the weights are.
+    /// A matrix `[rows, columns]`, in the type the weights are held in.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -190,7 +190,7 @@ impl Weights {
         self.stacked(&[(name.to_string(), rows)], columns)
     }
 
-    /// The matrix of an embedding or a head, which multiplies f32 whatever other linear layers do.
+    /// The matrix of an embedding or a head, which always multiplies f32, whatever other linear layers do.
     ///
     /// # Errors
     /// As [`Weights::matrix`].
@@ -198,7 +198,7 @@ impl Weights {
         self.gathered(&[(name.to_string(), rows)], columns, Products::F32)
     }
 
-    /// Several matrices of the same width, one above the other.
+    /// Several matrices of the same width, stacked by rows.
     ///
     /// # Errors
     /// If one is missing or has another shape.
@@ -219,7 +219,7 @@ impl Weights {
             self.holding.add_matrix(held, rows * columns);
             typed.push((name, *rows, held));
         }
-        // Parts that the file stores in different types lie one above the other, each as it is.
+        // Parts that the file stores in different types are stacked, each in its own type.
         let mut matrices = Vec::new();
         for alike in typed.chunk_by(|(.., a), (.., b)| a == b) {
             let (held, rows) = (alike[0].2, alike.iter().map(|(_, rows, _)| rows).sum());
@@ -237,7 +237,7 @@ impl Weights {
         Ok(Matrix::stacked(&matrices)?)
     }
 
-    /// Appends the rows of a tensor to a matrix, times λ where a plan is written into them.
+    /// Appends the rows of a tensor to a matrix, times λ if a plan is folded into them.
     fn append(&self, to: &mut MatrixBuilder, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
         let factors = self.folded.get(name);
         let fold = |row: &mut [f32]| {
@@ -261,7 +261,7 @@ impl Weights {
         Ok(())
     }
 
-    /// A vector of `width` values, in the dtype of the activations. `typical` is what random weights have instead.
+    /// A vector of `width` values, in the dtype of the activations. `typical` is the centre of random weights.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -270,7 +270,7 @@ impl Weights {
         Ok(self.vector_f32(name, width, typical)?.to_dtype(activations)?)
     }
 
-    /// A vector that takes part in f32 arithmetic whatever the activations are.
+    /// A vector used in f32 arithmetic, whatever the dtype of activations.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -302,13 +302,13 @@ impl Weights {
     /// A single number.
     ///
     /// # Errors
-    /// If it is missing or no single number.
+    /// If it is missing or not a single number.
     pub fn scalar(&mut self, name: &str, typical: f32) -> Result<f64, ModelError> {
         Ok(f64::from(self.vector_f32(name, 1, typical)?.to_vec1::<f32>()?[0]))
     }
 
-    /// A table `[rows, columns]` of which single rows are read: on the CPU it stays where it is stored, other devices take it in
-    /// whole if they have room.
+    /// A table `[rows, columns]` from which single rows are read: on the CPU it stays where it is stored; other devices load all of it
+    /// if they have room.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -338,12 +338,12 @@ impl Weights {
         Ok(table)
     }
 
-    /// How many parameters lie in tables.
+    /// The number of parameters in tables.
     pub(crate) fn mapped(&self) -> usize {
         self.mapped
     }
 
-    /// Whether the head is stored, and is not the embedding: transformers then uses it, tied or not.
+    /// Whether the head is stored and differs from the embedding: transformers then uses it, tied or not.
     ///
     /// # Errors
     /// If one of the two is stored in a type we do not read.
@@ -356,7 +356,7 @@ impl Weights {
         }
     }
 
-    /// The values of a tensor that is accounted for.
+    /// The values of a tensor that has been accounted for.
     fn read(&self, name: &str) -> Result<Tensor, ModelError> {
         let stored = self.stored_name(name);
         match &self.source {
@@ -378,7 +378,7 @@ pub(crate) fn column_factors(plan: &HeadPlan, spec: &ModelSpec) -> BTreeMap<Stri
     factors
 }
 
-/// What matrices share; f32, which holds all of them, where they do not.
+/// The common type of matrices; f32, which holds all types, if they differ.
 fn common(mut all: impl Iterator<Item = Held>) -> Held {
     let first = all.next().unwrap_or(Held::F32);
     if all.all(|held| held == first) { first } else { Held::F32 }

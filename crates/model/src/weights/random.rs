@@ -15,8 +15,8 @@ impl Random {
         Self { seed }
     }
 
-    /// Writes the rows of a matrix: uniform values with variance `1 / columns`, so that what goes in comes out at the same
-    /// size.
+    /// Writes the rows of a matrix: uniform values with variance `1 / columns`, so that outputs have the same scale as
+    /// inputs.
     pub(super) fn rows(self, name: &str, columns: usize) -> impl Fn(usize, &mut [f32]) {
         let (key, bound) = (self.key(name), (3.0 / columns as f32).sqrt());
         move |row, out| {
@@ -39,7 +39,7 @@ impl Random {
         Tensor::from_vec(self.gather(name, &all, columns), (rows, columns), device)
     }
 
-    /// Values spread a tenth around `typical`.
+    /// Values within 0.1 of `typical`.
     pub(crate) fn vector(self, name: &str, width: usize, typical: f32, device: &Device) -> Result<Tensor> {
         let key = self.key(name);
         let values: Vec<f32> = (0..width).map(|i| typical + 0.1 * uniform(key, i as u64)).collect();

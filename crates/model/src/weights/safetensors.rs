@@ -19,11 +19,11 @@ use super::{
 };
 use crate::ModelError;
 
-/// Bytes that are copied at once, about.
+/// Approximate number of bytes copied at once.
 const PIECE: usize = 16 << 20;
 const READABLE: &str = "F32, F16, BF16";
 
-/// The mapped shards of a checkpoint, and where each tensor lies.
+/// The mapped shards of a checkpoint, and where each tensor is.
 pub(super) struct Shards {
     maps: Vec<Arc<Mapped>>,
     tensors: BTreeMap<String, Entry>,
@@ -37,7 +37,7 @@ struct Entry {
     dtype: Dtype,
 }
 
-/// What we read of `model.safetensors.index.json`: the shard of every tensor.
+/// The part of `model.safetensors.index.json` that we read: the shard of every tensor.
 #[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -45,7 +45,7 @@ struct Index {
 
 /// The weight files of a directory, in a fixed order.
 pub(crate) fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    // As transformers does: a single file goes before an index.
+    // As in transformers, a single file takes precedence over an index.
     let single = dir.join("model.safetensors");
     if single.exists() {
         return Ok(vec![single]);
@@ -82,16 +82,16 @@ pub struct StoredTensor {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Where its values begin in the file, in bytes, and where they end.
+    /// The range of bytes of its values in the file.
     pub bytes: std::ops::Range<usize>,
-    /// What its values are stored as; `None` for a type we do not compute with.
+    /// The type of its values; `None` for a type we do not compute with.
     pub dtype: Option<DType>,
 }
 
 /// The tensors of one safetensors file, by name.
 ///
 /// # Errors
-/// If it cannot be read or is no safetensors file.
+/// If it cannot be read or is not a safetensors file.
 pub fn stored_tensors(path: &Path) -> Result<Vec<StoredTensor>, ModelError> {
     let mut shards = Shards { maps: Vec::new(), tensors: BTreeMap::new() };
     shards.add(path)?;
@@ -116,7 +116,7 @@ impl Shards {
     fn add(&mut self, path: &Path) -> Result<(), ModelError> {
         let map = map(path)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| wrong(path, &map, &e))?;
-        let data = header + 8; // an 8-byte length stands before the header
+        let data = header + 8; // an 8-byte length precedes the header
         for (name, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
             let entry = Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
@@ -134,14 +134,14 @@ impl Shards {
         self.tensors.get(name).map(|entry| entry.shape.clone())
     }
 
-    /// What the decoder's matrices are stored as.
+    /// The type in which the decoder's matrices are stored.
     pub(super) fn native(&self, prefix: &str) -> Held {
         let of_text = |name: &str| name.starts_with(prefix) || name == "lm_head.weight";
         let matrices = self.tensors.iter().filter(|(name, entry)| of_text(name) && entry.shape.len() == 2);
         super::common(matrices.filter_map(|(_, entry)| Held::of(readable(entry.dtype)?)))
     }
 
-    /// Whether a tensor is there and holds other values than another one.
+    /// Whether a tensor exists and its values differ from another's.
     pub(super) fn differ(&self, name: &str, other: &str) -> Result<bool, ModelError> {
         let (Some(a), Some(b)) = (self.tensors.get(name), self.tensors.get(other)) else { return Ok(false) };
         if a.shape != b.shape {
@@ -169,7 +169,7 @@ impl Shards {
         Ok(false)
     }
 
-    /// A tensor that stays where it is.
+    /// A table that stays in its file.
     pub(super) fn table(&self, name: &str, rows: usize, columns: usize) -> Result<Table, ModelError> {
         let entry = &self.tensors[name];
         let dtype = self.readable(name)?;
@@ -186,7 +186,7 @@ impl Shards {
         })
     }
 
-    /// Appends the rows of a tensor to a matrix, each as `change` leaves it.
+    /// Appends the rows of a tensor to a matrix, each modified by `change`.
     pub(super) fn append(
         &self,
         name: &str,
@@ -198,7 +198,7 @@ impl Shards {
         let map = &self.maps[entry.shard];
         let dtype = self.readable(name)?;
         let row_bytes = columns * dtype.size_in_bytes();
-        // Piece by piece, so that of what is mapped no more than a piece takes memory beside the copy.
+        // Piece by piece, so that at most one piece of the map takes memory beside the copy.
         let piece = (PIECE / row_bytes.max(1)).max(1) * row_bytes;
         let mut start = entry.start;
         while start < entry.end {
@@ -224,7 +224,7 @@ impl Shards {
     }
 }
 
-/// Stored values as f32.
+/// Widens stored values to f32.
 pub(super) fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
@@ -248,7 +248,7 @@ fn readable(dtype: Dtype) -> Option<DType> {
     }
 }
 
-/// Says what is wrong with a file that does not parse: cut short, or not safetensors at all.
+/// The error for a file that does not parse: truncated, or not safetensors at all.
 fn wrong(path: &Path, map: &Mmap, error: &safetensors::SafeTensorError) -> ModelError {
     use safetensors::SafeTensorError as E;
     let path = path.into();

@@ -1,4 +1,4 @@
-//! A table of which a token needs a row: on the CPU it stays mapped, and rows are gathered from it.
+//! A table of which each token needs one row: on the CPU it stays mapped, and rows are gathered from it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,25 +9,25 @@ use candle_core::{
 };
 use headtemper_kernels::free_memory;
 
-/// A matrix of which single rows are read. Gemma 4's per-layer embeddings take 4.7 GB, of which a token needs 18 KB.
+/// A matrix from which single rows are read. Gemma 4's per-layer embeddings take 4.7 GB, of which a token needs 18 KB.
 pub(crate) struct Table {
     rows: usize,
     columns: usize,
     source: Source,
-    /// All of it, on a device that has room.
+    /// The whole table, on a device that has room.
     held: Option<Tensor>,
 }
 
 enum Source {
     /// Plain values in a mapped file.
     Values { map: Arc<Mapped>, start: usize, dtype: DType },
-    /// Blocks of a GGUF type; a row is a whole number of them.
+    /// Blocks of a GGUF type; a row is a whole number of blocks.
     Blocks { map: Arc<Mapped>, start: usize, kind: GgmlDType },
-    /// Values that are computed when asked for.
+    /// Values computed on request.
     Random { random: Random, name: String },
 }
 
-/// Rows that go to a device at once.
+/// Rows uploaded to a device at once.
 const ROWS: usize = 8192;
 
 impl Table {
@@ -43,7 +43,7 @@ impl Table {
         Self { rows, columns, source: Source::Random { random, name: name.into() }, held: None }
     }
 
-    /// Bytes that it takes in its file.
+    /// Bytes that the table takes in its file.
     pub(super) fn mapped_bytes(&self) -> usize {
         let values = self.rows * self.columns;
         match &self.source {
@@ -53,15 +53,15 @@ impl Table {
         }
     }
 
-    /// The same on a device, where a row costs no way from the host; as it is where that would take more than half of what the
-    /// device has left, or it does not tell: other weights and the cache want room too.
+    /// Moves the table to a device, where a row need not come from the host. Returns it unchanged if it would take more than half of the
+    /// device's free memory, or if that is unknown: other weights and the cache need room too.
     ///
     /// # Errors
     /// If rows cannot be read or written.
     pub(super) fn on_device(self, dtype: DType, device: &Device) -> Result<Self> {
         let (rows, columns) = (self.rows, self.columns);
         let bytes = (rows * columns * dtype.size_in_bytes()) as u64;
-        // A CPU that stands for a device, as in the tests of its kernels, has the room.
+        // A CPU that stands in for a device, as in the tests of its kernels, has the room.
         if !device.is_cpu() && free_memory(device).is_none_or(|free| bytes > free / 2) {
             return Ok(self);
         }
@@ -73,12 +73,12 @@ impl Table {
         Ok(Self { held: Some(all), ..self })
     }
 
-    /// Whether it lies on a device.
+    /// Whether the table is on a device.
     pub(crate) fn is_on_device(&self) -> bool {
         self.held.is_some()
     }
 
-    /// The rows `ids`, u32 `[n]`, as `[n, columns]` of this dtype where `ids` are.
+    /// The rows `ids`, u32 `[n]`, as `[n, columns]` of this dtype, on the device of `ids`.
     ///
     /// # Errors
     /// If an id is beyond the table, or its file was changed.
@@ -99,7 +99,7 @@ impl Table {
         }
         let shape = (ids.len(), self.columns);
         let copy = |map: &Mapped, start: usize, bytes: usize| -> Result<Vec<u8>> {
-            // Before, since pages that are gone cannot be read; and behind it, for what was written meanwhile.
+            // Checked before, since pages that are gone cannot be read, and after, for anything written meanwhile.
             map.check()?;
             let data = ids.iter().flat_map(|&id| &map[start + id as usize * bytes..][..bytes]).copied().collect();
             map.check()?;

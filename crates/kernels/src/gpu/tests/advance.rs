@@ -1,4 +1,4 @@
-//! The end of a decode step that is played back.
+//! The end of a decode step that is played back from a recording.
 
 use candle_core::{Result, Tensor};
 
@@ -12,7 +12,7 @@ fn row(id: u32, slot: usize, left: usize, stops: &[u32]) -> DecodeRow {
     DecodeRow { id, position: 10 + slot, lambda: slot, slot, left, stops: stops.to_vec(), draw }
 }
 
-/// Logits of ten tokens under which these are chosen; none makes them no numbers.
+/// Logits over ten tokens under which the given tokens are chosen; `None` makes a row NaN.
 fn logits(likeliest: [Option<usize>; 4]) -> Result<Tensor> {
     let value = |token: usize, best: Option<usize>| match best {
         Some(best) => f32::from(u8::from(token == best)),
@@ -29,12 +29,12 @@ fn rows_go_on_until_they_end_and_then_rest() -> Result<()> {
     assert_eq!(rows.attention().to_vec2::<u32>()?, [[0, 1, 13, 300], [1, 1, 11, 100], [2, 1, 10, 0], [3, 0, 0, 0]]);
     assert_eq!(rows.states().to_vec2::<u32>()?, [[0, 1, 13, 3], [1, 1, 11, 1], [2, 1, 10, 0], [3, 0, 0, 0]]);
     assert_eq!((rows.ids().to_vec1::<u32>()?, rows.lambda().to_vec1::<u32>()?), (vec![1, 2, 4, 0], vec![3, 1, 0, 0]));
-    rows.advance(&logits([Some(7), Some(8), Some(3), None])?)?; // the row that rests has logits of nothing
+    rows.advance(&logits([Some(7), Some(8), Some(3), None])?)?; // the idle row has logits of no meaning
     assert_eq!(rows.ids().to_vec1::<u32>()?, [7, 8, 3, 0]);
     assert_eq!(rows.positions().to_vec1::<u32>()?, [14, 12, 11, 0]);
-    rows.advance(&logits([Some(2), Some(6), None, None])?)?; // a stop token, and no numbers
-    rows.advance(&logits([Some(1), Some(1), Some(1), Some(1)])?)?; // the last that the first row may write
-    rows.advance(&logits([Some(1), Some(1), Some(1), Some(1)])?)?; // all rest
+    rows.advance(&logits([Some(2), Some(6), None, None])?)?; // a stop token, and NaN
+    rows.advance(&logits([Some(1), Some(1), Some(1), Some(1)])?)?; // the last token that the first row may generate
+    rows.advance(&logits([Some(1), Some(1), Some(1), Some(1)])?)?; // all rows are idle
     let table =
         |start, rest: [u32; 3]| [[0, 0, 16, start], [1, 0, 13, rest[0]], [2, 0, 12, rest[1]], [3, 0, 0, rest[2]]];
     assert_eq!(rows.attention().to_vec2::<u32>()?, table(300, [100, 0, 0]));
@@ -49,7 +49,7 @@ fn rows_go_on_until_they_end_and_then_rest() -> Result<()> {
     let expected = 1.0 - (9.0 + 1f64.exp()).ln();
     let first = written[0][0].expect("there were numbers").logprob;
     assert!((first - expected).abs() < 1e-6, "{first} is not {expected}");
-    // Rows that are handed over again begin with nothing written.
+    // Rows that are set again start with nothing written.
     rows.set(&[row(1, 3, 1, &[])])?;
     assert!(rows.written()?.iter().all(Vec::is_empty));
     Ok(())

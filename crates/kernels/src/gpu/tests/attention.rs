@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::{DEVICE, TYPES, flat, on, random};
 use crate::{AttentionSpan, Spans, attend_reference, gpu, testing::worst};
 
-/// Sequences in one batch: what each has (start, len), in cache slots with room between them that nobody may read.
+/// Sequences in one batch: (start, len) of each, in cache slots with gaps between them that must not be read.
 struct Batch {
     q: Tensor,
     k: Tensor,
@@ -14,11 +14,11 @@ struct Batch {
     scale: f32,
 }
 
-/// Cache rows of no sequence in front of each.
+/// Unused cache rows in front of each sequence.
 const GAP: usize = 3;
 
 impl Batch {
-    /// In the values that `dtype` has. Queries are large enough for weights that differ.
+    /// A batch with values rounded to `dtype`. Queries are large enough that weights differ.
     fn new(sequences: &[(usize, usize)], (group, kv, dim): (usize, usize, usize), dtype: DType) -> Result<Self> {
         let (mut first, mut cache, mut spans) = (0, GAP, Vec::new());
         for &(start, len) in sequences {
@@ -37,7 +37,7 @@ impl Batch {
         })
     }
 
-    /// What the kernels give. All keys and values that no query of the batch sees are no numbers.
+    /// The kernels' result. All keys and values that no query of the batch sees are NaN.
     fn attend(&self, window: Option<usize>, lambda: Option<&Tensor>) -> Result<Tensor> {
         let width = self.k.dim(1)? * self.k.dim(2)?;
         let seen = |row: usize| {
@@ -64,7 +64,7 @@ impl Batch {
         attend_reference(&q?, &k?, &v?, &self.spans, self.scale, window, lambda)
     }
 
-    /// The largest difference to the oracle; values are of order 1.
+    /// Checks the largest difference from the oracle; values are of order 1.
     fn check(&self, window: Option<usize>, what: &str) -> Result<()> {
         self.check_with(window, None, what)
     }
@@ -88,7 +88,7 @@ fn most(dtype: DType) -> f32 {
     }
 }
 
-/// Some sequences of one token each, and their shapes.
+/// Sequences of one token each: (start, len).
 const SINGLE: [(usize, usize); 5] = [(0, 1), (37, 1), (511, 1), (512, 1), (700, 1)];
 
 #[test]
@@ -97,11 +97,11 @@ fn single_tokens_are_their_oracle() -> Result<()> {
         for shape in [(1, 2, 64), (3, 1, 128), (4, 1, 128), (8, 1, 64), (2, 1, 256), (6, 1, 256), (3, 1, 512)] {
             Batch::new(&SINGLE, shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
         }
-        // Groups of more heads than half a fragment has rows, and than a whole one has.
+        // Groups with more heads than half a fragment has rows, and than a whole one has.
         for shape in [(9, 1, 64), (16, 2, 128), (20, 2, 64), (12, 1, 256), (10, 1, 512)] {
             Batch::new(&[(0, 1), (33, 1), (530, 1)], shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
         }
-        // Sizes that no form is made for, and a group of more heads than a block has warps.
+        // Sizes that no specialised form supports, and a group of more heads than a block has warps.
         for shape in [(3, 1, 8), (1, 3, 16), (2, 1, 40), (1, 1, 1), (1, 1, 320), (20, 1, 16)] {
             Batch::new(&[(0, 1), (70, 1), (530, 1)], shape, dtype)?.check(None, &format!("single, {shape:?}"))?;
         }
@@ -112,7 +112,7 @@ fn single_tokens_are_their_oracle() -> Result<()> {
 #[test]
 fn a_group_may_have_more_heads_than_a_block_has_warps() -> Result<()> {
     let batch = Batch::new(&[(0, 1), (70, 1)], (20, 1, 16), DType::F32)?;
-    // A launch each, so that the emulation runs the threads forwards and backwards.
+    // One launch each, so that the emulation runs the threads forwards and backwards.
     batch.check(None, "20 heads")?;
     batch.check(None, "20 heads again")
 }
@@ -131,7 +131,7 @@ fn longer_spans_are_their_oracle() -> Result<()> {
 #[test]
 fn tiles_are_their_oracle() -> Result<()> {
     for dtype in [DType::BF16, DType::F16] {
-        // Tiles that end inside a token's heads, sequences that end inside a tile, first keys inside a tile of keys.
+        // Tiles that end inside a token's heads, sequences that end inside a tile, first keys inside a key tile.
         for (sequences, shape) in [
             (&[(0, 2), (61, 70), (5, 1), (130, 3)][..], (1, 2, 64)),
             (&[(0, 33), (200, 2)], (3, 1, 64)),
@@ -234,8 +234,8 @@ fn a_sequence_has_the_same_bits_in_any_batch() -> Result<()> {
     Ok(())
 }
 
-/// A query, or a key that it sees, which is no number makes its output none, whichever kernel takes it: a softmax that dropped it
-/// would look like a result.
+/// A NaN in a query, or in a key it sees, makes its output NaN, whichever kernel handles it: a softmax that dropped it would
+/// look like a result.
 #[test]
 fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
     let spoilt = |x: &Tensor, row: usize| -> Result<Tensor> {
@@ -249,7 +249,7 @@ fn what_is_no_number_is_seen_in_the_output() -> Result<()> {
         for dtype in TYPES {
             let (start, len) = sequences[0];
             let new = || Batch::new(sequences, shape, dtype);
-            // The last query of the first sequence; and a key of it, which is seen from its own position on.
+            // The last query of the first sequence; and one of its keys, which is seen from its own position on.
             let (query, key) = (len - 1, 2);
             let of_query = Batch { q: spoilt(&new()?.q, query)?, ..new()? };
             let of_key = Batch { k: spoilt(&new()?.k, GAP + key)?, ..new()? };

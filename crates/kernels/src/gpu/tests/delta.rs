@@ -12,7 +12,7 @@ pub(super) fn span(first: usize, len: usize, start: usize, slot: usize) -> State
     StateSpan { first, len, start, slot }
 }
 
-/// Some columns of a wider tensor, which is not a number elsewhere.
+/// The columns of a tensor within a wider one that is NaN elsewhere.
 pub(super) fn among_others(x: &Tensor, (before, behind): (usize, usize)) -> Result<Tensor> {
     let x = x.to_device(&Device::Cpu)?;
     let (n, width) = x.dims2()?;
@@ -24,7 +24,7 @@ fn normalised(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)
 }
 
-/// Ragged batches: tokens, and spans with gaps before, between and behind them; each slot below `SLOTS`.
+/// Ragged batches: tokens, and spans with gaps before, between and after them; each slot below `SLOTS`.
 fn batches() -> Vec<(usize, Vec<StateSpan>)> {
     vec![
         (3, vec![span(0, 1, 4, 5), span(1, 1, 0, 0), span(2, 1, 9, 3)]),
@@ -32,7 +32,7 @@ fn batches() -> Vec<(usize, Vec<StateSpan>)> {
         (101, vec![span(35, 33, 2, 1), span(68, 1, 0, 2), span(69, 2, 1, 3), span(71, 30, 0, 5)]),
         (40, vec![]),
         (70, vec![span(0, 70, 1, 2)]),
-        // At most a token each: more of them than a block has, tokens of none, and some that rest.
+        // At most one token each: more spans than a block takes, tokens of no span, and some idle spans.
         (
             9,
             vec![
@@ -102,7 +102,7 @@ fn a_convolution_is_the_same_bits_wherever_its_input_lies() -> Result<()> {
     let some = |i: usize| span(7 * i + i / 9, i % 8, i % 3, slots - 1 - i);
     for (n, spans) in [(150, (0..slots).map(one).collect::<Vec<_>>()), (500, (0..slots).map(some).collect())] {
         let spans: Spans<StateSpan> = spans.into();
-        // Sums of every size: none, some that are 0, and some whose exponential is none.
+        // Sums of every size: 0, tiny, ordinary, and so large that the exponential overflows.
         for scale in [0.0, 1e-25, 1.0, 200.0] {
             let gaps = random(&[n, channels], 5).ge(0.8)?.to_dtype(DType::F32)?;
             let x = (random(&[n, channels], 1) * scale)?.broadcast_sub(&(gaps * (scale * 0.5))?)?;
@@ -144,7 +144,7 @@ fn inputs(n: usize, (key_heads, value_heads, dk, dv): Dims, strength: f64) -> Re
     Ok([q, k, random(&[n, value_heads, dv], 3), g, beta])
 }
 
-/// On the device, with q, k and v of the type; and the same in f32 for the oracle.
+/// The inputs on the device, with q, k and v in the type; and the same in f32 for the oracle.
 fn prepared([q, k, v, g, beta]: &[Tensor; 5], dtype: DType) -> Result<([Tensor; 5], [Tensor; 5])> {
     let ((q, q32), (k, k32), (v, v32)) = (both(q, dtype)?, both(k, dtype)?, both(v, dtype)?);
     Ok(([q, k, v, on(g)?, on(beta)?], [q32, k32, v32, g.clone(), beta.clone()]))
@@ -154,7 +154,7 @@ fn oracle([q, k, v, g, beta]: &[Tensor; 5], state: &Tensor, spans: &[StateSpan])
     delta_rule_reference(q, k, v, g, beta, state, spans)
 }
 
-/// Against the oracle, with all slots from one carried state; slots of no span must stay as they are.
+/// Compares with the oracle, with all slots from one carried state; slots of no span must stay unchanged.
 fn check(inputs: &[Tensor; 5], dims: Dims, spans: Vec<StateSpan>, dtype: DType, what: &str) -> Result<()> {
     let (_, value_heads, dk, dv) = dims;
     let (n, spans) = (inputs[0].dim(0)?, Spans::from(spans));
@@ -173,7 +173,7 @@ fn check(inputs: &[Tensor; 5], dims: Dims, spans: Vec<StateSpan>, dtype: DType, 
         for slot in (0..SLOTS).filter(|slot| spans.iter().all(|span| span.len == 0 || span.slot != *slot)) {
             assert_eq!(flat(&state.get(slot)?), flat(&before.get(slot)?), "slot {slot} is of no span");
         }
-        // The wide and the narrow loads give the same bits.
+        // Wide and narrow loads give the same bits.
         let bits = (flat(&out), flat(&state));
         assert!(*first.get_or_insert_with(|| bits.clone()) == bits, "{what}: bits depend on where the values lie");
     }
@@ -188,7 +188,7 @@ fn the_delta_rule_is_its_oracle_on_ragged_batches() -> Result<()> {
                 check(&inputs(n, dims, 1.0)?, dims, spans, dtype, "ragged")?;
             }
         }
-        // Long keys, and those beyond all kernels.
+        // Long keys, and keys too long for all kernels.
         for dims in [(1, 1, 256, 12), (1, 2, 200, 9), (1, 1, 131, 8), (1, 2, 260, 4)] {
             let (n, spans) = batches().swap_remove(1);
             check(&inputs(n, dims, 1.0)?, dims, spans, dtype, "long keys")?;
@@ -216,8 +216,8 @@ fn strong_decays_and_repeated_keys_are_the_same_rule() -> Result<()> {
     Ok(())
 }
 
-/// Largest difference of states that were written in chunks to the oracle's, relative to max(1, |y|): a product's values go as
-/// two of the type each, 16 bits in bf16 and 22 in f16. Measured worst case: 7.9e-6, in the emulation, which
+/// Largest difference between states written in chunks and the oracle's, relative to max(1, |y|): a product's values are passed
+/// as two values of the type each, 16 bits in bf16 and 22 in f16. Measured worst case: 7.9e-6, in the emulation, which
 /// rounds a product's sum once.
 const CHUNKED: f32 = 5e-5;
 
@@ -226,7 +226,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
     let long = |lens: &[usize]| {
         let mut first = 0;
         let span_of = |(slot, &len): (usize, &usize)| {
-            first += len + slot % 2; // and a token of none, now and then
+            first += len + slot % 2; // and a token of no span, now and then
             span(first - len, len, [0, 5][slot % 2], SLOTS - 1 - slot)
         };
         let spans: Vec<StateSpan> = lens.iter().enumerate().map(span_of).collect();
@@ -245,12 +245,12 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let (n, spans) = long(lens);
                 let mut inputs = inputs(n, dims, strength)?;
                 if one_key {
-                    // One key, seen again and again and believed: what was written is always taken back.
+                    // One key, seen again and again with beta 1: what was written is always taken back.
                     inputs[1] = normalised(&random(&[1, key_heads, dk], 2))?.repeat((n, 1, 1))?;
                     inputs[4] = Tensor::ones((n, value_heads), DType::F32, inputs[2].device())?;
                 }
                 if strength > 100.0 {
-                    // Nearly all is forgotten at first and nothing behind: differences of large sums.
+                    // Nearly everything is forgotten at first and nothing afterwards: differences of large sums.
                     let g = |i: usize| if i / value_heads % 64 < 30 { -150f32 } else { -0.003 };
                     let g = (0..n * value_heads).map(g).collect::<Vec<_>>();
                     inputs[3] = Tensor::from_vec(g, (n, value_heads), inputs[2].device())?;
@@ -259,7 +259,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let before = random(&[SLOTS, value_heads, dk, dv], 6);
                 let (state, state32) = (on(&before)?.copy()?, before.copy()?);
                 let expected = oracle(&theirs, &state32, &spans)?;
-                // Values lie among the columns of a projection.
+                // Values are a column range of a projection.
                 let v = among_others(&mine[2].reshape((n, value_heads * dv))?, (8, 16))?;
                 let spans = Spans::from(spans);
                 let out = gpu::delta_rule([&mine[0], &mine[1], &v, &mine[3], &mine[4]], &state, &spans)?;
@@ -268,7 +268,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let off = worst_relative(&state, &state32);
                 println!("state in chunks {what} {dtype:?}: {off:e} of {CHUNKED:e}");
                 assert!(off <= CHUNKED, "{what} {dtype:?}: {off:e}");
-                // Alone it is the same bits, and nearly so where it cannot go in chunks.
+                // Alone it gives the same bits, and nearly the same where it cannot go in chunks.
                 let StateSpan { first, len, start, slot } = spans[0];
                 let [q, k, v, g, beta] = mine.each_ref().map(|t| t.narrow(0, first, len));
                 let (q, k, v, g, beta) = (q?, k?, v?, g?, beta?);
@@ -361,7 +361,7 @@ fn output_gates_are_their_oracles_wherever_they_lie() -> Result<()> {
             let weight = random(&[dim], 3);
             let lambda = random(&[n, heads], 4);
             let what = format!("{n} x {heads} heads of {dim}");
-            // As columns of a fused projection, and side by side with others in every head.
+            // As columns of a fused projection, and next to others in every head.
             let paired = Tensor::cat(&[&x, &gate.reshape((n, heads, dim))?], D::Minus1)?;
             let views = [
                 (x.clone(), gate.clone()),

@@ -1,4 +1,4 @@
-//! A delta net's step in one launch, beside the kernels of its parts.
+//! A delta net's step in one launch, compared with the kernels of its parts.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -11,7 +11,7 @@ use crate::{
     DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Norm, Spans, StateSpan, delta_net_in_steps, gpu,
 };
 
-/// A delta net of random projections on the device, and in f32 for the oracle.
+/// A delta net with random projections, on the device and in f32 for the oracle.
 struct Net {
     /// qkv, b, a and gate.
     projections: [Tensor; 4],
@@ -35,7 +35,7 @@ impl Net {
         })
     }
 
-    /// On the device, and the same values in f32.
+    /// The net on the device, and the same values in f32.
     fn prepared(&self, dtype: DType) -> Result<[Self; 2]> {
         let two = |t: &Tensor| both(t, dtype).map(|(mine, theirs)| [mine, theirs]);
         let [qkv, b, a, gate] = self.projections.each_ref().map(two);
@@ -51,7 +51,7 @@ impl Net {
         ])
     }
 
-    /// The same with other projections made of its own.
+    /// The same net with its projections replaced by `make`.
     fn with(&self, make: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         let [qkv, b, a, gate] = self.projections.each_ref().map(make);
         let (norms, exact, key_heads) = (self.norms.clone(), self.exact.clone(), self.key_heads);
@@ -67,7 +67,7 @@ impl Net {
     }
 }
 
-/// The operations of a delta net one after the other, each a kernel.
+/// The operations of a delta net one after another, one kernel each.
 fn net_in_kernels(
     net: &DeltaNet<'_>,
     state: &Tensor,
@@ -91,7 +91,7 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
     for dtype in TYPES {
         for dims in [(2, 4, 16, 24), (3, 3, 21, 7), (1, 2, 5, 1), (2, 4, 128, 128), (1, 1, 256, 64), (1, 2, 131, 9)] {
             let (_, heads, dk, dv) = dims;
-            // Tokens of no span between, and a row that rests; then spans with the numbers of their tokens.
+            // First with tokens of no span in between, and an idle row; then with spans numbered like their tokens.
             let apart = Spans::from(vec![span(1, 1, 4, 5), span(2, 1, 0, 0), span(3, 0, 5, 2), span(4, 1, 9, 3)]);
             let rows = [span(0, 1, 4, 5), span(1, 1, 0, 0), span(2, 0, 5, 2), span(3, 0, 0, 1), span(4, 1, 9, 3)];
             let rows = Spans::from(rows.to_vec());
@@ -105,19 +105,19 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
                 let lambda = lambda.map(on).transpose()?;
                 let steps_state = on(&before)?.copy()?;
                 let in_steps = net_in_kernels(&mine.net(), &steps_state, spans, lambda.as_ref())?;
-                let lying = |columns| mine.with(|t| among_others(t, columns)); // where others are no numbers
+                let lying = |columns| mine.with(|t| among_others(t, columns)); // where the other columns are NaN
                 for mine in [&mine, &lying((4, 8))?, &lying((3, 2))?] {
                     let state = on(&before)?.copy()?;
                     let z = gpu::delta_step(&mine.net(), &state, spans, lambda.as_ref())?.expect("one token each");
                     assert_eq!(z.dtype(), dtype);
-                    // Of other types, each kernel is beside its oracle elsewhere: what one rounds, the next would amplify.
+                    // In other types, each kernel is compared with its oracle elsewhere: what one rounds, the next would amplify.
                     if dtype == DType::F32 {
                         close(&z, &expected, &what);
                         close(&state, &state32, &format!("state of {what}"));
                     }
                     assert_eq!(flat(&z), flat(&in_steps), "{what}: in one launch and in several");
                     assert_eq!(flat(&state), flat(&steps_state), "{what}: the state");
-                    // Alone it is the same.
+                    // Alone it gives the same.
                     let (own, alone) = (on(&before)?.copy()?, mine.with(|t| t.narrow(0, 4, 1))?);
                     let lambda = lambda.as_ref().map(|lambda| lambda.narrow(0, 4, 1)).transpose()?;
                     let one = vec![span(0, 1, 9, 3)].into();
@@ -130,14 +130,14 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
     Ok(())
 }
 
-/// As a recorded step has them: a table that lies among others on the device, and says less than the list.
+/// As in a recorded step: a table that is part of a larger tensor on the device, and has fewer tokens than the list.
 #[test]
 fn a_table_on_the_device_is_read_wherever_it_lies() -> Result<()> {
     let dims @ (_, heads, dk, dv) = (1, 2, 32, 8);
     for n in 1..=5 {
         let row =
             |slot| DecodeRow { id: 0, position: 7, lambda: 0, slot, left: 2, stops: vec![], draw: Draw::default() };
-        let working = n - n / 2; // the others rest
+        let working = n - n / 2; // the others are idle
         let rows = DecodeRows::new((n, 3, 2), 9, &DEVICE)?;
         rows.set(&(0..working).map(row).collect::<Vec<_>>())?;
         let list = |n: usize| (0..n).map(|i| span(i, 1, 7, i)).collect::<Vec<_>>();
@@ -167,7 +167,7 @@ fn a_step_in_one_launch_knows_what_it_cannot_do() -> Result<()> {
     let before = flat(&state);
     let step = |spans: Vec<StateSpan>| gpu::delta_step(&mine.net(), &state, &spans.into(), None);
     assert!(step(vec![span(0, 2, 1, 0)])?.is_none(), "two tokens of one sequence");
-    // Heads that no block holds.
+    // Heads too wide for any block.
     let wide = Net::random(1, (1, 1, 256, 72))?.prepared(DType::F32)?;
     let wide_state = on(&random(&[1, 1, 256, 72], 10))?;
     assert!(gpu::delta_step(&wide[0].net(), &wide_state, &vec![span(0, 1, 1, 0)].into(), None)?.is_none());

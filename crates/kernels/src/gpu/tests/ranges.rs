@@ -7,7 +7,7 @@ use candle_core::Result;
 use super::{TYPES, both, close, flat, random};
 use crate::{Spans, gpu, head_stats_reference, range_means_reference};
 
-/// Ragged ranges that leave tokens out, share some, and go beyond what a block sums at once.
+/// Ragged ranges that skip tokens, overlap, and are longer than a block sums at once.
 fn ranges() -> Vec<Vec<Range<usize>>> {
     vec![vec![0..1], vec![2..3, 0..1, 199..200], vec![0..32, 31..32, 40..170, 170..200], vec![0..200, 5..133, 0..128]]
 }
@@ -26,7 +26,7 @@ fn statistics_of_heads_are_their_oracle() -> Result<()> {
                 close(&found.last_norms, &expected.last_norms, &format!("last norms, {what}"));
                 let (vectors, oracle) = (found.vectors.expect("asked for"), expected.vectors.expect("asked for"));
                 close(&vectors, &oracle, &format!("means, {what}"));
-                // What a range gives depends on nothing else, and not on whether means are asked for.
+                // A range's result depends on nothing else, and not on whether means are requested.
                 for (i, range) in ranges.iter().enumerate() {
                     let alone = gpu::head_stats(&z, &vec![range.clone()].into(), false)?;
                     assert!(alone.vectors.is_none());

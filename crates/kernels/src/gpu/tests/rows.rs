@@ -46,12 +46,12 @@ fn norms_are_their_oracles() -> Result<()> {
                 close(&stream, &stream32, &format!("{joined} {what}"));
                 assert_eq!((normed.is_some(), normed32.is_some()), (with_next, with_next));
                 if let (Some(normed), Some(_)) = (normed, normed32) {
-                    // Of the stream as it is held: what was rounded may be much of a small sum.
+                    // From the stream as it is held: rounding may be large relative to a small sum.
                     let (_, held) = both(&stream.to_device(&Device::Cpu)?, dtype)?;
                     close(&normed, &rms_norm_reference(&held, &weight32, 1e-5)?, &format!("{joined} {what}, next"));
                 }
             }
-            // The same row alone, to the bit.
+            // The same row alone gives the same bits.
             let alone = gpu::rms_norm(&x.narrow(0, rows - 1, 1)?, &weight, 1e-5)?;
             assert_eq!(flat(&alone), flat(&gpu::rms_norm(&x, &weight, 1e-5)?.narrow(0, rows - 1, 1)?));
         }
@@ -59,7 +59,7 @@ fn norms_are_their_oracles() -> Result<()> {
     Ok(())
 }
 
-/// As on the CPU: what overflows is no zeros. Halves cannot be so large.
+/// As on the CPU: a row that overflows must not give zeros. f16 cannot hold values that large.
 #[test]
 fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
     let nan = |x: &Tensor| flat(x).iter().filter(|x| x.is_nan()).count();
@@ -74,7 +74,7 @@ fn squares_without_a_finite_sum_are_nan_and_no_zeros() -> Result<()> {
                 assert_eq!((nan(&normed), nan(&normed.narrow(0, 1, 1)?)), (width, width), "{dtype:?} {width}");
             }
         }
-        // Heads of any size, and of the sizes that have a kernel of their own.
+        // Heads of any size, and of the sizes that have their own kernel.
         for dim in [20, 64, 128, 256, 512] {
             let loud =
                 random(&[2, 3, dim], 1).broadcast_mul(&Tensor::new(&[[[1f32], [1e20], [1.0]]], &Device::Cpu)?)?;
@@ -96,7 +96,7 @@ fn gated_activations_are_their_oracles() -> Result<()> {
             close(&gpu::gate_mul(&x, false)?, &silu_mul_reference(&x32)?, &format!("silu {what}"));
             let gelu = gelu_mul_reference(&x32)?;
             close(&gpu::gate_mul(&x, true)?, &gelu, &format!("gelu {what}"));
-            // Gate and up by themselves, and among the columns of others.
+            // Gate and up as separate tensors, and among the columns of others.
             let gate = x.narrow(1, 0, width)?.contiguous()?;
             for up in [x.narrow(1, width, width)?, x.narrow(1, width, width)?.contiguous()?] {
                 close(&gpu::gelu_mul_with(&gate, &up)?, &gelu, &format!("gelu of two {what}"));
@@ -114,7 +114,7 @@ fn capped_logits_are_their_oracle() -> Result<()> {
             let oracle = softcap_reference(&x, cap)?;
             let on = on(&x)?;
             close(&gpu::softcap(&on, cap)?, &oracle, &format!("{count} logits, cap {cap}"));
-            let behind = on.narrow(0, 1, count - 1)?; // which begins askew
+            let behind = on.narrow(0, 1, count - 1)?; // which starts unaligned
             close(&gpu::softcap(&behind, cap)?, &oracle.narrow(0, 1, count - 1)?, "logits behind the first");
         }
     }
@@ -145,10 +145,10 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
             let (weight, weight32) = both(&random(&[dim], 6), dtype)?;
             let ((cos, cos32), (sin, sin32)) =
                 (both(&random(&[n, rotary / 2], 7), dtype)?, both(&random(&[n, rotary / 2], 8), dtype)?);
-            // Some columns of a fused projection, behind others.
+            // A column range of a fused projection, after other columns.
             let columns = |t: &Tensor| t.narrow(D::Minus1, 16, heads * dim);
             let (x, x32) = (columns(&fused)?, columns(&fused32)?);
-            // The same where some words begin askew, as those of f32 cannot.
+            // The same with unaligned words, which f32 cannot have.
             let askew = on(&Tensor::cat(&[&fused32, &fused32.narrow(1, 0, 1)?], 1)?.to_dtype(dtype)?)?;
             let askew = columns(&askew)?;
             for (norm, turn) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -167,8 +167,8 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
                 close(&own, &heads_reference(view32)?, &what);
                 let [other] = gpu::heads([HeadsOf { x: &askew, ..view }])?;
                 assert_eq!(flat(&other), flat(&own), "{what}: wherever words begin");
-                // Two kinds at once, the second without steps; and what attention needs: queries of more heads than the
-                // keys and values have, of two sequences and a token of none between them.
+                // Two kinds at once, the second without steps; then what attention needs: more query heads than key and value heads, of two
+                // sequences with a token of no span between them.
                 let bare = |view| HeadsOf { steps: HeadSteps::default(), ..view };
                 let [one, two] = gpu::heads([view, bare(view)])?;
                 assert_eq!(flat(&one), flat(&own), "{what}: alone and beside others");
@@ -204,7 +204,7 @@ fn heads_are_their_oracle_wherever_they_lie() -> Result<()> {
 fn a_token_goes_where_its_span_says_however_many_there_are() -> Result<()> {
     let one = |i: usize| AttentionSpan { first: i, len: 1, start: i % 3, cache: 4 * i };
     let two = |i: usize| AttentionSpan { first: 2 * i + i / 7, len: 2, start: 0, cache: 4 * i };
-    // Those between them have no tokens, and begin where the next does.
+    // Spans between those have no tokens, and begin where the next does.
     let some = |i: usize| AttentionSpan { first: i / 3 * 2, len: i % 3 / 2, start: i % 2, cache: 4 * i };
     for (n, list) in [
         (70, (0..70).map(one).collect::<Vec<_>>()),
@@ -226,7 +226,7 @@ fn a_token_goes_where_its_span_says_however_many_there_are() -> Result<()> {
         attended_heads_reference(theirs, theirs, theirs, (&expected, &other), &spans)?;
         assert_eq!(flat(&keys), flat(&expected), "{} spans of {n} tokens", spans.len());
         assert_eq!(flat(&values), flat(&other), "{} spans of {n} tokens", spans.len());
-        // Value by value.
+        // One value at a time.
         let narrow = |t: &Tensor| t.narrow(D::Minus1, 0, 63)?.contiguous();
         let (few, before) = (narrow(&x)?, narrow(&before)?);
         let view = |x| HeadsOf { x, count: 1, dim: 63, steps: HeadSteps::default() };
@@ -239,7 +239,7 @@ fn a_token_goes_where_its_span_says_however_many_there_are() -> Result<()> {
 
 #[test]
 fn heads_are_the_same_bits_in_few_tokens_and_in_many() -> Result<()> {
-    // So many that warps have several heads one after the other.
+    // So many heads that warps take several, one after another.
     let (n, few, queries, heads, dim) = (1100, 3, 9, 3, 64);
     for dtype in TYPES {
         let x = on(&random(&[n, (queries + 2 * heads) * dim], 1).to_dtype(dtype)?)?;

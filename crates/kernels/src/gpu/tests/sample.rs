@@ -9,10 +9,10 @@ use rand_chacha::{
 use super::{flat, on, random};
 use crate::{Chosen, Draw, gpu};
 
-/// Largest difference of a log-probability to the oracle's. Measured worst case: 8.2e-8 (2026-11-26).
+/// Largest difference of a log-probability from the oracle's. Measured worst case: 8.2e-8 (2026-11-26).
 const TOLERANCE: f64 = 1e-6;
 
-/// The noise of a token, straight from its address.
+/// The noise of a token, computed directly from its address.
 fn gumbel(draw: &Draw, id: usize) -> f64 {
     let mut seed = [0; 32];
     for (bytes, word) in seed.chunks_exact_mut(4).zip(draw.key) {
@@ -29,7 +29,7 @@ fn gumbel(draw: &Draw, id: usize) -> f64 {
     -(-(-v).ln_1p()).ln()
 }
 
-/// What transformers' order of temperature and cuts leaves, by sorting everything, and what is drawn from it.
+/// Temperature and cuts in transformers' order, by sorting everything, and the token drawn from what is left.
 fn oracle(logits: &[f32], draw: &Draw) -> Chosen {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| (f64::from(l) - f64::from(top)).exp()).sum();
@@ -60,7 +60,7 @@ fn oracle(logits: &[f32], draw: &Draw) -> Chosen {
     Chosen { token: token as u32, logprob: f64::from(logits[token]) - f64::from(top) - sum.ln() }
 }
 
-/// Logits of four kinds: spread, with many equals, nearly flat, and mostly left out.
+/// Logits of four kinds: spread out, with many equal values, nearly flat, and mostly excluded.
 fn logits(vocab: usize, kind: usize, seed: u32) -> Vec<f32> {
     let x = flat(&random(&[vocab], seed));
     let value = |(i, x): (usize, f32)| match kind {
@@ -73,7 +73,7 @@ fn logits(vocab: usize, kind: usize, seed: u32) -> Vec<f32> {
     x.into_iter().enumerate().map(value).collect()
 }
 
-/// A draw under every cut.
+/// Draws that exercise every cut.
 fn settings(seed: u64) -> Vec<Draw> {
     let mut key = [0; 8];
     let mut words = ChaCha8Rng::seed_from_u64(seed);
@@ -91,10 +91,10 @@ fn settings(seed: u64) -> Vec<Draw> {
         Draw { top_p: 0.5, ..hot },
         Draw { top_p: 0.95, temperature: 2.0, ..hot },
         Draw { min_p: 0.1, ..hot },
-        // All of what top-k leaves of the equals.
+        // Top-k leaves several equal logits, and top-p must keep all of them.
         Draw { top_k: 2, top_p: 0.99, ..hot },
         Draw { top_k: 64, top_p: 0.75, min_p: 0.05, temperature: 0.9, ..hot },
-        // So cold that one over it is infinite.
+        // So cold that its reciprocal is infinite.
         Draw { temperature: f32::from_bits(1), ..hot },
         Draw { temperature: f32::from_bits(1), top_p: 0.9, ..hot },
     ]
@@ -133,7 +133,7 @@ fn all_bits_of_the_noise_count() -> Result<()> {
     for step in 0..100_000 {
         let draw = Draw { step, ..hot };
         let (a, b) = (gumbel(&draw, 0), gumbel(&draw, 1));
-        // The lower half of 1 - u moves the noise by up to 2^-32 e^G, here far more than the logit is rounded.
+        // The lower half of 1 - u moves the noise by up to 2^-32 e^G, here far more than the logit's rounding.
         if a > 0.0 && (a - b).abs() < 5e-4 * a.exp() {
             let even = (a - b) as f32;
             rows.extend([vec![0.0, even.next_down()], vec![0.0, even.next_up()]]);
@@ -147,7 +147,7 @@ fn all_bits_of_the_noise_count() -> Result<()> {
     Ok(())
 }
 
-/// Among equals the lower ids are kept, however a cut falls: a cut that keeps so many of equal logits draws from exactly
+/// Among equal logits the lower ids are kept, wherever a cut falls: a cut that keeps some of the equal logits draws from exactly
 /// those.
 #[test]
 fn cuts_through_equals_keep_the_lower_ids() -> Result<()> {
@@ -175,21 +175,21 @@ fn cuts_through_equals_keep_the_lower_ids() -> Result<()> {
     Ok(())
 }
 
-/// Bins of more than the list holds, once and again, a nucleus beyond it, and top-k beyond what it is made for end in the same
-/// place.
+/// The cut ends in the same place when bins hold more than the list, once and again, when the nucleus exceeds the list, and when
+/// top-k exceeds what the list is made for.
 #[test]
 fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     let vocab = 9000;
     let rows = [
-        // More at the bound than the list holds.
+        // More logits at the bound than the list holds.
         (0..vocab).map(|i| if i % 2 == 0 { 1.0 } else { 0.0 }).collect(),
         logits(vocab, 2, 7),
         logits(vocab, 2, 8),
         logits(vocab, 0, 9),
-        // Heaps of what is nearly the same, and of the same: one of them fits the list.
+        // Many nearly equal values, and many equal ones: one of the groups fits the list.
         (0..vocab).map(|i| [8.0, 4.0, 0.5][i % 3] + i as f32 * 1e-6).collect(),
         (0..vocab).map(|i| [8.0, 4.0, 4.0][i % 3]).collect(),
-        // So far below the first that all the others are in the last bin.
+        // All others are so far below the first that they are in the last bin.
         (0..vocab).map(|i| if i == 77 { 90.0 } else { (i % 4099) as f32 * 0.01 }).collect(),
         logits(vocab, 3, 10),
         logits(vocab, 2, 11),
@@ -216,8 +216,8 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     Ok(())
 }
 
-/// The first of the largest, wherever in a part its equals are, beside parts with nothing; and of zeros the lower are left out
-/// first, though they are as large.
+/// The first of the largest is taken, wherever in a part its equals are, and next to parts with only excluded logits; and of
+/// zeros the negative ones are excluded first, though they compare equal.
 #[test]
 fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
     let vocab = 30_000;
@@ -249,7 +249,7 @@ fn a_row_alone_or_beside_others_is_the_same() -> Result<()> {
     let rows: Vec<_> = (0..draws.len()).map(|i| logits(9001, i % 4, i as u32)).collect();
     let all = gpu::choose(&on_device(&rows)?, &draws)?;
     for i in [1, 8, 11] {
-        // Behind another row, so that its logits begin elsewhere.
+        // After another row, so that its logits start at another alignment.
         let alone = on_device(&rows[i - 1..=i])?.narrow(0, 1, 1)?;
         assert_eq!(gpu::choose(&alone, &draws[i..=i])?, all[i..=i], "row {i}");
     }

@@ -1,4 +1,4 @@
-//! What the head says of rows.
+//! Scores of rows under the language-model head.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Case {
-    /// Hidden states that the type holds.
+    /// The case with hidden states rounded to the type.
     fn rounded(mut self, dtype: DType) -> Result<Self> {
         for rows in [&mut self.hidden, &mut self.base] {
             *rows = rows.to_dtype(dtype)?.to_dtype(DType::F32)?;
@@ -19,7 +19,7 @@ impl Case {
         Ok(self)
     }
 
-    /// By the kernel, with so many rows of logits at once.
+    /// Scores by the kernel, with at most `most` rows of logits at once.
     fn on_gpu(&self, dtype: DType, with_base: bool, most: usize) -> Result<Vec<HeadScore>> {
         let rounded = |x: &Tensor| on(&x.to_dtype(dtype)?);
         let (sums, base) = (self.sums(Level::Portable)?, rounded(&self.base)?);
@@ -29,7 +29,7 @@ impl Case {
     }
 }
 
-/// Whether rows are the same bits in any batch: cuBLAS promises none.
+/// Whether products give the same bits in any batch: cuBLAS does not promise it.
 fn products_are_invariant() -> bool {
     DEVICE.is_cpu()
 }
@@ -84,7 +84,7 @@ fn small_divergences_keep_their_digits_on_the_gpu() -> Result<()> {
 
 #[test]
 fn mass_where_the_base_has_none_counts_on_the_gpu() -> Result<()> {
-    // The base is sure of token 0, by 200 nats; the row of token 1, by 50.
+    // The base is sure of token 0, by 200 nats; the row is sure of token 1, by 50.
     for (far, kl) in [(-200f32, 50.0), (-2000.0, 50.0)] {
         let case = Case {
             hidden: Tensor::new(&[[50f32]], &Device::Cpu)?,
@@ -122,7 +122,7 @@ fn a_row_depends_on_itself_alone_on_the_gpu() -> Result<()> {
 
 #[test]
 fn the_first_of_equal_logits_is_the_argmax_on_the_gpu() -> Result<()> {
-    // Tokens 100 to 9099 are alike and above all others, across lanes, warps and steps.
+    // Tokens 100 to 9099 are equal and above all others, across lanes, warps and steps.
     let low = Tensor::full(-1f32, (100, 1), &Device::Cpu)?;
     let weight = Tensor::cat(&[&low, &Tensor::ones((9000, 1), DType::F32, &Device::Cpu)?, &low], 0)?;
     let weight = Matrix::of(&on(&weight)?)?;
