@@ -5,7 +5,7 @@ use std::fs;
 use candle_core::{Device, Tensor};
 use headtemper_tests::temper;
 
-use super::{Bench, experiment};
+use super::{Bench, assert_refused, experiment};
 
 /// Plans that name what the model lacks, or λ that is no number, or nothing at all.
 #[test]
@@ -215,6 +215,18 @@ fn cohorts_that_are_not_there() {
     let text = fs::read_to_string(bench.path("c.jsonl")).unwrap();
     bench.write("silent.jsonl", text.replacen("\"response\":\"no 3\",", "", 1));
     bench.refused(&format!("{attribute} silent.jsonl --a a --b b"), &["silent.jsonl", "item '3' has no response"]);
+}
+
+/// A number of threads that is none: rayon would take it for unset.
+#[test]
+fn a_variable_that_is_no_number_of_threads() {
+    let threads =
+        |value: &str| temper().arg("completions").arg("bash").env("RAYON_NUM_THREADS", value).output().unwrap();
+    assert_refused("RAYON_NUM_THREADS=two", &threads("two"), &["RAYON_NUM_THREADS is 'two'", "a whole number"]);
+    assert_refused("RAYON_NUM_THREADS=-1", &threads("-1"), &["RAYON_NUM_THREADS is '-1'"]);
+    for value in ["", "0", "1"] {
+        assert!(threads(value).status.success(), "{value}");
+    }
 }
 
 /// Numbers without meaning.
