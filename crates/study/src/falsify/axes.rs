@@ -23,10 +23,10 @@ pub(crate) struct Declared {
     fresh: LabelSource,
 }
 
-/// What the axes found, with the out-of-fold predictions by the place of each row in the file of features.
+/// A fitted axis, with its out-of-fold predictions by the row in the features file.
 type Found = (Axis, BTreeMap<usize, f64>);
 
-/// The axes that a gate file declares. Reads what columns there are, and no fresh value.
+/// The axes that a gate file declares. Reads which columns there are, and no fresh value.
 ///
 /// # Errors
 /// If a file or rule cannot be used, or no score is found.
@@ -49,7 +49,7 @@ pub(crate) fn declared(file: &GateFile, axes: &AxesConfig) -> Result<Vec<Declare
     };
     let one = |text: &String| {
         let (train, fresh) = (source(&train, text)?, source(&fresh, text)?);
-        // A column that is not there is said before anything is fitted.
+        // A missing column is reported before anything is fitted.
         let column = column(&train.column)?;
         Ok(Declared { name: text.clone(), train, column, fresh })
     };
@@ -86,7 +86,7 @@ fn score_columns(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Fits every axis on the training items and asks it for the fresh ones.
+/// Fits every axis on the training items and applies it to the fresh ones.
 ///
 /// # Errors
 /// If a column cannot be used or a fit does not converge.
@@ -111,15 +111,15 @@ pub(crate) fn run(
     Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
 }
 
-/// With how many shuffles a p can be small enough for so many axes.
+/// The fewest shuffles with which a p can be small enough for this many axes.
 fn least_shuffles(file: &GateFile, axes: usize) -> usize {
     let (axes, alpha) = (axes as f64, file.gates.alpha);
     let least = ((axes / alpha).ceil() as usize).saturating_sub(1);
-    // As the p is compared, to its last bit.
+    // Compared as the p will be, to its last bit.
     least + usize::from(1.0 / (least as f64 + 1.0) > alpha / axes)
 }
 
-/// One axis of so many.
+/// One axis out of `count`.
 fn one(
     file: &GateFile,
     axes: &AxesConfig,
@@ -137,13 +137,13 @@ fn one(
         p: None,
         outcome: Outcome::Inconclusive,
     };
-    // Too few of a class to be dealt out over folds: nothing to say.
+    // Too few items of a class to be dealt out over folds: nothing can be said.
     if train.smaller_class() < 2 {
         return Ok((axis, BTreeMap::new()));
     }
     let mut options = file.fit_options(&train).without_intervals();
     if options.shuffles > 0 {
-        // As many as it takes for a p that answers for all of the axes, however many were usual for so much work.
+        // At least as many as it takes for a p that answers for all of the axes, even if the default for this much work is lower.
         options.shuffles = options.shuffles.max(least_shuffles(file, count));
     }
     let fitted = fit(&train, &options)?;
@@ -154,7 +154,7 @@ fn one(
     (axis.fresh_auc, axis.fresh_range) = (on_fresh.auc, on_fresh.auc_delong);
     let nulls = (fitted.probe.meta.null.as_ref(), null_of(&p[chosen], &fresh, &options));
     axis.p = nulls.0.zip(nulls.1.as_ref()).map(|(cv, fresh)| (cv.p, fresh.p));
-    // Of many axes one passes by chance: each answers for all (Bonferroni). Where there can be no p, none can.
+    // Of many axes one passes by chance, so each answers for all (Bonferroni). If there can be no p, none can pass.
     let sure =
         options.shuffles == 0 || axis.p.is_some_and(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
     let smaller = train.origin.smaller_of_units().min(fresh.origin.smaller_of_units());

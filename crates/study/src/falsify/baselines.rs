@@ -1,4 +1,4 @@
-//! Probes on what is no hidden state: what they reach needs no model to explain it.
+//! Probes on inputs that are not hidden states: what they reach needs no model to explain it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,13 @@ use crate::{
 
 /// The baseline that reads nothing.
 const RANDOM: &str = "random features";
-/// Words that a bag holds at most, the most frequent of the training texts.
+/// Most words in a bag: the most frequent of the training texts.
 const WORDS: usize = 4096;
-/// Training texts that a word must occur in.
+/// How many training texts a word must occur in.
 const IN_TEXTS: usize = 2;
-/// Fits on shuffled training labels.
+/// How many fits are made on shuffled training labels.
 const SHUFFLED_FITS: u64 = 20;
-/// Streams of the random features begin here.
+/// The first random stream of the random features.
 const STREAM: u64 = 0xfea7_0000_0000;
 
 /// A table of features, and what they are.
@@ -30,7 +30,7 @@ struct Features {
     count: usize,
 }
 
-/// Runs every baseline that the files allow, each fitted as the probe is, and says why others are not run.
+/// Runs every baseline that the files allow, each fitted like the probe, and notes why others are not run.
 ///
 /// # Errors
 /// If a file cannot be read or a fit does not converge.
@@ -65,7 +65,7 @@ pub(crate) fn run(
     all.into_iter().map(|features| baseline(features, (train.set, fresh.set), &options, p)).collect()
 }
 
-/// A baseline and its probabilities of the fresh items.
+/// A baseline and its probabilities for the fresh items.
 pub(crate) type Ran = (Baseline, Vec<f64>);
 
 fn baseline(
@@ -92,7 +92,7 @@ fn baseline(
     Ok((found, of_fresh))
 }
 
-/// The probe itself, fitted on shuffled training labels and asked for the fresh ones: the mean over some fits.
+/// The probe itself, fitted on shuffled training labels and applied to the fresh items: the mean over several fits.
 ///
 /// # Errors
 /// If a fit does not converge.
@@ -129,7 +129,7 @@ pub(crate) fn shuffled_labels(
     })
 }
 
-/// Normal numbers of the same shape.
+/// Normal random numbers of the same shape.
 fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
     let d = train.features;
     let draw = |stream: u64, n: usize| -> Vec<f64> {
@@ -141,10 +141,10 @@ fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
     Features { name: RANDOM, what, train: of_train, fresh: of_fresh, count: d }
 }
 
-/// Features of a length: of the prompt and of the response.
+/// Number of length features: one for the prompt, one for the response.
 const LENGTHS: usize = 2;
 
-/// The logarithms of prompt and response length: in tokens where a capture has them, else in words.
+/// The logarithms of prompt and response length: in tokens if a capture has them, otherwise in words.
 fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     let path = &texts.set.origin.features.path;
     let counts = |name: &str| match Npz::find_array(path, name)? {
@@ -166,7 +166,7 @@ fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     Ok(Some((items.iter().flat_map(of).collect(), "log words of prompt and response".into())))
 }
 
-/// How often each word occurs in prompt and response, the words being those of the training texts.
+/// How often each word of the training texts occurs in prompt and response.
 fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
     let bags = |items: &[&Item]| items.iter().map(|item| bag(item)).collect::<Vec<_>>();
     let (of_train, of_fresh) = (bags(train), bags(fresh));
@@ -187,7 +187,7 @@ fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
     Some(Features { name: "bag of words", what, train: table(&of_train), fresh: table(&of_fresh), count: words.len() })
 }
 
-/// The words of an item, those of the prompt told apart from those of the response.
+/// The words of an item; those of the prompt are distinct from those of the response.
 fn bag(item: &Item) -> BTreeMap<String, usize> {
     let mut bag = BTreeMap::new();
     for (side, text) in [("prompt", item.prompt_text()), ("response", item.response.clone().unwrap_or_default())] {

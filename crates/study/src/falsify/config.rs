@@ -17,14 +17,14 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateFile {
-    /// Its name; results go to `runs/<name>` unless told otherwise.
+    /// Its name; results go to `runs/<name>` unless another directory is named.
     pub name: String,
-    /// What the report is titled.
+    /// Title of the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The items that the probe is fitted on.
     pub train: SetConfig,
-    /// The items that nobody looked at.
+    /// The items that nobody has looked at.
     pub fresh: SetConfig,
     /// How the probe is fitted.
     #[serde(default)]
@@ -41,10 +41,10 @@ pub struct GateFile {
     /// Step 5: another model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationConfig>,
-    /// What is run where there is nothing to find.
+    /// Controls, which are run where there is nothing to find.
     #[serde(default)]
     pub controls: ControlsConfig,
-    /// SHA-256 of all this, defaults included and paths as they are written: what was declared.
+    /// SHA-256 of all this, including defaults, with paths as they are written: what was declared.
     #[serde(skip)]
     pub sha256: String,
 }
@@ -57,15 +57,15 @@ pub struct SetConfig {
     pub features: FeatureSource,
     /// Where the labels lie, with their rule, such as `train.jsonl:coverage>=0.5`. True is what the gate asserts on.
     pub labels: LabelSource,
-    /// The items themselves as JSONL, in the same order or with the ids of the features: prompts are then compared between the
-    /// sets, and the texts' lengths and words are baselines.
+    /// The items themselves as JSONL, in the order of the features or with their ids: prompts are then compared between the sets, and the
+    /// lengths and words of the texts are baselines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<PathBuf>,
-    /// Which of the items belong to the set, such as `topic == "capitals"`: a condition as dispositions have them.
+    /// Which of the items belong to the set, such as `topic == "capitals"`: a condition as in dispositions.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// A column such as `train.jsonl:document`, items of one value of which are no more independent than answers to one prompt: they
-    /// stay together in folds, shuffles and intervals, and those of both sets may have none in common.
+    /// A column such as `train.jsonl:document` that groups items: those with one value of it are no more independent than answers to one
+    /// prompt. They stay together in folds, shuffles and intervals, and the two sets may have no group in common.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<ColumnSource>,
 }
@@ -74,7 +74,7 @@ pub struct SetConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
-    /// scikit-learn's C, one or several: the best in cross-validation is taken.
+    /// scikit-learn's C, one or several: the best in cross-validation is chosen.
     pub c: Vec<f64>,
     /// Folds of the cross-validation.
     pub cv: usize,
@@ -84,43 +84,41 @@ pub struct ProbeConfig {
     pub class_weight: Weighting,
 }
 
-/// What would count as passing. The defaults are those of arXiv 2604.11867, but for `alpha`, `min_class`, `beat_baselines` and
-/// `failed_by`, which it had not.
+/// What would count as passing. The defaults are those of arXiv 2604.11867, except for `alpha`, `min_class`, `beat_baselines` and
+/// `failed_by`, which the paper did not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
     /// Step 1: the least cross-validated AUC.
     pub cv_auc: f64,
-    /// Step 1: the most assertion asymmetry, at the best threshold that keeps `assert_correct`.
+    /// Step 1: the largest assertion asymmetry, at the best threshold that keeps `assert_correct`.
     pub cv_asymmetry: f64,
     /// Step 2: the least AUC on fresh items.
     pub fresh_auc: f64,
-    /// Step 2: the most assertion asymmetry on fresh items, at the threshold that the training items chose.
+    /// Step 2: the largest assertion asymmetry on fresh items, at the threshold that the training items chose.
     pub fresh_asymmetry: f64,
-    /// The least p(assert | correct): of thresholds that may be chosen, and, to within a standard error, of the chosen one on
-    /// fresh items.
+    /// The least p(assert | correct): for thresholds that may be chosen and, to within a standard error, for the chosen one on fresh items.
     pub assert_correct: f64,
-    /// The largest p against shuffled labels, of both AUCs: the rate at which data without signal may pass each.
+    /// The largest p of either AUC against shuffled labels: the rate at which data without signal may pass each.
     pub alpha: f64,
-    /// Items that the smaller class must have in each set, or prompts or groups where items share them; with fewer, a step is
-    /// inconclusive.
+    /// Items that the smaller class must have in each set, or prompts or groups if items share them; with fewer, a step is inconclusive.
     pub min_class: usize,
-    /// Whether the probe must rank fresh items better than every baseline that was run.
+    /// Whether the probe must rank fresh items better than every baseline that is run.
     pub beat_baselines: bool,
-    /// When a gate on fresh items that is missed is failed.
+    /// When a missed gate on fresh items counts as failed.
     pub failed_by: FailedBy,
     /// Which steps decide; the others are reported.
     pub decide: Vec<StepName>,
 }
 
-/// When a gate on fresh items that is missed is failed.
+/// When a missed gate on fresh items counts as failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FailedBy {
-    /// Where the whole 95 % interval of the number misses it; else the items cannot tell.
+    /// If the whole 95 % interval of the number misses it; otherwise the items cannot tell.
     #[default]
     Interval,
-    /// Where the number itself misses it, however few items it is of: the paper's.
+    /// If the number itself misses it, however few items it is based on: the paper's rule.
     Point,
 }
 
@@ -150,7 +148,7 @@ pub struct AxesConfig {
     /// A rule such as `>=4` for every `scores.*` column of the training file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<String>,
-    /// The file that has them for the training items; `[train] items`, or the file of features, if left out.
+    /// The file that has them for the training items; by default `[train] items`, or the file of features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<PathBuf>,
     /// The same for the fresh items.
@@ -187,19 +185,19 @@ pub struct ReplicationConfig {
     pub train: FeatureSource,
     /// Its features of the fresh items.
     pub fresh: FeatureSource,
-    /// Labels of its own training answers; those of `[train]` if left out.
+    /// Labels of its own training answers; by default those of `[train]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_labels: Option<LabelSource>,
-    /// Labels of its own fresh answers; those of `[fresh]` if left out.
+    /// Labels of its own fresh answers; by default those of `[fresh]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh_labels: Option<LabelSource>,
 }
 
-/// What is run where there is nothing to find.
+/// Controls, which are run where there is nothing to find.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlsConfig {
-    /// How often labels are shuffled; 1,000 if left out, fewer where a labeling takes long.
+    /// How often labels are shuffled; by default 1,000, or fewer where a labelling takes long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shuffles: Option<usize>,
     /// Resamples of the bootstrap intervals.
@@ -254,17 +252,17 @@ impl Default for ControlsConfig {
 }
 
 impl GateFile {
-    /// Reads a gate file; its paths are then absolute.
+    /// Reads a gate file and makes its paths absolute.
     ///
     /// # Errors
-    /// If it cannot be read, has a key that is not known, or asks for what has no meaning.
+    /// If it cannot be read, has an unknown key, or asks for something that has no meaning.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
         let file: Self = toml::from_str(&text).map_err(|e| StudyError::content(path, e))?;
         file.check()?;
-        // Of the paths as they are written: the same wherever it is run from.
+        // Hashed with the paths as they are written: the same wherever it is run from.
         let sha256 = sha256_json(&file);
-        // Elsewhere the paths are whole ones, so that a directory is the same run's from wherever it is started.
+        // Everywhere else paths are absolute, so that a directory belongs to the same run wherever it is started from.
         let whole = std::path::absolute(path).map_err(StudyError::read(path))?;
         Ok(Self { sha256, ..file.within(whole.parent().unwrap_or(Path::new(""))) })
     }

@@ -1,8 +1,8 @@
 //! The five steps that a probe must survive: cross-validation, fresh items, every score, pooled layers, another model.
 //!
-//! Gates are declared in a file and hashed; the probe is frozen, and its hash written, before a fresh label is read; items
-//! that overlap are refused; and sets that are too small to tell are said to be so. The protocol of arXiv 2604.11867, section
-//! 8, with the nulls and baselines that it lacked.
+//! Gates are declared in a file and hashed; the probe is frozen, and its hash written, before a fresh label is read; items that overlap are
+//! refused; and sets that are too small to tell are reported as such. The protocol of arXiv 2604.11867, section 8, with the nulls and
+//! baselines that it lacked.
 
 mod axes;
 mod baselines;

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Overlap, view::Texts};
 use crate::{Result, StudyError, probe::ProbeSet, text::some_of};
 
-/// Share of word triples above which two prompts are nearly the same.
+/// Share of common word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
 /// Words in a triple.
 const TRIPLE: usize = 3;
-/// Characters of a text without spaces that is long enough to be compared by triples of them.
+/// Fewest characters of a text without spaces that is compared by triples of characters.
 const UNSPACED: usize = 12;
-/// Examples that an error names.
+/// Most examples that an error names.
 const NAMED: usize = 3;
 
-/// By what the items of a set are known again: names of their features and, as far as prompts are known, their hashes and texts.
+/// What identifies the items of a set: hashes of their features and, as far as prompts are known, their hashes and texts.
 pub(crate) struct Prompts {
     rows: Vec<u64>,
     hashes: Option<Vec<String>>,
@@ -23,7 +23,7 @@ pub(crate) struct Prompts {
 }
 
 impl Prompts {
-    /// From the set, with the texts of its items where there are any.
+    /// From the set, with the texts of its items if there are any.
     pub(crate) fn of(of: &Texts<'_>) -> Self {
         let texts = of.items.as_ref().map(|items| items.iter().map(|item| item.prompt_key()).collect());
         Self { rows: of.set.row_hashes(), hashes: of.set.prompts.clone(), groups: of.set.groups.clone(), texts }
@@ -33,7 +33,7 @@ impl Prompts {
 /// Compares the sets in every way that their files allow.
 ///
 /// # Errors
-/// If a fresh item is, or nearly is, a training item: some are named.
+/// If a fresh item is, or nearly is, a training item; the error names some.
 pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> Result<Overlap> {
     let known: BTreeSet<&u64> = train.rows.iter().collect();
     let seen = set.ids.iter().zip(&fresh.rows).filter(|(_, row)| known.contains(row));
@@ -73,7 +73,7 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
     Ok(Overlap { by_features: true, by_prompt, by_group, by_text })
 }
 
-/// The prompts of those items that were asked anything: the empty one is nobody's.
+/// The prompt hashes of items that asked anything: an empty prompt is not shared.
 fn asked(hashes: &[String]) -> impl Iterator<Item = &String> {
     hashes.iter().filter(|hash| !hash.is_empty())
 }
@@ -99,13 +99,13 @@ fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
     })
 }
 
-/// Pairs (training, fresh) of texts that share most of their word triples; texts of fewer words than two triples are only
-/// compared whole, elsewhere.
+/// Pairs (training, fresh) of texts that share most of their word triples. Texts of fewer words than two triples are only compared whole,
+/// elsewhere.
 fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
     let triples = |text: &String| -> BTreeSet<String> {
         let words: Vec<&str> = text.split(' ').collect();
         let chars: Vec<char> = text.chars().collect();
-        // Scripts without spaces have no words to speak of, but characters that say as much.
+        // Scripts without spaces have hardly any words, but their characters say as much.
         if words.len() == 1 && chars.len() >= UNSPACED {
             return chars.windows(TRIPLE).map(|w| w.iter().collect()).collect();
         }

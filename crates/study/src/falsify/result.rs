@@ -17,11 +17,11 @@ pub struct Falsification {
     pub name: String,
     /// Its title.
     pub title: String,
-    /// What it comes to.
+    /// The verdict.
     pub verdict: Outcome,
     /// The same in a sentence.
     pub sentence: String,
-    /// What is said of how it failed.
+    /// How it failed, as far as that can be said.
     pub failure_modes: Vec<FailureMode>,
     /// What was declared beforehand: the gate file.
     pub declared: GateFile,
@@ -35,15 +35,15 @@ pub struct Falsification {
     pub fresh: Origin,
     /// How the two sets were kept apart.
     pub overlap: Overlap,
-    /// The five steps, those that were not run included.
+    /// The five steps, including those that were not run.
     pub steps: Vec<Step>,
-    /// Step 1, one entry a C.
+    /// Step 1, one entry per C.
     pub cv: Vec<FitResult>,
-    /// Its largest AUC beside shuffled labels.
+    /// Its largest AUC, compared with shuffled labels.
     pub cv_null: Option<Null>,
-    /// Step 2, one entry a C.
+    /// Step 2, one entry per C.
     pub transfer: Vec<EvalResult>,
-    /// The chosen C's AUC on fresh items beside shuffled fresh labels.
+    /// The chosen C's AUC on fresh items, compared with shuffled fresh labels.
     pub fresh_null: Option<Null>,
     /// Step 3.
     pub axes: Vec<Axis>,
@@ -53,7 +53,7 @@ pub struct Falsification {
     pub pooled: Option<Transfer>,
     /// Step 5.
     pub replication: Option<Transfer>,
-    /// Probes on what is no hidden state, and the probe on labels that mean nothing.
+    /// Probes on inputs that are not hidden states, and the probe on labels that mean nothing.
     pub baselines: Vec<Baseline>,
     /// The fresh items in the plane of their two widest directions.
     pub plane: Plane,
@@ -105,11 +105,11 @@ pub struct Frozen {
     pub gates_sha256: String,
     /// The C that cross-validation chose.
     pub c: f64,
-    /// The threshold that the training items chose; null if none kept the floor.
+    /// The threshold that the training items chose; null if none keeps the floor.
     pub threshold: Option<f64>,
 }
 
-/// How the fresh items were compared with the training items. Any overlap is refused, so nothing else is counted here.
+/// How the fresh items were compared with the training items. Any overlap is refused, so overlaps are not counted here.
 #[expect(clippy::struct_excessive_bools, reason = "each is a way in which sets may be compared")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
@@ -127,7 +127,7 @@ pub struct Overlap {
 /// A step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Which.
+    /// Which step it is.
     pub name: StepName,
     /// What it asks.
     pub question: String,
@@ -137,11 +137,11 @@ pub struct Step {
     pub decides: bool,
     /// What was checked.
     pub checks: Vec<Check>,
-    /// In words.
+    /// The outcome in words.
     pub note: String,
 }
 
-/// A number beside its gate.
+/// A number and its gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// What was measured.
@@ -157,15 +157,15 @@ pub struct Check {
     pub at_least: bool,
     /// How it ended.
     pub outcome: Outcome,
-    /// The number's 95 % interval, by which a missed gate on fresh items is judged; left out where there is none.
+    /// The number's 95 % interval, by which a missed gate on fresh items is judged; omitted if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<Ends>,
-    /// Why a missed gate is not failed; left out where nothing is to be said.
+    /// Why a missed gate does not count as failed; omitted if there is nothing to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What a check's number is: how it is told, and compared.
+/// What kind of number a check has: decides how it is shown and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -175,7 +175,7 @@ pub enum Kind {
     Asymmetry,
     /// A p value.
     P,
-    /// A difference that must lie above its gate; to reach it is not enough.
+    /// A difference that must exceed its gate; reaching it is not enough.
     Above,
     /// A number from 0 to 1: an AUC, a share, the size of a correlation.
     Share,
@@ -190,15 +190,15 @@ pub struct Axis {
     pub train: (usize, usize),
     /// Fresh items, and those of them that are positive.
     pub fresh: (usize, usize),
-    /// Cross-validated AUC; null if it cannot be had.
+    /// Cross-validated AUC; null if there is none.
     #[serde(deserialize_with = "number")]
     pub cv_auc: f64,
     /// AUC on fresh items.
     #[serde(deserialize_with = "number")]
     pub fresh_auc: f64,
-    /// DeLong's interval of it.
+    /// Its DeLong interval.
     pub fresh_range: Ends,
-    /// p of both AUCs against shuffled labels, each for this axis alone: it must reach `alpha` over the number of axes.
+    /// p of both AUCs against shuffled labels, each for this axis alone: it must be at most `alpha` over the number of axes.
     pub p: Option<(f64, f64)>,
     /// How it ended.
     pub outcome: Outcome,
@@ -207,11 +207,11 @@ pub struct Axis {
 /// Two axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AxisPair {
-    /// One.
+    /// The first axis.
     pub a: String,
-    /// The other.
+    /// The second axis.
     pub b: String,
-    /// Items with both.
+    /// Items that have both.
     pub items: usize,
     /// Pearson's correlation of their out-of-fold predictions.
     #[serde(deserialize_with = "number")]
@@ -225,9 +225,9 @@ pub struct AxisPair {
 pub struct Transfer {
     /// The features, or the model.
     pub name: String,
-    /// Where they came from.
+    /// Where its training items came from.
     pub train: Origin,
-    /// The same for the fresh items.
+    /// Where its fresh items came from.
     pub fresh: Origin,
     /// The C that cross-validation chose.
     pub c: f64,
@@ -241,47 +241,47 @@ pub struct Transfer {
     /// AUC on fresh items.
     #[serde(deserialize_with = "number")]
     pub fresh_auc: f64,
-    /// DeLong's interval of it.
+    /// Its DeLong interval.
     pub fresh_range: Ends,
     /// The gate on fresh items, at the threshold that the training items chose.
     pub gate: Option<OperatingPoint>,
     /// The gate at the threshold that the fresh items would have chosen.
     pub oracle: Option<OperatingPoint>,
-    /// What is said of how it failed, if its step did not pass.
+    /// How it failed, if its step did not pass and that can be said.
     pub failure_modes: Vec<FailureMode>,
 }
 
-/// A probe on what is no hidden state.
+/// A probe on input that is not a hidden state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// `shuffled labels`, `random features`, `length`, `bag of words`.
     pub name: String,
     /// What it reads.
     pub what: String,
-    /// Cross-validated AUC; null where it is not a fit of its own.
+    /// Cross-validated AUC; null if it is not a fit of its own.
     #[serde(deserialize_with = "number")]
     pub cv_auc: f64,
     /// AUC on fresh items.
     #[serde(deserialize_with = "number")]
     pub fresh_auc: f64,
-    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves, over prompts or groups where items
-    /// share them.
+    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves, over prompts or groups if items share
+    /// them.
     #[serde(deserialize_with = "number")]
     pub gain: f64,
     /// That interval.
     pub gain_range: Ends,
     /// Whether the probe must do better.
     pub to_beat: bool,
-    /// Whether it reads the texts: then a gain that may be chance is not shown.
+    /// Whether it reads the texts: then a gain that may be chance does not count.
     pub rival: bool,
 }
 
 /// Items in a plane.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Plane {
-    /// Where each lies.
+    /// The position of each.
     pub points: Vec<(f64, f64)>,
-    /// Its label.
+    /// The label of each.
     pub labels: Vec<bool>,
     /// Share of the variance along each direction.
     pub share: Vec<f64>,

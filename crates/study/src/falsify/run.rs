@@ -30,8 +30,8 @@ const FOUND: &str = "falsify.json";
 /// `probe.safetensors` and `predictions.npz`.
 ///
 /// # Errors
-/// If a file cannot be used, the sets overlap, a fit does not converge, or the directory belongs to something else: other
-/// gates, other training items, or a probe that was frozen before.
+/// If a file cannot be used, the sets overlap, a fit does not converge, or the directory belongs to something else: other gates, other
+/// training items, or a probe that was frozen before.
 pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Result<Falsification> {
     progress.note(&format!("gates      {}", file.sha256));
     let declared = match &file.axes {
@@ -136,7 +136,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// What the frozen probe did on fresh items, beside what does without it.
+/// What the frozen probe did on fresh items, and what the baselines did.
 struct Tested {
     evaluation: Evaluation,
     /// `[C][item]`.
@@ -146,14 +146,14 @@ struct Tested {
     warnings: Vec<String>,
 }
 
-/// Asks the probe and the baselines for the fresh items.
+/// Applies the probe and the baselines to the fresh items.
 fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Tested> {
     let (evaluation, predictions) = evaluate(probe, fresh.set, options.measure)?;
     let mut warnings = evaluation.warnings.clone();
     warnings.extend(train.set.warnings().into_iter().map(|warning| format!("training: {warning}")));
     let p = &predictions[probe.meta.chosen];
     let mut ran = Vec::new();
-    // A fresh set of one class ranks nothing, and nothing against it.
+    // A fresh set with only one class cannot be ranked, by the probe or by a baseline.
     if fresh.set.smaller_class() > 0 {
         let shuffled = baselines::shuffled_labels(probe, train.set, fresh.set, options)?;
         ran.push((shuffled, vec![f64::NAN; fresh.set.labels.len()]));
@@ -216,7 +216,7 @@ fn replication(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOpt
     other(of.model.clone(), (train.view, fresh.view), (of_train, of_fresh), options).map(Some)
 }
 
-/// What the directory belongs to: everything that is fixed before a fresh label is read.
+/// What the directory belongs to: everything fixed before a fresh label is read.
 fn parts(file: &GateFile, train: &ProbeSet) -> Parts {
     Parts::default()
         .with("gates", &file.gates)
@@ -248,7 +248,7 @@ fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Pr
     Ok(frozen)
 }
 
-/// The AUC of probabilities beside labels of the same items, dealt out anew by whole units; none for no shuffles or one class.
+/// The AUC of these probabilities, beside its null from labels dealt out anew by whole units; none without shuffles or with one class.
 pub(super) fn null_of(p: &[f64], set: &ProbeSet, options: &FitOptions) -> Option<Null> {
     let observed = auc(p, &set.labels);
     if options.shuffles == 0 || observed.is_nan() {
@@ -259,7 +259,7 @@ pub(super) fn null_of(p: &[f64], set: &ProbeSet, options: &FitOptions) -> Option
     Some(Null::of(observed, (0..options.shuffles as u64).map(of).collect()))
 }
 
-/// Refuses fresh features that are another thing than those of the training items.
+/// Refuses fresh features of another kind than those of the training items.
 fn same_site(train: &ProbeSet, fresh: &ProbeSet) -> Result<()> {
     match train.origin.other_site(&fresh.origin) {
         None => Ok(()),
@@ -267,7 +267,7 @@ fn same_site(train: &ProbeSet, fresh: &ProbeSet) -> Result<()> {
     }
 }
 
-/// A frozen probe is tested once: other fresh items under the same gates would be another try.
+/// A frozen probe is tested once: other fresh items under the same gates would be a second try.
 fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     let path = run.file(FOUND);
     if !path.exists() {
@@ -282,14 +282,14 @@ fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     Err(StudyError::content(&path, why))
 }
 
-/// Baselines that read texts and were asked for, but had none.
+/// Baselines that read texts and were asked for, but had no texts.
 fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
     let asked = [(file.controls.length, "length"), (file.controls.bag_of_words, "bag of words")];
     let missing = |name: &&str| !ran.iter().any(|baseline| baseline.name == **name);
     asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).filter(missing).collect()
 }
 
-/// A probe on other features, its p on fresh items, and its probabilities of them.
+/// A probe on other features, what it did on fresh items, and its probabilities for them.
 struct Other {
     transfer: Transfer,
     seen: Seen,
@@ -315,7 +315,7 @@ fn other(
     let p = predictions.into_iter().nth(chosen).expect("a fit has predictions");
     let null = null_of(&p, &fresh, options);
     let mut seen = Seen::fresh(&evaluation, (&p, &fresh), null.as_ref(), options);
-    // A probe of three positives tells nothing, however many fresh items it is asked about.
+    // A probe fitted on three positives tells nothing, however many fresh items it is applied to.
     seen.smaller = seen.smaller.min(train.origin.smaller_of_units());
     let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
     let transfer = Transfer {
@@ -335,7 +335,7 @@ fn other(
     Ok(Other { transfer, seen, by_prompt, p })
 }
 
-/// A step on other features; beside the baselines where it is about the same answers.
+/// A step on other features; compared with the baselines if it is about the same answers.
 fn of_other(
     file: &GateFile,
     name: StepName,

@@ -1,4 +1,4 @@
-//! Numbers beside their gates, and what they come to.
+//! Numbers compared with their gates, and the outcomes that follow.
 
 use headtemper_stats::{share_range, worth};
 
@@ -8,21 +8,21 @@ use crate::{
     text::{short, signed},
 };
 
-/// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell
-/// from 0.56 to 0.047, to a twelfth; its other model, which it did not call so, still had 0.285 on fresh items.
+/// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell from 0.56 to
+/// 0.047, to a twelfth; its other model, which it did not call a cliff, still had 0.285 on fresh items.
 const CLIFF: f64 = 0.25;
 
-/// What a probe did on items, as far as gates ask for it.
+/// What a probe did on items, as far as gates need it.
 pub(crate) struct Seen {
     pub(crate) auc: f64,
     /// Its 95 % interval on fresh items; none out of fold, where intervals are too narrow to decide by.
     pub(crate) auc_range: Ends,
-    /// Against shuffled labels: NaN where units can be labelled in too few ways, none where it was not asked for.
+    /// p against shuffled labels: NaN if units can be labelled in too few ways, none if it was not asked for.
     pub(crate) p: Option<f64>,
     pub(crate) gate: Option<OperatingPoint>,
-    /// The interval of its asymmetry, as the AUC's.
+    /// The interval of its asymmetry, likewise.
     pub(crate) asym_range: Ends,
-    /// Items of the smaller class, or prompts or groups where items share them.
+    /// Items of the smaller class, or prompts or groups if items share them.
     pub(crate) smaller: usize,
     /// Whether items share prompts or groups.
     pub(crate) of_units: bool,
@@ -74,7 +74,7 @@ impl Seen {
     }
 }
 
-/// A p that was asked for.
+/// The p, if shuffles were asked for; NaN if there is none.
 fn p_of(null: Option<&Null>, options: &FitOptions) -> Option<f64> {
     (options.shuffles > 0).then(|| null.map_or(f64::NAN, |null| null.p))
 }
@@ -90,11 +90,11 @@ impl Check {
         Self { what: what.into(), kind, value, needed, at_least: false, outcome, range: None, why: None }
     }
 
-    /// The same with the number's interval. A gate is passed by the number alone, but failed only where the whole interval misses it,
-    /// unless the point was declared to decide: of 10 items a class an AUC of 0.70 is measured below 0.63 in one of four sets.
+    /// The same with the number's interval. The number alone passes a gate, but it fails one only if the whole interval misses it, unless
+    /// the point was declared to decide: with 10 items per class, an AUC of 0.70 is measured below 0.63 in one of four sets.
     pub(super) fn known_to(self, range: Ends, gates: &Gates) -> Self {
         let check = Self { range: range.known(), ..self };
-        // What is no number has no interval, and passes nothing.
+        // NaN has no interval, and passes nothing.
         if check.outcome != Outcome::Failed || check.value.is_nan() || gates.failed_by == FailedBy::Point {
             return check;
         }
@@ -110,7 +110,7 @@ impl Check {
         Self { outcome: Outcome::Inconclusive, why: Some(why), ..check }
     }
 
-    /// Why a number that misses its gate may reach it all the same.
+    /// Why a number that misses its gate may still reach it.
     fn undecided(&self) -> String {
         let told = |value: f64| match self.kind {
             Kind::Asymmetry | Kind::Above => signed(value, 3),
@@ -126,14 +126,14 @@ impl Check {
         }
     }
 
-    /// The same where missing the gate says that the items cannot tell.
+    /// The same, except that to miss the gate means that the items cannot tell.
     fn or_inconclusive(self) -> Self {
         let outcome = if self.outcome == Outcome::Failed { Outcome::Inconclusive } else { self.outcome };
         Self { outcome, ..self }
     }
 }
 
-/// What several outcomes come to: one failure is a failure, and else what cannot be told cannot be told.
+/// What several outcomes come to: failed if any of them failed, otherwise inconclusive if any is.
 pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
     let outcomes: Vec<Outcome> = outcomes.collect();
     let any = |outcome: Outcome| outcomes.contains(&outcome);
@@ -148,9 +148,9 @@ pub(crate) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
     }
 }
 
-/// A step from its checks. Where a class has too few items the rest decides nothing.
+/// A step from its checks. If a class has too few items, the rest decides nothing.
 fn step(gates: &Gates, name: StepName, checks: Vec<Check>, few: bool, note: String) -> Step {
-    // Too few items can tell nothing, whatever their numbers say.
+    // Too few items tell nothing, whatever their numbers say.
     let checks: Vec<Check> =
         checks.into_iter().map(|check| if few { check.or_inconclusive() } else { check }).collect();
     let outcome = if few { Outcome::Inconclusive } else { all(checks.iter().map(|check| check.outcome)) };
@@ -167,11 +167,11 @@ fn checks(seen: &Seen, gates: &Gates, fresh: bool) -> Vec<Check> {
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
     let of = if seen.of_units { "prompts or groups of the smaller class" } else { "items of the smaller class" };
     let size = Check::at_least(Kind::Items, of, seen.smaller as f64, gates.min_class as f64);
-    // Of items that C and threshold were chosen on an interval is too narrow, and the gate the number's alone.
+    // On items that C and threshold were chosen on, an interval is too narrow, so the number alone decides.
     let of_fresh = |check: Check, range| if fresh { check.known_to(range, gates) } else { check };
     let auc = of_fresh(Check::at_least(Kind::Share, "AUC", seen.auc, auc), seen.auc_range);
     let mut checks = vec![size.or_inconclusive(), auc];
-    // An AUC over its gate that shuffled labels reach as well is too small a set, not a failure.
+    // If shuffled labels also reach an AUC that passes its gate, the set is too small: that is no failure.
     let p = seen.p.map(|p| Check::at_most(Kind::P, "p against shuffled labels", p, gates.alpha).or_inconclusive());
     checks.extend(p);
     let of_gate = Check::at_most(Kind::Asymmetry, &format!("asymmetry, {where_at}"), asym, asymmetry);
@@ -213,16 +213,16 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
     step(gates, name, checks, few, note)
 }
 
-/// Whether the probe ranks better than a baseline. Texts are a rival: a gain that may be chance is not shown. Random numbers are
-/// none, and shuffled labels ask the same of the probe already.
+/// Whether the probe ranks better than a baseline. A baseline that reads texts is a rival: a gain that may be chance does not count. Random
+/// numbers are no rival, and the p against shuffled labels already asks as much.
 fn beats(baseline: &super::Baseline, gates: &Gates) -> Check {
-    // NaN where either has no AUC: then the AUC's own check has failed.
+    // NaN if either has no AUC: then the check of the AUC itself has failed.
     let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name), baseline.gain, 0.0);
     if check.value == 0.0 {
         check.outcome = Outcome::Failed;
     }
     let mut check = check.known_to(baseline.gain_range, gates);
-    // Nor is one shown that has no interval.
+    // Nor does a gain without an interval count.
     let low = baseline.gain_range.low;
     if check.outcome == Outcome::Passed && baseline.rival && (low.is_nan() || low <= 0.0) {
         check.outcome = Outcome::Inconclusive;
@@ -231,8 +231,8 @@ fn beats(baseline: &super::Baseline, gates: &Gates) -> Check {
     check
 }
 
-/// Whether right answers still stand. The threshold was chosen on other items to keep the floor, often barely: a share of these
-/// that misses it by less than a standard error has kept it, by less than two cannot tell.
+/// Whether right answers still stand. The threshold was chosen on other items to keep the floor, often barely: a share of these that misses
+/// it by less than one standard error has kept it; by less than two, it cannot tell.
 fn floor(kept: f64, needed: f64, correct: f64) -> Check {
     let error = (needed * (1.0 - needed) / correct.max(1.0)).sqrt();
     let mut check =
@@ -255,7 +255,7 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], 
         };
         let of_fresh = of("fresh", axis.fresh_auc, config.fresh_auc).known_to(axis.fresh_range, gates);
         let both = [of("cross-validated", axis.cv_auc, config.cv_auc), of_fresh];
-        // An axis over its gates that shuffled labels reach too, or one of too few items, cannot be told by either.
+        // If shuffled labels also reach an axis's gates, or if it has too few items, neither of its checks can tell.
         let open = axis.outcome == Outcome::Inconclusive;
         let told = both.iter().any(|check| check.outcome == Outcome::Inconclusive);
         checks.extend(both.map(|check| match check.outcome {
@@ -286,11 +286,11 @@ pub(crate) fn not_run(gates: &Gates, name: StepName) -> Step {
     Step { outcome: Outcome::NotRun, ..step(gates, name, Vec::new(), false, note) }
 }
 
-/// How a probe failed, where its fresh step did not pass and there are items enough to say so.
+/// How a probe failed, if its fresh step did not pass and there are enough items to say so.
 pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), seen: &Seen) -> Vec<FailureMode> {
     let rate = |origin: &Origin| origin.positives as f64 / origin.items as f64;
     let (before, after) = (rate(train), rate(fresh));
-    // Few positive items are what a cliff leaves; whether there is one their share tells, which is of all items.
+    // A cliff leaves few positive items; whether there is one shows in their share, which is taken over all items.
     let most = share_range(after, fresh.units.unwrap_or(fresh.items) as f64).high;
     if most <= CLIFF * before {
         let why = format!("{before:.3} of the training items are positive, but {after:.3} of the fresh ones");
@@ -312,7 +312,7 @@ pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), s
 pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -> (Outcome, String) {
     let deciding = || steps.iter().filter(|step| step.decides);
     let verdict = all(deciding().map(|step| step.outcome));
-    // Of too few items nothing more is to be said.
+    // If there are too few items, there is nothing more to say.
     let few = |step: &Step| {
         step.checks.iter().any(|check| check.kind == Kind::Items && check.outcome == Outcome::Inconclusive)
     };
@@ -351,7 +351,7 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
     (verdict, sentence)
 }
 
-/// A text with its first letter as a capital.
+/// A text with a capital first letter.
 pub(crate) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())

@@ -1,5 +1,5 @@
-//! What the gates let through: data without signal, with it, with signal that only the training items have, and too few
-//! items. Seeded, so that they never flicker; bounds are four standard errors.
+//! What the gates let through: data without signal, with it, with a signal that only the training items have, and with too few items.
+//! Seeded, so that results never vary; bounds are four standard errors.
 
 use headtemper_stats::{Random, clustered_delong};
 
@@ -18,7 +18,7 @@ fn set(seed: u64, items: usize, positives: usize, shift: f64) -> ProbeSet {
     set_of(seed, (items, 1), positives, shift)
 }
 
-/// Where so many items are from, that are a unit each.
+/// The origin of this many items, each a unit of its own.
 pub(super) fn origin(items: usize, positives: usize) -> Origin {
     Origin {
         features: "noise.npz:X".parse().unwrap(),
@@ -37,11 +37,11 @@ pub(super) fn origin(items: usize, positives: usize) -> Origin {
     }
 }
 
-/// Units of so many items each that have most of their noise in common; units are positive or not.
+/// Units of `each` items that have most of their noise in common; a whole unit is positive or not.
 fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64) -> ProbeSet {
     let (items, positives) = (units * each, positives * each);
     let mut random = Random::new(seed, 0x7e57);
-    // Irwin and Hall: nearly normal, and enough here.
+    // The Irwin-Hall distribution: nearly normal, and good enough here.
     let mut normal = || (0..12).map(|_| random.uniform()).sum::<f64>() - 6.0;
     let labels: Vec<bool> = (0..items).map(|item| item < positives).collect();
     let mut x: Vec<f64> = (0..items * FEATURES).map(|_| normal()).collect();
@@ -103,12 +103,11 @@ fn without_signal_no_gate_passes_beyond_the_declared_rate() {
     let alpha = Gates::default().alpha;
     let most = (TRIES as f64 * alpha + 4.0 * (TRIES as f64 * alpha * (1.0 - alpha)).sqrt()) as u64;
     assert!(cv <= most && fresh <= most, "{cv} and {fresh} of {TRIES}, at most {most}");
-    // Both at once is the product of the two rates.
+    // The rate of passing both is the product of the two rates.
     assert!(both <= 10, "{both} of {TRIES}");
 }
 
-/// Five answers to each of so many prompts, which features follow, and labels too by chance alone: as single items nearly all would
-/// pass.
+/// Five answers to each of 30 prompts, which the features follow, and by chance the labels too: as single items nearly all would pass.
 #[test]
 fn answers_to_one_prompt_pass_no_gate_beyond_the_declared_rate() {
     const TRIES: u64 = 200;
@@ -146,11 +145,11 @@ fn a_signal_of_the_training_items_alone_fails_at_step_two() {
     }
 }
 
-/// Ten items a class of a probe whose true AUC is 0.70: by the point one set of four fails a gate of 0.63, by the interval few do.
+/// Ten items per class, and a true AUC of 0.70: by the point, one set in four fails a gate of 0.63; by the interval, few do.
 #[test]
 fn a_probe_above_the_gate_is_not_failed_by_few_items() {
     const SETS: u64 = 2000;
-    // Normal scores so far apart have an AUC of 0.70.
+    // Normal scores this far apart have an AUC of 0.70.
     const APART: f64 = 0.7416;
     let labels: Vec<bool> = (0..20).map(|item| item < 10).collect();
     let alone: Vec<usize> = (0..20).collect();

@@ -6,7 +6,7 @@ use crate::{
     text::{short, signed},
 };
 
-/// How many prompts or groups items are of, where they share them.
+/// How many prompts or groups the items come from, if they share them.
 fn of_units(origin: &Origin) -> String {
     origin.units.map_or(String::new(), |units| format!(", of {units} prompts or groups"))
 }

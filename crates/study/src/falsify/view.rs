@@ -1,4 +1,4 @@
-//! A set of the gate file, with the items that it was captured from where the file names them.
+//! A set of the gate file, with the items that it was captured from, if the file names them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     read_items,
 };
 
-/// The items beside a set's features, and which of them belong to it.
+/// The items behind a set's features, and which of them belong to it.
 pub(crate) struct View {
     items: Option<Vec<Item>>,
     condition: Option<Predicate>,
@@ -34,7 +34,7 @@ impl View {
     /// Features of the items that belong to the set, with their prompts and groups.
     ///
     /// # Errors
-    /// If they cannot be read, a row has no item, the condition cannot be asked of it, or groups do not match.
+    /// If they cannot be read, a row has no item, the condition cannot be applied to it, or groups do not match.
     pub(crate) fn rows(&self, features: &FeatureSource) -> Result<FeatureRows> {
         let by_id = self.items.as_deref().map(by_id).unwrap_or_default();
         let item = |row: usize, id: Option<&str>| find(self.items.as_deref()?, &by_id, row, id);
@@ -45,7 +45,7 @@ impl View {
             _ => Ok(true),
         };
         let rows = FeatureRows::read(features, &keep)?;
-        // Items in the features' order name them: labels and groups then find theirs by id.
+        // Items in the features' order give them ids, by which labels and groups are then found.
         let rows = match &self.items {
             Some(items) if items.len() == rows.total() => rows.named(items.iter().map(|item| item.id.clone())),
             _ => rows,
@@ -57,7 +57,7 @@ impl View {
         })
     }
 
-    /// The same with their labels; labels of others are not looked at.
+    /// The same with their labels; labels of other items are not looked at.
     ///
     /// # Errors
     /// As [`View::rows`] and [`ProbeSet::read`].
@@ -68,7 +68,7 @@ impl View {
     /// A set with the items of its rows.
     ///
     /// # Errors
-    /// If a row has none.
+    /// If a row has no item.
     pub(crate) fn texts<'a>(&'a self, set: &'a ProbeSet) -> Result<Texts<'a>> {
         let Some(items) = &self.items else { return Ok(Texts { set, items: None }) };
         if !set.named && items.len() != set.total {
@@ -89,13 +89,13 @@ impl View {
     }
 }
 
-/// A set with the items of its rows, where a file of items was given.
+/// A set with the items of its rows, if a file of items was given.
 pub(crate) struct Texts<'a> {
     pub(crate) set: &'a ProbeSet,
     pub(crate) items: Option<Vec<&'a Item>>,
 }
 
-/// Where a capture kept the hash of each prompt, the items must be those that it read.
+/// If a capture kept the hash of each prompt, the items must be those that it read.
 fn check_prompts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
     let Some(hashes) = &set.prompts else { return Ok(()) };
     match hashes.iter().zip(items).zip(&set.ids).find(|((hash, item), _)| **hash != prompt_hash(item)) {
@@ -111,7 +111,7 @@ fn by_id(items: &[Item]) -> BTreeMap<&str, &Item> {
     items.iter().map(|item| (item.id.as_str(), item)).collect()
 }
 
-/// The item of a row: by id where the features name their items, else by place.
+/// The item of a row: by id if the features name their items, otherwise by place.
 fn find<'a>(items: &'a [Item], by_id: &BTreeMap<&str, &'a Item>, row: usize, id: Option<&str>) -> Option<&'a Item> {
     id.map_or_else(|| items.get(row), |id| by_id.get(id).copied())
 }

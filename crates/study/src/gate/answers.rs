@@ -9,7 +9,7 @@ use crate::{
     capture::{encode_answered, encode_one},
 };
 
-/// What an item says of its answer: of one that is written just now it can have said nothing.
+/// Fields about an item's answer, which cannot be about an answer that was generated just now.
 const OF_THE_ANSWER: [&str; 7] = ["label", "correct", "coverage", "verbal", "judge", "scores", "truncated"];
 
 /// Items with their answers, the tokens of both, and what is known of them.
@@ -32,14 +32,14 @@ pub(super) struct Known {
     pub(super) correct: Option<bool>,
     /// Whether it hedges.
     pub(super) hedged: Option<bool>,
-    /// Whether its item says otherwise than its accepted answers.
+    /// Whether its item contradicts its accepted answers.
     pub(super) gold_contradicts: bool,
-    /// Whether its item says otherwise than the lexicon.
+    /// Whether its item contradicts the lexicon.
     pub(super) lexicon_contradicts: bool,
 }
 
 impl Answers {
-    /// The items with their answers, those generated here as the very tokens.
+    /// The items with their answers; those generated here keep their very tokens.
     pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Grader>) -> Result<Self> {
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
@@ -66,7 +66,7 @@ impl Answers {
         Ok(out)
     }
 
-    /// How many answers are so.
+    /// How many answers satisfy this.
     pub(super) fn count(&self, is: impl Fn(&Known) -> bool) -> usize {
         self.known.iter().filter(|known| is(known)).count()
     }
@@ -97,7 +97,7 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
     }
 }
 
-/// What travels along of an item: not what its row says itself, nor what was said of another answer.
+/// The fields of an item that its row keeps: not the row's own fields, nor those about another answer.
 fn brought(item: &Item, generated: bool) -> Map<String, Value> {
     const OF_THE_ROW: [&str; 9] =
         ["id", "response", "plain_response", "finish_reason", "p", "prefixed", "correct", "label", "plain_label"];
@@ -108,9 +108,9 @@ fn brought(item: &Item, generated: bool) -> Map<String, Value> {
     fields
 }
 
-/// What is known of an answer: whether it is right and whether it hedges by accepted answers and the lexicon, else by what the
-/// item says of itself (`correct`, `coverage` of at least one half, or its label); how it ended by the row that it was generated
-/// as, else by the item.
+/// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
+/// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
+/// generated as, or else from the item.
 fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let generated = row.is_some();
     let none = Grader::by_gold(GoldRule::default());
@@ -175,11 +175,11 @@ mod tests {
             assert_eq!((found.correct, found.hedged), (Some(true), Some(true)), "{more}");
             assert_eq!([found.gold_contradicts, found.lexicon_contradicts], contradicted, "{more}");
         }
-        // Without accepted answers and a lexicon the item is asked.
+        // Without accepted answers and a lexicon, the item decides.
         let told = item(&json!({"prompt": "p", "response": "x", "label": "hw", "coverage": 0.5}));
         let found = known(&told, None, None);
         assert_eq!((found.correct, found.hedged, found.gold_contradicts), (Some(true), Some(true), false));
-        // Of an answer that was written just now it can have said nothing.
+        // The item cannot have said anything of an answer that was generated just now.
         let found = known(&told, Some(&row("x", FinishReason::Stop)), None);
         assert_eq!((found.correct, found.hedged), (None, None));
     }
@@ -215,7 +215,7 @@ mod tests {
         );
         assert_eq!((&back.other["correct"], &back.other["plain_label"]), (&json!(true), &json!("cr")));
         assert_eq!(serde_json::from_str::<GatedRow>(&serde_json::to_string(&line).unwrap()).unwrap(), line);
-        // What was said of another answer does not pass for something said of this one, and ids are the prompt's alone.
+        // What was said of another answer is not kept for this one, and the ids are the prompt's alone.
         let asked = item(
             &json!({"input_ids": [1, 2, 3], "prompt_len": 2, "coverage": 0.0, "scores": {"s": 1.0}, "topic": "t"}),
         );

@@ -1,8 +1,7 @@
-//! What the gate changes, each number with its interval over prompts, and beside it what as many prefixes change that are dealt at
-//! random.
+//! What the gate changes, each number with its interval over prompts, and beside it what as many prefixes change when dealt at random.
 //!
-//! A gate takes assertions away and adds none, so that the change of a share of assertions is a share of its own: that of the answers
-//! which lost theirs.
+//! A gate takes assertions away and adds none, so the change in a share of assertions is itself a share: that of the answers which lost
+//! their assertion.
 
 use headtemper_stats::{Interval, Relabelings, Tail, clustered_t, difference, mean, p_value, quantile, share};
 
@@ -16,15 +15,15 @@ use crate::{
 
 /// How often prefixes are dealt at random.
 const DRAWS: usize = 1000;
-/// The seed of it.
+/// Seed of the draws.
 const SEED: u64 = 0;
-/// Neither end.
+/// An interval without ends.
 const NO_ENDS: (f64, f64) = (f64::NAN, f64::NAN);
 
 /// An answer that is known to be right or wrong.
 #[derive(Clone, Copy)]
 struct Answer {
-    /// The unit that it is of.
+    /// The unit that it belongs to.
     unit: usize,
     right: bool,
     /// Whether it stands as an assertion without the gate.
@@ -40,7 +39,7 @@ impl Answer {
 }
 
 impl Changes {
-    /// From the rows, and which of them are of one prompt.
+    /// From the rows, and which of them belong to one prompt.
     pub(super) fn of(rows: &[GatedRow], units: &[Vec<usize>]) -> Self {
         let answer = |unit: usize, row: &GatedRow| {
             let Grade { correct, hedged } = Grade::of_label(row.plain_label.as_deref()?)?;
@@ -52,7 +51,7 @@ impl Changes {
         Self::of_answers(&units.iter().enumerate().flat_map(of_unit).collect::<Vec<_>>(), DRAWS)
     }
 
-    /// From answers that stand by units.
+    /// From answers in the order of their units.
     fn of_answers(answers: &[Answer], draws: usize) -> Self {
         let [right, wrong] = [true, false].map(|class| lost(answers.iter().filter(|answer| answer.right == class)));
         Self {
@@ -78,14 +77,14 @@ fn share_of<'a>(answers: impl Iterator<Item = &'a Answer>, holds: impl Fn(&Answe
     share(&holds, &units)
 }
 
-/// What a share of assertions changes by where so many are taken away.
+/// How a share of assertions changes if this share is taken away.
 fn taken(Interval { mean, low, high }: Interval) -> Change {
-    // Not -0.
+    // Avoids -0.
     Change { difference: 0.0 - mean, low: 0.0 - high, high: 0.0 - low }
 }
 
-/// What the asymmetry changes by: over prompts as in sweeps, or from the shares of right and of wrong answers that lost their
-/// assertion where that is wider, which minds that what never happened may happen. No interval of a class that is too small.
+/// How the asymmetry changes: over prompts as in sweeps, widened to the interval from the shares of right and of wrong answers that lost
+/// their assertion, since what never happened may still happen. No interval if a class is too small.
 fn of_asymmetry(answers: &[Answer], of_shares: Interval) -> Change {
     let stances = |asserted: fn(&Answer) -> bool| -> Vec<Stance> {
         answers.iter().map(|answer| Some((answer.right, asserted(answer)))).collect()
@@ -95,9 +94,9 @@ fn of_asymmetry(answers: &[Answer], of_shares: Interval) -> Change {
     Change { difference: of_shares.mean, low: ends.0, high: ends.1 }
 }
 
-/// What the share of right ones among the asserted answers changes by. Their share without the gate is that of the kept and of the
-/// lost ones together, so that the change is the difference of these two, times the lost ones' part. Each answer adds to a share
-/// what it differs by from it (the delta method), and units are summed; or the two shares' own interval where that is wider.
+/// How the share of right answers among the asserted ones changes. Their share without the gate is that of the kept and the lost ones
+/// together, so the change is the difference between these two, times the lost ones' part. Each answer contributes to a share its
+/// difference from it (the delta method), summed over units; the interval is widened to that from the two shares.
 fn of_asserted(answers: &[Answer]) -> Change {
     let plain = || answers.iter().filter(|answer| answer.plain);
     let part = lost(plain()).mean;
@@ -119,17 +118,17 @@ fn of_asserted(answers: &[Answer]) -> Change {
     let over_units = clustered_t(&units.iter().map(sum).collect::<Vec<_>>(), &sizes(&units));
     let of_shares = difference(kept, taken);
     let of_shares = Interval { mean: found, low: part * of_shares.low, high: part * of_shares.high };
-    // Where no answer lost its assertion there is nothing to compare.
+    // If no answer lost its assertion, there is nothing to compare.
     let ends = if enough && part > 0.0 { wider(over_units, of_shares) } else { NO_ENDS };
     Change { difference: found, low: ends.0, high: ends.1 }
 }
 
-/// The ends of an interval that holds both; those of one where the other has none.
+/// The ends of an interval that holds both; if one has none, those of the other.
 fn wider(one: Interval, other: Interval) -> (f64, f64) {
     (one.low.min(other.low), one.high.max(other.high))
 }
 
-/// The places of each unit's answers.
+/// The positions of each unit's answers.
 fn places(answers: &[Answer]) -> Vec<Vec<usize>> {
     let mut next = 0;
     let place = |unit: &[Answer]| {
@@ -139,8 +138,8 @@ fn places(answers: &[Answer]) -> Vec<Vec<usize>> {
     answers.chunk_by(|a, b| a.unit == b.unit).map(place).collect()
 }
 
-/// Deals the prefixes of asserted answers out anew. How many there are stays, so that every number of interest follows from how many
-/// right answers got one, and p is the same for all of them.
+/// Deals out the prefixes of asserted answers at random. Their number stays, so every number of interest follows from how many right
+/// answers got one, and p is the same for all of them.
 fn at_random(answers: &[Answer], draws: usize) -> Option<AtRandom> {
     let asserted: Vec<Answer> = answers.iter().filter(|answer| answer.plain).copied().collect();
     let dealt: Vec<bool> = asserted.iter().map(Answer::lost).collect();
@@ -151,7 +150,7 @@ fn at_random(answers: &[Answer], draws: usize) -> Option<AtRandom> {
     }
     let of = |class: bool| answers.iter().filter(|answer| answer.right == class).count() as f64;
     let all = [of(true), of(false)];
-    // The asymmetry turned round, so that more is better, and the share of right ones.
+    // The asymmetry with its sign reversed, so that more is better, and the share of right answers.
     let outcome = |prefixed: &[bool]| {
         let mut kept = [0.0; 2];
         for (answer, _) in asserted.iter().zip(prefixed).filter(|&(_, &prefixed)| !prefixed) {

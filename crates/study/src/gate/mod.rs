@@ -1,7 +1,7 @@
-//! The gate: a frozen probe reads a finished answer and, where it falls below its threshold, puts a hedge in front.
+//! The gate: a frozen probe reads a finished answer and, if its probability is below the threshold, puts a hedge in front.
 //!
-//! The sidecar of arc 3 of arXiv 2604.11867, as a tool. The answer's content never changes, so nothing is gained that the probe does not
-//! know: what changes is which answers still stand as assertions.
+//! The sidecar of arc 3 of arXiv 2604.11867, as a tool. The answer's content never changes, so the gate adds nothing that the probe does
+//! not know: it only changes which answers still stand as assertions.
 
 mod answers;
 mod change;

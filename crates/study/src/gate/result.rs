@@ -14,22 +14,22 @@ use crate::{
 pub struct GatedRow {
     /// The item.
     pub id: String,
-    /// What the item brought beside its answer and what was said of that: prompt, accepted answers, other fields.
+    /// What the item brought, except its answer and fields about that: prompt, accepted answers, other fields.
     #[serde(flatten)]
     pub item: Map<String, Value>,
-    /// What the gate lets out: the answer, with the prefix where the probe fell below the threshold.
+    /// What the gate lets out: the answer, with the prefix if the probe is below the threshold.
     pub response: String,
     /// The answer as it was.
     pub plain_response: String,
-    /// Why it ended, where that is known.
+    /// Why it ended, if that is known.
     pub finish_reason: Option<FinishReason>,
     /// The probe's probability that it is correct.
     pub p: f64,
     /// Whether the prefix was put in front.
     pub prefixed: bool,
-    /// Whether it is correct, where that is known.
+    /// Whether it is correct, if that is known.
     pub correct: Option<bool>,
-    /// cr, cw, hr or hw with the gate, where it is known whether it is correct.
+    /// cr, cw, hr or hw with the gate, if it is known whether it is correct.
     pub label: Option<String>,
     /// The same without the gate.
     pub plain_label: Option<String>,
@@ -60,26 +60,26 @@ pub struct Standing {
     pub asserted_right: f64,
 }
 
-/// What a number of [`Standing`] is with the gate less what it is without.
+/// A number of [`Standing`] with the gate, minus the same without it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// The difference.
     #[serde(deserialize_with = "number")]
     pub difference: f64,
-    /// Lower end of its 95 % interval, over prompts; null where there is none.
+    /// Lower end of its 95 % interval, over prompts; null if there is none.
     #[serde(deserialize_with = "number")]
     pub low: f64,
-    /// Upper end of it.
+    /// Upper end of its 95 % interval.
     #[serde(deserialize_with = "number")]
     pub high: f64,
 }
 
-/// What the gate changes in the answers that are known to be right or wrong. Coverage is not among it: content does not change.
+/// What the gate changes in the answers that are known to be right or wrong. Coverage is not included: content does not change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changes {
     /// Answers that are known to be right or wrong.
     pub known: usize,
-    /// Prompts that these have: answers to one prompt are one unit.
+    /// How many prompts they answer: answers to one prompt are one unit.
     pub prompts: usize,
     /// In p(assert | correct).
     pub p_assert_correct: Change,
@@ -91,47 +91,47 @@ pub struct Changes {
     pub asserted: Change,
     /// In the share of these that are right.
     pub asserted_right: Change,
-    /// What as many prefixes change that are dealt at random; null where they can be dealt in fewer than 20 ways.
+    /// What as many prefixes change when dealt at random; null if they can be dealt in fewer than 20 ways.
     pub at_random: Option<AtRandom>,
 }
 
-/// What the prefixes change where they are dealt at random instead of by the probe, over the answers that stand as assertions
-/// without them: whole prompts change places with those of as many such answers, and answers within a prompt with each other. On an
-/// answer that hedges by itself a prefix changes nothing, wherever it comes from.
+/// What the prefixes change when dealt at random instead of by the probe, over the answers that stand as assertions without them. Whole
+/// prompts are swapped with prompts that have as many such answers, and answers within a prompt with each other. On an answer that hedges
+/// by itself a prefix changes nothing, wherever it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AtRandom {
     /// How often they were dealt.
     pub draws: usize,
-    /// The seed of it.
+    /// Seed of the draws.
     pub seed: u64,
     /// Answers over which they were dealt.
     pub answers: usize,
-    /// Prefixes that these got from the probe, and in every draw.
+    /// Prefixes that these got from the probe, and get in every draw.
     pub prefixed: usize,
-    /// What becomes of the asymmetry.
+    /// How the asymmetry changes.
     pub asymmetry: Dealt,
-    /// What becomes of the share of asserted answers that are right.
+    /// How the share of asserted answers that are right changes.
     pub asserted_right: Dealt,
 }
 
-/// What a number of [`Standing`] changes by where prefixes are dealt at random.
+/// How a number of [`Standing`] changes when prefixes are dealt at random.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dealt {
     /// The mean over all draws.
     #[serde(deserialize_with = "number")]
     pub mean: f64,
-    /// 2.5 % of them lie below.
+    /// 2.5 % of the draws lie below.
     #[serde(deserialize_with = "number")]
     pub low: f64,
-    /// 2.5 % of them lie above.
+    /// 2.5 % of the draws lie above.
     #[serde(deserialize_with = "number")]
     pub high: f64,
-    /// How often a draw does as well as the probe, or better: asymmetry as low, as great a share right.
+    /// How often a draw does at least as well as the probe: as low an asymmetry, as great a share right.
     #[serde(deserialize_with = "number")]
     pub p: f64,
 }
 
-/// Answers that were cut off at a limit of tokens.
+/// Answers that were cut off at a token limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOff {
     /// How many.
@@ -140,23 +140,23 @@ pub struct CutOff {
     pub prefixed: usize,
     /// What they are without the gate.
     pub table: CrossTable,
-    /// What all answers are without the gate of which it is known how they ended.
+    /// What all answers are without the gate, among those of which it is known how they ended.
     #[serde(default)]
     pub known: CrossTable,
-    /// Answers of which nobody says how they ended.
+    /// Answers of which it is not known how they ended.
     pub unsaid: usize,
 }
 
-/// Answers of which the items say otherwise.
+/// Answers where the item contradicts what decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contradicted {
-    /// Than their accepted answers do, by `correct`, `coverage` or label: the accepted answers count.
+    /// By `correct`, `coverage` or label, the item contradicts its accepted answers: the accepted answers count.
     pub by_gold: usize,
-    /// Than the lexicon does, by label: the lexicon counts.
+    /// By its label, the item contradicts the lexicon: the lexicon counts.
     pub by_lexicon: usize,
 }
 
-/// All of it.
+/// The whole result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
     /// `gate/v1`.
@@ -165,7 +165,7 @@ pub struct GateResult {
     pub probe_sha256: String,
     /// The C whose fit is used.
     pub c: f64,
-    /// Below it the prefix is put in front.
+    /// Below this probability, the prefix is put in front.
     pub threshold: f64,
     /// Where it comes from: `training`, or `asked`.
     pub threshold_from: String,
@@ -175,24 +175,24 @@ pub struct GateResult {
     pub items: usize,
     /// Answers that got the prefix.
     pub prefixed: usize,
-    /// Answers that have the very features of one that the probe was fitted on, or answer its prompt.
+    /// Answers with the very features of an item that the probe was fitted on, or to its prompt.
     pub seen_in_training: usize,
     /// Answers that were cut off.
     #[serde(default)]
     pub cut_off: CutOff,
-    /// Answers of which the items say otherwise.
+    /// Answers where the item contradicts what decides.
     #[serde(default)]
     pub contradicted: Contradicted,
-    /// AUC of the probe on these answers; null where none is known to be right or wrong.
+    /// AUC of the probe on these answers; null if none is known to be right or wrong.
     #[serde(deserialize_with = "number")]
     pub auc: f64,
-    /// DeLong's interval of it.
+    /// Its DeLong interval.
     pub auc_delong: Ends,
     /// Without the gate.
     pub plain: Standing,
     /// With it.
     pub gated: Standing,
-    /// With it less without it.
+    /// With the gate, minus without it.
     #[serde(default)]
     pub change: Changes,
     /// What a reader must know before any number.
@@ -225,7 +225,7 @@ impl Standing {
 }
 
 impl CutOff {
-    /// Of the rows.
+    /// Counts the rows.
     pub(super) fn of(rows: &[GatedRow]) -> Self {
         let mut found = Self::default();
         for row in rows {

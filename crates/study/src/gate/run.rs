@@ -28,13 +28,13 @@ pub struct GateRun<'a> {
     pub c: Option<f64>,
     /// The threshold; the one that the training items chose if none is given.
     pub threshold: Option<f64>,
-    /// Where the probe reads; what its training file says if none is given.
+    /// Where the probe reads; by default what its training file says.
     pub site: Option<&'a str>,
     /// What is put in front.
     pub prefix: &'a str,
     /// What counts as a hedge.
     pub hedges: Option<&'a Grader>,
-    /// How answers are generated where items bring none, and what stops it all.
+    /// How answers are generated for items that bring none, and what stops the run.
     pub generate: SweepOptions<'a>,
 }
 
@@ -55,12 +55,12 @@ pub fn gate_run(
     let result = &probe.meta.results[fit];
     let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
     let site = ProbeSite::of(settings.site, &probe.meta.train, engine)?;
-    // Whatever does not fit is refused before anything is generated.
+    // Anything that does not fit is refused before anything is generated.
     let source = format!("{}, at the site that the probe reads", engine.identity().model);
     probe.probabilities(fit, &vec![0.0; engine.spec().d_model], engine.spec().d_model, &source)?;
     settings.generate.check()?;
     if settings.prefix.trim().is_empty() {
-        // It would change no answer, and count as a hedge.
+        // A blank prefix would change no answer, but count as a hedge.
         return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
     }
     prompts(engine, items)?;
@@ -79,7 +79,7 @@ pub fn gate_run(
     let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
     let (mut rows, _) = sweep(engine, &unanswered, &[Arm::base()], &settings.generate, &mut log, progress)?;
     let answers = Answers::of(engine, items, &rows.remove(0), settings.hedges)?;
-    // Averaged over the tokens that the probe's own features were averaged over.
+    // Averaged over the same tokens as the probe's own features.
     let pool = probe.meta.train.meta.as_ref().map_or(Ok(Pool::Last), |meta| meta.pool.parse())?;
     let options = CaptureOptions {
         pool,
@@ -146,7 +146,7 @@ fn ranked(rows: &[GatedRow], units: &[Vec<usize>]) -> Delong {
     clustered_delong(&p, &correct, &of)
 }
 
-/// The place of a C among the probe's fits.
+/// The index of a C among the probe's fits.
 fn fit_of(probe: &Probe, c: Option<f64>) -> Result<usize> {
     let Some(c) = c else { return Ok(probe.meta.chosen) };
     let all: Vec<String> = probe.meta.results.iter().map(|result| result.c.to_string()).collect();

@@ -1,4 +1,4 @@
-//! What a probe reads of a model: the array of a capture that it was fitted on.
+//! What a probe reads from a model: the array of a capture that it was fitted on.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl ProbeSite {
     /// What was asked for, or what the probe's training file says of itself.
     ///
     /// # Errors
-    /// If neither says, both say something else, or a layer does not exist.
+    /// If neither says it, the two disagree, or a layer does not exist.
     pub(crate) fn of(asked: Option<&str>, train: &Origin, engine: &Engine) -> Result<Self> {
         let layers = engine.spec().layers.len();
         let asked = match asked {

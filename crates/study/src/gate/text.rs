@@ -9,7 +9,7 @@ use crate::{
     text::{interval, short, signed},
 };
 
-/// A number of [`Standing`], what it changes by, and what chance makes of it.
+/// A number of [`Standing`], its change, and its change by chance.
 type Line<'a> = (&'a str, fn(&Standing) -> f64, Option<Change>, Option<Dealt>);
 
 /// The result as a table.
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::gate::{Changes, Contradicted, CutOff, GatedRow};
 
-    /// Forty answers, every other right, of which these get a prefix.
+    /// Forty answers, every second one right, of which these get a prefix.
     fn found(prefixed: impl Fn(usize) -> bool) -> GateResult {
         let row = |i: usize| GatedRow {
             id: i.to_string(),

@@ -1,4 +1,4 @@
-//! What a reader must know before any number of a gate: one warning a function.
+//! What a reader must know before any number of a gate: one function per warning.
 
 use headtemper_engine::Engine;
 
@@ -12,7 +12,7 @@ use crate::{
     text::{count, percent},
 };
 
-/// All of them but for those of the model, in the order in which they are told.
+/// All of them except those about the model, in the order in which they are shown.
 pub(super) fn warnings(
     answers: &Answers,
     settings: &GateRun<'_>,
@@ -45,14 +45,14 @@ fn nothing_known(answers: &Answers) -> Option<String> {
         .then(|| "no answer is known to be right or wrong: give items gold answers, coverage, or labels".into())
 }
 
-/// A prefix that the lexicon would not have called a hedge.
+/// A prefix that the lexicon does not know as a hedge.
 fn unknown_prefix(settings: &GateRun<'_>) -> Option<String> {
     settings.hedges.filter(|grader| !grader.grade(settings.prefix, &[]).hedged).map(|_| {
         format!("the lexicon does not know the prefix '{}' as a hedge; here it counts as one", settings.prefix.trim())
     })
 }
 
-/// Answers that nobody says the hedging of.
+/// Answers of which nothing says whether they hedge.
 fn counted_as_asserted(answers: &Answers, settings: &GateRun<'_>) -> Vec<String> {
     if settings.hedges.is_some() {
         return Vec::new();
@@ -69,7 +69,7 @@ fn counted_as_asserted(answers: &Answers, settings: &GateRun<'_>) -> Vec<String>
         .collect()
 }
 
-/// Items that say otherwise of their answers than what decides.
+/// Items that contradict what decides about their answers.
 fn contradictions(Contradicted { by_gold, by_lexicon }: Contradicted) -> Vec<String> {
     let told = |(n, said): (usize, &str)| (n > 0).then(|| format!("{} had {said}", count(n, "item")));
     [
@@ -81,7 +81,7 @@ fn contradictions(Contradicted { by_gold, by_lexicon }: Contradicted) -> Vec<Str
     .collect()
 }
 
-/// Answers that were cut off, of those of which it is known.
+/// Answers that were cut off, among those of which this is known.
 fn truncation(cut_off: &CutOff, all: usize) -> Option<String> {
     let CutOff { table, known, .. } = cut_off;
     let right = (table.cr + table.hr, known.cr + known.hr);
@@ -105,7 +105,7 @@ fn truncation(cut_off: &CutOff, all: usize) -> Option<String> {
     })
 }
 
-/// How answers are read here otherwise than those were that the probe was fitted on, as far as its training file says.
+/// How answers are read differently here from those that the probe was fitted on, as far as its training file says.
 pub(super) fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Vec<String> {
     let Some(of) = &probe.meta.train.meta else { return Vec::new() };
     let (was, now) = (&of.identity, engine.identity());

@@ -2,21 +2,21 @@
 
 use crate::{Item, text::some_of};
 
-/// Signs before a number; as the second, typographic one, so the first.
+/// Minus signs before a number; the second, typographic one is read as the first.
 const MINUS: [char; 2] = ['-', '−'];
-/// Between two numbers that are one fraction.
+/// Marks that join two numbers into one fraction.
 const SLASH: [char; 2] = ['/', '⁄'];
-/// Marks that may stand before a number, and change nothing.
+/// Marks that may stand before a number without changing it.
 const CURRENCY: [char; 5] = ['$', '€', '£', '¥', '₹'];
-/// What may stand before a decimal point that no digit stands before.
+/// What may stand before a decimal point that has no digit before it.
 const BEFORE_POINT: [char; 16] = ['-', '−', '+', '=', '<', '>', '~', '≈', '(', '[', '{', '*', '$', '€', '£', '¥'];
-/// Characters of an accepted answer without which it would be another.
+/// Characters without which an accepted answer would be another answer.
 const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫";
-/// Accepted answers that a warning names.
+/// Most accepted answers that a warning names.
 const NAMED: usize = 5;
 
-/// Lower case, words of letters and digits with one space between them. A number is one word with its sign, decimal point, fraction
-/// slash and colon, and without the commas of thousands; `+` and `#` at a word's end are of the word.
+/// Lower case, with one space between words of letters and digits. A number is one word with its sign, decimal point, fraction slash and
+/// colon, but without thousands commas; `+` and `#` at the end of a word belong to it.
 pub(super) fn words(text: &str) -> String {
     let chars: Vec<char> = text.to_lowercase().chars().collect();
     let mut words: Vec<String> = Vec::new();
@@ -58,7 +58,7 @@ fn is_digit(chars: &[char], at: usize) -> bool {
     chars.get(at).is_some_and(char::is_ascii_digit)
 }
 
-/// Where a run of digits ends that have a single point, comma, colon or slash between them.
+/// Where a run of digits ends, counting single points, commas, colons and slashes between digits.
 fn end_of_number(chars: &[char], start: usize) -> usize {
     let mut at = start;
     let joins = |c: char| matches!(c, '.' | ',' | ':') || SLASH.contains(&c);
@@ -68,7 +68,7 @@ fn end_of_number(chars: &[char], start: usize) -> usize {
     at
 }
 
-/// Where a word ends whose letters have been read up to `at`: behind `+` and `#` that nothing follows, or `++`, as of C++17.
+/// Where a word ends whose letters have been read up to `at`: after `+` and `#` if no letter or digit follows, or after `++`, as in C++17.
 fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
     if !chars[start..at].iter().any(|c| c.is_alphabetic()) {
         return at;
@@ -78,13 +78,13 @@ fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
     if ends || end - at > 1 { end } else { at }
 }
 
-/// Whether the number that begins here has a minus sign: one that nothing stands before which it could be taken from, or hang on.
+/// Whether the number that begins here has a minus sign, which is neither a subtraction from what is before it nor a hyphen.
 fn is_negative(chars: &[char], start: usize) -> bool {
     let before = |at: usize| at.checked_sub(1).map(|at| chars[at]);
     let hangs = |c: char| c.is_alphanumeric() || MINUS.contains(&c) || matches!(c, ')' | ']' | '}' | '%' | '°');
     let mut sign = start;
     if let Some(mark) = before(start).filter(|c| CURRENCY.contains(c)) {
-        // -$5, but in $5$-$10$ and €5-€10 it hangs on what is before.
+        // -$5 is negative, but in $5$-$10$ and €5-€10 the sign belongs to what is before it.
         sign = start - 1;
         if before(sign).is_some_and(|c| MINUS.contains(&c)) && before(sign - 1) == Some(mark) {
             return false;
@@ -96,8 +96,8 @@ fn is_negative(chars: &[char], start: usize) -> bool {
     }
 }
 
-/// The numbers of digits and what joins them: commas that group no thousands part them, and so does everything in what is no single
-/// number, such as a date or a version.
+/// Splits digits and what joins them into numbers: at commas that do not group thousands and, in what is not a single number, such as a
+/// date or a version, everywhere.
 fn numbers(joined: &str) -> Vec<String> {
     let parts = without_thousands(&joined.replace(SLASH, "/"));
     parts
@@ -117,7 +117,7 @@ fn numbers(joined: &str) -> Vec<String> {
         .collect()
 }
 
-/// Leaves out commas between thousands, and makes others spaces.
+/// Removes commas that group thousands, and turns others into spaces.
 fn without_thousands(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut group, mut grouped) = (String::new(), 0, false);
@@ -143,14 +143,14 @@ fn without_thousands(text: &str) -> String {
     out
 }
 
-/// A number without decimals that are all 0, and with a 0 before its point.
+/// A number without decimals if they are all 0, and with a 0 before its point.
 fn plain(number: &str) -> String {
     let Some((whole, decimals)) = number.split_once('.') else { return number.into() };
     let whole = if whole.is_empty() { "0" } else { whole };
     if decimals.bytes().all(|b| b == b'0') { whole.into() } else { format!("{whole}.{decimals}") }
 }
 
-/// What a reader must know of accepted answers that lose characters without which they would be others.
+/// Warns of accepted answers that have no letter or digit, or lose a character that may decide.
 pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
     let golds = || items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold)));
     let list = |found: Vec<String>| (!found.is_empty()).then(|| (found.len(), some_of(&found, NAMED)));
@@ -169,14 +169,14 @@ pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
 fn loses(gold: &str) -> bool {
     let kept = words(gold);
     let count = |text: &str, c: char| text.chars().filter(|&other| other == c).count();
-    // A plus before a number says nothing.
+    // A plus before a number decides nothing.
     let gold = gold.trim().trim_start_matches('+');
     let minus = gold.starts_with(MINUS) && !kept.starts_with('-');
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
-/// Whether a response that ended for this reason was cut off at a limit of tokens: in our words, or in those of a server that wrote
-/// it. A reason that is neither, such as `content_filter`, says nothing.
+/// Whether a response that ended for this reason was cut off at a token limit: in our words, or in those of the server that wrote it. Any
+/// other reason, such as `content_filter`, says nothing.
 pub(crate) fn cut_off(finish_reason: &str) -> Option<bool> {
     match finish_reason.to_lowercase().as_str() {
         "length" | "max_tokens" | "max_length" => Some(true),

@@ -22,7 +22,7 @@ pub(crate) fn label_counts(labels: &[Option<String>]) -> BTreeMap<String, usize>
     counts
 }
 
-/// Why there are no two cohorts of one label.
+/// The error for two cohorts of the same label.
 pub(crate) fn same_label(label: &str) -> StudyError {
     StudyError::option("cohort b", format!("'{label}' like cohort a"), "another label")
 }
@@ -30,7 +30,7 @@ pub(crate) fn same_label(label: &str) -> StudyError {
 /// The two cohorts of these labels.
 ///
 /// # Errors
-/// If the labels are the same, or a cohort has fewer than `needed` members; names the labels that there are.
+/// If the labels are the same, or a cohort has fewer than `needed` members; the error names the existing labels.
 pub fn cohorts_of(labels: &[Option<String>], a: &str, b: &str, needed: usize) -> Result<[Cohort; 2]> {
     if a == b {
         return Err(same_label(a));

@@ -1,4 +1,4 @@
-//! What items bring beside their texts, as columns of a capture: scores and numbers, a hash of the prompt, answers.
+//! What items bring besides their texts, as columns of a capture: scores and numbers, a hash of the prompt, answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,13 @@ pub(crate) const TEXT_HASH: &str = "text_hash";
 /// The array that says how generated responses ended.
 pub(crate) const FINISH_REASON: &str = "finish_reason";
 
-/// Columns of a capture, a row an item.
+/// Columns of a capture, one row per item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Columns {
-    /// The first 32 hexadecimal digits of SHA-256 over each prompt, in lower case and without what stands between its
-    /// words: equal where two data sets share a prompt.
+    /// The first 32 hexadecimal digits of SHA-256 over each prompt, in lower case and without what stands between its words: equal if two
+    /// data sets share a prompt.
     pub prompt_hash: Vec<String>,
-    /// The same of prompt and response as they stand, by which features are known to be of these texts.
+    /// The same over prompt and response exactly as they stand, which shows that features are of these texts.
     pub text_hash: Vec<String>,
     /// `scores.NAME` and `fields.NAME`, with NaN where an item has none.
     pub numbers: Vec<(String, Vec<f64>)>,
@@ -53,14 +53,14 @@ impl Columns {
         }
     }
 
-    /// With what the model answered to these items.
+    /// Adds what the model answered to these items.
     pub(crate) fn answered(&mut self, items: &[Item], answers: Answers) {
         let texts = items.iter().zip(&answers.texts);
         self.text_hash = texts.map(|(item, text)| text_hash(item, Some(text))).collect();
         self.answers = Some(answers);
     }
 
-    /// Adds them to a file.
+    /// Adds the columns to a file.
     pub(crate) fn add_to(self, npz: &mut Npz) {
         if !self.prompt_hash.is_empty() {
             npz.add("prompt_hash", Array::Text(self.prompt_hash));
@@ -80,19 +80,18 @@ impl Columns {
     }
 }
 
-/// The hash by which a prompt is recognised, however it is spaced and capitalised.
+/// The hash that identifies a prompt, however it is spaced and capitalised.
 pub(crate) fn prompt_hash(item: &Item) -> String {
     let key = item.prompt_key();
     if key.is_empty() { key } else { digest_text(&key) }
 }
 
-/// The hash by which the texts of an item are recognised, letter by letter: all of its prompt, and this response or that which
-/// its tokens bring.
+/// The hash that identifies the texts of an item, letter by letter: its whole prompt, and this response or the one that its tokens hold.
 pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
     let (prompt, tokens) = match &item.input {
         Input::Prompt(text) | Input::Raw(text) => (json!(text), &[][..]),
         Input::Messages(messages) => match &messages[..] {
-            // A model reads the same.
+            // A model reads this as it reads a plain prompt.
             [only] if *only == Message::user(&only.content) => (json!(only.content), &[][..]),
             _ => (json!(messages), &[][..]),
         },
@@ -119,11 +118,11 @@ pub(crate) fn number(item: &Item, name: &str) -> f64 {
     score.or_else(field).unwrap_or(f64::NAN)
 }
 
-/// Finds the columns of items, one item after the other.
+/// Finds the column names of items, one item after the other.
 #[derive(Default)]
 pub(crate) struct ColumnNames {
     scores: BTreeSet<String>,
-    /// Other fields, and whether they held nothing but numbers and truth values so far.
+    /// Other fields, and whether each has held only numbers and truth values so far.
     fields: BTreeMap<String, bool>,
 }
 
@@ -153,12 +152,12 @@ impl ColumnNames {
         }
     }
 
-    /// How many columns there are, of all kinds of fields.
+    /// How many scores and other fields there are, of whatever kind.
     pub(crate) fn count(&self) -> usize {
         self.scores.len() + self.fields.len()
     }
 
-    /// Scores and fields in order of their names.
+    /// Scores, then fields of numbers, each in the order of their names.
     pub(crate) fn names(&self) -> Vec<String> {
         let scores = self.scores.iter().map(|name| format!("{SCORES}{name}"));
         let fields = self.fields.iter().filter(|&(_, &numbers)| numbers).map(|(name, _)| format!("{FIELDS}{name}"));

@@ -1,4 +1,4 @@
-//! Dispositions as data: what each means, and which items its two cohorts have.
+//! Dispositions as data: what each means, and which items belong to its two cohorts.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     items::cohort::{label_counts, same_label},
 };
 
-/// The fewest items a cohort may have: below, no pooled variance exists.
+/// The fewest items that a cohort may have: with fewer, no pooled variance exists.
 pub(crate) const LEAST: usize = 2;
 
 /// A behavioural axis with its two cohorts.
@@ -17,9 +17,9 @@ pub(crate) const LEAST: usize = 2;
 pub struct DispositionSpec {
     /// Its name.
     pub name: String,
-    /// What it means, in a sentence; empty if nobody said.
+    /// What it means, in a sentence; empty if not given.
     pub means: String,
-    /// Where its cohorts and thresholds come from; empty if nobody said.
+    /// Where its cohorts and thresholds come from; empty if not given.
     pub source: String,
     /// The first cohort; d > 0 means louder in it.
     pub a: CohortSpec,
@@ -27,21 +27,21 @@ pub struct DispositionSpec {
     pub b: CohortSpec,
 }
 
-/// A cohort, and which items it has.
+/// A cohort, and the condition for its items.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CohortSpec {
     /// Its name.
     pub name: String,
-    /// The items that it has.
+    /// The condition that its items meet.
     pub holds: Predicate,
 }
 
 /// The items of two cohorts: indices, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cohorts {
-    /// Of the first.
+    /// The first cohort.
     pub a: Vec<usize>,
-    /// Of the second.
+    /// The second cohort.
     pub b: Vec<usize>,
 }
 
@@ -72,7 +72,7 @@ struct CohortEntry {
 }
 
 impl DispositionSpec {
-    /// The disposition that two labels are the cohorts of.
+    /// The disposition whose two cohorts are these labels.
     ///
     /// # Errors
     /// If the labels are the same.
@@ -116,7 +116,7 @@ impl DispositionSpec {
         }
     }
 
-    /// Why a cohort has too few items: what there is.
+    /// The error for a cohort with too few items; says which labels there are.
     fn too_small(cohort: &CohortSpec, found: usize, needed: usize, items: &[Item]) -> StudyError {
         let (name, labels) = (cohort.name.clone(), items.iter().map(|item| item.label.clone()).collect::<Vec<_>>());
         let counts = label_counts(&labels).into_iter().map(|(label, n)| format!("{label} {n}"));
@@ -129,8 +129,8 @@ impl DispositionSpec {
 /// Reads a file of dispositions, such as `configs/dispositions.toml`.
 ///
 /// # Errors
-/// If it cannot be read, has an unknown or missing key, a condition that cannot be read, two dispositions of one name, or
-/// cohorts of one name.
+/// If it cannot be read, has an unknown or missing key, a condition that cannot be read, two dispositions with one name, or cohorts with
+/// one name.
 pub fn read_dispositions(path: &Path) -> Result<Vec<DispositionSpec>> {
     let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
     let file: File = toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
@@ -138,7 +138,7 @@ pub fn read_dispositions(path: &Path) -> Result<Vec<DispositionSpec>> {
     let mut specs = Vec::new();
     for entry in file.disposition {
         let wrong = |why: String| StudyError::content(path, format!("disposition '{}': {why}", entry.name));
-        // Files are named by it.
+        // Files are named after it.
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
         if entry.name.is_empty() || !entry.name.chars().all(plain) {
             return Err(wrong("its name must be letters, digits, - and _".into()));
@@ -159,7 +159,7 @@ pub fn read_dispositions(path: &Path) -> Result<Vec<DispositionSpec>> {
     if specs.is_empty() { Err(StudyError::content(path, "holds no disposition")) } else { Ok(specs) }
 }
 
-/// Those of the dispositions that were named, in the order of the names; all if none was.
+/// The dispositions that are named, in the order of the names; all if none is named.
 ///
 /// # Errors
 /// If a name is not among them.

@@ -1,22 +1,22 @@
-//! What is known of an item beside its features: what it asks, what it answers, and its other fields.
+//! What is known of an item besides its features: what it asks, what it answers, and its other fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Item, Result, StudyError};
 
-/// The name by which an item's answer is asked for as if it were a field.
+/// The name under which an item's answer can be used like a field.
 pub(crate) const RESPONSE: &str = "response";
 
-/// What is known of a captured item beside its features.
+/// What is known of a captured item besides its features.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemFacts {
     /// The prompt by which items are told apart.
     pub prompt: String,
-    /// The response by which items are told apart, where it is a text.
+    /// The response by which items are told apart, if it is a text.
     pub response: Option<String>,
-    /// Whether the response was cut off; none where nobody knows.
+    /// Whether the response was cut off; none where this is unknown.
     pub truncated: Option<bool>,
-    /// Its other fields that are a text, a number or a truth value.
+    /// Its other fields whose value is a text, a number or a truth value.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -28,7 +28,7 @@ impl ItemFacts {
         Self { prompt: item.prompt_key(), response: item.response_key(), truncated: item.truncated(), fields }
     }
 
-    /// The prompt, where anything was asked: the empty one is nobody's.
+    /// The prompt, if anything was asked: items do not share an empty prompt.
     pub(crate) fn asked(&self) -> Option<&str> {
         (!self.prompt.is_empty()).then_some(&self.prompt)
     }
@@ -42,7 +42,7 @@ impl ItemFacts {
     }
 }
 
-/// Why a field of an item is none that items can be grouped by, if it is not.
+/// Why items cannot be grouped by a field; none if they can.
 fn unusable(field: &str) -> Option<&'static str> {
     match field {
         "label" => Some("cohorts may follow from it"),
@@ -56,7 +56,7 @@ fn unusable(field: &str) -> Option<&'static str> {
 /// Refuses a field that no item has, or that items cannot be grouped by; `option` is what it was given for.
 ///
 /// # Errors
-/// Names the fields that there are.
+/// The error names the fields that there are.
 pub(crate) fn check_field(option: &str, field: &str, facts: &[ItemFacts]) -> Result<()> {
     if facts.iter().any(|facts| facts.value(field).is_some()) {
         return Ok(());

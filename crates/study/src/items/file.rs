@@ -10,13 +10,13 @@ use std::{
 
 use crate::{Item, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits};
 
-/// Problems that are listed before the rest is only counted.
+/// Most problems that are listed; the rest is only counted.
 const LISTED: usize = 10;
 
-/// Columns that a file of features may have: beyond this, names are data.
+/// Most columns that a file of features may have: with more, the names are data.
 const MOST_COLUMNS: usize = 1024;
 
-/// Where a line stands.
+/// The position of a line.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// Its first byte.
@@ -25,7 +25,7 @@ struct Place {
     line: usize,
 }
 
-/// Reads lines one after the other, strictly; every bad line is named with its number.
+/// Reads lines one after the other, strictly; every bad line is reported with its number.
 ///
 /// # Errors
 /// If the lines cannot be read, cannot be used, or hold no item; or what `on_item` reports.
@@ -44,7 +44,7 @@ fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place
         let blank = matches!(text, Ok(text) if text.trim().is_empty());
         if !blank {
             let why = match text.and_then(|text| Item::parse(text.trim_end(), place.line, raw)) {
-                // Of a million ids their hashes take what a few thousand texts do.
+                // The hashes of a million ids take as much memory as a few thousand texts.
                 Ok(item) if !ids.insert(digest_bits(&item.id)) => {
                     Some(format!("id '{}' stands there a second time", item.id))
                 }
@@ -72,10 +72,10 @@ fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place
     }
 }
 
-/// Reads a file of items. With `raw`, prompts are texts as they stand and no chat messages.
+/// Reads a file of items. With `raw`, prompts are plain text, not chat messages.
 ///
 /// # Errors
-/// If the file cannot be read, holds no item, or has lines that cannot be used: each is named with its number.
+/// If the file cannot be read, holds no item, or has lines that cannot be used; each is reported with its number.
 pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
     let file = File::open(path).map_err(StudyError::read(path))?;
     let mut items = Vec::new();
@@ -83,19 +83,19 @@ pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// A file of items that are not all held in memory: every line was read and checked, and is read again when it is needed.
+/// A file of items that are not all held in memory: every line is checked once, and read again when it is needed.
 #[derive(Debug)]
 pub struct ItemFile {
     path: PathBuf,
     raw: bool,
     places: Vec<Place>,
     columns: Vec<String>,
-    /// What was read where a file can be read only once, such as a pipe.
+    /// The content of a file that can be read only once, such as a pipe.
     held: Option<Vec<u8>>,
 }
 
 impl ItemFile {
-    /// Reads and checks every line; of those of the first `limit` items the places are kept.
+    /// Reads and checks every line; keeps the positions of the first `limit` items.
     ///
     /// # Errors
     /// As [`read_items`]; and if the items bring more score names and fields than a file can sensibly have as columns.
@@ -134,7 +134,7 @@ impl ItemFile {
         self.places.len()
     }
 
-    /// Whether there is none, as with a limit of 0.
+    /// Whether there are none, as with a limit of 0.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -147,10 +147,10 @@ impl ItemFile {
     /// Reads some of the items.
     ///
     /// # Errors
-    /// If the file cannot be read, or has changed meanwhile so that its lines are no items.
+    /// If the file cannot be read, or has changed meanwhile so that its lines are not items.
     ///
     /// # Panics
-    /// If there are fewer items.
+    /// If the range goes beyond the items.
     pub fn read(&self, range: Range<usize>) -> Result<Vec<Item>> {
         match &self.held {
             Some(bytes) => self.read_from(Cursor::new(bytes), range),
@@ -165,7 +165,7 @@ impl ItemFile {
         let mut reader = BufReader::with_capacity(1 << 18, file);
         let (mut at, mut text, mut items) = (*first, String::new(), Vec::with_capacity(places.len()));
         for place in places {
-            // Between two items there may be empty lines.
+            // There may be empty lines between two items.
             loop {
                 text.clear();
                 let read = reader.read_line(&mut text).map_err(StudyError::read(&self.path))?;
@@ -183,12 +183,12 @@ impl ItemFile {
         Ok(items)
     }
 
-    /// The file is no longer what it was when it was checked.
+    /// The error for a file that has changed since it was checked.
     pub(crate) fn changed(&self, line: usize) -> StudyError {
         StudyError::content(&self.path, format!("line {line} changed while the items were read"))
     }
 
-    /// The line of an item.
+    /// The line number of an item.
     pub(crate) fn line(&self, item: usize) -> usize {
         self.places[item].line
     }

@@ -17,7 +17,7 @@ pub struct Grade {
 }
 
 impl Grade {
-    /// The cohort: `cr`, `cw`, `hr` or `hw`, confident or hedged, right or wrong.
+    /// The cohort: `cr`, `cw`, `hr` or `hw`, for confident or hedged, right or wrong.
     pub fn label(self) -> &'static str {
         match (self.hedged, self.correct) {
             (false, true) => "cr",
@@ -27,7 +27,7 @@ impl Grade {
         }
     }
 
-    /// What a label says; none for another label than these four.
+    /// What a label says; none for any label but these four.
     pub fn of_label(label: &str) -> Option<Self> {
         let all = [false, true].into_iter().flat_map(|hedged| [false, true].map(|correct| Self { correct, hedged }));
         all.into_iter().find(|grade| grade.label() == label)
@@ -41,11 +41,11 @@ pub enum GoldRule {
     /// It holds an accepted answer, in whole words and numbers.
     #[default]
     Contains,
-    /// It is an accepted answer and nothing else, but for capitals and punctuation.
+    /// It is an accepted answer and nothing else, apart from capitals and punctuation.
     Exact,
 }
 
-/// A lexicon of hedges, one phrase a line, `#` for comments; and what makes an answer right.
+/// A lexicon of hedges, one phrase per line, `#` for comments; and what makes an answer right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct Grader {
@@ -53,7 +53,7 @@ pub struct Grader {
     gold: GoldRule,
 }
 
-/// As files have it: the phrases alone where the rule is the usual one.
+/// The form in files: the phrases alone if the rule is the default.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -93,7 +93,7 @@ impl Grader {
         Self { hedges: phrases.filter(|phrase| !phrase.is_empty()).collect(), ..Self::by_gold(GoldRule::default()) }
     }
 
-    /// A grader without a lexicon: of what is right alone.
+    /// A grader without a lexicon, which judges only what is right.
     pub fn by_gold(gold: GoldRule) -> Self {
         Self { hedges: Vec::new(), gold }
     }
@@ -104,7 +104,7 @@ impl Grader {
         Self { gold, ..self }
     }
 
-    /// Judges an answer by its accepted answers.
+    /// Judges an answer against its accepted answers.
     pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
         let (said, plain) = (words(answer), normalised(answer));
         Grade {
@@ -117,12 +117,12 @@ impl Grader {
     }
 }
 
-/// Whether a phrase occurs in a text, in whole words of both.
+/// Whether a phrase occurs in a text, as whole words.
 fn holds(text: &str, phrase: &str) -> bool {
     !phrase.is_empty() && format!(" {text} ").contains(&format!(" {phrase} "))
 }
 
-/// Lower case, every run of characters that are neither letters nor digits one space: the words of hedges.
+/// Lower case, with one space for every run of characters that are neither letters nor digits: the words of hedges.
 fn normalised(text: &str) -> String {
     let lower = text.to_lowercase();
     lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Every accepted answer of the quickstart's questions is found where it stands, as are numbers in the ways that models write them.
+    /// Every accepted answer of the quickstart's questions is found in the ways that models write it, but no number inside another.
     #[test]
     fn the_quickstarts_golds_are_found() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/data/questions.jsonl");

@@ -1,4 +1,4 @@
-//! Items: one JSON object a line, read strictly, every bad line reported with its number.
+//! Items: one JSON object per line, read strictly; every bad line is reported with its number.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ const ASSISTANT: &str = "assistant";
 /// One item of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// Unique in its file; the line number where the file gives none.
+    /// Unique in its file; the line number if the file gives none.
     pub id: String,
-    /// What the model reads; of a conversation, what stands before the answer.
+    /// What the model reads; in a conversation, everything before the answer.
     pub input: Input,
-    /// The answer, if there is one: of a conversation, its last message where that is the assistant's.
+    /// The answer, if there is one: in a conversation, the last message if it is the assistant's.
     pub response: Option<String>,
     /// With `input_ids`: how many of them are the prompt, if the file says so.
     pub prompt_len: Option<usize>,
@@ -37,7 +37,7 @@ impl Item {
     /// Puts a system message before a plain prompt.
     ///
     /// # Errors
-    /// If the item is a conversation or token ids, where it would do nothing.
+    /// If the item is a conversation or token ids, where it would have no effect.
     pub(crate) fn with_system(&mut self, system: &str) -> Result<()> {
         let Input::Prompt(text) = &self.input else {
             return Err(StudyError::option(
@@ -56,7 +56,7 @@ impl Item {
         matches!(self.input, Input::Raw(_))
     }
 
-    /// The names by which a condition may ask for its fields.
+    /// The names of its fields that a condition may use.
     pub(crate) fn field_names(&self) -> Vec<String> {
         let always = ["id", "prompt"].map(String::from).into_iter();
         let label = self.label.iter().map(|_| "label".into());
@@ -73,13 +73,13 @@ impl Item {
         reason.and_then(cut_off).or_else(|| self.other.get("truncated")?.as_bool())
     }
 
-    /// The prompt by which items are told apart: its letters, digits and signs of arithmetic, whatever stands between them. Of
-    /// a conversation it is what the user says: a system message before the same question makes no other question.
+    /// The prompt by which items are told apart: its letters, digits and arithmetic signs, whatever is between them. In a conversation it
+    /// is what the user says: the same question after another system message is still the same.
     pub(crate) fn prompt_key(&self) -> String {
         let text = match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
             Input::Messages(messages) => asked(messages),
-            // Nothing was asked where no id is the prompt.
+            // If none of the ids is the prompt, nothing was asked.
             Input::Ids(ids) => match self.prompt_ids(ids) {
                 [] => return String::new(),
                 ids => return format!("{ids:?}"),
@@ -93,13 +93,13 @@ impl Item {
         self.response.as_deref().map(key_of)
     }
 
-    /// How many of these ids are the prompt.
+    /// Those of these ids that are the prompt.
     pub(crate) fn prompt_ids<'a>(&self, ids: &'a [u32]) -> &'a [u32] {
         &ids[..self.prompt_len.unwrap_or(ids.len())]
     }
 
-    /// The prompt as text, for people to read: of a conversation, the last message of the user, or the last of all where the
-    /// user says nothing.
+    /// The prompt as text, for people to read: in a conversation, the user's last message, or the last message of all if the user says
+    /// nothing.
     pub fn prompt_text(&self) -> String {
         match &self.input {
             Input::Prompt(text) | Input::Raw(text) => text.clone(),
@@ -111,7 +111,7 @@ impl Item {
         }
     }
 
-    /// The item as a line of its file. A prompt that stands as it is (`raw`) is read back as one only with `raw`.
+    /// The item as a line of its file. A raw prompt is read back as one only with `raw`.
     pub(crate) fn to_json(&self) -> Value {
         let mut line = json!({"id": self.id});
         match &self.input {
@@ -137,7 +137,7 @@ impl Item {
         line
     }
 
-    /// The same with its response as a field of its own, whose tokens then do not stand among the ids of the prompt.
+    /// The same with its response as a field of its own; the prompt's ids then leave out the response's tokens.
     pub(crate) fn answered_json(&self) -> Value {
         match &self.input {
             Input::Ids(ids) => {
@@ -201,7 +201,7 @@ impl Item {
             Some(value) => {
                 let scores: BTreeMap<String, Option<f64>> =
                     serde_json::from_value(value).map_err(|e| parsed("scores", e))?;
-                // A score that nobody gave is none.
+                // A score of null is no score.
                 scores.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
             }
         };
@@ -214,11 +214,11 @@ impl Item {
     }
 }
 
-/// A text's letters, digits and signs of arithmetic, whatever stands between them.
+/// A text's letters, digits and arithmetic signs, whatever is between them.
 fn key_of(text: &str) -> String {
     let mut key = String::new();
     for (at, c) in text.char_indices() {
-        // `3 + 7` is another question than `3 * 7`; a hyphen is minus where a digit follows.
+        // `3 + 7` and `3 * 7` are different questions; a hyphen is a minus if a digit follows.
         let minus =
             matches!(c, '-' | '−') && text[at..].chars().skip(1).find(|c| *c != ' ').is_some_and(char::is_numeric);
         match c {
@@ -229,12 +229,12 @@ fn key_of(text: &str) -> String {
         }
     }
     let key = key.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Signs alone are told apart by what they are.
+    // A text of other signs alone stays as it is.
     if key.is_empty() { text.trim().into() } else { key }
 }
 
-/// The answer to a conversation: its last message where that is the assistant's, which is taken off, or else the response.
-/// A model answers what it reads: before an answer that stayed in the conversation, it would write a second one.
+/// The answer to a conversation: its last message if it is the assistant's, which is then removed, or else the response. A model answers
+/// what it reads: if its answer stayed in the conversation, it would write a second one.
 fn answer_of(messages: &mut Vec<Message>, response: Option<String>) -> std::result::Result<Option<String>, String> {
     let Some(answer) = messages.pop_if(|message| message.role == ASSISTANT) else { return Ok(response) };
     if response.is_some() {
@@ -265,7 +265,7 @@ fn asked(messages: &[Message]) -> String {
     if of_user.is_empty() { all() } else { of_user }.join("\n")
 }
 
-/// A field of an object, or the fields inside it.
+/// Adds the name of a field or, if it is an object, the names of the fields inside it.
 fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Null => {}

@@ -1,4 +1,4 @@
-//! Which items a cohort has: `label == "cw"`, `scores.self_verification >= 4`, `!correct && verbal == "assert"`.
+//! Which items belong to a cohort: `label == "cw"`, `scores.self_verification >= 4`, `!correct && verbal == "assert"`.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -8,12 +8,12 @@ use crate::{Item, Result, StudyError};
 
 /// A condition on the fields of an item.
 ///
-/// `==`, `!=`, `<`, `<=`, `>`, `>=` between a field and a text, number, `true`, `false`; a field by itself is asked whether
-/// it is true; `!`, `&&`, `||` and parentheses, binding in this order. A field is `id`, `label`, `prompt`, `response`,
-/// `scores.NAME`, or any other field of the item, with dots into objects.
+/// `==`, `!=`, `<`, `<=`, `>`, `>=` between a field and a text, number, `true`, `false`; a field by itself tests whether it is true; `!`,
+/// `&&`, `||` and parentheses, binding in this order. A field is `id`, `label`, `prompt`, `response`, `scores.NAME`, or any other field of
+/// the item, with dots into objects.
 ///
-/// An item that lacks a field is neither in nor out: `!correct` does not hold of an item that nobody judged. The logic is
-/// Kleene's: `unknown || true` is true, `unknown && true` unknown, and only what is true is in.
+/// An item that lacks a field is neither in nor out: `!correct` does not hold for an item that nobody judged. The logic is Kleene's:
+/// `unknown || true` is true, `unknown && true` is unknown, and an item is in only if the condition is true.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicate {
     text: String,
@@ -49,7 +49,7 @@ impl Predicate {
     /// Reads a condition.
     ///
     /// # Errors
-    /// Says at which character it cannot be read, and what would be allowed there.
+    /// If it cannot be read; the error says at which character, and what would be allowed there.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parser = Parser { text, at: 0, depth: 0 };
         let wrong = |why: String| {
@@ -66,26 +66,26 @@ impl Predicate {
         }
     }
 
-    /// The condition that a label is this one.
+    /// The condition that the label is this one.
     pub fn label(name: &str) -> Self {
         let value = Value::String(name.into());
         Self { text: format!("label == {value}"), root: Node::Compare("label".into(), Op::Equal, value) }
     }
 
-    /// The fields that it asks for.
+    /// The fields that it uses.
     pub fn fields(&self) -> Vec<&str> {
         let mut fields = Vec::new();
         self.root.fields(&mut fields);
         fields
     }
 
-    /// Refuses fields that no item has: one that is misspelt would be true of none without a word.
+    /// Refuses fields that no item has: a misspelt field would silently hold for no item.
     ///
     /// # Errors
-    /// Names the field, and those that there are; `what` is what the condition is called.
+    /// The error names the field, and the fields that there are; `what` names the condition.
     pub(crate) fn check(&self, what: impl FnOnce() -> String, items: &[Item]) -> Result<()> {
         let known: BTreeSet<String> = items.iter().flat_map(Item::field_names).collect();
-        // Where nobody has a label, that is told with the labels that there are.
+        // A missing `label` is reported later, with the labels that there are.
         match self.fields().into_iter().find(|field| *field != "label" && !known.contains(*field)) {
             Some(field) if !items.is_empty() => Err(StudyError::option(
                 what(),
@@ -99,7 +99,7 @@ impl Predicate {
     /// Whether the item is in.
     ///
     /// # Errors
-    /// If a field is compared with what it cannot be compared with, such as a text with 4: the item and field are named.
+    /// If a field is compared with something it cannot be compared with, such as a text with 4; the error names the item and field.
     pub fn holds(&self, item: &Item) -> Result<bool> {
         self.root.holds(item).map(|known| known == Some(true)).map_err(|OtherKind { found, allowed }| {
             StudyError::option(format!("a field of item '{}' in the condition '{self}'", item.id), found, allowed)
@@ -107,7 +107,7 @@ impl Predicate {
     }
 }
 
-/// A value that a condition can do nothing with.
+/// A value that a condition cannot use.
 struct OtherKind {
     found: String,
     allowed: String,
@@ -123,7 +123,7 @@ impl Node {
         }
     }
 
-    /// Whether it holds; none where a field that it depends on is missing.
+    /// Whether it holds; none if a field that it depends on is missing.
     fn holds(&self, item: &Item) -> std::result::Result<Option<bool>, OtherKind> {
         let several = |nodes: &[Self], decides: bool| {
             let mut known = Some(!decides);
@@ -162,7 +162,7 @@ impl Node {
     }
 }
 
-/// A field of an item; none if it has none, or null there.
+/// A field of an item; none if it is missing or null.
 fn value_of(item: &Item, field: &str) -> Option<Value> {
     let found = match field {
         "id" => Some(Value::String(item.id.clone())),
@@ -180,7 +180,7 @@ fn value_of(item: &Item, field: &str) -> Option<Value> {
     found.filter(|value| !value.is_null())
 }
 
-/// A value by its name, which may lie in another: `m.n` is the field of that name, or n of m.
+/// A value by its name, which may be nested: `m.n` is the field of that name, or n in m.
 fn within<'a>(fields: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
     let nested = |at: usize| within(fields.get(&name[..at])?.as_object()?, &name[at + 1..]);
     fields.get(name).or_else(|| name.match_indices('.').find_map(|(at, _)| nested(at)))
@@ -248,7 +248,7 @@ impl<'a> Parser<'a> {
         Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::All(nodes) })
     }
 
-    /// A condition within another; they nest no deeper than anybody means.
+    /// A condition within another, down to a depth that nobody needs.
     fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.depth == Self::DEEPEST {
             return Err(format!("more than {} conditions within each other", Self::DEEPEST));

@@ -1,4 +1,4 @@
-//! JSON in which no key stands twice: of two, a map would keep one without a word.
+//! JSON in which no key occurs twice: a map would silently keep one of the two.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-/// A value of which no object, at any depth, has a key twice.
+/// A value in which no object, at any depth, has a key twice.
 pub(super) struct Unique(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Unique {

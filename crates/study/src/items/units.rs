@@ -12,7 +12,7 @@ use crate::{Item, Result};
 /// Refuses a field that no item has.
 ///
 /// # Errors
-/// Names the fields that there are.
+/// The error names the fields that there are.
 pub(crate) fn check_groups(items: &[Item], groups: Option<&str>) -> Result<()> {
     let facts = || items.iter().map(ItemFacts::of).collect::<Vec<_>>();
     groups.map_or(Ok(()), |field| check_field("groups", field, &facts()))
@@ -31,9 +31,9 @@ pub(crate) fn units(items: &[Item], groups: Option<&str>) -> Vec<Vec<usize>> {
     units
 }
 
-/// The unit of each item, numbered in the order in which they are met: items of one prompt ([`Item::prompt_key`]) are of one unit
-/// and, where a field is named, items of one value of it, and whatever such items share one with. An item of which nothing is
-/// known, or that nothing was asked, is its own; one without the field is its prompt's.
+/// The unit of each item, numbered in order of first appearance. Items of one prompt ([`Item::prompt_key`]) are in one unit; so are, if a
+/// field is named, items with one value of it; and units that share an item are joined. An item that nothing is known of, or that asks
+/// nothing, is a unit of its own; one without the field is in its prompt's.
 pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, groups: Option<&str>) -> Vec<usize> {
     joined(facts.map(|facts| {
         let value = facts.zip(groups).and_then(|(facts, field)| facts.value(field));
@@ -41,7 +41,7 @@ pub(crate) fn unit_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>, gr
     }))
 }
 
-/// The number of the response that each item has, the same for those that are word for word alike; none has none.
+/// A number for each item's response, the same for those that are word for word alike; none for no response.
 pub(crate) fn response_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>) -> Vec<Option<usize>> {
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let number = |facts: Option<&'a ItemFacts>| {
@@ -51,7 +51,7 @@ pub(crate) fn response_of<'a>(facts: impl Iterator<Item = Option<&'a ItemFacts>>
     facts.map(number).collect()
 }
 
-/// The unit of each item by the keys that it has: items that share one are of one unit. Numbered in the order in which they are met.
+/// The unit of each item, from its keys: items that share a key are in one unit. Numbered in order of first appearance.
 pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [Option<K>; N]>) -> Vec<usize> {
     let mut first: HashMap<K, usize> = HashMap::new();
     let mut joined_to: Vec<usize> = Vec::new();
@@ -60,7 +60,7 @@ pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [O
         for key in keys.into_iter().flatten() {
             let other = root(&joined_to, *first.entry(key).or_insert(item));
             let own = root(&joined_to, item);
-            // Each points to an earlier one, so that a root is the first of its unit.
+            // Each item points to itself or an earlier one, so a root is the first of its unit.
             joined_to[own.max(other)] = own.min(other);
         }
     }
@@ -72,7 +72,7 @@ pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [O
     (0..joined_to.len()).map(number).collect()
 }
 
-/// The first item of the unit of an item.
+/// The first item in an item's unit.
 fn root(joined_to: &[usize], mut item: usize) -> usize {
     while joined_to[item] != item {
         item = joined_to[item];
@@ -80,12 +80,12 @@ fn root(joined_to: &[usize], mut item: usize) -> usize {
     item
 }
 
-/// What units are called, several of them.
+/// What units are called, in the plural.
 pub(crate) fn called(groups: Option<&str>) -> String {
     groups.map_or("prompts".into(), |field| format!("groups by {field}"))
 }
 
-/// So many of them.
+/// This many units, with what they are called.
 pub(crate) fn counted(count: usize, groups: Option<&str>) -> String {
     let one = groups.map_or("prompt".into(), |field| format!("group by {field}"));
     if count == 1 { format!("1 {one}") } else { format!("{count} {}", called(groups)) }
@@ -101,10 +101,11 @@ pub(crate) fn sizes(units: &[Vec<usize>]) -> Vec<usize> {
     units.iter().map(Vec::len).collect()
 }
 
-/// How far labels follow units, such as prompts: the variance that whatever the answers to one prompt have in common gives the difference of the
-/// groups' means, `Σ (a/n_a - b/n_b)²` over prompts with `a` items in one group and `b` in the other, over what labels give of it on
-/// average that are shuffled item by item, within strata if there are some. 1 where no prompt is repeated, 0 where every prompt has
-/// its share of both groups; above 1 a null of items would be too narrow, below 1 too wide, which is why prompts are shuffled whole.
+/// How strongly labels follow units such as prompts: a ratio of two variances. The first is what an effect common to all answers to one
+/// prompt adds to the variance of the difference of the groups' means, `Σ (a/n_a - b/n_b)²` over prompts with `a` items in one group and
+/// `b` in the other. The second is its average over labels that are shuffled item by item, within strata if there are some. 1 if no prompt
+/// is repeated, 0 if every prompt has its share of both groups. Above 1, a null that shuffles items would be too narrow, below 1 too wide:
+/// that is why prompts are shuffled whole.
 pub(crate) fn clustering(labels: &[bool], prompt_of: &[usize], strata: Option<&[usize]>) -> f64 {
     let n_a = labels.iter().filter(|&&label| label).count() as f64;
     let n_b = labels.len() as f64 - n_a;
@@ -130,7 +131,7 @@ pub(crate) fn clustering(labels: &[bool], prompt_of: &[usize], strata: Option<&[
         let both = 1.0 / n_a + 1.0 / n_b;
         expected += variance * both * both + (mean * both - (a + b) / n_b).powi(2);
     }
-    // Where no shuffle moves anything, the labels as they are say what each says.
+    // If no shuffle changes anything, every shuffle gives what the actual labels give.
     if expected > 1e-12 * found { found / expected } else { 1.0 }
 }
 
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(of(None), [0, 1, 1, 2, 3, 3, 4]);
         assert_eq!(of(Some("topic")), [0, 1, 1, 2, 0, 0, 0], "d joins x and z");
         assert_eq!(unit_of([None, Some(&facts[0]), None].into_iter(), None), [0, 1, 2]);
-        // Two units that a later item joins, the later of which was joined before.
+        // The last item joins two units, the later of which already has two items.
         let chain = [fact("a", Some("x")), fact("b", Some("y")), fact("b", None), fact("a", Some("y"))];
         assert_eq!(unit_of(chain.iter().map(Some), Some("topic")), [0, 0, 0, 0]);
     }
@@ -188,7 +189,7 @@ mod tests {
     fn labels_that_follow_prompts_are_told_from_those_that_do_not() {
         let single: Vec<(bool, usize)> = (0..82).map(|i| (i < 18, i)).collect();
         assert!((of(&single, None) - 1.0).abs() < 1e-12);
-        // Eight of the small group answer one question.
+        // Eight items of the small group answer one question.
         let eight: Vec<(bool, usize)> = (0..82).map(|i| (i < 18, if i < 8 { 0 } else { i })).collect();
         assert!((of(&eight, None) - 3.46).abs() < 0.01, "{}", of(&eight, None));
         let pair: Vec<(bool, usize)> = (0..82).map(|i| (i < 18, i.max(1))).collect();
@@ -196,7 +197,7 @@ mod tests {
         // Each question twice in one group and once in the other: its effect is the same in both means.
         let balanced: Vec<(bool, usize)> = (0..90).map(|i| (i % 3 > 0, i / 3)).collect();
         assert!(of(&balanced, None) < 1e-12);
-        // Five answers a question, all of one group; within questions there is nothing left to shuffle.
+        // Five answers per question, all in one group; within questions there is nothing left to shuffle.
         let nested: Vec<(bool, usize)> = (0..80).map(|i| (i < 40, i / 5)).collect();
         assert!(of(&nested, None) > 4.0);
         // Uneven questions, shuffled within each.

@@ -10,9 +10,9 @@ use crate::{Result, StudyError};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Axis {
-    /// The field it fills, `scores.NAME`.
+    /// The field that it fills, `scores.NAME`.
     pub name: String,
-    /// The disposition whose cohorts it makes.
+    /// The disposition whose cohorts it defines.
     pub disposition: String,
     /// What is rated, in the words that the judge reads.
     pub means: String,
@@ -29,11 +29,11 @@ struct File {
 }
 
 impl Axes {
-    /// Reads the text of a file of axes; `path` is what errors call it.
+    /// Reads the text of an axes file; `path` is the name that errors use.
     ///
     /// # Errors
-    /// If it is no TOML of axes, or has an unknown or missing key, an empty text, a name that is no plain word, or two
-    /// axes of one name.
+    /// If it is not a TOML file of axes, or has an unknown or missing key, an empty text, a name that is not a plain word, or two axes with
+    /// one name.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
         let mut names = BTreeSet::new();
@@ -56,7 +56,7 @@ impl Axes {
         Ok(Self(file.axis))
     }
 
-    /// The axes of these names, each the name of an axis or of a disposition; all if none is named.
+    /// The axes with these names, each the name of an axis or of a disposition; all if none is named.
     ///
     /// # Errors
     /// If a name is neither.

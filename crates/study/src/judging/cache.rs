@@ -1,4 +1,4 @@
-//! `answers.jsonl`: what the judge said, as it said it, named by what it was asked.
+//! `answers.jsonl`: what the judge said, verbatim, keyed by what it was asked.
 
 use std::{fs::File, path::Path};
 
@@ -16,11 +16,11 @@ use crate::{
     store::{digest::digest, rundir},
 };
 
-/// One reply of the judge: verbatim, so that it can be read again, by people too.
+/// One reply of the judge, verbatim, so that it can be read again, also by people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// Hash of what determines it: the model's name, the temperature, the most tokens and the messages.
+    /// Hash of what determines it: the model's name, the temperature, the token limit and the messages.
     pub key: String,
     /// What kind of question it answers: `coverage`, `accepted`, `delivery`, `rubric` or `score`.
     pub kind: String,
@@ -28,9 +28,9 @@ pub struct Answer {
     pub reply: String,
     /// Whether the server says that the judge refused.
     pub refused: bool,
-    /// Whether the reply was cut off at the most tokens.
+    /// Whether the reply was cut off at the token limit.
     pub cut_off: bool,
-    /// Who was asked: the address of the server.
+    /// The address of the server that was asked.
     pub endpoint: String,
     /// The model that the server says it is.
     pub served: Option<String>,
@@ -63,7 +63,7 @@ impl Answer {
         }
     }
 
-    /// What it says, read by `read`.
+    /// Its verdict, as `read` finds it.
     pub(crate) fn verdict<T>(
         &self,
         read: impl Fn(&str) -> std::result::Result<T, Missing>,
@@ -71,7 +71,7 @@ impl Answer {
         if self.refused { Err(Missing::Refused) } else { read(&self.reply) }
     }
 
-    /// Whether it has no verdict of its kind, and why.
+    /// Why it has no verdict of its kind; none if it has one.
     pub(crate) fn missing(&self, kind: Kind) -> Option<Missing> {
         match kind {
             Kind::Coverage | Kind::Accepted => self.verdict(|text| reading::word(text, YES_NO)).err(),
@@ -87,8 +87,7 @@ pub(crate) const YES_NO: [&str; 2] = ["yes", "no"];
 /// The verdicts on delivery.
 pub(crate) const ASSERT_HEDGE: [&str; 2] = ["assert", "hedge"];
 
-/// The key of a question. The endpoint has no part in it: a server may move, and what it said stays said; who said it is
-/// noted in each answer.
+/// The key of a question. The endpoint is not part of it: a server may move, but what it said remains said. Each answer notes who said it.
 pub(crate) fn key(asked: Asked<'_>, text: &str) -> String {
     digest(&json!({
         "what": "chat/v1",
@@ -99,8 +98,8 @@ pub(crate) fn key(asked: Asked<'_>, text: &str) -> String {
     }))
 }
 
-/// Opens a cache that runs share, and takes it for this process as long as the file beside it lives: two processes that
-/// append at once would write over each other.
+/// Opens a cache that runs share, and reserves it for this process as long as the returned file lives: two processes that append at once
+/// would overwrite each other.
 pub(crate) fn open(path: &Path, progress: &mut dyn Progress) -> Result<(RowLog<Answer>, Option<File>)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let lock = rundir::lock(path, &path.with_file_name(format!(".{name}.lock")), progress)?;

@@ -1,4 +1,4 @@
-//! One request: sent with the key in its header, and read with a limit.
+//! One request: sent with the key in its header, and its response read up to a limit.
 
 use std::{
     io::{self, Read},
@@ -13,19 +13,19 @@ use super::{
     completion::{self, Failure, Reply},
 };
 
-/// More than any answer to a small question: what is longer is no answer.
+/// More than any answer to a small question: anything longer is no answer.
 const MOST_BYTES: u64 = 8 << 20;
-/// A server that is there takes a connection sooner than this.
+/// A server that is up accepts a connection sooner than this.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What a question is asked with, beside its text. Temperature is 0.
+/// What a question is asked with, besides its text. The temperature is 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) model: &'a str,
     pub(crate) max_tokens: u32,
 }
 
-/// Asks a server, by one request a question.
+/// Asks a server, with one request per question.
 pub(crate) struct Client<'a> {
     agent: Agent,
     url: String,
@@ -38,7 +38,7 @@ impl<'a> Client<'a> {
     pub(crate) fn new(endpoint: &Endpoint, key: &'a ApiKey, asked: Asked<'a>, timeout: Duration) -> Self {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            // A key must not follow where a server points.
+            // The key must not follow where a server redirects.
             .max_redirects(0)
             .timeout_global(Some(timeout))
             .timeout_connect(Some(timeout.min(CONNECT)))
@@ -50,7 +50,7 @@ impl<'a> Client<'a> {
         Self { agent: config.build().into(), url, key, asked, timeout }
     }
 
-    /// Sends one request. Nothing that comes back holds the key.
+    /// Sends one request. Nothing that it returns contains the key.
     pub(crate) fn send(&self, text: &str) -> Result<Reply, Failure> {
         let clean = |text: &str| self.key.redacted(text);
         match self.exchange(text) {
@@ -85,7 +85,7 @@ impl<'a> Client<'a> {
         if bytes.len() as u64 > MOST_BYTES {
             return Err(Failure::Now(format!("answered with more than {} MiB", MOST_BYTES >> 20)));
         }
-        // Before anything is cut to be shown: half a key is still a secret.
+        // Before anything is shortened for display: half a key is still a secret.
         let bytes = match std::str::from_utf8(&bytes) {
             Ok(text) => self.key.redacted(text).into_bytes(),
             Err(_) => bytes,

@@ -11,7 +11,7 @@ pub(crate) struct Reply {
     pub(crate) text: String,
     /// Whether the server says that the judge refused.
     pub(crate) refused: bool,
-    /// Whether it was cut off at the most tokens.
+    /// Whether it was cut off at the token limit.
     pub(crate) cut_off: bool,
     /// The model that the server says it is.
     pub(crate) served: Option<String>,
@@ -19,27 +19,27 @@ pub(crate) struct Reply {
     pub(crate) completion_tokens: u64,
 }
 
-/// Why a request brought no completion.
+/// Why a request returned no completion.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Failure {
-    /// It may work later, the server says when.
+    /// It may work later; the server may say when.
     Later(String, Option<Duration>),
-    /// Nothing is gained by asking this again now.
+    /// Asking this again now would not help.
     Now(String),
     /// This one question is too long for the model; others may be answered.
     TooLong(String),
-    /// No other question would fare better: the address, the key, the model or the request is wrong.
+    /// No other question would do better: the address, the key, the model or the request is wrong.
     Always(Option<u16>, String),
 }
 
-/// Characters of a server's message that are shown.
+/// Most characters of a server's message that are shown.
 const SHOWN: usize = 300;
 
-/// Parts of messages that say that this one question is too long for the model.
+/// Phrases which say that this one question is too long for the model.
 const TOO_LONG: [&str; 6] =
     ["context length", "context_length", "context size", "context window", "too many tokens", "too long"];
 
-/// Reads what came back, with `status` and `retry_after` (seconds) from its head.
+/// Reads a response, with `status` and `retry_after` (seconds) from its head.
 pub(crate) fn read(status: u16, retry_after: Option<f64>, kind: &str, body: &[u8]) -> Result<Reply, Failure> {
     let json = serde_json::from_slice::<Value>(body).ok();
     if (200..300).contains(&status) {
@@ -124,7 +124,7 @@ fn what(kind: &str, body: &[u8]) -> String {
     }
 }
 
-/// A text in one line, so short that it can be shown, and without what a terminal would obey.
+/// A text in one line, short enough to be shown, and without characters that would control a terminal.
 fn short(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");

@@ -4,24 +4,24 @@ use std::{ffi::OsString, fmt, net::IpAddr};
 
 use crate::{Result, StudyError};
 
-/// The variable that is read where none is named, as other clients do.
+/// The variable that is read if none is named, as in other clients.
 const USUAL: &str = "OPENAI_API_KEY";
 
 /// The address of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`. It holds no credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     address: String,
-    /// What lies on this machine is reached without a proxy, and a key goes there in the clear.
+    /// A server on this machine is reached without a proxy, and may get a key in the clear.
     local: bool,
     secure: bool,
 }
 
 impl Endpoint {
-    /// Reads an address. `/chat/completions` at its end is taken off, since it is put there.
+    /// Reads an address. `/chat/completions` at its end is removed, since requests add it.
     ///
     /// # Errors
-    /// If it is no http or https address, or holds a user name, a password, a query or a fragment. It is not quoted:
-    /// what is wrong with it may be a secret.
+    /// If it is not an http or https address, or holds a user name, a password, a query or a fragment. The error does not quote it: what is
+    /// wrong with it may be a secret.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |found: &str| {
             let allowed = "an address alone, such as http://127.0.0.1:8000/v1 (a key comes from the environment)";
@@ -67,8 +67,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The key that a server wants, or none. It is sent in one header of each request and is shown nowhere: neither by
-/// `Debug`, nor in what a server says back.
+/// The key that a server wants, or none. It is sent in one header of each request and shown nowhere: neither by `Debug`, nor in what a
+/// server sends back.
 #[derive(Clone, Default)]
 pub struct ApiKey(Option<String>);
 
@@ -79,17 +79,17 @@ impl fmt::Debug for ApiKey {
 }
 
 impl ApiKey {
-    /// What is so short is a placeholder that local servers are given, and may be a word of an answer.
+    /// Anything shorter is a placeholder for local servers, and may be a word of an answer.
     const SECRET: usize = 8;
 
-    /// Takes the key from the variable that was named, or from `OPENAI_API_KEY` if it is set: `var` gives the value of a
-    /// variable. Beside it stands what the user should know, if anything.
+    /// Takes the key from the named variable, or from `OPENAI_API_KEY` if that is set; `var` gives the value of a variable. Also returns a
+    /// note for the user, if there is one.
     ///
-    /// Where nobody named a variable, no key is sent over plain http to another machine.
+    /// If no variable is named, no key is sent over plain http to another machine.
     ///
     /// # Errors
-    /// If a variable was named that is not set, or the key has characters that a header cannot hold. Neither is quoted:
-    /// who types the key in place of the name must not find it in a log.
+    /// If the named variable is not set, or the key has characters that a header cannot hold. Neither is quoted: a key typed in place of
+    /// the name must not end up in a log.
     pub fn from_vars(
         named: Option<&str>,
         endpoint: &Endpoint,
@@ -121,12 +121,12 @@ impl ApiKey {
         }
     }
 
-    /// The value of the header that carries it.
+    /// The value of the header that carries the key.
     pub(crate) fn header(&self) -> Option<String> {
         self.0.as_ref().map(|key| format!("Bearer {key}"))
     }
 
-    /// A text of the server without the key, should it hold it.
+    /// A text from the server, with the key replaced if it occurs in it.
     pub(crate) fn redacted(&self, text: &str) -> String {
         match &self.0 {
             Some(key) if key.len() >= Self::SECRET => text.replace(key.as_str(), "[key]"),

@@ -1,4 +1,4 @@
-//! From verdicts to the fields of an item. What has no verdict is null or absent, whatever the item said before.
+//! From verdicts to the fields of an item. A field without a verdict is null or absent, whatever the item said before.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Grade, Item};
 
-/// The share of claims from which an answer counts as correct.
+/// The share of claims at which an answer counts as correct.
 const CORRECT: f64 = 0.5;
 
 /// Where verdicts come from.
@@ -32,7 +32,7 @@ impl Verdicts<'_> {
         }
     }
 
-    /// Why a question has no verdict, if it has none.
+    /// Why a question has no verdict; none if it has one.
     pub(crate) fn missing(&self, key: &str, kind: Kind) -> Option<Missing> {
         match self.answers.get(key) {
             Some(answer) => answer.missing(kind),
@@ -45,14 +45,14 @@ impl Verdicts<'_> {
     }
 }
 
-/// What was found about one item. The outer `None` of a field: it was not asked for.
+/// What was found about one item. An outer `None` means that a field was not asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What it covers of its claims or accepted answers.
+    /// Which of its claims or accepted answers it covers.
     pub(crate) coverage: Option<Coverage>,
     /// Whether it hedges.
     pub(crate) hedged: Option<Result<bool, Missing>>,
-    /// One an axis.
+    /// One per axis.
     pub(crate) scores: Vec<Result<u8, Missing>>,
 }
 
@@ -61,12 +61,12 @@ pub(crate) struct Found {
 pub(crate) enum Coverage {
     /// It has neither claims nor accepted answers.
     Nothing,
-    /// Of its claims, or of its accepted answers as one.
+    /// Verdicts on each of its claims, or one on its accepted answers together.
     Of(Kind, Vec<Result<bool, Missing>>),
 }
 
 impl Coverage {
-    /// The share of claims that are made; none if any verdict is missing: a share of the rest would be another number.
+    /// The share of claims that are made; none if any verdict is missing, since a share of the rest would be another number.
     pub(crate) fn share(&self) -> Option<f64> {
         let Self::Of(_, verdicts) = self else { return None };
         let made = verdicts.iter().copied().collect::<Result<Vec<bool>, Missing>>().ok()?;
@@ -97,14 +97,14 @@ impl Found {
         self.coverage.is_some() && self.hedged.is_some()
     }
 
-    /// The label; none if a half of it is missing.
+    /// The label; none if either half is missing.
     pub(crate) fn label(&self) -> Option<&'static str> {
         let (share, hedged) = (self.coverage.as_ref()?.share()?, self.hedged?.ok()?);
         Some(Grade { correct: share >= CORRECT, hedged }.label())
     }
 
-    /// Whether an old label may stay where one half of a label was asked for alone: if that half says what the label says.
-    /// Labels of another kind than the judge's say nothing of it.
+    /// Whether an old label may stay if only one half of a label was asked for: it may if that half agrees with it. Labels of another kind
+    /// than the judge's may always stay.
     pub(crate) fn bears_out(&self, label: &str) -> bool {
         let Some(old) = Grade::of_label(label) else { return true };
         let correct = |coverage: &Coverage| coverage.share().map(|share| share >= CORRECT);
@@ -264,7 +264,7 @@ mod tests {
         let counts = ["verdicts", "refused", "unparsable", "failed", "unasked"].map(|name| item["judge"][name].clone());
         assert_eq!(counts, [1, 1, 1, 1, 1].map(|n| json!(n)));
         assert_eq!(found.missing(), 4);
-        // One half of a label is none; what was not asked for stays.
+        // Half a label is no label; what was not asked for stays.
         let coverage = Some(Coverage::Of(Kind::Coverage, vec![Ok(true)]));
         let half = Found { coverage, hedged: Some(Err(Missing::Refused)), scores: vec![] };
         assert_eq!((half.label(), put(&half).get("label")), (None, None));

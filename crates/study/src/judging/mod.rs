@@ -1,11 +1,10 @@
 //! Labels from a judge: a language model behind an OpenAI-compatible endpoint is asked about answers, one small question
 //! at a time, and what it does not answer stays missing.
 //!
-//! [`judge_run`] goes from items to items with `coverage`, `correct`, `verbal`, `label` and `scores`. Its rooms:
-//! `endpoint` (the address and the key), `prompts` and `axes` (what is asked, as data), `questions` (which questions the
-//! items raise), `cache` (what was answered already), `client` and `completion` (one request and what comes back), `pool`
-//! (many requests: threads, budgets, retries), `reading` (from a reply to a verdict), `labels` (from verdicts to fields),
-//! `report` (the counts).
+//! [`judge_run`] goes from items to items with `coverage`, `correct`, `verbal`, `label` and `scores`. Its modules: `endpoint` (the address
+//! and the key), `prompts` and `axes` (what is asked, as data), `questions` (which questions the items raise), `cache` (what was answered
+//! already), `client` and `completion` (one request and what comes back), `pool` (many requests: threads, budgets, retries), `reading`
+//! (from a reply to a verdict), `labels` (from verdicts to fields), `report` (the counts).
 
 mod axes;
 mod cache;

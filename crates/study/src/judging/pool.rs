@@ -1,4 +1,4 @@
-//! Many requests: threads that take questions in turn, within a budget, patient with a server that is busy.
+//! Many requests: threads that take questions in turn, within a budget, and wait for a server that is busy.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +21,20 @@ use super::{
 };
 use crate::{Progress, Result, RowLog, StudyError, store::digest::noise_of};
 
-/// How a server is asked: how much at once, how often, how long, and how much in all.
+/// How a server is asked: how many requests at once, how often, how long, and how many in all.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Requests at once.
     pub concurrency: usize,
     /// How often a question is asked again after a failure that may pass.
     pub retries: u32,
-    /// The first pause before that; each further one is twice as long.
+    /// The first pause before a repeat; each further one is twice as long.
     pub backoff: Duration,
     /// How long a server may take to answer.
     pub timeout: Duration,
-    /// The most requests of this call, those that are repeated counted too.
+    /// The most requests in this call, including repeated ones.
     pub budget: Option<u64>,
-    /// No request begins once servers have counted so many tokens in this call.
+    /// No request begins once servers have counted this many tokens in this call.
     pub token_budget: Option<u64>,
 }
 
@@ -45,25 +45,25 @@ impl Default for Patience {
     }
 }
 
-/// No own pause is longer.
+/// The longest pause of our own choice.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Who is told to come back later than this has asked in vain.
+/// If the server asks to wait longer than this, the question has failed.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// After so many questions in a row without a reply, the server counts as gone.
+/// After this many questions in a row without a reply, the server counts as gone.
 const GIVE_UP: usize = 10;
-/// How often who waits looks whether to stop.
+/// How often a waiting thread checks whether to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What was done for questions, over all calls of [`Pool::ask`].
+/// What became of questions, over all calls of [`Pool::ask`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
-    /// Requests, repeated ones counted too.
+    /// Requests, including repeated ones.
     pub(crate) requests: u64,
     /// Tokens that servers counted.
     pub(crate) tokens: u64,
     /// Questions that got a reply.
     pub(crate) answered: usize,
-    /// Why questions got none, by key.
+    /// Why questions got no reply, by key.
     pub(crate) failed: BTreeMap<String, String>,
 }
 
@@ -73,13 +73,13 @@ pub(crate) struct Pool<'a> {
     endpoint: &'a Endpoint,
     patience: Patience,
     stop: Option<&'a AtomicBool>,
-    /// Set when no question needs to be asked any more.
+    /// Set when no more questions need to be asked.
     over: AtomicBool,
     /// Questions without a reply since the last reply.
     in_vain: AtomicUsize,
     requests: AtomicU64,
     tokens: AtomicU64,
-    /// Until when the server wants to be left alone.
+    /// Until when the server asked to be left alone.
     quiet: Mutex<Option<Instant>>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Pool<'a> {
 enum End {
     Reply(Reply),
     Failed(String),
-    /// The server lives, and this question is not for it.
+    /// The server works, but this question is too long for it.
     TooLong(String),
     Unasked,
     Hopeless(Option<u16>, String),
@@ -131,7 +131,7 @@ impl<'a> Pool<'a> {
             }
             drop(send);
             let mut result = Ok(());
-            // To the end, also after an error: a reply that was on its way is paid for.
+            // Receives to the end, even after an error: a reply on its way has been paid for.
             for (index, end) in receive {
                 let ended = self.take_in(questions[index], end, log, done, progress);
                 if result.is_ok() && ended.is_err() {
@@ -160,7 +160,7 @@ impl<'a> Pool<'a> {
                 progress.tokens((reply.prompt_tokens + reply.completion_tokens) as usize);
                 log.append(Answer::new(&question.key, question.kind, self.endpoint.address(), reply))?;
             }
-            // What got no reply is not done.
+            // A question that got no reply is not done.
             End::Failed(why) | End::TooLong(why) => {
                 done.failed.insert(question.key.clone(), why);
                 return Ok(());
@@ -176,8 +176,8 @@ impl<'a> Pool<'a> {
         StudyError::Endpoint { address: self.endpoint.address().into(), status, why }
     }
 
-    /// Asks one question, and sees whether there is a point in asking another. Threads see for themselves, before they
-    /// send the next.
+    /// Asks one question, and decides whether there is a point in asking another. Threads decide this themselves, before they send the
+    /// next.
     fn question(&self, question: &Question) -> End {
         match self.attempts(question) {
             End::Failed(why) if self.in_vain.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP => {
@@ -196,7 +196,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Asks one question until there is a reply or no hope of one.
+    /// Asks one question until there is a reply, or no hope of one.
     fn attempts(&self, question: &Question) -> End {
         let mut failed = None;
         for attempt in 0..=self.patience.retries {
@@ -214,7 +214,7 @@ impl<'a> Pool<'a> {
                 Err(Failure::Later(why, wait)) => {
                     failed = Some(why);
                     if let Some(wait) = wait {
-                        // All wait, not only who was told: the others would be told the same.
+                        // All threads wait, not only this one: the others would be told the same.
                         let until = Instant::now() + wait;
                         let mut quiet = self.quiet();
                         *quiet = Some(quiet.map_or(until, |known| known.max(until)));
@@ -228,8 +228,8 @@ impl<'a> Pool<'a> {
         failed.map_or(End::Unasked, End::Failed)
     }
 
-    /// Takes one request from the budget, if there is one left. It is taken before the request is sent, so that however
-    /// many threads ask, no more are sent.
+    /// Takes one request from the budget, if one is left. It is taken before the request is sent, so that no more are sent, however many
+    /// threads ask.
     fn may_ask(&self) -> bool {
         let budget = self.patience.budget.unwrap_or(u64::MAX);
         let tokens = self.patience.token_budget.unwrap_or(u64::MAX);
@@ -239,15 +239,15 @@ impl<'a> Pool<'a> {
             && self.requests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// The pause before a question is asked again: twice as long each time, and from half of that to all of it by the
-    /// question, so that threads which failed together do not come back together.
+    /// The pause before a question is asked again: twice as long each time, of which the question's hash picks between half and all, so
+    /// that threads that failed together do not come back together.
     fn pause(&self, key: &str, attempt: u32) -> Duration {
         let whole = self.patience.backoff.saturating_mul(1 << (attempt - 1).min(20)).min(LONGEST_PAUSE);
         let share = noise_of(&format!("{key} {attempt}")) as f64 / u64::MAX as f64;
         whole.mul_f64(0.5 + 0.5 * share)
     }
 
-    /// Waits as long as the server wants to be left alone; false if all is over before.
+    /// Waits as long as the server asked for; false if asking ends first.
     fn keep_quiet(&self) -> bool {
         loop {
             let left = self.quiet().map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
@@ -264,7 +264,7 @@ impl<'a> Pool<'a> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps; false if all is over before.
+    /// Sleeps; false if asking ends first.
     fn sleep(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         loop {

@@ -1,4 +1,4 @@
-//! Which questions the items raise: each once, however many items raise it.
+//! Which questions the items raise: each is asked once, however many items raise it.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ pub(crate) struct Question {
 /// The questions that one item raises, by their keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Raised {
-    /// On its claims, or one on its accepted answers: which of the two, and the keys.
+    /// One on each claim, or one on its accepted answers: which of the two, and the keys.
     pub(crate) coverage: Option<(Kind, Vec<String>)>,
     pub(crate) delivery: Option<String>,
-    /// One an axis.
+    /// One per axis.
     pub(crate) rubrics: Vec<String>,
-    /// One an axis: none as long as its rubric is missing.
+    /// One per axis; none as long as its rubric is missing.
     pub(crate) scores: Vec<Option<String>>,
 }
 
@@ -42,16 +42,16 @@ pub(crate) struct Questions<'a> {
     /// Each once, in the order in which items raise them.
     pub(crate) list: Vec<Question>,
     known: BTreeMap<String, usize>,
-    /// One an item.
+    /// One per item.
     pub(crate) raised: Vec<Raised>,
 }
 
 impl<'a> Questions<'a> {
-    /// Those that need no answer to another.
+    /// The questions that do not depend on the answer to another.
     ///
     /// # Errors
-    /// If an item has no response, no text, or claims that are no texts; or if coverage is asked for and no item has
-    /// claims or accepted answers.
+    /// If an item has no response, no text, or claims that are not texts; or if coverage is asked for and no item has claims or accepted
+    /// answers.
     pub(crate) fn new(items: &'a [Item], prompts: &'a JudgePrompts, asked: Asked<'a>) -> Result<Self> {
         check(items)?;
         let mut questions =
@@ -76,7 +76,7 @@ impl<'a> Questions<'a> {
                 let ask = |claim: &String| self.add(Kind::Coverage, &[base[0], base[1], (Slot::Claim, claim)]);
                 raised.coverage = Some((Kind::Coverage, claims.iter().map(ask).collect()));
             } else if !item.gold.is_empty() {
-                // One question, not one each: accepted answers are alternatives, of which an answer needs one.
+                // One question for all accepted answers: they are alternatives, and an answer needs only one of them.
                 let answers = item.gold.join("\n");
                 let key = self.add(Kind::Accepted, &[base[0], base[1], (Slot::Answers, &answers)]);
                 raised.coverage = Some((Kind::Accepted, vec![key]));
@@ -92,7 +92,7 @@ impl<'a> Questions<'a> {
         Ok(raised)
     }
 
-    /// Those whose rubric is answered by now; says how many they are.
+    /// Adds the questions whose rubric has been answered by now; returns how many.
     pub(crate) fn add_scores(&mut self, answers: &BTreeMap<String, Answer>) -> usize {
         let before = self.list.len();
         for (index, item) in self.items.iter().enumerate() {
@@ -119,7 +119,7 @@ impl<'a> Questions<'a> {
         key
     }
 
-    /// Scores whose rubric is missing: no questions yet, but missing.
+    /// How many scores lack their rubric: these are no questions yet, but count as missing.
     pub(crate) fn without_rubric(&self) -> usize {
         self.raised.iter().flat_map(|raised| &raised.scores).filter(|key| key.is_none()).count()
     }
@@ -136,7 +136,7 @@ impl<'a> Questions<'a> {
 }
 
 const NEEDS_CLAIMS: &str = "of items that have `claims` (a list of texts) or `gold` (accepted answers)";
-/// Items that are named in an error.
+/// Most items that an error names.
 const NAMED: usize = 5;
 
 fn check(items: &[Item]) -> Result<()> {
@@ -155,7 +155,7 @@ fn check(items: &[Item]) -> Result<()> {
     }
 }
 
-/// The item's claims; none if it has no such field.
+/// The item's claims; empty if it has no such field.
 fn claims(item: &Item) -> Result<Vec<String>> {
     let Some(value) = item.other.get("claims").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     let text = |claim: &Value| claim.as_str().filter(|text| !text.trim().is_empty()).map(String::from);
@@ -167,7 +167,7 @@ fn wrong(what: &str, found: &str, allowed: &str) -> StudyError {
     StudyError::option(what, found, allowed)
 }
 
-/// A prompt as it stands; of a conversation all of it, each message under the name of who spoke.
+/// A prompt as it stands; a conversation in full, each message under the role of its speaker.
 fn conversation(input: &Input) -> String {
     match input {
         Input::Prompt(text) | Input::Raw(text) => text.clone(),
@@ -206,8 +206,8 @@ mod tests {
         let prompts = JudgePrompts::read(None, &tasks, &["curious".into(), "eager".into()]).unwrap();
         let questions = Questions::new(&items, &prompts, ASKED).unwrap();
         let kinds = |kind: Kind| questions.list.iter().filter(|question| question.kind == kind).count();
-        // One for all accepted answers; one a claim. Items 1 and 3 are the same to whom delivery is asked; a rubric
-        // belongs to the prompt, whatever was answered.
+        // One for all accepted answers, one per claim. For delivery, items 1 and 3 ask the same; a rubric belongs to the prompt, whatever
+        // was answered.
         assert_eq!(Kind::ALL.map(kinds), [2, 1, 3, 4, 0]);
         assert_eq!(questions.raised[0].delivery, questions.raised[2].delivery);
         assert!(questions.raised[2].coverage.is_none());

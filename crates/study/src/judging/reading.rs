@@ -1,11 +1,11 @@
-//! From a reply to a verdict. What is not plainly one of the verdicts that were asked for is none.
+//! From a reply to a verdict. Anything that is not plainly one of the verdicts asked for counts as none.
 
 /// Why there is no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Missing {
     /// The judge refused.
     Refused,
-    /// It said something else than was asked for, or nothing.
+    /// It said something other than what was asked for, or nothing.
     Unparsable,
     /// The question got no reply.
     Failed,
@@ -16,7 +16,7 @@ pub(crate) enum Missing {
 /// Words that may stand before a verdict, with a colon between.
 const LEADS: [&str; 6] = ["answer", "verdict", "score", "rating", "level", "reply"];
 
-/// How a reply begins that refuses. It only decides how a reply without verdict is counted.
+/// How a refusal begins. This only decides how a reply without a verdict is counted.
 const REFUSALS: [&str; 14] = [
     "i'm sorry",
     "i am sorry",
@@ -34,7 +34,7 @@ const REFUSALS: [&str; 14] = [
     "as an ai",
 ];
 
-/// The one of two words that a reply says, as an index.
+/// Which of two words a reply says, as an index.
 pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
     let lines = lines(reply)?;
     let (said, rest) = first_word(lines.first().ok_or(Missing::Unparsable)?);
@@ -43,7 +43,7 @@ pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
         return Err(no_verdict(reply));
     };
     if refuses(bare(rest)) {
-        // "No, I cannot help with that" is no NO.
+        // "No, I cannot help with that" is a refusal, not a NO.
         return Err(Missing::Refused);
     }
     let other = allowed[1 - index];
@@ -68,7 +68,7 @@ pub(crate) fn level(reply: &str) -> Result<u8, Missing> {
     Ok(level)
 }
 
-/// The five levels that a reply describes, as the text that it is; each must begin a line.
+/// The five levels that a reply describes, as its text; each must begin a line.
 pub(crate) fn rubric(reply: &str) -> Result<String, Missing> {
     let lines = lines(reply)?;
     let describes = |line: &str, level: &str| {
@@ -96,7 +96,7 @@ fn refuses(text: &str) -> bool {
     REFUSALS.iter().any(|refusal| text.starts_with(refusal))
 }
 
-/// The lines that say something, without what a model thought aloud before them.
+/// The lines that say something, without what a model thought before them.
 fn lines(reply: &str) -> Result<Vec<&str>, Missing> {
     let said = match reply.rsplit_once("</think>") {
         Some((_, said)) => said,
@@ -107,7 +107,7 @@ fn lines(reply: &str) -> Result<Vec<&str>, Missing> {
     Ok(said.lines().map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect())
 }
 
-/// The first word of a line behind marks and a lead such as `Answer:`, and what follows it.
+/// The first word of a line, after marks and a lead such as `Answer:`, and what follows it.
 fn first_word(line: &str) -> (&str, &str) {
     let (first, rest) = split_word(line);
     let marks = &rest[..rest.len() - rest.trim_start_matches(|c: char| !c.is_alphanumeric()).len()];
@@ -124,7 +124,7 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len()))
 }
 
-/// Whether what follows a word leaves it a verdict: nothing, or marks that end it. "No doubt", "no-one" and "yes/no" do not.
+/// Whether a word is still a verdict, given what follows: nothing, or marks that end it. "No doubt", "no-one" and "yes/no" are not.
 fn ends_there(rest: &str) -> bool {
     let mut marks = rest.chars();
     match marks.next() {
@@ -134,7 +134,7 @@ fn ends_there(rest: &str) -> bool {
     }
 }
 
-/// A text without what stands around its letters and digits.
+/// A text without what surrounds its letters and digits.
 fn bare(text: &str) -> &str {
     text.trim_matches(|c: char| !c.is_alphanumeric())
 }

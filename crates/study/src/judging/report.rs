@@ -18,7 +18,7 @@ use crate::text::count;
 pub struct JudgeReport {
     /// `judge/v1`.
     pub schema: String,
-    /// Our version.
+    /// The version of this program.
     pub version: String,
     /// The address of the server that was asked in this call.
     pub endpoint: String,
@@ -26,7 +26,7 @@ pub struct JudgeReport {
     pub model: String,
     /// 0.
     pub temperature: f64,
-    /// The most tokens of a reply.
+    /// The token limit of a reply.
     pub max_tokens: u32,
     /// Where the prompts come from: a directory, or `built in`.
     pub prompts: String,
@@ -42,19 +42,19 @@ pub struct JudgeReport {
     pub fields: BTreeMap<String, FieldCounts>,
     /// Items by label.
     pub labels: BTreeMap<String, usize>,
-    /// Requests of this call, repeated ones counted too.
+    /// Requests in this call, including repeated ones.
     pub requests: u64,
     /// Questions that got a reply in this call.
     pub answered_now: usize,
-    /// Questions that had been answered before.
+    /// Questions that had already been answered.
     pub cached: usize,
     /// Tokens of this call, as servers counted them.
     pub tokens_now: u64,
-    /// Tokens of all replies that these labels rest on, as servers counted them.
+    /// Tokens of all replies behind these labels, as servers counted them.
     pub tokens: Tokens,
     /// Who gave the replies.
     pub answered_by: Vec<Source>,
-    /// Why questions of this call got no reply, with how many.
+    /// Why questions in this call got no reply, and how many.
     pub failures: BTreeMap<String, usize>,
     /// Whether nothing is missing.
     pub complete: bool,
@@ -71,9 +71,9 @@ pub struct Counts {
     pub verdicts: usize,
     /// Refused by the judge.
     pub refused: usize,
-    /// Replied to with something else than was asked for, or nothing.
+    /// Replied to with something other than what was asked for, or nothing.
     pub unparsable: usize,
-    /// Of those, cut off at the most tokens.
+    /// Of the unparsable ones, those cut off at the token limit.
     pub cut_off: usize,
     /// Without a reply.
     pub failed: usize,
@@ -86,7 +86,7 @@ pub struct Counts {
 pub struct FieldCounts {
     /// Items that have it.
     pub known: usize,
-    /// Items that lack it, since a verdict is missing.
+    /// Items that lack it because a verdict is missing.
     pub missing: usize,
     /// Items that cannot have it: they have neither claims nor accepted answers.
     pub without_claims: usize,
@@ -112,7 +112,7 @@ pub struct Source {
     pub replies: usize,
 }
 
-/// What the counts of questions are made of.
+/// Counts over all questions, with their tokens and sources.
 pub(crate) struct Counted {
     pub(crate) questions: BTreeMap<String, Counts>,
     pub(crate) tokens: Tokens,
@@ -154,7 +154,7 @@ impl Counted {
     }
 }
 
-/// Counts of items by field, and by label.
+/// Counts items by field, and by label.
 pub(crate) fn fields(found: &[Found], axes: &[Axis]) -> (BTreeMap<String, FieldCounts>, BTreeMap<String, usize>) {
     let (mut fields, mut labels): (BTreeMap<String, FieldCounts>, BTreeMap<String, usize>) = Default::default();
     let mut count = |name: &str, known: bool, without: bool| {
@@ -187,7 +187,7 @@ pub(crate) fn fields(found: &[Found], axes: &[Axis]) -> (BTreeMap<String, FieldC
 }
 
 impl JudgeReport {
-    /// The tables for people to read.
+    /// The report as tables for people to read.
     pub fn text(&self) -> String {
         let mut out = format!("{}, judged by {} at {}\n\n", count(self.items, "item"), self.model, self.endpoint);
         out += "| question | asked | verdicts | refused | unparsable | failed | not asked |\n";

@@ -1,4 +1,4 @@
-//! A whole judging: questions, replies, labels, and the files of its directory.
+//! A whole judging run: questions, replies, labels, and the files of its directory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,22 +43,22 @@ pub struct JudgeRun<'a> {
     pub key: &'a ApiKey,
     /// The model, as the server calls it.
     pub model: &'a str,
-    /// The most tokens of a reply.
+    /// The token limit of a reply.
     pub max_tokens: u32,
     /// What is asked, and along which axes.
     pub prompts: &'a JudgePrompts,
-    /// Where the prompts come from, for the report: none for those that are built in.
+    /// Where the prompts come from, for the report; none if they are built in.
     pub prompts_dir: Option<&'a Path>,
     /// How the server is asked.
     pub patience: Patience,
     /// A cache that several runs share, instead of the directory's own.
     pub cache: Option<&'a Path>,
-    /// Set to stop: what is answered by then is kept.
+    /// Set to stop; what has been answered by then is kept.
     pub stop: Option<&'a AtomicBool>,
 }
 
 impl<'a> JudgeRun<'a> {
-    /// Refuses to write over the items: of those that were judged here before all would be lost that are not asked for now.
+    /// Refuses to overwrite the items, which would lose all that was judged before but is not asked for now.
     fn check(&self, dir: &Path) -> Result<()> {
         if is_same(self.items_path, &dir.join(JUDGED)) {
             let (found, allowed) =
@@ -72,14 +72,14 @@ impl<'a> JudgeRun<'a> {
         Asked { model: self.model, max_tokens: self.max_tokens }
     }
 
-    /// What the answers in a directory have in common. Items, tasks and axes may grow: an answer belongs to its question,
-    /// and the labels are made from the answers anew each time. So may the server's address, which answers note.
+    /// What the answers in a directory have in common. Items, tasks and axes may grow: an answer belongs to its question, and the labels
+    /// are made from the answers anew each time. The server's address may change too; answers note it.
     fn parts(&self) -> Parts {
         Parts::default().with("judge_model", self.model).with("max_tokens", self.max_tokens)
     }
 }
 
-/// What a judging would do.
+/// What a judging run would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryJudge {
     /// `dry-judge/v1`.
@@ -88,11 +88,11 @@ pub struct DryJudge {
     pub command: String,
     /// How many items there are.
     pub items: usize,
-    /// Questions by kind: all, and those that are answered already. Scores whose rubric is missing count as not answered.
+    /// Questions by kind: all of them, and those answered already. Scores whose rubric is missing count as not answered.
     pub questions: BTreeMap<String, DryCounts>,
     /// Questions that would be asked, each by one request if none fails.
     pub requests: usize,
-    /// Characters of those that are known by now.
+    /// Characters of those that are already known.
     pub characters: usize,
 }
 
@@ -106,7 +106,7 @@ pub struct DryCounts {
 }
 
 impl DryJudge {
-    /// For people to read.
+    /// The counts for people to read.
     pub fn text(&self) -> String {
         let mut out = format!("items      {}\n", self.items);
         for (kind, counts) in &self.questions {
@@ -117,7 +117,7 @@ impl DryJudge {
     }
 }
 
-/// What [`judge_run`] would ask, after all checks that it makes before it asks; no server is asked, nothing is written.
+/// What [`judge_run`] would ask, after all the checks that it makes first; no server is asked, nothing is written.
 ///
 /// # Errors
 /// As [`judge_run`], before it asks.
@@ -149,12 +149,12 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
     Ok(DryJudge { schema, command, items: run.items.len(), questions: counts, requests, characters })
 }
 
-/// Asks a judge what the items leave open, and writes `judged.jsonl`, `judge.json` and, unless runs share one, the cache
-/// `answers.jsonl` into a directory. What is answered already is not asked again.
+/// Asks a judge what the items leave open, and writes `judged.jsonl`, `judge.json` and, unless runs share a cache, `answers.jsonl` into a
+/// directory. What is answered already is not asked again.
 ///
 /// # Errors
-/// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot
-/// be used or is gone, or the user stopped. Replies that came until then are kept.
+/// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot be used or is
+/// gone, or the user stopped. Replies received by then are kept.
 pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeReport> {
     run.check(dir)?;
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
@@ -187,7 +187,7 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     Ok(report)
 }
 
-/// Asks those of the questions that are not answered yet; says how many are.
+/// Asks the questions that are not answered yet; returns how many already are.
 fn ask(
     pool: &Pool<'_>,
     stage: &str,
@@ -244,10 +244,10 @@ fn report(
     report
 }
 
-/// Verdicts from which on it is no accident that all are alike.
+/// From this many verdicts on, it is no accident if all are alike.
 const MANY: usize = 10;
 
-/// A judge that always says the same tells nothing apart, whatever it says.
+/// A judge that always says the same distinguishes nothing, whatever it says.
 fn all_alike(labels: &BTreeMap<String, usize>, axes: &[Axis], found: &[Found]) -> Vec<String> {
     let mut same: Vec<String> = Vec::new();
     if let [(label, count)] = labels.iter().collect::<Vec<_>>()[..]
@@ -334,7 +334,7 @@ mod tests {
             disposition: "d".into(),
             means: "m".into(),
         });
-        // Of the second axis levels differ, of the third too few are known.
+        // On the second axis levels differ; on the third too few are known.
         let found = |at: usize| {
             let calm = if at < MANY - 1 { Ok(3) } else { Err(Missing::Refused) };
             Found { scores: vec![Ok(5), Ok(1 + (at % 2) as u8), calm], ..Found::default() }

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Heads that recur at the top are listed up to this many.
+/// Most heads that are listed as recurring at the top.
 const RECURRING: usize = 20;
 
 /// The section; nothing for one disposition of one model.

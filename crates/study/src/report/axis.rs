@@ -10,25 +10,25 @@ pub(super) struct Axis {
     end: f64,
 }
 
-/// Differences of numbers up to here are still numbers.
+/// Differences of numbers up to this are still finite.
 const LARGEST: f64 = 1e300;
 
 impl Axis {
-    /// An axis over finite values; a range without extent is given one.
+    /// An axis over finite values; a range without extent is widened.
     pub(super) fn new(low: f64, high: f64, start: f64, end: f64) -> Self {
         let (low, high) = (low.clamp(-LARGEST, LARGEST), high.clamp(-LARGEST, LARGEST));
         let pad = if low == high { (low.abs() * 0.01).max(1e-3) } else { 0.0 };
         Self { low: low - pad, high: high + pad, start, end }
     }
 
-    /// The pixel of a value; values beyond the range stay at its edge.
+    /// The pixel of a value; values beyond the range are put at its edge.
     pub(super) fn at(&self, value: f64) -> f64 {
         let value = value.clamp(self.low.min(self.high), self.low.max(self.high));
         let share = (value - self.low) / (self.high - self.low);
         self.start + share * (self.end - self.start)
     }
 
-    /// The axis as a line at `y` with six round values or so below it, each told by `told` to so many decimals.
+    /// The axis as a line at `y`, with about six round values below it, each written by `told` with that many decimals.
     pub(super) fn below(&self, (left, right): (f64, f64), y: f64, told: impl Fn(f64, usize) -> String) -> String {
         let mut out = format!(r#"<path class="tick" d="M{left} {y}H{right}"/>"#);
         let (ticks, decimals) = self.ticks(6);

@@ -1,4 +1,4 @@
-//! The collinearity panel: what is fitted to the items against what other items show of it, and what no cosine can tell.
+//! The collinearity panel: what is fitted to the items, beside what other items show of it, and what no cosine can tell.
 
 use headtemper_stats::quantile;
 
@@ -23,7 +23,7 @@ pub(super) fn draw(disposition: &Disposition, explained: bool) -> String {
     out
 }
 
-/// What the panel shows; what it means is explained once a page.
+/// What the panel shows; what it means is explained once per page.
 fn prose(disposition: &Disposition, explained: bool) -> String {
     let (a, b) = (escape(&disposition.a), escape(&disposition.b));
     let mut out = format!(r#"<p class="story">{}</p>"#, story(disposition));

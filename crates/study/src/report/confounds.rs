@@ -106,7 +106,7 @@ fn lengths(disposition: &Disposition) -> String {
     out
 }
 
-/// Whether the cohorts were asked the same.
+/// Whether the cohorts were asked the same questions.
 fn prompts(disposition: &Disposition) -> String {
     let prompts = &disposition.prompts;
     if prompts.distinct_a + prompts.distinct_b == 0 {
@@ -124,7 +124,7 @@ fn prompts(disposition: &Disposition) -> String {
     shared + &repeated
 }
 
-/// Which other fields of the items go with the cohorts.
+/// Which other fields of the items vary with the cohorts.
 fn fields(disposition: &Disposition) -> String {
     if disposition.fields.is_empty() {
         return match disposition.fields_checked {

@@ -1,4 +1,4 @@
-//! The result beside the same computation where there is nothing to find.
+//! The result, compared with the same computation where there is nothing to find.
 
 use crate::{
     attribution::{Attribution, Control, Controlled, Summary, Verdict},
@@ -28,7 +28,7 @@ pub(super) fn draw(attribution: &Attribution) -> String {
     out + "</dl></section>"
 }
 
-/// What a control takes from the findings: said at the top, since a verdict without it misleads.
+/// How a control weakens the findings: said at the top, since a verdict without it misleads.
 pub(super) fn caution(attribution: &Attribution) -> String {
     let finds = |summary: &Summary| {
         [Verdict::Separable, Verdict::MagnitudeOnly].iter().any(|&which| verdict::of(&summary.verdicts, which) > 0)
@@ -59,7 +59,7 @@ fn table(attribution: &Attribution) -> String {
         out.push_str("<tbody>");
         out += &row(&link(index, &disposition.name), "", &disposition.summary, true);
         for control in &attribution.controls {
-            // By name: a control may have passed a disposition over.
+            // By name: a control may have skipped a disposition.
             if let Some(found) = control.dispositions.iter().find(|found| found.name == disposition.name) {
                 out += &row(&escape(&control.name), r#" class="control""#, &found.summary, true);
             }
@@ -69,16 +69,16 @@ fn table(attribution: &Attribution) -> String {
     out + "</table></div>"
 }
 
-/// The name of a disposition, leading to its section.
+/// The name of a disposition, as a link to its section.
 pub(super) fn link(index: usize, name: &str) -> String {
     format!(r##"<a href="#disposition-{index}">{}</a>"##, escape(name))
 }
 
-/// The verdicts that have a column; heads that are untested are all others.
+/// The verdicts that have a column; all other heads are untested.
 const TALLIED: [Verdict; 4] =
     [Verdict::Separable, Verdict::MagnitudeOnly, Verdict::VarianceArtefact, Verdict::NoEvidence];
 
-/// The columns of a summary, after one for its name and any that stand between.
+/// The columns of a summary, after one for its name and any in between.
 pub(super) fn head_row(between: &str, naive: bool) -> String {
     let mut out = format!("<thead><tr><th></th>{between}");
     for verdict in TALLIED {
@@ -92,7 +92,7 @@ pub(super) fn head_row(between: &str, naive: bool) -> String {
     out + if naive { r#"<th scope="col" class="gap">d naive</th></tr></thead>"# } else { "</tr></thead>" }
 }
 
-/// A disposition, or a control of one, in a row. `name` is escaped.
+/// A row for a disposition, or for a control of one. `name` is escaped already.
 pub(super) fn row(name: &str, class: &str, summary: &Summary, naive: bool) -> String {
     format!(r#"<tr{class}><th scope="row">{name}</th>{}</tr>"#, cells(summary, naive))
 }
@@ -138,7 +138,7 @@ mod tests {
                 how: "seed 0".into(),
                 dispositions: vec![Controlled { name, summary: summary.clone() }],
             },
-            // Nothing has this disposition.
+            // No disposition has this name.
             Control {
                 name: "other".into(),
                 how: String::new(),

@@ -24,7 +24,7 @@ pub(super) fn draw(attribution: &Attribution, index: usize) -> String {
         out.push_str("What was compared");
     }
     put!(out, "</h2>{}", question::draw(disposition, !several));
-    // A single one has its sentence at the top of the page.
+    // A single disposition has its sentence at the top of the page.
     if several {
         put!(out, r#"<p class="said">{}</p>"#, escape(&overview::unbroken(&disposition.sentence)));
         out += &verdict::counts(&disposition.summary.verdicts);
@@ -65,7 +65,7 @@ fn heat_maps(attribution: &Attribution, disposition: &Disposition) -> String {
     )
 }
 
-/// What the marks of the maps mean, where they occur.
+/// What the marks of the maps mean, if they occur.
 fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
     let shuffled = &disposition.shuffled;
     let mut out = String::from("Above each colour scale: how many heads lie where.");
@@ -93,7 +93,7 @@ fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
     out
 }
 
-/// What so few shuffles cannot show: a q is bound by the smallest p there can be.
+/// What so few shuffles cannot show: the smallest possible p limits how small a q can be.
 fn coarse(disposition: &Disposition) -> String {
     let (heads, shuffles) = (disposition.heads.len() as f64, disposition.shuffled.shuffles);
     let least = 1.0 / (shuffles as f64 + 1.0);

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// As many heads as are drawn.
+/// How many heads are drawn.
 const DRAWN: usize = 12;
 const WIDTH: f64 = 460.0;
 const LEFT: f64 = 62.0;
@@ -17,7 +17,7 @@ const RIGHT: f64 = WIDTH - 70.0;
 const TOP: f64 = 38.0;
 const ROW: f64 = 19.0;
 
-/// One line a head, from d to d adjusted for length; nothing if no head has both.
+/// One line per head, from d to d adjusted for length; nothing if no head has both.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Option<String> {
     let ranked = ranked(disposition, attribution.method.compat);
     let both = |head: &&HeadEffect| head.magnitude.cohen_d.is_finite() && head.d_length_adjusted.is_finite();

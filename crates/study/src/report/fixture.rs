@@ -201,7 +201,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
     }
 }
 
-/// The reference, a control, and two heads together at two λ, the second of which is a finding.
+/// The reference, a control, and two heads together at two λ; the arm at the second λ is a finding.
 pub(super) fn sweep() -> Outcomes {
     let mut arms = vec![
         arm("base", Role::Reference, 1.0),

@@ -2,7 +2,7 @@
 
 use crate::report::text::{escape, put};
 
-/// The columns of an attribution, each in one line.
+/// The columns of an attribution, one line each.
 const ATTRIBUTION: [(&str, &str); 22] = [
     ("z", "what a head hands to its layer's output projection, per token, after any output gate."),
     (
@@ -70,7 +70,7 @@ const ATTRIBUTION: [(&str, &str); 22] = [
     ("by chance", "how many heads the tops of two dispositions would share if heads were drawn blindly."),
 ];
 
-/// Those of a sweep.
+/// The columns of a sweep.
 const SWEEP: [(&str, &str); 10] = [
     ("λ", "factor on the z of the tempered heads: 1 untouched, 0 ablated."),
     ("accuracy", "share of answers that are right."),
@@ -95,10 +95,10 @@ const SWEEP: [(&str, &str); 10] = [
     ),
 ];
 
-/// Those of either.
+/// The entry that both share.
 const COHORTS: (&str, &str) = ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong.");
 
-/// The last two sections of the page: only the columns that it has.
+/// The last two sections of the page, about only the columns that it has.
 pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -> String {
     let mut glossary = Vec::new();
     if attribution {

@@ -14,14 +14,14 @@ use crate::{
     },
 };
 
-/// Two maps of up to this many layers stand side by side; deeper models get the width of the page.
+/// Two maps of up to this many layers stand side by side; deeper models get the full width of the page.
 const SIDE_BY_SIDE: usize = 48;
 const LEFT: f64 = 26.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 4.0;
 const AXIS: f64 = 36.0;
 
-/// A heat map: one cell a head, layers from left to right, heads from top to bottom.
+/// A heat map: one cell per head, layers from left to right, heads from top to bottom.
 pub(super) struct HeatMap<'a> {
     /// What it shows, for those who cannot see it.
     pub(super) what: &'a str,
@@ -51,7 +51,7 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition, measure
         disposition.heads.iter().map(|effect| ((effect.layer, effect.head), effect)).collect();
     let cell = |layer: usize, head: usize| {
         let effect = effects.get(&(layer, head))?;
-        // On a scale of q itself an outline would say the same once more, in ink on ink.
+        // On a scale of q itself, an outline would only repeat the colour, in ink on ink.
         let outlined = measure.is_size() && stands_out(effect, measure.question());
         Some(Cell { value: measure.of(effect), tip: measure.tip(effect), outlined })
     };
@@ -103,7 +103,7 @@ impl HeatMap<'_> {
     fn cells(&self, out: &mut String, side: f64) {
         let rows = self.columns.iter().copied().max().unwrap_or(0);
         let mut outlines = String::new();
-        // Cells that say nothing of themselves are one path for each colour.
+        // Cells without a tip are drawn as one path per colour.
         let mut silent: BTreeMap<String, String> = BTreeMap::new();
         for (layer, &heads) in self.columns.iter().enumerate() {
             let x = layer as f64 * side;
@@ -120,7 +120,7 @@ impl HeatMap<'_> {
                     undefined(out, (layer, head), side, cell.map(|cell| cell.tip));
                     continue;
                 };
-                // A path says the same as a rect in half the bytes, and there are thousands.
+                // A path takes half the bytes of a rect, and there are thousands.
                 let square = format!("M{x} {y}h{side}v{side}H{x}z");
                 let paint = format!(r#"{class}" fill-opacity="{opacity:.2}""#);
                 if cell.tip.is_empty() {
@@ -142,7 +142,7 @@ impl HeatMap<'_> {
     }
 }
 
-/// Heads that the geometry has no place for: they stand in the table, and the caption says that they are not drawn.
+/// Heads that the geometry has no place for: they are in the table, and the caption says that they are not drawn.
 pub(super) fn outside(attribution: &Attribution, disposition: &Disposition) -> usize {
     let drawn =
         |effect: &&HeadEffect| attribution.heads_per_layer.get(effect.layer).is_some_and(|&heads| effect.head < heads);
@@ -177,7 +177,7 @@ fn axes(out: &mut String, layers: usize, rows: usize, side: f64) {
     put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text>"#, bottom + 28.5);
 }
 
-/// Every how many cells a label fits that needs `room` pixels.
+/// At every how many cells a label that needs `room` pixels fits.
 fn label_step(side: f64, room: f64) -> usize {
     [1, 2, 4, 5, 8].into_iter().find(|&step| step as f64 * side >= room).unwrap_or(10)
 }

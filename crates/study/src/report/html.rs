@@ -19,7 +19,7 @@ pub struct Page<'a> {
     pub title: &'a str,
     /// What was run, by name: model, hash of the weights, dtype, device, items, command, version, seed, date.
     pub facts: &'a [(String, String)],
-    /// How many items each cohort has, those that are not compared included.
+    /// How many items each cohort has, including those that are not compared.
     pub counts: &'a [(String, usize)],
     /// What a reader must know before any number.
     pub warnings: &'a [String],
@@ -41,7 +41,7 @@ pub struct Example {
     pub id: String,
     /// The item's prompt.
     pub prompt: String,
-    /// The arm's label and its response; the first is the one the others are compared with.
+    /// The arm's label and its response; the others are compared with the first.
     pub responses: Vec<(String, String)>,
 }
 
@@ -72,7 +72,7 @@ pub fn render(page: &Page<'_>) -> String {
     out + &close()
 }
 
-/// Opens a page: the head, its title and, above it, what was examined (escaped). A `header` is left open.
+/// Opens a page: the head, its title and, above it, what was examined (escaped already). A `header` is left open.
 pub(super) fn open(title: &str, eyebrow: &str) -> String {
     let title = escape(title);
     format!(
@@ -129,7 +129,7 @@ fn cohorts(page: &Page<'_>) -> String {
             .flat_map(|attribution| &attribution.dispositions)
             .any(|one| one.a == name || one.b == name)
     };
-    // Cohorts by scores have other names than labels: no label is left out then.
+    // Cohorts by scores are not named after labels: then no label is marked as not compared.
     let by_label = page.counts.iter().any(|(name, _)| compared(name));
     for (name, n) in page.counts {
         let (class, note) =
@@ -204,7 +204,7 @@ pub(super) mod tests {
         })
     }
 
-    /// Every element that is opened is closed, in order.
+    /// Every opened element is closed, in order.
     fn assert_balanced(html: &str) {
         let mut open: Vec<&str> = Vec::new();
         for tag in html.split('<').skip(1) {

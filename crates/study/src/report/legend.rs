@@ -1,4 +1,4 @@
-//! The colour legend of a heat map: the scale, above it how many heads lie where, and the shuffled-label levels.
+//! The colour legend of a heat map: the scale, a histogram of the heads above it, and the shuffled-label levels.
 
 use crate::report::{
     axis::Axis,
@@ -6,7 +6,7 @@ use crate::report::{
     text::{fixed, put},
 };
 
-/// A colour scale, and what lies on it.
+/// A colour scale, and what is marked on it.
 pub(super) struct Legend {
     /// The colours.
     pub(super) scale: Scale,
@@ -14,19 +14,19 @@ pub(super) struct Legend {
     pub(super) values: Vec<f64>,
     /// What the same computation gives without signal, from the smallest to the largest.
     pub(super) levels: Vec<Level>,
-    /// Where nine in ten heads lie without signal, where that is a range and not a level.
+    /// The range of nine in ten heads without signal, if that is a range and not a level.
     pub(super) band: Option<(f64, f64)>,
-    /// What stands there if no level does.
+    /// The text shown if there is no level.
     pub(super) unlevelled: &'static str,
 }
 
 /// What the same computation gives under shuffled labels: one mark on the legend.
 pub(super) struct Level {
-    /// Where the mark stands.
+    /// Its position on the scale.
     pub(super) value: f64,
     /// What it says.
     pub(super) label: String,
-    /// Whether it stands on the other side of zero as well.
+    /// Whether it is also on the other side of zero.
     pub(super) mirrored: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Level {
 pub(super) const HEIGHT: f64 = ROWS as f64 * ROW + 74.0;
 
 const ROW: f64 = 15.0;
-/// As many levels as have a row above the histogram.
+/// How many levels have a row above the histogram.
 const ROWS: usize = 3;
 const HISTOGRAM_TOP: f64 = ROWS as f64 * ROW + 4.0;
 const HISTOGRAM_HEIGHT: f64 = 34.0;
@@ -106,8 +106,7 @@ fn bar(out: &mut String, scale: &Scale, axis: &Axis, width: f64) {
 
 /// Lines at the shuffled-label levels, on both sides of a diverging scale, each with a text in a row of its own.
 ///
-/// Texts stand on the side where there is room; then the line that is furthest from them reaches highest, so that
-/// no text is crossed by a line.
+/// Texts stand on the side with more room; the line furthest from them reaches highest, so that no line crosses a text.
 fn marks(out: &mut String, legend: &Legend, axis: &Axis, width: f64) {
     let levels = &legend.levels;
     let Some(last) = levels.last() else {
@@ -117,7 +116,7 @@ fn marks(out: &mut String, legend: &Legend, axis: &Axis, width: f64) {
     let leftwards = axis.at(last.value) > 0.62 * width;
     for (rank, level) in levels.iter().enumerate() {
         let row = if leftwards { levels.len() - 1 - rank } else { rank };
-        // The last row is the one next to the histogram, however many there are.
+        // The last row is next to the histogram, however many there are.
         let row = row + ROWS.saturating_sub(levels.len());
         let (x, y) = (axis.at(level.value), row as f64 * ROW + 2.0);
         let class = if rank + 1 == levels.len() { "level" } else { "level minor" };

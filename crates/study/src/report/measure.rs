@@ -11,10 +11,10 @@ use crate::{
     significance::LEVEL,
 };
 
-/// A q below this is drawn as this: p has no such digits, and a map no such shades.
+/// A q below this is drawn as this: p has no such digits, and a map has no such shades.
 const LEAST_Q: f64 = 1e-6;
 
-/// Where a scale ends at more than so many times its null, colour grows as the square root.
+/// If a scale ends at more than this many times its null, colour grows as the square root.
 const BLEACHED: f64 = 4.0;
 
 /// A number per head that a heat map shows.
@@ -22,11 +22,11 @@ const BLEACHED: f64 = 4.0;
 pub(super) enum Measure {
     /// Cohen's d of the heads' output norms: signed, on the diverging scale.
     Magnitude,
-    /// Cohen's d of held-out items along the direction of all others: as good as nothing where it is negative.
+    /// Cohen's d of held-out items along the direction of all others: a negative value shows nothing.
     HeldOut,
     /// -log10 of the false discovery rate of the magnitudes.
     MagnitudeQ,
-    /// The same of the held-out d.
+    /// The same for the held-out d.
     HeldOutQ,
 }
 
@@ -87,7 +87,7 @@ impl Measure {
         levels
     }
 
-    /// Where nine in ten single heads lie under shuffled labels.
+    /// The range of nine in ten single heads under shuffled labels.
     fn band(self, disposition: &Disposition) -> Option<(f64, f64)> {
         let shuffled = &disposition.shuffled;
         let band = (shuffled.d_crossfit_q05, shuffled.d_crossfit_q95);
@@ -120,7 +120,7 @@ impl Measure {
         }
     }
 
-    /// What hovering a cell shows (nothing in it needs escaping beyond what it does).
+    /// What hovering over a cell shows (nothing in it needs further escaping).
     pub(super) fn tip(self, effect: &HeadEffect) -> String {
         let name = effect.at();
         match self {
@@ -132,7 +132,7 @@ impl Measure {
                 let (d, p_max) = (signed(effect.d_crossfit, 2), p_value(effect.p_max_directional));
                 format!("{name}: held out {d}, q {}, p max {p_max}", p_value(effect.q_directional))
             }
-            // The maps of d show it, and this is one of thousands.
+            // The maps of d show it already, and there are thousands of cells.
             Self::MagnitudeQ | Self::HeldOutQ => String::new(),
         }
     }

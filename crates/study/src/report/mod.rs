@@ -1,7 +1,7 @@
 //! The report of a run: one HTML file that opens offline, prints, and carries the null of every number it ranks by.
 //!
-//! Each file draws one part of the page; [`html`] puts them together. Every function here returns markup whose
-//! text is already escaped (`text::escape`), and takes any float: what is not a number is an en dash, never a colour.
+//! Each file draws one part of the page; [`html`] puts them together. Every function here returns markup whose text is already escaped
+//! (`text::escape`), and accepts any float: NaN is shown as an en dash, never as a colour.
 
 mod across;
 mod axis;

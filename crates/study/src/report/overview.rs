@@ -32,12 +32,12 @@ pub(super) fn draw(attribution: Option<&Attribution>) -> String {
     }
 }
 
-/// No line ends between a number and its per cent, or between d and its number.
+/// Keeps a line from ending between a number and its per cent sign, or between d and its number.
 pub(super) fn unbroken(text: &str) -> String {
     text.replace(" %", "\u{a0}%").replace("(d ", "(d\u{a0}")
 }
 
-/// How many dispositions have a head of which kind.
+/// How many dispositions have a head of each kind.
 fn headline(dispositions: &[Disposition]) -> String {
     let has = |one: &&Disposition, which| verdict::of(&one.summary.verdicts, which) > 0;
     let separable = dispositions.iter().filter(|one| has(one, Verdict::Separable)).count();
@@ -67,7 +67,7 @@ fn headline(dispositions: &[Disposition]) -> String {
     out + "."
 }
 
-/// One row a disposition, leading to its section.
+/// One row per disposition, linking to its section.
 fn table(dispositions: &[Disposition]) -> String {
     let between = r#"<th scope="col">n a</th><th scope="col">n b</th>"#;
     let mut out = String::from(r#"<div class="wide"><table class="overview">"#);

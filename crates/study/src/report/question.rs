@@ -5,7 +5,7 @@ use crate::{
     report::text::{escape, put},
 };
 
-/// The disposition in words, after its name where no heading has it, and a line for each cohort.
+/// The disposition in words, after its name if no heading has it, and a line for each cohort.
 pub(super) fn draw(disposition: &Disposition, named: bool) -> String {
     let mut out = String::new();
     let means = if disposition.means.is_empty() { String::new() } else { escape(&sentence(&disposition.means)) };
@@ -36,7 +36,7 @@ pub(super) fn draw(disposition: &Disposition, named: bool) -> String {
     out + "</p>"
 }
 
-/// Begins with a capital and ends with a stop.
+/// The text with a capital at its start and a full stop at its end.
 fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut characters = text.chars();

@@ -1,4 +1,4 @@
-//! Every two dispositions in a square: how alike their rankings are, and across the diagonal their labels.
+//! All pairs of dispositions in a square: how alike their rankings are and, across the diagonal, their labels.
 
 use crate::{
     attribution::{Attribution, Pair},
@@ -8,11 +8,11 @@ use crate::{
     },
 };
 
-/// Fewer dispositions are read better in the table.
+/// With fewer dispositions, the table reads better.
 const FEWEST: usize = 3;
 const SIDE: f64 = 46.0;
 const TOP: f64 = 4.0;
-/// The width of a character of a name, at the most.
+/// The greatest width of a character in a name.
 const CHARACTER: f64 = 6.6;
 
 /// The square; nothing for two dispositions.

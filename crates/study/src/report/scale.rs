@@ -9,7 +9,7 @@ pub(super) enum Hue {
     Diverging,
     /// One hue, for numbers that are never negative.
     Sequential,
-    /// One hue for what is above zero and none for what is below, where that is as good as nothing.
+    /// One hue above zero and none below, where a value shows nothing.
     HeldOut,
     /// No hue, for numbers that are never negative.
     Ink,
@@ -21,18 +21,18 @@ pub(super) struct Scale {
     hue: Hue,
     low: f64,
     limit: f64,
-    /// Whether colour grows with the square root, so that a few large numbers do not bleach all others.
+    /// Whether colour grows with the square root, so that a few large numbers do not bleach all the others.
     root: bool,
 }
 
 impl Scale {
-    /// A linear scale that ends a little above the largest of these numbers; what is not finite is left out.
+    /// A linear scale that ends a little above the largest of these numbers, leaving out those that are not finite.
     pub(super) fn over(hue: Hue, values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = extent(values).unwrap_or((0.0, 0.0));
         let limit = round_up(high.abs().max(low.abs()));
         let low = match hue {
             Hue::Diverging => -limit,
-            // Only as far down as there is something: below zero is nothing to look for.
+            // Only as far down as there are values: below zero there is nothing to look for.
             Hue::HeldOut if low < 0.0 => -round_up(-low),
             Hue::HeldOut | Hue::Sequential | Hue::Ink => 0.0,
         };

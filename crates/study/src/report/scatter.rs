@@ -1,4 +1,4 @@
-//! In-sample d against d on held-out items, one mark a head, with what shuffled labels give for both.
+//! In-sample d against d on held-out items, one mark per head, with what shuffled labels give for both.
 
 use crate::{
     attribution::{Disposition, HeadEffect, Verdict},
@@ -12,11 +12,11 @@ use crate::{
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 40.0;
-/// What is right of here is for the names of levels, where no mark can lie.
+/// The space right of here is for the names of levels; no mark can lie there.
 const RIGHT: f64 = WIDTH - 106.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = HEIGHT - 44.0;
-/// As many heads as are named beside their mark.
+/// Most heads that are named beside their mark.
 const NAMED: usize = 8;
 
 /// The scatter plot; nothing if no head has both numbers.
@@ -26,7 +26,7 @@ pub(super) fn draw(disposition: &Disposition) -> Option<String> {
     if points.is_empty() {
         return None;
     }
-    // The weakest verdicts first, so that nothing lies upon the strongest.
+    // The weakest verdicts first, so that nothing covers the strongest.
     points.sort_by_key(|head| std::cmp::Reverse(head.verdict));
     let null = Null::of(disposition);
     let (x_low, x_high) = extent(points.iter().map(|head| head.d_naive).chain(null.naive())).unwrap_or((0.0, 1.0));

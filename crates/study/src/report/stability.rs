@@ -1,4 +1,4 @@
-//! Whether two halves of the items rank heads alike, beside what shuffled labels give.
+//! Whether two halves of the items rank heads alike, compared with what shuffled labels give.
 
 use crate::{
     attribution::{Disposition, Reliability},
@@ -74,7 +74,7 @@ fn found(row: &Reliability) -> bool {
     (0.0..=LEVEL).contains(&row.p)
 }
 
-/// Whether either ranking comes out again.
+/// Whether either ranking is reproduced.
 fn sentence(disposition: &Disposition) -> &'static str {
     let stability = &disposition.stability;
     let tested = |row: &Reliability| row.shuffles > 0 && row.p.is_finite();

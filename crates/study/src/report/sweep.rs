@@ -1,4 +1,4 @@
-//! The sweep: what the answers become as the heads are tempered, beside what changes when nothing is.
+//! The sweep: how the answers change as heads are tempered, beside what changes when nothing is tempered.
 
 use crate::{
     Role,
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// Arms of a ranking that stand outside the fold.
+/// Arms of a ranking that are shown outside the fold.
 const LISTED: usize = 20;
 
-/// The section of a sweep: set by set, or ranked where there are many. What holds for all of it is said once. Alone on its page,
-/// its findings stand at the top of it.
+/// The section of a sweep: set by set, or ranked if there are many. What holds for all of it is said once. If the sweep is alone on its
+/// page, its findings stand at the top of the page.
 pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) -> String {
     let ranked = outcomes.tables.len() > RANKED_ABOVE;
     let said = |which| if alone { String::new() } else { format!("<p>{}</p>", finding(outcomes, which)) };
@@ -51,7 +51,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
             put!(out, r#"<p class="note">{}</p>"#, sweep_chart::KEY);
         }
     }
-    // Alone on its page, it stands beside the findings.
+    // On a page of its own, the note stands beside the findings.
     if !which.is_empty() && !alone {
         put!(out, r#"<p class="note">{}</p>"#, note(outcomes));
     }
@@ -132,7 +132,7 @@ fn note(outcomes: &Outcomes) -> String {
     )
 }
 
-/// The arms that differ beyond chance, or that none does.
+/// The arms that differ beyond chance, or a statement that none does.
 fn finding(outcomes: &Outcomes, which: Compared) -> String {
     let (title, unit) = names(which);
     let all = ranked(outcomes, which);
@@ -218,7 +218,7 @@ fn arm_name(arm: &ArmOutcome) -> String {
     format!("{}{mark}", escape(&arm.variant))
 }
 
-/// What random sets do beside the largest difference.
+/// What random sets do, beside the largest difference.
 fn beside_random(random: &BesideRandom) -> String {
     let p = p_value(random.p_max);
     match (random.reach, random.sets) {
@@ -237,7 +237,7 @@ fn beside_random(random: &BesideRandom) -> String {
     }
 }
 
-/// The cells of a difference, the last of them only where there are random sets; one that is withheld says so.
+/// The cells of a difference, the last of them only if there are random sets; a withheld difference says so.
 fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
     let told = |x: f64| signed(in_units(which, x), 1);
     let [mean, interval, p_max, p_random] = match d {

@@ -1,4 +1,4 @@
-//! Differences to λ = 1 against λ, as small charts: one an outcome.
+//! Differences to λ = 1 against λ, as small charts: one per outcome.
 
 use crate::{
     Role,
@@ -74,7 +74,7 @@ pub(super) fn draw(table: &SweepTable, which: Compared) -> String {
     out
 }
 
-/// What an outcome is called, and in what it is told.
+/// What an outcome is called, and its unit.
 pub(super) fn names(which: Compared) -> (&'static str, &'static str) {
     match which {
         Compared::Accuracy => ("Accuracy", "percentage points"),
@@ -119,7 +119,7 @@ fn point(out: &mut String, (which, arm, d): (Compared, &ArmOutcome, &Difference)
         put!(out, r#"<path class="whisker one" d="M{left:.1} {low:.1}V{high:.1}"/>"#);
         interval = format!("95 % {} to {}", signed(told(d.low), 1), signed(told(d.high), 1));
     }
-    // Filled where it is more than having looked at every arm gives.
+    // Filled if it stands out even after looking at every arm.
     let hollow = if d.p_max.is_some_and(|p| p <= LEVEL) { "" } else { " hollow" };
     put!(
         out,

@@ -20,10 +20,10 @@ use crate::{
 const LEFT: f64 = 26.0;
 const TOP: f64 = 4.0;
 const AXIS: f64 = 34.0;
-/// Fewer heads are read better in the table.
+/// With fewer heads, the table reads better.
 const FEWEST: usize = 8;
 
-/// The maps of one outcome, one a λ; nothing unless every set is one head and there are enough of them.
+/// The maps of one outcome, one per λ; nothing unless every set is one head and there are enough of them.
 pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compared) -> String {
     if outcomes.tables.len() < FEWEST || outcomes.tables.iter().any(|table| table.heads.len() != 1) {
         return String::new();

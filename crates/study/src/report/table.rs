@@ -1,4 +1,4 @@
-//! The ranked table of heads: the first twenty with the clearest on held-out items, and all of them behind a click.
+//! The ranked table of heads: the first twenty together with the clearest on held-out items, and all of them behind a click.
 
 use crate::{
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
@@ -12,7 +12,7 @@ use crate::{
 
 /// How many heads the first table lists by |d|.
 pub(super) const LISTED: usize = 20;
-/// How many it lists by d on held-out items, where those are others.
+/// How many it lists by d on held-out items, if those are others.
 pub(super) const CLEAREST: usize = 5;
 
 const BAR: f64 = 100.0;
@@ -70,14 +70,14 @@ fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String
     out
 }
 
-/// One head; what stands out in a question is bold there, and the p or q that makes it so.
+/// One head; what stands out for a question is bold there, with the p or q that makes it so.
 fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals: &Decimals, bars: Option<&Axis>) {
     let bold = |yes: bool| if yes { r#" class="out""# } else { "" };
     let (loud, elsewhere) = (bold(stands_out(head, Question::Magnitude)), bold(stands_out(head, Question::Direction)));
     let small = |p: f64| bold(p <= LEVEL);
     let magnitude = &head.magnitude;
-    // What the cells of a column have in common is said once, in the style sheet: there are thousands.
-    // The verdict is the last of many columns: where there is room it stands by the name as well.
+    // What the cells of a column share is set once, in the style sheet: there are thousands of cells. The verdict is the last of many
+    // columns, so where there is room it also stands by the name.
     let (mark, at, verdict) = (marked(head.verdict), head.at(), head.verdict);
     put!(out, r#"<tr><th scope="row" class="{mark}">{at}<span class="kept"> {verdict}</span></th>"#);
     let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
@@ -142,7 +142,7 @@ fn bar_axis(disposition: &Disposition, heads: &[&HeadEffect]) -> Axis {
     Axis::new(low, high, 4.0, BAR - 4.0)
 }
 
-/// The |d| that the largest of all heads reaches in one shuffle of twenty.
+/// The |d| that the largest of all heads reaches in one of twenty shuffles.
 fn level(disposition: &Disposition) -> Option<f64> {
     let shuffled = &disposition.shuffled;
     (shuffled.shuffles > 0 && shuffled.max_abs_d_q95.is_finite()).then_some(shuffled.max_abs_d_q95)

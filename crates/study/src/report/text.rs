@@ -49,7 +49,7 @@ pub(super) fn fixed(value: f64, decimals: usize) -> String {
     if value < 0.0 && !is_zero { format!("−{digits}") } else { digits }
 }
 
-/// As [`fixed`], with a plus sign before what is positive.
+/// As [`fixed`], with a plus sign before positive numbers.
 pub(super) fn signed(value: f64, decimals: usize) -> String {
     let digits = fixed(value, decimals);
     let positive = value > 0.0 && digits.bytes().any(|byte| (b'1'..=b'9').contains(&byte));

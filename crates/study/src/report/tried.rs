@@ -9,7 +9,7 @@ use crate::{
     significance::LEVEL,
 };
 
-/// The section that says it.
+/// The section.
 pub(super) fn draw(attribution: &Attribution) -> String {
     let method = &attribution.method;
     let mut out = format!(r#"<section id="tried"><h2>What was tried</h2><p>{}</p>"#, sentence(attribution));

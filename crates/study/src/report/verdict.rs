@@ -10,13 +10,13 @@ use crate::{
 pub(super) enum Question {
     /// Is z louder in one cohort?
     Magnitude,
-    /// Does z lie elsewhere, on items that did not say where?
+    /// Does z lie elsewhere, on items that the direction was not fitted to?
     Direction,
 }
 
 /// Whether a head's answer is yes.
 pub(super) fn stands_out(effect: &HeadEffect, question: Question) -> bool {
-    // Where nothing can be tested, a p may be small all the same.
+    // Even if nothing can be tested, a p may be small.
     effect.verdict != Verdict::Untested
         && match question {
             Question::Magnitude => effect.magnitude.is_louder(),
@@ -47,7 +47,7 @@ pub(super) fn outline(verdict: Verdict, x: f64, y: f64) -> String {
     }
 }
 
-/// The class that sets the mark before a text; whoever cannot see it reads the words.
+/// The class that puts the mark before a text; those who cannot see it read the words.
 pub(super) fn marked(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Separable => "m-separable",

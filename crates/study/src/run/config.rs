@@ -1,4 +1,4 @@
-//! One TOML file an experiment. Unknown keys are refused; paths are relative to the file.
+//! One TOML file per experiment. Unknown keys are refused; paths are relative to the file.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, RandomFrom, Result, StudyError};
 
-/// An experiment: what `temper run` reads, and `config.toml` as it was resolved.
+/// An experiment: what `temper run` reads and, with its paths resolved, writes to `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// Its name; results go to `runs/<name>` unless told otherwise.
+    /// Its name; results go to `runs/<name>` unless another directory is named.
     pub name: String,
-    /// What the report is titled.
+    /// Title of the report.
     pub title: Option<String>,
     /// The model.
     pub model: ModelConfig,
@@ -25,9 +25,9 @@ pub struct Experiment {
     pub generate: GenerateConfig,
     /// How answers are judged; without it, items bring their own labels.
     pub judge: Option<JudgeConfig>,
-    /// What is compared.
+    /// Which cohorts are compared, and how.
     pub attribute: AttributeConfig,
-    /// What is swept; without it, the experiment ends with the attribution.
+    /// Which heads are swept, and how; without it, the experiment ends with the attribution.
     pub sweep: Option<SweepConfig>,
 }
 
@@ -41,16 +41,16 @@ pub struct ModelConfig {
     pub id: Option<String>,
     /// A commit, branch or tag of the id.
     pub revision: Option<String>,
-    /// `auto`, `f32`, `bf16` or `f16`; `stored` for the types of the file, or a block type of ggml such as `q8_0`.
+    /// `auto`, `f32`, `bf16` or `f16`; `stored` for the types in the file, or a ggml block type such as `q8_0`.
     #[serde(default = "auto")]
     pub dtype: String,
-    /// `f32`, or `bf16` for activations rounded to bf16 in linear layers.
+    /// `f32`, or `bf16` to round activations to bf16 in linear layers.
     #[serde(default = "exact", skip_serializing_if = "is_exact")]
     pub products: String,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     #[serde(default = "auto")]
     pub device: String,
-    /// Whether the model thinks before it answers; its chat template decides if this is left out.
+    /// Whether the model thinks before it answers; by default, its chat template decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<bool>,
 }
@@ -73,15 +73,15 @@ fn is_exact(products: &str) -> bool {
 pub struct ItemsConfig {
     /// A JSONL file.
     pub path: PathBuf,
-    /// Only the first so many.
+    /// Read only this many items, from the start of the file.
     pub limit: Option<usize>,
-    /// Prompts are texts as they stand, and no chat messages.
+    /// Prompts are used as plain text, not as chat messages.
     #[serde(default)]
     pub raw: bool,
     /// A system message before every prompt, in place of the template's own.
     pub system: Option<String>,
-    /// A field whose values make groups: items of one are no more independent than the answers to one prompt, in the attribution
-    /// and in the sweep.
+    /// A field whose values form groups: items of one group are no more independent than answers to one prompt, both in the attribution and
+    /// in the sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<String>,
 }
@@ -90,12 +90,12 @@ pub struct ItemsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateConfig {
-    /// The most tokens of an answer.
+    /// Most new tokens per answer.
     pub max_new_tokens: usize,
-    /// The most rows that are decoded together; fewer where memory is short. 32 if left out, and 1024 on a GPU.
+    /// The most rows decoded together; fewer where memory is short. The default is 32, or 1024 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rows: Option<usize>,
-    /// The most memory to take, such as `8GiB`; what the machine has available if this is left out.
+    /// The most memory to take, such as `8GiB`; by default, what the machine has available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
     /// How tokens are chosen.
@@ -109,40 +109,40 @@ impl Default for GenerateConfig {
 }
 
 impl GenerateConfig {
-    /// The most tokens of an answer, where nobody says another number.
+    /// Most new tokens per answer, unless another number is given.
     pub const MAX_NEW_TOKENS: usize = 64;
 
     /// The most memory to take, in bytes.
     ///
     /// # Errors
-    /// If it is no amount of memory.
+    /// If the text is not an amount of memory.
     pub fn memory_bytes(&self) -> Result<Option<u64>> {
         Ok(self.memory.as_deref().map(parse_bytes).transpose()?)
     }
 }
 
-/// How answers are judged: by the items' accepted answers, and a lexicon of hedges.
+/// How answers are judged: against the items' accepted answers, and by a lexicon of hedges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// The lexicon.
+    /// The lexicon of hedges.
     pub hedges: PathBuf,
     /// What makes an answer right: `contains` an accepted answer, or `exact`.
     #[serde(default)]
     pub gold: GoldRule,
 }
 
-/// What is done where there is nothing to find.
+/// A control: the attribution is repeated where there is nothing to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ControlKind {
-    /// With labels that are shuffled once.
+    /// With labels shuffled once.
     Shuffled,
     /// With random weights.
     Random,
 }
 
-/// What is compared.
+/// Which cohorts are compared, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttributeConfig {
@@ -152,7 +152,7 @@ pub struct AttributeConfig {
     pub a: String,
     /// Label of the second cohort.
     pub b: String,
-    /// Heads are averaged over so many of the last response tokens.
+    /// Heads are averaged over this many of the last response tokens.
     #[serde(default = "last_n")]
     pub last_n: usize,
     /// How often labels are shuffled for the null.
@@ -176,28 +176,28 @@ pub struct AttributeConfig {
     /// What is taken out of norms and vectors first: `none` or `length`.
     #[serde(default)]
     pub adjust: Adjust,
-    /// A field of the items: what goes with its values is taken out, and labels are shuffled among items of one value.
+    /// A field of the items: whatever goes with its values is taken out, and labels are shuffled only among items with the same value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
-    /// The same where there is nothing to find: `shuffled` labels, `random` weights.
+    /// Controls, where there is nothing to find: `shuffled` labels, `random` weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub control: Vec<ControlKind>,
-    /// A cohort below this fails the run's check.
+    /// A cohort smaller than this fails the run's check.
     #[serde(default = "min_cohort")]
     pub min_cohort: usize,
 }
 
 impl AttributeConfig {
-    /// The same where there is nothing to find; random weights are of the seed of the shuffles.
+    /// The controls, where there is nothing to find; random weights use the seed of the shuffles.
     pub fn controls(&self) -> Controls {
         let random = self.control.contains(&ControlKind::Random).then_some(self.seed);
         Controls { shuffled: self.control.contains(&ControlKind::Shuffled), random }
     }
 
-    /// How heads are compared; `groups` are those of the items.
+    /// How heads are compared; `groups` is the field that groups the items.
     ///
     /// # Errors
-    /// If a number has no meaning.
+    /// If a number is invalid.
     pub fn options(&self, groups: Option<&str>) -> Result<AttributeOptions> {
         let options = AttributeOptions {
             heads: self.heads,
@@ -235,7 +235,7 @@ fn min_cohort() -> usize {
     15
 }
 
-/// What is swept.
+/// Which heads are swept, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
@@ -244,15 +244,15 @@ pub struct SweepConfig {
     /// Each head alone, instead of all together.
     #[serde(default)]
     pub each: bool,
-    /// The λ of the arms. 1 is the untouched model and always there; listed twice it is a control as well.
+    /// The λ of the arms. 1 is the untouched model and always present; if it is listed twice, it is also a control.
     pub lambdas: Vec<f32>,
-    /// Random head sets of the same size beside each set.
+    /// How many random head sets of the same size are drawn for each set.
     #[serde(default)]
     pub random_sets: usize,
-    /// Which ones.
+    /// Seed for drawing them.
     #[serde(default)]
     pub random_seed: u64,
-    /// Which heads they are drawn from: `model`, or `layers` for as many of each layer as the set has there.
+    /// Which heads they are drawn from: `model`, or `layers` for as many from each layer as the set has there.
     #[serde(default)]
     pub random_from: RandomFrom,
     /// The tokens that are touched: `all`, `prompt`, `response`, or `window:4..9` (positions from 0, both included).
@@ -265,7 +265,7 @@ fn all() -> String {
 }
 
 impl Experiment {
-    /// Reads an experiment; relative paths become relative to where the program runs.
+    /// Reads an experiment and makes its paths, which are relative to the file, absolute.
     ///
     /// # Errors
     /// If the file cannot be read, has an unknown or missing key, or contradicts itself.
@@ -274,7 +274,7 @@ impl Experiment {
         let mut experiment: Self =
             toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
         let base = path.parent().unwrap_or(Path::new("."));
-        // Absolute, so that the file means the same wherever it is written again.
+        // Absolute, so that the file means the same wherever it is written to.
         let resolve = |relative: &mut PathBuf| -> Result<()> {
             *relative = std::path::absolute(base.join(&*relative)).map_err(StudyError::read(relative))?;
             Ok(())
@@ -289,7 +289,7 @@ impl Experiment {
     /// Refuses an experiment that contradicts itself.
     ///
     /// # Errors
-    /// Says what would have been allowed.
+    /// If it does; the error says what is allowed.
     pub fn check(&self) -> Result<()> {
         self.contradiction().map_or(Ok(()), |why| Err(StudyError::Experiment { name: self.name.clone(), why }))
     }

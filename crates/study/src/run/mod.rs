@@ -1,4 +1,4 @@
-//! A whole experiment, stage by stage: answers, judgement, attribution, sweep, report. What is finished is not done twice.
+//! A whole experiment, stage by stage: answers, judgement, attribution, sweep, report. Finished work is not repeated.
 
 mod config;
 mod prepared;
@@ -48,10 +48,10 @@ struct Study<'a> {
     warnings: Vec<String>,
 }
 
-/// Runs an experiment in a directory, or what is left of it to do.
+/// Runs an experiment in a directory, or whatever is left of it to do.
 ///
 /// # Errors
-/// If a stage cannot be run, the directory belongs to another run, or the run is stopped: what is finished stays.
+/// If a stage cannot be run, the directory belongs to another run, or the run is stopped. Finished work stays.
 pub fn run(
     engine: &Engine,
     experiment: &Experiment,
@@ -59,7 +59,7 @@ pub fn run(
     stop: Option<&AtomicBool>,
     progress: &mut dyn Progress,
 ) -> Result<RunSummary> {
-    // Every refusal comes before the first file.
+    // Whatever must be refused is refused before the first file is written.
     let Prepared { mut items, grader, parts, .. } = Prepared::new(engine, experiment)?;
     let key = parts.key();
     let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
@@ -77,7 +77,7 @@ pub fn run(
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items)?;
     let attribution = study.attribute(&answered, &base, progress)?;
-    // All of the items: which answers the reference leaves empty is an outcome of the sweep.
+    // All items, including those with an empty answer: which answers are empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
     let Study { run, mut warnings, .. } = study;
     warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
@@ -86,7 +86,7 @@ pub fn run(
 }
 
 impl Study<'_> {
-    /// Answers where items bring none, and their labels. Returns the generated rows by item id.
+    /// Generates answers for the items that bring none, then grades. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
@@ -102,7 +102,7 @@ impl Study<'_> {
         Ok(rows)
     }
 
-    /// Labels the answers of items with accepted answers, whatever label these bring.
+    /// Labels the answers of items with accepted answers, replacing any label that these items bring.
     fn grade(&mut self, items: &mut [Item]) {
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
@@ -121,7 +121,7 @@ impl Study<'_> {
         }
     }
 
-    /// The items with something to read in their answers, which are written down as judged.
+    /// The items whose answers are not empty; writes them down as judged.
     fn answered(&mut self, items: &[Item]) -> Result<Vec<Item>> {
         let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
         let silent = items.iter().filter(empty).count();
@@ -206,8 +206,8 @@ impl Study<'_> {
     }
 }
 
-/// That responses which the items bring are not what the model answers in the sweep: the attribution reads those, and the sweep
-/// compares with these.
+/// Warns if responses that the items bring are not what the model answers in the sweep: the attribution reads the former, the sweep
+/// compares with the latter.
 fn brought_otherwise(items: &[Item], generated: &BTreeMap<String, Row>, reference: &[Row]) -> Option<String> {
     let answers: BTreeMap<&str, &str> = reference.iter().map(|row| (row.id.as_str(), row.response.as_str())).collect();
     let brought = items.iter().filter(|item| !generated.contains_key(&item.id));

@@ -1,4 +1,4 @@
-//! What an experiment comes to before anything is generated or written: its items, what they are judged by, and every refusal.
+//! What is known of an experiment before anything is generated or written: its items, what judges them, and every reason to refuse it.
 
 use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
@@ -25,12 +25,12 @@ pub(crate) struct Prepared<'a> {
     engine: &'a Engine,
     experiment: &'a Experiment,
     pub(crate) items: Vec<Item>,
-    /// Labels the items with accepted answers; without it, items bring their own labels.
+    /// Labels the items that have accepted answers; without it, items bring their own labels.
     pub(super) grader: Option<Grader>,
-    /// What its directory is known by.
+    /// What identifies its directory.
     pub(crate) parts: Parts,
-    /// The arms of the sweep, if there is one. Heads that the attribution will choose are not known yet, but how many; these stand
-    /// for them.
+    /// The arms of the sweep, if there is one. Where the attribution is yet to choose the heads, only their number is known, and these
+    /// heads stand in for them.
     arms: Option<Vec<Arm>>,
     /// The items as they are captured, and the memory that this takes.
     texts: (Vec<Encoded>, MemoryPlan),
@@ -38,18 +38,18 @@ pub(crate) struct Prepared<'a> {
 
 /// What is left to do of an experiment, at most.
 pub(crate) struct ToDo {
-    /// Generated rows that are there, and that are missing.
+    /// How many rows have been generated, and how many are missing.
     pub(crate) rows: (usize, usize),
-    /// Tokens of the prompts of the missing ones, and that are written for them.
+    /// For the missing rows: tokens of their prompts, and tokens to be generated.
     pub(crate) tokens: (usize, usize),
-    /// The memory that they take; none if no row is missing.
+    /// The memory that the missing rows take; none if no row is missing.
     pub(crate) memory: Option<MemoryPlan>,
-    /// Tokens that the attribution reads, and the memory that it takes; none if it is there.
+    /// Tokens that the attribution reads, and the memory that it takes; none if the attribution is finished.
     pub(crate) capture: Option<(usize, MemoryPlan)>,
 }
 
 impl<'a> Prepared<'a> {
-    /// Reads what an experiment names.
+    /// Reads the files that an experiment names.
     ///
     /// # Errors
     /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
@@ -68,7 +68,7 @@ impl<'a> Prepared<'a> {
         prompts(engine, &items)?;
         let texts = texts_of(engine, experiment, &items)?;
         check_stages(engine, experiment, &items)?;
-        // Labels are the items' own then, and known before anything is generated.
+        // Without a grader, labels are the items' own, and known before anything is generated.
         if grader.is_none() {
             disposition_of(experiment)?.cohorts(&items, LEAST)?;
         } else {
@@ -86,7 +86,7 @@ impl<'a> Prepared<'a> {
         Ok(Self { engine, experiment, items, grader, parts, arms: arms.transpose()?, texts })
     }
 
-    /// Whether the attribution of these settings and of the answers that are there is finished in a directory.
+    /// Whether a directory holds a finished attribution of these settings and of the answers that are there.
     fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
         let Self { engine, experiment, .. } = *self;
         let unanswered: Vec<Item> = self.items.iter().filter(|item| item.response.is_none()).cloned().collect();
@@ -101,8 +101,7 @@ impl<'a> Prepared<'a> {
         Ok(was_finished(dir, "attribute", &key, &attribution_files()))
     }
 
-    /// What is left to do in a directory. An attribution that is finished there is not read again, and its heads are those of the
-    /// sweep.
+    /// What is left to do in a directory. A finished attribution is not repeated, and its heads are those of the sweep.
     ///
     /// # Errors
     /// If the directory belongs to another run, or a file in it cannot be read.
@@ -129,7 +128,7 @@ impl<'a> Prepared<'a> {
         let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
         let (texts, memory) = &self.texts;
         let read: usize = texts.iter().map(|text| text.ids.len()).sum();
-        // Random weights read them once more.
+        // The control with random weights reads them once more.
         let times = 1 + usize::from(experiment.attribute.controls().random.is_some());
         Ok(ToDo {
             rows: (all.len() - missing.len(), missing.len()),
@@ -140,7 +139,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Hash of what an attribution is made from: the run, its settings, and the rows that were generated for it, by the ids of their items.
+/// Hash of what an attribution is made from: the run, its settings, and the rows generated for it, ordered by item id.
 pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str]) -> String {
     digest(&(run, &experiment.attribute, &experiment.items.groups, rows, STATISTICS))
 }
@@ -154,7 +153,7 @@ pub(super) fn attribution_files() -> Vec<&'static str> {
 fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Option<&Grader>) -> Result<Parts> {
     let path = &experiment.items.path;
     let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    // As they stand in the file, line by line.
+    // The items as they stand in the file, line by line.
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(&line))).collect();
     let mut parts = Parts::of(engine.identity())
@@ -175,7 +174,7 @@ fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Op
     Ok(parts)
 }
 
-/// Refuses a label that no judge gives, and too few items bring themselves.
+/// Refuses a cohort label that too few items can have, whether a judge gives it or the items bring it.
 fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
     let attribute = &experiment.attribute;
     for (key, label) in [("a", &attribute.a), ("b", &attribute.b)] {
@@ -196,10 +195,10 @@ fn check_labels(experiment: &Experiment, items: &[Item]) -> Result<()> {
     Ok(())
 }
 
-/// The texts of the items as they are captured, those without a response as long as they may become, and the memory that this takes.
+/// The texts of the items as they are captured, and the memory that this takes. Items without a response count as long as they may become.
 ///
 /// # Errors
-/// If an item does not fit the model, or what the stages do with it the memory: it is named.
+/// If an item does not fit the model, or its stages do not fit the memory; the error names the item.
 fn texts_of(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<(Vec<Encoded>, MemoryPlan)> {
     let most_new_tokens = experiment.generate.max_new_tokens;
     let mut encoded = encode(engine, items)?;
@@ -264,7 +263,7 @@ pub(super) fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec>
     DispositionSpec::of_labels(&config.disposition, &config.a, &config.b)
 }
 
-/// How many of the run's own top heads are swept, if it is those; `top:k@file` names another run's.
+/// How many of the run's own top heads are swept, if the sweep is over those; `top:k@file` names another run's.
 pub(super) fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
     match config.heads.strip_prefix("top:") {
         Some(count) if !count.contains('@') => {
@@ -274,10 +273,10 @@ pub(super) fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
     }
 }
 
-/// The heads of a sweep: those that it names, or the first of an attribution.
+/// The heads of a sweep: those that it names, or the top ones of an attribution.
 ///
 /// # Errors
-/// If the attribution has fewer, or the model none of such names.
+/// If the attribution has fewer heads, or the model has no such heads.
 pub(super) fn swept(config: &SweepConfig, attribution: &Attribution, engine: &Engine) -> Result<Vec<HeadRef>> {
     match top_of(config)? {
         Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),

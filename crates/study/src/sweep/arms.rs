@@ -20,11 +20,11 @@ pub struct ArmsWanted<'a> {
     pub sets: &'a [Vec<HeadRef>],
     /// λ of the sets. 1 stands for the reference and need not be listed; listed again it becomes a control arm.
     pub lambdas: &'a [f32],
-    /// How many random head sets of the size of each set there are.
+    /// How many random head sets are drawn for each set, of the same size.
     pub random_sets: usize,
     /// Which heads they are drawn from.
     pub random_from: RandomFrom,
-    /// Which ones.
+    /// Seed for drawing them.
     pub random_seed: u64,
     /// The tokens that every set touches.
     pub positions: Positions,
@@ -34,16 +34,16 @@ pub struct ArmsWanted<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RandomFrom {
-    /// All of the model: what any heads do.
+    /// All heads of the model: shows what any heads do.
     #[default]
     Model,
-    /// The layers of the set, as many of each as it has there: whether it takes these heads, or others beside them do as much. Heads of
-    /// some layers move more than those of others, whatever they are chosen for.
+    /// The layers of the set, as many heads from each as the set has there: shows whether it takes these heads, or others beside them do as
+    /// much. Heads of some layers have larger effects than those of others, whatever they are chosen for.
     Layers,
 }
 
 impl RandomFrom {
-    /// What a random set has in common with these heads: how many there are of each kind, in all or in each layer.
+    /// What a random set shares with these heads: how many there are of each kind, overall or per layer.
     fn likeness(self, heads: impl Iterator<Item = HeadRef>) -> Likeness {
         let mut likeness = Likeness::new();
         heads.for_each(|at| *likeness.entry(self.pool(at)).or_default() += 1);
@@ -60,26 +60,26 @@ impl RandomFrom {
     }
 }
 
-/// Heads among which is drawn: of one layer or of all, of one kind.
+/// Heads to draw from: of one kind, in one layer or in all.
 type Pool = (Option<usize>, HeadKind);
-/// How many heads of each pool a set has.
+/// How many heads a set has in each pool.
 type Likeness = BTreeMap<Pool, usize>;
 
-/// Random head sets of one likeness that a sweep may have.
+/// Most random head sets of one likeness that a sweep may have.
 const MOST_RANDOM_SETS: usize = 1000;
 
-/// The arms on a model of these heads, in this order: the reference `base`, which is the untouched model; for every λ = 1 after the first a
-/// control; every set at every other λ; random head sets at the same λ.
+/// The arms of a sweep on a model with these heads, in this order: the reference `base`, which is the untouched model; one control for
+/// every λ = 1 after the first; every set at every other λ; random head sets at the same λ.
 ///
-/// The reference and the controls belong to all sets. A control tempers every head of the model by 1: the hook fires
-/// everywhere and must change nothing, and whatever differs from the reference is rounding and batching.
+/// The reference and the controls belong to all sets. A control tempers every head of the model by 1: the hook fires everywhere and must
+/// change nothing, so any difference from the reference is rounding and batching.
 ///
-/// Random sets have as many query and value heads as a set, if that is asked for in each of its layers, and none that any set of the
-/// sweep names; those of one seed are the first of the same sequence however many there are.
+/// A random set has as many query and value heads as its set (per layer, if `random_from` asks for that), and none that any set of the
+/// sweep names. For one seed, random sets are the first of the same sequence, however many are drawn.
 ///
 /// # Errors
-/// If λ is none or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the heads that
-/// are left do not make so many random sets.
+/// If a λ is invalid or, unless it is 1, listed twice; if a set is listed twice, nothing is listed, or the remaining heads do not make that
+/// many random sets.
 pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     if wanted.sets.is_empty() || wanted.lambdas.is_empty() {
         return Err(refused("the sweep", "empty", "at least one head set and one lambda"));
@@ -115,7 +115,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     Ok(arms)
 }
 
-/// What stands behind the name of an arm that does not touch every token.
+/// The suffix in the name of an arm that does not touch every token.
 fn suffix(positions: Positions) -> String {
     if positions == Positions::All { String::new() } else { format!(" at {positions}") }
 }
@@ -124,7 +124,7 @@ fn refused(what: &str, found: &str, allowed: &str) -> StudyError {
     StudyError::option(what, found, allowed)
 }
 
-/// Heads of a set that are written out in its name; longer sets are numbered by their content.
+/// Longest set whose name lists its heads; the names of longer sets give their number and a hash.
 const NAMED_HEADS: usize = 8;
 
 /// The name of a head set.
@@ -136,7 +136,7 @@ fn set_name(heads: &[HeadRef]) -> String {
     format!("{}heads-{}", names.len(), &digest(&names)[..8])
 }
 
-/// What a random set has in common with an arm's heads, where it was drawn for them.
+/// What an arm's heads have in common with the random sets drawn for them.
 pub(crate) fn likeness(arm: &Arm) -> impl Ord + use<> {
     arm.random_from.likeness(arm.plan.iter().map(|(at, _)| at))
 }
@@ -221,12 +221,12 @@ fn draw(random: &mut Random, mut heads: Vec<HeadRef>, size: usize) -> Vec<HeadRe
     heads
 }
 
-/// In how many ways `k` of `n` can be chosen; exact where it is small.
+/// The number of ways to choose `k` of `n`; exact where it is small.
 fn choices(n: usize, k: usize) -> f64 {
     if k > n {
         return 0.0;
     }
-    // Of the two ways to count, the one that only grows, so that it may be cut off.
+    // Choosing the smaller of `k` and `n - k`, the product only grows, so it can be capped.
     (0..k.min(n - k)).fold(1.0, |ways: f64, i| (ways * (n - i) as f64 / (i + 1) as f64).round().min(1e15))
 }
 
@@ -234,7 +234,7 @@ fn choices(n: usize, k: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Two layers of four query heads around one of four value heads.
+    /// Two layers of four query heads each, with a layer of four value heads between them.
     fn slots() -> Vec<HeadRef> {
         let layer = |layer| (0..4).map(move |head| HeadRef { layer, head, kind: HeadKind::Query });
         layer(0).chain((0..4).map(|head| HeadRef::value(1, head))).chain(layer(2)).collect()

@@ -1,19 +1,19 @@
-//! Assertion asymmetry of an arm beside its reference: how much more often wrong answers are asserted than right ones.
+//! Assertion asymmetry of an arm against its reference: how much more often wrong answers are asserted than right ones.
 //!
-//! No item has an asymmetry, and which answers are right differs from arm to arm: it is a difference of two shares over classes of
-//! their own. What each answer adds to it stands for its value: the error of the difference is that of these sums (the delta
-//! method), and a unit whose answers change places with the reference's adds the same with the other sign.
+//! A single item has no asymmetry, and which answers are right differs from arm to arm: asymmetry is a difference of two shares, each over
+//! its own class of answers. So each answer is represented by its contribution: the error of the difference is that of the sums of
+//! contributions (the delta method), and a unit whose answers are swapped with the reference's contributes the same with the opposite sign.
 
 use headtemper_stats::{Interval, clustered_t};
 
 use super::compare::Column;
 use crate::items::units::sizes;
 
-/// Whether an answer is right, and whether it is asserted; none where nobody knows.
+/// Whether an answer is right, and whether it is asserted; none where this is unknown.
 pub(crate) type Stance = Option<(bool, bool)>;
 
-/// Units that must have a right answer, and as many a wrong one, in both arms: of nine right answers nobody can say how right answers
-/// stand.
+/// Units that must have a right answer, and units that must have a wrong one, in both arms: nine right answers do not tell how often right
+/// answers are asserted.
 pub(crate) const LEAST: usize = 10;
 
 #[derive(Clone, Copy, Default)]
@@ -36,7 +36,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Of some answers, each counted so much.
+    /// Counts answers, each with this weight.
     fn of<'a>(answers: impl Iterator<Item = &'a Stance>, weight: f64) -> Self {
         let mut counts = Self::default();
         for &(right, asserted) in answers.flatten() {
@@ -51,7 +51,7 @@ impl Counts {
         self.wrong.share() - self.right.share()
     }
 
-    /// What an answer adds to the error of the asymmetry.
+    /// What an answer contributes to the error of the asymmetry.
     fn added(self, answer: Stance) -> f64 {
         let of = |class: Class, asserted| (f64::from(asserted) - class.share()) / class.answers;
         match answer {
@@ -62,7 +62,7 @@ impl Counts {
     }
 }
 
-/// The difference of an arm to its reference, stances standing as `[seed * items + item]`; none where a class has too few units.
+/// How an arm differs from the reference; stances are in the order `[seed * items + item]`. None where a class has too few units.
 pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec<usize>]) -> Option<Column> {
     let of = |stances: &'_ [Stance], item: usize| stances.iter().skip(item).step_by(items).copied().collect::<Vec<_>>();
     let has = |stances: &[Stance], unit: &[usize], class: bool| {
@@ -77,7 +77,7 @@ pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec
     let all = |stances: &[Stance]| units.iter().flatten().flat_map(|&item| of(stances, item)).collect::<Vec<Stance>>();
     let (of_arm, of_base) = (all(arm), all(base));
     let (own, other) = (Counts::of(of_arm.iter(), 1.0), Counts::of(of_base.iter(), 1.0));
-    // Both together are the same whichever way answers change places.
+    // The pooled counts are the same whichever answers are swapped.
     let both = Counts::of(of_arm.iter().chain(&of_base), 0.5);
     let added = |(own, other): (Counts, Counts), item: usize| -> f64 {
         of(arm, item).into_iter().map(|answer| own.added(answer)).sum::<f64>()
@@ -102,8 +102,8 @@ mod tests {
 
     const ITEMS: usize = 120;
 
-    /// Answers under the reference and under an arm that asserts so much less where it is wrong: what is right or asserted is common to
-    /// both for the most part, and to the `each` items of a unit.
+    /// Answers under the reference, and under an arm that asserts wrong answers less often, by `less`. Whether an answer is right or
+    /// asserted is mostly the same in both, and for the `each` items of a unit.
     fn drawn(set: u64, each: usize, less: f64) -> (Vec<Stance>, Vec<Stance>) {
         let mut random = Random::new(set, 0xa5);
         let (mut base, mut arm) = (Vec::new(), Vec::new());
@@ -151,7 +151,7 @@ mod tests {
         };
         assert!((found.interval.mean - (asymmetry(&arm) - asymmetry(&base))).abs() < 1e-12);
         assert!(found.interval.low < found.interval.mean && found.interval.mean < found.interval.high);
-        // The other way round it is the same, with the other sign.
+        // Swapped, it is the same with the opposite sign.
         let turned = column(&base, &arm, ITEMS, &units).unwrap();
         assert!((turned.interval.mean + found.interval.mean).abs() < 1e-12);
         assert!(found.signed.iter().zip(&turned.signed).all(|(x, y)| (x + y).abs() < 1e-12));
@@ -162,8 +162,8 @@ mod tests {
         assert!(column(&few, &base, ITEMS, &units).is_none(), "no right answer");
     }
 
-    /// Of arms that change nothing beyond chance few are found, of items alone and of prompts with several; the bounds are four standard
-    /// errors.
+    /// Few of the arms that change nothing beyond chance are found, both where units are single items and where they are prompts with
+    /// several; the bounds are four standard errors.
     #[test]
     fn nothing_is_found_where_nothing_is_and_something_where_it_is() {
         let sets = 400;

@@ -1,4 +1,4 @@
-//! Tempered head sets beside random ones like them: does it take these heads, or would any do as much?
+//! Tempered head sets compared with random ones like them: does it take these heads, or would any do as much?
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use headtemper_stats::{Tail, as_extreme, p_value};
 
 use crate::sweep::outcome::BesideRandom;
 
-/// An arm of a tempered or random head set.
+/// An arm with a tempered or a random head set.
 pub(crate) struct SetArm<'a, L> {
-    /// By which the caller knows it.
+    /// The caller's index of it.
     pub(crate) index: usize,
-    /// Whether its heads were drawn.
+    /// Whether its heads were drawn at random.
     pub(crate) random: bool,
     /// The name of its head set.
     pub(crate) set: &'a str,
-    /// What random sets have in common with that.
+    /// What the set has in common with the random sets drawn for it.
     pub(crate) like: L,
-    /// What it scales them by.
+    /// The λ that scales its heads.
     pub(crate) lambda: f32,
     /// The mean difference to the reference; NaN where it is not compared.
     pub(crate) mean: f64,
 }
 
-/// Every tempered arm that is compared, by its index, beside the random sets that are like it.
+/// Every tempered arm that is compared, by its index, with how it stands among the random sets like it.
 pub(crate) fn beside_random<L: Ord>(arms: &[SetArm<'_, L>]) -> Vec<(usize, BesideRandom)> {
     let mut alike: BTreeMap<&L, Vec<&SetArm<'_, L>>> = BTreeMap::new();
     for arm in arms {
@@ -32,14 +32,14 @@ pub(crate) fn beside_random<L: Ord>(arms: &[SetArm<'_, L>]) -> Vec<(usize, Besid
     alike.values().flat_map(|arms| of_like_sets(arms, alike.len())).collect()
 }
 
-/// The arms of sets that are alike, which is one family of so many that were looked at.
+/// The arms of sets that are alike: one of the `families` that are looked at.
 fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, BesideRandom)> {
-    // A tempered arm that is not compared is none; a random one counts as one that differs more than any.
+    // A tempered arm that is not compared is left out; a random one counts as differing more than any.
     let arms = || arms.iter().filter(|arm| arm.random || !arm.mean.is_nan());
     let means = |lambda: f32, random: bool| -> Vec<f64> {
         arms().filter(|arm| arm.lambda == lambda && (arm.random || !random)).map(|arm| arm.mean).collect()
     };
-    // How many sets differ as much at its λ, itself among them.
+    // How many sets differ at least as much at its λ, its own included.
     let place = |arm: &SetArm<'_, L>| match arm.mean {
         own if own.is_nan() => 0,
         own => as_extreme(own, &means(arm.lambda, false), Tail::TwoSided),
@@ -65,13 +65,13 @@ fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, Besi
     arms().filter(|arm| !arm.random).filter_map(|arm| beside(arm)).collect()
 }
 
-/// How likely it is that one of `drawn` of `all` is among a certain `reach` of them: `1 - C(all - reach, drawn) / C(all, drawn)`.
+/// The probability that at least one of `drawn` out of `all` is among a given `reach` of them: `1 - C(all - reach, drawn) / C(all, drawn)`.
 fn some_of(drawn: usize, reach: usize, all: usize) -> f64 {
     let none = (0..drawn).map(|i| (all - reach).saturating_sub(i) as f64 / (all - i) as f64).product::<f64>();
     1.0 - none
 }
 
-/// Without what rounding leaves in the last digits: as many sets as can just be called must not miss the level by that.
+/// Removes the rounding error in the last digits, which must not make a number of sets that just suffices miss the level.
 fn tidied(p: f64) -> f64 {
     (p * 1e12).round() / 1e12
 }
@@ -109,19 +109,19 @@ mod tests {
         }
     }
 
-    /// Of sets that are all alike one has a p up to a level no more often than the level says, at all λ together.
+    /// Of sets that are all alike, over all λ together, one has a p at or below a level no more often than the level says.
     #[test]
     fn p_max_of_sets_that_are_alike_keeps_its_level() {
         let (tempered, lambdas) = (3, 4);
         let names: Vec<String> = (0..60).map(|set| set.to_string()).collect();
         let mut random = headtemper_stats::Random::new(11, 0);
-        // Places tie: at four λ four sets can be the first, and one of three is among four of 60 in 19 % of cases.
+        // Places tie: with four λ, up to four sets come first, and one of three is among four of 60 in 19 % of cases.
         let (runs, level) = (2000, 0.2);
         let mut named = 0;
         for _ in 0..runs {
             let mut arms = Vec::new();
             for (set, name) in names.iter().enumerate() {
-                // What a set does at one λ it does at others, more or less.
+                // A set does roughly the same at every λ.
                 let own = random.normal();
                 for lambda in 0..lambdas {
                     let mean = own + random.normal();

@@ -1,4 +1,4 @@
-//! Arms of a sweep against its reference, item by item, and what that is worth.
+//! Arms of a sweep against its reference, item by item, with intervals and p-values.
 
 use headtemper_engine::FinishReason;
 use headtemper_stats::{Interval, SignFlips, averaged_shares, clustered_t, mean, paired_shares, sign_flip_test};
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Sign flips of a test: the smallest p is 1 in 5000.
+/// Sign flips per test: the smallest p is 1 in 5000.
 const FLIPS: usize = 4999;
 /// Their seed.
 const SEED: u64 = 0;
@@ -27,9 +27,9 @@ const SEED: u64 = 0;
 pub struct Answered<'a> {
     /// What was asked.
     pub items: &'a [Item],
-    /// The field whose values make groups of items that are one unit, if items are grouped by more than their prompts.
+    /// The field whose values group items into units, if items are grouped by more than their prompts.
     pub groups: Option<&'a str>,
-    /// The plans.
+    /// The arms.
     pub arms: &'a [Arm],
     /// `[arm][seed * items + item]`
     pub rows: &'a [Vec<Row>],
@@ -39,18 +39,18 @@ pub struct Answered<'a> {
     pub max_new_tokens: usize,
 }
 
-/// An arm with what it is compared by.
+/// An arm with the values that it is compared by.
 struct Judged<'a> {
     arm: &'a Arm,
     outcome: ArmOutcome,
     values: Values,
-    /// What each answer is.
+    /// Whether each answer is right, and whether it is asserted.
     stances: Vec<Stance>,
 }
 
-/// What one arm differs by from the reference.
+/// How one arm differs from the reference.
 pub(crate) struct Column {
-    /// What each unit adds, with the sign that a flip changes.
+    /// What each unit contributes, with the sign that a flip changes.
     pub(crate) signed: Vec<f64>,
     /// The difference, and its 95 % interval.
     pub(crate) interval: Interval,
@@ -66,7 +66,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         .iter()
         .zip(rows)
         .map(|(arm, of)| {
-            // 0.9 as it was written, not the f64 nearest to the f32 nearest to it
+            // 0.9 as it was written, not the f64 closest to the f32 closest to it
             let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
             let named = (arm.variant.as_str(), lambda, arm.role);
             let reference = reference.map(|at| rows[at].as_slice());
@@ -103,7 +103,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     }
 }
 
-/// Whether an answer was cut off before its limit, which only the end of a context does.
+/// Whether an answer was cut off before its limit, which happens only at the end of the context.
 fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }
@@ -113,8 +113,8 @@ fn withhold(judged: &mut [Judged<'_>], reference: usize) {
     let expected = judged[reference].outcome.truncated;
     for Judged { outcome, .. } in judged {
         let gap = (outcome.truncated - expected).abs();
-        // Two of a hundred are not more than two of a hundred for the rounding of shares; and one answer, whatever its share of a
-        // few, can make no difference that counts.
+        // Two of a hundred must not exceed two of a hundred because shares are rounded. And one answer, however large its share of a few,
+        // can make no difference that counts.
         if gap > UNEQUAL_TRUNCATION + 1e-9 && gap * outcome.n as f64 > 1.0 + 1e-9 {
             let (here, there) = (100.0 * outcome.truncated, 100.0 * expected);
             let why = format!("{here:.1} % of its answers were cut off, of the reference's {there:.1} %");
@@ -157,7 +157,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: 
     }
 }
 
-/// What an arm differs by from the reference; none where it cannot be said.
+/// How an arm differs from the reference; none where this cannot be said.
 fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
     let (values, of_base) = (arm.values.of(which), base.values.of(which));
     if which == Compared::AssertionAsymmetry {
@@ -170,9 +170,9 @@ fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec
     Some(Column { signed, interval, differing })
 }
 
-/// Tango's interval where an item is a hit or none. Of shares whose items have several seeds, or whose units several items, it is
-/// Student's for clusters, or Tango's over as many draws as vary alike if that is wider, which minds that what never happened may
-/// happen. Student's of all else.
+/// Tango's interval where each item is a unit of its own and either a hit or a miss. For other shares, where items have several seeds or
+/// units several items, it is Student's for clusters, widened to Tango's over as many draws as would vary as much: what never happened may
+/// still happen. For everything else, it is Student's.
 fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
@@ -190,10 +190,10 @@ fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usiz
     Interval { low: student.low.min(tango.low), high: student.high.max(tango.high), ..student }
 }
 
-/// Sign-flip p of every column, alone and for the largest of them.
+/// Sign-flip p of every column, by itself and for the largest of all columns.
 fn tested(columns: &[Column]) -> (Vec<f64>, Vec<f64>) {
     let items = columns.first().map_or(0, |column| column.signed.len());
-    // Items that differ nowhere are the same under either sign; without them, few have few patterns, and all are tried.
+    // Items that differ nowhere are the same under either sign. Without them, a few items have few sign patterns, and all are tried.
     let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|of| of.signed[item] != 0.0)).collect();
     if differing.len() < 2 {
         return (vec![1.0; columns.len()], vec![1.0; columns.len()]);
@@ -203,7 +203,7 @@ fn tested(columns: &[Column]) -> (Vec<f64>, Vec<f64>) {
     (found.p, found.p_max)
 }
 
-/// Puts each tempered arm beside random head sets.
+/// Compares each tempered arm with random head sets.
 fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
     let sets = judged.iter().enumerate().filter(|(_, j)| matches!(j.arm.role, Role::Tempered | Role::Random));
     let arms = sets.map(|(index, j)| SetArm {
@@ -222,7 +222,7 @@ fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
     }
 }
 
-/// The random arms that are like an arm.
+/// The random arms that are like an arm, at its λ.
 fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
     let like = move |other: &Arm| other.lambda == arm.lambda && likeness(other) == likeness(arm);
     judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
@@ -266,7 +266,7 @@ fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
     tables
 }
 
-/// What another seed moves in the reference's rows, `[seed * items + item]`.
+/// How much another seed changes the reference's rows, which are in the order `[seed * items + item]`.
 fn floor_of_seeds(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Option<SeedFloor> {
     let seeds: Vec<&[Row]> = rows.chunks(items.len().max(1)).collect();
     let pairs: Vec<(usize, usize)> = (0..seeds.len()).flat_map(|one| (0..one).map(move |other| (one, other))).collect();

@@ -1,19 +1,19 @@
-//! What earlier calls have tried in the same directory: it stands in the tables beside what is asked for now, since p max is over
-//! all that was tried, whether at once or one by one.
+//! What earlier calls have tried in the same directory. The tables show it beside what is asked for now, since p max is over all that was
+//! tried, whether at once or one by one.
 
 use std::collections::BTreeMap;
 
 use super::{Arm, run::SweepPlan};
 use crate::{Plan, RowLog};
 
-/// The keys of an arm's rows under a seed, one an item.
+/// The keys of an arm's rows under a seed, one per item.
 type Cells<'a> = BTreeMap<(&'a str, u64), &'a [String]>;
 
-/// A plan with the arms and seeds of an earlier one all rows of which are there, behind its own. The items are the same, as those
-/// of one directory are.
+/// The new plan, followed by those arms and seeds of an earlier plan whose rows are all there. Both have the same items, as all plans of
+/// one directory do.
 ///
-/// A further seed joins if every arm of the new plan has its rows under it, a further arm if it has rows under every seed then;
-/// answers that are not drawn have no seeds. What does not fit stays out, and is warned of where the tables are made.
+/// A further seed joins if every arm of the new plan has its rows under it; a further arm joins if it then has rows under every seed.
+/// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it.
 pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
     let (mut cells, own) = (cells_of(earlier), cells_of(new));
     cells.retain(|_, keys| keys.iter().all(|key| log.get(key).is_some()));
@@ -25,7 +25,7 @@ pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log
         let further = |seed: &&u64| !new.plan.seeds.contains(seed) && arms.iter().all(|arm| has(arm, **seed));
         seeds.extend(earlier.plan.seeds.iter().filter(further));
     }
-    // Of an arm, its name says which heads and λ.
+    // An arm's name says which heads and which λ.
     let further = |arm: &&Arm| {
         new.plan.arms.iter().all(|own| own.variant != arm.variant) && seeds.iter().all(|&seed| has(arm, seed))
     };
@@ -39,6 +39,6 @@ pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log
 fn cells_of(plan: &Plan<SweepPlan>) -> Cells<'_> {
     let SweepPlan { arms, seeds, items, .. } = &plan.plan;
     let of = arms.iter().flat_map(|arm| seeds.iter().map(|&seed| (arm.variant.as_str(), seed)));
-    // Where a plan does not hold together, its rows are nobody's.
+    // If the numbers of rows and cells do not match, the surplus is dropped.
     of.zip(plan.keys.chunks_exact(items.len().max(1))).collect()
 }

@@ -4,11 +4,11 @@ use crate::{Arm, Item, Role, Row, report::Example};
 
 /// Items shown in a report.
 const EXAMPLES: usize = 5;
-/// Arms shown of each.
+/// Arms shown per item.
 const ARMS: usize = 8;
 
-/// The first items whose answer some arm changed, then others. Rows are `[arm][seed * items + item]`; those of the
-/// first seed are shown, and no random sets.
+/// The first items whose answer some arm changed, then others. Rows are `[arm][seed * items + item]`; only the first seed is shown, and no
+/// random sets.
 pub(crate) fn examples(items: &[Item], arms: &[Arm], rows: &[Vec<Row>]) -> Vec<Example> {
     let shown = || arms.iter().zip(rows).filter(|(arm, _)| arm.role != Role::Random).take(ARMS);
     let Some((_, reference)) = shown().next() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! What a sweep leaves beside its rows: `sweep.json`, `sweep.csv` and, where it stands alone, `report.html`.
+//! What a sweep leaves besides its rows: `sweep.json`, `sweep.csv` and, if it stands alone, `report.html`.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>, log: &RowLog) -> Result<Outcomes> {
     let outcomes = outcomes_of(answered);
     let own: BTreeSet<&str> = answered.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    // What was tried and stands in no table: other arms, and of these other seeds.
+    // What was tried but stands in no table: other arms, and other seeds of these arms.
     let stray = |row: &Row| match (own.contains(row.variant.as_str()), outcomes.seeds.contains(&row.seed)) {
         (true, true) => None,
         (false, _) => Some(row.variant.clone()),

@@ -1,4 +1,4 @@
-//! Generations for every prompt under every arm, as rows of one batch; what is there already is not done again.
+//! Generations for every prompt under every arm, as rows of one batch; rows that exist are not generated again.
 
 mod arms;
 pub(crate) mod asymmetry;
@@ -50,7 +50,7 @@ pub enum Role {
     Random,
 }
 
-/// One plan of a sweep.
+/// One arm of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arm {
@@ -62,7 +62,7 @@ pub struct Arm {
     pub lambda: f32,
     /// What it is for.
     pub role: Role,
-    /// Which heads random sets beside its set are drawn from, or its own are.
+    /// Which heads the random sets beside its set are drawn from; for a random set, which heads it was drawn from.
     #[serde(default, skip_serializing_if = "RandomFrom::is_model")]
     pub random_from: RandomFrom,
     /// The plan.
@@ -96,13 +96,13 @@ impl Arm {
     }
 }
 
-/// How many head-tokens the hooks of each arm fired on, of arms all rows of which say it.
+/// How many head-tokens the hooks of each arm fired on, for arms whose rows all record it.
 pub type FiredByArm = BTreeMap<String, u64>;
 
-/// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls have written them.
+/// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls wrote them.
 ///
 /// # Errors
-/// If no row of an arm has a token at its plan's positions: that it differs in nothing would be a false null.
+/// If no row of an arm has a token at its plan's positions: to report no difference would be a false null.
 pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<FiredByArm> {
     for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
         let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
@@ -111,7 +111,7 @@ pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<FiredByArm
     Ok(fired_of(rows.iter().flatten()))
 }
 
-/// The same of some rows, which may be a part.
+/// The same for any rows, which may be only a part.
 pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> FiredByArm {
     let mut fired: BTreeMap<&str, Option<u64>> = BTreeMap::new();
     for row in rows {
@@ -124,33 +124,33 @@ pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> FiredByArm {
 /// How to generate.
 #[derive(Clone)]
 pub struct SweepOptions<'a> {
-    /// The most tokens of an answer.
+    /// Most new tokens per answer.
     pub max_new_tokens: usize,
     /// How tokens are chosen; its seed is replaced by each of `seeds`.
     pub sampling: Sampling,
-    /// One generation an item, arm and seed. Greedy decoding needs one.
+    /// One generation per item, arm and seed. Greedy decoding needs one seed.
     pub seeds: Vec<u64>,
-    /// Which tokens end an answer before that.
+    /// Which tokens end an answer before the limit.
     pub ends: StopRule,
     /// The most rows that are decoded together; fewer where memory is short.
     pub max_rows: usize,
-    /// The most memory to take in bytes; what the machine has available if none is given.
+    /// The most memory to take, in bytes; by default, what the machine has available.
     pub memory: Option<u64>,
-    /// Set from outside, stops after the current step.
+    /// When set from outside, generation stops after the current step.
     pub stop: Option<&'a AtomicBool>,
 }
 
 impl SweepOptions<'_> {
-    /// As the engine asks for it.
+    /// The options in the engine's form.
     pub(crate) fn generation(&self) -> GenerateOptions<'_> {
         let (max_rows, memory, stop) = (self.max_rows, self.memory, self.stop);
         GenerateOptions { max_rows, memory, stop, ..GenerateOptions::default() }
     }
 
-    /// Refuses settings without meaning.
+    /// Refuses invalid settings.
     ///
     /// # Errors
-    /// Names the setting and what would have been allowed.
+    /// If a setting is invalid; the error says what is allowed.
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
         let wrong = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
@@ -182,7 +182,7 @@ struct Determinants<'a> {
     max_new_tokens: usize,
     #[serde(skip_serializing_if = "is_default")]
     ends: &'a StopRule,
-    /// How noise becomes a token; greedy answers need none.
+    /// How noise becomes a token; absent for greedy answers, which need none.
     #[serde(skip_serializing_if = "Option::is_none")]
     draw: Option<&'static str>,
     /// Two arms of the same plan are two measurements.
@@ -190,10 +190,10 @@ struct Determinants<'a> {
     item: &'a str,
 }
 
-/// The name of the way in which noise becomes a token (`headtemper_engine::Sampling::next`).
+/// The name of the method that turns noise into a token (`headtemper_engine::Sampling::next`).
 const DRAW: &str = "gumbel";
 
-/// Whether rows end as they always did: their keys are then what they were.
+/// Whether rows end by the default rule: if so, their keys stay as they always were.
 pub(crate) fn is_default(ends: &StopRule) -> bool {
     *ends == StopRule::default()
 }
@@ -236,10 +236,10 @@ pub(crate) fn by_arm(log: &RowLog, keys: &[impl AsRef<str>], arms: usize) -> Vec
     (0..arms).map(|arm| keys[arm * rows..][..rows].iter().map(|key| row(key)).collect()).collect()
 }
 
-/// Generates those of the wanted rows that the log lacks.
+/// Generates the wanted rows that the log lacks.
 ///
 /// # Errors
-/// As [`sweep`], but for plans that were applied to nothing: who has all rows asks that.
+/// As [`sweep`], except for plans that were applied to nothing: callers that have all rows check for those.
 pub(crate) fn fill(
     engine: &Engine,
     (items, arms): (&[Item], &[Arm]),
@@ -259,7 +259,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// Refuses items that cannot be answered in the memory there is, before anything is written.
+/// Refuses items that cannot be answered in the available memory, before anything is written.
 pub(crate) fn check_memory(
     engine: &Engine,
     items: &[Item],
@@ -273,7 +273,7 @@ pub(crate) fn check_memory(
     Ok(())
 }
 
-/// Every row that is wanted, arm by arm, so that those next to each other share the start of their prompts.
+/// Every wanted row, arm by arm, so that neighbouring rows share the start of their prompts.
 pub(crate) fn wanted(
     engine: &Engine,
     items: &[Item],
@@ -325,7 +325,7 @@ pub(crate) struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// # Errors
-    /// If an item does not fit the memory: it is named.
+    /// If an item does not fit the memory; the error names it.
     pub(crate) fn of(
         engine: &Engine,
         items: &[Item],
@@ -379,7 +379,7 @@ impl<'a> Work<'a> {
             };
             let w = self.missing[row];
             let item = &items[w.item];
-            // The last token of an answer that was cut off is written, and not read; before a stop token it is read to choose it.
+            // The last token of a cut-off answer is written but not read; the last one before a stop token is read to choose that token.
             let cut = result.finish_reason == FinishReason::Length && !result.ids.is_empty();
             let read = w.request.ids.len() + result.ids.len() - usize::from(cut);
             let row = Row {

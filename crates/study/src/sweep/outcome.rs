@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::asymmetry::Stance;
 use crate::{GoldRule, Grader, Item, RandomFrom, Role, Row, store::nan::number};
 
-/// Arms whose shares of cut-off answers are further apart than this are not compared: a cut-off answer can look wrong,
-/// or lose its hedge, and is as long as the limit.
+/// Arms whose shares of cut-off answers differ by more than this are not compared: a cut-off answer can look wrong, or lose its hedge, and
+/// is as long as the limit.
 pub const UNEQUAL_TRUNCATION: f64 = 0.02;
 
-/// What answers that were cut off are warned of with.
+/// The reason given in warnings about cut-off answers.
 pub(crate) const OF_CUT_OFF: &str = "a cut-off answer can look wrong, or lose its hedge";
 
 /// All that a sweep found: `sweep.json`.
@@ -21,9 +21,9 @@ pub struct Outcomes {
     pub schema: String,
     /// The limit on new tokens.
     pub max_new_tokens: usize,
-    /// How many items every arm answered, once a seed.
+    /// How many items every arm answered, once per seed.
     pub items: usize,
-    /// How many prompts they have, or groups where they are grouped: items of one are one unit of a comparison.
+    /// How many prompts the items have, or how many groups, if they are grouped: items of one prompt or group are one unit of a comparison.
     pub prompts: usize,
     /// The field that they are grouped by, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,9 +32,9 @@ pub struct Outcomes {
     pub seeds: Vec<u64>,
     /// What the p-values are made from.
     pub flips: Flips,
-    /// What another seed alone moves in the reference; null for one seed.
+    /// What another seed alone changes in the reference; null if there is one seed.
     pub seed_floor: Option<SeedFloor>,
-    /// One entry a head set, in the order asked for.
+    /// One entry per head set, in the order asked for.
     pub tables: Vec<SweepTable>,
     /// The arms of the random head sets.
     pub random: Vec<ArmOutcome>,
@@ -44,7 +44,7 @@ pub struct Outcomes {
     /// Answers that the end of the model's context cut off, before the limit on new tokens.
     #[serde(default)]
     pub at_context: usize,
-    /// Arms, and `seed N`, whose rows lie in the same directory and which are in no table here.
+    /// Arms, and seeds as `seed N`, whose rows lie in the same directory but are in no table here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub struct Outcomes {
 /// The sign flips behind the p-values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flips {
-    /// How many at most; fewer items that differ have fewer, and then all are tried.
+    /// The most flips per test; if few items differ there are fewer, and then all are tried.
     pub at_most: usize,
     /// Their seed.
     pub seed: u64,
@@ -97,7 +97,7 @@ pub struct ArmOutcome {
     /// Mean length in tokens.
     #[serde(deserialize_with = "number")]
     pub mean_tokens: f64,
-    /// Log-probability of a token in nats, under the model as tempered, averaged over all tokens.
+    /// Log-probability per token in nats, under the tempered model, averaged over all tokens.
     #[serde(deserialize_with = "number")]
     pub mean_logprob: f64,
     /// Share of answers that were cut off.
@@ -106,16 +106,16 @@ pub struct ArmOutcome {
     /// Share of answers that differ from the reference's.
     #[serde(deserialize_with = "number")]
     pub changed: f64,
-    /// Answers at which its positions have a token; the others are those of the untouched model.
+    /// Answers in which its positions have a token; the others are those of the untouched model.
     pub touched: usize,
     /// Why it is not compared with the reference, if it is not.
     pub withheld: Option<String>,
-    /// What it differs by from the reference, item by item.
+    /// How it differs from the reference, item by item.
     pub difference: PerOutcome<Option<Difference>>,
 }
 
-/// A difference to the reference. The seeds of an item are averaged first; units are items, or prompts where items share them:
-/// answers to one prompt are no more independent than those of several seeds.
+/// A difference from the reference. The seeds of an item are averaged first. Units are items, or prompts where items share them: answers to
+/// one prompt are no more independent than answers under several seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Items that can be compared.
@@ -124,33 +124,33 @@ pub struct Difference {
     pub differing: usize,
     /// Mean difference.
     pub mean: f64,
-    /// Lower end of its 95 % interval; null where there is none, since no item differs, or all by the same.
+    /// Lower end of its 95 % interval; null if there is none, because no item differs or all differ by the same amount.
     #[serde(deserialize_with = "number")]
     pub low: f64,
-    /// Upper end of it.
+    /// Upper end of its 95 % interval; null likewise.
     #[serde(deserialize_with = "number")]
     pub high: f64,
     /// Sign-flip p, for this arm alone.
     #[serde(deserialize_with = "number")]
     pub p: f64,
-    /// The same corrected for every tempered arm of the sweep.
+    /// The same, corrected for every tempered arm of the sweep.
     pub p_max: Option<f64>,
-    /// Beside random head sets; none where there are none.
+    /// How it compares with random head sets; none where there are none.
     pub random: Option<BesideRandom>,
 }
 
-/// A difference beside those that random head sets make at the same λ, sets of as many heads of each kind. One that is not
-/// compared, being cut off more or less often than the reference, counts as one that differs as much.
+/// A difference beside those of random head sets at the same λ, with as many heads of each kind. A random set that is not compared, because
+/// it was cut off more or less often than the reference, counts as one that differs as much.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BesideRandom {
-    /// How many there are.
+    /// How many random sets there are.
     pub sets: usize,
     /// How many of them differ as much.
     pub reach: usize,
-    /// Share of the sets that differ as much, the arm's own counted among them.
+    /// Share of the sets that differ as much, the arm's own set included.
     pub p: f64,
-    /// The same for having looked at every arm of the sweep: how often one of as many sets as are tempered, taken from these and
-    /// the random ones together, stands out as far at any λ; times the ways in which sets are alike.
+    /// The same, corrected for looking at every arm of the sweep: how often at least one of as many sets as are tempered, taken from these
+    /// and the random ones together, stands out as far at any λ; times the number of ways in which sets are alike.
     pub p_max: f64,
 }
 
@@ -174,7 +174,7 @@ pub enum Compared {
     Accuracy,
     /// The share of answers without a hedge.
     AssertionRate,
-    /// That share of wrong answers less that of right ones.
+    /// The assertion rate of wrong answers minus that of right ones.
     AssertionAsymmetry,
     /// The length in tokens.
     MeanTokens,
@@ -194,20 +194,20 @@ impl Compared {
         }
     }
 
-    /// Whether it is a share of answers, or a difference of two, told in percent; otherwise a number of tokens.
+    /// Whether it is a share of answers, or a difference of two shares, and given in percent; otherwise it is a number of tokens.
     pub fn is_share(self) -> bool {
         self != Self::MeanTokens
     }
 }
 
 impl<T> PerOutcome<T> {
-    /// One for each.
+    /// Makes one value per outcome.
     pub fn from_fn(mut of: impl FnMut(Compared) -> T) -> Self {
         let [accuracy, assertion_rate, assertion_asymmetry, mean_tokens] = Compared::ALL.map(&mut of);
         Self { accuracy, assertion_rate, assertion_asymmetry, mean_tokens }
     }
 
-    /// The one of an outcome.
+    /// The value of an outcome.
     pub fn of(&self, which: Compared) -> &T {
         match which {
             Compared::Accuracy => &self.accuracy,
@@ -217,7 +217,7 @@ impl<T> PerOutcome<T> {
         }
     }
 
-    /// The one of an outcome, to be changed.
+    /// The value of an outcome, mutably.
     pub fn of_mut(&mut self, which: Compared) -> &mut T {
         match which {
             Compared::Accuracy => &mut self.accuracy,
@@ -241,7 +241,7 @@ pub struct Band {
     pub range: PerOutcome<Option<(f64, f64)>>,
 }
 
-/// What another seed alone moves: answers of the reference under one seed against those under another.
+/// What another seed alone changes: answers of the reference under one seed against those under another.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedFloor {
     /// Pairs of seeds.
@@ -253,7 +253,7 @@ pub struct SeedFloor {
 }
 
 impl Outcomes {
-    /// The arms of all sets, each once: the reference and the controls stand before the others.
+    /// The arms of all sets, each once: the reference and the controls come first.
     pub fn arms(&self) -> impl Iterator<Item = (&SweepTable, &ArmOutcome)> {
         let all = self.tables.iter().enumerate().flat_map(|(index, table)| {
             table.arms.iter().filter(move |arm| index == 0 || arm.role == Role::Tempered).map(move |arm| (table, arm))
@@ -266,19 +266,19 @@ impl Outcomes {
         self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Control)
     }
 
-    /// Where the heads are tempered, as `response` or `window:4..9`, if not at every token: the arms say it in their names.
+    /// Where the heads are tempered, such as `response` or `window:4..9`, as the arms' names say; none if at every token.
     pub fn positions(&self) -> Option<&str> {
         let all = self.arms().map(|(_, arm)| arm).chain(&self.random);
         all.filter(|arm| arm.role != Role::Reference).find_map(|arm| Some(arm.variant.rsplit_once(" at ")?.1))
     }
 }
 
-/// The values that arms are compared by: one an item, averaged over the seeds; NaN where it cannot be judged. Of the asymmetry, which
-/// no item has, only whether it can.
+/// The values that arms are compared by: one per item, averaged over the seeds; NaN where it cannot be judged. No item has an asymmetry, so
+/// its values only say whether the item can be judged.
 pub(crate) type Values = PerOutcome<Vec<f64>>;
 
-/// The numbers of one arm by itself, `[seed * items + item]`, its values for the comparison, and what each answer is. `reference` are
-/// the reference's rows, in the same order.
+/// The outcome of one arm by itself, from rows in the order `[seed * items + item]`; its values for the comparison; and the stance of each
+/// answer. `reference` holds the reference's rows, in the same order.
 pub(crate) fn outcome(
     (variant, lambda, role): (&str, f64, Role),
     items: &[Item],
@@ -287,7 +287,7 @@ pub(crate) fn outcome(
     grader: Option<&Grader>,
 ) -> (ArmOutcome, Values, Vec<Stance>) {
     let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
-    // Right is what the labels call right, where there is a grader.
+    // With a grader, right is what its labels call right.
     let plain = Grader::by_gold(GoldRule::default());
     let gold = grader.unwrap_or(&plain);
     let asked = || rows.iter().zip(items.iter().cycle());

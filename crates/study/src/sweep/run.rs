@@ -28,7 +28,7 @@ use crate::{
 pub struct SweepRun<'a> {
     /// The prompts.
     pub items: &'a [Item],
-    /// The field whose values make groups of items that are one unit of a comparison, beside their prompts.
+    /// The field whose values group items into units of a comparison, besides their prompts.
     pub groups: Option<&'a str>,
     /// The plans.
     pub arms: &'a [Arm],
@@ -36,7 +36,7 @@ pub struct SweepRun<'a> {
     pub options: &'a SweepOptions<'a>,
     /// How answers are judged, if they are.
     pub grader: Option<&'a Grader>,
-    /// Which part of the rows is generated here; all, if none is named.
+    /// Which part of the rows is generated here; all rows if none is named.
     pub shard: Option<Shard>,
 }
 
@@ -44,7 +44,7 @@ impl SweepRun<'_> {
     /// Every row of the whole sweep, and what rows of one directory share.
     ///
     /// # Errors
-    /// If a setting has no meaning, or an item does not fit the model or the memory.
+    /// If a setting is invalid, or an item does not fit the model or the memory.
     pub(crate) fn rows(&self, engine: &Engine) -> Result<(Vec<Wanted>, Parts)> {
         self.options.check()?;
         check_groups(self.items, self.groups)?;
@@ -67,7 +67,7 @@ impl SweepRun<'_> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SweepPlan {
-    /// As in their file.
+    /// The items, as in their file.
     pub(super) items: Vec<Value>,
     /// The field that they are grouped by.
     #[serde(default)]
@@ -97,12 +97,12 @@ impl SweepPlan {
         }
     }
 
-    /// The same of other arms and seeds.
+    /// The same plan with other arms and seeds.
     pub(super) fn of(&self, arms: Vec<Arm>, seeds: Vec<u64>) -> Self {
         Self { arms, seeds, ..self.clone() }
     }
 
-    /// The items; an error if they are none, or cannot have so many rows.
+    /// The items; an error if they are not valid items, or cannot have this many rows.
     fn items(&self, rows: usize) -> std::result::Result<Vec<Item>, String> {
         let planned = self.arms.len() * self.seeds.len() * self.items.len();
         if planned != rows || rows == 0 {
@@ -124,7 +124,7 @@ fn parts_of(engine: &Engine, settings: &SweepRun<'_>, prompts: &[Vec<u32>]) -> P
     if is_default(&settings.options.ends) { parts } else { parts.with("ends", &settings.options.ends) }
 }
 
-/// Generates what is missing of a sweep or of its shard, and writes the outcomes of the whole.
+/// Generates what is missing of a sweep or of its shard; a whole sweep also writes its outcomes.
 ///
 /// # Errors
 /// If a plan or prompt does not fit the model, a shard would be empty, the directory belongs to another run or is in
@@ -135,7 +135,7 @@ pub fn sweep_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Sharded<Outcomes>> {
-    // Every refusal comes before the first file.
+    // Whatever must be refused is refused before the first file is written.
     let SweepRun { items, arms, options, shard, .. } = *settings;
     let (all, parts) = settings.rows(engine)?;
     let part = settings.part(&all)?;
@@ -159,7 +159,7 @@ pub fn sweep_run(
     Ok(Sharded::Whole(outcomes(&mut run, engine.identity(), (&plan, items), &log)?))
 }
 
-/// Joins the shards of a sweep: the directory that the whole sweep would have left, but for the order of its rows.
+/// Joins the shards of a sweep into the directory that the whole sweep would have left, except for the order of its rows.
 ///
 /// # Errors
 /// If they do not make up one run, or the directory belongs to another.
@@ -174,7 +174,7 @@ pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     outcomes(&mut run, &identity, (&plan, &items), &log)
 }
 
-/// A plan with what earlier calls have tried in its directory.
+/// A plan together with what earlier calls have tried in its directory.
 fn joined(
     plan: Plan<SweepPlan>,
     earlier: Option<Plan<SweepPlan>>,
@@ -195,7 +195,7 @@ fn joined(
     joined
 }
 
-/// Writes what a sweep leaves beside its rows.
+/// Writes what a sweep leaves besides its rows.
 fn outcomes(
     run: &mut RunDir,
     identity: &Identity,

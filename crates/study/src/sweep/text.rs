@@ -7,15 +7,15 @@ use crate::{
     text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
 };
 
-/// With more head sets than this, their arms are ranked instead of being told set by set.
+/// With more head sets than this, arms are ranked instead of listed set by set.
 pub(crate) const RANKED_ABOVE: usize = 3;
 
-/// Arms of a ranking.
+/// Arms shown in a ranking.
 const RANKED: usize = 10;
-/// A share of answers that were cut off from which on it must be said that nobody knows how they would have ended.
+/// From this share of cut-off answers on, the report must say that nobody knows how they would have ended.
 const MANY_CUT: f64 = 0.1;
 
-/// A difference as it is told: in percentage points, or in tokens.
+/// A difference in the units of the report: percentage points, or tokens.
 pub(crate) fn in_units(which: Compared, x: f64) -> f64 {
     if which.is_share() { 100.0 * x } else { x }
 }
@@ -32,7 +32,7 @@ fn with_interval(which: Compared, d: &Difference) -> String {
     }
 }
 
-/// The name of an outcome over a column.
+/// The heading of an outcome's column.
 fn title(which: Compared) -> &'static str {
     match which {
         Compared::Accuracy => "accuracy, points",
@@ -50,12 +50,12 @@ pub(crate) fn drawn(outcomes: &Outcomes) -> &'static str {
     }
 }
 
-/// How often one of so many outcomes finds something where there is nothing, at most.
+/// How often, at most, one of this many outcomes finds something where there is nothing.
 pub(crate) fn by_chance(outcomes: usize) -> f64 {
     1.0 - (1.0 - LEVEL).powi(outcomes as i32)
 }
 
-/// The outcomes that some arm is compared by.
+/// The outcomes by which at least one arm is compared.
 pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared> {
     let has = |which: &Compared| outcomes.arms().any(|(_, arm)| arm.difference.of(*which).is_some());
     Compared::ALL.into_iter().filter(has).collect()
@@ -123,7 +123,7 @@ fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
 
 fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
     let all = compared(outcomes);
-    // Three of them fit a line.
+    // Three of them fit on a line.
     let at_once = if all.len() > 3 { 2 } else { 3 };
     all.chunks(at_once).map(|which| differences_of(which, table)).collect()
 }
@@ -177,7 +177,7 @@ pub(crate) fn ranked(outcomes: &Outcomes, which: Compared) -> Vec<(&SweepTable, 
     ranked
 }
 
-/// So many tempered arms, and of how many where some cannot be compared: of those nothing is known.
+/// How many tempered arms this is about, and out of how many, if some cannot be compared: of those nothing is known.
 pub(crate) fn arms_compared(outcomes: &Outcomes, compared: usize) -> String {
     let all = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered).count();
     match (compared, all) {
@@ -187,7 +187,7 @@ pub(crate) fn arms_compared(outcomes: &Outcomes, compared: usize) -> String {
     }
 }
 
-/// What must be said of outcomes that are the same, where many answers were cut off: they are as far as they go.
+/// What must be said of outcomes that are the same, if many answers were cut off: they are the same only as far as they go.
 pub(crate) fn as_far_as_they_go(outcomes: &Outcomes) -> String {
     let compared = outcomes.arms().map(|(_, arm)| arm).filter(|arm| arm.withheld.is_none());
     let cut = compared.map(|arm| arm.truncated).fold(0.0, f64::max);
@@ -209,7 +209,7 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
         return format!("\n{}: the same, item by item, in {arms}{far}\n", title(which));
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
-    // Whether any heads would do as much is asked where there are random sets.
+    // Whether any heads would do as much can be asked only where there are random sets.
     let random = differing.iter().any(|(.., d)| d.random.is_some());
     let column = |text: &str| if random { format!(" {text:>8} |") } else { String::new() };
     out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |", title(which));
@@ -231,7 +231,7 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
     out
 }
 
-/// How the largest difference of each outcome stands beside random sets.
+/// How the largest difference of each outcome compares with random sets.
 fn beside_random(outcomes: &Outcomes) -> String {
     let told = |which: Compared| {
         let ranked = ranked(outcomes, which);

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Role, items::units::counted, significance::LEVEL, text::some_of};
 
-/// Arms that a warning names.
+/// Most arms that a warning names.
 const NAMED: usize = 5;
 
 impl Outcomes {

@@ -5,7 +5,7 @@ use crate::falsify::tests::origin;
 
 fn seen_of(auc: f64, asym: f64, kept: f64, smaller: usize) -> Seen {
     let gate = OperatingPoint { thr: 0.5, asym, p_assert_correct: kept, p_assert_wrong: kept + asym };
-    // So narrow that every gate that is missed is failed.
+    // So narrow that every missed gate is failed.
     let (auc_range, asym_range) = (around(auc, 0.01), around(asym, 0.01));
     let correct = smaller as f64;
     Seen { auc, auc_range, p: Some(0.001), gate: Some(gate), asym_range, smaller, of_units: false, correct }
@@ -59,7 +59,7 @@ fn a_missed_gate_fails_where_its_interval_misses_it_too() {
     assert_eq!(outcome(&of_auc(Ends { low: 0.4, high: 0.63 })), Outcome::Inconclusive, "a gate is reached");
     let none = by(&Gates::default(), &of_auc(Ends::NONE));
     assert!(none.outcome == Outcome::Inconclusive && none.note.contains("no 95 % interval"), "{}", none.note);
-    // The number alone passes, wherever its interval ends.
+    // The number alone decides a pass, wherever its interval ends.
     let reached = Seen { auc_range: Ends { low: 0.5, high: 0.9 }, ..seen_of(0.7, -0.4, 0.8, 40) };
     assert_eq!(outcome(&reached), Outcome::Passed);
     let of_asym = |low, high| Seen { asym_range: Ends { low, high }, ..seen_of(0.8, -0.1, 0.8, 40) };
@@ -68,7 +68,7 @@ fn a_missed_gate_fails_where_its_interval_misses_it_too() {
     assert_eq!(by(&point, &of_asym(-0.3, 0.1)).outcome, Outcome::Failed);
     let step = by(&Gates::default(), &of_asym(-0.3, 0.1));
     assert!(step.note.contains("-0.100 misses -0.150, but its 95 % interval, -0.300 to +0.100"), "{}", step.note);
-    // Training items are no test, and their gates the number's alone.
+    // Training items are no test: at their gates the number alone decides.
     let of_cv = Seen { auc_range: around(0.64, 0.2), ..seen_of(0.64, -0.4, 0.8, 40) };
     assert_eq!(cv(&Gates::default(), &of_cv).outcome, Outcome::Failed);
 }
@@ -117,7 +117,7 @@ fn a_mode_is_named_where_the_items_can_tell() {
     assert_eq!(named(origin(8, 1), 0.1, 0.9), "", "one of eight may be a half");
 }
 
-/// The paper's second model: 9 positives of 193, an asymmetry that looks like a pass.
+/// The paper's second model: 9 positives of 193, and an asymmetry that looks like a pass.
 #[test]
 fn too_few_positives_never_pass_and_never_fail() {
     assert_eq!(outcome(&seen_of(0.519, -0.188, 0.78, 9)), Outcome::Inconclusive);

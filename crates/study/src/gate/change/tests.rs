@@ -1,11 +1,11 @@
-//! Made-up answers: what is found of a gate that knows something, and how seldom something is of one that knows nothing.
+//! Made-up answers: what is found of a gate that knows something, and how rarely anything is found of one that knows nothing.
 
 use headtemper_stats::Random;
 
 use super::*;
 
-/// Answers of as many to a prompt as `each`, all asserted: the prefix goes to wrong ones as often as `doubt.1` says, to right ones as
-/// often as `doubt.0` does. Whether they are right, and whether they are doubted, is for the most part common to a prompt's.
+/// Answers, `each` to a prompt, all asserted. The prefix goes to wrong ones with probability `doubt.1`, to right ones with `doubt.0`.
+/// Whether answers are right, and whether they are doubted, is mostly common to a prompt.
 fn drawn(set: u64, prompts: usize, each: usize, doubt: (f64, f64)) -> Vec<Answer> {
     let mut random = Random::new(set, 0x9a7e);
     let mut answers = Vec::new();
@@ -31,7 +31,7 @@ fn answers(of: &[(usize, bool, bool, bool)]) -> Vec<Answer> {
 
 #[test]
 fn changes_are_those_of_the_shares() {
-    // Of 20 right answers 4 hedge, of 40 wrong ones 8; the gate takes 2 more and 24 more.
+    // Of 20 right answers 4 hedge, of 40 wrong ones 8; the gate takes 2 and 24 more.
     let found = Changes::of_answers(
         &answers(&[
             (4, true, false, false),
@@ -55,14 +55,14 @@ fn changes_are_those_of_the_shares() {
     assert!(found.asymmetry.high < 0.0 && found.asserted_right.low > 0.0 && found.p_assert_correct.high <= 0.0);
     let random = found.at_random.unwrap();
     assert_eq!((random.answers, random.prefixed, found.known, found.prompts), (48, 26, 60, 60));
-    // A draw takes 26 of 48 from right and wrong answers alike: on average 16 * 26 / 48 right ones.
+    // A draw takes 26 of 48 assertions from right and wrong answers alike: on average 16 * 26 / 48 from right ones.
     let right = 16.0 * 26.0 / 48.0;
     assert!((random.asymmetry.mean - (right / 20.0 - (26.0 - right) / 40.0)).abs() < 0.02, "{random:?}");
     assert!(random.asserted_right.mean.abs() < 0.02 && random.asserted_right.low < 0.0, "{random:?}");
     assert!(random.asymmetry.p == random.asserted_right.p && random.asymmetry.p < 0.005, "{random:?}");
 }
 
-/// Doubting what hedges by itself changes nothing, and is no finding however well it tells wrong answers.
+/// Doubting an answer that hedges by itself changes nothing, and is no finding, however well it picks out wrong answers.
 #[test]
 fn prefixes_on_answers_that_hedge_are_worth_nothing() {
     let of = |prefixed: usize| {
@@ -80,7 +80,7 @@ fn prefixes_on_answers_that_hedge_are_worth_nothing() {
     let none: Vec<Answer> = of(2).into_iter().map(|answer| Answer { gated: answer.plain, ..answer }).collect();
     let found = Changes::of_answers(&none, DRAWS);
     assert!(found.at_random.is_none() && found.asymmetry.difference == 0.0 && found.asserted_right.low.is_nan());
-    // What has not happened may happen.
+    // What has not happened may still happen.
     assert!(found.p_assert_wrong.low < 0.0 && found.asymmetry.low < 0.0 && found.asymmetry.high > 0.0, "{found:?}");
     let few = Changes::of_answers(&answers(&[(9, true, true, true), (20, false, true, false)]), DRAWS);
     assert!(few.asymmetry.low.is_nan() && few.asserted_right.low.is_nan() && few.p_assert_wrong.low < -0.8, "{few:?}");
@@ -88,8 +88,8 @@ fn prefixes_on_answers_that_hedge_are_worth_nothing() {
     assert!(nothing.known == 0 && nothing.asymmetry.difference.is_nan() && nothing.at_random.is_none());
 }
 
-/// Of gates that know nothing p is uniform and intervals hold what the population has, of answers alone and of prompts with several;
-/// the bounds are four standard errors.
+/// For gates that know nothing, p is uniform and intervals hold the population's value, both for single answers and for prompts with
+/// several; the bounds are four standard errors.
 #[test]
 fn gates_that_know_nothing_are_seldom_findings() {
     let sets = 300;

@@ -1,4 +1,4 @@
-//! What a line is read as, and every line that is refused.
+//! How lines are read, and every line that is refused.
 
 use super::*;
 use crate::read_items;
@@ -77,7 +77,7 @@ fn a_conversation_that_ends_in_an_answer_has_it_as_its_response() {
     let used = one(json!({"messages": [first, said("tool", "3")]})).unwrap();
     assert_eq!((used.prompt_text().as_str(), &used.response), ("Hi", &None));
     assert_eq!(one(json!({"messages": [system]})).unwrap().prompt_text(), "Be brief.");
-    // Turns of the assistant further ahead are part of what is answered.
+    // Earlier turns of the assistant are part of what is answered.
     let twice = one(json!({"messages": [first, answer, answer, again]})).unwrap();
     assert_eq!((&twice.response, twice.prompt_text().as_str()), (&None, "Why?"));
     for (bad, why) in [

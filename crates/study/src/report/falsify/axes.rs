@@ -1,4 +1,4 @@
-//! The same probe for each score: a pair of bars an axis, and which axes are one.
+//! The same probe for each score: a pair of bars per axis, and which axes count as one.
 
 use crate::{
     falsify::{AxesConfig, Axis, AxisPair, Falsification, Outcome},
@@ -13,7 +13,7 @@ use crate::{
 
 const ROW: f64 = 34.0;
 const BAR: f64 = 9.0;
-/// As many pairs as a sentence names.
+/// Most pairs that a sentence names.
 const NAMED: usize = 6;
 
 /// The section; nothing if no score was swept.
@@ -56,7 +56,7 @@ fn story(found: &Falsification) -> String {
     out
 }
 
-/// A name without the table that all scores are in.
+/// A name without the prefix that all scores share.
 pub(super) fn short(name: &str) -> &str {
     name.strip_prefix("scores.").filter(|rest| !rest.is_empty()).unwrap_or(name)
 }
@@ -84,7 +84,7 @@ fn chart(found: &Falsification) -> String {
     chart.around("AUC of each score, cross-validated and on fresh items", &rows)
 }
 
-/// Two bars from chance, and the interval of the lower.
+/// Two bars from chance, and the interval of the lower bar.
 fn row(out: &mut String, axis: &Axis, chart: &Chart, top: f64) {
     name(out, short(&axis.name), top + 10.0);
     put!(

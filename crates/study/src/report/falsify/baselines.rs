@@ -52,7 +52,7 @@ fn story(found: &Falsification) -> String {
     out + required
 }
 
-/// Names as a sentence has them.
+/// Names listed as in a sentence.
 fn listed(names: &[&str]) -> String {
     match names {
         [] => String::new(),

@@ -6,26 +6,26 @@ use crate::report::{
     text::{fixed, put},
 };
 
-/// How wide a chart is: narrow enough to be read on a telephone.
+/// How wide a chart is: narrow enough for a telephone.
 pub(super) const WIDTH: f64 = 540.0;
-/// Left of here stand names.
+/// Names stand left of here.
 pub(super) const LEFT: f64 = 128.0;
 /// Where the axis ends.
 pub(super) const RIGHT: f64 = WIDTH - 12.0;
 /// Characters of a name that fit there.
 const NAME: usize = 16;
-/// A line's name has a row of its own.
+/// Height of the row that a line's name has to itself.
 const LINE: f64 = 15.0;
-/// As an axis has below it.
+/// Height of the axis below the rows.
 const BELOW: f64 = 42.0;
-/// What an AUC is without any order.
+/// The AUC of a random order.
 pub(super) const CHANCE: f64 = 0.5;
 
 /// A value that others are compared with.
 pub(super) struct Level {
-    /// Where it stands.
+    /// Its position on the axis.
     pub(super) value: f64,
-    /// What it is called.
+    /// Its name.
     pub(super) name: &'static str,
     /// Whether it is a gate, or only a landmark.
     pub(super) gate: bool,
@@ -48,7 +48,7 @@ impl Chart {
         let all = values.chain(levels.iter().map(|level| level.0)).chain([CHANCE]);
         let (low, high) = extent(all).unwrap_or((0.0, 1.0));
         let pad = 0.04 * (high - low).max(0.1);
-        // An AUC is a share: its axis does not leave 0 to 1 unless the numbers do.
+        // An AUC is a share: its axis stays within 0 to 1 unless the numbers do not.
         let (from, to) = ((low - pad).max(0.0_f64.min(low)), (high + pad).min(1.0_f64.max(high)));
         let top = levels.len() as f64 * LINE + 8.0;
         Self { x: Axis::new(from, to, LEFT, RIGHT), levels, top, bottom: top + height }
@@ -67,8 +67,8 @@ impl Chart {
         out
     }
 
-    /// Lines and their names. Names stand on the side where there is room, and the line that is furthest from them
-    /// reaches highest, so that no name is crossed.
+    /// Lines and their names. Names stand on the side with more room, and the line furthest from them reaches highest, so that no line
+    /// crosses a name.
     fn lines(&self, out: &mut String) {
         let leftwards = self.levels.last().is_some_and(|last| self.x.at(last.0) > RIGHT - 110.0);
         for (rank, (value, name, gate)) in self.levels.iter().enumerate() {
@@ -83,7 +83,7 @@ impl Chart {
     }
 }
 
-/// Lines from left to right; those in one place are one line with both names.
+/// Lines from left to right; lines in the same place become one line with both names.
 fn merged(levels: Vec<Level>) -> Vec<(f64, String, bool)> {
     let mut levels: Vec<Level> = levels.into_iter().filter(|level| level.value.is_finite()).collect();
     levels.sort_by(|one, other| one.value.total_cmp(&other.value));
@@ -100,7 +100,7 @@ fn merged(levels: Vec<Level>) -> Vec<(f64, String, bool)> {
     out
 }
 
-/// A name on the left, its end cut off where it is too long.
+/// A name on the left, cut off if it is too long.
 pub(super) fn name(out: &mut String, text: &str, y: f64) {
     put!(out, r#"<text class="axis end" x="{:.1}" y="{y:.1}">{}</text>"#, LEFT - 12.0, shortened(text, NAME));
 }

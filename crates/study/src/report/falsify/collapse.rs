@@ -1,4 +1,4 @@
-//! How far the AUC falls from training to fresh items, beside what falls nowhere since there is nothing to find.
+//! How far the AUC falls from training to fresh items, beside what does not fall because there is nothing to find.
 
 use crate::{
     falsify::{FailureMode, Falsification, Outcome, Step, StepName, Transfer, capital},
@@ -13,11 +13,11 @@ use crate::{
 };
 
 const ROW: f64 = 46.0;
-/// The first row says what its marks are.
+/// Room for the labels of the first row's marks.
 const LABELLED: f64 = 24.0;
-/// Before the baselines.
+/// Gap before the baselines.
 const GAP: f64 = 26.0;
-/// Within a row, from the cross-validated AUC down to the fresh one.
+/// Distance within a row, from the cross-validated AUC down to the fresh one.
 const FALL: f64 = 18.0;
 
 /// One row of the chart.
@@ -160,7 +160,7 @@ fn draw_row(out: &mut String, row: &Row, (chart, gate): (&Chart, f64), top: f64)
     dot(row.fresh, below, "", "fresh");
 }
 
-/// From the mean of shuffled labels to what 95 % of them stay below.
+/// From the mean of shuffled labels to the value that 95 % of them stay below.
 fn band(out: &mut String, null: Option<&Null>, chart: &Chart, y: f64) {
     let Some(null) = null.filter(|null| null.mean.is_finite() && null.q95.is_finite()) else { return };
     let (from, to) = (chart.x.at(null.mean), chart.x.at(null.q95));
@@ -243,12 +243,12 @@ fn story(found: &Falsification) -> String {
 /// Whether the fresh AUC lies above chance, by its p or by its interval.
 fn above_chance(found: &Falsification) -> bool {
     let by_p = found.fresh_null.as_ref().is_some_and(|null| null.p <= found.declared.gates.alpha);
-    // An interval without width is no certainty.
+    // An interval without width is not certainty.
     let above = |range: Ends| range.low > CHANCE && range.low < range.high;
     by_p || found.chosen_fresh().is_some_and(|result| above(result.measured.auc_delong))
 }
 
-/// Both AUCs beside what shuffled labels give.
+/// Both AUCs, compared with what shuffled labels give.
 fn nulls(found: &Falsification) -> Vec<String> {
     let mut out = Vec::new();
     let mut say = |what: &str, null: Option<&Null>| match null {
@@ -265,7 +265,7 @@ fn nulls(found: &Falsification) -> Vec<String> {
         return vec!["No labels were shuffled, so there is no level to compare with.".to_owned()];
     }
     say("In training", found.cv_null.as_ref());
-    // Of one class there is no AUC, and no order that shuffles could break.
+    // With one class there is no AUC, and no order that shuffles could break.
     if (1..found.fresh.items).contains(&found.fresh.positives) {
         say("On fresh items", found.fresh_null.as_ref());
     }
@@ -273,12 +273,12 @@ fn nulls(found: &Falsification) -> Vec<String> {
     out
 }
 
-/// How far the fresh AUC is known.
+/// How precisely the fresh AUC is known.
 fn interval(range: Ends) -> Option<String> {
     if !(range.low.is_finite() && range.high.is_finite()) {
         return None;
     }
-    // Where every pair is in order, ranks do not vary, and theory has no interval to offer.
+    // If every pair is in order, ranks do not vary, and theory offers no interval.
     if range.low == range.high {
         let why = "no pair is out of order, or every pair is";
         return Some(format!("The interval of the fresh AUC has no width, since {why}: that is not certainty."));
@@ -293,7 +293,7 @@ fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
     for mode in modes {
         let of = of.map_or(String::new(), |of| format!(", {of}"));
         put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(&mode.name)), escape(&mode.why));
-        // Explained once: what is said of other features is the same.
+        // Explained once: the same holds for other features.
         if let (Some(meaning), true) = (meaning(&mode.name), of.is_empty()) {
             put!(out, " {meaning}");
         }

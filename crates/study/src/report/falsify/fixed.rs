@@ -79,14 +79,14 @@ fn of_every_step(gates: &Gates) -> String {
     )
 }
 
-/// How the sets were compared. An overlap is refused, so where one was looked for there is none.
+/// How the sets were compared. An overlap is refused, so wherever one was looked for, there is none.
 fn overlap(overlap: &Overlap) -> String {
     let mut ways = vec![
         (overlap.by_features, "of the same features"),
         (overlap.by_prompt, "of the same prompt"),
         (overlap.by_text, "of nearly the same prompt"),
     ];
-    // Who declares no groups does not ask for them.
+    // A file that declares no groups does not ask about them.
     ways.extend(overlap.by_group.then_some((true, "of the same group")));
     let of = |compared: bool| {
         ways.iter().filter(|(done, _)| *done == compared).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
@@ -103,7 +103,7 @@ fn written(value: f64) -> String {
     if value.is_finite() { value.to_string().replace('-', "−") } else { fixed(value, 0) }
 }
 
-/// Every C, so that nobody wonders what the others gave.
+/// Every C, so that nobody has to wonder what the others gave.
 fn each_c(out: &mut String, found: &Falsification) {
     out.push_str(
         r#"<h3>Every C</h3><p class="note">The one with the largest cross-validated AUC was frozen; what the others give on
@@ -115,7 +115,7 @@ fn each_c(out: &mut String, found: &Falsification) {
     );
     let mut frozen = false;
     for (at, cv) in found.cv.iter().enumerate() {
-        // The same C twice is one fit.
+        // The same C listed twice is one fit.
         let here = !frozen && cv.c == found.frozen.c;
         frozen |= here;
         let fresh = found.transfer.get(at).map(|result| &result.measured);
@@ -139,7 +139,7 @@ fn each_c(out: &mut String, found: &Falsification) {
     out.push_str("</tbody></table></div>");
 }
 
-/// Where training and fresh items came from, each fact of both.
+/// Where training and fresh items came from, each fact for both.
 pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
     let mut facts = vec![("name".to_owned(), found.name.clone())];
     let (train, fresh) = (&found.declared.train, &found.declared.fresh);
@@ -155,7 +155,7 @@ pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
     let known = origin(&found.train).into_iter().zip(origin(&found.fresh)).collect::<Vec<_>>();
     for (prefix, train, fresh) in all {
         for (at, (train, fresh)) in origin(train).into_iter().zip(origin(fresh)).enumerate() {
-            // What pooled layers and another model have in common with the probe stands there already.
+            // What pooled layers and another model share with the probe is listed already.
             let said = !prefix.is_empty() && known[at].0 == train && known[at].1 == fresh;
             let (name, value) = (train.0, both(train.1, fresh.1));
             facts.extend(value.filter(|_| !said).map(|value| (format!("{prefix}{name}"), value)));
@@ -164,7 +164,7 @@ pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
     facts
 }
 
-/// A fact of both sets, said once where it is the same.
+/// A fact about both sets, said once if it is the same.
 fn both(train: Option<String>, fresh: Option<String>) -> Option<String> {
     if train == fresh {
         return train;
@@ -173,7 +173,7 @@ fn both(train: Option<String>, fresh: Option<String>) -> Option<String> {
     Some(format!("training  {train}\nfresh  {fresh}"))
 }
 
-/// The facts of one set, in one order for all; none where it says nothing of it.
+/// The facts of one set, in an order common to all; none for what it does not say.
 fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
     let meta = origin.meta.as_ref();
     let identity = meta.map(|meta| &meta.identity);

@@ -44,7 +44,7 @@ fn meta(items: usize) -> FeatureMeta {
     .expect("the meta of a capture")
 }
 
-/// Probabilities of items of which every second is positive; `signal` of ten rank as they should.
+/// Probabilities for items of which every second is positive; `signal` out of ten rank as they should.
 fn measured(items: usize, signal: usize, auc: f64) -> Measured {
     let labels: Vec<bool> = (0..items).map(|i| i % 2 == 0).collect();
     let p: Vec<f64> = (0..items)
@@ -123,7 +123,7 @@ fn axis(index: usize) -> Axis {
     }
 }
 
-/// Every pair of so many axes; the first is flagged.
+/// Every pair of these axes; the first is flagged.
 fn pairs(axes: &[Axis]) -> Vec<AxisPair> {
     let of = |i: usize, j: usize| (axes[i].name.clone(), axes[j].name.clone());
     let places = (0..axes.len()).flat_map(|j| (0..j).map(move |i| (i, j)));
@@ -168,7 +168,7 @@ fn baselines() -> Vec<Baseline> {
     names.iter().enumerate().map(one).collect()
 }
 
-/// A gate file, as short as it may be, with hostile names.
+/// A gate file, as short as possible, with hostile names.
 fn declared() -> GateFile {
     let text = "name = 'x'\n[train]\nfeatures = 'a.npz:X'\nlabels = 'a.npz:y'\n\
                 [fresh]\nfeatures = 'b.npz:X'\nlabels = 'b.npz:y'\n[axes]\ncolumns = ['scores.a>=4']\n";
@@ -176,7 +176,7 @@ fn declared() -> GateFile {
     GateFile { name: HOSTILE.into(), title: Some(HOSTILE.into()), ..file }
 }
 
-/// A falsification with so many axes, and everything else.
+/// A falsification with this many axes, and with everything else.
 pub(super) fn whole(axes: usize) -> Falsification {
     let axes_found: Vec<Axis> = (0..axes).map(axis).collect();
     let null = |mean: f64| Some(Null { shuffles: 1000, mean, q95: mean + 0.08, p: 0.001 });

@@ -12,7 +12,7 @@ use crate::{
 
 const BAR: f64 = 200.0;
 
-/// A row of the table: what it is, the gate there, and what is to be known of the threshold.
+/// A row of the table: its name, the gate there, and what to know about the threshold.
 struct Row<'a> {
     name: &'static str,
     gate: Option<OperatingPoint>,
@@ -136,7 +136,7 @@ fn row(row: &Row, axis: &Axis, floor: f64) -> String {
     )
 }
 
-/// Ends and middle of the bars' axis.
+/// The ends and the middle of the bars' axis.
 fn scale(axis: &Axis) -> String {
     let mut out = format!(r#"<svg aria-hidden="true" viewBox="0 0 {BAR} 14" width="{BAR}" height="14">"#);
     for (value, anchor) in [(0.0, "start"), (0.5, "middle"), (1.0, "end")] {

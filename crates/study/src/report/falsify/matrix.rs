@@ -1,4 +1,4 @@
-//! Every two scores in a triangle: how alike their out-of-fold predictions are.
+//! All pairs of scores in a triangle: how alike their out-of-fold predictions are.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-/// Fewer are said in a sentence, and more are a blot.
+/// How many axes are drawn: fewer are told in a sentence, and more would be a blot.
 const AXES: std::ops::RangeInclusive<usize> = 3..=40;
-/// A cell that can hold its number is this wide.
+/// The width from which on a cell can hold its number.
 const NUMBERED: f64 = 34.0;
 const LARGEST: f64 = 44.0;
 const WIDTH: f64 = 300.0;
-/// Left of here stand names.
+/// Names stand left of here.
 const LEFT: f64 = 122.0;
 const NAME: usize = 15;
 

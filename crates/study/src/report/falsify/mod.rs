@@ -1,4 +1,4 @@
-//! The report of a falsification: whether a probe's success on the items it grew up with carries over to fresh ones.
+//! The report of a falsification: whether a probe's success on its training items carries over to fresh ones.
 //!
 //! Each file draws one part of the page, from the verdict down to what was fixed beforehand.
 
@@ -38,12 +38,12 @@ pub(crate) fn falsify(found: &Falsification) -> String {
     out + &html::close()
 }
 
-/// An outcome as a word behind its mark.
+/// An outcome as a word, with its mark before it.
 fn marked(outcome: Outcome) -> String {
     format!(r#"<span class="{}">{}</span>"#, mark(outcome), word(outcome))
 }
 
-/// The class that sets an outcome's mark before a text. The marks differ in shape, and the word stands beside them.
+/// The class that puts an outcome's mark before a text. The marks differ in shape, and the word stands beside them.
 fn mark(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "m-passed",

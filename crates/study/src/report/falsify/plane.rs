@@ -12,10 +12,10 @@ const WIDTH: f64 = 540.0;
 const LEFT: f64 = 12.0;
 const RIGHT: f64 = WIDTH - 8.0;
 const TOP: f64 = 8.0;
-/// How high the plot may be; within these, a step is as long upwards as to the right.
+/// Least and greatest height of the plot; within these, a unit is as long upwards as to the right.
 const HEIGHTS: (f64, f64) = (220.0, 420.0);
 const BELOW: f64 = 26.0;
-/// Items that are drawn; more would be a blot.
+/// Most items that are drawn; more would be a blot.
 const ITEMS: usize = 1500;
 
 /// The section; nothing without points.
@@ -26,7 +26,7 @@ pub(super) fn draw(plane: &Plane) -> String {
     if points.is_empty() {
         return String::new();
     }
-    // Every so many items, not the first ones: files are often sorted.
+    // Items at regular intervals, not the first ones: files are often sorted.
     let every = points.len().div_ceil(ITEMS);
     let drawn: Vec<((f64, f64), bool)> = points.iter().copied().step_by(every).collect();
     let correct = points.iter().filter(|(_, label)| *label).count();
@@ -78,14 +78,13 @@ fn chart(points: &[((f64, f64), bool)], share: &[f64]) -> String {
     out
 }
 
-/// Axes of one scale, so that distances are distances, and where the lower edge is. What does not fit the height, or
-/// hardly fills it, is centred.
+/// Axes with one scale, so that distances are true, and where the lower edge is. Points that do not fill a direction are centred in it.
 fn axes((x_low, x_high): (f64, f64), (y_low, y_high): (f64, f64)) -> (Axis, Axis, f64) {
     let (width, tall) = (RIGHT - LEFT, HEIGHTS.1 - TOP);
     let (x_wide, y_wide) = (1.08 * (x_high - x_low), 1.08 * (y_high - y_low));
     let unit = (x_wide / width).max(y_wide / tall);
     let height = if unit > 0.0 && unit.is_finite() { (y_wide / unit).clamp(HEIGHTS.0, tall) } else { HEIGHTS.0 };
-    // Points in one place, or beyond all measure, are drawn by axes of their own.
+    // Points in one place, or immeasurably far apart, get a scale for each axis.
     if !(unit > 0.0 && unit.is_finite()) {
         let bottom = TOP + height;
         return (Axis::new(x_low, x_high, LEFT, RIGHT), Axis::new(y_low, y_high, bottom, TOP), bottom);

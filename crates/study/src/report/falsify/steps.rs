@@ -1,4 +1,4 @@
-//! The five steps: what each asks, what it found beside what was needed, and whether it decides.
+//! The five steps: what each asks, what it found and what was needed, and whether it decides.
 
 use crate::{
     falsify::{Check, FailedBy, Falsification, Kind, Outcome, Step, capital},
@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// More checks than these are behind a click: those of many axes, which have a section of their own.
+/// With more checks than this, they are behind a click: those of many axes, which have a section of their own.
 const FOLDED: usize = 16;
 
 /// The section.
@@ -25,7 +25,7 @@ pub(super) fn draw(found: &Falsification) -> String {
     out + "</div></section>"
 }
 
-/// When a missed gate on fresh items is failed.
+/// When a missed gate on fresh items counts as failed.
 pub(super) fn failing(by: FailedBy) -> &'static str {
     match by {
         FailedBy::Interval => {
@@ -80,7 +80,7 @@ fn row(check: &Check) -> String {
     )
 }
 
-/// The interval of a number, where it has one.
+/// The interval of a number, if it has one.
 fn range(check: &Check) -> String {
     let end = |value: f64| match check.kind {
         Kind::Asymmetry | Kind::Above => signed(value, 3),
@@ -90,7 +90,7 @@ fn range(check: &Check) -> String {
     range.map_or(String::new(), |of| format!(r#" <span class="muted">({} to {})</span>"#, end(of.low), end(of.high)))
 }
 
-/// A number in as many decimals as tell it from its gate: 0.6297 has not reached 0.63.
+/// A number with enough decimals to tell it from its gate: 0.6297 has not reached 0.63.
 fn told(kind: Kind, value: f64, gate: f64) -> String {
     let decimals = (3..7).find(|&decimals| {
         let unit = 10f64.powi(decimals);
@@ -110,7 +110,7 @@ fn told(kind: Kind, value: f64, gate: f64) -> String {
 fn needed(kind: Kind, gate: f64) -> String {
     match kind {
         Kind::Items | Kind::Above => fixed(gate, 0),
-        // As many decimals as it has, two at least.
+        // As many decimals as it has, but at least two.
         _ => {
             let decimals = (2..6).find(|&d| (gate * 10f64.powi(d)).fract().abs() < 1e-9).unwrap_or(6);
             fixed(gate, decimals as usize)

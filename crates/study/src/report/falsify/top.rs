@@ -50,7 +50,7 @@ fn rule(found: &Falsification) -> String {
     )
 }
 
-/// The five steps in a line of marks that lead to them.
+/// The five steps as a line of marks that link to them.
 fn strip(out: &mut String, steps: &[Step]) {
     out.push_str(r#"<ul class="counts">"#);
     for (index, step) in steps.iter().enumerate() {

@@ -62,7 +62,7 @@ pub(super) const GLOSSARY: [(&str, &str); 16] = [
     ),
 ];
 
-/// What a failure mode says of the probe; none for one that is not known here.
+/// What a failure mode says about the probe; none for an unknown mode.
 pub(super) fn meaning(mode: &str) -> Option<&'static str> {
     match mode {
         "single output distribution" => Some(

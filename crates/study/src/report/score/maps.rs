@@ -68,7 +68,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
     )
 }
 
-/// What the marks of a map mean, where they occur.
+/// What the marks of a map mean, if they occur.
 fn remarks(map: &ScoreMap, lambda: f32) -> String {
     let mut out = String::new();
     if map.heads_at(lambda) < map.heads_per_layer.iter().sum() {

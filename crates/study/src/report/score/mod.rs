@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Page<'a> {
     /// The numbers of every head and λ.
     pub(crate) map: &'a ScoreMap,
-    /// Those of every item.
+    /// The numbers of every item.
     pub(crate) scores: &'a Scores,
     /// How many items carry each label.
     pub(crate) counts: &'a [(String, usize)],
@@ -61,7 +61,7 @@ fn totals(out: &mut String, page: &Page<'_>) {
         ("scored tokens".to_owned(), map.tokens.to_string()),
         ("nats a token, untempered".to_owned(), fixed(map.base_logprob_per_token, 3)),
     ];
-    // One label, or none at all, says nothing.
+    // One label, or none, says nothing.
     let labels = if page.counts.len() > 1 { page.counts } else { &[] };
     cells.extend(labels.iter().map(|(label, n)| (format!("labelled {label}"), n.to_string())));
     out.push_str(r#"<dl class="line">"#);
@@ -124,7 +124,7 @@ mod tests {
 
     const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror='a'>&\"";
 
-    /// Made-up scores: head 0 loses much on every item, and the second cohort more; the others are next to nothing.
+    /// Made-up scores: head 0 loses much on every item, and more on the second cohort's; the others are next to nothing.
     fn scores(items: usize, heads: &[HeadRef]) -> Scores {
         let lambdas = vec![0.0, 0.5];
         let cells = heads.len() * lambdas.len();

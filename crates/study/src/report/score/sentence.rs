@@ -11,10 +11,10 @@ use crate::{
     text::some_of,
 };
 
-/// As many heads as a sentence can name.
+/// Most heads that a sentence names.
 const NAMED: usize = 3;
 
-/// Whether a family-wise p is called; what has none is not.
+/// Whether a family-wise p counts as a finding; one that does not exist does not.
 pub(super) fn called(p_max: f64) -> bool {
     p_max <= LEVEL
 }

@@ -1,4 +1,4 @@
-//! The items behind the top heads: one dot an item, the mean and its interval across them.
+//! The items behind the top heads: one dot per item, with the mean and its interval across them.
 
 use crate::{
     report::{
@@ -10,7 +10,7 @@ use crate::{
 
 /// Heads that are drawn.
 const HEADS: usize = 10;
-/// Items that are drawn; more would be a blot.
+/// Most items that are drawn; more would be a blot.
 const ITEMS: usize = 400;
 const LEFT: f64 = 64.0;
 const WIDTH: f64 = 900.0;
@@ -18,7 +18,7 @@ const RIGHT: f64 = 30.0;
 const ROW: f64 = 22.0;
 const AXIS: f64 = 40.0;
 
-/// The heads with the largest |mean Δ| at a λ, a row each.
+/// The heads with the largest |mean Δ| at a λ, one row each.
 pub(super) fn draw(scores: &Scores, map: &ScoreMap, lambda: f32) -> String {
     let heads: Vec<&CellEffect> = ranked(map, lambda).into_iter().take(HEADS).collect();
     let column = |cell: &CellEffect| {

@@ -10,7 +10,7 @@ use crate::{
 
 /// How many heads the first table lists.
 const LISTED: usize = 20;
-/// More digits than this are noise.
+/// Most decimals that are shown: more are noise.
 const MOST_DECIMALS: usize = 6;
 
 /// The heads of a λ by |mean Δ|.

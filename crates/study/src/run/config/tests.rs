@@ -1,4 +1,4 @@
-//! What a file may say, what it may not, and that all of it is documented.
+//! What a file may say, what it may not, and that every key is documented.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Made-up arms: what is found, what is withheld, and how intervals and p mind prompts and seeds.
+//! Made-up arms: what is found, what is withheld, and how intervals and p account for prompts and seeds.
 
 use headtemper_engine::{FinishReason, Input};
 use headtemper_hook::HeadRef;
@@ -25,7 +25,7 @@ fn items() -> Vec<Item> {
     (0..ITEMS).map(item).collect()
 }
 
-/// An answer of so many tokens.
+/// An answer with this many tokens.
 fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
     Row {
         key: format!("{}-{item}-{seed}", arm.variant),
@@ -54,7 +54,7 @@ fn made(random_sets: usize) -> Vec<Arm> {
     arms(&wanted, &slots).unwrap()
 }
 
-/// The untouched model is right on all items but the first ten; the first head loses items 10 to 21.
+/// The untouched model is right on all items but the first ten; tempering the first head also loses items 10 to 21.
 fn answers(arms: &[Arm], seeds: u64) -> Vec<Vec<Row>> {
     let right = |arm: &Arm, item: usize| item >= 10 && !(arm.set == "L0H0" && item < 22);
     let text = |arm: &Arm, item| if right(arm, item) { "yes" } else { "no, perhaps" };
@@ -80,9 +80,9 @@ fn arms_are_compared_item_by_item() {
     let tango = paired_shares(0, 12, ITEMS);
     assert_eq!((lost.items, lost.differing, lost.mean), (ITEMS, 12, -0.24));
     assert_eq!((lost.low, lost.high), (tango.low, tango.high));
-    // All twelve of one sign: two of 2^12 patterns.
+    // All twelve have one sign: two of 2^12 patterns.
     assert_eq!((lost.p, lost.p_max), (2.0 / 4096.0, Some(2.0 / 4096.0)));
-    // None of three random sets does it; but the largest of two arms stands out of five sets in two of five cases.
+    // None of three random sets does as much; but by chance, the larger of the two arms stands out of five sets in two of five cases.
     let beside = lost.random.unwrap();
     assert_eq!((beside.sets, beside.reach, beside.p), (3, 0, 1.0 / 4.0));
     assert!((beside.p_max - 2.0 / 5.0).abs() < 1e-12, "{beside:?}");
@@ -116,7 +116,7 @@ fn seeds_of_an_item_are_no_further_items() {
     assert_eq!(accuracy(&once, 0), accuracy(&thrice, 0), "the same answers three times tell no more");
     assert_eq!((thrice.items, &thrice.seeds[..]), (ITEMS, &[0, 1, 2][..]));
     assert_eq!(thrice.seed_floor.unwrap().changed, 0.0);
-    // One seed of one item differs: a third of an item, and no share any more.
+    // One seed of one item differs: a third of an item, so values are no longer 0 or 1.
     let mut three = three;
     three[2][ITEMS + 30].response = "no".into();
     three[0][2 * ITEMS + 40].response_ids = vec![7];
@@ -130,7 +130,7 @@ fn seeds_of_an_item_are_no_further_items() {
     assert!((floor.largest.mean_tokens.unwrap() - 40.0 / ITEMS as f64).abs() < 1e-12);
 }
 
-/// Twelve questions five times each: what four of them do is known of four, and not of twenty.
+/// Ten questions, five times each: what happens on four of them counts as four, not as twenty.
 #[test]
 fn items_of_one_prompt_are_one() {
     let arms = made(0);
@@ -149,20 +149,20 @@ fn items_of_one_prompt_are_one() {
     assert!((lost.mean + 0.4).abs() < 1e-12);
     assert_eq!(lost.p, 2.0 / 16.0, "all four of one sign: two of 2^4 patterns");
     let [four, six] = [-1.0, 0.0].map(|d| [d; 10]);
-    // Wider than Tango's over ten prompts, of which four were lost.
+    // At least as wide as Tango's over ten prompts, of which four were lost.
     let tango = paired_shares(0, 4, 10);
     let student = headtemper_stats::paired_t(&[&four[..4], &six[..6]].concat());
     assert_eq!((lost.low, lost.high), (student.low.min(tango.low), student.high.max(tango.high)));
     assert!(found.warnings().iter().any(|warning| warning.contains("50 items have 10 prompts")));
     assert!(found.warnings().iter().any(|warning| warning.contains("the reference is right on every item")));
-    // Prompts of unequal size: the mean is that of the items.
+    // Prompts of unequal size: the mean is still over items.
     items[49].input = Input::Prompt("another".into());
     let uneven = accuracy(&of(&items, &arms, &rows, None), 0);
     assert!((uneven.mean + 0.4).abs() < 1e-12 && uneven.p == 2.0 / 16.0);
-    // What never happened may happen: no prompt differs, and the interval is that of so many prompts.
+    // What never happened may still happen: no prompt differs, and the interval is that of ten prompts.
     let none = accuracy(&of(&items, &arms, &rows, None), 1);
     assert!(none.differing == 0 && none.low < -0.2 && none.high > 0.2, "{none:?}");
-    // Questions of their own each, of ten topics: by topic they are as few as ten prompts are.
+    // Each item has its own question, but there are ten topics: by topic, items count as ten prompts do.
     for (index, item) in items.iter_mut().enumerate() {
         item.input = Input::Prompt(format!("what is {index}?"));
         item.other.insert("topic".into(), prompt(index).into());
@@ -175,7 +175,7 @@ fn items_of_one_prompt_are_one() {
     assert!(by_topic.warnings().iter().any(|warning| warning.contains("50 items have 10 groups by topic")));
 }
 
-/// Three λ of one set beside 39 random ones: at whichever λ it stands out most, one in forty does by chance.
+/// Three λ of one set beside 39 random sets: at the λ where it stands out most, chance does as much in one of forty cases.
 #[test]
 fn several_lambdas_of_a_set_are_one_set() {
     let slots: Vec<HeadRef> = (0..60).map(|head| HeadRef::query(0, head)).collect();
@@ -191,7 +191,7 @@ fn several_lambdas_of_a_set_are_one_set() {
     assert!(beside.iter().all(|one| (one.p_max - 1.0 / 40.0).abs() < 1e-12), "{beside:?}");
 }
 
-/// A person at a terminal reads beside every finding what random heads do, and a footnote only of what stands there.
+/// On a terminal, every finding says what random heads do, and a footnote is about nothing but what is shown.
 #[test]
 fn a_terminal_says_what_random_heads_do() {
     let arms_of = |heads: usize, random_sets: usize| {
@@ -233,7 +233,7 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     let arms = made(3);
     let mut rows = answers(&arms, 1);
     let cut = |rows: &mut [Row], n: usize| rows[..n].iter_mut().for_each(|r| r.finish_reason = FinishReason::Length);
-    // One of fifty is two in a hundred: no more than what is allowed. Two are more.
+    // One of fifty is two in a hundred, which is allowed. Two are more.
     cut(&mut rows[2], 1);
     cut(&mut rows[3], 2);
     cut(&mut rows[5], 30);
@@ -253,7 +253,7 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     );
 }
 
-/// Answers that were all cut off are the same as far as they go.
+/// Answers that were all cut off are the same only as far as they go.
 #[test]
 fn the_same_in_answers_without_an_end_is_no_null() {
     let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
