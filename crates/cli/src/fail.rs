@@ -9,16 +9,16 @@ use headtemper_study::StudyError;
 
 use crate::{args::Command, ui};
 
-/// What a command that is stopped leaves.
+/// What a stopped command leaves behind.
 #[derive(Clone, Copy)]
 pub(crate) enum Leaves {
-    /// The rows or replies that were finished, each written as it came.
+    /// The finished rows or replies, each written as it came.
     Rows,
-    /// The parts that were finished.
+    /// The finished parts.
     Parts,
-    /// The answers, but not what was read of them.
+    /// The answers, but not what was computed from them.
     Answers,
-    /// What was printed.
+    /// Only what was printed.
     Printed,
     /// Nothing, though a model has read the items.
     Readings,
@@ -39,7 +39,7 @@ impl Leaves {
         }
     }
 
-    /// What a user is told, and a hint where there is a better way.
+    /// The message for the user, and a hint if there is a better way.
     fn said(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Rows => ("stopped; what was written stays, and the same command does what is missing", None),
@@ -66,11 +66,11 @@ impl Leaves {
 
 /// The exit code of a command that could not run.
 const COULD_NOT: u8 = 2;
-/// That of one that was stopped, as shells have it of an interrupt: a queue that stops a job can tell that it may go on.
+/// The exit code of a stopped command, the one shells use for an interrupt. A queue can tell from it that the job may go on.
 pub(crate) const STOPPED: u8 = 130;
 
-/// Writes an error to stderr, its causes after it, and a hint where there is one; `leaves` is what the command leaves if it was
-/// stopped. Returns the exit code.
+/// Writes an error to stderr, followed by its causes and a hint if there is one. `leaves` says what the command leaves behind
+/// if it was stopped. Returns the exit code.
 pub(crate) fn report(error: &anyhow::Error, leaves: Leaves) -> ExitCode {
     if interrupted(error) {
         let (text, hint) = leaves.said();
@@ -99,7 +99,7 @@ fn say_hint(hint: Option<&str>) {
     }
 }
 
-/// A message without the stack that candle writes into it where backtraces are asked for.
+/// A message without the stack trace that candle appends when backtraces are enabled.
 fn plain(message: &str) -> String {
     message.split("\n   0: ").next().unwrap_or_default().trim_end().into()
 }

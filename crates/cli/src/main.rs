@@ -1,7 +1,7 @@
 //! `temper`: which attention heads carry a behaviour, and is it real?
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but a check did not hold; 2 could not
-//! run; 130 was stopped; of `falsify`, 3 a gate failed, 4 the items cannot tell.
+//! run; 130 was stopped; from `falsify` also 3, a gate failed, and 4, the items cannot decide.
 
 mod args;
 mod commands;
@@ -19,7 +19,7 @@ use crate::{
     fail::Leaves,
 };
 
-/// How a command ended that could run.
+/// How a command that could run ended.
 pub(crate) enum Done {
     /// All is well.
     Well,
@@ -27,7 +27,7 @@ pub(crate) enum Done {
     CheckFailed,
     /// A gate of a falsification failed.
     GateFailed,
-    /// The items of a falsification cannot tell.
+    /// The items of a falsification cannot decide it.
     Inconclusive,
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Dtype {
-    /// What to hold weights in.
+    /// The form to hold weights in.
     pub(crate) fn hold(self) -> HoldAs {
         let blocks = |blocks| HoldAs::All(Held::Blocks(blocks));
         match self {
@@ -34,7 +34,7 @@ impl Dtype {
 }
 
 impl ProductsOf {
-    /// As the engine has it.
+    /// The engine's value for this choice.
     pub(crate) fn products(self) -> Products {
         match self {
             Self::F32 => Products::F32,
@@ -44,7 +44,7 @@ impl ProductsOf {
 }
 
 impl ModelArgs {
-    /// What was typed, as the engine asks for it.
+    /// What was typed, in the engine's form.
     pub(crate) fn choice(&self, thinking: Option<Switch>) -> ModelChoice {
         ModelChoice {
             model: self.model.clone(),
@@ -58,12 +58,12 @@ impl ModelArgs {
     }
 }
 
-/// Opens a model and says on stderr what it is: a wrong geometry is the likeliest wrong result.
+/// Opens a model and says on stderr what it is: a wrong geometry is the likeliest cause of a wrong result.
 pub(crate) fn open(args: &ModelArgs, thinking: Option<Switch>) -> Result<Engine> {
     open_choice(&args.choice(thinking))
 }
 
-/// Opens a model that was chosen elsewhere than on the command line.
+/// Opens a model that was not chosen on the command line.
 pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
     let engine = Engine::open(choice)?;
     if let Some(note) = engine.note() {
@@ -92,20 +92,20 @@ pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// Looks through a file of items without holding them.
+/// Scans a file of items without keeping them in memory.
 pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
     let items = ItemFile::open(&args.items, args.raw, args.limit.unwrap_or(usize::MAX))?;
     anyhow::ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
     Ok(items)
 }
 
-/// Says what somebody must know of heads that come from an attribution.
+/// Prints what a user must know about heads that come from an attribution.
 pub(crate) fn remark(heads: &str, identity: &Identity) -> Result<()> {
     ui::warn(&head_remarks(heads, &identity.weights_sha256)?);
     Ok(())
 }
 
-/// The plans that were asked for: the empty one if none was.
+/// The plans that were asked for, or the empty plan if none was.
 pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec, identity: Option<&Identity>) -> Result<Vec<HeadPlan>> {
     match &args.plan {
         None if args.lambda.is_some() => anyhow::bail!("--lambda needs --plan, which names the heads it is for"),

@@ -1,4 +1,4 @@
-//! What a user sees while a command runs: bars on a terminal, plain lines elsewhere. All of it on stderr.
+//! What a user sees while a command runs: bars on a terminal, plain lines elsewhere, all on stderr.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use crate::fail::STOPPED;
 
 /// Writes a line to stderr.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}"); // nobody is left to be told if stderr is gone
+    let _ = writeln!(io::stderr(), "{text}"); // if stderr is gone, there is nobody left to tell
 }
 
 /// Writes to stdout: results, and nothing else.
@@ -32,7 +32,7 @@ pub(crate) fn put(text: &str) -> io::Result<()> {
 /// Set once the user asked to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Makes Ctrl-C stop after the step at hand; a second one ends at once.
+/// Makes Ctrl-C stop after the current step; a second Ctrl-C ends the process at once.
 pub(crate) fn stop_on_interrupt() -> &'static AtomicBool {
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
@@ -47,11 +47,11 @@ pub(crate) fn stop_on_interrupt() -> &'static AtomicBool {
     &STOP
 }
 
-/// How often a bar says anew how fast it is.
+/// How often a bar updates its speed.
 const REFRESH: Duration = Duration::from_millis(250);
-/// Over how long the speed of the moment is taken.
+/// The window over which the current speed is measured.
 const WINDOW: Duration = Duration::from_secs(10);
-/// A plain line is due after this, however little was done.
+/// A plain line is due after this long, however little was done.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// Progress on stderr.
@@ -63,7 +63,7 @@ pub(crate) struct Bars {
     done: usize,
     skipped: usize,
     tokens: Tokens,
-    /// The share of the work that is done, where it is told.
+    /// The share of the work that is done, if it was reported.
     share: Option<f64>,
     /// When the stage began, and when something was last said.
     clock: Option<(Instant, Instant)>,
@@ -74,14 +74,14 @@ pub(crate) struct Bars {
 #[derive(Default)]
 struct Tokens {
     done: usize,
-    /// What they will come to; 0 where nobody knows.
+    /// How many there will be; 0 if that is not known.
     expected: usize,
-    /// When there were how many, over the last [`WINDOW`].
+    /// Points in time with the tokens done by then, over the last [`WINDOW`].
     recent: VecDeque<(Instant, usize)>,
 }
 
 impl Tokens {
-    /// Keeps a point of the window.
+    /// Adds a point to the window, and drops those that fall out of it.
     fn mark(&mut self, now: Instant) {
         self.recent.push_back((now, self.done));
         while self.recent.get(1).is_some_and(|&(then, _)| now - then >= WINDOW) {
@@ -89,7 +89,7 @@ impl Tokens {
         }
     }
 
-    /// Tokens a second over the window, if it is long enough to tell.
+    /// Tokens per second over the window, if it is long enough to tell.
     fn rate(&self, now: Instant) -> Option<f64> {
         let &(then, done) = self.recent.front()?;
         let seconds = (now - then).as_secs_f64();
@@ -102,7 +102,7 @@ impl Bars {
         self.clock.map(|(begun, _)| begun.elapsed())
     }
 
-    /// Seconds that are left: by the work where its share is told, by tokens where they are known, else by steps.
+    /// Seconds left: from the share of the work if that was reported, else from the tokens if their number is known, else from steps.
     fn left(&self, now: Instant) -> Option<f64> {
         let gone = self.begun()?.as_secs_f64();
         if let Some(share) = self.share {
@@ -123,7 +123,7 @@ impl Bars {
         rate.into_iter().chain(left).collect::<Vec<_>>().join(", ")
     }
 
-    /// Says where the stage stands, if it is time.
+    /// Reports the stage's progress, if it is time.
     fn say_pace(&mut self, due: bool) {
         let now = Instant::now();
         let Some((begun, said)) = self.clock else { return };
@@ -216,7 +216,7 @@ impl Progress for Bars {
     }
 }
 
-/// Writes a value as JSON for people and programs to stdout.
+/// Writes a value to stdout as indented JSON, for people and programs.
 ///
 /// # Errors
 /// If stdout is closed or full.
@@ -225,28 +225,28 @@ pub(crate) fn put_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what a reader must know before any number.
+/// Prints what a reader must know before looking at any number.
 pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         say(&format!("warning: {warning}"));
     }
 }
 
-/// Says how much memory was held in the end, beside what was planned.
+/// Says how much memory was held at the peak, to compare with what was planned.
 pub(crate) fn say_peak() {
     if let Some(peak) = peak_memory() {
         say(&format!("memory     {} at the peak", format_bytes(peak)));
     }
 }
 
-/// Ends a shard: which part it is, and where it lies.
+/// Ends a shard: says which part it is, and where it was written.
 pub(crate) fn say_part(shard: Option<Shard>, what: &str, dir: &std::path::Path) {
     let part = shard.map(|shard| shard.to_string()).unwrap_or_default();
     say(&format!("shard      {part}, {what}; `temper merge OUT SHARD...` joins the shards"));
     say(&format!("wrote      {}", dir.display()));
 }
 
-/// Ends a dry run: what there is to do, on stdout.
+/// Ends a dry run: prints what there is to do on stdout.
 ///
 /// # Errors
 /// If stdout is closed.
@@ -255,7 +255,7 @@ pub(crate) fn dry(run: &DryRun, json: bool) -> anyhow::Result<crate::Done> {
     Ok(crate::Done::Well)
 }
 
-/// Ends a study: its tables or one of its files on stdout, warnings and where the report lies on stderr.
+/// Ends a study: prints its tables or one of its files on stdout, warnings and the report's path on stderr.
 ///
 /// # Errors
 /// If stdout is closed, or the file cannot be read.

@@ -5,7 +5,7 @@ use headtemper_engine::{Noise, Sampling};
 
 const VOCAB: u32 = 151_936;
 
-/// Logits spread as a model's are: most tokens far below a few.
+/// Logits spread like a model's: most tokens lie far below a few.
 fn logits() -> Vec<f32> {
     let uniform = |i: u32| (f64::from(i.wrapping_mul(2_654_435_761)) + 0.5) / 2f64.powi(32);
     (0..VOCAB).map(|i| (-2.0 * uniform(i).ln().abs() + 14.0 * uniform(i ^ 0x5555).powi(400)) as f32).collect()

@@ -1,4 +1,4 @@
-//! Teacher-forced passes over given texts, keeping what a study needs of each and nothing more.
+//! Teacher-forced passes over given texts, keeping only what a study needs of each.
 
 use std::{
     ops::Range,
@@ -19,20 +19,20 @@ use crate::{
 pub struct CaptureRequest<'a> {
     /// What is kept of each item.
     pub keep: Keep,
-    /// One plan an item, or one for all.
+    /// One plan per item, or one for all.
     pub plans: Vec<HeadPlan>,
-    /// Whether the items are a part of a larger capture: who puts the parts together checks that every planned head fired.
+    /// Whether the items are part of a larger capture. Whoever joins the parts then checks that every planned head fired.
     pub partial: bool,
-    /// The most tokens that are read at once, except in an item that is longer; [`Engine::tokens_at_once`] if none is given,
+    /// The most tokens that are read at once, except in an item that is longer; by default [`Engine::tokens_at_once`], or
     /// fewer where memory is short.
     pub batch_tokens: Option<usize>,
     /// The most items that are read at once.
     pub max_rows: usize,
-    /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
+    /// The most memory to take in bytes, the model's included; by default what the machine has available.
     pub memory: Option<u64>,
-    /// Whether all that is captured is kept until the end, and so takes memory.
+    /// Whether the caller keeps all that is captured until the end, so that it counts as memory.
     pub kept: bool,
-    /// Set from outside, stops after the current batch.
+    /// Set from outside to stop after the current batch.
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -66,7 +66,7 @@ impl Engine {
     /// Plans the memory of a capture: how many tokens are read at once. `name` names an item by its index in errors.
     ///
     /// # Errors
-    /// If the request has no meaning for this model, an item does not fit the memory even alone, or what is kept
+    /// If the request makes no sense for this model, an item does not fit in memory even alone, or what is kept
     /// does not.
     pub fn plan_capture(
         &self,
@@ -90,10 +90,10 @@ impl Engine {
     }
 
     /// Reads every item once and reports what was asked for, item by item in order. Returns how often each planned head
-    /// fired; one that never did is an error, unless the items are a part.
+    /// fired. A head that never fired is an error, unless the items are part of a larger capture.
     ///
     /// # Errors
-    /// If a plan does not fit the model, an item does not fit the memory, `on_item` fails, or the run is stopped.
+    /// If a plan does not fit the model, an item does not fit in memory, `on_item` fails, or the run is stopped.
     pub fn capture(
         &self,
         items: &[Encoded],
@@ -104,7 +104,7 @@ impl Engine {
         self.capture_planned(items, request, &plan, on_item).map_err(|error| error.of_planned(&plan))
     }
 
-    /// [`Engine::capture`], once it is known how much may be read at once.
+    /// [`Engine::capture`], given how much may be read at once.
     fn capture_planned(
         &self,
         items: &[Encoded],
@@ -208,8 +208,8 @@ impl Engine {
     }
 }
 
-/// How many of the next items fit one batch; at least one. Where what is reserved is taken, each counts as much as the
-/// longest.
+/// How many of the next items fit one batch; at least one. Unless memory is taken lazily, as it is written, each item counts
+/// as much as the longest.
 fn fitting(items: &[Encoded], plan: &MemoryPlan, most: usize, lazy: bool) -> usize {
     let (mut sum, mut longest) = (0, 0);
     let fits = items.iter().take(most).enumerate().take_while(|(before, item)| {

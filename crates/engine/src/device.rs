@@ -1,12 +1,12 @@
-//! The device that was asked for.
+//! Opens the device that was asked for.
 
 use candle_core::Device;
 use headtemper_model::reason;
 
 use crate::{EngineError, Result};
 
-/// Opens `auto`, `cpu`, `cuda`, `cuda:N` or `metal`. The second part says why `auto` is the CPU where this build could do
-/// better.
+/// Opens `auto`, `cpu`, `cuda`, `cuda:N` or `metal`. The second part says why `auto` fell back to the CPU, if this build
+/// supports a better device.
 pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
     let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
     let said = |why: candle_core::Error| fail(&reason(&why));
@@ -29,12 +29,12 @@ pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
     Ok((device, None))
 }
 
-/// Two notes as one.
+/// Joins two notes into one.
 pub(crate) fn noted(note: Option<String>, more: Option<String>) -> Option<String> {
     note.into_iter().chain(more).reduce(|note, more| format!("{note}; {more}"))
 }
 
-/// What a result says of the device that it was made on: cards of one machine are one kind.
+/// How a result names the device that it was made on. All cards of one machine are one kind.
 pub(crate) fn kind(device: &Device) -> &'static str {
     match device {
         Device::Cpu => "cpu",

@@ -1,4 +1,4 @@
-//! A loaded model with all that turns text into tokens.
+//! A loaded model with everything that turns text into tokens.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ pub struct ModelChoice {
     pub device: String,
     /// Whether the model thinks before it answers a chat; `None` leaves that to its chat template.
     pub thinking: Option<bool>,
-    /// Seed of random weights; the model is then a `config.json`, or a directory with one.
+    /// Seed of random weights, if any; `model` is then a `config.json`, or a directory with one.
     pub random: Option<u64>,
     /// Whether a download may show its progress on stderr.
     pub progress: bool,
@@ -52,12 +52,12 @@ pub struct Engine {
     pub(crate) played: Played,
 }
 
-/// What is told of decode steps that were played back.
+/// Counts of decode steps that were recorded and played back.
 #[derive(Default)]
 pub(crate) struct Played {
-    /// How often some were.
+    /// How many times a recording was played, some steps at a time.
     pub(crate) times: AtomicU64,
-    /// What the device does in a step that was recorded, by the rows that it is for.
+    /// What the device does in a recorded step, by the number of rows that the step is for.
     pub(crate) steps: Mutex<BTreeMap<usize, Operations>>,
 }
 
@@ -65,14 +65,14 @@ impl Engine {
     /// Opens a model.
     ///
     /// # Errors
-    /// If it cannot be found, fetched, read, or is not of a supported architecture.
+    /// If it cannot be found, fetched or read, or is not of a supported architecture.
     pub fn open(choice: &ModelChoice) -> Result<Self> {
         let (device, instead) = device::open(&choice.device)?;
         let located = locate(choice)?;
         let config = located.checkpoint.config()?;
         let Texts { tokenizer, template, stop } = Texts::of(&located.checkpoint, &config)?;
         check_thinking(template.as_ref(), choice.thinking)?;
-        // The hash is made beside the model: both read the file once, and the second finds it in memory.
+        // The hash is computed while the model loads: whichever comes second finds the file in the page cache.
         let (model, weights_sha256) = std::thread::scope(|scope| {
             let hash = scope.spawn(|| located.weights_sha256());
             let model = headtemper_model::load(&located.checkpoint, choice.precision, &device);
@@ -109,7 +109,7 @@ impl Engine {
         self.model.spec()
     }
 
-    /// What exactly this is.
+    /// What exactly this model is.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -124,30 +124,30 @@ impl Engine {
         self.note.as_deref()
     }
 
-    /// How often decode steps were played back so far, some steps at a time: 0 where none can be.
+    /// How many times decode steps were played back so far, some steps at a time; 0 where none can be.
     pub fn plays(&self) -> u64 {
         self.played.times.load(Ordering::Relaxed)
     }
 
-    /// What the device does in each decode step that was recorded so far, by the rows that the step is for; of several lengths in
-    /// the last.
+    /// What the device does in each decode step that was recorded so far, by the number of rows that the step is for. If steps of
+    /// several lengths were recorded for that number, the last one counts.
     pub fn recorded_steps(&self) -> BTreeMap<usize, Operations> {
         self.played.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tokens read at once by default: enough to keep matrix products efficient, and a GPU busy.
+    /// Tokens read at once by default: enough to keep matrix products efficient and a GPU busy.
     pub fn tokens_at_once(&self) -> usize {
         if self.on_own_device_kernels() { 16_384 } else { 2048 }
     }
 
-    /// Rows decoded together by default: on a CPU more than this win little, and a GPU is busy with many times as many. Memory may
+    /// Rows decoded together by default. On a CPU more rows gain little; keeping a GPU busy takes many times as many. Memory may
     /// allow fewer.
     pub fn rows_at_once(&self) -> usize {
         if self.on_own_device_kernels() { 1024 } else { GenerateOptions::default().max_rows }
     }
 
-    /// Whether our kernels serve a device that works best on much at once; candle's own operations there hold all scores of
-    /// attention, and want little.
+    /// Whether our own kernels run on the model's GPU, which works best on much at once. candle's operations hold all attention
+    /// scores in memory there, so they do better with little at once.
     pub(crate) fn on_own_device_kernels(&self) -> bool {
         let device = self.model.device();
         !device.is_cpu() && Kernels::serve_gpu(device)
@@ -173,7 +173,7 @@ impl Engine {
         &self.stop
     }
 
-    /// The same model with random weights, in f32: its geometry, tokenizer and template without what was learnt, for
+    /// The same model with random weights, in f32: its geometry, tokenizer and template without anything learnt, for
     /// controls.
     ///
     /// # Errors
@@ -203,9 +203,9 @@ impl Engine {
     }
 
     /// Encodes an input and its response as one text, cut at `most` tokens: what the scripts of arXiv 2604.11867 do. The
-    /// special tokens that the tokenizer itself adds stand before it, also where the chat template has written them; the
-    /// prompt is taken to be as long as it is alone, so the border may lie a token off, and a response may be cut away
-    /// whole. Use [`Engine::encode`] for anything else.
+    /// tokenizer's own special tokens are put in front, even if the chat template has written them already. The prompt is
+    /// taken to be as long as when encoded alone, so the border may be a token off, and a response may be cut away entirely.
+    /// Use [`Engine::encode`] for anything else.
     ///
     /// # Errors
     /// As [`Engine::encode`], and if the input is token ids, which have no text.
@@ -223,7 +223,7 @@ impl Engine {
         }
     }
 
-    /// Refuses what the model cannot read.
+    /// Refuses an input that the model cannot read.
     fn checked(&self, what: &str, encoded: Encoded) -> Result<Encoded> {
         let (tokens, context, vocab) = (encoded.ids.len(), self.spec().context, self.spec().vocab);
         if tokens == 0 {
@@ -238,14 +238,14 @@ impl Engine {
         }
     }
 
-    /// Compiles one plan a row; refuses heads the model does not have.
+    /// Compiles plans, one per row; refuses heads that the model does not have.
     pub(crate) fn scale(&self, plans: &[HeadPlan]) -> Result<HeadScale> {
         plans.iter().try_for_each(|plan| plan.check(self.spec()))?;
         Ok(HeadScale::compile(plans, self.spec(), self.model.device())?)
     }
 }
 
-/// Refuses to think where nothing would make the model do so.
+/// Refuses a request for thinking if there is no chat template that could turn it on.
 fn check_thinking(template: Option<&ChatTemplate>, thinking: Option<bool>) -> Result<()> {
     match template {
         Some(template) => template.check_thinking(thinking),

@@ -7,7 +7,7 @@ use headtemper_model::ModelError;
 
 use crate::{MemoryPlan, hub::HubError, memory::format_bytes};
 
-/// Why a model cannot be opened, or a text not be read or continued.
+/// Why a model cannot be opened, or a text cannot be read or continued.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The checkpoint cannot be used.
@@ -19,7 +19,7 @@ pub enum EngineError {
     /// A plan does not fit the model.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The name is no path that exists and no hub id.
+    /// The name is neither an existing path nor a hub id.
     #[error("model '{0}' is neither a directory, nor a .gguf file, nor a hub id")]
     NoSuchModel(String),
     /// Random weights need a configuration on this disk.
@@ -30,7 +30,7 @@ pub enum EngineError {
     Export {
         /// The model, or the directory to write.
         path: PathBuf,
-        /// What stands against it.
+        /// Why not.
         why: String,
     },
     /// The tokenizer is missing or cannot be used.
@@ -68,20 +68,20 @@ pub enum EngineError {
     /// An input holds nothing.
     #[error("{0} has no tokens")]
     Empty(String),
-    /// A text without a response, where the response is what counts.
+    /// A text has no response, where the response is what counts.
     #[error("{0} has no response, over which pool 'response' would average")]
     NoResponse(String),
-    /// A token id beyond the vocabulary.
+    /// A token id is beyond the vocabulary.
     #[error("{what} holds token id {id}, but the vocabulary ends at {last}")]
     TokenId {
-        /// Where it stands.
+        /// The input that holds it.
         what: String,
         /// The id.
         id: u32,
         /// The last valid one.
         last: usize,
     },
-    /// A setting without meaning.
+    /// A setting has a value that makes no sense.
     #[error("{name} is {found}, but must be {allowed}")]
     Setting {
         /// The setting.
@@ -117,7 +117,7 @@ pub enum EngineError {
         /// How many there are.
         plans: usize,
     },
-    /// Something takes more memory than there is, however little runs beside it.
+    /// Something takes more memory than there is, even if it runs alone.
     #[error(
         "{what} takes {} of memory, {} of it for the model, but may take {}",
         format_bytes(*.needs),
@@ -127,28 +127,28 @@ pub enum EngineError {
     Memory {
         /// What takes it.
         what: String,
-        /// Bytes it takes, alone.
+        /// Bytes it takes when run alone.
         needs: u64,
-        /// Bytes of them that the loaded model takes.
+        /// How many of these bytes the loaded model takes.
         held: u64,
         /// Bytes it may take.
         limit: u64,
     },
-    /// Activations that are not numbers: the weights or a plan broke the model.
+    /// Activations are not numbers: the weights or a plan broke the model.
     #[error("{what} gave activations that are not numbers; the weights or the plan overflow")]
     NotANumber {
         /// Which row.
         what: String,
     },
-    /// Logits that are not numbers, of a response that is scored.
+    /// The logits of a scored response are not numbers.
     #[error("item {item}{} gave logits that are not numbers", under(*.tempered))]
     SpoiltScore {
         /// Index of the item.
         item: usize,
-        /// The head that was tempered and its λ; none under the untempered model.
+        /// The head that was tempered and its λ; `None` under the untempered model.
         tempered: Option<(HeadRef, f32)>,
     },
-    /// The device wrote behind a row's end: what it was told of the end is not what the host knows.
+    /// The device wrote past a row's end: it was given another end than the host knows.
     #[error("the device went on with row {row} after its end; this is a bug of this program")]
     RowWentOn {
         /// Which row.
@@ -160,16 +160,16 @@ pub enum EngineError {
     /// The receiver of results failed.
     #[error(transparent)]
     Receiver(Box<dyn std::error::Error + Send + Sync>),
-    /// A device had no memory left, though all was planned to fit.
+    /// A device ran out of memory, though everything was planned to fit.
     #[error(
         "the device has no memory left, though no more than {}{} was planned: {error}",
         format_bytes(*.planned),
         limit.map_or_else(String::new, |limit| format!(" of {}", format_bytes(limit)))
     )]
     DeviceMemory {
-        /// Bytes that were to be taken in all.
+        /// Bytes that were planned in all.
         planned: u64,
-        /// Bytes that might be taken.
+        /// Bytes that were allowed.
         limit: Option<u64>,
         /// What the device says.
         error: candle_core::Error,
@@ -180,7 +180,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The error of work that was planned to fit: a device that has no memory left says what it was to be.
+    /// The error of work that was planned to fit: if a device ran out of memory, it says what was planned.
     pub(crate) fn of_planned(self, plan: &MemoryPlan) -> Self {
         match self {
             Self::Candle(error) if headtemper_model::is_out_of_memory(&error) => {
@@ -228,7 +228,7 @@ impl EngineError {
     }
 }
 
-/// Under what an item was read.
+/// Says under which tempering an item was read.
 fn under(tempered: Option<(HeadRef, f32)>) -> String {
     tempered.map_or_else(|| " under the untempered model".into(), |(at, lambda)| format!(" under {at}:{lambda}"))
 }

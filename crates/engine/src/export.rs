@@ -1,4 +1,4 @@
-//! A checkpoint with a plan written into its weights, for engines that know no hooks.
+//! A checkpoint with a plan written into its weights, for engines without hooks.
 
 use std::{
     collections::BTreeSet,
@@ -19,16 +19,16 @@ pub struct Exported {
     pub changed: Vec<String>,
     /// The largest relative error of a changed weight, from rounding to the type it is stored in.
     pub rounding: f64,
-    /// The files, by name.
+    /// The names of the files.
     pub files: Vec<String>,
 }
 
 /// The record of an export, beside the weights.
 const RECORD: &str = "headtemper.json";
-/// Weights in other forms, which would still be those of the untempered model.
+/// Extensions of files with weights in other forms. They are not copied: they would still be those of the untempered model.
 const OTHER_WEIGHTS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "onnx", "msgpack"];
 
-/// A model directory that is to be exported.
+/// A model directory to export.
 pub struct Original {
     dir: PathBuf,
     name: String,
@@ -40,7 +40,7 @@ impl Original {
     /// Finds a model and accounts for its tensors; no weight is read.
     ///
     /// # Errors
-    /// If it cannot be found, is no directory in Hugging Face form, or its tensors are not those of its configuration.
+    /// If it cannot be found, is not a directory in Hugging Face form, or its tensors are not those of its configuration.
     pub fn find(choice: &ModelChoice) -> Result<Self> {
         let located = locate(choice)?;
         let name = located.name(choice);
@@ -60,8 +60,8 @@ impl Original {
         &self.spec
     }
 
-    /// Writes a copy of the directory in which every planned head's columns of the output projection are times its λ.
-    /// The copy appears whole.
+    /// Writes a copy of the directory in which every planned head's columns of the output projection are multiplied by its λ.
+    /// The copy appears only when it is complete.
     ///
     /// # Errors
     /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
@@ -138,7 +138,7 @@ fn cannot(path: &Path) -> impl Fn(std::io::Error) -> EngineError {
     move |e| EngineError::Export { path: path.clone(), why: e.to_string() }
 }
 
-/// The files of a model directory that are no weights: configuration, tokenizer, template, licence, the index.
+/// The files of a model directory that are not weights: configuration, tokenizer, template, licence, the index.
 fn settings(dir: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(dir).map_err(cannot(dir))? {

@@ -10,34 +10,34 @@ use headtemper_model::ModelError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Everything about a model that decides its numbers. Written into every file we make.
+/// Everything about a model that decides its numbers. It is written into every file we make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The name it was asked for by: a file name, a directory name, or a hub id.
+    /// The name under which it was asked for: a file name, a directory name, or a hub id.
     pub model: String,
     /// `model_type`.
     pub architecture: String,
     /// The commit, for a hub model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Seed of random weights, where there is no checkpoint.
+    /// Seed of random weights, if there is no checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub random: Option<u64>,
     /// SHA-256 over the weight files, in order.
     pub weights_sha256: String,
-    /// SHA-256 over the settings beside the weights, names and contents: configuration, tokenizer, template. A GGUF file
-    /// holds its own, and its hash covers them.
+    /// SHA-256 over the names and contents of the settings files beside the weights: configuration, tokenizer, template. A GGUF
+    /// file holds its own settings, and `weights_sha256` covers them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_sha256: Option<String>,
     /// SHA-256 of the chat template, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_sha256: Option<String>,
-    /// Whether the model was told to think before it answers, or not to; absent where its template decided.
+    /// Whether the model was told to think before it answers, or not to; absent if its template decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<bool>,
     /// What the weights are held in.
     pub dtype: String,
-    /// What linear layers multiply, where that is not f32: `bf16` for activations rounded to it.
+    /// What linear layers multiply, if not f32: `bf16` for activations rounded to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub products: Option<String>,
     /// Where it runs.
@@ -47,12 +47,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What the weights are held in, where, and what is rounded beside it.
+    /// What the weights are held in, on which device, and what activations are rounded to, if they are.
     pub fn held_in(&self) -> String {
         format!("{} on {}{}", self.dtype, self.device, self.rounded())
     }
 
-    /// The same wherever it is: two of one arithmetic differ by the order of their sums alone.
+    /// The same without the device: two runs with the same arithmetic differ only by the order of their sums.
     pub fn arithmetic(&self) -> String {
         format!("weights in {}{}", self.dtype, self.rounded())
     }
@@ -70,7 +70,7 @@ pub fn sha256_file(path: &Path) -> Result<String, ModelError> {
     sha256_files(std::slice::from_ref(&path.to_path_buf()))
 }
 
-/// SHA-256 of some files, one after the other.
+/// SHA-256 of the concatenation of some files.
 pub(crate) fn sha256_files(paths: &[PathBuf]) -> Result<String, ModelError> {
     let mut hasher = Sha256::new();
     for path in paths {
@@ -86,7 +86,7 @@ pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// The files of a model directory, beside its weights, that decide what it says.
+/// The files of a model directory that decide what the model says, besides its weights.
 const SETTINGS: [&str; 7] = [
     "config.json",
     "generation_config.json",
@@ -97,7 +97,7 @@ const SETTINGS: [&str; 7] = [
     "chat_template.json",
 ];
 
-/// SHA-256 over the names and contents of those that are there.
+/// SHA-256 over the names and contents of those [`SETTINGS`] that exist.
 pub(crate) fn sha256_settings(dir: &Path) -> Result<String, ModelError> {
     let mut hasher = Sha256::new();
     for name in SETTINGS {
@@ -111,7 +111,7 @@ pub(crate) fn sha256_settings(dir: &Path) -> Result<String, ModelError> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// Has a hash take a file, a mebibyte at a time.
+/// Feeds a file to a hash, one mebibyte at a time.
 fn take(hasher: &mut Sha256, path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0u8; 1 << 20];

@@ -9,13 +9,13 @@ use crate::{EngineError, ModelChoice, Result, device, locate::locate, texts::Tex
 /// A model as its files describe it.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The name it was asked for by.
+    /// The name under which it was asked for.
     pub model: String,
     /// The commit, for a hub model.
     pub revision: Option<String>,
-    /// The geometry: of the weights, every tensor accounted for, or of the configuration alone.
+    /// The geometry: that of the weights, with every tensor accounted for; without weights, that of the configuration alone.
     pub spec: ModelSpec,
-    /// What the weights are held in; where there are none, what those on the hub would be, which are bf16.
+    /// What the weights are held in; without weights, what those on the hub, which are bf16, would be held in.
     pub holding: Holding,
     /// The dtype of activations and cache: f32 on the CPU.
     pub activations: DType,
@@ -25,7 +25,7 @@ pub struct Inspection {
     pub stop: Option<Vec<(u32, Option<String>)>>,
     /// Whether there is a chat template.
     pub template: bool,
-    /// Whether the chat template can be told to think.
+    /// Whether the chat template has a switch for thinking.
     pub thinking_switch: bool,
     /// What a user should know about how the model was found.
     pub note: Option<String>,

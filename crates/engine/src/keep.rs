@@ -1,5 +1,5 @@
-//! What is kept of a text, whether it is read at once or while it is written: hidden states and heads, pooled over its
-//! last tokens.
+//! What is kept of a text, whether it is read in one pass or captured during generation: hidden states and heads, pooled over
+//! its last tokens.
 
 use std::{fmt, ops::Range, str::FromStr};
 
@@ -21,7 +21,7 @@ pub enum HeadsWanted {
 }
 
 impl HeadsWanted {
-    /// Its name, as a capture's file has it.
+    /// Its name in a capture's file.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -31,20 +31,20 @@ impl HeadsWanted {
     }
 }
 
-/// Over which tokens hidden states are averaged: written `last`, `last:N` or `response`.
+/// Which tokens hidden states are averaged over. Written `last`, `last:N` or `response`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Pool {
     /// The last token alone.
     #[default]
     Last,
-    /// The last so many tokens of the response, fewer where it is shorter; of the whole text where there is none.
+    /// The last N tokens of the response, or fewer if it is shorter; of the whole text if it has no response.
     LastN(usize),
     /// The whole response.
     Response,
 }
 
 impl Pool {
-    /// The tokens of a text; `None` for [`Pool::Response`] of a text without a response.
+    /// The tokens that a text is averaged over; `None` for [`Pool::Response`] if it has no response.
     pub fn of(self, text: &Encoded) -> Option<Range<usize>> {
         match self {
             Self::Last => Some(text.last(1)),
@@ -90,13 +90,13 @@ impl FromStr for Pool {
 pub struct Keep {
     /// Layers whose residual stream is kept.
     pub layers: Vec<usize>,
-    /// The mean residual stream of the last so many layers, if any.
+    /// How many of the last layers to keep the mean residual stream of, if any.
     pub mean_layers: Option<usize>,
-    /// Over which tokens the final norm's output and the residual stream are averaged.
+    /// Which tokens the final norm's output and the residual stream are averaged over.
     pub pool: Pool,
     /// What is kept of every head of every layer.
     pub heads: HeadsWanted,
-    /// Over how many of the last response tokens heads are averaged; fewer where the response is shorter.
+    /// How many of the last response tokens heads are averaged over; fewer if the response is shorter.
     pub last_n: usize,
     /// Whether the last token's logits are kept.
     pub logits: bool,
@@ -120,7 +120,7 @@ impl Default for Keep {
 pub struct CaptureRow {
     /// The final norm's output, `[d_model]`.
     pub h_last: Vec<f32>,
-    /// The residual stream after each asked-for layer, `[d_model]` each.
+    /// The residual stream after each requested layer, `[d_model]` each.
     pub h_layers: Vec<Vec<f32>>,
     /// The mean residual stream of the last layers, `[d_model]`; empty if it was not asked for.
     pub h_mean: Vec<f32>,
@@ -135,7 +135,7 @@ pub struct CaptureRow {
 }
 
 impl CaptureRow {
-    /// Whether all that was kept are numbers.
+    /// Whether everything that was kept is finite.
     pub fn is_finite(&self) -> bool {
         let flat = [&self.h_last, &self.h_mean, &self.head_norm, &self.head_norm_final, &self.logits];
         flat.into_iter().chain(&self.h_layers).chain(&self.head_vectors).flatten().all(|x| x.is_finite())
@@ -143,10 +143,10 @@ impl CaptureRow {
 }
 
 impl Keep {
-    /// Response tokens that heads are averaged over, where nobody says another number: that of the paper's scripts.
+    /// Response tokens that heads are averaged over, by default: as in the paper's scripts.
     pub const LAST_N: usize = 32;
 
-    /// Refuses what has no meaning for a model.
+    /// Refuses settings that make no sense for a model.
     ///
     /// # Errors
     /// Names the setting and what would have been allowed.
@@ -171,24 +171,24 @@ impl Keep {
         spec.d_model * hidden + self.beside_hidden(spec)
     }
 
-    /// Numbers that a pass hands over for one text: the layers of a mean each, unlike [`Keep::numbers`].
+    /// Numbers that a pass returns for one text. Unlike in [`Keep::numbers`], each layer of a mean counts.
     pub(crate) fn read(&self, spec: &ModelSpec) -> usize {
         self.read_hidden(spec) + self.beside_hidden(spec)
     }
 
-    /// Of these, the hidden states.
+    /// How many of these are hidden states.
     fn read_hidden(&self, spec: &ModelSpec) -> usize {
         spec.d_model * (1 + self.residual(spec).len())
     }
 
-    /// Numbers of one text that are no hidden states: heads, their norms at the last token, logits.
+    /// Numbers of one text that are not hidden states: heads, their norms at the last token, logits.
     fn beside_hidden(&self, spec: &ModelSpec) -> usize {
         let last_norms = if self.heads == HeadsWanted::None { 0 } else { spec.slots().len() };
         let logits = if self.logits { spec.vocab } else { 0 };
         self.of_heads(spec) + last_norms + logits
     }
 
-    /// Numbers that all heads have at one token, or averaged.
+    /// Numbers for all heads together, at one token or averaged.
     fn of_heads(&self, spec: &ModelSpec) -> usize {
         match self.heads {
             HeadsWanted::None => 0,
@@ -197,7 +197,7 @@ impl Keep {
         }
     }
 
-    /// Numbers that stand by for one text while it is written, token by token.
+    /// Numbers that are held for one text during generation, token by token.
     pub(crate) fn rolling(&self, spec: &ModelSpec) -> usize {
         let hidden = self.read_hidden(spec);
         let pooled = match self.pool {
@@ -223,14 +223,14 @@ impl Keep {
         self.residual(spec).into_iter().map(Site::ResidPost).chain([Site::FinalNorm]).collect()
     }
 
-    /// The taps of a pass: what reads the hidden states, and if heads are kept, what reads those over ranges of packed
-    /// tokens, one a text.
+    /// The taps of a pass: `hidden` reads the hidden states. If heads are kept, another tap reads them over `heads`, the ranges of
+    /// packed tokens, one per text.
     pub(crate) fn reader(&self, hidden: HiddenCapture, heads: Vec<Range<usize>>) -> Reader {
         let wanted = self.heads != HeadsWanted::None;
         Reader { hidden, heads: wanted.then(|| HeadCapture::new(heads, self.heads == HeadsWanted::Vector)) }
     }
 
-    /// Puts what was read of a text in its places.
+    /// Arranges what was read of a text into a row.
     pub(crate) fn row(&self, spec: &ModelSpec, seen: Seen) -> CaptureRow {
         let (d, layers) = (spec.d_model, self.residual(spec));
         let of = |layer: &usize| {
@@ -268,7 +268,7 @@ fn width(spec: &ModelSpec) -> usize {
     spec.layers.iter().map(|layer| layer.heads.width()).sum()
 }
 
-/// The taps of one forward pass, of what a [`Keep`] asks for.
+/// The taps that read what a [`Keep`] asks for in one forward pass.
 pub(crate) struct Reader {
     hidden: HiddenCapture,
     heads: Option<HeadCapture>,
@@ -279,7 +279,7 @@ pub(crate) struct Reader {
 pub(crate) struct Seen {
     /// The residual stream of the layers that are read, ascending, and the final norm's output: `[layers + 1, d_model]`.
     pub(crate) hidden: Vec<f32>,
-    /// Norms in slot order, and behind them z of every layer's heads if it is kept.
+    /// Norms in slot order, followed by z of every layer's heads if it is kept.
     pub(crate) heads: Vec<f32>,
     /// Norms at the last token.
     pub(crate) last_norms: Vec<f32>,
@@ -288,14 +288,14 @@ pub(crate) struct Seen {
 }
 
 impl Reader {
-    /// As the taps of a forward pass.
+    /// The taps for a forward pass.
     pub(crate) fn taps(&mut self) -> impl Iterator<Item = &mut dyn Tap> {
         let heads = self.heads.as_mut().map(|heads| heads as &mut dyn Tap);
         std::iter::once(&mut self.hidden as &mut dyn Tap).chain(heads)
     }
 
-    /// What the pass has shown of each of `texts` texts, all but their logits: one way to the host, for each waits until the
-    /// device is done.
+    /// What the pass has shown of each of `texts` texts, except their logits. It makes one transfer to the host, since each transfer
+    /// waits until the device is done.
     pub(crate) fn seen(self, texts: usize) -> Result<Vec<Seen>> {
         type Field = fn(&mut Seen) -> &mut Vec<f32>;
         // Sites are ordered as they are declared: the layers, then the final norm.
@@ -309,7 +309,7 @@ impl Reader {
                 vectors.push((z.flatten_from(1)?, (|seen| &mut seen.heads) as Field));
             }
         }
-        parts.append(&mut vectors); // behind all norms
+        parts.append(&mut vectors); // after all norms
         let mut seen = vec![Seen::default(); texts];
         let all = Tensor::cat(&parts.iter().map(|(x, _)| x).collect::<Vec<_>>(), 1)?.to_vec2::<f32>()?;
         for (text, row) in seen.iter_mut().zip(&all) {
@@ -332,8 +332,8 @@ pub(crate) fn spread(x: &Tensor, texts: &mut [Seen], mut give: impl FnMut(&mut S
     Ok(())
 }
 
-/// A mean as candle's is made, so that both have the same bits: summed in order from 0, and multiplied by one over the
-/// number.
+/// A mean computed as candle does, so that both have the same bits: values are summed in order from 0, and the sum is
+/// multiplied by one over their number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mean {
     sum: Vec<f32>,

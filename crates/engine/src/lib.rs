@@ -1,8 +1,8 @@
 //! Text in, text or captures out.
 //!
 //! An [`Engine`] is a loaded model with its tokenizer, chat template and stop tokens. It [generates](Engine::generate)
-//! continuations, many rows at once, each under its own head plan, and it [captures](Engine::capture) what a forward
-//! pass over given texts leaves in the heads and in the residual stream; it [scores](Engine::score) what tempering
+//! continuations, many rows at once, each under its own head plan. It [captures](Engine::capture) what a forward
+//! pass over given texts leaves in the heads and in the residual stream. It [scores](Engine::score) what tempering
 //! a head does to the probability of recorded responses.
 
 mod capture;

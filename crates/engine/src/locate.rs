@@ -1,4 +1,4 @@
-//! Where a model lies.
+//! Where a model is stored.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     identity::{sha256_file, sha256_files, sha256_text},
 };
 
-/// Where a model lies, once found.
+/// Where a model is stored, once found.
 pub(crate) struct Located {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) path: PathBuf,
@@ -19,7 +19,7 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    /// What the model is called in files.
+    /// The model's name in the files we write.
     pub(crate) fn name(&self, choice: &ModelChoice) -> String {
         let file = match &self.checkpoint {
             Checkpoint::Random { .. } => self.path.file_stem(),
@@ -31,7 +31,7 @@ impl Located {
         }
     }
 
-    /// SHA-256 over the weight files; of what random weights follow from, where there are none.
+    /// SHA-256 over the weight files. For random weights, over what they are derived from: the seed and the configuration.
     pub(crate) fn weights_sha256(&self) -> Result<String> {
         match &self.checkpoint {
             Checkpoint::Random { config, seed } => {
@@ -43,7 +43,7 @@ impl Located {
     }
 }
 
-/// Finds a model, downloading it where it is a hub id that is not there yet.
+/// Finds a model. A hub id is downloaded if it is not there yet.
 pub(crate) fn locate(choice: &ModelChoice) -> Result<Located> {
     let path = Path::new(&choice.model);
     if let Some(seed) = choice.random {

@@ -1,14 +1,14 @@
-//! The noise of sampling: a number for every seed, item, step and token, whoever asks and in whatever order.
+//! The noise of sampling: a fixed number for every seed, item, step and token, in whatever order they are drawn.
 //!
 //! A draw is the Gumbel-max form of sampling from a softmax: the token with the largest `logit / temperature + G`, where
 //! `G = -ln(-ln u)` and `u` is uniform in (0, 1), independent for every token. Arms that share the noise are coupled:
 //! they draw the same token with probability `sum_i 1 / sum_j max(p_j / p_i, q_j / q_i)`, which is at least
-//! `(1 - TV) / (1 + TV)` for total variation TV (arXiv 2408.07978), and another only where the change of the logits
-//! outweighs what the noise favours.
+//! `(1 - TV) / (1 + TV)` for total variation TV (arXiv 2408.07978). They draw different tokens only where the change of the
+//! logits outweighs what the noise favours.
 //!
 //! On the CPU logits are f32 whatever the weights are held in, and the same for any batch, thread count and order; so
-//! are the draws. On a GPU in half width a row's logits may depend on its batch in the last bits, and its draws
-//! with them; the noise itself does not.
+//! are the draws. On a GPU in half precision the last bits of a row's logits, and so its draws, may depend on its batch;
+//! the noise itself does not.
 
 use std::f32::consts::LN_2;
 
@@ -20,23 +20,23 @@ use rand_chacha::{
 /// The address of one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noise {
-    /// Names the item, the same under every plan.
+    /// Names the item; the same under every plan.
     pub item: u64,
     /// Tokens generated so far.
     pub step: u64,
 }
 
-/// Tokens whose noise is made at once: what rand_chacha generates in one go.
+/// Tokens whose noise is made together: what rand_chacha generates in one go.
 pub(crate) const BLOCK: usize = 64;
 
-/// No noise is larger: `-ln(-ln(1 - 2^-65))` is 45.05.
+/// An upper bound on the noise: `-ln(-ln(1 - 2^-65))` is 45.05.
 const MOST: f32 = 45.1;
 
-/// What f32 may round away of a score within [`MOST`] of the best, many times over.
+/// Many times what rounding to f32 can take from a score within [`MOST`] of the best.
 const SLACK: f32 = 1e-3;
 
 /// The noise of all tokens at one address: ChaCha8 keyed by the seed, in the item's stream. The token with id `i` owns
-/// the word at `step * 2^32 + i`, and for the bits after the first 32 that at `2^67 + step * 2^32 + i`.
+/// the word at `step * 2^32 + i`, and for the bits after the first 32 the word at `2^67 + step * 2^32 + i`.
 struct Field {
     rng: ChaCha8Rng,
     step: u64,
@@ -81,14 +81,14 @@ impl Field {
     }
 }
 
-/// At least the noise of a token with these first bits, and rarely more than 0.1 above it where that is large.
+/// An upper bound on the noise of a token with these first bits, rarely more than 0.1 above it where the noise is large.
 fn bound(word: u32) -> f32 {
     // G <= -ln v, and the bits of a float, read as a number, are at most 2^23 (log2 of it + 127).
     let v = (word >> 8) as i32 as f32; // in units of 2^-24; exact
     (24.0 + 127.0 - v.to_bits() as i32 as f32 / (1 << 23) as f32) * LN_2
 }
 
-/// The largest of some numbers, in lanes: a plain fold waits for every comparison.
+/// The largest of some numbers, found in parallel lanes because a plain fold waits for every comparison.
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = values.chunks_exact(16);
@@ -103,15 +103,15 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
 
 /// Draws from the softmax of `logits / temperature`: the token with the largest score. Those at -∞ are left out.
 ///
-/// Scores are f64; a token whose first bits show that it cannot win costs no logarithm, and a block of tokens that
-/// no noise could lift to the best so far costs no noise.
+/// Scores are f64. If a token's first bits show that it cannot win, no logarithm is computed. If no noise could lift a
+/// block of tokens to the best so far, no noise is made for it.
 pub(crate) fn draw(logits: &[f32], temperature: f32, noise: Noise, seed: u64) -> u32 {
     let mut field = Field::at(noise, seed);
     let top = largest(logits);
     let (scale, t) = (1.0 / temperature, f64::from(temperature));
     let score =
         |field: &mut Field, id: usize, word: u32| (f64::from(logits[id]) - f64::from(top)) / t + field.gumbel(id, word);
-    // The likeliest first: few others reach it.
+    // Start with the likeliest token: few others reach its score.
     let mut best = logits.iter().position(|&logit| logit == top).unwrap_or(0);
     let word = field.words(best / BLOCK * BLOCK)[best % BLOCK];
     let mut best_score = score(&mut field, best, word);
@@ -147,7 +147,7 @@ pub(crate) fn draw(logits: &[f32], temperature: f32, noise: Noise, seed: u64) ->
 mod tests {
     use super::*;
 
-    /// The noise of a token, straight from its address.
+    /// The noise of a token, computed directly from its address.
     fn gumbel(noise: Noise, seed: u64, id: usize) -> f64 {
         let mut field = Field::at(noise, seed);
         field.seek(0, id);
@@ -178,7 +178,7 @@ mod tests {
         assert!(most < f64::from(MOST) && most > f64::from(MOST) - 0.1, "{most}");
     }
 
-    /// What is skipped could not have won: the plain way over every token gives the same draws.
+    /// Skipped tokens could not have won: a plain pass over every token gives the same draws.
     #[test]
     fn skipping_changes_no_draw() {
         let vocab = 1000;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     /// Two arms that share the noise agree as often as the theory of the coupling says, and far more often than
-    /// arms that do not.
+    /// arms that do not share it.
     #[test]
     fn arms_with_the_same_noise_are_coupled() {
         const DRAWS: u64 = 20_000;

@@ -27,7 +27,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// The tokens that statistics are taken over: the response, or everything where there is none.
+    /// The tokens that statistics are taken over: the response, or everything if there is no response.
     pub fn span(&self) -> Range<usize> {
         if self.prompt_len < self.ids.len() { self.prompt_len..self.ids.len() } else { 0..self.ids.len() }
     }
@@ -39,7 +39,7 @@ impl Encoded {
     }
 }
 
-/// How a model's texts are written.
+/// What turns a model's texts into token ids.
 pub(crate) struct Written<'a> {
     pub(crate) tokenizer: &'a TextTokenizer,
     pub(crate) template: Option<&'a ChatTemplate>,
@@ -56,7 +56,7 @@ impl Written<'_> {
     }
 }
 
-/// Encodes an input and its response as one text, cut at `most` tokens, special tokens added whoever wrote the text.
+/// Encodes an input and its response as one text, cut at `most` tokens. Special tokens are added even to a rendered chat.
 pub(crate) fn encode_joined(written: &Written<'_>, input: &Input, response: &str, most: usize) -> Result<Encoded> {
     let prompt = match input {
         Input::Prompt(text) => written.render(&[Message::user(text)])?,
@@ -77,9 +77,9 @@ pub(crate) fn encode_joined(written: &Written<'_>, input: &Input, response: &str
     Ok(Encoded { ids, prompt_len })
 }
 
-/// Encodes an input and its response. The two are tokenised apart: this is what a model sees that generated the
+/// Encodes an input and its response. The two are tokenised separately: this is what a model sees when it generates the
 /// response itself, and no token straddles the border. A rendered chat is encoded without the special tokens that the
-/// tokenizer itself adds: its template has written them.
+/// tokenizer adds, because its template has written them already.
 pub(crate) fn encode(written: &Written<'_>, input: &Input, response: Option<&str>) -> Result<Encoded> {
     let tokenizer = written.tokenizer;
     let mut ids = match input {

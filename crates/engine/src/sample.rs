@@ -10,17 +10,17 @@ use crate::{
 
 /// How the next token is chosen. The default is greedy.
 ///
-/// Applied in the order of transformers (`generation/utils.py`): penalties, temperature, top-k, top-p, min-p.
+/// The settings apply in the order of transformers (`generation/utils.py`): penalties, temperature, top-k, top-p, min-p.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// 0 is greedy: the largest logit after penalties.
     pub temperature: f32,
-    /// Keep the k largest; 0 keeps all.
+    /// Keep the k largest logits; 0 keeps all.
     pub top_k: usize,
-    /// Keep the smallest set whose probabilities reach p; 1 keeps all.
+    /// Keep the smallest set of tokens whose probabilities sum to at least p; 1 keeps all.
     pub top_p: f32,
-    /// Keep what has at least this share of the largest probability; 0 keeps all.
+    /// Keep tokens whose probability is at least this share of the largest; 0 keeps all.
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of every token in prompt and answer; 1 is off (Keskar 2019).
     pub repetition_penalty: f32,
@@ -45,7 +45,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Refuses settings without meaning.
+    /// Refuses settings that make no sense.
     ///
     /// # Errors
     /// Names the setting and what would have been allowed.
@@ -55,22 +55,22 @@ impl Sampling {
         };
         let t = self.temperature;
         rule(t.is_finite() && t >= 0.0, "temperature", t, "0 (greedy) or above")?;
-        // The reciprocal of anything smaller is infinite.
+        // The reciprocal of any smaller temperature is infinite.
         rule(t == 0.0 || t >= f32::MIN_POSITIVE, "temperature", t, "0 (greedy) or at least 1.2e-38")?;
         rule(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1")?;
         rule((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "from 0 to 1")?;
         let r = self.repetition_penalty;
         rule(r.is_finite() && r > 0.0, "repetition_penalty", r, "above 0 (1 is off)")?;
         rule(self.presence_penalty.is_finite(), "presence_penalty", self.presence_penalty, "a finite number")?;
-        // Greedy decoding takes the largest: a cut would be accepted and do nothing.
+        // Greedy decoding takes the largest logit: a cut would be accepted and have no effect.
         let greedy = t == 0.0;
         rule(!greedy || self.top_k == 0, "top_k", self.top_k as f32, "0 where the temperature is 0 (greedy)")?;
         rule(!greedy || self.top_p == 1.0, "top_p", self.top_p, "1 where the temperature is 0 (greedy)")?;
         rule(!greedy || self.min_p == 0.0, "min_p", self.min_p, "0 where the temperature is 0 (greedy)")
     }
 
-    /// The next token. `noise` names the draw: item and step, so that it depends on neither batch nor λ. What is
-    /// left out by a cut is -∞ in `logits` afterwards, and what is penalised is penalised there.
+    /// The next token. `noise` names the draw by item and step, so that it depends on neither batch nor λ. Afterwards
+    /// `logits` holds the penalised logits, with -∞ for tokens that a cut left out.
     pub fn next(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32], noise: Noise) -> u32 {
         self.penalise(logits, prompt, generated);
         if self.temperature == 0.0 {
@@ -80,7 +80,7 @@ impl Sampling {
         draw(logits, self.temperature, noise, self.seed)
     }
 
-    /// The same choice as a device is told to make it, unless it takes penalties: those look at texts.
+    /// The same choice in the form that a device makes it. `None` with penalties, which depend on the text.
     pub(crate) fn on_device(&self, noise: Noise) -> Option<Draw> {
         let Self { temperature, top_k, top_p, min_p, .. } = *self;
         let draw = Draw { key: key(self.seed), stream: noise.item, step: noise.step, temperature, top_k, top_p, min_p };
@@ -92,7 +92,7 @@ impl Sampling {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0
     }
 
-    /// Leaves the tokens that may be drawn, and puts the others to -∞.
+    /// Keeps the tokens that may be drawn, and sets the others to -∞.
     fn cut(&self, logits: &mut [f32]) {
         let top = largest(logits);
         if self.top_k > 0 && self.top_k < logits.len() || self.top_p < 1.0 {
@@ -111,14 +111,14 @@ impl Sampling {
         }
     }
 
-    /// The smallest set of the likeliest tokens that reaches `top_p`: of `kept`, or of all if that is empty.
+    /// The smallest set of the likeliest tokens that reaches `top_p`, taken from `kept`, or from all tokens if that is empty.
     fn nucleus(&self, kept: &[(u32, f32)], logits: &[f32], top: f32) -> Vec<(u32, f32)> {
         let scale = 1.0 / self.temperature;
         let mass = |logit: f32| f64::from(((logit - top) * scale).exp());
         let all = kept.is_empty();
         let total: f64 = if all { sum_exp(logits, top, scale) } else { kept.iter().map(|&(_, l)| mass(l)).sum() };
         let enough = f64::from(self.top_p) * total;
-        // Only the head of the distribution is sorted, as far down as it takes to hold enough.
+        // Only the top of the distribution is sorted, as far down as needed to reach `top_p`.
         for depth in [8.0, 16.0, f32::INFINITY] {
             let floor = top - depth * self.temperature;
             let mut likely: Vec<(u32, f32)> = if all {
@@ -164,7 +164,7 @@ impl Sampling {
     }
 }
 
-/// The order of likelihood; of equals, the lower id comes first.
+/// Orders tokens by likelihood; of equals, the lower id comes first.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "sorting hands references")]
 fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
@@ -175,7 +175,7 @@ fn most_likely(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let k = k.min(logits.len());
     let (mut kept, mut floor) = (Vec::with_capacity(2 * k), f32::NEG_INFINITY);
     for (id, &logit) in (0u32..).zip(logits) {
-        // What equals the floor comes after k that are as likely, and have lower ids. A zero is likelier than one below it.
+        // A token equal to the floor ranks after k tokens that are as likely and have lower ids. 0 ranks above -0.
         if kept.len() >= k && logit.total_cmp(&floor).is_le() {
             continue;
         }
@@ -193,12 +193,12 @@ fn most_likely(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     kept
 }
 
-/// The sum of `exp((logit - top) * scale)`: in blocks of f32, summed in f64, since the vocabulary is long.
+/// The sum of `exp((logit - top) * scale)`. Blocks are summed in f32 and their sums in f64, since the vocabulary is long.
 pub(crate) fn sum_exp(logits: &[f32], top: f32, scale: f32) -> f64 {
     logits.chunks(256).map(|c| f64::from(c.iter().map(|&l| ((l - top) * scale).exp()).sum::<f32>())).sum()
 }
 
-/// The first of the largest.
+/// The largest logit's id; of equals, the lowest id.
 pub(crate) fn argmax(logits: &[f32]) -> u32 {
     let top = largest(logits);
     logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(kept, (0..20).map(|i| 4 * i + 1).collect::<Vec<_>>());
     }
 
-    /// What transformers' order of temperature and cuts leaves, in f64 and by sorting everything.
+    /// What temperature and cuts leave in transformers' order, computed in f64 by sorting everything.
     fn expected(sampling: &Sampling, logits: &[f32]) -> Vec<f64> {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -250,7 +250,7 @@ mod tests {
         (0..logits.len()).map(|id| if kept.contains(&id) { weight(id) / total } else { 0.0 }).collect()
     }
 
-    /// Pearson's statistic lies within what chance allows at its degrees of freedom, and what a cut leaves out is
+    /// Pearson's statistic lies within what chance allows at its degrees of freedom, and a token that a cut leaves out is
     /// never drawn.
     #[test]
     fn draws_follow_the_softmax_under_every_cut() {
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(logits, [1.0, 1.5, 2.0, 0.0, -2.0]);
     }
 
-    /// The kernels for CUDA choose the same token, and know its log-probability.
+    /// The CUDA kernels choose the same token and report its log-probability.
     #[cfg(feature = "emulate")]
     #[test]
     fn a_device_chooses_the_same_tokens() {
@@ -343,7 +343,7 @@ mod tests {
                 draws.push(sampling.on_device(noise).expect("no penalties"));
                 let raw = logits.clone();
                 let top = largest(&raw);
-                // In f64: sums of 256 in f32, as `sum_exp` makes them, are off by more than the device is.
+                // In f64, because f32 sums of 256, as in `sum_exp`, are off by more than the device is.
                 let sum: f64 = raw.iter().map(|&l| (f64::from(l) - f64::from(top)).exp()).sum();
                 let log_sum = f64::from(top) + sum.ln();
                 let token = sampling.next(&mut logits, &[], &[], noise);

@@ -1,4 +1,4 @@
-//! How fast a model reads and writes on this machine, from a moment's run.
+//! How fast a model reads and writes on this machine, from a short run.
 
 use std::{
     fmt,
@@ -12,21 +12,21 @@ use serde::Serialize;
 
 use crate::{Engine, Result};
 
-/// What was measured, in seconds.
+/// The measured speed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speed {
-    /// Tokens of a text that are read in a second.
+    /// Tokens of a text that are read per second.
     pub read_per_s: f64,
-    /// Rows that a decode step was measured with; 0 where none was.
+    /// Rows that a decode step was measured with; 0 if none was measured.
     pub rows: usize,
-    /// Tokens that these rows have read before the step.
+    /// Tokens that each of these rows has read before the step.
     pub position: usize,
-    /// Seconds of a decode step of all rows.
+    /// Seconds that a decode step of all rows takes.
     pub step_s: f64,
 }
 
 impl Speed {
-    /// Seconds to read and write so many tokens, with all rows at work.
+    /// Seconds to read `read` tokens and write `write` tokens, with all rows at work.
     pub fn seconds(&self, read: usize, write: usize) -> f64 {
         let steps = write as f64 / self.rows.max(1) as f64;
         read as f64 / self.read_per_s + steps * self.step_s
@@ -44,17 +44,17 @@ impl fmt::Display for Speed {
     }
 }
 
-/// Tokens that are read at once, at most, to find how fast that is.
+/// The most tokens that are read at once to measure reading.
 const READ: usize = 256;
-/// Positions beyond which a decode step is not measured.
+/// The deepest position at which a decode step is measured.
 const DEEPEST: usize = 2048;
 /// Decode steps that are measured.
 const STEPS: usize = 4;
-/// Nothing is begun again after this.
+/// No further repetition begins after this time.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Engine {
-    /// Compiles plans and lets go of them again.
+    /// Checks that plans fit the model.
     ///
     /// # Errors
     /// If one names a head that the model does not have.
@@ -62,8 +62,8 @@ impl Engine {
         plans.iter().try_for_each(|plan| plan.check(self.spec())).map_err(Into::into)
     }
 
-    /// Measures how fast this model reads, and with `rows` above 0 how fast so many rows are decoded that have read
-    /// about `position` tokens. Takes a few seconds; the state of no row is touched.
+    /// Measures how fast this model reads and, if `rows` is above 0, how fast that many rows decode after reading about
+    /// `position` tokens each. Takes a few seconds and uses a cache of its own.
     ///
     /// # Errors
     /// If the model cannot be run.
@@ -71,7 +71,7 @@ impl Engine {
         let context = self.spec().context;
         let position = position.clamp(1, DEEPEST).min(context.saturating_sub(STEPS + 1).max(1));
         let mut scale = self.scale(&[HeadPlan::none()])?;
-        // Small first: a large model would take long over a full piece, and the first pass warms up.
+        // Start small: a large model would take long for a full piece, and the first pass warms up.
         let (mut piece, mut read_per_s);
         let mut next = 16.min(context);
         let began = Instant::now();
@@ -87,25 +87,25 @@ impl Engine {
                 break;
             }
         }
-        // What there is time to read stands before a decode step.
+        // A decode step comes after no more tokens than there is time to read.
         let position = position.min((read_per_s * PATIENCE.as_secs_f64()) as usize).max(1);
         let step_s = if rows == 0 { 0.0 } else { self.decode_step(rows, position, &mut scale)? };
         Ok(Speed { read_per_s, rows, position: if rows == 0 { 0 } else { position }, step_s })
     }
 
-    /// Reads tokens that look like nothing in particular.
+    /// Reads arbitrary tokens.
     fn read(&self, cache: &mut Cache, slot: usize, start: usize, len: usize, scale: &mut HeadScale) -> Result<()> {
         let vocab = self.spec().vocab as u32;
         let ids: Vec<u32> = (0..len as u32).map(|i| i.wrapping_mul(7919) % vocab).collect();
         let batch = Batch::new(vec![Span { slot, start, len, row: 0, prompt: Span::ALL_PROMPT }]);
         let ids = Tensor::new(ids, self.model().device())?;
         let hidden = self.model().forward(&ids, &batch, cache, scale)?;
-        // A GPU works on until someone reads what it made.
+        // A GPU runs asynchronously: copying the result waits until it is done.
         hidden.narrow(0, len - 1, 1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         Ok(())
     }
 
-    /// Seconds of a decode step: the median of a few.
+    /// Seconds that a decode step takes: the median of a few.
     fn decode_step(&self, rows: usize, position: usize, scale: &mut HeadScale) -> Result<f64> {
         let model = self.model();
         let mut cache = model.new_cache(rows, position + STEPS)?;

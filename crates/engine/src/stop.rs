@@ -10,26 +10,26 @@ use crate::{
     chat::{json_file, token_text},
 };
 
-/// The tokens that end a generation: the union of what every file of the model says. One file alone is often wrong.
+/// The tokens that end a generation: the union of what all files of the model say, since one file alone is often wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StopSet(BTreeSet<u32>);
 
-/// Which tokens end a row, beside its limit.
+/// Which tokens end a row before its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopRule {
     /// The model's own stop tokens.
     #[default]
     Model,
-    /// These as well.
+    /// The model's own and these.
     Also(StopSet),
-    /// None: a row has exactly as many tokens as it may, for benchmarks of equal work. A stop token is then
-    /// a token like others.
+    /// None: a row has exactly as many tokens as it may have, for benchmarks of equal work. A stop token is then
+    /// an ordinary token.
     Never,
 }
 
 impl StopRule {
-    /// Whether a token ends a row, in a model whose own stop tokens are these.
+    /// Whether a token ends a row; `model` are the model's own stop tokens.
     pub fn ends(&self, model: &StopSet, id: u32) -> bool {
         match self {
             Self::Model => model.contains(id),
@@ -39,13 +39,13 @@ impl StopRule {
     }
 }
 
-/// Ends of generation that llama.cpp adds by name, since a GGUF file stores one id only.
+/// Stop tokens that llama.cpp adds by name, since a GGUF file stores only one id.
 const BY_NAME: [&str; 7] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<turn|>", "<eos>", "</s>"];
-/// Gemma 4 ends here where it has called a tool. Elsewhere the token would be any text's.
+/// Gemma 4 ends with this after it has called a tool. In other models this could be ordinary text.
 const GEMMA4: &str = "<|tool_response>";
 
 impl StopSet {
-    /// Of a model directory: the ends that `config.json` gives, those of `generation_config.json`, and the tokenizer's
+    /// The stop tokens of a model directory: those of `config.json` (`config`) and `generation_config.json`, and the tokenizer's
     /// `eos_token`.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl StopSet {
         Ok(Self(ids))
     }
 
-    /// Of a GGUF file: its one id, as `config` gives it, and the tokens known by name.
+    /// The stop tokens of a GGUF file: its one id, as `config` gives it, and the tokens known by name.
     pub fn from_gguf(file: &GgufFile, config: &[u32], tokenizer: &TextTokenizer) -> Self {
         let mut ids: BTreeSet<u32> = config.iter().copied().collect();
         ids.extend(file.size("tokenizer.ggml.eot_token_id").ok().map(|id| id as u32));

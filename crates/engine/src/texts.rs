@@ -1,4 +1,4 @@
-//! What turns text into tokens and ends a generation, whatever the model's files are.
+//! What turns text into tokens and ends a generation, for every kind of checkpoint.
 
 use headtemper_model::{Checkpoint, Config, GgufFile};
 
@@ -12,8 +12,8 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Reads it from a checkpoint. A configuration with random weights has none: its texts are numbers, and it stops
-    /// only where the answer is long enough.
+    /// Reads it from a checkpoint. A configuration with random weights has none: its texts are token ids as numbers, and a
+    /// generation stops only at its limit.
     pub(crate) fn of(checkpoint: &Checkpoint, config: &Config) -> Result<Self> {
         match checkpoint {
             Checkpoint::Directory(dir) => {

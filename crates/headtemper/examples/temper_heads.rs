@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(())
     })?;
 
-    // Each answer read under the plan that wrote it: the final norm's output at its last token, `[d_model]` f32.
+    // Reads each answer under the plan that wrote it: the final norm's output at its last token, `[d_model]` f32.
     let (prompt_len, mut h_last) = (prompt.ids.len(), Vec::new());
     let text = |answer: &Vec<u32>| Encoded { ids: [&prompt.ids, answer].map(|ids| &ids[..]).concat(), prompt_len };
     let texts: Vec<Encoded> = answers.iter().map(text).collect();

@@ -5,17 +5,17 @@
 //! * [`model`]: the architectures, from token ids to hidden states and logits.
 //! * [`engine`]: text in, text or captures out; many rows at once, each under its own plan.
 //! * [`stats`]: effect sizes, permutations and intervals on slices of f64.
-//! * [`study`]: experiments as the verbs of `temper` do them, and their files.
+//! * [`study`]: the experiments behind the verbs of `temper`, and their files.
 //!
-//! Tensors are those of [`candle_core`], which is pinned to one version: use it from here, so that there is one of it.
+//! Tensors are those of [`candle_core`], which is pinned to one version: use it from here, so that your program holds one copy.
 //!
-//! A question answered with heads untouched and tempered, in one batch, and what both answers left in the residual stream:
+//! This answers a question with heads untouched and tempered, in one batch, and reads what both answers left in the residual stream:
 //!
 //! ```no_run
 #![doc = include_str!("../examples/temper_heads.rs")]
 //! ```
 //!
-//! A hook of one's own is a [`Tap`](hook::Tap); [`OnSite`](hook::OnSite) makes one of a closure, and a model's
+//! A hook of your own is a [`Tap`](hook::Tap). [`OnSite`](hook::OnSite) makes one from a closure, and a model's
 //! [`forward`](model::CausalLm::forward) takes it:
 //!
 //! ```

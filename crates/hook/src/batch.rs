@@ -16,12 +16,12 @@ pub struct Span {
     /// The row of the λ table that tempers this sequence (see [`HeadScale`](crate::HeadScale)).
     pub row: usize,
     /// How many of the sequence's first tokens are its prompt; the others are its response (see
-    /// [`Positions`](crate::Positions)). [`Span::ALL_PROMPT`] where nobody asks.
+    /// [`Positions`](crate::Positions)). [`Span::ALL_PROMPT`] where it makes no difference.
     pub prompt: usize,
 }
 
 impl Span {
-    /// A prompt without end.
+    /// Every token counts as prompt.
     pub const ALL_PROMPT: usize = usize::MAX;
 
     /// The position of every token of the span in its sequence.
@@ -32,7 +32,7 @@ impl Span {
 
 /// The layout of a run of tokens `[n]`, packed end to end and never padded.
 ///
-/// Prefill, teacher-forced scoring and decode are the same thing: spans of many tokens, or of one.
+/// Prefill and teacher-forced scoring are spans of many tokens, decode is spans of one: one layout serves all three.
 #[derive(Clone, Debug)]
 pub struct Batch {
     spans: Vec<Span>,
@@ -40,20 +40,20 @@ pub struct Batch {
     recorded: Option<Recorded>,
 }
 
-/// The layout of a decode step in tensors on the device, u32, which change in place from step to step: a pass that was
-/// recorded once finds the new layout there every time it is played back.
+/// The layout of a decode step as u32 tensors on the device. They change in place from step to step, so a pass that was
+/// recorded once finds the new layout there each time it is played back.
 ///
-/// The spans of such a batch say how far each may reach at most, with one token each; what is true of a step, these say. A span
-/// of no tokens is a row that rests.
+/// The spans of such a batch hold one token each and only bound how far each sequence may reach; these tensors hold the actual
+/// layout of a step. A span of no tokens is an idle row.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The position of every token, `[n]`.
     pub positions: Tensor,
     /// The row of the λ table of every token, `[n]`; see [`HeadScale::row_of`](crate::HeadScale::row_of).
     pub rows: Tensor,
-    /// First token, tokens, start, and the cache row of position 0, `[n, 4]`.
+    /// Of each span: first token, number of tokens, start, and the cache row of position 0, `[n, 4]`.
     pub attention: Tensor,
-    /// First token, tokens, start, and the slot of the state, `[n, 4]`.
+    /// Of each span: first token, number of tokens, start, and the slot of the state, `[n, 4]`.
     pub states: Tensor,
 }
 
@@ -76,7 +76,7 @@ impl Batch {
         Self::new(vec![Span { slot: 0, start: 0, len, row: 0, prompt: Span::ALL_PROMPT }])
     }
 
-    /// A decode step whose layout changes on the device: `spans` have one token each, at the last position that their slots may
+    /// A decode step whose layout changes on the device. Each of `spans` holds one token, at the last position that its slot may
     /// reach.
     ///
     /// # Panics
@@ -85,7 +85,7 @@ impl Batch {
         Self { recorded: Some(recorded), ..Self::new(spans) }
     }
 
-    /// The layout on the device, if that is where it changes.
+    /// The layout on the device, for a batch made by [`Batch::recorded`].
     pub fn on_device(&self) -> Option<&Recorded> {
         self.recorded.as_ref()
     }

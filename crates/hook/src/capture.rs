@@ -7,9 +7,9 @@ use headtemper_kernels::{HeadStats, Spans, head_stats, range_means};
 
 use crate::{Site, Tap};
 
-/// Reduces every layer's z, a delta net's included, over a range of tokens of each sequence, at once and on the device.
+/// Reduces every layer's z, delta nets included, over a range of tokens of each sequence, as the pass runs and on the device.
 ///
-/// Per sequence, layer and head: what [`HeadStats`] holds. z is what the output projection receives, so a tempered head shows
+/// It keeps [`HeadStats`] per sequence, layer and head. z is what the output projection receives, so a tempered head shows
 /// its tempered norm.
 pub struct HeadCapture {
     ranges: Spans<Range<usize>>,
@@ -18,7 +18,7 @@ pub struct HeadCapture {
 }
 
 impl HeadCapture {
-    /// Reduces over these ranges of packed tokens, one a sequence, of one forward pass.
+    /// Reduces over these ranges of packed tokens of one forward pass, one range per sequence.
     pub fn new(ranges: Vec<Range<usize>>, vectors: bool) -> Self {
         Self { ranges: ranges.into(), vectors, layers: BTreeMap::new() }
     }
@@ -61,13 +61,13 @@ impl HiddenCapture {
         Self { chosen: Chosen::Tokens(tokens), wanted: sites, kept: BTreeMap::new() }
     }
 
-    /// Keeps the mean over each of these ranges of packed tokens at these sites: summed token by token from 0, and
-    /// multiplied by one over their number, in f32.
+    /// Keeps the mean over each of these ranges of packed tokens at these sites, in f32: tokens are summed in order from 0, and
+    /// the sum is multiplied by one over their number.
     pub fn means(ranges: Vec<Range<usize>>, sites: Vec<Site>) -> Self {
         Self { chosen: Chosen::Means(ranges.into()), wanted: sites, kept: BTreeMap::new() }
     }
 
-    /// What was captured: `[m, d_model]` f32 a site.
+    /// What was captured: `[m, d_model]` f32 per site.
     pub fn into_sites(self) -> BTreeMap<Site, Tensor> {
         self.kept
     }
@@ -88,7 +88,7 @@ impl Tap for HiddenCapture {
     }
 }
 
-/// Writes down every site it is shown, with the tensor: how tests prove that hooks fire, and bisect drift.
+/// Records every site it is shown, with the tensor. Tests use it to prove that hooks fire and to bisect drift.
 #[derive(Default)]
 pub struct Recorder(pub Vec<(Site, Tensor)>);
 

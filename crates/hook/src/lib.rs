@@ -1,11 +1,11 @@
 //! The vocabulary of Headtemper: where a forward pass can be watched or changed, and by whom.
 //!
-//! * [`Site`] names a place in the forward pass, [`ModelSpec`] the geometry that decides which sites exist.
-//! * [`Tap`] is the only seam: a model's `forward` asks it at each site whether it wants the tensor.
+//! * [`Site`] names a place in the forward pass; [`ModelSpec`] is the geometry that decides which sites exist.
+//! * [`Tap`] is the only seam: at each site, a model's `forward` asks it whether it wants the tensor.
 //! * [`HeadPlan`] says which heads get which λ; compiled against a [`ModelSpec`] it becomes [`HeadScale`], a tap.
 //! * [`HeadCapture`] and [`HiddenCapture`] are the taps that read.
 //!
-//! Who writes a hook of their own needs this crate alone:
+//! To write a hook of your own, you need this crate alone:
 //!
 //! ```
 //! use candle_core::{Result, Tensor};

@@ -4,8 +4,8 @@ use std::{fmt, ops::Range, str::FromStr};
 
 use crate::PlanError;
 
-/// Which tokens of a sequence a plan touches, by what the model reads: the token at position `p` is touched while it is
-/// read, and so can change what is written from `p + 1` on.
+/// Which tokens of a sequence a plan touches. Positions are those of tokens that the model reads: touching the token at
+/// position `p` can change what is written from `p + 1` on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Positions {
     /// Every token.
@@ -13,7 +13,7 @@ pub enum Positions {
     All,
     /// The prompt's tokens.
     Prompt,
-    /// The response's tokens, from the first one that was written on.
+    /// The response's tokens, from the first one on.
     Response,
     /// Positions `first` to `last` of the sequence, counted from 0, both included.
     Window {
@@ -35,9 +35,9 @@ impl Positions {
         }
     }
 
-    /// Whether the tokens at all of these positions are touched, or none of them is.
+    /// Whether the tokens at these positions are either all touched or all untouched.
     pub fn all_or_none(self, positions: Range<usize>, prompt: usize) -> bool {
-        // What is touched is one range, so that it can only change at its two ends.
+        // The touched positions are one range, so the answer changes at its two ends only.
         let Range { start, end } = positions;
         let (from, to) = match self {
             Self::All => return true,
@@ -47,12 +47,12 @@ impl Positions {
         start >= end || [from, to].iter().all(|&edge| edge <= start || end <= edge)
     }
 
-    /// Whether any token of a sequence is touched of which `read` are read, `prompt` of them its prompt's.
+    /// Whether any token is touched in a sequence of `read` tokens that have been read, with `prompt` prompt tokens.
     pub fn touch(self, read: usize, prompt: usize) -> bool {
         self.count(read, prompt) > 0
     }
 
-    /// How many tokens of such a sequence are touched.
+    /// How many tokens are touched in a sequence of `read` tokens that have been read, with `prompt` prompt tokens.
     pub fn count(self, read: usize, prompt: usize) -> usize {
         match self {
             Self::All => read,

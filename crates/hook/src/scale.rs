@@ -11,35 +11,35 @@ use crate::{Batch, HeadPlan, HeadRef, ModelSpec, PlanError, Positions, Site, Tap
 
 /// Scales each planned head's z by its λ, each row of the batch by its own plan. Made from [`HeadPlan`]s.
 ///
-/// The mixer multiplies as it writes z, so a plan costs no pass over the heads. Counts how many tokens every planned
-/// head was applied to, so that a plan which fired nowhere can be told from a null result: see
+/// The mixer multiplies as it writes z, so a plan needs no extra pass over the heads. The tap counts how many tokens each
+/// planned head was applied to, so that a plan which fired nowhere can be told from a null result: see
 /// [`HeadScale::check_fired`].
 pub struct HeadScale {
     plans: Vec<HeadPlan>,
-    /// λ `[site, row + 1, head]` f32 of the touched sites of so many heads, 1 where a row does not touch a head; the last row
-    /// touches none.
+    /// One table for all touched sites with the same number of heads: λ `[site, row + 1, head]` f32, 1 where a row does not
+    /// touch a head. The last row touches none.
     tables: Vec<Tensor>,
-    /// Where a touched site lies: its table, and its place there.
+    /// Where a touched site is found: the index of its table, and its index in that table.
     places: BTreeMap<Site, (usize, usize)>,
-    /// Per touched site and row: tokens at the plan's positions.
+    /// Per touched site and row: tokens that λ was applied to, at the plan's positions.
     fired: BTreeMap<Site, Vec<u64>>,
     /// Per touched site and row: heads that the plan names there.
     heads: BTreeMap<Site, Vec<u64>>,
-    /// Per slot of the cache: head-tokens of the sequence that it holds.
+    /// Per cache slot: head-tokens that were counted for the sequence it holds.
     of_slot: Vec<u64>,
-    /// Of the current forward and each table: λ of every token, `[site, n, head]`. Of all layers at once, so that a device is
-    /// asked as often for one head as for all.
+    /// For the current forward, per table: λ of every token, `[site, n, head]`. All layers are gathered at once, so that tempering
+    /// every head launches no more device operations than tempering one.
     gathered: Option<Vec<Tensor>>,
-    /// Of the current forward: slots with tokens at their plans' positions, the row of each, and how many.
+    /// For the current forward: slots with tokens at their plans' positions, each with its row and how many such tokens.
     tokens: Vec<(usize, usize, u64)>,
-    /// Whether the current forward is recorded, and the touched sites at which a recorded one has asked for λ.
+    /// Whether the current forward is recorded; and the touched sites at which a recorded one has asked for λ.
     recording: bool,
     recorded: BTreeSet<Site>,
     device: Device,
 }
 
 impl HeadScale {
-    /// Compiles one plan a row against the model. Row `i` of the λ table is `plans[i]`.
+    /// Compiles plans against the model, one plan per row: row `i` of the λ table is `plans[i]`.
     ///
     /// # Errors
     /// If a plan names a layer or head that the model does not have.
@@ -56,7 +56,7 @@ impl HeadScale {
             }
         }
         let fired = values.keys().map(|&site| (site, vec![0; plans.len()])).collect();
-        // Sites of as many heads together: how many heads, how many sites, and their rows.
+        // Groups the sites by number of heads: that number, how many sites, and their rows.
         let mut groups: Vec<(usize, usize, Vec<f32>)> = Vec::new();
         let mut places = BTreeMap::new();
         for (site, own) in values {
@@ -88,7 +88,7 @@ impl HeadScale {
         })
     }
 
-    /// The row of the λ table for a token at `position` under plan `plan`: the plan's, or the last, which touches no head.
+    /// The row of the λ table for a token at `position` under plan `plan`: the plan's own, or the last, which touches no head.
     ///
     /// # Panics
     /// If there is no such plan.
@@ -104,19 +104,19 @@ impl HeadScale {
         self.plans[plan].positions().all_or_none(positions, prompt)
     }
 
-    /// λ of the tokens whose rows these are, u32 `[n]`.
+    /// Gathers λ for the current forward; `rows` holds each token's row of the λ table, u32 `[n]`.
     fn gather(&mut self, rows: &Tensor) -> Result<()> {
         self.gathered = Some(self.tables.iter().map(|table| table.index_select(rows, 1)).collect::<Result<_>>()?);
         Ok(())
     }
 
-    /// Lets go of what belongs to the last forward: what a recorded pass has allocated must not outlive it.
+    /// Drops the tensors of the last forward: what a recorded pass has allocated must not outlive it.
     pub fn rest(&mut self) {
         self.gathered = None;
     }
 
-    /// Counts tokens that the sequence of a slot has read under a plan, at its positions, in passes that were played back:
-    /// nobody asked this tap for λ then, which the recorded pass has had wherever it asked for it.
+    /// Counts tokens at a plan's positions that the sequence of a slot has read in played-back passes. Those passes do not call
+    /// this tap; they apply λ at every site where the recorded pass asked for it.
     ///
     /// # Panics
     /// If there is no such plan.
@@ -128,15 +128,14 @@ impl HeadScale {
         }
     }
 
-    /// A slot holds a new sequence: none of its tokens was touched, or, where it begins as a copy of another slot, those of
-    /// that one.
+    /// Gives a slot to a new sequence. Its count starts at 0, or at that of the slot `copied`, if it begins as a copy of that.
     pub fn take_slot(&mut self, slot: usize, copied: Option<usize>) {
         let head_tokens = copied.map_or(0, |from| *counted(&mut self.of_slot, from));
         *counted(&mut self.of_slot, slot) = head_tokens;
     }
 
-    /// Refuses a sequence to whose tokens each planned head was not applied exactly as often as its plan says, `read` being
-    /// the tokens that its slot holds, `prompt` of them its prompt's. Returns the head-tokens that were counted.
+    /// Refuses a sequence whose planned heads were not applied to exactly as many tokens as its plan says. Its slot holds `read`
+    /// tokens, `prompt` of which are its prompt's. Returns the head-tokens that were counted.
     ///
     /// # Errors
     /// Says how many there were, and how many there must be.
@@ -179,7 +178,7 @@ fn counted(of_slot: &mut Vec<u64>, slot: usize) -> &mut u64 {
     &mut of_slot[slot]
 }
 
-/// [`HeadScale::check_fired`] from counts, such as the sums of a run's parts; one a plan.
+/// [`HeadScale::check_fired`] on given counts, one map per plan, such as the sums over a run's parts.
 ///
 /// # Errors
 /// Names the heads that never fired.
@@ -191,7 +190,7 @@ pub fn check_fired(plans: &[HeadPlan], fired: &[BTreeMap<HeadRef, u64>]) -> std:
     });
     let idle: Vec<(HeadRef, Positions)> = idle.collect();
     let Some(&(_, positions)) = idle.first() else { return Ok(()) };
-    // One plan's positions are named: those of the first that fired nowhere.
+    // The error names one plan's positions: those of the first plan with a head that never fired.
     let here = idle.into_iter().filter(|&(_, at)| at == positions).map(|(head, _)| head);
     let heads: BTreeSet<HeadRef> = here.collect();
     Err(PlanError::NeverFired { heads: heads.into_iter().collect(), positions })
@@ -201,7 +200,7 @@ impl Tap for HeadScale {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         self.recording = batch.on_device().is_some();
         if let Some(recorded) = batch.on_device() {
-            // Whoever plays it back counts: see `played`.
+            // Whoever plays the recording back does the counting: see `played`.
             self.tokens.clear();
             return self.gather(&recorded.rows);
         }
@@ -377,7 +376,7 @@ mod tests {
         assert_eq!(tap.check_slot(2, 1, (6, 4)).ok(), Some(2), "two tokens behind its prompt");
         tap.take_slot(2, None);
         assert_eq!(tap.check_slot(2, 1, (4, 4)).ok(), Some(0), "a new sequence, of which nothing is planned yet");
-        // A layer that does not ask for λ: the sequence is refused, whatever others of its plan were touched.
+        // A layer does not ask for λ: the sequence is refused, whichever other heads of its plan were applied.
         tap.take_slot(1, None);
         tap.begin(&Batch::new(vec![of(1, 0, 4, 0)]))?;
         tap.lambda(Site::Z(0))?;

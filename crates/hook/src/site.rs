@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// A place in the forward pass where a [`Tap`](crate::Tap) may read or replace the tensor.
 ///
-/// Layers count all decoder layers from 0. Every variant is proven to fire once a forward, in order, by the site tests.
+/// Layer indices count all decoder layers from 0. The site tests prove that every variant fires once per forward, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
     /// The input of the layer's output projection, per head, after any output gate: `[token, head, head_dim]`.
@@ -18,7 +18,7 @@ pub enum Site {
 }
 
 impl Site {
-    /// The layer whose heads are seen here, if heads are: [`Site::Z`] and [`Site::LinearZ`].
+    /// The layer whose heads are seen here; `None` unless this is [`Site::Z`] or [`Site::LinearZ`].
     pub fn head_layer(self) -> Option<usize> {
         match self {
             Self::Z(layer) | Self::LinearZ(layer) => Some(layer),
@@ -42,7 +42,7 @@ impl fmt::Display for Site {
 impl FromStr for Site {
     type Err = String;
 
-    /// Reads a TransformerLens name; anything that is not a site of ours is an error, never a silent no-op.
+    /// Reads a TransformerLens name. Any name that is not one of our sites is an error, never a silent no-op.
     fn from_str(name: &str) -> Result<Self, String> {
         let block = |rest: &str| -> Option<Self> {
             let (layer, hook) = rest.split_once('.')?;

@@ -34,12 +34,12 @@ impl Heads {
 pub enum Mixer {
     /// Softmax attention over all earlier tokens.
     Full,
-    /// Softmax attention over the last `window` tokens, the token itself included.
+    /// Softmax attention over the last `window` tokens, including the token itself.
     Sliding {
-        /// Tokens that are seen.
+        /// How many tokens are seen.
         window: usize,
     },
-    /// A gated delta net: no keys are kept, but a state of `key_dim x value_dim` a value head and the last
+    /// A gated delta net. It caches no keys, but a state of `key_dim x value_dim` per value head and the last
     /// `kernel - 1` inputs of its convolution.
     Delta {
         /// Width of a key head.
@@ -66,7 +66,7 @@ impl LayerSpec {
         Self { mixer: Mixer::Full, heads, keys_of: None }
     }
 
-    /// How its heads are written.
+    /// The kind of its heads, which decides how they are written.
     pub fn kind(&self) -> HeadKind {
         match self.mixer {
             Mixer::Full | Mixer::Sliding { .. } => HeadKind::Query,
@@ -75,7 +75,7 @@ impl LayerSpec {
     }
 }
 
-/// Which heads of a layer are meant: the query heads of attention (`L7H6`) or the value heads of a delta net (`L2V3`).
+/// The kind of a layer's heads: the query heads of attention (`L7H6`) or the value heads of a delta net (`L2V3`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
@@ -92,7 +92,7 @@ impl HeadKind {
         *self == Self::Query
     }
 
-    /// How it is written: `H` or `V`.
+    /// The letter it is written with: `H` or `V`.
     pub fn letter(self) -> char {
         match self {
             Self::Query => 'H',
@@ -117,7 +117,7 @@ pub struct HeadRef {
     pub layer: usize,
     /// Head from 0.
     pub head: usize,
-    /// Which heads are counted. A layer has one kind only, and the other is refused.
+    /// The kind of head. A layer has heads of one kind; the other kind is refused.
     #[serde(default, skip_serializing_if = "HeadKind::is_query")]
     pub kind: HeadKind,
 }
@@ -181,7 +181,7 @@ pub struct ModelSpec {
     pub context: usize,
     /// Parameters of the text decoder, a tied head counted once.
     pub parameters: usize,
-    /// Those of them in tables that stay mapped on the host, of which a token needs a row.
+    /// How many of these are in tables that stay memory-mapped on the host, where each token needs one row.
     pub mapped_parameters: usize,
 }
 
@@ -205,8 +205,8 @@ impl ModelSpec {
         self.layers[layer].kind().site(layer)
     }
 
-    /// The weight of a layer's output projection, whose input columns are its heads side by side, by the name that
-    /// transformers gives it in a text model.
+    /// The name, in a text model of transformers, of a layer's output projection weight. Its input columns are the layer's
+    /// heads side by side.
     ///
     /// # Panics
     /// If the layer does not exist.
@@ -218,7 +218,7 @@ impl ModelSpec {
         format!("model.layers.{layer}.{part}.weight")
     }
 
-    /// Every site in the order of a forward pass.
+    /// Every site, in the order of a forward pass.
     pub fn sites(&self) -> Vec<Site> {
         let layers = (0..self.layers.len()).flat_map(|layer| [self.head_site(layer), Site::ResidPost(layer)]);
         layers.chain([Site::FinalNorm]).collect()

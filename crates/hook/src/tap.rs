@@ -4,10 +4,10 @@ use candle_core::{Result, Tensor};
 
 use crate::{Batch, Site};
 
-/// Who watches or changes a forward pass.
+/// Something that watches or changes a forward pass.
 ///
 /// A model calls [`Tap::visit`] once at every site; `()` is the tap that wants nothing. A tap makes no host copies
-/// during a forward and never changes a tensor in place: clones share storage, and another tap may hold one.
+/// during a forward. It never changes a tensor in place, since clones share storage and another tap may hold one.
 pub trait Tap {
     /// Called once before each forward pass.
     ///
@@ -26,8 +26,8 @@ pub trait Tap {
     /// What the tap reports stops the forward.
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor>;
 
-    /// λ of every packed token and head at a site of heads, `[n, heads]` f32: what the mixer multiplies each head's z
-    /// with as it writes it. `None` scales nothing. Asked once a forward, before [`Tap::at`] sees the scaled z.
+    /// λ of every packed token and head at a site of heads, `[n, heads]` f32. The mixer multiplies each head's z by it while
+    /// writing z. `None` scales nothing. Asked once per forward, before [`Tap::at`] sees the scaled z.
     ///
     /// # Errors
     /// What the tap reports stops the forward.
@@ -35,7 +35,7 @@ pub trait Tap {
         Ok(None)
     }
 
-    /// What a model calls: hands the tensor over if it is wanted.
+    /// Hands the tensor to [`Tap::at`] if it is wanted. This is what a model calls.
     ///
     /// # Errors
     /// Those of [`Tap::at`].
@@ -45,8 +45,8 @@ pub trait Tap {
 }
 
 impl dyn Tap + '_ {
-    /// What a mixer calls at its heads, and the only way to their site: `mix` makes z `[n, head, dim]`, scaled by λ
-    /// `[n, heads]` if there is one, and whoever reads sees what the output projection will.
+    /// What a mixer calls at its heads, and the only way to their site. `mix` makes z `[n, head, dim]`, scaled by λ
+    /// `[n, heads]` if there is one, so a reader sees exactly what the output projection receives.
     ///
     /// # Errors
     /// Those of `mix`, [`Tap::lambda`] and [`Tap::at`].
@@ -81,7 +81,7 @@ impl<T: Tap + ?Sized> Tap for &mut T {
     }
 }
 
-/// Several taps, visited in order: each sees what the one before it left. Their λ come first, multiplied.
+/// Several taps, visited in order: each sees what the one before it left. Their λ are multiplied together and applied first.
 pub struct Tee<'a>(pub Vec<&'a mut dyn Tap>);
 
 impl Tap for Tee<'_> {

@@ -22,13 +22,13 @@ pub(crate) enum Adjust {
     Length,
 }
 
-/// Whose arithmetic.
+/// Whose arithmetic is used.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub(crate) enum Compat {
     Dd,
 }
 
-/// Where there is nothing to find.
+/// Controls in which there is nothing to find.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub(crate) enum ControlOf {
     Shuffled,
@@ -48,25 +48,25 @@ pub(crate) struct Attribute {
     revision: Option<String>,
     #[command(flatten)]
     how: HowArgs,
-    /// What `temper capture --heads vector` kept of the items, in the place of a model: any number of comparisons from one
-    /// reading; items that it holds with other texts are refused
+    /// The file that `temper capture --heads vector` wrote for the items, in place of a model: any number of comparisons from one
+    /// reading; items whose texts differ from those in the file are refused
     #[arg(long, value_name = "FILE.npz", conflicts_with_all = [
         "revision", "device", "dtype", "products", "random", "raw", "thinking", "last_n", "compat",
     ])]
     pub(crate) features: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) items: ItemArgs,
-    /// Label of the first cohort, beside that of the second; d > 0 means louder in it
+    /// Label of the first cohort, compared with the second; d > 0 means louder in the first
     #[arg(long, requires = "b", conflicts_with = "dispositions", value_name = "LABEL")]
     pub(crate) a: Option<String>,
     /// Label of the second cohort
     #[arg(long, requires = "a", conflicts_with = "dispositions", value_name = "LABEL")]
     pub(crate) b: Option<String>,
-    /// Dispositions and the conditions of their cohorts, such as configs/dispositions.toml: all from one pass over the
-    /// texts; those that the items cannot fill are passed over and named
+    /// A file of dispositions and the conditions of their cohorts, such as configs/dispositions.toml: all in one pass over the
+    /// texts; those for which the items do not suffice are skipped and named
     #[arg(long, value_name = "FILE")]
     pub(crate) dispositions: Option<PathBuf>,
-    /// Only these of the file's dispositions, such as humble,persistent; one that cannot be filled is then an error
+    /// Only these of the file's dispositions, such as humble,persistent; one for which the items do not suffice is then an error
     #[arg(long, value_delimiter = ',', requires = "dispositions", value_name = "NAME,...")]
     pub(crate) only: Vec<String>,
     /// The directory to write
@@ -79,7 +79,7 @@ pub(crate) struct Attribute {
     /// --compat dd]
     #[arg(long, value_enum)]
     pub(crate) heads: Option<HeadsOf>,
-    /// Heads are averaged over so many of the last response tokens [default: 32]
+    /// How many of the last response tokens heads are averaged over [default: 32]
     #[arg(long, value_name = "N", conflicts_with = "compat")]
     pub(crate) last_n: Option<usize>,
     /// How often labels are shuffled for the null
@@ -88,7 +88,7 @@ pub(crate) struct Attribute {
     /// Folds of the cross-fitted d; fewer where a cohort is small
     #[arg(long, default_value_t = AttributeOptions::FOLDS, value_name = "N")]
     pub(crate) folds: usize,
-    /// How often the items are dealt into folds
+    /// How many times the items are split into folds
     #[arg(long, default_value_t = AttributeOptions::REPEATS, value_name = "N")]
     pub(crate) repeats: usize,
     /// Resamples of the bootstrap intervals; 0 leaves them out
@@ -100,26 +100,26 @@ pub(crate) struct Attribute {
     /// Take this out of norms and vectors before anything is compared
     #[arg(long, value_enum)]
     pub(crate) adjust: Option<Adjust>,
-    /// A field of the items, such as topic: what goes with its values is taken out of norms and vectors, and labels are
-    /// shuffled among items of one value only
+    /// A field of the items, such as topic: its effect is taken out of norms and vectors, and labels are shuffled only among
+    /// items with the same value
     #[arg(long, value_name = "FIELD")]
     pub(crate) within: Option<String>,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// dd: texts, d and ranking as in the scripts of arXiv 2604.11867, and their two files beside ours
+    /// dd: build texts, d and ranking as the scripts of arXiv 2604.11867 do, and write their two files beside ours
     #[arg(long, value_enum)]
     pub(crate) compat: Option<Compat>,
-    /// The same once more where there is nothing to find: labels shuffled, or a model of the same geometry with random
-    /// weights in f32, or both
+    /// Repeat the analysis where there is nothing to find: with shuffled labels, with a model of the same geometry and random
+    /// weights in f32, or with both
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...")]
     pub(crate) control: Vec<ControlOf>,
-    /// attribution.json of other models, whose rankings are set beside this one
+    /// attribution.json files of other models, whose rankings are shown beside this one
     #[arg(long, value_delimiter = ',', value_name = "FILE,...")]
     pub(crate) beside: Vec<PathBuf>,
     /// How many heads the head list heads.json holds
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub(crate) top: usize,
-    /// λ of the head list, which is then written as a λ table too
+    /// λ of the head list; with it a λ table is written too
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lambda: Option<f32>,
     /// The attribution as JSON on stdout instead of a table
@@ -128,7 +128,7 @@ pub(crate) struct Attribute {
 }
 
 impl Attribute {
-    /// The model and how it is run, as other commands have it; none where features stand in its place.
+    /// The model and how it is run, as other commands have it; `None` if features take its place.
     pub(crate) fn model(&self) -> Option<ModelArgs> {
         let model = self.model.clone()?;
         Some(ModelArgs { model, revision: self.revision.clone(), how: self.how.clone() })

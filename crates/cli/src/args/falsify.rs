@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 /// `temper falsify`
 #[derive(ClapArgs)]
 pub(crate) struct Falsify {
-    /// What is tested and what would count as passing, such as configs/falsify.toml
+    /// A file that says what is tested and what counts as passing, such as configs/falsify.toml
     pub(crate) file: PathBuf,
     /// The directory to write; runs/NAME by default
     #[arg(long)]

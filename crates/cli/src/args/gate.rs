@@ -17,10 +17,10 @@ pub(crate) struct Gate {
     /// The frozen probe: the directory that `temper probe fit` or `temper falsify` wrote, or its probe.safetensors
     #[arg(long)]
     pub(crate) probe: PathBuf,
-    /// Which of the probe's C; by default the one that cross-validation chose
+    /// Which of the probe's values of C to use; by default the one that cross-validation chose
     #[arg(long)]
     pub(crate) c: Option<f64>,
-    /// Below this probability (0 to 1) the prefix is put in front; by default the threshold that the training items chose
+    /// Below this probability (0 to 1) the prefix is put in front; by default the threshold chosen on the training items
     #[arg(long, value_name = "P")]
     pub(crate) threshold: Option<f64>,
     /// Where the probe reads, by default what its training file says: final_norm, or layers such as 26..29, whose mean is taken
@@ -29,14 +29,14 @@ pub(crate) struct Gate {
     /// What is put in front of an answer that the probe doubts
     #[arg(long, default_value = "I'm not sure, but ")]
     pub(crate) prefix: String,
-    /// A lexicon of hedges, one phrase a line: an answer that holds one is hedged without the gate as well; without a lexicon
-    /// answers that are generated, or have no label, count as asserted
+    /// A lexicon of hedges, one phrase per line: an answer that contains one counts as hedged even without the gate; without a
+    /// lexicon, answers that are generated or have no label count as asserted
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
     /// The directory to write: rows.jsonl, gated.jsonl, gate.json
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// The most tokens of an answer, where items bring none
+    /// The most tokens of an answer, for items without one
     #[arg(long, default_value_t = GenerateConfig::MAX_NEW_TOKENS, value_name = "N")]
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]

@@ -10,9 +10,9 @@ use headtemper_study::{JudgeTask, Patience};
 pub(crate) enum TaskOf {
     /// Which claims or accepted answers the response makes
     Coverage,
-    /// Whether it asserts or hedges
+    /// Whether the response asserts or hedges
     Delivery,
-    /// How much it has of each axis, from 1 to 5
+    /// How strongly the response shows each axis, from 1 to 5
     Rubric,
 }
 
@@ -35,20 +35,20 @@ pub(crate) struct Judge {
     /// The directory to write
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// The server's address, such as http://127.0.0.1:8000/v1; /chat/completions is put behind it
-    // Read by the command: what the parser refuses, it repeats, and an address may hold what must not be repeated.
+    /// The server's address, such as http://127.0.0.1:8000/v1; /chat/completions is appended
+    // Checked by the command, not the parser: the parser repeats what it refuses, and an address may hold a secret.
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: String,
-    /// The judge, as the server calls it
+    /// The server's name for the judge model
     #[arg(long = "judge-model", value_name = "NAME")]
     pub(crate) model: String,
     /// What the judge is asked for
     #[arg(long, value_enum, value_delimiter = ',', default_value = "coverage,delivery", value_name = "TASK,...")]
     pub(crate) tasks: Vec<TaskOf>,
-    /// Axes of the rubric, by their names or their dispositions'; all if left out
+    /// Axes of the rubric, by their own names or those of their dispositions; all if left out
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) axes: Vec<String>,
-    /// A directory with prompts of yours; without it the built-in ones, which are those of configs/judge
+    /// A directory with your own prompts; by default the built-in ones, which are those of configs/judge
     #[arg(long, value_name = "DIR")]
     pub(crate) prompts: Option<PathBuf>,
     /// A cache of answers that several runs share, instead of DIR/answers.jsonl
@@ -59,13 +59,13 @@ pub(crate) struct Judge {
     pub(crate) max_tokens: u32,
     #[command(flatten)]
     asking: AskingArgs,
-    /// The environment variable that holds the key; OPENAI_API_KEY, if it is set
+    /// The environment variable that holds the key; by default OPENAI_API_KEY, if it is set
     #[arg(long, value_name = "NAME")]
     pub(crate) key_env: Option<String>,
-    /// Only the first so many items
+    /// Use only the first N items
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Only say what there is to ask; nothing is asked or written
+    /// Only say what there is to ask; ask and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// judge.json on stdout instead of the tables
@@ -79,10 +79,10 @@ struct AskingArgs {
     /// Requests at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     concurrency: u32,
-    /// The most requests of this call, repeated ones counted too
+    /// The most requests in this call, retries included
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u64).range(1..))]
     budget: Option<u64>,
-    /// No request begins once the server has counted so many tokens in this call
+    /// Begin no request once the server has counted this many tokens in this call
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
     token_budget: Option<u64>,
     /// How long the server may take to answer
@@ -91,7 +91,7 @@ struct AskingArgs {
     /// How often a question is asked again after 429, 5xx, a timeout or a broken connection
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=20))]
     retries: u32,
-    /// The first pause before that; each further one is twice as long
+    /// The pause before the first retry; each further pause is twice as long
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     backoff: Duration,
 }

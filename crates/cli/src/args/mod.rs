@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line: its verbs and options.
 
 mod attribute;
 mod falsify;
@@ -29,11 +29,11 @@ pub(crate) use verbs::{
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Threads of everything that is computed; the physical cores by default
+    /// Number of threads for all computation; by default one per physical core
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// On CUDA, ask for every operation of a decode step by itself, not for a recorded step at once: slower, and for comparison;
-    /// elsewhere that is so anyway
+    /// On CUDA, launch every operation of a decode step by itself instead of playing back a recorded step: slower, for comparison;
+    /// other devices do so anyway
     #[arg(long, global = true)]
     pub(crate) no_graph: bool,
 }
@@ -41,15 +41,15 @@ pub(crate) struct Args {
 /// The verbs.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// What has this model: layers, heads, widths, sites, stop tokens
+    /// Show what a model has: layers, heads, widths, sites, stop tokens
     Inspect(Inspect),
-    /// Generate text, under a head plan or not
+    /// Generate text, with or without a head plan
     Generate(Generate),
-    /// Dump h_last, layers, heads and logits of a data set to .npz
+    /// Save h_last, layers, heads and logits of a data set to .npz
     Capture(Capture),
     /// Rank heads between two cohorts, with a report
     Attribute(Attribute),
-    /// Label answers by a judge behind an OpenAI-compatible endpoint: coverage, delivery, rubric axes
+    /// Label answers with a judge behind an OpenAI-compatible endpoint: coverage, delivery, rubric axes
     Judge(Judge),
     /// Generate for every prompt, λ and head set
     Sweep(Sweep),
@@ -57,23 +57,23 @@ pub(crate) enum Command {
     Score(Score),
     /// Linear probes on features of any .npz: fit, evaluate, count
     Probe(Probe),
-    /// A probe through gates declared beforehand: cross-validation, fresh items, every score, pooled layers, another model
+    /// Put a probe through gates declared beforehand: cross-validation, fresh items, every score, pooled layers, another model
     Falsify(Falsify),
-    /// Generate, read each finished answer with a frozen probe, and put a hedge before those that it doubts
+    /// Generate, read each finished answer with a frozen probe, and put a hedge before those it doubts
     Gate(Gate),
     /// Join the shards of a sweep, a causal map or a capture
     Merge(Merge),
-    /// All of an experiment from one TOML file; goes on where it stopped
+    /// Run a whole experiment from one TOML file; a stopped run goes on where it stopped
     Run(Run),
-    /// Write λ into the weights, as an ordinary checkpoint for other engines
+    /// Write λ into the weights: an ordinary checkpoint for other engines
     Export(Export),
-    /// Measure prefill and decode speed of a model on this machine
+    /// Measure how fast a model prefills and decodes on this machine
     Bench(Bench),
     /// Prove that a model computes what it should on this machine: hooks, batches, cache, parity
     Verify(Verify),
-    /// What this machine and this build have, and whether tiny models compute what they should on it
+    /// Show what this machine and this build offer, and whether tiny models compute what they should on it
     Doctor(Doctor),
-    /// Print what completes these verbs and options in a shell
+    /// Print a script that completes these verbs and options in a shell
     Completions(Completions),
 }
 
@@ -93,7 +93,7 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    /// What help shows as a default can be typed as it stands there.
+    /// Whatever help shows as a default can be typed exactly as shown.
     #[test]
     fn defaults_are_shown_as_they_are_typed() {
         let mut shown = 0;

@@ -20,9 +20,9 @@ pub(crate) struct Probe {
 pub(crate) enum ProbeCommand {
     /// Fit a linear probe, cross-validated, and save it
     Fit(ProbeFit),
-    /// What a saved probe is worth on other items
+    /// Measure a saved probe on other items
     Eval(ProbeEval),
-    /// The 2 x 2 table of right or wrong, asserted or hedged, of labelled items, and its asymmetry
+    /// Count labelled items in a 2 x 2 table, right or wrong by asserted or hedged, and give its asymmetry
     Table(ProbeTable),
 }
 
@@ -42,7 +42,7 @@ impl From<Weighting> for probe::Weighting {
     }
 }
 
-/// No doc comment, in which places of an axis would read as links.
+/// Not a doc comment of the argument, because there the indices in brackets would read as links.
 const FEATURES: &str = "FILE.npz:KEY, an array [items, features]; of [items, k, features] FILE.npz:KEY[2] or the mean \
                         FILE.npz:KEY[-4:]; h_last where no key is named";
 
@@ -52,10 +52,10 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "SOURCE", value_parser = features, help = FEATURES)]
     pub(crate) features: FeatureSource,
     /// FILE:COLUMN, of an .npz, a .json object holding an array (dots lead into objects), or a .jsonl; then a rule such as
-    /// >=0.5 or ==cw, unless values are 0 and 1
+    /// >=0.5 or ==cw, unless the values are 0 and 1
     #[arg(long, value_name = "SOURCE", value_parser = labels)]
     pub(crate) labels: LabelSource,
-    /// FILE:COLUMN, whose values make groups, such as a topic: items of a group stay together in folds, shuffles and resamples, as
+    /// FILE:COLUMN, whose values form groups, such as a topic: items of a group stay together in folds, shuffles and resamples, as
     /// those of one prompt always do
     #[arg(long, value_name = "SOURCE", value_parser = groups)]
     pub(crate) groups: Option<ColumnSource>,
@@ -64,7 +64,7 @@ pub(crate) struct SetArgs {
 /// How probabilities are measured.
 #[derive(ClapArgs)]
 pub(crate) struct MeasureArgs {
-    /// The least p(assert | correct) of the best threshold
+    /// The least p(assert | correct) that the best threshold must keep
     #[arg(long, default_value_t = ASSERT_CORRECT, value_name = "SHARE")]
     pub(crate) assert_correct: f64,
     /// Resamples of the bootstrap intervals; 0 leaves them out
@@ -77,7 +77,7 @@ pub(crate) struct MeasureArgs {
 pub(crate) struct ProbeFit {
     #[command(flatten)]
     pub(crate) set: SetArgs,
-    /// Inverse strengths of the penalty, scikit-learn's C: a fit each
+    /// Inverse strengths of the penalty, scikit-learn's C: one fit for each
     #[arg(long, value_delimiter = ',', default_values_t = [1.0], value_name = "C")]
     pub(crate) c: Vec<f64>,
     /// Folds of the cross-validation; fewer where the smaller class has fewer items
@@ -86,13 +86,13 @@ pub(crate) struct ProbeFit {
     /// Seed of the folds (scikit-learn's random_state), and of shuffles and resamples
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u32,
-    /// Deal items into folds as they stand
+    /// Split items into folds in the order they stand, unshuffled
     #[arg(long)]
     pub(crate) no_shuffle: bool,
-    /// Weight items alike, or so that both classes weigh alike
+    /// Weight all items alike, or so that both classes weigh the same
     #[arg(long, value_enum, default_value_t = Weighting::None)]
     pub(crate) class_weight: Weighting,
-    /// How often labels are shuffled for the null of the cross-validated AUC [default: 1000, fewer where that takes long]
+    /// How often labels are shuffled for the null of the cross-validated AUC [default: 1000, fewer if that takes long]
     #[arg(long, value_name = "N")]
     pub(crate) shuffles: Option<usize>,
     #[command(flatten)]

@@ -20,11 +20,11 @@ pub(crate) struct ModelArgs {
     pub(crate) how: HowArgs,
 }
 
-/// Which model, where a command is about the model itself.
+/// Which model, for a command that is about the model itself.
 #[derive(ClapArgs, Clone)]
 #[command(group = ArgGroup::new("which").required(true).args(["named", "model"]))]
 pub(crate) struct NamedModelArgs {
-    /// As --model
+    /// The same as --model
     #[arg(value_name = "MODEL")]
     named: Option<String>,
     /// A directory in Hugging Face form, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct
@@ -36,7 +36,7 @@ pub(crate) struct NamedModelArgs {
 }
 
 impl NamedModelArgs {
-    /// The model, as the engine asks for it.
+    /// The model, in the engine's form.
     pub(crate) fn choice(&self) -> ModelChoice {
         let model = self.named.clone().or_else(|| self.model.clone()).unwrap_or_default();
         ModelChoice { model, revision: self.revision.clone(), progress: true, ..ModelChoice::default() }
@@ -55,15 +55,15 @@ pub(crate) struct HowArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// What weights are held in; auto keeps what the file has (f32 for quantised files), stored keeps the blocks of a GGUF
-    /// file; q8_0 and the like round the weights once, and no activations
+    /// What weights are held in; auto keeps the file's dtype (f32 for quantised files), stored keeps the blocks of a GGUF
+    /// file; q8_0 and the like round the weights once, and never the activations
     #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
-    /// What linear layers multiply: f32, exact on the weights as they are held, or activations rounded to bf16, which is
-    /// faster on CPUs with AVX512-BF16 and less exact (weights in bf16 only)
+    /// What linear layers multiply: f32 activations, exact for the weights as they are held; or activations rounded to bf16,
+    /// which is less exact and faster on CPUs with AVX512-BF16 (needs weights in bf16)
     #[arg(long, value_enum, default_value_t = ProductsOf::F32)]
     pub(crate) products: ProductsOf,
-    /// Random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
+    /// Use random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
     #[arg(long, value_name = "SEED")]
     pub(crate) random: Option<u64>,
 }
@@ -117,19 +117,19 @@ pub(crate) struct ItemArgs {
     /// Feed prompts as they stand, without the chat template
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    /// Whether the model thinks before it answers a chat; if left out, its template decides
     #[arg(long, value_enum, conflicts_with = "raw")]
     pub(crate) thinking: Option<Switch>,
-    /// Only the first so many items
+    /// Use only the first LIMIT items
     #[arg(long)]
     pub(crate) limit: Option<usize>,
 }
 
-/// Which items are no more independent of each other than the answers to one prompt.
+/// Which items depend on each other as the answers to one prompt do.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct GroupArgs {
-    /// A field of the items whose values make groups, such as topic, or response for answers word for word alike: as the
-    /// answers to one prompt always do, items of a group stay together in every shuffle, fold and resample
+    /// A field of the items whose values form groups, such as topic, or response to group identical answers: items of a group
+    /// stay together in every shuffle, fold and resample, as the answers to one prompt always do
     #[arg(long, value_name = "FIELD")]
     pub(crate) groups: Option<String>,
 }
@@ -146,13 +146,13 @@ pub(crate) struct SamplingArgs {
     /// Keep the smallest set of tokens that reaches this probability
     #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: f32,
-    /// Keep tokens with at least this share of the largest probability
+    /// Keep tokens whose probability is at least this share of the largest
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: f32,
-    /// Above 1 makes tokens of prompt and answer less likely
+    /// Above 1 makes tokens that are in the prompt or answer less likely
     #[arg(long, default_value_t = 1.0, value_name = "R", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: f32,
-    /// Above 0 makes tokens of the answer less likely, once each
+    /// Above 0 makes tokens that are already in the answer less likely, by the same amount however often they occur
     #[arg(long, default_value_t = 0.0, value_name = "R", allow_negative_numbers = true)]
     pub(crate) presence_penalty: f32,
     /// Seed of the sampling noise
@@ -174,10 +174,10 @@ impl SamplingArgs {
     }
 }
 
-/// Which part of the work is done here.
+/// Which part of the work this run does.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct ShardArgs {
-    /// Only the i-th of n equal parts, such as 2/4, with an --out of its own; `temper merge` joins them
+    /// Do only the i-th of n equal parts, such as 2/4, with an --out of its own; `temper merge` joins them
     #[arg(long, value_name = "I/N", value_parser = shard)]
     pub(crate) shard: Option<Shard>,
 }
@@ -189,7 +189,7 @@ fn shard(text: &str) -> Result<Shard, StudyError> {
 /// How much is done at once.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct BatchArgs {
-    /// The most rows at once; fewer where memory is short [default: 32 where texts are generated, 1024 on a GPU]
+    /// The most rows at once; fewer if memory is short [default: 32 where texts are generated, 1024 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_rows: Option<u32>,
     #[command(flatten)]
@@ -208,14 +208,14 @@ impl MemoryArgs {
     /// The memory in bytes.
     ///
     /// # Errors
-    /// If what was typed is no amount of memory.
+    /// If what was typed is not an amount of memory.
     pub(crate) fn bytes(&self) -> Result<Option<u64>, EngineError> {
         self.memory.as_deref().map(parse_bytes).transpose()
     }
 }
 
 impl BatchArgs {
-    /// Rows that are decoded together at most.
+    /// The most rows that are decoded together.
     pub(crate) fn max_rows(&self, engine: &Engine) -> usize {
         self.asked_rows().unwrap_or_else(|| engine.rows_at_once())
     }
@@ -233,7 +233,7 @@ impl BatchArgs {
     /// The memory in bytes.
     ///
     /// # Errors
-    /// If what was typed is no amount of memory.
+    /// If what was typed is not an amount of memory.
     pub(crate) fn memory(&self) -> Result<Option<u64>, EngineError> {
         self.memory.bytes()
     }
@@ -242,7 +242,7 @@ impl BatchArgs {
 /// Which tokens end a row.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct StopArgs {
-    /// Generate exactly as many tokens as --max-new-tokens says, through stop tokens: equal work for benchmarks
+    /// Generate exactly --max-new-tokens tokens, past any stop tokens: equal work for benchmarks
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -256,11 +256,11 @@ impl StopArgs {
 /// Which heads get which λ.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct PlanArgs {
-    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz (a row an item; lambda.npz#NAME for a variant of a sweep), or
+    /// L7H6:0.5,L23H1:0.5, a .json file, a λ table .npz (one row per item; lambda.npz#NAME for a variant of a sweep), or
     /// top:5@attribution.json
     #[arg(long)]
     pub(crate) plan: Option<String>,
-    /// λ of heads that have none of their own
+    /// λ for heads that have none of their own
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lambda: Option<f32>,
     /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)

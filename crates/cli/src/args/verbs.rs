@@ -1,4 +1,4 @@
-//! What the verbs take that have no file of their own here.
+//! The arguments of those verbs that have no file of their own here.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -17,10 +17,10 @@ use super::{
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) model: NamedModelArgs,
-    /// Where it would run: auto, cpu, cuda, cuda:N or metal
+    /// Where the model would run: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// What weights would be held in; auto is what the file has
+    /// What weights would be held in; auto is the file's dtype
     #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
     pub(crate) dtype: Dtype,
     /// One JSON object on stdout
@@ -39,13 +39,13 @@ pub(crate) struct Generate {
     /// A system message before the prompt
     #[arg(long, conflicts_with_all = ["raw", "items"])]
     pub(crate) system: Option<String>,
-    /// Many prompts: one JSON line of result an item, in the order they finish
+    /// Many prompts: one JSON line per result, in the order they finish
     #[arg(long)]
     pub(crate) items: Option<PathBuf>,
     /// Feed the prompt as it stands, without the chat template
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Whether the model thinks before it answers a chat; its template decides if this is left out
+    /// Whether the model thinks before it answers a chat; if left out, its template decides
     #[arg(long, value_enum, conflicts_with = "raw")]
     pub(crate) thinking: Option<Switch>,
     /// The most tokens of the answer
@@ -74,7 +74,7 @@ pub(crate) struct Export {
     /// The directory to write
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// What was written as one JSON object on stdout
+    /// Describe what was written as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -106,10 +106,10 @@ pub(crate) struct Capture {
     /// Hidden states of the last token, or averaged: last, last:N or response
     #[arg(long, default_value_t = Pool::Last, value_name = "WHERE", value_parser = pool)]
     pub(crate) pool: Pool,
-    /// What is kept of each head: its mean norm over the last tokens, and the mean vector
+    /// What is kept of each head: nothing, its mean norm over the last tokens, or that and its mean vector
     #[arg(long, value_enum, default_value_t = Heads::Norm)]
     pub(crate) heads: Heads,
-    /// Heads are averaged over so many of the last response tokens
+    /// How many of the last response tokens heads are averaged over
     #[arg(long, default_value_t = Keep::LAST_N, value_name = "N")]
     pub(crate) last_n: usize,
     /// Logits of the last token
@@ -121,12 +121,12 @@ pub(crate) struct Capture {
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
-    /// Items that are written at once; a run that is stopped goes on behind the last such part [default: at most 1024]
+    /// Items per written part; a stopped run goes on after its last part [default: at most 1024]
     #[arg(long, value_name = "N")]
     pub(crate) part_items: Option<usize>,
     #[command(flatten)]
     pub(crate) batch: BatchArgs,
-    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    /// Only say what there is to do, and how much memory and about how much time it takes; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// A summary as one JSON object on stdout
@@ -150,13 +150,13 @@ pub(crate) struct AnswerArgs {
 }
 
 impl AnswerArgs {
-    /// The most tokens of an answer where nobody asks for another number.
+    /// The most tokens of an answer, by default.
     const MAX_NEW_TOKENS: usize = 256;
 
     /// How the model answers, if it is to.
     ///
     /// # Errors
-    /// If settings are given that would do nothing.
+    /// If settings are given that would have no effect.
     pub(crate) fn answering(&self) -> anyhow::Result<Option<Answering>> {
         let (sampling, stop) = (self.sampling.sampling(), self.stop.rule());
         if self.generate {
@@ -216,17 +216,17 @@ pub(crate) struct Sweep {
     /// Each listed head alone, instead of a set together
     #[arg(long)]
     pub(crate) each: bool,
-    /// λ values, such as 1,1,0.5. 1 is the untouched model and always there; listed twice it is a control as well
+    /// λ values, such as 1,1,0.5. 1 is the untouched model and always included; listed twice, it is a control as well
     #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas",
         value_name = "LAMBDA,...", value_parser = lambda_of_list)]
     pub(crate) lambda: Vec<f32>,
-    /// Random head sets of the same size beside each set, at every λ but 1
+    /// How many random head sets of the same size go with each set, at every λ but 1
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) random_sets: usize,
-    /// Which random head sets
+    /// Seed of the random head sets
     #[arg(long, default_value_t = 0, requires = "random_sets")]
     pub(crate) random_seed: u64,
-    /// Which heads they are drawn from: of all the model, or as many of each layer as the set has there
+    /// Where their heads are drawn from: the whole model, or from each layer as many as the set has there
     #[arg(long, value_name = "WHERE", default_value = "model", requires = "random_sets")]
     pub(crate) random_from: Drawn,
     /// Tokens that are touched: all, prompt, response, or window:4..9 (positions from 0, both included)
@@ -240,10 +240,10 @@ pub(crate) struct Sweep {
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
-    /// Several seeds instead of one, such as 0,1,2: a generation each
+    /// Several seeds instead of one, such as 0,1,2: one generation for each
     #[arg(long, value_delimiter = ',', conflicts_with = "seed", value_name = "SEED,...", value_parser = seed_of_list)]
     pub(crate) seeds: Vec<u64>,
-    /// A lexicon of hedges, one phrase a line, to judge how assertive answers are
+    /// A lexicon of hedges, one phrase per line, to judge how assertive answers are
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
     #[command(flatten)]
@@ -252,7 +252,7 @@ pub(crate) struct Sweep {
     pub(crate) batch: BatchArgs,
     #[command(flatten)]
     pub(crate) stop: StopArgs,
-    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    /// Only say what there is to do, and how much memory and about how much time it takes; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The outcomes as JSON on stdout instead of tables
@@ -282,14 +282,14 @@ pub(crate) struct Score {
     pub(crate) items: ItemArgs,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// Heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
+    /// The heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
     #[arg(long, default_value = "all")]
     pub(crate) heads: String,
     /// λ values, such as 0,0.5
     #[arg(long, value_delimiter = ',', required = true, allow_hyphen_values = true, alias = "lambdas",
         value_name = "LAMBDA,...", value_parser = lambda_of_list)]
     pub(crate) lambda: Vec<f32>,
-    /// The directory to write; a second run computes only what is missing in it, and its map is of both
+    /// The directory to write; a second run computes only what is missing in it, and its map covers both runs
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// Label of a first cohort to compare with a second; d > 0 means Δ is higher in it
@@ -298,7 +298,7 @@ pub(crate) struct Score {
     /// Label of the second cohort
     #[arg(long, requires = "a")]
     pub(crate) b: Option<String>,
-    /// Recompute everything for every head and λ: slow, the oracle
+    /// Recompute everything for every head and λ: slow, the reference for the fast way
     #[arg(long)]
     pub(crate) plain: bool,
     /// How often signs are flipped, and labels shuffled, for the nulls
@@ -309,12 +309,12 @@ pub(crate) struct Score {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
-    /// The most tokens that are read at once, by default 2048 on a CPU and 16384 on a GPU; fewer where memory is short
+    /// The most tokens that are read at once, by default 2048 on a CPU and 16384 on a GPU; fewer if memory is short
     #[arg(long, value_name = "N")]
     pub(crate) batch_tokens: Option<usize>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
-    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    /// Only say what there is to do, and how much memory and about how much time it takes; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The map as JSON on stdout instead of tables
@@ -327,22 +327,22 @@ pub(crate) struct Score {
 pub(crate) struct Run {
     /// The experiment
     pub(crate) file: PathBuf,
-    /// Another model than the file names: a path or a hub id
+    /// A model to use instead of the file's: a path or a hub id
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Commit, branch or tag of a hub id
     #[arg(long)]
     pub(crate) revision: Option<String>,
-    /// Another device than the file names
+    /// A device to use instead of the file's
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Another dtype than the file names
+    /// A dtype to use instead of the file's
     #[arg(long, visible_alias = "weights", value_enum)]
     pub(crate) dtype: Option<Dtype>,
-    /// Other products of linear layers than the file names
+    /// Products of linear layers to use instead of the file's
     #[arg(long, value_enum)]
     pub(crate) products: Option<ProductsOf>,
-    /// Only the first so many items
+    /// Use only the first LIMIT items
     #[arg(long)]
     pub(crate) limit: Option<usize>,
     /// The directory to write; runs/NAME by default
@@ -350,7 +350,7 @@ pub(crate) struct Run {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) batch: BatchArgs,
-    /// Only say what there is to do, how much memory and about how much time it takes; nothing is written
+    /// Only say what there is to do, and how much memory and about how much time it takes; write nothing
     #[arg(long = "dry-run")]
     pub(crate) dry: bool,
     /// The report as JSON on stdout instead of tables
@@ -381,14 +381,14 @@ pub(crate) struct Bench {
     /// Rows that are decoded together
     #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "N,...", value_parser = count_of_list)]
     pub(crate) rows: Vec<usize>,
-    /// How often prefill is measured, and whole answers
+    /// How often prefill and whole answers are measured
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) repeat: usize,
-    /// Decode under so many different plans of one head each, in turns (whole answers: one after the other): 0,16,256 compares
-    /// them
+    /// Decode under this many different plans of one head each; 0,16,256 compares three numbers, taking turns step by step (whole
+    /// answers: one after another)
     #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = count_of_list, conflicts_with = "plan")]
     pub(crate) plans: Vec<usize>,
-    /// Whole answers as jobs write them, reading prompts and choosing tokens included, in the place of single decode steps
+    /// Measure whole answers as jobs write them, including prompt reading and token choice, instead of single decode steps
     #[arg(long)]
     pub(crate) whole: bool,
     #[command(flatten)]
@@ -405,10 +405,10 @@ pub(crate) struct Verify {
     pub(crate) model: NamedModelArgs,
     #[command(flatten)]
     pub(crate) how: HowArgs,
-    /// What transformers computed for this model: golden.safetensors, with golden.json beside it
+    /// A file of what transformers computed for this model: golden.safetensors, with golden.json beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) golden: Option<PathBuf>,
-    /// Skip the law that reads the weights once more, with a plan folded into them
+    /// Skip the law that reads the weights a second time, with a plan folded into them
     #[arg(long)]
     pub(crate) quick: bool,
     /// One JSON object on stdout instead of the table

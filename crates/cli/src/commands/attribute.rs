@@ -1,4 +1,4 @@
-//! `temper attribute`: heads ranked between the cohorts of one or many dispositions, with a report.
+//! `temper attribute`: ranks heads between the cohorts of one or many dispositions, and writes a report.
 
 use anyhow::Result;
 use headtemper_engine::Keep;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         last_n: args.last_n.unwrap_or(Keep::LAST_N),
         options: AttributeOptions {
             heads: match args.heads {
-                // The scripts know attention alone.
+                // The paper's scripts know attention heads only.
                 None if compat == Compat::Dd => HeadChoice::Attn,
                 None | Some(HeadsOf::All) => HeadChoice::All,
                 Some(HeadsOf::Attn) => HeadChoice::Attn,
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
         (None, Some(path)) => AttributeSource::Capture(path),
         (None, None) => unreachable!("a model is required where there are no features"),
     };
-    // Not before: until here an interrupt ends the process at once.
+    // Set only now: before this point an interrupt should end the process at once.
     settings.stop = Some(ui::stop_on_interrupt());
     let outcome = attribute_run(source, &items, &settings, &args.out, &mut ui::Bars::default())?;
     ui::finish(&outcome, &args.out, if args.json { Some("attribution.json") } else { None })

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// Token ids that look like nothing in particular, the same at every call.
+/// Arbitrary token ids, the same at every call.
 fn ids(engine: &Engine, count: usize) -> Vec<u32> {
     let vocab = engine.spec().vocab as u32;
     (0..count as u32).map(|i| i.wrapping_mul(7919) % vocab).collect()
@@ -78,14 +78,14 @@ fn prefill(engine: &Engine, args: &Bench, scale: &mut HeadScale) -> Result<Vec<f
     Ok(rates)
 }
 
-/// So many different plans of one head each, or the one that touches nothing.
+/// `count` different plans of one head each; for 0, the plan that touches nothing.
 fn different(engine: &Engine, count: usize, rows: usize) -> Result<Vec<HeadPlan>> {
     anyhow::ensure!(count <= rows, "--plans {count} is more than the {rows} rows that they are for");
     if count == 0 {
         return Ok(vec![HeadPlan::none()]);
     }
     let slots = engine.spec().slots();
-    // Heads of all layers in turn, and another λ each time round.
+    // Heads spread over all layers, each plan with a λ of its own.
     let plan = |i: usize| {
         let at = slots[(i * (slots.len() / count).max(1)) % slots.len()];
         Ok(HeadPlan::uniform(&[at], 1.0 - 0.001 * (i + 1) as f32)?)
@@ -102,7 +102,7 @@ struct Rows {
     steps: Vec<f64>,
 }
 
-/// Decodes under every set of plans, step by step in turn: each step meets the same neighbours on the machine.
+/// Decodes under every set of plans, taking turns after each step, so that other load on the machine hits all sets alike.
 fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
     let model = engine.model();
     let prompt = Tensor::new(ids(engine, args.prompt_tokens), model.device())?;
@@ -140,12 +140,12 @@ fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) ->
     arms.iter().zip(sets).map(result).collect()
 }
 
-/// Writes whole answers under every set of plans, a set after the other, and each once more to warm up.
+/// Writes whole answers under every set of plans, one set after another, each with one extra round to warm up.
 fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
     let mut found: Vec<Value> = Vec::new();
     for plans in sets {
         let request = |row: usize| Request {
-            // No two prompts begin alike, so that each is read.
+            // No two prompts begin alike, so that each is read in full.
             ids: ids(engine, args.prompt_tokens + row)[row..].to_vec(),
             plan: row % plans.len(),
             sampling: Sampling::default(),

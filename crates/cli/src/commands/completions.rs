@@ -1,4 +1,4 @@
-//! `temper completions`: what completes verbs and options in a shell.
+//! `temper completions`: a script that completes verbs and options in a shell.
 
 use anyhow::Result;
 use clap::CommandFactory;

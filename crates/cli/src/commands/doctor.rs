@@ -1,4 +1,4 @@
-//! `temper doctor`: what this machine and this build have, and whether tiny models compute what they should on it.
+//! `temper doctor`: what this machine and this build offer, and whether tiny models compute what they should on it.
 
 use anyhow::Result;
 use candle_core::{Device, utils};
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Doctor) -> Result<Done> {
     Ok(if failed { Done::CheckFailed } else { Done::Well })
 }
 
-/// The laws on a tiny model; off the CPU also that it says what it says there.
+/// Checks the laws on a tiny model; on another device than the CPU, also that it gives the CPU's results.
 fn checks(config: &str, device: &Device) -> Result<Vec<Check>> {
     let model = verify::tiny(config, device)?;
     let mut checks: Vec<Check> = verify::LAWS.iter().map(|law| law(&*model)).collect();
@@ -64,7 +64,7 @@ fn checks(config: &str, device: &Device) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// One line for a model of which all holds; every line for another.
+/// One line for a model if all its checks hold; otherwise one line more for each check that failed.
 fn told(device: &str, family: &str, checks: &[Check]) -> String {
     let failed: String =
         checks.iter().filter(|check| check.failed()).map(|check| format!("  {}", line(check))).collect();
@@ -74,7 +74,7 @@ fn told(device: &str, family: &str, checks: &[Check]) -> String {
     format!("{device:<10} {family}, tiny and random: FAILED\n{failed}")
 }
 
-/// The CPU and what was built in, each opened or with the reason why not.
+/// The CPU and the devices that were built in, each opened, or with the reason why it could not be.
 fn devices_of_this_build() -> Vec<(&'static str, Result<Device, String>)> {
     let plain = |e: candle_core::Error| headtemper_model::reason(&e);
     let mut devices = vec![("cpu", Ok(Device::Cpu))];
@@ -120,7 +120,7 @@ fn facts() -> Value {
     })
 }
 
-/// What candle was built with beyond plain Rust.
+/// What candle was built with, beyond plain Rust.
 fn built_with() -> Vec<&'static str> {
     let parts = [
         ("cuda", utils::cuda_is_available()),
@@ -131,7 +131,7 @@ fn built_with() -> Vec<&'static str> {
     parts.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
-/// What the processor has of the instructions that matter here.
+/// Which of the instruction sets that matter here the processor has.
 fn cpu_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let features = [

@@ -1,4 +1,4 @@
-//! `temper falsify`: a probe through gates that were declared beforehand.
+//! `temper falsify`: puts a probe through gates that were declared beforehand.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `temper gate`: a frozen probe reads finished answers and hedges those that it doubts.
+//! `temper gate`: a frozen probe reads finished answers, and those it doubts are hedged.
 
 use anyhow::Result;
 use headtemper_engine::{StopRule, sha256_file};

@@ -1,4 +1,4 @@
-//! `temper generate`: a look at what a model says, under a plan or not.
+//! `temper generate`: shows what a model says, with or without a plan.
 
 use std::{io::Read, time::Instant};
 

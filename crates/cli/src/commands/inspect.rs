@@ -1,4 +1,4 @@
-//! `temper inspect`: what a model has, before anybody asks it for something it has not.
+//! `temper inspect`: what a model has, so that nobody asks it for what it lacks.
 
 use anyhow::Result;
 use candle_core::DType;
@@ -27,11 +27,11 @@ pub(crate) fn run(args: &Inspect) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// What a model takes, in bytes.
+/// The memory that a model takes, in bytes.
 struct Memory {
     held: String,
     weights: usize,
-    /// Beside them, on the host, only as far as rows are read.
+    /// Memory-mapped tables on the host, beside the weights. They take memory only as far as their rows are read.
     mapped: usize,
     cache: DType,
     token: usize,

@@ -1,4 +1,4 @@
-//! `temper merge`: the shards of a sweep, a causal map or a capture, joined to what the whole would have written.
+//! `temper merge`: joins the shards of a sweep, a causal map or a capture into what an unsharded run would have written.
 
 use anyhow::{Result, bail, ensure};
 use headtemper_study::{count, made_by, merge_features, merge_score, merge_sweep};

@@ -1,4 +1,4 @@
-//! One file a verb: from arguments to a study, and what it prints.
+//! One file per verb: from arguments to a study, and what it prints.
 
 pub(crate) mod attribute;
 pub(crate) mod bench;

@@ -48,7 +48,7 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// Features, labels and groups, and what was read of them.
+/// Reads features, labels and groups, and says what was read.
 fn read(args: &SetArgs) -> Result<ProbeSet> {
     let set = ProbeSet::read(&args.features, &args.labels, args.groups.as_ref())?;
     say_set(&set);
@@ -87,7 +87,7 @@ fn measure(args: &MeasureArgs, seed: u64) -> MeasureOptions {
     MeasureOptions { assert_correct: args.assert_correct, resamples: args.resamples, seed }
 }
 
-/// What was read, before anything is computed.
+/// Says what was read, before anything is computed.
 fn say_set(set: &ProbeSet) {
     let origin = &set.origin;
     let (n, positives) = set.sizes();

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
     ui::finish(&outcome, &dir, if args.json { Some("report.json") } else { None })
 }
 
-/// The experiment with what was typed in place of what the file says.
+/// The experiment of the file, with what was typed taking precedence.
 fn resolve(args: &Run) -> Result<Experiment> {
     let mut experiment = Experiment::read(&args.file)?;
     if let Some(model) = &args.model {

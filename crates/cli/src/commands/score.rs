@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
     Ok(done)
 }
 
-/// Ends a whole map: it on stdout, warnings and where the report lies on stderr.
+/// Ends an unsharded map: prints the map on stdout, warnings and the report's path on stderr.
 ///
 /// # Errors
 /// If stdout is closed or full.

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// Ends a whole sweep: its outcomes on stdout, warnings and where the report lies on stderr.
+/// Ends an unsharded sweep: prints its outcomes on stdout, warnings and the report's path on stderr.
 ///
 /// # Errors
 /// If stdout is closed or full.

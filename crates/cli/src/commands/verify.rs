@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{Done, args::Verify, model, ui};
 
-/// Tokens that the laws must be able to read: a prompt and three steps of decoding, in pieces.
+/// Tokens that the model must be able to read for the laws: a prompt and three decode steps, in pieces.
 const SHORTEST: usize = 8;
 
 pub(crate) fn run(args: &Verify) -> Result<Done> {
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Verify) -> Result<Done> {
     Ok(if failed == 0 { Done::Well } else { Done::CheckFailed })
 }
 
-/// Checks as they come, each printed at once: a large model takes its time.
+/// The checks so far, and whether each is printed as it comes: a large model takes its time.
 struct Table(Vec<Check>, bool);
 
 impl Table {

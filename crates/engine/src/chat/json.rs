@@ -50,7 +50,7 @@ fn write(out: &mut String, value: &Json, style: &Style, depth: usize) {
     }
 }
 
-/// Elements between two brackets, each on a line of its own where there is an indent.
+/// Elements between two brackets, each on a line of its own if there is an indent.
 fn block<T>(
     out: &mut String,
     brackets: &str,
@@ -106,7 +106,7 @@ mod tests {
             .unwrap_or_else(|e| e.to_string())
     }
 
-    /// The texts are those of Python.
+    /// The expected texts come from Python.
     #[test]
     fn json_is_written_as_python_writes_it() {
         assert_eq!(dumps(""), r#"{"b": ["<é😀>\n", 1, 0.5], "a": {}, "n": null}"#);

@@ -42,10 +42,10 @@ pub struct ChatTemplate {
     path: PathBuf,
 }
 
-/// The special tokens that a template may name, such as `bos_token`. What a model does not have is undefined.
+/// The special tokens that a template may name, such as `bos_token`. Those that a model lacks are undefined.
 type Special = BTreeMap<&'static str, String>;
 
-/// Keys of `tokenizer_config.json`, which are the names in a template, and their ids in a GGUF file.
+/// Keys of `tokenizer_config.json`, which are also the names in a template, and the GGUF keys that hold their ids.
 const SPECIAL: [(&str, &str); 7] = [
     ("bos_token", "tokenizer.ggml.bos_token_id"),
     ("eos_token", "tokenizer.ggml.eos_token_id"),
@@ -56,7 +56,7 @@ const SPECIAL: [(&str, &str); 7] = [
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
 
-/// The name by which templates ask whether the model is to think before it answers.
+/// The variable by which templates ask whether the model should think before it answers.
 const SWITCH: &str = "enable_thinking";
 
 impl ChatTemplate {
@@ -113,15 +113,15 @@ impl ChatTemplate {
         &self.hash
     }
 
-    /// Whether the template lets one choose that the model thinks before it answers.
+    /// Whether the template has a switch for thinking before the answer.
     pub fn has_thinking_switch(&self) -> bool {
         self.source.contains(SWITCH)
     }
 
-    /// Refuses a wish for thinking that the template cannot express.
+    /// Refuses a request for thinking that the template cannot express.
     ///
     /// # Errors
-    /// If thinking is wanted and there is no switch for it. Without one, thinking is off as it is.
+    /// If thinking is wanted and there is no switch for it. Without a switch, thinking is off anyway.
     pub fn check_thinking(&self, thinking: Option<bool>) -> Result<()> {
         if thinking != Some(true) || self.has_thinking_switch() {
             return Ok(());
@@ -130,11 +130,11 @@ impl ChatTemplate {
         Err(EngineError::Template { path: self.path.clone(), why })
     }
 
-    /// The prompt of a conversation, ending where the assistant's answer begins. With `thinking`, the template is told
-    /// whether the model thinks first; without, its own default holds, which differs even between sizes of one model.
+    /// The prompt of a conversation, ending where the assistant's answer begins. `thinking` tells the template whether the
+    /// model thinks first; with `None` its own default holds, which differs even between sizes of one model.
     ///
     /// # Errors
-    /// If the template refuses the conversation, uses what minijinja does not have, or has no switch for the thinking
+    /// If the template refuses the conversation, uses a feature that minijinja lacks, or has no switch for the thinking
     /// that is wanted.
     pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
         self.check_thinking(thinking)?;
@@ -152,13 +152,14 @@ impl ChatTemplate {
         values.insert("tools", ().into());
         values.insert("documents", ().into());
         values.extend(thinking.map(|on| (SWITCH, on.into())));
-        // A template reversing a list that is empty makes minijinja 3.0.5 panic: another way for a template to fail.
+        // A template that reverses an empty list makes minijinja 3.0.5 panic: treat that as a failed template too.
         std::panic::catch_unwind(AssertUnwindSafe(|| template.render(values)))
             .map_err(|_| wrong("minijinja panicked".into()))?
             .map_err(fail)
     }
 
-    /// The same, and refuses a system message that the template leaves out: answers without it would look like answers under it.
+    /// Like [`Self::render`], but refuses a system message that the template leaves out: answers without it would pass for
+    /// answers under it.
     ///
     /// # Errors
     /// As [`Self::render`], and if the prompt does not hold the system message.
@@ -173,7 +174,7 @@ impl ChatTemplate {
     }
 }
 
-/// A template stands as text, or in a list of named ones of which `default` is ours.
+/// The text of a template: either a plain string, or the one named `default` in a list of named templates.
 fn template_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -184,7 +185,7 @@ fn template_text(value: &Value) -> Option<String> {
     }
 }
 
-/// A special token stands as text, or as an object with its content.
+/// The text of a special token: either a plain string, or the content of an object.
 pub(crate) fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).map(String::from)
 }

@@ -1,4 +1,4 @@
-//! What transformers gives a template beside the text: jinja2 with its own settings, and the methods of Python's strings.
+//! What transformers provides to a template: jinja2 with its own settings, and the methods of Python's strings.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use minijinja_contrib::{filters::datetimeformat, globals::now, pycompat::unknown
 
 use super::json::to_json;
 
-/// An environment as `_compile_jinja_template` of transformers sets it up.
+/// An environment set up as `_compile_jinja_template` of transformers does.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -19,7 +19,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", to_json);
     environment.add_filter("trim", |text: String, of: Option<String>| strip(&text, of.as_deref(), BOTH).to_string());
-    // minijinja takes none for an empty list here.
+    // minijinja would treat none as an empty list here.
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -31,7 +31,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// The tags `generation` and `endgeneration`, by which a template marks what is trained on, as tags that do nothing.
+/// Replaces the tags `generation` and `endgeneration`, with which a template marks what is trained on, by tags that do nothing.
 pub(super) fn without_generation(source: &str) -> Cow<'_, str> {
     if !source.contains("generation") {
         return Cow::Borrowed(source);
@@ -42,7 +42,7 @@ pub(super) fn without_generation(source: &str) -> Cow<'_, str> {
         let tag =
             part.split("%}").next().unwrap_or_default().trim_matches(|c: char| c.is_whitespace() || "+-".contains(c));
         let part = match tag {
-            // Like the block of a call, `with` keeps what is set inside to itself.
+            // `with` has a scope of its own, like the call block that `generation` is in transformers.
             "generation" => part.replacen("generation", "with", 1),
             "endgeneration" => part.replacen("endgeneration", "endwith", 1),
             _ => part.into(),
@@ -57,7 +57,7 @@ pub(super) fn without_generation(source: &str) -> Cow<'_, str> {
 type Ends = (bool, bool);
 const BOTH: Ends = (true, true);
 
-/// Methods of Python's values. Those that look for white space know Python's.
+/// Methods of Python's values. Those that look for white space use Python's definition of it.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else { return unknown_method_callback(state, value, name, args) };
     let ends = match name {
@@ -78,7 +78,7 @@ fn strip<'a>(text: &'a str, of: Option<&str>, (left, right): Ends) -> &'a str {
     if right { text.trim_end_matches(goes) } else { text }
 }
 
-/// `str.isspace`: Python counts the four separators of ASCII, Unicode does not.
+/// `str.isspace`: Python counts the four ASCII separators as white space, Unicode does not.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

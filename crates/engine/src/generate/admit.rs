@@ -1,4 +1,4 @@
-//! Which waiting rows come in, what they begin with, and how much of their prompts a step reads.
+//! Which waiting rows are admitted, what they begin with, and how much of their prompts a step reads.
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,8 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// How many tokens of each running row the next step reads: one of those that are decoded, and of prompts in
-    /// their order what the budget leaves.
+    /// How many tokens of each running row the next step reads: one for a row that is decoding; for prompts, in order,
+    /// as many as the budget leaves.
     pub(super) fn pieces(&self, running: &[Running]) -> Vec<usize> {
         let mut budget = self.prefill;
         let piece = |run: &Running| {
@@ -36,7 +36,7 @@ impl Work<'_> {
 }
 
 impl Engine {
-    /// Takes as many waiting rows as there are free slots and prompt tokens to read in this step.
+    /// Admits waiting rows while there are free slots and this step may read more prompt tokens.
     pub(super) fn admit(
         &self,
         work: &mut Work<'_>,
@@ -59,7 +59,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a new row the start that its plan's prompts share, reading it once for all of them: how long that is.
+    /// Gives a new row the start that its plan's prompts share, which is read once for all of them. Returns its length in tokens.
     fn take_start(
         &self,
         row: usize,

@@ -1,4 +1,4 @@
-//! Generation: many rows at once, each under its own plan, a finished row's slot refilled at once.
+//! Generation: many rows together, each under its own plan. A finished row's slot is refilled at once.
 
 mod admit;
 mod plan;
@@ -31,11 +31,11 @@ pub struct Request {
     pub plan: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Names the sampling noise; give an item the same number under every plan, so that arms share their draws.
+    /// Names the sampling noise. Give an item the same number under every plan, so that the arms share their draws.
     pub noise: u64,
     /// The most tokens to generate, the stop token not counted.
     pub max_new_tokens: usize,
-    /// Which tokens end it before that.
+    /// Which tokens end it before that limit.
     pub stop: StopRule,
 }
 
@@ -45,7 +45,7 @@ pub struct Request {
 pub enum FinishReason {
     /// The model wrote a stop token.
     Stop,
-    /// It was cut off at the limit of tokens, or of the context.
+    /// It was cut off at the token limit, or at the end of the context.
     Length,
 }
 
@@ -58,10 +58,10 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Sum over `ids` of the log-probability under the model as tempered, before penalties and temperature, in nats.
     pub sum_logprob: f64,
-    /// Head-tokens that its plan was applied to, as the hooks counted them: as many as the plan's heads and positions and the
-    /// tokens that were read make, or the run has failed.
+    /// Head-tokens that its plan was applied to, as counted by the hooks. If they are not what the plan's heads and positions
+    /// imply for the tokens that were read, the run fails.
     pub fired: u64,
-    /// What was read of prompt and `ids` while they were written, if [`GenerateOptions::keep`] asks for it.
+    /// What was captured of prompt and `ids` during generation, if [`GenerateOptions::keep`] asks for it.
     pub kept: Option<CaptureRow>,
 }
 
@@ -89,18 +89,18 @@ pub enum Event<'a> {
 pub struct GenerateOptions<'a> {
     /// The most rows that are decoded together; fewer where memory is short.
     pub max_rows: usize,
-    /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
+    /// The most memory to take in bytes, the model's included; by default what the machine has available.
     pub memory: Option<u64>,
-    /// Prompt tokens that are read beside a decode step, longer prompts in pieces: if none is given 512, and 8192 where our
-    /// kernels serve a device and no row has to wait for it.
+    /// Prompt tokens that are read along with a decode step; longer prompts are read in pieces. By default 512, or 8192 where our
+    /// kernels run on a GPU and this leaves memory for as many rows.
     pub prefill_tokens: Option<usize>,
-    /// What is read of each row from the passes that write it, at the last tokens of its answer: what a capture of
-    /// prompt and answer would keep. A row that is cut off is fed its last token once more for that; an empty answer is
-    /// read at the last token of its prompt alone.
+    /// What to keep of each row at the last tokens of its answer, from the very passes that write it: the same as a capture of
+    /// prompt and answer would keep. For this, a row that is cut off has its last token read by one more pass; an empty answer
+    /// is read at the last token of its prompt alone.
     pub keep: Option<Keep>,
-    /// Whether the requests are a part of a larger run: who puts the parts together checks that every planned head fired.
+    /// Whether the requests are part of a larger run. Whoever joins the parts then checks that every planned head fired.
     pub partial: bool,
-    /// Set from outside, stops after the current step; finished rows were reported.
+    /// Set from outside to stop after the current step; finished rows have been reported by then.
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -119,12 +119,12 @@ struct Running {
     generated: Vec<u32>,
     sum_logprob: f64,
     reading: Option<Reading>,
-    /// Why it ends, where that is known and its last token is still to be read.
+    /// Why it ends, once that is known while its last token is still to be read.
     ending: Option<FinishReason>,
 }
 
 impl Running {
-    /// The tokens that the model has not read: what is left of the prompt, or the last one generated.
+    /// The tokens that the model has not read yet: what is left of the prompt, or the last one generated.
     fn unread<'a>(&'a self, request: &'a Request) -> &'a [u32] {
         match self.generated.last() {
             None => &request.ids[self.seen..],
@@ -132,7 +132,7 @@ impl Running {
         }
     }
 
-    /// Notes what the pass has shown at its newest token.
+    /// Notes what the pass has shown at the row's newest token.
     fn see(&mut self, seen: Option<Seen>) {
         if let (Some(reading), Some(seen)) = (&mut self.reading, seen) {
             reading.see(seen, !self.generated.is_empty());
@@ -147,8 +147,8 @@ struct State {
 }
 
 impl State {
-    /// Head-tokens of a row that has ended: an error if its plan was not applied to all that it is for. A row is then not
-    /// reported, so that what is reported needs no further check, whoever keeps it for how long.
+    /// Head-tokens of a row that has ended; an error if its plan was not applied to every token that it covers. Such a row is
+    /// never reported, so reported rows need no further check, however long anyone keeps them.
     fn count(&self, run: &Running, request: &Request) -> Result<u64> {
         Ok(self.scale.check_slot(run.slot, request.plan, (run.seen, request.ids.len()))?)
     }
@@ -157,9 +157,9 @@ impl State {
 impl Engine {
     /// Generates a continuation of every request and reports each as it is done, in the order they finish.
     ///
-    /// On the CPU the result of a row depends on nothing but its own request and plan: not on the other rows, on
-    /// `max_rows` or memory, nor on the number of threads. Returns how often each planned head fired; if every plan was
-    /// used and the requests are not a part, one that never fired is an error.
+    /// On the CPU the result of a row depends only on its own request and plan: not on the other rows, on `max_rows` or memory,
+    /// nor on the number of threads. Returns how often each planned head fired. A head that never fired is an error, provided
+    /// that every plan was used and the requests are not part of a larger run.
     ///
     /// # Errors
     /// If a plan does not fit the model, a request is empty or too long for the context or the memory, `on_event`
@@ -179,7 +179,7 @@ impl Engine {
         done.map_err(|error| error.of_planned(&plan))
     }
 
-    /// [`Engine::generate`], once it is known how much may run at once.
+    /// [`Engine::generate`], given how much may run at once.
     fn generate_planned(
         &self,
         requests: &[Request],
@@ -197,7 +197,7 @@ impl Engine {
             prefill,
             starts,
             queue: (0..requests.len()).collect(),
-            // Slots of rows first, those of shared starts behind them.
+            // Slots of rows come first, those of shared starts after them.
             free: (0..plan.rows).rev().collect(),
         };
         let mut state = State { cache, scale };
@@ -241,7 +241,7 @@ impl Engine {
                 };
                 let Some(finish_reason) = ended else { continue };
                 if run.reading.is_some() && run.ending.is_none() && finish_reason == FinishReason::Length {
-                    run.ending = ended; // its last token was chosen and not read yet
+                    run.ending = ended; // its last token was chosen, but not read yet
                     continue;
                 }
                 let fired = state.count(run, &requests[run.row])?;
@@ -275,7 +275,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a row its next token, and says why it ends if it does.
+    /// Gives a row its next token. Returns why the row ends, if it does.
     fn take(
         &self,
         run: &mut Running,
@@ -295,5 +295,5 @@ impl Engine {
     }
 }
 
-/// The slot of a row that has ended.
+/// Marks, in place of a slot, a row that has ended.
 const DONE: usize = usize::MAX;

@@ -1,4 +1,4 @@
-//! How many rows run at once and how much of their prompts is read beside them, planned before anything runs.
+//! How many rows run at once, and how much of their prompts a step reads: planned before anything runs.
 
 use super::{GenerateOptions, Request, starts::SharedStarts};
 use crate::{
@@ -6,15 +6,15 @@ use crate::{
     memory::{Limit, Rows, plan_rows},
 };
 
-/// Prompt tokens that are read beside a decode step where nobody says, and on a device that waits for no host.
+/// Prompt tokens that are read along with a decode step, by default: in general, and on a GPU that our kernels run on.
 const PREFILL: usize = 512;
 const PREFILL_ON_DEVICE: usize = 8192;
 
-/// How a generation goes.
+/// How a generation will run.
 pub(super) struct Planned {
     pub(super) plan: MemoryPlan,
     pub(super) starts: SharedStarts,
-    /// Prompt tokens of a step.
+    /// Prompt tokens that a step reads.
     pub(super) prefill: usize,
 }
 
@@ -22,7 +22,7 @@ impl Engine {
     /// Plans the memory of a generation: how many rows run at once. `name` names a request by its index in errors.
     ///
     /// # Errors
-    /// If a request is empty or too long, asks for a plan that is not there, or does not fit the memory even alone.
+    /// If a request is empty or too long, asks for a plan that is not there, or does not fit in memory even alone.
     pub fn plan_generation(
         &self,
         requests: &[Request],
@@ -33,8 +33,8 @@ impl Engine {
         Ok(self.plan_with_starts(requests, plans, options, name)?.plan)
     }
 
-    /// The plan, with the shared starts that have room in it and the prompt tokens that are read in a step: as many as suit the
-    /// device where nobody says, but not at the cost of rows.
+    /// The memory plan, with the shared starts that have room in it, and the prompt tokens that a step reads. By default
+    /// these are as many as suit the device, but never at the cost of rows.
     pub(super) fn plan_with_starts(
         &self,
         requests: &[Request],
@@ -52,7 +52,7 @@ impl Engine {
         let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
         let cost = self.cost()?;
         let limit = Limit::of(options.memory, self.model.device(), cost.held);
-        // No step reads more than all prompts together.
+        // A step never reads more than all prompts together.
         let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
         let bytes = |numbers: usize| (numbers as u64).saturating_mul(4);
         let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
@@ -71,7 +71,7 @@ impl Engine {
             (prefill, without) = more.map_or((prefill, without), |more| (PREFILL_ON_DEVICE, more));
         }
         let starts = SharedStarts::find(requests, plans);
-        // A start that is read once saves little beside rows that would run together.
+        // Reading a start only once saves less than running many more rows together would.
         let with = [prefill, asked].into_iter().find_map(|prefill| {
             let with = plan(&starts, prefill).ok().filter(|with| 2 * with.rows >= without.rows)?;
             Some((prefill, with))
@@ -83,7 +83,7 @@ impl Engine {
         Ok(Planned { plan, starts, prefill: prefill.max(1) })
     }
 
-    /// The tokens that a row can come to.
+    /// The most tokens that a row can reach, prompt and answer.
     pub(super) fn most_tokens(&self, request: &Request) -> usize {
         request.ids.len().saturating_add(request.max_new_tokens).min(self.spec().context)
     }
@@ -97,7 +97,7 @@ impl Engine {
         if tokens >= context {
             return Err(EngineError::TooLong { what, tokens, context });
         }
-        // Who asks for so many tokens gets as many, or nothing.
+        // A request for exactly this many tokens gets them all, or is refused.
         if request.stop == StopRule::Never && tokens + request.max_new_tokens > context {
             let what = format!("{what} with the {} tokens to write", request.max_new_tokens);
             return Err(EngineError::TooLong { what, tokens: tokens + request.max_new_tokens, context });

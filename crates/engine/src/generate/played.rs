@@ -1,5 +1,5 @@
-//! Decode steps that are recorded once and played back: nothing of a step is left to the host but to look, now and then, at
-//! what was written.
+//! Decode steps that are recorded once and played back. The host does nothing for a step but look, now and then, at what was
+//! written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,22 +16,23 @@ use super::{
 };
 use crate::{Engine, EngineError, Result, StopRule};
 
-/// Steps between two looks: a row that ends is refilled that late at most, and the host waits that seldom.
+/// Steps between two looks. A row that has ended waits at most this long to be refilled; the host waits for the device only this
+/// often.
 pub(super) const STEPS: usize = 8;
 
 /// Stop tokens that a row may have; models have two or three.
 const STOPS: usize = 16;
 
-/// The recordings of a generation, by their numbers of rows and how far these reach.
+/// The recordings of a generation, by their number of rows and how far these reach.
 pub(super) struct Player {
     /// Rows that may run at once.
     most: usize,
     recordings: BTreeMap<Shape, Played>,
-    /// Shapes that the device had no memory to record.
+    /// Shapes for which the device had too little memory to record.
     refused: BTreeSet<Shape>,
 }
 
-/// Rows, and how far they reach.
+/// The number of rows, and how many positions they reach.
 type Shape = (usize, usize);
 
 struct Played {
@@ -39,13 +40,13 @@ struct Played {
     recording: Recording,
 }
 
-/// Rows that a recording is made for: the next power of two, or all that may run at once. Rows without work rest.
+/// The number of rows to record for: the next power of two, at most all that may run at once. Rows without work stay idle.
 fn bucket(rows: usize, most: usize) -> usize {
     rows.next_power_of_two().min(most)
 }
 
-/// Positions that a recording is made for, of rows that will be read to before `end`: attention launches blocks for all of them, by
-/// so many keys. The next power of two of these, or all that a slot holds.
+/// The number of positions to record for, if the rows end before `end`. Attention launches one block for every `ATTEND_SPLIT`
+/// positions; their number is rounded up to a power of two, at most all that a slot holds.
 fn reach(end: usize, capacity: usize) -> usize {
     (end.div_ceil(ATTEND_SPLIT).next_power_of_two() * ATTEND_SPLIT).min(capacity)
 }
@@ -57,13 +58,13 @@ impl Player {
 }
 
 impl Engine {
-    /// Whether decode steps are played at all: where they can be recorded.
+    /// Whether decode steps are played back at all: they are wherever they can be recorded.
     pub(super) fn plays_steps(&self) -> bool {
         self.model.steps_stay_on_device() && Recording::possible(self.model.device())
     }
 
-    /// Whether a row's next steps may be played: it only decodes, nothing is read of it, its plan touches all its tokens to
-    /// come or none, and its sampling is the device's.
+    /// Whether a row's next steps may be played: it only decodes, nothing is captured of it, its plan touches all or none of its
+    /// coming tokens, and the device can do its sampling.
     fn may_play(&self, run: &Running, request: &Request, state: &State) -> bool {
         let to_come = run.seen..run.seen + self.left(run, request);
         !run.generated.is_empty()
@@ -74,7 +75,7 @@ impl Engine {
             && state.scale.one_row(request.plan, to_come, request.ids.len())
     }
 
-    /// Tokens that a row may still write.
+    /// How many tokens a row may still write.
     fn left(&self, run: &Running, request: &Request) -> usize {
         let room = self.spec().context.saturating_sub(run.seen + 1);
         request.max_new_tokens.saturating_sub(run.generated.len()).min(room)
@@ -88,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Some steps of all running rows, if all of them can be played: the tokens of each, with their log-probabilities.
+    /// Plays some steps of all running rows, if all of them can be played. Returns each row's tokens with their log-probabilities.
     ///
     /// # Errors
     /// If the device fails, or has no memory for the rows.
@@ -107,7 +108,7 @@ impl Engine {
         let steps = STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0));
         let end = rows.iter().map(|row| row.position + steps.min(row.left)).max().unwrap_or(0);
         let shape = (bucket(rows.len(), player.most), reach(end, state.cache.capacity()));
-        // A row beyond it would miss keys without a word.
+        // A row that went further would silently miss keys.
         assert!(end <= shape.1, "rows end at {end}, slots at {}", state.cache.capacity());
         if !player.recordings.contains_key(&shape) {
             let Some(played) = self.recorded(shape, player, state)? else { return Ok(None) };
@@ -145,8 +146,8 @@ impl Engine {
         }
     }
 
-    /// A recording of this shape; none where the device has no memory for one, even if the others make room: steps are then asked for
-    /// one by one, which needs less.
+    /// A recording of this shape. `None` if the device has no memory for one, even after the other recordings are dropped: the steps
+    /// are then launched one by one, which needs less.
     fn recorded(&self, shape: Shape, player: &mut Player, state: &mut State) -> Result<Option<Played>> {
         if player.refused.contains(&shape) {
             return Ok(None);
@@ -164,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// A step for so many rows, all at rest, that reach so far.
+    /// Records a step for `size` rows, all idle, that reach up to `reach` positions.
     fn record(&self, (size, reach): Shape, state: &mut State) -> Result<Played> {
         let device = self.model.device();
         let capacity = state.cache.capacity();
@@ -180,12 +181,12 @@ impl Engine {
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
         let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
         let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        // A count that a device does not give is no reason to stop.
+        // A device that cannot count its operations is no reason to stop.
         steps.insert(size, recording.operations().unwrap_or_default());
         Ok(Played { rows, recording })
     }
 
-    /// One step, which asks the host for nothing.
+    /// One step, without any work for the host.
     fn pass(&self, rows: &DecodeRows, batch: &Batch, state: &mut State) -> Candle<()> {
         let hidden = self.model.forward(rows.ids(), batch, &mut state.cache, &mut state.scale)?;
         state.scale.rest();

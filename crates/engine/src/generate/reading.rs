@@ -1,4 +1,4 @@
-//! What is read of a row while it is written, from the very passes that write it.
+//! What is captured of a row during generation, from the very passes that write it.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use crate::{
     keep::{Mean, Seen},
 };
 
-/// What a row's tokens have shown so far. It ends as a pass over prompt and answer at once would: averaged over the same
+/// What a row's tokens have shown so far. The result equals that of one pass over prompt and answer: averages over the same
 /// tokens in the same order.
 pub(super) struct Reading {
     hidden: Window,
     heads: Window,
-    /// The newest token: the prompt's last while there is no answer.
+    /// The newest token: the prompt's last as long as there is no answer.
     newest: Seen,
 }
 
@@ -23,7 +23,7 @@ impl Reading {
         Self { hidden: Window::of(keep.pool), heads: Window::of(Pool::LastN(keep.last_n)), newest: Seen::default() }
     }
 
-    /// One more token was read; `response` if it is the answer's.
+    /// Takes in one more token that was read; `response` if it is the answer's.
     pub(super) fn see(&mut self, seen: Seen, response: bool) {
         if response {
             self.hidden.push(&seen.hidden);
@@ -32,7 +32,7 @@ impl Reading {
         self.newest = seen;
     }
 
-    /// What is kept of the row. An empty answer is read at the last token of its prompt, where the model chose to stop.
+    /// What is kept of the row. For an empty answer, that is the last token of its prompt, where the model chose to stop.
     pub(super) fn finish(self, keep: &Keep, spec: &ModelSpec) -> CaptureRow {
         let newest = self.newest;
         let hidden = self.hidden.mean().unwrap_or(newest.hidden);
@@ -41,11 +41,11 @@ impl Reading {
     }
 }
 
-/// The tokens that a mean is taken over, as they come.
+/// The tokens that a mean is taken over, updated token by token.
 enum Window {
-    /// The newest alone, which is kept elsewhere.
+    /// Only the newest, which is kept elsewhere.
     Newest,
-    /// The last so many.
+    /// The last `most` tokens.
     Last { most: usize, values: VecDeque<Vec<f32>> },
     /// All.
     All(Mean),
@@ -64,7 +64,7 @@ impl Window {
         match self {
             Self::Newest => {}
             Self::Last { most, values } => {
-                // The oldest gives its room to the newest.
+                // The newest reuses the buffer of the oldest.
                 let mut room = if values.len() == *most { values.pop_front() } else { None }.unwrap_or_default();
                 room.clear();
                 room.extend_from_slice(newest);
@@ -74,7 +74,7 @@ impl Window {
         }
     }
 
-    /// The mean over the window; none if nothing came, or the newest is all of it.
+    /// The mean over the window; `None` if no token came, or if the window is only the newest token.
     fn mean(self) -> Option<Vec<f32>> {
         let mean = match self {
             Self::Newest => return None,

@@ -1,8 +1,8 @@
-//! What all prompts under one plan begin with, such as the template's system message: read once, then copied.
+//! What all prompts under one plan begin with, such as the template's system message. It is read once, then copied.
 
 use super::Request;
 
-/// The shared start of every plan's prompts, where it has one.
+/// The shared start of each plan's prompts, if they have one.
 pub(super) struct SharedStarts {
     starts: Vec<Option<SharedStart>>,
     /// The longest start in each slot.
@@ -13,16 +13,16 @@ pub(super) struct SharedStarts {
 pub(super) struct SharedStart {
     /// Which of the slots for starts holds it.
     pub(super) slot: usize,
-    /// Its tokens.
+    /// How many tokens it has.
     pub(super) len: usize,
-    /// Whether the cache holds it yet.
+    /// Whether the cache holds it already.
     pub(super) read: bool,
 }
 
 impl SharedStarts {
-    /// Below this a copy saves nothing.
+    /// Fewest tokens of a start: below this a copy saves nothing.
     const SHORTEST: usize = 8;
-    /// Starts that are held at once; plans beyond read every prompt whole.
+    /// The most starts that are held at once; for further plans every prompt is read whole.
     const MOST: usize = 128;
 
     /// No start is shared.
@@ -30,8 +30,8 @@ impl SharedStarts {
         Self { starts: (0..plans).map(|_| None).collect(), lengths: Vec::new() }
     }
 
-    /// Finds the common start of each plan's prompts. At least one token of every prompt stays its own. Requests are
-    /// taken in their order, so a slot serves another plan when the last row of its own has taken its copy.
+    /// Finds the common start of each plan's prompts. At least one token of every prompt stays outside it. Requests are
+    /// admitted in order, so a slot can serve another plan once the last row of its own plan has taken its copy.
     pub(super) fn find(requests: &[Request], plans: usize) -> Self {
         let mut shared = Self::none(plans);
         let mut last_of_slot: Vec<usize> = Vec::new();
@@ -64,13 +64,13 @@ impl SharedStarts {
         self.starts[plan].as_mut()
     }
 
-    /// The most tokens that each slot for starts holds.
+    /// The most tokens that each slot for starts will hold.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.lengths.clone()
     }
 }
 
-/// What one plan's prompts begin with, and the first and the last of its rows.
+/// What one plan's prompts begin with, and the plan's first and last rows.
 struct Common<'a> {
     ids: &'a [u32],
     first: usize,

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Engine {
-    /// One forward pass over the next tokens of the running rows, so many of each: the next token of every row whose
-    /// prompt is read, with its log-probability. What is to be kept of such a row is read on the way.
+    /// Runs one forward pass over the next `pieces` tokens of each running row. Returns the next token of every row whose
+    /// prompt has been read, with its log-probability. What `keep` asks for is captured from such rows on the way.
     pub(super) fn step(
         &self,
         running: &mut [Running],
@@ -40,7 +40,7 @@ impl Engine {
             let tokens = ready.iter().map(|&token| token as usize..token as usize + 1);
             keep.reader(HiddenCapture::new(last.clone(), keep.sites(spec)), tokens.collect())
         });
-        // The plan comes first: what is read is what the output projection receives.
+        // The plan comes first: what is captured is what the output projection receives.
         let mut taps: Vec<&mut dyn Tap> = vec![&mut state.scale];
         taps.extend(reader.iter_mut().flat_map(Reader::taps));
         let ids = Tensor::new(&ids[..], device)?;
@@ -75,7 +75,7 @@ fn choose_all(rows: &[&Running], requests: &[Request], logits: &Tensor) -> Resul
     let draws: Vec<Option<Draw>> =
         rows.iter().map(|run| requests[run.row].sampling.on_device(noise(run, &requests[run.row]))).collect();
     let mut chosen = Vec::with_capacity(rows.len());
-    // Where every row is penalised, the device has nothing to choose.
+    // If every row is penalised, there is nothing for the device to choose.
     if draws.iter().any(Option::is_some) {
         let draws: Vec<Draw> = draws.iter().map(|draw| draw.unwrap_or_default()).collect();
         chosen = headtemper_model::choose(logits, &draws)?;

@@ -1,4 +1,4 @@
-//! One repo's folder in the cache, in `huggingface_hub`'s layout, and what it holds when there is no hub to ask.
+//! One repo's folder in the cache, in `huggingface_hub`'s layout, and how a model is found there when there is no hub to ask.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,7 +23,7 @@ impl Folder {
         Self { cache: cache.to_owned(), name: Repo::model(id.to_owned()).folder_name() }
     }
 
-    /// The same repo in hf-hub's own cache, on the same file system as the real one and invisible to its readers.
+    /// The same repo in a cache for hf-hub alone, on the same file system as the real one and invisible to the real one's readers.
     pub(super) fn staging(&self) -> Self {
         Self { cache: self.dir().join(".staging"), name: self.name.clone() }
     }
@@ -44,14 +44,14 @@ impl Folder {
         self.dir().join("refs").join(revision)
     }
 
-    /// The commit that the revision was when last recorded, or itself is; none if its snapshot is not there.
+    /// The commit that was last recorded for the revision, or the revision itself if none was; `None` if its snapshot is not there.
     fn commit(&self, revision: &str) -> Option<String> {
         let recorded = fs::read_to_string(self.reference(revision));
         let commit = recorded.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
         (is_name(&commit) && self.snapshot(&commit).is_dir()).then_some(commit)
     }
 
-    /// Records which commit the revision is. Only offline runs need it: a cache that cannot be written is no failure.
+    /// Records which commit the revision is. Only offline runs need that, so failing to write it is not an error.
     pub(super) fn record(&self, revision: &str, commit: &str) {
         let path = self.reference(revision);
         if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
@@ -69,7 +69,7 @@ impl Folder {
 
     /// Waits for other processes that download this repo. Held until the file is dropped.
     pub(super) fn lock(&self) -> Result<File, HubError> {
-        // Where huggingface_hub has its locks too. The file stays: removed, it would let two processes hold one each.
+        // huggingface_hub keeps its locks there too. The file is never removed: otherwise two processes could hold one lock each.
         let path = self.cache.join(".locks").join(&self.name).join("headtemper.lock");
         make_parent(&path)?;
         let file = File::create(&path).map_err(io_error(&path))?;
@@ -78,7 +78,7 @@ impl Folder {
     }
 }
 
-/// Makes `path`, which is `name` in a snapshot, stand for the blob, replacing what was there.
+/// Links `path`, which is `name` in a snapshot, to the blob, replacing what was there.
 pub(super) fn link(blob: &Path, path: &Path, name: &str) -> Result<(), HubError> {
     make_parent(path)?;
     remove(path, fs::remove_file)?;
@@ -90,7 +90,7 @@ pub(super) fn link(blob: &Path, path: &Path, name: &str) -> Result<(), HubError>
             return Ok(());
         }
     }
-    // Where links are not to be had (Windows, some network disks) the file itself moves, as with huggingface_hub.
+    // Where links are not available (Windows, some network disks) the file itself moves, as in huggingface_hub.
     rename(blob, path)
 }
 

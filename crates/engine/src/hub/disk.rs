@@ -1,4 +1,4 @@
-//! Small steps on the disk, whose errors name the path.
+//! Small file operations whose errors name the path.
 
 use std::{fs, io, path::Path};
 
@@ -19,7 +19,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), HubError> {
     fs::rename(from, to).map_err(io_error(to))
 }
 
-/// Removes what may not be there.
+/// Removes a file or directory that may not exist.
 pub(super) fn remove<'a>(path: &'a Path, how: impl FnOnce(&'a Path) -> io::Result<()>) -> Result<(), HubError> {
     match how(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path)(error)),

@@ -1,29 +1,29 @@
-//! Brings one commit into the cache: what is missing is downloaded by hf-hub, verified, and only then moved there.
+//! Brings one commit into the cache: hf-hub downloads what is missing, and only verified files move into the cache.
 //!
-//! # What hf-hub 0.5.0 does, and what is done about it here
+//! # What hf-hub 0.5.0 does, and how this module handles it
 //!
 //! `ApiRepo::download` asks for metadata (`Range: bytes=0-0`), appends to `blobs/<etag>.part`, renames that to
-//! `blobs/<etag>`, links it into `snapshots/<commit>/` and writes `refs/<revision>`. Read in its source, `api/sync.rs`,
-//! and `lib.rs`:
+//! `blobs/<etag>`, links it into `snapshots/<commit>/` and writes `refs/<revision>`. Its source, `api/sync.rs` and
+//! `lib.rs`, shows:
 //!
 //! - It never compares sizes: a body without `Content-Length` that ends early is installed as a whole file, and so is a
-//!   resume from a server that ignores `Range`. So it downloads into a staging folder inside the repo's own, and files
-//!   move on when verified.
+//!   resume from a server that ignores `Range`. So we let it download into a staging folder inside the repo's own, and
+//!   move files on once they are verified.
 //! - It writes `refs/<revision>`, in place, after the first file. In the staging folder nobody reads it.
-//! - It follows a branch per file, so a push in between mixes two commits. Here the commit of the listing is asked for
-//!   by its hash.
-//! - It downloads again a blob that exists, and again when another process just did. Here blobs are looked up by hash,
+//! - It resolves a branch anew for each file, so a push in between mixes two commits. We ask for the listing's commit by
+//!   its hash.
+//! - It downloads a blob that exists again, and again when another process has just done so. We look blobs up by hash,
 //!   under a lock.
-//! - A complete `.part` makes it ask for `bytes=<size>-`, answered with 416 for ever; a longer one is `InvalidResume`
-//!   for ever. Both are seen to in `resume`.
-//! - A link left by an earlier attempt fails it with `File exists` where it leads to another blob that is gone. So
-//!   staged links are removed.
-//! - A retry whose first attempt wrote nothing asks from position 0 and appends to the `.part`. Retries are off; a
+//! - A complete `.part` makes it ask for `bytes=<size>-`, which is answered with 416 for ever; a longer one is
+//!   `InvalidResume` for ever. `resume` handles both.
+//! - A link left by an earlier attempt makes it fail with `File exists` if it leads to another blob that is gone. We remove
+//!   staged links.
+//! - A retry whose first attempt wrote nothing asks from position 0 and appends to the `.part`. We turn retries off; a
 //!   second run resumes.
-//! - It does not escape file names in addresses, and its progress bar may cut a long name inside a character. It gets
+//! - It does not escape file names in addresses, and its progress bar may cut a long name inside a character. We pass
 //!   escaped names.
-//! - An empty file has no `bytes=0-0`, so its metadata fail. An empty file is made here.
-//! - Its cache is that of `$HF_HOME` alone. It is always told the cache, the endpoint and the token.
+//! - An empty file has no `bytes=0-0`, so its metadata request fails. We create empty files ourselves.
+//! - By itself it uses the cache of `$HF_HOME` only. We always pass the cache, the endpoint and the token.
 
 use std::fs::{self, File};
 use std::io;
@@ -39,7 +39,7 @@ use super::names::{escape, is_name, is_sha256};
 use super::target::Target;
 use super::{HubError, Snapshot};
 
-/// Downloads what the cache lacks of the listed commit.
+/// Downloads those files of the listed commit that the cache lacks.
 pub(super) fn download(target: &Target, listing: &Listing, api: Api) -> Result<Snapshot, HubError> {
     let repo = api.repo(target.at(&listing.commit));
     Download { target, listing, api, repo, lock: None }.run()
@@ -51,7 +51,7 @@ struct Download<'a> {
     api: Api,
     /// The repo pinned to the listing's commit.
     repo: ApiRepo,
-    /// Held from the first file that is missing: one process downloads, the others wait and find it.
+    /// Held from the first missing file on: one process downloads, the others wait and then find the file.
     lock: Option<File>,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Download<'a> {
         let (target, listing) = (self.target, self.listing);
         let has = |name: &str| listing.files.contains_key(name);
         if !has(WEIGHTS_INDEX) && !has(WEIGHTS) {
-            // Before anything else that may be missing: this error says most.
+            // Checked before anything else that may be missing, because this error says most.
             let has = listing.files.keys().filter(|name| is_weights(name)).cloned().collect();
             return Err(HubError::NoWeights { id: target.id.to_owned(), has });
         }
@@ -100,7 +100,7 @@ impl<'a> Download<'a> {
         }
         if self.lock.is_none() {
             self.lock = Some(folder.lock()?);
-            // Who held the lock may have brought it.
+            // The process that held the lock may have brought the file.
             return self.ensure(name, remote);
         }
         let remote = remote.cloned().map_or_else(|| self.ask(name), Ok)?;
@@ -117,7 +117,7 @@ impl<'a> Download<'a> {
     /// Asks for the size and hash of one file, which some mirrors leave out of the listing.
     fn ask(&self, name: &str) -> Result<Remote, HubError> {
         let metadata = self.api.metadata(&self.repo.url(&escape(name))).map_err(|error| self.failed(name, error))?;
-        // A weak etag is `W/"hash"`, of which hf-hub has removed the quotes.
+        // A weak etag is `W/"hash"`; hf-hub has removed the quotes.
         let blob = metadata.etag().trim_start_matches("W/").to_owned();
         if !is_name(&blob) {
             return Err(self.failed(name, ApiError::InvalidHeader("etag")));
@@ -126,7 +126,7 @@ impl<'a> Download<'a> {
         Ok(Remote { blob, size: metadata.size() as u64, sha256 })
     }
 
-    /// Downloads into the staging folder; gives the path there.
+    /// Downloads into the staging folder; returns the path there.
     fn stage(&self, name: &str, remote: &Remote) -> Result<PathBuf, HubError> {
         let staging = self.target.folder.staging();
         let staged = staging.blob(&remote.blob);
@@ -138,7 +138,7 @@ impl<'a> Download<'a> {
             File::create(&staged).map_err(io_error(&staged))?;
         } else if !resume(&staged, remote)? {
             let pointer = self.repo.download(&escape(name)).map_err(|error| self.failed(name, error))?;
-            // Not `staged` where the etag of the file differs from the hash in the listing.
+            // This is not `staged` if the file's etag differs from the hash in the listing.
             return fs::canonicalize(&pointer).map_err(io_error(&pointer));
         }
         Ok(staged)
@@ -173,7 +173,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Removes what earlier attempts left, except files named by their SHA-256: only what can be verified is resumed.
+/// Removes what earlier attempts left, except files named by their SHA-256: only files that can be verified are resumed.
 fn sweep(blobs: &Path) -> io::Result<()> {
     for entry in fs::read_dir(blobs)? {
         let path = entry?.path();
@@ -184,7 +184,7 @@ fn sweep(blobs: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Prepares what an earlier attempt left of this file for hf-hub to go on with; true if nothing is left to download.
+/// Prepares what an earlier attempt left of this file, so that hf-hub resumes it; true if nothing is left to download.
 fn resume(staged: &Path, remote: &Remote) -> Result<bool, HubError> {
     let part = staged.with_extension("part");
     if staged.exists() {
@@ -202,7 +202,7 @@ fn resume(staged: &Path, remote: &Remote) -> Result<bool, HubError> {
     Ok(complete)
 }
 
-/// The HTTP status behind an error of hf-hub. Its ureq is no dependency of ours, so the text is read; a test holds it.
+/// The HTTP status behind an error of hf-hub. Its ureq is not a dependency of ours, so we parse the message; a test guards it.
 fn status(error: &ApiError) -> Option<u16> {
     let ApiError::RequestError(error) = error else { return None };
     error.to_string().strip_prefix("http status: ")?.parse().ok()

@@ -1,4 +1,4 @@
-//! What the environment says: where the cache is, which hub to ask, and with which token.
+//! What the environment says: where the cache is, which hub to ask, and which token to use.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ pub enum Offline {
     /// The user asked for it.
     #[error("HF_HUB_OFFLINE is set")]
     Asked,
-    /// The hub did not answer, or not as a hub does.
+    /// The hub did not answer, or not in the way a hub does.
     #[error("the hub could not be reached ({reason})")]
     Unreachable {
         /// The hub's address and what went wrong there.
@@ -120,7 +120,7 @@ pub enum HubError {
         /// Why it was not downloaded.
         offline: Offline,
     },
-    /// A transfer broke off. What arrived of the weights is kept aside for the next attempt.
+    /// A transfer broke off. The part of the weights that arrived is kept for the next attempt.
     #[error("the download of {file} of `{id}` failed")]
     Download {
         /// The hub id.

@@ -21,14 +21,14 @@ const OPTIONAL: [&str; 5] = [
     "chat_template.jinja",
     "chat_template.json",
 ];
-/// File name extensions that tell what a repo without usable weights has instead.
+/// File name extensions of weights: they tell what a repo without usable weights has instead.
 const WEIGHT_EXTENSIONS: [&str; 6] = ["gguf", "bin", "safetensors", "pth", "pt", "onnx"];
 
-/// What a model needs of a repo that `has` these files: config, templates, tokenizer, and last the weights or the index
-/// that names their shards.
+/// The files that a model needs from a repo which `has` the given ones: config, templates, tokenizer, and last the weights
+/// or the index that names their shards.
 pub(super) fn needed(has: impl Fn(&str) -> bool) -> Vec<String> {
     let optional = OPTIONAL.into_iter().filter(|name| has(name));
-    // A single file goes before an index, as in transformers.
+    // A single file takes precedence over an index, as in transformers.
     let weights = if has(WEIGHTS) || !has(WEIGHTS_INDEX) { WEIGHTS } else { WEIGHTS_INDEX };
     [CONFIG].into_iter().chain(optional).chain([TOKENIZER, weights]).map(str::to_owned).collect()
 }
@@ -52,7 +52,7 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     }
 }
 
-/// Whether it holds weights of some kind, ours or not.
+/// Whether a file of this name holds weights of some kind, usable or not.
 pub(super) fn is_weights(name: &str) -> bool {
     WEIGHT_EXTENSIONS.contains(&extension(name))
 }

@@ -1,6 +1,6 @@
 //! The one question to the hub: which commit is the revision, and what are its files?
 //!
-//! hf-hub's own answer, `RepoInfo`, has no sizes, so the request is hf-hub's and the reading is ours.
+//! hf-hub's own answer, `RepoInfo`, has no sizes, so hf-hub makes the request and we parse the response.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const LISTING_LIMIT: u64 = 64 << 20;
 /// One commit of a repo.
 pub(super) struct Listing {
     pub(super) commit: String,
-    /// Each with what the hub tells of it, which on some mirrors is nothing.
+    /// Each file with what the hub says about it, which on some mirrors is nothing.
     pub(super) files: BTreeMap<String, Option<Remote>>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Remote {
 
 pub(super) enum Answer {
     Listing(Listing),
-    /// No hub, or none that works today.
+    /// There is no hub, or it does not work at the moment.
     Unreachable(Offline),
 }
 
@@ -63,10 +63,10 @@ pub(super) fn ask(target: &Target, api: &Api) -> Result<Answer, HubError> {
         200 => match response.body_mut().with_config().limit(LISTING_LIMIT).read_json::<RepoJson>() {
             Ok(json) if is_name(&json.sha) => Ok(Answer::Listing(json.into())),
             Ok(json) => unreachable(format!("it names the commit `{}`", json.sha)),
-            // A portal's log-in page, for example.
+            // For example a captive portal's log-in page.
             Err(error) => unreachable(format!("it sent no listing: {error}")),
         },
-        // The hub hides what one may not see, and says so only in the header.
+        // The hub answers like this for missing repos too; only the header tells that a repo or revision does not exist.
         status @ (401 | 403) if !missing => Err(target.denied(status)),
         401 | 403 | 404 => Err(HubError::NotFound { id, revision }),
         status if status == 429 || status >= 500 => unreachable(format!("http status {status}")),
@@ -74,7 +74,7 @@ pub(super) fn ask(target: &Target, api: &Api) -> Result<Answer, HubError> {
     }
 }
 
-/// The hub's answer to `/api/models/<id>/revision/<revision>?blobs=true`, as far as it is used.
+/// The parts that we use of the hub's answer to `/api/models/<id>/revision/<revision>?blobs=true`.
 #[derive(Deserialize)]
 struct RepoJson {
     sha: String,

@@ -2,10 +2,10 @@
 //!
 //! [`fetch`] asks the hub once for the repo's commit and files, downloads those of the model's files that the cache
 //! lacks, and returns the snapshot directory, which is in Hugging Face form (config.json, safetensors, tokenizer.json,
-//! chat template). The cache is the one of Python's `huggingface_hub`, in the same layout, so the two share what either
+//! chat template). The cache is that of Python's `huggingface_hub`, in the same layout, so each can use what the other
 //! has downloaded.
 //!
-//! Without a network, or with `HF_HUB_OFFLINE=1`, the cached snapshot of the revision serves if it is complete.
+//! Without a network, or with `HF_HUB_OFFLINE=1`, the cached snapshot of the revision is used if it is complete.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -15,15 +15,15 @@
 //! | `HF_TOKEN` | token for private and gated models; else the contents of `$HF_TOKEN_PATH` or `$HF_HOME/token` |
 //! | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: never touch the network |
 //!
-//! # What may be relied on
+//! # Guarantees
 //!
 //! A file enters `blobs/` and `snapshots/` only after its size was compared with what the hub announced, and its
-//! SHA-256 where the hub gives one (weights and other LFS files). `refs/<revision>` moves to a new commit only when
-//! every file of it is there, and weights come last: an update that was interrupted leaves the old snapshot usable
-//! offline. Interrupted weights are resumed. A file that is there is not downloaded again, also when a new commit
-//! shares it with an old one. What this takes on top of hf-hub is told in `download.rs`.
+//! SHA-256 too if the hub gives one (weights and other LFS files). `refs/<revision>` moves to a new commit only when
+//! every file of it is there, and weights come last: an interrupted update leaves the old snapshot usable offline.
+//! Interrupted weights are resumed. A file that is there is not downloaded again, even if it came with an older
+//! commit. `download.rs` explains what this takes on top of hf-hub.
 //!
-//! Two things are left as hf-hub does them: a transfer that stalls has no time limit, and the token travels to the host
+//! Two things are left as hf-hub does them: a transfer that stalls has no time limit, and the token is sent to the host
 //! that LFS files redirect to.
 
 mod cache;
@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub commit: String,
     /// The model's files, inside `dir`: config, tokenizer and templates first, weights last.
     pub files: Vec<PathBuf>,
-    /// What the user should know: that the cache is used because the hub could not be reached.
+    /// What the user should know: that the cache was used because the hub could not be reached.
     pub note: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub struct Snapshot {
 pub struct HubOptions<'a> {
     /// A branch, tag or commit hash; `main` if absent.
     pub revision: Option<&'a str>,
-    /// Draw progress bars to stderr, if that is a terminal.
+    /// Draw progress bars on stderr, if that is a terminal.
     pub progress: bool,
 }
 

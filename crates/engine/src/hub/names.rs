@@ -1,4 +1,4 @@
-//! Names from outside: which may be trusted as an id, a path or a file's name, and how they stand in an address.
+//! Names from outside: which are safe as an id, a path or a file name, and how they are written in an address.
 
 use std::path::{Component, Path};
 
@@ -30,7 +30,7 @@ pub(super) fn is_sha256(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Percent-encodes what may not stand in an address, and keeps `/`.
+/// Percent-encodes characters that may not appear in an address, and keeps `/`.
 pub(super) fn escape(path: &str) -> String {
     path.bytes().fold(String::with_capacity(path.len()), |text, byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {

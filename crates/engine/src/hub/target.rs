@@ -1,4 +1,4 @@
-//! What is asked for: an id and a revision that have been checked, and whom to ask.
+//! What is asked for: a checked id and revision, and which hub to ask.
 
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
@@ -11,7 +11,7 @@ pub(super) struct Target<'a> {
     pub(super) id: &'a str,
     pub(super) revision: &'a str,
     pub(super) env: &'a HubEnv,
-    /// Where it belongs.
+    /// The repo's folder in the cache.
     pub(super) folder: Folder,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Target<'a> {
         Ok(Self { id, revision, env, folder: Folder::new(&env.cache, id) })
     }
 
-    /// hf-hub with everything said: nothing is left to its own reading of the environment.
+    /// hf-hub with every setting given, so that it takes none from the environment.
     pub(super) fn api(&self, progress: bool) -> Result<Api, HubError> {
         ApiBuilder::from_cache(Cache::new(self.folder.staging().cache))
             .with_endpoint(self.env.endpoint().to_owned())

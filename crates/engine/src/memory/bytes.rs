@@ -2,7 +2,7 @@
 
 use crate::{EngineError, Result};
 
-/// What a unit stands for. Without one a number is ambiguous, and refused.
+/// Bytes in each unit. A number without a unit is ambiguous, so it is refused.
 const UNITS: [(&str, u64); 9] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -28,7 +28,7 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let parsed = UNITS.iter().find_map(|(unit, size)| {
         let number = lower.strip_suffix(&unit.to_ascii_lowercase())?.trim_end();
-        // No signs, exponents or names of infinity.
+        // Signs, exponents and names of infinity are refused.
         let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let bytes = number.parse::<f64>().ok().filter(|_| plain)? * *size as f64;
         (bytes >= 1.0 && bytes < 2f64.powi(63)).then_some(bytes as u64)

@@ -1,37 +1,37 @@
-//! What a model's forward passes take.
+//! The memory that a model's forward passes take.
 
 use headtemper_hook::{LayerSpec, Mixer};
 use headtemper_model::{Cache, Config, Kernels};
 
 use crate::{Engine, Result, memory::machine};
 
-/// The program itself and the tokenizer's tables, where the system does not tell what they take.
+/// The program itself and the tokenizer's tables, if the system does not tell what they take.
 const PROGRAM: u64 = 64 << 20;
 
-/// What the program takes beside all that is counted here: stacks and buffers of threads, texts, rows that are done.
+/// What the program takes besides everything that is counted here: stacks and buffers of threads, texts, finished rows.
 const SPARE: u64 = 8 << 20;
 
-/// What the allocator keeps beside what is asked of it, as a share of the activations.
+/// A factor on activations for what the allocator keeps beyond what is asked of it.
 pub(crate) const ALLOCATOR: f64 = 1.25;
 
-/// Bytes by what they grow with.
+/// Bytes, grouped by what they grow with.
 #[derive(Clone, Debug)]
 pub(crate) struct Cost {
-    /// Of the loaded model and the program.
+    /// For the loaded model and the program.
     pub(crate) held: u64,
-    /// Of the cache, for a token.
+    /// For the cache, per token.
     pub(crate) cache_token: u64,
-    /// Of the cache, for a sequence of any length.
+    /// For the cache, per sequence of any length.
     pub(crate) cache_sequence: u64,
-    /// Of the cache's largest tensor, for a token.
+    /// For the cache's largest tensor, per token.
     pub(crate) cache_widest: u64,
-    /// Of activations, for a token of a step.
+    /// For activations, per token of a step.
     pub(crate) token: u64,
-    /// Of logits and what is made of them, for a row.
+    /// For logits and what is computed from them, per row.
     pub(crate) logits: u64,
-    /// What the choice of a token takes on every thread.
+    /// For the choice of tokens, on all threads together.
     pub(crate) choice: u64,
-    /// Whether a cache takes what is written in it, not what is reserved.
+    /// Whether a cache takes memory only for what is written to it, not for what is reserved.
     pub(crate) lazy: bool,
 }
 
@@ -51,7 +51,7 @@ impl Engine {
         let weights = model.holding().bytes() as u64;
         let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
         let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
-        // candle's own operations widen some of what is narrower.
+        // candle's own operations widen some narrower numbers to 4 bytes.
         let number = if Kernels::serve_gpu(model.device()) { size } else { size.max(4) };
         let floats = floats(&spec.layers, spec.d_model, &self.checkpoint().config()?);
         Ok(Cost {
@@ -62,23 +62,23 @@ impl Engine {
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
             cache_widest: (widest.max().unwrap_or(0) * size) as u64,
-            // λ of every head among them.
+            // The second term is λ of every head.
             token: (ALLOCATOR * (number * floats + 4 * spec.slots().len()) as f64) as u64,
-            // As the head gives them, with a copy where they are capped; and as much again as rows on the host, or of a recorded step.
+            // Logits as the LM head gives them, plus a copy if they are capped; all twice, for rows on the host or for a recorded step.
             logits: 2 * (1 + u64::from(model.softcap().is_some())) * 4 * vocab,
-            // A copy before penalties, and the list that a cut sorts.
+            // A copy before penalties, and the list that a cut (top-k, top-p) sorts.
             choice: rayon::current_num_threads() as u64 * vocab * (4 + 8),
             lazy: self.reserves_lazily(),
         })
     }
 }
 
-/// Numbers that one token takes at the worst place of a forward pass.
+/// The most numbers that one token takes at any point of a forward pass.
 ///
-/// In an MLP gate and up, their product and the output are alive at once: three widths. In a mixer the fused
-/// projection, its parts as they are normalised and turned, z, its gate and its tempered copy: at most eight times z
-/// with six times the keys, and for a delta net three times its convolution's channels. Four residual streams
-/// stand beside either. Gemma 4 holds each layer's own embedding, and four like it while they are made.
+/// In an MLP, gate and up, their product and the output are alive at once: three widths. In a mixer, these are the fused
+/// projection, its parts as they are normalised and rotated, z, its gate and its tempered copy: at most eight times z
+/// plus six times the keys, or for a delta net plus three times its convolution's channels. Four residual streams
+/// are added to either. Gemma 4 also holds each layer's own embedding, and four more like it while they are made.
 fn floats(layers: &[LayerSpec], d_model: usize, config: &Config) -> usize {
     let (mlp, own) = match config {
         Config::Llama(config) => (config.intermediate_size, 0),

@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-/// What is left to others: this share of what is available is not planned with.
+/// The share of the available memory that is left to other processes.
 pub(crate) const RESERVE: f64 = 1.0 / 8.0;
 
-/// Bytes that a process here could still take before the system, or its control groups, run short; `None` where the
-/// system does not tell.
+/// Bytes that this process could still take before the system or its control groups run short; `None` if the system does
+/// not tell.
 pub fn available_memory() -> Option<u64> {
     let system = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -18,12 +18,12 @@ pub(crate) fn held() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// The most memory in bytes that this process has held so far; `None` where the system does not tell.
+/// The most memory, in bytes, that this process has held so far; `None` if the system does not tell.
 pub fn peak_memory() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// Whether zeroed memory is taken from the system only as it is written, however much is reserved.
+/// Whether zeroed memory is taken from the system only as it is written to, however much is reserved.
 pub(crate) fn lazy() -> bool {
     let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
     let bounded = fs::read_to_string("/proc/self/limits").is_ok_and(|limits| {
@@ -39,8 +39,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// What the memory control groups of this process leave, version 1 or 2, from its own group up to the root: the limit
-/// less what is in use and could not be given back. `None` without a limit.
+/// Bytes that the memory control groups of this process leave it, version 1 or 2: the least over its own group and all above,
+/// each with its limit minus what is in use and cannot be reclaimed. `None` without a limit.
 fn group_room(root: &Path, groups: &str) -> Option<u64> {
     // hierarchy:controllers:path
     let rooms = groups.lines().filter_map(|line| {
@@ -60,7 +60,7 @@ fn group_room(root: &Path, groups: &str) -> Option<u64> {
     rooms.min()
 }
 
-/// What one group leaves. `max`, and the largest number that version 1 has, are no limit.
+/// Bytes that one group leaves. `max`, or the largest number of version 1, means that there is no limit.
 fn room_of(dir: &Path, [limit, usage, cached]: [&str; 3]) -> Option<u64> {
     let number = |file: &str| fs::read_to_string(dir.join(file)).ok()?.trim().parse::<u64>().ok();
     let limit = number(limit).filter(|&limit| limit < 1 << 60)?;

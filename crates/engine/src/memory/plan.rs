@@ -1,4 +1,4 @@
-//! How many rows run at once, or how many tokens are read at once, within a limit of memory.
+//! How many rows run at once, or how many tokens are read at once, within a memory limit.
 
 use std::fmt;
 
@@ -10,29 +10,29 @@ use crate::{
     memory::{Cost, format_bytes, machine},
 };
 
-/// What a generation, a capture or a scoring will hold at its peak, in bytes, and what it may.
+/// What a generation, a capture or a scoring run will hold at its peak, in bytes, and what it may hold.
 ///
-/// An upper bound: the cache is counted as if the longest rows ran together, each to its last token. On the CPU
-/// a slot takes what is written in it, whatever it could hold, so one long row costs its own length once.
+/// This is an upper bound: the cache is counted as if the longest rows ran together, each to its last token. On the CPU
+/// a slot takes only what is written to it, whatever it could hold, so one long row costs its own length once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// Rows at once; of a scoring, cells.
+    /// Rows at once; for scoring, cells.
     pub rows: usize,
-    /// Tokens that one forward pass reads at most; of a scoring, except in an item that is longer.
+    /// The most tokens that one forward pass reads; for scoring, except in an item that is longer.
     pub step_tokens: usize,
-    /// The weights, and the program around them.
+    /// The weights and the program around them.
     pub held: u64,
     /// The cache of the longest row.
     pub row: u64,
-    /// The cache of all rows at once, and of the starts they share.
+    /// The cache of all rows that run at once, and of the starts they share.
     pub cache: u64,
-    /// Activations and logits of one step; of a scoring, with what its cells branch off.
+    /// Activations and logits of one step; for scoring, plus what its cells branch off.
     pub activations: u64,
     /// What is kept until the end: captured features, scored cells.
     pub results: u64,
     /// All of these.
     pub total: u64,
-    /// What may be taken; null where nothing was asked for and the system does not tell.
+    /// What may be taken; null if nothing was asked for and the system does not tell.
     pub limit: Option<u64>,
 }
 
@@ -67,8 +67,8 @@ impl fmt::Display for MemoryPlan {
 pub(crate) struct Limit(pub(crate) Option<u64>);
 
 impl Limit {
-    /// What was asked for; else what is held now and seven eighths of what is available beside: of the machine on the CPU, of
-    /// the device on a GPU, where `held` is what lies there already.
+    /// What was asked for; else what is held now plus seven eighths of what is still available. On the CPU both are those of
+    /// the machine; on a GPU they are those of the device, and `held` is what is there already.
     pub(crate) fn of(asked: Option<u64>, device: &Device, held: u64) -> Self {
         let (held, available) = if device.is_cpu() {
             (machine::held(), machine::available_memory())
@@ -84,22 +84,22 @@ impl Limit {
 pub(crate) struct Rows<'a> {
     /// Tokens of every row, prompt and answer.
     pub(crate) tokens: &'a [usize],
-    /// Tokens of every shared start that is held at once.
+    /// Tokens of every shared start, all of which are held at once.
     pub(crate) starts: &'a [usize],
     /// The most rows at once.
     pub(crate) most: usize,
     /// Prompt tokens that are read in a step.
     pub(crate) prefill: usize,
-    /// Bytes that stand by for a row beside its cache: what is read of it while it is written.
+    /// Bytes held for a row besides its cache: what is captured of it during generation.
     pub(crate) beside: u64,
     /// Bytes that are kept of all rows until the end.
     pub(crate) kept: u64,
 }
 
-/// As many rows as fit, up to the most.
+/// Plans as many rows as fit, up to `rows.most`.
 ///
 /// # Errors
-/// If not even the longest row fits alone: `name` names it by its index.
+/// If the longest row does not fit even alone; `name` names it by its index.
 pub(crate) fn plan_rows(
     cost: &Cost,
     rows: &Rows<'_>,
@@ -111,7 +111,7 @@ pub(crate) fn plan_rows(
     let capacity = longest.first().copied().unwrap_or(0);
     let of = |tokens: usize| tokens as u64 * cost.cache_token + cost.cache_sequence;
     let plan = |count: usize| {
-        // A slot is written as far as the longest row that was in it; no choice of slots sums to more than these.
+        // A slot is written as far as the longest row that was in it, so the `count` longest rows bound the sum for any choice of slots.
         let written: u64 = longest[..count].iter().chain(rows.starts).map(|&tokens| of(tokens)).sum();
         let reserved = (count + rows.starts.len()) as u64;
         let step_tokens = rows.prefill + count;
@@ -128,7 +128,7 @@ pub(crate) fn plan_rows(
         }
         .of()
     };
-    // Even where memory is taken as it is written, a system refuses to reserve more at once than it has.
+    // Even where memory is taken only as it is written, a system refuses to reserve more at once than it has.
     let reservable = |count: usize| {
         let tensor = (count + rows.starts.len()) as u64 * capacity as u64 * cost.cache_widest;
         limit.0.is_none_or(|limit| tensor <= limit)
@@ -160,20 +160,20 @@ pub(crate) struct Texts<'a> {
     pub(crate) most: usize,
     /// The most tokens at once, except in a text that is longer.
     pub(crate) batch: usize,
-    /// Numbers that are kept of a text.
+    /// Numbers that are kept of each text.
     pub(crate) numbers: usize,
-    /// Numbers that a pass hands over for a text.
+    /// Numbers that a pass returns for each text.
     pub(crate) read: usize,
-    /// Whether its logits are.
+    /// Whether each text's logits are among them.
     pub(crate) logits: bool,
     /// Texts whose numbers are kept until the end.
     pub(crate) kept: usize,
 }
 
-/// As many tokens at once as fit, up to those asked for: `step_tokens` of the plan.
+/// Plans as many tokens at once (`step_tokens` of the plan) as fit, up to `texts.batch`.
 ///
 /// # Errors
-/// If not even the longest text fits alone, or what is kept does not.
+/// If the longest text does not fit even alone, or if what is kept does not.
 pub(crate) fn plan_capture(
     cost: &Cost,
     texts: &Texts<'_>,
@@ -192,7 +192,7 @@ pub(crate) fn plan_capture(
             row: of(longest),
             cache: tokens as u64 * cost.cache_token + rows as u64 * cost.cache_sequence,
             activations: tokens as u64 * cost.token
-                // What is read: as tensors, as one, and as rows on the host.
+                // What is read exists three times: as tensors, as one tensor, and as rows on the host.
                 + rows as u64 * (3 * 4 * texts.read as u64 + if texts.logits { cost.logits } else { 0 }),
             results: texts.kept as u64 * bytes,
             total: 0,
@@ -221,7 +221,7 @@ pub(crate) fn plan_capture(
     Ok(plan(fits))
 }
 
-/// The most texts that a run of so many tokens can hold.
+/// The most texts that one pass over `batch` tokens can hold.
 fn at_once(tokens: &[usize], most: usize, batch: usize) -> usize {
     let mut shortest = tokens.to_vec();
     shortest.sort_unstable();

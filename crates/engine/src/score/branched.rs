@@ -1,9 +1,9 @@
 //! The fast way to score: every cell branches off one untempered pass at its head's layer.
 //!
 //! Tempering a head of layer `l` leaves everything below that layer's output projection as it was. So the untempered
-//! pass keeps the residual stream and z of each layer; a layer's heads share its attention and its output projection,
-//! whose output is linear in λ: `out(λ) = out + (λ - 1) W_h z_h`. Each cell then runs the layers above. What the items
-//! begin with alike, such as a system message, is read once for each head and λ. Logits are streamed.
+//! pass keeps the residual stream and z of each layer. A layer's heads share its attention and its output projection,
+//! whose output is linear in λ: `out(λ) = out + (λ - 1) W_h z_h`. Each cell then runs the layers above. A start that all
+//! items share, such as a system message, is read once for each head and λ. Logits are streamed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +20,15 @@ use crate::{
     score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
 };
 
-/// What the untempered pass may keep, in bytes: items are taken in groups that stay below it. A device works on more at once.
+/// The most bytes that the untempered pass may keep: items are grouped to stay below it. A GPU works on more at once.
 const KEPT: usize = 512 << 20;
 const KEPT_ON_DEVICE: usize = 4 << 30;
 /// The shortest common start of items that is worth a pass of its own.
 const SHORTEST_START: usize = 8;
 
 impl Engine {
-    /// Scores every wanted cell, each branched off one untempered pass: the numbers of [`Engine::score_plain`], its
-    /// oracle, up to rounding (λ = 1 gives the untempered model's numbers bit for bit on the CPU here too).
+    /// Scores every wanted cell, each branched off one untempered pass. Up to rounding, it gives the numbers of
+    /// [`Engine::score_plain`], its oracle. On the CPU, λ = 1 gives the untempered model's numbers bit for bit here too.
     ///
     /// # Errors
     /// As [`Engine::score_plain`].
@@ -56,13 +56,13 @@ impl Engine {
 pub(super) struct Group<'a> {
     engine: &'a Engine,
     pub(super) request: &'a ScoreRequest<'a>,
-    /// The items: index and tokens.
+    /// The items, each with its index and tokens.
     pub(super) places: Vec<(usize, &'a Encoded)>,
-    /// Tokens that all of them begin with; 0 where that is not worth a pass.
+    /// How many tokens all of them begin with; 0 if they are not worth a pass.
     start: usize,
 }
 
-/// One head at one λ, on the places where it is wanted.
+/// One head at one λ, on those places (indices into [`Group::places`]) where it is wanted.
 pub(super) struct Variant {
     pub(super) head: usize,
     lambda: usize,
@@ -75,9 +75,9 @@ struct Untempered {
     kept: Kept,
     /// Packed tokens of each place.
     ranges: Vec<Range<usize>>,
-    /// Final hidden states that scored tokens are predicted from, `[scored, d_model]`, place after place.
+    /// Final hidden states from which scored tokens are predicted, `[scored, d_model]`, place after place.
     hidden: Tensor,
-    /// Where each place's rows of them begin.
+    /// Where each place's rows of `hidden` begin.
     first: Vec<usize>,
     scores: Vec<HeadScore>,
     log_sum_exp: Vec<f64>,
@@ -93,7 +93,7 @@ struct Part {
 }
 
 impl<'a> Group<'a> {
-    /// As many of the next items as may be read at once; one at least.
+    /// As many of the next items as may be read at once; at least one.
     pub(super) fn first_of(
         engine: &'a Engine,
         items: &'a [Encoded],
@@ -146,7 +146,7 @@ impl<'a> Group<'a> {
         self.engine.model()
     }
 
-    /// The wanted cells by layer, from the last on: branches above cost least and come first.
+    /// The wanted cells by layer, the last layer first: branches at high layers cost least.
     pub(super) fn variants(&self) -> Vec<(usize, Vec<Variant>)> {
         let mut layers: BTreeMap<usize, Vec<Variant>> = BTreeMap::new();
         for (head, lambda) in self.request.cells() {
@@ -159,7 +159,7 @@ impl<'a> Group<'a> {
         layers.into_iter().rev().collect()
     }
 
-    /// Variants that are read at once: as many as the tokens allow, one at least.
+    /// Splits variants into chunks that are read at once: as many as the tokens allow, at least one.
     pub(super) fn chunks<'v>(&self, variants: &'v [Variant]) -> Vec<&'v [Variant]> {
         let tokens = |variant: &Variant| {
             let start = self.start_of(variant);
@@ -177,12 +177,12 @@ impl<'a> Group<'a> {
         chunks
     }
 
-    /// The tokens that a variant reads once for all of its places.
+    /// How many tokens a variant reads once for all of its places.
     pub(super) fn start_of(&self, variant: &Variant) -> usize {
         if variant.places.len() > 1 { self.start } else { 0 }
     }
 
-    /// The ordinary pass over all places, in slots of the same numbers.
+    /// Runs the ordinary pass over all places; each place uses the slot of the same index.
     fn untempered(&self) -> Result<Untempered> {
         let model = self.model();
         let span = |(slot, &(_, item)): (usize, &(usize, &Encoded))| Span {
@@ -219,12 +219,12 @@ impl<'a> Group<'a> {
         Ok(Untempered { cache, kept, ranges, hidden, first, scores, log_sum_exp })
     }
 
-    /// A place whose untempered logits are not numbers.
+    /// The error for a place whose untempered logits are not numbers.
     fn spoilt_base(&self, place: usize) -> EngineError {
         EngineError::SpoiltScore { item: self.places[place].0, tempered: None }
     }
 
-    /// A part whose logits are not numbers.
+    /// The error for a part whose logits are not numbers.
     fn spoilt_part(&self, part: &Part) -> EngineError {
         let tempered = Some((self.request.heads[part.head], self.request.lambdas[part.lambda]));
         EngineError::SpoiltScore { item: self.places[part.place].0, tempered }
@@ -243,7 +243,7 @@ impl<'a> Group<'a> {
         base: &Untempered,
         on: &mut impl FnMut(ScoreEvent) -> Result<()>,
     ) -> Result<()> {
-        // Slots: one a cell, then one a variant for the start that its places share.
+        // Slots: one per cell, then one per variant for the start that its places share.
         let cells: usize = variants.iter().map(|variant| variant.places.len()).sum();
         let (mut starts, mut copies, mut rests, mut slot) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (index, variant) in variants.iter().enumerate() {
@@ -304,7 +304,7 @@ impl<'a> Group<'a> {
         Ok(model.branch(&ids, &from, &batch, cache, &mut ())?)
     }
 
-    /// Scores the hidden states of parts that end their places, `[n, d_model]`, and reports each cell.
+    /// Scores the hidden states `[n, d_model]` of parts that reach the ends of their places, and reports each cell.
     fn report(
         &self,
         parts: &[Part],
@@ -346,7 +346,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The last of some stretches of rows that begins no later than a row.
+/// The stretch of rows that holds `row`, given where each stretch begins.
 fn place_of(firsts: &[usize], row: usize) -> usize {
     firsts.partition_point(|&first| first <= row).saturating_sub(1)
 }
@@ -358,13 +358,13 @@ impl Untempered {
     }
 }
 
-/// What a layer's output projection gives, and what each head has in it.
+/// The output of a layer's output projection, and each head's share of it.
 struct HeadOutputs<'g, 'a> {
     group: &'g Group<'a>,
     layer: usize,
-    /// z `[n, head, dim]`, and the projection of all heads `[n, d_model]`.
+    /// z `[n, head, dim]`, and the projection of all heads, `[n, d_model]`.
     of: (&'g Tensor, &'g Tensor),
-    /// Each head's share of it, `[n, d_model]`, by index into the request's heads.
+    /// Each head's share of the projection, `[n, d_model]`, by index into the request's heads.
     heads: BTreeMap<usize, Tensor>,
 }
 
@@ -385,7 +385,7 @@ impl HeadOutputs<'_, '_> {
     }
 }
 
-/// Keeps what branches start from: z, and the residual stream below.
+/// A tap that keeps what branches start from: z, and the residual stream below.
 struct Kept {
     sites: BTreeSet<Site>,
     seen: BTreeMap<Site, Tensor>,
@@ -404,14 +404,14 @@ impl Tap for Kept {
     }
 }
 
-/// Rows of a matrix.
+/// Selects rows of a matrix.
 fn select(x: &Tensor, rows: Vec<u32>) -> candle_core::Result<Tensor> {
     let count = rows.len();
     x.index_select(&Tensor::from_vec(rows, count, x.device())?, 0)
 }
 
-/// How many tokens all items begin with, if it is worth reading them once. One before the first scored token stays each
-/// item's own: it is read in the pass whose hidden states are scored.
+/// How many tokens all items begin with; 0 if they are not worth a pass. The token before the first scored one stays outside:
+/// it must be read in the pass whose hidden states are scored.
 fn common_start(places: &[(usize, &Encoded)]) -> usize {
     let [(_, first), others @ ..] = places else { return 0 };
     let own = |item: &Encoded| item.scored().start - 1;

@@ -1,21 +1,21 @@
-//! What scoring costs beside reading.
+//! What scoring costs compared with reading.
 
 use headtemper_hook::HeadRef;
 use headtemper_model::Config;
 
 use crate::{Encoded, Engine, Result};
 
-/// What untempered passes and cells cost, in tokens that are read by all layers.
+/// What untempered passes and cells cost, in units of one token read by all layers.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoreCost {
     layers: usize,
-    /// Of a row of logits.
+    /// The cost of a row of logits.
     head: f64,
     plain: bool,
 }
 
 impl Engine {
-    /// What scoring costs, the plain way or not. Tokens are counted by the parameters that they are multiplied with.
+    /// What scoring costs, the plain way or the fast way. Work is counted by the parameters that a token is multiplied with.
     ///
     /// # Errors
     /// If the configuration is no longer there.
@@ -34,13 +34,13 @@ impl Engine {
 }
 
 impl ScoreCost {
-    /// Of an item's untempered pass.
+    /// The cost of an item's untempered pass.
     pub fn base(&self, item: &Encoded) -> f64 {
         item.ids.len() as f64 + self.head * item.scored().len() as f64
     }
 
-    /// The most that a cell costs. The head's layer counts as a whole, though a branch begins behind its attention; logits
-    /// count twice, for those of the untempered model beside them; a start that items share counts for each.
+    /// The most that a cell costs. The head's layer counts in full, though a branch begins after its attention. Logits count
+    /// twice, because the untempered model's are computed too. A start that items share counts for each of them.
     pub fn cell(&self, item: &Encoded, at: HeadRef) -> f64 {
         let layers = if self.plain { self.layers } else { self.layers.saturating_sub(at.layer) };
         let read = item.ids.len() as f64 * layers as f64 / self.layers.max(1) as f64;

@@ -1,4 +1,4 @@
-//! What scoring holds at its worst moment, found from the very groups and chunks that it will read.
+//! The memory that scoring holds at its peak, computed from the very groups and chunks that it will read.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,16 @@ use crate::{
     },
 };
 
-/// Bytes for a scored row beside its logits: what each of up to 128 stretches of the vocabulary gives of a row, and of a
-/// base row (`headtemper_kernels::score_head`).
+/// Bytes for a scored row besides its logits, and for a base row: what each of up to 128 stretches of the vocabulary
+/// yields for the row (`headtemper_kernels::score_head`).
 const HEAD_ROW: u64 = 128 * 56;
 const HEAD_BASE_ROW: u64 = 128 * 8;
-/// And on every thread: logits and probabilities of 192 tokens of a base row.
+/// On every thread, for a base row: logits and probabilities of 192 tokens.
 const HEAD_THREAD: u64 = 2 * 192 * 4 + 8;
-/// Of candle's own operations, which hold whole logits of a few rows: so many bytes a logit, sums in f64.
+/// Bytes per logit with candle's own operations, which hold whole logits of a few rows and sum in f64.
 const HEAD_LOGIT: u64 = 64;
 
-/// The largest of everything that is held at once.
+/// The peak of each kind of memory.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peak {
     cells: usize,
@@ -45,11 +45,11 @@ impl Peak {
 }
 
 impl Engine {
-    /// Plans the memory of a scoring: how many tokens are read at once, `step_tokens` of the plan, an item that is longer
-    /// being read alone. `rows` are the cells that are read at once. `name` names an item by its index in errors.
+    /// Plans the memory of a scoring run. `step_tokens` of the plan is how many tokens are read at once; an item that is longer
+    /// is read alone. `rows` is how many cells are read at once. `name` names an item by its index in errors.
     ///
     /// # Errors
-    /// As [`Engine::check_score`]; if an item does not fit the memory even alone, or what is kept does not.
+    /// As [`Engine::check_score`]; if an item does not fit in memory even alone, or if what is kept does not.
     pub fn plan_score(
         &self,
         items: &[Encoded],
@@ -81,7 +81,7 @@ impl Engine {
                 total: 0,
                 limit: limit.0,
             };
-            // Even where memory is taken as it is written, a system refuses to reserve more at once than it has.
+            // Even where memory is taken only as it is written, a system refuses to reserve more at once than it has.
             let reservable = limit.0.is_none_or(|limit| peak.reserved <= limit);
             (plan.of(), reservable)
         };
@@ -90,7 +90,7 @@ impl Engine {
         if fits(&all) {
             return Ok(all.0);
         }
-        // One token at once: every item alone.
+        // One token at once means every item alone.
         let mut best = plan(1);
         if !fits(&best) {
             let MemoryPlan { total, held, results, .. } = best.0;
@@ -131,7 +131,7 @@ impl Engine {
         let lengths = group.places.iter().map(|(_, item)| item.ids.len());
         let (tokens, capacity) = (lengths.clone().sum::<usize>() as u64, lengths.max().unwrap_or(0) as u64);
         let scored: usize = group.places.iter().map(|(_, item)| item.scored().len()).sum();
-        // z and the residual stream below of every layer that has a head, the embeddings, and the final hidden states.
+        // z and the residual stream below, for every layer with a requested head; the embeddings; and the final hidden states.
         let layers: BTreeSet<usize> = group.request.heads.iter().map(|at| at.layer).collect();
         let z: usize = layers.iter().map(|&layer| spec.layers[layer].heads.width()).sum();
         let kept = tokens * (width * (1 + layers.len() as u64) + z as u64 * size) + scored as u64 * width;
@@ -152,7 +152,7 @@ impl Engine {
         Peak { cache: base + most.cache, activations, ..most }
     }
 
-    /// What the variants of a chunk take beside what the untempered pass left of `tokens` tokens.
+    /// What the variants of a chunk take, besides what the untempered pass over `tokens` tokens has left.
     fn chunk_peak(&self, group: &Group<'_>, chunk: &[Variant], (tokens, scored): (u64, usize), cost: &Cost) -> Peak {
         let (mut cells, mut read, mut written, mut rows, mut capacity) = (0, 0, 0, 0, 0);
         for variant in chunk {
@@ -169,7 +169,7 @@ impl Engine {
         }
         let heads = chunk.iter().map(|variant| variant.head).collect::<BTreeSet<_>>().len() as u64;
         let width = self.spec().d_model as u64 * self.model().activations().size_in_bytes() as u64;
-        // The projection of all heads and of each; residual and mixed stream, the latter in parts before; what is scored.
+        // The projection of all heads and of each head; the residual and mixed streams, the latter also in parts; what is scored.
         let copies = (tokens * (1 + heads) + 4 * read + rows as u64) * width;
         let slots = cells + chunk.len();
         Peak {
@@ -192,7 +192,7 @@ impl Engine {
             let (tokens, capacity) = (lengths.clone().sum::<usize>() as u64, lengths.max().unwrap_or(0) as u64);
             let scored = group.iter().map(|item| item.scored().len());
             let hidden = 2 * scored.clone().sum::<usize>() as u64 * spec.d_model as u64 * size;
-            // Of both models, as the head gives them and as rows on the host.
+            // Logits of both models, each as the LM head gives them and as rows on the host.
             let rows = scored.max().unwrap_or(0).min((LOGITS / spec.vocab).max(1)) as u64;
             let logits = 2 * 2 * 4 * rows * spec.vocab as u64;
             peak = peak.max(Peak {
@@ -205,7 +205,7 @@ impl Engine {
         peak
     }
 
-    /// What the head takes for so many rows beside so many base rows.
+    /// What the LM head takes for `rows` rows and `base_rows` base rows.
     fn head_peak(&self, rows: usize, base_rows: usize) -> u64 {
         let (spec, device) = (self.spec(), self.model().device());
         let (rows, base) = (rows as u64, base_rows as u64);
@@ -222,7 +222,7 @@ impl Engine {
     }
 }
 
-/// A cache of so many slots of which so many tokens are written.
+/// Bytes of a cache of `slots` slots in which `tokens` tokens are written.
 fn cache(cost: &Cost, tokens: u64, slots: usize, capacity: u64) -> u64 {
     let slots = slots as u64;
     (if cost.lazy { tokens } else { slots * capacity }) * cost.cache_token + slots * cost.cache_sequence

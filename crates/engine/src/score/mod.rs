@@ -1,9 +1,9 @@
 //! Teacher-forced scoring: what tempering one head does to the log-probability of recorded responses.
 //!
-//! A *cell* is one head at one λ on one item. Per cell three sums over the item's scored tokens are reported: the
+//! A *cell* is one head at one λ on one item. Each cell reports three sums over the item's scored tokens: the
 //! log-probability of the tokens, KL(untempered || tempered) of the next-token distributions, and how often the two
-//! agree about the likeliest token. [`Engine::score`] branches every cell off one untempered pass; [`Engine::score_plain`] is
-//! the plain way, and its oracle.
+//! agree on the likeliest token. [`Engine::score`] branches every cell off one untempered pass; [`Engine::score_plain`] is
+//! the plain way, and the oracle for the fast one.
 
 mod branched;
 mod cost;
@@ -24,15 +24,15 @@ pub struct ScoreRequest<'a> {
     pub heads: &'a [HeadRef],
     /// The factors that each head's z is scaled by, on prompt and response alike.
     pub lambdas: &'a [f32],
-    /// Whether a cell is to be computed; what answers no costs nothing.
+    /// Whether a cell is to be computed; cells that are not wanted cost nothing.
     pub wanted: &'a dyn Fn(Cell) -> bool,
     /// The most tokens that are read at once; fewer where memory is short. An item that is longer is read alone.
     pub batch_tokens: usize,
-    /// The most memory to take in bytes, the model's included; what the machine has available if none is given.
+    /// The most memory to take in bytes, the model's included; by default what the machine has available.
     pub memory: Option<u64>,
-    /// Bytes that are kept until the end of what is reported.
+    /// Bytes of reported results that the caller keeps until the end.
     pub kept: u64,
-    /// Set from outside, stops after the current pass; what was reported is done.
+    /// Set from outside to stop after the current pass; what was reported by then is final.
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -47,7 +47,7 @@ pub struct Cell {
     pub lambda: usize,
 }
 
-/// An item under the untempered model.
+/// An item's score under the untempered model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BaseScore {
     /// Scored tokens: those of the response that have a predecessor.
@@ -56,21 +56,21 @@ pub struct BaseScore {
     pub sum_logprob: f64,
 }
 
-/// An item with one head tempered.
+/// An item's score with one head tempered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CellScore {
     /// Sum of the scored tokens' log-probabilities under the tempered model, in nats.
     pub sum_logprob: f64,
     /// Sum over the scored tokens of KL(p_untempered || p_tempered) of the next-token distributions, in nats.
     pub kl: f64,
-    /// Scored tokens at which the tempered model's likeliest token is the untempered one's.
+    /// Scored tokens at which both models have the same likeliest token.
     pub agree: usize,
 }
 
-/// What is reported while cells are scored. An item's base comes before its cells; the order is free otherwise.
+/// What is reported while cells are scored. An item's base comes before its cells; otherwise the order is not fixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ScoreEvent {
-    /// An item under the untempered model.
+    /// An item's score under the untempered model.
     Base {
         /// Index into the items.
         item: usize,
@@ -86,12 +86,12 @@ pub enum ScoreEvent {
     },
 }
 
-/// How many tokens each head was tempered on, over all λ and items; heads of which no cell was wanted are absent.
+/// How many tokens each head was tempered on, over all λ and items; heads without a wanted cell are absent.
 pub type HeadTokens = BTreeMap<HeadRef, u64>;
 
 impl Encoded {
-    /// The tokens that can be scored: those of the response. A first token without a prompt before it has no
-    /// predecessor to be predicted from, and is left out.
+    /// The tokens that can be scored: those of the response. Without a prompt, the first token is left out, since it has no
+    /// predecessor to be predicted from.
     pub fn scored(&self) -> Range<usize> {
         let end = self.ids.len();
         self.prompt_len.max(1).min(end)..end
@@ -115,7 +115,7 @@ impl Engine {
     /// Refuses what cannot be scored, before anything runs.
     ///
     /// # Errors
-    /// If there is no head or no λ, one is listed twice, a λ is none ([`check_lambda`]), a head does not exist, nothing may be read
+    /// If there is no head or no λ, one is listed twice, [`check_lambda`] refuses a λ, a head does not exist, no token may be read
     /// at once, or an item has no response tokens.
     pub fn check_score(&self, items: &[Encoded], request: &ScoreRequest<'_>) -> Result<()> {
         let wrong = |name, found: String, allowed| Err(EngineError::Setting { name, found, allowed });

@@ -1,4 +1,4 @@
-//! The plain way to score: an ordinary forward pass under every plan, nothing shared between cells.
+//! The plain way to score: an ordinary forward pass under every plan, with nothing shared between cells.
 
 use std::{ops::Range, sync::atomic::Ordering};
 
@@ -11,12 +11,12 @@ use crate::{
     score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
 };
 
-/// Logits that are held at once, of the untempered model and as many of the tempered one: 64 MiB each.
+/// Logits of the untempered model that are held at once, and as many of the tempered one: 64 MiB each.
 pub(super) const LOGITS: usize = 1 << 24;
 
 impl Engine {
     /// Scores every wanted cell the plain way: for each head and λ an ordinary forward pass under that plan over packed
-    /// items, log-softmax in f64, nothing shared but the untempered hidden states that the cells are compared with.
+    /// items, with log-softmax in f64. Cells share nothing but the untempered hidden states that they are compared with.
     ///
     /// On the CPU λ = 1 gives the untempered model's numbers bit for bit. Every head must have fired.
     ///
@@ -75,7 +75,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The final norm's output that each item's scored tokens are predicted from, `[scored, d_model]` an item: that of
+    /// The final norm's output from which each item's scored tokens are predicted, `[scored, d_model]` per item: that of
     /// the tokens just before them.
     fn predictions(
         &self,
@@ -137,13 +137,13 @@ impl Engine {
                 Ok((q.logprob(row, id), divergence(base, &p, row, &q), p.argmax == q.argmax))
             };
             let tokens: Result<Vec<_>> = base.par_iter().zip(&logits).zip(&targets[rows]).map(token).collect();
-            // Added up as the base is, so that equal rows have equal sums.
+            // Summed in the same order as the base, so that equal rows have equal sums.
             let tokens = tokens?;
             sum.sum_logprob += tokens.iter().map(|token| token.0).sum::<f64>();
             sum.kl += tokens.iter().map(|token| token.1).sum::<f64>();
             sum.agree += tokens.iter().filter(|token| token.2).count();
         }
-        // A probability of exactly 0 where the untempered model has one: no sum can be had.
+        // Not finite if the tempered model gives probability 0 where the untempered one does not: then there is no sum.
         if sum.kl.is_finite() && sum.sum_logprob.is_finite() { Ok(sum) } else { Err(not_a_number()) }
     }
 
@@ -168,7 +168,7 @@ pub(super) fn fitting(items: &[Encoded], tokens: usize) -> usize {
     fits.count().max(1)
 }
 
-/// Says which item gave what is not a number, and under what.
+/// Adds to an error about a value that is not a number which item gave it, and under which tempering.
 fn named(error: EngineError, item: usize, at: Option<(HeadRef, f32)>) -> EngineError {
     match error {
         EngineError::NotANumber { .. } => EngineError::SpoiltScore { item, tempered: at },
@@ -176,7 +176,7 @@ fn named(error: EngineError, item: usize, at: Option<(HeadRef, f32)>) -> EngineE
     }
 }
 
-/// What turns a row of logits into log-probabilities, and the likeliest token: the first of equals.
+/// What turns a row of logits into log-probabilities; and the likeliest token, the first of equals.
 struct Softmax {
     log_sum: f64,
     argmax: usize,
@@ -196,12 +196,12 @@ fn softmax(logits: &[f32]) -> Result<Softmax> {
     if sum.is_finite() { Ok(Softmax { log_sum: top + sum.ln(), argmax }) } else { Err(not_a_number()) }
 }
 
-/// Σ p (ln p - ln q) over the vocabulary, in nats; rounding below 0 is 0.
+/// Σ p (ln p - ln q) over the vocabulary, in nats; a result that rounding puts below 0 becomes 0.
 fn divergence(base: &[f32], p: &Softmax, row: &[f32], q: &Softmax) -> f64 {
     let shift = q.log_sum - p.log_sum;
     let terms = base.iter().zip(row).map(|(&a, &b)| {
         let (a, b) = (f64::from(a), f64::from(b));
-        // A token of no probability adds nothing, whatever its logits.
+        // A token of probability 0 adds nothing, whatever its logits.
         if a == f64::NEG_INFINITY { 0.0 } else { (a - p.log_sum).exp() * (a - b + shift) }
     });
     terms.sum::<f64>().max(0.0)

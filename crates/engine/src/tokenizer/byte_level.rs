@@ -1,4 +1,4 @@
-//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`): what differs is how a text falls into words.
+//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`). Its variants differ in how a text is split into words.
 
 use tokenizers::{
     PreTokenizerWrapper, SplitDelimiterBehavior,
@@ -13,22 +13,22 @@ use tokenizers::{
 
 use super::gguf::Pipeline;
 
-/// What [`pipeline`] knows, for messages.
+/// The names that [`pipeline`] knows, for messages.
 pub(super) const SUPPORTED: &str = "'gpt-2', 'smollm', 'qwen2' and 'qwen35'";
 
-/// Words of Qwen3, from `tokenization_qwen2.py` of transformers: one digit is a word.
+/// Word pattern of Qwen3, from `tokenization_qwen2.py` of transformers: each digit is a word.
 const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// Words of Qwen3.5, from `tokenization_qwen3_5.py`: combining marks belong to the letters.
+/// Word pattern of Qwen3.5, from `tokenization_qwen3_5.py`: combining marks belong to the letters.
 const QWEN35: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// The pipeline that a file calls `pre` (`tokenizer.ggml.pre`, by the names of llama.cpp).
+/// The pipeline named `pre` in a file (`tokenizer.ggml.pre`, with the names of llama.cpp).
 pub(super) fn pipeline(pre: &str) -> Option<Pipeline> {
     let (normalizer, pre_tokenizer) = match pre {
         "gpt-2" => (None, bytes(true).into()),
@@ -47,12 +47,12 @@ pub(super) fn pipeline(pre: &str) -> Option<Pipeline> {
     })
 }
 
-/// Each byte as a character that prints; `regex` for GPT-2's words.
+/// Maps each byte to a printable character; with `regex`, splits into GPT-2's words first.
 fn bytes(regex: bool) -> ByteLevel {
     ByteLevel::new(false, true, regex)
 }
 
-/// Words by a pattern, then bytes.
+/// Splits into words by a pattern, then maps bytes.
 fn words(pattern: &str) -> PreTokenizerWrapper {
     let split = Split::new(SplitPattern::Regex(pattern.into()), SplitDelimiterBehavior::Isolated, false);
     let split = split.expect("the pattern is a valid one");
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// The words of a text, in the alphabet of bytes.
+    /// The words of a text, in the alphabet of printable bytes.
     fn split(pre: &str, text: &str) -> Vec<String> {
         let mut text = PreTokenizedString::from(text);
         pipeline(pre).unwrap().pre_tokenizer.unwrap().pre_tokenize(&mut text).unwrap();
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(split("gpt-2", "It's 123  x"), ["It", "'s", "Ġ123", "Ġ", "Ġx"]);
         assert_eq!(split("smollm", "It's 123"), ["It", "'s", "Ġ", "1", "2", "3"]);
         assert_eq!(split("qwen2", "IT'S 123\n\n x"), ["IT", "'S", "Ġ", "1", "2", "3", "ĊĊ", "Ġx"]);
-        // A mark ends a word of Qwen3, not of Qwen3.5.
+        // A combining mark ends a word in Qwen3, but not in Qwen3.5.
         assert_eq!(split("qwen2", "x\u{301}y").len(), 2);
         assert_eq!(split("qwen35", "x\u{301}y").len(), 1);
         assert!(pipeline("llama-bpe").is_none());

@@ -1,4 +1,4 @@
-//! A tokenizer from the metadata of a GGUF file. Which steps surround the BPE model is the business of each family.
+//! A tokenizer from the metadata of a GGUF file. Each model family defines the steps around the BPE model.
 
 use headtemper_model::GgufFile;
 use serde_json::json;
@@ -10,30 +10,30 @@ use tokenizers::{
 use super::{byte_level, gemma4};
 use crate::{EngineError, Result};
 
-/// Kinds of a token (`tokenizer.ggml.token_type`) that are matched as a whole in a text. The others are normal (1),
-/// unused (5) and byte (6) ones.
+/// Token kinds (`tokenizer.ggml.token_type`) that are matched as a whole in a text. The other kinds are normal (1),
+/// unused (5) and byte (6).
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// What surrounds the merging of pieces.
+/// The steps around the BPE merges.
 pub(super) struct Pipeline {
-    /// What happens to the text first.
+    /// Changes the text first.
     pub(super) normalizer: Option<NormalizerWrapper>,
-    /// How it falls into words; no merge crosses their borders.
+    /// Splits the text into words; no merge crosses their borders.
     pub(super) pre_tokenizer: Option<PreTokenizerWrapper>,
-    /// From pieces back to text.
+    /// Turns tokens back into text.
     pub(super) decoder: DecoderWrapper,
-    /// Whether a character without a token becomes the tokens of its bytes, `<0xE2>`, else the unknown one. Byte-level
-    /// vocabularies have a token for every byte.
+    /// Whether a character without a token becomes the tokens of its bytes, such as `<0xE2>`, or else the unknown token. Byte-level
+    /// vocabularies do not need it: they have a token for every byte.
     pub(super) byte_fallback: bool,
-    /// Tokens that are special whatever kind the file says they are.
+    /// Tokens that are special, whatever kind the file gives them.
     pub(super) special: &'static [&'static str],
 }
 
 /// The tokenizer that the metadata describes.
 pub(super) fn rebuild(file: &GgufFile) -> Result<Tokenizer> {
-    // What is wrong with the metadata is said of the tokenizer, as with a directory.
+    // Errors in the metadata are reported as errors of the tokenizer, as for a directory.
     read(file).map_err(|e| match e {
         EngineError::Model(e) => wrong(file, e.to_string()),
         other => other,
@@ -65,7 +65,7 @@ fn pipeline(file: &GgufFile) -> Result<Pipeline> {
                 wrong(file, format!("tokenizer.ggml.pre is '{pre}', but only {} are supported", byte_level::SUPPORTED))
             })
         }
-        // Its `tokenizer.ggml.pre` says nothing more.
+        // Its `tokenizer.ggml.pre` adds no information.
         "gemma4" => Ok(gemma4::pipeline()),
         model => Err(wrong(
             file,
@@ -103,14 +103,14 @@ fn merge(file: &GgufFile, vocab: &Vocab, text: &str) -> Result<(String, String)>
         return Err(wrong(file, format!("merge '{text}' has no two parts")));
     };
     let (left, right) = (&text[..at], &text[at + 1..]);
-    // The builder asks for the same, but not before it writes the whole into a buffer of the longest token's length.
+    // The builder checks this too, but only after writing the merge into a buffer that is as long as the longest token.
     match [left.into(), right.into(), format!("{left}{right}")].iter().find(|part| !vocab.contains_key(*part)) {
         Some(part) => Err(wrong(file, format!("merge '{text}' is of '{part}', which is no token"))),
         None => Ok((left.into(), right.into())),
     }
 }
 
-/// The tokens that are matched as a whole, before anything else happens to a text.
+/// The tokens that are matched as a whole, before any other step.
 fn added(file: &GgufFile, tokens: &[String], special: &[&str]) -> Result<Vec<AddedToken>> {
     let kinds = file.numbers("tokenizer.ggml.token_type")?;
     if kinds.len() != tokens.len() {
@@ -123,7 +123,7 @@ fn added(file: &GgufFile, tokens: &[String], special: &[&str]) -> Result<Vec<Add
     Ok(added.collect())
 }
 
-/// What puts the BOS before a text, where the file asks for it: some files name a BOS and want none, some name none.
+/// The step that puts the BOS before a text, if the file asks for it: some files name a BOS but do not want it, some name none.
 fn bos(file: &GgufFile, tokens: &[String]) -> Result<Option<PostProcessorWrapper>> {
     if file.flag("tokenizer.ggml.add_bos_token") != Some(true) {
         return Ok(None);

@@ -11,9 +11,9 @@ use tokenizers::Tokenizer;
 
 use crate::{EngineError, Result};
 
-/// A tokenizer that says exactly when special tokens are added.
+/// A tokenizer whose caller says exactly when special tokens are added.
 pub struct TextTokenizer {
-    /// Where there is none, tokens are written as numbers.
+    /// If there is none, tokens are written as numbers.
     inner: Option<Tokenizer>,
     path: PathBuf,
 }
@@ -29,11 +29,11 @@ impl TextTokenizer {
         if !file.exists() {
             return Err(fail("tokenizer.json is missing".into()));
         }
-        // The library takes it for granted that some parts are JSON, and panics where a file was cut.
+        // The library assumes that some parts are valid JSON, and panics on a truncated file.
         let text = std::fs::read(&file).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
         serde_json::from_slice::<serde::de::IgnoredAny>(&text).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
         let mut inner = Tokenizer::from_bytes(&text).map_err(|e| fail(format!("tokenizer.json: {e}")))?;
-        // Some files carry the settings of a training run; a text is neither cut nor padded here.
+        // Some files carry padding and truncation settings from training; we neither cut nor pad a text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         Ok(Self { inner: Some(inner), path: dir.into() })
@@ -42,13 +42,13 @@ impl TextTokenizer {
     /// Rebuilds the tokenizer from a GGUF file's own metadata.
     ///
     /// # Errors
-    /// If the metadata is missing, or describes a kind of tokenizer we do not rebuild.
+    /// If the metadata is missing, or describes a kind of tokenizer that we cannot rebuild.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let inner = gguf::rebuild(file)?;
         Ok(Self { inner: Some(inner), path: file.path().into() })
     }
 
-    /// What serves a configuration that has no tokenizer: a text is token ids with spaces between them.
+    /// A stand-in for a configuration without a tokenizer: a text is token ids separated by spaces.
     pub(crate) fn numbers(path: &Path) -> Self {
         Self { inner: None, path: path.into() }
     }
@@ -57,8 +57,8 @@ impl TextTokenizer {
         EngineError::Tokenizer { path: self.path.clone(), why: why.to_string() }
     }
 
-    /// Token ids of a text. With `special`, what the tokenizer itself adds, such as a BOS: never for rendered chats,
-    /// whose template writes its own.
+    /// Token ids of a text. With `special`, they include what the tokenizer itself adds, such as a BOS. Never use it for
+    /// rendered chats, whose template writes its own.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -69,7 +69,7 @@ impl TextTokenizer {
         }
     }
 
-    /// The text of tokens, special ones left out.
+    /// The text of tokens, without special ones.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -94,7 +94,7 @@ impl TextTokenizer {
         self.inner.as_ref()?.token_to_id(token)
     }
 
-    /// The text of a token, as it stands in the vocabulary.
+    /// The text of a token, as it is in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.as_ref()?.id_to_token(id)
     }

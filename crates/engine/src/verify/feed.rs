@@ -8,32 +8,32 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 
-/// A model of at most so many parameters is read at length; a larger one, so that it takes a minute or two.
+/// The most parameters of a model that is checked at full length; a larger one is checked so that it takes a minute or two.
 const SMALL: usize = 200_000_000;
 
-/// Whether everything may be tried on a model.
+/// Whether a model is small enough to check everything.
 pub(super) fn is_small(spec: &ModelSpec) -> bool {
     spec.parameters <= SMALL
 }
 
-/// How many tokens the laws read: beyond a chunk of the delta rule where that is cheap.
+/// How many tokens the laws read: more than a chunk of the delta rule if that is cheap.
 pub(super) fn length(spec: &ModelSpec) -> usize {
     let tokens = if is_small(spec) { 70 } else { 20 };
     tokens.min(spec.context)
 }
 
-/// Token ids of the vocabulary, the same for the same seed.
+/// Random token ids of the vocabulary, the same for the same seed.
 pub fn tokens(spec: &ModelSpec, count: usize, seed: u64) -> Vec<u32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(|_| (rng.next_u64() % spec.vocab as u64) as u32).collect()
 }
 
-/// Plans as a tap, a row each.
+/// Plans as a tap, one per row.
 pub(super) fn scale(model: &dyn CausalLm, plans: &[HeadPlan]) -> Result<HeadScale> {
     HeadScale::compile(plans, model.spec(), model.device())
 }
 
-/// Feeds a sequence in pieces: the final hidden states of all its tokens, `[n, d_model]`.
+/// Feeds a sequence in pieces. Returns the final hidden states of all its tokens, `[n, d_model]`.
 ///
 /// # Errors
 /// What the model or the tap reports.
@@ -49,8 +49,8 @@ pub fn in_pieces(model: &dyn CausalLm, ids: &[u32], pieces: &[usize], tap: &mut 
     Tensor::cat(&out, 0)
 }
 
-/// Feeds several sequences together, the last `decoded` tokens of each one by one. A sequence comes with its row of the
-/// λ table; the final hidden states of each, `[n, d_model]`, in the order given.
+/// Feeds several sequences together, the last `decoded` tokens of each one by one. Each sequence comes with its row of the
+/// λ table. Returns the final hidden states of each, `[n, d_model]`, in the order given.
 pub(super) fn in_rows(
     model: &dyn CausalLm,
     sequences: &[(usize, &[u32])],
@@ -83,7 +83,7 @@ pub(super) fn in_rows(
     out.iter().map(|parts| Tensor::cat(parts, 0)).collect()
 }
 
-/// A whole sequence at once: what every site saw, and the logits of all positions.
+/// Reads a whole sequence at once. Returns what every site saw, and the logits of all positions.
 ///
 /// # Errors
 /// What the model reports, or if a planned head never fired.
@@ -92,7 +92,7 @@ pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) 
     Ok((recorder, model.logits(&hidden)?))
 }
 
-/// The same with the final hidden states, `[n, d_model]`: logits of all positions may be a gigabyte.
+/// The same with the final hidden states, `[n, d_model]`, in place of logits: those of all positions may be a gigabyte.
 pub(super) fn recorded(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) -> Result<(Recorder, Tensor)> {
     let mut recorder = Recorder::default();
     let hidden = match plan {
@@ -107,7 +107,7 @@ pub(super) fn recorded(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan
     Ok((recorder, hidden))
 }
 
-/// The `n` most likely tokens that follow, one by one with the cache, whatever they are.
+/// Decodes `n` tokens greedily, one by one with the cache, past any stop tokens.
 ///
 /// # Errors
 /// What the model or the tap reports.

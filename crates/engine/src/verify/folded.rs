@@ -1,4 +1,4 @@
-//! Scaling a head's z = scaling its columns of the output projection.
+//! The law that scaling a head's z = scaling its columns of the output projection.
 
 use candle_core::{Device, Result, Tensor};
 use headtemper_hook::HeadPlan;
@@ -14,13 +14,14 @@ use crate::Engine;
 
 /// The name of the law.
 const NAME: &str = "hook = folded weights";
-/// Of the largest logit, in f32. Measured worst case: 0 (2026-11-21): products with 0.5, 0 and -1 do not round.
+/// Allowed difference relative to the largest logit, in f32. Measured worst case: 0 (2026-11-21), since products with 0.5, 0
+/// and -1 do not round.
 const FOLDED: f64 = 1e-5;
-/// What the plan must move at least: a hook and a fold that both do nothing agree too.
+/// The least that the plan must move: a hook and a fold that both do nothing would agree too.
 const MOVED: f64 = 100.0 * FOLDED;
 
-/// What a model says under a plan and without, to be compared with the same checkpoint folded. The model itself may be
-/// gone by then, so that one copy of the weights is in memory at a time.
+/// What a model says with and without a plan, for comparison with the folded checkpoint. The model itself may be dropped
+/// before that, so that only one copy of the weights is in memory at a time.
 pub struct Hooked {
     plan: HeadPlan,
     ids: Vec<u32>,
@@ -29,7 +30,7 @@ pub struct Hooked {
 }
 
 impl Hooked {
-    /// Reads some tokens under a plan of one head in every layer, and without.
+    /// Reads some tokens with and without a plan of one head in every layer.
     ///
     /// # Errors
     /// What the model reports, or if a planned head never fired.
@@ -47,21 +48,21 @@ impl Hooked {
         &self.plan
     }
 
-    /// Compares with the model into whose weights the plan was folded.
+    /// Compares with a model that has the plan folded into its weights.
     pub fn compare(&self, folded: &dyn CausalLm) -> Check {
         let found = || {
             let hidden = in_pieces(folded, &self.ids, &[self.ids.len()], &mut ())?;
             let weights = folded.logits(&hidden)?.to_device(&Device::Cpu)?;
             let (off, moved) = (relative(&self.tempered, &weights)?, relative(&self.tempered, &self.base)?);
             let note = format!("a head a layer; the plan moves logits by {} of the largest", short(moved));
-            // A plan that moves nothing is as bad as one that moves the wrong thing.
+            // Moving nothing is as bad as moving the wrong thing.
             Ok(if moved >= MOVED { (off, note) } else { (f64::INFINITY, format!("{note}: a silent hook")) })
         };
         Check::of(NAME, FOLDED, found())
     }
 }
 
-/// Compares the hook with the checkpoint folded, in f32 whatever the model is held in. The engine is let go of first.
+/// Compares the hook with the folded checkpoint, in f32 whatever the model is held in. Drops the engine before it loads that.
 pub fn folded(engine: Engine) -> Check {
     let (checkpoint, device) = (engine.checkpoint().clone(), engine.model().device().clone());
     let found = || -> crate::Result<Check> {
@@ -78,7 +79,7 @@ pub fn folded(engine: Engine) -> Check {
     found().unwrap_or_else(|error| Check::of(NAME, FOLDED, Err(candle_core::Error::Msg(error.to_string()))))
 }
 
-/// The check that was left out.
+/// The check of this law when it is skipped.
 pub fn folded_skipped() -> Check {
     let note = "it reads the weights once more, in f32".into();
     Check { name: NAME.into(), measured: None, allowed: FOLDED, passed: None, note }

@@ -1,4 +1,4 @@
-//! Parity with transformers: what it computed for a model, read from a golden file, against what we compute.
+//! Parity with transformers: compares what we compute for a model with what transformers computed, read from a golden file.
 
 use std::{
     collections::HashMap,
@@ -18,25 +18,26 @@ use super::{
 use crate::{EngineError, Result};
 
 /// Llama against transformers 5.17, f32: absolute, on every logit, hidden state and z. Transformers' own spread (eager,
-/// SDPA, f64 weights) is 1.9e-5 on logits. Measured worst case of all kernel levels: 2.2e-5
+/// SDPA, f64 weights) is 1.9e-5 on logits. Measured worst case over all kernel levels: 2.2e-5
 /// (2026-11-21).
 const LLAMA: f64 = 1e-4;
 /// Qwen3; transformers' own spread is 1.7e-5. Measured worst case: 2.4e-5 (2026-11-21).
 const QWEN3: f64 = 1e-4;
-/// Qwen3.5; transformers' own spread, the recurrence beside its chunks included, is 3.9e-4. Measured worst case: 4.3e-4
+/// Qwen3.5; transformers' own spread, recurrent against chunked form included, is 3.9e-4. Measured worst case: 4.3e-4
 /// (2026-11-21).
 const QWEN35: f64 = 2e-3;
 /// Gemma 4; transformers' own spread is 2.3e-4. Measured worst case: 1.5e-4 (2026-11-21).
 const GEMMA4: f64 = 1e-3;
-/// f32 on another device than the CPU. Measured worst case on an H200: 2.7e-4, of Qwen3.5; 9.3e-5 of the others, in the final norm (2026-11-27).
+/// f32 on another device than the CPU. Measured worst case on an H200 (2026-11-27): 2.7e-4 for Qwen3.5; 9.3e-5 for the others,
+/// in the final norm.
 const DEVICE: f64 = 5e-3;
 
-/// 1 minus the cosine of a token's vector in bf16 or f16 to that in f32, at every site, or four times what transformers loses
-/// there itself, at most 0.5. Measured worst case on the stand-in for a CUDA device (2026-11-26): 1.6e-4 in Llama and Qwen3, 2.9 times
-/// transformers' own in Gemma 4 and half of it in Qwen3.5, whose random weights amplify every rounding.
+/// 1 minus the cosine between a token's vectors in bf16 or f16 and in f32, at every site. Where four times transformers' own loss
+/// is more, that is allowed, up to 0.5. Measured worst case on the stand-in for a CUDA device (2026-11-26): 1.6e-4 in Llama and
+/// Qwen3, 2.9 times transformers' own loss in Gemma 4 and half of it in Qwen3.5, whose random weights amplify every rounding.
 const DIRECTION: f64 = 1e-3;
 
-/// What a model may differ from transformers.
+/// How much a model may differ from transformers.
 pub fn tolerance(spec: &ModelSpec) -> f64 {
     match spec.architecture.as_str() {
         "qwen3" => QWEN3,
@@ -46,14 +47,14 @@ pub fn tolerance(spec: &ModelSpec) -> f64 {
     }
 }
 
-/// What transformers computed for one model; `scripts/golden/common.py` describes the layout, and `make_checkpoint.py`
-/// beside it that of a real checkpoint.
+/// What transformers computed for one model. `scripts/golden/common.py` describes the layout, and `make_checkpoint.py`
+/// beside it the layout for a real checkpoint.
 pub struct Golden {
     /// Tensors by name.
     pub tensors: HashMap<String, Tensor>,
     /// Sequences, plans, versions.
     pub meta: Value,
-    /// What transformers loses in 16 bits, by type, if that was measured (`scripts/golden/halves.py`).
+    /// What transformers itself loses in 16 bits, by dtype, if that was measured (`scripts/golden/halves.py`).
     halves: Value,
     path: PathBuf,
 }
@@ -104,7 +105,7 @@ impl Golden {
         Ok(self.get(name)?.to_vec1::<i64>()?.into_iter().map(|id| id as u32).collect())
     }
 
-    /// Of every sequence, whether its last position alone is stored.
+    /// For every sequence, whether only its last position is stored.
     fn sequences(&self) -> Result<Vec<bool>> {
         let list = self.meta["sequences"].as_array().filter(|list| !list.is_empty());
         let list = list.ok_or_else(|| self.lacks("list 'sequences' in its .json"))?;
@@ -112,16 +113,16 @@ impl Golden {
         list.iter().map(final_only).collect()
     }
 
-    /// The tempering sets of which results are stored.
+    /// The tempering sets whose results are stored.
     pub fn sets(&self) -> Vec<String> {
         let stored = |set: &&String| self.tensors.contains_key(&format!("seq0.{set}.logits"));
         self.meta["sets"].as_object().into_iter().flat_map(serde_json::Map::keys).filter(stored).cloned().collect()
     }
 
-    /// A plan: `sets[name]` is a list of `[layer, head, lambda]`, without λ where the set's name says it.
+    /// The plan of a set: `sets[name]` is a list of `[layer, head, lambda]`, without λ if the set's name implies it.
     ///
     /// # Errors
-    /// If there is no such set, or it is no plan.
+    /// If there is no such set, or it is not a plan.
     pub fn plan(&self, set: &str) -> Result<HeadPlan> {
         let lacks = || self.lacks(&format!("set '{set}' of [layer, head, lambda] in its .json"));
         let entry = |e: &Value| {
@@ -135,9 +136,9 @@ impl Golden {
         Ok(HeadPlan::new(entries.ok_or_else(lacks)?)?)
     }
 
-    /// Compares a model with all that is stored: logits, the residual stream after every layer, every z, the final norm,
-    /// every tempering set, and greedy tokens. A check a quantity, with the worst of all sequences and layers. Activations of
-    /// 16 bits are compared by directions and top tokens.
+    /// Compares a model with everything that is stored: logits, the residual stream after every layer, every z, the final norm,
+    /// every tempering set, and greedy tokens. Returns one check per quantity, with the worst over all sequences and layers. 16-bit
+    /// activations are compared by directions and top tokens.
     ///
     /// # Errors
     /// If the file lacks something.
@@ -164,7 +165,7 @@ impl Golden {
         Ok([vec![geometry], parity.checks(&Tolerance { family, checks })].concat())
     }
 
-    /// Whether the file is of a model of this geometry; the rest would be noise.
+    /// Whether the file is for a model of this geometry; otherwise the other checks would be noise.
     fn geometry(&self, spec: &ModelSpec) -> Result<Check> {
         let layers = self.meta["layers"].as_array().ok_or_else(|| self.lacks("list 'layers' in its .json"))?;
         let theirs = |layer: usize| -> String {
@@ -237,7 +238,7 @@ impl Golden {
         let (record, normed) = recorded(model, &ids, Some(&plan))?;
         let theirs = self.get(&format!("seq{i}.{set}.logits"))?;
         let ours = if theirs.rank() == 1 { last_logits(model, &normed)? } else { model.logits(&normed)? };
-        // Of a large vocabulary, some.
+        // Only some logits of a large vocabulary are stored.
         let ours = if self.meta["sampled_logits"] == true {
             ours.index_select(&Tensor::new(self.ids("logit_ids")?, ours.device())?, 0)?
         } else {
@@ -260,19 +261,19 @@ impl Golden {
         Ok(())
     }
 
-    /// A greedy continuation, and the lead of each of its tokens over the next if the file has it.
+    /// A greedy continuation, and each token's lead over the runner-up if the file has it.
     fn greedy(&self, run: &str) -> Result<(Vec<u32>, Option<Vec<f32>>)> {
         let leads = self.tensors.get(&format!("{run}.greedy_lead")).map(Tensor::to_vec1).transpose()?;
         Ok((self.ids(&format!("{run}.greedy"))?, leads))
     }
 }
 
-/// The logits of the last of some final hidden states.
+/// The logits at the last of some final hidden states.
 fn last_logits(model: &dyn CausalLm, normed: &Tensor) -> candle_core::Result<Tensor> {
     model.logits(&normed.narrow(0, normed.dim(0)? - 1, 1)?)?.get(0)
 }
 
-/// The λ of a set, where the file gives only layer and head.
+/// The λ of a set, if the file gives only layer and head.
 fn set_lambda(set: &str) -> Option<f64> {
     match set {
         "half" => Some(0.5),

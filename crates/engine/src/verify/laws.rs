@@ -10,11 +10,12 @@ use super::{
     relative, rounding, values,
 };
 
-/// f32 on another device against f32 on the CPU, relative to the largest logit. On an H200 (2026-11-27) it held for the tiny models of
-/// `temper doctor`; how far it was from failing was not kept.
+/// f32 on another device against f32 on the CPU, relative to the largest logit. On an H200 (2026-11-27) it held for the tiny
+/// models of `temper doctor`; the margin was not recorded.
 const DEVICE: f64 = 5e-3;
 
-/// A plan of one head a layer, another one in each, at λ 0.5, 0 and -1 in turn. Products with these do not round.
+/// A plan of one head per layer, a different one from layer to layer, at λ 0.5, 0 and -1 in turn. Products with these do not
+/// round.
 pub(super) fn exact_plan(spec: &ModelSpec) -> HeadPlan {
     let heads = (0..spec.layers.len()).filter_map(|layer| {
         let head = (2 * layer + 1) % spec.head_count(layer).max(1);
@@ -23,7 +24,7 @@ pub(super) fn exact_plan(spec: &ModelSpec) -> HeadPlan {
     HeadPlan::new(heads).expect("every layer once, and finite")
 }
 
-/// No tap = an empty tap = a watching tap = λ 1 on every head, bit for bit on every device: nothing is computed anew.
+/// No tap = an empty tap = a watching tap = λ 1 on every head, bit for bit on every device: none of them changes any value.
 pub fn untouched(model: &dyn CausalLm) -> Check {
     Check::of("no tap = empty tap = λ 1", 0.0, untouched_found(model))
 }
@@ -46,7 +47,7 @@ fn untouched_found(model: &dyn CausalLm) -> Result<Found> {
     Ok((worst, note))
 }
 
-/// A row in any batch, at any place, beside any others, under its own plan = the row alone: bit for bit on the CPU.
+/// A row in any batch, at any place, next to any other rows, under its own plan = the row alone, bit for bit on the CPU.
 pub fn packed(model: &dyn CausalLm) -> Check {
     Check::of("packed = alone", rounding(model), packed_found(model))
 }
@@ -77,7 +78,7 @@ fn packed_found(model: &dyn CausalLm) -> Result<Found> {
     Ok((worst, note))
 }
 
-/// Prefill and decode with the cache = one full forward, under a plan: bit for bit on the CPU.
+/// Prefill and decode with the cache = one full forward, under a plan, bit for bit on the CPU.
 pub fn decoded(model: &dyn CausalLm) -> Check {
     Check::of("prefill + decode = one forward", rounding(model), decoded_found(model))
 }
@@ -109,7 +110,7 @@ fn finite_found(model: &dyn CausalLm) -> Result<Found> {
     Ok((odd as f64, format!("{} logits", logits.len())))
 }
 
-/// One model on two devices says the same, tempered or not, relative to the largest logit.
+/// One model gives the same logits on two devices, tempered or not, relative to the largest logit.
 pub fn same_as(model: &dyn CausalLm, reference: &dyn CausalLm) -> Check {
     let found = || -> Result<Found> {
         let ids = tokens(model.spec(), length(model.spec()), 8);

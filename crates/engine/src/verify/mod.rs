@@ -1,8 +1,8 @@
 //! Proof that this build computes what it should, on this model and this machine.
 //!
-//! A law is a function from a model to a [`Check`]: what was measured, and what would have been allowed. [`LAWS`] need
-//! the model alone; [`folded`] reads its weights once more; a [`Golden`] file says what transformers computes. [`tiny`]
-//! models stand in where there is no checkpoint.
+//! A law is a function from a model to a [`Check`]: what was measured, and what would have been allowed. [`LAWS`] need only
+//! the model; [`folded`] reads its weights once more; a [`Golden`] file says what transformers computes. [`tiny`] models
+//! stand in where there is no checkpoint.
 
 mod feed;
 mod folded;
@@ -29,12 +29,12 @@ pub use tiny::{FAMILIES, tiny};
 pub struct Check {
     /// The law, in a few words.
     pub name: String,
-    /// The worst that was found: a difference, or how many things were wrong. None if nothing could be measured;
+    /// The worst that was found: a difference, or how many things were wrong. `None` if nothing could be measured;
     /// infinite (null in JSON) if something is not a number.
     pub measured: Option<f64>,
     /// The most that `measured` may be.
     pub allowed: f64,
-    /// Whether the law holds; none if it was not tried.
+    /// Whether the law holds; `None` if it was not tried.
     pub passed: Option<bool>,
     /// Where the worst was found, or what went wrong.
     pub note: String,
@@ -50,7 +50,7 @@ pub const LAWS: [Law; 7] = [untouched, packed, decoded, sites, fired, effects, f
 type Found = (f64, String);
 
 impl Check {
-    /// The check of a measurement. One that failed to run is a law that does not hold.
+    /// The check of a measurement. If the measurement failed to run, the law does not hold.
     fn of(name: &str, allowed: f64, found: Result<Found>) -> Self {
         let (measured, note) = match found {
             Ok((measured, note)) => (Some(measured), note),
@@ -66,14 +66,14 @@ impl Check {
     }
 }
 
-/// What rows of another batch may move a result, relative to its largest value. On the CPU nothing: sums run in the
+/// How much a result may change when its batch changes, relative to its largest value. On the CPU 0: sums run in the
 /// same order.
 fn rounding(model: &dyn CausalLm) -> f64 {
-    /// Sums in another order, in f32. Measured worst case, of the tiny models on an H200 (2026-11-27): 2.5e-5, where delta nets
-    /// read a prompt token by token; 5.9e-6 of all else.
+    /// Sums in another order, in f32. Measured worst case for the tiny models on an H200 (2026-11-27): 2.5e-5 where delta nets
+    /// read a prompt token by token; 5.9e-6 for all else.
     const F32: f64 = 1e-4;
-    /// The same with 8 bits of mantissa. Measured worst case, of Qwen3.5-0.8B with random weights on an H200 (2026-11-27): 2.2e-2, where
-    /// a prompt is read token by token; 0 for rows beside others.
+    /// The same with 8 bits of mantissa. Measured worst case for Qwen3.5-0.8B with random weights on an H200 (2026-11-27): 2.2e-2
+    /// where a prompt is read token by token; 0 for rows next to others.
     const HALF: f64 = 5e-2;
     match (model.device().is_cpu(), model.activations()) {
         (true, _) if Kernels::used() == Kernels::Own => 0.0,
@@ -82,7 +82,7 @@ fn rounding(model: &dyn CausalLm) -> f64 {
     }
 }
 
-/// A share as a reader likes it: 0.31, or 2.1e-4.
+/// A share in readable form: 0.31, or 2.1e-4.
 fn short(x: f64) -> String {
     if (0.01..1000.0).contains(&x) { format!("{x:.2}") } else { format!("{x:.1e}") }
 }
@@ -99,7 +99,7 @@ fn difference(ours: &Tensor, theirs: &Tensor) -> Result<f64> {
     let gap = |(a, b): (f32, f32)| match (a.to_bits() == b.to_bits(), a - b) {
         _ if !a.is_finite() || !b.is_finite() => f64::INFINITY,
         (true, _) => 0.0,
-        // 0 and -0 are one step apart, like any two neighbours.
+        // 0 and -0 count as one step apart, like any two neighbours.
         (false, gap) => f64::from(gap.abs().max(f32::from_bits(1))),
     };
     Ok(values(ours)?.into_iter().zip(values(theirs)?).map(gap).fold(0.0, f64::max))
@@ -110,7 +110,7 @@ fn relative(ours: &Tensor, theirs: &Tensor) -> Result<f64> {
     let size = values(theirs)?.into_iter().fold(0f32, |size, x| size.max(x.abs()));
     match difference(ours, theirs)? {
         gap if size > 0.0 && gap.is_finite() => Ok(gap / f64::from(size)),
-        // What is no number; or nothing but zeros, which no model says.
+        // A value that is not a number; or nothing but zeros, which no model gives.
         _ => Ok(f64::INFINITY),
     }
 }

@@ -1,4 +1,4 @@
-//! The worst of each quantity that a golden file holds, and what it may be.
+//! The worst deviation of each quantity that a golden file holds, and how large it may be.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl Quantity {
         }
     }
 
-    /// What `halves.json` calls it.
+    /// Its name in `halves.json`.
     fn key(self) -> &'static str {
         match self {
             Self::Logits => "logits",
@@ -60,7 +60,7 @@ impl Quantity {
         }
     }
 
-    /// Where a golden file of a real checkpoint says how transformers differs from itself.
+    /// The key under which a golden file of a real checkpoint says how much transformers differs from itself.
     fn noise(self) -> &'static str {
         match self {
             Self::Logits | Self::Tempered | Self::Greedy | Self::Top => "float32_noise_logits",
@@ -71,26 +71,26 @@ impl Quantity {
     }
 }
 
-/// What a quantity may be off.
+/// How far a quantity may be off.
 pub(super) struct Tolerance<'a> {
     /// For every model of its family.
     pub(super) family: f64,
-    /// Of a real checkpoint, the `checks` of its golden file; of activations of 16 bits, what transformers loses in them.
+    /// For a real checkpoint, the `checks` of its golden file; for 16-bit activations, what transformers itself loses in them.
     pub(super) checks: Option<&'a serde_json::Value>,
 }
 
 impl Tolerance<'_> {
-    /// How many times its own noise transformers may be missed by: ours is of the same kind, in another order.
+    /// We may be off by this many times transformers' own noise: our noise is of the same kind, from sums in another order.
     const TIMES: f64 = 4.0;
-    /// Noise above this share of a quantity's largest value allows nothing more: such a file could pass anything.
+    /// Noise allows at most this share of a quantity's largest value: without a cap, a noisy file could pass anything.
     const SHARE: f64 = 3e-4;
-    /// The share of tokens that may have another top token in 16 bits, beside twice what transformers has. Measured worst case:
+    /// The share of tokens whose top token may differ in 16 bits, on top of twice transformers' own share. Measured worst case:
     /// see `golden::DIRECTION`.
     const OTHERS: f64 = 0.05;
-    /// Whatever transformers loses: vectors that have nothing to do with each other are 1 apart.
+    /// The limit, however much transformers loses: unrelated vectors are 1 apart.
     const MOST: f64 = 0.5;
 
-    /// For the direction of a quantity, and why it is more than for every model.
+    /// The limit for a quantity's direction, and the reason if it is above the general one.
     fn of_direction(&self, what: Quantity) -> (f64, Option<String>) {
         let noise = self.checks.and_then(|checks| checks[what.key()].as_f64()).unwrap_or(0.0);
         let why = |of: &str| Some(format!("transformers' own {of} here is {}", short(noise)));
@@ -103,7 +103,7 @@ impl Tolerance<'_> {
         }
     }
 
-    /// For a quantity whose largest value is `size`, and why it is more than the family's.
+    /// The limit for a quantity whose largest value is `size`, and the reason if it is above the family's.
     fn of(&self, what: Quantity, size: f64) -> (f64, Option<String>) {
         let noise = self.checks.and_then(|checks| checks[what.noise()].as_f64()).unwrap_or(0.0);
         let allowed = (Self::TIMES * noise).min(Self::SHARE * size);
@@ -121,8 +121,8 @@ pub(super) enum Measure {
     /// Every value.
     #[default]
     Values,
-    /// The direction of every token's vector, as 1 minus the cosine, and which logit is the largest: what activations of 16
-    /// bits keep.
+    /// The direction of every token's vector, as 1 minus the cosine, and which logit is the largest: what 16-bit activations
+    /// preserve.
     Directions,
 }
 
@@ -141,7 +141,7 @@ struct Worst {
     compared: usize,
     /// The largest value that the file holds.
     size: f64,
-    /// How many top tokens are others.
+    /// How many top tokens differ.
     others: f64,
 }
 
@@ -151,7 +151,7 @@ struct Continued {
     tempered: bool,
     same: usize,
     tokens: usize,
-    /// By how much the token led with which ours parts.
+    /// The lead of their token over the runner-up, where the two first differ.
     lead: f64,
 }
 
@@ -160,7 +160,7 @@ impl Parity {
         Self { measure, ..Self::default() }
     }
 
-    /// Whether greedy tokens are compared: with activations of 16 bits another token may win, and all behind it differ.
+    /// Whether greedy tokens are compared: with 16-bit activations another token may win, and then all later ones differ.
     pub(super) fn counts_tokens(&self) -> bool {
         self.measure == Measure::Values
     }
@@ -198,20 +198,20 @@ impl Parity {
         Ok(())
     }
 
-    /// A site that did not fire once.
+    /// Notes a site that did not fire exactly once.
     pub(super) fn never(&mut self, what: Quantity, at: &str) {
         self.note(what, f64::INFINITY, format!("{at} did not fire once"));
     }
 
-    /// Greedy tokens, and by how much each led where the file says that. Any other token is wrong unless two were as
-    /// good as equal, and what follows it says nothing more.
+    /// Compares greedy tokens; `leads` says by how much each led, if the file has that. A differing token is wrong unless the two
+    /// were nearly tied, and the tokens after it carry no information.
     pub(super) fn tokens(&mut self, at: &str, tempered: bool, ours: &[u32], theirs: &[u32], leads: Option<&[f32]>) {
         let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
         let lead = leads.and_then(|leads| leads.get(same)).map_or(f64::INFINITY, |&lead| f64::from(lead));
         self.continued.push(Continued { at: at.into(), tempered, same, tokens: theirs.len(), lead });
     }
 
-    /// Notes the greedy tokens that are wrong; says how many were compared where that is not all of them.
+    /// Notes the greedy tokens that are wrong; says how many were compared if near ties hid some.
     fn judge_tokens(&mut self, tolerance: &Tolerance) -> Option<String> {
         let runs = std::mem::take(&mut self.continued);
         let (mut tied, mut same, mut all) = (0, 0, 0);
@@ -219,7 +219,7 @@ impl Parity {
             let logits = if run.tempered { Quantity::Tempered } else { Quantity::Logits };
             let size = self.found.get(&logits).map_or(0.0, |worst| worst.size);
             (same, all) = (same + run.same, all + run.tokens);
-            // Each of the two may be off by what is allowed.
+            // Each of the two logits may be off by what is allowed.
             if run.same < run.tokens && run.lead <= 2.0 * tolerance.of(logits, size).0 {
                 tied += 1;
                 self.note(Quantity::Greedy, 0.0, run.at);
@@ -233,7 +233,7 @@ impl Parity {
         (tied > 0).then(|| format!("{same} of {all} tokens, up to {tied} near ties"))
     }
 
-    /// A check a quantity.
+    /// One check per quantity.
     pub(super) fn checks(mut self, tolerance: &Tolerance) -> Vec<Check> {
         let tokens = self.judge_tokens(tolerance);
         let check = |(what, worst): (Quantity, Worst)| {
@@ -262,7 +262,7 @@ fn rows_of(x: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(values(x)?.chunks(width).map(<[f32]>::to_vec).collect())
 }
 
-/// 0 where anything is no number: the largest of distances would pass over a NaN.
+/// The cosine of two vectors; 0 if any value is not finite, since the maximum of distances would ignore a NaN.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     if !a.iter().chain(b).all(|x| x.is_finite()) {
@@ -272,7 +272,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if norms > 0.0 { dot(a, b) / norms } else { f64::from(u8::from(a == b)) }
 }
 
-/// 1 where the largest of our logits is another than of theirs, or one is no finite number; else 0.
+/// 1 if our largest logit is another than theirs, or if one of ours is not finite; else 0.
 fn top_off(ours: &[f32], theirs: &[f32]) -> f64 {
     let top = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
     f64::from(u8::from(ours.iter().any(|x| !x.is_finite()) || top(ours) != top(theirs)))
@@ -292,18 +292,18 @@ mod tests {
             Ok(checks.into_iter().map(|check| (check.name.clone(), check.measured.unwrap())).collect())
         };
         let theirs = [[1f32, 2.0, 4.0], [0.0, 1.0, 0.98]];
-        // Twice as long is the same direction.
+        // A vector twice as long has the same direction.
         let alike = checks(&[[2.0, 4.0, 8.0], [0.0, 1.0, 0.98]], &theirs)?;
         assert!(alike[0].0 == "golden logits, direction" && alike[0].1 < 1e-9, "{alike:?}");
         assert_eq!(alike[1], ("golden top tokens".into(), 0.0));
         let turned = checks(&[[2.0, 4.0, 3.0], [0.0, 1.0, 0.98]], &theirs)?;
         assert!(turned[0].1 > 0.05 && turned[1].1 == 0.5, "{turned:?}");
-        // One that overflowed is no direction, even where its token is still the top one.
+        // A vector that overflowed has no direction, even if its top token is still right.
         for spoilt in [[f32::NAN; 3], [1.0, f32::NAN, 4.0], [1.0, 2.0, f32::INFINITY], [f32::NEG_INFINITY, 2.0, 4.0]] {
             let none = checks(&[spoilt, theirs[1]], &theirs)?;
             assert!(none.iter().all(|(_, off)| *off >= 0.5), "{spoilt:?}: {none:?}");
         }
-        // What transformers loses itself allows more, of that quantity alone.
+        // What transformers itself loses allows more, for that quantity only.
         let halves = serde_json::json!({"logits": 0.01, "top": 0.1});
         let tolerance = Tolerance { family: 1e-3, checks: Some(&halves) };
         assert_eq!(tolerance.of_direction(Quantity::Logits).0, 0.04);
@@ -342,7 +342,7 @@ mod tests {
             tokens(&[1, 9, 3], Some(&[9.0, 0.15, 9.0])),
             (0.0, "2 compared, 2 of 4 tokens, up to 1 near ties".into())
         );
-        // Tokens that are missing are no tie.
+        // Missing tokens do not count as a tie.
         assert_eq!(tokens(&[1], Some(&[9.0, 9.0, 9.0])).0, 2.0);
     }
 }

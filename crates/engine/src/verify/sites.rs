@@ -1,4 +1,4 @@
-//! The laws of hooks: sites fire, plans are counted, every head does something.
+//! The laws of hooks: sites fire, plans are counted, every head has an effect.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::{
     relative, short,
 };
 
-/// Rows that try heads together.
+/// Heads that are tried together, one per row.
 const ROWS: usize = 32;
 
 /// A prefill and two decode steps.
@@ -20,7 +20,7 @@ fn pieces(spec: &ModelSpec) -> [usize; 3] {
     [length(spec) - 2, 1, 1]
 }
 
-/// Every site fires once a forward, in order, with the shape that the geometry says: in prefill and in decode.
+/// Every site fires once per forward, in order, with the shape that the geometry implies, in prefill and in decode.
 pub fn sites(model: &dyn CausalLm) -> Check {
     Check::of("sites fire once, in order", 0.0, sites_found(model))
 }
@@ -66,8 +66,8 @@ fn fired_found(model: &dyn CausalLm) -> Result<Found> {
     Ok((wrong.len() as f64, note))
 }
 
-/// Every head, scaled alone by -1, changes the final hidden state of every token, read or decoded. Of a large model the
-/// first and the last head of every layer are tried; and all heads at once.
+/// Every head, scaled alone by -1, changes the final hidden state of every token, read or decoded; so do all heads at once. In
+/// a large model only the first and the last head of every layer are tried alone.
 pub fn effects(model: &dyn CausalLm) -> Check {
     Check::of("every head changes every token", 0.0, effects_found(model))
 }
@@ -96,7 +96,7 @@ fn effects_found(model: &dyn CausalLm) -> Result<Found> {
             for token in 0..ids.len() {
                 let (ours, base) = (tempered.get(token)?, hidden[0].get(token)?);
                 let moved = if difference(&ours, &base)? > 0.0 { relative(&ours, &base)? } else { 0.0 };
-                // What is no number was not moved by anybody.
+                // A value that is not finite does not count as moved.
                 least = least.min(if moved.is_finite() { moved } else { 0.0 });
             }
             if least == 0.0 {

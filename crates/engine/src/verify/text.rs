@@ -1,4 +1,4 @@
-//! The text side of a checkpoint: its tokens, chats and stop tokens, as a golden file has them of transformers.
+//! The text side of a checkpoint: its tokens, chats and stop tokens, compared with those of transformers in a golden file.
 
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -41,8 +41,8 @@ struct Chat {
 }
 
 impl Golden {
-    /// Compares the tokenizer, the chat template and the stop tokens of a model with what the file says of them. A file
-    /// without a section `text` says nothing.
+    /// Compares the tokenizer, the chat template and the stop tokens of a model with what the file says about them. There are no
+    /// checks if the file has no section `text`.
     ///
     /// # Errors
     /// If the section is malformed.
@@ -88,7 +88,7 @@ impl Section {
 
     fn stop(&self, engine: &Engine) -> Check {
         let ours: BTreeSet<u32> = engine.stop().ids().collect();
-        // A GGUF file names one token; those known by name are more than transformers stops at.
+        // A GGUF file stores one stop token; with those known by name there are more than transformers stops at.
         let named = matches!(engine.checkpoint(), Checkpoint::Gguf(_));
         let missing = self.stop.difference(&ours).map(|id| format!("{id} does not end a generation"));
         let added = ours.difference(&self.stop).filter(|_| !named).map(|id| format!("{id} ends one too"));
@@ -100,7 +100,7 @@ impl Section {
 }
 
 impl Chat {
-    /// How the rendered chat or its tokens differ. A chat that transformers' template refuses is to be refused.
+    /// How the rendered chat or its tokens differ. A chat that transformers' template refuses must be refused here too.
     fn differs(&self, engine: &Engine) -> Option<String> {
         let thinking = match self.thinking {
             Some(true) => ", thinking",
@@ -124,7 +124,7 @@ impl Chat {
     }
 }
 
-/// The check of many things, each of which may differ in some way.
+/// One check over many things, each of which is `Some` description if it differs.
 fn check(name: &str, things: &str, differ: impl Iterator<Item = Option<String>>) -> Check {
     let all: Vec<Option<String>> = differ.collect();
     let wrong: Vec<&String> = all.iter().flatten().collect();
@@ -135,7 +135,7 @@ fn check(name: &str, things: &str, differ: impl Iterator<Item = Option<String>>)
     Check::of(name, 0.0, Ok((wrong.len() as f64, note)))
 }
 
-/// Where ours and theirs part.
+/// Where ours and theirs first differ.
 fn differs<T: PartialEq + Debug>(ours: Result<Vec<T>>, theirs: &[T]) -> Option<String> {
     let ours = match ours {
         Ok(ours) if ours == theirs => return None,

@@ -1,4 +1,4 @@
-//! A tiny model of each architecture, with seeded random weights: what can be checked where there is no checkpoint.
+//! A tiny model of each architecture with seeded random weights, for checks where there is no checkpoint.
 
 use std::path::Path;
 

@@ -16,10 +16,10 @@ pub enum PlanError {
         /// What would have been allowed.
         expected: String,
     },
-    /// A head stands twice in one plan.
+    /// One plan names a head twice.
     #[error("head {0} is listed twice in one plan")]
     Twice(HeadRef),
-    /// λ is none of [`LAMBDAS`].
+    /// λ is outside [`LAMBDAS`].
     #[error("lambda {lambda} of head {at} is not {LAMBDAS}")]
     LambdaOutOfRange {
         /// The head.
@@ -27,7 +27,7 @@ pub enum PlanError {
         /// Its λ.
         lambda: f32,
     },
-    /// A head without λ where one is needed.
+    /// A head has no λ where one is needed.
     #[error("head {0} has no lambda")]
     NoLambda(HeadRef),
     /// The model has no such layer.
@@ -38,7 +38,7 @@ pub enum PlanError {
         /// How many layers there are.
         layers: usize,
     },
-    /// The layer's heads are of another kind: value heads of a delta net, or query heads of attention.
+    /// The layer's heads are of the other kind: value heads of a delta net instead of query heads of attention, or the reverse.
     #[error(
         "head {at} does not exist; the heads of layer {} are {} to {last}, and layers with {} heads are {}",
         at.layer, HeadRef { head: 0, ..*last }, at.kind.letter(), listed(valid)
@@ -62,10 +62,10 @@ pub enum PlanError {
         /// How many heads the layer has.
         heads: usize,
     },
-    /// A plan that names no head: it would run and look like a null result.
+    /// The plan names no head: it would run and look like a null result.
     #[error("the plan names no head, so it would change nothing")]
     Empty,
-    /// A plan for some positions where all are meant.
+    /// The plan touches some positions only, where it must touch all.
     #[error("the plan touches the positions '{0}' only, but weights act at every position")]
     SomePositions(Positions),
     /// Positions are given twice.
@@ -73,10 +73,10 @@ pub enum PlanError {
     PositionsTwice {
         /// The plan's.
         own: Positions,
-        /// The others.
+        /// Those asked for.
         given: Positions,
     },
-    /// A planned edit that never happened.
+    /// A planned edit never happened.
     #[error(
         "the plan names {}{} but the hook never fired there, so the result would be a false null",
         first(heads), at(*positions)
@@ -87,7 +87,7 @@ pub enum PlanError {
         /// The positions that the plan touches.
         positions: Positions,
     },
-    /// A planned edit that did not happen to every token that it is planned for, or happened twice.
+    /// A planned edit missed some of its tokens, or happened twice.
     #[error(
         "the plan touches {heads} heads at {} positions, but the hook was applied to {applied} of {planned} head-tokens",
         positions
@@ -99,7 +99,7 @@ pub enum PlanError {
         positions: Positions,
         /// Head-tokens that were counted.
         applied: u64,
-        /// Head-tokens of the sequence that the plan covers.
+        /// Head-tokens of the sequence that the plan covers: what should have been counted.
         planned: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! Heads as a user writes them, read strictly: what becomes a plan or a head set.
+//! Strict reading of the heads that a user writes, which become a plan or a head set.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -10,23 +10,23 @@ use serde::{
 use super::{HeadPlan, PlanError, check_lambda};
 use crate::{HeadKind, HeadRef, Positions};
 
-/// Heads as a user lists them, each with a λ of its own or none: what becomes a [`HeadPlan`] or a sweep's head set.
+/// Heads as a user lists them, each with or without a λ of its own. They become a [`HeadPlan`] or a sweep's head set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadList {
     /// The heads, by layer and head.
     pub heads: Vec<(HeadRef, Option<f32>)>,
-    /// The positions that are touched, where the list says so.
+    /// The positions that are touched, if the list says which.
     pub positions: Option<Positions>,
-    /// The model whose heads they are, where the list says so.
+    /// The model that the heads belong to, if the list says which.
     pub made_for: Option<MadeFor>,
 }
 
-/// The model that heads were found in: those of another of the same shape have nothing in common with them but their names.
+/// The model that heads were found in. Another model of the same shape has heads of the same names, and nothing else in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeFor {
     /// Its name.
     pub model: String,
-    /// Of its weights.
+    /// SHA-256 over its weight files.
     pub weights_sha256: String,
 }
 
@@ -54,7 +54,7 @@ struct HeadV1 {
     lambda: Option<f32>,
 }
 
-/// The entries of a map as they are written, the same key twice among them: of two, a map would lose one without a word.
+/// The entries of a map as they are written, repeated keys included: a map type would silently drop one of two.
 struct Layers(Vec<(String, Vec<usize>)>);
 
 impl<'de> Deserialize<'de> for Layers {
@@ -78,12 +78,13 @@ impl<'de> Deserialize<'de> for Layers {
 }
 
 impl HeadList {
-    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`. Positions
-    /// follow the first as in `L7H6:0.5 at response`, and are `"positions":"response"` in the second, which may name its `model` and
+    /// Reads `L7H6:0.5,L23H1`, `{"schema":"heads/v1","heads":[..]}`, `{"7":[6],"23":[1]}` or `[[7,6],[23,1]]`. The first form
+    /// takes positions as in `L7H6:0.5 at response`, the second as `"positions":"response"`. The second may also name its `model` and
     /// the hash of its weights (`weights_sha256`).
     ///
     /// # Errors
-    /// On anything else, on an unknown key, on a head listed twice, on what is no λ ([`is_lambda`](crate::is_lambda)), and on an empty list.
+    /// On anything else, an unknown key, a head listed twice, a number that is not a λ ([`is_lambda`](crate::is_lambda)), or an empty
+    /// list.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let text = text.trim();
         match text.as_bytes().first() {
@@ -142,10 +143,10 @@ impl HeadList {
         Ok(heads)
     }
 
-    /// A list of these heads, sorted; of positions it says nothing.
+    /// A list of these heads, sorted, without positions.
     ///
     /// # Errors
-    /// On a head listed twice, on a λ that [`check_lambda`] refuses, and on an empty list.
+    /// On a head listed twice, a λ that [`check_lambda`] refuses, or an empty list.
     pub fn of(mut heads: Vec<(HeadRef, Option<f32>)>) -> Result<Self, PlanError> {
         if heads.is_empty() {
             return Err(PlanError::Empty);

@@ -1,4 +1,4 @@
-//! Which heads get which λ, and at which positions: data, with no model in sight.
+//! Which heads get which λ, and at which positions: plain data that knows no model.
 //!
 //! [`list`] reads what a user writes, and [`error`] says what is wrong with it.
 
@@ -14,22 +14,22 @@ pub use list::{HeadList, MadeFor};
 
 /// Which heads get which λ for one row of a batch, and at which positions. 1 leaves a head untouched, 0 ablates it.
 ///
-/// A head that is listed at λ = 1 is part of the plan: the hook fires for it, and changes nothing.
+/// A head listed at λ = 1 is part of the plan: the hook fires for it and changes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeadPlan {
     heads: BTreeMap<HeadRef, f32>,
     positions: Positions,
 }
 
-/// What may be a λ, in words.
+/// The values that λ may take, in words.
 pub const LAMBDAS: &str = "a number from -1000000 to 1000000";
 
-/// Whether it is one of [`LAMBDAS`]. Norms square what they read in f32, which from about 1e17 on has no finite sum.
+/// Whether `lambda` is one of [`LAMBDAS`]. Norms square their inputs in f32, and from about 1e17 on those squares have no finite sum.
 pub fn is_lambda(lambda: f32) -> bool {
     lambda.abs() <= 1e6 // not true of NaN
 }
 
-/// Refuses what is no λ ([`is_lambda`]).
+/// Refuses a number that is not a λ ([`is_lambda`]).
 ///
 /// # Errors
 /// Names the head and λ.
@@ -64,10 +64,10 @@ impl HeadPlan {
         Self { positions, ..self }
     }
 
-    /// The plan at these positions only, where it does not name its own.
+    /// The plan at these positions only, if any are given. It must not have positions of its own then.
     ///
     /// # Errors
-    /// If it does.
+    /// If it has.
     pub fn limited(self, given: Option<Positions>) -> Result<Self, PlanError> {
         match (self.positions, given) {
             (_, None) => Ok(self),
@@ -76,7 +76,7 @@ impl HeadPlan {
         }
     }
 
-    /// Refuses a plan that weights cannot hold: they act at every position.
+    /// Refuses a plan that cannot be folded into weights, which act at every position.
     ///
     /// # Errors
     /// If the plan does not touch every position.
@@ -92,7 +92,7 @@ impl HeadPlan {
     /// All these heads at one λ.
     ///
     /// # Errors
-    /// If a head is listed twice or λ is none ([`is_lambda`]).
+    /// If a head is listed twice, or `lambda` is not a λ ([`is_lambda`]).
     pub fn uniform(heads: &[HeadRef], lambda: f32) -> Result<Self, PlanError> {
         Self::new(heads.iter().map(|&at| (at, lambda)))
     }
@@ -117,8 +117,8 @@ impl HeadPlan {
 }
 
 impl fmt::Display for HeadPlan {
-    /// Writes what [`HeadList::parse`] reads, e.g. `L7H6:0.5,L23H1:0.5`; `none` if it names no head. Where it does not
-    /// touch every position, ` at ` and those: `L7H6:0.5 at response`.
+    /// Writes what [`HeadList::parse`] reads, e.g. `L7H6:0.5,L23H1:0.5`, or `none` if the plan names no head. If it does not
+    /// touch every position, ` at ` and the positions follow: `L7H6:0.5 at response`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("none");
