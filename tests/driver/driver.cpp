@@ -9,7 +9,7 @@
 // order of sums, and its speed. Only what this project calls is here.
 //
 // Set by: CUDA_VISIBLE_DEVICES, of which the number counts, STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096), STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000),
-// STAND_IN_FULL_AFTER, so many allocations, and STAND_IN_TRACE for a line on standard error for every launch.
+// STAND_IN_FULL_AFTER, so many allocations, STAND_IN_NO_UPLOAD if there is no memory to upload a recording, and STAND_IN_TRACE for a line on standard error for every launch.
 
 #include "stand_in.h"
 
@@ -52,6 +52,7 @@ struct Device {
     long until_full = setting("STAND_IN_FULL_AFTER", -1);
 
     bool take(size_t bytes) {
+        if (kept > 0) fprintf(stderr, "stand-in driver: %zu bytes of recordings that are gone were not trimmed\n", kept);
         if (until_full == 0 || used + bytes > total) return false;
         if (until_full > 0) until_full--;
         used += bytes;
@@ -394,7 +395,8 @@ Result cuDeviceGraphMemTrim(int ordinal) {
 
 Result cuGraphUpload(Played*, Stream* stream) {
     ENTER_CONTEXT
-    return stream->graph ? refused_in_recording(stream, "cuGraphUpload") : SUCCESS;
+    if (stream->graph) return refused_in_recording(stream, "cuGraphUpload");
+    return setting("STAND_IN_NO_UPLOAD", 0) ? OUT_OF_MEMORY : SUCCESS;
 }
 
 Result cuGraphLaunch(Played* played, Stream* stream) {

@@ -66,6 +66,17 @@ fn a_device_that_is_full_loses_nothing() {
     assert_eq!(lab.rows("part/rows.jsonl").len(), whole.len());
 }
 
+/// A device that has no memory for recordings: steps are launched one by one, and what the recordings took is returned.
+#[test]
+fn a_device_without_room_for_recordings_does_without() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    lab.done(&format!("{SWEEP} --out whole"));
+    let (code, _, err) = told(&lab, &[("STAND_IN_NO_UPLOAD", "1")], &format!("{SWEEP} --out alone"));
+    assert!(code == Some(0) && !err.contains("stand-in driver"), "{code:?} {err}");
+    assert_eq!(lab.rows("alone/rows.jsonl"), lab.rows("whole/rows.jsonl"));
+}
+
 /// A model that the device has no memory for is refused before it is read, or with advice.
 #[test]
 fn a_model_that_does_not_fit_is_said() {

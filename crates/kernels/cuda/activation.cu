@@ -64,8 +64,9 @@ DEVICE void softcap_four(const SoftcapArgs& args) {
     // At the end of a count that is not a multiple of four, four values must not be moved at once.
     const Pack<float, 4> x = there == 4 ? four<wide>(args.x + i, 4) : four<false>(args.x + i, there);
     float capped[4];
+    // tanh would make a plausible logit of an infinite one: its product with 0 is NaN.
 #pragma unroll
-    for (int c = 0; c < 4; c++) capped[c] = args.cap * tanhf(x.x[c] / args.cap);
+    for (int c = 0; c < 4; c++) capped[c] = args.cap * tanhf(x.x[c] / args.cap) + 0.0f * x.x[c];
     if (there == 4)
         put_four<wide>(capped, args.out + i, 4);
     else

@@ -90,7 +90,9 @@ pub fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
 /// # Errors
 /// As [`softcap`].
 pub fn softcap_reference(x: &Tensor, cap: f32) -> Result<Tensor> {
-    (x / f64::from(cap))?.tanh()? * f64::from(cap)
+    let capped = ((x / f64::from(cap))?.tanh()? * f64::from(cap))?;
+    // tanh would make a plausible logit of an infinite one: its product with 0 is NaN.
+    capped + (x * 0.0)?
 }
 
 /// The activation function of a gate.
@@ -196,6 +198,18 @@ mod tests {
     use super::*;
     use crate::testing::worst_relative;
     use candle_core::{DType, Device};
+
+    #[test]
+    fn a_softcap_makes_no_plausible_logit_of_an_infinite_one() -> Result<()> {
+        let x = Tensor::new(&[1e30f32, -40.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, 15.0], &Device::Cpu)?;
+        let capped = softcap(&x, 30.0)?.to_vec1::<f32>()?;
+        assert_eq!((capped[0], capped[5]), (30.0, 0.0));
+        assert!(
+            (capped[6] - 30.0 * 0.5f32.tanh()).abs() < 1e-5 && (capped[1] + 30.0 * (4.0f32 / 3.0).tanh()).abs() < 1e-5
+        );
+        assert!(capped[2..5].iter().all(|x| x.is_nan()), "{capped:?}");
+        Ok(())
+    }
 
     /// Largest difference to candle's silu in f64, relative to max(1, |y|). Measured worst case: 1.6e-7 (2026-11-21).
     const SILU_TOLERANCE: f32 = 2e-6;

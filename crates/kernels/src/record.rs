@@ -75,15 +75,20 @@ impl Recording {
         // not been fetched.
         let given_back = stream.context().check_err();
         let graph = stream.end_capture(Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        let (graph, ended) = match graph {
+            Ok(graph) => (graph, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        // From here on dropping it returns what the device took, also where something fails.
+        let recording = Self { graph, stream };
         worked?;
         given_back.w()?;
-        match graph.w()? {
-            Some(graph) => {
-                graph.upload().w()?;
-                Ok(Self { graph: Some(graph), stream })
-            }
+        ended.w()?;
+        match &recording.graph {
+            Some(graph) => graph.upload().w()?,
             None => bail!("the device recorded nothing"),
         }
+        Ok(recording)
     }
 
     /// Records nothing: this build supports no device that can.

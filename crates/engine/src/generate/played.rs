@@ -188,9 +188,10 @@ impl Engine {
 
     /// One step, without any work for the host.
     fn pass(&self, rows: &DecodeRows, batch: &Batch, state: &mut State) -> Candle<()> {
-        let hidden = self.model.forward(rows.ids(), batch, &mut state.cache, &mut state.scale)?;
+        let hidden = self.model.forward(rows.ids(), batch, &mut state.cache, &mut state.scale);
+        // Before a failure too: what it holds of the step must be freed while the step is still recorded.
         state.scale.rest();
-        rows.advance(&self.model.logits(&hidden)?)
+        rows.advance(&self.model.logits(&hidden?)?)
     }
 }
 

@@ -118,6 +118,12 @@ fn capped_logits_are_their_oracle() -> Result<()> {
             close(&gpu::softcap(&behind, cap)?, &oracle.narrow(0, 1, count - 1)?, "logits behind the first");
         }
     }
+    let spoilt = on(&Tensor::new(&[f32::INFINITY, 1.0, f32::NEG_INFINITY, f32::NAN, 2.0], &Device::Cpu)?)?;
+    let capped = gpu::softcap(&spoilt, 30.0)?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+    assert!(
+        [0, 2, 3].iter().all(|&i: &usize| capped[i].is_nan()) && capped[1] > 0.99 && capped[4] > 1.99,
+        "{capped:?}"
+    );
     Ok(())
 }
 
