@@ -1,7 +1,7 @@
 //! What probes take: `cargo bench -p headtemper-stats --bench probe`.
 //!
-//! Few items of many features, as when a researcher labels a hundred answers: five folds under 1,000 shuffled labelings. And
-//! many items, as when a judge labels ten thousand: one fit. `scripts/bench_probe.py` times scikit-learn beside both.
+//! Few items of many features, as when a researcher labels a hundred answers: five folds under 1,000 shuffled labelings. Many
+//! items, as when a judge labels ten thousand: one fit. `scripts/bench_probe.py` times scikit-learn beside both.
 
 use std::hint::black_box;
 

@@ -2,14 +2,14 @@
 
 use crate::{folds::Folds, summary::mean, vector::dot};
 
-/// A covariate of which less than this share is left beside the others says nothing that they do not.
+/// A covariate counts as dependent if less than this share of it is left after the earlier ones are taken out.
 const DEPENDENT: f64 = 1e-9;
-/// A share of the degrees of freedom that is none but for rounding.
+/// A share of the degrees of freedom that is 0 but for rounding.
 const NO_FREEDOM: f64 = 1e-9;
 
 /// Covariates of items, made ready to be taken out of tables.
 ///
-/// That takes more than what goes with them: [`Covariates::adjustment`] is what every d of the residuals needs.
+/// Taking them out changes the size of every d of the residuals; [`Covariates::adjustment`] gives it back.
 #[derive(Clone, Debug)]
 pub struct Covariates {
     items: usize,
@@ -18,8 +18,8 @@ pub struct Covariates {
 }
 
 impl Covariates {
-    /// Takes covariates of `items` items. One that is constant, or follows from those before it, is none. Panics if one does not
-    /// have one value an item.
+    /// Takes covariates of `items` items. One that is constant, or follows from those before it, is ignored. Panics unless each has
+    /// one value per item.
     pub fn new(items: usize, covariates: &[Vec<f64>]) -> Self {
         let mut axes: Vec<Vec<f64>> = Vec::new();
         for covariate in covariates {
@@ -27,7 +27,7 @@ impl Covariates {
             let mean = covariate.iter().sum::<f64>() / items as f64;
             let mut axis: Vec<f64> = covariate.iter().map(|x| x - mean).collect();
             let size = dot(covariate, covariate).sqrt();
-            // Twice: what rounding leaves of the earlier axes the first time is gone the second.
+            // Twice: the second pass removes what rounding left of the earlier axes in the first.
             for _ in 0..2 {
                 for earlier in &axes {
                     let share = dot(&axis, earlier);
@@ -50,11 +50,11 @@ impl Covariates {
         self.axes.len()
     }
 
-    /// A row-major table `[items, columns]` less what a linear fit on the covariates explains of each column, the column's mean
-    /// kept: ordinary least squares with an intercept, by Gram-Schmidt.
+    /// A row-major table `[items, columns]` less what a linear fit on the covariates explains of each column; the column's mean is
+    /// kept. The fit is ordinary least squares with an intercept, by Gram-Schmidt.
     ///
-    /// The fit knows no labels, so that shuffled labels may be compared on what is left. A NaN spoils what it touches. Panics if the
-    /// table does not have a row an item, or `columns` is 0.
+    /// The fit does not use the labels, so shuffled labels can be compared on what is left. A NaN in the table spoils its column,
+    /// one in a covariate spoils the table. Panics unless the table has one row per item, or if `columns` is 0.
     pub fn residuals(&self, values: &[f64], columns: usize) -> Vec<f64> {
         assert!(columns > 0 && values.len() == self.items * columns, "one row an item");
         let mut left = values.to_vec();
@@ -70,15 +70,16 @@ impl Covariates {
         left
     }
 
-    /// What d of all items is to be multiplied by ([`Adjustment::d`]), of labels (`true` = group a). Panics if there is not one an item.
-    pub fn factor(&self, labels: &[bool]) -> f64 {
+    /// What they do to a d of all items under these labels (`true` = group a). Panics unless there is one label per item.
+    pub fn correction(&self, labels: &[bool]) -> Correction {
         assert_eq!(labels.len(), self.items, "one label an item");
         let of_a: Vec<usize> = (0..self.items).filter(|&item| labels[item]).collect();
+        let weight = (of_a.len() * (self.items - of_a.len())) as f64 / self.items as f64;
         let freedom = self.items as f64 - 2.0;
-        self.scaled(&of_a, (freedom - self.count() as f64) / freedom)
+        Correction { taken: self.count() as f64, freedom, weight, own: self.own_share(&of_a) }
     }
 
-    /// What they do to d of labels: `order[place]` is the item at each place of `folds`. Panics if that is not one item a place.
+    /// What the covariates do to d: `order[place]` is the item at each place of `folds`. Panics unless there is one item per place.
     pub fn adjustment(&self, order: &[usize], folds: &Folds) -> Adjustment {
         let (n_a, n_b) = folds.sizes();
         assert_eq!((order.len(), n_a + n_b), (self.items, self.items), "one item a place");
@@ -90,13 +91,13 @@ impl Covariates {
         let repeats = || (0..folds.repeats()).map(|repeat| folds.cells(repeat));
         let left = mean(&repeats().map(|cells| self.left_within(order, cells)).collect::<Vec<_>>());
         Adjustment {
-            d: self.factor(&labels),
-            held_out: self.scaled(&order[..n_a], left),
+            all: Some(self.correction(&labels)),
+            held_out: Some(self.scaled(&order[..n_a], left)),
             leaks: repeats().map(|cells| self.leaks(order, cells, (n_a, n_b))).collect(),
         }
     }
 
-    /// The share of the degrees of freedom within cells of items that they leave.
+    /// The share of the degrees of freedom within cells of items that the covariates leave.
     fn left_within(&self, order: &[usize], cells: &[Vec<usize>]) -> f64 {
         let (mut freedom, mut taken) = (0.0, self.count() as f64);
         for cell in cells.iter().filter(|cell| !cell.is_empty()) {
@@ -106,14 +107,16 @@ impl Covariates {
         (freedom - taken) / freedom
     }
 
-    /// `√left / √(1 - R²)`, R² the share of the labels that goes with the covariates.
-    fn scaled(&self, of_a: &[usize], left: f64) -> f64 {
-        if self.axes.is_empty() {
-            return 1.0;
-        }
+    /// The share of the labels that does not go with the covariates, 1 - R².
+    fn own_share(&self, of_a: &[usize]) -> f64 {
         let of_labels = (of_a.len() * (self.items - of_a.len())) as f64 / self.items as f64;
         let shared = |axis: &Vec<f64>| of_a.iter().map(|&item| axis[item]).sum::<f64>().powi(2);
-        let own = 1.0 - self.axes.iter().map(shared).sum::<f64>() / of_labels;
+        1.0 - self.axes.iter().map(shared).sum::<f64>() / of_labels
+    }
+
+    /// `√left / √(1 - R²)`.
+    fn scaled(&self, of_a: &[usize], left: f64) -> f64 {
+        let own = self.own_share(of_a);
         if left.is_nan() || left <= NO_FREEDOM || own.is_nan() {
             return f64::NAN;
         }
@@ -139,32 +142,69 @@ impl Covariates {
     }
 }
 
-/// What covariates that were taken out do to a d, and what gives it its size back. By default, where there are none: nothing.
+/// What covariates that were taken out do to Cohen's d of the residuals, and what gives it its size back.
 ///
-/// They take degrees of freedom from the spread, and from the labels what these share with them. With the factors, d is Student's t
-/// of the labels beside the covariates (the analysis of covariance) over `√(n_a n_b / (n_a + n_b))`: what shuffled labels have
-/// whatever they share with a covariate. Labels that go with a covariate have less of it than the difference over the sd, which counts
-/// against the finding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adjustment {
-    /// What d of all items is to be multiplied by: `√((n - 2 - q) / (n - 2)) / √(1 - R²)`, for the q degrees of freedom of the
-    /// covariates and the share R² of the labels that goes with them. 0 where labels follow from them, NaN where no freedom is left.
-    pub d: f64,
-    /// The same for d on held-out items, whose spread has the degrees of freedom within folds.
-    pub held_out: f64,
-    /// The residuals of some items hold a part of those of all others, so that held-out ones follow the direction of the others
-    /// without any signal: by how much the means of a fold's groups lie apart times the direction's length, over the sum of squares of
-    /// all residuals, `[repeat][fold]`.
-    pub(crate) leaks: Vec<Vec<f64>>,
+/// They take degrees of freedom from the spread, and from the labels what these share with them. The corrected d is Student's t of the
+/// labels beside the covariates (the analysis of covariance), over `√(n_a n_b / (n_a + n_b))`. Shuffled labels have the same
+/// distribution, whatever they share with a covariate. Labels that go with a covariate have a smaller one than their difference over the
+/// sd, which counts against the finding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Correction {
+    /// Degrees of freedom of the covariates, and of the spread without them.
+    taken: f64,
+    freedom: f64,
+    /// `n_a n_b / (n_a + n_b)`
+    weight: f64,
+    /// The share of the labels that does not go with the covariates.
+    own: f64,
 }
 
-impl Default for Adjustment {
-    fn default() -> Self {
-        Self { d: 1.0, held_out: 1.0, leaks: Vec::new() }
+impl Correction {
+    /// The corrected value of a d of residuals. Without covariates the same; 0 where labels follow from them, or nothing is left of the
+    /// spread; NaN where no degree of freedom is left.
+    pub fn of(&self, d: f64) -> f64 {
+        let Self { taken, freedom, weight, own } = *self;
+        if taken == 0.0 {
+            return d;
+        }
+        if freedom - taken < 1.0 || own.is_nan() || d.is_nan() {
+            return f64::NAN;
+        }
+        // The spread within groups of the residuals holds what the labels share with the covariates; t's does not.
+        let spread = own * freedom - weight * (1.0 - own) * d * d;
+        if own <= DEPENDENT || spread <= DEPENDENT * own * freedom {
+            0.0
+        } else {
+            d * ((freedom - taken) / spread).sqrt()
+        }
     }
 }
 
+/// What covariates that were taken out do to a d on held-out items of residuals, and to one of all items. By default, where there are
+/// none: nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adjustment {
+    /// Of a d of all items; `None` without covariates.
+    pub(crate) all: Option<Correction>,
+    /// What d on held-out items is multiplied by, as in [`Correction`], for the degrees of freedom within folds.
+    pub(crate) held_out: Option<f64>,
+    /// The leak of each fold, `[repeat][fold]`. The residuals of some items hold a part of those of all others, so held-out items
+    /// follow the direction of the others without any signal. The leak is the resulting difference of a fold's group means times
+    /// the direction's length, over the sum of squares of all residuals.
+    pub(crate) leaks: Vec<Vec<f64>>,
+}
+
 impl Adjustment {
+    /// The corrected d of all items.
+    pub fn all(&self, d: f64) -> f64 {
+        self.all.map_or(d, |correction| correction.of(d))
+    }
+
+    /// The corrected d on held-out items.
+    pub(crate) fn held_out(&self, d: f64) -> f64 {
+        self.held_out.map_or(d, |factor| d * factor)
+    }
+
     /// The leak of one fold.
     pub(crate) fn leak(&self, repeat: usize, fold: usize) -> f64 {
         self.leaks.get(repeat).map_or(0.0, |leaks| leaks[fold])
@@ -201,13 +241,14 @@ mod tests {
         let (order, folds) = ((0..8).collect::<Vec<_>>(), Folds::new(4, 4, 2, 1, 0));
         let adjustment = |covariates: &[Vec<f64>]| Covariates::new(8, covariates).adjustment(&order, &folds);
         assert_eq!(adjustment(&[]), Adjustment::default());
-        assert_eq!(adjustment(&[labels]).d, 0.0);
+        let followed = adjustment(&[labels]);
+        assert_eq!((followed.all(1.5), followed.held_out(1.5)), (0.0, 0.0));
         let each = |one: usize| (0..8).map(|item| f64::from(u8::from(item == one))).collect::<Vec<f64>>();
-        assert!(adjustment(&(0..6).map(each).collect::<Vec<_>>()).d.is_nan());
-        assert!(adjustment(&[vec![f64::NAN; 8]]).d.is_nan());
-        // Two halves of both groups alike: one degree of six, and no share of the labels.
+        assert!(adjustment(&(0..6).map(each).collect::<Vec<_>>()).all(1.5).is_nan());
+        assert!(adjustment(&[vec![f64::NAN; 8]]).all(1.5).is_nan());
+        // Two halves, with equally many of both groups: they take one degree of six, and share nothing with the labels.
         let halves: Vec<f64> = (0..8).map(|item| f64::from(item % 2)).collect();
-        assert!((adjustment(&[halves]).d - (5.0f64 / 6.0).sqrt()).abs() < 1e-12);
+        assert!((adjustment(&[halves]).all(1.0) - (5.0f64 / 6.0).sqrt()).abs() < 1e-12);
     }
 
     #[test]

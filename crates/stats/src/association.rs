@@ -2,9 +2,9 @@
 
 use crate::permute::group_sizes;
 
-/// Cramér's V of a category and a group (Cramér 1946; `scipy.stats.contingency.association(method="cramer")`): 0 where
-/// both groups have the same shares of every category, 1 where the category tells the group. NaN for an empty group or
-/// for fewer than two categories: then there is nothing to go with. Panics if there is not one category an item.
+/// Cramér's V of a category and a group (Cramér 1946; `scipy.stats.contingency.association(method="cramer")`): 0 where both groups
+/// have the same shares of every category, 1 where the category determines the group. NaN for an empty group or for fewer than two
+/// categories, which leave nothing to associate. Panics unless there is one category per item.
 pub fn cramers_v(categories: &[usize], labels: &[bool]) -> f64 {
     assert_eq!(categories.len(), labels.len(), "one category an item");
     let (n_a, n_b) = group_sizes(labels);

@@ -1,4 +1,4 @@
-//! What an assertion gate would do: of wrong and of right answers, how many does it let stand as assertions?
+//! What an assertion gate would do: how many wrong answers, and how many right ones, does it let stand as assertions?
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -23,7 +23,7 @@ pub struct GatePoint {
 }
 
 impl GatePoint {
-    /// The gate at one threshold. NaN where there are no correct or no wrong answers. Panics unless there is one label a
+    /// The gate at one threshold. NaN where there are no correct or no wrong answers. Panics unless there is one label per
     /// probability.
     pub fn at(threshold: f64, probabilities: &[f64], correct: &[bool]) -> Self {
         assert_eq!(probabilities.len(), correct.len(), "one label a probability");
@@ -41,11 +41,13 @@ impl GatePoint {
     }
 }
 
-/// The 95 % interval of the asymmetry at a threshold that other items chose: Newcombe's (1998, his method 10), from the score
-/// intervals of both shares, which has a width also where all or none of a class are asserted. Each share is of as many items as it is
-/// [`worth`] over units, that of each item, and the quantile Student's of as many units as the class with fewer has, where items share
-/// any; what units of both classes have in common is left out, which makes it too wide sooner than too narrow. NaN where a class has
-/// no items, or its items share units and all are in one. Panics unless there is one label and one unit a probability.
+/// The 95 % interval of the asymmetry at a threshold that was chosen on other items: Newcombe's (1998, his method 10), from the
+/// score intervals of both shares. It has a width even where all or none of a class are asserted.
+///
+/// Each share counts as many items as it is [`worth`] over units; `unit` is that of each item. Where items share units, the
+/// quantile is Student's, for as many units as the class with fewer units has. What units of both classes have in common is
+/// ignored, which makes the interval too wide rather than too narrow. NaN where a class has no items, or where items share units and a
+/// class is in only one of them. Panics unless there is one label and one unit per probability.
 pub fn asymmetry_range(threshold: f64, probabilities: &[f64], correct: &[bool], unit: &[usize]) -> Range {
     assert_eq!(probabilities.len(), unit.len(), "one unit a probability");
     let at = GatePoint::at(threshold, probabilities, correct);
@@ -68,7 +70,7 @@ pub fn asymmetry_range(threshold: f64, probabilities: &[f64], correct: &[bool], 
     }
 }
 
-/// The 95 % score interval of a share of so many independent items (Wilson 1927). NaN for no items.
+/// The 95 % score interval (Wilson 1927) of a share of this many independent items. NaN for no items.
 pub fn share_range(share: f64, items: f64) -> Range {
     score(share, items, Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE)))
 }
@@ -80,7 +82,7 @@ fn score(share: f64, n: f64, quantile: f64) -> Range {
     Range { low: (middle - half).max(0.0), high: (middle + half).min(1.0) }
 }
 
-/// How many standard errors an interval reaches; none where a class is in one unit of several items.
+/// How many standard errors an interval reaches to either side; None where items share units and a class is in only one of them.
 fn quantile(correct: &[bool], unit: &[usize]) -> Option<f64> {
     let upper = f64::midpoint(1.0, CONFIDENCE);
     if are_alone(unit) {
@@ -94,12 +96,12 @@ fn quantile(correct: &[bool], unit: &[usize]) -> Option<f64> {
 /// The gate over all thresholds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Asymmetry {
-    /// The least asymmetry of those thresholds that keep p(assert | correct) at the floor, the lowest such threshold of
-    /// equals. None if none keeps it. Found on the very items that it is measured on: an oracle's choice.
+    /// The least asymmetry among the thresholds that keep p(assert | correct) at the floor or above; of equals, the lowest
+    /// threshold. None if no threshold keeps it. Chosen on the very items that it is measured on: an oracle's choice.
     pub best: Option<GatePoint>,
-    /// The least asymmetry of all.
+    /// The least asymmetry of all thresholds.
     pub lowest: GatePoint,
-    /// At one half.
+    /// The gate at one half.
     pub half: GatePoint,
 }
 
@@ -162,7 +164,7 @@ mod tests {
         assert!(none.low == 0.0 && (none.high - 0.04094).abs() < 1e-5, "{none:?}");
     }
 
-    /// Of items alone and of units of four with most in common, the interval holds the truth in 93 % of sets at least.
+    /// For items alone, and for units of four with much in common, the interval holds the truth in at least 93 % of sets.
     #[test]
     fn the_interval_holds_the_truth() {
         const SETS: u64 = 2000;

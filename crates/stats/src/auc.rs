@@ -11,9 +11,9 @@ use crate::{
     units::{are_alone, by_group},
 };
 
-/// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half
-/// (Mann and Whitney; `sklearn.metrics.roc_auc_score`). NaN if a class is empty or a score is NaN. Panics unless there is
-/// one label a score.
+/// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half (Mann and
+/// Whitney; `sklearn.metrics.roc_auc_score`). NaN if a class is empty or a score is NaN. Panics unless there is one label per
+/// score.
 pub fn auc(scores: &[f64], labels: &[bool]) -> f64 {
     assert_eq!(scores.len(), labels.len(), "one label a score");
     let (n_a, n_b) = group_sizes(labels);
@@ -24,15 +24,15 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> f64 {
     (of_a - (n_a * (n_a + 1)) as f64 / 2.0) / (n_a as f64 * n_b as f64)
 }
 
-/// An AUC, and how sure it is by the theory of DeLong, DeLong and Clarke-Pearson (1988).
+/// An AUC and its uncertainty, by the theory of DeLong, DeLong and Clarke-Pearson (1988).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delong {
     /// The AUC, or the difference of two.
     pub value: f64,
-    /// Its standard error; NaN for less than two items of a class.
+    /// Its standard error; NaN for fewer than two items of a class.
     pub se: f64,
-    /// The 95 % interval: of an AUC on the scale of its log odds, of a difference that of the normal distribution. NaN where the error is none, as where the AUC is 0
-    /// or 1: there is nothing to judge by, and an interval without width would claim certainty.
+    /// The 95 % interval: of an AUC on the scale of its log odds, of a difference on its own scale. NaN where the error is 0, as
+    /// where the AUC is 0 or 1: there is nothing to judge by, and an interval without width would claim certainty.
     pub range: Range,
 }
 
@@ -50,9 +50,9 @@ pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
     Delong { value, se, range: on_logit_scale(value, se, z()) }
 }
 
-/// `value ± by · se` where AUCs have no ends: on the scale of their log odds, with the error carried over by the delta method (Pepe
-/// 2003, The Statistical Evaluation of Medical Tests, 5.2). Of 10 and 60 items at 0.80 it holds the truth in 0.93 of samples, where
-/// `value ± by · se` does in 0.89 and lies above it in 0.10; of 12 and 12 at 0.94 in 0.97, not 0.88.
+/// `value ± by · se` on the scale of log odds, where an AUC has no ends; the delta method carries the error over (Pepe 2003, The
+/// Statistical Evaluation of Medical Tests, 5.2). For 10 and 60 items at 0.80 it holds the truth in 0.93 of samples, where
+/// `value ± by · se` does in 0.89 and lies above it in 0.10; for 12 and 12 at 0.94 in 0.97, not 0.88.
 fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
     let odds = (value / (1.0 - value)).ln();
     let error = by * se / (value * (1.0 - value));
@@ -60,9 +60,9 @@ fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
     Range { low: back(odds - error), high: back(odds + error) }
 }
 
-/// The same where items of a unit, such as the answers to one prompt, are not independent: the variance is of the units' sums, by
-/// the theory of Obuchowski (1997), and the interval Student's, of as many units as the class with fewer has. DeLong's where every
-/// item is a unit of its own. `unit` is that of each item. Panics if there is not one an item.
+/// [`delong`] for items that are not independent within units, such as the answers to one prompt. The variance is that of the
+/// units' sums, by the theory of Obuchowski (1997); the interval is Student's, for as many units as the class with fewer units has.
+/// DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one per item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
@@ -74,7 +74,7 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
     Delong { value, se, range: on_logit_scale(value, se, by) }
 }
 
-/// A mean over both classes of what is placed in each, with the error that sums over units have.
+/// A mean over both classes of their items' placements, with the error of sums over units.
 fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], unit: &[usize]) -> Delong {
     let kinds = by_group(unit, |item| labels[item]);
     // What each item adds to the error, in the order of the items.
@@ -108,8 +108,8 @@ fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], un
     Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
 }
 
-/// By how much one score ranks the same items better than another, with DeLong's interval for paired curves; over units as in
-/// [`clustered_delong`] where items share any. Panics if there is not one unit an item.
+/// By how much one score ranks the same items better than another, with DeLong's interval for paired curves. Where items share
+/// units, it is over units as in [`clustered_delong`]. Panics unless there is one unit per item.
 pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels) - auc(others, labels);
@@ -127,12 +127,12 @@ pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool], unit: 
     Delong { value, se, range: if se > 0.0 { normal_range(value, se) } else { none } }
 }
 
-/// Units of a class that an interval by resampling takes: of two it holds the truth in two of three cases.
+/// The fewest units of a class for an interval by resampling: with two, it would hold the truth in only two of three cases.
 const LEAST_UNITS: usize = 4;
 
 /// Percentile bootstrap interval of an AUC: the middle 95 % over `count` resamples within the classes. Units of items, one number
-/// per item, are drawn whole, of all units where some are of both classes. NaN for no resamples, where a class is in one unit, and
-/// where units are of several items and a class has fewer than four.
+/// per item, are drawn whole; where some are of both classes, from all units. NaN for no resamples, where a class is in one unit,
+/// and where units have several items and a class has fewer than four units.
 pub fn bootstrap_auc(scores: &[f64], labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Range {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let none = Range { low: f64::NAN, high: f64::NAN };
@@ -169,14 +169,15 @@ fn resampled(scores: &[f64], labels: &[bool], order: &[usize], drawn: &[u32]) ->
     wins / (n_a * below)
 }
 
-/// Share of the other class that each item is placed beyond, on the right side: of the true class, and of the other.
+/// How each item is placed: the share of the other class that lies on the right side of it. First for the true class, then the
+/// other.
 fn placements(scores: &[f64], labels: &[bool]) -> (Vec<f64>, Vec<f64>) {
     let all = ranks(scores);
     let of = |class: bool| {
         let (own, overall): (Vec<f64>, Vec<f64>) =
             (0..scores.len()).filter(|&i| labels[i] == class).map(|i| (scores[i], all[i])).unzip();
         let others = (scores.len() - own.len()) as f64;
-        // Ranks over all less those within the class: how many of the other class lie below.
+        // Ranks over all less those within the class: how many items of the other class lie below.
         let below = overall.iter().zip(ranks(&own)).map(move |(all, own)| (all - own) / others);
         below.map(|share| if class { share } else { 1.0 - share }).collect::<Vec<_>>()
     };
@@ -189,7 +190,7 @@ fn normal_range(value: f64, se: f64) -> Range {
     Range { low: value - z() * se, high: value + z() * se }
 }
 
-/// Standard errors to both sides of a normal distribution within which 95 % lie.
+/// How many standard errors to either side hold 95 % of a normal distribution.
 fn z() -> f64 {
     Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE))
 }
@@ -257,8 +258,8 @@ mod tests {
         }
     }
 
-    /// Of small classes that are well told apart too, and an interval lies above the truth no more often than below it by far: what
-    /// flatters a probe is the former.
+    /// The same for small classes that are well told apart. Intervals must also not lie above the truth far more often than below
+    /// it: the former flatters a probe.
     #[test]
     fn intervals_of_small_classes_do_not_flatter() {
         for (n_a, n_b, truth) in [(10, 10, 0.76), (10, 60, 0.80), (12, 12, 0.94), (40, 40, 0.92)] {
@@ -273,12 +274,12 @@ mod tests {
                 below += usize::from(high < truth);
             }
             println!("{n_a} and {n_b} at {truth}: {above} of {sets} lie above it, {below} below");
-            // Measured: 14, 46, 0 and 24 above; 80, 101, 124 and 81 in a thousand on the scale of the AUC itself.
+            // Measured: 14, 46, 0 and 24 in a thousand above; on the scale of the AUC itself, 80, 101, 124 and 81.
             assert!(above < 70 && below < 70, "{n_a} and {n_b} at {truth}: {above} and {below} of {sets}");
         }
     }
 
-    /// Five scores of each unit, of units of one class, of both and of the other; most of what scores differ by is the units'.
+    /// Five scores of each unit, with units of one class, of both and of the other. Most of the scores' spread is between units.
     fn of_units(set: u64, [of_a, of_both, of_b]: [usize; 3]) -> (Vec<f64>, Vec<bool>, Vec<usize>) {
         let units = of_a + of_both + of_b;
         let noise = normal_table(set, 6 * units, &[1.0]);
@@ -298,8 +299,8 @@ mod tests {
         assert!(bootstrap_auc(&[3.0, 1.0, 2.0, 0.5], &[true, true, false, false], &[0, 0, 1, 2], 9, 0).low.is_nan());
     }
 
-    /// Over few units 95 % intervals by Obuchowski's theory hold the truth in 93 to 98 %, those of resampled units in 88 to 92, and
-    /// those of items in 59 where units are of one class; the bounds are four standard errors.
+    /// Over few units, 95 % intervals by Obuchowski's theory hold the truth in 93 to 98 %, and those of resampled units in
+    /// 88 to 92 %. Those of items hold it in 59 % where units are of one class. The bounds are four standard errors.
     #[test]
     fn intervals_over_units_hold_the_truth() {
         // The variance of an item is 1 and that of its unit 4.

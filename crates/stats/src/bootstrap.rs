@@ -1,4 +1,4 @@
-//! What another sample of the same items would have given.
+//! What a resample of the items would have given.
 
 use crate::effect::{pooled_sd, standardised};
 use crate::paired::CONFIDENCE;
@@ -18,14 +18,14 @@ pub struct Range {
     pub high: f64,
 }
 
-/// How often each item is drawn in resample `k`: as many of each group as it has, with replacement. A function of the
-/// labels, the seed and `k` alone.
+/// How often each item is drawn in resample `k`: as many items of each group as it has, with replacement. Depends only on the
+/// labels, the seed and `k`.
 pub fn resample(labels: &[bool], seed: u64, k: u64) -> Vec<u32> {
     draw(&by_group(&alone(labels.len()), |item| labels[item]), labels.len(), seed, k)
 }
 
-/// How often each of so many items is drawn, a whole unit at a time: as many units of each group as there are or, where some are
-/// of both groups, as many of all, but never none of a group. Each group must have a unit.
+/// How often each of this many items is drawn, a whole unit at a time: as many units of each group as there are. Where some units
+/// are of both groups, as many of all units are drawn, but never none of a group. Each group must have a unit.
 pub(crate) fn draw(kinds: &[Vec<Vec<usize>>; 3], items: usize, seed: u64, k: u64) -> Vec<u32> {
     let mut random = Random::new(seed, STREAM + k);
     let mut drawn = vec![0; items];
@@ -52,12 +52,12 @@ pub(crate) fn draw(kinds: &[Vec<Vec<usize>>; 3], items: usize, seed: u64, k: u64
     drawn
 }
 
-/// Percentile bootstrap intervals (Efron 1979) of Cohen's d of every column of a row-major table `[items, columns]`,
-/// one label per row (`true` = group a): the middle 95 % of d over `count` resamples within the groups. Units of items, one
-/// number per row, are drawn whole (the cluster bootstrap): within the groups, or of all where some are of both.
+/// Percentile bootstrap intervals (Efron 1979) of Cohen's d of every column of a row-major table `[items, columns]`, one label per
+/// row (`true` = group a): the middle 95 % of d over `count` resamples within the groups. Units of items, one number per row, are
+/// drawn whole (the cluster bootstrap): within the groups, or from all units where some are of both.
 ///
-/// In few units they are somewhat too narrow: of 20 and 20 normal values they hold the true d in 94 % of samples, of 8 and
-/// 8 in 90 % (`laws.rs`). NaN for a column whose d is, where a group is in one unit, and for no resamples.
+/// With few units the intervals are somewhat too narrow: for 20 and 20 normal values they hold the true d in 94 % of samples, for 8
+/// and 8 in 90 % (`laws.rs`). NaN for a column whose d is NaN, where a group is in one unit, and for no resamples.
 pub fn bootstrap_d(
     values: &[f64],
     columns: usize,

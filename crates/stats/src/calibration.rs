@@ -1,6 +1,6 @@
 //! Whether probabilities mean what they say.
 
-/// How probabilities of the true class did on items.
+/// How well probabilities of the true class fit the items.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// Share of items on the right side of one half, a probability of one half counting as true (`predict` of scikit-learn
@@ -10,7 +10,7 @@ pub struct Calibration {
     pub brier: f64,
     /// Mean negative log-likelihood in nats; infinite where a probability of 0 or 1 was wrong.
     pub log_loss: f64,
-    /// Expected calibration error: the distance of mean probability and share in every bin, weighted by its items.
+    /// Expected calibration error: the distance between mean probability and share in every bin, weighted by the bin's items.
     pub ece: f64,
     /// Ten bins of equal width.
     pub bins: Vec<Bin>,
@@ -19,11 +19,11 @@ pub struct Calibration {
 /// The items whose probability falls between two values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bin {
-    /// The lower end; the upper is the next bin's, and belongs to it, but for 1.
+    /// The lower end, which belongs to the bin. The upper end belongs to the next bin, except for 1.
     pub low: f64,
     /// The upper end.
     pub high: f64,
-    /// How many there are.
+    /// How many items it holds.
     pub items: usize,
     /// Their mean probability; NaN for none.
     pub probability: f64,
@@ -34,7 +34,7 @@ pub struct Bin {
 /// Bins of a calibration table.
 const BINS: usize = 10;
 
-/// Scores probabilities by what happened. All NaN for no items. Panics unless there is one label a probability.
+/// Scores probabilities by what happened. All NaN for no items. Panics unless there is one label per probability.
 pub fn calibration(probabilities: &[f64], labels: &[bool]) -> Calibration {
     assert_eq!(probabilities.len(), labels.len(), "one label a probability");
     let n = labels.len() as f64;

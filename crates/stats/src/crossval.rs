@@ -12,8 +12,8 @@ use crate::{
 /// Streams of shuffled labels begin here, so that a seed's shuffles have nothing to do with its other draws.
 const STREAM: u64 = 0xc405_0000_0000;
 
-/// Features, dealt out in folds, ready to be fitted under many labels: scaler and regression see a fold's training items
-/// alone. Where there are fewer items than features, their products are taken once for all labels.
+/// Features dealt out in folds, ready to be fitted under many labelings. Scaler and regression see only a fold's training items.
+/// Where these are fewer than the features, their products are computed once for all labelings.
 pub struct CrossValidation<'a> {
     x: &'a [f64],
     features: usize,
@@ -28,7 +28,7 @@ struct Fold {
 }
 
 impl<'a> CrossValidation<'a> {
-    /// Row-major `x` `[items, features]`, each row in a fold. Panics unless there is one fold a row, and no fold holds all.
+    /// Row-major `x` `[items, features]`, each row in a fold. Panics unless there is one fold per row, or if a fold holds all rows.
     ///
     /// # Errors
     /// If a number is not finite.
@@ -48,10 +48,10 @@ impl<'a> CrossValidation<'a> {
         Ok(Self { x, features, folds: (0..count).map(fold).collect() })
     }
 
-    /// The probability of the true class that each item has of the fit of the other folds.
+    /// The probability of the true class for each item, by the fit on the other folds.
     ///
     /// # Errors
-    /// If a fold's training items are of one class, or there is no fit.
+    /// If a fold's training items are all of one class, or there is no fit.
     pub fn probabilities(&self, labels: &[bool], weight: ClassWeight, c: f64) -> Result<Vec<f64>, FitError> {
         let mut out = vec![f64::NAN; labels.len()];
         for fold in &self.folds {
@@ -70,10 +70,12 @@ impl<'a> CrossValidation<'a> {
         Ok(out)
     }
 
-    /// A statistic of the probabilities of `count` shuffled labelings. Labels change places within their folds: whoever
-    /// deals a class out over folds at random makes all these labelings equally likely if labels mean nothing, every
-    /// training set keeps its share of both classes, and what was made ready serves them all. With `whole` the units that were dealt
-    /// out together stay so: the labels of a unit go to another of the same fold with as many items, and among its own.
+    /// A statistic of `count` shuffled labelings. Labels change places within their folds. If classes were dealt out over folds
+    /// at random, all these labelings are equally likely where labels mean nothing. Every training set keeps its share of both
+    /// classes, and what was made ready serves all labelings.
+    ///
+    /// With `whole`, units that were dealt out together stay together: the labels of a unit go to another unit of the same fold
+    /// with as many items, and are shuffled within it.
     ///
     /// # Errors
     /// As [`CrossValidation::probabilities`].
@@ -101,7 +103,7 @@ impl<'a> CrossValidation<'a> {
     }
 }
 
-/// Units of items that are dealt out over folds, and labelled, together: the answers to one prompt, say.
+/// Units of items that are dealt out over folds and labelled together, such as the answers to one prompt.
 #[derive(Clone, Debug)]
 pub struct WholeUnits {
     relabelings: Relabelings,
@@ -110,7 +112,7 @@ pub struct WholeUnits {
 }
 
 impl WholeUnits {
-    /// Deals units out, `unit` being that of each item: as [`Folds::whole`], once. None if a fold would have all of a class.
+    /// Deals units out once, as [`Folds::whole`] does; `unit` is that of each item. None if a fold would have all of a class.
     pub fn deal(labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Option<Self> {
         let order = a_first(labels);
         let unit_at: Vec<usize> = order.iter().map(|&item| unit[item]).collect();
@@ -134,7 +136,7 @@ impl WholeUnits {
         self.folds
     }
 
-    /// In how many ways shuffles can label them.
+    /// In how many ways shuffles can label the items.
     pub fn labelings(&self) -> f64 {
         self.relabelings.labelings()
     }
@@ -163,7 +165,7 @@ mod tests {
         let folds = stratified_folds(&labels, 4, Some(0)).unwrap();
         let before = CrossValidation::new(&x, features, &folds).unwrap();
         let before = before.probabilities(&labels, ClassWeight::None, 1.0).unwrap();
-        // Another row in fold 0 changes its own probability and those of all other folds, not of its fold-mates.
+        // Another row in fold 0 changes its own probability and those of all other folds, but not those of its fold-mates.
         let changed = (0..items).find(|&item| folds[item] == 0).unwrap();
         x[changed * features] += 5.0;
         let after = CrossValidation::new(&x, features, &folds).unwrap();
@@ -230,7 +232,7 @@ mod tests {
         assert!(WholeUnits::deal(&labels, &one, 5, 3).is_none(), "all of a class in one unit");
     }
 
-    /// Five items of each of twenty units that features follow and labels too, by chance alone: p is uniform.
+    /// Twenty units of five items. Features and labels both follow the units, but agree by chance alone: p is uniform.
     #[test]
     fn p_over_units_is_uniform_without_signal() {
         let (units, features) = (20, 40);

@@ -49,12 +49,12 @@ pub fn naive_direction(vectors: &[f64], dim: usize, labels: &[bool]) -> Directio
     }
 }
 
-/// Cosine of the two cohort means after the grand mean is taken off, each from another half of the items: with the grand
-/// mean of the same items it is -1 whatever they are, and diagnoses nothing. Averaged over the splits and over which half
-/// is whose: -1 where the cohorts lie apart, about 0 without signal.
+/// Cosine of the two cohort means after the grand mean is taken off, with each mean from a different half of the items. (With the
+/// grand mean of the same items it is always -1, and diagnoses nothing.) Averaged over the splits and over which half is used for
+/// which cohort: -1 where the cohorts lie apart, about 0 without signal.
 ///
-/// The grand mean of a half counts both groups alike, so that this is minus the cosine of the directions
-/// `mean_a - mean_b` of the two halves. `order[place]` is the item at each place. NaN where a half has none of a group.
+/// The grand mean of a half counts both groups alike, so this is minus the cosine of the directions `mean_a - mean_b` of the two
+/// halves. `order[place]` is the item at each place. NaN where a half has none of a group.
 pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Halves) -> f64 {
     let of_split = |split: usize| {
         let [first, second] = halves.of(split, order).map(|[a, b]| {
@@ -66,26 +66,25 @@ pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Hal
     mean(&(0..halves.splits()).map(of_split).collect::<Vec<_>>())
 }
 
-/// Cross-fitted d: Cohen's d of held-out items along the direction of all others. Centred on 0 without signal; the means
-/// of two cohorts that are `Δ` apart in k dimensions of unit spread give about `Δ² / √(Δ² + (k - 1) (1/n_a + 1/n_b))`,
-/// with the items that define the direction, and less than Δ, since the direction is not known better.
+/// Cross-fitted d: Cohen's d of held-out items along the direction of all others. Centred on 0 without signal. Two cohorts whose
+/// means are `Δ` apart in k dimensions of unit spread give about `Δ² / √(Δ² + (k - 1) (1/n_a + 1/n_b))`, where n_a and n_b count
+/// the items that define the direction. This is less than Δ, since the direction is not known exactly.
 ///
-/// Cross-fits the direction between two groups of row-major vectors `[items, dim]`: for every fold, `v = mean_a - mean_b`
-/// of the other folds, the fold's items projected on v over its length, and the difference of their two means; both
-/// means are of one fold, so that no item meets a direction that it helped to make, and no offset between folds counts
-/// as a difference. `d` is the mean of these differences, each weighted by `n_a n_b / (n_a + n_b)` of its fold, over the
-/// sd within folds and groups (`items - 2 folds` degrees of freedom), averaged over the repeats.
+/// For every fold of the row-major vectors `[items, dim]`, the direction is `v = mean_a - mean_b` of the other folds. The fold's
+/// items are projected on v over its length, and the difference of their two means is taken. Both means are of one fold, so no item
+/// meets a direction that it helped to make, and no offset between folds counts as a difference. `d` is the mean of these
+/// differences, each weighted by `n_a n_b / (n_a + n_b)` of its fold, over the sd within folds and groups (`items - 2 folds`
+/// degrees of freedom), averaged over the repeats.
 ///
-/// `order[place]` is the item that stands at each place of `folds`. This is the definition; the fast way is
-/// [`Projector`](crate::Projector). NaN if a group has fewer than two items, a fold has all of a group, or no fold has two of
-/// either; 0 without spread.
-/// Panics if `order` does not have one item a place.
+/// `order[place]` is the item at each place of `folds`. This is the definition; [`Projector`](crate::Projector) is the fast way.
+/// NaN if a group has fewer than two items, a fold has all of a group, or no fold has two of either; 0 without spread. Panics
+/// unless `order` has one item per place.
 pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -> f64 {
     held_out_d_beside(vectors, dim, order, folds, &Adjustment::default())
 }
 
-/// [`held_out_d`] of vectors that lost covariates, whose [`Covariates::adjustment`](crate::Covariates::adjustment) for this order and
-/// these folds is given.
+/// [`held_out_d`] of vectors from which covariates were taken out. `adjustment` is their
+/// [`Covariates::adjustment`](crate::Covariates::adjustment) for this order and these folds.
 pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds, adjustment: &Adjustment) -> f64 {
     let (n_a, n_b) = folds.sizes();
     assert_eq!((vectors.len(), order.len()), ((n_a + n_b) * dim, n_a + n_b), "one item a place");
@@ -116,10 +115,10 @@ pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &F
         }
         d.push(found.d(longest));
     }
-    mean(&d) * adjustment.held_out
+    adjustment.held_out(mean(&d))
 }
 
-/// Differences and spreads of folds, put together.
+/// Differences and spreads, pooled over folds.
 #[derive(Default)]
 pub(crate) struct Pooled {
     weight: f64,
@@ -129,7 +128,7 @@ pub(crate) struct Pooled {
 }
 
 impl Pooled {
-    /// Adds the projections of one fold's items, of whose difference so much is leak.
+    /// Adds the projections of one fold's items; `leak` is the part of their difference that is leak.
     pub(crate) fn add(&mut self, a: &[f64], b: &[f64], leak: f64) {
         if !a.is_empty() && !b.is_empty() {
             let weight = (a.len() * b.len()) as f64 / (a.len() + b.len()) as f64;
@@ -152,7 +151,7 @@ impl Pooled {
     }
 }
 
-/// The vectors less their part along the mean of all of them: what of them is no mere matter of size. Knows no labels.
+/// The vectors less their part along the mean of all of them: what is left is more than a matter of length. Uses no labels.
 /// Unchanged where that mean has no length.
 pub fn across_the_mean(vectors: &[f64], dim: usize) -> Vec<f64> {
     let mean = mean_of(vectors, dim, |_| true);
@@ -167,8 +166,8 @@ pub fn across_the_mean(vectors: &[f64], dim: usize) -> Vec<f64> {
     across
 }
 
-/// Cohen's d of projections on v itself, not on its unit vector: they are v's length too long, and the difference of
-/// their means is its square. `longest` is the length of the longest vector, before any centring.
+/// Cohen's d of projections on v itself instead of its unit vector: the projections are too long by v's length, and the difference
+/// of their means is v's length squared. `longest` is the length of the longest vector, before any centring.
 pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], longest: f64) -> f64 {
     let group = |which: bool| -> Vec<f64> {
         projections.iter().zip(labels).filter(|&(_, &label)| label == which).map(|(&x, _)| x).collect()
@@ -184,7 +183,10 @@ pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], longest: f6
 
 /// Length of the longest row, NaN if any is: then nothing is known.
 pub(crate) fn longest(vectors: &[f64], dim: usize) -> f64 {
-    vectors.chunks_exact(dim).map(norm).fold(0.0, |longest, x| if x <= longest { longest } else { x })
+    vectors
+        .chunks_exact(dim)
+        .map(norm)
+        .fold(0.0, |longest: f64, x| if longest.is_nan() || x <= longest { longest } else { x })
 }
 
 fn mean_of(vectors: &[f64], dim: usize, chosen: impl Fn(usize) -> bool) -> Vec<f64> {
@@ -225,7 +227,7 @@ mod tests {
         assert!(naive_direction(&vectors, 3, &alone).d_naive.is_nan());
         assert!(naive_direction(&vectors, 3, &alone).norm.is_finite());
         assert!(held_out_d(&vectors, 3, &[0, 1, 2, 3], &Folds::new(1, 3, 5, 2, 0)).is_nan());
-        // Two and two in two folds: one of each in every cell, and nothing to tell a spread from.
+        // Two and two in two folds: one of each in every cell, so there is no spread to compute.
         assert!(held_out_d(&vectors, 3, &[0, 1, 2, 3], &Folds::new(2, 2, 5, 2, 0)).is_nan());
         vectors[4] = f64::NAN;
         assert!(naive_direction(&vectors, 3, &[true, true, false, false]).d_naive.is_nan());

@@ -26,8 +26,8 @@ pub fn hedges_g(a: &[f64], b: &[f64]) -> f64 {
     cohen_d(a, b) * hedges_correction((a.len() + b.len()).saturating_sub(2))
 }
 
-/// The exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))` of a d whose spread has m degrees of freedom (Hedges 1981), not
-/// the approximation `1 - 3 / (4m - 1)`: `n_a + n_b - 2`, less those of covariates. NaN below two.
+/// The exact small-sample correction `J = Γ(m/2) / (√(m/2) Γ((m-1)/2))` of a d whose spread has m degrees of freedom (Hedges 1981),
+/// not the approximation `1 - 3 / (4m - 1)`. m is `n_a + n_b - 2`, less the degrees of freedom of covariates. NaN for m below two.
 pub fn hedges_correction(freedom: usize) -> f64 {
     if freedom < 2 {
         return f64::NAN;

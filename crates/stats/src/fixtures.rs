@@ -8,7 +8,7 @@ use crate::{
     sign_flip_test, spearman, units::alone, variance, welch_t,
 };
 
-/// Relative, also for a p-value of 1e-67. Measured worst: 7.4e-12, of a d between groups whose mean is 10^4 sds.
+/// Relative, even for a p-value of 1e-67. Measured worst: 7.4e-12, for a d between groups whose mean is 10^4 sds.
 const TOLERANCE: f64 = 1e-9;
 
 #[derive(Deserialize)]
@@ -148,7 +148,7 @@ struct Shuffle {
     labels: Vec<bool>,
 }
 
-/// Power of the two-sided t-test at .05: statsmodels' numbers, by d and items a group.
+/// Power of the two-sided t-test at .05: statsmodels' numbers, by d and items per group.
 pub(crate) fn power() -> Vec<(f64, usize, f64)> {
     fixtures().power.into_iter().map(|case| (case.d, case.n, case.found)).collect()
 }

@@ -1,4 +1,4 @@
-//! Stratified folds: every item is measured by what the others, and they alone, have defined.
+//! Stratified folds: every item is measured by what only the others have defined.
 
 use crate::{
     random::Random,
@@ -10,29 +10,29 @@ const STREAM: u64 = 0xf01d_0000_0000;
 
 /// Repeated stratified folds over *places*: the first `n_a` places are group a's, the others group b's.
 ///
-/// Which item stands at which place is another matter ([`Shuffles::order`](crate::Shuffles::order)): shuffled labels are
-/// items that changed places, and meet the same folds, so that observed and null come from one procedure. Each group is
-/// dealt out evenly, in an order that is a function of the sizes, the units, the seed and the number of the repeat alone.
+/// Which item stands at which place is another matter ([`Shuffles::order`](crate::Shuffles::order)): shuffled labels are items that
+/// changed places. They meet the same folds, so observed and null come from one procedure. Each group is dealt out evenly, in an
+/// order that depends only on the sizes, the units, the seed and the number of the repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folds {
     n_a: usize,
     n_b: usize,
     count: usize,
-    /// The fold of each place, a row a repeat.
+    /// The fold of each place, one row per repeat.
     fold_of: Vec<Vec<u16>>,
     /// The places of each fold of each group, `[repeat][2 * fold + group]`.
     places: Vec<Vec<Vec<usize>>>,
 }
 
 impl Folds {
-    /// `repeats` times `count` folds; fewer folds where the smaller group would have less than two items in one, but at
+    /// `repeats` times `count` folds. There are fewer folds where the smaller group would have fewer than two items in one, but at
     /// least two.
     pub fn new(n_a: usize, n_b: usize, count: usize, repeats: usize, seed: u64) -> Self {
         Self::whole((n_a, n_b), count, repeats, seed, &alone(n_a + n_b))
     }
 
-    /// The same where units stay together, such as the answers to one prompt: what they have in common cannot be learnt from
-    /// some and held against others. It is units that are counted and dealt out. Panics if there is not one a place.
+    /// The same where units stay together, such as the answers to one prompt: what they share cannot be learnt from some and held
+    /// against others. Units, not items, are counted and dealt out. Panics unless there is one unit per place.
     pub fn whole((n_a, n_b): (usize, usize), count: usize, repeats: usize, seed: u64, unit: &[usize]) -> Self {
         assert_eq!(unit.len(), n_a + n_b, "one unit a place");
         let kinds = by_group(unit, |place| place < n_a);
@@ -50,7 +50,7 @@ impl Folds {
         Self { n_a, n_b, count, fold_of, places }
     }
 
-    /// Whether a fold has all of a group in some repeat: the others then know of no direction.
+    /// Whether a fold has all of a group in some repeat, so that the others define no direction.
     pub fn leaves_none(&self) -> bool {
         let all = |(at, places): (usize, &Vec<usize>)| places.len() == if at % 2 == 0 { self.n_a } else { self.n_b };
         self.places.iter().any(|cells| cells.iter().enumerate().any(all))
@@ -66,7 +66,7 @@ impl Folds {
         self.count
     }
 
-    /// How often the items are dealt out anew.
+    /// How many times the items are dealt out.
     pub fn repeats(&self) -> usize {
         self.fold_of.len()
     }
@@ -82,7 +82,7 @@ impl Folds {
     }
 }
 
-/// Deals units of every kind out; one kind goes on where another ended, so that the folds are of equal size to within one unit.
+/// Deals out units of every kind. Each kind goes on where the one before ended, so the folds are of equal size to within one unit.
 fn deal(kinds: &[Vec<Vec<usize>>; 3], count: usize, seed: u64, repeat: u64) -> Vec<u16> {
     let mut random = Random::new(seed, STREAM + repeat);
     let mut fold_of = vec![0; kinds.iter().flatten().map(Vec::len).sum()];

@@ -158,7 +158,7 @@ fn a_planted_direction_gives_the_d_that_theory_says() {
     assert!((mean(&cos) / cos_theory - 1.0).abs() < 0.05, "{} for {cos_theory}", mean(&cos));
 }
 
-/// The share of data sets in which a shift of one norm by `d` sds is found at .05, of 20 and 20 items.
+/// The share of data sets in which a shift of one column by `d` sds is found at .05, with 20 and 20 items.
 fn power(d: f64, sets: u64) -> f64 {
     let labels: Vec<bool> = (0..40).map(|item| item < 20).collect();
     let found = |set: u64| {
@@ -185,7 +185,7 @@ fn planted_shifts_are_found_as_often_as_theory_says() {
 
 #[test]
 fn discoveries_are_false_no_more_often_than_their_rate() {
-    // 60 columns, 15 of them with a shift of 1.2 sds: the share of false ones among those called at q <= 0.1.
+    // 60 columns, 15 of them shifted by 1.2 sds: the share of false discoveries among those called at q <= 0.1.
     let labels: Vec<bool> = (0..50).map(|item| item < 25).collect();
     let (mut shares, mut found) = (Vec::new(), 0);
     for set in 0..120 {
@@ -256,7 +256,7 @@ fn halves_of_noise_rank_apart_but_d_naive_ranks_them_alike() {
 
 #[test]
 fn a_cohort_that_is_only_louder_lies_nowhere_else() {
-    // z of a is 1.3 times as long: the direction of the means is that of the common mean, and across it nothing is left.
+    // z of a is 1.3 times as long: the means differ along the common mean, and nothing is left across it.
     let (folds, order) = (Folds::new(30, 30, 5, 3, 1), (0..60).collect::<Vec<_>>());
     let (mut along, mut p) = (Vec::new(), Vec::new());
     for set in 0..200 {
@@ -274,7 +274,7 @@ fn a_cohort_that_is_only_louder_lies_nowhere_else() {
     assert!(found < 0.05 + 4.0 * (0.05 * 0.95 / 200.0f64).sqrt(), "{found}");
 }
 
-/// Of `n` items, how many only the first side hits and how many only the second.
+/// How many of `n` items only the first side hits, and how many only the second.
 fn paired_hits(random: &mut Random, n: usize, gain: f64, loss: f64) -> (usize, usize) {
     let (mut gained, mut lost) = (0, 0);
     for _ in 0..n {
@@ -296,7 +296,7 @@ fn coverage(truth: f64, sets: u64, interval: impl Fn(&mut Random) -> Interval) -
 
 #[test]
 fn intervals_of_shares_hold_the_truth_as_often_as_they_say() {
-    // Without an effect and with one, in few items and many. Whole counts make it a matter of the case how often.
+    // Without an effect and with one, in few items and many. Counts are whole numbers, so coverage depends on the case.
     // Measured: 0.933 to 1, the largest where next to nothing differs.
     for (gain, loss) in [(0.1, 0.1), (0.02, 0.02), (0.2, 0.05), (0.05, 0.0), (0.0, 0.3)] {
         for n in [20, 60, 200] {
@@ -320,7 +320,7 @@ fn intervals_of_means_hold_the_truth_as_often_as_they_say() {
         });
         assert!((held - CONFIDENCE).abs() < error, "{held} for a shift of {shift} in {n} items");
     }
-    // Lengths in tokens: most answers the same, the others shorter or much longer. Measured: 0.928.
+    // Lengths in tokens: most answers are the same, the others shorter or much longer. Measured: 0.928.
     let held = coverage(0.3 * (0.5 * 20.0 - 0.5 * 4.0), 4000, |random| {
         let length = |random: &mut Random| match random.uniform() {
             x if x < 0.15 => (random.uniform() * 40.0).round(),
@@ -333,8 +333,8 @@ fn intervals_of_means_hold_the_truth_as_often_as_they_say() {
     assert!((CONFIDENCE - 0.03..CONFIDENCE + 0.02).contains(&held), "{held}");
 }
 
-/// Twelve arms beside one reference, all of them right as often: the arms share the reference's errors, and few are
-/// wrong, so that a row is not as likely as its negative. It must not find more than it says.
+/// Twelve arms beside one reference, all of them right equally often. The arms share the reference's errors, and few answers are
+/// wrong, so a row is not as likely as its negative. The test must not find more than it says.
 #[test]
 fn the_family_of_arms_with_one_reference_finds_no_more_than_it_says() {
     let sets = 600;

@@ -40,7 +40,7 @@ mod laws;
 #[cfg(test)]
 mod probe_fixtures;
 
-pub use adjust::{Adjustment, Covariates};
+pub use adjust::{Adjustment, Correction, Covariates};
 pub use association::cramers_v;
 pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range, share_range};
 pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_difference};

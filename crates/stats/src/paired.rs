@@ -1,4 +1,4 @@
-//! Intervals for the mean of paired differences: one difference an item, the items being the units.
+//! Intervals for the mean of paired differences: one difference per item, the items being the units.
 
 use crate::effect::NO_SPREAD;
 use crate::summary::{mean, sd};
@@ -23,9 +23,8 @@ pub struct Interval {
 
 /// Mean of the differences with Student's interval (`scipy.stats.ttest_1samp(..).confidence_interval()`).
 ///
-/// The interval is NaN for fewer than two differences, and where all are the same (a spread below 1e-12 of the
-/// largest): a spread of 0 is what the sample happens to have, not what is known, and an interval without width would
-/// claim certainty.
+/// The interval is NaN for fewer than two differences, and where all are the same (a spread below 1e-12 of the largest): a spread
+/// of 0 is an accident of the sample, not knowledge, and an interval without width would claim certainty.
 pub fn paired_t(differences: &[f64]) -> Interval {
     let mean = mean(differences);
     let spread = sd(differences);
@@ -38,20 +37,22 @@ pub fn paired_t(differences: &[f64]) -> Interval {
     Interval { mean, low: mean - half, high: mean + half }
 }
 
-/// The same over clusters of differences, such as those of one prompt, which are independent of others only: from the sum and the
-/// size of each. The mean is that of all differences, its variance the jackknife's over clusters (CR3), and Student's quantile has
-/// one degree of freedom less than clusters count, `n² / Σ size²` of them (Carter, Schnepel and Steigerwald 2017). With `u - 1` of
-/// them and the plain variance, intervals of nothing miss 0 up to nine times as often as they should where one cluster holds more than
-/// half of all.
+/// [`paired_t`] over clusters of differences, such as those of one prompt, where only differences of different clusters are
+/// independent. It takes the sum and the size of each cluster.
 ///
-/// With clusters of one it is [`paired_t`]. NaN as there, and where they count for less than two. Panics if there is not one size a
-/// sum.
+/// The mean is that of all differences, and its variance the jackknife's over clusters (CR3). Student's quantile has one degree of
+/// freedom less than the effective number of clusters, `n² / Σ size²` (Carter, Schnepel and Steigerwald 2017). With `u - 1` degrees
+/// of freedom for u clusters and the plain variance, intervals miss a true mean of 0 up to nine times as often as they should where
+/// one cluster holds more than half of all differences.
+///
+/// With clusters of one it is [`paired_t`]. NaN as there, and where the effective number is below two. Panics unless there is one
+/// size per sum.
 pub fn clustered_t(sums: &[f64], sizes: &[usize]) -> Interval {
     assert_eq!(sums.len(), sizes.len(), "one size a sum");
     let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
     let n = sizes.iter().sum::<f64>();
     let (u, mean) = (sums.len() as f64, sums.iter().sum::<f64>() / n);
-    // What the mean of all others differs by.
+    // By how much the mean changes without this cluster.
     let without = |(sum, size): (&f64, &f64)| (sum - mean * size) / (n - size);
     let squares: f64 = sums.iter().zip(&sizes).map(|of| without(of).powi(2)).sum();
     let error = (squares * (u - 1.0) / u).sqrt();
@@ -77,10 +78,12 @@ pub fn paired_shares(gained: usize, lost: usize, n: usize) -> Interval {
     tango(gained as f64, lost as f64, n as f64)
 }
 
-/// The same where an item is a hit in some of several draws, as of seeds or answers to one prompt: `d` holds each item's mean
-/// difference, from -1 to 1. Tango's interval of as many single draws as would vary as much as these means do (Rao and Scott 1992,
-/// Biometrics 48, 577-585), and never of fewer than there are items: what changed in no draw, or in a few, may change in others,
-/// which Student's interval does not mind. NaN for no items.
+/// The same where an item is a hit in some of several draws, such as seeds or answers to one prompt: `d` holds each item's mean
+/// difference, from -1 to 1.
+///
+/// It is Tango's interval for as many single draws as would vary as much as these means do (Rao and Scott 1992, Biometrics 48,
+/// 577-585), and never for fewer than there are items. What changed in no draw, or in few, may change in others, which Student's
+/// interval ignores. NaN for no items.
 pub fn averaged_shares(d: &[f64]) -> Interval {
     let n = d.len() as f64;
     if d.is_empty() {
@@ -91,7 +94,7 @@ pub fn averaged_shares(d: &[f64]) -> Interval {
     let mean = gained - lost;
     let spread = d.iter().map(|d| (d - mean) * (d - mean)).sum::<f64>() / n;
     let largest = d.iter().fold(0.0, |largest: f64, d| largest.max(d.abs()));
-    // What single draws with these shares vary by; equal means tell nothing of it.
+    // The variance of single draws with these shares; equal means say nothing about it.
     let single = gained + lost - mean * mean;
     let draws = if spread.sqrt() > NO_SPREAD * largest { n * (single / spread).max(1.0) } else { n };
     tango(gained * draws, lost * draws, draws)
@@ -104,8 +107,8 @@ fn tango(gained: f64, lost: f64, n: f64) -> Interval {
     Interval { mean, low: -high(lost, gained, -mean), high: high(gained, lost, mean) }
 }
 
-/// The score statistic of a true difference `shift`, its variance that of the maximum likelihood under it. Falls as
-/// `shift` rises.
+/// The score statistic of a true difference `shift`, with its variance at the maximum likelihood estimate under that difference.
+/// Falls as `shift` rises.
 fn score(gained: f64, lost: f64, n: f64, shift: f64) -> f64 {
     let b = (2.0 * n - gained + lost) * shift - gained - lost;
     let c = -lost * shift * (1.0 - shift);
@@ -116,7 +119,7 @@ fn score(gained: f64, lost: f64, n: f64, shift: f64) -> f64 {
     if variance <= 0.0 && distance == 0.0 { 0.0 } else { distance / variance.max(0.0).sqrt() }
 }
 
-/// Student's t beyond which on both sides 5 % lie, from its own p-value.
+/// The t beyond which 5 % of Student's distribution lie, counting both sides, from its own p-value.
 fn t_quantile(df: f64) -> f64 {
     // 12.7 for one degree of freedom, and less for more.
     bisect(Z / 2.0, 16.0, |t| two_sided_p(t, df) > 1.0 - CONFIDENCE)
@@ -144,7 +147,7 @@ mod tests {
         let (one, plain) = (clustered_t(&d, &[1; 5]), paired_t(&d));
         assert!((one.mean - plain.mean).abs() < 1e-15);
         assert!((one.low - plain.low).abs() < 1e-12 && (one.high - plain.high).abs() < 1e-12, "{one:?} {plain:?}");
-        // The same differences twice each tell no more.
+        // The same differences, each of them twice, tell no more.
         let twice: Vec<f64> = d.iter().map(|x| 2.0 * x).collect();
         let twice = clustered_t(&twice, &[2; 5]);
         assert!((twice.low - plain.low).abs() < 1e-12 && (twice.high - plain.high).abs() < 1e-12, "{twice:?}");
@@ -154,7 +157,7 @@ mod tests {
         assert!(clustered_t(&[1.0], &[3]).low.is_nan());
     }
 
-    /// Differences that clusters have in common, about 0: by how many intervals it is missed.
+    /// Differences that clusters share, around 0: how many intervals miss it.
     #[test]
     fn intervals_of_clusters_of_any_size_hold_nothing() {
         for sizes in [
@@ -207,15 +210,15 @@ mod tests {
         let never = averaged_shares(&[0.0; 50]);
         assert_eq!((never.low, never.high), (paired_shares(0, 0, 50).low, paired_shares(0, 0, 50).high));
         assert!(averaged_shares(&[]).low.is_nan());
-        // Equal means, which rounding tells apart: no spread is no certainty.
+        // Equal means that differ by rounding: no spread is no certainty.
         for n in 2..40 {
             let found = averaged_shares(&vec![-1.0 / 3.0; n]);
             assert!(found.high - found.low > 0.2, "{found:?} of {n}");
         }
     }
 
-    /// Where few answers of several seeds change, Student's interval misses the truth in 10 to 14 % of samples, most of them a loss that
-    /// is larger than its low end; with this one beside it, it does so in 1 % or fewer.
+    /// Where few answers of several seeds change, Student's interval misses the truth in 10 to 14 % of samples, mostly because the
+    /// loss is larger than its low end. With this interval beside it, it does so in 1 % or fewer.
     #[test]
     fn rare_changes_of_several_seeds_are_not_certainty() {
         for (items, seeds, loss) in [(60, 3, 0.02), (60, 2, 0.03), (200, 5, 0.005)] {

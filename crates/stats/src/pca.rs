@@ -8,7 +8,7 @@ use crate::{
 
 /// Rounds of the iteration; each brings a direction closer by the ratio of its variance to the next.
 const ROUNDS: usize = 1000;
-/// A direction that turns by less than this is found.
+/// A direction that turns by less than this counts as found.
 const STILL: f64 = 1e-12;
 
 /// The first principal components of row-major `x` `[items, features]`.
@@ -42,7 +42,7 @@ pub fn principal_components(x: &[f64], features: usize, count: usize) -> Compone
                 next.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
             }
             let length = norm(&next);
-            // No variance is left: any direction is as good, and none is said.
+            // No variance is left: any direction is as good, and none is given.
             let next = if length <= f64::EPSILON * total { vec![0.0; features] } else { scaled(&next, 1.0 / length) };
             let still = 1.0 - dot(&next, &v).abs() < STILL;
             v = next;
@@ -58,7 +58,7 @@ pub fn principal_components(x: &[f64], features: usize, count: usize) -> Compone
         if largest < 0.0 { scores.into_iter().map(|x| -x).collect() } else { scores }
     };
     let mut columns: Vec<Vec<f64>> = found.iter().map(along).collect();
-    // Of two directions of nearly one variance either may be found first.
+    // Of two directions with nearly equal variance, either may be found first.
     columns.sort_by(|a, b| dot(b, b).total_cmp(&dot(a, a)));
     let share = columns.iter().map(|scores| dot(scores, scores) / total).collect();
     let scores = (0..x.len() / features).flat_map(|item| columns.iter().map(move |column| column[item])).collect();
@@ -87,8 +87,8 @@ mod tests {
         assert!(with.abs() > 0.98 * (variance(0) * x.chunks_exact(4).map(|row| row[1] * row[1]).sum::<f64>()).sqrt());
     }
 
-    /// Noise has no widest direction to speak of, and its components are still those of the definition: scores are
-    /// eigenvectors of the products of the items, the largest first.
+    /// Noise has no widest direction to speak of, yet its components are still those of the definition: scores are eigenvectors of
+    /// the products of the items, the largest first.
     #[test]
     fn components_of_noise_are_eigenvectors() {
         let (items, features) = (40, 60);

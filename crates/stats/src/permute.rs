@@ -10,9 +10,9 @@ const TIE: f64 = 1e-10;
 
 /// Random relabelings of `n_a + n_b` pooled items into groups of the same two sizes.
 ///
-/// Counter-based: shuffle `k` is a function of what the shuffles were made of, the seed and `k` alone, the same on every platform,
-/// so that shuffles can be spread over threads and a single one can be had again. Every relabeling that they allow is equally
-/// likely, the observed one included, which is what the `1 +` of [`p_value`] allows for.
+/// Counter-based: shuffle `k` depends only on what the shuffles were made of, the seed and `k`, and is the same on every platform.
+/// So shuffles can be spread over threads, and a single one can be made again. Every relabeling that they allow is equally likely,
+/// the observed one included, which is what the `1 +` of [`p_value`] allows for.
 #[derive(Clone, Debug)]
 pub struct Shuffles {
     n_a: usize,
@@ -24,9 +24,9 @@ pub struct Shuffles {
 /// Units that may change places with each other.
 #[derive(Clone, Debug)]
 struct Class {
-    /// The places of each unit, a row a unit, those of one stratum together.
+    /// The places of each unit, one row per unit, those of one stratum together.
     places: Vec<usize>,
-    /// How many of a row are of each of its strata.
+    /// How many places of a row belong to each of its strata.
     runs: Vec<usize>,
 }
 
@@ -53,11 +53,13 @@ impl Shuffles {
         Self::whole(n_a, n_b, seed, &alone(n_a + n_b), None)
     }
 
-    /// The same where units stay together, such as the answers to one prompt: the labels of all items of a unit go to the items
-    /// of another with as many, and within a unit to each other. What items of a unit have in common, and no label knows of,
-    /// then differs between shuffled groups as it does between the observed ones. With strata a unit changes with one that has
-    /// as many items of each, so that every stratum keeps its share of both groups: what goes with the strata goes with shuffled labels
-    /// too. `unit` and `stratum` are those of the item at each place. Panics if there is not one a place.
+    /// The same where units stay together, such as the answers to one prompt. The labels of all items of a unit go to the items of
+    /// another unit with as many items, and are shuffled within it. What the items of a unit have in common besides their label
+    /// then differs between shuffled groups as it does between the observed ones.
+    ///
+    /// With strata, a unit changes places only with one that has as many items of each stratum. Every stratum then keeps its share
+    /// of both groups, so what goes with the strata goes with shuffled labels too. `unit` and `stratum` are those of the item at
+    /// each place. Panics unless there is one of each per place.
     pub fn whole(n_a: usize, n_b: usize, seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
         assert_eq!(unit.len(), n_a + n_b, "one unit a place");
         assert!(stratum.is_none_or(|stratum| stratum.len() == n_a + n_b), "one stratum a place");
@@ -76,8 +78,8 @@ impl Shuffles {
         Self { n_a, n_b, seed, classes: classes.into_values().collect() }
     }
 
-    /// In how many ways they can label that tell different things: a labeling whose groups change names says the same of |d|.
-    /// Infinite where there are more than an `f64` counts.
+    /// In how many ways they can label that tell different things: swapping the names of the groups leaves |d| the same. Infinite
+    /// where there are more than an `f64` counts.
     pub fn labelings(&self) -> f64 {
         let (mut ways, mut turns) = (1.0, true);
         for class in &self.classes {
@@ -105,8 +107,8 @@ impl Shuffles {
         labels
     }
 
-    /// Shuffle number `k` as the item that stands at each place, the first `n_a` of which are group a's: the same
-    /// relabeling as [`Shuffles::labels`], for what is bound to places, such as [`Folds`](crate::Folds).
+    /// Shuffle number `k` as the item at each place, of which the first `n_a` are group a's: the same relabeling as
+    /// [`Shuffles::labels`], for what is bound to places, such as [`Folds`](crate::Folds).
     pub fn order(&self, k: u64) -> Vec<usize> {
         let mut random = Random::new(self.seed, k);
         let mut order = vec![0; self.n_a + self.n_b];
@@ -145,7 +147,7 @@ pub struct Relabelings {
 }
 
 impl Relabelings {
-    /// As [`Shuffles::whole`], of the sizes found in the labels; `unit` and `stratum` are those of each item.
+    /// As [`Shuffles::whole`], with the sizes found in the labels; `unit` and `stratum` are those of each item.
     pub fn new(labels: &[bool], seed: u64, unit: &[usize], stratum: Option<&[usize]>) -> Self {
         let order = a_first(labels);
         let (n_a, n_b) = group_sizes(labels);
@@ -159,7 +161,7 @@ impl Relabelings {
         self.shuffles.labelings()
     }
 
-    /// Relabeling number `k`, one label an item.
+    /// Relabeling number `k`, one label per item.
     pub fn labels(&self, k: u64) -> Vec<bool> {
         let mut labels = vec![false; self.order.len()];
         self.order.iter().zip(self.shuffles.labels(k)).for_each(|(&item, label)| labels[item] = label);
@@ -167,13 +169,13 @@ impl Relabelings {
     }
 }
 
-/// The items of group a, and then those of b, each in their order.
+/// The items of group a, then those of b, each group in its order.
 pub(crate) fn a_first(labels: &[bool]) -> Vec<usize> {
     let (a, b): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|&item| labels[item]);
     [a, b].concat()
 }
 
-/// In how many ways some of `n` can be chosen.
+/// In how many ways `some` of `n` can be chosen.
 fn choices(n: usize, some: usize) -> f64 {
     (1..=some.min(n - some)).map(|i| (n + 1 - i) as f64 / i as f64).product::<f64>().round()
 }
@@ -199,7 +201,7 @@ pub fn p_value(observed: f64, null: &[f64], tail: Tail) -> f64 {
     (1 + as_extreme(observed, null, tail)) as f64 / (1 + null.len()) as f64
 }
 
-/// How many of `null` are as extreme as the observed value: what is equal but for rounding is, and so is what is no number.
+/// How many of `null` are as extreme as the observed value. Values that are equal but for rounding count, and so do NaNs.
 pub fn as_extreme(observed: f64, null: &[f64], tail: Tail) -> usize {
     let size = |x: f64| if tail == Tail::TwoSided { x.abs() } else { x };
     let bar = size(observed) - TIE * observed.abs();
@@ -285,7 +287,7 @@ mod tests {
             }
             seen.insert(shuffles.labels(k));
         }
-        // Both of 3 have an a, and a pair of 2 has one each; either single may be a.
+        // Both units of 3 and both of 2 have one a each; either single may be a.
         assert_eq!((shuffles.labelings(), seen.len()), (3.0 * 3.0 * 2.0 * 2.0 * 2.0, 72));
         assert_eq!(Shuffles::whole(5, 7, 3, &alone(12), None).order(9), Shuffles::new(5, 7, 3).order(9));
     }
@@ -331,7 +333,7 @@ mod tests {
 
     #[test]
     fn every_split_is_equally_likely() {
-        // 4 items, 2 a group: 6 splits, 6000 shuffles; sd of a count 29.
+        // 4 items, 2 per group: 6 splits, 6000 shuffles; the sd of a count is 29.
         let mut seen = [0u32; 16];
         for labels in Shuffles::new(2, 2, 9).iter().take(6000) {
             seen[labels.iter().fold(0, |code, &label| code * 2 + usize::from(label))] += 1;

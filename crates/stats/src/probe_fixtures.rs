@@ -101,7 +101,7 @@ fn weight(balanced: bool) -> ClassWeight {
     if balanced { ClassWeight::Balanced } else { ClassWeight::None }
 }
 
-/// The largest distance; infinite if a number is none, which `f64::max` would pass over.
+/// The largest distance; infinite if one is NaN, which `f64::max` would pass over.
 pub(crate) fn worst<'a>(found: impl IntoIterator<Item = &'a f64>, wanted: impl IntoIterator<Item = &'a f64>) -> f64 {
     let off = found.into_iter().zip(wanted).map(|(a, b)| (a - b).abs());
     off.fold(0.0, |worst, off| if off.is_nan() { f64::INFINITY } else { worst.max(off) })

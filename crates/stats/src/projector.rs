@@ -7,13 +7,12 @@ use crate::folds::Folds;
 use crate::table::centre;
 use crate::vector::dot;
 
-/// Vectors made ready for the directional statistics of many labelings, which is what their null distribution takes.
+/// Vectors made ready for the directional statistics of many labelings, as a null distribution needs.
 ///
-/// The vectors are centred on their grand mean, and never projected on a direction themselves: with few items all that is
-/// needed are sums of rows of the Gram matrix `[items, items]` over the items of each fold and group, so that a labeling
-/// costs `items²` additions a repeat, whatever the dimension. With more than two items a dimension the vectors themselves
-/// are the smaller table. [`naive_direction`](crate::naive_direction) and
-/// [`held_out_d`](crate::held_out_d) define what comes out.
+/// The vectors are centred on their grand mean, and never projected on a direction themselves. With few items, sums of rows of the
+/// Gram matrix `[items, items]` over the items of each fold and group are enough, so a labeling costs `items²` additions per
+/// repeat, whatever the dimension. With more than two items per dimension the vectors themselves are the smaller table.
+/// [`naive_direction`](crate::naive_direction) and [`held_out_d`](crate::held_out_d) define the results.
 #[derive(Clone, Debug)]
 pub struct Projector {
     /// Inner products of the centred vectors `[items, items]`, or the centred vectors `[items, dim]`.
@@ -48,7 +47,7 @@ impl Projector {
         Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest, squares }
     }
 
-    /// The same vectors, of these items only.
+    /// The same vectors, for these items only.
     #[must_use]
     pub fn of(&self, items: &[usize]) -> Self {
         let (table, width) = if self.is_gram {
@@ -60,14 +59,14 @@ impl Projector {
         Self { table, width, items: items.len(), ..*self }
     }
 
-    /// Both d where `order[place]` is the item at each place of `folds`. Degenerate input as in
-    /// [`held_out_d`](crate::held_out_d). Panics if `order` does not have one item a place.
+    /// Both d where `order[place]` is the item at each place of `folds`. Degenerate input as in [`held_out_d`](crate::held_out_d).
+    /// Panics unless `order` has one item per place.
     pub fn separation(&self, order: &[usize], folds: &Folds) -> Separation {
         self.separation_beside(order, folds, &Adjustment::default())
     }
 
-    /// [`Projector::separation`] of vectors that lost covariates, whose [`Covariates::adjustment`](crate::Covariates::adjustment) for
-    /// this order and these folds is given.
+    /// [`Projector::separation`] of vectors from which covariates were taken out. `adjustment` is their
+    /// [`Covariates::adjustment`](crate::Covariates::adjustment) for this order and these folds.
     pub fn separation_beside(&self, order: &[usize], folds: &Folds, adjustment: &Adjustment) -> Separation {
         let (n_a, n_b) = folds.sizes();
         assert_eq!((self.items, order.len()), (n_a + n_b, n_a + n_b), "one item a place");
@@ -88,10 +87,10 @@ impl Projector {
             crossfit = f64::NAN;
         }
         let crossfit = crossfit / folds.repeats() as f64;
-        Separation { naive: naive * adjustment.d, crossfit: crossfit * adjustment.held_out }
+        Separation { naive: adjustment.all(naive), crossfit: adjustment.held_out(crossfit) }
     }
 
-    /// d along v of all items.
+    /// d of all items along v.
     fn naive(&self, sums: &Sums, order: &[usize], (n_a, n_b): (usize, usize)) -> f64 {
         let of_both = sums.total[0].iter().zip(&sums.total[1]);
         let v: Vec<f64> = of_both.map(|(a, b)| a / n_a as f64 - b / n_b as f64).collect();
@@ -100,7 +99,7 @@ impl Projector {
         d_of_projections(&along, &labels, self.longest)
     }
 
-    /// d of held-out items in one repeat; the leak of a fold is that of its groups' difference times the direction's length.
+    /// d of held-out items in one repeat. `leak` gives a fold's leak: that of its groups' difference, times the direction's length.
     fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize), leak: impl Fn(usize) -> f64) -> f64 {
         let mut found = Pooled::default();
         if self.is_gram {
@@ -122,7 +121,7 @@ impl Projector {
             for (along, cell) in along.iter_mut().zip([of_a, of_b]) {
                 along.clear();
                 along.extend(sums.items[cell].iter().map(|&item| {
-                    // The product with v: of the Gram matrix, it is in the sums already.
+                    // The product with v: with a Gram matrix, it is in the sums already.
                     let product = if self.is_gram {
                         (sums.total[0][item] - sums.row(of_a)[item]) * per_a
                             - (sums.total[1][item] - sums.row(of_b)[item]) * per_b
@@ -153,11 +152,11 @@ struct Sums {
     /// `[cell, width]`
     rows: Vec<f64>,
     width: usize,
-    /// Over all folds, by group.
+    /// Sums over all folds, by group.
     total: [Vec<f64>; 2],
     /// The items of each cell.
     items: Vec<Vec<usize>>,
-    /// Of a Gram matrix: the products of the sums of any two cells, `[cell, cell]`.
+    /// With a Gram matrix: the products of the sums of any two cells, `[cell, cell]`.
     products: Vec<f64>,
 }
 
@@ -168,7 +167,7 @@ impl Sums {
         Self { rows: vec![0.0; cells * width], width, total, items, products: vec![0.0; cells * cells] }
     }
 
-    /// Sums anew, four rows at a time: what is read counts, not what is added.
+    /// Makes the sums anew, four rows at a time: reading costs the time, not adding.
     fn fill(&mut self, of: &Projector, order: &[usize], cells: &[Vec<usize>]) {
         self.rows.fill(0.0);
         self.total.iter_mut().for_each(|total| total.fill(0.0));
@@ -202,7 +201,7 @@ impl Sums {
         &self.rows[cell * self.width..(cell + 1) * self.width]
     }
 
-    /// The products of any two cells, of rows that are products with the items.
+    /// The products of any two cells, for rows that are products with the items.
     fn multiply(&mut self) {
         let cells = self.items.len();
         for cell in 0..cells {
@@ -215,7 +214,7 @@ impl Sums {
         }
     }
 
-    /// The square of v of all folds but one.
+    /// The squared length of v of all folds but one.
     fn square(&self, fold: usize, per_a: f64, per_b: f64) -> f64 {
         let cells = self.items.len();
         let weight = |cell: usize| match (cell / 2 == fold, cell % 2) {

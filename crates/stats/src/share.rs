@@ -1,4 +1,4 @@
-//! Intervals for single shares, and for the difference of what two independent intervals are about.
+//! Intervals for single shares, and for the difference of two values with independent intervals.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use crate::{
     units::{are_alone, worth},
 };
 
-/// The share of items that hold, with its 95 % interval: Wilson's. Over units of several items it is Wilson's of as many items as
-/// those are worth, and Student's for clusters as far as that is wider, which minds how few units there are. NaN for no items. Panics
-/// if there is not one unit an item.
+/// The share of items that hold, with its 95 % interval: Wilson's. Over units of several items it is Wilson's for as many items as
+/// those are worth, widened to Student's for clusters where that reaches further: Student's accounts for how few units there are.
+/// NaN for no items. Panics unless there is one unit per item.
 pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
     let hits = holds.iter().filter(|&&holds| holds).count() as f64;
     let mean = hits / holds.len() as f64;
@@ -27,10 +27,10 @@ pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
     Interval { mean, low: score.low.min(student.low.max(0.0)), high: score.high.max(student.high.min(1.0)) }
 }
 
-/// A share with Wilson's score interval (Wilson 1927), of so many independent items; [`worth`](crate::worth) says how many items of
-/// units are worth.
+/// A share with Wilson's score interval (Wilson 1927), for this many independent items; [`worth`](crate::worth) says how many items
+/// in units are worth.
 ///
-/// Inside 0 and 1 and never without width, also where every item is a hit or none. NaN for no items.
+/// Lies inside 0 and 1 and always has a width, even where every item is a hit or none is. NaN for no items.
 pub fn wilson(share: f64, n: f64) -> Interval {
     if share.is_nan() || n.is_nan() || n <= 0.0 {
         return Interval { mean: f64::NAN, low: f64::NAN, high: f64::NAN };
@@ -38,12 +38,12 @@ pub fn wilson(share: f64, n: f64) -> Interval {
     let z2 = Z * Z;
     let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
-    // Rounding must not leave 0 or 1 outside where that is the share.
+    // Rounding must not leave 0 or 1 outside the interval where the share is that.
     Interval { mean: share, low: (centre - half).clamp(0.0, share), high: (centre + half).clamp(share, 1.0) }
 }
 
-/// The interval of a minus b from those of a and b, which are independent (MOVER, Zou and Donner 2008); from Wilson's intervals it
-/// is Newcombe's tenth (Newcombe 1998, Statistics in Medicine 17, 873-890). NaN where one of them has none.
+/// The interval of a minus b from those of a and b, which must be independent (MOVER, Zou and Donner 2008). From Wilson's intervals
+/// it is Newcombe's tenth (Newcombe 1998, Statistics in Medicine 17, 873-890). NaN where either has none.
 pub fn difference(a: Interval, b: Interval) -> Interval {
     let mean = a.mean - b.mean;
     let low = mean - (a.mean - a.low).hypot(b.high - b.mean);
@@ -73,7 +73,7 @@ mod tests {
         near(difference(share(10.0, 10.0), share(0.0, 20.0)), 0.6791, 1.0);
     }
 
-    /// Shares that units have in common: how many intervals miss the true one.
+    /// Shares of items that have much in common within units: how many intervals miss the true share.
     #[test]
     fn intervals_of_shares_over_units_hold_the_true_one() {
         for (units, each) in [(40, 1), (12, 1), (30, 4), (8, 5)] {

@@ -8,9 +8,9 @@ use crate::{
 /// Sign changes of `items` differences, each kept or negated with equal chance: the null under which a difference is as
 /// likely as its negative (Fisher 1935, section 21).
 ///
-/// The first item is never negated, since a flip of all changes no two-sided statistic. If there are no more than the
-/// asked-for number of distinct flips, all are enumerated, and the p-values are exact; else they are drawn, flip `k`
-/// being a function of the sizes, the seed and `k` alone.
+/// The first item is never negated, since flipping all items changes no two-sided statistic. If there are no more distinct flips
+/// than asked for, all are enumerated and the p-values are exact. Else they are drawn, and flip `k` depends only on the sizes, the
+/// seed and `k`.
 #[derive(Clone, Copy, Debug)]
 pub struct SignFlips {
     items: usize,
@@ -20,9 +20,9 @@ pub struct SignFlips {
 }
 
 impl SignFlips {
-    /// At most `at_most` flips of so many items, under a seed.
+    /// At most `at_most` flips of this many items, under a seed.
     pub fn new(items: usize, at_most: usize, seed: u64) -> Self {
-        // Without the identity, which the `1 +` of `p_value` stands for.
+        // Without the identity, for which the `1 +` of `p_value` stands.
         let distinct = u32::try_from(items).ok().and_then(|n| 1usize.checked_shl(n.saturating_sub(1)));
         let distinct = distinct.filter(|_| items <= 60).map(|all| all - 1);
         let exact = distinct.is_some_and(|all| all <= at_most);
@@ -35,7 +35,7 @@ impl SignFlips {
         self.count
     }
 
-    /// Whether they are all there are.
+    /// Whether these are all the flips there are.
     pub fn exact(&self) -> bool {
         self.exact
     }
@@ -61,7 +61,7 @@ impl SignFlips {
     }
 }
 
-/// What [`sign_flip_test`] found, an entry a column.
+/// What [`sign_flip_test`] found, one entry per column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignFlipTest {
     /// Two-sided p-value that the column's mean is 0, for this column alone.
@@ -73,9 +73,9 @@ pub struct SignFlipTest {
 
 /// Tests the mean of every column of a row-major table of differences `[items, columns]` against 0 by sign flips.
 ///
-/// The statistic is `Σ x / √(Σ x²)`: `Σ x²` does not change under flips, so for one column it orders them as the mean
-/// does, and as Student's t does; over columns it is free of their units, so that a loud column does not drown the
-/// others in the maximum. A column of zeros has a p of 1, one that holds a NaN has NaN. Without any flip all p are NaN.
+/// The statistic is `Σ x / √(Σ x²)`. `Σ x²` does not change under flips, so for one column it orders them as the mean does, and as
+/// Student's t does. Over columns it is free of their units, so a loud column does not drown the others in the maximum. A column of
+/// zeros has a p of 1, and one that holds a NaN has NaN. Without any flip all p are NaN.
 /// Panics if `values` is not a whole number of rows, `columns` is 0, or the flips are of another number of items.
 pub fn sign_flip_test(values: &[f64], columns: usize, flips: &SignFlips) -> SignFlipTest {
     assert!(columns > 0 && values.len() == columns * flips.items, "one row an item");
@@ -96,11 +96,11 @@ pub fn sign_flip_test(values: &[f64], columns: usize, flips: &SignFlips) -> Sign
     SignFlipTest { p: each.collect(), p_max: p_max.collect() }
 }
 
-/// Every column over the root of its sum of squares; columns of zeros stay.
+/// Every column over the root of its sum of squares; columns of zeros stay as they are.
 fn unit_columns(values: &[f64], columns: usize) -> Vec<f64> {
     let mut size = vec![0f64; columns];
     for row in values.chunks_exact(columns) {
-        // Of the largest first: squares neither overflow nor vanish.
+        // Relative to the largest: squares neither overflow nor vanish.
         size.iter_mut().zip(row).for_each(|(size, x)| *size = size.max(x.abs()));
     }
     let mut squares = vec![0.0; columns];

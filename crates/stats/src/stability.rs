@@ -1,11 +1,11 @@
-//! Whether a ranking would come out again: two halves of the items, ranked apart.
+//! Whether a ranking would come out again: two halves of the items, ranked separately.
 
 use crate::folds::Folds;
 use crate::rank::spearman;
 use crate::summary::mean;
 use crate::units::alone;
 
-/// Random halves of two groups: each half has half of either group.
+/// Random halves of two groups: each half holds half of each group.
 #[derive(Clone, Debug)]
 pub struct Halves {
     halves: Folds,
@@ -24,7 +24,7 @@ impl Halves {
         Self { halves: Folds::whole(sizes, 2, splits, seed ^ 0x5711, unit), unit: unit.to_vec() }
     }
 
-    /// How many ways there are.
+    /// How many splits there are.
     pub fn splits(&self) -> usize {
         self.halves.repeats()
     }
@@ -48,8 +48,8 @@ impl Halves {
     }
 }
 
-/// Split-half reliability: Spearman's correlation of the statistics that `rank` gives for the two halves, averaged over
-/// the splits. `rank` is given the items of a half, group a's and group b's, and returns one number a head.
+/// Split-half reliability: Spearman's correlation between the statistics that `rank` gives for the two halves, averaged over the
+/// splits. `rank` takes the items of a half, group a's and group b's, and returns one number per head.
 ///
 /// By itself it proves nothing: a statistic that depends on more than the labels (d_naive, on how many dimensions a head
 /// uses) ranks the halves of pure noise alike. Compare it with the same under shuffled labels.

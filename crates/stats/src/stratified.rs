@@ -4,10 +4,10 @@ use rand_mt::Mt;
 
 /// The fold of each item: `sklearn.model_selection.StratifiedKFold(folds, shuffle=seed is some, random_state=seed)`.
 ///
-/// Each class is dealt out over the folds as it falls in sorted order, then shuffled within the class by numpy's legacy
-/// generator (the Mersenne Twister, its intervals by masks and rejection), the class of the first item first. None if
-/// there are less than two folds, or more than the smaller class has items: scikit-learn warns there, and a fold without
-/// a class measures nothing.
+/// Each class is dealt out over the folds as it falls in sorted order, then shuffled within the class by numpy's legacy generator
+/// (the Mersenne Twister, its intervals by masks and rejection), starting with the class of the first item. None if there are fewer
+/// than two folds, or more than the smaller class has items: scikit-learn only warns there, but a fold without a class measures
+/// nothing.
 pub fn stratified_folds(labels: &[bool], folds: usize, seed: Option<u32>) -> Option<Vec<usize>> {
     let first = *labels.first()?;
     let of_first = labels.iter().filter(|&&label| label == first).count();
@@ -36,7 +36,7 @@ pub fn stratified_folds(labels: &[bool], folds: usize, seed: Option<u32>) -> Opt
     Some(fold_of)
 }
 
-/// A random integer up to and with `most`: numpy's `random_interval`.
+/// A random integer up to and including `most`: numpy's `random_interval`.
 fn interval(twister: &mut Mt, most: u32) -> u32 {
     let mask = u32::MAX >> most.leading_zeros();
     loop {

@@ -3,14 +3,14 @@
 use crate::effect::{cohen_d, pooled_sd, standardised};
 use crate::permute::group_sizes;
 
-/// Below this share of the total the spread within the groups is not had by subtraction but computed anew: fewer
-/// than four of sixteen digits are ever lost.
+/// Where the spread within the groups is below this share of the total, it is computed anew instead of by subtraction: fewer than
+/// four of sixteen digits are ever lost.
 const MOSTLY_BETWEEN: f64 = 1e-4;
 
 /// A row-major table `[items, columns]`, made ready for Cohen's d of all its columns under many labelings.
 ///
-/// The columns are centred on their grand means once. Then a group's sum tells the other's, and the spread within
-/// the groups is the total less the spread between them: a labeling costs one sum over the rows of its smaller group.
+/// The columns are centred on their grand means once. Then one group's sum gives the other's, and the spread within the groups is
+/// the total less the spread between them: a labeling costs one sum over the rows of its smaller group.
 #[derive(Clone, Debug)]
 pub struct Columns {
     centred: Vec<f64>,
@@ -21,7 +21,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Takes a table of `columns` values a row. Panics if `values` is not a whole number of rows, or `columns` is 0.
+    /// Takes a table of `columns` values per row. Panics if `values` is not a whole number of rows, or `columns` is 0.
     pub fn new(values: &[f64], columns: usize) -> Self {
         let (centred, grand_means) = centre(values, columns);
         let mut total = vec![0.0; columns];
@@ -33,8 +33,8 @@ impl Columns {
         Self { centred, grand_means, total, items: values.len() / columns }
     }
 
-    /// [`cohen_d`] of every column, one label per row (`true` = group a). Degenerate input as there: all NaN if a
-    /// group has fewer than two rows, 0 for a column without spread. Panics if there is not one label per row.
+    /// [`cohen_d`] of every column, one label per row (`true` = group a). Degenerate input as there: all NaN if a group has fewer
+    /// than two rows, 0 for a column without spread. Panics unless there is one label per row.
     pub fn cohen_d(&self, labels: &[bool]) -> Vec<f64> {
         assert_eq!(labels.len(), self.items, "one label per row");
         let (n_a, n_b) = group_sizes(labels);
@@ -68,8 +68,8 @@ impl Columns {
     }
 }
 
-/// A table less the mean of each column, and the means. Centred twice, which leaves sums of 0 but for the rounding
-/// of the centred values themselves.
+/// A table less the mean of each column, and the means. Centred twice, so that the sums are 0 but for the rounding of the centred
+/// values themselves.
 pub(crate) fn centre(values: &[f64], columns: usize) -> (Vec<f64>, Vec<f64>) {
     assert!(columns > 0 && values.len().is_multiple_of(columns), "a whole number of rows");
     let items = (values.len() / columns) as f64;
@@ -83,8 +83,8 @@ pub(crate) fn centre(values: &[f64], columns: usize) -> (Vec<f64>, Vec<f64>) {
     (centred, means)
 }
 
-/// Sum of the rows of group a of a centred table, from whichever group has fewer rows: the sums of the two are each
-/// other's negative.
+/// Sum of the rows of group a of a centred table, computed from the group with fewer rows: each group's sum is the negative of the
+/// other's.
 pub(crate) fn sum_group_a(centred: &[f64], columns: usize, labels: &[bool]) -> Vec<f64> {
     let (n_a, n_b) = group_sizes(labels);
     if n_a <= n_b {

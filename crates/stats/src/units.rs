@@ -1,4 +1,4 @@
-//! Units: items that are no more independent of each other than the answers to one prompt, and stay together.
+//! Units: items that may depend on each other, such as the answers to one prompt, and stay together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ pub(crate) fn by_group(unit: &[usize], in_a: impl Fn(usize) -> bool) -> [Vec<Vec
     kinds
 }
 
-/// How many independent items a share over items of units is worth, so that p (1 - p) over it is its variance: the items over
-/// Kish's design effect, no more than there are items and no fewer than one; the units where the share has no spread to judge by.
-/// Panics if there is not one unit an item.
+/// How many independent items a share over items of units is worth, so that p (1 - p) over it is the share's variance. This is the
+/// number of items over Kish's design effect, at most the number of items and at least one; where the share has no spread to judge
+/// by, it is the number of units. Panics unless there is one unit per item.
 pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     assert_eq!(holds.len(), unit.len(), "one unit an item");
     let n = holds.len() as f64;
@@ -35,8 +35,9 @@ pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     (n * of_items / of_units).clamp(1.0, n)
 }
 
-/// The unit of each item where small strata are whole as well: units are joined that have items of one stratum, those with the fewest
-/// items first, as long as no more than `most` items are together. Panics if there is not one unit and one stratum an item.
+/// The unit of each item if small strata stay whole as well: units that have items of one stratum are joined, strata with the
+/// fewest items first, as long as no more than `most` items come together. Panics unless there is one unit and one stratum per
+/// item.
 pub fn with_small_strata(unit: &[usize], stratum: &[usize], most: usize) -> Vec<usize> {
     assert_eq!(unit.len(), stratum.len(), "one unit and one stratum an item");
     let mut joined = unit.to_vec();

@@ -24,8 +24,8 @@ pub fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// Cosine of the angle between two vectors, in -1..=1. NaN if either has no length: nothing has no direction.
-/// Panics if the lengths differ.
+/// Cosine of the angle between two vectors, in -1..=1. NaN if either has length 0, and so no direction. Panics if the lengths
+/// differ.
 pub fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let lengths = norm(a) * norm(b);
     if lengths == 0.0 { f64::NAN } else { (dot(a, b) / lengths).clamp(-1.0, 1.0) }

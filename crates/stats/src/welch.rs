@@ -17,7 +17,7 @@ pub struct Welch {
 }
 
 impl Welch {
-    /// What is said of items that it is not for.
+    /// The result for items that the test is not for.
     pub const NONE: Self = Self { t: f64::NAN, df: f64::NAN, p: f64::NAN };
 }
 

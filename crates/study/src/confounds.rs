@@ -1,5 +1,5 @@
-//! What else two cohorts differ in, whatever is compared between them: lengths, truncation, and fields of the items; and what is
-//! said of it.
+//! What else two cohorts differ in, whatever is compared between them: lengths, truncation and fields of the items; and what is
+//! said about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +17,15 @@ use crate::{
 
 /// |d| of a length above which a comparison is confounded with it.
 const LENGTH_D: f64 = 0.5;
-/// A smaller d is one too, where shuffled labels do not give it and it is not nothing.
+/// A smaller |d| confounds too if it is above this and shuffled labels do not give it.
 const LITTLE_D: f64 = 0.2;
 /// Truncation rates further apart than this confound a comparison.
 const TRUNCATION_GAP: f64 = 0.1;
-/// Groups of equal size that numbers are cut into, which would be a value for every few items otherwise.
+/// How many groups of equal size many different numbers are cut into; otherwise nearly every item would have a value of its own.
 const GROUPS: usize = 5;
-/// How items say whether their responses were cut off.
+/// How items can say whether their responses were cut off.
 pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or length) or truncated (true or false)";
-/// Fields that tell of the answer's end, which is looked at by itself.
+/// Fields about the answer's end, which has a check of its own.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
 /// The lengths of two cohorts' responses or prompts, in tokens.
@@ -40,12 +40,12 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Whether the cohorts differ so far that heads may follow it.
+    /// Whether the cohorts differ so much that heads may follow the difference.
     pub(crate) fn confound(self) -> bool {
         self.d.abs() > LENGTH_D || (self.d.abs() > LITTLE_D && self.p <= LEVEL) || self.tell_apart()
     }
 
-    /// Whether all of a cohort are of one length, which is another in each: d is 0 there, as it has no unit.
+    /// Whether all lengths within each cohort are equal, but differ between the two: d is 0 there, as it has no unit.
     fn tell_apart(self) -> bool {
         self.d == 0.0 && self.means[0] != self.means[1]
     }
@@ -61,12 +61,12 @@ impl Lengths {
     }
 }
 
-/// How the responses of two cohorts end, those of a first.
+/// How the responses of two cohorts end, a's first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Truncation {
     /// Responses of each that were cut off at the limit of tokens.
     pub(crate) cut: [usize; 2],
-    /// Responses of each of which it is known whether they were.
+    /// Responses of each for which it is known whether they were cut off.
     pub(crate) known: [usize; 2],
 }
 
@@ -80,15 +80,15 @@ impl Truncation {
         Self { cut: both(&|cut| *cut == Some(true)), known: both(&Option::is_some) }
     }
 
-    /// Whether so many more responses of one cohort than of the other were cut off that they are not comparable at their ends: of
-    /// those of which it is known, for a response of which nothing is known is no whole one.
+    /// Whether so many more responses of one cohort than of the other were cut off that they are not comparable at their ends.
+    /// Rates are over the responses for which this is known: one of unknown end does not count as whole.
     pub(crate) fn unequal(self) -> bool {
         let rate = |cohort: usize| self.cut[cohort] as f64 / self.known[cohort] as f64;
         (rate(0) - rate(1)).abs() > TRUNCATION_GAP
     }
 
-    /// What a reader must know of them: how many responses were cut off, `so` being what follows where those of one cohort were
-    /// more often, and of how many it is not known. `n` are all responses of both.
+    /// What a reader must know about them: how many responses were cut off, and for how many this is not known. `so` is added where
+    /// those of one cohort were cut off more often. `n` counts all responses of each.
     pub(crate) fn told(self, [a, b]: [&str; 2], n: [usize; 2], so: &str) -> Vec<String> {
         let Self { cut: [cut_a, cut_b], known: [known_a, known_b] } = self;
         let so = if self.unequal() { so } else { "" };
@@ -106,15 +106,15 @@ impl Truncation {
     }
 }
 
-/// The items of two cohorts, a's first, and how their labels are dealt out again.
+/// The items of two cohorts, a's first, and the shuffles of their labels.
 pub(crate) struct Dealt {
     /// Items of a.
     pub(crate) n_a: usize,
     /// Items of both.
     pub(crate) items: usize,
-    /// Other labels of them.
+    /// Shuffles of their labels.
     pub(crate) shuffles: Shuffles,
-    /// How many of these are looked at.
+    /// How many shuffles are used.
     pub(crate) count: usize,
 }
 
@@ -123,15 +123,15 @@ impl Dealt {
         (0..self.items).map(|place| place < self.n_a).collect()
     }
 
-    /// Permutation p of the d of some lengths.
+    /// Permutation p of the d of these lengths.
     pub(crate) fn p_of_lengths(&self, lengths: &[f64]) -> f64 {
         let columns = Columns::new(lengths, 1);
         let null: Vec<f64> = (0..self.count as u64).map(|k| columns.cohen_d(&self.shuffles.labels(k))[0]).collect();
         permuted(columns.cohen_d(&self.labels())[0], &null, Tail::TwoSided)
     }
 
-    /// The fields of the items that go with the cohorts more than chance would have it, the most first, and how many were looked
-    /// at. None is without shuffles.
+    /// The fields of the items that go with the cohorts more than by chance, strongest first, and how many were looked at. Without
+    /// shuffles, none are.
     pub(crate) fn fields(
         &self,
         of_items: &[Option<&BTreeMap<String, String>>],
@@ -162,9 +162,9 @@ impl Dealt {
     }
 }
 
-/// The category of each item by its value of a field, and how many there are; items without the field are a category of their own.
-/// None if one value stands for all, or each names an item, as a text or a whole number of its own does. Many numbers are cut into
-/// groups of equal size.
+/// The category of each item by its value of a field, and how many categories there are; items without the field are a category of
+/// their own. None if all items have the same value, or if values name items, as a text or whole number of its own for each does.
+/// Many different numbers are cut into groups of equal size.
 fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
     let there: Vec<&String> = values.iter().flatten().copied().collect();
     let distinct = there.iter().collect::<BTreeSet<_>>().len();
@@ -175,7 +175,7 @@ fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
     }
     let mut sorted = numbers.filter(|_| distinct > 2 * GROUPS).unwrap_or_default();
     sorted.sort_by(f64::total_cmp);
-    // Equal numbers are in one group, that of the first of them.
+    // Equal numbers go into one group, that of the first of them.
     let group = |value: &String| {
         let x: f64 = value.parse().expect("all of them were");
         sorted.partition_point(|other| other.total_cmp(&x).is_lt()) * GROUPS / sorted.len()
@@ -186,13 +186,13 @@ fn categories(values: &[Option<&String>]) -> Option<(Vec<usize>, usize)> {
     (count > 1).then_some((categories, count))
 }
 
-/// Values by the number of each in their order, and how many different ones there are.
+/// Numbers the values in their order, and counts the different ones.
 fn numbered<T: Ord>(values: impl Iterator<Item = T> + Clone) -> (Vec<usize>, usize) {
     let number: BTreeMap<T, usize> = values.clone().collect::<BTreeSet<T>>().into_iter().zip(0..).collect();
     (values.map(|value| number[&value]).collect(), number.len())
 }
 
-/// That prompts of one cohort are longer; nothing where they are not.
+/// The warning that prompts of one cohort are longer; None where they are not.
 pub(crate) fn told_prompts(a: &str, b: &str, lengths: Lengths) -> Option<String> {
     lengths.confound().then(|| {
         format!(
@@ -202,20 +202,20 @@ pub(crate) fn told_prompts(a: &str, b: &str, lengths: Lengths) -> Option<String>
     })
 }
 
-/// Responses that are word for word those to other prompts or groups.
+/// Responses that are word for word like those to other prompts or groups.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LikeResponses {
     /// How many.
     pub(crate) items: usize,
-    /// How far the cohorts follow responses, where what shares a prompt or group is one ([`clustering`]).
+    /// How far the cohorts follow responses, with items that share a prompt or group joined ([`clustering`]).
     pub(crate) clustering: f64,
 }
 
 impl LikeResponses {
-    /// How many times further than prompts or groups the cohorts may follow their very responses before it is said.
+    /// How many times further than prompts or groups the cohorts may follow responses themselves before there is a warning.
     const LIKE: f64 = 1.5;
 
-    /// Of items in these units, with a number of the response that each has; none has none.
+    /// For items in these units, each with the number of its response; None where it has no response.
     pub(crate) fn of(labels: &[bool], units: &[usize], responses: &[Option<usize>], strata: Option<&[usize]>) -> Self {
         let mut of_response: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (response, &unit) in responses.iter().zip(units) {
@@ -229,7 +229,8 @@ impl LikeResponses {
         Self { items: responses.iter().filter(repeated).count(), clustering: clustering(labels, &whole, strata) }
     }
 
-    /// That they go with the cohorts, which follow prompts or groups so far; `remedy` is what helps. Nothing where they do not.
+    /// The warning that they go with the cohorts; `of_units` is how far these follow prompts or groups, and `remedy` is what helps.
+    /// None where they do not.
     pub(crate) fn told(self, of_units: f64, groups: Option<&str>, remedy: &str) -> Option<String> {
         let Self { items, clustering } = self;
         (items > 0 && clustering > Self::LIKE * of_units.max(1.0)).then(|| {
@@ -242,7 +243,7 @@ impl LikeResponses {
     }
 }
 
-/// What helps where the cohorts follow their very responses; `compare` is what the verb does, in a word.
+/// What helps where the cohorts follow responses themselves; `compare` is what the verb does, in a word.
 pub(crate) fn group_responses(groups: Option<&str>, compare: &str) -> String {
     match groups {
         None => format!("{compare} with --groups {RESPONSE}"),
@@ -250,7 +251,7 @@ pub(crate) fn group_responses(groups: Option<&str>, compare: &str) -> String {
     }
 }
 
-/// That a field goes with the cohorts, and what a head that follows it looks like.
+/// The warning that a field goes with the cohorts, and what a head that follows it looks like.
 pub(crate) fn told_field(field: &FieldCheck, like: &str) -> String {
     format!(
         "the field '{}' goes with the cohorts (Cramér's V {:.2}, p {:.3}): a head that follows it looks like one that {like}",

@@ -1,5 +1,5 @@
-//! Holds docs/files.md against what is written: every field, column and array has a row there, and no row has a field that is not
-//! written.
+//! Holds docs/files.md against what is written: every written field, column and array has a row there, and no row is about anything
+//! else.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -54,7 +54,7 @@ fn check_npz(heading: &str, path: &Path) {
     check(heading, Npz::read(path).unwrap().names());
 }
 
-/// A directory of a shard, so that all that a manifest can say is there.
+/// A directory of a shard, so that its manifest has everything that one can have.
 fn run_dir(dir: &Path) -> RunDir {
     RunDir::open(dir, "sweep", &Parts::default(), Some("1/2".parse::<Shard>().unwrap()), &mut Silent).unwrap()
 }
@@ -161,7 +161,7 @@ fn fields_of_a_map() {
     check_object("score.json: contrast cells", &value["contrast"]["cells"][0]);
     let row = json!({"key": "k", "id": "a", "head": "L0H0", "lambda": 0.5, "tokens": 1, "base_logprob": 0.0, "sum_logprob": 0.0,
         "kl": 0.0, "agree": 1});
-    // It refuses unknown fields and misses none, so that these are all there are.
+    // `ScoreRow` refuses unknown fields and requires all of its own, so these are all there are.
     let row: ScoreRow = serde_json::from_value(row).unwrap();
     check_object("scores.jsonl", &json!(row));
     let dir = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn arrays_of_plans_and_attributions() {
     let arms = arms(&wanted, &[HeadRef::query(0, 0)]).unwrap();
     write_lambda(&run_dir(dir.path()), &arms, &[1], &identity()).unwrap();
     check_npz("lambda.npz", &dir.path().join("lambda.npz"));
-    // The arrays of a disposition are the columns of its table, and its heads by other names; then those of the reading.
+    // The arrays of a disposition are the columns of its table; then its heads under other names, and those of the reading.
     let table = heads_csv(&disposition(&[2]));
     let columns = table.lines().next().unwrap().split(',').skip_while(|name| *name != "verdict");
     let others =

@@ -12,8 +12,8 @@ use crate::{
     sweep::{Wanted, Work},
 };
 
-/// What a command would do. Times are upper bounds: a row counts as if it came to its limit of tokens, and a scored cell
-/// as if it shared no start with another. The rows of a scoring are its cells.
+/// What a command would do. Times are upper bounds: a row counts as if it reached its limit of tokens, and a scored cell as if it
+/// shared no start with another. The rows of a scoring are its cells.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
     /// `dry-run/v1`.
@@ -24,22 +24,22 @@ pub struct DryRun {
     pub rows_done: usize,
     /// Rows that are missing.
     pub rows_new: usize,
-    /// Tokens of the prompts or texts of the missing rows; of a scoring, those of its untempered passes too; of an experiment, those of
-    /// all texts that its attribution reads, as long as they may become.
+    /// Tokens of the prompts or texts of the missing rows. For a scoring, those of its untempered passes are included; for an
+    /// experiment, those of all texts that its attribution reads, at their longest.
     pub prompt_tokens: usize,
     /// The most tokens that are generated for them.
     pub new_tokens: usize,
     /// The memory they take; null if no row is missing.
     pub memory: Option<MemoryPlan>,
-    /// How fast the model is on this machine, as measured for a moment; null if no row is missing.
+    /// How fast the model is on this machine, measured briefly; null if no row is missing.
     pub speed: Option<Speed>,
     /// The most seconds they take at that speed.
     pub seconds: f64,
 }
 
 impl DryRun {
-    /// An estimate from what is missing. `rows` and `tokens` count it; the model is run for a moment, at the rows and
-    /// positions of the plan.
+    /// An estimate from what is missing, which `rows` and `tokens` count. The model is run briefly, at the rows and positions of
+    /// the plan.
     ///
     /// # Errors
     /// If the model cannot be run.
@@ -123,8 +123,8 @@ pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pro
     DryRun::estimate(engine, "capture", counts, (tokens, new_tokens), memory)
 }
 
-/// What a scoring, or its shard, would do in a directory, after all checks that it makes. A cell takes the time of the
-/// layers from its head's on.
+/// What a scoring, or its shard, would do in a directory, after all checks that it makes. A cell takes the time of the layers from
+/// its head's layer on.
 ///
 /// # Errors
 /// As [`score_run`](crate::score_run), before it scores.
@@ -141,8 +141,8 @@ pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path
     Ok(DryRun { seconds, ..dry })
 }
 
-/// What a whole experiment would do in a directory, after all checks that it makes. Where the attribution chooses the heads that are
-/// swept, and is not there, other heads count in their place.
+/// What a whole experiment would do in a directory, after all checks that it makes. Where the attribution is to choose the heads to
+/// sweep, but is not there yet, other heads count in their place.
 ///
 /// # Errors
 /// As [`run`](crate::run), before it generates.
@@ -153,7 +153,7 @@ pub fn dry_run(engine: &Engine, experiment: &Experiment, dir: &Path) -> Result<D
     let dry = DryRun::estimate(engine, "run", rows, tokens, decoded)?;
     let prompt_tokens = tokens.0 + read;
     let seconds = dry.speed.as_ref().map_or(0.0, |speed| speed.seconds(prompt_tokens, tokens.1));
-    // One after the other.
+    // They run one after the other.
     let memory = memory.into_iter().chain(of_capture).max_by_key(|memory| memory.total);
     Ok(DryRun { prompt_tokens, memory, seconds, ..dry })
 }

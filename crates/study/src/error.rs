@@ -60,12 +60,12 @@ pub enum StudyError {
         condition: String,
         /// Its items.
         found: usize,
-        /// The least that makes sense.
+        /// The fewest that make sense.
         needed: usize,
         /// Every label with its count.
         labels: String,
     },
-    /// Not one disposition that was asked for has its cohorts in the items.
+    /// None of the dispositions that were asked for has its cohorts in the items.
     #[error("{}: {why}", no_cohorts(*count, name))]
     NoCohorts {
         /// How many were asked for.
@@ -107,7 +107,7 @@ pub enum StudyError {
         /// The directory.
         dir: PathBuf,
     },
-    /// There is no probe.
+    /// No probe can be fitted.
     #[error("{}: {source}", unfit(what, source))]
     Fit {
         /// The features or labels.
@@ -115,7 +115,7 @@ pub enum StudyError {
         /// Why.
         source: headtemper_stats::FitError,
     },
-    /// Items that are called fresh and are not.
+    /// Items that are called fresh but are not.
     #[error("{count} items of {fresh} have {what}: {examples}")]
     Overlap {
         /// The fresh items.
@@ -213,7 +213,7 @@ impl StudyError {
         Self::Merge { why: why.into() }
     }
 
-    /// A setting that has no meaning, and what would have had one.
+    /// The error for a setting without meaning, with what would be allowed.
     pub(crate) fn option(what: impl Into<String>, found: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self::Option { what: what.into(), found: found.into(), allowed: allowed.into() }
     }
@@ -223,7 +223,7 @@ impl StudyError {
     }
 }
 
-/// Which features or labels are not fit for a probe: numbers that are none are for no use at all.
+/// Which features or labels do not fit a probe; values that are not numbers cannot be used at all.
 fn unfit(what: &str, why: &headtemper_stats::FitError) -> String {
     match why {
         headtemper_stats::FitError::NotFinite { .. } => format!("{what} cannot be used"),

@@ -1,17 +1,17 @@
 //! How far a stage is: the binary draws bars or lines from this.
 
-/// Told how far a stage is.
+/// Is told how far a stage is.
 pub trait Progress {
     /// A stage of `total` steps begins, `done` of them finished in an earlier run.
     fn begin(&mut self, stage: &str, total: usize, done: usize);
     /// One more step is finished.
     fn step(&mut self);
-    /// So many more tokens are read, or written where texts are generated.
+    /// This many more tokens are read, or written where texts are generated.
     fn tokens(&mut self, _count: usize) {}
-    /// How many tokens the stage is expected to come to, those of [`Progress::tokens`] included; the time that is left
-    /// follows from them better than from steps of unequal size.
+    /// How many tokens the stage is expected to take in all, those of [`Progress::tokens`] included. The time left follows from
+    /// tokens better than from steps of unequal size.
     fn expect(&mut self, _tokens: usize) {}
-    /// What share of the stage's work is done, from 0 to 1: told where neither steps nor tokens cost the same.
+    /// What share of the stage's work is done, from 0 to 1; given where neither steps nor tokens cost the same.
     fn share(&mut self, _done: f64) {}
     /// The stage is over.
     fn end(&mut self);
@@ -29,8 +29,8 @@ impl Progress for Silent {
     fn note(&mut self, _: &str) {}
 }
 
-/// What rows of unknown length will come to. Those that end soon are done first, so the mean of those that are done
-/// would flatter: a row ends after a token as often as rows have ended in all tokens so far, of the running ones too.
+/// How many tokens rows of unknown length will come to. Short rows end first, so the mean over finished rows would be too low.
+/// Instead, a row is taken to end after a token as often as rows have ended in all tokens so far, those of running rows included.
 pub(crate) struct Lengths {
     most: usize,
     unfinished: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Of `rows` rows that may have `most` tokens together.
+    /// For `rows` rows that may have `most` tokens together.
     pub(crate) fn up_to(rows: usize, most: usize) -> Self {
         Self { most, unfinished: rows, finished: 0, tokens: 0 }
     }
@@ -55,7 +55,7 @@ impl Lengths {
         self.finished += 1;
     }
 
-    /// The tokens of all rows, those that are there included.
+    /// The expected tokens of all rows, those that are there included.
     pub(crate) fn expected(&self) -> usize {
         match self.finished {
             0 => self.most,

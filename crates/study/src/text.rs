@@ -3,7 +3,7 @@
 /// What stands where there is no number.
 pub(crate) const UNDEFINED: &str = "–";
 
-/// A number to so many digits behind the point, an en dash if it is none.
+/// A number with this many decimals; an en dash if it is not finite.
 pub(crate) fn fixed(x: f64, decimals: usize) -> String {
     if x.is_finite() { format!("{x:.decimals$}") } else { UNDEFINED.into() }
 }
@@ -13,7 +13,7 @@ pub(crate) fn signed(x: f64, decimals: usize) -> String {
     if x.is_finite() { format!("{x:+.decimals$}") } else { UNDEFINED.into() }
 }
 
-/// A number to three digits behind the point, an en dash if it is none.
+/// A number with three decimals; an en dash if it is not finite.
 pub(crate) fn short(x: f64) -> String {
     fixed(x, 3)
 }
@@ -32,12 +32,12 @@ pub(crate) fn interval(low: f64, high: f64, decimals: usize) -> String {
     }
 }
 
-/// So many of something: `1 item`, `2 items`.
+/// A number of things: `1 item`, `2 items`.
 pub fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
-/// The first of these, `a, b, …`, at most so many.
+/// The first of these, at most `most`: `a, b, …`.
 pub(crate) fn some_of(names: &[String], most: usize) -> String {
     names[..names.len().min(most)].join(", ") + if names.len() > most { ", …" } else { "" }
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use headtemper_engine::{StopRule, sha256_file};
 use headtemper_study::{
     Grader, SweepOptions,
+    falsify::verdict_beside,
     gate::{GateRun, gate_markdown, gate_run},
     probe::Probe,
 };
@@ -18,6 +19,7 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     let sampling = args.sampling.sampling();
     let settings = GateRun {
         probe: (&probe, sha256_file(&path)?),
+        falsified: verdict_beside(&path)?,
         c: args.c,
         threshold: args.threshold,
         site: args.site.as_deref(),

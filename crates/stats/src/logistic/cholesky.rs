@@ -9,7 +9,7 @@ pub(super) struct Cholesky {
 }
 
 impl Cholesky {
-    /// Factors a symmetric matrix, of which the lower triangle is read. None if it is not positive definite.
+    /// Factors a symmetric matrix; reads only its lower triangle. None if it is not positive definite.
     pub(super) fn new(mut matrix: Vec<f64>, n: usize) -> Option<Self> {
         for i in 0..n {
             let (above, from_i) = matrix.split_at_mut(i * n);

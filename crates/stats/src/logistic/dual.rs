@@ -1,9 +1,9 @@
-//! The fit over items, where they are fewer than the features: all that is needed of the features are products of items.
+//! The fit over items, where they are fewer than the features. It needs only the products of items, not the features.
 
 use super::{Cholesky, FitError, Logistic, PATIENCE, STEPS, Target, line_search, matrix::times_transposed};
 use crate::vector::dot;
 
-/// Products of items with each other, and of further items with these: made once, fitted under any labels.
+/// Products of items with each other, and of further items with these: computed once, fitted under any labels.
 ///
 /// At the minimum `w = Σ a_i x_i`, with `a_i = C s_i (t_i - p_i)` and `Σ a_i = 0`, so that log-odds are `K a + b`. Newton's
 /// step is solved in the form `I + W^½ K W^½`, which is well-conditioned however K is (Rasmussen and Williams 2006,
@@ -28,7 +28,7 @@ pub(crate) struct DualFit {
 }
 
 impl DualFit {
-    /// The same as coefficients of features, from the rows that the kernel was made of.
+    /// The same fit as coefficients of features, from the rows that the kernel was made of.
     pub(crate) fn in_features(&self, x: &[f64], features: usize) -> Logistic {
         let mut coef = vec![0.0; features];
         for (row, weight) in x.chunks_exact(features).zip(&self.weights) {
@@ -58,13 +58,13 @@ impl Kernel {
         Self { gram: times_transposed(x, x, features), cross: times_transposed(others, x, features) }
     }
 
-    /// Log-odds of the further items under a fit.
+    /// Log-odds of the further items, by a fit.
     pub(crate) fn log_odds(&self, fit: &DualFit) -> Vec<f64> {
         let products = self.cross.chunks_exact(fit.weights.len());
         products.map(|row| dot(row, &fit.weights) + fit.intercept).collect()
     }
 
-    /// Fits the items. Panics unless there is one label and weight an item.
+    /// Fits the items. Panics unless there is one label and one weight per item.
     ///
     /// # Errors
     /// As [`Logistic::fit`].
@@ -100,7 +100,7 @@ impl Kernel {
         (dot(&over, &self.times(&over)).max(0.0) + of_intercept * of_intercept).sqrt()
     }
 
-    /// One Newton step; false if none makes the objective smaller.
+    /// One Newton step; false if none lowers the objective.
     fn step(&self, at: &mut State, value: f64, pulls: &[f64], stiffness: &[f64], target: Target<'_>) -> bool {
         let n = pulls.len();
         let roots: Vec<f64> = stiffness.iter().map(|w| w.sqrt()).collect();
@@ -142,7 +142,7 @@ impl Kernel {
         match line_search(value, slope, objective) {
             Some(share) => {
                 *at = moved(share);
-                // Afresh, so that rounding does not add up over the steps.
+                // Computed anew, so that rounding does not add up over the steps.
                 at.ka = self.times(&at.a);
                 true
             }

@@ -2,7 +2,7 @@
 
 use gemm::{Parallelism, gemm};
 
-/// Work below which threads cost more than they save, in products.
+/// Work, in products, below which threads cost more than they save.
 const WORTH_THREADS: usize = 1 << 22;
 
 /// `a bᵀ` `[m, n]` of row-major `a` `[m, k]` and `b` `[n, k]`.

@@ -1,9 +1,9 @@
 //! L2-regularised logistic regression with scikit-learn's objective, to the precision of f64.
 //!
 //! The objective of `sklearn.linear_model.LogisticRegression(penalty="l2")`, which has one minimum:
-//! `C Σ s_i log(1 + exp(-y_i (x_i·w + b))) + |w|² / 2` with y = ±1, a weight s an item, and an intercept b that is not
-//! penalised. Where there are fewer items than features it is minimised over the items ([`dual`]), else over the
-//! features ([`primal`]); the minimum is the same.
+//! `C Σ s_i log(1 + exp(-y_i (x_i·w + b))) + |w|² / 2` with y = ±1, one weight s per item, and an intercept b that is not
+//! penalised. Where there are fewer items than features it is minimised over the items ([`dual`]), else over the features
+//! ([`primal`]); the minimum is the same.
 
 mod cholesky;
 mod dual;
@@ -17,27 +17,27 @@ pub use scaler::Scaler;
 use crate::vector::dot;
 use cholesky::Cholesky;
 
-/// The gradient of the objective at which the minimum is taken for found, for C up to 1; a coefficient is then off by
-/// as much at most, since the objective curves by at least 1 along every one.
+/// The size of gradient at which the minimum counts as found, for C up to 1. A coefficient is then off by at most as much, since
+/// the objective curves by at least 1 along every coefficient.
 const GRADIENT: f64 = 1e-10;
-/// Steps without half the gradient after which what is left is rounding, if it is as small as rounding.
+/// After this many steps without halving the gradient, what is left of it is rounding, if it is small enough to be.
 const PATIENCE: usize = 3;
-/// Share of the pull of all items on a coefficient that rounding may leave at the minimum. Measured: 2e-17 where every item
-/// stands there twice.
+/// Share of the pull of all items on a coefficient that rounding may leave at the minimum. Measured: 2e-17 where every item is
+/// there twice.
 const NOISE: f64 = 1e-13;
 /// The largest C: beyond it the penalty is lost in rounding.
 const MOST_C: f64 = 1e6;
-/// Newton steps that are tried.
+/// The most Newton steps that are tried.
 const STEPS: usize = 100;
 /// Share of the objective below which its differences are rounding.
 const ROUNDING: f64 = 1e-12;
-/// Share of the decrease that the gradient promises which a step must keep (Armijo).
+/// Share of the decrease promised by the gradient that a step must keep (Armijo).
 const ARMIJO: f64 = 1e-4;
 
 /// A fitted model: log-odds `x·coef + intercept`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logistic {
-    /// One coefficient a feature, per unit of it.
+    /// One coefficient per feature, for one unit of the feature.
     pub coef: Vec<f64>,
     /// Log-odds at the origin.
     pub intercept: f64,
@@ -56,17 +56,17 @@ pub enum FitError {
         /// Their class.
         class: bool,
     },
-    /// A feature that is no number.
+    /// A feature is not a finite number.
     #[error("feature {feature} of item {item} is {value}, but must be a finite number")]
     NotFinite {
         /// The item's place.
         item: usize,
         /// The feature's place.
         feature: usize,
-        /// What stands there.
+        /// The value found.
         value: f64,
     },
-    /// C that is no strength.
+    /// C is out of range.
     #[error("C is {0}, but must be above 0 and at most 1000000")]
     Strength(f64),
     /// The minimum was not reached.
@@ -85,7 +85,7 @@ pub enum ClassWeight {
     /// All alike.
     #[default]
     None,
-    /// Both classes alike: `n / (2 n_class)` an item, scikit-learn's `class_weight="balanced"`.
+    /// Both classes alike: `n / (2 n_class)` per item, scikit-learn's `class_weight="balanced"`.
     Balanced,
 }
 
@@ -114,10 +114,10 @@ pub struct Target<'a> {
 }
 
 impl Logistic {
-    /// Fits row-major `x` `[items, features]`. Panics unless there is one label and weight a row.
+    /// Fits row-major `x` `[items, features]`. Panics unless there is one label and one weight per row.
     ///
     /// # Errors
-    /// If a class is empty, a number is not finite, C is not above 0, or the minimum is not reached.
+    /// If a class is empty, a number is not finite, C is not above 0 and at most 1000000, or the minimum is not reached.
     pub fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Self, FitError> {
         let items = target.labels.len();
         assert_eq!((x.len(), target.weights.len()), (items * features, items), "one label and weight a row");
@@ -134,10 +134,10 @@ impl Logistic {
     }
 }
 
-/// Refuses what is no number, and names it.
+/// Refuses features that are not finite numbers.
 ///
 /// # Errors
-/// The first such number.
+/// Names the first such number.
 pub fn check_finite(x: &[f64], features: usize) -> Result<(), FitError> {
     match x.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
@@ -164,12 +164,12 @@ impl Target<'_> {
         if self.c > 0.0 && self.c <= MOST_C { Ok(()) } else { Err(FitError::Strength(self.c)) }
     }
 
-    /// The gradient at which the minimum is found: what rounding leaves of it grows with C.
+    /// The gradient at which the minimum counts as found: what rounding leaves of it grows with C.
     fn enough(&self) -> f64 {
         GRADIENT * self.c.max(1.0)
     }
 
-    /// What rounding may leave of the gradient, of features up to this size.
+    /// What rounding may leave of the gradient, for features up to this size.
     fn rounding(&self, largest: f64) -> f64 {
         NOISE * self.c * largest * self.weights.iter().sum::<f64>()
     }
@@ -180,10 +180,10 @@ impl Target<'_> {
         self.c * log_odds.iter().zip(self.labels).zip(self.weights).map(of).sum::<f64>()
     }
 
-    /// By how much each item pulls its log-odds, `C s (t - p)`, and how stiffly it holds them, `C s p (1 - p)`.
+    /// How strongly each item pulls its log-odds, `C s (t - p)`, and how stiffly it holds them, `C s p (1 - p)`.
     fn pulls(&self, log_odds: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let of = |((&f, &label), weight): ((&f64, &bool), &f64)| {
-            // 1 - p without cancellation, of the class that the item has.
+            // 1 - p for the item's own class, without cancellation.
             let miss = sigmoid(if label { -f } else { f });
             let pull = if label { miss } else { -miss };
             (self.c * weight * pull, self.c * weight * miss * (1.0 - miss))
@@ -192,9 +192,9 @@ impl Target<'_> {
     }
 }
 
-/// Halves a step until the objective falls as it should: the share that is taken. None if it never does.
+/// Halves a step until the objective falls as it should, and returns the share of the step taken. None if it never does.
 fn line_search(start: f64, slope: f64, mut at: impl FnMut(f64) -> f64) -> Option<f64> {
-    // So close to the minimum Newton's step is right, and rounding hides by how much the objective falls.
+    // This close to the minimum Newton's step is right, and rounding hides how much the objective falls.
     if slope.abs() <= ROUNDING * (1.0 + start.abs()) {
         return Some(1.0);
     }
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Items that stand there twice, and features of few directions: the products of items have no inverse.
+    /// Items that are there twice, and features of few directions: the products of items have no inverse.
     #[test]
     fn what_has_fewer_directions_than_items_is_fitted() {
         for (rank, twice, c) in [(3, false, 1e4), (3, true, 100.0), (20, true, 1e4), (500, true, 100.0)] {
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    /// The two ways to the minimum, each the other's oracle.
+    /// Two ways to the minimum, each the other's oracle.
     #[test]
     fn over_items_and_over_features_there_is_one_minimum() {
         for (items, features) in [(25, 60), (60, 25), (40, 40)] {

@@ -1,21 +1,21 @@
-//! The fit over features, where the items are more.
+//! The fit over features, where they are no more than the items.
 
 use rayon::prelude::*;
 
 use super::{Cholesky, FitError, Logistic, PATIENCE, STEPS, Target, line_search, matrix::transposed_times};
 use crate::vector::dot;
 
-/// Products that a Hessian may take to be made anew for every step; where it takes more, the first serves all steps.
+/// Products up to which the Hessian is computed and factored at every step; above, the first factor serves all steps.
 const CHEAP: usize = 1 << 28;
-/// Items that are added up together: sums are those of these blocks in order, whatever the threads.
+/// Items that are added up together: sums run over these blocks in order, whatever the number of threads.
 const BLOCK: usize = 256;
-/// How exactly a step is solved for, as a share of the gradient.
+/// How exactly a step is solved, as a share of the gradient.
 const STEP_PRECISION: f64 = 1e-4;
-/// Conjugate gradients of one step at most.
+/// The most conjugate gradient iterations per step.
 const CONJUGATE: usize = 500;
 
-/// Newton's method (Hessians by their products where they are large: conjugate gradients, with the Cholesky factor of
-/// the Hessian at hand as the preconditioner). Entries of vectors are the coefficients and, last, the intercept.
+/// Newton's method. Each step is solved by conjugate gradients, which only need the Hessian's products with vectors; the
+/// preconditioner is the latest Cholesky factor of a Hessian. Vectors hold the coefficients and, last, the intercept.
 pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logistic, FitError> {
     target.check()?;
     let problem = Problem { x, features, target };
@@ -111,7 +111,7 @@ impl Problem<'_> {
         out
     }
 
-    /// The Cholesky factor of the Hessian `xᵀ W x + 1`, the intercept's row without the 1.
+    /// The Cholesky factor of the Hessian `xᵀ W x + 1`, with no 1 in the intercept's row.
     fn factor(&self, stiffness: &[f64]) -> Option<Cholesky> {
         let (d, n) = (self.features, self.features + 1);
         let mut weighted = self.x.to_vec();
@@ -140,7 +140,7 @@ impl Problem<'_> {
         let mut rest: Vec<f64> = gradient.iter().map(|g| -g).collect();
         let mut direction = solved(&rest);
         let mut square = dot(&rest, &direction);
-        // The closer the minimum, the more exact the step: Newton's speed is kept.
+        // The closer the minimum, the more exact the step: this keeps Newton's rate of convergence.
         let size = dot(gradient, gradient).sqrt();
         let enough = STEP_PRECISION.min(size) * size;
         for _ in 0..CONJUGATE {

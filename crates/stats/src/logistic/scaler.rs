@@ -1,16 +1,16 @@
 //! Features in units of their spread.
 
-/// What is taken off each feature, and what it is then divided by: `sklearn.preprocessing.StandardScaler`.
+/// What is subtracted from each feature, and what it is then divided by: `sklearn.preprocessing.StandardScaler`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaler {
     /// The mean of each feature.
     pub mean: Vec<f64>,
-    /// The standard deviation (with n) of each feature; 1 for a feature without any.
+    /// The standard deviation (with n) of each feature; 1 for a feature without spread.
     pub scale: Vec<f64>,
 }
 
 impl Scaler {
-    /// Learns from these rows of row-major `x` `[items, features]`, in two passes. Panics if there are none.
+    /// Learns from the given rows of row-major `x` `[items, features]`, in two passes. Panics if there are none.
     pub fn of(x: &[f64], features: usize, rows: &[usize]) -> Self {
         assert!(!rows.is_empty(), "there is something to learn from");
         let n = rows.len() as f64;
@@ -34,7 +34,7 @@ impl Scaler {
         Self { mean, scale }
     }
 
-    /// These rows in units of the spread, row-major.
+    /// The given rows in units of the spread, row-major.
     pub fn apply(&self, x: &[f64], features: usize, rows: &[usize]) -> Vec<f64> {
         let mut out = Vec::with_capacity(rows.len() * features);
         for &item in rows {

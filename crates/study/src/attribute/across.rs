@@ -70,7 +70,7 @@ fn top(disposition: &Disposition) -> Vec<HeadRef> {
     heads.into_iter().take(TOP).map(HeadEffect::at).collect()
 }
 
-/// How far two rankings agree over the heads that they share, and how often the first does under shuffled labels.
+/// How far two rankings agree over the heads that they share, and how often the first one would under shuffled labels.
 struct Agreement {
     heads: usize,
     rho_d: f64,
@@ -80,7 +80,7 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// `nulls` are those of `x`, where they are any of its agreement with `y`.
+    /// `nulls` are those of `x`; None where they are no null for its agreement with `y`.
     fn of(x: &Disposition, y: &Disposition, nulls: Option<&Nulls>) -> Self {
         let of_d = nulls.map_or(&[][..], |nulls| &nulls.d);
         let of_crossfit = nulls.map_or(&[][..], |nulls| &nulls.crossfit);
@@ -90,7 +90,7 @@ impl Agreement {
     }
 }
 
-/// How many heads two rankings share, Spearman's correlation of a number over them, and its p: `null` are the numbers of
+/// How many heads two rankings share, Spearman's correlation of a number over these heads, and its p. `null` holds the numbers of
 /// `x` under shuffled labels.
 fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64, null: &[Vec<f64>]) -> (usize, f64, f64) {
     let of_y: BTreeMap<HeadRef, f64> = y.heads.iter().map(|head| (head.at(), of(head))).collect();
@@ -104,7 +104,7 @@ fn rho(x: &Disposition, y: &Disposition, of: impl Fn(&HeadEffect) -> f64, null: 
     (shared.len(), observed, permuted(observed, &null, Tail::TwoSided))
 }
 
-/// Whether an item of one is of a unit with an item of the other, such as its prompt: what these have in common stands in both
+/// Whether an item of one shares its unit, such as its prompt, with an item of the other: what these have in common is in both
 /// rankings.
 fn share_units(x: &Cohorts, y: &Cohorts, units: &[usize]) -> bool {
     let of = |cohorts: &Cohorts| -> BTreeSet<usize> {
@@ -113,7 +113,7 @@ fn share_units(x: &Cohorts, y: &Cohorts, units: &[usize]) -> bool {
     !of(x).is_disjoint(&of(y))
 }
 
-/// How many items have a place in both, and how far they have the same one.
+/// How many items have a place in both, and how far their labels agree.
 fn labels(x: &Cohorts, y: &Cohorts) -> (usize, f64) {
     let label = |cohorts: &Cohorts, row: &usize| {
         let in_b = cohorts.b.binary_search(row).is_ok().then_some(0.0);
@@ -125,7 +125,7 @@ fn labels(x: &Cohorts, y: &Cohorts) -> (usize, f64) {
     (a.len(), pearson(&a, &b))
 }
 
-/// A disposition beside the one of the same name in another model's attribution.
+/// A disposition beside that of the same name in another model's attribution.
 fn beside(one: &Disposition, other: &Attribution) -> Beside {
     let mut found = Beside {
         model: other.model.clone(),
@@ -163,7 +163,7 @@ mod tests {
         disposition
     }
 
-    /// Shuffles of nothing in particular: every head's number is another one in each.
+    /// Arbitrary shuffles: each gives every head another number.
     fn nulls(count: usize) -> Vec<Nulls> {
         let row = |k: usize| (0..30).map(|head| ((head * 7 + k * 11) % 30) as f64).collect::<Vec<f64>>();
         let rows = || (0..99).map(row).collect::<Vec<_>>();
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!((p(0), p(1)), (0.01, 0.01), "either way, no shuffle agrees as far");
         let without = [(); 3].map(|()| Nulls { d: Vec::new(), crossfit: Vec::new() });
         assert!(across((&all, &without), &split, (&[], None), &[]).pairs[0].p_rho_d.is_nan(), "no shuffles, no p");
-        // Item 3 of the first asks what item 22 of the second does.
+        // Item 3 of the first asks the same as item 22 of the second.
         let facts = |item: usize| ItemFacts {
             prompt: if item == 22 { "3".into() } else { item.to_string() },
             ..ItemFacts::default()

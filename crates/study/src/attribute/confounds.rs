@@ -57,14 +57,14 @@ pub(super) fn length(
     }
 }
 
-/// How the labels of a table are dealt out again.
+/// The items of a table, and how their labels are shuffled.
 fn dealt(table: &Table<'_>, options: &AttributeOptions) -> Dealt {
     Dealt { n_a: table.n_a, items: table.rows.len(), shuffles: table.shuffles(options.seed), count: options.shuffles }
 }
 
 /// The cohorts' prompts.
 pub(super) fn prompts(table: &Table<'_>, facts: &[ItemFacts], options: &AttributeOptions) -> PromptCheck {
-    // An item that nothing was asked has a prompt of its own.
+    // An item that asks nothing has a prompt of its own.
     let mut seen: BTreeMap<(Option<&str>, usize), [usize; 2]> = BTreeMap::new();
     for (place, &row) in table.rows.iter().enumerate() {
         if let Some(facts) = facts.get(row) {
@@ -104,7 +104,7 @@ pub(super) fn like_responses(table: &Table<'_>, facts: &[ItemFacts]) -> LikeResp
     LikeResponses::of(&table.labels(), &table.units, &responses, table.strata.as_deref())
 }
 
-/// The fields of the items that go with the cohorts more than chance would have it, but for those that chose them, and how many
+/// The fields of the items that go with the cohorts more than by chance, except those that chose the cohorts, and how many fields
 /// were looked at.
 pub(super) fn fields(
     table: &Table<'_>,
@@ -126,7 +126,7 @@ pub(crate) fn ends(length: &LengthCheck) -> Truncation {
     Truncation { cut: [length.truncated_a, length.truncated_b], known: [length.ends_known_a, length.ends_known_b] }
 }
 
-/// What a reader must know where nothing is known of any response's end: it is no matter of one disposition.
+/// What a reader must know where it is not known how any response of a disposition ends: said once, for all such dispositions.
 pub(crate) fn no_ends(dispositions: &[Disposition]) -> Option<String> {
     let unknown = |disposition: &&Disposition| ends(&disposition.length).known == [0, 0];
     let names: Vec<&str> = dispositions.iter().filter(unknown).map(|disposition| &disposition.name[..]).collect();

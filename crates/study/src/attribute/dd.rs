@@ -1,10 +1,10 @@
-//! The arithmetic and the files of the scripts of arXiv 2604.11867, with their quirks, so that published numbers can be
-//! compared: `--compat dd`.
+//! The arithmetic and the files of the scripts of arXiv 2604.11867, quirks included, so that published numbers can be compared:
+//! `--compat dd`.
 //!
-//! What they do that we would not: prompt and response are tokenised as one string, with the special tokens that the
-//! tokenizer adds even where the chat template has written them; texts are cut at 2048 tokens; items with fewer than three
-//! response tokens are dropped; heads are ranked by signed d; a pooled sd under 1e-8 gives a d of 0; lengths have 1e-8
-//! added. What differs still: they take norms in bf16 where their model is, and means in f32.
+//! What they do differently from us: prompt and response are tokenised as one string, with the special tokens that the tokenizer
+//! adds even where the chat template has written them; texts are cut at 2048 tokens; items with fewer than three response tokens
+//! are dropped; heads are ranked by signed d; a pooled sd under 1e-8 gives a d of 0; lengths have 1e-8 added. What still differs
+//! here: the scripts take norms in bf16 where their model is bf16, and means in f32.
 
 use headtemper_stats::{dot, mean, norm, variance};
 use serde_json::{Map, Value, json};
@@ -18,10 +18,10 @@ use crate::{
 pub(crate) const MAX_TOKENS: usize = 2048;
 /// Items with fewer response tokens are dropped.
 pub(crate) const LEAST_RESPONSE: usize = 3;
-/// Their guard: a pooled sd below has no d, and is added to every length.
+/// Their guard: a pooled sd below it gives a d of 0, and it is added to every length.
 const GUARD: f64 = 1e-8;
 
-/// Puts a head's numbers as the scripts compute them: `norms` of its items, a's `n_a` first, and its vectors.
+/// Replaces a head's numbers by those that the scripts compute, from the `norms` of its items, a's `n_a` first, and its vectors.
 pub(crate) fn recompute(head: &mut HeadEffect, norms: &[f64], (vectors, dim): &(Vec<f64>, usize), n_a: usize) {
     head.magnitude.cohen_d = guarded_d(&norms[..n_a], &norms[n_a..]);
     let mean_of = |rows: &[f64]| -> Vec<f64> {
@@ -67,7 +67,7 @@ fn layers(disposition: &Disposition) -> Vec<usize> {
     layers
 }
 
-/// The two files that the scripts write of one disposition, by what their names begin with.
+/// The two files that the scripts write for one disposition, with what their names begin with.
 pub(crate) fn files(attribution: &Attribution, disposition: &Disposition) -> [(String, Value); 2] {
     let tag: String =
         disposition.name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();

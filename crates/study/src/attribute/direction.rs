@@ -19,13 +19,13 @@ use crate::Result;
 pub(super) struct Directions {
     /// In the order of the table's slots.
     pub(super) heads: Vec<HeadDirection>,
-    /// What shuffled labels give, a head each.
+    /// What shuffled labels give, one entry per head.
     pub(super) nulls: Vec<Null>,
     /// The largest d_naive of each shuffle.
     pub(super) largest_naive: Vec<f64>,
     /// The largest d_crossfit of each shuffle.
     pub(super) largest: Vec<f64>,
-    /// d_crossfit in halves of the items, a head each.
+    /// d_crossfit in halves of the items, one entry per head.
     pub(super) halves: Vec<HalvesOfHead>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Null {
     across: Vec<f64>,
 }
 
-/// A permutation p, or none without shuffles: a p of 1 would claim that the null was looked at.
+/// A permutation p; NaN without shuffles, since a p of 1 would claim that there was a null.
 pub(crate) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
     if null.is_empty() { f64::NAN } else { p_value(observed, null, tail) }
 }
@@ -64,7 +64,7 @@ fn largest<'a>(nulls: &'a [Null], of: impl Fn(&'a Null) -> &'a [f64], shuffles: 
 }
 
 impl Directions {
-    /// Compares the vectors of every slot of `table`, slots in parallel; the numbers depend on no thread.
+    /// Compares the vectors of every slot of `table`, slots in parallel; the numbers do not depend on the threads.
     ///
     /// # Errors
     /// If it is stopped from outside.
@@ -112,7 +112,7 @@ impl Directions {
     }
 }
 
-/// The item at each place, and what the covariates do to d of it.
+/// The item at each place, and what the covariates do to its d.
 pub(super) type Labeling = (Vec<usize>, Adjustment);
 
 /// One head: the observed numbers and their null, from the same arithmetic.
@@ -139,7 +139,7 @@ fn head(
     }
     let (order, adjustment) = as_they_are;
     let mut naive = naive_direction(vectors, dim, &table.labels());
-    naive.d_naive *= adjustment.d;
+    naive.d_naive = adjustment.all(naive.d_naive);
     let direction = HeadDirection {
         naive,
         p_naive: permuted(observed.naive, &null.naive, Tail::Greater),

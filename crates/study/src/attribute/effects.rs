@@ -10,18 +10,18 @@ use crate::{
     attribution::{HeadEffect, Verdict},
 };
 
-/// What is measured of all heads, a column each.
+/// What is measured of all heads, one column per head.
 pub(super) struct Measured<'a> {
     table: &'a Table<'a>,
-    /// Mean norms as they were captured, a row an item.
+    /// Mean norms as captured, one row per item.
     raw: Vec<f64>,
-    /// Mean norms without what was asked to be taken out.
+    /// Mean norms after what was asked for is taken out.
     pub(super) norms: Vec<f64>,
     /// How loud heads are.
     pub(super) magnitudes: Magnitudes,
     /// The same at the last token alone.
     final_token: Magnitudes,
-    /// The same without what goes with length.
+    /// The same, with length taken out.
     pub(super) without_length: Magnitudes,
     /// Where heads lie.
     pub(super) directions: Directions,
@@ -63,7 +63,7 @@ impl<'a> Measured<'a> {
         let at = table.features.slots[slot];
         let values: Vec<f64> = self.norms.iter().skip(column).step_by(columns).copied().collect();
         let (a, b) = values.split_at(table.n_a);
-        // Welch's test knows of no units, and of no covariates.
+        // Welch's test allows for neither units nor covariates.
         let plain = table.unit_count() == table.rows.len() && table.taken_out.count() == 0;
         let welch = if plain { welch_t(a, b) } else { Welch::NONE };
         let magnitude = self.magnitudes.heads[column];
@@ -110,13 +110,16 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// Intervals of Cohen's d of norms without the covariates: as wide as that of resamples, which is in units of its own spread, and
-/// around the d that the covariates leave ([`headtemper_stats::Covariates::factor`]).
+/// Intervals of Cohen's d of norms with the covariates taken out: as wide as those of resamples, which are in units of their own
+/// spread, but around the d that the covariates leave ([`headtemper_stats::Covariates::correction`]).
 fn intervals(norms: &[f64], table: &Table<'_>, options: &AttributeOptions) -> Vec<Range> {
     let (columns, labels) = (table.slots.len(), table.labels());
-    let more = table.taken_out.factor(&labels) - 1.0;
+    let correction = table.taken_out.correction(&labels);
     let raw = Columns::new(norms, columns).cohen_d(&labels);
     let found = bootstrap_d(norms, columns, &labels, &table.units, options.resamples, options.seed);
-    let moved = |(range, d): (Range, f64)| Range { low: range.low + more * d, high: range.high + more * d };
+    let moved = |(range, d): (Range, f64)| {
+        let by = correction.of(d) - d;
+        Range { low: range.low + by, high: range.high + by }
+    };
     found.into_iter().zip(raw).map(moved).collect()
 }

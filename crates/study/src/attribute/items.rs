@@ -24,7 +24,7 @@ pub struct Controls {
     pub random: Option<u64>,
 }
 
-/// What was read of some items, and the same by random weights where that was asked for.
+/// What was read from some items, and the same by random weights if that was asked for.
 pub(crate) struct ReadItems {
     pub(crate) features: Features,
     /// The seed of the weights, and the features.
@@ -32,7 +32,7 @@ pub(crate) struct ReadItems {
 }
 
 impl ReadItems {
-    /// Reads items as tokens, and once more with random weights of this seed.
+    /// Reads items as tokens, and once more with random weights of this seed, if there is one.
     pub(crate) fn read(
         engine: &Engine,
         (items, encoded): (&[Item], &[Encoded]),
@@ -54,10 +54,10 @@ impl ReadItems {
 /// What was read of items, what is compared of them, and how.
 pub(crate) struct AttributeItems<'a> {
     pub(crate) read: &'a ReadItems,
-    /// Of the items, in the order of the features.
+    /// Facts about the items, in the order of the features.
     pub(crate) facts: &'a [ItemFacts],
     pub(crate) specs: &'a [DispositionSpec],
-    /// The cohorts of each, over the items.
+    /// The cohorts of each disposition, over the items.
     pub(crate) cohorts: &'a [Cohorts],
     pub(crate) options: AttributeOptions,
     /// Whether the same is done once more with shuffled labels.
@@ -134,7 +134,7 @@ impl AttributeItems<'_> {
     }
 }
 
-/// Cohorts of the same sizes, of the same items, as one of these shuffles has them.
+/// Cohorts of the same sizes, from the same items, as the first of these shuffles has them.
 fn shuffled(cohorts: &Cohorts, shuffles: &Shuffles) -> Cohorts {
     let all: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
     let labels = shuffles.labels(0);
@@ -153,7 +153,7 @@ fn control(name: &str, how: String, found: &[(Disposition, Nulls)]) -> Control {
     Control { name: name.into(), how, dispositions: found.iter().map(controlled).collect() }
 }
 
-/// What a model that has learnt nothing finds in the same texts belongs to the sentence that says what was found.
+/// Adds what a model that has learnt nothing finds in the same texts to the sentence that says what was found.
 fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
     let Some(untrained) = controls.iter().find(|control| control.name == Control::RANDOM) else { return };
     for (disposition, found) in dispositions.iter_mut().zip(&untrained.dispositions) {
@@ -166,7 +166,7 @@ fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
             let heads = if there == 1 { "head" } else { "heads" };
             disposition.sentence +=
                 &format!(" Reading the same texts, a model of random weights names {there} {heads} (here {here})");
-            // A head among many is what chance names in one report of ten.
+            // One head among many is what chance names in one report of ten.
             disposition.sentence += if 2 * there >= here {
                 ": differences between the texts alone do this, whatever a model has learnt."
             } else {

@@ -10,14 +10,14 @@ use crate::attribution::Magnitude;
 pub(super) struct Magnitudes {
     /// In the order of the table's slots.
     pub(super) heads: Vec<Magnitude>,
-    /// d of every head, a row a shuffle.
+    /// d of every head, one row per shuffle.
     pub(super) null: Vec<Vec<f64>>,
     /// The largest |d| of each shuffle.
     pub(super) largest: Vec<f64>,
 }
 
 impl Magnitudes {
-    /// Compares a table of norms, a row an item of `table` and a column a slot, without the covariates.
+    /// Compares a table of norms with the covariates taken out: one row per item of `table`, one column per slot.
     pub(super) fn of(
         (norms, covariates): (&[f64], &Covariates),
         table: &Table<'_>,
@@ -27,8 +27,8 @@ impl Magnitudes {
         let values = covariates.residuals(norms, slots);
         let columns = Columns::new(&values, slots);
         let of_labels = |labels: &[bool]| -> Vec<f64> {
-            let factor = covariates.factor(labels);
-            columns.cohen_d(labels).into_iter().map(|d| d * factor).collect()
+            let correction = covariates.correction(labels);
+            columns.cohen_d(labels).into_iter().map(|d| correction.of(d)).collect()
         };
         let d = of_labels(&table.labels());
         let shuffles = table.shuffles(options.seed);

@@ -1,8 +1,8 @@
 //! From features to a ranking of heads between two cohorts, by magnitude and by direction, every number beside what
 //! shuffled labels give for it.
 //!
-//! [`magnitude`] compares norms, [`direction`] the vectors, [`effects`] has both side by side, [`confounds`] measures what else
-//! the cohorts differ in, [`warnings`] tells what a reader must know of it, and [`verdict`] says which story all that supports.
+//! [`magnitude`] compares norms, [`direction`] the vectors, and [`effects`] has both side by side. [`confounds`] measures what else
+//! the cohorts differ in, [`warnings`] says what a reader must know about it, and [`verdict`] says which story all this supports.
 
 mod across;
 mod confounds;
@@ -50,13 +50,13 @@ pub(crate) use verdict::{named_heads, rule, summary};
 /// An in-sample d from here on would be called large (Cohen 1988).
 pub(crate) const LARGE: f64 = 0.8;
 
-/// Shuffles below which it is said what they cannot tell.
+/// Below this many shuffles, a warning says what they cannot tell.
 const FEW_SHUFFLES: usize = 99;
 
-/// Raised whenever other numbers or verdicts come of the same features: what an earlier version finished is then done again.
+/// Raised whenever the same features give other numbers or verdicts: what an earlier version finished is then done again.
 pub(crate) const STATISTICS: u32 = 7;
 
-/// What shuffled labels give of every head, `[shuffle][head]`: what a ranking is compared with.
+/// What shuffled labels give for every head, `[shuffle][head]`: what a ranking is compared with.
 pub(crate) struct Nulls {
     /// Of cohen_d.
     pub(crate) d: Vec<Vec<f64>>,
@@ -78,7 +78,7 @@ pub fn attribute(
     attribute_with_nulls(features, spec, cohorts, facts, (options, None)).map(|(disposition, _)| disposition)
 }
 
-/// The same, with what it was compared with; it may be stopped from outside, between two heads.
+/// The same, with its nulls; can be stopped from outside, between two heads.
 pub(crate) fn attribute_with_nulls(
     features: &Features,
     spec: &DispositionSpec,
@@ -130,13 +130,13 @@ pub(crate) fn attribute_with_nulls(
         warnings: Vec::new(),
     };
     disposition.warnings = warnings::warnings(&disposition, (&table, facts), &folds, options);
-    disposition.sentence = verdict::sentence(&disposition, untestable.as_deref());
+    disposition.sentence = verdict::sentence(&disposition, untestable.as_deref(), options.adjust);
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();
     Ok((disposition, Nulls { d: magnitudes.null, crossfit }))
 }
 
-/// A quantile of what is a number.
+/// A quantile of the values that are not NaN.
 fn level(values: &[f64], at: f64) -> f64 {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! How heads are compared, and what of that has no meaning.
+//! How heads are compared, and which settings have no meaning.
 
 use headtemper_hook::{HeadKind, HeadRef};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ impl HeadChoice {
     /// Refuses a choice that leaves none of a model's heads.
     ///
     /// # Errors
-    /// Says so.
+    /// If no head is left.
     pub fn check(self, slots: &[HeadRef]) -> Result<()> {
         if slots.iter().any(|at| self.has(at.kind)) { Ok(()) } else { Err(self.none_left()) }
     }
@@ -90,12 +90,12 @@ pub struct AttributeOptions {
     pub heads: HeadChoice,
     /// What is taken out of norms and vectors before anything is compared.
     pub adjust: Adjust,
-    /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled among items of one
-    /// value only.
+    /// A field of the items whose values are taken out of norms and vectors; labels are then shuffled only among items with the
+    /// same value.
     #[serde(default)]
     pub within: Option<String>,
-    /// A field of the items, items of one value of which are no more independent than the answers to one prompt: they stay
-    /// together in every shuffle, fold, half and resample.
+    /// A field of the items that groups them: items with the same value are no more independent than the answers to one prompt, so
+    /// they stay together in every shuffle, fold, half and resample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<String>,
     /// Whose arithmetic is used.
@@ -130,16 +130,16 @@ impl Default for AttributeOptions {
 }
 
 impl AttributeOptions {
-    /// Shuffles of the null, where nobody says another number.
+    /// Shuffles of the null, by default.
     pub const SHUFFLES: usize = 1000;
-    /// Folds of the cross-fit, the same.
+    /// Folds of the cross-fit, by default.
     pub const FOLDS: usize = 5;
-    /// Dealings into folds, the same.
+    /// Dealings into folds, by default.
     pub const REPEATS: usize = 5;
-    /// Resamples of the bootstrap, the same.
+    /// Resamples of the bootstrap, by default.
     pub const RESAMPLES: usize = 1000;
 
-    /// Refuses what has no meaning.
+    /// Refuses settings without meaning.
     ///
     /// # Errors
     /// Says what would have been allowed.
@@ -147,7 +147,7 @@ impl AttributeOptions {
         let refused =
             |what: &str, found: &dyn ToString, allowed: &str| Err(StudyError::option(what, found.to_string(), allowed));
         if self.compat == Compat::Dd {
-            // The scripts take nothing out, and know attention alone: half of either arithmetic would be neither.
+            // The scripts take nothing out, and know only attention heads: half of each arithmetic would be neither.
             for (option, field) in [("--within", &self.within), ("--groups", &self.groups)] {
                 if let Some(field) = field {
                     return refused(option, field, "left out with --compat dd");
@@ -174,7 +174,7 @@ impl AttributeOptions {
         }
     }
 
-    /// Refuses fields that these items lack, or one to stay within that no two of different cohorts share.
+    /// Refuses fields that these items lack, or a field to stay within of which no two items of different cohorts share a value.
     ///
     /// # Errors
     /// Names the fields that they have.

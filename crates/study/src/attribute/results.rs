@@ -62,15 +62,16 @@ fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
     }
 }
 
-/// Writes the `count` heads at the top of each disposition, all where there are fewer, as lists that every command reads: `heads.json`, and with a λ
-/// `lambda.npz` `[1, layer, head]`; with the disposition's name between where there are several.
+/// Writes the `count` heads at the top of each disposition, or all where there are fewer, as lists that every command reads:
+/// `heads.json` and, with a λ, `lambda.npz` `[1, layer, head]`. With several dispositions, the file names hold the disposition's
+/// name.
 ///
 /// # Errors
 /// If a file cannot be written.
 pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize, lambda: Option<f32>) -> Result<()> {
     let several = attribution.dispositions.len() > 1;
     for disposition in &attribution.dispositions {
-        // Where there are several they come from a file, which has plain names only.
+        // Several dispositions come from a file, which has plain names only.
         let name = |stem: &str, extension: &str| {
             if several { format!("{stem}-{}.{extension}", disposition.name) } else { format!("{stem}.{extension}") }
         };
@@ -106,7 +107,7 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize,
     Ok(())
 }
 
-/// Says in a λ table which model it is for.
+/// Notes in a λ table which model it is for.
 fn add_model(npz: &mut Npz, (model, weights_sha256): (&str, &str)) {
     npz.add(MODEL, Array::Scalar(model.into()));
     npz.add(WEIGHTS, Array::Scalar(weights_sha256.into()));

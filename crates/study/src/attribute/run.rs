@@ -40,9 +40,9 @@ pub struct AttributeRun<'a> {
     pub items_path: &'a Path,
     /// What is compared.
     pub specs: Vec<DispositionSpec>,
-    /// Whether a disposition that the items cannot fill is passed over, and not an error.
+    /// Whether a disposition that the items cannot fill is passed over instead of being an error.
     pub pass_over: bool,
-    /// Heads are averaged over so many of the last response tokens; what a capture kept is averaged already.
+    /// How many of the last response tokens heads are averaged over; in a capture they are averaged already.
     pub last_n: usize,
     /// How heads are compared.
     pub options: AttributeOptions,
@@ -58,7 +58,7 @@ pub struct AttributeRun<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// The items that have a place in any cohort, as their source has them, and the cohorts over them.
+/// The items that have a place in any cohort, as their source gives them, and the cohorts over them.
 struct Chosen<'a> {
     items: Vec<Item>,
     facts: Vec<ItemFacts>,
@@ -116,7 +116,7 @@ pub fn attribute_run(
         run.note("identity", source.identity())?;
         attribution
     };
-    // Made from that alone, and from a finished one too: what somebody removed is there again.
+    // Made from the attribution alone, even if it was finished earlier: files that somebody removed are there again.
     if settings.options.compat == Compat::Dd {
         dd::write(&run, &attribution)?;
     }
@@ -130,7 +130,7 @@ pub fn attribute_run(
 }
 
 impl AttributeRun<'_> {
-    /// Refuses what has no meaning for any model and any items.
+    /// Refuses settings without meaning for any model and any items.
     ///
     /// # Errors
     /// Names the setting and what would have been allowed.
@@ -145,7 +145,7 @@ impl AttributeRun<'_> {
         }
     }
 
-    /// Refuses what needs a model, where there is none.
+    /// Refuses what needs a model where there is none.
     fn check_for(&self, source: AttributeSource<'_>) -> Result<()> {
         let refused = |what: &str, found: &str, allowed: &str| Err(StudyError::option(what, found, allowed));
         let captured = matches!(source, AttributeSource::Capture(_));
@@ -164,7 +164,7 @@ impl AttributeRun<'_> {
     fn choose<'a>(&self, source: &Source<'a>, items: &[Item]) -> Result<Chosen<'a>> {
         let (specs, cohorts, skipped) = self.fill(self.specs.clone(), items)?;
         let members: BTreeSet<usize> = cohorts.iter().flat_map(|c| c.a.iter().chain(&c.b)).copied().collect();
-        // Items of no cohort take no part; reading them would cost and tell nothing.
+        // Items of no cohort take no part: reading them would cost time and tell nothing.
         let chosen: Vec<Item> = members.iter().map(|&row| items[row].clone()).collect();
         let silent = |item: &&Item| item.response.is_none() && !matches!(item.input, headtemper_engine::Input::Ids(_));
         if let Some(item) = chosen.iter().find(silent) {
@@ -251,7 +251,7 @@ impl AttributeRun<'_> {
 }
 
 impl Chosen<'_> {
-    /// What a reader must know of the items that take no part.
+    /// What a reader must know about the items that were dropped.
     fn said_dropped(&self) -> Vec<String> {
         let (dropped, least) = (self.dropped, dd::LEAST_RESPONSE);
         let said = format!("{dropped} items with fewer than {least} response tokens were dropped, as --compat dd does");
@@ -259,7 +259,7 @@ impl Chosen<'_> {
     }
 }
 
-/// What was passed over, and how much chance there is: the page has a section of its own for it.
+/// What was passed over, and how much chance alone would find: the page has a section of its own for this.
 fn of_chance(attribution: &Attribution) -> Vec<String> {
     let mut warnings = Vec::new();
     if !attribution.skipped.is_empty() {
@@ -279,13 +279,13 @@ fn of_chance(attribution: &Attribution) -> Vec<String> {
     warnings
 }
 
-/// An attribution as people read it: in the terminal and in the report.
+/// An attribution for people to read, in the terminal and in the report.
 struct Said {
-    /// Of the items that take no part, and of responses whose ends nobody knows.
+    /// About dropped items, and about responses whose ends are unknown.
     page: Vec<String>,
-    /// That, what was passed over, and how much chance there is.
+    /// The same, and what [`of_chance`] says.
     warnings: Vec<String>,
-    /// The tables, with these warnings behind them.
+    /// The tables, followed by these warnings.
     text: String,
 }
 

@@ -18,17 +18,17 @@ use crate::{
 pub enum AttributeSource<'a> {
     /// A model, which reads the texts.
     Model(&'a Engine),
-    /// A file that `temper capture --heads vector` wrote of them.
+    /// A file that `temper capture --heads vector` wrote from the texts.
     Capture(&'a Path),
 }
 
-/// A source that was looked at.
+/// A source that was opened.
 pub(super) enum Source<'a> {
     Model(&'a Engine),
     Capture(Box<Kept>),
 }
 
-/// Chosen items as their source has them.
+/// Chosen items as their source gives them.
 pub(super) enum Texts<'a> {
     Encoded(&'a Engine, Vec<Encoded>),
     Kept(Box<Features>),
@@ -50,7 +50,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What a person must know of a capture, once some of its items are chosen.
+    /// What the user should know about a capture, once some of its items are chosen.
     pub(super) fn told(&self, chosen: usize) -> Option<String> {
         let Self::Capture(kept) = self else { return None };
         let (path, identity, last_n) = (kept.path.display(), &kept.meta.identity, kept.meta.last_n);
@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
         ))
     }
 
-    /// Where the items were not read by this command: where from, as an appendix.
+    /// Where the items were read, as an appendix; empty if this command reads them.
     pub(super) fn read_from(&self) -> String {
         match self {
             Self::Model(_) => String::new(),
@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Over how many of the last response tokens heads are averaged: as was asked for, or as it was done.
+    /// How many of the last response tokens heads are averaged over: as asked for, or as captured.
     pub(super) fn last_n(&self, asked: usize) -> usize {
         match self {
             Self::Model(_) => asked,
@@ -91,11 +91,11 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// What is known of items beside their features: what they say of themselves, and what a capture that wrote their responses says
-    /// of the ends of these.
+    /// What is known of items besides their features: what they say themselves and, from a capture that wrote their responses, how
+    /// these end.
     ///
     /// # Errors
-    /// If the capture's cannot be read.
+    /// If the capture cannot be read.
     pub(super) fn facts(&self, items: &[Item]) -> Result<Vec<ItemFacts>> {
         let mut facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         if let Self::Capture(kept) = self {
@@ -129,7 +129,7 @@ impl Texts<'_> {
         }
     }
 
-    /// What is read of the items, and by random weights too where that is asked for.
+    /// What is read of the items, and by random weights too if that is asked for.
     ///
     /// # Errors
     /// As a capture's.

@@ -1,4 +1,4 @@
-//! Whether a ranking comes out again in other items: split halves, beside the same under shuffled labels.
+//! Whether a ranking comes out again with other items: split halves, beside the same under shuffled labels.
 
 use headtemper_stats::{Columns, Folds, Halves, Projector, Tail, mean, spearman, split_half, with_small_strata};
 use rayon::prelude::*;
@@ -12,18 +12,18 @@ use crate::attribution::{Reliability, Stability};
 
 /// How many ways the items are halved.
 const SPLITS: usize = 10;
-/// Under how many shuffles that is done at most: its p need not be finer.
+/// The most shuffles for which this is done: its p need not be finer.
 const SHUFFLES: usize = 100;
-/// How often a half is dealt into folds.
+/// How many times a half is dealt into folds.
 const REPEATS: usize = 2;
 /// Folds within a half.
 const FOLDS: usize = 5;
 
-/// d_crossfit of one head in halves of the items: observed first, then a shuffle each; `[split][half]` within.
+/// d_crossfit of one head in halves of the items: observed first, then one entry per shuffle; each entry is `[split][half]`.
 pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
 
-/// The ways to halve a table, small strata in one half: less its stratum's mean an item holds a part of the others of it, with the sign
-/// turned, by which halves with some of a stratum each would be alike.
+/// The ways to halve a table, with small strata kept in one half. An item less its stratum's mean holds a part of the stratum's
+/// other items, with the sign turned; halves that each had some of a stratum would therefore be alike.
 pub(super) fn halves(table: &Table<'_>, options: &AttributeOptions) -> Halves {
     let room_for_two = table.rows.len() / 4;
     let of_strata = table.strata.as_ref().map(|strata| with_small_strata(&table.units, strata, room_for_two));
@@ -48,7 +48,7 @@ pub(super) fn of_head(projector: &Projector, halves: &Halves, labelings: &[Label
     labelings.iter().take(1 + SHUFFLES).map(|(order, _)| of(order)).collect()
 }
 
-/// Both rankings: of the signed d of the norms, and of d_crossfit.
+/// Both rankings: by the signed d of the norms, and by d_crossfit.
 pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, options: &AttributeOptions) -> Stability {
     let halves = halves(table, options);
     let count = options.shuffles.min(SHUFFLES);
@@ -78,7 +78,7 @@ pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, opti
     Stability { splits: SPLITS, magnitude: reliability(&magnitude), directional: reliability(&directional) }
 }
 
-/// The observed correlation and those under shuffled labels, which follow it.
+/// The observed correlation, and those under shuffled labels, which follow it.
 fn reliability(all: &[f64]) -> Reliability {
     let (rho, null) = (all[0], &all[1..]);
     let known: Vec<f64> = null.iter().copied().filter(|x| !x.is_nan()).collect();

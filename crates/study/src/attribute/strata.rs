@@ -23,7 +23,7 @@ pub(super) fn of(field: &str, rows: &[usize], n_a: usize, facts: &[ItemFacts]) -
     Ok(strata)
 }
 
-/// How many items have one of the other cohort in their stratum: only these can tell anything.
+/// How many items have an item of the other cohort in their stratum: only these can tell anything.
 pub(super) fn mixed(strata: &[usize], n_a: usize) -> usize {
     let of = |places: &[usize]| places.iter().copied().collect::<BTreeSet<usize>>();
     let both: BTreeSet<usize> = of(&strata[..n_a]).intersection(&of(&strata[n_a..])).copied().collect();

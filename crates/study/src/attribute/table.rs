@@ -20,12 +20,12 @@ pub(super) struct Table<'a> {
     pub(super) length: [Vec<f64>; 2],
     /// The stratum of each item, where labels are shuffled within strata.
     pub(super) strata: Option<Vec<usize>>,
-    /// The unit of each item, its prompt if nothing else was asked for: its items are shuffled, folded and drawn together, as they
-    /// are no more independent.
+    /// The unit of each item, its prompt unless something else was asked for. Items of a unit are not independent, so they are
+    /// shuffled, folded and drawn together.
     pub(super) units: Vec<usize>,
     /// What is taken out of norms and vectors: strata, and length where that is asked for.
     pub(super) taken_out: Covariates,
-    /// The same, and length in any case.
+    /// The same, but always with length.
     pub(super) taken_out_with_length: Covariates,
 }
 
@@ -77,18 +77,18 @@ impl<'a> Table<'a> {
         (0..self.rows.len()).map(|place| place < self.n_a).collect()
     }
 
-    /// The items as they are.
+    /// The items in their own order.
     pub(super) fn order(&self) -> Vec<usize> {
         (0..self.rows.len()).collect()
     }
 
-    /// One number of every slot, a row an item.
+    /// One number of every slot, one row per item.
     pub(super) fn columns(&self, of: &[f32]) -> Vec<f64> {
         let width = self.features.slots.len();
         self.rows.iter().flat_map(|&row| self.slots.iter().map(move |slot| f64::from(of[row * width + slot]))).collect()
     }
 
-    /// The mean z of one slot, a row an item, and its width.
+    /// The mean z of one slot, one row per item, and its width.
     pub(super) fn vectors(&self, slot: usize) -> (Vec<f64>, usize) {
         let at = self.features.slots[slot];
         let layer = self.features.head_vectors.iter().find(|v| v.site.head_layer() == Some(at.layer));

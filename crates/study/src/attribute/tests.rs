@@ -13,7 +13,7 @@ use headtemper_stats::{Random, mean};
 use super::*;
 use crate::{attribution::Verdict, capture::features::HeadVectors};
 
-/// A head whose common mean is this many sds long: as in real models, most of z is the same for all items.
+/// How many sds long a head's common mean is: as in real models, most of z is the same for all items.
 const COMMON: f64 = 15.0;
 
 /// What is planted in a head.
@@ -29,8 +29,8 @@ enum Story {
     FollowsLength,
 }
 
-/// Features of `n` items in each cohort, a's first: a layer of 64 dimensions with a head a story, and a layer of 2
-/// dimensions with one head of nothing. `longer` tokens more in a.
+/// Features of `n` items in each cohort, a's first: a layer of 64 dimensions with one head per story, and a layer of 2 dimensions
+/// with one head that has none. Responses in a are `longer` tokens longer.
 fn planted(stories: &[Story], n: usize, longer: usize, seed: u64) -> Features {
     let mut random = Random::new(seed, 77);
     let lengths: Vec<usize> =
@@ -118,7 +118,7 @@ fn the_verdict_names_each_planted_story() {
         }
     }
     println!("right of {sets}: {right:?}");
-    // Each of the two questions is asked at 5 %, of the family.
+    // Each of the two questions is asked at 5 %, over all heads.
     assert!(right.iter().all(|&count| count >= sets as usize - 4), "{right:?}");
 }
 

@@ -1,16 +1,16 @@
-//! Which story the numbers support: of each head, and of a disposition in one sentence.
+//! Which story the numbers support: for each head, and for a disposition in one sentence.
 
-use super::{AttributeOptions, LARGE, LEVEL, Table, confounds::ends};
+use super::{Adjust, AttributeOptions, LARGE, LEVEL, Table, confounds::ends};
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
     items::units::called,
     text::{fixed, signed},
 };
 
-/// As many heads as a sentence can name.
+/// The most heads of one kind that a sentence names.
 const NAMED: usize = 5;
 
-/// The rule by which a head has its verdict, as it stands in reports.
+/// The rule by which a head gets its verdict, as reports print it.
 pub(crate) fn rule() -> String {
     let level = 100.0 * LEVEL;
     format!(
@@ -24,7 +24,7 @@ pub(crate) fn rule() -> String {
     )
 }
 
-/// Why no head can have a verdict, if none can: labelings or shuffles too few for any p as small as the level.
+/// Why no head can have a verdict, if none can: too few labelings or shuffles for any p as small as the level.
 pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Option<String> {
     let labelings = table.shuffles(options.seed).labelings();
     if 1.0 / labelings > LEVEL {
@@ -44,8 +44,8 @@ pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Optio
         .then(|| format!("labels were shuffled {shuffles} times, too few to tell any head from chance."))
 }
 
-/// The verdict of one head, where there can be one. With shuffles so few that `floor`, the least p that they can give, is not small
-/// enough for one head among all, a head that no shuffle reached has none.
+/// The verdict of one head, if there can be one. `floor`, the least p that the shuffles can give, is given where it is not small
+/// enough for one head among all: a head that no shuffle reached then has no verdict.
 pub(super) fn of(head: &HeadEffect, testable: bool, floor: Option<f64>) -> Verdict {
     if !testable || head.magnitude.p_max.is_nan() || head.p_max_directional.is_nan() {
         return Verdict::Untested;
@@ -107,7 +107,7 @@ pub(crate) fn named_heads(disposition: &Disposition) -> Vec<&HeadEffect> {
 }
 
 /// What the numbers say of a disposition, for somebody who reads nothing else; `untestable` is why they can say nothing.
-pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> String {
+pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>, adjust: Adjust) -> String {
     if let Some(why) = untestable {
         return format!("No verdict: {why}");
     }
@@ -154,16 +154,17 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>) -> S
         );
     }
     if separable + louder > 0 {
-        text += &but(disposition);
+        text += &but(disposition, adjust);
     }
     text
 }
 
-/// What else would explain a finding; nothing if nothing is known that would.
-fn but(disposition: &Disposition) -> String {
+/// What else would explain a finding; empty if nothing is known that would.
+fn but(disposition: &Disposition, adjust: Adjust) -> String {
     let mut other = Vec::new();
     let lengths = [("response", disposition.length.lengths()), ("prompt", disposition.prompts.lengths())];
-    let differ = lengths.into_iter().filter(|(_, lengths)| lengths.confound());
+    let taken_out = |of: &str| of == "response" && adjust == Adjust::Length;
+    let differ = lengths.into_iter().filter(|(of, lengths)| lengths.confound() && !taken_out(of));
     other.extend(differ.map(|(of, lengths)| format!("{of} length ({})", lengths.told())));
     if ends(&disposition.length).unequal() {
         let length = &disposition.length;
@@ -195,7 +196,7 @@ fn named(heads: Vec<&HeadEffect>, what: &str, d: impl Fn(&HeadEffect) -> f64) ->
     names.join(", ")
 }
 
-/// With its sign, as sentences have it: a true minus.
+/// A number with its sign, as sentences have it: a true minus.
 fn told(x: f64) -> String {
     signed(x, 2).replace('-', "−")
 }

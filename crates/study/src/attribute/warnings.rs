@@ -1,15 +1,15 @@
-//! What a reader of an attribution must know before any number: one warning a function.
+//! What a reader of an attribution must know before any number: one warning per function.
 
 use headtemper_stats::Folds;
 
 use super::{
-    AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
+    Adjust, AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
     confounds::{TINY, ends, like_responses},
     strata,
 };
 use crate::{
     ItemFacts,
-    attribution::{Disposition, GroupCheck},
+    attribution::{Disposition, GroupCheck, HeadEffect},
     confounds::{Truncation, group_responses, told_field, told_prompts},
     items::{
         facts::RESPONSE,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// All of them, in the order in which they are told.
+/// All warnings, in the order in which a reader sees them.
 pub(super) fn warnings(
     disposition: &Disposition,
     (table, facts): (&Table<'_>, &[ItemFacts]),
@@ -26,7 +26,7 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     tiny(disposition, table)
         .into_iter()
-        .chain(length(disposition))
+        .chain(length(disposition, options.adjust))
         .chain(truncation(disposition))
         .chain(units(disposition, table))
         .chain(responses(disposition, table, facts))
@@ -35,7 +35,7 @@ pub(super) fn warnings(
         .chain(strata_of_one_cohort(table))
         .chain(short(table))
         .chain(few_folds(folds, options))
-        .chain(coarse(options.shuffles, disposition.heads.len()))
+        .chain(coarse(options.shuffles, &disposition.heads))
         .collect()
 }
 
@@ -44,7 +44,7 @@ fn grouped(disposition: &Disposition) -> Option<&str> {
     disposition.groups.as_ref().map(|groups| groups.field.as_str())
 }
 
-/// Whether items are no units of their own.
+/// Whether some units have several items.
 fn whole(table: &Table<'_>) -> bool {
     table.unit_count() < table.rows.len()
 }
@@ -70,17 +70,20 @@ fn tiny(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
 }
 
 /// Responses of one cohort that are longer.
-fn length(Disposition { a, b, length, .. }: &Disposition) -> Option<String> {
+fn length(Disposition { a, b, length, .. }: &Disposition, adjust: Adjust) -> Option<String> {
     let lengths = length.lengths();
     lengths.confound().then(|| {
-        format!(
-            "responses in {a} and {b} differ in length ({}): a head that tracks length ranks high; compare with --adjust length",
-            lengths.told()
-        )
+        let so = match adjust {
+            Adjust::None => "a head that tracks length ranks high; compare with --adjust length",
+            Adjust::Length => {
+                "what goes with length or its logarithm is taken out, and nothing that goes with it in another way"
+            }
+        };
+        format!("responses in {a} and {b} differ in length ({}): {so}", lengths.told())
     })
 }
 
-/// Responses that were cut off, or of which it is not known. Where it is known of none, the whole attribution says so.
+/// Responses that were cut off, or for which this is not known. Where it is known for none, the whole attribution says so.
 fn truncation(disposition: &Disposition) -> Vec<String> {
     let Disposition { a, b, n_a, n_b, length, .. } = disposition;
     match ends(length) {
@@ -151,15 +154,32 @@ fn few_folds(folds: &Folds, options: &AttributeOptions) -> Option<String> {
     (count < asked).then(|| format!("cohorts so small are cross-fitted over {count} folds, not {asked}"))
 }
 
-/// What shuffles so few that verdicts depend on their number cannot tell.
-fn coarse(shuffles: usize, heads: usize) -> Option<String> {
-    let least = 1.0 / (shuffles as f64 + 1.0);
-    // As few as must share the smallest p for their q to be at the level.
-    let sharing = (heads as f64 * least / LEVEL).ceil();
-    ((1..FEW_SHUFFLES).contains(&shuffles) && least <= LEVEL).then(|| {
+/// What shuffles cannot tell, where they are so few that verdicts depend on their number.
+fn coarse(shuffles: usize, heads: &[HeadEffect]) -> Option<String> {
+    let (least, count) = (1.0 / (shuffles as f64 + 1.0), heads.len());
+    if shuffles == 0 || least > LEVEL {
+        return None;
+    }
+    // How many heads must share the smallest p for their q to be at the level.
+    let sharing = |least: f64| (count as f64 * least / LEVEL).ceil();
+    if shuffles < FEW_SHUFFLES {
+        return Some(format!(
+            "labels were shuffled only {shuffles} times: no p is below {least:.3}, and q names a head only where {} of {count} or more \
+             have that; what a thousand shuffles would find may be missing",
+            sharing(least)
+        ));
+    }
+    let stuck = |p: f64, q: f64, p_max: f64| p <= least * (1.0 + 1e-9) && q > LEVEL && p_max > LEVEL;
+    let magnitude = heads.iter().filter(|head| stuck(head.magnitude.p, head.magnitude.q, head.magnitude.p_max)).count();
+    let directional =
+        heads.iter().filter(|head| stuck(head.p_directional, head.q_directional, head.p_max_directional)).count();
+    let most = magnitude.max(directional);
+    (most > 0).then(|| {
+        let enough = (count as f64 / (LEVEL * most as f64) / 100.0).ceil() * 100.0;
         format!(
-            "labels were shuffled only {shuffles} times: no p is below {least:.3}, and q names a head only where {sharing} of {heads} or \
-             more have that; what a thousand shuffles would find may be missing"
+            "{magnitude} heads in magnitude and {directional} in direction have the smallest p that {shuffles} shuffles can give, and are \
+             not named for that: q names heads only where {} of {count} or more have it; --shuffles {enough} can tell",
+            sharing(least)
         )
     })
 }

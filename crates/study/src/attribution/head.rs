@@ -157,7 +157,7 @@ pub struct Magnitude {
     /// `mean_a - mean_b`.
     #[serde(deserialize_with = "number")]
     pub delta: f64,
-    /// Cohen's d, pooled over n - 1.
+    /// Cohen's d, pooled over n - 1; adjusted for what --within and --adjust length take out.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
     /// Permutation p of |cohen_d|, this head alone.
@@ -187,7 +187,7 @@ pub struct DdNames {
     pub cos_cohort_means: f64,
 }
 
-/// Whether an answer is beyond shuffled labels: beside the largest of all heads, or by the rate of false discoveries.
+/// Whether a finding is beyond shuffled labels: against the largest of all heads, or by the false discovery rate.
 fn beyond(p_max: f64, q: f64) -> bool {
     p_max <= LEVEL || q <= LEVEL
 }
@@ -205,7 +205,7 @@ impl HeadEffect {
         beyond(self.p_max_directional, self.q_directional)
     }
 
-    /// Whether that holds of what of z lies across its mean, and so of more than its length.
+    /// Whether that holds of the part of z across its mean, and so of more than its length.
     pub fn lies_across(&self) -> bool {
         beyond(self.p_max_across, self.q_across)
     }

@@ -3,7 +3,7 @@
 use headtemper_hook::HeadKind;
 use serde::{Deserialize, Serialize};
 
-/// The words for it in JSON; any other is an error, for a head of another kind would be taken without one.
+/// The words for it in JSON. Any other is an error, so that a head of another kind is not taken for this one.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "HeadKind")]
 pub(crate) enum KindWords {
@@ -13,7 +13,7 @@ pub(crate) enum KindWords {
     Value,
 }
 
-/// The same word by itself.
+/// The word by itself.
 pub(crate) fn kind_word(kind: HeadKind) -> &'static str {
     match kind {
         HeadKind::Query => "attn",

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    /// The fields of an object, wherever it lies in a document, removed; says how many there were.
+    /// Removes these fields of an object, wherever it lies in a document; returns how many there were.
     fn remove(from: &mut serde_json::Value, names: &[&str]) -> usize {
         match from {
             serde_json::Value::Object(fields) => {

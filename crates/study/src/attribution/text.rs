@@ -148,7 +148,7 @@ fn heads_markdown(disposition: &Disposition, compat: Compat, top: usize) -> Stri
     disposition.warnings.iter().fold(out, |out, warning| out + "warning: " + warning + "\n")
 }
 
-/// How alike two halves of the items rank heads; nothing where they could not be halved and ranked.
+/// How alike two halves of the items rank heads; empty where they could not be halved and ranked.
 fn stability_line(stability: &Stability) -> String {
     let of = |name: &str, r: &Reliability| {
         let line = || format!("{name} {} (shuffled labels {}, p {})", short(r.rho), short(r.null_mean), short(r.p));

@@ -1,4 +1,4 @@
-//! `features.npz`: what a capture leaves, one row an item.
+//! `features.npz`: what a capture leaves, one row per item.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Array, Npz, Parts, Result, capture::GeneratedVsForced, items::columns::Columns};
 
-/// What the numbers of a capture are: the `meta` of the file, a JSON text.
+/// What the numbers of a capture mean: the `meta` of the file, a JSON text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureMeta {
     /// `features/v1`.
@@ -16,7 +16,7 @@ pub struct FeatureMeta {
     /// The model.
     #[serde(flatten)]
     pub identity: Identity,
-    /// The plan under which it was read; `none`, or one an item.
+    /// The plan under which it was read; `none`, or one plan per item.
     pub plan: Vec<String>,
     /// Whether prompts were read without the chat template.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -30,40 +30,40 @@ pub struct FeatureMeta {
     /// Over which tokens `h_last`, `h_layers` and `h_mean` are averaged: `last`, `last:N` or `response`.
     #[serde(default = "last")]
     pub pool: String,
-    /// `h_mean` is the mean of the residual stream after so many last layers.
+    /// `h_mean` is the mean of the residual stream after this many last layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_layers: Option<usize>,
-    /// How the responses were written, where the model wrote them itself as it was read.
+    /// How the responses were generated, where the model wrote them during the capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<GeneratedMeta>,
-    /// What reading prompt and response again gives for such responses.
+    /// For such responses: what reading prompt and response again gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated_vs_forced: Option<GeneratedVsForced>,
-    /// How many tokens each planned head was applied to in the items of the file, where one plan is for all of them.
+    /// How many tokens each planned head was applied to in the items of the file, if one plan is for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<BTreeMap<String, u64>>,
-    /// Hash of `parts`; of what `temper capture` wrote.
+    /// Hash of `parts`, in files that `temper capture` wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// What the whole capture was made from, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
-    /// Which part of a capture the file holds, such as `2/4`, where it is one. All else here is the whole capture's.
+    /// Which part of a capture the file holds, such as `2/4`, if it is a part. Everything else here is about the whole capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<String>,
-    /// Where the file is a piece of one that is still being made: which.
+    /// Which piece of an unfinished file this is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub piece: Option<PieceMeta>,
 }
 
 impl FeatureMeta {
-    /// With what was measured on the items of another part as well.
+    /// This meta, with what was measured on the items of another part added.
     pub(crate) fn measured_with(self, other: &Self) -> Self {
         let generated_vs_forced = match (&self.generated_vs_forced, &other.generated_vs_forced) {
             (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.clone().or_else(|| b.clone()),
         };
-        // An earlier version did not count: then nobody knows.
+        // An earlier version did not count: then the number is unknown.
         let fired = self.fired.clone().zip(other.fired.as_ref()).map(|(mut fired, others)| {
             for (at, count) in others {
                 *fired.entry(at.clone()).or_default() += count;
@@ -103,16 +103,16 @@ impl GeneratedMeta {
     }
 }
 
-/// A piece of a file that is still being made.
+/// A piece of an unfinished file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PieceMeta {
     /// Its first item, by its place in the item file.
     pub from: usize,
-    /// The item behind its last.
+    /// The place after its last item.
     pub to: usize,
     /// How many tokens each planned head was applied to, where all items share one plan.
     pub fired: BTreeMap<String, u64>,
-    /// And all of them together.
+    /// The same for all of them together.
     pub fired_tokens: u64,
 }
 
@@ -158,7 +158,7 @@ pub struct Features {
 /// The mean z of one layer's heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadVectors {
-    /// Where they are seen.
+    /// The site at which they are seen.
     pub site: Site,
     /// Its heads.
     pub heads: usize,
@@ -177,7 +177,7 @@ impl Features {
         }
     }
 
-    /// Puts what was kept of one item in its row; all arrays have their length already.
+    /// Puts what was kept of one item into its row; all arrays have their full length already.
     pub(crate) fn put(&mut self, item: usize, row: &CaptureRow) {
         fn put(values: &mut [f32], item: usize, row: &[f32]) {
             values[item * row.len()..][..row.len()].copy_from_slice(row);

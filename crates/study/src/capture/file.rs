@@ -30,13 +30,13 @@ use crate::{
 pub struct CaptureJob<'a> {
     /// The items.
     pub items: &'a ItemFile,
-    /// What is kept of each, and how much at once.
+    /// What is kept of each item, and how much is read at once.
     pub options: &'a CaptureOptions<'a>,
     /// How the model answers, if it writes the responses itself: features are then read during those passes.
     pub answering: Option<Answering>,
-    /// Only a part of the items, if any.
+    /// The part of the items to capture; all if none is given.
     pub shard: Option<Shard>,
-    /// Items of a piece; chosen so that a piece takes little memory if none is given.
+    /// Items per piece; if none is given, so many that a piece takes little memory.
     pub part_items: Option<usize>,
     /// The `.npz` to write.
     pub out: &'a Path,
@@ -51,19 +51,18 @@ pub struct Captured {
     pub d_model: usize,
     /// Layers of `h_layers`.
     pub layers: usize,
-    /// How many tokens planned heads were applied to, times heads; `None` where the file was there already.
+    /// How many tokens planned heads were applied to, summed over heads; `None` where the file was there already.
     pub fired_tokens: Option<u64>,
-    /// Of responses that the model wrote: how many were cut off at the limit of tokens.
+    /// How many responses that the model wrote were cut off at the limit of tokens.
     pub truncated: Option<usize>,
-    /// Of such responses: what reading them again gives.
+    /// What reading such responses again gives.
     pub generated_vs_forced: Option<GeneratedVsForced>,
 }
 
-/// Captures the items of a file, or of its shard, piece by piece: what is held in memory does not grow with their number.
+/// Captures the items of a file, or of its shard, piece by piece: the memory does not grow with their number.
 ///
-/// Pieces lie in `OUT.npz.parts` until all are there, and are then joined to `OUT.npz`. A capture that was stopped or
-/// killed goes on with the first piece that is missing. Where the file is there already, made from the same, nothing is
-/// done.
+/// Pieces lie in `OUT.npz.parts` until all are there, and are then joined to `OUT.npz`. A capture that was stopped or killed goes
+/// on with the first missing piece. Where the file is there already, made from the same inputs, nothing is done.
 ///
 /// # Errors
 /// If an item or a plan does not fit the model, or memory is short: before anything is written. If the file or the
@@ -81,7 +80,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
         progress.begin(COMMAND, prepared.items(), prepared.items());
         progress.end();
         if dir.exists() {
-            // A run that was killed between its last two steps.
+            // Left by a run that was killed between its last two steps.
             let run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
             run.discard(&prepared.begun_pieces(begun(&dir)?).files(&dir))?;
         }
@@ -124,7 +123,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     done(Some(fired), meta.generated_vs_forced)
 }
 
-/// How the items of a directory are cut: as it was begun, or as it is asked for now.
+/// How the items of a directory are cut into pieces: as when it was begun, or as asked for now.
 fn begin(run: &mut RunDir, dir: &Path, prepared: &Prepared<'_>, progress: &mut dyn Progress) -> Result<Pieces> {
     let begun = begun(dir)?;
     let pieces = prepared.begun_pieces(begun);
@@ -184,7 +183,7 @@ impl Prepared<'_> {
     ) -> Result<()> {
         let (items, encoded) = self.survey.read(self.engine, self.job, piece.clone())?;
         let options = self.options(piece.clone());
-        // What the allocator keeps of earlier pieces is used again, and not taken twice.
+        // What the allocator keeps of earlier pieces is used again, so it must not count twice.
         let kept = held(self.engine, &options)?.held.saturating_sub(self.start.held);
         let memory = first.limit.map(|limit| limit + kept);
         let mut features = empty(self.engine, &items, &encoded, &options, self.job.items.columns());
@@ -204,7 +203,7 @@ impl Prepared<'_> {
                 (fired, Some(measured))
             }
         };
-        features.meta.plan = Vec::new(); // the whole's, which the joined file says
+        features.meta.plan = Vec::new(); // it is the whole capture's, and the joined file has it
         features.meta.generated_vs_forced = measured;
         features.meta.piece = Some(PieceMeta {
             from: piece.start,
@@ -215,8 +214,8 @@ impl Prepared<'_> {
         features.save(path)
     }
 
-    /// What the whole says of itself, after a check that each piece holds its items; and how often planned heads fired in
-    /// all of them.
+    /// What the whole file says of itself, after a check that each piece holds its items, and how often planned heads fired in all
+    /// of them.
     fn check(&self, pieces: &Pieces, files: &[PathBuf]) -> Result<(FeatureMeta, u64)> {
         let (mut whole, mut fired, mut tokens): (Option<FeatureMeta>, BTreeMap<String, u64>, u64) = Default::default();
         for (piece, path) in pieces.iter().zip(files) {
@@ -247,7 +246,7 @@ impl Prepared<'_> {
             let fired: Vec<(HeadRef, u64)> =
                 plan.iter().map(|(at, _)| (at, fired.get(&at.to_string()).copied().unwrap_or(0))).collect();
             whole.fired = Some(fired.iter().map(|(at, count)| (at.to_string(), *count)).collect());
-            // A shard may hold no token that the plan touches; whoever joins them all looks again.
+            // A shard may hold no token that the plan touches; merging all shards checks again.
             if self.job.shard.is_none() {
                 check_fired(std::slice::from_ref(plan), &[fired.into_iter().collect()]).map_err(EngineError::from)?;
             }

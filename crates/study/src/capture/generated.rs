@@ -1,4 +1,4 @@
-//! Captures of responses that the model writes as it is read, and what reading them again gives.
+//! Captures of responses that the model writes during the capture, and what reading them again gives.
 
 use headtemper_engine::{
     CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Event, FinishReason, Fired, GenerateOptions, HeadsWanted,
@@ -25,13 +25,13 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// As the file says it.
+    /// As the file's meta has it.
     pub(super) fn meta(&self) -> GeneratedMeta {
         let (max_new_tokens, sampling) = (self.max_new_tokens, self.sampling.clone());
         GeneratedMeta { max_new_tokens, sampling, stop: GeneratedMeta::stop_name(&self.stop) }
     }
 
-    /// As the engine asks for it, a row an item.
+    /// The requests for the engine, one per item.
     pub(super) fn requests(&self, items: &[Item], prompts: &[Encoded], plans: usize) -> Vec<Request> {
         let request = |(index, (item, prompt)): (usize, (&Item, &Encoded))| Request {
             ids: prompt.ids.clone(),
@@ -45,21 +45,21 @@ impl Answering {
     }
 }
 
-/// Items of a capture, from its first, that are read again from their prompt and response.
+/// How many items of a capture, from the first, are read again from their prompt and response.
 pub(super) const READ_AGAIN: usize = 32;
 
-/// How far hidden states that were read while a response was written are from those that reading prompt and response at
-/// once gives: the first items of a capture are read both ways. All of `h_last`, `h_layers` and `h_mean` counts.
+/// How far hidden states read while a response was written differ from those of reading prompt and response at once: the first
+/// items of a capture are read both ways. `h_last`, `h_layers` and `h_mean` all count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GeneratedVsForced {
-    /// The very tokens read at once.
+    /// The very same tokens, read at once.
     #[serde(flatten)]
     pub ids: Difference,
-    /// The text of the response, tokenised again, as whoever stored texts has to.
+    /// The text of the response, tokenised again, as anyone who stored only texts must do.
     pub from_text: Difference,
-    /// Responses whose text is tokenised otherwise than it was written.
+    /// Responses whose text is tokenised differently from how it was written.
     pub retokenised_differs: usize,
-    /// Of so many responses.
+    /// Out of this many responses.
     pub retokenised_of: usize,
     /// Empty responses: read at the last token of their prompt, where the model chose to stop.
     pub empty: usize,
@@ -70,7 +70,7 @@ pub struct GeneratedVsForced {
 pub struct Difference {
     /// Items that were compared.
     pub items: usize,
-    /// The largest difference of two numbers.
+    /// The largest absolute difference of two numbers.
     pub worst_abs: f64,
     /// The smallest cosine of two vectors.
     pub smallest_cosine: f64,
@@ -91,7 +91,7 @@ impl Difference {
         }
     }
 
-    /// Of one item read both ways.
+    /// The difference for one item read both ways.
     fn of(a: &CaptureRow, b: &CaptureRow) -> Self {
         let states = |row: &CaptureRow| -> Vec<Vec<f32>> {
             let single = [&row.h_last, &row.h_mean].into_iter().filter(|h| !h.is_empty());
@@ -108,7 +108,7 @@ impl Difference {
     }
 }
 
-/// The cosine of two states; 0 where one is nothing and the other is not: the smallest of numbers would pass over a NaN.
+/// The cosine of two states; 0 where one is zero and the other is not, since the smallest of numbers would pass over a NaN.
 fn of_states(a: &[f32], b: &[f32]) -> f64 {
     let wide = |state: &[f32]| state.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     let cosine = cosine(&wide(a), &wide(b));
@@ -116,7 +116,7 @@ fn of_states(a: &[f32], b: &[f32]) -> f64 {
 }
 
 impl GeneratedVsForced {
-    /// Of the items of two pieces together.
+    /// The same for the items of two pieces together.
     pub(crate) fn and(&self, other: &Self) -> Self {
         Self {
             ids: self.ids.and(&other.ids),
@@ -147,7 +147,7 @@ impl GeneratedVsForced {
     }
 }
 
-/// Answers items and puts what is kept of each in its row. The first `again` of them are read both ways.
+/// Answers items and puts what is kept of each into its row. The first `again` items are read both ways.
 pub(super) fn write_texts(
     engine: &Engine,
     (items, prompts): (&[Item], &[Encoded]),
@@ -199,7 +199,7 @@ struct Written {
     kept: CaptureRow,
 }
 
-/// Reads prompts and answers at once, by their tokens and by their texts, and compares.
+/// Reads prompts with their answers at once, from the answers' tokens and from their texts, and compares.
 fn read_again(
     engine: &Engine,
     items: &[Item],
@@ -217,14 +217,14 @@ fn read_again(
         let encoded: Vec<Encoded> = texts.iter().map(|(_, text)| text.clone()).collect();
         let mut differences = Vec::new();
         engine.capture(&encoded, &request, |captured| {
-            // Largest and smallest of numbers pass over what is none.
+            // The largest and smallest of numbers would pass over a NaN.
             check_finite(&items[texts[captured.item].0], &captured.row)?;
             differences.push(Difference::of(&captured.row, &written[texts[captured.item].0].kept));
             Ok(())
         })?;
         Ok(differences)
     };
-    // An empty answer has no tokens to average over, so reading it again averages over others.
+    // An empty answer has no tokens to average over, so reading it again would average over others.
     let compared = |i: &usize| options.pool == Pool::Last || !written[*i].ids.is_empty();
     let by_ids = |i: usize| {
         let ids = [&prompts[i].ids[..], &written[i].ids].concat();
@@ -232,7 +232,7 @@ fn read_again(
     };
     let by_ids: Vec<_> = (0..written.len()).filter(compared).map(by_ids).collect();
     let of_ids = read(&by_ids)?;
-    // A text that gives the same tokens was read; one that gives more than the context holds, or none, cannot be.
+    // A text that gives the same tokens was read already; one that gives no tokens, or more than the context holds, cannot be read.
     let (mut of_texts, mut others) = (Difference::default(), Vec::new());
     for ((i, text), difference) in by_ids.iter().zip(&of_ids) {
         let what = format!("item '{}'", items[*i].id);

@@ -7,25 +7,25 @@ use crate::{
     store::shards::{all_once, differ_in},
 };
 
-/// Arrays that say something about the model and not about the items: equal in all shards.
+/// Arrays about the model rather than the items: equal in all shards.
 const SHARED: [&str; 4] = ["layers", "slot_layer", "slot_head", "slot_name"];
 const META: &str = "meta";
 
 /// What a capture says of itself.
 ///
 /// # Errors
-/// If the file cannot be read, or is none of a capture.
+/// If the file cannot be read, or is not that of a capture.
 pub(crate) fn read_meta(path: &Path) -> Result<FeatureMeta> {
     let none = || StudyError::content(path, "has no text 'meta', so `temper capture` did not write it");
     let Some(Array::Scalar(text)) = Npz::find_array(path, META)? else { return Err(none()) };
     serde_json::from_str(&text).map_err(|e| StudyError::content(path, e))
 }
 
-/// Joins the shards of a capture into `out`, holding a buffer of them at a time; returns how many items it holds.
+/// Joins the shards of a capture into `out`, a buffer at a time; returns how many items it holds.
 ///
 /// # Errors
-/// If a file is no shard of a capture, if they belong to different captures (naming what differs), or if one is missing
-/// or stands there twice.
+/// If a file is not a shard of a capture, if the shards belong to different captures (naming what differs), or if one is missing or
+/// is given twice.
 pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
     let mut files = Vec::new();
     for path in shards {

@@ -1,4 +1,4 @@
-//! The file of a capture as features again: the rows of chosen items, where it is certain that they are of these very texts.
+//! The file of a capture, read back as features: the rows of chosen items, if it is certain that they are of these very texts.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,15 +23,15 @@ pub(crate) struct Kept {
     pub(crate) meta: FeatureMeta,
     /// The row of each item.
     rows: HashMap<String, usize>,
-    /// What the texts of each row are recognised by.
+    /// What identifies the texts of each row.
     texts: Vec<String>,
 }
 
 impl Kept {
-    /// Looks at a file, and leaves its large arrays alone.
+    /// Opens a file without reading its large arrays.
     ///
     /// # Errors
-    /// If it is no capture of an untouched model with the vectors of its heads, or does not say which texts it is of.
+    /// If it is not a capture of an untouched model with the vectors of its heads, or does not say which texts it is of.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let wrong = |why: &str| Err(StudyError::content(path, why));
         let meta = read_meta(path)?;
@@ -62,11 +62,11 @@ impl Kept {
         Ok(Self { path: path.into(), meta, rows, texts })
     }
 
-    /// What was captured of these items, in their order: heads, and how long the texts are.
+    /// What was captured of these items, in their order: heads, and the lengths of the texts.
     ///
     /// # Errors
-    /// If an item is not there, or was captured with another prompt or response; if arrays do not fit each other, or hold what
-    /// is no number.
+    /// If an item is not there, or was captured with another prompt or response; if arrays do not fit each other, or hold values
+    /// that are not finite.
     pub(crate) fn features(&self, items: &[Item]) -> Result<Features> {
         let rows = items.iter().map(|item| self.row(item)).collect::<Result<Vec<usize>>>()?;
         let path = &self.path;
@@ -105,12 +105,12 @@ impl Kept {
             vocab: 0,
             logits: Vec::new(),
             columns: Columns::default(),
-            // What a capture says of single items is not what these are.
+            // What a capture says about its own items is not about these.
             meta: FeatureMeta { parts: None, piece: None, ..self.meta.clone() },
         })
     }
 
-    /// Whether each of these items' responses was cut off, where the model wrote them as it was captured.
+    /// Whether each of these items' responses was cut off, where the model wrote them during the capture.
     ///
     /// # Errors
     /// As [`Self::features`].
@@ -167,7 +167,7 @@ impl Kept {
         heads.into_iter().map(of_layer).collect()
     }
 
-    /// An array of so many numbers an item, at these rows.
+    /// An array with numbers of this shape per item, at these rows.
     fn numbers(&self, name: &str, of_item: &[usize], rows: &[usize]) -> Result<Vec<f32>> {
         let (shape, values) = self.array(name)?;
         if shape[1..] == *of_item {
@@ -177,7 +177,7 @@ impl Kept {
         }
     }
 
-    /// An array of floats with a row an item.
+    /// An array of floats with one row per item.
     fn array(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         match Npz::read_array(&self.path, name)? {
             Array::F32(shape, values) if shape.first() == Some(&self.len()) => Ok((shape, values)),
@@ -192,7 +192,7 @@ impl Kept {
         StudyError::content(&self.path, format!("array '{name}' is {shape:?}, but must be {allowed}"))
     }
 
-    /// Some rows of an array, which hold nothing but numbers.
+    /// Some rows of an array; all their values must be finite.
     fn chosen(&self, name: &str, values: &[f32], rows: &[usize]) -> Result<Vec<f32>> {
         let width = values.len() / self.len().max(1);
         let chosen: Vec<f32> = rows.iter().flat_map(|&row| &values[row * width..][..width]).copied().collect();
@@ -203,7 +203,7 @@ impl Kept {
     }
 }
 
-/// The place whose mean an array of this name holds, if it is one of heads.
+/// The site whose mean an array of this name holds, if it is one of heads.
 fn site_of(name: &str) -> Option<Site> {
     name.parse().ok().filter(|site: &Site| site.head_layer().is_some())
 }

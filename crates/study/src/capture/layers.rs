@@ -46,7 +46,7 @@ pub fn parse_layers(text: &str, layers: usize) -> Result<Vec<usize>> {
     Ok(chosen)
 }
 
-/// How many last layers are meant by what stands behind `last`: nothing, or `:K`.
+/// How many last layers the text after `last` stands for: nothing, or `:K`.
 fn last(rest: &str) -> Option<usize> {
     match rest {
         "" => Some(1),

@@ -36,7 +36,7 @@ pub(crate) use prepared::{Prepared, ToDo};
 pub struct CaptureOptions<'a> {
     /// Layers whose residual stream is kept.
     pub layers: Vec<usize>,
-    /// `h_mean` is the mean over the residual stream of so many last layers; it is left out if there is none.
+    /// `h_mean` is the mean of the residual stream after this many last layers; it is left out if none is given.
     pub mean_layers: Option<usize>,
     /// Over which tokens hidden states are averaged.
     pub pool: Pool,
@@ -46,7 +46,7 @@ pub struct CaptureOptions<'a> {
     pub last_n: usize,
     /// Whether the last token's logits are kept.
     pub logits: bool,
-    /// One plan for all items, or one an item.
+    /// One plan for all items, or one per item.
     pub plans: Vec<HeadPlan>,
     /// The most items that are read at once.
     pub max_rows: usize,
@@ -63,7 +63,7 @@ impl CaptureOptions<'_> {
         Keep { layers, mean_layers, pool, heads: self.heads, last_n: self.last_n, logits: self.logits }
     }
 
-    /// As the engine asks for it; what is captured is kept until it is written.
+    /// The request for the engine; what is captured is held in memory until it is written.
     pub(crate) fn request(&self) -> CaptureRequest<'_> {
         CaptureRequest {
             keep: self.keep(),
@@ -76,12 +76,12 @@ impl CaptureOptions<'_> {
         }
     }
 
-    /// The plans as they are written.
+    /// The plans in writing.
     pub(crate) fn plan_names(&self) -> Vec<String> {
         self.plans.iter().map(ToString::to_string).collect()
     }
 
-    /// How many tokens are read at once, and the memory that takes.
+    /// How many tokens are read at once, and the memory that this takes.
     ///
     /// # Errors
     /// If an item does not fit the memory: it is named.
@@ -123,7 +123,7 @@ pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -
     Ok(encoded)
 }
 
-/// Encodes an item with a response that was generated: the very tokens, and not what their text would be tokenised to.
+/// Encodes an item with a generated response: its very tokens, not what its text would be tokenised to.
 pub(crate) fn encode_answered(engine: &Engine, item: &Item, response_ids: &[u32]) -> Result<Encoded> {
     let mut encoded = encode_one(engine, item, None)?;
     encoded.ids.truncate(encoded.prompt_len);
@@ -137,7 +137,7 @@ pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, S
     named.map(|(item, e)| (item.id.clone(), digest(&(&e.ids, e.prompt_len)))).collect()
 }
 
-/// The token ids of each item's prompt, for something to be generated after it.
+/// The token ids of each item's prompt, to generate after it.
 ///
 /// # Errors
 /// If a prompt leaves no room for an answer in the model's context: the item is named.
@@ -145,7 +145,7 @@ pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
     items.iter().map(|item| prompt(engine, item)).collect()
 }
 
-/// The token ids of an item's prompt, whatever response it has.
+/// The token ids of an item's prompt, without its response.
 fn prompt(engine: &Engine, item: &Item) -> Result<Vec<u32>> {
     let context = engine.spec().context;
     let Encoded { mut ids, prompt_len } = encode_one(engine, item, None)?;
@@ -157,7 +157,7 @@ fn prompt(engine: &Engine, item: &Item) -> Result<Vec<u32>> {
     Err(EngineError::TooLong { what, tokens: ids.len(), context }.into())
 }
 
-/// Captures items that are encoded already, such as those whose response's tokens are known from their generation.
+/// Captures items that are encoded already, such as those whose response tokens are known from generation.
 ///
 /// # Errors
 /// If an item does not fit the memory, a plan does not fit the model, or the run is stopped.
@@ -179,7 +179,7 @@ pub(crate) fn capture_encoded(
     Ok((features, fired))
 }
 
-/// Reads every text once and puts what is kept in its row.
+/// Reads every text once and puts what is kept into its row.
 fn read_texts(
     engine: &Engine,
     items: &[Item],
@@ -212,7 +212,7 @@ fn empty(
     columns: &[String],
 ) -> Features {
     let spec = engine.spec();
-    // Room for all at once: a vector that grows takes up to three times what it holds.
+    // Room for all items at once: a vector that grows takes up to three times what it holds.
     let n = items.len();
     let room = |numbers: usize, wanted: bool| vec![0.0; if wanted { n * numbers } else { 0 }];
     let vectors = spec.layers.iter().enumerate().map(|(layer, l)| {

@@ -7,10 +7,10 @@ use std::{
 
 use crate::Npz;
 
-/// Items of a piece where nobody asks for another number: what a killed run loses at most.
+/// The most items of a piece if no number is asked for: what a killed run loses at most.
 const MOST_ITEMS: usize = 1024;
 
-/// Bytes that are held of a piece before it is written.
+/// The most bytes of a piece that are held before it is written.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// The items of a file, or of its shard, cut in pieces.
@@ -21,15 +21,15 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Cuts items of `bytes` each in pieces of at most `asked`, or so that a piece holds little: in a quarter of the
-    /// `room` that is left, if that is known.
+    /// Cuts items of `bytes` each into pieces of `asked` items. If none is asked for, a piece holds little: at most a quarter of
+    /// the `room` that is left, if that is known.
     pub(super) fn new(range: Range<usize>, asked: Option<usize>, bytes: u64, room: Option<u64>) -> Self {
         let budget = room.map_or(MOST_BYTES, |room| MOST_BYTES.min(room / 4));
         let fitting = || ((budget / bytes.max(1)) as usize).clamp(1, MOST_ITEMS);
         Self { range, size: asked.unwrap_or_else(fitting) }
     }
 
-    /// Items of a piece, but for the last.
+    /// Items of a piece, except the last.
     pub(super) fn size(&self) -> usize {
         self.size
     }
@@ -40,7 +40,7 @@ impl Pieces {
         self.range.clone().step_by(size).map(move |from| from..end.min(from.saturating_add(size)))
     }
 
-    /// The pieces whose files are missing, or cannot be read: what somebody cut is made again.
+    /// The pieces whose files are missing or cannot be read, such as truncated ones: these are made again.
     pub(super) fn missing(&self, dir: &Path) -> Vec<Range<usize>> {
         self.iter().filter(|piece| Npz::names_in(&file(dir, piece)).is_err()).collect()
     }
@@ -56,7 +56,7 @@ pub(super) fn file(dir: &Path, piece: &Range<usize>) -> PathBuf {
     dir.join(format!("items-{:09}-{:09}.npz", piece.start, piece.end))
 }
 
-/// Where the pieces of a file lie until all are there: beside it, so that they move within one file system.
+/// Where the pieces of a file lie until all are there: beside the file, on the same file system.
 pub(super) fn dir_of(out: &Path) -> PathBuf {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     out.with_file_name(format!("{name}.parts"))

@@ -1,4 +1,4 @@
-//! A capture before anything is written: every item looked at, memory planned, and what is there already compared.
+//! A capture before anything is written: every item looked at, memory planned, and existing files compared.
 
 use std::{ops::Range, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
     store::rundir::{MANIFEST, Manifest, other_shard},
 };
 
-/// A capture whose items were looked at, and that nothing speaks against.
+/// A capture whose items were looked at, and which can go ahead.
 pub(crate) struct Prepared<'a> {
     pub(super) engine: &'a Engine,
     pub(super) job: &'a CaptureJob<'a>,
@@ -25,12 +25,12 @@ pub(crate) struct Prepared<'a> {
     pub(super) parts: Parts,
     /// The items of this shard.
     pub(super) range: Range<usize>,
-    /// What the model took before anything ran, and what may be taken.
+    /// What the model held before anything ran, and what may be taken.
     pub(super) start: MemoryPlan,
 }
 
 impl<'a> Prepared<'a> {
-    /// Looks at every item, and plans.
+    /// Looks at every item, and plans memory.
     ///
     /// # Errors
     /// If an option has no meaning for the model, an item does not fit it or the memory, or a shard would be empty.
@@ -90,7 +90,7 @@ impl<'a> Prepared<'a> {
         self.range.len()
     }
 
-    /// The plans of some items: one for all, or theirs.
+    /// The plans of some items: one for all, or one per item.
     fn plans(&self, piece: Range<usize>) -> Vec<HeadPlan> {
         let plans = &self.job.options.plans;
         if plans.len() == 1 { plans.clone() } else { plans[piece].to_vec() }
@@ -102,7 +102,7 @@ impl<'a> Prepared<'a> {
         CaptureOptions { plans: self.plans(piece), layers: options.layers.clone(), ..*options }
     }
 
-    /// As the engine is asked to write answers.
+    /// The engine's settings for writing answers.
     pub(super) fn settings(&self, memory: Option<u64>, max_rows: usize) -> GenerateOptions<'a> {
         let options = self.job.options;
         let (keep, partial, stop) = (Some(options.keep()), options.plans.len() == 1, options.stop);
@@ -123,20 +123,20 @@ impl<'a> Prepared<'a> {
         Ok(self.engine.plan_generation(&requests, options.plans.len(), &settings, &name)?)
     }
 
-    /// How the items are cut, where nothing was begun yet.
+    /// How the items are cut if nothing was begun yet.
     fn pieces(&self) -> Pieces {
         let bytes = 4 * self.job.options.keep().numbers(self.engine.spec()) as u64;
         let room = self.start.limit.map(|limit| limit.saturating_sub(self.start.held));
         Pieces::new(self.range.clone(), self.job.part_items, bytes, room)
     }
 
-    /// The memory of the piece with the longest of these items: the others take about as much.
+    /// The memory of the missing piece with the longest item: the others take about as much.
     pub(super) fn plan_longest(&self, missing: &[Range<usize>]) -> Result<Option<MemoryPlan>> {
         let length = |piece: &&Range<usize>| self.survey.tokens(longest_of(&self.survey, piece));
         missing.iter().max_by_key(length).map(|piece| self.plan(piece.clone())).transpose()
     }
 
-    /// What the file says of itself, but for what is measured.
+    /// What the file says of itself, except what is measured.
     pub(super) fn meta(&self, meta: FeatureMeta) -> FeatureMeta {
         FeatureMeta {
             plan: self.job.options.plan_names(),
@@ -150,7 +150,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// The file, if it is there already and holds just this.
+    /// The meta of the file, if it is there already and holds exactly this.
     ///
     /// # Errors
     /// If it holds something else, naming what differs.
@@ -172,7 +172,7 @@ impl<'a> Prepared<'a> {
         if changes.is_empty() { Ok(Some(meta)) } else { other(changes.join("; ")) }
     }
 
-    /// What there is to do: pieces that are missing, and items that are done.
+    /// What is left to do: missing pieces, and items that are done.
     ///
     /// # Errors
     /// If the file or the directory of its pieces belongs to another capture.
@@ -214,9 +214,9 @@ pub(crate) struct ToDo {
     pub(crate) done: usize,
     /// Tokens of the others.
     pub(crate) tokens: usize,
-    /// The most tokens that are written after them.
+    /// The most tokens that are generated after them.
     pub(crate) new_tokens: usize,
-    /// The memory that takes, if there is something to do.
+    /// The memory that this takes, if there is anything to do.
     pub(crate) memory: Option<MemoryPlan>,
 }
 
@@ -225,13 +225,13 @@ fn longest_of(survey: &Survey, piece: &Range<usize>) -> Range<usize> {
     longest..longest + 1
 }
 
-/// What the model holds now; settings without meaning are refused.
+/// What the model holds now. Refuses settings without meaning.
 pub(super) fn held(engine: &Engine, options: &CaptureOptions<'_>) -> Result<MemoryPlan> {
     let request = CaptureRequest { plans: vec![HeadPlan::none()], memory: None, ..options.request() };
     Ok(engine.plan_capture(&[], &request, &|_| String::new())?)
 }
 
-/// Items of a piece in a directory that was begun.
+/// The number of items per piece in a directory, if it was begun.
 pub(super) fn begun(dir: &Path) -> Result<Option<usize>> {
     if !dir.join(MANIFEST).exists() {
         return Ok(None);
@@ -244,7 +244,7 @@ pub(super) fn begun(dir: &Path) -> Result<Option<usize>> {
 fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
     let options = job.options;
     let parts = Parts::of(engine.identity());
-    // Of many items their number says more than the blocks that they are named in.
+    // With many items, their number says more than the blocks that name them.
     let parts = if job.items.len() > survey.items.len() { parts.with("item_count", job.items.len()) } else { parts };
     let parts = if survey.raw { parts.with(Parts::RAW, true) } else { parts };
     let parts = parts

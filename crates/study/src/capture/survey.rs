@@ -1,4 +1,4 @@
-//! A look at every item of a file before anything is computed: whether each fits, how long it is, and a hash of them all.
+//! A look at every item of a file before anything is computed: whether it fits, how long it is, and a hash of all items.
 
 use std::ops::Range;
 
@@ -17,15 +17,15 @@ use crate::{
 /// Items that are held and looked at together.
 const AT_ONCE: usize = 1024;
 
-/// Entries of a list that says what a capture was made from. Up to as many items are named one by one, more in blocks.
+/// Entries of a list that says what a capture was made from. Up to this many items are named one by one, more in blocks.
 const ENTRIES: usize = 64;
 
-/// Items from which on the look takes long enough to be shown.
+/// The number of items from which the look takes long enough to show its progress.
 const LONG: usize = 10_000;
 
 /// What is remembered of an item.
 struct Fact {
-    /// Tokens that are read of it: its prompt and response, or its prompt where it is to be answered.
+    /// Tokens that are read of it: prompt and response, or only the prompt where it is to be answered.
     tokens: u32,
     /// A hash of its id.
     id: u64,
@@ -36,21 +36,21 @@ struct Fact {
 /// What is known of the items of a file.
 pub(super) struct Survey {
     facts: Vec<Fact>,
-    /// Names and hashes of what is read, item by item or in blocks.
+    /// Names and hashes of what is read, by item or by block.
     pub(super) items: Vec<(String, String)>,
-    /// Of what else goes into the file.
+    /// The same for what else goes into the file.
     pub(super) labels: Vec<(String, String)>,
     /// Whether prompts are read as they stand.
     pub(super) raw: bool,
     /// Items that bring a response.
     pub(super) responses: usize,
-    /// Items that are read and have nothing behind their prompt.
+    /// Items that are read and have nothing after their prompt.
     pub(super) prompts_alone: usize,
     /// Items that are read and have no token at the positions of their plan.
     pub(super) untouched: usize,
 }
 
-/// What is read of an item: prompt and response, or its prompt where it is to be answered.
+/// What is read of an item: prompt and response, or only the prompt where it is to be answered.
 pub(super) fn text_of(engine: &Engine, job: &CaptureJob<'_>, item: &Item) -> Result<Encoded> {
     if job.answering.is_some() {
         let ids = prompt(engine, item)?;
@@ -63,7 +63,7 @@ pub(super) fn text_of(engine: &Engine, job: &CaptureJob<'_>, item: &Item) -> Res
     }
 }
 
-/// What is read of some items, side by side; of several that cannot be read the first is named.
+/// What is read of some items, in parallel; if several cannot be read, the error names the first.
 fn texts_of(engine: &Engine, job: &CaptureJob<'_>, items: &[Item]) -> Result<Vec<Encoded>> {
     let texts: Vec<Result<Encoded>> = items.par_iter().map(|item| text_of(engine, job, item)).collect();
     texts.into_iter().collect()
@@ -173,7 +173,7 @@ impl Fact {
     }
 }
 
-/// A list of names and hashes that stays short: one entry an item, or one a block of items.
+/// A list of names and hashes that stays short: one entry per item, or one per block of items.
 pub(super) struct Blocks {
     size: usize,
     done: Vec<(String, String)>,
@@ -188,7 +188,7 @@ impl Blocks {
         Self { size, done: Vec::new(), first: String::new(), last: String::new(), hashes: Vec::new() }
     }
 
-    /// The list of things that are all there.
+    /// The list for things that are all there already.
     pub(super) fn list<T: Serialize>(things: &[T], name: impl Fn(usize, &T) -> String) -> Vec<(String, String)> {
         let mut blocks = Self::of(things.len());
         things.iter().enumerate().for_each(|(index, thing)| blocks.add(&name(index, thing), digest(thing)));

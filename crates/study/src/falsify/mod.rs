@@ -24,6 +24,6 @@ pub use config::{
 pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
 };
-pub use run::falsify;
+pub use run::{falsify, verdict_beside};
 pub(crate) use steps::{capital, word};
 pub use text::markdown;

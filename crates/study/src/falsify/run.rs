@@ -26,6 +26,22 @@ use crate::{
 const FROZEN: &str = "frozen.json";
 const FOUND: &str = "falsify.json";
 
+/// The verdict that an earlier falsification left beside the file of this probe, if there was one.
+///
+/// # Errors
+/// If what lies there cannot be read.
+pub fn verdict_beside(probe: &Path) -> Result<Option<Outcome>> {
+    #[derive(serde::Deserialize)]
+    struct Found {
+        verdict: Outcome,
+    }
+    let path = probe.with_file_name(FOUND);
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_json::<Found>(&path).map(|found| Some(found.verdict))
+}
+
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
 /// `probe.safetensors` and `predictions.npz`.
 ///

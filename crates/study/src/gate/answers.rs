@@ -72,9 +72,12 @@ impl Answers {
     }
 
     /// Every answer as the gate lets it out.
-    pub(super) fn gated(&self, p: &[f64], prefix: &str, threshold: f64) -> Vec<GatedRow> {
-        let of = |((item, known), &p): ((&Item, &Known), &f64)| gated(item, *known, p, prefix, p < threshold);
-        self.items.iter().zip(&self.known).zip(p).map(of).collect()
+    pub(super) fn gated(&self, p: &[f64], seen: &[bool], prefix: &str, threshold: f64) -> Vec<GatedRow> {
+        let of = |(((item, known), &p), &seen_in_training): (((&Item, &Known), &f64), &bool)| GatedRow {
+            seen_in_training,
+            ..gated(item, *known, p, prefix, p < threshold)
+        };
+        self.items.iter().zip(&self.known).zip(p).zip(seen).map(of).collect()
     }
 }
 
@@ -94,13 +97,24 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
         correct: known.correct,
         label: label(hedged || prefixed),
         plain_label: label(hedged),
+        seen_in_training: false,
     }
 }
 
 /// The fields of an item that its row keeps: not the row's own fields, nor those about another answer.
 fn brought(item: &Item, generated: bool) -> Map<String, Value> {
-    const OF_THE_ROW: [&str; 9] =
-        ["id", "response", "plain_response", "finish_reason", "p", "prefixed", "correct", "label", "plain_label"];
+    const OF_THE_ROW: [&str; 10] = [
+        "id",
+        "response",
+        "plain_response",
+        "finish_reason",
+        "p",
+        "prefixed",
+        "correct",
+        "label",
+        "plain_label",
+        "seen_in_training",
+    ];
     let Value::Object(mut fields) = item.answered_json() else { return Map::new() };
     let stale = |name: &&str| generated || OF_THE_ROW.contains(name);
     let gone = OF_THE_ROW.iter().chain(OF_THE_ANSWER.iter().filter(|name| stale(name)));

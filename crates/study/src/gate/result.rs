@@ -33,6 +33,8 @@ pub struct GatedRow {
     pub label: Option<String>,
     /// The same without the gate.
     pub plain_label: Option<String>,
+    /// Whether the probe was fitted on it, or on an answer to its prompt.
+    pub seen_in_training: bool,
 }
 
 /// How answers stand, with or without the gate. Shares are of the answers that are known to be right or wrong.
@@ -177,13 +179,16 @@ pub struct GateResult {
     pub prefixed: usize,
     /// Answers with the very features of an item that the probe was fitted on, or to its prompt.
     pub seen_in_training: usize,
+    /// Answers that the AUC, `plain`, `gated` and `change` are of: those not seen in training or, if all were seen, all.
+    #[serde(default)]
+    pub measured: usize,
     /// Answers that were cut off.
     #[serde(default)]
     pub cut_off: CutOff,
     /// Answers where the item contradicts what decides.
     #[serde(default)]
     pub contradicted: Contradicted,
-    /// AUC of the probe on these answers; null if none is known to be right or wrong.
+    /// AUC of the probe on the measured answers; null if none is known to be right or wrong.
     #[serde(deserialize_with = "number")]
     pub auc: f64,
     /// Its DeLong interval.

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     capture::{capture_encoded, encode, named_items, prompts},
+    falsify::Outcome,
     items::{columns::prompt_hash, units::units},
     probe::{FitResult, Probe},
     store::files::{write_json, write_text},
@@ -24,6 +25,8 @@ use crate::{
 pub struct GateRun<'a> {
     /// The frozen probe, and the SHA-256 of its file.
     pub probe: (&'a Probe, String),
+    /// What `temper falsify` said of it, where it left the probe.
+    pub falsified: Option<Outcome>,
     /// The C whose fit is used; the one that cross-validation chose if none is given.
     pub c: Option<f64>,
     /// The threshold; the one that the training items chose if none is given.
@@ -92,12 +95,18 @@ pub fn gate_run(
     let (features, _) = capture_encoded(engine, &answers.items, &answers.encoded, &options, progress)?;
     let x = site.features(&features);
     let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
-    let rows = answers.gated(&p, settings.prefix, threshold);
     let asked: Vec<String> = answers.items.iter().map(prompt_hash).collect();
-    let seen_in_training = probe.seen(&x, engine.spec().d_model, Some(&asked));
-    let units = units(&answers.items, None);
-    let ranked = ranked(&rows, &units);
-    let plain = Standing::of(rows.iter().map(|row| row.plain_label.as_deref()));
+    let seen = probe.seen(&x, engine.spec().d_model, Some(&asked));
+    let seen_in_training = seen.iter().filter(|&&seen| seen).count();
+    let rows = answers.gated(&p, &seen, settings.prefix, threshold);
+    // A probe ranks the answers that it was fitted on however little it knows: the numbers are of the others, if there are any.
+    let in_sample = seen_in_training == rows.len();
+    let measured: Vec<usize> = (0..rows.len()).filter(|&row| in_sample || !seen[row]).collect();
+    let of_items: Vec<Item> = measured.iter().map(|&row| answers.items[row].clone()).collect();
+    let of_rows: Vec<GatedRow> = measured.iter().map(|&row| rows[row].clone()).collect();
+    let units = units(&of_items, None);
+    let ranked = ranked(&of_rows, &units);
+    let plain = Standing::of(of_rows.iter().map(|row| row.plain_label.as_deref()));
     let cut_off = CutOff::of(&rows);
     let contradicted = Contradicted {
         by_gold: answers.count(|known| known.gold_contradicts),
@@ -115,13 +124,14 @@ pub fn gate_run(
         items: answers.items.len(),
         prefixed: rows.iter().filter(|row| row.prefixed).count(),
         seen_in_training,
+        measured: of_rows.len(),
         cut_off,
         contradicted,
         auc: ranked.value,
         auc_delong: ranked.range.into(),
         plain,
-        gated: Standing::of(rows.iter().map(|row| row.label.as_deref())),
-        change: Changes::of(&rows, &units),
+        gated: Standing::of(of_rows.iter().map(|row| row.label.as_deref())),
+        change: Changes::of(&of_rows, &units),
         warnings,
     };
     let lines: String =

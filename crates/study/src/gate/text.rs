@@ -17,12 +17,13 @@ pub fn gate_markdown(found: &GateResult) -> String {
     let Ends { low, high } = found.auc_delong;
     let range = if low.is_finite() { format!(" ({})", interval(low, high, 3)) } else { String::new() };
     let mut out = format!(
-        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe here {}{range}\n\n\
+        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe {} {}{range}\n\n\
          | | without | with the gate | change, 95 % | dealt at random, 95 % | p |\n|---|---:|---:|---:|---:|---:|\n",
         found.prefixed,
         found.items,
         found.threshold,
         found.threshold_from,
+        measured(found),
         short(found.auc)
     );
     let (of, random) = (&found.change, found.change.at_random);
@@ -40,6 +41,15 @@ pub fn gate_markdown(found: &GateResult) -> String {
         out += &format!("\nwarning: {warning}\n");
     }
     out
+}
+
+/// The answers that the numbers are of.
+fn measured(found: &GateResult) -> String {
+    match found.seen_in_training {
+        0 => "here".into(),
+        seen if seen == found.items => "on the answers that it was fitted on".into(),
+        _ => format!("on the {} that it was not fitted on, which all numbers below are of,", found.measured),
+    }
 }
 
 fn row((name, of, change, dealt): &Line<'_>, found: &GateResult) -> String {
@@ -108,6 +118,7 @@ mod tests {
                 if i.is_multiple_of(2) { "r" } else { "w" }
             )),
             plain_label: Some(if i.is_multiple_of(2) { "cr" } else { "cw" }.into()),
+            seen_in_training: false,
         };
         let rows: Vec<GatedRow> = (0..40).map(row).collect();
         let units: Vec<Vec<usize>> = (0..40).map(|i| vec![i]).collect();
@@ -121,6 +132,7 @@ mod tests {
             items: rows.len(),
             prefixed: rows.iter().filter(|row| row.prefixed).count(),
             seen_in_training: 0,
+            measured: rows.len(),
             cut_off: CutOff::of(&rows),
             contradicted: Contradicted::default(),
             auc: f64::NAN,

@@ -6,6 +6,7 @@ use super::{Contradicted, CutOff, answers::Answers, run::GateRun};
 use crate::{
     Item,
     confounds::{SAY_SO, Truncation},
+    falsify::{Outcome, word},
     items::answer::gold_warning,
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
@@ -28,16 +29,26 @@ pub(super) fn warnings(
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
         .chain(truncation(cut_off, all))
-        .chain((cut_off.unsaid > 0).then(|| {
-            format!("whether {} of {all} answers were cut off is not known: {SAY_SO}", cut_off.unsaid)
-        }))
+        .chain(
+            (cut_off.unsaid > 0)
+                .then(|| format!("whether {} of {all} answers were cut off is not known: {SAY_SO}", cut_off.unsaid)),
+        )
         .chain((seen > 0).then(|| {
-            format!(
-                "the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: what it does to them is no test"
-            )
+            let so = if seen == all { "what it does to them is no test" } else { "they take no part in the numbers" };
+            format!("the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: {so}")
         }))
+        .chain(falsified(settings))
         .chain((answers.silent > 0).then(|| format!("{} answers are empty and take no part", answers.silent)))
         .collect()
+}
+
+/// A probe that its own falsification did not let pass.
+fn falsified(settings: &GateRun<'_>) -> Option<String> {
+    let found = settings.falsified.filter(|&found| found != Outcome::Passed)?;
+    Some(format!(
+        "`temper falsify` says '{}' of this probe: what it does here is no evidence that it knows anything",
+        word(found)
+    ))
 }
 
 fn nothing_known(answers: &Answers) -> Option<String> {

@@ -17,13 +17,13 @@ use table::TableSource;
 pub struct PlanSource<'a> {
     /// A list in place, a `.json` or `.npz` file (`lambda.npz#NAME` for one variant of a sweep), or `top:k@attribution.json`.
     pub text: &'a str,
-    /// λ of heads that have none of their own.
+    /// λ of heads without one of their own.
     pub lambda: Option<f32>,
     /// The positions that are touched, where the plan does not say.
     pub positions: Option<Positions>,
 }
 
-/// The plans that a source stands for: one for all items, or one an item (the rows of a λ table).
+/// The plans that a source stands for: one for all items, or one per item (the rows of a λ table).
 ///
 /// # Errors
 /// If it cannot be read, or names heads that the model does not have.
@@ -46,11 +46,11 @@ pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>>
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
 }
 
-/// Refuses a λ table that names its rows, where these are the names of other items than those that it is for, or in another order;
-/// the ids of the items are asked for only where it names them.
+/// Refuses a λ table whose rows are named after other items than these, or after the same ones in another order. The ids of the
+/// items are asked for only if the table names its rows.
 ///
 /// # Errors
-/// Names the first that differs.
+/// Names the first row that differs.
 pub fn check_rows(text: &str, items: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
     TableSource::of(text).map_or(Ok(()), |table| table.check_rows(items))
 }
@@ -72,8 +72,9 @@ pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
     Ok(heads)
 }
 
-/// What somebody must know who takes heads from an attribution, `top:5@attribution.json`, for a model with these weights: that it is
-/// one of other weights, or found nothing in them. Of a list or a λ table that says so: that it was made for other weights.
+/// What the user should know about heads taken from an attribution, `top:5@attribution.json`, for a model with these weights: that
+/// it is of other weights, or found nothing in these heads. For a list or a λ table that says so: that it was made for other
+/// weights.
 ///
 /// # Errors
 /// If the attribution, list or table cannot be read.
@@ -105,7 +106,7 @@ fn list_file(text: &str) -> Result<Option<String>> {
     is.then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
 }
 
-/// `top:5@attribution.json`, or `top:5@attribution.json#humble` for another disposition than the first.
+/// `top:5@attribution.json`, or `top:5@attribution.json#humble` for a disposition other than the first.
 struct Top<'a> {
     count: usize,
     path: &'a Path,
@@ -147,14 +148,14 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
     }
     HeadList::parse(text).map_err(|error| {
         let path = Path::new(text);
-        // JSON in place has a slash as well: heads/v1.
+        // JSON in place contains a slash as well: heads/v1.
         let json = text.trim_start().starts_with(['{', '[']);
         let a_path = path.exists() || (!json && text.contains(std::path::MAIN_SEPARATOR));
         if a_path { no_list_in(path) } else { error.into() }
     })
 }
 
-/// Heads are asked of a file that nothing says how to read.
+/// The error for a file of heads that nothing says how to read.
 fn no_list_in(path: &Path) -> StudyError {
     StudyError::option(
         "the file of a head list",

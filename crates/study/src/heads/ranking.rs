@@ -55,8 +55,8 @@ impl RankedHead {
 }
 
 impl Ranking {
-    /// The heads with the largest |d| of a disposition, the first if none is named; with the largest d where the file was
-    /// made as the paper's scripts do.
+    /// The heads with the largest |d| of a disposition, the first if none is named; with the largest d where the file was made as
+    /// the paper's scripts make it.
     pub(super) fn top(&self, name: Option<&str>, count: usize) -> Result<Vec<HeadRef>, String> {
         let heads = self.disposition(name)?.heads.iter().map(|head| (head.at(), head.cohen_d)).collect();
         top_of(heads, self.method.compat.signed(), count)
@@ -82,7 +82,7 @@ impl Ranking {
         Err(format!("it ranks {} of {}, but this model has {}", of(&self.heads_per_layer), self.model, of(&here)))
     }
 
-    /// What somebody must know who takes these heads: that the attribution found nothing in them, or is of other weights.
+    /// What the user should know about these heads: that the attribution found nothing in them, or is of other weights.
     pub(super) fn remarks(&self, name: Option<&str>, chosen: &[HeadRef], weights_sha256: &str) -> Vec<String> {
         let mut out = Vec::new();
         if !self.weights_sha256.is_empty() && self.weights_sha256 != weights_sha256 {
@@ -105,7 +105,7 @@ impl Ranking {
     }
 }
 
-/// Heads that a remark names.
+/// The most heads that a remark names.
 const NAMED: usize = 5;
 
 /// The heads with the largest |d| of the first disposition.

@@ -1,4 +1,4 @@
-//! λ tables: `.npz` with `lambda` `[row, layer, head]`, a row an item or, where it has `variant` too, an arm of a sweep.
+//! λ tables: `.npz` with `lambda` `[row, layer, head]`, one row per item or, where it has `variant` too, one per arm of a sweep.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ impl<'a> TableSource<'a> {
         if table(text) {
             return Some(Self { path: text.into(), variant: None });
         }
-        // Behind the ending: directories may have the sign as well.
+        // After the ending: directories may have the sign as well.
         let at = text.to_ascii_lowercase().find(".npz#")? + ".npz".len();
         Some(Self { path: text[..at].into(), variant: Some(&text[at + 1..]) })
     }
@@ -31,7 +31,7 @@ impl<'a> TableSource<'a> {
     /// The plan of every row, or of the one that is named.
     ///
     /// # Errors
-    /// If the table is not of this model's shape, names heads that the model does not have, or has variants of which none is named.
+    /// If the table is not of this model's shape, names heads that the model does not have, or has variants and none is named.
     pub(super) fn plans(&self, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
         let wrong = |why: String| StudyError::content(&self.path, why);
         let (shape, values) = match Npz::read_array(&self.path, "lambda")? {
@@ -41,7 +41,7 @@ impl<'a> TableSource<'a> {
             Array::Text(_) | Array::Scalar(_) => return Err(wrong("array 'lambda' holds no numbers".into())),
         };
         let (layers, heads) = (spec.layers.len(), spec.layers.iter().map(|layer| layer.heads.count).max().unwrap_or(0));
-        // A table of another shape is one of another model, whose heads mean nothing here.
+        // A table of another shape is for another model, whose heads mean nothing here.
         let [rows, ..] = shape[..] else { return Err(wrong("array 'lambda' is a single number".into())) };
         if shape[1..] != [layers, heads] || rows == 0 {
             let why = format!(
@@ -63,7 +63,7 @@ impl<'a> TableSource<'a> {
         }
         let plan = |(at, values): (usize, &[f32])| {
             let plan = plan_of(values, heads, spec)?;
-            // Where a row touches a part of the tokens only, its plan does.
+            // Where a row touches only a part of the tokens, so does its plan.
             Ok(plan.limited(positions.as_ref().map(|positions| positions[at]))?)
         };
         let rows = values.chunks_exact(layers * heads).enumerate();
@@ -97,7 +97,7 @@ impl<'a> TableSource<'a> {
         texts.iter().map(parsed).collect::<Result<_>>().map(Some)
     }
 
-    /// The items that the rows are of, where the table says so and no variant is named.
+    /// The ids of the rows' items, where the table has them and no variant is named.
     fn ids(&self) -> Result<Option<Vec<String>>> {
         match Npz::find_array(&self.path, "id")?.filter(|_| self.variant.is_none()) {
             None => Ok(None),
@@ -110,7 +110,7 @@ impl<'a> TableSource<'a> {
         }
     }
 
-    /// Refuses items whose ids are others than those of the rows, where the table has some.
+    /// Refuses items whose ids differ from those of the rows, where the table has ids.
     pub(super) fn check_rows(&self, items: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
         let wrong = |why: String| Err(StudyError::content(&self.path, why));
         let Some(ids) = self.ids()? else { return Ok(()) };
@@ -130,7 +130,7 @@ impl<'a> TableSource<'a> {
         }
     }
 
-    /// The row that is meant, where it is one.
+    /// The row that is meant, if it is a single one.
     fn row(&self, rows: usize) -> Result<Option<usize>> {
         let wrong = |why: String| Err(StudyError::content(&self.path, why));
         let names = match (Npz::find_array(&self.path, "variant")?, self.variant) {

@@ -1,6 +1,6 @@
-//! Putting npz files one behind the other: read and written a buffer at a time, whatever their size.
+//! Putting npz files one after the other, a buffer at a time, whatever their size.
 //!
-//! The files are those of [`Npz::save`](crate::Npz::save): what is not written as it writes is refused.
+//! The files must be those of [`Npz::save`](crate::Npz::save): anything that it would not write is refused.
 
 use std::{
     fs::File,
@@ -32,7 +32,7 @@ struct Member {
 }
 
 impl Member {
-    /// Characters of a text's cell.
+    /// Characters per cell of a text array.
     fn text_width(&self) -> Option<usize> {
         self.dtype.strip_prefix("<U")?.parse().ok()
     }
@@ -46,7 +46,7 @@ impl Member {
         }
     }
 
-    /// Whether the rows of another array can stand behind its own.
+    /// Whether the rows of another array can follow its own.
     fn continues(&self, next: &Self) -> bool {
         let same = self.dtype == next.dtype || (self.text_width().is_some() && next.text_width().is_some());
         same && self.shape.len() == next.shape.len() && !self.shape.is_empty() && self.shape[1..] == next.shape[1..]
@@ -77,7 +77,7 @@ fn members(path: &Path) -> Result<Vec<Member>> {
         .collect()
 }
 
-/// Reads the header of an array; what follows in the reader are its values.
+/// Reads the header of an array; its values follow in the reader.
 fn read_header<R: Read>(file: &mut ZipFile<'_, R>, name: &str) -> std::result::Result<Member, String> {
     if file.compression() != CompressionMethod::Stored {
         return Err("is compressed, which temper never writes".into());
@@ -104,7 +104,7 @@ fn read_header<R: Read>(file: &mut ZipFile<'_, R>, name: &str) -> std::result::R
     Ok(member)
 }
 
-/// Hands an array's values to `take`, whose reader must be read to its end, where the checksum is verified.
+/// Hands an array's values to `take`, which must read its reader to the end, where the checksum is verified.
 fn with_values<T>(
     path: &Path,
     name: &str,
@@ -114,7 +114,7 @@ fn with_values<T>(
     let mut file = zip.by_name(&format!("{name}.npy")).map_err(|e| wrong(path, name, e))?;
     let member = read_header(&mut file, name).map_err(|why| wrong(path, name, why))?;
     let value = take(&member, &mut file).map_err(|why| wrong(path, name, why))?;
-    // At the end the checksum is compared.
+    // The checksum is compared at the end.
     match file.read(&mut [0]) {
         Ok(0) => Ok(value),
         Ok(_) => Err(wrong(path, name, "is longer than its shape")),
@@ -122,8 +122,8 @@ fn with_values<T>(
     }
 }
 
-/// Joins files whose arrays continue each other row by row, but for those named in `shared`, which must be equal in all,
-/// and `replaced`, a text that takes the place of each file's own. Returns how many rows there are.
+/// Joins files whose arrays continue each other row by row, except those named in `shared`, which must be equal in all files, and
+/// `replaced`, a text that takes the place of each file's own. Returns how many rows there are.
 ///
 /// # Errors
 /// If a file cannot be read, is damaged, or does not continue the first; or `out` cannot be written.
@@ -150,7 +150,7 @@ pub(crate) fn join(out: &Path, files: &[PathBuf], shared: &[&str], replaced: (&s
             return Err(wrong(&files[0], &first.name, "has not as many rows as the arrays before it"));
         }
     }
-    // Errors of reading pass by `write_whole`, which would call them errors of writing.
+    // Errors of reading bypass `write_whole`, which would call them errors of writing.
     let mut reading = None;
     let written = write_whole(out, |file| {
         let mut zip = ZipWriter::new(file);
@@ -209,7 +209,7 @@ fn copy_shared(to: &mut impl Write, files: &[PathBuf], first: &Member) -> std::r
     to.write_all(&reference).map_err(Failed::Writing)
 }
 
-/// Writes the rows of all files; texts at the width of the longest.
+/// Writes the rows of all files; texts get the width of the longest.
 fn copy_rows(to: &mut impl Write, files: &[PathBuf], column: &[&Member]) -> std::result::Result<(), Failed> {
     let first = column[0];
     let rows: usize = column.iter().map(|member| member.shape[0]).sum();
@@ -220,7 +220,7 @@ fn copy_rows(to: &mut impl Write, files: &[PathBuf], column: &[&Member]) -> std:
     for (path, member) in files.iter().zip(column) {
         let mut failed = None;
         let copied = with_values(path, &member.name, |own, reader| {
-            // Cells that are narrower than the widest are copied one by one, and filled up.
+            // Cells that are narrower than the widest are copied one by one, and padded.
             let padding = match (widest, own.text_width()) {
                 (Some(widest), Some(width)) => 4 * (widest - width),
                 _ => 0,

@@ -71,8 +71,7 @@ impl Array {
     }
 }
 
-/// How members are written: stored, not compressed, for floats do not compress, and stored members can be mapped. zip64
-/// for any size.
+/// How members are written: stored, since floats do not compress and stored members can be mapped; with zip64, for any size.
 pub(crate) fn member_options() -> SimpleFileOptions {
     SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true)
 }
@@ -92,7 +91,7 @@ pub(crate) fn header(out: &mut impl Write, dtype: &str, shape: &[usize], len: us
     out.write_all(text.as_bytes())
 }
 
-/// Unicode arrays hold every text at the width of the longest, four bytes a character.
+/// Unicode arrays hold every text at the width of the longest, four bytes per character.
 fn write_texts(out: &mut impl Write, shape: &[usize], texts: &[String]) -> io::Result<()> {
     let width = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(1);
     header(out, &format!("<U{width}"), shape, texts.len())?;

@@ -12,8 +12,8 @@ impl Npz {
     /// Reads every array of a file.
     ///
     /// # Errors
-    /// If it cannot be read, or an array is of another type than little-endian floats (f2, f4, f8), integers, truth values
-    /// and texts. Texts have one dimension or none.
+    /// If it cannot be read, or an array is of a type other than little-endian floats (f2, f4, f8), integers, truth values and
+    /// texts. Texts must have one dimension or none.
     pub fn read(path: &Path) -> Result<Self> {
         let mut archive = Archive::open(path)?;
         let mut npz = Self::default();
@@ -78,7 +78,7 @@ impl<'a> Archive<'a> {
 
     /// The names of the arrays.
     fn names(&self) -> Vec<String> {
-        // A name that is no text keeps its place, and is nobody's.
+        // A name that is not text keeps its place, and matches nothing.
         let names = self.zip.file_names().map(std::result::Result::unwrap_or_default);
         names.map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_string()).collect()
     }
@@ -100,7 +100,7 @@ impl<'a> Archive<'a> {
             return Err(wrong(format!("is compressed by {}; numpy stores or deflates", member.compression())));
         }
         let key = name.strip_suffix(".npy").ok_or_else(|| wrong("is no .npy".into()))?.to_string();
-        // A size is only a claim.
+        // The size is only a claim.
         let mut bytes = Vec::with_capacity(member.size().min(1 << 28) as usize);
         // The checksum is verified at the member's end.
         member.read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
@@ -128,7 +128,7 @@ fn array(bytes: &[u8]) -> std::result::Result<Array, String> {
     if count.checked_mul(width) != Some(data.len()) {
         return Err(format!("holds {} bytes, but its shape {shape:?} of {dtype} takes others", data.len()));
     }
-    // The order of fewer than two dimensions means nothing.
+    // In fewer than two dimensions the order means nothing.
     let fortran = fortran && shape.len() > 1;
     Ok(match dtype.as_str() {
         "<f2" => Array::F32(shape.clone(), row_major(fortran, &shape, numbers(data, |b| f16::from_le_bytes(b).into()))),
@@ -182,7 +182,7 @@ fn integers(dtype: &str, data: &[u8]) -> std::result::Result<Vec<i64>, String> {
     })
 }
 
-/// Values in row-major order, from that of Fortran.
+/// Values in row-major order, from Fortran order.
 fn row_major<T: Copy>(fortran: bool, shape: &[usize], values: Vec<T>) -> Vec<T> {
     if !fortran {
         return values;
@@ -207,7 +207,7 @@ fn numbers<const N: usize, T>(data: &[u8], of: impl Fn([u8; N]) -> T) -> Vec<T> 
     data.chunks_exact(N).map(|bytes| of(bytes.try_into().expect("a chunk of N bytes"))).collect()
 }
 
-/// A text of four bytes a character, or of UTF-8, padded with NUL.
+/// A text of four bytes per character, or of UTF-8, padded with NUL.
 fn text(data: &[u8], wide: bool) -> std::result::Result<String, String> {
     if !wide {
         let len = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);

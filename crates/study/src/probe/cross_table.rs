@@ -72,13 +72,13 @@ impl CrossTable {
     }
 }
 
-/// The table of items, with 95 % intervals of its shares, over prompts: answers to one prompt are one unit.
+/// The table of items, with 95 % intervals of its shares over prompts: answers to one prompt are one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LabelTable {
     /// The counts.
     #[serde(flatten)]
     pub table: CrossTable,
-    /// Prompts that the counted items have.
+    /// How many prompts the counted items have.
     pub prompts: usize,
     /// p(assert | correct); null for no right answers.
     pub p_assert_correct: f64,

@@ -1,4 +1,4 @@
-//! A probe on other items than it was fitted on.
+//! A probe on other items than those it was fitted on.
 
 use headtemper_stats::asymmetry_range;
 use serde::{Deserialize, Serialize};
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::{Ends, MeasureOptions, Measured, OperatingPoint, Origin, Probe, ProbeSet};
 use crate::Result;
 
-/// What a probe is worth on a set of items.
+/// How good a probe is on a set of items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// `probe-eval/v1`.
     pub schema: String,
     /// The items.
     pub set: Origin,
-    /// How many of them have the very features, or the prompt, of an item that the probe was fitted on.
+    /// How many of them have exactly the features, or the prompt, of an item that the probe was fitted on.
     pub seen_in_training: usize,
-    /// One entry a C, in the probe's order.
+    /// One entry per C, in the probe's order.
     pub results: Vec<EvalResult>,
     /// The place of the C that was chosen in training.
     pub chosen: usize,
@@ -23,12 +23,12 @@ pub struct Evaluation {
     pub warnings: Vec<String>,
 }
 
-/// What one fit is worth.
+/// How good one fit is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
     /// scikit-learn's C.
     pub c: f64,
-    /// Its probabilities; `best` is the threshold that these very items would have chosen.
+    /// How good its probabilities are; `best` is the threshold that these very items would have chosen.
     #[serde(flatten)]
     pub measured: Measured,
     /// The gate at the threshold that the training items chose; null if none kept the floor there.
@@ -43,7 +43,7 @@ pub struct EvalResult {
 /// Evaluates all fits of a probe.
 ///
 /// # Errors
-/// If the features are others than the probe's.
+/// If the features do not match the probe's.
 pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Result<(Evaluation, Vec<Vec<f64>>)> {
     options.check()?;
     let source = set.origin.features.to_string();
@@ -60,7 +60,7 @@ pub fn evaluate(probe: &Probe, set: &ProbeSet, options: MeasureOptions) -> Resul
         });
         all.push(p);
     }
-    let seen = probe.seen(&set.x, set.features, set.prompts.as_deref());
+    let seen = probe.seen(&set.x, set.features, set.prompts.as_deref()).into_iter().filter(|&seen| seen).count();
     let warnings = warnings(probe, set, seen);
     let schema = "probe-eval/v1".into();
     let evaluation = Evaluation {

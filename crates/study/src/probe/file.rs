@@ -1,8 +1,8 @@
 //! `probe.safetensors`: a probe, and everything that says what it is.
 //!
-//! Tensors, f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`; `rows` u64 `[n]`, names of the rows that
-//! it was fitted on, and, where they are known, `prompts` u64 `[n]`, names of their prompts. Coefficients are of scaled features: `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`.
-//! The metadata holds `probe`, [`ProbeMeta`] as JSON.
+//! Tensors in f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`. In u64: `rows` `[n]`, names of the rows that
+//! it was fitted on, and, where they are known, `prompts` `[n]`, names of their prompts. Coefficients are for scaled features:
+//! `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`. The metadata holds `probe`, [`ProbeMeta`] as JSON.
 
 use std::{
     borrow::Cow,
@@ -26,7 +26,7 @@ use crate::{
 pub const PROBE_FILE: &str = "probe.safetensors";
 const META: &str = "probe";
 
-/// Names of prompts by their hashes; none where nothing was asked, which is nobody's prompt.
+/// Names of prompts, from their hashes; None where nothing was asked, which is not a prompt.
 pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<Option<u64>> {
     let name = |hash: &String| {
         let digest = Sha256::digest(hash.as_bytes());
@@ -53,7 +53,7 @@ impl View for Numbers {
 }
 
 impl Probe {
-    /// Writes the file, which appears whole, and says its SHA-256: the same probe has the same.
+    /// Writes the file, which appears whole, and returns its SHA-256; the same probe has the same.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -90,10 +90,10 @@ impl Probe {
         (bytes, sha256)
     }
 
-    /// Reads the file, or that of a directory.
+    /// Reads the file, or the one in a directory.
     ///
     /// # Errors
-    /// If it cannot be read, or is no probe of ours.
+    /// If it cannot be read, or is not a probe of ours.
     pub fn read(path: &Path) -> Result<(Self, PathBuf)> {
         let path = if path.is_dir() { path.join(PROBE_FILE) } else { path.to_path_buf() };
         let bytes = fs::read(&path).map_err(StudyError::read(&path))?;
@@ -135,19 +135,19 @@ impl Probe {
         Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, prompt_names, meta }, path))
     }
 
-    /// How many of these rows it was fitted on, by their features or, as far as they are known, the hashes of their prompts.
-    pub(crate) fn seen(&self, x: &[f64], features: usize, prompts: Option<&[String]>) -> usize {
+    /// Which of these rows it was fitted on, by their features or, as far as they are known, the hashes of their prompts.
+    pub(crate) fn seen(&self, x: &[f64], features: usize, prompts: Option<&[String]>) -> Vec<bool> {
         let set = |names: &[u64]| names.iter().copied().collect::<BTreeSet<u64>>();
         let (rows, asked) = (set(&self.row_hashes), set(&self.prompt_names));
-        let (names, prompts) = (row_hashes(x, features), prompt_names(prompts));
+        let prompts = prompt_names(prompts);
         let answered = |at: usize| prompts.get(at).is_some_and(|name| name.is_some_and(|name| asked.contains(&name)));
-        names.iter().enumerate().filter(|&(at, name)| rows.contains(name) || answered(at)).count()
+        row_hashes(x, features).iter().enumerate().map(|(at, name)| rows.contains(name) || answered(at)).collect()
     }
 
     /// Probabilities of the positive class under the fit at this place.
     ///
     /// # Errors
-    /// If there are other than as many features as it was fitted on.
+    /// If the number of features is not the one that it was fitted on.
     pub fn probabilities(&self, fit: usize, x: &[f64], features: usize, source: &str) -> Result<Vec<f64>> {
         if features != self.scaler.mean.len() {
             return Err(StudyError::option(

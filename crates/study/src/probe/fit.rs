@@ -11,13 +11,13 @@ use crate::{Result, StudyError, significance::LEVEL, store::nan::number};
 /// How a probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitOptions {
-    /// Inverse strengths of the penalty, scikit-learn's C: a fit each.
+    /// Inverse strengths of the penalty, scikit-learn's C: one fit each.
     pub c: Vec<f64>,
     /// How items are weighted.
     pub class_weight: Weighting,
-    /// Folds of the cross-validation, fewer where the smaller class has fewer items.
+    /// Folds of the cross-validation; fewer where the smaller class has fewer items.
     pub folds: usize,
-    /// Seed of the folds, as scikit-learn's `random_state`; none deals items out as they stand.
+    /// Seed of the folds, as scikit-learn's `random_state`; without one, items are dealt out in their order.
     pub shuffle: Option<u32>,
     /// How often labels are shuffled for the null of the cross-validated AUC; 0 leaves it out.
     pub shuffles: usize,
@@ -52,18 +52,18 @@ impl From<Weighting> for ClassWeight {
     }
 }
 
-/// Probes of one set of items, one a C: what `probe.safetensors` holds.
+/// Probes of one set of items, one per C: what `probe.safetensors` holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
-    /// What is taken off each feature, and what it is divided by.
+    /// What is subtracted from each feature, and what it is divided by.
     pub scaler: Scaler,
-    /// One fit a C, in the order asked for.
+    /// One fit per C, in the order asked for.
     pub fits: Vec<Logistic>,
-    /// Names of the rows that it was fitted on, so that it knows them again.
+    /// Names of the rows that it was fitted on, by which it recognises them.
     pub row_hashes: Vec<u64>,
-    /// Names of the prompts that these answer, as far as they are known.
+    /// Names of the prompts that these rows answer, as far as known.
     pub prompt_names: Vec<u64>,
-    /// What it is.
+    /// What the probe is.
     pub meta: ProbeMeta,
 }
 
@@ -84,15 +84,15 @@ pub struct ProbeMeta {
     pub shuffled_folds: bool,
     /// Seed of folds, shuffles and resamples.
     pub seed: u64,
-    /// One entry a C.
+    /// One entry per C.
     pub results: Vec<FitResult>,
-    /// The place of the C with the largest cross-validated AUC, the stronger penalty of equals.
+    /// The place of the C with the largest cross-validated AUC; of equals, the stronger penalty.
     pub chosen: usize,
     /// How that AUC compares with shuffled labels; none if none were shuffled.
     pub null: Option<Null>,
 }
 
-/// A fit, and what its like are worth on items that they were not fitted on.
+/// A fit, and how good fits like it are on items that they were not fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitResult {
     /// scikit-learn's C.
@@ -116,13 +116,13 @@ pub struct Null {
     pub shuffles: usize,
     /// Mean of the largest AUC under shuffled labels.
     pub mean: f64,
-    /// 95 % of them lie below.
+    /// 95 % of them lie below this.
     pub q95: f64,
-    /// Share of shuffles that reach the observed one.
+    /// Permutation p: how often shuffles reach the observed AUC.
     pub p: f64,
 }
 
-/// A fitted probe, and the probabilities by which it was cross-validated.
+/// A fitted probe, and its probabilities from cross-validation.
 pub struct Fitted {
     /// The probe.
     pub probe: Probe,
@@ -134,27 +134,27 @@ pub struct Fitted {
     pub notes: Vec<String>,
 }
 
-/// How often labels are shuffled where nobody says, and where that would take long.
+/// How often labels are shuffled by default, unless that would take long.
 const USUAL_SHUFFLES: usize = 1000;
-/// The fewest, which tell a p of 0.01.
+/// The fewest: they can still give a p of 0.01.
 pub const LEAST_SHUFFLES: usize = 99;
-/// Products that a usual null may take: some minutes on a few cores.
+/// Products that a default null may take: some minutes on a few cores.
 const WORK: f64 = 2e13;
-/// Newton steps of a fit, about.
+/// Newton steps of a fit, roughly.
 const STEPS: f64 = 6.0;
 
-/// How often labels are shuffled where nobody says: 1,000 times, or fewer, but at least 99, where there are so many items and
-/// features that it would take more than some minutes.
+/// How often labels are shuffled by default: 1,000 times, or fewer, but at least 99, where there are so many items and features
+/// that it would take more than some minutes.
 pub fn usual_shuffles(set: &ProbeSet, folds: usize, fits: usize) -> usize {
     let (n, d) = (set.labels.len() as f64, set.features as f64);
-    // Over items their products serve all labelings; over features each fit takes products of all of them.
+    // Over items, their products serve all labelings; over features, each fit takes the products of all features.
     let one = if n < d { n * n * n } else { n * d * d };
     let labeling = one * STEPS * (folds * fits) as f64;
     USUAL_SHUFFLES.min((WORK / labeling) as usize).max(LEAST_SHUFFLES)
 }
 
 impl FitOptions {
-    /// The same without bootstrap intervals, where nobody reports them.
+    /// The same without bootstrap intervals, for when nobody reports them.
     pub(crate) fn without_intervals(self) -> Self {
         Self { measure: MeasureOptions { resamples: 0, ..self.measure }, ..self }
     }
@@ -174,7 +174,7 @@ impl FitOptions {
 /// Fits and cross-validates.
 ///
 /// # Errors
-/// If an option has no meaning, a class has less than two items, or a fit does not converge.
+/// If an option has no meaning, a class has fewer than two items, or a fit does not converge.
 pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     options.check()?;
     let source = &set.origin.labels;

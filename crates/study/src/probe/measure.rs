@@ -1,4 +1,4 @@
-//! What a probe's probabilities are worth on labelled items.
+//! How good a probe's probabilities are on labelled items.
 
 use headtemper_stats::{
     Asymmetry, Bin, GatePoint, Range, asymmetry, auc, bootstrap_auc, calibration, clustered_delong,
@@ -10,12 +10,12 @@ use crate::{Result, StudyError, store::nan::number};
 /// The least p(assert | correct) at which a threshold counts as useful: the paper's.
 pub const ASSERT_CORRECT: f64 = 0.70;
 
-/// The worth of probabilities. What cannot be measured is null.
+/// How good probabilities are. What cannot be measured is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Items.
     pub items: usize,
-    /// Those of them that are positive.
+    /// How many of them are positive.
     pub positives: usize,
     /// Area under the ROC curve.
     #[serde(deserialize_with = "number")]
@@ -109,10 +109,10 @@ pub struct MeasureOptions {
 }
 
 impl MeasureOptions {
-    /// Refuses what has no meaning.
+    /// Refuses settings without meaning.
     ///
     /// # Errors
-    /// If the floor is no share.
+    /// If the floor is not a share.
     pub(crate) fn check(&self) -> Result<()> {
         if (0.0..=1.0).contains(&self.assert_correct) {
             return Ok(());
@@ -125,12 +125,12 @@ impl Ends {
     /// No interval.
     pub(crate) const NONE: Self = Self { low: f64::NAN, high: f64::NAN };
 
-    /// No interval, as of a file that an older version wrote.
+    /// No interval, for a file that an older version wrote.
     pub(crate) fn none() -> Self {
         Self::NONE
     }
 
-    /// Itself, if both ends are numbers.
+    /// The interval, if both ends are finite.
     pub(crate) fn known(self) -> Option<Self> {
         (self.low.is_finite() && self.high.is_finite()).then_some(self)
     }
@@ -173,7 +173,7 @@ impl From<Bin> for CalibrationBin {
 }
 
 impl Measured {
-    /// Measures probabilities of the positive class; intervals are over units, that of each item.
+    /// Measures probabilities of the positive class. Intervals are over units; `units` has that of each item.
     pub fn of(p: &[f64], labels: &[bool], units: &[usize], options: MeasureOptions) -> Self {
         let scored = calibration(p, labels);
         let Asymmetry { best, lowest, half } = asymmetry(p, labels, options.assert_correct);

@@ -1,4 +1,4 @@
-//! Reading features and columns from the files of others and our own.
+//! Reading features and columns from files of our own and of others.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) struct Table {
     pub(crate) ids: Option<Vec<String>>,
     /// The hashes of the items' prompts, where the file keeps them.
     pub(crate) prompts: Option<Vec<String>>,
-    /// What the file says of itself, where it is a capture.
+    /// What the file says of itself, if it is a capture.
     pub(crate) meta: Option<FeatureMeta>,
     /// The layers that were averaged, where the file names them.
     pub(crate) layers: Vec<usize>,
@@ -74,7 +74,7 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != values.len() / features) {
         return Err(wrong(format!("has {} rows, but array 'id' {}", values.len() / features, ids.len())));
     }
-    // A file of others has none, or another; what a capture says of single items is not what it is.
+    // Other files have no meta, or another one. What a capture says about single items is left out.
     let meta = read_meta(path).ok().map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
     let layers = match averaged.filter(|_| source.key == "h_layers") {
         Some(range) => match Npz::find_array(path, "layers")? {
@@ -123,7 +123,7 @@ fn ids_of(path: &Path) -> Result<Option<Vec<String>>> {
 /// Reads a column.
 ///
 /// # Errors
-/// If the file or column is not there, or holds something else than numbers, truth values and texts.
+/// If the file or column is not there, or holds something other than numbers, truth values and texts.
 pub(crate) fn column(source: &ColumnSource) -> Result<Column> {
     match source.path.extension().and_then(|ending| ending.to_str()) {
         Some("npz") => npz_column(source),
@@ -158,7 +158,7 @@ fn json_column(source: &ColumnSource) -> Result<Column> {
     let root: Value = read_json(&source.path)?;
     let mut at = &root;
     let mut rest = source.key.split('.');
-    // Down to the array; what is left of the key leads into each of its objects.
+    // Walks down to the array; the rest of the key leads into each of its objects.
     while !at.is_array() {
         let Some(name) = rest.next() else { break };
         let names = || at.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default();
@@ -239,12 +239,12 @@ fn objects<'a>(
         let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
         return Err(StudyError::content(path, why));
     }
-    // An item without an id could only be matched by its place.
+    // Without their ids, items could only be matched by place.
     let ids = (ids.len() == cells.len()).then_some(ids);
     Ok(Column { cells, ids })
 }
 
-/// The fields of an object, with dots into the objects inside.
+/// The fields of an object, with dots into inner objects.
 fn fields_of(prefix: &str, value: &Value, out: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         match value {
@@ -254,7 +254,7 @@ fn fields_of(prefix: &str, value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// The texts that a rule names and no item has, such as misspelt ones.
+/// The texts that a rule names but no item has, such as misspelt ones.
 ///
 /// # Errors
 /// If the column cannot be read.
@@ -265,10 +265,10 @@ pub fn unmet(source: &LabelSource) -> Result<Vec<String>> {
     Ok(with.split('|').map(str::trim).filter(nowhere).map(String::from).collect())
 }
 
-/// Whether the item at this place is positive; none if it has no value.
+/// Whether the item at this place is positive; None if it has no value.
 ///
 /// # Errors
-/// If the value cannot be compared, or, without a rule, is no label.
+/// If the value cannot be compared or, without a rule, is not a label.
 pub(crate) fn label(source: &LabelSource, column: &Column, at: usize) -> Result<Option<bool>> {
     let cell = &column.cells[at];
     let held = match (cell, &source.rule) {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{FeatureMeta, Result, StudyError, items::units::joined, store::digest::hex};
 
-/// The fewest features by which two rows of a set are one item: fewer may be equal by chance, as lengths are.
+/// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
 
 /// Items with features and a label.
@@ -27,11 +27,11 @@ pub struct ProbeSet {
     pub features: usize,
     /// The label of each row.
     pub labels: Vec<bool>,
-    /// The items by name; their place in the file where it names none.
+    /// The items' names; where the file names none, their places in it.
     pub ids: Vec<String>,
     /// Whether the file names its items.
     pub named: bool,
-    /// Whether that of the labels does.
+    /// Whether the file of the labels names its items.
     pub labels_named: bool,
     /// The place of each row in the file of features.
     pub rows: Vec<usize>,
@@ -41,14 +41,14 @@ pub struct ProbeSet {
     pub prompts: Option<Vec<String>>,
     /// The group of each row, where items were grouped by a column and the row has a value.
     pub groups: Option<Vec<Option<String>>>,
-    /// The unit of each row: items that share their prompt, all their features or a group are no more independent than seeds of one
-    /// answer, and stay together in folds, shuffles and resamples.
+    /// The unit of each row. Items that share their prompt, all their features or a group are no more independent than seeds of one
+    /// answer, so they stay together in folds, shuffles and resamples.
     pub units: Vec<usize>,
     /// Where all this came from.
     pub origin: Origin,
 }
 
-/// Features as they were read, and which rows belong to a set: read once, whatever is asked of them.
+/// Features as they were read, and which rows belong to a set: read once, for any number of questions.
 pub(crate) struct FeatureRows {
     source: FeatureSource,
     table: Table,
@@ -56,7 +56,7 @@ pub(crate) struct FeatureRows {
     groups: Option<Groups>,
 }
 
-/// A column that groups rows, and its value of each.
+/// A column that groups rows, and its value for each row.
 struct Groups {
     column: ColumnSource,
     values: Vec<Option<String>>,
@@ -80,10 +80,10 @@ pub struct Origin {
     pub unlabelled: usize,
     /// How features and labels found each other: `id` or `place`.
     pub matched_by: String,
-    /// How many prompts or groups the items are of, where fewer than there are items.
+    /// How many prompts or groups the items have, if there are fewer than items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<usize>,
-    /// How many of them the class with fewer has, the same.
+    /// The same for the class with fewer of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_units: Option<usize>,
     /// The column by which items were grouped.
@@ -102,17 +102,17 @@ pub struct Origin {
 }
 
 impl ProbeSet {
-    /// Reads and matches both: by id where both files have them, else by place. Items of one value of `groups` are of one unit, and
-    /// whatever shares one with them.
+    /// Reads both and matches them: by id where both files have ids, else by place. Items with the same value of `groups` are one
+    /// unit, together with whatever shares a unit with them.
     ///
     /// # Errors
-    /// If a file cannot be used, lengths differ where there are no ids, an id stands there twice or has no features, a number is
-    /// not finite, or no item has a label, or a group where that is asked for.
+    /// If a file cannot be used, lengths differ where there are no ids, an id is there twice or has no features, a number is not
+    /// finite, or no item has a label or, where groups are asked for, a group.
     pub fn read(features: &FeatureSource, labels: &LabelSource, groups: Option<&ColumnSource>) -> Result<Self> {
         FeatureRows::read(features, &|_, _| Ok(true))?.grouped(groups)?.labelled(labels)
     }
 
-    /// What a reader must know of how it came about.
+    /// What a reader must know about how the set came about.
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
         if self.origin.unlabelled > 0 {
@@ -163,7 +163,7 @@ impl ProbeSet {
         self.origin.smaller_class()
     }
 
-    /// A name of each row's features: rows that are equal have the same.
+    /// A name for each row's features: equal rows have the same name.
     pub(crate) fn row_hashes(&self) -> Vec<u64> {
         row_hashes(&self.x, self.features)
     }
@@ -179,7 +179,7 @@ fn repeated<T: Ord>(values: &[T]) -> usize {
 }
 
 impl FeatureRows {
-    /// Reads features, and keeps those rows that are asked for by their place and, where the file names its items, id.
+    /// Reads features and keeps the rows that `keep` asks for, by their place and, where the file names its items, their id.
     ///
     /// # Errors
     /// If the file cannot be used, no row is kept, or what `keep` reports.
@@ -195,7 +195,7 @@ impl FeatureRows {
         Ok(Self { source: source.clone(), table, kept, groups: None })
     }
 
-    /// The same where items of one value of a column stay together.
+    /// The same, but items with the same value of a column stay together.
     ///
     /// # Errors
     /// If the column cannot be read, or does not match the features as labels must.
@@ -221,7 +221,7 @@ impl FeatureRows {
         self.kept.len()
     }
 
-    /// The same under these names, where the file of features gives none.
+    /// The same under these names, if the file of features gives none.
     pub(crate) fn named(mut self, ids: impl Iterator<Item = String>) -> Self {
         if self.table.ids.is_none() {
             self.table.ids = Some(ids.collect());
@@ -229,8 +229,8 @@ impl FeatureRows {
         self
     }
 
-    /// The same with the hash of each row's prompt as somebody else knows it, the empty one where nobody does; what the file says
-    /// itself stands.
+    /// The same with the hash of each row's prompt from another source, empty where that does not know it. Hashes in the file
+    /// itself take precedence.
     pub(crate) fn asked(mut self, prompt: impl Fn(usize, Option<&str>) -> String) -> Self {
         let ids = self.table.ids.as_ref();
         let of = |row: usize| prompt(row, ids.map(|ids| ids[row].as_str()));
@@ -239,7 +239,7 @@ impl FeatureRows {
         self
     }
 
-    /// Those of the rows that have a label.
+    /// The rows that have a label, as a set.
     ///
     /// # Errors
     /// As [`ProbeSet::read`], but for reading features.
@@ -247,7 +247,7 @@ impl FeatureRows {
         self.labelled_by(labels, &read::column(&labels.column)?)
     }
 
-    /// The same with the column of the labels, where it was read before.
+    /// The same, with a column of labels that was read before.
     ///
     /// # Errors
     /// As [`FeatureRows::labelled`].
@@ -336,13 +336,13 @@ impl Origin {
         self.positives.min(self.items.saturating_sub(self.positives))
     }
 
-    /// How many independent things the smaller class has: items, or prompts or groups where items share them.
+    /// How many independent things the smaller class has: items or, where items share them, prompts or groups.
     pub(crate) fn smaller_of_units(&self) -> usize {
         self.class_units.unwrap_or(self.smaller_class())
     }
 
     /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
-    /// layer or pool, under another plan, or behind another template. None if they are of one kind, or do not say.
+    /// layer or pool, under another plan, or with another template. None if they are of one kind, or the files do not say.
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
         let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
         let of = |origin: &Self, meta: &FeatureMeta| {
@@ -392,7 +392,7 @@ fn least_units(units: &[usize], labels: &[bool]) -> usize {
     of(true).min(of(false))
 }
 
-/// A column of another length than the features, which cannot be matched by place.
+/// The error for a column that differs in length from the features, and cannot be matched by place.
 fn unmatched(column: &ColumnSource, found: usize, features: &FeatureSource, rows: usize) -> StudyError {
     StudyError::option(
         format!("the number of values in {column}"),
@@ -417,7 +417,7 @@ fn by_id(path: &Path, ids: &[String], column: &Column, of_labels: &[String]) -> 
     Ok(found)
 }
 
-/// A name of each row of row-major features: rows that are equal have the same.
+/// A name for each row of row-major features: equal rows have the same name.
 pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
     let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
     x.chunks_exact(features).map(of).collect()

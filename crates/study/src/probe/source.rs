@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
 
-/// The array that features are read from where none is named.
+/// The array that features are read from if none is named.
 const H_LAST: &str = "h_last";
 
-/// Features: an array of an `.npz`, one row an item.
+/// Features: an array of an `.npz`, one row per item.
 ///
 /// `FILE.npz` (its `h_last`), `FILE.npz:KEY` for `[n, d]`, `FILE.npz:KEY[2]` for one place of the middle axis of `[n, k, d]`,
 /// `FILE.npz:KEY[-4:]` for the mean over a range of places, counted as numpy does.
@@ -37,7 +37,7 @@ pub enum Places {
     Range(Option<i64>, Option<i64>),
 }
 
-/// A column: one value an item.
+/// A column: one value per item.
 ///
 /// `FILE.npz:KEY`, `FILE.json:KEY` (an object that holds an array, or arrays of objects: `items.scores.humble`), or
 /// `FILE.jsonl:FIELD` with dots into objects.
@@ -52,7 +52,7 @@ pub struct ColumnSource {
 
 /// Labels: a column, and which of its values are positive.
 ///
-/// Without a rule values must be truth values, or 0 and 1.
+/// Without a rule, values must be truth values, or 0 and 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LabelSource {
@@ -97,7 +97,7 @@ pub enum Operand {
     Text(String),
 }
 
-/// Operators, those first whose beginning is another's.
+/// Operators; one that begins with another comes before it.
 const OPS: [(&str, Op); 6] = [
     (">=", Op::AtLeast),
     ("<=", Op::AtMost),
@@ -174,7 +174,7 @@ impl FromStr for LabelSource {
 
     fn from_str(text: &str) -> Result<Self, StudyError> {
         let Some((at, sign, op)) = OPS.iter().filter_map(|&(sign, op)| Some((text.find(sign)?, sign, op))).min_by_key(
-            // Of two that begin at the same place, the longer.
+            // Of two that begin at the same place, the longer one.
             |(at, sign, _)| (*at, std::cmp::Reverse(sign.len())),
         ) else {
             return Ok(Self { column: text.trim().parse()?, rule: None });
@@ -206,7 +206,7 @@ impl Rule {
     /// Reads a rule without a column, such as `>=4`.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not a rule.
     pub fn parse(text: &str) -> Result<Self, StudyError> {
         let wrong = || StudyError::option("the rule of labels", format!("'{text}'"), "a comparison such as >=4");
         let of = |&(sign, op): &(&str, Op)| Some((op, text.trim().strip_prefix(sign)?.trim()));
@@ -248,7 +248,7 @@ impl Operand {
     }
 }
 
-/// Splits `FILE.ext:KEY` behind one of these endings; the key is empty where there is none.
+/// Splits `FILE.ext:KEY` after one of these endings; the key is empty where there is none.
 fn split_path<'a>(text: &'a str, endings: &[&str]) -> Option<(&'a str, &'a str)> {
     let text = text.trim();
     let ends = |path: &str| endings.iter().any(|ending| path.ends_with(&format!(".{ending}")));

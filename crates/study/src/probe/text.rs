@@ -6,7 +6,7 @@ use crate::text::{UNDEFINED, count, interval, short, signed};
 const HEAD: &str = "| C | AUC | 95 % | accuracy | Brier | ECE | best asym | at | lowest asym | at | asym at 0.5 |\n\
                     |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
 
-/// What was fitted, a row a C.
+/// What was fitted, one row per C.
 pub fn fit_markdown(meta: &ProbeMeta) -> String {
     let train = &meta.train;
     let mut out = format!(
@@ -35,7 +35,7 @@ pub fn fit_markdown(meta: &ProbeMeta) -> String {
     out
 }
 
-/// What it is worth, a row a C.
+/// How good it is, one row per C.
 pub fn eval_markdown(evaluation: &Evaluation) -> String {
     let set = &evaluation.set;
     let mut out = format!("{}, {} positive:\n\n{HEAD}", count(set.items, "item"), set.positives);

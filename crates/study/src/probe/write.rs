@@ -8,8 +8,8 @@ use crate::{
     store::{digest::digest, files::write_json},
 };
 
-/// Writes `probe.safetensors`, `fit.json` and `predictions.npz` (`p` `[C, n]` out of fold, `c`, `id`, `label`, `fold`), and
-/// says the SHA-256 of the first.
+/// Writes `probe.safetensors`, `fit.json` and `predictions.npz` (`p` `[C, n]` out of fold, `c`, `id`, `label`, `fold`), and returns
+/// the SHA-256 of the first.
 ///
 /// # Errors
 /// If the directory belongs to another fit, naming what differs, or cannot be written.

@@ -25,7 +25,7 @@ pub(crate) struct Nulls {
     pub(crate) seed: u64,
 }
 
-/// The map of what was scored; `units` are the items of each prompt, or group by a field.
+/// The map of what was scored; `units` are the items of each prompt, or of each group by a field.
 pub(crate) fn map(
     scores: &Scores,
     (units, groups): (&[Vec<usize>], Option<&str>),
@@ -167,7 +167,7 @@ impl Confounds {
             LikeResponses::of(&dealt.labels(), units, &responses, None)
         });
         let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
-        // Cohorts are labels, which are no field.
+        // Cohorts are labels, and these are not among the fields.
         let (fields, fields_checked) = dealt.fields(&fields, |_| false);
         Self {
             prompt_tokens_a: mean(a),

@@ -22,8 +22,8 @@ pub struct ScoreMap {
     pub model: String,
     /// Items scored.
     pub items: usize,
-    /// How many prompts they have, or groups where they are grouped: intervals and sign flips are over these, of whose items the
-    /// mean is taken.
+    /// How many prompts they have, or groups where they are grouped. Intervals and sign flips are over these,
+    /// means over their items.
     pub prompts: usize,
     /// The field that they are grouped by, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub struct ScoreMap {
     pub heads_per_layer: Vec<usize>,
     /// Every scored head at every λ that it was scored at, by head and then by λ.
     pub cells: Vec<CellEffect>,
-    /// How many of the cells earlier calls scored in the same directory; absent where none.
+    /// How many of the cells earlier calls scored in the same directory; absent if none.
     #[serde(skip_serializing_if = "is_zero")]
     pub earlier: usize,
     /// What the p-values of the cells rest on.
@@ -62,13 +62,13 @@ pub struct CellEffect {
     pub head: usize,
     /// Its λ.
     pub lambda: f32,
-    /// Mean over items of Δ log-probability a token, tempered minus untempered, in nats.
+    /// Mean over items of Δ log-probability per token, tempered minus untempered, in nats.
     pub delta: f64,
-    /// Lower end of its 95 % t interval over items; none for fewer than two, or for equal ones.
+    /// Lower end of its 95 % t interval, over prompts or groups; none for fewer than two of them, or for equal ones.
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// Mean over items of KL(untempered || tempered) a token, in nats.
+    /// Mean over items of KL(untempered || tempered) per token, in nats.
     pub kl: f64,
     /// Mean over items of the share of tokens with the same likeliest token.
     pub agreement: f64,
@@ -90,7 +90,7 @@ impl CellEffect {
 pub struct Flips {
     /// How many.
     pub count: usize,
-    /// Whether they are all there are.
+    /// Whether these are all there are.
     pub exact: bool,
     /// Seed, where they were drawn.
     pub seed: u64,
@@ -117,15 +117,15 @@ pub struct Contrast {
     pub tokens_d: f64,
     /// Permutation p of |tokens_d|.
     pub tokens_p: f64,
-    /// What else the cohorts differ in; absent where an earlier version planned the shards, which did not note it.
+    /// What else the cohorts differ in; absent if an earlier version, which did not note it, planned the shards.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confounds: Option<Confounds>,
-    /// How far labels follow prompts, 1 where none is repeated: the variance of the difference that is common to prompts, over
-    /// what labels shuffled item by item would give of it. They are shuffled by whole prompts.
+    /// How far labels follow prompts; 1 where none is repeated. It is the variance of the difference that prompts account for, over
+    /// what labels shuffled item by item would give. Labels are shuffled by whole prompts.
     pub clustering: f64,
     /// Prompts of both.
     pub prompts: usize,
-    /// In how many ways labels can be shuffled that tell different things; not written, as it may be more than JSON can say.
+    /// In how many ways labels can be shuffled that tell different things; not written, as it may be more than JSON can hold.
     #[serde(skip)]
     pub labelings: f64,
     /// How often the labels were shuffled.
@@ -153,22 +153,22 @@ pub struct Confounds {
     pub prompt_tokens_d: f64,
     /// Permutation p of |prompt_tokens_d|.
     pub prompt_tokens_p: f64,
-    /// Responses of a of which it is known whether they were cut off.
+    /// Responses of a for which it is known whether they were cut off.
     pub ends_known_a: usize,
     /// The same of b.
     pub ends_known_b: usize,
-    /// Responses of a that were cut off, of those of which it is known.
+    /// Responses of a that were cut off, among those for which it is known.
     pub truncated_a: usize,
     /// The same of b.
     pub truncated_b: usize,
-    /// How far the cohorts follow responses, where what shares a prompt or group is one: as [`Contrast::clustering`] has it of prompts;
-    /// none of a plan of an earlier version.
+    /// How far the cohorts follow responses, with items that share a prompt or group joined: as [`Contrast::clustering`] for
+    /// prompts. None in a plan of an earlier version.
     pub responses_clustering: Option<f64>,
-    /// Items whose response is word for word that to another prompt, or of another group.
+    /// Items whose response is word for word one to another prompt, or of another group.
     pub responses_repeated: usize,
     /// How many fields of the items were looked at.
     pub fields_checked: usize,
-    /// Those that go with the cohorts more than chance would have it, the most first.
+    /// Those that go with the cohorts more than by chance, strongest first.
     pub fields: Vec<FieldCheck>,
 }
 
@@ -195,11 +195,11 @@ pub struct CellContrast {
     pub head: usize,
     /// Its λ.
     pub lambda: f32,
-    /// Mean Δ log-probability a token over a, in nats.
+    /// Mean Δ log-probability per token over a, in nats.
     pub mean_a: f64,
     /// The same over b.
     pub mean_b: f64,
-    /// Cohen's d of Δ a token: d > 0 where tempering costs a less, or gains it more.
+    /// Cohen's d of Δ per token: d > 0 where tempering costs a less, or gains it more.
     pub cohen_d: f64,
     /// Lower end of its 95 % bootstrap interval, over prompts or groups; none where a cohort has fewer than two of them.
     pub d_low: f64,

@@ -16,7 +16,7 @@ use crate::{
     score::{ScoreRow, ScoreRun, Scores},
 };
 
-/// A whole map; its rows are listed by item, then by head, then by λ, so that a part of them needs few items.
+/// A whole map. Its rows are ordered by item, then head, then λ, so that a part of them needs few items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScorePlan {
@@ -42,7 +42,7 @@ pub(crate) struct ScorePlan {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) earlier: usize,
     pub(crate) contrast: Option<[String; 2]>,
-    /// What else may tell the items of the two apart; none where nothing is compared.
+    /// What else may tell the items of the two cohorts apart; none where nothing is compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) beside: Option<Beside>,
     pub(crate) plain: bool,
@@ -51,15 +51,15 @@ pub(crate) struct ScorePlan {
     pub(crate) heads_per_layer: Vec<usize>,
 }
 
-/// What items have beside their scores, one of each an item.
+/// What items have besides their scores, one entry per item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Beside {
     /// Tokens of the prompt.
     pub(crate) prompt_tokens: Vec<usize>,
-    /// Whether the response was cut off; none where nobody knows.
+    /// Whether the response was cut off; none where this is unknown.
     pub(crate) truncated: Vec<Option<bool>>,
-    /// The number of the response, the same for those that are word for word alike; empty in a plan of an earlier version.
+    /// The number of the response, equal for responses that are word for word alike; empty in a plan of an earlier version.
     #[serde(default)]
     pub(crate) responses: Vec<Option<usize>>,
     /// The other fields that are a text, a number or a truth value.
@@ -83,7 +83,7 @@ pub(super) fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Heads as they are written: the letter says of which kind they are.
+/// Heads in writing: the letter says which kind they are of.
 mod head_names {
     use headtemper_hook::HeadRef;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -129,7 +129,7 @@ impl ScorePlan {
         (0..self.heads.len() * lambdas).map(|cell| [cell / lambdas, cell % lambdas]).collect()
     }
 
-    /// Refuses a plan that cannot have so many rows.
+    /// Refuses a plan that cannot have this many rows.
     pub(crate) fn check(&self, rows: usize) -> std::result::Result<(), String> {
         let cells = self.cells();
         if cells.iter().any(|&[head, lambda]| head >= self.heads.len() || lambda >= self.lambdas.len()) {

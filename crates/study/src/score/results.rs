@@ -21,9 +21,9 @@ use crate::{
     text::some_of,
 };
 
-/// The rows of a terminal's table.
+/// Rows of the table for a terminal.
 const LISTED: usize = 10;
-/// Cells that a warning names.
+/// The most cells that a warning names.
 const NAMED: usize = 5;
 
 /// Writes `scores.npz`, `scores.csv`, `score.json` and `report.html`.

@@ -1,4 +1,4 @@
-//! `scores.jsonl`: one cell a line, named by what determines it.
+//! `scores.jsonl`: one cell per line, named by what determines it.
 
 use headtemper_engine::{BaseScore, CellScore, Encoded, Identity};
 use headtemper_hook::HeadRef;
@@ -55,11 +55,11 @@ impl ScoreRow {
     }
 }
 
-/// The names of an item's rows. Its tokens are hashed once, not once a cell.
+/// The names of an item's rows. Its tokens are hashed once, not for every cell.
 pub(crate) struct ItemKey(String);
 
 impl ItemKey {
-    /// Of an item under a model, scored the plain way or not. Items with the same text are still two: a row is one item's.
+    /// For an item under a model, scored the plain way or not. Items with the same text still have different rows.
     pub(crate) fn new(identity: &Identity, plain: bool, id: &str, item: &Encoded) -> Self {
         Self(digest(&("score/v2", identity, plain, id, &item.ids, item.prompt_len)))
     }

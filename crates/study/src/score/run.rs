@@ -23,7 +23,7 @@ use crate::{
 pub struct ScoreRun<'a> {
     /// Where the items came from.
     pub items_path: &'a Path,
-    /// The field whose values make groups of items that are one unit of a comparison, beside their prompts.
+    /// A field that groups items: those with the same value are one unit of a comparison, as those of one prompt are.
     pub groups: Option<&'a str>,
     /// The heads, each tempered alone.
     pub heads: &'a [HeadRef],
@@ -41,14 +41,14 @@ pub struct ScoreRun<'a> {
     pub batch_tokens: usize,
     /// The most memory to take in bytes; what the machine has available if none is given.
     pub memory: Option<u64>,
-    /// Which part of the cells is computed here; all, if none is named.
+    /// Which part of the cells is computed here; all if none is given.
     pub shard: Option<Shard>,
     /// Set from outside, stops after the current pass.
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole: of every cell that
-/// is complete in the directory, whichever call scored it, so that p max is over all that was tried there.
+/// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole. The whole is every
+/// complete cell of the directory, whichever call scored it, so that p max is over all that was tried there.
 ///
 /// # Errors
 /// If an item has no response or does not fit the memory, a head does not exist, a cohort is too small, a shard would be
@@ -78,8 +78,8 @@ pub fn score_run(
     Ok(Sharded::Whole(write_results(&mut run, engine.identity(), &whole, &log, &fired)?))
 }
 
-/// Joins the shards of a causal map: the directory that the whole would have left, but for the order of its rows. Cells that the
-/// shards hold of other calls, or that are in the directory already, are in the map where they are complete.
+/// Joins the shards of a causal map into the directory that the whole would have left, except for the order of its rows. Cells of
+/// other calls, in the shards or already in the directory, are part of the map where they are complete.
 ///
 /// # Errors
 /// If they do not make up one map, or the directory belongs to another.

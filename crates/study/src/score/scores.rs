@@ -53,7 +53,7 @@ impl Scores {
         agree.iter().zip(&self.tokens).map(|(&agree, &tokens)| agree as f64 / tokens as f64).collect()
     }
 
-    /// Values of cells, so many each, as a table `[head, lambda, ..]` in f32: NaN where a head was not scored at a λ.
+    /// Values of cells, `width` per cell, as a table `[head, lambda, ..]` in f32: NaN where a head was not scored at a λ.
     pub(crate) fn by_head(&self, width: usize, cells: impl Iterator<Item = Vec<f64>>) -> Vec<f32> {
         let mut table = vec![f32::NAN; self.heads.len() * self.lambdas.len() * width];
         for (&[head, lambda], values) in self.scored.iter().zip(cells) {
@@ -63,7 +63,7 @@ impl Scores {
         table
     }
 
-    /// Writes `scores.npz` and `scores.csv`; each appears whole. What is of cells alone, between two cohorts, is in the first.
+    /// Writes `scores.npz` and `scores.csv`; each appears whole. The contrast between two cohorts goes into the first only.
     pub(crate) fn save(&self, run: &RunDir, meta: &str, contrast: Option<&Contrast>) -> Result<()> {
         write_text(&run.file("scores.csv"), &self.csv())?;
         let shape = vec![self.heads.len(), self.lambdas.len(), self.ids.len()];
@@ -98,7 +98,7 @@ impl Scores {
         npz.save(&run.file("scores.npz"))
     }
 
-    /// One line a head, λ and item, in full precision.
+    /// One line per head, λ and item, in full precision.
     fn csv(&self) -> String {
         let mut out = String::from(
             "head,layer,index,lambda,id,label,tokens,base_logprob,delta_logprob,delta_logprob_per_token,kl,\

@@ -5,7 +5,7 @@ use crate::{
     text::{count, fixed, interval, percent, short},
 };
 
-/// The cells of one λ by |mean Δ a token|, largest first.
+/// The cells of one λ by |mean Δ per token|, largest first.
 pub(crate) fn ranked(map: &ScoreMap, lambda: f32) -> Vec<&CellEffect> {
     let mut cells: Vec<&CellEffect> = map.cells.iter().filter(|cell| cell.lambda == lambda).collect();
     cells.sort_by(|x, y| y.delta.abs().total_cmp(&x.delta.abs()));
@@ -23,7 +23,7 @@ pub(crate) fn ranked_contrast(contrast: &Contrast, lambda: f32) -> Vec<&CellCont
 /// The top of the map at every λ, and of the contrast if there is one, in Markdown that also reads well on a terminal.
 pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
     let mut out = format!(
-        "{}, {}, {:.3} nats a token untempered; Δ is tempered minus untempered, in nats a token\n",
+        "{}, {}, {:.3} nats a token untempered (each item counts once, however long); Δ is tempered minus untempered, in nats a token\n",
         count(map.items, "item"),
         count(map.tokens, "scored token"),
         map.base_logprob_per_token

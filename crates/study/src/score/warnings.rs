@@ -14,7 +14,7 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let mut warnings = Vec::new();
     let (items, prompts) = (map.items, map.prompts);
     let counted = |count: usize| units::counted(count, map.groups.as_deref());
-    // If all of them were enumerated.
+    // The smallest p if all flips were enumerated.
     let possible = 0.5f64.powi(prompts as i32 - 1);
     if nulls.shuffles == 0 {
         warnings.push("no sign was flipped and no label shuffled: there are no p-values, and nothing is called".into());

@@ -1,6 +1,6 @@
-//! What a directory holds of a map in all: the cells of one call, and those that earlier calls left complete there.
+//! All that a directory holds of a map: the cells of one call, and those that earlier calls left complete there.
 //!
-//! Whoever tries one head a call has looked at all of them: p max must be over what was tried, not over what was tried last.
+//! Whoever tries one head per call has looked at all of them: p max must be over all that was tried, not only the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ use crate::{
 /// A plan with every complete cell of the directory in it.
 pub(crate) struct Whole {
     /// Heads and λ of the call come first, in its order; then those that only earlier calls had: heads by layer and number, λ from
-    /// small to large. Cells are listed by head and then by λ.
+    /// small to large. Cells are listed by head, then by λ.
     pub(crate) plan: Plan<ScorePlan>,
-    /// Cells of other calls that lack items, and how many they have, such as `L0H1:0.5 with 3 of 8 items`.
+    /// Cells of other calls that lack items, with how many they have, such as `L0H1:0.5 with 3 of 8 items`.
     pub(crate) unfinished: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ struct Other<'a> {
 }
 
 impl Whole {
-    /// The plan of a call, and what else the rows of its directory hold: they are of the same items and the same model.
+    /// The plan of a call, and what else the rows of its directory hold: all are of the same items and the same model.
     pub(crate) fn of(call: &Plan<ScorePlan>, log: &RowLog<ScoreRow>) -> Self {
         let ids = &call.plan.ids;
         let complete = |other: &Other<'_>| ids.iter().all(|id| other.keys.contains_key(id.as_str()));
@@ -50,7 +50,7 @@ fn others<'a>(plan: &ScorePlan, log: &'a RowLog<ScoreRow>) -> Vec<Other<'a>> {
     let mut rows: Vec<(HeadRef, f32, &ScoreRow)> = log
         .rows()
         .values()
-        // -0 is 0, here as where λ is asked for.
+        // -0 counts as 0, as it does where λ is asked for.
         .filter_map(|row| Some((row.head.parse().ok()?, row.lambda + 0.0, row)))
         .filter(|&(at, lambda, _)| !planned(at, lambda))
         .collect();

@@ -14,7 +14,7 @@ use crate::{
     score::{ScoreRow, ScoreRun, plan::ScorePlan, row::ItemKey},
 };
 
-/// Bytes that are kept of a cell until the end: its row, its key twice more, its numbers in tables, its line in a file.
+/// Bytes kept per cell until the end: its row, its key twice more, its numbers in tables, its line in a file.
 const ROW: u64 = 1024;
 
 /// What a map consists of, after every check that needs no file.
@@ -37,7 +37,7 @@ pub(crate) struct ToDo {
     pub(crate) cells: usize,
     /// Tokens of untempered passes and of cells.
     pub(crate) tokens: usize,
-    /// What they cost, in tokens that are read by all layers.
+    /// What they cost, counted in tokens that all layers read.
     pub(crate) cost: f64,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Work<'a> {
         Ok(self.engine.plan_score(&self.encoded, &request, self.settings.plain, &name)?)
     }
 
-    /// What the missing cells come to.
+    /// What the missing cells amount to.
     ///
     /// # Errors
     /// If the model's configuration is no longer there.
@@ -121,7 +121,7 @@ impl<'a> Work<'a> {
         Ok(sum)
     }
 
-    /// Computes the missing cells, each written down at once. Returns how many tokens each head was tempered on.
+    /// Computes the missing cells and writes each down at once. Returns how many tokens each head was tempered on.
     ///
     /// # Errors
     /// If a row cannot be written, or the run is stopped; what was computed until then is kept.
@@ -181,7 +181,7 @@ impl<'a> Work<'a> {
         Ok(fired.into_iter().map(|(at, tokens)| (at.to_string(), tokens)).collect())
     }
 
-    /// An error about an item that is known by its place says which it is.
+    /// Names the item in an error that knows it only by its place.
     fn named(&self, error: EngineError) -> EngineError {
         match error {
             EngineError::SpoiltScore { item, tempered } => {
@@ -201,7 +201,7 @@ impl<'a> Work<'a> {
 }
 
 impl ScoreRun<'_> {
-    /// As the engine asks for it, with so many cells that are kept.
+    /// The request for the engine, with the number of cells that are kept.
     fn request<'a>(&'a self, wanted: &'a dyn Fn(Cell) -> bool, cells: usize) -> ScoreRequest<'a> {
         ScoreRequest {
             heads: self.heads,
@@ -219,7 +219,7 @@ fn count(missing: &[bool]) -> usize {
     missing.iter().filter(|&&missing| missing).count()
 }
 
-/// Tells how far the cells are. They cost unequally: those of the last layers, which come first, the least.
+/// Reports how far the cells are. Their costs differ: those of the last layers, which come first, cost the least.
 struct Meter<'a> {
     cost: ScoreCost,
     done: f64,

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 /// The first 32 hexadecimal digits of SHA-256 over the value's JSON.
 ///
-/// Values are structs and ordered maps only, so their JSON, and with it the digest, has one form.
+/// Values must be structs and ordered maps, so that their JSON, and with it the digest, has a single form.
 pub(crate) fn digest(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain data has a JSON form");
     hex(&Sha256::digest(&json)[..16])
@@ -16,13 +16,13 @@ pub(crate) fn digest_text(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())[..16])
 }
 
-/// The first 128 bits of a text's SHA-256: no two texts that anybody has share them.
+/// The first 128 bits of a text's SHA-256: in practice no two texts share them.
 pub(crate) fn digest_bits(text: &str) -> u128 {
     let hash = Sha256::digest(text.as_bytes());
     u128::from_le_bytes(hash[..16].try_into().expect("a hash has 32 bytes"))
 }
 
-/// Two hexadecimal digits a byte.
+/// Two hexadecimal digits per byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -48,12 +48,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(wrong)
 }
 
-/// Whether two paths lead to one file that is there.
+/// Whether two paths lead to the same existing file.
 pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
 }
 
-/// What to say of text that is no JSON since Python wrote NaN or Infinity into it; nothing where it has none.
+/// What to say about text that is not JSON because Python wrote NaN or Infinity into it; empty where there is neither.
 pub(crate) fn nan_is_none(text: &str) -> &'static str {
     let (mut inside, mut escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -1,4 +1,4 @@
-//! What the results of a run depend on, by name: so that two runs can say in what they differ.
+//! What the results of a run depend on, by name, so that two runs can say how they differ.
 
 use headtemper_engine::Identity;
 use serde::{Deserialize, Serialize};
@@ -23,14 +23,14 @@ impl Parts {
         }
     }
 
-    /// Adds a part; a list's entries are best pairs that begin with a name, such as an item's id.
+    /// Adds a part. Entries of a list are best given as pairs that begin with a name, such as an item's id.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         self.0.insert(name.into(), plain(&value));
         self
     }
 
-    /// Adds that prompts are read as they stand, where they are: with the chat template there is no such part.
+    /// Notes that prompts are read as they stand, if they are; with the chat template there is no such part.
     #[must_use]
     pub(crate) fn with_raw(self, items: &[Item]) -> Self {
         if items.iter().any(Item::is_raw) { self.with(Self::RAW, true) } else { self }
@@ -41,7 +41,7 @@ impl Parts {
         digest(self)
     }
 
-    /// What differs between an earlier run and this one, a line each; empty if nothing does.
+    /// What differs between an earlier run and this one, one line each; empty if nothing does.
     pub fn changes(&self, was: &Self) -> Vec<String> {
         let raw = |of: &Self| of.0.get(Self::RAW) == Some(&Value::Bool(true));
         let (raw_was, raw_is) = (raw(was), raw(self));
@@ -60,7 +60,7 @@ impl Parts {
             compare_fields("", &without(was, &[Self::RAW]), &without(self, &[Self::RAW]), &mut out);
             return out;
         }
-        // Whatever else is with the items, this alone makes every one of them another.
+        // Whatever else differs in the items, this alone changes every one of them.
         let said = |raw: bool| if raw { "read as they stand (--raw)" } else { "put through the chat template" };
         out.push(format!("prompts were {}, are {}", said(raw_was), said(raw_is)));
         compare_fields("", &without(was, &[Self::RAW, ITEMS]), &without(self, &[Self::RAW, ITEMS]), &mut out);
@@ -71,7 +71,7 @@ impl Parts {
 /// The part that names the items, with what is read of each.
 const ITEMS: &str = "items";
 
-/// A part as it is told: with the option that it comes from, where its name alone does not say it.
+/// A part's name in messages: with the option that it comes from, where the name alone does not say it.
 fn told(name: &str) -> &str {
     match name {
         "ends" => "ends (--ignore-eos)",
@@ -80,13 +80,13 @@ fn told(name: &str) -> &str {
     }
 }
 
-/// Through text: an f32 keeps the digits that it was written with.
+/// Goes through text, so that an f32 keeps the digits that it was written with.
 fn plain(value: &impl Serialize) -> Value {
     let text = serde_json::to_string(value).expect("plain data has a JSON form");
     serde_json::from_str(&text).expect("it was written just now")
 }
 
-/// What differs between two values, a line each.
+/// What differs between two values, one line each.
 pub(crate) fn changes(name: &str, was: &Value, now: &Value) -> Vec<String> {
     let mut out = Vec::new();
     compare(name, was, now, &mut out);
@@ -132,7 +132,7 @@ fn label(entry: &Value) -> String {
     text.map_or_else(|| short(entry), |text| format!("'{text}'"))
 }
 
-/// Characters of a value that are shown; of a hash the first suffice.
+/// How many characters of a value are shown; of a hash, the first suffice.
 const SHOWN: usize = 40;
 
 fn short(value: &Value) -> String {
@@ -166,7 +166,7 @@ mod tests {
         let back = parts().with("thinking", true).changes(&raw());
         assert!(back[0].starts_with("prompts were read as they stand (--raw), are put through"), "{back:?}");
         assert_eq!(back[1..], ["thinking was none, is true"]);
-        // Of what an earlier version left nobody knows, and the tokens are the same.
+        // An earlier version did not note it, and the tokens are the same.
         assert!(parts().with(Parts::RAW, true).changes(&parts()).is_empty());
     }
 

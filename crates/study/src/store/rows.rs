@@ -43,13 +43,13 @@ pub struct Row {
     pub n_tokens: usize,
     /// Sum of their log-probabilities in nats, under the model as tempered.
     pub sum_logprob: f64,
-    /// The response's tokens: a text may be tokenised otherwise than it was generated.
+    /// The response's tokens: its text may be tokenised differently from how it was generated.
     pub response_ids: Vec<u32>,
-    /// Whether the arm's positions have a token that was read; one at which they have none is the untouched model's.
+    /// Whether the arm's positions hold any token that was read. If they hold none, the row is the untouched model's.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub touched: bool,
-    /// Head-tokens that the arm's plan was applied to, as the hooks counted them: a row is written only if they are all that the
-    /// plan is for. Rows of earlier versions do not say.
+    /// Head-tokens that the arm's plan was applied to, as the hooks counted them. A row is written only if the count is exactly
+    /// what its plan calls for. Rows of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<u64>,
 }
@@ -99,7 +99,7 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         Ok(Self { path: path.into(), file, rows, whole: whole as u64, dropped })
     }
 
-    /// Opens the log, and says so if a last line was dropped, whose row is then made again.
+    /// Opens the log. Says so if a last line was dropped; its row is then made again.
     ///
     /// # Errors
     /// As [`RowLog::open`].
@@ -134,8 +134,8 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
         self.rows.is_empty()
     }
 
-    /// Appends a row: one write, so that a line is there whole or cut off at the end of the file. Of a line that could not be written
-    /// nothing stays, so that the next one does not follow half of it.
+    /// Appends a row in one write, so that a line is either whole or cut off at the end of the file. If it cannot be written
+    /// nothing of it stays, so that the next line does not follow half of it.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -161,7 +161,7 @@ pub(crate) struct Written<R> {
     dropped: usize,
 }
 
-/// Reads rows, and changes nothing.
+/// Reads rows without changing anything.
 ///
 /// A last line is cut off if it has no end, as a killed process leaves it, or holds a NUL byte, as a power loss may:
 /// JSON has none.

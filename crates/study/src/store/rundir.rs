@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// Locked while a process works in the directory; it stays, empty, for the next.
+/// Locked while a process works in the directory; the empty file stays for the next one.
 const LOCK: &str = ".lock";
 
 /// A directory that belongs to one run, and says so in `manifest.json`.
@@ -41,12 +41,12 @@ impl RunDir {
         progress: &mut dyn Progress,
     ) -> Result<Self> {
         fs::create_dir_all(dir).map_err(StudyError::write(dir))?;
-        // Before anything is written: a directory of another run stays as it is.
+        // Before anything is written, so that a directory of another run stays as it is.
         let existing = || Manifest::existing(dir, command, parts, shard);
         existing()?;
         let lock = lock(dir, &dir.join(LOCK), progress)?;
         remove_asides(dir)?;
-        // Once more: another process may have made the directory its own meanwhile.
+        // Once more: another process may have taken the directory meanwhile.
         let found = existing()?;
         let (fresh, manifest) = (found.is_none(), found.unwrap_or_else(|| Manifest::new(command, parts, shard)));
         let run = Self { dir: dir.into(), manifest, _lock: lock };
@@ -56,7 +56,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Refuses what [`RunDir::open`] refuses, and writes nothing.
+    /// Refuses what [`RunDir::open`] refuses, but writes nothing.
     ///
     /// # Errors
     /// If the directory belongs to another run, or holds files of something else.
@@ -69,13 +69,13 @@ impl RunDir {
         self.dir.join(name)
     }
 
-    /// Removes the directory with these files of the run; whatever else lies in it stays, and the directory then too.
+    /// Removes these files of the run and the directory; if anything else lies in it, that and the directory stay.
     ///
     /// # Errors
     /// If a file cannot be removed.
     pub(crate) fn discard(self, files: &[PathBuf]) -> Result<()> {
         remove_asides(&self.dir)?;
-        // The lock last: with it the directory is anybody's.
+        // The lock goes last: without it, the directory is free for anybody.
         let own = [self.file(MANIFEST), self.file(LOCK)];
         for path in files.iter().chain(&own) {
             match fs::remove_file(path) {
@@ -87,7 +87,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// The rows of the run; says so if a last line was cut off, whose row is then made again.
+    /// The rows of the run. Says so if a last line was cut off; its row is then made again.
     ///
     /// # Errors
     /// If the file cannot be opened, or a line before the last is not a row.
@@ -110,7 +110,7 @@ impl RunDir {
         self.save()
     }
 
-    /// How often the hooks of each arm have fired in all calls that finished: the earlier ones and one more.
+    /// How often the hooks of each arm have fired in all finished calls and in this one.
     pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let mut fired = self.manifest.fired(stage);
         for (arm, tokens) in now {
@@ -138,7 +138,7 @@ impl RunDir {
 #[derive(Clone)]
 pub(crate) struct Manifest(pub(crate) Map<String, Value>);
 
-/// Whether a stage of this key was finished in a directory, whose files are all there; [`RunDir::finished`] of one that is not opened.
+/// Whether a stage of this key was finished in a directory and all its files are there: [`RunDir::finished`] without opening it.
 pub(crate) fn was_finished(dir: &Path, stage: &str, key: &str, files: &[&str]) -> bool {
     Manifest::read(dir).is_ok_and(|manifest| manifest.finished(stage, key))
         && files.iter().all(|name| dir.join(name).exists())
@@ -186,7 +186,7 @@ impl Manifest {
         if !there() {
             match foreign(dir)? {
                 None => return Ok(None),
-                // Another process may have made the directory its own between the two looks.
+                // Another process may have taken the directory between the two looks.
                 Some(_) if there() => {}
                 Some(name) => return other(format!("it holds {name} and no {MANIFEST}")),
             }
@@ -206,14 +206,14 @@ impl Manifest {
     }
 }
 
-/// What to say where a run holds another part than is asked for.
+/// What to say where a directory holds another part than the one asked for.
 pub(crate) fn other_shard(was: Option<&str>, now: Option<Shard>) -> Option<String> {
     let now = now.map(|shard| shard.to_string());
     let said = |shard: Option<&str>| shard.map_or("the whole run".into(), |shard| format!("shard {shard}"));
     (was != now.as_deref()).then(|| format!("it holds {}, asked for is {}", said(was), said(now.as_deref())))
 }
 
-/// A file that no run leaves which was killed before its first file was written.
+/// A file that cannot come from a run that was killed before it wrote its first file.
 fn foreign(dir: &Path) -> Result<Option<String>> {
     for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
         let name = entry.map_err(StudyError::read(dir))?.file_name().to_string_lossy().into_owned();
@@ -224,8 +224,8 @@ fn foreign(dir: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Takes a directory or a file for this process until the lock is closed, however the process ends. `None` where the file
-/// system knows no locks, which is said.
+/// Takes a directory or a file for this process until the lock is closed, however the process ends. `None`, with a note, where the
+/// file system has no locks.
 pub(crate) fn lock(of: &Path, path: &Path, progress: &mut dyn Progress) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).open(path).map_err(StudyError::write(path))?;
@@ -237,7 +237,7 @@ pub(crate) fn lock(of: &Path, path: &Path, progress: &mut dyn Progress) -> Resul
     Ok(lock)
 }
 
-/// Waits for nobody: an error if a process works in the directory. For those who only read.
+/// Locks without waiting: an error if a process works in the directory. For those who only read.
 pub(crate) fn lock_to_read(dir: &Path) -> Result<Option<File>> {
     let path = dir.join(LOCK);
     match File::open(&path) {
@@ -247,7 +247,7 @@ pub(crate) fn lock_to_read(dir: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Whether the lock is held: not where there are none.
+/// Whether the lock is held; false where the file system has no locks.
 fn taken(of: &Path, path: &Path, locked: std::result::Result<(), TryLockError>) -> Result<bool> {
     match locked {
         Ok(()) => Ok(true),
@@ -257,7 +257,7 @@ fn taken(of: &Path, path: &Path, locked: std::result::Result<(), TryLockError>) 
     }
 }
 
-/// Removes what killed processes were writing; the lock says that nobody is.
+/// Removes what killed processes were writing; the lock guarantees that no process is writing now.
 fn remove_asides(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
         let path = entry.map_err(StudyError::read(dir))?.path();

@@ -50,7 +50,7 @@ impl Shard {
         Ok(&all[self.range_of(all.len(), what)?])
     }
 
-    /// Where the things that belong to this part stand among `len` of them.
+    /// Where the things that belong to this part are among `len` of them.
     ///
     /// # Errors
     /// As [`Shard::part`].

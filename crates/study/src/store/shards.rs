@@ -33,7 +33,7 @@ const SCHEMA: &str = "plan/v1";
 pub struct Plan<P> {
     /// `plan/v1`.
     schema: String,
-    /// The keys of all rows of the whole run, in order, a shard's and the others'.
+    /// The keys of all rows of the whole run, in order, whichever shard they belong to.
     pub keys: Vec<String>,
     /// What the results are made from, besides the rows.
     pub plan: P,
@@ -64,15 +64,15 @@ impl<P: Serialize + DeserializeOwned> Plan<P> {
 /// What the shards of a run hold.
 #[derive(Debug)]
 pub struct Joined<P, R> {
-    /// What they were planned as.
+    /// The plan that they share.
     pub plan: Plan<P>,
     /// The rows of the plan, in its order.
     pub rows: Vec<R>,
-    /// Rows that earlier calls left in the shards and this plan does not list.
+    /// Rows that earlier calls left in the shards and that this plan does not list.
     pub others: Vec<R>,
 }
 
-/// The shards of one run, all of them, each once. They stay locked against runs while this is held.
+/// All shards of one run, each once. They stay locked against runs while this is held.
 pub struct Shards {
     dirs: Vec<(Shard, PathBuf)>,
     manifests: Vec<Manifest>,
@@ -92,8 +92,8 @@ impl Shards {
     /// Opens the directories of a run's shards, in any order.
     ///
     /// # Errors
-    /// If one is in use or no shard, if they belong to different runs (naming what differs), if a shard stands there
-    /// twice, or if one is missing.
+    /// If one is in use or is not a shard, if they belong to different runs (naming what differs), if a shard is given twice, or if
+    /// one is missing.
     pub fn open(dirs: &[PathBuf]) -> Result<Self> {
         let mut shards = Vec::new();
         let mut locks = Vec::new();
@@ -130,7 +130,7 @@ impl Shards {
         self.manifests[0].0.get(name).cloned().unwrap_or_default()
     }
 
-    /// How often the hooks of each arm fired in all shards, rows included that a later cut of the run gave to another shard.
+    /// How often the hooks of each arm fired in all shards, including rows that a later split of the run gave to another shard.
     pub(crate) fn fired(&self, stage: &str) -> std::collections::BTreeMap<String, u64> {
         let mut fired = std::collections::BTreeMap::new();
         for (arm, tokens) in self.manifests.iter().flat_map(|manifest| manifest.fired(stage)) {
@@ -177,14 +177,13 @@ impl Shards {
         if !lacking.is_empty() {
             return Err(StudyError::merge(lacking.join("; ")));
         }
-        // A shard that was cut otherwise before may hold rows of the others.
+        // A shard of an earlier, different split may hold rows of the others.
         let planned: BTreeSet<&str> = plan.keys.iter().map(String::as_str).collect();
         rest.retain(|row| !planned.contains(row.key()));
         Ok(Joined { plan, rows: joined, others: rest })
     }
 
-    /// Takes a directory for the whole run, and puts the joined rows into it: those that are not there yet. With it comes the
-    /// model that the shards ran.
+    /// Takes a directory for the whole run and adds the joined rows that are not there yet, and the model that the shards ran.
     ///
     /// # Errors
     /// If the directory belongs to something else, or cannot be written; if the shards do not say which model they ran.
@@ -231,13 +230,13 @@ fn same_run((first, reference): (&Path, &Manifest), (dir, manifest): (&Path, &Ma
     Ok(())
 }
 
-/// Two shards of different runs.
+/// The error for two shards of different runs.
 pub(crate) fn differ_in(first: &Path, other: &Path, changes: &[String]) -> StudyError {
     let why = if changes.is_empty() { "their keys differ".into() } else { changes.join("; ") };
     StudyError::merge(format!("from {} to {}, {why}", first.display(), other.display()))
 }
 
-/// Refuses parts of different splits, parts that stand there twice, and parts that are missing.
+/// Refuses parts of different splits, parts given twice, and missing parts.
 pub(crate) fn all_once(shards: &[(Shard, &Path)]) -> Result<()> {
     let (first, path) = shards[0];
     if let Some((other, at)) = shards.iter().find(|(shard, _)| shard.of() != first.of()) {

@@ -2,7 +2,7 @@
 
 use super::{
     asymmetry::LEAST,
-    outcome::{ArmOutcome, OF_CUT_OFF, Outcomes},
+    outcome::{ArmOutcome, Band, OF_CUT_OFF, Outcomes},
 };
 use crate::{Role, items::units::counted, significance::LEVEL, text::some_of};
 
@@ -23,6 +23,7 @@ impl Outcomes {
             self.arms_elsewhere(),
             self.untouched(),
             self.withheld(),
+            self.random_withheld(),
         ];
         all.into_iter().flatten().collect()
     }
@@ -134,5 +135,19 @@ impl Outcomes {
             n => format!(", and {n} more"),
         };
         Some(format!("not compared, unequal truncation: {} ({why}){more}", arm.variant))
+    }
+
+    /// Random sets that are not compared are taken to differ as much as any, so that p cannot fall far.
+    fn random_withheld(&self) -> Option<String> {
+        let least = |band: &&Band| (1 + band.sets - band.compared) as f64 / (1 + band.sets) as f64;
+        let bands = self.tables.iter().flat_map(|table| &table.bands).filter(|band| band.compared < band.sets);
+        let worst = bands.max_by(|x, y| least(x).total_cmp(&least(y)))?;
+        Some(format!(
+            "{} of {} random sets at λ = {} are not compared, and count as if they differed more than any: no p beside them is below {:.2}",
+            worst.sets - worst.compared,
+            worst.sets,
+            worst.lambda,
+            least(&worst)
+        ))
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Five answers to each of `questions` questions, of which the first half are a's; what answers to one have in common is three
-/// times the noise of a single one.
+/// Five answers to each of `questions` questions, the first half of which are a's. What the answers to one question have in common
+/// is three times the noise of a single answer.
 fn of_questions(stories: &[Story], questions: usize, seed: u64) -> (Features, Vec<ItemFacts>) {
     let n = 5 * questions;
     let mut features = planted(stories, n / 2, 0, seed);
@@ -33,7 +33,7 @@ fn names(found: &Disposition) -> usize {
     usize::from(found.heads.iter().any(|h| matches!(h.verdict, Verdict::Separable | Verdict::MagnitudeOnly)))
 }
 
-/// Every head that tells questions apart tells the cohorts apart, and means nothing.
+/// A head that tells questions apart also tells the cohorts apart, but that means nothing.
 #[test]
 fn answers_to_one_question_are_no_evidence() {
     let sets = 120;
@@ -44,7 +44,7 @@ fn answers_to_one_question_are_no_evidence() {
         assert!(found.heads.iter().all(|head| head.verdict != Verdict::Untested) && found.prompts.clustering > 4.0);
         named += names(&found);
         if set < 10 {
-            // As if nobody knew of the questions.
+            // As if the questions were not known.
             data.1.iter_mut().enumerate().for_each(|(item, facts)| facts.prompt = item.to_string());
             of_items += names(&compare_questions(&data, &quick(set)));
         }
@@ -55,7 +55,7 @@ fn answers_to_one_question_are_no_evidence() {
     assert!(of_items > 8, "{of_items}");
 }
 
-/// Numbered, the same questions look like as many; grouped by what they ask, they are as few as they are.
+/// With numbers in them, the same questions look like many; grouped by what they ask, they count as the few that they are.
 #[test]
 fn groups_stay_together_as_prompts_do() {
     let sets = 60;
@@ -85,7 +85,7 @@ fn groups_stay_together_as_prompts_do() {
     assert_eq!(alone, 3);
 }
 
-/// Sixteen refusals word for word alike, whatever was asked, in one cohort: it is said, and by responses they are one.
+/// Sixteen refusals in one cohort, word for word alike whatever was asked: a warning says so, and grouped by response they are one.
 #[test]
 fn responses_word_for_word_alike_are_told() {
     let (features, mut facts) = (planted(&[Story::Nothing; 2], 40, 0, 8), facts(80));
@@ -102,7 +102,7 @@ fn responses_word_for_word_alike_are_told() {
     let options = AttributeOptions { groups: Some("response".into()), ..quick(0) };
     let grouped = compare_questions(&(features.clone(), facts.clone()), &options);
     assert_eq!((told(&found), told(&grouped), grouped.groups.unwrap().groups_a), (1, 0, 25));
-    // As many in both cohorts are no reason why these differ.
+    // If both cohorts have equally many, these are no reason for a difference.
     facts.iter_mut().enumerate().for_each(|(item, facts)| facts.response = Some(format!("answer {}", item % 5)));
     assert_eq!(told(&compare_questions(&(features, facts), &quick(0))), 0);
 }
@@ -110,7 +110,7 @@ fn responses_word_for_word_alike_are_told() {
 #[test]
 fn what_sets_questions_apart_is_found_among_their_answers() {
     let mut data = of_questions(&[Story::Nothing, Story::Nothing], 40, 5);
-    // The second head's vectors of a's questions, beyond what these differ by.
+    // Shifts the second head's vectors for a's questions by more than questions differ.
     for item in 0..100 {
         data.0.head_vectors[0].values[(item * 2 + 1) * 64..][..8].iter_mut().for_each(|x| *x += 6.0);
     }
@@ -119,7 +119,7 @@ fn what_sets_questions_apart_is_found_among_their_answers() {
     assert_eq!(found.heads[1].verdict, Verdict::Separable, "{:?}", found.heads[1]);
 }
 
-/// The same questions in both cohorts are no reason why these differ, and one question in each is no comparison.
+/// The same questions in both cohorts are no reason for a difference, and one question in each is no comparison.
 #[test]
 fn questions_of_both_cohorts_and_of_one_each() {
     let (features, mut facts) = of_questions(&[Story::Nothing; 2], 16, 7);

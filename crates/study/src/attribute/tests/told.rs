@@ -31,7 +31,7 @@ fn lengths_without_spread_are_told() {
     let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
     let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
     let told = |features: &Features| attribute(features, &spec, &cohorts, &facts(40), &quick(0)).unwrap();
-    // All of a cohort are of one length, which is another in each: d is 0, and they differ as far as anything can.
+    // All responses of a cohort have one length, which differs between the two: d is 0, though they differ as far as anything can.
     let mut features = features;
     (0..40).for_each(|item| features.total_len[item] = features.prompt_len[item] + if item < 20 { 23 } else { 41 });
     let found = told(&features);
@@ -52,7 +52,7 @@ fn a_response_of_unknown_end_is_no_whole_one() {
         facts.iter_mut().enumerate().for_each(|(item, facts)| facts.truncated = of_item(item));
         attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap()
     };
-    // Two of the four of which it is known in a, and two of twenty in b: 10 % of either, had the others been counted as whole.
+    // Two of the four known ones in a, and two of twenty in b: 10 % of each, had the unknown ones been counted as whole.
     let some = found(&|item| (!(4..20).contains(&item)).then_some(matches!(item, 0 | 1 | 20 | 21)));
     let text = some.warnings.join("\n");
     let told = [
@@ -73,7 +73,7 @@ fn fields_of_many_values_are_looked_at_too() {
     let features = planted(&[Story::Nothing], 20, 0, 4);
     let mut facts = facts(40);
     for (item, facts) in facts.iter_mut().enumerate() {
-        // A subject for every two items, and a number for each but one, that tell the cohort.
+        // A subject for every two items and, except for one item, a number of its own: both tell the cohort.
         let fields = [("subject", format!("\"{}\"", item / 2)), ("difficulty", format!("{}", item as f32 / 3.0))];
         facts.fields = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         if item == 11 {
@@ -101,7 +101,7 @@ fn fields_that_go_with_the_cohorts_are_told() {
     let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
     let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
     let found = attribute(&features, &spec, &cohorts, &facts, &quick(0)).unwrap();
-    // A field of its own value for every item tells nothing, and one that is spread evenly neither.
+    // A field with a value of its own for every item tells nothing, nor does one that is spread evenly.
     let names: Vec<&str> = found.fields.iter().map(|field| field.field.as_str()).collect();
     assert_eq!(names, ["topic"]);
     assert!((found.fields[0].cramers_v - 0.6).abs() < 1e-12 && found.fields[0].values == 2);

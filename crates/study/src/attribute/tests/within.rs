@@ -1,10 +1,10 @@
-//! Small strata: their means take a part of the spread with them, which must not make anything of nothing.
+//! Small strata: their means take a part of the spread with them, which must not turn nothing into something.
 
 use headtemper_stats::sd;
 
 use super::*;
 
-/// Twenty pairs with one item of each cohort, told to stay within them.
+/// Twenty pairs with one item of each cohort, compared within pairs.
 fn pairs(set: u64) -> Disposition {
     let features = planted(&[Story::Nothing; 6], 20, 0, 300 + set);
     let mut facts = facts(40);
@@ -43,7 +43,8 @@ fn pairs_without_a_signal_show_none() {
     assert!((0.27..0.37).contains(&sd(&d)), "{}", sd(&d));
     assert!(held > 0.88, "{held}");
     assert!(within(&crossfit) && within(&centred) && within(&rho));
-    // Two families of tests a set, each with one false name in twenty sets: 11 is four standard errors above that.
+    // Two families of tests per set, each of which names a head falsely in one of twenty sets: 11 is four standard errors above
+    // that.
     let names = |found: &&Disposition| {
         found.heads.iter().any(|head| matches!(head.verdict, Verdict::Separable | Verdict::MagnitudeOnly))
     };

@@ -246,6 +246,9 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     assert_eq!(outcomes.flips.family, 1, "it is no part of the family");
     let band = outcomes.tables[0].bands[0];
     assert_eq!((band.sets, band.compared), (3, 2));
+    let told = "1 of 3 random sets at λ = 0.5 are not compared, and count as if they differed more than any: no p beside them is below 0.50";
+    let warnings = outcomes.warnings();
+    assert!(warnings.iter().any(|warning| warning == told), "{warnings:?}");
     let beside = BesideRandom { sets: 3, reach: 1, p: 2.0 / 4.0, p_max: 2.0 / 4.0 };
     assert_eq!(accuracy(&outcomes, 0).random, Some(beside), "a set that is not compared counts against the finding");
     assert!(
