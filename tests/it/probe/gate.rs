@@ -109,6 +109,46 @@ fn a_gate_hedges_what_the_probe_doubts() {
     assert!(err.contains("C is 3, but must be one that the probe was fitted with: 1"), "{err}");
 }
 
+/// A probe ranks what it was fitted on, however little it knows: the numbers are of the other answers, and a probe that failed is told of.
+#[test]
+fn a_gate_is_measured_where_its_probe_was_not_fitted() {
+    let lab = Lab::new();
+    prompts(&lab, 12);
+    lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --heads none --out f.npz");
+    lab.write("l.json", json!({"y": (0..12).map(|i| u8::from(i % 3 != 0)).collect::<Vec<_>>()}).to_string());
+    lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
+    let seen = lines(&lab.read("q.jsonl")).into_iter().enumerate().map(|(i, mut item)| {
+        item["correct"] = json!(i % 3 != 0);
+        item["response"] = json!("Oui");
+        item
+    });
+    let fresh = (0..10).map(|i| json!({"id": format!("new{i}"), "prompt": format!("Combien font {i}?"), "response": "Trois", "correct": i % 2 == 0}));
+    lab.write_lines("fresh.jsonl", fresh.clone());
+    lab.write_lines("both.jsonl", seen.chain(fresh));
+    let gate = "gate --model M --probe p --threshold 0.5";
+    let out = lab.done(&format!("{gate} --items both.jsonl --out both"));
+    lab.done(&format!("{gate} --items fresh.jsonl --out fresh"));
+    let (both, fresh) = (lab.json("both/gate.json"), lab.json("fresh/gate.json"));
+    assert_eq!(
+        (&both["items"], &both["seen_in_training"], &both["measured"]),
+        (&json!(22), &json!(12), &json!(10)),
+        "{out}"
+    );
+    for what in ["auc", "auc_delong", "plain", "gated", "change", "measured"] {
+        assert_eq!(both[what], fresh[what], "{what}");
+    }
+    assert!(
+        out.contains("on the 10 that it was not fitted on") && out.contains("they take no part in the numbers"),
+        "{out}"
+    );
+    let rows = lines(&lab.read("both/gated.jsonl"));
+    assert!(rows.iter().all(|row| row["seen_in_training"] == !row["id"].as_str().unwrap().starts_with("new")));
+    assert!(!out.contains("temper falsify"));
+    lab.write("p/falsify.json", json!({"verdict": "failed"}).to_string());
+    let out = lab.done(&format!("{gate} --items fresh.jsonl --out failed"));
+    assert!(out.contains("`temper falsify` says 'failed' of this probe"), "{out}");
+}
+
 /// What the gate lets out is read as items, by the gate too; and what items bring is told of: how answers ended, and what they say
 /// against their accepted answers.
 #[test]
