@@ -184,6 +184,34 @@ fn answers_are_captured_as_they_are_written() {
     for name in ["h_last", "h_layers", "head_norm", "head_norm_final", "total_len", "prompt_len", "token_index"] {
         assert_eq!(npz.get(name), again.get(name), "{name}");
     }
+
+    // Items that bring their response's tokens are read by these, and by their text where these are not the text's.
+    let line = |id: &String, ids: &Value| {
+        let prompt = format!("Qui est {}?", &id[1..]);
+        json!({"id": id, "prompt": prompt, "response": answers[id]["response"], "response_ids": ids})
+    };
+    let kept = |id: &&String| answers[*id]["response"].as_str().is_some_and(|response| !response.trim().is_empty());
+    let all = text("id");
+    let ids: Vec<&String> = all.iter().filter(kept).collect();
+    lab.write_lines("brought.jsonl", ids.iter().map(|id| line(id, &answers[*id]["response_ids"])));
+    lab.write_lines("others.jsonl", ids.iter().map(|id| line(id, &json!([7, 8, 9]))));
+    lab.write_lines("texts.jsonl", ids.iter().map(|id| line(id, &Value::Null)));
+    let read = |name: &str| {
+        lab.done(&format!("capture --model M --items {name}.jsonl --layers last:2 --pool response --out {name}.npz"));
+        let npz = Npz::read(&lab.path(&format!("{name}.npz"))).unwrap();
+        let [Some(Array::F32(shape, h)), Some(Array::I64(_, lengths))] =
+            ["h_last", "total_len"].map(|name| npz.get(name))
+        else {
+            panic!("{name}")
+        };
+        (h.chunks(shape[1]).map(<[f32]>::to_vec).collect::<Vec<_>>(), lengths.clone())
+    };
+    let Some(Array::F32(shape, h)) = npz.get("h_last") else { panic!("no h_last") };
+    let rows: Vec<Vec<f32>> = h.chunks(shape[1]).map(<[f32]>::to_vec).collect();
+    let wanted: Vec<Vec<f32>> = all.iter().zip(rows).filter(|(id, _)| kept(id)).map(|(_, row)| row).collect();
+    assert_eq!(read("brought").0, wanted);
+    assert_eq!(read("others"), read("texts"));
+    assert_ne!(read("texts").0, wanted, "or the tokens make no difference");
 }
 
 /// Says how far it is, and stops after so many steps.

@@ -223,8 +223,11 @@ impl Engine {
         }
     }
 
-    /// Refuses an input that the model cannot read.
-    fn checked(&self, what: &str, encoded: Encoded) -> Result<Encoded> {
+    /// Refuses an input that the model cannot read; `what` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Engine::encode`].
+    pub fn checked(&self, what: &str, encoded: Encoded) -> Result<Encoded> {
         let (tokens, context, vocab) = (encoded.ids.len(), self.spec().context, self.spec().vocab);
         if tokens == 0 {
             return Err(EngineError::Empty(what.into()));

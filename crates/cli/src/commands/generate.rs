@@ -99,6 +99,7 @@ fn single(args: &Generate) -> Result<Item> {
         input,
         response: None,
         prompt_len: None,
+        response_ids: None,
         label: None,
         scores: std::collections::BTreeMap::default(),
         gold: Vec::new(),

@@ -114,8 +114,14 @@ pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
     items.iter().map(|item| encode_one(engine, item, item.response.as_deref())).collect()
 }
 
-/// Encodes an item with this response.
+/// Encodes an item with this response: the tokens that it brings, if they are those of the response under this tokenizer, or else its
+/// text.
 pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -> Result<Encoded> {
+    if let (Some(ids), Some(response)) = (&item.response_ids, response)
+        && engine.tokenizer().decode(ids).is_ok_and(|text| text == response)
+    {
+        return Ok(engine.checked(&format!("item '{}'", item.id), encode_answered(engine, item, ids)?)?);
+    }
     let mut encoded = engine.encode(&format!("item '{}'", item.id), &item.input, response)?;
     if let (Some(len), Input::Ids(_), None) = (item.prompt_len, &item.input, response) {
         encoded.prompt_len = len;

@@ -103,9 +103,10 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
 
 /// The fields of an item that its row keeps: not the row's own fields, nor those about another answer.
 fn brought(item: &Item, generated: bool) -> Map<String, Value> {
-    const OF_THE_ROW: [&str; 10] = [
+    const OF_THE_ROW: [&str; 11] = [
         "id",
         "response",
+        "response_ids",
         "plain_response",
         "finish_reason",
         "p",

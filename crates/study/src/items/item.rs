@@ -21,6 +21,9 @@ pub struct Item {
     pub input: Input,
     /// The answer, if there is one: in a conversation, the last message if it is the assistant's.
     pub response: Option<String>,
+    /// The tokens of the answer as a model wrote them, if the file has them. They are read where they decode to the response: its text may
+    /// be tokenised differently, most of all where it was cut off.
+    pub response_ids: Option<Vec<u32>>,
     /// With `input_ids`: how many of them are the prompt, if the file says so.
     pub prompt_len: Option<usize>,
     /// The cohort.
@@ -121,6 +124,7 @@ impl Item {
         }
         let optional = [
             ("response", self.response.as_ref().map(|x| json!(x))),
+            ("response_ids", self.response_ids.as_ref().map(|x| json!(x))),
             ("prompt_len", self.prompt_len.map(|x| json!(x))),
             ("label", self.label.as_ref().map(|x| json!(x))),
             ("gold", (!self.gold.is_empty()).then(|| json!(self.gold))),
@@ -183,6 +187,12 @@ impl Item {
         if response.as_ref().is_some_and(|response| response.trim().is_empty()) {
             return Err("the response is empty".into());
         }
+        let response_ids = match fields.remove("response_ids") {
+            Some(value) if response.is_some() => {
+                serde_json::from_value(value).map_err(|e| format!("response_ids: {e}"))?
+            }
+            _ => None,
+        };
         if prompt_len.is_some() && response.is_some() {
             return Err("prompt_len says where input_ids become the response, so there can be no other response".into());
         }
@@ -210,7 +220,7 @@ impl Item {
             Some(Value::String(one)) => vec![one],
             Some(value) => serde_json::from_value(value).map_err(|e| parsed("gold", e))?,
         };
-        Ok(Self { id, input, response, prompt_len, label, scores, gold, other: fields })
+        Ok(Self { id, input, response, response_ids, prompt_len, label, scores, gold, other: fields })
     }
 }
 

@@ -95,6 +95,7 @@ impl Study<'_> {
         for item in items.iter_mut() {
             if let Some(row) = rows.get(&item.id) {
                 item.response = Some(row.response.clone());
+                item.response_ids = Some(row.response_ids.clone());
                 item.other.insert("finish_reason".into(), json!(row.finish_reason));
             }
         }

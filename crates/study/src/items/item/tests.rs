@@ -22,6 +22,13 @@ fn every_form_of_an_item_is_read() {
     assert_eq!(items[0].input, Input::Prompt("Hi".into()));
     assert_eq!((items[0].scores["x"], &items[0].gold[..]), (4.0, &["Hello".to_string()][..]));
     assert_eq!(items[0].other["topic"], "t");
+    let ids = |ids: &str| read(&format!(r#"{{"prompt":"Hi","response":"Hello","response_ids":{ids}}}"#));
+    assert_eq!(ids("[5,6]").unwrap()[0].response_ids, Some(vec![5, 6]));
+    assert_eq!(
+        read(&(ids("[5,6]").unwrap()[0].to_json().to_string() + "\n")).unwrap()[0].response_ids,
+        Some(vec![5, 6])
+    );
+    assert!(ids("null").unwrap()[0].response_ids.is_none() && ids("[-1]").unwrap_err().contains("response_ids"));
     let lines: String = items.iter().map(|item| item.to_json().to_string() + "\n").collect();
     assert_eq!(read(&lines), Ok(items.clone()));
     assert_eq!((items[1].id.as_str(), items[1].gold.len(), &items[1].label), ("7", 2, &None));

@@ -16,6 +16,7 @@ fn items() -> Vec<Item> {
         id: format!("q{i}"),
         input: Input::Prompt(format!("which is {i}?")),
         prompt_len: None,
+        response_ids: None,
         response: None,
         label: None,
         scores: std::collections::BTreeMap::new(),
