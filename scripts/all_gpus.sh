@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One job on all GPUs of this machine: a process for each takes its share, and the shares are put together at the end.
+# Runs one job on all GPUs of this machine: one process per GPU does a share, and the shares are merged at the end.
 #
 #   scripts/all_gpus.sh OUT sweep --model Qwen/Qwen3-0.6B --items items.jsonl --heads all --lambda 0,0.5
 #
-# OUT gets a directory for each share, and OUT/all with the whole; run again, it goes on where it stopped. GPUS=N says how many,
-# CUDA_VISIBLE_DEVICES which (numbers, or names of GPUs or of their MIG instances), DEVICE=cpu what to run on in their place. Several
-# machines: scripts/slurm.
+# OUT gets a directory for each share, and OUT/all holds the whole; run again, it goes on where it stopped. GPUS=N says how many GPUs,
+# CUDA_VISIBLE_DEVICES which ones (numbers, or names of GPUs or of their MIG instances); DEVICE=cpu uses the CPU instead. For several
+# machines, see scripts/slurm.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
@@ -13,7 +13,7 @@ shift
 temper=${TEMPER:-temper}
 visible=()
 if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-    IFS=',' read -r -a visible <<< "$CUDA_VISIBLE_DEVICES" # what nvidia-smi does not heed
+    IFS=',' read -r -a visible <<< "$CUDA_VISIBLE_DEVICES" # nvidia-smi ignores it
     GPUS=${GPUS:-${#visible[@]}}
 fi
 gpus=${GPUS:-$(nvidia-smi --list-gpus | grep -c '^GPU ')}
@@ -25,7 +25,7 @@ trap 'kill "${processes[@]}" 2> /dev/null || true' INT TERM
 for ((i = 1; i <= gpus; i++)); do
     device=${DEVICE:-cuda:$((i - 1))} own=()
     if [ -z "${DEVICE-}" ] && [ $i -le ${#visible[@]} ]; then
-        # A process sees one instance of MIG at most, the first that it is given; so each is given its own, under the first number.
+        # A process sees at most one MIG instance, the first that it is given, so each process gets its own as device 0.
         own=("CUDA_VISIBLE_DEVICES=${visible[i - 1]}")
         device=cuda:0
     fi

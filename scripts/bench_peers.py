@@ -5,16 +5,16 @@
     python scripts/bench_peers.py --quick
 
 Every run is a process of its own; contenders take turns, every second round in reverse. A figure is the median over the
-rounds, a ratio the median of the rounds' ratios with the smallest and largest behind it. All read the same token ids;
+rounds, a ratio the median of the rounds' ratios, followed by the smallest and largest. All read the same token ids;
 ours and transformers load one directory, llama.cpp GGUF files of the same weights, made where they are missing. The
 machine's own limits are measured in the same turns. Prints Markdown for docs/benchmarks.md, progress on stderr; --out
-FILE keeps every measurement as JSON. Exits 1 where a check fails: that all computed the same.
+FILE keeps every measurement as JSON. Exits 1 if a check that all computed the same fails.
 
   decode1   greedy steps of one row after --prompt-tokens tokens, the median step
-  decode16  the same of 16 rows under 16 different plans; transformers by pre-hooks with a λ a row, llama.cpp without
+  decode16  the same for 16 rows under 16 different plans; transformers by pre-hooks with a λ per row, llama.cpp without
   prefill   one pass of --prefill-tokens tokens that gives the last token's logits
-  capture   h_last and a norm a head over the last 32 response tokens of --texts texts; transformers by pre-hooks
-  sweep, map  those of bench_sweep.py, which this starts; --sweep-args has more for it
+  capture   h_last and a norm per head over the last 32 response tokens of --texts texts; transformers by pre-hooks
+  sweep, map  those of bench_sweep.py, which this starts; --sweep-args passes more to it
 
 llama.cpp needs `pip install -r scripts/golden/requirements-llama-cpp.txt`, or is left out by --peers.
 """
@@ -38,8 +38,8 @@ from peers import DTYPES, ROOT, parse_plan, progress, shown
 
 JOBS = ["decode1", "decode16", "prefill", "capture", "sweep", "map"]
 ENGINES = ["ours", "transformers", "llama.cpp"]
-# Our variants: the dtype of the peers that each is compared with, and its arguments. One that the binary does not know
-# is left out.
+# Our variants: the dtype of the peers that each is compared with, and its arguments. Variants that the binary does not
+# know are left out.
 OURS = {
     "f32": ("f32", ["--dtype", "f32"]),
     "bf16": ("bf16", ["--dtype", "bf16"]),
@@ -83,7 +83,7 @@ class Bench:
         return [i * STRIDE % self.heads.vocab for i in range(count)]
 
     def plans(self, job):
-        """[[layer, head, λ], ..] of each row. For sixteen rows the heads of `temper bench --plans 16`; another λ costs
+        """[[layer, head, λ], ..] of each row. Sixteen rows have the heads of `temper bench --plans 16`; another λ costs
         the same and shows in the answers."""
         if job != "decode16":
             return [parse_plan(self.args.temper)]
@@ -103,7 +103,7 @@ class Bench:
         return path
 
     def texts(self):
-        """Recorded prompts and responses, and their file for ours."""
+        """Recorded prompts and responses; also writes them to the file that ours reads."""
         if self.items is None:
             asks = types.SimpleNamespace(model=self.name, threads=self.args.threads)
             self.items = bench_sweep.Model(asks).recorded(self.args.texts)
@@ -222,14 +222,14 @@ def llama_cpp(bench, job, kind):
 
 
 def limits(bench, job):
-    """The machine's own, in the same turns."""
+    """Measures the machine's own limits, in the same turns."""
     found = peers.run([sys.executable, ROOT / "scripts/peer_limits.py", bench.args.threads], bench.args.threads).json()
     job["limits"].append(found)
     progress(", ".join(f"{key} {value:.1f}" for key, value in found.items()))
 
 
 def find_llama(bench, about):
-    """Makes the GGUF files, and asks this llama.cpp for each whether it runs it."""
+    """Makes the GGUF files, and asks this llama.cpp whether it runs each of them."""
     for kind in bench.args.llama_types:
         gguf = peer_models.gguf(bench.dir, kind)
         spec = bench.spec("probe", "llama.cpp", kind, gguf=str(gguf))
@@ -244,7 +244,7 @@ def find_llama(bench, about):
 
 
 def contenders(bench, job):
-    """Functions in the order of their turns; each runs a process and gives entries by name."""
+    """Functions in the order of their turns; each runs a process and returns entries by name."""
     args, found = bench.args, []
     if "ours" in args.peers:
         found += [lambda name=name: ours(bench, job, name) for name in args.variants]
@@ -296,7 +296,7 @@ def work_of(bench, name):
 
 
 def check(bench, job):
-    """That contenders computed the same. Types that round otherwise are told only."""
+    """Checks that the contenders computed the same. For types that round otherwise the result is only told."""
     if job["job"] == "capture":
         return check_features(job)
     if "ours" not in bench.args.peers or job["job"] == "prefill" or "f32" not in bench.args.variants:
@@ -312,7 +312,7 @@ def check(bench, job):
 
 
 def our_answers(bench, job):
-    """What `temper generate` answers in f32 to the job's prompt under its plans; `temper bench` tells no tokens."""
+    """What `temper generate` answers in f32 to the job's prompt under its plans; `temper bench` reports no tokens."""
     import numpy
 
     args, plans = bench.args, bench.plans(job["job"])
@@ -415,7 +415,7 @@ def parse_arguments():
 
 
 def prepare(args):
-    """Sees to packages and binary before hours are spent; what of our variants this binary lacks."""
+    """Checks packages and binary before hours are spent. Returns a line for each variant that the binary lacks."""
     peers.require("torch", "transformers", "numpy", "safetensors")
     if "llama.cpp" in args.peers:
         peers.require("llama_cpp", file="scripts/golden/requirements-llama-cpp.txt")
@@ -458,7 +458,7 @@ def main():
 
 
 def keep(args, about, jobs):
-    """After every job: hours are not lost to a later one."""
+    """Writes the results after every job, so that a later failure does not lose hours."""
     if args.out:
         args.out.write_text(json.dumps(about | {"jobs": jobs}, indent=1) + "\n")
         progress(f"kept {shown(args.out)}")

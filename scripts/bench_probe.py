@@ -2,11 +2,11 @@
 
     python scripts/bench_probe.py            needs scikit-learn >= 1.5; builds nothing: target/release/temper must be there
 
-Three jobs. What scikit-learn is asked is what a script of it would do: StandardScaler and LogisticRegression in each of five
-stratified folds, then on all items. Its default stops at a gradient of 1e-4 (lbfgs); `exact` has it run until coefficients
-agree with ours to about 1e-6.
+Three jobs. scikit-learn does what a typical script would do: StandardScaler and LogisticRegression in each of five
+stratified folds, then on all items. Its default stops at a gradient of 1e-4 (lbfgs); `exact` lets it run until
+coefficients agree with ours to about 1e-6.
 
-* labelings: 100 items x 2,048, five folds, many shuffled labelings: milliseconds a labeling
+* labelings: 100 items x 2,048, five folds, many shuffled labelings: milliseconds per labeling
 * many: 10,000 items x 1,536, five folds and the fit on all: seconds
 * tall: 5,000 items x 64, the same
 """
@@ -29,7 +29,7 @@ DIRECTIONS = 32
 
 
 def data(n, d, seed=1):
-    """Features of 32 directions with noise on each, as crates/stats/benches/probe.rs has them."""
+    """Features of 32 directions with noise on each, as in crates/stats/benches/probe.rs."""
     random = numpy.random.default_rng(seed)
     along = random.uniform(-0.5, 0.5, (n, DIRECTIONS))
     x = random.uniform(-0.5, 0.5, (n, d)) + along @ random.uniform(-0.5, 0.5, (DIRECTIONS, d))

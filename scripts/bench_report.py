@@ -1,4 +1,4 @@
-"""The tables of bench_sweep.py, and what was aimed at. Not run by itself."""
+"""The tables of bench_sweep.py, and its goals. Not run by itself."""
 
 import datetime
 import os
@@ -12,9 +12,9 @@ from peers import spread, table
 OURS = "temper"
 LOOP, BATCH, ROWS = "hooks, one by one", "hooks, a batch a plan", "hooks, all rows at once"
 BATCHED, PLAIN = "hooks, batched", "temper --plain"
-# Ratios that are aimed at: told in the report and no check, since a busy machine is no error.
+# The ratios aimed at. They are told in the report but are not checks, since a busy machine is no error.
 GOALS = {("sweep", LOOP): 8, ("sweep", BATCH): 2, ("map", LOOP): 10, ("map", BATCHED): 4}
-FLAT = 0.03  # what tokens/s may lose with the number of plans
+FLAT = 0.03  # the share of tokens/s that more plans may cost
 
 
 def case(count):
@@ -26,7 +26,7 @@ def per_token(entry, key):
 
 
 def ratios(some, others, key):
-    """How many times the others' time a token is that of some, round by round."""
+    """The others' time per token divided by that of `some`, round by round."""
     by_round = {entry["round"]: entry for entry in others}
     pairs = [(entry, by_round[entry["round"]]) for entry in some if entry["round"] in by_round]
     return [per_token(other, key) / per_token(one, key) for one, other in pairs]
@@ -66,7 +66,7 @@ def job_table(job):
 
 
 def goals(job):
-    """What was aimed at, and what came out."""
+    """The goals, and what came out."""
     found = []
     for (name, contender), least in GOALS.items():
         if job["job"] == name and contender in job["runs"]:
@@ -95,7 +95,7 @@ def job_text(job):
 
 
 def head(temper_bin, threads, rounds):
-    """When, where and with what it was measured; without the binary where it is no contender."""
+    """When, where and with what it was measured; leaves out the binary where it is not a contender."""
     from importlib.metadata import version
 
     versions = f"torch {version('torch')}, transformers {version('transformers')}"
@@ -113,7 +113,7 @@ def head(temper_bin, threads, rounds):
 
 
 def report(about, jobs):
-    """All of it as Markdown."""
+    """The whole report as Markdown."""
     lines = [f"{about['date']}, {about['machine']}; {about['versions']}; {about['rounds']} round(s) in turns.", ""]
     lines += ["```", about["command"], "```", ""]
     lines += [job_text(job) + "\n" for job in jobs]

@@ -1,22 +1,22 @@
-"""Compares λ sweeps and the causal map with transformers and forward hooks: whole commands, the same work, in turns.
+"""Compares λ sweeps and the causal map with transformers and forward hooks: whole commands, same work, taking turns.
 
     cargo build --release
     python scripts/bench_sweep.py --jobs sweep,sweep16,map,plans --threads 2 --rounds 3 --out sweep.json
 
 Both sides load one Hugging Face directory and read the same token ids, in the same dtype, on as many threads. Each
 contender is a process of its own; they take turns, every second round in reverse. A figure is the median over the
-rounds, a ratio the median of the rounds' ratios with the smallest and largest behind it. Prints Markdown for
+rounds, a ratio the median of the rounds' ratios, followed by the smallest and largest. Prints Markdown for
 docs/benchmarks.md, progress on stderr; --out FILE keeps every measurement as JSON. Exits 1 where answers differ.
 
-  sweep    prompts x λ of one head set, greedy, answers of equal length; against hooks one prompt at a time, hooks on a
-           batch a λ, and hooks with a λ of its own for each row of one batch
+  sweep    prompts x λ of one head set, greedy, answers of equal length; against hooks one prompt at a time, hooks on
+           one batch per λ, and hooks on a single batch in which each row has its own λ
   sweep16  the same with 16 plans (4 head sets x 4 λ), 5 prompts
   map      temper score: every head x λ on recorded responses; against hooks on batches (of the size that calibration
-           finds fastest) and one by one. --peer-share and --loop-cells measure a part of theirs and scale it up
+           finds fastest) and one by one. --peer-share and --loop-cells measure a part of these and scale it up
   plans    temper generate: the same rows under 0, 1, 16 and 256 different plans of 5 random heads, and 0 once more
 
-Whole: from the start of the process to its end, without theirs' warm-up and calibration. Load: all that is not work,
-imports included. Work, ours: from the progress line that begins the stage to the end; theirs: generate() or scoring.
+Whole: from the start of the process to its end, without the peers' warm-up and calibration. Load: all that is not work,
+imports included. Work, ours: from the progress line that begins the stage to the end; peers: generate() or scoring.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from bench_report import BATCH, BATCHED, LOOP, OURS, PLAIN, ROWS, case
 from peers import DTYPES, ROOT, numbers, progress, shown, spread
 
 VARIANTS = {LOOP: "loop", BATCH: "batch", ROWS: "rows", BATCHED: "batched"}
-# In f32 greedy answers part at near-ties only; how often at full size is not measured yet, of short ones none did.
+# In f32, greedy answers part only at near-ties. No short answer did; how often full-size ones do is not measured yet.
 EQUAL_ANSWERS = 0.9
-# Nats a response token, f32, ours against theirs. The hooks against edited weights and eager attention, both in
-# transformers: 3.0e-6 on the tiny Llama (96 cells), 1.1e-6 on SmolLM2 (8 cells).
+# Nats per response token, f32, ours against theirs. For comparison, hooks against edited weights and eager attention,
+# both in transformers: 3.0e-6 on the tiny Llama (96 cells), 1.1e-6 on SmolLM2 (8 cells).
 MAP_TOLERANCE = 1e-4
 TELLING_TOKENS = 32  # shorter answers may well be the same under every plan
 SEED = 0
@@ -85,11 +85,11 @@ class Model:
         return path
 
     def ask(self, spec):
-        """Runs a task that is no measurement."""
+        """Runs a task that is not measured."""
         return peers.run(theirs(self.spec_file(spec)), self.args.threads).json()
 
     def prompts(self, count):
-        """Prompts of different lengths: questions where the model was trained, random tokens where it was not."""
+        """Prompts of different lengths: questions if the model was trained, random tokens if it was not."""
         if self.texts:
             step = max(1, len(self.texts) // count)
             return self.ask({"task": "prompts", "texts": self.texts[::step][:count]})["prompts"]
@@ -98,7 +98,7 @@ class Model:
         return [[dice.randrange(self.vocab // 100, self.vocab) for _ in range(length)] for length in lengths]
 
     def recorded(self, count):
-        """Prompts with responses of 32 tokens and more; greedy ones where the model was trained. The same every time."""
+        """Prompts with responses of 32 tokens and more, greedy ones if the model was trained; the same every time."""
         if count not in self.made:
             self.made[count] = self.record(count)
         return self.made[count]
@@ -113,7 +113,7 @@ class Model:
         return [{"input_ids": p + a, "prompt_len": len(p)} for p, a in zip(prompts, answers)]
 
     def head_set(self, index):
-        """Five heads over the depth of the model; another set for each index."""
+        """Five heads spread over the depth of the model; a different set for each index."""
         layers = sorted({round(i * (self.layers - 1) / 4) for i in range(5)})
         return [(layer, (3 * layer + 4 + index) % self.heads.counts[layer]) for layer in layers]
 
@@ -142,7 +142,7 @@ def has(args, verb, option=None):
 
 
 def exact_length(args, verb, job):
-    """The flag with which answers have all the tokens; noted where this binary has none."""
+    """The flag that makes answers full-length; adds a note where this binary has none."""
     if has(args, verb, "--ignore-eos"):
         return ["--ignore-eos"]
     job["notes"].append(f"this `temper {verb}` has no --ignore-eos: our answers may end early, so times are a token")
@@ -150,8 +150,8 @@ def exact_length(args, verb, job):
 
 
 def work_of(args, model, dtype, job, run):
-    """Seconds from the progress line that begins the stage to the end of the process; where a command tells none, what
-    is left without the load that `temper bench` tells."""
+    """Seconds from the progress line that begins the stage to the end of the process. Where a command prints none, the
+    whole time less the load time that `temper bench` reports."""
     begin = next((at for at, line in run.lines if " to do" in line), None)
     if begin is None:
         note = "our load is that of `temper bench`, since the command told no progress"
@@ -169,15 +169,15 @@ def record(run, work_s, tokens, whole_s=None):
 
 
 def run_theirs(args, spec):
-    """A record of a peer's run, and what it found."""
+    """Runs a peer. Returns the run, what it found, and its seconds without warm-up and calibration."""
     run = peers.run(theirs(spec), args.threads)
     found = run.json()
     return run, found, run.wall_s - found["untimed_s"]
 
 
 def rounds(args, job, contenders):
-    """Lets contenders take turns: name -> a function that runs it and returns (record, what it found). What they found in
-    the first round is returned; ours must find the same in every round."""
+    """Lets contenders take turns: name -> a function that runs it and returns (record, what it found). Returns what
+    they found in the first round; ours must find the same in every round."""
     first = {}
     for turn in range(1, args.rounds + 1):
         names = [name for name in contenders if name != LOOP or turn <= args.loop_rounds]
@@ -194,7 +194,7 @@ def rounds(args, job, contenders):
 
 
 def check(job, what, holds):
-    """Something that must hold, or None where it is only told."""
+    """Records a check: whether it holds, or None if it is only told."""
     job["checks"].append({"what": what, "holds": holds})
 
 
@@ -219,7 +219,7 @@ def sweep(args, model, dtype, job, sets, lambdas, count):
         job["notes"].append(f"{OURS} generates {len(prompts)} rows of the untouched model too, which are not counted")
 
     def run_ours():
-        shutil.rmtree(out, ignore_errors=True)  # rows that are there would not be made again
+        shutil.rmtree(out, ignore_errors=True)  # existing rows would not be made again
         run = peers.run(command, args.threads)
         answers, log_probs = read_answers(out / "rows.jsonl", model, arms, len(prompts), rows)
         job["log_probs"] = log_probs
@@ -248,7 +248,7 @@ def sweep(args, model, dtype, job, sets, lambdas, count):
 
 
 def unmoved(values, count):
-    """For how many prompts a value is the same under every plan. Values are by arm, then by prompt."""
+    """The number of prompts whose value is the same under every plan. Values are by arm, then by prompt."""
     values = list(values)
     return sum(len(set(values[i::count])) == 1 for i in range(count))
 
@@ -268,7 +268,7 @@ def read_answers(path, model, arms, count, expected):
 
 
 def compare_answers(job, who, some, others, demanded):
-    """How many answers are equal, and how many tokens before the first that is not. An answer of ours that ended early
+    """How many answers are equal, and how many tokens precede the first difference. An answer of ours that ended early
     is compared as far as it goes."""
     whole = same = total = 0
     for a, b in zip(some, others, strict=True):
@@ -347,13 +347,13 @@ def causal_map(args, model, dtype, job):
 
 
 def sample(cells, plans, count):
-    """The cells of so many plans, drawn over all layers; always the same."""
+    """The cells of `count` plans, drawn over all layers; always the same."""
     chosen = set(random.Random(SEED).sample(range(plans), min(max(count, 1), plans)))
     return [(plan, item) for plan, item in cells if plan in chosen]
 
 
 def read_scores(path, model, plans, texts):
-    """(plan, text) -> Δ log-prob, KL, agreement, of `temper score`."""
+    """(plan, text) -> Δ log-prob, KL and agreement, as `temper score` wrote them."""
     import numpy
 
     with numpy.load(path, allow_pickle=False) as file:
@@ -392,7 +392,7 @@ def compare_scores(job, name, mine, other, responses, demanded):
 def many_plans(args, model, dtype, job):
     rows, work = args.plan_rows, model.work_dir("plans")
     dice = random.Random(SEED)
-    # No two prompts begin alike, so that there is nothing to share whatever the plans are.
+    # No two prompts begin alike, so that nothing can be shared, whatever the plans are.
     prompts = [[dice.randrange(model.vocab // 100, model.vocab) for _ in range(16)] for _ in range(rows)]
     items = write_items(work / "items.jsonl", [{"input_ids": ids} for ids in prompts])
     command = ours(args, "generate", model, dtype, "--items", items, "--max-rows", rows)
@@ -421,7 +421,7 @@ def many_plans(args, model, dtype, job):
 
 
 def write_table(path, model, rows, count):
-    """A λ table of `rows` rows of `count` different plans; of a single row where there is one plan."""
+    """Writes a λ table of `rows` rows with `count` different plans; a single row if there is one plan."""
     import numpy
 
     dice, plans = random.Random(SEED + count), {}

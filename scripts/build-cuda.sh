@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds `temper` for CUDA and the CPU, on any Linux machine, also one without a GPU.
+# Builds `temper` for CUDA and the CPU, on any Linux machine, even one without a GPU.
 #
 #   scripts/build-cuda.sh            target/cuda/temper, and beside it what scripts/gpu-check.sh and gpu-bench.sh run
 #   scripts/build-cuda.sh --check    type-checks and lints all CUDA code with no toolkit at all
@@ -15,14 +15,14 @@ cd "$(dirname "$0")/.."
 toolkit=$PWD/target/cuda-toolkit
 target=$(uname -m)-unknown-linux-gnu
 
-# cudarc is compiled with its dlopen code although candle asks for dynamic linking: rustc's flags reach the library, but with
-# an explicit --target not its build script, which refuses both at once.
+# Compiles cudarc with its dlopen code although candle asks for dynamic linking. With an explicit --target, rustc's flags reach
+# the library but not its build script, which refuses both at once.
 flags=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
 export "$flags"='--cfg feature="dynamic-loading"'
-# candle's own kernels are PTX for 8.0, which the driver compiles for the card at first use and keeps.
+# candle's own kernels are PTX for 8.0; the driver compiles them for the card at first use and keeps the result.
 export CUDA_COMPUTE_CAP=80 CUDARC_CUDA_VERSION=13000 CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-$(nproc)}
 
-# Stand-ins to link against; the binary needs none of them.
+# Empty libraries to link against; the binary does not need them.
 stubs() {
   mkdir -p "$1"
   for library in cuda nvrtc curand cublas cublasLt "${@:2}"; do
@@ -32,16 +32,16 @@ stubs() {
 
 built=target/cuda profile=release
 case ${1-} in --check | --host) profile=stand-in ;; esac # quickly compiled
-# The whole workspace at once: another choice of packages has other features, and everything below them is compiled anew.
+# Always the whole workspace: another choice of packages has other features, and recompiles everything they depend on.
 chosen=(--profile $profile --locked --target "$target" --workspace
   --features headtemper-cli/cuda,headtemper-kernels/cuda,headtemper-tests/cuda)
 case ${1-} in
   --check | --host)
-    # A directory of its own, so that nothing empty is ever taken for a kernel.
+    # A directory of its own, so that an empty stand-in is never taken for a kernel.
     export CARGO_TARGET_DIR=$PWD/target/cuda-check NVCC=$PWD/scripts/no_nvcc.sh
     stubs target/cuda-check/stubs cudart
-    # candle's kernels for quantised weights are functions of a library that is empty here.
-    # Where they lie as seen from here, where cargo links: flags with another path would build everything anew in a clone.
+    # candle's kernels for quantised weights come from a library that is empty here, so they stay unresolved.
+    # The path is relative to this directory, where cargo links: an absolute one would rebuild everything in another clone.
     export "$flags=${!flags} -L native=target/cuda-check/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
     if [ "$1" = --check ]; then
       exec cargo clippy "${chosen[@]}" --all-targets -- -D warnings
@@ -65,22 +65,22 @@ else
 fi
 export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda-build}
 
-# Of what is there now: what is changed while cargo runs may be in the binaries or not, and is a difference either way.
+# Hashed before the build: a file changed while cargo runs may or may not be in the binaries, and counts as a difference either way.
 sources=$(scripts/source_hash.sh)
 cargo build "${chosen[@]}" --bins --tests --examples
-test_of() { # where cargo puts the tests of a library, or those that are named
+test_of() { # NAME CARGO-ARGS...: the path of the test binary NAME
   cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee >(cat >&2) | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
 }
 mkdir -p "$built"
-rm -f "$built/sources" # until all are there
+rm -f "$built/sources" # until everything is there
 strip -o "$built/temper" "$CARGO_TARGET_DIR/$target/$profile/temper"
-# The tests of our kernels, which run on a card where HEADTEMPER_TEST_DEVICE=cuda.
+# The tests of our kernels, which run on a card if HEADTEMPER_TEST_DEVICE=cuda.
 strip -o "$built/kernels-check" "$(test_of headtemper_kernels --lib)"
 strip -o "$built/kernels-bench" "$CARGO_TARGET_DIR/$target/$profile/examples/gpu_bench"
-# The integration tests, which run where HEADTEMPER_TEST_DEVICE=cuda says, with the binary that TEMPER names and the files of the
+# The integration tests. They run on the device of HEADTEMPER_TEST_DEVICE, with the binary that TEMPER names and the files of the
 # folder that HEADTEMPER_TESTS names.
 strip -o "$built/it" "$(test_of it --test it)"
-# What scripts/cuda_env.sh compares with the tree.
+# scripts/cuda_env.sh compares this with the tree.
 echo "$sources" > "$built/sources"
 
 ls -lh "$built"

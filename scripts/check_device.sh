@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks a device on which nothing was verified yet, as one command: scripts/check_device.sh cuda (metal, or cpu to see what
-# a sound device prints). Builds for it, then: what doctor finds, the laws and transformers' numbers on the four tiny models,
-# the causal map branched, plain and on the CPU, a sweep beside the CPU's, and decode speed over the number of plans.
-# Needs Rust, Python 3, and the toolkit of the device; with TEMPER=FILE no Rust and no toolkit, since that is taken as it was
-# built. Ends with 0 if all holds.
+# Checks a device that has not been verified yet, in one command: scripts/check_device.sh cuda (or metal, or cpu to see what
+# a sound device prints). Builds for it, then runs doctor, the laws and parity with transformers on the four tiny models,
+# the causal map branched, plain and on the CPU, a sweep against the CPU's, and decode speed over the number of plans.
+# Needs Rust, Python 3, and the toolkit of the device. TEMPER=FILE uses that binary as it is, and then needs no Rust and no
+# toolkit. Exits 0 if all holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${1:?say which device: cuda, cuda:1, metal or cpu}
@@ -54,7 +54,7 @@ def rows(way):
     return {(r["id"], r["variant"]): r["response_ids"] for r in map(json.loads, open(f"{sys.argv[1]}.{way}/rows.jsonl"))}
 
 branched = cells("branched")
-allowed = {"plain": 2e-3, "cpu": 5e-3}  # nats a token; an H200: 7.5e-6 and 4.5e-5
+allowed = {"plain": 2e-3, "cpu": 5e-3}  # nats a token; measured on an H200: 7.5e-6 and 4.5e-5
 sound = len(branched) > 0
 for way, most in allowed.items():
     others = cells(way)
@@ -70,7 +70,7 @@ END
 done
 
 step "speed over the number of plans"
-# A CPU would take minutes for what a GPU should not notice.
+# Fewer rows and plans on a CPU, which would take minutes for what a GPU hardly notices.
 if [ "$device" = cpu ]; then rows=4 plans=0,1,4,0; else rows=64 plans=0,1,16,64,0; fi
 $temper bench --model configs/models/qwen3-0.6b.json --random 1 --device "$device" --dtype bf16 --prompt-tokens 64 --new-tokens 16 \
     --repeat 2 --rows "$rows" --plans "$plans" --whole

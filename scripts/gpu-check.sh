@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks a CUDA device, as one command and from built files alone: target/cuda (made by scripts/build-cuda.sh, on any machine),
-# tests/golden, configs/models and scripts. Needs a driver for CUDA 13.0, CUDA's libraries somewhere on the machine, and Python 3; no network,
-# no Rust. Goes through all steps whatever fails, and ends with how each ended: 0 if all hold, within 8 minutes. What the steps
-# say in full lies in OUT (target/gpu-check), a file a step.
+# Checks a CUDA device, in one command and from built files alone: target/cuda (made by scripts/build-cuda.sh, on any machine),
+# tests/golden, configs/models and scripts. Needs a driver for CUDA 13.0, CUDA's libraries somewhere on the machine, and Python 3; no
+# network, no Rust. Goes through all steps whatever fails, and lists how each ended; exits 0 if all hold, within 8 minutes. The full
+# output is in OUT (target/gpu-check), one file per step.
 #
 #   scripts/gpu-check.sh             everything
 #   scripts/gpu-check.sh --short     each kernel against its oracle, and the tiny models
 #
-# STALE=1 checks files that were built of other sources than this tree's; LIMIT=SECONDS is the most that one program may take.
+# STALE=1 checks files even if they were built from other sources than this tree's; LIMIT=SECONDS is the most that one program may take.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 case ${1-} in '' | --short) ;; *) sed -n '7,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;; esac
@@ -19,16 +19,16 @@ mkdir -p "$logs"
 rm -f "$logs"/*.log "$logs/summary.txt"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-exec 3>&1 # what is worth a line where all is well
+exec 3>&1 # for what is worth a line even when all is well
 
-# A device that hangs must not keep the steps behind it from running; the stand-in driver is slow, and only slow.
+# A device that hangs must not keep later steps from running. The stand-in driver gets longer: it is merely slow.
 limit=${LIMIT:-$([ -n "$short" ] && echo 3600 || echo 240)}
 temper() { timeout "$limit" "$TEMPER" "$@"; }
 say() {
     printf '%s\n' "$*"
     printf '%s\n' "$*" >&3
 }
-# The same of what a command says, and ends as it did.
+# Says what a command prints, and returns its status.
 tell() {
     local said status=0
     said=$("$@") || status=$?
@@ -37,8 +37,8 @@ tell() {
 }
 
 failed=0 count=0
-# step NAME FUNCTION...: runs it with its output in a file, and notes how it ended. Never behind `||` or in an `if`: it would then go
-# on behind a command that failed.
+# step NAME FUNCTION...: runs the function with its output in a file, and notes how it ended. Never call it behind `||` or in an `if`:
+# the function would then go on after a command that failed.
 step() {
     local name=$1 began=$SECONDS status log ended=passed
     shift
@@ -65,7 +65,7 @@ there() {
     say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv 2> /dev/null || echo "nvidia-smi does not say which card this is")"
     tell "$TEMPER" --version
 }
-recorded() { # MODEL and how: whether its steps are recorded
+recorded() { # MODEL OPTIONS...: whether its steps are recorded
     temper bench --model "$@" --device cuda --whole --prompt-tokens 8 --new-tokens 24 --rows 4 --repeat 1 --json > "$work/bench.json"
     tell python3 -c 'import json, sys
 decode = json.load(open(sys.argv[1]))["decode"]
@@ -75,15 +75,15 @@ sys.exit(0 if decode and all(d["plays"] for d in decode) else 1)' "$work/bench.j
 step "what is there" there
 step "steps are recorded at all" recorded tests/golden/llama
 
-# Kernels beside their oracles.
+# Kernels against their oracles.
 
-tested() { # PROGRAM and which of its tests
+tested() { # PROGRAM TESTS...: runs these tests of a test binary
     local status=0
-    # Golden files lie where they lie here, not where the program was built.
+    # Golden files are those of this tree, not those where the program was built.
     HEADTEMPER_TESTS=$PWD/tests HEADTEMPER_TEST_DEVICE=cuda timeout "$limit" "$@" --test-threads 1 --nocapture > "$work/tested" 2>&1 || status=$?
     cat "$work/tested"
     grep '^test result' "$work/tested" >&3 || true
-    grep -qE '^test result: ok\. [1-9]' "$work/tested" || status=1 # none at all is no success
+    grep -qE '^test result: ok\. [1-9]' "$work/tested" || status=1 # running no test at all is not a success
     return $status
 }
 kernels() { tested "$built/kernels-check" gpu::; }
@@ -92,7 +92,7 @@ step "each kernel against its oracle, in f32, bf16 and f16" kernels
 # Goldens.
 
 families="llama qwen3 qwen3_5 gemma4"
-holds() { # temper verify, and its last line
+holds() { # OPTIONS...: runs temper verify and says its last line
     local status=0
     temper verify "$@" > "$work/verify" || status=$?
     cat "$work/verify"
@@ -122,7 +122,7 @@ ends = sum(row["finish_reason"] == "stop" for row in played.values())
 print(f"{sys.argv[1].rsplit('/', 1)[1]}: {same} of {len(played)} answers are the same, {ends} of them stopped")
 sys.exit(0 if same >= least * len(played) and ends >= stopped else 1)
 END
-# beside NAME LEAST STOPPED: a sweep whose steps are played, and one whose steps are asked for one by one.
+# beside NAME LEAST STOPPED OPTIONS...: compares a sweep whose steps are played back with one whose steps are launched one by one.
 beside() {
     local name=$1 least=$2 stopped=$3
     shift 3
@@ -130,7 +130,7 @@ beside() {
     temper sweep "$@" --device cuda --heads all --lambda 1,0.5 --out "$work/$name.alone" --no-graph > /dev/null
     tell python3 "$work/same.py" "$work/$name" "$least" "$stopped"
 }
-# Prompts; and token ids for models without a tokenizer, the first of which crosses 512 keys as it is continued. No two begin alike.
+# Prompts, and token ids for models without a tokenizer. The first row of ids crosses 512 keys as it is continued. No two begin alike.
 python3 - "$work" <<'END'
 import json, random, sys
 
@@ -153,10 +153,11 @@ for name in llama qwen3; do
     cp tests/golden/$name/{model.safetensors,tokenizer.json,tokenizer_config.json} "$work/$name"
     mv "$work/$name.json" "$work/$name/config.json"
 done
-# Eight rows that all end together, so that both ways have the same products: cuBLAS may sum in another order for another number of rows.
+# Eight rows that all end together, so that both ways compute the same products: cuBLAS may change its order of sums with the number
+# of rows.
 even=(--max-rows 8 --seeds 1,2 --ignore-eos --max-new-tokens 25)
 drawn=(--temperature 0.9 --top-k 40 --top-p 0.95)
-# Where rows end one by one a near tie may fall the other way, in 16 bits more often; most may not.
+# Where rows end one by one, a near tie may fall the other way, more often in 16 bits; most answers must still agree.
 greedy() { beside "$1-greedy" 0.9 0 --model "tests/golden/$1" --dtype f32 --items "$work/prompts.jsonl" --max-new-tokens 24; }
 sampled() { beside "$1-sampled" 0.9 0 --model "tests/golden/$1" --dtype bf16 --items "$work/few.jsonl" "${even[@]}" "${drawn[@]}"; }
 crossing() { beside "$1-crossing-$2" 0.9 0 --model "$work/$1" --dtype "$2" --items "$work/ids.jsonl" "${even[@]}" "${drawn[@]}"; }
@@ -165,7 +166,7 @@ for family in $families; do
     step "$family: recorded steps write what single steps do, in f32" greedy "$family"
     step "$family: the same of drawn tokens in bf16" sampled "$family"
 done
-if [ -z "$short" ]; then # ten minutes each on the stand-in, where the laws of recordings have it in f32
+if [ -z "$short" ]; then # ten minutes each on the stand-in, where the laws of recordings cover it in f32
     step "the same beyond 512 keys, in f32" crossing llama f32
     step "the same beyond 512 keys, in bf16" crossing qwen3 bf16
 fi
@@ -205,7 +206,7 @@ faults() {
     CUDA_VISIBLE_DEVICES='' refused cuda 'cannot be used'
     CUDA_VISIBLE_DEVICES='' temper verify --quick tests/golden/llama --device auto
 }
-# full MODEL ROWS LENGTH HOW...: rows that have slots for a prompt of that length, too many for any card, though all but one are short.
+# full MODEL ROWS LENGTH OPTIONS...: every row has a slot for a prompt of that length, too much for any card, though all but one are short.
 full() {
     local model=$1 rows=$2 length=$3 status=0
     shift 3
@@ -231,14 +232,14 @@ if [ -z "$short" ]; then
     step "a device that is full says so, and the job then takes what is there" full configs/models/qwen3-0.6b.json 128 16000 --random 1 --dtype bf16
 fi
 
-# Last, as it is slow and may not come to its end: what it says until then counts.
+# Last, because it is slow and may not finish; what it says until then counts.
 
 watch=${WATCH:-$((SECONDS < 280 ? 90 : 45))}
 watched() {
     local said status=0
     said=$(HEADTEMPER_TEST_DEVICE=cuda timeout "$watch" "$sanitizer" --error-exitcode 9 --tool "$1" "$built/kernels-check" --test-threads 1 "${@:2}" 2>&1) || status=$?
     printf '%s\n' "$said"
-    # What it says of itself is no finding: that it cannot watch this card, or that what it watched was ended.
+    # Its own troubles are no findings: that it cannot watch this card, or that the program it watched was ended.
     if grep -Eq '^=+ .*(Invalid |Race reported|Program hit|SUMMARY: [1-9])' <<< "$said"; then
         say "compute-sanitizer's $1 found something"
         grep '^=' <<< "$said" | head -n 40 >&3

@@ -2,11 +2,11 @@
 
     python scripts/gpu_peer.py CONFIG.json JOB [DEVICE]
 
-JOB is J1 (100 prompts of 128 tokens, 256 new ones; generate() with the cache that grows, with a static one, which it compiles for,
-and continuous batching, where they run), J2 (200 texts of 1000 tokens, per-head norms) or J3 (part
-of a causal map: 5 layers x 4 heads x 2 lambdas on 8 texts of 640 tokens). Weights are random: speed does not depend on them.
-Prints one JSON object: seconds of the job, of several runs the median (one where it takes long), at the batch that was fastest
-of those tried. WAYS=static leaves continuous batching out, WAYS= both.
+JOB is J1 (100 prompts of 128 tokens, 256 new ones; generate() with a growing cache and, where they run, with a static
+cache, for which it compiles, and with continuous batching), J2 (200 texts of 1000 tokens, per-head norms) or J3 (part
+of a causal map: 5 layers x 4 heads x 2 lambdas on 8 texts of 640 tokens). Weights are random: speed does not depend on
+them. Prints one JSON object: seconds of the job at the fastest batch size tried, the median of several runs (one run
+if it takes long). WAYS=static leaves out continuous batching, an empty WAYS= both.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ import time
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-# All prompts of J1 together where they fit: two batches of half as many took four times as long on an H200.
+# All prompts of J1 together where they fit: two batches of half the size took four times as long on an H200.
 BATCHES = {"J1": [100, 50, 25], "J2": [32, 16, 8, 4], "J3": [8, 4, 2, 1]}
 RUNS = 3
-PATIENCE = 15  # seconds after which nothing is run again
+PATIENCE = 15  # seconds after which no run is repeated
 
 
 def projections(model):
@@ -36,7 +36,7 @@ def projections(model):
 
 
 class Hooks:
-    """Pre-hooks on every output projection that were all called, or an error."""
+    """Pre-hooks on every output projection; it is an error if one was not called."""
 
     def __init__(self, model, make):
         self.calls = 0
@@ -48,7 +48,7 @@ class Hooks:
 
     def counted(self, hook):
         def run(module, args):
-            if not torch.compiler.is_compiling():  # what it guards on would be compiled again for every call
+            if not torch.compiler.is_compiling():  # a guard on this counter would recompile at every call
                 self.calls += 1
             return hook(module, args)
 
@@ -64,7 +64,7 @@ class Hooks:
 
 
 def scaling(factor_of):
-    """λ of one head in every layer, as the product's own plans are."""
+    """Scales one head in every layer, as our own plans do."""
 
     def make(index, module, dim):
         scale = module.weight.new_ones(module.in_features)
@@ -88,7 +88,7 @@ def timed(work):
 
 
 def median(work, seconds):
-    """The median of a few runs, of which these are already done."""
+    """The median of a few runs; `seconds` holds those already done."""
     while len(seconds) < RUNS and sum(seconds) < PATIENCE:
         seconds.append(timed(work))
     return statistics.median(seconds)
@@ -113,8 +113,8 @@ def continuous(model, part, new):
 
 def best(job, work_of):
     """
-    Seconds of the job at the best batch, the median of several runs, and which that is. From the largest batch down, each is run
-    once behind one that warms up, until a smaller one is no faster; a batch that does not fit is left out.
+    The best batch size and its seconds for the job, the median of several runs. After a warm-up, each size is run once,
+    from the largest down, until a smaller one is no faster; a size that does not fit is left out.
     """
     found = {}
     for batch in BATCHES[job]:
@@ -155,7 +155,7 @@ def main():
 
             return work
 
-        # Around all runs: graphs that one run makes and the next plays back call no hook again.
+        # Around all runs: graphs that one run captures and the next plays back call no hook again.
         def hooked():
             return Hooks(model, scaling(lambda _: 0.5))
 
@@ -165,12 +165,12 @@ def main():
         ways = {"grown": found["seconds"]}
         asked = os.environ.get("WAYS", "static,continuous")
         for way in (way for way in (static, continuous) if way.__name__ in asked):
-            batch = len(prompts) if way is continuous else found["batch"]  # which it divides by itself
+            batch = len(prompts) if way is continuous else found["batch"]  # it splits them by itself
             try:
                 with hooked():
                     work_of(batch, way)()
                     ways[way.__name__] = median(work_of(batch, way), [])
-            except Exception as error:  # noqa: BLE001: a contender's fault is told, and the others count
+            except Exception as error:  # noqa: BLE001: a contender's fault is told, the others count
                 ways[way.__name__] = f"{type(error).__name__}: {error}"[:300]
         measured = {way: seconds for way, seconds in ways.items() if isinstance(seconds, float)}
         way = min(measured, key=measured.get)
@@ -230,9 +230,9 @@ def main():
 
 
 if __name__ == "__main__":
-    # Not inference mode, whose tensors continuous batching cannot use in its own thread; and what others print goes elsewhere.
+    # Not inference mode: continuous batching cannot use its tensors in its own thread. What libraries print goes to stderr.
     with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
         result = main()
     print(json.dumps(result), flush=True)
-    # Threads of continuous batching may wait for more.
+    # Threads of continuous batching may still wait for work.
     os._exit(0)

@@ -1,9 +1,9 @@
-"""What gpu-bench.sh found, as tables beside its goals: ratios to transformers with hooks, shares of what the card gives at most.
+"""The results of gpu-bench.sh as tables with its goals: ratios to transformers with hooks, shares of the card's limits.
 
     python3 scripts/gpu_report.py RESULTS.jsonl TEMPER
 
-Needs nothing but Python. Limits come from the card's own copy and product in the same results, and from the models' shapes.
-A goal that was not met is said to be missed; a line that is not in the results is not in the tables.
+Needs nothing but Python. Limits come from the card's own copy and product in the same results, and from the models'
+shapes. Goals that were not met are marked as missed; a line that is not in the results is not in the tables.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-# Of J1: what performance-minded engines reach of copy and product, a node of a graph, and what else a step has, in seconds.
+# Of J1: the shares of copy and product that fast engines reach, and the seconds of a graph node and of the rest of a step.
 PREDICTED = {"copy": 0.75, "product": 0.62, "node": 1.2e-6, "step": 60e-6}
 PROMPT, NEW = 128, 256  # tokens of J1
 TEXTS, LENGTH = 200, 1000  # of J2
@@ -24,10 +24,10 @@ class Model:
         shape = json.loads(subprocess.run([temper, "inspect", config, "--json"], check=True, capture_output=True).stdout)
         self.layers = shape["layers"]
         self.weights = shape["weight_bytes"]
-        self.trunk = self.weights - 2 * shape["vocab"] * shape["d_model"]  # without the head; 2 bytes and 2 operations each
+        self.trunk = self.weights - 2 * shape["vocab"] * shape["d_model"]  # without the head, at 2 bytes and 2 operations a weight
 
     def read(self, context):
-        """Bytes of cache and states that a row's step reads and writes."""
+        """Bytes of cache and states that one row reads and writes in a step."""
         total = 0
         for layer in self.layers:
             if layer["mixer"] == "delta":
@@ -37,7 +37,7 @@ class Model:
         return total
 
     def step(self, rows, context, copy, product):
-        """Seconds of a decode step: weights once or arithmetic, and each row's own bytes."""
+        """Seconds of a decode step: the longer of reading the weights and the arithmetic, plus each row's own bytes."""
         return max(self.weights / copy, self.weights * rows / product) + rows * self.read(context) / copy
 
     def attention(self, length):
@@ -82,7 +82,7 @@ def main():
             continue
         unit = next(unit for unit in ("GB/s", "TFLOP/s", "k/s") if unit in r)
         goal = goals.get(r["kernel"])
-        # One row or few fill no card: the goal is of batches.
+        # A few rows do not fill a card: the goal is for batches.
         rows_of = int(r["shape"].split(", ")[-1].split()[0]) if goal else 0
         judged = verdict(r["of_ceiling"], goal) if goal and rows_of >= 256 else ""
         share = f"{r['of_ceiling']:.2f}" + (" of the first's time" if unit == "k/s" else "")
@@ -110,15 +110,15 @@ def main():
             predicted = shape.step(together, PROMPT + tokens / 2, *reached)
             predicted = (predicted + PREDICTED["node"] * d["launches"] + PREDICTED["step"]) * n / together
             limit, expected = reading + tokens * step, reading / PREDICTED["product"] + tokens * predicted
-            # The contender has 100 prompts under one plan, and 20 plans take it 20 times as long.
+            # The contender ran 100 prompts under one plan; 20 plans take it 20 times as long.
             peer = peers.get((r["model"], "J1")) if n in (100, 2000) else None
             to = lambda seconds: d["tokens_per_s"] * seconds / peer["tokens"]  # noqa: E731
             ratio = to(peer["seconds"]) if peer else None
-            # Of generate() as it is called, and of the fastest of its ways, of which the goal is.
+            # Against plain generate(), and against its fastest way, which the goal is about.
             usual = f"{to(peer['ways']['grown']):.1f}" if peer else ""
 
             def judged(value, goal, form, of=d):
-                # Goals are of steps as they are done where nobody asks for another way.
+                # Goals apply only to steps done in the default way.
                 return f"{value:{form}} {verdict(value, goal)}" if of["plays"] else f"{value:{form}}"
 
             rows.append(

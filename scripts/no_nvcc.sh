@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stands in for nvcc where CUDA code is type-checked, or built for the stand-in driver of tests/driver: an image that it makes
-# only lists the kernels of its file, a line each.
+# Stands in for nvcc where CUDA code is type-checked, or built for the stand-in driver of tests/driver. The images that it makes
+# only list the kernels of their file, one per line.
 root=$(cd "$(dirname "$0")/.." && pwd)
 out='' dir='' src='' kind=''
 while [ $# -gt 0 ]; do
@@ -24,7 +24,7 @@ kernels() {
 }
 case $kind in
   ptx) kernels > "$dir/$(basename "${src%.cu}").ptx" ;;
-  fatbin) kernels > "$out"; printf '\0' >> "$out" ;; # what is embedded as bytes ends as a string does
+  fatbin) kernels > "$out"; printf '\0' >> "$out" ;; # embedded bytes end like a C string
   lib) rm -f "$out"; ar crs "$out" ;;
   *) : > "$out" ;;
 esac

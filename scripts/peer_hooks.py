@@ -3,7 +3,7 @@
     python scripts/peer_hooks.py SPEC.json
 
 Reads its task from SPEC.json and prints one JSON object. `work_s` is the task itself; `untimed_s` is warm-up and
-calibration, which no time counts. SDPA attention, inference mode, DynamicCache, no token ends an answer.
+calibration, which no other time includes. SDPA attention, inference mode, DynamicCache; no token ends an answer.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import time
 
 from peers import DTYPES, ROOT
 
-LOGITS_BYTES = 128 << 20  # of one chunk of logits: [positions, vocab] of everything would be gigabytes
-BATCHES = [1, 2, 4, 8, 16, 32, 64]  # rows among which the calibration chooses
+LOGITS_BYTES = 128 << 20  # of one chunk of logits: all [positions, vocab] at once would be gigabytes
+BATCHES = [1, 2, 4, 8, 16, 32, 64]  # numbers of rows that the calibration tries
 
 
 def load(spec):
@@ -34,15 +34,15 @@ def load(spec):
 def projection(model, layer):
     """The output projection of a layer, and the width of the heads that it reads."""
     module, config = model.model.layers[layer], model.config
-    if hasattr(module, "linear_attn"):  # a gated delta net, whose value heads these are
+    if hasattr(module, "linear_attn"):  # a gated delta net: its value heads
         return module.linear_attn.out_proj, module.linear_attn.out_proj.in_features // config.linear_num_value_heads
     return module.self_attn.o_proj, module.self_attn.o_proj.in_features // config.num_attention_heads
 
 
 @contextlib.contextmanager
 def tempered(model, plans):
-    """Scales z where the output projection reads it. plans: [[layer, head, factor], ..] of each row of the batch; one
-    alone is for all rows. A layer that no plan touches has no hook. Fails if a hook was not called."""
+    """Scales z where the output projection reads it. plans: [[layer, head, factor], ..] of each row of the batch; a
+    single plan is for all rows. A layer that no plan touches has no hook. Fails if a hook was not called."""
     layers = sorted({layer for plan in plans for layer, _, factor in plan if factor != 1})
     handles, calls = [], dict.fromkeys(layers, 0)
     for layer in layers:
@@ -82,7 +82,7 @@ def generate(model, prompts, plans, new_tokens):
 
 
 def sweep(spec):
-    """Every prompt under every arm: one after another (loop), an arm at once (batch), or all at once (rows)."""
+    """Every prompt under every arm: one by one (loop), one batch per arm (batch), or all at once (rows)."""
     prompts, arms = spec["prompts"], spec["arms"]
     model = load(spec)
     if spec["variant"] == "loop":
@@ -103,7 +103,7 @@ def sweep(spec):
 
 
 class Scorer:
-    """Log-probabilities of recorded responses, with logits at their positions alone."""
+    """Log-probabilities of recorded responses; computes logits at their positions only."""
 
     def __init__(self, model, items):
         import torch
@@ -127,7 +127,7 @@ class Scorer:
         return log_probs, log_probs.exp(), target, log_probs.gather(-1, target), log_probs.argmax(-1)
 
     def score(self, index, plans):
-        """[sum of Δ log-prob, sum of KL(untempered || tempered), share of equal argmax] a plan, in nats."""
+        """[sum of Δ log-prob, sum of KL(untempered || tempered), share of equal argmax] per plan, in nats."""
         item = self.items[index]
         log_base, base, target, target_base, argmax_base = self.base[index]
         hidden, found = self.hidden(item, plans), []
@@ -142,7 +142,7 @@ class Scorer:
 
 
 def best_batch(scorer, plans):
-    """The number of rows at which a row costs least, and the seconds a row of each."""
+    """The number of rows at which a row costs least, and the seconds per row at each number tried."""
     middle = sorted(range(len(scorer.items)), key=lambda i: len(scorer.items[i]["input_ids"]))[len(scorer.items) // 2]
     costs = {}
     for rows in (rows for rows in BATCHES if rows <= len(plans)):
@@ -192,7 +192,7 @@ def make_model(spec):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     out = pathlib.Path(spec["out"])
-    torch.manual_seed(spec["seed"])  # what is no matrix keeps transformers' own start
+    torch.manual_seed(spec["seed"])  # all but matrices keep transformers' own initial values
     config = AutoConfig.from_pretrained(spec["config"]).get_text_config()
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(spec["seed"])

@@ -1,9 +1,9 @@
-"""What this machine gives at most, with so many threads: reading of memory, and products of matrices, by torch.
+"""Measures this machine's limits at a number of threads: memory reads and matrix products, by torch.
 
     python scripts/peer_limits.py THREADS
 
 Prints one JSON object: GB/s of summing an array of 512 MiB (which no cache holds), and GFLOP/s of 2048 x 2048
-matrices in f32 and in bf16. The best of several: a limit is what can be done, not what was done beside neighbours.
+matrices in f32 and in bf16. The best of several runs: a limit is what can be done, not what busy neighbours left.
 """
 
 import json
@@ -17,7 +17,7 @@ REPEATS = 12
 
 def best_s(work):
     times = []
-    for _ in range(REPEATS + 1):  # the first touches pages and starts threads
+    for _ in range(REPEATS + 1):  # the first run touches pages and starts threads
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)

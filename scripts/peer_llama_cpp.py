@@ -1,10 +1,10 @@
-"""llama.cpp as a contender of bench_peers.py, through llama-cpp-python's low-level calls, one task a process.
+"""llama.cpp as a contender of bench_peers.py, through llama-cpp-python's low-level calls, one task per process.
 
     python scripts/peer_llama_cpp.py SPEC.json
 
 Reads its task from SPEC.json and prints one JSON object. llama.cpp has no hooks at heads: sixteen rows are decoded as
 sixteen sequences of one batch, untouched. Keys and values are kept in f16, its default; everything else is default too.
-Ends with 3 where this llama.cpp cannot run the file, its reason on stderr.
+Exits 3 if this llama.cpp cannot run the file; stderr has the reason.
 """
 
 import json
@@ -16,7 +16,7 @@ UNABLE = 3
 
 
 class Context:
-    """A model and room for some sequences of some tokens each."""
+    """A model, with room for the task's sequences."""
 
     def __init__(self, spec):
         import llama_cpp
@@ -32,7 +32,7 @@ class Context:
         rows, tokens = spec["rows"], len(spec["prompt"]) + spec["new_tokens"] + 1
         params = lib.llama_context_default_params()
         params.n_seq_max = rows
-        params.n_ctx = rows * -(-tokens // 256) * 256  # each sequence has a share of its own, in steps of 256
+        params.n_ctx = rows * -(-tokens // 256) * 256  # each sequence has its own share, a multiple of 256
         params.n_batch = params.n_ubatch = max(512, len(spec["prompt"]))
         params.n_threads = params.n_threads_batch = spec["threads"]
         self.context = lib.llama_init_from_model(self.model, params)
@@ -43,7 +43,7 @@ class Context:
         self.batch = lib.llama_batch_init(params.n_batch, 0, 1)
 
     def forward(self, tokens, position, rows):
-        """One pass of (token, row) pairs; a row's tokens begin at a position. The likeliest next token of each row."""
+        """One pass over (token, row) pairs; each row's tokens begin at `position`. Returns the likeliest next tokens."""
         import numpy
 
         batch, last, places = self.batch, {}, dict.fromkeys(rows, position)
@@ -69,13 +69,13 @@ def prefill(spec, context):
         context.clear()
         start = time.perf_counter()
         answer = context.forward(prompt, 0, [0] * len(prompt))
-        if turn > 0:  # the first warms up
+        if turn > 0:  # the first run warms up
             rates.append(len(prompt) / (time.perf_counter() - start))
     return {"tokens_per_s": rates, "answers": [answer]}
 
 
 def decode(spec, context):
-    """Steps of greedy decoding after a prompt, of all rows at once."""
+    """Steps of greedy decoding after a prompt, all rows at once."""
     prompt, rows, steps = spec["prompt"], list(range(spec["rows"])), []
     answers = [sum((context.forward(prompt, 0, [row] * len(prompt)) for row in rows), [])]
     for step in range(spec["new_tokens"]):
@@ -86,14 +86,14 @@ def decode(spec, context):
 
 
 def probe(spec, context):
-    """Whether this llama.cpp runs the file, and what it is."""
+    """Tests whether this llama.cpp runs the file; returns its version and system."""
     context.forward(spec["prompt"], 0, [0] * len(spec["prompt"]))
     system = context.lib.llama_print_system_info().decode().strip().rstrip("|").strip()
     return {"version": f"llama-cpp-python {context.lib.__version__}{commit(context.lib)}", "system": system}
 
 
 def commit(lib):
-    """The commit of llama.cpp that the package was built from, which a library beside it tells."""
+    """The commit of llama.cpp that the package was built from, as told by a library that it ships."""
     import ctypes
 
     for path in sorted((pathlib.Path(lib.__file__).parent / "lib").glob("*ggml-base.*")):

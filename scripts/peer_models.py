@@ -1,4 +1,5 @@
-"""The models of the comparisons: directories that all load, and GGUF files of the same weights. Not run by itself."""
+"""The models of the comparisons: directories that ours and transformers load, and GGUF files of the same weights.
+Not run by itself."""
 
 import json
 import subprocess
@@ -18,13 +19,13 @@ RANDOM = {
 
 
 def directory(name):
-    """The directory of a model: of the real SmolLM2, of random weights, or the one that is named."""
+    """The directory of a model: the real SmolLM2, one of random weights, or a directory given by path."""
     if name == "smollm2":
         path = convert_smollm2()
     elif name in RANDOM:
         path = make_random(name)
     else:
-        path = ROOT / name  # stays itself where it is absolute
+        path = ROOT / name  # an absolute path stays as it is
     if not (path / "config.json").exists():
         hint = f"smollm2, {', '.join(RANDOM)}, or a directory"
         sys.exit(f"{name} is no model directory: it has no config.json\nhint: {hint}")
@@ -32,7 +33,7 @@ def directory(name):
 
 
 def convert_smollm2(gguf=GGUF):
-    """SmolLM2 as a Hugging Face directory, made from its GGUF file where it is not there."""
+    """SmolLM2 as a Hugging Face directory, made from its GGUF file if missing."""
     if not (SMOLLM2 / "model.safetensors").exists():
         if not gguf.exists():
             sys.exit(f"there is no {shown(gguf)}\nhint: scripts/fetch_model.sh")
@@ -57,12 +58,12 @@ def make_random(name):
 
 
 def gguf(path, kind):
-    """The GGUF file of a directory's weights, made by the `gguf` package where it is not there."""
+    """The GGUF file of a directory's weights, made by the `gguf` package if missing."""
     file = path / f"model.{kind}.gguf"
     if not file.exists():
         require("gguf", "safetensors")
         progress(f"writing {shown(file)}")
-        part = path / "gguf.part"  # the file appears whole
+        part = path / "gguf.part"  # so that the file only ever appears whole
         make = [sys.executable, ROOT / "scripts/golden/make_gguf.py", "--no-goldens", "--types", kind]
         subprocess.run([*make, "--model", path, "--out", part], check=True, stdout=sys.stderr)
         (part / file.name).rename(file)

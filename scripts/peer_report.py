@@ -1,4 +1,4 @@
-"""The tables of bench_peers.py, and what was aimed at. Not run by itself."""
+"""The tables of bench_peers.py, and its goals. Not run by itself."""
 
 import statistics
 
@@ -6,7 +6,7 @@ import bench_report
 import peers
 from peers import spread, table
 
-# Ratios that are aimed at, of one dtype: told in the report and no check, since a busy machine is no error.
+# The ratios aimed at, within one dtype. They are told in the report but are no checks: a busy machine is no error.
 # (job, dtype of ours, engine) -> how many times as fast
 GOALS = {
     ("decode1", "f32", "transformers"): 3,
@@ -19,7 +19,7 @@ GOALS = {
 }
 QWEN35_DECODE = 5  # of decode1 against transformers on Qwen3.5, whatever the dtype
 SHARE = 0.7  # of the machine's read bandwidth, in decode1 in bf16
-QUIET = 0.2  # cores that others may use without a word
+QUIET = 0.2  # cores that others may use without a warning
 
 
 def parts(who):
@@ -34,7 +34,7 @@ def place(who):
 
 
 def goal_of(job, who, peer):
-    """The least ratio that is aimed at, or None. The goals speak of generate(); a bare loop is told beside it."""
+    """The least ratio aimed at, or None. The goals are about generate(); a bare loop is told beside it."""
     (_, dtype), (engine, _) = parts(who), parts(peer)
     if "bare loop" in peer:
         return None
@@ -53,8 +53,8 @@ def shown_number(value, digits):
 
 
 def share_of_bandwidth(job, entries):
-    """Bytes of weights x tokens/s, since one row reads all weights a token, over the most that the machine read in any
-    round: a neighbour beside one measurement of the limit would flatter."""
+    """Bytes of weights x tokens/s (one row reads all weights for each token), over the most that the machine read in
+    any round: a limit measured beside a busy neighbour would flatter."""
     most = max(found["read_gb_s"] for found in job["limits"])
     return [entry["weights_mb"] * entry["speed"] / 1000 / most for entry in entries]
 
@@ -85,7 +85,7 @@ def round_ratios(some, others, value):
 
 
 def ratio_table(job):
-    """Ours against each peer of its dtype; empty where there is none."""
+    """Ours against each peer of the same dtype; empty if there is none."""
     measured = {"tokens/s": lambda entry: entry["speed"]}
     if job["job"] == "capture":
         seconds = {"whole command": "whole_s", "work alone": "work_s"}
@@ -116,7 +116,7 @@ def verdict(value, goal):
 
 
 def disturbed(job):
-    """A word of warning where neighbours were at work."""
+    """A warning if other processes were at work."""
     most = max((entry.get("others_cores", 0) for entries in job["runs"].values() for entry in entries), default=0)
     if most < QUIET:
         return []
@@ -125,7 +125,7 @@ def disturbed(job):
 
 
 def limits_text(job):
-    """What the machine gave at most during the job."""
+    """The machine's limits as measured during the job."""
     units = {"read_gb_s": "GB/s read", "matmul_f32_gflop_s": "GFLOP/s in f32", "matmul_bf16_gflop_s": "in bf16"}
     told = []
     for key, unit in units.items():
@@ -155,7 +155,7 @@ def head(args):
 
 
 def report(about, jobs):
-    """All of it as Markdown."""
+    """The whole report as Markdown."""
     lines = [f"{about['date']}, {about['machine']}; {about['versions']}; {about['rounds']} round(s) in turns.", ""]
     if "llama.cpp" in about:
         lines += [f"{about['llama.cpp']['version']}; {about['llama.cpp']['system']}.", ""]

@@ -1,4 +1,4 @@
-"""transformers as a contender of bench_peers.py, one task in a process of its own.
+"""transformers as a contender of bench_peers.py, one task per process.
 
     python scripts/peer_transformers.py SPEC.json
 
@@ -20,7 +20,7 @@ def weights_mb(model):
 
 
 def prefill(spec, model):
-    """Prompts a second time of the first; the logits of the last position alone."""
+    """Prompt tokens per second; computes logits at the last position only."""
     import torch
 
     ids, rates = torch.tensor([spec["prompt"]]), []
@@ -28,13 +28,13 @@ def prefill(spec, model):
         for turn in range(spec["repeat"] + 1):
             start = time.perf_counter()
             token = model(input_ids=ids, use_cache=True, logits_to_keep=1).logits[0, -1].argmax().item()
-            if turn > 0:  # the first warms up
+            if turn > 0:  # the first run warms up
                 rates.append(len(spec["prompt"]) / (time.perf_counter() - start))
     return {"tokens_per_s": rates, "answers": [[token]]}
 
 
 def decode(spec, model):
-    """Steps of greedy decoding after a prompt, of all rows at once, each under its own plan."""
+    """Steps of greedy decoding after a prompt, all rows at once, each under its own plan."""
     ways = {"generate": generated, "bare loop": looped}
     with tempered(model, spec["plans"]):
         found = {name: way(spec, model) for name, way in ways.items()}
@@ -59,7 +59,7 @@ def generated(spec, model):
             return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
     ids, stamps = torch.tensor([spec["prompt"]] * spec["rows"]), Stamps()
-    count = spec["new_tokens"] + 1  # the first comes from the prefill
+    count = spec["new_tokens"] + 1  # the first token comes from the prefill
     stop = StoppingCriteriaList([stamps])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, stopping_criteria=stop)
     steps = [1000 * (b - a) for a, b in zip(stamps.times, stamps.times[1:])]
@@ -85,11 +85,11 @@ def looped(spec, model):
 
 
 class Capture:
-    """h_last, and the mean norm of every head over the last response tokens, of recorded texts."""
+    """h_last and every head's mean norm over the last response tokens, for recorded texts."""
 
     def __init__(self, model, items, last_n):
         self.model, self.last_n = model, last_n
-        # Texts of about a length share a batch. They are padded on the right, which nothing before it sees: no mask.
+        # Texts of similar length share a batch. Padding is on the right, where no earlier token sees it: no mask.
         self.order = sorted(range(len(items)), key=lambda i: len(items[i]["input_ids"]))
         self.items = items
 
@@ -123,7 +123,7 @@ class Capture:
         return [(i, hidden[row, ends[row] - 1].float(), torch.cat(norms[row])) for row, i in enumerate(batch)]
 
     def best_rows(self):
-        """The number of rows at which a text of middle length costs least, and the seconds a text of each."""
+        """The number of rows at which a text of middle length costs least, and the seconds per text at each number."""
         costs = {}
         for rows in (rows for rows in BATCHES if rows <= len(self.items)):
             at = max(0, (len(self.order) - rows) // 2)

@@ -58,7 +58,7 @@ def check_binary(path):
 
 
 def busy_seconds():
-    """CPU seconds that this machine has spent, or None where /proc does not say."""
+    """CPU seconds that this machine has spent, or None if /proc does not say."""
     with contextlib.suppress(OSError):
         fields = [int(x) for x in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
@@ -76,7 +76,7 @@ def wait_for_quiet(limit_s):
 
 @dataclasses.dataclass
 class Run:
-    """One process that has ended well."""
+    """A process that has ended with an allowed status."""
 
     command: list
     status: int
@@ -85,7 +85,7 @@ class Run:
     wall_s: float
     peak_rss_mb: float
     load_before: float  # load average
-    others_cores: float | None  # cores that other processes used meanwhile
+    others_cores: float | None  # cores that other processes used during the run
 
     def machine(self):
         found = {"load_before": self.load_before, "peak_rss_mb": self.peak_rss_mb}
@@ -99,7 +99,7 @@ class Run:
 
 
 def run(command, threads, allowed=(0,)):
-    """Runs one contender; ends the whole comparison where it ends with a status that is not allowed."""
+    """Runs one contender; ends the whole comparison if its exit status is not allowed."""
     command = [str(part) for part in command]
     load, lines = os.getloadavg()[0], []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
@@ -128,7 +128,7 @@ def run(command, threads, allowed=(0,)):
 
 
 def shown(path):
-    """A path as it is typed from the repository's root."""
+    """A path as one would type it from the repository's root."""
     path = pathlib.Path(os.path.abspath(path))  # not resolved: a link is what was typed
     with contextlib.suppress(ValueError):
         return path.relative_to(ROOT)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a report: fetches the model if it is absent, builds, runs the main job, says where the report is.
+# From nothing to a report: fetches the model if it is absent, builds, runs the main job, and says where the report is.
 # Needs Rust, Python 3 with pip, and a C compiler. A second run fetches and builds nothing, and does only what is left.
 set -euo pipefail
 cd "$(dirname "$0")/.."

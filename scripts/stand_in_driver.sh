@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the stand-in driver of tests/driver, for binaries that scripts/build-cuda.sh made: target/stand-in, which
+# Builds the stand-in driver of tests/driver, for binaries that scripts/build-cuda.sh made. The result is target/stand-in, which
 # LD_LIBRARY_PATH must name. Does nothing if nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,14 +17,14 @@ mkdir -p "$out"
 
 # Every kernel of ours, as in the build for tests.
 for file in crates/kernels/cuda/*.cu; do echo "#include \"$(basename "$file")\""; done > "$out/all.cuh"
-# A card ends with an error where several values are moved at once from between two places of so many.
+# A card fails on a misaligned vector access; -fsanitize=alignment makes the CPU fail too.
 compile="${CXX:-c++} -std=c++17 -O2 -fsanitize=alignment -fsanitize-undefined-trap-on-error -fPIC -ftls-model=initial-exec -I tests/driver -I crates/kernels/cuda -I $out"
 candles="$compile -w -fno-strict-aliasing -I tests/driver/include -I $candle -D__CUDA_ARCH__=800 -D__CUDACC_VER_MAJOR__=13 -D__CUDACC_VER_MINOR__=0"
 {
     echo "$compile -Wno-unknown-pragmas -Wno-clobbered -c crates/kernels/cuda/emulate.cpp -o $out/emulate.o"
     for part in driver libraries memory; do echo "$compile -Wall -Wextra -c tests/driver/$part.cpp -o $out/$part.o"; done
     for file in affine binary cast fill indexing reduce ternary unary; do
-        # Its kernels by name: what an image of this file would have.
+        # The names of its kernels, as an image of this file would list them.
         scripts/no_nvcc.sh --fatbin -o "$out/$file.image" "$candle/$file.cu"
         tr -d '\0' < "$out/$file.image" | sed -n '2,$ s/.*/ENTER(&)/p' > "$out/$file.table"
         echo "$candles -DSOURCE='\"$file.cu\"' -DTABLE='\"$file.table\"' -c tests/driver/candle.cpp -o $out/candle-$file.o"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything, the real model included: formatting, lints, tests, documentation, npz files in numpy, the quickstart.
-# Needs Rust, Python 3 with pip, and compilers for C and C++. A second run fetches and builds nothing that did not change.
+# Checks everything, the real model included: formatting, lints, tests, documentation, npz files in numpy, the quickstart.
+# Needs Rust, Python 3 with pip, and compilers for C and C++. A second run fetches and builds only what changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ cargo fmt --all -- --check
 cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 step "tests"
-# The whole workspace every time: another choice of packages has other features, and everything below them is compiled anew.
+# Always the whole workspace: another choice of packages has other features, and recompiles everything they depend on.
 cargo build --release --locked --workspace --bins --tests
 export TEMPER=$PWD/target/release/temper
 cargo test --release --locked --workspace

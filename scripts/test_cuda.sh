@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that the host does for a CUDA device, on a machine without one: the CUDA build, without kernels, on the stand-in driver
+# Tests all that the host does for a CUDA device, on a machine without one: the CUDA build, without kernels, on the stand-in driver
 # of tests/driver, which runs the kernels' source on the CPU. Needs Rust, Python 3 and a C++ compiler, and no toolkit.
-# What only a card can show, scripts/gpu-check.sh checks there.
+# scripts/gpu-check.sh checks on a card what only a card can show.
 #
 #   scripts/test_cuda.sh             gpu-check.sh's short form, gpu-bench.sh's first part at a 64th of the size, faults, two devices,
 #                                    goldens, laws, recorded steps, a capture, scores
@@ -28,18 +28,18 @@ notices=$PWD/target/stand-in/notices
 for deed in 0 1 2 3 4 5; do
     ended=0
     "$notices" $deed 2> /dev/null || ended=$?
-    # 7 is an honest end; above 128 a signal ended it.
+    # Deed 0 must end with 7, every other with a signal (above 128).
     { [ $deed = 0 ] && [ $ended = 7 ]; } || { [ $deed != 0 ] && [ $ended -gt 128 ]; } || { echo "deed $deed ended with $ended" >&2; exit 1; }
 done
 step "what gpu-check.sh does on a card"
-HEADTEMPER_BUILT=$built SANITIZER= scripts/gpu-check.sh --short # which would watch the driver's own memory
+HEADTEMPER_BUILT=$built SANITIZER= scripts/gpu-check.sh --short # a sanitizer would watch the driver's own memory
 step "what gpu-bench.sh runs first, at a 64th of the size"
 "$built/kernels-bench" tiny > target/cuda-host/tiny.jsonl
 python3 scripts/gpu_report.py target/cuda-host/tiny.jsonl "$TEMPER" | tail -n +4
 step "faults, two devices, launches, 16 bits"
 it cuda::
 step "transformers' numbers, the laws, a capture, scores"
-# One after the other: the driver refuses to open a device for one test in the middle of another's recording.
-# Recorded steps are laws of gpu-check.sh.
+# One test at a time: the driver refuses to open a device for one test in the middle of another's recording.
+# gpu-check.sh runs the laws of recorded steps.
 it --test-threads 1 golden:: laws:: sites:: score::scores captures::a_file captures::a_plan
 step "all holds"

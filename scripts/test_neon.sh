@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The kernels' tests on aarch64 (NEON) under qemu, for machines that are no aarch64; not part of test.sh, nor of CI.
+# Runs the kernels' tests on aarch64 (NEON) under qemu, for machines of another architecture; not part of test.sh, nor of CI.
 # Needs Rust's standard library for the target (rustup target add aarch64-unknown-linux-gnu) and, in Debian's names,
 # gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user or qemu-user-static. Arguments go to the tests.
-# Elsewhere: cargo's own CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER and _RUNNER say what to use.
+# Where these have other names, set cargo's own CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER and _RUNNER.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -5,7 +5,7 @@ in float32 on the CPU, hooks on the inputs of every o_proj, the arithmetic in nu
 
 Writes items.jsonl, which `temper attribute --compat dd` reads, and golden.json:
 
-  items       {id: {prompt_len, total_len, norms [layer * head]}}   what was read of each; dropped items are not there
+  items       {id: {prompt_len, total_len, norms [layer * head]}}   what was read of each, without the dropped items
   dropped     ids of items with fewer than three response tokens
   magnitude   [{layer, head, mean_cw, mean_cr, overconf_score, cohen_d}]   by signed d, the largest first
   directional [{layer, head, d_directional, cos_cohort_means, direction_norm}]   by |d|, the largest first
@@ -53,7 +53,7 @@ ITEMS = [
 
 @torch.no_grad()
 def read(model, tokenizer, prompt, response):
-    """Token counts, and z `[layer, token, head, dim]` over the last response tokens; none if there are too few."""
+    """Token counts, and z `[layer, token, head, dim]` over the last response tokens; None if there are too few."""
     chat = [{"role": "user", "content": prompt}]
     rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     prompt_len = len(tokenizer(text=rendered, truncation=True, max_length=MAX_TOKENS).input_ids)
@@ -75,7 +75,7 @@ def read(model, tokenizer, prompt, response):
 
 
 def effect(a, b):
-    """Cohen's d along the first axis, 0 where the pooled sd is under the guard."""
+    """Cohen's d along the first axis; 0 where the pooled sd does not exceed the guard."""
     freedom = max(len(a) + len(b) - 2, 1)
     pooled = numpy.sqrt(((len(a) - 1) * a.var(0, ddof=1) + (len(b) - 1) * b.var(0, ddof=1)) / freedom)
     return numpy.where(pooled > GUARD, (a.mean(0) - b.mean(0)) / pooled, 0.0)

@@ -2,7 +2,7 @@
 
 A generator (make_*.py) builds tiny seeded models of one architecture, saves them as `save_pretrained` does or as the
 hub lays them out, and records what transformers computes for them. Nothing needs the network or a GPU. All weights are
-rounded to values that bfloat16 holds before anything is computed, so an F32 and a BF16 file of a model hold the same
+rounded to values that bfloat16 holds before anything is computed. So an F32 and a BF16 file of a model hold the same
 numbers, and one set of goldens, always computed in float32 with eager attention, serves both.
 
 Layout of golden.safetensors (i = sequence, T = its length, L = layers, H = hidden size, V = vocabulary, D_l = width of
@@ -28,14 +28,14 @@ The attributions are taken at the last position of sequence `attr.seq`, for the 
 Layout of golden.json:
 
   sequences  [{len, final_only}]
-  sets       name -> [[layer, head, lambda]]; in a set `one`, lambda 1, nothing may change: checked here and not stored
+  sets       name -> [[layer, head, lambda]]; a set `one` has lambda 1 and may change nothing: checked here, not stored
   attr       {seq, target}
   layers     [{index, proj, type, heads, head_dim, in_features}]
   checks     float32_noise_logits: largest difference between equally valid evaluations (a tolerance is a few times it);
              min_greedy_gap: smallest lead of a greedy token over the next; effect_{set}_logits: what tempering moved
   seed, versions
 
-make_checkpoint.py says what files of real checkpoints have beside that, or not.
+make_checkpoint.py says what the files of real checkpoints have in addition, and what they lack.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def randomize(model, seed, rules=no_rules):
     """
     generator = torch.Generator().manual_seed(seed)
     params = dict(model.named_parameters())  # tied tensors appear once
-    # Gemma 4's: a buffer, yet in the checkpoint
+    # Gemma 4's layer_scalar is a buffer, yet in the checkpoint
     params |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("layer_scalar")}
     for name in sorted(params):
         p = params[name]
@@ -174,7 +174,7 @@ def tempered(model, heads):
 
 @torch.no_grad()
 def forward(model, ids):
-    """Everything that is recorded of one pass; hooks set before see and change the tensors first."""
+    """Everything that is recorded of one pass; hooks set earlier see and change the tensors first."""
     z, residual = {}, {}
     projections = [module for module, _, _ in out_projections(model)]
     keep = [(m, lambda x, layer=layer: z.__setitem__(layer, x[0].clone())) for layer, m in enumerate(projections)]
@@ -195,7 +195,7 @@ def greedy_cached(model, ids, n=GREEDY):
 
 @torch.no_grad()
 def greedy_recomputed(model, ids, n=GREEDY):
-    """The same by whole forward passes, and the smallest lead of a token over the next."""
+    """The greedy continuation by whole forward passes, and the smallest lead of a token over the next."""
     all_ids, gap = ids, math.inf
     for _ in range(n):
         top = model(input_ids=all_ids[None], use_cache=False).logits[0, -1].topk(2)
@@ -205,7 +205,7 @@ def greedy_recomputed(model, ids, n=GREEDY):
 
 
 def attribution(model, ids):
-    """The predicted token, and per head: its gradient, and what its ablation does to logit and distribution."""
+    """The predicted token; and for each head its gradient and its ablation's effect on logit and distribution."""
 
     def last_logits():
         return model(input_ids=ids[None], use_cache=False).logits[0, -1]
@@ -280,7 +280,7 @@ def noise(model, sequences, sets, variants=()):
 
 
 def uniform_sets(heads, one=()):
-    """The sets that scale all of some heads alike; `one` are further heads at lambda 1."""
+    """The sets that scale all of `heads` alike; `one` are further heads of the set at lambda 1."""
     values = {"half": (heads, 0.5), "zero": (heads, 0.0), "one": ([*heads, *one], 1.0)}
     return {name: [(*at, factor) for at in where] for name, (where, factor) in values.items()}
 
@@ -290,7 +290,7 @@ def changes_something(heads):
 
 
 def record(model, sequences, final_only, sets):
-    """The tensors of all sequences, and the checks; transformers has to agree with itself."""
+    """The tensors of all sequences, and the checks; transformers must agree with itself."""
     tensors, checks = {}, {}
     gaps, distinct = [], []
     for i, ids in enumerate(sequences):
@@ -408,7 +408,7 @@ def dump_config(path, config):
 
 @torch.no_grad()
 def check_reload(out, model, ids, *classes):
-    """What from_pretrained makes of the directory has the logits of `model`, bit for bit."""
+    """Checks that from_pretrained on the directory gives the logits of `model`, bit for bit."""
     expected = model(input_ids=ids[None], use_cache=False).logits
     for cls in classes or [transformers.AutoModelForCausalLM]:
         settings = {"dtype": torch.float32, "attn_implementation": "eager"}
@@ -456,10 +456,10 @@ def write_tokenizer(out, vocab):
 
 
 def seed_quality(model, sequences, sets, variants, most_noise, least_lead):
-    """(noise, smallest greedy lead, fewest distinct tokens), or None for a model on which tests could not be strict.
+    """(noise, smallest greedy lead, fewest distinct tokens), or None for a model unfit for strict tests.
 
-    Tiny random models now and then normalise a vector that is nearly zero, which blows rounding up a thousandfold, or
-    meet two nearly equal logits.
+    Now and then a tiny random model normalises a vector that is nearly zero, which amplifies rounding a thousandfold,
+    or has two nearly equal logits.
     """
     worst = noise(model, sequences, sets, variants)
     if worst > most_noise:
@@ -481,19 +481,19 @@ def seed_quality(model, sequences, sets, variants, most_noise, least_lead):
 class Golden:
     """One directory: a model, its sequences, and its sets of (layer, head, lambda)."""
 
-    build: Callable  # of a seed
-    seed: int  # by --find-seed
+    build: Callable  # takes a seed
+    seed: int  # found by --find-seed
     lengths: list
     sequence_seed: int
     final_only: set
     sets: dict
-    suffix: str = ""  # of the directory, after --out
+    suffix: str = ""  # of the directory, appended to --out
     vocab: int = 320
     ids_below: int = 320  # sequences keep away from special tokens at the end of the vocabulary
     variants: tuple = ()
     most_noise: float = 1e-4
     least_lead: float = 0.012
-    finish: Callable | None = None  # of (model, directory, sequences, seed): other files, and checks of them
+    finish: Callable | None = None  # takes (model, directory, sequences, seed); writes other files and checks them
 
     def sequences(self):
         return random_sequences(self.ids_below, self.lengths, self.sequence_seed)

@@ -2,8 +2,8 @@
 
     python scripts/golden/convert_smollm2.py --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf --out models/smollm2-135m
 
-The tokenizer is built from the file's vocabulary and merges: transformers' own conversion misses the splitting of
-digits and takes BOS for EOS. `--check` compares the weights with transformers' GGUF loader (needs accelerate).
+The tokenizer is built from the file's vocabulary and merges: transformers' own conversion does not split digits and
+takes BOS for EOS. `--check` compares the weights with transformers' GGUF loader (needs accelerate).
 """
 
 import argparse
@@ -147,7 +147,7 @@ def convert(gguf, out):
     )
     (out / "chat_template.jinja").write_text(template)
     tokenizer(meta).save(str(out / "tokenizer.json"))
-    # The weights last: a directory that has them is whole.
+    # The weights come last: a directory that has them is complete.
     halved = {name: w.to(torch.bfloat16) for name, w in state.items()}
     save_file(halved, out / "model.safetensors.part", metadata={"format": "pt"})
     os.replace(out / "model.safetensors.part", out / "model.safetensors")
@@ -157,7 +157,7 @@ def convert(gguf, out):
 
 
 def check(gguf, out, state):
-    """Compares with what transformers makes of the same file."""
+    """Compares the weights with what transformers reads from the same file."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": gguf.resolve().parent, "gguf_file": gguf.name}

@@ -2,9 +2,9 @@
 
     python scripts/golden/halves.py tests/golden/llama tests/golden/qwen3 tests/golden/qwen3_5 tests/golden/gemma4
 
-Writes halves.json beside each golden.safetensors: for each type the largest 1 - cosine of a token's vector, by quantity, and
-the share of tokens whose largest logit is another (`top`). Random weights may amplify the rounding a thousandfold, so that no
-fixed number would be fair to an engine in 16 bits. On the CPU, with eager attention.
+Writes halves.json beside each golden.safetensors: for each type the largest 1 - cosine of a token's vector, by quantity,
+and the share of tokens whose top token differs (`top`). Random weights may amplify rounding a thousandfold, so no fixed
+tolerance would be fair to an engine in 16 bits. Runs on the CPU, with eager attention.
 """
 
 import json

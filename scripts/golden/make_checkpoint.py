@@ -4,12 +4,12 @@
     temper verify Qwen/Qwen3-0.6B --golden runs/qwen3-0.6b/golden.safetensors
 
 `scripts/verify_checkpoint.sh` does both. The model is a hub id or a directory. It is computed in float32 with eager
-attention, of a multimodal one the text decoder: four bytes of memory a parameter. Four sequences: three chats by the
-model's own template, and a text that is longer than its attention window. The files keep the layout of common.py, with
-`final_only` for all, some tensors less (no attr.*), and beside that, in golden.safetensors:
+attention, at four bytes of memory per parameter; of a multimodal model, only the text decoder. There are four
+sequences: three chats by the model's own template, and a text that is longer than its attention window. The files keep
+the layout of common.py, with `final_only` for all and some tensors less (no attr.*). In addition, golden.safetensors has:
 
   logit_ids                I64 [K]  seq{i}.{set}.logits are of these tokens: vocabularies are large
-  seq{i}.greedy_lead       F32 [8]  lead of each greedy token over the next: behind a near tie nothing is certain
+  seq{i}.greedy_lead       F32 [8]  lead of each greedy token over the next: after a near tie nothing is certain
   seq{i}.{set}.greedy_lead F32 [8]
 
 and in golden.json:
@@ -30,11 +30,11 @@ import os
 import pathlib
 import random
 
-os.environ.setdefault("HF_HUB_OFFLINE", "0")  # the model may be on the hub; common.py would rather not look
+os.environ.setdefault("HF_HUB_OFFLINE", "0")  # the model may be on the hub; common.py would set offline mode
 
 import torch
 
-THREADS = torch.get_num_threads()  # before common.py takes two for its recipe: a real model is in no recipe
+THREADS = torch.get_num_threads()  # before common.py sets two for its recipe, which a real model does not follow
 
 import common
 from make_text import ANSWER, CHATS, SYSTEM, TEXTS, USER
@@ -45,7 +45,7 @@ from transformers.utils.logging import enable_progress_bar
 
 GREEDY = 8
 SEED = 5
-LONG = 600  # tokens of the long text; more where the window is larger
+LONG = 600  # tokens of the long text; more if the window is larger
 SAMPLED = 4096  # logits kept of a tempered run
 PROMPTS = [
     [USER("What is the capital of France?")],
@@ -59,7 +59,7 @@ FACTORS = [0.25, 1.75, 0.0, -0.5]  # of the set `mixed`
 
 
 def load(args):
-    """The text decoder alone: a multimodal class puts images in the place of some tokens, which here are as any other."""
+    """The text decoder alone: a multimodal class replaces some tokens by images, which here are tokens like any other."""
     model, info = AutoModelForCausalLM.from_pretrained(
         args.model,
         revision=args.revision,
@@ -79,7 +79,7 @@ def load(args):
 
 
 def last_of(model, ids, decoded=False):
-    """What one pass leaves at the last position; with `decoded`, the last token is read alone, after the cached rest."""
+    """One pass's results at the last position; with `decoded`, the last token is read alone, after the cached rest."""
     z, before = {}, {}
     keep = [
         (module, lambda x, layer=layer: z.__setitem__(layer, x[0, -1].float()))
@@ -104,7 +104,7 @@ def last_of(model, ids, decoded=False):
 
 @torch.no_grad()
 def greedy(model, ids, n=GREEDY):
-    """The greedy continuation with the cache, whatever ends a text, and the lead of each token over the next."""
+    """The greedy continuation with the cache, ignoring stop tokens, and the lead of each token over the next."""
     cache, tokens, leads = None, [], []
     while len(tokens) < n:
         out = model(input_ids=ids[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -116,7 +116,7 @@ def greedy(model, ids, n=GREEDY):
 
 
 def spread_sets(layers):
-    """half, zero and mixed, on heads spread over the layers of every kind: the first, the last, and two between."""
+    """half, zero and mixed, on heads in the first and last layer of every kind and in two between."""
     kinds = {}
     for layer in layers:
         kinds.setdefault(layer["type"], []).append(layer)
@@ -137,7 +137,7 @@ def spread_sets(layers):
 
 
 def long_text():
-    """English of no great sense, and no sentence twice."""
+    """English of little sense, without repeating a sentence."""
     draw = random.Random(SEED)
     who = ["the keeper", "a sailor", "her brother", "the old captain", "no one", "the doctor", "every guest"]
     did = ["wrote down", "forgot", "asked about", "counted", "mended", "sold", "dreamed of", "argued over"]
@@ -192,7 +192,7 @@ def off(a, b):
 
 
 def has_room(model):
-    """Whether the weights fit into this machine's memory at twice their size."""
+    """Whether this machine has memory for the weights at twice their size."""
     meminfo = pathlib.Path("/proc/meminfo")
     if not meminfo.exists():
         return False
@@ -218,7 +218,7 @@ def precise(model):
 
 
 def noise(model, sequences, sets, base):
-    """Largest difference of each quantity between equally valid evaluations: what `base` holds, and others."""
+    """Largest difference of each quantity between `base` and other, equally valid evaluations."""
 
     @contextlib.contextmanager
     def recurrent(_):
@@ -259,7 +259,7 @@ def own_reading(args):
 
 
 def text_of(args, tokenizer):
-    """What the tokenizer makes of nasty texts, the template of chats, and which tokens end a generation."""
+    """What the tokenizer makes of nasty texts and the template of chats, and which tokens end a generation."""
 
     def decode(ids):
         return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -279,7 +279,7 @@ def text_of(args, tokenizer):
     for name, messages in CHATS.items() if template else ():
         for thinking in (None, True, False) if "enable_thinking" in template else (None,):
             rendered = render(tokenizer, messages, thinking)
-            # The template has written what the tokenizer would add.
+            # The template has already written what the tokenizer would add.
             ids = None if rendered is None else encode(tokenizer, rendered, False)
             chats.append(
                 {"name": name, "messages": messages, "thinking": thinking, "render": rendered, "ids": ids}
@@ -294,7 +294,7 @@ def text_of(args, tokenizer):
 
 
 def stop_tokens(args, tokenizer):
-    """The ends in config.json, in its text_config, in generation_config.json, and the tokenizer's."""
+    """The EOS tokens of config.json, its text_config, generation_config.json and the tokenizer."""
     config, _ = PreTrainedConfig.get_config_dict(args.model, revision=args.revision)
     ends = [config.get("eos_token_id"), config.get("text_config", {}).get("eos_token_id"), tokenizer.eos_token_id]
     with contextlib.suppress(OSError):  # not every checkpoint has the file

@@ -8,11 +8,11 @@ values of earlier ones and have an MLP twice as wide, per-layer inputs, a soft-c
   DIR          Gemma4ForCausalLM as save_pretrained writes it: F32, `per_layer_config` in config.json
   DIR_wrapper  the same numbers in Gemma4ForConditionalGeneration as on the hub: BF16, `global_head_dim` in config.json,
                vision and audio towers, and unused k_proj, v_proj, k_norm of the layers that share keys and values;
-               without goldens, for its logits are DIR's bit for bit (checked here)
-  DIR_keqv     attention_k_eq_v (26B-A4B, 31B): full layers have no v_proj and a number of KV heads of their own;
+               no goldens, since its logits are DIR's bit for bit (checked here)
+  DIR_keqv     attention_k_eq_v (26B-A4B, 31B): full layers have no v_proj and their own number of KV heads;
                nothing shared, no per-layer inputs
   DIR_wide     a window of 16, two KV heads, another pattern of layers; a text model in BF16 with the hub's spelling of
-               config.json and the unused tensors; nearly all rows whole numbers of GGUF's blocks of 32
+               config.json and the unused tensors; nearly all rows are whole numbers of GGUF's blocks of 32
 """
 
 import json
@@ -30,7 +30,7 @@ from transformers import (
 
 S, F = "sliding_attention", "full_attention"
 
-# As the hub spells it; transformers turns global_head_dim into per_layer_config.
+# The hub's spelling; transformers turns global_head_dim into per_layer_config.
 TEXT = {
     "vocab_size": 320,
     "hidden_size": 48,
@@ -100,7 +100,7 @@ def text_config(text):
 def rules(name, p, generator):
     if name.endswith("layer_scalar"):
         return common.uniform(p, generator, 0.6, 1.1)
-    if name.endswith(("q_norm.weight", "k_norm.weight")):  # attention is not scaled, so the norms do that
+    if name.endswith(("q_norm.weight", "k_norm.weight")):  # attention scores are not scaled, so the norms do it
         return 0.5 * (1 + 0.2 * common.randn(p, generator))
     if name.endswith("embed_tokens.weight"):  # multiplied by sqrt(hidden_size) in the model
         return 0.6 * common.randn(p, generator) / p.shape[1] ** 0.5
@@ -118,7 +118,7 @@ def builder(text):
 
 
 def unused_tensors(text, prefix, seed):
-    """Keys and values of the layers that share those of others: on the hub, and never read."""
+    """Keys and values of the layers that use those of others: the hub stores them, and nothing reads them."""
     generator, tensors = torch.Generator().manual_seed(seed), {}
     hidden, layers = text["hidden_size"], text["num_hidden_layers"]
     for layer in range(layers - text["num_kv_shared_layers"], layers):
@@ -195,7 +195,7 @@ GOLDEN = common.Golden(
     seed=3,
     lengths=[5, 17, 40, 70],  # all but the first are longer than the window of 8
     sequence_seed=103,
-    ids_below=312,  # those above are special to the wrapper
+    ids_below=312,  # higher ids are special to the wrapper
     final_only={3},
     # a sliding layer, the full layer whose keys and values are shared, a full layer that uses them
     sets=common.uniform_sets([(0, 2), (4, 1), (7, 3)])

@@ -4,13 +4,13 @@
 
 writes model.f32.gguf and model.f16.gguf into the directory (or into --out: wrappers have goldens elsewhere). Models are
 Llama, Qwen3, Qwen3.5 and Gemma 4. Vision and audio towers and MTP tensors are left out (block_count does not count the
-latter), the unused keys and values of Gemma are not. Matrices get the type, vectors and convolutions stay F32. In the
+latter); Gemma's unused keys and values are kept. Matrices get the type, vectors and convolutions stay F32. In the
 block types, rows that are not whole numbers of blocks become F16, and per_layer_model_proj stays BF16.
 
 Files of f32, f16 and bf16 hold the numbers of the directory, so its goldens are theirs. Those of block types have other
-numbers, and one more pair of files, gguf.safetensors: `input_ids` I64 [T] (sequence 1 of the goldens) and, per type,
-`logits.{type}` F32 [V] at its last position, computed by transformers from the dequantised weights; gguf.json holds the
-types, versions, and per type `effect`, how far quantising moves these logits, and `float32_noise_logits`.
+numbers, and so another pair of golden files. gguf.safetensors has `input_ids` I64 [T] (sequence 1 of the goldens) and,
+per type, `logits.{type}` F32 [V] at its last position, computed by transformers from the dequantised weights. gguf.json
+has the types, the versions, and per type `effect`, how far quantising moves these logits, and `float32_noise_logits`.
 
 `--check` reads the files back, with this script and, where it knows the architecture, with transformers' GGUF loader.
 """
@@ -78,7 +78,7 @@ def llama(name, w, config):
 
 
 def tile(w, keys, values):
-    """Value heads (the first axis) grouped by key head become tiled: the first of every key head, the second, ..."""
+    """Turns value heads (the first axis) from grouped by key head to tiled: the first of every key head, the second, ..."""
     return w.reshape(keys, values // keys, -1).swapaxes(0, 1).reshape(w.shape)
 
 
@@ -113,7 +113,7 @@ TRANSFORMS = {"llama": llama, "qwen3": unchanged, "qwen35": qwen35, "gemma4": ge
 
 
 def rope_freqs(config):
-    """Gemma 4's divisors of the full layers' frequencies."""
+    """Gemma 4's divisors for the RoPE frequencies of full layers."""
     head_dim = config["global_head_dim"]
     rotated = int(head_dim * config["rope_parameters"]["full_attention"]["partial_rotary_factor"] / 2)
     return np.array([1.0] * rotated + [UNROTATED] * (head_dim // 2 - rotated), dtype=np.float32)
@@ -190,8 +190,8 @@ def add_gemma4_config(writer, config):
 
 
 def add_tokenizer(writer, source, size):
-    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json. Rows of the
-    embedding that have no token are named as the converter names them."""
+    """The keys of TextModel._set_vocab_gpt2; tokens stay in the byte-to-unicode alphabet of tokenizer.json. Embedding
+    rows without a token are named as the converter names them."""
     document = json.loads((source / "tokenizer.json").read_text())
     vocab = document["model"]["vocab"]
     special = {token["content"] for token in document["added_tokens"] if token["special"]}
@@ -222,7 +222,7 @@ def encode(name, w, kind):
         kind = "bf16"
     try:
         return quantize(w, GGMLQuantizationType[kind.upper()]), GGMLQuantizationType[kind.upper()]
-    except QuantError:  # a row is no whole number of blocks
+    except QuantError:  # a row is not a whole number of blocks
         return quantize(w, GGMLQuantizationType.F16), GGMLQuantizationType.F16
 
 
@@ -253,7 +253,7 @@ def write(source, path, kind):
 
 
 def untile(w, meta, axis=0, first=0):
-    """Value heads in transformers' order, from `first` on: place p of the file is value p // keys of key p % keys."""
+    """Value heads in transformers' order, from `first` on: place p in the file is value p // keys of key p % keys."""
     keys, values = meta["qwen35.ssm.group_count"], meta["qwen35.ssm.time_step_rank"]
     size = (w.shape[axis] - first) // values
     source = np.arange(w.shape[axis])
@@ -303,7 +303,7 @@ def read(source, path):
 
 
 def transformers_model(source, weights=None):
-    """What transformers makes of the directory, with other weights if given."""
+    """The model that transformers loads from the directory, with other weights if given."""
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
     if weights is not None:
         if hasattr(model.model, "language_model"):
@@ -340,12 +340,12 @@ def write_goldens(source, out, kinds):
 
 
 def check(source, out, kind):
-    """The weights are the directory's, but for rounding, and so are the logits; transformers agrees where it can."""
+    """Checks that weights and logits are the directory's but for rounding, and that transformers agrees where it can."""
     path, weights = out / f"model.{kind}.gguf", read_weights(source)
     again = read(source, path)
     assert again.keys() == weights.keys(), again.keys() ^ weights.keys()
     # Values that bfloat16 holds are exact in half precision too, except those below its normal range; 1 + w and
-    # exp(log) are rounded in float32. Of the block types, Q4_0 is the coarsest: -8 to 7, so an eighth is cut off.
+    # exp(log) are rounded in float32. Q4_0 is the coarsest block type: -8 to 7, so an eighth is cut off.
     most = {"f32": 2.0**-22, "bf16": 2.0**-22, "f16": 2.0**-22}.get(kind, 0.13)
     worst = max(np.abs(again[name] - w).max() / max(1.0, np.abs(w).max()) for name, w in weights.items())
     assert worst <= most, f"{path}: weights are off by {worst}"

@@ -10,7 +10,7 @@ HEADS = [(0, 1), (2, 4), (3, 0)]
 
 
 def rules(name, p, generator):
-    # Embeddings small beside what the layers write, or the tied head only repeats the token it reads.
+    # Embeddings are small beside what the layers write; otherwise the tied head would only repeat the token it reads.
     if "embed_tokens" in name:
         return 0.25 * common.randn(p, generator)
     if name == "model.norm.weight":

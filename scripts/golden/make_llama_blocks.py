@@ -2,7 +2,7 @@
 
     python scripts/golden/make_llama_blocks.py --out tests/golden/llama-blocks
 
-Beside tests/golden/llama it has an untied head (output.weight) and heads * head_dim != hidden_size. Writes one
+Unlike tests/golden/llama it has an untied head (output.weight) and heads * head_dim != hidden_size. Writes one
 model.{type}.gguf per type that gguf-py can quantise, and golden.safetensors: `input_ids` I64 [17] and, per type,
 `logits.{type}` F32 [320] at the last position, in float32 with eager attention. golden.json holds the types, the seed,
 versions, and per type `effect`: how far quantising moves the logits.

@@ -2,8 +2,8 @@
 
     python scripts/golden/make_qwen3.py --out tests/golden/qwen3
 
-Writes DIR with a head of its own (as Qwen3-8B has), and DIR_tied as the hub has Qwen3-0.6B: BF16, the older spelling of
-config.json, three files and an index, a head tied to the embeddings, and yet a copy of them as lm_head.weight.
+Writes DIR with an untied head (like Qwen3-8B), and DIR_tied in the form of Qwen3-0.6B on the hub: BF16, the older
+spelling of config.json, three files and an index, a head tied to the embeddings, and yet a copy as lm_head.weight.
 """
 
 import json
@@ -61,7 +61,7 @@ def build_tied(seed):
     )
 
     def rules(name, p, generator):
-        # Small embeddings, or the tied head only repeats the token it reads.
+        # Embeddings are small; otherwise the tied head would only repeat the token it reads.
         if "embed_tokens" in name:
             return 0.25 * common.randn(p, generator)
         return 2.0 * (1 + 0.2 * common.randn(p, generator)) if name == "model.norm.weight" else None

@@ -8,8 +8,8 @@ Writes three directories:
                to a key head, as in the larger models
   DIR_wrapper  the same numbers in Qwen3_5ForConditionalGeneration as on the hub: BF16 but for A_log and the gated norm,
                names model.language_model.*, with a vision tower and MTP tensors that a text engine has to skip;
-               without goldens, for its logits are DIR's bit for bit (checked here)
-  DIR_even     as many key heads as value heads (0.8B, 2B), a head of its own, another interval of full attention, given
+               no goldens, since its logits are DIR's bit for bit (checked here)
+  DIR_even     as many key heads as value heads (0.8B, 2B), an untied head, another interval of full attention, given
                by full_attention_interval alone; one file with the odd name that small models have on the hub, reached
                through its index; sequences around the lengths of the convolution and of the chunks
 """
@@ -42,7 +42,7 @@ def text_config():
         linear_num_key_heads=2,
         linear_num_value_heads=4,
         linear_key_head_dim=16,
-        linear_value_head_dim=24,  # unequal: swapped axes of the state show
+        linear_value_head_dim=24,  # unequal, so that swapped axes of the state show
         linear_conv_kernel_dim=4,
         max_position_embeddings=512,
         rms_norm_eps=1e-6,
@@ -197,7 +197,7 @@ def as_on_the_hub(model, out, sequences, seed):
     path = out / "config.json"
     config = json.loads(path.read_text())
     del config["layer_types"]
-    del config["partial_rotary_factor"]  # saved with its default; that of rope_parameters holds
+    del config["partial_rotary_factor"]  # saved with its default, but rope_parameters has the one that counts
     common.dump_config(path, config | {"full_attention_interval": 3})
     tensors = load_file(out / "model.safetensors")
     common.shard_weights(out, {"model.safetensors-00001-of-00001.safetensors": tensors})
@@ -235,7 +235,7 @@ EVEN = common.Golden(
     },
     variants=(recurrent_prefill,),
     most_noise=3.5e-4,
-    least_lead=0.004,  # twice the sequences meet twice the near-ties
+    least_lead=0.004,  # twice the sequences have twice the near-ties
     finish=as_on_the_hub,
 )
 

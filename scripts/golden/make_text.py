@@ -10,7 +10,8 @@ renders; and golden.json:
   chats  [{name, messages, thinking, render, ids}]   by transformers; thinking null: not said; render null: refused
   stop   the tokens a generation ends with, {directory, gguf}
 
-`jinja` holds a template alone, of what templates use beside that. Real ids differ; pipelines, names and shapes do not.
+`jinja` holds only a template, with the features that the families' templates do not use. Real ids differ; pipelines,
+names and shapes do not.
 """
 
 import argparse
@@ -90,7 +91,7 @@ class ByteLevel:
     """SmolLM2, Qwen3 and Qwen3.5."""
 
     model, vocab, specials_first = "gpt2", 700, False
-    # What no text becomes: digits stand alone, and a whole word is no token unless merges make it.
+    # Tokens that no text may become: digits stand alone, and a whole word is a token only if merges make it.
     traps = ["12", "Ġ1", "Hello"], [("1", "2"), ("Ġ", "1")]
 
     def __init__(self, normalizer, pre_tokenizer):
@@ -114,7 +115,7 @@ class ByteLevel:
 
 
 class Gemma:
-    """As tokenization_gemma.py of transformers builds it."""
+    """The pipeline that tokenization_gemma.py of transformers builds."""
 
     model, vocab, specials_first = "gemma4", 500, True
     bytes = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -123,7 +124,7 @@ class Gemma:
     def train(self, corpus):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
-        # The real merges keep to words, and to runs of spaces or newlines.
+        # The real merges stay within words, and within runs of spaces or newlines.
         tokenizer.pre_tokenizer = SPLIT(Regex(r"▁?[^▁\n]+|▁+|\n+"), behavior="isolated")
         # Characters that are missing from the vocabulary fall back to bytes.
         return train(tokenizer, corpus, self.vocab, limit_alphabet=150)
@@ -150,7 +151,7 @@ def train(tokenizer, corpus, vocab, **how):
     return pieces, [tuple(merge) for merge in model["merges"]]
 
 
-# Special tokens, others that are matched as a whole, the configuration's ends, the names of bos, eos, unk and pad.
+# Special tokens; visible ones, which are matched as a whole too; names of bos, eos, unk and pad; EOS tokens of the files.
 FAMILIES = {
     "smollm2": dict(
         pipeline=ByteLevel(None, pre_tokenizers.Sequence([pre_tokenizers.Digits(True), bytes_of(True)])),
@@ -178,7 +179,7 @@ FAMILIES = {
         stop=["<|im_end|>", "<|endoftext|>"],
         gguf=dict(eos="<|im_end|>", also=["<|endoftext|>"]),
     ),
-    # config.json names the end of a text alone, there is no generation_config.json: the tokenizer knows a turn's end.
+    # config.json names only the end of a text and there is no generation_config.json: the tokenizer knows a turn's end.
     "qwen3_5": dict(
         pipeline=ByteLevel(
             normalizers.NFC(), pre_tokenizers.Sequence([SPLIT(Regex(QWEN3_5), behavior="isolated"), bytes_of(False)])
@@ -237,7 +238,7 @@ def tokenizer_of(family):
     kinds = dict.fromkeys(fallback, TokenType.BYTE)
     kinds |= dict.fromkeys(family["special"], TokenType.CONTROL)
     kinds |= dict.fromkeys(family["visible"], TokenType.USER_DEFINED)
-    # As in real files of Gemma 4: the converter takes the end that is not the tokenizer's for a normal token.
+    # As in real files of Gemma 4: the converter marks the EOS that is not the tokenizer's as a normal token.
     kinds |= {"<unk>": TokenType.UNKNOWN, "<eos>": TokenType.NORMAL}
     return tokenizer, tokens, merges, [kinds.get(token, TokenType.NORMAL) for token in tokens]
 
@@ -271,7 +272,7 @@ SMOL = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained
 ASKED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 BRIEF = "<|im_start|>system\nBe brief.<|im_end|>\n"
 TURN = "<|turn>user\nHi<turn|>\n<|turn>model\n"
-# What the families' own templates render; (chat, thinking).
+# What the families' own templates render for (chat, thinking).
 STATED = {
     "smollm2": {("user", None): SMOL + ASKED, ("system", None): BRIEF + ASKED},
     "qwen3": {
@@ -293,7 +294,7 @@ STATED = {
         ("system", True): "<bos><|turn>system\n<|think|>\nBe brief.<turn|>\n" + TURN,
     },
 }
-# Chats that a template refuses.
+# The chats that a template refuses.
 REFUSED = {
     "qwen3_5": {"a late system message", "an unknown role"},
     "jinja": {"an unknown role"},
@@ -329,7 +330,7 @@ def write_json(path, value):
 
 
 def write_gguf(path, family, tokens, kinds, merges, template):
-    """The keys that llama.cpp's converter writes of a tokenizer."""
+    """Writes the keys that llama.cpp's converter writes for a tokenizer."""
     writer = GGUFWriter(path, family["arch"])
     writer.add_tokenizer_model(family["pipeline"].model)
     writer.add_tokenizer_pre(family["pre"])
@@ -343,7 +344,7 @@ def write_gguf(path, family, tokens, kinds, merges, template):
     if unk:
         writer.add_unk_token_id(tokens.index(unk))
     writer.add_pad_token_id(tokens.index(pad))
-    if bos:  # files of Qwen say nothing
+    if bos:  # Qwen's files do not have the key
         writer.add_add_bos_token(bos == "<bos>")
     writer.add_chat_template(template)
     writer.write_header_to_file()
@@ -353,7 +354,7 @@ def write_gguf(path, family, tokens, kinds, merges, template):
 
 
 def write_configs(out, name, family, ids):
-    """config.json, generation_config.json and tokenizer_config.json, as far as they tell special tokens."""
+    """Writes config.json, generation_config.json and tokenizer_config.json, as far as they concern special tokens."""
     ends = [ids[token] for token in family["eos"]]
     eos = {"eos_token_id": ends[0] if len(ends) == 1 else ends}
     wrapped = {"text_config": {"model_type": f"{name}_text", **eos}}
@@ -386,7 +387,7 @@ def write_family(out, name, family):
         texts.append({"text": text, "ids": encode(text, False), "special": with_special, "decoded": decoded})
     chats = chats_of(name, template, special)
     for chat in chats:
-        # The template has written what the tokenizer would add.
+        # The template has already written what the tokenizer would add.
         chat["ids"] = None if chat["render"] is None else encode(chat["render"], False)
     stop = sorted(ids[token] for token in family["stop"])
     gguf = sorted(ids[token] for token in {family["gguf"]["eos"], *family["gguf"]["also"]})

@@ -4,8 +4,8 @@
     python scripts/golden/smollm2.py --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf --model models/smollm2-135m \
         --out tests/golden/smollm2-135m
 
-Two sets of weights, since rounding to bfloat16 moves logits by 0.1: `bf16`, the converted directory, and `gguf`, the
-file dequantised to float32 by transformers' loader. Compare an engine with the one whose weights it loads.
+There are two sets of weights, since rounding to bfloat16 moves logits by 0.1: `bf16`, the converted directory, and
+`gguf`, the file dequantised to float32 by transformers' loader. Compare an engine with the set that it loads.
 
 Layout of golden.json:
 
@@ -48,7 +48,7 @@ NEW_TOKENS = 64
 
 @torch.no_grad()
 def run(model, tokenizer, ids):
-    """What is recorded of one prompt, its last logits, and its last token's hidden states."""
+    """What is recorded of one prompt; its last logits; and its last token's hidden states."""
     out = model(input_ids=ids[None], output_hidden_states=True, use_cache=False)
     logits, hidden = out.logits[0, -1], torch.stack([h[0, -1] for h in out.hidden_states])
     stop = tokenizer.eos_token_id
@@ -82,7 +82,7 @@ def run(model, tokenizer, ids):
 
 
 def read_through(model, tokenizer, ids):
-    """One prompt, untouched and under every set: the summary, and the tensors by the end of their name."""
+    """One prompt, untouched and under every set: the summary, and the tensors by the suffix of their name."""
     summary, logits, hidden = run(model, tokenizer, ids)
     tensors = {"hidden_last": hidden, "logits_last": logits}
     for name, heads in SETS.items():
@@ -133,7 +133,7 @@ def main():
     for i, prompt in enumerate(prompts):
         logits = [tensors[f"{weights}.p{i}.logits_last"] for weights in ("bf16", "gguf")]
         prompt["bf16_vs_gguf_logits"] = common.maxdiff(*logits)
-    # Logits are large: of the GGUF's, the top five are kept.
+    # Logits are large: for the GGUF, only the top five are kept.
     large = [name for name in tensors if name.startswith("gguf.") and name.endswith("logits_last")]
     for name in large:
         del tensors[name]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tries the scripts of this directory with a real Slurm on this machine: one node of four slots, in a temporary directory.
-# A sweep of a tiny model in four shards, one of which is killed and requeued, must end as the sweep in one piece, and so must a
-# capture.
+# A sweep of a tiny model in four shards, one of which is killed and requeued, must give the same files as the sweep in one piece.
+# So must a capture.
 #
 # Needs slurmctld, slurmd, sbatch and scontrol (Debian: apt-get install slurm-wlm), the ports 16817 and 16818 on localhost,
 # and a built target/release/temper, or its path in $TEMPER. No munge, no cgroups, no root, and no other Slurm is touched.
@@ -57,7 +57,7 @@ slurmctld -D -f "$SLURM_CONF" > "$dir/slurmctld.log" 2>&1 &
 ctld=$!
 slurmd -D -f "$SLURM_CONF" -N "$host" > "$dir/slurmd.log" 2>&1 &
 slurmd=$!
-# Waits until a command succeeds; after a minute it shows what Slurm said.
+# Waits until a command succeeds; after a minute it shows what Slurm said and gives up.
 until_true() {
     for _ in $(seq 300); do "$@" && return; sleep 0.2; done
     echo "gave up on: $*" >&2
@@ -80,12 +80,12 @@ until_true test -s "$dir/part.shards/1/rows.jsonl"
 scontrol requeue "${array}_1" && echo "requeued   shard 1 after $(wc -l < "$dir/part.shards/1/rows.jsonl") rows"
 waits() { [ "$(squeue -h -j "${array}_1" -o %t)" = PD ]; }
 until_true waits
-sleep 2 # in the second of its requeue Slurm takes a new start for the old one, and revokes it
+sleep 2 # within a second of the requeue Slurm takes a new start for the old one, and revokes it
 scontrol update "JobId=${array}_1" StartTime=now # Slurm would let it wait two minutes
 ended() { [ -z "$(squeue -h -j "$merge" 2> /dev/null)" ] || [[ "$(squeue -h -j "$merge" -o %t)" != @(PD|R|CG|CF) ]]; }
 until_true ended
 
-grep 'done before' "$dir/part.shards/1.log" # it went on where it was
+grep 'done before' "$dir/part.shards/1.log" # it resumed where it was
 grep -h '^shard' "$dir"/part.shards/?.log
 for file in sweep.json sweep.csv lambda.npz plan.json; do cmp "$dir/whole/$file" "$dir/part/$file"; done
 cmp <(sort "$dir/whole/rows.jsonl") <(sort "$dir/part/rows.jsonl")

@@ -1,5 +1,5 @@
-// candle's own kernels, from the source of the crate candle-kernels: compiled once for each of its files, which is SOURCE. TABLE
-// has a line `ENTER(name)` for every kernel in it.
+// candle's own kernels, from the source of the crate candle-kernels. Compiled once for each of its files, named by SOURCE; TABLE has
+// a line `ENTER(name)` for every kernel in the file.
 #include <cuda/std/limits>
 #include <cuda_fp16.h>
 
@@ -9,12 +9,12 @@
 #define __host__
 #define __global__
 #define __forceinline__ inline
-// Blocks run one after the other, so that one place serves all.
+// Blocks run one after the other, so one place serves all.
 #define __shared__ static
 
 namespace {
 
-// Every file has functions of the same names.
+// The files share names of functions.
 #include SOURCE
 
 template <class... A, size_t... I>

@@ -1,15 +1,16 @@
-// A stand-in for NVIDIA's driver, without a card: `libcuda.so` for tests. A binary built for CUDA opens it as it opens the real
-// one, so that all that the host does for a card runs as it is: devices and their faults, memory and its end, streams,
+// A stand-in for NVIDIA's driver, without a card: `libcuda.so` for tests. A binary built for CUDA opens it like the real one, so
+// that everything the host does for a card runs unchanged: devices and their faults, memory and running out of it, streams,
 // recordings and how they are played, which kernel is launched with what. Kernels are those of `emulate.h`, compiled from the
 // same source as the card's.
 //
-// It is stricter than a card. Work is done when somebody waits for it and not before; memory holds no numbers until it is
-// written, and cannot be touched before it is taken, beside its end or after it was given back; a call that CUDA only
-// discourages is an error. What a card does and this does not: work beside other work, caches, memory within a warp, cuBLAS's
-// order of sums, and its speed. Only what this project calls is here.
+// It is stricter than a card. Work is done only when somebody waits for it; memory holds no numbers until it is written, and
+// cannot be touched before it is taken, beyond its end or after it was given back; a call that CUDA only discourages is an error.
+// What a card does and this does not: concurrent work, caches, memory within a warp, cuBLAS's order of sums, and its speed. Only
+// what this project calls is here.
 //
-// Set by: CUDA_VISIBLE_DEVICES, of which the number counts, STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096), STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000),
-// STAND_IN_FULL_AFTER, so many allocations, STAND_IN_NO_UPLOAD if there is no memory to upload a recording, and STAND_IN_TRACE for a line on standard error for every launch.
+// Environment: CUDA_VISIBLE_DEVICES (only the number of devices counts), STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096),
+// STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000), STAND_IN_FULL_AFTER (memory is full after so many allocations),
+// STAND_IN_NO_UPLOAD (no memory to upload a recording) and STAND_IN_TRACE (a line on standard error for every launch).
 
 #include "stand_in.h"
 
@@ -41,14 +42,14 @@ Memory& memory() {
 struct Device {
     int ordinal;
     size_t total = size_t(setting("STAND_IN_MEMORY", 4096)) << 20;
-    // Bytes in use, and those that the pool holds.
+    // Bytes in use, and bytes that the pool holds.
     size_t used = 0, reserved = 0;
-    // Those of recordings that are gone, which nothing else gets until they are trimmed.
+    // Bytes of destroyed recordings, which nothing else gets until they are trimmed.
     size_t kept = 0;
     uint64_t threshold = 0;
     std::vector<Stream*> streams;
 
-    // Allocations until another process has taken what is left; negative: it never does.
+    // Allocations until another process has taken the rest of the memory; negative: never.
     long until_full = setting("STAND_IN_FULL_AFTER", -1);
 
     bool take(size_t bytes) {
@@ -63,7 +64,7 @@ struct Device {
 
 struct Graph {
     std::vector<Node> nodes;
-    // Memory that the nodes take and do not give back, and the most that they hold at a time.
+    // Allocations that the nodes take and do not give back; bytes that they hold now, and the most at any time.
     std::set<uint64_t> kept;
     size_t now = 0, most = 0;
 };
@@ -73,11 +74,11 @@ struct Played {
     Graph graph;
     Device* device;
     bool gives_back;
-    // Of `kept`, what is there since the last launch.
+    // The allocations of `kept` that the last launch left.
     std::set<uint64_t> there;
 };
 
-// What a kernel is launched by.
+// The handle that a kernel is launched by.
 struct Function {
     const emulate::Entry* kernel;
     std::string name;
@@ -109,13 +110,13 @@ static std::vector<Device>& devices() {
 
 static Device* device(int ordinal) { return ordinal < 0 || ordinal >= int(devices().size()) ? nullptr : &devices()[ordinal]; }
 
-// An error, and why, which a card's driver would not say.
+// Returns an error and says why, which a card's driver would not.
 static Result refuse(Result result, const char* why) {
     fprintf(stderr, "stand-in driver: %s\n", why);
     return result;
 }
 
-// What is running, for the line that a fault ends with.
+// What is running, for the message of a fault.
 static const char* running = "nothing";
 
 static void fault(int, siginfo_t* info, void*) {
@@ -131,7 +132,7 @@ static void watch() {
     sigaction(SIGBUS, &action, nullptr);
 }
 
-// Does what a stream was asked for.
+// Does all the work that is queued in a stream.
 static void finish(Stream* stream) {
     while (!stream->queue.empty()) {
         Node node = stream->queue.front();
@@ -144,7 +145,7 @@ static void finish(Stream* stream) {
     if (on->threshold == 0) on->reserved = on->used;
 }
 
-// Whether any stream records, so that nobody may wait for the device.
+// Whether any stream records; nobody may then wait for the device.
 static bool recording(Device* on) {
     for (Stream* stream : on->streams)
         if (stream->graph) return true;
@@ -378,7 +379,7 @@ Result cuGraphExecDestroy(Played* played) {
     for (Stream* stream : played->device->streams) finish(stream);
     for (uint64_t address : played->there)
         if (!memory().at(address)->given_back) memory().give_back(address);
-    // Its pool keeps the memory.
+    // The device's pool keeps the memory.
     played->device->kept += played->graph.most;
     delete played;
     return SUCCESS;
@@ -424,7 +425,7 @@ Result cuGraphNodeGetType(Node* node, int* kind) {
     return SUCCESS;
 }
 
-// Events, which a stream passes when somebody waits for it.
+// Events. An event is the stream that it was recorded in; waiting for it finishes that stream.
 
 Result cuEventCreate(Stream*** event, unsigned) {
     ENTER_CONTEXT
@@ -503,7 +504,7 @@ Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream*
     ENTER_CONTEXT
     if (!memory().holds(to, bytes)) return refuse(INVALID_VALUE, "a copy or fill does not lie in an allocation");
     if (stream->graph) return refused_in_recording(stream, "cuMemcpyHtoDAsync_v2");
-    // What is not pinned has been read when the call returns.
+    // Memory that is not pinned has been read when the call returns.
     const auto copy = std::make_shared<std::vector<uint8_t>>((const uint8_t*)from, (const uint8_t*)from + bytes);
     return ask(stream, MEMCPY, "a copy from the host", [=] { memcpy((void*)to, copy->data(), bytes); });
 }
@@ -556,7 +557,7 @@ Result cuMemPoolGetAttribute(Device* pool, int attribute, uint64_t* value) {
 
 // Kernels.
 
-// Images of this build name the kernels in them, one a line, behind this line; others are not looked into.
+// Images of this build list their kernels behind this line, one per line; other images are not looked into.
 static const char LISTED[] = "kernels of the stand-in driver\n";
 
 Result cuModuleLoadData(Module** module, const char* image) {
@@ -588,7 +589,7 @@ Result cuModuleGetFunction(Function** function, Module* module, const char* name
     return SUCCESS;
 }
 
-// What a block of a card of compute capability 9.0 may have.
+// Bytes that a block may have on a card of compute capability 9.0.
 static const unsigned MOST_SHARED = 227 << 10;
 
 Result cuFuncSetAttribute(Function* function, int attribute, int value) {
@@ -612,7 +613,7 @@ Result cuLaunchKernel(Function* function, unsigned x, unsigned y, unsigned z, un
     if (threads == 0 || threads > 1024 || threads_z > 64 || shared > function->shared)
         return refuse(INVALID_VALUE, "a block has 1 to 1024 threads, and no more shared memory than was asked for");
     if (threads > kernel.threads) return refuse(LAUNCH_OUT_OF_RESOURCES, "the kernel is compiled for fewer threads");
-    // Parameters are read now, as a card's driver does.
+    // Parameters are read now, as by a card's driver.
     const auto values = std::make_shared<std::vector<std::vector<uint64_t>>>();
     for (size_t i = 0; i < kernel.sizes.size(); i++) {
         std::vector<uint64_t> value((kernel.sizes[i] + 7) / 8);

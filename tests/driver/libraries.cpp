@@ -41,14 +41,14 @@ void put(void* to, int64_t at, int type, float x) {
         ((uint16_t*)to)[at] = type == F16 ? emulate::to_half(x) : emulate::to_bfloat(x);
 }
 
-// A matrix as cuBLAS is told of it: columns of `ld` values.
+// A matrix as passed to cuBLAS: column-major, `ld` values per column.
 struct Matrix {
     const void* at;
     int type, ld;
     long long stride;
     bool transposed;
 
-    // Its `lines` rows (or columns, where `columns`) of `k` values each, one after the other.
+    // Its `lines` rows (columns if `columns`) of `k` values each, one after the other.
     std::vector<float> lines(int batch, int lines, int k, bool columns) const {
         std::vector<float> out(size_t(lines) * size_t(k));
         for (int i = 0; i < lines; i++)
@@ -85,7 +85,7 @@ int cublasDestroy_v2(Blas* handle) {
 }
 
 int cublasSetStream_v2(Blas* handle, Stream* stream) {
-    *handle = {stream}; // a workspace is forgotten, as cuBLAS does
+    *handle = {stream}; // forgets the workspace, as cuBLAS does
     return OK;
 }
 
@@ -105,7 +105,7 @@ int cublasGemmStridedBatchedEx(Blas* handle, int op_a, int op_b, int m, int n, i
     const Matrix of_a = {a, type_a, ld_a, stride_a, op_a != 0}, of_b = {b, type_b, ld_b, stride_b, op_b != 0};
     if (m < 0 || n < 0 || k < 0 || batches < 0) return INVALID;
     if (ld_a < std::max(1, op_a ? k : m) || ld_b < std::max(1, op_b ? n : k) || ld_c < std::max(1, m)) return INVALID;
-    // Sums in f32 (CUBLAS_COMPUTE_32F), of two matrices of a type, to the same or to f32.
+    // Sums in f32 (CUBLAS_COMPUTE_32F) of two matrices of one type, into that type or f32.
     if (compute != 68 || op_a > 1 || op_b > 1 || !known(type_a) || type_a != type_b || (type_c != type_a && type_c != F32))
         return UNSUPPORTED;
     if (getenv("STAND_IN_TRACE")) fprintf(stderr, "stand-in driver: cuBLAS of %d x %d x %d, %d times\n", m, n, k, batches);
@@ -113,7 +113,7 @@ int cublasGemmStridedBatchedEx(Blas* handle, int op_a, int op_b, int m, int n, i
     const uint64_t workspace = handle->workspace;
     const size_t room = handle->room;
     const Result asked = ask(handle->stream, KERNEL, "cuBLAS", [=] {
-        // Nobody else may have anything there.
+        // Overwrites the workspace: nobody else may keep anything there.
         if (workspace) memset((void*)workspace, 0xff, std::min<size_t>(room, 4096));
         for (int batch = 0; batch < batches; batch++) {
             const std::vector<float> rows = of_a.lines(batch, m, k, false), columns = of_b.lines(batch, n, k, true);
@@ -134,7 +134,7 @@ int cublasGemmEx(Blas* handle, int op_a, int op_b, int m, int n, int k, const vo
                                       type_c, ld_c, 0, 1, compute, algo);
 }
 
-// candle opens a generator with every device; benchmarks ask it for numbers.
+// candle opens a generator with every device; only benchmarks ask it for numbers.
 int curandCreateGenerator(Generator** generator, int) {
     *generator = new Generator;
     return 0;

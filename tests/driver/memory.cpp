@@ -8,7 +8,7 @@
 namespace driver {
 
 static const size_t PAGE = 4096, ADDRESSES = size_t(8) << 40;
-// What CUDA aligns every allocation to.
+// CUDA's alignment of allocations.
 static const size_t ALIGNED = 256;
 
 static size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
@@ -23,7 +23,7 @@ Memory::Memory() {
     end = next + ADDRESSES;
 }
 
-// An allocation ends where a page ends, as near as its alignment allows.
+// An allocation ends as near the end of a page as its alignment allows.
 static uint64_t first_page(uint64_t address) { return address / PAGE * PAGE; }
 static size_t pages(uint64_t address, size_t bytes) { return rounded(address + bytes, PAGE) - first_page(address); }
 
@@ -47,7 +47,7 @@ void Memory::take(uint64_t address) {
         perror("stand-in driver: memory of the device");
         abort();
     }
-    memset(first, 0xff, size); // no number in any type of floats
+    memset(first, 0xff, size); // a NaN in every float type
     it.taken = true;
     it.given_back = false;
 }

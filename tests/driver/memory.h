@@ -1,5 +1,5 @@
-// The memory of the device that is none: every allocation at addresses that no other ever has, with a page that nobody may
-// touch behind it. What is allocated holds no numbers until it is written, and what was given back cannot be touched.
+// The memory of the stand-in device. Every allocation has addresses that no other ever has, and behind it a page that nobody may
+// touch. An allocation holds no numbers until it is written, and cannot be touched once it is given back.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace driver {
 
 struct Allocation {
     size_t bytes;
-    // Whether the device's operations, as far as they have run, have taken it, and have given it back.
+    // Whether the device's operations that have run so far have taken it, and have given it back.
     bool taken = false, given_back = false;
 };
 
@@ -20,7 +20,7 @@ public:
     // Addresses for so many bytes. They can be touched from `take` to `give_back`, which may be repeated.
     uint64_t reserve(size_t bytes);
     void take(uint64_t address);
-    // Ends the process if bytes behind the allocation were written.
+    // Ends the process if bytes beside the allocation were written.
     void give_back(uint64_t address);
     // The allocation that begins at the address; null if none does.
     Allocation* at(uint64_t address);

@@ -1,4 +1,4 @@
-// What the driver's memory must end a process for, one deed a run: scripts/test_cuda.sh runs them all.
+// Deeds for which the driver's memory must end a process, one per run: scripts/test_cuda.sh runs them all.
 #include "memory.h"
 
 #include <cstdlib>
@@ -11,9 +11,9 @@ int main(int, char** arguments) {
     if (deed == 1) bytes[0] = 1; // before the device has taken it
     memory.take(room);
     if (uint8_t(bytes[99]) != 0xff || !memory.holds(room, 100) || memory.holds(room, 101)) return 0;
-    if (deed == 2) bytes[100] = 1;  // behind its end
+    if (deed == 2) bytes[100] = 1;  // just beyond its end
     if (deed == 3) bytes[-1] = 1;   // before its beginning
-    if (deed == 4) (void)bytes[256]; // far behind its end
+    if (deed == 4) (void)bytes[256]; // far beyond its end
     memory.give_back(room);
     if (deed == 5) (void)bytes[0]; // after it was given back
     return deed == 0 ? 7 : 0;

@@ -44,9 +44,9 @@ struct Graph;
 struct Stream {
     explicit Stream(Device* device) : device(device) {}
     Device* device;
-    // What it was asked for and has not done.
+    // Work that it was asked for and has not done.
     std::deque<Node> queue;
-    // Where it records what it is asked for, and whether that went wrong.
+    // Where it records work, null if it does not; and whether the recording went wrong.
     Graph* graph = nullptr;
     bool invalid = false;
 };
@@ -54,7 +54,7 @@ struct Stream {
 std::recursive_mutex& lock();
 Memory& memory();
 
-// Has a stream do something, behind all that it was asked for before.
+// Queues work in a stream behind all that it was asked for before, or records it.
 Result ask(Stream* stream, Kind kind, const char* name, std::function<void()> work);
 
 } // namespace driver

@@ -12,7 +12,7 @@ use crate::{
     real::gguf_path,
 };
 
-/// An answered item; the first thirteen are in one of two cohorts.
+/// An answered item; the first thirteen belong to one of two cohorts.
 pub(crate) fn item(i: usize) -> Value {
     let words = ["yes", "no", "it is so", "I doubt it", "seven of them"];
     let response = format!("{} {}", words[i % words.len()], words[(i * i + 1) % words.len()]);
@@ -23,7 +23,7 @@ pub(crate) fn item(i: usize) -> Value {
     item
 }
 
-/// Thirteen items of the cohorts, and two of none.
+/// Thirteen items of the two cohorts, and two of neither.
 fn write_cohorts(lab: &Lab) {
     lab.write_lines("c.jsonl", (0..15).map(item));
 }
@@ -43,7 +43,7 @@ fn near(what: &str, ours: &Value, expected: f64) {
     assert!((ours - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{what}: {ours} is not {expected}");
 }
 
-/// Every number of a ranking that can be computed again from what `temper capture` writes of the same items.
+/// Recomputes every number of a ranking that what `temper capture` writes about the same items allows.
 #[test]
 fn attribute_ranks_what_capture_reads() {
     let lab = Lab::new();
@@ -106,7 +106,7 @@ fn directional(head: &Value, z: &Tensor) {
     near("d_naive", &head["d_naive"], cohen_d(&along(0), &along(1)));
 }
 
-/// The files of an attribution say the same, need nothing from outside, and are not made twice.
+/// The files of an attribution agree, need nothing from outside, and are not made twice.
 #[test]
 fn attribute_writes_its_files_once() {
     let lab = Lab::new();
@@ -144,7 +144,7 @@ fn attribute_writes_its_files_once() {
     let (_, said) =
         lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
     assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
-    // Of other weights the ranking says so, and where it found nothing; another geometry has other heads.
+    // A ranking of other weights, or one that found nothing, is used with a warning; one of another geometry is refused.
     let other =
         text.replace(report["weights_sha256"].as_str().unwrap(), "0").replace("\"separable\"", "\"no evidence\"");
     lab.write("other.json", other.replace("\"magnitude only\"", "\"no evidence\""));
@@ -154,7 +154,7 @@ fn attribute_writes_its_files_once() {
         said.contains("whose weights are others") && said.contains("it found nothing in 2 of these 2 heads"),
         "{said}"
     );
-    // A list and a table say as well which model they are of.
+    // A list and a table also say which model they are of.
     let line = "generate --model M Hi --max-new-tokens 1 --lambda 0.5 --plan";
     let list = lab.read("out/heads.json");
     assert!(!lab.ends(0, &format!("{line} out/heads.json")).1.contains("weights are others"));
@@ -200,7 +200,8 @@ const OWN: &str = "[[disposition]]\nname = \"checks\"\nmeans = \"checks itself\"
     a = { name = \"high\", where = \"scores.self_verification >= 4\" }\n\
     b = { name = \"low\", where = \"scores.self_verification <= 2 && !correct\" }\n";
 
-/// The paper's seven from one pass: those that the items have scores for are attributed, the others named with the reason.
+/// The paper's seven dispositions from one pass: those that the items have scores for are attributed, the others named with the
+/// reason.
 #[test]
 fn many_dispositions_come_from_one_pass() {
     let lab = Lab::new();
@@ -226,7 +227,7 @@ fn many_dispositions_come_from_one_pass() {
     assert_eq!((&humble["length"]["truncated_a"], &humble["length"]["truncated_b"]), (&json!(2), &json!(1)));
     assert_eq!(report["across"]["pairs"].as_array().unwrap().len(), 3);
 
-    // Lists of every disposition, and any of them by its name.
+    // There is a list of every disposition, and each can be chosen by its name.
     let top = |name: &str| lab.json(&format!("out/heads-{name}.json"))["heads"].as_array().unwrap().len();
     assert_eq!((top("humble"), top("persistent"), top("adversarial-self")), (5, 5, 5));
     let plan = "generate --model M Hi --max-new-tokens 1 --lambda 0.5 --plan";
@@ -234,14 +235,14 @@ fn many_dispositions_come_from_one_pass() {
     let (_, why) = lab.ends(2, &format!("{plan} top:3@out/attribution.json#eager"));
     assert!(why.contains("it has no disposition 'eager', but adversarial-self, humble, persistent"), "{why}");
 
-    // One that was asked for by name may not be passed over.
+    // A disposition that was asked for by name may not be skipped.
     let only = format!("attribute --model M --items r.jsonl --dispositions {} --out other", shipped.display());
     let (_, why) = lab.ends(2, &format!("{only} --only humble,eager"));
     assert!(why.contains("no item has scores.eagerness"), "{why}");
     assert!(!lab.path("other").exists());
 }
 
-/// Conditions choose cohorts, controls run the same where there is nothing to find, and lists are read by other commands.
+/// Conditions choose cohorts, controls run the same analysis where there is nothing to find, and other commands read the lists.
 #[test]
 fn a_disposition_of_ones_own_with_controls() {
     let lab = Lab::new();
@@ -271,7 +272,7 @@ fn a_disposition_of_ones_own_with_controls() {
     let text = lab.read("out/report.md");
     assert!(text.contains("Variance artefact") && text.contains("checks itself") && text.contains("control"));
 
-    // Beside itself every ranking is the same; beside another geometry there is nothing to say.
+    // Compared with itself, a ranking is the same; compared with another geometry there is nothing to say.
     lab.done(&attribute.replace("--out out", "--out twin --beside out/attribution.json"));
     let beside = &lab.json("twin/attribution.json")["across"]["beside"][0];
     assert_eq!((&beside["rho_d"], &beside["rho_crossfit"]), (&json!(1.0), &json!(1.0)));
@@ -282,7 +283,7 @@ fn a_disposition_of_ones_own_with_controls() {
     let beside = &lab.json("beside/attribution.json")["across"]["beside"][0];
     assert!(beside["incomparable"].as_str().unwrap().contains("7 ranked there, 24 here"), "{beside}");
 
-    // What confounds are read from belongs to a run, though no token and no cohort is another.
+    // The fields that confounds are read from identify a run too, even if no token and no cohort changes.
     lab.write(
         "r2.jsonl",
         lab.read("r.jsonl").replacen("\"finish_reason\":\"stop\"", "\"finish_reason\":\"length\"", 1),
@@ -290,7 +291,7 @@ fn a_disposition_of_ones_own_with_controls() {
     let (_, why) = lab.ends(2, &attribute.replace("r.jsonl", "r2.jsonl"));
     assert!(why.contains("items differ; the first that differs is 'i3'"), "{why}");
 
-    // Length taken out is another run, and says so.
+    // Adjusting for length is another run, and the message says so.
     let (_, why) = lab.ends(2, &format!("{attribute} --adjust length"));
     assert!(why.contains("method.adjust was none, is length"), "{why}");
     lab.done(&format!("{} --adjust length", attribute.replace("--out out", "--out adjusted")));
@@ -364,7 +365,7 @@ fn compat_dd_is_what_the_scripts_compute_on_the_real_model() {
     assert_eq!(place(&directional[0]), place(&golden["directional"][0]));
 }
 
-/// Value heads of delta nets are ranked beside attention's, marked as such; the scripts could not see them.
+/// Value heads of delta nets are ranked beside attention heads and marked as such; the scripts could not see them.
 #[test]
 fn delta_net_heads_are_ranked_too() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! What cannot be done is refused: exit code 2, nothing on stdout, a message that names the object and what would be
+//! Impossible requests are refused: exit code 2, nothing on stdout, a message that names the object and what would be
 //! right, and nothing left on the disk.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
@@ -19,7 +19,7 @@ use headtemper_tests::{golden_dir, temper};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// What a model directory consists of.
+/// The files of a model directory.
 const MODEL: [&str; 6] = [
     "config.json",
     "generation_config.json",
@@ -30,7 +30,7 @@ const MODEL: [&str; 6] = [
 ];
 
 /// A directory to run the program in. It holds `q.jsonl` with three prompts and `c.jsonl` with six answered items, three
-/// of cohort `a` and three of `b`; `M` in a command is the tiny Llama.
+/// of cohort `a` and three of `b`; `M` in a command stands for the tiny Llama.
 struct Bench(TempDir);
 
 impl Bench {
@@ -56,7 +56,7 @@ impl Bench {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// A copy of the tiny Llama, to be spoilt.
+    /// Makes a copy of the tiny Llama, to be spoilt.
     fn copy_model(&self, name: &str) -> PathBuf {
         let dir = self.path(name);
         fs::create_dir_all(&dir).unwrap();
@@ -105,7 +105,7 @@ fn assert_refused(line: &str, output: &Output, parts: &[&str]) {
     }
 }
 
-/// Every file and directory below, with its content.
+/// Every file and directory below `dir`, with its content.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -120,7 +120,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// An experiment as `temper run` reads it; the model path goes in.
+/// An experiment as `temper run` reads it, on the tiny Llama.
 fn experiment() -> String {
     format!(
         "name = \"t\"\nmodel = {{ path = \"{}\" }}\nitems = {{ path = \"c.jsonl\" }}\n\

@@ -7,7 +7,7 @@ use headtemper_tests::{FAMILIES, engine};
 /// A row before the model is known.
 #[derive(Clone, Debug)]
 struct Draft {
-    /// Tokens of its prompt that all drafts begin with.
+    /// How many tokens at the start of its prompt are common to all drafts.
     shared: usize,
     own: Vec<u32>,
     plan: usize,
@@ -23,7 +23,7 @@ struct Draft {
 struct Drafts {
     /// The drafts in the order of their arrival.
     rows: Vec<Draft>,
-    /// Heads, as shares of all there are, with their λ.
+    /// Heads, as fractions of all heads, with their λ.
     plans: Vec<Vec<(f64, f32)>>,
     max_rows: usize,
     prefill: usize,
@@ -35,7 +35,7 @@ const PLANS: usize = 3;
 /// Random batches for every family.
 const BATCHES: u64 = 32;
 
-/// Numbers that look like chance and are the same in every run (SplitMix64).
+/// Pseudorandom numbers, the same in every run (SplitMix64).
 struct Chance(u64);
 
 impl Chance {
@@ -172,7 +172,7 @@ fn a_row_in_any_batch_is_the_row_alone() {
     }
 }
 
-/// Twenty rows through every number of slots, sampled, with ends in the middle: the same answers each time.
+/// Twenty sampled rows through every number of slots, some ending in the middle: the same answers each time.
 #[test]
 fn sampled_answers_do_not_depend_on_the_number_of_rows() {
     let engine = engine("qwen3_5");
@@ -205,7 +205,7 @@ fn sampled_answers_do_not_depend_on_the_number_of_rows() {
     }
 }
 
-/// A row that heeds no stop token has exactly as many tokens as it may, and is otherwise the same row up to its stop.
+/// A row that heeds no stop token has exactly as many tokens as it may, and is the same row up to where it would have stopped.
 #[test]
 fn a_row_without_stops_goes_on_where_it_would_have_ended() {
     let engine = engine("llama");
@@ -226,7 +226,7 @@ fn a_row_without_stops_goes_on_where_it_would_have_ended() {
     assert!(whole.ids[ended.ids.len()].is_multiple_of(3), "it goes on with the token that ended the other");
 }
 
-/// What does not fit the memory is refused by name. (How many rows fit is tested where the process is alone.)
+/// A row that does not fit the memory is refused by name. (How many rows fit is tested where the process is alone.)
 #[test]
 fn a_row_longer_than_the_memory_is_refused() {
     let engine = engine("llama");
@@ -253,7 +253,7 @@ fn a_row_longer_than_the_memory_is_refused() {
     );
 }
 
-/// A plan that was not given is an error that names the row, and no panic.
+/// A row whose plan was not given is an error that names the row, not a panic.
 #[test]
 fn a_plan_that_is_not_there_is_refused() {
     let engine = engine("llama");
@@ -265,7 +265,7 @@ fn a_plan_that_is_not_there_is_refused() {
     assert_eq!(error.to_string(), "row 0 asks for plan 2, but plans 0 to 1 were given");
 }
 
-/// A device whose memory is full in the middle of a run: what was done was told, and the error says what was planned.
+/// A device whose memory fills up during a run: finished rows have been reported, and the error says what was planned.
 #[test]
 fn a_device_without_memory_says_what_was_planned() {
     let engine = engine("llama");
@@ -289,7 +289,7 @@ fn a_device_without_memory_says_what_was_planned() {
     let planned = engine.plan_generation(&requests, 1, &options, &|row| format!("row {row}")).unwrap();
     assert!(matches!(&error, EngineError::DeviceMemory { limit: Some(limit), .. } if *limit == 1 << 40), "{error}");
     let text = error.to_string();
-    // What candle says comes last: where backtraces are asked for a stack follows it.
+    // Candle's message comes last: with backtraces on, a stack follows it.
     let said = text.contains("MiB of 1.0 TiB was planned: DriverError(CUDA_ERROR_OUT_OF_MEMORY");
     assert!(said && error.hint().is_some_and(|hint| hint.contains("--memory")), "{text} ({planned})");
     assert_eq!(done, 3);

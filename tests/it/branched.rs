@@ -1,4 +1,4 @@
-//! Scores branched off one untempered pass are those of a forward pass for every cell.
+//! Scores branched off one untempered pass equal those of a forward pass for every cell.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn texts(engine: &Engine, shared: usize) -> Vec<Encoded> {
     (0..).zip([(12, 9), (20, 1), (11, 30), (16, 5), (30, 12)]).map(text).collect()
 }
 
-/// What was reported of items and cells.
+/// The reported scores of items and cells.
 type Scored = (BTreeMap<usize, BaseScore>, BTreeMap<Cell, CellScore>);
 
 fn scored(engine: &Engine, items: &[Encoded], request: &ScoreRequest<'_>, plain: bool) -> Scored {
@@ -43,8 +43,8 @@ fn scored(engine: &Engine, items: &[Encoded], request: &ScoreRequest<'_>, plain:
     (bases, cells)
 }
 
-/// The law of the fast path, on every kind of layer, with and without a start that the items share, in small batches and
-/// large ones. λ = 1 is the untempered model, bit for bit.
+/// The law of the fast path, on every kind of layer, with and without a prefix that the items share, in small and large
+/// batches. λ = 1 is the untempered model, bit for bit.
 #[test]
 fn branched_scores_are_those_of_a_pass_for_every_cell() {
     let lambdas = [0.0, 1.0, 0.5, -1.5];
@@ -89,7 +89,7 @@ fn branched_scores_are_those_of_a_pass_for_every_cell() {
     println!("branched: {:e} of {TOLERANCE:e} ({})", worst.0, worst.1);
 }
 
-/// Cells that are not wanted are not computed, whichever they are, and the others do not notice.
+/// Cells that are not wanted are not computed, whichever they are, and the others are unaffected.
 #[test]
 fn some_cells_alone_are_those_of_the_whole_map() {
     for name in ["qwen3_5", "gemma4"] {

@@ -1,4 +1,4 @@
-//! `temper capture` as a job over a data set: pieces, stops and kills, what goes into the file, and answers on the way.
+//! `temper capture` as a job over a data set: parts, stops and kills, what goes into the file, and answers generated on the way.
 
 use std::{
     fs,
@@ -50,7 +50,7 @@ fn names(lab: &Lab) -> Vec<String> {
     names
 }
 
-/// One file, however it is cut: in parts of any size, in shards of such parts, read or written.
+/// The file is the same however it is cut, into parts of any size or shards of such parts, whether answers are read or generated.
 #[test]
 fn a_file_does_not_depend_on_how_it_is_cut() {
     let lab = Lab::new();
@@ -71,7 +71,7 @@ fn a_file_does_not_depend_on_how_it_is_cut() {
     assert!(names(&lab).iter().all(|name| name.ends_with(".npz") || name == "i.jsonl"), "{:?}", names(&lab));
 }
 
-/// The numbers that items bring are in the file, with NaN where one has none; and the states are those of the engine.
+/// The file holds the numbers that items bring, NaN where an item has none; and the states are those of the engine.
 #[test]
 fn labels_scores_and_fields_go_into_the_file() {
     let lab = Lab::new();
@@ -120,8 +120,8 @@ fn labels_scores_and_fields_go_into_the_file() {
     assert_eq!(f32s("blocks.2.attn.hook_z"), all(&|row| row.head_vectors[2].clone()));
 }
 
-/// A file of generated answers holds what `temper generate` writes, and the states of those very tokens; the file says what
-/// reading them again gives.
+/// A file of generated answers holds the answers that `temper generate` writes and the states of those very tokens; it also says
+/// how far reading them again differs.
 #[test]
 fn answers_are_captured_as_they_are_written() {
     let lab = Lab::new();
@@ -185,7 +185,7 @@ fn answers_are_captured_as_they_are_written() {
         assert_eq!(npz.get(name), again.get(name), "{name}");
     }
 
-    // Items that bring their response's tokens are read by these, and by their text where these are not the text's.
+    // Items that bring their response's tokens are read by these, or by their text if the tokens are not the text's.
     let line = |id: &String, ids: &Value| {
         let prompt = format!("Qui est {}?", &id[1..]);
         json!({"id": id, "prompt": prompt, "response": answers[id]["response"], "response_ids": ids})
@@ -214,7 +214,7 @@ fn answers_are_captured_as_they_are_written() {
     assert_ne!(read("texts").0, wanted, "or the tokens make no difference");
 }
 
-/// Says how far it is, and stops after so many steps.
+/// Counts down steps of progress, and then asks to stop.
 struct StopAfter<'a>(usize, &'a AtomicBool);
 
 impl Progress for StopAfter<'_> {
@@ -240,7 +240,7 @@ fn stopped_after(steps: usize, lab: &Lab) {
     assert!(error.interrupted(), "{error}");
 }
 
-/// A capture that is stopped keeps the parts that were finished, goes on, and leaves what it would have left.
+/// A stopped capture keeps its finished parts, resumes, and leaves the same file as an uninterrupted one.
 #[test]
 fn a_capture_that_was_stopped_goes_on() {
     let lab = Lab::new();
@@ -255,7 +255,7 @@ fn a_capture_that_was_stopped_goes_on() {
         files.filter(|name| name.starts_with("items-")).count()
     };
     assert_eq!((stopped(1), parts.exists()), (0, false), "a stop in the first part leaves nothing");
-    // The stop is seen before the next batch: in the third part.
+    // The stop is noticed before the next batch, in the third part.
     assert_eq!(stopped(5), 2);
     assert!(!out.exists());
     let dry: Value = serde_json::from_str(&lab.done(&format!("{line} --out c.npz --dry-run --json"))).unwrap();
@@ -277,7 +277,7 @@ fn a_capture_that_was_stopped_goes_on() {
     assert!(err.contains("9 to do, 4 of them done before"), "{err}");
     assert!(!parts.exists() && bytes(&lab, "c.npz") == bytes(&lab, "whole.npz"));
 
-    // Done is done; what another capture would overwrite is refused.
+    // A finished capture does nothing more; another capture that would overwrite it is refused.
     let before = lab.modified("c.npz");
     let (out, err) = lab.ends(0, &format!("{line} --out c.npz --json"));
     assert!(err.contains("9 done, nothing left to do") && err.contains("there      c.npz: 9 items"), "{err}");
@@ -298,13 +298,13 @@ fn a_capture_that_was_stopped_goes_on() {
     assert_eq!((lab.read("other.npz").as_str(), lab.modified("c.npz")), ("something else", before));
 }
 
-/// Killed at any moment, between parts, in one, while they are joined: it goes on, and the file is the same.
+/// A capture killed at any moment, between parts, within one or while they are joined, resumes and leaves the same file.
 #[test]
 fn a_capture_that_is_killed_goes_on() {
     let lab = Lab::new();
     items(&lab, 24);
     let line = format!("{CAPTURE} --part-items 1 --out");
-    lab.done(&format!("{line} warm.npz")); // the program is built and read from disk
+    lab.done(&format!("{line} warm.npz")); // so that the program is built and in the page cache
     let start = Instant::now();
     lab.done(&format!("{line} whole.npz"));
     let whole = start.elapsed();
@@ -316,7 +316,7 @@ fn a_capture_that_is_killed_goes_on() {
     while !lab.path("c.npz").exists() {
         let mut command = lab.command(&format!("{line} c.npz"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // A moment that walks through the run; later, when little is left, one after few more parts.
+        // Kills move through the run; later, when little is left, each comes after a few more parts.
         let (start, wait) = (Instant::now(), whole.mul_f64(0.1 * f64::from(1 + kills % 9)));
         while child.try_wait().unwrap().is_none() && start.elapsed() < wait && parts() < kept + 3 {
             thread::sleep(Duration::from_micros(200));
@@ -336,7 +336,7 @@ fn a_capture_that_is_killed_goes_on() {
     assert!(!lab.path("c.npz.parts").exists());
 }
 
-/// A part that is gone is made again; one that is damaged, or holds other items, is named.
+/// A missing part is made again; a part that is damaged, or holds other items, is named.
 #[test]
 fn parts_are_checked_before_they_are_joined() {
     let lab = Lab::new();
@@ -345,7 +345,7 @@ fn parts_are_checked_before_they_are_joined() {
     lab.done(line);
     let whole = bytes(&lab, "c.npz");
     let stop_before_the_end = || {
-        // The parts of a run that could not be joined: its file cannot take its place.
+        // Leaves the parts of a run that was stopped before they were joined.
         let _ = fs::remove_file(lab.path("c.npz"));
         stopped_after(5, &lab);
     };
@@ -368,14 +368,14 @@ fn parts_are_checked_before_they_are_joined() {
     let (_, err) = lab.ends(2, line);
     assert!(err.contains("items-000000002-000000004.npz: array 'h_last': Invalid checksum"), "{err}");
     assert!(!lab.path("c.npz").exists());
-    // One that was cut is no part, and is made again.
+    // A truncated file is not a part, and is made again.
     fs::write(part(1), &good[..good.len() / 2]).unwrap();
     let (_, err) = lab.ends(0, line);
     assert!(err.contains("6 to do, 4 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
 }
 
-/// Whether a planned head fired is asked of the whole, not of a part: its items may have nothing at the plan's positions.
+/// Whether a planned head fired is checked for the whole, not for a part: a part's items may have nothing at the plan's positions.
 #[test]
 fn a_plan_fires_in_the_whole() {
     let lab = Lab::new();
@@ -392,7 +392,7 @@ fn a_plan_fires_in_the_whole() {
     let (_, err) = lab.ends(2, &format!("{line} --out none.npz --limit 4"));
     assert!(err.contains("the plan names L0H1 at response but the hook never fired there"), "{err}");
     assert!(!lab.path("none.npz").exists() && !lab.path("none.npz.parts").exists());
-    // Nor of a shard: those who join them ask.
+    // Nor is it checked for a shard; the merge checks.
     for (out, more) in [("joined.npz", ""), ("idle.npz", " --limit 4")] {
         (1..=2).for_each(|i| drop(lab.done(&format!("{line}{more} --out s{i}.npz --shard {i}/2"))));
         let merge = format!("merge {out} s1.npz s2.npz");
@@ -407,7 +407,7 @@ fn a_plan_fires_in_the_whole() {
     assert!(bytes(&lab, "joined.npz") == bytes(&lab, "c.npz") && !lab.path("idle.npz").exists());
 }
 
-/// What a capture holds does not grow with its items: 30 times as many, whose states alone are 42 MiB.
+/// The memory of a capture does not grow with its items: here 30 times as many, whose states alone are 42 MiB.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_capture_of_many_items_holds_few() {
@@ -422,7 +422,8 @@ fn a_capture_of_many_items_holds_few() {
     };
     let (few, many) = (peak(500), peak(15_000));
     println!("500 items {few} bytes, 15,000 items {many} bytes");
-    // A place of 40 bytes an item and a hash of its id, and what the allocator rounds up (measured: less than 0.1 MiB beside what loading the model took).
+    // Allows for 40 bytes and a hash of the id per item, and for the allocator's rounding (measured: less than 0.1 MiB beyond what
+    // loading the model took).
     assert!(many < few + (12 << 20), "{many} for 15,000 items, {few} for 500");
     let npz = lab.npz("15000.npz");
     let h_last: Tensor = npz.get("h_last").unwrap().unwrap();

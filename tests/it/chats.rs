@@ -1,4 +1,4 @@
-//! Conversations that end in an answer, as chat data mostly do: what is asked, what is answered, and what verbs do with it.
+//! Conversations that end in an answer, like most chat data: what is asked, what is answered, and what verbs do with both.
 
 use std::{collections::BTreeSet, fs};
 
@@ -34,7 +34,7 @@ fn write_chats(lab: &Lab) {
     lab.write_lines("split.jsonl", (0..ITEMS).map(split));
 }
 
-/// Whoever reads responses reads the last message of such a conversation, whoever answers, answers what stands before it.
+/// Verbs that read responses read the last message of such a conversation; verbs that generate answer what comes before it.
 #[test]
 fn a_conversation_may_hold_its_answer() {
     let lab = Lab::new();
@@ -52,21 +52,21 @@ fn a_conversation_may_hold_its_answer() {
     assert_eq!(lab.rows("chats-score/scores.jsonl"), lab.rows("split-score/scores.jsonl"));
     assert!(fs::read(lab.path("chats.npz")).unwrap() == fs::read(lab.path("split.npz")).unwrap(), "captures differ");
     assert_eq!(lab.rows("chats-sweep/rows.jsonl"), lab.rows("split-sweep/rows.jsonl"));
-    // What was read under one form is known under the other.
+    // What was read in one form is recognised in the other.
     lab.done("attribute --features chats.npz --items split.jsonl --a x --b y --shuffles 19 --out known");
-    // The response is the answer, to the token: no header of a second answer stands before it.
+    // The response is exactly the answer's tokens: no header of a second answer comes before it.
     let npz = Npz::read(&lab.path("chats.npz")).unwrap();
     let Some(Array::I64(_, prompt_len)) = npz.get("prompt_len") else { panic!("no prompt_len") };
     let Some(Array::I64(_, total_len)) = npz.get("total_len") else { panic!("no total_len") };
     assert!(prompt_len.iter().zip(total_len).all(|(prompt, total)| prompt < total));
-    // Rows say what was asked last.
+    // A row's prompt is the last question.
     let answers = by_id(&lab.done("generate --model M --items chats.jsonl --max-new-tokens 3"));
     for row in lines(&lab.read("chats-sweep/rows.jsonl")).iter().chain(answers.values()) {
         let i: usize = row["id"].as_str().unwrap()[1..].parse().unwrap();
         let asked = if i.is_multiple_of(2) { format!("Et {}?", i + 1) } else { format!("Qui est {i}?") };
         assert_eq!(row["prompt"], json!(asked));
     }
-    // Each line that says two things, or nothing, is named.
+    // Every line with two answers, or with nothing to read, is named.
     let said = |role: &str, content: &str| json!({"role": role, "content": content});
     let (asked, answer) = (said("user", "Hi"), said("assistant", "Ho"));
     lab.write_lines(
@@ -90,7 +90,7 @@ fn a_conversation_may_hold_its_answer() {
     plans_are_documented(&lab);
 }
 
-/// The plans of both runs have the fields that docs/files.md names, and no others.
+/// The plans of both runs have exactly the fields that docs/files.md names.
 fn plans_are_documented(lab: &Lab) {
     let docs = include_str!("../../docs/files.md");
     for (dir, heading) in [("chats-sweep", "### plan.json: of a sweep"), ("chats-score", "### plan.json: of a map")] {

@@ -1,5 +1,5 @@
-//! Golden files of real checkpoints: the text side, tolerances that know of noise, ties. The file is of a tiny wrapper,
-//! made as for a real one by `scripts/golden/make_checkpoint.py`.
+//! Golden files of real checkpoints: the text side, tolerances that allow for noise, ties. The file is of a tiny wrapper, but
+//! `scripts/golden/make_checkpoint.py` made it as for a real checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,7 @@ fn verify_compares_text_and_numbers() {
     assert!(named("golden tempered logits")["note"].as_str().unwrap().starts_with("12 compared"));
 }
 
-/// One thing wrong in the file fails one check, which names it.
+/// One error in the file fails one check, which names it.
 #[test]
 fn each_difference_of_texts_is_told() {
     let engine = open(&golden_dir(WRAPPER));
@@ -84,7 +84,7 @@ fn each_difference_of_texts_is_told() {
         let check = checks.iter().find(|check| check.failed()).unwrap();
         assert!(check.note.contains(note), "{at}: {}", check.note);
     }
-    // With special tokens it is what is decoded too.
+    // The tokens with special tokens are also those that are decoded.
     let mut golden = golden();
     golden.meta["text"]["texts"][5]["special"] = json!([]);
     let checks = golden.text_checks(&engine).unwrap();
@@ -112,7 +112,7 @@ fn family(name: &str) -> (tempfile::TempDir, Engine) {
     (temp, engine)
 }
 
-/// What transformers says of a family's text holds for that family, and for no other.
+/// What transformers does with a family's text holds for that family, and for no other.
 #[test]
 fn every_family_is_told_by_its_text() {
     let families = ["smollm2", "qwen3", "qwen3_5", "gemma4"].map(|name| (name, family(name)));
@@ -130,7 +130,7 @@ fn every_family_is_told_by_its_text() {
     }
 }
 
-/// llama.cpp ends a generation at tokens known by name: of a GGUF file, more than transformers' is not wrong.
+/// llama.cpp also stops at tokens known by name, so a GGUF file may have more stop tokens than transformers.
 #[test]
 fn a_gguf_may_stop_at_more() {
     let engine = open(&golden_dir("gemma4").join("model.bf16.gguf"));
@@ -144,7 +144,7 @@ fn a_gguf_may_stop_at_more() {
     }
 }
 
-/// Noise allows more than the family's tolerance in the file of a real checkpoint alone, and never what a fault moves.
+/// Noise widens the family's tolerance only in the file of a real checkpoint, and never as far as a fault moves.
 #[test]
 fn noise_allows_little_and_only_of_a_checkpoint() {
     let engine = open(&golden_dir(WRAPPER));
@@ -166,7 +166,7 @@ fn noise_allows_little_and_only_of_a_checkpoint() {
     assert_eq!(off(1e-3, 1e9, true), (true, true));
 }
 
-/// Another greedy token is wrong, unless two were as good as equal.
+/// A different greedy token is wrong, unless it was nearly tied.
 #[test]
 fn only_ties_excuse_another_token() {
     let engine = open(&golden_dir(WRAPPER));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{DIM, HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, texts};
 
-/// What a value may differ from transformers' (measured: 2e-5 on logits).
+/// How far a value may be from transformers' (measured: 2e-5 on logits).
 const TOLERANCE: f32 = 1e-4;
 
 fn same(what: &str, ours: &Tensor, theirs: &Tensor) {
@@ -66,7 +66,7 @@ fn inspect_says_what_the_model_has() {
     );
 }
 
-/// Layers by kind, delta-net heads and shared keys; from a configuration alone, too.
+/// Layers by kind, delta-net heads and shared keys; also from a configuration alone.
 #[test]
 fn inspect_tells_layers_by_kind() {
     let lab = Lab::new();
@@ -100,7 +100,7 @@ fn inspect_tells_layers_by_kind() {
     assert!(lab.done("inspect config.json").contains("none here: this is what the configuration promises"));
 }
 
-/// A configuration alone runs on random weights: the same for the same seed, and numbers stand for its texts.
+/// A configuration alone runs on random weights: the same for the same seed, and with token ids in place of text.
 #[test]
 fn random_weights_run_without_a_checkpoint() {
     let lab = Lab::new();
@@ -144,7 +144,7 @@ fn generate_is_deterministic_and_follows_the_plan() {
     assert_ne!(sampled(1), said(&plain));
 }
 
-/// What is streamed is the response that `--json` reports, characters of several tokens included.
+/// The streamed text is the response that `--json` reports, even where a character takes several tokens.
 #[test]
 fn generate_streams_what_it_reports() {
     let lab = Lab::new();
@@ -169,7 +169,7 @@ fn generate_streams_what_it_reports() {
     assert!(tokens(&chat("--raw")) < tokens(&chat("")) && tokens(&chat("")) < tokens(&chat("--system Brief.")));
 }
 
-/// One line an item, the golden continuation for the golden ids, whatever runs beside it and on however many threads.
+/// One line per item, with the golden continuation for the golden ids, whatever runs beside it and on any number of threads.
 #[test]
 fn generate_answers_every_item() {
     let (lab, golden) = (Lab::new(), Golden::read("llama"));
@@ -242,7 +242,7 @@ fn capture_is_transformers() {
     }
 }
 
-/// Under a plan, from a GGUF file, and held in bf16 (which the golden weights fit), h_last is transformers' too.
+/// h_last is also transformers' under a plan, from a GGUF file, and with weights in bf16 (which holds the golden weights exactly).
 #[test]
 fn capture_is_transformers_under_a_plan_and_from_other_files() {
     let (lab, golden) = (Lab::new(), Golden::read("llama"));
@@ -296,7 +296,7 @@ fn a_lambda_table_works_item_by_item() {
     }
 }
 
-/// A λ table that names its rows is for those items, in that order.
+/// A λ table that names its rows fits only those items, in that order.
 #[test]
 fn a_lambda_table_knows_its_items() {
     let (lab, golden) = (Lab::new(), Golden::read("llama"));
@@ -315,7 +315,7 @@ fn a_lambda_table_knows_its_items() {
         table(["s0", "s1", "s2"]);
         lab.done(&line);
     }
-    // Whole numbers name items as well, one row may be one item's, and a row says which tokens it touches.
+    // Whole numbers can name items too, a single row may belong to one item, and a row says which tokens it touches.
     let line = "capture --model M --items n.jsonl --plan t.npz --out n.npz";
     let item = |i: usize| json!({"id": i, "prompt": "Qui", "response": "Moi"});
     lab.write_lines("n.jsonl", (0..3).map(item));
@@ -355,7 +355,7 @@ fn a_lambda_table_knows_its_items() {
     }
 }
 
-/// Speed is measured for what was asked.
+/// `temper bench` measures the speed of what was asked.
 #[test]
 fn bench_measures() {
     let lab = Lab::new();
@@ -368,13 +368,13 @@ fn bench_measures() {
     assert!(result["decode"].as_array().unwrap().iter().all(|d| d["step_ms"].as_array().unwrap().len() == 3));
 }
 
-/// A shell that has what `temper completions` prints completes verbs and options.
+/// A shell that sources what `temper completions` prints completes verbs and options.
 #[test]
 fn a_shell_completes_what_is_typed() {
     let lab = Lab::new();
     lab.write("temper.bash", lab.done("completions bash"));
     let asked = |words: &str| {
-        // As bash calls it: the function, the word before the cursor, and the one before that.
+        // As bash calls it: the function gets the command, the word before the cursor, and the one before that.
         let script = format!(
             "source temper.bash; COMP_WORDS=(temper {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
              _temper temper \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\""

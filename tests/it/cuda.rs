@@ -1,11 +1,11 @@
-//! Faults of CUDA devices, and several of them, on the stand-in driver (`tests/driver`), which is told what to have by its
-//! environment: `scripts/test_cuda.sh` runs these.
+//! Faults of CUDA devices, and several devices, on the stand-in driver (`tests/driver`), which its environment configures:
+//! `scripts/test_cuda.sh` runs these.
 
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use crate::lab::{Lab, prompts, texts};
 
-/// Runs a line with the stand-in driver told so: exit code, stdout and stderr.
+/// Runs a line with these settings of the stand-in driver; returns exit code, stdout and stderr.
 fn told(lab: &Lab, settings: &[(&str, &str)], line: &str) -> (Option<i32>, String, String) {
     let output = lab.command(line).envs(settings.iter().copied()).output().unwrap();
     let (out, err) = texts(&output);
@@ -30,7 +30,7 @@ fn devices_that_cannot_be_used_are_refused() {
         let (code, _, err) = told(&lab, settings, &format!("inspect --model M --device {device}"));
         assert!(code == Some(2) && err.contains(why), "{settings:?} {device}: {code:?} {err}");
         assert!(err.contains(&format!("device '{device}' cannot be used")) && err.contains("--device cpu"), "{err}");
-        // Where any device will do it is the CPU, and why is said.
+        // If any device will do, the CPU is used, and the reason is said.
         if device == "cuda" {
             let (code, _, err) = told(&lab, settings, "inspect --model M");
             assert!(code == Some(0) && err.contains(why), "{settings:?}: {code:?} {err}");
@@ -40,8 +40,8 @@ fn devices_that_cannot_be_used_are_refused() {
 
 const SWEEP: &str = "sweep --model M --device cuda --items q.jsonl --heads all --lambda 1,0.5 --max-new-tokens 5";
 
-/// Another process takes what is left of the memory in the middle of a run: what was planned is said, what was done stays,
-/// and the same command goes on.
+/// Another process takes the rest of the memory during a run: the error says what was planned, finished rows stay, and the
+/// same command goes on.
 #[test]
 fn a_device_that_is_full_loses_nothing() {
     let lab = Lab::new();
@@ -66,7 +66,7 @@ fn a_device_that_is_full_loses_nothing() {
     assert_eq!(lab.rows("part/rows.jsonl").len(), whole.len());
 }
 
-/// A device that has no memory for recordings: steps are launched one by one, and what the recordings took is returned.
+/// On a device without memory for recordings, steps are launched one by one, and what the recordings took is returned.
 #[test]
 fn a_device_without_room_for_recordings_does_without() {
     let lab = Lab::new();
@@ -77,7 +77,7 @@ fn a_device_without_room_for_recordings_does_without() {
     assert_eq!(lab.rows("alone/rows.jsonl"), lab.rows("whole/rows.jsonl"));
 }
 
-/// A model that the device has no memory for is refused before it is read, or with advice.
+/// A model that does not fit the device's memory is refused with advice.
 #[test]
 fn a_model_that_does_not_fit_is_said() {
     let lab = Lab::new();
@@ -86,7 +86,7 @@ fn a_model_that_does_not_fit_is_said() {
     assert!(code == Some(2) && err.contains("of memory") && err.contains("--memory"), "{code:?} {err}");
 }
 
-/// `scripts/all_gpus.sh`: a process for each device, by number or by the names that the environment has, and the whole put together.
+/// `scripts/all_gpus.sh`: one process per device, chosen by number or by the names in the environment, and the shares merged.
 #[test]
 fn a_job_on_two_devices_is_the_job() {
     let lab = Lab::new();
@@ -107,8 +107,8 @@ fn a_job_on_two_devices_is_the_job() {
     }
 }
 
-/// What a device does in a recorded decode step: so many launches in every layer and so many around them. `docs/gpu.md` says
-/// which, and what is predicted of them.
+/// A recorded decode step has a fixed number of launches in every layer and around them. `docs/gpu.md` lists them and the times
+/// predicted from them.
 #[test]
 fn a_decode_step_takes_so_many_launches() {
     let lab = Lab::new();
@@ -131,8 +131,8 @@ fn a_decode_step_takes_so_many_launches() {
     }
 }
 
-/// Activations of f16 against transformers in f32: the direction of every token at every site, and the top tokens. Those of bf16
-/// are in `scripts/gpu-check.sh`.
+/// Activations in f16 against transformers in f32: the direction of every token at every site, and the top tokens.
+/// `scripts/gpu-check.sh` checks bf16.
 #[test]
 fn sixteen_bits_are_transformers_to_their_digits() {
     let lab = Lab::new();

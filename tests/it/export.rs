@@ -1,4 +1,4 @@
-//! Exported checkpoints: tempered here is exported there.
+//! Exported checkpoints: what a plan does here, its exported model does elsewhere.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_model::{Checkpoint, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, temper, worst};
 
-/// An exported f32 checkpoint beside the hook, relative to the largest logit: the products round differently.
+/// An exported f32 checkpoint against the hook, relative to the largest logit: the products round differently.
 /// Measured worst case: 2.6e-6 in Gemma 4, whose norms follow the projection (2026-11-21).
 const EXPORTED: f32 = 1e-5;
 /// A bf16 checkpoint: λ times a weight is rounded to 8 bits. Measured worst case: 3.0e-3 (2026-11-21).
@@ -23,7 +23,7 @@ fn original(dir: &Path) -> Original {
     Original::find(&ModelChoice { model, ..ModelChoice::default() }).unwrap()
 }
 
-/// The exported model alone gives what the hook gives: of every family, wrapped, sharded, tied, in f32 and bf16.
+/// The exported model alone gives what the hook gives: for every family, wrapped, sharded, tied, in f32 and bf16.
 #[test]
 fn tempered_here_is_exported_there() {
     for (name, text, tolerance) in [
@@ -68,7 +68,7 @@ fn tempered_here_is_exported_there() {
     }
 }
 
-/// λ 1 exports a copy, bit for bit.
+/// λ = 1 exports a copy, bit for bit.
 #[test]
 fn lambda_one_exports_a_copy() {
     let lab = tempfile::tempdir().unwrap();

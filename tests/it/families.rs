@@ -1,5 +1,5 @@
-//! The program on Qwen3.5 and Gemma 4: captures, plans and sweeps over heads of every kind; and what makes each family
-//! what it is, probed.
+//! The program on Qwen3.5 and Gemma 4: captures, plans and sweeps over heads of every kind; and tests of each family's
+//! peculiarities.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,7 +9,7 @@ use headtemper_model::{Checkpoint, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
-/// Averages of z and its norms beside transformers'. Measured worst case: 1.6e-5 (2026-11-21).
+/// Averages of z and its norms against transformers'. Measured worst case: 1.6e-5 (2026-11-21).
 const MEANS: f32 = 1e-4;
 
 fn done(lab: &Path, line: &str) -> String {
@@ -35,7 +35,7 @@ fn items(lab: &Path, golden: &Golden) {
     fs::write(lab.join("items.jsonl"), (0..3).map(item).collect::<Vec<_>>().join("\n")).unwrap();
 }
 
-/// Every head's mean z and mean norm, in the arrays that its kind of layer has, are transformers'.
+/// Every head's mean z and mean norm, in the arrays for its kind of layer, are transformers'.
 #[test]
 fn captures_hold_the_heads_of_every_kind() {
     for name in ["qwen3_5", "gemma4"] {
@@ -86,7 +86,7 @@ fn value_heads_are_named_in_every_verb() {
             "s{i}"
         );
     }
-    // The same as a λ table, whose layers say themselves which heads they have.
+    // The same as a λ table, in which the layer alone says which kind of heads it has.
     let mut lambda = vec![1f32; 3 * 8 * 4];
     for row in 0..3 {
         for (at, value) in plan.iter() {
@@ -106,7 +106,7 @@ fn value_heads_are_named_in_every_verb() {
     assert!(rows.contains("L2V3") && rows.contains("L7H0"), "every head of every kind has its arm");
 }
 
-/// Gemma 4: a sliding layer sees as many tokens as its window has, the token itself included.
+/// Gemma 4: a sliding layer sees as many tokens as its window is long, the token itself included.
 #[test]
 fn a_window_of_eight_is_eight_tokens() {
     let model = golden_model("gemma4");
@@ -123,7 +123,7 @@ fn a_window_of_eight_is_eight_tokens() {
     }
 }
 
-/// Gemma 4: layers that share keys have none of their own, and follow those of the last layer of their kind before them.
+/// Gemma 4: layers that share keys have none of their own, and use those of the last layer of their kind that has.
 #[test]
 fn shared_keys_are_those_of_their_kind() {
     let lab = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn shared_keys_are_those_of_their_kind() {
     fs::copy(dir.join("config.json"), lab.path().join("config.json")).unwrap();
     let whole = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     let ids = Golden::read("gemma4").ids("seq1.input_ids");
-    // What each layer's heads see when a layer's keys are zeroed.
+    // The layers whose heads change when one layer's keys are zeroed.
     let changed = |layer: usize| -> Vec<usize> {
         let z_of = |zeroed: bool| -> BTreeMap<Site, Tensor> {
             let mut tensors = whole.clone();
@@ -154,11 +154,11 @@ fn shared_keys_are_those_of_their_kind() {
     assert_eq!(changed(4), [4, 5, 6, 7], "through the residual stream, too");
 }
 
-/// What another variant of a family would need is refused by name.
+/// Settings that another variant of a family would need are refused by name.
 #[test]
 fn variants_that_are_not_ours_are_refused() {
     let lab = tempfile::tempdir().unwrap();
-    // A key of the configuration, by its path, and what it says instead; nothing takes it out.
+    // Replaces a key of the configuration, given by its path, with a value; `None` removes it.
     let refusal = |family: &str, path: &str, value: &Option<Value>| -> String {
         let text = fs::read_to_string(golden_dir(family).join("config.json")).unwrap();
         let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -221,7 +221,7 @@ fn variants_that_are_not_ours_are_refused() {
             assert!(message.contains(part), "{family} {path}: '{part}' is not in {message}");
         }
     }
-    // Weights of a vision tower alone
+    // A file with only the weights of a vision tower
     let tower: std::collections::HashMap<String, Tensor> =
         candle_core::safetensors::load(golden_dir("gemma4_wrapper").join("model.safetensors"), &Device::Cpu).unwrap();
     let tower = tower.into_iter().filter(|(name, _)| name.contains("vision_tower")).collect();
@@ -233,7 +233,7 @@ fn variants_that_are_not_ours_are_refused() {
     assert!(message.contains("has no tensor 'model.layers.0."), "{message}");
 }
 
-/// What checkpoints are found to be in the wild, each read as transformers reads it.
+/// Forms of checkpoints found in the wild, each read as transformers reads it.
 #[test]
 fn checkpoints_are_read_as_transformers_reads_them() {
     let device = Device::Cpu;
@@ -247,7 +247,7 @@ fn checkpoints_are_read_as_transformers_reads_them() {
     let parameters = golden_model("llama").spec().parameters;
     let ids = [9u32, 20, 31];
 
-    // A head that is stored although it is tied: a copy changes nothing, another one is the head.
+    // An output head that is stored although it is tied: a copy changes nothing, other values are used as the head.
     let embedding = &whole["model.embed_tokens.weight"];
     let mut tensors = whole.clone();
     tensors.insert("lm_head.weight".into(), embedding.clone());
@@ -260,7 +260,7 @@ fn checkpoints_are_read_as_transformers_reads_them() {
     let (_, base_logits) = read_through(&*golden_model("llama"), &ids, None);
     assert_eq!(worst(&read_through(&*model, &ids, None).1, &(base_logits * 2.0).unwrap()), 0.0);
 
-    // Matrices of several types are held in the one that holds them all.
+    // Matrices of several types are held in the type that can hold them all.
     for (kinds, held) in [
         ([candle_core::DType::BF16, candle_core::DType::BF16], Held::Bf16),
         ([candle_core::DType::BF16, candle_core::DType::F32], Held::F32),
@@ -274,12 +274,12 @@ fn checkpoints_are_read_as_transformers_reads_them() {
         assert!(open().holding().is_all(held));
     }
 
-    // A single file goes before an index that names others.
+    // A single file takes precedence over an index that names others.
     fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map":{"a":"gone.safetensors"}}"#).unwrap();
     assert_eq!(open().spec().parameters, parameters);
 }
 
-/// Gemma 4: sizes of single layers under keys that are padded with zeros, and a last layer that is full whatever it says.
+/// Gemma 4: sizes of single layers under keys that are padded with zeros, and a last layer that is always full attention.
 #[test]
 fn gemma_4_configurations_are_read_as_transformers_reads_them() {
     let lab = tempfile::tempdir().unwrap();
@@ -304,12 +304,12 @@ fn gemma_4_configurations_are_read_as_transformers_reads_them() {
         fs::write(&config, value.to_string()).unwrap();
         Checkpoint::Random { config: config.clone(), seed: 0 }.promised(HoldAs::Native, &Device::Cpu).unwrap().0
     };
-    // Key heads of global layers differ only where keys are values.
+    // Global layers have their own number of key heads only where keys serve as values.
     assert_eq!(hub_spec(json!(2)), hub_spec(Value::Null));
 }
 
-/// Gemma 4 with the published window of 512: what is read in pieces that do not divide it is what is read at once, and a
-/// query sees 512 keys.
+/// Gemma 4 with the published window of 512: reading in pieces that do not divide it equals reading at once, and a query
+/// sees 512 keys.
 #[test]
 fn pieces_cross_the_published_window() {
     let lab = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `temper attribute --features`: what a capture kept gives what a model's reading gives, and no features pass for those of
+//! `temper attribute --features`: a capture gives the same as reading with the model, and no features pass for those of
 //! other texts.
 
 use headtemper_study::{Array, Npz};
@@ -9,8 +9,8 @@ use crate::{attribute::item, lab::Lab};
 
 const ATTRIBUTE: &str = "attribute --items i.jsonl --a even --b odd --shuffles 60 --resamples 50 --control shuffled";
 
-/// The numbers of an attribution are those of a model that reads the texts, however the capture is ordered and cut, and
-/// whatever else it holds; labels are those that the items have now.
+/// An attribution from a capture has the numbers of one that reads the texts with the model, however the capture is ordered
+/// and cut, and whatever else it holds; labels are those that the items have now.
 #[test]
 fn a_capture_is_attributed_as_its_texts_are() {
     let hybrid = golden_dir("qwen3_5").display().to_string();
@@ -38,7 +38,7 @@ fn a_capture_is_attributed_as_its_texts_are() {
         }
         let page = lab.read("kept/report.html");
         assert!(page.contains("as captured in c.npz"), "the report says what was read");
-        // The same again is not computed again; another question needs no model either.
+        // The same attribution is not computed again; another question needs no model either.
         let (_, said) = lab.ends(0, &format!("{ATTRIBUTE} --features c.npz --out kept"));
         assert!(said.contains("nothing left to do"), "{said}");
         lab.write_lines(
@@ -58,7 +58,7 @@ fn a_capture_is_attributed_as_its_texts_are() {
     }
 }
 
-/// Answers that a capture let the model write are attributed once they are judged.
+/// Answers that the model wrote during a capture are attributed once they are judged.
 #[test]
 fn written_answers_are_attributed_from_their_capture() {
     let lab = Lab::new();
@@ -78,7 +78,7 @@ fn written_answers_are_attributed_from_their_capture() {
     lab.done(&format!("{ATTRIBUTE} --features g.npz --out out"));
     let found = &lab.json("out/attribution.json")["dispositions"][0];
     assert_eq!(found["n_a"], 6);
-    // The items say nothing of the ends of their answers, but the capture that wrote these does.
+    // The items do not say how their answers ended, but the capture that wrote them does.
     let Some(Array::Text(reasons)) = npz.get("finish_reason") else { panic!("no reasons") };
     let cut = |rest: usize| reasons.iter().skip(rest).step_by(2).filter(|reason| *reason == "length").count();
     let length = &found["length"];
@@ -90,8 +90,8 @@ fn written_answers_are_attributed_from_their_capture() {
     assert!(why.contains("no cohorts") || why.contains("label"), "{why}");
 }
 
-/// Features of other texts, of a tempered model or of no heads are refused before anything is written, and so is what only a
-/// model can do.
+/// Features of other texts, of a tempered model or without heads are refused before anything is written; so are options that
+/// need a model.
 #[test]
 fn features_that_are_not_of_the_items_are_refused() {
     let lab = Lab::new();
@@ -121,7 +121,7 @@ fn features_that_are_not_of_the_items_are_refused() {
     lab.done(&format!("{capture} --out norms.npz"));
     lab.done(&format!("{capture} --heads vector --plan L1H1:0.5 --out plan.npz"));
     lab.done(&format!("{capture} --heads vector --shard 1/2 --out half.npz"));
-    // As another program would write it, or an earlier version.
+    // As another program or an earlier version would write it.
     let npz = Npz::read(&lab.path("c.npz")).unwrap();
     let again = |name: &str, change: &dyn Fn(&str, &Array) -> Option<Array>| {
         let mut other = Npz::default();

@@ -10,9 +10,9 @@ use headtemper_engine::{Engine, Input, ModelChoice};
 use headtemper_model::{CausalLm, Checkpoint, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
 
-/// What rounding the tiniest weights to f16 moves. Measured worst case: 3.8e-6 (2026-11-21).
+/// The effect of rounding the tiniest weights to f16. Measured worst case: 3.8e-6 (2026-11-21).
 const F16: f32 = 2e-5;
-/// What undoing the converter's arithmetic rounds: 1 + w, -exp(A_log). Measured worst case: 3.7e-5 (2026-11-21).
+/// The rounding of undoing the converter's arithmetic: 1 + w, -exp(A_log). Measured worst case: 3.7e-5 (2026-11-21).
 const UNDONE: f32 = 5e-4;
 /// Against transformers on the weights as gguf-py dequantises them. Measured worst case: 1.7e-5 (2026-11-21).
 const BLOCKS: f32 = 1e-4;
@@ -21,11 +21,11 @@ fn open(name: &str, file: &str) -> Box<dyn CausalLm> {
     load(&Checkpoint::Gguf(golden_dir(name).join(file)), Some(Held::F32), &Device::Cpu).unwrap()
 }
 
-/// Written by the `gguf` package as llama.cpp's converter writes them, with its transforms: the directory's model, bit
-/// for bit where the file holds the same values.
+/// Files written by the `gguf` package as llama.cpp's converter writes them, with its transforms, are the directory's model,
+/// bit for bit where the file holds the same values.
 #[test]
 fn gguf_and_safetensors_are_the_same_model() {
-    // The golden weights are bf16 values: f16 holds all but the tiniest of them exactly.
+    // The golden weights are bf16 values, and f16 holds all but the tiniest of them exactly.
     for (name, file, tolerance) in [
         ("llama", "model.f32.gguf", 0.0),
         ("llama", "model.f16.gguf", F16),
@@ -81,11 +81,11 @@ fn block_types_are_what_gguf_py_dequantises() {
     check("llama-blocks", &Golden::read("llama-blocks"), &kinds);
     check("qwen3", &Golden::read_file("qwen3", "gguf"), &["q8_0"]);
     check("qwen3_5_even", &Golden::read_file("qwen3_5_even", "gguf"), &["q8_0"]);
-    // The per-layer embeddings stay in blocks, and single rows of them are read.
+    // The per-layer embeddings stay in blocks, and are read row by row.
     check("gemma4_wide", &Golden::read_file("gemma4_wide", "gguf"), &["q8_0", "q4_0"]);
 }
 
-/// K-quants, which no other writer at hand makes: candle quantises them, and the file reads as what it stores.
+/// K-quants, which no other writer at hand makes: candle quantises them, and the file is read as stored.
 #[test]
 fn k_quants_are_read_as_stored() {
     let path = golden_dir("llama-blocks").join("model.bf16.gguf");
@@ -161,7 +161,7 @@ pub(crate) fn rewritten(
     gguf_file::write(&mut File::create(to).unwrap(), &metadata, &tensors).unwrap();
 }
 
-/// What changes the numbers and is not read is refused; a block that predicts a token further is passed over.
+/// A tensor or key that would change the numbers but is not supported is refused; a block that predicts further tokens is skipped.
 #[test]
 fn nothing_in_a_file_is_ignored_that_counts() {
     let lab = tempfile::tempdir().unwrap();
@@ -201,7 +201,7 @@ fn nothing_in_a_file_is_ignored_that_counts() {
     assert_eq!(further.spec(), open("qwen3_5_even", "model.bf16.gguf").spec());
 }
 
-/// Matrices of several types are held in f32, which holds them all; of one half-width type, in that.
+/// Matrices of several types are held in f32, which holds them all; matrices of one half-width type, in that type.
 #[test]
 fn mixed_types_are_not_rounded() {
     let lab = tempfile::tempdir().unwrap();

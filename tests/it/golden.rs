@@ -4,7 +4,7 @@ use headtemper_engine::verify::tolerance;
 use headtemper_hook::HeadPlan;
 use headtemper_tests::{FAMILIES, Golden, golden_model, read_through, worst};
 
-/// What is compared of every model; of a delta net also its z.
+/// The quantities compared for every model; for a delta net, also its z.
 const QUANTITIES: [&str; 8] = [
     "golden geometry",
     "golden logits",
@@ -16,7 +16,7 @@ const QUANTITIES: [&str; 8] = [
     "golden greedy tokens",
 ];
 
-/// Compares all that is stored, and prints the share of the tolerance that each quantity used.
+/// Compares everything that is stored, and prints the share of the tolerance that each quantity used.
 fn parity(name: &str) {
     let (golden, model) = (Golden::read(name), golden_model(name));
     let checks = golden.checks(&*model).unwrap();
@@ -28,7 +28,7 @@ fn parity(name: &str) {
     }
     let compared: Vec<&str> = checks.iter().map(|check| &*check.name).filter(|n| *n != "golden delta-net z").collect();
     assert_eq!(compared, QUANTITIES, "{name}");
-    // Every site of every sequence, and every set: nothing was passed over.
+    // Every site of every sequence, and every set: nothing was skipped.
     let sequences = golden.meta["sequences"].as_array().unwrap().len();
     let counted = |name: &str| -> usize {
         let check = checks.iter().find(|check| check.name == name);
@@ -42,7 +42,7 @@ fn parity(name: &str) {
     assert_eq!(counted("golden greedy tokens"), (1 + sets) * sequences, "{name}");
 }
 
-/// Every head's ablation effect on the golden sequence, and that the mapping of heads is ours: a shifted one is off.
+/// Every head's ablation effect on the golden sequence matches, and so does the mapping of heads: a shifted one is off.
 #[test]
 fn every_single_head_ablation_is_transformers() {
     FAMILIES.into_iter().for_each(ablations);
@@ -94,7 +94,7 @@ fn gemma4() {
     parity("gemma4_wide");
 }
 
-/// Multimodal checkpoints hold the same numbers under other names, in bf16, beside tensors no text goes through.
+/// Multimodal checkpoints hold the same numbers under other names, in bf16, beside tensors that text does not use.
 #[test]
 fn wrapped_checkpoints_are_the_text_models() {
     for (wrapper, text) in [("qwen3_5_wrapper", "qwen3_5"), ("gemma4_wrapper", "gemma4")] {

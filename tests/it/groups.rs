@@ -1,10 +1,10 @@
-//! `--groups`: items that are no more independent than the answers to one prompt are one unit, whatever is compared.
+//! `--groups`: items that are as dependent as answers to one prompt count as one unit, whatever is compared.
 
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
 
-/// `g.jsonl`: twenty-four answered items of eight topics, which the labels follow, but for the last, which has none.
+/// `g.jsonl`: twenty-four answered items of eight topics, which the labels follow; the last item has no topic.
 fn lab() -> Lab {
     let lab = Lab::new();
     let item = |i: usize| {
@@ -37,7 +37,7 @@ fn a_causal_map_counts_groups() {
     let warned = topics["warnings"].to_string();
     assert!(warned.contains("the 24 items have 9 groups by topic; those that share one count as one"), "{warned}");
     assert!(lab.read("topics/report.html").contains("9 groups by topic"));
-    // Shards agree on what is a group, and their whole is the whole.
+    // Shards agree on what a group is, and merge into the whole.
     for part in 1..=2 {
         lab.done(&format!("{SCORE} --groups topic --shard {part}/2 --out s{part}"));
     }
@@ -46,7 +46,7 @@ fn a_causal_map_counts_groups() {
     lab.done(&format!("{SCORE} --shard 2/2 --out other"));
     let (_, why) = lab.ends(2, "merge mixed s1 other");
     assert!(why.contains("plan"), "{why}");
-    // The same rows, grouped otherwise: nothing is scored again.
+    // The same rows under another grouping: nothing is scored again.
     let rows = lab.read("items/scores.jsonl");
     lab.done(&format!("{SCORE} --out items --groups response"));
     assert_eq!((lab.read("items/scores.jsonl"), &lab.json("items/score.json")["prompts"]), (rows, &json!(3)));
@@ -84,7 +84,7 @@ fn an_attribution_keeps_groups_together() {
     assert_eq!(disposition["heads"][0]["welch_p"], Value::Null, "Welch's test knows of no groups");
     assert!(found["controls"][0]["how"].as_str().unwrap().contains("shuffled once, as for the null"));
     assert!(lab.read("out/report.html").contains("items of one value stay together"));
-    // Every group in one stratum of its own leaves nothing to shuffle.
+    // If every group is a stratum of its own, nothing is left to shuffle.
     let (_, why) = lab.ends(2, &format!("{line} --within topic --out no"));
     assert!(why.contains("--groups is topic, but must be another field than --within"), "{why}");
 }
@@ -111,7 +111,7 @@ fn groups_that_no_item_has_are_refused() {
     }
 }
 
-/// An experiment compares and sweeps by the groups of its items; other groups are another attribution of the same rows.
+/// An experiment attributes and sweeps by the groups of its items; other groups are another attribution of the same rows.
 #[test]
 fn an_experiment_has_groups() {
     let lab = lab();

@@ -1,4 +1,4 @@
-//! Hub ids against a mock hub: what is downloaded, what is kept, and what serves without a hub.
+//! Hub ids against a mock hub: what is downloaded, what is kept, and what works offline.
 
 mod faults;
 mod mock;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use mock::{Files, Hub, ID, INDEX, OLD, Request, WEIGHTS, sha256, sharded, single, weights};
 
 const NEW: &str = "2222222222222222222222222222222222222222";
-/// What is fetched of the model in one file.
+/// The files that are fetched for the model in one file.
 const SINGLE: [&str; 5] = ["config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.json", WEIGHTS];
 
 fn env(hub: &Hub, cache: &TempDir) -> HubEnv {
@@ -52,7 +52,7 @@ fn a_model_in_one_file() {
     assert_holds(&snapshot, &single(), &SINGLE);
     assert!(!snapshot.dir.join("README.md").exists());
 
-    // The layout is huggingface_hub's: blobs by hash, relative links, a ref; and nothing of ours is left.
+    // The layout is huggingface_hub's: blobs by hash, relative links, a ref; and none of our temporary files are left.
     let repo = cache.path().join("hub/models--tiny--model");
     let link = fs::read_link(snapshot.dir.join(WEIGHTS)).unwrap();
     assert_eq!(link, Path::new("../../blobs").join(sha256(&weights(1))));
@@ -80,7 +80,7 @@ fn what_is_there_is_not_downloaded_again() {
     assert_eq!(fetch(&env(&hub, &cache)).unwrap(), first);
     assert_eq!(hub.state().log.len(), 1, "one listing and nothing else");
 
-    // A file that has the wrong size is no file.
+    // A file of the wrong size counts as missing.
     hub.bodies();
     fs::write(fs::canonicalize(first.dir.join("50%25.safetensors")).unwrap(), b"short").unwrap();
     assert_holds(&fetch(&env(&hub, &cache)).unwrap(), &sharded(), &relative(&first));
@@ -146,7 +146,7 @@ fn the_token_is_sent() {
     assert_holds(&fetch(&env).unwrap(), &single(), &SINGLE);
     let hub_requests = |request: &&Request| !request.path.starts_with("/cdn/");
     assert!(hub.state().log.iter().filter(hub_requests).all(|request| request.authorization.is_some()));
-    // hf-hub sends it along with the metadata request to the file's host too, but the file itself is asked for without.
+    // hf-hub also sends the token with the metadata request to the file's host, but requests the file itself without it.
     let file = |request: &&Request| request.path.starts_with("/cdn/") && request.range.as_deref() == Some("bytes=0-");
     assert!(hub.state().log.iter().filter(file).all(|request| request.authorization.is_none()));
 }
@@ -169,7 +169,7 @@ fn offline_names_the_file_that_is_missing() {
 
     let snapshot = fetch(&env(&hub, &cache)).unwrap();
     for name in ["sub/zwei-é?.safetensors", "tokenizer.json"] {
-        // Once a link that leads nowhere, once no link.
+        // First with a dangling link, then without a link.
         fs::remove_file(fs::canonicalize(snapshot.dir.join(name)).unwrap()).unwrap();
         for _ in 0..2 {
             let error = fetch(&offline(&hub, &cache)).unwrap_err();
@@ -203,7 +203,7 @@ fn without_a_hub_the_cache_serves_with_a_note() {
     let snapshot = fetch(&env(&hub, &cache)).unwrap();
     assert_eq!(snapshot.files, online.files);
     let note = snapshot.note.unwrap();
-    // Another test's server may have been given the port, and closes at once.
+    // Another test's server may have got the port; it closes the connection at once.
     assert!(note.contains("refused") || note.contains("reset"), "{note}");
 
     let empty = TempDir::new().unwrap();

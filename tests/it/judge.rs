@@ -14,7 +14,7 @@ use mock::{Act, Asked, Server, good};
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 
-/// Pauses between repeated requests are short here.
+/// Short pauses between repeated requests.
 const QUICK: &str = "--backoff 0.001";
 
 /// Runs `temper judge` on `items.jsonl` with a key in the environment.
@@ -39,7 +39,7 @@ fn ended(output: &Output, code: i32) -> (String, String) {
     (out, err)
 }
 
-/// Four answers: right and sure, right and unsure, wrong and sure, and one that makes half of its claims.
+/// Four answers: right and sure, right and unsure, wrong and sure, and one that makes half of the claims.
 fn four(lab: &Lab) {
     lab.write_lines(
         "items.jsonl",
@@ -52,7 +52,7 @@ fn four(lab: &Lab) {
     );
 }
 
-/// So many answers, each to a question of its own.
+/// `count` answers, each to a question of its own.
 fn many(lab: &Lab, count: usize) {
     let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("What is {i}?"), "response": format!("It is r{i}.")});
     lab.write_lines("items.jsonl", (0..count).map(item));
@@ -85,7 +85,7 @@ fn answers_are_labelled_and_nothing_is_asked_twice() {
     let (out, err) = ends(&lab, &server, 0, all);
     assert!(out.contains("labels: cr 2, cw 1, hr 1") && err.contains("wrote      j/judged.jsonl"), "{out}\n{err}");
     let asked = server.asked();
-    // a and b share their prompt, and with it their rubrics
+    // a and b share their prompt, and so their rubrics
     assert_eq!(kinds(&asked), [("coverage", 2), ("accepted", 3), ("delivery", 4), ("rubric", 6), ("score", 8)]);
     for one in &asked {
         let fixed = ["model", "temperature", "max_tokens"].map(|name| one.body[name].clone());
@@ -118,7 +118,7 @@ fn answers_are_labelled_and_nothing_is_asked_twice() {
     let (_, err) = ends(&lab, &server, 0, all);
     assert!(server.asked().is_empty() && err.contains("nothing left to do"), "{err}");
     assert_eq!(files, ["judged.jsonl", "answers.jsonl"].map(|name| lab.read(&format!("j/{name}"))));
-    // Another axis is asked for alone, and a further item too.
+    // For another axis only its own questions are asked, and likewise for a further item.
     ends(&lab, &server, 0, &format!("{all},eager"));
     assert_eq!(
         kinds(&server.asked()),
@@ -133,7 +133,7 @@ fn answers_are_labelled_and_nothing_is_asked_twice() {
 fn threads_and_order_change_nothing() {
     let lab = Lab::new();
     many(&lab, 12);
-    // Later questions are answered sooner.
+    // Some later questions are answered sooner.
     let server = Server::new(good);
     let slow = |asked: &Asked| {
         let late = asked.text.len() % 7;
@@ -160,14 +160,14 @@ fn runs_may_share_their_answers_and_say_whose_they_are() {
     ends(&lab, &server, 0, "--out b --cache shared.jsonl --tasks delivery");
     assert!(server.asked().is_empty() && !lab.path("b/answers.jsonl").exists());
     lab.same(&["judged.jsonl"], "a", "b");
-    // The same name at another address: what is answered is kept, and who answered is said.
+    // The same name at another address: answers are kept, and the report says who answered.
     let other = Server::new(good);
     other.serve_as("mock-2");
     let (_, err) = ends(&lab, &other, 0, "--out c --cache shared.jsonl");
     assert_eq!(kinds(&other.asked())[..3], [("coverage", 2), ("accepted", 3), ("delivery", 0)]);
     assert!(err.contains("more than one server or model") && err.contains("mock-2 at"), "{err}");
     assert_eq!(lab.json("c/judge.json")["answered_by"].as_array().unwrap().len(), 2);
-    // Another model or another limit is another run, and another question.
+    // Another model or limit makes another run, and other questions.
     let mut line = format!("judge --items items.jsonl --endpoint {} --judge-model b --out a", server.url());
     let (_, err) = lab.ends(2, &line);
     assert!(err.contains("belongs to another run: judge_model was mock, is b"), "{err}");
@@ -211,13 +211,13 @@ fn labels_of_before_do_not_pass_for_the_judges() {
     assert_eq!(report["fields"]["scores.curiosity"], json!({"known": 0, "missing": 2, "without_claims": 0}));
     assert_eq!(report["questions"]["score"]["unasked"], 2);
     assert_eq!(report["labels"], json!({}));
-    // Nor where one half of them is asked for alone.
+    // Nor is there a label if only one half of it is judged.
     let (_, err) = ends(&lab, &server, 1, "--out h --tasks coverage");
     assert!(err.contains("2 items had a label that the half of it which was judged does not bear out"), "{err}");
     assert!(by_id(&lab.read("h/judged.jsonl")).values().all(|item| item.get("label").is_none()));
 }
 
-/// A run does not write over the items that it reads: with --limit the others would be gone.
+/// A run does not overwrite the items that it reads: with --limit, the others would be lost.
 #[test]
 fn judged_items_are_not_written_over() {
     let lab = Lab::new();
@@ -307,7 +307,7 @@ fn what_cannot_be_judged_is_refused() {
     assert!(!lab.path("o").exists(), "what is refused leaves nothing");
 }
 
-/// The fields are those that the dispositions of `configs/` ask for.
+/// The judged fields are those that the dispositions of `configs/` ask for.
 #[test]
 fn the_labels_are_read_by_attribute() {
     let (lab, server) = (Lab::new(), Server::new(good));

@@ -1,4 +1,4 @@
-//! A directory in which the program is run as a user runs it, and what it leaves there, read back.
+//! A directory in which the program runs as a user would run it, and helpers that read back what it leaves there.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
 
@@ -22,7 +22,7 @@ pub(crate) const HEADS: usize = 6;
 /// Width of a head.
 pub(crate) const DIM: usize = 12;
 
-/// A directory to run the program in; `M` in a command is the tiny Llama.
+/// A directory to run the program in; `M` in a command stands for the tiny Llama.
 pub(crate) struct Lab(TempDir);
 
 impl Lab {
@@ -51,7 +51,7 @@ impl Lab {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
-    /// The lines of a log of rows, of which none may stand there twice.
+    /// The lines of a log of rows; no row may be there twice.
     pub(crate) fn rows(&self, name: &str) -> BTreeSet<String> {
         let text = self.read(name);
         let rows: BTreeSet<String> = text.lines().map(String::from).collect();
@@ -59,7 +59,7 @@ impl Lab {
         rows
     }
 
-    /// Files of both directories are the same, byte for byte.
+    /// Checks that files of both directories are the same, byte for byte.
     pub(crate) fn same(&self, names: &[&str], a: &str, b: &str) {
         for name in names {
             let read = |dir: &str| fs::read(self.path(dir).join(name)).unwrap();
@@ -75,7 +75,7 @@ impl Lab {
         NpzTensors::new(self.path(name)).unwrap()
     }
 
-    /// The program with the words of a line.
+    /// The program with the words of a line as arguments.
     pub(crate) fn command(&self, line: &str) -> Command {
         let model = golden_dir("llama").to_string_lossy().into_owned();
         let mut command = temper();
@@ -107,7 +107,7 @@ pub(crate) fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// JSON lines by their `id`, of which none may stand there twice.
+/// JSON lines by their `id`; no id may be there twice.
 pub(crate) fn by_id(text: &str) -> BTreeMap<String, Value> {
     let lines = lines(text);
     let count = lines.len();
@@ -124,13 +124,13 @@ pub(crate) fn counts(npz: &NpzTensors, name: &str) -> Vec<i64> {
     array(npz, name).to_vec1().unwrap()
 }
 
-/// Prompts, some of which are not ASCII.
+/// Writes prompts that are not all ASCII.
 pub(crate) fn prompts(lab: &Lab, count: usize) {
     let prompt = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qu'est-ce que {i} à {}?", i * i)});
     lab.write_lines("q.jsonl", (0..count).map(prompt));
 }
 
-/// Rows as (id, variant, seed, response): what a set of them must be, in whatever order they were made.
+/// Rows as a set of (id, variant, seed, response), independent of the order in which they were made.
 pub(crate) fn row_set(lab: &Lab, name: &str) -> BTreeSet<(String, String, u64, String)> {
     let rows = lines(&lab.read(name));
     let count = rows.len();

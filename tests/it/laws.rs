@@ -1,4 +1,4 @@
-//! The laws of design: what must hold for every architecture, on the CPU mostly bit for bit.
+//! The laws of the design: what must hold for every architecture, on the CPU mostly bit for bit.
 
 use candle_core::Tensor;
 use headtemper_engine::{Engine, Event, GenerateOptions, Generated, Request, Sampling, StopRule};
@@ -18,7 +18,7 @@ fn plan(entries: &[(usize, usize, f32)]) -> HeadPlan {
     HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (HeadRef::query(layer, head), lambda))).unwrap()
 }
 
-/// A plan of (layer, head, λ), the heads of each layer being of its own kind.
+/// A plan of (layer, head, λ), with heads of the kind that each layer has.
 fn plan_for(model: &dyn CausalLm, entries: &[(usize, usize, f32)]) -> HeadPlan {
     let at = |layer, head| model.spec().heads_of(layer).nth(head).expect("every tiny model has four heads a layer");
     HeadPlan::new(entries.iter().map(|&(layer, head, lambda)| (at(layer, head), lambda))).unwrap()
@@ -51,7 +51,7 @@ fn no_tap_is_lambda_one() {
     }
 }
 
-/// Scaling a head's z is scaling its columns of W_o, and does something.
+/// Scaling a head's z equals scaling its columns of W_o, and has an effect.
 #[test]
 fn scaling_z_is_folding_lambda_into_the_weights() {
     for family in FAMILIES {
@@ -71,7 +71,7 @@ fn scaling_z_is_folding_lambda_into_the_weights() {
     }
 }
 
-/// A row in any batch, at any place, beside any others, under its own plan, is the row alone: bit for bit.
+/// A row in any batch, at any place, beside any others, under its own plan, equals the row alone, bit for bit.
 #[test]
 fn the_lambda_grid_as_rows_is_separate_runs() {
     for family in FAMILIES {
@@ -106,7 +106,7 @@ fn the_lambda_grid_as_rows_is_separate_runs() {
     }
 }
 
-/// Prefill and decode with the cache are one full forward, under a plan: bit for bit. The pieces cross sliding windows,
+/// Prefill and decode with the cache equal one full forward, under a plan, bit for bit. The pieces cross sliding windows,
 /// the reach of convolutions and the borders of chunks.
 #[test]
 fn decode_with_the_cache_is_one_forward() {
@@ -125,7 +125,7 @@ fn decode_with_the_cache_is_one_forward() {
     }
 }
 
-/// A slot that another sequence has used starts anew, and a copied start continues as the sequence itself would.
+/// A slot that another sequence has used starts afresh, and a copied prefix continues as the sequence itself would.
 #[test]
 fn slots_are_taken_again_and_copied() {
     for family in FAMILIES {
@@ -166,7 +166,7 @@ fn generate(
     results.into_iter().map(|result| result.expect("every row is reported")).collect()
 }
 
-/// What is generated does not depend on how many rows run together, nor on how prompts are read; greedy or sampled.
+/// Generated tokens, greedy or sampled, depend neither on how many rows run together nor on how prompts are read.
 #[test]
 fn generation_does_not_depend_on_the_batch() {
     let engine = engine("llama");
@@ -188,7 +188,7 @@ fn generation_does_not_depend_on_the_batch() {
     }
 }
 
-/// Prompts that begin alike are read once and copied: the same answers as from prompts read whole.
+/// A common start of prompts is read once and copied, with the same answers as from prompts read whole.
 #[test]
 fn a_shared_start_changes_nothing() {
     let engine = engine("llama");
@@ -207,7 +207,7 @@ fn a_shared_start_changes_nothing() {
     }
 }
 
-/// Arms share their draws: sampled under λ = 1 and without a plan, an item gives the same answer.
+/// Arms share their random numbers: sampled under λ = 1 and without a plan, an item gives the same answer.
 #[test]
 fn arms_share_their_random_numbers() {
     let engine = engine("llama");
@@ -228,7 +228,7 @@ fn arms_share_their_random_numbers() {
     assert_ne!(generate(&engine, &[other], &plans[..1], 1, 64)[0].ids, results[0].ids, "another item draws anew");
 }
 
-/// The log-probability of a generated text is that of reading it: the sum over its tokens, under the same plan.
+/// The log-probability of a generated text equals that of reading it under the same plan: the sum over its tokens.
 #[test]
 fn sum_logprob_is_the_teacher_forced_one() {
     let engine = engine("llama");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use serde_json::Value;
 
-/// Each crate and the crates of ours it may use.
+/// Each crate, and the crates of this workspace that it may use.
 const ALLOWED: [(&str, &[&str]); 8] = [
     ("kernels", &[]),
     ("hook", &["kernels"]),
@@ -16,7 +16,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     (ALL, &["study", "stats", "engine", "model", "hook"]),
 ];
 
-/// The crate that has the others for who wants one.
+/// The crate that bundles the others, for users who want a single one.
 const ALL: &str = "headtemper";
 
 #[test]

@@ -1,4 +1,4 @@
-//! Memory as it is planned and held, and dry runs, as a user sees them.
+//! Memory, planned and held, and dry runs, as a user sees them.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -7,7 +7,7 @@ use headtemper_tests::{FAMILIES, golden_dir, temper};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A directory with `q.jsonl`: eight prompts of ids, of which `long` is by far the longest.
+/// A directory with `q.jsonl`: eight prompts as token ids, of which `long` is by far the longest.
 fn lab() -> TempDir {
     let dir = TempDir::new().unwrap();
     let ids = |len: usize| (0..len).map(|i| 8 + i % 40).collect::<Vec<_>>();
@@ -17,7 +17,7 @@ fn lab() -> TempDir {
     dir
 }
 
-/// Runs a line, split at spaces; the family's name stands for its tiny model.
+/// Runs a line, split at spaces; a family's name stands for its tiny model.
 fn run(dir: &TempDir, line: &str) -> Output {
     let model = |word: &str| if FAMILIES.contains(&word) { golden_dir(word) } else { PathBuf::from(word) };
     temper().args(line.split_whitespace().map(model)).current_dir(dir.path()).output().unwrap()
@@ -27,14 +27,14 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Stdout of a line that must succeed.
+/// Runs a line that must succeed; returns stdout.
 fn done(dir: &TempDir, line: &str) -> String {
     let output = run(dir, line);
     assert_eq!(output.status.code(), Some(0), "{line}\n{}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A line must be refused with these words, and make no file.
+/// Runs a line that must be refused with these words, and must make no file.
 fn refused(dir: &TempDir, line: &str, parts: &[&str]) {
     let output = run(dir, line);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}\n{}", said(&output));
@@ -46,7 +46,7 @@ fn refused(dir: &TempDir, line: &str, parts: &[&str]) {
 
 const SWEEP: &str = "sweep --model llama --items q.jsonl --heads L0H1 --out out";
 
-/// Amounts without a unit or meaning, and no rows at all.
+/// Amounts of memory without a unit or without meaning, and zero rows.
 #[test]
 fn limits_without_meaning_are_refused() {
     let dir = lab();
@@ -63,7 +63,7 @@ fn limits_without_meaning_are_refused() {
     }
 }
 
-/// An item that does not fit is named with what it takes and what there is, before a file is made.
+/// An item that does not fit is named, with what it takes and what there is, before a file is made.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_item_longer_than_the_memory_is_refused_by_name() {
@@ -81,7 +81,7 @@ fn an_item_longer_than_the_memory_is_refused_by_name() {
     }
 }
 
-/// What was planned bounds what was held, and is not far from it.
+/// The planned memory bounds the memory held, and is not far above it.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_plan_bounds_what_is_held() {
@@ -106,7 +106,7 @@ fn the_plan_bounds_what_is_held() {
     }
 }
 
-/// Less memory makes fewer rows run at once, and the same answers.
+/// With less memory, fewer rows run at once and give the same answers.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_decides_how_many_rows_run_at_once() {
@@ -133,7 +133,7 @@ fn memory_decides_how_many_rows_run_at_once() {
     assert_eq!(rows("a"), rows("b"));
 }
 
-/// A dry run counts what is missing, estimates, and writes nothing; it makes the checks that the run makes.
+/// A dry run counts what is missing, estimates its cost, and writes nothing; it makes the checks of the run.
 #[test]
 fn a_dry_run_says_what_there_is_to_do() {
     let dir = lab();
@@ -168,7 +168,7 @@ fn a_dry_run_says_what_there_is_to_do() {
     assert!(wrong.status.code() == Some(2) && said(&wrong).contains("layers are 0 to 3"), "{}", said(&wrong));
 }
 
-/// Without stop tokens every answer is as long as it may be, and its rows do not mix with those that heed them.
+/// Without stop tokens every answer is as long as allowed, and its rows do not mix with those that heed stop tokens.
 #[test]
 fn answers_that_heed_no_stop_token_are_of_equal_length() {
     let dir = lab();

@@ -1,7 +1,7 @@
-//! The law of playing back: decode steps that are played, with the host looking now and then, are decode steps one by one.
+//! The law of playing back: recorded decode steps that are played, with the host looking now and then, equal decode steps one by one.
 //!
-//! On the CPU nothing is played, which the law then says as well. Steps of rows of which something is read are never played, and so
-//! are what the others are compared with.
+//! On the CPU nothing is played, and the law then checks that too. Steps of rows whose states are read are never played, so they are
+//! the reference.
 
 use std::fs;
 
@@ -11,14 +11,14 @@ use headtemper_engine::{
 use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_tests::{DEVICE, FAMILIES, engine, engine_at, golden_dir};
 
-/// Of sums of log-probabilities. Measured worst case: 0 on the stand-in driver, where both run the same kernels on the same rows.
+/// For sums of log-probabilities. Measured worst case: 0 on the stand-in driver, where both run the same kernels on the same rows.
 const TOLERANCE: f64 = 1e-6;
 
 fn plan(heads: &str, positions: &str) -> HeadPlan {
     HeadList::parse(heads).unwrap().plan(None).unwrap().at(positions.parse().unwrap())
 }
 
-/// Greedy and sampled rows of several lengths under several plans, some of which end at a token that they are known to write.
+/// Greedy and sampled rows of several lengths under several plans; some rows end at a token that they are known to write.
 fn requests(known: Option<&[Generated]>) -> Vec<Request> {
     let hot = Sampling { temperature: 0.9, top_k: 20, seed: 7, ..Sampling::default() };
     let request = |i: usize| {
@@ -53,7 +53,7 @@ fn steps_played_back_are_steps_one_by_one() {
     for family in FAMILIES {
         let engine = engine(family);
         let head = if family == "qwen3_5" { "L0V1:0.25" } else { "L0H1:0.25" };
-        // The window begins in the middle of an answer: such a row cannot be played, and all wait for it.
+        // The window begins in the middle of an answer: such a row cannot be played, and all others wait for it.
         let plans = [HeadPlan::none(), plan(head, "all"), plan(head, "response"), plan(head, "window:6..8")];
         let keep = || Some(Keep { heads: HeadsWanted::None, ..Keep::default() });
         let (known, _) = generated(&engine, &requests(None), &plans, keep());
@@ -69,7 +69,7 @@ fn steps_played_back_are_steps_one_by_one() {
                 println!("{family} row {row}: {off:e} of {TOLERANCE:e}");
                 assert!(off <= TOLERANCE, "{family} row {row}: log-probabilities are {off:e} apart");
             }
-            // A row of which something is read, and that was cut off, is fed its last token once more.
+            // If states are read, a row that was cut off is also fed its last token.
             let count = |fired: &Fired| fired.iter().map(|row| row.values().sum::<u64>()).collect::<Vec<_>>();
             let cut = |plan: usize| {
                 let of = rows.iter().zip(&alone).filter(|(request, result)| {
@@ -85,8 +85,8 @@ fn steps_played_back_are_steps_one_by_one() {
     }
 }
 
-/// Recordings are made for rows up to 512 keys, up to 1024 and so on: a row goes on in the next where it comes to the end of one,
-/// and those beside it with it.
+/// Recordings are made for rows up to 512 keys, up to 1024 and so on: a row that reaches the end of one goes on in the next, and
+/// the rows beside it move with it.
 #[test]
 fn rows_go_on_in_recordings_that_reach_further() {
     let dir = tempfile::tempdir().unwrap();

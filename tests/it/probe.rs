@@ -1,4 +1,4 @@
-//! `temper probe` as a user runs it, on files that a script of theirs could have written.
+//! `temper probe` as a user runs it, on files that a user's script could have written.
 
 mod falsify;
 mod gate;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::lab::{Lab, array, counts};
 
-/// Features of a made-up data set.
+/// Number of features of a made-up data set.
 const D: usize = 24;
 
-/// Items of noise; where `shift` is not 0 the positive ones lie elsewhere. Returns features and labels.
+/// Items of noise; if `shift` is not 0, the positive ones lie elsewhere. Returns features and labels.
 fn data(seed: u64, items: usize, positives: usize, shift: f64) -> (Vec<f32>, Vec<bool>) {
     let mut random = Random::new(seed, 1);
     let labels: Vec<bool> = (0..items).map(|item| item % items.div_ceil(positives) == 0).collect();
@@ -26,7 +26,7 @@ fn data(seed: u64, items: usize, positives: usize, shift: f64) -> (Vec<f32>, Vec
     (x, labels)
 }
 
-/// `NAME.npz` with `X` and `coverage`, and `NAME.json` with `labels`.
+/// Writes `NAME.npz` with `X` and `coverage`, and `NAME.json` with `labels`.
 fn write(lab: &Lab, name: &str, (x, labels): (Vec<f32>, Vec<bool>)) {
     let mut npz = Npz::default();
     npz.add("X", Array::F32(vec![labels.len(), D], x));
@@ -71,21 +71,21 @@ fn a_probe_is_fitted_saved_and_evaluated() {
         assert!((0.05..=0.95).contains(&thr) && result["best"]["p_assert_correct"].as_f64().unwrap() >= 0.7);
         assert!(result["train_chosen"]["asym"].as_f64().unwrap() < -0.3);
     }
-    // The AUC of the file is that of the probabilities beside it.
+    // The AUC in the file is that of the probabilities beside it.
     let p = lab.npz("eval/predictions.npz");
     let (rows, labels) = (array(&p, "p").to_vec2::<f64>().unwrap(), array(&p, "label").to_vec1::<i64>().unwrap());
     let labels: Vec<bool> = labels.iter().map(|&label| label == 1).collect();
     for (row, result) in rows.iter().zip(eval["results"].as_array().unwrap()) {
         assert!((headtemper_stats::auc(row, &labels) - result["auc"].as_f64().unwrap()).abs() < 1e-12);
     }
-    // The same fit again is the same file; what it was fitted on it knows again.
+    // The same fit gives the same file; a probe recognises the items that it was fitted on.
     lab.done(&format!("{FIT} --out again"));
     lab.same(&["probe.safetensors", "fit.json", "predictions.npz"], "probe", "again");
     let (_, err) = lab.ends(0, "probe eval probe --features train.npz:X --labels train.npz:coverage>=0.5");
     assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
 }
 
-/// Every item twice, of noise: whole units are dealt, shuffled and drawn, and noise is what it is.
+/// Noise, with every item twice: whole units are dealt to folds, shuffled and drawn, and noise gives no finding.
 #[test]
 fn items_that_stand_several_times_stay_together() {
     let lab = Lab::new();
@@ -108,11 +108,11 @@ fn items_that_stand_several_times_stay_together() {
         by_chance += usize::from(p[p.len() - 1] <= 0.05);
     }
     println!("p of noise: {p:?}");
-    // As single items all of them would be findings; of twelve that are right at 5 % four are one in three hundred.
+    // As single items all twelve would be findings; at a true level of 5 %, four or more have a chance of one in three hundred.
     assert!(by_chance < 4, "{p:?}");
 }
 
-/// A column groups items that nothing else says belong together; a class in one group cannot be cross-validated.
+/// A column groups items that nothing else marks as belonging together; a class in one group cannot be cross-validated.
 #[test]
 fn groups_stay_together() {
     let lab = Lab::new();
@@ -139,7 +139,7 @@ fn groups_stay_together() {
     assert_eq!(eval["set"]["units"], 21);
     let (_, err) = lab.ends(2, &format!("{FIT} --groups train.npz:topic --no-shuffle --out no"));
     assert!(err.contains("--no-shuffle is given, but must be left out where items share prompts or groups"), "{err}");
-    // A class of one group tells nothing of others.
+    // A class that is a single group says nothing about other groups.
     let (out, err) = lab.ends(0, &format!("{FIT} --groups train.npz:coverage --out one"));
     assert!(
         err.contains("no p and no interval: a class of train.npz:coverage>=0.5 is of one prompt or group"),
@@ -150,7 +150,7 @@ fn groups_stay_together() {
     assert!(err.contains("nothing") && !lab.path("no").exists(), "{err}");
 }
 
-/// A prompt that the probe was fitted on is known again, whatever was answered.
+/// A prompt that the probe was fitted on is recognised, whatever was answered.
 #[test]
 fn prompts_of_the_training_items_are_known_again() {
     let lab = Lab::new();
@@ -172,7 +172,7 @@ fn prompts_of_the_training_items_are_known_again() {
     lab.write("gate.toml", format!("name = 'known'\n{}{}", set("train"), set("fresh")));
     let (_, err) = lab.ends(2, "falsify gate.toml --out run");
     assert!(err.contains("the prompt of a training item: 'fresh0', 'fresh1'"), "{err}");
-    // Where nothing was asked, nothing is shared.
+    // Items without a prompt share none.
     for name in ["train", "fresh"] {
         let path = lab.path(&format!("{name}.npz"));
         let old = Npz::read(&path).unwrap();
@@ -192,7 +192,7 @@ fn prompts_of_the_training_items_are_known_again() {
     assert!(!lab.read("unasked-run/falsify.json").contains("share their prompt"));
 }
 
-/// However few its features, what a probe was fitted on is no test of it; among themselves rows of a length may be equal by chance.
+/// Even with few features, items that a probe was fitted on are no test of it; but within one set, short rows may be equal by chance.
 #[test]
 fn few_features_name_training_items_and_no_units() {
     let lab = Lab::new();
@@ -218,7 +218,7 @@ fn labels_come_from_any_column_and_find_their_items_by_id() {
     npz.add("h_layers", Array::F32(vec![90, 2, D], x.chunks_exact(D).flat_map(|row| [row, row].concat()).collect()));
     npz.add("id", Array::Text((0..90).map(|i| format!("q{i}")).collect()));
     npz.save(&lab.path("named.npz")).unwrap();
-    // Backwards, with an item that has no features, and one without a value.
+    // In reverse order, with one item that has no features and one without a value.
     let line = |i: usize| match i {
         0 => json!({"id": "q0", "m": {}}),
         _ => json!({"id": format!("q{i}"), "m": {"kind": if i < 90 && labels[i] { "yes" } else { "no" }}}),
@@ -232,16 +232,16 @@ fn labels_come_from_any_column_and_find_their_items_by_id() {
     let named = eval("named.npz:h_layers[0]", "labels.jsonl:m.kind==yes");
     assert_eq!((&named["set"]["matched_by"], &named["set"]["items"]), (&json!("id"), &json!(89)));
     assert_eq!(named["set"]["unlabelled"], 1);
-    // The mean of two equal layers is either.
+    // The mean of two equal layers is either of them.
     assert_eq!(eval("named.npz:h_layers[-2:]", "labels.jsonl:m.kind==yes")["results"], named["results"]);
     let auc = |of: &Value| of["results"][0]["auc"].as_f64().unwrap();
     assert!((auc(&plain) - auc(&named)).abs() < 0.02, "one item less");
-    // A text that nobody has is told, since it may be misspelt.
+    // A value that no item has is told, since it may be misspelt.
     let misspelt = "probe eval probe --features named.npz:h_layers[0] --labels labels.jsonl:m.kind==yes|Yes";
     let (_, err) = lab.ends(0, misspelt);
     assert!(err.contains("warning: no value of labels.jsonl:m.kind is 'Yes', which the rule names"), "{err}");
     assert!(!err.contains("is 'yes'"), "{err}");
-    // A column of a table is one too.
+    // A table with one column is a column too.
     let mut npz = Npz::default();
     npz.add("y", Array::F32(vec![90, 1], labels.iter().map(|&label| f32::from(u8::from(label))).collect()));
     npz.save(&lab.path("tall.npz")).unwrap();
@@ -327,7 +327,7 @@ fn the_two_by_two_table_counts_labels() {
     assert_eq!(table["asymmetry"], json!(0.25 - 0.75));
     let told = lab.done("probe table --items judged.jsonl");
     assert!(told.contains("-0.500") && told.contains("intervals are over 1 prompt\n"), "{told}");
-    // Three of four is Wilson's 0.301 to 0.954, of as many prompts; of one prompt less is known.
+    // Three of four is Wilson's 0.301 to 0.954 if they are four prompts; with one prompt less is known.
     let low = |table: &Value, of: &str| table["intervals"][of]["low"].as_f64().unwrap();
     let item = |(i, label): (usize, &&str)| json!({"id": format!("{i}"), "prompt": format!("{i}?"), "label": label});
     lab.write_lines("apart.jsonl", labels.iter().enumerate().map(item));

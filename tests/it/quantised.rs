@@ -1,4 +1,4 @@
-//! Weights held in blocks of ggml: the outputs are those of the dequantised weights in f32, bit for bit, and files say so.
+//! Weights held in ggml blocks: the outputs are those of the dequantised weights in f32, bit for bit, and files say what is held.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,7 @@ fn open(path: &Path, hold: impl Into<HoldAs>) -> Loaded<Box<dyn CausalLm>> {
     load(&Checkpoint::Gguf(path.into()), hold.into(), &Device::Cpu)
 }
 
-/// Logits of 40 tokens at once, which widens panels in memory, and of the first alone, which does so in registers.
+/// Logits of 40 tokens at once, which widens panels in memory, and of the first token alone, which widens in registers.
 pub(crate) fn logits(model: &dyn CausalLm) -> [Vec<u32>; 2] {
     let vocab = model.spec().vocab as u32;
     let ids: Vec<u32> = (0..40).map(|i: u32| i.wrapping_mul(7919) % vocab).collect();
@@ -50,7 +50,7 @@ fn a_file_that_is_kept_computes_what_it_does_in_f32() {
     }
 }
 
-/// A matrix whose parts are stored in different types, as v is in K_M files, keeps each as it is.
+/// A fused matrix whose parts are stored in different types, like v in K_M files, keeps each part as it is.
 #[test]
 fn fused_parts_of_several_types_are_kept() {
     let lab = tempfile::tempdir().unwrap();
@@ -62,7 +62,7 @@ fn fused_parts_of_several_types_are_kept() {
     assert!(logits(&*kept) == logits(&*wide));
 }
 
-/// The matrices of a file, dequantised, by their names in it.
+/// The matrices of a file, dequantised, by their names in the file.
 fn matrices(path: &Path) -> Vec<(String, Tensor)> {
     let mut bytes = std::io::Cursor::new(fs::read(path).unwrap());
     let content = gguf_file::Content::read(&mut bytes).unwrap();
@@ -75,7 +75,7 @@ fn matrices(path: &Path) -> Vec<(String, Tensor)> {
         .collect()
 }
 
-/// Quantised here, or by candle into a file that is then read in f32: the same model.
+/// Weights quantised here, or by candle into a file that is then read in f32, make the same model.
 #[test]
 fn weights_are_rounded_once_and_nothing_else() {
     let lab = tempfile::tempdir().unwrap();
@@ -88,13 +88,13 @@ fn weights_are_rounded_once_and_nothing_else() {
         rewritten(&exact, &file, &[], &quantised);
         let held = Held::Blocks(blocks).into();
         let (here, there) = (of(&exact, held), of(&file, Held::F32.into()));
-        // A row of llama's q and k is quantised the same wherever it stands.
+        // A row of llama's q and k is quantised the same wherever it is.
         assert!(here == there, "{blocks}");
         assert!(here != unrounded, "{blocks} must round something");
-        // What is stored in the type that is asked for is kept, not rounded again.
+        // Weights stored in the type that is asked for are kept, not rounded again.
         assert!(of(&file, held) == here, "{blocks}, again");
     }
-    // Random weights are rounded alike.
+    // Random weights are rounded in the same way.
     let checkpoint = Checkpoint::Random { config: golden_dir("qwen3_5_even"), seed: 1 };
     let error = load(&checkpoint, Held::Blocks(Blocks::Q8_0), &Device::Cpu).err().expect("rows of 48 and 40");
     assert!(error.to_string().contains("no whole blocks of q8_0: a block holds 32"), "{error}");
@@ -109,7 +109,7 @@ fn said(line: &str) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// What cannot be held is refused by name, with what would be allowed.
+/// Types that a matrix cannot be held in are refused by name, with what would be allowed.
 #[test]
 fn what_cannot_be_held_is_refused() {
     let llama = golden_dir("llama").display().to_string(); // 72 features

@@ -12,7 +12,7 @@ use headtemper_tests::{Golden, golden_dir, read_through, worst};
 
 use crate::quantised::logits;
 
-/// Hidden states and logits of 30 layers in f32, against transformers on the same weights. Its own spread between
+/// Hidden states and logits of 30 layers in f32, against transformers on the same weights, whose own spread between
 /// eager and SDPA attention is 7e-5 on logits. Measured worst case: 1.8e-4 on a residual stream, 4.2e-5 on logits (2026-11-21).
 const REAL: f32 = 1e-3;
 
@@ -105,7 +105,7 @@ fn the_gguf_is_transformers() {
     parity(&open(&path, Held::F32), &Golden::read("smollm2-135m"), "gguf");
 }
 
-/// The blocks as they are stored: the bits and the tokens of the weights widened to f32.
+/// Blocks kept as stored give the same bits and tokens as the weights widened to f32.
 #[test]
 fn the_gguf_kept_as_it_is_computes_what_it_does_in_f32() {
     let Some(path) = gguf_path() else { return };
@@ -120,14 +120,14 @@ fn the_gguf_kept_as_it_is_computes_what_it_does_in_f32() {
         let tokens = |engine| greedy(engine, &ids, &HeadPlan::none());
         assert_eq!(tokens(&kept), tokens(&wide));
     }
-    // 576 features are 18 blocks of 32, and no whole number of 256.
+    // 576 features are 18 blocks of 32, but not a whole number of blocks of 256.
     let of = |blocks| ModelChoice { precision: Held::Blocks(blocks).into(), ..choice.clone() };
     assert_eq!(Engine::open(&of(Blocks::Q8_0)).unwrap().identity().dtype, "q8_0");
     let error = Engine::open(&of(Blocks::Q4K)).err().expect("must be refused").to_string();
     assert!(error.contains("rows of 576 features, which are no whole blocks of q4_k: a block holds 256"), "{error}");
 }
 
-/// Writes the GGUF's weights as a directory in Hugging Face form, rounded to bf16: what the hub ships.
+/// Writes the GGUF's weights as a directory in Hugging Face form, rounded to bf16, as the hub ships them.
 fn as_directory(path: &std::path::Path, engine: &Engine, dir: &std::path::Path) {
     let spec = engine.spec();
     let mut weights = Weights::open(&Checkpoint::Gguf(path.into()), Some(Held::F32), &Device::Cpu).unwrap();
@@ -171,7 +171,7 @@ fn as_directory(path: &std::path::Path, engine: &Engine, dir: &std::path::Path) 
     std::fs::write(dir.join("chat_template.jinja"), engine.template().unwrap().source()).unwrap();
 }
 
-/// The directory form: bf16 as stored gives what bf16 widened to f32 gives, both are transformers, and candle's own
+/// The directory form: bf16 as stored gives what bf16 widened to f32 gives, both match transformers, and candle's own
 /// Llama agrees.
 #[test]
 fn the_bf16_directory_is_transformers_and_candles_llama() {

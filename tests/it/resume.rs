@@ -1,4 +1,4 @@
-//! Runs that are killed, cut off, or run out of room go on where they were, and lose and double nothing.
+//! Runs that are killed, cut off, or out of disk space go on where they were, without losing or doubling anything.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::lab::Lab;
 
-/// SplitMix64: when to kill.
+/// SplitMix64, which decides when to kill.
 struct Dice(u64);
 
 impl Dice {
@@ -25,11 +25,11 @@ impl Dice {
     }
 }
 
-/// A command that is killed again and again, and what it leaves if it is not.
+/// A command to kill again and again, and what it leaves if it is not killed.
 struct Victim<'a> {
     lab: &'a Lab,
     line: &'a str,
-    /// Files beside the rows that an uninterrupted run leaves the same.
+    /// Files beside the rows, which must be those of an uninterrupted run.
     files: &'a [&'a str],
     /// How long an uninterrupted run takes.
     whole: Duration,
@@ -53,7 +53,7 @@ impl Kills {
 impl<'a> Victim<'a> {
     /// Runs the line to its end in `reference`.
     fn new(lab: &'a Lab, line: &'a str, files: &'a [&'a str]) -> Self {
-        lab.done(&format!("{line} --out warm")); // the program is built and read from disk
+        lab.done(&format!("{line} --out warm")); // so that the program is built and in the page cache
         let start = Instant::now();
         lab.done(&format!("{line} --out reference"));
         let whole = start.elapsed();
@@ -67,7 +67,7 @@ impl<'a> Victim<'a> {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// The whole lines that were written.
+    /// The complete lines that were written.
     fn written(&self) -> Vec<u8> {
         let mut text = fs::read(self.lab.path("out/rows.jsonl")).unwrap_or_default();
         text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1));
@@ -97,7 +97,7 @@ impl<'a> Victim<'a> {
         }
     }
 
-    /// Kills and resumes until `kills` have hit a live process, starting anew whenever a run came to its end.
+    /// Kills and resumes until `kills` have hit a live process, starting afresh whenever a run comes to its end.
     fn hunt(&self, kills: usize, dice: &mut Dice) -> Kills {
         let mut hits = Kills::default();
         let mut ended = 0;
@@ -128,7 +128,7 @@ impl<'a> Victim<'a> {
         hits
     }
 
-    /// What an uninterrupted run leaves, byte for byte but for the order of rows.
+    /// Checks that the files are those of an uninterrupted run, byte for byte but for the order of rows.
     fn same(&self) {
         let mut rows: Vec<String> = self.lab.read("out/rows.jsonl").lines().map(String::from).collect();
         rows.sort();
@@ -144,7 +144,7 @@ impl<'a> Victim<'a> {
     }
 }
 
-/// Seed of the moments.
+/// The seed of the moments at which runs are killed.
 const SEED: u64 = 20_260_404;
 
 #[test]
@@ -193,8 +193,8 @@ fn sweep_of_three(lab: &Lab) -> &'static str {
     "sweep --model M --items q.jsonl --heads L0H1 --lambda 1,0 --max-new-tokens 3 --out out"
 }
 
-/// Answers that end before a plan's positions are those of the untouched model: that nothing differs is refused, by the same
-/// command once more too, by whatever joins its parts, and by a run.
+/// Answers that end before a plan's positions are those of the untouched model. The result that nothing differs is refused, also
+/// when the same command runs again, by a merge of shards, and by an experiment.
 #[test]
 fn a_false_null_stays_refused() {
     let lab = Lab::new();
@@ -233,7 +233,7 @@ fn a_false_null_stays_refused() {
     }
 }
 
-/// Where only some of a plan's answers reach its positions, a call in which the others were left to do ends as any other.
+/// If only some of a plan's answers reach its positions, a call that has only the others left to do ends like any other.
 #[test]
 fn a_plan_is_asked_of_all_its_answers_whichever_call_wrote_them() {
     let lab = Lab::new();
@@ -255,7 +255,7 @@ fn a_plan_is_asked_of_all_its_answers_whichever_call_wrote_them() {
     assert_eq!(lab.json("out/manifest.json")["stages"]["sweep"]["fired"], fired);
 }
 
-/// A tail that was never written whole is dropped, and that is said; damage elsewhere is refused.
+/// An incomplete tail of the rows is dropped, and that is said; damage elsewhere is refused.
 #[test]
 fn a_damaged_end_of_the_rows_is_repaired_and_said() {
     let lab = Lab::new();
@@ -307,7 +307,7 @@ fn a_directory_in_use_is_refused() {
     assert_eq!(rows("fresh"), rows("out"));
 }
 
-/// Every size at which the disk may be full: nothing whole is lost, and the same command goes on.
+/// At whatever size the disk is full, no complete row is lost, and the same command goes on.
 #[test]
 #[cfg(unix)]
 fn a_disk_that_fills_up_again_and_again() {
@@ -319,7 +319,7 @@ fn a_disk_that_fills_up_again_and_again() {
     let line = sweep.replace("1,0 ", "1,0,0.5,0.6,0.7,0.8,0.9 ");
     let mut failed = 0;
     let start = lab.read("out/rows.jsonl").len() / 1024;
-    // Files may not grow beyond so many KiB.
+    // Files may not grow beyond `limit` KiB.
     for limit in start.. {
         let before = lab.read("out/rows.jsonl");
         let program = lab.command(&line);

@@ -35,7 +35,7 @@ const RUN_FILES: [&str; 14] = [
     "report.md",
 ];
 
-/// Writes an experiment over `count` questions, half of those whose answer holds a word having it as accepted answer.
+/// Writes an experiment over `count` questions. Every other question accepts a word of the model's answer, if it has one.
 /// Returns the answers of the untouched model, and how many are right.
 fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<String, Value>, usize) {
     prompts(lab, count);
@@ -69,7 +69,7 @@ fn write_experiment(lab: &Lab, count: usize, new_tokens: usize) -> (BTreeMap<Str
     (answers, right)
 }
 
-/// A whole experiment: every file is there, and each says what the stage before it found.
+/// A whole experiment: every file is there, and each says what the previous stage found.
 #[test]
 fn run_does_a_whole_experiment() {
     let lab = Lab::new();
@@ -119,8 +119,7 @@ fn run_does_a_whole_experiment() {
     assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
 }
 
-/// An answer of nothing but a line break is no part of the attribution, but its item is swept: whether an arm answers it is an
-/// outcome.
+/// An answer that is only a line break is not attributed, but its item is swept: whether an arm answers it is an outcome.
 #[test]
 fn items_without_an_answer_are_swept() {
     let lab = Lab::new();
@@ -141,7 +140,7 @@ fn items_without_an_answer_are_swept() {
     assert_eq!(row_set(&lab, "out/rows.jsonl").iter().filter(|row| row.0 == "q3").count(), 3);
 }
 
-/// A run that is complete does nothing again; another attribution may follow in it, and its check may fail.
+/// A complete run does nothing again; another attribution may follow in its directory, and its check may fail.
 #[test]
 fn run_goes_on_where_it_stopped() {
     let lab = Lab::new();
@@ -170,7 +169,7 @@ fn run_goes_on_where_it_stopped() {
     assert_eq!(out, lab.read("out/report.json"));
 }
 
-/// `config.toml` is the experiment as it was resolved: it can be run from where it lies.
+/// `config.toml` is the resolved experiment, and can be run from where it is.
 #[test]
 fn a_resolved_experiment_can_be_run_again() {
     let lab = Lab::new();
@@ -180,7 +179,7 @@ fn a_resolved_experiment_can_be_run_again() {
     assert!(said.contains("nothing left to do"), "{said}");
 }
 
-/// A dry run of an experiment counts what is left of it, refuses what the run would refuse, and writes nothing.
+/// A dry run of an experiment counts what is left to do, refuses what the run would refuse, and writes nothing.
 #[test]
 fn a_dry_run_counts_a_whole_experiment() {
     let lab = Lab::new();
@@ -209,8 +208,8 @@ fn a_dry_run_counts_a_whole_experiment() {
     let after = dry();
     assert_eq!((&after["rows_done"], &after["rows_new"], &after["prompt_tokens"]), (&json!(72), &json!(0), &json!(0)));
     assert!(after["memory"].is_null() && after["seconds"] == 0.0, "{after}");
-    // Of other settings an attribution reads the texts again, and once more with random weights; which heads it will choose is not
-    // known then, and others count in their place.
+    // Under other settings the attribution reads the texts again, and with `control = ["random"]` once more with random weights. The
+    // heads that it will choose are not known yet, so others are counted in their place.
     let experiment = lab.read("x.toml");
     let texts = prompts.iter().sum::<usize>() + 24 * 12;
     for (other, times) in [("shuffles = 21", 1), ("shuffles = 20\ncontrol = [\"random\"]", 2)] {
@@ -219,7 +218,7 @@ fn a_dry_run_counts_a_whole_experiment() {
         let tokens = times * texts + prompts.iter().sum::<usize>();
         assert_eq!((&again["rows_new"], &again["prompt_tokens"]), (&json!(24), &json!(tokens)), "{other}");
     }
-    // What the attribution chose is what is counted now, and another sweep has rows in common with this one.
+    // Now the heads that the attribution chose are counted, and a further sweep shares rows with this one.
     lab.write("x.toml", experiment.replace("[1, 1, 0.5]", "[1, 1, 0.5, 0]"));
     let more = dry();
     assert_eq!((&more["rows_done"], &more["rows_new"]), (&json!(72), &json!(24)));
@@ -228,7 +227,7 @@ fn a_dry_run_counts_a_whole_experiment() {
     assert!(why.contains("belongs to another run"), "{why}");
 }
 
-/// Labels that the judge replaces, and responses that are not what the model answers, are told of: neither is so by chance.
+/// Labels that the judge replaces, and responses that are not the model's answers, are reported: neither happens by chance.
 #[test]
 fn what_items_bring_and_a_run_does_otherwise_is_told() {
     let lab = Lab::new();
@@ -236,7 +235,7 @@ fn what_items_bring_and_a_run_does_otherwise_is_told() {
     let bring = |(i, mut item): (usize, Value)| {
         let right = item["gold"].is_array();
         let answer = answers[item["id"].as_str().unwrap()]["response"].clone();
-        // Four of the eight labels are not what the judge finds, and three of the six responses not what the model answers.
+        // Four of the eight labels differ from what the judge finds, and three of the six responses from the model's answers.
         if i < 8 {
             item["label"] = if right == (i < 4) { "cw" } else { "cr" }.into();
         }
@@ -258,7 +257,7 @@ fn what_items_bring_and_a_run_does_otherwise_is_told() {
     }
 }
 
-/// A label that no answer can come to have is refused before anything is generated.
+/// A label that no answer can get is refused before anything is generated.
 #[test]
 fn labels_that_cannot_be_are_refused_at_once() {
     let lab = Lab::new();
@@ -268,14 +267,14 @@ fn labels_that_cannot_be_are_refused_at_once() {
     let (_, why) = lab.ends(2, "run x.toml --out out");
     assert!(why.contains("[attribute] a is 'wrong', which 0 of 8 items can come to have, where 2 are needed"), "{why}");
     assert!(why.contains("(cr, cw, hr, hw; of items with gold)") && !lab.path("out").exists(), "{why}");
-    // Items without accepted answers keep their own labels, of which two are enough to begin with.
+    // Items without accepted answers keep their own labels; two such items are enough to start.
     let own = |i: usize| json!({"id": format!("own{i}"), "prompt": format!("Wer {i}?"), "label": "wrong"});
     let items = lines(&lab.read("q.jsonl"));
     lab.write_lines("q.jsonl", items.iter().cloned().chain((0..2).map(own)));
     lab.done("run x.toml --out out");
 }
 
-/// Starts a line, interrupts it once rows are there, and checks that it ends as it should, with work left to do.
+/// Starts a line, interrupts it once rows are there, and checks that it ends properly with work left to do.
 fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     let mut child = lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while !fs::read(lab.path(rows)).is_ok_and(|bytes| bytes.contains(&b'\n')) {
@@ -318,7 +317,7 @@ fn what_was_interrupted_goes_on() {
     }
 }
 
-/// An attribution that reads a model keeps nothing before its end, and says so, and what does.
+/// An attribution that reads with a model keeps nothing before its end; it says so, and names the command that does.
 #[test]
 fn an_interrupted_attribution_says_that_nothing_is_kept() {
     let lab = Lab::new();
@@ -343,8 +342,8 @@ fn an_interrupted_attribution_says_that_nothing_is_kept() {
     assert!(!lab.path("out/attribution.json").exists());
 }
 
-/// An answer is read as the tokens it was generated as: up to the end of the context, and even if its text would take
-/// more tokens than fit.
+/// An answer is read as the tokens that were generated, up to the end of the context, even if its text would take more
+/// tokens than fit.
 #[test]
 fn run_reads_the_tokens_that_were_generated() {
     let lab = Lab::new();

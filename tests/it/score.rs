@@ -1,4 +1,4 @@
-//! The causal map as a library computes it: its laws on every family, and its numbers beside an independent computation.
+//! The causal map as the library computes it: its laws on every family, and its numbers against an independent computation.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
 
@@ -12,7 +12,7 @@ use headtemper_hook::{HeadPlan, HeadRef};
 use headtemper_model::CausalLm;
 use headtemper_tests::{FAMILIES, Golden, engine, farther, golden_model, read_through};
 
-/// Sums of f64 terms in another order, in nats. Measured worst case: 1.8e-13 (2026-11-21).
+/// For sums of f64 terms in another order, in nats. Measured worst case: 1.8e-13 (2026-11-21).
 const TOLERANCE: f64 = 1e-10;
 
 /// A long response, a text without a prompt, and a response of one token.
@@ -65,7 +65,7 @@ fn all<'a>(heads: &'a [HeadRef], lambdas: &'a [f32], batch_tokens: usize) -> Sco
     ScoreRequest { heads, lambdas, wanted: &|_| true, batch_tokens, memory: None, kept: 0, stop: None }
 }
 
-/// λ = 1 changes exactly nothing, λ = 0 something, and a cell is the same bits in any batch.
+/// λ = 1 changes exactly nothing, λ = 0 changes something, and a cell has the same bits in any batch.
 #[test]
 fn lambda_one_is_the_untempered_model_and_batches_do_not_matter() {
     for family in FAMILIES {
@@ -102,7 +102,7 @@ fn likeliest(row: &[f64]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// Against all logits of a whole forward pass under the plan, and sums written out.
+/// Scores against all logits of a whole forward pass under the plan, with the sums written out.
 #[test]
 fn scores_are_what_the_logits_say() {
     let mut worst = 0f64;
@@ -163,7 +163,7 @@ fn what_cannot_be_scored_is_refused() {
     assert!(engine.score_plain(&[], &all(&head, &[0.0], 8), |_| Ok(())).unwrap().is_empty());
 }
 
-/// Stopped in the middle: what was reported is done, and nothing more is begun.
+/// After a stop in the middle, what was reported is complete, and nothing more is begun.
 #[test]
 fn a_stop_keeps_what_was_reported() {
     let (engine, items) = (engine("llama"), items("llama"));

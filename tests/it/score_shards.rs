@@ -1,4 +1,4 @@
-//! A causal map in parts, before it runs, and within its memory.
+//! A causal map in shards, its dry run, and its memory.
 
 use std::{collections::BTreeSet, fs};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::lab::Lab;
 
-/// `c.jsonl`: seven answered items of two labels, some with a start that they share.
+/// `c.jsonl`: seven answered items of two labels, some of which begin alike.
 fn lab() -> Lab {
     let lab = Lab::new();
     let item = |i: usize| {
@@ -66,12 +66,12 @@ fn the_shards_of_a_map_make_up_the_map() {
         assert_eq!(lab.done(&merge), printed, "merged once more");
         assert_eq!(lab.json(&format!("m{of}/manifest.json")), manifest, "nothing has fired again");
     }
-    // A merged map goes on as any other.
+    // A merged map goes on like any other.
     let (_, err) = lab.ends(0, &format!("{score} --out m3"));
     assert!(err.contains("nothing left to do"), "{err}");
 }
 
-/// Heads that were tried before are in the map, whether in the directory of the merge or in all of its shards.
+/// Heads that were tried earlier are in the map, whether in the directory of the merge or in all of its shards.
 #[test]
 fn a_merged_map_is_of_all_that_was_tried() {
     let lab = lab();
@@ -97,7 +97,7 @@ fn a_merged_map_is_of_all_that_was_tried() {
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
 }
 
-/// Items with the same texts are as many items, each with cells of its own.
+/// Items with the same text are separate items, each with cells of its own.
 #[test]
 fn the_same_text_twice_is_scored_and_merged_as_two_items() {
     let lab = Lab::new();
@@ -154,7 +154,7 @@ fn what_does_not_make_up_a_map_is_not_merged() {
     lab.done("merge m s1 s2 s3");
 }
 
-/// Counts are those of the cells that are missing; nothing is written, and the checks of the run are made.
+/// A dry run counts the missing cells, writes nothing, and makes the checks of the run.
 #[test]
 fn a_dry_run_of_a_map_says_what_there_is_to_do() {
     let lab = Lab::new();
@@ -169,7 +169,7 @@ fn a_dry_run_of_a_map_says_what_there_is_to_do() {
     assert_eq!(all["prompt_tokens"], json!(tokens * (1 + 2 * 2)), "the untempered pass, and every cell");
     assert_eq!(all["new_tokens"], 0);
     assert!(all["seconds"].as_f64().unwrap() > 0.0 && all["memory"]["total"].as_u64() > all["memory"]["held"].as_u64());
-    // In tokens of whole passes, whatever the speed was: heads of the last layer cost least.
+    // The cost in tokens of whole passes, whatever the speed: heads of the last layer cost least.
     let cost = |line: &str| {
         let dry = dry(line);
         dry["seconds"].as_f64().unwrap() * dry["speed"]["read_per_s"].as_f64().unwrap()
@@ -206,7 +206,7 @@ fn an_item_beyond_the_memory_is_refused_by_name() {
         let (out, err) =
             lab.ends(2, &format!("score --model M --items long.jsonl --lambda 0 --out s --memory 1MiB{rest}"));
         let parts = ["item 'long' with 200 tokens", "may take 1.0 MiB", "hint: allow more with --memory"];
-        // The last cells belong to other items than the first.
+        // The item that is too long is not the first.
         assert!(out.is_empty() && parts.iter().all(|part| err.contains(part)), "{rest}\n{err}");
         assert!(!lab.path("s").exists(), "{rest}: something was left");
     }
@@ -214,7 +214,7 @@ fn an_item_beyond_the_memory_is_refused_by_name() {
     assert!(err.contains("memory is '8', but must be a positive number with KB"), "{err}");
 }
 
-/// Less memory means smaller batches of the same numbers.
+/// Less memory means smaller batches and the same numbers.
 #[cfg(target_os = "linux")]
 #[test]
 fn short_memory_makes_small_batches() {
@@ -230,7 +230,7 @@ fn short_memory_makes_small_batches() {
         let (all, one) = (memory(""), memory("--batch-tokens 1"));
         assert_eq!((number(&all, "step_tokens"), number(&one, "step_tokens")), (2048, 1));
         assert!(number(&all, "rows") > number(&one, "rows") && number(&one, "rows") == 1);
-        // Between both: what is held varies a little from process to process.
+        // A limit between both: what is held varies a little from process to process.
         let between = u64::midpoint(number(&one, "total"), number(&all, "total"));
         let less = memory(&format!("--memory {between}B"));
         assert!((2..2048).contains(&number(&less, "step_tokens")) && number(&less, "total") <= between, "{less}");
@@ -244,12 +244,12 @@ fn short_memory_makes_small_batches() {
     }
 }
 
-/// What was planned bounds what was held, and is not far from it.
+/// The planned memory bounds the memory held, and is not far above it.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_plan_bounds_what_a_map_holds() {
     let lab = Lab::new();
-    // A long start that all share makes caches larger than what is read.
+    // A long common start makes caches larger than what is read.
     let ids = |i: usize| (0..120 + i).map(|t| if t < 90 { 8 + t % 40 } else { 8 + (t * i) % 40 }).collect::<Vec<_>>();
     let item = |i: usize| json!({"id": format!("q{i}"), "input_ids": ids(i), "prompt_len": 100});
     lab.write_lines("c.jsonl", (0..12).map(item));

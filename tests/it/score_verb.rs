@@ -1,4 +1,4 @@
-//! `temper score` as a user runs it: the files it writes, what it does not do twice, what it warns of and what it refuses.
+//! `temper score` as a user runs it: the files it writes, what it does not do twice, its warnings and its refusals.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
 
@@ -36,14 +36,14 @@ impl Lab {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// `temper score` on the tiny model of a family with the words of a line.
+    /// Runs `temper score` on the tiny model of a family with the words of a line.
     fn score(&self, family: &str, line: &str) -> Output {
         let mut command = temper();
         command.args(["score", "--model", &golden_dir(family).to_string_lossy()]).args(line.split_whitespace());
         command.current_dir(self.0.path()).env("HF_HUB_OFFLINE", "1").output().unwrap()
     }
 
-    /// Runs what must succeed; returns stdout and stderr.
+    /// Runs a line that must succeed; returns stdout and stderr.
     fn done(&self, line: &str) -> (String, String) {
         let output = self.score("llama", line);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -71,7 +71,7 @@ fn a_second_run_computes_only_what_is_missing() {
     assert!(both.starts_with(&first) && both.lines().count() == 2 * 2 * 8);
     let npz = fs::read(lab.path("s/scores.npz")).unwrap();
     let scored = lab.values("s/scores.npz", "delta_logprob");
-    // Killed inside a line: that cell alone is computed again, and the numbers are the same.
+    // Killed within a line: only that cell is computed again, and the numbers are the same.
     fs::write(lab.path("s/scores.jsonl"), &both[..both.len() - 20]).unwrap();
     let (_, err) = lab.done(&format!("{heads} --lambda 0.5,0"));
     assert!(err.contains("31 of them done before") && err.contains("was cut off"), "{err}");
@@ -82,10 +82,10 @@ fn a_second_run_computes_only_what_is_missing() {
     assert_eq!(lab.read("s/scores.jsonl"), both);
     assert_eq!(lab.values("s/scores.npz", "delta_logprob"), scored);
     assert_eq!(lab.values("s/scores.npz", "contrast_d").0, [2, 2]);
-    // A further head costs its rows alone.
+    // A further head costs only its own rows.
     lab.done("--items c.jsonl --heads L3H2,L0H1,L1H0 --lambda 0 --out s");
     assert_eq!(lab.read("s/scores.jsonl").lines().count(), 32 + 8);
-    // In one go: the same rows, whatever the order.
+    // In one call: the same rows, up to their order.
     lab.done(&format!("{heads} --lambda 0.5,0 --batch-tokens 1").replace("--out s", "--out t"));
     let sorted = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -96,7 +96,7 @@ fn a_second_run_computes_only_what_is_missing() {
     assert_eq!(fs::read(lab.path("t/scores.npz")).unwrap(), npz);
 }
 
-/// Whoever tries one head a call has tried them all: the map, and its p max, are over every complete cell of the directory.
+/// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.
 #[test]
 fn heads_tried_in_several_calls_are_one_map() {
     let lab = Lab::new();
@@ -110,7 +110,7 @@ fn heads_tried_in_several_calls_are_one_map() {
     let (dry, _) = lab.done(&format!("{score} --heads L1H0 --out s --dry-run"));
     assert_eq!(serde_json::from_str::<Value>(&dry).unwrap()["rows_new"], 8, "only what is missing");
     let both = map(&format!("{score} --heads L1H0 --out s"));
-    // One call that asks for both leaves the same numbers; the files know no calls otherwise.
+    // One call that asks for both leaves the same numbers; apart from `earlier`, the files do not depend on the calls.
     let once: Value = serde_json::from_str(&lab.read("once/score.json")).unwrap();
     assert_eq!((&both["earlier"], &both["cells"]), (&json!(1), &once["cells"]));
     assert_eq!(both["contrast"], once["contrast"]);
@@ -130,7 +130,7 @@ fn heads_tried_in_several_calls_are_one_map() {
     }
     let plan: Value = serde_json::from_str(&lab.read("s/plan.json")).unwrap();
     assert_eq!((&plan["plan"]["heads"], plan["keys"].as_array().unwrap().len()), (&json!(["L1H0", "L2H5"]), 16));
-    // Other heads at another λ: not every head is there at each.
+    // Only some heads at a further λ: not every head is there at every λ.
     let (text, _) = lab.done("--items c.jsonl --lambda 0.5 --heads L0H1 --out s --shuffles 99");
     assert!(text.contains("scored by earlier calls in this directory: 2 of 3 cells"), "{text}");
     let (shape, delta) = lab.values("s/scores.npz", "delta_logprob");
@@ -139,7 +139,7 @@ fn heads_tried_in_several_calls_are_one_map() {
     assert_eq!(there, [true, false, false, true, false, true], "L0H1 at 0.5, L1H0 and L2H5 at 0");
     assert_eq!(lab.read("s/scores.csv").lines().count(), 1 + 3 * 8);
     assert!(lab.read("s/report.html").contains("2 of 3 cells (a head at a λ)"));
-    // A cell that lacks items is in no table, and is named.
+    // A cell that lacks items is left out of the tables, and is named.
     let rows = lab.read("s/scores.jsonl");
     let short: Vec<&str> = rows.lines().filter(|row| !(row.contains("L2H5") && row.contains("\"q3\""))).collect();
     lab.write("s/scores.jsonl", &(short.join("\n") + "\n"));
@@ -206,7 +206,7 @@ fn the_files_hold_the_same_numbers() {
     assert_eq!(map["flips"]["count"], 99);
     assert_eq!(map["contrast"]["cells"].as_array().unwrap().len(), 4);
     assert_eq!(number(&map["contrast"]["cells"][0]["cohen_d"]), 0.0, "lambda 1 tells nothing apart");
-    // The interval of d is the same in every file, and around d.
+    // The interval of d is the same in every file, and contains d.
     let cell = &map["contrast"]["cells"][3];
     let [low, d, high] = ["d_low", "cohen_d", "d_high"].map(|name| number(&cell[name]));
     assert!(low < d && d < high, "{cell}");
@@ -226,7 +226,7 @@ fn the_files_hold_the_same_numbers() {
     assert!(!report.replace("isNaN", "").contains("NaN") && !report.contains("://"));
 }
 
-/// A field that tells the cohorts apart, their prompts' length and unequal truncation are warned about as an attribution does.
+/// Like an attribution, the map warns of a field that tells the cohorts apart, of prompts' length and of unequal truncation.
 #[test]
 fn what_else_the_cohorts_differ_in_is_said() {
     let lab = Lab::new();
@@ -255,7 +255,7 @@ fn what_else_the_cohorts_differ_in_is_said() {
     let found = &map["contrast"]["confounds"];
     assert_eq!((&found["fields_checked"], &found["truncated_a"]), (&json!(2), &json!(12)));
     assert!(lab.read("s/report.html").contains("the field &#39;topic&#39; goes with the cohorts"));
-    // Its shards know it too, and where nothing is compared nothing of it is written.
+    // Merged shards warn of this too; where nothing is compared, nothing of it is written.
     for i in 1..=2 {
         lab.done(&format!("{} --a a --b b --out s{i} --shard {i}/2", line.replace(" --json", "")));
     }

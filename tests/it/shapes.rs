@@ -23,8 +23,8 @@ fn parameter_counts_are_the_published_ones() {
         ("qwen3.5-2b", 1_881_825_088),
         ("qwen3.5-4b", 4_205_751_296),
         ("qwen3.5-9b", 8_953_803_264),
-        // The published 4,647,449,891 count the key and value projections of the layers that share keys, which nobody
-        // uses: 16 sliding and 4 global layers, two projections and a norm each.
+        // The published 4,647,449,891 include the unused key and value projections of the layers that share keys:
+        // 16 sliding and 4 global layers, two projections and a norm each.
         ("gemma-4-e2b", 4_647_449_891 - 16 * (2 * 256 * 1536 + 256) - 4 * (2 * 512 * 1536 + 512)),
         ("smollm2-135m", 134_515_008),
         ("smollm2-360m", 361_821_120),
@@ -48,7 +48,7 @@ fn gemma_4_e2b_shares_the_keys_of_layers_13_and_14() {
     assert_eq!(Cache::bytes_per_token(&spec, candle_core::DType::BF16), (12 * 256 + 3 * 512) * 2 * 2);
 }
 
-/// Qwen3.5 0.8B: three delta nets, then one attention; 18 MiB of recurrent state a sequence.
+/// Qwen3.5 0.8B: three delta nets, then one attention layer; 18 MiB of recurrent state per sequence.
 #[test]
 fn qwen3_5_interleaves_delta_nets_and_attention() {
     let spec = promised("qwen3.5-0.8b");
@@ -64,7 +64,7 @@ fn qwen3_5_interleaves_delta_nets_and_attention() {
     assert_eq!(spec.slots().len(), 18 * 16 + 6 * 8);
 }
 
-/// A real-size configuration with random weights is a model like any other: two loads agree, two seeds do not.
+/// A configuration with random weights is a model like any other: two loads agree, two seeds do not.
 #[test]
 fn random_weights_are_seeded() {
     let logits = |seed| {

@@ -1,4 +1,4 @@
-//! A run in parts, on any machines: the parts joined are the whole, and what does not make up a whole is refused.
+//! A run in shards, on any machines: the merged shards are the whole, and shards that do not make up a whole are refused.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -18,7 +18,7 @@ fn rows(lab: &Lab, dir: &str) -> BTreeSet<String> {
 
 const RESULTS: [&str; 4] = ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"];
 
-/// The reference, the control and 24 heads alone, of which a shard sees a few; sampled, with two seeds, judged.
+/// The reference, the control and 24 single heads, of which a shard sees a few; sampled, with two seeds, judged.
 const SWEEP: &str = "sweep --model M --items q.jsonl --heads all --each --lambda 1,1,0 --temperature 0.8 --seeds 3,4 \
                      --max-new-tokens 3 --hedges hedges.txt";
 
@@ -76,7 +76,7 @@ fn a_merged_sweep_goes_on_as_any_other() {
     let (_, err) = lab.ends(0, &format!("{sweep} --lambda 1,0.5 --out m"));
     assert!(err.contains("6 done, nothing left to do"), "{err}");
     assert_eq!(lab.read("m/rows.jsonl"), before);
-    // Shards that went on are merged into the same directory, and what fired before is not counted twice.
+    // Shards that went on are merged into the same directory, and earlier firings are not counted twice.
     for i in 1..=2 {
         lab.done(&format!("{sweep} --lambda 1,0.5,0.2 --out s{i} --shard {i}/2"));
     }
@@ -90,7 +90,7 @@ fn a_merged_sweep_goes_on_as_any_other() {
     assert!(lab.read("m/rows.jsonl").starts_with(&before));
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
     lab.same(&RESULTS, "whole", "m");
-    // What was tried before stays in the tables, whoever made it: merged shards as well.
+    // Arms that were tried earlier stay in the tables, also those of merged shards.
     let arms = |dir: &str| lab.json(&format!("{dir}/plan.json"))["plan"]["arms"].as_array().unwrap().clone();
     let printed = lab.json("m/sweep.json");
     let (_, err) = lab.ends(0, &format!("{sweep} --lambda 1,0.5 --out m"));
@@ -159,7 +159,7 @@ fn what_does_not_make_up_a_sweep_is_not_merged() {
     lab.same(&RESULTS, "whole", "m");
 }
 
-/// A shard is named as test runners do, and none is empty.
+/// Shards are named as test runners do, and none is empty.
 #[test]
 fn a_shard_is_one_of_n() {
     let lab = Lab::new();
@@ -187,7 +187,7 @@ fn the_shards_of_a_capture_make_up_the_capture() {
         json!({"id": format!("à{i}"), "prompt": format!("p{i}"), "response": response, "label": "x".repeat(i % 3)})
     };
     lab.write_lines("i.jsonl", (0..7).map(item));
-    // A λ table with a row an item: all but the first tempered.
+    // A λ table with a row per item: all but the first are tempered.
     let mut lambda = vec![1f32; 7 * LAYERS * HEADS];
     for item in 1..7 {
         lambda[item * LAYERS * HEADS + 1] = 0.1 * item as f32;

@@ -1,4 +1,4 @@
-//! Every site fires once a forward, in order, with the shape that the geometry says, in prefill and in decode.
+//! Every site fires once per forward, in order, with the shape that the geometry says, in prefill and in decode.
 
 use headtemper_hook::{HeadKind, HeadPlan, HeadScale, Recorder, Site};
 use headtemper_tests::{FAMILIES, golden_model, in_pieces};
@@ -30,7 +30,7 @@ fn every_site_fires_once_in_order() {
     }
 }
 
-/// A planned head fires on every token of every forward, decode steps included; and it changes what comes out.
+/// A planned head fires on every token of every forward, decode steps included, and changes the output.
 #[test]
 fn every_head_of_every_family_fires_and_does_something() {
     for family in FAMILIES {

@@ -1,4 +1,4 @@
-//! The states that a capture keeps: over which tokens they are averaged, and those that are read while the model writes.
+//! The states that a capture keeps: over which tokens they are averaged, and how they are read while the model writes.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use headtemper_engine::{
 use headtemper_hook::{HeadList, HeadPlan, Site};
 use headtemper_tests::{FAMILIES, engine, read_through};
 
-/// The law of a pass in pieces (measured: 0 on the CPU, for every family, pool and array).
+/// The tolerance of a pass in pieces (measured: 0 on the CPU, for every family, pool and array).
 pub(crate) const SAME: f32 = 1e-5;
 
-/// What a mean in f32 may differ from one in f64, as a share of the largest (measured: 2.6e-7).
+/// How far a mean in f32 may be from one in f64, as a share of the largest (measured: 2.6e-7).
 const MEAN: f64 = 1e-6;
 
 pub(crate) fn keep(pool: &str, layers: usize) -> Keep {
@@ -42,7 +42,7 @@ pub(crate) fn captured(engine: &Engine, texts: &[Encoded], keep: &Keep, plans: &
     rows
 }
 
-/// Every kind of state and mean, against the mean in f64 of every token's state as a plain pass shows them.
+/// Every kind of state and mean, against the f64 mean of the tokens' states in a plain pass.
 #[test]
 fn pooled_states_are_means_of_the_tokens_they_name() {
     let mut worst = 0f64;
@@ -94,7 +94,7 @@ fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<us
     let mut worst = 0f64;
     for (name, theirs, ours) in expected {
         assert_eq!(theirs.len(), ours.len());
-        // The largest of numbers passes over what is none.
+        // A maximum would skip NaN.
         assert!(
             theirs.iter().all(|x| x.is_finite()) && ours.iter().all(|x| x.is_finite()),
             "{what} {name}: no numbers"
@@ -107,8 +107,8 @@ fn check_row(engine: &Engine, row: &CaptureRow, text: &Encoded, tokens: Range<us
     worst
 }
 
-/// What is read while a row is written is what a pass over prompt and answer reads: for answers that end or are cut off,
-/// alone and among others, whatever their prompts share.
+/// States read while a row is written are those of a pass over prompt and answer: for answers that end or are cut off,
+/// alone and among others, whatever start their prompts share.
 #[test]
 fn states_are_read_while_they_are_written() {
     let mut worst = 0f32;
@@ -127,7 +127,7 @@ fn states_are_read_while_they_are_written() {
                 stop: StopRule::Model,
             })
             .collect();
-        // Models of random weights write none of their few stop tokens: every third row ends at one that it writes.
+        // Models of random weights never write their few stop tokens, so every third row stops at a token that it does write.
         let unstopped = generated(&engine, &requests, &plans, None, 4);
         for (request, Generated { ids, .. }) in requests.iter_mut().zip(&unstopped).skip(1).step_by(3) {
             request.stop = StopRule::Also(StopSet::of([ids[ids.len() / 2]]));
@@ -147,7 +147,7 @@ fn states_are_read_while_they_are_written() {
                 let of = |result: &Generated| (result.ids.clone(), result.finish_reason, result.sum_logprob.to_bits());
                 assert_eq!(of(result), of(&plain[i]), "{family} {pool}: to read row {i} changed it");
                 if result.ids.is_empty() {
-                    continue; // has no tokens of its own to be averaged over; the next test reads it
+                    continue; // it has no tokens of its own to average over; the next test covers it
                 }
                 let whole =
                     Encoded { ids: [&requests[i].ids[..], &result.ids].concat(), prompt_len: requests[i].ids.len() };
@@ -182,7 +182,7 @@ fn generated(
     results.into_iter().map(Option::unwrap).collect()
 }
 
-/// The largest difference of any number of two rows.
+/// The largest difference between the numbers of two rows.
 fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
     let all = |row: &CaptureRow| -> Vec<Vec<f32>> {
         let single = [&row.h_last, &row.h_mean, &row.head_norm, &row.head_norm_final, &row.logits];
@@ -195,7 +195,7 @@ fn difference(a: &CaptureRow, b: &CaptureRow, what: &str) -> f32 {
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// An answer that ends before it begins is read at the last token of its prompt.
+/// An empty answer is read at the last token of its prompt.
 #[test]
 fn an_empty_answer_is_read_at_the_end_of_its_prompt() {
     let engine = engine("llama");

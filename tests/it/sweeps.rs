@@ -1,4 +1,4 @@
-//! Sweeps on the tiny Llama: the rows they leave, what they say, and doing only what is missing.
+//! Sweeps on the tiny Llama: the rows they leave, what they report, and doing only what is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::lab::{HEADS, LAYERS, Lab, array, by_id, lines, prompts, row_set};
 
 const SWEEP: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12 --out out";
 
-/// What ends before a plan's window is the untouched model's, and told.
+/// An answer that ends before a plan's window is the untouched model's, and this is told.
 #[test]
 fn what_a_plan_never_touched_is_told() {
     let lab = Lab::new();
@@ -21,7 +21,7 @@ fn what_a_plan_never_touched_is_told() {
         lines(&lab.read("out/rows.jsonl")).into_iter().filter(|row| row["touched"] == false).collect();
     assert_eq!(untouched.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), ["short"]);
     assert_eq!(lab.json("out/sweep.json")["tables"][0]["arms"][1]["touched"], 1);
-    // Of three tokens that are cut off two are read, all of them behind the prompt.
+    // Of a cut-off answer's three tokens two are read, both behind the prompt, so every answer is touched.
     let (out, _) = lab.ends(0, &format!("{sweep} --positions response --out response"));
     assert!(!out.contains("were touched"), "{out}");
     let capture = "capture --model M --items w.jsonl --plan L0H1:0.5 --positions window:30..40 --out c.npz";
@@ -30,7 +30,7 @@ fn what_a_plan_never_touched_is_told() {
     assert!(said.contains("1 of 2 items have no token at the positions of their plan"), "{said}");
 }
 
-/// Whoever tries heads, λ and seeds one call at a time asks as many questions as whoever asks them at once, and gets the same p.
+/// Trying heads, λ and seeds one call at a time asks as many questions as asking them at once, and gives the same p.
 #[test]
 fn what_is_tried_one_by_one_is_one_family() {
     let lab = Lab::new();
@@ -44,7 +44,7 @@ fn what_is_tried_one_by_one_is_one_family() {
         );
         err
     };
-    // What a table says of each arm, whatever its place in it.
+    // What the tables say about each arm, whatever its place.
     let told = |dir: &str| {
         let outcomes = lab.json(&format!("{dir}/sweep.json"));
         let arms = |table: &Value| table["arms"].as_array().unwrap().clone();
@@ -64,7 +64,7 @@ fn what_is_tried_one_by_one_is_one_family() {
     assert!(of("out") >= alone.as_f64().unwrap());
     assert_eq!(told("out").2, None, "nothing lies elsewhere");
 
-    // Another seed joins if all that is asked for now has it; where it has not, its rows are said to be elsewhere.
+    // Another seed joins if everything that is asked for now has it; otherwise its rows are reported as elsewhere.
     sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 2", "out");
     sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1,2", "both");
     assert_eq!(lab.json("out/sweep.json")["seeds"], json!([2, 1]));
@@ -81,7 +81,7 @@ fn what_is_tried_one_by_one_is_one_family() {
     assert!(lab.read("out/report.html").contains("rows that no table here holds"));
 }
 
-/// A row for every item and arm; the control arm is the λ = 1 arm, which is the untouched model.
+/// A row for every item and arm; the control is the λ = 1 arm, whose answers are the untouched model's.
 #[test]
 fn sweep_writes_a_row_for_every_item_and_arm() {
     let lab = Lab::new();
@@ -103,7 +103,7 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
         }
         assert_eq!(row["key"].as_str().unwrap().len(), 32);
         assert_eq!(row.as_object().unwrap().len(), shared.len() + 3, "a row has no other fields");
-        // Every token but the last of an answer that was cut off is read, by the heads of its plan.
+        // The heads of the plan read every token except the last of a cut-off answer.
         let heads = match variant {
             "base" => 0,
             "all@1" => LAYERS * HEADS,
@@ -139,7 +139,7 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
     assert_eq!(lambda, (0..3 * LAYERS * HEADS).map(expected).collect::<Vec<f32>>());
 }
 
-/// Random sets and a reference that all heads share; files for people and programs; what comes later touches no row.
+/// Random sets, and a reference that all heads share; files for people and programs; later additions touch no row.
 #[test]
 fn sweep_says_what_it_found() {
     let lab = Lab::new();
@@ -181,7 +181,7 @@ fn sweep_says_what_it_found() {
     assert!(lab.read("each/report.html").contains("Heat map of Length by head"));
 }
 
-/// A λ that joins a sweep adds its rows and touches none; what is there already is not made again.
+/// A λ added to a sweep adds its rows and touches no others; existing rows are not made again.
 #[test]
 fn sweep_does_only_what_is_missing() {
     let lab = Lab::new();
@@ -204,7 +204,7 @@ fn sweep_does_only_what_is_missing() {
     assert_eq!(rows.iter().map(|row| row.2).collect::<BTreeSet<_>>(), [3, 4].into());
 }
 
-/// Cuts `rows.jsonl` at a byte, as a killed run leaves it, and runs the sweep again.
+/// Cuts `rows.jsonl` at a byte, as a killed run would leave it, and runs the sweep again.
 fn heals(at: impl FnOnce(&str) -> usize) {
     let lab = Lab::new();
     prompts(&lab, 5);
@@ -223,7 +223,7 @@ fn heals(at: impl FnOnce(&str) -> usize) {
 fn a_row_cut_off_is_made_again() {
     let last_line = |text: &str| text.trim_end().rfind('\n').unwrap() + 1;
     heals(|text| text.floor_char_boundary(last_line(text).midpoint(text.len())));
-    heals(|text| text.len() - 1); // the line is whole, its end is not
+    heals(|text| text.len() - 1); // the line is complete, but its line break is missing
     heals(|_| 0);
 }
 
@@ -233,7 +233,7 @@ fn a_row_cut_off_inside_a_character_is_made_again() {
     heals(|text| text.rfind('à').unwrap() + 1);
 }
 
-/// What accepted answers lose is said before anything is generated.
+/// Accepted answers that lose deciding signs when compared are reported before anything is generated.
 #[test]
 fn golds_without_what_decides_are_warned_of() {
     let lab = Lab::new();
@@ -244,7 +244,7 @@ fn golds_without_what_decides_are_warned_of() {
     assert!(err.contains("1 are compared without signs that may decide ('x^2' of x^2)"), "{err}");
 }
 
-/// A second run with nothing to add leaves `rows.jsonl` as it is, its time of change included.
+/// A second run with nothing to add leaves `rows.jsonl` as it is, its modification time included.
 #[test]
 fn rows_that_are_complete_are_not_touched() {
     let lab = Lab::new();

@@ -59,7 +59,7 @@ fn texts_have_the_tokens_that_tokenizers_gives_them() {
     }
 }
 
-/// Only Gemma 4 begins a text with a BOS, and a chat, whose template writes it, has one and not two.
+/// Only Gemma 4 begins a text with a BOS; a chat, whose template writes it, has one and not two.
 #[test]
 fn a_bos_stands_once_and_only_where_it_is_wanted() {
     for name in FAMILIES {
@@ -127,7 +127,7 @@ fn only_a_template_with_a_switch_can_be_made_to_think() {
     }
 }
 
-/// What was said about thinking is in the prompt and in the identity; what was not said is in neither.
+/// A setting of thinking is in the prompt and in the identity; without one it is in neither.
 #[test]
 fn thinking_is_part_of_what_was_run() {
     let temp = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ fn thinking_is_part_of_what_was_run() {
     assert!(off.0.starts_with(&on.0) && off.0.len() > on.0.len());
 }
 
-/// No file alone names every end: Qwen3.5's configuration knows the end of a text, its tokenizer that of a turn.
+/// No single file names every stop token: Qwen3.5's configuration has the end of a text, its tokenizer that of a turn.
 #[test]
 fn generations_stop_at_every_end() {
     for name in FAMILIES {
@@ -170,7 +170,7 @@ fn generations_stop_at_every_end() {
     }
 }
 
-/// Merges of a damaged file may make longer tokens than there are.
+/// The merges of a damaged file may make tokens that do not exist.
 #[test]
 fn a_damaged_vocabulary_is_refused() {
     let bytes = std::fs::read(dir("smollm2").join("model.gguf")).unwrap();

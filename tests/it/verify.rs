@@ -1,4 +1,4 @@
-//! `temper verify` and `temper doctor`; and that each law is broken by a model that breaks it, and by it alone.
+//! `temper verify` and `temper doctor`; and tests that each fault of a model breaks the laws it should, and no others.
 
 mod spoilt;
 
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use spoilt::{Fault, Spoilt};
 
-/// Where hooks are spoilt: query heads of an attention layer in every family.
+/// The site of spoilt hooks: query heads of an attention layer, which every family has.
 const QUERY: Site = Site::Z(3);
 
-/// The same of a delta net, in Qwen3.5.
+/// The same for value heads of a delta net, in Qwen3.5.
 const VALUE: Site = Site::LinearZ(1);
 
 /// The laws, as they are printed.
@@ -35,7 +35,7 @@ const FINITE: &str = "logits are finite";
 
 const FOLDED: &str = "hook = folded weights";
 
-/// Every law on a spoilt model: the names of those that do not hold.
+/// Checks every law on a spoilt model; returns the names of those that do not hold.
 fn broken(family: &str, fault: Fault, site: Site) -> Vec<String> {
     let model = Spoilt(golden_model(family), fault, site);
     let mut checks: Vec<Check> = LAWS.iter().map(|law| law(&model)).collect();
@@ -59,7 +59,7 @@ fn broken(family: &str, fault: Fault, site: Site) -> Vec<String> {
 #[test]
 fn each_fault_breaks_its_laws_and_no_others() {
     for (family, site) in FAMILIES.map(|family| (family, QUERY)).into_iter().chain([("qwen3_5", VALUE)]) {
-        // What a last layer does not do in decode, nothing after it makes up for.
+        // A scaling that the last layer leaves out in decode also shows in the effects: no later layer hides it.
         let last = site.head_layer() == Some(golden_model(family).spec().layers.len() - 1);
         let in_decode = if last { &[DECODED, EFFECTS][..] } else { &[DECODED] };
         for (fault, laws) in [
@@ -81,7 +81,7 @@ fn each_fault_breaks_its_laws_and_no_others() {
     }
 }
 
-/// What a golden file says is compared with what the model does: each fault is seen in the quantity that it spoils.
+/// Golden files are compared with the model: each fault shows in the quantity that it spoils.
 #[test]
 fn a_spoilt_model_is_not_the_golden_one() {
     for family in FAMILIES {
@@ -97,14 +97,14 @@ fn a_spoilt_model_is_not_the_golden_one() {
             let found: Vec<_> = checks.iter().filter(|c| c.failed()).map(|c| &*c.name).collect();
             assert!(found.contains(&quantity), "{family} {fault:?}: {found:?}");
         }
-        // It never shows the heads of a layer: some plan of the file names them and does not fire, or z is missing.
+        // A deaf model never shows the heads of a layer: some plan of the file names them and does not fire, or z is missing.
         let checks = golden.checks(&Spoilt(golden_model(family), Fault::Deaf, QUERY));
         let seen = checks.map_or_else(|e| e.to_string(), |checks| format!("{checks:?}"));
         assert!(seen.contains("never fired") || seen.contains("did not fire once"), "{family}: {seen}");
     }
 }
 
-/// Other weights of the same geometry are another model, on this device or on two.
+/// Other weights of the same geometry are told apart as another model.
 #[test]
 fn another_model_is_told_apart() {
     let [(_, llama), (_, qwen3), ..] = verify::FAMILIES;
@@ -117,7 +117,7 @@ fn another_model_is_told_apart() {
     assert!(checks.len() == 1 && checks[0].failed(), "{checks:?}");
 }
 
-/// The tiny models of `doctor` are of the architectures that they are named after.
+/// The tiny models of `doctor` have the architectures that they are named after.
 #[test]
 fn tiny_models_are_of_every_family() {
     for (name, config) in verify::FAMILIES {
@@ -141,7 +141,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Every golden directory passes every check, whether its file is f32 or bf16, and is told what was found.
+/// Every golden directory passes every check, whether its file is f32 or bf16, and the report says what was found.
 #[test]
 fn verify_passes_on_every_golden_model() {
     for family in ["llama", "qwen3", "qwen3_tied", "qwen3_5", "gemma4", "gemma4_keqv", "gemma4_wide"] {
@@ -157,7 +157,7 @@ fn verify_passes_on_every_golden_model() {
     }
 }
 
-/// The table: a line a law, a verdict, a sum; what was left out is never called ok.
+/// The table has a line per law, a verdict and a total; a check that was left out is never called ok.
 #[test]
 fn verify_prints_a_table() {
     let output = verified("llama", &["--quick"]);
@@ -175,7 +175,7 @@ fn verify_prints_a_table() {
     assert!(facts["checks"][7]["passed"].is_null() && facts["passed"] == true, "{facts}");
 }
 
-/// The golden file of another model, of another geometry or with other weights, fails; the rest is told all the same.
+/// The golden file of another model, of another geometry or with other weights, fails; the other checks are still reported.
 #[test]
 fn verify_fails_on_the_golden_file_of_another_model() {
     let output = verified("llama", &["--quick", "--golden", &golden_file("qwen3")]);
@@ -200,7 +200,7 @@ fn verify_fails_on_the_golden_file_of_another_model() {
     assert!(failed[0]["note"].as_str().unwrap().contains("worst at seq1"), "{facts}");
 }
 
-/// What is no golden file is refused before the model is read.
+/// A file that is not a golden file is refused before the model is read.
 #[test]
 fn verify_refuses_what_is_no_golden_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -231,7 +231,7 @@ fn verify_refuses_what_is_no_golden_file() {
     assert!(output.status.code() == Some(2) && message.contains("it has no list 'layers' in its .json"), "{message}");
 }
 
-/// The machine, the build, and tiny models of every family; a token is told of and never shown.
+/// Doctor reports the machine, the build, and tiny models of every family; that there is a token, but never the token.
 #[test]
 fn doctor_says_what_is_there() {
     let run = |arguments: &[&str]| {

@@ -12,8 +12,8 @@ use headtemper_engine::{Engine, ModelChoice, verify};
 use headtemper_hook::{HeadPlan, Recorder, Tap};
 use headtemper_model::{CausalLm, Checkpoint, Held, load, open_cuda};
 
-/// A directory of the golden files that `scripts/golden/` made with transformers: of the tests' folder where they were built, or of
-/// the one that `HEADTEMPER_TESTS` names, where they run on another machine.
+/// A directory of the golden files that `scripts/golden/` made with transformers. It is in the tests' folder of this repository, or,
+/// where the tests run on another machine, in the folder that `HEADTEMPER_TESTS` names.
 pub fn golden_dir(name: &str) -> PathBuf {
     let tests = std::env::var_os("HEADTEMPER_TESTS").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     tests.join("golden").join(name)
@@ -22,7 +22,7 @@ pub fn golden_dir(name: &str) -> PathBuf {
 /// One tiny model of each architecture.
 pub const FAMILIES: [&str; 4] = ["llama", "qwen3", "qwen3_5", "gemma4"];
 
-/// The golden file of a directory in this repository; what it lacks is a failure of the test.
+/// The golden file of a directory in this repository; a tensor or plan that it lacks fails the test.
 pub struct Golden(verify::Golden);
 
 impl std::ops::Deref for Golden {
@@ -60,8 +60,8 @@ impl Golden {
     }
 }
 
-/// Where models compute: the CPU, or where `HEADTEMPER_TEST_DEVICE=cuda` says so the first CUDA device. Only tests of what is
-/// the CPU's alone name it.
+/// The device of the models: the CPU, or the first CUDA device if `HEADTEMPER_TEST_DEVICE=cuda`. Only tests of the CPU alone name
+/// the CPU themselves.
 pub static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
     Ok("cuda") => open_cuda(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
     Ok(other) => panic!("HEADTEMPER_TEST_DEVICE is cuda or not set, not {other}"),
@@ -73,24 +73,24 @@ pub fn golden_model(name: &str) -> Box<dyn CausalLm> {
     load(&Checkpoint::Directory(golden_dir(name)), Some(Held::F32), &DEVICE).expect("the golden model loads")
 }
 
-/// The same with the engine around it.
+/// Loads a golden directory's model in f32, with the engine around it.
 pub fn engine(name: &str) -> Engine {
     engine_at(&golden_dir(name))
 }
 
-/// The engine with the model of a directory in f32.
+/// The engine with the model of any directory, in f32.
 pub fn engine_at(dir: &Path) -> Engine {
     let model = dir.to_string_lossy().into_owned();
     let device = if DEVICE.is_cpu() { "cpu" } else { "cuda" }.into();
     Engine::open(&ModelChoice { model, precision: Some(Held::F32).into(), device, ..ModelChoice::default() }).unwrap()
 }
 
-/// A whole sequence through the model at once: what every site saw, and the logits of all positions.
+/// Runs a whole sequence through the model at once: what every site saw, and the logits of all positions.
 pub fn read_through(model: &dyn CausalLm, ids: &[u32], plan: Option<&HeadPlan>) -> (Recorder, Tensor) {
     verify::read_through(model, ids, plan).unwrap()
 }
 
-/// Largest absolute difference of two tensors of one shape, all of it numbers: a maximum would pass over what is none.
+/// Largest absolute difference of two tensors of the same shape. Panics unless all of it is finite: a maximum would skip NaN.
 pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims(), "shapes differ");
     let off = (a - b).and_then(|off| off.abs()?.flatten_all()?.to_vec1::<f32>()).expect("two tensors in f32");
@@ -98,7 +98,7 @@ pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     off.into_iter().fold(0.0, f32::max)
 }
 
-/// The larger of what was farthest off until now and what is off here, which must be a number: `f64::max` passes over others.
+/// The larger of the worst difference so far and this one, which must be finite: `f64::max` would skip NaN.
 pub fn farther(worst: f64, off: f64) -> f64 {
     assert!(off.is_finite(), "a difference is no number");
     worst.max(off)
@@ -116,7 +116,7 @@ pub fn temper() -> std::process::Command {
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
-        // What cargo tells the tests of their own package is not for this build: ring is built anew when it changes.
+        // Cargo's variables about the tests' own package must not reach this build: ring is rebuilt when they change.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
                 build.env_remove(name);
@@ -128,7 +128,7 @@ pub fn temper() -> std::process::Command {
         test.parent().and_then(|deps| deps.parent()).expect("tests lie in deps").join("temper")
     });
     let mut command = std::process::Command::new(path);
-    // One thread a process: the tests run side by side.
+    // One thread per process: the tests run in parallel.
     command.env("RAYON_NUM_THREADS", "1").env_remove("HEADTEMPER_SIMD").env_remove("HEADTEMPER_KERNELS");
     command
 }

@@ -11,7 +11,7 @@ using std::signbit;
 
 namespace emulate {
 
-// A 16-bit float; arithmetic is in f32, rounded once an operation, as a card's is.
+// A 16-bit float. Like a card's, its arithmetic is in f32 and rounded once per operation.
 template <uint16_t (*narrow)(float), float (*widen)(uint16_t)>
 struct Small {
     uint16_t bits;
@@ -41,7 +41,7 @@ inline float from_bfloat(uint16_t bits) { return from_bits(uint32_t(bits) << 16)
 using __half = emulate::Small<emulate::to_half, emulate::from_half>;
 using __nv_bfloat16 = emulate::Small<emulate::to_bfloat, emulate::from_bfloat>;
 
-// candle's kernels for 8-bit floats are compiled, and this project calls none.
+// candle's kernels for 8-bit floats are compiled, but this project calls none.
 struct __nv_fp8_e4m3 {
     uint8_t __x;
     __nv_fp8_e4m3() = default;
@@ -66,7 +66,7 @@ inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) { return {a.x 
 inline __nv_bfloat162 __hmul2(__nv_bfloat162 a, __nv_bfloat162 b) { return {a.x * b.x, a.y * b.y}; }
 inline __nv_bfloat162 __h2div(__nv_bfloat162 a, __nv_bfloat162 b) { return {a.x / b.x, a.y / b.y}; }
 
-// What is the same for both types.
+// Functions that are the same for both types.
 #define EITHER template <uint16_t (*narrow)(float), float (*widen)(uint16_t), class S = emulate::Small<narrow, widen>>
 #define SMALL emulate::Small<narrow, widen>
 EITHER bool __hisnan(SMALL x) { return std::isnan(float(x)); }
@@ -116,7 +116,7 @@ inline float __int_as_float(int bits) { return same_bits<float>(bits); }
 inline long long __double_as_longlong(double x) { return same_bits<long long>(x); }
 inline double __longlong_as_double(long long bits) { return same_bits<double>(bits); }
 
-// One thread runs at a time.
+// One thread runs at a time, so these need not be atomic.
 template <class T>
 T atomicCAS(T* at, std::common_type_t<T> expected, std::common_type_t<T> value) {
     const T old = *at;

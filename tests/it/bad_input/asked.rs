@@ -1,4 +1,4 @@
-//! What is asked for: plans, heads, λ, numbers and experiments that mean nothing, or what is not there.
+//! Bad requests: plans, heads, λ, numbers and experiments that mean nothing or name what is not there.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use headtemper_tests::temper;
 
 use super::{Bench, assert_refused, experiment};
 
-/// Plans that name what the model lacks, or λ that is no number, or nothing at all.
+/// Plans that name what the model lacks, whose λ is not a number, or that are empty.
 #[test]
 fn plans_that_mean_nothing() {
     let bench = Bench::new();
@@ -21,7 +21,7 @@ fn plans_that_mean_nothing() {
         ("L0H1:nan", &["lambda NaN of head L0H1 is not a number from -1000000 to 1000000"]),
         ("L0H1:inf", &["lambda inf of head L0H1 is not a number from -1000000 to 1000000"]),
         ("L0H1:-1e20", &["lambda -100000000000000000000 of head L0H1 is not", "to 1000000", "norms square"]),
-        ("L0H1:1e6,L9H0:1", &["layer 9 of head L9H0"]), // the largest λ is one
+        ("L0H1:1e6,L9H0:1", &["layer 9 of head L9H0"]), // the largest λ is allowed
         ("heads/mine.txt", &["the file of a head list is heads/mine.txt", ".json", ".npz"]),
         ("[[0/1]]", &["cannot read '[[0/1]]'", "pairs"]),
         ("L0H1:0.5,L0H1:0.9", &["head L0H1 is listed twice"]),
@@ -43,7 +43,7 @@ fn plans_that_mean_nothing() {
     bench.refused("generate --model M hi --lambda 0.5", &["--lambda needs --plan"]);
 }
 
-/// The head sets and λ of a sweep are looked at before its directory is made.
+/// The head sets and λ of a sweep are checked before its directory is made.
 #[test]
 fn sweeps_over_what_is_not_there() {
     let bench = Bench::new();
@@ -116,7 +116,7 @@ fn lambda_tables_that_fit_nothing() {
         bench.refused(&format!("generate --model M --items q.jsonl --plan {name}"), parts);
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {name}"), parts);
     }
-    // The arms of a sweep are no rows of items, whatever their number: one of them is a plan for all.
+    // The arms of a sweep are not rows of items, however many there are; one of them can be a plan for all items.
     bench.done("sweep --model M --items q.jsonl --heads L1H2 --lambda 1,0.5,0 --max-new-tokens 1 --out s");
     let generate = "generate --model M --items q.jsonl --max-new-tokens 1 --plan s/lambda.npz";
     bench.refused(generate, &["s/lambda.npz: holds the arms of a sweep", "s/lambda.npz#base, s/lambda.npz#L1H2@0.5"]);
@@ -125,7 +125,7 @@ fn lambda_tables_that_fit_nothing() {
     bench.refused(&format!("{generate}#base"), &["the plan names no head"]);
     let answers = bench.done(&format!("{generate}#L1H2@0"));
     assert_eq!(answers.lines().filter(|line| line.contains("\"plan\":\"L1H2:0\"")).count(), 3, "{answers}");
-    // A variant that touches some tokens is a plan that does.
+    // A variant that touches only some tokens makes a plan that does the same.
     bench.done(
         "sweep --model M --items q.jsonl --heads L1H2 --lambda 0 --positions response --max-new-tokens 3 --out p",
     );
@@ -178,7 +178,7 @@ fn experiments_that_cannot_be_read() {
     bench.refused("run x.toml --out out --revision main", &["revision is main", "left out for a local path"]);
 }
 
-/// What an experiment asks of its later stages is known before the first: no hour of answers for a refusal.
+/// Settings of an experiment's later stages are checked before the first stage: no hour of answers before a refusal.
 #[test]
 fn experiments_whose_last_stage_cannot_be() {
     let bench = Bench::new();
@@ -217,7 +217,7 @@ fn cohorts_that_are_not_there() {
     bench.refused(&format!("{attribute} silent.jsonl --a a --b b"), &["silent.jsonl", "item '3' has no response"]);
 }
 
-/// A number of threads that is none: rayon would take it for unset.
+/// A number of threads that is not a number: rayon would treat it as unset.
 #[test]
 fn a_variable_that_is_no_number_of_threads() {
     let threads =
@@ -229,7 +229,7 @@ fn a_variable_that_is_no_number_of_threads() {
     }
 }
 
-/// Numbers without meaning.
+/// Numbers out of range or in the wrong form.
 #[test]
 fn numbers_that_mean_nothing() {
     let bench = Bench::new();
@@ -259,7 +259,7 @@ fn numbers_that_mean_nothing() {
     bench.refused("bench --model M --prompt-tokens 250 --new-tokens 7", &["together at most 256"]);
 }
 
-/// A negative number is a number, with a space before it too.
+/// A negative number is read as a number, even after a space.
 #[test]
 fn negative_numbers_are_numbers() {
     let bench = Bench::new();
@@ -268,7 +268,7 @@ fn negative_numbers_are_numbers() {
     bench.done("generate --model M hi --max-new-tokens 1 --presence-penalty -0.5");
 }
 
-/// Numbers that only the engine knows to be wrong leave no directory either.
+/// Numbers that only the engine can refuse leave no directory either.
 #[test]
 fn a_refused_number_leaves_no_directory() {
     let bench = Bench::new();
@@ -277,14 +277,14 @@ fn a_refused_number_leaves_no_directory() {
     bench.refused("sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --out out --max-new-tokens 0", &parts);
 }
 
-/// As many tokens as a number can name may be asked for: the context ends the answer.
+/// Any number of tokens may be asked for: the context ends the answer.
 #[test]
 fn a_limit_may_be_as_large_as_it_likes() {
     let bench = Bench::new();
     bench.done("generate --model M hi --max-new-tokens 18446744073709551615");
 }
 
-/// A range that runs backwards names no layer; it is not an empty list.
+/// A range that runs backwards is an error, not an empty list.
 #[test]
 fn a_range_of_layers_runs_forwards() {
     let bench = Bench::new();

@@ -23,7 +23,7 @@ fn weights_that_do_not_belong() {
 
     fs::remove_file(&file).unwrap();
     bench.refused("bench --model m", &["m holds no model.safetensors and no model.safetensors.index.json"]);
-    bench.done(inspect); // which says what the configuration promises
+    bench.done(inspect); // inspect reports what the configuration promises
     for (bytes, parts) in [
         (&whole[..whole.len() - 1000], &["model.safetensors is truncated", "fetch the file again"][..]),
         (&whole[..100], &["model.safetensors is truncated", "100 bytes"]),
@@ -41,7 +41,7 @@ fn weights_that_do_not_belong() {
     fs::write(&index, "{}").unwrap();
     bench.refused(inspect, &["model.safetensors.index.json is not a valid safetensors index", "weight_map"]);
     fs::write(&file, &whole).unwrap();
-    bench.done(inspect); // a single file goes before an index
+    bench.done(inspect); // a single file takes precedence over an index
 }
 
 /// Tensors that are missing, too many, of another shape or of another type.
@@ -71,7 +71,7 @@ fn tensors_that_do_not_fit() {
     );
 }
 
-/// GGUF files that are cut short, hold what candle cannot read, or another architecture.
+/// GGUF files that are cut short, hold types that candle cannot read, or are of another architecture.
 #[test]
 fn gguf_files_that_cannot_be_read() {
     let bench = Bench::new();
@@ -108,7 +108,7 @@ fn gguf_files_that_cannot_be_read() {
     bench.refused("inspect --model m.bin", &["m.bin is neither a model directory nor a .gguf file"]);
 }
 
-/// Configurations of other architectures, without a key, or with what we cannot honour.
+/// Configurations of other architectures, without a key, or with settings that we cannot honour.
 #[test]
 fn configurations_that_are_not_ours() {
     let bench = Bench::new();
@@ -170,13 +170,13 @@ fn texts_that_cannot_become_tokens() {
     bench.refused("inspect --model m", &["tokenizer of m: tokenizer.json is missing"]);
 }
 
-/// A model that overflows: no numbers that are none, on stdout or in a file.
+/// A model that overflows: no NaN or infinity on stdout or in a file.
 #[test]
 fn what_overflows_is_no_result() {
     let bench = Bench::new();
     let file = bench.copy_model("m").join("model.safetensors");
     let sound = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
-    // The second is finite all the way, but for what norms square: they would make zeros of it.
+    // With the second factor everything is finite except the squares in norms, which would turn the states into zeros.
     for factor in [f64::INFINITY, 1e25] {
         let mut weights = sound.clone();
         let large = weights.get_mut("model.layers.0.mlp.down_proj.weight").unwrap();
@@ -193,7 +193,7 @@ fn what_overflows_is_no_result() {
             assert_refused(&line, &bench.run(&line), &parts);
         }
     }
-    // Weights at which the model is sound, and λ at which it is not: the head and λ are named too.
+    // With these weights the model is sound, but not under every λ: the head and λ are named too.
     let mut weights = sound.clone();
     let large = weights.get_mut("model.layers.0.self_attn.o_proj.weight").unwrap();
     *large = (&*large * 1e15).unwrap();
@@ -206,7 +206,7 @@ fn what_overflows_is_no_result() {
     }
 }
 
-/// Weights that are no numbers give no result, wherever they stand: attention must not drop them on the way.
+/// Weights that are not numbers give no result, wherever they are: attention must not drop them on the way.
 #[test]
 fn weights_that_are_no_numbers() {
     let bench = Bench::new();

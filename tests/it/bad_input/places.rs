@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Bench, assert_refused, experiment, files};
 
-/// A directory of another run, or of something else, is not touched.
+/// A directory that belongs to another run, or to something else, is not touched.
 #[test]
 fn directories_that_belong_to_others() {
     let bench = Bench::new();
@@ -54,7 +54,7 @@ fn directories_that_belong_to_others() {
         bench.write("h.jsonl", items);
         bench.write("hedges.txt", hedges);
         if changes.is_empty() {
-            // Every answer is wrong and none is hedged, so one cohort is empty: but the rows are there.
+            // Every answer is wrong and none is hedged, so one cohort is empty, but the rows are there.
             let output = bench.run("run h.toml --out run");
             assert!(String::from_utf8_lossy(&output.stderr).contains("cohort"), "{output:?}");
         } else {
@@ -105,7 +105,7 @@ fn places_that_cannot_be_written_to() {
     );
 }
 
-/// A program that may write no file beyond 4 KiB: what a full disk looks like, without one.
+/// The program with a limit of 4 KiB per file, which looks like a full disk.
 fn on_a_full_disk() -> Command {
     let program = temper().get_program().to_owned();
     let mut shell = Command::new("bash");
@@ -113,7 +113,7 @@ fn on_a_full_disk() -> Command {
     shell
 }
 
-/// A full disk leaves no half of a file, and rows that can be continued.
+/// A full disk leaves no half-written file, and rows that can be continued.
 #[test]
 fn a_full_disk() {
     let bench = Bench::new();

@@ -2,7 +2,7 @@
 
 use super::{Bench, experiment};
 
-/// Lines of an item file that cannot be used are all named, by every verb, with their numbers.
+/// Every verb names all unusable lines of an item file, with their numbers.
 #[test]
 fn items_that_cannot_be_used() {
     let bench = Bench::new();
@@ -57,7 +57,7 @@ fn items_that_cannot_be_used() {
     bench.refused("generate --model M", &["<PROMPT|--items <ITEMS>>"]);
 }
 
-/// Inputs that are longer than the context, or hold ids beyond the vocabulary, are named by their item.
+/// An input that is longer than the context, or has ids beyond the vocabulary, is reported with its item.
 #[test]
 fn inputs_that_do_not_fit() {
     let bench = Bench::new();
@@ -83,7 +83,7 @@ fn inputs_that_do_not_fit() {
     bench.refused("capture --model M --items answer.jsonl --out out.npz", &parts);
 }
 
-/// A prompt that fills the context leaves no room for an answer, which is known before anything is written.
+/// A prompt that fills the context leaves no room for an answer; this is noticed before anything is written.
 #[test]
 fn prompts_that_leave_no_room() {
     let bench = Bench::new();
@@ -93,5 +93,5 @@ fn prompts_that_leave_no_room() {
     bench.refused("sweep --model M --items full.jsonl --out out --heads L0H0 --lambda 1", &parts);
     bench.write("x.toml", experiment().replace("c.jsonl", "full.jsonl"));
     bench.refused("run x.toml --out out", &parts);
-    bench.done("capture --model M --items full.jsonl --out out.npz"); // it can be read
+    bench.done("capture --model M --items full.jsonl --out out.npz"); // it can still be read
 }

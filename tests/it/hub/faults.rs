@@ -29,7 +29,7 @@ fn an_interrupted_update_leaves_the_old_commit_usable() {
     assert!(matches!(&error, HubError::NotComplete { file, .. } if file == WEIGHTS), "{error}");
 }
 
-/// A gated repo: everybody may list it, but not read it. It also holds how the status is read from hf-hub's error.
+/// A gated repo, which everybody may list but not read. Also checks how the status is read from hf-hub's error.
 #[test]
 fn a_gated_file_is_denied() {
     for status in [401, 403] {
@@ -51,7 +51,7 @@ fn a_repo_that_is_not_there() {
     assert_eq!(error.to_string(), "the hub has no model `tiny/typo` with revision `main`");
     assert!(error.hint().unwrap().contains("spelling"));
 
-    // The hub hides what one may not see behind 401 with this code.
+    // The hub answers 401 with this code for what one may not see.
     hub.state().listing = Some((401, "RepoNotFound"));
     assert!(matches!(fetch(&env(&hub, &cache)), Err(HubError::NotFound { .. })));
     hub.state().listing = Some((403, "GatedRepo"));
@@ -83,7 +83,7 @@ fn a_truncated_download_is_an_error_and_a_repeat_works() {
             hub.state().faults.clear();
             hub.bodies();
             assert_holds(&fetch(&env(&hub, &cache)).unwrap(), &single(), &SINGLE);
-            // What has a checksum and was kept is resumed.
+            // A kept download that has a checksum is resumed.
             let start = if name == WEIGHTS && fault == Fault::Cut(5) { 5 } else { 0 };
             assert_eq!(hub.bodies()[0], format!("{name}@{start}"));
         }
@@ -97,7 +97,7 @@ fn a_damaged_download_is_thrown_away() {
     let error = fetch(&env(&hub, &cache)).unwrap_err();
     assert!(matches!(&error, HubError::Damaged { expected, .. } if expected.starts_with("sha256")), "{error}");
 
-    // A server that ignores the range of a resumed download: its first bytes would be there twice.
+    // A server that ignores the range of a resumed download: the first bytes would be there twice.
     hub.fault(WEIGHTS, Fault::Cut(5));
     assert!(matches!(fetch(&env(&hub, &cache)), Err(HubError::Download { .. })));
     hub.fault(WEIGHTS, Fault::IgnoreRange);
@@ -106,7 +106,7 @@ fn a_damaged_download_is_thrown_away() {
     assert_holds(&fetch(&env(&hub, &cache)).unwrap(), &single(), &SINGLE);
 }
 
-/// What a killed process can leave in the staging folder, of which hf-hub alone would not recover.
+/// What a killed process can leave in the staging folder, and hf-hub alone would not recover from.
 #[test]
 fn leftovers_of_a_killed_process() {
     let staged = format!("hub/models--tiny--model/.staging/models--tiny--model/blobs/{}", sha256(&weights(1)));

@@ -21,13 +21,13 @@ pub(super) type Files = BTreeMap<String, Vec<u8>>;
 /// How the transfer of a file goes wrong.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Fault {
-    /// The connection closes after so many bytes of the promised length.
+    /// The connection closes after this many bytes of the promised length.
     Cut(usize),
     /// The same, without a promised length.
     CutSilently(usize),
-    /// The first byte is another.
+    /// The first byte is wrong.
     Flip,
-    /// The whole file comes, whatever range was asked for.
+    /// The whole file is sent, whatever range was asked for.
     IgnoreRange,
     /// This status instead of the file.
     Status(u16),
@@ -47,7 +47,7 @@ pub(super) struct State {
     pub(super) faults: BTreeMap<String, Fault>,
     /// This status and `x-error-code` instead of the listing.
     pub(super) listing: Option<(u16, &'static str)>,
-    /// Whether the listing tells sizes and hashes.
+    /// Whether the listing gives sizes and hashes.
     pub(super) sizes: bool,
     pub(super) log: Vec<Request>,
 }
@@ -235,7 +235,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// 40 digits, as git's hash has.
+/// 40 digits, like a git hash.
 pub(super) fn blob_id(bytes: &[u8]) -> String {
     sha256(bytes)[..40].to_owned()
 }
@@ -248,7 +248,7 @@ pub(super) fn files(list: &[(&str, &[u8])]) -> Files {
     list.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect()
 }
 
-/// A model in one file, with what nobody needs beside it.
+/// A model in one file, beside files that nobody needs.
 pub(super) fn single() -> Files {
     files(&[
         ("README.md", b"# tiny"),

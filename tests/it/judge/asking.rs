@@ -1,4 +1,4 @@
-//! How a server is asked: again where it may help, never past a budget, and with a key that no file ever holds.
+//! How a server is asked: again where that may help, never beyond a budget, and with a key that no file ever holds.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn what_passes_is_asked_again() {
             (2, &json!(2)),
             "{name}"
         );
-        // Once more than is allowed: no reply, and no label.
+        // One failure more than is allowed: no reply, and no label.
         let (_, err) = ends(&lab, &server, 2, &line(&format!("{name}2"), 0));
         assert_eq!(server.asked().len(), 1, "{name}");
         assert!(err.contains("not one question got a reply") && err.contains("hint: "), "{name}: {err}");
@@ -190,14 +190,14 @@ fn a_server_that_is_gone_ends_the_run_and_what_is_there_is_kept() {
     ends(&lab, &server, 0, "--out j --tasks delivery");
     assert_eq!((server.asked().len(), lab.rows("j/answers.jsonl").len()), (18, 30));
 
-    // One that answers that questions are too long is there, however many are.
+    // A server that answers that questions are too long is reachable, however many are too long.
     many(&lab, 30);
     let long = Act::status(400, &json!({"error": {"message": "maximum context length is 8"}}));
     let server = Server::new(move |asked| if asked.index < 25 { long.clone() } else { good(asked) });
     let (_, err) = ends(&lab, &server, 1, "--out l --tasks delivery --concurrency 1");
     assert_eq!((server.asked().len(), lab.rows("l/answers.jsonl").len()), (30, 5), "{err}");
 
-    // A port below 1024 that nobody serves, and that no other test is given.
+    // A port below 1024 that nobody serves, and that no other test can get.
     let (_, err) = ended(&judge_at(&lab, "http://127.0.0.1:1/v1", "--out k --tasks delivery"), 2);
     assert!(err.contains("http://127.0.0.1:1/v1 refuses connections"), "{err}");
     assert!(err.contains("questions  0 done"), "{err}");
@@ -208,7 +208,7 @@ fn a_budget_is_kept_to_the_request() {
     let lab = Lab::new();
     many(&lab, 10);
     for concurrency in [1, 8] {
-        // Every question fails once, and what is repeated counts.
+        // Every question fails once, and repeats count against the budget.
         let server = Server::new(|asked| if asked.before == 0 { Act::status(500, &json!({})) } else { good(asked) });
         let line = format!("--out j{concurrency} --tasks delivery --concurrency {concurrency}");
         let (_, err) = ends(&lab, &server, 1, &format!("{line} --budget 9"));
@@ -244,7 +244,7 @@ fn the_key_is_in_no_file_whatever_the_server_does_with_it() {
     let answers = lab.read("j/answers.jsonl");
     assert!(answers.contains("Your key is [key].") && answers.contains("\"served\":\"[key]\""), "{answers}");
     no_key_under(&lab.path(""));
-    // Without a variable, no header.
+    // Without the environment variable there is no header.
     let line = format!("judge --items items.jsonl --endpoint {} --judge-model mock --out k", server.url());
     server.now(good);
     assert!(lab.command(&line).env_remove("OPENAI_API_KEY").output().unwrap().status.success());

@@ -24,7 +24,7 @@ pub(super) enum Act {
     Drop,
     /// Promises a body and closes the connection within it.
     Cut,
-    /// Takes the request and says nothing until the client has had enough.
+    /// Takes the request and says nothing until the client gives up.
     Hang,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// What stands in a fence of the question.
+    /// The text in a fence of the question.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         let (_, rest) = self.text.split_once(&format!("BEGIN {name} "))?;
         let (mark, rest) = rest.split_once('\n')?;
@@ -78,7 +78,7 @@ impl Asked {
     }
 }
 
-/// What a good judge says: a claim is made if the response holds it, `maybe` hedges, and the level is the number of words.
+/// A good judge's answer: a claim is made if the response contains it, `maybe` hedges, and the level is the number of words.
 pub(super) fn good(asked: &Asked) -> Act {
     let yes = |yes: bool| Act::say(if yes { "YES" } else { "NO" });
     let response = asked.response();
@@ -97,7 +97,7 @@ struct State {
     rule: Rule,
     log: Vec<Asked>,
     times: BTreeMap<String, usize>,
-    /// The model that the server says it is.
+    /// The name of the model that the server claims to be.
     served: String,
 }
 
@@ -116,7 +116,7 @@ impl Server {
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
                 let (state, stream) = (shared.clone(), stream.unwrap());
-                // One look is enough to tell the call that ends the server from a request.
+                // One peek is enough to tell the call that ends the server from a request.
                 let mut first = [0];
                 if stream.peek(&mut first).is_ok_and(|read| read == 1) && first == *b"!" {
                     return;
@@ -135,7 +135,7 @@ impl Server {
         format!("http://{}/v1", self.address)
     }
 
-    /// From now on it behaves like this.
+    /// Sets how the server behaves from now on.
     pub(super) fn now(&self, rule: impl Fn(&Asked) -> Act + Send + 'static) {
         self.state().rule = Box::new(rule);
     }
@@ -144,7 +144,7 @@ impl Server {
         self.state().served = name.into();
     }
 
-    /// What was asked since the last call.
+    /// The questions asked since the last call.
     pub(super) fn asked(&self) -> Vec<Asked> {
         let mut state = self.state();
         state.times.clear();
@@ -161,7 +161,7 @@ impl Drop for Server {
     }
 }
 
-/// Requests of one connection, one after the other, until either side closes it.
+/// Serves the requests of one connection, one after the other, until either side closes it.
 fn serve(state: &Mutex<State>, stream: &TcpStream) {
     let mut reader = BufReader::new(stream);
     while let Some((path, authorization, body)) = read_request(&mut reader) {

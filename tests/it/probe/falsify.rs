@@ -1,4 +1,4 @@
-//! `temper falsify` as a user runs it: gates that decide, what was frozen, and fresh items that are none.
+//! `temper falsify` as a user runs it: gates that decide, frozen probes, and fresh items that are not fresh.
 
 use headtemper_study::{Array, Npz};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ fn a_falsification_ends_as_its_gates_do() {
     assert!(out.contains("the smaller class has 9 items"), "{out}");
 }
 
-/// A gate between a number and the end of its interval: the items cannot tell, unless the point was declared to decide.
+/// A gate between a number and the end of its interval: the items cannot decide, unless the point was declared to decide.
 #[test]
 fn a_missed_gate_fails_where_its_interval_misses_it() {
     let lab = fitted(1.2, 1.2);
@@ -81,7 +81,7 @@ fn what_was_frozen_stays_and_what_was_seen_is_refused() {
     lab.write("gate.toml", format!("{GATE}[gates]\nfresh_auc = 0.6\n"));
     let (_, err) = lab.ends(2, "falsify gate.toml --out run");
     assert!(err.contains("gates.fresh_auc was 0.63, is 0.6"), "{err}");
-    // Items that were fitted on are no fresh items, whatever they are called.
+    // Items that the probe was fitted on are not fresh, whatever they are called.
     let (mut x, mut labels) = data(2, 90, 45, 1.2);
     let (seen, seen_labels) = data(1, 80, 40, 1.2);
     x.extend(&seen[..2 * D]);
@@ -93,7 +93,7 @@ fn what_was_frozen_stays_and_what_was_seen_is_refused() {
     assert!(!lab.path("other/falsify.json").exists());
 }
 
-/// Prompts in common are found by their text, and by the hashes that a capture keeps.
+/// Common prompts are found by their text, and by the hashes that a capture keeps.
 #[test]
 fn prompts_in_common_are_refused() {
     let lab = fitted(1.2, 1.2);
@@ -140,7 +140,7 @@ fn the_later_steps_report_or_decide() {
         lab.write_lines(&format!("{name}.jsonl"), (0..n).map(item));
     }
     write(&lab, "train_b", data(11, 80, 40, 1.2));
-    // The other way round, so that no interval reaches the gate.
+    // Labels the other way round, so that no interval reaches the gate.
     write(&lab, "fresh_b", data(12, 90, 45, -1.2));
     let gate = GATE
         .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
@@ -163,7 +163,7 @@ fn the_later_steps_report_or_decide() {
     lab.write("gate.toml", format!("{gate}{later}[gates]\ndecide = ['cv', 'fresh', 'replication']\n"));
     let (out, _) = lab.ends(3, "falsify gate.toml --out decided");
     assert!(out.contains("failed at replication"), "{out}");
-    // An axis whose column is called as a count is told as the AUC that it has.
+    // An axis whose column is named like a count is still told as an AUC.
     let by_items = gate.replace("train.npz:coverage>=0.5", "train.jsonl:items_right>=4");
     lab.write("gate.toml", format!("{by_items}[axes]\ncolumns = ['items_right>=4']\n"));
     let out = lab.done("falsify gate.toml --out named");
@@ -173,7 +173,7 @@ fn the_later_steps_report_or_decide() {
     assert!(out.contains("warning: training: 1 items without a label were left out"), "{out}");
 }
 
-/// Each of these once passed, or fell over.
+/// Each of these once passed, or crashed.
 #[test]
 fn what_would_mislead_is_refused_or_cannot_be_told() {
     let lab = fitted(1.2, 1.2);
@@ -189,7 +189,7 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
         GATE.replace("\n[fresh]", &format!("\nitems = '{train}'\n[fresh]"))
             .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]")
     };
-    // Items in the order of the features name them, and labels are then found by id, in whatever order they stand.
+    // Items in the order of the features name them; labels are then found by id, in any order.
     let labels = data(2, 90, 45, 1.2).1;
     write(&lab, "fresh", data(2, 90, 45, 1.2));
     let labelled = |i: usize| json!({"id": format!("new{i}"), "y": u8::from(labels[i])});
@@ -200,7 +200,7 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
     assert_eq!(lab.json("by-id/falsify.json")["fresh"]["matched_by"], "id");
     let (_, err) = lab.ends(0, "probe fit --features fresh.npz:X --labels shuffled.jsonl:y --shuffles 0 --out place");
     assert!(err.contains("matched by place: the labels name their items and the features do not"), "{err}");
-    // Items that are fewer or more than the rows they stand beside.
+    // Fewer or more items than rows of features.
     lab.write_lines("long.jsonl", (0..81).map(|i| item("old", 2 * i)));
     lab.write("gate.toml", with_items("long.jsonl"));
     let (_, err) = lab.ends(2, "falsify gate.toml --out long");
@@ -220,7 +220,7 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
     assert!(lab.ends(2, "probe fit --features empty.npz:X[0] --labels ids.npz:y --out x").1.contains("holds nothing"));
 }
 
-/// Answers to one prompt are of one unit, of which gates count and draw; so are items of one group, which both sets may not share.
+/// Answers to one prompt are one unit, and gates count and draw units; so are items of one group, which the two sets may not share.
 #[test]
 fn answers_to_one_prompt_are_one_unit() {
     let lab = fitted(1.2, 1.2);
@@ -251,7 +251,7 @@ fn answers_to_one_prompt_are_one_unit() {
     lab.write("gate.toml", GATE);
     lab.done("falsify gate.toml --out single");
     assert_ne!(width(&found), width(&lab.json("single/falsify.json")), "intervals are over prompts");
-    // Five topics tell nothing, and the fresh ones are none.
+    // Five topics are too few to decide, and shared topics are not fresh.
     lab.write("gate.toml", gate("groups = 'NAME.jsonl:topic'\n", ""));
     let (_, err) = lab.ends(2, "falsify gate.toml --out topics");
     assert!(err.contains("the group of a training item: 'new 0' ('0'), 'new 0' ('0')"), "{err}");
@@ -265,7 +265,7 @@ fn answers_to_one_prompt_are_one_unit() {
     assert!(lab.ends(2, "falsify gate.toml --out half").1.contains("take groups both or neither"));
 }
 
-/// Captures say what they are: features of another site are no fresh ones, and a merge overwrites nothing.
+/// Captures say what they hold: features of another site are refused as fresh ones, and a merge overwrites nothing.
 #[test]
 fn captures_of_something_else_are_refused() {
     let lab = Lab::new();
@@ -287,7 +287,7 @@ fn captures_of_something_else_are_refused() {
         err.contains("h_mean of the last 2 layers, pooled over last;") && err.contains("h_last, pooled over last:3"),
         "{err}"
     );
-    // Nor are those of another plan or template; another arithmetic is said.
+    // So are those of another plan or template; another arithmetic is told.
     capture("--out plan.npz --mean-layers 2 --shard 2/2 --plan L0H1:0.5");
     capture("--out raw.npz --mean-layers 2 --shard 2/2 --raw");
     for (other, why) in

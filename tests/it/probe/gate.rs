@@ -1,10 +1,10 @@
-//! `temper gate` as a user runs it: it hedges what a probe doubts.
+//! `temper gate` as a user runs it: it hedges the answers that a probe doubts.
 
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, array, by_id, lines, prompts};
 
-/// A gate on the tiny model: what it reads is what a capture of the same answers holds.
+/// A gate on the tiny model: the states that it reads are those in a capture of the same answers.
 #[test]
 fn a_gate_hedges_what_the_probe_doubts() {
     let lab = Lab::new();
@@ -16,7 +16,7 @@ fn a_gate_hedges_what_the_probe_doubts() {
     let labels: Vec<u8> = (0..12).map(|i| u8::from(i % 3 != 0)).collect();
     lab.write("l.json", json!({"y": labels}).to_string());
     lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
-    // What is right is what the model says; what an item says of an answer that is not there yet does not count.
+    // Right answers are what the model says; an item's own `coverage` does not count, since its answer is not there yet.
     let item = |i: usize| {
         let id = format!("q{i}");
         let gold = if labels[i] == 1 { answers[&id]["response"].clone() } else { json!("nobody says this") };
@@ -28,7 +28,7 @@ fn a_gate_hedges_what_the_probe_doubts() {
     let found = lab.json("g/gate.json");
     let rows = lines(&lab.read("g/gated.jsonl"));
     assert_eq!((rows.len(), found["items"].as_u64()), (12, Some(12)));
-    // A probe with as many features as here tells its own items apart: it doubts the wrong ones.
+    // A probe with this many features separates its own items: it doubts exactly the wrong ones.
     assert_eq!((found["auc"].as_f64(), found["prefixed"].as_u64()), (Some(1.0), Some(4)), "{out}");
     assert_eq!(found["auc_delong"], json!({"low": null, "high": null}), "without an error there is no interval");
     assert!(out.contains("12 of 12 answers were generated here, and without a lexicon (--hedges)"), "{out}");
@@ -41,7 +41,7 @@ fn a_gate_hedges_what_the_probe_doubts() {
         assert_eq!((gated, &row["label"]), (format!("{prefix}{plain}").as_str(), &json!(label)));
         assert!(row.get("coverage").is_none(), "what was said of another answer is gone: {row}");
     }
-    // Chance takes the assertions of right answers as well; four wrong ones are too few for an interval.
+    // Random prefixes also hedge right answers; four wrong ones are too few for an interval.
     let (change, random) = (&found["change"], &found["change"]["at_random"]);
     assert_eq!((&change["asymmetry"]["difference"], &change["asymmetry"]["low"]), (&json!(-1.0), &Value::Null));
     assert!(change["p_assert_wrong"]["high"].as_f64().unwrap() < -0.4, "{change}");
@@ -55,12 +55,12 @@ fn a_gate_hedges_what_the_probe_doubts() {
             && out.contains("no interval where fewer than 10"),
         "{out}"
     );
-    // Every answer ends at the limit, and that is said.
+    // Every answer is cut off at the limit, and that is said.
     assert_eq!((&found["cut_off"]["answers"], &found["cut_off"]["table"]["cw"]), (&json!(12), &json!(4)), "{out}");
     let cut = "12 of 12 answers (100.0 %) were cut off at a limit of tokens, 8 of 8 right and 4 of 4 wrong ones: a cut-off answer can look";
     assert!(out.contains(cut) && !out.contains("not cut off alike"), "{out}");
     assert!(rows.iter().all(|row| row["finish_reason"] == "length"));
-    // Probabilities are those of the probe on the capture of the same tokens.
+    // The probabilities are those of the probe on the capture of the same tokens.
     let eval = "probe eval p --features f.npz:h_last --labels l.json:y --out e";
     lab.done(eval);
     let p = array(&lab.npz("e/predictions.npz"), "p").to_vec2::<f64>().unwrap();
@@ -88,7 +88,7 @@ fn a_gate_hedges_what_the_probe_doubts() {
         assert!(err.contains(&format!("the threshold is {told}, but must be a probability, from 0 to 1")), "{err}");
         assert!(!lab.path("g4").exists(), "refused before anything is generated");
     }
-    // An answer that comes along without a label says nothing of its hedging either.
+    // An answer that an item brings without a label says nothing about its hedging either.
     let brought = |i: usize| {
         let label = if i < 3 { json!("cr") } else { Value::Null };
         json!({"id": format!("b{i}"), "prompt": format!("{i}?"), "response": "yes", "gold": "yes", "label": label})
@@ -109,7 +109,8 @@ fn a_gate_hedges_what_the_probe_doubts() {
     assert!(err.contains("C is 3, but must be one that the probe was fitted with: 1"), "{err}");
 }
 
-/// A probe ranks what it was fitted on, however little it knows: the numbers are of the other answers, and a probe that failed is told of.
+/// A probe ranks the items it was fitted on well, however little it knows, so the numbers are those of the other answers; a probe
+/// that failed is reported.
 #[test]
 fn a_gate_is_measured_where_its_probe_was_not_fitted() {
     let lab = Lab::new();
@@ -149,8 +150,8 @@ fn a_gate_is_measured_where_its_probe_was_not_fitted() {
     assert!(out.contains("`temper falsify` says 'failed' of this probe"), "{out}");
 }
 
-/// What the gate lets out is read as items, by the gate too; and what items bring is told of: how answers ended, and what they say
-/// against their accepted answers.
+/// The gate's output can be read as items, by the gate too. The gate reports how the answers that items bring ended, and where items
+/// contradict their accepted answers.
 #[test]
 fn what_a_gate_lets_out_are_items() {
     let lab = Lab::new();
@@ -158,7 +159,7 @@ fn what_a_gate_lets_out_are_items() {
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --heads none --out f.npz");
     lab.write("l.json", json!({"y": (0..12).map(|i| u8::from(i % 3 != 0)).collect::<Vec<_>>()}).to_string());
     lab.done("probe fit --features f.npz:h_last --labels l.json:y --cv 3 --shuffles 0 --out p");
-    // All the wrong answers are cut off, and none of the right ones; three items contradict what their golds say.
+    // All wrong answers are cut off and no right one is; three items contradict their accepted answers.
     let item = |i: usize| {
         let right = i.is_multiple_of(2);
         let end = if right { "stop" } else { "length" };
@@ -190,7 +191,7 @@ fn what_a_gate_lets_out_are_items() {
         );
         assert_eq!((&row["correct"], &row["finish_reason"]), (&json!(i.is_multiple_of(2)), &item(i)["finish_reason"]));
     }
-    // Read again, every label and every end is what it was.
+    // Read again, every label and every finish reason is the same.
     lab.done(&format!("{gate} --items g/gated.jsonl --out again"));
     let again = lab.json("again/gate.json");
     assert_eq!((&again["plain"], &again["cut_off"]["answers"]), (&found["gated"], &json!(6)));

@@ -1,33 +1,33 @@
-//! Models that break one law each.
+//! Models with one fault each.
 
 use candle_core::{Result, Tensor};
 use headtemper_hook::{Batch, Site, Span, Tap};
 use headtemper_model::{Branch, Cache, CausalLm, Matrix, Shell};
 
-/// How a model is spoilt.
+/// The fault of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fault {
     /// None.
     Sound,
     /// A layer neither asks for λ nor shows its heads.
     Deaf,
-    /// A layer asks for λ and does not apply it: the silent hook.
+    /// A layer asks for λ but does not apply it: the silent hook.
     Silent,
-    /// The same, for one head of the layer.
+    /// Like `Silent`, for one head of the layer.
     SilentHead,
-    /// The same, in decode alone.
+    /// Like `Silent`, in decode only.
     SilentInDecode,
     /// A layer shows its heads in another order.
     WrongHead,
     /// A layer asks for λ and shows its heads twice.
     Twice,
-    /// Hidden states move a little when a tap reads or scales the heads of a layer.
+    /// Hidden states change a little when a tap reads or scales the heads of a layer.
     Shy,
-    /// Hidden states move a little with the number of sequences.
+    /// Hidden states change a little with the number of sequences.
     Crowded,
-    /// A sequence reads what its neighbour in the batch should.
+    /// Neighbours in the batch get each other's last hidden state.
     Swapped,
-    /// The cache keeps the last token of what was read at once twice: what follows stands one place too late.
+    /// The cache keeps the last token of the prefill twice, so everything after it is one place too late.
     OffByOne,
     /// One logit is infinite.
     Infinite,
@@ -140,7 +140,7 @@ impl Tap for Without<'_> {
     }
     fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         let seen = self.tap.at(site, x.index_select(&self.kept, 0)?)?;
-        // The added tokens alone go on as they were.
+        // Only the added tokens stay as they were.
         let kept = self.kept.to_vec1::<u32>()?;
         let row = |i: u32| match kept.iter().position(|&k| k == i) {
             Some(at) => seen.get(at),
@@ -155,13 +155,13 @@ impl Tap for Without<'_> {
     }
 }
 
-/// Stands between a sound model and the tap.
+/// Sits between a sound model and the tap, and adds the fault.
 struct Between<'a> {
     tap: &'a mut dyn Tap,
     fault: Fault,
     site: Site,
     decode: bool,
-    /// Whether the tap scaled the heads there.
+    /// Whether the tap scaled the heads at `site`.
     scaled: bool,
 }
 
@@ -211,7 +211,7 @@ impl Tap for Between<'_> {
     }
 }
 
-/// The heads of `x` `[n, head, ..]`, `by` places further.
+/// The heads of `x` `[n, head, ..]`, rotated by `by` places.
 fn turned(x: &Tensor, by: usize) -> Result<Tensor> {
     let heads = x.dim(1)?;
     let order: Vec<u32> = (0..heads).map(|head| ((head + by) % heads) as u32).collect();
