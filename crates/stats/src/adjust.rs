@@ -15,14 +15,22 @@ pub struct Covariates {
     items: usize,
     /// Orthonormal, and orthogonal to a constant.
     axes: Vec<Vec<f64>>,
+    /// How many of them are of covariates that shuffles keep in place.
+    kept: usize,
 }
 
 impl Covariates {
     /// Takes covariates of `items` items. One that is constant, or follows from those before it, is ignored. Panics unless each has
     /// one value per item.
     pub fn new(items: usize, covariates: &[Vec<f64>]) -> Self {
+        Self::beside(items, &[], covariates)
+    }
+
+    /// The same where shuffles exchange only items that agree in `kept`, as within strata. `covariates` are the others.
+    pub fn beside(items: usize, kept: &[Vec<f64>], covariates: &[Vec<f64>]) -> Self {
         let mut axes: Vec<Vec<f64>> = Vec::new();
-        for covariate in covariates {
+        let mut axes_kept = 0;
+        for (index, covariate) in kept.iter().chain(covariates).enumerate() {
             assert_eq!(covariate.len(), items, "one value an item");
             let mean = covariate.iter().sum::<f64>() / items as f64;
             let mut axis: Vec<f64> = covariate.iter().map(|x| x - mean).collect();
@@ -40,9 +48,21 @@ impl Covariates {
                     *x /= left;
                 }
                 axes.push(axis);
+                axes_kept += usize::from(index < kept.len());
             }
         }
-        Self { items, axes }
+        Self { items, axes, kept: axes_kept }
+    }
+
+    /// Whether shuffles move some of them away from their items: those exchange residuals, and not labels
+    /// ([`Projector::exchanged`](crate::Projector::exchanged)).
+    pub fn move_in_shuffles(&self) -> bool {
+        !self.moving().is_empty()
+    }
+
+    /// The axes of those that shuffles do not keep in place.
+    pub(crate) fn moving(&self) -> &[Vec<f64>] {
+        &self.axes[self.kept..]
     }
 
     /// How many degrees of freedom they take.
@@ -92,7 +112,7 @@ impl Covariates {
         let left = mean(&repeats().map(|cells| self.left_within(order, cells)).collect::<Vec<_>>());
         Adjustment {
             all: Some(self.correction(&labels)),
-            held_out: Some(self.scaled(&order[..n_a], left)),
+            held_out: Some(self.held_out(&order[..n_a], left)),
             leaks: repeats().map(|cells| self.leaks(order, cells, (n_a, n_b))).collect(),
         }
     }
@@ -114,13 +134,13 @@ impl Covariates {
         1.0 - self.axes.iter().map(shared).sum::<f64>() / of_labels
     }
 
-    /// `√left / √(1 - R²)`.
-    fn scaled(&self, of_a: &[usize], left: f64) -> f64 {
+    /// `√left`, and 0 where labels follow from the covariates.
+    fn held_out(&self, of_a: &[usize], left: f64) -> f64 {
         let own = self.own_share(of_a);
         if left.is_nan() || left <= NO_FREEDOM || own.is_nan() {
             return f64::NAN;
         }
-        if own <= DEPENDENT { 0.0 } else { (left / own).sqrt() }
+        if own <= DEPENDENT { 0.0 } else { left.sqrt() }
     }
 
     /// The leak of every fold.
@@ -186,7 +206,7 @@ impl Correction {
 pub struct Adjustment {
     /// Of a d of all items; `None` without covariates.
     pub(crate) all: Option<Correction>,
-    /// What d on held-out items is multiplied by, as in [`Correction`], for the degrees of freedom within folds.
+    /// What d on held-out items is multiplied by: the root of the share that the covariates leave of the degrees of freedom within folds.
     pub(crate) held_out: Option<f64>,
     /// The leak of each fold, `[repeat][fold]`. The residuals of some items hold a part of those of all others, so held-out items
     /// follow the direction of the others without any signal. The leak is the resulting difference of a fold's group means times

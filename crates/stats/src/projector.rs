@@ -1,6 +1,6 @@
 //! The fast way to the naive and the cross-fitted d of many labelings.
 
-use crate::adjust::Adjustment;
+use crate::adjust::{Adjustment, Covariates};
 use crate::direction::{Pooled, d_of_projections, longest};
 use crate::effect::NO_SPREAD;
 use crate::folds::Folds;
@@ -57,6 +57,39 @@ impl Projector {
             (items.iter().flat_map(|&item| self.row(item).iter().copied()).collect(), self.width)
         };
         Self { table, width, items: items.len(), ..*self }
+    }
+
+    /// Residuals that changed places, `order[place]` being the item whose residual is now at each place, less what the covariates explain
+    /// of them there: what shuffled labels are compared with where covariates do not go along with the shuffle (Freedman and Lane
+    /// 1983). Labels, folds and covariates stay where they are, so that both comparisons share what these have in common.
+    #[must_use]
+    pub fn exchanged(&self, order: &[usize], covariates: &Covariates) -> Self {
+        let mut out = self.of(order);
+        for axis in covariates.moving() {
+            if out.is_gram {
+                let along: Vec<f64> = out.table.chunks_exact(out.width).map(|row| dot(row, axis)).collect();
+                let both = dot(&along, axis);
+                for ((row, z), t) in out.table.chunks_exact_mut(out.width).zip(axis).zip(&along) {
+                    for ((x, other), of_other) in row.iter_mut().zip(axis).zip(&along) {
+                        *x += both * z * other - z * of_other - t * other;
+                    }
+                }
+            } else {
+                let mut share = vec![0.0; out.width];
+                for (row, z) in out.table.chunks_exact(out.width).zip(axis) {
+                    share.iter_mut().zip(row).for_each(|(sum, x)| *sum += z * x);
+                }
+                for (row, z) in out.table.chunks_exact_mut(out.width).zip(axis) {
+                    row.iter_mut().zip(&share).for_each(|(x, s)| *x -= z * s);
+                }
+            }
+        }
+        out.squares = if out.is_gram {
+            (0..out.items).map(|item| out.row(item)[item]).sum()
+        } else {
+            dot(&out.table, &out.table)
+        };
+        out
     }
 
     /// Both d where `order[place]` is the item at each place of `folds`. Degenerate input as in [`held_out_d`](crate::held_out_d).

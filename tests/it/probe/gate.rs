@@ -145,7 +145,10 @@ fn a_gate_is_measured_where_its_probe_was_not_fitted() {
     let rows = lines(&lab.read("both/gated.jsonl"));
     assert!(rows.iter().all(|row| row["seen_in_training"] == !row["id"].as_str().unwrap().starts_with("new")));
     assert!(!out.contains("temper falsify"));
-    lab.write("p/falsify.json", json!({"verdict": "failed"}).to_string());
+    let sha256 = fresh["probe_sha256"].clone();
+    lab.write("p/falsify.json", json!({"verdict": "failed", "frozen": {"probe_sha256": "of another"}}).to_string());
+    assert!(!lab.done(&format!("{gate} --items fresh.jsonl --out other")).contains("temper falsify"));
+    lab.write("p/falsify.json", json!({"verdict": "failed", "frozen": {"probe_sha256": sha256}}).to_string());
     let out = lab.done(&format!("{gate} --items fresh.jsonl --out failed"));
     assert!(out.contains("`temper falsify` says 'failed' of this probe"), "{out}");
 }

@@ -17,9 +17,10 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let sampling = args.sampling.sampling();
+    let sha256 = sha256_file(&path)?;
     let settings = GateRun {
-        probe: (&probe, sha256_file(&path)?),
-        falsified: verdict_beside(&path)?,
+        falsified: verdict_beside(&path, &sha256)?,
+        probe: (&probe, sha256),
         c: args.c,
         threshold: args.threshold,
         site: args.site.as_deref(),

@@ -131,11 +131,19 @@ fn head(
     let observed = along(&whole, as_they_are);
     let observed_across = along(&across, as_they_are).crossfit;
     let mut null = Null { naive: Vec::new(), crossfit: Vec::new(), across: Vec::new() };
+    let exchange = table.taken_out.move_in_shuffles();
+    let as_shuffled = |projector: &Projector, labeling: &Labeling| {
+        if exchange {
+            along(&projector.exchanged(&labeling.0, &table.taken_out), as_they_are)
+        } else {
+            along(projector, labeling)
+        }
+    };
     for labeling in shuffled {
-        let found = along(&whole, labeling);
+        let found = as_shuffled(&whole, labeling);
         null.naive.push(found.naive);
         null.crossfit.push(found.crossfit);
-        null.across.push(along(&across, labeling).crossfit);
+        null.across.push(as_shuffled(&across, labeling).crossfit);
     }
     let (order, adjustment) = as_they_are;
     let mut naive = naive_direction(vectors, dim, &table.labels());
@@ -144,7 +152,8 @@ fn head(
         naive,
         p_naive: permuted(observed.naive, &null.naive, Tail::Greater),
         d_crossfit: held_out_d_beside(vectors, dim, order, folds, adjustment),
-        cos_centred: centred_cosine(vectors, dim, order, halves),
+        // Halves of residuals share what the fit on all items got wrong.
+        cos_centred: if exchange { f64::NAN } else { centred_cosine(vectors, dim, order, halves) },
         p: permuted(observed.crossfit, &null.crossfit, Tail::Greater),
         q: f64::NAN,
         p_max: f64::NAN,
@@ -153,6 +162,6 @@ fn head(
         q_across: f64::NAN,
         p_max_across: f64::NAN,
     };
-    let of_halves = stability::of_head(&whole, halves, labelings);
+    let of_halves = if exchange { Vec::new() } else { stability::of_head(&whole, halves, labelings) };
     (direction, null, of_halves)
 }

@@ -44,12 +44,11 @@ impl<'a> Table<'a> {
         let logarithm = length.iter().map(|x| x.ln()).collect();
         let length = [length, logarithm];
         let units = unit_of(rows.iter().map(|&row| facts.get(row)), options.groups.as_deref());
-        let of_strata = || strata.iter().flat_map(|strata| strata::indicators(strata));
-        let with_length: Vec<Vec<f64>> = length.iter().cloned().chain(of_strata()).collect();
-        let taken_out_with_length = Covariates::new(rows.len(), &with_length);
+        let of_strata: Vec<Vec<f64>> = strata.iter().flat_map(|strata| strata::indicators(strata)).collect();
+        let taken_out_with_length = Covariates::beside(rows.len(), &of_strata, &length);
         let taken_out = match options.adjust {
             Adjust::Length => taken_out_with_length.clone(),
-            Adjust::None => Covariates::new(rows.len(), &of_strata().collect::<Vec<_>>()),
+            Adjust::None => Covariates::beside(rows.len(), &of_strata, &[]),
         };
         let n_a = cohorts.a.len();
         Ok(Self { features, rows, n_a, slots, length, strata, units, taken_out, taken_out_with_length })

@@ -143,7 +143,7 @@ impl Kept {
         if self.texts[row] == text_hash(item, item.response.as_deref()) {
             Ok(row)
         } else {
-            wrong("was captured with another prompt or response".into())
+            wrong("was captured with another prompt or response, or other tokens of it".into())
         }
     }
 

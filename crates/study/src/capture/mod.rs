@@ -117,7 +117,9 @@ pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
 /// Encodes an item with this response: the tokens that it brings, if they are those of the response under this tokenizer, or else its
 /// text.
 pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -> Result<Encoded> {
+    // Other servers' ids may hold the token that ends an answer, whose text is none: the state there is another.
     if let (Some(ids), Some(response)) = (&item.response_ids, response)
+        && ids.last().is_some_and(|&last| !engine.stop().contains(last))
         && engine.tokenizer().decode(ids).is_ok_and(|text| text == response)
     {
         return Ok(engine.checked(&format!("item '{}'", item.id), encode_answered(engine, item, ids)?)?);

@@ -26,20 +26,26 @@ use crate::{
 const FROZEN: &str = "frozen.json";
 const FOUND: &str = "falsify.json";
 
-/// The verdict that an earlier falsification left beside the file of this probe, if there was one.
+/// The verdict of an earlier falsification of this very probe, if it was left beside the probe's file, whose SHA-256 is given.
 ///
 /// # Errors
 /// If what lies there cannot be read.
-pub fn verdict_beside(probe: &Path) -> Result<Option<Outcome>> {
+pub fn verdict_beside(probe: &Path, sha256: &str) -> Result<Option<Outcome>> {
     #[derive(serde::Deserialize)]
     struct Found {
         verdict: Outcome,
+        frozen: Frozen,
+    }
+    #[derive(serde::Deserialize)]
+    struct Frozen {
+        probe_sha256: String,
     }
     let path = probe.with_file_name(FOUND);
     if !path.exists() {
         return Ok(None);
     }
-    read_json::<Found>(&path).map(|found| Some(found.verdict))
+    let found: Found = read_json(&path)?;
+    Ok(Some(found.verdict).filter(|_| found.frozen.probe_sha256 == sha256))
 }
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,

@@ -107,12 +107,12 @@ pub fn gate_run(
     let units = units(&of_items, None);
     let ranked = ranked(&of_rows, &units);
     let plain = Standing::of(of_rows.iter().map(|row| row.plain_label.as_deref()));
-    let cut_off = CutOff::of(&rows);
+    let cut_off = CutOff::of(&of_rows);
     let contradicted = Contradicted {
         by_gold: answers.count(|known| known.gold_contradicts),
         by_lexicon: answers.count(|known| known.lexicon_contradicts),
     };
-    let mut warnings = warnings(&answers, settings, seen_in_training, &cut_off, contradicted);
+    let mut warnings = warnings(&answers, settings, (seen_in_training, &of_rows), &cut_off, contradicted);
     warnings.extend(other_regime(probe, engine, items));
     let found = GateResult {
         schema: "gate/v1".into(),

@@ -2,7 +2,7 @@
 
 use headtemper_engine::Engine;
 
-use super::{Contradicted, CutOff, answers::Answers, run::GateRun};
+use super::{Contradicted, CutOff, GatedRow, answers::Answers, run::GateRun};
 use crate::{
     Item,
     confounds::{SAY_SO, Truncation},
@@ -17,21 +17,21 @@ use crate::{
 pub(super) fn warnings(
     answers: &Answers,
     settings: &GateRun<'_>,
-    seen: usize,
+    (seen, measured): (usize, &[GatedRow]),
     cut_off: &CutOff,
     contradicted: Contradicted,
 ) -> Vec<String> {
-    let all = answers.items.len();
+    let (all, of) = (answers.items.len(), measured.len());
     gold_warning(&answers.items)
         .into_iter()
-        .chain(nothing_known(answers))
+        .chain(nothing_known(measured))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
-        .chain(truncation(cut_off, all))
+        .chain(truncation(cut_off, of))
         .chain(
             (cut_off.unsaid > 0)
-                .then(|| format!("whether {} of {all} answers were cut off is not known: {SAY_SO}", cut_off.unsaid)),
+                .then(|| format!("whether {} of {of} answers were cut off is not known: {SAY_SO}", cut_off.unsaid)),
         )
         .chain((seen > 0).then(|| {
             let so = if seen == all { "what it does to them is no test" } else { "they take no part in the numbers" };
@@ -51,9 +51,10 @@ fn falsified(settings: &GateRun<'_>) -> Option<String> {
     ))
 }
 
-fn nothing_known(answers: &Answers) -> Option<String> {
-    (answers.count(|known| known.correct.is_some()) == 0)
-        .then(|| "no answer is known to be right or wrong: give items gold answers, coverage, or labels".into())
+fn nothing_known(measured: &[GatedRow]) -> Option<String> {
+    measured.iter().all(|row| row.correct.is_none()).then(|| {
+        "no answer that the numbers would be of is known to be right or wrong: give items gold answers, coverage, or labels".into()
+    })
 }
 
 /// A prefix that the lexicon does not know as a hedge.

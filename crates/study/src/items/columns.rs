@@ -86,7 +86,8 @@ pub(crate) fn prompt_hash(item: &Item) -> String {
     if key.is_empty() { key } else { digest_text(&key) }
 }
 
-/// The hash that identifies the texts of an item, letter by letter: its whole prompt, and this response or the one that its tokens hold.
+/// The hash that identifies the texts of an item, letter by letter: its whole prompt, and this response or the one that its tokens hold,
+/// with the tokens that the item brings for it.
 pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
     let (prompt, tokens) = match &item.input {
         Input::Prompt(text) | Input::Raw(text) => (json!(text), &[][..]),
@@ -104,7 +105,10 @@ pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
         None if !tokens.is_empty() => json!(tokens),
         response => json!(response.unwrap_or_default()),
     };
-    digest(&(prompt, response))
+    match item.response_ids.as_ref().filter(|_| item.response.as_deref() == response.as_str()) {
+        Some(ids) => digest(&(prompt, response, ids)),
+        None => digest(&(prompt, response)),
+    }
 }
 
 /// An item's number in a column; NaN if it has none.

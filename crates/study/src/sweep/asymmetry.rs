@@ -95,7 +95,13 @@ pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec
         .map(|unit| [arm, base].map(|stances| unit.iter().flat_map(|&item| of(stances, item)).collect()))
         .collect();
     let (below, above) = rare(&unit_answers);
-    let interval = Interval { mean, low: student.low.min(mean - below), high: student.high.max(mean + above) };
+    // One unit with most of the answers says nothing of how much units vary, and neither do the others by themselves.
+    let worth = items_in_all * items_in_all / sizes.iter().map(|&size| (size * size) as f64).sum::<f64>();
+    let interval = if worth < 2.0 {
+        Interval { mean, low: f64::NAN, high: f64::NAN }
+    } else {
+        Interval { mean, low: student.low.min(mean - below), high: student.high.max(mean + above) }
+    };
     let differing = units.iter().flatten().filter(|&&item| of(arm, item) != of(base, item)).count();
     Some(Column { signed: sums((both, both), 0.0, 1.0), interval, differing })
 }
@@ -114,7 +120,13 @@ fn rare(units: &[[Vec<Stance>; 2]]) -> (f64, f64) {
             let size = f64::midpoint(known(arm), known(base));
             (size > 0.0).then(|| ((asserted(arm) - asserted(base)) / size).clamp(-1.0, 1.0))
         };
-        averaged_shares(&units.iter().filter_map(of_unit).collect::<Vec<f64>>())
+        let changes: Vec<f64> = units.iter().filter_map(of_unit).collect();
+        // Enough of them to know their spread by.
+        if changes.iter().filter(|&&change| change != 0.0).count() >= LEAST {
+            let mean = changes.iter().sum::<f64>() / changes.len() as f64;
+            return Interval { mean, low: mean, high: mean };
+        }
+        averaged_shares(&changes)
     };
     let (wrong, right) = (of_class(false), of_class(true));
     ((wrong.mean - wrong.low).hypot(right.high - right.mean), (wrong.high - wrong.mean).hypot(right.mean - right.low))
