@@ -20,7 +20,7 @@ pub(super) fn draw(disposition: &Disposition) -> String {
     let stability = &disposition.stability;
     let rows = [("by d", &stability.magnitude), ("by d held out", &stability.directional)];
     if rows.iter().all(|(_, row)| !row.rho.is_finite()) {
-        return r#"<p class="muted">The items could not be halved and ranked twice.</p>"#.to_owned();
+        return r#"<p class="muted">The items could not be halved and ranked twice: there are too few, or halves would share what was taken out of both.</p>"#.to_owned();
     }
     let mut out = format!(
         "<p>{} The heads were ranked in one random half of the items and again in the other, {}; a point is the mean
