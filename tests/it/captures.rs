@@ -1,4 +1,6 @@
-//! `temper capture` as a job over a data set: parts, stops and kills, what goes into the file, and answers generated on the way.
+//! `temper capture` as a job over a data set: parts, stops and kills, what goes into the file (answers generated on the way: `answers`).
+
+mod answers;
 
 use std::{
     fs,
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, lines},
-    states::{SAME, captured, keep},
+    states::{captured, keep},
 };
 
 fn items(lab: &Lab, count: usize) {
@@ -118,100 +120,6 @@ fn labels_scores_and_fields_go_into_the_file() {
     assert_eq!(f32s("head_norm"), all(&|row| row.head_norm.clone()));
     assert_eq!(f32s("logits"), all(&|row| row.logits.clone()));
     assert_eq!(f32s("blocks.2.attn.hook_z"), all(&|row| row.head_vectors[2].clone()));
-}
-
-/// A file of generated answers holds the answers that `temper generate` writes and the states of those very tokens; it also says
-/// how far reading them again differs.
-#[test]
-fn answers_are_captured_as_they_are_written() {
-    let lab = Lab::new();
-    items(&lab, 40);
-    let (out, err) = lab.ends(0, &format!("{ANSWERS} --out g.npz --json --max-rows 5 --part-items 16"));
-    assert!(err.contains("note: 40 items bring a response, which is not read"), "{err}");
-    let said = err.lines().find(|line| line.starts_with("generated  read again")).unwrap_or_else(|| panic!("{err}"));
-    let summary = &lines(&out)[0];
-    assert_eq!((&summary["items"], &summary["layers"]), (&json!(40), &json!(2)));
-    let npz = Npz::read(&lab.path("g.npz")).unwrap();
-    let text = |name: &str| match npz.get(name) {
-        Some(Array::Text(texts)) => texts.clone(),
-        other => panic!("{name}: {other:?}"),
-    };
-    let answers = crate::lab::by_id(
-        &lab.done("generate --model M --items i.jsonl --max-new-tokens 9 --temperature 1.3 --seed 4 --json"),
-    );
-    let cut = text("finish_reason").iter().filter(|reason| *reason == "length").count();
-    assert!(cut > 0 && summary["truncated"] == cut, "{summary}");
-    assert!(err.contains(&format!("warning: {cut} of 40 responses were cut off at the limit of tokens")), "{err}");
-    let Some(Array::I64(_, lengths)) = npz.get("total_len") else { panic!("no total_len") };
-    let mut differ = 0;
-    let engine = engine("llama");
-    for (i, id) in text("id").iter().enumerate() {
-        let answer = &answers[id];
-        assert_eq!(
-            (&json!(text("response")[i]), &json!(text("finish_reason")[i])),
-            (&answer["response"], &answer["finish_reason"])
-        );
-        let (tokens, prompt) = (answer["n_tokens"].as_i64().unwrap(), answer["prompt_tokens"].as_i64().unwrap());
-        assert_eq!(lengths[i], tokens + prompt);
-        let ids: Vec<u32> = serde_json::from_value(answer["response_ids"].clone()).unwrap();
-        differ += usize::from(engine.tokenizer().encode(&text("response")[i], false).unwrap() != ids);
-    }
-    assert!(differ > 0 && differ < 40, "{differ} answers are tokenised otherwise: the test shows nothing");
-    let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
-    let meta: Value = serde_json::from_str(meta).unwrap();
-    let measured = &meta["generated_vs_forced"];
-    assert_eq!(measured, &summary["generated_vs_forced"]);
-    println!("{measured}\n{said}");
-    assert_eq!((&measured["items"], &measured["retokenised_of"]), (&json!(32), &json!(40)));
-    assert_eq!(measured["retokenised_differs"], differ);
-    assert!(measured["worst_abs"].as_f64().unwrap() <= f64::from(SAME), "{measured}");
-    assert!(measured["smallest_cosine"].as_f64().unwrap() > 1.0 - 1e-6, "{measured}");
-    assert!(measured["from_text"]["worst_abs"].as_f64().unwrap() > 0.1, "other tokens, the same states? {measured}");
-    assert_eq!(meta["generated"]["sampling"]["temperature"], 1.3);
-
-    // The same tokens read at once, from a file of items.
-    let line = |id: &String| {
-        let ids: Vec<u32> = serde_json::from_value(answers[id]["response_ids"].clone()).unwrap();
-        let prompt =
-            engine.encode("x", &headtemper_engine::Input::Prompt(format!("Qui est {}?", &id[1..])), None).unwrap();
-        let prompt_len = prompt.ids.len();
-        let input_ids = [prompt.ids, ids].concat();
-        json!({"id": id, "input_ids": input_ids, "prompt_len": prompt_len})
-    };
-    lab.write_lines("again.jsonl", text("id").iter().map(line));
-    lab.done("capture --model M --items again.jsonl --layers last:2 --pool response --out again.npz");
-    let again = Npz::read(&lab.path("again.npz")).unwrap();
-    for name in ["h_last", "h_layers", "head_norm", "head_norm_final", "total_len", "prompt_len", "token_index"] {
-        assert_eq!(npz.get(name), again.get(name), "{name}");
-    }
-
-    // Items that bring their response's tokens are read by these, or by their text if the tokens are not the text's.
-    let line = |id: &String, ids: &Value| {
-        let prompt = format!("Qui est {}?", &id[1..]);
-        json!({"id": id, "prompt": prompt, "response": answers[id]["response"], "response_ids": ids})
-    };
-    let kept = |id: &&String| answers[*id]["response"].as_str().is_some_and(|response| !response.trim().is_empty());
-    let all = text("id");
-    let ids: Vec<&String> = all.iter().filter(kept).collect();
-    lab.write_lines("brought.jsonl", ids.iter().map(|id| line(id, &answers[*id]["response_ids"])));
-    lab.write_lines("others.jsonl", ids.iter().map(|id| line(id, &json!([7, 8, 9]))));
-    lab.write_lines("texts.jsonl", ids.iter().map(|id| line(id, &Value::Null)));
-    let read = |name: &str| {
-        lab.done(&format!("capture --model M --items {name}.jsonl --layers last:2 --pool response --out {name}.npz"));
-        let npz = Npz::read(&lab.path(&format!("{name}.npz"))).unwrap();
-        let [Some(Array::F32(shape, h)), Some(Array::I64(_, lengths))] =
-            ["h_last", "total_len"].map(|name| npz.get(name))
-        else {
-            panic!("{name}")
-        };
-        (h.chunks(shape[1]).map(<[f32]>::to_vec).collect::<Vec<_>>(), lengths.clone())
-    };
-    let Some(Array::F32(shape, h)) = npz.get("h_last") else { panic!("no h_last") };
-    let rows: Vec<Vec<f32>> = h.chunks(shape[1]).map(<[f32]>::to_vec).collect();
-    let wanted: Vec<Vec<f32>> = all.iter().zip(rows).filter(|(id, _)| kept(id)).map(|(_, row)| row).collect();
-    assert_eq!(read("brought").0, wanted);
-    assert_eq!(read("others"), read("texts"));
-    assert_ne!(read("texts").0, wanted, "or the tokens make no difference");
 }
 
 /// Counts down steps of progress, and then asks to stop.

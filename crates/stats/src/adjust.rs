@@ -78,15 +78,7 @@ impl Covariates {
     pub fn residuals(&self, values: &[f64], columns: usize) -> Vec<f64> {
         assert!(columns > 0 && values.len() == self.items * columns, "one row an item");
         let mut left = values.to_vec();
-        for axis in &self.axes {
-            let mut share = vec![0.0; columns];
-            for (row, weight) in left.chunks_exact(columns).zip(axis) {
-                share.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
-            }
-            for (row, weight) in left.chunks_exact_mut(columns).zip(axis) {
-                row.iter_mut().zip(&share).for_each(|(x, s)| *x -= weight * s);
-            }
-        }
+        self.axes.iter().for_each(|axis| take_out(axis, &mut left, columns));
         left
     }
 
@@ -228,6 +220,17 @@ impl Adjustment {
     /// The leak of one fold.
     pub(crate) fn leak(&self, repeat: usize, fold: usize) -> f64 {
         self.leaks.get(repeat).map_or(0.0, |leaks| leaks[fold])
+    }
+}
+
+/// Takes an axis out of every column of a row-major table.
+pub(crate) fn take_out(axis: &[f64], table: &mut [f64], columns: usize) {
+    let mut share = vec![0.0; columns];
+    for (row, weight) in table.chunks_exact(columns).zip(axis) {
+        share.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
+    }
+    for (row, weight) in table.chunks_exact_mut(columns).zip(axis) {
+        row.iter_mut().zip(&share).for_each(|(x, s)| *x -= weight * s);
     }
 }
 

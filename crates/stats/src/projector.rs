@@ -1,6 +1,6 @@
 //! The fast way to the naive and the cross-fitted d of many labelings.
 
-use crate::adjust::{Adjustment, Covariates};
+use crate::adjust::{Adjustment, Covariates, take_out};
 use crate::direction::{Pooled, d_of_projections, longest};
 use crate::effect::NO_SPREAD;
 use crate::folds::Folds;
@@ -66,21 +66,12 @@ impl Projector {
     pub fn exchanged(&self, order: &[usize], covariates: &Covariates) -> Self {
         let mut out = self.of(order);
         for axis in covariates.moving() {
+            take_out(axis, &mut out.table, out.width);
             if out.is_gram {
-                let along: Vec<f64> = out.table.chunks_exact(out.width).map(|row| dot(row, axis)).collect();
-                let both = dot(&along, axis);
-                for ((row, z), t) in out.table.chunks_exact_mut(out.width).zip(axis).zip(&along) {
-                    for ((x, other), of_other) in row.iter_mut().zip(axis).zip(&along) {
-                        *x += both * z * other - z * of_other - t * other;
-                    }
-                }
-            } else {
-                let mut share = vec![0.0; out.width];
-                for (row, z) in out.table.chunks_exact(out.width).zip(axis) {
-                    share.iter_mut().zip(row).for_each(|(sum, x)| *sum += z * x);
-                }
-                for (row, z) in out.table.chunks_exact_mut(out.width).zip(axis) {
-                    row.iter_mut().zip(&share).for_each(|(x, s)| *x -= z * s);
+                // Of products, on the other side as well.
+                for row in out.table.chunks_exact_mut(out.width) {
+                    let share = dot(row, axis);
+                    row.iter_mut().zip(axis).for_each(|(x, z)| *x -= share * z);
                 }
             }
         }

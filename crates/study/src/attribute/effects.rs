@@ -15,8 +15,6 @@ pub(super) struct Measured<'a> {
     table: &'a Table<'a>,
     /// Mean norms as captured, one row per item.
     raw: Vec<f64>,
-    /// Mean norms after what was asked for is taken out.
-    pub(super) norms: Vec<f64>,
     /// How loud heads are.
     pub(super) magnitudes: Magnitudes,
     /// The same at the last token alone.
@@ -40,16 +38,14 @@ impl<'a> Measured<'a> {
         options: &AttributeOptions,
         stop: Option<&AtomicBool>,
     ) -> Result<Self> {
-        let columns = table.slots.len();
         let raw = table.columns(&table.features.head_norm);
-        let norms = table.taken_out.residuals(&raw, columns);
         let magnitudes = Magnitudes::of((&raw, &table.taken_out), table, options);
         let finals = table.columns(&table.features.head_norm_final);
         let final_token = Magnitudes::of((&finals, &table.taken_out), table, options);
         let directions = Directions::of(table, folds, options, stop)?;
         let without_length = Magnitudes::of((&raw, &table.taken_out_with_length), table, options);
-        let intervals = intervals(&norms, table, options);
-        Ok(Self { table, raw, norms, magnitudes, final_token, without_length, directions, intervals })
+        let intervals = intervals(&magnitudes.norms, table, options);
+        Ok(Self { table, raw, magnitudes, final_token, without_length, directions, intervals })
     }
 
     /// The numbers of every head; nothing is judged yet.
@@ -61,7 +57,7 @@ impl<'a> Measured<'a> {
         let (table, columns) = (self.table, self.table.slots.len());
         let slot = table.slots[column];
         let at = table.features.slots[slot];
-        let values: Vec<f64> = self.norms.iter().skip(column).step_by(columns).copied().collect();
+        let values: Vec<f64> = self.magnitudes.norms.iter().skip(column).step_by(columns).copied().collect();
         let (a, b) = values.split_at(table.n_a);
         // Welch's test allows for neither units nor covariates.
         let plain = table.unit_count() == table.rows.len() && table.taken_out.count() == 0;

@@ -8,6 +8,8 @@ use crate::attribution::Magnitude;
 
 /// The norms of all heads between the cohorts, and what shuffled labels give.
 pub(super) struct Magnitudes {
+    /// The norms without the covariates, one row per item.
+    pub(super) norms: Vec<f64>,
     /// In the order of the table's slots.
     pub(super) heads: Vec<Magnitude>,
     /// d of every head, one row per shuffle.
@@ -52,6 +54,7 @@ impl Magnitudes {
             let (cohen_d, delta) = (d[slot], mean_a - mean_b);
             Magnitude { mean_a, mean_b, delta, cohen_d, p: p[slot], q: q[slot], p_max: p_max[slot] }
         });
-        Self { heads: heads.collect(), null, largest }
+        let heads = heads.collect();
+        Self { norms: values, heads, null, largest }
     }
 }

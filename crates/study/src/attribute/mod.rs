@@ -103,7 +103,7 @@ pub(crate) fn attribute_with_nulls(
         effect
     };
     let heads: Vec<HeadEffect> = measured.effects(options).map(judged).collect();
-    let Measured { norms, magnitudes, directions, without_length, .. } = measured;
+    let Measured { magnitudes, directions, without_length, .. } = measured;
     let shuffled = shuffled(&magnitudes, &directions, options);
     let length = confounds::length(&table, facts, options, &heads, &magnitudes.null, &without_length.heads);
     let (fields, fields_checked) = confounds::fields(&table, facts, spec, options);
@@ -121,7 +121,7 @@ pub(crate) fn attribute_with_nulls(
         summary: summary(&heads),
         heads,
         shuffled,
-        stability: stability::of(&norms, &directions, &table, options),
+        stability: stability::of(&magnitudes.norms, &directions, &table, options),
         length,
         prompts: confounds::prompts(&table, facts, options),
         groups: confounds::groups(&table, facts, options),
