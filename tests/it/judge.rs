@@ -4,6 +4,7 @@
 
 mod asking;
 mod mock;
+mod sweeps;
 
 use std::{fs, path::Path, process::Output, thread, time::Duration};
 

@@ -8,7 +8,8 @@ use headtemper_hook::HeadRef;
 use serde_json::{Value, json};
 
 use crate::{
-    Answered, ArmsWanted, Cohort, Grader, Item, Npz, Parts, Plan, Role, Row, RunDir, Shard, Silent, arms,
+    Answered, ArmsWanted, Cohort, Grader, Item, JudgedAnswers, Mark, Npz, Parts, Plan, Role, Row, RunDir, Shard,
+    Silent, arms,
     attribution::text::heads_csv,
     outcome::Outcomes,
     outcomes_of,
@@ -92,12 +93,21 @@ fn outcomes() -> Outcomes {
     };
     let rows: Vec<Vec<Row>> = arms.iter().map(answers).collect();
     let grader = Grader::new(["perhaps"].into_iter());
+    let mark = |row: &Row| Mark {
+        right: Some(row.response == "yes"),
+        asserted: Some(true),
+        levels: vec![Some(4.0)],
+        ..Mark::default()
+    };
+    let marks = rows.iter().map(|rows| rows.iter().map(mark).collect()).collect();
+    let judge = JudgedAnswers { judge: "wise".into(), axes: vec!["curious".into()], marks };
     let judged = Answered {
         items: &items,
         groups: Some("topic"),
         arms: &arms,
         rows: &rows,
         grader: Some(&grader),
+        judged: Some(&judge),
         max_new_tokens: 9,
     };
     Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) }

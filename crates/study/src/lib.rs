@@ -45,7 +45,9 @@ pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
     Predicate, cohorts_of, named, read_dispositions, read_items,
 };
-pub use judging::{ApiKey, Endpoint, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run};
+pub use judging::{
+    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run,
+};
 pub use npz::{Array, Npz};
 pub use progress::{Progress, Silent};
 pub use run::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig, run};
@@ -53,8 +55,8 @@ pub use score::{ScoreRun, merge_score, score_run};
 pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Sharded, Shards, made_by, noise_of};
 pub use summary::RunSummary;
 pub use sweep::{
-    Answered, Arm, ArmsWanted, FiredByArm, RandomFrom, Role, SweepOptions, SweepRun, arms, merge_sweep, outcome,
-    outcomes_of, sweep, sweep_markdown, sweep_run,
+    Answered, Arm, ArmsWanted, FiredByArm, JudgedAnswers, Mark, RandomFrom, Role, SweepOptions, SweepRun, SweptAnswers,
+    arms, merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;
 

@@ -30,8 +30,11 @@ impl TaskOf {
 #[derive(ClapArgs)]
 pub(crate) struct Judge {
     /// JSONL: id, prompt (or messages) and response, with claims (a list of texts) or gold (accepted answers) for coverage
-    #[arg(long)]
-    pub(crate) items: PathBuf,
+    #[arg(long, required_unless_present = "sweep")]
+    pub(crate) items: Option<PathBuf>,
+    /// The directory of a finished sweep, instead of items: its answers are judged, and its arms compared by the verdicts
+    #[arg(long, value_name = "DIR", conflicts_with = "items")]
+    pub(crate) sweep: Option<PathBuf>,
     /// The directory to write
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -62,7 +65,7 @@ pub(crate) struct Judge {
     /// The environment variable that holds the key; by default OPENAI_API_KEY, if it is set
     #[arg(long, value_name = "NAME")]
     pub(crate) key_env: Option<String>,
-    /// Use only the first N items
+    /// Use only the first N items; of a sweep, the answers to its first N items
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// Only say what there is to ask; ask and write nothing

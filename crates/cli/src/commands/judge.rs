@@ -1,7 +1,10 @@
 //! `temper judge`: labels from a judge behind an OpenAI-compatible endpoint.
 
 use anyhow::{Result, ensure};
-use headtemper_study::{ApiKey, Endpoint, JudgePrompts, JudgeRun, JudgeTask, dry_judge, judge_run, read_items};
+use headtemper_study::{
+    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, SweptAnswers, dry_judge, judge_run, read_items,
+    sweep_markdown,
+};
 
 use crate::{Done, args::Judge, ui};
 
@@ -15,14 +18,21 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     );
     ensure!(!args.model.trim().is_empty(), "--judge-model is empty, but must be what the server calls the model");
     let endpoint = Endpoint::parse(&args.endpoint)?;
-    let mut items = read_items(&args.items, false)?;
-    items.truncate(args.limit.unwrap_or(usize::MAX));
-    ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
+    ensure!(args.limit != Some(0), "--limit is 0, but must be at least 1");
+    let sweep = args.sweep.as_deref().map(|dir| SweptAnswers::read(dir, args.limit)).transpose()?;
+    let mut read = args.items.as_deref().map_or(Ok(Vec::new()), |path| read_items(path, false))?;
+    read.truncate(args.limit.unwrap_or(usize::MAX));
+    let (items_path, items) = match (&sweep, &args.items) {
+        (Some(sweep), _) => (sweep.path(), sweep.answers()),
+        (None, path) => (path.as_deref().expect("clap asks for items or a sweep"), &read[..]),
+    };
+    ensure!(!items.is_empty(), "there is nothing to judge: every answer of {} is empty", items_path.display());
     let prompts = JudgePrompts::read(args.prompts.as_deref(), &tasks, &args.axes)?;
     let (key, note) = ApiKey::from_vars(args.key_env.as_deref(), &endpoint, |name| std::env::var_os(name))?;
     let judging = JudgeRun {
-        items_path: &args.items,
-        items: &items,
+        items_path,
+        items,
+        sweep: sweep.as_ref(),
         endpoint: &endpoint,
         key: &key,
         model: &args.model,
@@ -41,13 +51,20 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     if let Some(note) = note {
         ui::say(&note);
     }
-    let report = judge_run(&judging, &args.out, &mut ui::Bars::default())?;
+    let JudgeDone { report, outcomes } = judge_run(&judging, &args.out, &mut ui::Bars::default())?;
     if args.json {
         ui::put_json(&report)?;
     } else {
-        ui::put(&report.text())?;
+        let tables = outcomes.as_ref().map_or_else(String::new, |outcomes| format!("\n{}", sweep_markdown(outcomes)));
+        ui::put(&(report.text() + &tables))?;
     }
     ui::warn(&report.warnings);
+    if let Some(outcomes) = outcomes.as_ref().filter(|_| args.json) {
+        ui::warn(&outcomes.warnings());
+    }
     ui::say(&format!("wrote      {}", args.out.join("judged.jsonl").display()));
+    if outcomes.is_some() {
+        ui::say(&format!("report     {}", args.out.join("report.html").display()));
+    }
     Ok(if report.complete { Done::Well } else { Done::CheckFailed })
 }

@@ -92,6 +92,11 @@ impl Found {
         Self { coverage, hedged, scores: raised.scores.iter().map(score).collect() }
     }
 
+    /// Whether the answer is right; none if that was not asked, or a verdict is missing.
+    pub(crate) fn correct(&self) -> Option<bool> {
+        Some(self.coverage.as_ref()?.share()? >= CORRECT)
+    }
+
     /// Whether the item was asked for both halves of a label.
     pub(crate) fn labels(&self) -> bool {
         self.coverage.is_some() && self.hedged.is_some()
@@ -99,16 +104,14 @@ impl Found {
 
     /// The label; none if either half is missing.
     pub(crate) fn label(&self) -> Option<&'static str> {
-        let (share, hedged) = (self.coverage.as_ref()?.share()?, self.hedged?.ok()?);
-        Some(Grade { correct: share >= CORRECT, hedged }.label())
+        Some(Grade { correct: self.correct()?, hedged: self.hedged?.ok()? }.label())
     }
 
     /// Whether an old label may stay if only one half of a label was asked for: it may if that half agrees with it. Labels of another kind
     /// than the judge's may always stay.
     pub(crate) fn bears_out(&self, label: &str) -> bool {
         let Some(old) = Grade::of_label(label) else { return true };
-        let correct = |coverage: &Coverage| coverage.share().map(|share| share >= CORRECT);
-        self.coverage.as_ref().is_none_or(|coverage| correct(coverage) == Some(old.correct))
+        (self.coverage.is_none() || self.correct() == Some(old.correct))
             && self.hedged.is_none_or(|hedged| hedged.ok() == Some(old.hedged))
     }
 

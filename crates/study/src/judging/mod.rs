@@ -25,4 +25,4 @@ pub use endpoint::{ApiKey, Endpoint};
 pub use pool::Patience;
 pub use prompts::{JudgePrompts, JudgeTask};
 pub use report::{Counts, FieldCounts, JudgeReport, Source, Tokens};
-pub use run::{DryCounts, DryJudge, JudgeRun, dry_judge, judge_run};
+pub use run::{DryCounts, DryJudge, JudgeDone, JudgeRun, dry_judge, judge_run};

@@ -18,12 +18,13 @@ use super::{
     report::{Counted, fields},
 };
 use crate::{
-    Item, Keyed, Parts, Progress, Result, RowLog, RunDir, StudyError,
+    Item, Keyed, Parts, Progress, Result, RowLog, RunDir, StudyError, SweptAnswers,
     store::{
         digest::digest,
         files::{is_same, write_json, write_text},
         rows::read_rows,
     },
+    sweep::outcome::Outcomes,
     text::count,
 };
 
@@ -37,6 +38,8 @@ pub struct JudgeRun<'a> {
     pub items_path: &'a Path,
     /// The items; each needs a response.
     pub items: &'a [Item],
+    /// The sweep whose answers the items are, if they are; its arms are then compared by what the judge says.
+    pub sweep: Option<&'a SweptAnswers>,
     /// The server.
     pub endpoint: &'a Endpoint,
     /// Its key.
@@ -149,13 +152,21 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
     Ok(DryJudge { schema, command, items: run.items.len(), questions: counts, requests, characters })
 }
 
+/// What a judging run ends with.
+pub struct JudgeDone {
+    /// Its counts.
+    pub report: JudgeReport,
+    /// The sweep by its verdicts, if the items are a sweep's answers.
+    pub outcomes: Option<Outcomes>,
+}
+
 /// Asks a judge what the items leave open, and writes `judged.jsonl`, `judge.json` and, unless runs share a cache, `answers.jsonl` into a
-/// directory. What is answered already is not asked again.
+/// directory; for the answers of a sweep, its tables and report as well. What is answered already is not asked again.
 ///
 /// # Errors
 /// If an item cannot be judged, the directory belongs to another run, a file cannot be read or written, the server cannot be used or is
 /// gone, or the user stopped. Replies received by then are kept.
-pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeReport> {
+pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) -> Result<JudgeDone> {
     run.check(dir)?;
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
     let shared = run.cache.map(|path| cache::open(path, progress)).transpose()?;
@@ -184,7 +195,27 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     write_text(&files.file(JUDGED), &judged.map(|item| item.to_string() + "\n").collect::<String>())?;
     let report = report(run, &questions, verdicts, &found, &done, cached);
     write_json(&files.file(REPORT), &report)?;
-    Ok(report)
+    let outcomes = run.sweep.map(|sweep| compare(run, sweep, &found, &files)).transpose()?;
+    Ok(JudgeDone { report, outcomes })
+}
+
+/// Compares the arms of a sweep by the verdicts on its answers.
+fn compare(run: &JudgeRun<'_>, sweep: &SweptAnswers, found: &[Found], files: &RunDir) -> Result<Outcomes> {
+    let axes = run.prompts.axes().iter().map(|axis| axis.name.clone()).collect();
+    let (covers, delivers) = (run.prompts.asks(Kind::Coverage), run.prompts.asks(Kind::Delivery));
+    sweep.write(files, run.model, axes, |answer, mark| {
+        let found = answer.map(|answer| &found[answer]);
+        mark.unjudged = found.is_none_or(|found| found.missing() > 0);
+        if covers {
+            mark.right = found.and_then(Found::correct);
+        }
+        if delivers {
+            mark.asserted = found.and_then(|found| found.hedged?.ok()).map(|hedged| !hedged);
+        }
+        for (at, level) in mark.levels.iter_mut().enumerate() {
+            *level = found.and_then(|found| found.scores[at].ok()).map(f64::from);
+        }
+    })
 }
 
 /// Asks the questions that are not answered yet; returns how many already are.
@@ -303,6 +334,11 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
         };
         let names = served.into_iter().map(name).collect::<Vec<_>>().join(", ");
         out.push(format!("replies come from more than one server or model: {names}"));
+    }
+    match run.sweep.map_or(0, SweptAnswers::empty) {
+        0 => {}
+        1 => out.push("1 answer of the sweep is empty: the judge is not asked about it".into()),
+        n => out.push(format!("{n} answers of the sweep are empty: the judge is not asked about them")),
     }
     out.extend(all_alike(&report.labels, run.prompts.axes(), found));
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());

@@ -1,5 +1,7 @@
 //! Small, made-up results for the tests of the page.
 
+use std::collections::BTreeMap;
+
 use headtemper_hook::HeadKind;
 
 use crate::{
@@ -169,6 +171,8 @@ pub(super) fn arm(variant: &str, role: Role, lambda: f64) -> ArmOutcome {
         assertion_rate: 0.93,
         assertion_asymmetry: Some(0.02),
         mean_tokens: 41.5,
+        scores: BTreeMap::new(),
+        unjudged: None,
         mean_logprob: -0.8,
         truncated: 0.0,
         changed: 0.0,
@@ -191,6 +195,8 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         prompts: 139,
         groups: None,
         seeds: vec![0],
+        judge: None,
+        axes: Vec::new(),
         flips: Flips { at_most: 4999, seed: 0, family },
         seed_floor: None,
         tables,
@@ -209,12 +215,12 @@ pub(super) fn sweep() -> Outcomes {
         arm("L7H6+L20H3@0.5", Role::Tempered, 0.5),
         arm("L7H6+L20H3@0", Role::Tempered, 0.0),
     ];
-    arms[1].difference = PerOutcome::from_fn(|_| Some(difference(0.0, None)));
-    arms[2].difference = PerOutcome::from_fn(|_| Some(difference(0.01, Some(0.9))));
-    arms[3].difference = PerOutcome::from_fn(|_| Some(difference(-0.12, Some(0.01))));
+    arms[1].difference = PerOutcome::from_fn(&[], |_| Some(difference(0.0, None)));
+    arms[2].difference = PerOutcome::from_fn(&[], |_| Some(difference(0.01, Some(0.9))));
+    arms[3].difference = PerOutcome::from_fn(&[], |_| Some(difference(-0.12, Some(0.01))));
     let mut table = table("L7H6 L20H3", arms);
     table.bands = [0.5, 0.0]
-        .map(|lambda| Band { lambda, sets: 9, compared: 9, range: PerOutcome::from_fn(|_| Some((-0.05, 0.02))) })
+        .map(|lambda| Band { lambda, sets: 9, compared: 9, range: PerOutcome::from_fn(&[], |_| Some((-0.05, 0.02))) })
         .to_vec();
     outcomes(vec![table])
 }

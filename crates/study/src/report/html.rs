@@ -176,7 +176,7 @@ pub(super) mod tests {
     use crate::{
         attribution::{Control, Controlled, Disposition, Reliability},
         report::fixture,
-        sweep::outcome::{BesideRandom, Compared},
+        sweep::outcome::{BesideRandom, Compared, Difference},
     };
 
     /// Renders a page around an attribution, with hostile text wherever there is any.
@@ -296,10 +296,11 @@ pub(super) mod tests {
             for arm in &mut sweep.tables[0].arms {
                 (arm.lambda, arm.accuracy, arm.assertion_rate, arm.mean_tokens) = (hole, hole, hole, hole);
                 (arm.assertion_asymmetry, arm.truncated, arm.changed) = (Some(hole), hole, hole);
-                for which in Compared::ALL {
-                    if let Some(d) = arm.difference.of_mut(which) {
-                        (d.mean, d.low, d.high, d.p, d.p_max) = (hole, hole, hole, hole, Some(hole));
-                        d.random = Some(BesideRandom { sets: 9, reach: 9, p: hole, p_max: hole });
+                for which in Compared::all(&[]) {
+                    if let Some(&d) = arm.difference.of(which) {
+                        let random = Some(BesideRandom { sets: 9, reach: 9, p: hole, p_max: hole });
+                        let (mean, low, high, p, p_max) = (hole, hole, hole, hole, Some(hole));
+                        arm.difference.set(which, Some(Difference { mean, low, high, p, p_max, random, ..d }));
                     }
                 }
             }

@@ -4,14 +4,16 @@ use crate::{
     Role,
     report::{
         html::warning_list,
-        sweep_chart::{self, names},
+        sweep_chart::{self, names, told},
         sweep_map,
         text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
     },
     significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
-        text::{RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, drawn, in_units, ranked},
+        text::{
+            RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units, ranked,
+        },
     },
 };
 
@@ -28,7 +30,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
     out += &warning_list(&outcomes.warnings());
     let which = compared(outcomes);
     if ranked {
-        out += &arms_table(outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered));
+        out += &arms_table(outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered), &outcomes.axes);
         put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
         for &which in &which {
             let (title, unit) = names(which);
@@ -45,7 +47,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
             if outcomes.tables.len() > 1 {
                 put!(out, r#"<h3 class="heads">{}</h3>"#, escape(&table.set));
             }
-            out += &set(table, &which);
+            out += &set(table, &which, &outcomes.axes);
         }
         if !which.is_empty() {
             put!(out, r#"<p class="note">{}</p>"#, sweep_chart::KEY);
@@ -79,8 +81,8 @@ pub(super) fn verdicts(outcomes: &Outcomes) -> String {
 }
 
 /// One set: its arms, and how far they are from the untouched model.
-fn set(table: &SweepTable, which: &[Compared]) -> String {
-    let mut out = arms_table(table.arms.iter());
+fn set(table: &SweepTable, which: &[Compared<'_>], axes: &[String]) -> String {
+    let mut out = arms_table(table.arms.iter(), axes);
     if which.is_empty() {
         return out;
     }
@@ -95,7 +97,8 @@ fn set(table: &SweepTable, which: &[Compared]) -> String {
 
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" × {} seeds", outcomes.seeds.len()) } else { String::new() };
-    format!("{}{seeds}, at most {} new tokens", count(outcomes.items, "item"), outcomes.max_new_tokens)
+    let judge = outcomes.judge.as_ref().map_or_else(String::new, |judge| format!(", judged by {}", escape(judge)));
+    format!("{}{seeds}, at most {} new tokens{judge}", count(outcomes.items, "item"), outcomes.max_new_tokens)
 }
 
 /// What the p-values and intervals are.
@@ -114,8 +117,8 @@ fn note(outcomes: &Outcomes) -> String {
     format!(
         "Differences are taken item by item{}{}. p: how often flipped signs of the differences give a mean as far from 0, \
         at most {} flips, seed {}; they ask for differences that lie about 0 alike on both sides. {of} Intervals: \
-        Tango's score interval for shares, Student's otherwise (the wider of both where a share is of several seeds or \
-        answers to a prompt), of what answers add to it for the asymmetry.{}",
+        Tango's score interval for shares, Student's otherwise (the wider of both for levels, and where a share is of several \
+        seeds or answers to a prompt), of what answers add to it for the asymmetry.{}",
         if outcomes.seeds.len() > 1 { ", the seeds of an item averaged" } else { "" },
         if outcomes.prompts < outcomes.items { ", the items of a prompt or group averaged" } else { "" },
         outcomes.flips.at_most,
@@ -133,7 +136,7 @@ fn note(outcomes: &Outcomes) -> String {
 }
 
 /// The arms that differ beyond chance, or a statement that none does.
-fn finding(outcomes: &Outcomes, which: Compared) -> String {
+fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let (title, unit) = names(which);
     let all = ranked(outcomes, which);
     let found: Vec<_> = all.iter().filter(|(_, _, d)| d.p_max.is_some_and(|p| p <= LEVEL)).collect();
@@ -144,7 +147,7 @@ fn finding(outcomes: &Outcomes, which: Compared) -> String {
         let (arms, far) = (arms_compared(outcomes, all.len()), as_far_as_they_go(outcomes));
         return format!("<b>{title}</b>: the same, item by item, in {arms}{far}.");
     }
-    let at = format!("{} {unit}, {}", signed(in_units(which, d.mean), 1), escape(&arm.variant));
+    let at = format!("{} {unit}, {}", told(which, d.mean), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
     if found.is_empty() {
         let of = if all.len() == 1 {
@@ -169,20 +172,12 @@ fn head_row(columns: &[&str]) -> String {
 }
 
 /// The numbers of each arm by itself.
-fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
+fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>, axes: &[String]) -> String {
     let mut out = String::from(r#"<div class="wide"><table class="arms">"#);
-    out += &head_row(&[
-        "arm",
-        "λ",
-        "n",
-        "accuracy %",
-        "assertion %",
-        "asymmetry",
-        "tokens",
-        "logp/token",
-        "truncated %",
-        "changed %",
-    ]);
+    let always =
+        ["arm", "λ", "n", "accuracy %", "assertion %", "asymmetry", "tokens", "logp/token", "truncated %", "changed %"];
+    let judged: Vec<String> = axes.iter().map(|axis| format!("{} (1 to 5)", escape(axis))).collect();
+    out += &head_row(&always.into_iter().chain(judged.iter().map(String::as_str)).collect::<Vec<_>>());
     for arm in arms {
         put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
         let asymmetry = arm.assertion_asymmetry.map_or_else(|| UNDEFINED.to_owned(), |value| signed(value * 100.0, 1));
@@ -197,7 +192,9 @@ fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
             percent(arm.truncated),
             percent(arm.changed),
         ];
-        for cell in &cells {
+        let level =
+            |axis: &String| arm.scores.get(axis).copied().flatten().map_or(UNDEFINED.to_owned(), |x| fixed(x, 2));
+        for cell in cells.into_iter().chain(axes.iter().map(level)) {
             put!(out, "<td>{cell}</td>");
         }
         out.push_str("</tr>");
@@ -238,8 +235,8 @@ fn beside_random(random: &BesideRandom) -> String {
 }
 
 /// The cells of a difference, the last of them only if there are random sets; a withheld difference says so.
-fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
-    let told = |x: f64| signed(in_units(which, x), 1);
+fn cells(which: Compared<'_>, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
+    let told = |x: f64| told(which, x);
     let [mean, interval, p_max, p_random] = match d {
         _ if arm.withheld.is_some() => ["not compared".to_owned(), String::new(), String::new(), String::new()],
         None => [UNDEFINED.to_owned(), String::new(), String::new(), String::new()],
@@ -255,7 +252,7 @@ fn cells(which: Compared, arm: &ArmOutcome, d: Option<&Difference>, random: bool
 }
 
 /// Every arm against the reference.
-fn differences(table: &SweepTable, which: &[Compared]) -> String {
+fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     let random = !table.bands.is_empty();
     let mut out = String::from(r#"<div class="wide"><table class="arms"><thead><tr class="span"><td></td>"#);
     for &which in which {
@@ -273,7 +270,7 @@ fn differences(table: &SweepTable, which: &[Compared]) -> String {
         let mark = if arm.role == Role::Control { " <i>control</i>" } else { "" };
         put!(out, r#"<tr{}><th scope="row">λ = {}{mark}</th>"#, class(arm), lambda(arm.lambda));
         for &which in which {
-            out += &cells(which, arm, arm.difference.of(which).as_ref(), random);
+            out += &cells(which, arm, arm.difference.of(which), random);
         }
         out.push_str("</tr>");
     }
@@ -284,11 +281,11 @@ fn differences(table: &SweepTable, which: &[Compared]) -> String {
         }
         out.push_str("</th>");
         for &which in which {
-            let told = |x: f64| signed(in_units(which, x), 1);
+            let told = |x: f64| told(which, x);
             let range = band
                 .range
                 .of(which)
-                .map_or_else(|| UNDEFINED.to_owned(), |(low, high)| format!("{} to {}", told(low), told(high)));
+                .map_or_else(|| UNDEFINED.to_owned(), |&(low, high)| format!("{} to {}", told(low), told(high)));
             put!(out, r#"<td class="gap"></td><td>{range}</td><td></td><td></td>"#);
         }
         out.push_str("</tr>");
@@ -297,7 +294,7 @@ fn differences(table: &SweepTable, which: &[Compared]) -> String {
 }
 
 /// The largest differences, and all of them behind a click.
-fn ranking(outcomes: &Outcomes, which: Compared) -> String {
+fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let all = ranked(outcomes, which);
     let random = outcomes.tables.iter().any(|table| !table.bands.is_empty());
     let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
@@ -337,10 +334,10 @@ fn control_sentence(outcomes: &Outcomes) -> String {
     };
     let mut out = "The control arm (λ = 1 through every hook) shows what rounding and batching alone move".to_owned();
     put!(out, ": here {} % of the responses", percent(control.changed));
-    for which in Compared::ALL {
+    for which in outcomes.compared() {
         if let Some(d) = control.difference.of(which) {
             let (title, unit) = names(which);
-            put!(out, ", {} by {} {unit}", title.to_lowercase(), signed(in_units(which, d.mean), 1));
+            put!(out, ", {} by {} {unit}", title.to_lowercase(), told(which, d.mean));
         }
     }
     out.push_str(". A change of that size at another λ is not an effect.");
@@ -353,12 +350,12 @@ fn floor_sentence(outcomes: &Outcomes) -> String {
         "<p>Another seed alone changes {} % of the untouched model's responses, and between two seeds its means differ",
         percent(floor.changed)
     );
-    let gaps: Vec<String> = Compared::ALL
-        .into_iter()
+    let gaps: Vec<String> = outcomes
+        .compared()
         .filter_map(|which| {
             let (title, unit) = names(which);
-            let largest = in_units(which, (*floor.largest.of(which))?);
-            Some(format!(" by up to {} {unit} in {}", fixed(largest, 1), title.to_lowercase()))
+            let largest = in_units(which, *floor.largest.of(which)?);
+            Some(format!(" by up to {} {unit} in {}", fixed(largest, decimals(which)), title.to_lowercase()))
         })
         .collect();
     out += &gaps.join(",");

@@ -10,7 +10,7 @@ use crate::{
     significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, SweepTable},
-        text::in_units,
+        text::{decimals, in_units},
     },
 };
 
@@ -29,17 +29,17 @@ pub(super) const KEY: &str = "Points are differences to the untouched model on t
     arm. Grey: from the lowest to the highest of the random head sets of the same size. Dashed: the control.";
 
 /// One outcome of one set against λ; nothing when no arm is compared by it.
-pub(super) fn draw(table: &SweepTable, which: Compared) -> String {
+pub(super) fn draw(table: &SweepTable, which: Compared<'_>) -> String {
     let points: Vec<(&ArmOutcome, &Difference)> = table
         .arms
         .iter()
         .filter(|arm| arm.role == Role::Tempered && arm.lambda.is_finite())
-        .filter_map(|arm| Some((arm, arm.difference.of(which).as_ref().filter(|d| d.mean.is_finite())?)))
+        .filter_map(|arm| Some((arm, arm.difference.of(which).filter(|d| d.mean.is_finite())?)))
         .collect();
     let Some((low, high)) = extent(points.iter().map(|(arm, _)| arm.lambda)) else { return String::new() };
     let x = Axis::new(high.max(1.0), low.min(0.0), LEFT + 12.0, RIGHT - 12.0);
-    let control = table.arms.iter().find(|arm| arm.role == Role::Control).and_then(|arm| *arm.difference.of(which));
-    let bands: Vec<_> = table.bands.iter().filter_map(|band| Some((band.lambda, (*band.range.of(which))?))).collect();
+    let control = table.arms.iter().find(|arm| arm.role == Role::Control).and_then(|arm| arm.difference.of(which));
+    let bands: Vec<_> = table.bands.iter().filter_map(|band| Some((band.lambda, *band.range.of(which)?))).collect();
     let drawn = points
         .iter()
         .flat_map(|(_, d)| [d.mean, d.low, d.high])
@@ -74,14 +74,20 @@ pub(super) fn draw(table: &SweepTable, which: Compared) -> String {
     out
 }
 
-/// What an outcome is called, and its unit.
-pub(super) fn names(which: Compared) -> (&'static str, &'static str) {
+/// What an outcome is called, safe in HTML, and its unit.
+pub(super) fn names(which: Compared<'_>) -> (String, &'static str) {
     match which {
-        Compared::Accuracy => ("Accuracy", "percentage points"),
-        Compared::AssertionRate => ("Assertion rate", "percentage points"),
-        Compared::AssertionAsymmetry => ("Assertion asymmetry", "percentage points"),
-        Compared::MeanTokens => ("Length", "tokens"),
+        Compared::Accuracy => ("Accuracy".to_owned(), "percentage points"),
+        Compared::AssertionRate => ("Assertion rate".to_owned(), "percentage points"),
+        Compared::AssertionAsymmetry => ("Assertion asymmetry".to_owned(), "percentage points"),
+        Compared::MeanTokens => ("Length".to_owned(), "tokens"),
+        Compared::Score(axis) => (escape(axis), "levels"),
     }
+}
+
+/// A difference in its unit, with its sign.
+pub(super) fn told(which: Compared<'_>, x: f64) -> String {
+    signed(in_units(which, x), decimals(which))
 }
 
 fn frame(out: &mut String, x: &Axis, y: &Axis, mut lambdas: Vec<f64>) {
@@ -110,23 +116,23 @@ fn frame(out: &mut String, x: &Axis, y: &Axis, mut lambdas: Vec<f64>) {
     put!(out, r#"<text class="axis end" x="{RIGHT}" y="{:.1}">λ, from untouched to ablated →</text>"#, HEIGHT - 8.0);
 }
 
-fn point(out: &mut String, (which, arm, d): (Compared, &ArmOutcome, &Difference), x: &Axis, y: &Axis) {
-    let told = |value: f64| in_units(which, value);
+fn point(out: &mut String, (which, arm, d): (Compared<'_>, &ArmOutcome, &Difference), x: &Axis, y: &Axis) {
+    let units = |value: f64| in_units(which, value);
     let left = x.at(arm.lambda);
     let mut interval = "no interval".to_owned();
     if d.low.is_finite() && d.high.is_finite() {
-        let (low, high) = (y.at(told(d.low)), y.at(told(d.high)));
+        let (low, high) = (y.at(units(d.low)), y.at(units(d.high)));
         put!(out, r#"<path class="whisker one" d="M{left:.1} {low:.1}V{high:.1}"/>"#);
-        interval = format!("95 % {} to {}", signed(told(d.low), 1), signed(told(d.high), 1));
+        interval = format!("95 % {} to {}", told(which, d.low), told(which, d.high));
     }
     // Filled if it stands out even after looking at every arm.
     let hollow = if d.p_max.is_some_and(|p| p <= LEVEL) { "" } else { " hollow" };
     put!(
         out,
         r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p(max) {}</title></circle>"#,
-        y.at(told(d.mean)),
+        y.at(units(d.mean)),
         escape(&arm.variant),
-        signed(told(d.mean), 1),
+        told(which, d.mean),
         p_value(d.p_max.unwrap_or(f64::NAN))
     );
 }

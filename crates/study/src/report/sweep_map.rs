@@ -7,8 +7,8 @@ use crate::{
     report::{
         axis::round_up,
         sweep::lambda,
-        sweep_chart::names,
-        text::{fixed, p_value, put, signed},
+        sweep_chart::{names, told},
+        text::{fixed, p_value, put},
     },
     significance::LEVEL,
     sweep::{
@@ -24,7 +24,7 @@ const AXIS: f64 = 34.0;
 const FEWEST: usize = 8;
 
 /// The maps of one outcome, one per λ; nothing unless every set is one head and there are enough of them.
-pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compared) -> String {
+pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compared<'_>) -> String {
     if outcomes.tables.len() < FEWEST || outcomes.tables.iter().any(|table| table.heads.len() != 1) {
         return String::new();
     }
@@ -56,7 +56,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compar
 fn map(
     cells: &BTreeMap<(usize, usize), &ArmOutcome>,
     heads_per_layer: &[usize],
-    (which, limit): (Compared, f64),
+    (which, limit): (Compared<'_>, f64),
 ) -> String {
     let rows = heads_per_layer.iter().copied().max().unwrap_or(0);
     let side = (464.0 / heads_per_layer.len().max(1) as f64 * 2.0).floor().clamp(12.0, 40.0) / 2.0;
@@ -72,7 +72,7 @@ fn map(
         for head in 0..heads {
             let (x, y) = (layer as f64 * side, head as f64 * side);
             let arm = cells.get(&(layer, head));
-            let found = arm.and_then(|arm| arm.difference.of(which).as_ref()).filter(|d| d.mean.is_finite());
+            let found = arm.and_then(|arm| arm.difference.of(which)).filter(|d| d.mean.is_finite());
             let at = format!(r#"x="{x:.1}" y="{y:.1}" width="{side}" height="{side}""#);
             let Some(d) = found else {
                 let why = if arm.is_some_and(|arm| arm.withheld.is_some()) { "not compared" } else { "not swept" };
@@ -81,8 +81,8 @@ fn map(
                 put!(out, r#"l{stroke} -{stroke}"/><title>layer {layer}, head {head}: {why}</title></g>"#);
                 continue;
             };
-            let told = in_units(which, d.mean);
-            let (class, share) = (if told < 0.0 { "neg" } else { "pos" }, (told.abs() / limit).clamp(0.0, 1.0));
+            let size = in_units(which, d.mean);
+            let (class, share) = (if size < 0.0 { "neg" } else { "pos" }, (size.abs() / limit).clamp(0.0, 1.0));
             put!(
                 out,
                 r#"<rect class="cell {class}" fill-opacity="{share:.2}" {at}><title>{}</title></rect>"#,
@@ -105,8 +105,8 @@ fn map(
     out
 }
 
-fn tip((layer, head): (usize, usize), which: Compared, d: &Difference) -> String {
-    let told = signed(in_units(which, d.mean), 1);
+fn tip((layer, head): (usize, usize), which: Compared<'_>, d: &Difference) -> String {
+    let told = told(which, d.mean);
     let p_max = p_value(d.p_max.unwrap_or(f64::NAN));
     format!("layer {layer}, head {head}: {told}, p {}, p(max) {p_max}", p_value(d.p))
 }

@@ -198,9 +198,10 @@ impl Study<'_> {
             arms: &arms,
             rows: &rows,
             grader,
+            judged: None,
             max_new_tokens,
         };
-        let outcomes = write_outcomes(&self.run, &answered, &self.log)?;
+        let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
         Ok(Some(Swept { outcomes, arms, rows, fired }))

@@ -103,7 +103,8 @@ pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec
         Interval { mean, low: student.low.min(mean - below), high: student.high.max(mean + above) }
     };
     let differing = units.iter().flatten().filter(|&&item| of(arm, item) != of(base, item)).count();
-    Some(Column { signed: sums((both, both), 0.0, 1.0), interval, differing })
+    let items = sizes.iter().sum();
+    Some(Column { signed: sums((both, both), 0.0, 1.0), interval, items, differing })
 }
 
 /// How far the interval of an asymmetry reaches below and above it at least. Where few answers changed how they stand, Student's takes the

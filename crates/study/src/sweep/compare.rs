@@ -1,5 +1,7 @@
 //! Arms of a sweep against its reference, item by item, with intervals and p-values.
 
+use std::borrow::Cow;
+
 use headtemper_engine::FinishReason;
 use headtemper_stats::{Interval, SignFlips, averaged_shares, clustered_t, mean, paired_shares, sign_flip_test};
 
@@ -10,9 +12,10 @@ use crate::{
         arms::likeness,
         asymmetry::{self, Stance},
         beside_random::{SetArm, beside_random},
+        mark::{JudgedAnswers, Mark, marks_by_rules},
         outcome::{
-            ArmOutcome, Band, Compared, Difference, Flips, Outcomes, PerOutcome, SeedFloor, SweepTable,
-            UNEQUAL_TRUNCATION, Values, outcome,
+            ArmOutcome, Band, Compared, Difference, Flips, Marked, Outcomes, PerOutcome, SeedFloor, SweepTable,
+            UNEQUAL_SHARES, Values, outcome,
         },
     },
 };
@@ -33,8 +36,10 @@ pub struct Answered<'a> {
     pub arms: &'a [Arm],
     /// `[arm][seed * items + item]`
     pub rows: &'a [Vec<Row>],
-    /// How answers are judged, if they are.
+    /// How answers are graded by rules, if they are.
     pub grader: Option<&'a Grader>,
+    /// What a judge said of them, if one was asked; it then holds what the rules say of whatever the judge was not asked for.
+    pub judged: Option<&'a JudgedAnswers>,
     /// The limit that answers were cut off at.
     pub max_new_tokens: usize,
 }
@@ -54,23 +59,32 @@ pub(crate) struct Column {
     pub(crate) signed: Vec<f64>,
     /// The difference, and its 95 % interval.
     pub(crate) interval: Interval,
-    /// Items that differ.
+    /// Items that it is over.
+    pub(crate) items: usize,
+    /// Those of them that differ.
     pub(crate) differing: usize,
 }
 
 /// The outcomes of a sweep.
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
-    let Answered { items, groups, arms, rows, grader, max_new_tokens } = *answered;
+    let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens } = *answered;
     let reference = arms.iter().position(|arm| arm.role == Role::Reference);
+    let axes = judge.map_or_else(Vec::new, |judge| judge.axes.clone());
+    let marks: Vec<Cow<'_, [Mark]>> = match judge {
+        Some(judge) => judge.marks.iter().map(|marks| Cow::Borrowed(&marks[..])).collect(),
+        None => rows.iter().map(|rows| Cow::Owned(marks_by_rules(items, rows, grader))).collect(),
+    };
+    let answers = |arm: usize| Marked { rows: &rows[arm], marks: &marks[arm] };
     let mut judged: Vec<Judged<'_>> = arms
         .iter()
-        .zip(rows)
-        .map(|(arm, of)| {
+        .enumerate()
+        .map(|(at, arm)| {
             // 0.9 as it was written, not the f64 closest to the f32 closest to it
             let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
             let named = (arm.variant.as_str(), lambda, arm.role);
             let reference = reference.map(|at| rows[at].as_slice());
-            let (outcome, values, stances) = outcome(named, items, of, reference, grader);
+            let (mut outcome, values, stances) = outcome(named, items.len(), answers(at), &axes, reference);
+            outcome.unjudged = judge.map(|_| marks[at].iter().filter(|mark| mark.unjudged).count());
             Judged { arm, outcome, values, stances }
         })
         .collect();
@@ -78,11 +92,11 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     let units = units(items, groups);
     if let Some(at) = reference {
         withhold(&mut judged, at);
-        for which in Compared::ALL {
+        for which in Compared::all(&axes) {
             compare(&mut judged, at, which, &units);
             put_beside_random(&mut judged, which);
         }
-        seed_floor = floor_of_seeds(items, &rows[at], grader);
+        seed_floor = floor_of_seeds(items.len(), answers(at), &axes);
     }
     let family = judged.iter().filter(|j| j.arm.role == Role::Tempered && j.outcome.withheld.is_none()).count();
     let seeds = rows.first().map_or(&[][..], Vec::as_slice).iter().step_by(items.len().max(1)).map(|row| row.seed);
@@ -93,13 +107,15 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         prompts: units.len(),
         groups: groups.map(String::from),
         seeds: seeds.collect(),
+        judge: judge.map(|judge| judge.judge.clone()),
         flips: Flips { at_most: FLIPS, seed: SEED, family },
         seed_floor,
-        tables: tables(&judged, max_new_tokens),
+        tables: tables(&judged, &axes, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
         at_context: rows.iter().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
         elsewhere: Vec::new(),
+        axes,
     }
 }
 
@@ -108,30 +124,33 @@ fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }
 
-/// Marks the arms that were cut off more or less often than the reference.
+/// Marks the arms that were cut off, or whose verdicts are missing, more or less often than the reference: what is compared would be chosen
+/// by the arm.
 fn withhold(judged: &mut [Judged<'_>], reference: usize) {
-    let expected = judged[reference].outcome.truncated;
+    let unjudged = |of: &ArmOutcome| of.unjudged.map_or(0.0, |n| n as f64 / of.n as f64);
+    let of_reference = &judged[reference].outcome;
+    let (cut_there, unjudged_there) = (of_reference.truncated, unjudged(of_reference));
     for Judged { outcome, .. } in judged {
-        let gap = (outcome.truncated - expected).abs();
         // Two of a hundred must not exceed two of a hundred because shares are rounded. And one answer, however large its share of a few,
         // can make no difference that counts.
-        if gap > UNEQUAL_TRUNCATION + 1e-9 && gap * outcome.n as f64 > 1.0 + 1e-9 {
-            let (here, there) = (100.0 * outcome.truncated, 100.0 * expected);
-            let why = format!("{here:.1} % of its answers were cut off, of the reference's {there:.1} %");
-            outcome.withheld = Some(why);
+        let unequal = |here: f64, there: f64| {
+            let gap = (here - there).abs();
+            gap > UNEQUAL_SHARES + 1e-9 && gap * outcome.n as f64 > 1.0 + 1e-9
+        };
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let (cut, unjudged) = (outcome.truncated, unjudged(outcome));
+        if unequal(cut, cut_there) {
+            let (here, there) = (percent(cut), percent(cut_there));
+            outcome.withheld = Some(format!("{here} of its answers were cut off, of the reference's {there}"));
+        } else if unequal(unjudged, unjudged_there) {
+            let (here, there) = (percent(unjudged), percent(unjudged_there));
+            outcome.withheld = Some(format!("{here} of its answers lack a verdict, of the reference's {there}"));
         }
     }
 }
 
 /// The differences of one outcome, for every arm that can be compared.
-fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: &[Vec<usize>]) {
-    let base = judged[reference].values.of(which).clone();
-    let judgeable = |of: &Vec<usize>| of.iter().copied().filter(|&item| base[item].is_finite()).collect::<Vec<_>>();
-    let units: Vec<Vec<usize>> = units.iter().map(judgeable).filter(|of| !of.is_empty()).collect();
-    if units.is_empty() {
-        return;
-    }
-    let shared = units.iter().map(Vec::len).sum();
+fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>, units: &[Vec<usize>]) {
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
             let others = matches!(j.arm.role, Role::Control | Role::Random);
@@ -139,12 +158,13 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: 
         };
         let members = (0..judged.len()).filter(|&index| member(&judged[index]));
         let found =
-            members.filter_map(|index| Some((index, column(which, (&judged[index], &judged[reference]), &units)?)));
+            members.filter_map(|index| Some((index, column(which, (&judged[index], &judged[reference]), units)?)));
         let (members, columns): (Vec<usize>, Vec<Column>) = found.unzip();
         let (p, p_max) = tested(&columns);
-        for (place, (index, Column { interval, differing, .. })) in members.into_iter().zip(columns).enumerate() {
-            *judged[index].outcome.difference.of_mut(which) = Some(Difference {
-                items: shared,
+        for (place, (index, Column { interval, items, differing, .. })) in members.into_iter().zip(columns).enumerate()
+        {
+            let difference = Difference {
+                items,
                 differing,
                 mean: interval.mean,
                 low: interval.low,
@@ -152,28 +172,42 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared, units: 
                 p: p[place],
                 p_max: family.then_some(p_max[place]),
                 random: None,
-            });
+            };
+            judged[index].outcome.difference.set(which, Some(difference));
         }
     }
 }
 
-/// How an arm differs from the reference; none where this cannot be said.
-fn column(which: Compared, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
-    let (values, of_base) = (arm.values.of(which), base.values.of(which));
-    if which == Compared::AssertionAsymmetry {
-        return asymmetry::column(&arm.stances, &base.stances, of_base.len(), units);
+/// How an arm differs from the reference over the items for which both are known; none where this cannot be said.
+fn column(which: Compared<'_>, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
+    let (values, of_base) = (arm.values.get(which)?, base.values.get(which)?);
+    let known = |&item: &usize| values[item].is_finite() && of_base[item].is_finite();
+    let of_both: Vec<Vec<usize>> = units.iter().map(|of| of.iter().copied().filter(known).collect()).collect();
+    let filled: Vec<Vec<usize>> = of_both.iter().filter(|of| !of.is_empty()).cloned().collect();
+    if filled.is_empty() {
+        return None;
     }
-    let differences: Vec<f64> = values.iter().zip(of_base).map(|(value, base)| value - base).collect();
-    let signed = sums(&differences, units);
-    let interval = interval(which, &signed, units, &|item| (values[item], of_base[item]));
-    let differing = units.iter().flatten().filter(|&&item| values[item] != of_base[item]).count();
-    Some(Column { signed, interval, differing })
+    let mut column = if which == Compared::AssertionAsymmetry {
+        asymmetry::column(&arm.stances, &base.stances, of_base.len(), &filled)?
+    } else {
+        let differences: Vec<f64> = values.iter().zip(of_base).map(|(value, base)| value - base).collect();
+        let signed = sums(&differences, &filled);
+        let interval = interval(which, &signed, &filled, &|item| (values[item], of_base[item]));
+        let differing = filled.iter().flatten().filter(|&&item| values[item] != of_base[item]).count();
+        Column { signed, interval, items: filled.iter().map(Vec::len).sum(), differing }
+    };
+    // Every arm has an entry for every unit, so that a flip changes the same units in all of them; a unit of which nothing is known adds
+    // nothing.
+    let mut of_filled = column.signed.into_iter();
+    column.signed =
+        of_both.iter().map(|of| if of.is_empty() { 0.0 } else { of_filled.next().unwrap_or(0.0) }).collect();
+    Some(column)
 }
 
-/// Tango's interval where each item is a unit of its own and either a hit or a miss. For other shares, where items have several seeds or
-/// units several items, it is Student's for clusters, widened to Tango's over as many draws as would vary as much: what never happened may
-/// still happen. For everything else, it is Student's.
-fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
+/// Tango's interval where each item is a unit of its own and either a hit or a miss. For everything else it is Student's for clusters; and
+/// where there is a largest difference (shares of several seeds or items, levels of an axis), widened to Tango's over as many draws as would
+/// vary as much: what never happened may still happen.
+fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
     let sizes = sizes(units);
@@ -182,12 +216,10 @@ fn interval(which: Compared, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usiz
         return paired_shares(count(1.0), count(-1.0), d.len());
     }
     let student = clustered_t(d, &sizes);
-    if !which.is_share() {
-        return student;
-    }
-    let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64).collect();
+    let Some(span) = which.span() else { return student };
+    let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64 / span).collect();
     let tango = averaged_shares(&means);
-    Interval { low: student.low.min(tango.low), high: student.high.max(tango.high), ..student }
+    Interval { low: student.low.min(span * tango.low), high: student.high.max(span * tango.high), ..student }
 }
 
 /// Sign-flip p of every column, by itself and for the largest of all columns.
@@ -204,7 +236,7 @@ fn tested(columns: &[Column]) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Compares each tempered arm with random head sets.
-fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
+fn put_beside_random(judged: &mut [Judged<'_>], which: Compared<'_>) {
     let sets = judged.iter().enumerate().filter(|(_, j)| matches!(j.arm.role, Role::Tempered | Role::Random));
     let arms = sets.map(|(index, j)| SetArm {
         index,
@@ -216,8 +248,9 @@ fn put_beside_random(judged: &mut [Judged<'_>], which: Compared) {
     });
     let found = beside_random(&arms.collect::<Vec<_>>());
     for (index, found) in found {
-        if let Some(difference) = judged[index].outcome.difference.of_mut(which) {
-            difference.random = Some(found);
+        let differences = &mut judged[index].outcome.difference;
+        if let Some(&difference) = differences.of(which) {
+            differences.set(which, Some(Difference { random: Some(found), ..difference }));
         }
     }
 }
@@ -228,11 +261,11 @@ fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a
     judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
 }
 
-fn random_means<'a>(judged: &'a [Judged<'a>], arm: &'a Arm, which: Compared) -> Vec<f64> {
+fn random_means<'a>(judged: &'a [Judged<'a>], arm: &'a Arm, which: Compared<'_>) -> Vec<f64> {
     alike(judged, arm).filter_map(|j| j.outcome.difference.of(which).map(|difference| difference.mean)).collect()
 }
 
-fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
+fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<SweepTable> {
     let shared: Vec<ArmOutcome> = judged
         .iter()
         .filter(|j| matches!(j.arm.role, Role::Reference | Role::Control))
@@ -249,14 +282,14 @@ fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
         table.arms.push(j.outcome.clone());
         let sets = alike(judged, j.arm).count();
         if sets > 0 {
-            let range = |which| {
+            let range = |which: Compared<'_>| {
                 let mut means = random_means(judged, j.arm, which);
                 means.sort_by(f64::total_cmp);
                 Some((*means.first()?, *means.last()?))
             };
             let compared = alike(judged, j.arm).filter(|j| j.outcome.withheld.is_none()).count();
             let lambda = j.outcome.lambda;
-            table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(range) });
+            table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(axes, range) });
         }
     }
     if tables.is_empty() && !shared.is_empty() {
@@ -266,29 +299,36 @@ fn tables(judged: &[Judged<'_>], max_new_tokens: usize) -> Vec<SweepTable> {
     tables
 }
 
-/// How much another seed changes the reference's rows, which are in the order `[seed * items + item]`.
-fn floor_of_seeds(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Option<SeedFloor> {
-    let seeds: Vec<&[Row]> = rows.chunks(items.len().max(1)).collect();
+/// How much another seed changes the reference's answers, which are in the order `[seed * items + item]`.
+fn floor_of_seeds(items: usize, Marked { rows, marks }: Marked<'_>, axes: &[String]) -> Option<SeedFloor> {
+    let chunk = items.max(1);
+    let seeds: Vec<Marked<'_>> =
+        rows.chunks(chunk).zip(marks.chunks(chunk)).map(|(rows, marks)| Marked { rows, marks }).collect();
     let pairs: Vec<(usize, usize)> = (0..seeds.len()).flat_map(|one| (0..one).map(move |other| (one, other))).collect();
     if pairs.is_empty() {
         return None;
     }
     let named = ("", 1.0, Role::Reference);
-    let against =
-        |&(one, other): &(usize, usize)| outcome(named, items, seeds[one], Some(seeds[other]), grader).0.changed;
+    let against = |&(one, other): &(usize, usize)| {
+        let other: &[Row] = seeds[other].rows;
+        outcome(named, items, seeds[one], axes, Some(other)).0.changed
+    };
     let of_seeds: Vec<(ArmOutcome, Values)> = seeds
         .iter()
-        .map(|rows| {
-            let (outcome, values, _) = outcome(named, items, rows, None, grader);
+        .map(|&answers| {
+            let (outcome, values, _) = outcome(named, items, answers, axes, None);
             (outcome, values)
         })
         .collect();
-    let largest = |which| {
+    let largest = |which: Compared<'_>| {
         let means: Vec<f64> = of_seeds
             .iter()
-            .map(|(outcome, values)| match which {
-                Compared::AssertionAsymmetry => outcome.assertion_asymmetry.unwrap_or(f64::NAN),
-                _ => mean(&values.of(which).iter().copied().filter(|x| x.is_finite()).collect::<Vec<_>>()),
+            .map(|(outcome, values)| {
+                if which == Compared::AssertionAsymmetry {
+                    return outcome.assertion_asymmetry.unwrap_or(f64::NAN);
+                }
+                let of = values.get(which).into_iter().flatten();
+                mean(&of.copied().filter(|x| x.is_finite()).collect::<Vec<_>>())
             })
             .collect();
         let gaps = pairs.iter().map(|&(one, other)| (means[one] - means[other]).abs());
@@ -297,7 +337,7 @@ fn floor_of_seeds(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Opti
     Some(SeedFloor {
         pairs: pairs.len(),
         changed: mean(&pairs.iter().map(against).collect::<Vec<_>>()),
-        largest: PerOutcome::from_fn(largest),
+        largest: PerOutcome::from_fn(axes, largest),
     })
 }
 

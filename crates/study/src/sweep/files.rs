@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use headtemper_engine::{Identity, Sampling};
 
 use crate::{
-    Arm, FiredByArm, Result, Role, Row, RowLog, RunDir,
+    Arm, FiredByArm, Result, Role, Row, RunDir,
     items::units::counted,
     report::{self, Page},
     store::files::{write_json, write_text},
@@ -13,8 +13,12 @@ use crate::{
     text::count,
 };
 
-/// Writes `sweep.json` and `sweep.csv`.
-pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>, log: &RowLog) -> Result<Outcomes> {
+/// Writes `sweep.json` and `sweep.csv`. `all` are the rows of the whole directory.
+pub(crate) fn write_outcomes<'a>(
+    run: &RunDir,
+    answered: &Answered<'_>,
+    all: impl Iterator<Item = &'a Row>,
+) -> Result<Outcomes> {
     let outcomes = outcomes_of(answered);
     let own: BTreeSet<&str> = answered.arms.iter().map(|arm| arm.variant.as_str()).collect();
     // What was tried but stands in no table: other arms, and other seeds of these arms.
@@ -23,7 +27,7 @@ pub(crate) fn write_outcomes(run: &RunDir, answered: &Answered<'_>, log: &RowLog
         (false, _) => Some(row.variant.clone()),
         (true, false) => Some(format!("seed {}", row.seed)),
     };
-    let elsewhere: BTreeSet<String> = log.rows().values().filter_map(stray).collect();
+    let elsewhere: BTreeSet<String> = all.filter_map(stray).collect();
     let outcomes = Outcomes { elsewhere: elsewhere.into_iter().collect(), ..outcomes };
     write_json(&run.file("sweep.json"), &outcomes)?;
     write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
@@ -43,10 +47,13 @@ pub(crate) fn write_report(
         0.0 => "greedy".to_string(),
         temperature => format!("sampled at temperature {temperature}, seed {}", seeds.join(", ")),
     };
-    let judged = match answered.grader {
+    let rules = match answered.grader {
         Some(_) => "accepted answers, where items have them, and a lexicon of hedges",
         None => "accepted answers, where items have them",
     };
+    let judged = answered
+        .judged
+        .map_or_else(|| rules.to_string(), |judged| format!("{}; what it was not asked for, by {rules}", judged.judge));
     let facts = [
         ("model", identity.model.clone()),
         ("weights (SHA-256)", identity.weights_sha256.clone()),
@@ -54,7 +61,7 @@ pub(crate) fn write_report(
         ("items", answered.items.len().to_string()),
         ("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref())),
         ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
-        ("judged by", judged.into()),
+        ("judged by", judged),
         ("hooks fired", counted_by_hooks(answered.arms, fired)),
         ("version", format!("headtemper {}", identity.version)),
     ];

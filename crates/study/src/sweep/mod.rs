@@ -1,5 +1,6 @@
 //! Generations for every prompt under every arm, as rows of one batch; rows that exist are not generated again.
 
+mod answers;
 mod arms;
 pub(crate) mod asymmetry;
 mod beside_random;
@@ -7,6 +8,7 @@ mod compare;
 mod earlier;
 pub(crate) mod examples;
 pub(crate) mod files;
+pub(crate) mod mark;
 pub mod outcome;
 mod run;
 pub(crate) mod text;
@@ -31,8 +33,10 @@ use crate::{
     store::digest::{digest, noise_of},
 };
 
+pub use answers::SweptAnswers;
 pub use arms::{ArmsWanted, RandomFrom, arms};
 pub use compare::{Answered, outcomes_of};
+pub use mark::{JudgedAnswers, Mark};
 pub use run::{SweepRun, merge_sweep, sweep_run};
 pub use text::sweep_markdown;
 

@@ -1,15 +1,18 @@
 //! What a sweep did to the answers, arm by arm.
 
+use std::collections::BTreeMap;
+
 use headtemper_engine::FinishReason;
 use headtemper_hook::HeadRef;
+use headtemper_stats::mean;
 use serde::{Deserialize, Serialize};
 
-use super::asymmetry::Stance;
-use crate::{GoldRule, Grader, Item, RandomFrom, Role, Row, store::nan::number};
+use super::{asymmetry::Stance, mark::Mark};
+use crate::{RandomFrom, Role, Row, store::nan::number};
 
-/// Arms whose shares of cut-off answers differ by more than this are not compared: a cut-off answer can look wrong, or lose its hedge, and
-/// is as long as the limit.
-pub const UNEQUAL_TRUNCATION: f64 = 0.02;
+/// Arms whose shares of cut-off answers differ from the reference's by more than this are not compared: a cut-off answer can look wrong, or
+/// lose its hedge, and is as long as the limit. Nor are those whose shares of missing verdicts do: a judge's refusals are not drawn by lot.
+pub const UNEQUAL_SHARES: f64 = 0.02;
 
 /// The reason given in warnings about cut-off answers.
 pub(crate) const OF_CUT_OFF: &str = "a cut-off answer can look wrong, or lose its hedge";
@@ -30,6 +33,12 @@ pub struct Outcomes {
     pub groups: Option<String>,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// The language model that judged the answers, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
+    /// The axes along which it gave levels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub axes: Vec<String>,
     /// What the p-values are made from.
     pub flips: Flips,
     /// What another seed alone changes in the reference; null if there is one seed.
@@ -97,6 +106,12 @@ pub struct ArmOutcome {
     /// Mean length in tokens.
     #[serde(deserialize_with = "number")]
     pub mean_tokens: f64,
+    /// Mean level along each axis of a judge's, over the answers that it gave one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, Option<f64>>,
+    /// Answers for which a verdict of a judge is missing; none if no judge was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unjudged: Option<usize>,
     /// Log-probability per token in nats, under the tempered model, averaged over all tokens.
     #[serde(deserialize_with = "number")]
     pub mean_logprob: f64,
@@ -155,7 +170,7 @@ pub struct BesideRandom {
 }
 
 /// Something for each outcome that arms are compared by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerOutcome<T> {
     /// For the share of correct answers.
     pub accuracy: T,
@@ -165,11 +180,14 @@ pub struct PerOutcome<T> {
     pub assertion_asymmetry: T,
     /// For the length in tokens.
     pub mean_tokens: T,
+    /// For the level along each axis; empty if no judge was asked for any.
+    #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, T>,
 }
 
 /// An outcome that arms are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compared {
+pub enum Compared<'a> {
     /// The share of correct answers.
     Accuracy,
     /// The share of answers without a hedge.
@@ -178,58 +196,80 @@ pub enum Compared {
     AssertionAsymmetry,
     /// The length in tokens.
     MeanTokens,
+    /// The level along this axis, from 1 to 5, that a judge gave.
+    Score(&'a str),
 }
 
-impl Compared {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Accuracy, Self::AssertionRate, Self::AssertionAsymmetry, Self::MeanTokens];
+/// How far apart two levels of an axis can be.
+pub(crate) const LEVELS_APART: f64 = 4.0;
 
-    /// Its name in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Accuracy => "accuracy",
-            Self::AssertionRate => "assertion_rate",
-            Self::AssertionAsymmetry => "assertion_asymmetry",
-            Self::MeanTokens => "mean_tokens",
-        }
+impl<'a> Compared<'a> {
+    /// All of them: the four that every sweep has, and one for each axis.
+    pub fn all(axes: &'a [String]) -> impl Iterator<Item = Self> {
+        let always = [Self::Accuracy, Self::AssertionRate, Self::AssertionAsymmetry, Self::MeanTokens];
+        always.into_iter().chain(axes.iter().map(|axis| Self::Score(axis)))
     }
 
-    /// Whether it is a share of answers, or a difference of two shares, and given in percent; otherwise it is a number of tokens.
+    /// Whether it is a share of answers, or a difference of two shares, and given in percent.
     pub fn is_share(self) -> bool {
-        self != Self::MeanTokens
+        matches!(self, Self::Accuracy | Self::AssertionRate | Self::AssertionAsymmetry)
+    }
+
+    /// The largest difference there can be; none if there is no bound.
+    pub(crate) fn span(self) -> Option<f64> {
+        match self {
+            Self::Accuracy | Self::AssertionRate => Some(1.0),
+            Self::AssertionAsymmetry => Some(2.0),
+            Self::MeanTokens => None,
+            Self::Score(_) => Some(LEVELS_APART),
+        }
     }
 }
 
 impl<T> PerOutcome<T> {
     /// Makes one value per outcome.
-    pub fn from_fn(mut of: impl FnMut(Compared) -> T) -> Self {
-        let [accuracy, assertion_rate, assertion_asymmetry, mean_tokens] = Compared::ALL.map(&mut of);
-        Self { accuracy, assertion_rate, assertion_asymmetry, mean_tokens }
-    }
-
-    /// The value of an outcome.
-    pub fn of(&self, which: Compared) -> &T {
-        match which {
-            Compared::Accuracy => &self.accuracy,
-            Compared::AssertionRate => &self.assertion_rate,
-            Compared::AssertionAsymmetry => &self.assertion_asymmetry,
-            Compared::MeanTokens => &self.mean_tokens,
+    pub fn from_fn(axes: &[String], mut of: impl FnMut(Compared<'_>) -> T) -> Self {
+        Self {
+            accuracy: of(Compared::Accuracy),
+            assertion_rate: of(Compared::AssertionRate),
+            assertion_asymmetry: of(Compared::AssertionAsymmetry),
+            mean_tokens: of(Compared::MeanTokens),
+            scores: axes.iter().map(|axis| (axis.clone(), of(Compared::Score(axis)))).collect(),
         }
     }
 
-    /// The value of an outcome, mutably.
-    pub fn of_mut(&mut self, which: Compared) -> &mut T {
+    /// The value of an outcome; none for an axis that has none.
+    pub fn get(&self, which: Compared<'_>) -> Option<&T> {
         match which {
-            Compared::Accuracy => &mut self.accuracy,
-            Compared::AssertionRate => &mut self.assertion_rate,
-            Compared::AssertionAsymmetry => &mut self.assertion_asymmetry,
-            Compared::MeanTokens => &mut self.mean_tokens,
+            Compared::Accuracy => Some(&self.accuracy),
+            Compared::AssertionRate => Some(&self.assertion_rate),
+            Compared::AssertionAsymmetry => Some(&self.assertion_asymmetry),
+            Compared::MeanTokens => Some(&self.mean_tokens),
+            Compared::Score(axis) => self.scores.get(axis),
+        }
+    }
+
+    /// Replaces the value of an outcome.
+    pub fn set(&mut self, which: Compared<'_>, value: T) {
+        match which {
+            Compared::Accuracy => self.accuracy = value,
+            Compared::AssertionRate => self.assertion_rate = value,
+            Compared::AssertionAsymmetry => self.assertion_asymmetry = value,
+            Compared::MeanTokens => self.mean_tokens = value,
+            Compared::Score(axis) => drop(self.scores.insert(axis.into(), value)),
         }
     }
 }
 
+impl<T> PerOutcome<Option<T>> {
+    /// The value of an outcome that may have none.
+    pub fn of(&self, which: Compared<'_>) -> Option<&T> {
+        self.get(which)?.as_ref()
+    }
+}
+
 /// What random head sets of one size do at one λ.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Band {
     /// λ of the random sets.
     pub lambda: f64,
@@ -242,7 +282,7 @@ pub struct Band {
 }
 
 /// What another seed alone changes: answers of the reference under one seed against those under another.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedFloor {
     /// Pairs of seeds.
     pub pairs: usize,
@@ -253,6 +293,11 @@ pub struct SeedFloor {
 }
 
 impl Outcomes {
+    /// The outcomes that arms may be compared by.
+    pub fn compared(&self) -> impl Iterator<Item = Compared<'_>> {
+        Compared::all(&self.axes)
+    }
+
     /// The arms of all sets, each once: the reference and the controls come first.
     pub fn arms(&self) -> impl Iterator<Item = (&SweepTable, &ArmOutcome)> {
         let all = self.tables.iter().enumerate().flat_map(|(index, table)| {
@@ -273,37 +318,34 @@ impl Outcomes {
     }
 }
 
-/// The values that arms are compared by: one per item, averaged over the seeds; NaN where it cannot be judged. No item has an asymmetry, so
-/// its values only say whether the item can be judged.
+/// The values that arms are compared by: one per item, averaged over the seeds; NaN where it is not known. No item has an asymmetry, so its
+/// values only say whether the item can be judged.
 pub(crate) type Values = PerOutcome<Vec<f64>>;
 
-/// The outcome of one arm by itself, from rows in the order `[seed * items + item]`; its values for the comparison; and the stance of each
-/// answer. `reference` holds the reference's rows, in the same order.
+/// The answers of one arm, in the order `[seed * items + item]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Marked<'a> {
+    pub(crate) rows: &'a [Row],
+    pub(crate) marks: &'a [Mark],
+}
+
+/// The outcome of one arm by itself; its values for the comparison; and the stance of each answer. `reference` holds the reference's rows,
+/// in the same order as the arm's.
 pub(crate) fn outcome(
     (variant, lambda, role): (&str, f64, Role),
-    items: &[Item],
-    rows: &[Row],
+    items: usize,
+    Marked { rows, marks }: Marked<'_>,
+    axes: &[String],
     reference: Option<&[Row]>,
-    grader: Option<&Grader>,
 ) -> (ArmOutcome, Values, Vec<Stance>) {
     let share = |hits: usize, of: usize| if of == 0 { f64::NAN } else { hits as f64 / of as f64 };
-    // With a grader, right is what its labels call right.
-    let plain = Grader::by_gold(GoldRule::default());
-    let gold = grader.unwrap_or(&plain);
-    let asked = || rows.iter().zip(items.iter().cycle());
-    let right: Vec<Option<bool>> = asked()
-        .map(|(row, item)| (!item.gold.is_empty()).then(|| gold.grade(&row.response, &item.gold).correct))
-        .collect();
-    let asserted: Vec<Option<bool>> =
-        asked().map(|(row, item)| grader.map(|grader| !grader.grade(&row.response, &item.gold).hedged)).collect();
     let rate = |hits: &mut dyn Iterator<Item = bool>| {
         let (mut of, mut held) = (0, 0);
         hits.for_each(|hit| (of, held) = (of + 1, held + usize::from(hit)));
         share(held, of)
     };
     let asserted_where = |wanted: bool| {
-        let hits = right.iter().zip(&asserted).filter(|&(&right, _)| right == Some(wanted));
-        let rate = rate(&mut hits.filter_map(|(_, &asserted)| asserted));
+        let rate = rate(&mut marks.iter().filter(|mark| mark.right == Some(wanted)).filter_map(|mark| mark.asserted));
         rate.is_finite().then_some(rate)
     };
     let tokens: usize = rows.iter().map(|row| row.n_tokens).sum();
@@ -311,23 +353,33 @@ pub(crate) fn outcome(
     let changed = |reference: &[Row]| {
         rows.iter().zip(reference).filter(|(row, other)| row.response_ids != other.response_ids).count()
     };
-    let number = |hit: &Option<bool>| hit.map_or(f64::NAN, |hit| f64::from(u8::from(hit)));
-    let stances: Vec<Stance> = right.iter().zip(&asserted).map(|(right, asserted)| right.zip(*asserted)).collect();
+    let by_item = |of: &mut dyn Iterator<Item = Option<f64>>| by_item(of.map(|value| value.unwrap_or(f64::NAN)), items);
+    let number = |hit: Option<bool>| hit.map(|hit| f64::from(u8::from(hit)));
+    let stances: Vec<Stance> = marks.iter().map(|mark| mark.right.zip(mark.asserted)).collect();
+    let level = |axis: usize| marks.iter().map(move |mark| mark.levels[axis]);
+    let levels = axes.iter().enumerate().map(|(at, axis)| (axis.clone(), by_item(&mut level(at)))).collect();
     let values = PerOutcome {
-        accuracy: by_item(right.iter().map(number), items.len()),
-        assertion_rate: by_item(asserted.iter().map(number), items.len()),
-        assertion_asymmetry: by_item(stances.iter().map(|stance| stance.map_or(f64::NAN, |_| 0.0)), items.len()),
-        mean_tokens: by_item(rows.iter().map(|row| row.n_tokens as f64), items.len()),
+        accuracy: by_item(&mut marks.iter().map(|mark| number(mark.right))),
+        assertion_rate: by_item(&mut marks.iter().map(|mark| number(mark.asserted))),
+        assertion_asymmetry: by_item(&mut stances.iter().map(|stance| stance.map(|_| 0.0))),
+        mean_tokens: by_item(&mut rows.iter().map(|row| Some(row.n_tokens as f64))),
+        scores: levels,
+    };
+    let mean_level = |at: usize| {
+        let known: Vec<f64> = level(at).flatten().collect();
+        (!known.is_empty()).then(|| mean(&known))
     };
     let arm = ArmOutcome {
         variant: variant.into(),
         role,
         lambda,
         n: rows.len(),
-        accuracy: rate(&mut right.iter().flatten().copied()),
-        assertion_rate: rate(&mut asserted.iter().flatten().copied()),
+        accuracy: rate(&mut marks.iter().filter_map(|mark| mark.right)),
+        assertion_rate: rate(&mut marks.iter().filter_map(|mark| mark.asserted)),
         assertion_asymmetry: asserted_where(false).zip(asserted_where(true)).map(|(wrong, right)| wrong - right),
         mean_tokens: if rows.is_empty() { f64::NAN } else { tokens as f64 / rows.len() as f64 },
+        scores: axes.iter().enumerate().map(|(at, axis)| (axis.clone(), mean_level(at))).collect(),
+        unjudged: None,
         mean_logprob: if tokens == 0 { f64::NAN } else { logprob / tokens as f64 },
         truncated: rate(&mut rows.iter().map(|row| row.finish_reason == FinishReason::Length)),
         changed: reference.map_or(f64::NAN, |reference| share(changed(reference), rows.len())),

@@ -71,15 +71,15 @@ pub(super) struct SweepPlan {
     pub(super) items: Vec<Value>,
     /// The field that they are grouped by.
     #[serde(default)]
-    groups: Option<String>,
+    pub(super) groups: Option<String>,
     /// Whether prompts were read without the chat template.
     raw: bool,
     pub(super) arms: Vec<Arm>,
     pub(super) seeds: Vec<u64>,
     pub(super) sampling: Sampling,
-    max_new_tokens: usize,
-    hedges: Option<Grader>,
-    heads_per_layer: Vec<usize>,
+    pub(super) max_new_tokens: usize,
+    pub(super) hedges: Option<Grader>,
+    pub(super) heads_per_layer: Vec<usize>,
 }
 
 impl SweepPlan {
@@ -103,7 +103,7 @@ impl SweepPlan {
     }
 
     /// The items; an error if they are not valid items, or cannot have this many rows.
-    fn items(&self, rows: usize) -> std::result::Result<Vec<Item>, String> {
+    pub(super) fn items(&self, rows: usize) -> std::result::Result<Vec<Item>, String> {
         let planned = self.arms.len() * self.seeds.len() * self.items.len();
         if planned != rows || rows == 0 {
             return Err(format!("its arms, seeds and items make {planned} rows, but it lists {rows}"));
@@ -207,9 +207,9 @@ fn outcomes(
     let fired = fired_by_arm(&plan.arms, &rows)?;
     write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
     let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
-    let answered =
-        Answered { items, groups: plan.groups.as_deref(), arms: &plan.arms, rows: &rows, grader, max_new_tokens };
-    let outcomes = write_outcomes(run, &answered, log)?;
+    let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
+    let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens };
+    let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired)?;
     Ok(outcomes)

@@ -14,15 +14,22 @@ pub(crate) const RANKED_ABOVE: usize = 3;
 const RANKED: usize = 10;
 /// From this share of cut-off answers on, the report must say that nobody knows how they would have ended.
 const MANY_CUT: f64 = 0.1;
+/// Axes side by side in a table of levels.
+const LEVELS_AT_ONCE: usize = 4;
 
-/// A difference in the units of the report: percentage points, or tokens.
-pub(crate) fn in_units(which: Compared, x: f64) -> f64 {
+/// A difference in the units of the report: percentage points, tokens, or levels of an axis.
+pub(crate) fn in_units(which: Compared<'_>, x: f64) -> f64 {
     if which.is_share() { 100.0 * x } else { x }
 }
 
+/// How many decimals it is given with: levels run from 1 to 5.
+pub(crate) fn decimals(which: Compared<'_>) -> usize {
+    if matches!(which, Compared::Score(_)) { 2 } else { 1 }
+}
+
 /// `+1.5 [-0.6, +3.9]`.
-fn with_interval(which: Compared, d: &Difference) -> String {
-    let number = |x: f64| signed(in_units(which, x), 1);
+fn with_interval(which: Compared<'_>, d: &Difference) -> String {
+    let number = |x: f64| signed(in_units(which, x), decimals(which));
     if d.low.is_finite() {
         format!("{} [{}, {}]", number(d.mean), number(d.low), number(d.high))
     } else {
@@ -33,12 +40,13 @@ fn with_interval(which: Compared, d: &Difference) -> String {
 }
 
 /// The heading of an outcome's column.
-fn title(which: Compared) -> &'static str {
+fn title(which: Compared<'_>) -> String {
     match which {
-        Compared::Accuracy => "accuracy, points",
-        Compared::AssertionRate => "assertion, points",
-        Compared::AssertionAsymmetry => "asymmetry, points",
-        Compared::MeanTokens => "length, tokens",
+        Compared::Accuracy => "accuracy, points".into(),
+        Compared::AssertionRate => "assertion, points".into(),
+        Compared::AssertionAsymmetry => "asymmetry, points".into(),
+        Compared::MeanTokens => "length, tokens".into(),
+        Compared::Score(axis) => format!("{axis}, levels"),
     }
 }
 
@@ -56,9 +64,9 @@ pub(crate) fn by_chance(outcomes: usize) -> f64 {
 }
 
 /// The outcomes by which at least one arm is compared.
-pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared> {
-    let has = |which: &Compared| outcomes.arms().any(|(_, arm)| arm.difference.of(*which).is_some());
-    Compared::ALL.into_iter().filter(has).collect()
+pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared<'_>> {
+    let has = |which: &Compared<'_>| outcomes.arms().any(|(_, arm)| arm.difference.of(*which).is_some());
+    outcomes.compared().filter(has).collect()
 }
 
 /// The outcomes of a sweep, in Markdown that also reads well on a terminal: shares and differences set by set, or for
@@ -66,10 +74,10 @@ pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared> {
 pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     let mut out = String::new();
     if outcomes.tables.len() > RANKED_ABOVE {
-        let shared = outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered);
+        let shared: Vec<_> = outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered).collect();
         let at = outcomes.positions().map_or_else(String::new, |at| format!(", tempered at {at}"));
         out += &format!("{} head sets{at}; {}\n\n", outcomes.tables.len(), asked(outcomes));
-        out += &shares(shared);
+        out += &shares(&shared, &outcomes.axes);
         for which in compared(outcomes) {
             out += &ranking(outcomes, which);
         }
@@ -78,7 +86,7 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
             let gap = if index > 0 { "\n" } else { "" };
             let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {at}"));
             out += &format!("{gap}tempered together: {}{at}; {}\n\n", table.set, asked(outcomes));
-            out += &shares(table.arms.iter());
+            out += &shares(&table.arms.iter().collect::<Vec<_>>(), &outcomes.axes);
             out += &differences(outcomes, table);
         }
     }
@@ -88,7 +96,8 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" x {} seeds", outcomes.seeds.len()) } else { String::new() };
     let items = count(outcomes.items, "item");
-    format!("{items}{seeds}, at most {} new tokens", outcomes.max_new_tokens)
+    let judge = outcomes.judge.as_ref().map_or_else(String::new, |judge| format!(", judged by {judge}"));
+    format!("{items}{seeds}, at most {} new tokens{judge}", outcomes.max_new_tokens)
 }
 
 fn name(arm: &ArmOutcome) -> String {
@@ -99,7 +108,8 @@ fn name(arm: &ArmOutcome) -> String {
     }
 }
 
-fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
+/// The numbers of each arm by itself; levels are in a table of their own.
+fn shares(arms: &[&ArmOutcome], axes: &[String]) -> String {
     let mut out =
         "| λ           |    n | accuracy | assertion | asymmetry | length | logp/token | cut off | changed |\n\
          |-------------|-----:|---------:|----------:|----------:|-------:|-----------:|--------:|--------:|\n"
@@ -118,6 +128,21 @@ fn shares<'a>(arms: impl Iterator<Item = &'a ArmOutcome>) -> String {
             percent(arm.changed),
         );
     }
+    axes.chunks(LEVELS_AT_ONCE).fold(out, |out, axes| out + "\n" + &levels(arms, axes))
+}
+
+/// The mean level of each arm along some axes.
+fn levels(arms: &[&ArmOutcome], axes: &[String]) -> String {
+    let width = |axis: &String| axis.chars().count().max(5);
+    let each = |cell: &dyn Fn(&String) -> String| axes.iter().map(cell).collect::<String>();
+    let mut out = format!("| level, 1-5  |{} no verdict |\n", each(&|axis| format!(" {axis:>0$} |", width(axis))));
+    out += &format!("|-------------|{}-----------:|\n", each(&|axis| format!("{}:|", "-".repeat(width(axis) + 1))));
+    for arm in arms {
+        let level = |axis: &String| arm.scores.get(axis).copied().flatten().map_or(UNDEFINED.into(), |x| fixed(x, 2));
+        let cells = each(&|axis| format!(" {:>1$} |", level(axis), width(axis)));
+        let missing = arm.unjudged.map_or(UNDEFINED.into(), |n| n.to_string());
+        out += &format!("| {:<11} |{cells} {missing:>10} |\n", name(arm));
+    }
     out
 }
 
@@ -128,7 +153,7 @@ fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
     all.chunks(at_once).map(|which| differences_of(which, table)).collect()
 }
 
-fn differences_of(which: &[Compared], table: &SweepTable) -> String {
+fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
     let rows: Vec<&ArmOutcome> = table.arms.iter().filter(|arm| arm.role != Role::Reference).collect();
     if which.is_empty() || rows.is_empty() {
         return String::new();
@@ -158,8 +183,9 @@ fn differences_of(which: &[Compared], table: &SweepTable) -> String {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
         for &which in which {
             let some = if band.compared < band.sets { format!(" ({} of them)", band.compared) } else { String::new() };
-            let range = band.range.of(which).map_or(UNDEFINED.into(), |(low, high)| {
-                format!("{:+.1} to {:+.1}{some}", in_units(which, low), in_units(which, high))
+            let range = band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| {
+                let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
+                format!("{} to {}{some}", told(low), told(high))
             });
             out += &format!(" {range:>24} |       |");
         }
@@ -169,10 +195,13 @@ fn differences_of(which: &[Compared], table: &SweepTable) -> String {
 }
 
 /// The tempered arms by |difference|, the largest first; arms that are not compared are left out.
-pub(crate) fn ranked(outcomes: &Outcomes, which: Compared) -> Vec<(&SweepTable, &ArmOutcome, &Difference)> {
+pub(crate) fn ranked<'a>(
+    outcomes: &'a Outcomes,
+    which: Compared<'_>,
+) -> Vec<(&'a SweepTable, &'a ArmOutcome, &'a Difference)> {
     let tempered = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered);
     let mut ranked: Vec<_> =
-        tempered.filter_map(|(table, arm)| Some((table, arm, arm.difference.of(which).as_ref()?))).collect();
+        tempered.filter_map(|(table, arm)| Some((table, arm, arm.difference.of(which)?))).collect();
     ranked.sort_by(|a, b| b.2.mean.abs().total_cmp(&a.2.mean.abs()).then(a.2.p.total_cmp(&b.2.p)));
     ranked
 }
@@ -201,7 +230,7 @@ pub(crate) fn as_far_as_they_go(outcomes: &Outcomes) -> String {
     )
 }
 
-fn ranking(outcomes: &Outcomes, which: Compared) -> String {
+fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let ranked = ranked(outcomes, which);
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
     if differing.is_empty() {
@@ -233,7 +262,7 @@ fn ranking(outcomes: &Outcomes, which: Compared) -> String {
 
 /// How the largest difference of each outcome compares with random sets.
 fn beside_random(outcomes: &Outcomes) -> String {
-    let told = |which: Compared| {
+    let told = |which: Compared<'_>| {
         let ranked = ranked(outcomes, which);
         let (_, arm, d) = ranked.first().filter(|(.., d)| d.differing > 0)?;
         let BesideRandom { sets, reach, p_max, .. } = d.random?;
@@ -280,9 +309,9 @@ fn footnotes(outcomes: &Outcomes) -> String {
     }
     if let Some(floor) = &outcomes.seed_floor {
         out += &format!("another seed alone changes {} of the untouched model's answers", percent(floor.changed));
-        for which in Compared::ALL {
+        for which in outcomes.compared() {
             if let Some(largest) = floor.largest.of(which) {
-                out += &format!("; {} up to {:.1}", title(which), in_units(which, *largest));
+                out += &format!("; {} up to {:.*}", title(which), decimals(which), in_units(which, *largest));
             }
         }
         out.push('\n');
@@ -313,19 +342,25 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
         Role::Tempered => "tempered",
         Role::Random => "random",
     };
+    let named = |name: &str, value: f64, which: Option<Compared<'static>>| (name.to_string(), value, which);
     let values = [
-        ("accuracy", arm.accuracy, Some(Compared::Accuracy)),
-        ("assertion_rate", arm.assertion_rate, Some(Compared::AssertionRate)),
-        ("mean_tokens", arm.mean_tokens, Some(Compared::MeanTokens)),
-        ("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), Some(Compared::AssertionAsymmetry)),
-        ("mean_logprob", arm.mean_logprob, None),
-        ("truncated", arm.truncated, None),
-        ("changed", arm.changed, None),
+        named("accuracy", arm.accuracy, Some(Compared::Accuracy)),
+        named("assertion_rate", arm.assertion_rate, Some(Compared::AssertionRate)),
+        named("mean_tokens", arm.mean_tokens, Some(Compared::MeanTokens)),
+        named("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), Some(Compared::AssertionAsymmetry)),
+        named("mean_logprob", arm.mean_logprob, None),
+        named("truncated", arm.truncated, None),
+        named("changed", arm.changed, None),
     ];
-    for (name, value, which) in values {
-        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), name, &arm.n.to_string()];
+    let levels = arm
+        .scores
+        .iter()
+        .map(|(axis, level)| (format!("scores.{axis}"), level.unwrap_or(f64::NAN), Some(Compared::Score(axis))));
+    for (name, value, which) in values.into_iter().chain(levels) {
+        let named = quoted(&name);
+        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), &named, &arm.n.to_string()];
         *out += &format!("{},{},", head.join(","), cell(value));
-        match which.and_then(|which| arm.difference.of(which).as_ref()) {
+        match which.and_then(|which| arm.difference.of(which)) {
             None => *out += ",,,,,,,,",
             Some(d) => {
                 *out += &format!("{},{}", d.items, d.differing);

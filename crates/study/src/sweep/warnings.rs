@@ -18,6 +18,7 @@ impl Outcomes {
             self.one_sided(),
             self.few_random_sets(),
             self.cut_off(),
+            self.without_verdict(),
             self.nothing_tempered(),
             self.few_in_a_class(),
             self.arms_elsewhere(),
@@ -92,6 +93,19 @@ impl Outcomes {
         ))
     }
 
+    /// Answers that a judge gave no verdict on take no part, nor does what they are compared with.
+    fn without_verdict(&self) -> Option<String> {
+        let lacking = self.all_arms().filter_map(|arm| Some((arm, arm.unjudged.filter(|&n| n > 0)?)));
+        let all: Vec<_> = lacking.collect();
+        let (worst, n) = all.iter().max_by_key(|(_, n)| *n)?;
+        let sum: usize = all.iter().map(|(_, n)| n).sum();
+        Some(format!(
+            "{sum} answers lack a verdict of the judge, up to {n} of {} in an arm ({}): where it is missing, the item is left out of that \
+             arm's comparison",
+            worst.n, worst.variant
+        ))
+    }
+
     fn nothing_tempered(&self) -> Option<String> {
         self.tempered().next().is_none().then(|| "no head is tempered: every λ is 1".into())
     }
@@ -134,7 +148,7 @@ impl Outcomes {
             0 => String::new(),
             n => format!(", and {n} more"),
         };
-        Some(format!("not compared, unequal truncation: {} ({why}){more}", arm.variant))
+        Some(format!("not compared: {} ({why}){more}", arm.variant))
     }
 
     /// Random sets that are not compared are taken to differ as much as any, so that p cannot fall far.

@@ -54,7 +54,7 @@ fn unequal_truncation_is_said_and_not_compared() {
     arm.difference = crate::sweep::outcome::PerOutcome::default();
     let out = drawn(&sweep);
     assert!(out.contains("up to 12.5 % of an arm&#39;s answers (L7H6+L20H3@0) were cut off at 128 tokens"));
-    assert!(out.contains("not compared, unequal truncation: L7H6+L20H3@0 (12.5 % and 0.0 %)"));
+    assert!(out.contains("not compared: L7H6+L20H3@0 (12.5 % and 0.0 %)"));
     assert!(out.contains(r#"<td class="gap">not compared</td>"#));
 }
 

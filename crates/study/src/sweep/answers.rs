@@ -1,0 +1,168 @@
+//! The answers of a finished sweep, for a judge: from its directory to items, and from what the judge said to tables. Needs no model.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use headtemper_engine::Identity;
+use serde_json::{Value, json};
+
+use super::{
+    Answered, Arm,
+    files::{write_outcomes, write_report},
+    fired_by_arm,
+    mark::{JudgedAnswers, Mark, marks_by_rules},
+    outcome::Outcomes,
+    run::SweepPlan,
+};
+use crate::{
+    Item, Keyed, Plan, Result, Row, RunDir, StudyError,
+    store::{
+        rows::{Written, read_rows},
+        rundir::{Manifest, lock_to_read},
+    },
+};
+
+/// Fields of an item that are about a recorded answer, and would be wrong beside another.
+const OF_ANOTHER_ANSWER: [&str; 6] = ["coverage", "correct", "verbal", "judge", "finish_reason", "truncated"];
+
+/// A finished sweep, read from its directory.
+pub struct SweptAnswers {
+    path: PathBuf,
+    plan: SweepPlan,
+    items: Vec<Item>,
+    /// `[arm][seed * items + item]`
+    rows: Vec<Vec<Row>>,
+    identity: Identity,
+    answers: Vec<Item>,
+    /// The arm and the row of each answer.
+    places: Vec<(usize, usize)>,
+}
+
+impl SweptAnswers {
+    /// Reads a sweep; with a limit, only what it answered to its first items.
+    ///
+    /// # Errors
+    /// If the directory is in use, holds no sweep or only a shard of one, or lacks rows.
+    pub fn read(dir: &Path, limit: Option<usize>) -> Result<Self> {
+        let _lock = lock_to_read(dir)?;
+        let manifest = Manifest::read(dir)?;
+        let wrong = |found: String| {
+            let allowed = "the directory of a finished `temper sweep`, or of its merged shards";
+            Err(StudyError::option(format!("what --sweep names, {}", dir.display()), found, allowed))
+        };
+        match (manifest.text("command"), manifest.text("shard")) {
+            (Some("sweep"), None) => {}
+            (Some("sweep"), Some(shard)) => {
+                return wrong(format!("shard {shard}, which `temper merge` joins to the others"));
+            }
+            (command, _) => return wrong(format!("made by `temper {}`", command.unwrap_or("unknown"))),
+        }
+        let Some(Plan { keys, plan, .. }) = Plan::<SweepPlan>::of(dir) else {
+            return wrong("without a plan.json of this version".into());
+        };
+        let path = dir.join(Row::FILE);
+        let mut items = plan.items(keys.len()).map_err(|why| StudyError::content(&path, why))?;
+        let Written { rows: mut written, .. } = read_rows::<Row>(&path)?;
+        let lacking = keys.iter().filter(|key| !written.contains_key(*key)).count();
+        if lacking > 0 {
+            return wrong(format!("lacking {lacking} of its {} rows", keys.len()));
+        }
+        let identity = serde_json::from_value(manifest.0.get("identity").cloned().unwrap_or_default())
+            .map_err(|e| StudyError::content(&dir.join("manifest.json"), format!("identity: {e}")))?;
+        let (all, kept) = (items.len(), limit.unwrap_or(usize::MAX).min(items.len()));
+        items.truncate(kept);
+        let mut rows: Vec<Vec<Row>> = Vec::new();
+        for keys in keys.chunks(all * plan.seeds.len()) {
+            let own = keys.iter().enumerate().filter(|(at, _)| at % all < kept);
+            rows.push(own.filter_map(|(_, key)| written.remove(key)).collect());
+        }
+        let (mut answers, mut places) = (Vec::new(), Vec::new());
+        for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
+            for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
+                if !row.response.trim().is_empty() {
+                    answers.push(answer(item, arm, row));
+                    places.push((at, place));
+                }
+            }
+        }
+        Ok(Self { path, plan, items, rows, identity, answers, places })
+    }
+
+    /// The file that the answers are from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every answer that is not empty, as an item: arm by arm, seed by seed, in the order of the items.
+    pub fn answers(&self) -> &[Item] {
+        &self.answers
+    }
+
+    /// How many answers are empty: a judge is not asked about them.
+    pub fn empty(&self) -> usize {
+        self.rows.iter().map(Vec::len).sum::<usize>() - self.answers.len()
+    }
+
+    /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers). `put` is
+    /// given the number of an answer, none for an empty one, and what the rules say of it, which it replaces by what the judge was asked
+    /// for.
+    pub(crate) fn write(
+        &self,
+        run: &RunDir,
+        judge: &str,
+        axes: Vec<String>,
+        put: impl Fn(Option<usize>, &mut Mark),
+    ) -> Result<Outcomes> {
+        let Self { plan, items, rows, .. } = self;
+        let grader = plan.hedges.as_ref();
+        let by_rules = |rows: &Vec<Row>| -> Vec<Mark> {
+            let levels = vec![None; axes.len()];
+            let marks = marks_by_rules(items, rows, grader).into_iter();
+            marks.map(|mark| Mark { levels: levels.clone(), ..mark }).collect()
+        };
+        let mut marks: Vec<Vec<Mark>> = rows.iter().map(by_rules).collect();
+        let number: BTreeMap<(usize, usize), usize> = self.places.iter().copied().zip(0..).collect();
+        for (arm, marks) in marks.iter_mut().enumerate() {
+            marks.iter_mut().enumerate().for_each(|(row, mark)| put(number.get(&(arm, row)).copied(), mark));
+        }
+        let judged = JudgedAnswers { judge: judge.into(), axes, marks };
+        let answered = Answered {
+            items,
+            groups: plan.groups.as_deref(),
+            arms: &plan.arms,
+            rows,
+            grader,
+            judged: Some(&judged),
+            max_new_tokens: plan.max_new_tokens,
+        };
+        let outcomes = write_outcomes(run, &answered, std::iter::empty::<&Row>())?;
+        let (of, fired) = ((&self.identity, &plan.heads_per_layer[..]), fired_by_arm(&plan.arms, rows)?);
+        write_report(run, of, &plan.sampling, (&answered, &outcomes), &fired)?;
+        Ok(outcomes)
+    }
+}
+
+/// An answer as an item of its own, with the fields of the item that it answers. What that item says of another answer is left out.
+fn answer(item: &Item, arm: &Arm, row: &Row) -> Item {
+    let mut other = item.other.clone();
+    other.retain(|name, _| !OF_ANOTHER_ANSWER.contains(&name.as_str()));
+    let own: [(&str, Value); 5] = [
+        ("item", json!(item.id)),
+        ("variant", json!(arm.variant)),
+        ("lambda", json!(arm.lambda)),
+        ("seed", json!(row.seed)),
+        ("finish_reason", json!(row.finish_reason)),
+    ];
+    other.extend(own.map(|(name, value)| (name.to_string(), value)));
+    Item {
+        id: format!("{}/{}/{}", item.id, arm.variant, row.seed),
+        response: Some(row.response.clone()),
+        response_ids: Some(row.response_ids.clone()),
+        label: None,
+        scores: BTreeMap::new(),
+        other,
+        ..item.clone()
+    }
+}

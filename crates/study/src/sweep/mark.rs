@@ -1,0 +1,40 @@
+//! What is known of each answer of a sweep: what the rules say, and what a judge said.
+
+use crate::{GoldRule, Grader, Item, Row};
+
+/// What is known of one answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mark {
+    /// Whether it is right; none where nothing says so.
+    pub right: Option<bool>,
+    /// Whether it is asserted, that is, without a hedge; none likewise.
+    pub asserted: Option<bool>,
+    /// Its level along each axis of a judge's, from 1 to 5; none where the judge gave none.
+    pub levels: Vec<Option<f64>>,
+    /// Whether any verdict that a judge was asked for is missing.
+    pub unjudged: bool,
+}
+
+/// What a judge said of the answers of a sweep.
+#[derive(Clone, Debug)]
+pub struct JudgedAnswers {
+    /// The judge model.
+    pub judge: String,
+    /// The axes along which it gave levels.
+    pub axes: Vec<String>,
+    /// One for each answer: `[arm][seed * items + item]`
+    pub marks: Vec<Vec<Mark>>,
+}
+
+/// What accepted answers say of an arm's answers, in the order `[seed * items + item]`, and a lexicon of hedges if there is one.
+pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Vec<Mark> {
+    // With a grader, right is what its labels call right.
+    let plain = Grader::by_gold(GoldRule::default());
+    let gold = grader.unwrap_or(&plain);
+    let mark = |(row, item): (&Row, &Item)| Mark {
+        right: (!item.gold.is_empty()).then(|| gold.grade(&row.response, &item.gold).correct),
+        asserted: grader.map(|grader| !grader.grade(&row.response, &item.gold).hedged),
+        ..Mark::default()
+    };
+    rows.iter().zip(items.iter().cycle()).map(mark).collect()
+}

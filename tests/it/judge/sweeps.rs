@@ -1,0 +1,190 @@
+//! A judge on the answers of a sweep: whether tempering heads changes what it says of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{
+    QUICK, ended,
+    mock::{Act, Asked, Server, good},
+};
+use crate::lab::{Lab, lines};
+
+const ITEMS: usize = 16;
+const SWEEP: &str =
+    "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 6 --temperature 1 --seeds 1,2 --out s";
+
+/// A sweep of questions with accepted answers, half of which bring what somebody said of another answer.
+fn swept(lab: &Lab, lambdas: &str) {
+    let item = |i: usize| {
+        let mut item =
+            json!({"id": format!("q{i}"), "prompt": format!("What is {i}?"), "gold": ["a", "e"], "topic": i % 3});
+        if i.is_multiple_of(2) {
+            item["label"] = json!("cw");
+            item["response"] = json!("another answer");
+            item["scores"] = json!({"curiosity": 5, "calm": 2});
+            item["verbal"] = json!("hedge");
+        }
+        item
+    };
+    lab.write_lines("q.jsonl", (0..ITEMS).map(item));
+    lab.done(&format!("{SWEEP} --lambda {lambdas} --random-sets 2"));
+}
+
+/// Runs `temper judge` on the sweep; it must end with this code. Returns stdout and stderr.
+fn judge(lab: &Lab, server: &Server, code: i32, line: &str) -> (String, String) {
+    let line = format!("judge --sweep s --endpoint {} --judge-model mock {QUICK} {line}", server.url());
+    ended(&lab.command(&line).output().unwrap(), code)
+}
+
+fn mean(of: impl Iterator<Item = f64>) -> f64 {
+    let all: Vec<f64> = of.collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}
+
+/// Every arm of the tables and of the random sets, by name.
+fn arms(outcomes: &Value) -> BTreeMap<String, Value> {
+    let tables = outcomes["tables"].as_array().unwrap().iter().flat_map(|table| table["arms"].as_array().unwrap());
+    let all = tables.chain(outcomes["random"].as_array().unwrap());
+    all.map(|arm| (arm["variant"].as_str().unwrap().to_owned(), arm.clone())).collect()
+}
+
+#[test]
+fn arms_are_compared_by_what_a_judge_says() {
+    let (lab, server) = (Lab::new(), Server::new(good));
+    swept(&lab, "1,1,0");
+    let all = "--tasks coverage,delivery,rubric --axes curious --out j";
+    let (out, err) = judge(&lab, &server, 0, all);
+    assert!(out.contains("judged by mock") && out.contains("curiosity, levels"), "{out}");
+    assert!(err.contains("report     j/report.html"), "{err}");
+    let rows = lines(&lab.read("s/rows.jsonl"));
+    let judged = lines(&lab.read("j/judged.jsonl"));
+    let full = rows.iter().filter(|row| !row["response"].as_str().unwrap().trim().is_empty()).count();
+    assert_eq!((rows.len(), judged.len()), (5 * 2 * ITEMS, full));
+
+    // Each text is asked about once, whichever arms it is from.
+    let asked = server.asked();
+    let texts: BTreeSet<(&str, &str)> =
+        judged.iter().map(|line| (line["item"].as_str().unwrap(), line["response"].as_str().unwrap())).collect();
+    let scores = asked.iter().filter(|asked| asked.kind() == "score").count();
+    assert!(scores == texts.len() && scores < judged.len(), "{scores} of {}", judged.len());
+    assert!(!asked.iter().any(|asked| asked.text.contains("L0H1") || asked.text.contains("another answer")));
+
+    // The tables hold what the lines say, arm by arm.
+    let outcomes = lab.json("j/sweep.json");
+    assert_eq!((&outcomes["judge"], &outcomes["axes"]), (&json!("mock"), &json!(["curiosity"])));
+    let arms = arms(&outcomes);
+    assert_eq!(arms.len(), 5);
+    let score = |line: &Value| line["scores"]["curiosity"].as_f64().unwrap();
+    let of = |variant: &str| judged.iter().filter(move |line| line["variant"] == variant).collect::<Vec<_>>();
+    for (variant, arm) in &arms {
+        let lines = of(variant);
+        let close = |found: &Value, expected: f64| (found.as_f64().unwrap() - expected).abs() < 1e-12;
+        let share = |hit: &dyn Fn(&Value) -> bool| mean(lines.iter().map(|line| f64::from(u8::from(hit(line)))));
+        assert!(close(&arm["scores"]["curiosity"], mean(lines.iter().map(|line| score(line)))), "{variant}");
+        assert!(close(&arm["accuracy"], share(&|line| line["correct"] == true)), "{variant}");
+        assert!(close(&arm["assertion_rate"], share(&|line| line["verbal"] == "assert")), "{variant}");
+        assert_eq!(arm["unjudged"], json!(2 * ITEMS - lines.len()), "{variant}");
+        let line = lines[0];
+        assert_eq!(line["id"], json!(format!("{}/{variant}/{}", line["item"].as_str().unwrap(), line["seed"])));
+        assert!(line["topic"].is_number() && line["scores"].get("calm").is_none(), "{line}");
+        let label = |line: &&Value| match (&line["correct"], &line["verbal"]) {
+            (Value::Bool(right), Value::String(said)) => {
+                format!("{}{}", &said.replace("assert", "c")[..1], if *right { "r" } else { "w" })
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(lines.iter().all(|line| line["label"] == label(line)), "{variant}");
+    }
+    let [tempered, control] =
+        ["L0H1+L2H4@0", "all@1"].map(|name| arms[name]["difference"]["scores"]["curiosity"].clone());
+    assert_eq!((&control["mean"], &control["differing"]), (&json!(0.0), &json!(0)));
+    let both = |line: &&Value| {
+        let own = |variant: &str, seed: u64| {
+            of(variant).into_iter().find(|other| other["item"] == line["item"] && other["seed"] == seed).map(score)
+        };
+        let of_seeds = |variant: &str| Some(f64::midpoint(own(variant, 1)?, own(variant, 2)?));
+        Some(of_seeds("L0H1+L2H4@0")? - of_seeds("base")?)
+    };
+    let first = judged.iter().filter(|line| line["variant"] == "base" && line["seed"] == 1);
+    let differences: Vec<f64> = first.filter_map(|line| both(&line)).collect();
+    assert!(differences.iter().any(|d| *d != 0.0), "the heads do something");
+    assert_eq!(tempered["items"], json!(differences.len()));
+    assert!((tempered["mean"].as_f64().unwrap() - mean(differences.into_iter())).abs() < 1e-12);
+    assert!(tempered["p"].is_number() && tempered["p_max"].is_number() && tempered["random"]["sets"] == 2);
+    assert!(lab.read("j/sweep.csv").contains(",scores.curiosity,"));
+    let report = lab.read("j/report.html");
+    assert!(["judged by mock", "curiosity (1 to 5)"].iter().all(|told| report.contains(told)));
+
+    // The lines are items as any others: those of an arm can be attributed or captured.
+    lab.done("capture --model M --items j/judged.jsonl --out c.npz");
+
+    // Once more, nothing is asked and nothing changes; a further λ asks about its own answers alone.
+    let files = ["judged.jsonl", "sweep.json", "sweep.csv", "report.html"];
+    let before = files.map(|name| lab.read(&format!("j/{name}")));
+    judge(&lab, &server, 0, all);
+    assert!(server.asked().is_empty());
+    assert_eq!(before, files.map(|name| lab.read(&format!("j/{name}"))));
+    swept(&lab, "1,1,0,-1");
+    judge(&lab, &server, 0, all);
+    let asked = server.asked();
+    assert!(!asked.is_empty() && asked.len() < 3 * 3 * 2 * ITEMS, "{}", asked.len());
+    assert!(super::kinds(&asked)[3] == ("rubric", 0), "the questions are the same");
+    let grown = lab.json("j/sweep.json");
+    assert_eq!(grown["tables"][0]["arms"].as_array().unwrap().len(), 4);
+
+    // The first items alone, and what a sweep graded by rules where the judge is asked for less.
+    let (out, _) = judge(&lab, &server, 0, "--tasks rubric --axes curious --limit 5 --out k");
+    assert!(out.contains("5 items x 2 seeds"), "{out}");
+    let (few, by_rules) = (lab.json("k/sweep.json"), lab.json("s/sweep.json"));
+    assert_eq!((&few["items"], &few["tables"][0]["arms"][0]["n"]), (&json!(5), &json!(10)));
+    judge(&lab, &server, 0, "--tasks rubric --axes curious --out l");
+    let accuracy = |of: &Value| of["tables"][0]["arms"][2]["difference"]["accuracy"].clone();
+    assert_eq!(accuracy(&lab.json("l/sweep.json")), accuracy(&by_rules));
+}
+
+/// A judge that refuses to speak of many answers of one arm says nothing about that arm.
+#[test]
+fn an_arm_that_a_judge_refuses_is_not_compared() {
+    let (lab, server) = (Lab::new(), Server::new(good));
+    swept(&lab, "1,1,0");
+    let rows = lines(&lab.read("s/rows.jsonl"));
+    let of = |variant: &'static str| rows.iter().filter(move |row| row["variant"] == variant);
+    let untouched: BTreeSet<String> = of("base").map(|row| row["response"].as_str().unwrap().into()).collect();
+    let own: BTreeSet<String> = of("L0H1+L2H4@0").map(|row| row["response"].as_str().unwrap().into()).collect();
+    let own: BTreeSet<String> = own.difference(&untouched).cloned().collect();
+    assert!(own.len() > 3, "{own:?}");
+    server.now(
+        move |asked: &Asked| {
+            if own.contains(asked.response()) { Act::say("I cannot judge this.") } else { good(asked) }
+        },
+    );
+    let (out, err) = judge(&lab, &server, 1, "--tasks delivery --out j");
+    assert!(err.contains("refused"), "{err}");
+    let arm = &arms(&lab.json("j/sweep.json"))["L0H1+L2H4@0"];
+    assert!(arm["withheld"].as_str().unwrap().contains("of its answers lack a verdict"), "{arm}");
+    assert!(arm["difference"]["assertion_rate"].is_null() && arm["difference"]["mean_tokens"].is_null());
+    assert!(out.contains("not compared: L0H1+L2H4@0"), "{out}");
+}
+
+#[test]
+fn only_a_finished_sweep_is_judged() {
+    let (lab, server) = (Lab::new(), Server::new(good));
+    swept(&lab, "1,0");
+    let refused = |line: &str| {
+        let line = format!("judge --endpoint {} --judge-model mock --tasks delivery --out j {line}", server.url());
+        let (_, err) = ended(&lab.command(&line).output().unwrap(), 2);
+        err
+    };
+    assert!(refused("--sweep s --items q.jsonl").contains("cannot be used with"));
+    assert!(refused("").contains("--items <ITEMS>"));
+    assert!(refused("--sweep nowhere").contains("nowhere/manifest.json"));
+    lab.done(&format!("{} --lambda 1,0 --shard 1/2", SWEEP.replace("--out s", "--out part")));
+    assert!(refused("--sweep part").contains("shard 1/2, which `temper merge` joins to the others"));
+    let rows = lab.read("s/rows.jsonl");
+    lab.write("s/rows.jsonl", rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>());
+    assert!(refused("--sweep s").contains("lacking 1 of its"));
+    lab.write("s/rows.jsonl", rows);
+    judge(&lab, &server, 0, "--tasks delivery --out j");
+    assert!(refused("--sweep j").contains("made by `temper judge`"));
+}
