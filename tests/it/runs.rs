@@ -18,13 +18,14 @@ use headtemper_tests::golden_dir;
 use crate::lab::{HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, row_set, texts};
 
 /// The files of a run directory.
-const RUN_FILES: [&str; 14] = [
+const RUN_FILES: [&str; 15] = [
     "config.toml",
     "manifest.json",
     "rows.jsonl",
     "judged.jsonl",
     "features.npz",
     "lambda.npz",
+    "plan.json",
     "attribution.json",
     "attribution.csv",
     "attribution.npz",

@@ -188,3 +188,33 @@ fn only_a_finished_sweep_is_judged() {
     judge(&lab, &server, 0, "--tasks delivery --out j");
     assert!(refused("--sweep j").contains("made by `temper judge`"));
 }
+
+/// The sweep of an experiment is judged as any other; items that it answered silently are among its answers.
+#[test]
+fn the_sweep_of_a_run_is_judged_too() {
+    let (lab, server) = (Lab::new(), Server::new(good));
+    let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("What is {i}?"), "label": if i.is_multiple_of(2) { "x" } else { "y" }});
+    lab.write_lines("q.jsonl", (0..ITEMS).map(item));
+    let model = headtemper_tests::golden_dir("llama");
+    lab.write(
+        "x.toml",
+        format!(
+            "name = \"t\"\n[model]\npath = \"{}\"\n[items]\npath = \"q.jsonl\"\n[generate]\nmax_new_tokens = 6\n[attribute]\n\
+             disposition = \"d\"\na = \"x\"\nb = \"y\"\nshuffles = 20\nmin_cohort = 2\n[sweep]\nheads = \"top:2\"\nlambdas = [1, 0]\n",
+            model.display()
+        ),
+    );
+    lab.done("run x.toml --out s");
+    judge(&lab, &server, 0, "--tasks rubric --axes curious --out j");
+    let (own, judged) = (lab.json("s/sweep.json"), lab.json("j/sweep.json"));
+    let arm = |of: &Value| of["tables"][0]["arms"][1].clone();
+    assert_eq!(arm(&own)["difference"]["mean_tokens"], arm(&judged)["difference"]["mean_tokens"]);
+    assert!(arm(&judged)["difference"]["scores"]["curiosity"]["mean"].is_number());
+    // Without a sweep there is nothing to compare.
+    let experiment = lab.read("x.toml");
+    lab.write("x.toml", experiment.split("[sweep]").next().unwrap());
+    lab.done("run x.toml --out alone");
+    let line = format!("judge --sweep alone --endpoint {} --judge-model mock --out k", server.url());
+    let (_, err) = ended(&lab.command(&line).output().unwrap(), 2);
+    assert!(err.contains("without the plan.json of a sweep"), "{err}");
+}

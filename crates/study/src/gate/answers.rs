@@ -9,9 +9,6 @@ use crate::{
     capture::{encode_answered, encode_one},
 };
 
-/// Fields about an item's answer, which cannot be about an answer that was generated just now.
-const OF_THE_ANSWER: [&str; 7] = ["label", "correct", "coverage", "verbal", "judge", "scores", "truncated"];
-
 /// Items with their answers, the tokens of both, and what is known of them.
 pub(super) struct Answers {
     pub(super) items: Vec<Item>,
@@ -55,7 +52,7 @@ impl Answers {
                     continue;
                 }
                 let encoded = encode_answered(engine, &item, &written.response_ids)?;
-                item.response = Some(written.response.clone());
+                item = item.answered_by(written);
                 row = Some(written);
                 encoded
             };
@@ -88,7 +85,7 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
     let label = |hedged| known.correct.map(|correct| Grade { correct, hedged }.label().to_string());
     GatedRow {
         id: item.id.clone(),
-        item: brought(item, known.generated),
+        item: brought(item),
         response: if prefixed { format!("{prefix}{plain}") } else { plain.clone() },
         plain_response: plain,
         finish_reason: known.finish_reason,
@@ -101,8 +98,8 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
     }
 }
 
-/// The fields of an item that its row keeps: not the row's own fields, nor those about another answer.
-fn brought(item: &Item, generated: bool) -> Map<String, Value> {
+/// The fields of an item that its row keeps: all but the row's own.
+fn brought(item: &Item) -> Map<String, Value> {
     const OF_THE_ROW: [&str; 11] = [
         "id",
         "response",
@@ -117,9 +114,9 @@ fn brought(item: &Item, generated: bool) -> Map<String, Value> {
         "seen_in_training",
     ];
     let Value::Object(mut fields) = item.answered_json() else { return Map::new() };
-    let stale = |name: &&str| generated || OF_THE_ROW.contains(name);
-    let gone = OF_THE_ROW.iter().chain(OF_THE_ANSWER.iter().filter(|name| stale(name)));
-    gone.for_each(|name| drop(fields.shift_remove(*name)));
+    for name in OF_THE_ROW {
+        fields.shift_remove(name);
+    }
     fields
 }
 
@@ -127,11 +124,10 @@ fn brought(item: &Item, generated: bool) -> Map<String, Value> {
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
 fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
-    let generated = row.is_some();
     let none = Grader::by_gold(GoldRule::default());
     let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
-    let label = item.label.as_deref().filter(|_| !generated).and_then(Grade::of_label);
-    let field = |name: &str| item.other.get(name).filter(|_| !generated);
+    let label = item.label.as_deref().and_then(Grade::of_label);
+    let field = |name: &str| item.other.get(name);
     let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
     let said = [field("correct").and_then(Value::as_bool), covered, label.map(|label| label.correct)];
     let by_gold = (!item.gold.is_empty()).then_some(grade.correct);
@@ -139,7 +135,7 @@ fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let hedged = label.map(|label| label.hedged);
     let cut = |cut: bool| if cut { FinishReason::Length } else { FinishReason::Stop };
     Known {
-        generated,
+        generated: row.is_some(),
         finish_reason: row.map(|row| row.finish_reason).or_else(|| item.truncated().map(cut)),
         correct: by_gold.or(said.into_iter().flatten().next()),
         hedged: by_lexicon.or(hedged),
@@ -195,7 +191,8 @@ mod tests {
         let found = known(&told, None, None);
         assert_eq!((found.correct, found.hedged, found.gold_contradicts), (Some(true), Some(true), false));
         // The item cannot have said anything of an answer that was generated just now.
-        let found = known(&told, Some(&row("x", FinishReason::Stop)), None);
+        let written = row("x", FinishReason::Stop);
+        let found = known(&told.answered_by(&written), Some(&written), None);
         assert_eq!((found.correct, found.hedged), (None, None));
     }
 
@@ -234,8 +231,8 @@ mod tests {
         let asked = item(
             &json!({"input_ids": [1, 2, 3], "prompt_len": 2, "coverage": 0.0, "scores": {"s": 1.0}, "topic": "t"}),
         );
-        let written = Item { response: Some("yes".into()), ..asked.clone() };
         let stop = row("yes", FinishReason::Stop);
+        let written = asked.answered_by(&stop);
         let back = read(&gated(&written, known(&written, Some(&stop), None), 0.75, "Perhaps ", false));
         assert_eq!((&back.input, back.response.as_deref()), (&headtemper_engine::Input::Ids(vec![1, 2]), Some("yes")));
         assert!(back.scores.is_empty() && !back.other.contains_key("coverage") && back.other["topic"] == "t");

@@ -6,7 +6,10 @@ use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
 
 use super::{answer::cut_off, unique::Unique};
-use crate::{Result, StudyError, store::files::nan_is_none};
+use crate::{Result, Row, StudyError, store::files::nan_is_none};
+
+/// Fields about an answer, which say nothing of any other answer.
+const OF_AN_ANSWER: [&str; 6] = ["finish_reason", "truncated", "coverage", "correct", "verbal", "judge"];
 
 /// Who asks in a conversation, and who answers.
 const USER: &str = "user";
@@ -52,6 +55,17 @@ impl Item {
         let system = Message { role: "system".into(), content: system.into() };
         self.input = Input::Messages(vec![system, Message::user(text)]);
         Ok(())
+    }
+
+    /// The item with an answer that was generated. Whatever it says of another answer, its label and scores too, is gone.
+    pub(crate) fn answered_by(&self, row: &Row) -> Self {
+        let mut other = self.other.clone();
+        for name in OF_AN_ANSWER {
+            other.shift_remove(name);
+        }
+        other.insert("finish_reason".into(), json!(row.finish_reason));
+        let (response, response_ids) = (Some(row.response.clone()), Some(row.response_ids.clone()));
+        Self { response, response_ids, label: None, scores: BTreeMap::new(), other, ..self.clone() }
     }
 
     /// Whether its prompt is read as it stands, without the chat template.

@@ -10,7 +10,7 @@ use headtemper_engine::{Encoded, Engine};
 use serde_json::json;
 
 use crate::{
-    Arm, Grader, Item, ItemFacts, Progress, Result, Row, RowLog, RunDir, RunSummary,
+    Arm, Grader, Item, ItemFacts, Plan, Progress, Result, Row, RowLog, RunDir, RunSummary,
     attribute::{
         Controls,
         items::{AttributeItems, ReadItems},
@@ -30,7 +30,7 @@ use crate::{
         digest::digest,
         files::{read_json, write_text},
     },
-    sweep::{Answered, files::write_outcomes, sweep},
+    sweep::{Answered, SweepRun, files::write_outcomes, run::SweepPlan, sweep},
 };
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
@@ -94,9 +94,9 @@ impl Study<'_> {
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
             if let Some(row) = rows.get(&item.id) {
-                item.response = Some(row.response.clone());
-                item.response_ids = Some(row.response_ids.clone());
-                item.other.insert("finish_reason".into(), json!(row.finish_reason));
+                // What there was before the answer cannot be about it.
+                let (label, scores) = (item.label.take(), std::mem::take(&mut item.scores));
+                *item = Item { label, scores, ..item.answered_by(row) };
             }
         }
         self.grade(items);
@@ -190,17 +190,14 @@ impl Study<'_> {
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
+        let groups = self.experiment.items.groups.as_deref();
+        let grader = self.grader.as_ref();
+        let settings = SweepRun { items, groups, arms: &arms, options: &options, grader, shard: None };
+        let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
+        Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
         write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()), self.engine.identity())?;
-        let (grader, max_new_tokens) = (self.grader.as_ref(), options.max_new_tokens);
-        let answered = Answered {
-            items,
-            groups: self.experiment.items.groups.as_deref(),
-            arms: &arms,
-            rows: &rows,
-            grader,
-            judged: None,
-            max_new_tokens,
-        };
+        let max_new_tokens = options.max_new_tokens;
+        let answered = Answered { items, groups, arms: &arms, rows: &rows, grader, judged: None, max_new_tokens };
         let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;

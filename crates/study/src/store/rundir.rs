@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use headtemper_engine::Identity;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -167,6 +168,12 @@ impl Manifest {
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
+    }
+
+    /// The model that ran; the error says why it is not known.
+    pub(crate) fn identity(&self) -> std::result::Result<Identity, String> {
+        let noted = self.0.get("identity").cloned().unwrap_or_default();
+        serde_json::from_value(noted).map_err(|e| format!("does not say which model ran: {e}"))
     }
 
     /// What the run was made from, if it says so.

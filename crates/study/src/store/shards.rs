@@ -199,8 +199,8 @@ impl Shards {
         R: Keyed + Serialize + DeserializeOwned,
     {
         let command = self.manifests[0].text("command").unwrap_or("unknown");
-        let identity: Identity = serde_json::from_value(self.noted("identity"))
-            .map_err(|e| StudyError::merge(format!("they do not say which model they ran: {e}")))?;
+        let identity = self.manifests[0].identity();
+        let identity = identity.map_err(|why| StudyError::merge(format!("their manifest {why}")))?;
         let mut run = RunDir::open(out, command, &self.parts()?, None, progress)?;
         run.note("identity", &identity)?;
         plan.save(&run)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headtemper_engine::Identity;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Answered, Arm,
@@ -20,12 +20,9 @@ use crate::{
     Item, Keyed, Plan, Result, Row, RunDir, StudyError,
     store::{
         rows::{Written, read_rows},
-        rundir::{Manifest, lock_to_read},
+        rundir::{MANIFEST, Manifest, lock_to_read},
     },
 };
-
-/// Fields of an item that are about a recorded answer, and would be wrong beside another.
-const OF_ANOTHER_ANSWER: [&str; 6] = ["coverage", "correct", "verbal", "judge", "finish_reason", "truncated"];
 
 /// A finished sweep, read from its directory.
 pub struct SweptAnswers {
@@ -49,18 +46,19 @@ impl SweptAnswers {
         let _lock = lock_to_read(dir)?;
         let manifest = Manifest::read(dir)?;
         let wrong = |found: String| {
-            let allowed = "the directory of a finished `temper sweep`, or of its merged shards";
+            let allowed =
+                "the directory of a finished `temper sweep`, of its merged shards, or of a `temper run` with [sweep]";
             Err(StudyError::option(format!("what --sweep names, {}", dir.display()), found, allowed))
         };
         match (manifest.text("command"), manifest.text("shard")) {
-            (Some("sweep"), None) => {}
+            (Some("sweep" | "run"), None) => {}
             (Some("sweep"), Some(shard)) => {
                 return wrong(format!("shard {shard}, which `temper merge` joins to the others"));
             }
             (command, _) => return wrong(format!("made by `temper {}`", command.unwrap_or("unknown"))),
         }
         let Some(Plan { keys, plan, .. }) = Plan::<SweepPlan>::of(dir) else {
-            return wrong("without a plan.json of this version".into());
+            return wrong("without the plan.json of a sweep".into());
         };
         let path = dir.join(Row::FILE);
         let mut items = plan.items(keys.len()).map_err(|why| StudyError::content(&path, why))?;
@@ -69,8 +67,7 @@ impl SweptAnswers {
         if lacking > 0 {
             return wrong(format!("lacking {lacking} of its {} rows", keys.len()));
         }
-        let identity = serde_json::from_value(manifest.0.get("identity").cloned().unwrap_or_default())
-            .map_err(|e| StudyError::content(&dir.join("manifest.json"), format!("identity: {e}")))?;
+        let identity = manifest.identity().map_err(|why| StudyError::content(&dir.join(MANIFEST), why))?;
         let (all, kept) = (items.len(), limit.unwrap_or(usize::MAX).min(items.len()));
         items.truncate(kept);
         let mut rows: Vec<Vec<Row>> = Vec::new();
@@ -144,25 +141,15 @@ impl SweptAnswers {
     }
 }
 
-/// An answer as an item of its own, with the fields of the item that it answers. What that item says of another answer is left out.
+/// An answer as an item of its own, with the fields of the item that it answers, and where it is from.
 fn answer(item: &Item, arm: &Arm, row: &Row) -> Item {
-    let mut other = item.other.clone();
-    other.retain(|name, _| !OF_ANOTHER_ANSWER.contains(&name.as_str()));
-    let own: [(&str, Value); 5] = [
+    let mut answer = item.answered_by(row);
+    let from = [
         ("item", json!(item.id)),
         ("variant", json!(arm.variant)),
         ("lambda", json!(arm.lambda)),
         ("seed", json!(row.seed)),
-        ("finish_reason", json!(row.finish_reason)),
     ];
-    other.extend(own.map(|(name, value)| (name.to_string(), value)));
-    Item {
-        id: format!("{}/{}/{}", item.id, arm.variant, row.seed),
-        response: Some(row.response.clone()),
-        response_ids: Some(row.response_ids.clone()),
-        label: None,
-        scores: BTreeMap::new(),
-        other,
-        ..item.clone()
-    }
+    answer.other.extend(from.map(|(name, value)| (name.to_string(), value)));
+    Item { id: format!("{}/{}/{}", item.id, arm.variant, row.seed), ..answer }
 }

@@ -10,7 +10,7 @@ pub(crate) mod examples;
 pub(crate) mod files;
 pub(crate) mod mark;
 pub mod outcome;
-mod run;
+pub(crate) mod run;
 pub(crate) mod text;
 mod warnings;
 

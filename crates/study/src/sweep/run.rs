@@ -66,7 +66,7 @@ impl SweepRun<'_> {
 /// What the tables of a sweep are made from, besides its rows: the `plan` of its `plan.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SweepPlan {
+pub(crate) struct SweepPlan {
     /// The items, as in their file.
     pub(super) items: Vec<Value>,
     /// The field that they are grouped by.
@@ -83,9 +83,14 @@ pub(super) struct SweepPlan {
 }
 
 impl SweepPlan {
-    fn new(engine: &Engine, settings: &SweepRun<'_>) -> Self {
+    pub(crate) fn new(engine: &Engine, settings: &SweepRun<'_>) -> Self {
+        // A run's items have answers by now. Some may be empty, which those in a file of items may not be.
+        let asked = |item: &Item| match &item.response {
+            Some(response) if response.trim().is_empty() => Item { response: None, ..item.clone() }.to_json(),
+            _ => item.to_json(),
+        };
         Self {
-            items: settings.items.iter().map(Item::to_json).collect(),
+            items: settings.items.iter().map(asked).collect(),
             groups: settings.groups.map(String::from),
             raw: settings.items.iter().any(Item::is_raw),
             arms: settings.arms.to_vec(),
