@@ -109,7 +109,7 @@ fn note(outcomes: &Outcomes) -> String {
         family => format!(
             "p(max): how often they give one as large for its spread in {}; each of {} is asked by itself, so that one finds something \
              in {} % of sweeps without any effect, or fewer.",
-            if family == 1 { "the only arm".to_owned() } else { format!("any of {family} arms") },
+            if family == 1 { "the only arm that is compared".to_owned() } else { format!("any of {family} arms") },
             count(asked, "outcome"),
             fixed(100.0 * by_chance(asked), 0)
         ),
@@ -149,21 +149,26 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
     }
     let at = format!("{} {unit}, {}", told(which, d.mean), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
+    let of = differing(found.len(), all.len(), outcomes.tempered().count());
     if found.is_empty() {
-        let of = if all.len() == 1 {
-            "the only arm does not differ".into()
-        } else {
-            format!("none of {} arms differs", all.len())
-        };
         return format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).");
     }
-    let of = if all.len() == 1 {
-        "the only arm differs".into()
-    } else {
-        format!("{} of {} arms differ", found.len(), all.len())
-    };
     let random = d.random.as_ref().map_or_else(String::new, beside_random);
     format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).{random}")
+}
+
+/// How many arms differ, of how many that can be compared, of all that are tempered.
+fn differing(found: usize, compared: usize, all: usize) -> String {
+    let of = if compared == all { String::new() } else { format!(" that can be compared (of {all})") };
+    match (found, compared) {
+        (0, 1) if of.is_empty() => "the only arm does not differ".to_owned(),
+        (0, 1) => format!("the one arm{of} does not differ"),
+        (0, n) => format!("none of {n} arms{of} differs"),
+        (_, 1) if of.is_empty() => "the only arm differs".to_owned(),
+        (_, 1) => format!("the one arm{of} differs"),
+        (1, n) => format!("1 of {n} arms{of} differs"),
+        (found, n) => format!("{found} of {n} arms{of} differ"),
+    }
 }
 
 fn head_row(columns: &[&str]) -> String {
@@ -176,7 +181,7 @@ fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>, axes: &[String]) -
     let mut out = String::from(r#"<div class="wide"><table class="arms">"#);
     let always =
         ["arm", "λ", "n", "accuracy %", "assertion %", "asymmetry", "tokens", "logp/token", "truncated %", "changed %"];
-    let judged: Vec<String> = axes.iter().map(|axis| format!("{} (1 to 5)", escape(axis))).collect();
+    let judged: Vec<String> = axes.iter().map(|axis| format!("{} (1 to 5)", escape(&axis.replace('_', " ")))).collect();
     out += &head_row(&always.into_iter().chain(judged.iter().map(String::as_str)).collect::<Vec<_>>());
     for arm in arms {
         put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));

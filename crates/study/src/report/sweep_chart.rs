@@ -81,8 +81,14 @@ pub(super) fn names(which: Compared<'_>) -> (String, &'static str) {
         Compared::AssertionRate => ("Assertion rate".to_owned(), "percentage points"),
         Compared::AssertionAsymmetry => ("Assertion asymmetry".to_owned(), "percentage points"),
         Compared::MeanTokens => ("Length".to_owned(), "tokens"),
-        Compared::Score(axis) => (escape(axis), "levels"),
+        Compared::Score(axis) => (escape(&capital(&axis.replace('_', " "))), "levels"),
     }
+}
+
+/// A text with a capital first letter.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A difference in its unit, with its sign.

@@ -205,8 +205,8 @@ fn column(which: Compared<'_>, (arm, base): (&Judged<'_>, &Judged<'_>), units: &
 }
 
 /// Tango's interval where each item is a unit of its own and either a hit or a miss. For everything else it is Student's for clusters; and
-/// where there is a largest difference (shares of several seeds or items, levels of an axis), widened to Tango's over as many draws as would
-/// vary as much: what never happened may still happen.
+/// where there is a largest difference, widened to Tango's over as many draws as would vary as much: what never happened may still happen.
+/// So it is with shares of several seeds or items, and with levels of an axis as long as few units differ.
 fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
@@ -217,6 +217,10 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
     }
     let student = clustered_t(d, &sizes);
     let Some(span) = which.span() else { return student };
+    // Levels that often differ show how they vary.
+    if matches!(which, Compared::Score(_)) && d.iter().filter(|d| **d != 0.0).count() >= asymmetry::LEAST {
+        return student;
+    }
     let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64 / span).collect();
     let tango = averaged_shares(&means);
     Interval { low: student.low.min(span * tango.low), high: student.high.max(span * tango.high), ..student }

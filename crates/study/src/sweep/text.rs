@@ -158,13 +158,14 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
     if which.is_empty() || rows.is_empty() {
         return String::new();
     }
+    let width = |which: Compared<'_>| title(which).chars().count().max(24);
     let mut out = String::from("\n| λ           |");
     for &which in which {
-        out += &format!(" {:>24} | p max |", title(which));
+        out += &format!(" {:>1$} | p max |", title(which), width(which));
     }
     out += "\n|-------------|";
-    for _ in which {
-        out += "-------------------------:|------:|";
+    for &which in which {
+        out += &format!("{}:|------:|", "-".repeat(width(which) + 1));
     }
     out.push('\n');
     for arm in rows {
@@ -175,19 +176,19 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
                 None => (UNDEFINED.into(), UNDEFINED.into()),
                 Some(d) => (with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))),
             };
-            out += &format!(" {text:>24} | {p:>5} |");
+            out += &format!(" {text:>0$} | {p:>5} |", width(which));
         }
         out.push('\n');
     }
     for band in &table.bands {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
         for &which in which {
-            let some = if band.compared < band.sets { format!(" ({} of them)", band.compared) } else { String::new() };
+            let some = if band.compared < band.sets { format!(" ({} sets)", band.compared) } else { String::new() };
             let range = band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| {
                 let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
                 format!("{} to {}{some}", told(low), told(high))
             });
-            out += &format!(" {range:>24} |       |");
+            out += &format!(" {range:>0$} |       |", width(which));
         }
         out.push('\n');
     }
@@ -281,7 +282,7 @@ fn footnotes(outcomes: &Outcomes) -> String {
             |arms: &str| format!("p max: how often flipped signs give one as large\nin {arms}, at their own spread\n");
         let told = match outcomes.flips.family {
             0 => "no tempered arm was compared, so there is no p max\n".to_string(),
-            1 => p_max("the only arm"),
+            1 => p_max("the only arm that is compared"),
             family => p_max(&format!("any of {family} arms")),
         };
         out += &told;

@@ -35,7 +35,7 @@ impl Outcomes {
     }
 
     /// The tempered arms of the tables.
-    fn tempered(&self) -> impl Iterator<Item = &ArmOutcome> {
+    pub(crate) fn tempered(&self) -> impl Iterator<Item = &ArmOutcome> {
         self.arms().map(|(_, arm)| arm).filter(|arm| arm.role == Role::Tempered)
     }
 

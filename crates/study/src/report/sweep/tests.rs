@@ -21,7 +21,7 @@ fn the_control_arm_is_marked_and_explained() {
 fn what_is_found_is_said_and_what_random_sets_do_beside_it() {
     let mut sweep = fixture::sweep();
     let out = drawn(&sweep);
-    assert!(out.contains("<b>Accuracy</b>: 1 of 2 arms differ beyond chance; the largest difference is −12.0"));
+    assert!(out.contains("<b>Accuracy</b>: 1 of 2 arms differs beyond chance; the largest difference is −12.0"));
     assert!(out.contains("2 of 9 random sets of the same size do as much (p 0.4000)"));
     let beside = |reach, p_max| beside_random(&BesideRandom { sets: 9, reach, p: p_max, p_max });
     assert_eq!(beside(0, 0.01), " Random sets do not reach that (p 0.0100).");
@@ -31,6 +31,8 @@ fn what_is_found_is_said_and_what_random_sets_do_beside_it() {
         d.p_max = d.p_max.map(|_| 0.2);
     });
     assert!(drawn(&sweep).contains("<b>Accuracy</b>: none of 2 arms differs beyond chance"));
+    sweep.tables[0].arms[3].difference.accuracy = None;
+    assert!(drawn(&sweep).contains("<b>Accuracy</b>: the one arm that can be compared (of 2) does not differ beyond"));
 }
 
 #[test]
