@@ -47,9 +47,20 @@ pub(crate) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
+/// The text with a capital first letter.
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_first_letter_is_made_large() {
+        assert_eq!((capital("über alles"), capital("")), ("Über alles".to_string(), String::new()));
+    }
 
     #[test]
     fn what_is_no_number_is_a_dash() {

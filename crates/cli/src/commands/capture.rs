@@ -1,7 +1,7 @@
 //! `temper capture`: a data set's hidden states and heads, as one .npz.
 
 use anyhow::Result;
-use headtemper_engine::HeadsWanted;
+use headtemper_engine::{HeadsWanted, Keep};
 use headtemper_study::{CaptureJob, CaptureOptions, capture_file, check_rows, dry_capture, parse_layers};
 use serde_json::json;
 
@@ -21,16 +21,18 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     anyhow::ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
     let engine = model::open(&args.model, args.items.thinking)?;
     let options = CaptureOptions {
-        layers: parse_layers(&args.layers, engine.spec().layers.len())?,
-        mean_layers: args.mean_layers,
-        pool: args.pool,
-        heads: match args.heads {
-            Heads::None => HeadsWanted::None,
-            Heads::Norm => HeadsWanted::Norm,
-            Heads::Vector => HeadsWanted::Vector,
+        keep: Keep {
+            layers: parse_layers(&args.layers, engine.spec().layers.len())?,
+            mean_layers: args.mean_layers,
+            pool: args.pool,
+            heads: match args.heads {
+                Heads::None => HeadsWanted::None,
+                Heads::Norm => HeadsWanted::Norm,
+                Heads::Vector => HeadsWanted::Vector,
+            },
+            last_n: args.last_n,
+            logits: args.logits,
         },
-        last_n: args.last_n,
-        logits: args.logits,
         plans: model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?,
         max_rows: if answering.is_some() {
             args.batch.max_rows(&engine)

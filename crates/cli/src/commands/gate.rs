@@ -1,26 +1,22 @@
 //! `temper gate`: a frozen probe reads finished answers, and those it doubts are hedged.
 
 use anyhow::Result;
-use headtemper_engine::{StopRule, sha256_file};
+use headtemper_engine::StopRule;
 use headtemper_study::{
     Grader, SweepOptions,
-    falsify::verdict_beside,
-    gate::{GateRun, gate_markdown, gate_run},
-    probe::Probe,
+    gate::{FrozenProbe, GateRun, gate_markdown, gate_run},
 };
 
 use crate::{Done, args::Gate, model, ui};
 
 pub(crate) fn run(args: &Gate) -> Result<Done> {
-    let (probe, path) = Probe::read(&args.probe)?;
+    let probe = FrozenProbe::open(&args.probe)?;
     let hedges = args.hedges.as_deref().map(Grader::read).transpose()?;
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let sampling = args.sampling.sampling();
-    let sha256 = sha256_file(&path)?;
     let settings = GateRun {
-        falsified: verdict_beside(&path, &sha256)?,
-        probe: (&probe, sha256),
+        probe: &probe,
         c: args.c,
         threshold: args.threshold,
         site: args.site.as_deref(),

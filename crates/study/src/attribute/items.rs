@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headtemper_engine::{Encoded, Engine, EngineError};
+use headtemper_engine::{Encoded, Engine, EngineError, Keep};
 use headtemper_stats::Shuffles;
 
 use crate::{
@@ -44,7 +44,11 @@ impl ReadItems {
         let mut untrained = None;
         if let Some(seed) = random {
             let engine = engine.with_random_weights(seed)?;
-            let capture = CaptureOptions { layers: Vec::new(), plans: capture.plans.clone(), ..*capture };
+            let capture = CaptureOptions {
+                keep: Keep { layers: Vec::new(), ..capture.keep },
+                plans: capture.plans.clone(),
+                ..*capture
+            };
             untrained = Some((seed, capture_encoded(&engine, items, encoded, &capture, progress)?.0));
         }
         Ok(Self { features, untrained })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted, Identity};
+use headtemper_engine::{Encoded, Engine, HeadsWanted, Identity, Keep};
 use headtemper_hook::HeadRef;
 
 use super::{Compat, dd, items::ReadItems};
@@ -144,8 +144,7 @@ impl Texts<'_> {
             Self::Encoded(engine, encoded) => (engine, encoded),
         };
         let capture = CaptureOptions {
-            heads: HeadsWanted::Vector,
-            last_n: settings.last_n,
+            keep: Keep { heads: HeadsWanted::Vector, last_n: settings.last_n, ..Keep::default() },
             stop: settings.stop,
             ..Default::default()
         };

@@ -72,7 +72,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     let prepared = Prepared::new(engine, job, progress)?;
     let dir = pieces::dir_of(job.out);
     let done = |fired_tokens, generated_vs_forced| -> Result<Captured> {
-        let (d_model, layers) = (engine.spec().d_model, job.options.layers.len());
+        let (d_model, layers) = (engine.spec().d_model, job.options.keep.layers.len());
         let truncated = truncated(job.out)?;
         Ok(Captured { items: prepared.range.len(), d_model, layers, fired_tokens, truncated, generated_vs_forced })
     };

@@ -208,7 +208,7 @@ fn read_again(
     settings: &GenerateOptions<'_>,
     written: &[Written],
 ) -> Result<(Difference, Difference)> {
-    let keep = Keep { heads: HeadsWanted::None, logits: false, ..options.keep() };
+    let keep = Keep { heads: HeadsWanted::None, logits: false, ..options.keep.clone() };
     let read = |texts: &[(usize, Encoded)]| -> Result<Vec<Difference>> {
         let plan = |&(i, _): &(usize, Encoded)| options.plans[i].clone();
         let plans = if options.plans.len() == 1 { options.plans.clone() } else { texts.iter().map(plan).collect() };
@@ -225,7 +225,7 @@ fn read_again(
         Ok(differences)
     };
     // An empty answer has no tokens to average over, so reading it again would average over others.
-    let compared = |i: &usize| options.pool == Pool::Last || !written[*i].ids.is_empty();
+    let compared = |i: &usize| options.keep.pool == Pool::Last || !written[*i].ids.is_empty();
     let by_ids = |i: usize| {
         let ids = [&prompts[i].ids[..], &written[i].ids].concat();
         (i, Encoded { ids, prompt_len: prompts[i].prompt_len })
@@ -239,7 +239,7 @@ fn read_again(
         let again = engine.encode(&what, &Input::Ids(prompts[*i].ids.clone()), Some(&written[*i].text));
         match again {
             Ok(again) if again == *text => of_texts = of_texts.and(difference),
-            Ok(again) if options.pool.of(&again).is_some() => others.push((*i, again)),
+            Ok(again) if options.keep.pool.of(&again).is_some() => others.push((*i, again)),
             _ => {}
         }
     }

@@ -13,7 +13,7 @@ mod survey;
 use std::sync::atomic::AtomicBool;
 
 use headtemper_engine::{
-    CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Fired, HeadsWanted, Input, Keep, MemoryPlan, Pool,
+    CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Fired, HeadsWanted, Input, Keep, MemoryPlan,
 };
 use headtemper_hook::{HeadPlan, Site};
 
@@ -34,18 +34,8 @@ pub(crate) use prepared::{Prepared, ToDo};
 
 /// What to capture.
 pub struct CaptureOptions<'a> {
-    /// Layers whose residual stream is kept.
-    pub layers: Vec<usize>,
-    /// `h_mean` is the mean of the residual stream after this many last layers; it is left out if none is given.
-    pub mean_layers: Option<usize>,
-    /// Over which tokens hidden states are averaged.
-    pub pool: Pool,
-    /// What is kept of the heads.
-    pub heads: HeadsWanted,
-    /// Over how many of the last response tokens heads are averaged.
-    pub last_n: usize,
-    /// Whether the last token's logits are kept.
-    pub logits: bool,
+    /// What is kept of each text.
+    pub keep: Keep,
     /// One plan for all items, or one per item.
     pub plans: Vec<HeadPlan>,
     /// The most items that are read at once.
@@ -57,16 +47,10 @@ pub struct CaptureOptions<'a> {
 }
 
 impl CaptureOptions<'_> {
-    /// What is kept of each text.
-    pub(crate) fn keep(&self) -> Keep {
-        let (layers, mean_layers, pool) = (self.layers.clone(), self.mean_layers, self.pool);
-        Keep { layers, mean_layers, pool, heads: self.heads, last_n: self.last_n, logits: self.logits }
-    }
-
     /// The request for the engine; what is captured is held in memory until it is written.
     pub(crate) fn request(&self) -> CaptureRequest<'_> {
         CaptureRequest {
-            keep: self.keep(),
+            keep: self.keep.clone(),
             plans: self.plans.clone(),
             max_rows: self.max_rows,
             memory: self.memory,
@@ -94,18 +78,7 @@ impl CaptureOptions<'_> {
 impl Default for CaptureOptions<'_> {
     fn default() -> Self {
         let engine = CaptureRequest::default();
-        Self {
-            layers: engine.keep.layers,
-            mean_layers: engine.keep.mean_layers,
-            pool: engine.keep.pool,
-            heads: engine.keep.heads,
-            last_n: engine.keep.last_n,
-            logits: engine.keep.logits,
-            plans: engine.plans,
-            max_rows: engine.max_rows,
-            memory: engine.memory,
-            stop: None,
-        }
+        Self { keep: engine.keep, plans: engine.plans, max_rows: engine.max_rows, memory: engine.memory, stop: None }
     }
 }
 
@@ -227,7 +200,7 @@ fn empty(
         let site = spec.head_site(layer);
         HeadVectors { site, heads: l.heads.count, dim: l.heads.dim, values: room(l.heads.width(), true) }
     });
-    let heads = options.heads != HeadsWanted::None;
+    let heads = options.keep.heads != HeadsWanted::None;
     Features {
         ids: items.iter().map(|item| item.id.clone()).collect(),
         labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
@@ -235,15 +208,15 @@ fn empty(
         total_len: encoded.iter().map(|e| e.ids.len()).collect(),
         d_model: spec.d_model,
         h_last: room(spec.d_model, true),
-        layers: options.layers.clone(),
-        h_layers: room(spec.d_model * options.layers.len(), true),
-        h_mean: room(spec.d_model, options.mean_layers.is_some()),
+        layers: options.keep.layers.clone(),
+        h_layers: room(spec.d_model * options.keep.layers.len(), true),
+        h_mean: room(spec.d_model, options.keep.mean_layers.is_some()),
         slots: if heads { spec.slots() } else { Vec::new() },
         head_norm: room(spec.slots().len(), heads),
         head_norm_final: room(spec.slots().len(), heads),
-        head_vectors: if options.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
-        vocab: if options.logits { spec.vocab } else { 0 },
-        logits: room(spec.vocab, options.logits),
+        head_vectors: if options.keep.heads == HeadsWanted::Vector { vectors.collect() } else { Vec::new() },
+        vocab: if options.keep.logits { spec.vocab } else { 0 },
+        logits: room(spec.vocab, options.keep.logits),
         columns: Columns::of(items, columns),
         meta: FeatureMeta {
             schema: "features/v1".into(),
@@ -252,9 +225,9 @@ fn empty(
             raw: items.iter().any(Item::is_raw),
             site: Site::FinalNorm.to_string(),
             layer_site: "blocks.{layer}.hook_resid_post".into(),
-            last_n: options.last_n,
-            pool: options.pool.to_string(),
-            mean_layers: options.mean_layers,
+            last_n: options.keep.last_n,
+            pool: options.keep.pool.to_string(),
+            mean_layers: options.keep.mean_layers,
             generated: None,
             generated_vs_forced: None,
             fired: None,

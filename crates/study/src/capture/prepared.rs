@@ -99,13 +99,13 @@ impl<'a> Prepared<'a> {
     /// The options for some items.
     pub(super) fn options(&self, piece: Range<usize>) -> CaptureOptions<'a> {
         let options = self.job.options;
-        CaptureOptions { plans: self.plans(piece), layers: options.layers.clone(), ..*options }
+        CaptureOptions { plans: self.plans(piece), keep: options.keep.clone(), ..*options }
     }
 
     /// The engine's settings for writing answers.
     pub(super) fn settings(&self, memory: Option<u64>, max_rows: usize) -> GenerateOptions<'a> {
         let options = self.job.options;
-        let (keep, partial, stop) = (Some(options.keep()), options.plans.len() == 1, options.stop);
+        let (keep, partial, stop) = (Some(options.keep.clone()), options.plans.len() == 1, options.stop);
         GenerateOptions { max_rows, memory, keep, partial, stop, ..GenerateOptions::default() }
     }
 
@@ -125,7 +125,7 @@ impl<'a> Prepared<'a> {
 
     /// How the items are cut if nothing was begun yet.
     fn pieces(&self) -> Pieces {
-        let bytes = 4 * self.job.options.keep().numbers(self.engine.spec()) as u64;
+        let bytes = 4 * self.job.options.keep.clone().numbers(self.engine.spec()) as u64;
         let room = self.start.limit.map(|limit| limit.saturating_sub(self.start.held));
         Pieces::new(self.range.clone(), self.job.part_items, bytes, room)
     }
@@ -252,12 +252,12 @@ fn parts_of(engine: &Engine, job: &CaptureJob<'_>, survey: &Survey) -> Parts {
         .with("labels", &survey.labels)
         .with("columns", job.items.columns())
         .with("plan", Blocks::list(&options.plan_names(), |_, name| name.clone()))
-        .with("layers", &options.layers)
-        .with("heads", options.heads.name())
-        .with("last_n", options.last_n)
-        .with("logits", options.logits)
-        .with("pool", options.pool.to_string());
-    let parts = match options.mean_layers {
+        .with("layers", &options.keep.layers)
+        .with("heads", options.keep.heads.name())
+        .with("last_n", options.keep.last_n)
+        .with("logits", options.keep.logits)
+        .with("pool", options.keep.pool.to_string());
+    let parts = match options.keep.mean_layers {
         Some(k) => parts.with("mean_layers", k),
         None => parts,
     };

@@ -57,7 +57,7 @@ pub(super) fn text_of(engine: &Engine, job: &CaptureJob<'_>, item: &Item) -> Res
         return Ok(Encoded { prompt_len: ids.len(), ids });
     }
     let encoded = encode_one(engine, item, item.response.as_deref())?;
-    match job.options.pool.of(&encoded) {
+    match job.options.keep.pool.of(&encoded) {
         Some(_) => Ok(encoded),
         None => Err(EngineError::NoResponse(format!("item '{}'", item.id)).into()),
     }

@@ -7,6 +7,7 @@
 mod axes;
 mod baselines;
 mod config;
+mod earlier;
 mod overlap;
 mod result;
 mod run;
@@ -21,9 +22,10 @@ pub use config::{
     AxesConfig, ControlsConfig, FailedBy, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig,
     StepName,
 };
+pub(crate) use earlier::Earlier;
 pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
 };
-pub use run::{falsify, verdict_beside};
-pub(crate) use steps::{capital, word};
+pub use run::falsify;
+pub(crate) use steps::word;
 pub use text::markdown;

@@ -3,12 +3,12 @@
 use std::{io::Write, path::Path};
 
 use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
-use serde_json::Value;
 
 use super::{
     Axis, AxisPair, Baseline, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig, Step, StepName,
     Transfer, axes,
     baselines::{self, Ran},
+    earlier::{Earlier, FOUND},
     overlap::{self, Prompts},
     steps::{self, Seen},
     view::{Texts, View},
@@ -24,29 +24,6 @@ use crate::{
 };
 
 const FROZEN: &str = "frozen.json";
-const FOUND: &str = "falsify.json";
-
-/// The verdict of an earlier falsification of this very probe, if it was left beside the probe's file, whose SHA-256 is given.
-///
-/// # Errors
-/// If what lies there cannot be read.
-pub fn verdict_beside(probe: &Path, sha256: &str) -> Result<Option<Outcome>> {
-    #[derive(serde::Deserialize)]
-    struct Found {
-        verdict: Outcome,
-        frozen: Frozen,
-    }
-    #[derive(serde::Deserialize)]
-    struct Frozen {
-        probe_sha256: String,
-    }
-    let path = probe.with_file_name(FOUND);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let found: Found = read_json(&path)?;
-    Ok(Some(found.verdict).filter(|_| found.frozen.probe_sha256 == sha256))
-}
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
 /// `probe.safetensors` and `predictions.npz`.
@@ -292,12 +269,8 @@ fn same_site(train: &ProbeSet, fresh: &ProbeSet) -> Result<()> {
 /// A frozen probe is tested once: other fresh items under the same gates would be a second try.
 fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     let path = run.file(FOUND);
-    if !path.exists() {
-        return Ok(());
-    }
-    let before: Value = read_json(&path)?;
-    let same = |name: &str, now: &str| before["fresh"][name] == now;
-    if same("features_sha256", &fresh.origin.features_sha256) && same("labels_sha256", &fresh.origin.labels_sha256) {
+    let earlier = path.parent().map(Earlier::of).transpose()?.flatten();
+    if earlier.is_none_or(|of| of.tested_on(&fresh.origin.features_sha256, &fresh.origin.labels_sha256)) {
         return Ok(());
     }
     let why = "this probe was tested on other fresh items before; a second test needs an --out of its own";

@@ -5,7 +5,7 @@ use headtemper_stats::{share_range, worth};
 use super::{Axis, AxisPair, Check, FailedBy, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
 use crate::{
     probe::{Ends, Evaluation, FitOptions, Null, OperatingPoint, Origin, Probe, ProbeSet},
-    text::{short, signed},
+    text::{capital, short, signed},
 };
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell from 0.56 to
@@ -349,12 +349,6 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
         ),
     };
     (verdict, sentence)
-}
-
-/// A text with a capital first letter.
-pub(crate) fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// An outcome as a word.

@@ -5,12 +5,14 @@
 
 mod answers;
 mod change;
+mod frozen;
 mod result;
 mod run;
 mod site;
 mod text;
 mod warnings;
 
+pub use frozen::FrozenProbe;
 pub use result::{AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing};
 pub use run::{GateRun, gate_run};
 pub use text::gate_markdown;

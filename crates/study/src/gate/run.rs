@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use headtemper_engine::{Engine, HeadsWanted, Pool};
+use headtemper_engine::{Engine, HeadsWanted, Keep, Pool};
 use headtemper_stats::{Delong, clustered_delong};
 
 use super::{
     Changes, Contradicted, CutOff, GateResult, GatedRow, Standing,
     answers::Answers,
+    frozen::FrozenProbe,
     site::ProbeSite,
     warnings::{other_regime, warnings},
 };
 use crate::{
     Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     capture::{capture_encoded, encode, named_items, prompts},
-    falsify::Outcome,
     items::{columns::prompt_hash, units::units},
     probe::{FitResult, Probe},
     store::files::{write_json, write_text},
@@ -23,10 +23,8 @@ use crate::{
 
 /// What `temper gate` is asked for.
 pub struct GateRun<'a> {
-    /// The frozen probe, and the SHA-256 of its file.
-    pub probe: (&'a Probe, String),
-    /// What `temper falsify` said of it, where it left the probe.
-    pub falsified: Option<Outcome>,
+    /// The frozen probe.
+    pub probe: &'a FrozenProbe,
     /// The C whose fit is used; the one that cross-validation chose if none is given.
     pub c: Option<f64>,
     /// The threshold; the one that the training items chose if none is given.
@@ -53,7 +51,7 @@ pub fn gate_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GateResult> {
-    let (probe, probe_sha256) = (settings.probe.0, &settings.probe.1);
+    let FrozenProbe { probe, sha256: probe_sha256, .. } = settings.probe;
     let fit = fit_of(probe, settings.c)?;
     let result = &probe.meta.results[fit];
     let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
@@ -85,9 +83,7 @@ pub fn gate_run(
     // Averaged over the same tokens as the probe's own features.
     let pool = probe.meta.train.meta.as_ref().map_or(Ok(Pool::Last), |meta| meta.pool.parse())?;
     let options = CaptureOptions {
-        pool,
-        layers: site.layers(),
-        heads: HeadsWanted::None,
+        keep: Keep { pool, layers: site.layers(), heads: HeadsWanted::None, ..Keep::default() },
         memory: settings.generate.memory,
         stop: settings.generate.stop,
         ..CaptureOptions::default()

@@ -44,7 +44,7 @@ pub(super) fn warnings(
 
 /// A probe that its own falsification did not let pass.
 fn falsified(settings: &GateRun<'_>) -> Option<String> {
-    let found = settings.falsified.filter(|&found| found != Outcome::Passed)?;
+    let found = settings.probe.verdict.filter(|&found| found != Outcome::Passed)?;
     Some(format!(
         "`temper falsify` says '{}' of this probe: what it does here is no evidence that it knows anything",
         word(found)

@@ -12,6 +12,7 @@ use crate::{
         outcome::{ArmOutcome, Compared, Difference, SweepTable},
         text::{decimals, in_units},
     },
+    text::capital,
 };
 
 const WIDTH: f64 = 324.0;
@@ -83,12 +84,6 @@ pub(super) fn names(which: Compared<'_>) -> (String, &'static str) {
         Compared::MeanTokens => ("Length".to_owned(), "tokens"),
         Compared::Score(axis) => (escape(&capital(&axis.replace('_', " "))), "levels"),
     }
-}
-
-/// A text with a capital first letter.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A difference in its unit, with its sign.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
-use headtemper_engine::{Encoded, Engine, HeadsWanted, MemoryPlan};
+use headtemper_engine::{Encoded, Engine, HeadsWanted, Keep, MemoryPlan};
 use headtemper_hook::HeadRef;
 
 use super::{Experiment, JudgeConfig, SweepConfig};
@@ -248,9 +248,12 @@ pub(super) fn capture_options<'a>(
     stop: Option<&'a AtomicBool>,
 ) -> Result<CaptureOptions<'a>> {
     Ok(CaptureOptions {
-        layers: (0..engine.spec().layers.len()).collect(),
-        heads: HeadsWanted::Vector,
-        last_n: experiment.attribute.last_n,
+        keep: Keep {
+            layers: (0..engine.spec().layers.len()).collect(),
+            heads: HeadsWanted::Vector,
+            last_n: experiment.attribute.last_n,
+            ..Keep::default()
+        },
         memory: experiment.generate.memory_bytes()?,
         stop,
         ..CaptureOptions::default()

@@ -14,8 +14,9 @@ pub struct ScoreRow {
     pub key: String,
     /// The item.
     pub id: String,
-    /// The head, such as `L7H6`.
-    pub head: String,
+    /// The head, written `L7H6`.
+    #[serde(with = "head_name")]
+    pub head: HeadRef,
     /// Its λ.
     pub lambda: f32,
     /// Scored response tokens.
@@ -28,6 +29,20 @@ pub struct ScoreRow {
     pub kl: f64,
     /// Tokens at which both have the same likeliest token.
     pub agree: usize,
+}
+
+/// A head in writing: the letter says which kind it is of.
+mod head_name {
+    use headtemper_hook::HeadRef;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(head: &HeadRef, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(head)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeadRef, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl Keyed for ScoreRow {
@@ -44,7 +59,7 @@ impl ScoreRow {
         Self {
             key,
             id: id.into(),
-            head: at.to_string(),
+            head: at,
             lambda,
             tokens: base.tokens,
             base_logprob: base.sum_logprob,

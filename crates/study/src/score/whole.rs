@@ -51,7 +51,7 @@ fn others<'a>(plan: &ScorePlan, log: &'a RowLog<ScoreRow>) -> Vec<Other<'a>> {
         .rows()
         .values()
         // -0 counts as 0, as it does where λ is asked for.
-        .filter_map(|row| Some((row.head.parse().ok()?, row.lambda + 0.0, row)))
+        .map(|row| (row.head, row.lambda + 0.0, row))
         .filter(|&(at, lambda, _)| !planned(at, lambda))
         .collect();
     rows.sort_by(|x, y| x.0.cmp(&y.0).then(x.1.total_cmp(&y.1)));
@@ -137,7 +137,8 @@ mod tests {
         let mut log = RowLog::open(&dir.path().join("scores.jsonl")).unwrap();
         for (head, lambda, ids) in cells {
             for id in *ids {
-                let (key, head, id, lambda) = (format!("{head}:{lambda} {id}"), (*head).into(), (*id).into(), *lambda);
+                let (key, head, id, lambda) =
+                    (format!("{head}:{lambda} {id}"), head.parse().unwrap(), (*id).into(), *lambda);
                 let row = ScoreRow {
                     key,
                     id,

@@ -1,7 +1,7 @@
 //! How far the AUC falls from training to fresh items, beside what does not fall because there is nothing to find.
 
 use crate::{
-    falsify::{FailureMode, Falsification, Outcome, Step, StepName, Transfer, capital},
+    falsify::{FailureMode, Falsification, Outcome, Step, StepName, Transfer},
     probe::{Ends, Null},
     report::{
         falsify::{
@@ -10,6 +10,7 @@ use crate::{
         },
         text::{count, escape, fixed, p_value, put},
     },
+    text::capital,
 };
 
 const ROW: f64 = 46.0;

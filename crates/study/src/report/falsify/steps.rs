@@ -1,11 +1,12 @@
 //! The five steps: what each asks, what it found and what was needed, and whether it decides.
 
 use crate::{
-    falsify::{Check, FailedBy, Falsification, Kind, Outcome, Step, capital},
+    falsify::{Check, FailedBy, Falsification, Kind, Outcome, Step},
     report::{
         falsify::marked,
         text::{escape, fixed, p_value, put, signed},
     },
+    text::capital,
 };
 
 /// With more checks than this, they are behind a click: those of many axes, which have a section of their own.

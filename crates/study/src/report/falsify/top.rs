@@ -1,13 +1,14 @@
 //! What the page says to somebody who reads nothing else.
 
 use crate::{
-    falsify::{Falsification, Step, capital, word},
+    falsify::{Falsification, Step, word},
     probe::Origin,
     report::{
         falsify::{mark, without_folders},
         html,
         text::{UNDEFINED, count, escape, fixed, put},
     },
+    text::capital,
 };
 
 /// The header, closed.

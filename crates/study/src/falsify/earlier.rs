@@ -1,0 +1,54 @@
+//! What an earlier falsification left in a directory. Only what is asked about it is read, so that other versions' files can be.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::Outcome;
+use crate::{Result, store::files::read_json};
+
+/// The file of a falsification.
+pub(super) const FOUND: &str = "falsify.json";
+
+/// An earlier falsification.
+#[derive(Deserialize)]
+pub(crate) struct Earlier {
+    verdict: Outcome,
+    frozen: FrozenProbe,
+    #[serde(default)]
+    fresh: FreshItems,
+}
+
+#[derive(Deserialize)]
+struct FrozenProbe {
+    probe_sha256: String,
+}
+
+#[derive(Deserialize, Default)]
+struct FreshItems {
+    #[serde(default)]
+    features_sha256: String,
+    #[serde(default)]
+    labels_sha256: String,
+}
+
+impl Earlier {
+    /// The one in a directory, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn of(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FOUND);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Its verdict, if it is about this probe.
+    pub(crate) fn verdict_of(&self, probe_sha256: &str) -> Option<Outcome> {
+        (self.frozen.probe_sha256 == probe_sha256).then_some(self.verdict)
+    }
+
+    /// Whether it was on these fresh items.
+    pub(super) fn tested_on(&self, features_sha256: &str, labels_sha256: &str) -> bool {
+        (self.fresh.features_sha256.as_str(), self.fresh.labels_sha256.as_str()) == (features_sha256, labels_sha256)
+    }
+}
