@@ -144,6 +144,13 @@ fn attribute_writes_its_files_once() {
     let (_, said) =
         lab.ends(0, "generate --model M Hi --max-new-tokens 1 --plan top:2@out/attribution.json --lambda 0.5");
     assert!(ranked[..2].iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
+    let mut apart: Vec<&Value> = heads.iter().collect();
+    apart.sort_by(|x, y| y["d_crossfit"].as_f64().unwrap().total_cmp(&x["d_crossfit"].as_f64().unwrap()));
+    let (loudest, farthest) = (ranked[..2].to_vec(), apart[..2].to_vec());
+    assert_ne!(name(loudest[0]), name(farthest[0]), "else the next line shows nothing");
+    let plan = "--plan top:2:direction@out/attribution.json --lambda 0.5";
+    let (_, said) = lab.ends(0, &format!("generate --model M Hi --max-new-tokens 1 {plan}"));
+    assert!(farthest.iter().all(|head| said.contains(&format!("{}:0.5", name(head)))), "{said}");
     // A ranking of other weights, or one that found nothing, is used with a warning; one of another geometry is refused.
     let other =
         text.replace(report["weights_sha256"].as_str().unwrap(), "0").replace("\"separable\"", "\"no evidence\"");

@@ -40,7 +40,7 @@ pub use capture::{
 };
 pub use dry::{DryRun, dry_capture, dry_run, dry_score, dry_sweep, duration};
 pub use error::StudyError;
-pub use heads::{PlanSource, check_rows, head_remarks, head_set, plans};
+pub use heads::{PlanSource, RankBy, TopHeads, check_rows, head_remarks, head_set, plans};
 pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
     Predicate, cohorts_of, named, read_dispositions, read_items,

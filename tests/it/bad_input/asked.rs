@@ -63,6 +63,10 @@ fn sweeps_over_what_is_not_there() {
         ("--heads top:5@ranking.json --lambda 0.5", &["ranking.json", "missing field"]),
         ("--heads top:five@ranking.json --lambda 0.5", &["top:five@ranking.json", "top:5@attribution.json"]),
         ("--heads top:5 --lambda 0.5", &["top:5@attribution.json"]),
+        (
+            "--heads top:5:width@ranking.json --lambda 0.5",
+            &["top:5:width@ranking.json", "top:5:direction@attribution.json"],
+        ),
         ("--heads L0H0 --lambda 1,0.5,0.5", &["lambda 0.5 is listed twice", "1 twice is the control"]),
         ("--heads L0H0,L1H1 --heads L1H1,L0H0 --lambda 0.5", &["head set L0H0+L1H1 is listed twice", "listed once"]),
         ("--heads L0H0 --lambda 0.5 --random-sets 24", &["random head sets is 24", "at most 23"]),
@@ -186,6 +190,7 @@ fn experiments_whose_last_stage_cannot_be() {
         ("top:2", "top:0", &["[sweep] heads", "top:0"][..]),
         ("top:2", "top:99", &["[sweep] heads", "top:99", "24 heads"]),
         ("top:2", "top:two", &["[sweep] heads", "top:two", "top:k"]),
+        ("top:2", "top:2:width", &["[sweep] heads", "'width' must be magnitude or direction", "top:k:direction"]),
         ("[1, 0.5]", "[1, 0.5, 0.5]", &["0.5 is listed twice"]),
         ("[1, 0.5]", "[1, 0.5], random_sets = 300", &["random head sets is 300", "at most 231"]),
         ("b = \"b\"", "b = \"a\"", &["'a'", "two different labels"]),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
-use headtemper_study::AttributeOptions;
+use headtemper_study::{AttributeOptions, TopHeads};
 
 use super::{GroupArgs, HowArgs, ItemArgs, ModelArgs};
 
@@ -116,9 +116,9 @@ pub(crate) struct Attribute {
     /// attribution.json files of other models, whose rankings are shown beside this one
     #[arg(long, value_delimiter = ',', value_name = "FILE,...")]
     pub(crate) beside: Vec<PathBuf>,
-    /// How many heads the head list heads.json holds
-    #[arg(long, default_value_t = 5, value_name = "K")]
-    pub(crate) top: usize,
+    /// The heads of the list heads.json: the K with the largest |d|, or with K:direction those that lie farthest apart on held-out items
+    #[arg(long, default_value = "5", value_name = "K")]
+    pub(crate) top: TopHeads,
     /// λ of the head list; with it a λ table is written too
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lambda: Option<f32>,

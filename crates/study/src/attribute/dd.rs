@@ -10,7 +10,8 @@ use headtemper_stats::{dot, mean, norm, variance};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    attribution::{Attribution, DdNames, Disposition, HeadEffect},
+    Compat, RankBy,
+    attribution::{Attribution, DdNames, Disposition, HeadEffect, text::ranked},
     store::files::write_json,
 };
 
@@ -99,7 +100,7 @@ pub(crate) fn files(attribution: &Attribution, disposition: &Disposition) -> [(S
         entry["direction_norm"] = json!(head.direction_norm);
         entry
     };
-    let signed: Vec<Value> = ranked(disposition).into_iter().map(magnitude).collect();
+    let signed: Vec<Value> = ranked(disposition, Compat::Dd, RankBy::Magnitude).into_iter().map(magnitude).collect();
     let mut by_direction: Vec<&HeadEffect> = disposition.heads.iter().collect();
     by_direction.sort_by(|x, y| y.d_naive.abs().total_cmp(&x.d_naive.abs()));
     let by_direction: Vec<Value> = by_direction.into_iter().map(directional).collect();
@@ -139,11 +140,4 @@ pub(crate) fn write(run: &crate::RunDir, attribution: &Attribution) -> crate::Re
         }
     }
     Ok(())
-}
-
-/// The heads by signed d, as the scripts rank them.
-pub(crate) fn ranked(disposition: &Disposition) -> Vec<&HeadEffect> {
-    let mut heads: Vec<&HeadEffect> = disposition.heads.iter().collect();
-    heads.sort_by(|x, y| y.magnitude.cohen_d.total_cmp(&x.magnitude.cohen_d));
-    heads
 }

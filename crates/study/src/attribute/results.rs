@@ -5,7 +5,7 @@ use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
 use serde_json::json;
 
 use crate::{
-    Arm, Array, Features, Npz, Result, RunDir,
+    Arm, Array, Features, Npz, Result, RunDir, TopHeads,
     attribution::text::{COLUMNS, heads_csv, ranked},
     attribution::{Attribution, HeadEffect},
     heads::table::{MODEL, WEIGHTS},
@@ -62,20 +62,21 @@ fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
     }
 }
 
-/// Writes the `count` heads at the top of each disposition, or all where there are fewer, as lists that every command reads:
+/// Writes the heads at the top of each disposition, or all where there are fewer, as lists that every command reads:
 /// `heads.json` and, with a λ, `lambda.npz` `[1, layer, head]`. With several dispositions, the file names hold the disposition's
 /// name.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, count: usize, lambda: Option<f32>) -> Result<()> {
+pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, top: TopHeads, lambda: Option<f32>) -> Result<()> {
     let several = attribution.dispositions.len() > 1;
     for disposition in &attribution.dispositions {
         // Several dispositions come from a file, which has plain names only.
         let name = |stem: &str, extension: &str| {
             if several { format!("{stem}-{}.{extension}", disposition.name) } else { format!("{stem}.{extension}") }
         };
-        let heads: Vec<&HeadEffect> = ranked(disposition, attribution.method.compat).into_iter().take(count).collect();
+        let heads = ranked(disposition, attribution.method.compat, top.by);
+        let heads: Vec<&HeadEffect> = heads.into_iter().take(top.count).collect();
         let entry = |head: &&HeadEffect| {
             let mut entry = json!({"layer": head.layer, "head": head.head});
             if head.at().kind == HeadKind::Value {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, Parts, Progress, Result,
-    RunDir, RunSummary, StudyError,
+    RunDir, RunSummary, StudyError, TopHeads,
     attribute::{
         AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
@@ -51,7 +51,7 @@ pub struct AttributeRun<'a> {
     /// Attributions of other models to be set beside this one.
     pub beside: Vec<PathBuf>,
     /// How many heads of each disposition the head lists hold.
-    pub top: usize,
+    pub top: TopHeads,
     /// λ of the head lists.
     pub lambda: Option<f32>,
     /// Set from outside, stops after the current batch.
@@ -137,7 +137,7 @@ impl AttributeRun<'_> {
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
         let refused = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
-        match (self.last_n, self.top, self.lambda) {
+        match (self.last_n, self.top.count, self.lambda) {
             (0, ..) => refused("last_n", "0".into(), "at least 1"),
             (_, 0, _) => refused("top", "0".into(), "at least 1"),
             (_, _, Some(lambda)) if !is_lambda(lambda) => refused("--lambda", lambda.to_string(), LAMBDAS),

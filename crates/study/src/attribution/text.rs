@@ -4,7 +4,7 @@ use headtemper_hook::HeadRef;
 
 use super::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability, Summary, kind_word};
 use crate::{
-    Compat,
+    Compat, RankBy,
     attribute::named_heads,
     text::{count, interval, quoted, short},
 };
@@ -67,18 +67,18 @@ pub(crate) fn heads_csv(disposition: &Disposition) -> String {
     out
 }
 
-/// The heads by |d|, largest first; by signed d where the scripts' arithmetic was asked for.
-pub(crate) fn ranked(disposition: &Disposition, compat: Compat) -> Vec<&HeadEffect> {
-    if compat == Compat::Dd {
-        return crate::attribute::dd::ranked(disposition);
-    }
+/// The heads by what ranks them, the largest first; those without the number come last.
+pub(crate) fn ranked(disposition: &Disposition, compat: Compat, by: RankBy) -> Vec<&HeadEffect> {
     let mut heads: Vec<&HeadEffect> = disposition.heads.iter().collect();
-    let size = |h: &HeadEffect| if h.magnitude.cohen_d.is_finite() { h.magnitude.cohen_d.abs() } else { -1.0 };
+    let size = |head: &HeadEffect| {
+        let size = by.of(head.magnitude.cohen_d, head.d_crossfit, compat);
+        if size.is_finite() { size } else { f64::NEG_INFINITY }
+    };
     heads.sort_by(|a, b| size(b).total_cmp(&size(a)));
     heads
 }
 
-/// An attribution in Markdown that also reads well on a terminal: the first `top` heads of each disposition and those that its
+/// An attribution in Markdown that also reads well on a terminal: the `top` loudest heads of each disposition and those that its
 /// sentence names, what shuffled labels and controls give, and what the dispositions have in common.
 pub fn attribution_markdown(attribution: &Attribution, top: usize) -> String {
     let mut out = String::new();
@@ -113,7 +113,7 @@ fn heads_markdown(disposition: &Disposition, compat: Compat, top: usize) -> Stri
     out += "|--------|---------:|---------:|-------:|------------------:|------:|------:|---------:|-----------:|------:|------:|";
     out += "-------------------|\n";
     let named: Vec<HeadRef> = named_heads(disposition).into_iter().map(HeadEffect::at).collect();
-    let shown = ranked(disposition, compat).into_iter().enumerate();
+    let shown = ranked(disposition, compat, RankBy::Magnitude).into_iter().enumerate();
     for (_, h) in shown.filter(|(rank, h)| *rank < top || named.contains(&h.at())) {
         out += &format!(
             "| {:<6} | {:>8} | {:>8} | {:>6} | {:>17} | {:>5} | {:>5} | {:>8} | {:>10} | {:>5} | {:>5} | {:<17} |\n",
@@ -241,7 +241,7 @@ mod tests {
             (head.magnitude.q, head.q_directional) = (0.1, 0.01 * f64::from(p));
             head.verdict = Verdict::NoEvidence;
         }
-        let last = ranked(&disposition, Compat::None)[11].at();
+        let last = ranked(&disposition, Compat::None, RankBy::Magnitude)[11].at();
         let quiet = disposition.heads.iter_mut().find(|head| head.at() == last).unwrap();
         quiet.verdict = Verdict::Separable;
         let q = format!("| {} | separable", short(quiet.q_directional));

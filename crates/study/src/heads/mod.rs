@@ -10,12 +10,14 @@ use headtemper_hook::{HeadList, HeadPlan, HeadRef, MadeFor, ModelSpec, PlanError
 use crate::{Result, StudyError, store::files::read_json};
 use ranking::Ranking;
 pub(crate) use ranking::top;
+pub use ranking::{RankBy, TopHeads};
 use table::TableSource;
 
 /// What stands for a plan on the command line or in a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanSource<'a> {
-    /// A list in place, a `.json` or `.npz` file (`lambda.npz#NAME` for one variant of a sweep), or `top:k@attribution.json`.
+    /// A list in place, a `.json` or `.npz` file (`lambda.npz#NAME` for one variant of a sweep), or `top:k@attribution.json`
+    /// (`top:k:direction@attribution.json` for those that lie farthest apart, instead of the loudest).
     pub text: &'a str,
     /// λ of heads without one of their own.
     pub lambda: Option<f32>,
@@ -106,9 +108,9 @@ fn list_file(text: &str) -> Result<Option<String>> {
     is.then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
 }
 
-/// `top:5@attribution.json`, or `top:5@attribution.json#humble` for a disposition other than the first.
+/// `top:5@attribution.json`, or `top:5:direction@attribution.json`; with `#humble` after it for a disposition other than the first.
 struct Top<'a> {
-    count: usize,
+    heads: TopHeads,
     path: &'a Path,
     name: Option<&'a str>,
     ranking: Ranking,
@@ -118,20 +120,21 @@ impl<'a> Top<'a> {
     /// None if the text is something else.
     fn of(text: &'a str) -> Result<Option<Self>> {
         let Some(rest) = text.strip_prefix("top:") else { return Ok(None) };
-        let Some((count, path)) = rest.split_once('@') else {
+        let Some((heads, path)) = rest.split_once('@') else {
             return Err(wrong(text, "top:5@attribution.json"));
         };
-        let count: usize = count.parse().map_err(|_| wrong(text, "top:5@attribution.json"))?;
+        let heads: TopHeads =
+            heads.parse().map_err(|_| wrong(text, "top:5@attribution.json or top:5:direction@attribution.json"))?;
         let (path, name) = match path.rsplit_once('#') {
             Some((file, name)) if !Path::new(path).exists() => (file, Some(name)),
             _ => (path, None),
         };
         let path = Path::new(path);
-        Ok(Some(Self { count, path, name, ranking: read_json(path)? }))
+        Ok(Some(Self { heads, path, name, ranking: read_json(path)? }))
     }
 
     fn heads(&self) -> Result<Vec<HeadRef>> {
-        self.ranking.top(self.name, self.count).map_err(|why| StudyError::content(self.path, why))
+        self.ranking.top(self.name, self.heads).map_err(|why| StudyError::content(self.path, why))
     }
 }
 

@@ -1,13 +1,79 @@
-//! The heads with the largest d of an attribution.
+//! The first heads of an attribution, by either of its two questions.
+
+use std::{fmt, str::FromStr};
 
 use headtemper_hook::{HeadKind, HeadRef, ModelSpec};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     Compat,
-    attribution::{Attribution, KindWords, Verdict},
+    attribution::{Attribution, HeadEffect, KindWords, Verdict},
     text::some_of,
 };
+
+/// Which of the two questions of an attribution ranks its heads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RankBy {
+    /// How much louder a head is in one cohort, or the other: |Cohen's d|; d itself in what was made as the paper's scripts make it.
+    #[default]
+    Magnitude,
+    /// How far apart its z lies on held-out items: the cross-fitted d, which is above 0 where it does.
+    Direction,
+}
+
+impl RankBy {
+    /// The number that ranks a head, the largest first; NaN where there is none.
+    pub(crate) fn of(self, cohen_d: f64, d_crossfit: f64, compat: Compat) -> f64 {
+        match self {
+            Self::Magnitude if compat.signed() => cohen_d,
+            Self::Magnitude => cohen_d.abs(),
+            Self::Direction => d_crossfit,
+        }
+    }
+}
+
+/// How many heads to take from the top of a ranking, and which: `5`, or `5:direction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopHeads {
+    /// How many.
+    pub count: usize,
+    /// What ranks them.
+    pub by: RankBy,
+}
+
+impl FromStr for TopHeads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (count, by) = match text.split_once(':') {
+            None => (text, RankBy::Magnitude),
+            Some((count, "magnitude")) => (count, RankBy::Magnitude),
+            Some((count, "direction")) => (count, RankBy::Direction),
+            Some((_, other)) => return Err(format!("'{other}' must be magnitude or direction")),
+        };
+        let count = count.parse().map_err(|_| format!("'{count}' is no number of heads, such as 5 or 5:direction"))?;
+        Ok(Self { count, by })
+    }
+}
+
+impl fmt::Display for TopHeads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.by {
+            RankBy::Magnitude => write!(f, "{}", self.count),
+            RankBy::Direction => write!(f, "{}:direction", self.count),
+        }
+    }
+}
+
+impl Serialize for TopHeads {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.by {
+            // As it was before there was another way to rank: keys of earlier runs stay.
+            RankBy::Magnitude => self.count.serialize(to),
+            RankBy::Direction => to.collect_str(self),
+        }
+    }
+}
 
 /// What is read of an attribution to rank heads: other programs may write it too.
 #[derive(Deserialize)]
@@ -44,8 +110,15 @@ struct RankedHead {
     kind: HeadKind,
     #[serde(deserialize_with = "crate::store::nan::number")]
     cohen_d: f64,
+    /// NaN where another program has none.
+    #[serde(default = "nan", deserialize_with = "crate::store::nan::number")]
+    d_crossfit: f64,
     #[serde(default)]
     verdict: Option<Verdict>,
+}
+
+fn nan() -> f64 {
+    f64::NAN
 }
 
 impl RankedHead {
@@ -55,11 +128,10 @@ impl RankedHead {
 }
 
 impl Ranking {
-    /// The heads with the largest |d| of a disposition, the first if none is named; with the largest d where the file was made as
-    /// the paper's scripts make it.
-    pub(super) fn top(&self, name: Option<&str>, count: usize) -> Result<Vec<HeadRef>, String> {
-        let heads = self.disposition(name)?.heads.iter().map(|head| (head.at(), head.cohen_d)).collect();
-        top_of(heads, self.method.compat.signed(), count)
+    /// The first heads of a disposition, the first disposition if none is named.
+    pub(super) fn top(&self, name: Option<&str>, top: TopHeads) -> Result<Vec<HeadRef>, String> {
+        let size = |head: &RankedHead| top.by.of(head.cohen_d, head.d_crossfit, self.method.compat);
+        first(self.disposition(name)?.heads.iter().map(|head| (head.at(), size(head))).collect(), top)
     }
 
     fn disposition(&self, name: Option<&str>) -> Result<&RankedDisposition, String> {
@@ -108,21 +180,64 @@ impl Ranking {
 /// The most heads that a remark names.
 const NAMED: usize = 5;
 
-/// The heads with the largest |d| of the first disposition.
-pub(crate) fn top(report: &Attribution, count: usize) -> Result<Vec<HeadRef>, String> {
+/// The first heads of the first disposition.
+pub(crate) fn top(report: &Attribution, top: TopHeads) -> Result<Vec<HeadRef>, String> {
     let disposition = report.dispositions.first().ok_or("it ranks no heads")?;
-    let heads = disposition.heads.iter().map(|head| (head.at(), head.magnitude.cohen_d)).collect();
-    top_of(heads, report.method.compat.signed(), count)
+    let size = |head: &HeadEffect| top.by.of(head.magnitude.cohen_d, head.d_crossfit, report.method.compat);
+    first(disposition.heads.iter().map(|head| (head.at(), size(head))).collect(), top)
 }
 
-fn top_of(mut heads: Vec<(HeadRef, f64)>, signed: bool, count: usize) -> Result<Vec<HeadRef>, String> {
-    heads.retain(|(_, d)| d.is_finite());
-    let size = |d: f64| if signed { d } else { d.abs() };
-    heads.sort_by(|a, b| size(b.1).total_cmp(&size(a.1)));
-    if count == 0 || count > heads.len() {
-        return Err(format!("it ranks {} heads, so top:{count} does not exist", heads.len()));
+/// The heads with the largest numbers, in the order of the model.
+fn first(mut heads: Vec<(HeadRef, f64)>, top: TopHeads) -> Result<Vec<HeadRef>, String> {
+    heads.retain(|(_, size)| size.is_finite());
+    heads.sort_by(|a, b| b.1.total_cmp(&a.1));
+    if top.count == 0 || top.count > heads.len() {
+        let by = if top.by == RankBy::Direction { " by direction" } else { "" };
+        return Err(format!("it ranks {} heads{by}, so top:{top} does not exist", heads.len()));
     }
-    let mut chosen: Vec<_> = heads[..count].iter().map(|(at, _)| *at).collect();
+    let mut chosen: Vec<_> = heads[..top.count].iter().map(|(at, _)| *at).collect();
     chosen.sort();
     Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn either_question_ranks() {
+        let head = |head: usize, d: f64, crossfit: Option<f64>| json!({"layer": 0, "head": head, "cohen_d": d, "d_crossfit": crossfit});
+        let heads = [head(0, -0.9, Some(0.1)), head(1, 0.5, Some(1.5)), head(2, 0.1, Some(-2.0)), head(3, 0.2, None)];
+        let of = |compat: &str| -> Ranking {
+            serde_json::from_value(json!({"method": {"compat": compat}, "dispositions": [{"heads": heads}]})).unwrap()
+        };
+        let top = |compat: &str, text: &str| {
+            let found = of(compat).top(None, text.parse().unwrap())?;
+            Ok::<Vec<usize>, String>(found.iter().map(|at| at.head).collect())
+        };
+        assert_eq!(top("none", "2"), Ok(vec![0, 1]));
+        assert_eq!(top("none", "2:magnitude"), Ok(vec![0, 1]));
+        // A cross-fitted d below 0 is no direction, however far below.
+        assert_eq!(top("none", "2:direction"), Ok(vec![0, 1]));
+        assert_eq!(top("none", "1:direction"), Ok(vec![1]));
+        assert_eq!(top("dd", "2"), Ok(vec![1, 3]));
+        let why = "it ranks 3 heads by direction, so top:4:direction does not exist";
+        assert_eq!(top("none", "4:direction"), Err(why.into()));
+        assert!(top("none", "0").is_err() && top("none", "5").is_err());
+    }
+
+    #[test]
+    fn tops_are_read_as_they_are_written() {
+        for text in ["5", "12:direction"] {
+            assert_eq!(text.parse::<TopHeads>().unwrap().to_string(), text);
+        }
+        for (text, why) in [("five", "'five' is no number"), ("5:loudness", "magnitude or direction"), ("", "'' is no")]
+        {
+            assert!(text.parse::<TopHeads>().unwrap_err().contains(why), "{text}");
+        }
+        let keys = ["5", "5:direction"].map(|text| json!(text.parse::<TopHeads>().unwrap()));
+        assert_eq!(keys, [json!(5), json!("5:direction")]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The loudest heads before and after response length was taken out of their norms.
 
 use crate::{
+    RankBy,
     attribution::text::ranked,
     attribution::{Attribution, Disposition, HeadEffect},
     report::{
@@ -19,7 +20,7 @@ const ROW: f64 = 19.0;
 
 /// One line per head, from d to d adjusted for length; nothing if no head has both.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Option<String> {
-    let ranked = ranked(disposition, attribution.method.compat);
+    let ranked = ranked(disposition, attribution.method.compat, RankBy::Magnitude);
     let both = |head: &&HeadEffect| head.magnitude.cohen_d.is_finite() && head.d_length_adjusted.is_finite();
     let heads: Vec<&HeadEffect> = ranked.into_iter().filter(both).take(DRAWN).collect();
     let shuffled = &disposition.shuffled;

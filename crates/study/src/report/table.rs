@@ -1,6 +1,7 @@
 //! The ranked table of heads: the first twenty together with the clearest on held-out items, and all of them behind a click.
 
 use crate::{
+    RankBy,
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
@@ -19,7 +20,7 @@ const BAR: f64 = 100.0;
 
 /// Both tables of one disposition.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
-    let heads = ranked(disposition, attribution.method.compat);
+    let heads = ranked(disposition, attribution.method.compat, RankBy::Magnitude);
     let mut first: Vec<&HeadEffect> = heads.iter().take(LISTED).copied().collect();
     for clear in clearest(disposition) {
         if !first.iter().any(|head| head.at() == clear.at()) {

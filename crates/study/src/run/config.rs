@@ -239,7 +239,7 @@ fn min_cohort() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
-    /// `top:k` of the attribution, `all`, or a head list.
+    /// `top:k` or `top:k:direction` of the attribution, `all`, or a head list.
     pub heads: String,
     /// Each head alone, instead of all together.
     #[serde(default)]

@@ -8,7 +8,7 @@ use headtemper_hook::HeadRef;
 use super::{Experiment, JudgeConfig, SweepConfig};
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
-    RunDir, StudyError, SweepOptions, arms,
+    RunDir, StudyError, SweepOptions, TopHeads, arms,
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
@@ -77,7 +77,7 @@ impl<'a> Prepared<'a> {
         let arms = experiment.sweep.as_ref().map(|config| {
             let slots = engine.spec().slots();
             let heads = match top_of(config)? {
-                Some(count) if (1..=slots.len()).contains(&count) => slots[..count].to_vec(),
+                Some(top) if (1..=slots.len()).contains(&top.count) => slots[..top.count].to_vec(),
                 Some(_) => return Err(no_such_heads(config, &format!("the model has {} heads", slots.len()))),
                 None => head_set(&config.heads, engine.spec())?,
             };
@@ -266,12 +266,10 @@ pub(super) fn disposition_of(experiment: &Experiment) -> Result<DispositionSpec>
     DispositionSpec::of_labels(&config.disposition, &config.a, &config.b)
 }
 
-/// How many of the run's own top heads are swept, if the sweep is over those; `top:k@file` names another run's.
-pub(super) fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
+/// Which of the run's own top heads are swept, if the sweep is over those; `top:k@file` names another run's.
+pub(super) fn top_of(config: &SweepConfig) -> Result<Option<TopHeads>> {
     match config.heads.strip_prefix("top:") {
-        Some(count) if !count.contains('@') => {
-            count.parse().map(Some).map_err(|_| no_such_heads(config, "k is no number"))
-        }
+        Some(top) if !top.contains('@') => top.parse().map(Some).map_err(|why: String| no_such_heads(config, &why)),
         _ => Ok(None),
     }
 }
@@ -282,7 +280,7 @@ pub(super) fn top_of(config: &SweepConfig) -> Result<Option<usize>> {
 /// If the attribution has fewer heads, or the model has no such heads.
 pub(super) fn swept(config: &SweepConfig, attribution: &Attribution, engine: &Engine) -> Result<Vec<HeadRef>> {
     match top_of(config)? {
-        Some(count) => top(attribution, count).map_err(|why| no_such_heads(config, &why)),
+        Some(heads) => top(attribution, heads).map_err(|why| no_such_heads(config, &why)),
         None => head_set(&config.heads, engine.spec()),
     }
 }
@@ -300,6 +298,6 @@ fn no_such_heads(config: &SweepConfig, why: &str) -> StudyError {
     StudyError::option(
         "[sweep] heads",
         format!("'{}' ({why})", config.heads),
-        "top:k, all, or a head list such as L7H6,L23H1",
+        "top:k, top:k:direction, all, or a head list such as L7H6,L23H1",
     )
 }
