@@ -14,7 +14,7 @@ use std::{
 use candle_core::Tensor;
 use headtemper_engine::{CaptureRow, Encoded, Keep, Pool};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, capture_file};
+use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, ReadAs, capture_file};
 use headtemper_tests::engine;
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn labels_scores_and_fields_go_into_the_file() {
     assert!(meta.get("piece").is_none() && meta.get("shard").is_none());
 
     let engine = engine("llama");
-    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap().read(0..5).unwrap();
+    let items = ItemFile::open(&lab.path("i.jsonl"), ReadAs::default()).unwrap().read(0..5).unwrap();
     let encode = |item: &headtemper_study::Item| engine.encode("x", &item.input, item.response.as_deref()).unwrap();
     let encoded: Vec<Encoded> = items.iter().map(encode).collect();
     let wanted = Keep { layers: vec![1, 3], mean_layers: Some(2), pool: Pool::LastN(3), ..keep("last", 0) };
@@ -139,7 +139,7 @@ impl Progress for StopAfter<'_> {
 
 /// Captures i.jsonl to c.npz in parts of two items, read one by one, and stops after so many.
 fn stopped_after(steps: usize, lab: &Lab) {
-    let items = ItemFile::open(&lab.path("i.jsonl"), false, usize::MAX).unwrap();
+    let items = ItemFile::open(&lab.path("i.jsonl"), ReadAs::default()).unwrap();
     let (stop, out) = (AtomicBool::new(false), lab.path("c.npz"));
     let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
     let (answering, shard, part_items) = (None, None, Some(2));

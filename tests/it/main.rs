@@ -23,6 +23,7 @@ mod gguf;
 mod golden;
 mod groups;
 mod hub;
+mod items;
 mod judge;
 mod lab;
 mod laws;

@@ -86,17 +86,12 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
 
 /// Reads items.
 pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
-    let mut items = read_items(&args.items, args.raw)?;
-    items.truncate(args.limit.unwrap_or(usize::MAX));
-    anyhow::ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
-    Ok(items)
+    Ok(read_items(&args.items, &args.read_as()?)?)
 }
 
 /// Scans a file of items without keeping them in memory.
 pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
-    let items = ItemFile::open(&args.items, args.raw, args.limit.unwrap_or(usize::MAX))?;
-    anyhow::ensure!(!items.is_empty(), "--limit is 0, but must be at least 1");
-    Ok(items)
+    Ok(ItemFile::open(&args.items, args.read_as()?)?)
 }
 
 /// Prints what a user must know about heads that come from an attribution.

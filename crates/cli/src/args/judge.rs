@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use headtemper_study::{JudgeTask, Patience};
+use headtemper_study::{JudgeTask, Patience, Predicate};
 
 /// What is asked for.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -65,6 +65,9 @@ pub(crate) struct Judge {
     /// The environment variable that holds the key; by default OPENAI_API_KEY, if it is set
     #[arg(long, value_name = "NAME")]
     pub(crate) key_env: Option<String>,
+    /// Use only items for which this holds, such as 'topic == "capitals"'
+    #[arg(long = "where", value_name = "CONDITION", value_parser = Predicate::parse, conflicts_with = "sweep")]
+    pub(crate) holds: Option<Predicate>,
     /// Use only the first N items; of a sweep, the answers to its first N items
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,

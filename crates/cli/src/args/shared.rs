@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
-use headtemper_study::{Shard, StudyError};
+use headtemper_study::{Predicate, ReadAs, Shard, StudyError};
 
 /// Which model, and how it is run.
 #[derive(ClapArgs, Clone)]
@@ -120,9 +120,24 @@ pub(crate) struct ItemArgs {
     /// Whether the model thinks before it answers a chat; if left out, its template decides
     #[arg(long, value_enum, conflicts_with = "raw")]
     pub(crate) thinking: Option<Switch>,
-    /// Use only the first LIMIT items
+    /// A system message before every prompt
+    #[arg(long, conflicts_with = "raw", value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Use only items for which this holds, such as 'topic == "capitals"' or '!correct && scores.curiosity >= 4'
+    #[arg(long = "where", value_name = "CONDITION", value_parser = Predicate::parse)]
+    pub(crate) holds: Option<Predicate>,
+    /// Use only the first LIMIT of them
     #[arg(long)]
     pub(crate) limit: Option<usize>,
+}
+
+impl ItemArgs {
+    /// # Errors
+    /// If the limit is 0.
+    pub(crate) fn read_as(&self) -> anyhow::Result<ReadAs> {
+        anyhow::ensure!(self.limit != Some(0), "--limit is 0, but must be at least 1");
+        Ok(ReadAs { raw: self.raw, system: self.system.clone(), only: self.holds.clone(), limit: self.limit })
+    }
 }
 
 /// Which items depend on each other as the answers to one prompt do.

@@ -36,8 +36,8 @@ pub(crate) struct Generate {
     pub(crate) model: ModelArgs,
     /// The prompt; `-` reads it from stdin
     pub(crate) prompt: Option<String>,
-    /// A system message before the prompt
-    #[arg(long, conflicts_with_all = ["raw", "items"])]
+    /// A system message before the prompt, or every prompt
+    #[arg(long, conflicts_with = "raw", value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// Many prompts: one JSON line per result, in the order they finish
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::{io::Read, time::Instant};
 use anyhow::Result;
 use headtemper_engine::{Engine, EngineError, Event, FinishReason, GenerateOptions, Input, Message, Request};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Item, check_rows, noise_of, prompts, read_items};
+use headtemper_study::{Item, ReadAs, check_rows, noise_of, prompts, read_items};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Generate, model, ui};
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
     let engine = model::open(&args.model, args.thinking)?;
     let plans = model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?;
     let items = match &args.items {
-        Some(path) => read_items(path, args.raw)?,
+        Some(path) => read_items(path, &ReadAs { system: args.system.clone(), ..ReadAs::raw(args.raw) })?,
         None => vec![single(args)?],
     };
     anyhow::ensure!(

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use headtemper_study::{
-    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, SweptAnswers, dry_judge, judge_run, read_items,
-    sweep_markdown,
+    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, ReadAs, SweptAnswers, dry_judge, judge_run,
+    read_items, sweep_markdown,
 };
 
 use crate::{Done, args::Judge, ui};
@@ -20,8 +20,8 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     let endpoint = Endpoint::parse(&args.endpoint)?;
     ensure!(args.limit != Some(0), "--limit is 0, but must be at least 1");
     let sweep = args.sweep.as_deref().map(|dir| SweptAnswers::read(dir, args.limit)).transpose()?;
-    let mut read = args.items.as_deref().map_or(Ok(Vec::new()), |path| read_items(path, false))?;
-    read.truncate(args.limit.unwrap_or(usize::MAX));
+    let read_as = ReadAs { only: args.holds.clone(), limit: args.limit, ..ReadAs::default() };
+    let read = args.items.as_deref().map_or(Ok(Vec::new()), |path| read_items(path, &read_as))?;
     let (items_path, items) = match (&sweep, &args.items) {
         (Some(sweep), _) => (sweep.path(), sweep.answers()),
         (None, path) => (path.as_deref().expect("clap asks for items or a sweep"), &read[..]),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_study::{
-    count,
+    ReadAs, count,
     probe::{
         FitOptions, LabelTable, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, unmet,
         usual_shuffles, write_eval, write_fit,
@@ -78,7 +78,7 @@ fn eval_probe(args: &ProbeEval) -> Result<Done> {
 }
 
 fn table(args: &ProbeTable) -> Result<Done> {
-    let table = LabelTable::of(&read_items(&args.items, false)?)?;
+    let table = LabelTable::of(&read_items(&args.items, &ReadAs::default())?)?;
     ui::put(&if args.json { format!("{}\n", serde_json::to_string(&table)?) } else { table.markdown() })?;
     Ok(Done::Well)
 }

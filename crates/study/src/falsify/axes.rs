@@ -9,7 +9,7 @@ use headtemper_stats::pearson;
 
 use super::{Axis, AxisPair, Check, GateFile, Kind, Outcome, config::AxesConfig, run::null_of, steps};
 use crate::{
-    Npz, Result, StudyError,
+    Npz, ReadAs, Result, StudyError,
     probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
     read_items,
 };
@@ -75,7 +75,7 @@ fn score_columns(path: &Path) -> Result<Vec<String>> {
     let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "npz") {
         Npz::names_in(path)?.into_iter().filter(|name| name.starts_with("scores.")).collect()
     } else {
-        let items = read_items(path, false)?;
+        let items = read_items(path, &ReadAs::default())?;
         let names: std::collections::BTreeSet<&String> = items.iter().flat_map(|item| item.scores.keys()).collect();
         names.into_iter().map(|name| format!("scores.{name}")).collect()
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::SetConfig;
 use crate::{
-    Item, Predicate, Result, StudyError,
+    Item, Predicate, ReadAs, Result, StudyError,
     items::columns::prompt_hash,
     probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
@@ -23,7 +23,7 @@ impl View {
     /// # Errors
     /// If they cannot be read, or none has a field that the condition asks for.
     pub(crate) fn of(config: &SetConfig) -> Result<Self> {
-        let items = config.items.as_deref().map(|path| read_items(path, false)).transpose()?;
+        let items = config.items.as_deref().map(|path| read_items(path, &ReadAs::default())).transpose()?;
         let condition = config.condition.as_deref().map(Predicate::parse).transpose()?;
         if let (Some(condition), Some(items)) = (&condition, &items) {
             condition.check(|| format!("the condition on the items of {}", config.features), items)?;

@@ -265,7 +265,7 @@ mod tests {
         assert!(named(specs.clone(), &["y".into(), "y".into()]).unwrap_err().to_string().contains("'y' twice"));
         assert_eq!(named(specs, &[]).unwrap().len(), 2);
         for (text, part) in [
-            (GOOD.replace("\"!correct\"", "\"! correct =\""), "disposition 'x': a cohort's condition"),
+            (GOOD.replace("\"!correct\"", "\"! correct =\""), "disposition 'x': the condition"),
             (GOOD.replace("\"q\"", "\"p\""), "both cohorts are called 'p'"),
             (format!("{GOOD}{GOOD}"), "its name must be one of its own"),
             (format!("{GOOD}{}", GOOD.replace("\"x\"", "\"X\"")), "its name must be one of its own"),

@@ -1,14 +1,14 @@
 //! Item files of any size: read once to check every line, then piece by piece.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
 };
 
-use crate::{Item, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits};
+use crate::{Item, Predicate, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits};
 
 /// Most problems that are listed; the rest is only counted.
 const LISTED: usize = 10;
@@ -25,14 +25,45 @@ struct Place {
     line: usize,
 }
 
-/// Reads lines one after the other, strictly; every bad line is reported with its number.
+/// How the items of a file are read, and which of them; by default all, as they stand there.
+#[derive(Clone, Debug, Default)]
+pub struct ReadAs {
+    /// Prompts are plain text, not chat messages.
+    pub raw: bool,
+    /// A system message before every prompt.
+    pub system: Option<String>,
+    /// Only items for which this holds.
+    pub only: Option<Predicate>,
+    /// Only so many of those, from the start of the file.
+    pub limit: Option<usize>,
+}
+
+impl ReadAs {
+    /// Plain text, or chat messages.
+    pub fn raw(raw: bool) -> Self {
+        Self { raw, ..Self::default() }
+    }
+
+    /// The item of a line; the error says why it is none.
+    fn item(&self, line: &str, number: usize) -> std::result::Result<Item, String> {
+        let mut item = Item::parse(line, number, self.raw)?;
+        if let Some(system) = &self.system {
+            item.with_system(system).map_err(|e| e.to_string())?;
+        }
+        Ok(item)
+    }
+}
+
+/// Reads lines one after the other, strictly; every bad line is reported with its number. `on_item` is given the items that were asked for;
+/// lines after the last of these are checked as well.
 ///
 /// # Errors
-/// If the lines cannot be read, cannot be used, or hold no item; or what `on_item` reports.
-fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place, Item)) -> Result<()> {
+/// If the lines cannot be read, cannot be used, or hold no item that was asked for.
+fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMut(Place, Item)) -> Result<()> {
     let mut reader = BufReader::with_capacity(1 << 18, reader);
     let (mut bytes, mut ids, mut problems, mut more) = (Vec::new(), HashSet::new(), Vec::new(), 0);
     let mut place = Place { offset: 0, line: 0 };
+    let (mut known, mut given, limit) = (BTreeSet::new(), 0, read_as.limit.unwrap_or(usize::MAX));
     loop {
         bytes.clear();
         let read = reader.read_until(b'\n', &mut bytes).map_err(StudyError::read(path))?;
@@ -43,13 +74,23 @@ fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place
         let text = std::str::from_utf8(&bytes).map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to() + 1));
         let blank = matches!(text, Ok(text) if text.trim().is_empty());
         if !blank {
-            let why = match text.and_then(|text| Item::parse(text.trim_end(), place.line, raw)) {
+            let why = match text.and_then(|text| read_as.item(text.trim_end(), place.line)) {
                 // The hashes of a million ids take as much memory as a few thousand texts.
                 Ok(item) if !ids.insert(digest_bits(&item.id)) => {
                     Some(format!("id '{}' stands there a second time", item.id))
                 }
                 Ok(item) => {
-                    on_item(place, item);
+                    let asked = match &read_as.only {
+                        None => true,
+                        Some(condition) => {
+                            known.extend(item.field_names());
+                            condition.holds(&item)?
+                        }
+                    };
+                    if asked && given < limit {
+                        given += 1;
+                        on_item(place, item);
+                    }
                     None
                 }
                 Err(why) => Some(why),
@@ -68,18 +109,23 @@ fn scan(reader: impl Read, path: &Path, raw: bool, mut on_item: impl FnMut(Place
     match (problems.is_empty(), ids.is_empty()) {
         (false, _) => Err(StudyError::Items { path: path.into(), problems }),
         (true, true) => Err(StudyError::content(path, "holds no items")),
-        (true, false) => Ok(()),
+        (true, false) => {
+            let Some(condition) = &read_as.only else { return Ok(()) };
+            condition.check_among(|| format!("the condition on the items of {}", path.display()), &known)?;
+            let none = || StudyError::content(path, format!("holds no item for which {condition} holds"));
+            if given == 0 && limit > 0 { Err(none()) } else { Ok(()) }
+        }
     }
 }
 
-/// Reads a file of items. With `raw`, prompts are plain text, not chat messages.
+/// Reads a file of items.
 ///
 /// # Errors
-/// If the file cannot be read, holds no item, or has lines that cannot be used; each is reported with its number.
-pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
+/// If the file cannot be read, holds no item that was asked for, or has lines that cannot be used; each is reported with its number.
+pub fn read_items(path: &Path, read_as: &ReadAs) -> Result<Vec<Item>> {
     let file = File::open(path).map_err(StudyError::read(path))?;
     let mut items = Vec::new();
-    scan(file, path, raw, |_, item| items.push(item))?;
+    scan(file, path, read_as, |_, item| items.push(item))?;
     Ok(items)
 }
 
@@ -87,7 +133,7 @@ pub fn read_items(path: &Path, raw: bool) -> Result<Vec<Item>> {
 #[derive(Debug)]
 pub struct ItemFile {
     path: PathBuf,
-    raw: bool,
+    read_as: ReadAs,
     places: Vec<Place>,
     columns: Vec<String>,
     /// The content of a file that can be read only once, such as a pipe.
@@ -95,11 +141,11 @@ pub struct ItemFile {
 }
 
 impl ItemFile {
-    /// Reads and checks every line; keeps the positions of the first `limit` items.
+    /// Reads and checks every line; keeps the positions of the items that were asked for.
     ///
     /// # Errors
     /// As [`read_items`]; and if the items bring more score names and fields than a file can sensibly have as columns.
-    pub fn open(path: &Path, raw: bool, limit: usize) -> Result<Self> {
+    pub fn open(path: &Path, read_as: ReadAs) -> Result<Self> {
         let mut file = File::open(path).map_err(StudyError::read(path))?;
         let regular = file.metadata().map_err(StudyError::read(path))?.is_file();
         let held = if regular {
@@ -111,22 +157,20 @@ impl ItemFile {
         };
         let (mut places, mut names) = (Vec::new(), ColumnNames::default());
         let mut on_item = |place: Place, item: Item| {
-            if places.len() < limit {
-                places.push(place);
-                if names.count() <= MOST_COLUMNS {
-                    names.see(&item);
-                }
+            places.push(place);
+            if names.count() <= MOST_COLUMNS {
+                names.see(&item);
             }
         };
         match &held {
-            None => scan(file, path, raw, &mut on_item)?,
-            Some(bytes) => scan(Cursor::new(bytes), path, raw, &mut on_item)?,
+            None => scan(file, path, &read_as, &mut on_item)?,
+            Some(bytes) => scan(Cursor::new(bytes), path, &read_as, &mut on_item)?,
         }
         if names.count() > MOST_COLUMNS {
             let why = format!("its items have more than {MOST_COLUMNS} different score names and fields");
             return Err(StudyError::content(path, why));
         }
-        Ok(Self { path: path.into(), raw, places, columns: names.names(), held })
+        Ok(Self { path: path.into(), read_as, places, columns: names.names(), held })
     }
 
     /// How many items there are.
@@ -178,7 +222,7 @@ impl ItemFile {
                     return Err(self.changed(place.line));
                 }
             }
-            items.push(Item::parse(text.trim_end(), place.line, self.raw).map_err(|_| self.changed(place.line))?);
+            items.push(self.read_as.item(text.trim_end(), place.line).map_err(|_| self.changed(place.line))?);
         }
         Ok(items)
     }
@@ -209,8 +253,8 @@ mod tests {
     fn pieces_of_a_file_are_what_reading_it_whole_gives() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), LINES).unwrap();
-        let whole = read_items(file.path(), true).unwrap();
-        let pieces = ItemFile::open(file.path(), true, usize::MAX).unwrap();
+        let whole = read_items(file.path(), &ReadAs::raw(true)).unwrap();
+        let pieces = ItemFile::open(file.path(), ReadAs::raw(true)).unwrap();
         assert_eq!((pieces.len(), whole.len(), pieces.columns()), (3, 3, &["scores.x".into(), "fields.n".into()][..]));
         for from in 0..=3 {
             for to in from..=3 {
@@ -218,7 +262,7 @@ mod tests {
             }
         }
         assert_eq!(pieces.read(1..2).unwrap()[0].id, "4", "an item without an id is named by its line");
-        let few = ItemFile::open(file.path(), true, 2).unwrap();
+        let few = ItemFile::open(file.path(), ReadAs { limit: Some(2), ..ReadAs::raw(true) }).unwrap();
         assert_eq!((few.len(), few.columns()), (2, &["scores.x".into()][..]));
         std::fs::write(file.path(), "{}\n").unwrap();
         let error = pieces.read(0..1).unwrap_err().to_string();
@@ -230,7 +274,10 @@ mod tests {
     fn a_line_that_is_no_text_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"{\"prompt\":\"x\"}\n{\"prompt\":\"caf\xe9\"}\n").unwrap();
-        for error in [read_items(file.path(), false).unwrap_err(), ItemFile::open(file.path(), false, 9).unwrap_err()] {
+        for error in [
+            read_items(file.path(), &ReadAs::default()).unwrap_err(),
+            ItemFile::open(file.path(), ReadAs::default()).unwrap_err(),
+        ] {
             assert!(error.to_string().ends_with("\n  line 2: not UTF-8 from byte 15 on"), "{error}");
         }
     }
@@ -240,8 +287,46 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines: String = (0..2000).map(|i| format!("{{\"prompt\":\"x\",\"n{i}\":1}}\n")).collect();
         std::fs::write(file.path(), lines).unwrap();
-        let error = ItemFile::open(file.path(), false, usize::MAX).unwrap_err().to_string();
+        let error = ItemFile::open(file.path(), ReadAs::default()).unwrap_err().to_string();
         assert!(error.contains("more than 1024 different score names and fields"), "{error}");
-        assert!(ItemFile::open(file.path(), false, 1000).is_ok());
+        assert!(ItemFile::open(file.path(), ReadAs { limit: Some(1000), ..ReadAs::default() }).is_ok());
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line =
+            |i: usize| format!("{{\"id\":\"{i}\",\"prompt\":\"p{i}\",\"n\":{i},\"even\":{}}}\n\n", i.is_multiple_of(2));
+        std::fs::write(file.path(), (0..9).map(line).collect::<String>()).unwrap();
+        let asked = |text: &str, limit: Option<usize>| ReadAs {
+            only: Some(Predicate::parse(text).unwrap()),
+            system: Some("Be brief.".into()),
+            limit,
+            ..ReadAs::default()
+        };
+        for (condition, limit, ids) in [
+            ("even", None, &["0", "2", "4", "6", "8"][..]),
+            ("even && n > 2", Some(2), &["4", "6"]),
+            ("n != 3", Some(4), &["0", "1", "2", "4"]),
+        ] {
+            let read_as = asked(condition, limit);
+            let whole = read_items(file.path(), &read_as).unwrap();
+            assert_eq!(whole.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ids, "{condition}");
+            let pieces = ItemFile::open(file.path(), read_as).unwrap();
+            assert_eq!(pieces.read(0..pieces.len()).unwrap(), whole);
+            assert_eq!(pieces.read(1..2).unwrap(), whole[1..2]);
+            let headtemper_engine::Input::Messages(messages) = &whole[0].input else { panic!("a system message") };
+            assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "Be brief."));
+        }
+        let refused = |text: &str| read_items(file.path(), &asked(text, None)).unwrap_err().to_string();
+        assert!(refused("n > 8").ends_with("holds no item for which n > 8 holds"), "{}", refused("n > 8"));
+        assert!(
+            refused("odd").contains("(no item has odd), but must be on fields that items have: even, id, n, prompt")
+        );
+        assert!(refused("n == \"3\"").contains("a field of item '0' in the condition"));
+        std::fs::write(file.path(), "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}\n").unwrap();
+        let system = ReadAs { system: Some("Be brief.".into()), ..ReadAs::default() };
+        let why = read_items(file.path(), &system).unwrap_err().to_string();
+        assert!(why.contains("line 1: the input of item '1' is messages or input_ids"), "{why}");
     }
 }

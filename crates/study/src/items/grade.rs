@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_quickstarts_golds_are_found() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/data/questions.jsonl");
-        let items = crate::read_items(&path, false).unwrap();
+        let items = crate::read_items(&path, &crate::ReadAs::default()).unwrap();
         let grader = Grader::by_gold(GoldRule::Contains);
         for (item, gold) in items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold))) {
             for answer in [format!("{gold}."), format!("It is **{gold}**, I say."), format!("2 x 3 = {gold}")] {

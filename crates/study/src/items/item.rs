@@ -49,7 +49,7 @@ impl Item {
             return Err(StudyError::option(
                 format!("the input of item '{}'", self.id),
                 "messages or input_ids",
-                "a prompt, since [items] system stands before it",
+                "a prompt, before which the system message that was asked for can stand",
             ));
         };
         let system = Message { role: "system".into(), content: system.into() };

@@ -16,7 +16,7 @@ pub use cohort::{Cohort, cohorts_of};
 pub use columns::{Answers, Columns};
 pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
 pub use facts::ItemFacts;
-pub use file::{ItemFile, read_items};
+pub use file::{ItemFile, ReadAs, read_items};
 pub use grade::{GoldRule, Grade, Grader};
 pub use item::Item;
 pub use predicate::Predicate;

@@ -54,7 +54,7 @@ impl Predicate {
         let mut parser = Parser { text, at: 0, depth: 0 };
         let wrong = |why: String| {
             StudyError::option(
-                "a cohort's condition",
+                "the condition",
                 format!("'{text}' ({why})"),
                 "like label == \"cw\", scores.self_verification >= 4, or !correct && verbal == \"assert\"",
             )
@@ -84,15 +84,22 @@ impl Predicate {
     /// # Errors
     /// The error names the field, and the fields that there are; `what` names the condition.
     pub(crate) fn check(&self, what: impl FnOnce() -> String, items: &[Item]) -> Result<()> {
-        let known: BTreeSet<String> = items.iter().flat_map(Item::field_names).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.check_among(what, &items.iter().flat_map(Item::field_names).collect())
+    }
+
+    /// The same for items whose fields have these names.
+    pub(crate) fn check_among(&self, what: impl FnOnce() -> String, known: &BTreeSet<String>) -> Result<()> {
         // A missing `label` is reported later, with the labels that there are.
         match self.fields().into_iter().find(|field| *field != "label" && !known.contains(*field)) {
-            Some(field) if !items.is_empty() => Err(StudyError::option(
+            None => Ok(()),
+            Some(field) => Err(StudyError::option(
                 what(),
                 format!("'{self}' (no item has {field})"),
-                format!("on fields that items have: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+                format!("on fields that items have: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
             )),
-            _ => Ok(()),
         }
     }
 

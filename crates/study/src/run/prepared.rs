@@ -7,8 +7,8 @@ use headtemper_hook::HeadRef;
 
 use super::{Experiment, JudgeConfig, SweepConfig};
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
-    RunDir, StudyError, SweepOptions, TopHeads, arms,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemsConfig, Parts,
+    ReadAs, Result, Row, RunDir, StudyError, SweepOptions, TopHeads, arms,
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
@@ -55,13 +55,9 @@ impl<'a> Prepared<'a> {
     /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
     pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
         experiment.check()?;
-        let mut items = read_items(&experiment.items.path, experiment.items.raw)?;
-        items.truncate(experiment.items.limit.unwrap_or(usize::MAX));
-        if let Some(system) = &experiment.items.system {
-            for item in &mut items {
-                item.with_system(system)?;
-            }
-        }
+        let ItemsConfig { path, limit, raw, system, .. } = &experiment.items;
+        let read_as = ReadAs { limit: *limit, system: system.clone(), ..ReadAs::raw(*raw) };
+        let items = read_items(path, &read_as)?;
         let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
         let grader = experiment.judge.as_ref().map(read).transpose()?;
         let parts = parts_of(engine, experiment, &items, grader.as_ref())?;

@@ -6,7 +6,7 @@ use crate::read_items;
 fn read(content: &str) -> std::result::Result<Vec<Item>, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), content).unwrap();
-    read_items(file.path(), false).map_err(|e| e.to_string())
+    read_items(file.path(), &crate::ReadAs::default()).map_err(|e| e.to_string())
 }
 
 #[test]
