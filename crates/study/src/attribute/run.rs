@@ -22,12 +22,12 @@ use crate::{
         source::{Source, Texts},
     },
     attribution::attribution_markdown,
-    attribution::{Attribution, Skipped},
+    attribution::{Attribution, Control, Skipped},
     items::{
         cohort::{label_counts, labels},
         dispositions::LEAST,
     },
-    report::{self, Page},
+    report::{self, Facts, Page},
     store::{
         digest::digest,
         files::{read_json, write_json, write_text},
@@ -311,34 +311,27 @@ fn write_report(
     let counts: Vec<(String, usize)> = label_counts(&labels(items)).into_iter().collect();
     let (identity, options) = (source.identity(), &settings.options);
     let method = &attribution.method;
-    let mut facts = vec![
-        ("model", identity.model.clone()),
-        ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", identity.held_in()),
-        ("items", format!("{} of {}{}", items.len(), settings.items_path.display(), source.read_from())),
-        ("heads", format!("{}, averaged over the last {} response tokens", method.heads.name(), attribution.last_n)),
-        ("labels shuffled", format!("{} times, seed {}", options.shuffles, options.seed)),
-        ("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats)),
-        ("intervals", format!("bootstrap, {} resamples within the cohorts", options.resamples)),
-    ];
-    if let Some(field) = &options.within {
-        facts.push(("within", format!("values of {field}: taken out, and labels shuffled among items of one value")));
-    }
-    if let Some(field) = &options.groups {
-        facts.push((
-            "groups",
-            format!("items of one {field} stay together: labels shuffled, items dealt and drawn by whole groups"),
-        ));
-    }
-    if options.adjust == Adjust::Length {
-        facts.push(("adjusted for", "the length of the response and its logarithm".into()));
-    }
-    if options.compat == Compat::Dd {
-        facts.push(("arithmetic", "that of the scripts of arXiv 2604.11867 (--compat dd)".into()));
-    }
-    facts.extend(attribution.controls.iter().map(|control| ("control", format!("{}: {}", control.name, control.how))));
-    facts.push(("version", format!("headtemper {}", identity.version)));
-    let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let within = |field| format!("values of {field}: taken out, and labels shuffled among items of one value");
+    let groups =
+        |field| format!("items of one {field} stay together: labels shuffled, items dealt and drawn by whole groups");
+    let adjusted = (options.adjust == Adjust::Length).then_some("the length of the response and its logarithm");
+    let scripts = (options.compat == Compat::Dd).then_some("that of the scripts of arXiv 2604.11867 (--compat dd)");
+    let facts = Facts::default()
+        .with_model(identity)
+        .with("items", format!("{} of {}{}", items.len(), settings.items_path.display(), source.read_from()))
+        .with(
+            "heads",
+            format!("{}, averaged over the last {} response tokens", method.heads.name(), attribution.last_n),
+        )
+        .with("labels shuffled", format!("{} times, seed {}", options.shuffles, options.seed))
+        .with("cross-fit", format!("{} folds, dealt {} times", options.folds, options.repeats))
+        .with("intervals", format!("bootstrap, {} resamples within the cohorts", options.resamples))
+        .with_some("within", options.within.as_ref().map(within))
+        .with_some("groups", options.groups.as_ref().map(groups))
+        .with_some("adjusted for", adjusted)
+        .with_some("arithmetic", scripts);
+    let control = |facts: Facts, control: &Control| facts.with("control", format!("{}: {}", control.name, control.how));
+    let facts = attribution.controls.iter().fold(facts, control).with_version(identity);
     let title = match &attribution.dispositions[..] {
         [one] => one.name.clone(),
         several => format!("{} dispositions", several.len()),

@@ -1,6 +1,9 @@
 //! What was run, and how every column is computed.
 
-use crate::report::text::{escape, put};
+use crate::report::{
+    Facts,
+    text::{escape, put},
+};
 
 /// The columns of an attribution, one line each.
 const ATTRIBUTION: [(&str, &str); 22] = [
@@ -99,7 +102,7 @@ const SWEEP: [(&str, &str); 10] = [
 const COHORTS: (&str, &str) = ("cr, cw, hr, hw", "cohorts: confident or hedged, and right or wrong.");
 
 /// The last two sections of the page, about only the columns that it has.
-pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -> String {
+pub(super) fn draw(facts: &Facts, attribution: bool, sweep: bool) -> String {
     let mut glossary = Vec::new();
     if attribution {
         glossary.extend(ATTRIBUTION);
@@ -112,11 +115,11 @@ pub(super) fn draw(facts: &[(String, String)], attribution: bool, sweep: bool) -
 }
 
 /// What was run, and what each word of a page means.
-pub(super) fn sections(facts: &[(String, String)], glossary: &[(&str, &str)]) -> String {
+pub(super) fn sections(facts: &Facts, glossary: &[(&str, &str)]) -> String {
     let mut out = String::new();
-    if !facts.is_empty() {
+    if facts.iter().next().is_some() {
         out.push_str(r#"<section id="run"><h2>What was run</h2><dl class="facts">"#);
-        for (name, value) in facts {
+        for (name, value) in facts.iter() {
             put!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
         }
         out.push_str("</dl></section>");

@@ -3,7 +3,7 @@
 use crate::{
     attribution::Attribution,
     report::{
-        across, controls, disposition, glossary, overview, sweep,
+        Facts, across, controls, disposition, glossary, overview, sweep,
         text::{count, escape, put},
         tried,
     },
@@ -18,7 +18,7 @@ pub struct Page<'a> {
     /// What the page is about, such as `Confident-wrong against confident-right`.
     pub title: &'a str,
     /// What was run, by name: model, hash of the weights, dtype, device, items, command, version, seed, date.
-    pub facts: &'a [(String, String)],
+    pub(crate) facts: &'a Facts,
     /// How many items each cohort has, including those that are not compared.
     pub counts: &'a [(String, usize)],
     /// What a reader must know before any number.
@@ -193,7 +193,7 @@ pub(super) mod tests {
         };
         render(&Page {
             title: &hostile,
-            facts: &[("command".to_owned(), hostile.clone())],
+            facts: &Facts::default().with("command", hostile.clone()),
             counts: &[("cw".to_owned(), 78), ("hr".to_owned(), 2)],
             warnings: std::slice::from_ref(&hostile),
             model: &hostile,
@@ -253,7 +253,7 @@ pub(super) mod tests {
         for sweep in [fixture::sweep(), fixture::single_heads(&[4, 0, 30])] {
             let page = Page {
                 title: "a sweep",
-                facts: &[],
+                facts: &Facts::default(),
                 counts: &[("cw".to_owned(), 78)],
                 warnings: &[],
                 model: "tiny",

@@ -10,6 +10,7 @@ mod confounds;
 mod controls;
 mod disposition;
 mod dumbbell;
+mod facts;
 mod falsify;
 mod glossary;
 mod heatmap;
@@ -34,5 +35,6 @@ mod verdict;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+pub(crate) use facts::Facts;
 pub(crate) use falsify::falsify;
 pub use html::{Example, Page, render};

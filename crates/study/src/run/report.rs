@@ -6,11 +6,11 @@ use headtemper_engine::Engine;
 use serde_json::json;
 
 use crate::{
-    Arm, Experiment, FiredByArm, GoldRule, Item, Result, Row, RunDir, RunSummary,
+    Arm, Experiment, FiredByArm, GoldRule, Item, JudgeConfig, Result, Row, RunDir, RunSummary,
     attribute::no_ends,
     attribution::{Attribution, attribution_markdown},
     items::cohort::{label_counts, labels},
-    report::{self, Page},
+    report::{self, Facts, Page},
     store::files::{write_json, write_text},
     sweep::{examples::examples, files::counted_by_hooks, outcome::Outcomes},
     sweep_markdown,
@@ -85,48 +85,37 @@ impl RunReport<'_> {
     }
 
     /// What the run was made from, in the order of the page.
-    fn facts(&self) -> Vec<(String, String)> {
+    fn facts(&self) -> Facts {
         let (identity, spec) = (self.engine.identity(), self.engine.spec());
-        let generate = &self.experiment.generate;
-        let mut facts = Vec::new();
-        let mut fact = |name: &str, value: String| facts.push((name.into(), value));
-        fact("experiment", self.experiment.name.clone());
-        fact("model", identity.model.clone());
-        fact(
-            "geometry",
-            format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
-        );
-        fact("parameters", spec.parameters.to_string());
-        if let Some(revision) = &identity.revision {
-            fact("revision", revision.clone());
-        }
-        fact("weights (SHA-256)", identity.weights_sha256.clone());
-        fact("held in", identity.held_in());
-        fact("items", format!("{} of {}", self.items.len(), file_name(&self.experiment.items.path)));
-        if let Some(system) = &self.experiment.items.system {
-            fact("system message", system.clone());
-        }
-        let decoding = if generate.sampling.temperature == 0.0 {
-            "greedy".to_string()
-        } else {
-            format!("sampled at temperature {}, seed {}", generate.sampling.temperature, generate.sampling.seed)
-        };
-        fact("answers", format!("{decoding}, at most {} new tokens", generate.max_new_tokens));
-        if let Some(judge) = &self.experiment.judge {
-            let gold = if judge.gold == GoldRule::Exact { "exactly accepted answers" } else { "accepted answers" };
-            fact("judged by", format!("{gold}, and the hedges in {}", file_name(&judge.hedges)));
-        }
+        let (items, generate) = (&self.experiment.items, &self.experiment.generate);
         let attribute = &self.experiment.attribute;
-        fact("heads averaged over", format!("the last {} response tokens", attribute.last_n));
-        fact("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed));
-        fact("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats));
-        if let Some(swept) = &self.swept {
+        let judged = |judge: &JudgeConfig| {
+            let gold = if judge.gold == GoldRule::Exact { "exactly accepted answers" } else { "accepted answers" };
+            format!("{gold}, and the hedges in {}", file_name(&judge.hedges))
+        };
+        let tempered = |swept: &Swept| {
             let sets: Vec<&str> = swept.outcomes.tables.iter().map(|table| table.set.as_str()).collect();
-            fact("tempered", if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") });
-            fact("hooks fired", counted_by_hooks(&swept.arms, &swept.fired));
-        }
-        fact("version", format!("headtemper {}", identity.version));
-        facts
+            if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") }
+        };
+        let swept = self.swept.as_ref();
+        Facts::default()
+            .with("experiment", &self.experiment.name)
+            .with_model(identity)
+            .with(
+                "geometry",
+                format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
+            )
+            .with("parameters", spec.parameters.to_string())
+            .with("items", format!("{} of {}", self.items.len(), file_name(&items.path)))
+            .with_some("system message", items.system.as_ref())
+            .with_answers(&generate.sampling, &[generate.sampling.seed], generate.max_new_tokens)
+            .with_some("judged by", self.experiment.judge.as_ref().map(judged))
+            .with("heads averaged over", format!("the last {} response tokens", attribute.last_n))
+            .with("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed))
+            .with("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats))
+            .with_some("tempered", swept.map(tempered))
+            .with_some("hooks fired", swept.map(|swept| counted_by_hooks(&swept.arms, &swept.fired)))
+            .with_version(identity)
     }
 }
 

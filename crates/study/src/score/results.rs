@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     FiredByArm, Plan, Result, RowLog, RunDir, RunSummary,
     items::{cohort::label_counts, units::counted},
-    report::score,
+    report::{Facts, score},
     score::{
         ScoreMap, ScoreRow, Scores,
         map::{Nulls, map},
@@ -90,25 +90,19 @@ fn meta(identity: &Identity, plan: &ScorePlan) -> String {
     serde_json::to_string(&meta).expect("plain data has a JSON form")
 }
 
-fn facts(identity: &Identity, plan: &ScorePlan) -> Vec<(String, String)> {
+fn facts(identity: &Identity, plan: &ScorePlan) -> Facts {
     let lambdas: Vec<String> = plan.lambdas.iter().map(ToString::to_string).collect();
     let way = if plan.plain { "plain: a forward pass for every head and λ" } else { "shared: as --plain, but faster" };
-    let mut facts = vec![
-        ("model", identity.model.clone()),
-        ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", identity.held_in()),
-        ("items", format!("{} of {}", plan.ids.len(), plan.file)),
-        ("units of comparison", counted(plan.units.len(), plan.groups.as_deref())),
-        ("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len())),
-        ("λ", lambdas.join(", ")),
-        ("computed", way.into()),
-        ("signs flipped, labels shuffled", format!("{} times at most, seed {}", plan.shuffles, plan.seed)),
-        ("version", format!("headtemper {}", identity.version)),
-    ];
-    if plan.earlier > 0 {
-        let of = plan.cells().len();
-        let said = format!("{} of {of} cells (a head at a λ); p(max) is over all of them", plan.earlier);
-        facts.insert(facts.len() - 1, ("scored by earlier calls", said));
-    }
-    facts.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    let of = plan.cells().len();
+    let earlier = || format!("{} of {of} cells (a head at a λ); p(max) is over all of them", plan.earlier);
+    Facts::default()
+        .with_model(identity)
+        .with("items", format!("{} of {}", plan.ids.len(), plan.file))
+        .with("units of comparison", counted(plan.units.len(), plan.groups.as_deref()))
+        .with("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len()))
+        .with("λ", lambdas.join(", "))
+        .with("computed", way)
+        .with("signs flipped, labels shuffled", format!("{} times at most, seed {}", plan.shuffles, plan.seed))
+        .with_some("scored by earlier calls", (plan.earlier > 0).then(earlier))
+        .with_version(identity)
 }

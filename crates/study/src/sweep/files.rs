@@ -7,7 +7,7 @@ use headtemper_engine::{Identity, Sampling};
 use crate::{
     Arm, FiredByArm, Result, Role, Row, RunDir,
     items::units::counted,
-    report::{self, Page},
+    report::{self, Facts, Page},
     store::files::{write_json, write_text},
     sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, text::sweep_csv},
     text::count,
@@ -42,11 +42,6 @@ pub(crate) fn write_report(
     (answered, outcomes): (&Answered<'_>, &Outcomes),
     fired: &FiredByArm,
 ) -> Result<()> {
-    let seeds: Vec<String> = outcomes.seeds.iter().map(ToString::to_string).collect();
-    let decoding = match sampling.temperature {
-        0.0 => "greedy".to_string(),
-        temperature => format!("sampled at temperature {temperature}, seed {}", seeds.join(", ")),
-    };
     let rules = match answered.grader {
         Some(_) => "accepted answers, where items have them, and a lexicon of hedges",
         None => "accepted answers, where items have them",
@@ -54,18 +49,14 @@ pub(crate) fn write_report(
     let judged = answered
         .judged
         .map_or_else(|| rules.to_string(), |judged| format!("{}; what it was not asked for, by {rules}", judged.judge));
-    let facts = [
-        ("model", identity.model.clone()),
-        ("weights (SHA-256)", identity.weights_sha256.clone()),
-        ("held in", identity.held_in()),
-        ("items", answered.items.len().to_string()),
-        ("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref())),
-        ("answers", format!("{decoding}, at most {} new tokens", answered.max_new_tokens)),
-        ("judged by", judged),
-        ("hooks fired", counted_by_hooks(answered.arms, fired)),
-        ("version", format!("headtemper {}", identity.version)),
-    ];
-    let facts: Vec<(String, String)> = facts.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let facts = Facts::default()
+        .with_model(identity)
+        .with("items", answered.items.len().to_string())
+        .with("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref()))
+        .with_answers(sampling, &outcomes.seeds, answered.max_new_tokens)
+        .with("judged by", judged)
+        .with("hooks fired", counted_by_hooks(answered.arms, fired))
+        .with_version(identity);
     let sets = answered.arms.iter().filter(|arm| arm.role == Role::Tempered).map(|arm| arm.set.as_str());
     let sets: Vec<&str> = sets.collect::<BTreeSet<_>>().into_iter().collect();
     let title = match sets[..] {

@@ -4,6 +4,8 @@ use crate::{
     falsify::{FailedBy, Falsification, Gates, Overlap, ProbeConfig, SetConfig},
     probe::{Origin, Weighting},
     report::{
+        Facts,
+        facts::of_model,
         falsify::axes::interval,
         text::{UNDEFINED, count, escape, fixed, put, signed},
     },
@@ -140,13 +142,13 @@ fn each_c(out: &mut String, found: &Falsification) {
 }
 
 /// Where training and fresh items came from, each fact for both.
-pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
-    let mut facts = vec![("name".to_owned(), found.name.clone())];
+pub(super) fn origins(found: &Falsification) -> Facts {
+    let mut facts = Facts::default().with("name", &found.name);
     let (train, fresh) = (&found.declared.train, &found.declared.fresh);
     let path = |of: &SetConfig| of.items.as_ref().map(|path| path.display().to_string());
     let sets = [("items", path(train), path(fresh)), ("where", train.condition.clone(), fresh.condition.clone())];
     for (name, train, fresh) in sets {
-        facts.extend(both(train, fresh).map(|value| (name.to_owned(), value)));
+        facts = facts.with_some(name, both(train, fresh));
     }
     let all = [("", &found.train, &found.fresh)]
         .into_iter()
@@ -158,7 +160,7 @@ pub(super) fn origins(found: &Falsification) -> Vec<(String, String)> {
             // What pooled layers and another model share with the probe is listed already.
             let said = !prefix.is_empty() && known[at].0 == train && known[at].1 == fresh;
             let (name, value) = (train.0, both(train.1, fresh.1));
-            facts.extend(value.filter(|_| !said).map(|value| (format!("{prefix}{name}"), value)));
+            facts = facts.with_some(&format!("{prefix}{name}"), value.filter(|_| !said));
         }
     }
     facts
@@ -176,12 +178,11 @@ fn both(train: Option<String>, fresh: Option<String>) -> Option<String> {
 /// The facts of one set, in an order common to all; none for what it does not say.
 fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
     let meta = origin.meta.as_ref();
-    let identity = meta.map(|meta| &meta.identity);
     let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
     let unlabelled =
         if origin.unlabelled > 0 { format!(", {} left out without a label", origin.unlabelled) } else { String::new() };
     let units = origin.units.map_or(String::new(), |units| format!(", of {units} prompts or groups"));
-    vec![
+    let mut said = vec![
         ("used", Some(format!("{} items, {} of them positive{units}{unlabelled}", origin.items, origin.positives))),
         ("grouped by", origin.groups.as_ref().map(ToString::to_string)),
         ("features", Some(origin.features.to_string())),
@@ -189,15 +190,12 @@ fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
         ("matched by", Some(origin.matched_by.clone())),
         ("pooled over", meta.map(|meta| meta.pool.clone())),
         ("layers averaged", (!layers.is_empty()).then(|| layers.join(", "))),
-        ("model", identity.map(|of| of.model.clone())),
-        ("revision", identity.and_then(|of| of.revision.clone())),
-        ("random weights, seed", identity.and_then(|of| of.random).map(|seed| seed.to_string())),
-        ("held in", identity.map(headtemper_engine::Identity::held_in)),
         ("site", meta.map(|meta| meta.site.clone())),
-        ("weights, SHA-256", identity.map(|of| of.weights_sha256.clone())),
         ("features, SHA-256", Some(origin.features_sha256.clone())),
         ("labels, SHA-256", Some(origin.labels_sha256.clone())),
-    ]
+    ];
+    said.extend(of_model(meta.map(|meta| &meta.identity)));
+    said
 }
 
 #[cfg(test)]
@@ -223,8 +221,8 @@ mod tests {
         found.cv.push(found.cv[0].clone());
         assert_eq!(draw(&found).matches(">frozen<").count(), 1);
         let origins = origins(&found);
-        let of = |name: &str| origins.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap();
-        assert_eq!((of("matched by").as_str(), of("revision").as_str()), ("id", "training  r100\nfresh  r193"));
+        let of = |name: &str| origins.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap();
+        assert_eq!((of("matched by"), of("revision")), ("id", "training  r100\nfresh  r193"));
         let used = "training  100 items, 56 of them positive, 1 left out without a label\nfresh  193 items, 55";
         assert!(of("used").contains(used));
     }

@@ -8,7 +8,7 @@ mod words;
 
 use crate::{
     report::{
-        glossary, html,
+        Facts, glossary, html,
         sweep::lambda as written,
         text::{count, escape, fixed, put, signed},
     },
@@ -24,7 +24,7 @@ pub(crate) struct Page<'a> {
     /// How many items carry each label.
     pub(crate) counts: &'a [(String, usize)],
     /// What was run, by name.
-    pub(crate) facts: &'a [(String, String)],
+    pub(crate) facts: &'a Facts,
 }
 
 const TITLE: &str = "Causal map: what tempering each head does to the responses";
@@ -156,7 +156,7 @@ mod tests {
         let nulls = Nulls { shuffles, seed: 3 };
         let units: Vec<Vec<usize>> = (0..scores.ids.len()).map(|item| vec![item]).collect();
         let map = map(scores, (&units, None), HOSTILE, columns.to_vec(), contrast.then_some((&cohorts, None)), nulls);
-        let facts = [("command".to_owned(), HOSTILE.to_owned())];
+        let facts = Facts::default().with("command", HOSTILE);
         let counts = [("<i>".to_owned(), 5), (HOSTILE.to_owned(), 5)];
         let html = render(&Page { map: &map, scores, counts: &counts, facts: &facts });
         assert_sound(&html);
