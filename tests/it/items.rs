@@ -81,3 +81,12 @@ fn a_system_message_stands_before_every_prompt() {
         lab.ends(2, "sweep --model M --items i.jsonl --raw --system Brief! --heads L0H1 --lambda 1,0 --out s");
     assert!(err.contains("cannot be used with"), "{err}");
 }
+
+/// A capture has one λ for all its heads; a list gets told what takes several.
+#[test]
+fn several_lambdas_of_one_capture_are_refused_with_the_way_out() {
+    let lab = Lab::new();
+    items(&lab);
+    let (_, err) = lab.ends(2, "capture --model M --items i.jsonl --plan L0H1 --lambda 1,0.5 --out c.npz");
+    assert!(err.contains("must be one number; several λ take a call each, or temper sweep"), "{err}");
+}

@@ -268,6 +268,10 @@ impl StopArgs {
     }
 }
 
+fn one_lambda(text: &str) -> Result<f32, String> {
+    text.trim().parse().map_err(|_| "must be one number; several λ take a call each, or temper sweep".into())
+}
+
 /// Which heads get which λ.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct PlanArgs {
@@ -276,7 +280,7 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) plan: Option<String>,
     /// λ for heads that have none of their own
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = one_lambda)]
     pub(crate) lambda: Option<f32>,
     /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)
     #[arg(long, value_name = "WHERE")]

@@ -90,18 +90,18 @@ pub struct HeadEffect {
     /// Pearson's correlation of the norm with the length of the response.
     #[serde(deserialize_with = "number")]
     pub r_length: f64,
-    /// `cohen_d` after the length of the response and its logarithm were taken out of the norms.
+    /// `cohen_d`, adjusted for the length of the response and its logarithm as well.
     #[serde(deserialize_with = "number")]
     pub d_length_adjusted: f64,
     /// The norm of z at the last token of the response alone.
     pub final_token: Magnitude,
-    /// Cohen's d of the projections on the direction that the same items defined. In-sample: not evidence.
+    /// Cohen's d of the projections on the direction that the same items defined, adjusted as `cohen_d` is. In-sample: not evidence.
     #[serde(deserialize_with = "number")]
     pub d_naive: f64,
     /// Permutation p of `d_naive`, the direction defined anew for every shuffle.
     #[serde(deserialize_with = "number")]
     pub p_naive: f64,
-    /// Cohen's d of held-out items along the direction of all others.
+    /// Cohen's d of held-out items along the direction of all others, adjusted for what --within and --adjust length take out.
     #[serde(deserialize_with = "number")]
     pub d_crossfit: f64,
     /// Permutation p of `d_crossfit` (greater), folds and directions made anew for every shuffle; this head alone.
@@ -113,7 +113,7 @@ pub struct HeadEffect {
     /// Permutation p against the largest `d_crossfit` of all heads.
     #[serde(deserialize_with = "number")]
     pub p_max_directional: f64,
-    /// `d_crossfit` of what of z lies across its mean: what is more than a matter of length.
+    /// `d_crossfit` of what of z lies across its mean, adjusted likewise: what is more than a matter of length.
     #[serde(deserialize_with = "number")]
     pub d_across: f64,
     /// Permutation p of `d_across` (greater), this head alone.
@@ -154,7 +154,7 @@ pub struct Magnitude {
     /// Mean over b.
     #[serde(deserialize_with = "number")]
     pub mean_b: f64,
-    /// `mean_a - mean_b`.
+    /// `mean_a - mean_b`; of residuals where --within or --adjust length takes something out.
     #[serde(deserialize_with = "number")]
     pub delta: f64,
     /// Cohen's d, pooled over n - 1; adjusted for what --within and --adjust length take out.

@@ -12,9 +12,11 @@ use crate::{
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
         text::{
-            RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units, ranked,
+            self, RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units,
+            ranked,
         },
     },
+    text::capital,
 };
 
 /// Arms of a ranking that are shown outside the fold.
@@ -64,7 +66,9 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
 fn tempered(outcomes: &Outcomes, ranked: bool) -> String {
     let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at)));
     match &outcomes.tables[..] {
-        [one] => format!(r#"Tempered together: <span class="heads">{}</span>{at}. "#, escape(&one.set)),
+        [one] => {
+            format!(r#"{}: <span class="heads">{}</span>{at}. "#, capital(text::tempered(one)), escape(&one.set))
+        }
         several if ranked => format!("{}, tempered{at}; ", count(several.len(), "head set")),
         several => format!("{}, each tempered by itself{at}; ", count(several.len(), "head set")),
     }

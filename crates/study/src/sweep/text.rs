@@ -85,12 +85,17 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
         for (index, table) in outcomes.tables.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
             let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {at}"));
-            out += &format!("{gap}tempered together: {}{at}; {}\n\n", table.set, asked(outcomes));
+            out += &format!("{gap}{}: {}{at}; {}\n\n", tempered(table), table.set, asked(outcomes));
             out += &shares(&table.arms.iter().collect::<Vec<_>>(), &outcomes.axes);
             out += &differences(outcomes, table);
         }
     }
     out + &footnotes(outcomes)
+}
+
+/// Several heads are tempered together.
+pub(crate) fn tempered(table: &SweepTable) -> &'static str {
+    if table.heads.len() > 1 { "tempered together" } else { "tempered" }
 }
 
 fn asked(outcomes: &Outcomes) -> String {
