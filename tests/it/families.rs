@@ -9,6 +9,8 @@ use headtemper_model::{Checkpoint, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
+use crate::lab::Lab;
+
 /// Averages of z and its norms against transformers'. Measured worst case: 1.6e-5 (2026-11-21).
 const MEANS: f32 = 1e-4;
 
@@ -154,6 +156,41 @@ fn shared_keys_are_those_of_their_kind() {
     assert_eq!(changed(4), [4, 5, 6, 7], "through the residual stream, too");
 }
 
+/// Gemma 4 reads padding where an image would be (transformers `Gemma4Model.forward`), which is nothing that a text says: such tokens are
+/// refused in texts, whatever brings them, and what generation would do to answers beyond us is told.
+#[test]
+fn tokens_that_stand_for_images_are_refused_in_texts() {
+    let lab = Lab::new();
+    let dir = golden_dir("gemma4_wrapper");
+    let item = |id: &str, ids: [u32; 3]| json!({"id": id, "input_ids": ids}).to_string() + "\n";
+    let capture = |lines: String| {
+        lab.write("i.jsonl", lines);
+        lab.command(&format!("capture --model {} --items i.jsonl --out c.npz", dir.display())).output().unwrap()
+    };
+    for token in [312, 313, 314] {
+        let output = capture(item("plain", [5, 6, 7]) + &item("pictured", [5, token, 7]));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let why = format!("item 'pictured' holds token id {token}, which stands for an image, a video or a sound");
+        assert!(output.status.code() == Some(2) && said.contains(&why), "{said}");
+    }
+    assert!(capture(item("plain", [5, 6, 7]) + &item("others", [5, 311, 315])).status.success());
+    // The decoder by itself knows of no images.
+    lab.write("i.jsonl", item("plain", [5, 312, 7]));
+    lab.done(&format!("capture --model {} --items i.jsonl --out text.npz", golden_dir("gemma4").display()));
+
+    let model = lab.path("m");
+    fs::create_dir(&model).unwrap();
+    for file in fs::read_dir(golden_dir("llama")).unwrap().map(|file| file.unwrap().path()) {
+        fs::copy(&file, model.join(file.file_name().unwrap())).unwrap();
+    }
+    fs::write(model.join("generation_config.json"), json!({"repetition_penalty": 1.3}).to_string()).unwrap();
+    let (_, said) = lab.ends(0, "generate --model m Hi --max-new-tokens 1");
+    assert!(
+        said.contains("note: generation_config.json has repetition_penalty, which transformers' generate applies"),
+        "{said}"
+    );
+}
+
 /// Settings that another variant of a family would need are refused by name.
 #[test]
 fn variants_that_are_not_ours_are_refused() {
@@ -185,6 +222,12 @@ fn variants_that_are_not_ours_are_refused() {
         ("gemma4", "/layer_types/0", set(json!("chunked")), ["\"chunked\"", "sliding_attention or full_attention"]),
         ("qwen3_5", "/layer_types", set(json!(["full_attention"])), ["1 layer_types for 8 layers", "config.json"]),
         ("qwen3_5", "/linear_num_value_heads", set(json!(3)), ["3 value heads cannot share", "2 key heads"]),
+        (
+            "gemma4",
+            "/per_layer_config/0",
+            set(json!({"head_dim": 12, "sliding_window": 4})),
+            ["per_layer_config is \"sliding_window\"", "only head_dim and num_key_value_heads"],
+        ),
         ("gemma4", "/num_kv_shared_layers", set(json!(7)), ["layer 2 has no earlier layer", "to share keys with"]),
         (
             "gemma4_wrapper",

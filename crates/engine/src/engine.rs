@@ -45,6 +45,8 @@ pub struct Engine {
     pub(crate) stop: StopSet,
     tokenizer: TextTokenizer,
     template: Option<ChatTemplate>,
+    /// Tokens that hold the place of something else than text, and are refused in it.
+    placeholders: Vec<u32>,
     identity: Identity,
     checkpoint: Checkpoint,
     path: PathBuf,
@@ -70,7 +72,8 @@ impl Engine {
         let (device, instead) = device::open(&choice.device)?;
         let located = locate(choice)?;
         let config = located.checkpoint.config()?;
-        let Texts { tokenizer, template, stop } = Texts::of(&located.checkpoint, &config)?;
+        let Texts { tokenizer, template, stop, placeholders, note: of_texts } =
+            Texts::of(&located.checkpoint, &config)?;
         check_thinking(template.as_ref(), choice.thinking)?;
         // The hash is computed while the model loads: whichever comes second finds the file in the page cache.
         let (model, weights_sha256) = std::thread::scope(|scope| {
@@ -100,8 +103,9 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let Located { checkpoint, path, note, .. } = located;
-        let note = device::noted(note, instead);
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: Played::default() })
+        let note = device::noted(device::noted(note, instead), of_texts);
+        let played = Played::default();
+        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, path, note, played })
     }
 
     /// The geometry.
@@ -180,7 +184,7 @@ impl Engine {
     /// If there is no room for it.
     pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
         let config = self.checkpoint.config()?;
-        let Texts { tokenizer, template, stop } = Texts::of(&self.checkpoint, &config)?;
+        let Texts { tokenizer, template, stop, placeholders, .. } = Texts::of(&self.checkpoint, &config)?;
         let model = headtemper_model::load_random(&config, seed, self.model.device())?;
         let identity = Identity {
             random: Some(seed),
@@ -190,13 +194,14 @@ impl Engine {
             ..self.identity.clone()
         };
         let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
-        Ok(Self { model, stop, tokenizer, template, identity, checkpoint, path, note, played: Played::default() })
+        let played = Played::default();
+        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, path, note, played })
     }
 
     /// Encodes an input and its response; `what` names it in errors.
     ///
     /// # Errors
-    /// If it is empty, longer than the context, or holds ids beyond the vocabulary.
+    /// If it is empty, longer than the context, or holds ids beyond the vocabulary or that stand for an image, video or sound.
     pub fn encode(&self, what: &str, input: &Input, response: Option<&str>) -> Result<Encoded> {
         let encoded = prompt::encode(&self.written(), input, response)?;
         self.checked(what, encoded)
@@ -235,8 +240,11 @@ impl Engine {
         if tokens > context {
             return Err(EngineError::TooLong { what: what.into(), tokens, context });
         }
-        match encoded.ids.iter().find(|&&id| id as usize >= vocab) {
-            Some(&id) => Err(EngineError::TokenId { what: what.into(), id, last: vocab - 1 }),
+        if let Some(&id) = encoded.ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(EngineError::TokenId { what: what.into(), id, last: vocab - 1 });
+        }
+        match encoded.ids.iter().find(|id| self.placeholders.contains(id)) {
+            Some(&id) => Err(EngineError::Placeholder { what: what.into(), id }),
             None => Ok(encoded),
         }
     }

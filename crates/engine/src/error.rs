@@ -81,6 +81,14 @@ pub enum EngineError {
         /// The last valid one.
         last: usize,
     },
+    /// A token stands for something that is not text.
+    #[error("{what} holds token id {id}, which stands for an image, a video or a sound, but only text is read")]
+    Placeholder {
+        /// The input that holds it.
+        what: String,
+        /// The id.
+        id: u32,
+    },
     /// A setting has a value that makes no sense.
     #[error("{name} is {found}, but must be {allowed}")]
     Setting {

@@ -42,6 +42,8 @@ pub struct Gemma4Config {
     pub tied: bool,
     /// End-of-text tokens, as far as this file names them.
     pub eos: Vec<u32>,
+    /// Tokens that hold the place of images, videos and sounds. Transformers (`Gemma4Model.forward`) reads padding there.
+    pub placeholders: Vec<u32>,
 }
 
 /// One layer of a Gemma 4 decoder.
@@ -57,8 +59,12 @@ pub struct Gemma4Layer {
     pub intermediate_size: usize,
 }
 
+/// What a layer may have of its own in `per_layer_config`. Transformers refuses the rest too, so far.
+const OF_A_LAYER: [&str; 2] = ["head_dim", "num_key_value_heads"];
+
 impl Gemma4Config {
-    pub(super) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+    /// From the keys of the text decoder, and those around it in a multimodal checkpoint.
+    pub(super) fn from_keys(keys: &Keys<'_>, around: Option<&Keys<'_>>) -> Result<Self, ModelError> {
         keys.only("hidden_activation", "gelu_pytorch_tanh")?;
         keys.only_if_there("attention_bias", false)?;
         keys.only("enable_moe_block", false)?;
@@ -75,6 +81,12 @@ impl Gemma4Config {
         let width = keys.size("hidden_size_per_layer_input")?;
         let per_layer_input = if width > 0 { Some((width, keys.size("vocab_size_per_layer_input")?)) } else { None };
         let layers = Self::layers(keys)?;
+        let mut placeholders = Vec::new();
+        for key in ["image_token_id", "video_token_id", "audio_token_id"] {
+            if let Some(around) = around.filter(|around| around.has(key)) {
+                placeholders.push(around.size(key)? as u32);
+            }
+        }
         Self {
             hidden_size: keys.size("hidden_size")?,
             heads: keys.size("num_attention_heads")?,
@@ -92,6 +104,7 @@ impl Gemma4Config {
             full_rotary_factor: full.number("partial_rotary_factor")?,
             tied: keys.tied()?,
             eos: keys.eos()?,
+            placeholders,
         }
         .checked(keys.path())
     }
@@ -125,6 +138,13 @@ impl Gemma4Config {
             match (&own, named) {
                 (_, Some((own, key))) => {
                     let own = own.nested(key)?;
+                    if let Some(other) = own.find(|key| !OF_A_LAYER.contains(&key)) {
+                        return Err(keys.unsupported(
+                            "per_layer_config",
+                            &Value::from(other),
+                            &OF_A_LAYER.join(" and "),
+                        ));
+                    }
                     head_dim = if own.has("head_dim") { own.size("head_dim")? } else { head_dim };
                     kv_heads = if own.has("num_key_value_heads") { own.size("num_key_value_heads")? } else { kv_heads };
                 }
@@ -187,6 +207,7 @@ impl Gemma4Config {
             full_rotary_factor: turning as f64 / divisors.len().max(1) as f64,
             tied: !file.has("output.weight"),
             eos: gguf_eos(file),
+            placeholders: Vec::new(),
         }
         .checked(file.path())
     }

@@ -69,8 +69,8 @@ impl Config {
             "qwen3" => Ok(Self::Qwen3(Qwen3Config::from_keys(root)?)),
             "qwen3_5" => Ok(Self::Qwen35(Qwen35Config::from_keys(&root.text_config()?)?)),
             "qwen3_5_text" => Ok(Self::Qwen35(Qwen35Config::from_keys(root)?)),
-            "gemma4" => Ok(Self::Gemma4(Gemma4Config::from_keys(&root.text_config()?)?)),
-            "gemma4_text" => Ok(Self::Gemma4(Gemma4Config::from_keys(root)?)),
+            "gemma4" => Ok(Self::Gemma4(Gemma4Config::from_keys(&root.text_config()?, Some(root))?)),
+            "gemma4_text" => Ok(Self::Gemma4(Gemma4Config::from_keys(root, None)?)),
             other => {
                 Err(ModelError::Architecture { path: root.path().into(), found: other.into(), supported: MODEL_TYPES })
             }
@@ -94,6 +94,14 @@ impl Config {
                 found: other.into(),
                 supported: GGUF_ARCHITECTURES,
             }),
+        }
+    }
+
+    /// Tokens that hold the place of something else than text: what a model computes there is not what transformers does.
+    pub fn placeholders(&self) -> &[u32] {
+        match self {
+            Self::Gemma4(config) => &config.placeholders,
+            Self::Llama(_) | Self::Qwen3(_) | Self::Qwen35(_) => &[],
         }
     }
 
