@@ -204,6 +204,7 @@ impl Engine {
     /// If it is empty, longer than the context, or holds ids beyond the vocabulary or that stand for an image, video or sound.
     pub fn encode(&self, what: &str, input: &Input, response: Option<&str>) -> Result<Encoded> {
         let encoded = prompt::encode(&self.written(), input, response)?;
+        self.of_text(what, &encoded.ids)?;
         self.checked(what, encoded)
     }
 
@@ -216,6 +217,7 @@ impl Engine {
     /// As [`Engine::encode`], and if the input is token ids, which have no text.
     pub fn encode_joined(&self, what: &str, input: &Input, response: &str, most: usize) -> Result<Encoded> {
         let encoded = prompt::encode_joined(&self.written(), input, response, most)?;
+        self.of_text(what, &encoded.ids)?;
         self.checked(what, encoded)
     }
 
@@ -228,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Refuses an input that the model cannot read; `what` names it in errors.
+    /// Refuses an input that the model cannot read, whose response may be in tokens that a model wrote; `what` names it in errors.
     ///
     /// # Errors
     /// As [`Engine::encode`].
@@ -243,9 +245,16 @@ impl Engine {
         if let Some(&id) = encoded.ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(EngineError::TokenId { what: what.into(), id, last: vocab - 1 });
         }
-        match encoded.ids.iter().find(|id| self.placeholders.contains(id)) {
+        // A response in the model's own tokens may hold such a one: the model wrote it, and read it by its own row.
+        self.of_text(what, &encoded.ids[..encoded.prompt_len])?;
+        Ok(encoded)
+    }
+
+    /// Refuses tokens that stand for an image, a video or a sound.
+    fn of_text(&self, what: &str, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|id| self.placeholders.contains(id)) {
             Some(&id) => Err(EngineError::Placeholder { what: what.into(), id }),
-            None => Ok(encoded),
+            None => Ok(()),
         }
     }
 

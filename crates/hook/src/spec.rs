@@ -191,6 +191,11 @@ impl ModelSpec {
         (0..self.layers.len()).flat_map(|layer| self.heads_of(layer)).collect()
     }
 
+    /// How many heads each layer has.
+    pub fn heads_per_layer(&self) -> Vec<usize> {
+        self.layers.iter().map(|layer| layer.heads.count).collect()
+    }
+
     /// The heads of one layer; none if it does not exist.
     pub fn heads_of(&self, layer: usize) -> impl Iterator<Item = HeadRef> + use<> {
         let (count, kind) = self.layers.get(layer).map_or((0, HeadKind::Query), |l| (l.heads.count, l.kind()));

@@ -15,8 +15,7 @@ use crate::{
     outcomes_of,
     report::fixture::disposition,
     score::{Nulls, ScoreRow, Scores, map, plan::Beside},
-    sweep::text::sweep_csv,
-    write_lambda,
+    sweep::{files::write_lambda, text::sweep_csv},
 };
 
 const DOCS: &str = include_str!("../../../docs/files.md");
@@ -99,8 +98,13 @@ fn outcomes() -> Outcomes {
         levels: vec![Some(4.0)],
         ..Mark::default()
     };
-    let marks = rows.iter().map(|rows| rows.iter().map(mark).collect()).collect();
-    let judge = JudgedAnswers { judge: "wise".into(), axes: vec!["curious".into()], marks };
+    let judge = JudgedAnswers {
+        judge: "wise".into(),
+        tasks: vec!["rubric".into()],
+        axes: vec!["curious".into()],
+        marks: rows.iter().map(|rows| rows.iter().map(mark).collect()).collect(),
+        warnings: vec!["w".into()],
+    };
     let judged = Answered {
         items: &items,
         groups: Some("topic"),
@@ -110,7 +114,11 @@ fn outcomes() -> Outcomes {
         judged: Some(&judge),
         max_new_tokens: 9,
     };
-    Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) }
+    let mut outcomes = Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) };
+    let last = outcomes.tables[0].arms.last_mut().unwrap();
+    last.unequally_judged.push("accuracy".into());
+    outcomes.random.iter_mut().for_each(|arm| arm.unequally_judged.push("accuracy".into()));
+    outcomes
 }
 
 #[test]

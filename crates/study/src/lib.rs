@@ -31,7 +31,7 @@ mod text;
 
 pub use attribute::{
     Adjust, AttributeOptions, AttributeRun, AttributeSource, Compat, Controls, HeadChoice, attribute, attribute_run,
-    write_attribution, write_lambda,
+    write_attribution,
 };
 pub use attribution::attribution_markdown;
 pub use capture::{

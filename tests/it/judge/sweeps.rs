@@ -55,7 +55,7 @@ fn arms_are_compared_by_what_a_judge_says() {
     swept(&lab, "1,1,0");
     let all = "--tasks coverage,delivery,rubric --axes curious --out j";
     let (out, err) = judge(&lab, &server, 0, all);
-    assert!(out.contains("judged by mock") && out.contains("curiosity, levels"), "{out}");
+    assert!(out.contains("judged by mock (coverage, delivery, rubric)") && out.contains("curiosity, levels"), "{out}");
     assert!(err.contains("report     j/report.html"), "{err}");
     let rows = lines(&lab.read("s/rows.jsonl"));
     let judged = lines(&lab.read("j/judged.jsonl"));
@@ -79,12 +79,16 @@ fn arms_are_compared_by_what_a_judge_says() {
     let of = |variant: &str| judged.iter().filter(move |line| line["variant"] == variant).collect::<Vec<_>>();
     for (variant, arm) in &arms {
         let lines = of(variant);
+        let empty = (2 * ITEMS - lines.len()) as f64;
         let close = |found: &Value, expected: f64| (found.as_f64().unwrap() - expected).abs() < 1e-12;
         let share = |hit: &dyn Fn(&Value) -> bool| mean(lines.iter().map(|line| f64::from(u8::from(hit(line)))));
         assert!(close(&arm["scores"]["curiosity"], mean(lines.iter().map(|line| score(line)))), "{variant}");
-        assert!(close(&arm["accuracy"], share(&|line| line["correct"] == true)), "{variant}");
+        // An empty answer gives no accepted one.
+        let right = share(&|line| line["correct"] == true) * (1.0 - empty / (2 * ITEMS) as f64);
+        assert!(close(&arm["accuracy"], right), "{variant}");
         assert!(close(&arm["assertion_rate"], share(&|line| line["verbal"] == "assert")), "{variant}");
-        assert_eq!(arm["unjudged"], json!(2 * ITEMS - lines.len()), "{variant}");
+        assert_eq!(arm["unjudged"]["scores"]["curiosity"].as_f64(), Some(empty), "{variant}");
+        assert_eq!((&arm["unjudged"]["accuracy"], &arm["unjudged"]["mean_tokens"]), (&json!(0), &json!(0)));
         let line = lines[0];
         assert_eq!(line["id"], json!(format!("{}/{variant}/{}", line["item"].as_str().unwrap(), line["seed"])));
         assert!(line["topic"].is_number() && line["scores"].get("calm").is_none(), "{line}");
@@ -103,18 +107,25 @@ fn arms_are_compared_by_what_a_judge_says() {
         let own = |variant: &str, seed: u64| {
             of(variant).into_iter().find(|other| other["item"] == line["item"] && other["seed"] == seed).map(score)
         };
-        let of_seeds = |variant: &str| Some(f64::midpoint(own(variant, 1)?, own(variant, 2)?));
-        Some(of_seeds("L0H1+L2H4@0")? - of_seeds("base")?)
+        let of_seed = |seed: u64| Some(own("L0H1+L2H4@0", seed)? - own("base", seed)?);
+        let known: Vec<f64> = [1, 2].into_iter().filter_map(of_seed).collect();
+        (!known.is_empty()).then(|| mean(known.into_iter()))
     };
-    let first = judged.iter().filter(|line| line["variant"] == "base" && line["seed"] == 1);
-    let differences: Vec<f64> = first.filter_map(|line| both(&line)).collect();
+    let mut items: Vec<&Value> = judged.iter().filter(|line| line["variant"] == "base").collect();
+    items.sort_by_key(|line| line["item"].to_string());
+    items.dedup_by_key(|line| line["item"].to_string());
+    let differences: Vec<f64> = items.iter().filter_map(both).collect();
     assert!(differences.iter().any(|d| *d != 0.0), "the heads do something");
     assert_eq!(tempered["items"], json!(differences.len()));
     assert!((tempered["mean"].as_f64().unwrap() - mean(differences.into_iter())).abs() < 1e-12);
     assert!(tempered["p"].is_number() && tempered["p_max"].is_number() && tempered["random"]["sets"] == 2);
     assert!(lab.read("j/sweep.csv").contains(",scores.curiosity,"));
     let report = lab.read("j/report.html");
-    assert!(["judged by mock", "curiosity (1 to 5)"].iter().all(|told| report.contains(told)));
+    assert!(
+        ["judged by mock (coverage, delivery, rubric)", "curiosity (1 to 5)", "<dt>sweep</dt><dd>s</dd>"]
+            .iter()
+            .all(|told| report.contains(told))
+    );
 
     // The lines are items as any others: those of an arm can be attributed or captured.
     lab.done("capture --model M --items j/judged.jsonl --out c.npz");
@@ -162,9 +173,27 @@ fn an_arm_that_a_judge_refuses_is_not_compared() {
     let (out, err) = judge(&lab, &server, 1, "--tasks delivery --out j");
     assert!(err.contains("refused"), "{err}");
     let arm = &arms(&lab.json("j/sweep.json"))["L0H1+L2H4@0"];
-    assert!(arm["withheld"].as_str().unwrap().contains("of its answers lack a verdict"), "{arm}");
-    assert!(arm["difference"]["assertion_rate"].is_null() && arm["difference"]["mean_tokens"].is_null());
-    assert!(out.contains("not compared: L0H1+L2H4@0"), "{out}");
+    assert_eq!(arm["unequally_judged"][0], "assertion_rate", "{arm}");
+    assert!(arm["difference"]["assertion_rate"].is_null() && arm["difference"]["mean_tokens"].is_object());
+    assert!(out.contains("assertion_rate is not compared: L0H1+L2H4@0") && out.contains("not compared |"), "{out}");
+    // What the judge warns of stands with the tables, and is no longer there once items alone are judged in the directory.
+    let page = lab.read("j/report.html");
+    assert!(page.contains("of the judge: ") && page.contains("refused"), "the judge's own warnings");
+    lab.write_lines("i.jsonl", [json!({"id": "a", "prompt": "x", "response": "y"})]);
+    let line = format!("judge --items i.jsonl --endpoint {} --judge-model mock --tasks delivery --out j", server.url());
+    ended(&lab.command(&line).output().unwrap(), 0);
+    assert!(["sweep.json", "sweep.csv", "report.html"].iter().all(|name| !lab.path("j").join(name).exists()));
+}
+
+/// A judge that always says the same is warned of where the null is read.
+#[test]
+fn a_null_of_a_judge_that_tells_nothing_apart_says_so() {
+    let (lab, server) = (Lab::new(), Server::new(|_: &Asked| Act::say("ASSERT")));
+    swept(&lab, "1,1,0");
+    let (out, _) = judge(&lab, &server, 0, "--tasks delivery --out j");
+    let told = "the judge tells nothing apart";
+    assert!(out.contains("answers assert: either these answers are all alike") && out.contains(told), "{out}");
+    assert!(lab.read("j/report.html").contains(told) && lab.read("j/sweep.json").contains(told));
 }
 
 #[test]
@@ -177,8 +206,10 @@ fn only_a_finished_sweep_is_judged() {
         err
     };
     assert!(refused("--sweep s --items q.jsonl").contains("cannot be used with"));
-    assert!(refused("").contains("--items <ITEMS>"));
+    let err = refused("");
+    assert!(err.contains("--items <ITEMS>") && err.contains("--sweep <DIR>"), "{err}");
     assert!(refused("--sweep nowhere").contains("nowhere/manifest.json"));
+    assert!(refused("--sweep q.jsonl").contains("q.jsonl is a file, but must be the directory of a finished"));
     lab.done(&format!("{} --lambda 1,0 --shard 1/2", SWEEP.replace("--out s", "--out part")));
     assert!(refused("--sweep part").contains("shard 1/2, which `temper merge` joins to the others"));
     let rows = lab.read("s/rows.jsonl");
@@ -187,6 +218,9 @@ fn only_a_finished_sweep_is_judged() {
     lab.write("s/rows.jsonl", rows);
     judge(&lab, &server, 0, "--tasks delivery --out j");
     assert!(refused("--sweep j").contains("made by `temper judge`"));
+    lab.write_lines("v.jsonl", [json!({"id": "a", "prompt": "x", "variant": "formal"})]);
+    lab.done("sweep --model M --items v.jsonl --heads L0H1 --lambda 1,0 --max-new-tokens 2 --out v");
+    assert!(refused("--sweep v").contains("the field 'variant' of item 'a' is taken"));
 }
 
 /// The sweep of an experiment is judged as any other; items that it answered silently are among its answers.

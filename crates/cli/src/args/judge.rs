@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_study::{JudgeTask, Patience, Predicate};
 
 /// What is asked for.
@@ -28,12 +28,13 @@ impl TaskOf {
 
 /// `temper judge`
 #[derive(ClapArgs)]
+#[command(group = ArgGroup::new("answers").required(true).args(["items", "sweep"]))]
 pub(crate) struct Judge {
     /// JSONL: id, prompt (or messages) and response, with claims (a list of texts) or gold (accepted answers) for coverage
-    #[arg(long, required_unless_present = "sweep")]
+    #[arg(long)]
     pub(crate) items: Option<PathBuf>,
     /// The directory of a finished sweep, instead of items: its answers are judged, and its arms compared by the verdicts
-    #[arg(long, value_name = "DIR", conflicts_with = "items")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) sweep: Option<PathBuf>,
     /// The directory to write
     #[arg(long)]

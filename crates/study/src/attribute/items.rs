@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use headtemper_engine::{Encoded, Engine, EngineError, Keep};
+use headtemper_hook::HeadRef;
 use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Compat, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, across::across, attribute_with_nulls, results::heads_per_layer},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
 };
@@ -178,6 +179,15 @@ fn say_untrained(dispositions: &mut [Disposition], controls: &[Control]) {
             };
         }
     }
+}
+
+/// How many heads each layer has, of all heads of a model.
+fn heads_per_layer(slots: &[HeadRef]) -> Vec<usize> {
+    let mut heads = vec![0; slots.iter().map(|at| at.layer + 1).max().unwrap_or(0)];
+    for at in slots {
+        heads[at.layer] += 1;
+    }
+    heads
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(crate) use confounds::no_ends;
 pub(crate) use direction::permuted;
 pub use items::Controls;
 pub use options::{Adjust, AttributeOptions, Compat, HeadChoice};
-pub use results::{write_attribution, write_lambda};
+pub use results::write_attribution;
 pub use run::{AttributeRun, attribute_run};
 pub use source::AttributeSource;
 pub(crate) use verdict::{named_heads, rule, summary};

@@ -1,25 +1,15 @@
-//! The files that an attribution and a sweep leave beside the report.
+//! The files that an attribution leaves beside the report.
 
-use headtemper_engine::Identity;
-use headtemper_hook::{HeadKind, HeadPlan, HeadRef};
+use headtemper_hook::{HeadKind, HeadList};
 use serde_json::json;
 
 use crate::{
-    Arm, Array, Features, Npz, Result, RunDir, TopHeads,
+    Array, Features, Npz, Result, RunDir, TopHeads,
     attribution::text::{COLUMNS, heads_csv, ranked},
     attribution::{Attribution, HeadEffect},
-    heads::table::{MODEL, WEIGHTS},
+    heads::table::lambda_table,
     store::files::{write_json, write_text},
 };
-
-/// How many heads each layer has, of all heads of a model.
-pub(crate) fn heads_per_layer(slots: &[HeadRef]) -> Vec<usize> {
-    let mut heads = vec![0; slots.iter().map(|at| at.layer + 1).max().unwrap_or(0)];
-    for at in slots {
-        heads[at.layer] += 1;
-    }
-    heads
-}
 
 /// The files of [`write_attribution`].
 pub(crate) const ATTRIBUTION_FILES: [&str; 3] = ["attribution.json", "attribution.csv", "attribution.npz"];
@@ -93,47 +83,11 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, top: TopHeads
         });
         write_json(&run.file(&name("heads", "json")), &list)?;
         if let Some(lambda) = lambda {
-            let per_layer = &attribution.heads_per_layer;
-            let most = per_layer.iter().copied().max().unwrap_or(0);
-            let mut table = vec![1f32; per_layer.len() * most];
-            for head in &heads {
-                table[head.layer * most + head.head] = lambda;
-            }
-            let mut npz = Npz::default();
-            npz.add("lambda", Array::F32(vec![1, per_layer.len(), most], table));
-            add_model(&mut npz, (&attribution.model, &attribution.weights_sha256));
+            let plan = HeadList::of(heads.iter().map(|head| (head.at(), None)).collect())?.plan(Some(lambda))?;
+            let of = (&*attribution.model, &*attribution.weights_sha256);
+            let npz = lambda_table(&[&plan], &attribution.heads_per_layer, of);
             npz.save(&run.file(&name("lambda", "npz")))?;
         }
     }
     Ok(())
-}
-
-/// Notes in a λ table which model it is for.
-fn add_model(npz: &mut Npz, (model, weights_sha256): (&str, &str)) {
-    npz.add(MODEL, Array::Scalar(model.into()));
-    npz.add(WEIGHTS, Array::Scalar(weights_sha256.into()));
-}
-
-/// Writes `lambda.npz`: λ of every head in every arm, `[arm, layer, head]`; 1 where the arm or the model has none.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize], identity: &Identity) -> Result<()> {
-    let layers = heads_per_layer.len();
-    let heads = heads_per_layer.iter().copied().max().unwrap_or(0);
-    let mut lambda = vec![1f32; arms.len() * layers * heads];
-    let place = |arm: usize, plan: &HeadPlan, lambda: &mut Vec<f32>| {
-        for (at, value) in plan.iter() {
-            lambda[(arm * layers + at.layer) * heads + at.head] = value;
-        }
-    };
-    for (index, arm) in arms.iter().enumerate() {
-        place(index, &arm.plan, &mut lambda);
-    }
-    let mut npz = Npz::default();
-    npz.add("lambda", Array::F32(vec![arms.len(), layers, heads], lambda));
-    npz.add("variant", Array::Text(arms.iter().map(|arm| arm.variant.clone()).collect()));
-    npz.add("positions", Array::Text(arms.iter().map(|arm| arm.plan.positions().to_string()).collect()));
-    add_model(&mut npz, (&identity.model, &identity.weights_sha256));
-    npz.save(&run.file("lambda.npz"))
 }

@@ -7,8 +7,26 @@ use headtemper_hook::{HeadKind, HeadPlan, HeadRef, LayerSpec, MadeFor, ModelSpec
 use crate::{Array, Npz, Result, StudyError, text::count};
 
 /// The arrays that say which model a table is for.
-pub(crate) const MODEL: &str = "model";
-pub(crate) const WEIGHTS: &str = "weights_sha256";
+const MODEL: &str = "model";
+const WEIGHTS: &str = "weights_sha256";
+
+/// A table of these plans: λ of every head in every row, `[row, layer, head]`; 1 where the plan or the model has none. It says which model
+/// it is for, by its name and the hash of its weights.
+pub(crate) fn lambda_table(plans: &[&HeadPlan], heads_per_layer: &[usize], (model, weights): (&str, &str)) -> Npz {
+    let layers = heads_per_layer.len();
+    let heads = heads_per_layer.iter().copied().max().unwrap_or(0);
+    let mut table = vec![1f32; plans.len() * layers * heads];
+    for (row, plan) in plans.iter().enumerate() {
+        for (at, lambda) in plan.iter() {
+            table[(row * layers + at.layer) * heads + at.head] = lambda;
+        }
+    }
+    let mut npz = Npz::default();
+    npz.add("lambda", Array::F32(vec![plans.len(), layers, heads], table));
+    npz.add(MODEL, Array::Scalar(model.into()));
+    npz.add(WEIGHTS, Array::Scalar(weights.into()));
+    npz
+}
 
 /// A table, or one variant of it.
 pub(super) struct TableSource<'a> {

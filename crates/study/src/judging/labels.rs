@@ -97,6 +97,11 @@ impl Found {
         Some(self.coverage.as_ref()?.share()? >= CORRECT)
     }
 
+    /// Whether it was asked what the answer covers, and a verdict is missing.
+    pub(crate) fn lacks_coverage(&self) -> bool {
+        matches!(self.coverage, Some(Coverage::Of(..))) && self.correct().is_none()
+    }
+
     /// Whether the item was asked for both halves of a label.
     pub(crate) fn labels(&self) -> bool {
         self.coverage.is_some() && self.hedged.is_some()

@@ -21,15 +21,17 @@ use crate::{
     Item, Keyed, Parts, Progress, Result, RowLog, RunDir, StudyError, SweptAnswers,
     store::{
         digest::digest,
-        files::{is_same, write_json, write_text},
+        files::{is_same, remove_if_there, write_json, write_text},
         rows::read_rows,
     },
-    sweep::outcome::Outcomes,
+    sweep::{JudgedAnswers, outcome::Outcomes},
     text::count,
 };
 
 const JUDGED: &str = "judged.jsonl";
 const REPORT: &str = "judge.json";
+/// What the judging of a sweep leaves besides.
+const OF_A_SWEEP: [&str; 3] = ["sweep.json", "sweep.csv", "report.html"];
 
 /// What is judged, by whom, and how.
 #[derive(Clone, Copy)]
@@ -195,22 +197,41 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     write_text(&files.file(JUDGED), &judged.map(|item| item.to_string() + "\n").collect::<String>())?;
     let report = report(run, &questions, verdicts, &found, &done, cached);
     write_json(&files.file(REPORT), &report)?;
-    let outcomes = run.sweep.map(|sweep| compare(run, sweep, &found, &files)).transpose()?;
+    let outcomes = run.sweep.map(|sweep| compare(run, sweep, (&report, &found), &files)).transpose()?;
+    if outcomes.is_none() {
+        // An earlier call may have judged a sweep here, whose tables would not be of these lines.
+        OF_A_SWEEP.iter().try_for_each(|name| remove_if_there(&files.file(name)))?;
+    }
     Ok(JudgeDone { report, outcomes })
 }
 
 /// Compares the arms of a sweep by the verdicts on its answers.
-fn compare(run: &JudgeRun<'_>, sweep: &SweptAnswers, found: &[Found], files: &RunDir) -> Result<Outcomes> {
-    let axes = run.prompts.axes().iter().map(|axis| axis.name.clone()).collect();
+fn compare(
+    run: &JudgeRun<'_>,
+    sweep: &SweptAnswers,
+    (report, found): (&JudgeReport, &[Found]),
+    files: &RunDir,
+) -> Result<Outcomes> {
     let (covers, delivers) = (run.prompts.asks(Kind::Coverage), run.prompts.asks(Kind::Delivery));
-    sweep.write(files, run.model, axes, |answer, mark| {
+    let asked = [(covers, "coverage"), (delivers, "delivery"), (run.prompts.asks(Kind::Rubric), "rubric")];
+    let judged = JudgedAnswers {
+        judge: run.model.into(),
+        tasks: asked.into_iter().filter(|(asked, _)| *asked).map(|(_, task)| task.into()).collect(),
+        axes: run.prompts.axes().iter().map(|axis| axis.name.clone()).collect(),
+        marks: Vec::new(),
+        warnings: report.warnings.clone(),
+    };
+    sweep.write(files, judged, |answer, item, mark| {
         let found = answer.map(|answer| &found[answer]);
-        mark.unjudged = found.is_none_or(|found| found.missing() > 0);
         if covers {
-            mark.right = found.and_then(Found::correct);
+            // An empty answer gives none of the accepted ones and makes no claim, whoever judges.
+            let empty = (!item.gold.is_empty() || item.other.contains_key("claims")).then_some(false);
+            mark.right = found.map_or(empty, Found::correct);
+            mark.right_missing = found.is_some_and(Found::lacks_coverage);
         }
         if delivers {
             mark.asserted = found.and_then(|found| found.hedged?.ok()).map(|hedged| !hedged);
+            mark.asserted_missing = mark.asserted.is_none();
         }
         for (at, level) in mark.levels.iter_mut().enumerate() {
             *level = found.and_then(|found| found.scores[at].ok()).map(f64::from);
@@ -279,13 +300,14 @@ fn report(
 const MANY: usize = 10;
 
 /// A judge that always says the same distinguishes nothing, whatever it says.
-fn all_alike(labels: &BTreeMap<String, usize>, axes: &[Axis], found: &[Found]) -> Vec<String> {
+fn all_alike(axes: &[Axis], found: &[Found]) -> Vec<String> {
+    let alike = |said: Vec<bool>| (said.len() >= MANY && said.iter().all(|x| *x == said[0])).then(|| said[0]);
     let mut same: Vec<String> = Vec::new();
-    if let [(label, count)] = labels.iter().collect::<Vec<_>>()[..]
-        && *count >= MANY
-    {
-        same.push(format!("all {count} labels are {label}"));
-    }
+    let right: Vec<bool> = found.iter().filter_map(Found::correct).collect();
+    let (n, hedged) = (right.len(), found.iter().filter_map(|found| found.hedged?.ok()).collect::<Vec<bool>>());
+    same.extend(alike(right).map(|right| format!("all {n} answers are {}", if right { "right" } else { "wrong" })));
+    let n = hedged.len();
+    same.extend(alike(hedged).map(|hedged| format!("all {n} answers {}", if hedged { "hedge" } else { "assert" })));
     for (at, axis) in axes.iter().enumerate() {
         let levels: Vec<u8> = found.iter().filter_map(|found| found.scores.get(at)?.ok()).collect();
         if levels.len() >= MANY && levels.iter().all(|level| *level == levels[0]) {
@@ -340,7 +362,7 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
         1 => out.push("1 answer of the sweep is empty: the judge is not asked about it".into()),
         n => out.push(format!("{n} answers of the sweep are empty: the judge is not asked about them")),
     }
-    out.extend(all_alike(&report.labels, run.prompts.axes(), found));
+    out.extend(all_alike(run.prompts.axes(), found));
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());
     match replaced.count() {
         0 => {}
@@ -361,7 +383,7 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judging::reading::Missing;
+    use crate::judging::{labels::Coverage, reading::Missing};
 
     #[test]
     fn a_judge_that_always_says_the_same_is_warned_of_by_name() {
@@ -376,12 +398,21 @@ mod tests {
             Found { scores: vec![Ok(5), Ok(1 + (at % 2) as u8), calm], ..Found::default() }
         };
         let found: Vec<Found> = (0..MANY).map(found).collect();
-        let alike = |labels: &[(&str, usize)]| {
-            all_alike(&labels.iter().map(|&(label, count)| (label.into(), count)).collect(), &axes, &found)
-        };
         let why = "either these answers are all alike, or the judge tells nothing apart";
         let curious = format!("all 10 scores of axis 'curious' are 5: {why}");
-        assert_eq!(alike(&[("cr", 10)]), [format!("all 10 labels are cr: {why}"), curious.clone()]);
-        assert_eq!((alike(&[("cr", 9)]), alike(&[("cr", 9), ("cw", 1)])), (vec![curious.clone()], vec![curious]));
+        assert_eq!(all_alike(&axes, &found), std::slice::from_ref(&curious));
+        // Whether answers are right and whether they hedge are asked of each by itself: there is no label where only one was asked for.
+        let said = |right: bool, hedged: bool, count: usize| -> Vec<Found> {
+            let coverage = || Some(Coverage::Of(Kind::Accepted, vec![Ok(right)]));
+            (0..count).map(|_| Found { coverage: coverage(), hedged: Some(Ok(hedged)), scores: vec![] }).collect()
+        };
+        let told = |found: &[Found]| all_alike(&[], found);
+        let both = [format!("all 10 answers are wrong: {why}"), format!("all 10 answers assert: {why}")];
+        assert_eq!(told(&said(false, false, MANY)), both);
+        assert!(told(&said(false, false, MANY - 1)).is_empty());
+        assert_eq!(
+            told(&[said(true, true, MANY), said(false, true, 1)].into_iter().flatten().collect::<Vec<_>>()),
+            [format!("all 11 answers hedge: {why}")]
+        );
     }
 }

@@ -101,7 +101,7 @@ fn set(table: &SweepTable, which: &[Compared<'_>], axes: &[String]) -> String {
 
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" × {} seeds", outcomes.seeds.len()) } else { String::new() };
-    let judge = outcomes.judge.as_ref().map_or_else(String::new, |judge| format!(", judged by {}", escape(judge)));
+    let judge = text::judged_by(outcomes).map_or_else(String::new, |judge| format!(", judged by {}", escape(&judge)));
     format!("{}{seeds}, at most {} new tokens{judge}", count(outcomes.items, "item"), outcomes.max_new_tokens)
 }
 
@@ -149,16 +149,18 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
     };
     if all.iter().all(|(.., d)| d.differing == 0) {
         let (arms, far) = (arms_compared(outcomes, all.len()), as_far_as_they_go(outcomes));
-        return format!("<b>{title}</b>: the same, item by item, in {arms}{far}.");
+        let over = text::over_items(outcomes, &all);
+        return format!("<b>{title}</b>: the same, item by item, in {arms}{over}{far}.");
     }
     let at = format!("{} {unit}, {}", told(which, d.mean), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
     let of = differing(found.len(), all.len(), outcomes.tempered().count());
+    let over = text::over_items(outcomes, &all);
     if found.is_empty() {
-        return format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).");
+        return format!("<b>{title}</b>: {of} beyond chance{over}; the largest difference is {at} (p(max) {p}).");
     }
     let random = d.random.as_ref().map_or_else(String::new, beside_random);
-    format!("<b>{title}</b>: {of} beyond chance; the largest difference is {at} (p(max) {p}).{random}")
+    format!("<b>{title}</b>: {of} beyond chance{over}; the largest difference is {at} (p(max) {p}).{random}")
 }
 
 /// How many arms differ, of how many that can be compared, of all that are tempered.
@@ -201,8 +203,11 @@ fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>, axes: &[String]) -
             percent(arm.truncated),
             percent(arm.changed),
         ];
-        let level =
-            |axis: &String| arm.scores.get(axis).copied().flatten().map_or(UNDEFINED.to_owned(), |x| fixed(x, 2));
+        let level = |axis: &String| {
+            let known = arm.n - arm.unjudged(Compared::Score(axis));
+            let of = if known < arm.n { format!(" of {known}") } else { String::new() };
+            arm.scores.get(axis).copied().flatten().map_or(UNDEFINED.to_owned(), |x| fixed(x, 2) + &of)
+        };
         for cell in cells.into_iter().chain(axes.iter().map(level)) {
             put!(out, "<td>{cell}</td>");
         }
@@ -247,7 +252,7 @@ fn beside_random(random: &BesideRandom) -> String {
 fn cells(which: Compared<'_>, arm: &ArmOutcome, d: Option<&Difference>, random: bool) -> String {
     let told = |x: f64| told(which, x);
     let [mean, interval, p_max, p_random] = match d {
-        _ if arm.withheld.is_some() => ["not compared".to_owned(), String::new(), String::new(), String::new()],
+        _ if arm.withholds(which) => ["not compared".to_owned(), String::new(), String::new(), String::new()],
         None => [UNDEFINED.to_owned(), String::new(), String::new(), String::new()],
         Some(d) => [
             told(d.mean),

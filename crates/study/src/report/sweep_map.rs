@@ -75,7 +75,7 @@ fn map(
             let found = arm.and_then(|arm| arm.difference.of(which)).filter(|d| d.mean.is_finite());
             let at = format!(r#"x="{x:.1}" y="{y:.1}" width="{side}" height="{side}""#);
             let Some(d) = found else {
-                let why = if arm.is_some_and(|arm| arm.withheld.is_some()) { "not compared" } else { "not swept" };
+                let why = if arm.is_some_and(|arm| arm.withholds(which)) { "not compared" } else { "not swept" };
                 let (from, stroke) = (y + side - 2.0, side - 4.0);
                 put!(out, r#"<g class="undefined"><rect class="cell" {at}/><path d="M{:.1} {from:.1}"#, x + 2.0);
                 put!(out, r#"l{stroke} -{stroke}"/><title>layer {layer}, head {head}: {why}</title></g>"#);

@@ -14,7 +14,7 @@ use crate::{
     attribute::{
         Controls,
         items::{AttributeItems, ReadItems},
-        results::{heads_per_layer, write_attribution, write_lambda},
+        results::write_attribution,
     },
     attribution::Attribution,
     capture::{encode_answered, encode_one},
@@ -30,7 +30,12 @@ use crate::{
         digest::digest,
         files::{read_json, write_text},
     },
-    sweep::{Answered, SweepRun, files::write_outcomes, run::SweepPlan, sweep},
+    sweep::{
+        Answered, SweepRun,
+        files::{write_lambda, write_outcomes},
+        run::SweepPlan,
+        sweep,
+    },
 };
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
@@ -94,7 +99,7 @@ impl Study<'_> {
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
             if let Some(row) = rows.get(&item.id) {
-                // What there was before the answer cannot be about it.
+                // Label and scores may be the item's own, as those of a cohort of questions; the rest was about another answer.
                 let (label, scores) = (item.label.take(), std::mem::take(&mut item.scores));
                 *item = Item { label, scores, ..item.answered_by(row) };
             }
@@ -195,7 +200,7 @@ impl Study<'_> {
         let settings = SweepRun { items, groups, arms: &arms, options: &options, grader, shard: None };
         let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
         Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
-        write_lambda(&self.run, &arms, &heads_per_layer(&self.engine.spec().slots()), self.engine.identity())?;
+        write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;
         let max_new_tokens = options.max_new_tokens;
         let answered = Answered { items, groups, arms: &arms, rows: &rows, grader, judged: None, max_new_tokens };
         let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cohort, Item, ItemFacts, Result,
-    attribute::results::heads_per_layer,
     items::{
         cohort::{cohorts_of, labels},
         units::{response_of, units},
@@ -116,7 +115,7 @@ impl ScorePlan {
             plain: settings.plain,
             shuffles: settings.shuffles,
             seed: settings.seed,
-            heads_per_layer: heads_per_layer(&spec.slots()),
+            heads_per_layer: spec.heads_per_layer(),
         }
     }
 

@@ -24,8 +24,12 @@ use crate::{
     },
 };
 
+/// The fields that say where an answer is from.
+const FROM: [&str; 4] = ["item", "variant", "lambda", "seed"];
+
 /// A finished sweep, read from its directory.
 pub struct SweptAnswers {
+    dir: PathBuf,
     path: PathBuf,
     plan: SweepPlan,
     items: Vec<Item>,
@@ -35,6 +39,10 @@ pub struct SweptAnswers {
     answers: Vec<Item>,
     /// The arm and the row of each answer.
     places: Vec<(usize, usize)>,
+    /// Rows of the directory that the plan does not list.
+    others: Vec<Row>,
+    /// How many items the sweep has, of which only the first may be taken.
+    all: usize,
 }
 
 impl SweptAnswers {
@@ -43,13 +51,16 @@ impl SweptAnswers {
     /// # Errors
     /// If the directory is in use, holds no sweep or only a shard of one, or lacks rows.
     pub fn read(dir: &Path, limit: Option<usize>) -> Result<Self> {
-        let _lock = lock_to_read(dir)?;
-        let manifest = Manifest::read(dir)?;
         let wrong = |found: String| {
             let allowed =
                 "the directory of a finished `temper sweep`, of its merged shards, or of a `temper run` with [sweep]";
             Err(StudyError::option(format!("what --sweep names, {}", dir.display()), found, allowed))
         };
+        if dir.is_file() {
+            return wrong("a file".into());
+        }
+        let _lock = lock_to_read(dir)?;
+        let manifest = Manifest::read(dir)?;
         match (manifest.text("command"), manifest.text("shard")) {
             (Some("sweep" | "run"), None) => {}
             (Some("sweep"), Some(shard)) => {
@@ -61,7 +72,13 @@ impl SweptAnswers {
             return wrong("without the plan.json of a sweep".into());
         };
         let path = dir.join(Row::FILE);
-        let mut items = plan.items(keys.len()).map_err(|why| StudyError::content(&path, why))?;
+        let mut items = plan.items(keys.len()).map_err(|why| StudyError::content(&dir.join("plan.json"), why))?;
+        let taken = |item: &&Item| FROM.iter().any(|name| item.other.contains_key(*name));
+        if let Some(item) = items.iter().find(taken) {
+            let name = FROM.into_iter().find(|name| item.other.contains_key(*name)).unwrap_or_default();
+            let what = format!("the field '{name}' of item '{}'", item.id);
+            return Err(StudyError::option(what, "taken", "free: there a judged answer says which arm it is from"));
+        }
         let Written { rows: mut written, .. } = read_rows::<Row>(&path)?;
         let lacking = keys.iter().filter(|key| !written.contains_key(*key)).count();
         if lacking > 0 {
@@ -84,7 +101,8 @@ impl SweptAnswers {
                 }
             }
         }
-        Ok(Self { path, plan, items, rows, identity, answers, places })
+        let others = written.into_values().collect();
+        Ok(Self { dir: dir.into(), path, plan, items, rows, identity, answers, places, others, all })
     }
 
     /// The file that the answers are from.
@@ -102,29 +120,30 @@ impl SweptAnswers {
         self.rows.iter().map(Vec::len).sum::<usize>() - self.answers.len()
     }
 
-    /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers). `put` is
-    /// given the number of an answer, none for an empty one, and what the rules say of it, which it replaces by what the judge was asked
-    /// for.
+    /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers): `judged` has
+    /// no marks yet. `put` is given the number of an answer, none for an empty one, the item that it answers, and what the rules say of it,
+    /// which it replaces by what the judge was asked for.
     pub(crate) fn write(
         &self,
         run: &RunDir,
-        judge: &str,
-        axes: Vec<String>,
-        put: impl Fn(Option<usize>, &mut Mark),
+        judged: JudgedAnswers,
+        put: impl Fn(Option<usize>, &Item, &mut Mark),
     ) -> Result<Outcomes> {
         let Self { plan, items, rows, .. } = self;
         let grader = plan.hedges.as_ref();
-        let by_rules = |rows: &Vec<Row>| -> Vec<Mark> {
-            let levels = vec![None; axes.len()];
-            let marks = marks_by_rules(items, rows, grader).into_iter();
-            marks.map(|mark| Mark { levels: levels.clone(), ..mark }).collect()
-        };
-        let mut marks: Vec<Vec<Mark>> = rows.iter().map(by_rules).collect();
         let number: BTreeMap<(usize, usize), usize> = self.places.iter().copied().zip(0..).collect();
-        for (arm, marks) in marks.iter_mut().enumerate() {
-            marks.iter_mut().enumerate().for_each(|(row, mark)| put(number.get(&(arm, row)).copied(), mark));
-        }
-        let judged = JudgedAnswers { judge: judge.into(), axes, marks };
+        let of_arm = |(arm, rows): (usize, &Vec<Row>)| -> Vec<Mark> {
+            let levels = vec![None; judged.axes.len()];
+            let by_rules = marks_by_rules(items, rows, grader).into_iter().zip(items.iter().cycle()).enumerate();
+            let mark = |(row, (by_rules, item))| {
+                let mut mark = Mark { levels: levels.clone(), ..by_rules };
+                put(number.get(&(arm, row)).copied(), item, &mut mark);
+                mark
+            };
+            by_rules.map(mark).collect()
+        };
+        let marks = rows.iter().enumerate().map(of_arm).collect();
+        let judged = JudgedAnswers { marks, ..judged };
         let answered = Answered {
             items,
             groups: plan.groups.as_deref(),
@@ -134,9 +153,10 @@ impl SweptAnswers {
             judged: Some(&judged),
             max_new_tokens: plan.max_new_tokens,
         };
-        let outcomes = write_outcomes(run, &answered, std::iter::empty::<&Row>())?;
+        let outcomes = write_outcomes(run, &answered, self.others.iter())?;
         let (of, fired) = ((&self.identity, &plan.heads_per_layer[..]), fired_by_arm(&plan.arms, rows)?);
-        write_report(run, of, &plan.sampling, (&answered, &outcomes), &fired)?;
+        let from = Some((&*self.dir, self.all));
+        write_report(run, of, &plan.sampling, (&answered, &outcomes), &fired, from)?;
         Ok(outcomes)
     }
 }
@@ -144,12 +164,7 @@ impl SweptAnswers {
 /// An answer as an item of its own, with the fields of the item that it answers, and where it is from.
 fn answer(item: &Item, arm: &Arm, row: &Row) -> Item {
     let mut answer = item.answered_by(row);
-    let from = [
-        ("item", json!(item.id)),
-        ("variant", json!(arm.variant)),
-        ("lambda", json!(arm.lambda)),
-        ("seed", json!(row.seed)),
-    ];
-    answer.other.extend(from.map(|(name, value)| (name.to_string(), value)));
+    let from = [json!(item.id), json!(arm.variant), json!(arm.lambda), json!(row.seed)];
+    answer.other.extend(FROM.map(String::from).into_iter().zip(from));
     Item { id: format!("{}/{}/{}", item.id, arm.variant, row.seed), ..answer }
 }

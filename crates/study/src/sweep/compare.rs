@@ -83,8 +83,9 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
             let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
             let named = (arm.variant.as_str(), lambda, arm.role);
             let reference = reference.map(|at| rows[at].as_slice());
-            let (mut outcome, values, stances) = outcome(named, items.len(), answers(at), &axes, reference);
-            outcome.unjudged = judge.map(|_| marks[at].iter().filter(|mark| mark.unjudged).count());
+            let (mut outcome, values, stances) = outcome(named, answers(at), &axes, reference);
+            let lacking = |which: Compared<'_>| marks[at].iter().filter(|mark| mark.lacks(which, &axes)).count();
+            outcome.unjudged = judge.map(|_| PerOutcome::from_fn(&axes, lacking));
             Judged { arm, outcome, values, stances }
         })
         .collect();
@@ -93,6 +94,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     if let Some(at) = reference {
         withhold(&mut judged, at);
         for which in Compared::all(&axes) {
+            withhold_unjudged(&mut judged, at, which);
             compare(&mut judged, at, which, &units);
             put_beside_random(&mut judged, which);
         }
@@ -108,6 +110,8 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         groups: groups.map(String::from),
         seeds: seeds.collect(),
         judge: judge.map(|judge| judge.judge.clone()),
+        tasks: judge.map_or_else(Vec::new, |judge| judge.tasks.clone()),
+        judge_warnings: judge.map_or_else(Vec::new, |judge| judge.warnings.clone()),
         flips: Flips { at_most: FLIPS, seed: SEED, family },
         seed_floor,
         tables: tables(&judged, &axes, max_new_tokens),
@@ -124,27 +128,34 @@ fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }
 
-/// Marks the arms that were cut off, or whose verdicts are missing, more or less often than the reference: what is compared would be chosen
-/// by the arm.
+/// Whether shares of this many answers differ too much: by more than two of a hundred, which must not exceed itself because shares are
+/// rounded; and by more than one answer, however large its share of a few, as one can make no difference that counts.
+fn unequal(here: f64, there: f64, answers: usize) -> bool {
+    let gap = (here - there).abs();
+    gap > UNEQUAL_SHARES + 1e-9 && gap * answers as f64 > 1.0 + 1e-9
+}
+
+/// Marks the arms that were cut off more or less often than the reference.
 fn withhold(judged: &mut [Judged<'_>], reference: usize) {
-    let unjudged = |of: &ArmOutcome| of.unjudged.map_or(0.0, |n| n as f64 / of.n as f64);
-    let of_reference = &judged[reference].outcome;
-    let (cut_there, unjudged_there) = (of_reference.truncated, unjudged(of_reference));
+    let there = judged[reference].outcome.truncated;
     for Judged { outcome, .. } in judged {
-        // Two of a hundred must not exceed two of a hundred because shares are rounded. And one answer, however large its share of a few,
-        // can make no difference that counts.
-        let unequal = |here: f64, there: f64| {
-            let gap = (here - there).abs();
-            gap > UNEQUAL_SHARES + 1e-9 && gap * outcome.n as f64 > 1.0 + 1e-9
-        };
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let (cut, unjudged) = (outcome.truncated, unjudged(outcome));
-        if unequal(cut, cut_there) {
-            let (here, there) = (percent(cut), percent(cut_there));
-            outcome.withheld = Some(format!("{here} of its answers were cut off, of the reference's {there}"));
-        } else if unequal(unjudged, unjudged_there) {
-            let (here, there) = (percent(unjudged), percent(unjudged_there));
-            outcome.withheld = Some(format!("{here} of its answers lack a verdict, of the reference's {there}"));
+        let here = outcome.truncated;
+        if unequal(here, there, outcome.n) {
+            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+            let why = format!("{} of its answers were cut off, of the reference's {}", percent(here), percent(there));
+            outcome.withheld = Some(why);
+        }
+    }
+}
+
+/// Marks the arms for which the verdicts that an outcome needs are missing more or less often than for the reference: the answers that
+/// would be compared may be the arm's choice.
+fn withhold_unjudged(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>) {
+    let share = |of: &ArmOutcome| of.unjudged(which) as f64 / of.n as f64;
+    let there = share(&judged[reference].outcome);
+    for Judged { outcome, .. } in judged {
+        if unequal(share(outcome), there, outcome.n) {
+            outcome.unequally_judged.push(which.name());
         }
     }
 }
@@ -154,7 +165,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>, uni
     for family in [true, false] {
         let member = |j: &Judged<'_>| {
             let others = matches!(j.arm.role, Role::Control | Role::Random);
-            j.outcome.withheld.is_none() && if family { j.arm.role == Role::Tempered } else { others }
+            !j.outcome.withholds(which) && if family { j.arm.role == Role::Tempered } else { others }
         };
         let members = (0..judged.len()).filter(|&index| member(&judged[index]));
         let found =
@@ -178,22 +189,30 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>, uni
     }
 }
 
-/// How an arm differs from the reference over the items for which both are known; none where this cannot be said.
+/// How an arm differs from the reference over the items for which both are known, under one seed at least; none where this cannot be said.
 fn column(which: Compared<'_>, (arm, base): (&Judged<'_>, &Judged<'_>), units: &[Vec<usize>]) -> Option<Column> {
     let (values, of_base) = (arm.values.get(which)?, base.values.get(which)?);
-    let known = |&item: &usize| values[item].is_finite() && of_base[item].is_finite();
+    let items = units.iter().map(Vec::len).sum::<usize>();
+    // The means of an item, over the seeds for which both are known.
+    let means: Vec<Option<(f64, f64)>> = (0..items).map(|item| known_means(values, of_base, item, items)).collect();
+    let known = |&item: &usize| means[item].is_some();
     let of_both: Vec<Vec<usize>> = units.iter().map(|of| of.iter().copied().filter(known).collect()).collect();
     let filled: Vec<Vec<usize>> = of_both.iter().filter(|of| !of.is_empty()).cloned().collect();
     if filled.is_empty() {
         return None;
     }
     let mut column = if which == Compared::AssertionAsymmetry {
-        asymmetry::column(&arm.stances, &base.stances, of_base.len(), &filled)?
+        let of_both = |own: &[Stance], other: &[Stance]| -> Vec<Stance> {
+            own.iter().zip(other).map(|(own, other)| own.filter(|_| other.is_some())).collect()
+        };
+        let (own, other) = (of_both(&arm.stances, &base.stances), of_both(&base.stances, &arm.stances));
+        asymmetry::column(&own, &other, items, &filled)?
     } else {
-        let differences: Vec<f64> = values.iter().zip(of_base).map(|(value, base)| value - base).collect();
+        let pair = |item: usize| means[item].unwrap_or((f64::NAN, f64::NAN));
+        let differences: Vec<f64> = (0..items).map(|item| pair(item).0 - pair(item).1).collect();
         let signed = sums(&differences, &filled);
-        let interval = interval(which, &signed, &filled, &|item| (values[item], of_base[item]));
-        let differing = filled.iter().flatten().filter(|&&item| values[item] != of_base[item]).count();
+        let interval = interval(which, &signed, &filled, &pair);
+        let differing = filled.iter().flatten().filter(|&&item| pair(item).0 != pair(item).1).count();
         Column { signed, interval, items: filled.iter().map(Vec::len).sum(), differing }
     };
     // Every arm has an entry for every unit, so that a flip changes the same units in all of them; a unit of which nothing is known adds
@@ -204,9 +223,19 @@ fn column(which: Compared<'_>, (arm, base): (&Judged<'_>, &Judged<'_>), units: &
     Some(column)
 }
 
+/// The means of an item's values under an arm and under the reference, over the seeds for which both are known; none if there is no such
+/// seed.
+fn known_means(values: &[f64], of_base: &[f64], item: usize, items: usize) -> Option<(f64, f64)> {
+    let pairs = values.iter().zip(of_base).skip(item).step_by(items);
+    let known = pairs.filter(|(value, base)| value.is_finite() && base.is_finite());
+    let (mut sums, mut seeds) = ((0.0, 0.0), 0.0);
+    known.for_each(|(value, base)| (sums, seeds) = ((sums.0 + value, sums.1 + base), seeds + 1.0));
+    (seeds > 0.0).then_some((sums.0 / seeds, sums.1 / seeds))
+}
+
 /// Tango's interval where each item is a unit of its own and either a hit or a miss. For everything else it is Student's for clusters; and
-/// where there is a largest difference, widened to Tango's over as many draws as would vary as much: what never happened may still happen.
-/// So it is with shares of several seeds or items, and with levels of an axis as long as few units differ.
+/// where there is a largest difference (shares of several seeds or items, levels of an axis), widened to Tango's over as many draws as would
+/// vary as much: what never happened may still happen.
 fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
@@ -217,10 +246,6 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
     }
     let student = clustered_t(d, &sizes);
     let Some(span) = which.span() else { return student };
-    // Levels that often differ show how they vary.
-    if matches!(which, Compared::Score(_)) && d.iter().filter(|d| **d != 0.0).count() >= asymmetry::LEAST {
-        return student;
-    }
     let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64 / span).collect();
     let tango = averaged_shares(&means);
     Interval { low: student.low.min(span * tango.low), high: student.high.max(span * tango.high), ..student }
@@ -315,12 +340,12 @@ fn floor_of_seeds(items: usize, Marked { rows, marks }: Marked<'_>, axes: &[Stri
     let named = ("", 1.0, Role::Reference);
     let against = |&(one, other): &(usize, usize)| {
         let other: &[Row] = seeds[other].rows;
-        outcome(named, items, seeds[one], axes, Some(other)).0.changed
+        outcome(named, seeds[one], axes, Some(other)).0.changed
     };
     let of_seeds: Vec<(ArmOutcome, Values)> = seeds
         .iter()
         .map(|&answers| {
-            let (outcome, values, _) = outcome(named, items, answers, axes, None);
+            let (outcome, values, _) = outcome(named, answers, axes, None);
             (outcome, values)
         })
         .collect();

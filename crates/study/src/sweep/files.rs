@@ -1,11 +1,13 @@
-//! What a sweep leaves besides its rows: `sweep.json`, `sweep.csv` and, if it stands alone, `report.html`.
+//! What a sweep leaves besides its rows: `sweep.json`, `sweep.csv`, `lambda.npz` and, if it stands alone, `report.html`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use headtemper_engine::{Identity, Sampling};
+use headtemper_hook::HeadPlan;
 
 use crate::{
-    Arm, FiredByArm, Result, Role, Row, RunDir,
+    Arm, Array, FiredByArm, Result, Role, Row, RunDir,
+    heads::table::lambda_table,
     items::units::counted,
     report::{self, Facts, Page},
     store::files::{write_json, write_text},
@@ -34,24 +36,43 @@ pub(crate) fn write_outcomes<'a>(
     Ok(outcomes)
 }
 
-/// Writes `report.html` of a sweep by itself.
+/// Writes `lambda.npz`: λ of every head in every arm, `[arm, layer, head]`.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize], identity: &Identity) -> Result<()> {
+    let plans: Vec<&HeadPlan> = arms.iter().map(|arm| &arm.plan).collect();
+    let mut npz = lambda_table(&plans, heads_per_layer, (&identity.model, &identity.weights_sha256));
+    npz.add("variant", Array::Text(arms.iter().map(|arm| arm.variant.clone()).collect()));
+    npz.add("positions", Array::Text(arms.iter().map(|arm| arm.plan.positions().to_string()).collect()));
+    npz.save(&run.file("lambda.npz"))
+}
+
+/// Writes `report.html` of a sweep by itself; of one that a judge has read, `from` is its directory, and how many items it has.
 pub(crate) fn write_report(
     run: &RunDir,
     (identity, heads_per_layer): (&Identity, &[usize]),
     sampling: &Sampling,
     (answered, outcomes): (&Answered<'_>, &Outcomes),
     fired: &FiredByArm,
+    from: Option<(&Path, usize)>,
 ) -> Result<()> {
     let rules = match answered.grader {
         Some(_) => "accepted answers, where items have them, and a lexicon of hedges",
         None => "accepted answers, where items have them",
     };
-    let judged = answered
-        .judged
-        .map_or_else(|| rules.to_string(), |judged| format!("{}; what it was not asked for, by {rules}", judged.judge));
+    let judged = answered.judged.map_or_else(
+        || rules.to_string(),
+        |judged| format!("{}, asked for {}; whatever else, by {rules}", judged.judge, judged.tasks.join(" and ")),
+    );
+    let items = match from {
+        Some((_, all)) if all > answered.items.len() => format!("the first {} of {all}", answered.items.len()),
+        _ => answered.items.len().to_string(),
+    };
     let facts = Facts::default()
         .with_model(identity)
-        .with("items", answered.items.len().to_string())
+        .with_some("sweep", from.map(|(dir, _)| dir.display().to_string()))
+        .with("items", items)
         .with("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref()))
         .with_answers(sampling, &outcomes.seeds, answered.max_new_tokens)
         .with("judged by", judged)

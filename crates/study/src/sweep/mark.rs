@@ -1,5 +1,6 @@
 //! What is known of each answer of a sweep: what the rules say, and what a judge said.
 
+use super::outcome::Compared;
 use crate::{GoldRule, Grader, Item, Row};
 
 /// What is known of one answer.
@@ -9,10 +10,25 @@ pub struct Mark {
     pub right: Option<bool>,
     /// Whether it is asserted, that is, without a hedge; none likewise.
     pub asserted: Option<bool>,
-    /// Its level along each axis of a judge's, from 1 to 5; none where the judge gave none.
+    /// Its level along each axis of a judge's, from 1 to 5; none where the verdict is missing.
     pub levels: Vec<Option<f64>>,
-    /// Whether any verdict that a judge was asked for is missing.
-    pub unjudged: bool,
+    /// Whether a verdict is missing that would say whether it is right.
+    pub right_missing: bool,
+    /// Whether a verdict is missing that would say whether it is asserted.
+    pub asserted_missing: bool,
+}
+
+impl Mark {
+    /// Whether a verdict is missing that an outcome needs; `axes` are those of the levels.
+    pub(crate) fn lacks(&self, which: Compared<'_>, axes: &[String]) -> bool {
+        match which {
+            Compared::Accuracy => self.right_missing,
+            Compared::AssertionRate => self.asserted_missing,
+            Compared::AssertionAsymmetry => self.right_missing || self.asserted_missing,
+            Compared::MeanTokens => false,
+            Compared::Score(axis) => axes.iter().zip(&self.levels).any(|(own, level)| own == axis && level.is_none()),
+        }
+    }
 }
 
 /// What a judge said of the answers of a sweep.
@@ -20,10 +36,14 @@ pub struct Mark {
 pub struct JudgedAnswers {
     /// The judge model.
     pub judge: String,
+    /// What it was asked for.
+    pub tasks: Vec<String>,
     /// The axes along which it gave levels.
     pub axes: Vec<String>,
     /// One for each answer: `[arm][seed * items + item]`
     pub marks: Vec<Vec<Mark>>,
+    /// What a reader must know about the judging.
+    pub warnings: Vec<String>,
 }
 
 /// What accepted answers say of an arm's answers, in the order `[seed * items + item]`, and a lexicon of hedges if there is one.

@@ -36,9 +36,15 @@ pub struct Outcomes {
     /// The language model that judged the answers, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// What it was asked for: `coverage`, `delivery`, `rubric`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
     /// The axes along which it gave levels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub axes: Vec<String>,
+    /// What a reader must know about the judging.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judge_warnings: Vec<String>,
     /// What the p-values are made from.
     pub flips: Flips,
     /// What another seed alone changes in the reference; null if there is one seed.
@@ -109,9 +115,12 @@ pub struct ArmOutcome {
     /// Mean level along each axis of a judge's, over the answers that it gave one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, Option<f64>>,
-    /// Answers for which a verdict of a judge is missing; none if no judge was asked.
+    /// Answers for which a verdict is missing that the outcome needs; none if no judge was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unjudged: Option<usize>,
+    pub unjudged: Option<PerOutcome<usize>>,
+    /// Outcomes that are not compared because verdicts are missing more or less often than in the reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unequally_judged: Vec<String>,
     /// Log-probability per token in nats, under the tempered model, averaged over all tokens.
     #[serde(deserialize_with = "number")]
     pub mean_logprob: f64,
@@ -129,11 +138,23 @@ pub struct ArmOutcome {
     pub difference: PerOutcome<Option<Difference>>,
 }
 
-/// A difference from the reference. The seeds of an item are averaged first. Units are items, or prompts where items share them: answers to
+impl ArmOutcome {
+    /// Whether an outcome is not compared though it could be: because of what was cut off, or of verdicts that are missing.
+    pub(crate) fn withholds(&self, which: Compared<'_>) -> bool {
+        self.withheld.is_some() || self.unequally_judged.contains(&which.name())
+    }
+
+    /// Answers for which a verdict is missing that the outcome needs.
+    pub(crate) fn unjudged(&self, which: Compared<'_>) -> usize {
+        self.unjudged.as_ref().and_then(|unjudged| unjudged.get(which)).copied().unwrap_or(0)
+    }
+}
+
+/// A difference from the reference. The seeds of an item, those for which both are known, are averaged first. Units are items, or prompts where items share them: answers to
 /// one prompt are no more independent than answers under several seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Items that can be compared.
+    /// Items that can be compared: those with a seed for which both are known.
     pub items: usize,
     /// Those of them that differ.
     pub differing: usize,
@@ -208,6 +229,17 @@ impl<'a> Compared<'a> {
     pub fn all(axes: &'a [String]) -> impl Iterator<Item = Self> {
         let always = [Self::Accuracy, Self::AssertionRate, Self::AssertionAsymmetry, Self::MeanTokens];
         always.into_iter().chain(axes.iter().map(|axis| Self::Score(axis)))
+    }
+
+    /// Its name in files.
+    pub fn name(self) -> String {
+        match self {
+            Self::Accuracy => "accuracy".into(),
+            Self::AssertionRate => "assertion_rate".into(),
+            Self::AssertionAsymmetry => "assertion_asymmetry".into(),
+            Self::MeanTokens => "mean_tokens".into(),
+            Self::Score(axis) => format!("scores.{axis}"),
+        }
     }
 
     /// Whether it is a share of answers, or a difference of two shares, and given in percent.
@@ -318,8 +350,8 @@ impl Outcomes {
     }
 }
 
-/// The values that arms are compared by: one per item, averaged over the seeds; NaN where it is not known. No item has an asymmetry, so its
-/// values only say whether the item can be judged.
+/// The values that arms are compared by: one per answer, `[seed * items + item]`; NaN where it is not known. No answer has an asymmetry, so
+/// its values only say whether the answer can be judged.
 pub(crate) type Values = PerOutcome<Vec<f64>>;
 
 /// The answers of one arm, in the order `[seed * items + item]`.
@@ -333,7 +365,6 @@ pub(crate) struct Marked<'a> {
 /// in the same order as the arm's.
 pub(crate) fn outcome(
     (variant, lambda, role): (&str, f64, Role),
-    items: usize,
     Marked { rows, marks }: Marked<'_>,
     axes: &[String],
     reference: Option<&[Row]>,
@@ -353,17 +384,16 @@ pub(crate) fn outcome(
     let changed = |reference: &[Row]| {
         rows.iter().zip(reference).filter(|(row, other)| row.response_ids != other.response_ids).count()
     };
-    let by_item = |of: &mut dyn Iterator<Item = Option<f64>>| by_item(of.map(|value| value.unwrap_or(f64::NAN)), items);
+    let known = |of: &mut dyn Iterator<Item = Option<f64>>| of.map(|x| x.unwrap_or(f64::NAN)).collect::<Vec<f64>>();
     let number = |hit: Option<bool>| hit.map(|hit| f64::from(u8::from(hit)));
     let stances: Vec<Stance> = marks.iter().map(|mark| mark.right.zip(mark.asserted)).collect();
     let level = |axis: usize| marks.iter().map(move |mark| mark.levels[axis]);
-    let levels = axes.iter().enumerate().map(|(at, axis)| (axis.clone(), by_item(&mut level(at)))).collect();
     let values = PerOutcome {
-        accuracy: by_item(&mut marks.iter().map(|mark| number(mark.right))),
-        assertion_rate: by_item(&mut marks.iter().map(|mark| number(mark.asserted))),
-        assertion_asymmetry: by_item(&mut stances.iter().map(|stance| stance.map(|_| 0.0))),
-        mean_tokens: by_item(&mut rows.iter().map(|row| Some(row.n_tokens as f64))),
-        scores: levels,
+        accuracy: known(&mut marks.iter().map(|mark| number(mark.right))),
+        assertion_rate: known(&mut marks.iter().map(|mark| number(mark.asserted))),
+        assertion_asymmetry: known(&mut stances.iter().map(|stance| stance.map(|_| 0.0))),
+        mean_tokens: known(&mut rows.iter().map(|row| Some(row.n_tokens as f64))),
+        scores: axes.iter().enumerate().map(|(at, axis)| (axis.clone(), known(&mut level(at)))).collect(),
     };
     let mean_level = |at: usize| {
         let known: Vec<f64> = level(at).flatten().collect();
@@ -380,6 +410,7 @@ pub(crate) fn outcome(
         mean_tokens: if rows.is_empty() { f64::NAN } else { tokens as f64 / rows.len() as f64 },
         scores: axes.iter().enumerate().map(|(at, axis)| (axis.clone(), mean_level(at))).collect(),
         unjudged: None,
+        unequally_judged: Vec::new(),
         mean_logprob: if tokens == 0 { f64::NAN } else { logprob / tokens as f64 },
         truncated: rate(&mut rows.iter().map(|row| row.finish_reason == FinishReason::Length)),
         changed: reference.map_or(f64::NAN, |reference| share(changed(reference), rows.len())),
@@ -388,11 +419,4 @@ pub(crate) fn outcome(
         difference: PerOutcome::default(),
     };
     (arm, values, stances)
-}
-
-/// Means over the seeds of values in the order `[seed * items + item]`.
-fn by_item(values: impl Iterator<Item = f64>, items: usize) -> Vec<f64> {
-    let values: Vec<f64> = values.collect();
-    let seeds = values.len() as f64 / items.max(1) as f64;
-    (0..items.min(values.len())).map(|item| values.iter().skip(item).step_by(items).sum::<f64>() / seeds).collect()
 }

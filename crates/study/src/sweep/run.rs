@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 use crate::{
     Arm, FiredByArm, Grader, Item, Joined, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Sharded, Shards,
     StudyError, SweepOptions,
-    attribute::results::{heads_per_layer, write_lambda},
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
     sweep::{
         Answered, Wanted, by_arm, check_memory,
         earlier::with_earlier,
-        files::{write_outcomes, write_report},
+        files::{write_lambda, write_outcomes, write_report},
         fill, fired_by_arm, fired_of, is_default,
         outcome::Outcomes,
         wanted,
@@ -98,7 +97,7 @@ impl SweepPlan {
             sampling: settings.options.sampling.clone(),
             max_new_tokens: settings.options.max_new_tokens,
             hedges: settings.grader.cloned(),
-            heads_per_layer: heads_per_layer(&engine.spec().slots()),
+            heads_per_layer: engine.spec().heads_per_layer(),
         }
     }
 
@@ -216,7 +215,7 @@ fn outcomes(
     let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens };
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
-    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired)?;
+    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired, None)?;
     Ok(outcomes)
 }
 

@@ -14,6 +14,8 @@ pub(crate) const RANKED_ABOVE: usize = 3;
 const RANKED: usize = 10;
 /// From this share of cut-off answers on, the report must say that nobody knows how they would have ended.
 const MANY_CUT: f64 = 0.1;
+/// Why an outcome of an arm is not compared, in the CSV.
+const UNEQUALLY_JUDGED: &str = "verdicts are missing more or less often than in the reference";
 /// Axes side by side in a table of levels.
 const LEVELS_AT_ONCE: usize = 4;
 
@@ -93,6 +95,19 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     out + &footnotes(outcomes)
 }
 
+/// The judge, and what it was asked for.
+pub(crate) fn judged_by(outcomes: &Outcomes) -> Option<String> {
+    outcomes.judge.as_ref().map(|judge| format!("{judge} ({})", outcomes.tasks.join(", ")))
+}
+
+/// Of how many items the comparisons are at the least, where that is not all.
+pub(crate) fn over_items(outcomes: &Outcomes, ranked: &[(&SweepTable, &ArmOutcome, &Difference)]) -> String {
+    match ranked.iter().map(|(.., d)| d.items).min() {
+        Some(least) if least < outcomes.items => format!(", over {least} of {} items", outcomes.items),
+        _ => String::new(),
+    }
+}
+
 /// Several heads are tempered together.
 pub(crate) fn tempered(table: &SweepTable) -> &'static str {
     if table.heads.len() > 1 { "tempered together" } else { "tempered" }
@@ -101,7 +116,7 @@ pub(crate) fn tempered(table: &SweepTable) -> &'static str {
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" x {} seeds", outcomes.seeds.len()) } else { String::new() };
     let items = count(outcomes.items, "item");
-    let judge = outcomes.judge.as_ref().map_or_else(String::new, |judge| format!(", judged by {judge}"));
+    let judge = judged_by(outcomes).map_or_else(String::new, |judge| format!(", judged by {judge}"));
     format!("{items}{seeds}, at most {} new tokens{judge}", outcomes.max_new_tokens)
 }
 
@@ -136,17 +151,23 @@ fn shares(arms: &[&ArmOutcome], axes: &[String]) -> String {
     axes.chunks(LEVELS_AT_ONCE).fold(out, |out, axes| out + "\n" + &levels(arms, axes))
 }
 
-/// The mean level of each arm along some axes.
+/// The mean level of each arm along some axes, and of how many answers it is, if not of all.
 fn levels(arms: &[&ArmOutcome], axes: &[String]) -> String {
-    let width = |axis: &String| axis.chars().count().max(5);
-    let each = |cell: &dyn Fn(&String) -> String| axes.iter().map(cell).collect::<String>();
-    let mut out = format!("| level, 1-5  |{} no verdict |\n", each(&|axis| format!(" {axis:>0$} |", width(axis))));
-    out += &format!("|-------------|{}-----------:|\n", each(&|axis| format!("{}:|", "-".repeat(width(axis) + 1))));
-    for arm in arms {
-        let level = |axis: &String| arm.scores.get(axis).copied().flatten().map_or(UNDEFINED.into(), |x| fixed(x, 2));
-        let cells = each(&|axis| format!(" {:>1$} |", level(axis), width(axis)));
-        let missing = arm.unjudged.map_or(UNDEFINED.into(), |n| n.to_string());
-        out += &format!("| {:<11} |{cells} {missing:>10} |\n", name(arm));
+    let cell = |arm: &ArmOutcome, axis: &String| {
+        let Some(level) = arm.scores.get(axis).copied().flatten() else { return UNDEFINED.into() };
+        let known = arm.n - arm.unjudged(Compared::Score(axis));
+        if known == arm.n { fixed(level, 2) } else { format!("{} of {known}", fixed(level, 2)) }
+    };
+    let cells: Vec<Vec<String>> = arms.iter().map(|arm| axes.iter().map(|axis| cell(arm, axis)).collect()).collect();
+    let width = |at: usize| {
+        let longest = cells.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        longest.max(axes[at].chars().count())
+    };
+    let each = |text: &dyn Fn(usize) -> String| (0..axes.len()).map(text).collect::<String>();
+    let mut out = format!("| level, 1-5  |{}\n", each(&|at| format!(" {:>1$} |", axes[at], width(at))));
+    out += &format!("|-------------|{}\n", each(&|at| format!("{}:|", "-".repeat(width(at) + 1))));
+    for (arm, row) in arms.iter().zip(&cells) {
+        out += &format!("| {:<11} |{}\n", name(arm), each(&|at| format!(" {:>1$} |", row[at], width(at))));
     }
     out
 }
@@ -177,7 +198,7 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
         out += &format!("| {:<11} |", name(arm));
         for &which in which {
             let (text, p) = match arm.difference.of(which) {
-                _ if arm.withheld.is_some() => ("not compared".into(), UNDEFINED.into()),
+                _ if arm.withholds(which) => ("not compared".into(), UNDEFINED.into()),
                 None => (UNDEFINED.into(), UNDEFINED.into()),
                 Some(d) => (with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))),
             };
@@ -188,7 +209,8 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
     for band in &table.bands {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
         for &which in which {
-            let some = if band.compared < band.sets { format!(" ({} sets)", band.compared) } else { String::new() };
+            let some =
+                if band.compared < band.sets { format!(" ({})", count(band.compared, "set")) } else { String::new() };
             let range = band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| {
                 let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
                 format!("{} to {}{some}", told(low), told(high))
@@ -241,7 +263,8 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
     if differing.is_empty() {
         let (arms, far) = (arms_compared(outcomes, ranked.len()), as_far_as_they_go(outcomes));
-        return format!("\n{}: the same, item by item, in {arms}{far}\n", title(which));
+        let over = over_items(outcomes, &ranked);
+        return format!("\n{}: the same, item by item, in {arms}{over}{far}\n", title(which));
     }
     let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
     // Whether any heads would do as much can be asked only where there are random sets.
@@ -364,7 +387,8 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
         .map(|(axis, level)| (format!("scores.{axis}"), level.unwrap_or(f64::NAN), Some(Compared::Score(axis))));
     for (name, value, which) in values.into_iter().chain(levels) {
         let named = quoted(&name);
-        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), &named, &arm.n.to_string()];
+        let n = (arm.n - which.map_or(0, |which| arm.unjudged(which))).to_string();
+        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), &named, &n];
         *out += &format!("{},{},", head.join(","), cell(value));
         match which.and_then(|which| arm.difference.of(which)) {
             None => *out += ",,,,,,,,",
@@ -376,7 +400,11 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
                 }
             }
         }
-        let withheld = if which.is_some() { arm.withheld.as_deref().unwrap_or_default() } else { "" };
+        let withheld = match (which, &arm.withheld) {
+            (Some(_), Some(why)) => why,
+            (Some(which), None) if arm.withholds(which) => UNEQUALLY_JUDGED,
+            _ => "",
+        };
         *out += &format!(",{}\n", quoted(withheld));
     }
 }

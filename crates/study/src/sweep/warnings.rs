@@ -2,7 +2,7 @@
 
 use super::{
     asymmetry::LEAST,
-    outcome::{ArmOutcome, Band, OF_CUT_OFF, Outcomes},
+    outcome::{ArmOutcome, Band, Compared, OF_CUT_OFF, Outcomes},
 };
 use crate::{Role, items::units::counted, significance::LEVEL, text::some_of};
 
@@ -26,7 +26,8 @@ impl Outcomes {
             self.withheld(),
             self.random_withheld(),
         ];
-        all.into_iter().flatten().collect()
+        let of_judging = self.judge_warnings.iter().map(|warning| format!("of the judge: {warning}"));
+        all.into_iter().flatten().chain(self.unequally_judged()).chain(of_judging).collect()
     }
 
     /// The arms of the tables and of the random sets.
@@ -93,17 +94,37 @@ impl Outcomes {
         ))
     }
 
-    /// Answers that a judge gave no verdict on take no part, nor does what they are compared with.
+    /// Answers that a judge gave no verdict on take no part in what it would be needed for, nor does what they are compared with.
     fn without_verdict(&self) -> Option<String> {
-        let lacking = self.all_arms().filter_map(|arm| Some((arm, arm.unjudged.filter(|&n| n > 0)?)));
-        let all: Vec<_> = lacking.collect();
-        let (worst, n) = all.iter().max_by_key(|(_, n)| *n)?;
-        let sum: usize = all.iter().map(|(_, n)| n).sum();
+        let lacking =
+            self.all_arms().flat_map(|arm| self.compared().map(move |which| (arm, which, arm.unjudged(which))));
+        let (arm, which, n) = lacking.max_by_key(|(_, _, n)| *n).filter(|(_, _, n)| *n > 0)?;
         Some(format!(
-            "{sum} answers lack a verdict of the judge, up to {n} of {} in an arm ({}): where it is missing, the item is left out of that \
-             arm's comparison",
-            worst.n, worst.variant
+            "up to {n} of {} answers lack a verdict ({} of {}): there both they and the reference's answers are left out, and so are the \
+             reference's and theirs in all arms",
+            arm.n,
+            which.name(),
+            arm.variant
         ))
+    }
+
+    /// What is not compared because of verdicts, by outcome.
+    fn unequally_judged(&self) -> Vec<String> {
+        let told = |which: Compared<'_>| {
+            let name = which.name();
+            let arms: Vec<&ArmOutcome> = self.all_arms().filter(|arm| arm.unequally_judged.contains(&name)).collect();
+            let arm = arms.first()?;
+            let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
+            let share = |arm: &ArmOutcome| 100.0 * arm.unjudged(which) as f64 / arm.n as f64;
+            let more = if arms.len() > 1 { format!(", and {} more", arms.len() - 1) } else { String::new() };
+            Some(format!(
+                "{name} is not compared: {} ({:.1} % of its answers lack a verdict, of the reference's {:.1} %){more}",
+                arm.variant,
+                share(arm),
+                share(reference)
+            ))
+        };
+        self.compared().filter_map(told).collect()
     }
 
     fn nothing_tempered(&self) -> Option<String> {
