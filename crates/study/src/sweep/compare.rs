@@ -152,7 +152,12 @@ fn withhold(judged: &mut [Judged<'_>], reference: usize) {
 /// would be compared may be the arm's choice.
 fn withhold_unjudged(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>) {
     let share = |of: &ArmOutcome| of.unjudged(which) as f64 / of.n as f64;
-    let there = share(&judged[reference].outcome);
+    let Judged { outcome: of_reference, values, .. } = &judged[reference];
+    // Of an outcome that nothing says anything of, nothing is withheld.
+    if !values.get(which).is_some_and(|values| values.iter().any(|value| value.is_finite())) {
+        return;
+    }
+    let there = share(of_reference);
     for Judged { outcome, .. } in judged {
         if unequal(share(outcome), there, outcome.n) {
             outcome.unequally_judged.push(which.name());
