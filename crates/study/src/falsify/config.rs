@@ -1,14 +1,15 @@
-//! `gate.toml`: what is tested, and what would count as passing, declared before anything is seen.
+//! `gate.toml`: what is tested and how, declared before anything is seen; `gates` has what would count as passing.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Gates, StepName};
 use crate::{
     Result, StudyError,
     probe::{
-        ASSERT_CORRECT, ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet,
-        Weighting, usual_shuffles,
+        ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
+        usual_shuffles,
     },
     store::digest::sha256_json,
 };
@@ -82,60 +83,6 @@ pub struct ProbeConfig {
     pub seed: u32,
     /// `none` or `balanced`.
     pub class_weight: Weighting,
-}
-
-/// What would count as passing. The defaults are those of arXiv 2604.11867, except for `alpha`, `min_class`, `beat_baselines` and
-/// `failed_by`, which the paper did not have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Gates {
-    /// Step 1: the least cross-validated AUC.
-    pub cv_auc: f64,
-    /// Step 1: the largest assertion asymmetry, at the best threshold that keeps `assert_correct`.
-    pub cv_asymmetry: f64,
-    /// Step 2: the least AUC on fresh items.
-    pub fresh_auc: f64,
-    /// Step 2: the largest assertion asymmetry on fresh items, at the threshold that the training items chose.
-    pub fresh_asymmetry: f64,
-    /// The least p(assert | correct): for thresholds that may be chosen and, to within a standard error, for the chosen one on fresh items.
-    pub assert_correct: f64,
-    /// The largest p of either AUC against shuffled labels: the rate at which data without signal may pass each.
-    pub alpha: f64,
-    /// Items that the smaller class must have in each set, or prompts or groups if items share them; with fewer, a step is inconclusive.
-    pub min_class: usize,
-    /// Whether the probe must rank fresh items better than every baseline that is run.
-    pub beat_baselines: bool,
-    /// When a missed gate on fresh items counts as failed.
-    pub failed_by: FailedBy,
-    /// Which steps decide; the others are reported.
-    pub decide: Vec<StepName>,
-}
-
-/// When a missed gate on fresh items counts as failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FailedBy {
-    /// If the whole 95 % interval of the number misses it; otherwise the items cannot tell.
-    #[default]
-    Interval,
-    /// If the number itself misses it, however few items it is based on: the paper's rule.
-    Point,
-}
-
-/// The steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StepName {
-    /// 1: cross-validation within the training items.
-    Cv,
-    /// 2: fresh items.
-    Fresh,
-    /// 3: every score.
-    Axes,
-    /// 4: the last layers pooled.
-    Pooled,
-    /// 5: another model.
-    Replication,
 }
 
 /// Step 3: which scores.
@@ -228,23 +175,6 @@ impl Default for ProbeConfig {
     }
 }
 
-impl Default for Gates {
-    fn default() -> Self {
-        Self {
-            cv_auc: 0.65,
-            cv_asymmetry: -0.20,
-            fresh_auc: 0.63,
-            fresh_asymmetry: -0.15,
-            assert_correct: ASSERT_CORRECT,
-            alpha: 0.05,
-            min_class: 10,
-            beat_baselines: true,
-            failed_by: FailedBy::default(),
-            decide: vec![StepName::Cv, StepName::Fresh],
-        }
-    }
-}
-
 impl Default for ControlsConfig {
     fn default() -> Self {
         Self { shuffles: None, resamples: 1000, random_features: true, length: true, bag_of_words: true }
@@ -297,21 +227,8 @@ impl GateFile {
         if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
             return wrong("its name is a directory's, so it must be without / and no leading dot".into());
         }
-        let gates = &self.gates;
-        for (name, value) in [
-            ("cv_auc", gates.cv_auc),
-            ("fresh_auc", gates.fresh_auc),
-            ("assert_correct", gates.assert_correct),
-            ("alpha", gates.alpha),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                return wrong(format!("gates.{name} is {value}, but must be from 0 to 1"));
-            }
-        }
-        for (name, value) in [("cv_asymmetry", gates.cv_asymmetry), ("fresh_asymmetry", gates.fresh_asymmetry)] {
-            if !(-1.0..=1.0).contains(&value) {
-                return wrong(format!("gates.{name} is {value}, but must be from -1 to 1"));
-            }
+        if let Some(why) = self.gates.contradiction() {
+            return wrong(why);
         }
         for (name, set) in [("train", &self.train), ("fresh", &self.fresh)] {
             if set.condition.is_some() && set.items.is_none() {
@@ -320,9 +237,6 @@ impl GateFile {
         }
         if self.train.groups.is_some() != self.fresh.groups.is_some() {
             return wrong("[train] and [fresh] take groups both or neither: the sets may have none in common".into());
-        }
-        if gates.decide.is_empty() {
-            return wrong("gates.decide names no step, so there would be no verdict".into());
         }
         if let Some(axes) = &self.axes {
             let of = [("cv_auc", axes.cv_auc), ("fresh_auc", axes.fresh_auc), ("correlation", axes.correlation)];
@@ -335,6 +249,7 @@ impl GateFile {
         for set in [&self.train, &self.fresh] {
             set.condition.as_deref().map(crate::Predicate::parse).transpose()?;
         }
+        let gates = &self.gates;
         let shuffles = self.controls.shuffles.unwrap_or(LEAST_SHUFFLES);
         if gates.alpha < 1.0 && (1 + shuffles) as f64 * gates.alpha < 1.0 {
             return wrong(format!("{shuffles} shuffles give no p of {} or less: shuffle more often", gates.alpha));
@@ -381,34 +296,10 @@ impl GateFile {
     }
 }
 
-impl StepName {
-    /// What the step asks.
-    pub fn question(self) -> &'static str {
-        match self {
-            Self::Cv => "does it rank training items that it was not fitted on?",
-            Self::Fresh => "does it rank fresh items, and gate them, with nothing chosen on them?",
-            Self::Axes => "does every score carry over, and are they more than one?",
-            Self::Pooled => "do the last layers together carry it?",
-            Self::Replication => "does another model show it?",
-        }
-    }
-}
-
-impl std::fmt::Display for StepName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Cv => "cv",
-            Self::Fresh => "fresh",
-            Self::Axes => "axes",
-            Self::Pooled => "pooled",
-            Self::Replication => "replication",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::falsify::FailedBy;
 
     const SHORT: &str = "name = 'x'\n[train]\nfeatures = 'a.npz:X'\nlabels = 'a.npz:coverage>=0.5'\n\
                          [fresh]\nfeatures = 'b.npz:X'\nlabels = 'b.json:labels'\n";

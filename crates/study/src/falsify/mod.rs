@@ -8,6 +8,7 @@ mod axes;
 mod baselines;
 mod config;
 mod earlier;
+mod gates;
 mod overlap;
 mod result;
 mod run;
@@ -18,11 +19,9 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use config::{
-    AxesConfig, ControlsConfig, FailedBy, GateFile, Gates, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig,
-    StepName,
-};
+pub use config::{AxesConfig, ControlsConfig, GateFile, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig};
 pub(crate) use earlier::Earlier;
+pub use gates::{FailedBy, Gates, StepName};
 pub use result::{
     Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
 };
