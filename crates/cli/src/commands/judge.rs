@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use headtemper_study::{
     ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, ReadAs, SweptAnswers, dry_judge, judge_run,
-    read_items, sweep_markdown,
+    outcome::Outcomes, read_items, sweep_markdown,
 };
 
 use crate::{Done, args::Judge, ui};
@@ -58,10 +58,8 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
         let tables = outcomes.as_ref().map_or_else(String::new, |outcomes| format!("\n{}", sweep_markdown(outcomes)));
         ui::put(&(report.text() + &tables))?;
     }
-    ui::warn(&report.warnings);
-    if let Some(outcomes) = outcomes.as_ref().filter(|_| args.json) {
-        ui::warn(&outcomes.warnings());
-    }
+    // Those of a sweep hold the judge's; the tables above have them too.
+    ui::warn(&outcomes.as_ref().filter(|_| args.json).map_or(report.warnings, Outcomes::warnings));
     ui::say(&format!("wrote      {}", args.out.join("judged.jsonl").display()));
     if outcomes.is_some() {
         ui::say(&format!("report     {}", args.out.join("report.html").display()));

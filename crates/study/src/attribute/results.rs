@@ -4,7 +4,7 @@ use headtemper_hook::{HeadKind, HeadList};
 use serde_json::json;
 
 use crate::{
-    Array, Features, Npz, Result, RunDir, TopHeads,
+    Array, Features, Npz, Result, RunDir, StudyError, TopHeads,
     attribution::text::{COLUMNS, heads_csv, ranked},
     attribution::{Attribution, HeadEffect},
     heads::table::lambda_table,
@@ -57,7 +57,7 @@ fn add_heads(npz: &mut Npz, prefix: &str, heads: &[HeadEffect]) {
 /// name.
 ///
 /// # Errors
-/// If a file cannot be written.
+/// If no head has the number that ranks, or a file cannot be written.
 pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, top: TopHeads, lambda: Option<f32>) -> Result<()> {
     let several = attribution.dispositions.len() > 1;
     for disposition in &attribution.dispositions {
@@ -66,7 +66,15 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, top: TopHeads
             if several { format!("{stem}-{}.{extension}", disposition.name) } else { format!("{stem}.{extension}") }
         };
         let heads = ranked(disposition, attribution.method.compat, top.by);
-        let heads: Vec<&HeadEffect> = heads.into_iter().take(top.count).collect();
+        // Without the number that ranks, a head has no place: the first of the model would pass for the top.
+        let ranks = |head: &&HeadEffect| {
+            top.by.of(head.magnitude.cohen_d, head.d_crossfit, attribution.method.compat).is_finite()
+        };
+        let heads: Vec<&HeadEffect> = heads.into_iter().filter(ranks).take(top.count).collect();
+        if heads.is_empty() {
+            let found = format!("'{top}' (no head of '{}' has that number)", disposition.name);
+            return Err(StudyError::option("what --top ranks by", found, "a number that was computed"));
+        }
         let entry = |head: &&HeadEffect| {
             let mut entry = json!({"layer": head.layer, "head": head.head});
             if head.at().kind == HeadKind::Value {

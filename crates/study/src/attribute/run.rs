@@ -120,9 +120,9 @@ pub fn attribute_run(
     if settings.options.compat == Compat::Dd {
         dd::write(&run, &attribution)?;
     }
-    write_heads(&run, &attribution, settings.top, settings.lambda)?;
     let said = Said::of(&attribution, said_dropped);
     write_report(&run, &source, items, settings, &attribution, &said)?;
+    write_heads(&run, &attribution, settings.top, settings.lambda)?;
     run.finish("attribute", &key, json!({"items": count}))?;
     let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());

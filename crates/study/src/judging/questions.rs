@@ -155,6 +155,11 @@ fn check(items: &[Item]) -> Result<()> {
     }
 }
 
+/// Whether there is anything for an answer to cover: claims, or accepted answers.
+pub(crate) fn covers_something(item: &Item) -> bool {
+    !item.gold.is_empty() || claims(item).is_ok_and(|claims| !claims.is_empty())
+}
+
 /// The item's claims; empty if it has no such field.
 fn claims(item: &Item) -> Result<Vec<String>> {
     let Some(value) = item.other.get("claims").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };

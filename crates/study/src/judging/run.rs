@@ -14,7 +14,7 @@ use super::{
     labels::{Found, Verdicts},
     pool::{Done, Pool},
     prompts::Kind,
-    questions::{Question, Questions},
+    questions::{Question, Questions, covers_something},
     report::{Counted, fields},
 };
 use crate::{
@@ -225,7 +225,7 @@ fn compare(
         let found = answer.map(|answer| &found[answer]);
         if covers {
             // An empty answer gives none of the accepted ones and makes no claim, whoever judges.
-            let empty = (!item.gold.is_empty() || item.other.contains_key("claims")).then_some(false);
+            let empty = covers_something(item).then_some(false);
             mark.right = found.map_or(empty, Found::correct);
             mark.right_missing = found.is_some_and(Found::lacks_coverage);
         }

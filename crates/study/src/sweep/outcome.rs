@@ -221,9 +221,6 @@ pub enum Compared<'a> {
     Score(&'a str),
 }
 
-/// How far apart two levels of an axis can be.
-pub(crate) const LEVELS_APART: f64 = 4.0;
-
 impl<'a> Compared<'a> {
     /// All of them: the four that every sweep has, and one for each axis.
     pub fn all(axes: &'a [String]) -> impl Iterator<Item = Self> {
@@ -247,13 +244,12 @@ impl<'a> Compared<'a> {
         matches!(self, Self::Accuracy | Self::AssertionRate | Self::AssertionAsymmetry)
     }
 
-    /// The largest difference there can be; none if there is no bound.
+    /// The largest difference that an item can have; none if there is no bound, or if single items have none.
     pub(crate) fn span(self) -> Option<f64> {
         match self {
             Self::Accuracy | Self::AssertionRate => Some(1.0),
-            Self::AssertionAsymmetry => Some(2.0),
-            Self::MeanTokens => None,
-            Self::Score(_) => Some(LEVELS_APART),
+            Self::AssertionAsymmetry | Self::MeanTokens => None,
+            Self::Score(_) => Some(4.0),
         }
     }
 }

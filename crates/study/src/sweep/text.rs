@@ -363,6 +363,11 @@ pub(crate) fn sweep_csv(outcomes: &Outcomes) -> String {
     out
 }
 
+/// A value with the name of its outcome.
+fn named((which, value): (Compared<'_>, f64)) -> (String, f64, Option<Compared<'_>>) {
+    (which.name(), value, Some(which))
+}
+
 fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
     let cell = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
     let role = match arm.role {
@@ -371,21 +376,16 @@ fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
         Role::Tempered => "tempered",
         Role::Random => "random",
     };
-    let named = |name: &str, value: f64, which: Option<Compared<'static>>| (name.to_string(), value, which);
-    let values = [
-        named("accuracy", arm.accuracy, Some(Compared::Accuracy)),
-        named("assertion_rate", arm.assertion_rate, Some(Compared::AssertionRate)),
-        named("mean_tokens", arm.mean_tokens, Some(Compared::MeanTokens)),
-        named("assertion_asymmetry", arm.assertion_asymmetry.unwrap_or(f64::NAN), Some(Compared::AssertionAsymmetry)),
-        named("mean_logprob", arm.mean_logprob, None),
-        named("truncated", arm.truncated, None),
-        named("changed", arm.changed, None),
+    let compared = [
+        (Compared::Accuracy, arm.accuracy),
+        (Compared::AssertionRate, arm.assertion_rate),
+        (Compared::MeanTokens, arm.mean_tokens),
+        (Compared::AssertionAsymmetry, arm.assertion_asymmetry.unwrap_or(f64::NAN)),
     ];
-    let levels = arm
-        .scores
-        .iter()
-        .map(|(axis, level)| (format!("scores.{axis}"), level.unwrap_or(f64::NAN), Some(Compared::Score(axis))));
-    for (name, value, which) in values.into_iter().chain(levels) {
+    let alone = [("mean_logprob", arm.mean_logprob), ("truncated", arm.truncated), ("changed", arm.changed)];
+    let levels = arm.scores.iter().map(|(axis, level)| (Compared::Score(axis), level.unwrap_or(f64::NAN)));
+    let values = compared.map(named).into_iter().chain(alone.map(|(name, value)| (name.to_string(), value, None)));
+    for (name, value, which) in values.chain(levels.map(named)) {
         let named = quoted(&name);
         let n = (arm.n - which.map_or(0, |which| arm.unjudged(which))).to_string();
         let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), &named, &n];
