@@ -120,6 +120,44 @@ fn run_does_a_whole_experiment() {
     assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
 }
 
+/// A condition takes items as if the others did not stand in the file; the page, the plan and the resolved file say so.
+#[test]
+fn an_experiment_takes_the_items_that_its_condition_holds_for() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    let spread: Vec<Value> = lines(&lab.read("q.jsonl"))
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, mut item)| {
+            item["kept"] = json!(true);
+            let other = json!({"id": format!("other {i}"), "prompt": format!("Another {i}?"), "kept": false});
+            [other, item]
+        })
+        .collect();
+    lab.write_lines("kept.jsonl", spread.iter().filter(|item| item["kept"] == true).cloned());
+    lab.write_lines("all.jsonl", spread);
+    let items = |items: &str| lab.read("x.toml").replace("path = \"q.jsonl\"", items);
+    lab.write("kept.toml", items("path = \"kept.jsonl\"\nlimit = 20"));
+    lab.write("all.toml", items("path = \"all.jsonl\"\nwhere = \"kept\"\nlimit = 20"));
+    lab.write("none.toml", items("path = \"all.jsonl\"\nwhere = \"!(kept || !kept)\""));
+    lab.write("typo.toml", items("path = \"all.jsonl\"\nwhere = \"kpet\""));
+    lab.done("run kept.toml --out kept");
+    lab.done("run all.toml --out all");
+    lab.same(&["judged.jsonl", "attribution.json", "sweep.json"], "kept", "all");
+    assert_eq!(row_set(&lab, "kept/rows.jsonl"), row_set(&lab, "all/rows.jsonl"));
+    lab.done("run all/config.toml --out all");
+    assert_eq!(lab.json("all/plan.json")["plan"]["where"], "kept");
+    for (dir, told) in [("kept", "20 of kept.jsonl<"), ("all", "20 of all.jsonl, those where kept<")] {
+        assert!(lab.read(&format!("{dir}/report.html")).contains(told), "{dir}: {told}");
+    }
+    // The same items, whatever chose them: the directory is theirs.
+    lab.done("run kept.toml --out all");
+    let (_, err) = lab.ends(2, "run none.toml --out none");
+    assert!(err.contains("holds no item for which !(kept || !kept) holds"), "{err}");
+    let (_, err) = lab.ends(2, "run typo.toml --out typo");
+    assert!(err.contains("no item has kpet"), "{err}");
+}
+
 /// An answer that is only a line break is not attributed, but its item is swept: whether an arm answers it is an outcome.
 #[test]
 fn items_without_an_answer_are_swept() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
-use headtemper_study::{Predicate, ReadAs, Shard, StudyError};
+use headtemper_study::{ItemsFrom, Predicate, ReadAs, Shard, StudyError};
 
 /// Which model, and how it is run.
 #[derive(ClapArgs, Clone)]
@@ -137,6 +137,11 @@ impl ItemArgs {
     pub(crate) fn read_as(&self) -> anyhow::Result<ReadAs> {
         anyhow::ensure!(self.limit != Some(0), "--limit is 0, but must be at least 1");
         Ok(ReadAs { raw: self.raw, system: self.system.clone(), only: self.holds.clone(), limit: self.limit })
+    }
+
+    /// Where the items come from.
+    pub(crate) fn from(&self) -> ItemsFrom<'_> {
+        ItemsFrom { path: &self.items, only: self.holds.as_ref() }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
     let compat = args.compat.map_or(Compat::None, |_| Compat::Dd);
     let mut settings = AttributeRun {
-        items_path: &args.items.items,
+        from: args.items.from(),
         specs: specs(args)?,
         pass_over: args.dispositions.is_some() && args.only.is_empty(),
         last_n: args.last_n.unwrap_or(Keep::LAST_N),

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &Score) -> Result<Done> {
     model::remark(&args.heads, engine.identity())?;
     heads.sort_unstable();
     let settings = ScoreRun {
-        items_path: &args.items.items,
+        from: args.items.from(),
         groups: args.groups.groups.as_deref(),
         heads: &heads,
         lambdas: &args.lambda,

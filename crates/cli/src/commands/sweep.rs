@@ -47,7 +47,15 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     };
     let grader = grader.as_ref();
     let groups = args.groups.groups.as_deref();
-    let run = SweepRun { items: &items, groups, arms: &arms, options: &options, grader, shard: args.shard.shard };
+    let run = SweepRun {
+        items: &items,
+        from: args.items.from(),
+        groups,
+        arms: &arms,
+        options: &options,
+        grader,
+        shard: args.shard.shard,
+    };
     if args.dry_run {
         return ui::dry(&dry_sweep(&engine, &run, &args.out)?, args.json);
     }

@@ -11,8 +11,8 @@ use headtemper_hook::{LAMBDAS, is_lambda};
 use serde_json::json;
 
 use crate::{
-    Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, Parts, Progress, Result,
-    RunDir, RunSummary, StudyError, TopHeads,
+    Adjust, AttributeOptions, Cohorts, Compat, Controls, DispositionSpec, Item, ItemFacts, ItemsFrom, Parts, Progress,
+    Result, RunDir, RunSummary, StudyError, TopHeads,
     attribute::{
         AttributeSource, LEVEL, STATISTICS, dd,
         items::AttributeItems,
@@ -37,7 +37,7 @@ use crate::{
 /// What `temper attribute` is asked for.
 pub struct AttributeRun<'a> {
     /// Where the items came from.
-    pub items_path: &'a Path,
+    pub from: ItemsFrom<'a>,
     /// What is compared.
     pub specs: Vec<DispositionSpec>,
     /// Whether a disposition that the items cannot fill is passed over instead of being an error.
@@ -169,7 +169,7 @@ impl AttributeRun<'_> {
         let silent = |item: &&Item| item.response.is_none() && !matches!(item.input, headtemper_engine::Input::Ids(_));
         if let Some(item) = chosen.iter().find(silent) {
             let why = format!("item '{}' has no response; attribution reads prompt and response", item.id);
-            return Err(StudyError::content(self.items_path, why));
+            return Err(StudyError::content(self.from.path, why));
         }
         let enough = |e: &Encoded| e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
         let (items, texts) = match source.texts(&chosen, self.options.compat)? {
@@ -318,7 +318,11 @@ fn write_report(
     let scripts = (options.compat == Compat::Dd).then_some("that of the scripts of arXiv 2604.11867 (--compat dd)");
     let facts = Facts::default()
         .with_model(identity)
-        .with("items", format!("{} of {}{}", items.len(), settings.items_path.display(), source.read_from()))
+        .with_items(
+            &items.len().to_string(),
+            &format!("{}{}", settings.from.path.display(), source.read_from()),
+            settings.from.only,
+        )
         .with(
             "heads",
             format!("{}, averaged over the last {} response tokens", method.heads.name(), attribution.last_n),

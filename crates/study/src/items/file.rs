@@ -25,6 +25,22 @@ struct Place {
     line: usize,
 }
 
+/// Where items came from: a file, and what holds for all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ItemsFrom<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// The condition by which they were chosen from it, if there was one.
+    pub only: Option<&'a Predicate>,
+}
+
+impl ItemsFrom<'_> {
+    /// The name of the file, without its directory.
+    pub(crate) fn file(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// How the items of a file are read, and which of them; by default all, as they stand there.
 #[derive(Clone, Debug, Default)]
 pub struct ReadAs {
@@ -54,12 +70,12 @@ impl ReadAs {
     }
 }
 
-/// Reads lines one after the other, strictly; every bad line is reported with its number. `on_item` is given the items that were asked for;
+/// Reads lines one after the other, strictly; every bad line is reported with its number. `on_item` is given the items that were asked for, and their lines;
 /// lines after the last of these are checked as well.
 ///
 /// # Errors
 /// If the lines cannot be read, cannot be used, or hold no item that was asked for.
-fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMut(Place, Item)) -> Result<()> {
+fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMut(Place, &str, Item)) -> Result<()> {
     let mut reader = BufReader::with_capacity(1 << 18, reader);
     let (mut bytes, mut ids, mut problems, mut more) = (Vec::new(), HashSet::new(), Vec::new(), 0);
     let mut place = Place { offset: 0, line: 0 };
@@ -74,7 +90,8 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
         let text = std::str::from_utf8(&bytes).map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to() + 1));
         let blank = matches!(text, Ok(text) if text.trim().is_empty());
         if !blank {
-            let why = match text.and_then(|text| read_as.item(text.trim_end(), place.line)) {
+            let item = text.clone().and_then(|text| read_as.item(text.trim_end(), place.line));
+            let why = match item {
                 // The hashes of a million ids take as much memory as a few thousand texts.
                 Ok(item) if !ids.insert(digest_bits(&item.id)) => {
                     Some(format!("id '{}' stands there a second time", item.id))
@@ -89,7 +106,7 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
                     };
                     if asked && given < limit {
                         given += 1;
-                        on_item(place, item);
+                        on_item(place, text.unwrap_or_default().trim_end_matches(['\n', '\r']), item);
                     }
                     None
                 }
@@ -125,7 +142,18 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
 pub fn read_items(path: &Path, read_as: &ReadAs) -> Result<Vec<Item>> {
     let file = File::open(path).map_err(StudyError::read(path))?;
     let mut items = Vec::new();
-    scan(file, path, read_as, |_, item| items.push(item))?;
+    scan(file, path, read_as, |_, _, item| items.push(item))?;
+    Ok(items)
+}
+
+/// Reads a file of items, each with its line as it stands there.
+///
+/// # Errors
+/// As [`read_items`].
+pub(crate) fn read_with_lines(path: &Path, read_as: &ReadAs) -> Result<Vec<(Item, String)>> {
+    let file = File::open(path).map_err(StudyError::read(path))?;
+    let mut items = Vec::new();
+    scan(file, path, read_as, |_, line, item| items.push((item, line.to_string())))?;
     Ok(items)
 }
 
@@ -156,7 +184,7 @@ impl ItemFile {
             Some(bytes)
         };
         let (mut places, mut names) = (Vec::new(), ColumnNames::default());
-        let mut on_item = |place: Place, item: Item| {
+        let mut on_item = |place: Place, _: &str, item: Item| {
             places.push(place);
             if names.count() <= MOST_COLUMNS {
                 names.see(&item);

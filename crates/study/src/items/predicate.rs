@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Item, Result, StudyError};
@@ -14,7 +15,8 @@ use crate::{Item, Result, StudyError};
 ///
 /// An item that lacks a field is neither in nor out: `!correct` does not hold for an item that nobody judged. The logic is Kleene's:
 /// `unknown || true` is true, `unknown && true` is unknown, and an item is in only if the condition is true.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Predicate {
     text: String,
     root: Node,
@@ -42,6 +44,20 @@ enum Op {
 impl fmt::Display for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl From<Predicate> for String {
+    fn from(predicate: Predicate) -> Self {
+        predicate.text
+    }
+}
+
+impl TryFrom<String> for Predicate {
+    type Error = StudyError;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
     }
 }
 

@@ -3,6 +3,8 @@
 use headtemper_engine::{Identity, Sampling};
 use serde::Serialize;
 
+use crate::Predicate;
+
 /// Names and values, in the order of the page.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -26,6 +28,12 @@ impl Facts {
     /// Adds which model ran, and how.
     pub(crate) fn with_model(self, identity: &Identity) -> Self {
         of_model(Some(identity)).into_iter().fold(self, |facts, (name, value)| facts.with_some(name, value))
+    }
+
+    /// Adds which items were read: how many (in words, if it is more to say than a number), from which file, and what holds for all of them.
+    pub(crate) fn with_items(self, count: &str, file: &str, only: Option<&Predicate>) -> Self {
+        let condition = only.map(|only| format!(", those where {only}")).unwrap_or_default();
+        self.with("items", format!("{count} of {file}{condition}"))
     }
 
     /// Adds how answers were generated, under these seeds.

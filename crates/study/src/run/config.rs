@@ -6,7 +6,10 @@ use headtemper_engine::{Keep, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
-use crate::{Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, RandomFrom, Result, StudyError};
+use crate::{
+    Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, ItemsFrom, Predicate, RandomFrom, ReadAs, Result,
+    StudyError,
+};
 
 /// An experiment: what `temper run` reads and, with its paths resolved, writes to `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +76,10 @@ fn is_exact(products: &str) -> bool {
 pub struct ItemsConfig {
     /// A JSONL file.
     pub path: PathBuf,
-    /// Read only this many items, from the start of the file.
+    /// Only items for which this holds.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Predicate>,
+    /// Only so many of those, from the start of the file.
     pub limit: Option<usize>,
     /// Prompts are used as plain text, not as chat messages.
     #[serde(default)]
@@ -84,6 +90,19 @@ pub struct ItemsConfig {
     /// in the sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<String>,
+}
+
+impl ItemsConfig {
+    /// How the items are read.
+    pub(crate) fn read_as(&self) -> ReadAs {
+        let Self { limit, raw, system, only, .. } = self.clone();
+        ReadAs { raw, system, only, limit }
+    }
+
+    /// Where the items come from.
+    pub(crate) fn from(&self) -> ItemsFrom<'_> {
+        ItemsFrom { path: &self.path, only: self.only.as_ref() }
+    }
 }
 
 /// How answers are generated.

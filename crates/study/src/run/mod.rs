@@ -195,9 +195,9 @@ impl Study<'_> {
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
-        let groups = self.experiment.items.groups.as_deref();
+        let (groups, from) = (self.experiment.items.groups.as_deref(), self.experiment.items.from());
         let grader = self.grader.as_ref();
-        let settings = SweepRun { items, groups, arms: &arms, options: &options, grader, shard: None };
+        let settings = SweepRun { items, from, groups, arms: &arms, options: &options, grader, shard: None };
         let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
         Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
         write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;

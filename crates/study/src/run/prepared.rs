@@ -7,15 +7,15 @@ use headtemper_hook::HeadRef;
 
 use super::{Experiment, JudgeConfig, SweepConfig};
 use crate::{
-    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemsConfig, Parts,
-    ReadAs, Result, Row, RunDir, StudyError, SweepOptions, TopHeads, arms,
+    Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
+    RunDir, StudyError, SweepOptions, TopHeads, arms,
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
     head_set,
     heads::top,
     items::dispositions::LEAST,
-    read_items,
+    items::file::read_with_lines,
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
     sweep::{Work, check_memory, wanted},
 };
@@ -55,12 +55,11 @@ impl<'a> Prepared<'a> {
     /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
     pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
         experiment.check()?;
-        let ItemsConfig { path, limit, raw, system, .. } = &experiment.items;
-        let read_as = ReadAs { limit: *limit, system: system.clone(), ..ReadAs::raw(*raw) };
-        let items = read_items(path, &read_as)?;
+        let (items, lines): (Vec<Item>, Vec<String>) =
+            read_with_lines(&experiment.items.path, &experiment.items.read_as())?.into_iter().unzip();
         let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
         let grader = experiment.judge.as_ref().map(read).transpose()?;
-        let parts = parts_of(engine, experiment, &items, grader.as_ref())?;
+        let parts = parts_of(engine, experiment, (&items, &lines), grader.as_ref());
         prompts(engine, &items)?;
         let texts = texts_of(engine, experiment, &items)?;
         check_stages(engine, experiment, &items)?;
@@ -145,13 +144,15 @@ pub(super) fn attribution_files() -> Vec<&'static str> {
     ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect()
 }
 
-/// What the first stages of a run are made from. Another sweep or attribution may follow in the same directory.
-fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Option<&Grader>) -> Result<Parts> {
-    let path = &experiment.items.path;
-    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    // The items as they stand in the file, line by line.
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(&line))).collect();
+/// What the first stages of a run are made from: of the items, their lines as they stand in the file. Another sweep or attribution may
+/// follow in the same directory.
+fn parts_of(
+    engine: &Engine,
+    experiment: &Experiment,
+    (items, lines): (&[Item], &[String]),
+    grader: Option<&Grader>,
+) -> Parts {
+    let named: Vec<_> = items.iter().zip(lines).map(|(item, line)| (&item.id, digest(line))).collect();
     let mut parts = Parts::of(engine.identity())
         .with("items", named)
         .with("raw", experiment.items.raw)
@@ -167,7 +168,7 @@ fn parts_of(engine: &Engine, experiment: &Experiment, items: &[Item], grader: Op
             parts = parts.with("gold", gold);
         }
     }
-    Ok(parts)
+    parts
 }
 
 /// Refuses a cohort label that too few items can have, whether a judge gives it or the items bring it.

@@ -106,7 +106,7 @@ impl RunReport<'_> {
                 format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
             )
             .with("parameters", spec.parameters.to_string())
-            .with("items", format!("{} of {}", self.items.len(), file_name(&items.path)))
+            .with_items(&self.items.len().to_string(), &items.from().file(), items.only.as_ref())
             .with_some("system message", items.system.as_ref())
             .with_answers(&generate.sampling, &[generate.sampling.seed], generate.max_new_tokens)
             .with_some("judged by", self.experiment.judge.as_ref().map(judged))

@@ -7,7 +7,7 @@ use headtemper_hook::{HeadRef, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cohort, Item, ItemFacts, Result,
+    Cohort, Item, ItemFacts, Predicate, Result,
     items::{
         cohort::{cohorts_of, labels},
         units::{response_of, units},
@@ -21,6 +21,9 @@ use crate::{
 pub(crate) struct ScorePlan {
     /// The name of the items' file.
     pub(crate) file: String,
+    /// The condition by which they were chosen from it.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<Predicate>,
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
     /// The items of each prompt, or of each group.
@@ -100,7 +103,8 @@ mod head_names {
 impl ScorePlan {
     pub(crate) fn new(spec: &ModelSpec, items: &[Item], encoded: &[Encoded], settings: &ScoreRun<'_>) -> Self {
         Self {
-            file: settings.items_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            file: settings.from.file(),
+            only: settings.from.only.cloned(),
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
             units: units(items, settings.groups),

@@ -9,7 +9,7 @@ use headtemper_engine::Engine;
 use headtemper_hook::HeadRef;
 
 use crate::{
-    Item, Joined, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
+    Item, ItemsFrom, Joined, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
     score::{
         ScoreRow,
         plan::ScorePlan,
@@ -22,7 +22,7 @@ use crate::{
 /// What `temper score` is asked for.
 pub struct ScoreRun<'a> {
     /// Where the items came from.
-    pub items_path: &'a Path,
+    pub from: ItemsFrom<'a>,
     /// A field that groups items: those with the same value are one unit of a comparison, as those of one prompt are.
     pub groups: Option<&'a str>,
     /// The heads, each tempered alone.

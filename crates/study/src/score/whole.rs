@@ -114,6 +114,7 @@ mod tests {
         let keys = ids.iter().flat_map(|id| cells().map(move |cell| format!("{cell} {id}"))).collect();
         let plan = ScorePlan {
             file: "c.jsonl".into(),
+            only: None,
             labels: vec![None; ids.len()],
             units: vec![vec![0], vec![1]],
             groups: None,

@@ -50,7 +50,7 @@ impl<'a> Work<'a> {
         let encoded = encode(engine, items)?;
         if let Some(at) = encoded.iter().position(|encoded| encoded.scored().is_empty()) {
             let why = "has no response to score: give response, or input_ids with prompt_len";
-            return Err(StudyError::content(settings.items_path, format!("item '{}' {why}", items[at].id)));
+            return Err(StudyError::content(settings.from.path, format!("item '{}' {why}", items[at].id)));
         }
         engine.check_score(&encoded, &settings.request(&|_| true, 0))?;
         let plan = ScorePlan::new(engine.spec(), items, &encoded, settings);

@@ -154,9 +154,8 @@ impl SweptAnswers {
             max_new_tokens: plan.max_new_tokens,
         };
         let outcomes = write_outcomes(run, &answered, self.others.iter())?;
-        let (of, fired) = ((&self.identity, &plan.heads_per_layer[..]), fired_by_arm(&plan.arms, rows)?);
-        let from = Some((&*self.dir, self.all));
-        write_report(run, of, &plan.sampling, (&answered, &outcomes), &fired, from)?;
+        let (fired, from) = (fired_by_arm(&plan.arms, rows)?, Some((&*self.dir, self.all)));
+        write_report(run, &self.identity, plan, (&answered, &outcomes), &fired, from)?;
         Ok(outcomes)
     }
 }

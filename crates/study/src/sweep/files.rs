@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use headtemper_engine::{Identity, Sampling};
+use headtemper_engine::Identity;
 use headtemper_hook::HeadPlan;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     items::units::counted,
     report::{self, Facts, Page},
     store::files::{write_json, write_text},
-    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, text::sweep_csv},
+    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan, text::sweep_csv},
     text::count,
 };
 
@@ -51,8 +51,8 @@ pub(crate) fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]
 /// Writes `report.html` of a sweep by itself; of one that a judge has read, `from` is its directory, and how many items it has.
 pub(crate) fn write_report(
     run: &RunDir,
-    (identity, heads_per_layer): (&Identity, &[usize]),
-    sampling: &Sampling,
+    identity: &Identity,
+    plan: &SweepPlan,
     (answered, outcomes): (&Answered<'_>, &Outcomes),
     fired: &FiredByArm,
     from: Option<(&Path, usize)>,
@@ -69,12 +69,13 @@ pub(crate) fn write_report(
         Some((_, all)) if all > answered.items.len() => format!("the first {} of {all}", answered.items.len()),
         _ => answered.items.len().to_string(),
     };
+    let file = plan.file.as_deref().unwrap_or("a file");
     let facts = Facts::default()
         .with_model(identity)
         .with_some("sweep", from.map(|(dir, _)| dir.display().to_string()))
-        .with("items", items)
+        .with_items(&items, file, plan.only.as_ref())
         .with("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref()))
-        .with_answers(sampling, &outcomes.seeds, answered.max_new_tokens)
+        .with_answers(&plan.sampling, &outcomes.seeds, answered.max_new_tokens)
         .with("judged by", judged)
         .with("hooks fired", counted_by_hooks(answered.arms, fired))
         .with_version(identity);
@@ -90,7 +91,7 @@ pub(crate) fn write_report(
         counts: &[],
         warnings: &[],
         model: &identity.model,
-        heads_per_layer,
+        heads_per_layer: &plan.heads_per_layer,
         attribution: None,
         sweep: Some(outcomes),
         examples: &examples(answered.items, answered.arms, answered.rows),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, FiredByArm, Grader, Item, Joined, Parts, Plan, Progress, Result, RowLog, RunDir, Shard, Sharded, Shards,
-    StudyError, SweepOptions,
+    Arm, FiredByArm, Grader, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
+    Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
@@ -27,6 +27,8 @@ use crate::{
 pub struct SweepRun<'a> {
     /// The prompts.
     pub items: &'a [Item],
+    /// Where they came from.
+    pub from: ItemsFrom<'a>,
     /// The field whose values group items into units of a comparison, besides their prompts.
     pub groups: Option<&'a str>,
     /// The plans.
@@ -66,6 +68,12 @@ impl SweepRun<'_> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SweepPlan {
+    /// The name of the items' file; none in a plan of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
+    /// The condition by which they were chosen from it.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub(super) only: Option<Predicate>,
     /// The items, as in their file.
     pub(super) items: Vec<Value>,
     /// The field that they are grouped by.
@@ -89,6 +97,8 @@ impl SweepPlan {
             _ => item.to_json(),
         };
         Self {
+            file: Some(settings.from.file()),
+            only: settings.from.only.cloned(),
             items: settings.items.iter().map(asked).collect(),
             groups: settings.groups.map(String::from),
             raw: settings.items.iter().any(Item::is_raw),
@@ -215,7 +225,7 @@ fn outcomes(
     let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens };
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
-    write_report(run, (identity, &plan.heads_per_layer), &plan.sampling, (&answered, &outcomes), &fired, None)?;
+    write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;
     Ok(outcomes)
 }
 

@@ -39,7 +39,13 @@ fn every_key_is_documented() {
         thinking: Some(true),
         ..full.model
     };
-    full.items = ItemsConfig { limit: Some(1), system: Some("s".into()), groups: Some("g".into()), ..full.items };
+    full.items = ItemsConfig {
+        only: Some(crate::Predicate::parse("x").unwrap()),
+        limit: Some(1),
+        system: Some("s".into()),
+        groups: Some("g".into()),
+        ..full.items
+    };
     full.generate.memory = Some("1GiB".into());
     full.generate.max_rows = Some(8);
     full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
