@@ -82,7 +82,8 @@ fn labels_scores_and_fields_go_into_the_file() {
     let npz = Npz::read(&lab.path("c.npz")).unwrap();
     let names: Vec<&str> = npz.names().collect();
     assert_eq!(names[..4], ["h_last", "layers", "h_layers", "h_mean"]);
-    assert_eq!(names[names.len() - 5..], ["prompt_hash", "text_hash", "scores.hedging", "fields.correct", "meta"]);
+    let last = ["prompt_hash", "response_hash", "text_hash", "scores.hedging", "fields.correct", "meta"];
+    assert_eq!(names[names.len() - last.len()..], last);
     let floats = |name: &str| match npz.get(name) {
         Some(Array::F64(shape, values)) if shape[..] == [5] => values.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
         other => panic!("{name}: {other:?}"),
@@ -97,6 +98,8 @@ fn labels_scores_and_fields_go_into_the_file() {
     assert_eq!(texts("label"), ["", "x", "xx", "", "x"]);
     // printf 'qui est 0' | sha256sum
     assert_eq!(texts("prompt_hash")[0], "9ce422f3a8dd5e7096cd9dbf8efd860a");
+    // printf 'né 你' | sha256sum
+    assert_eq!(texts("response_hash")[0], "c1362a49b2fa9cb9a6735cc446223062");
     let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
     let meta: Value = serde_json::from_str(meta).unwrap();
     assert_eq!((&meta["pool"], &meta["mean_layers"]), (&json!("last:3"), &json!(2)));

@@ -22,6 +22,7 @@ mod features;
 mod gguf;
 mod golden;
 mod groups;
+mod handed_on;
 mod hub;
 mod items;
 mod judge;

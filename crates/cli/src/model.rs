@@ -4,7 +4,7 @@ use anyhow::Result;
 use headtemper_engine::{Engine, Identity, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_model::{Blocks, Held, HoldAs, Precision, Products};
-use headtemper_study::{Item, ItemFile, PlanSource, head_remarks, plans, read_items};
+use headtemper_study::{Item, ItemFile, PlanSource, Predicate, Taken, head_remarks, plans, read_taken};
 
 use crate::{
     args::{Dtype, ItemArgs, ModelArgs, PlanArgs, ProductsOf, Switch},
@@ -86,12 +86,23 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
 
 /// Reads items.
 pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
-    Ok(read_items(&args.items, &args.read_as()?)?)
+    let (items, taken) = read_taken(&args.items, &args.read_as()?)?;
+    say_taken(taken, args.holds.as_ref());
+    Ok(items)
 }
 
 /// Scans a file of items without keeping them in memory.
 pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
-    Ok(ItemFile::open(&args.items, args.read_as()?)?)
+    let file = ItemFile::open(&args.items, args.read_as()?)?;
+    say_taken(file.taken(), args.holds.as_ref());
+    Ok(file)
+}
+
+/// Prints for how many items a condition holds.
+pub(crate) fn say_taken(taken: Taken, only: Option<&Predicate>) {
+    if let Some(only) = only {
+        ui::say(&format!("note: {}", taken.told(only)));
+    }
 }
 
 /// Prints what a user must know about heads that come from an attribution.

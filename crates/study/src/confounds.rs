@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headtemper_stats::{Columns, Shuffles, Tail, cramers_v};
 
 use crate::{
+    Grade,
     attribute::permuted,
     attribution::FieldCheck,
     items::{
@@ -27,6 +28,14 @@ const GROUPS: usize = 5;
 pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or length) or truncated (true or false)";
 /// Fields about the answer's end, which has a check of its own.
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
+
+/// Fields from which a judged answer has its label.
+const VERDICTS: [&str; 3] = ["correct", "coverage", "verbal"];
+
+/// Whether a field says again what the labels say: verdicts do where all labels are those of judged answers.
+pub(crate) fn says_the_label(field: &str, labels: &[&str]) -> bool {
+    VERDICTS.contains(&field) && !labels.is_empty() && labels.iter().all(|label| Grade::of_label(label).is_some())
+}
 
 /// The lengths of two cohorts' responses or prompts, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -43,7 +43,7 @@ pub use error::StudyError;
 pub use heads::{PlanSource, RankBy, TopHeads, check_rows, head_remarks, head_set, plans};
 pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
-    ItemsFrom, Predicate, ReadAs, cohorts_of, named, read_dispositions, read_items,
+    ItemsFrom, Predicate, ReadAs, Taken, cohorts_of, named, read_dispositions, read_items, read_taken,
 };
 pub use judging::{
     ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run,

@@ -32,6 +32,11 @@ pub(crate) fn interval(low: f64, high: f64, decimals: usize) -> String {
     }
 }
 
+/// The number that an f32 is written as: 0.9, and not the f64 that is closest to the f32 closest to it.
+pub(crate) fn as_written(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
 /// A number of things: `1 item`, `2 items`.
 pub fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }

@@ -131,9 +131,10 @@ fn line(
     args: &Generate,
     prompt_tokens: usize,
 ) -> Value {
+    let (asked, input) = item.asked_json();
     json!({
         "id": item.id,
-        "prompt": item.prompt_text(),
+        asked: input,
         "response": text,
         "finish_reason": result.finish_reason,
         "n_tokens": result.ids.len(),

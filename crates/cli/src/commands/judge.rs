@@ -2,11 +2,11 @@
 
 use anyhow::{Result, ensure};
 use headtemper_study::{
-    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, ReadAs, SweptAnswers, dry_judge, judge_run,
-    outcome::Outcomes, read_items, sweep_markdown,
+    ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeRun, JudgeTask, ReadAs, SweptAnswers, Taken, dry_judge, judge_run,
+    outcome::Outcomes, read_taken, sweep_markdown,
 };
 
-use crate::{Done, args::Judge, ui};
+use crate::{Done, args::Judge, model::say_taken, ui};
 
 pub(crate) fn run(args: &Judge) -> Result<Done> {
     let mut tasks: Vec<JudgeTask> = args.tasks.iter().map(|task| task.task()).collect();
@@ -21,7 +21,9 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     ensure!(args.limit != Some(0), "--limit is 0, but must be at least 1");
     let sweep = args.sweep.as_deref().map(|dir| SweptAnswers::read(dir, args.limit)).transpose()?;
     let read_as = ReadAs { only: args.holds.clone(), limit: args.limit, ..ReadAs::default() };
-    let read = args.items.as_deref().map_or(Ok(Vec::new()), |path| read_items(path, &read_as))?;
+    let (read, taken) =
+        args.items.as_deref().map_or(Ok((Vec::new(), Taken::default())), |path| read_taken(path, &read_as))?;
+    say_taken(taken, args.holds.as_ref());
     let (items_path, items) = match (&sweep, &args.items) {
         (Some(sweep), _) => (sweep.path(), sweep.answers()),
         (None, path) => (path.as_deref().expect("clap asks for items or a sweep"), &read[..]),

@@ -8,7 +8,7 @@ use super::{AttributeOptions, Table, direction::permuted};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    confounds::{Dealt, LikeResponses, SAY_SO, Truncation},
+    confounds::{Dealt, LikeResponses, SAY_SO, Truncation, says_the_label},
     items::units::{clustering, response_of},
 };
 
@@ -113,9 +113,10 @@ pub(super) fn fields(
     options: &AttributeOptions,
 ) -> (Vec<FieldCheck>, usize) {
     let chose = [&spec.a.holds, &spec.b.holds].map(Predicate::fields).concat();
+    let labels = [&spec.a.holds, &spec.b.holds].map(|holds| holds.texts_of("label")).concat();
     let passed_over = |name: &str| {
         let own = |field: &&str| *field == name || field.starts_with(&format!("{name}."));
-        options.within.as_deref() == Some(name) || chose.iter().any(own)
+        options.within.as_deref() == Some(name) || chose.iter().any(own) || says_the_label(name, &labels)
     };
     let fields: Vec<_> = table.rows.iter().map(|&row| facts.get(row).map(|facts| &facts.fields)).collect();
     dealt(table, options).fields(&fields, passed_over)

@@ -9,6 +9,7 @@ use crate::{
     attribution::{Attribution, HeadEffect},
     heads::table::lambda_table,
     store::files::{write_json, write_text},
+    text::as_written,
 };
 
 /// The files of [`write_attribution`].
@@ -81,7 +82,7 @@ pub(crate) fn write_heads(run: &RunDir, attribution: &Attribution, top: TopHeads
                 entry["kind"] = json!("value");
             }
             if let Some(lambda) = lambda {
-                entry["lambda"] = json!(lambda);
+                entry["lambda"] = json!(as_written(lambda));
             }
             entry
         };

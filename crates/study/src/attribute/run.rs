@@ -323,6 +323,7 @@ fn write_report(
             &format!("{}{}", settings.from.path.display(), source.read_from()),
             settings.from.only,
         )
+        .with_system(items)
         .with(
             "heads",
             format!("{}, averaged over the last {} response tokens", method.heads.name(), attribution.last_n),

@@ -20,7 +20,10 @@ use headtemper_hook::{HeadPlan, Site};
 use crate::{
     Item, Progress, Result,
     error::back,
-    items::columns::{ColumnNames, Columns},
+    items::{
+        Systems,
+        columns::{ColumnNames, Columns},
+    },
     store::digest::digest,
 };
 
@@ -223,6 +226,7 @@ fn empty(
             identity: engine.identity().clone(),
             plan: options.plan_names(),
             raw: items.iter().any(Item::is_raw),
+            system: Systems::of(items).common().map(String::from),
             site: Site::FinalNorm.to_string(),
             layer_site: "blocks.{layer}.hook_resid_post".into(),
             last_n: options.keep.last_n,

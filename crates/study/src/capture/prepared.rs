@@ -69,7 +69,9 @@ impl<'a> Prepared<'a> {
                 1 => "1 item brings".into(),
                 n => format!("{n} items bring"),
             };
-            progress.note(&format!("note: {bring} a response, which is not read: the model answers"));
+            progress.note(&format!(
+                "note: {bring} a response, which is not read, nor what is said of it (label, scores): the model answers"
+            ));
         }
         let Survey { prompts_alone, untouched, .. } = prepared.survey;
         if prompts_alone > 0 {
@@ -141,6 +143,7 @@ impl<'a> Prepared<'a> {
         FeatureMeta {
             plan: self.job.options.plan_names(),
             raw: self.survey.raw,
+            system: self.survey.systems.common().map(String::from),
             generated: self.job.answering.as_ref().map(Answering::meta),
             key: Some(self.parts.key()),
             parts: Some(self.parts.clone()),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{CaptureJob, encode_one, prompt};
 use crate::{
     Item, Progress, Result,
-    items::columns::Columns,
+    items::{Systems, columns::Columns},
     store::digest::{digest, digest_bits},
 };
 
@@ -42,12 +42,24 @@ pub(super) struct Survey {
     pub(super) labels: Vec<(String, String)>,
     /// Whether prompts are read as they stand.
     pub(super) raw: bool,
-    /// Items that bring a response.
+    /// The system messages that they begin with.
+    pub(super) systems: Systems,
+    /// Items that bring a response, and what is said of it.
     pub(super) responses: usize,
     /// Items that are read and have nothing after their prompt.
     pub(super) prompts_alone: usize,
     /// Items that are read and have no token at the positions of their plan.
     pub(super) untouched: usize,
+}
+
+/// Some items as they are read, and how many of them bring a response. Where they are to be answered, it is gone, and what is said of it.
+fn items_of(job: &CaptureJob<'_>, range: Range<usize>) -> Result<(Vec<Item>, usize)> {
+    let items = job.items.read(range)?;
+    let answered = items.iter().filter(|item| item.is_answered()).count();
+    match job.answering {
+        None => Ok((items, answered)),
+        Some(_) => Ok((items.into_iter().map(Item::unanswered).collect(), answered)),
+    }
 }
 
 /// What is read of an item: prompt and response, or only the prompt where it is to be answered.
@@ -87,6 +99,7 @@ impl Survey {
             items: Vec::new(),
             labels: Vec::new(),
             raw: false,
+            systems: Systems::default(),
             responses: 0,
             prompts_alone: 0,
             untouched: 0,
@@ -98,13 +111,14 @@ impl Survey {
             progress.begin("items", n, 0);
         }
         for from in (0..n).step_by(AT_ONCE) {
-            let piece = job.items.read(from..n.min(from + AT_ONCE))?;
+            let (piece, answered) = items_of(job, from..n.min(from + AT_ONCE))?;
+            survey.responses += answered;
             let texts = texts_of(engine, job, &piece)?;
             survey.raw |= piece.iter().any(Item::is_raw);
+            survey.systems.see(&piece);
             for (item, text) in piece.iter().zip(&texts) {
                 let (of_text, of_labels) = hashes(job, item, text);
                 survey.facts.push(Fact::of(item, text, &of_text, &of_labels));
-                survey.responses += usize::from(item.response.is_some());
                 if job.answering.is_none() {
                     survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
                     let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
@@ -132,7 +146,7 @@ impl Survey {
         job: &CaptureJob<'_>,
         range: Range<usize>,
     ) -> Result<(Vec<Item>, Vec<Encoded>)> {
-        let items = job.items.read(range.clone())?;
+        let (items, _) = items_of(job, range.clone())?;
         let texts = texts_of(engine, job, &items)?;
         for (index, (item, text)) in range.zip(items.iter().zip(&texts)) {
             let (of_text, of_labels) = hashes(job, item, text);

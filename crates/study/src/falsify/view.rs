@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::SetConfig;
 use crate::{
     Item, Predicate, ReadAs, Result, StudyError,
-    items::columns::prompt_hash,
+    items::columns::{prompt_hash, response_hash},
     probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
 };
@@ -84,7 +84,7 @@ impl View {
             find(items, &by_id, row, id).ok_or_else(|| no_item(items, &set.origin.features, row, id))
         };
         let items = (0..set.labels.len()).map(of).collect::<Result<Vec<&Item>>>()?;
-        check_prompts(set, &items)?;
+        check_texts(set, &items)?;
         Ok(Texts { set, items: Some(items) })
     }
 }
@@ -95,16 +95,23 @@ pub(crate) struct Texts<'a> {
     pub(crate) items: Option<Vec<&'a Item>>,
 }
 
-/// If a capture kept the hash of each prompt, the items must be those that it read.
-fn check_prompts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
-    let Some(hashes) = &set.prompts else { return Ok(()) };
-    match hashes.iter().zip(items).zip(&set.ids).find(|((hash, item), _)| **hash != prompt_hash(item)) {
-        None => Ok(()),
-        Some(((_, item), id)) => {
-            let why = format!("row '{id}' was captured from another prompt than that of item '{}'", item.id);
-            Err(StudyError::content(&set.origin.features.path, why))
-        }
+/// If a capture kept the hashes of prompts and responses, the items must be those that it read: what is made of their texts stands beside
+/// the features.
+fn check_texts(set: &ProbeSet, items: &[&Item]) -> Result<()> {
+    for (at, (id, item)) in set.ids.iter().zip(items).enumerate() {
+        let kept = |hashes: &Option<Vec<String>>, own: &str| hashes.as_ref().is_none_or(|hashes| hashes[at] == own);
+        let response = response_hash(item.response.as_deref());
+        // An item without a response is the question alone, and a capture has no hash of a response of token ids.
+        let unknown = response.is_empty() || set.responses.as_ref().is_none_or(|hashes| hashes[at].is_empty());
+        let what = match (kept(&set.prompts, &prompt_hash(item)), unknown || kept(&set.responses, &response)) {
+            (true, true) => continue,
+            (false, _) => "prompt",
+            (true, false) => "response",
+        };
+        let why = format!("row '{id}' was captured from another {what} than that of item '{}'", item.id);
+        return Err(StudyError::content(&set.origin.features.path, why));
     }
+    Ok(())
 }
 
 fn by_id(items: &[Item]) -> BTreeMap<&str, &Item> {

@@ -120,6 +120,18 @@ fn brought(item: &Item) -> Map<String, Value> {
     fields
 }
 
+/// A truth value as files have it: also as 1 and 0, or as a text.
+fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::Number(number) => {
+            [(1.0, true), (0.0, false)].into_iter().find(|(x, _)| number.as_f64() == Some(*x)).map(|(_, truth)| truth)
+        }
+        Value::String(text) => text.trim().to_lowercase().parse().ok(),
+        _ => None,
+    }
+}
+
 /// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
@@ -128,8 +140,9 @@ fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().and_then(Grade::of_label);
     let field = |name: &str| item.other.get(name);
-    let covered = field("coverage").and_then(Value::as_f64).map(|share| share >= 0.5);
-    let said = [field("correct").and_then(Value::as_bool), covered, label.map(|label| label.correct)];
+    let share = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(f64::from));
+    let covered = field("coverage").and_then(share).map(|share| share >= 0.5);
+    let said = [field("correct").and_then(truth), covered, label.map(|label| label.correct)];
     let by_gold = (!item.gold.is_empty()).then_some(grade.correct);
     let by_lexicon = lexicon.map(|_| grade.hedged);
     let hedged = label.map(|label| label.hedged);
@@ -152,6 +165,20 @@ mod tests {
 
     fn item(fields: &Value) -> Item {
         Item::parse(&fields.to_string(), 1, false).unwrap()
+    }
+
+    #[test]
+    fn a_truth_value_is_one_however_its_json_writes_it() {
+        let right = |fields: Value| known(&item(&fields), None, None).correct;
+        let of = |name: &str, value: Value| right(json!({"prompt": "p", "response": "r", name: value}));
+        for yes in [json!(true), json!(1), json!(1.0), json!("true"), json!("True")] {
+            assert_eq!(of("correct", yes.clone()), Some(true), "{yes}");
+        }
+        for no in [json!(false), json!(0), json!("FALSE")] {
+            assert_eq!(of("correct", no.clone()), Some(false), "{no}");
+        }
+        assert_eq!((of("correct", json!("maybe")), of("correct", json!(0.5))), (None, None));
+        assert_eq!((of("coverage", json!(true)), of("coverage", json!(0.4))), (Some(true), Some(false)));
     }
 
     fn row(text: &str, finish_reason: FinishReason) -> Row {

@@ -64,6 +64,7 @@ pub fn gate_run(
         // A blank prefix would change no answer, but count as a hedge.
         return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
     }
+    items.iter().try_for_each(|item| item.check_text("the gate writes it"))?;
     prompts(engine, items)?;
     let parts = Parts::of(engine.identity())
         .with("items", named_items(items, &encode(engine, items)?))
@@ -77,7 +78,7 @@ pub fn gate_run(
         .with("max_new_tokens", settings.generate.max_new_tokens);
     let run = RunDir::open(dir, "gate", &parts, None, progress)?;
     let mut log = run.rows::<Row>(progress)?;
-    let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
+    let unanswered: Vec<Item> = items.iter().filter(|item| !item.is_answered()).cloned().collect();
     let (mut rows, _) = sweep(engine, &unanswered, &[Arm::base()], &settings.generate, &mut log, progress)?;
     let answers = Answers::of(engine, items, &rows.remove(0), settings.hedges)?;
     // Averaged over the same tokens as the probe's own features.

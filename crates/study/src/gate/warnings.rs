@@ -7,7 +7,7 @@ use crate::{
     Item,
     confounds::{SAY_SO, Truncation},
     falsify::{Outcome, word},
-    items::answer::gold_warning,
+    items::{Systems, answer::gold_warning},
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
     text::{count, percent},
@@ -134,6 +134,14 @@ pub(super) fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Ve
     }
     if of.plan.iter().any(|plan| plan != "none") {
         out.push(format!("the probe was fitted under {}, and nothing is tempered here", of.plan[0]));
+    }
+    let (before, system) = (of.system.as_deref(), Systems::of(items));
+    if before != system.common() {
+        let told = |text: Option<&str>| {
+            text.map_or("no system message that it says".into(), |text| format!("the system message '{text}'"))
+        };
+        let (before, now) = (told(before), told(system.common()));
+        out.push(format!("the probe was fitted on answers after {before}; these are after {now}"));
     }
     let raw = items.iter().any(Item::is_raw);
     if raw != of.raw || was.thinking != now.thinking {

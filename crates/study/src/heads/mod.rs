@@ -104,8 +104,27 @@ fn made_for(text: &str) -> Result<Option<MadeFor>> {
 /// What a `.json` file of heads holds, if it is one.
 fn list_file(text: &str) -> Result<Option<String>> {
     let path = Path::new(text);
-    let is = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-    is.then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
+    is_list_file(text).then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
+}
+
+fn is_list_file(text: &str) -> bool {
+    Path::new(text).extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))
+}
+
+/// The text of a head set with the file that it names, if any, as an absolute path; a relative one is relative to this directory.
+///
+/// # Errors
+/// If the working directory, which a relative directory is relative to, is not there.
+pub(crate) fn relative_to(base: &Path, text: &str) -> Result<String> {
+    let absolute = |path: &str| -> Result<String> {
+        let path = std::path::absolute(base.join(path)).map_err(StudyError::read(Path::new(path)))?;
+        Ok(path.display().to_string())
+    };
+    match text.strip_prefix("top:").and_then(|top| top.split_once('@')) {
+        Some((heads, path)) => Ok(format!("top:{heads}@{}", absolute(path)?)),
+        None if is_list_file(text) => absolute(text),
+        None => Ok(text.into()),
+    }
 }
 
 /// `top:5@attribution.json`, or `top:5:direction@attribution.json`; with `#humble` after it for a disposition other than the first.

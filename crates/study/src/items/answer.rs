@@ -1,5 +1,7 @@
 //! The words of an answer, as it is compared with accepted answers: a number keeps what makes it that number.
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::{Item, text::some_of};
 
 /// Minus signs before a number; the second, typographic one is read as the first.
@@ -18,7 +20,8 @@ const NAMED: usize = 5;
 /// Lower case, with one space between words of letters and digits. A number is one word with its sign, decimal point, fraction slash and
 /// colon, but without thousands commas; `+` and `#` at the end of a word belong to it.
 pub(super) fn words(text: &str) -> String {
-    let chars: Vec<char> = text.to_lowercase().chars().collect();
+    // An accent may be a character of its own or part of its letter.
+    let chars: Vec<char> = text.nfc().collect::<String>().to_lowercase().chars().collect();
     let mut words: Vec<String> = Vec::new();
     let mut at = 0;
     while at < chars.len() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headtemper_engine::{FinishReason, Input, Message};
 use serde_json::{Value, json};
 
+use super::item::key_of;
 use crate::{
     Array, Item, Npz,
     store::digest::{digest, digest_text},
@@ -12,6 +13,10 @@ use crate::{
 
 const SCORES: &str = "scores.";
 const FIELDS: &str = "fields.";
+/// The array that says which prompts a capture is of, however they are spaced and capitalised.
+pub(crate) const PROMPT_HASH: &str = "prompt_hash";
+/// The same of responses.
+pub(crate) const RESPONSE_HASH: &str = "response_hash";
 /// The array that says which texts a capture is of.
 pub(crate) const TEXT_HASH: &str = "text_hash";
 
@@ -24,6 +29,8 @@ pub struct Columns {
     /// The first 32 hexadecimal digits of SHA-256 over each prompt, in lower case and without what stands between its words: equal if two
     /// data sets share a prompt.
     pub prompt_hash: Vec<String>,
+    /// The same over each response; empty where an item has none, or has it as token ids.
+    pub response_hash: Vec<String>,
     /// The same over prompt and response exactly as they stand, which shows that features are of these texts.
     pub text_hash: Vec<String>,
     /// `scores.NAME` and `fields.NAME`, with NaN where an item has none.
@@ -47,6 +54,7 @@ impl Columns {
         let column = |name: &String| (name.clone(), items.iter().map(|item| number(item, name)).collect());
         Self {
             prompt_hash: items.iter().map(prompt_hash).collect(),
+            response_hash: items.iter().map(|item| response_hash(item.response.as_deref())).collect(),
             text_hash: items.iter().map(|item| text_hash(item, item.response.as_deref())).collect(),
             numbers: names.iter().map(column).collect(),
             answers: None,
@@ -57,13 +65,15 @@ impl Columns {
     pub(crate) fn answered(&mut self, items: &[Item], answers: Answers) {
         let texts = items.iter().zip(&answers.texts);
         self.text_hash = texts.map(|(item, text)| text_hash(item, Some(text))).collect();
+        self.response_hash = answers.texts.iter().map(|text| response_hash(Some(text))).collect();
         self.answers = Some(answers);
     }
 
     /// Adds the columns to a file.
     pub(crate) fn add_to(self, npz: &mut Npz) {
         if !self.prompt_hash.is_empty() {
-            npz.add("prompt_hash", Array::Text(self.prompt_hash));
+            npz.add(PROMPT_HASH, Array::Text(self.prompt_hash));
+            npz.add(RESPONSE_HASH, Array::Text(self.response_hash));
             npz.add(TEXT_HASH, Array::Text(self.text_hash));
         }
         for (name, values) in self.numbers {
@@ -83,6 +93,12 @@ impl Columns {
 /// The hash that identifies a prompt, however it is spaced and capitalised.
 pub(crate) fn prompt_hash(item: &Item) -> String {
     let key = item.prompt_key();
+    if key.is_empty() { key } else { digest_text(&key) }
+}
+
+/// The hash that identifies a response, however it is spaced and capitalised.
+pub(crate) fn response_hash(response: Option<&str>) -> String {
+    let key = response.map(key_of).unwrap_or_default();
     if key.is_empty() { key } else { digest_text(&key) }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::{Item, Result, StudyError};
 
 /// The name under which an item's answer can be used like a field.
@@ -23,8 +25,7 @@ pub struct ItemFacts {
 impl ItemFacts {
     /// What an item says of itself.
     pub fn of(item: &Item) -> Self {
-        let fields = item.other.iter().filter(|(_, value)| !value.is_null() && !value.is_array() && !value.is_object());
-        let fields = fields.map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let fields = item.other.iter().filter_map(|(name, value)| Some((name.clone(), written(value)?))).collect();
         Self { prompt: item.prompt_key(), response: item.response_key(), truncated: item.truncated(), fields }
     }
 
@@ -39,6 +40,21 @@ impl ItemFacts {
             RESPONSE => self.response.as_deref(),
             _ => self.fields.get(field).map(String::as_str),
         }
+    }
+}
+
+/// A value as it is written, so that 5, 5.0 and "5" are one; none for what is no single value.
+fn written(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(number) => {
+            // Whole numbers of 64 bits have no f64.
+            let whole = || number.is_i64() || number.is_u64();
+            let fraction = number.as_f64().filter(|_| !whole());
+            Some(fraction.map_or_else(|| number.to_string(), |x| x.to_string()))
+        }
+        Value::String(text) => Some(text.clone()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -73,4 +89,22 @@ pub(crate) fn check_field(option: &str, field: &str, facts: &[ItemFacts]) -> Res
         (None, false) => (format!("'{field}', which no item has"), format!("a field that items have: {known}")),
     };
     Err(StudyError::option(option, found, allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_one_however_its_json_writes_it() {
+        let of = |value: Value| written(&value);
+        assert!([json!(5), json!(5.0), json!("5")].into_iter().all(|five| of(five).as_deref() == Some("5")));
+        assert_eq!(of(json!("true")), of(json!(true)));
+        assert_ne!(of(json!("x")), of(json!("X")));
+        // Names that no f64 tells apart.
+        assert_ne!(of(json!(9_007_199_254_740_993_u64)), of(json!(9_007_199_254_740_992_u64)));
+        assert_eq!((of(json!(0.5)).as_deref(), of(json!(null)), of(json!([1]))), (Some("0.5"), None, None));
+    }
 }

@@ -41,6 +41,30 @@ impl ItemsFrom<'_> {
     }
 }
 
+/// How many items a file has, and for how many of them a condition holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// All of the file.
+    pub all: usize,
+    /// Those for which it holds, before a limit.
+    pub held: usize,
+    /// Those that lack a field on which it depends: it neither holds nor fails for them.
+    pub unknown: usize,
+}
+
+impl Taken {
+    /// What a reader must know of a condition: for how many items it holds, and how many do not say.
+    pub fn told(&self, only: &Predicate) -> String {
+        let Self { all, held, unknown } = *self;
+        let lack = match unknown {
+            0 => String::new(),
+            1 => "; 1 of the others lacks a field on which this depends".into(),
+            more => format!("; {more} of the others lack a field on which this depends"),
+        };
+        format!("{only} holds for {held} of {all} items{lack}")
+    }
+}
+
 /// How the items of a file are read, and which of them; by default all, as they stand there.
 #[derive(Clone, Debug, Default)]
 pub struct ReadAs {
@@ -75,11 +99,11 @@ impl ReadAs {
 ///
 /// # Errors
 /// If the lines cannot be read, cannot be used, or hold no item that was asked for.
-fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMut(Place, &str, Item)) -> Result<()> {
+fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMut(Place, &str, Item)) -> Result<Taken> {
     let mut reader = BufReader::with_capacity(1 << 18, reader);
     let (mut bytes, mut ids, mut problems, mut more) = (Vec::new(), HashSet::new(), Vec::new(), 0);
     let mut place = Place { offset: 0, line: 0 };
-    let (mut known, mut given, limit) = (BTreeSet::new(), 0, read_as.limit.unwrap_or(usize::MAX));
+    let (mut known, mut taken, limit) = (BTreeSet::new(), Taken::default(), read_as.limit.unwrap_or(usize::MAX));
     loop {
         bytes.clear();
         let read = reader.read_until(b'\n', &mut bytes).map_err(StudyError::read(path))?;
@@ -98,14 +122,16 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
                 }
                 Ok(item) => {
                     let asked = match &read_as.only {
-                        None => true,
+                        None => Some(true),
                         Some(condition) => {
                             known.extend(item.field_names());
-                            condition.holds(&item)?
+                            condition.known(&item)?
                         }
                     };
-                    if asked && given < limit {
-                        given += 1;
+                    taken.all += 1;
+                    taken.unknown += usize::from(asked.is_none());
+                    taken.held += usize::from(asked == Some(true));
+                    if asked == Some(true) && taken.held <= limit {
                         on_item(place, text.unwrap_or_default().trim_end_matches(['\n', '\r']), item);
                     }
                     None
@@ -127,10 +153,10 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
         (false, _) => Err(StudyError::Items { path: path.into(), problems }),
         (true, true) => Err(StudyError::content(path, "holds no items")),
         (true, false) => {
-            let Some(condition) = &read_as.only else { return Ok(()) };
+            let Some(condition) = &read_as.only else { return Ok(taken) };
             condition.check_among(|| format!("the condition on the items of {}", path.display()), &known)?;
             let none = || StudyError::content(path, format!("holds no item for which {condition} holds"));
-            if given == 0 && limit > 0 { Err(none()) } else { Ok(()) }
+            if taken.held == 0 { Err(none()) } else { Ok(taken) }
         }
     }
 }
@@ -140,21 +166,32 @@ fn scan(reader: impl Read, path: &Path, read_as: &ReadAs, mut on_item: impl FnMu
 /// # Errors
 /// If the file cannot be read, holds no item that was asked for, or has lines that cannot be used; each is reported with its number.
 pub fn read_items(path: &Path, read_as: &ReadAs) -> Result<Vec<Item>> {
-    let file = File::open(path).map_err(StudyError::read(path))?;
-    let mut items = Vec::new();
-    scan(file, path, read_as, |_, _, item| items.push(item))?;
-    Ok(items)
+    Ok(read_taken(path, read_as)?.0)
 }
 
-/// Reads a file of items, each with its line as it stands there.
+/// The same, with how many were taken of how many.
 ///
 /// # Errors
 /// As [`read_items`].
-pub(crate) fn read_with_lines(path: &Path, read_as: &ReadAs) -> Result<Vec<(Item, String)>> {
+pub fn read_taken(path: &Path, read_as: &ReadAs) -> Result<(Vec<Item>, Taken)> {
     let file = File::open(path).map_err(StudyError::read(path))?;
     let mut items = Vec::new();
-    scan(file, path, read_as, |_, line, item| items.push((item, line.to_string())))?;
-    Ok(items)
+    let taken = scan(file, path, read_as, |_, _, item| items.push(item))?;
+    Ok((items, taken))
+}
+
+/// The same, with the lines of the items as they stand there.
+///
+/// # Errors
+/// As [`read_items`].
+pub(crate) fn read_with_lines(path: &Path, read_as: &ReadAs) -> Result<(Vec<Item>, Vec<String>, Taken)> {
+    let file = File::open(path).map_err(StudyError::read(path))?;
+    let (mut items, mut lines) = (Vec::new(), Vec::new());
+    let taken = scan(file, path, read_as, |_, line, item| {
+        items.push(item);
+        lines.push(line.to_string());
+    })?;
+    Ok((items, lines, taken))
 }
 
 /// A file of items that are not all held in memory: every line is checked once, and read again when it is needed.
@@ -163,6 +200,7 @@ pub struct ItemFile {
     path: PathBuf,
     read_as: ReadAs,
     places: Vec<Place>,
+    taken: Taken,
     columns: Vec<String>,
     /// The content of a file that can be read only once, such as a pipe.
     held: Option<Vec<u8>>,
@@ -190,15 +228,15 @@ impl ItemFile {
                 names.see(&item);
             }
         };
-        match &held {
+        let taken = match &held {
             None => scan(file, path, &read_as, &mut on_item)?,
             Some(bytes) => scan(Cursor::new(bytes), path, &read_as, &mut on_item)?,
-        }
+        };
         if names.count() > MOST_COLUMNS {
             let why = format!("its items have more than {MOST_COLUMNS} different score names and fields");
             return Err(StudyError::content(path, why));
         }
-        Ok(Self { path: path.into(), read_as, places, columns: names.names(), held })
+        Ok(Self { path: path.into(), read_as, places, taken, columns: names.names(), held })
     }
 
     /// How many items there are.
@@ -209,6 +247,11 @@ impl ItemFile {
     /// Whether there are none, as with a limit of 0.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// How many were taken of how many.
+    pub fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// The columns that its items bring.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 
 use super::answer::words;
 use crate::{Result, StudyError};
@@ -83,7 +84,8 @@ impl Grader {
     /// If it cannot be read or holds no phrase.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-        let grader = Self::new(text.lines());
+        // Editors on Windows put a byte order mark before the first line.
+        let grader = Self::new(text.trim_start_matches('\u{feff}').lines());
         if grader.hedges.is_empty() { Err(StudyError::content(path, "holds no phrase")) } else { Ok(grader) }
     }
 
@@ -124,7 +126,7 @@ fn holds(text: &str, phrase: &str) -> bool {
 
 /// Lower case, with one space for every run of characters that are neither letters nor digits: the words of hedges.
 fn normalised(text: &str) -> String {
-    let lower = text.to_lowercase();
+    let lower = text.nfc().collect::<String>().to_lowercase();
     lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -148,6 +150,26 @@ mod tests {
         let right = |answer: &str, gold: &str| exact.grade(answer, &[gold.into()]).correct;
         assert!(right("Paris.", "paris") && !right("It is Paris.", "Paris") && !right("!", "?"));
     }
+
+    #[test]
+    fn an_accent_is_one_however_it_is_written() {
+        let (composed, decomposed) = ("C'est la Bérézina.", "C'est la Be\u{301}re\u{301}zina.");
+        for (answer, gold) in [(composed, "Be\u{301}re\u{301}zina"), (decomposed, "Bérézina")] {
+            let grader = Grader::new(["la bérézina"].into_iter());
+            let grade = grader.grade(answer, &[gold.into()]);
+            assert!(grade.correct && grade.hedged, "{answer} {gold}");
+        }
+        assert!(!Grader::by_gold(GoldRule::Contains).grade("Berezina", &["Bérézina".into()]).correct);
+    }
+
+    #[test]
+    fn a_mark_before_a_lexicon_is_no_phrase() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}# comment\nperhaps\n").unwrap();
+        let grader = Grader::read(file.path()).unwrap();
+        assert!(!grader.grade("A comment.", &[]).hedged && grader.grade("Perhaps.", &[]).hedged);
+    }
+
     #[test]
     fn a_number_is_right_whole_or_not_at_all() {
         let contains = Grader::by_gold(GoldRule::Contains);

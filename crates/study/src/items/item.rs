@@ -1,9 +1,10 @@
 //! Items: one JSON object per line, read strictly; every bad line is reported with its number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_engine::{Input, Message};
 use serde_json::{Map, Value, json};
+use unicode_normalization::UnicodeNormalization;
 
 use super::{answer::cut_off, unique::Unique};
 use crate::{Result, Row, StudyError, store::files::nan_is_none};
@@ -11,9 +12,37 @@ use crate::{Result, Row, StudyError, store::files::nan_is_none};
 /// Fields about an answer, which say nothing of any other answer.
 const OF_AN_ANSWER: [&str; 6] = ["finish_reason", "truncated", "coverage", "correct", "verbal", "judge"];
 
-/// Who asks in a conversation, and who answers.
+/// Who sets the scene of a conversation, who asks in it, and who answers.
+const SYSTEM: &str = "system";
 const USER: &str = "user";
 const ASSISTANT: &str = "assistant";
+
+/// The system messages of some items, as far as it takes to know whether they have one in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Systems(BTreeSet<Option<String>>);
+
+impl Systems {
+    pub(crate) fn of(items: &[Item]) -> Self {
+        let mut systems = Self::default();
+        systems.see(items);
+        systems
+    }
+
+    /// Adds those of these items.
+    pub(crate) fn see(&mut self, items: &[Item]) {
+        for item in items {
+            if self.0.len() > 1 {
+                break;
+            }
+            self.0.insert(item.system().map(String::from));
+        }
+    }
+
+    /// The message that all begin with; none if there is none, or not the same for all.
+    pub(crate) fn common(&self) -> Option<&str> {
+        self.0.first().filter(|_| self.0.len() == 1)?.as_deref()
+    }
+}
 
 /// One item of a data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +81,7 @@ impl Item {
                 "a prompt, before which the system message that was asked for can stand",
             ));
         };
-        let system = Message { role: "system".into(), content: system.into() };
+        let system = Message { role: SYSTEM.into(), content: system.into() };
         self.input = Input::Messages(vec![system, Message::user(text)]);
         Ok(())
     }
@@ -66,6 +95,50 @@ impl Item {
         other.insert("finish_reason".into(), json!(row.finish_reason));
         let (response, response_ids) = (Some(row.response.clone()), Some(row.response_ids.clone()));
         Self { response, response_ids, label: None, scores: BTreeMap::new(), other, ..self.clone() }
+    }
+
+    /// The system message that its conversation begins with.
+    pub(crate) fn system(&self) -> Option<&str> {
+        match &self.input {
+            Input::Messages(messages) => {
+                messages.first().filter(|first| first.role == SYSTEM).map(|first| &*first.content)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it has an answer, as a text or as the token ids after its prompt.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.response.is_some() || self.prompt_len.is_some()
+    }
+
+    /// Refuses an answer that is token ids.
+    ///
+    /// # Errors
+    /// The error says what needs a text.
+    pub(crate) fn check_text(&self, needs: &str) -> Result<()> {
+        if self.prompt_len.is_none() {
+            return Ok(());
+        }
+        let answer = format!("the answer of item '{}'", self.id);
+        Err(StudyError::option(answer, "token ids", format!("a text, as its response: {needs}")))
+    }
+
+    /// The question alone, for another answer. If there was an answer, whatever the item says of it, its label and scores too, is gone.
+    pub(crate) fn unanswered(self) -> Self {
+        if !self.is_answered() {
+            return self;
+        }
+        let input = match self.input {
+            Input::Ids(ref ids) => Input::Ids(self.prompt_ids(ids).to_vec()),
+            input => input,
+        };
+        let mut other = self.other;
+        for name in OF_AN_ANSWER {
+            other.shift_remove(name);
+        }
+        let (label, scores) = (None, BTreeMap::new());
+        Self { input, prompt_len: None, response: None, response_ids: None, label, scores, other, ..self }
     }
 
     /// Whether its prompt is read as it stands, without the chat template.
@@ -131,11 +204,8 @@ impl Item {
     /// The item as a line of its file. A raw prompt is read back as one only with `raw`.
     pub(crate) fn to_json(&self) -> Value {
         let mut line = json!({"id": self.id});
-        match &self.input {
-            Input::Prompt(text) | Input::Raw(text) => line["prompt"] = json!(text),
-            Input::Messages(messages) => line["messages"] = json!(messages),
-            Input::Ids(ids) => line["input_ids"] = json!(ids),
-        }
+        let (name, input) = input_json(&self.input);
+        line[name] = input;
         let optional = [
             ("response", self.response.as_ref().map(|x| json!(x))),
             ("response_ids", self.response_ids.as_ref().map(|x| json!(x))),
@@ -153,6 +223,14 @@ impl Item {
             line[name] = value.clone();
         }
         line
+    }
+
+    /// What it asks, without an answer: the field of its file that has it, and its value.
+    pub fn asked_json(&self) -> (&'static str, Value) {
+        match &self.input {
+            Input::Ids(ids) => input_json(&Input::Ids(self.prompt_ids(ids).to_vec())),
+            input => input_json(input),
+        }
     }
 
     /// The same with its response as a field of its own; the prompt's ids then leave out the response's tokens.
@@ -238,9 +316,19 @@ impl Item {
     }
 }
 
+/// The field of a file that holds such an input, and its value.
+fn input_json(input: &Input) -> (&'static str, Value) {
+    match input {
+        Input::Prompt(text) | Input::Raw(text) => ("prompt", json!(text)),
+        Input::Messages(messages) => ("messages", json!(messages)),
+        Input::Ids(ids) => ("input_ids", json!(ids)),
+    }
+}
+
 /// A text's letters, digits and arithmetic signs, whatever is between them.
-fn key_of(text: &str) -> String {
+pub(super) fn key_of(text: &str) -> String {
     let mut key = String::new();
+    let text: String = text.nfc().collect();
     for (at, c) in text.char_indices() {
         // `3 + 7` and `3 * 7` are different questions; a hyphen is a minus if a digit follows.
         let minus =

@@ -95,6 +95,13 @@ impl Predicate {
         fields
     }
 
+    /// The texts that it compares a field with.
+    pub(crate) fn texts_of(&self, field: &str) -> Vec<&str> {
+        let mut texts = Vec::new();
+        self.root.texts_of(field, &mut texts);
+        texts
+    }
+
     /// Refuses fields that no item has: a misspelt field would silently hold for no item.
     ///
     /// # Errors
@@ -124,7 +131,15 @@ impl Predicate {
     /// # Errors
     /// If a field is compared with something it cannot be compared with, such as a text with 4; the error names the item and field.
     pub fn holds(&self, item: &Item) -> Result<bool> {
-        self.root.holds(item).map(|known| known == Some(true)).map_err(|OtherKind { found, allowed }| {
+        Ok(self.known(item)? == Some(true))
+    }
+
+    /// Whether the item is in; none if it lacks a field on which this depends.
+    ///
+    /// # Errors
+    /// As [`Predicate::holds`].
+    pub(crate) fn known(&self, item: &Item) -> Result<Option<bool>> {
+        self.root.holds(item).map_err(|OtherKind { found, allowed }| {
             StudyError::option(format!("a field of item '{}' in the condition '{self}'", item.id), found, allowed)
         })
     }
@@ -142,6 +157,15 @@ impl Node {
             Self::Any(nodes) | Self::All(nodes) => nodes.iter().for_each(|node| node.fields(out)),
             Self::Not(node) => node.fields(out),
             Self::True(field) | Self::Compare(field, ..) if !out.contains(&field.as_str()) => out.push(field),
+            Self::True(_) | Self::Compare(..) => {}
+        }
+    }
+
+    fn texts_of<'a>(&'a self, field: &str, out: &mut Vec<&'a str>) {
+        match self {
+            Self::Any(nodes) | Self::All(nodes) => nodes.iter().for_each(|node| node.texts_of(field, out)),
+            Self::Not(node) => node.texts_of(field, out),
+            Self::Compare(name, _, Value::String(text)) if name == field => out.push(text),
             Self::True(_) | Self::Compare(..) => {}
         }
     }
@@ -193,18 +217,16 @@ fn value_of(item: &Item, field: &str) -> Option<Value> {
         "response" => item.response.clone().map(Value::String),
         "prompt" => Some(Value::String(item.prompt_text())),
         _ => {
-            if let Some(name) = field.strip_prefix("scores.") {
-                item.scores.get(name).map(|&score| Value::from(score))
-            } else {
-                within(&item.other, field).cloned()
-            }
+            let score = field.strip_prefix("scores.").and_then(|name| item.scores.get(name));
+            // The items of a table may have a field of that name.
+            score.map(|&score| Value::from(score)).or_else(|| within(&item.other, field).cloned())
         }
     };
     found.filter(|value| !value.is_null())
 }
 
 /// A value by its name, which may be nested: `m.n` is the field of that name, or n in m.
-fn within<'a>(fields: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(crate) fn within<'a>(fields: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
     let nested = |at: usize| within(fields.get(&name[..at])?.as_object()?, &name[at + 1..]);
     fields.get(name).or_else(|| name.match_indices('.').find_map(|(at, _)| nested(at)))
 }

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::{Map, Value};
 
 /// A value in which no object, at any depth, has a key twice.
-pub(super) struct Unique(pub(super) Value);
+pub(crate) struct Unique(pub(crate) Value);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

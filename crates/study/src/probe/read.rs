@@ -1,13 +1,18 @@
 //! Reading features and columns from files of our own and of others.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
 
 use super::{ColumnSource, FeatureSource, LabelSource, Operand};
 use crate::{
-    Array, FeatureMeta, Npz, Result, StudyError,
+    Array, FeatureMeta, Item, Npz, Result, StudyError,
     capture::join::read_meta,
+    items::{
+        columns::{PROMPT_HASH, RESPONSE_HASH, prompt_hash, response_hash},
+        predicate::within,
+        unique::Unique,
+    },
     store::files::{nan_is_none, read_json, read_lines},
 };
 
@@ -20,10 +25,24 @@ pub(crate) struct Table {
     pub(crate) ids: Option<Vec<String>>,
     /// The hashes of the items' prompts, where the file keeps them.
     pub(crate) prompts: Option<Vec<String>>,
+    /// The same of their responses.
+    pub(crate) responses: Option<Vec<String>>,
     /// What the file says of itself, if it is a capture.
     pub(crate) meta: Option<FeatureMeta>,
     /// The layers that were averaged, where the file names them.
     pub(crate) layers: Vec<usize>,
+}
+
+impl Table {
+    /// Whether a value of a column is known to be of another prompt or response than a row.
+    pub(crate) fn differs(&self, row: usize, column: &Column, at: usize) -> bool {
+        let Some([prompt, response]) = column.texts.get(at) else { return false };
+        let other = |hashes: &Option<Vec<String>>, of_label: &String| {
+            let own = hashes.as_ref().map(|hashes| &hashes[row]);
+            own.is_some_and(|own| !own.is_empty() && !of_label.is_empty() && own != of_label)
+        };
+        other(&self.prompts, prompt) || other(&self.responses, response)
+    }
 }
 
 /// A value of a column.
@@ -39,6 +58,8 @@ pub(crate) enum Cell {
 pub(crate) struct Column {
     pub(crate) cells: Vec<Cell>,
     pub(crate) ids: Option<Vec<String>>,
+    /// The hashes of the prompt and the response that each value is of, empty where unknown; none if the file has no texts.
+    pub(crate) texts: Vec<[String; 2]>,
 }
 
 /// Reads features.
@@ -74,6 +95,10 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != values.len() / features) {
         return Err(wrong(format!("has {} rows, but array 'id' {}", values.len() / features, ids.len())));
     }
+    let mut seen = BTreeSet::new();
+    if let Some(id) = ids.iter().flatten().find(|id| !seen.insert(id.as_str())) {
+        return Err(StudyError::content(path, format!("id '{id}' stands there a second time")));
+    }
     // Other files have no meta, or another one. What a capture says about single items is left out.
     let meta = read_meta(path).ok().map(|meta| FeatureMeta { parts: None, piece: None, ..meta });
     let layers = match averaged.filter(|_| source.key == "h_layers") {
@@ -85,19 +110,22 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         },
         None => Vec::new(),
     };
-    let prompts = match Npz::find_array(path, "prompt_hash")? {
-        None => None,
-        Some(Array::Text(prompts)) if prompts.len() == values.len() / features => Some(prompts),
-        Some(Array::Text(prompts)) => {
-            let (found, rows) = (prompts.len(), values.len() / features);
-            return Err(StudyError::content(
-                path,
-                format!("array 'prompt_hash' has {found} rows, but must have {rows}"),
-            ));
+    let rows = values.len() / features;
+    let (prompts, responses) = (hashes(path, PROMPT_HASH, rows)?, hashes(path, RESPONSE_HASH, rows)?);
+    Ok(Table { values, features, ids, prompts, responses, meta, layers })
+}
+
+/// The hashes of texts, one a row, where the file keeps them.
+fn hashes(path: &Path, name: &str, rows: usize) -> Result<Option<Vec<String>>> {
+    match Npz::find_array(path, name)? {
+        None => Ok(None),
+        Some(Array::Text(hashes)) if hashes.len() == rows => Ok(Some(hashes)),
+        Some(Array::Text(hashes)) => {
+            let why = format!("array '{name}' has {} rows, but must have {rows}", hashes.len());
+            Err(StudyError::content(path, why))
         }
-        Some(_) => return Err(StudyError::content(path, "array 'prompt_hash' holds no texts")),
-    };
-    Ok(Table { values, features, ids, prompts, meta, layers })
+        Some(_) => Err(StudyError::content(path, format!("array '{name}' holds no texts"))),
+    }
 }
 
 /// The mean over these places of the middle axis.
@@ -147,7 +175,15 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
         let why = format!("array '{}' is {shape:?}, but a column is [items] or [items, 1]", source.key);
         return Err(StudyError::content(path, why));
     }
-    Ok(Column { cells, ids: ids_of(path)? })
+    let ids = ids_of(path)?;
+    if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != cells.len()) {
+        let why = format!("array '{}' has {} values, but array 'id' {}", source.key, cells.len(), ids.len());
+        return Err(StudyError::content(path, why));
+    }
+    let (prompts, responses) = (hashes(path, PROMPT_HASH, cells.len())?, hashes(path, RESPONSE_HASH, cells.len())?);
+    let (prompts, responses) = (prompts.unwrap_or_default(), responses.unwrap_or_default());
+    let texts = prompts.into_iter().zip(responses).map(<[String; 2]>::from).collect();
+    Ok(Column { cells, ids, texts })
 }
 
 fn text_cell(text: String) -> Cell {
@@ -170,7 +206,7 @@ fn json_column(source: &ColumnSource) -> Result<Column> {
         return Err(StudyError::content(&source.path, format!("'{}' is no array", source.key)));
     };
     let field: Vec<&str> = rest.collect();
-    objects(source, &field.join("."), values.iter().enumerate().map(|(i, value)| (format!("[{i}]"), value)))
+    objects(source, &field.join("."), values.iter().enumerate().map(|(i, value)| (format!("[{i}]"), i + 1, value)))
 }
 
 fn jsonl_column(source: &ColumnSource) -> Result<Column> {
@@ -179,30 +215,36 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
     let parse = |(index, line): (usize, &str)| {
         let wrong =
             |e| StudyError::content(&source.path, format!("line {}: not JSON ({e}){}", index + 1, nan_is_none(line)));
-        serde_json::from_str(line).map(|value: Value| (format!("line {}", index + 1), value)).map_err(wrong)
+        let line = line.trim_start_matches('\u{feff}');
+        serde_json::from_str(line).map(|Unique(value)| (index + 1, value)).map_err(wrong)
     };
     let values = lines.map(parse).collect::<Result<Vec<_>>>()?;
-    objects(source, &source.key, values.iter().map(|(at, value)| (at.clone(), value)))
+    objects(source, &source.key, values.iter().map(|(number, value)| (format!("line {number}"), *number, value)))
+}
+
+/// The hashes of an entry's prompt and response, if it is an item; empty for what it lacks.
+fn texts_of(value: &Value, number: usize) -> [String; 2] {
+    let item = value.as_object().and_then(|_| Item::parse(&value.to_string(), number, false).ok());
+    item.map(|item| [prompt_hash(&item), response_hash(item.response.as_deref())]).unwrap_or_default()
 }
 
 /// A field of each value, or the values themselves where no field is named.
 fn objects<'a>(
     source: &ColumnSource,
     field: &str,
-    values: impl Iterator<Item = (String, &'a Value)>,
+    values: impl Iterator<Item = (String, usize, &'a Value)>,
 ) -> Result<Column> {
     let path = &source.path;
-    let (mut cells, mut ids, mut known) = (Vec::new(), Vec::new(), false);
-    let mut fields: Vec<String> = Vec::new();
-    for (at, value) in values {
+    let (mut cells, mut ids, mut known, mut named) = (Vec::new(), Vec::new(), false, false);
+    let (mut fields, mut texts): (Vec<String>, Vec<[String; 2]>) = (Vec::new(), Vec::new());
+    for (at, number, value) in values {
         if cells.is_empty() {
             fields_of("", value, &mut fields);
         }
-        let mut found = value;
-        for name in field.split('.').filter(|name| !name.is_empty()) {
-            found = found.get(name).unwrap_or(&Value::Null);
-        }
+        let of_field = || value.as_object().and_then(|fields| within(fields, field)).unwrap_or(&Value::Null);
+        let found = if field.is_empty() { value } else { of_field() };
         known |= !found.is_null();
+        texts.push(texts_of(value, number));
         cells.push(match found {
             Value::Null => Cell::Missing,
             Value::Bool(truth) => Cell::Number(f64::from(*truth)),
@@ -217,8 +259,13 @@ fn objects<'a>(
         match value.get("id") {
             Some(Value::String(id)) => ids.push(id.clone()),
             Some(Value::Number(id)) => ids.push(id.to_string()),
-            _ => {}
+            // As in a file of items.
+            _ => {
+                ids.push(number.to_string());
+                continue;
+            }
         }
+        named = true;
     }
     if !known && fields.is_empty() && !cells.is_empty() {
         let why = if path.extension().is_some_and(|ending| ending == "json") {
@@ -239,9 +286,8 @@ fn objects<'a>(
         let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
         return Err(StudyError::content(path, why));
     }
-    // Without their ids, items could only be matched by place.
-    let ids = (ids.len() == cells.len()).then_some(ids);
-    Ok(Column { cells, ids })
+    // Where no item has an id, they are matched by place.
+    Ok(Column { cells, ids: named.then_some(ids), texts })
 }
 
 /// The fields of an object, with dots into inner objects.
@@ -290,7 +336,9 @@ pub(crate) fn label(source: &LabelSource, column: &Column, at: usize) -> Result<
                 Some(rule) => format!("of the kind that {rule} compares it with"),
                 None => match cell {
                     Cell::Text(value) => {
-                        format!("0, 1, true or false; or give a rule such as {}=={value}", source.column)
+                        // A rule without quotes compares with a number.
+                        let quote = if value.parse::<f64>().is_ok() { "\"" } else { "" };
+                        format!("0, 1, true or false; or give a rule such as {}=={quote}{value}{quote}", source.column)
                     }
                     _ => format!("0, 1, true or false; or give a rule such as {}>=0.5", source.column),
                 },

@@ -39,6 +39,8 @@ pub struct ProbeSet {
     pub total: usize,
     /// The hashes of the items' prompts, where they are known.
     pub prompts: Option<Vec<String>>,
+    /// The same of their responses; empty where an item has none.
+    pub responses: Option<Vec<String>>,
     /// The group of each row, where items were grouped by a column and the row has a value.
     pub groups: Option<Vec<Option<String>>>,
     /// The unit of each row. Items that share their prompt, all their features or a group are no more independent than seeds of one
@@ -80,6 +82,9 @@ pub struct Origin {
     pub unlabelled: usize,
     /// How features and labels found each other: `id` or `place`.
     pub matched_by: String,
+    /// Items whose labels stand beside another prompt or response than the one that was captured, as far as both files have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_texts: Option<usize>,
     /// How many prompts or groups the items have, if there are fewer than items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<usize>,
@@ -115,6 +120,13 @@ impl ProbeSet {
     /// What a reader must know about how the set came about.
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
+        if let Some(others) = self.origin.other_texts {
+            out.push(format!(
+                "the labels of {others} of {} items stand beside another prompt or response than the one that was captured: they say \
+                 something of these features only if it is true of any answer",
+                self.labels.len()
+            ));
+        }
         if self.origin.unlabelled > 0 {
             out.push(format!("{} items without a label were left out", self.origin.unlabelled));
         }
@@ -279,6 +291,8 @@ impl FeatureRows {
         check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), why))?;
         let prompts: Option<Vec<String>> =
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
+        let responses: Option<Vec<String>> =
+            table.responses.as_ref().map(|responses| rows.iter().map(|&row| responses[row].clone()).collect());
         let names = if table.features < NAMING { Vec::new() } else { row_hashes(&x, table.features) };
         let groups: Option<Vec<Option<String>>> =
             self.groups.as_ref().map(|groups| rows.iter().map(|&row| groups.values[row].clone()).collect());
@@ -297,6 +311,8 @@ impl FeatureRows {
         };
         let units = joined((0..rows.len()).map(keys));
         let count = units.iter().max().map_or(0, |last| last + 1);
+        let differs = |row: &&usize| of_row[**row].is_some_and(|at| table.differs(**row, column, at));
+        let other_texts = rows.iter().filter(differs).count();
         let origin = Origin {
             units: (count < rows.len()).then_some(count),
             class_units: (count < rows.len()).then(|| least_units(&units, &labels_of)),
@@ -307,6 +323,7 @@ impl FeatureRows {
             positives: labels_of.iter().filter(|&&label| label).count(),
             unlabelled: kept.iter().filter(|&&kept| kept).count() - rows.len(),
             matched_by: matched_by.into(),
+            other_texts: (other_texts > 0).then_some(other_texts),
             features_sha256: hex(&hash_numbers(&x)),
             labels_sha256: crate::store::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),
             layers: table.layers.clone(),
@@ -323,6 +340,7 @@ impl FeatureRows {
             rows,
             total: n,
             prompts,
+            responses,
             groups,
             units,
             origin,
@@ -363,7 +381,9 @@ impl Origin {
                 Some(true) => ", told to think",
                 Some(false) => ", told not to think",
             };
-            format!("{}{layers}, pooled over {}{plan}{template}{thinking}", origin.features.key, meta.pool)
+            let system =
+                meta.system.as_ref().map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
+            format!("{}{layers}, pooled over {}{plan}{template}{thinking}{system}", origin.features.key, meta.pool)
         };
         let (here, there) = (of(self, a), of(other, b));
         (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))

@@ -3,7 +3,7 @@
 use headtemper_engine::{Identity, Sampling};
 use serde::Serialize;
 
-use crate::Predicate;
+use crate::{Item, Predicate, items::Systems};
 
 /// Names and values, in the order of the page.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,6 +34,11 @@ impl Facts {
     pub(crate) fn with_items(self, count: &str, file: &str, only: Option<&Predicate>) -> Self {
         let condition = only.map(|only| format!(", those where {only}")).unwrap_or_default();
         self.with("items", format!("{count} of {file}{condition}"))
+    }
+
+    /// Adds the system message that the prompts of all items begin with, if there is one.
+    pub(crate) fn with_system(self, items: &[Item]) -> Self {
+        self.with_some("system message", Systems::of(items).common())
     }
 
     /// Adds how answers were generated, under these seeds.

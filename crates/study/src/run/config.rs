@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, ItemsFrom, Predicate, RandomFrom, ReadAs, Result,
-    StudyError,
+    StudyError, heads::relative_to,
 };
 
 /// An experiment: what `temper run` reads and, with its paths resolved, writes to `config.toml`.
@@ -301,6 +301,9 @@ impl Experiment {
         resolve(&mut experiment.items.path)?;
         experiment.model.path.as_mut().map(resolve).transpose()?;
         experiment.judge.as_mut().map(|judge| resolve(&mut judge.hedges)).transpose()?;
+        if let Some(sweep) = &mut experiment.sweep {
+            sweep.heads = relative_to(base, &sweep.heads)?;
+        }
         experiment.check()?;
         Ok(experiment)
     }

@@ -65,13 +65,16 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> Result<RunSummary> {
     // Whatever must be refused is refused before the first file is written.
-    let Prepared { mut items, grader, parts, .. } = Prepared::new(engine, experiment)?;
+    let Prepared { mut items, taken, grader, parts, .. } = Prepared::new(engine, experiment)?;
     let key = parts.key();
     let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
     write_text(&run.file("config.toml"), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
     let mut warnings: Vec<String> = grader.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
+    if let Some(only) = experiment.items.only.as_ref().filter(|_| taken.unknown > 0) {
+        warnings.push(format!("[items] where: {}", taken.told(only)));
+    }
     if let Some(config) = &experiment.sweep
         && top_of(config)?.is_none()
     {
@@ -93,7 +96,7 @@ pub fn run(
 impl Study<'_> {
     /// Generates answers for the items that bring none, then grades. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
-        let unanswered: Vec<Item> = items.iter().filter(|item| item.response.is_none()).cloned().collect();
+        let unanswered: Vec<Item> = items.iter().filter(|item| !item.is_answered()).cloned().collect();
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();

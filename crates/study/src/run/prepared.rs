@@ -8,7 +8,7 @@ use headtemper_hook::HeadRef;
 use super::{Experiment, JudgeConfig, SweepConfig};
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
-    RunDir, StudyError, SweepOptions, TopHeads, arms,
+    RunDir, StudyError, SweepOptions, Taken, TopHeads, arms,
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
@@ -25,6 +25,8 @@ pub(crate) struct Prepared<'a> {
     engine: &'a Engine,
     experiment: &'a Experiment,
     pub(crate) items: Vec<Item>,
+    /// How many of the file's items these are.
+    pub(super) taken: Taken,
     /// Labels the items that have accepted answers; without it, items bring their own labels.
     pub(super) grader: Option<Grader>,
     /// What identifies its directory.
@@ -55,10 +57,13 @@ impl<'a> Prepared<'a> {
     /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
     pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
         experiment.check()?;
-        let (items, lines): (Vec<Item>, Vec<String>) =
-            read_with_lines(&experiment.items.path, &experiment.items.read_as())?.into_iter().unzip();
+        let (items, lines, taken) = read_with_lines(&experiment.items.path, &experiment.items.read_as())?;
         let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
         let grader = experiment.judge.as_ref().map(read).transpose()?;
+        if grader.is_some() {
+            let mut labelled = items.iter().filter(|item| !item.gold.is_empty());
+            labelled.try_for_each(|item| item.check_text("[judge] labels it"))?;
+        }
         let parts = parts_of(engine, experiment, (&items, &lines), grader.as_ref());
         prompts(engine, &items)?;
         let texts = texts_of(engine, experiment, &items)?;
@@ -78,13 +83,13 @@ impl<'a> Prepared<'a> {
             };
             arms_of(config, heads, &slots)
         });
-        Ok(Self { engine, experiment, items, grader, parts, arms: arms.transpose()?, texts })
+        Ok(Self { engine, experiment, items, taken, grader, parts, arms: arms.transpose()?, texts })
     }
 
     /// Whether a directory holds a finished attribution of these settings and of the answers that are there.
     fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
         let Self { engine, experiment, .. } = *self;
-        let unanswered: Vec<Item> = self.items.iter().filter(|item| item.response.is_none()).cloned().collect();
+        let unanswered: Vec<Item> = self.items.iter().filter(|item| !item.is_answered()).cloned().collect();
         let options = sweep_options(experiment, engine, None)?;
         let mut rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
         if rows.iter().any(|row| !there.contains(&row.key)) {
@@ -114,7 +119,7 @@ impl<'a> Prepared<'a> {
             (_, Some(arms)) => arms.clone(),
             _ => vec![Arm::base()],
         };
-        let generated = self.items.iter().filter(|item| self.arms.is_some() || item.response.is_none());
+        let generated = self.items.iter().filter(|item| self.arms.is_some() || !item.is_answered());
         let generated: Vec<Item> = generated.cloned().collect();
         let options = sweep_options(experiment, engine, None)?;
         let all = wanted(engine, &generated, &prompts(engine, &generated)?, &arms, &options);
@@ -200,7 +205,7 @@ fn texts_of(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<
     let most_new_tokens = experiment.generate.max_new_tokens;
     let mut encoded = encode(engine, items)?;
     for (encoded, item) in encoded.iter_mut().zip(items) {
-        if item.response.is_none() {
+        if !item.is_answered() {
             let most = encoded.ids.len().saturating_add(most_new_tokens).min(engine.spec().context);
             encoded.ids.resize(most, 0);
         }
@@ -215,7 +220,7 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
     attribute.heads.check(&engine.spec().slots())?;
     attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
     let options = sweep_options(experiment, engine, None)?;
-    let generated = items.iter().filter(|item| experiment.sweep.is_some() || item.response.is_none());
+    let generated = items.iter().filter(|item| experiment.sweep.is_some() || !item.is_answered());
     let generated: Vec<Item> = generated.cloned().collect();
     check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
 }

@@ -91,7 +91,12 @@ impl RunReport<'_> {
         let attribute = &self.experiment.attribute;
         let judged = |judge: &JudgeConfig| {
             let gold = if judge.gold == GoldRule::Exact { "exactly accepted answers" } else { "accepted answers" };
-            format!("{gold}, and the hedges in {}", file_name(&judge.hedges))
+            let with_gold = self.items.iter().filter(|item| !item.gold.is_empty()).count();
+            let own = match self.items.len() - with_gold {
+                0 => String::new(),
+                others => format!("; {others} of {} items accept none, and keep their own labels", self.items.len()),
+            };
+            format!("{gold}, and the hedges in {}{own}", file_name(&judge.hedges))
         };
         let tempered = |swept: &Swept| {
             let sets: Vec<&str> = swept.outcomes.tables.iter().map(|table| table.set.as_str()).collect();
@@ -107,7 +112,7 @@ impl RunReport<'_> {
             )
             .with("parameters", spec.parameters.to_string())
             .with_items(&self.items.len().to_string(), &items.from().file(), items.only.as_ref())
-            .with_some("system message", items.system.as_ref())
+            .with_system(self.items)
             .with_answers(&generate.sampling, &[generate.sampling.seed], generate.max_new_tokens)
             .with_some("judged by", self.experiment.judge.as_ref().map(judged))
             .with("heads averaged over", format!("the last {} response tokens", attribute.last_n))

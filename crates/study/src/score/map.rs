@@ -10,7 +10,7 @@ use headtemper_stats::{
 use crate::{
     Cohort,
     attribute::AttributeOptions,
-    confounds::{Dealt, LikeResponses, Truncation},
+    confounds::{Dealt, LikeResponses, Truncation, says_the_label},
     items::units::{clustering, sizes, sums},
     score::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap, Scores, plan::Beside, warnings::warnings},
     significance::LEVEL,
@@ -141,7 +141,7 @@ fn contrast(
         tokens_b: mean(&tokens_b),
         tokens_d: cohen_d(&tokens_a, &tokens_b),
         tokens_p: dealt.p_of_lengths(&[&tokens_a[..], &tokens_b].concat()),
-        confounds: beside.map(|beside| Confounds::of(beside, &items, &prompt_of, &dealt)),
+        confounds: beside.map(|beside| Confounds::of(beside, [&a.name, &b.name], &items, &prompt_of, &dealt)),
         clustering: clustering(&labels, &prompt_of, None),
         prompts: prompt_of.iter().collect::<BTreeSet<_>>().len(),
         labelings,
@@ -155,7 +155,7 @@ fn contrast(
 }
 
 impl Confounds {
-    fn of(beside: &Beside, rows: &[usize], units: &[usize], dealt: &Dealt) -> Self {
+    fn of(beside: &Beside, labels: [&str; 2], rows: &[usize], units: &[usize], dealt: &Dealt) -> Self {
         let of = |row: &usize| beside.prompt_tokens[*row] as f64;
         let prompts: Vec<f64> = rows.iter().map(of).collect();
         let (a, b) = prompts.split_at(dealt.n_a);
@@ -167,8 +167,8 @@ impl Confounds {
             LikeResponses::of(&dealt.labels(), units, &responses, None)
         });
         let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
-        // Cohorts are labels, and these are not among the fields.
-        let (fields, fields_checked) = dealt.fields(&fields, |_| false);
+        // Cohorts are labels, and these are not among the fields; but verdicts say the same.
+        let (fields, fields_checked) = dealt.fields(&fields, |field| says_the_label(field, &labels));
         Self {
             prompt_tokens_a: mean(a),
             prompt_tokens_b: mean(b),

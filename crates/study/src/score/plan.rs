@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Cohort, Item, ItemFacts, Predicate, Result,
     items::{
+        Systems,
         cohort::{cohorts_of, labels},
         units::{response_of, units},
     },
@@ -24,6 +25,9 @@ pub(crate) struct ScorePlan {
     /// The condition by which they were chosen from it.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub(crate) only: Option<Predicate>,
+    /// The system message that their prompts begin with, where they have one in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) system: Option<String>,
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
     /// The items of each prompt, or of each group.
@@ -105,6 +109,7 @@ impl ScorePlan {
         Self {
             file: settings.from.file(),
             only: settings.from.only.cloned(),
+            system: Systems::of(items).common().map(String::from),
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
             units: units(items, settings.groups),

@@ -115,6 +115,7 @@ mod tests {
         let plan = ScorePlan {
             file: "c.jsonl".into(),
             only: None,
+            system: None,
             labels: vec![None; ids.len()],
             units: vec![vec![0], vec![1]],
             groups: None,

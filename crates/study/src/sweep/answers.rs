@@ -22,6 +22,7 @@ use crate::{
         rows::{Written, read_rows},
         rundir::{MANIFEST, Manifest, lock_to_read},
     },
+    text::as_written,
 };
 
 /// The fields that say where an answer is from.
@@ -163,7 +164,7 @@ impl SweptAnswers {
 /// An answer as an item of its own, with the fields of the item that it answers, and where it is from.
 fn answer(item: &Item, arm: &Arm, row: &Row) -> Item {
     let mut answer = item.answered_by(row);
-    let from = [json!(item.id), json!(arm.variant), json!(arm.lambda), json!(row.seed)];
+    let from = [json!(item.id), json!(arm.variant), json!(as_written(arm.lambda)), json!(row.seed)];
     answer.other.extend(FROM.map(String::from).into_iter().zip(from));
     Item { id: format!("{}/{}/{}", item.id, arm.variant, row.seed), ..answer }
 }

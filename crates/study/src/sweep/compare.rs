@@ -18,6 +18,7 @@ use crate::{
             UNEQUAL_SHARES, Values, outcome,
         },
     },
+    text::as_written,
 };
 
 /// Sign flips per test: the smallest p is 1 in 5000.
@@ -79,9 +80,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         .iter()
         .enumerate()
         .map(|(at, arm)| {
-            // 0.9 as it was written, not the f64 closest to the f32 closest to it
-            let lambda = arm.lambda.to_string().parse().unwrap_or(f64::from(arm.lambda));
-            let named = (arm.variant.as_str(), lambda, arm.role);
+            let named = (arm.variant.as_str(), as_written(arm.lambda), arm.role);
             let reference = reference.map(|at| rows[at].as_slice());
             let (mut outcome, values, stances) = outcome(named, answers(at), &axes, reference);
             let lacking = |which: Compared<'_>| marks[at].iter().filter(|mark| mark.lacks(which, &axes)).count();

@@ -27,6 +27,7 @@ fn origin(items: usize, positives: usize) -> Origin {
         positives,
         unlabelled: 1,
         matched_by: "id".into(),
+        other_texts: None,
         features_sha256: format!("f{items}"),
         labels_sha256: "ab".repeat(32),
         layers: vec![1, 2],

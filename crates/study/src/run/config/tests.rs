@@ -40,7 +40,7 @@ fn every_key_is_documented() {
         ..full.model
     };
     full.items = ItemsConfig {
-        only: Some(crate::Predicate::parse("x").unwrap()),
+        only: Some(Predicate::parse("x").unwrap()),
         limit: Some(1),
         system: Some("s".into()),
         groups: Some("g".into()),
@@ -94,5 +94,26 @@ fn what_is_not_known_is_refused() {
     ] {
         let message = read(&GOOD.replace(from, to)).unwrap_err();
         assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn the_heads_of_a_file_lie_beside_it() {
+    let of = |heads: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.toml");
+        std::fs::write(&path, GOOD.replace("heads = \"top:5\"", &format!("heads = '{heads}'"))).unwrap();
+        let heads = Experiment::read(&path).unwrap().sweep.unwrap().heads;
+        heads.replace(&format!("{}", dir.path().display()), "DIR")
+    };
+    for (written, read) in [
+        ("heads.json", "DIR/heads.json"),
+        ("/else/heads.json", "/else/heads.json"),
+        ("top:5:direction@a/attribution.json#humble", "top:5:direction@DIR/a/attribution.json#humble"),
+        ("top:5", "top:5"),
+        ("all", "all"),
+        ("L0H1,L2V3", "L0H1,L2V3"),
+    ] {
+        assert_eq!(of(written), read);
     }
 }
