@@ -7,7 +7,8 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file},
 };
 use headtemper_engine::{Engine, Input, ModelChoice};
-use headtemper_model::{CausalLm, Checkpoint, Held, HoldAs, load};
+use headtemper_hook::HeadKind;
+use headtemper_model::{CausalLm, Checkpoint, Config, GgufFile, Held, HoldAs, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, worst};
 
 /// The effect of rounding the tiniest weights to f16. Measured worst case: 3.8e-6 (2026-11-21).
@@ -177,7 +178,9 @@ fn nothing_in_a_file_is_ignored_that_counts() {
     let message = error(&[], &[("blk.9.attn_norm.weight", ones, GgmlDType::F32)]);
     assert!(message.contains("does not know: blk.9.attn_norm.weight"), "{message}");
     for (key, value) in [
-        ("llama.rope.scaling.type", gguf_file::Value::String("linear".into())),
+        ("llama.rope.scaling.type", gguf_file::Value::String("yarn".into())),
+        ("llama.rope.scale_linear", gguf_file::Value::F32(4.0)),
+        ("llama.rope.scaling.attn_factor", gguf_file::Value::F32(1.5)),
         ("llama.rope.scaling.factor", gguf_file::Value::F32(4.0)),
         ("llama.attention.causal", gguf_file::Value::Bool(false)),
         ("llama.logit_scale", gguf_file::Value::F32(0.5)),
@@ -186,6 +189,23 @@ fn nothing_in_a_file_is_ignored_that_counts() {
         let message = error(&[(key, value)], &[]);
         assert!(message.contains(key) && message.contains("is supported"), "{message}");
     }
+
+    // What scales nothing is no reason.
+    let plain = gguf_file::Value::String("linear".into());
+    rewritten(
+        &llama,
+        &file,
+        &[("llama.rope.scaling.type", plain), ("llama.rope.scale_linear", gguf_file::Value::F32(1.0))],
+        &[],
+    );
+    load(&Checkpoint::Gguf(file.clone()), HoldAs::Native, &Device::Cpu).unwrap();
+    // A block of a decoder is none for further tokens, whatever the key says.
+    let bias = Tensor::ones(72, DType::F32, &Device::Cpu).unwrap();
+    let message = error(
+        &[("llama.nextn_predict_layers", gguf_file::Value::U32(1))],
+        &[("blk.3.attn_q.bias", bias, GgmlDType::F32)],
+    );
+    assert!(message.contains("does not know: blk.3.attn_q.bias"), "{message}");
 
     let even = golden_dir("qwen3_5_even").join("model.bf16.gguf");
     let one = gguf_file::Value::U32(1);
@@ -199,6 +219,118 @@ fn nothing_in_a_file_is_ignored_that_counts() {
     );
     let further = load(&Checkpoint::Gguf(file.clone()), Some(Held::F32), &Device::Cpu).unwrap();
     assert_eq!(further.spec(), open("qwen3_5_even", "model.bf16.gguf").spec());
+    // Newer converters say block by block which of them are recurrent, beside an interval that need not be true.
+    let spec = open("qwen3_5_even", "model.bf16.gguf").spec().clone();
+    let kinds = spec.layers.iter().map(|layer| gguf_file::Value::Bool(layer.kind() == HeadKind::Value)).collect();
+    let block_by_block = [
+        ("qwen35.attention.recurrent_layers", gguf_file::Value::Array(kinds)),
+        ("qwen35.full_attention_interval", gguf_file::Value::U32(4)),
+    ];
+    rewritten(&even, &file, &block_by_block, &[]);
+    assert_eq!(load(&Checkpoint::Gguf(file.clone()), Some(Held::F32), &Device::Cpu).unwrap().spec(), &spec);
+    let without = [("qwen35.nextn_predict_layers", gguf_file::Value::U32(1))];
+    rewritten(&even, &file, &without, &[]);
+    let message =
+        load(&Checkpoint::Gguf(file), HoldAs::Native, &Device::Cpu).err().expect("must be refused").to_string();
+    assert!(message.contains("does not know: blk.4."), "{message}");
+}
+
+/// Every number of Gemma's rotary pairs is that of the file; what says otherwise, or is of another kind, is refused.
+#[test]
+fn gemma_turns_the_pairs_of_its_file() {
+    let lab = tempfile::tempdir().unwrap();
+    let (file, gemma) = (lab.path().join("m.gguf"), golden_dir("gemma4").join("model.bf16.gguf"));
+    let config = |metadata: &[(&str, gguf_file::Value)], more: &[(&str, Tensor, GgmlDType)]| {
+        rewritten(&gemma, &file, metadata, more);
+        match Config::from_gguf(&GgufFile::open(&file).unwrap()) {
+            Ok(Config::Gemma4(config)) => Ok(config),
+            Ok(other) => panic!("{other:?}"),
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    let plain = config(&[], &[]).unwrap();
+    let full = plain.layers.iter().find(|layer| !layer.sliding).unwrap().head_dim;
+    let divisors = |turning: usize, of: usize| {
+        let values: Vec<f32> = (0..of).map(|pair| if pair < turning { 1.0 } else { 1e30 }).collect();
+        [("rope_freqs.weight", Tensor::new(values, &Device::Cpu).unwrap(), GgmlDType::F32)]
+    };
+    for turning in 1..=full / 2 {
+        assert_eq!(config(&[], &divisors(turning, full / 2)).unwrap().full_turning, turning);
+    }
+    let half = config(&[], &divisors(1, full / 4)).unwrap_err();
+    assert!(half.contains(&format!("rope_freqs.weight has {} values, but must have {}", full / 4, full / 2)), "{half}");
+    for (key, value, part) in [
+        ("gemma4.rope.dimension_count", gguf_file::Value::U32(2), "only"),
+        ("gemma4.rope.dimension_count_swa", gguf_file::Value::U32(2), "only"),
+        ("gemma4.rope.dimension_count", gguf_file::Value::Bool(true), "not a whole number"),
+        ("gemma4.final_logit_softcapping", gguf_file::Value::String("30".into()), "not a number"),
+        ("gemma4.block_count", gguf_file::Value::U64(1 << 40), "blocks cannot be made of"),
+        ("tokenizer.ggml.eos_token_id", gguf_file::Value::U64((1 << 32) + 1), "is no id of the"),
+    ] {
+        let message = config(&[(key, value)], &[]).unwrap_err();
+        assert!(message.contains(key) && message.contains(part), "{key}: {message}");
+    }
+    assert_eq!(config(&[("gemma4.final_logit_softcapping", gguf_file::Value::F32(0.0))], &[]).unwrap().softcap, None);
+    // Images, videos and sounds are known by the texts of their tokens.
+    let bytes = std::fs::read(&gemma).unwrap();
+    let metadata = gguf_file::Content::read(&mut Cursor::new(&bytes)).unwrap().metadata;
+    let mut tokens = metadata["tokenizer.ggml.tokens"].to_vec().unwrap().clone();
+    let (image, sound) = (tokens.len() - 2, tokens.len() - 5);
+    (tokens[image], tokens[sound]) =
+        (gguf_file::Value::String("<|image|>".into()), gguf_file::Value::String("<|audio|>".into()));
+    let config = config(&[("tokenizer.ggml.tokens", gguf_file::Value::Array(tokens))], &[]).unwrap();
+    assert_eq!((plain.placeholders, config.placeholders), (vec![], vec![sound as u32, image as u32]));
+}
+
+/// A header that would have other bytes read as weights is refused.
+#[test]
+fn a_file_is_laid_out_as_its_header_says() {
+    let lab = tempfile::tempdir().unwrap();
+    let file = lab.path().join("m.gguf");
+    let llama = golden_dir("llama").join("model.f32.gguf");
+    let bytes = std::fs::read(&llama).unwrap();
+    let opened = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        GgufFile::open(&file).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(opened(&bytes), Ok(()));
+    let find = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what).unwrap();
+    // A tensor's name is followed by its number of dimensions, the dimensions, its type and its offset.
+    let named = |name: &str| {
+        let at = find(name.as_bytes()) + name.len();
+        let dims = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        (at + 4, at + 4 + 8 * dims)
+    };
+    let with = |at: usize, value: &[u8]| {
+        let mut changed = bytes.clone();
+        changed[at..at + value.len()].copy_from_slice(value);
+        opened(&changed).unwrap_err()
+    };
+    let (dims, kind) = named("blk.1.attn_q.weight");
+    for (offset, part) in [(0u64, "must begin at"), (1, "must begin at"), (1 << 40, "must begin at")] {
+        let message = with(kind + 4, &offset.to_le_bytes());
+        assert!(message.contains("must begin at"), "{part}: {message}");
+    }
+    // F16 over values of F32: the tensor after it begins too late.
+    assert!(with(kind, &1u32.to_le_bytes()).contains("must begin at"));
+    assert!(with(kind, &2u32.to_le_bytes()).contains("has rows of 72 values, but blocks of 32"));
+    assert!(with(dims + 8, &(1u64 << 62).to_le_bytes()).contains("is larger than any file"));
+    let (twice, other) = (find(b"blk.1.attn_q.weight"), b"blk.0.attn_q.weight");
+    assert!(with(twice, other).contains("'blk.0.attn_q.weight' stands there twice"));
+
+    for (value, part) in [
+        (gguf_file::Value::U32(0), "general.alignment is 0, but must be a power of two"),
+        (gguf_file::Value::U32(24), "general.alignment is 24, but must be a power of two"),
+        (gguf_file::Value::U64(32), "general.alignment must be a u32"),
+    ] {
+        // The library that writes the file aligns by 32, whatever the key says.
+        rewritten(&llama, &file, &[("general.alignment", value)], &[]);
+        let message = GgufFile::open(&file).map(drop).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    rewritten(&llama, &file, &[("split.count", gguf_file::Value::U16(2))], &[]);
+    let message = GgufFile::open(&file).map(drop).unwrap_err().to_string();
+    assert!(message.contains("split.count is 2: the file is one of several"), "{message}");
 }
 
 /// Matrices of several types are held in f32, which holds them all; matrices of one half-width type, in that type.

@@ -2,12 +2,15 @@
 //!
 //! The directories under `golden/text` are described in `scripts/golden/make_text.py`.
 
-use std::path::PathBuf;
+use std::{io::Cursor, path::PathBuf};
 
+use candle_core::quantized::gguf_file;
 use headtemper_engine::{ChatTemplate, Engine, Input, Message, ModelChoice, StopSet, TextTokenizer};
 use headtemper_model::{GgufFile, token_ids};
 use headtemper_tests::golden_dir;
 use serde_json::Value;
+
+use crate::gguf::rewritten;
 
 const FAMILIES: [&str; 4] = ["smollm2", "qwen3", "qwen3_5", "gemma4"];
 
@@ -165,7 +168,7 @@ fn generations_stop_at_every_end() {
         assert_eq!(stop.ids().collect::<Vec<_>>(), ids(&golden["stop"]["directory"]), "{name}");
         let file = gguf(name);
         let one = file.size("tokenizer.ggml.eos_token_id").unwrap() as u32;
-        let stop = StopSet::from_gguf(&file, &[one], &rebuilt);
+        let stop = StopSet::from_gguf(&file, &[one], &rebuilt).unwrap();
         assert_eq!(stop.ids().collect::<Vec<_>>(), ids(&golden["stop"]["gguf"]), "{name}, GGUF");
     }
 }
@@ -182,4 +185,38 @@ fn a_damaged_vocabulary_is_refused() {
     std::fs::write(&path, damaged).unwrap();
     let message = TextTokenizer::from_gguf(&GgufFile::open(&path).unwrap()).err().unwrap().to_string();
     assert!(message.contains("merge") && message.contains("no token"), "{message}");
+}
+
+/// A word of a vocabulary ends nothing, whatever its text: `</s>` is struck-through text in Gemma's. Its texts begin with the BOS, whatever
+/// a file says of that; no text ends with an end.
+#[test]
+fn words_of_a_vocabulary_end_nothing() {
+    const NORMAL: i32 = 1;
+    const CONTROL: i32 = 3;
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("m.gguf");
+    let bytes = std::fs::read(dir("gemma4").join("model.gguf")).unwrap();
+    let metadata = gguf_file::Content::read(&mut Cursor::new(&bytes)).unwrap().metadata;
+    let list = |key: &str, last: gguf_file::Value| {
+        let mut values = metadata[key].to_vec().unwrap().clone();
+        values.push(last);
+        gguf_file::Value::Array(values)
+    };
+    let end = metadata["tokenizer.ggml.tokens"].to_vec().unwrap().len() as u32;
+    let with = |kind: i32, more: &[(&str, gguf_file::Value)]| {
+        let tokens = list("tokenizer.ggml.tokens", gguf_file::Value::String("</s>".into()));
+        let kinds = list("tokenizer.ggml.token_type", gguf_file::Value::I32(kind));
+        let keys = [("tokenizer.ggml.tokens", tokens), ("tokenizer.ggml.token_type", kinds)];
+        rewritten(&dir("gemma4").join("model.gguf"), &path, &[&keys[..], more].concat(), &[]);
+        let file = GgufFile::open(&path).unwrap();
+        let tokenizer = TextTokenizer::from_gguf(&file).map_err(|e| e.to_string())?;
+        let stop = StopSet::from_gguf(&file, &[], &tokenizer).unwrap();
+        Ok((stop.contains(end), tokenizer.encode("Hi", true).unwrap()))
+    };
+    let flag = |key, value| [(key, gguf_file::Value::Bool(value))];
+    let (stops, plain) = with(NORMAL, &[]).unwrap();
+    assert!(!stops && with(CONTROL, &[]).unwrap().0);
+    assert_eq!(with(NORMAL, &flag("tokenizer.ggml.add_bos_token", false)).unwrap().1, plain);
+    let message: String = with(NORMAL, &flag("tokenizer.ggml.add_eos_token", true)).unwrap_err();
+    assert!(message.contains("tokenizer.ggml.add_eos_token is true"), "{message}");
 }

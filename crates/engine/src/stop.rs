@@ -67,14 +67,21 @@ impl StopSet {
     }
 
     /// The stop tokens of a GGUF file: its one id, as `config` gives it, and the tokens known by name.
-    pub fn from_gguf(file: &GgufFile, config: &[u32], tokenizer: &TextTokenizer) -> Self {
+    ///
+    /// # Errors
+    /// If an id is no token.
+    pub fn from_gguf(file: &GgufFile, config: &[u32], tokenizer: &TextTokenizer) -> Result<Self> {
         let mut ids: BTreeSet<u32> = config.iter().copied().collect();
-        ids.extend(file.size("tokenizer.ggml.eot_token_id").ok().map(|id| id as u32));
-        ids.extend(BY_NAME.iter().filter_map(|name| tokenizer.id(name)));
+        for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+            ids.extend(file.token_id(key)?);
+        }
+        // In Gemma's vocabulary, `</s>` is struck-through text as any other tag.
+        let named = |name: &&str| tokenizer.id(name).filter(|&id| tokenizer.is_whole(id));
+        ids.extend(BY_NAME.iter().filter_map(named));
         if file.text("tokenizer.ggml.model").is_ok_and(|model| model == "gemma4") {
             ids.extend(tokenizer.id(GEMMA4));
         }
-        Self(ids)
+        Ok(Self(ids))
     }
 
     /// A set of these ids.

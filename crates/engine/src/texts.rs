@@ -38,7 +38,7 @@ impl Texts {
             Checkpoint::Gguf(path) => {
                 let file = GgufFile::open(path)?;
                 let tokenizer = TextTokenizer::from_gguf(&file)?;
-                let stop = StopSet::from_gguf(&file, config.eos(), &tokenizer);
+                let stop = StopSet::from_gguf(&file, config.eos(), &tokenizer)?;
                 Ok(Self { tokenizer, template: ChatTemplate::from_gguf(&file)?, stop, placeholders, note: None })
             }
             Checkpoint::Random { config: path, .. } => {

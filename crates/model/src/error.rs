@@ -228,9 +228,9 @@ impl ModelError {
             Self::BlocksDevice { .. } => Some("--weights f32, bf16 and f16 run on every device".into()),
             Self::Ggml { .. } => Some("convert the file to one of the readable types, e.g. Q8_0 or Q4_K_M".into()),
             Self::UnknownTensors { .. } => {
-                Some("the checkpoint is probably of another variant than its config.json says".into())
+                Some("the checkpoint is probably of another variant than its configuration says".into())
             }
-            Self::Shape { .. } => Some("config.json and the weights belong to different models".into()),
+            Self::Shape { .. } => Some("configuration and weights belong to different models".into()),
             Self::Plan(plan) => plan.hint(),
             _ => None,
         }

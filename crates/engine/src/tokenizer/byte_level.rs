@@ -43,6 +43,7 @@ pub(super) fn pipeline(pre: &str) -> Option<Pipeline> {
         pre_tokenizer: Some(pre_tokenizer),
         decoder: ByteLevel::default().into(),
         byte_fallback: false,
+        bos: false,
         special: &[],
     })
 }

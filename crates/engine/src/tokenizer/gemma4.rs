@@ -17,6 +17,8 @@ pub(super) fn pipeline() -> Pipeline {
         pre_tokenizer: None,
         decoder: Sequence::new(vec![replace("▁", " ").into(), ByteFallback::new().into(), Fuse::new().into()]).into(),
         byte_fallback: true,
+        // As in transformers and llama.cpp: there are files that say otherwise.
+        bos: true,
         // A file names one end-of-text token; if that is `<turn|>`, its converter takes `<eos>` for a normal token.
         special: &["<eos>"],
     }

@@ -27,6 +27,8 @@ pub(super) struct Pipeline {
     /// Whether a character without a token becomes the tokens of its bytes, such as `<0xE2>`, or else the unknown token. Byte-level
     /// vocabularies do not need it: they have a token for every byte.
     pub(super) byte_fallback: bool,
+    /// Whether texts begin with the BOS, whatever the file says of it.
+    pub(super) bos: bool,
     /// Tokens that are special, whatever kind the file gives them.
     pub(super) special: &'static [&'static str],
 }
@@ -52,7 +54,7 @@ fn read(file: &GgufFile) -> Result<Tokenizer> {
     tokenizer.with_normalizer(pipeline.normalizer).map_err(fail)?;
     tokenizer.with_pre_tokenizer(pipeline.pre_tokenizer);
     tokenizer.with_decoder(Some(pipeline.decoder));
-    tokenizer.with_post_processor(bos(file, &tokens)?);
+    tokenizer.with_post_processor(bos(file, &tokens, pipeline.bos)?);
     tokenizer.add_tokens(added(file, &tokens, pipeline.special)?).map_err(fail)?;
     Ok(tokenizer)
 }
@@ -124,8 +126,14 @@ fn added(file: &GgufFile, tokens: &[String], special: &[&str]) -> Result<Vec<Add
 }
 
 /// The step that puts the BOS before a text, if the file asks for it: some files name a BOS but do not want it, some name none.
-fn bos(file: &GgufFile, tokens: &[String]) -> Result<Option<PostProcessorWrapper>> {
-    if file.flag("tokenizer.ggml.add_bos_token") != Some(true) {
+fn bos(file: &GgufFile, tokens: &[String], always: bool) -> Result<Option<PostProcessorWrapper>> {
+    if file.flag("tokenizer.ggml.add_eos_token")? == Some(true) {
+        return Err(wrong(
+            file,
+            "tokenizer.ggml.add_eos_token is true, but nothing can follow an end: it must be false",
+        ));
+    }
+    if !always && file.flag("tokenizer.ggml.add_bos_token")? != Some(true) {
         return Ok(None);
     }
     let (id, token) = named(file, tokens, "tokenizer.ggml.bos_token_id")?;

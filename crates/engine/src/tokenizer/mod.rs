@@ -94,6 +94,11 @@ impl TextTokenizer {
         self.inner.as_ref()?.token_to_id(token)
     }
 
+    /// Whether a token is matched as a whole before anything else: ordinary words of a vocabulary are not, whatever their text.
+    pub fn is_whole(&self, id: u32) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.get_added_tokens_decoder().contains_key(&id))
+    }
+
     /// The text of a token, as it is in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.as_ref()?.id_to_token(id)

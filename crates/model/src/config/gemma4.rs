@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Keys, check_heads, check_sizes, gguf_eos, malformed};
+use super::{Keys, check_all_turn, check_heads, check_sizes, gguf_eos, malformed};
 use crate::{GgufFile, ModelError};
 
 /// Sizes and constants of a dense Gemma 4 decoder (transformers `Gemma4TextConfig`).
@@ -36,8 +36,8 @@ pub struct Gemma4Config {
     pub sliding_theta: f64,
     /// Base of the rotary frequencies of full layers.
     pub full_theta: f64,
-    /// Fraction of a full layer's frequencies that are not 0.
-    pub full_rotary_factor: f64,
+    /// How many of a full layer's frequencies are not 0.
+    pub full_turning: usize,
     /// Whether the language-model head shares the embedding's weight.
     pub tied: bool,
     /// End-of-text tokens, as far as this file names them.
@@ -58,6 +58,9 @@ pub struct Gemma4Layer {
     /// Width of the MLP.
     pub intermediate_size: usize,
 }
+
+/// Texts of the tokens that hold the place of images, videos and sounds.
+const PLACEHOLDERS: [&str; 3] = ["<|image|>", "<|video|>", "<|audio|>"];
 
 /// What a layer may have of its own in `per_layer_config`. Transformers refuses the rest too, so far.
 const OF_A_LAYER: [&str; 2] = ["head_dim", "num_key_value_heads"];
@@ -81,6 +84,8 @@ impl Gemma4Config {
         let width = keys.size("hidden_size_per_layer_input")?;
         let per_layer_input = if width > 0 { Some((width, keys.size("vocab_size_per_layer_input")?)) } else { None };
         let layers = Self::layers(keys)?;
+        let full_dim = layers.iter().find(|layer| !layer.sliding).map_or(0, |layer| layer.head_dim);
+        let full_turning = (full.number("partial_rotary_factor")? * full_dim as f64 / 2.0) as usize;
         let mut placeholders = Vec::new();
         for key in ["image_token_id", "video_token_id", "audio_token_id"] {
             if let Some(around) = around.filter(|around| around.has(key)) {
@@ -101,7 +106,7 @@ impl Gemma4Config {
             rms_norm_eps: keys.number("rms_norm_eps")?,
             sliding_theta: sliding.number("rope_theta")?,
             full_theta: full.number("rope_theta")?,
-            full_rotary_factor: full.number("partial_rotary_factor")?,
+            full_turning,
             tied: keys.tied()?,
             eos: keys.eos()?,
             placeholders,
@@ -162,7 +167,7 @@ impl Gemma4Config {
     }
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
-        let count = file.size("gemma4.block_count")?;
+        let count = file.blocks("gemma4")?;
         let sliding = file.flags("gemma4.attention.sliding_window_pattern")?;
         let widths = file.sizes("gemma4.feed_forward_length", count)?;
         let kv_heads = file.sizes("gemma4.attention.head_count_kv", count)?;
@@ -180,7 +185,13 @@ impl Gemma4Config {
             })
             .collect();
         // The frequencies that do not rotate have huge divisors.
+        check_all_turn(file, "gemma4.rope.dimension_count", full_dim)?;
+        check_all_turn(file, "gemma4.rope.dimension_count_swa", sliding_dim)?;
         let divisors = file.values("rope_freqs.weight")?;
+        if divisors.len() != full_dim / 2 {
+            let why = format!("rope_freqs.weight has {} values, but must have {}", divisors.len(), full_dim / 2);
+            return Err(malformed(file.path(), why));
+        }
         let turning = divisors.iter().take_while(|&&divisor| divisor == 1.0).count();
         if let Some(other) = divisors[turning..].iter().find(|&&divisor| divisor < 1e20) {
             return Err(malformed(
@@ -198,18 +209,29 @@ impl Gemma4Config {
             window: file.size("gemma4.attention.sliding_window")?,
             k_eq_v: !file.has(&format!("blk.{full}.attn_v.weight")),
             per_layer_input: if width > 0 { Some((width, file.rows("per_layer_token_embd.weight")?)) } else { None },
-            softcap: file.number("gemma4.final_logit_softcapping").ok(),
+            // llama.cpp takes 0 for no cap.
+            softcap: file.optional_number("gemma4.final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             vocab_size: file.rows("token_embd.weight")?,
             context: file.size("gemma4.context_length")?,
             rms_norm_eps: file.number("gemma4.attention.layer_norm_rms_epsilon")?,
             sliding_theta: file.number("gemma4.rope.freq_base_swa")?,
             full_theta: file.number("gemma4.rope.freq_base")?,
-            full_rotary_factor: turning as f64 / divisors.len().max(1) as f64,
+            full_turning: turning,
             tied: !file.has("output.weight"),
-            eos: gguf_eos(file),
-            placeholders: Vec::new(),
+            eos: gguf_eos(file)?,
+            placeholders: Self::gguf_placeholders(file)?,
         }
         .checked(file.path())
+    }
+
+    /// Tokens that hold the place of images, videos and sounds, which a file names by nothing but their texts.
+    fn gguf_placeholders(file: &GgufFile) -> Result<Vec<u32>, ModelError> {
+        if !file.has_key("tokenizer.ggml.tokens") {
+            return Ok(Vec::new());
+        }
+        let tokens = file.texts("tokenizer.ggml.tokens")?;
+        let places = tokens.iter().enumerate().filter(|(_, token)| PLACEHOLDERS.contains(&token.as_str()));
+        Ok(places.map(|(id, _)| id as u32).collect())
     }
 
     /// The layer whose keys and values a layer reads, if not its own: the last layer of its kind before the shared ones.

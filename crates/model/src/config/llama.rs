@@ -62,12 +62,12 @@ impl LlamaConfig {
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let (heads, hidden_size) = (file.size("llama.attention.head_count")?, file.size("llama.embedding_length")?);
-        let head_dim = file.size("llama.attention.key_length").unwrap_or(hidden_size / heads.max(1));
-        check_all_turn(file, "llama", head_dim)?;
+        let head_dim = file.optional_size("llama.attention.key_length")?.unwrap_or(hidden_size / heads.max(1));
+        check_all_turn(file, "llama.rope.dimension_count", head_dim)?;
         Self {
             hidden_size,
             intermediate_size: file.size("llama.feed_forward_length")?,
-            layers: file.size("llama.block_count")?,
+            layers: file.blocks("llama")?,
             heads,
             kv_heads: file.size("llama.attention.head_count_kv")?,
             head_dim,
@@ -76,7 +76,7 @@ impl LlamaConfig {
             rms_norm_eps: file.number("llama.attention.layer_norm_rms_epsilon")?,
             rope_theta: file.number("llama.rope.freq_base")?,
             tied: !file.has("output.weight"),
-            eos: gguf_eos(file),
+            eos: gguf_eos(file)?,
         }
         .checked(file.path())
     }

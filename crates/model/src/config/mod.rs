@@ -140,12 +140,11 @@ fn malformed(path: &Path, why: String) -> ModelError {
 }
 
 /// Refuses a GGUF file in which only part of each head is rotated.
-fn check_all_turn(file: &GgufFile, architecture: &str, head_dim: usize) -> Result<(), ModelError> {
-    let key = format!("{architecture}.rope.dimension_count");
-    match file.size(&key) {
-        Ok(turning) if turning != head_dim => Err(ModelError::Unsupported {
+fn check_all_turn(file: &GgufFile, key: &str, head_dim: usize) -> Result<(), ModelError> {
+    match file.optional_size(key)? {
+        Some(turning) if turning != head_dim => Err(ModelError::Unsupported {
             path: file.path().into(),
-            key,
+            key: key.into(),
             found: turning.to_string(),
             allowed: head_dim.to_string(),
         }),
@@ -154,6 +153,6 @@ fn check_all_turn(file: &GgufFile, architecture: &str, head_dim: usize) -> Resul
 }
 
 /// The one end-of-text token that a GGUF file stores.
-fn gguf_eos(file: &GgufFile) -> Vec<u32> {
-    file.size("tokenizer.ggml.eos_token_id").map(|id| id as u32).into_iter().collect()
+fn gguf_eos(file: &GgufFile) -> Result<Vec<u32>, ModelError> {
+    Ok(file.token_id("tokenizer.ggml.eos_token_id")?.into_iter().collect())
 }

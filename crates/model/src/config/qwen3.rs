@@ -72,11 +72,11 @@ impl Qwen3Config {
 
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let head_dim = file.size("qwen3.attention.key_length")?;
-        check_all_turn(file, "qwen3", head_dim)?;
+        check_all_turn(file, "qwen3.rope.dimension_count", head_dim)?;
         Self {
             hidden_size: file.size("qwen3.embedding_length")?,
             intermediate_size: file.size("qwen3.feed_forward_length")?,
-            layers: file.size("qwen3.block_count")?,
+            layers: file.blocks("qwen3")?,
             heads: file.size("qwen3.attention.head_count")?,
             kv_heads: file.size("qwen3.attention.head_count_kv")?,
             head_dim,
@@ -85,7 +85,7 @@ impl Qwen3Config {
             rms_norm_eps: file.number("qwen3.attention.layer_norm_rms_epsilon")?,
             rope_theta: file.number("qwen3.rope.freq_base")?,
             tied: !file.has("output.weight"),
-            eos: gguf_eos(file),
+            eos: gguf_eos(file)?,
         }
         .checked(file.path())
     }

@@ -102,16 +102,29 @@ impl Qwen35Config {
             .collect()
     }
 
+    /// Which layers have full attention: newer converters say it block by block, older ones give the interval.
+    fn gguf_kinds(file: &GgufFile, layers: usize) -> Result<Vec<bool>, ModelError> {
+        let key = "qwen35.attention.recurrent_layers";
+        if !file.has_key(key) {
+            let interval = file.size("qwen35.full_attention_interval")?.max(1);
+            return Ok((1..=layers).map(|layer| layer.is_multiple_of(interval)).collect());
+        }
+        let recurrent = file.flags(key)?;
+        if recurrent.len() < layers {
+            return Err(malformed(file.path(), format!("{key} has {} values for {layers} layers", recurrent.len())));
+        }
+        Ok(recurrent[..layers].iter().map(|recurrent| !recurrent).collect())
+    }
+
     pub(super) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         // Newer converters append a multi-token prediction block, which is not a decoder layer.
-        let extra = file.size("qwen35.nextn_predict_layers").unwrap_or(0);
-        let layers = file.size("qwen35.block_count")?.saturating_sub(extra);
-        let interval = file.size("qwen35.full_attention_interval")?.max(1);
+        let (blocks, extra) = (file.blocks("qwen35")?, file.optional_size("qwen35.nextn_predict_layers")?.unwrap_or(0));
+        let layers = blocks.saturating_sub(extra);
         let value_heads = file.size("qwen35.ssm.time_step_rank")?;
         Self {
             hidden_size: file.size("qwen35.embedding_length")?,
             intermediate_size: file.size("qwen35.feed_forward_length")?,
-            full: (1..=layers).map(|layer| layer.is_multiple_of(interval)).collect(),
+            full: Self::gguf_kinds(file, layers)?,
             heads: file.size("qwen35.attention.head_count")?,
             kv_heads: file.size("qwen35.attention.head_count_kv")?,
             head_dim: file.size("qwen35.attention.key_length")?,
@@ -126,7 +139,7 @@ impl Qwen35Config {
             rms_norm_eps: file.number("qwen35.attention.layer_norm_rms_epsilon")?,
             rope_theta: file.number("qwen35.rope.freq_base")?,
             tied: !file.has("output.weight"),
-            eos: gguf_eos(file),
+            eos: gguf_eos(file)?,
         }
         .checked(file.path())
     }

@@ -272,12 +272,11 @@ impl Gemma4 {
         let (dtype, device) = (shell.activations(), shell.device().clone());
         let dim_of = |sliding: bool| config.layers.iter().find(|l| l.sliding == sliding).map_or(2, |l| l.head_dim);
         let full_dim = dim_of(false);
-        let turning = (config.full_rotary_factor * full_dim as f64 / 2.0) as usize;
         Ok(Self {
             scale: rounded((config.hidden_size as f64).sqrt(), dtype),
             per_layer,
             sliding: Rope::new(config.sliding_theta, dim_of(true), dtype, &device)?,
-            full: Rope::proportional(config.full_theta, full_dim, turning, dtype, &device)?,
+            full: Rope::proportional(config.full_theta, full_dim, config.full_turning, dtype, &device)?,
             layers,
             softcap: config.softcap.map(|cap| cap as f32),
             shell,

@@ -14,7 +14,7 @@ use candle_core::{
 use headtemper_kernels::{Blocks, Held, MatrixBuilder};
 
 use super::{
-    Table, gguf_names,
+    Table, gguf_header, gguf_names,
     gguf_order::{Order, undo},
     mapped::{Mapped, map, release},
     safetensors::widen,
@@ -34,25 +34,33 @@ impl GgufFile {
     /// Opens a file and checks that every tensor lies inside it.
     ///
     /// # Errors
-    /// If it is not GGUF, is truncated, or holds a tensor type that candle cannot read.
+    /// If it is not GGUF, is truncated, one of several, or holds a tensor type that candle cannot read.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let map = map(path)?;
+        let alignment = gguf_header::alignment(path, &map)?;
         let content = gguf_file::Content::read(&mut Cursor::new(&map[..])).map_err(|e| wrong_header(path, &e))?;
-        let file = Self { path: path.into(), map: Arc::new(map), content };
-        for name in file.names() {
-            let (start, len) = file.range(&name);
-            let kind = file.content.tensor_infos[&name].ggml_dtype;
-            if matches!(kind, GgmlDType::Q8_1 | GgmlDType::Q8K) {
-                // ggml's types for intermediate products: candle knows them, but reads no tensor in them.
-                return Err(ModelError::Dtype { name, found: format!("ggml type {kind:?}"), allowed: READABLE });
-            }
-            let end = start.saturating_add(len);
-            if end > file.map.len() {
-                let why = format!("tensor '{name}' ends at byte {end}, the file at {}", file.map.len());
-                return Err(ModelError::Truncated { path: path.into(), why });
-            }
+        // ggml's types for intermediate products: candle knows them, but reads no tensor in them.
+        let of_products = content.tensor_infos.values().map(|info| info.ggml_dtype);
+        if let Some(kind) =
+            of_products.filter(|kind| matches!(kind, GgmlDType::Q8_1 | GgmlDType::Q8K)).min_by_key(|kind| *kind as u32)
+        {
+            return Err(ModelError::Ggml {
+                path: path.into(),
+                found: format!("ggml type {kind:?}"),
+                allowed: READABLE,
+            });
         }
-        Ok(file)
+        gguf_header::check_layout(path, &content, alignment, map.len())?;
+        let file = Self { path: path.into(), map: Arc::new(map), content };
+        match file.optional_size("split.count")? {
+            None | Some(1) => Ok(file),
+            Some(count) => Err(ModelError::Unsupported {
+                path: path.into(),
+                key: "split.count".into(),
+                found: format!("{count}: the file is one of several"),
+                allowed: "1 (llama-gguf-split --merge joins them)".into(),
+            }),
+        }
     }
 
     /// The path of the file.
@@ -93,8 +101,55 @@ impl GgufFile {
             V::I16(v) if v >= 0 => Ok(v as usize),
             V::I32(v) if v >= 0 => Ok(v as usize),
             V::I64(v) if v >= 0 => Ok(v as usize),
+            // One value a layer, all of them the same.
+            V::Array(ref list) if !list.is_empty() => match &self.numbers(key)?[..] {
+                [first, rest @ ..] if *first >= 0 && rest.iter().all(|other| other == first) => Ok(*first as usize),
+                _ => Err(self.wrong(key)("its numbers differ, where one is needed")),
+            },
             ref other => Err(self.wrong(key)(format!("{other:?} is not a whole number"))),
         }
+    }
+
+    /// The same; `None` if the key is missing.
+    ///
+    /// # Errors
+    /// If it is not an integer.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        self.content.metadata.contains_key(key).then(|| self.size(key)).transpose()
+    }
+
+    /// The id of a token from the metadata; `None` if the key is missing.
+    ///
+    /// # Errors
+    /// If it is no id of the vocabulary.
+    pub fn token_id(&self, key: &str) -> Result<Option<u32>, ModelError> {
+        let Some(id) = self.optional_size(key)? else { return Ok(None) };
+        let vocab = self.rows("token_embd.weight")?;
+        if id >= vocab {
+            return Err(self.wrong(key)(format!("{id} is no id of the {vocab} tokens")));
+        }
+        Ok(Some(id as u32))
+    }
+
+    /// The number of blocks of an architecture.
+    ///
+    /// # Errors
+    /// If the key is missing, not an integer, or there are more blocks than tensors.
+    pub fn blocks(&self, architecture: &str) -> Result<usize, ModelError> {
+        let key = format!("{architecture}.block_count");
+        let (blocks, tensors) = (self.size(&key)?, self.content.tensor_infos.len());
+        if blocks > tensors {
+            return Err(self.wrong(&key)(format!("{blocks} blocks cannot be made of {tensors} tensors")));
+        }
+        Ok(blocks)
+    }
+
+    /// A number from the metadata; `None` if the key is missing.
+    ///
+    /// # Errors
+    /// If it is not a number.
+    pub fn optional_number(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.content.metadata.contains_key(key).then(|| self.number(key)).transpose()
     }
 
     /// A number from the metadata.
@@ -105,13 +160,24 @@ impl GgufFile {
         match *self.value(key)? {
             gguf_file::Value::F32(v) => Ok(f64::from(v)),
             gguf_file::Value::F64(v) => Ok(v),
-            _ => Ok(self.size(key)? as f64),
+            ref other => self
+                .size(key)
+                .map(|size| size as f64)
+                .map_err(|_| self.wrong(key)(format!("{other:?} is not a number"))),
         }
     }
 
     /// A boolean from the metadata; `None` if the key is missing.
-    pub fn flag(&self, key: &str) -> Option<bool> {
-        self.content.metadata.get(key).and_then(|v| v.to_bool().ok())
+    ///
+    /// # Errors
+    /// If it is not a boolean.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        self.content.metadata.get(key).map(|v| v.to_bool().map_err(self.wrong(key))).transpose()
+    }
+
+    /// Whether the metadata have a key.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.content.metadata.contains_key(key)
     }
 
     /// A list of strings from the metadata.
@@ -168,9 +234,21 @@ impl GgufFile {
     /// Names the key, its value and the value that would be allowed.
     pub(crate) fn refuse_unread(&self, architecture: &str) -> Result<(), ModelError> {
         use gguf_file::Value as V;
+        // Positions are divided by the factor if the type is linear; without a factor they are not.
+        let scaling = |key: &str| self.content.metadata.get(&format!("{architecture}.rope.scaling.{key}"));
+        let linear = matches!(scaling("type"), Some(V::String(kind)) if kind == "linear");
+        let none = matches!(scaling("type"), Some(V::String(kind)) if kind == "none");
+        let scales_nothing = |key: &str| {
+            (none && key.ends_with("rope.scaling.factor"))
+                || (linear
+                    && key.ends_with("rope.scaling.type")
+                    && scaling("factor").is_none_or(|factor| matches!(factor, V::F32(factor) if *factor == 1.0)))
+        };
         for (key, allowed) in [
             ("rope.scaling.type", "none"),
             ("rope.scaling.factor", "1"),
+            ("rope.scaling.attn_factor", "1"),
+            ("rope.scale_linear", "1"),
             ("attention.causal", "true"),
             ("attention.scale", "nothing"),
             ("logit_scale", "nothing"),
@@ -184,7 +262,7 @@ impl GgufFile {
                 V::F32(number) => number.to_string(),
                 _ => self.size(&key).map_or_else(|_| format!("{value:?}"), |size| size.to_string()),
             };
-            if found != allowed {
+            if found != allowed && !scales_nothing(&key) {
                 let (path, allowed) = (self.path.clone(), allowed.into());
                 return Err(ModelError::Unsupported { path, key, found, allowed });
             }
@@ -273,12 +351,18 @@ impl GgufFile {
     /// Whether a tensor is not a weight of the decoder: Gemma's rotary divisors, which the configuration has read, and a final
     /// multi-token prediction block. Divisors of other architectures would scale positions, which we do not support.
     pub(super) fn is_extra(&self, stored: &str) -> bool {
-        let architecture = self.architecture();
-        let blocks = self.size(&format!("{architecture}.block_count")).unwrap_or(usize::MAX);
-        let extra = self.size(&format!("{architecture}.nextn_predict_layers")).unwrap_or(0);
-        let block = stored.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
-        let further = |block: usize| (blocks.saturating_sub(extra)..blocks).contains(&block);
-        (architecture == "gemma4" && stored == "rope_freqs.weight") || block.is_some_and(further)
+        match self.architecture() {
+            "gemma4" => stored == "rope_freqs.weight",
+            "qwen35" => {
+                let blocks = self.size("qwen35.block_count").unwrap_or(usize::MAX);
+                let extra = self.size("qwen35.nextn_predict_layers").unwrap_or(0);
+                let block = stored.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+                let further = |block: usize| (blocks.saturating_sub(extra)..blocks).contains(&block);
+                // The projection that a decoder's block has not.
+                block.is_some_and(|block| further(block) && self.has(&format!("blk.{block}.nextn.eh_proj.weight")))
+            }
+            _ => false,
+        }
     }
 
     /// A table that stays in its file.
@@ -393,6 +477,8 @@ fn unreadable_type(number: &str) -> String {
         "34" => "TQ1_0",
         "35" => "TQ2_0",
         "39" => "MXFP4",
+        "40" => "NVFP4",
+        "41" => "Q1_0",
         _ => return format!("ggml type {number}"),
     };
     format!("ggml type {number} ({name})")

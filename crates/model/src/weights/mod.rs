@@ -2,6 +2,7 @@
 
 mod account;
 mod gguf;
+mod gguf_header;
 mod gguf_names;
 mod gguf_order;
 mod holding;
