@@ -136,7 +136,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The object with the rotary settings: `rope_parameters` in files of transformers 5, otherwise this one, whose
-    /// `rope_scaling` must then be absent or the default.
+    /// `rope_scaling` must then be absent or the default, with no other base than that of the object.
     pub(super) fn rope(&self) -> Result<Self, ModelError> {
         if self.has("rope_scaling") {
             // In transformers it would override `rope_parameters`, and its entries besides the type would matter.
@@ -144,6 +144,7 @@ impl<'a> Keys<'a> {
             let plain = scaling.as_object().is_some_and(|scaling| {
                 scaling.iter().all(|(key, value)| match &**key {
                     "rope_type" | "type" => value == "default",
+                    "rope_theta" => value.as_f64() == self.object.get("rope_theta").and_then(Value::as_f64),
                     "mrope_section" | "mrope_interleaved" => true, // no effect on text
                     _ => false,
                 })
@@ -164,13 +165,17 @@ impl<'a> Keys<'a> {
         if self.has("rope_parameters") {
             rope.rope_type("default")?;
         }
-        rope.number("rope_theta")
+        // Transformers fills in what `rope_parameters` lacks from the object around them.
+        if rope.has("rope_theta") { &rope } else { self }.number("rope_theta")
     }
 
-    /// Refuses any other `rope_type`, which may be spelled `type`.
+    /// Refuses any other `rope_type`, which may be spelled `type`; without either it is the default.
     pub(super) fn rope_type(&self, allowed: &str) -> Result<(), ModelError> {
-        let old = self.has("type") && !self.has("rope_type");
-        self.only(if old { "type" } else { "rope_type" }, allowed)
+        match (self.has("rope_type"), self.has("type")) {
+            (false, false) if allowed == "default" => Ok(()),
+            (false, true) => self.only("type", allowed),
+            _ => self.only("rope_type", allowed),
+        }
     }
 }
 

@@ -129,7 +129,28 @@ mod tests {
             root.insert("head_dim".into(), 64.into());
             root.insert("rope_parameters".into(), serde_json::json!({"rope_type": "default", "rope_theta": 1e5}));
         });
-        assert_eq!(new, Ok(old));
+        assert_eq!(new, Ok(old.clone()));
+        // Less is said, and means the same.
+        let theta = serde_json::json!({"rope_theta": 1e5});
+        let with = |parameters: &Value, outside: bool| {
+            parse(|root| {
+                root.remove("rope_scaling");
+                if !outside {
+                    root.remove("rope_theta");
+                }
+                root.insert("rope_parameters".into(), parameters.clone());
+            })
+        };
+        assert_eq!(with(&theta, false), Ok(old.clone()));
+        assert_eq!(with(&serde_json::json!({"rope_type": "default"}), true), Ok(old.clone()));
+        assert!(with(&serde_json::json!({"rope_type": "default"}), false).unwrap_err().contains("no key 'rope_theta'"));
+        assert!(with(&serde_json::json!({"rope_theta": 1e5, "rope_type": "yarn"}), false).is_err());
+        let scaling = |theta: f64| {
+            let scaling = serde_json::json!({"rope_type": "default", "rope_theta": theta});
+            parse(|root| drop(root.insert("rope_scaling".into(), scaling.clone())))
+        };
+        assert_eq!(scaling(1e5), Ok(old));
+        assert!(scaling(2e5).is_err());
     }
 
     #[test]
