@@ -106,5 +106,6 @@ fn plans_are_documented(lab: &Lab) {
         };
         let (optional, always) = (names(optional), names(always));
         assert_eq!(always, written.difference(&optional).copied().collect(), "{heading}");
+        assert!(written.contains("file"), "{heading}");
     }
 }

@@ -270,6 +270,18 @@ fn gemma_turns_the_pairs_of_its_file() {
         let message = config(&[(key, value)], &[]).unwrap_err();
         assert!(message.contains(key) && message.contains(part), "{key}: {message}");
     }
+    // A list is one value a block.
+    let list = |count: usize| {
+        let ones = vec![gguf_file::Value::U16(plain.heads as u16); count];
+        [("gemma4.attention.head_count", gguf_file::Value::Array(ones))]
+    };
+    let blocks = plain.layers.len();
+    assert_eq!(config(&list(blocks), &[]).unwrap().heads, plain.heads);
+    assert!(config(&list(blocks - 1), &[]).unwrap_err().contains("a whole number for each block"));
+    let few = [("gemma4.attention.head_count_kv", gguf_file::Value::Array(vec![gguf_file::Value::U32(1); blocks - 1]))];
+    assert!(config(&few, &[]).unwrap_err().contains(&format!("needs {blocks} whole numbers")));
+    let none = [("tokenizer.ggml.eos_token_id", gguf_file::Value::U32(u32::MAX))];
+    assert_eq!(config(&none, &[]).unwrap().eos, Vec::<u32>::new());
     assert_eq!(config(&[("gemma4.final_logit_softcapping", gguf_file::Value::F32(0.0))], &[]).unwrap().softcap, None);
     // Images, videos and sounds are known by the texts of their tokens.
     let bytes = std::fs::read(&gemma).unwrap();
@@ -307,9 +319,9 @@ fn a_file_is_laid_out_as_its_header_says() {
         opened(&changed).unwrap_err()
     };
     let (dims, kind) = named("blk.1.attn_q.weight");
-    for (offset, part) in [(0u64, "must begin at"), (1, "must begin at"), (1 << 40, "must begin at")] {
+    for offset in [0u64, 1, 1 << 40] {
         let message = with(kind + 4, &offset.to_le_bytes());
-        assert!(message.contains("must begin at"), "{part}: {message}");
+        assert!(message.contains("of the data, but must begin at"), "{offset}: {message}");
     }
     // F16 over values of F32: the tensor after it begins too late.
     assert!(with(kind, &1u32.to_le_bytes()).contains("must begin at"));
@@ -328,6 +340,9 @@ fn a_file_is_laid_out_as_its_header_says() {
         let message = GgufFile::open(&file).map(drop).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
+    // Joined again, a file keeps the key.
+    rewritten(&llama, &file, &[("split.count", gguf_file::Value::U16(0))], &[]);
+    GgufFile::open(&file).unwrap();
     rewritten(&llama, &file, &[("split.count", gguf_file::Value::U16(2))], &[]);
     let message = GgufFile::open(&file).map(drop).unwrap_err().to_string();
     assert!(message.contains("split.count is 2: the file is one of several"), "{message}");

@@ -246,7 +246,7 @@ fn a_system_message_is_part_of_what_a_probe_was_fitted_on() {
     lab.done("capture --model M --items i.jsonl --heads none --system Bref! --out brief.npz");
     lab.done("capture --model M --items i.jsonl --heads none --out plain.npz");
     let meta = |name: &str| -> Value { serde_json::from_str(&texts_of_meta(&lab, name)).unwrap() };
-    assert_eq!((&meta("brief.npz")["system"], meta("plain.npz").get("system")), (&json!("Bref!"), None));
+    assert_eq!((&meta("brief.npz")["system"], &meta("plain.npz")["system"]), (&json!("Bref!"), &json!("")));
     lab.done("probe fit --features brief.npz:h_last --labels i.jsonl:correct --cv 3 --shuffles 0 --out p");
     let (_, err) = lab.ends(0, "probe eval p --features plain.npz:h_last --labels i.jsonl:correct");
     assert!(err.contains("after the system message 'Bref!'"), "{err}");

@@ -75,8 +75,8 @@ impl StopSet {
         for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
             ids.extend(file.token_id(key)?);
         }
-        // In Gemma's vocabulary, `</s>` is struck-through text as any other tag.
-        let named = |name: &&str| tokenizer.id(name).filter(|&id| tokenizer.is_whole(id));
+        // In Gemma's vocabulary, `</s>` is struck-through text as any other tag. Of the other names, llama.cpp takes none for a word.
+        let named = |name: &&str| tokenizer.id(name).filter(|&id| **name != *"</s>" || tokenizer.is_whole(id));
         ids.extend(BY_NAME.iter().filter_map(named));
         if file.text("tokenizer.ggml.model").is_ok_and(|model| model == "gemma4") {
             ids.extend(tokenizer.id(GEMMA4));

@@ -184,9 +184,9 @@ impl Gemma4Config {
                 intermediate_size: widths[i],
             })
             .collect();
-        // The frequencies that do not rotate have huge divisors.
         check_all_turn(file, "gemma4.rope.dimension_count", full_dim)?;
         check_all_turn(file, "gemma4.rope.dimension_count_swa", sliding_dim)?;
+        // The frequencies that do not rotate have huge divisors.
         let divisors = file.values("rope_freqs.weight")?;
         if divisors.len() != full_dim / 2 {
             let why = format!("rope_freqs.weight has {} values, but must have {}", divisors.len(), full_dim / 2);

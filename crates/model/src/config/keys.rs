@@ -166,7 +166,8 @@ impl<'a> Keys<'a> {
             rope.rope_type("default")?;
         }
         // Transformers fills in what `rope_parameters` lacks from the object around them.
-        if rope.has("rope_theta") { &rope } else { self }.number("rope_theta")
+        let outside = !rope.has("rope_theta") && self.has("rope_theta");
+        if outside { self } else { &rope }.number("rope_theta")
     }
 
     /// Refuses any other `rope_type`, which may be spelled `type`; without either it is the default.

@@ -143,7 +143,11 @@ mod tests {
         };
         assert_eq!(with(&theta, false), Ok(old.clone()));
         assert_eq!(with(&serde_json::json!({"rope_type": "default"}), true), Ok(old.clone()));
-        assert!(with(&serde_json::json!({"rope_type": "default"}), false).unwrap_err().contains("no key 'rope_theta'"));
+        assert!(
+            with(&serde_json::json!({"rope_type": "default"}), false)
+                .unwrap_err()
+                .contains("no key 'rope_parameters.rope_theta'")
+        );
         assert!(with(&serde_json::json!({"rope_theta": 1e5, "rope_type": "yarn"}), false).is_err());
         let scaling = |theta: f64| {
             let scaling = serde_json::json!({"rope_type": "default", "rope_theta": theta});

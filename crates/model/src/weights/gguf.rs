@@ -53,7 +53,8 @@ impl GgufFile {
         gguf_header::check_layout(path, &content, alignment, map.len())?;
         let file = Self { path: path.into(), map: Arc::new(map), content };
         match file.optional_size("split.count")? {
-            None | Some(1) => Ok(file),
+            // A file that was joined again keeps the key, with 0.
+            None | Some(0 | 1) => Ok(file),
             Some(count) => Err(ModelError::Unsupported {
                 path: path.into(),
                 key: "split.count".into(),
@@ -101,13 +102,22 @@ impl GgufFile {
             V::I16(v) if v >= 0 => Ok(v as usize),
             V::I32(v) if v >= 0 => Ok(v as usize),
             V::I64(v) if v >= 0 => Ok(v as usize),
-            // One value a layer, all of them the same.
-            V::Array(ref list) if !list.is_empty() => match &self.numbers(key)?[..] {
-                [first, rest @ ..] if *first >= 0 && rest.iter().all(|other| other == first) => Ok(*first as usize),
-                _ => Err(self.wrong(key)("its numbers differ, where one is needed")),
+            // One value a block, all of them the same.
+            V::Array(ref list) => match &self.numbers(key)?[..] {
+                [first, rest @ ..] if rest.iter().any(|other| other != first) => {
+                    Err(self.wrong(key)("its numbers differ, where one is needed"))
+                }
+                [first, ..] if *first >= 0 && Some(list.len()) == self.block_count(key) => Ok(*first as usize),
+                _ => Err(self.wrong(key)("a list must have a whole number for each block")),
             },
             ref other => Err(self.wrong(key)(format!("{other:?} is not a whole number"))),
         }
+    }
+
+    /// The number of blocks of the architecture that a key is of, where that is another key.
+    fn block_count(&self, key: &str) -> Option<usize> {
+        let blocks = format!("{}.block_count", key.split('.').next()?);
+        if blocks == key { None } else { self.size(&blocks).ok() }
     }
 
     /// The same; `None` if the key is missing.
@@ -115,7 +125,7 @@ impl GgufFile {
     /// # Errors
     /// If it is not an integer.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        self.content.metadata.contains_key(key).then(|| self.size(key)).transpose()
+        self.has_key(key).then(|| self.size(key)).transpose()
     }
 
     /// The id of a token from the metadata; `None` if the key is missing.
@@ -123,7 +133,8 @@ impl GgufFile {
     /// # Errors
     /// If it is no id of the vocabulary.
     pub fn token_id(&self, key: &str) -> Result<Option<u32>, ModelError> {
-        let Some(id) = self.optional_size(key)? else { return Ok(None) };
+        // The largest u32 stands for none.
+        let Some(id) = self.optional_size(key)?.filter(|&id| id != u32::MAX as usize) else { return Ok(None) };
         let vocab = self.rows("token_embd.weight")?;
         if id >= vocab {
             return Err(self.wrong(key)(format!("{id} is no id of the {vocab} tokens")));
@@ -149,7 +160,7 @@ impl GgufFile {
     /// # Errors
     /// If it is not a number.
     pub fn optional_number(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        self.content.metadata.contains_key(key).then(|| self.number(key)).transpose()
+        self.has_key(key).then(|| self.number(key)).transpose()
     }
 
     /// A number from the metadata.
@@ -200,6 +211,10 @@ impl GgufFile {
             V::I64(v) => Ok(v),
             V::I32(v) => Ok(i64::from(v)),
             V::U32(v) => Ok(i64::from(v)),
+            V::I16(v) => Ok(i64::from(v)),
+            V::U16(v) => Ok(i64::from(v)),
+            V::I8(v) => Ok(i64::from(v)),
+            V::U8(v) => Ok(i64::from(v)),
             ref other => Err(self.wrong(key)(format!("{other:?} is not a whole number"))),
         };
         self.value(key)?.to_vec().map_err(self.wrong(key))?.iter().map(number).collect()
@@ -219,8 +234,8 @@ impl GgufFile {
     /// # Errors
     /// If the key is missing, or its list has another length.
     pub fn sizes(&self, key: &str, count: usize) -> Result<Vec<usize>, ModelError> {
-        if let Ok(size) = self.size(key) {
-            return Ok(vec![size; count]);
+        if !matches!(self.value(key)?, gguf_file::Value::Array(_)) {
+            return Ok(vec![self.size(key)?; count]);
         }
         let sizes: Option<Vec<usize>> = self.numbers(key)?.iter().map(|&n| usize::try_from(n).ok()).collect();
         sizes
@@ -242,7 +257,8 @@ impl GgufFile {
             (none && key.ends_with("rope.scaling.factor"))
                 || (linear
                     && key.ends_with("rope.scaling.type")
-                    && scaling("factor").is_none_or(|factor| matches!(factor, V::F32(factor) if *factor == 1.0)))
+                    && scaling("factor")
+                        .is_none_or(|factor| matches!(factor, V::F32(factor) if [0.0, 1.0].contains(factor))))
         };
         for (key, allowed) in [
             ("rope.scaling.type", "none"),

@@ -19,13 +19,12 @@ const ARRAY: u32 = 9;
 /// The number of bytes that tensors of a file are aligned to.
 ///
 /// # Errors
-/// If the file gives no sensible one, or names a key or a tensor twice, of which only one would be read. A header that cannot be read at
-/// all is left to candle, which says what is wrong with it.
+/// If the file gives no sensible one, or names a key or a tensor twice, of which only one would be read. A header that cannot be walked
+/// through is left to candle, which says what is wrong with it.
 pub(super) fn alignment(path: &Path, bytes: &[u8]) -> Result<u64, ModelError> {
-    let wrong = |why: String| ModelError::Malformed { path: path.into(), kind: "GGUF file", why };
+    let wrong = |why| malformed(path, why);
     let Some(header) = Header::of(bytes) else { return Ok(ALIGNMENT.into()) };
-    let mut seen = BTreeSet::new();
-    if let Some(twice) = header.keys.iter().chain(&header.tensors).find(|name| !seen.insert(**name)) {
+    if let Some(twice) = repeated(&header.keys).or(repeated(&header.tensors)) {
         return Err(wrong(format!("'{}' stands there twice", String::from_utf8_lossy(twice))));
     }
     match header.alignment {
@@ -41,7 +40,7 @@ pub(super) fn alignment(path: &Path, bytes: &[u8]) -> Result<u64, ModelError> {
 /// # Errors
 /// Names the first tensor of which this is not so.
 pub(super) fn check_layout(path: &Path, content: &Content, alignment: u64, len: usize) -> Result<(), ModelError> {
-    let wrong = |why: String| ModelError::Malformed { path: path.into(), kind: "GGUF file", why };
+    let wrong = |why| malformed(path, why);
     let mut infos: Vec<_> = content.tensor_infos.iter().collect();
     infos.sort_unstable_by_key(|(name, _)| *name);
     let mut places = Vec::with_capacity(infos.len());
@@ -74,6 +73,16 @@ pub(super) fn check_layout(path: &Path, content: &Content, alignment: u64, len: 
         }
     }
     Ok(())
+}
+
+fn malformed(path: &Path, why: String) -> ModelError {
+    ModelError::Malformed { path: path.into(), kind: "GGUF file", why }
+}
+
+/// A name that stands there a second time.
+fn repeated<'a>(names: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let mut seen = BTreeSet::new();
+    names.iter().find(|name| !seen.insert(**name)).copied()
 }
 
 /// The names of a header.

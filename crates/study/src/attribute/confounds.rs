@@ -113,10 +113,11 @@ pub(super) fn fields(
     options: &AttributeOptions,
 ) -> (Vec<FieldCheck>, usize) {
     let chose = [&spec.a.holds, &spec.b.holds].map(Predicate::fields).concat();
-    let labels = [&spec.a.holds, &spec.b.holds].map(|holds| holds.texts_of("label")).concat();
+    let labels = [&spec.a.holds, &spec.b.holds].map(|holds| holds.texts_of("label"));
+    let verdicts = |name: &str| labels.iter().all(|labels| says_the_label(name, labels));
     let passed_over = |name: &str| {
         let own = |field: &&str| *field == name || field.starts_with(&format!("{name}."));
-        options.within.as_deref() == Some(name) || chose.iter().any(own) || says_the_label(name, &labels)
+        options.within.as_deref() == Some(name) || chose.iter().any(own) || verdicts(name)
     };
     let fields: Vec<_> = table.rows.iter().map(|&row| facts.get(row).map(|facts| &facts.fields)).collect();
     dealt(table, options).fields(&fields, passed_over)

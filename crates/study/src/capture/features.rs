@@ -21,7 +21,7 @@ pub struct FeatureMeta {
     /// Whether prompts were read without the chat template.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
-    /// The system message that all prompts begin with, where the items have one in common.
+    /// The system message that all prompts begin with, empty where they have none in common; captures of earlier versions do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// The site of `h_last`, by its TransformerLens name.

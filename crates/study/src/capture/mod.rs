@@ -226,7 +226,7 @@ fn empty(
             identity: engine.identity().clone(),
             plan: options.plan_names(),
             raw: items.iter().any(Item::is_raw),
-            system: Systems::of(items).common().map(String::from),
+            system: Some(Systems::of(items).common().unwrap_or_default().into()),
             site: Site::FinalNorm.to_string(),
             layer_site: "blocks.{layer}.hook_resid_post".into(),
             last_n: options.keep.last_n,

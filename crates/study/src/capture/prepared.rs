@@ -143,7 +143,7 @@ impl<'a> Prepared<'a> {
         FeatureMeta {
             plan: self.job.options.plan_names(),
             raw: self.survey.raw,
-            system: self.survey.systems.common().map(String::from),
+            system: Some(self.survey.systems.common().unwrap_or_default().into()),
             generated: self.job.answering.as_ref().map(Answering::meta),
             key: Some(self.parts.key()),
             parts: Some(self.parts.clone()),

@@ -135,13 +135,15 @@ pub(super) fn other_regime(probe: &Probe, engine: &Engine, items: &[Item]) -> Ve
     if of.plan.iter().any(|plan| plan != "none") {
         out.push(format!("the probe was fitted under {}, and nothing is tempered here", of.plan[0]));
     }
-    let (before, system) = (of.system.as_deref(), Systems::of(items));
-    if before != system.common() {
-        let told = |text: Option<&str>| {
-            text.map_or("no system message that it says".into(), |text| format!("the system message '{text}'"))
+    let systems = Systems::of(items);
+    let after = systems.common().unwrap_or_default();
+    // Captures of earlier versions do not say.
+    if let Some(before) = of.system.as_deref().filter(|before| *before != after) {
+        let told = |text: &str| match text {
+            "" => "no system message in common".into(),
+            text => format!("the system message '{text}'"),
         };
-        let (before, now) = (told(before), told(system.common()));
-        out.push(format!("the probe was fitted on answers after {before}; these are after {now}"));
+        out.push(format!("the probe was fitted on answers after {}; these are after {}", told(before), told(after)));
     }
     let raw = items.iter().any(Item::is_raw);
     if raw != of.raw || was.thinking != now.thinking {

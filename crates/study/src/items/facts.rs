@@ -48,10 +48,10 @@ fn written(value: &Value) -> Option<String> {
     match value {
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Number(number) => {
-            // Whole numbers of 64 bits have no f64.
+            // Whole numbers of 64 bits have no f64; -0 is 0.
             let whole = || number.is_i64() || number.is_u64();
             let fraction = number.as_f64().filter(|_| !whole());
-            Some(fraction.map_or_else(|| number.to_string(), |x| x.to_string()))
+            Some(fraction.map_or_else(|| number.to_string(), |x| (x + 0.0).to_string()))
         }
         Value::String(text) => Some(text.clone()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
@@ -102,6 +102,7 @@ mod tests {
         let of = |value: Value| written(&value);
         assert!([json!(5), json!(5.0), json!("5")].into_iter().all(|five| of(five).as_deref() == Some("5")));
         assert_eq!(of(json!("true")), of(json!(true)));
+        assert_eq!(of(json!(-0.0)), of(json!(0)));
         assert_ne!(of(json!("x")), of(json!("X")));
         // Names that no f64 tells apart.
         assert_ne!(of(json!(9_007_199_254_740_993_u64)), of(json!(9_007_199_254_740_992_u64)));

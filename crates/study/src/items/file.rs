@@ -94,8 +94,8 @@ impl ReadAs {
     }
 }
 
-/// Reads lines one after the other, strictly; every bad line is reported with its number. `on_item` is given the items that were asked for, and their lines;
-/// lines after the last of these are checked as well.
+/// Reads lines one after the other, strictly; every bad line is reported with its number. `on_item` is given the items that were asked for,
+/// and their lines; lines after the last of these are checked as well.
 ///
 /// # Errors
 /// If the lines cannot be read, cannot be used, or hold no item that was asked for.

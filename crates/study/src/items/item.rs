@@ -88,10 +88,7 @@ impl Item {
 
     /// The item with an answer that was generated. Whatever it says of another answer, its label and scores too, is gone.
     pub(crate) fn answered_by(&self, row: &Row) -> Self {
-        let mut other = self.other.clone();
-        for name in OF_AN_ANSWER {
-            other.shift_remove(name);
-        }
+        let mut other = of_the_question(self.other.clone());
         other.insert("finish_reason".into(), json!(row.finish_reason));
         let (response, response_ids) = (Some(row.response.clone()), Some(row.response_ids.clone()));
         Self { response, response_ids, label: None, scores: BTreeMap::new(), other, ..self.clone() }
@@ -133,11 +130,7 @@ impl Item {
             Input::Ids(ref ids) => Input::Ids(self.prompt_ids(ids).to_vec()),
             input => input,
         };
-        let mut other = self.other;
-        for name in OF_AN_ANSWER {
-            other.shift_remove(name);
-        }
-        let (label, scores) = (None, BTreeMap::new());
+        let (label, scores, other) = (None, BTreeMap::new(), of_the_question(self.other));
         Self { input, prompt_len: None, response: None, response_ids: None, label, scores, other, ..self }
     }
 
@@ -314,6 +307,14 @@ impl Item {
         };
         Ok(Self { id, input, response, response_ids, prompt_len, label, scores, gold, other: fields })
     }
+}
+
+/// These fields without those about an answer.
+fn of_the_question(mut fields: Map<String, Value>) -> Map<String, Value> {
+    for name in OF_AN_ANSWER {
+        fields.shift_remove(name);
+    }
+    fields
 }
 
 /// The field of a file that holds such an input, and its value.

@@ -58,7 +58,7 @@ pub(crate) enum Cell {
 pub(crate) struct Column {
     pub(crate) cells: Vec<Cell>,
     pub(crate) ids: Option<Vec<String>>,
-    /// The hashes of the prompt and the response that each value is of, empty where unknown; none if the file has no texts.
+    /// The hashes of the prompt and the response that each value is of, empty where unknown.
     pub(crate) texts: Vec<[String; 2]>,
 }
 
@@ -181,7 +181,8 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
         return Err(StudyError::content(path, why));
     }
     let (prompts, responses) = (hashes(path, PROMPT_HASH, cells.len())?, hashes(path, RESPONSE_HASH, cells.len())?);
-    let (prompts, responses) = (prompts.unwrap_or_default(), responses.unwrap_or_default());
+    let or_unknown = |hashes: Option<Vec<String>>| hashes.unwrap_or_else(|| vec![String::new(); cells.len()]);
+    let (prompts, responses) = (or_unknown(prompts), or_unknown(responses));
     let texts = prompts.into_iter().zip(responses).map(<[String; 2]>::from).collect();
     Ok(Column { cells, ids, texts })
 }
@@ -225,7 +226,10 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
 /// The hashes of an entry's prompt and response, if it is an item; empty for what it lacks.
 fn texts_of(value: &Value, number: usize) -> [String; 2] {
     let item = value.as_object().and_then(|_| Item::parse(&value.to_string(), number, false).ok());
-    item.map(|item| [prompt_hash(&item), response_hash(item.response.as_deref())]).unwrap_or_default()
+    // A row of generated answers has its prompt for people to read: of a conversation the last message.
+    let is_row = ["variant", "n_tokens"].iter().any(|name| value.get(name).is_some());
+    let prompt = |item: &Item| if is_row { String::new() } else { prompt_hash(item) };
+    item.map(|item| [prompt(&item), response_hash(item.response.as_deref())]).unwrap_or_default()
 }
 
 /// A field of each value, or the values themselves where no field is named.

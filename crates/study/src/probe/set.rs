@@ -363,6 +363,8 @@ impl Origin {
     /// layer or pool, under another plan, or with another template. None if they are of one kind, or the files do not say.
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
         let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
+        // Captures of earlier versions do not say.
+        let both_say = a.system.is_some() && b.system.is_some();
         let of = |origin: &Self, meta: &FeatureMeta| {
             let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
             let layers = match (layers.is_empty(), meta.mean_layers, origin.features.key.as_str()) {
@@ -381,8 +383,8 @@ impl Origin {
                 Some(true) => ", told to think",
                 Some(false) => ", told not to think",
             };
-            let system =
-                meta.system.as_ref().map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
+            let system = meta.system.as_ref().filter(|text| both_say && !text.is_empty());
+            let system = system.map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
             format!("{}{layers}, pooled over {}{plan}{template}{thinking}{system}", origin.features.key, meta.pool)
         };
         let (here, there) = (of(self, a), of(other, b));
