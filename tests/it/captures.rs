@@ -284,6 +284,16 @@ fn parts_are_checked_before_they_are_joined() {
     let (_, err) = lab.ends(0, line);
     assert!(err.contains("6 to do, 4 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
+    // So is one of an earlier version, which lacks an array.
+    stop_before_the_end();
+    let (today, mut earlier) = (Npz::read(&part(1)).unwrap(), Npz::default());
+    for name in today.names().filter(|name| *name != "response_hash") {
+        earlier.add(name, today.get(name).unwrap().clone());
+    }
+    earlier.save(&part(1)).unwrap();
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("6 to do, 2 of them done before"), "{err}");
+    assert!(bytes(&lab, "c.npz") == whole);
 }
 
 /// Whether a planned head fired is checked for the whole, not for a part: a part's items may have nothing at the plan's positions.
