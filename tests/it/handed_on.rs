@@ -315,6 +315,27 @@ fn columns_that_do_not_fit_their_ids_are_refused() {
     };
     let by_line = fitted("some.jsonl:correct", "same");
     assert_eq!((&by_line["matched_by"], &by_line["items"]), (&json!("id"), &json!(12)));
+    // Where no line has one, all have their numbers: also for a capture of some of them, but not for ids that happen to be numbers.
+    for item in &mut some {
+        item.as_object_mut().unwrap().remove("id");
+    }
+    lab.write_lines("none.jsonl", some.clone());
+    lab.done("capture --model M --items none.jsonl --heads none --where topic!=1 --out none.npz");
+    let fit_none = "probe fit --features none.npz:h_last --labels none.jsonl:correct --cv 3 --shuffles 0 --out none";
+    let (_, err) = lab.ends(0, fit_none);
+    assert!(!err.contains("by place") && lab.json("none/fit.json")["train"]["matched_by"] == "id", "{err}");
+    assert_eq!(lab.json("none/fit.json")["train"]["items"], 8);
+    let reversed = some.into_iter().enumerate().map(|(i, mut item)| {
+        item["id"] = json!(12 - i);
+        item
+    });
+    lab.write_lines("reversed.jsonl", reversed);
+    lab.done("capture --model M --items reversed.jsonl --heads none --out reversed.npz");
+    let (_, err) = lab.ends(
+        0,
+        "probe fit --features reversed.npz:h_last --labels none.jsonl:correct --cv 3 --shuffles 0 --out reversed",
+    );
+    assert!(err.contains("labels were matched by place"), "{err}");
     // A key that stands twice has no value.
     lab.write("double.jsonl", "{\"id\":\"q0\",\"y\":1,\"y\":0}\n");
     let (_, err) = lab.ends(2, &format!("{fit} double.jsonl:y"));

@@ -157,6 +157,13 @@ fn what_does_not_make_up_a_sweep_is_not_merged() {
     sweep("--lambda 1,0.5 --out s2 --shard 2/3");
     lab.done("merge m s1 s2 s3");
     lab.same(&RESULTS, "whole", "m");
+    // Where the same items were found, and how they were chosen, differs from machine to machine.
+    lab.write("copied.jsonl", lab.read("q.jsonl"));
+    let elsewhere =
+        "sweep --model M --items copied.jsonl --where id!=\"none\" --heads L0H1 --max-new-tokens 2 --lambda 1,0.5";
+    lab.done(&format!("{elsewhere} --out copied --shard 2/3"));
+    lab.done("merge again s1 copied s3");
+    lab.same(&RESULTS, "whole", "again");
 }
 
 /// Shards are named as test runners do, and none is empty.

@@ -1,4 +1,6 @@
-//! Numbers and lists as they stand in sentences and tables; `report::text` has them as they stand on its pages.
+//! Numbers, lists and names as they stand in sentences and tables; `report::text` has them as they stand on its pages.
+
+use std::path::Path;
 
 /// What stands where there is no number.
 pub(crate) const UNDEFINED: &str = "–";
@@ -35,6 +37,11 @@ pub(crate) fn interval(low: f64, high: f64, decimals: usize) -> String {
 /// The number that an f32 is written as: 0.9, and not the f64 that is closest to the f32 closest to it.
 pub(crate) fn as_written(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+/// The name of a file, without its directory.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A number of things: `1 item`, `2 items`.

@@ -125,7 +125,8 @@ fn added(file: &GgufFile, tokens: &[String], special: &[&str]) -> Result<Vec<Add
     Ok(added.collect())
 }
 
-/// The step that puts the BOS before a text, if the file asks for it: some files name a BOS but do not want it, some name none.
+/// The step that puts the BOS before a text, if the file asks for it or texts of its family always have it: some files name a BOS but do
+/// not want it, some name none.
 fn bos(file: &GgufFile, tokens: &[String], always: bool) -> Result<Option<PostProcessorWrapper>> {
     if file.flag("tokenizer.ggml.add_eos_token")? == Some(true) {
         return Err(wrong(

@@ -3,6 +3,7 @@
 mod account;
 mod gguf;
 mod gguf_header;
+mod gguf_keys;
 mod gguf_names;
 mod gguf_order;
 mod holding;

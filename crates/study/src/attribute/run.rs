@@ -318,11 +318,7 @@ fn write_report(
     let scripts = (options.compat == Compat::Dd).then_some("that of the scripts of arXiv 2604.11867 (--compat dd)");
     let facts = Facts::default()
         .with_model(identity)
-        .with_items(
-            &items.len().to_string(),
-            &format!("{}{}", settings.from.path.display(), source.read_from()),
-            settings.from.only,
-        )
+        .with_items(items.len(), &format!("{}{}", settings.from.path.display(), source.read_from()), settings.from.only)
         .with_system(items)
         .with(
             "heads",

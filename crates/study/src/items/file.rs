@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Item, Predicate, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits};
+use crate::{
+    Item, Predicate, Result, StudyError, items::columns::ColumnNames, store::digest::digest_bits, text::file_name,
+};
 
 /// Most problems that are listed; the rest is only counted.
 const LISTED: usize = 10;
@@ -35,9 +37,9 @@ pub struct ItemsFrom<'a> {
 }
 
 impl ItemsFrom<'_> {
-    /// The name of the file, without its directory.
+    /// The name of the file.
     pub(crate) fn file(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        file_name(self.path)
     }
 }
 

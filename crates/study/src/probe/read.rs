@@ -58,8 +58,21 @@ pub(crate) enum Cell {
 pub(crate) struct Column {
     pub(crate) cells: Vec<Cell>,
     pub(crate) ids: Option<Vec<String>>,
+    /// The names that items without an id have: the numbers of their lines; none in an `.npz`.
+    numbers: Vec<String>,
     /// The hashes of the prompt and the response that each value is of, empty where unknown.
     pub(crate) texts: Vec<[String; 2]>,
+}
+
+impl Column {
+    /// The names by which these items find their values: ids or, if no entry has one and the items follow each other under the numbers of
+    /// its lines, these numbers. None where items can be matched by place alone.
+    pub(crate) fn names_for(&self, items: &[String]) -> Option<&[String]> {
+        let mut numbers = self.numbers.iter();
+        // As a capture of such a file has them: some of the lines, in order.
+        let mut follow = || items.iter().all(|item| numbers.any(|number| number == item));
+        self.ids.as_deref().or_else(|| (!items.is_empty() && follow()).then_some(&self.numbers[..]))
+    }
 }
 
 /// Reads features.
@@ -184,7 +197,7 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
     let or_unknown = |hashes: Option<Vec<String>>| hashes.unwrap_or_else(|| vec![String::new(); cells.len()]);
     let (prompts, responses) = (or_unknown(prompts), or_unknown(responses));
     let texts = prompts.into_iter().zip(responses).map(<[String; 2]>::from).collect();
-    Ok(Column { cells, ids, texts })
+    Ok(Column { cells, ids, numbers: Vec::new(), texts })
 }
 
 fn text_cell(text: String) -> Cell {
@@ -290,8 +303,8 @@ fn objects<'a>(
         let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
         return Err(StudyError::content(path, why));
     }
-    // Where no item has an id, they are matched by place.
-    Ok(Column { cells, ids: named.then_some(ids), texts })
+    let (ids, numbers) = if named { (Some(ids), Vec::new()) } else { (None, ids) };
+    Ok(Column { cells, ids, numbers, texts })
 }
 
 /// The fields of an object, with dots into inner objects.

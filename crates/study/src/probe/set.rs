@@ -6,14 +6,13 @@ use std::{
 };
 
 use headtemper_stats::check_finite;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ColumnSource, FeatureSource, LabelSource,
+    ColumnSource, FeatureSource, LabelSource, Origin,
     read::{self, Cell, Column, Table},
 };
-use crate::{FeatureMeta, Result, StudyError, items::units::joined, store::digest::hex};
+use crate::{Result, StudyError, items::units::joined, store::digest::hex};
 
 /// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
@@ -66,45 +65,6 @@ struct Groups {
 
 /// Whether a row belongs to a set, by its place and its id.
 type Keep<'a> = &'a dyn Fn(usize, Option<&str>) -> Result<bool>;
-
-/// Where a set came from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Origin {
-    /// The source of the features.
-    pub features: FeatureSource,
-    /// The source of the labels.
-    pub labels: LabelSource,
-    /// Items that were used.
-    pub items: usize,
-    /// Those of them that are positive.
-    pub positives: usize,
-    /// Items that were left out, since they have no label.
-    pub unlabelled: usize,
-    /// How features and labels found each other: `id` or `place`.
-    pub matched_by: String,
-    /// Items whose labels stand beside another prompt or response than the one that was captured, as far as both files have them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other_texts: Option<usize>,
-    /// How many prompts or groups the items have, if there are fewer than items.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units: Option<usize>,
-    /// The same for the class with fewer of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class_units: Option<usize>,
-    /// The column by which items were grouped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub groups: Option<ColumnSource>,
-    /// SHA-256 of the used features, in f64.
-    pub features_sha256: String,
-    /// SHA-256 of the used labels with their ids.
-    pub labels_sha256: String,
-    /// The layers that were averaged, where the file names them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<usize>,
-    /// What the file of features says of itself, where it is a capture: model, revision, weights, site, pooling.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meta: Option<FeatureMeta>,
-}
 
 impl ProbeSet {
     /// Reads both and matches them: by id where both files have ids, else by place. Items with the same value of `groups` are one
@@ -213,12 +173,8 @@ impl FeatureRows {
     /// If the column cannot be read, or does not match the features as labels must.
     pub(crate) fn grouped(self, by: Option<&ColumnSource>) -> Result<Self> {
         let Some(by) = by else { return Ok(self) };
-        let (column, n) = (read::column(by)?, self.kept.len());
-        let at = match (&self.table.ids, &column.ids) {
-            (Some(ids), Some(of_groups)) => by_id(&by.path, ids, &column, of_groups)?,
-            _ if column.cells.len() == n => (0..n).map(Some).collect(),
-            _ => return Err(unmatched(by, column.cells.len(), &self.source, n)),
-        };
+        let column = read::column(by)?;
+        let (at, _) = self.matched(by, &column)?;
         let value = |at: Option<usize>| match &column.cells[at?] {
             Cell::Missing => None,
             Cell::Number(number) => Some(number.to_string()),
@@ -226,6 +182,16 @@ impl FeatureRows {
         };
         let values = at.into_iter().map(value).collect();
         Ok(Self { groups: Some(Groups { column: by.clone(), values }), ..self })
+    }
+
+    /// The place of each row's value in a column, and how it was found: by `id`, or by `place` where not both files name their items.
+    fn matched(&self, by: &ColumnSource, column: &Column) -> Result<(Vec<Option<usize>>, &'static str)> {
+        let n = self.kept.len();
+        match self.table.ids.as_ref().and_then(|ids| Some((ids, column.names_for(ids)?))) {
+            Some((ids, names)) => Ok((by_id(&by.path, ids, column, names)?, "id")),
+            None if column.cells.len() == n => Ok(((0..n).map(Some).collect(), "place")),
+            None => Err(unmatched(by, column.cells.len(), &self.source, n)),
+        }
     }
 
     /// How many rows the file has.
@@ -266,11 +232,7 @@ impl FeatureRows {
     pub(crate) fn labelled_by(&self, labels: &LabelSource, column: &Column) -> Result<ProbeSet> {
         let Self { source, table, kept, .. } = self;
         let n = kept.len();
-        let (of_row, matched_by) = match (&table.ids, &column.ids) {
-            (Some(ids), Some(of_labels)) => (by_id(&labels.column.path, ids, column, of_labels)?, "id"),
-            _ if column.cells.len() == n => ((0..n).map(Some).collect(), "place"),
-            _ => return Err(unmatched(&labels.column, column.cells.len(), source, n)),
-        };
+        let (of_row, matched_by) = self.matched(&labels.column, column)?;
         let mut rows: Vec<(usize, bool)> = Vec::new();
         for (row, at) in of_row.iter().enumerate().filter(|(row, _)| kept[*row]) {
             let label = at.map_or(Ok(None), |at| read::label(labels, column, at))?;
@@ -345,63 +307,6 @@ impl FeatureRows {
             units,
             origin,
         })
-    }
-}
-
-impl Origin {
-    /// How many items the smaller class has.
-    pub(crate) fn smaller_class(&self) -> usize {
-        self.positives.min(self.items.saturating_sub(self.positives))
-    }
-
-    /// How many independent things the smaller class has: items or, where items share them, prompts or groups.
-    pub(crate) fn smaller_of_units(&self) -> usize {
-        self.class_units.unwrap_or(self.smaller_class())
-    }
-
-    /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
-    /// layer or pool, under another plan, or with another template. None if they are of one kind, or the files do not say.
-    pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
-        let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
-        // Captures of earlier versions do not say.
-        let both_say = a.system.is_some() && b.system.is_some();
-        let of = |origin: &Self, meta: &FeatureMeta| {
-            let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
-            let layers = match (layers.is_empty(), meta.mean_layers, origin.features.key.as_str()) {
-                (false, ..) => format!(" of layers {}", layers.join(", ")),
-                (true, Some(last), "h_mean") => format!(" of the last {last} layers"),
-                _ => String::new(),
-            };
-            let plan = match &meta.plan[..] {
-                [none] if none == "none" => String::new(),
-                [one] => format!(", under {one}"),
-                _ => ", under a plan an item".into(),
-            };
-            let template = if meta.raw { ", without the chat template" } else { "" };
-            let thinking = match meta.identity.thinking {
-                None => "",
-                Some(true) => ", told to think",
-                Some(false) => ", told not to think",
-            };
-            let system = meta.system.as_ref().filter(|text| both_say && !text.is_empty());
-            let system = system.map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
-            format!("{}{layers}, pooled over {}{plan}{template}{thinking}{system}", origin.features.key, meta.pool)
-        };
-        let (here, there) = (of(self, a), of(other, b));
-        (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
-    }
-
-    /// How the arithmetic of these features differs from that of the other ones, as far as both files say.
-    pub(crate) fn other_arithmetic(&self, other: &Self) -> Option<String> {
-        let of = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.arithmetic());
-        let (here, there) = (of(self)?, of(other)?);
-        (here != there).then(|| format!("{here} there, {there} here"))
-    }
-
-    /// Whether both were captured with the same weights; none if a file does not say.
-    pub(crate) fn same_weights(&self, other: &Self) -> Option<bool> {
-        let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
-        Some(sha256(self)? == sha256(other)?)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a page was made from, by name: the list at its end. What every page must say of a model stands here once.
 
+use std::fmt;
+
 use headtemper_engine::{Identity, Sampling};
 use serde::Serialize;
 
@@ -30,8 +32,8 @@ impl Facts {
         of_model(Some(identity)).into_iter().fold(self, |facts, (name, value)| facts.with_some(name, value))
     }
 
-    /// Adds which items were read: how many (in words, if it is more to say than a number), from which file, and what holds for all of them.
-    pub(crate) fn with_items(self, count: &str, file: &str, only: Option<&Predicate>) -> Self {
+    /// Adds which items were read: how many, from which file, and what holds for all of them.
+    pub(crate) fn with_items(self, count: impl fmt::Display, file: &str, only: Option<&Predicate>) -> Self {
         let condition = only.map(|only| format!(", those where {only}")).unwrap_or_default();
         self.with("items", format!("{count} of {file}{condition}"))
     }

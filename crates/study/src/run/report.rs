@@ -1,6 +1,6 @@
 //! What a whole experiment says at its end: its checks, and report.html, report.json and report.md.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use headtemper_engine::Engine;
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::{
     store::files::{write_json, write_text},
     sweep::{examples::examples, files::counted_by_hooks, outcome::Outcomes},
     sweep_markdown,
+    text::file_name,
 };
 
 /// What a sweep ends with.
@@ -111,7 +112,7 @@ impl RunReport<'_> {
                 format!("{}, {} layers, {} heads", identity.architecture, spec.layers.len(), spec.slots().len()),
             )
             .with("parameters", spec.parameters.to_string())
-            .with_items(&self.items.len().to_string(), &items.from().file(), items.only.as_ref())
+            .with_items(self.items.len(), &items.from().file(), items.only.as_ref())
             .with_system(self.items)
             .with_answers(&generate.sampling, &[generate.sampling.seed], generate.max_new_tokens)
             .with_some("judged by", self.experiment.judge.as_ref().map(judged))
@@ -122,10 +123,6 @@ impl RunReport<'_> {
             .with_some("hooks fired", swept.map(|swept| counted_by_hooks(&swept.arms, &swept.fired)))
             .with_version(identity)
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn markdown(

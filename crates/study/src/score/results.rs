@@ -97,7 +97,7 @@ fn facts(identity: &Identity, plan: &ScorePlan) -> Facts {
     let earlier = || format!("{} of {of} cells (a head at a λ); p(max) is over all of them", plan.earlier);
     Facts::default()
         .with_model(identity)
-        .with_items(&plan.ids.len().to_string(), &plan.file, plan.only.as_ref())
+        .with_items(plan.ids.len(), &plan.file, plan.only.as_ref())
         .with_some("system message", plan.system.as_ref())
         .with("units of comparison", counted(plan.units.len(), plan.groups.as_deref()))
         .with("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len()))

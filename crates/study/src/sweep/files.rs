@@ -73,7 +73,7 @@ pub(crate) fn write_report(
     let facts = Facts::default()
         .with_model(identity)
         .with_some("sweep", from.map(|(dir, _)| dir.display().to_string()))
-        .with_items(&items, file, plan.only.as_ref())
+        .with_items(items, file, plan.only.as_ref())
         .with_system(answered.items)
         .with("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref()))
         .with_answers(&plan.sampling, &outcomes.seeds, answered.max_new_tokens)
