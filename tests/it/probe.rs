@@ -127,6 +127,11 @@ fn groups_stay_together() {
         err.contains("79 of 80 items share their prompt, all their features or a value of train.npz:topic"),
         "{err}"
     );
+    // The last item alone, and the three beside it, have no unit of their size to change labels with.
+    assert!(
+        err.contains("of 80 items keep their label in every shuffle, as nothing with as many items that stay"),
+        "{err}"
+    );
     let fit = lab.json("probe/fit.json");
     assert_eq!((&fit["train"]["units"], &fit["train"]["groups"]), (&json!(21), &json!("train.npz:topic")));
     let fold = counts(&lab.npz("probe/predictions.npz"), "fold");

@@ -141,6 +141,11 @@ impl WholeUnits {
         self.relabelings.labelings()
     }
 
+    /// How many items have the same label in every shuffle, as [`Shuffles::fixed`](crate::Shuffles::fixed) counts them.
+    pub fn fixed(&self) -> usize {
+        self.relabelings.fixed()
+    }
+
     fn labels(&self, k: u64) -> Vec<bool> {
         self.relabelings.labels(k)
     }

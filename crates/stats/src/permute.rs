@@ -100,6 +100,18 @@ impl Shuffles {
         if turns { ways / 2.0 } else { ways }
     }
 
+    /// How many items have the same label in every shuffle: those of units that can change places only with units labelled as they
+    /// are. What they differ in is in every shuffled statistic too.
+    pub fn fixed(&self) -> usize {
+        let of_class = |class: &Class| {
+            let patterns: Vec<Vec<usize>> = class.units().map(|unit| class.pattern(unit, self.n_a)).collect();
+            let same = |run: usize, of_a: usize| patterns.iter().all(|pattern| pattern[run] == of_a);
+            let fixed = |(run, &size): (usize, &usize)| if same(run, 0) || same(run, size) { size } else { 0 };
+            patterns.len() * class.runs.iter().enumerate().map(fixed).sum::<usize>()
+        };
+        self.classes.iter().map(of_class).sum()
+    }
+
     /// Shuffle number `k`: one label per pooled item, exactly `n_a` of them true, by stream `k` of [`Random`].
     pub fn labels(&self, k: u64) -> Vec<bool> {
         let mut labels = vec![false; self.n_a + self.n_b];
@@ -159,6 +171,11 @@ impl Relabelings {
     /// As [`Shuffles::labelings`].
     pub fn labelings(&self) -> f64 {
         self.shuffles.labelings()
+    }
+
+    /// As [`Shuffles::fixed`].
+    pub fn fixed(&self) -> usize {
+        self.shuffles.fixed()
     }
 
     /// Relabeling number `k`, one label per item.
@@ -329,6 +346,27 @@ mod tests {
         let both: Vec<usize> = (0..12).map(|place| place % 6).collect();
         assert_eq!(Shuffles::whole(6, 6, 0, &both, None).labelings(), 32.0, "either of two, six times");
         assert_eq!(Shuffles::new(2000, 2000, 0).labelings(), f64::INFINITY);
+    }
+
+    #[test]
+    fn labels_that_never_change_are_counted() {
+        let drawn = |shuffles: &Shuffles, n_a: usize, n: usize| {
+            let same = |place: usize| (0..500).all(|k| shuffles.labels(k)[place] == (place < n_a));
+            (0..n).filter(|&place| same(place)).count()
+        };
+        // Units of three and of two a's, of one b and one of both; one unit of two b's and two of one.
+        let unit = [0, 0, 0, 1, 1, 2, 3, 3, 4, 5];
+        let strata: [usize; 10] = [0, 0, 0, 1, 1, 0, 0, 0, 1, 0];
+        for (n_a, stratum, fixed) in [(6, None, 3), (6, Some(&strata[..]), 8), (5, None, 6), (5, Some(&strata), 10)] {
+            let shuffles = Shuffles::whole(n_a, 10 - n_a, 1, &unit, stratum);
+            assert_eq!((shuffles.fixed(), drawn(&shuffles, n_a, 10)), (fixed, fixed), "{n_a} {stratum:?}");
+        }
+        // A unit's own items change labels among themselves.
+        let mixed = Shuffles::whole(2, 4, 1, &[0, 1, 0, 0, 1, 1], None);
+        assert_eq!((mixed.fixed(), drawn(&mixed, 2, 6)), (0, 0));
+        assert_eq!(Shuffles::new(4, 6, 0).fixed(), 0);
+        let labels = [false, true, false, true];
+        assert_eq!(Relabelings::new(&labels, 0, &[0, 1, 0, 2], None).fixed(), 4, "two b's of one unit, and two a's");
     }
 
     #[test]

@@ -211,6 +211,32 @@ fn within_a_topic_what_followed_the_topic_is_gone() {
 }
 
 #[test]
+fn labels_that_no_shuffle_changes_are_told() {
+    let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+    let cohorts = Cohorts { a: (0..20).collect(), b: (20..40).collect() };
+    // A document of eight answers, which no other has, and then documents of two.
+    let doc = |item: usize| if item < 8 { "long".into() } else { format!("d{}", item / 2) };
+    let topic = |item: usize| if item < 4 { "rare" } else { "common" };
+    let mut facts = facts(40);
+    for (item, facts) in facts.iter_mut().enumerate() {
+        facts.fields = BTreeMap::from([("doc".to_string(), doc(item)), ("topic".to_string(), topic(item).to_string())]);
+    }
+    let told = |groups: Option<&str>, within: Option<&str>| {
+        let options =
+            AttributeOptions { groups: groups.map(String::from), within: within.map(String::from), ..quick(1) };
+        let found = attribute(&planted(&[Story::Nothing], 20, 0, 1), &spec, &cohorts, &facts, &options).unwrap();
+        found.warnings.into_iter().filter(|warning| warning.contains("in every shuffle,")).collect::<Vec<_>>()
+    };
+    let [grouped] = &told(Some("doc"), None)[..] else { panic!("one warning") };
+    assert!(grouped.starts_with("8 of 40 items keep their label in every shuffle"), "{grouped}");
+    assert!(grouped.contains("as nothing with as many items of the same doc has another label"), "{grouped}");
+    let [strata] = &told(Some("doc"), Some("topic"))[..] else { panic!("one warning") };
+    assert!(strata.starts_with("8 of 40") && strata.contains("same doc in every stratum"), "{strata}");
+    // What strata of one cohort tell has a warning of its own.
+    assert!(told(None, Some("topic")).is_empty() && told(None, None).is_empty());
+}
+
+#[test]
 fn who_stops_it_does_not_wait_for_every_head() {
     let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
     let cohorts = Cohorts { a: (0..30).collect(), b: (30..60).collect() };

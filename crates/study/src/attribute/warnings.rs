@@ -15,6 +15,7 @@ use crate::{
         facts::RESPONSE,
         units::{called, counted},
     },
+    significance::told_fixed,
 };
 
 /// All warnings, in the order in which a reader sees them.
@@ -33,6 +34,7 @@ pub(super) fn warnings(
         .chain(prompts(disposition))
         .chain(fields(disposition))
         .chain(strata_of_one_cohort(table))
+        .chain(fixed(disposition, table))
         .chain(short(table))
         .chain(few_folds(folds, options))
         .chain(coarse(options.shuffles, &disposition.heads))
@@ -134,6 +136,20 @@ fn strata_of_one_cohort(table: &Table<'_>) -> Option<String> {
     (mixed < all).then(|| {
         format!("{} of {all} items share their stratum with no item of the other cohort, and tell nothing", all - mixed)
     })
+}
+
+/// Items whose label no shuffle changes, beyond those that [`strata_of_one_cohort`] tells of.
+fn fixed(disposition: &Disposition, table: &Table<'_>) -> Option<String> {
+    let told = table.strata.as_ref().map_or(0, |strata| strata.len() - strata::mixed(strata, table.n_a));
+    // The seed decides which labels are dealt, not which can be.
+    let fixed = table.shuffles(0).fixed();
+    let one = grouped(disposition).map_or("prompt", |field| field);
+    let like = if table.strata.is_some() {
+        format!("as many items of the same {one} in every stratum")
+    } else {
+        format!("as many items of the same {one}")
+    };
+    told_fixed(fixed, table.rows.len(), &like).filter(|_| fixed > told)
 }
 
 /// Responses shorter than the window of tokens.

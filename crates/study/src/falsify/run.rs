@@ -20,6 +20,7 @@ use crate::{
         prediction_npz,
     },
     report,
+    significance::told_fixed,
     store::files::{read_json, write_json, write_text, write_whole},
 };
 
@@ -64,6 +65,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         let why = "prompts were not compared between the sets: give [train] items and [fresh] items";
         tested.warnings.push(why.into());
     }
+    tested.warnings.extend(fitted.notes.iter().map(|note| format!("training: {note}")));
     progress.step();
     progress.end();
 
@@ -159,6 +161,11 @@ fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options:
         ran.extend(baselines::run(file, (&train.texts, &fresh.texts), p, &mut warnings)?);
     }
     let null = null_of(p, fresh.set, options);
+    if null.is_some() {
+        // The seed decides which labels are dealt, not which can be.
+        let fixed = Relabelings::new(&fresh.set.labels, 0, &fresh.set.units, None).fixed();
+        warnings.extend(told_fixed(fixed, fresh.set.labels.len(), "as many items that stay together"));
+    }
     Ok(Tested { evaluation, predictions, null, ran, warnings })
 }
 

@@ -6,7 +6,11 @@ use headtemper_stats::{
 use serde::{Deserialize, Serialize};
 
 use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
-use crate::{Result, StudyError, significance::LEVEL, store::nan::number};
+use crate::{
+    Result, StudyError,
+    significance::{LEVEL, told_fixed},
+    store::nan::number,
+};
 
 /// How a probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,6 +208,10 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
         notes.push(format!(
             "no p: units can be labelled in {ways} within their folds, too few to tell an AUC from chance"
         ));
+    }
+    if !few && options.shuffles > 0 {
+        let fixed = whole.as_ref().map_or(0, WholeUnits::fixed);
+        notes.extend(told_fixed(fixed, n, "as many items that stay together in its fold"));
     }
     let testable = !few && (whole.is_some() || set.shared() == 0);
     let weighting = ClassWeight::from(options.class_weight);
