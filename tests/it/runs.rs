@@ -13,6 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+use headtemper_engine::Engine;
+use headtemper_study::{Experiment, Silent, run};
 use headtemper_tests::golden_dir;
 
 use crate::lab::{HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, row_set, texts};
@@ -215,6 +217,18 @@ fn a_resolved_experiment_can_be_run_again() {
     write_experiment(&lab, 24, 12);
     lab.done("run x.toml --out out");
     let (_, said) = lab.ends(0, "run out/config.toml --out out");
+    assert!(said.contains("nothing left to do"), "{said}");
+}
+
+/// A program that uses the library runs the same experiment: nothing is left for the binary to do.
+#[test]
+fn the_library_runs_what_the_binary_runs() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    let experiment = Experiment::read(&lab.path("x.toml")).unwrap();
+    let engine = Engine::open(&experiment.model.choice()).unwrap();
+    run(&engine, &experiment, &lab.path("out"), None, &mut Silent).unwrap();
+    let (_, said) = lab.ends(0, "run x.toml --out out");
     assert!(said.contains("nothing left to do"), "{said}");
 }
 

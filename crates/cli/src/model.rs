@@ -3,45 +3,13 @@
 use anyhow::Result;
 use headtemper_engine::{Engine, Identity, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
-use headtemper_model::{Blocks, Held, HoldAs, Precision, Products};
+use headtemper_model::Precision;
 use headtemper_study::{Item, ItemFile, PlanSource, Predicate, Taken, head_remarks, plans, read_taken};
 
 use crate::{
-    args::{Dtype, ItemArgs, ModelArgs, PlanArgs, ProductsOf, Switch},
+    args::{ItemArgs, ModelArgs, PlanArgs, Switch},
     ui,
 };
-
-impl Dtype {
-    /// The form to hold weights in.
-    pub(crate) fn hold(self) -> HoldAs {
-        let blocks = |blocks| HoldAs::All(Held::Blocks(blocks));
-        match self {
-            Self::Auto => HoldAs::Native,
-            Self::F32 => HoldAs::All(Held::F32),
-            Self::Bf16 => HoldAs::All(Held::Bf16),
-            Self::F16 => HoldAs::All(Held::F16),
-            Self::Stored => HoldAs::Stored,
-            Self::Q8_0 => blocks(Blocks::Q8_0),
-            Self::Q4_0 => blocks(Blocks::Q4_0),
-            Self::Q4_1 => blocks(Blocks::Q4_1),
-            Self::Q5_0 => blocks(Blocks::Q5_0),
-            Self::Q5_1 => blocks(Blocks::Q5_1),
-            Self::Q4K => blocks(Blocks::Q4K),
-            Self::Q5K => blocks(Blocks::Q5K),
-            Self::Q6K => blocks(Blocks::Q6K),
-        }
-    }
-}
-
-impl ProductsOf {
-    /// The engine's value for this choice.
-    pub(crate) fn products(self) -> Products {
-        match self {
-            Self::F32 => Products::F32,
-            Self::Bf16 => Products::Bf16,
-        }
-    }
-}
 
 impl ModelArgs {
     /// What was typed, in the engine's form.
@@ -49,7 +17,7 @@ impl ModelArgs {
         ModelChoice {
             model: self.model.clone(),
             revision: self.revision.clone(),
-            precision: Precision { hold: self.how.dtype.hold(), products: self.how.products.products() },
+            precision: Precision { hold: self.how.dtype, products: self.how.products },
             device: self.how.device.clone(),
             thinking: thinking.map(|switch| switch == Switch::On),
             random: self.how.random,

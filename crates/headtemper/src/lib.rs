@@ -15,6 +15,17 @@
 #![doc = include_str!("../examples/temper_heads.rs")]
 //! ```
 //!
+//! An experiment file, as `temper run` takes one, is run by a program in the same way, into the same files:
+//!
+//! ```no_run
+//! use headtemper::{prelude::*, study::{Silent, run}};
+//!
+//! let experiment = Experiment::read("configs/quickstart.toml".as_ref())?;
+//! let engine = Engine::open(&experiment.model.choice())?;
+//! run(&engine, &experiment, "runs/quickstart".as_ref(), None, &mut Silent)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A hook of your own is a [`Tap`](hook::Tap). [`OnSite`](hook::OnSite) makes one from a closure, and a model's
 //! [`forward`](model::CausalLm::forward) takes it:
 //!
@@ -44,10 +55,10 @@ pub use headtemper_study as study;
 /// What most programs need.
 pub mod prelude {
     pub use headtemper_engine::{
-        CaptureRequest, Captured, Encoded, Engine, Event, FinishReason, GenerateOptions, Generated, Input, Keep,
-        Message, ModelChoice, Request, Sampling, StopRule,
+        CaptureRequest, Captured, Encoded, Engine, Event, FinishReason, GenerateOptions, Generated, HoldAs, Input,
+        Keep, Message, ModelChoice, Precision, Products, Request, Sampling, StopRule,
     };
     pub use headtemper_hook::{Batch, HeadList, HeadPlan, HeadRef, ModelSpec, OnSite, Positions, Site, Tap};
     pub use headtemper_model::CausalLm;
-    pub use headtemper_study::{Array, Npz};
+    pub use headtemper_study::{Array, Experiment, Npz};
 }

@@ -4,7 +4,7 @@ mod blocks;
 pub(crate) mod form;
 mod panels;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
@@ -83,6 +83,9 @@ pub enum Products {
 }
 
 impl Products {
+    /// All that can be asked for.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
     /// Whether this machine's kernels multiply bf16 in one instruction; elsewhere activations are first rounded and then
     /// multiplied as f32, which costs time and gains nothing.
     pub fn bf16_in_hardware() -> bool {
@@ -96,6 +99,15 @@ impl fmt::Display for Products {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
         })
+    }
+}
+
+impl FromStr for Products {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|products| products.to_string() == name);
+        found.ok_or_else(|| format!("products is '{name}', but must be f32 or bf16"))
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) use gate::Gate;
 pub(crate) use judge::Judge;
 pub(crate) use probe::{MeasureArgs, Probe, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, SetArgs};
 pub(crate) use shared::{
-    BatchArgs, Dtype, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf,
-    SamplingArgs, ShardArgs, StopArgs, Switch,
+    BatchArgs, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, SamplingArgs, ShardArgs,
+    StopArgs, Switch,
 };
 pub(crate) use verbs::{
     Bench, Capture, Completions, Doctor, Drawn, Export, Generate, Heads, Inspect, Merge, Run, Score, Sweep, Verify,

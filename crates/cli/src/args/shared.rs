@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+use clap::{
+    ArgGroup, Args as ClapArgs, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
 use headtemper_hook::Positions;
+use headtemper_model::{HoldAs, Products};
 use headtemper_study::{ItemsFrom, Predicate, ReadAs, Shard, StudyError};
 
 /// Which model, and how it is run.
@@ -57,12 +61,12 @@ pub(crate) struct HowArgs {
     pub(crate) device: String,
     /// What weights are held in; auto keeps the file's dtype (f32 for quantised files), stored keeps the blocks of a GGUF
     /// file; q8_0 and the like round the weights once, and never the activations
-    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
-    pub(crate) dtype: Dtype,
+    #[arg(long, visible_alias = "weights", value_parser = held(), default_value_t)]
+    pub(crate) dtype: HoldAs,
     /// What linear layers multiply: f32 activations, exact for the weights as they are held; or activations rounded to bf16,
     /// which is less exact and faster on CPUs with AVX512-BF16 (needs weights in bf16)
-    #[arg(long, value_enum, default_value_t = ProductsOf::F32)]
-    pub(crate) products: ProductsOf,
+    #[arg(long, value_parser = multiplied(), default_value_t)]
+    pub(crate) products: Products,
     /// Use random weights from this seed; the model is then a config.json, such as configs/models/qwen3-0.6b.json
     #[arg(long, value_name = "SEED")]
     pub(crate) random: Option<u64>,
@@ -75,37 +79,14 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// What weights are held in.
-#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-pub(crate) enum Dtype {
-    Auto,
-    F32,
-    Bf16,
-    F16,
-    Stored,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_0")]
-    Q4_0,
-    #[value(name = "q4_1")]
-    Q4_1,
-    #[value(name = "q5_0")]
-    Q5_0,
-    #[value(name = "q5_1")]
-    Q5_1,
-    #[value(name = "q4_k")]
-    Q4K,
-    #[value(name = "q5_k")]
-    Q5K,
-    #[value(name = "q6_k")]
-    Q6K,
+/// Reads what weights are held in, and lists it in the help.
+pub(super) fn held() -> impl TypedValueParser<Value = HoldAs> {
+    PossibleValuesParser::new(HoldAs::ALL.map(|hold| hold.to_string())).try_map(|name| name.parse())
 }
 
-/// What linear layers multiply.
-#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-pub(crate) enum ProductsOf {
-    F32,
-    Bf16,
+/// Reads what linear layers multiply, and lists it in the help.
+pub(super) fn multiplied() -> impl TypedValueParser<Value = Products> {
+    PossibleValuesParser::new(Products::ALL.map(|products| products.to_string())).try_map(|name| name.parse())
 }
 
 /// Which items, and how they are read.

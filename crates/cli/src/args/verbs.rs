@@ -5,11 +5,13 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{EngineError, Keep, Pool, Sampling, StopRule};
 use headtemper_hook::Positions;
+use headtemper_model::{HoldAs, Products};
 use headtemper_study::{Answering, GenerateConfig};
 
 use super::{
-    BatchArgs, Dtype, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, ProductsOf,
-    SamplingArgs, ShardArgs, StopArgs, Switch,
+    BatchArgs, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, SamplingArgs, ShardArgs,
+    StopArgs, Switch,
+    shared::{held, multiplied},
 };
 
 /// `temper inspect`
@@ -21,8 +23,8 @@ pub(crate) struct Inspect {
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// What weights would be held in; auto is the file's dtype
-    #[arg(long, visible_alias = "weights", value_enum, default_value_t = Dtype::Auto)]
-    pub(crate) dtype: Dtype,
+    #[arg(long, visible_alias = "weights", value_parser = held(), default_value_t)]
+    pub(crate) dtype: HoldAs,
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -337,11 +339,11 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) device: Option<String>,
     /// A dtype to use instead of the file's
-    #[arg(long, visible_alias = "weights", value_enum)]
-    pub(crate) dtype: Option<Dtype>,
+    #[arg(long, visible_alias = "weights", value_parser = held())]
+    pub(crate) dtype: Option<HoldAs>,
     /// Products of linear layers to use instead of the file's
-    #[arg(long, value_enum)]
-    pub(crate) products: Option<ProductsOf>,
+    #[arg(long, value_parser = multiplied())]
+    pub(crate) products: Option<Products>,
     /// Use only the first LIMIT items
     #[arg(long)]
     pub(crate) limit: Option<usize>,

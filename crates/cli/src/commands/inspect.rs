@@ -11,7 +11,7 @@ use crate::{Done, args::Inspect, ui};
 
 pub(crate) fn run(args: &Inspect) -> Result<Done> {
     let found = Inspection::of(&ModelChoice {
-        precision: args.dtype.hold().into(),
+        precision: args.dtype.into(),
         device: args.device.clone(),
         ..args.model.choice()
     })?;

@@ -1,10 +1,10 @@
 //! The types requested for weights, and those they are actually held in.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use headtemper_kernels::Held;
+use headtemper_kernels::{Blocks, Held};
 
-/// The requested type of matrices.
+/// The requested type of matrices. `Display` writes the name by which it is asked for, and [`FromStr`] reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldAs {
     /// The file's type, if it is a single float type; otherwise f32, which holds all values exactly.
@@ -14,6 +14,46 @@ pub enum HoldAs {
     All(Held),
     /// Each matrix in the type the file stores it in: ggml blocks are repacked, and nothing is rounded.
     Stored,
+}
+
+impl HoldAs {
+    /// All that can be asked for.
+    pub const ALL: [Self; 13] = [
+        Self::Native,
+        Self::All(Held::F32),
+        Self::All(Held::Bf16),
+        Self::All(Held::F16),
+        Self::Stored,
+        Self::All(Held::Blocks(Blocks::Q8_0)),
+        Self::All(Held::Blocks(Blocks::Q4_0)),
+        Self::All(Held::Blocks(Blocks::Q4_1)),
+        Self::All(Held::Blocks(Blocks::Q5_0)),
+        Self::All(Held::Blocks(Blocks::Q5_1)),
+        Self::All(Held::Blocks(Blocks::Q4K)),
+        Self::All(Held::Blocks(Blocks::Q5K)),
+        Self::All(Held::Blocks(Blocks::Q6K)),
+    ];
+}
+
+impl fmt::Display for HoldAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => f.write_str("auto"),
+            Self::All(held) => held.fmt(f),
+            Self::Stored => f.write_str("stored"),
+        }
+    }
+}
+
+impl FromStr for HoldAs {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|hold| hold.to_string() == name).ok_or_else(|| {
+            let allowed = Self::ALL.map(|hold| hold.to_string()).join(", ");
+            format!("dtype is '{name}', but must be one of {allowed}")
+        })
+    }
 }
 
 impl From<Option<Held>> for HoldAs {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headtemper_engine::{Keep, Sampling, parse_bytes};
+use headtemper_engine::{HoldAs, Keep, ModelChoice, Precision, Products, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use serde::{Deserialize, Serialize};
 
@@ -45,11 +45,11 @@ pub struct ModelConfig {
     /// A commit, branch or tag of the id.
     pub revision: Option<String>,
     /// `auto`, `f32`, `bf16` or `f16`; `stored` for the types in the file, or a ggml block type such as `q8_0`.
-    #[serde(default = "auto")]
-    pub dtype: String,
+    #[serde(default, with = "by_name")]
+    pub dtype: HoldAs,
     /// `f32`, or `bf16` to round activations to bf16 in linear layers.
-    #[serde(default = "exact", skip_serializing_if = "is_exact")]
-    pub products: String,
+    #[serde(default, with = "by_name", skip_serializing_if = "is_exact")]
+    pub products: Products,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     #[serde(default = "auto")]
     pub device: String,
@@ -62,12 +62,40 @@ fn auto() -> String {
     "auto".into()
 }
 
-fn exact() -> String {
-    "f32".into()
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_exact(products: &Products) -> bool {
+    *products == Products::F32
 }
 
-fn is_exact(products: &str) -> bool {
-    products == "f32"
+/// What a file has by its name.
+mod by_name {
+    use std::{fmt::Display, str::FromStr};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'a, T: FromStr<Err = String>, D: Deserializer<'a>>(from: D) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(|why| D::Error::custom(format!("[model] {why}")))
+    }
+}
+
+impl ModelConfig {
+    /// The model in the form in which an engine opens it. A download shows no progress.
+    pub fn choice(&self) -> ModelChoice {
+        let path = self.path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        ModelChoice {
+            model: self.id.clone().or(path).unwrap_or_default(),
+            revision: self.revision.clone(),
+            precision: Precision { hold: self.dtype, products: self.products },
+            device: self.device.clone(),
+            thinking: self.thinking,
+            random: None,
+            progress: false,
+        }
+    }
 }
 
 /// Which items.

@@ -35,7 +35,7 @@ fn every_key_is_documented() {
     full.model = ModelConfig {
         id: Some("x/y".into()),
         revision: Some("main".into()),
-        products: "bf16".into(),
+        products: Products::Bf16,
         thinking: Some(true),
         ..full.model
     };
