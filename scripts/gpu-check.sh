@@ -173,7 +173,13 @@ fi
 step "the same with stop tokens, in f32" stopping qwen3 f32 0.9
 step "the same with stop tokens, in bf16" stopping llama bf16 0.5
 played() { tested "$built/it" played::; }
-if [ -x "$built/it" ]; then step "the laws of recordings" played; else skip "the laws of recordings: $built has no tests of models"; fi
+sized() { tested "$built/it" real_heads::; }
+if [ -x "$built/it" ]; then
+    step "the laws of recordings" played
+    step "heads of the real sizes in bf16, beside the CPU" sized
+else
+    skip "the laws of recordings, heads of the real sizes: $built has no tests of models"
+fi
 
 # Laws and jobs at real sizes, with random weights.
 

@@ -211,7 +211,7 @@ fn a_row_without_stops_goes_on_where_it_would_have_ended() {
     let engine = engine("llama");
     let stops = StopRule::Also(StopSet::of((0..engine.spec().vocab as u32).step_by(3)));
     let request = |stop: StopRule| Request {
-        ids: vec![9, 8, 7],
+        ids: [9, 8, 7].into(),
         plan: 0,
         sampling: sampling(1, 3),
         noise: 1,
@@ -257,7 +257,7 @@ fn a_row_longer_than_the_memory_is_refused() {
 #[test]
 fn a_plan_that_is_not_there_is_refused() {
     let engine = engine("llama");
-    let ids = vec![1, 2, 3];
+    let ids = [1, 2, 3].into();
     let (sampling, stop) = (Sampling::default(), StopRule::Model);
     let request = Request { ids, plan: 2, sampling, noise: 0, max_new_tokens: 4, stop };
     let plans = [HeadPlan::none(), HeadPlan::none()];
@@ -270,7 +270,7 @@ fn a_plan_that_is_not_there_is_refused() {
 fn a_device_without_memory_says_what_was_planned() {
     let engine = engine("llama");
     let row = |i: u32| Request {
-        ids: vec![1, 2 + i],
+        ids: [1, 2 + i].into(),
         plan: 0,
         sampling: sampling(1, 0),
         noise: 0,

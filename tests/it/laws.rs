@@ -174,7 +174,7 @@ fn generation_does_not_depend_on_the_batch() {
     let hot = Sampling { temperature: 1.0, top_p: 0.95, seed: 3, ..Sampling::default() };
     let requests: Vec<Request> = (0..12)
         .map(|i| Request {
-            ids: ids(i % 3),
+            ids: ids(i % 3).into(),
             plan: i % 2,
             sampling: if i < 6 { Sampling::default() } else { hot.clone() },
             noise: i as u64 / 2,
@@ -194,7 +194,7 @@ fn a_shared_start_changes_nothing() {
     let engine = engine("llama");
     let plans = [plan(&[(0, 1, 0.0), (2, 4, 0.5)])];
     let request = |i: usize| Request {
-        ids: ids(2)[..20 + i].to_vec(),
+        ids: ids(2)[..20 + i].into(),
         plan: 0,
         sampling: Sampling::default(),
         noise: 0,
@@ -214,7 +214,7 @@ fn arms_share_their_random_numbers() {
     let plans = [plan(&[]), HeadPlan::uniform(&engine.spec().slots(), 1.0).unwrap()];
     let sampling = Sampling { temperature: 1.2, seed: 11, ..Sampling::default() };
     let request = |plan| Request {
-        ids: ids(1),
+        ids: ids(1).into(),
         plan,
         sampling: sampling.clone(),
         noise: 5,
@@ -235,7 +235,7 @@ fn sum_logprob_is_the_teacher_forced_one() {
     let plans = [plan(&[(1, 2, 0.0)])];
     let prompt = ids(1);
     let request = Request {
-        ids: prompt.clone(),
+        ids: prompt.clone().into(),
         plan: 0,
         sampling: Sampling::default(),
         noise: 0,

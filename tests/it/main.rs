@@ -34,6 +34,7 @@ mod played;
 mod probe;
 mod quantised;
 mod real;
+mod real_heads;
 mod resume;
 mod runs;
 mod score;

@@ -35,7 +35,7 @@ fn open(path: &std::path::Path, held: Held) -> Engine {
 
 fn greedy(engine: &Engine, ids: &[u32], plan: &HeadPlan) -> Vec<u32> {
     let request = Request {
-        ids: ids.to_vec(),
+        ids: ids.into(),
         plan: 0,
         sampling: Sampling::default(),
         noise: 0,

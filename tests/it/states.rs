@@ -219,5 +219,12 @@ fn an_empty_answer_is_read_at_the_end_of_its_prompt() {
 }
 
 fn request(prompt: &Encoded, stop: StopRule) -> Request {
-    Request { ids: prompt.ids.clone(), plan: 0, sampling: Sampling::default(), noise: 0, max_new_tokens: 3, stop }
+    Request {
+        ids: prompt.ids.as_slice().into(),
+        plan: 0,
+        sampling: Sampling::default(),
+        noise: 0,
+        max_new_tokens: 3,
+        stop,
+    }
 }

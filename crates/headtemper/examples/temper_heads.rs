@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plans = [HeadPlan::none(), HeadList::parse(&heads)?.plan(None)?];
     let prompt = engine.encode("the prompt", &Input::Prompt("Who wrote Middlemarch?".into()), None)?;
     let request = |plan| Request {
-        ids: prompt.ids.clone(),
+        ids: prompt.ids.as_slice().into(),
         plan,
         sampling: Sampling::default(), // greedy
         noise: 0,

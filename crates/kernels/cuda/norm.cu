@@ -12,6 +12,7 @@ struct NormArgs {
     float eps;
     float before_eps;
     float scale;
+    int wide; // all rows may be read and written in packs of 16 bytes
 };
 
 template <class T, int N>
@@ -132,7 +133,7 @@ DEVICE void norm_kept(const NormArgs& args) {
 template <class T>
 DEVICE void norm(const NormArgs& args) {
     constexpr int N = WIDE<T>;
-    if (args.width % N != 0)
+    if (!args.wide)
         norm_row<T, 1>(args);
     else if (args.width <= N * int(blockDim.x))
         norm_kept<T, N, 1>(args);

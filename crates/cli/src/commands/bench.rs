@@ -146,7 +146,7 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
     for plans in sets {
         let request = |row: usize| Request {
             // No two prompts begin alike, so that each is read in full.
-            ids: ids(engine, args.prompt_tokens + row)[row..].to_vec(),
+            ids: ids(engine, args.prompt_tokens + row)[row..].into(),
             plan: row % plans.len(),
             sampling: Sampling::default(),
             noise: row as u64,

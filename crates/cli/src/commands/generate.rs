@@ -113,7 +113,7 @@ fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> R
         .into_iter()
         .enumerate()
         .map(|(index, ids)| Request {
-            ids,
+            ids: ids.into(),
             plan: if plans == 1 { 0 } else { index },
             sampling: args.sampling.sampling(),
             noise: noise_of(&items[index].id),

@@ -9,7 +9,10 @@ mod step;
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use headtemper_hook::{HeadPlan, HeadScale};
@@ -25,8 +28,8 @@ use reading::Reading;
 /// One continuation to generate.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The prompt.
-    pub ids: Vec<u32>,
+    /// The prompt. Requests that differ in something else may share it.
+    pub ids: Arc<[u32]>,
     /// Which plan tempers it: an index into the plans given to [`Engine::generate`].
     pub plan: usize,
     /// How tokens are chosen.

@@ -98,7 +98,7 @@ mod tests {
 
     fn request(plan: usize, ids: Vec<u32>) -> Request {
         let (sampling, stop) = Default::default();
-        Request { ids, plan, sampling, noise: 0, max_new_tokens: 1, stop }
+        Request { ids: ids.into(), plan, sampling, noise: 0, max_new_tokens: 1, stop }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
-use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, room};
+use super::{Grid, Kernel, address, address_of, alike, form, kernel, launch, packed, room};
 use crate::{Join, Norm};
 
 const NORM: Kernel = kernel!(NORM, "norm");
@@ -21,6 +21,7 @@ struct Args {
     eps: f32,
     before_eps: f32,
     scale: f32,
+    wide: i32,
 }
 
 /// [`rms_norm`](crate::rms_norm).
@@ -55,7 +56,7 @@ fn norm_rows(x: &Tensor, y: Option<&Tensor>, how: &Join<'_>) -> Result<(Option<T
     let sum = y.as_ref().map(|_| room(x.dims(), &x)).transpose()?;
     let out = how.next.map(|_| room(x.dims(), &x)).transpose()?;
     let weight_of = |norm: Option<Norm<'_>>| address_of(name, norm.map(|norm| norm.weight));
-    let args = Args {
+    let mut args = Args {
         x: address(name, &x)?,
         y: address_of(name, y.as_ref())?,
         before: weight_of(how.before)?,
@@ -66,7 +67,11 @@ fn norm_rows(x: &Tensor, y: Option<&Tensor>, how: &Join<'_>) -> Result<(Option<T
         eps: how.next.map_or(0.0, |norm| norm.eps),
         before_eps: how.before.map_or(0.0, |norm| norm.eps),
         scale: how.scale as f32,
+        wide: 0,
     };
+    let size = x.dtype().size_in_bytes();
+    let places = [args.x, args.y, args.before, args.weight, args.sum, args.out].map(|at| (at, size));
+    args.wide = packed(16 / size, &places, &[width]).into();
     let threads = (width / 8).next_multiple_of(32).clamp(32, 256) as u32;
     let grid = Grid::row(x.elem_count() / width.max(1), threads).shared(4 * threads as usize / 32);
     // SAFETY: `Args` is the kernel's struct, and each row has its own block.

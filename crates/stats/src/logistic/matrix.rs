@@ -18,7 +18,7 @@ pub(super) fn transposed_times(a: &[f64], b: &[f64], k: usize) -> Vec<f64> {
 }
 
 /// The product of two matrices given with their strides `[row, column]`.
-fn product((m, n, k): (usize, usize, usize), a: (&[f64], [usize; 2]), b: (&[f64], [usize; 2])) -> Vec<f64> {
+pub(super) fn product((m, n, k): (usize, usize, usize), a: (&[f64], [usize; 2]), b: (&[f64], [usize; 2])) -> Vec<f64> {
     let mut out = vec![0.0; m * n];
     let last = |rows: usize, columns: usize, [row, column]: [usize; 2]| (rows - 1) * row + (columns - 1) * column;
     if m == 0 || n == 0 || k == 0 {

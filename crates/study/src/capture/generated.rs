@@ -34,7 +34,7 @@ impl Answering {
     /// The requests for the engine, one per item.
     pub(super) fn requests(&self, items: &[Item], prompts: &[Encoded], plans: usize) -> Vec<Request> {
         let request = |(index, (item, prompt)): (usize, (&Item, &Encoded))| Request {
-            ids: prompt.ids.clone(),
+            ids: prompt.ids.as_slice().into(),
             plan: if plans == 1 { 0 } else { index },
             sampling: self.sampling.clone(),
             noise: noise_of(&item.id),

@@ -62,9 +62,8 @@ pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> R
     };
     let by_text = match (&train.texts, &fresh.texts) {
         (Some(train), Some(texts)) => {
-            let pairs = near(train, texts);
-            let seen: Vec<String> =
-                pairs.iter().map(|&(old, new)| format!("'{}' (beside '{}')", texts[new], train[old])).collect();
+            let told = |(old, new): (usize, usize)| format!("'{}' (beside '{}')", texts[new], train[old]);
+            let seen: Vec<String> = near(train, texts).into_iter().map(told).collect();
             refuse(set, &seen, "nearly the prompt of a training item")?;
             true
         }
@@ -99,8 +98,11 @@ fn refuse(fresh: &ProbeSet, seen: &[String], what: &str) -> Result<()> {
     })
 }
 
-/// Pairs (training, fresh) of texts that share most of their word triples. Texts of fewer words than two triples are only compared whole,
-/// elsewhere.
+/// Fresh texts that share most of their word triples with a training text, as pairs (training, fresh): one of the training texts for each.
+/// Texts of fewer words than two triples are only compared whole, elsewhere.
+///
+/// Two near texts share one of the [`first`] triples of both, wherever triples stand in one order. The rarest come first in it, so that
+/// what many prompts have in common, such as an instruction, makes no candidates.
 fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
     let triples = |text: &String| -> BTreeSet<String> {
         let words: Vec<&str> = text.split(' ').collect();
@@ -112,29 +114,62 @@ fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
         if words.len() < 2 * TRIPLE { BTreeSet::new() } else { words.windows(TRIPLE).map(|w| w.join(" ")).collect() }
     };
     let of_train: Vec<BTreeSet<String>> = train.iter().map(triples).collect();
-    let mut holders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (item, triples) in of_train.iter().enumerate() {
-        for triple in triples {
-            holders.entry(triple).or_default().push(item);
-        }
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+    of_train.iter().flatten().for_each(|triple| *held.entry(triple).or_default() += 1);
+    let mut order: Vec<(usize, &str)> = held.into_iter().map(|(triple, held)| (held, triple)).collect();
+    order.sort_unstable();
+    let place: BTreeMap<&str, usize> = order.iter().enumerate().map(|(place, (_, triple))| (*triple, place)).collect();
+    // The places of those triples that some training text has.
+    let places = |triples: &BTreeSet<String>| -> Vec<usize> {
+        let mut places: Vec<usize> = triples.iter().filter_map(|triple| place.get(triple.as_str()).copied()).collect();
+        places.sort_unstable();
+        places
+    };
+    let of_train: Vec<Vec<usize>> = of_train.iter().map(places).collect();
+    let mut holders = vec![Vec::new(); order.len()];
+    for (old, places) in of_train.iter().enumerate() {
+        places.iter().take(first(places.len())).for_each(|&place| holders[place].push(old));
     }
-    let mut pairs = Vec::new();
-    for (new, triples) in fresh.iter().map(triples).enumerate() {
-        let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
-        for triple in &triples {
-            for &old in holders.get(triple.as_str()).into_iter().flatten() {
-                *shared.entry(old).or_default() += 1;
-            }
-        }
-        let is_near =
-            |&(old, both): &(usize, usize)| both as f64 >= NEAR * (triples.len() + of_train[old].len() - both) as f64;
-        pairs.extend(shared.into_iter().filter(is_near).map(|(old, _)| (old, new)));
+    let mut compared = vec![None; train.len()];
+    let near_one = |(new, triples): (usize, BTreeSet<String>)| {
+        let known = places(&triples);
+        // Those that no training text has are the rarest.
+        let unknown = triples.len() - known.len();
+        let rare = known.iter().take(first(triples.len()).saturating_sub(unknown));
+        let mut candidates = rare.flat_map(|&place| &holders[place]);
+        let old = candidates.find(|&&old| {
+            let again = compared[old].replace(new) == Some(new);
+            let both = in_both(&known, &of_train[old]);
+            !again && both as f64 >= NEAR * (triples.len() + of_train[old].len() - both) as f64
+        });
+        old.map(|&old| (old, new))
+    };
+    fresh.iter().map(triples).enumerate().filter_map(near_one).collect()
+}
+
+/// How many of a text's triples, in any order, hold one that every near text has among as many of its own: at least [`NEAR`] of them are in
+/// both.
+fn first(triples: usize) -> usize {
+    // What the product is off by may make it no larger.
+    triples - ((NEAR * triples as f64 - 1e-9).ceil() as usize).min(triples) + usize::from(triples > 0)
+}
+
+/// How many values two ascending lists have in common.
+fn in_both(a: &[usize], b: &[usize]) -> usize {
+    let (mut i, mut j, mut both) = (0, 0, 0);
+    while i < a.len() && j < b.len() {
+        let order = a[i].cmp(&b[j]);
+        i += usize::from(order.is_le());
+        j += usize::from(order.is_ge());
+        both += usize::from(order.is_eq());
     }
-    pairs
+    both
 }
 
 #[cfg(test)]
 mod tests {
+    use headtemper_stats::Random;
+
     use super::*;
 
     #[test]
@@ -152,5 +187,34 @@ mod tests {
         assert_eq!(near(&train, &fresh), [(0, 0)]);
         let chinese = |last: &str| texts(&[&format!("请用简单的语言解释一下为什么天空在晴朗的夏天是{last}")]);
         assert_eq!(near(&chinese("蓝色"), &chinese("蓝的")), [(0, 0)]);
+    }
+
+    /// Texts of few words, so that many are near, some behind an instruction that all have: as comparing every pair finds them.
+    #[test]
+    fn candidates_miss_no_near_text() {
+        let mut random = Random::new(1, 0);
+        let mut text = |most: usize| {
+            let words = 6 + random.below(most);
+            let start =
+                if random.below(2) == 0 { "answer the next question in one short sentence and say why " } else { "" };
+            start.to_string()
+                + &(0..words).map(|at| format!("w{at}{}", random.below(8) / 7)).collect::<Vec<_>>().join(" ")
+        };
+        for most in [3, 10, 30] {
+            let (train, fresh): (Vec<_>, Vec<_>) = (0..80).map(|_| (text(most), text(most))).unzip();
+            let triples = |text: &str| -> BTreeSet<String> {
+                text.split(' ').collect::<Vec<_>>().windows(3).map(|words| words.join(" ")).collect()
+            };
+            let is_near = |old: &String, new: &String| {
+                let (old, new) = (triples(old), triples(new));
+                old.intersection(&new).count() as f64 >= NEAR * old.union(&new).count() as f64
+            };
+            let expected: Vec<usize> =
+                (0..80).filter(|&new| train.iter().any(|old| is_near(old, &fresh[new]))).collect();
+            let found = near(&train, &fresh);
+            assert!(found.iter().all(|&(old, new)| is_near(&train[old], &fresh[new])));
+            assert_eq!(found.iter().map(|&(_, new)| new).collect::<Vec<_>>(), expected, "up to {most} more words");
+            assert!((5..75).contains(&expected.len()), "{} of 80 show little", expected.len());
+        }
     }
 }

@@ -16,7 +16,7 @@ mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use headtemper_engine::{
@@ -30,7 +30,7 @@ use crate::{
     capture::prompts,
     error::{back, through},
     progress::Lengths,
-    store::digest::{digest, noise_of},
+    store::digest::{Begun, noise_of},
 };
 
 pub use answers::SweptAnswers;
@@ -176,12 +176,17 @@ impl SweepOptions<'_> {
     }
 }
 
-/// Everything that determines a row.
+/// What determines all rows of an item; what else determines one follows in [`Determinants`].
 #[derive(Serialize)]
-struct Determinants<'a> {
+struct OfItem<'a> {
     identity: &'a Identity,
     ids: &'a [u32],
-    plan: String,
+}
+
+/// What determines a row of an item.
+#[derive(Serialize)]
+struct Determinants<'a> {
+    plan: &'a str,
     sampling: &'a Sampling,
     max_new_tokens: usize,
     #[serde(skip_serializing_if = "is_default")]
@@ -285,26 +290,28 @@ pub(crate) fn wanted(
     arms: &[Arm],
     options: &SweepOptions<'_>,
 ) -> Vec<Wanted> {
+    // A prompt is kept and hashed once, however many arms it is answered under.
+    let of_item =
+        |ids: &Vec<u32>| (Arc::<[u32]>::from(ids.as_slice()), Begun::new(&OfItem { identity: engine.identity(), ids }));
+    let prompts: Vec<_> = prompts.iter().map(of_item).collect();
     let mut wanted = Vec::with_capacity(arms.len() * items.len() * options.seeds.len());
     for (arm_index, arm) in arms.iter().enumerate() {
+        let plan = arm.plan.to_string();
         for &seed in &options.seeds {
             for (index, item) in items.iter().enumerate() {
                 let sampling = Sampling { seed, ..options.sampling.clone() };
-                let prompt = &prompts[index];
-                let determinants = Determinants {
-                    identity: engine.identity(),
-                    ids: prompt.as_slice(),
-                    plan: arm.plan.to_string(),
+                let (ids, begun) = &prompts[index];
+                let key = begun.digest(&Determinants {
+                    plan: &plan,
                     sampling: &sampling,
                     max_new_tokens: options.max_new_tokens,
                     ends: &options.ends,
                     draw: (sampling.temperature > 0.0).then_some(DRAW),
                     variant: &arm.variant,
                     item: &item.id,
-                };
-                let key = digest(&determinants);
+                });
                 let request = Request {
-                    ids: prompt.clone(),
+                    ids: ids.clone(),
                     plan: arm_index,
                     sampling,
                     noise: noise_of(&item.id),

@@ -1,9 +1,11 @@
 //! The end of a decode step that is played back from a recording.
 
-use candle_core::{Result, Tensor};
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Result, Tensor};
 
 use super::DEVICE;
-use crate::{Chosen, DecodeRow, DecodeRows, Draw};
+use crate::{Chosen, DecodeRow, DecodeRows, Draw, gpu};
 
 const CAPACITY: usize = 100;
 
@@ -12,13 +14,13 @@ fn row(id: u32, slot: usize, left: usize, stops: &[u32]) -> DecodeRow {
     DecodeRow { id, position: 10 + slot, lambda: slot, slot, left, stops: stops.to_vec(), draw }
 }
 
-/// Logits over ten tokens under which the given tokens are chosen; `None` makes a row NaN.
+/// Logits over ten tokens under which the given tokens are chosen, the more surely the later the row; `None` makes a row NaN.
 fn logits(likeliest: [Option<usize>; 4]) -> Result<Tensor> {
-    let value = |token: usize, best: Option<usize>| match best {
-        Some(best) => f32::from(u8::from(token == best)),
+    let value = |row: usize, token: usize| match likeliest[row] {
+        Some(best) => f32::from(u8::from(token == best)) * (row + 1) as f32,
         None => f32::NAN,
     };
-    let values: Vec<f32> = likeliest.iter().flat_map(|&best| (0..10).map(move |token| value(token, best))).collect();
+    let values: Vec<f32> = (0..40).map(|at| value(at / 10, at % 10)).collect();
     Tensor::from_vec(values, (4, 10), &DEVICE)
 }
 
@@ -45,13 +47,35 @@ fn rows_go_on_until_they_end_and_then_rest() -> Result<()> {
         written.iter().map(|row| tokens(row)).collect::<Vec<_>>(),
         [vec![Some(7), Some(2), Some(1)], vec![Some(8), Some(6)], vec![Some(3), None], vec![]]
     );
-    // One of ten tokens is e times as likely as each of the others.
-    let expected = 1.0 - (9.0 + 1f64.exp()).ln();
-    let first = written[0][0].expect("there were numbers").logprob;
-    assert!((first - expected).abs() < 1e-6, "{first} is not {expected}");
+    // In row r one of ten tokens is e^(r + 1) times as likely as each of the others.
+    for (row, written) in written[..3].iter().enumerate() {
+        let most = (row + 1) as f64;
+        let (first, expected) = (written[0].expect("there were numbers").logprob, most - (9.0 + most.exp()).ln());
+        assert!((first - expected).abs() < 1e-6, "row {row}: {first} is not {expected}");
+    }
     // Rows that are set again start with nothing written.
     rows.set(&[row(1, 3, 1, &[])])?;
     assert!(rows.written()?.iter().all(Vec::is_empty));
+    Ok(())
+}
+
+/// Every step has noise of its own, which is that of the same step drawn by itself.
+#[test]
+fn a_row_draws_with_the_noise_of_its_step() -> Result<()> {
+    let draws = [3, 1 << 33].map(|step| Draw { key: [9; 8], stream: step, step, temperature: 1.5, ..Draw::default() });
+    let rows = DecodeRows::new((2, 1, 8), CAPACITY, &DEVICE)?;
+    let hot = |slot: usize| DecodeRow { draw: draws[slot], ..row(1, slot, 8, &[]) };
+    rows.set(&[hot(0), hot(1)])?;
+    let even = Tensor::zeros((2, 10), DType::F32, &DEVICE)?;
+    let mut expected = [const { Vec::new() }; 2];
+    for k in 0..8 {
+        rows.advance(&even)?;
+        let at = draws.map(|draw| Draw { step: draw.step + k, ..draw });
+        expected.iter_mut().zip(gpu::choose(&even, &at)?).for_each(|(of, chosen)| of.push(chosen));
+    }
+    assert_eq!(rows.written()?, expected);
+    let tokens: BTreeSet<_> = expected.iter().flatten().map(|chosen| chosen.map(|chosen| chosen.token)).collect();
+    assert!(tokens.len() > 3, "steps that draw alike show nothing: {tokens:?}");
     Ok(())
 }
 

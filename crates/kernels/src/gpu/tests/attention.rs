@@ -191,6 +191,13 @@ fn windows_hide_what_lies_before_them() -> Result<()> {
                 batch.check(Some(window), &format!("mixed, {dim}"))?;
             }
         }
+        // Every form of tiles, with first keys inside and outside of their key tiles.
+        for (shape, windows) in [((2, 1, 128), [5, 70]), ((2, 1, 256), [5, 512]), ((1, 1, 512), [5, 70])] {
+            for window in windows {
+                let batch = Batch::new(&[(0, 90), (window + 20, 40)], shape, dtype)?;
+                batch.check(Some(window), &format!("tiles, {shape:?}"))?;
+            }
+        }
     }
     Ok(())
 }
@@ -198,9 +205,17 @@ fn windows_hide_what_lies_before_them() -> Result<()> {
 #[test]
 fn lambda_is_a_factor_and_costs_no_bit() -> Result<()> {
     for dtype in TYPES {
-        for sequences in [&[(0, 1), (600, 1)][..], &[(0, 3), (30, 1)]] {
-            let batch = Batch::new(sequences, (2, 2, 64), dtype)?;
-            let (n, heads) = (batch.q.dim(0)?, 4);
+        let (single, mixed, tiles) = (&[(0, 1), (600, 1)][..], &[(0, 3), (30, 1)][..], &[(0, 40), (70, 33)][..]);
+        for (sequences, shape) in [
+            (single, (2, 2, 64)),
+            (mixed, (2, 2, 64)),
+            (tiles, (2, 2, 64)),
+            (tiles, (2, 1, 128)),
+            (tiles, (2, 1, 256)),
+            (tiles, (1, 1, 512)),
+        ] {
+            let batch = Batch::new(sequences, shape, dtype)?;
+            let (n, heads) = (batch.q.dim(0)?, batch.q.dim(1)?);
             let plain = flat(&batch.attend(None, None)?);
             let ones = Tensor::ones((n, heads), DType::F32, &Device::Cpu)?;
             assert_eq!(plain, flat(&batch.attend(None, Some(&ones))?), "{dtype:?}");

@@ -221,6 +221,12 @@ fn strong_decays_and_repeated_keys_are_the_same_rule() -> Result<()> {
 /// rounds a product's sum once.
 const CHUNKED: f32 = 5e-5;
 
+/// The same between outputs, which are rounded once more. Measured worst cases in the emulation: 4.9e-4 in bf16, 6.2e-5
+/// in f16 (2026-11-29).
+fn chunked_out(dtype: DType) -> f32 {
+    if dtype == DType::BF16 { 2e-3 } else { 2e-4 }
+}
+
 #[test]
 fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
     let long = |lens: &[usize]| {
@@ -239,6 +245,7 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
             ((1, 1, 128, 192), &[32]),
             ((2, 2, 128, 128), &[33, 5, 70]),
         ] {
+            let mut others = 0;
             for (strength, one_key) in
                 [(0.0, false), (0.05, false), (1.0, false), (50.0, false), (0.0, true), (300.0, true)]
             {
@@ -264,7 +271,9 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 let spans = Spans::from(spans);
                 let out = gpu::delta_rule([&mine[0], &mine[1], &v, &mine[3], &mine[4]], &state, &spans)?;
                 let what = format!("{dims:?} of {lens:?}, one key {one_key}, decay {strength}");
-                close(&out, &expected, &format!("in chunks, {what}"));
+                let off = worst_relative(&out, &expected);
+                println!("out in chunks {what} {dtype:?}: {off:e} of {:e}", chunked_out(dtype));
+                assert!(off <= chunked_out(dtype), "{what} {dtype:?}: {off:e}");
                 let off = worst_relative(&state, &state32);
                 println!("state in chunks {what} {dtype:?}: {off:e} of {CHUNKED:e}");
                 assert!(off <= CHUNKED, "{what} {dtype:?}: {off:e}");
@@ -281,7 +290,9 @@ fn long_sequences_in_chunks_are_the_same_rule() -> Result<()> {
                 gpu::delta_rule([&q, &k, &askew, &g, &beta], &steps, &own_spans)?;
                 let off = worst_relative(&steps.get(slot)?, &state.get(slot)?);
                 assert!(off <= CHUNKED, "{what} {dtype:?}, token by token: {off:e}");
+                others += usize::from(flat(&steps.get(slot)?) != flat(&state.get(slot)?));
             }
+            assert!(others > 0, "{dims:?} {dtype:?}: not one sequence went in chunks");
         }
     }
     Ok(())

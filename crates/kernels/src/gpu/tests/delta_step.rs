@@ -61,7 +61,8 @@ impl Net {
     fn net(&self) -> DeltaNet<'_> {
         let [qkv, b, a, gate] = &self.projections;
         let [decay, bias, norm] = &self.exact;
-        let [q_norm, k_norm] = self.norms.each_ref().map(|weight| Norm { weight, eps: 1e-6 });
+        let [q_norm, k_norm] =
+            [(&self.norms[0], 1e-6), (&self.norms[1], 1e-3)].map(|(weight, eps)| Norm { weight, eps });
         let norm = Norm { weight: norm, eps: 1e-5 };
         DeltaNet { qkv, b, a, gate, decay, bias, q_norm, k_norm, norm, key_heads: self.key_heads }
     }

@@ -51,6 +51,24 @@ fn norms_are_their_oracles() -> Result<()> {
                     close(&normed, &rms_norm_reference(&held, &weight32, 1e-5)?, &format!("{joined} {what}, next"));
                 }
             }
+            // Views that begin inside a pack of 16 bytes are read value by value, to the same result.
+            let askew = |x: &Tensor| -> Result<Tensor> {
+                let lead = Tensor::zeros(1, x.dtype(), x.device())?;
+                Tensor::cat(&[&lead, &x.flatten_all()?], 0)?.narrow(0, 1, x.elem_count())?.reshape(x.shape())
+            };
+            let how = Join { before: Some(Norm { weight: &other, eps: 1e-3 }), scale: 1.0, next: norm };
+            let (stream, normed) = gpu::join(&x, &y, &how)?;
+            let weight_askew = askew(&weight)?;
+            let next = Some(Norm { weight: &weight_askew, eps: 1e-5 });
+            for (x, y, next) in
+                [(askew(&x)?, y.clone(), norm), (x.clone(), askew(&y)?, norm), (x.clone(), y.clone(), next)]
+            {
+                let (found, found_normed) = gpu::join(&x, &y, &Join { next, ..how })?;
+                close(&found, &stream.to_dtype(DType::F32)?.to_device(&Device::Cpu)?, &format!("askew {what}"));
+                let normed = normed.as_ref().expect("a norm was asked for").to_dtype(DType::F32)?;
+                let found_normed = found_normed.expect("a norm was asked for");
+                close(&found_normed, &normed.to_device(&Device::Cpu)?, &format!("askew {what}, next"));
+            }
             // The same row alone gives the same bits.
             let alone = gpu::rms_norm(&x.narrow(0, rows - 1, 1)?, &weight, 1e-5)?;
             assert_eq!(flat(&alone), flat(&gpu::rms_norm(&x, &weight, 1e-5)?.narrow(0, rows - 1, 1)?));

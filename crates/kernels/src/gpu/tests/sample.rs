@@ -125,6 +125,21 @@ fn tokens_are_those_of_the_oracle() -> Result<()> {
     Ok(())
 }
 
+/// A nucleus that reaches far into a tail of thousands of small weights, as in real vocabularies: sums of them must be kept to the end.
+#[test]
+fn a_nucleus_may_end_in_a_long_tail() -> Result<()> {
+    let row: Vec<f32> = (0..9000).map(|i| if i == 4321 { 0.0 } else { -9.5 + (i % 97) as f32 * 1e-3 }).collect();
+    let hot = settings(5)[1];
+    for cut in [Draw { top_p: 0.9, ..hot }, Draw { top_p: 0.6, ..hot }, Draw { top_p: 0.9, top_k: 7000, ..hot }] {
+        let draws: Vec<Draw> = (0..40).map(|step| Draw { step, ..cut }).collect();
+        let chosen = gpu::choose(&on_device(&vec![row.clone(); draws.len()])?, &draws)?;
+        for (draw, chosen) in draws.iter().zip(chosen) {
+            assert_eq!(chosen.expect("logits are numbers").token, oracle(&row, draw).token, "{draw:?}");
+        }
+    }
+    Ok(())
+}
+
 /// Two tokens so close that the last bits of their noise decide.
 #[test]
 fn all_bits_of_the_noise_count() -> Result<()> {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{DEVICE, TYPES, on};
+use super::{DEVICE, TYPES, flat, on, random};
 use crate::{
     BaseRows, HeadScore, Level, Matrix,
     gpu::score::score_some,
@@ -129,6 +129,22 @@ fn the_first_of_equal_logits_is_the_argmax_on_the_gpu() -> Result<()> {
     let hidden = Tensor::new(&[[3f32], [-3.0], [0.0]], &DEVICE)?;
     let scores = score_some(&hidden, &weight, &[0; 3], None, None, 1000)?;
     assert_eq!(scores.iter().map(|score| score.argmax).collect::<Vec<_>>(), [100, 0, 0]);
+    Ok(())
+}
+
+/// A single logit that is infinite, which an exponential makes 0 and a softcap makes finite, spoils its row.
+#[test]
+fn one_infinite_logit_spoils_its_row_on_the_gpu() -> Result<()> {
+    for (value, cap) in [(f32::MAX, None), (f32::MIN, None), (f32::MAX, Some(30.0)), (f32::MIN, Some(30.0))] {
+        let mut weight = flat(&random(&[500, 1], 7));
+        weight[7] = value;
+        let weight = Matrix::of(&on(&Tensor::from_vec(weight, (500, 1), &Device::Cpu)?)?)?;
+        let score =
+            |x: f32| score_some(&on(&Tensor::new(&[[x], [0.5]], &Device::Cpu)?)?, &weight, &[3, 3], cap, None, 9);
+        assert_eq!(score(0.5)?.len(), 2, "at half the value the logit is a number");
+        let error = score(100.0).unwrap_err().to_string();
+        assert!(error.contains("score_head: row 0 has logits that are not finite"), "{value} {cap:?}: {error}");
+    }
     Ok(())
 }
 
