@@ -210,6 +210,28 @@ fn run_goes_on_where_it_stopped() {
     assert_eq!(out, lab.read("out/report.json"));
 }
 
+/// An attribution that ended while its files were written leaves files of two: neither counts as finished.
+#[test]
+fn an_attribution_that_was_cut_short_is_made_again() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out out");
+    let (before, features) = (lab.read("out/attribution.json"), lab.path("out/features.npz"));
+    let kept = lab.path("kept.npz");
+    fs::rename(&features, &kept).unwrap();
+    // No file can take the place of a directory.
+    fs::create_dir(&features).unwrap();
+    let other = lab.read("x.toml").replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\"");
+    lab.write("other.toml", other);
+    let (_, error) = lab.ends(2, "run other.toml --out out");
+    assert!(error.contains("features.npz"), "{error}");
+    fs::remove_dir(&features).unwrap();
+    fs::rename(&kept, &features).unwrap();
+    assert_ne!(lab.read("out/attribution.json"), before, "the other attribution was written");
+    lab.done("run x.toml --out out");
+    assert_eq!(lab.read("out/attribution.json"), before);
+}
+
 /// `config.toml` is the resolved experiment, and can be run from where it is.
 #[test]
 fn a_resolved_experiment_can_be_run_again() {
@@ -342,6 +364,35 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     assert!(said.contains("what was written stays"), "{said}");
     let done = lab.read(rows).lines().count();
     assert!(done > 0 && done < all, "{done} of {all} rows were done");
+}
+
+/// Whoever starts it with `nohup` may log out.
+#[test]
+fn what_it_was_started_to_ignore_does_not_stop_it() {
+    let lab = Lab::new();
+    prompts(&lab, 60);
+    let line = "sweep --model M --items q.jsonl --heads L0H1 --lambda 1,0.5 --max-rows 2 --max-new-tokens 60 --out";
+    for signal in ["HUP", "INT"] {
+        let line = lab.command(&format!("{line} {signal}"));
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("trap '' {signal}; exec \"$@\""), "sh"])
+            .arg(line.get_program())
+            .args(line.get_args())
+            .current_dir(lab.path(""))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !fs::read(lab.path(signal).join("rows.jsonl")).is_ok_and(|bytes| bytes.contains(&b'\n')) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let killed = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let done = lab.read(&format!("{signal}/rows.jsonl")).lines().count();
+        assert!(done < 120, "it had ended before {signal} came");
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal} stopped it");
+        assert_eq!(lab.read(&format!("{signal}/rows.jsonl")).lines().count(), 120);
+    }
 }
 
 /// An interrupted sweep and an interrupted run keep their rows, and end as if they had not been interrupted.

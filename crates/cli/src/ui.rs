@@ -41,10 +41,32 @@ pub(crate) fn stop_on_interrupt() -> &'static AtomicBool {
         }
         say("stopping after this step (once more to end at once)");
     };
-    if ctrlc::set_handler(handler).is_err() {
+    let set = keeping_ignored(|| ctrlc::set_handler(handler));
+    if set.is_err() {
         say("note: Ctrl-C ends the program at once here");
     }
     &STOP
+}
+
+/// Sets handlers of signals, except of those that whoever started the program had it ignore: `nohup` does so with SIGHUP, and scripts with
+/// SIGINT for what runs in the background.
+#[cfg(unix)]
+fn keeping_ignored<T>(set: impl FnOnce() -> T) -> T {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: ignoring a signal runs no code of ours.
+    let ignore = |of: &Signal| unsafe { signal(*of, SigHandler::SigIgn) };
+    let mut ignored = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    ignored.retain(|of| matches!(ignore(of), Ok(SigHandler::SigIgn)));
+    let set = set();
+    for of in &ignored {
+        let _ = ignore(of);
+    }
+    set
+}
+
+#[cfg(not(unix))]
+fn keeping_ignored<T>(set: impl FnOnce() -> T) -> T {
+    set()
 }
 
 /// How often a bar updates its speed.

@@ -181,6 +181,7 @@ impl Study<'_> {
             stop: self.stop,
         };
         let attribution = work.attribute(&[], progress)?;
+        self.run.begin("attribute")?;
         write_attribution(&self.run, &attribution, &read.features)?;
         read.features.save(&self.run.file("features.npz"))?;
         self.run.finish("attribute", &key, json!({"items": items.len()}))?;

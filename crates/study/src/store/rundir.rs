@@ -101,6 +101,17 @@ impl RunDir {
         self.manifest.finished(stage, key) && files.iter().all(|name| self.file(name).exists())
     }
 
+    /// Notes that a stage's files are about to be replaced: whatever happens before [`RunDir::finish`], they are those of no finished stage.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub(crate) fn begin(&mut self, stage: &str) -> Result<()> {
+        match self.manifest.0["stages"].as_object_mut().and_then(|stages| stages.shift_remove(stage)) {
+            Some(_) => self.save(),
+            None => Ok(()),
+        }
+    }
+
     /// Notes that a stage was finished, with what is worth keeping about it.
     ///
     /// # Errors
