@@ -138,9 +138,11 @@ fn near(train: &[String], fresh: &[String]) -> Vec<(usize, usize)> {
         let rare = known.iter().take(first(triples.len()).saturating_sub(unknown));
         let mut candidates = rare.flat_map(|&place| &holders[place]);
         let old = candidates.find(|&&old| {
-            let again = compared[old].replace(new) == Some(new);
+            if compared[old].replace(new) == Some(new) {
+                return false;
+            }
             let both = in_both(&known, &of_train[old]);
-            !again && both as f64 >= NEAR * (triples.len() + of_train[old].len() - both) as f64
+            both as f64 >= NEAR * (triples.len() + of_train[old].len() - both) as f64
         });
         old.map(|&old| (old, new))
     };
