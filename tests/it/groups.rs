@@ -37,6 +37,14 @@ fn a_causal_map_counts_groups() {
     let warned = topics["warnings"].to_string();
     assert!(warned.contains("the 24 items have 9 groups by topic; those that share one count as one"), "{warned}");
     assert!(lab.read("topics/report.html").contains("9 groups by topic"));
+    // Two items of the last topic, and the one without a topic, have no group of their size to change labels with.
+    assert_eq!((&topics["contrast"]["fixed"], &items["contrast"]["fixed"]), (&json!(3), &json!(0)));
+    assert!(
+        warned.contains(
+            "3 of 24 items keep their label in every shuffle, as nothing with as many items of the same topic"
+        )
+    );
+    assert!(!items["warnings"].to_string().contains("in every shuffle,"));
     // Shards agree on what a group is, and merge into the whole.
     for part in 1..=2 {
         lab.done(&format!("{SCORE} --groups topic --shard {part}/2 --out s{part}"));

@@ -24,6 +24,7 @@ mod golden;
 mod groups;
 mod handed_on;
 mod hub;
+mod interrupted;
 mod items;
 mod judge;
 mod lab;

@@ -39,7 +39,7 @@ fn probes(criterion: &mut Criterion) {
             black_box(ready.shuffled(&labels, None, (1000, 0), of).expect("every labeling can be fitted"))
         });
     });
-    for (items, features) in [(5000, 64), (10_000, 1536)] {
+    for (items, features) in [(5000, 64), (10_000, 1536), (2000, 2400)] {
         let (x, labels) = data(items, features);
         let weights = vec![1.0; items];
         group.bench_function(format!("one fit, {items} items x {features}"), |bencher| {

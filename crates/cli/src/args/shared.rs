@@ -81,7 +81,7 @@ pub(crate) enum Switch {
 
 /// Reads what weights are held in, and lists it in the help.
 pub(super) fn held() -> impl TypedValueParser<Value = HoldAs> {
-    PossibleValuesParser::new(HoldAs::ALL.map(|hold| hold.to_string())).try_map(|name| name.parse())
+    PossibleValuesParser::new(HoldAs::all().map(|hold| hold.to_string())).try_map(|name| name.parse())
 }
 
 /// Reads what linear layers multiply, and lists it in the help.

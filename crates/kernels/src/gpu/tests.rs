@@ -12,6 +12,7 @@ use crate::testing::worst_relative;
 
 mod advance;
 mod attention;
+mod conv;
 mod delta;
 mod delta_step;
 mod ranges;

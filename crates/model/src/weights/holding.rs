@@ -18,21 +18,10 @@ pub enum HoldAs {
 
 impl HoldAs {
     /// All that can be asked for.
-    pub const ALL: [Self; 13] = [
-        Self::Native,
-        Self::All(Held::F32),
-        Self::All(Held::Bf16),
-        Self::All(Held::F16),
-        Self::Stored,
-        Self::All(Held::Blocks(Blocks::Q8_0)),
-        Self::All(Held::Blocks(Blocks::Q4_0)),
-        Self::All(Held::Blocks(Blocks::Q4_1)),
-        Self::All(Held::Blocks(Blocks::Q5_0)),
-        Self::All(Held::Blocks(Blocks::Q5_1)),
-        Self::All(Held::Blocks(Blocks::Q4K)),
-        Self::All(Held::Blocks(Blocks::Q5K)),
-        Self::All(Held::Blocks(Blocks::Q6K)),
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let plain = [Self::Native, Self::All(Held::F32), Self::All(Held::Bf16), Self::All(Held::F16), Self::Stored];
+        plain.into_iter().chain(Blocks::ALL.map(|blocks| Self::All(Held::Blocks(blocks))))
+    }
 }
 
 impl fmt::Display for HoldAs {
@@ -49,8 +38,8 @@ impl FromStr for HoldAs {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|hold| hold.to_string() == name).ok_or_else(|| {
-            let allowed = Self::ALL.map(|hold| hold.to_string()).join(", ");
+        Self::all().find(|hold| hold.to_string() == name).ok_or_else(|| {
+            let allowed = Self::all().map(|hold| hold.to_string()).collect::<Vec<_>>().join(", ");
             format!("dtype is '{name}', but must be one of {allowed}")
         })
     }

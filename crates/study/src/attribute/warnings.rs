@@ -34,7 +34,7 @@ pub(super) fn warnings(
         .chain(prompts(disposition))
         .chain(fields(disposition))
         .chain(strata_of_one_cohort(table))
-        .chain(fixed(disposition, table))
+        .chain(fixed(disposition, table).filter(|_| options.shuffles > 0))
         .chain(short(table))
         .chain(few_folds(folds, options))
         .chain(coarse(options.shuffles, &disposition.heads))
@@ -143,7 +143,7 @@ fn fixed(disposition: &Disposition, table: &Table<'_>) -> Option<String> {
     let told = table.strata.as_ref().map_or(0, |strata| strata.len() - strata::mixed(strata, table.n_a));
     // The seed decides which labels are dealt, not which can be.
     let fixed = table.shuffles(0).fixed();
-    let one = grouped(disposition).map_or("prompt", |field| field);
+    let one = grouped(disposition).unwrap_or("prompt");
     let like = if table.strata.is_some() {
         format!("as many items of the same {one} in every stratum")
     } else {

@@ -203,13 +203,12 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
             set.origin.smaller_of_units()
         )),
     }
-    if few && options.shuffles > 0 {
+    if options.shuffles > 0 && few {
         let ways = if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() };
         notes.push(format!(
             "no p: units can be labelled in {ways} within their folds, too few to tell an AUC from chance"
         ));
-    }
-    if !few && options.shuffles > 0 {
+    } else if options.shuffles > 0 {
         let fixed = whole.as_ref().map_or(0, WholeUnits::fixed);
         notes.extend(told_fixed(fixed, n, "as many items that stay together in its fold"));
     }

@@ -105,7 +105,7 @@ fn contrast(
     let intervals = bootstrap_d(&values, columns.len(), &labels, &prompt_of, resamples, nulls.seed);
     let (mut null, mut largest) = (vec![Vec::new(); columns.len()], Vec::new());
     let shuffles = Shuffles::whole(a.rows.len(), b.rows.len(), nulls.seed, &prompt_of, None);
-    let labelings = shuffles.labelings();
+    let (labelings, fixed) = (shuffles.labelings(), shuffles.fixed());
     for labels in shuffles.iter().take(nulls.shuffles) {
         let d = table.cohen_d(&labels);
         largest.push(max_abs(&d));
@@ -145,6 +145,7 @@ fn contrast(
         clustering: clustering(&labels, &prompt_of, None),
         prompts: prompt_of.iter().collect::<BTreeSet<_>>().len(),
         labelings,
+        fixed,
         shuffles: nulls.shuffles,
         seed: nulls.seed,
         resamples,

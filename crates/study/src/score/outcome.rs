@@ -128,6 +128,8 @@ pub struct Contrast {
     /// In how many ways labels can be shuffled that tell different things; not written, as it may be more than JSON can hold.
     #[serde(skip)]
     pub labelings: f64,
+    /// Items whose label no shuffle changes, as no prompt with as many items has another.
+    pub fixed: usize,
     /// How often the labels were shuffled.
     pub shuffles: usize,
     /// Seed of shuffles and resamples.

@@ -4,7 +4,7 @@ use super::{Contrast, ScoreMap, map::Nulls};
 use crate::{
     confounds::{LikeResponses, Truncation, group_responses, told_field, told_prompts},
     items::{facts::RESPONSE, units},
-    significance::LEVEL,
+    significance::{LEVEL, told_fixed},
 };
 
 /// Cohorts below this are called tiny.
@@ -52,6 +52,9 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             contrast.b,
             contrast.labelings
         ));
+    } else if contrast.shuffles > 0 {
+        let like = format!("as many items of the same {}", map.groups.as_deref().unwrap_or("prompt"));
+        warnings.extend(told_fixed(contrast.fixed, contrast.n_a + contrast.n_b, &like));
     }
     if contrast.lengths().confound() {
         warnings.push(format!(
