@@ -247,7 +247,8 @@ fn a_capture_that_is_killed_goes_on() {
     assert!(!lab.path("c.npz.parts").exists());
 }
 
-/// A missing part is made again; a part that is damaged, or holds other items, is named.
+/// A part that is missing, truncated, of other items or of an earlier version is made again; one that is damaged within is named, removed,
+/// and made again by the next call.
 #[test]
 fn parts_are_checked_before_they_are_joined() {
     let lab = Lab::new();
@@ -271,18 +272,26 @@ fn parts_are_checked_before_they_are_joined() {
     stop_before_the_end();
     let good = fs::read(part(1)).unwrap();
     fs::copy(part(0), part(1)).unwrap();
-    let (_, err) = lab.ends(2, line);
-    assert!(err.contains("items-000000002-000000004.npz: holds other items than its name says; remove it"), "{err}");
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("6 to do, 2 of them done before"), "{err}");
+    assert!(bytes(&lab, "c.npz") == whole);
+
+    stop_before_the_end();
     let mut damaged = good.clone();
     damaged[200] ^= 1; // among the values of h_last
     fs::write(part(1), damaged).unwrap();
     let (_, err) = lab.ends(2, line);
     assert!(err.contains("items-000000002-000000004.npz: array 'h_last': Invalid checksum"), "{err}");
-    assert!(!lab.path("c.npz").exists());
-    // A truncated file is not a part, and is made again.
-    fs::write(part(1), &good[..good.len() / 2]).unwrap();
+    assert!(err.contains("the damaged file is removed; the same command makes it again"), "{err}");
+    assert!(!lab.path("c.npz").exists() && !part(1).exists());
     let (_, err) = lab.ends(0, line);
     assert!(err.contains("6 to do, 4 of them done before"), "{err}");
+    assert!(bytes(&lab, "c.npz") == whole);
+    // A truncated file is not a part, and is made again.
+    stop_before_the_end();
+    fs::write(part(1), &good[..good.len() / 2]).unwrap();
+    let (_, err) = lab.ends(0, line);
+    assert!(err.contains("6 to do, 2 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
     // So is one of an earlier version, which lacks an array.
     stop_before_the_end();
@@ -294,6 +303,39 @@ fn parts_are_checked_before_they_are_joined() {
     let (_, err) = lab.ends(0, line);
     assert!(err.contains("6 to do, 2 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
+}
+
+/// Texts that change while their tokens stay are other texts: half a capture of the old ones does not become one of both.
+#[test]
+fn other_texts_of_the_same_tokens_are_captured_again() {
+    let lab = Lab::new();
+    let text = |i: usize| json!({"id": format!("q{i}"), "prompt": "x", "response": "y".repeat(i + 1)});
+    let write = |ids: &[u32]| {
+        // Ids that are not those of the response: it is read as text, and its tokens stay the same.
+        let with = |i: usize| {
+            let mut item = text(i);
+            item["response_ids"] = json!(ids);
+            item
+        };
+        lab.write_lines("i.jsonl", (0..6).map(with));
+    };
+    let line = "capture --model M --items i.jsonl --part-items 2 --out";
+    write(&[1]);
+    lab.done(&format!("{line} fresh.npz"));
+    write(&[2]);
+    stopped_after(5, &lab);
+    write(&[1]);
+    let (_, err) = lab.ends(0, &format!("{line} c.npz"));
+    assert!(err.contains("6 to do, 0 of them done before") || err.contains("capture    6 to do\n"), "{err}");
+    assert!(bytes(&lab, "c.npz") == bytes(&lab, "fresh.npz"));
+
+    // A finished one of other texts is not this one.
+    write(&[2]);
+    let (_, err) = lab.ends(2, &format!("{line} c.npz"));
+    assert!(
+        err.contains("c.npz belongs to another run: item 'q0' has another text now, though its tokens are"),
+        "{err}"
+    );
 }
 
 /// Whether a planned head fired is checked for the whole, not for a part: a part's items may have nothing at the plan's positions.

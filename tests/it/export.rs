@@ -1,6 +1,9 @@
 //! Exported checkpoints: what a plan does here, its exported model does elsewhere.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use candle_core::Device;
 use headtemper_engine::{ModelChoice, export::Original};
@@ -79,7 +82,7 @@ fn lambda_one_exports_a_copy() {
 }
 
 #[test]
-fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
+fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     let lab = tempfile::tempdir().unwrap();
     let model = golden_dir("qwen3_5").to_string_lossy().into_owned();
     let gguf = golden_dir("llama").join("model.f32.gguf").to_string_lossy().into_owned();
@@ -98,6 +101,23 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert!(stderr.contains(part), "{args:?}: {stderr}");
     }
+    // What a killed export left is replaced; what another writes is not.
+    let part = lab.path().join(".o.part");
+    fs::create_dir(&part).unwrap();
+    fs::write(part.join("half.safetensors"), "x").unwrap();
+    let lock = File::create(part.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let export = || {
+        temper().args(["export", &model, "--plan", "L2V0:0.5", "--out", "o"]).current_dir(lab.path()).output().unwrap()
+    };
+    let stderr = String::from_utf8(export().stderr).unwrap();
+    assert!(stderr.contains("cannot export o: another process exports to it"), "{stderr}");
+    assert!(part.join("half.safetensors").exists());
+    drop(lock);
+    assert_eq!(export().status.code(), Some(0));
+    assert!(!lab.path().join("o/half.safetensors").exists() && !lab.path().join("o/.lock").exists());
+    fs::remove_dir_all(lab.path().join("o")).unwrap();
+
     let left: Vec<_> = fs::read_dir(lab.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["full"]);
 }

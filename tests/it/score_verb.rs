@@ -97,6 +97,32 @@ fn a_second_run_computes_only_what_is_missing() {
 }
 
 /// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.
+/// Reports that cannot be written take nothing from what was counted: the call that goes on has no row left to compute.
+#[test]
+fn what_fired_is_noted_before_the_reports() {
+    let lab = Lab::new();
+    let line = |dir: &str, lambda: &str| format!("--items c.jsonl --heads L3H2,L0H1 --lambda {lambda} --out {dir}");
+    let fired = |dir: &str| {
+        let manifest: Value = serde_json::from_str(&lab.read(&format!("{dir}/manifest.json"))).unwrap();
+        manifest["stages"]["score"]["fired"].clone()
+    };
+    for dir in ["s", "t"] {
+        lab.done(&line(dir, "0"));
+    }
+    let once = fired("s");
+    // A directory stands where a report belongs.
+    fs::remove_file(lab.path("s/score.json")).unwrap();
+    fs::create_dir_all(lab.path("s/score.json/taken")).unwrap();
+    let failed = lab.score("llama", &line("s", "0.5,0"));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("cannot write s/score.json"));
+    fs::remove_dir_all(lab.path("s/score.json")).unwrap();
+    let (_, err) = lab.done(&line("s", "0.5,0"));
+    assert!(err.contains("nothing left to do"), "{err}");
+    lab.done(&line("t", "0.5,0"));
+    assert_eq!(fired("s"), fired("t"));
+    assert_ne!(fired("s"), once);
+}
+
 #[test]
 fn heads_tried_in_several_calls_are_one_map() {
     let lab = Lab::new();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +25,8 @@ pub struct Exported {
 
 /// The record of an export, beside the weights.
 const RECORD: &str = "headtemper.json";
+/// A file of a copy that is not finished, locked by the process that writes it.
+const LOCK: &str = ".lock";
 /// Extensions of files with weights in other forms. They are not copied: they would still be those of the untempered model.
 const OTHER_WEIGHTS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "onnx", "msgpack"];
 
@@ -61,10 +63,11 @@ impl Original {
     }
 
     /// Writes a copy of the directory in which every planned head's columns of the output projection are multiplied by its λ.
-    /// The copy appears only when it is complete.
+    /// The copy appears only when it is complete; what a killed process left of one is removed.
     ///
     /// # Errors
-    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
+    /// If the plan does not fit the model or names no head, if `out` exists and is not empty, or if another process
+    /// exports to it.
     pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
         plan.check(&self.spec)?;
         plan.check_foldable()?;
@@ -75,12 +78,15 @@ impl Original {
         if taken {
             return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
         }
-        let aside = aside(out)?;
+        let (aside, lock) = aside(out)?;
         let written = self.write(plan, &aside).and_then(|exported| {
             let _ = fs::remove_dir(out); // an empty one
             fs::rename(&aside, out).map_err(cannot(out))?;
+            // Only now: whoever waits for the copy's place must not take it for one that was left.
+            fs::remove_file(out.join(LOCK)).map_err(cannot(out))?;
             Ok(exported)
         });
+        drop(lock);
         if written.is_err() {
             let _ = fs::remove_dir_all(&aside);
         }
@@ -124,13 +130,32 @@ impl Original {
     }
 }
 
-/// A fresh directory beside `out`, in the same file system.
-fn aside(out: &Path) -> Result<PathBuf> {
-    let out = std::path::absolute(out).map_err(cannot(out))?;
-    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = out.with_file_name(format!(".{name}.{}", std::process::id()));
+/// A fresh directory beside `out`, in the same file system, and the lock that says that somebody writes it. Its name is always the
+/// same, so that nothing of a killed process stays behind.
+fn aside(out: &Path) -> Result<(PathBuf, File)> {
+    let absolute = std::path::absolute(out).map_err(cannot(out))?;
+    let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let aside = absolute.with_file_name(format!(".{name}.part"));
+    if aside.exists() {
+        locked(out, &aside)?;
+        fs::remove_dir_all(&aside).map_err(cannot(&aside))?;
+    }
     fs::create_dir(&aside).map_err(cannot(&aside))?;
-    Ok(aside)
+    let lock = locked(out, &aside)?;
+    Ok((aside, lock))
+}
+
+/// Takes the directory that is to become `out` for this process, until the file is closed.
+fn locked(out: &Path, aside: &Path) -> Result<File> {
+    let path = aside.join(LOCK);
+    let file = File::create(&path).map_err(cannot(&path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(EngineError::Export { path: out.into(), why: "another process exports to it".into() })
+        }
+        // A file system without locks: as if nobody else were there.
+        _ => Ok(file),
+    }
 }
 
 fn cannot(path: &Path) -> impl Fn(std::io::Error) -> EngineError {

@@ -87,7 +87,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
         return done(None, meta.generated_vs_forced);
     }
     RunDir::check(&dir, COMMAND, &prepared.parts, job.shard)?;
-    let missing = prepared.begun_pieces(begun(&dir)?).missing(&dir);
+    let missing = prepared.missing(&prepared.begun_pieces(begun(&dir)?), &dir);
     // Every refusal comes before the first file.
     let memory = prepared.plan_longest(&missing)?;
     let mut run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
@@ -96,7 +96,8 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     match fill(&prepared, &pieces, &dir, memory.as_ref(), progress) {
         Ok(()) => {}
         Err(e) => {
-            let kept: usize = prepared.items() - pieces.missing(&dir).iter().map(ExactSizeIterator::len).sum::<usize>();
+            let kept: usize =
+                prepared.items() - prepared.missing(&pieces, &dir).iter().map(ExactSizeIterator::len).sum::<usize>();
             if kept == 0 {
                 let _ = run.discard(&files); // the first error is the one to report
             } else {
@@ -114,7 +115,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
         checked => checked?,
     };
     let whole = run.file("whole.npz");
-    let joined = join(&whole, &files, &meta)?;
+    let joined = join(&whole, &files, &meta).inspect_err(|e| give_up_damaged(e, &files, progress))?;
     if joined != prepared.items() {
         return Err(StudyError::content(&whole, format!("holds {joined} of {} items", prepared.items())));
     }
@@ -145,7 +146,7 @@ fn fill(
     memory: Option<&MemoryPlan>,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let missing = pieces.missing(dir);
+    let missing = prepared.missing(pieces, dir);
     let left: usize = missing.iter().map(ExactSizeIterator::len).sum();
     if let Some(memory) = memory {
         progress.note(&format!("memory     {memory}"));
@@ -221,13 +222,10 @@ impl Prepared<'_> {
         for (piece, path) in pieces.iter().zip(files) {
             let meta = read_meta(path)?;
             let own = meta.piece.clone().filter(|own| (own.from, own.to) == (piece.start, piece.end));
-            let its_own = match Npz::read_array(path, "id")? {
-                Array::Text(ids) => self.survey.are_ids(piece.clone(), &ids),
-                _ => false,
-            };
-            let Some(own) = own.filter(|_| its_own) else {
-                let why = "holds other items than its name says; remove it, and run the same command again";
-                return Err(StudyError::content(path, why));
+            let others = self.survey.others_in(piece.clone(), path)?;
+            let Some(own) = own.filter(|_| others.is_none()) else {
+                let why = others.unwrap_or_else(|| "it holds other items than its name says".into());
+                return Err(StudyError::content(path, format!("{why}; remove it, and run the same command again")));
             };
             for (at, count) in own.fired {
                 *fired.entry(at).or_default() += count;
@@ -252,6 +250,16 @@ impl Prepared<'_> {
             }
         }
         Ok((whole, tokens))
+    }
+}
+
+/// Removes the piece that cannot be read, if that is what went wrong: the same command makes it again.
+fn give_up_damaged(e: &StudyError, files: &[PathBuf], progress: &mut dyn Progress) {
+    if let StudyError::Content { path, .. } = e
+        && files.contains(path)
+        && std::fs::remove_file(path).is_ok()
+    {
+        progress.note("note: the damaged file is removed; the same command makes it again");
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     Array, FeatureMeta, Npz, Result, Shard, StudyError, npz,
-    store::shards::{all_once, differ_in},
+    store::{
+        files::remove_left_of,
+        shards::{all_once, differ_in},
+    },
 };
 
 /// Arrays about the model rather than the items: equal in all shards.
@@ -66,6 +69,7 @@ pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
         let why = format!("no shard has a token that the plan {} touches at {}", meta.plan.join(", "), idle.join(", "));
         return Err(StudyError::merge(why));
     }
+    remove_left_of(out)?;
     join(out, &paths, &meta)
 }
 

@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Npz, items::columns::RESPONSE_HASH};
-
 /// The most items of a piece if no number is asked for: what a killed run loses at most.
 const MOST_ITEMS: usize = 1024;
 
@@ -38,15 +36,6 @@ impl Pieces {
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (end, size) = (self.range.end, self.size);
         self.range.clone().step_by(size).map(move |from| from..end.min(from.saturating_add(size)))
-    }
-
-    /// The pieces whose files are missing or cannot be read, such as truncated ones, or lack what an earlier version did not write: these
-    /// are made again.
-    pub(super) fn missing(&self, dir: &Path) -> Vec<Range<usize>> {
-        let whole = |piece: &Range<usize>| {
-            Npz::names_in(&file(dir, piece)).is_ok_and(|names| names.iter().any(|name| name == RESPONSE_HASH))
-        };
-        self.iter().filter(|piece| !whole(piece)).collect()
     }
 
     /// The files of all pieces, in order.

@@ -11,8 +11,9 @@ use super::{
     survey::{Blocks, Survey},
 };
 use crate::{
-    FeatureMeta, Parts, Progress, Result, RunDir, StudyError,
+    FeatureMeta, Npz, Parts, Progress, Result, RunDir, StudyError,
     capture::join::read_meta,
+    items::columns::RESPONSE_HASH,
     store::rundir::{MANIFEST, Manifest, other_shard},
 };
 
@@ -172,6 +173,9 @@ impl<'a> Prepared<'a> {
             None => vec!["it does not say what it was made from".into()],
         };
         changes.extend(other_shard(meta.shard.as_deref(), self.job.shard));
+        if changes.is_empty() {
+            changes.extend(self.survey.others_in(self.range.clone(), out)?);
+        }
         if changes.is_empty() { Ok(Some(meta)) } else { other(changes.join("; ")) }
     }
 
@@ -185,7 +189,7 @@ impl<'a> Prepared<'a> {
         }
         let dir = pieces::dir_of(self.job.out);
         RunDir::check(&dir, COMMAND, &self.parts, self.job.shard)?;
-        let missing = self.begun_pieces(begun(&dir)?).missing(&dir);
+        let missing = self.missing(&self.begun_pieces(begun(&dir)?), &dir);
         let sum = |of: &dyn Fn(Range<usize>) -> usize| missing.iter().map(|piece| of(piece.clone())).sum::<usize>();
         let new_tokens = self.job.answering.as_ref().map_or(0, |answering| {
             let context = self.engine.spec().context;
@@ -197,6 +201,17 @@ impl<'a> Prepared<'a> {
             new_tokens,
             memory: self.plan_longest(&missing)?,
         })
+    }
+
+    /// The pieces whose files are missing or cannot be read, such as truncated ones, are of other texts than the items have now, or lack
+    /// what an earlier version did not write: these are made again.
+    pub(super) fn missing(&self, pieces: &Pieces, dir: &Path) -> Vec<Range<usize>> {
+        let whole = |piece: &Range<usize>| {
+            let path = pieces::file(dir, piece);
+            Npz::names_in(&path).is_ok_and(|names| names.iter().any(|name| name == RESPONSE_HASH))
+                && self.survey.others_in(piece.clone(), &path).is_ok_and(|others| others.is_none())
+        };
+        pieces.iter().filter(|piece| !whole(piece)).collect()
     }
 
     /// How the items are cut: as they were when the capture was begun.

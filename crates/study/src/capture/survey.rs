@@ -1,6 +1,6 @@
 //! A look at every item of a file before anything is computed: whether it fits, how long it is, and a hash of all items.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path};
 
 use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_hook::HeadPlan;
@@ -9,8 +9,11 @@ use serde::Serialize;
 
 use super::{CaptureJob, encode_one, prompt};
 use crate::{
-    Item, Progress, Result,
-    items::{Systems, columns::Columns},
+    Array, Item, Npz, Progress, Result, StudyError,
+    items::{
+        Systems,
+        columns::{Columns, TEXT_HASH, text_hash},
+    },
     store::digest::{digest, digest_bits},
 };
 
@@ -31,6 +34,8 @@ struct Fact {
     id: u64,
     /// A hash of all that is used of it.
     content: u64,
+    /// A hash of its texts letter by letter, which may be others of the same tokens; 0 where it is to be answered.
+    texts: u64,
 }
 
 /// What is known of the items of a file.
@@ -118,7 +123,11 @@ impl Survey {
             survey.systems.see(&piece);
             for (item, text) in piece.iter().zip(&texts) {
                 let (of_text, of_labels) = hashes(job, item, text);
-                survey.facts.push(Fact::of(item, text, &of_text, &of_labels));
+                let texts = match job.answering {
+                    None => digest_bits(&text_hash(item, item.response.as_deref())) as u64,
+                    Some(_) => 0,
+                };
+                survey.facts.push(Fact { texts, ..Fact::of(item, text, &of_text, &of_labels) });
                 if job.answering.is_none() {
                     survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
                     let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
@@ -173,17 +182,38 @@ impl Survey {
         range.clone().fold(range.start, longer)
     }
 
-    /// Whether these are the ids of some items.
-    pub(super) fn are_ids(&self, range: Range<usize>, ids: &[String]) -> bool {
+    /// What a file with the features of some items says of others: another number, other ids, or other texts.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has no ids.
+    pub(super) fn others_in(&self, range: Range<usize>, path: &Path) -> Result<Option<String>> {
+        let texts = |name: &str| match Npz::find_array(path, name)? {
+            None => Ok(None),
+            Some(Array::Text(texts)) => Ok(Some(texts)),
+            Some(other) => {
+                Err(StudyError::content(path, format!("array '{name}' is {}, but must be texts", other.form())))
+            }
+        };
+        let ids = texts("id")?.ok_or_else(|| StudyError::content(path, "has no array 'id'"))?;
         let facts = &self.facts[range];
-        facts.len() == ids.len() && facts.iter().zip(ids).all(|(fact, id)| fact.id == digest_bits(id) as u64)
+        if ids.len() != facts.len() {
+            return Ok(Some(format!("it holds {} items instead of {}", ids.len(), facts.len())));
+        }
+        if let Some((_, id)) = facts.iter().zip(&ids).find(|(fact, id)| fact.id != digest_bits(id) as u64) {
+            return Ok(Some(format!("it holds '{id}' where another item belongs")));
+        }
+        // Earlier versions did not write them.
+        let Some(hashes) = texts(TEXT_HASH)? else { return Ok(None) };
+        let mut rows = facts.iter().zip(ids.iter().zip(&hashes));
+        let other = rows.find(|(fact, (_, hash))| fact.texts != 0 && fact.texts != digest_bits(hash) as u64);
+        Ok(other.map(|(_, (id, _))| format!("item '{id}' has another text now, though its tokens are the same")))
     }
 }
 
 impl Fact {
     fn of(item: &Item, text: &Encoded, of_text: &str, of_labels: &str) -> Self {
         let content = digest_bits(&format!("{} {of_text} {of_labels}", item.id)) as u64;
-        Self { tokens: text.ids.len() as u32, id: digest_bits(&item.id) as u64, content }
+        Self { tokens: text.ids.len() as u32, id: digest_bits(&item.id) as u64, content, texts: 0 }
     }
 }
 

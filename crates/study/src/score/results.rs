@@ -34,6 +34,8 @@ pub(crate) fn write_results(
     log: &RowLog<ScoreRow>,
     fired: &FiredByArm,
 ) -> Result<RunSummary> {
+    // First: a call that goes on after reports could not be written has no row left to count.
+    finish(run, plan, log.len(), fired)?;
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     let scores = plan.table(&rows);
     let map = map_of(&scores, identity, plan, unfinished)?;
@@ -42,7 +44,6 @@ pub(crate) fn write_results(
     let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();
     let page = score::Page { map: &map, scores: &scores, counts: &counts, facts: &facts(identity, plan) };
     write_text(&run.file("report.html"), &score::render(&page))?;
-    finish(run, plan, log.len(), fired)?;
     let warnings = map.warnings.clone();
     let text = warnings.iter().fold(score_markdown(&map, LISTED), |text, warning| text + "warning: " + warning + "\n");
     Ok(RunSummary { text, warnings, check_failed: false })

@@ -15,6 +15,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let result = File::create(&aside).and_then(|mut file| {
+        let _ = file.try_lock(); // says that somebody is writing it; where there are no locks, nothing says so
         write(&mut file)?;
         file.sync_all()?;
         fs::rename(&aside, path)
@@ -23,6 +24,23 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
         let _ = fs::remove_file(&aside); // the first error is the one to report
         StudyError::write(path)(e)
     })
+}
+
+/// Removes what killed processes left of this file, beside it. In directories of runs, [`RunDir`](crate::RunDir) does it for all files.
+pub(crate) fn remove_left_of(path: &Path) -> Result<()> {
+    let name = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
+        let left = entry.map_err(StudyError::read(dir))?;
+        let its = left.file_name().to_string_lossy().strip_prefix(&name).is_some_and(|rest| {
+            rest.strip_suffix(".part").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+        });
+        // A file that somebody writes is locked, and one without locks is not touched.
+        if its && File::open(left.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            remove_if_there(&left.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a name is that of a file on its way into place, or of what a killed process left of one.
@@ -110,6 +128,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), b"{}\n\n{\"a\": \"caf\xe9\"}\n").unwrap();
         assert!(read_lines(file.path()).unwrap_err().to_string().ends_with("line 3 is not UTF-8"));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_another_writes_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = |name: &str| temp.path().join(name);
+        let names = [".out.npz.1.part", ".out.npz.2.part", ".out.npz.x.part", ".other.npz.1.part"];
+        names.iter().for_each(|name| fs::write(file(name), "half").unwrap());
+        let writing = File::open(file(names[1])).unwrap();
+        writing.lock().unwrap();
+        remove_left_of(&file("out.npz")).unwrap();
+        assert_eq!(names.map(|name| file(name).exists()), [false, true, true, true]);
+        remove_left_of(Path::new("nothing-of-this-name")).unwrap(); // a bare name lies in the current directory
     }
 
     #[test]
