@@ -360,3 +360,30 @@ fn run_reads_the_tokens_that_were_generated() {
         assert!(total <= 256, "q{i} has {total} tokens, but the context is 256");
     }
 }
+
+/// A directory holds what its `config.toml` describes: without `[sweep]`, nothing of the earlier sweep but the answers.
+#[test]
+fn an_experiment_that_lost_its_sweep_loses_its_outcomes() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out r");
+    let (with, rows) = (lab.read("r/sweep.csv"), lab.read("r/rows.jsonl"));
+    let config = lab.read("x.toml");
+    lab.write("x.toml", config.split("[sweep]").next().unwrap());
+    let (_, err) = lab.ends(0, "run x.toml --out r");
+    assert!(
+        err.contains("note: the experiment has no [sweep] now: sweep.json, sweep.csv, lambda.npz, plan.json"),
+        "{err}"
+    );
+    for gone in ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
+        assert!(!lab.path(&format!("r/{gone}")).exists(), "{gone}");
+    }
+    assert!(lab.json("r/manifest.json")["stages"].get("sweep").is_none());
+    assert_eq!(lab.read("r/rows.jsonl"), rows);
+    let (_, err) = lab.ends(0, "run x.toml --out r");
+    assert!(!err.contains("no [sweep] now"), "{err}");
+
+    lab.write("x.toml", config);
+    lab.done("run x.toml --out r");
+    assert_eq!((lab.read("r/sweep.csv"), lab.read("r/rows.jsonl")), (with, rows));
+}

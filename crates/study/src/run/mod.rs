@@ -32,7 +32,7 @@ use crate::{
     },
     sweep::{
         Answered, SweepRun,
-        files::{write_lambda, write_outcomes},
+        files::{SWEEP_FILES, write_lambda, write_outcomes},
         run::SweepPlan,
         sweep,
     },
@@ -195,7 +195,15 @@ impl Study<'_> {
         attribution: &Attribution,
         progress: &mut dyn Progress,
     ) -> Result<Option<Swept>> {
-        let Some(config) = &self.experiment.sweep else { return Ok(None) };
+        let Some(config) = &self.experiment.sweep else {
+            if self.run.without("sweep", &SWEEP_FILES)? {
+                progress.note(&format!(
+                    "note: the experiment has no [sweep] now: {} of the earlier one are removed; its answers stay in rows.jsonl",
+                    SWEEP_FILES.join(", ")
+                ));
+            }
+            return Ok(None);
+        };
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Keyed, Parts, Progress, Result, RowLog, Shard, StudyError,
-    store::files::{is_aside, read_json, write_json},
+    store::files::{is_aside, read_json, remove_if_there, write_json},
 };
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -110,6 +110,19 @@ impl RunDir {
             Some(_) => self.save(),
             None => Ok(()),
         }
+    }
+
+    /// Takes back a stage that this call does not have: its files go, and the manifest forgets it. Says whether there was one.
+    ///
+    /// # Errors
+    /// If a file cannot be removed, or the manifest not be written.
+    pub(crate) fn without(&mut self, stage: &str, files: &[&str]) -> Result<bool> {
+        let there = self.manifest.0["stages"].get(stage).is_some();
+        if there {
+            self.begin(stage)?;
+            files.iter().try_for_each(|name| remove_if_there(&self.file(name)))?;
+        }
+        Ok(there)
     }
 
     /// Notes that a stage was finished, with what is worth keeping about it.

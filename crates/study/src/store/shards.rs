@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-const PLAN: &str = "plan.json";
+pub(crate) const PLAN: &str = "plan.json";
 const SCHEMA: &str = "plan/v1";
 
 /// What a run consists of: `plan.json`.

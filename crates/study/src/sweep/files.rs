@@ -10,10 +10,19 @@ use crate::{
     heads::table::lambda_table,
     items::units::counted,
     report::{self, Facts, Page},
-    store::files::{write_json, write_text},
+    store::{
+        files::{write_json, write_text},
+        shards::PLAN,
+    },
     sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan, text::sweep_csv},
     text::count,
 };
+
+const OUTCOMES: &str = "sweep.json";
+const TABLE: &str = "sweep.csv";
+const LAMBDA: &str = "lambda.npz";
+/// What the sweep of an experiment leaves besides its rows and its part of the report.
+pub(crate) const SWEEP_FILES: [&str; 4] = [OUTCOMES, TABLE, LAMBDA, PLAN];
 
 /// Writes `sweep.json` and `sweep.csv`. `all` are the rows of the whole directory.
 pub(crate) fn write_outcomes<'a>(
@@ -31,8 +40,8 @@ pub(crate) fn write_outcomes<'a>(
     };
     let elsewhere: BTreeSet<String> = all.filter_map(stray).collect();
     let outcomes = Outcomes { elsewhere: elsewhere.into_iter().collect(), ..outcomes };
-    write_json(&run.file("sweep.json"), &outcomes)?;
-    write_text(&run.file("sweep.csv"), &sweep_csv(&outcomes))?;
+    write_json(&run.file(OUTCOMES), &outcomes)?;
+    write_text(&run.file(TABLE), &sweep_csv(&outcomes))?;
     Ok(outcomes)
 }
 
@@ -45,7 +54,7 @@ pub(crate) fn write_lambda(run: &RunDir, arms: &[Arm], heads_per_layer: &[usize]
     let mut npz = lambda_table(&plans, heads_per_layer, (&identity.model, &identity.weights_sha256));
     npz.add("variant", Array::Text(arms.iter().map(|arm| arm.variant.clone()).collect()));
     npz.add("positions", Array::Text(arms.iter().map(|arm| arm.plan.positions().to_string()).collect()));
-    npz.save(&run.file("lambda.npz"))
+    npz.save(&run.file(LAMBDA))
 }
 
 /// Writes `report.html` of a sweep by itself; of one that a judge has read, `from` is its directory, and how many items it has.
