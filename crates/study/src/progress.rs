@@ -1,7 +1,7 @@
 //! How far a stage is: the binary draws bars or lines from this.
 
-/// Is told how far a stage is.
-pub trait Progress {
+/// Is told how far a stage is; from whichever thread watches it, one at a time.
+pub trait Progress: Send {
     /// A stage of `total` steps begins, `done` of them finished in an earlier run.
     fn begin(&mut self, stage: &str, total: usize, done: usize);
     /// One more step is finished.

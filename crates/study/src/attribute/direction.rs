@@ -1,8 +1,5 @@
 //! Elsewhere in one cohort: the vectors of each head between the two, in-sample and on held-out items.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use headtemper_engine::EngineError;
 use headtemper_stats::{
     Adjustment, Direction, Folds, Halves, Projector, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
     held_out_d_beside, naive_direction, p_value,
@@ -10,7 +7,7 @@ use headtemper_stats::{
 use rayon::prelude::*;
 
 use super::{
-    AttributeOptions, Table,
+    AttributeOptions, Table, Watch,
     stability::{self, HalvesOfHead},
 };
 use crate::Result;
@@ -68,12 +65,7 @@ impl Directions {
     ///
     /// # Errors
     /// If it is stopped from outside.
-    pub(super) fn of(
-        table: &Table<'_>,
-        folds: &Folds,
-        options: &AttributeOptions,
-        stop: Option<&AtomicBool>,
-    ) -> Result<Self> {
+    pub(super) fn of(table: &Table<'_>, folds: &Folds, options: &AttributeOptions, watch: &Watch<'_>) -> Result<Self> {
         let shuffles = table.shuffles(options.seed);
         let orders = std::iter::once(table.order()).chain((0..options.shuffles as u64).map(|k| shuffles.order(k)));
         let adjusted = |order: Vec<usize>| -> Labeling {
@@ -83,12 +75,11 @@ impl Directions {
         let labelings: Vec<Labeling> = orders.map(adjusted).collect();
         let halves = stability::halves(table, options);
         let one = |&slot: &usize| {
-            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(EngineError::Interrupted.into());
-            }
-            let (vectors, dim) = table.vectors(slot);
-            let vectors = table.taken_out.residuals(&vectors, dim);
-            Ok(head((&vectors, dim), table, folds, &labelings, &halves))
+            watch.head(|| {
+                let (vectors, dim) = table.vectors(slot);
+                let vectors = table.taken_out.residuals(&vectors, dim);
+                head((&vectors, dim), table, folds, &labelings, &halves)
+            })
         };
         let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table.slots.par_iter().map(one).collect::<Result<_>>()?;
         let mut heads = Vec::new();

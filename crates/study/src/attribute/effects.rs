@@ -1,10 +1,8 @@
 //! What is measured of every head between two cohorts, and what becomes of it in a file.
 
-use std::sync::atomic::AtomicBool;
-
 use headtemper_stats::{Columns, Folds, Range, Welch, bootstrap_d, hedges_correction, welch_t};
 
-use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, confounds, dd};
+use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, Watch, confounds, dd};
 use crate::{
     Result,
     attribution::{HeadEffect, Verdict},
@@ -36,13 +34,13 @@ impl<'a> Measured<'a> {
         table: &'a Table<'a>,
         folds: &Folds,
         options: &AttributeOptions,
-        stop: Option<&AtomicBool>,
+        watch: &Watch<'_>,
     ) -> Result<Self> {
         let raw = table.columns(&table.features.head_norm);
         let magnitudes = Magnitudes::of((&raw, &table.taken_out), table, options);
         let finals = table.columns(&table.features.head_norm_final);
         let final_token = Magnitudes::of((&finals, &table.taken_out), table, options);
-        let directions = Directions::of(table, folds, options, stop)?;
+        let directions = Directions::of(table, folds, options, watch)?;
         let without_length = Magnitudes::of((&raw, &table.taken_out_with_length), table, options);
         let intervals = intervals(&magnitudes.norms, table, options);
         Ok(Self { table, raw, magnitudes, final_token, without_length, directions, intervals })

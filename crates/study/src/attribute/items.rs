@@ -1,14 +1,14 @@
 //! From features to an attribution with its controls: what `temper attribute` and `temper run` share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use headtemper_engine::{Encoded, Engine, EngineError, Keep};
+use headtemper_engine::{Encoded, Engine, Keep};
 use headtemper_hook::HeadRef;
 use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Compat, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, across::across, attribute_with_nulls},
+    attribute::{Nulls, Table, Watch, across::across, attribute_with_nulls},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
 };
@@ -104,15 +104,10 @@ impl AttributeItems<'_> {
         stage: &str,
         progress: &mut dyn Progress,
     ) -> Result<Vec<(Disposition, Nulls)>> {
-        progress.begin(stage, self.specs.len(), 0);
-        let mut all = Vec::new();
-        for (spec, cohorts) in self.specs.iter().zip(cohorts) {
-            all.push(attribute_with_nulls(features, spec, cohorts, self.facts, (&self.options, self.stop))?);
-            progress.step();
-            if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(EngineError::Interrupted.into());
-            }
-        }
+        let watch = Watch::new(self.stop);
+        progress.begin(stage, self.specs.len() * Table::slots(features, &self.options).len(), 0);
+        let one = |(spec, cohorts)| attribute_with_nulls(features, spec, cohorts, self.facts, (&self.options, &watch));
+        let all = watch.during(progress, || self.specs.iter().zip(cohorts).map(one).collect())?;
         progress.end();
         Ok(all)
     }

@@ -22,8 +22,7 @@ mod table;
 mod tests;
 mod verdict;
 mod warnings;
-
-use std::sync::atomic::AtomicBool;
+mod watch;
 
 use headtemper_stats::{Folds, mean, quantile};
 
@@ -37,6 +36,7 @@ use direction::Directions;
 use effects::Measured;
 use magnitude::Magnitudes;
 use table::Table;
+pub(crate) use watch::Watch;
 
 pub(crate) use confounds::no_ends;
 pub(crate) use direction::permuted;
@@ -75,16 +75,17 @@ pub fn attribute(
     facts: &[ItemFacts],
     options: &AttributeOptions,
 ) -> Result<Disposition> {
-    attribute_with_nulls(features, spec, cohorts, facts, (options, None)).map(|(disposition, _)| disposition)
+    attribute_with_nulls(features, spec, cohorts, facts, (options, &Watch::default()))
+        .map(|(disposition, _)| disposition)
 }
 
-/// The same, with its nulls; can be stopped from outside, between two heads.
+/// The same, with its nulls, watched from outside.
 pub(crate) fn attribute_with_nulls(
     features: &Features,
     spec: &DispositionSpec,
     cohorts: &Cohorts,
     facts: &[ItemFacts],
-    (options, stop): (&AttributeOptions, Option<&AtomicBool>),
+    (options, watch): (&AttributeOptions, &Watch<'_>),
 ) -> Result<(Disposition, Nulls)> {
     options.check()?;
     if features.head_vectors.is_empty() {
@@ -95,7 +96,7 @@ pub(crate) fn attribute_with_nulls(
         return Err(options.heads.none_left());
     }
     let folds = Folds::whole(table.sizes(), options.folds, options.repeats, options.seed, &table.units);
-    let measured = Measured::of(&table, &folds, options, stop)?;
+    let measured = Measured::of(&table, &folds, options, watch)?;
     let untestable = verdict::untestable(&table, options);
     let floor = (options.shuffles < FEW_SHUFFLES).then(|| 1.0 / (options.shuffles as f64 + 1.0));
     let judged = |mut effect: HeadEffect| {

@@ -37,7 +37,7 @@ impl<'a> Table<'a> {
         options: &AttributeOptions,
     ) -> Result<Self> {
         let rows: Vec<usize> = cohorts.a.iter().chain(&cohorts.b).copied().collect();
-        let slots = (0..features.slots.len()).filter(|&slot| options.heads.has(features.slots[slot].kind)).collect();
+        let slots = Self::slots(features, options);
         let strata =
             options.within.as_ref().map(|field| strata::of(field, &rows, cohorts.a.len(), facts)).transpose()?;
         let length: Vec<f64> = rows.iter().map(|&row| features.span_len(row) as f64).collect();
@@ -52,6 +52,11 @@ impl<'a> Table<'a> {
         };
         let n_a = cohorts.a.len();
         Ok(Self { features, rows, n_a, slots, length, strata, units, taken_out, taken_out_with_length })
+    }
+
+    /// The slots of the heads that are compared.
+    pub(super) fn slots(features: &Features, options: &AttributeOptions) -> Vec<usize> {
+        (0..features.slots.len()).filter(|&slot| options.heads.has(features.slots[slot].kind)).collect()
     }
 
     pub(super) fn sizes(&self) -> (usize, usize) {

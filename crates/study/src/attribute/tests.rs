@@ -4,7 +4,7 @@ mod prompts;
 mod told;
 mod within;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 use headtemper_engine::EngineError;
 use headtemper_hook::{HeadKind, HeadRef, Site};
@@ -242,7 +242,7 @@ fn who_stops_it_does_not_wait_for_every_head() {
     let cohorts = Cohorts { a: (0..30).collect(), b: (30..60).collect() };
     let (features, facts) = by_topic(1);
     let stopped = AtomicBool::new(true);
-    let found = attribute_with_nulls(&features, &spec, &cohorts, &facts, (&quick(1), Some(&stopped)));
+    let found = attribute_with_nulls(&features, &spec, &cohorts, &facts, (&quick(1), &Watch::new(Some(&stopped))));
     assert!(matches!(found, Err(StudyError::Engine(EngineError::Interrupted))));
 }
 

@@ -1,6 +1,6 @@
 //! A look at every item of a file before anything is computed: whether it fits, how long it is, and a hash of all items.
 
-use std::{ops::Range, path::Path};
+use std::{ops::Range, path::Path, sync::atomic::Ordering};
 
 use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_hook::HeadPlan;
@@ -96,7 +96,7 @@ impl Survey {
     /// Looks at every item.
     ///
     /// # Errors
-    /// If an item cannot be read by the model, or has no response where one is needed: it is named.
+    /// If an item cannot be read by the model, or has no response where one is needed: it is named. If the run is stopped.
     pub(super) fn of(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Progress) -> Result<Self> {
         let n = job.items.len();
         let mut survey = Self {
@@ -116,6 +116,9 @@ impl Survey {
             progress.begin("items", n, 0);
         }
         for from in (0..n).step_by(AT_ONCE) {
+            if job.options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(EngineError::Interrupted.into());
+            }
             let (piece, answered) = items_of(job, from..n.min(from + AT_ONCE))?;
             survey.responses += answered;
             let texts = texts_of(engine, job, &piece)?;

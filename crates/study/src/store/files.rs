@@ -135,7 +135,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = |name: &str| temp.path().join(name);
         let names = [".out.npz.1.part", ".out.npz.2.part", ".out.npz.x.part", ".other.npz.1.part"];
-        names.iter().for_each(|name| fs::write(file(name), "half").unwrap());
+        for name in names {
+            fs::write(file(name), "half").unwrap();
+        }
         let writing = File::open(file(names[1])).unwrap();
         writing.lock().unwrap();
         remove_left_of(&file("out.npz")).unwrap();

@@ -1,0 +1,113 @@
+//! Who waits for an attribution: sees how many heads are done, and may stop it between two of them.
+
+use std::{
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{RecvTimeoutError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use headtemper_engine::EngineError;
+
+use crate::{Progress, Result};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the threads that compare heads share with the one that waits.
+#[derive(Default)]
+pub(crate) struct Watch<'a> {
+    stop: Option<&'a AtomicBool>,
+    heads: AtomicUsize,
+}
+
+impl<'a> Watch<'a> {
+    /// Nobody looks; `stop`, set from outside, ends the work.
+    pub(crate) fn new(stop: Option<&'a AtomicBool>) -> Self {
+        Self { stop, heads: AtomicUsize::new(0) }
+    }
+
+    /// Compares one head, and counts it.
+    ///
+    /// # Errors
+    /// If the work is to stop: the head is not compared.
+    pub(super) fn head<T>(&self, compare: impl FnOnce() -> T) -> Result<T> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(EngineError::Interrupted.into());
+        }
+        let compared = compare();
+        self.heads.fetch_add(1, Ordering::Relaxed);
+        Ok(compared)
+    }
+
+    /// Does the work, while another thread makes a step of progress for every head. Not the other way round: whoever calls may be one
+    /// of rayon's threads, without which the work would wait for ever.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub(super) fn during<T>(&self, progress: &mut dyn Progress, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut told = 0;
+        let mut tell = move || {
+            let heads = self.heads.load(Ordering::Relaxed);
+            (told..heads).for_each(|_| progress.step());
+            told = heads;
+        };
+        thread::scope(|scope| {
+            let (over, wait) = sync_channel::<()>(1);
+            scope.spawn(move || {
+                while wait.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    tell();
+                }
+                tell();
+            });
+            let _over = over; // closed when the work ends, however it does
+            work()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::*;
+
+    struct Steps(usize);
+
+    impl Progress for Steps {
+        fn begin(&mut self, _: &str, _: usize, _: usize) {}
+        fn step(&mut self) {
+            self.0 += 1;
+        }
+        fn end(&mut self) {}
+        fn note(&mut self, _: &str) {}
+    }
+
+    /// The whole program runs in one of rayon's threads, which may be the only one.
+    #[test]
+    fn one_thread_is_enough() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let (watch, mut steps) = (Watch::default(), Steps(0));
+        let work = || (0..5).into_par_iter().map(|x| watch.head(|| x)).collect::<Result<Vec<_>>>();
+        let all = pool.install(|| watch.during(&mut steps, work)).unwrap();
+        assert_eq!((all, steps.0), (vec![0, 1, 2, 3, 4], 5));
+    }
+
+    #[test]
+    fn every_head_is_a_step_while_others_are_at_work() {
+        let (watch, mut steps) = (Watch::default(), Steps(0));
+        let sum = watch.during(&mut steps, || (0..5).map(|x| watch.head(|| x)).sum::<Result<i32>>()).unwrap();
+        assert_eq!((sum, steps.0), (10, 5));
+
+        let stop = AtomicBool::new(false);
+        let (watch, mut steps) = (Watch::new(Some(&stop)), Steps(0));
+        let work = || -> Result<()> {
+            watch.head(|| stop.store(true, Ordering::Relaxed))?;
+            watch.head(|| panic!("it was to stop"))
+        };
+        assert!(watch.during(&mut steps, work).unwrap_err().interrupted());
+        assert_eq!(steps.0, 1);
+    }
+}
