@@ -34,6 +34,32 @@ fn interrupted(lab: &Lab, line: &str, rows: &str, all: usize) {
     assert!(done > 0 && done < all, "{done} of {all} rows were done");
 }
 
+/// A disk that is full is told once, by name; so is whoever reads stdout no more.
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_written_is_named() {
+    let lab = Lab::new();
+    prompts(&lab, 30);
+    // No file may be longer than a few blocks, as if there were no more room.
+    let line = lab.command("capture --model M --items q.jsonl --heads vector --out c.npz");
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$@\"", "sh"]).arg(line.get_program()).args(line.get_args());
+    let output = sh.current_dir(lab.path("")).output().unwrap();
+    let said = texts(&output).1;
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let part = "error: cannot write c.npz.parts/items-000000000-000000030.npz: File too large";
+    assert!(said.contains(part) && !said.contains("ZipWriter"), "{said}");
+    assert!(!lab.path("c.npz").exists() && !lab.path("c.npz.parts").exists());
+
+    let mut command = lab.command("generate --model M --items q.jsonl --max-new-tokens 2");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let said = texts(&output).1;
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("error: cannot write to stdout: Broken pipe"), "{said}");
+}
+
 /// Whoever starts it with `nohup` may log out.
 #[test]
 fn what_it_was_started_to_ignore_does_not_stop_it() {

@@ -25,8 +25,8 @@ pub(crate) fn say(text: &str) {
 /// If stdout is closed or full.
 pub(crate) fn put(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let put = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    put.map_err(|e| io::Error::new(e.kind(), format!("cannot write to stdout: {e}")))
 }
 
 /// Set once the user asked to stop.

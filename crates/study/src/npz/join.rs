@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use zip::{CompressionMethod, ZipArchive, ZipWriter, read::ZipFile};
+use zip::{CompressionMethod, ZipArchive, read::ZipFile};
 
 use crate::{
     Array, Result, StudyError,
-    npz::{header, member_options, read::Header},
+    npz::{archive, header, member_options, read::Header},
     store::files::write_whole,
 };
 
@@ -153,7 +153,7 @@ pub(crate) fn join(out: &Path, files: &[PathBuf], shared: &[&str], replaced: (&s
     // Errors of reading bypass `write_whole`, which would call them errors of writing.
     let mut reading = None;
     let written = write_whole(out, |file| {
-        let mut zip = ZipWriter::new(file);
+        let mut zip = archive(file);
         for (index, first) in all[0].iter().enumerate() {
             zip.start_file(format!("{}.npy", first.name), member_options())?;
             let mut to = BufWriter::with_capacity(BUFFER, &mut zip);

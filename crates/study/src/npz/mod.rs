@@ -106,6 +106,39 @@ fn write_texts(out: &mut impl Write, shape: &[usize], texts: &[String]) -> io::R
     Ok(())
 }
 
+/// An archive that is begun in a file.
+fn archive<W: Write + Seek>(file: W) -> ZipWriter<ToldOnce<W>> {
+    ZipWriter::new(ToldOnce { file, failed: false })
+}
+
+/// A file that tells of its first failure only. An archive that is dropped unfinished tries to write its end, and would print that this
+/// failed as well.
+struct ToldOnce<W> {
+    file: W,
+    failed: bool,
+}
+
+impl<W: Write> Write for ToldOnce<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.failed {
+            return Ok(bytes.len());
+        }
+        let written = self.file.write(bytes);
+        self.failed = written.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.failed { Ok(()) } else { self.file.flush() }
+    }
+}
+
+impl<W: Seek> Seek for ToldOnce<W> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// Named arrays, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Npz(pub(crate) Vec<(String, Array)>);
@@ -126,7 +159,7 @@ impl Npz {
     }
 
     fn write(&self, file: &mut (impl Write + Seek)) -> io::Result<()> {
-        let mut zip = ZipWriter::new(file);
+        let mut zip = archive(file);
         for (name, array) in &self.0 {
             zip.start_file(format!("{name}.npy"), member_options())?;
             let mut buffered = io::BufWriter::with_capacity(1 << 16, &mut zip);
