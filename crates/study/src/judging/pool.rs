@@ -17,7 +17,7 @@ use super::{
     Answer, Endpoint,
     client::Client,
     completion::{Failure, Reply},
-    questions::Question,
+    questions::{Question, Questions},
 };
 use crate::{Progress, Result, RowLog, StudyError, store::digest::noise_of};
 
@@ -105,13 +105,13 @@ impl<'a> Pool<'a> {
         Self { client, endpoint, patience, stop, over, in_vain, requests, tokens, quiet: Mutex::new(None) }
     }
 
-    /// Asks these questions, none of which is in the log, and appends what comes back.
+    /// Asks the open ones among the questions, none of which is in the log, and appends what comes back.
     ///
     /// # Errors
     /// If no question can be answered there, the server is gone, the user stopped, or the log cannot be written.
     pub(crate) fn ask(
         &self,
-        questions: &[&Question],
+        (questions, open): (&Questions<'_>, &[&Question]),
         log: &mut RowLog<Answer>,
         done: &mut Done,
         progress: &mut dyn Progress,
@@ -119,11 +119,11 @@ impl<'a> Pool<'a> {
         let next = AtomicUsize::new(0);
         let (send, receive) = mpsc::channel::<(usize, End)>();
         let result = thread::scope(|scope| {
-            for _ in 0..self.patience.concurrency.min(questions.len()) {
+            for _ in 0..self.patience.concurrency.min(open.len()) {
                 let (send, next) = (send.clone(), &next);
                 scope.spawn(move || {
-                    while let Some((index, question)) = take(next, questions) {
-                        if send.send((index, self.question(question))).is_err() {
+                    while let Some((index, question)) = take(next, open) {
+                        if send.send((index, self.question(&question.key, &questions.text(question)))).is_err() {
                             return;
                         }
                     }
@@ -133,7 +133,7 @@ impl<'a> Pool<'a> {
             let mut result = Ok(());
             // Receives to the end, even after an error: a reply on its way has been paid for.
             for (index, end) in receive {
-                let ended = self.take_in(questions[index], end, log, done, progress);
+                let ended = self.take_in(open[index], end, log, done, progress);
                 if result.is_ok() && ended.is_err() {
                     self.over.store(true, Ordering::Relaxed);
                     result = ended;
@@ -158,7 +158,7 @@ impl<'a> Pool<'a> {
             End::Reply(reply) => {
                 done.answered += 1;
                 progress.tokens((reply.prompt_tokens + reply.completion_tokens) as usize);
-                log.append(Answer::new(&question.key, question.kind, self.endpoint.address(), reply))?;
+                log.append(Answer::new(&question.key, question.kind(), self.endpoint.address(), reply))?;
             }
             // A question that got no reply is not done.
             End::Failed(why) | End::TooLong(why) => {
@@ -178,8 +178,8 @@ impl<'a> Pool<'a> {
 
     /// Asks one question, and decides whether there is a point in asking another. Threads decide this themselves, before they send the
     /// next.
-    fn question(&self, question: &Question) -> End {
-        match self.attempts(question) {
+    fn question(&self, key: &str, text: &str) -> End {
+        match self.attempts(key, text) {
             End::Failed(why) if self.in_vain.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP => {
                 self.over.store(true, Ordering::Relaxed);
                 End::Hopeless(None, format!("{why}; {GIVE_UP} questions in a row got no reply"))
@@ -197,13 +197,13 @@ impl<'a> Pool<'a> {
     }
 
     /// Asks one question until there is a reply, or no hope of one.
-    fn attempts(&self, question: &Question) -> End {
+    fn attempts(&self, key: &str, text: &str) -> End {
         let mut failed = None;
         for attempt in 0..=self.patience.retries {
-            if attempt > 0 && !self.sleep(self.pause(&question.key, attempt)) || !self.keep_quiet() || !self.may_ask() {
+            if attempt > 0 && !self.sleep(self.pause(key, attempt)) || !self.keep_quiet() || !self.may_ask() {
                 break;
             }
-            match self.client.send(&question.text) {
+            match self.client.send(text) {
                 Ok(reply) => {
                     self.tokens.fetch_add(reply.prompt_tokens + reply.completion_tokens, Ordering::Relaxed);
                     return End::Reply(reply);

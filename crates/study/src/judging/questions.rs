@@ -1,6 +1,6 @@
 //! Which questions the items raise: each is asked once, however many items raise it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use headtemper_engine::Input;
 use serde_json::Value;
@@ -14,12 +14,46 @@ use super::{
 };
 use crate::{Item, Result, StudyError};
 
-/// One question to the judge.
+/// One question to the judge. Its text is written when it is asked: those of all questions together are many times the items.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) key: String,
-    pub(crate) kind: Kind,
-    pub(crate) text: String,
+    /// The first item that raises it.
+    item: usize,
+    about: About,
+}
+
+/// What of an item is asked.
+#[derive(Clone, Debug)]
+enum About {
+    /// Whether the response makes this claim.
+    Claim(usize),
+    /// Whether it gives one of the accepted answers: one question for all, which are alternatives; an answer needs only one of them.
+    Answers,
+    /// How it is delivered.
+    Delivery,
+    /// What the levels of this axis are for the prompt.
+    Rubric(usize),
+    /// Where the response lies on this axis by this rubric.
+    Score(usize, String),
+}
+
+impl Question {
+    pub(crate) fn kind(&self) -> Kind {
+        self.about.kind()
+    }
+}
+
+impl About {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Claim(_) => Kind::Coverage,
+            Self::Answers => Kind::Accepted,
+            Self::Delivery => Kind::Delivery,
+            Self::Rubric(_) => Kind::Rubric,
+            Self::Score(..) => Kind::Score,
+        }
+    }
 }
 
 /// The questions that one item raises, by their keys.
@@ -41,7 +75,7 @@ pub(crate) struct Questions<'a> {
     asked: Asked<'a>,
     /// Each once, in the order in which items raise them.
     pub(crate) list: Vec<Question>,
-    known: BTreeMap<String, usize>,
+    known: HashSet<String>,
     /// One per item.
     pub(crate) raised: Vec<Raised>,
 }
@@ -54,9 +88,8 @@ impl<'a> Questions<'a> {
     /// answers.
     pub(crate) fn new(items: &'a [Item], prompts: &'a JudgePrompts, asked: Asked<'a>) -> Result<Self> {
         check(items)?;
-        let mut questions =
-            Self { items, prompts, asked, list: Vec::new(), known: BTreeMap::new(), raised: Vec::new() };
-        for item in items {
+        let mut questions = Self { items, prompts, asked, list: Vec::new(), known: HashSet::new(), raised: Vec::new() };
+        for item in 0..items.len() {
             let raised = questions.raise(item)?;
             questions.raised.push(raised);
         }
@@ -66,28 +99,21 @@ impl<'a> Questions<'a> {
         Ok(questions)
     }
 
-    fn raise(&mut self, item: &Item) -> Result<Raised> {
-        let (prompt, response) = (conversation(&item.input), item.response.as_deref().unwrap_or_default());
-        let base = [(Slot::Prompt, prompt.as_str()), (Slot::Response, response)];
+    fn raise(&mut self, item: usize) -> Result<Raised> {
         let mut raised = Raised::default();
         if self.prompts.asks(Kind::Coverage) {
-            let claims = claims(item)?;
-            if !claims.is_empty() {
-                let ask = |claim: &String| self.add(Kind::Coverage, &[base[0], base[1], (Slot::Claim, claim)]);
-                raised.coverage = Some((Kind::Coverage, claims.iter().map(ask).collect()));
-            } else if !item.gold.is_empty() {
-                // One question for all accepted answers: they are alternatives, and an answer needs only one of them.
-                let answers = item.gold.join("\n");
-                let key = self.add(Kind::Accepted, &[base[0], base[1], (Slot::Answers, &answers)]);
-                raised.coverage = Some((Kind::Accepted, vec![key]));
+            let claims = claims(&self.items[item])?.len();
+            if claims > 0 {
+                let keys = (0..claims).map(|claim| self.add(item, About::Claim(claim))).collect();
+                raised.coverage = Some((Kind::Coverage, keys));
+            } else if !self.items[item].gold.is_empty() {
+                raised.coverage = Some((Kind::Accepted, vec![self.add(item, About::Answers)]));
             }
         }
         if self.prompts.asks(Kind::Delivery) {
-            raised.delivery = Some(self.add(Kind::Delivery, &base));
+            raised.delivery = Some(self.add(item, About::Delivery));
         }
-        for axis in self.prompts.axes() {
-            raised.rubrics.push(self.add(Kind::Rubric, &[base[0], (Slot::Axis, &said(axis))]));
-        }
+        raised.rubrics = (0..self.prompts.axes().len()).map(|axis| self.add(item, About::Rubric(axis))).collect();
         raised.scores = vec![None; raised.rubrics.len()];
         Ok(raised)
     }
@@ -95,28 +121,47 @@ impl<'a> Questions<'a> {
     /// Adds the questions whose rubric has been answered by now; returns how many.
     pub(crate) fn add_scores(&mut self, answers: &BTreeMap<String, Answer>) -> usize {
         let before = self.list.len();
-        for (index, item) in self.items.iter().enumerate() {
-            let (prompt, response) = (conversation(&item.input), item.response.as_deref().unwrap_or_default());
-            for (at, axis) in self.prompts.axes().iter().enumerate() {
-                let answer = answers.get(&self.raised[index].rubrics[at]);
+        for item in 0..self.items.len() {
+            for axis in 0..self.prompts.axes().len() {
+                let answer = answers.get(&self.raised[item].rubrics[axis]);
                 let Some(Ok(rubric)) = answer.map(|answer| answer.verdict(reading::rubric)) else { continue };
-                let (axis, response) = (said(axis), (Slot::Response, response));
-                let values = [(Slot::Prompt, &*prompt), response, (Slot::Axis, &axis), (Slot::Rubric, &rubric)];
-                let key = self.add(Kind::Score, &values);
-                self.raised[index].scores[at] = Some(key);
+                let key = self.add(item, About::Score(axis, rubric));
+                self.raised[item].scores[axis] = Some(key);
             }
         }
         self.list.len() - before
     }
 
-    fn add(&mut self, kind: Kind, values: &[(Slot, &str)]) -> String {
-        let text = self.prompts.fill(kind, values);
-        let key = key(self.asked, &text);
-        if !self.known.contains_key(&key) {
-            self.known.insert(key.clone(), self.list.len());
-            self.list.push(Question { key: key.clone(), kind, text });
+    fn add(&mut self, item: usize, about: About) -> String {
+        let key = key(self.asked, &self.written(item, &about));
+        if self.known.insert(key.clone()) {
+            self.list.push(Question { key: key.clone(), item, about });
         }
         key
+    }
+
+    /// A question as the judge reads it.
+    pub(crate) fn text(&self, question: &Question) -> String {
+        self.written(question.item, &question.about)
+    }
+
+    fn written(&self, item: usize, about: &About) -> String {
+        let item = &self.items[item];
+        let prompt = conversation(&item.input);
+        let (prompt, response) =
+            ((Slot::Prompt, &*prompt), (Slot::Response, item.response.as_deref().unwrap_or_default()));
+        let axis = |axis: &usize| said(&self.prompts.axes()[*axis]);
+        let fill = |values: &[(Slot, &str)]| self.prompts.fill(about.kind(), values);
+        match about {
+            About::Claim(claim) => {
+                let claims = claims(item).expect("they were read when the question was raised");
+                fill(&[prompt, response, (Slot::Claim, &claims[*claim])])
+            }
+            About::Answers => fill(&[prompt, response, (Slot::Answers, &item.gold.join("\n"))]),
+            About::Delivery => fill(&[prompt, response]),
+            About::Rubric(at) => fill(&[prompt, (Slot::Axis, &axis(at))]),
+            About::Score(at, rubric) => fill(&[prompt, response, (Slot::Axis, &axis(at)), (Slot::Rubric, rubric)]),
+        }
     }
 
     /// How many scores lack their rubric: these are no questions yet, but count as missing.
@@ -210,15 +255,16 @@ mod tests {
         let tasks = [JudgeTask::Coverage, JudgeTask::Delivery, JudgeTask::Rubric];
         let prompts = JudgePrompts::read(None, &tasks, &["curious".into(), "eager".into()]).unwrap();
         let questions = Questions::new(&items, &prompts, ASKED).unwrap();
-        let kinds = |kind: Kind| questions.list.iter().filter(|question| question.kind == kind).count();
+        let kinds = |kind: Kind| questions.list.iter().filter(|question| question.kind() == kind).count();
         // One for all accepted answers, one per claim. For delivery, items 1 and 3 ask the same; a rubric belongs to the prompt, whatever
         // was answered.
         assert_eq!(Kind::ALL.map(kinds), [2, 1, 3, 4, 0]);
         assert_eq!(questions.raised[0].delivery, questions.raised[2].delivery);
         assert!(questions.raised[2].coverage.is_none());
-        let rubric = questions.list.iter().find(|question| question.kind == Kind::Rubric).unwrap();
-        assert!(rubric.text.contains("Capital?") && !rubric.text.contains("Paris"), "{}", rubric.text);
-        let told = &questions.list.last().unwrap().text;
+        let rubric = questions.list.iter().find(|question| question.kind() == Kind::Rubric).unwrap();
+        let rubric = questions.text(rubric);
+        assert!(rubric.contains("Capital?") && !rubric.contains("Paris"), "{rubric}");
+        let told = questions.text(questions.list.last().unwrap());
         assert!(told.contains("[system]\nBe brief.\n\n[user]\nCapital?\nEND PROMPT"), "{told}");
     }
 

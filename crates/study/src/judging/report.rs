@@ -124,10 +124,10 @@ impl Counted {
     pub(crate) fn new(questions: &Questions<'_>, verdicts: Verdicts<'_>) -> Self {
         let (mut kinds, mut tokens, mut sources) = (BTreeMap::new(), Tokens::default(), BTreeMap::new());
         for question in &questions.list {
-            let counts: &mut Counts = kinds.entry(question.kind.name().to_string()).or_default();
+            let counts: &mut Counts = kinds.entry(question.kind().name().to_string()).or_default();
             counts.questions += 1;
             let answer = verdicts.answers.get(&question.key);
-            match verdicts.missing(&question.key, question.kind) {
+            match verdicts.missing(&question.key, question.kind()) {
                 None => counts.verdicts += 1,
                 Some(Missing::Refused) => counts.refused += 1,
                 Some(Missing::Unparsable) => {

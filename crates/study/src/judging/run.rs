@@ -137,12 +137,12 @@ pub fn dry_judge(run: &JudgeRun<'_>, dir: &Path) -> Result<DryJudge> {
     let mut counts: BTreeMap<String, DryCounts> = BTreeMap::new();
     let mut characters = 0;
     for question in &questions.list {
-        let counts = counts.entry(question.kind.name().into()).or_default();
+        let counts = counts.entry(question.kind().name().into()).or_default();
         counts.all += 1;
         if answers.contains_key(&question.key) {
             counts.answered += 1;
         } else {
-            characters += question.text.chars().count();
+            characters += questions.text(question).chars().count();
         }
     }
     let later = questions.without_rubric();
@@ -181,11 +181,11 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     let pool = Pool::new(&client, run.endpoint, run.patience, run.stop);
     let mut done = Done::default();
 
-    let cached = ask(&pool, "questions", &questions.list, &mut log, &mut done, progress)?;
+    let mut cached = ask(&pool, ("questions", &questions, 0), &mut log, &mut done, progress)?;
     let (first, scores) = (questions.list.len(), questions.add_scores(log.rows()));
-    let cached_scores =
-        if scores > 0 { ask(&pool, "scores", &questions.list[first..], &mut log, &mut done, progress)? } else { 0 };
-    let cached = cached + cached_scores;
+    if scores > 0 {
+        cached += ask(&pool, ("scores", &questions, first), &mut log, &mut done, progress)?;
+    }
     if let (0, 0, Some(why)) = (cached, done.answered, done.failed.values().next()) {
         return Err(pool.error(None, format!("{why}; not one question got a reply")));
     }
@@ -239,19 +239,19 @@ fn compare(
     })
 }
 
-/// Asks the questions that are not answered yet; returns how many already are.
+/// Asks those of the questions from `first` on that are not answered yet; returns how many already are.
 fn ask(
     pool: &Pool<'_>,
-    stage: &str,
-    questions: &[Question],
+    (stage, questions, first): (&str, &Questions<'_>, usize),
     log: &mut RowLog<Answer>,
     done: &mut Done,
     progress: &mut dyn Progress,
 ) -> Result<usize> {
-    let open: Vec<&Question> = questions.iter().filter(|question| log.get(&question.key).is_none()).collect();
-    let cached = questions.len() - open.len();
-    progress.begin(stage, questions.len(), cached);
-    let result = pool.ask(&open, log, done, progress);
+    let all = &questions.list[first..];
+    let open: Vec<&Question> = all.iter().filter(|question| log.get(&question.key).is_none()).collect();
+    let cached = all.len() - open.len();
+    progress.begin(stage, all.len(), cached);
+    let result = pool.ask((questions, &open), log, done, progress);
     progress.end();
     result.map(|()| cached)
 }
