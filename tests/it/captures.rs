@@ -14,7 +14,7 @@ use std::{
 use candle_core::Tensor;
 use headtemper_engine::{CaptureRow, Encoded, Keep, Pool};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, ReadAs, capture_file};
+use headtemper_study::{Array, CaptureJob, CaptureOptions, ItemFile, Npz, Progress, ReadAs, Silent, capture_file};
 use headtemper_tests::engine;
 use serde_json::{Value, json};
 
@@ -151,6 +151,21 @@ fn stopped_after(steps: usize, lab: &Lab) {
     assert!(error.interrupted(), "{error}");
 }
 
+/// Who stops it while the items are looked at does not wait for the last of them.
+#[test]
+fn a_look_at_items_can_be_stopped() {
+    let lab = Lab::new();
+    items(&lab, 3);
+    let file = ItemFile::open(&lab.path("i.jsonl"), ReadAs::default()).unwrap();
+    let (stop, out) = (AtomicBool::new(true), lab.path("c.npz"));
+    let options = CaptureOptions { stop: Some(&stop), ..CaptureOptions::default() };
+    let (answering, shard, part_items) = (None, None, None);
+    let job = CaptureJob { items: &file, options: &options, answering, shard, part_items, out: &out };
+    // Whoever reads on is told that the file is gone.
+    fs::remove_file(lab.path("i.jsonl")).unwrap();
+    assert!(capture_file(&engine("llama"), &job, &mut Silent).unwrap_err().interrupted());
+}
+
 /// A stopped capture keeps its finished parts, resumes, and leaves the same file as an uninterrupted one.
 #[test]
 fn a_capture_that_was_stopped_goes_on() {
@@ -282,11 +297,32 @@ fn parts_are_checked_before_they_are_joined() {
     fs::write(part(1), damaged).unwrap();
     let (_, err) = lab.ends(2, line);
     assert!(err.contains("items-000000002-000000004.npz: array 'h_last': Invalid checksum"), "{err}");
-    assert!(err.contains("the damaged file is removed; the same command makes it again"), "{err}");
+    assert!(err.contains("note: 1 damaged part removed; the same command makes what is missing again"), "{err}");
     assert!(!lab.path("c.npz").exists() && !part(1).exists());
     let (_, err) = lab.ends(0, line);
     assert!(err.contains("6 to do, 4 of them done before"), "{err}");
     assert!(bytes(&lab, "c.npz") == whole);
+
+    // What a part says of itself is damaged: text of four bytes a character.
+    stop_before_the_end();
+    let flip = |i: usize, what: &[u8]| {
+        let mut bytes = fs::read(part(i)).unwrap();
+        let at = bytes.windows(what.len()).rposition(|here| here == what).unwrap();
+        bytes[at] ^= 0x20;
+        fs::write(part(i), bytes).unwrap();
+    };
+    flip(1, b"f\0\0\0e\0\0\0a\0\0\0t\0\0\0u\0\0\0r\0\0\0e\0\0\0s\0\0\0/");
+    let (_, err) = lab.ends(2, line);
+    assert!(err.contains("array 'meta") && err.contains("note: 1 damaged part removed"), "{err}");
+    lab.done(line);
+    assert!(bytes(&lab, "c.npz") == whole);
+    // What all parts are compared by, in the first: the others are not to blame, and stay.
+    stop_before_the_end();
+    flip(0, b"label.npy");
+    let (_, err) = lab.ends(2, line);
+    assert!(err.contains("note: no part is damaged by itself; without c.npz.parts the capture begins anew"), "{err}");
+    assert!(part(0).exists() && part(1).exists());
+    fs::remove_dir_all(lab.path("c.npz.parts")).unwrap();
     // A truncated file is not a part, and is made again.
     stop_before_the_end();
     fs::write(part(1), &good[..good.len() / 2]).unwrap();
@@ -326,7 +362,7 @@ fn other_texts_of_the_same_tokens_are_captured_again() {
     stopped_after(5, &lab);
     write(&[1]);
     let (_, err) = lab.ends(0, &format!("{line} c.npz"));
-    assert!(err.contains("6 to do, 0 of them done before") || err.contains("capture    6 to do\n"), "{err}");
+    assert!(err.contains("note: 2 parts made again: damaged, or of other texts than the items have now"), "{err}");
     assert!(bytes(&lab, "c.npz") == bytes(&lab, "fresh.npz"));
 
     // A finished one of other texts is not this one.

@@ -382,6 +382,10 @@ fn an_experiment_that_lost_its_sweep_loses_its_outcomes() {
     assert_eq!(lab.read("r/rows.jsonl"), rows);
     let (_, err) = lab.ends(0, "run x.toml --out r");
     assert!(!err.contains("no [sweep] now"), "{err}");
+    // What a sweep left that was killed before its end goes as well.
+    lab.write("r/sweep.csv", "half");
+    let (_, err) = lab.ends(0, "run x.toml --out r");
+    assert!(err.contains("no [sweep] now") && !lab.path("r/sweep.csv").exists(), "{err}");
 
     lab.write("x.toml", config);
     lab.done("run x.toml --out r");

@@ -96,7 +96,6 @@ fn a_second_run_computes_only_what_is_missing() {
     assert_eq!(fs::read(lab.path("t/scores.npz")).unwrap(), npz);
 }
 
-/// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.
 /// Reports that cannot be written take nothing from what was counted: the call that goes on has no row left to compute.
 #[test]
 fn what_fired_is_noted_before_the_reports() {
@@ -123,6 +122,7 @@ fn what_fired_is_noted_before_the_reports() {
     assert_ne!(fired("s"), once);
 }
 
+/// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.
 #[test]
 fn heads_tried_in_several_calls_are_one_map() {
     let lab = Lab::new();

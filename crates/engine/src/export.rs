@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -66,8 +66,7 @@ impl Original {
     /// The copy appears only when it is complete; what a killed process left of one is removed.
     ///
     /// # Errors
-    /// If the plan does not fit the model or names no head, if `out` exists and is not empty, or if another process
-    /// exports to it.
+    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
     pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
         plan.check(&self.spec)?;
         plan.check_foldable()?;
@@ -82,14 +81,13 @@ impl Original {
         let written = self.write(plan, &aside).and_then(|exported| {
             let _ = fs::remove_dir(out); // an empty one
             fs::rename(&aside, out).map_err(cannot(out))?;
-            // Only now: whoever waits for the copy's place must not take it for one that was left.
             fs::remove_file(out.join(LOCK)).map_err(cannot(out))?;
             Ok(exported)
         });
-        drop(lock);
         if written.is_err() {
             let _ = fs::remove_dir_all(&aside);
         }
+        drop(lock); // last, so that nobody takes for a leftover what is still here
         written
     }
 
@@ -130,31 +128,31 @@ impl Original {
     }
 }
 
-/// A fresh directory beside `out`, in the same file system, and the lock that says that somebody writes it. Its name is always the
-/// same, so that nothing of a killed process stays behind.
+/// A fresh directory beside `out`, in the same file system, and the lock that says that somebody writes it.
 fn aside(out: &Path) -> Result<(PathBuf, File)> {
     let absolute = std::path::absolute(out).map_err(cannot(out))?;
     let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = absolute.with_file_name(format!(".{name}.part"));
-    if aside.exists() {
-        locked(out, &aside)?;
-        fs::remove_dir_all(&aside).map_err(cannot(&aside))?;
-    }
+    remove_left(absolute.parent().unwrap_or(&absolute), &format!(".{name}."));
+    let aside = absolute.with_file_name(format!(".{name}.{}.part", std::process::id()));
     fs::create_dir(&aside).map_err(cannot(&aside))?;
-    let lock = locked(out, &aside)?;
+    let path = aside.join(LOCK);
+    let lock = File::create(&path).map_err(cannot(&path))?;
+    let _ = lock.try_lock(); // where there are no locks, nothing is ever taken for a leftover
     Ok((aside, lock))
 }
 
-/// Takes the directory that is to become `out` for this process, until the file is closed.
-fn locked(out: &Path, aside: &Path) -> Result<File> {
-    let path = aside.join(LOCK);
-    let file = File::create(&path).map_err(cannot(&path))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(EngineError::Export { path: out.into(), why: "another process exports to it".into() })
+/// Removes the copies that killed processes left in a directory, under names that begin like this. Each has its lock, which nobody holds;
+/// it is held here until all is gone, so that two who clean up do not meet.
+fn remove_left(dir: &Path, begins: &str) {
+    for left in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = left.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(begins).and_then(|rest| rest.strip_suffix(".part"));
+        if pid.is_some_and(|pid| pid.parse::<u32>().is_ok())
+            && let Ok(lock) = File::open(left.path().join(LOCK))
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(left.path()); // somebody else's stays
         }
-        // A file system without locks: as if nobody else were there.
-        _ => Ok(file),
     }
 }
 

@@ -34,19 +34,24 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// If the work is to stop: the head is not compared.
     pub(super) fn head<T>(&self, compare: impl FnOnce() -> T) -> Result<T> {
-        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            return Err(EngineError::Interrupted.into());
-        }
+        self.goes_on()?;
         let compared = compare();
         self.heads.fetch_add(1, Ordering::Relaxed);
         Ok(compared)
+    }
+
+    fn goes_on(&self) -> Result<()> {
+        match self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(EngineError::Interrupted.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Does the work, while another thread makes a step of progress for every head. Not the other way round: whoever calls may be one
     /// of rayon's threads, without which the work would wait for ever.
     ///
     /// # Errors
-    /// Those of the work.
+    /// Those of the work. If it is to stop, even though it was done by then.
     pub(super) fn during<T>(&self, progress: &mut dyn Progress, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut told = 0;
         let mut tell = move || {
@@ -65,6 +70,7 @@ impl<'a> Watch<'a> {
             let _over = over; // closed when the work ends, however it does
             work()
         })
+        .and_then(|done| self.goes_on().map(|()| done))
     }
 }
 
@@ -109,5 +115,7 @@ mod tests {
         };
         assert!(watch.during(&mut steps, work).unwrap_err().interrupted());
         assert_eq!(steps.0, 1);
+        // What comes after the heads is not stopped, but it does not count either.
+        assert!(watch.during(&mut steps, || Ok(())).unwrap_err().interrupted());
     }
 }

@@ -12,7 +12,7 @@ use headtemper_hook::{HeadRef, check_fired};
 use super::{
     Answering, CaptureOptions, GeneratedVsForced, empty,
     generated::{READ_AGAIN, write_texts},
-    pieces::{self, Pieces},
+    pieces::{self, Pieces, WHOLE},
     prepared::{COMMAND, PART_ITEMS, Prepared, begun, held},
     read_texts,
 };
@@ -24,6 +24,7 @@ use crate::{
     },
     items::{answer::cut_off, columns::FINISH_REASON},
     progress::Lengths,
+    text::count,
 };
 
 /// What is captured, and where it goes.
@@ -93,14 +94,15 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     let mut run = RunDir::open(&dir, COMMAND, &prepared.parts, job.shard, progress)?;
     let pieces = begin(&mut run, &dir, &prepared, progress)?;
     let files = pieces.files(&dir);
+    let own: Vec<PathBuf> = files.iter().cloned().chain([run.file(WHOLE)]).collect();
     match fill(&prepared, &pieces, &dir, memory.as_ref(), progress) {
         Ok(()) => {}
         Err(e) => {
             let kept: usize =
                 prepared.items() - prepared.missing(&pieces, &dir).iter().map(ExactSizeIterator::len).sum::<usize>();
-            if kept == 0 {
-                let _ = run.discard(&files); // the first error is the one to report
-            } else {
+            if !files.iter().any(|file| file.exists()) {
+                let _ = run.discard(&own); // the first error is the one to report
+            } else if kept > 0 {
                 let (of, dir) = (prepared.items(), dir.display());
                 progress.note(&format!("note: {kept} of {of} items are kept in {dir}; the same command goes on"));
             }
@@ -109,18 +111,18 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     }
     let (meta, fired) = match prepared.check(&pieces, &files) {
         Err(e @ StudyError::Engine(_)) => {
-            let _ = run.discard(&files); // a planned head never fired: nothing here can become a result
+            let _ = run.discard(&own); // a planned head never fired: nothing here can become a result
             return Err(e);
         }
-        checked => checked?,
+        checked => checked.inspect_err(|e| give_up_damaged(e, &files, &dir, progress))?,
     };
-    let whole = run.file("whole.npz");
-    let joined = join(&whole, &files, &meta).inspect_err(|e| give_up_damaged(e, &files, progress))?;
+    let whole = run.file(WHOLE);
+    let joined = join(&whole, &files, &meta).inspect_err(|e| give_up_damaged(e, &files, &dir, progress))?;
     if joined != prepared.items() {
         return Err(StudyError::content(&whole, format!("holds {joined} of {} items", prepared.items())));
     }
     std::fs::rename(&whole, job.out).map_err(StudyError::write(job.out))?;
-    run.discard(&files)?;
+    run.discard(&own)?;
     done(Some(fired), meta.generated_vs_forced)
 }
 
@@ -147,6 +149,11 @@ fn fill(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let missing = prepared.missing(pieces, dir);
+    let again = missing.iter().filter(|piece| pieces::file(dir, piece).exists()).count();
+    if again > 0 {
+        let parts = count(again, "part");
+        progress.note(&format!("note: {parts} made again: damaged, or of other texts than the items have now"));
+    }
     let left: usize = missing.iter().map(ExactSizeIterator::len).sum();
     if let Some(memory) = memory {
         progress.note(&format!("memory     {memory}"));
@@ -253,13 +260,22 @@ impl Prepared<'_> {
     }
 }
 
-/// Removes the piece that cannot be read, if that is what went wrong: the same command makes it again.
-fn give_up_damaged(e: &StudyError, files: &[PathBuf], progress: &mut dyn Progress) {
-    if let StudyError::Content { path, .. } = e
-        && files.contains(path)
-        && std::fs::remove_file(path).is_ok()
-    {
-        progress.note("note: the damaged file is removed; the same command makes it again");
+/// Removes the pieces that cannot be read, if what they hold is what went wrong: the same command makes them again. An error that compares
+/// two pieces does not say which of them is to blame, so every one is read.
+fn give_up_damaged(e: &StudyError, files: &[PathBuf], dir: &Path, progress: &mut dyn Progress) {
+    if !matches!(e, StudyError::Content { .. }) {
+        return;
+    }
+    let damaged = |file: &&PathBuf| matches!(Npz::read(file), Err(StudyError::Content { .. }));
+    let removed = files.iter().filter(damaged).filter(|file| std::fs::remove_file(file).is_ok()).count();
+    if removed > 0 {
+        progress.note(&format!(
+            "note: {} removed; the same command makes what is missing again",
+            count(removed, "damaged part")
+        ));
+    } else {
+        progress
+            .note(&format!("note: no part is damaged by itself; without {} the capture begins anew", dir.display()));
     }
 }
 

@@ -44,6 +44,9 @@ impl Pieces {
     }
 }
 
+/// All pieces joined, before that moves to its place.
+pub(super) const WHOLE: &str = "whole.npz";
+
 /// The file of a piece.
 pub(super) fn file(dir: &Path, piece: &Range<usize>) -> PathBuf {
     dir.join(format!("items-{:09}-{:09}.npz", piece.start, piece.end))

@@ -112,16 +112,15 @@ impl RunDir {
         }
     }
 
-    /// Takes back a stage that this call does not have: its files go, and the manifest forgets it. Says whether there was one.
+    /// Takes back a stage that this call does not have, or what a killed call left of one: its files go, and the manifest forgets it. Says
+    /// whether there was any.
     ///
     /// # Errors
     /// If a file cannot be removed, or the manifest not be written.
     pub(crate) fn without(&mut self, stage: &str, files: &[&str]) -> Result<bool> {
-        let there = self.manifest.0["stages"].get(stage).is_some();
-        if there {
-            self.begin(stage)?;
-            files.iter().try_for_each(|name| remove_if_there(&self.file(name)))?;
-        }
+        let there = files.iter().any(|name| self.file(name).exists());
+        files.iter().try_for_each(|name| remove_if_there(&self.file(name)))?;
+        self.begin(stage)?;
         Ok(there)
     }
 
