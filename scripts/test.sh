@@ -4,6 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A shell without job control has what it begins with `&` ignore Ctrl-C, and temper keeps what it is told to ignore: the tests that stop it
+# would wait for its end.
+if ! python3 -c 'import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'; then
+  restore='import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp("bash", ["bash", *sys.argv[1:]])'
+  exec python3 -c "$restore" scripts/test.sh "$@"
+fi
+
 step() { printf '\n== %s\n' "$*" >&2; }
 
 step "the real model"

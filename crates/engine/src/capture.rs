@@ -1,9 +1,6 @@
 //! Teacher-forced passes over given texts, keeping only what a study needs of each.
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{ops::Range, sync::atomic::AtomicBool};
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadPlan, HiddenCapture, Span, Tap, Tee};
@@ -116,9 +113,7 @@ impl Engine {
         let plan_of = |item: usize| if request.plans.len() == 1 { 0 } else { item };
         let mut next = 0;
         while next < items.len() {
-            if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(EngineError::Interrupted);
-            }
+            EngineError::if_stopped(request.stop)?;
             let count = fitting(&items[next..], plan, request.max_rows, self.reserves_lazily());
             let group = &items[next..next + count];
             let rows = self.capture_batch(group, &|i| plan_of(next + i), request, &mut scale)?;

@@ -1,6 +1,9 @@
 //! What can go wrong between a text and a result.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use headtemper_hook::{HeadRef, PlanError};
 use headtemper_model::ModelError;
@@ -188,6 +191,17 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether work that can be stopped from outside goes on.
+    ///
+    /// # Errors
+    /// [`EngineError::Interrupted`] if `stop` is set.
+    pub fn if_stopped(stop: Option<&AtomicBool>) -> Result<(), Self> {
+        match stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(Self::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
     /// The error of work that was planned to fit: if a device ran out of memory, it says what was planned.
     pub(crate) fn of_planned(self, plan: &MemoryPlan) -> Self {
         match self {

@@ -9,10 +9,7 @@ mod step;
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use headtemper_hook::{HeadPlan, HeadScale};
@@ -207,9 +204,7 @@ impl Engine {
         let mut player = self.plays_steps().then(|| Player::new(plan.rows));
         let mut running: Vec<Running> = Vec::new();
         while !work.queue.is_empty() || !running.is_empty() {
-            if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(EngineError::Interrupted);
-            }
+            EngineError::if_stopped(options.stop)?;
             self.admit(&mut work, plan.rows, options.keep.as_ref(), &mut running, &mut state)?;
             let played = match &mut player {
                 Some(player) => self.play(&running, requests, player, &mut state)?,

@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::atomic::Ordering,
 };
 
 use candle_core::Tensor;
@@ -129,9 +128,7 @@ impl<'a> Group<'a> {
             let z = &base.kept.seen[&site]; // [n, head, dim]
             let mixed = self.model().project(layer, &z.flatten_from(1)?)?; // [n, d_model]
             for chunk in self.chunks(&variants) {
-                if self.request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                    return Err(EngineError::Interrupted);
-                }
+                EngineError::if_stopped(self.request.stop)?;
                 self.score_chunk(layer, chunk, (z, &mixed), &base, on)?;
                 for variant in chunk {
                     let tokens: usize = variant.places.iter().map(|&place| self.places[place].1.ids.len()).sum();

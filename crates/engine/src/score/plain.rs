@@ -1,6 +1,6 @@
 //! The plain way to score: an ordinary forward pass under every plan, with nothing shared between cells.
 
-use std::{ops::Range, sync::atomic::Ordering};
+use std::ops::Range;
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadPlan, HeadRef, Span};
@@ -84,9 +84,7 @@ impl Engine {
         tempered: Option<(HeadRef, f32, &mut HeadTokens)>,
         request: &ScoreRequest<'_>,
     ) -> Result<Vec<Tensor>> {
-        if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            return Err(EngineError::Interrupted);
-        }
+        EngineError::if_stopped(request.stop)?;
         let lengths = chosen.iter().map(|&item| items[item].ids.len());
         let capacity = lengths.clone().max().unwrap_or(1);
         let span = |(slot, len)| Span { slot, start: 0, len, row: 0, prompt: items[chosen[slot]].prompt_len };

@@ -24,7 +24,7 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Nobody looks; `stop`, set from outside, ends the work.
+    /// Of work that `stop`, set from outside, ends.
     pub(crate) fn new(stop: Option<&'a AtomicBool>) -> Self {
         Self { stop, heads: AtomicUsize::new(0) }
     }
@@ -34,17 +34,10 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// If the work is to stop: the head is not compared.
     pub(super) fn head<T>(&self, compare: impl FnOnce() -> T) -> Result<T> {
-        self.goes_on()?;
+        EngineError::if_stopped(self.stop)?;
         let compared = compare();
         self.heads.fetch_add(1, Ordering::Relaxed);
         Ok(compared)
-    }
-
-    fn goes_on(&self) -> Result<()> {
-        match self.stop {
-            Some(stop) if stop.load(Ordering::Relaxed) => Err(EngineError::Interrupted.into()),
-            _ => Ok(()),
-        }
     }
 
     /// Does the work, while another thread makes a step of progress for every head. Not the other way round: whoever calls may be one
@@ -59,7 +52,7 @@ impl<'a> Watch<'a> {
             (told..heads).for_each(|_| progress.step());
             told = heads;
         };
-        thread::scope(|scope| {
+        let done = thread::scope(|scope| {
             let (over, wait) = sync_channel::<()>(1);
             scope.spawn(move || {
                 while wait.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
@@ -69,8 +62,9 @@ impl<'a> Watch<'a> {
             });
             let _over = over; // closed when the work ends, however it does
             work()
-        })
-        .and_then(|done| self.goes_on().map(|()| done))
+        })?;
+        EngineError::if_stopped(self.stop)?;
+        Ok(done)
     }
 }
 

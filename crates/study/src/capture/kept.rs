@@ -54,7 +54,7 @@ impl Kept {
                  file"
             ));
         }
-        let (ids, texts) = (texts_of(path, "id")?, texts_of(path, TEXT_HASH)?);
+        let (ids, texts) = (texts_in(path, "id")?, texts_in(path, TEXT_HASH)?);
         if texts.len() != ids.len() {
             return wrong(&format!("array '{TEXT_HASH}' has {} rows, but array 'id' {}", texts.len(), ids.len()));
         }
@@ -70,7 +70,7 @@ impl Kept {
     pub(crate) fn features(&self, items: &[Item]) -> Result<Features> {
         let rows = items.iter().map(|item| self.row(item)).collect::<Result<Vec<usize>>>()?;
         let path = &self.path;
-        let slots = texts_of(path, "slot_name")?;
+        let slots = texts_in(path, "slot_name")?;
         let slots = slots.iter().map(|name| Ok(name.parse()?)).collect::<Result<Vec<HeadRef>>>()?;
         let head_vectors = self.vectors(&rows, &slots)?;
         let lengths = |name: &str| match Npz::read_array(path, name)? {
@@ -208,8 +208,18 @@ fn site_of(name: &str) -> Option<Site> {
     name.parse().ok().filter(|site: &Site| site.head_layer().is_some())
 }
 
-fn texts_of(path: &Path, name: &str) -> Result<Vec<String>> {
-    match Npz::read_array(path, name)? {
+/// A text array of a file.
+pub(super) fn texts_in(path: &Path, name: &str) -> Result<Vec<String>> {
+    texts(path, name, Npz::read_array(path, name)?)
+}
+
+/// A text array of a file, if it has one of this name.
+pub(super) fn find_texts(path: &Path, name: &str) -> Result<Option<Vec<String>>> {
+    Npz::find_array(path, name)?.map(|array| texts(path, name, array)).transpose()
+}
+
+fn texts(path: &Path, name: &str, array: Array) -> Result<Vec<String>> {
+    match array {
         Array::Text(texts) => Ok(texts),
         other => Err(StudyError::content(path, format!("array '{name}' is {}, but must be texts", other.form()))),
     }

@@ -1,18 +1,22 @@
 //! A look at every item of a file before anything is computed: whether it fits, how long it is, and a hash of all items.
 
-use std::{ops::Range, path::Path, sync::atomic::Ordering};
+use std::{ops::Range, path::Path};
 
 use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_hook::HeadPlan;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{CaptureJob, encode_one, prompt};
+use super::{
+    CaptureJob, encode_one,
+    kept::{find_texts, texts_in},
+    prompt,
+};
 use crate::{
-    Array, Item, Npz, Progress, Result, StudyError,
+    Item, Progress, Result,
     items::{
         Systems,
-        columns::{Columns, TEXT_HASH, text_hash},
+        columns::{Columns, TEXT_HASH},
     },
     store::digest::{digest, digest_bits},
 };
@@ -86,10 +90,23 @@ fn texts_of(engine: &Engine, job: &CaptureJob<'_>, items: &[Item]) -> Result<Vec
     texts.into_iter().collect()
 }
 
-/// Hashes of what is read of an item, and of what else goes into the file.
-fn hashes(job: &CaptureJob<'_>, item: &Item, text: &Encoded) -> (String, String) {
+/// Hashes of an item.
+struct Hashes {
+    /// Of what is read of it.
+    text: String,
+    /// Of what else goes into the file.
+    labels: String,
+    /// As [`Fact::texts`].
+    letters: u64,
+}
+
+fn hashes(job: &CaptureJob<'_>, item: &Item, text: &Encoded) -> Hashes {
     let columns = Columns::of(std::slice::from_ref(item), job.items.columns());
-    (digest(&(&text.ids, text.prompt_len)), digest(&(&item.label, columns.prompt_hash, columns.numbers)))
+    Hashes {
+        text: digest(&(&text.ids, text.prompt_len)),
+        labels: digest(&(&item.label, columns.prompt_hash, columns.numbers)),
+        letters: if job.answering.is_some() { 0 } else { digest_bits(&columns.text_hash[0]) as u64 },
+    }
 }
 
 impl Survey {
@@ -116,29 +133,23 @@ impl Survey {
             progress.begin("items", n, 0);
         }
         for from in (0..n).step_by(AT_ONCE) {
-            if job.options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(EngineError::Interrupted.into());
-            }
+            EngineError::if_stopped(job.options.stop)?;
             let (piece, answered) = items_of(job, from..n.min(from + AT_ONCE))?;
             survey.responses += answered;
             let texts = texts_of(engine, job, &piece)?;
             survey.raw |= piece.iter().any(Item::is_raw);
             survey.systems.see(&piece);
             for (item, text) in piece.iter().zip(&texts) {
-                let (of_text, of_labels) = hashes(job, item, text);
-                let texts = match job.answering {
-                    None => digest_bits(&text_hash(item, item.response.as_deref())) as u64,
-                    Some(_) => 0,
-                };
-                survey.facts.push(Fact { texts, ..Fact::of(item, text, &of_text, &of_labels) });
+                let hashes = hashes(job, item, text);
+                survey.facts.push(Fact::of(item, text, &hashes));
                 if job.answering.is_none() {
                     survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
                     let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
                     let touches = |plan: &HeadPlan| plan.positions().touch(text.ids.len(), text.prompt_len);
                     survey.untouched += usize::from(plan.is_some_and(|plan| !plan.is_empty() && !touches(plan)));
                 }
-                items.add(&item.id, of_text);
-                labels.add(&item.id, of_labels);
+                items.add(&item.id, hashes.text);
+                labels.add(&item.id, hashes.labels);
                 if shown {
                     progress.step();
                 }
@@ -161,8 +172,7 @@ impl Survey {
         let (items, _) = items_of(job, range.clone())?;
         let texts = texts_of(engine, job, &items)?;
         for (index, (item, text)) in range.zip(items.iter().zip(&texts)) {
-            let (of_text, of_labels) = hashes(job, item, text);
-            if Fact::of(item, text, &of_text, &of_labels).content != self.facts[index].content {
+            if Fact::of(item, text, &hashes(job, item, text)).content != self.facts[index].content {
                 return Err(job.items.changed(job.items.line(index)));
             }
         }
@@ -190,14 +200,7 @@ impl Survey {
     /// # Errors
     /// If it cannot be read, or has no ids.
     pub(super) fn others_in(&self, range: Range<usize>, path: &Path) -> Result<Option<String>> {
-        let texts = |name: &str| match Npz::find_array(path, name)? {
-            None => Ok(None),
-            Some(Array::Text(texts)) => Ok(Some(texts)),
-            Some(other) => {
-                Err(StudyError::content(path, format!("array '{name}' is {}, but must be texts", other.form())))
-            }
-        };
-        let ids = texts("id")?.ok_or_else(|| StudyError::content(path, "has no array 'id'"))?;
+        let ids = texts_in(path, "id")?;
         let facts = &self.facts[range];
         if ids.len() != facts.len() {
             return Ok(Some(format!("it holds {} items instead of {}", ids.len(), facts.len())));
@@ -206,7 +209,7 @@ impl Survey {
             return Ok(Some(format!("it holds '{id}' where another item belongs")));
         }
         // Earlier versions did not write them.
-        let Some(hashes) = texts(TEXT_HASH)? else { return Ok(None) };
+        let Some(hashes) = find_texts(path, TEXT_HASH)? else { return Ok(None) };
         let mut rows = facts.iter().zip(ids.iter().zip(&hashes));
         let other = rows.find(|(fact, (_, hash))| fact.texts != 0 && fact.texts != digest_bits(hash) as u64);
         Ok(other.map(|(_, (id, _))| format!("item '{id}' has another text now, though its tokens are the same")))
@@ -214,9 +217,9 @@ impl Survey {
 }
 
 impl Fact {
-    fn of(item: &Item, text: &Encoded, of_text: &str, of_labels: &str) -> Self {
-        let content = digest_bits(&format!("{} {of_text} {of_labels}", item.id)) as u64;
-        Self { tokens: text.ids.len() as u32, id: digest_bits(&item.id) as u64, content, texts: 0 }
+    fn of(item: &Item, text: &Encoded, hashes: &Hashes) -> Self {
+        let content = digest_bits(&format!("{} {} {}", item.id, hashes.text, hashes.labels)) as u64;
+        Self { tokens: text.ids.len() as u32, id: digest_bits(&item.id) as u64, content, texts: hashes.letters }
     }
 }
 

@@ -32,9 +32,11 @@ pub(crate) fn remove_left_of(path: &Path) {
     let name = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for left in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let its = left.file_name().to_string_lossy().strip_prefix(&name).is_some_and(|rest| {
-            rest.strip_suffix(".part").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
-        });
+        let its = left
+            .file_name()
+            .to_string_lossy()
+            .strip_prefix(&name)
+            .is_some_and(|rest| rest.strip_suffix(".part").is_some_and(|pid| pid.parse::<u32>().is_ok()));
         // A file that somebody writes is locked, and one without locks is not touched.
         if its && File::open(left.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(left.path()); // somebody else's stays
