@@ -96,30 +96,45 @@ fn a_second_run_computes_only_what_is_missing() {
     assert_eq!(fs::read(lab.path("t/scores.npz")).unwrap(), npz);
 }
 
-/// Reports that cannot be written take nothing from what was counted: the call that goes on has no row left to compute.
+/// What hooks counted stands in the rows, so nothing that stops a call takes it away; and rows that do not say it are told.
 #[test]
-fn what_fired_is_noted_before_the_reports() {
+fn whatever_stops_a_call_what_its_hooks_counted_stays() {
     let lab = Lab::new();
-    let line = |dir: &str, lambda: &str| format!("--items c.jsonl --heads L3H2,L0H1 --lambda {lambda} --out {dir}");
+    let line = |dir: &str| format!("--items c.jsonl --heads L3H2,L0H1 --lambda 0.5,0 --out {dir}");
     let fired = |dir: &str| {
         let manifest: Value = serde_json::from_str(&lab.read(&format!("{dir}/manifest.json"))).unwrap();
         manifest["stages"]["score"]["fired"].clone()
     };
-    for dir in ["s", "t"] {
-        lab.done(&line(dir, "0"));
-    }
-    let once = fired("s");
+    lab.done(&line("whole"));
+    let all = fired("whole");
+    let rows = lab.read("whole/scores.jsonl");
+    let row = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
+    let read: u64 = rows.lines().map(|line| row(line)["fired"].as_u64().unwrap()).sum();
+    assert!(read > 0 && all["L0H1"] == all["L3H2"] && all["L0H1"].as_u64().unwrap() * 2 == read);
     // A directory stands where a report belongs.
+    lab.done(&line("s").replace("0.5,0", "0"));
     fs::remove_file(lab.path("s/score.json")).unwrap();
     fs::create_dir_all(lab.path("s/score.json/taken")).unwrap();
-    let failed = lab.score("llama", &line("s", "0.5,0"));
+    let failed = lab.score("llama", &line("s"));
     assert!(String::from_utf8(failed.stderr).unwrap().contains("cannot write s/score.json"));
     fs::remove_dir_all(lab.path("s/score.json")).unwrap();
-    let (_, err) = lab.done(&line("s", "0.5,0"));
-    assert!(err.contains("nothing left to do"), "{err}");
-    lab.done(&line("t", "0.5,0"));
-    assert_eq!(fired("s"), fired("t"));
-    assert_ne!(fired("s"), once);
+    let (_, err) = lab.done(&line("s"));
+    assert!(err.contains("nothing left to do") && fired("s") == all, "{err}");
+    // Killed among its rows, before anything else was written.
+    let half: String = rows.split_inclusive('\n').take(13).collect();
+    fs::write(lab.path("s/scores.jsonl"), half).unwrap();
+    fs::remove_file(lab.path("s/score.json")).unwrap();
+    let (_, err) = lab.done(&line("s"));
+    assert!(err.contains("13 of them done before") && fired("s") == all, "{err}");
+    let page = |dir: &str| lab.read(&format!("{dir}/report.html"));
+    let told = format!("{read} head-tokens, all that the plans are for, counted cell by cell");
+    assert!(page("s").contains(&told));
+    // As an earlier version wrote them.
+    let older: String = rows.lines().map(|line| line[..line.find(r#","fired""#).unwrap()].to_owned() + "}\n").collect();
+    fs::write(lab.path("s/scores.jsonl"), older).unwrap();
+    lab.done(&line("s"));
+    assert!(fired("s").as_object().unwrap().is_empty());
+    assert!(page("s").contains("of 2 heads an earlier version wrote cells, which do not say"));
 }
 
 /// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.

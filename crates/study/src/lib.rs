@@ -15,6 +15,7 @@ mod error;
 pub mod falsify;
 pub mod gate;
 mod heads;
+mod hooks;
 mod items;
 pub mod judging;
 mod npz;
@@ -41,6 +42,7 @@ pub use capture::{
 pub use dry::{DryRun, dry_capture, dry_run, dry_score, dry_sweep, duration};
 pub use error::StudyError;
 pub use heads::{PlanSource, RankBy, TopHeads, check_rows, head_remarks, head_set, plans};
+pub use hooks::HookCounts;
 pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
     ItemsFrom, Predicate, ReadAs, Taken, cohorts_of, named, read_dispositions, read_items, read_taken,
@@ -55,8 +57,8 @@ pub use score::{ScoreRun, merge_score, score_run};
 pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Sharded, Shards, made_by, noise_of};
 pub use summary::RunSummary;
 pub use sweep::{
-    Answered, Arm, ArmsWanted, FiredByArm, JudgedAnswers, Mark, RandomFrom, Role, SweepOptions, SweepRun, SweptAnswers,
-    arms, merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
+    Answered, Arm, ArmsWanted, JudgedAnswers, Mark, RandomFrom, Role, SweepOptions, SweepRun, SweptAnswers, arms,
+    merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;
 

@@ -11,12 +11,12 @@ use std::{
 };
 
 use candle_core::Tensor;
-use headtemper_hook::{Batch, HeadRef, Site, Span, Tap};
+use headtemper_hook::{Batch, HeadRef, PlanError, Positions, Site, Span, Tap};
 use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore, SpoiltRow, spoilt_row};
 
 use crate::{
     Encoded, Engine, EngineError, Result,
-    score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
+    score::{BaseScore, Cell, CellScore, ScoreEvent, ScoreRequest},
 };
 
 /// The most bytes that the untempered pass may keep: items are grouped to stay below it. A GPU works on more at once.
@@ -36,18 +36,17 @@ impl Engine {
         items: &[Encoded],
         request: &ScoreRequest<'_>,
         mut on: impl FnMut(ScoreEvent) -> Result<()>,
-    ) -> Result<HeadTokens> {
+    ) -> Result<()> {
         let memory = self.plan_score(items, request, false, &|item| format!("item {item}"))?;
         let request = &ScoreRequest { batch_tokens: memory.step_tokens, ..*request };
         let wanted: Vec<usize> = (0..items.len()).filter(|&item| request.wants(item)).collect();
-        let mut fired = HeadTokens::new();
         let mut rest = &wanted[..];
         while !rest.is_empty() {
             let group = Group::first_of(self, items, rest, request);
             rest = &rest[group.places.len()..];
-            group.score(&mut fired, &mut on).map_err(|error| error.of_planned(&memory))?;
+            group.score(&mut on).map_err(|error| error.of_planned(&memory))?;
         }
-        Ok(fired)
+        Ok(())
     }
 }
 
@@ -116,7 +115,7 @@ impl<'a> Group<'a> {
         Self { engine, request, places, start }
     }
 
-    fn score(&self, fired: &mut HeadTokens, on: &mut impl FnMut(ScoreEvent) -> Result<()>) -> Result<()> {
+    fn score(&self, on: &mut impl FnMut(ScoreEvent) -> Result<()>) -> Result<()> {
         let base = self.untempered()?;
         for (place, &(item, _)) in self.places.iter().enumerate() {
             let scores = &base.scores[base.rows(place)];
@@ -130,10 +129,6 @@ impl<'a> Group<'a> {
             for chunk in self.chunks(&variants) {
                 EngineError::if_stopped(self.request.stop)?;
                 self.score_chunk(layer, chunk, (z, &mixed), &base, on)?;
-                for variant in chunk {
-                    let tokens: usize = variant.places.iter().map(|&place| self.places[place].1.ids.len()).sum();
-                    *fired.entry(self.request.heads[variant.head]).or_default() += tokens as u64;
-                }
             }
         }
         Ok(())
@@ -259,13 +254,17 @@ impl<'a> Group<'a> {
             }
         }
         let mut cache = self.model().new_cache(cells + variants.len(), self.capacity())?;
-        let mut outputs = HeadOutputs { group: self, layer, of: layer_outputs, heads: BTreeMap::new() };
+        let fired = vec![0; cells + variants.len()];
+        let mut outputs = HeadOutputs { group: self, layer, of: layer_outputs, heads: BTreeMap::new(), fired };
         if !starts.is_empty() {
             self.branch(&starts, &mut outputs, base, &mut cache)?;
-            copies.into_iter().try_for_each(|(from, to)| cache.copy_slot(from, to))?;
+            for (from, to) in copies {
+                cache.copy_slot(from, to)?;
+                outputs.fired[to] = outputs.fired[from];
+            }
         }
         let hidden = self.branch(&rests, &mut outputs, base, &mut cache)?;
-        self.report(&rests, &hidden, base, on)
+        self.report(&rests, &hidden, base, &outputs.fired, on)
     }
 
     /// Reads parts of places, each under its head and λ, from the layer's output projection on.
@@ -287,7 +286,7 @@ impl<'a> Group<'a> {
             let packed = first + part.tokens.start..first + part.tokens.end;
             ids.extend(&self.places[part.place].1.ids[part.tokens.clone()]);
             residual.push(below.narrow(0, packed.start, packed.len())?);
-            mixed.push(outputs.tempered(part.head, self.request.lambdas[part.lambda], packed)?);
+            mixed.push(outputs.tempered(part, packed)?);
         }
         let span = |part: &Part| {
             let prompt = self.places[part.place].1.prompt_len;
@@ -301,12 +300,14 @@ impl<'a> Group<'a> {
         Ok(model.branch(&ids, &from, &batch, cache, &mut ())?)
     }
 
-    /// Scores the hidden states `[n, d_model]` of parts that reach the ends of their places, and reports each cell.
+    /// Scores the hidden states `[n, d_model]` of parts that reach the ends of their places, and reports each cell with how many
+    /// tokens its slot was tempered on.
     fn report(
         &self,
         parts: &[Part],
         hidden: &Tensor,
         base: &Untempered,
+        fired: &[u64],
         on: &mut impl FnMut(ScoreEvent) -> Result<()>,
     ) -> Result<()> {
         let (mut rows, mut targets, mut of, mut offset) =
@@ -330,7 +331,11 @@ impl<'a> Group<'a> {
         let mut scores = scores.iter().zip(&of);
         for part in parts {
             let (item, encoded) = self.places[part.place];
-            let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0 };
+            let (fired, planned) = (fired[part.slot], encoded.ids.len() as u64);
+            if fired != planned {
+                return Err(PlanError::Missed { heads: 1, positions: Positions::All, applied: fired, planned }.into());
+            }
+            let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0, fired };
             for (score, &row) in scores.by_ref().take(encoded.scored().len()) {
                 sum.sum_logprob += score.target_logprob;
                 sum.kl += score.kl;
@@ -363,22 +368,27 @@ struct HeadOutputs<'g, 'a> {
     of: (&'g Tensor, &'g Tensor),
     /// Each head's share of the projection, `[n, d_model]`, by index into the request's heads.
     heads: BTreeMap<usize, Tensor>,
+    /// Tokens of each slot that its head was tempered on.
+    fired: Vec<u64>,
 }
 
 impl HeadOutputs<'_, '_> {
-    /// The projection of these packed tokens with one head at λ.
-    fn tempered(&mut self, head: usize, lambda: f32, packed: Range<usize>) -> Result<Tensor> {
+    /// The projection of a part's packed tokens with its head at its λ.
+    fn tempered(&mut self, part: &Part, packed: Range<usize>) -> Result<Tensor> {
         let (z, mixed) = self.of;
-        let share = match self.heads.entry(head) {
+        let share = match self.heads.entry(part.head) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(new) => {
-                let at: HeadRef = self.group.request.heads[head];
+                let at: HeadRef = self.group.request.heads[part.head];
                 let z = z.narrow(1, at.head, 1)?.squeeze(1)?.contiguous()?;
                 new.insert(self.group.model().head_output(at, &z)?)
             }
         };
-        let part = |x: &Tensor| x.narrow(0, packed.start, packed.len());
-        Ok((part(mixed)? + (part(share)? * f64::from(lambda - 1.0))?)?)
+        let lambda = self.group.request.lambdas[part.lambda];
+        let read = |x: &Tensor| x.narrow(0, packed.start, packed.len());
+        let tempered = (read(mixed)? + (read(share)? * f64::from(lambda - 1.0))?)?;
+        self.fired[part.slot] += tempered.dim(0)? as u64;
+        Ok(tempered)
     }
 }
 

@@ -10,7 +10,7 @@ mod cost;
 mod memory;
 mod plain;
 
-use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};
+use std::{ops::Range, sync::atomic::AtomicBool};
 
 use headtemper_hook::{HeadRef, PlanError, check_lambda};
 
@@ -65,6 +65,8 @@ pub struct CellScore {
     pub kl: f64,
     /// Scored tokens at which both models have the same likeliest token.
     pub agree: usize,
+    /// Tokens of prompt and response that the head was tempered on, as counted where it was done. It is all of them, or the run fails.
+    pub fired: u64,
 }
 
 /// What is reported while cells are scored. An item's base comes before its cells; otherwise the order is not fixed.
@@ -85,9 +87,6 @@ pub enum ScoreEvent {
         score: CellScore,
     },
 }
-
-/// How many tokens each head was tempered on, over all λ and items; heads without a wanted cell are absent.
-pub type HeadTokens = BTreeMap<HeadRef, u64>;
 
 impl Encoded {
     /// The tokens that can be scored: those of the response. Without a prompt, the first token is left out, since it has no

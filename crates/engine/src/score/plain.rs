@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::{
     Encoded, Engine, EngineError, Result,
-    score::{BaseScore, Cell, CellScore, HeadTokens, ScoreEvent, ScoreRequest},
+    score::{BaseScore, Cell, CellScore, ScoreEvent, ScoreRequest},
 };
 
 /// Logits of the untempered model that are held at once, and as many of the tempered one: 64 MiB each.
@@ -27,21 +27,20 @@ impl Engine {
         items: &[Encoded],
         request: &ScoreRequest<'_>,
         mut on: impl FnMut(ScoreEvent) -> Result<()>,
-    ) -> Result<HeadTokens> {
+    ) -> Result<()> {
         let memory = self.plan_score(items, request, true, &|item| format!("item {item}"))?;
         let request = &ScoreRequest { batch_tokens: memory.step_tokens, ..*request };
-        let mut fired = HeadTokens::new();
         let mut next = 0;
         while next < items.len() {
             let count = fitting(&items[next..], request.batch_tokens);
             let group: Vec<usize> = (next..next + count).filter(|&item| request.wants(item)).collect();
             next += count;
             if !group.is_empty() {
-                let scored = self.score_group(items, &group, request, &mut fired, &mut on);
+                let scored = self.score_group(items, &group, request, &mut on);
                 scored.map_err(|error| error.of_planned(&memory))?;
             }
         }
-        Ok(fired)
+        Ok(())
     }
 
     fn score_group(
@@ -49,11 +48,10 @@ impl Engine {
         items: &[Encoded],
         group: &[usize],
         request: &ScoreRequest<'_>,
-        fired: &mut HeadTokens,
         on: &mut impl FnMut(ScoreEvent) -> Result<()>,
     ) -> Result<()> {
         let untempered = self.predictions(items, group, None, request)?;
-        for (&item, hidden) in group.iter().zip(&untempered) {
+        for (&item, (hidden, _)) in group.iter().zip(&untempered) {
             let score = self.base_score(&items[item], hidden).map_err(|e| named(e, item, None))?;
             on(ScoreEvent::Base { item, score })?;
         }
@@ -65,25 +63,25 @@ impl Engine {
             }
             let (at, value) = (request.heads[head], request.lambdas[lambda]);
             let chosen: Vec<usize> = places.iter().map(|&i| group[i]).collect();
-            let tempered = self.predictions(items, &chosen, Some((at, value, &mut *fired)), request)?;
-            for ((&place, &item), hidden) in places.iter().zip(&chosen).zip(&tempered) {
-                let score = self.cell_score(&items[item], &untempered[place], hidden);
+            let tempered = self.predictions(items, &chosen, Some((at, value)), request)?;
+            for ((&place, &item), (hidden, fired)) in places.iter().zip(&chosen).zip(&tempered) {
+                let score = self.cell_score(&items[item], &untempered[place].0, hidden);
                 let score = score.map_err(|e| named(e, item, Some((at, value))))?;
-                on(ScoreEvent::Cell { cell: cell(item), score })?;
+                on(ScoreEvent::Cell { cell: cell(item), score: CellScore { fired: *fired, ..score } })?;
             }
         }
         Ok(())
     }
 
     /// The final norm's output from which each item's scored tokens are predicted, `[scored, d_model]` per item: that of
-    /// the tokens just before them.
+    /// the tokens just before them; and how many of its tokens the head was tempered on.
     fn predictions(
         &self,
         items: &[Encoded],
         chosen: &[usize],
-        tempered: Option<(HeadRef, f32, &mut HeadTokens)>,
+        tempered: Option<(HeadRef, f32)>,
         request: &ScoreRequest<'_>,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Vec<(Tensor, u64)>> {
         EngineError::if_stopped(request.stop)?;
         let lengths = chosen.iter().map(|&item| items[item].ids.len());
         let capacity = lengths.clone().max().unwrap_or(1);
@@ -93,21 +91,17 @@ impl Engine {
         let ids: Vec<u32> = chosen.iter().flat_map(|&item| items[item].ids.iter().copied()).collect();
         let ids = Tensor::from_vec(ids, batch.tokens(), self.model.device())?;
         let mut cache = self.model.new_cache(chosen.len(), capacity)?;
-        let hidden = match tempered {
-            None => self.model.forward(&ids, &batch, &mut cache, &mut ())?,
-            Some((at, lambda, fired)) => {
-                let mut scale = self.scale(&[HeadPlan::uniform(&[at], lambda)?])?;
-                let hidden = self.model.forward(&ids, &batch, &mut cache, &mut scale)?;
-                // A head that did not fire would look like one that does nothing.
-                scale.check_fired()?;
-                let tokens: u64 = scale.fired().iter().flat_map(|row| row.values()).sum();
-                *fired.entry(at).or_default() += tokens;
-                hidden
-            }
+        let plan = match tempered {
+            None => HeadPlan::none(),
+            Some((at, lambda)) => HeadPlan::uniform(&[at], lambda)?,
         };
-        let ranges = batch.ranges().zip(chosen).map(|((_, packed), &item)| {
-            let scored = items[item].scored();
-            Ok(hidden.narrow(0, packed.start + scored.start - 1, scored.len())?.contiguous()?)
+        let mut scale = self.scale(&[plan])?;
+        let hidden = self.model.forward(&ids, &batch, &mut cache, &mut scale)?;
+        let ranges = batch.ranges().zip(chosen).enumerate().map(|(slot, ((_, packed), &item))| {
+            let (encoded, scored) = (&items[item], items[item].scored());
+            // A token that the hook missed would look like one at which the head does nothing.
+            let fired = scale.check_slot(slot, 0, (encoded.ids.len(), encoded.prompt_len))?;
+            Ok((hidden.narrow(0, packed.start + scored.start - 1, scored.len())?.contiguous()?, fired))
         });
         ranges.collect()
     }
@@ -126,7 +120,7 @@ impl Engine {
 
     fn cell_score(&self, item: &Encoded, untempered: &Tensor, tempered: &Tensor) -> Result<CellScore> {
         let targets = &item.ids[item.scored()];
-        let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0 };
+        let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0, fired: 0 };
         // `[scored, vocab]` never exists: rows are taken a few at a time.
         for rows in self.chunks(targets.len()) {
             let (base, logits) = (self.logits_of(untempered, &rows)?, self.logits_of(tempered, &rows)?);

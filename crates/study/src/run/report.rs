@@ -6,13 +6,14 @@ use headtemper_engine::Engine;
 use serde_json::json;
 
 use crate::{
-    Arm, Experiment, FiredByArm, GoldRule, Item, JudgeConfig, Result, Row, RunDir, RunSummary,
+    Arm, Experiment, GoldRule, HookCounts, Item, JudgeConfig, Result, Row, RunDir, RunSummary,
     attribute::no_ends,
     attribution::{Attribution, attribution_markdown},
+    hooks,
     items::cohort::{label_counts, labels},
     report::{self, Facts, Page},
     store::files::{write_json, write_text},
-    sweep::{examples::examples, files::counted_by_hooks, outcome::Outcomes},
+    sweep::{examples::examples, outcome::Outcomes},
     sweep_markdown,
     text::file_name,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Swept {
     pub(crate) arms: Vec<Arm>,
     /// `[arm][item]`.
     pub(crate) rows: Vec<Vec<Row>>,
-    pub(crate) fired: FiredByArm,
+    pub(crate) fired: HookCounts,
 }
 
 /// What all stages have found.
@@ -120,7 +121,7 @@ impl RunReport<'_> {
             .with("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed))
             .with("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats))
             .with_some("tempered", swept.map(tempered))
-            .with_some("hooks fired", swept.map(|swept| counted_by_hooks(&swept.arms, &swept.fired)))
+            .with_some("hooks fired", swept.map(|swept| hooks::told(&swept.fired, (swept.arms.len(), "arm"), "answer")))
             .with_version(identity)
     }
 }

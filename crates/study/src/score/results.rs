@@ -4,13 +4,14 @@ use headtemper_engine::Identity;
 use serde_json::json;
 
 use crate::{
-    FiredByArm, Plan, Result, RowLog, RunDir, RunSummary,
+    HookCounts, Plan, Result, RowLog, RunDir, RunSummary, hooks,
     items::{cohort::label_counts, units::counted},
     report::{Facts, score},
     score::{
         ScoreMap, ScoreRow, Scores,
         map::{Nulls, map},
         plan::ScorePlan,
+        row::fired_of,
         score_markdown,
         whole::Whole,
     },
@@ -32,25 +33,24 @@ pub(crate) fn write_results(
     identity: &Identity,
     Whole { plan: Plan { keys, plan, .. }, unfinished }: &Whole,
     log: &RowLog<ScoreRow>,
-    fired: &FiredByArm,
 ) -> Result<RunSummary> {
-    // First: a call that goes on after reports could not be written has no row left to count.
-    finish(run, plan, log.len(), fired)?;
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     let scores = plan.table(&rows);
+    let told = hooks::told(&fired_of(rows.iter().copied()), (plan.heads.len(), "head"), "cell");
     let map = map_of(&scores, identity, plan, unfinished)?;
     scores.save(run, &meta(identity, plan), map.contrast.as_ref())?;
     write_json(&run.file("score.json"), &map)?;
     let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();
-    let page = score::Page { map: &map, scores: &scores, counts: &counts, facts: &facts(identity, plan) };
+    let page = score::Page { map: &map, scores: &scores, counts: &counts, facts: &facts(identity, plan, told) };
     write_text(&run.file("report.html"), &score::render(&page))?;
+    finish(run, plan, log.len(), &fired_of(log.rows().values()))?;
     let warnings = map.warnings.clone();
     let text = warnings.iter().fold(score_markdown(&map, LISTED), |text, warning| text + "warning: " + warning + "\n");
     Ok(RunSummary { text, warnings, check_failed: false })
 }
 
 /// Notes that the rows are there, and how often the hooks of each arm have fired in all.
-pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &FiredByArm) -> Result<()> {
+pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &HookCounts) -> Result<()> {
     let notes = json!({"rows": rows, "lambdas": plan.lambdas, "fired": fired});
     run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), notes)
 }
@@ -91,7 +91,7 @@ fn meta(identity: &Identity, plan: &ScorePlan) -> String {
     serde_json::to_string(&meta).expect("plain data has a JSON form")
 }
 
-fn facts(identity: &Identity, plan: &ScorePlan) -> Facts {
+fn facts(identity: &Identity, plan: &ScorePlan, fired: String) -> Facts {
     let lambdas: Vec<String> = plan.lambdas.iter().map(ToString::to_string).collect();
     let way = if plan.plain { "plain: a forward pass for every head and λ" } else { "shared: as --plain, but faster" };
     let of = plan.cells().len();
@@ -104,6 +104,7 @@ fn facts(identity: &Identity, plan: &ScorePlan) -> Facts {
         .with("tempered", format!("{} heads, one at a time, on prompt and response", plan.heads.len()))
         .with("λ", lambdas.join(", "))
         .with("computed", way)
+        .with("hooks fired", fired)
         .with("signs flipped, labels shuffled", format!("{} times at most, seed {}", plan.shuffles, plan.seed))
         .with_some("scored by earlier calls", (plan.earlier > 0).then(earlier))
         .with_version(identity)

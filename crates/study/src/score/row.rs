@@ -4,7 +4,7 @@ use headtemper_engine::{BaseScore, CellScore, Encoded, Identity};
 use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{Keyed, store::digest::digest};
+use crate::{HookCounts, Keyed, hooks::counted, store::digest::digest};
 
 /// One head at one λ on one item, beside the untempered model in the same pass over the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,10 @@ pub struct ScoreRow {
     pub kl: f64,
     /// Tokens at which both have the same likeliest token.
     pub agree: usize,
+    /// Tokens of prompt and response that the head was tempered on, as its hook counted: all of them, or the row was not written.
+    /// Rows of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<u64>,
 }
 
 /// A head in writing: the letter says which kind it is of.
@@ -53,6 +57,11 @@ impl Keyed for ScoreRow {
     }
 }
 
+/// How many tokens each head of these rows was tempered on.
+pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a ScoreRow>) -> HookCounts {
+    counted(rows.map(|row| (row.head, row.fired)).map(|(head, fired)| (head.to_string(), fired)))
+}
+
 impl ScoreRow {
     /// The row of a cell.
     pub(crate) fn of(key: String, id: &str, (at, lambda): (HeadRef, f32), base: BaseScore, cell: CellScore) -> Self {
@@ -66,6 +75,7 @@ impl ScoreRow {
             sum_logprob: cell.sum_logprob,
             kl: cell.kl,
             agree: cell.agree,
+            fired: Some(cell.fired),
         }
     }
 }

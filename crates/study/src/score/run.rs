@@ -14,6 +14,7 @@ use crate::{
         ScoreRow,
         plan::ScorePlan,
         results::{finish, write_results},
+        row::fired_of,
         whole::Whole,
         work::Work,
     },
@@ -67,15 +68,16 @@ pub fn score_run(
     let mut log = run.rows::<ScoreRow>(progress)?;
     if settings.shard.is_some() {
         work.plan.save(&run)?;
-        let fired = run.fired("score", &work.fill(&mut log, progress)?);
-        finish(&mut run, &work.plan.plan, work.part.len(), &fired)?;
+        work.fill(&mut log, progress)?;
+        let part = work.plan.keys[work.part.clone()].iter().filter_map(|key| log.get(key));
+        finish(&mut run, &work.plan.plan, work.part.len(), &fired_of(part))?;
         return Ok(Sharded::Part { rows: work.part.len(), of: work.plan.keys.len() });
     }
     // What earlier calls left complete belongs to the map: it was looked at too.
     let whole = Whole::of(&work.plan, &log);
     whole.plan.save(&run)?;
-    let fired = run.fired("score", &work.fill(&mut log, progress)?);
-    Ok(Sharded::Whole(write_results(&mut run, engine.identity(), &whole, &log, &fired)?))
+    work.fill(&mut log, progress)?;
+    Ok(Sharded::Whole(write_results(&mut run, engine.identity(), &whole, &log)?))
 }
 
 /// Joins the shards of a causal map into the directory that the whole would have left, except for the order of its rows. Cells of
@@ -91,5 +93,5 @@ pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
     let whole = Whole::of(&plan, &log);
     whole.plan.save(&run)?;
-    write_results(&mut run, &identity, &whole, &log, &shards.fired("score"))
+    write_results(&mut run, &identity, &whole, &log)
 }

@@ -151,6 +151,7 @@ mod tests {
                     sum_logprob: 0.0,
                     kl: 0.0,
                     agree: 1,
+                    fired: None,
                 };
                 log.append(row).unwrap();
             }

@@ -7,7 +7,7 @@ use headtemper_engine::{
 };
 
 use crate::{
-    FiredByArm, Item, Parts, Plan, Progress, Result, RowLog, StudyError,
+    Item, Parts, Plan, Progress, Result, RowLog, StudyError,
     capture::{encode, named_items},
     error::{back, through},
     items::units::check_groups,
@@ -121,11 +121,11 @@ impl<'a> Work<'a> {
         Ok(sum)
     }
 
-    /// Computes the missing cells and writes each down at once. Returns how many tokens each head was tempered on.
+    /// Computes the missing cells and writes each down at once.
     ///
     /// # Errors
     /// If a row cannot be written, or the run is stopped; what was computed until then is kept.
-    pub(crate) fn fill(&self, log: &mut RowLog<ScoreRow>, progress: &mut dyn Progress) -> Result<FiredByArm> {
+    pub(crate) fn fill(&self, log: &mut RowLog<ScoreRow>, progress: &mut dyn Progress) -> Result<()> {
         let missing = self.missing(|key| log.get(key).is_some());
         let to_do = self.to_do(&missing)?;
         let memory = if to_do.cells > 0 { Some(self.memory(&missing)?) } else { None };
@@ -133,13 +133,12 @@ impl<'a> Work<'a> {
             progress.note(&format!("memory     {memory}"));
         }
         progress.begin("score", self.part.len(), self.part.len() - to_do.cells);
-        let mut fired = FiredByArm::new();
         if let Some(memory) = memory {
             progress.expect(to_do.tokens);
-            fired = self.compute(&missing, &memory, log, &mut Meter::new(self, &to_do, progress)?)?;
+            self.compute(&missing, &memory, log, &mut Meter::new(self, &to_do, progress)?)?;
         }
         progress.end();
-        Ok(fired)
+        Ok(())
     }
 
     fn compute(
@@ -148,7 +147,7 @@ impl<'a> Work<'a> {
         memory: &MemoryPlan,
         log: &mut RowLog<ScoreRow>,
         meter: &mut Meter<'_>,
-    ) -> Result<FiredByArm> {
+    ) -> Result<()> {
         let wanted = |cell: Cell| missing[self.place(cell)];
         let request = ScoreRequest {
             batch_tokens: memory.step_tokens,
@@ -172,13 +171,12 @@ impl<'a> Work<'a> {
             }
             Ok(())
         };
-        let fired = if self.settings.plain {
+        let scored = if self.settings.plain {
             self.engine.score_plain(&self.encoded, &request, on)
         } else {
             self.engine.score(&self.encoded, &request, on)
         };
-        let fired = fired.map_err(|error| back(self.named(error)))?;
-        Ok(fired.into_iter().map(|(at, tokens)| (at.to_string(), tokens)).collect())
+        scored.map_err(|error| back(self.named(error)))
     }
 
     /// Names the item in an error that knows it only by its place.

@@ -1,7 +1,6 @@
 //! Directories that belong to one run, and to one process at a time.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -134,15 +133,6 @@ impl RunDir {
         self.save()
     }
 
-    /// How often the hooks of each arm have fired in all finished calls and in this one.
-    pub(crate) fn fired(&self, stage: &str, now: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-        let mut fired = self.manifest.fired(stage);
-        for (arm, tokens) in now {
-            *fired.entry(arm.clone()).or_default() += tokens;
-        }
-        fired
-    }
-
     /// Notes a fact about the whole run.
     ///
     /// # Errors
@@ -202,11 +192,6 @@ impl Manifest {
     /// What the run was made from, if it says so.
     pub(crate) fn parts(&self) -> Option<Parts> {
         serde_json::from_value(self.0.get("parts")?.clone()).ok()
-    }
-
-    pub(crate) fn fired(&self, stage: &str) -> BTreeMap<String, u64> {
-        let fired = self.0.get("stages").map(|stages| stages[stage]["fired"].clone());
-        fired.and_then(|fired| serde_json::from_value(fired).ok()).unwrap_or_default()
     }
 
     /// The manifest of a directory that continues this run, or none if the directory is fresh.

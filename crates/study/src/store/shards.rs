@@ -139,15 +139,6 @@ impl Shards {
         self.manifests[0].0.get(name).cloned().unwrap_or_default()
     }
 
-    /// How often the hooks of each arm fired in all shards, including rows that a later split of the run gave to another shard.
-    pub(crate) fn fired(&self, stage: &str) -> std::collections::BTreeMap<String, u64> {
-        let mut fired = std::collections::BTreeMap::new();
-        for (arm, tokens) in self.manifests.iter().flat_map(|manifest| manifest.fired(stage)) {
-            *fired.entry(arm).or_default() += tokens;
-        }
-        fired
-    }
-
     /// The plan of the whole run, all its rows in the plan's order, and what else the shards hold.
     ///
     /// # Errors

@@ -6,8 +6,9 @@ use headtemper_engine::Identity;
 use headtemper_hook::HeadPlan;
 
 use crate::{
-    Arm, Array, FiredByArm, Result, Role, Row, RunDir,
+    Arm, Array, HookCounts, Result, Role, Row, RunDir,
     heads::table::lambda_table,
+    hooks,
     items::units::counted,
     report::{self, Facts, Page},
     store::{
@@ -15,7 +16,6 @@ use crate::{
         shards::PLAN,
     },
     sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan, text::sweep_csv},
-    text::count,
 };
 
 const OUTCOMES: &str = "sweep.json";
@@ -63,7 +63,7 @@ pub(crate) fn write_report(
     identity: &Identity,
     plan: &SweepPlan,
     (answered, outcomes): (&Answered<'_>, &Outcomes),
-    fired: &FiredByArm,
+    fired: &HookCounts,
     from: Option<(&Path, usize)>,
 ) -> Result<()> {
     let rules = match answered.grader {
@@ -87,7 +87,7 @@ pub(crate) fn write_report(
         .with("units of comparison", counted(outcomes.prompts, outcomes.groups.as_deref()))
         .with_answers(&plan.sampling, &outcomes.seeds, answered.max_new_tokens)
         .with("judged by", judged)
-        .with("hooks fired", counted_by_hooks(answered.arms, fired))
+        .with("hooks fired", hooks::told(fired, (answered.arms.len(), "arm"), "answer"))
         .with_version(identity);
     let sets = answered.arms.iter().filter(|arm| arm.role == Role::Tempered).map(|arm| arm.set.as_str());
     let sets: Vec<&str> = sets.collect::<BTreeSet<_>>().into_iter().collect();
@@ -107,33 +107,4 @@ pub(crate) fn write_report(
         examples: &examples(answered.items, answered.arms, answered.rows),
     };
     write_text(&run.file("report.html"), &report::render(&page))
-}
-
-/// How often the hooks fired, for the facts of a report.
-pub(crate) fn counted_by_hooks(arms: &[Arm], fired: &FiredByArm) -> String {
-    let told =
-        format!("{} head-tokens, all that the plans are for, counted answer by answer", fired.values().sum::<u64>());
-    match arms.iter().filter(|arm| !fired.contains_key(&arm.variant)).count() {
-        0 => told,
-        others => format!("{told}; of {} an earlier version wrote answers, which do not say", count(others, "arm")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_counted_is_not_claimed() {
-        let mut fired = FiredByArm::from([("base".into(), 0)]);
-        assert_eq!(
-            counted_by_hooks(&[Arm::base()], &fired),
-            "0 head-tokens, all that the plans are for, counted answer by answer"
-        );
-        fired.clear();
-        assert!(
-            counted_by_hooks(&[Arm::base()], &fired)
-                .ends_with("of 1 arm an earlier version wrote answers, which do not say")
-        );
-    }
 }

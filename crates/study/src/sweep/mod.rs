@@ -26,9 +26,10 @@ use headtemper_hook::{HeadPlan, check_fired};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Item, Progress, Result, Row, RowLog, StudyError,
+    HookCounts, Item, Progress, Result, Row, RowLog, StudyError,
     capture::prompts,
     error::{back, through},
+    hooks::counted,
     progress::Lengths,
     store::digest::{Begun, noise_of},
 };
@@ -100,14 +101,11 @@ impl Arm {
     }
 }
 
-/// How many head-tokens the hooks of each arm fired on, for arms whose rows all record it.
-pub type FiredByArm = BTreeMap<String, u64>;
-
 /// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls wrote them.
 ///
 /// # Errors
 /// If no row of an arm has a token at its plan's positions: to report no difference would be a false null.
-pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<FiredByArm> {
+pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<HookCounts> {
     for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
         let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
         check_fired(std::slice::from_ref(&arm.plan), &nowhere).map_err(EngineError::from)?;
@@ -116,13 +114,8 @@ pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<FiredByArm
 }
 
 /// The same for any rows, which may be only a part.
-pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> FiredByArm {
-    let mut fired: BTreeMap<&str, Option<u64>> = BTreeMap::new();
-    for row in rows {
-        let sum = fired.entry(&row.variant).or_insert(Some(0));
-        *sum = sum.zip(row.fired).map(|(sum, own)| sum + own);
-    }
-    fired.into_iter().filter_map(|(arm, sum)| Some((arm.to_owned(), sum?))).collect()
+pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> HookCounts {
+    counted(rows.map(|row| (&*row.variant, row.fired)))
 }
 
 /// How to generate.
@@ -228,7 +221,7 @@ pub fn sweep(
     options: &SweepOptions<'_>,
     log: &mut RowLog,
     progress: &mut dyn Progress,
-) -> Result<(Vec<Vec<Row>>, FiredByArm)> {
+) -> Result<(Vec<Vec<Row>>, HookCounts)> {
     options.check()?;
     let wanted = wanted(engine, items, &prompts(engine, items)?, arms, options);
     fill(engine, (items, arms), &wanted, options, log, progress)?;

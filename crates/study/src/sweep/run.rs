@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, FiredByArm, Grader, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
+    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
     Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
@@ -229,7 +229,7 @@ fn outcomes(
     Ok(outcomes)
 }
 
-fn finish(run: &mut RunDir, plan: &SweepPlan, rows: usize, fired: &FiredByArm) -> Result<()> {
+fn finish(run: &mut RunDir, plan: &SweepPlan, rows: usize, fired: &HookCounts) -> Result<()> {
     let variants: Vec<&str> = plan.arms.iter().map(|arm| arm.variant.as_str()).collect();
     let notes = json!({"rows": rows, "variants": variants, "fired": fired});
     run.finish("sweep", &digest(&variants), notes)
