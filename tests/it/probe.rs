@@ -207,6 +207,8 @@ fn few_features_name_training_items_and_no_units() {
     npz.save(&lab.path("few.npz")).unwrap();
     let (_, err) = lab.ends(0, "probe fit --features few.npz:X --labels few.npz:y --shuffles 99 --out probe");
     assert!(!err.contains("share their prompt"), "{err}");
+    // One step for each of 5 folds, under the labels themselves and shuffled ones.
+    assert!(err.contains("fit        500 to do") && err.contains("fit        500 done"), "{err}");
     let (_, err) = lab.ends(0, "probe eval probe --features few.npz:X --labels few.npz:y");
     assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
     let set = "features = 'few.npz:X'\nlabels = 'few.npz:y'\n";

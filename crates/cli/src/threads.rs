@@ -5,14 +5,23 @@ use anyhow::{Context, Result};
 /// Stack size of a thread, in bytes: what the main thread of a process usually has.
 const STACK: usize = 8 << 20;
 
+/// The most threads that are started for one that can run; some more than can run are harmless, many wait for each other.
+const CROWD: usize = 8;
+/// As many are allowed on any machine: whoever tries a number that a larger machine has gets it.
+const ALWAYS: usize = 64;
+
 /// Runs `command` on a pool of `threads` threads; `None` takes one per physical core.
 ///
 /// Inside the pool a parallel operation begins on the calling thread, and the other threads take pieces of it as they find
 /// time. Nothing is handed over, and a thread that another process keeps from running holds up only the piece it has begun.
 /// Two threads of one core share its arithmetic units, so more threads than cores gain nothing.
 pub(crate) fn within<T: Send>(threads: Option<usize>, command: impl FnOnce() -> T + Send) -> Result<T> {
-    anyhow::ensure!(threads != Some(0), "--threads is 0, but must be at least 1");
-    let count = threads.map_or_else(default_threads, Ok)?;
+    let (count, name) = match threads {
+        Some(count) => (count, "--threads"),
+        None => (default_threads()?, "RAYON_NUM_THREADS"),
+    };
+    let most = allowed().saturating_mul(CROWD).max(ALWAYS);
+    anyhow::ensure!((1..=most).contains(&count), "{name} is {count}, but must be 1 to {most}");
     let builder = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK);
     builder.build_global().context("cannot start the threads")?;
     Ok(rayon::scope(|_| command()))
@@ -29,6 +38,10 @@ fn default_threads() -> Result<usize> {
             return Ok(named);
         }
     }
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(num_cpus::get_physical().clamp(1, allowed))
+    Ok(num_cpus::get_physical().clamp(1, allowed()))
+}
+
+/// Threads of this process that can run at once.
+fn allowed() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use headtemper_stats::{ClassWeight, CrossValidation, Logistic, Random, Target, auc, stratified_folds};
+use headtemper_stats::{ClassWeight, CrossValidation, Fits, Logistic, Random, Target, auc, stratified_folds};
 
 /// Features of 32 directions with noise on each, and labels that go with the first.
 fn data(items: usize, features: usize) -> (Vec<f64>, Vec<bool>) {
@@ -25,6 +25,13 @@ fn data(items: usize, features: usize) -> (Vec<f64>, Vec<bool>) {
     (x, labels)
 }
 
+/// The AUC under shuffled labels.
+fn shuffled(ready: &CrossValidation<'_>, labels: &[bool], count: usize) -> Vec<f64> {
+    let fits = Fits { weight: ClassWeight::None, c: &[1.0] };
+    let of = |p: &[Vec<f64>], labels: &[bool]| auc(&p[0], labels);
+    ready.shuffled((labels, None), (count, 0), fits, &|| (), of).expect("every labeling can be fitted")
+}
+
 fn probes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("probe");
     group.sample_size(10);
@@ -33,11 +40,14 @@ fn probes(criterion: &mut Criterion) {
     group.bench_function("100 items x 2048, 5 folds, 1000 shuffles", |bencher| {
         bencher.iter(|| {
             let ready = CrossValidation::new(&x, 2048, &folds).expect("finite features");
-            let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
-                ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
-            };
-            black_box(ready.shuffled(&labels, None, (1000, 0), of).expect("every labeling can be fitted"))
+            black_box(shuffled(&ready, &labels, 1000))
         });
+    });
+    let (x, labels) = data(3000, 576);
+    let folds = stratified_folds(&labels, 5, Some(0)).expect("both classes fill five folds");
+    let ready = CrossValidation::new(&x, 576, &folds).expect("finite features");
+    group.bench_function("3000 items x 576, 5 folds, 20 shuffles", |bencher| {
+        bencher.iter(|| black_box(shuffled(&ready, &labels, 20)));
     });
     for (items, features) in [(5000, 64), (10_000, 1536), (2000, 2400)] {
         let (x, labels) = data(items, features);

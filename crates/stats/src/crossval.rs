@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::{
     folds::Folds,
-    logistic::{ClassWeight, FitError, Kernel, Logistic, Scaler, Target, check_finite, sigmoid},
+    logistic::{ClassWeight, First, FitError, Kernel, Scaler, Target, check_finite, fit_over_features, sigmoid},
     permute::{Relabelings, a_first, group_sizes},
     random::Random,
 };
@@ -12,8 +12,14 @@ use crate::{
 /// Streams of shuffled labels begin here, so that a seed's shuffles have nothing to do with its other draws.
 const STREAM: u64 = 0xc405_0000_0000;
 
+/// Probabilities that are held at once: labelings are taken as many at a time, at least [`TOGETHER`].
+const HELD: usize = 64 << 20;
+/// Enough labelings for what they share to cost little, and for all threads to have work.
+const TOGETHER: usize = 64;
+
 /// Features dealt out in folds, ready to be fitted under many labelings. Scaler and regression see only a fold's training items.
-/// Where these are fewer than the features, their products are computed once for all labelings.
+/// What labels have no part in is computed once for all labelings: where training items are fewer than the features, their products; else
+/// the factor of the first Hessian, if all items weigh the same.
 pub struct CrossValidation<'a> {
     x: &'a [f64],
     features: usize,
@@ -25,6 +31,26 @@ struct Fold {
     test: Vec<usize>,
     scaler: Scaler,
     kernel: Option<Kernel>,
+}
+
+/// How labels are fitted: the weights of classes, and the inverse strengths of the penalty, one fit each.
+#[derive(Clone, Copy, Debug)]
+pub struct Fits<'a> {
+    /// How items are weighted.
+    pub weight: ClassWeight,
+    /// scikit-learn's C.
+    pub c: &'a [f64],
+}
+
+/// Is called whenever a labeling was fitted in a fold, by whichever thread did it.
+pub type Step<'a> = &'a (dyn Fn() + Sync);
+
+/// A fold while labelings are fitted in it.
+enum Ready<'a> {
+    /// Over its items.
+    Items(&'a Kernel),
+    /// Over features, in units of the training items' spread, with what all fits of a C share.
+    Features { train: Vec<f64>, test: Vec<f64>, first: Vec<Option<First>> },
 }
 
 impl<'a> CrossValidation<'a> {
@@ -48,26 +74,50 @@ impl<'a> CrossValidation<'a> {
         Ok(Self { x, features, folds: (0..count).map(fold).collect() })
     }
 
-    /// The probability of the true class for each item, by the fit on the other folds.
+    /// How many folds there are.
+    pub fn folds(&self) -> usize {
+        self.folds.len()
+    }
+
+    /// The probability of the true class for each item, by the fit on the other folds: `[C][item]`. `step` is called after each fold.
     ///
     /// # Errors
     /// If a fold's training items are all of one class, or there is no fit.
-    pub fn probabilities(&self, labels: &[bool], weight: ClassWeight, c: f64) -> Result<Vec<f64>, FitError> {
-        let mut out = vec![f64::NAN; labels.len()];
+    pub fn probabilities(&self, labels: &[bool], fits: Fits<'_>, step: Step<'_>) -> Result<Vec<Vec<f64>>, FitError> {
+        let mut all = self.under(&[labels.to_vec()], fits, step)?;
+        Ok(all.pop().expect("one labeling was given"))
+    }
+
+    /// The probabilities under each of several labelings, `[labeling][C][item]`: fold by fold, so that one fold at a time is ready.
+    fn under(&self, labelings: &[Vec<bool>], fits: Fits<'_>, step: Step<'_>) -> Result<Vec<Vec<Vec<f64>>>, FitError> {
+        let items = self.x.len() / self.features;
+        let mut out = vec![vec![vec![f64::NAN; items]; fits.c.len()]; labelings.len()];
         for fold in &self.folds {
-            let of_train: Vec<bool> = fold.train.iter().map(|&item| labels[item]).collect();
-            let weights = weight.of(&of_train);
-            let target = Target { labels: &of_train, weights: &weights, c };
-            let log_odds = if let Some(kernel) = &fold.kernel {
-                kernel.log_odds(&kernel.fit(target)?)
-            } else {
-                let rows = |items: &[usize]| fold.scaler.apply(self.x, self.features, items);
-                let fit = Logistic::fit(&rows(&fold.train), self.features, target)?;
-                rows(&fold.test).chunks_exact(self.features).map(|row| fit.log_odds(row)).collect()
+            let ready = self.ready(fold, fits, labelings.len());
+            let one = |(out, labels): (&mut Vec<Vec<f64>>, &Vec<bool>)| {
+                let of_train: Vec<bool> = fold.train.iter().map(|&item| labels[item]).collect();
+                let weights = fits.weight.of(&of_train);
+                for (of_c, (out, &c)) in out.iter_mut().zip(fits.c).enumerate() {
+                    let log_odds = ready.log_odds(of_c, Target { labels: &of_train, weights: &weights, c })?;
+                    fold.test.iter().zip(log_odds).for_each(|(&item, f)| out[item] = sigmoid(f));
+                }
+                step();
+                Ok(())
             };
-            fold.test.iter().zip(log_odds).for_each(|(&item, f)| out[item] = sigmoid(f));
+            out.par_iter_mut().zip(labelings).try_for_each(one)?;
         }
         Ok(out)
+    }
+
+    fn ready<'f>(&self, fold: &'f Fold, fits: Fits<'_>, labelings: usize) -> Ready<'f> {
+        if let Some(kernel) = &fold.kernel {
+            return Ready::Items(kernel);
+        }
+        let rows = |items: &[usize]| fold.scaler.apply(self.x, self.features, items);
+        let train = rows(&fold.train);
+        let shared = labelings > 1 && fits.weight == ClassWeight::None;
+        let first = fits.c.iter().map(|&c| if shared { First::new(&train, self.features, c) } else { None }).collect();
+        Ready::Features { train, test: rows(&fold.test), first }
     }
 
     /// A statistic of `count` shuffled labelings. Labels change places within their folds. If classes were dealt out over folds
@@ -79,16 +129,23 @@ impl<'a> CrossValidation<'a> {
     ///
     /// # Errors
     /// As [`CrossValidation::probabilities`].
-    pub fn shuffled<T: Send>(
+    pub fn shuffled<T>(
         &self,
-        labels: &[bool],
-        whole: Option<&WholeUnits>,
+        (labels, whole): (&[bool], Option<&WholeUnits>),
         (count, seed): (usize, u64),
-        statistic: impl Fn(&Self, &[bool]) -> Result<T, FitError> + Sync,
+        fits: Fits<'_>,
+        step: Step<'_>,
+        statistic: impl Fn(&[Vec<f64>], &[bool]) -> T,
     ) -> Result<Vec<T>, FitError> {
-        let ks: Vec<u64> = (0..count as u64).collect();
         let shuffle = |k| whole.map_or_else(|| self.shuffle(labels, seed, k), |whole| whole.labels(k));
-        ks.into_par_iter().map(|k| statistic(self, &shuffle(k))).collect()
+        let together = (HELD / (labels.len() * fits.c.len() * size_of::<f64>()).max(1)).max(TOGETHER);
+        let mut out = Vec::with_capacity(count);
+        for from in (0..count).step_by(together) {
+            let labelings: Vec<Vec<bool>> = (from..count.min(from + together)).map(|k| shuffle(k as u64)).collect();
+            let all = self.under(&labelings, fits, step)?;
+            out.extend(all.iter().zip(&labelings).map(|(p, labels)| statistic(p, labels)));
+        }
+        Ok(out)
     }
 
     fn shuffle(&self, labels: &[bool], seed: u64, k: u64) -> Vec<bool> {
@@ -100,6 +157,20 @@ impl<'a> CrossValidation<'a> {
             }
         }
         out
+    }
+}
+
+impl Ready<'_> {
+    /// Log-odds of the test items by a fit of the training items under the C of this place.
+    fn log_odds(&self, of_c: usize, target: Target<'_>) -> Result<Vec<f64>, FitError> {
+        match self {
+            Self::Items(kernel) => Ok(kernel.log_odds(&kernel.fit(target)?)),
+            Self::Features { train, test, first } => {
+                let features = train.len() / target.labels.len();
+                let fit = fit_over_features(train, features, target, first[of_c].as_ref())?;
+                Ok(test.chunks_exact(features).map(|row| fit.log_odds(row)).collect())
+            }
+        }
     }
 }
 
@@ -162,6 +233,8 @@ mod tests {
         stratified_folds,
     };
 
+    const PLAIN: Fits<'_> = Fits { weight: ClassWeight::None, c: &[1.0] };
+
     #[test]
     fn held_out_items_have_no_say() {
         let (items, features) = (24, 40);
@@ -169,12 +242,12 @@ mod tests {
         let labels: Vec<bool> = (0..items).map(|i| i % 2 == 0).collect();
         let folds = stratified_folds(&labels, 4, Some(0)).unwrap();
         let before = CrossValidation::new(&x, features, &folds).unwrap();
-        let before = before.probabilities(&labels, ClassWeight::None, 1.0).unwrap();
+        let before = before.probabilities(&labels, PLAIN, &|| ()).unwrap().remove(0);
         // Another row in fold 0 changes its own probability and those of all other folds, but not those of its fold-mates.
         let changed = (0..items).find(|&item| folds[item] == 0).unwrap();
         x[changed * features] += 5.0;
         let after = CrossValidation::new(&x, features, &folds).unwrap();
-        let after = after.probabilities(&labels, ClassWeight::None, 1.0).unwrap();
+        let after = after.probabilities(&labels, PLAIN, &|| ()).unwrap().remove(0);
         for item in 0..items {
             let same = before[item] == after[item];
             assert_eq!(same, folds[item] == 0 && item != changed, "item {item}");
@@ -188,12 +261,39 @@ mod tests {
         let labels: Vec<bool> = x.chunks_exact(features).map(|row| row[0] > 0.0).collect();
         let folds = stratified_folds(&labels, 5, Some(1)).unwrap();
         let mut ready = CrossValidation::new(&x, features, &folds).unwrap();
-        let by_items = ready.probabilities(&labels, ClassWeight::Balanced, 0.3).unwrap();
+        let balanced = Fits { weight: ClassWeight::Balanced, c: &[0.3] };
+        let by_items = ready.probabilities(&labels, balanced, &|| ()).unwrap().remove(0);
         assert!(ready.folds.iter().all(|fold| fold.kernel.is_some()), "40 items of 45 features");
         ready.folds.iter_mut().for_each(|fold| fold.kernel = None);
-        let plain = ready.probabilities(&labels, ClassWeight::Balanced, 0.3).unwrap();
+        let plain = ready.probabilities(&labels, balanced, &|| ()).unwrap().remove(0);
         let differ = worst(&by_items, &plain);
         assert!(differ < 1e-9, "{differ:e}");
+    }
+
+    /// Labelings that are fitted together, sharing what labels have no part in, have the same numbers to the last bit as one alone; and
+    /// each is counted once in every fold.
+    #[test]
+    fn what_labelings_share_changes_nothing() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        // Above and below what makes the Hessian cheap enough to be factored at every step; and over items.
+        for (items, features) in [(1300, 520), (150, 20), (40, 60)] {
+            let x = normal_table(12, items, &vec![1.0; features]);
+            let labels: Vec<bool> = (0..items).map(|i| i % 3 == 0).collect();
+            let folds = stratified_folds(&labels, 2, Some(3)).unwrap();
+            let ready = CrossValidation::new(&x, features, &folds).unwrap();
+            for weight in [ClassWeight::None, ClassWeight::Balanced] {
+                let (fits, steps) = (Fits { weight, c: &[1.0, 0.01] }, AtomicUsize::new(0));
+                let step = || {
+                    steps.fetch_add(1, Ordering::Relaxed);
+                };
+                let both = |p: &[Vec<f64>], labels: &[bool]| (p.to_vec(), labels.to_vec());
+                let shuffled = ready.shuffled((&labels, None), (3, 8), fits, &step, both).unwrap();
+                assert_eq!((shuffled.len(), steps.into_inner()), (3, 2 * 3));
+                for (p, labels) in shuffled {
+                    assert_eq!(p, ready.probabilities(&labels, fits, &|| ()).unwrap(), "{items} items x {features}");
+                }
+            }
+        }
     }
 
     /// Without signal the p of a cross-validated AUC is uniform, though the AUC itself lies below one half on average.
@@ -205,11 +305,9 @@ mod tests {
             let labels: Vec<bool> = (0..items).map(|i| i < 12).collect();
             let folds = stratified_folds(&labels, 5, Some(set as u32)).unwrap();
             let ready = CrossValidation::new(&x, features, &folds).unwrap();
-            let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
-                ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
-            };
-            let null = ready.shuffled(&labels, None, (99, set), of).unwrap();
-            p_value(of(&ready, &labels).unwrap(), &null, Tail::Greater)
+            let of = |p: &[Vec<f64>], labels: &[bool]| auc(&p[0], labels);
+            let null = ready.shuffled((&labels, None), (99, set), PLAIN, &|| (), of).unwrap();
+            p_value(of(&ready.probabilities(&labels, PLAIN, &|| ()).unwrap(), &labels), &null, Tail::Greater)
         };
         assert_uniform((0..300).map(p).collect());
     }
@@ -252,11 +350,9 @@ mod tests {
             let unit: Vec<usize> = (0..5 * units).map(|item| item / 5).collect();
             let whole = WholeUnits::deal(&labels, &unit, 5, set).unwrap();
             let ready = CrossValidation::new(&x, features, whole.fold_of()).unwrap();
-            let of = |ready: &CrossValidation<'_>, labels: &[bool]| {
-                ready.probabilities(labels, ClassWeight::None, 1.0).map(|p| auc(&p, labels))
-            };
-            let null = ready.shuffled(&labels, Some(&whole), (99, set), of).unwrap();
-            p_value(of(&ready, &labels).unwrap(), &null, Tail::Greater)
+            let of = |p: &[Vec<f64>], labels: &[bool]| auc(&p[0], labels);
+            let null = ready.shuffled((&labels, Some(&whole)), (99, set), PLAIN, &|| (), of).unwrap();
+            p_value(of(&ready.probabilities(&labels, PLAIN, &|| ()).unwrap(), &labels), &null, Tail::Greater)
         };
         assert_uniform((0..200).map(p).collect());
     }

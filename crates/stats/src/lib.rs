@@ -46,7 +46,7 @@ pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range, share_rang
 pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};
-pub use crossval::{CrossValidation, WholeUnits};
+pub use crossval::{CrossValidation, Fits, Step, WholeUnits};
 pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, held_out_d_beside, naive_direction};
 pub use effect::{cohen_d, hedges_correction, hedges_g};
 pub use fdr::benjamini_hochberg;

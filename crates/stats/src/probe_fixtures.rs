@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::{
-    ClassWeight, CrossValidation, Logistic, Random, Scaler, Target, asymmetry::gate_curve, auc, calibration, delong,
-    delong_difference, sigmoid, stratified_folds, units::alone,
+    ClassWeight, CrossValidation, Fits, Logistic, Random, Scaler, Target, asymmetry::gate_curve, auc, calibration,
+    delong, delong_difference, sigmoid, stratified_folds, units::alone,
 };
 
 /// Coefficients, intercepts and probabilities. Measured worst: 5.8e-11.
@@ -140,7 +140,8 @@ fn cross_validation_is_that_of_scikit_learn() {
         let labels = labels("plain", &x, one.features, one.seed.into());
         let folds = stratified_folds(&labels, one.folds, Some(one.seed)).unwrap();
         let ready = CrossValidation::new(&x, one.features, &folds).unwrap();
-        let p = ready.probabilities(&labels, weight(one.balanced), one.c).unwrap();
+        let fits = Fits { weight: weight(one.balanced), c: &[one.c] };
+        let p = ready.probabilities(&labels, fits, &|| ()).unwrap().remove(0);
         let differ = worst(&p, &one.probabilities);
         println!("{} x {}: {differ:.1e} of {FIT:.0e}", one.items, one.features);
         assert!(p.len() == one.probabilities.len() && differ <= FIT);

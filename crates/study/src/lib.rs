@@ -29,6 +29,7 @@ mod store;
 mod summary;
 mod sweep;
 mod text;
+mod watch;
 
 pub use attribute::{
     Adjust, AttributeOptions, AttributeRun, AttributeSource, Compat, Controls, HeadChoice, attribute, attribute_run,

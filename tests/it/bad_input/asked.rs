@@ -245,7 +245,8 @@ fn numbers_that_mean_nothing() {
     }
     bench.refused(&format!("{capture} --last-n 0"), &["last_n is 0", "at least 1"]);
     bench.refused(&format!("{capture} --limit 0"), &["--limit is 0", "at least 1"]);
-    bench.refused(&format!("{capture} --threads 0"), &["--threads is 0", "at least 1"]);
+    bench.refused(&format!("{capture} --threads 0"), &["--threads is 0", "must be 1 to "]);
+    bench.refused(&format!("{capture} --threads 1000000"), &["--threads is 1000000, but must be 1 to "]);
     bench.refused(&format!("{capture} --heads some"), &["'some'", "none, norm, vector"]);
     bench.refused("generate --model M hi --max-new-tokens 0", &["max_new_tokens is 0", "at least 1"]);
     bench.refused("generate --model M hi --max-new-tokens many", &["'many'", "--max-new-tokens"]);

@@ -35,7 +35,7 @@ fn fit_probe(args: &ProbeFit) -> Result<Done> {
         measure: measure(&args.measure, args.seed.into()),
     };
     ui::warn(&set.warnings());
-    let fitted = fit(&set, &options)?;
+    let fitted = fit(&set, &options, "fit", &mut ui::Bars::default())?;
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
     let hash = write_fit(&args.out, &fitted, &set, &options, &mut ui::Bars::default())?;
     let meta = &fitted.probe.meta;

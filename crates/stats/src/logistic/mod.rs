@@ -12,6 +12,7 @@ mod primal;
 mod scaler;
 
 pub(crate) use dual::Kernel;
+pub(crate) use primal::{First, fit as fit_over_features};
 pub use scaler::Scaler;
 
 use crate::vector::dot;
@@ -125,7 +126,7 @@ impl Logistic {
         if items < features {
             return Kernel::new(x, features, &[]).fit(target).map(|fit| fit.in_features(x, features));
         }
-        primal::fit(x, features, target)
+        primal::fit(x, features, target, None)
     }
 
     /// Log-odds of one row of features.
@@ -276,7 +277,7 @@ mod tests {
             let weights = vec![1.0; items];
             let target = Target { labels: &labels, weights: &weights, c: 0.7 };
             let dual = Kernel::new(&x, features, &[]).fit(target).unwrap().in_features(&x, features);
-            let primal = primal::fit(&x, features, target).unwrap();
+            let primal = primal::fit(&x, features, target, None).unwrap();
             let differ = worst(&dual.coef, &primal.coef);
             assert!(differ <= 1e-9 && (dual.intercept - primal.intercept).abs() <= 1e-9, "{differ:e}");
         }

@@ -14,15 +14,37 @@ const STEP_PRECISION: f64 = 1e-4;
 /// The most conjugate gradient iterations per step.
 const CONJUGATE: usize = 500;
 
+/// The factor of the first Hessian of a fit. While all log-odds are 0, all items of equal weight are equally stiff, whatever their labels:
+/// one factor serves all labelings, with the same numbers.
+pub(crate) struct First {
+    stiffness: f64,
+    factor: Cholesky,
+}
+
+impl First {
+    /// For rows of `x`, all of weight 1, under this C. None if the Hessian cannot be factored.
+    pub(crate) fn new(x: &[f64], features: usize, c: f64) -> Option<Self> {
+        let (labels, weights) = (vec![true; x.len() / features], vec![1.0; x.len() / features]);
+        let target = Target { labels: &labels, weights: &weights, c };
+        let (_, stiffness) = target.pulls(&vec![0.0; labels.len()]);
+        let factor = Problem { x, features, target }.factor(&stiffness)?;
+        Some(Self { stiffness: stiffness[0], factor })
+    }
+
+    fn is_of(&self, stiffness: &[f64]) -> bool {
+        stiffness.iter().all(|&of_item| of_item == self.stiffness)
+    }
+}
+
 /// Newton's method. Each step is solved by conjugate gradients, which only need the Hessian's products with vectors; the
 /// preconditioner is the latest Cholesky factor of a Hessian. Vectors hold the coefficients and, last, the intercept.
-pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logistic, FitError> {
+pub(crate) fn fit(x: &[f64], features: usize, target: Target<'_>, first: Option<&First>) -> Result<Logistic, FitError> {
     target.check()?;
     let problem = Problem { x, features, target };
     let cheap = target.labels.len() * features * features <= CHEAP;
     let mut at = vec![0.0; features + 1];
     let mut log_odds = vec![0.0; target.labels.len()];
-    let mut factor = None;
+    let (mut shared, mut factor) = (None, None);
     let (mut left, mut least, mut stalled, mut taken) = (f64::INFINITY, f64::INFINITY, 0, 0);
     let largest = x.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
     for steps in 0..STEPS {
@@ -35,10 +57,14 @@ pub(super) fn fit(x: &[f64], features: usize, target: Target<'_>) -> Result<Logi
             let intercept = at.pop().expect("the intercept is the last");
             return Ok(Logistic { coef: at, intercept, steps });
         }
-        if cheap || factor.is_none() {
+        if steps == 0 {
+            shared = first.filter(|first| first.is_of(&stiffness));
+        }
+        let known = shared.filter(|_| steps == 0 || !cheap);
+        if known.is_none() && (cheap || factor.is_none()) {
             factor = problem.factor(&stiffness);
         }
-        let Some(factor) = &factor else { break };
+        let Some(factor) = known.map(|first| &first.factor).or(factor.as_ref()) else { break };
         let step = problem.step(&gradient, &stiffness, factor);
         let moved = problem.log_odds(&step);
         let penalty = |share: f64| at[..features].iter().zip(&step).map(|(w, d)| (w + share * d).powi(2)).sum::<f64>();

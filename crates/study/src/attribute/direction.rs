@@ -7,10 +7,10 @@ use headtemper_stats::{
 use rayon::prelude::*;
 
 use super::{
-    AttributeOptions, Table, Watch,
+    AttributeOptions, Table,
     stability::{self, HalvesOfHead},
 };
-use crate::Result;
+use crate::{Result, watch::Watch};
 
 /// The vectors of all heads between the cohorts, and what shuffled labels give.
 pub(super) struct Directions {
@@ -75,7 +75,7 @@ impl Directions {
         let labelings: Vec<Labeling> = orders.map(adjusted).collect();
         let halves = stability::halves(table, options);
         let one = |&slot: &usize| {
-            watch.head(|| {
+            watch.take(|| {
                 let (vectors, dim) = table.vectors(slot);
                 let vectors = table.taken_out.residuals(&vectors, dim);
                 head((&vectors, dim), table, folds, &labelings, &halves)

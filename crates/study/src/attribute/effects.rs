@@ -2,10 +2,11 @@
 
 use headtemper_stats::{Columns, Folds, Range, Welch, bootstrap_d, hedges_correction, welch_t};
 
-use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, Watch, confounds, dd};
+use super::{AttributeOptions, Compat, Directions, Magnitudes, Table, confounds, dd};
 use crate::{
     Result,
     attribution::{HeadEffect, Verdict},
+    watch::Watch,
 };
 
 /// What is measured of all heads, one column per head.

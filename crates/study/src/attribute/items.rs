@@ -8,9 +8,10 @@ use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Compat, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, Watch, across::across, attribute_with_nulls},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
+    watch::Watch,
 };
 
 /// Streams of the shuffled control begin here: it must not be a shuffle of the null.

@@ -22,7 +22,6 @@ mod table;
 mod tests;
 mod verdict;
 mod warnings;
-mod watch;
 
 use headtemper_stats::{Folds, mean, quantile};
 
@@ -31,12 +30,12 @@ use crate::{
     attribution::{Disposition, HeadEffect, ShuffledLabels},
     items::dispositions::Cohorts,
     significance::LEVEL,
+    watch::Watch,
 };
 use direction::Directions;
 use effects::Measured;
 use magnitude::Magnitudes;
 use table::Table;
-pub(crate) use watch::Watch;
 
 pub(crate) use confounds::no_ends;
 pub(crate) use direction::permuted;

@@ -9,7 +9,7 @@ use headtemper_stats::pearson;
 
 use super::{Axis, AxisPair, Check, GateFile, Kind, Outcome, config::AxesConfig, run::null_of, steps};
 use crate::{
-    Npz, ReadAs, Result, StudyError,
+    Npz, Progress, ReadAs, Result, StudyError,
     probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
     read_items,
 };
@@ -95,8 +95,9 @@ pub(crate) fn run(
     axes: &AxesConfig,
     declared: &[Declared],
     sets: (&FeatureRows, &FeatureRows),
+    progress: &mut dyn Progress,
 ) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
-    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets);
+    let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets, progress);
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
     for (i, (a, of_a)) in found.iter().enumerate() {
@@ -125,6 +126,7 @@ fn one(
     axes: &AxesConfig,
     (declared, count): (&Declared, usize),
     (train, fresh): (&FeatureRows, &FeatureRows),
+    progress: &mut dyn Progress,
 ) -> Result<Found> {
     let (train, fresh) = (train.labelled_by(&declared.train, &declared.column)?, fresh.labelled(&declared.fresh)?);
     let mut axis = Axis {
@@ -146,7 +148,7 @@ fn one(
         // At least as many as it takes for a p that answers for all of the axes, even if the default for this much work is lower.
         options.shuffles = options.shuffles.max(least_shuffles(file, count));
     }
-    let fitted = fit(&train, &options)?;
+    let fitted = fit(&train, &options, &format!("axis {}", declared.name), progress)?;
     let chosen = fitted.probe.meta.chosen;
     let (evaluation, p) = evaluate(&fitted.probe, &fresh, options.measure)?;
     let on_fresh = &evaluation.results[chosen].measured;

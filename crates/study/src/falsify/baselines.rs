@@ -6,7 +6,7 @@ use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, 
 
 use super::{Baseline, GateFile, view::Texts};
 use crate::{
-    Array, Item, Npz, Result, StudyError,
+    Array, Item, Npz, Result, Silent, StudyError,
     probe::{Ends, FitOptions, Probe, ProbeSet, fit},
 };
 
@@ -75,7 +75,7 @@ fn baseline(
     p: &[f64],
 ) -> Result<Ran> {
     let set = ProbeSet { x: features.train, features: features.count, ..train.clone() };
-    let fitted = fit(&set, options)?;
+    let fitted = fit(&set, options, features.name, &mut Silent)?;
     let meta = &fitted.probe.meta;
     let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, features.name)?;
     let gain = delong_difference(p, &of_fresh, &fresh.labels, &fresh.units);

@@ -44,13 +44,10 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let train = Side::of(&view, &rows, &set)?;
     let options = file.fit_options(train.set);
     let run = RunDir::open(dir, "falsify", &parts(file, train.set), None, progress)?;
-    progress.begin("fit", 1, 0);
-    let fitted = fit(train.set, &options)?;
+    let fitted = fit(train.set, &options, "fit", progress)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let probe = fitted.probe;
     let frozen = freeze(&run, &probe, &file.sha256, progress)?;
-    progress.step();
-    progress.end();
 
     let view = View::of(&file.fresh)?;
     let rows = view.rows(&file.fresh.features)?;
@@ -72,9 +69,9 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let baselines: Vec<Baseline> = tested.ran.iter().map(|(baseline, _)| baseline.clone()).collect();
     let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, &options));
     let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh), &options);
-    let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh))?;
-    let mut pooled = pooled(file, (&train, &fresh), &options)?;
-    let mut replication = replication(file, (&train, &fresh), &options)?;
+    let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh), progress)?;
+    let mut pooled = pooled(file, (&train, &fresh), &options, progress)?;
+    let mut replication = replication(file, (&train, &fresh), &options, progress)?;
     for (step, other) in [("pooled", &pooled), ("replication", &replication)] {
         if other.as_ref().is_some_and(|other| !other.by_prompt) {
             let why =
@@ -192,23 +189,34 @@ fn sweep_axes(
     file: &GateFile,
     declared: &[axes::Declared],
     (train, fresh): (&Side, &Side),
+    progress: &mut dyn Progress,
 ) -> Result<(Step, Vec<Axis>, Vec<AxisPair>)> {
     let Some(config) = &file.axes else {
         return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
     };
-    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows))?;
+    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows), progress)?;
     Ok((steps::axes(&file.gates, config, (&found, &pairs)), found, pairs))
 }
 
 /// The probe of step 4, if it is declared.
-fn pooled(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Option<Other>> {
+fn pooled(
+    file: &GateFile,
+    (train, fresh): (&Side, &Side),
+    options: &FitOptions,
+    progress: &mut dyn Progress,
+) -> Result<Option<Other>> {
     let Some(of) = &file.pooled else { return Ok(None) };
     let sets = (train.view.set(&of.train, &file.train.labels)?, fresh.view.set(&of.fresh, &file.fresh.labels)?);
-    other(of.train.to_string(), (train.view, fresh.view), sets, options).map(Some)
+    other((of.train.to_string(), "pooled"), (train.view, fresh.view), sets, options, progress).map(Some)
 }
 
 /// The probe of step 5, if it is declared.
-fn replication(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Option<Other>> {
+fn replication(
+    file: &GateFile,
+    (train, fresh): (&Side, &Side),
+    options: &FitOptions,
+    progress: &mut dyn Progress,
+) -> Result<Option<Other>> {
     let Some(of) = &file.replication else { return Ok(None) };
     let labels = |own: &Option<LabelSource>, of_set: &SetConfig| own.clone().unwrap_or_else(|| of_set.labels.clone());
     let of_train = train.view.set(&of.train, &labels(&of.train_labels, &file.train))?;
@@ -219,7 +227,8 @@ fn replication(file: &GateFile, (train, fresh): (&Side, &Side), options: &FitOpt
         });
     }
     let of_fresh = fresh.view.set(&of.fresh, &labels(&of.fresh_labels, &file.fresh))?;
-    other(of.model.clone(), (train.view, fresh.view), (of_train, of_fresh), options).map(Some)
+    other((of.model.clone(), "replication"), (train.view, fresh.view), (of_train, of_fresh), options, progress)
+        .map(Some)
 }
 
 /// What the directory belongs to: everything fixed before a fresh label is read.
@@ -302,16 +311,17 @@ struct Other {
 
 /// Steps 4 and 5: the same on other features of the items.
 fn other(
-    name: String,
+    (name, stage): (String, &str),
     (of_train, of_fresh): (&View, &View),
     (train, fresh): (ProbeSet, ProbeSet),
     options: &FitOptions,
+    progress: &mut dyn Progress,
 ) -> Result<Other> {
     let prompts = (Prompts::of(&of_train.texts(&train)?), Prompts::of(&of_fresh.texts(&fresh)?));
     let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
     same_site(&train, &fresh)?;
     let options = &options.clone().without_intervals();
-    let probe = fit(&train, options)?.probe;
+    let probe = fit(&train, options, stage, progress)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     let chosen = probe.meta.chosen;
     let p = predictions.into_iter().nth(chosen).expect("a fit has predictions");

@@ -82,7 +82,7 @@ fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64
 fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome) {
     let measure = MeasureOptions { resamples: 0, seed, ..MeasureOptions::default() };
     let options = FitOptions { shuffles: SHUFFLES, shuffle: Some(seed as u32), measure, ..FitOptions::default() };
-    let probe = fit(train, &options).unwrap().probe;
+    let probe = fit(train, &options, "fit", &mut crate::Silent).unwrap().probe;
     let (evaluation, p) = evaluate(&probe, fresh, measure).unwrap();
     let null = super::run::null_of(&p[0], fresh, &options);
     let gates = Gates::default();

@@ -1,15 +1,17 @@
 //! Fitting a probe: cross-validated first, then on all items.
 
 use headtemper_stats::{
-    ClassWeight, CrossValidation, FitError, Logistic, Scaler, Tail, Target, WholeUnits, auc, p_value, stratified_folds,
+    ClassWeight, CrossValidation, FitError, Fits, Logistic, Scaler, Tail, Target, WholeUnits, auc, p_value,
+    stratified_folds,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
 use crate::{
-    Result, StudyError,
+    Progress, Result, StudyError,
     significance::{LEVEL, told_fixed},
     store::nan::number,
+    watch::Watch,
 };
 
 /// How a probe is fitted.
@@ -175,11 +177,11 @@ impl FitOptions {
     }
 }
 
-/// Fits and cross-validates.
+/// Fits and cross-validates, which is a stage of this name.
 ///
 /// # Errors
 /// If an option has no meaning, a class has fewer than two items, or a fit does not converge.
-pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
+pub fn fit(set: &ProbeSet, options: &FitOptions, stage: &str, progress: &mut dyn Progress) -> Result<Fitted> {
     options.check()?;
     let source = &set.origin.labels;
     let wrong = |why: FitError| StudyError::fit(source.to_string(), why);
@@ -214,21 +216,22 @@ pub fn fit(set: &ProbeSet, options: &FitOptions) -> Result<Fitted> {
     }
     let testable = !few && (whole.is_some() || set.shared() == 0);
     let weighting = ClassWeight::from(options.class_weight);
-    let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
-    let by_c = |labels: &[bool]| {
-        let of = |&c: &f64| ready.probabilities(labels, weighting, c);
-        options.c.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()
-    };
-    let out_of_fold = by_c(&set.labels).map_err(wrong)?;
+    let fits = Fits { weight: weighting, c: &options.c };
     let best = |all: &[Vec<f64>], labels: &[bool]| all.iter().map(|p| auc(p, labels)).fold(f64::NAN, f64::max);
-    let null = if options.shuffles == 0 || !testable {
-        None
-    } else {
-        let of = |_: &CrossValidation<'_>, labels: &[bool]| by_c(labels).map(|all| best(&all, labels));
-        let null =
-            ready.shuffled(&set.labels, whole.as_ref(), (options.shuffles, options.measure.seed), of).map_err(wrong)?;
-        Some(Null::of(best(&out_of_fold, &set.labels), null))
-    };
+    let shuffles = if testable { options.shuffles } else { 0 };
+    // A step is a labeling in a fold: the items' own, and the shuffled ones.
+    let watch = Watch::default();
+    progress.begin(stage, folds * (1 + shuffles), 0);
+    let (out_of_fold, null) = watch.during(progress, || {
+        let ready = CrossValidation::new(&set.x, set.features, &fold_of).map_err(wrong)?;
+        let step = || watch.step();
+        let out_of_fold = ready.probabilities(&set.labels, fits, &step).map_err(wrong)?;
+        let labels = (&set.labels[..], whole.as_ref());
+        let null = ready.shuffled(labels, (shuffles, options.measure.seed), fits, &step, best).map_err(wrong)?;
+        Ok((out_of_fold, null))
+    })?;
+    progress.end();
+    let null = (shuffles > 0).then(|| Null::of(best(&out_of_fold, &set.labels), null));
     let rows: Vec<usize> = (0..n).collect();
     let scaler = Scaler::of(&set.x, set.features, &rows);
     let scaled = scaler.apply(&set.x, set.features, &rows);

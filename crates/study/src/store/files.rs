@@ -3,15 +3,20 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Result, StudyError};
 
-/// Writes a file aside and renames it into place, so that nobody ever sees half of it.
+/// Links that are followed one after the other: as many as Linux follows.
+const LINKS: usize = 40;
+
+/// Writes a file aside and renames it into place, so that nobody ever sees half of it. A symbolic link stays: the file is written where
+/// it points to.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let path = &followed(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let result = File::create(&aside).and_then(|mut file| {
@@ -29,6 +34,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
 /// Removes what killed processes left of this file, beside it, where that is possible. In directories of runs, [`RunDir`](crate::RunDir)
 /// does it for all files.
 pub(crate) fn remove_left_of(path: &Path) {
+    let path = &followed(path);
     let name = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for left in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -42,6 +48,16 @@ pub(crate) fn remove_left_of(path: &Path) {
             let _ = fs::remove_file(left.path()); // somebody else's stays
         }
     }
+}
+
+/// Where a path leads if it is a symbolic link, to a file or to nothing.
+fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS {
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    path
 }
 
 /// Whether a name is that of a file on its way into place, or of what a killed process left of one.
@@ -144,6 +160,26 @@ mod tests {
         remove_left_of(&file("out.npz"));
         assert_eq!(names.map(|name| file(name).exists()), [false, true, true, true]);
         remove_left_of(&file("no/out.npz")); // whoever writes says what is wrong
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_its_file_is_written() {
+        use std::os::unix::fs::symlink;
+        let temp = tempfile::tempdir().unwrap();
+        let file = |name: &str| temp.path().join(name);
+        fs::create_dir(file("scratch")).unwrap();
+        symlink("scratch/second", file("first")).unwrap();
+        symlink("there", file("scratch/second")).unwrap();
+        for text in ["to nothing yet", "to a file"] {
+            write_text(&file("first"), text).unwrap();
+            assert_eq!(fs::read_to_string(file("scratch/there")).unwrap(), text);
+        }
+        assert!(file("first").is_symlink() && file("scratch/second").is_symlink());
+        let left = file("scratch/.there.7.part");
+        fs::write(&left, "half").unwrap();
+        remove_left_of(&file("first"));
+        assert!(!left.exists());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who waits for an attribution: sees how many heads are done, and may stop it between two of them.
+//! Who waits for long arithmetic: sees how many steps are done, and may stop it between two of them.
 
 use std::{
     sync::{
@@ -16,41 +16,46 @@ use crate::{Progress, Result};
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What the threads that compare heads share with the one that waits.
+/// What the threads that compute share with the one that waits.
 #[derive(Default)]
 pub(crate) struct Watch<'a> {
     stop: Option<&'a AtomicBool>,
-    heads: AtomicUsize,
+    steps: AtomicUsize,
 }
 
 impl<'a> Watch<'a> {
     /// Of work that `stop`, set from outside, ends.
     pub(crate) fn new(stop: Option<&'a AtomicBool>) -> Self {
-        Self { stop, heads: AtomicUsize::new(0) }
+        Self { stop, steps: AtomicUsize::new(0) }
     }
 
-    /// Compares one head, and counts it.
+    /// Counts a step.
+    pub(crate) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a step, and counts it.
     ///
     /// # Errors
-    /// If the work is to stop: the head is not compared.
-    pub(super) fn head<T>(&self, compare: impl FnOnce() -> T) -> Result<T> {
+    /// If the work is to stop: the step is not taken.
+    pub(crate) fn take<T>(&self, step: impl FnOnce() -> T) -> Result<T> {
         EngineError::if_stopped(self.stop)?;
-        let compared = compare();
-        self.heads.fetch_add(1, Ordering::Relaxed);
-        Ok(compared)
+        let taken = step();
+        self.step();
+        Ok(taken)
     }
 
-    /// Does the work, while another thread makes a step of progress for every head. Not the other way round: whoever calls may be one
+    /// Does the work, while another thread tells its steps. Not the other way round: whoever calls may be one
     /// of rayon's threads, without which the work would wait for ever.
     ///
     /// # Errors
     /// Those of the work. If it is to stop, even though it was done by then.
-    pub(super) fn during<T>(&self, progress: &mut dyn Progress, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn during<T>(&self, progress: &mut dyn Progress, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut told = 0;
         let mut tell = move || {
-            let heads = self.heads.load(Ordering::Relaxed);
-            (told..heads).for_each(|_| progress.step());
-            told = heads;
+            let steps = self.steps.load(Ordering::Relaxed);
+            (told..steps).for_each(|_| progress.step());
+            told = steps;
         };
         let done = thread::scope(|scope| {
             let (over, wait) = sync_channel::<()>(1);
@@ -90,26 +95,26 @@ mod tests {
     fn one_thread_is_enough() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let (watch, mut steps) = (Watch::default(), Steps(0));
-        let work = || (0..5).into_par_iter().map(|x| watch.head(|| x)).collect::<Result<Vec<_>>>();
+        let work = || (0..5).into_par_iter().map(|x| watch.take(|| x)).collect::<Result<Vec<_>>>();
         let all = pool.install(|| watch.during(&mut steps, work)).unwrap();
         assert_eq!((all, steps.0), (vec![0, 1, 2, 3, 4], 5));
     }
 
     #[test]
-    fn every_head_is_a_step_while_others_are_at_work() {
+    fn steps_are_told_while_others_are_at_work() {
         let (watch, mut steps) = (Watch::default(), Steps(0));
-        let sum = watch.during(&mut steps, || (0..5).map(|x| watch.head(|| x)).sum::<Result<i32>>()).unwrap();
+        let sum = watch.during(&mut steps, || (0..5).map(|x| watch.take(|| x)).sum::<Result<i32>>()).unwrap();
         assert_eq!((sum, steps.0), (10, 5));
 
         let stop = AtomicBool::new(false);
         let (watch, mut steps) = (Watch::new(Some(&stop)), Steps(0));
         let work = || -> Result<()> {
-            watch.head(|| stop.store(true, Ordering::Relaxed))?;
-            watch.head(|| panic!("it was to stop"))
+            watch.take(|| stop.store(true, Ordering::Relaxed))?;
+            watch.take(|| panic!("it was to stop"))
         };
         assert!(watch.during(&mut steps, work).unwrap_err().interrupted());
         assert_eq!(steps.0, 1);
-        // What comes after the heads is not stopped, but it does not count either.
+        // What comes after the steps is not stopped, but it does not count either.
         assert!(watch.during(&mut steps, || Ok(())).unwrap_err().interrupted());
     }
 }
