@@ -178,7 +178,7 @@ fn fields_of_a_map() {
     check_object("score.json: contrast confounds", &value["contrast"]["confounds"]);
     check_object("score.json: contrast cells", &value["contrast"]["cells"][0]);
     let row = json!({"key": "k", "id": "a", "head": "L0H0", "lambda": 0.5, "tokens": 1, "base_logprob": 0.0, "sum_logprob": 0.0,
-        "kl": 0.0, "agree": 1});
+        "kl": 0.0, "agree": 1, "fired": 1});
     // `ScoreRow` refuses unknown fields and requires all of its own, so these are all there are.
     let row: ScoreRow = serde_json::from_value(row).unwrap();
     check_object("scores.jsonl", &json!(row));

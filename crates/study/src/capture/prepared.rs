@@ -14,7 +14,7 @@ use crate::{
     FeatureMeta, Npz, Parts, Progress, Result, RunDir, StudyError,
     capture::join::read_meta,
     items::columns::RESPONSE_HASH,
-    store::rundir::{MANIFEST, Manifest, other_shard},
+    store::manifest::{MANIFEST, Manifest, other_shard},
 };
 
 /// A capture whose items were looked at, and which can go ahead.
@@ -254,8 +254,8 @@ pub(super) fn begun(dir: &Path) -> Result<Option<usize>> {
     if !dir.join(MANIFEST).exists() {
         return Ok(None);
     }
-    let manifest = Manifest::read(dir)?;
-    Ok(manifest.0.get(PART_ITEMS).and_then(serde_json::Value::as_u64).map(|size| size as usize))
+    let size = Manifest::read(dir)?.fact(PART_ITEMS).and_then(serde_json::Value::as_u64);
+    Ok(size.map(|size| size as usize))
 }
 
 /// What the numbers of a capture are made from.

@@ -2,6 +2,7 @@
 
 pub(crate) mod digest;
 pub(crate) mod files;
+pub(crate) mod manifest;
 pub(crate) mod nan;
 mod parts;
 pub(crate) mod rows;

@@ -6,18 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use headtemper_engine::Identity;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
     Keyed, Parts, Progress, Result, RowLog, Shard, StudyError,
-    store::files::{is_aside, read_json, remove_if_there, write_json},
+    store::{
+        files::{is_aside, remove_if_there},
+        manifest::{MANIFEST, Manifest},
+    },
 };
 
-pub(crate) const MANIFEST: &str = "manifest.json";
 /// Locked while a process works in the directory; the empty file stays for the next one.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// A directory that belongs to one run, and says so in `manifest.json`.
 pub struct RunDir {
@@ -105,10 +106,7 @@ impl RunDir {
     /// # Errors
     /// If the manifest cannot be written.
     pub(crate) fn begin(&mut self, stage: &str) -> Result<()> {
-        match self.manifest.0["stages"].as_object_mut().and_then(|stages| stages.shift_remove(stage)) {
-            Some(_) => self.save(),
-            None => Ok(()),
-        }
+        if self.manifest.forget(stage) { self.save() } else { Ok(()) }
     }
 
     /// Takes back a stage that this call does not have, or what a killed call left of one: its files go, and the manifest forgets it. Says
@@ -127,9 +125,8 @@ impl RunDir {
     ///
     /// # Errors
     /// If the manifest cannot be written.
-    pub fn finish(&mut self, stage: &str, key: &str, mut notes: Value) -> Result<()> {
-        notes["key"] = key.into();
-        self.manifest.0["stages"][stage] = notes;
+    pub fn finish(&mut self, stage: &str, key: &str, notes: Value) -> Result<()> {
+        self.manifest.finish(stage, key, notes);
         self.save()
     }
 
@@ -138,105 +135,19 @@ impl RunDir {
     /// # Errors
     /// If the manifest cannot be written.
     pub fn note(&mut self, name: &str, value: impl Serialize) -> Result<()> {
-        let value = serde_json::to_value(value).expect("plain data has a JSON form");
-        self.manifest.0.insert(name.into(), value);
+        self.manifest.note(name, value);
         self.save()
     }
 
     fn save(&self) -> Result<()> {
-        write_json(&self.file(MANIFEST), &self.manifest.0)
+        self.manifest.save(&self.dir)
     }
 }
-
-/// What `manifest.json` says.
-#[derive(Clone)]
-pub(crate) struct Manifest(pub(crate) Map<String, Value>);
 
 /// Whether a stage of this key was finished in a directory and all its files are there: [`RunDir::finished`] without opening it.
 pub(crate) fn was_finished(dir: &Path, stage: &str, key: &str, files: &[&str]) -> bool {
     Manifest::read(dir).is_ok_and(|manifest| manifest.finished(stage, key))
         && files.iter().all(|name| dir.join(name).exists())
-}
-
-impl Manifest {
-    fn finished(&self, stage: &str, key: &str) -> bool {
-        self.0.get("stages").is_some_and(|stages| stages[stage]["key"] == key)
-    }
-
-    fn new(command: &str, parts: &Parts, shard: Option<Shard>) -> Self {
-        let manifest = json!({"schema": "run/v1", "command": command, "key": parts.key()});
-        let Value::Object(mut manifest) = manifest else { unreachable!("it was written as an object") };
-        if let Some(shard) = shard {
-            manifest.insert("shard".into(), shard.to_string().into());
-        }
-        manifest.insert("parts".into(), json!(parts));
-        manifest.insert("stages".into(), json!({}));
-        Self(manifest)
-    }
-
-    /// Reads the manifest of a directory.
-    pub(crate) fn read(dir: &Path) -> Result<Self> {
-        Ok(Self(read_json(&dir.join(MANIFEST))?))
-    }
-
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
-    }
-
-    /// The model that ran; the error says why it is not known.
-    pub(crate) fn identity(&self) -> std::result::Result<Identity, String> {
-        let noted = self.0.get("identity").cloned().unwrap_or_default();
-        serde_json::from_value(noted).map_err(|e| format!("does not say which model ran: {e}"))
-    }
-
-    /// What the run was made from, if it says so.
-    pub(crate) fn parts(&self) -> Option<Parts> {
-        serde_json::from_value(self.0.get("parts")?.clone()).ok()
-    }
-
-    /// The manifest of a directory that continues this run, or none if the directory is fresh.
-    fn existing(dir: &Path, command: &str, parts: &Parts, shard: Option<Shard>) -> Result<Option<Self>> {
-        let other = |why: String| Err(StudyError::OtherRun { dir: dir.into(), why });
-        let there = || dir.join(MANIFEST).exists();
-        if !there() {
-            match foreign(dir)? {
-                None => return Ok(None),
-                // Another process may have taken the directory between the two looks.
-                Some(_) if there() => {}
-                Some(name) => return other(format!("it holds {name} and no {MANIFEST}")),
-            }
-        }
-        let manifest = Self::read(dir)?;
-        let made_by = manifest.text("command").unwrap_or("unknown");
-        if made_by != command {
-            return other(format!("it was made by `temper {made_by}`"));
-        }
-        let mut changes = match manifest.parts() {
-            Some(was) => parts.changes(&was),
-            None if manifest.text("key") == Some(&parts.key()) => Vec::new(),
-            None => vec!["it was made by a version that did not note what it was made from".into()],
-        };
-        changes.extend(other_shard(manifest.text("shard"), shard));
-        if changes.is_empty() { Ok(Some(manifest)) } else { other(changes.join("; ")) }
-    }
-}
-
-/// What to say where a directory holds another part than the one asked for.
-pub(crate) fn other_shard(was: Option<&str>, now: Option<Shard>) -> Option<String> {
-    let now = now.map(|shard| shard.to_string());
-    let said = |shard: Option<&str>| shard.map_or("the whole run".into(), |shard| format!("shard {shard}"));
-    (was != now.as_deref()).then(|| format!("it holds {}, asked for is {}", said(was), said(now.as_deref())))
-}
-
-/// A file that cannot come from a run that was killed before it wrote its first file.
-fn foreign(dir: &Path) -> Result<Option<String>> {
-    for entry in fs::read_dir(dir).map_err(StudyError::read(dir))? {
-        let name = entry.map_err(StudyError::read(dir))?.file_name().to_string_lossy().into_owned();
-        if name != LOCK && !is_aside(&name) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 /// Takes a directory or a file for this process until the lock is closed, however the process ends. `None`, with a note, where the
@@ -285,6 +196,8 @@ fn remove_asides(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::{Row, Silent};
 

@@ -19,9 +19,10 @@ use crate::{
     Keyed, Parts, Progress, Result, RowLog, RunDir, Shard, StudyError,
     store::{
         files::{read_json, write_text},
+        manifest::Manifest,
         parts::changes,
         rows::{Written, read_rows},
-        rundir::{Manifest, lock_to_read},
+        rundir::lock_to_read,
     },
 };
 
@@ -75,7 +76,8 @@ pub struct Joined<P, R> {
 /// All shards of one run, each once. They stay locked against runs while this is held.
 pub struct Shards {
     dirs: Vec<(Shard, PathBuf)>,
-    manifests: Vec<Manifest>,
+    /// Of the first shard: what all of them share.
+    manifest: Manifest,
     _locks: Vec<std::fs::File>,
 }
 
@@ -84,8 +86,7 @@ pub struct Shards {
 /// # Errors
 /// If it is no directory of a run.
 pub fn made_by(dir: &Path) -> Result<String> {
-    let manifest = Manifest::read(dir)?;
-    Ok(manifest.text("command").unwrap_or("unknown").into())
+    Ok(Manifest::read(dir)?.command)
 }
 
 /// A plan without where its items were found: the items themselves are compared.
@@ -109,20 +110,22 @@ impl Shards {
         for dir in dirs {
             locks.extend(lock_to_read(dir)?);
             let manifest = Manifest::read(dir)?;
-            let Some(shard) = manifest.text("shard") else {
+            let Some(shard) = &manifest.shard else {
                 return Err(StudyError::merge(format!("{} holds a whole run", dir.display())));
             };
             shards.push((shard.parse::<Shard>()?, dir.clone(), manifest));
         }
         let (_, first, reference) = &shards[0];
         for (_, dir, manifest) in &shards[1..] {
-            same_run((first, reference), (dir, manifest))?;
+            if let Some(differ) = manifest.other_than(reference) {
+                return Err(differ_in(first, dir, &differ));
+            }
         }
         all_once(&shards.iter().map(|(shard, dir, _)| (*shard, dir.as_path())).collect::<Vec<_>>())?;
         shards.sort_by_key(|(shard, ..)| *shard);
-        let manifests = shards.iter().map(|(.., manifest)| manifest.clone()).collect();
+        let manifest = shards[0].2.clone();
         let dirs = shards.into_iter().map(|(shard, dir, _)| (shard, dir)).collect();
-        Ok(Self { dirs, manifests, _locks: locks })
+        Ok(Self { dirs, manifest, _locks: locks })
     }
 
     /// What the whole run was made from.
@@ -131,12 +134,7 @@ impl Shards {
     /// If the shards do not say it.
     pub fn parts(&self) -> Result<Parts> {
         let none = || StudyError::merge("their manifests do not say what they were made from");
-        self.manifests[0].parts().ok_or_else(none)
-    }
-
-    /// A fact about the whole run, as the first shard noted it.
-    pub fn noted(&self, name: &str) -> Value {
-        self.manifests[0].0.get(name).cloned().unwrap_or_default()
+        self.manifest.parts.clone().ok_or_else(none)
     }
 
     /// The plan of the whole run, all its rows in the plan's order, and what else the shards hold.
@@ -198,10 +196,9 @@ impl Shards {
         P: Serialize + DeserializeOwned,
         R: Keyed + Serialize + DeserializeOwned,
     {
-        let command = self.manifests[0].text("command").unwrap_or("unknown");
-        let identity = self.manifests[0].identity();
+        let identity = self.manifest.identity();
         let identity = identity.map_err(|why| StudyError::merge(format!("their manifest {why}")))?;
-        let mut run = RunDir::open(out, command, &self.parts()?, None, progress)?;
+        let mut run = RunDir::open(out, &self.manifest.command, &self.parts()?, None, progress)?;
         run.note("identity", &identity)?;
         plan.save(&run)?;
         let mut log: RowLog<R> = run.rows(progress)?;
@@ -212,22 +209,6 @@ impl Shards {
         }
         Ok((run, log, identity))
     }
-}
-
-fn same_run((first, reference): (&Path, &Manifest), (dir, manifest): (&Path, &Manifest)) -> Result<()> {
-    let made_by = |manifest: &Manifest| manifest.text("command").unwrap_or("unknown").to_string();
-    if made_by(reference) != made_by(manifest) {
-        let why = [format!("one was made by `temper {}`, one by `temper {}`", made_by(reference), made_by(manifest))];
-        return Err(differ_in(first, dir, &why));
-    }
-    let differ = match (reference.parts(), manifest.parts()) {
-        (Some(was), Some(now)) => now.changes(&was),
-        _ => Vec::new(),
-    };
-    if !differ.is_empty() || reference.text("key") != manifest.text("key") {
-        return Err(differ_in(first, dir, &differ));
-    }
-    Ok(())
 }
 
 /// The error for two shards of different runs.

@@ -19,8 +19,9 @@ use super::{
 use crate::{
     Item, Keyed, Plan, Result, Row, RunDir, StudyError,
     store::{
+        manifest::{MANIFEST, Manifest},
         rows::{Written, read_rows},
-        rundir::{MANIFEST, Manifest, lock_to_read},
+        rundir::lock_to_read,
     },
     text::as_written,
 };
@@ -62,12 +63,12 @@ impl SweptAnswers {
         }
         let _lock = lock_to_read(dir)?;
         let manifest = Manifest::read(dir)?;
-        match (manifest.text("command"), manifest.text("shard")) {
-            (Some("sweep" | "run"), None) => {}
-            (Some("sweep"), Some(shard)) => {
+        match (&*manifest.command, &manifest.shard) {
+            ("sweep" | "run", None) => {}
+            ("sweep", Some(shard)) => {
                 return wrong(format!("shard {shard}, which `temper merge` joins to the others"));
             }
-            (command, _) => return wrong(format!("made by `temper {}`", command.unwrap_or("unknown"))),
+            (command, _) => return wrong(format!("made by `temper {command}`")),
         }
         let Some(Plan { keys, plan, .. }) = Plan::<SweepPlan>::of(dir) else {
             return wrong("without the plan.json of a sweep".into());
