@@ -223,7 +223,12 @@ pub(super) fn sweep() -> Outcomes {
     arms[3].difference = PerOutcome::from_fn(&[], |_| Some(difference(-0.12, Some(0.01))));
     let mut table = table("L7H6 L20H3", arms);
     table.bands = [0.5, 0.0]
-        .map(|lambda| Band { lambda, sets: 9, compared: 9, range: PerOutcome::from_fn(&[], |_| Some((-0.05, 0.02))) })
+        .map(|lambda| Band {
+            lambda,
+            sets: 9,
+            compared: PerOutcome::from_fn(&[], |_| 9),
+            range: PerOutcome::from_fn(&[], |_| Some((-0.05, 0.02))),
+        })
         .to_vec();
     outcomes(vec![table])
 }

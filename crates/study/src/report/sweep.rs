@@ -289,18 +289,18 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
         out.push_str("</tr>");
     }
     for band in &table.bands {
-        put!(out, r#"<tr class="control"><th scope="row">{} random sets, λ = {}"#, band.compared, lambda(band.lambda));
-        if band.compared < band.sets {
-            put!(out, " ({} not compared)", band.sets - band.compared);
-        }
-        out.push_str("</th>");
+        put!(out, r#"<tr class="control"><th scope="row">{} random sets, λ = {}</th>"#, band.sets, lambda(band.lambda));
         for &which in which {
             let told = |x: f64| told(which, x);
             let range = band
                 .range
                 .of(which)
                 .map_or_else(|| UNDEFINED.to_owned(), |&(low, high)| format!("{} to {}", told(low), told(high)));
-            put!(out, r#"<td class="gap"></td><td>{range}</td><td></td><td></td>"#);
+            let some = match band.lacking(which) {
+                0 => String::new(),
+                lacking => format!(" ({lacking} not compared)"),
+            };
+            put!(out, r#"<td class="gap"></td><td>{range}{some}</td><td></td><td></td>"#);
         }
         out.push_str("</tr>");
     }

@@ -320,7 +320,7 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
                 means.sort_by(f64::total_cmp);
                 Some((*means.first()?, *means.last()?))
             };
-            let compared = alike(judged, j.arm).filter(|j| j.outcome.withheld.is_none()).count();
+            let compared = PerOutcome::from_fn(axes, |which| random_means(judged, j.arm, which).len());
             let lambda = j.outcome.lambda;
             table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(axes, range) });
         }

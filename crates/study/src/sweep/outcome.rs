@@ -303,10 +303,17 @@ pub struct Band {
     pub lambda: f64,
     /// How many there are.
     pub sets: usize,
-    /// How many of them can be compared.
-    pub compared: usize,
+    /// How many of them can be compared, by outcome.
+    pub compared: PerOutcome<usize>,
     /// The lowest and the highest of their mean differences to the reference.
     pub range: PerOutcome<Option<(f64, f64)>>,
+}
+
+impl Band {
+    /// How many of its sets are not compared by an outcome.
+    pub(crate) fn lacking(&self, which: Compared<'_>) -> usize {
+        self.sets - self.compared.get(which).copied().unwrap_or(0).min(self.sets)
+    }
 }
 
 /// What another seed alone changes: answers of the reference under one seed against those under another.

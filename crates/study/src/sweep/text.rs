@@ -209,8 +209,8 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
     for band in &table.bands {
         out += &format!("| {:<11} |", format!("{}, random", band.lambda));
         for &which in which {
-            let some =
-                if band.compared < band.sets { format!(" ({})", count(band.compared, "set")) } else { String::new() };
+            let lacking = band.lacking(which);
+            let some = if lacking > 0 { format!(" ({})", count(band.sets - lacking, "set")) } else { String::new() };
             let range = band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| {
                 let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
                 format!("{} to {}{some}", told(low), told(high))

@@ -4,7 +4,7 @@ use super::{
     asymmetry::LEAST,
     outcome::{ArmOutcome, Band, Compared, OF_CUT_OFF, Outcomes},
 };
-use crate::{Role, items::units::counted, significance::LEVEL, text::some_of};
+use crate::{Role, items::units::counted, significance::LEVEL, sweep::text::compared, text::some_of};
 
 /// Most arms that a warning names.
 const NAMED: usize = 5;
@@ -174,12 +174,18 @@ impl Outcomes {
 
     /// Random sets that are not compared are taken to differ as much as any, so that p cannot fall far.
     fn random_withheld(&self) -> Option<String> {
-        let least = |band: &&Band| (1 + band.sets - band.compared) as f64 / (1 + band.sets) as f64;
-        let bands = self.tables.iter().flat_map(|table| &table.bands).filter(|band| band.compared < band.sets);
+        let by = compared(self);
+        let lacking = |band: &Band| by.iter().map(|which| band.lacking(*which)).max().unwrap_or(0);
+        let least = |band: &&Band| (1 + lacking(band)) as f64 / (1 + band.sets) as f64;
+        let bands = self.tables.iter().flat_map(|table| &table.bands).filter(|band| lacking(band) > 0);
         let worst = bands.max_by(|x, y| least(x).total_cmp(&least(y)))?;
+        let these: Vec<String> =
+            by.iter().filter(|which| worst.lacking(**which) == lacking(worst)).map(|which| which.name()).collect();
+        let by_these = if these.len() == by.len() { String::new() } else { format!(" by {}", these.join(", ")) };
         Some(format!(
-            "{} of {} random sets at λ = {} are not compared, and count as if they differed more than any: no p beside them is below {:.2}",
-            worst.sets - worst.compared,
+            "{} of {} random sets at λ = {} are not compared{by_these}, and count as if they differed more than any: no p beside them is \
+             below {:.2}",
+            lacking(worst),
             worst.sets,
             worst.lambda,
             least(&worst)

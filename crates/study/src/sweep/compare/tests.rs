@@ -247,7 +247,7 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     assert!(outcomes.compared().all(|which| arm.difference.of(which).is_none()));
     assert_eq!(outcomes.flips.family, 1, "it is no part of the family");
     let band = &outcomes.tables[0].bands[0];
-    assert_eq!((band.sets, band.compared), (3, 2));
+    assert_eq!((band.sets, band.compared.accuracy, band.compared.mean_tokens), (3, 2, 2));
     let told = "1 of 3 random sets at λ = 0.5 are not compared, and count as if they differed more than any: no p beside them is below 0.50";
     let warnings = outcomes.warnings();
     assert!(warnings.iter().any(|warning| warning == told), "{warnings:?}");
@@ -377,6 +377,26 @@ fn missing_verdicts_leave_items_out_and_unequally_many_an_outcome() {
     let arm = &outcomes.tables[0].arms[2];
     assert_eq!(arm.unequally_judged, ["accuracy"]);
     assert!(arm.difference.accuracy.is_none() && arm.difference.mean_tokens.is_some());
+}
+
+/// A random set that lacks verdicts is compared by what needs none, and what it is not compared by is said.
+#[test]
+fn random_sets_are_counted_by_outcome() {
+    let arms = made(3);
+    let rows = answers(&arms, 1);
+    let mut judged = judged(&arms, &rows);
+    let random = arms.iter().position(|arm| arm.role == Role::Random).unwrap();
+    judged.marks[random][..5].iter_mut().for_each(|mark| mark.levels = vec![None]);
+    let outcomes = by_judge(&arms, &rows, &judged);
+    let curious = Compared::Score("curious");
+    for band in outcomes.tables.iter().flat_map(|table| &table.bands) {
+        let compared = |which| *band.compared.get(which).unwrap();
+        assert_eq!((compared(curious), compared(Compared::Accuracy), compared(Compared::MeanTokens)), (2, 3, 3));
+    }
+    let told = "1 of 3 random sets at λ = 0.5 are not compared by scores.curious, and count as if they differed more than any: no p beside \
+                them is below 0.50";
+    assert!(outcomes.warnings().iter().any(|warning| warning == told), "{:?}", outcomes.warnings());
+    assert_eq!(crate::sweep_markdown(&outcomes).matches("(2 sets)").count(), 2, "once in each table");
 }
 
 /// An item is compared over the seeds for which both arms are known: a missing verdict takes one answer, not the item.
