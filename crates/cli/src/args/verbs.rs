@@ -212,7 +212,7 @@ pub(crate) struct Sweep {
     pub(crate) items: ItemArgs,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// A set of heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json; give --heads again for each further set
+    /// A set of heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json (top:5:direction@… ranks by direction); give --heads again for each further set
     #[arg(long, required = true)]
     pub(crate) heads: Vec<String>,
     /// Each listed head alone, instead of a set together

@@ -177,6 +177,7 @@ fn at_random(answers: &[Answer], draws: usize) -> Option<AtRandom> {
         seed: SEED,
         answers: asserted.len(),
         prefixed: dealt.iter().filter(|&&dealt| dealt).count(),
+        fixed: relabelings.fixed(),
         asymmetry: found(0, -1.0),
         asserted_right: found(1, 1.0),
     })

@@ -110,6 +110,9 @@ pub struct AtRandom {
     pub answers: usize,
     /// Prefixes that these got from the probe, and get in every draw.
     pub prefixed: usize,
+    /// Answers that have, or lack, their prefix in every draw: no other prompt has as many answers.
+    #[serde(default)]
+    pub fixed: usize,
     /// How the asymmetry changes.
     pub asymmetry: Dealt,
     /// How the share of asserted answers that are right changes.

@@ -10,7 +10,7 @@ use super::{
     answers::Answers,
     frozen::FrozenProbe,
     site::ProbeSite,
-    warnings::{other_regime, warnings},
+    warnings::{never_dealt, other_regime, warnings},
 };
 use crate::{
     Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
@@ -111,6 +111,8 @@ pub fn gate_run(
     };
     let mut warnings = warnings(&answers, settings, (seen_in_training, &of_rows), &cut_off, contradicted);
     warnings.extend(other_regime(probe, engine, items));
+    let change = Changes::of(&of_rows, &units);
+    warnings.extend(change.at_random.and_then(|random| never_dealt(&random)));
     let found = GateResult {
         schema: "gate/v1".into(),
         probe_sha256: probe_sha256.clone(),
@@ -128,7 +130,7 @@ pub fn gate_run(
         auc_delong: ranked.range.into(),
         plain,
         gated: Standing::of(of_rows.iter().map(|row| row.label.as_deref())),
-        change: Changes::of(&of_rows, &units),
+        change,
         warnings,
     };
     let lines: String =

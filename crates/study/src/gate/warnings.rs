@@ -2,7 +2,7 @@
 
 use headtemper_engine::Engine;
 
-use super::{Contradicted, CutOff, GatedRow, answers::Answers, run::GateRun};
+use super::{AtRandom, Contradicted, CutOff, GatedRow, answers::Answers, run::GateRun};
 use crate::{
     Item,
     confounds::{SAY_SO, Truncation},
@@ -54,6 +54,17 @@ fn falsified(settings: &GateRun<'_>) -> Option<String> {
 fn nothing_known(measured: &[GatedRow]) -> Option<String> {
     measured.iter().all(|row| row.correct.is_none()).then(|| {
         "no answer that the numbers would be of is known to be right or wrong: give items gold answers, coverage, or labels".into()
+    })
+}
+
+/// Answers whose prefix every draw leaves as it is: the null says nothing about them.
+pub(super) fn never_dealt(random: &AtRandom) -> Option<String> {
+    (random.fixed > 0).then(|| {
+        format!(
+            "{} of {} asserted answers have, or lack, their prefix however prefixes are dealt, as no other prompt has as many answers: what \
+             sets them apart is in the null as well, and no p shows it",
+            random.fixed, random.answers
+        )
     })
 }
 

@@ -3,6 +3,7 @@
 use headtemper_stats::Random;
 
 use super::*;
+use crate::gate::warnings::never_dealt;
 
 /// Answers, `each` to a prompt, all asserted. The prefix goes to wrong ones with probability `doubt.1`, to right ones with `doubt.0`.
 /// Whether answers are right, and whether they are doubted, is mostly common to a prompt.
@@ -86,6 +87,18 @@ fn prefixes_on_answers_that_hedge_are_worth_nothing() {
     assert!(few.asymmetry.low.is_nan() && few.asserted_right.low.is_nan() && few.p_assert_wrong.low < -0.8, "{few:?}");
     let nothing = Changes::of_answers(&[], DRAWS);
     assert!(nothing.known == 0 && nothing.asymmetry.difference.is_nan() && nothing.at_random.is_none());
+}
+
+/// A prompt with more answers than any other keeps its prefixes however they are dealt, which is said.
+#[test]
+fn what_no_dealing_changes_is_counted_and_said() {
+    let mut of = drawn(3, 30, 1, (0.3, 0.6));
+    let random = Changes::of_answers(&of, DRAWS).at_random.unwrap();
+    assert_eq!((random.fixed, never_dealt(&random)), (0, None));
+    of.extend((0..4).map(|_| Answer { unit: 30, right: false, plain: true, gated: false }));
+    let random = Changes::of_answers(&of, DRAWS).at_random.unwrap();
+    assert_eq!((random.fixed, random.answers), (4, 34));
+    assert!(never_dealt(&random).unwrap().starts_with("4 of 34 asserted answers have, or lack, their prefix however"));
 }
 
 /// For gates that know nothing, p is uniform and intervals hold the population's value, both for single answers and for prompts with
