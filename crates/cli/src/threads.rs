@@ -16,12 +16,13 @@ const ALWAYS: usize = 64;
 /// time. Nothing is handed over, and a thread that another process keeps from running holds up only the piece it has begun.
 /// Two threads of one core share its arithmetic units, so more threads than cores gain nothing.
 pub(crate) fn within<T: Send>(threads: Option<usize>, command: impl FnOnce() -> T + Send) -> Result<T> {
-    let (count, name) = match threads {
-        Some(count) => (count, "--threads"),
-        None => (default_threads()?, "RAYON_NUM_THREADS"),
-    };
     let most = allowed().saturating_mul(CROWD).max(ALWAYS);
-    anyhow::ensure!((1..=most).contains(&count), "{name} is {count}, but must be 1 to {most}");
+    let count = match threads {
+        Some(count) => count,
+        // Set for all programs, perhaps on a larger machine.
+        None => default_threads()?.min(most),
+    };
+    anyhow::ensure!((1..=most).contains(&count), "--threads is {count}, but must be 1 to {most}");
     let builder = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK);
     builder.build_global().context("cannot start the threads")?;
     Ok(rayon::scope(|_| command()))

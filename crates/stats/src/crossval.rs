@@ -129,13 +129,13 @@ impl<'a> CrossValidation<'a> {
     ///
     /// # Errors
     /// As [`CrossValidation::probabilities`].
-    pub fn shuffled<T>(
+    pub fn shuffled<T: Send>(
         &self,
         (labels, whole): (&[bool], Option<&WholeUnits>),
         (count, seed): (usize, u64),
         fits: Fits<'_>,
         step: Step<'_>,
-        statistic: impl Fn(&[Vec<f64>], &[bool]) -> T,
+        statistic: impl Fn(&[Vec<f64>], &[bool]) -> T + Sync,
     ) -> Result<Vec<T>, FitError> {
         let shuffle = |k| whole.map_or_else(|| self.shuffle(labels, seed, k), |whole| whole.labels(k));
         let together = (HELD / (labels.len() * fits.c.len() * size_of::<f64>()).max(1)).max(TOGETHER);
@@ -143,7 +143,7 @@ impl<'a> CrossValidation<'a> {
         for from in (0..count).step_by(together) {
             let labelings: Vec<Vec<bool>> = (from..count.min(from + together)).map(|k| shuffle(k as u64)).collect();
             let all = self.under(&labelings, fits, step)?;
-            out.extend(all.iter().zip(&labelings).map(|(p, labels)| statistic(p, labels)));
+            out.par_extend(all.par_iter().zip(&labelings).map(|(p, labels)| statistic(p, labels)));
         }
         Ok(out)
     }
@@ -276,7 +276,7 @@ mod tests {
     fn what_labelings_share_changes_nothing() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         // Above and below what makes the Hessian cheap enough to be factored at every step; and over items.
-        for (items, features) in [(1300, 520), (150, 20), (40, 60)] {
+        for (items, features) in [(2200, 520), (150, 20), (40, 60)] {
             let x = normal_table(12, items, &vec![1.0; features]);
             let labels: Vec<bool> = (0..items).map(|i| i % 3 == 0).collect();
             let folds = stratified_folds(&labels, 2, Some(3)).unwrap();

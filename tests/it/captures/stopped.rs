@@ -264,3 +264,19 @@ fn other_texts_of_the_same_tokens_are_captured_again() {
         "{err}"
     );
 }
+
+/// A link to where there is room stays: file and parts lie there.
+#[cfg(unix)]
+#[test]
+fn a_capture_through_a_link_is_made_where_the_link_leads() {
+    let lab = Lab::new();
+    items(&lab, 9);
+    lab.done("capture --model M --items i.jsonl --part-items 2 --out whole.npz");
+    fs::create_dir(lab.path("scratch")).unwrap();
+    std::os::unix::fs::symlink("scratch/there.npz", lab.path("c.npz")).unwrap();
+    stopped_after(7, &lab);
+    assert!(lab.path("scratch/there.npz.parts").is_dir() && !lab.path("c.npz.parts").exists());
+    lab.done("capture --model M --items i.jsonl --part-items 2 --out c.npz");
+    assert!(lab.path("c.npz").is_symlink() && !lab.path("scratch/there.npz.parts").exists());
+    assert_eq!(bytes(&lab, "scratch/there.npz"), bytes(&lab, "whole.npz"));
+}

@@ -29,7 +29,7 @@ pub(crate) use verbs::{
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Number of threads for all computation; by default one per physical core
+    /// Number of threads for all computation; by default one per physical core, at most eight for each that can run, or 64
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// On CUDA, launch every operation of a decode step by itself instead of playing back a recorded step: slower, for comparison;

@@ -24,6 +24,7 @@ use crate::{
     },
     items::{answer::cut_off, columns::FINISH_REASON},
     progress::Lengths,
+    store::files::followed,
     text::count,
 };
 
@@ -121,7 +122,7 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     if joined != prepared.items() {
         return Err(StudyError::content(&whole, format!("holds {joined} of {} items", prepared.items())));
     }
-    std::fs::rename(&whole, job.out).map_err(StudyError::write(job.out))?;
+    std::fs::rename(&whole, followed(job.out)).map_err(StudyError::write(job.out))?;
     run.discard(&own)?;
     done(Some(fired), meta.generated_vs_forced)
 }

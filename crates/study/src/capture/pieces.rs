@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::store::files::followed;
+
 /// The most items of a piece if no number is asked for: what a killed run loses at most.
 const MOST_ITEMS: usize = 1024;
 
@@ -52,8 +54,9 @@ pub(super) fn file(dir: &Path, piece: &Range<usize>) -> PathBuf {
     dir.join(format!("items-{:09}-{:09}.npz", piece.start, piece.end))
 }
 
-/// Where the pieces of a file lie until all are there: beside the file, on the same file system.
+/// Where the pieces of a file lie until all are there: beside the file, on the same file system, wherever a symbolic link to it is.
 pub(super) fn dir_of(out: &Path) -> PathBuf {
+    let out = followed(out);
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     out.with_file_name(format!("{name}.parts"))
 }

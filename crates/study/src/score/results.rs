@@ -49,7 +49,7 @@ pub(crate) fn write_results(
     Ok(RunSummary { text, warnings, check_failed: false })
 }
 
-/// Notes that the rows are there, and how often the hooks of each arm have fired in all.
+/// Notes that the rows are there, and how many tokens each head was tempered on in all.
 pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &HookCounts) -> Result<()> {
     let notes = json!({"rows": rows, "lambdas": plan.lambdas, "fired": fired});
     run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), notes)

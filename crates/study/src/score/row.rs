@@ -59,7 +59,7 @@ impl Keyed for ScoreRow {
 
 /// How many tokens each head of these rows was tempered on.
 pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a ScoreRow>) -> HookCounts {
-    counted(rows.map(|row| (row.head, row.fired)).map(|(head, fired)| (head.to_string(), fired)))
+    counted(rows.map(|row| (row.head.to_string(), row.fired)))
 }
 
 impl ScoreRow {

@@ -32,7 +32,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
 }
 
 /// Removes what killed processes left of this file, beside it, where that is possible. In directories of runs, [`RunDir`](crate::RunDir)
-/// does it for all files.
+/// does it for all that lies in them.
 pub(crate) fn remove_left_of(path: &Path) {
     let path = &followed(path);
     let name = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
@@ -51,7 +51,7 @@ pub(crate) fn remove_left_of(path: &Path) {
 }
 
 /// Where a path leads if it is a symbolic link, to a file or to nothing.
-fn followed(path: &Path) -> PathBuf {
+pub(crate) fn followed(path: &Path) -> PathBuf {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS {
         let Ok(to) = fs::read_link(&path) else { break };

@@ -19,11 +19,13 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// What `manifest.json` says.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Manifest {
+    #[serde(default)]
     schema: String,
     /// The verb that made the directory.
     #[serde(default = "unknown")]
     pub(crate) command: String,
     /// Hash of the parts.
+    #[serde(default)]
     key: String,
     /// The shard, if the directory does not hold the whole run.
     #[serde(default, skip_serializing_if = "Option::is_none")]

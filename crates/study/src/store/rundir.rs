@@ -230,6 +230,11 @@ mod tests {
             let error = open(&dir, command, n, shard).err().unwrap();
             assert!(error.contains("belongs to another run") && error.contains(why), "{error}");
         }
+        let other = temp.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join(MANIFEST), r#"{"name": "a web app"}"#).unwrap();
+        let error = open(&other, "sweep", 1, None).err().unwrap();
+        assert!(error.contains("belongs to another run") && error.contains("made by `temper unknown`"), "{error}");
         fs::write(temp.path().join("x.txt"), "x").unwrap();
         assert!(open(temp.path(), "sweep", 1, None).is_err(), "a directory with other files");
     }
