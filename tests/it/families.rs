@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{Device, Tensor, npy::NpzTensors};
-use headtemper_hook::Site;
-use headtemper_model::{Checkpoint, Held, HoldAs, load};
+use headtemper_hook::{HeadPlan, Site};
+use headtemper_model::{Checkpoint, Held, HoldAs, fold_file, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, in_pieces, read_through, temper, worst};
 use serde_json::{Value, json};
 
@@ -320,6 +320,39 @@ fn checkpoints_are_read_as_transformers_reads_them() {
     // A single file takes precedence over an index that names others.
     fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map":{"a":"gone.safetensors"}}"#).unwrap();
     assert_eq!(open().spec().parameters, parameters);
+}
+
+/// A base model that was saved without the head, which is tied to its embedding: its tensors lie one level higher, in a wrapped decoder too.
+#[test]
+fn base_models_are_read_as_transformers_reads_them() {
+    let (device, lab, ids) = (Device::Cpu, tempfile::tempdir().unwrap(), [9u32, 20, 31]);
+    let (dir, file) = (lab.path(), lab.path().join("model.safetensors"));
+    let bare = |name: &str| {
+        let whole = candle_core::safetensors::load(golden_dir(name).join("model.safetensors"), &device).unwrap();
+        let renamed = whole.into_iter().map(|(name, x)| (name.strip_prefix("model.").unwrap_or(&name).to_string(), x));
+        let tensors: std::collections::HashMap<String, Tensor> = renamed.collect();
+        assert!(tensors.keys().all(|name| !name.starts_with("model.")));
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        fs::read_to_string(golden_dir(name).join("config.json")).unwrap()
+    };
+    let open = |config: &str| {
+        fs::write(dir.join("config.json"), config).unwrap();
+        load(&Checkpoint::Directory(dir.into()), Some(Held::F32), &device)
+    };
+    for (name, head) in [("llama", "L1H1"), ("qwen3_5_wrapper", "L2V3"), ("gemma4_wrapper", "L4H2")] {
+        let here = open(&bare(name)).unwrap();
+        let (_, logits) = read_through(&*golden_model(name), &ids, None);
+        assert_eq!(worst(&read_through(&*here, &ids, None).1, &logits), 0.0, "{name}");
+        let to = lab.path().join("folded.safetensors");
+        let plan = HeadPlan::uniform(&[head.parse().unwrap()], 0.3).unwrap();
+        let folded = fold_file(&file, &to, &plan, here.spec()).unwrap();
+        assert_eq!(folded.changed.len(), 1, "{name}: {:?}", folded.changed);
+    }
+    // A head of its own cannot be made up.
+    let mut config: Value = serde_json::from_str(&bare("llama")).unwrap();
+    config["tie_word_embeddings"] = json!(false);
+    let error = open(&config.to_string()).err().unwrap().to_string();
+    assert!(error.contains("has no tensor 'lm_head.weight'"), "{error}");
 }
 
 /// Gemma 4: sizes of single layers under keys that are padded with zeros, and a last layer that is always full attention.

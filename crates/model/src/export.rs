@@ -13,7 +13,7 @@ use headtemper_hook::{HeadPlan, ModelSpec};
 
 use crate::{
     Loaded, ModelError, stored_tensors,
-    weights::{column_factors, text_name},
+    weights::{column_factors, name_in_layer},
 };
 
 /// The changes to a file.
@@ -43,7 +43,7 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
     let mut file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(io(to))?;
     let mut folded = Folded::default();
     for tensor in stored_tensors(from)? {
-        let Some(columns) = factors.get(&text_name(&tensor.name)) else { continue };
+        let Some(columns) = name_in_layer(&tensor.name).and_then(|name| factors.get(&name)) else { continue };
         if tensor.shape.get(1) != Some(&columns.len()) {
             let expected = vec![spec.d_model, columns.len()];
             return Err(ModelError::Shape { name: tensor.name, found: tensor.shape, expected });

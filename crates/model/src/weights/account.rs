@@ -3,8 +3,10 @@
 use super::{Source, Weights};
 use crate::ModelError;
 
-/// Where the text decoder's tensors may be in a file, besides `model.`: multimodal checkpoints wrap it.
-pub(super) const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+/// Where the text decoder's tensors may be in a file: in a causal model, where multimodal checkpoints wrap it, and where a base model
+/// without its head was saved, wrapped or not.
+pub(super) const PREFIXES: [&str; 5] =
+    ["model.", "model.language_model.", "language_model.model.", "language_model.", ""];
 
 impl Weights {
     /// The name that a tensor has in the file.
@@ -72,8 +74,8 @@ impl Weights {
     }
 }
 
-/// The name that a text model has for a tensor of a safetensors file, whether the file wraps the decoder or not.
-pub(crate) fn text_name(stored: &str) -> String {
-    let rest = PREFIXES.into_iter().rev().find_map(|prefix| stored.strip_prefix(prefix));
-    rest.map_or_else(|| stored.to_string(), |rest| format!("{}{rest}", PREFIXES[0]))
+/// The name that a causal model of text has for a tensor in a layer of its decoder, wherever a safetensors file has it; none for others.
+pub(crate) fn name_in_layer(stored: &str) -> Option<String> {
+    let of_layer = |prefix| stored.strip_prefix(prefix).filter(|rest| rest.starts_with("layers."));
+    PREFIXES.into_iter().find_map(of_layer).map(|rest| format!("{}{rest}", PREFIXES[0]))
 }

@@ -22,7 +22,7 @@ use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_kernels::{Held, Kernels, Matrix, MatrixBuilder, Products};
 
 use account::PREFIXES;
-pub(crate) use account::text_name;
+pub(crate) use account::name_in_layer;
 pub use gguf::GgufFile;
 pub use holding::{HoldAs, Holding};
 pub(crate) use random::Random;
