@@ -51,93 +51,131 @@ pub fn gate_run(
     dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GateResult> {
-    let FrozenProbe { probe, sha256: probe_sha256, .. } = settings.probe;
-    let fit = fit_of(probe, settings.c)?;
-    let result = &probe.meta.results[fit];
-    let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
-    let site = ProbeSite::of(settings.site, &probe.meta.train, engine)?;
     // Anything that does not fit is refused before anything is generated.
-    let source = format!("{}, at the site that the probe reads", engine.identity().model);
-    probe.probabilities(fit, &vec![0.0; engine.spec().d_model], engine.spec().d_model, &source)?;
-    settings.generate.check()?;
-    if settings.prefix.trim().is_empty() {
-        // A blank prefix would change no answer, but count as a hedge.
-        return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
-    }
+    let gate = Gate::of(settings, engine)?;
     items.iter().try_for_each(|item| item.check_text("the gate writes it"))?;
     prompts(engine, items)?;
-    let parts = Parts::of(engine.identity())
-        .with("items", named_items(items, &encode(engine, items)?))
-        .with("probe", probe_sha256)
-        .with("c", result.c)
-        .with("threshold", threshold)
-        .with("site", settings.site)
-        .with("prefix", settings.prefix)
-        .with("hedges", settings.hedges)
-        .with("sampling", &settings.generate.sampling)
-        .with("max_new_tokens", settings.generate.max_new_tokens);
-    let run = RunDir::open(dir, "gate", &parts, None, progress)?;
+    let run = RunDir::open(dir, "gate", &gate.parts(engine, items)?, None, progress)?;
     let mut log = run.rows::<Row>(progress)?;
     let unanswered: Vec<Item> = items.iter().filter(|item| !item.is_answered()).cloned().collect();
     let (mut rows, _) = sweep(engine, &unanswered, &[Arm::base()], &settings.generate, &mut log, progress)?;
     let answers = Answers::of(engine, items, &rows.remove(0), settings.hedges)?;
-    // Averaged over the same tokens as the probe's own features.
-    let pool = probe.meta.train.meta.as_ref().map_or(Ok(Pool::Last), |meta| meta.pool.parse())?;
-    let options = CaptureOptions {
-        keep: Keep { pool, layers: site.layers(), heads: HeadsWanted::None, ..Keep::default() },
-        memory: settings.generate.memory,
-        stop: settings.generate.stop,
-        ..CaptureOptions::default()
-    };
-    let (features, _) = capture_encoded(engine, &answers.items, &answers.encoded, &options, progress)?;
-    let x = site.features(&features);
-    let p = probe.probabilities(fit, &x, engine.spec().d_model, &source)?;
-    let asked: Vec<String> = answers.items.iter().map(prompt_hash).collect();
-    let seen = probe.seen(&x, engine.spec().d_model, Some(&asked));
-    let seen_in_training = seen.iter().filter(|&&seen| seen).count();
-    let rows = answers.gated(&p, &seen, settings.prefix, threshold);
-    // A probe ranks the answers that it was fitted on however little it knows: the numbers are of the others, if there are any.
-    let in_sample = seen_in_training == rows.len();
-    let measured: Vec<usize> = (0..rows.len()).filter(|&row| in_sample || !seen[row]).collect();
-    let of_items: Vec<Item> = measured.iter().map(|&row| answers.items[row].clone()).collect();
-    let of_rows: Vec<GatedRow> = measured.iter().map(|&row| rows[row].clone()).collect();
-    let units = units(&of_items, None);
-    let ranked = ranked(&of_rows, &units);
-    let plain = Standing::of(of_rows.iter().map(|row| row.plain_label.as_deref()));
-    let cut_off = CutOff::of(&of_rows);
-    let contradicted = Contradicted {
-        by_gold: answers.count(|known| known.gold_contradicts),
-        by_lexicon: answers.count(|known| known.lexicon_contradicts),
-    };
-    let mut warnings = warnings(&answers, settings, (seen_in_training, &of_rows), &cut_off, contradicted);
-    warnings.extend(other_regime(probe, engine, items));
-    let change = Changes::of(&of_rows, &units);
-    warnings.extend(change.at_random.and_then(|random| never_dealt(&random)));
-    let found = GateResult {
-        schema: "gate/v1".into(),
-        probe_sha256: probe_sha256.clone(),
-        c: result.c,
-        threshold,
-        threshold_from: threshold_from.into(),
-        prefix: settings.prefix.into(),
-        items: answers.items.len(),
-        prefixed: rows.iter().filter(|row| row.prefixed).count(),
-        seen_in_training,
-        measured: of_rows.len(),
-        cut_off,
-        contradicted,
-        auc: ranked.value,
-        auc_delong: ranked.range.into(),
-        plain,
-        gated: Standing::of(of_rows.iter().map(|row| row.label.as_deref())),
-        change,
-        warnings,
-    };
+    let (p, seen) = gate.read(engine, &answers, progress)?;
+    let rows = answers.gated(&p, &seen, settings.prefix, gate.threshold);
+    let mut found = gate.measured(&answers, &rows);
+    found.warnings.extend(other_regime(gate.probe, engine, items));
     let lines: String =
         rows.iter().map(|row| serde_json::to_string(row).expect("a row has a JSON form") + "\n").collect();
     write_text(&run.file("gated.jsonl"), &lines)?;
     write_json(&run.file("gate.json"), &found)?;
     Ok(found)
+}
+
+/// A gate that fits its model: which fit of the probe reads where, and what it lets through.
+struct Gate<'a> {
+    settings: &'a GateRun<'a>,
+    probe: &'a Probe,
+    /// The place of its fit among the probe's.
+    fit: usize,
+    c: f64,
+    threshold: f64,
+    threshold_from: &'static str,
+    site: ProbeSite,
+    /// What it reads, for errors.
+    source: String,
+}
+
+impl<'a> Gate<'a> {
+    fn of(settings: &'a GateRun<'a>, engine: &Engine) -> Result<Self> {
+        let probe = &settings.probe.probe;
+        let fit = fit_of(probe, settings.c)?;
+        let result = &probe.meta.results[fit];
+        let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
+        let site = ProbeSite::of(settings.site, &probe.meta.train, engine)?;
+        let source = format!("{}, at the site that the probe reads", engine.identity().model);
+        probe.probabilities(fit, &vec![0.0; engine.spec().d_model], engine.spec().d_model, &source)?;
+        settings.generate.check()?;
+        if settings.prefix.trim().is_empty() {
+            // A blank prefix would change no answer, but count as a hedge.
+            return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
+        }
+        Ok(Self { settings, probe, fit, c: result.c, threshold, threshold_from, site, source })
+    }
+
+    /// What the rows of its directory are made from.
+    fn parts(&self, engine: &Engine, items: &[Item]) -> Result<Parts> {
+        let GateRun { generate, site, prefix, hedges, .. } = self.settings;
+        Ok(Parts::of(engine.identity())
+            .with("items", named_items(items, &encode(engine, items)?))
+            .with("probe", &self.settings.probe.sha256)
+            .with("c", self.c)
+            .with("threshold", self.threshold)
+            .with("site", site)
+            .with("prefix", prefix)
+            .with("hedges", hedges)
+            .with("sampling", &generate.sampling)
+            .with("max_new_tokens", generate.max_new_tokens))
+    }
+
+    /// The probe's probability for each answer, and whether it was fitted on it or on another answer to its prompt.
+    fn read(&self, engine: &Engine, answers: &Answers, progress: &mut dyn Progress) -> Result<(Vec<f64>, Vec<bool>)> {
+        let (probe, generate) = (self.probe, &self.settings.generate);
+        // Averaged over the same tokens as the probe's own features.
+        let pool = probe.meta.train.meta.as_ref().map_or(Ok(Pool::Last), |meta| meta.pool.parse())?;
+        let options = CaptureOptions {
+            keep: Keep { pool, layers: self.site.layers(), heads: HeadsWanted::None, ..Keep::default() },
+            memory: generate.memory,
+            stop: generate.stop,
+            ..CaptureOptions::default()
+        };
+        let (features, _) = capture_encoded(engine, &answers.items, &answers.encoded, &options, progress)?;
+        let (x, width) = (self.site.features(&features), engine.spec().d_model);
+        let asked: Vec<String> = answers.items.iter().map(prompt_hash).collect();
+        Ok((probe.probabilities(self.fit, &x, width, &self.source)?, probe.seen(&x, width, Some(&asked))))
+    }
+
+    /// What the gate does to its answers.
+    fn measured(&self, answers: &Answers, rows: &[GatedRow]) -> GateResult {
+        let seen_in_training = rows.iter().filter(|row| row.seen_in_training).count();
+        // A probe ranks the answers that it was fitted on however little it knows: the numbers are of the others, if there are any.
+        let in_sample = seen_in_training == rows.len();
+        let (of_rows, of_items): (Vec<GatedRow>, Vec<Item>) = rows
+            .iter()
+            .zip(&answers.items)
+            .filter(|(row, _)| in_sample || !row.seen_in_training)
+            .map(|(row, item)| (row.clone(), item.clone()))
+            .unzip();
+        let units = units(&of_items, None);
+        let ranked = ranked(&of_rows, &units);
+        let cut_off = CutOff::of(&of_rows);
+        let contradicted = Contradicted {
+            by_gold: answers.count(|known| known.gold_contradicts),
+            by_lexicon: answers.count(|known| known.lexicon_contradicts),
+        };
+        let change = Changes::of(&of_rows, &units);
+        let mut warnings = warnings(answers, self.settings, (seen_in_training, &of_rows), &cut_off, contradicted);
+        warnings.extend(change.at_random.and_then(|random| never_dealt(&random)));
+        GateResult {
+            schema: "gate/v1".into(),
+            probe_sha256: self.settings.probe.sha256.clone(),
+            c: self.c,
+            threshold: self.threshold,
+            threshold_from: self.threshold_from.into(),
+            prefix: self.settings.prefix.into(),
+            items: answers.items.len(),
+            prefixed: rows.iter().filter(|row| row.prefixed).count(),
+            seen_in_training,
+            measured: of_rows.len(),
+            cut_off,
+            contradicted,
+            auc: ranked.value,
+            auc_delong: ranked.range.into(),
+            plain: Standing::of(of_rows.iter().map(|row| row.plain_label.as_deref())),
+            gated: Standing::of(of_rows.iter().map(|row| row.label.as_deref())),
+            change,
+            warnings,
+        }
+    }
 }
 
 /// How the probe ranks the answers that are known to be right or wrong.

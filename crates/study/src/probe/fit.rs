@@ -185,36 +185,14 @@ pub fn fit(set: &ProbeSet, options: &FitOptions, stage: &str, progress: &mut dyn
     options.check()?;
     let source = &set.origin.labels;
     let wrong = |why: FitError| StudyError::fit(source.to_string(), why);
-    let mut notes = Vec::new();
-    let (n, smaller) = (set.labels.len(), set.smaller_class());
-    if smaller == 0 {
+    let n = set.labels.len();
+    if set.smaller_class() == 0 {
         return Err(wrong(FitError::OneClass { items: n, class: set.labels[0] }));
     }
-    let Dealt { fold_of, folds, whole } = deal(set, options)?;
-    let labelings = whole.as_ref().map_or(f64::INFINITY, WholeUnits::labelings);
-    let few = 1.0 / labelings > LEVEL;
-    match &whole {
-        None if set.shared() > 0 => notes.push(format!(
-            "no p and no interval: a class of {source} is of one prompt or group, and folds are of items that are not independent"
-        )),
-        _ if folds == options.folds => {}
-        None => notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds)),
-        Some(_) => notes.push(format!(
-            "{folds} folds instead of {}: a class has {} prompts or groups, of which each fold needs two",
-            options.folds,
-            set.origin.smaller_of_units()
-        )),
-    }
-    if options.shuffles > 0 && few {
-        let ways = if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() };
-        notes.push(format!(
-            "no p: units can be labelled in {ways} within their folds, too few to tell an AUC from chance"
-        ));
-    } else if options.shuffles > 0 {
-        let fixed = whole.as_ref().map_or(0, WholeUnits::fixed);
-        notes.extend(told_fixed(fixed, n, "as many items that stay together in its fold"));
-    }
-    let testable = !few && (whole.is_some() || set.shared() == 0);
+    let dealt = deal(set, options)?;
+    let notes = dealt.notes(set, options);
+    let testable = dealt.testable(set);
+    let Dealt { fold_of, folds, whole } = dealt;
     let weighting = ClassWeight::from(options.class_weight);
     let fits = Fits { weight: weighting, c: &options.c };
     let best = |all: &[Vec<f64>], labels: &[bool]| all.iter().map(|p| auc(p, labels)).fold(f64::NAN, f64::max);
@@ -268,6 +246,52 @@ struct Dealt {
     fold_of: Vec<usize>,
     folds: usize,
     whole: Option<WholeUnits>,
+}
+
+impl Dealt {
+    /// In how many ways shuffles can label the units.
+    fn labelings(&self) -> f64 {
+        self.whole.as_ref().map_or(f64::INFINITY, WholeUnits::labelings)
+    }
+
+    /// Whether there are too few ways for a p.
+    fn few(&self) -> bool {
+        1.0 / self.labelings() > LEVEL
+    }
+
+    /// Whether shuffled labels can tell an AUC from chance.
+    fn testable(&self, set: &ProbeSet) -> bool {
+        !self.few() && (self.whole.is_some() || set.shared() == 0)
+    }
+
+    /// What the user should know of the folds, and of labels shuffled in them.
+    fn notes(&self, set: &ProbeSet, options: &FitOptions) -> Vec<String> {
+        let (source, smaller, folds) = (&set.origin.labels, set.smaller_class(), self.folds);
+        let mut notes = Vec::new();
+        match &self.whole {
+            None if set.shared() > 0 => notes.push(format!(
+                "no p and no interval: a class of {source} is of one prompt or group, and folds are of items that are not independent"
+            )),
+            _ if folds == options.folds => {}
+            None => notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds)),
+            Some(_) => notes.push(format!(
+                "{folds} folds instead of {}: a class has {} prompts or groups, of which each fold needs two",
+                options.folds,
+                set.origin.smaller_of_units()
+            )),
+        }
+        if options.shuffles > 0 && self.few() {
+            let labelings = self.labelings();
+            let ways = if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() };
+            notes.push(format!(
+                "no p: units can be labelled in {ways} within their folds, too few to tell an AUC from chance"
+            ));
+        } else if options.shuffles > 0 {
+            let fixed = self.whole.as_ref().map_or(0, WholeUnits::fixed);
+            notes.extend(told_fixed(fixed, set.labels.len(), "as many items that stay together in its fold"));
+        }
+        notes
+    }
 }
 
 /// Deals items out over folds: by whole units where items share any and each class has several, else as scikit-learn does.
