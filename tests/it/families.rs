@@ -340,16 +340,27 @@ fn base_models_are_read_as_transformers_reads_them() {
         load(&Checkpoint::Directory(dir.into()), Some(Held::F32), &device)
     };
     for (name, head) in [("llama", "L1H1"), ("qwen3_5_wrapper", "L2V3"), ("gemma4_wrapper", "L4H2")] {
-        let here = open(&bare(name)).unwrap();
+        let config = bare(name);
+        let here = open(&config).unwrap();
         let (_, logits) = read_through(&*golden_model(name), &ids, None);
         assert_eq!(worst(&read_through(&*here, &ids, None).1, &logits), 0.0, "{name}");
         let to = lab.path().join("folded.safetensors");
         let plan = HeadPlan::uniform(&[head.parse().unwrap()], 0.3).unwrap();
         let folded = fold_file(&file, &to, &plan, here.spec()).unwrap();
         assert_eq!(folded.changed.len(), 1, "{name}: {:?}", folded.changed);
+        let (_, hooked) = read_through(&*here, &ids, Some(&plan));
+        fs::copy(to, &file).unwrap();
+        let there = read_through(&*open(&config).unwrap(), &ids, None).1;
+        let size = worst(&hooked, &logits);
+        assert!(worst(&hooked, &there) < 1e-2 * size, "{name}: {:?} is not {head}", folded.changed);
     }
-    // A head of its own cannot be made up.
+    // A copy of the embedding as the head changes nothing. A head of its own cannot be made up.
     let mut config: Value = serde_json::from_str(&bare("llama")).unwrap();
+    let mut tensors = candle_core::safetensors::load(&file, &device).unwrap();
+    tensors.insert("lm_head.weight".into(), tensors["embed_tokens.weight"].clone());
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    assert_eq!(open(&config.to_string()).unwrap().spec().parameters, golden_model("llama").spec().parameters);
+    bare("llama");
     config["tie_word_embeddings"] = json!(false);
     let error = open(&config.to_string()).err().unwrap().to_string();
     assert!(error.contains("has no tensor 'lm_head.weight'"), "{error}");

@@ -134,7 +134,7 @@ fn whatever_stops_a_call_what_its_hooks_counted_stays() {
     fs::write(lab.path("s/scores.jsonl"), older).unwrap();
     lab.done(&line("s"));
     assert!(fired("s").as_object().unwrap().is_empty());
-    assert!(page("s").contains("not known: an earlier version wrote the cells, which do not say"));
+    assert!(page("s").contains("not known: an earlier version wrote cells, which do not say"));
 }
 
 /// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.

@@ -20,7 +20,7 @@ pub(crate) fn counted<N: AsRef<str> + Ord>(rows: impl Iterator<Item = (N, Option
 /// The counts for the facts of a report: of `all` arms or heads, each row being `one` of what they say.
 pub(crate) fn told(counts: &HookCounts, (all, what): (usize, &str), one: &str) -> String {
     if counts.is_empty() {
-        return format!("not known: an earlier version wrote the {one}s, which do not say");
+        return format!("not known: an earlier version wrote {one}s, which do not say");
     }
     let told =
         format!("{} head-tokens, all that the plans are for, counted {one} by {one}", counts.values().sum::<u64>());

@@ -53,7 +53,7 @@ impl Weights {
                     Some(rest) => format!("{}{rest}", PREFIXES[0]),
                     None => name.to_string(),
                 };
-                let known = |name: &str| unused(&text_name(name));
+                let known = |name: &str| unused(name) || unused(&text_name(name));
                 shards.names().into_iter().filter(|n| !self.taken.contains(n) && !known(n)).collect()
             }
             Source::Gguf(file) => {

@@ -110,7 +110,7 @@ pub struct AtRandom {
     pub answers: usize,
     /// Prefixes that these got from the probe, and get in every draw.
     pub prefixed: usize,
-    /// Answers that have, or lack, their prefix in every draw: no other prompt has as many answers.
+    /// Answers that have, or lack, their prefix in every draw: those of no prompt with as many are prefixed otherwise.
     #[serde(default)]
     pub fixed: usize,
     /// How the asymmetry changes.

@@ -61,8 +61,8 @@ fn nothing_known(measured: &[GatedRow]) -> Option<String> {
 pub(super) fn never_dealt(random: &AtRandom) -> Option<String> {
     (random.fixed > 0).then(|| {
         format!(
-            "{} of {} asserted answers have, or lack, their prefix however prefixes are dealt, as no other prompt has as many answers: what \
-             sets them apart is in the null as well, and no p shows it",
+            "{} of {} asserted answers have, or lack, their prefix however prefixes are dealt, as those of no prompt with as many are prefixed \
+             otherwise: what sets them apart is in the null as well, and no p shows it",
             random.fixed, random.answers
         )
     })

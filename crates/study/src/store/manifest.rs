@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub(crate) const MANIFEST: &str = "manifest.json";
+const SCHEMA: &str = "run/v1";
 
 /// What `manifest.json` says.
 #[derive(Clone, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ impl Manifest {
     /// Of a run that these parts determine, or of one shard of it.
     pub(crate) fn new(command: &str, parts: &Parts, shard: Option<Shard>) -> Self {
         Self {
-            schema: "run/v1".into(),
+            schema: SCHEMA.into(),
             command: command.into(),
             key: parts.key(),
             shard: shard.map(|shard| shard.to_string()),
@@ -84,6 +85,9 @@ impl Manifest {
             }
         }
         let manifest = Self::read(dir)?;
+        if manifest.schema != SCHEMA {
+            return other(format!("its {MANIFEST} is not one of `temper`"));
+        }
         if manifest.command != command {
             return other(format!("it was made by `temper {}`", manifest.command));
         }

@@ -234,7 +234,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::write(other.join(MANIFEST), r#"{"name": "a web app"}"#).unwrap();
         let error = open(&other, "sweep", 1, None).err().unwrap();
-        assert!(error.contains("belongs to another run") && error.contains("made by `temper unknown`"), "{error}");
+        assert!(error.contains("belongs to another run") && error.contains("is not one of `temper`"), "{error}");
         fs::write(temp.path().join("x.txt"), "x").unwrap();
         assert!(open(temp.path(), "sweep", 1, None).is_err(), "a directory with other files");
     }

@@ -89,7 +89,7 @@ fn prefixes_on_answers_that_hedge_are_worth_nothing() {
     assert!(nothing.known == 0 && nothing.asymmetry.difference.is_nan() && nothing.at_random.is_none());
 }
 
-/// A prompt with more answers than any other keeps its prefixes however they are dealt, which is said.
+/// Prompts that can change places only with their like keep their prefixes however these are dealt, which is said.
 #[test]
 fn what_no_dealing_changes_is_counted_and_said() {
     let mut of = drawn(3, 30, 1, (0.3, 0.6));
@@ -99,6 +99,12 @@ fn what_no_dealing_changes_is_counted_and_said() {
     let random = Changes::of_answers(&of, DRAWS).at_random.unwrap();
     assert_eq!((random.fixed, random.answers), (4, 34));
     assert!(never_dealt(&random).unwrap().starts_with("4 of 34 asserted answers have, or lack, their prefix however"));
+    // Another prompt of four, prefixed like it, changes nothing of that; one that is not, all of it.
+    for (gated, fixed) in [(false, 8), (true, 0)] {
+        let more = (0..4).map(|_| Answer { unit: 31, right: true, plain: true, gated });
+        let of: Vec<Answer> = of.iter().copied().chain(more).collect();
+        assert_eq!(Changes::of_answers(&of, DRAWS).at_random.unwrap().fixed, fixed);
+    }
 }
 
 /// For gates that know nothing, p is uniform and intervals hold the population's value, both for single answers and for prompts with
