@@ -74,11 +74,6 @@ impl<'a> CrossValidation<'a> {
         Ok(Self { x, features, folds: (0..count).map(fold).collect() })
     }
 
-    /// How many folds there are.
-    pub fn folds(&self) -> usize {
-        self.folds.len()
-    }
-
     /// The probability of the true class for each item, by the fit on the other folds: `[C][item]`. `step` is called after each fold.
     ///
     /// # Errors

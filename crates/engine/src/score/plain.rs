@@ -64,10 +64,10 @@ impl Engine {
             let (at, value) = (request.heads[head], request.lambdas[lambda]);
             let chosen: Vec<usize> = places.iter().map(|&i| group[i]).collect();
             let tempered = self.predictions(items, &chosen, Some((at, value)), request)?;
-            for ((&place, &item), (hidden, fired)) in places.iter().zip(&chosen).zip(&tempered) {
-                let score = self.cell_score(&items[item], &untempered[place].0, hidden);
+            for ((&place, &item), tempered) in places.iter().zip(&chosen).zip(&tempered) {
+                let score = self.cell_score(&items[item], &untempered[place].0, tempered);
                 let score = score.map_err(|e| named(e, item, Some((at, value))))?;
-                on(ScoreEvent::Cell { cell: cell(item), score: CellScore { fired: *fired, ..score } })?;
+                on(ScoreEvent::Cell { cell: cell(item), score })?;
             }
         }
         Ok(())
@@ -118,9 +118,9 @@ impl Engine {
         Ok(BaseScore { tokens: targets.len(), sum_logprob })
     }
 
-    fn cell_score(&self, item: &Encoded, untempered: &Tensor, tempered: &Tensor) -> Result<CellScore> {
+    fn cell_score(&self, item: &Encoded, untempered: &Tensor, (tempered, fired): &(Tensor, u64)) -> Result<CellScore> {
         let targets = &item.ids[item.scored()];
-        let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0, fired: 0 };
+        let mut sum = CellScore { sum_logprob: 0.0, kl: 0.0, agree: 0, fired: *fired };
         // `[scored, vocab]` never exists: rows are taken a few at a time.
         for rows in self.chunks(targets.len()) {
             let (base, logits) = (self.logits_of(untempered, &rows)?, self.logits_of(tempered, &rows)?);
