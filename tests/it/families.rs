@@ -228,6 +228,12 @@ fn variants_that_are_not_ours_are_refused() {
             set(json!({"head_dim": 12, "sliding_window": 4})),
             ["per_layer_config is \"sliding_window\"", "only head_dim and num_key_value_heads"],
         ),
+        (
+            "gemma4",
+            "/vocab_size_per_layer_input",
+            set(json!(100)),
+            ["embeddings for 100 tokens (vocab_size_per_layer_input)", "but the vocabulary has 320"],
+        ),
         ("gemma4", "/num_kv_shared_layers", set(json!(7)), ["layer 2 has no earlier layer", "to share keys with"]),
         (
             "gemma4_wrapper",

@@ -26,8 +26,8 @@ use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
 pub(crate) use activation::{gate_mul, gelu_mul_with, softcap};
 pub use advance::{DecodeRow, DecodeRows};
-pub use attention::SPLIT as ATTEND_SPLIT;
 pub(crate) use attention::attend;
+pub use attention::{SPLIT as ATTEND_SPLIT, attend_partial_bytes};
 pub(crate) use conv::causal_conv;
 pub(crate) use delta::delta_rule;
 pub(crate) use delta_step::delta_step;

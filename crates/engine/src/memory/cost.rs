@@ -1,7 +1,7 @@
 //! The memory that a model's forward passes take.
 
-use headtemper_hook::{LayerSpec, Mixer};
-use headtemper_model::{Cache, Config, Kernels};
+use headtemper_hook::{Heads, LayerSpec, Mixer};
+use headtemper_model::{Cache, Config, Kernels, attend_partial_bytes};
 
 use crate::{Engine, Result, memory::machine};
 
@@ -27,12 +27,21 @@ pub(crate) struct Cost {
     pub(crate) cache_widest: u64,
     /// For activations, per token of a step.
     pub(crate) token: u64,
+    /// The widest heads of attention, if it holds partial results of long rows: on a GPU.
+    pub(crate) split: Option<Heads>,
     /// For logits and what is computed from them, per row.
     pub(crate) logits: u64,
     /// For the choice of tokens, on all threads together.
     pub(crate) choice: u64,
     /// Whether a cache takes memory only for what is written to it, not for what is reserved.
     pub(crate) lazy: bool,
+}
+
+impl Cost {
+    /// For partial results of attention, in a step of `tokens` tokens that see up to `longest`.
+    pub(crate) fn partial(&self, tokens: usize, longest: usize) -> u64 {
+        self.split.map_or(0, |heads| attend_partial_bytes(tokens, (heads.count, heads.dim), longest) as u64)
+    }
 }
 
 impl Engine {
@@ -49,10 +58,11 @@ impl Engine {
         let (spec, model) = (self.spec(), self.model());
         let (cpu, activations) = (model.device().is_cpu(), model.activations());
         let weights = model.holding().bytes() as u64;
-        let widest = spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads.kv_width());
+        let attention = || spec.layers.iter().filter(|l| !matches!(l.mixer, Mixer::Delta { .. })).map(|l| l.heads);
+        let on_gpu = Kernels::serve_gpu(model.device());
         let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
         // candle's own operations widen some narrower numbers to 4 bytes.
-        let number = if Kernels::serve_gpu(model.device()) { size } else { size.max(4) };
+        let number = if on_gpu { size } else { size.max(4) };
         let floats = floats(&spec.layers, spec.d_model, &self.checkpoint().config()?);
         Ok(Cost {
             held: match machine::held() {
@@ -61,9 +71,10 @@ impl Engine {
             },
             cache_token: Cache::bytes_per_token(spec, activations) as u64,
             cache_sequence: Cache::bytes_per_sequence(spec, activations) as u64,
-            cache_widest: (widest.max().unwrap_or(0) * size) as u64,
+            cache_widest: (attention().map(|heads| heads.kv_width()).max().unwrap_or(0) * size) as u64,
             // The second term is λ of every head.
             token: (ALLOCATOR * (number * floats + 4 * spec.slots().len()) as f64) as u64,
+            split: attention().filter(|_| on_gpu).max_by_key(|heads| heads.width() + 2 * heads.count),
             // Logits as the LM head gives them, plus a copy if they are capped; all twice, for rows on the host or for a recorded step.
             logits: 2 * (1 + u64::from(model.softcap().is_some())) * 4 * vocab,
             // A copy before penalties, and the list that a cut (top-k, top-p) sorts.

@@ -121,7 +121,10 @@ pub(crate) fn plan_rows(
             held: cost.held,
             row: of(capacity),
             cache: if cost.lazy { written } else { reserved * of(capacity) },
-            activations: step_tokens as u64 * cost.token + count as u64 * (cost.logits + rows.beside) + cost.choice,
+            activations: step_tokens as u64 * cost.token
+                + cost.partial(step_tokens, capacity)
+                + count as u64 * (cost.logits + rows.beside)
+                + cost.choice,
             results: rows.kept,
             total: 0,
             limit: limit.0,
@@ -192,6 +195,7 @@ pub(crate) fn plan_capture(
             row: of(longest),
             cache: tokens as u64 * cost.cache_token + rows as u64 * cost.cache_sequence,
             activations: tokens as u64 * cost.token
+                + cost.partial(tokens, longest)
                 // What is read exists three times: as tensors, as one tensor, and as rows on the host.
                 + rows as u64 * (3 * 4 * texts.read as u64 + if texts.logits { cost.logits } else { 0 }),
             results: texts.kept as u64 * bytes,
@@ -235,6 +239,8 @@ fn at_once(tokens: &[usize], most: usize, batch: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use headtemper_hook::Heads;
+
     use super::*;
 
     const COST: Cost = Cost {
@@ -243,6 +249,7 @@ mod tests {
         cache_sequence: 5,
         cache_widest: 1,
         token: 2,
+        split: None,
         logits: 20,
         choice: 7,
         lazy: true,
@@ -283,6 +290,19 @@ mod tests {
         let starts = Rows { starts: &[7, 3], ..rows(&tokens) };
         let with = plan_rows(&COST, &starts, Limit(None), &name).unwrap();
         assert_eq!(with.cache - lazy.cache, 10 * 10 + 2 * 5);
+    }
+
+    #[test]
+    fn long_rows_hold_partial_results_of_attention_on_a_gpu() {
+        let cost = Cost { split: Some(Heads { count: 4, kv: 2, dim: 8 }), ..COST };
+        let with = |cost: &Cost, tokens: &[usize]| plan_rows(cost, &rows(tokens), Limit(None), &name).unwrap();
+        assert_eq!(with(&cost, &[512; 3]), with(&COST, &[512; 3]), "one block reads all keys");
+        let (split, whole) = (with(&cost, &[513; 3]), with(&COST, &[513; 3]));
+        // Of 16 + 3 tokens: two parts of 4 heads, each 8 sums, a maximum and a total.
+        assert_eq!(split.activations - whole.activations, 19 * 2 * 4 * (8 + 2) * 4);
+        // However many, not more than one launch holds.
+        let most = |tokens| cost.partial(tokens, 1 << 20);
+        assert!(most(1 << 20) == most(1 << 21) && most(1 << 20) <= 4 * (64 << 20) * 10 / 8, "{}", most(1 << 20));
     }
 
     #[test]

@@ -140,7 +140,9 @@ impl Engine {
         let mut most = Peak {
             cells: group.places.len(),
             cache: 0,
-            activations: tokens * cost.token + self.head_peak(scored, 0),
+            activations: tokens * cost.token
+                + cost.partial(tokens as usize, capacity as usize)
+                + self.head_peak(scored, 0),
             reserved: group.places.len() as u64 * capacity * cost.cache_widest,
         };
         for (_, variants) in group.variants() {
@@ -175,7 +177,10 @@ impl Engine {
         Peak {
             cells,
             cache: cache(cost, written, slots, capacity),
-            activations: read * cost.token + (copies as f64 * ALLOCATOR) as u64 + self.head_peak(rows, scored),
+            activations: read * cost.token
+                + cost.partial(read as usize, capacity as usize)
+                + (copies as f64 * ALLOCATOR) as u64
+                + self.head_peak(rows, scored),
             reserved: slots as u64 * capacity * cost.cache_widest,
         }
     }
@@ -198,7 +203,10 @@ impl Engine {
             peak = peak.max(Peak {
                 cells: group.len(),
                 cache: cache(cost, tokens, group.len(), capacity),
-                activations: tokens * cost.token + (hidden as f64 * ALLOCATOR) as u64 + logits,
+                activations: tokens * cost.token
+                    + cost.partial(tokens as usize, capacity as usize)
+                    + (hidden as f64 * ALLOCATOR) as u64
+                    + logits,
                 reserved: group.len() as u64 * capacity * cost.cache_widest,
             });
         }

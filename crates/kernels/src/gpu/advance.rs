@@ -200,6 +200,13 @@ impl DecodeRows {
         if logits.dim(0)? != self.len() {
             bail!("{name}: logits {:?} are not those of {} rows", logits.shape(), self.len());
         }
+        if !sample::chooses(logits) {
+            let (dtype, shape) = (logits.dtype(), logits.shape());
+            bail!(
+                "{name}: logits must be f32 [n, vocab] with at most {} tokens, not {dtype:?} {shape:?}",
+                sample::MOST_TOKENS
+            );
+        }
         let (tokens, chosen) = sample::choose_by(logits, &self.parts.draws)?;
         let Parts { ids, positions, attention, states, left, stops, draws, written, .. } = &self.parts;
         let at = |tensor: &Tensor| address(name, tensor);

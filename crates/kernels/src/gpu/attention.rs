@@ -17,6 +17,21 @@ const MOST: usize = 512;
 /// Values of partial results per launch: longer batches take more launches. Tests take so few that theirs do.
 const PARTIAL: usize = if cfg!(test) { 1 << 12 } else { 64 << 20 };
 
+/// Queries whose partial results one launch holds, of `jobs` queries of `heads` heads.
+fn per_launch(jobs: usize, heads: usize, dim: usize, splits: usize) -> usize {
+    (PARTIAL / (heads * splits * dim).max(1)).clamp(1, jobs.max(1))
+}
+
+/// Bytes of partial results that [`attend`](crate::attend) holds on a GPU at most, for `tokens` queries of `heads` heads that see up to
+/// `longest` keys: none if one block reads all keys of a query.
+pub fn attend_partial_bytes(tokens: usize, (heads, dim): (usize, usize), longest: usize) -> usize {
+    match longest.div_ceil(SPLIT) {
+        0 | 1 => 0,
+        // Sums, and a maximum and a total beside each.
+        splits => 4 * per_launch(tokens, heads, dim, splits) * heads * splits * (dim + 2),
+    }
+}
+
 /// The decode form for any type and size, one value at a time.
 const ANY: Kernel = kernel!(ATTENTION, "attend_one");
 
@@ -294,7 +309,7 @@ fn one_by_one(q: &Tensor, args: Args, jobs: usize, aligned: bool) -> Result<()> 
 fn decode(q: &Tensor, args: Args, kernel: &Kernel, jobs: usize, across: usize, grid: Grid) -> Result<()> {
     let form = form("attend", q.dtype())?;
     let (heads, dim, splits) = (args.heads as usize, args.dim as usize, args.splits as usize);
-    let per_launch = if splits == 1 { jobs } else { (PARTIAL / (heads * splits * dim)).clamp(1, jobs) };
+    let per_launch = if splits == 1 { jobs } else { per_launch(jobs, heads, dim, splits) };
     let mut args = args;
     // Held until everything is launched.
     let partial = if splits == 1 {

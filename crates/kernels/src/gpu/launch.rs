@@ -49,6 +49,9 @@ pub(super) struct Grid {
     pub(super) shared: u32,
 }
 
+/// The most blocks in x, y and z, of every card.
+const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, u16::MAX as u32, u16::MAX as u32];
+
 /// Shared memory that every card gives a block without a special request.
 #[cfg(feature = "cuda")]
 const USUAL_SHARED: u32 = 48 << 10;
@@ -68,7 +71,7 @@ impl Grid {
 /// Runs a kernel in one of its forms. `args` is the C struct that the kernel takes.
 ///
 /// # Errors
-/// If the device has no such kernel, or cannot launch it.
+/// If the device has no such kernel, or cannot launch it; if the grid is larger than a card takes.
 ///
 /// # Safety
 /// `args` must be `repr(C)` with the fields of the kernel's struct, its addresses must be valid on the device for everything
@@ -82,6 +85,10 @@ pub(super) unsafe fn launch<A: Copy>(
 ) -> Result<()> {
     if grid.blocks.contains(&0) {
         return Ok(());
+    }
+    if grid.blocks.iter().zip(MOST_BLOCKS).any(|(&blocks, most)| blocks > most) {
+        let (name, blocks) = (kernel.forms[0], grid.blocks);
+        bail!("{name}: {blocks:?} blocks are more than a card takes in one launch, {MOST_BLOCKS:?}");
     }
     match device {
         #[cfg(feature = "emulate")]

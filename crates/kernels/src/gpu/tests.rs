@@ -15,6 +15,7 @@ mod attention;
 mod conv;
 mod delta;
 mod delta_step;
+mod many;
 mod ranges;
 mod rows;
 mod sample;

@@ -253,6 +253,14 @@ impl Gemma4Config {
                 ("max_position_embeddings", self.context),
             ],
         )?;
+        // Every layer looks up each token in a table of its own.
+        if let Some((_, rows)) = self.per_layer_input.filter(|&(_, rows)| rows < self.vocab_size) {
+            let why = format!(
+                "its layers have embeddings for {rows} tokens (vocab_size_per_layer_input), but the vocabulary has {}",
+                self.vocab_size
+            );
+            return Err(malformed(path, why));
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let sizes = [
                 ("head_dim", layer.head_dim),

@@ -92,5 +92,11 @@ fn rows_that_do_not_fit_are_refused() -> Result<()> {
     assert!(error.contains("temperature of row 0 is -1"), "{error}");
     let error = rows.advance(&logits([None; 4])?).unwrap_err().to_string();
     assert!(error.contains("are not those of 1 rows"), "{error}");
+    for other in
+        [Tensor::zeros((1, 10), DType::BF16, &DEVICE)?, Tensor::zeros((1, (1 << 19) + 1), DType::F32, &DEVICE)?]
+    {
+        let error = rows.advance(&other).unwrap_err().to_string();
+        assert!(error.contains("must be f32 [n, vocab] with at most 524288 tokens"), "{error}");
+    }
     Ok(())
 }
