@@ -122,3 +122,24 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     let left: Vec<_> = fs::read_dir(lab.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["full"]);
 }
+
+/// A link to an empty directory stays a link, and one that leads nowhere is refused.
+#[cfg(unix)]
+#[test]
+fn an_export_goes_where_a_link_leads() {
+    let lab = tempfile::tempdir().unwrap();
+    let model = golden_dir("llama").to_string_lossy().into_owned();
+    fs::create_dir_all(lab.path().join("disk/empty")).unwrap();
+    std::os::unix::fs::symlink("disk/empty", lab.path().join("o")).unwrap();
+    std::os::unix::fs::symlink("gone", lab.path().join("dangling")).unwrap();
+    let export = |out: &str| {
+        let args = ["export", &model, "--plan", "L2H0:0.5", "--out", out];
+        temper().args(args).current_dir(lab.path()).output().unwrap()
+    };
+    assert_eq!(export("o").status.code(), Some(0));
+    assert!(lab.path().join("o").is_symlink() && lab.path().join("disk/empty/headtemper.json").exists());
+    let refused = export("dangling");
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot export dangling: No such file or directory"), "{stderr}");
+}

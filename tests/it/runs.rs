@@ -225,6 +225,28 @@ fn an_attribution_that_was_cut_short_is_made_again() {
     assert_eq!(lab.read("out/attribution.json"), before);
 }
 
+/// A finished attribution whose files were damaged or edited since is made again, and that is said.
+#[test]
+fn an_attribution_that_is_not_as_it_was_written_is_made_again() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out out");
+    for name in ["features.npz", "attribution.json", "attribution.csv", "attribution.npz"] {
+        let path = lab.path("out").join(name);
+        let before = fs::read(&path).unwrap();
+        let mut damaged = before.clone();
+        damaged[before.len() / 2] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
+        assert!(dry["prompt_tokens"].as_u64() > Some(0), "{dry}");
+        let (_, said) = lab.ends(0, "run x.toml --out out");
+        assert!(said.contains(&format!("not as it was written: {name}; attribute makes its files again")), "{said}");
+        assert!(fs::read(&path).unwrap() == before, "{name}");
+    }
+    let (_, said) = lab.ends(0, "run x.toml --out out");
+    assert!(said.contains("nothing left to do"), "{said}");
+}
+
 /// `config.toml` is the resolved experiment, and can be run from where it is.
 #[test]
 fn a_resolved_experiment_can_be_run_again() {

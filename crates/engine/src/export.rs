@@ -73,6 +73,11 @@ impl Original {
         if plan.is_empty() {
             return Err(PlanError::Empty.into());
         }
+        // A link to a directory stays one: the copy takes the directory's place.
+        let out = &match fs::read_link(out) {
+            Ok(_) => fs::canonicalize(out).map_err(cannot(out))?,
+            Err(_) => out.to_path_buf(),
+        };
         let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
         if taken {
             return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });

@@ -72,6 +72,8 @@ impl Level {
         let levels = Self::available();
         match std::env::var("HEADTEMPER_SIMD") {
             Err(_) => Ok(levels[levels.len() - 1]),
+            // As good as not set, to a shell and to who writes `HEADTEMPER_SIMD= temper …`.
+            Ok(name) if name.is_empty() => Ok(levels[levels.len() - 1]),
             Ok(name) => {
                 levels.iter().copied().find(|level| level.name().eq_ignore_ascii_case(&name)).ok_or_else(|| {
                     let names: Vec<&str> = levels.iter().map(|level| level.name()).collect();

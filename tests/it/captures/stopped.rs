@@ -113,6 +113,17 @@ fn a_capture_that_was_stopped_goes_on() {
     let (_, err) = lab.ends(2, &format!("{line} --out other.npz"));
     assert!(err.contains("other.npz belongs to another run: it was not made by `temper capture`"), "{err}");
     assert_eq!((lab.read("other.npz").as_str(), lab.modified("c.npz")), ("something else", before));
+
+    // A finished capture counts as such if its bytes are those that were written.
+    let mut damaged = bytes(&lab, "c.npz");
+    let at = damaged.windows(6).position(|name| name == b"h_last").unwrap() + 200;
+    damaged[at] ^= 1;
+    fs::write(lab.path("c.npz"), &damaged).unwrap();
+    let (_, err) = lab.ends(2, &format!("{line} --out c.npz"));
+    assert!(err.contains("c.npz: is damaged: ") && err.contains("the same command makes it again"), "{err}");
+    fs::remove_file(lab.path("c.npz")).unwrap();
+    lab.done(&format!("{line} --out c.npz"));
+    assert_eq!(bytes(&lab, "c.npz"), bytes(&lab, "whole.npz"));
 }
 
 /// A capture killed at any moment, between parts, within one or while they are joined, resumes and leaves the same file.

@@ -95,8 +95,7 @@ pub fn attribute_run(
     let (said_dropped, count) = (chosen.said_dropped(), chosen.items.len());
     let key = digest(&(parts.key(), STATISTICS));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
-    let files: Vec<&str> = ["report.html", "report.json", "report.md"].into_iter().chain(ATTRIBUTION_FILES).collect();
-    let attribution = if run.finished("attribute", &key, &files) {
+    let attribution = if run.finished("attribute", &key, &ATTRIBUTION_FILES, progress) {
         progress.note("attribute  nothing left to do");
         read_json(&run.file("attribution.json"))?
     } else {
@@ -123,7 +122,7 @@ pub fn attribute_run(
     let said = Said::of(&attribution, said_dropped);
     write_report(&run, &source, items, settings, &attribution, &said)?;
     write_heads(&run, &attribution, settings.top, settings.lambda)?;
-    run.finish("attribute", &key, json!({"items": count}))?;
+    run.finish("attribute", &key, &ATTRIBUTION_FILES, json!({"items": count}))?;
     let Said { warnings, text, .. } = said;
     let of_dispositions = attribution.dispositions.iter().flat_map(|disposition| disposition.warnings.iter().cloned());
     Ok(RunSummary { text, warnings: warnings.into_iter().chain(of_dispositions).collect(), check_failed: false })

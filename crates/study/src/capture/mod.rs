@@ -98,7 +98,7 @@ pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -
         && ids.last().is_some_and(|&last| !engine.stop().contains(last))
         && engine.tokenizer().decode(ids).is_ok_and(|text| text == response)
     {
-        return Ok(engine.checked(&format!("item '{}'", item.id), encode_answered(engine, item, ids)?)?);
+        return encode_answered(engine, item, ids);
     }
     let mut encoded = engine.encode(&format!("item '{}'", item.id), &item.input, response)?;
     if let (Some(len), Input::Ids(_), None) = (item.prompt_len, &item.input, response) {
@@ -108,11 +108,14 @@ pub(crate) fn encode_one(engine: &Engine, item: &Item, response: Option<&str>) -
 }
 
 /// Encodes an item with a generated response: its very tokens, not what its text would be tokenised to.
+///
+/// # Errors
+/// If they are not tokens of the model, or too many: the item is named.
 pub(crate) fn encode_answered(engine: &Engine, item: &Item, response_ids: &[u32]) -> Result<Encoded> {
     let mut encoded = encode_one(engine, item, None)?;
     encoded.ids.truncate(encoded.prompt_len);
     encoded.ids.extend(response_ids);
-    Ok(encoded)
+    Ok(engine.checked(&format!("item '{}'", item.id), encoded)?)
 }
 
 /// Every item's id, with a hash of its tokens.

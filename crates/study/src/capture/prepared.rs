@@ -157,7 +157,7 @@ impl<'a> Prepared<'a> {
     /// The meta of the file, if it is there already and holds exactly this.
     ///
     /// # Errors
-    /// If it holds something else, naming what differs.
+    /// If it holds something else, naming what differs, or is damaged.
     pub(super) fn existing(&self) -> Result<Option<FeatureMeta>> {
         let out = self.job.out;
         if !out.exists() {
@@ -165,7 +165,9 @@ impl<'a> Prepared<'a> {
         }
         let other = |why: String| Err(StudyError::OtherRun { dir: out.into(), why });
         let meta = match read_meta(out) {
-            Err(StudyError::Content { .. }) => return other("it was not made by `temper capture`".into()),
+            Err(StudyError::Content { .. }) => {
+                return other("it was not made by `temper capture`, or is damaged".into());
+            }
             meta => meta?,
         };
         let mut changes = match &meta.parts {
@@ -176,7 +178,16 @@ impl<'a> Prepared<'a> {
         if changes.is_empty() {
             changes.extend(self.survey.others_in(self.range.clone(), out)?);
         }
-        if changes.is_empty() { Ok(Some(meta)) } else { other(changes.join("; ")) }
+        if !changes.is_empty() {
+            return other(changes.join("; "));
+        }
+        Npz::check_whole(out).map_err(|e| match e {
+            StudyError::Content { path, why } => {
+                StudyError::Content { path, why: why + "; remove it, and the same command makes it again" }
+            }
+            e => e,
+        })?;
+        Ok(Some(meta))
     }
 
     /// What is left to do: missing pieces, and items that are done.

@@ -1,7 +1,11 @@
 //! Reading `.npz`: what [`Npz::save`], `numpy.savez` and `numpy.savez_compressed` write. What is not understood is refused,
 //! never guessed.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use half::f16;
 use zip::{CompressionMethod, ZipArchive};
@@ -34,6 +38,20 @@ impl Npz {
             let why = format!("has no array '{name}'; it has {}", archive.names().join(", "));
             StudyError::content(path, why)
         })
+    }
+
+    /// Reads a file to its end, one member after the other, without keeping anything: their checksums say whether it is as it was written.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged.
+    pub(crate) fn check_whole(path: &Path) -> Result<()> {
+        let mut archive = Archive::open(path)?;
+        for index in 0..archive.zip.len() {
+            let wrong = |e: &dyn std::fmt::Display| StudyError::content(path, format!("is damaged: {e}"));
+            let mut member = archive.zip.by_index(index).map_err(|e| wrong(&e))?;
+            io::copy(&mut member, &mut io::sink()).map_err(|e| wrong(&e))?;
+        }
+        Ok(())
     }
 
     /// The names of the arrays of a file, in order.

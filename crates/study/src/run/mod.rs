@@ -22,7 +22,7 @@ use crate::{
     items::{answer::gold_warning, dispositions::LEAST},
     run::{
         prepared::{
-            arms_of, attribution_files, attribution_key, capture_options, disposition_of, sweep_options, swept, top_of,
+            ATTRIBUTED, arms_of, attribution_key, capture_options, disposition_of, sweep_options, swept, top_of,
         },
         report::{RunReport, Swept},
     },
@@ -157,7 +157,7 @@ impl Study<'_> {
         let config = &self.experiment.attribute;
         let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
         let key = attribution_key(&self.key, self.experiment, &rows);
-        if self.run.finished("attribute", &key, &attribution_files()) {
+        if self.run.finished("attribute", &key, &ATTRIBUTED, progress) {
             return read_json(&self.run.file("attribution.json"));
         }
         let encode = |item: &Item| match base.get(&item.id) {
@@ -184,7 +184,7 @@ impl Study<'_> {
         self.run.begin("attribute")?;
         write_attribution(&self.run, &attribution, &read.features)?;
         read.features.save(&self.run.file("features.npz"))?;
-        self.run.finish("attribute", &key, json!({"items": items.len()}))?;
+        self.run.finish("attribute", &key, &ATTRIBUTED, json!({"items": items.len()}))?;
         Ok(attribution)
     }
 
@@ -211,13 +211,19 @@ impl Study<'_> {
         let grader = self.grader.as_ref();
         let settings = SweepRun { items, from, groups, arms: &arms, options: &options, grader, shard: None };
         let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
+        self.run.begin("sweep")?;
         Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
         write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;
         let max_new_tokens = options.max_new_tokens;
         let answered = Answered { items, groups, arms: &arms, rows: &rows, grader, judged: None, max_new_tokens };
         let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
-        self.run.finish("sweep", &key, json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}))?;
+        self.run.finish(
+            "sweep",
+            &key,
+            &[],
+            json!({"rows": rows.iter().map(Vec::len).sum::<usize>(), "fired": fired}),
+        )?;
         Ok(Some(Swept { outcomes, arms, rows, fired }))
     }
 }

@@ -98,7 +98,7 @@ impl<'a> Prepared<'a> {
         rows.sort_by(|one, other| unanswered[one.item].id.cmp(&unanswered[other.item].id));
         let rows: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
         let key = attribution_key(&self.parts.key(), experiment, &rows);
-        Ok(was_finished(dir, "attribute", &key, &attribution_files()))
+        Ok(was_finished(dir, "attribute", &key, &ATTRIBUTED))
     }
 
     /// What is left to do in a directory. A finished attribution is not repeated, and its heads are those of the sweep.
@@ -145,9 +145,8 @@ pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str])
 }
 
 /// The files that a finished attribution leaves.
-pub(super) fn attribution_files() -> Vec<&'static str> {
-    ["features.npz"].into_iter().chain(ATTRIBUTION_FILES).collect()
-}
+pub(super) const ATTRIBUTED: [&str; 4] =
+    [ATTRIBUTION_FILES[0], ATTRIBUTION_FILES[1], ATTRIBUTION_FILES[2], "features.npz"];
 
 /// What the first stages of a run are made from: of the items, their lines as they stand in the file. Another sweep or attribution may
 /// follow in the same directory.

@@ -52,7 +52,7 @@ pub(crate) fn write_results(
 /// Notes that the rows are there, and how many tokens each head was tempered on in all.
 pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &HookCounts) -> Result<()> {
     let notes = json!({"rows": rows, "lambdas": plan.lambdas, "fired": fired});
-    run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), notes)
+    run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), &[], notes)
 }
 
 fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan, unfinished: &[String]) -> Result<ScoreMap> {

@@ -1,10 +1,10 @@
 //! `manifest.json`: what a directory says of the run that it belongs to.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use headtemper_engine::Identity;
+use headtemper_engine::{Identity, sha256_file};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
     Parts, Result, Shard, StudyError,
@@ -120,9 +120,24 @@ impl Manifest {
         self.stages.get(stage).is_some_and(|stage| stage["key"] == key)
     }
 
-    /// Notes that a stage was finished, with what is worth keeping about it.
-    pub(crate) fn finish(&mut self, stage: &str, key: &str, mut notes: Value) {
+    /// Those files of a stage in its directory that are not there, or not what it wrote. Earlier versions noted no hashes.
+    pub(crate) fn not_as_written<'a>(&self, dir: &Path, stage: &str, files: &[&'a str]) -> Vec<&'a str> {
+        let other = |name: &&str| {
+            let path = dir.join(name);
+            match self.stages.get(stage).and_then(|stage| stage["files"][*name].as_str()) {
+                Some(hash) => sha256_file(&path).map_or(true, |found| found != hash),
+                None => !path.exists(),
+            }
+        };
+        files.iter().copied().filter(other).collect()
+    }
+
+    /// Notes that a stage was finished, with the hashes of its files by name, and what is worth keeping about it.
+    pub(crate) fn finish(&mut self, stage: &str, key: &str, hashes: &BTreeMap<String, String>, mut notes: Value) {
         notes["key"] = key.into();
+        if !hashes.is_empty() {
+            notes["files"] = json!(hashes);
+        }
         self.stages.insert(stage.into(), notes);
     }
 

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use headtemper_engine::{EngineError, sha256_file};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -96,9 +97,17 @@ impl RunDir {
         RowLog::open_and_tell(&self.file(R::FILE), progress)
     }
 
-    /// Whether a stage was finished from the same inputs, and all its files are there.
-    pub fn finished(&self, stage: &str, key: &str, files: &[&str]) -> bool {
-        self.manifest.finished(stage, key) && files.iter().all(|name| self.file(name).exists())
+    /// Whether a stage was finished from the same inputs, and its files are there as it wrote them. Says which are not.
+    pub fn finished(&self, stage: &str, key: &str, files: &[&str], progress: &mut dyn Progress) -> bool {
+        if !self.manifest.finished(stage, key) {
+            return false;
+        }
+        let other = self.manifest.not_as_written(&self.dir, stage, files);
+        if !other.is_empty() {
+            let names = other.join(", ");
+            progress.note(&format!("note: missing, or not as it was written: {names}; {stage} makes its files again"));
+        }
+        other.is_empty()
     }
 
     /// Notes that a stage's files are about to be replaced: whatever happens before [`RunDir::finish`], they are those of no finished stage.
@@ -121,12 +130,15 @@ impl RunDir {
         Ok(there)
     }
 
-    /// Notes that a stage was finished, with what is worth keeping about it.
+    /// Notes that a stage was finished: what these files of it hold, by which [`RunDir::finished`] knows them, and what is worth keeping
+    /// about it.
     ///
     /// # Errors
-    /// If the manifest cannot be written.
-    pub fn finish(&mut self, stage: &str, key: &str, notes: Value) -> Result<()> {
-        self.manifest.finish(stage, key, notes);
+    /// If one of the files cannot be read, or the manifest not be written.
+    pub fn finish(&mut self, stage: &str, key: &str, files: &[&str], notes: Value) -> Result<()> {
+        let hash = |name: &&str| Ok((name.to_string(), sha256_file(&self.file(name)).map_err(EngineError::from)?));
+        let hashes = files.iter().map(hash).collect::<Result<_>>()?;
+        self.manifest.finish(stage, key, &hashes, notes);
         self.save()
     }
 
@@ -144,10 +156,10 @@ impl RunDir {
     }
 }
 
-/// Whether a stage of this key was finished in a directory and all its files are there: [`RunDir::finished`] without opening it.
+/// Whether a stage of this key was finished in a directory and its files are as it wrote them: [`RunDir::finished`] without opening it.
 pub(crate) fn was_finished(dir: &Path, stage: &str, key: &str, files: &[&str]) -> bool {
-    Manifest::read(dir).is_ok_and(|manifest| manifest.finished(stage, key))
-        && files.iter().all(|name| dir.join(name).exists())
+    Manifest::read(dir)
+        .is_ok_and(|manifest| manifest.finished(stage, key) && manifest.not_as_written(dir, stage, files).is_empty())
 }
 
 /// Takes a directory or a file for this process until the lock is closed, however the process ends. `None`, with a note, where the
@@ -215,13 +227,18 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("run");
         let mut run = open(&dir, "sweep", 1, None).unwrap();
-        run.finish("rows", "s1", json!({"n": 3})).unwrap();
+        fs::write(run.file("a.csv"), "head,d\n").unwrap();
+        run.finish("rows", "s1", &["a.csv"], json!({"n": 3})).unwrap();
         drop(run);
         fs::write(dir.join(".sweep.json.17.part"), "half").unwrap();
         let again = open(&dir, "sweep", 1, None).unwrap();
         assert!(!dir.join(".sweep.json.17.part").exists());
-        assert!(again.finished("rows", "s1", &[MANIFEST]) && !again.finished("rows", "s2", &[]));
-        assert!(!again.finished("rows", "s1", &["gone.npz"]));
+        let finished = |key: &str, files: &[&str]| again.finished("rows", key, files, &mut Silent);
+        // What the stage hashed, and what an earlier version left without a hash.
+        assert!(finished("s1", &["a.csv", MANIFEST]) && !finished("s2", &[]));
+        assert!(!finished("s1", &["gone.npz"]));
+        fs::write(again.file("a.csv"), "head,D\n").unwrap();
+        assert!(!finished("s1", &["a.csv"]) && !was_finished(&dir, "rows", "s1", &["a.csv"]));
         for (command, n, shard, why) in [
             ("sweep", 2, None, "n was 1, is 2"),
             ("capture", 1, None, "made by `temper sweep`"),

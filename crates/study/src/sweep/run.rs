@@ -232,5 +232,5 @@ fn outcomes(
 fn finish(run: &mut RunDir, plan: &SweepPlan, rows: usize, fired: &HookCounts) -> Result<()> {
     let variants: Vec<&str> = plan.arms.iter().map(|arm| arm.variant.as_str()).collect();
     let notes = json!({"rows": rows, "variants": variants, "fired": fired});
-    run.finish("sweep", &digest(&variants), notes)
+    run.finish("sweep", &digest(&variants), &[], notes)
 }
