@@ -15,7 +15,7 @@ use crate::{
     outcomes_of,
     report::fixture::disposition,
     score::{Nulls, ScoreRow, Scores, map, plan::Beside},
-    sweep::{files::write_lambda, text::sweep_csv},
+    sweep::{csv::sweep_csv, files::write_lambda},
 };
 
 const DOCS: &str = include_str!("../../../docs/files.md");

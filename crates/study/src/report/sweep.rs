@@ -11,7 +11,7 @@ use crate::{
     significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
-        text::{
+        reading::{
             self, RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units,
             ranked,
         },
@@ -67,7 +67,7 @@ fn tempered(outcomes: &Outcomes, ranked: bool) -> String {
     let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at)));
     match &outcomes.tables[..] {
         [one] => {
-            format!(r#"{}: <span class="heads">{}</span>{at}. "#, capital(text::tempered(one)), escape(&one.set))
+            format!(r#"{}: <span class="heads">{}</span>{at}. "#, capital(reading::tempered(one)), escape(&one.set))
         }
         several if ranked => format!("{}, tempered{at}; ", count(several.len(), "head set")),
         several => format!("{}, each tempered by itself{at}; ", count(several.len(), "head set")),
@@ -101,7 +101,8 @@ fn set(table: &SweepTable, which: &[Compared<'_>], axes: &[String]) -> String {
 
 fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" × {} seeds", outcomes.seeds.len()) } else { String::new() };
-    let judge = text::judged_by(outcomes).map_or_else(String::new, |judge| format!(", judged by {}", escape(&judge)));
+    let judge =
+        reading::judged_by(outcomes).map_or_else(String::new, |judge| format!(", judged by {}", escape(&judge)));
     format!("{}{seeds}, at most {} new tokens{judge}", count(outcomes.items, "item"), outcomes.max_new_tokens)
 }
 
@@ -149,13 +150,13 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
     };
     if all.iter().all(|(.., d)| d.differing == 0) {
         let (arms, far) = (arms_compared(outcomes, all.len()), as_far_as_they_go(outcomes));
-        let over = text::over_items(outcomes, &all);
+        let over = reading::over_items(outcomes, &all);
         return format!("<b>{title}</b>: the same, item by item, in {arms}{over}{far}.");
     }
     let at = format!("{} {unit}, {}", told(which, d.mean), escape(&arm.variant));
     let p = p_value(d.p_max.unwrap_or(f64::NAN));
     let of = differing(found.len(), all.len(), outcomes.tempered().count());
-    let over = text::over_items(outcomes, &all);
+    let over = reading::over_items(outcomes, &all);
     if found.is_empty() {
         return format!("<b>{title}</b>: {of} beyond chance{over}; the largest difference is {at} (p(max) {p}).");
     }

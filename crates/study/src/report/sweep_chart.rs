@@ -10,7 +10,7 @@ use crate::{
     significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, SweepTable},
-        text::{decimals, in_units},
+        reading::{decimals, in_units},
     },
     text::capital,
 };

@@ -13,7 +13,7 @@ use crate::{
     significance::LEVEL,
     sweep::{
         outcome::{ArmOutcome, Compared, Difference, Outcomes},
-        text::in_units,
+        reading::in_units,
     },
 };
 

@@ -15,11 +15,11 @@ use crate::{
         files::{write_json, write_text},
         shards::PLAN,
     },
-    sweep::{Answered, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan, text::sweep_csv},
+    sweep::{Answered, csv::sweep_csv, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan},
 };
 
 const OUTCOMES: &str = "sweep.json";
-const TABLE: &str = "sweep.csv";
+pub(crate) const TABLE: &str = "sweep.csv";
 const LAMBDA: &str = "lambda.npz";
 /// What the sweep of an experiment leaves besides its rows and its part of the report.
 pub(crate) const SWEEP_FILES: [&str; 4] = [OUTCOMES, TABLE, LAMBDA, PLAN];

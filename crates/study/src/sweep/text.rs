@@ -1,33 +1,22 @@
-//! The outcomes of a sweep for people and programs: on a terminal, as Markdown, as CSV.
+//! The outcomes of a sweep for people: on a terminal, and as Markdown.
 
 use crate::{
-    RandomFrom, Role,
-    significance::LEVEL,
-    sweep::outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
-    text::{UNDEFINED, count, fixed, percent, quoted, short, signed},
+    Role,
+    sweep::{
+        files::TABLE,
+        outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
+        reading::{
+            RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units, judged_by,
+            over_items, ranked, tempered,
+        },
+    },
+    text::{UNDEFINED, count, fixed, percent, short, signed},
 };
-
-/// With more head sets than this, arms are ranked instead of listed set by set.
-pub(crate) const RANKED_ABOVE: usize = 3;
 
 /// Arms shown in a ranking.
 const RANKED: usize = 10;
-/// From this share of cut-off answers on, the report must say that nobody knows how they would have ended.
-const MANY_CUT: f64 = 0.1;
-/// Why an outcome of an arm is not compared, in the CSV.
-const UNEQUALLY_JUDGED: &str = "verdicts are missing more or less often than in the reference";
 /// Axes side by side in a table of levels.
 const LEVELS_AT_ONCE: usize = 4;
-
-/// A difference in the units of the report: percentage points, tokens, or levels of an axis.
-pub(crate) fn in_units(which: Compared<'_>, x: f64) -> f64 {
-    if which.is_share() { 100.0 * x } else { x }
-}
-
-/// How many decimals it is given with: levels run from 1 to 5.
-pub(crate) fn decimals(which: Compared<'_>) -> usize {
-    if matches!(which, Compared::Score(_)) { 2 } else { 1 }
-}
 
 /// `+1.5 [-0.6, +3.9]`.
 fn with_interval(which: Compared<'_>, d: &Difference) -> String {
@@ -52,25 +41,6 @@ fn title(which: Compared<'_>) -> String {
     }
 }
 
-/// Where random sets come from.
-pub(crate) fn drawn(outcomes: &Outcomes) -> &'static str {
-    match outcomes.random_from {
-        RandomFrom::Model => "from all layers",
-        RandomFrom::Layers => "from the same layers",
-    }
-}
-
-/// How often, at most, one of this many outcomes finds something where there is nothing.
-pub(crate) fn by_chance(outcomes: usize) -> f64 {
-    1.0 - (1.0 - LEVEL).powi(outcomes as i32)
-}
-
-/// The outcomes by which at least one arm is compared.
-pub(crate) fn compared(outcomes: &Outcomes) -> Vec<Compared<'_>> {
-    let has = |which: &Compared<'_>| outcomes.arms().any(|(_, arm)| arm.difference.of(*which).is_some());
-    outcomes.compared().filter(has).collect()
-}
-
 /// The outcomes of a sweep, in Markdown that also reads well on a terminal: shares and differences set by set, or for
 /// many sets a ranking of the differences.
 pub fn sweep_markdown(outcomes: &Outcomes) -> String {
@@ -93,24 +63,6 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
         }
     }
     out + &footnotes(outcomes)
-}
-
-/// The judge, and what it was asked for.
-pub(crate) fn judged_by(outcomes: &Outcomes) -> Option<String> {
-    outcomes.judge.as_ref().map(|judge| format!("{judge} ({})", outcomes.tasks.join(", ")))
-}
-
-/// Of how many items the comparisons are at the least, where that is not all.
-pub(crate) fn over_items(outcomes: &Outcomes, ranked: &[(&SweepTable, &ArmOutcome, &Difference)]) -> String {
-    match ranked.iter().map(|(.., d)| d.items).min() {
-        Some(least) if least < outcomes.items => format!(", over {least} of {} items", outcomes.items),
-        _ => String::new(),
-    }
-}
-
-/// Several heads are tempered together.
-pub(crate) fn tempered(table: &SweepTable) -> &'static str {
-    if table.heads.len() > 1 { "tempered together" } else { "tempered" }
 }
 
 fn asked(outcomes: &Outcomes) -> String {
@@ -222,42 +174,6 @@ fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
     out
 }
 
-/// The tempered arms by |difference|, the largest first; arms that are not compared are left out.
-pub(crate) fn ranked<'a>(
-    outcomes: &'a Outcomes,
-    which: Compared<'_>,
-) -> Vec<(&'a SweepTable, &'a ArmOutcome, &'a Difference)> {
-    let tempered = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered);
-    let mut ranked: Vec<_> =
-        tempered.filter_map(|(table, arm)| Some((table, arm, arm.difference.of(which)?))).collect();
-    ranked.sort_by(|a, b| b.2.mean.abs().total_cmp(&a.2.mean.abs()).then(a.2.p.total_cmp(&b.2.p)));
-    ranked
-}
-
-/// How many tempered arms this is about, and out of how many, if some cannot be compared: of those nothing is known.
-pub(crate) fn arms_compared(outcomes: &Outcomes, compared: usize) -> String {
-    let all = outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered).count();
-    match (compared, all) {
-        (1, 1) => "the only arm".into(),
-        _ if compared == all => format!("all {all} arms"),
-        _ => format!("the {compared} of {all} arms that can be compared"),
-    }
-}
-
-/// What must be said of outcomes that are the same, if many answers were cut off: they are the same only as far as they go.
-pub(crate) fn as_far_as_they_go(outcomes: &Outcomes) -> String {
-    let compared = outcomes.arms().map(|(_, arm)| arm).filter(|arm| arm.withheld.is_none());
-    let cut = compared.map(|arm| arm.truncated).fold(0.0, f64::max);
-    if cut < MANY_CUT {
-        return String::new();
-    }
-    format!(
-        ", as far as they go: up to {} of an arm's answers were cut off at {} tokens",
-        percent(cut),
-        outcomes.max_new_tokens
-    )
-}
-
 fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let ranked = ranked(outcomes, which);
     let differing: Vec<_> = ranked.iter().filter(|(.., d)| d.differing > 0).collect();
@@ -266,7 +182,12 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
         let over = over_items(outcomes, &ranked);
         return format!("\n{}: the same, item by item, in {arms}{over}{far}\n", title(which));
     }
-    let mut out = format!("\nthe largest of {} differences\n\n", ranked.len());
+    let (shown, all) = (differing.len().min(RANKED), ranked.len());
+    let mut out = if shown < all {
+        format!("\nthe {shown} largest of {all} differences; {TABLE} has all\n\n")
+    } else {
+        format!("\n{all} differences, the largest first\n\n")
+    };
     // Whether any heads would do as much can be asked only where there are random sets.
     let random = differing.iter().any(|(.., d)| d.random.is_some());
     let column = |text: &str| if random { format!(" {text:>8} |") } else { String::new() };
@@ -346,65 +267,4 @@ fn footnotes(outcomes: &Outcomes) -> String {
         out.push('\n');
     }
     outcomes.warnings().into_iter().fold(out, |out, warning| out + "warning: " + &warning + "\n")
-}
-
-/// Every arm and outcome as CSV, one line each: full precision, empty where there is no number.
-pub(crate) fn sweep_csv(outcomes: &Outcomes) -> String {
-    let mut out =
-        "role,set,lambda,variant,outcome,n,value,items,differing,difference,low,high,p,p_max,p_random,p_random_max,withheld\n"
-            .to_string();
-    for (table, arm) in outcomes.arms() {
-        let set = if arm.role == Role::Tempered { table.set.as_str() } else { "" };
-        csv_of(&mut out, set, arm);
-    }
-    for arm in &outcomes.random {
-        csv_of(&mut out, arm.variant.split('@').next().unwrap_or_default(), arm);
-    }
-    out
-}
-
-/// A value with the name of its outcome.
-fn named((which, value): (Compared<'_>, f64)) -> (String, f64, Option<Compared<'_>>) {
-    (which.name(), value, Some(which))
-}
-
-fn csv_of(out: &mut String, set: &str, arm: &ArmOutcome) {
-    let cell = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
-    let role = match arm.role {
-        Role::Reference => "reference",
-        Role::Control => "control",
-        Role::Tempered => "tempered",
-        Role::Random => "random",
-    };
-    let compared = [
-        (Compared::Accuracy, arm.accuracy),
-        (Compared::AssertionRate, arm.assertion_rate),
-        (Compared::MeanTokens, arm.mean_tokens),
-        (Compared::AssertionAsymmetry, arm.assertion_asymmetry.unwrap_or(f64::NAN)),
-    ];
-    let alone = [("mean_logprob", arm.mean_logprob), ("truncated", arm.truncated), ("changed", arm.changed)];
-    let levels = arm.scores.iter().map(|(axis, level)| (Compared::Score(axis), level.unwrap_or(f64::NAN)));
-    let values = compared.map(named).into_iter().chain(alone.map(|(name, value)| (name.to_string(), value, None)));
-    for (name, value, which) in values.chain(levels.map(named)) {
-        let named = quoted(&name);
-        let n = (arm.n - which.map_or(0, |which| arm.unjudged(which))).to_string();
-        let head = [role, &quoted(set), &arm.lambda.to_string(), &quoted(&arm.variant), &named, &n];
-        *out += &format!("{},{},", head.join(","), cell(value));
-        match which.and_then(|which| arm.difference.of(which)) {
-            None => *out += ",,,,,,,,",
-            Some(d) => {
-                *out += &format!("{},{}", d.items, d.differing);
-                let random = d.random.map_or([f64::NAN; 2], |random| [random.p, random.p_max]);
-                for x in [d.mean, d.low, d.high, d.p, d.p_max.unwrap_or(f64::NAN)].into_iter().chain(random) {
-                    *out += &format!(",{}", cell(x));
-                }
-            }
-        }
-        let withheld = match (which, &arm.withheld) {
-            (Some(_), Some(why)) => why,
-            (Some(which), None) if arm.withholds(which) => UNEQUALLY_JUDGED,
-            _ => "",
-        };
-        *out += &format!(",{}\n", quoted(withheld));
-    }
 }

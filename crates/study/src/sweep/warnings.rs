@@ -4,7 +4,7 @@ use super::{
     asymmetry::LEAST,
     outcome::{ArmOutcome, Band, Compared, OF_CUT_OFF, Outcomes},
 };
-use crate::{Role, items::units::counted, significance::LEVEL, sweep::text::compared, text::some_of};
+use crate::{Role, items::units::counted, significance::LEVEL, sweep::reading::compared, text::some_of};
 
 /// Most arms that a warning names.
 const NAMED: usize = 5;

@@ -104,7 +104,10 @@ fn many_sets_are_ranked() {
 fn a_terminal_shows_the_same_in_lines_that_fit() {
     let ranked = crate::sweep_markdown(&fixture::single_heads(&[4, 0, 30]));
     assert_eq!(ranked.lines().filter(|line| line.contains("20 of 139")).count(), 10, "{ranked}");
-    assert!(ranked.contains("the largest of 33 differences") && !ranked.contains("| L0H1 "), "{ranked}");
+    assert!(
+        ranked.contains("the 10 largest of 33 differences; sweep.csv has all") && !ranked.contains("| L0H1 "),
+        "{ranked}"
+    );
     let set = crate::sweep_markdown(&fixture::sweep());
     assert!(set.contains("-12.0 [-15.0, -9.0] | 0.010 |") && set.contains("| 0, random"), "{set}");
     for line in ranked.lines().chain(set.lines()).filter(|line| !line.starts_with("warning")) {

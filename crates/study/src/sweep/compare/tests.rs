@@ -328,7 +328,7 @@ fn levels_of_a_judge_are_outcomes_too() {
     {
         assert!(text.contains(told), "{told} in\n{text}");
     }
-    let csv = crate::sweep::text::sweep_csv(&outcomes);
+    let csv = crate::sweep::csv::sweep_csv(&outcomes);
     assert!(csv.contains("tempered,L0H0,0.5,L0H0@0.5,scores.curious,50,3.76,50,12,-0.24"), "{csv}");
     let read: Outcomes = serde_json::from_value(serde_json::json!(outcomes)).unwrap();
     assert_eq!(serde_json::json!(read), serde_json::json!(outcomes));
