@@ -1,7 +1,7 @@
 //! The direction between two cohorts of vectors, how far it flatters, and what it is worth on items it has not seen.
 
 use crate::adjust::Adjustment;
-use crate::effect::{NO_SPREAD, pooled_sd};
+use crate::effect::{NO_SPREAD, pooled_sd, welch_sd};
 use crate::folds::Folds;
 use crate::stability::Halves;
 use crate::summary::{mean, squared_deviations};
@@ -86,6 +86,18 @@ pub fn held_out_d(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds) -
 /// [`held_out_d`] of vectors from which covariates were taken out. `adjustment` is their
 /// [`Covariates::adjustment`](crate::Covariates::adjustment) for this order and these folds.
 pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &Folds, adjustment: &Adjustment) -> f64 {
+    held_out(vectors, dim, order, folds, adjustment, Pooled::d)
+}
+
+/// A d of held-out items, as `d_of` makes it from those of one repeat and the length of the longest vector.
+pub(crate) fn held_out(
+    vectors: &[f64],
+    dim: usize,
+    order: &[usize],
+    folds: &Folds,
+    adjustment: &Adjustment,
+    d_of: impl Fn(&Pooled, f64) -> f64,
+) -> f64 {
     let (n_a, n_b) = folds.sizes();
     assert_eq!((vectors.len(), order.len()), ((n_a + n_b) * dim, n_a + n_b), "one item a place");
     if n_a < 2 || n_b < 2 || folds.leaves_none() {
@@ -113,7 +125,7 @@ pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &F
                 if size > NO_SPREAD * longest { adjustment.leak(repeat, fold.into()) * squares / size } else { 0.0 };
             found.add(&along(true), &along(false), leak);
         }
-        d.push(found.d(longest));
+        d.push(d_of(&found, longest));
     }
     adjustment.held_out(mean(&d))
 }
@@ -123,8 +135,10 @@ pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &F
 pub(crate) struct Pooled {
     weight: f64,
     difference: f64,
-    within: f64,
-    freedom: usize,
+    /// Squared deviations, their degrees of freedom, and items, by group.
+    within: [f64; 2],
+    freedom: [usize; 2],
+    items: [usize; 2],
 }
 
 impl Pooled {
@@ -135,18 +149,34 @@ impl Pooled {
             self.weight += weight;
             self.difference += weight * (mean(a) - mean(b) - leak);
         }
-        for group in [a, b].into_iter().filter(|group| !group.is_empty()) {
-            self.within += squared_deviations(group);
-            self.freedom += group.len() - 1;
+        for (of, group) in [a, b].into_iter().enumerate().filter(|(_, group)| !group.is_empty()) {
+            self.within[of] += squared_deviations(group);
+            self.freedom[of] += group.len() - 1;
+            self.items[of] += group.len();
         }
     }
 
     /// Cohen's d of all folds; `longest` is the length of the longest vector.
     pub(crate) fn d(&self, longest: f64) -> f64 {
-        if self.freedom == 0 {
-            return f64::NAN;
+        let freedom = self.freedom[0] + self.freedom[1];
+        if freedom == 0 {
+            f64::NAN
+        } else {
+            self.over((self.within.iter().sum::<f64>() / freedom as f64).sqrt(), longest)
         }
-        let sd = (self.within / self.freedom as f64).sqrt();
+    }
+
+    /// The same difference over the spread of [`welch_d`](crate::welch_d). Where no fold has two items of a group, its variance is not
+    /// known, and this is [`Pooled::d`].
+    pub(crate) fn welch_d(&self, longest: f64) -> f64 {
+        if self.freedom.contains(&0) {
+            self.d(longest)
+        } else {
+            self.over(welch_sd(self.within, self.freedom, self.items), longest)
+        }
+    }
+
+    fn over(&self, sd: f64, longest: f64) -> f64 {
         if sd <= NO_SPREAD * longest { 0.0 } else { self.difference / self.weight / sd }
     }
 }

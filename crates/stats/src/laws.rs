@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod adjusted;
+mod unequal;
 
 const SHUFFLES: usize = 199;
 

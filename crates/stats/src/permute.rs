@@ -6,7 +6,7 @@ use crate::{random::Random, units::alone};
 
 /// A shuffle that misses the observed statistic by less than this share of it ties with it: the same split of the
 /// items, summed in another order, differs in its last bits and must count.
-const TIE: f64 = 1e-10;
+pub(crate) const TIE: f64 = 1e-10;
 
 /// Random relabelings of `n_a + n_b` pooled items into groups of the same two sizes.
 ///

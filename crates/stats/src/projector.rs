@@ -33,6 +33,8 @@ pub struct Separation {
     pub naive: f64,
     /// On held-out items ([`held_out_d`](crate::held_out_d)).
     pub crossfit: f64,
+    /// The same with the spread of [`welch_d`](crate::welch_d): what shuffled labels are compared by.
+    pub crossfit_welch: f64,
 }
 
 impl Projector {
@@ -95,23 +97,24 @@ impl Projector {
         let (n_a, n_b) = folds.sizes();
         assert_eq!((self.items, order.len()), (n_a + n_b, n_a + n_b), "one item a place");
         if n_a < 2 || n_b < 2 {
-            return Separation { naive: f64::NAN, crossfit: f64::NAN };
+            return Separation { naive: f64::NAN, crossfit: f64::NAN, crossfit_welch: f64::NAN };
         }
         let mut naive = f64::NAN;
-        let mut crossfit = 0.0;
+        let (mut crossfit, mut welch) = (0.0, 0.0);
         let mut sums = Sums::new(folds.count(), self.width);
         for repeat in 0..folds.repeats() {
             sums.fill(self, order, folds.cells(repeat));
             if repeat == 0 {
                 naive = self.naive(&sums, order, (n_a, n_b));
             }
-            crossfit += self.crossfit(&mut sums, (n_a, n_b), |fold| adjustment.leak(repeat, fold) * self.squares);
+            let found = self.crossfit(&mut sums, (n_a, n_b), |fold| adjustment.leak(repeat, fold) * self.squares);
+            (crossfit, welch) = (crossfit + found.d(self.longest), welch + found.welch_d(self.longest));
         }
         if folds.leaves_none() {
-            crossfit = f64::NAN;
+            (crossfit, welch) = (f64::NAN, f64::NAN);
         }
-        let crossfit = crossfit / folds.repeats() as f64;
-        Separation { naive: adjustment.all(naive), crossfit: adjustment.held_out(crossfit) }
+        let [crossfit, crossfit_welch] = [crossfit, welch].map(|sum| adjustment.held_out(sum / folds.repeats() as f64));
+        Separation { naive: adjustment.all(naive), crossfit, crossfit_welch }
     }
 
     /// d of all items along v.
@@ -123,8 +126,8 @@ impl Projector {
         d_of_projections(&along, &labels, self.longest)
     }
 
-    /// d of held-out items in one repeat. `leak` gives a fold's leak: that of its groups' difference, times the direction's length.
-    fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize), leak: impl Fn(usize) -> f64) -> f64 {
+    /// Held-out items in one repeat. `leak` gives a fold's leak: that of its groups' difference, times the direction's length.
+    fn crossfit(&self, sums: &mut Sums, (n_a, n_b): (usize, usize), leak: impl Fn(usize) -> f64) -> Pooled {
         let mut found = Pooled::default();
         if self.is_gram {
             sums.multiply();
@@ -157,7 +160,7 @@ impl Projector {
             }
             found.add(&along[0], &along[1], leak(fold) * scale);
         }
-        found.d(self.longest)
+        found
     }
 
     /// The product of an item with v.
@@ -272,6 +275,7 @@ fn gram(rows: &[f64], dim: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::direction::held_out;
     use crate::laws::normal_table;
     use crate::permute::Shuffles;
     use crate::{held_out_d, naive_direction};
@@ -295,6 +299,7 @@ mod tests {
 
     #[test]
     fn projector_agrees_with_the_direct_way() {
+        let mut differ = false;
         for (n_a, n_b, dim) in SIZES {
             let vectors = vectors(6, n_a + n_b, dim);
             let projector = Projector::new(&vectors, dim);
@@ -305,9 +310,14 @@ mod tests {
                 let what = format!("{n_a} + {n_b} items of {dim}, shuffle {k}");
                 let found = projector.separation(&shuffles.order(k), &folds);
                 assert_near(found.naive, naive_direction(&vectors, dim, &shuffles.labels(k)).d_naive, &what);
-                assert_near(found.crossfit, held_out_d(&vectors, dim, &shuffles.order(k), &folds), &what);
+                let order = shuffles.order(k);
+                assert_near(found.crossfit, held_out_d(&vectors, dim, &order, &folds), &what);
+                let welch = held_out(&vectors, dim, &order, &folds, &Adjustment::default(), Pooled::welch_d);
+                assert_near(found.crossfit_welch, welch, &what);
+                differ |= (found.crossfit - found.crossfit_welch).abs() > 1e-3;
             }
         }
+        assert!(differ, "groups of other sizes have another spread");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Is a mean different from zero? Sign flips of differences.
 
 use crate::{
-    permute::{Tail, max_abs, p_value},
+    permute::{TIE, Tail, max_abs, p_value},
     random::Random,
 };
 
@@ -83,7 +83,10 @@ pub fn sign_flip_test(values: &[f64], columns: usize, flips: &SignFlips) -> Sign
         return SignFlipTest { p: vec![f64::NAN; columns], p_max: vec![f64::NAN; columns] };
     }
     let scaled = unit_columns(values, columns);
+    // Gains that equal the losses sum to 0, but for rounding of columns of length 1: every flip is as extreme.
+    let rounded = |x: f64| if x.abs() < TIE { 0.0 } else { x };
     let observed = signed_sums(&scaled, columns, &vec![false; flips.items]);
+    let observed: Vec<f64> = observed.into_iter().map(rounded).collect();
     let mut nulls = vec![Vec::with_capacity(flips.count); columns];
     let mut largest = Vec::with_capacity(flips.count);
     for negated in flips.iter() {
@@ -125,6 +128,15 @@ fn signed_sums(values: &[f64], columns: usize, negated: &[bool]) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::laws::{assert_uniform, normal_table};
+
+    #[test]
+    fn gains_that_equal_the_losses_are_no_finding() {
+        for each in [3, 6, 9] {
+            let values: Vec<f64> = [vec![1.0; each], vec![-1.0; each], vec![0.0; 20]].concat();
+            let found = sign_flip_test(&values, 1, &SignFlips::new(values.len(), 999, 5));
+            assert_eq!((found.p[0], found.p_max[0]), (1.0, 1.0), "{each} of either");
+        }
+    }
 
     #[test]
     fn few_items_are_enumerated() {

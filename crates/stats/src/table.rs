@@ -1,6 +1,6 @@
 //! Effect sizes of every column of a table, under many labelings.
 
-use crate::effect::{cohen_d, pooled_sd, standardised};
+use crate::effect::{cohen_d, pooled_sd, standardised, welch_d, welch_sd};
 use crate::permute::group_sizes;
 
 /// Where the spread within the groups is below this share of the total, it is computed anew instead of by subtraction: fewer than
@@ -56,15 +56,45 @@ impl Columns {
         sums.into_iter().enumerate().map(effect).collect()
     }
 
+    /// [`welch_d`] of every column, as [`Columns::cohen_d`]: what shuffled labels are compared by.
+    pub fn welch_d(&self, labels: &[bool]) -> Vec<f64> {
+        assert_eq!(labels.len(), self.items, "one label per row");
+        let (n_a, n_b) = group_sizes(labels);
+        let columns = self.total.len();
+        if n_a < 2 || n_b < 2 {
+            return vec![f64::NAN; columns];
+        }
+        let sums = sum_group_a(&self.centred, columns, labels);
+        let smaller = n_a <= n_b;
+        let mut squares = vec![0.0; columns];
+        for (row, _) in self.centred.chunks_exact(columns).zip(labels).filter(|&(_, &label)| label == smaller) {
+            squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x);
+        }
+        let effect = |(column, (sum, square)): (usize, (f64, f64))| {
+            let total = self.total[column];
+            let (of_a, of_b) = if smaller { (square, total - square) } else { (total - square, square) };
+            let within = [of_a - sum * sum / n_a as f64, of_b - sum * sum / n_b as f64];
+            if within.iter().any(|&within| within < MOSTLY_BETWEEN * total) {
+                let [a, b] = [true, false].map(|which| self.group(column, labels, which));
+                return welch_d(&a, &b);
+            }
+            let grand = self.grand_means[column];
+            let sd = welch_sd(within, [n_a - 1, n_b - 1], [n_a, n_b]);
+            standardised(grand + sum / n_a as f64, grand - sum / n_b as f64, sd)
+        };
+        sums.into_iter().zip(squares).enumerate().map(effect).collect()
+    }
+
     /// The slow way, for a column with next to no spread within its groups.
     fn cohen_d_of(&self, column: usize, labels: &[bool]) -> f64 {
-        let group = |which: bool| {
-            let rows = self.centred.chunks_exact(self.total.len()).zip(labels);
-            rows.filter(|&(_, &label)| label == which)
-                .map(|(row, _)| row[column] + self.grand_means[column])
-                .collect::<Vec<_>>()
-        };
-        cohen_d(&group(true), &group(false))
+        cohen_d(&self.group(column, labels, true), &self.group(column, labels, false))
+    }
+
+    /// The values of one group in a column.
+    fn group(&self, column: usize, labels: &[bool], which: bool) -> Vec<f64> {
+        let rows = self.centred.chunks_exact(self.total.len()).zip(labels);
+        let of_group = rows.filter(|&(_, &label)| label == which);
+        of_group.map(|(row, _)| row[column] + self.grand_means[column]).collect()
     }
 }
 
@@ -125,12 +155,12 @@ mod tests {
         values
     }
 
-    fn oracle(values: &[f64], columns: usize, labels: &[bool]) -> Vec<f64> {
+    fn oracle(values: &[f64], columns: usize, labels: &[bool], d: impl Fn(&[f64], &[f64]) -> f64) -> Vec<f64> {
         let column = |c: usize, which: bool| {
             let rows = values.chunks_exact(columns).zip(labels);
             rows.filter(|&(_, &label)| label == which).map(|(row, _)| row[c]).collect::<Vec<_>>()
         };
-        (0..columns).map(|c| cohen_d(&column(c, true), &column(c, false))).collect()
+        (0..columns).map(|c| d(&column(c, true), &column(c, false))).collect()
     }
 
     #[test]
@@ -140,8 +170,9 @@ mod tests {
             let values = uneven(&labels, 13);
             let table = Columns::new(&values, 13);
             for labels in std::iter::once(labels).chain(Shuffles::new(n_a, n_b, 8).iter().skip(1).take(20)) {
-                let wanted = oracle(&values, 13, &labels);
-                for (got, want) in table.cohen_d(&labels).into_iter().zip(wanted) {
+                let pooled = (table.cohen_d(&labels), oracle(&values, 13, &labels, cohen_d));
+                let welch = (table.welch_d(&labels), oracle(&values, 13, &labels, welch_d));
+                for (got, want) in [pooled, welch].into_iter().flat_map(|(got, want)| got.into_iter().zip(want)) {
                     assert!((got - want).abs() <= 1e-9 * want.abs().max(1.0), "{got} for {want}");
                 }
             }
@@ -160,6 +191,8 @@ mod tests {
         let d = Columns::new(&values, 4).cohen_d(&labels);
         assert_eq!(d[..3], [0.0; 3]);
         assert!(d[3] != 0.0);
+        let welch = Columns::new(&values, 4).welch_d(&labels);
+        assert!(welch[..3] == [0.0; 3] && welch[3] != 0.0, "{welch:?}");
         let alone = [true, false, false, false, false, false, false];
         assert!(Columns::new(&values, 4).cohen_d(&alone).iter().all(|d| d.is_nan()));
     }

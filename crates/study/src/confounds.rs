@@ -135,8 +135,8 @@ impl Dealt {
     /// Permutation p of the d of these lengths.
     pub(crate) fn p_of_lengths(&self, lengths: &[f64]) -> f64 {
         let columns = Columns::new(lengths, 1);
-        let null: Vec<f64> = (0..self.count as u64).map(|k| columns.cohen_d(&self.shuffles.labels(k))[0]).collect();
-        permuted(columns.cohen_d(&self.labels())[0], &null, Tail::TwoSided)
+        let null: Vec<f64> = (0..self.count as u64).map(|k| columns.welch_d(&self.shuffles.labels(k))[0]).collect();
+        permuted(columns.welch_d(&self.labels())[0], &null, Tail::TwoSided)
     }
 
     /// The fields of the items that go with the cohorts more than by chance, strongest first, and how many were looked at. Without

@@ -20,7 +20,7 @@ pub(super) struct Directions {
     pub(super) nulls: Vec<Null>,
     /// The largest d_naive of each shuffle.
     pub(super) largest_naive: Vec<f64>,
-    /// The largest d_crossfit of each shuffle.
+    /// The largest d of each shuffle, by the spread that shuffles are compared by ([`Separation::crossfit_welch`]).
     pub(super) largest: Vec<f64>,
     /// d_crossfit in halves of the items, one entry per head.
     pub(super) halves: Vec<HalvesOfHead>,
@@ -31,6 +31,9 @@ pub(super) struct HeadDirection {
     pub(super) naive: Direction,
     pub(super) p_naive: f64,
     pub(super) d_crossfit: f64,
+    /// What p is of: [`Separation::crossfit_welch`], of the vectors and across the mean.
+    compared: f64,
+    compared_across: f64,
     pub(super) cos_centred: f64,
     /// Permutation p, q and family-wise p of the cross-fitted d.
     pub(super) p: f64,
@@ -47,7 +50,8 @@ pub(super) struct HeadDirection {
 pub(super) struct Null {
     pub(super) naive: Vec<f64>,
     pub(super) crossfit: Vec<f64>,
-    across: Vec<f64>,
+    compared: Vec<f64>,
+    compared_across: Vec<f64>,
 }
 
 /// A permutation p; NaN without shuffles, since a p of 1 would claim that there was a null.
@@ -91,12 +95,12 @@ impl Directions {
         }
         let q = benjamini_hochberg(&heads.iter().map(|head| head.p).collect::<Vec<_>>());
         let q_across = benjamini_hochberg(&heads.iter().map(|head| head.p_across).collect::<Vec<_>>());
-        let largest_of = largest(&nulls, |null| &null.crossfit, options.shuffles);
-        let largest_across = largest(&nulls, |null| &null.across, options.shuffles);
+        let largest_of = largest(&nulls, |null| &null.compared, options.shuffles);
+        let largest_across = largest(&nulls, |null| &null.compared_across, options.shuffles);
         for (head, (q, q_across)) in heads.iter_mut().zip(q.into_iter().zip(q_across)) {
             (head.q, head.q_across) = (q, q_across);
-            head.p_max = permuted(head.d_crossfit, &largest_of, Tail::Greater);
-            head.p_max_across = permuted(head.d_across, &largest_across, Tail::Greater);
+            head.p_max = permuted(head.compared, &largest_of, Tail::Greater);
+            head.p_max_across = permuted(head.compared_across, &largest_across, Tail::Greater);
         }
         let largest_naive = largest(&nulls, |null| &null.naive, options.shuffles);
         Ok(Self { heads, nulls, largest_naive, largest: largest_of, halves: of_halves })
@@ -120,8 +124,8 @@ fn head(
         |projector: &Projector, (order, adjustment): &Labeling| projector.separation_beside(order, folds, adjustment);
     let (as_they_are, shuffled) = labelings.split_first().expect("the labels as they are");
     let observed = along(&whole, as_they_are);
-    let observed_across = along(&across, as_they_are).crossfit;
-    let mut null = Null { naive: Vec::new(), crossfit: Vec::new(), across: Vec::new() };
+    let observed_across = along(&across, as_they_are);
+    let mut null = Null { naive: Vec::new(), crossfit: Vec::new(), compared: Vec::new(), compared_across: Vec::new() };
     let exchange = table.taken_out.move_in_shuffles();
     let as_shuffled = |projector: &Projector, labeling: &Labeling| {
         if exchange {
@@ -134,7 +138,8 @@ fn head(
         let found = as_shuffled(&whole, labeling);
         null.naive.push(found.naive);
         null.crossfit.push(found.crossfit);
-        null.across.push(as_shuffled(&across, labeling).crossfit);
+        null.compared.push(found.crossfit_welch);
+        null.compared_across.push(as_shuffled(&across, labeling).crossfit_welch);
     }
     let (order, adjustment) = as_they_are;
     let mut naive = naive_direction(vectors, dim, &table.labels());
@@ -145,11 +150,13 @@ fn head(
         d_crossfit: held_out_d_beside(vectors, dim, order, folds, adjustment),
         // Halves of residuals share what the fit on all items got wrong.
         cos_centred: if exchange { f64::NAN } else { centred_cosine(vectors, dim, order, halves) },
-        p: permuted(observed.crossfit, &null.crossfit, Tail::Greater),
+        compared: observed.crossfit_welch,
+        compared_across: observed_across.crossfit_welch,
+        p: permuted(observed.crossfit_welch, &null.compared, Tail::Greater),
         q: f64::NAN,
         p_max: f64::NAN,
-        d_across: observed_across,
-        p_across: permuted(observed_across, &null.across, Tail::Greater),
+        d_across: observed_across.crossfit,
+        p_across: permuted(observed_across.crossfit_welch, &null.compared_across, Tail::Greater),
         q_across: f64::NAN,
         p_max_across: f64::NAN,
     };

@@ -12,9 +12,9 @@ pub(super) struct Magnitudes {
     pub(super) norms: Vec<f64>,
     /// In the order of the table's slots.
     pub(super) heads: Vec<Magnitude>,
-    /// d of every head, one row per shuffle.
+    /// Cohen's d of every head, one row per shuffle.
     pub(super) null: Vec<Vec<f64>>,
-    /// The largest |d| of each shuffle.
+    /// The largest |`welch_d`| of each shuffle.
     pub(super) largest: Vec<f64>,
 }
 
@@ -28,24 +28,26 @@ impl Magnitudes {
         let slots = table.slots.len();
         let values = covariates.residuals(norms, slots);
         let columns = Columns::new(&values, slots);
-        let of_labels = |labels: &[bool]| -> Vec<f64> {
+        // Cohen's d, and the d that shuffles are compared by.
+        let of_labels = |labels: &[bool]| -> (Vec<f64>, Vec<f64>) {
             let correction = covariates.correction(labels);
-            columns.cohen_d(labels).into_iter().map(|d| correction.of(d)).collect()
+            let corrected = |d: Vec<f64>| d.into_iter().map(|d| correction.of(d)).collect();
+            (corrected(columns.cohen_d(labels)), corrected(columns.welch_d(labels)))
         };
-        let d = of_labels(&table.labels());
+        let (d, compared) = of_labels(&table.labels());
         let shuffles = table.shuffles(options.seed);
-        let null: Vec<Vec<f64>> =
-            (0..options.shuffles as u64).into_par_iter().map(|k| of_labels(&shuffles.labels(k))).collect();
-        let largest: Vec<f64> = null.iter().map(|d| max_abs(d)).collect();
+        let (null, nulls): (Vec<Vec<f64>>, Vec<Vec<f64>>) =
+            (0..options.shuffles as u64).into_par_iter().map(|k| of_labels(&shuffles.labels(k))).unzip();
+        let largest: Vec<f64> = nulls.iter().map(|d| max_abs(d)).collect();
         let p: Vec<f64> = (0..slots)
             .into_par_iter()
             .map(|slot| {
-                let of_slot: Vec<f64> = null.iter().map(|d| d[slot]).collect();
-                super::direction::permuted(d[slot], &of_slot, Tail::TwoSided)
+                let of_slot: Vec<f64> = nulls.iter().map(|d| d[slot]).collect();
+                super::direction::permuted(compared[slot], &of_slot, Tail::TwoSided)
             })
             .collect();
         let q = benjamini_hochberg(&p);
-        let p_max = if largest.is_empty() { vec![f64::NAN; slots] } else { max_p_values(&d, &largest) };
+        let p_max = if largest.is_empty() { vec![f64::NAN; slots] } else { max_p_values(&compared, &largest) };
         let heads = (0..slots).map(|slot| {
             let of = |places: std::ops::Range<usize>| {
                 mean(&places.map(|place| values[place * slots + slot]).collect::<Vec<_>>())

@@ -19,8 +19,8 @@ pub(crate) fn rule() -> String {
          most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and either \
          it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and \
          across its mean there is nothing. Variance artefact: neither, though in-sample it would be called a large effect (d_naive from \
-         {LARGE}). No evidence: neither, and not even that. Without any signal about one disposition in ten has a head \
-         that a question names."
+         {LARGE}). No evidence: neither, and not even that. Without any signal one disposition in ten has a head that a \
+         question names, and up to one in five where p max and q find other heads, since either is enough."
     )
 }
 

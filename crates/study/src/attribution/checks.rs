@@ -18,10 +18,10 @@ pub struct ShuffledLabels {
     /// Mean |cohen_d| of a head.
     #[serde(deserialize_with = "number")]
     pub mean_abs_d: f64,
-    /// Mean of the largest |cohen_d|.
+    /// Mean of the largest |cohen_d| with Welch's spread.
     #[serde(deserialize_with = "number")]
     pub max_abs_d_mean: f64,
-    /// 95 % quantile of the largest |cohen_d|.
+    /// 95 % quantile of the largest |cohen_d| with Welch's spread.
     #[serde(deserialize_with = "number")]
     pub max_abs_d_q95: f64,
     /// Mean d_naive of a head.
@@ -118,7 +118,7 @@ pub struct LengthCheck {
     /// Cohen's d of the lengths.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
-    /// Permutation p of |cohen_d|.
+    /// Permutation p of |cohen_d| with Welch's spread.
     #[serde(deserialize_with = "number")]
     pub p: f64,
     /// Responses in a of which it is known whether they were cut off.
@@ -170,7 +170,7 @@ pub struct PromptCheck {
     /// Cohen's d of the prompts' lengths.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
-    /// Permutation p of |cohen_d|.
+    /// Permutation p of |cohen_d| with Welch's spread.
     #[serde(deserialize_with = "number")]
     pub p: f64,
 }

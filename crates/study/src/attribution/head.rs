@@ -104,25 +104,25 @@ pub struct HeadEffect {
     /// Cohen's d of held-out items along the direction of all others, adjusted for what --within and --adjust length take out.
     #[serde(deserialize_with = "number")]
     pub d_crossfit: f64,
-    /// Permutation p of `d_crossfit` (greater), folds and directions made anew for every shuffle; this head alone.
+    /// Permutation p of `d_crossfit` with Welch's spread (greater), folds and directions made anew for every shuffle; this head alone.
     #[serde(deserialize_with = "number")]
     pub p_directional: f64,
     /// Benjamini-Hochberg q of `p_directional` over all heads.
     #[serde(deserialize_with = "number")]
     pub q_directional: f64,
-    /// Permutation p against the largest `d_crossfit` of all heads.
+    /// Permutation p of the same, against the largest of all heads.
     #[serde(deserialize_with = "number")]
     pub p_max_directional: f64,
     /// `d_crossfit` of what of z lies across its mean, adjusted likewise: what is more than a matter of length.
     #[serde(deserialize_with = "number")]
     pub d_across: f64,
-    /// Permutation p of `d_across` (greater), this head alone.
+    /// Permutation p of `d_across` with Welch's spread (greater), this head alone.
     #[serde(deserialize_with = "number")]
     pub p_across: f64,
     /// Benjamini-Hochberg q of `p_across` over all heads.
     #[serde(deserialize_with = "number")]
     pub q_across: f64,
-    /// Permutation p against the largest `d_across` of all heads.
+    /// Permutation p of the same, against the largest of all heads.
     #[serde(deserialize_with = "number")]
     pub p_max_across: f64,
     /// Cosine of the two cohorts' mean z.
@@ -160,13 +160,13 @@ pub struct Magnitude {
     /// Cohen's d, pooled over n - 1; adjusted for what --within and --adjust length take out.
     #[serde(deserialize_with = "number")]
     pub cohen_d: f64,
-    /// Permutation p of |cohen_d|, this head alone.
+    /// Permutation p of |cohen_d| with Welch's spread, this head alone.
     #[serde(deserialize_with = "number")]
     pub p: f64,
     /// Benjamini-Hochberg q over all heads.
     #[serde(deserialize_with = "number")]
     pub q: f64,
-    /// Permutation p against the largest |cohen_d| of all heads.
+    /// Permutation p of the same, against the largest of all heads.
     #[serde(deserialize_with = "number")]
     pub p_max: f64,
 }

@@ -69,10 +69,11 @@ pub(super) fn sentence(attribution: &Attribution) -> String {
         return format!("{asked}, and none beside shuffled labels.");
     }
     format!(
-        "{asked}. The p max of a question is corrected for all its heads, not for the questions: without any signal, \
-        {} of {} would still name a head.",
+        "{asked}. The p max and q of a question are corrected for all its heads, not for the questions: without any signal, \
+        {} of {} would still name a head, and up to {} where p max and q find other heads.",
         fixed(expected, 1),
-        count(2 * dispositions, "question")
+        count(2 * dispositions, "question"),
+        fixed(2.0 * expected, 1)
     )
 }
 

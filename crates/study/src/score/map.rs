@@ -107,12 +107,13 @@ fn contrast(
     let shuffles = Shuffles::whole(a.rows.len(), b.rows.len(), nulls.seed, &prompt_of, None);
     let (labelings, fixed) = (shuffles.labelings(), shuffles.fixed());
     for labels in shuffles.iter().take(nulls.shuffles) {
-        let d = table.cohen_d(&labels);
+        let d = table.welch_d(&labels);
         largest.push(max_abs(&d));
         null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
     }
     let tested = !largest.is_empty() && 1.0 / labelings <= LEVEL;
-    let p_max = if tested { max_p_values(&d, &largest) } else { vec![f64::NAN; columns.len()] };
+    let compared = table.welch_d(&labels);
+    let p_max = if tested { max_p_values(&compared, &largest) } else { vec![f64::NAN; columns.len()] };
     let of = |values: &dyn Fn(usize) -> f64, rows: &[usize]| rows.iter().map(|&row| values(row)).collect::<Vec<_>>();
     let cells = scores.cells().enumerate().map(|(cell, (at, lambda))| CellContrast {
         layer: at.layer,
@@ -124,7 +125,7 @@ fn contrast(
         cohen_d: d[cell],
         d_low: intervals[cell].low,
         d_high: intervals[cell].high,
-        p: if tested { p_value(d[cell], &null[cell], Tail::TwoSided) } else { f64::NAN },
+        p: if tested { p_value(compared[cell], &null[cell], Tail::TwoSided) } else { f64::NAN },
         p_max: p_max[cell],
     });
     let cells = cells.collect();

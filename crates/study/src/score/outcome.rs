@@ -136,7 +136,7 @@ pub struct Contrast {
     pub seed: u64,
     /// Resamples of the bootstrap intervals of d.
     pub resamples: usize,
-    /// Under shuffled labels: the largest |d| of all cells, its mean over shuffles.
+    /// Under shuffled labels: the largest |d| with Welch's spread of all cells, its mean over shuffles.
     pub max_abs_d_mean: f64,
     /// The same, its 95 % quantile.
     pub max_abs_d_q95: f64,

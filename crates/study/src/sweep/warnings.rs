@@ -133,7 +133,8 @@ impl Outcomes {
 
     fn few_in_a_class(&self) -> Option<String> {
         let judged = self.arms().all(|(_, arm)| arm.assertion_rate.is_finite() && arm.accuracy.is_finite());
-        let compared = || self.tempered().filter(|arm| arm.withheld.is_none());
+        let asymmetry = Compared::AssertionAsymmetry;
+        let compared = || self.tempered().filter(move |arm| !arm.withholds(asymmetry));
         let few = compared().filter(|arm| arm.difference.assertion_asymmetry.is_none()).count();
         (few > 0 && judged).then(|| {
             format!(
