@@ -79,6 +79,18 @@ fn what_is_tried_one_by_one_is_one_family() {
         "{strays}"
     );
     assert!(lab.read("out/report.html").contains("rows that no table here holds"));
+
+    // Accepted answers are no part of what is generated, but all of what is right: other ones are told.
+    let again = || sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
+    assert!(!again().contains("other than in the last call"));
+    let other = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": ["zz"]});
+    lab.write_lines("q.jsonl", (0..24).map(other));
+    let err = again();
+    assert!(
+        err.contains("other than in the last call here: the items' fields (accepted answers, labels, others)"),
+        "{err}"
+    );
+    assert_eq!(told("out").0["base"]["accuracy"], 0.0);
 }
 
 /// A row for every item and arm; the control is the λ = 1 arm, whose answers are the untouched model's.

@@ -129,7 +129,7 @@ pub(crate) fn attribute_with_nulls(
         fields,
         warnings: Vec::new(),
     };
-    disposition.warnings = warnings::warnings(&disposition, (&table, facts), &folds, options);
+    disposition.warnings = warnings::warnings(&disposition, (&table, facts), &magnitudes.norms, &folds, options);
     disposition.sentence = verdict::sentence(&disposition, untestable.as_deref(), options.adjust);
     let of_shuffle = |k: usize| directions.nulls.iter().map(|null| null.crossfit[k]).collect();
     let crossfit = (0..options.shuffles).map(of_shuffle).collect();

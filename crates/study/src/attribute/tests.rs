@@ -123,6 +123,31 @@ fn the_verdict_names_each_planted_story() {
 }
 
 #[test]
+fn a_small_cohort_that_spreads_further_is_warned_of() {
+    let warned = |times: f32, b: std::ops::Range<usize>| {
+        let mut features = planted(&[Story::Nothing; 3], 40, 0, 4);
+        let slots = features.slots.len();
+        for head in 0..slots {
+            let center = features.head_norm[head];
+            features
+                .head_norm
+                .iter_mut()
+                .skip(head)
+                .step_by(slots)
+                .take(12)
+                .for_each(|x| *x = center + times * (*x - center));
+        }
+        let spec = DispositionSpec::of_labels("planted", "a", "b").unwrap();
+        let cohorts = Cohorts { a: (0..12).collect(), b: b.collect() };
+        let found = attribute(&features, &spec, &cohorts, &facts(80), &quick(1)).unwrap();
+        found.warnings.iter().any(|warning| warning.contains("a, the smaller cohort (12 items beside 40), spread"))
+    };
+    assert!(warned(3.0, 40..80), "a small one that spreads");
+    assert!(!warned(1.0, 40..80) && !warned(0.4, 40..80), "a small one that does not");
+    assert!(!warned(3.0, 40..52), "cohorts of one size");
+}
+
+#[test]
 fn without_signal_one_report_in_ten_names_a_head() {
     let sets = 150;
     let names = |set: u64| {

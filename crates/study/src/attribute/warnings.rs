@@ -1,6 +1,6 @@
 //! What a reader of an attribution must know before any number: one warning per function.
 
-use headtemper_stats::Folds;
+use headtemper_stats::{Folds, quantile, sd};
 
 use super::{
     Adjust, AttributeOptions, FEW_SHUFFLES, LEVEL, Table,
@@ -18,15 +18,24 @@ use crate::{
     significance::told_fixed,
 };
 
+/// Of a cohort with this many items the spread is known well enough.
+const MANY: usize = 50;
+/// How many times as large the other cohort is, and how many times as far a smaller one spreads, for p to be in doubt. With 12 items at
+/// twice the sd of 48, 24 % of reports on 24 heads named one, not 10 %; at 1.4 times the sd, 15 %.
+const UNEQUAL: f64 = 2.0;
+const SPREADS: f64 = 1.5;
+
 /// All warnings, in the order in which a reader sees them.
 pub(super) fn warnings(
     disposition: &Disposition,
     (table, facts): (&Table<'_>, &[ItemFacts]),
+    norms: &[f64],
     folds: &Folds,
     options: &AttributeOptions,
 ) -> Vec<String> {
     tiny(disposition, table)
         .into_iter()
+        .chain(spread(disposition, norms))
         .chain(length(disposition, options.adjust))
         .chain(truncation(disposition))
         .chain(units(disposition, table))
@@ -69,6 +78,30 @@ fn tiny(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
     };
     let cohorts = [(&disposition.a, disposition.n_a, units_a), (&disposition.b, disposition.n_b, units_b)];
     cohorts.into_iter().filter_map(of_cohort).collect()
+}
+
+/// A small cohort whose norms (one row per item) spread further than those of a much larger one.
+fn spread(disposition: &Disposition, norms: &[f64]) -> Option<String> {
+    let Disposition { a, b, n_a, n_b, heads, .. } = disposition;
+    let ((name, least), most) = if n_a <= n_b { ((a, *n_a), *n_b) } else { ((b, *n_b), *n_a) };
+    if least >= MANY || (most as f64) < UNEQUAL * least as f64 || heads.is_empty() {
+        return None;
+    }
+    let (of_a, of_b) = norms.split_at(n_a * heads.len());
+    let ratio = |head: usize| {
+        let [a, b] =
+            [of_a, of_b].map(|rows| sd(&rows.iter().skip(head).step_by(heads.len()).copied().collect::<Vec<_>>()));
+        if n_a <= n_b { a / b } else { b / a }
+    };
+    let mut ratios: Vec<f64> = (0..heads.len()).map(ratio).filter(|ratio| ratio.is_finite()).collect();
+    ratios.sort_by(f64::total_cmp);
+    let median = quantile(&ratios, 0.5);
+    (median >= SPREADS).then(|| {
+        format!(
+            "the norms of {name}, the smaller cohort ({least} items beside {most}), spread {median:.1} times as far: with so few items a \
+             difference in spread can still look like one of means more often than p says; cohorts of one size are not fooled"
+        )
+    })
 }
 
 /// Responses of one cohort that are longer.

@@ -53,8 +53,16 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let rows = view.rows(&file.fresh.features)?;
     let set = rows.labelled(&file.fresh.labels)?;
     let fresh = Side::of(&view, &rows, &set)?;
-    let overlap = overlap::compare(&train.prompts, (fresh.set, &fresh.prompts))?;
-    same_site(train.set, fresh.set)?;
+    let compared = overlap::compare(&train.prompts, (fresh.set, &fresh.prompts));
+    let overlap = match compared.and_then(|overlap| same_site(train.set, fresh.set).map(|()| overlap)) {
+        Err(e) if !run.file(FOUND).exists() => {
+            // Nothing was tested, so the directory is free for a corrected file.
+            let own = [PROBE_FILE, FROZEN].map(|name| run.file(name));
+            let _ = run.discard(&own); // the first error is the one to report
+            return Err(e);
+        }
+        compared => compared?,
+    };
     tested_once(&run, fresh.set)?;
     progress.begin("controls", 1, 0);
     let mut tested = test(file, &probe, (&train, &fresh), &options)?;

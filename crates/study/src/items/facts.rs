@@ -18,14 +18,15 @@ pub struct ItemFacts {
     pub response: Option<String>,
     /// Whether the response was cut off; none where this is unknown.
     pub truncated: Option<bool>,
-    /// Its other fields whose value is a text, a number or a truth value.
+    /// Its other fields whose value is a text, a number or a truth value; those of objects by dotted names, such as `meta.source`.
     pub fields: BTreeMap<String, String>,
 }
 
 impl ItemFacts {
     /// What an item says of itself.
     pub fn of(item: &Item) -> Self {
-        let fields = item.other.iter().filter_map(|(name, value)| Some((name.clone(), written(value)?))).collect();
+        let mut fields = BTreeMap::new();
+        item.other.iter().for_each(|(name, value)| take(name.clone(), value, &mut fields));
         Self { prompt: item.prompt_key(), response: item.response_key(), truncated: item.truncated(), fields }
     }
 
@@ -40,6 +41,15 @@ impl ItemFacts {
             RESPONSE => self.response.as_deref(),
             _ => self.fields.get(field).map(String::as_str),
         }
+    }
+}
+
+/// Takes a field, or those inside it.
+fn take(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {
+    if let Value::Object(inside) = value {
+        inside.iter().for_each(|(own, value)| take(format!("{name}.{own}"), value, fields));
+    } else if let Some(written) = written(value) {
+        fields.entry(name).or_insert(written);
     }
 }
 
@@ -107,5 +117,13 @@ mod tests {
         // Names that no f64 tells apart.
         assert_ne!(of(json!(9_007_199_254_740_993_u64)), of(json!(9_007_199_254_740_992_u64)));
         assert_eq!((of(json!(0.5)).as_deref(), of(json!(null)), of(json!([1]))), (Some("0.5"), None, None));
+    }
+
+    #[test]
+    fn fields_inside_others_have_dotted_names() {
+        let mut fields = BTreeMap::new();
+        take("meta".into(), &json!({"source": "A", "by": {"year": 1998}, "tags": ["p"]}), &mut fields);
+        let wanted = [("meta.by.year", "1998"), ("meta.source", "A")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(fields, BTreeMap::from(wanted));
     }
 }

@@ -9,7 +9,7 @@ use headtemper_engine::Engine;
 use headtemper_hook::HeadRef;
 
 use crate::{
-    Item, ItemsFrom, Joined, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
+    Item, ItemsFrom, Joined, Plan, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
     score::{
         ScoreRow,
         plan::ScorePlan,
@@ -74,6 +74,7 @@ pub fn score_run(
         return Ok(Sharded::Part { rows: work.part.len(), of: work.plan.keys.len() });
     }
     // What earlier calls left complete belongs to the map: it was looked at too.
+    tell_others(dir, &work.plan, progress);
     let whole = Whole::of(&work.plan, &log);
     whole.plan.save(&run)?;
     work.fill(&mut log, progress)?;
@@ -91,7 +92,15 @@ pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     plan.plan.check(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     rows.extend(others);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
+    tell_others(out, &plan, progress);
     let whole = Whole::of(&plan, &log);
     whole.plan.save(&run)?;
     write_results(&mut run, &identity, &whole, &log)
+}
+
+/// Says if the last call in a directory had other labels: scores do not depend on them, but the contrast does.
+fn tell_others(dir: &Path, plan: &Plan<ScorePlan>, progress: &mut dyn Progress) {
+    if Plan::<ScorePlan>::of(dir).is_some_and(|earlier| earlier.plan.labels != plan.plan.labels) {
+        progress.note("note: other than in the last call here: the items' labels; all tables are made by those of now");
+    }
 }

@@ -196,6 +196,13 @@ fn joined(
     progress: &mut dyn Progress,
 ) -> Plan<SweepPlan> {
     let Some(earlier) = earlier else { return plan };
+    let told = [
+        (earlier.plan.items != plan.plan.items, "the items' fields (accepted answers, labels, others)"),
+        (earlier.plan.hedges != plan.plan.hedges, "the lexicon"),
+    ];
+    for (_, what) in told.into_iter().filter(|(other, _)| *other) {
+        progress.note(&format!("note: other than in the last call here: {what}; all tables are made by those of now"));
+    }
     let (arms, seeds) = (plan.plan.arms.len(), plan.plan.seeds.len());
     let joined = with_earlier(&plan, &earlier, log);
     let more = [(joined.plan.arms.len() - arms, "arm"), (joined.plan.seeds.len() - seeds, "seed")];
