@@ -64,7 +64,9 @@ for way, most in allowed.items():
     sound &= off <= most
 ours, cpu = rows("sweep"), rows("sweep-cpu")
 assert ours.keys() == cpu.keys() and ours
-print(f"answers equal to the CPU's: {sum(ours[k] == cpu[k] for k in ours)} of {len(ours)}")
+same = sum(ours[k] == cpu[k] for k in ours)
+print(f"answers equal to the CPU's: {same} of {len(ours)}")
+sound &= same >= 0.9 * len(ours)  # at a near tie one of them may take the other token
 sys.exit(0 if sound else 1)
 END
 done

@@ -17,7 +17,6 @@ trap 'rm -rf "$work"' EXIT
 where=${WHERE:-${OUT:-$work/results}}
 patience=${PATIENCE:-1800}
 mkdir -p "$where"
-touch "$where/results.jsonl"
 tell() { tee -a "$where/results.jsonl"; }
 rm -f "$where/missed.txt"
 failed=0
@@ -43,6 +42,15 @@ END
 { nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.total --format=csv,noheader || echo "nvidia-smi does not say which card this is"; } | tee "$where/card.txt"
 date -u +%F | tee -a "$where/card.txt"
 echo "sources $sources" | tee -a "$where/card.txt"
+
+# Results of another card or build, in a folder that has some, are not of this one.
+of=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null || true; echo "sources $sources")
+if [ -s "$where/results.jsonl" ] && [ "$of" != "$(cat "$where/of.txt" 2> /dev/null)" ]; then
+    mv "$where/results.jsonl" "$where/results.before.jsonl"
+    echo "earlier results are of another card or build: $where/results.before.jsonl" >&2
+fi
+printf '%s\n' "$of" > "$where/of.txt"
+touch "$where/results.jsonl"
 
 if [ "${1-kernels}" = kernels ]; then
     "$built/kernels-bench" | tell || miss "some kernels were"

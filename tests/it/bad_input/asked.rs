@@ -111,7 +111,7 @@ fn lambda_tables_that_fit_nothing() {
         ("none.npz", &["'lambda' is [0, 4, 6], but must be [row, 4, 6]"]),
         ("two.npz", &["2", "must ", "1", "as many as there are items"]),
         ("ones.npz", &["the plan names no head"]),
-        ("nan.npz", &["lambda NaN of head L0H1"]),
+        ("nan.npz", &["nan.npz: row 0: lambda NaN of head L0H1"]),
         ("other.npz", &["other.npz", "lambda"]),
         ("text.npz", &["text.npz"]),
         ("flat.npz", &["'lambda' is [2], but must be [row, 4, 6]"]),

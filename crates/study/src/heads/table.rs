@@ -80,7 +80,7 @@ impl<'a> TableSource<'a> {
             ));
         }
         let plan = |(at, values): (usize, &[f32])| {
-            let plan = plan_of(values, heads, spec)?;
+            let plan = plan_of(values, heads, spec).map_err(|e| wrong(format!("row {at}: {e}")))?;
             // Where a row touches only a part of the tokens, so does its plan.
             Ok(plan.limited(positions.as_ref().map(|positions| positions[at]))?)
         };
