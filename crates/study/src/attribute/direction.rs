@@ -20,7 +20,7 @@ pub(super) struct Directions {
     pub(super) nulls: Vec<Null>,
     /// The largest d_naive of each shuffle.
     pub(super) largest_naive: Vec<f64>,
-    /// The largest d of each shuffle, by the spread that shuffles are compared by ([`Separation::crossfit_welch`]).
+    /// The largest d of each shuffle, by the spread that shuffles are compared by (`crossfit_welch` of `headtemper_stats::Separation`).
     pub(super) largest: Vec<f64>,
     /// d_crossfit in halves of the items, one entry per head.
     pub(super) halves: Vec<HalvesOfHead>,
@@ -31,7 +31,7 @@ pub(super) struct HeadDirection {
     pub(super) naive: Direction,
     pub(super) p_naive: f64,
     pub(super) d_crossfit: f64,
-    /// What p is of: [`Separation::crossfit_welch`], of the vectors and across the mean.
+    /// What p is of: `crossfit_welch` of `headtemper_stats::Separation`, of the vectors and across the mean.
     compared: f64,
     compared_across: f64,
     pub(super) cos_centred: f64,
