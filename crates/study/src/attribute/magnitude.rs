@@ -36,13 +36,13 @@ impl Magnitudes {
         };
         let (d, compared) = of_labels(&table.labels());
         let shuffles = table.shuffles(options.seed);
-        let (null, nulls): (Vec<Vec<f64>>, Vec<Vec<f64>>) =
+        let (null, compared_null): (Vec<Vec<f64>>, Vec<Vec<f64>>) =
             (0..options.shuffles as u64).into_par_iter().map(|k| of_labels(&shuffles.labels(k))).unzip();
-        let largest: Vec<f64> = nulls.iter().map(|d| max_abs(d)).collect();
+        let largest: Vec<f64> = compared_null.iter().map(|d| max_abs(d)).collect();
         let p: Vec<f64> = (0..slots)
             .into_par_iter()
             .map(|slot| {
-                let of_slot: Vec<f64> = nulls.iter().map(|d| d[slot]).collect();
+                let of_slot: Vec<f64> = compared_null.iter().map(|d| d[slot]).collect();
                 super::direction::permuted(compared[slot], &of_slot, Tail::TwoSided)
             })
             .collect();

@@ -83,16 +83,15 @@ fn tiny(disposition: &Disposition, table: &Table<'_>) -> Vec<String> {
 /// A small cohort whose norms (one row per item) spread further than those of a much larger one.
 fn spread(disposition: &Disposition, norms: &[f64]) -> Option<String> {
     let Disposition { a, b, n_a, n_b, heads, .. } = disposition;
-    let ((name, least), most) = if n_a <= n_b { ((a, *n_a), *n_b) } else { ((b, *n_b), *n_a) };
+    let (of_a, of_b) = norms.split_at(n_a * heads.len());
+    let (of_a, of_b) = ((a, *n_a, of_a), (b, *n_b, of_b));
+    let ((name, least, small), (_, most, large)) = if n_a <= n_b { (of_a, of_b) } else { (of_b, of_a) };
     if least >= MANY || (most as f64) < UNEQUAL * least as f64 || heads.is_empty() {
         return None;
     }
-    let (of_a, of_b) = norms.split_at(n_a * heads.len());
-    let ratio = |head: usize| {
-        let [a, b] =
-            [of_a, of_b].map(|rows| sd(&rows.iter().skip(head).step_by(heads.len()).copied().collect::<Vec<_>>()));
-        if n_a <= n_b { a / b } else { b / a }
-    };
+    let sd_of =
+        |rows: &[f64], head: usize| sd(&rows.iter().skip(head).step_by(heads.len()).copied().collect::<Vec<_>>());
+    let ratio = |head: usize| sd_of(small, head) / sd_of(large, head);
     let mut ratios: Vec<f64> = (0..heads.len()).map(ratio).filter(|ratio| ratio.is_finite()).collect();
     ratios.sort_by(f64::total_cmp);
     let median = quantile(&ratios, 0.5);
