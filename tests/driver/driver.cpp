@@ -42,10 +42,10 @@ Memory& memory() {
 struct Device {
     int ordinal;
     size_t total = size_t(setting("STAND_IN_MEMORY", 4096)) << 20;
-    // Bytes in use, and bytes that the pool holds.
+    // Bytes of the pool that are in use, and all that it holds: recordings get none of them.
     size_t used = 0, reserved = 0;
-    // Bytes of destroyed recordings, which nothing else gets until they are trimmed.
-    size_t kept = 0;
+    // Bytes that recordings hold, and of them those of destroyed ones, which nothing else gets until they are trimmed.
+    size_t recorded = 0, kept = 0;
     uint64_t threshold = 0;
     std::vector<Stream*> streams;
 
@@ -53,11 +53,24 @@ struct Device {
     long until_full = setting("STAND_IN_FULL_AFTER", -1);
 
     bool take(size_t bytes) {
-        if (kept > 0) fprintf(stderr, "stand-in driver: %zu bytes of recordings that are gone were not trimmed\n", kept);
-        if (until_full == 0 || used + bytes > total) return false;
-        if (until_full > 0) until_full--;
+        const size_t holds = used + bytes > reserved ? used + bytes : reserved;
+        if (!there_is_room(holds, recorded)) return false;
         used += bytes;
-        reserved = used > reserved ? used : reserved;
+        reserved = holds;
+        return true;
+    }
+
+    bool record(size_t bytes) {
+        if (!there_is_room(reserved, recorded + bytes)) return false;
+        recorded += bytes;
+        return true;
+    }
+
+private:
+    bool there_is_room(size_t pool, size_t recordings) {
+        if (kept > 0) fprintf(stderr, "stand-in driver: %zu bytes of recordings that are gone were not trimmed\n", kept);
+        if (until_full == 0 || pool + recordings > total) return false;
+        if (until_full > 0) until_full--;
         return true;
     }
 };
@@ -363,7 +376,7 @@ Result cuGraphInstantiateWithFlags(Played** played, Graph* graph, unsigned long 
     ENTER_CONTEXT
     if (!graph->kept.empty())
         fprintf(stderr, "stand-in driver: a recording keeps %zu allocations\n", graph->kept.size());
-    if (!current->take(graph->most)) return OUT_OF_MEMORY;
+    if (!current->record(graph->most)) return OUT_OF_MEMORY;
     *played = new Played{*graph, current, (flags & 1) != 0, {}};
     return SUCCESS;
 }
@@ -389,7 +402,7 @@ Result cuDeviceGraphMemTrim(int ordinal) {
     ENTER
     Device* of = device(ordinal);
     if (!of) return INVALID_DEVICE;
-    of->used -= of->kept;
+    of->recorded -= of->kept;
     of->kept = 0;
     return SUCCESS;
 }
@@ -527,7 +540,7 @@ Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream* st
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTER_CONTEXT
     *total = current->total;
-    *free = current->total - current->reserved;
+    *free = current->total - current->reserved - current->recorded;
     return SUCCESS;
 }
 
@@ -553,6 +566,14 @@ Result cuMemPoolGetAttribute(Device* pool, int attribute, uint64_t* value) {
     case 7: *value = pool->used; return SUCCESS;
     default: return NOT_SUPPORTED;
     }
+}
+
+Result cuMemPoolTrimTo(Device* pool, size_t least) {
+    ENTER
+    for (Stream* stream : pool->streams) finish(stream);
+    const size_t needed = pool->used > least ? pool->used : least;
+    pool->reserved = needed < pool->reserved ? needed : pool->reserved;
+    return SUCCESS;
 }
 
 // Kernels.
