@@ -69,9 +69,9 @@ struct Device {
 private:
     bool there_is_room(size_t pool, size_t recordings) {
         if (kept > 0) fprintf(stderr, "stand-in driver: %zu bytes of recordings that are gone were not trimmed\n", kept);
-        if (until_full == 0 || pool + recordings > total) return false;
-        if (until_full > 0) until_full--;
-        return true;
+        // What this process holds in its pool stays its own.
+        if (until_full >= 0 && until_full-- == 0) total = reserved + recorded;
+        return pool + recordings <= total;
     }
 };
 
@@ -566,14 +566,6 @@ Result cuMemPoolGetAttribute(Device* pool, int attribute, uint64_t* value) {
     case 7: *value = pool->used; return SUCCESS;
     default: return NOT_SUPPORTED;
     }
-}
-
-Result cuMemPoolTrimTo(Device* pool, size_t least) {
-    ENTER
-    for (Stream* stream : pool->streams) finish(stream);
-    const size_t needed = pool->used > least ? pool->used : least;
-    pool->reserved = needed < pool->reserved ? needed : pool->reserved;
-    return SUCCESS;
 }
 
 // Kernels.

@@ -115,6 +115,36 @@ fn run_does_a_whole_experiment() {
     assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
 }
 
+/// What stands beside `config.toml` is of it, also where the call that wrote it did not come to its end; and a run whose prompts are read
+/// otherwise is another run.
+#[test]
+fn no_results_stand_beside_the_file_of_others() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out out");
+    let file = lab.read("x.toml");
+    let attributed = lab.read("out/attribution.json");
+    lab.write("y.toml", file.clone() + "positions = \"window:200..210\"\n");
+    let (_, err) = lab.ends(2, "run y.toml --out out");
+    assert!(err.contains("never fired"), "{err}");
+    assert!(lab.read("out/config.toml").contains("window:200..210"));
+    for name in ["report.html", "report.json", "report.md", "sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
+        assert!(!lab.path("out").join(name).exists(), "{name} is of another file");
+    }
+    assert_eq!(lab.read("out/attribution.json"), attributed, "the other file attributes the same");
+    lab.write(
+        "z.toml",
+        file.replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\"") + "positions = \"window:200..210\"\n",
+    );
+    lab.ends(2, "run z.toml --out out");
+    assert_ne!(lab.read("out/attribution.json"), attributed);
+    lab.done("run x.toml --out out");
+    assert_eq!(lab.read("out/attribution.json"), attributed);
+    lab.write("raw.toml", file.replace("[items]\n", "[items]\nraw = true\n"));
+    let (_, err) = lab.ends(2, "run raw.toml --out out");
+    assert!(err.contains("prompts were put through the chat template, are read as they stand"), "{err}");
+}
+
 /// A condition takes items as if the others did not stand in the file; the page, the plan and the resolved file say so.
 #[test]
 fn an_experiment_takes_the_items_that_its_condition_holds_for() {
@@ -203,7 +233,7 @@ fn run_goes_on_where_it_stopped() {
     assert_eq!(out, lab.read("out/report.json"));
 }
 
-/// An attribution that ended while its files were written leaves files of two: neither counts as finished.
+/// An attribution that ended while its files were written does not count as finished.
 #[test]
 fn an_attribution_that_was_cut_short_is_made_again() {
     let lab = Lab::new();
@@ -214,13 +244,12 @@ fn an_attribution_that_was_cut_short_is_made_again() {
     fs::rename(&features, &kept).unwrap();
     // No file can take the place of a directory.
     fs::create_dir(&features).unwrap();
-    let other = lab.read("x.toml").replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\"");
-    lab.write("other.toml", other);
-    let (_, error) = lab.ends(2, "run other.toml --out out");
-    assert!(error.contains("features.npz"), "{error}");
+    let (_, error) = lab.ends(2, "run x.toml --out out");
+    assert!(error.contains("not as it was written: features.npz") && error.contains("cannot write"), "{error}");
     fs::remove_dir(&features).unwrap();
     fs::rename(&kept, &features).unwrap();
-    assert_ne!(lab.read("out/attribution.json"), before, "the other attribution was written");
+    let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
+    assert!(dry["prompt_tokens"].as_u64() > Some(0), "all files are there, and yet it is made again: {dry}");
     lab.done("run x.toml --out out");
     assert_eq!(lab.read("out/attribution.json"), before);
 }
@@ -394,7 +423,7 @@ fn an_experiment_that_lost_its_sweep_loses_its_outcomes() {
     lab.write("x.toml", config.split("[sweep]").next().unwrap());
     let (_, err) = lab.ends(0, "run x.toml --out r");
     assert!(
-        err.contains("note: the experiment has no [sweep] now: sweep.json, sweep.csv, lambda.npz, plan.json"),
+        err.contains("report.md, sweep.json, sweep.csv, lambda.npz, plan.json; answers stay in rows.jsonl"),
         "{err}"
     );
     for gone in ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
@@ -403,11 +432,11 @@ fn an_experiment_that_lost_its_sweep_loses_its_outcomes() {
     assert!(lab.json("r/manifest.json")["stages"].get("sweep").is_none());
     assert_eq!(lab.read("r/rows.jsonl"), rows);
     let (_, err) = lab.ends(0, "run x.toml --out r");
-    assert!(!err.contains("no [sweep] now"), "{err}");
+    assert!(!err.contains("removed"), "{err}");
     // What a sweep left that was killed before its end goes as well.
     lab.write("r/sweep.csv", "half");
     let (_, err) = lab.ends(0, "run x.toml --out r");
-    assert!(err.contains("no [sweep] now") && !lab.path("r/sweep.csv").exists(), "{err}");
+    assert!(err.contains("and removed: sweep.csv;") && !lab.path("r/sweep.csv").exists(), "{err}");
 
     lab.write("x.toml", config);
     lab.done("run x.toml --out r");

@@ -6,7 +6,7 @@ use headtemper_engine::parse_bytes;
 use headtemper_tests::{FAMILIES, golden_dir};
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, lines};
 
 /// `c.jsonl`: seven answered items of two labels, some of which begin alike.
 fn lab() -> Lab {
@@ -95,6 +95,17 @@ fn a_merged_map_is_of_all_that_was_tried() {
     assert_eq!((heads, &map["earlier"]), (vec![(3, 0), (0, 1), (1, 2)], &json!(2)));
     score("L3H0,L1H2,L0H1", "--out whole");
     assert_eq!(rows(&lab, "m"), rows(&lab, "whole"));
+    // Other labels than those of the last call are told, by a merge as well.
+    let relabelled = lines(&lab.read("c.jsonl")).into_iter().map(|mut item| {
+        item["label"] = "other".into();
+        item
+    });
+    lab.write_lines("c.jsonl", relabelled);
+    for i in 1..=2 {
+        score("L1H2", &format!("--out r{i} --shard {i}/2"));
+    }
+    let (_, err) = lab.ends(0, "merge m r1 r2");
+    assert!(err.contains("other than in the last call here: the items' labels"), "{err}");
 }
 
 /// Items with the same text are separate items, each with cells of its own.

@@ -30,6 +30,94 @@ fn what_a_plan_never_touched_is_told() {
     assert!(said.contains("1 of 2 items have no token at the positions of their plan"), "{said}");
 }
 
+/// A window that no answer can reach is refused before anything is generated, by every verb; the directory goes on as if nobody had asked.
+#[test]
+fn what_no_answer_can_reach_is_refused_at_once() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    let sweep = "sweep --model M --items q.jsonl --lambda 1,0.5 --max-new-tokens 3 --out out";
+    lab.done(&format!("{sweep} --heads L0H1"));
+    let rows = lab.rows("out/rows.jsonl");
+    for line in [
+        format!("{sweep} --heads L2H4 --positions window:200..210"),
+        format!("{sweep} --dry-run --heads L2H4 --positions window:200..210"),
+        "capture --model M --items q.jsonl --plan L2H4:0.5 --positions window:200..210 --out c.npz".into(),
+        "capture --model M --items q.jsonl --plan L2H4:0.5 --positions response --out c.npz --generate --max-new-tokens 1".into(),
+    ] {
+        let (_, err) = lab.ends(2, &line);
+        assert!(err.contains("the plan names L2H4 at") && err.contains("never fired"), "{line}: {err}");
+        assert!(!lab.path("c.npz.parts").exists(), "{line}");
+    }
+    assert_eq!(lab.rows("out/rows.jsonl"), rows);
+    lab.done(&format!("{sweep} --heads L0H1"));
+    // A window that answers could reach, and none does: the arm is refused, and later calls leave it out.
+    let short = "generate --model M --items q.jsonl --plan L2H4:0.5 --positions window:40..50 --max-new-tokens 3";
+    let (out, err) = lab.ends(2, short);
+    assert!(out.lines().count() == 3 && err.contains("never fired"), "{err}");
+}
+
+/// An answer that ends before its plan's window says so, wherever it is printed.
+#[test]
+fn an_answer_that_was_not_touched_says_so() {
+    let lab = Lab::new();
+    let items = [("long", "one two three four five six seven eight nine ten"), ("short", "hi")];
+    lab.write_lines("w.jsonl", items.map(|(id, prompt)| json!({"id": id, "prompt": prompt})));
+    let generate =
+        "generate --model M --items w.jsonl --plan L0H1,L2H4 --lambda 0.5 --positions window:30..40 --max-new-tokens 3";
+    let (out, err) = lab.ends(0, generate);
+    let fired = |id: &str| by_id(&out)[id]["fired"].as_u64().unwrap();
+    assert!(fired("short") == 0 && fired("long") > 0 && fired("long").is_multiple_of(2), "{out}");
+    assert!(err.contains("1 of 2 answers hold no token at the positions of their plan"), "{err}");
+}
+
+/// A row whose count of head-tokens its plan cannot give is no result.
+#[test]
+fn a_count_that_no_plan_gives_is_refused() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
+    let text = lab.read("out/rows.jsonl");
+    for wrong in ["0", "7"] {
+        let mut rows = lines(&text);
+        for row in rows.iter_mut().filter(|row| row["variant"] != "base") {
+            row["fired"] = wrong.parse::<u64>().unwrap().into();
+        }
+        lab.write_lines("out/rows.jsonl", rows);
+        let (_, err) = lab.ends(2, &format!("{SWEEP} --lambda 1,0.5"));
+        assert!(
+            err.contains(&format!("says that hooks fired on {wrong} head-tokens")) && err.contains("made again"),
+            "{err}"
+        );
+    }
+    lab.write("out/rows.jsonl", text);
+    lab.done(&format!("{SWEEP} --lambda 1,0.5"));
+}
+
+/// Heads whose columns of the output projection are zero: tempering them is a null by construction, and both verbs say so.
+#[test]
+fn a_head_that_adds_nothing_is_told() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    lab.done("export M --plan L1H1:0 --out zeroed");
+    let told = "changed nothing, not even the last digit";
+    let sweep =
+        "sweep --model zeroed --items q.jsonl --each --heads L1H1,L2H4 --lambda 1,1,0.5 --max-new-tokens 3 --out s";
+    let out = lab.done(sweep);
+    let warning = out.lines().find(|line| line.contains(told)).unwrap_or_else(|| panic!("{out}"));
+    assert!(warning.contains("L1H1@0.5") && !warning.contains("L2H4"), "{warning}");
+    let answers = lines(&lab.read("s/rows.jsonl")).into_iter().filter(|row| row["variant"] == "base");
+    let answered = answers.map(|row| json!({"id": row["id"], "prompt": row["prompt"], "response": row["response"]}));
+    lab.write_lines("a.jsonl", answered);
+    let out = lab.done("score --model zeroed --items a.jsonl --heads L1H1,L2H4 --lambda 0 --out c");
+    let warning = out.lines().find(|line| line.contains(told)).unwrap_or_else(|| panic!("{out}"));
+    assert!(warning.contains("L1H1@0") && !warning.contains("L2H4"), "{warning}");
+    let (_, err) = lab.ends(2, "export zeroed --plan L1H1:0.5 --out again");
+    assert!(err.contains("the export would be a copy") && !lab.path("again").exists(), "{err}");
+    lab.done("export zeroed --plan L2H4:0.5 --out more");
+    let record = lab.json("more/headtemper.json");
+    assert_eq!((&record["plan"], &record["from"]["plan"]), (&json!("L2H4:0.5"), &json!("L1H1:0")));
+}
+
 /// Trying heads, λ and seeds one call at a time asks as many questions as asking them at once, and gives the same p.
 #[test]
 fn what_is_tried_one_by_one_is_one_family() {

@@ -1,5 +1,7 @@
 //! From arguments to a loaded model, its plans and its items.
 
+use std::path::Path;
+
 use anyhow::Result;
 use headtemper_engine::{Engine, Identity, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
@@ -52,6 +54,12 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
     Ok(engine)
 }
 
+/// Refuses a place for results that is a file, before a model is opened.
+pub(crate) fn check_out(dir: &Path) -> Result<()> {
+    anyhow::ensure!(!dir.is_file(), "cannot write into {}: it is a file; give a directory", dir.display());
+    Ok(())
+}
+
 /// Reads items.
 pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
     let (items, taken) = read_taken(&args.items, &args.read_as()?)?;
@@ -82,8 +90,6 @@ pub(crate) fn remark(heads: &str, identity: &Identity) -> Result<()> {
 /// The plans that were asked for, or the empty plan if none was.
 pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec, identity: Option<&Identity>) -> Result<Vec<HeadPlan>> {
     match &args.plan {
-        None if args.lambda.is_some() => anyhow::bail!("--lambda needs --plan, which names the heads it is for"),
-        None if args.positions.is_some() => anyhow::bail!("--positions needs --plan, which it limits"),
         None => Ok(vec![HeadPlan::none()]),
         Some(text) => {
             let plans = plans(&PlanSource { text, lambda: args.lambda, positions: args.positions }, spec)?;

@@ -10,20 +10,22 @@ use crate::{EngineError, Result};
 pub(crate) fn open(asked: &str) -> Result<(Device, Option<String>)> {
     let fail = |why: &str| EngineError::Device { asked: asked.into(), why: why.into() };
     let said = |why: candle_core::Error| fail(&reason(&why));
-    let (kind, index) = asked.split_once(':').unwrap_or((asked, "0"));
-    let index: usize = index.parse().map_err(|_| fail("its number is not a number"))?;
-    let device = match kind {
-        "auto" | "" => {
+    let (kind, index) = match asked.split_once(':') {
+        Some((kind, index)) => (kind, Some(index.parse().map_err(|_| fail("its number is not a number"))?)),
+        None => (asked, None),
+    };
+    let device = match (kind, index) {
+        ("auto" | "", None) => {
             let (device, why) = headtemper_model::fastest();
             let note = why.map(|why| format!("computing on the CPU: {}", reason(&why)));
             return Ok((device, note));
         }
-        "cpu" => Device::Cpu,
-        "cuda" => headtemper_model::open_cuda(index).map_err(said)?,
-        "metal" if !candle_core::utils::metal_is_available() => {
+        ("cpu", None) => Device::Cpu,
+        ("cuda", index) => headtemper_model::open_cuda(index.unwrap_or(0)).map_err(said)?,
+        ("metal", None) if !candle_core::utils::metal_is_available() => {
             return Err(fail("this binary was built without Metal"));
         }
-        "metal" => Device::new_metal(index).map_err(said)?,
+        ("metal", None) => Device::new_metal(0).map_err(said)?,
         _ => return Err(fail("devices are auto, cpu, cuda, cuda:N and metal")),
     };
     Ok((device, None))
@@ -51,6 +53,9 @@ mod tests {
     fn what_this_build_does_not_have_is_refused() {
         let why = |asked: &str| open(asked).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why("tpu").contains("devices are auto, cpu, cuda, cuda:N and metal"));
+        for numbered in ["cpu:7", "auto:3", "metal:1", ":0"] {
+            assert!(why(numbered).contains("devices are auto, cpu, cuda, cuda:N and metal"), "{numbered}");
+        }
         assert!(why("cuda:x").contains("its number is not a number"));
         if !candle_core::utils::cuda_is_available() {
             assert!(why("cuda").contains("built without CUDA") && why("cuda:7").contains("built without CUDA"));

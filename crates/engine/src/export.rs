@@ -8,7 +8,7 @@ use std::{
 
 use headtemper_hook::{HeadPlan, ModelSpec, PlanError};
 use headtemper_model::{Checkpoint, ModelError, fold_file, folded_names};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{EngineError, ModelChoice, Result, locate::locate};
 
@@ -99,7 +99,7 @@ impl Original {
     fn write(&self, plan: &HeadPlan, to: &Path) -> Result<Exported> {
         let dir = &self.dir;
         let mut exported = Exported { changed: Vec::new(), rounding: 0.0, files: Vec::new() };
-        let shards = self.checkpoint.weight_files()?;
+        let (shards, mut differs) = (self.checkpoint.weight_files()?, false);
         for shard in &shards {
             let name = shard.strip_prefix(dir).unwrap_or(shard);
             let target = to.join(name);
@@ -107,6 +107,7 @@ impl Original {
                 fs::create_dir_all(parent).map_err(cannot(parent))?;
             }
             let folded = fold_file(shard, &target, plan, &self.spec)?;
+            differs |= folded.differs;
             exported.rounding = exported.rounding.max(folded.rounding);
             exported.changed.extend(folded.changed);
             exported.files.push(name.to_string_lossy().into_owned());
@@ -116,17 +117,25 @@ impl Original {
             let name = format!("{} of the output projections {}", expected.len(), expected.join(", "));
             return Err(ModelError::MissingTensor { path: dir.clone(), name }.into());
         }
+        if !differs && plan.iter().any(|(_, lambda)| lambda != 1.0) {
+            let why = format!("the export would be a copy: its columns for {plan} are zero, or stay as they are");
+            return Err(EngineError::Export { path: dir.clone(), why });
+        }
         for name in settings(dir)? {
             fs::copy(dir.join(&name), to.join(&name)).map_err(cannot(&to.join(&name)))?;
             exported.files.push(name);
         }
-        let record = json!({
+        let mut record = json!({
             "schema": "export/v1",
             "model": self.name,
             "plan": plan.to_string(),
             "changed": exported.changed,
             "version": env!("CARGO_PKG_VERSION"),
         });
+        // An export of an export holds both plans.
+        if let Ok(text) = fs::read_to_string(dir.join(RECORD)) {
+            record["from"] = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        }
         fs::write(to.join(RECORD), format!("{record:#}\n")).map_err(cannot(to))?;
         exported.files.push(RECORD.into());
         Ok(exported)

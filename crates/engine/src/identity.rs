@@ -86,11 +86,14 @@ pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// The files of a model directory that decide what the model says, besides its weights.
-const SETTINGS: [&str; 7] = [
-    "config.json",
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+
+/// The files of a model directory that decide what the model says, besides its weights: those that are hashed, and fetched from a hub.
+pub(crate) const SETTINGS: [&str; 7] = [
+    CONFIG,
     "generation_config.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",

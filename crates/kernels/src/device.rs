@@ -28,8 +28,6 @@ pub fn open_cuda(_: usize) -> candle_core::Result<Device> {
 
 #[cfg(feature = "cuda")]
 pub use cuda::open as open_cuda;
-#[cfg(feature = "cuda")]
-pub(crate) use cuda::release_unused;
 
 /// Bytes of its own memory that a device has free; `None` if it has no memory of its own or does not report it.
 pub fn free_memory(device: &Device) -> Option<u64> {
@@ -160,41 +158,31 @@ mod cuda {
 
     /// Keeps freed memory in the process: by default all of it goes back to the system whenever the host waits.
     fn keep_memory(device: &CudaDevice) -> Result<()> {
-        let pool = pool(device)?;
-        let mut threshold = u64::MAX;
-        let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the pool exists, and the value is only read.
-        unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) }.result().w()
-    }
-
-    /// The pool that this process's memory on the device comes from, apart from that of recordings.
-    fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+        let context = device.cuda_stream().context().clone();
         let mut pool = std::ptr::null_mut();
-        // SAFETY: the device exists, and the call writes only the pool.
-        unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, device.cuda_stream().context().cu_device()) }
-            .result()
-            .w()?;
-        Ok(pool)
-    }
-
-    /// Gives the device what the pool holds and nobody uses: recordings take their memory from elsewhere.
-    pub(crate) fn release_unused(device: &CudaDevice) -> Result<()> {
-        // What was freed is unused once the device has got there.
-        device.cuda_stream().synchronize().w()?;
-        // SAFETY: the pool exists, and memory in use stays.
-        unsafe { sys::cuMemPoolTrimTo(pool(device)?, 0) }.result().w()
+        let mut threshold = u64::MAX;
+        // SAFETY: the device exists, and both calls only read or write the values passed to them.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
+            let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().w()
+        }
     }
 
     /// Bytes of the device's memory that the pool holds and nobody uses.
     pub(super) fn kept(device: &CudaDevice) -> Result<u64> {
-        let pool = pool(device)?;
-        let number = |attribute| {
-            let mut bytes = 0u64;
-            // SAFETY: the pool exists, and the call writes only the number.
-            unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()) }.result().w().map(|()| bytes)
-        };
-        let reserved = number(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-        Ok(reserved.saturating_sub(number(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        let context = device.cuda_stream().context().clone();
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: the device exists, and the calls write only the values passed to them.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result().w()?;
+            let number = |attribute| {
+                let mut bytes = 0u64;
+                sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()).result().w().map(|()| bytes)
+            };
+            let reserved = number(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            Ok(reserved.saturating_sub(number(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        }
     }
 
     /// The size of cuBLAS's own workspace on Hopper. Given one, cuBLAS does not allocate another in the middle of a recording.

@@ -48,36 +48,12 @@ impl Recording {
 
     /// Records the operations that `work` issues. `work` is called twice: the first call runs everything, so that kernels are loaded
     /// and libraries have made their choices. What it allocates must not outlive it: memory of the first call cannot be freed while
-    /// the second is recorded, and that of the second belongs to the recording. It is called a third time where the device had no
-    /// memory for the recording and the pool could give some back.
+    /// the second is recorded, and that of the second belongs to the recording.
     ///
     /// # Errors
     /// If the work fails, waits for the device, or moves data between it and the host, which cannot be recorded.
     #[cfg(feature = "cuda")]
     pub fn of(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
-        use crate::device::{is_out_of_memory, release_unused};
-        use candle_core::cuda_backend::WrapErr;
-        let device = device.as_cuda_device()?;
-        // Shapes and strides that candle uploads are kept on the device and need not be uploaded again.
-        let _uploads = device.enable_cuda_graph_htod_cache();
-        work()?;
-        device.cuda_stream().synchronize().w()?;
-        match Self::capture(device, work) {
-            // The pool keeps at least what the first call took, and recordings cannot have it.
-            Err(error) if is_out_of_memory(&error) => {
-                release_unused(device)?;
-                Self::capture(device, work)
-            }
-            captured => captured,
-        }
-    }
-
-    /// Records what `work` issues, all of which has run before.
-    ///
-    /// # Errors
-    /// As [`Self::of`].
-    #[cfg(feature = "cuda")]
-    fn capture(device: &candle_core::CudaDevice, work: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
         use candle_core::{
             bail,
             cuda_backend::{
@@ -87,7 +63,12 @@ impl Recording {
                 },
             },
         };
+        let device = device.as_cuda_device()?;
         let stream = device.cuda_stream();
+        // Shapes and strides that candle uploads are kept on the device and need not be uploaded again.
+        let _uploads = device.enable_cuda_graph_htod_cache();
+        work()?;
+        stream.synchronize().w()?;
         stream.begin_capture(Capture::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
         // The stream must end its capture whatever happened. It would not if memory could not be freed meanwhile and that error had

@@ -23,6 +23,8 @@ pub struct Folded {
     pub changed: Vec<String>,
     /// The largest relative error of a changed weight, from rounding to the type it is stored in.
     pub rounding: f64,
+    /// Whether any byte differs: weights that are zero stay so under every λ.
+    pub differs: bool,
 }
 
 /// Copies a safetensors file with a plan folded into the output projections that it holds. Everything else stays as it is, byte
@@ -51,6 +53,7 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
         let mut bytes = vec![0u8; tensor.bytes.len()];
         file.seek(SeekFrom::Start(tensor.bytes.start as u64)).map_err(io(to))?;
         file.read_exact(&mut bytes).map_err(io(to))?;
+        let before = bytes.clone();
         let error = match tensor.dtype {
             Some(DType::F32) => scale::<4>(&mut bytes, columns, f32::from_le_bytes, f32::to_le_bytes),
             Some(DType::BF16) => scale::<2>(
@@ -74,6 +77,7 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
         file.seek(SeekFrom::Start(tensor.bytes.start as u64)).map_err(io(to))?;
         file.write_all(&bytes).map_err(io(to))?;
         folded.rounding = folded.rounding.max(error);
+        folded.differs |= bytes != before;
         folded.changed.push(tensor.name);
     }
     Ok(folded)

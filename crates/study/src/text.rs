@@ -56,7 +56,7 @@ pub(crate) fn some_of(names: &[String], most: usize) -> String {
 
 /// A field of a line of CSV.
 pub(crate) fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
 /// The text with a capital first letter.

@@ -223,6 +223,12 @@ fn a_budget_is_kept_to_the_request() {
         assert_eq!(server.asked().len(), 10 - known);
     }
     lab.same(&["judged.jsonl"], "j1", "j8");
+    // Many questions that wait to be tried again when the budget is spent are no server that is gone.
+    many(&lab, 20);
+    let server = Server::new(|asked| if asked.before == 0 { Act::status(500, &json!({})) } else { good(asked) });
+    let (_, err) = ends(&lab, &server, 1, "--out many --tasks delivery --concurrency 20 --budget 21");
+    assert!(err.contains("the budget of 21 requests is spent") && !err.contains("in a row"), "{err}");
+    many(&lab, 10);
     let server = Server::new(good);
     let (_, err) = ends(&lab, &server, 1, "--out t --tasks delivery --concurrency 1 --token-budget 30");
     assert!(server.asked().len() == 3 && err.contains("the budget of 30 tokens is spent; 7 questions"), "{err}");

@@ -266,9 +266,9 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) plan: Option<String>,
     /// λ for heads that have none of their own
-    #[arg(long, allow_negative_numbers = true, value_parser = one_lambda)]
+    #[arg(long, requires = "plan", allow_negative_numbers = true, value_parser = one_lambda)]
     pub(crate) lambda: Option<f32>,
     /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, requires = "plan", value_name = "WHERE")]
     pub(crate) positions: Option<Positions>,
 }

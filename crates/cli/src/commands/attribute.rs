@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Attribute) -> Result<Done> {
+    model::check_out(&args.out)?;
     let compat = args.compat.map_or(Compat::None, |_| Compat::Dd);
     let mut settings = AttributeRun {
         from: args.items.from(),

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         ui::say(&format!("plan       fired on {fired} head-tokens"));
     }
     if args.json {
-        let mut summary = json!({"out": args.out, "items": n, "d_model": d, "layers": layers, "fired_tokens": fired});
+        let mut summary = json!({"out": args.out.display().to_string(), "items": n, "d_model": d, "layers": layers, "fired_tokens": fired});
         if let Some(cut) = done.truncated {
             summary["truncated"] = json!(cut);
         }

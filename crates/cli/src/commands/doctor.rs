@@ -90,7 +90,7 @@ fn devices_of_this_build() -> Vec<(&'static str, Result<Device, String>)> {
 fn facts() -> Value {
     let hub = match HubEnv::from_env() {
         Ok(env) => json!({
-            "cache": env.cache,
+            "cache": env.cache.display().to_string(),
             "endpoint": env.endpoint(),
             "offline": env.offline,
             "token": env.token.is_some(), // never the token

@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use headtemper_study::falsify::{GateFile, Outcome, falsify, markdown};
 
-use crate::{Done, args::Falsify, ui};
+use crate::{Done, args::Falsify, model, ui};
 
 pub(crate) fn run(args: &Falsify) -> Result<Done> {
     let file = GateFile::read(&args.file)?;
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.name));
+    model::check_out(&dir)?;
     let found = falsify(&file, &dir, &mut ui::Bars::default())?;
     if args.json {
         ui::warn(&found.warnings);

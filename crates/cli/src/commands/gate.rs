@@ -10,6 +10,7 @@ use headtemper_study::{
 use crate::{Done, args::Gate, model, ui};
 
 pub(crate) fn run(args: &Gate) -> Result<Done> {
+    model::check_out(&args.out)?;
     let probe = FrozenProbe::open(&args.probe)?;
     let hedges = args.hedges.as_deref().map(Grader::read).transpose()?;
     let items = model::items(&args.items)?;

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
     (settings.max_rows, settings.memory) = (memory.rows, memory.limit);
     let streamed = args.items.is_none() && !args.json;
     let start = Instant::now();
-    let (mut written, mut tokens, mut reason) = (0, 0, FinishReason::Stop);
+    let (mut written, mut tokens, mut reason, mut untouched) = (0, 0, FinishReason::Stop, 0);
     engine.generate(&requests, &plans, &settings, |event| {
         let failed = |e: std::io::Error| EngineError::Receiver(Box::new(e));
         match event {
@@ -56,6 +56,7 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
             Event::Token { .. } => {}
             Event::Done { row, result } => {
                 (tokens, reason) = (tokens + result.ids.len(), result.finish_reason);
+                untouched += usize::from(result.fired == 0 && !plans[requests[row].plan].is_empty());
                 let text = engine.tokenizer().decode(&result.ids)?;
                 if streamed {
                     ui::put(&format!("{}\n", &text[written.min(text.len())..])).map_err(failed)?;
@@ -74,6 +75,12 @@ pub(crate) fn run(args: &Generate) -> Result<Done> {
         _ => "",
     };
     ui::say(&format!("{tokens} tokens in {seconds:.2} s, {:.1} a second{ended}", tokens as f64 / seconds));
+    if untouched > 0 {
+        let n = items.len();
+        ui::say(&format!(
+            "warning: {untouched} of {n} answers hold no token at the positions of their plan: they are the untouched model's"
+        ));
+    }
     if args.items.is_some() {
         ui::say_peak();
     }
@@ -142,6 +149,7 @@ fn line(
         "sum_logprob": result.sum_logprob,
         "response_ids": result.ids,
         "plan": plan.to_string(),
+        "fired": result.fired,
         "seed": args.sampling.seed,
     })
 }

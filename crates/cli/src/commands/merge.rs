@@ -47,7 +47,7 @@ fn captures(args: &Merge) -> Result<Done> {
     ui::say(&format!("wrote      {}: {}", args.out.display(), count(items, "item")));
     ui::say_peak();
     if args.json {
-        ui::put(&format!("{}\n", json!({"out": args.out, "items": items})))?;
+        ui::put(&format!("{}\n", json!({"out": args.out.display().to_string(), "items": items})))?;
     }
     Ok(Done::Well)
 }

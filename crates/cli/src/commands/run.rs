@@ -11,6 +11,7 @@ use crate::{Done, args::Run, model, ui};
 pub(crate) fn run(args: &Run) -> Result<Done> {
     let experiment = resolve(args)?;
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&experiment.name));
+    model::check_out(&dir)?;
     let engine = model::open_choice(&ModelChoice { progress: true, ..experiment.model.choice() })?;
     if args.dry {
         return ui::dry(&dry_run(&engine, &experiment, &dir)?, args.json);

@@ -8,6 +8,7 @@ use headtemper_study::{RunSummary, ScoreRun, Sharded, dry_score, head_set, score
 use crate::{Done, args::Score, model, ui};
 
 pub(crate) fn run(args: &Score) -> Result<Done> {
+    model::check_out(&args.out)?;
     let items = model::items(&args.items)?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let mut heads = head_set(&args.heads, engine.spec())?;

@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Sweep) -> Result<Done> {
+    model::check_out(&args.out)?;
     let items = model::items(&args.items)?;
     let grader = args.hedges.as_deref().map(Grader::read).transpose()?;
     let engine = model::open(&args.model, args.items.thinking)?;

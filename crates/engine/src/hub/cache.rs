@@ -64,7 +64,9 @@ impl Folder {
             fs::write(&aside, commit)?;
             fs::rename(&aside, &path)
         };
-        write().ok();
+        if write().is_err() {
+            fs::remove_file(&aside).ok();
+        }
     }
 
     /// Waits for other processes that download this repo. Held until the file is dropped.

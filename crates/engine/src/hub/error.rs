@@ -7,7 +7,8 @@ use hf_hub::api::sync::ApiError;
 use thiserror::Error;
 
 use super::env::HUB;
-use super::files::{TOKENIZER, extension};
+use super::files::extension;
+use crate::identity::TOKENIZER;
 
 /// Why only the cache could be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -9,25 +9,18 @@ use serde::Deserialize;
 use super::HubError;
 use super::disk::io_error;
 use super::names::is_inside;
+use crate::identity::{CONFIG, SETTINGS, TOKENIZER};
 
-pub(super) const CONFIG: &str = "config.json";
-pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
-const OPTIONAL: [&str; 5] = [
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 /// File name extensions of weights: they tell what a repo without usable weights has instead.
 const WEIGHT_EXTENSIONS: [&str; 6] = ["gguf", "bin", "safetensors", "pth", "pt", "onnx"];
 
 /// The files that a model needs from a repo which `has` the given ones: config, templates, tokenizer, and last the weights
 /// or the index that names their shards.
 pub(super) fn needed(has: impl Fn(&str) -> bool) -> Vec<String> {
-    let optional = OPTIONAL.into_iter().filter(|name| has(name));
+    // Everything that decides what a model says is fetched where it is there; two files must be.
+    let optional = SETTINGS.into_iter().filter(|name| ![CONFIG, TOKENIZER].contains(name) && has(name));
     // A single file takes precedence over an index, as in transformers.
     let weights = if has(WEIGHTS) || !has(WEIGHTS_INDEX) { WEIGHTS } else { WEIGHTS_INDEX };
     [CONFIG].into_iter().chain(optional).chain([TOKENIZER, weights]).map(str::to_owned).collect()

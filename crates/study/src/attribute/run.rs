@@ -23,6 +23,7 @@ use crate::{
     },
     attribution::attribution_markdown,
     attribution::{Attribution, Control, Skipped},
+    capture::{leaves_ids, left_ids},
     items::{
         cohort::{label_counts, labels},
         dispositions::LEAST,
@@ -92,6 +93,9 @@ pub fn attribute_run(
     if let Some(told) = source.told(chosen.items.len()) {
         progress.note(&told);
     }
+    if let Some(note) = settings.left_ids(&chosen) {
+        progress.note(&note);
+    }
     let (said_dropped, count) = (chosen.said_dropped(), chosen.items.len());
     let key = digest(&(parts.key(), STATISTICS));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
@@ -142,6 +146,13 @@ impl AttributeRun<'_> {
             (_, _, Some(lambda)) if !is_lambda(lambda) => refused("--lambda", lambda.to_string(), LAMBDAS),
             _ => Ok(()),
         }
+    }
+
+    /// Whether items bring tokens of their response that they are not read by. The paper's scripts know no such tokens.
+    fn left_ids(&self, chosen: &Chosen<'_>) -> Option<String> {
+        let Texts::Encoded(_, encoded) = &chosen.texts else { return None };
+        let pairs = chosen.items.iter().zip(encoded).filter(|_| self.options.compat != Compat::Dd);
+        left_ids(pairs.filter(|(item, encoded)| leaves_ids(item, encoded)).count(), chosen.items.len())
     }
 
     /// Refuses what needs a model where there is none.

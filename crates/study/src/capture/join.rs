@@ -38,7 +38,7 @@ pub fn merge_features(out: &Path, shards: &[PathBuf]) -> Result<usize> {
         };
         files.push((shard.parse::<Shard>()?, path.as_path(), meta));
     }
-    let (_, first_path, first) = &files[0];
+    let Some((_, first_path, first)) = files.first() else { return Err(StudyError::merge("none was given")) };
     for (_, path, meta) in &files[1..] {
         let differ = match (&first.parts, &meta.parts) {
             (Some(was), Some(now)) => now.changes(was),

@@ -16,6 +16,7 @@ use headtemper_engine::{
     CaptureRequest, CaptureRow, Encoded, Engine, EngineError, Fired, HeadsWanted, Input, Keep, MemoryPlan,
 };
 use headtemper_hook::{HeadPlan, Site};
+use rayon::prelude::*;
 
 use crate::{
     Item, Progress, Result,
@@ -87,7 +88,29 @@ impl Default for CaptureOptions<'_> {
 
 /// Encodes items; a text that does not fit is named by its id.
 pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
-    items.iter().map(|item| encode_one(engine, item, item.response.as_deref())).collect()
+    in_order(items, |item| encode_one(engine, item, item.response.as_deref()))
+}
+
+/// What `of` makes of every item, in parallel; if several fail, the error is the first one's.
+fn in_order<T: Send>(items: &[Item], of: impl Fn(&Item) -> Result<T> + Send + Sync) -> Result<Vec<T>> {
+    let made: Vec<Result<T>> = items.par_iter().map(of).collect();
+    made.into_iter().collect()
+}
+
+/// Whether an item brings tokens of its response that it is not read by.
+pub(crate) fn leaves_ids(item: &Item, encoded: &Encoded) -> bool {
+    let tail = encoded.ids.get(encoded.prompt_len..).unwrap_or_default();
+    item.response.is_some() && item.response_ids.as_ref().is_some_and(|ids| ids != tail)
+}
+
+/// A note on how many of `of` items do: the states of other tokens are others.
+pub(crate) fn left_ids(count: usize, of: usize) -> Option<String> {
+    (count > 0).then(|| {
+        format!(
+            "note: {count} of {of} items are read by the text of their response, not by their response_ids: these do not decode to it with \
+             this tokenizer, or end with a stop token"
+        )
+    })
 }
 
 /// Encodes an item with this response: the tokens that it brings, if they are those of the response under this tokenizer, or else its
@@ -129,7 +152,7 @@ pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, S
 /// # Errors
 /// If a prompt leaves no room for an answer in the model's context: the item is named.
 pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
-    items.iter().map(|item| prompt(engine, item)).collect()
+    in_order(items, |item| prompt(engine, item))
 }
 
 /// The token ids of an item's prompt, without its response.

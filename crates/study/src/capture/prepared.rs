@@ -1,12 +1,12 @@
 //! A capture before anything is written: every item looked at, memory planned, and existing files compared.
 
-use std::{ops::Range, path::Path};
+use std::{collections::BTreeMap, ops::Range, path::Path};
 
-use headtemper_engine::{CaptureRequest, Engine, GenerateOptions, MemoryPlan};
-use headtemper_hook::HeadPlan;
+use headtemper_engine::{CaptureRequest, Engine, EngineError, GenerateOptions, MemoryPlan};
+use headtemper_hook::{HeadPlan, check_fired};
 
 use super::{
-    Answering, CaptureJob, CaptureOptions,
+    Answering, CaptureJob, CaptureOptions, left_ids,
     pieces::{self, Pieces},
     survey::{Blocks, Survey},
 };
@@ -74,11 +74,19 @@ impl<'a> Prepared<'a> {
                 "note: {bring} a response, which is not read, nor what is said of it (label, scores): the model answers"
             ));
         }
-        let Survey { prompts_alone, untouched, .. } = prepared.survey;
+        let Survey { prompts_alone, untouched, ids_left, .. } = prepared.survey;
         if prompts_alone > 0 {
             progress.note(&format!(
                 "note: {prompts_alone} of {n} items have no response: what is read of them is their prompt"
             ));
+        }
+        if let Some(note) = left_ids(ids_left, n) {
+            progress.note(&note);
+        }
+        if untouched == n && n > 0 {
+            // Nothing needs to be read to know.
+            let idle = vec![BTreeMap::new(); options.plans.len()];
+            check_fired(&options.plans, &idle).map_err(EngineError::from)?;
         }
         if untouched > 0 {
             progress.note(&format!(

@@ -4,13 +4,12 @@ use std::{ops::Range, path::Path};
 
 use headtemper_engine::{Encoded, Engine, EngineError};
 use headtemper_hook::HeadPlan;
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    CaptureJob, encode_one,
+    CaptureJob, encode_one, in_order,
     kept::{find_texts, texts_in},
-    prompt,
+    leaves_ids, prompt,
 };
 use crate::{
     Item, Progress, Result,
@@ -59,6 +58,8 @@ pub(super) struct Survey {
     pub(super) prompts_alone: usize,
     /// Items that are read and have no token at the positions of their plan.
     pub(super) untouched: usize,
+    /// Items that are not read by the tokens of their response that they bring.
+    pub(super) ids_left: usize,
 }
 
 /// Some items as they are read, and how many of them bring a response. Where they are to be answered, it is gone, and what is said of it.
@@ -86,8 +87,7 @@ pub(super) fn text_of(engine: &Engine, job: &CaptureJob<'_>, item: &Item) -> Res
 
 /// What is read of some items, in parallel; if several cannot be read, the error names the first.
 fn texts_of(engine: &Engine, job: &CaptureJob<'_>, items: &[Item]) -> Result<Vec<Encoded>> {
-    let texts: Vec<Result<Encoded>> = items.par_iter().map(|item| text_of(engine, job, item)).collect();
-    texts.into_iter().collect()
+    in_order(items, |item| text_of(engine, job, item))
 }
 
 /// Hashes of an item.
@@ -125,6 +125,7 @@ impl Survey {
             responses: 0,
             prompts_alone: 0,
             untouched: 0,
+            ids_left: 0,
         };
         let plans = &job.options.plans;
         let (mut items, mut labels) = (Blocks::of(n), Blocks::of(n));
@@ -144,10 +145,14 @@ impl Survey {
                 survey.facts.push(Fact::of(item, text, &hashes));
                 if job.answering.is_none() {
                     survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
-                    let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
-                    let touches = |plan: &HeadPlan| plan.positions().touch(text.ids.len(), text.prompt_len);
-                    survey.untouched += usize::from(plan.is_some_and(|plan| !plan.is_empty() && !touches(plan)));
+                    survey.ids_left += usize::from(leaves_ids(item, text));
                 }
+                // Of an answer that is still to be written, the last token at the limit is not read.
+                let most = job.answering.as_ref().map_or(0, |how| how.max_new_tokens.saturating_sub(1));
+                let most = (text.ids.len() + most).min(engine.spec().context);
+                let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
+                let touches = |plan: &HeadPlan| plan.positions().touch(most, text.prompt_len);
+                survey.untouched += usize::from(plan.is_some_and(|plan| !plan.is_empty() && !touches(plan)));
                 items.add(&item.id, hashes.text);
                 labels.add(&item.id, hashes.labels);
                 if shown {

@@ -11,7 +11,7 @@ use crate::{
         ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
         usual_shuffles,
     },
-    store::digest::sha256_json,
+    store::{digest::sha256_json, files::named_in_utf8},
 };
 
 /// A falsification: what `temper falsify` reads. Unknown keys are refused; paths are relative to the file.
@@ -193,7 +193,7 @@ impl GateFile {
         // Hashed with the paths as they are written: the same wherever it is run from.
         let sha256 = sha256_json(&file);
         // Everywhere else paths are absolute, so that a directory belongs to the same run wherever it is started from.
-        let whole = std::path::absolute(path).map_err(StudyError::read(path))?;
+        let whole = named_in_utf8(path)?;
         Ok(Self { sha256, ..file.within(whole.parent().unwrap_or(Path::new(""))) })
     }
 

@@ -104,13 +104,13 @@ impl<'a> Gate<'a> {
 
     /// What the rows of its directory are made from.
     fn parts(&self, engine: &Engine, items: &[Item]) -> Result<Parts> {
-        let GateRun { generate, site, prefix, hedges, .. } = self.settings;
+        let GateRun { generate, prefix, hedges, .. } = self.settings;
         Ok(Parts::of(engine.identity())
             .with("items", named_items(items, &encode(engine, items)?))
             .with("probe", &self.settings.probe.sha256)
             .with("c", self.c)
             .with("threshold", self.threshold)
-            .with("site", site)
+            .with("site", self.site.to_string())
             .with("prefix", prefix)
             .with("hedges", hedges)
             .with("sampling", &generate.sampling)

@@ -62,6 +62,9 @@ pub fn check_rows(text: &str, items: impl FnOnce() -> Result<Vec<String>>) -> Re
 /// # Errors
 /// If it cannot be read, or names heads that the model does not have.
 pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
+    if TableSource::of(text).is_some() {
+        return Err(no_list_in(Path::new(text), "a .json list, or top:5@attribution.json: the arms bring their own λ"));
+    }
     let list = list(text, spec)?;
     if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
         return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
@@ -104,7 +107,10 @@ fn made_for(text: &str) -> Result<Option<MadeFor>> {
 /// What a `.json` file of heads holds, if it is one.
 fn list_file(text: &str) -> Result<Option<String>> {
     let path = Path::new(text);
-    is_list_file(text).then(|| std::fs::read_to_string(path).map_err(StudyError::read(path))).transpose()
+    let read = || std::fs::read_to_string(path).map_err(StudyError::read(path));
+    // Editors on Windows put a byte order mark before the text.
+    let content = is_list_file(text).then(read).transpose()?;
+    Ok(content.map(|content| content.trim_start_matches('\u{feff}').to_owned()))
 }
 
 fn is_list_file(text: &str) -> bool {
@@ -173,17 +179,17 @@ fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
         // JSON in place contains a slash as well: heads/v1.
         let json = text.trim_start().starts_with(['{', '[']);
         let a_path = path.exists() || (!json && text.contains(std::path::MAIN_SEPARATOR));
-        if a_path { no_list_in(path) } else { error.into() }
+        if a_path {
+            no_list_in(path, "a .json list or plan, an .npz table of λ, or top:5@attribution.json")
+        } else {
+            error.into()
+        }
     })
 }
 
 /// The error for a file of heads that nothing says how to read.
-fn no_list_in(path: &Path) -> StudyError {
-    StudyError::option(
-        "the file of a head list",
-        path.display().to_string(),
-        "a .json list or plan, an .npz table of λ, or top:5@attribution.json",
-    )
+fn no_list_in(path: &Path, allowed: &str) -> StudyError {
+    StudyError::option("the file of a head list", path.display().to_string(), allowed)
 }
 
 fn useless(lambda: Option<f32>, why: &str) -> StudyError {

@@ -121,7 +121,19 @@ impl Grader {
 
 /// Whether a phrase occurs in a text, as whole words.
 fn holds(text: &str, phrase: &str) -> bool {
-    !phrase.is_empty() && format!(" {text} ").contains(&format!(" {phrase} "))
+    let mut from = 0;
+    while let Some(at) = text[from..].find(phrase).filter(|_| !phrase.is_empty()) {
+        let (start, end) = (from + at, from + at + phrase.len());
+        if [text[..start].chars().next_back(), text[end..].chars().next()]
+            .iter()
+            .all(|beside| matches!(beside, None | Some(' ')))
+        {
+            return true;
+        }
+        // Matches may overlap: "a a" in "aa a a".
+        from = start + phrase.chars().next().map_or(1, char::len_utf8);
+    }
+    false
 }
 
 /// Lower case, with one space for every run of characters that are neither letters nor digits: the words of hedges.
@@ -144,6 +156,7 @@ mod tests {
         assert_eq!(label("Probably Rome", "Paris"), "hw");
         assert_eq!(label("It has 1,440 minutes", "1,440"), "cr");
         assert_eq!(label("", "Paris"), "cw");
+        assert!(holds("aa a a", "a a") && !holds("aa a aa", "a a") && !holds("a", "") && holds("ä öü", "öü"));
         assert!(!grader.grade("anything", &["?".into()]).correct, "a gold without letters matches nothing");
         assert_eq!(label("I'm not sure, 0.5 or probably 5?", "5"), "hr", "hedges are words, whatever numbers are");
         let exact = grader.with_gold(GoldRule::Exact);

@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_engine::{Input, Message};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{answer::cut_off, unique::Unique};
-use crate::{Result, Row, StudyError, store::files::nan_is_none};
+use crate::{
+    Result, Row, StudyError,
+    store::{files::nan_is_none, parts::short},
+};
 
 /// Fields about an answer, which say nothing of any other answer.
 const OF_AN_ANSWER: [&str; 6] = ["finish_reason", "truncated", "coverage", "correct", "verbal", "judge"];
@@ -250,6 +254,7 @@ impl Item {
             None | Some(Value::Null) => number.to_string(),
             Some(Value::String(id)) if !id.is_empty() => id,
             Some(Value::Number(id)) => id.to_string(),
+            Some(Value::String(_)) => return Err("id is empty, but must be a text or number, or left out".into()),
             Some(other) => return Err(format!("id is {}, not a text or number", kind(&other))),
         };
         if id.chars().any(char::is_control) {
@@ -273,9 +278,7 @@ impl Item {
             return Err("the response is empty".into());
         }
         let response_ids = match fields.remove("response_ids") {
-            Some(value) if response.is_some() => {
-                serde_json::from_value(value).map_err(|e| format!("response_ids: {e}"))?
-            }
+            Some(value) if response.is_some() => as_form(value, "response_ids", "a list of token ids, such as [5, 7]")?,
             _ => None,
         };
         if prompt_len.is_some() && response.is_some() {
@@ -290,12 +293,11 @@ impl Item {
             }
             None => None,
         };
-        let parsed = |name: &str, e: serde_json::Error| format!("{name}: {e}");
         let scores = match fields.remove("scores") {
             None | Some(Value::Null) => BTreeMap::new(),
             Some(value) => {
                 let scores: BTreeMap<String, Option<f64>> =
-                    serde_json::from_value(value).map_err(|e| parsed("scores", e))?;
+                    as_form(value, "scores", "an object of numbers, such as {\"curious\": 4}")?;
                 // A score of null is no score.
                 scores.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
             }
@@ -303,7 +305,7 @@ impl Item {
         let gold = match fields.remove("gold") {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::String(one)) => vec![one],
-            Some(value) => serde_json::from_value(value).map_err(|e| parsed("gold", e))?,
+            Some(value) => as_form(value, "gold", "a text or a list of texts")?,
         };
         Ok(Self { id, input, response, response_ids, prompt_len, label, scores, gold, other: fields })
     }
@@ -416,7 +418,7 @@ fn take_input(fields: &mut Map<String, Value>, raw: bool) -> std::result::Result
             if messages.is_empty() { Err("messages is empty".into()) } else { Ok(Input::Messages(messages)) }
         }
         _ => {
-            let ids: Vec<u32> = serde_json::from_value(value).map_err(wrong)?;
+            let ids: Vec<u32> = as_form(value, key, "a list of token ids, such as [5, 7]")?;
             if ids.is_empty() { Err("input_ids is empty".into()) } else { Ok(Input::Ids(ids)) }
         }
     }
@@ -428,6 +430,12 @@ fn text(fields: &mut Map<String, Value>, key: &str) -> std::result::Result<Optio
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(format!("{key} is {}, not a text", kind(&other))),
     }
+}
+
+/// A value of this form, or what would have been one.
+fn as_form<T: DeserializeOwned>(value: Value, name: &str, allowed: &str) -> std::result::Result<T, String> {
+    let found = short(&value);
+    serde_json::from_value(value).map_err(|_| format!("{name} is {found}, but must be {allowed}"))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Keyed, Progress, Result, RowLog,
-    store::{digest::digest, rundir},
+    store::{digest::digest, files::followed, rundir},
 };
 
 /// One reply of the judge, verbatim, so that it can be read again, also by people.
@@ -101,6 +101,8 @@ pub(crate) fn key(asked: Asked<'_>, text: &str) -> String {
 /// Opens a cache that runs share, and reserves it for this process as long as the returned file lives: two processes that append at once
 /// would overwrite each other.
 pub(crate) fn open(path: &Path, progress: &mut dyn Progress) -> Result<(RowLog<Answer>, Option<File>)> {
+    // Whatever it is called: all names of one file share a lock.
+    let path = &followed(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let lock = rundir::lock(path, &path.with_file_name(format!(".{name}.lock")), progress)?;
     Ok((RowLog::open_and_tell(path, progress)?, lock))

@@ -90,6 +90,8 @@ enum End {
     /// The server works, but this question is too long for it.
     TooLong(String),
     Unasked,
+    /// The budget was spent, or the run stopped, before the question could be tried again.
+    CutShort(String),
     Hopeless(Option<u16>, String),
 }
 
@@ -143,7 +145,7 @@ impl<'a> Pool<'a> {
         });
         done.requests = self.requests.load(Ordering::Relaxed);
         done.tokens = self.tokens.load(Ordering::Relaxed);
-        if result.is_ok() && self.stopped() { Err(EngineError::Interrupted.into()) } else { result }
+        if self.stopped() { Err(EngineError::Interrupted.into()) } else { result }
     }
 
     fn take_in(
@@ -161,7 +163,7 @@ impl<'a> Pool<'a> {
                 log.append(Answer::new(&question.key, question.kind(), self.endpoint.address(), reply))?;
             }
             // A question that got no reply is not done.
-            End::Failed(why) | End::TooLong(why) => {
+            End::Failed(why) | End::TooLong(why) | End::CutShort(why) => {
                 done.failed.insert(question.key.clone(), why);
                 return Ok(());
             }
@@ -198,9 +200,10 @@ impl<'a> Pool<'a> {
 
     /// Asks one question until there is a reply, or no hope of one.
     fn attempts(&self, key: &str, text: &str) -> End {
-        let mut failed = None;
+        let (mut failed, mut cut) = (None, false);
         for attempt in 0..=self.patience.retries {
             if attempt > 0 && !self.sleep(self.pause(key, attempt)) || !self.keep_quiet() || !self.may_ask() {
+                cut = true;
                 break;
             }
             match self.client.send(text) {
@@ -225,7 +228,7 @@ impl<'a> Pool<'a> {
                 Err(Failure::Always(status, why)) => return End::Hopeless(status, why),
             }
         }
-        failed.map_or(End::Unasked, End::Failed)
+        failed.map_or(End::Unasked, if cut { End::CutShort } else { End::Failed })
     }
 
     /// Takes one request from the budget, if one is left. It is taken before the request is sent, so that no more are sent, however many

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, ItemsFrom, Predicate, RandomFrom, ReadAs, Result,
-    StudyError, heads::relative_to,
+    StudyError, heads::relative_to, store::files::named_in_utf8,
 };
 
 /// An experiment: what `temper run` reads and, with its paths resolved, writes to `config.toml`.
@@ -320,6 +320,7 @@ impl Experiment {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
         let mut experiment: Self =
             toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
+        named_in_utf8(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         // Absolute, so that the file means the same wherever it is written to.
         let resolve = |relative: &mut PathBuf| -> Result<()> {

@@ -24,7 +24,7 @@ use crate::{
         prepared::{
             ATTRIBUTED, arms_of, attribution_key, capture_options, disposition_of, sweep_options, swept, top_of,
         },
-        report::{RunReport, Swept},
+        report::{REPORTS, RunReport, Swept},
     },
     store::{
         digest::digest,
@@ -53,6 +53,33 @@ struct Study<'a> {
     warnings: Vec<String>,
 }
 
+/// The experiment as it was resolved.
+const CONFIG: &str = "config.toml";
+
+/// Takes back what an earlier call left under another file, and says so: whatever stands beside `config.toml` must be of it, also where
+/// this call fails or is killed. Answers stay, and so does an attribution that the other file does not change.
+fn take_back_others(run: &mut RunDir, key: &str, experiment: &Experiment, progress: &mut dyn Progress) -> Result<()> {
+    let earlier = std::fs::read_to_string(run.file(CONFIG)).unwrap_or_default();
+    let other = !earlier.is_empty() && earlier != experiment.to_toml();
+    let of = |experiment: &Experiment| attribution_key(key, experiment, &[]);
+    let attributes_otherwise = || !toml::from_str(&earlier).is_ok_and(|earlier| of(&earlier) == of(experiment));
+    let stages: [(&str, &[&str], bool); 3] = [
+        ("report", &REPORTS, other),
+        ("sweep", &SWEEP_FILES, other || experiment.sweep.is_none()),
+        ("attribute", &ATTRIBUTED, other && attributes_otherwise()),
+    ];
+    let mut gone = Vec::new();
+    for (stage, files, _) in stages.into_iter().filter(|(.., goes)| *goes) {
+        gone.extend(run.without(stage, files)?);
+    }
+    if !gone.is_empty() {
+        let gone = gone.join(", ");
+        progress
+            .note(&format!("note: not of the settings of this call, and removed: {gone}; answers stay in rows.jsonl"));
+    }
+    Ok(())
+}
+
 /// Runs an experiment in a directory, or whatever is left of it to do.
 ///
 /// # Errors
@@ -68,7 +95,8 @@ pub fn run(
     let Prepared { mut items, taken, grader, parts, .. } = Prepared::new(engine, experiment)?;
     let key = parts.key();
     let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
-    write_text(&run.file("config.toml"), &experiment.to_toml())?;
+    take_back_others(&mut run, &key, experiment, progress)?;
+    write_text(&run.file(CONFIG), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
     let mut warnings: Vec<String> = grader.as_ref().and_then(|_| gold_warning(&items)).into_iter().collect();
@@ -195,15 +223,7 @@ impl Study<'_> {
         attribution: &Attribution,
         progress: &mut dyn Progress,
     ) -> Result<Option<Swept>> {
-        let Some(config) = &self.experiment.sweep else {
-            if self.run.without("sweep", &SWEEP_FILES)? {
-                progress.note(&format!(
-                    "note: the experiment has no [sweep] now: {} of the earlier one are removed; its answers stay in rows.jsonl",
-                    SWEEP_FILES.join(", ")
-                ));
-            }
-            return Ok(None);
-        };
+        let Some(config) = &self.experiment.sweep else { return Ok(None) };
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.engine, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;

@@ -18,6 +18,9 @@ use crate::{
     text::file_name,
 };
 
+/// The files of a report.
+pub(crate) const REPORTS: [&str; 3] = ["report.html", "report.json", "report.md"];
+
 /// What a sweep ends with.
 pub(crate) struct Swept {
     pub(crate) outcomes: Outcomes,

@@ -63,6 +63,9 @@ pub fn score_run(
 ) -> Result<Sharded<RunSummary>> {
     // Every refusal comes before the first file.
     let work = Work::new(engine, items, settings)?;
+    if let Some(note) = work.note() {
+        progress.note(&note);
+    }
     let mut run = RunDir::open(dir, "score", &work.parts, settings.shard, progress)?;
     run.note("identity", engine.identity())?;
     let mut log = run.rows::<ScoreRow>(progress)?;
@@ -74,7 +77,7 @@ pub fn score_run(
         return Ok(Sharded::Part { rows: work.part.len(), of: work.plan.keys.len() });
     }
     // What earlier calls left complete belongs to the map: it was looked at too.
-    tell_others(dir, &work.plan, progress);
+    tell_others(Plan::of(dir), &work.plan, progress);
     let whole = Whole::of(&work.plan, &log);
     whole.plan.save(&run)?;
     work.fill(&mut log, progress)?;
@@ -91,16 +94,17 @@ pub fn merge_score(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
     let Joined { plan, mut rows, others } = shards.join::<ScorePlan, ScoreRow>()?;
     plan.plan.check(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     rows.extend(others);
+    let earlier = Plan::of(out);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
-    tell_others(out, &plan, progress);
+    tell_others(earlier, &plan, progress);
     let whole = Whole::of(&plan, &log);
     whole.plan.save(&run)?;
     write_results(&mut run, &identity, &whole, &log)
 }
 
 /// Says if the last call in a directory had other labels: scores do not depend on them, but the contrast does.
-fn tell_others(dir: &Path, plan: &Plan<ScorePlan>, progress: &mut dyn Progress) {
-    if Plan::<ScorePlan>::of(dir).is_some_and(|earlier| earlier.plan.labels != plan.plan.labels) {
+fn tell_others(earlier: Option<Plan<ScorePlan>>, plan: &Plan<ScorePlan>, progress: &mut dyn Progress) {
+    if earlier.is_some_and(|earlier| earlier.plan.labels != plan.plan.labels) {
         progress.note("note: other than in the last call here: the items' labels; all tables are made by those of now");
     }
 }

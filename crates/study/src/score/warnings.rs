@@ -5,10 +5,27 @@ use crate::{
     confounds::{LikeResponses, Truncation, group_responses, told_field, told_prompts},
     items::{facts::RESPONSE, units},
     significance::{LEVEL, told_fixed},
+    text::some_of,
 };
 
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
+
+/// Most cells that a warning names.
+const NAMED: usize = 5;
+
+/// Any head with an output moves the last digits of a probability; one whose columns of the output projection are zero moves none.
+fn changed_nothing(map: &ScoreMap) -> Option<String> {
+    let still = map.cells.iter().filter(|cell| cell.lambda != 1.0 && cell.delta == 0.0 && cell.kl == 0.0);
+    let names: Vec<String> = still.map(|cell| format!("{}@{}", cell.at(), cell.lambda)).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "changed nothing, not even the last digit of a probability: {}; such heads add nothing in this model, as after an export \
+             with lambda 0, and a null about them says nothing",
+            some_of(&names, NAMED)
+        )
+    })
+}
 
 pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -30,6 +47,7 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     if prompts < items {
         warnings.push(format!("the {items} items have {}; those that share one count as one", counted(prompts)));
     }
+    warnings.extend(changed_nothing(map));
     let Some(contrast) = &map.contrast else { return warnings };
     for (name, n) in [(&contrast.a, contrast.n_a), (&contrast.b, contrast.n_b)] {
         if n < TINY {

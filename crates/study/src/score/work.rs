@@ -8,7 +8,7 @@ use headtemper_engine::{
 
 use crate::{
     Item, Parts, Plan, Progress, Result, RowLog, StudyError,
-    capture::{encode, named_items},
+    capture::{encode, leaves_ids, left_ids, named_items},
     error::{back, through},
     items::units::check_groups,
     score::{ScoreRow, ScoreRun, plan::ScorePlan, row::ItemKey},
@@ -70,15 +70,18 @@ impl<'a> Work<'a> {
         }
         let part = match settings.shard {
             None => 0..keys.len(),
-            Some(shard) => {
-                shard.part(&keys, "cells")?;
-                shard.range(keys.len())
-            }
+            Some(shard) => shard.range_of(keys.len(), "cells")?,
         };
         let work = Self { engine, items, settings, encoded, parts, plan: Plan::new(keys, plan), part };
         let all: Vec<bool> = (0..work.plan.keys.len()).map(|place| work.part.contains(&place)).collect();
         work.memory(&all)?;
         Ok(work)
+    }
+
+    /// What the user should know of how the items are read.
+    pub(crate) fn note(&self) -> Option<String> {
+        let left = self.items.iter().zip(&self.encoded).filter(|(item, encoded)| leaves_ids(item, encoded)).count();
+        left_ids(left, self.items.len())
     }
 
     /// Whether each cell of the whole map is wanted here and not there yet.

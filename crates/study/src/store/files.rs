@@ -60,6 +60,18 @@ pub(crate) fn followed(path: &Path) -> PathBuf {
     path
 }
 
+/// The absolute form of a path whose directory goes into files of text.
+///
+/// # Errors
+/// If it has no form in UTF-8: those files could not name it.
+pub(crate) fn named_in_utf8(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(StudyError::read(path))?;
+    if whole.to_str().is_none() {
+        return Err(StudyError::option("the path of the file", whole.display().to_string(), "in UTF-8"));
+    }
+    Ok(whole)
+}
+
 /// Whether a name is that of a file on its way into place, or of what a killed process left of one.
 pub(crate) fn is_aside(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(".part")

@@ -4,7 +4,7 @@ pub(crate) mod digest;
 pub(crate) mod files;
 pub(crate) mod manifest;
 pub(crate) mod nan;
-mod parts;
+pub(crate) mod parts;
 pub(crate) mod rows;
 pub(crate) mod rundir;
 mod shard;

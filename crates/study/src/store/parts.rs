@@ -50,13 +50,15 @@ impl Parts {
             compare_fields("", &was.0, &self.0, &mut out);
             return out;
         }
-        let same_items = was.0.get(ITEMS) == self.0.get(ITEMS);
+        let noted = [was, self].iter().all(|of| of.0.contains_key(Self::RAW));
+        let same_items = was.0.get(ITEMS) == self.0.get(ITEMS) && !noted;
         let without = |of: &Self, left_out: &[&str]| -> Map<String, Value> {
             let fields = of.0.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
             fields.map(|(name, value)| (name.clone(), value.clone())).collect()
         };
         if same_items {
-            // Token for token the same: earlier versions did not note whether prompts were raw.
+            // Token for token the same: earlier versions did not note whether prompts were raw. A run always notes it, and its items
+            // are lines of a file, which do not tell.
             compare_fields("", &without(was, &[Self::RAW]), &without(self, &[Self::RAW]), &mut out);
             return out;
         }
@@ -135,7 +137,8 @@ fn label(entry: &Value) -> String {
 /// How many characters of a value are shown; of a hash, the first suffice.
 const SHOWN: usize = 40;
 
-fn short(value: &Value) -> String {
+/// A value for a message.
+pub(crate) fn short(value: &Value) -> String {
     let text = match value {
         Value::Null => "none".into(),
         Value::String(text) => text.clone(),
@@ -168,6 +171,9 @@ mod tests {
         assert_eq!(back[1..], ["thinking was none, is true"]);
         // An earlier version did not note it, and the tokens are the same.
         assert!(parts().with(Parts::RAW, true).changes(&parts()).is_empty());
+        let noted = |raw: bool| parts().with(Parts::RAW, raw);
+        assert_eq!(noted(true).changes(&noted(false)), [named]);
+        assert_eq!(noted(false).changes(&noted(true)).len(), 1);
     }
 
     #[test]

@@ -79,12 +79,7 @@ impl RunDir {
         remove_asides(&self.dir)?;
         // The lock goes last: without it, the directory is free for anybody.
         let own = [self.file(MANIFEST), self.file(LOCK)];
-        for path in files.iter().chain(&own) {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StudyError::write(path)(e)),
-                _ => {}
-            }
-        }
+        files.iter().chain(&own).try_for_each(|path| remove_if_there(path))?;
         let _ = fs::remove_dir(&self.dir); // somebody else's files keep it
         Ok(())
     }
@@ -118,13 +113,13 @@ impl RunDir {
         if self.manifest.forget(stage) { self.save() } else { Ok(()) }
     }
 
-    /// Takes back a stage that this call does not have, or what a killed call left of one: its files go, and the manifest forgets it. Says
-    /// whether there was any.
+    /// Takes back a stage that this call does not have, or what a killed call left of one: its files go, and the manifest forgets it.
+    /// Returns the names of those that were there.
     ///
     /// # Errors
     /// If a file cannot be removed, or the manifest not be written.
-    pub(crate) fn without(&mut self, stage: &str, files: &[&str]) -> Result<bool> {
-        let there = files.iter().any(|name| self.file(name).exists());
+    pub(crate) fn without<'a>(&mut self, stage: &str, files: &[&'a str]) -> Result<Vec<&'a str>> {
+        let there = files.iter().copied().filter(|name| self.file(name).exists()).collect();
         files.iter().try_for_each(|name| remove_if_there(&self.file(name)))?;
         self.begin(stage)?;
         Ok(there)

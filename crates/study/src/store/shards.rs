@@ -115,7 +115,7 @@ impl Shards {
             };
             shards.push((shard.parse::<Shard>()?, dir.clone(), manifest));
         }
-        let (_, first, reference) = &shards[0];
+        let Some((_, first, reference)) = shards.first() else { return Err(StudyError::merge("none was given")) };
         for (_, dir, manifest) in &shards[1..] {
             if let Some(differ) = manifest.other_than(reference) {
                 return Err(differ_in(first, dir, &differ));

@@ -51,7 +51,7 @@ impl SweptAnswers {
     /// Reads a sweep; with a limit, only what it answered to its first items.
     ///
     /// # Errors
-    /// If the directory is in use, holds no sweep or only a shard of one, or lacks rows.
+    /// If the directory is in use, holds no sweep or only a shard of one, lacks rows, or an arm of it touched nothing.
     pub fn read(dir: &Path, limit: Option<usize>) -> Result<Self> {
         let wrong = |found: String| {
             let allowed =
@@ -94,6 +94,8 @@ impl SweptAnswers {
             let own = keys.iter().enumerate().filter(|(at, _)| at % all < kept);
             rows.push(own.filter_map(|(_, key)| written.remove(key)).collect());
         }
+        // Before anybody is asked about answers that say nothing.
+        fired_by_arm(&plan.arms, &rows)?;
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {

@@ -289,13 +289,14 @@ fn put_beside_random(judged: &mut [Judged<'_>], which: Compared<'_>) {
 }
 
 /// The random arms that are like an arm, at its λ.
-fn alike<'a>(judged: &'a [Judged<'a>], arm: &'a Arm) -> impl Iterator<Item = &'a Judged<'a>> {
-    let like = move |other: &Arm| other.lambda == arm.lambda && likeness(other) == likeness(arm);
-    judged.iter().filter(move |j| j.arm.role == Role::Random && like(j.arm))
+fn alike<'a>(judged: &'a [Judged<'a>], arm: &Arm) -> Vec<&'a ArmOutcome> {
+    let own = likeness(arm);
+    let like = |other: &Arm| other.lambda == arm.lambda && likeness(other) == own;
+    judged.iter().filter(|j| j.arm.role == Role::Random && like(j.arm)).map(|j| &j.outcome).collect()
 }
 
-fn random_means<'a>(judged: &'a [Judged<'a>], arm: &'a Arm, which: Compared<'_>) -> Vec<f64> {
-    alike(judged, arm).filter_map(|j| j.outcome.difference.of(which).map(|difference| difference.mean)).collect()
+fn means(outcomes: &[&ArmOutcome], which: Compared<'_>) -> Vec<f64> {
+    outcomes.iter().filter_map(|outcome| outcome.difference.of(which).map(|difference| difference.mean)).collect()
 }
 
 fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<SweepTable> {
@@ -313,15 +314,15 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
         }
         let table = tables.last_mut().expect("one was pushed");
         table.arms.push(j.outcome.clone());
-        let sets = alike(judged, j.arm).count();
-        if sets > 0 {
+        let random = alike(judged, j.arm);
+        if !random.is_empty() {
             let range = |which: Compared<'_>| {
-                let mut means = random_means(judged, j.arm, which);
+                let mut means = means(&random, which);
                 means.sort_by(f64::total_cmp);
                 Some((*means.first()?, *means.last()?))
             };
-            let compared = PerOutcome::from_fn(axes, |which| random_means(judged, j.arm, which).len());
-            let lambda = j.outcome.lambda;
+            let compared = PerOutcome::from_fn(axes, |which| means(&random, which).len());
+            let (lambda, sets) = (j.outcome.lambda, random.len());
             table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(axes, range) });
         }
     }

@@ -13,7 +13,8 @@ type Cells<'a> = BTreeMap<(&'a str, u64), &'a [String]>;
 /// one directory do.
 ///
 /// A further seed joins if every arm of the new plan has its rows under it; a further arm joins if it then has rows under every seed.
-/// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it.
+/// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it. An arm that touched
+/// nothing stays out too: the call that asked for it was refused, and this one did not ask.
 pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
     let (mut cells, own) = (cells_of(earlier), cells_of(new));
     cells.retain(|_, keys| keys.iter().all(|key| log.get(key).is_some()));
@@ -26,8 +27,17 @@ pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log
         seeds.extend(earlier.plan.seeds.iter().filter(further));
     }
     // An arm's name says which heads and which λ.
+    let touches = |arm: &Arm| {
+        arm.plan.is_empty()
+            || seeds.iter().any(|&seed| {
+                let keys = cells.get(&(arm.variant.as_str(), seed)).copied().unwrap_or_default();
+                keys.iter().any(|key| log.get(key).is_some_and(|row| row.touched))
+            })
+    };
     let further = |arm: &&Arm| {
-        new.plan.arms.iter().all(|own| own.variant != arm.variant) && seeds.iter().all(|&seed| has(arm, seed))
+        new.plan.arms.iter().all(|own| own.variant != arm.variant)
+            && seeds.iter().all(|&seed| has(arm, seed))
+            && touches(arm)
     };
     arms.extend(earlier.plan.arms.iter().filter(further).cloned());
 

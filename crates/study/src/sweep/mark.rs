@@ -51,10 +51,13 @@ pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grade
     // With a grader, right is what its labels call right.
     let plain = Grader::by_gold(GoldRule::default());
     let gold = grader.unwrap_or(&plain);
-    let mark = |(row, item): (&Row, &Item)| Mark {
-        right: (!item.gold.is_empty()).then(|| gold.grade(&row.response, &item.gold).correct),
-        asserted: grader.map(|grader| !grader.grade(&row.response, &item.gold).hedged),
-        ..Mark::default()
+    let mark = |(row, item): (&Row, &Item)| {
+        let grade = gold.grade(&row.response, &item.gold);
+        Mark {
+            right: (!item.gold.is_empty()).then_some(grade.correct),
+            asserted: grader.map(|_| !grade.hedged),
+            ..Mark::default()
+        }
     };
     rows.iter().zip(items.iter().cycle()).map(mark).collect()
 }

@@ -13,7 +13,7 @@ use crate::{
     items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
     sweep::{
-        Answered, Wanted, by_arm, check_memory,
+        Answered, Wanted, by_arm, check_memory, check_reach,
         earlier::with_earlier,
         files::{write_lambda, write_outcomes, write_report},
         fill, fired_by_arm, fired_of, is_default,
@@ -52,6 +52,7 @@ impl SweepRun<'_> {
         let prompts = prompts(engine, self.items)?;
         check_memory(engine, self.items, &prompts, self.options)?;
         let all = wanted(engine, self.items, &prompts, self.arms, self.options);
+        check_reach(engine, self.arms, &all)?;
         Ok((all, parts_of(engine, self, &prompts)))
     }
 

@@ -23,6 +23,7 @@ impl Outcomes {
             self.few_in_a_class(),
             self.arms_elsewhere(),
             self.untouched(),
+            self.changed_nothing(),
             self.withheld(),
             self.random_withheld(),
         ];
@@ -161,6 +162,23 @@ impl Outcomes {
             "only {} of {} answers of {} were touched: the others end before its positions, and pull every difference to 0",
             worst.touched, worst.n, worst.variant
         ))
+    }
+
+    /// Any head with an output moves the last digits of a log-probability; one whose columns of the output projection are zero, as an
+    /// export with λ = 0 leaves them, moves none, and its null says nothing.
+    fn changed_nothing(&self) -> Option<String> {
+        let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
+        let same =
+            |arm: &&ArmOutcome| arm.changed == 0.0 && arm.mean_logprob.to_bits() == reference.mean_logprob.to_bits();
+        let arms = self.all_arms().filter(|arm| arm.lambda != 1.0 && arm.touched > 0).filter(same);
+        let names: Vec<String> = arms.map(|arm| arm.variant.clone()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "changed nothing, not even the last digit of a log-probability: {}; such heads add nothing in this model, as after an \
+                 export with lambda 0, and a null about them says nothing",
+                some_of(&names, NAMED)
+            )
+        })
     }
 
     fn withheld(&self) -> Option<String> {
