@@ -53,7 +53,7 @@ fn story(found: &Falsification) -> String {
 }
 
 /// Names listed as in a sentence.
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [one] => (*one).to_owned(),

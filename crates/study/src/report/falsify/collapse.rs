@@ -5,6 +5,7 @@ use crate::{
     probe::{Ends, Null},
     report::{
         falsify::{
+            baselines::listed,
             chart::{CHANCE, Chart, LEFT, Level, RIGHT, name},
             words::meaning,
         },
@@ -192,7 +193,10 @@ fn labels(out: &mut String, row: &Row, chart: &Chart, top: f64) {
 fn caption(rows: &[Row]) -> String {
     let mut out = "○ cross-validated AUC, ● AUC on fresh items; the line between them is the fall.".to_owned();
     if rows.iter().any(|row| row.cv_null.is_some() || row.fresh_null.is_some()) {
-        out.push_str(" Grey: shuffled labels, from their mean to what 95\u{a0}% of them stay below.");
+        out.push_str(" Grey bands: shuffled labels, from their mean to what 95\u{a0}% of them stay below.");
+    }
+    if rows.iter().any(|row| row.baseline) {
+        out.push_str(" Grey points: baselines.");
     }
     out
 }
@@ -235,10 +239,28 @@ fn story(found: &Falsification) -> String {
         return format!("The AUC falls from {told_cv} in training to {told_fresh} on fresh items.{rest}{few}");
     }
     // An AUC is one check of several, and must not read as the verdict.
-    let fails = |step: &Step| step.name == StepName::Fresh && step.outcome == Outcome::Failed;
-    let all_the_same = " The step fails all the same, by another check.";
-    let fails = if found.steps.iter().any(fails) { all_the_same } else { "" };
-    format!("The AUC stays above its gate: {told_cv} in training, {told_fresh} on fresh items.{rest}{fails}{few}")
+    let step = found.steps.iter().find(|step: &&Step| step.name == StepName::Fresh);
+    let all_the_same = match step.map(|step| step.outcome) {
+        Some(Outcome::Failed) => " The step fails all the same, by another check.",
+        Some(Outcome::Inconclusive) => " The step is open all the same, by another check.",
+        _ => "",
+    };
+    let no_better = no_better(found, fresh);
+    format!(
+        "The AUC stays above its gate: {told_cv} in training, {told_fresh} on fresh items.{rest}{no_better}{all_the_same}{few}"
+    )
+}
+
+/// The baselines that rank fresh items as well: an AUC that a length reaches says nothing of hidden states.
+fn no_better(found: &Falsification, fresh: f64) -> String {
+    let as_good = found.baselines.iter().filter(|baseline| baseline.to_beat && baseline.fresh_auc >= fresh);
+    let names: Vec<String> = as_good.map(|of| format!("{} ({})", of.name, fixed(of.fresh_auc, 3))).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let does = if names.len() == 1 { "does" } else { "do" };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    format!(" {} alone {does} no worse.", capital(&listed(&names)))
 }
 
 /// Whether the fresh AUC lies above chance, by its p or by its interval.
@@ -341,5 +363,29 @@ mod tests {
         assert!(story(&found).starts_with("It ranks its own training items, but below the gate"));
         found.fresh.positives = 0;
         assert!(story(&found).contains("of one class"));
+    }
+
+    #[test]
+    fn baselines_that_do_as_well_are_named_beside_what_is_left() {
+        let mut found = fixture::whole(0);
+        found.transfer[0].measured.auc = 0.729;
+        assert!(!story(&found).contains("no worse"), "all baselines are behind");
+        let set = |found: &mut Falsification, name: &str, auc: f64| {
+            let baseline = found.baselines.iter_mut().find(|one| one.name == name).expect("a baseline of this name");
+            baseline.fresh_auc = auc;
+        };
+        set(&mut found, "shuffled labels", 0.9);
+        assert!(!story(&found).contains("no worse"), "nobody need beat the mean of a null");
+        set(&mut found, "length", 0.788);
+        assert!(
+            story(&found).contains("is left. Length (0.788) alone does no worse. The step fails"),
+            "{}",
+            story(&found)
+        );
+        set(&mut found, "bag of words", 0.798);
+        let step = found.steps.iter_mut().find(|step| step.name == StepName::Fresh).expect("the fresh step");
+        step.outcome = Outcome::Inconclusive;
+        let both = "Length (0.788) and bag of words (0.798) alone do no worse. The step is open all the same, by another check.";
+        assert!(story(&found).ends_with(both), "{}", story(&found));
     }
 }
