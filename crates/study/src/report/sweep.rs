@@ -52,7 +52,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
             out += &set(table, &which, &outcomes.axes);
         }
         if !which.is_empty() {
-            put!(out, r#"<p class="note">{}</p>"#, sweep_chart::KEY);
+            put!(out, r#"<p class="note">{}</p>"#, sweep_chart::key(outcomes));
         }
     }
     // On a page of its own, the note stands beside the findings.
@@ -110,9 +110,9 @@ fn asked(outcomes: &Outcomes) -> String {
 fn note(outcomes: &Outcomes) -> String {
     let asked = compared(outcomes).len();
     let of = match outcomes.flips.family {
-        0 => "No tempered arm was compared, so there is no p(max).".to_owned(),
+        0 => "No tempered arm was compared, so there is no p max.".to_owned(),
         family => format!(
-            "p(max): how often they give one as large for its spread in {}; each of {} is asked by itself, so that one finds something \
+            "p max: how often they give one as large for its spread in {}; each of {} is asked by itself, so that one finds something \
              in {} % of sweeps without any effect, or fewer.",
             if family == 1 { "the only arm that is compared".to_owned() } else { format!("any of {family} arms") },
             count(asked, "outcome"),
@@ -132,7 +132,7 @@ fn note(outcomes: &Outcomes) -> String {
             String::new()
         } else {
             format!(
-                " p(random, max): how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
+                " p random: how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
                  any λ; random sets are {}.",
                 drawn(outcomes)
             )
@@ -153,15 +153,19 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
         let over = reading::over_items(outcomes, &all);
         return format!("<b>{title}</b>: the same, item by item, in {arms}{over}{far}.");
     }
-    let at = format!("{} {unit}, {}", told(which, d.mean), escape(&arm.variant));
-    let p = p_value(d.p_max.unwrap_or(f64::NAN));
     let of = differing(found.len(), all.len(), outcomes.tempered().count());
     let over = reading::over_items(outcomes, &all);
-    if found.is_empty() {
-        return format!("<b>{title}</b>: {of} beyond chance{over}; the largest difference is {at} (p(max) {p}).");
+    let mean = told(which, d.mean);
+    // Of differences that all print as 0, none is the largest to a reader, whatever its p.
+    if found.is_empty() && mean == told(which, 0.0) {
+        let each = if all.len() == 1 { "" } else { " in each of them" };
+        return format!("<b>{title}</b>: {of} beyond chance{over}; the difference is {mean} {unit}{each}.");
     }
-    let random = d.random.as_ref().map_or_else(String::new, beside_random);
-    format!("<b>{title}</b>: {of} beyond chance{over}; the largest difference is {at} (p(max) {p}).{random}")
+    let (at, p) = (escape(&arm.variant), p_value(d.p_max.unwrap_or(f64::NAN)));
+    let random = d.random.as_ref().filter(|_| !found.is_empty()).map_or_else(String::new, beside_random);
+    format!(
+        "<b>{title}</b>: {of} beyond chance{over}; the largest difference is {mean} {unit}, {at} (p max {p}).{random}"
+    )
 }
 
 /// How many arms differ, of how many that can be compared, of all that are tempered.
@@ -277,8 +281,8 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     out.push_str(r#"</tr><tr><th scope="col">arm</th>"#);
     for _ in which {
         out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
-        out.push_str(r#"<th scope="col">p(max)</th>"#);
-        out.push_str(if random { r#"<th scope="col">p(random, max)</th>"# } else { "" });
+        out.push_str(r#"<th scope="col">p max</th>"#);
+        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
@@ -314,7 +318,7 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let random = outcomes.tables.iter().any(|table| !table.bands.is_empty());
     let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
         let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
-        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p(max)", "p(random, max)"];
+        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p max", "p random"];
         out += &head_row(&columns[..7 + usize::from(random)]);
         for (table, arm, d) in rows {
             put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));

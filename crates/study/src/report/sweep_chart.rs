@@ -9,7 +9,7 @@ use crate::{
     },
     significance::LEVEL,
     sweep::{
-        outcome::{ArmOutcome, Compared, Difference, SweepTable},
+        outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
         reading::{decimals, in_units},
     },
     text::capital,
@@ -24,10 +24,19 @@ const BOTTOM: f64 = HEIGHT - 42.0;
 /// Half the width of the bar of random sets at each λ.
 const BAR: f64 = 7.0;
 
-/// How to read the charts.
-pub(super) const KEY: &str = "Points are differences to the untouched model on the same prompts, item by item, and \
-    whiskers their 95\u{a0}% intervals, each by itself: p(max) is the one that is corrected for having looked at every \
-    arm. Grey: from the lowest to the highest of the random head sets of the same size. Dashed: the control.";
+/// How to read the charts: what is drawn in them, and nothing else.
+pub(super) fn key(outcomes: &Outcomes) -> String {
+    let mut out = "Points are differences to the untouched model on the same prompts, item by item, and whiskers their 95\u{a0}% \
+        intervals, each by itself: p max is the one that is corrected for having looked at every arm."
+        .to_owned();
+    if outcomes.tables.iter().any(|table| !table.bands.is_empty()) {
+        out.push_str(" Grey: from the lowest to the highest of the random head sets of the same size.");
+    }
+    if outcomes.control().is_some() {
+        out.push_str(" Dashed: the control.");
+    }
+    out
+}
 
 /// One outcome of one set against λ; nothing when no arm is compared by it.
 pub(super) fn draw(table: &SweepTable, which: Compared<'_>) -> String {
@@ -130,7 +139,7 @@ fn point(out: &mut String, (which, arm, d): (Compared<'_>, &ArmOutcome, &Differe
     let hollow = if d.p_max.is_some_and(|p| p <= LEVEL) { "" } else { " hollow" };
     put!(
         out,
-        r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p(max) {}</title></circle>"#,
+        r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p max {}</title></circle>"#,
         y.at(units(d.mean)),
         escape(&arm.variant),
         told(which, d.mean),
@@ -149,9 +158,9 @@ mod tests {
         let out = draw(&sweep.tables[0], Compared::Accuracy);
         assert_eq!(out.matches("<circle").count(), 2, "λ = 1 is no point");
         assert_eq!((out.matches(r#"class="band""#).count(), out.matches(r#"class="level""#).count()), (2, 1));
-        assert_eq!(out.matches("hollow").count(), 1, "filled where p(max) is small");
+        assert_eq!(out.matches("hollow").count(), 1, "filled where p max is small");
         let second = out.rsplit("<circle").next().unwrap();
-        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p(max) 0.0100"), "{second}");
+        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p max 0.0100"), "{second}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compar
         put!(
             out,
             r#"<figure><figcaption><b>{title} at λ = {}</b>, difference in {unit}. <span class="key pos"></span> up,
-            <span class="key neg"></span> down; full colour is ±{}. Outlined: p(max) at most 0.05.</figcaption>{}</figure>"#,
+            <span class="key neg"></span> down; full colour is ±{}. Outlined: p max at most 0.05.</figcaption>{}</figure>"#,
             lambda(at),
             fixed(limit, usize::from(limit < 10.0)),
             map(&cells, heads_per_layer, (which, limit))
@@ -108,7 +108,7 @@ fn map(
 fn tip((layer, head): (usize, usize), which: Compared<'_>, d: &Difference) -> String {
     let told = told(which, d.mean);
     let p_max = p_value(d.p_max.unwrap_or(f64::NAN));
-    format!("layer {layer}, head {head}: {told}, p {}, p(max) {p_max}", p_value(d.p))
+    format!("layer {layer}, head {head}: {told}, p {}, p max {p_max}", p_value(d.p))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn facts(identity: &Identity, plan: &ScorePlan, fired: String) -> Facts {
     let lambdas: Vec<String> = plan.lambdas.iter().map(ToString::to_string).collect();
     let way = if plan.plain { "plain: a forward pass for every head and λ" } else { "shared: as --plain, but faster" };
     let of = plan.cells().len();
-    let earlier = || format!("{} of {of} cells (a head at a λ); p(max) is over all of them", plan.earlier);
+    let earlier = || format!("{} of {of} cells (a head at a λ); p max is over all of them", plan.earlier);
     Facts::default()
         .with_model(identity)
         .with_items(plan.ids.len(), &plan.file, plan.only.as_ref())

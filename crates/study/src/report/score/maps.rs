@@ -27,7 +27,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         unlevelled: if map.flips.count == 0 {
             "no sign was flipped: nothing to compare with"
         } else {
-            "outlined in the map: p(max) at most 0.05"
+            "outlined in the map: p max at most 0.05"
         },
     };
     let kl = Legend {
@@ -41,7 +41,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         let cell = |layer: usize, head: usize| {
             let cell = *cells.get(&(layer, head))?;
             let tip = format!(
-                "{}: mean Δ {} [{}, {}], p(max) {}, KL {}, agreement {} %",
+                "{}: mean Δ {} [{}, {}], p max {}, KL {}, agreement {} %",
                 cell.at(),
                 signed(cell.delta, 4),
                 signed(cell.low, 4),
@@ -58,7 +58,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
     format!(
         r#"<div class="maps"><figure><figcaption><b>Mean Δ log-probability</b>, nats a token.
         <span class="key neg"></span> responses less probable, <span class="key pos"></span> more probable than
-        untempered. Outlined: p(max) at most 0.05.{}</figcaption>{}</figure>
+        untempered. Outlined: p max at most 0.05.{}</figcaption>{}</figure>
         <figure><figcaption><b>KL(untempered || tempered)</b>, nats a token: how far the next-token distributions move,
         whatever the response says.</figcaption>{}</figure></div><p class="note">Colour grows with the square root, and
         is the same at every λ. Above each scale: how many heads lie where.</p>"#,
@@ -108,7 +108,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
         let cell = *cells.get(&(layer, head))?;
         let ends = (signed(cell.d_low, 2), signed(cell.d_high, 2));
         let mut tip = format!("{}: d {} [{}, {}]", cell.at(), signed(cell.cohen_d, 2), ends.0, ends.1);
-        put!(tip, ", p {}, p(max) {}", p_value(cell.p), p_value(cell.p_max));
+        put!(tip, ", p {}, p max {}", p_value(cell.p), p_value(cell.p_max));
         Some(Cell { value: cell.cohen_d, tip, outlined: called(cell.p_max) })
     };
     let drawn = HeatMap {
@@ -120,7 +120,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
     };
     format!(
         r#"<figure><figcaption><b>Cohen's d of Δ a token</b>. <span class="key pos"></span> higher in {},
-        <span class="key neg"></span> higher in {}. Outlined: p(max) at most 0.05. Dashed: what shuffled labels
+        <span class="key neg"></span> higher in {}. Outlined: p max at most 0.05. Dashed: what shuffled labels
         give.{}</figcaption>{}</figure>"#,
         escape(&contrast.a),
         escape(&contrast.b),

@@ -85,7 +85,7 @@ fn one_lambda(out: &mut String, page: &Page<'_>, index: usize, lambda: f32) {
     put!(
         out,
         r#"<h3>Heads by |mean Δ|</h3><p class="note">The largest first. Every item counts once, however long it is.
-        Bold: p(max) at most 0.05. The columns are explained at the end.</p>{}"#,
+        Bold: p max at most 0.05. The columns are explained at the end.</p>{}"#,
         table::effects(map, lambda)
     );
     put!(out, "<h3>Item by item</h3>{}</section>", strip::draw(page.scores, map, lambda));

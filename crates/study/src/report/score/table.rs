@@ -24,7 +24,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         <th colspan="2" scope="colgroup" class="gap">sign flips</th></tr><tr><th scope="col">head</th>
         <th scope="col" data-size>mean Δ</th><th scope="col">95 % from</th><th scope="col">to</th>
         <th scope="col" class="gap">KL</th><th scope="col">agreement %</th>
-        <th scope="col" class="gap">p</th><th scope="col">p(max)</th></tr></thead>"#;
+        <th scope="col" class="gap">p</th><th scope="col">p max</th></tr></thead>"#;
     let row = |cell: &&CellEffect| {
         let cells = [
             signed(cell.delta, delta),
@@ -49,7 +49,7 @@ pub(super) fn contrast(contrast: &Contrast, lambda: f32) -> String {
         r#"<thead><tr class="span"><td></td><th colspan="2" scope="colgroup">mean Δ a token, nats</th>
         <th colspan="5" scope="colgroup" class="gap">difference</th></tr><tr><th scope="col">head</th>
         <th scope="col" data-size>{}</th><th scope="col" data-size>{}</th><th scope="col" class="gap" data-size>d</th>
-        <th scope="col">95 % from</th><th scope="col">to</th><th scope="col">p</th><th scope="col">p(max)</th></tr></thead>"#,
+        <th scope="col">95 % from</th><th scope="col">to</th><th scope="col">p</th><th scope="col">p max</th></tr></thead>"#,
         escape(&contrast.a),
         escape(&contrast.b)
     );

@@ -32,7 +32,7 @@ pub(super) const GLOSSARY: [(&str, &str); 14] = [
     ),
     ("p", "how often sign flips give a mean as far from 0, for this head and λ alone."),
     (
-        "p(max)",
+        "p max",
         "how often they give that to any head at any λ, each in units of its own root mean square: corrected for having \
         looked at every head. In a contrast: the same with the largest |d| under shuffled labels.",
     ),

@@ -36,6 +36,29 @@ fn what_is_found_is_said_and_what_random_sets_do_beside_it() {
 }
 
 #[test]
+fn where_every_difference_prints_as_zero_no_arm_is_the_largest() {
+    let mut sweep = fixture::sweep();
+    sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| {
+        (d.mean, d.p_max) = (-0.0004, d.p_max.map(|_| 0.5));
+    });
+    let out = drawn(&sweep);
+    let said = "<b>Accuracy</b>: none of 2 arms differs beyond chance; the difference is 0.0 percentage points in each of them.";
+    assert!(out.contains(said), "{out}");
+    sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| d.mean = -0.0006);
+    assert!(drawn(&sweep).contains("the largest difference is −0.1 percentage points, L7H6+L20H3@"));
+}
+
+#[test]
+fn the_key_speaks_of_what_is_drawn() {
+    let mut sweep = fixture::sweep();
+    let key = sweep_chart::key(&sweep);
+    assert!(key.contains("random head sets") && key.ends_with("Dashed: the control."), "{key}");
+    sweep.tables[0].bands.clear();
+    sweep.tables[0].arms.retain(|arm| arm.role != Role::Control);
+    assert!(sweep_chart::key(&sweep).ends_with("looked at every arm."));
+}
+
+#[test]
 fn undefined_numbers_and_names_are_safe() {
     let mut sweep = fixture::sweep();
     sweep.tables[0].set = "<script>".to_owned();
@@ -82,7 +105,7 @@ fn what_holds_for_all_sets_is_said_once() {
     for (out, notes) in [(drawn(&sweep), 1), (draw(&sweep, &[4, 0, 5], true), 0)] {
         assert!(out.contains("2 head sets, each tempered by itself; 139 items"), "{out}");
         assert_eq!(out.matches(r#"<h3 class="heads">"#).count(), 2);
-        for once in ["of an arm&#39;s answers", "The control arm", sweep_chart::KEY] {
+        for once in ["of an arm&#39;s answers", "The control arm", &sweep_chart::key(&sweep)] {
             assert_eq!(out.matches(once).count(), 1, "{once}");
         }
         assert_eq!(out.matches("Differences are taken item by item").count(), notes);
