@@ -157,12 +157,12 @@ mod tests {
         assert!(lengths(&disposition).starts_with("No head is louder"));
         disposition.length.only_by_length = 2;
         (disposition.length.ranking_r, disposition.length.ranking_p) = (-1.0, 0.3);
-        assert!(lengths(&disposition).contains("at −1.00 (p 0.3000): no more than under shuffled labels"));
+        assert!(lengths(&disposition).contains("at −1.00 (p 0.300): no more than under shuffled labels"));
         disposition.length.ranking_p = 0.01;
         let text = lengths(&disposition);
         assert!(
             text.contains("2 heads are louder no more once length")
-                && text.contains("at −1.00 (p 0.0100): the ranking is largely")
+                && text.contains("at −1.00 (p 0.010): the ranking is largely")
         );
         disposition.length.cohen_d = f64::NAN;
         assert!(lengths(&disposition).contains("could not be checked"));
@@ -186,7 +186,7 @@ mod tests {
         let field = |name: &str, v| FieldCheck { field: name.into(), values: 3, cramers_v: v, p: 0.001 };
         disposition.fields = vec![field("<topic>", 0.5), field("level", f64::NAN)];
         let text = fields(&disposition);
-        assert!(text.contains("&lt;topic&gt; (Cramér's V 0.50, p 0.0010), level (Cramér's V –"), "{text}");
+        assert!(text.contains("&lt;topic&gt; (Cramér's V 0.50, p 0.001), level (Cramér's V –"), "{text}");
     }
 
     #[test]

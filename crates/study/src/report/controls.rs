@@ -148,7 +148,7 @@ mod tests {
         let out = draw(&attribution);
         assert_eq!(out.matches(r#"class="control""#).count(), 1, "matched by name");
         assert!(
-            out.contains("random &lt;weights&gt;") && out.contains(r#"<td class="out">0.0100"#) && !out.contains("NaN")
+            out.contains("random &lt;weights&gt;") && out.contains(r#"<td class="out">0.010"#) && !out.contains("NaN")
         );
     }
 

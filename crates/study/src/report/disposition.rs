@@ -7,7 +7,7 @@ use crate::{
         html::warning_list,
         measure::Measure,
         overview, question, stability, table,
-        text::{count, escape, p_value, put},
+        text::{count, decimals, escape, fixed, put},
         verdict,
     },
     significance::LEVEL,
@@ -104,7 +104,7 @@ fn coarse(disposition: &Disposition) -> String {
     format!(
         " With {} no p is below {}, so that no q falls to {LEVEL} unless at least {needed} of {heads} heads get there.",
         count(shuffles, "shuffle"),
-        p_value(least)
+        fixed(least, decimals(least, 2))
     )
 }
 

@@ -35,7 +35,7 @@ pub(super) fn draw(disposition: &Disposition) -> Option<String> {
     let x = Axis::new(x_low - x_pad, x_high + x_pad, LEFT, RIGHT);
     let y = Axis::new(y_low - y_pad, y_high + y_pad, BOTTOM, TOP);
     let mut out = format!(
-        r#"<svg role="img" aria-label="Scatter plot of d on held-out items against d_naive, {} heads: {}"
+        r#"<svg role="img" aria-label="Scatter plot of d on held-out items against d naive, {} heads: {}"
         viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">"#,
         points.len(),
         verdict::words(&disposition.summary.verdicts)
@@ -98,7 +98,7 @@ impl Null {
         }
     }
 
-    /// Lines and their names: those of d_naive above the plot, those of held-out d in the margin.
+    /// Lines and their names: those of d naive above the plot, those of held-out d in the margin.
     fn lines(&self, out: &mut String, x: &Axis, y: &Axis) {
         let mut across = |value: Option<f64>, class: &str, label: &str, row: f64| {
             let Some(value) = value else { return };
@@ -146,27 +146,67 @@ fn names(out: &mut String, points: &[&HeadEffect], x: &Axis, y: &Axis) {
         .filter(|head| head.verdict == Verdict::Separable || stands_out(head, Question::Direction))
         .collect();
     heads.sort_by(|one, other| other.d_crossfit.total_cmp(&one.d_crossfit));
-    let mut taken: Vec<(f64, f64)> = Vec::new();
+    let at = |head: &HeadEffect| (x.at(head.d_naive), y.at(head.d_crossfit));
+    let marks: Vec<(f64, f64)> = points.iter().map(|head| at(head)).collect();
+    let mut taken: Vec<Label> = Vec::new();
     for head in heads {
-        let at = (x.at(head.d_naive), y.at(head.d_crossfit));
-        let near = |other: &(f64, f64)| (other.0 - at.0).abs() < 48.0 && (other.1 - at.1).abs() < 14.0;
-        let leftwards = at.0 > RIGHT - 50.0;
-        let ends = if leftwards { (at.0 - 44.0, at.0 - 6.0) } else { (at.0 + 6.0, at.0 + 44.0) };
-        let hides = |other: &&HeadEffect| {
-            let (x, y) = (x.at(other.d_naive), y.at(other.d_crossfit));
-            (ends.0..=ends.1).contains(&x) && (y - at.1).abs() < 7.0
-        };
-        if taken.len() == NAMED || taken.iter().any(near) || points.iter().any(hides) {
-            continue;
+        if taken.len() == NAMED {
+            break;
         }
-        taken.push(at);
-        let (text, anchor) = if leftwards { (at.0 - 7.0, "end") } else { (at.0 + 7.0, "start") };
-        put!(
-            out,
-            r#"<text class="halo" text-anchor="{anchor}" x="{text:.1}" y="{:.1}">{}</text>"#,
-            at.1 + 4.0,
-            head.at()
-        );
+        let name = head.at().to_string();
+        let Some(label) = Label::beside(at(head), &name, &marks, &taken) else { continue };
+        let (text, base) = (label.left, label.bottom - 2.5);
+        put!(out, r#"<text class="halo" x="{text:.1}" y="{base:.1}">{name}</text>"#);
+        taken.push(label);
+    }
+}
+
+/// The room that a name takes.
+#[derive(Clone, Copy)]
+struct Label {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl Label {
+    /// The greatest width of a character of a head's name, and the height of a line.
+    const CHARACTER: f64 = 6.2;
+    const LINE: f64 = 12.0;
+    /// From the middle of a mark to its name.
+    const GAP: f64 = 7.0;
+
+    /// To the right of a mark, to its left, above or below it: the first place that is inside the frame, and hides no mark and no other
+    /// name.
+    fn beside((x, y): (f64, f64), name: &str, marks: &[(f64, f64)], taken: &[Self]) -> Option<Self> {
+        let wide = name.chars().count() as f64 * Self::CHARACTER;
+        let at = |left: f64, top: f64| Self { left, right: left + wide, top, bottom: top + Self::LINE };
+        let (beside, centred) = (y - Self::LINE / 2.0, x - wide / 2.0);
+        let places = [
+            at(x + Self::GAP, beside),
+            at(x - Self::GAP - wide, beside),
+            at(centred, y - Self::GAP - Self::LINE),
+            at(centred, y + Self::GAP),
+        ];
+        let free = |place: &Self| {
+            place.is_inside()
+                && !marks.iter().any(|mark| place.hides(*mark))
+                && !taken.iter().any(|other| place.overlaps(other))
+        };
+        places.into_iter().find(free)
+    }
+
+    fn is_inside(&self) -> bool {
+        self.left >= LEFT && self.right <= RIGHT && self.top >= TOP && self.bottom <= BOTTOM
+    }
+
+    fn hides(&self, (x, y): (f64, f64)) -> bool {
+        (self.left..=self.right).contains(&x) && (self.top..=self.bottom).contains(&y)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
     }
 }
 
@@ -207,13 +247,31 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_stand_out_are_named_once_where_they_are_crowded() {
-        let mut disposition = fixture::disposition(&[3]);
+    fn heads_that_stand_out_are_named_on_all_sides_of_one_place() {
+        let mut disposition = fixture::disposition(&[6]);
         let named = |out: &str| out.matches(">L0H").count();
         let none = named(&draw(&disposition).unwrap());
-        disposition.heads.iter_mut().for_each(|head| head.p_max_directional = 0.01);
+        disposition.heads.iter_mut().for_each(|head| (head.p_max_directional, head.d_naive) = (0.01, 1.2));
         let some = named(&draw(&disposition).unwrap());
-        assert_eq!((none, some), (3, 4), "titles, and one name for three marks in one place");
+        assert_eq!((none, some), (6, 6 + 4), "titles, and four names for six marks in one place");
+    }
+
+    #[test]
+    fn no_name_overlaps_another_or_hides_a_mark() {
+        // One mark at each edge, and a crowd in the middle.
+        let edges = [(LEFT, 300.0), (RIGHT, 300.0), (120.0, TOP), (120.0, BOTTOM)];
+        let crowd = (0..40).map(|i| (180.0 + f64::from(i * 37 % 100), 150.0 + f64::from(i * 53 % 60)));
+        let marks: Vec<(f64, f64)> = edges.into_iter().chain(crowd).collect();
+        let mut taken: Vec<Label> = Vec::new();
+        for &mark in &marks {
+            taken.extend(Label::beside(mark, "L11H7", &marks, &taken));
+        }
+        assert!((edges.len() + 1..marks.len()).contains(&taken.len()), "{} names", taken.len());
+        for (index, label) in taken.iter().enumerate() {
+            assert!(label.is_inside() && !marks.iter().any(|&mark| label.hides(mark)));
+            assert!(!taken[..index].iter().any(|other| label.overlaps(other)));
+        }
+        assert!(taken[1].right < RIGHT && taken[2].top > TOP && taken[3].bottom < BOTTOM, "they turn inwards");
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((out.matches(r#"class="band""#).count(), out.matches(r#"class="level""#).count()), (2, 1));
         assert_eq!(out.matches("hollow").count(), 1, "filled where p max is small");
         let second = out.rsplit("<circle").next().unwrap();
-        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p max 0.0100"), "{second}");
+        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p max 0.010"), "{second}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
-        text::{column_decimals, escape, fixed, p_value, put, signed},
+        text::{column_decimals, escape, fixed, interval, p_value, put, signed},
         verdict::{Question, marked, stands_out},
     },
     significance::LEVEL,
@@ -83,7 +83,7 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     put!(out, r#"<tr><th scope="row" class="{mark}">{at}<span class="kept"> {verdict}</span></th>"#);
     let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
     put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
-    put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high));
+    put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high, 2));
     if let Some(axis) = bars {
         put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, head, axis));
     }
@@ -99,14 +99,6 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
     let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
     put!(out, r#"<td data-v="{rank}">{}</td></tr>"#, head.verdict);
-}
-
-fn interval(low: f64, high: f64) -> String {
-    if low.is_finite() && high.is_finite() {
-        format!("{} to {}", signed(low, 2), signed(high, 2))
-    } else {
-        fixed(f64::NAN, 2)
-    }
 }
 
 fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {

@@ -9,6 +9,7 @@ macro_rules! put {
 }
 pub(super) use put;
 
+use crate::significance::LEVEL;
 pub(super) use crate::text::{UNDEFINED, count};
 
 /// Text made safe for HTML, inside elements and inside quoted attributes.
@@ -56,9 +57,21 @@ pub(super) fn signed(value: f64, decimals: usize) -> String {
     if positive { format!("+{digits}") } else { digits }
 }
 
-/// A p- or q-value: four decimals, and `<0.0001` (escaped) below that.
+/// `−0.30 to +0.50`; an en dash if there is no such interval.
+pub(super) fn interval(low: f64, high: f64, decimals: usize) -> String {
+    if low.is_finite() && high.is_finite() {
+        format!("{} to {}", signed(low, decimals), signed(high, decimals))
+    } else {
+        UNDEFINED.to_owned()
+    }
+}
+
+/// A p- or q-value: three decimals, as on a terminal, and `<0.001` (escaped) below that. What lies just above the level has as many as
+/// say so: 0.0504 is no 0.050.
 pub(super) fn p_value(value: f64) -> String {
-    if (0.0..0.000_05).contains(&value) { "&lt;0.0001".to_owned() } else { fixed(value, 4) }
+    let rounded = |decimals: i32| (value * 10f64.powi(decimals)).round() / 10f64.powi(decimals);
+    let told = (3..6).find(|&decimals| (rounded(decimals) <= LEVEL) == (value <= LEVEL));
+    if (0.0..0.000_5).contains(&value) { "&lt;0.001".to_owned() } else { fixed(value, told.unwrap_or(6) as usize) }
 }
 
 /// A share as a percentage without its sign, which the column's head carries.
@@ -69,7 +82,12 @@ pub(super) fn percent(share: f64) -> String {
 /// How many decimals show the largest of these numbers to four significant digits; one count for a whole column.
 pub(super) fn column_decimals(values: impl Iterator<Item = f64>) -> usize {
     let largest = values.filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()));
-    if largest == 0.0 { 3 } else { (3.0 - largest.log10().floor()).clamp(0.0, 7.0) as usize }
+    if largest == 0.0 { 3 } else { decimals(largest, 4).min(7) }
+}
+
+/// How many decimals show a number other than 0 to this many significant digits.
+pub(super) fn decimals(value: f64, digits: u32) -> usize {
+    (f64::from(digits) - 1.0 - value.abs().log10().floor()).max(0.0) as usize
 }
 
 #[cfg(test)]
@@ -93,8 +111,15 @@ mod tests {
         assert_eq!(signed(0.5, 2), "+0.50");
         assert_eq!(signed(0.001, 2), "0.00");
         assert_eq!(signed(f64::NAN, 2), "–");
-        assert_eq!(p_value(0.0), "&lt;0.0001");
-        assert_eq!(p_value(0.0123), "0.0123");
+        assert_eq!(
+            (p_value(0.0), p_value(0.000_49), p_value(0.000_5)),
+            ("&lt;0.001".into(), "&lt;0.001".into(), "0.001".into())
+        );
+        assert_eq!((p_value(0.0123), p_value(1.0)), ("0.012".to_owned(), "1.000".to_owned()));
+        assert_eq!(
+            (p_value(0.0499), p_value(0.05), p_value(0.0504)),
+            ("0.050".into(), "0.050".into(), "0.0504".to_owned())
+        );
         assert_eq!(p_value(f64::NAN), "–");
         assert_eq!(percent(f64::NAN), "–");
     }
@@ -105,5 +130,6 @@ mod tests {
         assert_eq!(column_decimals([0.05].into_iter()), 5);
         assert_eq!(column_decimals([12345.0].into_iter()), 0);
         assert_eq!(column_decimals([f64::NAN].into_iter()), 3);
+        assert_eq!((decimals(0.0099, 2), decimals(0.05, 2), decimals(-12.0, 2), decimals(1e5, 2)), (4, 3, 0, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     falsify::{Baseline, Falsification},
-    report::text::{count, escape, fixed, put, signed},
+    report::text::{count, escape, fixed, interval, put, signed},
 };
 
 /// The section; nothing if none was run.
@@ -62,12 +62,7 @@ pub(super) fn listed(names: &[&str]) -> String {
 }
 
 fn row(baseline: &Baseline) -> String {
-    let range = baseline.gain_range;
-    let interval = if range.low.is_finite() && range.high.is_finite() {
-        format!("{} to {}", signed(range.low, 3), signed(range.high, 3))
-    } else {
-        fixed(f64::NAN, 3)
-    };
+    let interval = interval(baseline.gain_range.low, baseline.gain_range.high, 3);
     format!(
         r#"<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td class="gap">{}</td><td>{interval}</td>
         <td class="word gap muted">{}</td></tr>"#,

@@ -101,7 +101,8 @@ fn told(kind: Kind, value: f64, gate: f64) -> String {
     let decimals = decimals.unwrap_or(6) as usize;
     match kind {
         Kind::Items => fixed(value, 0),
-        Kind::P => p_value(value),
+        Kind::P if value < 0.000_5 => p_value(value),
+        Kind::P => fixed(value, decimals),
         Kind::Asymmetry | Kind::Above => signed(value, decimals),
         Kind::Share => fixed(value, decimals),
     }

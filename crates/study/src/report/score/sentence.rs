@@ -4,7 +4,7 @@ use crate::{
     items::units::counted,
     report::{
         sweep::lambda as written,
-        text::{count, fixed, put, signed},
+        text::{count, fixed, p_value, put, signed},
     },
     score::{CellEffect, Contrast, ScoreMap},
     significance::LEVEL,
@@ -39,7 +39,7 @@ pub(super) fn finding(map: &ScoreMap) -> String {
         return format!("No verdict: with {units} and {} no p can be below {least}; {most}.", flips(map));
     }
     if !cells.iter().any(|cell| called(cell.p_max)) {
-        return format!("No head stands out: {most}, has a family-wise p of {}.", fixed(largest.p_max, 3));
+        return format!("No head stands out: {most}, has a family-wise p of {}.", p_value(largest.p_max));
     }
     let mut text = String::new();
     for &lambda in &map.lambdas {

@@ -30,7 +30,9 @@ pub(super) fn draw(scores: &Scores, map: &ScoreMap, lambda: f32) -> String {
     let values = columns.iter().flat_map(|column| column[..drawn.min(column.len())].iter().copied());
     let ends = heads.iter().flat_map(|cell| [cell.low, cell.high, 0.0]);
     let Some((low, high)) = extent(values.chain(ends)) else { return String::new() };
-    let axis = Axis::new(low, high, LEFT, LEFT + WIDTH);
+    // So that no dot touches the name of its row.
+    let pad = 0.04 * (high - low);
+    let axis = Axis::new(low - pad, high + pad, LEFT, LEFT + WIDTH);
     let (width, height) = (LEFT + WIDTH + RIGHT, heads.len() as f64 * ROW + AXIS);
     let mut out = format!(
         r#"<figure><svg role="img" aria-label="Δ a token of every item, {}" viewBox="0 0 {width:.0} {height:.0}"
@@ -51,7 +53,7 @@ pub(super) fn draw(scores: &Scores, map: &ScoreMap, lambda: f32) -> String {
         }
     }
     out.push_str("</svg>");
-    put!(out, "<figcaption>{}</figcaption></figure>", caption(map, scores.ids.len()));
+    put!(out, "<figcaption>{}</figcaption></figure>", caption(map, scores));
     out
 }
 
@@ -63,27 +65,46 @@ fn frame(out: &mut String, axis: &Axis, bottom: f64) {
         put!(out, r#"<text class="mid" x="{x:.1}" y="{:.1}">{}</text>"#, bottom + 14.0, fixed(tick, decimals));
     }
     put!(out, r#"<path class="tick" d="M{:.1} 0V{bottom:.1}"/>"#, axis.at(0.0));
-    put!(out, r#"<text class="axis" x="{LEFT:.1}" y="{:.1}">Δ a token, nats →</text>"#, bottom + 30.0);
+    put!(out, r#"<text class="axis end" x="{:.1}" y="{:.1}">Δ a token, nats →</text>"#, LEFT + WIDTH, bottom + 32.0);
 }
 
+/// A mark for each item; cohorts differ in shape, not only in colour.
 fn dots(out: &mut String, scores: &Scores, map: &ScoreMap, column: &[f64], axis: &Axis, y: f64) {
     for (item, &value) in column.iter().enumerate().filter(|(_, value)| value.is_finite()) {
-        let in_a = map.contrast.as_ref().is_some_and(|contrast| contrast.a == scores.labels[item]);
-        let class = if in_a { "point over" } else { "point" };
-        put!(
-            out,
-            r#"<circle class="{class}" cx="{:.1}" cy="{y:.1}" r="3"><title>{}: {}</title></circle>"#,
-            axis.at(value),
-            escape(&scores.ids[item]),
-            signed(value, 4)
-        );
+        let x = axis.at(value);
+        let title = format!("<title>{}: {}</title>", escape(&scores.ids[item]), signed(value, 4));
+        let circle = |r: f64| format!(r#"<circle class="point" cx="{x:.1}" cy="{y:.1}" r="{r}">{title}</circle>"#);
+        *out += &match side(map, &scores.labels[item]) {
+            Side::A => format!(r#"<path class="point over" d="M{x:.1} {:.1}l4 4l-4 4l-4 -4z">{title}</path>"#, y - 4.0),
+            Side::B => circle(3.0),
+            Side::Neither => circle(1.8),
+        };
     }
 }
 
-fn caption(map: &ScoreMap, items: usize) -> String {
-    let mut out = "One dot an item; the bar is the mean, the line its 95\u{a0}% interval.".to_owned();
+/// Where an item stands in the contrast. Without one, there is nothing to be outside of.
+#[derive(PartialEq)]
+enum Side {
+    A,
+    B,
+    Neither,
+}
+
+fn side(map: &ScoreMap, label: &str) -> Side {
+    match &map.contrast {
+        Some(contrast) if contrast.a == label => Side::A,
+        Some(contrast) if contrast.b != label => Side::Neither,
+        _ => Side::B,
+    }
+}
+
+fn caption(map: &ScoreMap, scores: &Scores) -> String {
+    let items = scores.ids.len();
+    let mut out = "One mark an item; the bar is the mean, the line its 95\u{a0}% interval.".to_owned();
     if let Some(contrast) = &map.contrast {
-        put!(out, " Items of {} are coloured.", escape(&contrast.a));
+        put!(out, " ◆ items of {}, ● of {}", escape(&contrast.a), escape(&contrast.b));
+        let neither = scores.labels.iter().take(ITEMS).any(|label| side(map, label) == Side::Neither);
+        out.push_str(if neither { ", smaller: of neither." } else { "." });
     }
     if items > ITEMS {
         put!(out, " The first {ITEMS} of {items} items are drawn; mean and interval are of all.");

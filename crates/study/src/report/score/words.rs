@@ -15,7 +15,7 @@ pub(super) const GLOSSARY: [(&str, &str); 14] = [
     ),
     ("mean Δ", "Δ a token, averaged over items."),
     (
-        "95 % from, to",
+        "95 %",
         "Student's t interval of the mean, over prompts (or groups, where items are grouped); of d the percentiles of a bootstrap \
         within the cohorts, somewhat narrow where they are small. It holds for this head alone, chosen before the data were seen.",
     ),
