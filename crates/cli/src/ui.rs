@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     io::{self, IsTerminal, Write},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use headtemper_engine::{format_bytes, peak_memory};
 use headtemper_study::{DryRun, Progress, Shard, duration};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::fail::STOPPED;
@@ -168,6 +169,11 @@ impl Bars {
     }
 }
 
+/// The time since a bar began, as plain lines have it.
+fn gone(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let _ = out.write_str(&duration(state.elapsed().as_secs_f64())); // a bar is drawn on a string, which cannot fail
+}
+
 /// A rate with as many digits as it deserves.
 fn speed(rate: f64) -> String {
     if rate < 99.5 { format!("{rate:.1}") } else { format!("{rate:.0}") }
@@ -181,8 +187,8 @@ impl Progress for Bars {
         let again = if done > 0 { format!(", {done} of them done before") } else { String::new() };
         if io::stderr().is_terminal() && total > 1 {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix:<10} {bar:24} {pos}/{len}  {elapsed} gone{msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style = ProgressStyle::with_template("{prefix:<10} {bar:24} {pos}/{len}  {gone} gone{msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("gone", gone));
             bar.set_prefix(stage.to_string());
             bar.set_position(done as u64);
             self.bar = Some(bar);

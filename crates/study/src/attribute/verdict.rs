@@ -14,12 +14,12 @@ const NAMED: usize = 5;
 pub(crate) fn rule() -> String {
     let level = 100.0 * LEVEL;
     format!(
-        "Two questions are asked of every head: is its z louder in one cohort (|d| of the norms), and does its z lie \
-         elsewhere on held-out items (cross-fitted d)? Yes is an answer that shuffled labels give in {level} % of cases at \
-         most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and either \
-         it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and \
-         across its mean there is nothing. Variance artefact: neither, though in-sample it would be called a large effect (d_naive from \
-         {LARGE}). No evidence: neither, and not even that. Without any signal one disposition in ten has a head that a \
+        "Two questions are asked of every head: is its z (what the head hands to the output projection) louder in one cohort \
+         (|d| of the norms), and does its z lie elsewhere on held-out items (cross-fitted d)? Yes is an answer that shuffled labels give in \
+         {level} % of cases at most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and \
+         either it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and across its \
+         mean there is nothing. Variance artefact: neither, though in-sample it would be called a large effect (d naive from {LARGE}). No \
+         evidence: neither, and not even that. Without any signal one disposition in ten has a head that a \
          question names, and up to one in five where p max and q find other heads, since either is enough."
     )
 }
@@ -147,7 +147,7 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>, adju
     if artefacts > 0 {
         let verb = if artefacts == 1 { "looks" } else { "look" };
         text += &format!(
-            " {} {verb} separated in-sample (d_naive from {LARGE}) without evidence on held-out items: shuffled labels give \
+            " {} {verb} separated in-sample (d naive from {LARGE}) without evidence on held-out items: shuffled labels give \
              {} on average.",
             of(artefacts),
             fixed(disposition.shuffled.mean_d_naive, 2)
@@ -172,7 +172,7 @@ fn but(disposition: &Disposition, adjust: Adjust) -> String {
         other.push(format!("how many answers were cut off ({cut})"));
     }
     let fields = disposition.fields.iter();
-    other.extend(fields.map(|field| format!("{} (V {})", field.field, fixed(field.cramers_v, 2))));
+    other.extend(fields.map(|field| format!("{} (Cramér's V {})", field.field, fixed(field.cramers_v, 2))));
     match &other[..] {
         [] => String::new(),
         several => format!(" But the cohorts differ in {} too, which alone can do this.", several.join(", ")),

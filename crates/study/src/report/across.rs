@@ -4,7 +4,7 @@ use crate::{
     attribution::{Across, Attribution},
     report::{
         rank_matrix,
-        text::{escape, fixed, p_value, put, signed},
+        text::{NARROW, escape, fixed, p_value, put, signed, wide},
     },
 };
 
@@ -41,13 +41,14 @@ pub(super) fn draw(attribution: &Attribution) -> String {
 
 fn pairs(across: &Across) -> String {
     let mut out = format!(
-        r#"<div class="wide"><table class="sort pairs"><thead><tr class="span"><td></td><td></td>
+        r#"{}<thead><tr class="span"><td></td><td></td>
         <th colspan="4" scope="colgroup" class="gap">rank correlation</th>
         <th colspan="2" scope="colgroup" class="gap">labels</th>
         <th colspan="2" scope="colgroup" class="gap">in both tops of {}</th></tr>
         <tr><th scope="col">one</th><th scope="col" class="word">other</th><th scope="col" class="gap">of d</th>
         <th scope="col">p</th><th scope="col">of d held out</th><th scope="col">p</th><th scope="col" class="gap">correlation</th><th scope="col">items in both</th>
         <th scope="col" class="gap">heads</th><th scope="col">by chance</th></tr></thead><tbody>"#,
+        wide("Pairs of dispositions", "sort pairs"),
         across.top
     );
     for pair in &across.pairs {
@@ -67,7 +68,7 @@ fn pairs(across: &Across) -> String {
             fixed(pair.expected_top, 1)
         );
     }
-    out + "</tbody></table></div>"
+    out + "</tbody>" + NARROW
 }
 
 /// Heads at the top of several dispositions.
@@ -95,8 +96,9 @@ fn beside(across: &Across) -> String {
     if across.beside.is_empty() {
         return String::new();
     }
-    let mut out = String::from(
-        r#"<div class="wide"><table class="small"><thead><tr><th scope="col">disposition</th>
+    let mut out = wide("Beside other models", "small");
+    out.push_str(
+        r#"<thead><tr><th scope="col">disposition</th>
         <th scope="col" class="word">model</th><th scope="col">heads</th><th scope="col">rank correlation of d</th>
         <th scope="col">of d held out</th></tr></thead><tbody>"#,
     );
@@ -113,7 +115,8 @@ fn beside(across: &Across) -> String {
             ),
         };
     }
-    out.push_str("</tbody></table></div>");
+    out.push_str("</tbody>");
+    out.push_str(NARROW);
     out + r#"<p class="note">Models that read the same items share their noise, and rank alike where nothing is: no p.</p>"#
 }
 

@@ -17,7 +17,7 @@ pub(super) fn draw(disposition: &Disposition, explained: bool) -> String {
     let mut out = String::from(r#"<div class="beside"><figure>"#);
     match scatter::draw(disposition) {
         Some(drawn) => put!(out, "{}{drawn}", verdict::counts(&disposition.summary.verdicts)),
-        None => out.push_str(r#"<p class="muted">No head has both a d_naive and a d on held-out items.</p>"#),
+        None => out.push_str(r#"<p class="muted">No head has both a d naive and a d on held-out items.</p>"#),
     }
     put!(out, r#"</figure><div class="prose">{}</div></div>"#, prose(disposition, explained));
     out
@@ -38,7 +38,7 @@ fn prose(disposition: &Disposition, explained: bool) -> String {
     }
     let cosines = sorted(disposition, |head| head.cos_means);
     let centred = sorted(disposition, |head| head.cos_centered);
-    out.push_str(r#"<table class="small"><thead><tr><th scope="col">over heads</th><th scope="col">lowest</th>"#);
+    out.push_str(r#"<table class="small" aria-label="Cosines"><thead><tr><th scope="col">over heads</th><th scope="col">lowest</th>"#);
     out.push_str(r#"<th scope="col">median</th><th scope="col">highest</th></tr></thead><tbody>"#);
     out += &spread("cosine of the means", &cosines, |x| fixed(x, 4));
     out += &spread("centred cosine", &centred, |x| signed(x, 2));

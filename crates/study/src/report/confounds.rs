@@ -4,7 +4,7 @@ use crate::{
     attribution::{Attribution, Disposition, FieldCheck},
     report::{
         dumbbell,
-        text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
+        text::{NARROW, UNDEFINED, count, escape, fixed, p_value, percent, put, signed, wide},
         verdict::{Question, stands_out},
     },
     significance::LEVEL,
@@ -60,8 +60,9 @@ fn table(disposition: &Disposition) -> String {
         ("different prompts", [prompts.distinct_a.to_string(), prompts.distinct_b.to_string(), none(), none()]),
     ];
     let mut out = format!(
-        r#"<div class="wide"><table class="small"><thead><tr><th></th><th scope="col">{}</th><th scope="col">{}</th>
+        r#"{}<thead><tr><th scope="col">cohort</th><th scope="col">{}</th><th scope="col">{}</th>
         <th scope="col">d</th><th scope="col">p</th></tr></thead><tbody>"#,
+        wide("Length and prompts of the cohorts", "small"),
         escape(&disposition.a),
         escape(&disposition.b)
     );
@@ -72,7 +73,7 @@ fn table(disposition: &Disposition) -> String {
         }
         out.push_str("</tr>");
     }
-    out + "</tbody></table></div>"
+    out + "</tbody>" + NARROW
 }
 
 /// Whether the heads say more than the length.

@@ -3,7 +3,7 @@
 use crate::{
     attribution::{Attribution, Control, Controlled, Summary, Verdict},
     report::{
-        text::{count, escape, fixed, p_value, put, signed},
+        text::{NARROW, count, escape, fixed, p_value, put, signed, wide},
         verdict::{self, marked},
     },
     significance::LEVEL,
@@ -53,8 +53,8 @@ pub(super) fn caution(attribution: &Attribution) -> String {
 }
 
 fn table(attribution: &Attribution) -> String {
-    let mut out = String::from(r#"<div class="wide"><table class="grouped">"#);
-    out += &head_row("", true);
+    let mut out = wide("Dispositions and their controls", "grouped");
+    out += &head_row("disposition, control", "", true);
     for (index, disposition) in attribution.dispositions.iter().enumerate() {
         out.push_str("<tbody>");
         out += &row(&link(index, &disposition.name), "", &disposition.summary, true);
@@ -66,7 +66,7 @@ fn table(attribution: &Attribution) -> String {
         }
         out.push_str("</tbody>");
     }
-    out + "</table></div>"
+    out + NARROW
 }
 
 /// The name of a disposition, as a link to its section.
@@ -79,8 +79,8 @@ const TALLIED: [Verdict; 4] =
     [Verdict::Separable, Verdict::MagnitudeOnly, Verdict::VarianceArtefact, Verdict::NoEvidence];
 
 /// The columns of a summary, after one for its name and any in between.
-pub(super) fn head_row(between: &str, naive: bool) -> String {
-    let mut out = format!("<thead><tr><th></th>{between}");
+pub(super) fn head_row(name: &str, between: &str, naive: bool) -> String {
+    let mut out = format!(r#"<thead><tr><th scope="col">{name}</th>{between}"#);
     for verdict in TALLIED {
         let words = verdict.words().replace(' ', "<br/>");
         put!(out, r#"<th scope="col" class="tally {}">{words}</th>"#, marked(verdict));

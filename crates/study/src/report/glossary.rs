@@ -83,8 +83,8 @@ const SWEEP: [(&str, &str); 10] = [
         "assertion asymmetry: assertion rate among wrong answers minus among right ones, in percentage points. \
         Positive: surer when wrong.",
     ),
-    ("tokens", "mean length of the responses in tokens."),
-    ("truncated", "share of responses cut off at the token limit."),
+    ("length", "mean length of the responses in tokens."),
+    ("cut off", "share of responses cut off at the token limit."),
     ("logp/token", "log-probability of a response token in nats under the model as tempered, averaged over all."),
     ("changed", "share of responses that differ from the untouched model's."),
     (

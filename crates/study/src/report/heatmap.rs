@@ -18,7 +18,8 @@ use crate::{
 const SIDE_BY_SIDE: usize = 48;
 const LEFT: f64 = 26.0;
 const RIGHT: f64 = 14.0;
-const TOP: f64 = 4.0;
+/// Room for the word above the heads' numbers.
+const TOP: f64 = 19.0;
 const AXIS: f64 = 36.0;
 
 /// A heat map: one cell per head, layers from left to right, heads from top to bottom.
@@ -174,7 +175,15 @@ fn axes(out: &mut String, layers: usize, rows: usize, side: f64) {
         let y = (head as f64 + 0.5) * side + 3.5;
         put!(out, r#"<text class="end" x="-6" y="{y:.1}">{head}</text>"#);
     }
-    put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text>"#, bottom + 28.5);
+    axis_names(out, LEFT, bottom + 28.5);
+}
+
+/// What the numbers below and beside the cells of a map count.
+pub(super) fn axis_names(out: &mut String, left: f64, below: f64) {
+    put!(
+        out,
+        r#"<text class="axis" x="-{left}" y="-7">head ↓</text><text class="axis" x="0" y="{below:.1}">layer →</text>"#
+    );
 }
 
 /// At every how many cells a label that needs `room` pixels fits.

@@ -57,6 +57,7 @@ pub fn render(page: &Page<'_>) -> String {
     }
     out += &cohorts(page);
     out += &warning_list(page.warnings);
+    out += &contents(&sections(page));
     out.push_str("</header>");
     if let Some(attribution) = page.attribution {
         (0..attribution.dispositions.len()).for_each(|index| out += &disposition::draw(attribution, index));
@@ -104,6 +105,43 @@ pub(super) fn warning_list(warnings: &[String]) -> String {
     out
 }
 
+/// With fewer sections than this, a page needs no list of them.
+const FEW: usize = 4;
+
+/// A line of links to sections, by their ids and names (escaped here); nothing for a short page.
+pub(super) fn contents(sections: &[(String, String)]) -> String {
+    if sections.len() < FEW {
+        return String::new();
+    }
+    let mut out = String::from(r#"<nav aria-label="On this page">"#);
+    for (id, name) in sections {
+        put!(out, r##"<a href="#{id}">{}</a> "##, escape(name));
+    }
+    out + "</nav>"
+}
+
+/// The sections of the page, in its order.
+fn sections(page: &Page<'_>) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    let mut add = |there: bool, id: &str, name: &str| out.extend(there.then(|| (id.to_owned(), name.to_owned())));
+    if let Some(attribution) = page.attribution {
+        let several = attribution.dispositions.len() > 1;
+        for (index, one) in attribution.dispositions.iter().enumerate() {
+            add(true, &format!("disposition-{index}"), if several { &one.name } else { "what was compared" });
+        }
+        let across = &attribution.across;
+        add(!across.pairs.is_empty(), "across", "across dispositions");
+        add(across.pairs.is_empty() && !across.beside.is_empty(), "across", "beside other models");
+        add(!attribution.controls.is_empty(), "controls", "controls");
+        add(true, "tried", "what was tried");
+    }
+    add(page.sweep.is_some(), "sweep", "sweep");
+    add(!page.examples.is_empty(), "examples", "examples");
+    add(page.facts.iter().next().is_some(), "run", "what was run");
+    add(true, "columns", "glossary");
+    out
+}
+
 fn subtitle(page: &Page<'_>) -> String {
     geometry(page.model, page.heads_per_layer)
 }
@@ -134,7 +172,7 @@ fn cohorts(page: &Page<'_>) -> String {
     for (name, n) in page.counts {
         let (class, note) =
             if compared(name) || !by_label { ("", "") } else { (r#" class="muted""#, ", not compared") };
-        put!(out, "<div{class}><dt>{}{note}</dt><dd>{n}</dd></div>", escape(name));
+        put!(out, "<div{class}><dt>items labelled {}{note}</dt><dd>{n}</dd></div>", escape(name));
     }
     out.push_str("</dl>");
     out
@@ -220,10 +258,19 @@ pub(super) mod tests {
         assert!(open.is_empty(), "left open: {open:?}");
     }
 
+    /// Every link of the page leads somewhere on it.
+    fn assert_linked(html: &str) {
+        for link in html.split("href=\"#").skip(1) {
+            let id = link.split('"').next().unwrap_or_default();
+            assert!(html.contains(&format!(" id=\"{id}\"")), "nothing is called {id}");
+        }
+    }
+
     /// Well-formed, escaped, without bare floats, and nothing is loaded.
     pub(in crate::report) fn assert_sound(html: &str) {
         let html = &html.replace(SCRIPT, "");
         assert_balanced(html);
+        assert_linked(html);
         assert!(!html.contains("NaN") && !html.contains(">inf"), "a bare float");
         assert!(html.matches("<script").count() == 1 && !html.contains("<img"), "unescaped text");
         assert!(!html.contains(" src=x onerror=&#39;a&#39;>") && !html.contains("url("), "a resource");
@@ -237,8 +284,10 @@ pub(super) mod tests {
         let html = page(&fixture::attribution(&[3, 3, 3]), Some(&sweep));
         assert_sound(&html);
         assert!(html.contains("the same, word for word, as") && html.contains("an empty response"));
-        assert!(html.contains("hr, not compared") && !html.contains("cw, not compared"));
+        assert!(html.contains("items labelled hr, not compared") && !html.contains("cw, not compared"));
         assert!(html.contains("No evidence for any of them.") && html.contains("class=\"sweep\""));
+        let (_, nav) = html.split_once("<nav").expect("a long page lists its sections");
+        assert!(["#sweep", "#examples", "#columns"].iter().all(|id| nav.contains(id)));
     }
 
     #[test]

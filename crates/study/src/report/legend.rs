@@ -8,6 +8,8 @@ use crate::report::{
 
 /// A colour scale, and what is marked on it.
 pub(super) struct Legend {
+    /// What the numbers are, with their unit.
+    pub(super) title: &'static str,
     /// The colours.
     pub(super) scale: Scale,
     /// The numbers of all heads.
@@ -31,7 +33,7 @@ pub(super) struct Level {
 }
 
 /// How high a legend is.
-pub(super) const HEIGHT: f64 = ROWS as f64 * ROW + 74.0;
+pub(super) const HEIGHT: f64 = ROWS as f64 * ROW + 87.0;
 
 const ROW: f64 = 15.0;
 /// How many levels have a row above the histogram.
@@ -57,7 +59,12 @@ pub(super) fn draw(legend: &Legend, left: f64, top: f64, width: f64) -> String {
     histogram(&mut out, &legend.values, &axis, width);
     bar(&mut out, &legend.scale, &axis, width);
     marks(&mut out, legend, &axis, width);
-    out.push_str("</g>");
+    put!(
+        out,
+        r#"<text class="axis end" x="{width:.1}" y="{:.1}">{} →</text></g>"#,
+        BAR_TOP + BAR_HEIGHT + 31.0,
+        legend.title
+    );
     out
 }
 

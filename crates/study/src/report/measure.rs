@@ -41,6 +41,16 @@ impl Measure {
         }
     }
 
+    /// What its colour scale is of.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Magnitude => "d",
+            Self::HeldOut => "d held out",
+            Self::MagnitudeQ => "−log₁₀ q of d",
+            Self::HeldOutQ => "−log₁₀ q of d held out",
+        }
+    }
+
     /// Whether it is a size and not a certainty.
     pub(super) fn is_size(self) -> bool {
         matches!(self, Self::Magnitude | Self::HeldOut)
@@ -112,6 +122,7 @@ impl Measure {
     /// The scale with what lies on it.
     pub(super) fn legend(self, disposition: &Disposition) -> Legend {
         Legend {
+            title: self.title(),
             scale: self.scale(disposition),
             values: disposition.heads.iter().map(|effect| self.of(effect)).collect(),
             levels: self.levels(disposition),

@@ -5,7 +5,7 @@ use crate::{
     attribution::{Attribution, Disposition, Verdict},
     report::{
         controls,
-        text::{count, escape, put},
+        text::{NARROW, count, escape, put, typeset, wide},
         tried, verdict,
     },
 };
@@ -34,7 +34,7 @@ pub(super) fn draw(attribution: Option<&Attribution>) -> String {
 
 /// Keeps a line from ending between a number and its per cent sign, or between d and its number.
 pub(super) fn unbroken(text: &str) -> String {
-    text.replace(" %", "\u{a0}%").replace("(d ", "(d\u{a0}")
+    typeset(text).replace(" %", "\u{a0}%").replace("(d ", "(d\u{a0}")
 }
 
 /// How many dispositions have a head of each kind.
@@ -70,14 +70,14 @@ fn headline(dispositions: &[Disposition]) -> String {
 /// One row per disposition, linking to its section.
 fn table(dispositions: &[Disposition]) -> String {
     let between = r#"<th scope="col">n a</th><th scope="col">n b</th>"#;
-    let mut out = String::from(r#"<div class="wide"><table class="overview">"#);
-    out += &controls::head_row(between, false);
+    let mut out = wide("Dispositions", "overview");
+    out += &controls::head_row("disposition", between, false);
     out.push_str("<tbody>");
     for (index, one) in dispositions.iter().enumerate() {
         put!(out, r#"<tr><th scope="row">{}</th>"#, controls::link(index, &one.name));
         put!(out, "<td>{}</td><td>{}</td>{}</tr>", one.n_a, one.n_b, controls::cells(&one.summary, false));
     }
-    out + "</tbody></table></div>"
+    out + "</tbody>" + NARROW
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ for (const table of document.querySelectorAll("table.sort")) {
     head.tabIndex = 0;
     head.title = "sort";
     head.addEventListener("click", sort);
-    head.addEventListener("keydown", (event) => event.key === "Enter" && sort());
+    head.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault(); // Space would scroll.
+      sort();
+    });
   }
 }

@@ -6,7 +6,7 @@ use crate::{
         html::warning_list,
         sweep_chart::{self, names, told},
         sweep_map,
-        text::{UNDEFINED, count, escape, fixed, p_value, percent, put, signed},
+        text::{NARROW, UNDEFINED, count, escape, fixed, folded, p_value, percent, put, signed, wide},
     },
     significance::LEVEL,
     sweep::{
@@ -27,7 +27,7 @@ const LISTED: usize = 20;
 pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) -> String {
     let ranked = outcomes.tables.len() > RANKED_ABOVE;
     let said = |which| if alone { String::new() } else { format!("<p>{}</p>", finding(outcomes, which)) };
-    let mut out = String::from(r#"<section class="sweep"><h2>What tempering the heads does</h2>"#);
+    let mut out = String::from(r#"<section id="sweep" class="sweep"><h2>What tempering the heads does</h2>"#);
     put!(out, r#"<p class="lead">{}{}.</p>"#, tempered(outcomes, ranked), asked(outcomes));
     out += &warning_list(&outcomes.warnings());
     let which = compared(outcomes);
@@ -45,11 +45,12 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
             out += &said(which);
         }
         put!(out, "<p>{}</p>{}", control_sentence(outcomes), floor_sentence(outcomes));
+        let several = outcomes.tables.len() > 1;
         for table in &outcomes.tables {
-            if outcomes.tables.len() > 1 {
+            if several {
                 put!(out, r#"<h3 class="heads">{}</h3>"#, escape(&table.set));
             }
-            out += &set(table, &which, &outcomes.axes);
+            out += &set(table, &which, &outcomes.axes, if several { "h4" } else { "h3" });
         }
         if !which.is_empty() {
             put!(out, r#"<p class="note">{}</p>"#, sweep_chart::key(outcomes));
@@ -84,14 +85,13 @@ pub(super) fn verdicts(outcomes: &Outcomes) -> String {
     format!(r#"<div class="verdict"><div>{found}</div><p class="note">{}</p></div>"#, note(outcomes))
 }
 
-/// One set: its arms, and how far they are from the untouched model.
-fn set(table: &SweepTable, which: &[Compared<'_>], axes: &[String]) -> String {
+/// One set: its arms and, under a heading, how far they are from the untouched model.
+fn set(table: &SweepTable, which: &[Compared<'_>], axes: &[String], heading: &str) -> String {
     let mut out = arms_table(table.arms.iter(), axes);
     if which.is_empty() {
         return out;
     }
-    out += "<h4>Differences to the untouched model</h4>";
-    out.push_str(r#"<div class="maps charts">"#);
+    put!(out, r#"<{heading}>Differences to the untouched model</{heading}><div class="maps charts">"#);
     for &which in which {
         out += &sweep_chart::draw(table, which);
     }
@@ -145,7 +145,7 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let (title, unit) = names(which);
     let all = ranked(outcomes, which);
     let found: Vec<_> = all.iter().filter(|(_, _, d)| d.p_max.is_some_and(|p| p <= LEVEL)).collect();
-    let Some((_, arm, d)) = found.first().copied().or(all.first()) else {
+    let Some((table, arm, d)) = found.first().copied().or(all.first()) else {
         return format!("<b>{title}</b>: no arm can be compared.");
     };
     if all.iter().all(|(.., d)| d.differing == 0) {
@@ -161,7 +161,8 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
         let each = if all.len() == 1 { "" } else { " in each of them" };
         return format!("<b>{title}</b>: {of} beyond chance{over}; the difference is {mean} {unit}{each}.");
     }
-    let (at, p) = (escape(&arm.variant), p_value(d.p_max.unwrap_or(f64::NAN)));
+    let heads = if outcomes.tables.len() > 1 { format!("{} ", escape(&table.set)) } else { String::new() };
+    let (at, p) = (format!("{heads}at λ = {}", lambda(arm.lambda)), p_value(d.p_max.unwrap_or(f64::NAN)));
     let random = d.random.as_ref().filter(|_| !found.is_empty()).map_or_else(String::new, beside_random);
     format!(
         "<b>{title}</b>: {of} beyond chance{over}; the largest difference is {mean} {unit}, {at} (p max {p}).{random}"
@@ -189,16 +190,24 @@ fn head_row(columns: &[&str]) -> String {
 
 /// The numbers of each arm by itself.
 fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>, axes: &[String]) -> String {
-    let mut out = String::from(r#"<div class="wide"><table class="arms">"#);
-    let always =
-        ["arm", "λ", "n", "accuracy %", "assertion %", "asymmetry", "tokens", "logp/token", "truncated %", "changed %"];
+    let mut out = wide("The arms", "arms");
+    let always = [
+        "arm",
+        "n",
+        "accuracy %",
+        "assertion %",
+        "asymmetry",
+        "length, tokens",
+        "logp/token",
+        "cut off %",
+        "changed %",
+    ];
     let judged: Vec<String> = axes.iter().map(|axis| format!("{} (1 to 5)", escape(&axis.replace('_', " ")))).collect();
     out += &head_row(&always.into_iter().chain(judged.iter().map(String::as_str)).collect::<Vec<_>>());
     for arm in arms {
-        put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
+        put!(out, r#"<tr{}><th scope="row" title="{}">{}</th>"#, class(arm), escape(&arm.variant), arm_name(arm));
         let asymmetry = arm.assertion_asymmetry.map_or_else(|| UNDEFINED.to_owned(), |value| signed(value * 100.0, 1));
         let cells = [
-            lambda(arm.lambda),
             arm.n.to_string(),
             percent(arm.accuracy),
             percent(arm.assertion_rate),
@@ -218,20 +227,20 @@ fn arms_table<'a>(arms: impl Iterator<Item = &'a ArmOutcome>, axes: &[String]) -
         }
         out.push_str("</tr>");
     }
-    out + "</tbody></table></div>"
+    out + "</tbody>" + NARROW
 }
 
 fn class(arm: &ArmOutcome) -> &'static str {
     if arm.role == Role::Control { r#" class="control""# } else { "" }
 }
 
-fn arm_name(arm: &ArmOutcome) -> String {
-    let mark = match arm.role {
-        Role::Reference => " <i>reference</i>",
-        Role::Control => " <i>control</i>",
-        Role::Tempered | Role::Random => "",
-    };
-    format!("{}{mark}", escape(&arm.variant))
+/// An arm in the words of the examples; its heads are named where it stands.
+pub(super) fn arm_name(arm: &ArmOutcome) -> String {
+    match arm.role {
+        Role::Reference => "untouched".to_owned(),
+        Role::Control => format!("λ = {} (control)", lambda(arm.lambda)),
+        Role::Tempered | Role::Random => format!("λ = {}", lambda(arm.lambda)),
+    }
 }
 
 /// What random sets do, beside the largest difference.
@@ -273,7 +282,7 @@ fn cells(which: Compared<'_>, arm: &ArmOutcome, d: Option<&Difference>, random: 
 /// Every arm against the reference.
 fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     let random = !table.bands.is_empty();
-    let mut out = String::from(r#"<div class="wide"><table class="arms"><thead><tr class="span"><td></td>"#);
+    let mut out = wide("Differences to the untouched model", "arms") + r#"<thead><tr class="span"><td></td>"#;
     for &which in which {
         let ((title, unit), columns) = (names(which), 3 + usize::from(random));
         put!(out, r#"<th colspan="{columns}" scope="colgroup" class="gap">{title}, {unit}</th>"#);
@@ -286,8 +295,7 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
-        let mark = if arm.role == Role::Control { " <i>control</i>" } else { "" };
-        put!(out, r#"<tr{}><th scope="row">λ = {}{mark}</th>"#, class(arm), lambda(arm.lambda));
+        put!(out, r#"<tr{}><th scope="row">{}</th>"#, class(arm), arm_name(arm));
         for &which in which {
             out += &cells(which, arm, arm.difference.of(which), random);
         }
@@ -309,7 +317,7 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
         }
         out.push_str("</tr>");
     }
-    out + "</tbody></table></div>"
+    out + "</tbody>" + NARROW
 }
 
 /// The largest differences, and all of them behind a click.
@@ -317,20 +325,25 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let all = ranked(outcomes, which);
     let random = outcomes.tables.iter().any(|table| !table.bands.is_empty());
     let rows = |rows: &[(&SweepTable, &ArmOutcome, &Difference)]| {
-        let mut out = String::from(r#"<div class="wide"><table class="sort">"#);
-        let columns = ["heads", "λ", "answers that differ", "p", "difference", "95 %", "p max", "p random"];
-        out += &head_row(&columns[..7 + usize::from(random)]);
+        let mut out = wide(&format!("{}: the arms by their difference", names(which).0), "sort");
+        out.push_str(
+            r#"<thead><tr><th scope="col">heads</th><th scope="col">λ</th><th scope="col">answers that differ</th>
+            <th scope="col">p</th><th scope="col" class="gap" data-size aria-sort="descending">difference</th>
+            <th scope="col">95 %</th><th scope="col">p max</th>"#,
+        );
+        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
+        out.push_str("</tr></thead><tbody>");
         for (table, arm, d) in rows {
             put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));
             put!(out, "<td>{}</td><td>{}</td><td>{}</td>", lambda(arm.lambda), d.differing, p_value(d.p));
             out += &cells(which, arm, Some(d), random);
             out.push_str("</tr>");
         }
-        out + "</tbody></table></div>"
+        out + "</tbody>" + NARROW
     };
     let mut out = rows(&all[..all.len().min(LISTED)]);
     if all.len() > LISTED {
-        put!(out, "<details><summary>All {} arms</summary>{}</details>", all.len(), rows(&all));
+        out += &folded(&format!("All {} arms", all.len()), "sweep.csv", &rows(&all));
     }
     out
 }

@@ -4,7 +4,7 @@ use crate::{
     Role,
     report::{
         axis::{Axis, extent},
-        sweep::lambda,
+        sweep::{arm_name, lambda},
         text::{escape, p_value, put, signed},
     },
     significance::LEVEL,
@@ -141,7 +141,7 @@ fn point(out: &mut String, (which, arm, d): (Compared<'_>, &ArmOutcome, &Differe
         out,
         r#"<circle class="dot one{hollow}" cx="{left:.1}" cy="{:.1}" r="3.6"><title>{}: {}, {interval}, p max {}</title></circle>"#,
         y.at(units(d.mean)),
-        escape(&arm.variant),
+        arm_name(arm),
         told(which, d.mean),
         p_value(d.p_max.unwrap_or(f64::NAN))
     );
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((out.matches(r#"class="band""#).count(), out.matches(r#"class="level""#).count()), (2, 1));
         assert_eq!(out.matches("hollow").count(), 1, "filled where p max is small");
         let second = out.rsplit("<circle").next().unwrap();
-        assert!(second.contains("L7H6+L20H3@0: −12.0, 95 % −15.0 to −9.0, p max 0.010"), "{second}");
+        assert!(second.contains("λ = 0: −12.0, 95 % −15.0 to −9.0, p max 0.010"), "{second}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     Role,
     report::{
         axis::round_up,
+        heatmap::axis_names,
         sweep::lambda,
         sweep_chart::{names, told},
         text::{fixed, p_value, put},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 const LEFT: f64 = 26.0;
-const TOP: f64 = 4.0;
+const TOP: f64 = 19.0;
 const AXIS: f64 = 34.0;
 /// With fewer heads, the table reads better.
 const FEWEST: usize = 8;
@@ -101,8 +102,8 @@ fn map(
     for head in 0..rows {
         put!(out, r#"<text class="end" x="-6" y="{:.1}">{head}</text>"#, (head as f64 + 0.5) * side + 3.5);
     }
-    put!(out, r#"<text class="axis" x="0" y="{:.1}">layer → (heads downwards)</text></g></svg>"#, bottom + 27.0);
-    out
+    axis_names(&mut out, LEFT, bottom + 27.0);
+    out + "</g></svg>"
 }
 
 fn tip((layer, head): (usize, usize), which: Compared<'_>, d: &Difference) -> String {

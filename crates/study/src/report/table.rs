@@ -5,7 +5,7 @@ use crate::{
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
-        text::{column_decimals, escape, fixed, interval, p_value, put, signed},
+        text::{NARROW, column_decimals, escape, fixed, folded, interval, p_value, put, signed, wide},
         verdict::{Question, marked, stands_out},
     },
     significance::LEVEL,
@@ -21,18 +21,18 @@ const BAR: f64 = 100.0;
 /// Both tables of one disposition.
 pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> String {
     let heads = ranked(disposition, attribution.method.compat, RankBy::Magnitude);
-    let mut first: Vec<&HeadEffect> = heads.iter().take(LISTED).copied().collect();
-    for clear in clearest(disposition) {
-        if !first.iter().any(|head| head.at() == clear.at()) {
-            first.push(clear);
-        }
-    }
-    let mut out = String::new();
-    out += &table(disposition, &first, true);
+    let clear = clearest(disposition);
+    let is_clear = |head: &HeadEffect| clear.iter().any(|clear| clear.at() == head.at());
+    let first: Vec<&HeadEffect> = heads
+        .iter()
+        .enumerate()
+        .filter(|(rank, head)| *rank < LISTED || is_clear(head))
+        .map(|(_, head)| *head)
+        .collect();
+    let mut out = table(disposition, &first, true);
     if heads.len() > first.len() {
-        put!(out, "<details><summary>All {} heads</summary>", heads.len());
-        out += &table(disposition, &heads, false);
-        out.push_str("</details>");
+        let all = format!("All {} heads", heads.len());
+        out += &folded(&all, "attribution.csv", &table(disposition, &heads, false));
     }
     out
 }
@@ -59,7 +59,7 @@ impl Decimals {
 }
 
 fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String {
-    let mut out = String::from(r#"<div class="wide full"><table class="sort heads-table">"#);
+    let mut out = wide(&format!("Heads of {}", escape(&disposition.name)), "sort heads-table");
     head_row(&mut out, disposition, bars);
     out.push_str("<tbody>");
     let decimals = Decimals::of(&disposition.heads);
@@ -67,8 +67,7 @@ fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String
     for head in heads {
         row(&mut out, disposition, head, &decimals, axis.as_ref());
     }
-    out.push_str("</tbody></table></div>");
-    out
+    out + "</tbody>" + NARROW
 }
 
 /// One head; what stands out for a question is bold there, with the p or q that makes it so.
@@ -109,9 +108,9 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
         <col class="unprinted"/><col span="7"/></colgroup>
         <thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
         <th colspan="8" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
-        <th colspan="2" scope="colgroup" class="gap">length</th><th class="gap"></th></tr>
+        <th colspan="2" scope="colgroup" class="gap">length</th><td class="gap"></td></tr>
         <tr><th scope="col">head</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
-        <th scope="col" data-size>Δ</th><th scope="col" data-size>d</th><th scope="col">95 %</th>"#,
+        <th scope="col" data-size>Δ</th><th scope="col" data-size aria-sort="descending">d</th><th scope="col">95 %</th>"#,
         if bars { r#"<col class="unprinted"/>"# } else { "" },
         9 + usize::from(bars)
     );

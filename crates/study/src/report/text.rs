@@ -79,6 +79,34 @@ pub(super) fn percent(share: f64) -> String {
     fixed(share * 100.0, 1)
 }
 
+/// Text from elsewhere with true minus signs before its numbers, as the page's own numbers have them; names and ranges keep their hyphens.
+pub(super) fn typeset(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    let is = |at: Option<usize>, holds: fn(&char) -> bool| at.and_then(|at| characters.get(at)).is_some_and(holds);
+    let minus = |at: usize| {
+        let before = at.checked_sub(1);
+        let opens = before.is_none() || is(before, |c| c.is_whitespace() || *c == '(');
+        opens && is(Some(at + 1), char::is_ascii_digit)
+    };
+    characters.iter().enumerate().map(|(at, &c)| if c == '-' && minus(at) { '−' } else { c }).collect()
+}
+
+/// Opens a table that may be wider than the page, in a box that scrolls, by keys too; [`NARROW`] closes both. `name` says what it holds to
+/// those who cannot see it, and is escaped already.
+pub(super) fn wide(name: &str, class: &str) -> String {
+    format!(
+        r#"<div class="wide" role="region" tabindex="0" aria-label="{name}"><table class="{class}" aria-label="{name}">"#
+    )
+}
+
+/// Closes what [`wide`] opens.
+pub(super) const NARROW: &str = "</table></div>";
+
+/// Something behind a click. Paper has none: there, a line says which file holds it.
+pub(super) fn folded(summary: &str, file: &str, body: &str) -> String {
+    format!(r#"<details><summary>{summary}</summary>{body}</details><p class="note printed">{summary}: {file}</p>"#)
+}
+
 /// How many decimals show the largest of these numbers to four significant digits; one count for a whole column.
 pub(super) fn column_decimals(values: impl Iterator<Item = f64>) -> usize {
     let largest = values.filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()));
@@ -122,6 +150,13 @@ mod tests {
         );
         assert_eq!(p_value(f64::NAN), "–");
         assert_eq!(percent(f64::NAN), "–");
+    }
+
+    #[test]
+    fn only_a_number_has_a_minus() {
+        assert_eq!(typeset("-0.059 misses 0 (-0.2 to +0.1)"), "−0.059 misses 0 (−0.2 to +0.1)");
+        let names = "h_layers[-4:], arXiv 2604-11867, --adjust -x, 1-5, in-sample, a -";
+        assert_eq!(typeset(names), names);
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn fields_that_go_with_the_cohorts_are_told() {
     assert_eq!(names, ["topic"]);
     assert!((found.fields[0].cramers_v - 0.6).abs() < 1e-12 && found.fields[0].values == 2);
     assert!(found.warnings.iter().any(|warning| warning.contains("the field 'topic' goes with the cohorts")));
-    assert!(found.sentence.contains("differ in topic (V 0.60) too"), "{}", found.sentence);
+    assert!(found.sentence.contains("differ in topic (Cramér's V 0.60) too"), "{}", found.sentence);
 }
 
 #[test]

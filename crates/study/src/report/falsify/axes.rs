@@ -7,7 +7,7 @@ use crate::{
             chart::{CHANCE, Chart, LEFT, Level, name},
             marked, matrix,
         },
-        text::{count, escape, fixed, put, signed},
+        text::{NARROW, count, escape, fixed, put, signed, wide},
     },
 };
 
@@ -112,9 +112,10 @@ fn row(out: &mut String, axis: &Axis, chart: &Chart, top: f64) {
 }
 
 fn table(out: &mut String, axes: &[Axis]) {
+    *out += &wide("Scores", "sort");
     out.push_str(
-        r#"<div class="wide"><table class="sort"><thead><tr class="span"><td></td><th colspan="2" scope="colgroup">training</th>
-        <th colspan="3" scope="colgroup" class="gap">fresh</th><th class="gap"></th></tr><tr><th scope="col">score</th>
+        r#"<thead><tr class="span"><td></td><th colspan="2" scope="colgroup">training</th>
+        <th colspan="3" scope="colgroup" class="gap">fresh</th><td class="gap"></td></tr><tr><th scope="col">score</th>
         <th scope="col">positive</th><th scope="col">AUC</th><th scope="col" class="gap">positive</th>
         <th scope="col">AUC</th><th scope="col">95 % (DeLong)</th><th scope="col" class="gap word">outcome</th></tr></thead>
         <tbody>"#,
@@ -134,7 +135,8 @@ fn table(out: &mut String, axes: &[Axis]) {
         );
         put!(out, r#"<td class="gap word">{}</td></tr>"#, marked(axis.outcome));
     }
-    out.push_str("</tbody></table></div>");
+    out.push_str("</tbody>");
+    out.push_str(NARROW);
 }
 
 /// An interval of AUC, or a dash.

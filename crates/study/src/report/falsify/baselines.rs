@@ -2,7 +2,7 @@
 
 use crate::{
     falsify::{Baseline, Falsification},
-    report::text::{count, escape, fixed, interval, put, signed},
+    report::text::{NARROW, count, escape, fixed, interval, put, signed, wide},
 };
 
 /// The section; nothing if none was run.
@@ -13,13 +13,14 @@ pub(super) fn draw(found: &Falsification) -> String {
     let mut out = format!(
         r#"<section id="baselines"><h2>What needs no hidden state</h2><p class="lead">The same fit on random numbers, lengths
         and words, and on labels dealt out at random. What they reach as well needs no model to explain it.</p>
-        <p class="story">{}</p><div class="wide"><table class="overview"><thead><tr><th scope="col">baseline</th>
+        <p class="story">{}</p>{}<thead><tr><th scope="col">baseline</th>
         <th scope="col">cross-validated AUC</th><th scope="col">fresh AUC</th><th scope="col" class="gap">the probe's gain</th>
         <th scope="col">95 % (DeLong)</th><th scope="col" class="word gap">reads</th></tr></thead><tbody>"#,
-        escape(&story(found))
+        escape(&story(found)),
+        wide("Baselines", "overview")
     );
     found.baselines.iter().for_each(|baseline| out += &row(baseline));
-    out + "</tbody></table></div></section>"
+    out + "</tbody>" + NARROW + "</section>"
 }
 
 /// Which baselines the probe beats, and which of them clearly.

@@ -5,7 +5,7 @@ use crate::{
     probe::{CalibrationBin, Measured},
     report::{
         axis::Axis,
-        text::{count, fixed, put},
+        text::{count, fixed, folded, put},
     },
 };
 
@@ -36,11 +36,8 @@ pub(super) fn draw(found: &Falsification) -> String {
     for (name, of) in &sets {
         out += &plot(name, of);
     }
-    out.push_str("</div><details><summary>The bins in numbers</summary><div class=\"beside\">");
-    for (name, of) in &sets {
-        out += &bins(name, of);
-    }
-    out + "</div></details>"
+    let bins: String = sets.iter().map(|(name, of)| bins(name, of)).collect();
+    out + "</div>" + &folded("The bins in numbers", "falsify.json", &format!(r#"<div class="beside">{bins}</div>"#))
 }
 
 fn plot(name: &str, of: &Measured) -> String {
@@ -83,7 +80,7 @@ fn told(bin: &CalibrationBin) -> String {
 
 fn bins(name: &str, of: &Measured) -> String {
     let mut out = format!(
-        r#"<table class="small"><thead><tr><th scope="col">{name}</th><th scope="col">items</th>
+        r#"<table class="small" aria-label="Calibration: {name}"><thead><tr><th scope="col">{name}</th><th scope="col">items</th>
         <th scope="col">probability</th><th scope="col">correct</th></tr></thead><tbody>"#
     );
     for bin in &of.calibration {

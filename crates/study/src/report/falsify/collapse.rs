@@ -9,7 +9,7 @@ use crate::{
             chart::{CHANCE, Chart, LEFT, Level, RIGHT, name},
             words::meaning,
         },
-        text::{count, escape, fixed, p_value, put},
+        text::{count, escape, fixed, p_value, put, typeset},
     },
     text::capital,
 };
@@ -315,7 +315,7 @@ fn interval(range: Ends) -> Option<String> {
 fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
     for mode in modes {
         let of = of.map_or(String::new(), |of| format!(", {of}"));
-        put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(&mode.name)), escape(&mode.why));
+        put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(&mode.name)), escape(&typeset(&mode.why)));
         // Explained once: the same holds for other features.
         if let (Some(meaning), true) = (meaning(&mode.name), of.is_empty()) {
             put!(out, " {meaning}");

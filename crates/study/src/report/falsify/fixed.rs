@@ -7,7 +7,7 @@ use crate::{
         Facts,
         facts::of_model,
         falsify::axes::interval,
-        text::{UNDEFINED, count, escape, fixed, put, signed},
+        text::{NARROW, UNDEFINED, count, escape, fixed, put, signed, wide},
     },
 };
 
@@ -109,11 +109,15 @@ fn written(value: f64) -> String {
 fn each_c(out: &mut String, found: &Falsification) {
     out.push_str(
         r#"<h3>Every C</h3><p class="note">The one with the largest cross-validated AUC was frozen; what the others give on
-        fresh items decides nothing.</p><div class="wide"><table class="overview"><thead><tr class="span"><td></td>
+        fresh items decides nothing.</p>"#,
+    );
+    *out += &wide("Every C", "overview");
+    out.push_str(
+        r#"<thead><tr class="span"><td></td>
         <th colspan="4" scope="colgroup">training, cross-validated</th><th colspan="3" scope="colgroup" class="gap">fresh</th>
-        <th class="gap"></th></tr><tr><th scope="col">C</th><th scope="col">AUC</th><th scope="col">mean of folds</th>
+        <td class="gap"></td></tr><tr><th scope="col">C</th><th scope="col">AUC</th><th scope="col">mean of folds</th>
         <th scope="col">asymmetry</th><th scope="col">ECE</th><th scope="col" class="gap">AUC</th>
-        <th scope="col">95 % (DeLong)</th><th scope="col">ECE</th><th scope="col" class="gap word"></th></tr></thead><tbody>"#,
+        <th scope="col">95 % (DeLong)</th><th scope="col">ECE</th><th scope="col" class="gap word">chosen</th></tr></thead><tbody>"#,
     );
     let mut frozen = false;
     for (at, cv) in found.cv.iter().enumerate() {
@@ -138,7 +142,8 @@ fn each_c(out: &mut String, found: &Falsification) {
             if here { "frozen" } else { "" }
         );
     }
-    out.push_str("</tbody></table></div>");
+    out.push_str("</tbody>");
+    out.push_str(NARROW);
 }
 
 /// Where training and fresh items came from, each fact for both.

@@ -6,7 +6,7 @@ use crate::{
     report::{
         axis::Axis,
         falsify::calibration,
-        text::{escape, fixed, percent, put, signed},
+        text::{NARROW, escape, fixed, percent, put, signed, wide},
     },
 };
 
@@ -60,9 +60,10 @@ fn table(out: &mut String, found: &Falsification) {
     let axis = Axis::new(0.0, 1.0, 6.0, BAR - 6.0);
     put!(
         out,
-        r#"<div class="wide"><table class="grouped"><thead><tr><th></th><th scope="col">threshold</th>
+        r#"{}<thead><tr><th scope="col">measured on</th><th scope="col">threshold</th>
         <th scope="col">p(assert | correct)</th><th scope="col">p(assert | wrong)</th><th scope="col">asymmetry</th>
         <td class="bar">{}</td><th scope="col" class="word">threshold chosen</th></tr></thead>"#,
+        wide("The gate at each threshold", "grouped"),
         scale(&axis)
     );
     let mut group = |name: &str, rows: &[Row]| {
@@ -107,7 +108,7 @@ fn table(out: &mut String, found: &Falsification) {
         let frozen = Row { name: "fresh", gate: other.gate, note: "in training", decides: true };
         group(&name, &[frozen, Row { name: "fresh", gate: other.oracle, note: oracle, decides: false }]);
     }
-    out.push_str("</table></div>");
+    out.push_str(NARROW);
     put!(
         out,
         r#"<p class="note">● correct, ○ wrong; dashed: the floor of p(assert | correct), {}. Shares are of {} correct

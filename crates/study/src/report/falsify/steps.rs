@@ -4,7 +4,7 @@ use crate::{
     falsify::{Check, FailedBy, Falsification, Kind, Outcome, Step},
     report::{
         falsify::marked,
-        text::{escape, fixed, p_value, put, signed},
+        text::{escape, fixed, folded, p_value, put, signed, typeset},
     },
     text::capital,
 };
@@ -52,17 +52,18 @@ fn step(out: &mut String, number: usize, step: &Step) {
     );
     match step.checks.len() {
         0 => {}
-        n if n > FOLDED => put!(out, "<details><summary>{n} checks</summary>{}</details>", table(&step.checks)),
-        _ => out.push_str(&table(&step.checks)),
+        n if n > FOLDED => *out += &folded(&format!("{n} checks"), "falsify.json", &table(step)),
+        _ => *out += &table(step),
     }
-    put!(out, r#"<p class="note">{}</p></article>"#, escape(&capital(&step.note)));
+    put!(out, r#"<p class="note">{}</p></article>"#, escape(&typeset(&capital(&step.note))));
 }
 
-fn table(checks: &[Check]) -> String {
-    let rows: String = checks.iter().map(row).collect();
+fn table(step: &Step) -> String {
+    let rows: String = step.checks.iter().map(row).collect();
     format!(
-        r#"<table class="small checks"><thead><tr><th scope="col">check</th><th scope="col">found</th>
-        <th scope="col">needed</th><th scope="col" class="word">outcome</th></tr></thead><tbody>{rows}</tbody></table>"#
+        r#"<table class="small checks" aria-label="Checks of {}"><thead><tr><th scope="col">check</th><th scope="col">found</th>
+        <th scope="col">needed</th><th scope="col" class="word">outcome</th></tr></thead><tbody>{rows}</tbody></table>"#,
+        step.name
     )
 }
 

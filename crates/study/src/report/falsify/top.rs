@@ -4,9 +4,9 @@ use crate::{
     falsify::{Falsification, Step, word},
     probe::Origin,
     report::{
-        falsify::{mark, without_folders},
+        falsify::{mark, plane, without_folders},
         html,
-        text::{UNDEFINED, count, escape, fixed, put},
+        text::{UNDEFINED, count, escape, fixed, put, typeset},
     },
     text::capital,
 };
@@ -19,13 +19,30 @@ pub(super) fn draw(found: &Falsification) -> String {
         r#"<div class="verdict"><p><b class="outcome {}">{}</b>{}</p><p class="note">{}</p></div>"#,
         mark(found.verdict),
         capital(word(found.verdict)),
-        escape(&found.sentence),
+        escape(&typeset(&found.sentence)),
         escape(&rule(found))
     );
     strip(&mut out, &found.steps);
     totals(&mut out, found);
     out += &html::warning_list(&found.warnings);
+    out += &html::contents(&sections(found));
     out + "</header>"
+}
+
+/// The sections of the page, in its order.
+fn sections(found: &Falsification) -> Vec<(String, String)> {
+    let all = [
+        ("collapse", "training and fresh", true),
+        ("steps", "five steps", true),
+        ("gate", "gate", true),
+        ("axes", "scores", !found.axes.is_empty()),
+        ("plane", "plane", !plane::draw(&found.plane).is_empty()),
+        ("baselines", "baselines", !found.baselines.is_empty()),
+        ("fixed", "fixed beforehand", true),
+        ("run", "what was run", true),
+        ("columns", "glossary", true),
+    ];
+    all.into_iter().filter(|(.., there)| *there).map(|(id, name, _)| (id.to_owned(), name.to_owned())).collect()
 }
 
 /// What was examined, in a line.

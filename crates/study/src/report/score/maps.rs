@@ -20,6 +20,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
     let cells: BTreeMap<_, _> =
         map.cells.iter().filter(|cell| cell.lambda == lambda).map(|cell| ((cell.layer, cell.head), cell)).collect();
     let delta = Legend {
+        title: "mean Δ a token, nats",
         scale: Scale::rooted(Hue::Diverging, map.cells.iter().map(|cell| cell.delta)),
         values: cells.values().map(|cell| cell.delta).collect(),
         levels: Vec::new(),
@@ -31,6 +32,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         },
     };
     let kl = Legend {
+        title: "KL a token, nats",
         scale: Scale::rooted(Hue::Sequential, map.cells.iter().map(|cell| cell.kl)),
         values: cells.values().map(|cell| cell.kl).collect(),
         levels: Vec::new(),
@@ -98,6 +100,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
         .collect();
     let all = contrast.cells.iter().map(|cell| cell.cohen_d);
     let legend = Legend {
+        title: "d of Δ a token",
         scale: Scale::over(Hue::Diverging, all.chain(levels.iter().map(|level| level.value))),
         values: cells.values().map(|cell| cell.cohen_d).collect(),
         levels,

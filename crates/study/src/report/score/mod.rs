@@ -39,6 +39,7 @@ pub(crate) fn render(page: &Page<'_>) -> String {
     }
     totals(&mut out, page);
     out += &html::warning_list(&map.warnings);
+    out += &html::contents(&sections(page));
     out.push_str("</header>");
     for (index, &lambda) in map.lambdas.iter().enumerate() {
         one_lambda(&mut out, page, index, lambda);
@@ -48,6 +49,16 @@ pub(crate) fn render(page: &Page<'_>) -> String {
     }
     out += &glossary::sections(page.facts, &words::GLOSSARY);
     out + &html::close()
+}
+
+/// The sections of the page, in its order.
+fn sections(page: &Page<'_>) -> Vec<(String, String)> {
+    let lambdas = page.map.lambdas.iter().enumerate();
+    let lambdas =
+        lambdas.map(|(index, &l)| (format!("lambda-{index}"), format!("λ\u{a0}=\u{a0}{}", written(f64::from(l)))));
+    let contrast = page.map.contrast.iter().map(|of| ("contrast".to_owned(), format!("{} against {}", of.a, of.b)));
+    let run = page.facts.iter().next().map(|_| ("run".to_owned(), "what was run".to_owned()));
+    lambdas.chain(contrast).chain(run).chain([("columns".to_owned(), "glossary".to_owned())]).collect()
 }
 
 fn verdict(out: &mut String, sentence: &str, rule: &str) {
@@ -63,7 +74,7 @@ fn totals(out: &mut String, page: &Page<'_>) {
     ];
     // One label, or none, says nothing.
     let labels = if page.counts.len() > 1 { page.counts } else { &[] };
-    cells.extend(labels.iter().map(|(label, n)| (format!("labelled {label}"), n.to_string())));
+    cells.extend(labels.iter().map(|(label, n)| (format!("items labelled {label}"), n.to_string())));
     out.push_str(r#"<dl class="line">"#);
     for (name, value) in cells {
         put!(out, "<div><dt>{}</dt><dd>{value}</dd></div>", escape(&name));
@@ -172,6 +183,21 @@ mod tests {
         assert!(html.contains("Underlined: gated delta nets") && html.contains("L2V0"));
         assert_eq!(html.matches(r#"class="outline""#).count(), 2 + 2, "one head at two λ, in two maps");
         assert_eq!(html.matches("<svg").count(), 2 * 3 + 2);
+    }
+
+    #[test]
+    fn cohorts_differ_in_shape_and_items_of_neither_are_smaller() {
+        let heads = [HeadRef::query(0, 0)];
+        let mut scores = scores(12, &heads);
+        let both = page(&scores, &[1], 50, true);
+        assert_eq!((both.matches(r#"class="point over""#).count(), both.matches(r#"r="3""#).count()), (2 * 6, 2 * 6));
+        assert!(both.contains("◆ items of &lt;i&gt;, ● of ") && !both.contains("of neither"));
+        // As if cohorts had been drawn from some of the labels.
+        scores.labels[0] = "other".to_owned();
+        let html = page(&scores, &[1], 50, true);
+        assert_eq!((html.matches(r#"class="point over""#).count(), html.matches(r#"r="1.8""#).count()), (2 * 5, 2));
+        assert!(html.contains("smaller: of neither."));
+        assert!(!page(&scores, &[1], 50, false).contains("point over"));
     }
 
     #[test]

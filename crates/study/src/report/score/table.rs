@@ -3,7 +3,9 @@
 use crate::{
     report::{
         score::sentence::called,
-        text::{column_decimals, decimals, escape, fixed, interval, p_value, percent, put, signed},
+        text::{
+            NARROW, column_decimals, decimals, escape, fixed, folded, interval, p_value, percent, put, signed, wide,
+        },
     },
     score::{CellContrast, CellEffect, Contrast, ScoreMap, ranked, ranked_contrast},
 };
@@ -20,7 +22,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
     let head = r#"<thead><tr class="span"><td></td><th colspan="2" scope="colgroup">Δ log-probability, nats a token</th>
         <th colspan="2" scope="colgroup" class="gap">next-token distributions</th>
         <th colspan="2" scope="colgroup" class="gap">sign flips</th></tr><tr><th scope="col">head</th>
-        <th scope="col" data-size>mean Δ</th><th scope="col">95 %</th>
+        <th scope="col" data-size aria-sort="descending">mean Δ</th><th scope="col">95 %</th>
         <th scope="col" class="gap">KL</th><th scope="col">agreement %</th>
         <th scope="col" class="gap">p</th><th scope="col">p max</th></tr></thead>"#;
     let row = |cell: &&CellEffect| {
@@ -34,7 +36,7 @@ pub(super) fn effects(map: &ScoreMap, lambda: f32) -> String {
         ];
         line(&cell.at().to_string(), called(cell.p_max), &cells)
     };
-    listed(head, &cells.iter().map(row).collect::<Vec<_>>())
+    listed("Heads by mean Δ", head, &cells.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The heads of a λ by |d| between two cohorts.
@@ -45,7 +47,7 @@ pub(super) fn contrast(contrast: &Contrast, lambda: f32) -> String {
     let head = format!(
         r#"<thead><tr class="span"><td></td><th colspan="2" scope="colgroup">mean Δ a token, nats</th>
         <th colspan="4" scope="colgroup" class="gap">difference</th></tr><tr><th scope="col">head</th>
-        <th scope="col" data-size>{}</th><th scope="col" data-size>{}</th><th scope="col" class="gap" data-size>d</th>
+        <th scope="col" data-size>{}</th><th scope="col" data-size>{}</th><th scope="col" class="gap" data-size aria-sort="descending">d</th>
         <th scope="col">95 %</th><th scope="col">p</th><th scope="col">p max</th></tr></thead>"#,
         escape(&contrast.a),
         escape(&contrast.b)
@@ -61,7 +63,7 @@ pub(super) fn contrast(contrast: &Contrast, lambda: f32) -> String {
         ];
         line(&cell.at().to_string(), called(cell.p_max), &cells)
     };
-    listed(&head, &cells.iter().map(row).collect::<Vec<_>>())
+    listed("Heads by d", &head, &cells.iter().map(row).collect::<Vec<_>>())
 }
 
 /// How many decimals the means and their intervals have: two digits of how far a typical mean is uncertain.
@@ -85,13 +87,11 @@ fn line(name: &str, bold: bool, cells: &[String]) -> String {
     out + "</tr>"
 }
 
-fn listed(head: &str, rows: &[String]) -> String {
-    let table = |rows: &[String]| {
-        format!(r#"<div class="wide"><table class="sort">{head}<tbody>{}</tbody></table></div>"#, rows.concat())
-    };
+fn listed(name: &str, head: &str, rows: &[String]) -> String {
+    let table = |rows: &[String]| format!("{}{head}<tbody>{}</tbody>{NARROW}", wide(name, "sort"), rows.concat());
     let mut out = table(&rows[..rows.len().min(LISTED)]);
     if rows.len() > LISTED {
-        put!(out, "<details><summary>All {} heads</summary>{}</details>", rows.len(), table(rows));
+        out += &folded(&format!("All {} heads", rows.len()), "scores.csv", &table(rows));
     }
     out
 }

@@ -12,7 +12,7 @@ fn the_control_arm_is_marked_and_explained() {
     let mut sweep = fixture::sweep();
     sweep.tables[0].arms[1].changed = 0.03;
     let out = drawn(&sweep);
-    assert!(out.contains("all@1 <i>control</i>") && out.contains("here 3.0 % of the responses"));
+    assert!(out.contains(r#"title="all@1">λ = 1 (control)</th>"#) && out.contains("here 3.0 % of the responses"));
     sweep.tables[0].arms.remove(1);
     assert!(drawn(&sweep).contains("no control arm"));
 }
@@ -45,7 +45,7 @@ fn where_every_difference_prints_as_zero_no_arm_is_the_largest() {
     let said = "<b>Accuracy</b>: none of 2 arms differs beyond chance; the difference is 0.0 percentage points in each of them.";
     assert!(out.contains(said), "{out}");
     sweep.tables[0].arms.iter_mut().filter_map(|arm| arm.difference.accuracy.as_mut()).for_each(|d| d.mean = -0.0006);
-    assert!(drawn(&sweep).contains("the largest difference is −0.1 percentage points, L7H6+L20H3@"));
+    assert!(drawn(&sweep).contains("the largest difference is −0.1 percentage points, at λ = 0"));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn undefined_numbers_and_names_are_safe() {
 #[test]
 fn unequal_truncation_is_said_and_not_compared() {
     let mut sweep = fixture::sweep();
-    assert!(!drawn(&sweep).contains("cut off"));
+    assert!(!drawn(&sweep).contains("were cut off"));
     let arm = &mut sweep.tables[0].arms[3];
     (arm.truncated, arm.withheld) = (0.125, Some("12.5 % and 0.0 %".into()));
     arm.difference = crate::sweep::outcome::PerOutcome::default();
