@@ -176,6 +176,8 @@ impl Label {
     const LINE: f64 = 12.0;
     /// From the middle of a mark to its name.
     const GAP: f64 = 7.0;
+    /// The radius of a mark.
+    const MARK: f64 = 4.0;
 
     /// To the right of a mark, to its left, above or below it: the first place that is inside the frame, and hides no mark and no other
     /// name.
@@ -202,7 +204,8 @@ impl Label {
     }
 
     fn hides(&self, (x, y): (f64, f64)) -> bool {
-        (self.left..=self.right).contains(&x) && (self.top..=self.bottom).contains(&y)
+        let (across, down) = ((self.left - x).max(x - self.right), (self.top - y).max(y - self.bottom));
+        across < Self::MARK && down < Self::MARK
     }
 
     fn overlaps(&self, other: &Self) -> bool {
