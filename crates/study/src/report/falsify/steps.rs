@@ -103,9 +103,8 @@ fn told(kind: Kind, value: f64, gate: f64) -> String {
     match kind {
         Kind::Items => fixed(value, 0),
         Kind::P if value < 0.000_5 => p_value(value),
-        Kind::P => fixed(value, decimals),
         Kind::Asymmetry | Kind::Above => signed(value, decimals),
-        Kind::Share => fixed(value, decimals),
+        Kind::P | Kind::Share => fixed(value, decimals),
     }
 }
 
@@ -131,6 +130,7 @@ mod tests {
         assert_eq!(told(Kind::Share, 0.516, 0.63), "0.516");
         assert_eq!(told(Kind::Share, 0.629_96, 0.63), "0.62996");
         assert_eq!(told(Kind::Share, 0.63, 0.63), "0.630");
+        assert_eq!((told(Kind::P, 0.0104, 0.01), told(Kind::P, 0.0002, 0.01)), ("0.0104".into(), "&lt;0.001".into()));
         assert_eq!(told(Kind::Items, 55.0, 10.0), "55");
         assert_eq!(told(Kind::Share, f64::NAN, 0.63), "–");
         assert_eq!((needed(Kind::Share, 0.65), needed(Kind::Asymmetry, -0.2)), ("0.65".into(), "−0.20".into()));
