@@ -1,5 +1,7 @@
 //! The fast way to the naive and the cross-fitted d of many labelings.
 
+#![expect(clippy::inline_always, reason = "what runs in wider registers must be one function, see `Separate`")]
+
 use crate::adjust::{Adjustment, Covariates, take_out};
 use crate::direction::{Pooled, d_of_projections, longest};
 use crate::effect::NO_SPREAD;

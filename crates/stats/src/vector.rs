@@ -5,7 +5,8 @@ const LANES: usize = 8;
 
 /// Inner product, in eight partial sums of fixed order, so that it is fast and the same everywhere. 0 for empty
 /// vectors; panics if the lengths differ.
-#[inline(always)] // into functions that are compiled for wider registers
+#[expect(clippy::inline_always, reason = "it becomes part of functions that are compiled for wider registers")]
+#[inline(always)]
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len(), "vectors of different length");
     let (a_lanes, a_rest) = a.as_chunks::<LANES>();
