@@ -42,7 +42,7 @@ pub fn naive_direction(vectors: &[f64], dim: usize, labels: &[bool]) -> Directio
     let v = difference(&mean_a, &mean_b);
     let projections: Vec<f64> = vectors.chunks_exact(dim).map(|x| dot(x, &v)).collect();
     Direction {
-        d_naive: d_of_projections(&projections, labels, longest(vectors, dim)),
+        d_naive: d_of_projections(&projections, labels, NO_SPREAD * longest(vectors, dim)),
         cos_means: cosine(&mean_a, &mean_b),
         norm: norm(&v),
         relative_norm: norm(&v) / f64::midpoint(norm(&mean_a), norm(&mean_b)),
@@ -89,7 +89,7 @@ pub fn held_out_d_beside(vectors: &[f64], dim: usize, order: &[usize], folds: &F
     held_out(vectors, dim, order, folds, adjustment, Pooled::d)
 }
 
-/// A d of held-out items, as `d_of` makes it from those of one repeat and the length of the longest vector.
+/// A d of held-out items, as `d_of` makes it from those of one repeat and the spread below which there is none.
 pub(crate) fn held_out(
     vectors: &[f64],
     dim: usize,
@@ -103,7 +103,7 @@ pub(crate) fn held_out(
     if n_a < 2 || n_b < 2 || folds.leaves_none() {
         return f64::NAN;
     }
-    let longest = longest(vectors, dim);
+    let floor = NO_SPREAD * longest(vectors, dim);
     let all = mean_of(vectors, dim, |_| true);
     let squares = vectors.chunks_exact(dim).map(|x| dot(x, x)).sum::<f64>() - order.len() as f64 * dot(&all, &all);
     let mut d = Vec::new();
@@ -119,13 +119,12 @@ pub(crate) fn held_out(
             let size = norm(&v);
             let along = |in_a: bool| -> Vec<f64> {
                 let items = vectors.chunks_exact(dim).zip(&of).filter(|(_, of)| **of == (fold, in_a));
-                items.map(|(x, _)| if size > NO_SPREAD * longest { dot(x, &v) / size } else { 0.0 }).collect()
+                items.map(|(x, _)| if size > floor { dot(x, &v) / size } else { 0.0 }).collect()
             };
-            let leak =
-                if size > NO_SPREAD * longest { adjustment.leak(repeat, fold.into()) * squares / size } else { 0.0 };
+            let leak = if size > floor { adjustment.leak(repeat, fold.into()) * squares / size } else { 0.0 };
             found.add(&along(true), &along(false), leak);
         }
-        d.push(d_of(&found, longest));
+        d.push(d_of(&found, floor));
     }
     adjustment.held_out(mean(&d))
 }
@@ -156,33 +155,34 @@ impl Pooled {
         }
     }
 
-    /// Cohen's d of all folds; `longest` is the length of the longest vector.
-    pub(crate) fn d(&self, longest: f64) -> f64 {
+    /// Cohen's d of all folds; 0 unless the spread is above `floor`.
+    pub(crate) fn d(&self, floor: f64) -> f64 {
         let freedom = self.freedom[0] + self.freedom[1];
         if freedom == 0 {
             f64::NAN
         } else {
-            self.over((self.within.iter().sum::<f64>() / freedom as f64).sqrt(), longest)
+            self.over((self.within.iter().sum::<f64>() / freedom as f64).sqrt(), floor)
         }
     }
 
     /// The same difference over the spread of [`welch_d`](crate::welch_d). Where no fold has two items of a group, its variance is not
     /// known, and this is [`Pooled::d`].
-    pub(crate) fn welch_d(&self, longest: f64) -> f64 {
+    pub(crate) fn welch_d(&self, floor: f64) -> f64 {
         if self.freedom.contains(&0) {
-            self.d(longest)
+            self.d(floor)
         } else {
-            self.over(welch_sd(self.within, self.freedom, self.items), longest)
+            self.over(welch_sd(self.within, self.freedom, self.items), floor)
         }
     }
 
-    fn over(&self, sd: f64, longest: f64) -> f64 {
-        if sd <= NO_SPREAD * longest { 0.0 } else { self.difference / self.weight / sd }
+    fn over(&self, sd: f64, floor: f64) -> f64 {
+        if sd <= floor { 0.0 } else { self.difference / self.weight / sd }
     }
 }
 
 /// The vectors less their part along the mean of all of them: what is left is more than a matter of length. Uses no labels.
-/// Unchanged where that mean has no length.
+/// Unchanged where that mean has no length. Of vectors that differ in length only, rounding is left, which may go with any labels:
+/// compare what is left by [`Projector::above`](crate::Projector::above).
 pub fn across_the_mean(vectors: &[f64], dim: usize) -> Vec<f64> {
     let mean = mean_of(vectors, dim, |_| true);
     let square = dot(&mean, &mean);
@@ -197,8 +197,8 @@ pub fn across_the_mean(vectors: &[f64], dim: usize) -> Vec<f64> {
 }
 
 /// Cohen's d of projections on v itself instead of its unit vector: the projections are too long by v's length, and the difference
-/// of their means is v's length squared. `longest` is the length of the longest vector, before any centring.
-pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], longest: f64) -> f64 {
+/// of their means is v's length squared. 0 unless their spread along the unit vector is above `floor`.
+pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], floor: f64) -> f64 {
     let group = |which: bool| -> Vec<f64> {
         projections.iter().zip(labels).filter(|&(_, &label)| label == which).map(|(&x, _)| x).collect()
     };
@@ -208,11 +208,11 @@ pub(crate) fn d_of_projections(projections: &[f64], labels: &[bool], longest: f6
     }
     let square = mean(&a) - mean(&b);
     let sd = pooled_sd(squared_deviations(&a) + squared_deviations(&b), a.len(), b.len());
-    if sd <= NO_SPREAD * square.abs().sqrt() * longest { 0.0 } else { square / sd }
+    if sd <= floor * square.abs().sqrt() { 0.0 } else { square / sd }
 }
 
-/// Length of the longest row, NaN if any is: then nothing is known.
-pub(crate) fn longest(vectors: &[f64], dim: usize) -> f64 {
+/// Length of the longest of row-major vectors `[items, dim]`; NaN if one has no length, since then nothing is known.
+pub fn longest(vectors: &[f64], dim: usize) -> f64 {
     vectors
         .chunks_exact(dim)
         .map(norm)

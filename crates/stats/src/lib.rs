@@ -47,7 +47,9 @@ pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_diffe
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};
 pub use crossval::{CrossValidation, Fits, Step, WholeUnits};
-pub use direction::{Direction, across_the_mean, centred_cosine, held_out_d, held_out_d_beside, naive_direction};
+pub use direction::{
+    Direction, across_the_mean, centred_cosine, held_out_d, held_out_d_beside, longest, naive_direction,
+};
 pub use effect::{cohen_d, hedges_correction, hedges_g, welch_d};
 pub use fdr::benjamini_hochberg;
 pub use folds::Folds;

@@ -23,7 +23,8 @@ pub struct Projector {
     width: usize,
     is_gram: bool,
     items: usize,
-    longest: f64,
+    /// A spread that is not above this is rounding.
+    floor: f64,
     /// The sum of squares of the centred vectors.
     squares: f64,
 }
@@ -43,13 +44,20 @@ pub struct Separation {
 impl Projector {
     /// Takes row-major vectors `[items, dim]`. Panics if `vectors` is not a whole number of rows, or `dim` is 0.
     pub fn new(vectors: &[f64], dim: usize) -> Self {
+        Self::above(vectors, dim, NO_SPREAD * longest(vectors, dim))
+    }
+
+    /// The same for vectors that are what is left of longer ones. Where nothing is left, they are the rounding of those, which their
+    /// own length does not show. `floor`, in the unit of the vectors, is how far that rounding reaches: along a direction no longer
+    /// than this, or with a spread no larger, every d is 0.
+    pub fn above(vectors: &[f64], dim: usize, floor: f64) -> Self {
         let (centred, _) = centre(vectors, dim);
-        let (items, longest) = (vectors.len() / dim, longest(vectors, dim));
+        let items = vectors.len() / dim;
         let squares = dot(&centred, &centred);
         if items > 2 * dim {
-            return Self { table: centred, width: dim, is_gram: false, items, longest, squares };
+            return Self { table: centred, width: dim, is_gram: false, items, floor, squares };
         }
-        Self { table: gram(&centred, dim), width: items, is_gram: true, items, longest, squares }
+        Self { table: gram(&centred, dim), width: items, is_gram: true, items, floor, squares }
     }
 
     /// The same vectors, for these items only.
@@ -116,7 +124,7 @@ impl Projector {
                 naive = self.naive(&sums, order, (n_a, n_b));
             }
             let found = self.crossfit(&mut sums, (n_a, n_b), |fold| adjustment.leak(repeat, fold) * self.squares);
-            (crossfit, welch) = (crossfit + found.d(self.longest), welch + found.welch_d(self.longest));
+            (crossfit, welch) = (crossfit + found.d(self.floor), welch + found.welch_d(self.floor));
         }
         if folds.leaves_none() {
             (crossfit, welch) = (f64::NAN, f64::NAN);
@@ -135,7 +143,7 @@ impl Projector {
             along.push(self.project(item, &v));
         }
         let labels: Vec<bool> = (0..order.len()).map(|place| place < n_a).collect();
-        d_of_projections(&along, &labels, self.longest)
+        d_of_projections(&along, &labels, self.floor)
     }
 
     /// Held-out items in one repeat. `leak` gives a fold's leak: that of its groups' difference, times the direction's length.
@@ -157,7 +165,7 @@ impl Projector {
             }
             let square = if self.is_gram { sums.square(fold, per_a, per_b) } else { dot(&v, &v) };
             let size = square.max(0.0).sqrt();
-            let scale = if size > NO_SPREAD * self.longest { 1.0 / size } else { 0.0 };
+            let scale = if size > self.floor { 1.0 / size } else { 0.0 };
             for (along, cell) in along.iter_mut().zip([of_a, of_b]) {
                 along.clear();
                 // A loop, as the adapters of iterators are not compiled for wider registers.
@@ -311,7 +319,7 @@ fn gram(rows: &[f64], dim: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::direction::held_out;
+    use crate::direction::{across_the_mean, held_out};
     use crate::laws::normal_table;
     use crate::permute::Shuffles;
     use crate::{held_out_d, naive_direction};
@@ -385,6 +393,35 @@ mod tests {
             let labels: Vec<bool> = (0..part.len()).map(|place| place < in_a).collect();
             assert_near(found.naive, naive_direction(&of_part, dim, &labels).d_naive, "a part, naive");
         }
+    }
+
+    /// What is left of vectors of one direction once covariates and the mean are taken out is rounding that goes with the labels.
+    #[test]
+    fn rounding_of_longer_vectors_is_no_spread() {
+        let (n_a, n_b) = (20, 20);
+        let order: Vec<usize> = (0..n_a + n_b).collect();
+        let folds = Folds::new(n_a, n_b, 5, 3, 1);
+        let louder = |item: usize| if item < n_a { 1.5 } else { 1.0 } + 0.1 * (item % 7) as f64;
+        let length: Vec<f64> = order.iter().map(|&item| ((item * 37) % 23) as f64 + louder(item)).collect();
+        let strata: Vec<f64> = order.iter().map(|&item| (item % 2) as f64).collect();
+        let mut flattered = 0;
+        for dim in [12, 64] {
+            let unit = normal_table(3, 1, &vec![1.0; dim]);
+            for size in [&(|_| 3.0) as &dyn Fn(usize) -> f64, &louder] {
+                let whole: Vec<f64> = order.iter().flat_map(|&i| unit.iter().map(move |u| size(i) * u)).collect();
+                for taken in [vec![], vec![length.clone()], vec![strata.clone(), length.clone()]] {
+                    let covariates = Covariates::new(n_a + n_b, &taken);
+                    let left = across_the_mean(&covariates.residuals(&whole, dim), dim);
+                    let adjustment = covariates.adjustment(&order, &folds);
+                    let d = |of: Projector| of.separation_beside(&order, &folds, &adjustment);
+                    let found = d(Projector::above(&left, dim, NO_SPREAD * longest(&whole, dim)));
+                    let none = Separation { naive: 0.0, crossfit: 0.0, crossfit_welch: 0.0 };
+                    assert_eq!(found, none, "{dim} dimensions, {} covariates", taken.len());
+                    flattered += usize::from(d(Projector::new(&left, dim)).crossfit > 0.5);
+                }
+            }
+        }
+        assert!(flattered > 0, "or nothing had to be done");
     }
 
     #[test]

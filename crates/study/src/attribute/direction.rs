@@ -2,7 +2,7 @@
 
 use headtemper_stats::{
     Adjustment, Direction, Folds, Halves, Projector, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
-    held_out_d_beside, naive_direction, p_value,
+    longest, naive_direction, p_value,
 };
 use rayon::prelude::*;
 
@@ -11,6 +11,10 @@ use super::{
     stability::{self, HalvesOfHead},
 };
 use crate::{Result, watch::Watch};
+
+/// Values of z are kept in single precision. A spread below this share of the longest z, before anything is taken out of it, is their
+/// rounding; and rounding of vectors of few lengths goes with the lengths, and so with the labels.
+const PRECISION: f64 = f32::EPSILON as f64;
 
 /// The vectors of all heads between the cohorts, and what shuffled labels give.
 pub(super) struct Directions {
@@ -81,8 +85,9 @@ impl Directions {
         let one = |&slot: &usize| {
             watch.take(|| {
                 let (vectors, dim) = table.vectors(slot);
+                let floor = PRECISION * longest(&vectors, dim);
                 let vectors = table.taken_out.residuals(&vectors, dim);
-                head((&vectors, dim), table, folds, &labelings, &halves)
+                head((&vectors, dim, floor), table, folds, &labelings, &halves)
             })
         };
         let all: Vec<(HeadDirection, Null, HalvesOfHead)> = table.slots.par_iter().map(one).collect::<Result<_>>()?;
@@ -110,16 +115,16 @@ impl Directions {
 /// The item at each place, and what the covariates do to its d.
 pub(super) type Labeling = (Vec<usize>, Adjustment);
 
-/// One head: the observed numbers and their null, from the same arithmetic.
+/// One head: the observed numbers and their null, from the same arithmetic. A spread that is not above `floor` is none.
 fn head(
-    (vectors, dim): (&[f64], usize),
+    (vectors, dim, floor): (&[f64], usize, f64),
     table: &Table<'_>,
     folds: &Folds,
     labelings: &[Labeling],
     halves: &Halves,
 ) -> (HeadDirection, Null, HalvesOfHead) {
-    let whole = Projector::new(vectors, dim);
-    let across = Projector::new(&across_the_mean(vectors, dim), dim);
+    let whole = Projector::above(vectors, dim, floor);
+    let across = Projector::above(&across_the_mean(vectors, dim), dim, floor);
     let along =
         |projector: &Projector, (order, adjustment): &Labeling| projector.separation_beside(order, folds, adjustment);
     let (as_they_are, shuffled) = labelings.split_first().expect("the labels as they are");
@@ -141,13 +146,12 @@ fn head(
         null.compared.push(found.crossfit_welch);
         null.compared_across.push(as_shuffled(&across, labeling).crossfit_welch);
     }
-    let (order, adjustment) = as_they_are;
-    let mut naive = naive_direction(vectors, dim, &table.labels());
-    naive.d_naive = adjustment.all(naive.d_naive);
+    let (order, _) = as_they_are;
+    let naive = naive_direction(vectors, dim, &table.labels());
     let direction = HeadDirection {
-        naive,
+        naive: Direction { d_naive: observed.naive, ..naive },
         p_naive: permuted(observed.naive, &null.naive, Tail::Greater),
-        d_crossfit: held_out_d_beside(vectors, dim, order, folds, adjustment),
+        d_crossfit: observed.crossfit,
         // Halves of residuals share what the fit on all items got wrong.
         cos_centred: if exchange { f64::NAN } else { centred_cosine(vectors, dim, order, halves) },
         compared: observed.crossfit_welch,

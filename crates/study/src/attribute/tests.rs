@@ -1,6 +1,7 @@
 //! Planted stories, and what must hold where there is none.
 
 mod prompts;
+mod rounding;
 mod told;
 mod within;
 
