@@ -3,23 +3,20 @@
 //! The files must be those of [`Npz::save`](crate::Npz::save): anything that it would not write is refused.
 
 use std::{
-    fs::File,
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
-use zip::{CompressionMethod, ZipArchive, read::ZipFile};
+use zip::{CompressionMethod, read::ZipFile};
 
 use crate::{
     Array, Result, StudyError,
-    npz::{archive, header, member_options, read::Header},
+    npz::{
+        BUFFER, archive, header, member_options, open,
+        read::{Header, has_width},
+    },
     store::files::write_whole,
 };
-
-/// Bytes that are copied at once.
-const BUFFER: usize = 1 << 18;
-
-type Archive = ZipArchive<BufReader<File>>;
 
 /// An array of a file, by its header.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,12 +54,6 @@ fn wrong(path: &Path, name: &str, why: impl std::fmt::Display) -> StudyError {
     StudyError::content(path, format!("array '{name}': {why}"))
 }
 
-fn open(path: &Path) -> Result<Archive> {
-    let file = File::open(path).map_err(StudyError::read(path))?;
-    ZipArchive::new(BufReader::with_capacity(BUFFER, file))
-        .map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))
-}
-
 /// The arrays of a file, in order.
 fn members(path: &Path) -> Result<Vec<Member>> {
     let mut zip = open(path)?;
@@ -97,6 +88,7 @@ fn read_header<R: Read>(file: &mut ZipFile<'_, R>, name: &str) -> std::result::R
     let bytes = file.size().saturating_sub((start.len() + text.len()) as u64);
     let member = Member { name: name.into(), dtype, shape, bytes };
     let count = member.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    has_width(&member.dtype, count.unwrap_or(usize::MAX), member.width().unwrap_or(usize::MAX))?;
     let expected = count.zip(member.width()).and_then(|(count, width)| count.checked_mul(width));
     if expected.is_none_or(|expected| expected as u64 != bytes) {
         return Err(format!("holds {bytes} bytes, but its shape {:?} of {} takes others", member.shape, member.dtype));
@@ -315,6 +307,26 @@ mod tests {
         let mut more = npz(2, 4);
         more.add("z", Array::counts([1, 2]));
         assert!(joined(&[npz(0, 2), more]).unwrap_err().contains("holds other arrays than the first shard"));
+    }
+
+    #[test]
+    fn texts_of_no_width_are_refused_unless_there_are_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, out) = (temp.path().join("in.npz"), temp.path().join("out.npz"));
+        let joined = |rows: usize| {
+            write_whole(&path, |file| {
+                let mut zip = archive(file);
+                zip.start_file("id.npy", member_options())?;
+                // Its values are never made: they would take no bytes.
+                header(&mut zip, "<U0", &[rows], rows)?;
+                zip.finish()?;
+                Ok(())
+            })
+            .unwrap();
+            join(&out, &[path.clone(), path.clone()], &[], ("meta", "")).map_err(|e| e.to_string())
+        };
+        assert_eq!(joined(0), Ok(0));
+        assert!(joined(1 << 50).unwrap_err().contains("array 'id': has 1125899906842624 texts without any width"));
     }
 
     #[test]

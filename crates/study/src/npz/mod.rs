@@ -4,13 +4,26 @@ pub(crate) mod join;
 pub(crate) mod read;
 
 use std::{
-    io::{self, Seek, Write},
+    fs::File,
+    io::{self, BufReader, Seek, Write},
     path::Path,
 };
 
-use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-use crate::{Result, store::files::write_whole};
+use crate::{Result, StudyError, store::files::write_whole};
+
+/// Bytes that are read or copied at once.
+const BUFFER: usize = 1 << 18;
+
+/// An open file.
+type Opened = ZipArchive<BufReader<File>>;
+
+fn open(path: &Path) -> Result<Opened> {
+    let file = File::open(path).map_err(StudyError::read(path))?;
+    ZipArchive::new(BufReader::with_capacity(BUFFER, file))
+        .map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))
+}
 
 /// An array, row-major.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,14 +2,14 @@
 //! never guessed.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
 
 use half::f16;
-use zip::{CompressionMethod, ZipArchive};
+use zip::CompressionMethod;
 
+use super::{Opened, open};
 use crate::{Array, Npz, Result, StudyError};
 
 impl Npz {
@@ -84,14 +84,12 @@ impl Npz {
 /// An open file.
 struct Archive<'a> {
     path: &'a Path,
-    zip: ZipArchive<File>,
+    zip: Opened,
 }
 
 impl<'a> Archive<'a> {
     fn open(path: &'a Path) -> Result<Self> {
-        let file = File::open(path).map_err(StudyError::read(path))?;
-        let zip = ZipArchive::new(file).map_err(|e| StudyError::content(path, format!("no npz archive: {e}")))?;
-        Ok(Self { path, zip })
+        Ok(Self { path, zip: open(path)? })
     }
 
     /// The names of the arrays.
@@ -143,6 +141,7 @@ fn array(bytes: &[u8]) -> std::result::Result<Array, String> {
     let data = &bytes[start + len..];
     let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).ok_or("has an absurd shape")?;
     let width = width(&dtype, shape.len())?;
+    has_width(&dtype, count, width)?;
     if count.checked_mul(width) != Some(data.len()) {
         return Err(format!("holds {} bytes, but its shape {shape:?} of {dtype} takes others", data.len()));
     }
@@ -159,6 +158,14 @@ fn array(bytes: &[u8]) -> std::result::Result<Array, String> {
         }
         _ => Array::I64(shape.clone(), row_major(fortran, &shape, integers(&dtype, data)?)),
     })
+}
+
+/// Refuses values that take no bytes: a file of a few bytes could claim any number of them.
+pub(crate) fn has_width(dtype: &str, count: usize, width: usize) -> std::result::Result<(), String> {
+    if width == 0 && count > 0 {
+        return Err(format!("has {count} texts without any width ({dtype}); empty texts are written as <U1"));
+    }
+    Ok(())
 }
 
 /// Bytes of one value.
@@ -376,6 +383,12 @@ mod tests {
             (good.replace("'descr'", "'type'"), 8),
         ] {
             assert!(npy(&header, &vec![0; data]).is_err(), "{header}");
+        }
+        for dtype in ["<U0", "|S0"] {
+            let texts = |shape: &str| npy(&good.replace("<f4", dtype).replace("(2,)", shape), &[]);
+            assert_eq!(texts("(0,)"), Ok(Array::Text(Vec::new())));
+            assert!(texts("(281474976710656,)").unwrap_err().contains("texts without any width"));
+            assert!(texts("()").is_err());
         }
         assert!(array(b"\x93NUMPY\x01\x00\xff\xff{").is_err() && array(b"\x93NUMPY").is_err() && array(b"").is_err());
         assert!(array(b"\x93NUMPY\x09\x00\x00\x00").unwrap_err().contains("version 9"));
