@@ -6,6 +6,7 @@ use headtemper_stats::{
     Columns, Interval, Shuffles, SignFlips, Tail, bootstrap_d, clustered_t, cohen_d, max_abs, max_p_values, mean,
     p_value, quantile, sign_flip_test,
 };
+use rayon::prelude::*;
 
 use crate::{
     Cohort,
@@ -103,14 +104,12 @@ fn contrast(
     let d = table.cohen_d(&labels);
     let resamples = AttributeOptions::RESAMPLES;
     let intervals = bootstrap_d(&values, columns.len(), &labels, &prompt_of, resamples, nulls.seed);
-    let (mut null, mut largest) = (vec![Vec::new(); columns.len()], Vec::new());
     let shuffles = Shuffles::whole(a.rows.len(), b.rows.len(), nulls.seed, &prompt_of, None);
     let (labelings, fixed) = (shuffles.labelings(), shuffles.fixed());
-    for labels in shuffles.iter().take(nulls.shuffles) {
-        let d = table.welch_d(&labels);
-        largest.push(max_abs(&d));
-        null.iter_mut().zip(d).for_each(|(null, d)| null.push(d));
-    }
+    let null: Vec<Vec<f64>> =
+        (0..nulls.shuffles as u64).into_par_iter().map(|k| table.welch_d(&shuffles.labels(k))).collect();
+    let mut largest: Vec<f64> = null.iter().map(|d| max_abs(d)).collect();
+    let null_of = |cell: usize| null.iter().map(|d| d[cell]).collect::<Vec<f64>>();
     let tested = !largest.is_empty() && 1.0 / labelings <= LEVEL;
     let compared = table.welch_d(&labels);
     let p_max = if tested { max_p_values(&compared, &largest) } else { vec![f64::NAN; columns.len()] };
@@ -125,7 +124,7 @@ fn contrast(
         cohen_d: d[cell],
         d_low: intervals[cell].low,
         d_high: intervals[cell].high,
-        p: if tested { p_value(compared[cell], &null[cell], Tail::TwoSided) } else { f64::NAN },
+        p: if tested { p_value(compared[cell], &null_of(cell), Tail::TwoSided) } else { f64::NAN },
         p_max: p_max[cell],
     });
     let cells = cells.collect();
