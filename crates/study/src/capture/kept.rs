@@ -7,7 +7,11 @@ use std::{
 
 use headtemper_hook::{HeadPlan, HeadRef, Site};
 
-use super::{FeatureMeta, Features, HeadVectors, join::read_meta};
+use super::{
+    FeatureMeta, Features, HeadVectors,
+    join::read_meta,
+    lengths::{LENGTHS, lengths},
+};
 use crate::{
     Array, Item, Npz, Result, StudyError,
     items::{
@@ -73,26 +77,14 @@ impl Kept {
         let slots = texts_in(path, "slot_name")?;
         let slots = slots.iter().map(|name| Ok(name.parse()?)).collect::<Result<Vec<HeadRef>>>()?;
         let head_vectors = self.vectors(&rows, &slots)?;
-        let lengths = |name: &str| match Npz::read_array(path, name)? {
-            Array::I64(shape, values) if shape == [self.len()] => {
-                Ok(rows.iter().map(|&row| values[row].max(0) as usize).collect::<Vec<_>>())
-            }
-            other => Err(StudyError::content(
-                path,
-                format!("array '{name}' is {}, but must be i64 [{}]", other.form(), self.len()),
-            )),
-        };
-        let (prompt_len, total_len) = (lengths("prompt_len")?, lengths("total_len")?);
-        if let Some(row) = (0..items.len()).find(|&row| prompt_len[row] > total_len[row]) {
-            let (id, prompt, total) = (&items[row].id, prompt_len[row], total_len[row]);
-            let why = format!("item '{id}' has a prompt of {prompt} tokens in a text of {total}");
-            return Err(StudyError::content(path, why));
-        }
+        let arrays = [Npz::read_array(path, LENGTHS[0])?, Npz::read_array(path, LENGTHS[1])?];
+        let name = |place: usize| format!("item '{}'", items[place].id);
+        let tokens = lengths(path, arrays, (self.len(), &rows), name)?;
         Ok(Features {
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: items.iter().map(|item| item.label.clone().unwrap_or_default()).collect(),
-            prompt_len,
-            total_len,
+            prompt_len: tokens.iter().map(|[prompt, _]| *prompt).collect(),
+            total_len: tokens.iter().map(|[_, total]| *total).collect(),
             d_model: 0,
             h_last: Vec::new(),
             layers: Vec::new(),

@@ -6,6 +6,7 @@ mod generated;
 pub(crate) mod join;
 mod kept;
 mod layers;
+mod lengths;
 mod pieces;
 mod prepared;
 mod survey;
@@ -34,6 +35,7 @@ pub use generated::{Answering, Difference, GeneratedVsForced};
 pub use join::merge_features;
 pub(crate) use kept::Kept;
 pub use layers::parse_layers;
+pub(crate) use lengths::{LENGTHS, lengths};
 pub(crate) use prepared::{Prepared, ToDo};
 
 /// What to capture.

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, delong_difference, sigmoid};
 
-use super::{Baseline, GateFile, view::Texts};
+use super::{Baseline, BaselineName, GateFile, view::Texts};
 use crate::{
-    Array, Item, Npz, Result, Silent, StudyError,
+    Item, Npz, Result, Silent, StudyError, capture,
     probe::{Ends, FitOptions, Probe, ProbeSet, fit},
 };
 
-/// The baseline that reads nothing.
-const RANDOM: &str = "random features";
 /// Most words in a bag: the most frequent of the training texts.
 const WORDS: usize = 4096;
 /// How many training texts a word must occur in.
@@ -23,7 +21,7 @@ const STREAM: u64 = 0xfea7_0000_0000;
 
 /// A table of features, and what they are.
 struct Features {
-    name: &'static str,
+    name: BaselineName,
     what: String,
     train: Vec<f64>,
     fresh: Vec<f64>,
@@ -47,7 +45,7 @@ pub(crate) fn run(
     if file.controls.length {
         match (lengths(train)?, lengths(fresh)?) {
             (Some((train, what)), Some((fresh, same))) if what == same => {
-                all.push(Features { name: "length", what, count: LENGTHS, train, fresh });
+                all.push(Features { name: BaselineName::Length, what, count: LENGTHS, train, fresh });
             }
             _ => notes.push("no length baseline: neither [train] and [fresh] items nor captures' token counts".into()),
         }
@@ -75,19 +73,20 @@ fn baseline(
     p: &[f64],
 ) -> Result<Ran> {
     let set = ProbeSet { x: features.train, features: features.count, ..train.clone() };
-    let fitted = fit(&set, options, features.name, &mut Silent)?;
+    let name = features.name.as_str();
+    let fitted = fit(&set, options, name, &mut Silent)?;
     let meta = &fitted.probe.meta;
-    let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, features.name)?;
+    let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, name)?;
     let gain = delong_difference(p, &of_fresh, &fresh.labels, &fresh.units);
     let found = Baseline {
-        name: features.name.into(),
+        name: features.name,
         what: features.what,
         cv_auc: meta.results[meta.chosen].cv.auc,
         fresh_auc: auc(&of_fresh, &fresh.labels),
         gain: gain.value,
         gain_range: gain.range.into(),
         to_beat: true,
-        rival: features.name != RANDOM,
+        rival: features.name != BaselineName::RandomFeatures,
     };
     Ok((found, of_fresh))
 }
@@ -118,7 +117,7 @@ pub(crate) fn shuffled_labels(
     };
     let found = (0..SHUFFLED_FITS).map(one).collect::<Result<Vec<f64>>>()?;
     Ok(Baseline {
-        name: "shuffled labels".into(),
+        name: BaselineName::ShuffledLabels,
         what: format!("the same features, {SHUFFLED_FITS} fits on training labels dealt out at random"),
         cv_auc: probe.meta.null.as_ref().map_or(f64::NAN, |null| null.mean),
         fresh_auc: headtemper_stats::mean(&found),
@@ -138,7 +137,7 @@ fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
     };
     let (of_train, of_fresh) = (draw(0, train.labels.len() * d), draw(1, fresh.labels.len() * d));
     let what = format!("{d} normal random numbers an item");
-    Features { name: RANDOM, what, train: of_train, fresh: of_fresh, count: d }
+    Features { name: BaselineName::RandomFeatures, what, train: of_train, fresh: of_fresh, count: d }
 }
 
 /// Number of length features: one for the prompt, one for the response.
@@ -147,18 +146,12 @@ const LENGTHS: usize = 2;
 /// The logarithms of prompt and response length: in tokens if a capture has them, otherwise in words.
 fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     let path = &texts.set.origin.features.path;
-    let counts = |name: &str| match Npz::find_array(path, name)? {
-        None => Ok(None),
-        Some(Array::I64(_, counts)) => Ok(Some(counts)),
-        Some(_) => Err(StudyError::content(path, format!("array '{name}' holds no integers"))),
-    };
-    if let (Some(prompt), Some(total)) = (counts("prompt_len")?, counts("total_len")?) {
-        if [prompt.len(), total.len()] != [texts.set.total; 2] {
-            let why = format!("arrays 'prompt_len' and 'total_len' must have {} rows", texts.set.total);
-            return Err(StudyError::content(path, why));
-        }
-        let of = |&row: &usize| [(prompt[row] as f64).ln_1p(), ((total[row] - prompt[row]) as f64).ln_1p()];
-        return Ok(Some((texts.set.rows.iter().flat_map(of).collect(), "log tokens of prompt and response".into())));
+    let [prompt, total] = capture::LENGTHS.map(|name| Npz::find_array(path, name));
+    if let (Some(prompt), Some(total)) = (prompt?, total?) {
+        let (rows, name) = (&texts.set.rows, |place: usize| format!("row {}", texts.set.rows[place]));
+        let tokens = capture::lengths(path, [prompt, total], (texts.set.total, rows), name)?;
+        let of = |[prompt, total]: [usize; 2]| [prompt, total - prompt].map(|tokens| (tokens as f64).ln_1p());
+        return Ok(Some((tokens.into_iter().flat_map(of).collect(), "log tokens of prompt and response".into())));
     }
     let Some(items) = &texts.items else { return Ok(None) };
     let words = |text: &str| (text.split_whitespace().count() as f64).ln_1p();
@@ -184,7 +177,13 @@ fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
         bags.iter().flat_map(|bag| words.iter().map(move |word| count(bag, word))).collect::<Vec<f64>>()
     };
     let what = format!("log counts of {} words of prompt and response", words.len());
-    Some(Features { name: "bag of words", what, train: table(&of_train), fresh: table(&of_fresh), count: words.len() })
+    Some(Features {
+        name: BaselineName::BagOfWords,
+        what,
+        train: table(&of_train),
+        fresh: table(&of_fresh),
+        count: words.len(),
+    })
 }
 
 /// The words of an item; those of the prompt are distinct from those of the response.

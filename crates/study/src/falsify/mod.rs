@@ -23,7 +23,8 @@ pub use config::{AxesConfig, ControlsConfig, GateFile, PooledConfig, ProbeConfig
 pub(crate) use earlier::Earlier;
 pub use gates::{FailedBy, Gates, StepName};
 pub use result::{
-    Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, Kind, Outcome, Overlap, Plane, Step, Transfer,
+    Axis, AxisPair, Baseline, BaselineName, Check, FailureMode, FailureName, Falsification, Frozen, Kind, Outcome,
+    Overlap, Plane, Step, Transfer,
 };
 pub use run::falsify;
 pub(crate) use steps::word;

@@ -90,10 +90,31 @@ pub enum Outcome {
 /// How a probe failed on fresh items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailureMode {
-    /// `single output distribution` or `capability cliff`.
-    pub name: String,
+    /// Which it is.
+    pub name: FailureName,
     /// What shows it.
     pub why: String,
+}
+
+/// The ways to fail on fresh items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureName {
+    /// The probabilities of right and wrong answers cannot be told apart.
+    #[serde(rename = "single output distribution")]
+    SingleOutput,
+    /// Hardly any fresh item is positive.
+    #[serde(rename = "capability cliff")]
+    CapabilityCliff,
+}
+
+impl FailureName {
+    /// As files and people have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SingleOutput => "single output distribution",
+            Self::CapabilityCliff => "capability cliff",
+        }
+    }
 }
 
 /// What was fixed before a fresh label was read: `frozen.json`.
@@ -254,8 +275,8 @@ pub struct Transfer {
 /// A probe on input that is not a hidden state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
-    /// `shuffled labels`, `random features`, `length`, `bag of words`.
-    pub name: String,
+    /// Which it is.
+    pub name: BaselineName,
     /// What it reads.
     pub what: String,
     /// Cross-validated AUC; null if it is not a fit of its own.
@@ -276,6 +297,35 @@ pub struct Baseline {
     pub rival: bool,
 }
 
+/// The probes on input that is not a hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BaselineName {
+    /// The probe's features, with labels dealt out at random.
+    #[serde(rename = "shuffled labels")]
+    ShuffledLabels,
+    /// Normal random numbers.
+    #[serde(rename = "random features")]
+    RandomFeatures,
+    /// The lengths of prompt and response.
+    #[serde(rename = "length")]
+    Length,
+    /// The words of prompt and response.
+    #[serde(rename = "bag of words")]
+    BagOfWords,
+}
+
+impl BaselineName {
+    /// As files and people have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ShuffledLabels => "shuffled labels",
+            Self::RandomFeatures => "random features",
+            Self::Length => "length",
+            Self::BagOfWords => "bag of words",
+        }
+    }
+}
+
 /// Items in a plane.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Plane {
@@ -285,4 +335,22 @@ pub struct Plane {
     pub labels: Vec<bool>,
     /// Share of the variance along each direction.
     pub share: Vec<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_in_files_and_for_people() {
+        let failures = [FailureName::SingleOutput, FailureName::CapabilityCliff];
+        failures.iter().for_each(|name| assert_eq!(serde_json::json!(name), name.as_str()));
+        let baselines = [
+            BaselineName::ShuffledLabels,
+            BaselineName::RandomFeatures,
+            BaselineName::Length,
+            BaselineName::BagOfWords,
+        ];
+        baselines.iter().for_each(|name| assert_eq!(serde_json::json!(name), name.as_str()));
+    }
 }

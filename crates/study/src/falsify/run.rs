@@ -5,8 +5,8 @@ use std::{io::Write, path::Path};
 use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
 
 use super::{
-    Axis, AxisPair, Baseline, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig, Step, StepName,
-    Transfer, axes,
+    Axis, AxisPair, Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig,
+    Step, StepName, Transfer, axes,
     baselines::{self, Ran},
     earlier::{Earlier, FOUND},
     overlap::{self, Prompts},
@@ -17,7 +17,7 @@ use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     probe::{
         EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
-        prediction_npz,
+        other_labels, prediction_npz,
     },
     report,
     significance::told_fixed,
@@ -86,6 +86,10 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
                 format!("prompts were not compared between the sets of [{step}]: give [train] items and [fresh] items");
             tested.warnings.push(why);
         }
+    }
+    if let Some(other) = &replication {
+        let labels = other_labels(&other.transfer.train, &other.transfer.fresh);
+        tested.warnings.extend(labels.map(|warning| format!("[replication]: {warning}")));
     }
     let beside = (fresh.set, &tested.ran[..]);
     let of_pooled = of_other(file, StepName::Pooled, pooled.as_mut(), beside);
@@ -303,9 +307,10 @@ fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
 
 /// Baselines that read texts and were asked for, but had no texts.
 fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
-    let asked = [(file.controls.length, "length"), (file.controls.bag_of_words, "bag of words")];
-    let missing = |name: &&str| !ran.iter().any(|baseline| baseline.name == **name);
-    asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).filter(missing).collect()
+    let asked = [(file.controls.length, BaselineName::Length), (file.controls.bag_of_words, BaselineName::BagOfWords)];
+    let missing = |name: &BaselineName| !ran.iter().any(|baseline| baseline.name == *name);
+    let names = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name);
+    names.filter(missing).map(BaselineName::as_str).collect()
 }
 
 /// A probe on other features, what it did on fresh items, and its probabilities for them.

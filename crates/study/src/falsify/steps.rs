@@ -2,7 +2,9 @@
 
 use headtemper_stats::{share_range, worth};
 
-use super::{Axis, AxisPair, Check, FailedBy, FailureMode, Gates, Kind, Outcome, Step, StepName, config::AxesConfig};
+use super::{
+    Axis, AxisPair, Check, FailedBy, FailureMode, FailureName, Gates, Kind, Outcome, Step, StepName, config::AxesConfig,
+};
 use crate::{
     probe::{Ends, Evaluation, FitOptions, Null, OperatingPoint, Origin, Probe, ProbeSet},
     text::{capital, short, signed},
@@ -217,7 +219,7 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
 /// numbers are no rival, and the p against shuffled labels already asks as much.
 fn beats(baseline: &super::Baseline, gates: &Gates) -> Check {
     // NaN if either has no AUC: then the check of the AUC itself has failed.
-    let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name), baseline.gain, 0.0);
+    let mut check = Check::at_least(Kind::Above, &format!("AUC above {}", baseline.name.as_str()), baseline.gain, 0.0);
     if check.value == 0.0 {
         check.outcome = Outcome::Failed;
     }
@@ -294,7 +296,7 @@ pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), s
     let most = share_range(after, fresh.units.unwrap_or(fresh.items) as f64).high;
     if most <= CLIFF * before {
         let why = format!("{before:.3} of the training items are positive, but {after:.3} of the fresh ones");
-        return vec![FailureMode { name: "capability cliff".into(), why }];
+        return vec![FailureMode { name: FailureName::CapabilityCliff, why }];
     }
     let Ends { low, high } = seen.auc_range;
     if seen.smaller >= gates.min_class && low <= 0.5 && high >= 0.5 && high < gates.fresh_auc {
@@ -303,7 +305,7 @@ pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), s
              below the gate",
             seen.auc
         );
-        return vec![FailureMode { name: "single output distribution".into(), why }];
+        return vec![FailureMode { name: FailureName::SingleOutput, why }];
     }
     Vec::new()
 }
@@ -329,7 +331,8 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
     };
     let unbeaten =
         if not_run.is_empty() { String::new() } else { format!(" Not compared with {}.", not_run.join(" and ")) };
-    let of_mode = modes.iter().map(|mode| format!(" {}: {}.", capital(&mode.name), mode.why)).collect::<String>();
+    let of_mode =
+        modes.iter().map(|mode| format!(" {}: {}.", capital(mode.name.as_str()), mode.why)).collect::<String>();
     let reported: Vec<String> = steps
         .iter()
         .filter(|step| !step.decides && matches!(step.outcome, Outcome::Failed | Outcome::Inconclusive))

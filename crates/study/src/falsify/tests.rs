@@ -176,3 +176,21 @@ fn nine_positives_of_193_tell_nothing() {
         assert_eq!(found, (Outcome::Passed, Outcome::Inconclusive), "seed {seed}");
     }
 }
+
+#[test]
+fn other_labels_than_those_it_was_fitted_on_are_told() {
+    let labelled = |labels: &str, seed: u64| {
+        let set = set(seed, 40, 20, 3.0);
+        ProbeSet { origin: Origin { labels: labels.parse().unwrap(), ..set.origin.clone() }, ..set }
+    };
+    let options = FitOptions { shuffles: 0, ..FitOptions::default() }.without_intervals();
+    let probe = fit(&labelled("train.jsonl:label==cr", 1), &options, "fit", &mut crate::Silent).unwrap().probe;
+    let told = |labels: &str| {
+        let (found, _) = evaluate(&probe, &labelled(labels, 2), options.measure).unwrap();
+        found.warnings.into_iter().find(|warning| warning.contains("labels of another rule or column"))
+    };
+    assert_eq!(told("fresh.npz:label == cr"), None, "the same of another file");
+    let rule = told("train.jsonl:label==cw").unwrap();
+    assert!(rule.contains("(label==\"cr\" there, label==\"cw\" here)"), "{rule}");
+    assert!(told("fresh.npz:verdict==cr").is_some() && told("fresh.npz:label").is_some());
+}

@@ -90,7 +90,7 @@ fn baseline(baseline: &Baseline) -> String {
         "–".into()
     };
     let (cv, fresh) = (short(baseline.cv_auc), short(baseline.fresh_auc));
-    format!("| {} | {} | {cv} | {fresh} | {gain} |\n", baseline.name, baseline.what)
+    format!("| {} | {} | {cv} | {fresh} | {gain} |\n", baseline.name.as_str(), baseline.what)
 }
 
 /// A text as a cell of a table.

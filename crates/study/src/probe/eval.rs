@@ -91,6 +91,7 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     if let Some(other) = probe.meta.train.other_site(&set.origin) {
         warnings.push(format!("the probe was fitted on something else: {other}"));
     }
+    warnings.extend(other_labels(&probe.meta.train, &set.origin));
     if let Some(other) = probe.meta.train.other_arithmetic(&set.origin) {
         warnings.push(format!("the probe was fitted on features of another arithmetic: {other}"));
     }
@@ -98,4 +99,12 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
         warnings.push("these features are of another model than the probe was fitted on".into());
     }
     warnings
+}
+
+/// What a reader must know where positive may mean something else than it did in training.
+pub(crate) fn other_labels(train: &Origin, fresh: &Origin) -> Option<String> {
+    let other = train.other_labels(fresh)?;
+    Some(format!(
+        "the probe was fitted on labels of another rule or column ({other}): this is a test only where both mean the same"
+    ))
 }

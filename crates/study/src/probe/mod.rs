@@ -13,6 +13,7 @@ mod text;
 mod write;
 
 pub use cross_table::{CrossTable, LabelIntervals, LabelTable};
+pub(crate) use eval::other_labels;
 pub use eval::{EvalResult, Evaluation, evaluate};
 pub use file::PROBE_FILE;
 pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, Weighting, fit, usual_shuffles};

@@ -87,6 +87,16 @@ impl Origin {
         (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
     }
 
+    /// How these labels were made otherwise than the other ones: by another rule, or from a column of another name. None if they were made
+    /// alike, whatever the files.
+    pub(crate) fn other_labels(&self, other: &Self) -> Option<String> {
+        let made = |LabelSource { column, rule }: &LabelSource| {
+            format!("{}{}", column.key, rule.as_ref().map(ToString::to_string).unwrap_or_default())
+        };
+        let (there, here) = (made(&self.labels), made(&other.labels));
+        (there != here).then(|| format!("{there} there, {here} here"))
+    }
+
     /// How the arithmetic of these features differs from that of the other ones, as far as both files say.
     pub(crate) fn other_arithmetic(&self, other: &Self) -> Option<String> {
         let of = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.arithmetic());

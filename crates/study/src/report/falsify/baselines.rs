@@ -67,7 +67,7 @@ fn row(baseline: &Baseline) -> String {
     format!(
         r#"<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td class="gap">{}</td><td>{interval}</td>
         <td class="word gap muted">{}</td></tr>"#,
-        escape(&baseline.name),
+        escape(baseline.name.as_str()),
         fixed(baseline.cv_auc, 3),
         fixed(baseline.fresh_auc, 3),
         signed(baseline.gain, 3),
@@ -78,7 +78,7 @@ fn row(baseline: &Baseline) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::falsify::fixture;
+    use crate::{falsify::BaselineName, report::falsify::fixture};
 
     #[test]
     fn a_gain_that_may_be_chance_is_said_to_be() {
@@ -89,7 +89,7 @@ mod tests {
         ahead(&mut found, 1, 0.2, 0.1);
         ahead(&mut found, 2, 0.1, -0.1);
         ahead(&mut found, 3, f64::NAN, f64::NAN);
-        found.baselines[1].name = "random features".to_owned();
+        assert_eq!(found.baselines[1].name, BaselineName::RandomFeatures);
         let text = story(&found);
         assert!(
             text.starts_with("On fresh items the probe ranks better than 2 of 3 baselines, and no better"),

@@ -80,7 +80,7 @@ fn rows(found: &Falsification) -> Vec<Row> {
     rows.extend(found.pooled.iter().map(|of| of_transfer("pooled layers", of)));
     rows.extend(found.replication.iter().map(|of| of_transfer(&of.name, of)));
     rows.extend(found.baselines.iter().map(|of| Row {
-        name: of.name.clone(),
+        name: of.name.as_str().into(),
         cv: of.cv_auc,
         cv_null: None,
         fresh: of.fresh_auc,
@@ -315,10 +315,10 @@ fn interval(range: Ends) -> Option<String> {
 fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
     for mode in modes {
         let of = of.map_or(String::new(), |of| format!(", {of}"));
-        put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(&mode.name)), escape(&typeset(&mode.why)));
+        put!(out, "<p><b>{}</b>{of}: {}.", escape(&capital(mode.name.as_str())), escape(&typeset(&mode.why)));
         // Explained once: the same holds for other features.
-        if let (Some(meaning), true) = (meaning(&mode.name), of.is_empty()) {
-            put!(out, " {meaning}");
+        if of.is_empty() {
+            put!(out, " {}", meaning(mode.name));
         }
         out.push_str("</p>");
     }

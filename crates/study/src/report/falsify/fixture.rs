@@ -3,8 +3,8 @@
 use crate::{
     FeatureMeta,
     falsify::{
-        Axis, AxisPair, Baseline, Check, FailureMode, Falsification, Frozen, GateFile, Kind, Outcome, Overlap, Plane,
-        Step, StepName, Transfer,
+        Axis, AxisPair, Baseline, BaselineName, Check, FailureMode, FailureName, Falsification, Frozen, GateFile, Kind,
+        Outcome, Overlap, Plane, Step, StepName, Transfer,
     },
     probe::{
         ColumnSource, Ends, EvalResult, FitResult, LabelSource, MeasureOptions, Measured, Null, OperatingPoint, Origin,
@@ -150,15 +150,16 @@ fn transfer(name: &str) -> Transfer {
         fresh_range: ends(0.46, 0.64),
         gate: Some(gate(0.4)),
         oracle: Some(gate(0.3)),
-        failure_modes: vec![FailureMode { name: "capability cliff".into(), why: HOSTILE.into() }],
+        failure_modes: vec![FailureMode { name: FailureName::CapabilityCliff, why: HOSTILE.into() }],
     }
 }
 
 fn baselines() -> Vec<Baseline> {
-    let names = ["shuffled labels", HOSTILE, "length", "bag of words"];
-    let one = |(at, name): (usize, &&str)| Baseline {
+    let names =
+        [BaselineName::ShuffledLabels, BaselineName::RandomFeatures, BaselineName::Length, BaselineName::BagOfWords];
+    let one = |(at, name): (usize, &BaselineName)| Baseline {
         rival: at > 1,
-        name: (*name).into(),
+        name: *name,
         what: HOSTILE.into(),
         cv_auc: 0.5 + 0.05 * at as f64,
         fresh_auc: 0.52,
@@ -189,7 +190,7 @@ pub(super) fn whole(axes: usize) -> Falsification {
         title: HOSTILE.into(),
         verdict: Outcome::Failed,
         sentence: format!("{HOSTILE} failed at fresh."),
-        failure_modes: vec![FailureMode { name: "single output distribution".into(), why: HOSTILE.into() }],
+        failure_modes: vec![FailureMode { name: FailureName::SingleOutput, why: HOSTILE.into() }],
         declared: declared(),
         gates_sha256: "cd".repeat(32),
         frozen: Frozen { probe_sha256: HOSTILE.into(), gates_sha256: "cd".repeat(32), c: 1.0, threshold: Some(0.49) },

@@ -1,5 +1,7 @@
 //! What each word of a falsification means, and what its failure modes mean.
 
+use crate::falsify::FailureName;
+
 /// Each word of the report in one line.
 pub(super) const GLOSSARY: [(&str, &str); 16] = [
     (
@@ -62,17 +64,16 @@ pub(super) const GLOSSARY: [(&str, &str); 16] = [
     ),
 ];
 
-/// What a failure mode says about the probe; none for an unknown mode.
-pub(super) fn meaning(mode: &str) -> Option<&'static str> {
+/// What a failure mode says about the probe.
+pub(super) fn meaning(mode: FailureName) -> &'static str {
     match mode {
-        "single output distribution" => Some(
+        FailureName::SingleOutput => {
             "The probe's probabilities do not tell correct fresh answers from wrong ones. Whatever told them apart in \
-            training is not there any more, or was never about being correct.",
-        ),
-        "capability cliff" => Some(
+            training is not there any more, or was never about being correct."
+        }
+        FailureName::CapabilityCliff => {
             "The model is right on so few of the fresh items that there is hardly anything to rank. That speaks of the \
-            items or of the model, and leaves open what the probe reads.",
-        ),
-        _ => None,
+            items or of the model, and leaves open what the probe reads."
+        }
     }
 }
