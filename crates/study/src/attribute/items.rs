@@ -8,7 +8,7 @@ use headtemper_stats::Shuffles;
 
 use crate::{
     AttributeOptions, CaptureOptions, Cohorts, Compat, DispositionSpec, Features, Item, ItemFacts, Progress, Result,
-    attribute::{Nulls, Table, across::across, attribute_with_nulls},
+    attribute::{Nulls, Table, across::across, attribute_with_nulls, no_ends},
     attribution::{Attribution, Control, Controlled, Disposition, Verdict},
     capture::capture_encoded,
     watch::Watch,
@@ -84,6 +84,7 @@ impl AttributeItems<'_> {
         say_untrained(&mut dispositions, &controls);
         let across =
             across((&dispositions, &nulls), self.cohorts, (self.facts, self.options.groups.as_deref()), others);
+        let warnings = no_ends(&dispositions).into_iter().collect();
         Ok(Attribution {
             schema: "attribution/v1".into(),
             model: features.meta.identity.model.clone(),
@@ -95,6 +96,7 @@ impl AttributeItems<'_> {
             skipped: Vec::new(),
             controls,
             across,
+            warnings,
         })
     }
 

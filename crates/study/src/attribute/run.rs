@@ -114,7 +114,10 @@ pub fn attribute_run(
             shuffled: settings.controls.shuffled,
             stop: settings.stop,
         };
-        let attribution = Attribution { skipped, ..work.attribute(&others, progress)? };
+        let found = work.attribute(&others, progress)?;
+        let attribution = Attribution { skipped, ..found };
+        let warnings = Said::of(&attribution, said_dropped.clone()).warnings;
+        let attribution = Attribution { warnings, ..attribution };
         write_attribution(&run, &attribution, &read.features)?;
         run.note("identity", source.identity())?;
         attribution

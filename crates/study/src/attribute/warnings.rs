@@ -42,6 +42,7 @@ pub(super) fn warnings(
         .chain(responses(disposition, table, facts))
         .chain(prompts(disposition))
         .chain(fields(disposition))
+        .chain(without_stratum(table, facts, options.within.as_deref()))
         .chain(strata_of_one_cohort(table))
         .chain(fixed(disposition, table).filter(|_| options.shuffles > 0))
         .chain(short(table))
@@ -159,6 +160,15 @@ fn prompts(Disposition { a, b, prompts, .. }: &Disposition) -> Option<String> {
 /// Other fields that go with the cohorts.
 fn fields(disposition: &Disposition) -> Vec<String> {
     disposition.fields.iter().map(|field| told_field(field, "follows the disposition")).collect()
+}
+
+/// Items that do not have the field within whose values labels are shuffled.
+fn without_stratum(table: &Table<'_>, facts: &[ItemFacts], within: Option<&str>) -> Option<String> {
+    let field = within?;
+    let has = |row: &usize| facts.get(*row).is_some_and(|facts| facts.value(field).is_some());
+    let (without, all) = (table.rows.iter().filter(|row| !has(row)).count(), table.rows.len());
+    let so = "they are compared with one another, as if this were a value of it";
+    (without > 0).then(|| format!("{without} of {all} items have no {field}: {so}"))
 }
 
 /// Items whose stratum has none of the other cohort.

@@ -46,6 +46,9 @@ pub struct Attribution {
     /// How alike the rankings of the dispositions are, and those of other models.
     #[serde(default)]
     pub across: Across,
+    /// What a reader must know of all dispositions; each has its own warnings beside these.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The heads between two cohorts. Differences are a minus b: d > 0 means louder in a.

@@ -128,6 +128,7 @@ pub(crate) fn attribution(heads_per_layer: &[usize]) -> Attribution {
         skipped: Vec::new(),
         controls: Vec::new(),
         across: Across::default(),
+        warnings: Vec::new(),
     }
 }
 
