@@ -175,15 +175,22 @@ impl Correction {
     /// The corrected value of a d of residuals. Without covariates the same; 0 where labels follow from them, or nothing is left of the
     /// spread; NaN where no degree of freedom is left.
     pub fn of(&self, d: f64) -> f64 {
+        self.beside(d, d)
+    }
+
+    /// A d over another spread, such as [`welch_d`](crate::welch_d), times what `pooled`, Cohen's d of the same residuals and labels,
+    /// is multiplied by. What the labels share with the covariates is known of the pooled spread only: of another one, a large d could
+    /// leave nothing.
+    pub fn beside(&self, d: f64, pooled: f64) -> f64 {
         let Self { taken, freedom, weight, own } = *self;
         if taken == 0.0 {
             return d;
         }
-        if freedom - taken < 1.0 || own.is_nan() || d.is_nan() {
+        if freedom - taken < 1.0 || own.is_nan() || d.is_nan() || pooled.is_nan() {
             return f64::NAN;
         }
         // The spread within groups of the residuals holds what the labels share with the covariates; t's does not.
-        let spread = own * freedom - weight * (1.0 - own) * d * d;
+        let spread = own * freedom - weight * (1.0 - own) * pooled * pooled;
         if own <= DEPENDENT || spread <= DEPENDENT * own * freedom {
             0.0
         } else {
@@ -272,6 +279,23 @@ mod tests {
         // Two halves, with equally many of both groups: they take one degree of six, and share nothing with the labels.
         let halves: Vec<f64> = (0..8).map(|item| f64::from(item % 2)).collect();
         assert!((adjustment(&[halves]).all(1.0) - (5.0f64 / 6.0).sqrt()).abs() < 1e-12);
+    }
+
+    /// Eight and thirty-two items far apart, whose labels go with the covariate: Welch's d of the residuals is beyond what a pooled d
+    /// could be.
+    #[test]
+    fn a_large_d_over_another_spread_stays_large() {
+        let labels: Vec<bool> = (0..40).map(|item| item < 8).collect();
+        let covariate: Vec<f64> = (0..40).map(|item| f64::from(item % 5) + if item < 8 { 4.0 } else { 0.0 }).collect();
+        let noise = normal_table(5, 40, &[0.1]);
+        let far = |item: usize| if labels[item] { 20.0 } else { 0.0 };
+        let values: Vec<f64> = (0..40).map(|item| far(item) + noise[item]).collect();
+        let covariates = Covariates::new(40, &[covariate]);
+        let (left, correction) = (covariates.residuals(&values, 1), covariates.correction(&labels));
+        let (pooled, welch) = (crate::cohen_d(&left[..8], &left[8..]), crate::welch_d(&left[..8], &left[8..]));
+        assert!(welch > pooled, "{welch} {pooled}");
+        assert_eq!(correction.of(welch), 0.0, "no pooled d is so large");
+        assert!(correction.of(pooled) > 100.0 && correction.beside(welch, pooled) > 100.0);
     }
 
     #[test]

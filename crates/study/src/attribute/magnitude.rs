@@ -31,8 +31,9 @@ impl Magnitudes {
         // Cohen's d, and the d that shuffles are compared by.
         let of_labels = |labels: &[bool]| -> (Vec<f64>, Vec<f64>) {
             let correction = covariates.correction(labels);
-            let corrected = |d: Vec<f64>| d.into_iter().map(|d| correction.of(d)).collect();
-            (corrected(columns.cohen_d(labels)), corrected(columns.welch_d(labels)))
+            let (pooled, welch) = (columns.cohen_d(labels), columns.welch_d(labels));
+            let compared = welch.into_iter().zip(&pooled).map(|(d, pooled)| correction.beside(d, *pooled)).collect();
+            (pooled.into_iter().map(|d| correction.of(d)).collect(), compared)
         };
         let (d, compared) = of_labels(&table.labels());
         let shuffles = table.shuffles(options.seed);
