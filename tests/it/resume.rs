@@ -209,14 +209,35 @@ fn a_false_null_stays_refused() {
             "{err}"
         );
     };
-    for _ in 0..2 {
-        refused(&format!("{sweep} --out out"));
-        assert!(!lab.path("out/sweep.json").exists() && !lab.path("out/report.html").exists());
+    // What can be known beforehand is refused before anything is written, for a shard as well.
+    for more in ["--out out", "--out out --shard 1/2"] {
+        refused(&format!("{sweep} {more}"));
+        assert!(!lab.path("out").exists());
     }
+    // As if answers under λ = 0 had ended before a window that they could have reached.
+    let reached = sweep.replace("window:90..99", "response");
+    let idle = |dir: &str| {
+        let rows = crate::lab::lines(&lab.read(&format!("{dir}/rows.jsonl"))).into_iter().map(|mut row| {
+            if row["variant"] == "L0H1@0 at response" {
+                (row["touched"], row["fired"]) = (false.into(), 0.into());
+            }
+            row
+        });
+        lab.write_lines(&format!("{dir}/rows.jsonl"), rows.collect::<Vec<_>>());
+    };
     for i in 1..=2 {
-        lab.done(&format!("{sweep} --out s{i} --shard {i}/2"));
+        lab.done(&format!("{reached} --out s{i} --shard {i}/2"));
+        idle(&format!("s{i}"));
     }
     refused("merge m s1 s2");
+    lab.done(&format!("{reached} --out out"));
+    idle("out");
+    refused(&format!("{reached} --out out"));
+    refused("judge --sweep out --endpoint http://127.0.0.1:1/v1 --judge-model m --tasks delivery --out j");
+    assert!(!lab.path("j").exists());
+    // Who asks for other heads is not told of these.
+    let (_, err) = lab.ends(0, &format!("{} --out out", reached.replace("L0H1", "L2H4")));
+    assert!(!err.contains("of earlier calls"), "{err}");
     let model = headtemper_tests::golden_dir("llama");
     lab.write(
         "x.toml",
@@ -228,9 +249,8 @@ fn a_false_null_stays_refused() {
             model.to_str().unwrap()
         ),
     );
-    for _ in 0..2 {
-        refused("run x.toml --out run");
-    }
+    refused("run x.toml --out run");
+    assert!(!lab.path("run").exists());
 }
 
 /// If only some of a plan's answers reach its positions, a call that has only the others left to do ends like any other.

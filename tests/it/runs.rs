@@ -124,20 +124,21 @@ fn no_results_stand_beside_the_file_of_others() {
     lab.done("run x.toml --out out");
     let file = lab.read("x.toml");
     let attributed = lab.read("out/attribution.json");
-    lab.write("y.toml", file.clone() + "positions = \"window:200..210\"\n");
+    // No file can take the place of a directory: as if the call had been killed there.
+    let judged = lab.path("out/judged.jsonl");
+    fs::remove_file(&judged).unwrap();
+    fs::create_dir(&judged).unwrap();
+    lab.write("y.toml", file.replace("lambdas = [1, 1, 0.5]", "lambdas = [1, 1, 0.25]"));
     let (_, err) = lab.ends(2, "run y.toml --out out");
-    assert!(err.contains("never fired"), "{err}");
-    assert!(lab.read("out/config.toml").contains("window:200..210"));
+    assert!(err.contains("judged.jsonl") && lab.read("out/config.toml").contains("0.25"), "{err}");
     for name in ["report.html", "report.json", "report.md", "sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
         assert!(!lab.path("out").join(name).exists(), "{name} is of another file");
     }
     assert_eq!(lab.read("out/attribution.json"), attributed, "the other file attributes the same");
-    lab.write(
-        "z.toml",
-        file.replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\"") + "positions = \"window:200..210\"\n",
-    );
+    lab.write("z.toml", file.replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\""));
     lab.ends(2, "run z.toml --out out");
-    assert_ne!(lab.read("out/attribution.json"), attributed);
+    assert!(!lab.path("out/attribution.json").exists(), "the other file attributes otherwise");
+    fs::remove_dir(&judged).unwrap();
     lab.done("run x.toml --out out");
     assert_eq!(lab.read("out/attribution.json"), attributed);
     lab.write("raw.toml", file.replace("[items]\n", "[items]\nraw = true\n"));

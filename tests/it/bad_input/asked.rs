@@ -40,7 +40,7 @@ fn plans_that_mean_nothing() {
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {plan}"), parts);
     }
     bench.refused("generate --model M hi --plan L0H1 --lambda nan", &["lambda NaN of head L0H1"]);
-    bench.refused("generate --model M hi --lambda 0.5", &["--lambda needs --plan"]);
+    bench.refused("generate --model M hi --lambda 0.5", &["--plan <PLAN>"]);
 }
 
 /// The head sets and λ of a sweep are checked before its directory is made.

@@ -88,7 +88,7 @@ fn directories_that_belong_to_others() {
     bench.refused("run x.toml --out mine", &foreign);
     bench.write("mine/manifest.json", "{");
     bench.refused("run x.toml --out mine", &["mine/manifest.json"]);
-    bench.refused("run x.toml --out q.jsonl", &["cannot write q.jsonl"]);
+    bench.refused("run x.toml --out q.jsonl", &["cannot write into q.jsonl: it is a file"]);
 }
 
 /// Results that cannot be written where they should go.

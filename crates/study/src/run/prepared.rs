@@ -17,7 +17,7 @@ use crate::{
     items::dispositions::LEAST,
     items::file::read_with_lines,
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
-    sweep::{Work, check_memory, wanted},
+    sweep::{Work, check_memory, check_reach, wanted},
 };
 
 /// An experiment that can be run.
@@ -65,7 +65,7 @@ impl<'a> Prepared<'a> {
             labelled.try_for_each(|item| item.check_text("[judge] labels it"))?;
         }
         let parts = parts_of(engine, experiment, (&items, &lines), grader.as_ref());
-        prompts(engine, &items)?;
+        let prompts = prompts(engine, &items)?;
         let texts = texts_of(engine, experiment, &items)?;
         check_stages(engine, experiment, &items)?;
         // Without a grader, labels are the items' own, and known before anything is generated.
@@ -83,7 +83,12 @@ impl<'a> Prepared<'a> {
             };
             arms_of(config, heads, &slots)
         });
-        Ok(Self { engine, experiment, items, taken, grader, parts, arms: arms.transpose()?, texts })
+        let arms = arms.transpose()?;
+        if let Some(arms) = &arms {
+            let options = sweep_options(experiment, engine, None)?;
+            check_reach(engine, arms, &wanted(engine, &items, &prompts, arms, &options))?;
+        }
+        Ok(Self { engine, experiment, items, taken, grader, parts, arms, texts })
     }
 
     /// Whether a directory holds a finished attribution of these settings and of the answers that are there.

@@ -254,7 +254,7 @@ fn story(found: &Falsification) -> String {
 /// The baselines that rank fresh items as well: an AUC that a length reaches says nothing of hidden states.
 fn no_better(found: &Falsification, fresh: f64) -> String {
     let as_good = found.baselines.iter().filter(|baseline| baseline.to_beat && baseline.fresh_auc >= fresh);
-    let names: Vec<String> = as_good.map(|of| format!("{} ({})", of.name, fixed(of.fresh_auc, 3))).collect();
+    let names: Vec<String> = as_good.map(|of| format!("{} ({})", of.name.as_str(), fixed(of.fresh_auc, 3))).collect();
     if names.is_empty() {
         return String::new();
     }
@@ -327,7 +327,7 @@ fn modes(out: &mut String, of: Option<&str>, modes: &[FailureMode]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::falsify::fixture;
+    use crate::{falsify::BaselineName, report::falsify::fixture};
 
     #[test]
     fn a_row_for_each_probe_and_a_line_for_each_fall() {
@@ -370,19 +370,19 @@ mod tests {
         let mut found = fixture::whole(0);
         found.transfer[0].measured.auc = 0.729;
         assert!(!story(&found).contains("no worse"), "all baselines are behind");
-        let set = |found: &mut Falsification, name: &str, auc: f64| {
+        let set = |found: &mut Falsification, name: BaselineName, auc: f64| {
             let baseline = found.baselines.iter_mut().find(|one| one.name == name).expect("a baseline of this name");
             baseline.fresh_auc = auc;
         };
-        set(&mut found, "shuffled labels", 0.9);
+        set(&mut found, BaselineName::ShuffledLabels, 0.9);
         assert!(!story(&found).contains("no worse"), "nobody need beat the mean of a null");
-        set(&mut found, "length", 0.788);
+        set(&mut found, BaselineName::Length, 0.788);
         assert!(
             story(&found).contains("is left. Length (0.788) alone does no worse. The step fails"),
             "{}",
             story(&found)
         );
-        set(&mut found, "bag of words", 0.798);
+        set(&mut found, BaselineName::BagOfWords, 0.798);
         let step = found.steps.iter_mut().find(|step| step.name == StepName::Fresh).expect("the fresh step");
         step.outcome = Outcome::Inconclusive;
         let both = "Length (0.788) and bag of words (0.798) alone do no worse. The step is open all the same, by another check.";
