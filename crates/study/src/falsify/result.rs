@@ -344,13 +344,17 @@ mod tests {
     #[test]
     fn names_are_the_same_in_files_and_for_people() {
         let failures = [FailureName::SingleOutput, FailureName::CapabilityCliff];
-        failures.iter().for_each(|name| assert_eq!(serde_json::json!(name), name.as_str()));
+        for name in failures {
+            assert_eq!(serde_json::json!(name), name.as_str());
+        }
         let baselines = [
             BaselineName::ShuffledLabels,
             BaselineName::RandomFeatures,
             BaselineName::Length,
             BaselineName::BagOfWords,
         ];
-        baselines.iter().for_each(|name| assert_eq!(serde_json::json!(name), name.as_str()));
+        for name in baselines {
+            assert_eq!(serde_json::json!(name), name.as_str());
+        }
     }
 }
