@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use headtemper_kernels::{is_out_of_memory, reason};
+
 /// Why a checkpoint cannot be used. Each error names the object and what would have been right.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -200,12 +202,26 @@ pub enum ModelError {
     /// A plan that the model cannot follow.
     #[error(transparent)]
     Plan(#[from] headtemper_hook::PlanError),
+    /// A device whose memory was full before the model was there.
+    #[error("the device has no memory left for the model's weights: {why}")]
+    DeviceFull {
+        /// What the device reports.
+        why: String,
+    },
     /// What candle reports.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
 impl ModelError {
+    /// The error of a model that was being loaded.
+    pub(crate) fn of_loading(self) -> Self {
+        match self {
+            Self::Candle(error) if is_out_of_memory(&error) => Self::DeviceFull { why: reason(&error) },
+            other => other,
+        }
+    }
+
     /// Advice to show with the message.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -231,6 +247,9 @@ impl ModelError {
                 Some("the checkpoint is probably of another variant than its configuration says".into())
             }
             Self::Shape { .. } => Some("configuration and weights belong to different models".into()),
+            Self::DeviceFull { .. } => {
+                Some("something else may take the device's memory: take another --device, or a smaller --dtype".into())
+            }
             Self::Plan(plan) => plan.hint(),
             _ => None,
         }

@@ -351,10 +351,13 @@ pub fn load_folded(checkpoint: &Checkpoint, plan: &HeadPlan, device: &Device) ->
 }
 
 fn build(config: &Config, weights: &mut Weights) -> Loaded<Box<dyn CausalLm>> {
-    Ok(match config {
-        Config::Llama(config) => Box::new(models::llama::Llama::load(config, weights)?),
-        Config::Qwen3(config) => Box::new(models::qwen3::Qwen3::load(config, weights)?),
-        Config::Qwen35(config) => Box::new(models::qwen3_5::Qwen35::load(config, weights)?),
-        Config::Gemma4(config) => Box::new(models::gemma4::Gemma4::load(config, weights)?),
-    })
+    let mut built = || -> Loaded<Box<dyn CausalLm>> {
+        Ok(match config {
+            Config::Llama(config) => Box::new(models::llama::Llama::load(config, weights)?),
+            Config::Qwen3(config) => Box::new(models::qwen3::Qwen3::load(config, weights)?),
+            Config::Qwen35(config) => Box::new(models::qwen3_5::Qwen35::load(config, weights)?),
+            Config::Gemma4(config) => Box::new(models::gemma4::Gemma4::load(config, weights)?),
+        })
+    };
+    built().map_err(ModelError::of_loading)
 }
