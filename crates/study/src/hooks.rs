@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::text::count;
+use crate::text::{count, some_of};
+
+/// Most arms or cells that a warning names.
+const NAMED: usize = 5;
 
 /// How many head-tokens the hooks touched, by arm or by head; of those alone whose rows all record it.
 pub type HookCounts = BTreeMap<String, u64>;
@@ -15,6 +18,18 @@ pub(crate) fn counted<N: AsRef<str> + Ord>(rows: impl Iterator<Item = (N, Option
         *sum = sum.zip(fired).map(|(sum, own)| sum + own);
     }
     sums.into_iter().filter_map(|(name, sum)| Some((name.as_ref().to_owned(), sum?))).collect()
+}
+
+/// Warns of arms or cells that moved nothing, not even the last digit of a probability. Any head with an output does; one whose columns of
+/// the output projection are zero, as an export with λ = 0 leaves them, does not, and its null says nothing.
+pub(crate) fn moved_nothing(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| {
+        format!(
+            "changed nothing, not even the last digit of a log-probability: {}; such heads add nothing in this model, as after an export with \
+             lambda 0, and a null about them says nothing",
+            some_of(names, NAMED)
+        )
+    })
 }
 
 /// The counts for the facts of a report: of `all` arms or heads, each row being `one` of what they say.

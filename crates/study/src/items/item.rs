@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_engine::{Input, Message};
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{answer::cut_off, unique::Unique};
-use crate::{
-    Result, Row, StudyError,
-    store::{files::nan_is_none, parts::short},
+use super::{
+    answer::cut_off,
+    fields::{as_form, kind, take_input, text},
+    unique::Unique,
 };
+use crate::{Result, Row, StudyError, store::files::nan_is_none};
 
 /// Fields about an answer, which say nothing of any other answer.
 const OF_AN_ANSWER: [&str; 6] = ["finish_reason", "truncated", "coverage", "correct", "verbal", "judge"];
@@ -388,64 +388,6 @@ fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
             fields.iter().for_each(|(inner, value)| add_fields(&format!("{name}.{inner}"), value, names));
         }
         _ => names.push(name.into()),
-    }
-}
-
-fn take_input(fields: &mut Map<String, Value>, raw: bool) -> std::result::Result<Input, String> {
-    let given: Vec<&str> = ["prompt", "messages", "input_ids"]
-        .into_iter()
-        .filter(|key| fields.get(*key).is_some_and(|value| !value.is_null()))
-        .collect();
-    let [key] = given[..] else {
-        return Err(if given.is_empty() {
-            "no prompt (prompt, messages or input_ids)".into()
-        } else {
-            format!("{} exclude each other", given.join(" and "))
-        });
-    };
-    let value = fields.remove(key).expect("it was found above");
-    let wrong = |e: serde_json::Error| format!("{key}: {e}");
-    match key {
-        "prompt" => match text(&mut Map::from_iter([("prompt".to_string(), value)]), "prompt")? {
-            Some(text) if text.is_empty() => Err("the prompt is empty".into()),
-            Some(text) if raw => Ok(Input::Raw(text)),
-            Some(text) => Ok(Input::Prompt(text)),
-            None => Err("no prompt".into()),
-        },
-        "messages" if raw => Err("messages need the chat template, which --raw leaves out".into()),
-        "messages" => {
-            let messages: Vec<Message> = serde_json::from_value(value).map_err(wrong)?;
-            if messages.is_empty() { Err("messages is empty".into()) } else { Ok(Input::Messages(messages)) }
-        }
-        _ => {
-            let ids: Vec<u32> = as_form(value, key, "a list of token ids, such as [5, 7]")?;
-            if ids.is_empty() { Err("input_ids is empty".into()) } else { Ok(Input::Ids(ids)) }
-        }
-    }
-}
-
-fn text(fields: &mut Map<String, Value>, key: &str) -> std::result::Result<Option<String>, String> {
-    match fields.remove(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(format!("{key} is {}, not a text", kind(&other))),
-    }
-}
-
-/// A value of this form, or what would have been one.
-fn as_form<T: DeserializeOwned>(value: Value, name: &str, allowed: &str) -> std::result::Result<T, String> {
-    let found = short(&value);
-    serde_json::from_value(value).map_err(|_| format!("{name} is {found}, but must be {allowed}"))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 

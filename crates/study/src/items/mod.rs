@@ -5,6 +5,7 @@ pub(crate) mod cohort;
 pub(crate) mod columns;
 pub(crate) mod dispositions;
 pub(crate) mod facts;
+mod fields;
 pub(crate) mod file;
 mod grade;
 mod item;

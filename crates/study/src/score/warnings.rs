@@ -3,28 +3,17 @@
 use super::{Contrast, ScoreMap, map::Nulls};
 use crate::{
     confounds::{LikeResponses, Truncation, group_responses, told_field, told_prompts},
+    hooks::moved_nothing,
     items::{facts::RESPONSE, units},
     significance::{LEVEL, told_fixed},
-    text::some_of,
 };
 
 /// Cohorts below this are called tiny.
 const TINY: usize = 15;
 
-/// Most cells that a warning names.
-const NAMED: usize = 5;
-
-/// Any head with an output moves the last digits of a probability; one whose columns of the output projection are zero moves none.
 fn changed_nothing(map: &ScoreMap) -> Option<String> {
     let still = map.cells.iter().filter(|cell| cell.lambda != 1.0 && cell.delta == 0.0 && cell.kl == 0.0);
-    let names: Vec<String> = still.map(|cell| format!("{}@{}", cell.at(), cell.lambda)).collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "changed nothing, not even the last digit of a probability: {}; such heads add nothing in this model, as after an export \
-             with lambda 0, and a null about them says nothing",
-            some_of(&names, NAMED)
-        )
-    })
+    moved_nothing(&still.map(|cell| format!("{}@{}", cell.at(), cell.lambda)).collect::<Vec<_>>())
 }
 
 pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {

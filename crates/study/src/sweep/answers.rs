@@ -17,7 +17,7 @@ use super::{
     run::SweepPlan,
 };
 use crate::{
-    Item, Keyed, Plan, Result, Row, RunDir, StudyError,
+    HookCounts, Item, Keyed, Plan, Result, Row, RunDir, StudyError,
     store::{
         manifest::{MANIFEST, Manifest},
         rows::{Written, read_rows},
@@ -37,6 +37,7 @@ pub struct SweptAnswers {
     items: Vec<Item>,
     /// `[arm][seed * items + item]`
     rows: Vec<Vec<Row>>,
+    fired: HookCounts,
     identity: Identity,
     answers: Vec<Item>,
     /// The arm and the row of each answer.
@@ -95,7 +96,7 @@ impl SweptAnswers {
             rows.push(own.filter_map(|(_, key)| written.remove(key)).collect());
         }
         // Before anybody is asked about answers that say nothing.
-        fired_by_arm(&plan.arms, &rows)?;
+        let fired = fired_by_arm(&plan.arms, &rows)?;
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
@@ -106,7 +107,7 @@ impl SweptAnswers {
             }
         }
         let others = written.into_values().collect();
-        Ok(Self { dir: dir.into(), path, plan, items, rows, identity, answers, places, others, all })
+        Ok(Self { dir: dir.into(), path, plan, items, rows, fired, identity, answers, places, others, all })
     }
 
     /// The file that the answers are from.
@@ -158,8 +159,8 @@ impl SweptAnswers {
             max_new_tokens: plan.max_new_tokens,
         };
         let outcomes = write_outcomes(run, &answered, self.others.iter())?;
-        let (fired, from) = (fired_by_arm(&plan.arms, rows)?, Some((&*self.dir, self.all)));
-        write_report(run, &self.identity, plan, (&answered, &outcomes), &fired, from)?;
+        let from = Some((&*self.dir, self.all));
+        write_report(run, &self.identity, plan, (&answered, &outcomes), &self.fired, from)?;
         Ok(outcomes)
     }
 }

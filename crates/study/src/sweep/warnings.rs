@@ -4,7 +4,9 @@ use super::{
     asymmetry::LEAST,
     outcome::{ArmOutcome, Band, Compared, OF_CUT_OFF, Outcomes},
 };
-use crate::{Role, items::units::counted, significance::LEVEL, sweep::reading::compared, text::some_of};
+use crate::{
+    Role, hooks::moved_nothing, items::units::counted, significance::LEVEL, sweep::reading::compared, text::some_of,
+};
 
 /// Most arms that a warning names.
 const NAMED: usize = 5;
@@ -164,21 +166,12 @@ impl Outcomes {
         ))
     }
 
-    /// Any head with an output moves the last digits of a log-probability; one whose columns of the output projection are zero, as an
-    /// export with λ = 0 leaves them, moves none, and its null says nothing.
     fn changed_nothing(&self) -> Option<String> {
         let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
         let same =
             |arm: &&ArmOutcome| arm.changed == 0.0 && arm.mean_logprob.to_bits() == reference.mean_logprob.to_bits();
         let arms = self.all_arms().filter(|arm| arm.lambda != 1.0 && arm.touched > 0).filter(same);
-        let names: Vec<String> = arms.map(|arm| arm.variant.clone()).collect();
-        (!names.is_empty()).then(|| {
-            format!(
-                "changed nothing, not even the last digit of a log-probability: {}; such heads add nothing in this model, as after an \
-                 export with lambda 0, and a null about them says nothing",
-                some_of(&names, NAMED)
-            )
-        })
+        moved_nothing(&arms.map(|arm| arm.variant.clone()).collect::<Vec<_>>())
     }
 
     fn withheld(&self) -> Option<String> {

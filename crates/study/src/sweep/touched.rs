@@ -1,0 +1,65 @@
+//! Whether the arms of a sweep touched anything: before it runs, by how far answers may reach, and afterwards, by what the hooks counted.
+
+use std::{collections::BTreeMap, path::Path};
+
+use headtemper_engine::{Engine, EngineError};
+use headtemper_hook::check_fired;
+
+use super::{Arm, Wanted};
+use crate::{HookCounts, Keyed, Result, Row, StudyError, hooks::counted, text::count};
+
+/// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls wrote them.
+///
+/// # Errors
+/// If no row of an arm has a token at its plan's positions: to report no difference would be a false null. Or if the count of a row
+/// cannot be that of its plan.
+pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<HookCounts> {
+    for (arm, row) in arms.iter().zip(rows).flat_map(|(arm, rows)| rows.iter().map(move |row| (arm, row))) {
+        check_count(arm, row)?;
+    }
+    for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
+        let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
+        check_fired(std::slice::from_ref(&arm.plan), &nowhere).map_err(EngineError::from)?;
+    }
+    Ok(fired_of(rows.iter().flatten()))
+}
+
+/// Refuses a row that cannot be what the hooks counted: every planned head is applied to the same tokens, and to none only where the
+/// plan's positions hold none.
+fn check_count(arm: &Arm, row: &Row) -> Result<()> {
+    let (heads, Some(fired)) = (arm.plan.iter().count() as u64, row.fired) else { return Ok(()) };
+    let fits = if heads == 0 { fired == 0 } else { fired.is_multiple_of(heads) && (fired > 0) == row.touched };
+    if fits {
+        return Ok(());
+    }
+    let (id, variant, file) = (&row.id, &row.variant, Row::FILE);
+    let why = format!(
+        "the answer to item '{id}' under {variant} says that hooks fired on {fired} head-tokens, which its plan of {} cannot give; \
+         without its line (key {}), it is made again",
+        count(heads as usize, "head"),
+        row.key
+    );
+    Err(StudyError::content(Path::new(file), why))
+}
+
+/// Refuses an arm whose positions none of its answers can reach, however long they become: nothing needs to be generated to know.
+///
+/// # Errors
+/// As [`fired_by_arm`] would give afterwards.
+pub(crate) fn check_reach(engine: &Engine, arms: &[Arm], wanted: &[Wanted]) -> Result<()> {
+    let mut reached = vec![false; arms.len()];
+    for w in wanted {
+        // The last token of an answer at the limit is written but not read.
+        let most = (w.request.ids.len() + w.request.max_new_tokens.saturating_sub(1)).min(engine.spec().context);
+        reached[w.arm] |= arms[w.arm].plan.positions().touch(most, w.request.ids.len());
+    }
+    for (arm, _) in arms.iter().zip(reached).filter(|(_, reached)| !reached && !wanted.is_empty()) {
+        check_fired(std::slice::from_ref(&arm.plan), &[BTreeMap::new()]).map_err(EngineError::from)?;
+    }
+    Ok(())
+}
+
+/// What the hooks counted over any rows, which may be only a part: nothing is refused.
+pub(crate) fn fired_of<'a>(rows: impl Iterator<Item = &'a Row>) -> HookCounts {
+    counted(rows.map(|row| (&*row.variant, row.fired)))
+}
