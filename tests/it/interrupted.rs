@@ -60,6 +60,34 @@ fn what_cannot_be_written_is_named() {
     assert!(said.contains("error: cannot write to stdout: Broken pipe"), "{said}");
 }
 
+/// What would be printed into nothing is refused before anything is done, help and version too.
+#[cfg(unix)]
+#[test]
+fn a_closed_stdout_is_refused() {
+    let lab = Lab::new();
+    prompts(&lab, 2);
+    let closed = |line: &str, to: &str| {
+        let command = lab.command(line);
+        let mut sh = Command::new("sh");
+        sh.args(["-c", &format!("exec \"$@\" {to}"), "sh"]).arg(command.get_program()).args(command.get_args());
+        let output = sh.current_dir(lab.path("")).output().unwrap();
+        (output.status.code(), texts(&output).1)
+    };
+    for line in [
+        "--version",
+        "inspect --model M --json",
+        "generate --model M hi --max-new-tokens 1",
+        "sweep --model M --items q.jsonl --heads L0H0 --lambda 0 --out out",
+    ] {
+        let (code, said) = closed(line, ">&-");
+        assert_eq!(code, Some(2), "{line}: {said}");
+        assert!(said.starts_with("error: stdout is closed"), "{line}: {said}");
+    }
+    assert!(!lab.path("out").exists());
+    let (code, said) = closed("generate --model M hi --max-new-tokens 1", ">/dev/null");
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// Whoever starts it with `nohup` may log out.
 #[test]
 fn what_it_was_started_to_ignore_does_not_stop_it() {

@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod fail;
 mod model;
+mod stdout;
 mod threads;
 mod ui;
 
@@ -32,6 +33,12 @@ pub(crate) enum Done {
 }
 
 fn main() -> ExitCode {
+    if stdout::was_closed() {
+        // Before help and version, which are printed there as well.
+        let why =
+            "stdout is closed, so that all results printed there would be lost; give it a place, such as >/dev/null";
+        return fail::report(&anyhow::anyhow!(why), Leaves::Nothing);
+    }
     let args = Args::parse();
     let leaves = Leaves::of(&args.command);
     let chosen = headtemper_model::Level::chosen().and(headtemper_model::Kernels::chosen());
