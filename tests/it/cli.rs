@@ -66,6 +66,24 @@ fn inspect_says_what_the_model_has() {
     );
 }
 
+/// A path that has the form of a hub id says that it is a path.
+#[test]
+fn a_path_like_a_hub_id_is_told() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("models")).unwrap();
+    std::os::unix::fs::symlink(golden_dir("llama"), lab.path("models/tiny")).unwrap();
+    let note =
+        "note: `models/tiny` is read from the path of this name, not from the hub; write ./models/tiny to say so";
+    for verb in ["inspect --model", "generate hi --max-new-tokens 1 --model", "export --plan L0H0:0.5 --out e --model"]
+    {
+        let (_, err) = lab.ends(0, &format!("{verb} models/tiny"));
+        assert!(err.contains(note), "{verb}: {err}");
+        fs::remove_dir_all(lab.path("e")).ok();
+        let (_, err) = lab.ends(0, &format!("{verb} ./models/tiny"));
+        assert!(!err.contains("note:"), "{verb}: {err}");
+    }
+}
+
 /// Layers by kind, delta-net heads and shared keys; also from a configuration alone.
 #[test]
 fn inspect_tells_layers_by_kind() {

@@ -59,7 +59,7 @@ fn a_model_in_one_file() {
     assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), OLD);
     let mut left: Vec<_> = fs::read_dir(&repo).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["blobs", "refs", "snapshots"]);
+    assert_eq!(left, [".no_exist", "blobs", "refs", "snapshots"]);
 }
 
 #[test]
@@ -159,6 +159,29 @@ fn offline_serves_what_was_fetched() {
         hub.stop();
         assert_eq!(fetch(&offline(&hub, &cache)).unwrap(), online);
     }
+}
+
+/// Another program may have cached a repo without the file that names stop tokens. Where it is known that the repo has none, and where it is
+/// there, nothing is said.
+#[test]
+fn a_cache_without_the_generation_config_is_told() {
+    const GENERATION: &str = "generation_config.json";
+    let mut with = single();
+    with.insert(GENERATION.to_owned(), b"{}".to_vec());
+    let (hub, cache) = (Hub::new(with), TempDir::new().unwrap());
+    let online = fetch(&env(&hub, &cache)).unwrap();
+    assert_eq!(fetch(&offline(&hub, &cache)).unwrap().note, None);
+    fs::remove_file(online.dir.join(GENERATION)).unwrap();
+    let note = fetch(&offline(&hub, &cache)).unwrap().note.unwrap();
+    assert!(note.contains(&format!("the cache has no {GENERATION} of `{ID}`")), "{note}");
+
+    let (hub, cache) = (Hub::new(single()), TempDir::new().unwrap());
+    let known = fetch(&env(&hub, &cache)).unwrap();
+    assert_eq!(fetch(&offline(&hub, &cache)).unwrap().note, None);
+    fs::remove_dir_all(cache.path().join("hub/models--tiny--model/.no_exist")).unwrap();
+    assert!(fetch(&offline(&hub, &cache)).unwrap().note.is_some());
+    fetch(&env(&hub, &cache)).unwrap();
+    assert_eq!(fetch(&offline(&hub, &cache)).unwrap(), known, "it is known again");
 }
 
 #[test]

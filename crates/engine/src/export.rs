@@ -36,6 +36,7 @@ pub struct Original {
     name: String,
     checkpoint: Checkpoint,
     spec: ModelSpec,
+    note: Option<String>,
 }
 
 impl Original {
@@ -49,12 +50,17 @@ impl Original {
         match located.checkpoint {
             Checkpoint::Directory(dir) => {
                 let checkpoint = Checkpoint::Directory(dir.clone());
-                Ok(Self { dir, name, spec: checkpoint.spec()?, checkpoint })
+                Ok(Self { dir, name, spec: checkpoint.spec()?, checkpoint, note: located.note })
             }
             Checkpoint::Gguf(path) | Checkpoint::Random { config: path, .. } => {
                 Err(EngineError::Export { path, why: "only a directory with safetensors can be exported".into() })
             }
         }
+    }
+
+    /// What a user should know about how the model was found.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// The geometry that a plan must fit.

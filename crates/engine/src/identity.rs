@@ -87,12 +87,14 @@ pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
 }
 
 pub(crate) const CONFIG: &str = "config.json";
+/// What a model's answers end with, besides what its tokenizer says.
+pub(crate) const GENERATION: &str = "generation_config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// The files of a model directory that decide what the model says, besides its weights: those that are hashed, and fetched from a hub.
 pub(crate) const SETTINGS: [&str; 7] = [
     CONFIG,
-    "generation_config.json",
+    GENERATION,
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -67,10 +67,18 @@ pub(crate) fn locate(choice: &ModelChoice) -> Result<Located> {
                 allowed: "left out for a local path; it chooses among the commits of a hub id",
             });
         }
-        return Ok(Located { checkpoint: Checkpoint::at(path)?, path: path.into(), revision: None, note: None });
+        let note = shadowed(choice);
+        return Ok(Located { checkpoint: Checkpoint::at(path)?, path: path.into(), revision: None, note });
     }
     let options = HubOptions { revision: choice.revision.as_deref(), progress: choice.progress };
     let snapshot = hub::fetch(&choice.model, &options)?;
     let checkpoint = Checkpoint::Directory(snapshot.dir.clone());
     Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit), note: snapshot.note })
+}
+
+/// What is said of a path that could be meant as a hub id as well.
+fn shadowed(choice: &ModelChoice) -> Option<String> {
+    let model = &choice.model;
+    hub::is_id(model)
+        .then(|| format!("`{model}` is read from the path of this name, not from the hub; write ./{model} to say so"))
 }

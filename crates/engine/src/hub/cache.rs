@@ -11,6 +11,7 @@ use super::files::{WEIGHTS_INDEX, needed, shards};
 use super::names::is_name;
 use super::target::Target;
 use super::{HubError, Offline, Snapshot};
+use crate::{device::noted, identity::GENERATION};
 
 pub(super) struct Folder {
     pub(super) cache: PathBuf,
@@ -69,6 +70,19 @@ impl Folder {
         }
     }
 
+    /// Where `huggingface_hub` notes, by an empty file, that a commit has no file of this name.
+    fn absent(&self, commit: &str, name: &str) -> PathBuf {
+        self.dir().join(".no_exist").join(commit).join(name)
+    }
+
+    /// Records that a commit has no file of this name. Only the note of offline runs needs that, so failing to write it is not an error.
+    pub(super) fn record_absent(&self, commit: &str, name: &str) {
+        let path = self.absent(commit, name);
+        if make_parent(&path).is_ok() {
+            File::create(path).ok();
+        }
+    }
+
     /// Waits for other processes that download this repo. Held until the file is dropped.
     pub(super) fn lock(&self) -> Result<File, HubError> {
         // huggingface_hub keeps its locks there too. The file is never removed: otherwise two processes could hold one lock each.
@@ -113,9 +127,15 @@ pub(super) fn cached(target: &Target, offline: Offline) -> Result<Snapshot, HubE
     if let Some(file) = names.iter().find(|name| !has(name)) {
         return Err(HubError::NotComplete { id, commit, file: file.clone(), offline });
     }
-    let note = match offline {
+    let from_cache = match offline {
         Offline::Asked => None,
         Offline::Unreachable { .. } => Some(format!("{offline}; using commit {commit} of `{id}` from the cache")),
     };
+    // Another program may have cached the repo without it.
+    let unknown = !has(GENERATION) && !target.folder.absent(&commit, GENERATION).exists();
+    let without = unknown.then(|| {
+        format!("the cache has no {GENERATION} of `{id}`: if the hub has one, answers end without the stop tokens that it names")
+    });
+    let note = noted(from_cache, without);
     Ok(Snapshot { files: names.iter().map(|name| dir.join(name)).collect(), dir, commit, note })
 }

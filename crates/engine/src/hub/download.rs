@@ -38,6 +38,7 @@ use super::listing::{Listing, Remote};
 use super::names::{escape, is_name, is_sha256};
 use super::target::Target;
 use super::{HubError, Snapshot};
+use crate::identity::GENERATION;
 
 /// Downloads those files of the listed commit that the cache lacks.
 pub(super) fn download(target: &Target, listing: &Listing, api: Api) -> Result<Snapshot, HubError> {
@@ -75,6 +76,9 @@ impl<'a> Download<'a> {
         }
 
         target.folder.record(target.revision, &listing.commit);
+        if !has(GENERATION) {
+            target.folder.record_absent(&listing.commit, GENERATION);
+        }
         if self.lock.is_some() {
             remove(&target.folder.staging().cache, fs::remove_dir_all)?;
         }

@@ -40,6 +40,7 @@ use std::path::PathBuf;
 
 pub use env::HubEnv;
 pub use error::{HubError, Offline};
+pub(crate) use names::is_id;
 
 use cache::cached;
 use download::download;
@@ -55,7 +56,7 @@ pub struct Snapshot {
     pub commit: String,
     /// The model's files, inside `dir`: config, tokenizer and templates first, weights last.
     pub files: Vec<PathBuf>,
-    /// What the user should know: that the cache was used because the hub could not be reached.
+    /// What the user should know: that the cache was used because the hub could not be reached, or may lack a file that changes answers.
     pub note: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 /// The rule of `huggingface_hub`'s `validate_repo_id`, with the owner required.
-pub(super) fn is_id(id: &str) -> bool {
+pub(crate) fn is_id(id: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
